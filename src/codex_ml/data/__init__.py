@@ -1,0 +1,1 @@
+"""From raw sources to the packed token stream that step N sees."""

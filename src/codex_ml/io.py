@@ -1,0 +1,204 @@
+"""Every byte that codex-ml writes or hashes goes through this file.
+
+Writes are atomic and durable: a temporary name in the same folder, fsync, rename, fsync of the folder. A reader
+sees the old file or the new one, never half of one; a fault can be injected in one place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from codex_ml.errors import UserError
+
+CHUNK = 1 << 20
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete what a killed process left behind for this name; DVC's lock keeps two writers apart."""
+    for leftover in path.parent.glob(f".{path.name}.tmp-*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def fsync_folder(path: Path) -> None:
+    """Make renames inside `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears under `path`, complete, when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `path`, whole, when the block ends without an error; an old one is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                _fsync_file(file)
+        for folder in [temporary, *(p for p in temporary.rglob("*") if p.is_dir())]:
+            fsync_folder(folder)
+        if path.exists():
+            replaced = path.with_name(f".{path.name}.tmp-old")
+            path.rename(replaced)
+            temporary.rename(path)
+            shutil.rmtree(replaced)
+        else:
+            temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def _fsync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file atomically."""
+    with atomic_file(path) as handle:
+        handle.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 text file atomically; newlines stay as they are given."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def dump_json(value: Any, *, indent: int | None = 2) -> str:
+    """JSON by RFC 8259: sorted keys, a final newline, and a `ValueError` for NaN and Infinity (section 6)."""
+    return json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as deterministic JSON, atomically."""
+    write_text(path, dump_json(value))
+
+
+def write_ndjson(path: Path, rows: Iterable[Any]) -> None:
+    """Write one compact JSON value a line, atomically and without holding all rows."""
+    with atomic_file(path) as handle:
+        for row in rows:
+            handle.write(dump_json(row, indent=None).encode("utf-8", "surrogatepass"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse strict JSON.
+
+    Raises:
+        ValueError: for NaN, Infinity, a number that overflows, duplicate keys, or any other departure from RFC 8259.
+    """
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON (RFC 8259 section 6)")
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {text} is too large for a double")
+    return number
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        repeated = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
+        raise ValueError(f"the key {repeated!r} stands twice in one object")
+    return result
+
+
+def read_json(path: Path) -> Any:
+    """Read a strict JSON file.
+
+    Raises:
+        UserError: when the file is missing or is not strict JSON; the message names the file.
+    """
+    try:
+        return parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """Digests of one file or folder: `md5` as DVC writes it in dvc.lock, `sha256` for our own record."""
+
+    md5: str
+    sha256: str
+    size: int  # bytes
+
+
+def hash_file(path: Path) -> Hashes:
+    """Hash a file in one pass."""
+    md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
+    with path.open("rb") as handle:
+        while chunk := handle.read(CHUNK):
+            md5.update(chunk)
+            sha256.update(chunk)
+            size += len(chunk)
+    return Hashes(md5.hexdigest(), sha256.hexdigest(), size)
+
+
+def hash_path(path: Path) -> Hashes:
+    """Hash a file, or a folder as DVC does: the MD5 of the JSON list of `{md5, relpath}` of its files, plus `.dir`."""
+    if not path.is_dir():
+        return hash_file(path)
+    entries, size = {}, 0
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        hashes = hash_file(file)
+        entries[file.relative_to(path).as_posix()] = hashes
+        size += hashes.size
+    ordered = sorted(entries)  # by the whole relative path, as dvc_data's Tree.as_list does
+    listing = json.dumps([{"md5": entries[name].md5, "relpath": name} for name in ordered], sort_keys=True)
+    md5 = hashlib.md5(listing.encode("utf-8"), usedforsecurity=False).hexdigest() + ".dir"
+    lines = "".join(f"{entries[name].sha256}  {name}\n" for name in ordered)
+    return Hashes(md5, hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(), size)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hash_file(path).sha256

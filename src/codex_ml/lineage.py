@@ -1,0 +1,75 @@
+"""What a stage read, recorded at the moment it starts.
+
+DVC hashes dependencies when a command *ends* (dvc issue 11058): a file edited in between is recorded with the hash of a
+version that nobody ran. The record made here holds the hashes at the start; `codex-ml verify` compares the two.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from codex_ml.config import Params
+from codex_ml.errors import UserError
+from codex_ml.io import hash_path
+from codex_ml.pipeline import StageSpec
+
+SCHEMA = "codex-ml/lineage/1"
+PACKAGES = (
+    "accelerate", "dvc", "dvclive", "huggingface-hub", "jinja2", "license-expression", "matplotlib", "numpy", "pandas",
+    "pyarrow", "pydantic", "ruamel.yaml", "safetensors", "tokenizers", "torch", "transformers", "typer", "xxhash",
+)  # fmt: skip
+
+
+def record_path(stage: str) -> Path:
+    """Where the record of a stage lies: in its report folder, in Git, outside what later stages depend on.
+
+    A later stage does not depend on it, so an edit that leaves the stage's data as they were re-runs that stage only.
+    """
+    return Path("reports") / stage / "lineage.json"
+
+
+def cpu_threads(params: Params) -> int:
+    """Threads that torch uses: `train.threads`, or every core this process may run on."""
+    if params.train.threads:
+        return params.train.threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_record(spec: StageSpec, params: Params) -> dict[str, Any]:
+    """Hash everything the stage declares that it reads.
+
+    Returns:
+        a JSON value without time, host, user or absolute path: equal inputs give equal bytes.
+
+    Raises:
+        UserError: when a dependency is missing.
+    """
+    missing = [dep for dep in spec.deps if not Path(dep).exists()]
+    if missing:
+        raise UserError(f"{spec.name}: {', '.join(missing)} is missing; `dvc repro` makes what stages before it produce")
+    dumped = params.model_dump(mode="json")
+    return {
+        "schema": SCHEMA,
+        "stage": spec.name,
+        "command": spec.cmd,
+        "seed": params.seed,
+        "params": {name: dumped[name] for name in spec.params},
+        "deps": {dep: vars(hash_path(Path(dep))) for dep in sorted(spec.deps)},
+        "environment": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "threads": cpu_threads(params),
+            "packages": {name: _version(name) for name in PACKAGES},
+        },
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

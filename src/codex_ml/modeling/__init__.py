@@ -1,0 +1,1 @@
+"""Models from scratch, in the Hugging Face layout."""

@@ -1,0 +1,1 @@
+"""What text may be trained on and emitted: rules, detectors, redaction."""

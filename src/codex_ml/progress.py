@@ -1,0 +1,86 @@
+"""Progress with rate and time left: a bar on a terminal, a plain line now and then elsewhere, so that logs stay readable."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+PLAIN_SECONDS = 10.0
+Advance = Callable[[int], None]
+Item = TypeVar("Item")
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str, *, style: str = "auto", done: int = 0) -> Iterator[Advance]:
+    """Show the progress of a loop.
+
+    Args:
+        what: short name of the work.
+        total: number of units when it is complete.
+        style: "auto", "plain" or "off" (params.yaml, runtime.progress).
+        done: units that were done before, by an interrupted run.
+
+    Yields:
+        a function to call with the number of units that were just done.
+    """
+    if style == "off":
+        yield lambda _: None
+    elif style == "auto" and sys.stderr.isatty():
+        with _bar(what, total, unit, done) as advance:
+            yield advance
+    else:
+        yield _Lines(what, total, unit, done).advance
+
+
+@contextmanager
+def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    rate = TextColumn("{task.fields[rate]}")
+    with Progress(*columns, TaskProgressColumn(), rate, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, completed=done, rate="")
+
+        def advance(count: int) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, advance=count, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield advance
+
+
+class _Lines:
+    def __init__(self, what: str, total: int, unit: str, done: int) -> None:
+        self.what, self.total, self.unit, self.done = what, total, unit, done
+        self.first, self.start = done, time.monotonic()
+        self.printed = self.start
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.printed >= PLAIN_SECONDS:
+            self.printed = now
+            rate = (self.done - self.first) / (now - self.start)
+            left = f"{duration((self.total - self.done) / rate)} left" if rate else "?"
+            print(f"{self.what}: {self.done:,}/{self.total:,} {self.unit}, {rate:.1f}/s, {left}", file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[Item], what: str, total: int, unit: str, *, style: str = "auto") -> Iterator[Item]:
+    """Iterate over `items` and show the progress."""
+    with progress(what, total, unit, style=style) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: "45 s", "3 min 10 s", "2 h 5 min"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,1 @@
+"""What the model leaks, copies or emits."""

@@ -1,0 +1,1 @@
+"""One loop: schedule, checkpoints, exact resume, tracking."""

@@ -1,0 +1,145 @@
+"""Checkpoints: safetensors and JSON only, complete or absent, verified before use.
+
+    <folder>/step-00000120/model.safetensors      weights
+                           best.safetensors       weights of the best validation so far, when there is one
+                           optimizer.safetensors  AdamW's moments and step counts
+                           state.json             step, history, best, random states
+                           manifest.json          SHA-256 of the others, written last
+
+The folder is named by a fingerprint of everything that decides the result, so a run resumes from its own work only.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.errors import UserError
+from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn, optim
+
+log = logging.getLogger("codex_ml")
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read back; `state` is the JSON that was saved."""
+
+    weights: dict[str, Tensor]
+    best: dict[str, Tensor] | None
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    weights: dict[str, Tensor],
+    best: dict[str, Tensor] | None,
+    optimizer: dict[str, Tensor],
+    state: dict[str, Any],
+    keep: int,
+) -> None:
+    """Write the checkpoint of `step` and delete all but the newest `keep`."""
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder / f"step-{step:08d}") as target:
+        save_file(weights, target / "model.safetensors")
+        save_file(optimizer, target / "optimizer.safetensors")
+        if best is not None:
+            save_file(best, target / "best.safetensors")
+        write_json(target / "state.json", {**state, "step": step})
+        write_json(target / MANIFEST, {file.name: sha256_of(file) for file in sorted(target.iterdir())})
+    for old in _newest_first(folder)[keep:]:
+        shutil.rmtree(old)
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint whose files all match its manifest; a damaged one is passed over with a warning."""
+    for candidate in _newest_first(folder):
+        if problem := damage(candidate):
+            log.warning("train: checkpoint %s is damaged (%s); trying the one before it", candidate.name, problem)
+            continue
+        return _load(candidate)
+    return None
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint folder, or None."""
+    try:
+        manifest = read_json(checkpoint / MANIFEST)
+    except UserError as error:
+        return str(error)
+    for name, sha256 in manifest.items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if sha256_of(file) != sha256:
+            return f"{name} has another hash"
+    return None
+
+
+def _load(checkpoint: Path) -> Checkpoint:
+    from safetensors.torch import load_file
+
+    best = checkpoint / "best.safetensors"
+    return Checkpoint(
+        weights=load_file(checkpoint / "model.safetensors"),
+        best=load_file(best) if best.exists() else None,
+        optimizer=load_file(checkpoint / "optimizer.safetensors"),
+        state=read_json(checkpoint / "state.json"),
+    )
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters on the CPU, tied ones once, as names to tensors of their own."""
+    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in model.named_parameters()}
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy weights into the model's own tensors.
+
+    Raises:
+        UserError: when names or shapes differ.
+    """
+    import torch
+
+    own = dict(model.named_parameters())
+    if own.keys() != weights.keys():
+        raise UserError(f"the checkpoint belongs to another model: {sorted(own.keys() ^ weights.keys())[:3]} differ")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if parameter.shape != weights[name].shape:
+                raise UserError(f"the checkpoint's {name} is {tuple(weights[name].shape)}, not {tuple(parameter.shape)}")
+            parameter.copy_(weights[name])
+
+
+def optimizer_tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as "parameter name/key" to tensor."""
+    return {
+        f"{name}/{key}": value.detach().to("cpu", copy=True).contiguous()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def load_optimizer(model: nn.Module, optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put the saved state back; a missing one is an error, never a cold start."""
+    named = dict(model.named_parameters())
+    if {key.rpartition("/")[0] for key in tensors} != named.keys():
+        raise UserError("the checkpoint's optimizer state does not belong to this model")
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition("/")
+        place = value.device if entry == "step" else named[name].device
+        optimizer.state[named[name]][entry] = value.to(place)

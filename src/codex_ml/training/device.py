@@ -1,0 +1,68 @@
+"""Device, precision, threads and determinism: decided once, and said."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+from codex_ml.config import Runtime, Train
+from codex_ml.errors import UserError
+
+COMPILE_FROM_STEPS = 200  # compiling costs about 40 s on 2 cores, which a shorter run does not earn back
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run uses; part of its fingerprint, because it decides the last bits."""
+
+    device: str  # "cpu" or "cuda"
+    precision: str  # "fp32" or "bf16"
+    compile: bool
+    threads: int
+    capability: str  # instruction set or GPU, as torch names it
+
+
+def choose_hardware(train: Train, runtime: Runtime, *, threads: int) -> Hardware:
+    """Resolve every `auto`.
+
+    Raises:
+        UserError: when something was asked for by name that this machine does not have.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if runtime.device == "cuda" and not cuda:
+        raise UserError("runtime.device: cuda was asked for, but torch finds no GPU; use auto or cpu")
+    device = "cuda" if cuda and runtime.device != "cpu" else "cpu"
+    has_bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_has_bf16()
+    if train.precision == "bf16" and not has_bf16:
+        raise UserError(f"train.precision: this {device} has no bf16 in hardware; use fp32 or auto")
+    precision = "bf16" if has_bf16 and train.precision != "fp32" else "fp32"
+    compiler = device == "cuda" or shutil.which("g++") or shutil.which("clang++")
+    if train.compile == "on" and not compiler:
+        raise UserError("train.compile: torch.compile needs a C++ compiler on a CPU and finds none; install g++ or use off")
+    compiled = train.compile == "on" or (train.compile == "auto" and bool(compiler) and train.max_steps >= COMPILE_FROM_STEPS)
+    capability = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return Hardware(device, precision, compiled, threads, capability)
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 itself (AVX-512 BF16, AMX, Arm BF16); emulated it is slower than fp32."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+
+
+def make_deterministic(hardware: Hardware, *, seed: int) -> None:
+    """Equal inputs, equal bits: also under torch.compile, with cold caches and after a resume."""
+    import random
+
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(hardware.threads)
+    torch.use_deterministic_algorithms(True)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries draw from the global state
+    torch.manual_seed(seed)

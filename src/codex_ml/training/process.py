@@ -1,0 +1,54 @@
+"""Settings that must be in place before torch is loaded; the stage re-executes itself once for them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+# glibc returns freed memory to the kernel and faults it in again at each step; kept, the same step is a third faster on
+# a CPU (measured on 2 cores: 49 % against 68 % of the bf16 matmul peak together with eager attention).
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+MARK = "CODEX_ML_PREPARED"
+PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
+
+
+def prepare_process() -> None:
+    """Re-execute this process once with the allocator's and the compiler's settings; returns in the second life."""
+    if os.environ.get(MARK) == str(os.getpid()):
+        return
+    environment = {**os.environ, MARK: str(os.getpid()), **compiler_environment()}
+    if sys.platform == "linux":
+        environment = {**ALLOCATOR, **environment}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)  # noqa: S606 - the same program, no shell
+
+
+def compiler_environment() -> dict[str, str]:
+    """A private cache folder for compiled kernels, and a torch whose path a C++ compiler can be told.
+
+    torch.compile writes paths into command lines without quoting them: a checkout under "my project" or a name with
+    an apostrophe breaks it. A link in a private folder gives the same packages a plain path.
+    """
+    private = Path(tempfile.mkdtemp(prefix="codex-ml-"))
+    settings = {"TORCHINDUCTOR_CACHE_DIR": str(private / "inductor"), "CODEX_ML_PRIVATE": str(private)}
+    spec = find_spec("torch")
+    packages = Path(spec.origin).parents[1] if spec and spec.origin else None
+    if packages and not PLAIN.fullmatch(str(packages)):
+        (private / "site").symlink_to(packages)
+        settings["PYTHONPATH"] = os.pathsep.join(filter(None, [str(private / "site"), os.environ.get("PYTHONPATH")]))
+    return settings
+
+
+def clean_up_process() -> None:
+    """Remove the private folder of this process."""
+    if os.environ.get(MARK) == str(os.getpid()) and (private := os.environ.get("CODEX_ML_PRIVATE")):
+        shutil.rmtree(private, ignore_errors=True)

@@ -1,0 +1,37 @@
+"""The state of every random generator a library may draw from, as JSON."""
+
+from __future__ import annotations
+
+import base64
+import random
+from typing import Any
+
+import numpy as np
+
+
+def capture() -> dict[str, Any]:
+    """States of Python's, NumPy's and torch's (CPU and GPU) global generators."""
+    import torch
+
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "torch": [base64.b64encode(state.numpy().tobytes()).decode() for state in states],
+    }
+
+
+def restore(state: dict[str, Any]) -> None:
+    """Put the states of `capture` back."""
+    import torch
+
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    tensors = [torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8) for text in state["torch"]]
+    torch.set_rng_state(tensors[0])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(tensors[1:])

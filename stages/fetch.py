@@ -1,0 +1,30 @@
+"""Fetch the sample corpus: the wheels that data/sample.lock pins by name, version and SHA-256.
+
+The only stage that uses the network. What is already there with the right hash is not downloaded again; a wrong hash
+stops the run with nothing written. Set `fetch.sample: false` to work with your own data only.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
+
+from codex_ml.stage import Stage, log, run_stage, scratch_folder
+
+
+def main(stage: Stage) -> None:
+    from codex_ml.data.fetch import fetch_wheels, read_pins
+    from codex_ml.io import atomic_folder
+
+    out = stage.out("data/raw/sample")
+    if not stage.params.fetch.sample:
+        with atomic_folder(out):
+            log.info("fetch: fetch.sample is false, the sample corpus is empty")
+        return
+    pins = read_pins(stage.dep("data/sample.lock"))
+    downloaded = fetch_wheels(pins, into=out, store=scratch_folder() / "wheels")
+    log.info("fetch: %d wheels, %d of them downloaded now", len(pins), downloaded)
+
+
+if __name__ == "__main__":
+    run_stage("fetch", main, help=__doc__, network=True)
