@@ -38,7 +38,9 @@ def main(stage: Stage) -> None:
         count, size = write_documents(folder / "documents.parquet", documents())
         if not count:
             paths = ", ".join(source.path for source in settings.sources)
-            raise UserError(f"no document in {paths} ({len(refused)} refused); check ingest.sources: kind, path and glob")
+            raise UserError(
+                f"no document in {paths} ({len(refused)} refused); check ingest.sources: kind, path and glob"
+            )
         write_ndjson(folder / "refused.ndjson", map(vars, refused))
     numbers = {"documents": count, "megabytes": round(size / 1e6, 3), "refused": len(refused)}
     write_json(stage.metrics, numbers)

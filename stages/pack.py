@@ -12,13 +12,13 @@ def main(stage: Stage) -> None:
     from codex_ml.data.documents import read_documents
     from codex_ml.data.pack import stream_dtype, write_stream
     from codex_ml.io import atomic_folder, write_json
-    from codex_ml.tokenization.tokenizer import END, PAD, encode_documents, load_tokenizer
+    from codex_ml.tokenization.tokenizer import END, PAD, encode_documents, load_tokenizer, special_id
 
     settings = stage.params.pack
     tokenizer = load_tokenizer(stage.dep("models/tokenizer"))
     vocab_size = tokenizer.get_vocab_size()
     dtype = stream_dtype(vocab_size, settings.dtype)
-    end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
+    end, pad = special_id(tokenizer, END), special_id(tokenizer, PAD)
     streams = {}
     with atomic_folder(stage.out("data/packed")) as folder:
         for part in ("train", "val", "test"):

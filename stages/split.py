@@ -1,7 +1,7 @@
 """Split: what may be trained on, and a test set that is clean of it.
 
-Drops documents by licence, exact duplicates and near-duplicates, deals the rest into train, val and test by a keyed hash
-of their content, and evicts from train what an independent search still finds close to a held-out document.
+Drops documents by licence, exact duplicates and near-duplicates, deals the rest into train, val and test by a keyed
+hash of their content, and evicts from train what an independent search still finds close to a held-out document.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Train: a Llama-shaped model from scratch on the packed stream; goes on from its last checkpoint after an interruption.
+"""Train: a Llama-shaped model from scratch on the packed stream; an interrupted run goes on from its last checkpoint.
 
-Checkpoints lie in .cache/train/<fingerprint of parameters, inputs, code and hardware>. The output is the best checkpoint
-by validation loss, in the plain Hugging Face layout. Curves are in reports/train, timings in logs/train.
+Checkpoints lie in .cache/train/<fingerprint of parameters, inputs, code and hardware>. The output is the best
+checkpoint by validation loss, in the plain Hugging Face layout. Curves: reports/train, timings: logs/train.
 """
 
 import sys
@@ -33,6 +33,7 @@ def main(stage: Stage) -> None:
     )
     log.info("train: %.2f M parameters, %s", parameter_count(model) / 1e6, hardware)
     rows = params.train.micro_batch_size * params.train.accumulation
+    seen = {"seed": params.seed, "rows_a_step": rows, "seq_len": about["seq_len"]}
     with run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
         best = train_model(
             model,
@@ -48,7 +49,7 @@ def main(stage: Stage) -> None:
         )
         with atomic_folder(stage.out("models/model")) as folder:
             model.save_pretrained(folder)
-            write_json(folder / "training.json", {"global_step": best["step"], "seed": params.seed, "rows_a_step": rows})
+            write_json(folder / "training.json", {**seen, "global_step": best["step"]})
             for file in ("tokenizer.json", "tokenizer_config.json"):  # byte for byte, so that no setting creeps in
                 shutil.copyfile(stage.dep("models/tokenizer") / file, folder / file)
         shutil.rmtree(scratch)

@@ -103,7 +103,11 @@ class Split(Section):
     val: float = Field(0.05, gt=0, lt=1, allow_inf_nan=False, description="Share of documents for validation")
     test: float = Field(0.05, gt=0, lt=1, allow_inf_nan=False, description="Share of documents for the final test")
     near_duplicate: float = Field(
-        0.7, ge=0.5, le=1, allow_inf_nan=False, description="Jaccard similarity of 5-word shingles from which two are one"
+        0.7,
+        ge=0.5,
+        le=1,
+        allow_inf_nan=False,
+        description="Jaccard similarity of 5-word shingles from which two are one",
     )
     salt: str = Field("codex-ml", min_length=1, description="Key of the split; another one deals all documents anew")
     licences: tuple[str, ...] = Field(
@@ -122,7 +126,9 @@ class Split(Section):
 class Tokenizer(Section):
     """`tokenizer`: how text is cut."""
 
-    kind: Literal["byte_bpe"] = Field("byte_bpe", description="byte_bpe: byte-level BPE as GPT-2's, lossless on any text")
+    kind: Literal["byte_bpe"] = Field(
+        "byte_bpe", description="byte_bpe: byte-level BPE as GPT-2's, lossless on any text"
+    )
     vocab_size: int = Field(4096, ge=258, le=2**24, description="Tokens, the 256 bytes and 2 special ones included")
 
 
@@ -170,7 +176,9 @@ class Train(Section):
     checkpoint_every: Positive = Field(50, description="Steps between checkpoints; an interruption loses no more")
     log_every: Positive = Field(10, description="Steps between points of the curves")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="auto: torch.compile from 200 steps on")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="auto: torch.compile where a run of this length earns it back"
+    )
     threads: int = Field(0, ge=0, description="CPU threads, 0 for all cores; other numbers give other last bits")
 
     @model_validator(mode="after")
@@ -185,7 +193,7 @@ class Evaluate(Section):
 
     bootstrap: int = Field(1000, ge=100, le=1_000_000, description="Resamples of documents for the intervals")
     confidence: float = Field(0.95, gt=0.5, lt=1, allow_inf_nan=False)
-    batch_size: Positive = Field(32, description="Windows a forward pass; another number gives other last bits")
+    batch_size: Positive = Field(8, description="Windows a forward pass; another number gives other last bits")
 
 
 class SafetyAudit(Section):
@@ -294,8 +302,10 @@ def _explain(keys: tuple[int | str, ...], problem: dict[str, Any]) -> str:
         return f"{dotted} is not a parameter" + (f"; did you mean {near}?" if near else "")
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    message = message.replace("a valid dictionary or instance of", "a mapping with the keys of").replace("tuple", "list")
-    if not dotted or problem["type"] == "value_error" and len(keys) == 1 and isinstance(problem["input"], dict):
+    message = message.replace("a valid dictionary or instance of", "a mapping with the keys of").replace(
+        "tuple", "list"
+    )
+    if not dotted or (problem["type"] == "value_error" and len(keys) == 1 and isinstance(problem["input"], dict)):
         return f"{dotted}: {message}" if dotted else message
     return f"{dotted}: {message}" + ("" if problem["type"] == "value_error" else f"; found {problem['input']!r}")
 

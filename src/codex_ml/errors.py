@@ -30,7 +30,9 @@ class CheckFailed(Exception):
 
 def safe_text(text: str) -> str:
     """Show control, bidirectional and surrogate characters as escapes, so that a terminal cannot be driven by data."""
-    return "".join(c if c in "\n\t" or (c.isprintable() and not 0xD800 <= ord(c) < 0xE000) else _escape(c) for c in text)
+    return "".join(
+        c if c in "\n\t" or (c.isprintable() and not 0xD800 <= ord(c) < 0xE000) else _escape(c) for c in text
+    )
 
 
 def _escape(character: str) -> str:

@@ -60,7 +60,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `path`, whole, when the block ends without an error; an old one is replaced."""
+    """Yield an empty folder that becomes `path`, whole, when the block ends without an error; replaces an old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = _temporary(path)

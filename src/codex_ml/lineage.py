@@ -50,7 +50,9 @@ def start_record(spec: StageSpec, params: Params) -> dict[str, Any]:
     """
     missing = [dep for dep in spec.deps if not Path(dep).exists()]
     if missing:
-        raise UserError(f"{spec.name}: {', '.join(missing)} is missing; `dvc repro` makes what stages before it produce")
+        raise UserError(
+            f"{spec.name}: {', '.join(missing)} is missing; `dvc repro` makes what stages before it produce"
+        )
     dumped = params.model_dump(mode="json")
     return {
         "schema": SCHEMA,

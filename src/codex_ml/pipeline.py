@@ -35,11 +35,11 @@ class StageSpec:
     @property
     def code(self) -> tuple[str, ...]:
         """The deps that are code: the script and the library modules."""
-        return tuple(dep for dep in self.deps if dep.endswith(".py"))
+        return tuple(dep for dep in self.deps if Path(dep).parts[0] in ("src", "stages"))
 
     @property
     def data(self) -> tuple[str, ...]:
-        return tuple(dep for dep in self.deps if not dep.endswith(".py"))
+        return tuple(dep for dep in self.deps if dep not in self.code)
 
 
 def load_pipeline(path: Path = PIPELINE) -> dict[str, StageSpec]:

@@ -1,4 +1,4 @@
-"""Progress with rate and time left: a bar on a terminal, a plain line now and then elsewhere, so that logs stay readable."""
+"""Progress with rate and time left: a bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,14 @@ def progress(what: str, total: int, unit: str, *, style: str = "auto", done: int
 @contextmanager
 def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     rate = TextColumn("{task.fields[rate]}")
@@ -65,7 +72,11 @@ class _Lines:
             self.printed = now
             rate = (self.done - self.first) / (now - self.start)
             left = f"{duration((self.total - self.done) / rate)} left" if rate else "?"
-            print(f"{self.what}: {self.done:,}/{self.total:,} {self.unit}, {rate:.1f}/s, {left}", file=sys.stderr, flush=True)
+            print(
+                f"{self.what}: {self.done:,}/{self.total:,} {self.unit}, {rate:.1f}/s, {left}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def track(items: Iterable[Item], what: str, total: int, unit: str, *, style: str = "auto") -> Iterator[Item]:

@@ -1,11 +1,11 @@
 """What all stage scripts share: the guard, the parameters, the record, the exit codes.
 
-    from codex_ml.stage import Stage, run_stage
+from codex_ml.stage import Stage, run_stage
 
-    def main(stage: Stage) -> None: ...
+def main(stage: Stage) -> None: ...
 
-    if __name__ == "__main__":
-        run_stage("ingest", main, help=__doc__)
+if __name__ == "__main__":
+    run_stage("ingest", main, help=__doc__)
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class Stage:
     def dep(self, path: str) -> Path:
         """A declared dependency, or a path inside one."""
         if not any(Path(path).is_relative_to(dep) for dep in self.spec.deps):
-            raise UserError(f"{PIPELINE}: {path} is no dependency of stage {self.spec.name}; add it to its deps, or DVC will not notice a change")
+            raise UserError(
+                f"{PIPELINE}: {path} is no dependency of stage {self.spec.name}; add it to its deps, or DVC will not "
+                "notice a change"
+            )
         return Path(path)
 
     def out(self, path: str) -> Path:
@@ -169,7 +172,9 @@ def _only_one(name: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            raise CheckFailed(f"{name} is already running here (process {handle.read().strip()}); wait for it") from None
+            raise CheckFailed(
+                f"{name} is already running here (process {handle.read().strip()}); wait for it"
+            ) from None
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()

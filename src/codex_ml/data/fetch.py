@@ -15,7 +15,9 @@ from codex_ml.io import atomic_folder, sha256_of
 
 log = logging.getLogger("codex_ml")
 
-LINE = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_]+) --hash=sha256:(?P<sha256>[0-9a-f]{64})")
+LINE = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_]+) --hash=sha256:(?P<sha256>[0-9a-f]{64})"
+)
 USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -82,9 +84,9 @@ def fetch_wheels(pins: list[Pin], *, into: Path, store: Path) -> int:
                 have[pin] = store / pin.sha256 / wheel.name
         shutil.rmtree(store / "incoming")
     with atomic_folder(into) as folder:
-        for wheel in have.values():
-            assert wheel is not None
-            shutil.copyfile(wheel, folder / wheel.name)
+        for found in have.values():
+            assert found is not None
+            shutil.copyfile(found, folder / found.name)
     return len(missing)
 
 
@@ -118,7 +120,9 @@ def _download(pins: list[Pin], folder: Path) -> None:
         rest = [pin for pin in rest if pin not in batch]
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"]
         command += ["--disable-pip-version-check", "--dest", str(folder), *map(str, batch)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+        )
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
             reason = USERINFO.sub("", errors[-1]) if errors else f"exit code {done.returncode}"

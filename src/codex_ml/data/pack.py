@@ -86,7 +86,9 @@ class Rows:
         file, starts_file = folder / f"{name}.bin", folder / f"{name}.starts"
         dtype, expected = np.dtype(about["dtype"]), about["streams"][name]["tokens"]
         if not file.is_file() or file.stat().st_size != expected * dtype.itemsize:
-            raise UserError(f"{file} does not hold the {expected} tokens that pack.json tells; `dvc repro pack` makes it")
+            raise UserError(
+                f"{file} does not hold the {expected} tokens that pack.json tells; `dvc repro pack` makes it"
+            )
         tokens = np.memmap(file, dtype=dtype, mode="r")
         starts = np.fromfile(starts_file, dtype="<u8")
         if len(starts) != about["streams"][name]["documents"] + 1 or starts[-1] != expected - 1:

@@ -110,7 +110,9 @@ def split(entries: Iterable[Entry], params: Split) -> tuple[dict[str, Verdict], 
     parts = {e.id: part_of(e.content_id, params) for e in kept}
     evicted = _barrier(kept, parts, params)
     for e in kept:
-        verdicts[e.id] = Verdict(None, "near-duplicate of held-out", evicted[e.id]) if e.id in evicted else Verdict(parts[e.id])
+        verdicts[e.id] = (
+            Verdict(None, "near-duplicate of held-out", evicted[e.id]) if e.id in evicted else Verdict(parts[e.id])
+        )
     _refuse_empty(verdicts, params)
     left = [e for e in kept if e.id not in evicted]
     crossing = _crossing(left, parts, params)
@@ -167,7 +169,7 @@ def _refuse_empty(verdicts: dict[str, Verdict], params: Split) -> None:
         if not any(verdict.part == part for verdict in verdicts.values()):
             kept = sum(verdict.part is not None for verdict in verdicts.values())
             raise UserError(
-                f"the {part} split is empty ({kept} of {len(verdicts)} documents are left after licences and duplicates); "
+                f"the {part} split is empty ({kept} of {len(verdicts)} documents passed licences and duplicates); "
                 "add documents, raise split.val and split.test, or change split.salt or split.licences"
             )
 

@@ -21,7 +21,9 @@ def build_model(shape: Model, *, vocab_size: int, end: int, pad: int, seed: int)
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # ours is the only one
     if not max(end, pad) < vocab_size:
         raise UserError(f"the tokenizer's special tokens {end} and {pad} lie outside its {vocab_size} tokens")
     config = LlamaConfig(

@@ -69,6 +69,17 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """Id of END or PAD.
+
+    Raises:
+        UserError: when the tokenizer has no such token.
+    """
+    if (number := tokenizer.token_to_id(token)) is None:
+        raise UserError(f"the tokenizer has no token {token}; `dvc repro tokenizer` makes one that has")
+    return int(number)
+
+
 def encode_documents(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]:
     """Token ids of each text, in order: (n_tokens,) uint32, without special tokens."""
     iterator = iter(texts)

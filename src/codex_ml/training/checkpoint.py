@@ -121,7 +121,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             if parameter.shape != weights[name].shape:
-                raise UserError(f"the checkpoint's {name} is {tuple(weights[name].shape)}, not {tuple(parameter.shape)}")
+                raise UserError(
+                    f"the checkpoint's {name} is {tuple(weights[name].shape)}, not {tuple(parameter.shape)}"
+                )
             parameter.copy_(weights[name])
 
 

@@ -97,7 +97,9 @@ def train_model(
         with _stop_requested() as stop:
             _steps(run, tracker, stop, runtime)
     finally:
-        tracker.finish({"best_step": run.best.get("step"), "best_val_loss": run.best.get("val/loss")} if run.best else {})
+        tracker.finish(
+            {"best_step": run.best.get("step"), "best_val_loss": run.best.get("val/loss")} if run.best else {}
+        )
     if run.best_weights is not None:
         checkpoint.load_weights(run.model, run.best_weights)
     return dict(run.best)
@@ -129,9 +131,7 @@ def _prepare(
     optimizer = torch.optim.AdamW(groups, lr=train.lr, betas=(train.beta1, train.beta2), eps=1e-8, fused=True)
     forward = accelerator.prepare_model(model)
     plain = accelerator.unwrap_model(forward, keep_torch_compile=False)
-    return Run(
-        accelerator, plain, forward, optimizer, train, rows, val_rows, seed, scratch, runtime.keep_checkpoints
-    )
+    return Run(accelerator, plain, forward, optimizer, train, rows, val_rows, seed, scratch, runtime.keep_checkpoints)
 
 
 def _resume(run: Run) -> list[dict[str, Any]]:
@@ -187,7 +187,8 @@ def _steps(run: Run, tracker: Tracker, stop: Callable[[], int], runtime: Runtime
             if signal_number and not last:
                 name = signal.Signals(signal_number).name
                 raise Interrupted(
-                    f"{name}: saved the checkpoint of step {run.step} of {train.max_steps}; `dvc repro` goes on from there"
+                    f"{name}: saved the checkpoint of step {run.step} of {train.max_steps}; "
+                    "run the same command again to go on from there"
                 )
     log.info("train: %d tokens in %s", tokens, duration(time.monotonic() - started))
 

@@ -1,0 +1,58 @@
+# The tools, not the project: mount a checkout at /workspace and its code, data and DVC cache stay on your disk.
+#
+#   docker build -t codex-ml .
+#   docker run --rm -v "$PWD:/workspace" --user "$(id -u):$(id -g)" codex-ml
+#
+# For a GPU build of torch: --build-arg TORCH="torch==2.13.0 --index-url URL", and `docker run --gpus all`.
+
+FROM python:3.11-slim-bookworm AS builder
+
+ARG TORCH="torch==2.13.0"
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+WORKDIR /workspace
+
+# The steps of `make setup`, for its reasons. Before the sources, so that an edit there does not install torch again.
+COPY requirements.lock ./
+RUN awk '/^[a-z]/ { keep = /^setuptools==/ } keep' requirements.lock > /tmp/build.lock \
+  && awk '/^[a-z]/ { sub(/ *\\$/, ""); print }' requirements.lock > /tmp/constraints.txt \
+  && pip install --require-hashes --no-deps -r /tmp/build.lock
+# Unquoted, as TORCH may hold options of pip. A layer of its own: torch is the largest part and changes least.
+# hadolint ignore=SC2086,DL3059
+RUN pip install --constraint /tmp/constraints.txt $TORCH
+RUN pip install --require-hashes --no-deps --no-build-isolation -r requirements.lock
+
+# Editable: the library is then the one of the checkout that will be mounted here, never a stale copy in the image.
+COPY LICENSE README.md pyproject.toml ./
+COPY src ./src
+RUN pip install --no-deps --no-build-isolation --editable .
+
+
+FROM python:3.11-slim-bookworm
+
+# git: DVC needs it for experiments. g++: torch.compile builds its CPU kernels with it.
+# Unpinned, as Debian drops old versions from its mirrors and a pinned build would fail after the next security fix.
+# The checkout belongs to the user of the host, so git must be told that this owner is expected.
+# hadolint ignore=DL3008
+RUN apt-get update \
+  && apt-get install --yes --no-install-recommends g++ git \
+  && rm -rf /var/lib/apt/lists/* \
+  && git config --system --add safe.directory /workspace \
+  && useradd --create-home --uid 1000 codex
+
+COPY --from=builder /opt/venv /opt/venv
+
+# HOME and the caches lie in /tmp and USER is set, so that any --user works, also one without an entry in /etc/passwd.
+# DVC's pickles stay inside the container, where nobody else is; mount a volume there to keep them between runs.
+ENV PATH=/opt/venv/bin:$PATH \
+    HOME=/tmp \
+    USER=codex \
+    DVC_SITE_CACHE_DIR=/tmp/dvc \
+    PYTHONUNBUFFERED=1
+
+WORKDIR /workspace
+USER 1000
+ENTRYPOINT ["dvc"]
+CMD ["repro"]

@@ -1,0 +1,128 @@
+# Works with GNU make 3.81, which macOS ships. Tools are called as `python -m`, because the scripts in .venv/bin name
+# their interpreter in a #! line that does not survive every character a folder may have in its name.
+
+ARGS ?=
+COOLDOWN ?= 3 days
+# What an earlier `make setup` was told still counts: `make test` must not swap a GPU build for the default one.
+ifeq ($(origin TORCH), undefined)
+TORCH := $(shell cat .venv/.torch 2>/dev/null)
+endif
+# Through the environment, so that quotes in a value stay quotes.
+export GIVEN_TORCH := $(TORCH)
+export USED_TORCH := $(or $(TORCH),torch==2.13.0)
+export GIVEN_PYTHON := $(PYTHON)
+export USED_PYTHON := $(or $(PYTHON),python3)
+
+SHELL := /bin/sh
+RUN := .venv/bin/python -m
+PIP := $(RUN) pip --disable-pip-version-check --no-input
+# Another place (scripts hold absolute paths), torch or lock makes another environment.
+PACKAGES = printf '%s\n' "$$(pwd -P)" "$$USED_TORCH" "$$(cksum < requirements.lock)"
+VERSION = -c 'import sys; print(*sys.version_info[:2], sep=".")'
+# DVC runs `python stages/...`; with .venv first in PATH that is ours, without anybody activating anything.
+WITH_VENV = PATH="$$(pwd -P)/.venv/bin:$$PATH"
+
+.PHONY: help setup packages library check repro verify report test test-fast test-slow lint format hooks lock build \
+  clean distclean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@printf '\n'; printf '  %s\n' "PYTHON=$$USED_PYTHON    Python 3.11, 3.12 or 3.13 that makes .venv" \
+	  "TORCH=\"$$USED_TORCH\"    what pip installs as torch, also with options, say for a GPU build:" \
+	  '    TORCH="torch==2.13.0 --index-url URL"    kept until TORCH= is given' \
+	  'ARGS="..."    more arguments for `dvc repro` or `pytest`'
+
+setup: ## Make .venv with the locked packages; does nothing when it is ready
+	@mkdir -p .dvc/tmp && chmod 700 .dvc/tmp
+	@{ [ -x .venv/bin/python ] && [ "$$(cat .venv/.packages 2>/dev/null)" = "$$($(PACKAGES))" ] && \
+	  { [ -z "$$GIVEN_PYTHON" ] || [ "$$("$$USED_PYTHON" $(VERSION))" = "$$(.venv/bin/python $(VERSION))" ]; }; } || \
+	  $(MAKE) --no-print-directory packages
+	@[ "$$(cat .venv/.library 2>/dev/null)" = "$$(cksum < pyproject.toml)" ] || $(MAKE) --no-print-directory library
+
+packages:
+	@command -v "$$USED_PYTHON" >/dev/null || { \
+	  echo "error: there is no $$USED_PYTHON here; name a Python 3.11, 3.12 or 3.13: make setup PYTHON=..." >&2; exit 2; }
+	@"$$USED_PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "error: $$USED_PYTHON is Python $$("$$USED_PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])');" \
+	    "3.11, 3.12 or 3.13 is needed, name another: make setup PYTHON=..." >&2; exit 2; }
+	@"$$USED_PYTHON" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $$USED_PYTHON cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	  exit 2; }
+# The stamps go first and come last, so that half an environment is never taken for a whole one.
+	@rm -f .venv/.packages .venv/.library
+	"$$USED_PYTHON" -m venv --clear .venv
+	@[ -z "$$GIVEN_TORCH" ] || printf '%s\n' "$$GIVEN_TORCH" > .venv/.torch
+# One package has no wheel. pip would build it with a setuptools of its own choice; so the locked one comes first.
+	@awk '/^[a-z]/ { keep = /^setuptools==/ } keep' requirements.lock > .venv/build.lock
+	@awk '/^[a-z]/ { sub(/ *\\$$/, ""); print }' requirements.lock > .venv/constraints.txt
+	$(PIP) install --quiet --require-hashes --no-deps -r .venv/build.lock
+# torch is not in the lock: which build is right depends on the machine.
+	$(PIP) install --constraint .venv/constraints.txt $(USED_TORCH)
+	$(PIP) install --quiet --require-hashes --no-deps --no-build-isolation -r requirements.lock
+# DVC keeps pickles in a folder that every user of the machine may write to. Ours lies in .dvc/tmp, which is closed to
+# others. .dvc/config cannot say so: DVC takes a relative path from the current folder, and an absolute one is right in
+# one checkout only. A line that Python runs at start works in every folder, and for `dvc` typed by hand, too.
+	@echo 'import os, sys; os.environ.setdefault("DVC_SITE_CACHE_DIR",' \
+	  'os.path.join(os.path.dirname(sys.prefix), ".dvc", "tmp", "site"))' > \
+	  "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dvc_private_cache.pth"
+	@$(PACKAGES) > .venv/.packages
+
+library:
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@cksum < pyproject.toml > .venv/.library
+	@echo 'ready: .venv'
+
+check: setup ## Check params.yaml, dvc.yaml and the environment, in seconds
+	@$(RUN) codex_ml check
+
+repro: check ## Run what is not up to date of the pipeline (ARGS="train" for one stage and what it needs)
+	$(WITH_VENV) $(RUN) dvc repro $(ARGS)
+
+verify: setup ## Prove that every result belongs to the recorded data, parameters and code
+	@$(RUN) codex_ml verify
+
+report: ## Say where the report lies
+	@[ -f reports/report/index.html ] || { echo "error: no report yet; run make repro" >&2; exit 1; }
+	@echo reports/report/index.html
+
+test: setup ## Run all tests but the slow ones, in random order, and measure coverage
+	$(RUN) pytest -m "not slow" --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+
+test-fast: setup ## Run the tests that need no pipeline
+	$(RUN) pytest -m "not slow and not pipeline" --quiet $(ARGS)
+
+test-slow: setup ## Run the slow tests
+	$(RUN) pytest -m slow --durations=10 $(ARGS)
+
+lint: setup ## Check style and types
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+format: setup ## Rewrite the code in the common style
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+hooks: setup ## Let Git check every commit and push
+	$(RUN) pre_commit install --hook-type pre-commit --hook-type pre-push
+
+# A release gets COOLDOWN to be found out before we take it. Versions stay as they are: ARGS=--upgrade moves them.
+# uv names the GPU packages of torch, which come with it; nvidia-ml-py is none, it reads the GPU's memory use.
+lock: setup ## Write requirements.lock anew (ARGS=--upgrade for newer versions)
+	@mkdir -p .cache && cp requirements.lock .cache/requirements.lock
+	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --exclude-newer "$(COOLDOWN)" \
+	  --extra dev --generate-hashes --no-header --output-file .cache/requirements.lock $(ARGS) pyproject.toml
+	@{ echo '# Written by `make lock` from pyproject.toml, for Python 3.11 to 3.13 on Linux and macOS; all but torch.'; \
+	  awk '/^[a-z]/ { keep = /^nvidia-ml-py==/ || !/^(torch|triton|cuda-[^=]*|nvidia-[^=]*)==/ } keep' \
+	  .cache/requirements.lock; } > .cache/filtered.lock
+	@mv .cache/filtered.lock requirements.lock
+
+build: setup ## Build the wheel of the library into dist/
+	$(RUN) hatchling build -t wheel
+
+clean: ## Remove what tools leave behind; data, models and .venv stay
+	rm -rf dist htmlcov .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find src stages tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## Remove .venv too
+	rm -rf .venv

@@ -1,0 +1,99 @@
+"""`codex-ml check`: everything that can be wrong before any work is done. No torch, well under a second."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from codex_ml.config import PARAMS, Params, load_params
+from codex_ml.errors import UserError
+from codex_ml.pipeline import PIPELINE, StageSpec, imported_modules, load_pipeline, params_read
+
+UNTRACKED_BY_STAGES = {"runtime"}  # changes no byte
+
+
+def check_workspace() -> Params:
+    """Validate params.yaml, dvc.yaml and the workspace of the current folder.
+
+    Raises:
+        UserError: the first problem, as one line.
+    """
+    params = load_params()
+    stages = load_pipeline()
+    for problem in problems(params, stages):
+        raise UserError(problem)
+    return params
+
+
+def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
+    """Problems of a workspace whose files are well-formed, one line each."""
+    yield from _commands(stages)
+    yield from _parameters(stages)
+    yield from _dependencies(stages)
+    yield from _sources(params, stages)
+    yield from _git(stages)
+
+
+def _commands(stages: dict[str, StageSpec]) -> Iterator[str]:
+    for spec in stages.values():
+        if spec.cmd != f"python {spec.script}":
+            # DVC pastes ${...} into a shell command: a parameter from a pull request would be code
+            yield f"{PIPELINE}: the cmd of {spec.name} must be `python {spec.script}` and no more; found `{spec.cmd}`"
+        elif not Path(spec.script).is_file():
+            yield f"{PIPELINE}: stage {spec.name} has no script {spec.script}"
+
+
+def _parameters(stages: dict[str, StageSpec]) -> Iterator[str]:
+    sections = set(Params.model_fields)
+    declared = {param.split(".")[0] for spec in stages.values() for param in spec.params}
+    for spec in stages.values():
+        own = set(spec.params)
+        if unknown := sorted(own - sections):
+            yield f"{PIPELINE}: stage {spec.name} declares the param {unknown[0]}, which {PARAMS} does not have"
+        if forbidden := sorted(own & UNTRACKED_BY_STAGES):
+            yield f"{PIPELINE}: stage {spec.name} declares the param {forbidden[0]}, whose keys change no byte; remove it"
+        read = params_read(Path(spec.script))
+        if undeclared := sorted(read - own):
+            yield f"{spec.script} reads params.{undeclared[0]}, which the stage does not declare; add it in {PIPELINE}"
+        if unused := sorted(own - read):
+            yield f"{PIPELINE}: stage {spec.name} declares the param {unused[0]}, which {spec.script} does not read"
+    for section in sorted(sections - declared - UNTRACKED_BY_STAGES):
+        yield f"{PARAMS}: no stage reads {section}; remove it or declare it in {PIPELINE}"
+
+
+def _dependencies(stages: dict[str, StageSpec]) -> Iterator[str]:
+    for spec in stages.values():
+        needed = {spec.script, *imported_modules(Path(spec.script))}
+        if missing := sorted(needed - set(spec.deps)):
+            yield f"{PIPELINE}: stage {spec.name} imports {missing[0]}, which is not in its deps; add it"
+        if extra := sorted(dep for dep in set(spec.code) - needed if dep.endswith(".py")):
+            yield f"{PIPELINE}: stage {spec.name} lists {extra[0]} in deps but does not import it"
+
+
+def _sources(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
+    ingest = stages.get("ingest")
+    for number, source in enumerate(params.ingest.sources):
+        if ingest and not any(Path(source.path).is_relative_to(dep) for dep in ingest.deps):
+            yield (
+                f"{PARAMS}: ingest.sources.{number}.path {source.path} lies in no dependency of stage ingest; "
+                f"put the data under data/raw or add the path to its deps in {PIPELINE}"
+            )
+        sample = Path(source.path).is_relative_to("data/raw/sample")
+        if sample and not params.fetch.sample:
+            yield f"{PARAMS}: ingest.sources.{number} reads the sample, but fetch.sample is false; name your own data"
+        elif not sample and not Path(source.path).exists():
+            yield f"{PARAMS}: ingest.sources.{number}.path {source.path} does not exist; put the data there"
+
+
+def _git(stages: dict[str, StageSpec]) -> Iterator[str]:
+    """An output that Git tracks too makes DVC fail after the stage has run, hours later."""
+    outs = [out for spec in stages.values() for out in spec.outs if out not in spec.uncached]
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z", "--", *outs], capture_output=True, check=False)
+    except FileNotFoundError:
+        yield "git is not installed; DVC needs it"
+        return
+    tracked = [name for name in listed.stdout.decode("utf-8", "surrogateescape").split("\0") if name]
+    if listed.returncode == 0 and tracked:
+        yield f"{tracked[0]} is an output of the pipeline but tracked by Git; run `git rm -r --cached {tracked[0]}`"

@@ -1,0 +1,36 @@
+"""Sample text from a model, the same text for the same seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def sample_texts(model: Any, tokenizer: Tokenizer, *, count: int, tokens: int, batch_size: int, seed: int) -> list[str]:
+    """Unconditional samples at temperature 1 from the whole distribution, each up to `tokens` tokens or its END."""
+    import torch
+
+    end, pad = model.config.eos_token_id, model.config.pad_token_id
+    torch.manual_seed(seed)
+    texts: list[str] = []
+    while len(texts) < count:
+        size = min(batch_size, count - len(texts))
+        start = torch.full((size, 1), end, dtype=torch.int64, device=model.device)
+        with torch.inference_mode():
+            output = model.generate(
+                start,
+                attention_mask=torch.ones_like(start),
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                max_new_tokens=tokens,
+                eos_token_id=end,
+                pad_token_id=pad,
+            )
+        for row in output[:, 1:].cpu().tolist():
+            kept = row[: row.index(end)] if end in row else row
+            texts.append(tokenizer.decode([token for token in kept if token != pad], skip_special_tokens=False))
+    return texts

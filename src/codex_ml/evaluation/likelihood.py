@@ -1,0 +1,147 @@
+"""Teacher-forced likelihood of documents under a causal language model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FILL = 0  # id of padding behind the end of a window; causal attention keeps it from having any influence
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model made of one document; END at its end is scored as a token of no bytes.
+
+    Attributes:
+        nll: sum of -ln p over `tokens` targets, nats.
+        correct: targets that were the most probable token.
+    """
+
+    nll: float
+    tokens: int
+    correct: int
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Per-token result of one window.
+
+    Attributes:
+        logprobs: (n_tokens,) float32, nats.
+        is_argmax: (n_tokens,) bool.
+    """
+
+    logprobs: NDArray[np.float32]
+    is_argmax: NDArray[np.bool_]
+
+
+def load_model(folder: Path, *, device: str) -> Any:
+    """Load a model folder for inference: safetensors only, no code from it, attention chosen by us.
+
+    Raises:
+        UserError: when the folder is missing or is no model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # ours is the only one
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(f"{folder}/model.safetensors is missing; `dvc repro train` makes it")
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            attn_implementation="eager",
+            dtype=torch.float32,
+        )
+    except Exception as error:  # the libraries raise a dozen types for a damaged file
+        raise UserError(f"{folder} is no model that can be loaded: {' '.join(str(error).split())[:300]}") from None
+    return model.to(device).eval()
+
+
+def score_windows(
+    model: PreTrainedModel, windows: Iterable[NDArray[np.int64]], *, length: int, batch_size: int
+) -> Iterator[Targets]:
+    """Score windows of at most `length` + 1 tokens; all tokens but the first of each are targets.
+
+    The shape of every batch is the same, so results depend on `batch_size` in the last bits only.
+    """
+    import torch
+
+    device = model.device
+    iterator = iter(windows)
+    while batch := list(islice(iterator, batch_size)):
+        padded = np.full((batch_size, length + 1), FILL, dtype=np.int64)
+        for row, window in enumerate(batch):
+            padded[row, : len(window)] = window
+        ids = torch.from_numpy(padded).to(device)
+        with torch.inference_mode():
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits.float()
+            targets = ids[:, 1:, None]
+            logprobs = (logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)).cpu().numpy()
+            is_argmax = (logits.argmax(-1) == targets.squeeze(-1)).cpu().numpy()
+        for row, window in enumerate(batch):
+            yield Targets(logprobs[row, : len(window) - 1], is_argmax[row, : len(window) - 1])
+
+
+def score_documents(
+    model: PreTrainedModel, documents: Iterable[NDArray[np.uint32]], *, end: int, length: int, batch_size: int
+) -> Iterator[Score]:
+    """Score whole documents in disjoint windows: each window starts with the last token of the one before, or END.
+
+    That is what a row of training looks like, so the number is the one that training minimises; the first tokens of a
+    window have little context, which makes it a little worse than a sliding window would.
+
+    Args:
+        documents: token ids without special tokens.
+        length: targets a window.
+    """
+    counts: list[int] = []
+
+    def windows() -> Iterator[NDArray[np.int64]]:
+        for ids in documents:
+            stream = np.concatenate([[end], ids.astype(np.int64), [end]])
+            counts.append(-(-(len(stream) - 1) // length))
+            for begin in range(0, len(stream) - 1, length):
+                yield stream[begin : begin + length + 1]
+
+    results = score_windows(model, windows(), length=length, batch_size=batch_size)
+    done = 0
+    pending: list[Targets] = []
+    for result in results:
+        pending.append(result)
+        if len(pending) == counts[done]:
+            yield Score(
+                nll=-math.fsum(float(r.logprobs.astype(np.float64).sum()) for r in pending),
+                tokens=sum(len(r.logprobs) for r in pending),
+                correct=sum(int(r.is_argmax.sum()) for r in pending),
+            )
+            pending, done = [], done + 1
+
+
+def bits_per_byte(nll: float, size: int) -> float:
+    """Bits per byte of UTF-8: nll / ln 2 / bytes (lm-evaluation-harness, `bits_per_byte`)."""
+    return nll / math.log(2) / size
+
+
+def perplexity(nll: float, tokens: int) -> float | None:
+    """exp(nll / tokens), or None where that is no finite double (a mean above 709 nats)."""
+    try:
+        return math.exp(nll / tokens)
+    except OverflowError:
+        return None

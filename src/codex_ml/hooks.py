@@ -1,0 +1,149 @@
+"""Checks of a commit or push: `codex-ml hook NAME FILES`, called by .pre-commit-config.yaml.
+
+Each finding is one line on stderr that starts with `file:line`, or `file` where there is no line. Exit codes: 0 when
+nothing is found, 1 for findings, 2 for wrong use. Values of secrets are never printed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codex_ml.errors import CheckFailed, UserError, one_line_errors, safe_text
+from codex_ml.yaml import read_yaml
+
+app = typer.Typer(help="Checks for Git hooks.", no_args_is_help=True)
+Files = Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files to check.")]
+
+MAX_KIB = 512
+SECRET_FILES = (
+    ".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".pgpass", ".pypirc", ".htpasswd", ".git-credentials",
+    "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "config.local",
+)  # fmt: skip
+TEMPLATES = (".env.example", ".env.sample", ".env.template", ".env.dist", "example.env")
+ALLOWED = "pragma: allowlist secret"  # the mark that detect-secrets and its users know
+
+_WOULD_RUN = re.compile(r"^Running stage '(.+)':|^Stage '(.+)' is cached - skipping run", re.MULTILINE)
+
+
+def _text(file: Path) -> str:
+    """The file as text, whatever its bytes are: a damaged letter must not hide the secret next to it."""
+    data = file.read_bytes()
+    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
+
+
+def find_secrets(file: Path) -> Iterator[str]:
+    """Credentials by the same rules that keep them out of the training text."""
+    from codex_ml.policy.scan import scan_text  # here, because the other hooks need none of its tables
+
+    text = _text(file)
+    lines = text.split("\n")
+    for finding in scan_text(text):
+        if ALLOWED not in lines[finding.line - 1]:
+            yield (
+                f"{file}:{finding.line}:{finding.column}: looks like a secret ({finding.rule}); remove and revoke it, "
+                f"or end the line with `{ALLOWED}` if it is invented"
+            )
+
+
+def find_large_file(file: Path) -> Iterator[str]:
+    """Files that belong to DVC: Git keeps every version of them for ever."""
+    size = file.stat().st_size
+    if size > MAX_KIB * 1024:
+        yield f"{file}: {size / 1024:.0f} KiB, more than {MAX_KIB}; keep data and models with `dvc add`, not in Git"
+
+
+def find_env_file(file: Path) -> Iterator[str]:
+    """Files whose name says that they hold credentials."""
+    name = file.name.lower()
+    if name not in TEMPLATES and any(fnmatchcase(name, pattern) for pattern in SECRET_FILES):
+        yield f"{file}: a file for credentials; take it out with `git rm --cached` and list it in .gitignore"
+
+
+def find_bad_yaml(file: Path) -> Iterator[str]:
+    """What DVC could not read either: syntax errors, tabs, keys given twice."""
+    try:
+        read_yaml(file)
+    except UserError as error:
+        yield str(error)
+
+
+def find_carriage_return(file: Path) -> Iterator[str]:
+    """Windows line endings: with them the same text has another hash, so stages would run again."""
+    data = file.read_bytes()
+    if b"\0" not in data and b"\r" in data:
+        line = data[: data.index(b"\r")].count(b"\n") + 1
+        yield f"{file}:{line}: a carriage return; save with Unix line endings (LF)"
+
+
+def stages_to_run(dry_run: str) -> list[str]:
+    """Names of the stages that are not up to date, from what `dvc repro --dry` prints, in its order."""
+    return list(dict.fromkeys(running or cached for running, cached in _WOULD_RUN.findall(dry_run)))
+
+
+def _report(findings: Iterable[str]) -> None:
+    found = False
+    for finding in findings:
+        print(safe_text(finding), file=sys.stderr)
+        found = True
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def secrets(files: Files) -> None:
+    """Refuse credentials in a file."""
+    _report(finding for file in files for finding in find_secrets(file))
+
+
+@app.command()
+def large_files(files: Files) -> None:
+    """Refuse files over 512 KiB."""
+    _report(finding for file in files for finding in find_large_file(file))
+
+
+@app.command()
+def env_files(files: Files) -> None:
+    """Refuse .env files, private keys and their like."""
+    _report(finding for file in files for finding in find_env_file(file))
+
+
+@app.command("yaml")
+def yaml_files(files: Files) -> None:
+    """Refuse what is not YAML 1.2."""
+    _report(finding for file in files for finding in find_bad_yaml(file))
+
+
+@app.command()
+def line_endings(files: Files) -> None:
+    """Refuse carriage returns."""
+    _report(finding for file in files for finding in find_carriage_return(file))
+
+
+@app.command()
+def pipeline() -> None:
+    """Refuse a pipeline that is not up to date with its code, parameters and data.
+
+    `dvc status` and `dvc repro --dry` exit with 0 in that case too, so only the text of the dry run tells.
+    """
+    with one_line_errors():
+        if stages := stages_to_run(_dry_run()):
+            raise CheckFailed(f"dvc.lock: not up to date: {', '.join(stages)}; run `make repro` and commit dvc.lock")
+
+
+def _dry_run() -> str:
+    # Git tells its hooks where the repository is in variables that would send DVC to another one in a worktree.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    dvc = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
+    run = subprocess.run(dvc, capture_output=True, text=True, encoding="utf-8", errors="replace", env=environment)
+    if run.returncode:
+        raise UserError(f"`dvc repro --dry` failed: {' '.join(run.stderr.split())[:300]}")
+    return run.stdout

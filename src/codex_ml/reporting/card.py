@@ -1,0 +1,219 @@
+"""The model card: Hugging Face front matter and Markdown, derived from the facts alone.
+
+`ModelCard` writes and parses the front matter. Its `validate` and `push_to_hub` call the network and are never used.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from codex_ml.errors import safe_text
+from codex_ml.reporting import tables
+from codex_ml.reporting.facts import Facts
+from codex_ml.reporting.tables import Table, one_line
+
+# What CommonMark, GFM's extensions (tables, autolinks, mentions) or a maths renderer would read as markup.
+MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$^]|(?<=www)\.)")
+SAMPLE_CHARACTERS = 600
+HUB_LICENCES = {
+    "MIT": "mit",
+    "Apache-2.0": "apache-2.0",
+    "BSD-2-Clause": "bsd-2-clause",
+    "BSD-3-Clause": "bsd-3-clause",
+}
+
+
+def render_card(facts: Facts) -> str:
+    """The whole card; equal facts give equal text."""
+    from huggingface_hub import ModelCard
+
+    sections = (
+        f"# {escape(facts.title)}\n\n{escape(tables.summary(facts))}\n\n**{escape(tables.verdict(facts))}**",
+        _description(facts),
+        _training_data(facts),
+        _recipe(facts),
+        _evaluation(facts),
+        _safety(facts),
+        _limitations(facts),
+        USE,
+        _how_made(facts),
+    )
+    body = "\n\n".join(sections)
+    return str(ModelCard(f"---\n{_front_matter(facts)}\n---\n\n{body}\n"))
+
+
+def escape(text: str) -> str:
+    """Text of unknown origin on one line, with nothing in it that Markdown or HTML would act on."""
+    return MARKUP.sub(r"\\\1", one_line(text))
+
+
+def markdown_table(content: Table) -> str:
+    """A GFM table; a cell can neither end its row nor start another column."""
+    marks = ["---:" if kind == "number" else "---" for kind in content.kinds]
+    rows = (content.head, *content.rows)
+    head, *body = ("| " + " | ".join(escape(cell) for cell in row) + " |" for row in rows)
+    return "\n".join([head, "| " + " | ".join(marks) + " |", *body])
+
+
+def fenced(text: str) -> str:
+    """A code block whose fence is longer than any run of backticks in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{safe_text(text)}\n{fence}"
+
+
+def _front_matter(facts: Facts) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    found = facts.evaluation
+    task: dict[str, Any] = {
+        "task_type": "text-generation",
+        "dataset_type": "held-out-documents",
+        "dataset_name": "test split",
+    }
+    values = {
+        "bits_per_byte": ("bits per byte", found.bits_per_byte),
+        "token_accuracy": ("token accuracy", found.token_accuracy),
+    }
+    results = [
+        EvalResult(**task, dataset_split="test", metric_type=kind, metric_name=name, metric_value=value)
+        for kind, (name, value) in values.items()
+    ]
+    data = ModelCardData(
+        language="code",
+        **_licence(facts),
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["codex-ml", "dvc", "trained-from-scratch"],
+        model_name=one_line(facts.title),
+        eval_results=results,
+    )
+    return data.to_yaml()
+
+
+def _licence(facts: Facts) -> dict[str, Any]:
+    """The one licence of all training documents, or "other": weights made from several are under none of them alone."""
+    names = [name for name, _ in facts.licences]
+    if len(names) == 1 and names[0] in HUB_LICENCES:
+        return {"license": HUB_LICENCES[names[0]]}
+    return {"license": "other", "license_name": "licences-of-the-training-data"}
+
+
+def _description(facts: Facts) -> str:
+    record = facts.lineage["train"].params["model"]
+    shape = f"{record['layers']} layers of width {record['hidden_size']} with {record['heads']} heads"
+    return f"""## Description
+
+A decoder-only language model in the shape of Llama, {facts.parameters:,} parameters ({shape}), trained from scratch.
+It reads at most {record["max_positions"]:,} tokens of a byte-level BPE with {facts.tokenizer.vocab_size:,} entries. The
+weights are safetensors in the plain Hugging Face layout; loading them runs no code.
+
+{markdown_table(tables.model(facts))}"""
+
+
+def _training_data(facts: Facts) -> str:
+    return f"""## Training data
+
+{facts.ingest.documents:,} documents ({facts.ingest.megabytes:,.1f} MB) were read and {facts.ingest.refused:,} refused.
+After licences, exact duplicates and near-duplicates {facts.split.train.documents:,} were left for training.
+
+{markdown_table(tables.splits(facts))}
+
+{markdown_table(tables.dropped(facts))}
+
+### Licences
+
+{markdown_table(tables.licences(facts))}
+
+### How the test set was kept clean
+
+Near-duplicates are one document before anything is dealt, and the deal is a keyed hash of the content, so names and
+order have no influence. {escape(tables.counterfactual(facts))}"""
+
+
+def _recipe(facts: Facts) -> str:
+    return f"""## Training recipe
+
+{markdown_table(tables.recipe(facts))}
+
+### Tokenizer
+
+{markdown_table(tables.tokenizer(facts))}"""
+
+
+def _evaluation(facts: Facts) -> str:
+    return f"""## Evaluation
+
+{markdown_table(tables.evaluation(facts))}
+
+Less is better for bits per byte, which does not depend on the tokenizer. Intervals come from resampling documents. zlib
+compresses each document alone, as the model reads it."""
+
+
+def _safety(facts: Facts) -> str:
+    found = f"\n\n{markdown_table(tables.findings(facts))}" if facts.findings else ""
+    return f"""## Safety audit
+
+{escape(tables.verdict(facts))}
+
+{markdown_table(tables.gates(facts))}
+
+### Verbatim extraction
+
+{markdown_table(tables.extraction(facts))}
+
+### Secrets
+
+{escape(tables.findings_note(facts))}{found}"""
+
+
+def _limitations(facts: Facts) -> str:
+    record = facts.lineage["train"].params["model"]
+    ratio = facts.training.global_step * facts.training.rows_a_step * facts.training.seq_len / facts.parameters
+    sample = facts.samples[0][:SAMPLE_CHARACTERS] if facts.samples else ""
+    shown = f"\n\nThe first text that the audit sampled, not chosen:\n\n{fenced(sample)}" if sample else ""
+    return f"""## Limitations and intended use
+
+For studying a training pipeline: what goes in, what comes out, and how one proves it. Not for writing code or text that
+anybody relies on.
+
+- It was neither tuned to follow instructions nor to refuse; it continues text.
+- It has {facts.parameters / 1e6:,.2f} million parameters and saw {ratio:,.1f} tokens for each; about 20 are usual for a
+  model that uses its size well (Hoffmann et al. 2022).
+- Beyond {record["max_positions"]:,} tokens of context it has seen nothing.
+- On the test split its bits per byte are {escape(tables.against_zlib(facts))}.
+- The test split comes from the same sources as the training data; other code and other languages were not measured.
+- Correctness, security and bias of generated code were not measured.
+- The audit looks for known kinds of secrets and for verbatim copies after a true prefix. What it does not find may be
+  there all the same.{shown}"""
+
+
+USE = """## How to use
+
+From the top folder of the repository, without a network:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("models/model", local_files_only=True)
+model = AutoModelForCausalLM.from_pretrained("models/model", local_files_only=True, use_safetensors=True)
+inputs = tokenizer("def read_file(path):\\n", return_tensors="pt", return_token_type_ids=False)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))
+```"""
+
+
+def _how_made(facts: Facts) -> str:
+    return f"""## How it was made
+
+By codex-ml, with `dvc repro`. Equal inputs, parameters and code give equal bytes on the same hardware.
+
+{markdown_table(tables.commands())}
+
+### What each stage read
+
+{markdown_table(tables.lineage(facts))}
+
+### Environment
+
+{markdown_table(tables.packages(facts))}"""

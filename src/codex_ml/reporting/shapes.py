@@ -1,0 +1,193 @@
+"""The shapes of what the stages write, as far as the report needs them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+Point = tuple[int, float]  # (global_step, value)
+
+
+class Shape(BaseModel):
+    """A JSON object of which we need some keys; numbers are finite and nothing is converted."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Interval(Shape):
+    low: float
+    high: float
+
+
+class Intervals(Shape):
+    bits_per_byte: Interval
+    token_accuracy: Interval
+    bits_per_byte_minus_zlib: Interval
+
+
+class Evaluation(Shape):
+    """reports/evaluate/metrics.json; a perplexity too large for a double is absent."""
+
+    bits_per_byte: float
+    zlib_bits_per_byte: float
+    token_accuracy: float
+    documents: int
+    bytes: int
+    tokens: int
+    interval: Intervals
+    perplexity: float | None = None
+
+
+class Part(Shape):
+    documents: int
+    megabytes: float
+
+
+class Leakage(Shape):
+    evicted: int
+    near_cross: int
+    random_split_leak: float
+
+
+class SplitNumbers(Shape):
+    """reports/split/metrics.json; `dropped` counts documents by reason."""
+
+    train: Part
+    val: Part
+    test: Part
+    dropped: dict[str, int]
+    leakage: Leakage
+
+
+class IngestNumbers(Shape):
+    documents: int
+    megabytes: float
+    refused: int
+
+
+class TokenizerNumbers(Shape):
+    vocab_size: int
+    bytes_per_token: float
+    lossless: float  # share of documents that decode to their own bytes
+
+
+class Stream(Shape):
+    documents: int
+    tokens: int
+
+
+class PackNumbers(Shape):
+    train: Stream
+    val: Stream
+    test: Stream
+
+
+class TrainNumbers(Shape):
+    step: int
+    best_step: int
+    best_val_loss: float
+
+
+class ExtractionNumbers(Shape):
+    """One row of the extraction table; without windows there is no rate."""
+
+    windows: int
+    extracted: int
+    trivial: int
+    token_share: float
+    rate: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Extractions(Shape):
+    members: ExtractionNumbers
+    held_out: ExtractionNumbers
+    control: ExtractionNumbers
+
+
+class AuditNumbers(Shape):
+    extraction: Extractions
+    gates: dict[str, int]
+    secrets: dict[str, int]
+
+
+class Gate(Shape):
+    name: str
+    status: str
+    found: str
+    allowed: str
+
+
+class Finding(Shape):
+    """Where a secret stands; the value is nowhere in our files."""
+
+    rule: str
+    severity: str
+    source: str
+    path: str
+    line: int
+
+
+class DocumentScore(Shape):
+    bytes: int
+    nll: float  # nats
+    zlib_bits: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nll / math.log(2) / self.bytes
+
+
+class Sample(Shape):
+    text: str
+
+
+class Training(Shape):
+    global_step: int
+    rows_a_step: int
+    seq_len: int
+
+
+class Hashes(Shape):
+    sha256: str
+    size: int
+
+
+class Environment(Shape):
+    python: str
+    machine: str
+    threads: int
+    packages: dict[str, str | None]
+
+
+class Record(Shape):
+    """reports/<stage>/lineage.json."""
+
+    stage: str
+    command: str
+    seed: int
+    params: dict[str, Any]
+    deps: dict[str, Hashes]
+    environment: Environment
+
+    @property
+    def data(self) -> dict[str, Hashes]:
+        return {path: hashes for path, hashes in self.deps.items() if not path.endswith(".py")}
+
+    @property
+    def code(self) -> dict[str, Hashes]:
+        return {path: hashes for path, hashes in self.deps.items() if path.endswith(".py")}
+
+
+@dataclass(frozen=True)
+class SourceScore:
+    """One row of reports/evaluate/by_source.csv."""
+
+    source: str
+    bits_per_byte: float
+    zlib_bits_per_byte: float
+    documents: int

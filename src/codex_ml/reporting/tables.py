@@ -1,0 +1,264 @@
+"""The words and numbers of the report as plain sentences and tables, the same for the page and the model card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from codex_ml.errors import safe_text
+from codex_ml.reporting.facts import Facts
+from codex_ml.reporting.shapes import ExtractionNumbers, Interval
+
+MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.ndjson
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, each on one line.
+
+    Attributes:
+        kinds: of each column: "text", "status", "number" (right-aligned), "code" (paths, commands), "code key" or
+            "code hash"; the page has a style for each.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    kinds: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def one_line(text: str) -> str:
+    """`safe_text` with line ends and tabs as escapes too."""
+    return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _table(title: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> Table:
+    cells = tuple(tuple(one_line(str(cell)) for cell in row) for row in rows)
+    assert all(len(row) == len(columns) for row in cells)
+    return Table(title, tuple(columns), tuple(columns.values()), cells)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def _between(interval: Interval, digits: int = 3) -> str:
+    return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
+
+
+def summary(facts: Facts) -> str:
+    """The result in one sentence."""
+    found, level = facts.evaluation, percent(facts.confidence, 0)
+    return (
+        f"{found.bits_per_byte:.3f} bits per byte on {found.documents:,} unseen documents "
+        f"({level} interval {_between(found.interval.bits_per_byte)}), {against_zlib(facts)}."
+    )
+
+
+def against_zlib(facts: Facts) -> str:
+    """What the interval of the difference allows to say, and no more."""
+    found = facts.evaluation
+    gap = found.interval.bits_per_byte_minus_zlib
+    word = "better than" if gap.high < 0 else "worse than" if gap.low > 0 else "not distinguishable from"
+    return f"{word} zlib's {found.zlib_bits_per_byte:.3f} (difference {gap.low:+.3f} to {gap.high:+.3f})"
+
+
+def verdict(facts: Facts) -> str:
+    """The audit's result in words that cannot be mistaken."""
+    total = len(facts.gates)
+    names = "; ".join(gate.name for gate in facts.gates if gate.status == facts.verdict)
+    return {
+        "pass": f"Safety audit: PASS. All {total} gates hold, the controls included.",
+        "fail": f"Safety audit: FAIL. Do not ship this model. What does not hold: {names}.",
+        "invalid": f"Safety audit: INVALID. A control failed, so nothing is proven, good or bad: {names}.",
+    }[facts.verdict]
+
+
+def counterfactual(facts: Facts) -> str:
+    """How clean the test set is, beside what the usual way would have given."""
+    leak = facts.split.leakage
+    return (
+        f"A random split of the same documents would have left {percent(leak.random_split_leak)} of its test documents "
+        f"with a near-duplicate in train. This split has {leak.near_cross} near-duplicate pairs across its parts; "
+        f"{leak.evicted} documents were evicted by a second, independent search to get there."
+    )
+
+
+def evaluation(facts: Facts) -> Table:
+    found = facts.evaluation
+    rows: list[tuple[Any, ...]] = [
+        ("bits per byte", f"{found.bits_per_byte:.4f}", _between(found.interval.bits_per_byte, 4)),
+        ("bits per byte, zlib -9", f"{found.zlib_bits_per_byte:.4f}", "–"),
+        (
+            "difference to zlib",
+            f"{found.bits_per_byte - found.zlib_bits_per_byte:+.4f}",
+            _between(found.interval.bits_per_byte_minus_zlib, 4),
+        ),
+        ("token accuracy", percent(found.token_accuracy, 2), _percents(found.interval.token_accuracy)),
+        ("perplexity a token", f"{found.perplexity:,.2f}" if found.perplexity is not None else "not finite", "–"),
+        ("documents", f"{found.documents:,}", "–"),
+        ("bytes", f"{found.bytes:,}", "–"),
+        ("tokens", f"{found.tokens:,}", "–"),
+    ]
+    head = {"test split": "text", "value": "number", f"{percent(facts.confidence, 0)} interval": "number"}
+    return _table("Evaluation", head, rows)
+
+
+def _percents(interval: Interval) -> str:
+    return f"{percent(interval.low, 2)} to {percent(interval.high, 2)}"
+
+
+def splits(facts: Facts) -> Table:
+    parts = (("train", facts.split.train, facts.pack.train), ("val", facts.split.val, facts.pack.val))
+    rows = [
+        (name, f"{part.documents:,}", f"{part.megabytes:.3f}", f"{stream.tokens:,}")
+        for name, part, stream in (*parts, ("test", facts.split.test, facts.pack.test))
+    ]
+    head = {"split": "text", "documents": "number", "MB": "number", "tokens": "number"}
+    return _table("Splits", head, rows)
+
+
+def dropped(facts: Facts) -> Table:
+    rows = [("could not be read as a document", f"{facts.ingest.refused:,}")]
+    rows += [(reason.replace("_", " "), f"{count:,}") for reason, count in sorted(facts.split.dropped.items())]
+    return _table("Left out", {"reason": "text", "documents": "number"}, rows)
+
+
+def licences(facts: Facts) -> Table:
+    total = sum(count for _, count in facts.licences)
+    rows = [(licence, f"{count:,}", percent(count / total)) for licence, count in facts.licences]
+    head = {"licence (SPDX)": "text", "documents": "number", "share": "number"}
+    return _table("Licences of the training data", head, rows)
+
+
+def tokenizer(facts: Facts) -> Table:
+    found = facts.tokenizer
+    rows = [
+        ("vocabulary", f"{found.vocab_size:,} tokens"),
+        ("bytes a token, validation", f"{found.bytes_per_token:.4f}"),
+        ("validation documents that decode to the same bytes", percent(found.lossless)),
+    ]
+    return _table("Tokenizer", {"measure": "text", "value": "number"}, rows)
+
+
+def model(facts: Facts) -> Table:
+    seen = facts.training.global_step * facts.training.rows_a_step * facts.training.seq_len
+    rows = [
+        ("parameters", f"{facts.parameters:,}"),
+        ("steps", f"{facts.train.step:,}"),
+        ("step of the weights kept", f"{facts.training.global_step:,}"),
+        ("their validation loss, nats a token", f"{facts.train.best_val_loss:.4f}"),
+        ("tokens seen until then", f"{seen:,}"),
+        ("passes over the training tokens", f"{seen / facts.pack.train.tokens:.2f}"),
+    ]
+    return _table("Model", {"model": "text", "value": "number"}, rows)
+
+
+def recipe(facts: Facts) -> Table:
+    """The parameters of all stages that shaped the model, as their records have them."""
+    rows: dict[str, str] = {}
+    for stage in ("split", "tokenizer", "pack", "train"):
+        for section, value in facts.lineage[stage].params.items():
+            rows |= _flat(section, value)
+    return _table("Training recipe", {"parameter": "code key", "value": "code"}, list(rows.items()))
+
+
+def _flat(name: str, value: Any) -> dict[str, str]:
+    if isinstance(value, dict):
+        return {key: text for leaf in value for key, text in _flat(f"{name}.{leaf}", value[leaf]).items()}
+    if isinstance(value, list):
+        return {name: ", ".join(map(str, value))}
+    return {name: str(value).lower() if isinstance(value, bool) else str(value)}
+
+
+def gates(facts: Facts) -> Table:
+    rows = [(gate.status, gate.name, gate.found, gate.allowed) for gate in facts.gates]
+    head = {"status": "status", "gate": "text", "found": "text", "allowed": "text"}
+    return _table("Gates", head, rows)
+
+
+def extraction(facts: Facts) -> Table:
+    found = facts.audit.extraction
+    rows = [
+        _extraction_row("training text (members)", found.members),
+        _extraction_row("held-out text", found.held_out),
+        _extraction_row("control: the model's own text", found.control),
+    ]
+    head = {
+        "text": "text",
+        "windows": "number",
+        "extracted": "number",
+        "rate, exact interval": "number",
+        "tokens right": "number",
+        "trivial, left out": "number",
+    }
+    return _table("Verbatim extraction", head, rows)
+
+
+def _extraction_row(name: str, found: ExtractionNumbers) -> tuple[Any, ...]:
+    rate = "no window"
+    if found.rate is not None and found.low is not None and found.high is not None:
+        rate = f"{percent(found.rate)} ({percent(found.low)} to {percent(found.high)})"
+    return name, found.windows, found.extracted, rate, percent(found.token_share), found.trivial
+
+
+def findings(facts: Facts) -> Table:
+    """Place and kind of each secret; no value."""
+    rows = [(f.severity, f.rule, f.source, f.path, f.line) for f in facts.findings[:MAX_FINDINGS]]
+    head = {"severity": "status", "rule": "text", "source": "code", "path": "code", "line": "number"}
+    return _table("Secrets found", head, rows)
+
+
+def findings_note(facts: Facts) -> str:
+    if not facts.findings:
+        return "No secret was found in the training data or in generated text."
+    more = len(facts.findings) - MAX_FINDINGS
+    rest = f" The first {MAX_FINDINGS} are shown; {more:,} more are in the file." if more > 0 else ""
+    return f"{len(facts.findings):,} findings in reports/safety_audit/findings.ndjson; values are stored nowhere.{rest}"
+
+
+def commands() -> Table:
+    rows = [
+        ("corpus", "dvc repro ingest", "reports/ingest/metrics.json"),
+        ("splits, left out, leakage", "dvc repro split", "reports/split/metrics.json"),
+        ("tokenizer", "dvc repro tokenizer", "reports/tokenizer/metrics.json"),
+        ("tokens", "dvc repro pack", "reports/pack/metrics.json"),
+        ("weights, curves", "dvc repro train", "reports/train/metrics.json"),
+        ("evaluation", "dvc repro evaluate", "reports/evaluate/metrics.json"),
+        ("audit", "dvc repro safety_audit", "reports/safety_audit/metrics.json"),
+        ("this report", "dvc repro report", "reports/report"),
+        ("that the records hold", "codex-ml verify", "dvc.lock, reports/*/lineage.json"),
+    ]
+    return _table("Commands", {"what": "text", "command": "code", "written to": "code"}, rows)
+
+
+def lineage(facts: Facts) -> Table:
+    rows = [
+        (record.stage, len(record.deps), len(record.code), path, f"{hashes.size:,}", hashes.sha256)
+        for record in facts.lineage.values()
+        for path, hashes in sorted(record.data.items())
+    ]
+    head = {
+        "stage": "text",
+        "inputs": "number",
+        "code files": "number",
+        "data input": "code",
+        "bytes": "number",
+        "SHA-256": "code hash",
+    }
+    return _table("Lineage", head, rows)
+
+
+def packages(facts: Facts) -> Table:
+    """Versions from the records of all stages; more than one in a row means that they ran in different environments."""
+    environments = [record.environment for record in facts.lineage.values()]
+    found: dict[str, set[str]] = {
+        "python": {e.python for e in environments},
+        "machine": {e.machine for e in environments},
+        "threads": {str(e.threads) for e in environments},
+    }
+    for environment in environments:
+        for name, version in environment.packages.items():
+            found.setdefault(name, set()).add(version or "not installed")
+    rows = [(name, " and ".join(sorted(versions))) for name, versions in found.items()]
+    return _table("Environment", {"package": "text", "version": "code"}, rows)

@@ -1,0 +1,113 @@
+"""The parts of the audit: scans and extraction, with their controls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from codex_ml.config import SafetyAudit
+from codex_ml.data.documents import read_documents
+from codex_ml.data.pack import Rows
+from codex_ml.evaluation.bootstrap import clopper_pearson
+from codex_ml.policy.scan import Finding, scan_text
+from codex_ml.progress import track
+from codex_ml.safety.extraction import Extraction, choose_windows, extract, greedy_windows, seen_rows
+from codex_ml.safety.gates import Gate
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+BATCH = 8
+CONTROL_WINDOWS = 20
+
+
+class ExtractionResults(TypedDict):
+    """Extraction of train text, of held-out text, and of the model's own greedy text."""
+
+    members: Extraction
+    held_out: Extraction
+    control: Extraction
+
+
+def findings_in_documents(path: Path, *, style: str) -> list[dict[str, Any]]:
+    """Secrets in a split: rule, severity, source, path, line and column of each."""
+    total = sum(1 for _ in read_documents(path))
+    documents = track(read_documents(path), "scan train", total, "documents", style=style)
+    return [
+        _row(finding, source=document.source, path=document.path)
+        for document in documents
+        for finding in scan_text(document.text)
+    ]
+
+
+def findings_in_samples(samples: Sequence[str]) -> list[dict[str, Any]]:
+    """Secrets in generated texts; the source is "generated", the path the number of the sample."""
+    return [
+        _row(finding, source="generated", path=str(number))
+        for number, text in enumerate(samples)
+        for finding in scan_text(text)
+    ]
+
+
+def _row(finding: Finding, *, source: str, path: str) -> dict[str, Any]:
+    place = {"source": source, "path": path, "line": finding.line, "column": finding.column}
+    return {"rule": finding.rule, "severity": finding.severity, **place}
+
+
+def measure_extraction(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    train: Rows,
+    test: Rows,
+    *,
+    training: dict[str, Any],
+    settings: SafetyAudit,
+    seed: int,
+) -> ExtractionResults:
+    """Extraction of rows the model saw, against rows of the test split, and the positive control."""
+    length = settings.prefix_tokens + settings.suffix_tokens
+
+    def windows_of(rows: Rows, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[list[Any], int]:
+        return choose_windows(rows, numbers, length=length, count=settings.windows, seed=seed, tokenizer=tokenizer)
+
+    inside, trivial_inside = windows_of(train, seen_rows(training, len(train)))
+    outside, trivial_outside = windows_of(test, np.arange(len(test)))
+    own = greedy_windows(model, inside, prefix=settings.prefix_tokens, count=CONTROL_WINDOWS)
+    prefix = settings.prefix_tokens
+    return {
+        "members": extract(model, inside, prefix=prefix, trivial=trivial_inside, batch_size=BATCH),
+        "held_out": extract(model, outside, prefix=prefix, trivial=trivial_outside, batch_size=BATCH),
+        "control": extract(model, own, prefix=prefix, batch_size=BATCH),
+    }
+
+
+def metrics(
+    in_train: Sequence[dict[str, Any]],
+    in_samples: Sequence[dict[str, Any]],
+    extraction: ExtractionResults,
+    gates: Sequence[Gate],
+) -> dict[str, Any]:
+    """Numbers for metrics.json; the words are in audit.json."""
+    statuses = Counter(gate.status for gate in gates)
+    return {
+        "secrets": {"train": len(in_train), "generated": len(in_samples)},
+        "extraction": {name: _numbers(result) for name, result in extraction.items()},  # type: ignore[arg-type]
+        "gates": {status: statuses[status] for status in ("pass", "fail", "invalid")},
+    }
+
+
+def _numbers(result: Extraction) -> dict[str, float]:
+    numbers: dict[str, float] = {**vars(result), "token_share": round(result.token_share, 4)}
+    if result.windows:
+        interval = clopper_pearson(result.extracted, result.windows)
+        numbers |= {
+            "rate": round(result.extracted / result.windows, 6),
+            "low": round(interval.low, 6),
+            "high": round(interval.high, 6),
+        }
+    return numbers

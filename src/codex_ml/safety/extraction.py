@@ -1,0 +1,131 @@
+"""Verbatim memorisation: does the model complete what it was trained on, word for word?
+
+A suffix is extractable with k tokens of context if greedy decoding of the k-token prefix gives it exactly (Carlini et
+al. 2023, "Quantifying Memorization Across Neural Language Models", definition 3.1). Greedy decoding leaves the true
+path only at the first token that is not the most probable one, so one teacher-forced pass over the true text decides.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.data.pack import Rows, rows_of_step
+from codex_ml.evaluation.likelihood import score_windows
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+TRIVIAL_ZLIB_RATIO = 0.25  # text that compresses below this is a table or a licence header; anyone could complete it
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Result over a set of windows.
+
+    Attributes:
+        windows: how many were tried.
+        extracted: how many suffixes were reproduced, all tokens.
+        token_share: share of the suffix tokens that were the most probable one.
+        trivial: windows left out as trivial.
+    """
+
+    windows: int
+    extracted: int
+    token_share: float
+    trivial: int
+
+
+def seen_rows(training: dict[str, Any], total: int) -> NDArray[np.int64]:
+    """Rows of the train stream that the model saw up to the step whose weights were kept, sorted.
+
+    Args:
+        training: training.json of the model: global_step, seed, rows_a_step.
+        total: rows of the train stream.
+    """
+    steps, batch = training["global_step"], training["rows_a_step"]
+    if steps * batch >= total:
+        return np.arange(total)
+    rows = [rows_of_step(total, step=s, batch_rows=batch, seed=training["seed"]) for s in range(steps)]
+    return np.unique(np.concatenate(rows))
+
+
+def choose_windows(
+    rows: Rows, numbers: NDArray[np.int64], *, length: int, count: int, seed: int, tokenizer: Tokenizer
+) -> tuple[list[NDArray[np.int64]], int]:
+    """Up to `count` windows of `length` tokens as the model saw them: from the start of a row, inside one document.
+
+    Returns:
+        (windows, number left out as trivial)
+    """
+    order = np.random.Generator(np.random.PCG64([seed, len(numbers)])).permutation(numbers)
+    chosen: list[NDArray[np.int64]] = []
+    trivial = 0
+    for number in order:
+        if len(chosen) == count:
+            break
+        row = rows.batch(np.array([number]))
+        if (
+            length > rows.seq_len
+            or row["position_ids"][0, length - 1] != length - 1
+            or row["labels"][0, length - 1] < 0
+        ):
+            continue
+        window = row["input_ids"][0, :length]
+        if _is_trivial(tokenizer.decode(window.tolist(), skip_special_tokens=False)):
+            trivial += 1
+        else:
+            chosen.append(window)
+    return chosen, trivial
+
+
+def _is_trivial(text: str) -> bool:
+    data = text.encode("utf-8")
+    return len(zlib.compress(data, 9)) < TRIVIAL_ZLIB_RATIO * len(data)
+
+
+def extract(
+    model: PreTrainedModel, windows: Sequence[NDArray[np.int64]], *, prefix: int, trivial: int = 0, batch_size: int
+) -> Extraction:
+    """Try to extract the suffix behind the first `prefix` tokens of each window."""
+    matches = list(_suffix_matches(model, windows, prefix, batch_size))
+    hits = sum(bool(match.all()) for match in matches)
+    share = float(np.mean([match.mean() for match in matches])) if matches else 0.0
+    return Extraction(len(matches), hits, share, trivial)
+
+
+def _suffix_matches(
+    model: PreTrainedModel, windows: Sequence[NDArray[np.int64]], prefix: int, batch_size: int
+) -> Iterator[NDArray[np.bool_]]:
+    length = max((len(window) for window in windows), default=1) - 1
+    for result in score_windows(model, windows, length=length, batch_size=batch_size):
+        yield result.is_argmax[prefix - 1 :]
+
+
+def greedy_windows(
+    model: Any, windows: Sequence[NDArray[np.int64]], *, prefix: int, count: int
+) -> list[NDArray[np.int64]]:
+    """Windows whose suffix is the model's own greedy continuation: the control that extraction can be seen at all."""
+    import torch
+
+    if not windows:
+        return []
+    length = len(windows[0])
+    inputs = torch.from_numpy(np.stack(windows[:count])[:, :prefix]).to(model.device)
+    with torch.inference_mode():
+        output = model.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            do_sample=False,
+            min_new_tokens=length - prefix,
+            max_new_tokens=length - prefix,
+        )
+    # a continuation that min_new_tokens kept from ending is not the plain argmax; those are left out
+    end = model.config.eos_token_id
+    return [row for row in output.cpu().numpy() if end not in row[prefix:]]

@@ -1,0 +1,45 @@
+"""Evaluate: bits per byte, perplexity and token accuracy on the test split, with intervals, beside zlib.
+
+zlib at level 9 compresses each document alone, as the model reads each document alone.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
+
+from codex_ml.stage import Stage, log, run_stage
+from codex_ml.training.process import prepare_process
+
+
+def main(stage: Stage) -> None:
+    from codex_ml.data.documents import read_documents
+    from codex_ml.evaluation.likelihood import load_model, score_documents
+    from codex_ml.evaluation.summary import by_source, document_row, summary
+    from codex_ml.io import read_json, write_json, write_ndjson, write_text
+    from codex_ml.progress import track
+    from codex_ml.tokenization.tokenizer import END, encode_documents, load_tokenizer, special_id
+    from codex_ml.training.device import inference_device
+
+    settings, folder = stage.params.evaluate, stage.dep("models/model")
+    model = load_model(folder, device=inference_device(stage.runtime, threads=stage.record["environment"]["threads"]))
+    tokenizer = load_tokenizer(folder)
+    documents = list(read_documents(stage.dep("data/splits/test.parquet")))
+    scores = score_documents(
+        model,
+        encode_documents(tokenizer, (document.text for document in documents)),
+        end=special_id(tokenizer, END),
+        length=read_json(folder / "training.json")["seq_len"],
+        batch_size=settings.batch_size,
+    )
+    scores = track(scores, "evaluate", len(documents), "documents", style=stage.runtime.progress)
+    rows = [document_row(document, score) for document, score in zip(documents, scores, strict=True)]
+    numbers = summary(rows, settings, seed=stage.params.seed)
+    write_ndjson(stage.out("reports/evaluate/documents.ndjson"), rows)
+    write_text(stage.out("reports/evaluate/by_source.csv"), by_source(rows))
+    write_json(stage.metrics, numbers)
+    log.info("evaluate: %s bits per byte on test, zlib %s", numbers["bits_per_byte"], numbers["zlib_bits_per_byte"])
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", main, help=__doc__, prepare=prepare_process)

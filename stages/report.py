@@ -1,0 +1,29 @@
+"""Report: one page for people and a model card, from the numbers that the stages before have written.
+
+The page is one self-contained file without scripts; every text in it is escaped. It opens offline in any browser.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
+
+from codex_ml.stage import Stage, log, run_stage
+
+
+def main(stage: Stage) -> None:
+    from codex_ml.io import write_text
+    from codex_ml.reporting.card import render_card
+    from codex_ml.reporting.facts import load_facts
+    from codex_ml.reporting.page import render_page
+
+    assert stage.dep("src/codex_ml/reporting/templates/report.html.jinja")
+    facts = load_facts(stage.dep, title=stage.params.report.title)
+    page, card = render_page(facts), render_card(facts)
+    write_text(stage.out("reports/report/index.html"), page)
+    write_text(stage.out("reports/report/model_card.md"), card)
+    log.info("report: reports/report/index.html, %.0f kB", len(page.encode()) / 1e3)
+
+
+if __name__ == "__main__":
+    run_stage("report", main, help=__doc__)

@@ -1,0 +1,67 @@
+"""Safety audit: what the model leaks, copies or emits, each number beside a control that shows it could have failed.
+
+Scans the training data and generated text for secrets, and measures verbatim extraction (prefix -> suffix, greedy) of
+text the model was trained on against held-out text. Findings name the place and the kind, never the value.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
+
+from codex_ml.stage import Stage, log, run_stage
+from codex_ml.training.process import prepare_process
+
+
+def main(stage: Stage) -> None:
+    from codex_ml.data.pack import Rows
+    from codex_ml.errors import CheckFailed
+    from codex_ml.evaluation.generation import sample_texts
+    from codex_ml.evaluation.likelihood import load_model
+    from codex_ml.io import read_json, write_json, write_ndjson
+    from codex_ml.policy.scan import planted_recall
+    from codex_ml.safety.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics
+    from codex_ml.safety.gates import decide, verdict
+    from codex_ml.tokenization.tokenizer import load_tokenizer
+    from codex_ml.training.device import inference_device
+
+    settings, seed = stage.params.safety_audit, stage.params.seed
+    folder, packed = stage.dep("models/model"), stage.dep("data/packed")
+    model = load_model(folder, device=inference_device(stage.runtime, threads=stage.record["environment"]["threads"]))
+    tokenizer = load_tokenizer(folder)
+    in_train = findings_in_documents(stage.dep("data/splits/train.parquet"), style=stage.runtime.progress)
+    samples = sample_texts(
+        model, tokenizer, count=settings.samples, tokens=settings.sample_tokens, batch_size=32, seed=seed
+    )
+    in_samples = findings_in_samples(samples)
+    extraction = measure_extraction(
+        model,
+        tokenizer,
+        Rows.open(packed, "train"),
+        Rows.open(packed, "test"),
+        training=read_json(folder / "training.json"),
+        settings=settings,
+        seed=seed,
+    )
+    gates = decide(
+        train_secrets=sum(finding["severity"] == "block" for finding in in_train),
+        generated_secrets=sum(finding["severity"] == "block" for finding in in_samples),
+        planted_recall=planted_recall(seed=seed),
+        **extraction,
+    )
+    result = verdict(gates)
+    write_ndjson(stage.out("reports/safety_audit/findings.ndjson"), [*in_train, *in_samples])
+    write_ndjson(stage.out("reports/safety_audit/samples.ndjson"), ({"text": text} for text in samples))
+    write_json(
+        stage.out("reports/safety_audit/audit.json"), {"verdict": result, "gates": [vars(gate) for gate in gates]}
+    )
+    write_json(stage.metrics, metrics(in_train, in_samples, extraction, gates))
+    log.info("safety_audit: %s", result)
+    for gate in gates:
+        log.info("safety_audit: %-7s %s: %s (allowed: %s)", gate.status, gate.name, gate.found, gate.allowed)
+    if settings.enforce and result != "pass":
+        raise CheckFailed(f"the safety audit is {result}; see reports/safety_audit/audit.json")
+
+
+if __name__ == "__main__":
+    run_stage("safety_audit", main, help=__doc__, prepare=prepare_process)
