@@ -1,0 +1,68 @@
+"""`dvc exp run`: only what depends on the knob, and always with the code that was recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from workspace import Workspace
+
+LATER = ["train", "evaluate", "safety_audit", "report"]
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"^Running stage '(\w+)'", output, re.MULTILINE)
+
+
+@pytest.fixture
+def identity(pipeline: Workspace) -> Workspace:
+    pipeline.run("git", "config", "user.name", "Test")
+    pipeline.run("git", "config", "user.email", "test@example.org")
+    return pipeline
+
+
+def test_one_knob_reruns_training_and_what_follows(identity: Workspace) -> None:
+    done = identity.dvc("exp", "run", "-S", "train.lr=2e-3")
+    assert ran(done.stdout) == LATER
+    shown = json.loads(identity.dvc("exp", "show", "--json").stdout)
+    assert "0.002" in json.dumps(shown)
+    changed = json.loads(identity.dvc("params", "diff", "--json").stdout)
+    assert changed == {"params.yaml": {"train.lr": {"old": 0.003, "new": 0.002, "diff": pytest.approx(-0.001)}}}
+    metrics = json.loads(identity.dvc("metrics", "diff", "--json").stdout)
+    assert metrics["reports/evaluate/metrics.json"]["bits_per_byte"]["diff"] != 0
+    plots = json.loads(identity.dvc("plots", "diff", "--json").stdout)
+    assert any("loss" in name for name in plots)
+    assert "links hold" in identity.cli("verify").stdout
+
+
+@pytest.mark.parametrize("how", ["--temp", "--queue"])
+def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, how: str) -> None:
+    """The library of the workspace is broken after queueing; a run that imported it would fail."""
+    before = identity.lock
+    if how == "--queue":
+        identity.dvc("exp", "run", "--queue", "-S", "train.lr=2e-3")
+        module = identity.root / "src/codex_ml/training/schedule.py"
+        module.write_text("raise SystemExit('the code of the workspace ran')\n", encoding="utf-8")
+        identity.dvc("queue", "start", "--jobs", "1")
+        log = _wait_for_queue(identity)
+        identity.run("git", "checkout", "src")
+    else:
+        log = identity.dvc("exp", "run", "--temp", "-S", "train.lr=2e-3").stdout
+    assert ran(log) == LATER
+    assert identity.lock == before
+    shown = identity.dvc("exp", "show", "--csv").stdout
+    assert "0.002" in shown
+
+
+def _wait_for_queue(workspace: Workspace) -> str:
+    for _ in range(240):
+        status = workspace.dvc("queue", "status").stdout
+        if "Success" in status or "Failed" in status:
+            name = next(line.split()[0] for line in status.splitlines() if "Success" in line or "Failed" in line)
+            log = workspace.dvc("queue", "logs", name).stdout
+            assert "Success" in status, log
+            return log
+        time.sleep(1)
+    raise AssertionError(f"the queue did not end:\n{status}")

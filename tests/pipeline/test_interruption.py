@@ -1,0 +1,166 @@
+"""Kill any stage at any moment, run again: the same bytes as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from workspace import Workspace
+
+from codex_ml.io import hash_path
+from codex_ml.pipeline import load_pipeline
+
+NAMES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
+HARNESS = Path(__file__).parent / "faults"
+
+
+def outputs(workspace: Workspace, stage: str) -> dict[str, str]:
+    spec = load_pipeline(workspace.root / "dvc.yaml")[stage]
+    return {out: hash_path(workspace.root / out).md5 for out in spec.outs if (workspace.root / out).exists()}
+
+
+def leftovers(workspace: Workspace) -> list[Path]:
+    folders = (workspace.root / name for name in ("data", "models", "reports"))
+    return [path for folder in folders for path in folder.rglob(".*.tmp-*")]
+
+
+def run_stage(workspace: Workspace, stage: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    faulty = Workspace(workspace.root, workspace.wheels, {**workspace.extra, **extra})
+    return faulty.run("python", f"stages/{stage}.py", check=False)
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_killed_or_failing_stage_ends_with_the_same_bytes(pipeline: Workspace, stage: str) -> None:
+    """kill -9, then a full disk, at a rename chosen by a seed; then undisturbed."""
+    expected = outputs(pipeline, stage)
+    where = str(random.Random(stage).randint(1, 2))
+    inject = {"PYTHONPATH": str(HARNESS)}
+    shutil.rmtree(pipeline.root / ".cache", ignore_errors=True)
+
+    killed = run_stage(pipeline, stage, CODEX_TEST_FAULT=f"kill os.rename {where}", **inject)
+    assert killed.returncode == -signal.SIGKILL
+    after_kill = outputs(pipeline, stage)
+    assert all(after_kill[out] == expected[out] for out in after_kill)  # whole or absent, never half
+
+    failed = run_stage(pipeline, stage, CODEX_TEST_FAULT=f"ENOSPC os.rename {where}", **inject)
+    assert failed.returncode == 1
+    assert failed.stderr.strip().splitlines()[-1].startswith("error: the disk is full")
+    assert "Traceback" not in failed.stderr
+
+    assert run_stage(pipeline, stage).returncode == 0
+    assert outputs(pipeline, stage) == expected
+    assert leftovers(pipeline) == []
+
+
+def _train_process(workspace: Workspace) -> int:
+    return int((workspace.root / ".cache/locks/train").read_text())
+
+
+def _checkpoints(workspace: Workspace) -> list[str]:
+    return sorted(path.name for path in workspace.root.glob(".cache/train/*/step-*") if (path / "manifest.json").exists())
+
+
+def _wait(condition: object, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, f"ended early:\n{process.communicate()}"
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.002)
+
+
+def _start(workspace: Workspace, *command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=workspace.root,
+        env=workspace.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+
+
+def test_training_killed_three_times_resumes_and_ends_with_the_same_bytes(pipeline: Workspace) -> None:
+    lock = pipeline.lock
+    dice = random.Random(7)
+    reached = 0
+    for _ in range(3):
+        process = _start(pipeline, "-m", "dvc", "repro", "--force", "--single-item", "train")
+        reached += dice.randint(1, 4)
+        _wait(lambda: len(_checkpoints(pipeline)) and _checkpoints(pipeline)[-1] >= f"step-{3 * reached:08d}", process)
+        os.kill(_train_process(pipeline), signal.SIGKILL)
+        assert process.wait() != 0
+        reached = int(_checkpoints(pipeline)[-1].removeprefix("step-")) // 3
+        process.communicate()
+    last = pipeline.dvc("repro")
+    assert f"train: resumed from the checkpoint of step {3 * reached} of 60" in last.stderr
+    assert pipeline.lock == lock
+    assert pipeline.run("git", "status", "--porcelain").stdout == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_training_saves_says_so_and_resumes(pipeline: Workspace, number: signal.Signals) -> None:
+    expected = outputs(pipeline, "train")
+    process = _start(pipeline, "stages/train.py")
+    _wait(lambda: _checkpoints(pipeline), process)
+    os.kill(process.pid, number)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert f"error: {number.name}: saved the checkpoint of step " in errors
+    step = _checkpoints(pipeline)[-1].removeprefix("step-").lstrip("0")
+    resumed = run_stage(pipeline, "train")
+    assert f"resumed from the checkpoint of step {step} of 60" in resumed.stderr
+    assert outputs(pipeline, "train") == expected
+
+
+def test_two_trainings_at_once_the_second_is_told_who_runs(pipeline: Workspace) -> None:
+    process = _start(pipeline, "stages/train.py")
+    _wait(lambda: _checkpoints(pipeline), process)
+    second = run_stage(pipeline, "train")
+    assert second.returncode == 1
+    assert f"train is already running here (process {process.pid})" in second.stderr
+    assert process.wait() == 0
+    process.communicate()
+
+
+def test_lock_of_a_dead_process_is_free(pipeline: Workspace) -> None:
+    process = _start(pipeline, "stages/train.py")
+    _wait(lambda: _checkpoints(pipeline), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert run_stage(pipeline, "train").returncode == 0
+
+
+def test_file_size_limit_gives_one_line_and_keeps_the_old_output(pipeline: Workspace) -> None:
+    expected = outputs(pipeline, "split")
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = pipeline.run("python", "stages/split.py", check=False, preexec_fn=limit)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: a file would grow beyond the size limit")
+    assert outputs(pipeline, "split") == expected
+
+
+def test_a_really_full_disk_gives_one_line(pipeline: Workspace, tmp_path: Path) -> None:
+    """A small file system in a user namespace; where those are off, the limit on file sizes above is the test."""
+    corpus = tmp_path / "corpus"
+    shutil.copytree(pipeline.root / "data/corpus", corpus)
+    room = 64 + sum(file.stat().st_size for file in corpus.iterdir()) // 1024
+    script = f'mount -t tmpfs -o size={room}k none data && cp -r "{corpus}" data/ && exec "{sys.executable}" stages/split.py'
+    done = pipeline.run("unshare", "-Urm", "sh", "-c", script, check=False)
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("no user namespaces here; test_file_size_limit_gives_one_line_and_keeps_the_old_output stands in")
+    assert done.returncode == 1, done.stderr
+    assert "error: the disk is full" in done.stderr

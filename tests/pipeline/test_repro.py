@@ -1,0 +1,129 @@
+"""One command, the same bytes, and nothing twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from workspace import Finished, Workspace, commit
+
+from codex_ml.io import hash_path, parse_json
+from codex_ml.pipeline import imported_modules, load_lock, load_pipeline
+
+STAGES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"^Running stage '(\w+)'", output, re.MULTILINE)
+
+
+def test_one_command_runs_all_nine_stages(finished: Finished) -> None:
+    assert ran(finished.first.stdout) == STAGES
+    for spec in load_pipeline(finished.workspace.root / "dvc.yaml").values():
+        for out in spec.outs:
+            assert (finished.workspace.root / out).exists(), out
+
+
+def test_status_is_clean_and_a_second_run_does_nothing(finished: Finished) -> None:
+    assert "Data and pipelines are up to date" in finished.workspace.dvc("status").stdout
+    assert ran(finished.workspace.dvc("repro").stdout) == []
+
+
+def test_our_hashes_are_those_of_dvc(finished: Finished) -> None:
+    for locked in load_lock(finished.workspace.root / "dvc.lock").values():
+        for entry in [*locked["deps"], *locked["outs"]]:
+            assert hash_path(finished.workspace.root / entry["path"]).md5 == entry["md5"], entry["path"]
+
+
+def test_forced_rerun_at_another_path_leaves_the_lock_byte_identical(pipeline: Workspace) -> None:
+    before = pipeline.lock
+    assert ran(pipeline.dvc("repro", "--force").stdout) == STAGES
+    assert pipeline.lock == before
+    assert pipeline.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_nothing_in_the_outputs_names_this_machine(finished: Finished) -> None:
+    root = finished.workspace.root
+    for spec in load_pipeline(root / "dvc.yaml").values():
+        for out in spec.outs:
+            files = [root / out] if (root / out).is_file() else [f for f in (root / out).rglob("*") if f.is_file()]
+            for file in files:
+                assert str(root).encode() not in file.read_bytes(), file
+
+
+def test_every_json_output_is_strict(finished: Finished) -> None:
+    files = [*finished.workspace.root.glob("reports/*/*.json"), *finished.workspace.root.glob("models/*/*.json")]
+    assert len(files) > 15
+    for file in files:
+        parse_json(file.read_bytes())
+
+
+def test_declared_deps_are_the_imports(finished: Finished) -> None:
+    root = finished.workspace.root
+    for name, spec in load_pipeline(root / "dvc.yaml").items():
+        assert {dep for dep in spec.code if dep.endswith(".py")} == {f"stages/{name}.py", *imported_modules(Path(f"stages/{name}.py"), root)}
+
+
+def test_early_cutoff_an_edit_that_changes_no_data_retrains_nothing(pipeline: Workspace) -> None:
+    pipeline.edit("src/codex_ml/data/readers.py", '"""Sources of documents', '"""All sources of documents')
+    assert ran(pipeline.dvc("repro").stdout) == ["ingest", "report"]  # the report tells which code ran
+    assert "links hold" in pipeline.cli("verify").stdout
+
+
+def test_runtime_keys_rerun_nothing(pipeline: Workspace) -> None:
+    pipeline.edit("params.yaml", "runtime: {device: cpu}", "runtime: {device: cpu, progress: off, keep_checkpoints: 5}")
+    assert ran(pipeline.dvc("repro").stdout) == []
+
+
+def test_model_folder_is_plain_hugging_face(finished: Finished) -> None:
+    """Other tools load it without this library: AutoModelForCausalLM, AutoTokenizer and the text-generation pipeline."""
+    code = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+model = AutoModelForCausalLM.from_pretrained("models/model", trust_remote_code=False)
+tokenizer = AutoTokenizer.from_pretrained("models/model")
+text = "def main():\\n    return  1 , <|endoftext|> ünï\\n"
+generate = pipeline("text-generation", model="models/model")
+out = generate("import ", max_new_tokens=8, do_sample=False)[0]["generated_text"]
+print(json.dumps([type(model).__name__, tokenizer.decode(tokenizer(text)["input_ids"]) == text, out.startswith("import "),
+    tokenizer.eos_token_id == model.config.eos_token_id, "codex_ml" in sys.modules]))
+"""
+    finished.workspace.extra["HF_HUB_OFFLINE"] = "1"
+    printed = finished.workspace.run("python", "-c", code).stdout
+    assert json.loads(printed.splitlines()[-1]) == ["LlamaForCausalLM", True, True, True, False]
+
+
+def test_pipeline_gate_passes_when_up_to_date_and_names_what_is_not(pipeline: Workspace) -> None:
+    assert pipeline.cli("hook", "pipeline").returncode == 0
+    pipeline.edit("params.yaml", "bootstrap: 100", "bootstrap: 200")
+    refused = pipeline.cli("hook", "pipeline", check=False)
+    assert refused.returncode == 1
+    assert "evaluate" in refused.stderr
+    assert "train" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", [["metrics", "show", "--json"], ["plots", "diff", "--json"], ["params", "diff"]])
+def test_dvc_reads_what_we_declare(finished: Finished, command: list[str]) -> None:
+    done = finished.workspace.dvc(*command)
+    if "--json" in command:
+        shown = parse_json(done.stdout)
+        assert not any("error" in str(key) for key in shown.get("", {})), shown
+    assert "failed" not in done.stderr.lower()
+
+
+def test_own_data_replaces_the_sample(pipeline: Workspace) -> None:
+    """A user with JSON Lines sets two keys; no download happens."""
+    lines = [json.dumps({"text": f"record {i}: " + " ".join(f"word{i * 7 + j}" for j in range(40)), "licence": "MIT"}) for i in range(60)]
+    (pipeline.root / "data/raw/own.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    pipeline.edit("params.yaml", "fetch: {sample: true}", "fetch: {sample: false}")
+    pipeline.edit("params.yaml", "{kind: wheels, path: data/raw/sample}", "{kind: jsonl, path: data/raw/own.jsonl}")
+    pipeline.edit("params.yaml", "windows: 20, prefix_tokens: 12", "windows: 20, prefix_tokens: 10")
+    pipeline.cli("check")
+    assert ran(pipeline.dvc("repro", "pack").stdout) == STAGES[:5]
+    commit(pipeline, "own data")
+    assert list((pipeline.root / "data/raw/sample").iterdir()) == []
+    assert "data/raw/own.jsonl" in pipeline.cli("lineage", "data/packed").stdout or "data/raw" in pipeline.cli(
+        "lineage", "data/packed"
+    ).stdout

@@ -1,0 +1,82 @@
+"""`codex-ml verify` on a real run: whatever is touched afterwards is named."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from workspace import Finished, Workspace, commit
+
+from codex_ml.pipeline import load_pipeline
+
+
+def test_the_chain_of_a_run_holds_back_to_the_pins(finished: Finished) -> None:
+    printed = finished.workspace.cli("verify", "models/model").stdout
+    for expected in ("models/model", "data/packed", "data/splits", "data/raw/sample", "data/sample.lock", "alpha==1.0"):
+        assert expected in printed
+    assert "reports/evaluate" not in printed  # not what the model rests on
+    assert "reports/evaluate/metrics.json" in finished.workspace.cli("verify").stdout
+
+
+def _files(workspace: Workspace) -> list[str]:
+    found = set()
+    for spec in load_pipeline(workspace.root / "dvc.yaml").values():
+        for path in (*spec.outs, *spec.deps):
+            place = workspace.root / path
+            found |= {place} if place.is_file() else {file for file in place.rglob("*") if file.is_file()}
+    return sorted(file.relative_to(workspace.root).as_posix() for file in found)
+
+
+def test_any_flipped_byte_is_found_and_its_file_named(pipeline: Workspace) -> None:
+    """One random byte of 12 random files, and of each kind that the issue names, is XORed."""
+    dice = random.Random(11)
+    named = ["data/packed/train.bin", "models/model/model.safetensors", "src/codex_ml/data/pack.py"]
+    sizes = {name: (pipeline.root / name).stat().st_size for name in _files(pipeline)}
+    for name in [*named, *dice.sample([name for name, size in sizes.items() if size], 9)]:
+        file = pipeline.root / name
+        good = file.read_bytes()
+        place = dice.randrange(len(good))
+        file.write_bytes(good[:place] + bytes([good[place] ^ (1 << dice.randrange(8))]) + good[place + 1 :])
+        verified = pipeline.cli("verify", check=False)
+        file.write_bytes(good)
+        assert verified.returncode in (1, 2), (name, verified.stdout[-300:])
+        assert name in verified.stderr, (name, verified.stderr)
+        assert "Traceback" not in verified.stderr
+    assert pipeline.cli("verify").returncode == 0
+
+
+@pytest.mark.parametrize("damage", ["truncate", "append", "swap", "delete"])
+def test_damaged_stream_is_named_by_verify_and_refused_by_training(pipeline: Workspace, damage: str) -> None:
+    file, other = pipeline.root / "data/packed/train.bin", pipeline.root / "data/packed/val.bin"
+    good = file.read_bytes()
+    if damage == "delete":
+        file.unlink()
+    else:
+        file.write_bytes({"truncate": good[:-1], "append": good + b"\0\0", "swap": other.read_bytes()}[damage])
+    assert "data/packed/train.bin" in pipeline.cli("verify", check=False).stderr
+    refused = pipeline.run("python", "stages/train.py", check=False)
+    assert refused.returncode == 2
+    assert "data/packed/train.bin" in refused.stderr
+
+
+def test_library_edited_while_a_stage_ran_is_found(pipeline: Workspace) -> None:
+    """DVC hashes a dep at the end of the command; the record of the start tells."""
+    slow = "from codex_ml.stage import Stage, log, run_stage\nimport time; time.sleep(0)\n"
+    pipeline.edit("stages/split.py", "from codex_ml.stage import Stage, log, run_stage\n", slow)
+    edit = "    from pathlib import Path as P; f = P('src/codex_ml/data/dedup.py'); f.write_text(f.read_text() + '# late\\n')\n"
+    pipeline.edit("stages/split.py", "def main(stage: Stage) -> None:\n", "def main(stage: Stage) -> None:\n" + edit)
+    pipeline.dvc("repro", "--single-item", "split")
+    broken = pipeline.cli("verify", "data/splits", check=False)
+    assert broken.returncode == 1
+    assert "split: src/codex_ml/data/dedup.py was edited while the stage ran" in broken.stderr
+
+
+def test_lineage_of_an_artifact_at_an_older_revision(pipeline: Workspace) -> None:
+    pipeline.edit("params.yaml", "vocab_size: 400", "vocab_size: 420")
+    pipeline.dvc("repro", "pack")
+    commit(pipeline, "another vocabulary")
+    now, before = pipeline.cli("lineage", "data/packed").stdout, pipeline.cli("lineage", "data/packed", "--rev", "HEAD~1").stdout
+    assert '"vocab_size": 420' in now.replace("'", '"') and '"vocab_size": 400' in before.replace("'", '"')
+    unknown = pipeline.cli("lineage", "data/packed", "--rev", "nowhere", check=False)
+    assert unknown.returncode == 2
+    assert "nowhere" in unknown.stderr

@@ -1,0 +1,170 @@
+"""A copy of this repository with a tiny corpus and tiny parameters, in a folder whose name is as awkward as allowed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+TRACKED = ("src", "stages", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "params.schema.json")
+AWKWARD = "my proj ünï (1) & co's \"best\""
+
+PARAMS = """\
+seed: 3
+fetch: {sample: true}
+ingest: {sources: [{kind: wheels, path: data/raw/sample}], max_document_bytes: 60000}
+split:
+  val: 0.15
+  test: 0.15
+  licences: [MIT, Apache-2.0]
+tokenizer: {vocab_size: 400}
+pack: {seq_len: 64}
+model: {hidden_size: 16, intermediate_size: 32, layers: 1, heads: 2, max_positions: 64}
+train:
+  lr: 3e-3
+  max_steps: 60
+  warmup_steps: 4
+  micro_batch_size: 4
+  accumulation: 2
+  eval_every: 15
+  eval_rows: 8
+  checkpoint_every: 3
+  threads: 1
+evaluate: {bootstrap: 100}
+safety_audit: {windows: 20, prefix_tokens: 12, suffix_tokens: 8, samples: 4, sample_tokens: 16}
+report: {}
+runtime: {device: cpu}
+"""
+
+# Real code that every Python brings: standard library modules, as the wheels of four invented packages.
+CONTENTS = {
+    ("alpha", "1.0", "MIT"): ("json", "email", "html", "logging"),
+    ("alpha", "1.1", "MIT"): ("json", "email"),
+    ("beta", "2.0", "MIT OR GPL-3.0-only"): ("http", "urllib", "xml/dom", "unittest", "importlib"),
+    ("gamma", "0.1", "GPL-3.0-only"): ("wsgiref",),
+}
+
+
+@dataclass
+class Workspace:
+    """Where a copy lies and how commands run in it."""
+
+    root: Path
+    wheels: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_", "CODEX_ML_", "PIP_"))}
+        return {
+            **kept,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "DVC_SITE_CACHE_DIR": str(self.root / ".dvc/tmp/site"),
+            "DVC_NO_ANALYTICS": "1",
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.wheels),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **self.extra,
+        }
+
+    def run(self, *command: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run a command in the workspace, with its output as text; `python` is the interpreter of the tests."""
+        words = [sys.executable if word == "python" else word for word in command]
+        done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]
+            words, cwd=self.root, env=self.environment, capture_output=True, encoding="utf-8", errors="replace", **options
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run DVC."""
+        return self.run("python", "-m", "dvc", *arguments, check=check)
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `codex-ml` from the workspace's own library."""
+        code = "import sys; sys.path.insert(0, 'src'); from codex_ml.cli import main; main()"
+        return self.run("python", "-c", code, *arguments, check=check)
+
+    @property
+    def lock(self) -> bytes:
+        return (self.root / "dvc.lock").read_bytes()
+
+    def copy(self, target: Path) -> Workspace:
+        """An independent copy, with DVC's cache."""
+        shutil.copytree(self.root, target, symlinks=True)
+        return Workspace(target, self.wheels, dict(self.extra))
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace a text in a file; the text must be there."""
+        file = self.root / name
+        text = file.read_text(encoding="utf-8")
+        assert old in text, f"{old!r} is not in {name}"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A workspace in which `dvc repro` has run once, and what that printed."""
+
+    workspace: Workspace
+    first: subprocess.CompletedProcess[str]
+
+
+def make_workspace(parent: Path) -> Workspace:
+    """Build the copy, commit it with Git, make the wheels; nothing has run yet."""
+    root, wheels = parent / AWKWARD, parent / "wheels"
+    for name in TRACKED:
+        source, target = REPOSITORY / name, root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    (root / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    (root / "README.md").write_text("a copy for tests\n", encoding="utf-8")
+    pins = [make_wheel(wheels, *key, folders) for key, folders in CONTENTS.items()]
+    (root / "data").mkdir()
+    (root / "data/sample.lock").write_text("# made by the tests\n" + "".join(pins), encoding="utf-8")
+    workspace = Workspace(root, wheels)
+    workspace.run("git", "init", "-q", "-b", "main")
+    commit(workspace, "start")
+    return workspace
+
+
+def commit(workspace: Workspace, message: str) -> None:
+    """Commit everything that Git does not ignore."""
+    workspace.run("git", "add", "-A")
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    workspace.run("git", *identity, "commit", "-q", "-m", message)
+
+
+def make_wheel(folder: Path, name: str, version: str, licence: str, contents: tuple[str, ...]) -> str:
+    """Write a wheel of standard library modules; returns its line for sample.lock."""
+    folder.mkdir(exist_ok=True)
+    library = Path(sysconfig.get_path("stdlib"))
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def add(path: str, text: str) -> None:
+            archive.writestr(zipfile.ZipInfo(path), text)
+
+        for part in contents:
+            for file in sorted((library / part).glob("*.py")):
+                text = file.read_text(encoding="utf-8")
+                if version == "1.1":  # a later release: most files as they were, some edited
+                    text = text.replace("return None", "return  None  # changed")
+                add(f"{name}/{part}/{file.name}", text)
+        headers = {"Metadata-Version": "2.4", "Name": name, "Version": version, "License-Expression": licence}
+        add(f"{info}/METADATA", "".join(f"{key}: {value}\n" for key, value in headers.items()))
+        add(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        add(f"{info}/RECORD", "")
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
