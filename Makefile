@@ -14,6 +14,8 @@ export GIVEN_PYTHON := $(PYTHON)
 export USED_PYTHON := $(or $(PYTHON),python3)
 
 SHELL := /bin/sh
+# In a C locale Python and DVC cannot encode the name of a folder such as "ünï".
+export PYTHONUTF8 := 1
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --no-input
 # Another place (scripts hold absolute paths), torch or lock makes another environment.
@@ -59,16 +61,11 @@ packages:
 # torch is not in the lock: which build is right depends on the machine.
 	$(PIP) install --constraint .venv/constraints.txt $(USED_TORCH)
 	$(PIP) install --quiet --require-hashes --no-deps --no-build-isolation -r requirements.lock
-# DVC keeps pickles in a folder that every user of the machine may write to. Ours lies in .dvc/tmp, which is closed to
-# others. .dvc/config cannot say so: DVC takes a relative path from the current folder, and an absolute one is right in
-# one checkout only. A line that Python runs at start works in every folder, and for `dvc` typed by hand, too.
-	@echo 'import os, sys; os.environ.setdefault("DVC_SITE_CACHE_DIR",' \
-	  'os.path.join(os.path.dirname(sys.prefix), ".dvc", "tmp", "site"))' > \
-	  "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dvc_private_cache.pth"
 	@$(PACKAGES) > .venv/.packages
 
 library:
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@echo 'import dvc_startup' > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dvc_startup.pth"
 	@cksum < pyproject.toml > .venv/.library
 	@echo 'ready: .venv'
 
@@ -86,7 +83,7 @@ report: ## Say where the report lies
 	@echo reports/report/index.html
 
 test: setup ## Run all tests but the slow ones, in random order, and measure coverage
-	$(RUN) pytest -m "not slow" --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+	$(RUN) pytest -m "not slow" --numprocesses 2 --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
 
 test-fast: setup ## Run the tests that need no pipeline
 	$(RUN) pytest -m "not slow and not pipeline" --quiet $(ARGS)

@@ -20,8 +20,8 @@ def main(stage: Stage) -> None:
     from codex_ml.evaluation.likelihood import load_model
     from codex_ml.io import read_json, write_json, write_ndjson
     from codex_ml.policy.scan import planted_recall
-    from codex_ml.safety.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics
-    from codex_ml.safety.gates import decide, verdict
+    from codex_ml.safety.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics, result
+    from codex_ml.safety.gates import decide
     from codex_ml.tokenization.tokenizer import load_tokenizer
     from codex_ml.training.device import inference_device
 
@@ -49,18 +49,16 @@ def main(stage: Stage) -> None:
         planted_recall=planted_recall(seed=seed),
         **extraction,
     )
-    result = verdict(gates)
-    write_ndjson(stage.out("reports/safety_audit/findings.ndjson"), [*in_train, *in_samples])
+    audit = result(in_train, in_samples, extraction, gates)
+    write_json(stage.out("reports/safety_audit/findings.json"), [*in_train, *in_samples])
     write_ndjson(stage.out("reports/safety_audit/samples.ndjson"), ({"text": text} for text in samples))
-    write_json(
-        stage.out("reports/safety_audit/audit.json"), {"verdict": result, "gates": [vars(gate) for gate in gates]}
-    )
-    write_json(stage.metrics, metrics(in_train, in_samples, extraction, gates))
-    log.info("safety_audit: %s", result)
+    write_json(stage.out("reports/safety_audit/audit.json"), audit)
+    write_json(stage.metrics, metrics(audit))
+    log.info("safety_audit: %s", audit["verdict"])
     for gate in gates:
         log.info("safety_audit: %-7s %s: %s (allowed: %s)", gate.status, gate.name, gate.found, gate.allowed)
-    if settings.enforce and result != "pass":
-        raise CheckFailed(f"the safety audit is {result}; see reports/safety_audit/audit.json")
+    if settings.enforce and audit["verdict"] != "pass":
+        raise CheckFailed(f"the safety audit is {audit['verdict']}; see reports/safety_audit/audit.json")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def _parameters(stages: dict[str, StageSpec]) -> Iterator[str]:
         if unknown := sorted(own - sections):
             yield f"{PIPELINE}: stage {spec.name} declares the param {unknown[0]}, which {PARAMS} does not have"
         if forbidden := sorted(own & UNTRACKED_BY_STAGES):
-            yield f"{PIPELINE}: stage {spec.name} declares the param {forbidden[0]}, whose keys change no byte; remove it"
+            name = forbidden[0]
+            yield f"{PIPELINE}: stage {spec.name} declares the param {name}, whose keys change no byte; remove it"
         read = params_read(Path(spec.script))
         if undeclared := sorted(read - own):
             yield f"{spec.script} reads params.{undeclared[0]}, which the stage does not declare; add it in {PIPELINE}"

@@ -29,7 +29,6 @@ SYNONYMS = {
     "steps": "max_steps",
     "iterations": "max_steps",
     "warmup": "warmup_steps",
-    "max_grad_norm": "clip_norm",
     "grad_clip": "clip_norm",
     "block_size": "seq_len",
     "context_length": "seq_len",
@@ -40,6 +39,9 @@ SYNONYMS = {
     "n_embd": "hidden_size",
     "d_model": "hidden_size",
     "validation": "val",
+    "license": "licence",
+    "licenses": "licences",
+    "max_grad_norm": "clip_norm",
     "random_seed": "seed",
 }
 
@@ -285,18 +287,36 @@ def validate_params(value: Any, *, text: str = "", name: str = str(PARAMS)) -> P
     try:
         return Params.model_validate(value)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = _independent([dict(problem) for problem in error.errors(include_url=False)])
         # a misspelt key explains the others, so it is told first
         first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
-        keys = tuple(first["loc"])
-        line = line_of(text, keys) if text else None
+        message = _explain(first)
+        line = line_of(text, _keys_to_show(first["loc"], message)) if text else None
         where = f"{name}:{line}" if line else name
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise UserError(f"{where}: {_explain(keys, dict(first))}{more}") from None
+        raise UserError(f"{where}: {message}{more}") from None
 
 
-def _explain(keys: tuple[int | str, ...], problem: dict[str, Any]) -> str:
-    dotted = ".".join(str(key) for key in keys)
+def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out that a list became too short because one of its items is wrong."""
+    places = [problem["loc"] for problem in problems]
+
+    def has_inner(place: tuple[int | str, ...]) -> bool:
+        return any(len(other) > len(place) and other[: len(place)] == place for other in places)
+
+    return [problem for problem in problems if problem["type"] != "too_short" or not has_inner(problem["loc"])]
+
+
+def _keys_to_show(place: tuple[int | str, ...], message: str) -> tuple[int | str, ...]:
+    """Where to point at: the place of the problem, or the first key that a message about two sections names."""
+    if place:
+        return place
+    named = next((word for word in message.replace(",", " ").split() if word in set(known_keys())), "")
+    return tuple(named.split("."))
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    dotted = ".".join(str(key) for key in problem["loc"])
     if problem["type"] == "extra_forbidden":
         near = nearest_key(dotted)
         return f"{dotted} is not a parameter" + (f"; did you mean {near}?" if near else "")
@@ -305,9 +325,8 @@ def _explain(keys: tuple[int | str, ...], problem: dict[str, Any]) -> str:
     message = message.replace("a valid dictionary or instance of", "a mapping with the keys of").replace(
         "tuple", "list"
     )
-    if not dotted or (problem["type"] == "value_error" and len(keys) == 1 and isinstance(problem["input"], dict)):
-        return f"{dotted}: {message}" if dotted else message
-    return f"{dotted}: {message}" + ("" if problem["type"] == "value_error" else f"; found {problem['input']!r}")
+    found = "" if problem["type"] == "value_error" else f"; found {problem['input']!r}"
+    return f"{dotted}: {message}{found}" if dotted else message
 
 
 def known_keys(model: type[BaseModel] = Params, prefix: str = "") -> Iterator[str]:
@@ -321,26 +340,25 @@ def known_keys(model: type[BaseModel] = Params, prefix: str = "") -> Iterator[st
 
 
 def nearest_key(dotted: str) -> str | None:
-    """The known parameter that a misspelt one most likely means, or None."""
-    keys = list(known_keys())
+    """The known parameter that a misspelt one most likely means, or None.
+
+    Looked for in this order: the usual name of it in other trainers, the same name in another section, a similar name
+    in this section, a similar dotted name anywhere.
+    """
     section, _, leaf = dotted.rpartition(".")
-    leaf = SYNONYMS.get(leaf) or _closest(leaf, list(SYNONYMS), SYNONYMS) or leaf
+    keys = list(known_keys())
+    if section.startswith("ingest.sources."):
+        keys += [f"{section}.{name}" for name in Source.model_fields]
+    usual = difflib.get_close_matches(leaf, list(SYNONYMS), n=1, cutoff=0.85)
+    leaf = SYNONYMS[usual[0]] if usual else leaf
     wanted = f"{section}.{leaf}" if section else leaf
     if wanted in keys:
         return wanted
-    here = [key for key in keys if key.rpartition(".")[0] == section]
-    elsewhere = [key for key in keys if key.rpartition(".")[2] == leaf]
-    if near := difflib.get_close_matches(wanted, here, n=1, cutoff=0.6):
-        return near[0]
-    if elsewhere:
-        return elsewhere[0]
-    near = difflib.get_close_matches(dotted, [*keys, *Params.model_fields], n=1, cutoff=0.6)
-    return near[0] if near else None
-
-
-def _closest(word: str, candidates: list[str], table: dict[str, str]) -> str | None:
-    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.85)
-    return table[near[0]] if near else None
+    here = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
+    same = [key for key in keys if key.rpartition(".")[2] == leaf]
+    similar = difflib.get_close_matches(leaf, list(here), n=1, cutoff=0.6)
+    anywhere = difflib.get_close_matches(dotted, [*keys, *Params.model_fields], n=1, cutoff=0.75)
+    return next(iter([*same, *(here[name] for name in similar), *anywhere]), None)
 
 
 def json_schema() -> dict[str, Any]:

@@ -13,12 +13,14 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
 from codex_ml.errors import UserError
 
 CHUNK = 1 << 20
+DVC_IGNORES = {".git", ".hg", ".dvc"}  # folders that DVC leaves out of every hash (dvc/ignore.py)
 
 
 def _temporary(path: Path) -> Path:
@@ -27,7 +29,7 @@ def _temporary(path: Path) -> Path:
 
 def _remove_leftovers(path: Path) -> None:
     """Delete what a killed process left behind for this name; DVC's lock keeps two writers apart."""
-    for leftover in path.parent.glob(f".{path.name}.tmp-*"):
+    for leftover in path.parent.glob(f".{escape(path.name)}.tmp-*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
@@ -72,17 +74,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 _fsync_file(file)
         for folder in [temporary, *(p for p in temporary.rglob("*") if p.is_dir())]:
             fsync_folder(folder)
-        if path.exists():
-            replaced = path.with_name(f".{path.name}.tmp-old")
-            path.rename(replaced)
-            temporary.rename(path)
-            shutil.rmtree(replaced)
-        else:
-            temporary.rename(path)
+        _replace_folder(path, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_folder(path.parent)
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.with_name(f".{path.name}.tmp-old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
 
 
 def _fsync_file(path: Path) -> None:
@@ -100,8 +110,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 text file atomically; newlines stay as they are given."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a whole UTF-8 text file atomically; newlines stay as they are given, a lone surrogate becomes `\\udXXX`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def dump_json(value: Any, *, indent: int | None = 2) -> str:
@@ -118,7 +128,7 @@ def write_ndjson(path: Path, rows: Iterable[Any]) -> None:
     """Write one compact JSON value a line, atomically and without holding all rows."""
     with atomic_file(path) as handle:
         for row in rows:
-            handle.write(dump_json(row, indent=None).encode("utf-8", "surrogatepass"))
+            handle.write(dump_json(row, indent=None).encode("utf-8", "backslashreplace"))
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -127,7 +137,11 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: for NaN, Infinity, a number that overflows, duplicate keys, or any other departure from RFC 8259.
     """
-    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys)
+    hooks = {"parse_constant": _refuse_constant, "parse_float": _finite_float, "object_pairs_hook": _unique_keys}
+    try:
+        return json.loads(text, **hooks)  # type: ignore[arg-type]
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -188,7 +202,7 @@ def hash_path(path: Path) -> Hashes:
     if not path.is_dir():
         return hash_file(path)
     entries, size = {}, 0
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and DVC_IGNORES.isdisjoint(p.relative_to(path).parts)):
         hashes = hash_file(file)
         entries[file.relative_to(path).as_posix()] = hashes
         size += hashes.size

@@ -27,7 +27,7 @@ PACKAGES = (
 def record_path(stage: str) -> Path:
     """Where the record of a stage lies: in its report folder, in Git, outside what later stages depend on.
 
-    A later stage does not depend on it, so an edit that leaves the stage's data as they were re-runs that stage only.
+    An edit that leaves a stage's data as they were re-runs that stage and the report, which shows the records, only.
     """
     return Path("reports") / stage / "lineage.json"
 

@@ -135,11 +135,7 @@ def _imports(file: Path, root: Path) -> tuple[str, ...]:
 
 
 def _walk_imports(file: Path, root: Path) -> Iterator[str]:
-    try:
-        tree = ast.parse(file.read_bytes())
-    except SyntaxError as error:
-        raise UserError(f"{file}:{error.lineno}: not Python: {error.msg}") from None
-    for node in ast.walk(tree):
+    for node in ast.walk(_parse_python(file)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -148,6 +144,14 @@ def _walk_imports(file: Path, root: Path) -> Iterator[str]:
         for name in names:
             if name.split(".")[0] == PACKAGE.name:
                 yield from _files_of(name, root)
+
+
+def _parse_python(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise UserError(f"{file}:{line}: not Python: {getattr(error, 'msg', error)}") from None
 
 
 def _files_of(name: str, root: Path) -> Iterator[str]:
@@ -162,10 +166,9 @@ def _files_of(name: str, root: Path) -> Iterator[str]:
 
 def params_read(script: Path) -> set[str]:
     """Names of the sections that a stage script reads: every `params.NAME` in its source."""
-    tree = ast.parse(script.read_bytes())
     return {
         node.attr
-        for node in ast.walk(tree)
+        for node in ast.walk(_parse_python(script))
         if isinstance(node, ast.Attribute)
         and (
             (isinstance(node.value, ast.Name) and node.value.id == "params")

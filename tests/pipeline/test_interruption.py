@@ -65,7 +65,9 @@ def _train_process(workspace: Workspace) -> int:
 
 
 def _checkpoints(workspace: Workspace) -> list[str]:
-    return sorted(path.name for path in workspace.root.glob(".cache/train/*/step-*") if (path / "manifest.json").exists())
+    return sorted(
+        path.name for path in workspace.root.glob(".cache/train/*/step-*") if (path / "manifest.json").exists()
+    )
 
 
 def _wait(condition: object, process: subprocess.Popen[str], seconds: float = 120) -> None:
@@ -158,7 +160,9 @@ def test_a_really_full_disk_gives_one_line(pipeline: Workspace, tmp_path: Path) 
     corpus = tmp_path / "corpus"
     shutil.copytree(pipeline.root / "data/corpus", corpus)
     room = 64 + sum(file.stat().st_size for file in corpus.iterdir()) // 1024
-    script = f'mount -t tmpfs -o size={room}k none data && cp -r "{corpus}" data/ && exec "{sys.executable}" stages/split.py'
+    script = (
+        f'mount -t tmpfs -o size={room}k none data && cp -r "{corpus}" data/ && exec "{sys.executable}" stages/split.py'
+    )
     done = pipeline.run("unshare", "-Urm", "sh", "-c", script, check=False)
     if "unshare:" in done.stderr or "mount:" in done.stderr:
         pytest.skip("no user namespaces here; test_file_size_limit_gives_one_line_and_keeps_the_old_output stands in")

@@ -63,7 +63,10 @@ def test_every_json_output_is_strict(finished: Finished) -> None:
 def test_declared_deps_are_the_imports(finished: Finished) -> None:
     root = finished.workspace.root
     for name, spec in load_pipeline(root / "dvc.yaml").items():
-        assert {dep for dep in spec.code if dep.endswith(".py")} == {f"stages/{name}.py", *imported_modules(Path(f"stages/{name}.py"), root)}
+        assert {dep for dep in spec.code if dep.endswith(".py")} == {
+            f"stages/{name}.py",
+            *imported_modules(Path(f"stages/{name}.py"), root),
+        }
 
 
 def test_early_cutoff_an_edit_that_changes_no_data_retrains_nothing(pipeline: Workspace) -> None:
@@ -115,7 +118,10 @@ def test_dvc_reads_what_we_declare(finished: Finished, command: list[str]) -> No
 
 def test_own_data_replaces_the_sample(pipeline: Workspace) -> None:
     """A user with JSON Lines sets two keys; no download happens."""
-    lines = [json.dumps({"text": f"record {i}: " + " ".join(f"word{i * 7 + j}" for j in range(40)), "licence": "MIT"}) for i in range(60)]
+    lines = [
+        json.dumps({"text": f"record {i}: " + " ".join(f"word{i * 7 + j}" for j in range(40)), "licence": "MIT"})
+        for i in range(60)
+    ]
     (pipeline.root / "data/raw/own.jsonl").write_text("\n".join(lines), encoding="utf-8")
     pipeline.edit("params.yaml", "fetch: {sample: true}", "fetch: {sample: false}")
     pipeline.edit("params.yaml", "{kind: wheels, path: data/raw/sample}", "{kind: jsonl, path: data/raw/own.jsonl}")
@@ -124,6 +130,7 @@ def test_own_data_replaces_the_sample(pipeline: Workspace) -> None:
     assert ran(pipeline.dvc("repro", "pack").stdout) == STAGES[:5]
     commit(pipeline, "own data")
     assert list((pipeline.root / "data/raw/sample").iterdir()) == []
-    assert "data/raw/own.jsonl" in pipeline.cli("lineage", "data/packed").stdout or "data/raw" in pipeline.cli(
-        "lineage", "data/packed"
-    ).stdout
+    assert (
+        "data/raw/own.jsonl" in pipeline.cli("lineage", "data/packed").stdout
+        or "data/raw" in pipeline.cli("lineage", "data/packed").stdout
+    )

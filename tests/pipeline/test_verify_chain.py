@@ -75,7 +75,10 @@ def test_lineage_of_an_artifact_at_an_older_revision(pipeline: Workspace) -> Non
     pipeline.edit("params.yaml", "vocab_size: 400", "vocab_size: 420")
     pipeline.dvc("repro", "pack")
     commit(pipeline, "another vocabulary")
-    now, before = pipeline.cli("lineage", "data/packed").stdout, pipeline.cli("lineage", "data/packed", "--rev", "HEAD~1").stdout
+    now, before = (
+        pipeline.cli("lineage", "data/packed").stdout,
+        pipeline.cli("lineage", "data/packed", "--rev", "HEAD~1").stdout,
+    )
     assert '"vocab_size": 420' in now.replace("'", '"') and '"vocab_size": 400' in before.replace("'", '"')
     unknown = pipeline.cli("lineage", "data/packed", "--rev", "nowhere", check=False)
     assert unknown.returncode == 2

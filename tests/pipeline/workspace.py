@@ -13,8 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-TRACKED = ("src", "stages", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "params.schema.json")
-AWKWARD = "my proj ünï (1) & co's \"best\""
+TRACKED = (
+    "src",
+    "stages",
+    "dvc.yaml",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    ".gitignore",
+    "params.schema.json",
+)
+AWKWARD = 'my proj ünï (1) & co\'s "best"'
 
 PARAMS = """\
 seed: 3
@@ -79,7 +88,13 @@ class Workspace:
         """Run a command in the workspace, with its output as text; `python` is the interpreter of the tests."""
         words = [sys.executable if word == "python" else word for word in command]
         done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]
-            words, cwd=self.root, env=self.environment, capture_output=True, encoding="utf-8", errors="replace", **options
+            words,
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            **options,
         )
         assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

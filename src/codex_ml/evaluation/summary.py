@@ -70,6 +70,6 @@ def by_source(rows: Sequence[dict[str, Any]]) -> str:
         size = sum(row["bytes"] for row in members)
         model = bits_per_byte(sum(row["nll"] for row in members), size)
         plain = sum(row["zlib_bits"] for row in members) / size
-        name = '"' + source.replace('"', '""') + '"' if any(c in source for c in ',"\n') else source
+        name = '"' + source.replace('"', '""') + '"' if any(c in source for c in ',"\r\n') else source
         lines.append(f"{name},{model:.4f},{plain:.4f},{len(members)}")
     return "\n".join(lines) + "\n"

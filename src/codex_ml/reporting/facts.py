@@ -83,6 +83,7 @@ def load_facts(find: Find, *, title: str) -> Facts:
     lineage = {stage: _read(find, record_path(stage).as_posix(), Record) for stage in STAGES}
     _refuse_two_models(lineage)
     audit = _object(find, "reports/safety_audit/audit.json")
+    verdict = _verdict(audit)
     return Facts(
         title=title,
         ingest=_read(find, "reports/ingest/metrics.json", IngestNumbers),
@@ -97,10 +98,10 @@ def load_facts(find: Find, *, title: str) -> Facts:
         evaluation=_read(find, "reports/evaluate/metrics.json", Evaluation),
         sources=_sources(_existing(find, "reports/evaluate/by_source.csv", "evaluate")),
         documents=_rows(find, "reports/evaluate/documents.ndjson", DocumentScore),
-        audit=_read(find, "reports/safety_audit/metrics.json", AuditNumbers),
-        verdict=_verdict(audit),
+        audit=_read(find, "reports/safety_audit/audit.json", AuditNumbers),
+        verdict=verdict,
         gates=tuple(_shape(gate, Gate, "audit.json", "safety_audit") for gate in audit.get("gates") or ()),
-        findings=_rows(find, "reports/safety_audit/findings.ndjson", Finding),
+        findings=_list(find, "reports/safety_audit/findings.json", Finding),
         samples=tuple(sample.text for sample in _rows(find, "reports/safety_audit/samples.ndjson", Sample)),
         lineage=lineage,
     )
@@ -137,6 +138,13 @@ def _rows(find: Find, path: str, shape: type[S]) -> tuple[S, ...]:
             _shape(_line(line, f"{path}:{number}"), shape, f"{path}:{number}", _stage_of(path))
             for number, line in enumerate(lines, 1)
         )
+
+
+def _list(find: Find, path: str, shape: type[S]) -> tuple[S, ...]:
+    values = read_json(_existing(find, path, _stage_of(path)))
+    if not isinstance(values, list):
+        raise UserError(f"{path}: a JSON array is wanted; `dvc repro {_stage_of(path)}` makes it anew")
+    return tuple(_shape(value, shape, path, _stage_of(path)) for value in values)
 
 
 def _line(line: bytes, where: str) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
 MAX_POINTS = 400  # of a curve: more than the pixels of a phone, about 10 kB
 MAX_SOURCES = 40
+MAX_DOCUMENTS = 150
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "codex-ml",  # ids of clip paths and markers; random without
     "svg.fonttype": "none",  # text stays text: smaller, and the viewer's fonts cover every script
@@ -103,7 +104,7 @@ def by_source(scores: Sequence[SourceScore]) -> str:
 
 def by_size(documents: Sequence[DocumentScore]) -> str:
     """Bits per byte of single test documents against their size."""
-    shown = thin_out(sorted(documents, key=lambda d: (d.bytes, d.nll)), MAX_POINTS // 2)
+    shown = thin_out(sorted(documents, key=lambda d: (d.bytes, d.nll)), MAX_DOCUMENTS)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()

@@ -111,7 +111,6 @@ class Extractions(Shape):
 
 class AuditNumbers(Shape):
     extraction: Extractions
-    gates: dict[str, int]
     secrets: dict[str, int]
 
 

@@ -9,7 +9,7 @@ from codex_ml.errors import safe_text
 from codex_ml.reporting.facts import Facts
 from codex_ml.reporting.shapes import ExtractionNumbers, Interval
 
-MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.ndjson
+MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.json
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def findings_note(facts: Facts) -> str:
         return "No secret was found in the training data or in generated text."
     more = len(facts.findings) - MAX_FINDINGS
     rest = f" The first {MAX_FINDINGS} are shown; {more:,} more are in the file." if more > 0 else ""
-    return f"{len(facts.findings):,} findings in reports/safety_audit/findings.ndjson; values are stored nowhere.{rest}"
+    return f"{len(facts.findings):,} findings in reports/safety_audit/findings.json; values are stored nowhere.{rest}"
 
 
 def commands() -> Table:

@@ -16,7 +16,7 @@ from codex_ml.evaluation.bootstrap import clopper_pearson
 from codex_ml.policy.scan import Finding, scan_text
 from codex_ml.progress import track
 from codex_ml.safety.extraction import Extraction, choose_windows, extract, greedy_windows, seen_rows
-from codex_ml.safety.gates import Gate
+from codex_ml.safety.gates import Gate, verdict
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -86,17 +86,27 @@ def measure_extraction(
     }
 
 
-def metrics(
+def result(
     in_train: Sequence[dict[str, Any]],
     in_samples: Sequence[dict[str, Any]],
     extraction: ExtractionResults,
     gates: Sequence[Gate],
 ) -> dict[str, Any]:
-    """Numbers for metrics.json; the words are in audit.json."""
-    statuses = Counter(gate.status for gate in gates)
+    """The audit in full, for audit.json."""
     return {
+        "verdict": verdict(gates),
+        "gates": [vars(gate) for gate in gates],
         "secrets": {"train": len(in_train), "generated": len(in_samples)},
-        "extraction": {name: _numbers(result) for name, result in extraction.items()},  # type: ignore[arg-type]
+        "extraction": {name: _numbers(found) for name, found in extraction.items()},  # type: ignore[arg-type]
+    }
+
+
+def metrics(audit: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers that one compares between experiments, for metrics.json."""
+    statuses = Counter(gate["status"] for gate in audit["gates"])
+    return {
+        "secrets": audit["secrets"],
+        "extraction": {name: audit["extraction"][name].get("rate") for name in ("members", "held_out")},
         "gates": {status: statuses[status] for status in ("pass", "fail", "invalid")},
     }
 

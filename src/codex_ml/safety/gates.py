@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codex_ml.evaluation.bootstrap import clopper_pearson
@@ -84,7 +85,7 @@ def _gate(name: str, good: bool, found: str, allowed: str, otherwise: str) -> Ga
     return Gate(name, "pass" if good else otherwise, found, allowed)
 
 
-def verdict(gates: list[Gate]) -> str:
+def verdict(gates: Sequence[Gate]) -> str:
     """ "invalid" if any control failed, else "fail" if any gate did, else "pass"."""
     statuses = {gate.status for gate in gates}
     return "invalid" if "invalid" in statuses else "fail" if "fail" in statuses else "pass"

@@ -1,0 +1,154 @@
+"""What the tests share: the repository, a throw-away copy of it, and a Python that runs this checkout's library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder is a copy of the repository with an empty sample corpus; `src` is a link."""
+    from codex_ml import pipeline
+
+    folder = tmp_path / "workspace"
+    (folder / "data/raw/sample").mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    shutil.copy(REPOSITORY / "data/sample.lock", folder / "data/sample.lock")
+    shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "src").symlink_to(REPOSITORY / "src")
+    monkeypatch.chdir(folder)
+    pipeline._imports.cache_clear()  # its keys are relative to the current folder
+    yield folder
+    pipeline._imports.cache_clear()
+
+
+@pytest.fixture
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python on this checkout's library: `run_python("-c", code, cwd=..., env={...})`."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **(env or {}),
+        }
+        options.setdefault("capture_output", True)
+        return subprocess.run(
+            [sys.executable, *arguments], env=environment, encoding="utf-8", check=False, timeout=60, **options
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tree() -> Callable[[Path], dict[str, str]]:
+    """Name -> SHA-256 of every file under a folder, links and folders by what they are."""
+
+    def digest(path: Path) -> str:
+        if path.is_symlink():
+            return f"link to {path.readlink()}"
+        return "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+
+    return lambda folder: {p.relative_to(folder).as_posix(): digest(p) for p in sorted(folder.rglob("*"))}
+
+
+class Chain:
+    """A pipeline of three stages whose results, dvc.lock and records agree, made without running anything."""
+
+    STAGES = {
+        "fetch": (["data/sample.lock", "stages/fetch.py"], ["fetch"], ["data/raw/sample"]),
+        "split": (["data/raw", "stages/split.py", "src/codex_ml/io.py"], ["seed", "split"], ["data/splits"]),
+        "train": (["data/splits/train.bin", "stages/train.py"], ["seed", "train"], ["models/model"]),
+    }
+    FILES = {
+        "data/raw/sample/a-1.0-py3-none-any.whl": b"wheel a",
+        "data/raw/sample/b_c-2.0-py3-none-any.whl": b"wheel b",
+        "data/raw/mine/own.txt": b"own text",
+        "stages/fetch.py": b"# fetch\n",
+        "stages/split.py": b"# split\n",
+        "stages/train.py": b"# train\n",
+        "src/codex_ml/io.py": b"# io\n",
+        "data/splits/train.bin": b"train tokens",
+        "data/splits/sub/test.bin": b"test tokens",
+        "models/model/weights": b"weights " * 100,
+        "models/model/config.json": b"{}",
+        "params.yaml": b"seed: 7\nsplit:\n  val: 0.1\ntrain:\n  lr: 3e-4\n",
+    }
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name, data in self.FILES.items():
+            self.write(name, data)
+        pins = [("a", "1.0", b"wheel a"), ("b-c", "2.0", b"wheel b")]
+        lines = [f"{name}=={version} --hash=sha256:{hashlib.sha256(data).hexdigest()}" for name, version, data in pins]
+        self.write("data/sample.lock", "\n".join(lines).encode())
+        stages = {}
+        for name, (deps, params, outs) in self.STAGES.items():
+            outs = [*outs, {f"reports/{name}/lineage.json": {"cache": False}}]
+            stages[name] = {
+                "cmd": f"python stages/{name}.py",
+                "desc": f"The {name}",
+                "deps": deps,
+                "params": params,
+                "outs": outs,
+            }
+        self.write("dvc.yaml", json.dumps({"stages": stages}).encode())  # JSON is YAML
+        self.lock()
+
+    def write(self, name: str, data: bytes) -> None:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
+    def lock(self, *, record: bool = True) -> None:
+        """Write what `dvc repro` leaves behind: the record of each start and dvc.lock."""
+        from codex_ml.config import load_params
+        from codex_ml.io import hash_path, write_json
+        from codex_ml.lineage import record_path, start_record
+        from codex_ml.pipeline import load_pipeline
+        from codex_ml.yaml import read_yaml
+
+        locked = {}
+        for name, spec in load_pipeline().items():
+            if record:
+                write_json(record_path(name), start_record(spec, load_params()))
+            raw = read_yaml(Path("params.yaml"))
+            hashed = {
+                kind: [{"path": p, "md5": hash_path(Path(p)).md5} for p in getattr(spec, kind)]
+                for kind in ("deps", "outs")
+            }
+            values = {key: raw[key] for key in spec.params if key in raw}
+            locked[name] = {"cmd": spec.cmd, **hashed, "params": {"params.yaml": values}}
+        self.write("dvc.lock", json.dumps({"schema": "2.0", "stages": locked}).encode())
+
+    def edit_lock(self, change: Callable[[dict], None]) -> None:
+        document = json.loads((self.folder / "dvc.lock").read_bytes())
+        change(document["stages"])
+        self.write("dvc.lock", json.dumps(document).encode())
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
+    """The current folder holds a small pipeline that has run."""
+    folder = tmp_path / "chain"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return Chain(folder)

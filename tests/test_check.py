@@ -1,0 +1,191 @@
+"""`codex-ml check` finds everything that can be wrong before any work, names it, and needs no torch."""
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+from codex_ml.check import check_workspace, problems
+from codex_ml.config import Params, load_params, validate_params
+from codex_ml.errors import UserError
+from codex_ml.pipeline import load_pipeline
+
+FILES_SOURCE = {"kind": "files", "path": "data/raw/mine"}
+
+
+def changed(name, **fields):
+    stages = load_pipeline()
+    return {**stages, name: replace(stages[name], **{k: v(getattr(stages[name], k)) for k, v in fields.items()})}
+
+
+def without(item):
+    return lambda items: tuple(i for i in items if i != item)
+
+
+def plus(item):
+    return lambda items: (*items, item)
+
+
+CMD = "dvc.yaml: the cmd of train must be `python stages/train.py` and no more; found"
+STAGES = {
+    "a parameter in a command": (
+        "train", {"cmd": lambda _: "python stages/train.py --lr ${train.lr}"},
+        f"{CMD} `python stages/train.py --lr ${{train.lr}}`",
+    ),
+    "another script": ("train", {"cmd": lambda _: "python other.py"}, f"{CMD} `python other.py`"),
+    "an undeclared param": (
+        "train", {"params": without("seed")},
+        "stages/train.py reads params.seed, which the stage does not declare; add it in dvc.yaml",
+    ),
+    "a param that is not read": (
+        "pack", {"params": plus("train")},
+        "dvc.yaml: stage pack declares the param train, which stages/pack.py does not read",
+    ),
+    "a param that does not exist": (
+        "pack", {"params": plus("packing")},
+        "dvc.yaml: stage pack declares the param packing, which params.yaml does not have",
+    ),
+    "a param that changes no byte": (
+        "pack", {"params": plus("runtime")},
+        "dvc.yaml: stage pack declares the param runtime, whose keys change no byte; remove it",
+    ),
+    "a param that no stage reads": (
+        "pack", {"params": without("pack")}, "params.yaml: no stage reads pack; remove it or declare it in dvc.yaml",
+    ),
+    "an undeclared import": (
+        "split", {"deps": without("src/codex_ml/data/dedup.py")},
+        "dvc.yaml: stage split imports src/codex_ml/data/dedup.py, which is not in its deps; add it",
+    ),
+    "an undeclared script": (
+        "split", {"deps": without("stages/split.py")},
+        "dvc.yaml: stage split imports stages/split.py, which is not in its deps; add it",
+    ),
+    "a dep too many": (
+        "fetch", {"deps": plus("src/codex_ml/data/pack.py")},
+        "dvc.yaml: stage fetch lists src/codex_ml/data/pack.py in deps but does not import it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STAGES)
+def test_a_problem_of_the_pipeline_is_found_and_named(workspace, case):
+    name, fields, message = STAGES[case]
+    good = list(problems(load_params(), load_pipeline()))
+    assert message not in good
+    assert message in list(problems(load_params(), changed(name, **fields)))
+
+
+def test_a_missing_script_is_named_first(workspace):
+    (workspace / "stages/pack.py").unlink()
+    assert next(problems(load_params(), load_pipeline())) == "dvc.yaml: stage pack has no script stages/pack.py"
+
+
+def test_a_script_that_is_no_python_is_told_with_its_line(workspace):
+    (workspace / "stages/pack.py").write_text("x = 1\ny = (\n")
+    with pytest.raises(UserError, match=r"stages/pack\.py:2: not Python"):
+        list(problems(load_params(), load_pipeline()))
+
+
+@pytest.mark.parametrize(
+    ("sources", "sample", "message"),
+    [
+        (
+            [{"kind": "files", "path": "texts"}], True,
+            "params.yaml: ingest.sources.0.path texts lies in no dependency of stage ingest; put the data under data/raw or "
+            "add the path to its deps in dvc.yaml",
+        ),
+        (
+            [FILES_SOURCE], True,
+            "params.yaml: ingest.sources.0.path data/raw/mine does not exist; put the data there",
+        ),
+        (
+            [{"kind": "wheels", "path": "data/raw/sample"}], False,
+            "params.yaml: ingest.sources.0 reads the sample, but fetch.sample is false; name your own data",
+        ),
+    ],
+)  # fmt: skip
+def test_a_source_that_cannot_be_read_is_named(workspace, sources, sample, message):
+    params = validate_params({"ingest": {"sources": sources}, "fetch": {"sample": sample}})
+    assert message in list(problems(params, load_pipeline()))
+
+
+def test_a_source_that_is_there_is_no_problem(workspace):
+    (workspace / "data/raw/mine").mkdir()
+    params = validate_params({"ingest": {"sources": [FILES_SOURCE]}, "fetch": {"sample": False}})
+    assert not [p for p in problems(params, load_pipeline()) if "ingest.sources" in p]
+
+
+@pytest.mark.parametrize("file", ["data/raw/sample/a.whl", "models/ünï\nx/config.json"])
+def test_an_output_that_git_tracks_is_named(workspace, file):
+    name = file.replace("models/", "models/model/")
+    (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+    (workspace / name).write_text("x")
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "-f", "--", name], check=True)
+    expected = f"{name} is an output of the pipeline but tracked by Git; run `git rm -r --cached {name}`"
+    assert expected in list(problems(load_params(), load_pipeline()))
+
+
+def test_reports_that_belong_into_git_are_no_problem(workspace):
+    (workspace / "reports/split").mkdir(parents=True)
+    (workspace / "reports/split/metrics.json").write_text("{}")
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "-f", "reports"], check=True)
+    assert not [p for p in problems(load_params(), load_pipeline()) if "tracked by Git" in p]
+
+
+def test_a_machine_without_git_is_told(workspace, monkeypatch):
+    monkeypatch.setenv("PATH", str(workspace))
+    assert "git is not installed; DVC needs it" in list(problems(load_params(), load_pipeline()))
+
+
+def test_the_first_problem_is_raised(workspace):
+    (workspace / "stages/fetch.py").unlink()
+    with pytest.raises(UserError, match=r"^dvc\.yaml: stage fetch has no script stages/fetch\.py$"):
+        check_workspace()
+
+
+def test_this_repository_is_in_order(repository, monkeypatch):
+    from codex_ml import pipeline
+
+    monkeypatch.chdir(repository)
+    pipeline._imports.cache_clear()
+    assert list(problems(load_params(), load_pipeline())) == []
+    assert isinstance(check_workspace(), Params)
+
+
+def test_no_command_of_this_repository_hands_a_parameter_to_the_shell(repository):
+    for spec in load_pipeline(repository / "dvc.yaml").values():
+        assert spec.cmd == f"python stages/{spec.name}.py"
+        assert "${" not in spec.cmd
+
+
+HEAVY = ("torch", "transformers", "pyarrow", "accelerate", "tokenizers")
+
+
+def test_check_imports_nothing_heavy(repository, run_python):
+    code = (
+        "import sys\nfrom codex_ml.check import problems\nfrom codex_ml.config import load_params\n"
+        "from codex_ml.pipeline import load_pipeline\nimport codex_ml.cli\nlist(problems(load_params(), load_pipeline()))\n"
+        f"print(sorted(set(sys.modules) & set({(*HEAVY, 'numpy')!r})))"
+    )
+    done = run_python("-c", code, cwd=repository)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+HELP = f"""
+import runpy, sys
+for stage in sys.argv[1:]:
+    sys.argv = [stage, "--help"]
+    try:
+        runpy.run_path(f"stages/{{stage}}.py", run_name="__main__")
+    except SystemExit as error:
+        assert error.code == 0, stage
+print(sorted(set(sys.modules) & set({HEAVY!r})))
+"""
+
+
+def test_every_stage_answers_help_at_once(repository, run_python):
+    done = run_python("-c", HELP, *load_pipeline(repository / "dvc.yaml"), cwd=repository)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("Run by `dvc repro`") == len(load_pipeline(repository / "dvc.yaml"))
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,135 @@
+"""dvc.yaml and dvc.lock as data, and the imports of a script as they are in its source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from codex_ml.errors import UserError
+from codex_ml.pipeline import (
+    imported_modules, load_lock, load_pipeline, parse_lock, parse_pipeline, params_read, producer_of,
+)  # fmt: skip
+
+
+def test_every_form_of_an_output_is_read():
+    stages = {
+        "a": {
+            "cmd": "x",
+            "outs": ["o", {"p": {"cache": False}}, {"q": None}],
+            "metrics": [{"m": {"cache": False}}],
+            "plots": ["l"],
+        },
+        "b": {"cmd": "y", "deps": ["d.txt", "c.py"], "params": ["seed"], "desc": "B"},
+    }
+    a, b = parse_pipeline({"stages": stages}, "dvc.yaml").values()
+    assert a.outs == ("o", "p", "q", "m", "l")
+    assert a.uncached == {"p", "m"}
+    assert (a.deps, a.params, a.desc, a.script) == ((), (), "", "stages/a.py")
+    assert (b.data, b.code, b.params, b.desc) == (("d.txt",), ("c.py",), ("seed",), "B")
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "dvc.yaml: a mapping `stages:` is wanted"),
+        ({}, "dvc.yaml: a mapping `stages:` is wanted"),
+        ({"stages": {}}, "dvc.yaml: a mapping `stages:` is wanted"),
+        ({"stages": {"a": None}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
+        ({"stages": {"a": {"cmd": ["x", "y"]}}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
+    ],
+)
+def test_a_pipeline_of_another_shape_is_refused(document, message):
+    with pytest.raises(UserError) as error:
+        parse_pipeline(document, "dvc.yaml")
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "stages: 1"])
+def test_a_lock_of_another_shape_is_refused(text):
+    with pytest.raises(UserError, match=r"^dvc\.lock: a mapping `stages:` is wanted; run `dvc repro`$"):
+        parse_lock(text)
+
+
+def test_a_missing_lock_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^dvc\.lock is missing; run `make repro` first$"):
+        load_lock()
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("data/splits", "split"),
+        ("data/splits/train.parquet", "split"),
+        ("data/raw", "fetch"),
+        ("models/model/model.safetensors", "train"),
+        ("data/sample.lock", None),
+        ("data/split", None),
+        ("models/tokenizer2", None),
+    ],
+)
+def test_the_producer_of_a_path(repository, path, stage):
+    spec = producer_of(path, load_pipeline(repository / "dvc.yaml"))
+    assert (spec.name if spec else None) == stage
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    from codex_ml.pipeline import _imports
+
+    files = {
+        "stages/s.py": "from codex_ml.data import pack\ndef f():\n    import codex_ml.io as x, os\n",
+        "src/codex_ml/__init__.py": "",
+        "src/codex_ml/io.py": "from codex_ml.errors import E\nfrom . import nothing\nfrom numpy import codex_ml\n",
+        "src/codex_ml/errors.py": "import codex_ml.io\n",
+        "src/codex_ml/unused.py": "",
+        "src/codex_ml/data/__init__.py": "",
+        "src/codex_ml/data/pack.py": "",
+        "src/codex_ml/data/other.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    _imports.cache_clear()
+    return tmp_path
+
+
+def test_imports_are_found_inside_functions_and_through_modules(library):
+    assert imported_modules(Path("stages/s.py"), library) == {
+        "src/codex_ml/__init__.py", "src/codex_ml/data/__init__.py", "src/codex_ml/data/pack.py", "src/codex_ml/io.py",
+        "src/codex_ml/errors.py",
+    }  # fmt: skip
+
+
+def test_a_script_that_is_no_python_is_told_with_its_line(library):
+    (library / "stages/s.py").write_text("a = 1\nb = = 2\n")
+    with pytest.raises(UserError, match=r"s\.py:2: not Python: invalid syntax$"):
+        imported_modules(Path("stages/s.py"), library)
+
+
+def test_params_are_read_wherever_they_stand(tmp_path):
+    (tmp_path / "s.py").write_text(
+        "def main(stage, params):\n    stage.params.train.lr\n    params.seed\n    other.model\n"
+    )
+    assert params_read(tmp_path / "s.py") == {"train", "seed"}
+
+
+ORDER = ("policy", "tokenization", "data", "modeling", "training", "evaluation", "safety", "reporting")
+BELOW = ("errors", "io", "yaml", "config", "pipeline", "lineage", "progress", "stage")  # what every package may use
+
+
+def test_imports_go_one_way(repository):
+    library = repository / "src" / "codex_ml"
+    back = []
+    for file in sorted(library.rglob("*.py")):
+        own = file.relative_to(library).with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                package, _, rest = name.partition(".")
+                other = rest.split(".")[0]
+                if package != "codex_ml" or other not in ORDER:
+                    continue
+                if own in BELOW or (own in ORDER and ORDER.index(other) > ORDER.index(own)):
+                    back.append(f"{file.relative_to(library)} imports {name}")
+    assert back == []

@@ -1,0 +1,79 @@
+"""Progress: a bar on a terminal, a plain line now and then elsewhere, nothing when it is off."""
+
+import sys
+
+import pytest
+from codex_ml import progress as module
+from codex_ml.progress import duration, progress, track
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0 s"), (0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (190, "3 min 10 s"), (3599.6, "1 h 0 min"),
+        (7500, "2 h 5 min"), (200_000, "55 h 33 min"),
+    ],
+)  # fmt: skip
+def test_durations_are_for_people(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_off_is_silent(capsys):
+    assert list(track([1, 2], "x", 2, "items", style="off")) == [1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_plain_lines_tell_count_rate_and_time_left(capsys, clock):
+    with progress("encode", 10_000, "documents", style="plain") as advance:
+        clock[0] += 5
+        advance(1000)  # too early for a line
+        clock[0] += 5
+        advance(1000)
+        clock[0] += 9.9
+        advance(1)
+        clock[0] += 20
+        advance(1999)
+    assert capsys.readouterr().err.splitlines() == [
+        "encode: 2,000/10,000 documents, 200.0/s, 40 s left",
+        "encode: 4,000/10,000 documents, 100.3/s, 1 min 0 s left",
+    ]
+
+
+def test_what_an_interrupted_run_did_does_not_count_for_the_rate(capsys, clock):
+    with progress("train", 100, "steps", style="plain", done=50) as advance:
+        clock[0] += 10
+        advance(10)
+    assert capsys.readouterr().err == "train: 60/100 steps, 1.0/s, 40 s left\n"
+
+
+def test_no_progress_has_no_time_left(capsys, clock):
+    with progress("train", 100, "steps") as advance:  # "auto" without a terminal
+        clock[0] += 10
+        advance(0)
+    assert capsys.readouterr().err == "train: 0/100 steps, 0.0/s, ?\n"
+
+
+def test_track_counts_what_was_finished(capsys, clock):
+    for item in track(iter([1, 2, 3]), "x", 3, "items", style="plain"):
+        clock[0] += item * 10
+    assert capsys.readouterr().err.splitlines() == [
+        "x: 1/3 items, 0.1/s, 20 s left", "x: 2/3 items, 0.1/s, 15 s left", "x: 3/3 items, 0.1/s, 0 s left",
+    ]  # fmt: skip
+
+
+def test_a_terminal_gets_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("train", 4, "steps", done=1) as advance:
+        advance(1)
+        advance(2)
+    shown = capsys.readouterr().err
+    assert "train" in shown
+    assert "4/4" in shown

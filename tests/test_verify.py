@@ -1,0 +1,289 @@
+"""The chain of hashes: whatever changes after the run, or while it ran, is found and named."""
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from codex_ml.config import load_params
+from codex_ml.errors import CheckFailed, UserError
+from codex_ml.io import hash_path
+from codex_ml.lineage import cpu_threads, record_path, start_record
+from codex_ml.pipeline import load_pipeline
+from codex_ml.verify import lineage, verify
+
+
+def links(path=None):
+    return [(link.stage, link.role, link.path) for link in verify(path)]
+
+
+FETCH = [
+    ("fetch", "output", "data/raw/sample"),
+    ("fetch", "output", "reports/fetch/lineage.json"),
+    ("fetch", "input", "data/sample.lock"),
+    ("fetch", "code", "stages/fetch.py"),
+    ("fetch", "params", "fetch"),
+    ("fetch", "source", "a==1.0"),
+    ("fetch", "source", "b-c==2.0"),
+]
+SPLIT = [
+    ("split", "output", "data/splits"),
+    ("split", "output", "reports/split/lineage.json"),
+    ("split", "input", "data/raw"),
+    ("split", "code", "stages/split.py"),
+    ("split", "code", "src/codex_ml/io.py"),
+    ("split", "params", "seed, split"),
+]
+TRAIN = [
+    ("train", "output", "models/model"),
+    ("train", "output", "reports/train/lineage.json"),
+    ("train", "input", "data/splits/train.bin"),
+    ("train", "code", "stages/train.py"),
+    ("train", "params", "seed, train"),
+]
+
+
+def test_an_untouched_chain_holds_link_by_link_back_to_the_sources(chain):
+    assert links() == [*TRAIN, *SPLIT, *FETCH]
+    assert links("models/model") == [*TRAIN, *SPLIT, *FETCH]
+    assert links("data/splits/train.bin") == [*SPLIT, *FETCH]
+    assert links("data/raw/sample") == FETCH
+
+
+def test_links_carry_the_hash_that_was_recomputed(chain):
+    first = next(verify())
+    assert first.md5 == hash_path(Path("models/model")).md5
+
+
+def test_a_folder_with_results_of_many_stages_is_verified_whole(chain):
+    """`codex-ml verify data` must not stop at the first stage that writes below data."""
+    chain.write("data/splits/train.bin", b"x")
+    with pytest.raises(CheckFailed):
+        links("data")
+
+
+def test_the_whole_repository_as_a_path_is_verified_whole(chain):
+    chain.write("models/model/weights", b"x")
+    with pytest.raises(CheckFailed):
+        links(".")
+
+
+def test_unknown_results_are_told_with_the_known_ones(chain):
+    with pytest.raises(UserError, match=r"^models/other is no output of the pipeline; outputs: data/raw/sample, "):
+        links("models/other")
+
+
+def change(name, data):
+    return lambda chain: chain.write(name, data)
+
+
+def edited_while_running(chain):
+    chain.write("src/codex_ml/io.py", b"# edited\n")
+    chain.lock(record=False)
+
+
+def lost_pin(chain):
+    lock = Path("data/sample.lock")
+    lock.write_text(lock.read_text().split("\n")[0])
+    chain.lock()
+
+
+def pinned_but_absent(chain):
+    Path("data/raw/sample/a-1.0-py3-none-any.whl").unlink()
+    chain.lock()
+
+
+def lock_with_one_dep_more(stages):
+    stages["split"]["deps"].append({"path": "extra.txt", "md5": "0" * 32})
+
+
+def lock_with_other_params(stages):
+    stages["train"]["params"]["params.yaml"]["train"] = {"lr": 0.1}
+
+
+TAMPERED = {
+    "a changed output": (change("models/model/weights", b"w"), "train: output models/model was changed after the run; dvc.lock has "),
+    "an emptied output": (change("models/model/config.json", b""), "train: output models/model was changed after the run"),
+    "an added file": (change("models/model/new.bin", b""), "train: output models/model was changed after the run"),
+    "a deleted file": (
+        lambda chain: Path("models/model/config.json").unlink(), "train: output models/model was changed after the run",
+    ),
+    "a renamed file": (
+        lambda chain: Path("models/model/weights").rename("models/model/weights2"), "train: output models/model was changed",
+    ),
+    "a deleted output": (
+        lambda chain: Path("models/model").rename("gone"),
+        "train: models/model is missing; `dvc repro` or `dvc checkout` brings it back",
+    ),
+    "a changed record": (change("reports/train/lineage.json", b"{}"), "train: output reports/train/lineage.json was changed"),
+    "changed code": (change("stages/train.py", b"# other\n"), "train: code stages/train.py was changed after the run"),
+    "changed library": (change("src/codex_ml/io.py", b"# other\n"), "split: code src/codex_ml/io.py was changed after the run"),
+    "a changed input": (change("data/sample.lock", b""), "fetch: input data/sample.lock was changed after the run"),
+    "a changed own document": (change("data/raw/mine/own.txt", b"x"), "split: input data/raw was changed after the run"),
+    "a changed parameter": (
+        change("params.yaml", b"seed: 7\nsplit:\n  val: 0.1\ntrain:\n  lr: 1e-4\n"),
+        "train: params.yaml train differs from the recorded value; run `dvc repro`",
+    ),
+    "a changed default": (
+        change("params.yaml", b"seed: 7\nsplit:\n  val: 0.1\ntrain:\n  lr: 3e-4\n  beta1: 0.8\n"),
+        "train: params.yaml train differs from the recorded value; run `dvc repro`",
+    ),
+    "other parameters in the lock": (
+        lambda chain: chain.edit_lock(lock_with_other_params), "train: params.yaml train differs from dvc.lock; run `dvc repro`",
+    ),
+    "an edit while the stage ran": (edited_while_running, "split: src/codex_ml/io.py was edited while the stage ran; it started with "),
+    "a dep in the lock only": (
+        lambda chain: chain.edit_lock(lock_with_one_dep_more),
+        "split: extra.txt is in only one of dvc.lock and reports/split/lineage.json; run `dvc repro`",
+    ),
+    "a wheel without pin": (lost_pin, "fetch: data/raw/sample/b_c-2.0-py3-none-any.whl has sha256 "),
+    "a pin without wheel": (pinned_but_absent, "fetch: a==1.0 is pinned in data/sample.lock but not in data/raw/sample"),
+    "an output that the lock does not know": (
+        lambda chain: chain.edit_lock(lambda stages: stages["train"]["outs"].pop(0)), "train: ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+def test_what_was_changed_is_found_and_named(chain, case):
+    tamper, message = TAMPERED[case]
+    tamper(chain)
+    with pytest.raises(CheckFailed) as error:
+        links()
+    assert str(error.value).startswith(message)
+
+
+def test_every_flipped_byte_of_every_artifact_is_found(chain):
+    dice = random.Random(20)
+    files = [
+        f
+        for name in ("data", "models", "stages", "src", "reports")
+        for f in sorted(Path(name).rglob("*"))
+        if f.is_file()
+    ]
+    assert len(files) == len(chain.FILES) - 1 + 1 + 3  # without params.yaml, with sample.lock and three records
+    for file in files * 3:
+        good = file.read_bytes()
+        place = dice.randrange(len(good))
+        file.write_bytes(good[:place] + bytes([good[place] ^ dice.randrange(1, 256)]) + good[place + 1 :])
+        with pytest.raises(CheckFailed):
+            links()
+        file.write_bytes(good)
+    assert len(links()) == 18
+
+
+def test_the_changed_file_of_a_folder_is_named_where_dvc_has_its_listing(chain):
+    model = Path("models/model")
+    digest = hash_path(model).md5
+    entries = [{"md5": hash_path(model / name).md5, "relpath": name} for name in ("config.json", "weights")]
+    chain.write(f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}", json.dumps(entries).encode())
+    for tamper, named in (
+        (lambda: chain.write("models/model/new/x.bin", b""), "models/model/new/x.bin (added)"),
+        (lambda: chain.write("models/model/weights", b"x"), "models/model/weights was"),
+        (lambda: (model / "config.json").unlink(), "models/model/config.json (missing)"),
+    ):
+        tamper()
+        with pytest.raises(CheckFailed, match="train: output ") as error:
+            links()
+        assert named in str(error.value)
+
+
+def test_a_stage_that_has_not_run_is_told(chain):
+    chain.edit_lock(lambda stages: stages.pop("split"))
+    with pytest.raises(UserError, match=r"^dvc\.lock does not know stage split; run `dvc repro`$"):
+        links()
+    Path("dvc.lock").unlink()
+    with pytest.raises(UserError, match=r"^dvc\.lock is missing"):
+        links()
+
+
+def test_without_the_sample_no_pins_are_asked_for(chain):
+    chain.write("params.yaml", b"fetch: {sample: false}\n")
+    for wheel in Path("data/raw/sample").iterdir():
+        wheel.unlink()
+    chain.lock()
+    assert ("fetch", "source", "a==1.0") not in links()
+    assert ("fetch", "params", "fetch") in links()
+
+
+def test_a_record_tells_what_was_read_and_nothing_of_time_or_machine(chain):
+    record = start_record(load_pipeline()["split"], load_params())
+    assert record == json.loads(record_path("split").read_bytes())
+    assert list(record["deps"]) == ["data/raw", "src/codex_ml/io.py", "stages/split.py"]
+    assert record["deps"]["src/codex_ml/io.py"] == vars(hash_path(Path("src/codex_ml/io.py")))
+    assert (record["stage"], record["seed"], record["command"]) == ("split", 7, "python stages/split.py")
+    assert record["params"]["split"]["val"] == 0.1
+    assert record["params"].keys() == {"seed", "split"}
+    assert record["environment"]["packages"]["dvc"]
+    assert str(chain.folder) not in json.dumps(record)
+
+
+def test_a_record_names_every_missing_dependency_and_packages_that_are_not_there(chain, monkeypatch):
+    from codex_ml import lineage as module
+
+    monkeypatch.setattr(module, "PACKAGES", ("no-such-package",))
+    spec = load_pipeline()["split"]
+    assert start_record(spec, load_params())["environment"]["packages"] == {"no-such-package": None}
+    Path("stages/split.py").unlink()
+    Path("src/codex_ml/io.py").unlink()
+    with pytest.raises(UserError, match=r"^split: stages/split\.py, src/codex_ml/io\.py is missing; `dvc repro` makes"):
+        start_record(spec, load_params())
+
+
+def test_threads_are_those_of_the_params_or_of_this_process(chain):
+    chain.write("params.yaml", b"train: {threads: 3}\n")
+    assert cpu_threads(load_params()) == 3
+    chain.write("params.yaml", b"")
+    assert cpu_threads(load_params()) >= 1
+
+
+def git(*arguments):
+    who = ["-c", "user.name=T", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
+
+
+def test_lineage_at_a_git_revision_is_that_of_the_revision(chain):
+    git("init", "-q")
+    git("add", "dvc.yaml", "dvc.lock", "reports")
+    git("commit", "-qm", "one")
+    old = lineage("models/model")
+    chain.write("models/model/weights", b"second model")
+    chain.write("params.yaml", b"seed: 7\ntrain:\n  lr: 1e-2\n")
+    chain.lock()
+    git("commit", "-qam", "two")
+    git("tag", "second")
+    assert [step["stage"] for step in old] == ["train", "split", "fetch"]
+    assert lineage("models/model", "HEAD~1") == old
+    new = lineage("models/model", "second")
+    assert new == lineage("models/model")
+    assert old[0]["params"]["train"] == {"lr": 3e-4}
+    assert new[0]["params"]["train"] == {"lr": 1e-2}
+    assert new[0]["outs"]["models/model"] == hash_path(Path("models/model")).md5 != old[0]["outs"]["models/model"]
+    assert old[0]["record"]["params"]["train"]["lr"] == 3e-4
+    assert new[1]["deps"] == old[1]["deps"]
+
+
+def test_lineage_of_a_stage_without_record_says_so(chain):
+    record_path("split").unlink()
+    steps = {step["stage"]: step for step in lineage("models/model")}
+    assert steps["split"]["record"] is None
+    assert steps["train"]["record"]["stage"] == "train"
+
+
+@pytest.mark.parametrize(
+    ("revision", "message"),
+    [("--output=x", "'--output=x' is no Git revision"), ("nowhere", "dvc.yaml at nowhere: fatal: ")],
+)
+def test_an_unknown_revision_is_told_and_never_an_option(chain, revision, message):
+    git("init", "-q")
+    with pytest.raises(UserError) as error:
+        lineage("models/model", revision)
+    assert str(error.value).startswith(message)
+    assert not Path("x").exists()
+
+
+def test_lineage_before_any_run_is_told(chain):
+    Path("dvc.lock").unlink()
+    with pytest.raises(UserError, match=r"^dvc\.lock is missing; run `make repro` first$"):
+        lineage("models/model")
