@@ -23,6 +23,7 @@ def main(stage: Stage) -> None:
     settings = stage.params.ingest
     refused: list[Refused] = []
     licences: Counter[str] = Counter()
+    seen: set[str] = set()
 
     def documents() -> Iterator[Document]:
         for source in settings.sources:
@@ -30,7 +31,10 @@ def main(stage: Stage) -> None:
             for item in read_source(source, max_bytes=settings.max_document_bytes):
                 if isinstance(item, Refused):
                     refused.append(item)
+                elif item.id in seen:  # two sources overlap
+                    refused.append(Refused.of(item.source, item.path, "listed twice"))
                 else:
+                    seen.add(item.id)
                     licences[item.licence] += 1
                     yield item
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.config import known_keys, validate_params
-from codex_ml.pipeline import load_pipeline, producer_of
+from codex_ml.pipeline import load_pipeline, producers_of
 from codex_ml.yaml import parse_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def test_first_screen_holds_sentence_commands_output_and_picture() -> None:
 def test_picture_shows_the_edges_of_the_pipeline() -> None:
     """Every arrow is a dependency in dvc.yaml, and every stage is in the picture; edges implied by a path may be left out."""
     stages = load_pipeline(ROOT / "dvc.yaml")
-    real = {(p.name, s.name) for s in stages.values() for dep in s.data if (p := producer_of(dep, stages)) is not None}
+    real = {(p.name, s.name) for s in stages.values() for dep in s.data for p in producers_of(dep, stages)}
     drawn = set()
     for line in block("mermaid", "flowchart").splitlines()[1:]:
         chain = [name.strip() for name in line.split("-->")]

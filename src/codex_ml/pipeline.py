@@ -102,15 +102,14 @@ def _no_lock(path: Path) -> dict[str, Any]:
     raise UserError(f"{path} is missing; run `make repro` first")
 
 
-def producer_of(path: str, stages: dict[str, StageSpec]) -> StageSpec | None:
-    """The stage whose output is `path`, holds it, or lies inside it."""
-    parts = Path(path).parts
-    for spec in stages.values():
-        for out in spec.outs:
-            own = Path(out).parts
-            if own[: len(parts)] == parts or parts[: len(own)] == own:
-                return spec
-    return None
+def producers_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
+    """The stages with an output that is `path`, holds it, or lies inside it."""
+    wanted = Path(path)
+
+    def touches(out: Path) -> bool:
+        return out.is_relative_to(wanted) or wanted.is_relative_to(out)
+
+    return [spec for spec in stages.values() if any(touches(Path(out)) for out in spec.outs)]
 
 
 def imported_modules(script: Path, root: Path = Path()) -> set[str]:

@@ -20,7 +20,7 @@ from codex_ml.pipeline import (
     load_pipeline,
     parse_lock,
     parse_pipeline,
-    producer_of,
+    producers_of,
 )
 from codex_ml.yaml import parse_yaml
 
@@ -41,17 +41,17 @@ def chain_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
     Raises:
         UserError: when no stage writes `path`.
     """
-    first = producer_of(path, stages)
-    if first is None:
+    todo = producers_of(path, stages)
+    if not todo:
         raise UserError(
             f"{path} is no output of the pipeline; outputs: {', '.join(o for s in stages.values() for o in s.outs)}"
         )
-    chain, todo = [], [first]
+    chain: list[StageSpec] = []
     while todo:
         spec = todo.pop(0)
         if spec not in chain:
             chain.append(spec)
-            todo += [p for p in (producer_of(dep, stages) for dep in spec.data) if p is not None and p not in todo]
+            todo += [producer for dep in spec.data for producer in producers_of(dep, stages)]
     return sorted(chain, key=list(stages.values()).index, reverse=True)
 
 
@@ -84,6 +84,8 @@ class _Hashes:
 
 
 def _verify_stage(spec: StageSpec, locked: dict[str, Any], hashes: _Hashes) -> Iterator[Link]:
+    if unlike := sorted({out["path"] for out in locked.get("outs", [])} ^ set(spec.outs)):
+        raise CheckFailed(f"{spec.name}: output {unlike[0]} is in only one of {PIPELINE} and {LOCK}; run `dvc repro`")
     for out in locked.get("outs", []):
         found = hashes.of(spec.name, out["path"])
         if found.md5 != out["md5"]:

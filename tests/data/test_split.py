@@ -100,12 +100,10 @@ def test_adding_documents_moves_no_old_one_to_another_part(corpus):
     assert sum(bool(v.part) for v in few.values()) > 40
 
 
-def test_the_same_document_listed_twice_is_not_trained_on_twice(corpus):
-    """Two sources that overlap give equal ids; the stage writes what `verdicts[id]` says."""
-    doubled = [*corpus, *corpus[:30]]
-    verdicts, _ = split(map(entry, doubled), PARAMS)
-    written = [content_id(d.text) for d in doubled if verdicts[d.id].part == "train"]
-    assert len(written) == len(set(written))
+def test_two_documents_of_one_id_are_refused(corpus):
+    """The stage writes what `verdicts[id]` says; ingest lists a document that two sources share once."""
+    with pytest.raises(UserError, match="stands twice in the corpus"):
+        split(map(entry, [*corpus, *corpus[:1]]), PARAMS)
 
 
 def test_what_the_first_search_misses_the_second_one_evicts(corpus, monkeypatch):
@@ -162,7 +160,7 @@ def test_a_refused_document_never_stands_for_an_allowed_one(corpus):
 
 @pytest.mark.parametrize(
     ("texts", "part", "left"),
-    [([], "train", "0 of 0"), (["a"] * 5, "train", "1 of 5"), (["b"], "val", "1 of 1"), (["b", "c"], "test", "2 of 2")],
+    [([], "train", "0 of 0"), (["a"] * 5, "train", "1 of 5"), (["b"], "val", "1 of 1"), (["b", "c"], "val", "2 of 2")],
 )
 def test_an_empty_split_is_told_with_advice(texts, part, left):
     with pytest.raises(UserError) as error:

@@ -85,4 +85,5 @@ def read_documents(path: Path) -> Iterator[Document]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro` makes it") from None
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); `dvc checkout` or `dvc repro` brings it back") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}); `dvc checkout` or `dvc repro` brings it back") from None

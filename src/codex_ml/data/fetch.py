@@ -18,7 +18,7 @@ log = logging.getLogger("codex_ml")
 LINE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_]+) --hash=sha256:(?P<sha256>[0-9a-f]{64})"
 )
-USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+USERINFO = re.compile(r"(?<=://)[^/\s]*@")  # to the last @: a password may hold one
 
 
 @dataclass(frozen=True)

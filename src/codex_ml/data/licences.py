@@ -49,8 +49,8 @@ def normalise(expression: str) -> str | None:
     from license_expression import ExpressionError
 
     try:
-        parsed = _licensing().parse(expression, validate=True, strict=False)
-    except (ExpressionError, AttributeError, TypeError):
+        parsed = _licensing().parse(expression, validate=True, strict=True)
+    except (ExpressionError, AttributeError, TypeError, IndexError):  # the parser's own slips count as "no expression"
         return None
     return str(parsed) if parsed is not None else None
 
@@ -65,7 +65,8 @@ def licence_of_metadata(headers: Message) -> str | None:
         value = str(headers.get(field) or "").strip()
         if value and len(value) < 200 and (found := normalise(value)):
             return found
-    named = {str(c).removeprefix(PREFIX) for c in headers.get_all("Classifier", []) if str(c).startswith(PREFIX)}
+    classifiers = [str(value) for value in headers.get_all("Classifier", [])]
+    named = {c.removeprefix(PREFIX) for c in classifiers if c.startswith("License :: ") and c != PREFIX[:-4]}
     known = sorted(CLASSIFIERS[name] for name in named if name in CLASSIFIERS)
     if not named or len(known) < len(named):  # one that we cannot read may be the strict one
         return None
@@ -73,10 +74,17 @@ def licence_of_metadata(headers: Message) -> str | None:
 
 
 def licence_of_text(text: str) -> str | None:
-    """The expression after `SPDX-License-Identifier:` in the first 20 lines (SPDX 2.3, annex E), or None."""
+    """The expression after `SPDX-License-Identifier:` in the first 20 lines (SPDX 2.3, annex E).
+
+    Returns:
+        None without such a line, UNKNOWN when what it says is no SPDX expression.
+    """
     head = "\n".join(text.split("\n", 20)[:20])
     match = HEADER.search(head)
-    return normalise(match.group(1).strip()) if match else None
+    if not match:
+        return None
+    expression = match.group(1).split(" --")[0].strip()  # the end of an HTML comment
+    return normalise(expression) or UNKNOWN
 
 
 @cache
@@ -93,7 +101,7 @@ def is_allowed(expression: str, allowed: frozenset[str]) -> bool | None:
         return None
     if normalise(expression) is None:
         return None
-    return _evaluate(_licensing().parse(expression, validate=True), allowed)
+    return _evaluate(_licensing().parse(expression, validate=True, strict=True), allowed)
 
 
 def _evaluate(node: Any, allowed: frozenset[str]) -> bool:

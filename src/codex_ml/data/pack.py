@@ -90,7 +90,7 @@ class Rows:
                 f"{file} does not hold the {expected} tokens that pack.json tells; `dvc repro pack` makes it"
             )
         tokens = np.memmap(file, dtype=dtype, mode="r")
-        starts = np.fromfile(starts_file, dtype="<u8")
+        starts = np.fromfile(starts_file, dtype="<u8") if starts_file.is_file() else np.zeros(0, dtype="<u8")
         if len(starts) != about["streams"][name]["documents"] + 1 or starts[-1] != expected - 1:
             raise UserError(f"{starts_file} does not belong to {file}; `dvc repro pack` makes both")
         return cls(tokens, starts, about["seq_len"], about["pad"])

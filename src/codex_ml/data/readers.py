@@ -9,6 +9,7 @@ import hashlib
 import re
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.parser import HeaderParser
@@ -25,6 +26,8 @@ LANGUAGES = {
     ".py": "python", ".pyi": "python", ".js": "javascript", ".ts": "typescript", ".c": "c", ".h": "c", ".rs": "rust",
     ".go": "go", ".java": "java", ".sh": "shell", ".md": "markdown", ".rst": "restructuredtext", ".txt": "text",
 }  # fmt: skip
+DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
+METADATA_LIMIT = 1 << 20  # bytes of a wheel's METADATA
 JSONL_LINE_LIMIT = 64 << 20  # bytes; a longer line is refused instead of filling the memory
 
 
@@ -35,6 +38,15 @@ class Refused:
     source: str
     path: str
     reason: str
+
+    @classmethod
+    def of(cls, source: str, path: str, reason: str) -> Refused:
+        """A refusal whose path can be written down, whatever bytes a file name holds."""
+        return cls(source, _writable(path), reason)
+
+
+def _writable(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read_source(source: Source, *, max_bytes: int) -> Iterator[Document | Refused]:
@@ -51,11 +63,13 @@ def read_source(source: Source, *, max_bytes: int) -> Iterator[Document | Refuse
 
 
 def _read_wheels(source: Source, folder: Path, max_bytes: int) -> Iterator[Document | Refused]:
+    if not folder.is_dir():
+        raise UserError(f"ingest.sources: {source.path} is no folder; `kind: wheels` reads a folder of wheels")
     for wheel in sorted(folder.glob("*.whl")):
         try:
             with zipfile.ZipFile(wheel) as archive:
                 yield from _read_wheel(source, wheel, archive, max_bytes)
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except DAMAGE as error:
             raise UserError(f"{wheel} is not a whole wheel ({error}); delete it and run `dvc repro` again") from None
 
 
@@ -64,16 +78,20 @@ def _read_wheel(source: Source, wheel: Path, archive: zipfile.ZipFile, max_bytes
     release = f"{name.lower().replace('_', '-')}=={version}"
     metadata = next((n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)), None)
     licence = source.licence
-    if metadata and archive.getinfo(metadata).file_size <= max_bytes:
+    if metadata and archive.getinfo(metadata).file_size <= METADATA_LIMIT:
         headers = HeaderParser().parsestr(archive.read(metadata).decode("utf-8", "replace"))
         licence = licence_of_metadata(headers) or source.licence
+    seen: set[str] = set()
     for member in sorted(archive.infolist(), key=lambda info: info.filename):
         if member.is_dir() or ".dist-info/" in member.filename or not _matches(member.filename, source.glob):
             continue
-        if member.file_size > max_bytes:
-            yield Refused(release, member.filename, f"longer than {max_bytes} bytes")
+        if member.filename in seen:
+            yield Refused.of(release, member.filename, "a second member of this name")
+        elif member.file_size > max_bytes:
+            yield Refused.of(release, member.filename, f"longer than {max_bytes} bytes")
         else:
-            yield _document(release, member.filename, licence, archive.read(member))
+            yield _decoded(release, member.filename, licence, archive.read(member))
+        seen.add(member.filename)
 
 
 def _read_files(source: Source, folder: Path, max_bytes: int) -> Iterator[Document | Refused]:
@@ -82,14 +100,14 @@ def _read_files(source: Source, folder: Path, max_bytes: int) -> Iterator[Docume
     for file in sorted(folder.glob(source.glob)):
         name = file.relative_to(folder).as_posix()
         status = file.lstat()
-        if file.is_dir() or ".git" in file.parts:
+        if stat.S_ISDIR(status.st_mode) or ".git" in file.parts:
             continue
         if not stat.S_ISREG(status.st_mode):  # a link can point out of the source, a FIFO blocks for ever
-            yield Refused(source.path, name, "not a regular file")
+            yield Refused.of(source.path, name, "not a regular file")
         elif status.st_size > max_bytes:
-            yield Refused(source.path, name, f"longer than {max_bytes} bytes")
+            yield Refused.of(source.path, name, f"longer than {max_bytes} bytes")
         else:
-            yield _document(source.path, name, source.licence, file.read_bytes())
+            yield _decoded(source.path, name, source.licence, file.read_bytes())
 
 
 def _read_jsonl(source: Source, file: Path, max_bytes: int) -> Iterator[Document | Refused]:
@@ -107,9 +125,9 @@ def _read_jsonl(source: Source, file: Path, max_bytes: int) -> Iterator[Document
                 continue
             text, licence = _record(line, where)
             if len(text.encode()) > max_bytes:
-                yield Refused(source.path, f"line {number}", f"longer than {max_bytes} bytes")
+                yield Refused.of(source.path, f"line {number}", f"longer than {max_bytes} bytes")
             else:
-                yield _document(source.path, f"line {number}", licence or source.licence, text.encode(), "text")
+                yield _document(source.path, f"line {number}", licence or source.licence, text, "text")
 
 
 def _record(line: bytes, where: str) -> tuple[str, str | None]:
@@ -131,21 +149,25 @@ def _record(line: bytes, where: str) -> tuple[str, str | None]:
     return record["text"], licence
 
 
-def _document(source: str, path: str, licence: str, data: bytes, language: str | None = None) -> Document | Refused:
-    path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _decoded(source: str, path: str, licence: str, data: bytes) -> Document | Refused:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return Refused(source, path, f"not UTF-8 (byte {error.start})")
+        return Refused.of(source, path, f"not UTF-8 (byte {error.start})")
+    language = LANGUAGES.get(PurePosixPath(path).suffix.lower(), "other")
+    return _document(source, path, licence, text, language)
+
+
+def _document(source: str, path: str, licence: str, text: str, language: str) -> Document | Refused:
+    path = _writable(path)
     if not text.strip():
-        return Refused(source, path, "empty")
+        return Refused.of(source, path, "empty")
     if "\0" in text:
-        return Refused(source, path, "binary (NUL)")
-    language = language or LANGUAGES.get(PurePosixPath(path).suffix.lower(), "other")
+        return Refused.of(source, path, "binary (NUL)")
     sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
     own = licence_of_text(text)  # a vendored file can be under another licence than the package around it
     if own and own != licence:
-        licence = f"({licence}) AND ({own})" if licence not in ("", UNKNOWN) else own
+        licence = own if UNKNOWN in (own, licence) or not licence else f"({licence}) AND ({own})"
     return Document(source, path, licence or UNKNOWN, language, sha256, text)
 
 

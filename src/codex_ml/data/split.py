@@ -103,6 +103,11 @@ def split(entries: Iterable[Entry], params: Split) -> tuple[dict[str, Verdict], 
         UserError: when train, val or test would be empty.
     """
     verdicts: dict[str, Verdict] = {}
+    entries = list(entries)
+    if len({e.id for e in entries}) < len(entries):
+        raise UserError(
+            "a document stands twice in the corpus under one source and path; `dvc repro ingest` makes it anew"
+        )
     allowed = [e for e in entries if _licensed(e, params, verdicts)]
     unique = _drop_exact(allowed, params, verdicts)
     pairs = near_pairs([e.shingles for e in unique], threshold=params.near_duplicate, seed=DEDUP_SEED)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from codex_ml.policy.rules import RULES, Rule
 
+EXAMPLE = "EXAMPLE"  # stands in the keys of vendors' own documentation
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -36,7 +38,7 @@ def scan_text(text: str) -> list[Finding]:
     for rule in RULES:
         if any(literal in text for literal in rule.literals):
             for match in rule.pattern.finditer(text):
-                if entropy(match.group(1)) >= rule.entropy:
+                if EXAMPLE not in match.group(1) and entropy(match.group(1)) >= rule.entropy:
                     found.append((*match.span(1), rule))
     found.sort(key=lambda item: (item[0] - item[1], RULES.index(item[2])))  # longest first
     chosen: list[tuple[int, int, Rule]] = []
