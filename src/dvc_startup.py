@@ -1,10 +1,19 @@
-"""Runs whenever Python starts in .venv: three things that DVC needs and that none of its settings can say.
+"""Runs whenever Python starts in .venv: four things that DVC needs and that none of its settings can say.
 
 `make setup` puts a file dvc_startup.pth with `import dvc_startup` into .venv. The module is no part of the library.
 """
 
 import os
 import sys
+
+
+def _dvc_verb() -> str:
+    """The word after `dvc` in `dvc VERB ...` or `python -m dvc VERB ...`; "" in any other program."""
+    words = sys.orig_argv[1:]
+    for place, word in enumerate(words[:3]):
+        if word == "dvc" or word.endswith("/dvc"):
+            return words[place + 1] if len(words) > place + 1 else ""
+    return ""
 
 
 def use_private_cache() -> None:
@@ -31,8 +40,7 @@ def use_utf8_where_the_folder_needs_it() -> None:
 
 def lend_git_identity() -> None:
     """`dvc exp` commits; where Git does not know who you are it would stop with a bare "unexpected error"."""
-    command = sys.orig_argv[1:]
-    if "exp" not in command[:4] or not any(word == "dvc" or word.endswith("/dvc") for word in command[:3]):
+    if _dvc_verb() != "exp" or "GIT_COMMITTER_EMAIL" in os.environ:
         return
     import subprocess
 
@@ -40,7 +48,7 @@ def lend_git_identity() -> None:
         known = subprocess.run(["git", "config", "user.email"], capture_output=True, check=False).returncode == 0
     except OSError:
         return
-    if not known and "GIT_COMMITTER_EMAIL" not in os.environ:
+    if not known:
         for role in ("AUTHOR", "COMMITTER"):
             os.environ[f"GIT_{role}_NAME"], os.environ[f"GIT_{role}_EMAIL"] = "codex-ml", "codex-ml@localhost"
         print(
@@ -50,6 +58,28 @@ def lend_git_identity() -> None:
         )
 
 
+def say_that_no_remote_is_needed() -> None:
+    """`dvc pull` and `dvc push` without a remote: DVC says "everything is up to date", or speaks of a cloud."""
+    if _dvc_verb() not in ("pull", "push", "fetch") or not os.path.isdir(".dvc"):  # noqa: PTH112
+        return
+    places = (".dvc/config", ".dvc/config.local", "~/.config/dvc/config", "/etc/xdg/dvc/config")
+    for place in map(os.path.expanduser, places):
+        try:
+            with open(place, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+                if "remote" in file.read():
+                    return
+        except OSError:
+            continue
+    print(
+        "error: there is no DVC remote, and none is needed: `dvc repro` makes every result from the pinned sources. "
+        "To share results: dvc remote add --default NAME URL",
+        file=sys.stderr,
+    )
+    sys.stderr.flush()
+    os._exit(1)
+
+
 use_private_cache()
-lend_git_identity()
 use_utf8_where_the_folder_needs_it()
+lend_git_identity()
+say_that_no_remote_is_needed()

@@ -4,6 +4,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+
 from codex_ml.check import check_workspace, problems
 from codex_ml.config import Params, load_params, validate_params
 from codex_ml.errors import UserError

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from codex_ml import __version__, cli
 
 

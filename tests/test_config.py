@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+
 from codex_ml import cli
 from codex_ml.config import Params, json_schema, known_keys, load_params, nearest_key, validate_params
 from codex_ml.errors import UserError

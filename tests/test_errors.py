@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 
 import pytest
+
 from codex_ml.errors import CheckFailed, UserError, one_line_errors, safe_text
 
 

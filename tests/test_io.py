@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from codex_ml import io
 from codex_ml.errors import UserError
 
@@ -227,7 +228,7 @@ def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path, run_python):
         check = FULL.replace("with one_line_errors():", CHECKED_AT_EXIT + "with one_line_errors():")
         (tmp_path / "full.py").write_text(check)
         (tmp_path / "disk").mkdir()
-        shell = f'mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" "$3" "$1" 0'
+        shell = 'mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" "$3" "$1" 0'
         done = run_python(
             "-c",
             "import os, sys; os.execvp('unshare', ['unshare', '-Urm', 'sh', '-c', *sys.argv[1:3], *sys.argv[3:]])",

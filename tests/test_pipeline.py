@@ -4,9 +4,16 @@ import ast
 from pathlib import Path
 
 import pytest
+
 from codex_ml.errors import UserError
 from codex_ml.pipeline import (
-    imported_modules, load_lock, load_pipeline, parse_lock, parse_pipeline, params_read, producers_of,
+    imported_modules,
+    load_lock,
+    load_pipeline,
+    params_read,
+    parse_lock,
+    parse_pipeline,
+    producers_of,
 )  # fmt: skip
 
 

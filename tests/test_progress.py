@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+
 from codex_ml import progress as module
 from codex_ml.progress import duration, progress, track
 

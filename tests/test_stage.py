@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from codex_ml import stage as module
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.pipeline import imported_modules, load_pipeline

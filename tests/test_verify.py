@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from codex_ml.config import load_params
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.io import hash_path

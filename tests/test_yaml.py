@@ -1,9 +1,10 @@
 """YAML is read with the eyes of DVC: what a stage computes with is what dvc.lock records."""
 
 import pytest
+from dvc.utils.serialize import load_yaml
+
 from codex_ml.errors import UserError
 from codex_ml.yaml import MAX_BYTES, line_of, parse_yaml, read_yaml
-from dvc.utils.serialize import load_yaml
 
 # Each of these is another value in YAML 1.1 (PyYAML), or looks as if it were.
 SCALARS = {

@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 import xxhash
-from codex_ml.data import dedup as module
-from codex_ml.data.dedup import MinHash, candidates, components, jaccard, near_pairs, shingles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from codex_ml.data import dedup as module
+from codex_ml.data.dedup import MinHash, candidates, components, jaccard, near_pairs, shingles
 
 WORDS = [f"w{i}" for i in range(5000)]
 

@@ -1,6 +1,7 @@
 """Documents come back from Parquet as they went in, whatever their size and number."""
 
 import pytest
+
 from codex_ml.data import documents as module
 from codex_ml.data.documents import Document, read_documents, write_documents
 from codex_ml.errors import UserError

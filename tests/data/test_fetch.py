@@ -6,6 +6,7 @@ import sys
 import zipfile
 
 import pytest
+
 from codex_ml.data import fetch as module
 from codex_ml.data.fetch import Pin, fetch_wheels, read_pins
 from codex_ml.errors import CheckFailed, UserError

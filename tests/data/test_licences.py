@@ -3,6 +3,7 @@
 from email.parser import HeaderParser
 
 import pytest
+
 from codex_ml.data.licences import is_allowed, licence_of_metadata, licence_of_text, normalise
 
 ALLOWED = frozenset({"MIT", "Apache-2.0", "BSD-3-Clause", "CC0-1.0", "Unlicense"})

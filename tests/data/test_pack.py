@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from codex_ml.data.pack import IGNORE, Rows, row_order, rows_of_step, stream_dtype, write_stream
-from codex_ml.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from codex_ml.data.pack import IGNORE, Rows, row_order, rows_of_step, stream_dtype, write_stream
+from codex_ml.errors import UserError
 
 END, PAD = 0, 1
 

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from codex_ml.config import Source
 from codex_ml.data.documents import Document
 from codex_ml.data.licences import is_allowed

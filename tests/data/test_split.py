@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
+
 from codex_ml.config import Split
 from codex_ml.data import split as module
 from codex_ml.data.documents import Document

@@ -5,6 +5,7 @@ import re
 import string
 
 import pytest
+
 from codex_ml.policy import scan as module
 from codex_ml.policy.rules import RULES
 from codex_ml.policy.scan import entropy, planted_recall, scan_text

@@ -5,9 +5,17 @@ import random
 
 import numpy as np
 import pytest
+
 from codex_ml.errors import UserError
 from codex_ml.tokenization.tokenizer import (
-    BATCH_DOCUMENTS, END, PAD, encode_documents, load_tokenizer, measure, save_tokenizer, train_byte_bpe,
+    BATCH_DOCUMENTS,
+    END,
+    PAD,
+    encode_documents,
+    load_tokenizer,
+    measure,
+    save_tokenizer,
+    train_byte_bpe,
 )  # fmt: skip
 
 CORPUS = [
