@@ -39,7 +39,8 @@ setup: ## Make .venv with the locked packages; does nothing when it is ready
 	@{ [ -x .venv/bin/python ] && [ "$$(cat .venv/.packages 2>/dev/null)" = "$$($(PACKAGES))" ] && \
 	  { [ -z "$$GIVEN_PYTHON" ] || [ "$$("$$USED_PYTHON" $(VERSION))" = "$$(.venv/bin/python $(VERSION))" ]; }; } || \
 	  $(MAKE) --no-print-directory packages
-	@[ "$$(cat .venv/.library 2>/dev/null)" = "$$(cksum < pyproject.toml)" ] || $(MAKE) --no-print-directory library
+	@[ "$$(cat .venv/.library 2>/dev/null)" = "$$(cat pyproject.toml Makefile | cksum)" ] || \
+	  $(MAKE) --no-print-directory library
 
 packages:
 	@command -v "$$USED_PYTHON" >/dev/null || { \
@@ -65,8 +66,9 @@ packages:
 
 library:
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
-	@echo 'import dvc_startup' > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dvc_startup.pth"
-	@cksum < pyproject.toml > .venv/.library
+	@echo 'import dvc_startup' > \
+	  "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dvc_startup.pth"
+	@cat pyproject.toml Makefile | cksum > .venv/.library
 	@echo 'ready: .venv'
 
 check: setup ## Check params.yaml, dvc.yaml and the environment, in seconds

@@ -9,9 +9,10 @@ from codex_ml.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.documents import read_documents
+    from codex_ml.data.documents import count_documents, read_documents
     from codex_ml.data.pack import stream_dtype, write_stream
     from codex_ml.io import atomic_folder, write_json
+    from codex_ml.progress import track
     from codex_ml.tokenization.tokenizer import END, PAD, encode_documents, load_tokenizer, special_id
 
     settings = stage.params.pack
@@ -22,7 +23,11 @@ def main(stage: Stage) -> None:
     streams = {}
     with atomic_folder(stage.out("data/packed")) as folder:
         for part in ("train", "val", "test"):
-            texts = (document.text for document in read_documents(stage.dep(f"data/splits/{part}.parquet")))
+            file = stage.dep(f"data/splits/{part}.parquet")
+            documents = track(
+                read_documents(file), f"pack {part}", count_documents(file), "documents", style=stage.runtime.progress
+            )
+            texts = (document.text for document in documents)
             streams[part] = write_stream(folder, part, encode_documents(tokenizer, texts), end=end, dtype=dtype)
             log.info("pack: %s %s", part, streams[part])
         about = {"dtype": dtype.str, "seq_len": settings.seq_len, "vocab_size": vocab_size, "end": end, "pad": pad}

@@ -15,13 +15,13 @@ from codex_ml.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.documents import read_documents, write_documents
+    from codex_ml.data.documents import count_documents, read_documents, write_documents
     from codex_ml.data.split import PARTS, entry, split
     from codex_ml.io import atomic_folder, write_json, write_ndjson
     from codex_ml.progress import track
 
     corpus = stage.dep("data/corpus/documents.parquet")
-    total = sum(1 for _ in read_documents(corpus))
+    total = count_documents(corpus)
     documents = track(read_documents(corpus), "split", total, "documents", style=stage.runtime.progress)
     entries = [entry(document) for document in documents]
     verdicts, leakage = split(entries, stage.params.split)

@@ -9,12 +9,17 @@ from codex_ml.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.documents import read_documents
+    from codex_ml.data.documents import count_documents, read_documents
     from codex_ml.io import atomic_folder, write_json
+    from codex_ml.progress import track
     from codex_ml.tokenization.tokenizer import load_tokenizer, measure, save_tokenizer, train_byte_bpe
 
     settings = stage.params.tokenizer
-    texts = (document.text for document in read_documents(stage.dep("data/splits/train.parquet")))
+    file = stage.dep("data/splits/train.parquet")
+    documents = track(
+        read_documents(file), "tokenizer", count_documents(file), "documents", style=stage.runtime.progress
+    )
+    texts = (document.text for document in documents)
     tokenizer = train_byte_bpe(texts, settings.vocab_size)
     with atomic_folder(stage.out("models/tokenizer")) as folder:
         save_tokenizer(tokenizer, folder)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -73,12 +74,12 @@ def tree() -> Callable[[Path], dict[str, str]]:
 class Chain:
     """A pipeline of three stages whose results, dvc.lock and records agree, made without running anything."""
 
-    STAGES = {
+    STAGES: ClassVar = {
         "fetch": (["data/sample.lock", "stages/fetch.py"], ["fetch"], ["data/raw/sample"]),
         "split": (["data/raw", "stages/split.py", "src/codex_ml/io.py"], ["seed", "split"], ["data/splits"]),
         "train": (["data/splits/train.bin", "stages/train.py"], ["seed", "train"], ["models/model"]),
     }
-    FILES = {
+    FILES: ClassVar = {
         "data/raw/sample/a-1.0-py3-none-any.whl": b"wheel a",
         "data/raw/sample/b_c-2.0-py3-none-any.whl": b"wheel b",
         "data/raw/mine/own.txt": b"own text",

@@ -165,9 +165,13 @@ TOGETHER = [
     ),
 ]
 BASE = {
-    "split.test": "0.05", "train.max_steps": "600", "model.hidden_size": "128", "model.max_positions": "256",
-    "safety_audit.suffix_tokens": "50", "pack.seq_len": "256",
-}  # fmt: skip
+    "split.test": "0.05",
+    "train.max_steps": "600",
+    "model.hidden_size": "128",
+    "model.max_positions": "256",
+    "safety_audit.suffix_tokens": "50",
+    "pack.seq_len": "256",
+}
 
 
 @pytest.mark.parametrize(("changes", "key", "message"), TOGETHER)
@@ -190,12 +194,20 @@ INSIDE = "only a relative path inside the repository can be traced; copy or link
         ("data/raw/mine", "/data", f"4: ingest.sources.0.path: {INSIDE}"),
         ("data/raw/mine", "data/../../x", f"4: ingest.sources.0.path: {INSIDE}"),
         ("data/raw/mine", "''", "4: ingest.sources.0.path: string should have at least 1 character; found ''"),
-        (SOURCE[20:], "    - data/raw\n", "3: ingest.sources.0: input should be a mapping with the keys of Source; found 'data/raw'"),
-        (SOURCE[9:], "  sources: []\n", "2: ingest.sources: list should have at least 1 item after validation, not 0; found []"),
+        (
+            SOURCE[20:],
+            "    - data/raw\n",
+            "3: ingest.sources.0: input should be a mapping with the keys of Source; found 'data/raw'",
+        ),
+        (
+            SOURCE[9:],
+            "  sources: []\n",
+            "2: ingest.sources: list should have at least 1 item after validation, not 0; found []",
+        ),
         (SOURCE, "train:\n", "1: train: input should be a mapping with the keys of Train; found None"),
         (SOURCE, "split:\n  licences: [MIT, 0]\n", "2: split.licences.1: input should be a valid string; found 0"),
     ],
-)  # fmt: skip
+)
 def test_one_mistake_in_a_list_is_told_as_one(old, new, message):
     broken = SOURCE.replace(old, new, 1)
     with pytest.raises(UserError) as error:
@@ -213,12 +225,15 @@ def test_the_number_of_further_mistakes_is_told():
     [
         (b"train:\n  lr: 1e-3\n  lr: 1e-4\n", "params.yaml:3: found duplicate key"),
         (b"train:\n\tlr: 1e-3\n", "params.yaml:2: a tab cannot indent YAML"),
-        (b"train:\n  learning_rat: 1e-3\n", "params.yaml:2: train.learning_rat is not a parameter; did you mean train.lr?"),
+        (
+            b"train:\n  learning_rat: 1e-3\n",
+            "params.yaml:2: train.learning_rat is not a parameter; did you mean train.lr?",
+        ),
         (b"- a\n", "params.yaml: a mapping of sections is wanted, found list"),
         (b"seed: \xff\n", "params.yaml is not UTF-8 (byte 6)"),
         (None, "params.yaml is missing; run this from the repository's top folder"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_mapping_ends_with_2(workspace, tree, capsys, monkeypatch, data, message):
     (workspace / "params.yaml").unlink()
     if data is not None:

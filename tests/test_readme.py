@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_picture_shows_the_edges_of_the_pipeline() -> None:
     drawn = set()
     for line in block("mermaid", "flowchart").splitlines()[1:]:
         chain = [name.strip() for name in line.split("-->")]
-        drawn |= set(zip(chain, chain[1:], strict=False))
+        drawn |= set(pairwise(chain))
     drawn.remove(("sample.lock", "fetch"))
     assert drawn <= real
     assert {name for edge in drawn for name in edge} == set(stages)

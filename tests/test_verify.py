@@ -104,24 +104,41 @@ def lock_with_other_params(stages):
 
 
 TAMPERED = {
-    "a changed output": (change("models/model/weights", b"w"), "train: output models/model was changed after the run; dvc.lock has "),
-    "an emptied output": (change("models/model/config.json", b""), "train: output models/model was changed after the run"),
+    "a changed output": (
+        change("models/model/weights", b"w"),
+        "train: output models/model was changed after the run; dvc.lock has ",
+    ),
+    "an emptied output": (
+        change("models/model/config.json", b""),
+        "train: output models/model was changed after the run",
+    ),
     "an added file": (change("models/model/new.bin", b""), "train: output models/model was changed after the run"),
     "a deleted file": (
-        lambda chain: Path("models/model/config.json").unlink(), "train: output models/model was changed after the run",
+        lambda chain: Path("models/model/config.json").unlink(),
+        "train: output models/model was changed after the run",
     ),
     "a renamed file": (
-        lambda chain: Path("models/model/weights").rename("models/model/weights2"), "train: output models/model was changed",
+        lambda chain: Path("models/model/weights").rename("models/model/weights2"),
+        "train: output models/model was changed",
     ),
     "a deleted output": (
         lambda chain: Path("models/model").rename("gone"),
         "train: models/model is missing; `dvc repro` or `dvc checkout` brings it back",
     ),
-    "a changed record": (change("reports/train/lineage.json", b"{}"), "train: output reports/train/lineage.json was changed"),
+    "a changed record": (
+        change("reports/train/lineage.json", b"{}"),
+        "train: output reports/train/lineage.json was changed",
+    ),
     "changed code": (change("stages/train.py", b"# other\n"), "train: code stages/train.py was changed after the run"),
-    "changed library": (change("src/codex_ml/io.py", b"# other\n"), "split: code src/codex_ml/io.py was changed after the run"),
+    "changed library": (
+        change("src/codex_ml/io.py", b"# other\n"),
+        "split: code src/codex_ml/io.py was changed after the run",
+    ),
     "a changed input": (change("data/sample.lock", b""), "fetch: input data/sample.lock was changed after the run"),
-    "a changed own document": (change("data/raw/mine/own.txt", b"x"), "split: input data/raw was changed after the run"),
+    "a changed own document": (
+        change("data/raw/mine/own.txt", b"x"),
+        "split: input data/raw was changed after the run",
+    ),
     "a changed parameter": (
         change("params.yaml", b"seed: 7\nsplit:\n  val: 0.1\ntrain:\n  lr: 1e-4\n"),
         "train: params.yaml train differs from the recorded value; run `dvc repro`",
@@ -131,19 +148,27 @@ TAMPERED = {
         "train: params.yaml train differs from the recorded value; run `dvc repro`",
     ),
     "other parameters in the lock": (
-        lambda chain: chain.edit_lock(lock_with_other_params), "train: params.yaml train differs from dvc.lock; run `dvc repro`",
+        lambda chain: chain.edit_lock(lock_with_other_params),
+        "train: params.yaml train differs from dvc.lock; run `dvc repro`",
     ),
-    "an edit while the stage ran": (edited_while_running, "split: src/codex_ml/io.py was edited while the stage ran; it started with "),
+    "an edit while the stage ran": (
+        edited_while_running,
+        "split: src/codex_ml/io.py was edited while the stage ran; it started with ",
+    ),
     "a dep in the lock only": (
         lambda chain: chain.edit_lock(lock_with_one_dep_more),
         "split: extra.txt is in only one of dvc.lock and reports/split/lineage.json; run `dvc repro`",
     ),
     "a wheel without pin": (lost_pin, "fetch: data/raw/sample/b_c-2.0-py3-none-any.whl has sha256 "),
-    "a pin without wheel": (pinned_but_absent, "fetch: a==1.0 is pinned in data/sample.lock but not in data/raw/sample"),
-    "an output that the lock does not know": (
-        lambda chain: chain.edit_lock(lambda stages: stages["train"]["outs"].pop(0)), "train: ",
+    "a pin without wheel": (
+        pinned_but_absent,
+        "fetch: a==1.0 is pinned in data/sample.lock but not in data/raw/sample",
     ),
-}  # fmt: skip
+    "an output that the lock does not know": (
+        lambda chain: chain.edit_lock(lambda stages: stages["train"]["outs"].pop(0)),
+        "train: ",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", TAMPERED)

@@ -114,7 +114,7 @@ def _set_up(name: str, *, network: bool) -> Iterator[Stage]:
     if not network:
         sys.addaudithook(_refuse_network)
     signal.signal(signal.SIGTERM, _terminate)
-    params = load_params()
+    params = _checked_params()
     spec = load_pipeline().get(name)
     if spec is None:
         raise UserError(f"{PIPELINE}: there is no stage {name}")
@@ -127,6 +127,17 @@ def _set_up(name: str, *, network: bool) -> Iterator[Stage]:
         yield Stage(spec, cast(Params, declared), params.runtime, record)
         _assert_declared_imports(spec)
         log.info("%s: done in %.1f s", name, time.monotonic() - started)
+
+
+def _checked_params() -> Params:
+    try:
+        return load_params()
+    except UserError as error:
+        if "DVC_STAGE" in os.environ:  # too late to keep them: DVC removes outputs before it runs the command
+            raise UserError(
+                f"{error} (DVC removed this stage's outputs before; `dvc repro` with a valid value brings them back)"
+            ) from None
+        raise
 
 
 def _assert_own_library() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from codex_ml.data import documents as module
-from codex_ml.data.documents import Document, read_documents, write_documents
+from codex_ml.data.documents import Document, count_documents, read_documents, write_documents
 from codex_ml.errors import UserError
 
 
@@ -20,6 +20,7 @@ def test_documents_come_back_in_order_over_row_groups(tmp_path, monkeypatch):
     ]
     assert write_documents(tmp_path / "d.parquet", iter(written)) == (6, 12 + 1 + 0 + 6 + 30 + 4)
     assert list(read_documents(tmp_path / "d.parquet")) == written
+    assert count_documents(tmp_path / "d.parquet") == 6
     assert pq.ParquetFile(tmp_path / "d.parquet").num_row_groups == 3
 
 

@@ -200,11 +200,19 @@ HASH = "0" * 64
 @pytest.mark.parametrize(
     "line",
     [
-        "aaa", "aaa==1.0", f"aaa>=1.0 --hash=sha256:{HASH}", f"aaa==1.0 --hash=md5:{HASH}", f"aaa==1.0 --hash=sha256:{HASH[1:]}",
-        f"--index-url=x==1 --hash=sha256:{HASH}", f"aaa==1.0 --hash=sha256:{HASH} --hash=sha256:{HASH}", f"aaa @ file:x --hash=sha256:{HASH}",
-        f"aaa==1.0 --hash=sha256:{HASH.replace('0', 'A')}", "-r other.txt", f"a/../b==1 --hash=sha256:{HASH}",
+        "aaa",
+        "aaa==1.0",
+        f"aaa>=1.0 --hash=sha256:{HASH}",
+        f"aaa==1.0 --hash=md5:{HASH}",
+        f"aaa==1.0 --hash=sha256:{HASH[1:]}",
+        f"--index-url=x==1 --hash=sha256:{HASH}",
+        f"aaa==1.0 --hash=sha256:{HASH} --hash=sha256:{HASH}",
+        f"aaa @ file:x --hash=sha256:{HASH}",
+        f"aaa==1.0 --hash=sha256:{HASH.replace('0', 'A')}",
+        "-r other.txt",
+        f"a/../b==1 --hash=sha256:{HASH}",
     ],
-)  # fmt: skip
+)
 def test_a_line_that_pins_nothing_is_named(tmp_path, line):
     lock = tmp_path / "sample.lock"
     lock.write_text(f"# one\naaa==1.0 --hash=sha256:{HASH}\n{line}\n")

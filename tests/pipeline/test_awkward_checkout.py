@@ -1,4 +1,4 @@
-"""The checkout of somebody else: another folder, a C locale, no HOME, no Git identity, a dirty tree, no remote (C059)."""
+"""Somebody else's checkout: another folder, C locale, no HOME, no Git identity, a dirty tree, no remote (C059)."""
 
 from __future__ import annotations
 

@@ -68,10 +68,14 @@ class Workspace:
     root: Path
     wheels: Path
     extra: dict[str, str] = field(default_factory=dict)
+    measured: bool = False  # whether coverage looks into the processes; it makes them twice as slow
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_", "CODEX_ML_", "PIP_"))}
+        dropped = (
+            ("DVC_", "GIT_", "CODEX_ML_", "PIP_") if self.measured else ("DVC_", "GIT_", "CODEX_ML_", "PIP_", "COV")
+        )
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         return {
             **kept,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),

@@ -15,6 +15,7 @@ from codex_ml.tokenization.tokenizer import (
     load_tokenizer,
     measure,
     save_tokenizer,
+    special_id,
     train_byte_bpe,
 )  # fmt: skip
 
@@ -156,3 +157,11 @@ def test_an_interruption_while_loading_stays_one(folder, monkeypatch):
     monkeypatch.setattr(module, "Tokenizer", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_tokenizer(folder)
+
+
+def test_a_tokenizer_without_our_special_tokens_is_told(tokenizer):
+    assert (special_id(tokenizer, END), special_id(tokenizer, PAD)) == (0, 1)
+    with pytest.raises(
+        UserError, match=r"^the tokenizer has no token <\|eot\|>; `dvc repro tokenizer` makes one that has$"
+    ):
+        special_id(tokenizer, "<|eot|>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -77,11 +78,23 @@ def read_documents(path: Path) -> Iterator[Document]:
     Raises:
         UserError: when the file is missing or damaged.
     """
+    with _opened(path) as file:
+        for group in range(file.num_row_groups):
+            columns = file.read_row_group(group, columns=SCHEMA.names).to_pydict()
+            yield from (Document(*row) for row in zip(*columns.values(), strict=True))
+
+
+def count_documents(path: Path) -> int:
+    """Number of documents of a Parquet file, from its footer; see `read_documents`."""
+    with _opened(path) as file:
+        return int(file.metadata.num_rows)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                columns = file.read_row_group(group, columns=SCHEMA.names).to_pydict()
-                yield from (Document(*row) for row in zip(*columns.values(), strict=True))
+            yield file
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro` makes it") from None
     except (pa.ArrowException, OSError) as error:

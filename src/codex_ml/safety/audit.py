@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from codex_ml.config import SafetyAudit
-from codex_ml.data.documents import read_documents
+from codex_ml.data.documents import count_documents, read_documents
 from codex_ml.data.pack import Rows
 from codex_ml.evaluation.bootstrap import clopper_pearson
 from codex_ml.policy.scan import Finding, scan_text
@@ -36,7 +36,7 @@ class ExtractionResults(TypedDict):
 
 def findings_in_documents(path: Path, *, style: str) -> list[dict[str, Any]]:
     """Secrets in a split: rule, severity, source, path, line and column of each."""
-    total = sum(1 for _ in read_documents(path))
+    total = count_documents(path)
     documents = track(read_documents(path), "scan train", total, "documents", style=style)
     return [
         _row(finding, source=document.source, path=document.path)

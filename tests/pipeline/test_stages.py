@@ -1,0 +1,111 @@
+"""The stage scripts alone, without DVC: what they print, what they refuse, and that coverage sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from workspace import Workspace, make_workspace
+
+from codex_ml.pipeline import load_pipeline
+
+NAMES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
+
+
+def test_scripts_run_one_after_the_other_and_refuse_what_is_missing(tmp_path: Path) -> None:
+    """Each script is tried before its inputs are there: one line that says what makes them, exit code 2."""
+    workspace = make_workspace(tmp_path)
+    workspace.measured = True
+    for name in NAMES:
+        if name != NAMES[-1]:
+            early = workspace.run("python", f"stages/{NAMES[-1]}.py", check=False)
+            assert (early.returncode, "is missing" in early.stderr) == (2, True), early.stderr
+            assert early.stderr.count("\n") == 1
+        done = workspace.run("python", f"stages/{name}.py")
+        assert f"{name}: done in" in done.stderr
+        for out in load_pipeline(workspace.root / "dvc.yaml")[name].outs:
+            assert (workspace.root / out).exists(), out
+    assert (workspace.root / "logs/train.log").exists()
+
+
+def _stage(workspace: Workspace, name: str) -> str:
+    done = workspace.run("python", f"stages/{name}.py", check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_bad_parameter_ends_every_stage_with_one_line_and_untouched_outputs(pipeline: Workspace) -> None:
+    pipeline.edit("params.yaml", "  lr: 3e-3", "  lr: -3e-3")
+    before = {path: path.stat().st_mtime_ns for path in pipeline.root.glob("models/**/*")}
+    for name in ("train", "report"):
+        assert _stage(pipeline, name).startswith("error: params.yaml:12: train.lr: ")
+    assert {path: path.stat().st_mtime_ns for path in pipeline.root.glob("models/**/*")} == before
+
+
+def test_bad_parameter_under_dvc_tells_how_to_get_the_outputs_back(pipeline: Workspace) -> None:
+    pipeline.edit("params.yaml", "bootstrap: 100", "bootstrap: 1")
+    failed = pipeline.dvc("repro", check=False)
+    assert failed.returncode != 0
+    assert "`dvc repro` with a valid value brings them back" in failed.stderr
+    pipeline.run("git", "checkout", "params.yaml")
+    assert "Stage 'evaluate' is cached - skipping run" in pipeline.dvc("repro").stdout
+    assert pipeline.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_empty_source_and_corrupt_wheel_are_told(pipeline: Workspace) -> None:
+    sample = pipeline.root / "data/raw/sample"
+    wheel = sorted(sample.iterdir())[0]
+    good = wheel.read_bytes()
+    wheel.write_bytes(good[: len(good) // 2])
+    assert wheel.name in _stage(pipeline, "ingest")
+    for file in sample.iterdir():
+        file.unlink()
+    assert "no document in data/raw/sample" in _stage(pipeline, "ingest")
+    assert "documents.parquet" in {file.name for file in (pipeline.root / "data/corpus").iterdir()}
+
+
+def test_script_from_another_folder_and_foreign_library_are_refused(pipeline: Workspace, tmp_path: Path) -> None:
+    script = str(pipeline.root / "stages/split.py")
+    elsewhere = Workspace(tmp_path, pipeline.wheels)
+    assert "run stages from the repository's top folder" in elsewhere.run("python", script, check=False).stderr
+    pipeline.edit("stages/split.py", 'parents[1] / "src"', 'parents[1] / "nothing"')
+    foreign = Workspace(pipeline.root, pipeline.wheels, {"PYTHONPATH": str(Path(__file__).parents[2] / "src")})
+    refused = foreign.run("python", "stages/split.py", check=False)
+    assert refused.returncode == 1
+    assert "not the one of this checkout" in refused.stderr
+
+
+def test_import_that_is_not_declared_stops_the_stage(pipeline: Workspace) -> None:
+    pipeline.edit(
+        "stages/split.py", "    from codex_ml.io import", "    import codex_ml.hooks\n    from codex_ml.io import"
+    )
+    failed = pipeline.run("python", "stages/split.py", check=False)
+    assert failed.returncode == 1
+    assert "split imported src/codex_ml/hooks.py: add it to the stage's deps" in failed.stderr
+
+
+def test_only_fetch_may_open_a_socket(pipeline: Workspace) -> None:
+    call = "    import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
+    pipeline.edit("stages/split.py", "def main(stage: Stage) -> None:\n", f"def main(stage: Stage) -> None:\n{call}")
+    refused = pipeline.run("python", "stages/split.py", check=False)
+    assert refused.returncode == 1
+    assert "this stage tried to reach '192.0.2.1'; only fetch may use the network" in refused.stderr
+
+
+@pytest.mark.parametrize("enforce", [False, True])
+def test_failed_audit_ends_the_run_only_when_enforced(pipeline: Workspace, enforce: bool) -> None:
+    """A planted secret in the training data fails a gate."""
+    plant = (
+        "    import codex_ml.safety.audit as audit\n"
+        "    audit.findings_in_documents = lambda path, style: [\n"
+        "        dict(rule='jwt', severity='block', source='s', path='p', line=1, column=1)\n    ]\n"
+    )
+    pipeline.edit(
+        "stages/safety_audit.py", "def main(stage: Stage) -> None:\n", f"def main(stage: Stage) -> None:\n{plant}"
+    )
+    pipeline.edit("params.yaml", "sample_tokens: 16", f"sample_tokens: 16, enforce: {str(enforce).lower()}")
+    done = pipeline.run("python", "stages/safety_audit.py", check=False)
+    assert "safety_audit: fail    no secret in the training data: 1 (allowed: 0)" in done.stderr
+    assert done.returncode == (1 if enforce else 0)
+    assert ("the safety audit is fail" in done.stderr) is enforce
