@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
 import shutil
+from functools import partial
 
 from codex_ml.stage import Stage, log, run_stage, scratch_folder
 from codex_ml.training.process import prepare_process
@@ -21,7 +22,6 @@ def main(stage: Stage) -> None:
     from codex_ml.modeling.build import build_model, parameter_count
     from codex_ml.training.device import choose_hardware, make_deterministic
     from codex_ml.training.loop import train_model
-    from codex_ml.training.process import clean_up_process
     from codex_ml.training.scratch import run_folder
 
     params, packed = stage.params, stage.dep("data/packed")
@@ -53,9 +53,8 @@ def main(stage: Stage) -> None:
             for file in ("tokenizer.json", "tokenizer_config.json"):  # byte for byte, so that no setting creeps in
                 shutil.copyfile(stage.dep("models/tokenizer") / file, folder / file)
         shutil.rmtree(scratch)
-    clean_up_process()
     log.info("train: kept the weights of step %d, validation loss %.4f nats", best["step"], best["val/loss"])
 
 
 if __name__ == "__main__":
-    run_stage("train", main, help=__doc__, prepare=prepare_process)
+    run_stage("train", main, help=__doc__, prepare=partial(prepare_process, compiles=True))

@@ -149,6 +149,9 @@ class Chain:
 @pytest.fixture
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """The current folder holds a small pipeline that has run."""
+    from codex_ml import lineage
+
+    monkeypatch.setattr(lineage, "PACKAGES", ("dvc",))  # looking up a version takes milliseconds
     folder = tmp_path / "chain"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -135,7 +135,8 @@ def _checked_params() -> Params:
     except UserError as error:
         if "DVC_STAGE" in os.environ:  # too late to keep them: DVC removes outputs before it runs the command
             raise UserError(
-                f"{error} (DVC removed this stage's outputs before; `dvc repro` with a valid value brings them back)"
+                f"{error} (DVC removed this stage's outputs before; `dvc checkout` and `git checkout reports` bring "
+                "them back)"
             ) from None
         raise
 

@@ -178,6 +178,17 @@ def test_a_header_that_cannot_be_read_never_makes_a_file_permissive():
     assert is_allowed(read("wheels")[0].licence, frozenset({"MIT"})) is not True
 
 
+def test_every_header_of_a_file_counts():
+    wheel([("a.py", "# SPDX-License-Identifier: MIT\n# SPDX-License-Identifier: GPL-3.0-only\nx = 1\n")])
+    assert is_allowed(read("wheels")[0].licence, frozenset({"MIT"})) is not True
+
+
+def test_a_wheels_source_without_a_wheel_is_told():
+    Path("in/a.py").write_text("a = 1")
+    with pytest.raises(UserError, match=r"ingest\.sources: in "):
+        read("wheels")
+
+
 def test_a_wheels_source_that_is_no_folder_is_told():
     wheel([("a.py", "a = 1")])
     with pytest.raises(UserError, match="folder"):

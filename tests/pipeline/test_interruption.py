@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from workspace import Workspace
+from workspace import AWKWARD, Finished, Workspace
 
 from codex_ml.io import hash_path
 from codex_ml.pipeline import load_pipeline
@@ -169,3 +169,18 @@ def test_a_really_full_disk_gives_one_line(pipeline: Workspace, tmp_path: Path) 
         pytest.skip("no user namespaces here; test_file_size_limit_gives_one_line_and_keeps_the_old_output stands in")
     assert done.returncode == 1, done.stderr
     assert "error: the disk is full" in done.stderr
+
+
+@pytest.mark.slow
+def test_compiled_training_in_an_awkward_folder_resumes_with_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
+    """torch.compile with cold caches each time, under a path that a shell would have to quote."""
+    workspace = finished.workspace.copy(tmp_path / AWKWARD)
+    workspace.edit("params.yaml", "  threads: 1\n", '  threads: 1\n  compile: "on"\n')
+    assert run_stage(workspace, "train").returncode == 0
+    expected = outputs(workspace, "train")
+    process = _start(workspace, "stages/train.py")
+    _wait(lambda: _checkpoints(workspace), process, 300)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert "resumed from the checkpoint" in run_stage(workspace, "train").stderr
+    assert outputs(workspace, "train") == expected

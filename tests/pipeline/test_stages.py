@@ -47,10 +47,10 @@ def test_bad_parameter_under_dvc_tells_how_to_get_the_outputs_back(pipeline: Wor
     pipeline.edit("params.yaml", "bootstrap: 100", "bootstrap: 1")
     failed = pipeline.dvc("repro", check=False)
     assert failed.returncode != 0
-    assert "`dvc repro` with a valid value brings them back" in failed.stderr
-    pipeline.run("git", "checkout", "params.yaml")
-    assert "Stage 'evaluate' is cached - skipping run" in pipeline.dvc("repro").stdout
-    assert pipeline.run("git", "status", "--porcelain").stdout == ""
+    assert "`dvc checkout` and `git checkout reports` bring them back" in failed.stderr
+    pipeline.run("git", "checkout", "params.yaml", "reports")
+    pipeline.dvc("checkout")
+    assert "up to date" in pipeline.dvc("status").stdout
 
 
 def test_empty_source_and_corrupt_wheel_are_told(pipeline: Workspace) -> None:

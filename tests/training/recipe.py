@@ -72,6 +72,18 @@ def train(folder: Path, *, model: Any = None, keep: int = 2, hardware: Hardware 
     return model, best
 
 
+def seed_everything() -> None:
+    """What `make_deterministic` does in the stage, before the model is built."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -114,7 +126,7 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             os.chdir(order["folder"])
-            torch.manual_seed(0)
+            seed_everything()
             kill = order["kill"]
             _kill_in_save(**kill) if "file" in kill else _kill_in_step(**kill)
             try:

@@ -48,7 +48,7 @@ def run(recipe, monkeypatch, folder: Path, **changes: object) -> Outcome:
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "rows_of_step", recorded)
-        torch.manual_seed(0)
+        recipe.seed_everything()
         model, best = recipe.train(folder, **changes)
     return Outcome(folder, model, best, windows)
 

@@ -87,15 +87,20 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def _load(checkpoint: Path) -> Checkpoint:
-    from safetensors.torch import load_file
-
     best = checkpoint / "best.safetensors"
     return Checkpoint(
-        weights=load_file(checkpoint / "model.safetensors"),
-        best=load_file(best) if best.exists() else None,
-        optimizer=load_file(checkpoint / "optimizer.safetensors"),
+        weights=_read_tensors(checkpoint / "model.safetensors"),
+        best=_read_tensors(best) if best.exists() else None,
+        optimizer=_read_tensors(checkpoint / "optimizer.safetensors"),
         state=read_json(checkpoint / "state.json"),
     )
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    """Tensors with memory of their own: those of `load_file` are views of the file, and change when it does."""
+    from safetensors.torch import load_file
+
+    return {name: tensor.clone() for name, tensor in load_file(file).items()}
 
 
 def _newest_first(folder: Path) -> list[Path]:

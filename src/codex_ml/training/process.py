@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -17,17 +18,25 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "268435456",
 }
-MARK = "CODEX_ML_PREPARED"
+MARK, PRIVATE = "CODEX_ML_PREPARED", "CODEX_ML_PRIVATE"
 PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
 
 
-def prepare_process() -> None:
-    """Re-execute this process once with the allocator's and the compiler's settings; returns in the second life."""
+def prepare_process(*, compiles: bool = False) -> None:
+    """Re-execute this process once with the settings; returns in the second life.
+
+    Args:
+        compiles: whether the process may use torch.compile; see `compiler_environment`.
+    """
     if os.environ.get(MARK) == str(os.getpid()):
+        if private := os.environ.get(PRIVATE):
+            atexit.register(shutil.rmtree, private, ignore_errors=True)
         return
-    environment = {**os.environ, MARK: str(os.getpid()), **compiler_environment()}
+    environment = {**os.environ, MARK: str(os.getpid())}
     if sys.platform == "linux":
         environment = {**ALLOCATOR, **environment}
+    if compiles:
+        environment |= compiler_environment()
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)  # noqa: S606 - the same program, no shell
 
@@ -39,16 +48,10 @@ def compiler_environment() -> dict[str, str]:
     an apostrophe breaks it. A link in a private folder gives the same packages a plain path.
     """
     private = Path(tempfile.mkdtemp(prefix="codex-ml-"))
-    settings = {"TORCHINDUCTOR_CACHE_DIR": str(private / "inductor"), "CODEX_ML_PRIVATE": str(private)}
+    settings = {"TORCHINDUCTOR_CACHE_DIR": str(private / "inductor"), PRIVATE: str(private)}
     spec = find_spec("torch")
     packages = Path(spec.origin).parents[1] if spec and spec.origin else None
     if packages and not PLAIN.fullmatch(str(packages)):
         (private / "site").symlink_to(packages)
         settings["PYTHONPATH"] = os.pathsep.join(filter(None, [str(private / "site"), os.environ.get("PYTHONPATH")]))
     return settings
-
-
-def clean_up_process() -> None:
-    """Remove the private folder of this process."""
-    if os.environ.get(MARK) == str(os.getpid()) and (private := os.environ.get("CODEX_ML_PRIVATE")):
-        shutil.rmtree(private, ignore_errors=True)
