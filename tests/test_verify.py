@@ -170,7 +170,7 @@ TAMPERED = {
     ),
     "a dep in the lock only": (
         lambda chain: chain.edit_lock(lock_with_one_dep_more),
-        "split: extra.txt is in only one of dvc.lock and reports/split/lineage.json; run `dvc repro`",
+        "split: extra.txt is in only one of dvc.yaml and dvc.lock; run `dvc repro`",
     ),
     "a wheel without pin": (lost_pin, "fetch: data/raw/sample/b_c-2.0-py3-none-any.whl has sha256 "),
     "a pin without wheel": (

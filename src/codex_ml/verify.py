@@ -84,8 +84,11 @@ class _Hashes:
 
 
 def _verify_stage(spec: StageSpec, locked: dict[str, Any], hashes: _Hashes) -> Iterator[Link]:
-    if unlike := sorted({out["path"] for out in locked.get("outs", [])} ^ set(spec.outs)):
-        raise CheckFailed(f"{spec.name}: output {unlike[0]} is in only one of {PIPELINE} and {LOCK}; run `dvc repro`")
+    if locked.get("cmd") != spec.cmd:
+        raise CheckFailed(f"{spec.name}: the cmd in {PIPELINE} is not the one in {LOCK}; run `dvc repro`")
+    for kind, declared in (("outs", spec.outs), ("deps", spec.deps)):
+        if unlike := sorted({entry["path"] for entry in locked.get(kind, [])} ^ set(declared)):
+            raise CheckFailed(f"{spec.name}: {unlike[0]} is in only one of {PIPELINE} and {LOCK}; run `dvc repro`")
     for out in locked.get("outs", []):
         found = hashes.of(spec.name, out["path"])
         if found.md5 != out["md5"]:

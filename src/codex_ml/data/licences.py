@@ -74,17 +74,16 @@ def licence_of_metadata(headers: Message) -> str | None:
 
 
 def licence_of_text(text: str) -> str | None:
-    """The expression after `SPDX-License-Identifier:` in the first 20 lines (SPDX 2.3, annex E).
+    """What the `SPDX-License-Identifier:` lines among the first 20 say, all of them (SPDX 2.3, annex E).
 
     Returns:
         None without such a line, UNKNOWN when what it says is no SPDX expression.
     """
     head = "\n".join(text.split("\n", 20)[:20])
-    match = HEADER.search(head)
-    if not match:
+    found = [match.split(" --")[0].strip() for match in HEADER.findall(head)]  # "--" ends an HTML comment
+    if not found:
         return None
-    expression = match.group(1).split(" --")[0].strip()  # the end of an HTML comment
-    return normalise(expression) or UNKNOWN
+    return normalise(" AND ".join(f"({expression})" for expression in found)) or UNKNOWN
 
 
 @cache

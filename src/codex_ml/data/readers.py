@@ -65,7 +65,10 @@ def read_source(source: Source, *, max_bytes: int) -> Iterator[Document | Refuse
 def _read_wheels(source: Source, folder: Path, max_bytes: int) -> Iterator[Document | Refused]:
     if not folder.is_dir():
         raise UserError(f"ingest.sources: {source.path} is no folder; `kind: wheels` reads a folder of wheels")
-    for wheel in sorted(folder.glob("*.whl")):
+    wheels = sorted(folder.glob("*.whl"))
+    if not wheels:
+        raise UserError(f"ingest.sources: {source.path} holds no wheel (*.whl)")
+    for wheel in wheels:
         try:
             with zipfile.ZipFile(wheel) as archive:
                 yield from _read_wheel(source, wheel, archive, max_bytes)
