@@ -1,0 +1,158 @@
+"""Likelihoods against a computation by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from codex_ml.config import Evaluate, Model
+from codex_ml.data.documents import Document
+from codex_ml.errors import UserError
+from codex_ml.evaluation.generation import sample_texts
+from codex_ml.evaluation.likelihood import bits_per_byte, load_model, perplexity, score_documents, score_windows
+from codex_ml.evaluation.summary import by_source, document_row, summary
+from codex_ml.io import dump_json, parse_json
+from codex_ml.modeling.build import build_model, parameter_count
+from codex_ml.tokenization.tokenizer import save_tokenizer, special_id, train_byte_bpe
+
+SHAPE = Model(hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=32)
+END, PAD, VOCAB = 0, 1, 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two threads wait for each other at this size
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(SHAPE, vocab_size=VOCAB, end=END, pad=PAD, seed=5).eval()
+
+
+class Uniform:
+    """A model that finds every token equally likely."""
+
+    device = "cpu"
+
+    def __call__(self, input_ids, use_cache):
+        return SimpleNamespace(logits=torch.zeros(*input_ids.shape, VOCAB))
+
+
+def documents():
+    dice = np.random.Generator(np.random.PCG64(1))
+    return [dice.integers(2, VOCAB, size=n).astype(np.uint32) for n in (5, 8, 1, 20, 17)]
+
+
+def test_uniform_model_costs_ln_v_a_token_and_the_end_counts():
+    scores = list(score_documents(Uniform(), documents(), end=END, length=8, batch_size=3))
+    assert [score.tokens for score in scores] == [6, 9, 2, 21, 18]
+    for score in scores:
+        assert score.nll == pytest.approx(score.tokens * math.log(VOCAB), rel=1e-6)
+
+
+def test_scores_equal_a_forward_pass_a_window_at_a_time(model):
+    for ids, score in zip(
+        documents(), score_documents(model, documents(), end=END, length=8, batch_size=4), strict=True
+    ):
+        stream = torch.tensor([END, *ids.tolist(), END])
+        nll, correct = 0.0, 0
+        for begin in range(0, len(stream) - 1, 8):
+            window = stream[begin : begin + 9]
+            with torch.no_grad():
+                logprobs = model(window[None, :-1]).logits[0].double().log_softmax(-1)
+            nll -= float(logprobs.gather(-1, window[1:, None]).sum())
+            correct += int((logprobs.argmax(-1) == window[1:]).sum())
+        assert score.nll == pytest.approx(nll, rel=1e-5)
+        assert score.correct == correct
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_batch_size_changes_last_bits_only(model, batch_size):
+    one = list(score_documents(model, documents(), end=END, length=8, batch_size=5))
+    other = list(score_documents(model, documents(), end=END, length=8, batch_size=batch_size))
+    assert [s.nll for s in other] == pytest.approx([s.nll for s in one], rel=1e-5)
+
+
+def test_bits_per_byte_of_known_losses():
+    """11.75 nats over 137 bytes, as in case C049, and one bit a byte by definition."""
+    assert bits_per_byte(11.75, 137) == pytest.approx(0.123734794, abs=1e-9)
+    assert bits_per_byte(math.log(2) * 10, 10) == pytest.approx(1.0)
+
+
+def test_perplexity_that_overflows_is_absent_and_the_metrics_stay_json():
+    assert perplexity(709.0, 1) == pytest.approx(math.exp(709))
+    assert perplexity(710.0, 1) is None
+    row = {"id": "a", "source": "s", "bytes": 3, "tokens": 1, "nll": 800.0, "correct": 0, "zlib_bits": 88}
+    numbers = summary([row], Evaluate(), seed=1)
+    assert "perplexity" not in numbers
+    assert parse_json(dump_json(numbers)) == numbers
+
+
+def test_summary_is_the_ratio_of_sums():
+    documents = [Document("a", "x", "MIT", "python", "0", "ab" * 50), Document("b,\r", "y", "MIT", "python", "0", "ü")]
+    scores = [
+        SimpleNamespace(nll=math.log(2) * 60, tokens=30, correct=10),
+        SimpleNamespace(nll=math.log(2) * 42, tokens=4, correct=4),
+    ]
+    rows = [document_row(document, score) for document, score in zip(documents, scores, strict=True)]
+    numbers = summary(rows, Evaluate(), seed=1)
+    assert numbers["bits_per_byte"] == pytest.approx(1.0, abs=1e-4)  # 102 bits over 102 bytes
+    assert numbers["token_accuracy"] == pytest.approx(14 / 34, abs=1e-6)
+    assert (
+        numbers["interval"]["bits_per_byte"]["low"]
+        <= numbers["bits_per_byte"]
+        <= numbers["interval"]["bits_per_byte"]["high"]
+    )
+    assert by_source(rows).split("\n")[2].startswith('"b,\r",2')
+
+
+def test_saved_model_loads_with_equal_logits_and_damage_is_told(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    again = load_model(tmp_path / "model", device="cpu")
+    ids = torch.arange(2, 12)[None]
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    weights = tmp_path / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(UserError, match="is no model that can be loaded"):
+        load_model(tmp_path / "model", device="cpu")
+    weights.unlink()
+    with pytest.raises(UserError, match="model.safetensors is missing"):
+        load_model(tmp_path / "model", device="cpu")
+
+
+def test_equal_seeds_give_equal_weights_and_special_tokens_must_exist(model):
+    same = build_model(SHAPE, vocab_size=VOCAB, end=END, pad=PAD, seed=5)
+    other = build_model(SHAPE, vocab_size=VOCAB, end=END, pad=PAD, seed=6)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(model.get_input_embeddings().weight, other.get_input_embeddings().weight)
+    assert parameter_count(model) == 40 * 16 + 4 * 16 * 16 + 3 * 16 * 32 + 3 * 16  # embedding once, tied
+    with pytest.raises(UserError, match="lie outside its 40 tokens"):
+        build_model(SHAPE, vocab_size=VOCAB, end=END, pad=40, seed=5)
+
+
+def test_samples_repeat_with_their_seed_and_end_at_end(tmp_path):
+    tokenizer = train_byte_bpe(["some text to train on " * 20], 300)
+    save_tokenizer(tokenizer, tmp_path)
+    end, pad = special_id(tokenizer, "<|endoftext|>"), special_id(tokenizer, "<|pad|>")
+    small = build_model(SHAPE, vocab_size=tokenizer.get_vocab_size(), end=end, pad=pad, seed=1).eval()
+    draw = [sample_texts(small, tokenizer, count=5, tokens=12, batch_size=2, seed=seed) for seed in (1, 1, 2)]
+    assert draw[0] == draw[1] != draw[2]
+    assert len(draw[0]) == 5
+    assert not any("<|endoftext|>" in text or "<|pad|>" in text for text in draw[0])
+    with pytest.raises(UserError, match="has no token <|nothing|>"):
+        special_id(tokenizer, "<|nothing|>")
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["split_special_tokens"] is True
+
+
+def test_windows_of_unequal_length_keep_their_own_targets():
+    windows = [np.array([2, 3, 4]), np.array([5, 6]), np.arange(2, 11)]
+    found = list(score_windows(Uniform(), windows, length=8, batch_size=2))
+    assert [len(result.logprobs) for result in found] == [2, 1, 8]

@@ -1,0 +1,101 @@
+"""The local gates: what they refuse, with file and line, and what they let pass."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from codex_ml import hooks
+from codex_ml.hooks import stages_to_run
+from codex_ml.yaml import read_yaml
+
+ROOT = Path(__file__).parents[1]
+SECRET = "gh" + "p_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1eF3hJ5"
+
+
+def hook(name: str, *files: Path) -> tuple[int, str]:
+    result = CliRunner().invoke(hooks.app, [name, *map(str, files)])
+    return result.exit_code, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "data", "told"),
+    [
+        ("secrets", "a.py", f"x = 1\nt = '{SECRET}'\n".encode(), ":2:6: looks like a secret (github-token)"),
+        ("secrets", "a.txt", f"{SECRET}\n".encode("utf-16"), ":1:1: looks like a secret"),
+        ("secrets", "a.bin", b"\xff\xff" + SECRET.encode(), "looks like a secret"),
+        (
+            "large-files",
+            "a.bin",
+            b"0" * (512 * 1024 + 1),
+            "512 KiB, more than 512; keep data and models with `dvc add`",
+        ),
+        ("env-files", ".env", b"", "a file for credentials"),
+        ("env-files", "id_ed25519", b"", "a file for credentials"),
+        ("env-files", "Server.PEM", b"", "a file for credentials"),
+        ("yaml", "a.yaml", b"a: 1\na: 2\n", ":2: found duplicate key"),
+        ("yaml", "a.yaml", b"a:\n\tb: 1\n", ":2: a tab cannot indent YAML"),
+        ("line-endings", "a.py", b"x\ny\r\n", ":2: a carriage return"),
+    ],
+)
+def test_what_must_not_be_committed_is_named(tmp_path, name, file, data, told):
+    (tmp_path / file).write_bytes(data)
+    code, errors = hook(name, tmp_path / file)
+    assert code == 1
+    assert f"{tmp_path / file}" in errors
+    assert told in errors
+    assert errors.count("\n") == 1
+    assert SECRET not in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "data"),
+    [
+        ("secrets", "a.py", f"t = '{SECRET}'  # {hooks.ALLOWED}\n".encode()),
+        ("secrets", "a.py", b"t = os.environ['TOKEN']\n"),
+        ("large-files", "a.bin", b"0" * 512 * 1024),
+        ("env-files", ".env.example", b""),
+        ("env-files", "environment.py", b""),
+        ("yaml", "a.yaml", b"a: 3e-4\n"),
+        ("line-endings", "a.bin", b"\0\r\n"),
+    ],
+)
+def test_what_is_in_order_passes(tmp_path, name, file, data):
+    (tmp_path / file).write_bytes(data)
+    assert hook(name, tmp_path / file) == (0, "")
+
+
+def test_a_file_that_is_not_there_is_wrong_use(tmp_path):
+    assert hook("secrets", tmp_path / "none")[0] == 2
+
+
+def test_stages_of_a_dry_run_are_read_from_its_text():
+    text = (
+        "Stage 'fetch' didn't change, skipping\nRunning stage 'train':\n> python stages/train.py\n\n"
+        "Stage 'evaluate' is cached - skipping run, checking out outputs\nRunning stage 'report':\n"
+    )
+    assert stages_to_run(text) == ["train", "evaluate", "report"]
+    assert stages_to_run("Data and pipelines are up to date.\n") == []
+
+
+def test_hooks_are_local_and_need_no_network():
+    config = read_yaml(ROOT / ".pre-commit-config.yaml")
+    assert [repo["repo"] for repo in config["repos"]] == ["local"]
+    listed = config["repos"][0]["hooks"]
+    assert {entry["language"] for entry in listed} == {"system"}
+    own = {re.findall(r"codex_ml hook ([a-z-]+)", entry["entry"])[0] for entry in listed if " hook " in entry["entry"]}
+    assert own == {
+        command.name or command.callback.__name__.replace("_", "-") for command in hooks.app.registered_commands
+    }
+
+
+def test_the_repository_itself_passes():
+    import subprocess
+
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False).stdout.decode()
+    files = [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+    for name in ("secrets", "large-files", "env-files", "line-endings"):
+        assert hook(name, *files) == (0, "")
