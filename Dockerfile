@@ -22,6 +22,7 @@ RUN awk '/^[a-z]/ { keep = /^setuptools==/ } keep' requirements.lock > /tmp/buil
 # Unquoted, as TORCH may hold options of pip. A layer of its own: torch is the largest part and changes least.
 # hadolint ignore=SC2086,DL3059
 RUN pip install --constraint /tmp/constraints.txt $TORCH
+# hadolint ignore=DL3059
 RUN pip install --require-hashes --no-deps --no-build-isolation -r requirements.lock
 
 # Editable: the library is then the one of the checkout that will be mounted here, never a stale copy in the image.

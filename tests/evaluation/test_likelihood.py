@@ -124,7 +124,7 @@ def test_saved_model_loads_with_equal_logits_and_damage_is_told(model, tmp_path)
     with pytest.raises(UserError, match="is no model that can be loaded"):
         load_model(tmp_path / "model", device="cpu")
     weights.unlink()
-    with pytest.raises(UserError, match="model.safetensors is missing"):
+    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
         load_model(tmp_path / "model", device="cpu")
 
 
@@ -147,7 +147,7 @@ def test_samples_repeat_with_their_seed_and_end_at_end(tmp_path):
     assert draw[0] == draw[1] != draw[2]
     assert len(draw[0]) == 5
     assert not any("<|endoftext|>" in text or "<|pad|>" in text for text in draw[0])
-    with pytest.raises(UserError, match="has no token <|nothing|>"):
+    with pytest.raises(UserError, match=r"has no token <\|nothing\|>"):
         special_id(tokenizer, "<|nothing|>")
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["split_special_tokens"] is True
 
