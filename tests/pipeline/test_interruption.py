@@ -128,7 +128,9 @@ def test_asked_to_stop_training_saves_says_so_and_resumes(pipeline: Workspace, n
 def test_two_trainings_at_once_the_second_is_told_who_runs(pipeline: Workspace) -> None:
     process = _start(pipeline, "stages/train.py")
     _wait(lambda: _checkpoints(pipeline), process)
+    os.kill(process.pid, signal.SIGSTOP)  # it must not be through before the second one asks
     second = run_stage(pipeline, "train")
+    os.kill(process.pid, signal.SIGCONT)
     assert second.returncode == 1
     assert f"train is already running here (process {process.pid})" in second.stderr
     assert process.wait() == 0
