@@ -111,8 +111,11 @@ def test_run_killed_in_a_step_ends_with_the_same_bytes(
     np.testing.assert_array_equal(resumed.windows, whole.windows[saved:])
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "best.safetensors"])
-@pytest.mark.parametrize(("accumulation", "steps", "at"), MATRIX, ids=NAMES)
+FILES = ["model.safetensors", "optimizer.safetensors", "best.safetensors"] * 2
+SAVES = [(*place, file) for place, file in zip(MATRIX, FILES, strict=True)]
+
+
+@pytest.mark.parametrize(("accumulation", "steps", "at", "file"), SAVES, ids=NAMES)
 def test_run_killed_in_a_save_goes_on_from_the_checkpoint_before(
     recipe, train_and_kill, monkeypatch, tmp_path, accumulation, steps, at, file
 ):
