@@ -85,7 +85,7 @@ report: ## Say where the report lies
 	@echo reports/report/index.html
 
 test: setup ## Run all tests but the slow ones, in random order, and measure coverage
-	$(RUN) pytest -m "not slow" --numprocesses 2 --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+	$(RUN) pytest -m "not slow" --numprocesses 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
 
 test-fast: setup ## Run the tests that need no pipeline
 	$(RUN) pytest -m "not slow and not pipeline" --quiet $(ARGS)
