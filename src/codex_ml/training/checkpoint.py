@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("codex_ml")
 MANIFEST = "manifest.json"
+ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what torch.optim.AdamW keeps of each parameter
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,19 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
 ) -> None:
-    """Write the checkpoint of `step` and delete all but the newest `keep`."""
+    """Write the checkpoint of `step`; delete later ones, which were damaged, and all but the newest `keep`."""
     from safetensors.torch import save_file
 
-    with atomic_folder(folder / f"step-{step:08d}") as target:
-        save_file(weights, target / "model.safetensors")
-        save_file(optimizer, target / "optimizer.safetensors")
+    target = folder / f"step-{step:08d}"
+    with atomic_folder(target) as new:
+        save_file(weights, new / "model.safetensors")
+        save_file(optimizer, new / "optimizer.safetensors")
         if best is not None:
-            save_file(best, target / "best.safetensors")
-        write_json(target / "state.json", {**state, "step": step})
-        write_json(target / MANIFEST, {file.name: sha256_of(file) for file in sorted(target.iterdir())})
-    for old in _newest_first(folder)[keep:]:
+            save_file(best, new / "best.safetensors")
+        write_json(new / "state.json", {**state, "step": step})
+        write_json(new / MANIFEST, {file.name: sha256_of(file) for file in sorted(new.iterdir())})
+    names = [file for file in _newest_first(folder) if file.name <= target.name]
+    for old in set(_newest_first(folder)) - set(names[:keep]):
         shutil.rmtree(old)
 
 
@@ -144,7 +147,7 @@ def optimizer_tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str,
 def load_optimizer(model: nn.Module, optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put the saved state back; a missing one is an error, never a cold start."""
     named = dict(model.named_parameters())
-    if {key.rpartition("/")[0] for key in tensors} != named.keys():
+    if tensors.keys() != {f"{name}/{entry}" for name in named for entry in ADAMW}:
         raise UserError("the checkpoint's optimizer state does not belong to this model")
     for key, value in tensors.items():
         name, _, entry = key.rpartition("/")

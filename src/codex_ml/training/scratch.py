@@ -35,5 +35,4 @@ def run_folder(parent: Path, record: dict[str, Any], hardware: Hardware) -> Iter
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CheckFailed(f"another process trains the same recipe in {folder}; wait for it") from None
-        yield folder
-    lock.unlink(missing_ok=True)
+        yield folder  # the lock file stays: who waits for a deleted one would not see who takes a new one

@@ -23,7 +23,13 @@ class Tracker:
     def __init__(self, folder: Path, events: Path, history: Iterable[dict[str, Any]]) -> None:
         from dvclive import Live
 
-        self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
+        class OfflineLive(Live):
+            """DVCLive's files without its DVC experiments, which want a Git commit to stand on."""
+
+            def _init_dvc(self) -> None:
+                pass
+
+        self._live = OfflineLive(str(folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
         self._events = events
         self.history: list[dict[str, Any]] = []
         for point in history:

@@ -1,0 +1,95 @@
+"""The folder of a run: one for each recipe, one process in each."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codex_ml.errors import CheckFailed
+from codex_ml.training.device import Hardware
+from codex_ml.training.scratch import fingerprint, run_folder
+
+HARDWARE = Hardware("cpu", "fp32", compile=False, threads=2, capability="AVX2")
+RECORD = {
+    "seed": 1,
+    "params": {"train": {"lr": 0.001}},
+    "deps": {"data/packed": {"sha256": "00", "size": 1}},
+    "environment": {"python": "3.11.7", "threads": 2, "packages": {"torch": "2.13.0", "numpy": "2.0.0"}},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 2},
+        {"params": {"train": {"lr": 0.0010000000000000002}}},
+        {"params": {"train": {"lr": 0.001, "max_steps": 1}}},
+        {"deps": {"data/packed": {"sha256": "01", "size": 1}}},
+        {"environment": {**RECORD["environment"], "python": "3.11.8"}},
+        {"environment": {**RECORD["environment"], "packages": {"torch": "2.13.1", "numpy": "2.0.0"}}},
+    ],
+)
+def test_another_recipe_has_another_folder(change):
+    assert fingerprint({**RECORD, **change}, HARDWARE) != fingerprint(RECORD, HARDWARE)
+
+
+@pytest.mark.parametrize(
+    "change", [{"device": "cuda"}, {"precision": "bf16"}, {"compile": True}, {"threads": 1}, {"capability": "AVX512"}]
+)
+def test_other_hardware_has_another_folder(change):
+    assert fingerprint(RECORD, replace(HARDWARE, **change)) != fingerprint(RECORD, HARDWARE)
+
+
+def test_order_of_keys_is_no_difference():
+    turned = {key: RECORD[key] for key in reversed(RECORD)}
+    assert fingerprint(turned, replace(HARDWARE)) == fingerprint(RECORD, HARDWARE)
+
+
+def test_folder_is_named_by_the_recipe_and_held_by_one(tmp_path):
+    with run_folder(tmp_path, RECORD, HARDWARE) as folder:
+        assert folder == tmp_path / fingerprint(RECORD, HARDWARE)
+        assert folder.is_dir()
+        with (
+            pytest.raises(CheckFailed, match=f"another process trains the same recipe in {folder}; wait for it"),
+            run_folder(tmp_path, RECORD, HARDWARE),
+        ):
+            pass
+        with run_folder(tmp_path, {**RECORD, "seed": 2}, HARDWARE) as other:
+            assert other != folder
+    with run_folder(tmp_path, RECORD, HARDWARE) as again:
+        assert again == folder
+
+
+def test_failed_run_gives_its_folder_free(tmp_path):
+    with pytest.raises(RuntimeError), run_folder(tmp_path, RECORD, HARDWARE) as folder:
+        raise RuntimeError
+    with run_folder(tmp_path, RECORD, HARDWARE) as again:
+        assert again == folder
+
+
+def test_end_of_one_run_does_not_let_two_others_in(tmp_path, monkeypatch):
+    """A second process takes the lock in the moment in which the first has let it go; a third must still wait."""
+    second = ExitStack()
+    entered = []
+    unlink = Path.unlink
+
+    def enter():
+        with suppress(CheckFailed):  # the first may hold it still: the second has to come again
+            entered.append(second.enter_context(run_folder(tmp_path, RECORD, HARDWARE)))
+
+    def slow_unlink(path, *args, **kwargs):
+        if path.suffix == ".lock" and not entered:
+            enter()
+        unlink(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        with run_folder(tmp_path, RECORD, HARDWARE):
+            patch.setattr(Path, "unlink", slow_unlink)
+        if not entered:
+            enter()
+    assert len(entered) == 1
+    with second, pytest.raises(CheckFailed), run_folder(tmp_path, RECORD, HARDWARE):
+        pass
