@@ -27,7 +27,7 @@ def main(stage: Stage) -> None:
     documents = list(read_documents(stage.dep("data/splits/test.parquet")))
     scores = score_documents(
         model,
-        encode_documents(tokenizer, (document.text for document in documents)),
+        encode_documents(tokenizer, (document.content for document in documents)),
         end=special_id(tokenizer, END),
         length=read_json(folder / "training.json")["seq_len"],
         batch_size=settings.batch_size,

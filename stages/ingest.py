@@ -1,6 +1,7 @@
-"""Ingest: read every source of params.yaml into one corpus of documents with source, path, licence and SHA-256.
+"""Ingest: read every source of params.yaml into one corpus of documents with source, path, licence and signals.
 
-What cannot be a document (not UTF-8, empty, too long, a link) is listed with its reason in data/corpus/refused.ndjson.
+The order of the corpus depends on contents only. What cannot be a document (not UTF-8, empty, too long, a link) is
+listed with file, line and reason in data/corpus/refused.ndjson.
 """
 
 import sys
@@ -8,47 +9,38 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from collections import Counter
-from collections.abc import Iterator
-
 from codex_ml.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.documents import Document, write_documents
-    from codex_ml.data.readers import Refused, read_source
-    from codex_ml.errors import UserError
+    from codex_ml.data.corpus import spilling, write_corpus
+    from codex_ml.data.ingest import Tally, read_sources
+    from codex_ml.data.readers import size_of
     from codex_ml.io import atomic_folder, write_json, write_ndjson
+    from codex_ml.parallel import workers_for
+    from codex_ml.progress import progress
 
-    settings = stage.params.ingest
-    refused: list[Refused] = []
-    licences: Counter[str] = Counter()
-    seen: set[str] = set()
-
-    def documents() -> Iterator[Document]:
-        for source in settings.sources:
-            assert stage.dep(source.path)
-            for item in read_source(source, max_bytes=settings.max_document_bytes):
-                if isinstance(item, Refused):
-                    refused.append(item)
-                elif item.id in seen:  # two sources overlap
-                    refused.append(Refused.of(item.source, item.path, "listed twice"))
-                else:
-                    seen.add(item.id)
-                    licences[item.licence] += 1
-                    yield item
-
-    with atomic_folder(stage.out("data/corpus")) as folder:
-        count, size = write_documents(folder / "documents.parquet", documents())
-        if not count:
-            paths = ", ".join(source.path for source in settings.sources)
-            raise UserError(
-                f"no document in {paths} ({len(refused)} refused); check ingest.sources: kind, path and glob"
-            )
-        write_ndjson(folder / "refused.ndjson", map(vars, refused))
-    numbers = {"documents": count, "megabytes": round(size / 1e6, 3), "refused": len(refused)}
-    write_json(stage.metrics, numbers)
-    log.info("ingest: %d documents, %.1f MB, %d refused, %d licences", count, size / 1e6, len(refused), len(licences))
+    settings, style = stage.params.ingest, stage.runtime.progress
+    for source in settings.sources:
+        stage.dep(source.path)
+    size = sum(size_of(source) for source in settings.sources)
+    tally = Tally()
+    with atomic_folder(stage.out("data/corpus")) as folder, spilling(folder / "spills") as spills:
+        with progress("ingest: read", size, "bytes", style=style) as advance:
+            workers = workers_for(size, stage.runtime.workers)
+            refused = read_sources(settings, spills, tally, workers=workers, advance=advance)
+            write_ndjson(folder / "refused.ndjson", refused)
+        tally.refuse_nothing(settings)
+        with progress("ingest: write", tally.bytes, "bytes", style=style) as advance:
+            write_corpus(folder / "documents.parquet", spills, advance=advance)
+        (folder / "spills").rmdir()
+    write_json(stage.metrics, tally.metrics())
+    log.info(
+        "ingest: %d documents, %.1f MB, %d refused, %d licences",
+        tally.documents, tally.bytes / 1e6, tally.refused, len(tally.licences),
+    )  # fmt: skip
+    for reason, count in tally.reasons.most_common(10):
+        log.info("ingest: %6d x %s", count, reason)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main(stage: Stage) -> None:
             documents = track(
                 read_documents(file), f"pack {part}", count_documents(file), "documents", style=stage.runtime.progress
             )
-            texts = (document.text for document in documents)
+            texts = (document.content for document in documents)
             streams[part] = write_stream(folder, part, encode_documents(tokenizer, texts), end=end, dtype=dtype)
             log.info("pack: %s %s", part, streams[part])
         about = {"dtype": dtype.str, "seq_len": settings.seq_len, "vocab_size": vocab_size, "end": end, "pad": pad}

@@ -19,7 +19,9 @@ def main(stage: Stage) -> None:
     from codex_ml.evaluation.generation import sample_texts
     from codex_ml.evaluation.likelihood import load_model
     from codex_ml.io import read_json, write_json, write_ndjson
-    from codex_ml.policy.scan import planted_recall
+    from codex_ml.policy.planted import planted_recall
+    from codex_ml.policy.rules import load_policy
+    from codex_ml.policy.scan import Scanner
     from codex_ml.safety.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics, result
     from codex_ml.safety.gates import decide
     from codex_ml.tokenization.tokenizer import load_tokenizer
@@ -29,11 +31,12 @@ def main(stage: Stage) -> None:
     folder, packed = stage.dep("models/model"), stage.dep("data/packed")
     model = load_model(folder, device=inference_device(stage.runtime, threads=stage.record["environment"]["threads"]))
     tokenizer = load_tokenizer(folder)
-    in_train = findings_in_documents(stage.dep("data/splits/train.parquet"), style=stage.runtime.progress)
+    scanner = Scanner(load_policy(stage.dep("data/policy.yaml")))
+    in_train = findings_in_documents(stage.dep("data/splits/train.parquet"), scanner, style=stage.runtime.progress)
     samples = sample_texts(
         model, tokenizer, count=settings.samples, tokens=settings.sample_tokens, batch_size=32, seed=seed
     )
-    in_samples = findings_in_samples(samples)
+    in_samples = findings_in_samples(samples, scanner)
     extraction = measure_extraction(
         model,
         tokenizer,
@@ -44,9 +47,10 @@ def main(stage: Stage) -> None:
         seed=seed,
     )
     gates = decide(
-        train_secrets=sum(finding["severity"] == "block" for finding in in_train),
-        generated_secrets=sum(finding["severity"] == "block" for finding in in_samples),
-        planted_recall=planted_recall(seed=seed),
+        policy=read_json(stage.dep("reports/split/metrics.json"))["policy"],
+        train_secrets=sum(finding["action"] != "allow" for finding in in_train),
+        generated_secrets=sum(finding["action"] != "allow" for finding in in_samples),
+        planted_recall=planted_recall(scanner, seed=seed),
         **extraction,
     )
     audit = result(in_train, in_samples, extraction, gates)

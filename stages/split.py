@@ -1,7 +1,8 @@
 """Split: what may be trained on, and a test set that is clean of it.
 
-Drops documents by licence, exact duplicates and near-duplicates, deals the rest into train, val and test by a keyed
-hash of their content, and evicts from train what an independent search still finds close to a held-out document.
+Drops documents by licence, quality and policy, redacts secrets and personal data, keeps one of each family of
+duplicates, deals the rest into train, val and test by a keyed hash, and evicts what an independent search still finds
+close to a held-out document. What data/split_ledger.ndjson lists never moves.
 """
 
 import sys
@@ -15,32 +16,61 @@ from codex_ml.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.documents import count_documents, read_documents, write_documents
-    from codex_ml.data.split import PARTS, entry, split
+    from codex_ml.data import manifest, split
+    from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, deal, new_entries
+    from codex_ml.data.decontaminate import read_benchmarks
+    from codex_ml.data.dedup import Sketches
+    from codex_ml.data.leakage import leakage
+    from codex_ml.data.ledger import read_ledger, write_ledger
+    from codex_ml.data.screen import settings_of
+    from codex_ml.data.shingles import BANDS, ROWS, chance
     from codex_ml.io import atomic_folder, write_json, write_ndjson
-    from codex_ml.progress import track
+    from codex_ml.parallel import workers_for
+    from codex_ml.progress import progress
 
-    corpus = stage.dep("data/corpus/documents.parquet")
-    total = count_documents(corpus)
-    documents = track(read_documents(corpus), "split", total, "documents", style=stage.runtime.progress)
-    entries = [entry(document) for document in documents]
-    verdicts, leakage = split(entries, stage.params.split)
+    options, style = stage.params.split, stage.runtime.progress
+    corpus, ledger_file = stage.dep("data/corpus/documents.parquet"), stage.dep("data/split_ledger.ndjson")
+    ledger = read_ledger(ledger_file, salt=options.salt) if options.ledger else None
+    settings = settings_of(
+        options,
+        policy=stage.dep("data/policy.yaml"),
+        key=stage.dep("data/redaction_key"),
+        benchmarks=stage.dep("data/benchmarks"),
+    )
+    if options.policy == "off":
+        log.warning("split: WARNING: split.policy is off: secrets and personal data stay in the training text")
+    curve = ", ".join(f"{100 * chance(s):.1f} % at {s}" for s in (0.5, 0.6, 0.7, 0.8, 0.9))
+    log.info("split: %d bands of %d rows find a pair with similarity s in %s", BANDS, ROWS, curve)
 
-    metrics: dict[str, object] = {}
     with atomic_folder(stage.out("data/splits")) as folder:
-        for part in PARTS:
-            chosen = (d for d in read_documents(corpus) if verdicts[d.id].part == part)
-            count, size = write_documents(folder / f"{part}.parquet", chosen)
-            metrics[part] = {"documents": count, "megabytes": round(size / 1e6, 3)}
-        dropped = [(e, verdicts[e.id]) for e in entries if verdicts[e.id].part is None]
-        rows = ({"source": e.source, "path": e.path, "reason": v.reason, "kept": v.kept} for e, v in dropped)
-        write_ndjson(folder / "dropped.ndjson", rows)
-    reasons = Counter(verdict.reason.replace(" ", "_") for _, verdict in dropped)
-    metrics |= {"dropped": dict(sorted(reasons.items())), "leakage": vars(leakage)}
-    write_json(stage.metrics, metrics)
-    log.info("split: %s", ", ".join(f"{part} {metrics[part]}" for part in PARTS))
-    log.info("split: dropped %s", dict(reasons))
-    log.info("split: a random split would have leaked %.1f %% of its test documents", 100 * leakage.random_split_leak)
+        with Sketches(folder / "sketches", (DEDUP_SEED, BARRIER_SEED)) as sketches:
+            size = split.size_of(corpus)
+            with progress("split: screen", size, "bytes", style=style) as advance:
+                workers = workers_for(size, stage.runtime.workers)
+                pool = split.screen_corpus(corpus, settings, sketches, workers=workers, advance=advance)
+            split.refuse_nothing_left(pool)
+            with progress("split: compare", 2 * BANDS, "bands", style=style) as advance:
+                dealt = deal(pool.candidates, sketches, ledger, options, advance)
+        sketches.delete()
+        result = split.outcome(pool, dealt)
+        with progress("split: write", size, "bytes", style=style) as advance:
+            counts = split.write_splits(folder, corpus, result, pool, settings, advance=advance)
+        write_ndjson(folder / "dropped.ndjson", split.dropped_rows(corpus, result))
+        write_ndjson(folder / "findings.ndjson", split.named_rows(corpus, pool.findings))
+        write_ndjson(folder / "overlaps.ndjson", split.named_rows(corpus, pool.overlaps))
+        entries = new_entries(pool.candidates, dealt, options)
+        write_ledger(folder / "ledger.ndjson", ledger_file if ledger is not None else None, entries, salt=options.salt)
+        unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()
+        about = manifest.manifest(folder, counts, pool, result, options, unchecked=unchecked)
+        write_json(folder / "croissant.json", manifest.croissant(folder, about))
+    leaks = leakage(pool.candidates, dealt, threshold=options.near_duplicate, test_share=options.test)
+    write_json(stage.out("reports/split/manifest.json"), about)
+    write_json(stage.out("reports/split/leakage.json"), leaks)
+    write_json(stage.metrics, manifest.metrics(about, leaks))
+    log.info("split: %s", ", ".join(f"{part} {counts[part].documents}" for part in counts))
+    log.info("split: dropped %s", dict(Counter(result.reason[result.reason != ""].tolist())))
+    log.info("split: findings %s", about["policy"]["findings"])
+    log.info("split: a random split would have leaked %.1f %% of its test documents", 100 * leaks["random_split_leak"])
 
 
 if __name__ == "__main__":

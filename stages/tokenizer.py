@@ -19,11 +19,11 @@ def main(stage: Stage) -> None:
     documents = track(
         read_documents(file), "tokenizer", count_documents(file), "documents", style=stage.runtime.progress
     )
-    texts = (document.text for document in documents)
+    texts = (document.content for document in documents)
     tokenizer = train_byte_bpe(texts, settings.vocab_size)
     with atomic_folder(stage.out("models/tokenizer")) as folder:
         save_tokenizer(tokenizer, folder)
-    held_out = (document.text for document in read_documents(stage.dep("data/splits/val.parquet")))
+    held_out = (document.content for document in read_documents(stage.dep("data/splits/val.parquet")))
     numbers = measure(load_tokenizer(Path("models/tokenizer")), held_out)
     write_json(stage.metrics, numbers)
     log.info("tokenizer: %s", numbers)

@@ -121,9 +121,9 @@ class Chain:
 
     def lock(self, *, record: bool = True) -> None:
         """Write what `dvc repro` leaves behind: the record of each start and dvc.lock."""
-        from codex_ml.config import load_params
         from codex_ml.io import hash_path, write_json
         from codex_ml.lineage import record_path, start_record
+        from codex_ml.params import load_params
         from codex_ml.pipeline import load_pipeline
         from codex_ml.yaml import read_yaml
 

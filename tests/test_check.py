@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from codex_ml.check import check_workspace, problems
-from codex_ml.config import Params, load_params, validate_params
+from codex_ml.config import Params
 from codex_ml.errors import UserError
+from codex_ml.params import load_params, validate_params
 from codex_ml.pipeline import load_pipeline
 
 FILES_SOURCE = {"kind": "files", "path": "data/raw/mine"}
@@ -187,7 +188,7 @@ HEAVY = ("torch", "transformers", "pyarrow", "accelerate", "tokenizers")
 
 def test_check_imports_nothing_heavy(repository, run_python):
     code = (
-        "import sys\nfrom codex_ml.check import problems\nfrom codex_ml.config import load_params\n"
+        "import sys\nfrom codex_ml.check import problems\nfrom codex_ml.params import load_params\n"
         "from codex_ml.pipeline import load_pipeline\nimport codex_ml.cli\nlist(problems(load_params(), load_pipeline()))\n"
         f"print(sorted(set(sys.modules) & set({(*HEAVY, 'numpy')!r})))"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.config import known_keys, validate_params
+from codex_ml.params import known_keys, validate_params
 from codex_ml.pipeline import load_pipeline, producers_of
 from codex_ml.yaml import parse_yaml
 
@@ -57,6 +57,7 @@ def test_commands_exist() -> None:
     from codex_ml.cli import app
 
     commands = {(c.name or c.callback.__name__) for c in app.registered_commands if c.callback}
+    commands |= {group.name for group in app.registered_groups}
     named = set(re.findall(r"codex-ml ([a-z]+)", README)) - {"docker"}
     assert named <= commands | {"-"}, named - commands
 

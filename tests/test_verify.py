@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.config import load_params
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.io import hash_path
 from codex_ml.lineage import cpu_threads, record_path, start_record
+from codex_ml.params import load_params
 from codex_ml.pipeline import load_pipeline
 from codex_ml.verify import lineage, verify
 

@@ -6,8 +6,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from codex_ml.config import PARAMS, Params, load_params
+from codex_ml.config import Params
 from codex_ml.errors import UserError
+from codex_ml.params import PARAMS, load_params
 from codex_ml.pipeline import PIPELINE, StageSpec, imported_modules, load_pipeline, params_read
 
 UNTRACKED_BY_STAGES = {"runtime"}  # changes no byte

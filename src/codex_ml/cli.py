@@ -108,11 +108,29 @@ def lineage(
             typer.echo(_aligned("", "params", dump_json(step["params"], indent=None).strip(), ""))
 
 
+ledger_app = typer.Typer(no_args_is_help=True, help="The split ledger: what it lists keeps its split for ever.")
+app.add_typer(ledger_app, name="ledger")
+
+
+@ledger_app.command("accept")
+def ledger_accept(debug: Debug = False) -> None:
+    """Make the last split binding: data/splits/ledger.ndjson takes the place of data/split_ledger.ndjson.
+
+    From then on no document of it moves, whatever is added. Commit the file, or keep it with `dvc add`; the next
+    `dvc repro` reads it and gives the same splits.
+    """
+    from codex_ml.data.ledger import accept
+
+    with one_line_errors(debug=debug):
+        added = accept(Path("data/splits/ledger.ndjson"), Path("data/split_ledger.ndjson"))
+        typer.echo(f"ledger: {added} new lines in data/split_ledger.ndjson")
+
+
 @app.command()
 def schema(debug: Debug = False) -> None:
     """Print the JSON Schema of params.yaml, for editors; params.schema.json is a copy of it."""
-    from codex_ml.config import json_schema
     from codex_ml.io import dump_json
+    from codex_ml.params import json_schema
 
     with one_line_errors(debug=debug):
         typer.echo(dump_json(json_schema()), nl=False)

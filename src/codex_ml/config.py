@@ -6,44 +6,12 @@ which no stage depends on.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from codex_ml.errors import UserError
-from codex_ml.yaml import line_of, parse_yaml
-
-PARAMS = Path("params.yaml")
 UINT16_TOKENS = 2**16
-
-# What people type who come from other trainers; only used to say the right name.
-SYNONYMS = {
-    "learning_rate": "lr",
-    "batch_size": "micro_batch_size",
-    "per_device_train_batch_size": "micro_batch_size",
-    "gradient_accumulation_steps": "accumulation",
-    "grad_accum": "accumulation",
-    "steps": "max_steps",
-    "iterations": "max_steps",
-    "warmup": "warmup_steps",
-    "grad_clip": "clip_norm",
-    "block_size": "seq_len",
-    "context_length": "seq_len",
-    "n_layer": "layers",
-    "num_hidden_layers": "layers",
-    "n_head": "heads",
-    "num_attention_heads": "heads",
-    "n_embd": "hidden_size",
-    "d_model": "hidden_size",
-    "validation": "val",
-    "license": "licence",
-    "licenses": "licences",
-    "max_grad_norm": "clip_norm",
-    "random_seed": "seed",
-}
 
 
 class Section(BaseModel):
@@ -55,7 +23,8 @@ class Section(BaseModel):
     @classmethod
     def _no_silent_conversion(cls, value: Any, info: ValidationInfo) -> Any:
         annotation = cls.model_fields[info.field_name or ""].annotation
-        if annotation in (int, float) and isinstance(value, bool | str):
+        wanted = {annotation, *(get_args(kind)[0] if get_args(kind) else kind for kind in get_args(annotation))}
+        if wanted & {int, float} and isinstance(value, bool | str):
             raise ValueError(f"a number is wanted, without quotes; found {value!r}")
         if annotation is str and not isinstance(value, str):
             raise ValueError(f"a text is wanted; put quotes around {value!r}")
@@ -74,15 +43,86 @@ class Fetch(Section):
     sample: bool = Field(True, description="Download the wheels of data/sample.lock; false for your own data only")
 
 
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Limits(Section):
+    """Limits on `data.quality.Signals`; null switches one off. A text on a limit is kept."""
+
+    max_line_length: Count | None = Field(1000, description="Characters of the longest line; minified and data files")
+    max_mean_line_length: Number | None = Field(100, description="Characters of the average line")
+    min_alphanumeric_share: Share | None = Field(0.25, description="Letters and digits of any script")
+    min_alphabetic_share: Share | None = Field(None, description="Letters of any script")
+    max_digit_share: Share | None = Field(None, description="Digits and other numbers")
+    min_comment_share: Share | None = Field(None, description="Lines that begin with a comment, of all lines")
+    max_comment_share: Share | None = Field(None, description="The same, upwards: files that are a licence and no code")
+    min_compression_ratio: Number | None = Field(0.05, description="LZ4 size through size; repetition goes below")
+    max_blob_share: Share | None = Field(0.5, description="Characters in long runs of base64 or hexadecimal digits")
+    min_html_text_share: Share | None = Field(0.2, description="Visible text of an HTML file")
+    min_lines: Count | None = Field(None, description="Lines of a document, at least")
+    max_lines: Count | None = Field(None, description="Lines of a document, at most")
+    drop_generated: bool = Field(True, description="Drop files whose first 10 lines say that a program wrote them")
+    drop_xml: bool = Field(True, description="Drop files that begin with an XML header, whatever they are called")
+
+
+# A paragraph of prose is one line: the limits on lines find minified code and would drop most books.
+PROSE = Limits(max_line_length=None, max_mean_line_length=None)
+LANGUAGES = dict.fromkeys(("text", "markdown", "restructuredtext"), PROSE)
+
+
+class Quality(Limits):
+    """`split.quality`: limits for all languages, and what differs in some."""
+
+    languages: dict[str, Limits] = Field(
+        LANGUAGES, description="html: {max_line_length: null}; text, markdown, restructuredtext have no line limits"
+    )
+
+    @field_validator("languages")
+    @classmethod
+    def _beside_the_defaults(cls, languages: dict[str, Limits]) -> dict[str, Limits]:
+        return LANGUAGES | {name.lower(): limits for name, limits in languages.items()}
+
+
+Kind = Literal["jsonl", "csv", "tsv", "parquet", "datasets", "files", "wheels", "sdists", "zip", "tar", "git"]
+
+
+class Fields(Section):
+    """Names of the fields of a record, for `jsonl`, `csv`, `tsv`, `parquet` and `datasets`."""
+
+    text: str = "text"
+    prompt: str = "prompt"
+    completion: str = "completion"
+    messages: str = "messages"
+    tools: str = "tools"
+    id: str = "id"
+    group: str = Field("group", description="Records with the same value are never in different splits")
+    licence: str = Field("licence", description="SPDX expression; a field called license is found too")
+    language: str = "language"
+
+
 class Source(Section):
     """One place that documents come from."""
 
-    kind: Literal["wheels", "files", "jsonl"] = Field(
-        description="wheels: a folder of Python wheels; files: a folder of text or code; jsonl: a JSON Lines file"
+    kind: Kind = Field(
+        description="jsonl, csv, tsv: files, also .gz .zst .bz2 .xz; parquet; datasets: a folder that Hugging Face "
+        "datasets saved; files: a folder of code or text; wheels, sdists: a folder of Python packages; zip; tar; git: "
+        "a local repository at a revision"
     )
-    path: str = Field(min_length=1, description="Folder or file, relative to the repository")
+    path: str = Field(min_length=1, description="File, folder or glob, relative to the repository")
+    name: str = Field("", max_length=200, description="What its documents are said to come from; empty: the path")
+    glob: str = Field("**/*.py", min_length=1, description="Which files of a folder or an archive are documents")
+    include: tuple[str, ...] = Field((), description="More globs, besides glob")
+    exclude: tuple[str, ...] = Field((), description="Globs of files that are left out")
+    gitignore: bool = Field(True, description="files: leave out what a .gitignore of the folder leaves out")
+    revision: str = Field("HEAD", min_length=1, description="git: branch, tag or commit")
+    fields: Fields = Fields()
     licence: str = Field("unknown", description="SPDX expression of documents that do not carry their own")
-    glob: str = Field("**/*.py", description="Which files of a folder or an archive are documents")
+    group: Literal["none", "source", "folder"] = Field(
+        "none", description="What stays in one split: source: all of an archive or repository; folder: a top folder"
+    )
+    bad_records: Literal["fail", "skip"] = Field("fail", description="skip: list what cannot be read, and go on")
+    max_bad_records: Positive = Field(1000, description="Where skip gives up too")
 
     @field_validator("path")
     @classmethod
@@ -91,12 +131,30 @@ class Source(Section):
             raise ValueError("only a relative path inside the repository can be traced; copy or link the data there")
         return path
 
+    @property
+    def label(self) -> str:
+        return self.name or self.path
+
 
 class Ingest(Section):
     """`ingest`: which documents, from where, under which licence."""
 
     sources: tuple[Source, ...] = Field((Source(kind="wheels", path="data/raw/sample"),), min_length=1)
     max_document_bytes: Positive = Field(1_000_000, description="Longer documents are left out, counted and listed")
+
+
+class Benchmark(Section):
+    """Test questions of others that must not be trained on."""
+
+    path: str = Field(min_length=1, description="JSON Lines, also .gz, below data/benchmarks")
+    fields: tuple[str, ...] = Field(("prompt", "canonical_solution"), min_length=1, description="Texts of an item")
+
+    @field_validator("path")
+    @classmethod
+    def _declared(cls, path: str) -> str:
+        if not Path(path).is_relative_to("data/benchmarks") or ".." in Path(path).parts:
+            raise ValueError("only files below data/benchmarks are dependencies of split; put the file there")
+        return path
 
 
 class Split(Section):
@@ -112,16 +170,26 @@ class Split(Section):
         description="Jaccard similarity of 5-word shingles from which two are one",
     )
     salt: str = Field("codex-ml", min_length=1, description="Key of the split; another one deals all documents anew")
+    ledger: bool = Field(True, description="What data/split_ledger.ndjson lists keeps its split; false: by hash only")
+    folds: int = Field(0, ge=0, le=1000, description="Folds of cross-validation; 0: val by its share")
+    fold: int = Field(0, ge=0, description="The fold that is val")
+    stratify: str = Field("", description="Field whose values get equal shares: language, licence, source or of meta")
     licences: tuple[str, ...] = Field(
         ("MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "Python-2.0", "0BSD", "Unlicense"),
         description="SPDX identifiers that may be trained on",
     )
     unknown_licence: Literal["drop", "keep"] = Field("drop", description="What happens to documents without a licence")
+    quality: Quality = Quality()
+    policy: Literal["enforce", "off"] = Field("enforce", description="data/policy.yaml; off is told everywhere")
+    benchmarks: tuple[Benchmark, ...] = ()
+    contaminated: Literal["report", "drop"] = Field("drop", description="Train documents that hold benchmark items")
 
     @model_validator(mode="after")
     def _train_is_left(self) -> Split:
         if self.val + self.test >= 1:
             raise ValueError(f"val + test is {self.val + self.test:g}; it must be below 1 so that train is not empty")
+        if self.folds == 1 or (self.folds and self.fold >= self.folds):
+            raise ValueError(f"fold {self.fold} of {self.folds} folds; folds is 0 or at least 2, fold is below it")
         return self
 
 
@@ -220,6 +288,7 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     progress: Literal["auto", "plain", "off"] = Field("auto", description="auto: a bar on a terminal, lines elsewhere")
+    workers: int = Field(0, ge=0, le=1024, description="Processes of ingest and split, 0 for one a core")
     keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
 
 
@@ -263,107 +332,3 @@ class Params(Section):
                 f"{self.model.max_positions}"
             )
         return self
-
-
-def load_params(path: Path = PARAMS) -> Params:
-    """Read and validate a params file.
-
-    Raises:
-        UserError: the first problem, as one line: file, line, key, what was found, what is allowed.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run this from the repository's top folder") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
-    return validate_params(parse_yaml(text, str(path)), text=text, name=str(path))
-
-
-def validate_params(value: Any, *, text: str = "", name: str = str(PARAMS)) -> Params:
-    """Validate parsed parameters; see `load_params`."""
-    if not isinstance(value, dict):
-        raise UserError(f"{name}: a mapping of sections is wanted, found {type(value).__name__}")
-    try:
-        return Params.model_validate(value)
-    except ValidationError as error:
-        details = _independent([dict(problem) for problem in error.errors(include_url=False)])
-        # a misspelt key explains the others, so it is told first
-        first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
-        message = _explain(first)
-        line = line_of(text, _keys_to_show(first["loc"], message)) if text else None
-        where = f"{name}:{line}" if line else name
-        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise UserError(f"{where}: {message}{more}") from None
-
-
-def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out that a list became too short because one of its items is wrong."""
-    places = [problem["loc"] for problem in problems]
-
-    def has_inner(place: tuple[int | str, ...]) -> bool:
-        return any(len(other) > len(place) and other[: len(place)] == place for other in places)
-
-    return [problem for problem in problems if problem["type"] != "too_short" or not has_inner(problem["loc"])]
-
-
-def _keys_to_show(place: tuple[int | str, ...], message: str) -> tuple[int | str, ...]:
-    """Where to point at: the place of the problem, or the first key that a message about two sections names."""
-    if place:
-        return place
-    named = next((word for word in message.replace(",", " ").split() if word in set(known_keys())), "")
-    return tuple(named.split("."))
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    dotted = ".".join(str(key) for key in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        near = nearest_key(dotted)
-        return f"{dotted} is not a parameter" + (f"; did you mean {near}?" if near else "")
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    message = message.replace("a valid dictionary or instance of", "a mapping with the keys of").replace(
-        "tuple", "list"
-    )
-    found = "" if problem["type"] == "value_error" else f"; found {problem['input']!r}"
-    return f"{dotted}: {message}{found}" if dotted else message
-
-
-def known_keys(model: type[BaseModel] = Params, prefix: str = "") -> Iterator[str]:
-    """Dotted names of every parameter, in the order of the schema."""
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from known_keys(annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def nearest_key(dotted: str) -> str | None:
-    """The known parameter that a misspelt one most likely means, or None.
-
-    Looked for in this order: the usual name of it in other trainers, the same name in another section, a similar name
-    in this section, a similar dotted name anywhere.
-    """
-    section, _, leaf = dotted.rpartition(".")
-    keys = list(known_keys())
-    if section.startswith("ingest.sources."):
-        keys += [f"{section}.{name}" for name in Source.model_fields]
-    usual = difflib.get_close_matches(leaf, list(SYNONYMS), n=1, cutoff=0.85)
-    leaf = SYNONYMS[usual[0]] if usual else leaf
-    wanted = f"{section}.{leaf}" if section else leaf
-    if wanted in keys:
-        return wanted
-    here = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
-    same = [key for key in keys if key.rpartition(".")[2] == leaf]
-    similar = difflib.get_close_matches(leaf, list(here), n=1, cutoff=0.6)
-    anywhere = difflib.get_close_matches(dotted, [*keys, *Params.model_fields], n=1, cutoff=0.75)
-    return next(iter([*same, *(here[name] for name in similar), *anywhere]), None)
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of params.yaml, for editors."""
-    schema = Params.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "params.yaml of codex-ml"
-    return schema

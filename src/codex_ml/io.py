@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,9 +138,12 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: for NaN, Infinity, a number that overflows, duplicate keys, or any other departure from RFC 8259.
     """
-    hooks = {"parse_constant": _refuse_constant, "parse_float": _finite_float, "object_pairs_hook": _unique_keys}
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    if text.startswith("\ufeff"):
+        raise json.JSONDecodeError("unexpected byte order mark", text, 0)
     try:
-        return json.loads(text, **hooks)  # type: ignore[arg-type]
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -158,8 +162,9 @@ def _finite_float(text: str) -> float:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        repeated = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise ValueError(f"the key {repeated!r} stands twice in one object")
+        counts = Counter(key for key, _ in pairs)
+        repeated = next(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"the key {repeated[:100]!r} stands twice in one object")
     return result
 
 
@@ -175,6 +180,9 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys)
 
 
 @dataclass(frozen=True)

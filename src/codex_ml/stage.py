@@ -24,10 +24,11 @@ from types import FrameType, SimpleNamespace
 from typing import Any, cast
 
 import codex_ml
-from codex_ml.config import Params, Runtime, load_params
+from codex_ml.config import Params, Runtime
 from codex_ml.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.io import write_json
 from codex_ml.lineage import record_path, start_record
+from codex_ml.params import load_params
 from codex_ml.pipeline import PIPELINE, StageSpec, load_pipeline
 
 log = logging.getLogger("codex_ml")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codex_ml.config import load_params
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.io import Hashes, hash_path, parse_json, read_json
 from codex_ml.lineage import record_path
+from codex_ml.params import load_params
 from codex_ml.pipeline import (
     LOCK,
     PIPELINE,

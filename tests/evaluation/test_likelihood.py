@@ -97,7 +97,10 @@ def test_perplexity_that_overflows_is_absent_and_the_metrics_stay_json():
 
 
 def test_summary_is_the_ratio_of_sums():
-    documents = [Document("a", "x", "MIT", "python", "0", "ab" * 50), Document("b,\r", "y", "MIT", "python", "0", "ü")]
+    documents = [
+        Document("a", "x", "0", "", "MIT", "python", text="ab" * 50),
+        Document("b,\r", "y", "1", "", "MIT", "python", text="ü"),
+    ]
     scores = [
         SimpleNamespace(nll=math.log(2) * 60, tokens=30, correct=10),
         SimpleNamespace(nll=math.log(2) * 42, tokens=4, correct=4),

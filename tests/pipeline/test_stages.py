@@ -39,7 +39,7 @@ def test_bad_parameter_ends_every_stage_with_one_line_and_untouched_outputs(pipe
     pipeline.edit("params.yaml", "  lr: 3e-3", "  lr: -3e-3")
     before = {path: path.stat().st_mtime_ns for path in pipeline.root.glob("models/**/*")}
     for name in ("train", "report"):
-        assert _stage(pipeline, name).startswith("error: params.yaml:12: train.lr: ")
+        assert _stage(pipeline, name).startswith("error: params.yaml:13: train.lr: ")
     assert {path: path.stat().st_mtime_ns for path in pipeline.root.glob("models/**/*")} == before
 
 
@@ -98,14 +98,14 @@ def test_failed_audit_ends_the_run_only_when_enforced(pipeline: Workspace, enfor
     """A planted secret in the training data fails a gate."""
     plant = (
         "    import codex_ml.safety.audit as audit\n"
-        "    audit.findings_in_documents = lambda path, style: [\n"
-        "        dict(rule='jwt', severity='block', source='s', path='p', line=1, column=1)\n    ]\n"
+        "    audit.findings_in_documents = lambda path, scanner, style: [\n"
+        "        dict(rule='jwt', action='redact', severity='high', source='s', path='p', line=1, column=1)\n    ]\n"
     )
     pipeline.edit(
         "stages/safety_audit.py", "def main(stage: Stage) -> None:\n", f"def main(stage: Stage) -> None:\n{plant}"
     )
     pipeline.edit("params.yaml", "sample_tokens: 16", f"sample_tokens: 16, enforce: {str(enforce).lower()}")
     done = pipeline.run("python", "stages/safety_audit.py", check=False)
-    assert "safety_audit: fail    no secret in the training data: 1 (allowed: 0)" in done.stderr
+    assert "safety_audit: fail    no secret or personal data in the training data: 1 (allowed: 0)" in done.stderr
     assert done.returncode == (1 if enforce else 0)
     assert ("the safety audit is fail" in done.stderr) is enforce

@@ -22,6 +22,10 @@ TRACKED = (
     ".dvcignore",
     ".gitignore",
     "params.schema.json",
+    "data/policy.yaml",
+    "data/redaction_key",
+    "data/split_ledger.ndjson",
+    "data/benchmarks",
 )
 AWKWARD = 'my proj ünï (1) & co\'s "best"'
 
@@ -33,6 +37,7 @@ split:
   val: 0.15
   test: 0.15
   licences: [MIT, Apache-2.0]
+  quality: {drop_generated: false}
 tokenizer: {vocab_size: 400}
 pack: {seq_len: 64}
 model: {hidden_size: 16, intermediate_size: 32, layers: 1, heads: 2, max_positions: 64}
@@ -150,7 +155,6 @@ def make_workspace(parent: Path) -> Workspace:
     (root / "params.yaml").write_text(PARAMS, encoding="utf-8")
     (root / "README.md").write_text("a copy for tests\n", encoding="utf-8")
     pins = [make_wheel(wheels, *key, folders) for key, folders in CONTENTS.items()]
-    (root / "data").mkdir()
     (root / "data/sample.lock").write_text("# made by the tests\n" + "".join(pins), encoding="utf-8")
     workspace = Workspace(root, wheels)
     workspace.run("git", "init", "-q", "-b", "main")

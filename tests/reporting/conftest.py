@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from codex_ml.reporting.facts import STAGES, Facts, load_facts
@@ -40,7 +38,14 @@ CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *FORMAT)]
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`inputs(text)` writes everything under a folder and returns it."""
 
-    def make(text: str = "plain", *, verdict: str = "pass", findings: int = 2, points: int = 30) -> Path:
+    def make(
+        text: str = "plain",
+        *,
+        verdict: str = "pass",
+        findings: int = 2,
+        points: int = 30,
+        policy_state: str = "enforce",
+    ) -> Path:
         root = tmp_path_factory.mktemp("run")
 
         def write(path: str, value: Any) -> None:
@@ -54,7 +59,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             write(f"reports/{stage}/lineage.json", record(stage, text))
         write("reports/ingest/metrics.json", {"documents": 100, "megabytes": 1.5, "refused": 3})
         parts = {name: {"documents": 30, "megabytes": 0.5} for name in ("train", "val", "test")}
-        leakage = {"evicted": 4, "near_cross": 0, "random_split_leak": 0.25}
+        leakage = {"evicted": 4, "quarantined": 2, "near_cross": 0, "random_split_leak": 0.25}
         write("reports/split/metrics.json", {**parts, "dropped": {text: 7}, "leakage": leakage})
         write("reports/tokenizer/metrics.json", {"bytes_per_token": 3.5, "lossless": 1.0, "vocab_size": 4096})
         write("reports/pack/metrics.json", {name: {"documents": 30, "tokens": 9000} for name in parts})
@@ -83,9 +88,18 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         write("reports/safety_audit/samples.ndjson", rows([{"text": text}, {"text": "\n" + text}]))
         write("models/model/training.json", {"global_step": points, "rows_a_step": 8, "seq_len": 16, "seed": 1})
         (root / "models/model/model.safetensors").write_bytes(weights({"a": [3, 4], "b": [5]}))
-        (root / "data/splits").mkdir(parents=True, exist_ok=True)
-        table_of_licences = pa.table({"licence": ["MIT", "MIT", text], "text": ["never read"] * 3})
-        pq.write_table(table_of_licences, root / "data/splits/train.parquet")
+        contents = {"documents": 30, "bytes": 500_000, "groups": 0}
+        contents |= {"licences": {"MIT": 2, text: 1}, "languages": {text: 29, "python": 1}}
+        policy = {
+            "state": policy_state,
+            "findings": {f"{text}: redact": 3, "e-mail: allow": 1},
+            "documents_redacted": 2,
+        }
+        benchmarks = {"files": [text], "items_found": 1, "documents": 2, "too_short_to_check": [text]}
+        manifest = {"splits": dict.fromkeys(parts, contents), "policy": policy, "benchmarks": benchmarks}
+        write("reports/split/manifest.json", manifest)
+        hit = {"source": text, "path": text, "id": text, "rule": text, "action": "redact", "line": 3, "column": 1}
+        write("data/splits/findings.ndjson", rows([{**hit, "placeholder": text, "severity": "high"}] * 2))
         return root
 
     return make

@@ -196,7 +196,7 @@ def test_numbers_of_the_inputs_stand_on_the_page(rendered: Render) -> None:
         ("reports/safety_audit/samples.ndjson", "safety_audit"),
         ("reports/train/plots/metrics/val/loss.tsv", "train"),
         ("reports/fetch/lineage.json", "fetch"),
-        ("data/splits/train.parquet", "split"),
+        ("data/splits/findings.ndjson", "split"),
         ("models/model/training.json", "train"),
     ],
 )
@@ -218,7 +218,7 @@ def test_missing_input_names_the_stage_that_makes_it(inputs: Callable[..., Path]
         ("reports/train/plots/metrics/val/loss.tsv", "step\tother\n1\t2\n", "is no DVCLive curve"),
         ("reports/evaluate/by_source.csv", "source\nx\n", "is not what evaluate writes"),
         ("models/model/model.safetensors", "\x00" * 20, "is no safetensors file"),
-        ("data/splits/train.parquet", "PAR1", "is damaged"),
+        ("data/splits/findings.ndjson", "{}", "findings.ndjson:1: source: Field required"),
     ],
 )
 def test_input_of_another_shape_is_refused(inputs: Callable[..., Path], path: str, text: str, message: str) -> None:
@@ -234,3 +234,9 @@ def test_page_refuses_to_speak_of_two_models(inputs: Callable[..., Path]) -> Non
     record.write_text(record.read_text().replace("5" * 64, "6" * 64))
     with pytest.raises(UserError, match="different models/model"):
         load_facts(lambda name: root / name, title="x")
+
+
+def test_a_policy_that_was_off_is_said(facts: MakeFacts) -> None:
+    warning = "THE TEXT POLICY WAS OFF"
+    assert warning in render_page(facts(policy_state="off"))
+    assert warning not in render_page(facts())

@@ -12,6 +12,8 @@ from codex_ml.data.pack import Rows, rows_of_step, write_stream
 from codex_ml.errors import UserError
 from codex_ml.io import write_json
 from codex_ml.modeling.build import build_model
+from codex_ml.policy.rules import load_policy
+from codex_ml.policy.scan import Scanner
 from codex_ml.safety.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics, result
 from codex_ml.safety.extraction import Extraction, _is_trivial, seen_rows
 from codex_ml.safety.gates import decide, verdict
@@ -87,7 +89,7 @@ def test_text_learnt_by_heart_is_extracted_and_held_out_text_is_not(models, toke
 def test_gates_fail_the_memorising_model_and_pass_the_fresh_one(models, tokenizer, streams):
     for model, expected in zip(models, ("pass", "fail"), strict=True):
         extraction = audit(model, tokenizer, streams)
-        gates = decide(train_secrets=0, generated_secrets=0, planted_recall=1.0, **extraction)
+        gates = decide(policy="enforce", train_secrets=0, generated_secrets=0, planted_recall=1.0, **extraction)
         assert verdict(gates) == expected
         whole = result([], [], extraction, gates)
         assert whole["verdict"] == expected
@@ -117,7 +119,7 @@ NOTHING, SOME, ALL = Extraction(200, 0, 0.1, 0), Extraction(200, 30, 0.5, 0), Ex
     ],
 )
 def test_verdicts(changes, expected):
-    good = {"train_secrets": 0, "generated_secrets": 0, "planted_recall": 1.0}
+    good = {"policy": "enforce", "train_secrets": 0, "generated_secrets": 0, "planted_recall": 1.0}
     gates = decide(**{**good, "members": NOTHING, "held_out": NOTHING, "control": ALL, **changes})
     assert verdict(gates) == expected
 
@@ -135,15 +137,21 @@ def test_rows_that_were_seen_are_those_of_the_steps():
     assert seen_rows(training, 12).tolist() == list(range(12))
 
 
-def test_findings_name_the_place_and_never_the_value(tmp_path):
+@pytest.fixture(scope="module")
+def scanner(repository):
+    return Scanner(load_policy(repository / "data/policy.yaml"))
+
+
+def test_findings_name_the_place_and_never_the_value(tmp_path, scanner):
     secret = "gh" + "p_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1eF3hJ5"
     text = f"import os\ntoken = '{secret}'\n"
-    write_documents(tmp_path / "d.parquet", [Document("s==1", "p.py", "MIT", "python", "0", text)])
-    place = {"rule": "github-token", "severity": "block", "line": 2, "column": 10}
-    assert findings_in_documents(tmp_path / "d.parquet", style="off") == [{**place, "source": "s==1", "path": "p.py"}]
-    assert findings_in_samples(["clean", text]) == [{**place, "source": "generated", "path": "1"}]
+    write_documents(tmp_path / "d.parquet", [Document("s==1", "p.py", "0", "", "MIT", "python", text=text)])
+    place = {"rule": "github-token", "action": "redact", "severity": "critical", "line": 2, "column": 10}
+    found = findings_in_documents(tmp_path / "d.parquet", scanner, style="off")
+    assert found == [{**place, "source": "s==1", "path": "p.py"}]
+    assert findings_in_samples(["clean", text], scanner) == [{**place, "source": "generated", "path": "1"}]
 
 
-def test_missing_split_is_told(tmp_path):
+def test_missing_split_is_told(tmp_path, scanner):
     with pytest.raises(UserError, match="is missing"):
-        findings_in_documents(tmp_path / "none.parquet", style="off")
+        findings_in_documents(tmp_path / "none.parquet", scanner, style="off")

@@ -1,12 +1,21 @@
-"""The corpus on disk: one Parquet schema for all stages, streamed by row group."""
+"""The corpus on disk: one Parquet schema for all stages, streamed by row group.
+
+A document is in one of three forms: `text`, `prompt` + `completion`, or chat `messages` (with optional `tools`).
+Messages, tools and free metadata are kept as JSON texts: a column of structs would invent keys that a record did not
+have (huggingface/trl#5118).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,62 +23,158 @@ import pyarrow.parquet as pq
 from codex_ml.errors import UserError
 
 ROW_GROUP_BYTES = 8 << 20  # of text; what a reader holds at a time
+FORMS = ("text", "prompt", "completion", "messages", "tools")  # what detectors look into and redaction changes
+TRAILING = re.compile(r"[ \t\r]+(?=\n)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Document:
     """One document.
 
     Attributes:
-        source: where it came from, such as "flask==3.1.2" or the path of a file.
-        path: name inside the source.
+        source: where it came from, such as "flask==3.1.2" or the name of a source in params.yaml.
+        path: name inside the source; "" for a record of a table, which has none.
+        id: the user's own, else 16 hexadecimal digits of a hash of source, path and content.
+        group: documents of one group are never in different splits; "" for none.
         licence: SPDX expression, or "unknown".
-        language: name such as "python", by file extension.
-        sha256: of the text as UTF-8, hexadecimal.
-        text: the text itself.
+        language: name such as "python"; "text" where nothing says otherwise.
+        text, prompt, completion, messages, tools: the content in its form; None for the other forms. Messages and tools
+            are JSON texts.
+        meta: JSON object of all other fields of a record; "" for none.
+        place: file, and line or row, where it was read; for messages to people, in the corpus only.
     """
 
     source: str
     path: str
+    id: str
+    group: str
     licence: str
     language: str
-    sha256: str
-    text: str
+    text: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    messages: str | None = None
+    tools: str | None = None
+    meta: str = ""
+    place: str = ""
 
     @property
-    def id(self) -> str:
-        """Identity of the place it stands at: 16 hexadecimal digits."""
-        return hashlib.sha256(f"{self.source}\0{self.path}".encode()).hexdigest()[:16]
+    def content(self) -> str:
+        """The document as one text, the way a language model without a chat template reads it."""
+        if self.text is not None:
+            return self.text
+        if self.messages is None:
+            return f"{self.prompt or ''}{self.completion or ''}"
+        return "".join(f"{m.get('role', '')}: {_as_text(m.get('content'))}\n" for m in json.loads(self.messages))
 
 
-SCHEMA = pa.schema([(field.name, pa.large_string()) for field in fields(Document)])
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something that did not become a document, and why. Listed in data/corpus/refused.ndjson.
+
+    Attributes:
+        source, path: as in `Document`.
+        line: physical line (LF bytes before it + 1) or row from 0 in a Parquet file; None for a whole file.
+        reason: what was found, in a few words; never the content.
+        bad: True for what cannot be right (damage, wrong encoding, wrong type): the source's policy counts it. False
+            for what is merely no document (empty, too long, a link).
+    """
+
+    source: str
+    path: str
+    line: int | None
+    reason: str
+    bad: bool = True
+
+
+def writable(name: str) -> str:
+    """A file name as text that can be written as UTF-8, whatever bytes it holds."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def derived_id(source: str, path: str, content: str) -> str:
+    """Identity of a document that brings none: it depends on what it is, never on its row or file shard."""
+    return hashlib.sha256(f"{source}\0{path}\0{content}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def canonical(text: str) -> str:
+    """What is compared for equality: LF line ends, no blanks at line ends, no empty lines at the end.
+
+    Case and Unicode form are content. `canonical(canonical(x)) == canonical(x)`.
+    """
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
+    if " \n" in text or "\t\n" in text or "\r\n" in text:
+        text = TRAILING.sub("", text)
+    return text.rstrip(" \t\r\n")
+
+
+def _as_text(content: Any) -> str:
+    """Message content: a text, null, or a list of parts as in the chat formats of several vendors."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(text for text in parts if isinstance(text, str))
+    return ""
+
+
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with `change` applied to every text in it, keys included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [map_texts(item, change) for item in value]
+    if isinstance(value, dict):
+        return {change(key): map_texts(item, change) for key, item in value.items()}
+    return value
+
+
+TEXT_COLUMNS = [field.name for field in fields(Document)]
+PUBLISHED = [name for name in TEXT_COLUMNS if name != "place"]  # a row number would depend on the order of the input
+SCHEMA = pa.schema([pa.field(name, pa.large_string()) for name in PUBLISHED])
+_ROW = attrgetter(*PUBLISHED)
+
+
+def table_of(documents: Sequence[Document]) -> pa.Table:
+    """Documents as an Arrow table with `SCHEMA`."""
+    columns = zip(*map(_ROW, documents), strict=True) if documents else ([] for _ in PUBLISHED)
+    return pa.table([pa.array(column, pa.large_string()) for column in columns], schema=SCHEMA)
+
+
+def documents_of(table: pa.Table | pa.RecordBatch) -> Iterator[Document]:
+    """Rows of a table, read back; columns that are no field of a document are left out."""
+    names = [name for name in TEXT_COLUMNS if name in table.schema.names]
+    columns = [table.column(name).to_pylist() for name in names]
+    for row in zip(*columns, strict=True):
+        yield Document(**dict(zip(names, row, strict=True)))
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> tuple[int, int]:
     """Write documents as zstd Parquet; memory does not grow with their number.
 
     Returns:
-        (number of documents, bytes of text).
+        (number of documents, bytes of content).
     """
     count = total = held = 0
-    rows: list[tuple[str, ...]] = []
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd", store_schema=False) as writer:
-
-        def flush() -> None:
-            columns = zip(*rows, strict=True)
-            writer.write_table(pa.table([pa.array(c, pa.large_string()) for c in columns], schema=SCHEMA))
-            rows.clear()
-
+    rows: list[Document] = []
+    with parquet_writer(path, SCHEMA) as writer:
         for document in documents:
-            size = len(document.text.encode("utf-8"))
+            size = len(document.content.encode("utf-8"))
             count, total, held = count + 1, total + size, held + size
-            rows.append(astuple(document))
+            rows.append(document)
             if held >= ROW_GROUP_BYTES:
-                flush()
-                held = 0
+                writer.write_table(table_of(rows))
+                rows, held = [], 0
         if rows:
-            flush()
+            writer.write_table(table_of(rows))
     return count, total
+
+
+def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer whose bytes depend on the rows only. Dictionaries pay for columns that repeat, not for texts."""
+    repeating = [name for name in ("source", "group", "licence", "language") if name in schema.names]
+    return pq.ParquetWriter(path, schema, compression="zstd", store_schema=False, use_dictionary=repeating)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -78,20 +183,21 @@ def read_documents(path: Path) -> Iterator[Document]:
     Raises:
         UserError: when the file is missing or damaged.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
+        names = [name for name in TEXT_COLUMNS if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
-            columns = file.read_row_group(group, columns=SCHEMA.names).to_pydict()
-            yield from (Document(*row) for row in zip(*columns.values(), strict=True))
+            yield from documents_of(file.read_row_group(group, columns=names))
 
 
 def count_documents(path: Path) -> int:
     """Number of documents of a Parquet file, from its footer; see `read_documents`."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return int(file.metadata.num_rows)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of ours, with errors that say what to do; see `read_documents`."""
     try:
         with pq.ParquetFile(path) as file:
             yield file

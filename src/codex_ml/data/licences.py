@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
 from email.message import Message
-from functools import cache
+from functools import cache, lru_cache
+from itertools import accumulate
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from license_expression import Licensing
 
 UNKNOWN = "unknown"
+# Printing and evaluating recurse: 600 groups inside each other are a RecursionError. A text that long is a mistake or
+# an attack; 140 licences fit.
+MOST_CHARACTERS, DEEPEST = 1000, 20
+CACHED = 4096  # expressions; corpora have some hundred, hostile ones as many as documents
+HEAD = 8192  # characters in which the first header must begin: 20 lines of 400
 
 # Trove classifiers (PyPI's list) as SPDX. "BSD License" covers a family; the strictest in common use stands for it.
 CLASSIFIERS = {
@@ -32,7 +41,21 @@ CLASSIFIERS = {
     "GNU General Public License v3 or later (GPLv3+)": "GPL-3.0-or-later",
     "GNU Affero General Public License v3": "AGPL-3.0-only",
 }
-HEADER = re.compile(r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+() \t-]+)")
+MARK = "SPDX-License-Identifier:"
+HEADER = re.compile(MARK + r"[ \t]*([A-Za-z0-9.+() \t-]*)(.?)")
+# What may stand behind an expression: white space, or the end of a comment, a string or a box around it. Anything else
+# is part of what was meant: MIT/GPL-3.0-only begins like an expression.
+BEHIND = frozenset("*#\"'`\\}%]<>")
+LICENCE_FILE = re.compile(r"(?:.+[-_.])?(?:un)?licen[cs]e(?:[-_.].*)?|copying(?:[-_.].*)?", re.IGNORECASE)
+CODE = re.compile(r".*\.(?:cc?|cpp|go|h|html|java|json|[jt]sx?|lua|php|pyi?|rb|rs|sh|toml|ya?ml)", re.IGNORECASE)
+# A line of text that only begins with the word, as a wrapped "copyright holders", is part of the licence.
+COPYRIGHT = re.compile(
+    r"^[^\w\n(\u00a9]*+(?:copyright\b.*(?:\d{4}|\(c\)|\u00a9|yyyy|year)|(?:\(c\)|\u00a9).*\d{4}"
+    r"|all rights reserved[^\w\n]*$).*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+# What stands for "no statement", or for "all rights reserved" (npm's UNLICENSED), the opposite of the Unlicense.
+NO_LICENCE = frozenset({"UNKNOWN", "NOASSERTION", "NONE", "UNLICENSED", "PROPRIETARY"})
 PREFIX = "License :: OSI Approved :: "
 
 
@@ -43,34 +66,60 @@ def _licensing() -> Licensing:
     return get_spdx_licensing()
 
 
-@cache
 def normalise(expression: str) -> str | None:
-    """The SPDX expression in its canonical spelling, or None when it is none (SPDX 2.3, annex D)."""
+    """The SPDX expression in its canonical spelling, or None when it is none (SPDX 2.3, annex D).
+
+    None too for one with a LicenseRef, which names a text that only its author has, and for one longer than 1,000
+    characters or nested deeper than 20.
+    """
+    return _normalised(expression) if len(expression) <= MOST_CHARACTERS else None  # a cache keeps what it is asked
+
+
+@lru_cache(maxsize=CACHED)
+def _normalised(expression: str) -> str | None:
+    parsed = _parsed(expression)
+    return None if parsed is None else str(parsed)
+
+
+def _parsed(expression: str) -> Any:
+    """The tree of the expression; its nodes are OR, AND and licences."""
     from license_expression import ExpressionError
 
+    if _depth(expression) > DEEPEST:
+        return None
+    if "licenseref-" in expression.lower():  # the index has 1,694 of ScanCode's, which SPDX does not define
+        return None
     try:
-        parsed = _licensing().parse(expression, validate=True, strict=True)
+        return _licensing().parse(expression, validate=True, strict=True)
     except (ExpressionError, AttributeError, TypeError, IndexError):  # the parser's own slips count as "no expression"
         return None
-    return str(parsed) if parsed is not None else None
+
+
+def _depth(expression: str) -> int:
+    steps = ((character == "(") - (character == ")") for character in expression)
+    return max(accumulate(steps), default=0)
 
 
 def licence_of_metadata(headers: Message) -> str | None:
-    """Licence of a Python distribution by its METADATA: `License-Expression` (PEP 639), `License`, classifiers.
+    """Licence of a Python distribution by its METADATA: `License-Expression` (PEP 639), else `License`, classifiers.
 
     Returns:
         an SPDX expression, or None when the metadata does not name a licence that SPDX knows.
     """
-    for field in ("License-Expression", "License"):
-        value = str(headers.get(field) or "").strip()
-        if value and len(value) < 200 and (found := normalise(value)):
-            return found
+    stated = headers.get_all("License-Expression", [])
+    if stated:  # nothing else counts then: MIT AND LicenseRef-Strict must not become the MIT of an old classifier
+        return normalise(str(stated[0])) if len(stated) == 1 else None
+    value = str(headers.get("License") or "").strip()
+    if value and (found := normalise(value)):
+        return found
     classifiers = [str(value) for value in headers.get_all("Classifier", [])]
     named = {c.removeprefix(PREFIX) for c in classifiers if c.startswith("License :: ") and c != PREFIX[:-4]}
     known = sorted(CLASSIFIERS[name] for name in named if name in CLASSIFIERS)
     if not named or len(known) < len(named):  # one that we cannot read may be the strict one
         return None
-    return " OR ".join(known)
+    # METADATA does not say whether several classifiers are a choice or all hold: "Apache" and "MIT" is a choice in one
+    # package and parts of different origin in the next. AND is the reading that never permits too much.
+    return " AND ".join(known)
 
 
 def licence_of_text(text: str) -> str | None:
@@ -79,28 +128,84 @@ def licence_of_text(text: str) -> str | None:
     Returns:
         None without such a line, UNKNOWN when what it says is no SPDX expression.
     """
+    if text.find(MARK, 0, HEAD) < 0:  # nearly every document, in 2 us
+        return None
     head = "\n".join(text.split("\n", 20)[:20])
-    found = [match.split(" --")[0].strip() for match in HEADER.findall(head)]  # "--" ends an HTML comment
+    found = []
+    for expression, behind in HEADER.findall(head):
+        if behind and behind not in BEHIND and not behind.isspace():
+            return UNKNOWN
+        if expression.strip():  # else the mark alone, as in code that looks for it
+            found.append(expression.split(" --")[0].strip())  # "--" ends an HTML comment
     if not found:
         return None
-    return normalise(" AND ".join(f"({expression})" for expression in found)) or UNKNOWN
+    each = [normalise(expression) for expression in found]  # one by one: "MIT) OR (ISC" is none
+    if None in each:
+        return UNKNOWN
+    return normalise(" AND ".join(f"({expression})" for expression in each)) or UNKNOWN
 
 
-@cache
-def is_allowed(expression: str, allowed: frozenset[str]) -> bool | None:
+def is_licence_file(name: str) -> bool:
+    """Whether a file is a licence text by its name: LICENSE, LICENCE.md, LICENSE-MIT, MIT-LICENSE, COPYING.LESSER."""
+    return LICENCE_FILE.fullmatch(name) is not None and CODE.fullmatch(name) is None
+
+
+def licence_fingerprint(text: str) -> str:
+    """SHA-256 of the words of a licence text without its copyright lines (SPDX 2.3, annex C: matching guidelines).
+
+    Case, punctuation and line breaks do not count; one more sentence, such as a Commons Clause, does.
+    """
+    words = re.findall(r"\w+", COPYRIGHT.sub("", text).lower())
+    return hashlib.sha256(" ".join(words).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def licence_of_licence_file(text: str, known: Mapping[str, str]) -> str | None:
+    """Licence of a licence text: what its SPDX header says, else that of the known text with the same words.
+
+    Args:
+        known: SPDX expression by `licence_fingerprint`. We bring no texts: the user says which ones count as which.
+
+    Returns:
+        None for a text that is not known, UNKNOWN for a header that is no SPDX expression.
+    """
+    return licence_of_text(text) or known.get(licence_fingerprint(text))
+
+
+def licence_of_folder_texts(path: str, licences: Mapping[str, str]) -> str | None:
+    """The licence of the nearest folder above a file that has one; None without any.
+
+    Args:
+        path: of the file, with "/".
+        licences: expression by folder; "." is the top. Of several texts in a folder nobody says that they are a choice,
+            so join them with AND, and give UNKNOWN where one is not known.
+    """
+    return next((licences[str(up)] for up in PurePosixPath(path).parents if str(up) in licences), None)
+
+
+def is_allowed(expression: str | None, allowed: frozenset[str]) -> bool | None:
     """Whether text under an SPDX expression may be used.
 
     `A OR B` needs one allowed licence, `A AND B` both; AND binds tighter than OR (SPDX 2.3, annex D.4). `A WITH x` is
-    A with more permissions, so it is allowed where A is.
+    A with more permissions, so it is allowed where A is. Identifiers compare without case, deprecated ones as what
+    replaced them.
 
     Returns:
         None when the expression is unknown or not SPDX: the caller's policy decides.
     """
-    if expression == UNKNOWN or expression.upper() in ("NOASSERTION", "NONE", "UNLICENSED", "PROPRIETARY"):
+    if not expression or len(expression) > MOST_CHARACTERS or expression.upper() in NO_LICENCE:
         return None
-    if normalise(expression) is None:
-        return None
-    return _evaluate(_licensing().parse(expression, validate=True, strict=True), allowed)
+    return _verdict(expression, allowed)
+
+
+@lru_cache(maxsize=CACHED)
+def _verdict(expression: str, allowed: frozenset[str]) -> bool | None:
+    parsed = _parsed(expression)
+    return None if parsed is None else _evaluate(parsed, _canonical(allowed))
+
+
+@lru_cache(maxsize=16)
+def _canonical(allowed: frozenset[str]) -> frozenset[str]:
+    return frozenset(normalise(licence) or licence for licence in allowed)
 
 
 def _evaluate(node: Any, allowed: frozenset[str]) -> bool:

@@ -1,195 +1,230 @@
-"""Train, validation and test: one document of each family of near-duplicates, dealt by a keyed hash of its content.
+"""From the corpus to the splits: screen every document, deal what passed, write the result.
 
-Row order, file names and shards have no influence. A second search with other hash functions then looks for pairs
-across the splits; a train document that has one is evicted, so that the test set stays clean.
+Memory holds some 60 bytes a document; texts are held a row group at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from codex_ml.config import Split
-from codex_ml.data.dedup import Shingles, components, near_pairs, shingles
-from codex_ml.data.documents import Document
-from codex_ml.data.licences import is_allowed
+from codex_ml.data.deal import DROPPED, PARTS, Candidates, Dealt
+from codex_ml.data.dedup import Rows, Sketches
+from codex_ml.data.documents import PUBLISHED, SCHEMA, documents_of, opened, parquet_writer, table_of
+from codex_ml.data.screen import Found, Overlap, Screened, Settings, Task, redacted, screen
 from codex_ml.errors import UserError
-
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
-DEDUP_SEED, BARRIER_SEED = 1, 2  # of the hash functions; another one would find other borderline pairs
+from codex_ml.parallel import ordered_map
+from codex_ml.progress import Advance
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What the split needs to know of a document; its text is not kept."""
-
-    id: str
-    source: str
-    path: str
-    licence: str
-    content_id: str
-    bytes: int
-    shingles: Shingles
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Where a document went: a part, or dropped with a reason (and the document that stands for it)."""
-
-    part: Part | None
-    reason: str = ""
-    kept: str = ""
-
-
-@dataclass(frozen=True)
-class Leakage:
-    """How clean the test set is, and how clean a random split of the same documents would have been.
+class Pool:
+    """The screened corpus of n documents, of which p passed.
 
     Attributes:
-        evicted: train documents that the independent search removed.
-        near_cross: near-duplicate pairs across splits in the result; 0.
-        random_split_leak: share of the test documents of a random split with a near-duplicate in its train part.
+        reason: (n,) object, "" for those that passed.
+        size: (n,) int64, bytes of content.
+        changed: (n,) bool, whether the policy redacts something in it.
+        passed: (p,) int64, rows of the corpus.
+        candidates: what dealing needs to know of those that passed.
+        findings, overlaps: with rows of the corpus.
     """
 
-    evicted: int
-    near_cross: int
-    random_split_leak: float
+    reason: NDArray[np.object_]
+    size: NDArray[np.int64]
+    changed: NDArray[np.bool_]
+    passed: Rows
+    candidates: Candidates
+    findings: list[Found]
+    overlaps: list[Overlap]
 
 
-def entry(document: Document) -> Entry:
-    """Reduce a document to what the split needs."""
-    return Entry(
-        id=document.id,
-        source=document.source,
-        path=document.path,
-        licence=document.licence,
-        content_id=content_id(document.text),
-        bytes=len(document.text.encode("utf-8")),
-        shingles=shingles(document.text),
+def size_of(corpus: Path) -> int:
+    """Bytes of content of a corpus."""
+    with opened(corpus) as file:
+        return sum(int(pc.sum(file.read_row_group(g, columns=["size"])[0]).as_py()) for g in range(file.num_row_groups))
+
+
+def screen_corpus(corpus: Path, settings: Settings, sketches: Sketches, *, workers: int, advance: Advance) -> Pool:
+    """Screen all row groups and fill `sketches`; `advance` is told the bytes."""
+    with opened(corpus) as file:
+        tasks = [Task(corpus, group, settings) for group in range(file.num_row_groups)]
+    parts: list[Screened] = []
+    findings: list[Found] = []
+    overlaps: list[Overlap] = []
+    row = 0
+    for _, part in ordered_map(screen, tasks, workers=workers):
+        sketches.add(part.lengths, part.shingles, part.keys)
+        findings += [replace(found, row=row + found.row) for found in part.findings]
+        overlaps += [replace(found, row=row + found.row) for found in part.overlaps]
+        parts.append(part.without_sketch())
+        row += len(part.sizes)
+        advance(int(part.sizes.sum()))
+    sketches.seal()
+    reason = np.concatenate([np.array(part.reasons, dtype=object) for part in parts] or [np.zeros(0, object)])
+    return Pool(
+        reason=reason,
+        size=np.concatenate([part.sizes for part in parts] or [np.zeros(0, np.int64)]),
+        changed=np.concatenate([part.changed for part in parts] or [np.zeros(0, bool)]),
+        passed=np.flatnonzero(reason == ""),
+        candidates=_candidates(parts),
+        findings=findings,
+        overlaps=overlaps,
     )
 
 
-def content_id(text: str) -> str:
-    """SHA-256 of the canonical text: LF line ends, no white space at line ends. Case and Unicode form are content."""
-    canonical = re.sub(r"[ \t]+(?=\n|\Z)", "", text.replace("\r\n", "\n")).rstrip("\n")
-    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+def _candidates(parts: list[Screened]) -> Candidates:
+    hashes = np.concatenate([part.hashes for part in parts] or [np.zeros((0, 4), np.uint64)])
+    strata = {value: number for number, value in enumerate(sorted({s for part in parts for s in part.strata}))}
+    high, low, place, unit = (np.ascontiguousarray(column) for column in hashes.T)
+    return Candidates(
+        high=high,
+        low=low,
+        place=place,
+        unit=unit,
+        grouped=np.concatenate([part.grouped for part in parts] or [np.zeros(0, bool)]),
+        stratum=np.array([strata[s] for part in parts for s in part.strata], dtype=np.int32),
+    )
 
 
-def position(key: str, salt: str) -> float:
-    """A number in [0, 1) from a keyed hash (BLAKE2b): the same for the same content, whatever else is in the corpus."""
-    digest = hashlib.blake2b(key.encode(), key=hashlib.sha256(salt.encode()).digest(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+@dataclass
+class Outcome:
+    """Where every document of the corpus went; all arrays (n,).
+
+    Attributes:
+        part: int8, index in PARTS, or DROPPED.
+        reason: object, why it was dropped.
+        kept_by: int64, the row that stands for it, or -1.
+    """
+
+    part: NDArray[np.int8]
+    reason: NDArray[np.object_]
+    kept_by: Rows
 
 
-def part_of(key: str, params: Split) -> Part:
-    """The split that a content id is dealt to."""
-    place = position(key, params.salt)
-    return "test" if place < params.test else "val" if place < params.test + params.val else "train"
+def outcome(pool: Pool, dealt: Dealt) -> Outcome:
+    """The verdicts on the candidates, in terms of rows of the corpus."""
+    part = np.full(len(pool.size), DROPPED, dtype=np.int8)
+    kept_by = np.full(len(pool.size), -1, dtype=np.int64)
+    reason = pool.reason.copy()
+    part[pool.passed], reason[pool.passed] = dealt.part, dealt.reason
+    has_keeper = dealt.kept_by >= 0
+    kept_by[pool.passed[has_keeper]] = pool.passed[dealt.kept_by[has_keeper]]
+    return Outcome(part, reason, kept_by)
 
 
-def split(entries: Iterable[Entry], params: Split) -> tuple[dict[str, Verdict], Leakage]:
-    """Deal every document.
+def _hash_of(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
-    Returns:
-        (verdict by document id, leakage)
+
+class Counts:
+    """What a split consists of, for the manifest."""
+
+    def __init__(self) -> None:
+        self.documents = self.bytes = 0
+        self.by: dict[str, Counter[str]] = {name: Counter() for name in ("licence", "language", "source")}
+        self.groups: set[int] = set()
+
+    def add(self, table: pa.Table, sizes: NDArray[np.int64]) -> None:
+        self.documents += table.num_rows
+        self.bytes += int(sizes.sum())
+        for name, counter in self.by.items():
+            counter.update(table.column(name).to_pylist())
+        self.groups.update(_hash_of(group) for group in set(table.column("group").to_pylist()) if group)
+
+    def as_dict(self) -> dict[str, Any]:
+        tables = {f"{name}s": dict(sorted(counter.items())) for name, counter in self.by.items()}
+        return {"documents": self.documents, "bytes": self.bytes, "groups": len(self.groups), **tables}
+
+
+def write_splits(
+    folder: Path, corpus: Path, result: Outcome, pool: Pool, settings: Settings, *, advance: Advance
+) -> dict[str, Counts]:
+    """Write train.parquet, val.parquet and test.parquet, redacted, in the order of the corpus."""
+    writers = {part: parquet_writer(folder / f"{part}.parquet", SCHEMA) for part in PARTS}
+    counts = {part: Counts() for part in PARTS}
+    try:
+        for start, table in _row_groups(corpus, PUBLISHED):
+            rows = np.arange(start, start + table.num_rows)
+            table = _clean(table, pool.changed[rows], result.part[rows], settings)
+            for number, part in enumerate(PARTS):
+                chosen = np.flatnonzero(result.part[rows] == number)
+                if len(chosen):
+                    piece = table.take(chosen)
+                    writers[part].write_table(piece)
+                    counts[part].add(piece, pool.size[rows[chosen]])
+            advance(int(pool.size[rows].sum()))
+    finally:
+        for writer in writers.values():
+            writer.close()
+    return counts
+
+
+def _row_groups(corpus: Path, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+    start = 0
+    with opened(corpus) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=columns)
+            yield start, table.cast(pa.schema([SCHEMA.field(name) for name in columns]))
+            start += table.num_rows
+
+
+def _clean(table: pa.Table, changed: NDArray[np.bool_], part: NDArray[np.int8], settings: Settings) -> pa.Table:
+    if not (changed & (part != DROPPED)).any():
+        return table
+    documents = list(documents_of(table))
+    for row in np.flatnonzero(changed & (part != DROPPED)).tolist():
+        documents[row] = redacted(documents[row], settings)[0]
+    return table_of(documents)
+
+
+def dropped_rows(corpus: Path, result: Outcome) -> Iterator[dict[str, str]]:
+    """What was left out: source, path, id, reason, and the id of the document that stands for it."""
+    wanted = set(np.unique(result.kept_by[result.kept_by >= 0]).tolist())
+    names = dict(_places(corpus, wanted))
+    for start, table in _row_groups(corpus, ["source", "path", "id"]):
+        for offset, (source, path, name) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
+            row = start + offset
+            if result.part[row] == DROPPED:
+                keeper = names.get(int(result.kept_by[row]), "")
+                yield {"source": source, "path": path, "id": name, "reason": result.reason[row], "kept": keeper}
+
+
+def _places(corpus: Path, wanted: set[int]) -> Iterator[tuple[int, str]]:
+    for start, table in _row_groups(corpus, ["id"]):
+        for offset, name in enumerate(table.column("id").to_pylist()):
+            if start + offset in wanted:
+                yield start + offset, name
+
+
+def named_rows(corpus: Path, items: list[Any]) -> Iterator[dict[str, Any]]:
+    """Findings or overlaps, with source, path and id of their document in place of the row."""
+    by_row: dict[int, list[Any]] = {}
+    for item in items:
+        by_row.setdefault(item.row, []).append(item)
+    for start, table in _row_groups(corpus, ["source", "path", "id"]):
+        for offset, (source, path, name) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
+            for item in by_row.get(start + offset, ()):
+                about = {key: value for key, value in vars(item).items() if key != "row"}
+                yield {"source": source, "path": path, "id": name, **about}
+
+
+def refuse_nothing_left(pool: Pool) -> None:
+    """A corpus of which nothing passed gets one line that says why.
 
     Raises:
-        UserError: when train, val or test would be empty.
+        UserError: when no document passed.
     """
-    verdicts: dict[str, Verdict] = {}
-    entries = list(entries)
-    if len({e.id for e in entries}) < len(entries):
-        raise UserError(
-            "a document stands twice in the corpus under one source and path; `dvc repro ingest` makes it anew"
-        )
-    allowed = [e for e in entries if _licensed(e, params, verdicts)]
-    unique = _drop_exact(allowed, params, verdicts)
-    pairs = near_pairs([e.shingles for e in unique], threshold=params.near_duplicate, seed=DEDUP_SEED)
-    kept = _drop_near(unique, [(a, b) for a, b, _ in pairs], params, verdicts)
-    parts = {e.id: part_of(e.content_id, params) for e in kept}
-    evicted = _barrier(kept, parts, params)
-    for e in kept:
-        verdicts[e.id] = (
-            Verdict(None, "near-duplicate of held-out", evicted[e.id]) if e.id in evicted else Verdict(parts[e.id])
-        )
-    _refuse_empty(verdicts, params)
-    left = [e for e in kept if e.id not in evicted]
-    crossing = _crossing(left, parts, params)
-    return verdicts, Leakage(len(evicted), len(crossing), _random_split_leak(allowed, unique, pairs, params))
-
-
-def _licensed(e: Entry, params: Split, verdicts: dict[str, Verdict]) -> bool:
-    allowed = is_allowed(e.licence, frozenset(params.licences))
-    if allowed is None and params.unknown_licence == "keep":
-        return True
-    if not allowed:
-        verdicts[e.id] = Verdict(None, "licence unknown" if allowed is None else "licence not allowed")
-    return bool(allowed)
-
-
-def _drop_exact(entries: Sequence[Entry], params: Split, verdicts: dict[str, Verdict]) -> list[Entry]:
-    """Keep the document with the smallest id of each content."""
-    first: dict[str, Entry] = {}
-    for e in sorted(entries, key=lambda e: e.id):
-        if e.content_id in first:
-            verdicts[e.id] = Verdict(None, "exact duplicate", first[e.content_id].id)
-        else:
-            first[e.content_id] = e
-    return sorted(first.values(), key=lambda e: position(e.content_id, params.salt))
-
-
-def _drop_near(
-    entries: Sequence[Entry], pairs: list[tuple[int, int]], params: Split, verdicts: dict[str, Verdict]
-) -> list[Entry]:
-    """Keep the first document of each family; the entries come in the order of a hash that no name influences."""
-    representative = components(len(entries), pairs)
-    for index, e in enumerate(entries):
-        if representative[index] != index:
-            verdicts[e.id] = Verdict(None, "near-duplicate", entries[representative[index]].id)
-    return [e for index, e in enumerate(entries) if representative[index] == index]
-
-
-def _crossing(entries: Sequence[Entry], parts: dict[str, Part], params: Split) -> list[tuple[Entry, Entry]]:
-    pairs = near_pairs([e.shingles for e in entries], threshold=params.near_duplicate, seed=BARRIER_SEED)
-    return [(entries[a], entries[b]) for a, b, _ in pairs if parts[entries[a].id] != parts[entries[b].id]]
-
-
-def _barrier(entries: Sequence[Entry], parts: dict[str, Part], params: Split) -> dict[str, str]:
-    """Documents to evict, with the held-out document that each resembles: the train side, or the val side."""
-    evicted = {}
-    for a, b in _crossing(entries, parts, params):
-        first, second = sorted((a, b), key=lambda e: PARTS.index(parts[e.id]))
-        evicted[first.id] = second.id
-    return evicted
-
-
-def _refuse_empty(verdicts: dict[str, Verdict], params: Split) -> None:
-    for part in PARTS:
-        if not any(verdict.part == part for verdict in verdicts.values()):
-            kept = sum(verdict.part is not None for verdict in verdicts.values())
-            raise UserError(
-                f"the {part} split is empty ({kept} of {len(verdicts)} documents passed licences and duplicates); "
-                "add documents, raise split.val and split.test, or change split.salt or split.licences"
-            )
-
-
-def _random_split_leak(
-    allowed: Sequence[Entry], unique: Sequence[Entry], pairs: list[tuple[int, int, float]], params: Split
-) -> float:
-    """The counterfactual: rows dealt at random, as the usual one-liner does, with nothing removed."""
-    index = {e.content_id: i for i, e in enumerate(unique)}
-    near: dict[int, set[int]] = {i: {i} for i in range(len(unique))}
-    for a, b, _ in pairs:
-        near[a].add(b)
-        near[b].add(a)
-    rows = [index[e.content_id] for e in sorted(allowed, key=lambda e: e.id)]
-    order = np.random.Generator(np.random.PCG64(0)).permutation(len(rows))
-    held_out = max(1, round(len(rows) * params.test))
-    test, train = [rows[i] for i in order[:held_out]], {rows[i] for i in order[held_out:]}
-    return sum(bool(near[row] & train) for row in test) / len(test)
+    if not len(pool.passed):
+        reasons = Counter(pool.reason.tolist())
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        raise UserError(f"none of the {len(pool.size)} documents passed ({told}); see split.licences and split.quality")

@@ -18,7 +18,7 @@ DIGITS = 6  # metrics are compared across commits; digits beyond that are roundi
 
 def document_row(document: Document, score: Score) -> dict[str, Any]:
     """Numerators and denominators of one document, for reports/evaluate/documents.ndjson."""
-    data = document.text.encode("utf-8")
+    data = document.content.encode("utf-8")
     return {
         "id": document.id,
         "source": document.source,

@@ -1,106 +1,234 @@
-"""The rules for secrets in text: what is looked for, how it is confirmed, how bad it is.
+"""The text policy: what is looked for, how a hit is confirmed, how bad it is, and what happens to it.
 
-A rule is tried only where one of its literals occurs; the pattern decides, the entropy floor throws out placeholders.
-`example` makes an instance with random characters, so that every scan can prove that it finds what it should: no
-secret-shaped text stands in this file.
+The rules stand in data/policy.yaml, one readable list. This file is their schema: what a rule may say, and the one line
+that tells what is wrong with it. How rules are run is scan.py's business.
 """
 
 from __future__ import annotations
 
-import base64
-import random
+import difflib
 import re
-import string
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.digits
-ALNUM = UPPER + LOWER + DIGITS
-HEX = "0123456789abcdef"
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from codex_ml.errors import UserError
+from codex_ml.policy.validators import VALIDATORS
+from codex_ml.yaml import line_of, parse_yaml
+
+POLICY = Path("data/policy.yaml")
+MAX_WINDOW = 1000  # characters; a wider window would be scanned again and again around frequent literals
+
+Action = Literal["allow", "redact", "block"]
+Severity = Literal["low", "medium", "high", "critical"]
+Kind = Literal["secret", "personal", "injection"]
+Text = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One kind of secret.
+class _Strict(BaseModel):
+    """Unknown keys and silent conversions are refused."""
 
-    Attributes:
-        literals: texts of which one must occur (case-sensitive) before the pattern is tried.
-        pattern: group 1 is the secret value.
-        entropy: least Shannon entropy of the value, bits a character; lower values are placeholders.
-        severity: "block" must never be trained on or emitted, "warn" is reported.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Rule(_Strict):
+    """One kind of text that may not be trained on or emitted, or that is reported.
+
+    A rule is tried only where one of its `literals` occurs, or where its `gate` matches; `pattern` decides, then
+    `min_entropy`, `validator` and the exceptions. The named group `value`, else group 1, else the whole match is the
+    value, which is all that a redaction replaces.
     """
 
-    id: str
-    literals: tuple[str, ...]
-    pattern: re.Pattern[str]
-    entropy: float
-    severity: str
-    example: Callable[[random.Random], str]
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,39}$")] = Field(description="Unique name, in placeholders too")
+    description: Text = Field(description="What it finds, for people")
+    kind: Kind = Field(
+        description="secret: a credential; personal: data about a person; injection: an order to a model"
+    )
+    severity: Severity = Field(description="critical: works for whoever reads it; high: a secret or a person's number")
+    action: Action = Field(description="redact: replace the value; block: drop the document; allow: report only")
+    literals: tuple[Text, ...] = Field((), description="Texts of which one must occur")
+    ignore_case: bool = Field(False, description="Literals and pattern in any case")
+    gate: Text | None = Field(
+        None, description="A cheap expression, run over the text, or at each literal if there are"
+    )
+    before: int = Field(0, ge=0, le=MAX_WINDOW, description="A match may begin so many characters before the literal")
+    after: int = Field(300, ge=1, le=MAX_WINDOW, description="With `before`: and end so many after it")
+    pattern: Text = Field(description="Regular expression, or a list of its pieces; it begins at the literal")
+    edge: str = Field("A-Za-z0-9_", max_length=80, description="Characters that may not touch the value; '' for none")
+    min_entropy: float = Field(0.0, ge=0, le=8, description="Least Shannon entropy of the value, bits a character")
+    validator: str | None = Field(None, description="Check of the value: luhn, iban, ip, jwt, ...")
+    allow: tuple[Text, ...] = Field((), description="Exceptions: expressions looked for in the value")
+    allow_before: tuple[Text, ...] = Field((), description="... in the 100 characters of the line before the value")
+    allow_after: tuple[Text, ...] = Field((), description="... directly after the value")
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _join(cls, value: Any) -> Any:
+        return "".join(value) if isinstance(value, tuple) and all(isinstance(piece, str) for piece in value) else value
+
+    @field_validator("validator")
+    @classmethod
+    def _validator_exists(cls, name: str | None) -> str | None:
+        if name is not None and name not in VALIDATORS:
+            near = difflib.get_close_matches(name, VALIDATORS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(VALIDATORS))}"
+            raise ValueError(f"no validator is called {name!r}{hint}")
+        return name
+
+    @field_validator("pattern", "gate", "allow", "allow_before", "allow_after")
+    @classmethod
+    def _compiles(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for expression in (value,) if isinstance(value, str) else value or ():
+            compile_expression(expression)
+        return value
+
+    @field_validator("pattern", "gate")
+    @classmethod
+    def _needs_text(cls, expression: str | None) -> str | None:
+        if expression is not None and re.search(expression, ""):
+            raise ValueError("it matches the empty text, so it would match everywhere")
+        return expression
+
+    @field_validator("edge")
+    @classmethod
+    def _is_a_class(cls, edge: str) -> str:
+        if edge:
+            compile_expression(f"[{edge}]")
+        return edge
+
+    @model_validator(mode="after")
+    def _has_a_gate(self) -> Rule:
+        if not self.literals and not self.gate:
+            raise ValueError("`literals` or `gate` must say where the pattern is tried; give one of them")
+        return self
 
 
-def _token(prefix: str, alphabet: str, length: int) -> Callable[[random.Random], str]:
-    return lambda dice: prefix + "".join(dice.choices(alphabet, k=length))
+class Policy(_Strict):
+    """data/policy.yaml, whole. Earlier rules win over later ones where two findings of one length overlap."""
+
+    version: Literal[1] = 1
+    detectors: tuple[Text, ...] = Field((), description="Names of installed `codex_ml.detectors` entry points to run")
+    allow: tuple[Text, ...] = Field((), description="Exceptions looked for in the value of every rule of kind secret")
+    rules: tuple[Rule, ...] = Field(min_length=1)
+
+    @field_validator("allow")
+    @classmethod
+    def _compiles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for expression in value:
+            compile_expression(expression)
+        return value
+
+    def only(self, *, kinds: Collection[Kind], severities: Collection[Severity]) -> Policy:
+        """The policy with those rules only; for a check that may stop people, such as a Git hook."""
+        kept = tuple(rule for rule in self.rules if rule.kind in kinds and rule.severity in severities)
+        return self.model_copy(update={"rules": kept})
 
 
-def _private_key(dice: random.Random) -> str:
-    body = base64.b64encode(dice.randbytes(600)).decode()
-    lines = [body[i : i + 64] for i in range(0, len(body), 64)]
-    return "\n".join(["-----BEGIN RSA PRIVATE " + "KEY-----", *lines, "-----END RSA PRIVATE " + "KEY-----"])
+def compile_expression(expression: str, flags: int = 0) -> re.Pattern[str]:
+    """Compile, or raise a `ValueError` that says where the expression is wrong."""
+    try:
+        return re.compile(expression, flags)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"the regular expression is wrong: {error}") from None
 
 
-def _jwt(dice: random.Random) -> str:
-    parts = [b'{"alg":"HS256","typ":"JWT"}', b'{"sub":"' + dice.randbytes(9).hex().encode() + b'"}', dice.randbytes(32)]
-    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+def load_policy(path: Path = POLICY) -> Policy:
+    """Read and validate a policy file.
+
+    Raises:
+        UserError: the first problem as one line: file, line, rule, what was found, what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; take it from the repository, `git checkout {POLICY}`") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
+    return parse_policy(text, name=str(path))
 
 
-def _url_password(dice: random.Random) -> str:
-    return "postgres://service:" + "".join(dice.choices(ALNUM, k=20)) + "@db.internal/app"
+def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
+    """Validate the text of a policy; see `load_policy`."""
+    value = parse_yaml(text, name)
+    if not isinstance(value, dict):
+        raise UserError(f"{name}: a mapping with the key `rules` is wanted, found {type(value).__name__}")
+    if place := _shared_node(value):
+        raise UserError(f"{name}:{line_of(text, place)}: anchors and aliases are not read here; write the value out")
+    try:
+        policy = Policy.model_validate(_tuples(value))
+    except ValidationError as error:
+        problems = _independent([dict(problem) for problem in error.errors(include_url=False)])
+        first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{_where(text, name, first['loc'])}: {_explain(value, first)}{more}") from None
+    seen: dict[str, int] = {}
+    for number, rule in enumerate(policy.rules):
+        if rule.id in seen:
+            first_line = line_of(text, ("rules", seen[rule.id], "id"))
+            where = _where(text, name, ("rules", number, "id"))
+            raise UserError(f"{where}: rule {rule.id}: the id is taken by the rule of line {first_line}")
+        seen[rule.id] = number
+    return policy
 
 
-def _assignment(dice: random.Random) -> str:
-    return 'api_key = "' + "".join(dice.choices(ALNUM, k=32)) + '"'
+def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out that `rules` is too short because one of them is wrong."""
+    return [
+        p for p in problems if p["type"] != "too_short" or all(o["loc"][:1] != p["loc"] or o is p for o in problems)
+    ]
 
 
-def _sendgrid(dice: random.Random) -> str:
-    return _token("S" + "G.", ALNUM, 22)(dice) + _token(".", ALNUM, 43)(dice)
+def _shared_node(value: Any) -> tuple[str | int, ...] | None:
+    """Place of a list or mapping that stands at two places, which only a YAML alias can do.
+
+    The parser shares such nodes, so nine lines of aliases cost nothing until someone walks them: each is visited once.
+    """
+    seen: set[int] = set()
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    while waiting:
+        place, node = waiting.pop()
+        if not isinstance(node, dict | list):
+            continue
+        if id(node) in seen:
+            return place
+        seen.add(id(node))
+        waiting += [
+            ((*place, key), child) for key, child in (node.items() if isinstance(node, dict) else enumerate(node))
+        ]
+    return None
 
 
-def _rule(
-    rule_id: str, literals: str, pattern: str, example: Callable[[random.Random], str], *, entropy: float = 3.0
-) -> Rule:
-    """A blocking rule; `literals` are separated by blanks."""
-    return Rule(rule_id, tuple(literals.split()), re.compile(pattern), entropy, "block", example)
+def _tuples(value: Any) -> Any:
+    """Lists as tuples: strict validation takes nothing else for a frozen field."""
+    if isinstance(value, dict):
+        return {key: _tuples(child) for key, child in value.items()}
+    return tuple(_tuples(child) for child in value) if isinstance(value, list) else value
 
 
-PRIVATE_KEY = (
-    r"(-----BEGIN [A-Z ]*PRIVATE KEY-----[A-Za-z0-9+/=\s\\]{64,}"
-    r"(?:-----END [A-Z ]*PRIVATE KEY-----)?)"
-)
-CREDENTIALS_IN_URL = (
-    r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@'\"]{1,64}:"
-    r"([^\s:/@'\"<>{}%$*]{8,128})@[a-z0-9]"
-)
-ASSIGNMENT = (
-    r"(?i)\b\w*(?:api_?key|secret|token|passw(?:or)?d)\w*['\"]?\s*[:=]\s*"
-    r"['\"]([A-Za-z0-9+/=_-]{24,128})['\"]"
-)
-GITHUB = r"\b(gh[pousr]_[A-Za-z0-9]{36})\b"
+def _where(text: str, name: str, place: tuple[str | int, ...]) -> str:
+    line = line_of(text, place)
+    return f"{name}:{line}" if line else name
 
-RULES: tuple[Rule, ...] = (
-    _rule("aws-access-key", "AKIA", r"\b(AKIA[A-Z2-7]{16})\b", _token("AKIA", UPPER + "234567", 16)),
-    _rule("github-token", "ghp_ gho_ ghu_ ghs_ ghr_", GITHUB, _token("gh" + "p_", ALNUM, 36)),
-    _rule("github-pat", "github_pat_", r"\b(github_pat_\w{60,90})\b", _token("github_" + "pat_", ALNUM, 82)),
-    _rule("gitlab-token", "glpat-", r"\b(glpat-[\w-]{20})\b", _token("gl" + "pat-", ALNUM, 20)),
-    _rule("slack-token", "xox", r"\b(xox[abposr]-[A-Za-z0-9-]{20,80})\b", _token("xo" + "xb-", ALNUM, 40)),
-    _rule("google-api-key", "AIza", r"\b(AIza[\w-]{35})(?![\w-])", _token("AI" + "za", ALNUM, 35)),
-    _rule("stripe-key", "_live_", r"\b([rs]k_live_[A-Za-z0-9]{24,99})\b", _token("sk_" + "live_", ALNUM, 24)),
-    _rule("openai-key", "sk-", r"\b(sk-(?:proj-)?[A-Za-z0-9_-]{40,})", _token("s" + "k-", ALNUM, 48), entropy=3.5),
-    _rule("huggingface-token", "hf_", r"\b(hf_[A-Za-z]{34})\b", _token("h" + "f_", UPPER + LOWER, 34)),
-    _rule("pypi-token", "pypi-", r"\b(pypi-AgE[\w-]{50,})", _token("py" + "pi-AgE", ALNUM, 120)),
-    _rule("npm-token", "npm_", r"\b(npm_[A-Za-z0-9]{36})\b", _token("np" + "m_", ALNUM, 36)),
-    _rule("sendgrid-key", "SG.", r"\b(SG\.[\w-]{22}\.[\w-]{43})(?![\w-])", _sendgrid),
-    _rule("private-key", "-----BEGIN", PRIVATE_KEY, _private_key),
-    _rule("jwt", "eyJ", r"\b(eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,})", _jwt),
-    _rule("url-password", "://", CREDENTIALS_IN_URL, _url_password, entropy=3.2),
-    _rule("assigned-secret", "key KEY secret SECRET token TOKEN passw PASSW", ASSIGNMENT, _assignment, entropy=4.0),
-)
+
+def _explain(value: Any, problem: dict[str, Any]) -> str:
+    place, message = problem["loc"], str(problem["msg"]).removeprefix("Value error, ").replace("tuple", "list")
+    message = message[:1].lower() + message[1:]
+    rule = ""
+    if len(place) > 1 and place[0] == "rules":
+        entry = value["rules"][place[1]]
+        label = entry.get("id", f"number {place[1] + 1}") if isinstance(entry, dict) else f"number {place[1] + 1}"
+        rule, place = f"rule {str(label)[:40]}: ", place[2:]
+    dotted = ".".join(str(key) for key in place)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(dotted, Rule.model_fields if rule else Policy.model_fields, n=1)
+        return f"{rule}{dotted} is not a key of {'a rule' if rule else 'the policy'}" + (
+            f"; did you mean {near[0]}?" if near else ""
+        )
+    if problem["type"] == "missing":
+        return f"{rule}the key {dotted} is missing"
+    if problem["type"] == "model_type":
+        return f"{rule}a mapping with the keys of a rule is wanted; found {str(problem['input'])[:80]!r}"
+    found = "" if problem["type"] == "value_error" else f"; found {str(problem['input'])[:80]!r}"
+    return f"{rule}{dotted}: {message}{found}" if dotted else f"{rule}{message}"

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from codex_ml.errors import safe_text
-from codex_ml.reporting import tables
+from codex_ml.reporting import data_tables, tables
 from codex_ml.reporting.facts import Facts
 from codex_ml.reporting.tables import Table, one_line
 
@@ -116,7 +116,7 @@ def _training_data(facts: Facts) -> str:
     return f"""## Training data
 
 {facts.ingest.documents:,} documents ({facts.ingest.megabytes:,.1f} MB) were read and {facts.ingest.refused:,} refused.
-After licences, exact duplicates and near-duplicates {facts.split.train.documents:,} were left for training.
+After licences, quality limits, the text policy and duplicates {facts.split.train.documents:,} were left for training.
 
 {markdown_table(tables.splits(facts))}
 
@@ -129,7 +129,11 @@ After licences, exact duplicates and near-duplicates {facts.split.train.document
 ### How the test set was kept clean
 
 Near-duplicates are one document before anything is dealt, and the deal is a keyed hash of the content, so names and
-order have no influence. {escape(tables.counterfactual(facts))}"""
+order have no influence. {escape(tables.counterfactual(facts))}
+
+### Text policy
+
+{escape(data_tables.policy_note(facts))}"""
 
 
 def _recipe(facts: Facts) -> str:

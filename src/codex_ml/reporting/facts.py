@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,9 @@ from codex_ml.reporting.shapes import (
     Evaluation,
     Finding,
     Gate,
+    Hit,
     IngestNumbers,
+    Manifest,
     PackNumbers,
     Point,
     Record,
@@ -35,7 +37,8 @@ from codex_ml.reporting.shapes import (
 )
 
 STAGES = ("fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit")
-MODEL, TRAIN, CURVES = "models/model", "data/splits/train.parquet", "reports/train/plots"
+MODEL, HITS, CURVES = "models/model", "data/splits/findings.ndjson", "reports/train/plots"
+MAX_HITS = 200  # that are read and shown; all are counted in the manifest
 MAX_HEADER = 100 << 20  # bytes; the safetensors library refuses longer ones too
 
 Find = Callable[[str], Path]  # from a path of dvc.yaml to the file: `Stage.dep`
@@ -48,7 +51,8 @@ class Facts:
     title: str
     ingest: IngestNumbers
     split: SplitNumbers
-    licences: tuple[tuple[str, int], ...]  # (SPDX expression, training documents), most frequent first
+    manifest: Manifest
+    hits: tuple[Hit, ...]  # the first MAX_HITS of what the text policy found in the corpus
     tokenizer: TokenizerNumbers
     pack: PackNumbers
     train: TrainNumbers
@@ -64,6 +68,12 @@ class Facts:
     findings: tuple[Finding, ...]
     samples: tuple[str, ...]
     lineage: dict[str, Record]  # by stage, in the order of the pipeline
+
+    @property
+    def licences(self) -> tuple[tuple[str, int], ...]:
+        """(SPDX expression, training documents), most frequent first."""
+        counts = self.manifest.splits.train.licences
+        return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     @property
     def confidence(self) -> float:
@@ -88,7 +98,8 @@ def load_facts(find: Find, *, title: str) -> Facts:
         title=title,
         ingest=_read(find, "reports/ingest/metrics.json", IngestNumbers),
         split=_read(find, "reports/split/metrics.json", SplitNumbers),
-        licences=_licences(_existing(find, TRAIN, "split")),
+        manifest=_read(find, "reports/split/manifest.json", Manifest),
+        hits=_rows(find, HITS, Hit, stage="split", limit=MAX_HITS),
         tokenizer=_read(find, "reports/tokenizer/metrics.json", TokenizerNumbers),
         pack=_read(find, "reports/pack/metrics.json", PackNumbers),
         train=_read(find, "reports/train/metrics.json", TrainNumbers),
@@ -132,11 +143,14 @@ def _read(find: Find, path: str, shape: type[S]) -> S:
     return _shape(_object(find, path), shape, path, _stage_of(path))
 
 
-def _rows(find: Find, path: str, shape: type[S]) -> tuple[S, ...]:
-    with _existing(find, path, _stage_of(path)).open("rb") as lines:  # bytes, so that only LF ends a line
+def _rows(
+    find: Find, path: str, shape: type[S], *, stage: str | None = None, limit: int | None = None
+) -> tuple[S, ...]:
+    stage = stage or _stage_of(path)
+    with _existing(find, path, stage).open("rb") as lines:  # bytes, so that only LF ends a line
         return tuple(
-            _shape(_line(line, f"{path}:{number}"), shape, f"{path}:{number}", _stage_of(path))
-            for number, line in enumerate(lines, 1)
+            _shape(_line(line, f"{path}:{number}"), shape, f"{path}:{number}", stage)
+            for number, line in enumerate(islice(lines, limit), 1)
         )
 
 
@@ -204,21 +218,6 @@ def _sources(file: Path) -> tuple[SourceScore, ...]:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file} is not what evaluate writes ({error}); `dvc repro evaluate` makes it") from None
-
-
-def _licences(file: Path) -> tuple[tuple[str, int], ...]:
-    """Only the licence column is read, batch by batch."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    counts: Counter[str] = Counter()
-    try:
-        with pq.ParquetFile(file) as table:
-            for batch in table.iter_batches(columns=["licence"]):
-                counts.update(batch.column(0).to_pylist())
-    except (pa.ArrowException, OSError, IndexError) as error:
-        raise UserError(f"{file} is damaged ({error}); `dvc repro split` brings it back") from None
-    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _parameters(folder: Path) -> int:

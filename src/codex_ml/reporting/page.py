@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from codex_ml.errors import safe_text
-from codex_ml.reporting import plots, tables
+from codex_ml.reporting import data_tables, plots, tables
 from codex_ml.reporting.facts import Facts
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
@@ -53,6 +53,7 @@ def render_page(facts: Facts) -> str:
         policy=f"default-src 'none'; style-src '{style_hash(source)}'; img-src data:",
         facts=facts,
         t=tables,
+        d=data_tables,
         pictures=_pictures(facts),
         samples=[_cut(text) for text in facts.samples[:SAMPLES]],
     )

@@ -48,8 +48,59 @@ class Part(Shape):
 
 class Leakage(Shape):
     evicted: int
+    quarantined: int
     near_cross: int
     random_split_leak: float
+
+
+class SplitContents(Shape):
+    """What one split consists of: documents by licence and language."""
+
+    documents: int
+    bytes: int
+    groups: int
+    licences: dict[str, int]
+    languages: dict[str, int]
+
+
+class SplitParts(Shape):
+    train: SplitContents
+    val: SplitContents
+    test: SplitContents
+
+
+class Policy(Shape):
+    """What the text policy did; `findings` counts by "rule: action"."""
+
+    state: str
+    findings: dict[str, int]
+    documents_redacted: int
+
+
+class BenchmarkNumbers(Shape):
+    files: list[str]
+    items_found: int
+    documents: int
+    too_short_to_check: list[str]
+
+
+class Manifest(Shape):
+    """reports/split/manifest.json."""
+
+    splits: SplitParts
+    policy: Policy
+    benchmarks: BenchmarkNumbers
+
+
+class Hit(Shape):
+    """One line of data/splits/findings.ndjson."""
+
+    source: str
+    path: str
+    rule: str
+    action: str
+    line: int
+    placeholder: str
 
 
 class SplitNumbers(Shape):

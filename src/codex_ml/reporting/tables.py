@@ -32,7 +32,7 @@ def one_line(text: str) -> str:
     return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def _table(title: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> Table:
+def table(title: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> Table:
     cells = tuple(tuple(one_line(str(cell)) for cell in row) for row in rows)
     assert all(len(row) == len(columns) for row in cells)
     return Table(title, tuple(columns), tuple(columns.values()), cells)
@@ -80,7 +80,8 @@ def counterfactual(facts: Facts) -> str:
     return (
         f"A random split of the same documents would have left {percent(leak.random_split_leak)} of its test documents "
         f"with a near-duplicate in train. This split has {leak.near_cross} near-duplicate pairs across its parts; "
-        f"{leak.evicted} documents were evicted by a second, independent search to get there."
+        f"{leak.evicted} documents were evicted by a second, independent search and {leak.quarantined} put into "
+        "quarantine by the ledger or a group to get there."
     )
 
 
@@ -101,7 +102,7 @@ def evaluation(facts: Facts) -> Table:
         ("tokens", f"{found.tokens:,}", "–"),
     ]
     head = {"test split": "text", "value": "number", f"{percent(facts.confidence, 0)} interval": "number"}
-    return _table("Evaluation", head, rows)
+    return table("Evaluation", head, rows)
 
 
 def _percents(interval: Interval) -> str:
@@ -115,20 +116,20 @@ def splits(facts: Facts) -> Table:
         for name, part, stream in (*parts, ("test", facts.split.test, facts.pack.test))
     ]
     head = {"split": "text", "documents": "number", "MB": "number", "tokens": "number"}
-    return _table("Splits", head, rows)
+    return table("Splits", head, rows)
 
 
 def dropped(facts: Facts) -> Table:
     rows = [("could not be read as a document", f"{facts.ingest.refused:,}")]
     rows += [(reason.replace("_", " "), f"{count:,}") for reason, count in sorted(facts.split.dropped.items())]
-    return _table("Left out", {"reason": "text", "documents": "number"}, rows)
+    return table("Left out", {"reason": "text", "documents": "number"}, rows)
 
 
 def licences(facts: Facts) -> Table:
     total = sum(count for _, count in facts.licences)
     rows = [(licence, f"{count:,}", percent(count / total)) for licence, count in facts.licences]
     head = {"licence (SPDX)": "text", "documents": "number", "share": "number"}
-    return _table("Licences of the training data", head, rows)
+    return table("Licences of the training data", head, rows)
 
 
 def tokenizer(facts: Facts) -> Table:
@@ -138,7 +139,7 @@ def tokenizer(facts: Facts) -> Table:
         ("bytes a token, validation", f"{found.bytes_per_token:.4f}"),
         ("validation documents that decode to the same bytes", percent(found.lossless)),
     ]
-    return _table("Tokenizer", {"measure": "text", "value": "number"}, rows)
+    return table("Tokenizer", {"measure": "text", "value": "number"}, rows)
 
 
 def model(facts: Facts) -> Table:
@@ -151,7 +152,7 @@ def model(facts: Facts) -> Table:
         ("tokens seen until then", f"{seen:,}"),
         ("passes over the training tokens", f"{seen / facts.pack.train.tokens:.2f}"),
     ]
-    return _table("Model", {"model": "text", "value": "number"}, rows)
+    return table("Model", {"model": "text", "value": "number"}, rows)
 
 
 def recipe(facts: Facts) -> Table:
@@ -160,7 +161,7 @@ def recipe(facts: Facts) -> Table:
     for stage in ("split", "tokenizer", "pack", "train"):
         for section, value in facts.lineage[stage].params.items():
             rows |= _flat(section, value)
-    return _table("Training recipe", {"parameter": "code key", "value": "code"}, list(rows.items()))
+    return table("Training recipe", {"parameter": "code key", "value": "code"}, list(rows.items()))
 
 
 def _flat(name: str, value: Any) -> dict[str, str]:
@@ -174,7 +175,7 @@ def _flat(name: str, value: Any) -> dict[str, str]:
 def gates(facts: Facts) -> Table:
     rows = [(gate.status, gate.name, gate.found, gate.allowed) for gate in facts.gates]
     head = {"status": "status", "gate": "text", "found": "text", "allowed": "text"}
-    return _table("Gates", head, rows)
+    return table("Gates", head, rows)
 
 
 def extraction(facts: Facts) -> Table:
@@ -192,7 +193,7 @@ def extraction(facts: Facts) -> Table:
         "tokens right": "number",
         "trivial, left out": "number",
     }
-    return _table("Verbatim extraction", head, rows)
+    return table("Verbatim extraction", head, rows)
 
 
 def _extraction_row(name: str, found: ExtractionNumbers) -> tuple[Any, ...]:
@@ -206,7 +207,7 @@ def findings(facts: Facts) -> Table:
     """Place and kind of each secret; no value."""
     rows = [(f.severity, f.rule, f.source, f.path, f.line) for f in facts.findings[:MAX_FINDINGS]]
     head = {"severity": "status", "rule": "text", "source": "code", "path": "code", "line": "number"}
-    return _table("Secrets found", head, rows)
+    return table("Secrets found", head, rows)
 
 
 def findings_note(facts: Facts) -> str:
@@ -220,7 +221,7 @@ def findings_note(facts: Facts) -> str:
 def commands() -> Table:
     rows = [
         ("corpus", "dvc repro ingest", "reports/ingest/metrics.json"),
-        ("splits, left out, leakage", "dvc repro split", "reports/split/metrics.json"),
+        ("splits, left out, leakage", "dvc repro split", "reports/split, data/splits"),
         ("tokenizer", "dvc repro tokenizer", "reports/tokenizer/metrics.json"),
         ("tokens", "dvc repro pack", "reports/pack/metrics.json"),
         ("weights, curves", "dvc repro train", "reports/train/metrics.json"),
@@ -229,7 +230,7 @@ def commands() -> Table:
         ("this report", "dvc repro report", "reports/report"),
         ("that the records hold", "codex-ml verify", "dvc.lock, reports/*/lineage.json"),
     ]
-    return _table("Commands", {"what": "text", "command": "code", "written to": "code"}, rows)
+    return table("Commands", {"what": "text", "command": "code", "written to": "code"}, rows)
 
 
 def lineage(facts: Facts) -> Table:
@@ -246,7 +247,7 @@ def lineage(facts: Facts) -> Table:
         "bytes": "number",
         "SHA-256": "code hash",
     }
-    return _table("Lineage", head, rows)
+    return table("Lineage", head, rows)
 
 
 def packages(facts: Facts) -> Table:
@@ -261,4 +262,4 @@ def packages(facts: Facts) -> Table:
         for name, version in environment.packages.items():
             found.setdefault(name, set()).add(version or "not installed")
     rows = [(name, " and ".join(sorted(versions))) for name, versions in found.items()]
-    return _table("Environment", {"package": "text", "version": "code"}, rows)
+    return table("Environment", {"package": "text", "version": "code"}, rows)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from codex_ml.config import SafetyAudit
-from codex_ml.data.documents import count_documents, read_documents
+from codex_ml.data.documents import FORMS, count_documents, read_documents
 from codex_ml.data.pack import Rows
 from codex_ml.evaluation.bootstrap import clopper_pearson
-from codex_ml.policy.scan import Finding, scan_text
+from codex_ml.policy.scan import Finding, Scanner
 from codex_ml.progress import track
 from codex_ml.safety.extraction import Extraction, choose_windows, extract, greedy_windows, seen_rows
 from codex_ml.safety.gates import Gate, verdict
@@ -34,29 +34,31 @@ class ExtractionResults(TypedDict):
     control: Extraction
 
 
-def findings_in_documents(path: Path, *, style: str) -> list[dict[str, Any]]:
-    """Secrets in a split: rule, severity, source, path, line and column of each."""
+def findings_in_documents(path: Path, scanner: Scanner, *, style: str) -> list[dict[str, Any]]:
+    """What the policy names in a split: rule, action, severity, source, path, line and column of each."""
     total = count_documents(path)
     documents = track(read_documents(path), "scan train", total, "documents", style=style)
     return [
         _row(finding, source=document.source, path=document.path)
         for document in documents
-        for finding in scan_text(document.text)
+        for form in FORMS
+        if (text := getattr(document, form))
+        for finding in scanner.scan(text)
     ]
 
 
-def findings_in_samples(samples: Sequence[str]) -> list[dict[str, Any]]:
-    """Secrets in generated texts; the source is "generated", the path the number of the sample."""
+def findings_in_samples(samples: Sequence[str], scanner: Scanner) -> list[dict[str, Any]]:
+    """The same in generated texts; the source is "generated", the path the number of the sample."""
     return [
         _row(finding, source="generated", path=str(number))
         for number, text in enumerate(samples)
-        for finding in scan_text(text)
+        for finding in scanner.scan(text)
     ]
 
 
 def _row(finding: Finding, *, source: str, path: str) -> dict[str, Any]:
     place = {"source": source, "path": path, "line": finding.line, "column": finding.column}
-    return {"rule": finding.rule, "severity": finding.severity, **place}
+    return {"rule": finding.rule, "action": finding.action, "severity": finding.severity, **place}
 
 
 def measure_extraction(

@@ -123,9 +123,8 @@ def greedy_windows(
             inputs,
             attention_mask=torch.ones_like(inputs),
             do_sample=False,
-            min_new_tokens=length - prefix,
             max_new_tokens=length - prefix,
         )
-    # a continuation that min_new_tokens kept from ending is not the plain argmax; those are left out
+    # one that ends goes on with filler, which is no continuation; held from ending, it would not be the plain argmax
     end = model.config.eos_token_id
     return [row for row in output.cpu().numpy() if end not in row[prefix:]]

@@ -1,0 +1,164 @@
+"""Speed and memory of ingest and split, beside the usual tools, as ratios within one interleaved run.
+
+    python benchmarks/data.py speed --megabytes 100 --peer-python PATH
+    python benchmarks/data.py memory --small 400 --large 4000
+
+Peers run in an environment of their own (pip install datatrove datasketch xxhash pyarrow); their settings stand in
+PEERS and are printed. Nothing of them is installed with codex-ml.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+ROOT = HERE.parent
+
+from corpus import write  # noqa: E402
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+
+PARAMS = """\
+ingest:
+  sources: [{{kind: jsonl, path: "data/raw/bench/*.jsonl"}}]
+split: {{licences: [MIT], policy: {policy}, quality: {{max_line_length: null, max_mean_line_length: null}}}}
+runtime: {{workers: 0, progress: "off"}}
+"""
+
+PEERS = {
+    "datatrove": "local executor, 2 workers; 14 buckets of 8 hashes (xxhash 64), 5-grams; all four steps",
+    "datasketch": "MinHash 252 permutations, 5-grams of words, 42 bands of 6 in dictionaries, union-find; one process",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished process: seconds of wall time, MiB of the largest process of its tree."""
+
+    seconds: float
+    peak: float
+
+
+def measure(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Run:
+    """Run a command and watch the memory (RSS without what is shared, summed over the processes)."""
+    import psutil
+
+    start, peak = time.monotonic(), 0.0
+    env = {**os.environ, **(environment or {})}
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            total = 0
+            for child in [root, *_children(root)]:
+                try:
+                    total += child.memory_full_info().uss
+                except psutil.Error:
+                    continue
+            peak = max(peak, total / 2**20)
+            time.sleep(0.2)
+        seconds = time.monotonic() - start
+        assert process.stderr is not None
+        if process.returncode:
+            sys.exit(f"{command}: {process.returncode}\n{process.stderr.read().decode(errors='replace')[-2000:]}")
+    return Run(seconds, peak)
+
+
+def _children(root: object) -> list:
+    import psutil
+
+    try:
+        return root.children(recursive=True)  # type: ignore[attr-defined]
+    except psutil.Error:
+        return []
+
+
+def workspace(parent: Path, megabytes: int, *, policy: str) -> Path:
+    """A copy of the repository's code with a corpus of invented text."""
+    root = parent / "workspace"
+    for name in ("src", "stages", "data/benchmarks"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "data/policy.yaml", "data/redaction_key", "data/split_ledger.ndjson"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, root / name)
+    (root / "params.yaml").write_text(PARAMS.format(policy=policy), encoding="utf-8")
+    write(root / "data/raw/bench", megabytes)
+    return root
+
+
+def stage(root: Path, name: str) -> Run:
+    """Run one stage script as DVC does."""
+    return measure([sys.executable, f"stages/{name}.py"], root)
+
+
+def peer(name: str, python: Path, root: Path, out: Path) -> Run:
+    """Run a peer on the same files."""
+    shutil.rmtree(out, ignore_errors=True)
+    return measure([str(python), str(HERE / "peers.py"), name, str(root / "data/raw/bench"), str(out)], root)
+
+
+@app.command()
+def speed(
+    megabytes: Annotated[int, typer.Option(help="Text of the corpus, MB.")] = 100,
+    rounds: Annotated[int, typer.Option(help="Rounds; medians are printed.")] = 3,
+    peer_python: Annotated[Path | None, typer.Option(help="Python of an environment with the peers.")] = None,
+) -> None:
+    """MB/s of ingest, of split without and with policy, and of the peers, in turn."""
+    with TemporaryDirectory() as temporary:
+        plain = workspace(Path(temporary) / "plain", megabytes, policy="off")
+        policy = workspace(Path(temporary) / "policy", megabytes, policy="enforce")
+        todo: dict[str, Callable[[], Run]] = {
+            "ingest": lambda: stage(plain, "ingest"),
+            "dedup + split": lambda: stage(plain, "split"),
+            "ingest, policy corpus": lambda: stage(policy, "ingest"),
+            "policy + dedup + split": lambda: stage(policy, "split"),
+        }
+        if peer_python:
+            for name in PEERS:
+                todo[name] = lambda name=name: peer(name, peer_python, plain, Path(temporary) / name)  # type: ignore[misc]
+        runs: dict[str, list[Run]] = {name: [] for name in todo}
+        for _ in range(rounds):
+            for name, action in todo.items():
+                runs[name].append(action())
+        speeds = {name: megabytes / median(run.seconds for run in found) for name, found in runs.items()}
+        for name, found in runs.items():
+            print(f"{name:24s} {speeds[name]:7.1f} MB/s   peak {max(run.peak for run in found):6.0f} MiB")
+        whole = 1 / (1 / speeds["ingest, policy corpus"] + 1 / speeds["policy + dedup + split"])
+        print(f"{'ingest + split, whole':24s} {whole:7.1f} MB/s")
+        for name, settings in PEERS.items():
+            if name in speeds:
+                print(f"{name}: {speeds['dedup + split'] / speeds[name]:.2f} times as fast as it ({settings})")
+
+
+@app.command()
+def memory(
+    small: Annotated[int, typer.Option(help="MB.")] = 400,
+    large: Annotated[int, typer.Option(help="MB.")] = 4000,
+) -> None:
+    """Peak memory of ingest and split (policy on), the small corpus against the large one."""
+    peaks: dict[str, list[float]] = {"ingest": [], "split": []}
+    for megabytes in (small, large):
+        with TemporaryDirectory() as temporary:
+            root = workspace(Path(temporary), megabytes, policy="enforce")
+            for name, found in peaks.items():
+                run = stage(root, name)
+                found.append(run.peak)
+                print(f"{name:8s} {megabytes:6d} MB: peak {run.peak:6.0f} MiB, {megabytes / run.seconds:6.1f} MB/s")
+    for name, (one, many) in peaks.items():
+        print(f"{name:8s} grows by {many - one:.0f} MiB")
+
+
+if __name__ == "__main__":
+    app()

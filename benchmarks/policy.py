@@ -1,0 +1,163 @@
+"""Speed, memory and recall of the text policy on the sample corpus, beside detect-secrets in one interleaved run.
+
+    python benchmarks/policy.py                                     # ours alone, on the whole sample
+    python benchmarks/policy.py --peer-python ../peer/bin/python    # both, on 2 MB (detect-secrets needs 10 s for it)
+
+The peer lives in an environment of its own and is never imported here. Both scan the same files in the same order,
+batch by batch, each in one process; times are CPU seconds of the scan alone, without reading the wheels.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from codex_ml.policy.planted import planted  # noqa: E402
+from codex_ml.policy.rules import load_policy  # noqa: E402
+from codex_ml.policy.scan import Scanner  # noqa: E402
+
+BATCH = 250_000  # bytes between two changes of the scanner
+
+# Reads a folder a line, answers with seconds and the lines it reports of each file; default plugins and filters.
+PEER = """
+import json, os, sys, time
+from importlib.metadata import version
+from detect_secrets.core.scan import scan_file
+from detect_secrets.settings import default_settings, get_settings
+with default_settings():
+    settings = get_settings()
+    print(json.dumps({"version": version("detect-secrets"), "plugins": sorted(settings.plugins),
+                      "filters": sorted(settings.filters)}), flush=True)
+    for folder in sys.stdin:
+        files = sorted(os.path.join(folder.strip(), name) for name in os.listdir(folder.strip()))
+        start = time.process_time()
+        found = {os.path.basename(f): sorted({s.line_number for s in scan_file(f)}) for f in files}
+        print(json.dumps({"seconds": time.process_time() - start, "found": found}), flush=True)
+"""
+
+
+def documents(sample: Path, limit: int) -> list[str]:
+    """Python files of the sample's wheels, spread over all of them, up to `limit` bytes (0: all)."""
+    texts = []
+    for wheel in sorted(sample.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            names = [name for name in archive.namelist() if name.endswith((".py", ".pyi"))]
+            texts += [archive.read(name).decode("utf-8", "replace") for name in names]
+    if not texts:
+        raise typer.BadParameter(f"no wheels in {sample}; run `dvc repro fetch`, or name a folder with --sample")
+    total = sum(map(len, texts))
+    step = max(1, total // limit) if limit else 1
+    return texts[::step]
+
+
+def batches(texts: list[str]) -> list[list[str]]:
+    """The texts in groups of about `BATCH` characters."""
+    groups: list[list[str]] = [[]]
+    size = 0
+    for text in texts:
+        if size > BATCH:
+            groups.append([])
+            size = 0
+        groups[-1].append(text)
+        size += len(text)
+    return groups
+
+
+class Peer:
+    """detect-secrets in its own process."""
+
+    def __init__(self, python: Path) -> None:
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen([python, "-c", PEER], stdin=pipe, stdout=pipe, text=True)
+        self.settings = self._answer()
+
+    def _answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the peer ended with status {self.process.wait()}; is detect-secrets installed there?")
+        return json.loads(line)
+
+    def scan(self, texts: list[str]) -> tuple[float, list[list[int]]]:
+        """CPU seconds, and the lines reported of each text."""
+        with tempfile.TemporaryDirectory() as folder:
+            for number, text in enumerate(texts):
+                Path(folder, f"{number:06d}.py").write_text(text, encoding="utf-8", newline="")
+            self.process.stdin.write(folder + "\n")
+            self.process.stdin.flush()
+            answer = self._answer()
+        return answer["seconds"], [answer["found"][f"{number:06d}.py"] for number in range(len(texts))]
+
+
+def recall(scanner: Scanner, peer: Peer | None, *, seed: int, instances: int) -> None:
+    """Of the planted values of kind secret: the share reported, ours by span, the peer's by line."""
+    kinds = {rule.id for rule in scanner.policy.rules if rule.kind == "secret"}
+    cases = [(rule, text, value) for rule, text, value in planted(seed, instances) if rule in kinds]
+    ours = [any(text[f.start : f.end] == value for f in scanner.scan(text)) for _, text, value in cases]
+    print(f"recall on {len(cases)} planted secrets of {len(kinds)} kinds: ours {sum(ours) / len(cases):.3f}")
+    if peer:
+        _, lines = peer.scan([text for _, text, _ in cases])
+        theirs = []
+        for (_, text, value), reported in zip(cases, lines, strict=True):
+            start = text.index(value)
+            first = text.count("\n", 0, start) + 1
+            theirs.append(any(first <= line <= first + value.count("\n") for line in reported))
+        print(f"  detect-secrets {sum(theirs) / len(cases):.3f} (a line of the value is reported)")
+
+
+def main(
+    sample: Annotated[Path, typer.Option(help="Folder of wheels")] = ROOT / "data/raw/sample",
+    policy: Annotated[Path, typer.Option(help="Policy file")] = ROOT / "data/policy.yaml",
+    peer_python: Annotated[Path | None, typer.Option(help="Python of an environment with detect-secrets")] = None,
+    megabytes: Annotated[float, typer.Option(help="MB of the sample; 0: 2 with a peer, else all")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="Times the files are scanned; the fastest counts")] = 3,
+    seed: int = 0,
+    instances: Annotated[int, typer.Option(min=1, help="Planted instances of each rule")] = 30,
+) -> None:
+    """Print MB/s on one core, peak memory, findings and recall."""
+    scanner = Scanner(load_policy(policy))
+    peer = Peer(peer_python) if peer_python else None
+    if peer:
+        print(f"detect-secrets {peer.settings['version']}: plugins {', '.join(peer.settings['plugins'])}")
+        print(f"  filters {', '.join(peer.settings['filters'])}")
+    groups = batches(documents(sample, int((megabytes or (2 if peer else 0)) * 1e6)))
+    size = sum(len(text.encode("utf-8", "replace")) for group in groups for text in group)
+    ours, theirs, found, reported = [], [], Counter(), 0
+    for number in range(rounds):
+        ours.append(0.0)
+        theirs.append(0.0)
+        for group in groups:
+            start = time.process_time()
+            findings = [finding for text in group for finding in scanner.scan(text)]
+            ours[-1] += time.process_time() - start
+            if not number:
+                found.update(finding.rule for finding in findings)
+            if peer and not number:  # once: its times vary by 3 %, and a round takes 40 of ours
+                seconds, lines = peer.scan(group)
+                theirs[0] += seconds
+                reported += sum(map(len, lines))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{size / 1e6:.1f} MB of Python in {sum(map(len, groups))} files, {len(scanner.policy.rules)} rules, one core"
+    )
+    print(f"ours {size / min(ours) / 1e6:.1f} MB/s, peak {memory:.0f} MiB, findings {dict(found)}")
+    if peer:
+        print(f"detect-secrets {size / theirs[0] / 1e6:.2f} MB/s, {reported} lines reported")
+        print(f"ratio {theirs[0] / min(ours):.0f} (slowest of our rounds: {theirs[0] / max(ours):.0f})")
+    recall(scanner, peer, seed=seed, instances=instances)
+
+
+if __name__ == "__main__":
+    typer.run(main)

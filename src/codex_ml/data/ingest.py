@@ -1,0 +1,144 @@
+"""From sources to spilled documents: tasks go to workers, tables come back in order, bad records meet their policy."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from codex_ml.config import Ingest, Source
+from codex_ml.data.corpus import SeenIds, Spills, measured
+from codex_ml.data.documents import Document, Refused
+from codex_ml.data.readers import Task, plan
+from codex_ml.errors import UserError
+from codex_ml.parallel import ordered_map
+from codex_ml.progress import Advance
+
+_NUMBERS = re.compile(r"\d+")
+
+
+@dataclass
+class Tally:
+    """What was read; reasons are counted without their numbers, so that there are few."""
+
+    documents: int = 0
+    bytes: int = 0
+    refused: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+
+    def add(self, table: pa.Table) -> None:
+        self.documents += table.num_rows
+        self.bytes += int(np.sum(table.column("size").to_numpy()))
+        self.licences.update(table.column("licence").to_pylist())
+        self.languages.update(table.column("language").to_pylist())
+
+    def refuse(self, item: Refused) -> None:
+        self.refused += 1
+        self.reasons[_NUMBERS.sub("N", item.reason)] += 1
+
+    def refuse_nothing(self, settings: Ingest) -> None:
+        """Raises UserError when there is no document at all."""
+        if not self.documents:
+            paths = ", ".join(source.path for source in settings.sources)
+            why = ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common(3))
+            raise UserError(
+                f"no document in {paths} ({self.refused} refused{': ' + why if why else ''}); check ingest.sources: "
+                "kind, path and glob"
+            )
+
+    def metrics(self) -> dict[str, Any]:
+        """Numbers for metrics.json."""
+        return {
+            "documents": self.documents,
+            "megabytes": round(self.bytes / 1e6, 3),
+            "refused": self.refused,
+            "refused_by_reason": dict(sorted(self.reasons.items())),
+            "languages": dict(sorted(self.languages.items())),
+        }
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a worker made of a task: documents with `corpus.SPILL_SCHEMA`, in the order of the file."""
+
+    table: pa.Table
+    refused: list[Refused]
+
+
+def read(task: Task) -> Read:
+    """Read one task; runs in a worker."""
+    documents: list[Document] = []
+    refused: list[Refused] = []
+    for item in task.read():
+        if isinstance(item, Document):
+            documents.append(item)
+        else:
+            refused.append(item)
+    return Read(measured(documents), refused)
+
+
+def read_sources(
+    settings: Ingest, spills: Spills, tally: Tally, *, workers: int, advance: Advance
+) -> Iterator[dict[str, Any]]:
+    """Spill the documents of all sources and yield what was refused, as rows of refused.ndjson.
+
+    Raises:
+        UserError: for a bad record where the source says `bad_records: fail`, or for too many of them.
+    """
+    for source in settings.sources:
+        bad = 0
+        for item in _read_source(source, settings, spills, tally, workers=workers, advance=advance):
+            tally.refuse(item)
+            bad += item.bad
+            if item.bad and source.bad_records == "fail":
+                raise UserError(
+                    f"{_place(item)}: {item.reason}; mend it, or set bad_records: skip for its source in ingest.sources"
+                )
+            if bad > source.max_bad_records:
+                raise UserError(
+                    f"ingest.sources: {source.path} has more than max_bad_records = {source.max_bad_records} bad "
+                    f"records, the last is {_place(item)}: {item.reason}"
+                )
+            yield asdict(item)
+
+
+def _place(item: Refused) -> str:
+    place = item.path or item.source
+    return place if item.line is None else f"{place}:{item.line}"
+
+
+def _read_source(
+    source: Source, settings: Ingest, spills: Spills, tally: Tally, *, workers: int, advance: Advance
+) -> Iterator[Refused]:
+    tasks = plan(source, max_bytes=settings.max_document_bytes)
+    file, seen = "", SeenIds()
+    for task, result in ordered_map(read, tasks, workers=workers):
+        yield from result.refused
+        table = result.table
+        if task.file != file:
+            file, seen = task.file, SeenIds()
+        again = seen.repeated(table.column("id").to_pylist(), table.column("key").to_pylist())
+        if again.any():
+            for row in np.flatnonzero(again).tolist():
+                yield _refused_row(table.slice(row, 1), "the id stands in this file already, with another text")
+            table = table.filter(pa.array(~again))
+        if table.num_rows:
+            spills.add(table)
+            tally.add(table)
+        advance(task.bytes)
+
+
+def _refused_row(row: pa.Table, reason: str) -> Refused:
+    values = {name: row.column(name)[0].as_py() for name in ("source", "path", "place")}
+    place, _, line = values["place"].rpartition(":")
+    number = int(line) if line.isdigit() else None
+    return Refused(
+        values["source"], values["path"] or (place if number is not None else values["place"]), number, reason
+    )

@@ -1,0 +1,74 @@
+"""How clean the test set is, and how clean the usual random split of the same documents would have been."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from codex_ml.data.deal import EVICTED, PARTS, QUARANTINED, TEST, Candidates, Dealt
+from codex_ml.data.shingles import chance
+
+DRAWS = 20  # one deal of 90 test documents says 6 or 10 %, depending on the seed
+
+def leakage(documents: Candidates, dealt: Dealt, *, threshold: float, test_share: float) -> dict[str, Any]:
+    """Numbers for leakage.json.
+
+    exact_cross, near_cross, group_cross: contents, near pairs and groups in more than one split of the result.
+    near_cross_0.5, near_cross_0.6: pairs at lower similarity, as far as found (see found_share); for information.
+    evicted, quarantined: documents that the second search, the ledger or a group pushed out.
+    largest_family_share: share of the documents that resemble one kept document.
+    random_split_leak: share of the test documents of a row-random split with a copy or near pair in its train part.
+    """
+    part = dealt.part
+    kept = np.flatnonzero(part >= 0)
+    first, second, similarity = dealt.crossing
+    across = (part[first] >= 0) & (part[second] >= 0) & (part[first] != part[second])
+    _, families = np.unique(dealt.kept_by[dealt.kept_by >= 0], return_counts=True)
+    groups = kept[documents.grouped[kept]]
+    contents = np.stack([documents.high[kept], documents.low[kept]])
+    return {
+        "exact_cross": _crossing(np.unique(contents, axis=1, return_inverse=True)[1], part[kept]),
+        "group_cross": _crossing(np.unique(documents.unit[groups], return_inverse=True)[1], part[groups]),
+        "near_cross": int((across & (similarity >= threshold)).sum()),
+        "near_cross_0.6": int((across & (similarity >= 0.6)).sum()),
+        "near_cross_0.5": int((across & (similarity >= 0.5)).sum()),
+        "found_share": {str(s): round(chance(s), 4) for s in (0.5, 0.6, 0.7, 0.8)},
+        "evicted": int((dealt.reason == EVICTED).sum()),
+        "quarantined": int((dealt.reason == QUARANTINED).sum()),
+        "largest_family_share": round(float(families.max() + 1) / len(part), 6) if len(families) else 0.0,
+        "random_split_leak": random_split_leak(dealt, test_share=test_share),
+    }
+
+
+def _crossing(number: np.ndarray[Any, Any], part: np.ndarray[Any, Any]) -> int:
+    """How many of the numbered things stand in more than one split."""
+    number = number.reshape(-1)
+    here = np.zeros((int(number.max()) + 1 if len(number) else 0, len(PARTS)), dtype=bool)
+    here[number, part] = True
+    return int((here.sum(axis=1) > 1).sum())
+
+
+def random_split_leak(dealt: Dealt, *, test_share: float) -> float:
+    """The counterfactual: rows dealt at random, as the usual one-liner does, with nothing removed; mean of DRAWS deals.
+
+    Only verified pairs count, so that the true share is at least this.
+    """
+    random = np.random.Generator(np.random.PCG64(0))
+    return round(sum(_leak_of_one_draw(dealt, random, test_share) for _ in range(DRAWS)) / DRAWS, 6)
+
+
+def _leak_of_one_draw(dealt: Dealt, random: np.random.Generator, test_share: float) -> float:
+    size = len(dealt.copies)
+    held_out = np.zeros(size, dtype=bool)
+    held_out[random.permutation(size)[: max(1, round(size * test_share))]] = True
+    in_train = np.zeros(size, dtype=bool)  # by first copy: whether one of the copies is in train
+    in_train[dealt.copies[~held_out]] = True
+    leaks = in_train.copy()
+    first, second = dealt.families.first, dealt.families.second
+    leaks[first[in_train[second]]] = True
+    leaks[second[in_train[first]]] = True
+    return float(leaks[dealt.copies[held_out]].mean())
+
+
+assert PARTS[TEST] == "test"

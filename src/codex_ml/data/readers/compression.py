@@ -1,0 +1,157 @@
+"""Files that may be compressed, read in blocks. A broken one is refused whole, so it is proved before it is used."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from codex_ml.data.documents import writable
+from codex_ml.errors import UserError
+
+BLOCK = 4 << 20  # bytes
+BOMB_BYTES, BOMB_RATIO = 1 << 30, 200  # a text compresses 3 to 20 times; gzip cannot do more than 1032 (RFC 1951)
+MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd"}
+DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
+
+
+class Broken(Exception):
+    """A compressed file that cannot be trusted; the text says why."""
+
+
+class _Streams(io.RawIOBase):
+    """One stream after the other. The standard library's readers take whatever follows the first for padding."""
+
+    def __init__(self, raw: IO[bytes], new: Callable[[], Any]) -> None:
+        self._raw, self._new, self._stream, self._data = raw, new, new(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._stream.eof:
+                self._data = self._next_stream(self._stream.unused_data)
+                if not self._data:
+                    return 0
+                self._stream = self._new()
+            if self._stream.needs_input and not self._data:
+                self._data = self._raw.read(BLOCK)
+                if not self._data:
+                    raise EOFError("the file ends before its last stream does")
+            data, self._data = self._stream.decompress(self._data, max_length=len(buffer)), b""
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+    def _next_stream(self, data: bytes) -> bytes:
+        """What begins the next stream, b"" at the end; xz(1) allows zeros between streams."""
+        while not (data := data.lstrip(b"\0") if self._new is lzma.LZMADecompressor else data):
+            data = self._raw.read(BLOCK)
+            if not data:
+                return b""
+        return data
+
+
+class _Apart(io.RawIOBase):
+    """The same open file with a position of its own, for Arrow, which reads ahead and closes what it read."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._handle, self._place = raw.fileno(), raw.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._handle, len(buffer), self._place)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+
+def _open_bz2(raw: IO[bytes], mode: str) -> Any:
+    return io.BufferedReader(_Streams(raw, bz2.BZ2Decompressor), BLOCK)
+
+
+def _open_xz(raw: IO[bytes], mode: str) -> Any:
+    return io.BufferedReader(_Streams(raw, lzma.LZMADecompressor), BLOCK)
+
+
+def _open_zst(raw: IO[bytes], mode: str) -> Any:
+    import pyarrow as pa
+
+    return pa.input_stream(_Apart(raw), compression="zstd")
+
+
+OPENERS: dict[str, Callable[[Any, str], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": _open_bz2,
+    ".xz": _open_xz,
+    ".zst": _open_zst,
+}
+
+
+def blocks(path: Path) -> Iterator[tuple[bytes, int]]:
+    """(block of at most 4 MiB, bytes of the file it took) of a plain or compressed file.
+
+    Raises:
+        Broken: before the first block, when the file is damaged, misnamed or a bomb.
+        UserError: when the file changes while it is read.
+    """
+    with path.open("rb") as raw:
+        before = os.fstat(raw.fileno())
+        kind = _kind(path, raw)
+        if kind:
+            _prove(raw, kind, before.st_size)
+            raw.seek(0)
+        last = 0
+        for data in _read(raw, kind):
+            yield data, raw.tell() - last
+            last = raw.tell()
+        if kind and last < before.st_size:  # Arrow reads through a handle of its own
+            yield b"", before.st_size - last
+        after = os.fstat(raw.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UserError(f"{writable(str(path))} changed while it was read; stop what writes to it and run again")
+
+
+def _kind(path: Path, raw: IO[bytes]) -> str:
+    """The ending that says how the file is compressed, "" for none.
+
+    Raises:
+        Broken: when the ending and the first bytes disagree.
+    """
+    ending = path.suffix.lower()
+    head = raw.read(6)
+    raw.seek(0)
+    found = next((kind for kind, magic in MAGIC.items() if head.startswith(magic)), "")
+    if ending in MAGIC and head and found != ending:
+        raise Broken(f"the name says {ending}, the first bytes do not")
+    if ending not in MAGIC and found:
+        raise Broken(f"is compressed; let its name end in {found}")
+    return ending if ending in MAGIC and head else ""
+
+
+def _prove(raw: IO[bytes], kind: str, size: int) -> None:
+    total = 0
+    try:
+        for data in _read(raw, kind):
+            if not total and data.startswith(tuple(MAGIC.values())):
+                raise Broken("is compressed twice; unpack it once")
+            total += len(data)
+            if total > BOMB_BYTES and total > BOMB_RATIO * size:
+                raise Broken(f"more than {BOMB_BYTES >> 30} GiB and {BOMB_RATIO} times its size: a decompression bomb")
+    except DAMAGE as error:
+        raise Broken(f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def _read(raw: IO[bytes], kind: str) -> Iterator[bytes]:
+    stream = OPENERS[kind](raw, "rb") if kind else raw
+    while data := stream.read(BLOCK):
+        yield data

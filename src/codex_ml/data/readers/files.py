@@ -1,0 +1,285 @@
+"""A folder of code or text: one document a file. What makes a document of a file's bytes is used by archives too."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from posixpath import splitext
+
+from codex_ml.config import Source
+from codex_ml.data.documents import Document, Refused, derived_id, writable
+from codex_ml.data.licences import UNKNOWN, licence_of_text
+from codex_ml.data.readers.gitignore import Pattern, parse, translate
+from codex_ml.data.readers.notebooks import code_of_notebook
+from codex_ml.errors import UserError
+
+BATCH_BYTES, BATCH_FILES = 4 << 20, 4096
+GITIGNORE_LIMIT = 1 << 20  # bytes
+NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENOENT)  # a link, a socket, a device without a driver, gone
+_LANGUAGES = {
+    "python": ".py .pyi .pyw .ipynb", "javascript": ".js .mjs .cjs", "jsx": ".jsx", "typescript": ".ts .mts",
+    "tsx": ".tsx", "c": ".c .h", "c++": ".cc .cpp .cxx .hpp .hh .hxx", "c#": ".cs", "java": ".java",
+    "kotlin": ".kt .kts", "scala": ".scala", "go": ".go", "rust": ".rs", "swift": ".swift", "objective-c": ".m .mm",
+    "zig": ".zig", "d": ".d", "dart": ".dart", "ruby": ".rb", "perl": ".pl .pm", "php": ".php", "lua": ".lua",
+    "r": ".r", "julia": ".jl", "elixir": ".ex .exs", "erlang": ".erl", "haskell": ".hs", "clojure": ".clj",
+    "lisp": ".el .lisp", "scheme": ".scm", "prolog": ".pro", "shell": ".sh .bash .zsh", "powershell": ".ps1",
+    "sql": ".sql", "html": ".html .htm", "css": ".css", "scss": ".scss", "xml": ".xml", "vue": ".vue",
+    "json": ".json", "yaml": ".yaml .yml", "toml": ".toml", "ini": ".ini .cfg", "tex": ".tex", "markdown": ".md",
+    "restructuredtext": ".rst", "text": ".txt", "fortran": ".f .f90", "verilog": ".v .sv", "vhdl": ".vhd .vhdl",
+    "cuda": ".cu", "protobuf": ".proto", "nix": ".nix", "terraform": ".tf", "groovy": ".groovy", "solidity": ".sol",
+    "assembly": ".s .asm", "cmake": ".cmake",
+}  # fmt: skip
+LANGUAGES = {ending: name for name, endings in _LANGUAGES.items() for ending in endings.split()}
+BY_NAME = {"makefile": "makefile", "dockerfile": "dockerfile", "cmakelists.txt": "cmake"}
+
+
+Patterns = tuple[tuple[str, list[Pattern]], ...]  # (folder with "/", what its .gitignore says), outermost first
+
+
+@dataclass(frozen=True)
+class Names:
+    """Which names of a folder or an archive are documents: glob and include, without exclude.
+
+    Globs are Git's: `**/` stands for any folders, also none. An excluded folder goes with all that is in it.
+    """
+
+    wanted_globs: tuple[str, ...]
+    unwanted_globs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, source: Source) -> Names:
+        """The names that a source asks for.
+
+        Raises:
+            UserError: for a glob that is none.
+        """
+        for glob in (source.glob, *source.include, *source.exclude):
+            if _expression(glob) is None:
+                raise UserError(f"ingest.sources: {glob!r} is no glob")
+        return cls((source.glob, *source.include), source.exclude)
+
+    def wanted(self, name: str) -> bool:
+        """Whether a relative name, with `/` between its parts, is a document."""
+        if not any(_matches(glob, name) for glob in self.wanted_globs):
+            return False
+        parts = name.split("/")
+        above = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return not self.unwanted_globs or not any(_matches(g, n) for n in above for g in self.unwanted_globs)
+
+
+@lru_cache(maxsize=64)
+def _expression(glob: str) -> re.Pattern[str] | None:
+    """For a whole name; a glob begins at the top, unlike a pattern of .gitignore."""
+    glob = glob.rstrip("/")
+    return translate(glob if glob.startswith("**/") or glob == "**" else f"/{glob.lstrip('/')}")
+
+
+def _matches(glob: str, name: str) -> bool:
+    expression = _expression(glob)
+    return expression is not None and expression.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class FilesTask:
+    """Some files of a folder: (name below the folder, bytes of the file as listed)."""
+
+    source: Source
+    folder: str
+    names: tuple[str, ...]
+    bytes: int
+    max_bytes: int
+    follow: bool = False
+
+    @property
+    def file(self) -> str:
+        return self.folder
+
+    def read(self) -> Iterator[Document | Refused]:
+        """One document a file, in the order of the names."""
+        for name in self.names:
+            yield _read_file(self.source, Path(self.folder), name, self.max_bytes, follow=self.follow)
+
+
+def plan_files(source: Source, path: Path, max_bytes: int) -> Iterator[FilesTask | Refused]:
+    """Batches of the files below a folder; `path` may also be one file."""
+    if path.is_file():
+        # the source itself may be a link, as DVC makes them; what is below a folder may not
+        yield FilesTask(source, str(path.parent), (path.name,), path.stat().st_size, max_bytes, follow=True)
+        return
+    names = Names.of(source)
+    batch: list[str] = []
+    held = found = 0
+    for name, size in _walk(path, ignore=source.gitignore):
+        if not names.wanted(name):
+            continue
+        found += 1
+        batch.append(name)
+        held += min(size, max_bytes)
+        if held >= BATCH_BYTES or len(batch) >= BATCH_FILES:
+            yield FilesTask(source, str(path), tuple(batch), held, max_bytes)
+            batch, held = [], 0
+    if batch:
+        yield FilesTask(source, str(path), tuple(batch), held, max_bytes)
+    if not found:
+        yield Refused(source.label, "", None, f"holds no file that matches {source.glob}", bad=False)
+
+
+def _walk(folder: Path, *, ignore: bool) -> Iterator[tuple[str, int]]:
+    """(name, size) of everything but folders, sorted; links are not followed, `.git` is not entered."""
+    stack = [_listed(folder, "", (), ignore=ignore)]  # a path has room for more folders than Python can nest calls
+    while stack:
+        below, patterns, entries = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+            continue
+        name = below + entry.name
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if entry.name == ".git" or _ignored(patterns, name, is_folder=is_folder):
+            continue
+        if is_folder:
+            stack.append(_listed(folder, name + "/", patterns, ignore=ignore))
+        else:
+            yield name, entry.stat(follow_symlinks=False).st_size
+
+
+def _listed(
+    folder: Path, below: str, patterns: Patterns, *, ignore: bool
+) -> tuple[str, Patterns, Iterator[os.DirEntry[str]]]:
+    """(its name with "/", what is ignored in it, its entries in order) of a folder."""
+    with os.scandir(folder / below) as listing:
+        entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+    own = next((e for e in entries if e.name == ".gitignore" and e.is_file(follow_symlinks=False)), None)
+    if ignore and own is not None:
+        with Path(own.path).open("rb") as file:
+            text = file.read(GITIGNORE_LIMIT).decode("utf-8", "surrogateescape")
+        patterns = (*patterns, (below, parse(text)))
+    return below, patterns, iter(entries)
+
+
+def _ignored(patterns: Patterns, name: str, *, is_folder: bool) -> bool:
+    """The last pattern of the innermost .gitignore that matches decides (gitignore(5))."""
+    for below, own in reversed(patterns):
+        for pattern in reversed(own):
+            if pattern.matches(name[len(below) :], is_folder=is_folder):
+                return not pattern.negated
+    return False
+
+
+def _read_file(source: Source, folder: Path, name: str, max_bytes: int, *, follow: bool) -> Document | Refused:
+    path = folder / name
+    label = writable(name)
+    try:
+        mode = path.stat(follow_symlinks=follow).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # opening one can already do something
+            return Refused(source.label, label, None, "not a regular file", bad=False)
+        # a link leads out; what became a FIFO just now would block for ever
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    except OSError as error:
+        bad = error.errno not in NO_FILE
+        return Refused(source.label, label, None, "not a regular file, or not readable", bad)
+    try:
+        before = os.fstat(handle)
+        if not stat.S_ISREG(before.st_mode):
+            return Refused(source.label, label, None, "not a regular file", bad=False)
+        if before.st_size > max_bytes:
+            return Refused(source.label, label, None, f"longer than {max_bytes} bytes", bad=False)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+        after = os.fstat(handle)
+    finally:
+        os.close(handle)
+    if len(data) != before.st_size or _state(before) != _state(after) or _is_another(path, before, follow=follow):
+        raise UserError(f"{writable(str(path))} changed while it was read; stop what writes to it and run again")
+    return file_document(
+        data,
+        source=source.label,
+        path=label,
+        licence=source.licence,
+        group=group_of(source, source.label, label),
+        place=writable(str(path)),
+        max_bytes=max_bytes,
+    )
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_another(path: Path, before: os.stat_result, *, follow: bool) -> bool:
+    """Whether the name stands for another file by now; what was read is then not what lineage has hashed."""
+    try:
+        return path.stat(follow_symlinks=follow).st_ino != before.st_ino
+    except OSError:
+        return True
+
+
+def group_of(source: Source, label: str, name: str) -> str:
+    """The unit that stays in one split: nothing, the whole archive or repository, or its top folder."""
+    if source.group == "none":
+        return ""
+    folder = name.partition("/")[0] if "/" in name else ""
+    return label if source.group == "source" else f"{label}/{folder}" if folder else ""
+
+
+def file_document(
+    data: bytes, *, source: str, path: str, licence: str, group: str, place: str, max_bytes: int
+) -> Document | Refused:
+    """The document of a file's bytes, or why there is none.
+
+    Args:
+        licence: of what the file is part of; an SPDX header of its own counts beside it.
+    """
+    path = writable(path)
+    if len(data) > max_bytes:
+        return Refused(source, path, None, f"longer than {max_bytes} bytes", bad=False)
+    try:
+        text = code_of_notebook(data) if path.lower().endswith(".ipynb") else decode(data)
+    except UnicodeDecodeError as error:
+        return Refused(source, path, data.count(b"\n", 0, error.start) + 1, _not_utf8(data, error))
+    except ValueError as error:
+        return Refused(source, path, 1, str(error))
+    if "\0" in text:
+        return Refused(source, path, text.count("\n", 0, text.index("\0")) + 1, "NUL bytes, not text")
+    if not text.strip():
+        return Refused(source, path, None, "empty", bad=False)
+    own = licence_of_text(text)  # a vendored file can be under another licence than the package around it
+    if own and own != licence:
+        licence = own if UNKNOWN in (own, licence) or not licence else f"({licence}) AND ({own})"
+    return Document(
+        source=source,
+        path=path,
+        id=derived_id(source, path, text),
+        group=group,
+        licence=licence or UNKNOWN,
+        language=language_of(path),
+        text=text,
+        place=writable(place),
+    )
+
+
+def _not_utf8(data: bytes, error: UnicodeDecodeError) -> str:
+    if "utf-16" in error.encoding.lower():
+        return f"begins as UTF-16, but is none at byte {error.start}"
+    if b"\0" in data[:1024]:
+        return "NUL bytes, not UTF-8 text (UTF-16 without a byte order mark, or binary)"
+    return f"byte 0x{data[error.start]:02X} at offset {error.start} is not UTF-8"
+
+
+def decode(data: bytes) -> str:
+    """Text of a file: UTF-8, or UTF-16 where a byte order mark says so. The mark itself is no text."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
+def language_of(path: str) -> str:
+    """Language by the name of a file, "other" where the name says nothing."""
+    name = path.rpartition("/")[2].lower()
+    return BY_NAME.get(name) or LANGUAGES.get(splitext(name)[1], "other")

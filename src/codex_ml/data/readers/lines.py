@@ -1,0 +1,149 @@
+"""JSON Lines (https://jsonlines.org): one RFC 8259 value a line, UTF-8, separated by LF and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from codex_ml.data.documents import Document, Refused
+from codex_ml.data.readers.records import Context
+from codex_ml.io import parse_json
+
+BOM = b"\xef\xbb\xbf"
+BLANK = b" \t\r\n"
+START_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class LinesTask:
+    """Whole lines of a file, the first of which has this number."""
+
+    context: Context
+    first_line: int
+    data: bytes
+    bytes: int
+    limit: int
+
+    @property
+    def file(self) -> str:
+        return self.context.file
+
+    def read(self) -> Iterator[Document | Refused]:
+        """One document a line that is not blank."""
+        for number, line in enumerate(self.data.split(b"\n"), self.first_line):
+            if len(line) > self.limit:
+                yield self.context.refused(number, f"the line is longer than {self.limit} bytes")
+            elif line.strip(BLANK):
+                yield _record(line, number, self.context)
+
+
+def _record(line: bytes, number: int, context: Context) -> Document | Refused:
+    if line.startswith(BOM):
+        return context.refused(number, "a byte order mark (U+FEFF) in front of the record; files were joined")
+    try:
+        value = parse_json(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return context.refused(
+            number, f"byte 0x{line[error.start]:02X} at offset {error.start} of the line is not UTF-8"
+        )
+    except json.JSONDecodeError as error:
+        return context.refused(number, f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}")
+    except ValueError as error:
+        return context.refused(number, f"not JSON: {error}")
+    if not isinstance(value, dict):
+        return context.refused(number, f"an object is wanted, found {type(value).__name__}")
+    return context.document(value, number)
+
+
+def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: int) -> Iterator[LinesTask | Refused]:
+    """Cut blocks at line ends; holds one block and one line at most.
+
+    Args:
+        blocks: (data, bytes of the file it took).
+        limit: bytes of a line; a longer one is refused and skipped.
+    """
+    number, held, taken, started, found = 1, b"", 0, False, False
+    skipping = False
+    for data, size in _with_whole_start(blocks):
+        taken += size
+        if not started:
+            started = True
+            data = data.removeprefix(BOM)
+            if reason := _wrong_format(data):
+                yield context.refused(1, reason)
+                return
+        if skipping:
+            end = data.find(b"\n")
+            if end < 0:
+                continue
+            data, skipping = data[end + 1 :], False
+            number += 1
+        held += data
+        cut = held.rfind(b"\n") + 1
+        if cut:
+            found = found or bool(held.strip(BLANK))
+            yield LinesTask(context, number, held[:cut], taken, limit)
+            number += held.count(b"\n", 0, cut)
+            held, taken = held[cut:], 0
+        if len(held) > limit:
+            found = True
+            yield context.refused(number, f"the line is longer than {limit} bytes")
+            held, skipping = b"", True
+    if held.strip(BLANK):
+        found = True
+        yield LinesTask(context, number, held, taken, limit)
+    if not found:
+        yield context.refused(None, "holds no record", bad=False)
+
+
+def _with_whole_start(blocks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """The same blocks, the first of which is long enough to tell a format by; decompression gives short ones."""
+    start, taken = b"", 0
+    for data, size in blocks:
+        start, taken = start + data, taken + size
+        if len(start) >= START_BYTES:
+            break
+    if start:
+        yield start, taken
+    yield from blocks
+
+
+def _wrong_format(data: bytes) -> str:
+    """Why a file that begins so cannot be JSON Lines, in one sentence instead of an error a line."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
+        return "looks like UTF-16 (or binary); JSON Lines are UTF-8 (RFC 8259 section 8.1)"
+    start = data.lstrip(BLANK)
+    first = start.split(b"\n", 1)[0].strip(BLANK)
+    if start.startswith(b"[") and not _parses(first):
+        return "a JSON array; JSON Lines has one object a line (jq -c '.[]' makes it)"
+    if start.startswith(b"[") and _parses(first) and not start[len(first) :].strip(BLANK):
+        return "a JSON array; JSON Lines has one object a line (jq -c '.[]' makes it)"
+    if start.startswith(b"{") and _breaks_off(first) and (_parses(start) or _no_record(start)):
+        return "one JSON value over several lines; JSON Lines has one object a line (jq -c . makes it)"
+    return ""
+
+
+def _breaks_off(line: bytes) -> bool:
+    """Whether nothing is wrong with a line but that it ends."""
+    try:
+        parse_json(line)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(error.doc)
+    except ValueError:
+        pass
+    return False
+
+
+def _no_record(data: bytes) -> bool:
+    """Whether there are more lines and none is a record, as one would be behind a record that was cut short."""
+    more = [line for line in data.split(b"\n")[1:] if line.strip(BLANK)]
+    return bool(more) and not any(line.startswith(b"{") and _parses(line) for line in more[:1000])
+
+
+def _parses(data: bytes) -> bool:
+    try:
+        parse_json(data)
+    except (ValueError, UnicodeDecodeError):
+        return False
+    return True

@@ -1,0 +1,257 @@
+"""One document after the other, before any two are compared: licence, quality, policy, benchmarks.
+
+Row groups of the corpus are screened in worker processes. What passes comes back as hashes and sketches, never as
+text; `redacted` applies the policy again when the splits are written, to the few documents that need it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.config import Benchmark, Split
+from codex_ml.data.corpus import SIGNALS
+from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, position
+from codex_ml.data.decontaminate import Benchmarks, read_benchmarks
+from codex_ml.data.dedup import sketch
+from codex_ml.data.documents import FORMS, Document, canonical, documents_of, map_texts, opened
+from codex_ml.data.licences import is_allowed
+from codex_ml.data.quality import Signals, drop_reason
+from codex_ml.data.shingles import Shingles, shingles_of
+from codex_ml.errors import UserError
+from codex_ml.io import hash_path, sha256_of
+from codex_ml.policy.redact import placeholder, redact
+from codex_ml.policy.rules import load_policy
+from codex_ml.policy.scan import Scanner
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker needs to screen documents; small, since it travels with every task."""
+
+    params: Split
+    policy: Path | None  # None when split.policy is off
+    key: bytes  # of the redaction
+    fingerprint: str  # of the policy and the benchmarks, by which a worker knows whether its own copy is still right
+
+
+def settings_of(params: Split, *, policy: Path, key: Path, benchmarks: Path) -> Settings:
+    """Read the key, and check the policy before any work is done.
+
+    Raises:
+        UserError: when a file is missing or malformed.
+    """
+    files = hash_path(benchmarks).sha256 if benchmarks.exists() else ""
+    if params.policy == "off":
+        return Settings(params, None, b"", files)
+    load_policy(policy)
+    if not key.is_file() or not key.read_bytes().strip():
+        raise UserError(f"{key} is missing or empty; put at least 16 random characters there, the key of placeholders")
+    secret = hashlib.sha256(key.read_bytes().strip()).digest()
+    return Settings(params, policy, secret, files + sha256_of(policy))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row group of the corpus."""
+
+    corpus: Path
+    group: int
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding in one document of a row group; never the value."""
+
+    row: int
+    rule: str
+    action: str
+    severity: str
+    line: int
+    column: int
+    placeholder: str  # what stands, or would stand, in its place
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """An item of a benchmark in one document of a row group."""
+
+    row: int
+    benchmark: str
+    item: str
+    start: int  # characters
+    end: int
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A screened row group of n documents, of which p passed.
+
+    Attributes:
+        reasons: n texts, "" for those that passed.
+        sizes: (n,) int64, bytes of content.
+        changed: (n,) bool, whether the policy redacts something.
+        hashes: (p, 4) uint64: high, low, place and unit of `deal.Candidates`.
+        grouped: (p,) bool.
+        strata: p texts.
+        lengths, shingles, keys: what `Sketches.add` takes.
+        findings, overlaps: with rows counted in the row group.
+    """
+
+    reasons: list[str]
+    sizes: NDArray[np.int64]
+    changed: NDArray[np.bool_]
+    hashes: NDArray[np.uint64]
+    grouped: NDArray[np.bool_]
+    strata: list[str]
+    lengths: NDArray[np.int64]
+    shingles: Shingles
+    keys: dict[int, NDArray[np.uint64]]
+    findings: list[Found]
+    overlaps: list[Overlap]
+
+    def without_sketch(self) -> Screened:
+        """What need not be written to disk."""
+        nothing = np.zeros(0, dtype=np.uint64)  # an empty slice would hold on to all of it
+        return replace(self, lengths=nothing.astype(np.int64), shingles=nothing, keys={})
+
+
+def screen(task: Task) -> Screened:
+    """Screen one row group; runs in a worker."""
+    settings, params = task.settings, task.settings.params
+    with opened(task.corpus) as file:
+        table = file.read_row_group(task.group)
+    sizes = table.column("size").to_numpy().astype(np.int64)
+    reasons, changed, passed = [], np.zeros(len(sizes), dtype=bool), []
+    findings: list[Found] = []
+    overlaps: list[Overlap] = []
+    benchmarks = _benchmarks(params.benchmarks, settings.fingerprint)
+    for row, (document, found_signals) in enumerate(zip(documents_of(table), _signals_of(table), strict=True)):
+        reason = _licence_reason(document, params) or drop_reason(found_signals, params.quality, document.language)
+        if not reason:
+            document, found = redacted(document, settings)
+            findings += [replace(f, row=row) for f in found]
+            changed[row] = any(f.action == "redact" for f in found)
+            reason = "blocked by policy" if any(f.action == "block" for f in found) else ""
+        if not reason and benchmarks is not None:
+            hits = benchmarks.find(document.content)
+            overlaps += [Overlap(row, hit.benchmark, hit.item, hit.start, hit.end) for hit in hits]
+            reason = "holds a benchmark item" if hits and params.contaminated == "drop" else ""
+        reasons.append(reason)
+        if not reason:
+            passed.append(document)
+    sets = shingles_of([document.content for document in passed])
+    lengths, values, keys = sketch(sets, (DEDUP_SEED, BARRIER_SEED))
+    hashes = [_hashes(document, params.salt) for document in passed]
+    return Screened(
+        reasons=reasons,
+        sizes=sizes,
+        changed=changed,
+        hashes=np.array(hashes, dtype=np.uint64).reshape(-1, 4),
+        grouped=np.array([bool(document.group) for document in passed], dtype=bool),
+        strata=[_stratum(document, params.stratify) for document in passed],
+        lengths=lengths,
+        shingles=values,
+        keys=keys,
+        findings=findings,
+        overlaps=overlaps,
+    )
+
+
+def redacted(document: Document, settings: Settings) -> tuple[Document, list[Found]]:
+    """The document as it may be published, and what the policy found in it (as row 0).
+
+    Texts inside messages, tools and meta are looked at one by one, as JSON values.
+    """
+    if settings.policy is None:
+        return document, []
+    scanner = _scanner(settings.policy, settings.fingerprint)
+    findings: list[Found] = []
+    changes: dict[str, str] = {}
+
+    def clean(text: str) -> str:
+        found = scanner.scan(text)
+        for f in found:
+            mark = placeholder(f.rule, text[f.start : f.end], settings.key)
+            findings.append(Found(0, f.rule, f.action, f.severity, f.line, f.column, mark))
+        return redact(text, found, settings.key) if found else text
+
+    for name in (*FORMS, "meta", "group", "id"):
+        value: str | None = getattr(document, name)
+        if not value:
+            continue
+        before = len(findings)
+        if name in ("messages", "tools", "meta"):
+            new = json.dumps(map_texts(json.loads(value), clean), ensure_ascii=False, separators=(",", ":"))
+        else:
+            new = clean(value)
+        if len(findings) > before and new != value:
+            changes[name] = new
+    return (replace(document, **changes) if changes else document), findings
+
+
+@lru_cache(maxsize=2)
+def _scanner(policy: Path, fingerprint: str) -> Scanner:
+    return Scanner(load_policy(policy))
+
+
+@lru_cache(maxsize=2)
+def _benchmarks(files: tuple[Benchmark, ...], fingerprint: str) -> Benchmarks | None:
+    return read_benchmarks(files) if files else None
+
+
+def _signals_of(table: Any) -> Iterator[Signals]:
+    columns = [table.column(name).to_pylist() for name in SIGNALS]
+    return (Signals(*row) for row in zip(*columns, strict=True))
+
+
+def _licence_reason(document: Document, params: Split) -> str:
+    allowed = is_allowed(document.licence, _allow_list(params.licences))
+    if allowed is None:
+        return "" if params.unknown_licence == "keep" else "licence unknown"
+    return "" if allowed else "licence not allowed"
+
+
+@lru_cache(maxsize=2)
+def _allow_list(licences: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(licences)
+
+
+def _hashes(document: Document, salt: str) -> tuple[int, int, int, int]:
+    content = hashlib.sha256(content_bytes(document)).digest()
+    place = hashlib.blake2b(
+        "\0".join((document.source, document.path, document.id)).encode("utf-8", "surrogatepass"), digest_size=8
+    )
+    unit = b"group\0" + document.group.encode("utf-8") if document.group else b"content\0" + content[:16]
+    return (
+        int.from_bytes(content[:8], "big"),
+        int.from_bytes(content[8:16], "big"),
+        int.from_bytes(place.digest(), "big"),
+        position(unit, salt),
+    )
+
+
+def content_bytes(document: Document) -> bytes:
+    """What two exact copies have in common; licence, source and metadata do not count."""
+    if document.text is not None:
+        return canonical(document.text).encode("utf-8")
+    forms = [getattr(document, name) for name in FORMS]
+    return json.dumps(forms, ensure_ascii=False).encode("utf-8")
+
+
+def _stratum(document: Document, field: str) -> str:
+    if not field:
+        return ""
+    if field in ("language", "licence", "source", "group"):
+        return str(getattr(document, field))
+    value = json.loads(document.meta).get(field) if document.meta else None
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,69 @@
+"""Detectors of other packages, found by the entry point group `codex_ml.detectors` and named in data/policy.yaml.
+
+A detector is a callable: text -> iterable of (rule id, start, end), offsets in characters. One that is named but not
+installed, raises, or gives offsets outside the text stops the run: a scan that leaves one out has not been done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+
+from codex_ml.errors import UserError
+
+GROUP = "codex_ml.detectors"
+Detector = Callable[[str], Iterable[tuple[str, int, int]]]
+
+_RULE_ID = re.compile(r"[a-z][a-z0-9-]{1,39}\Z")
+
+
+def load_detectors(names: Iterable[str]) -> dict[str, Detector]:
+    """The named detectors.
+
+    Raises:
+        UserError: when one is not installed, is installed twice, or cannot be imported.
+    """
+    return {name: _load(name) for name in names}
+
+
+def _load(name: str) -> Detector:
+    installed = entry_points(group=GROUP)
+    found = [point for point in installed if point.name == name]
+    if len(found) != 1:
+        known = ", ".join(sorted(point.name for point in installed)) or "none"
+        problem = "is not installed" if not found else f"is offered by {len(found)} packages"
+        raise UserError(f"data/policy.yaml: detector {name!r} {problem}; installed are: {known}")
+    try:
+        detector = found[0].load()
+    except Exception as error:
+        raise UserError(f"data/policy.yaml: detector {name!r} cannot be imported ({type(error).__name__})") from None
+    if not callable(detector):
+        raise UserError(f"data/policy.yaml: detector {name!r} is no callable, but {type(detector).__name__}")
+    return detector
+
+
+def run_detector(name: str, detector: Detector, text: str) -> list[tuple[str, int, int]]:
+    """The detector's findings, checked.
+
+    Raises:
+        UserError: when it raises or gives something else than (rule id, start, end) with 0 <= start < end <= len(text).
+            The message holds no text of the document: an exception of a detector may quote what it was given.
+    """
+    found = []
+    try:
+        for item in detector(text):
+            rule, start, end = item
+            found.append((rule, start, end))
+    except Exception as error:
+        raise UserError(f"detector {name!r} failed: {type(error).__name__}; the text was not scanned") from None
+    for number, (rule, start, end) in enumerate(found):
+        if not isinstance(rule, str) or not _RULE_ID.match(rule):
+            raise UserError(f"detector {name!r}, finding {number}: the rule id must match [a-z][a-z0-9-]{{1,39}}")
+        if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
+            raise UserError(
+                f"detector {name!r}, finding {number}: offsets must be integers with 0 <= start < end <= {len(text)}, "
+                f"found a {type(start).__name__} and a {type(end).__name__}"
+                + (f", {start} and {end}" if type(start) is type(end) is int else "")
+            )
+    return found

@@ -1,0 +1,187 @@
+"""Text behind text: characters without width, look-alike letters, escapes, and one level of base64.
+
+A scan of the text as it stands misses `ig<ZWSP>nore`, a key with a Cyrillic `А` or a `\\u0041` in it, and a key file
+that a deployment tool wrapped in base64. `reveal` gives the text as a reader, a JSON parser or a model would take it,
+with the way back to the original offsets, so that what is replaced is the original's span.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import unicodedata
+from bisect import bisect_right
+from dataclasses import dataclass
+
+# Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), which also holds the bidi controls' marks, and
+# the bidi embeddings and isolates; tag characters have a range of their own, because they spell ASCII (U+E0041 is A).
+_IGNORED = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
+)
+_TAGS = "\U000e0000-\U000e0fff"
+# Letters that Latin fonts cannot tell apart (Unicode UTS 39, confusables.txt, Cyrillic, Greek and Armenian rows).
+_LOOKALIKES = dict(
+    zip(
+        "АВЕЅІЈКМНОРСТХУаесѕіјорхуһԁԛԝ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧονι" + "օսոһ" + "ӀіӏЬ",
+        "ABESIJKMHOPCTXYaecsijopxyhdqw" + "ABEZHIKMNOPTYXovi" + "ounh" + "Iilb",
+        strict=True,
+    )
+)
+_ALIKE = "".join(sorted(_LOOKALIKES))
+# Compatibility letters, digits, spaces: full width, mathematical, enclosed. Other full-width signs are plain Chinese.
+_WIDE = "\u00a0\u2000-\u200a\u202f\u205f\u3000\uff10-\uff19\uff20-\uff3a\uff41-\uff5a\u24b6-\u24e9\U0001d400-\U0001d7ff"
+# Only look-alikes beside a Latin letter or digit: a Russian word is no disguise, and folding it costs 50 scans.
+_UNICODE = re.compile(
+    f"[{_IGNORED}{_TAGS}{_WIDE}]|(?<=[A-Za-z0-9_])[{_ALIKE}]+|[{_ALIKE}]+(?=[{_IGNORED}]?[A-Za-z0-9_])"
+)
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_SUSPECT = frozenset(
+    re.findall(
+        f"[{_IGNORED}{_TAGS}{_WIDE}{_ALIKE}]", "".join(map(chr, [*range(0x80, 0x20000), *range(0xE0000, 0xE1000)]))
+    )
+)
+# Escapes of printable ASCII in JSON, JavaScript, Python, C. `\\n` and its like stay: they end a value, as they should.
+_ESCAPE = re.compile(r"\\(?:u00|x|u\{)([2-7][0-9a-fA-F])(?:(?<=\{..)\})?")
+
+BASE64 = "A-Za-z0-9+/"
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+MAX_BASE64 = 1 << 20  # characters of one run that are decoded
+# A line of a folded run counts only if nothing else stands on it; a JSON-escaped end of line is one too.
+_REST = re.compile(
+    rf"[{BASE64}]{{0,{MAX_BASE64}}}"
+    rf"(?:(?:\\{{1,4}}[rn]|\s){{1,20}}[{BASE64}]{{16,{MAX_BASE64}}}"
+    rf"(?=={{0,2}}[ \t]{{0,9}}(?:[\"'\r\n\\]|\Z))){{0,20000}}"
+    rf"(?:\s{{1,20}}[{BASE64}]{{2,60}}={{1,2}}(?=[\"'\s\\]|\Z))?={{0,2}}"
+)
+_SPACE = re.compile(r"\\{1,4}[rn]|\s")
+
+
+@dataclass(frozen=True)
+class View:
+    """A text as a reader takes it.
+
+    Attributes:
+        text: the revealed text.
+        starts, origins, lengths: of each segment: its offset in `text`, its offset in the original, and its length
+            there (0 for a segment that stands there as it is).
+    """
+
+    text: str
+    starts: tuple[int, ...]
+    origins: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+    def original(self, start: int, end: int) -> tuple[int, int]:
+        """The original span of a non-empty span of `text`; ignored characters at its ends stay outside."""
+        return self._place(start)[0], self._place(end - 1)[1]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        segment = bisect_right(self.starts, index) - 1
+        if length := self.lengths[segment]:
+            return self.origins[segment], self.origins[segment] + length
+        place = self.origins[segment] + index - self.starts[segment]
+        return place, place + 1
+
+
+def reveal(text: str) -> View | None:
+    """The text without disguises, or None where there is nothing to undo, which for ASCII costs two `in` tests."""
+    changes: list[tuple[int, int, str]] = []
+    if not text.isascii() and not _SUSPECT.isdisjoint(_NOT_ASCII.findall(text)):
+        for match in _UNICODE.finditer(text):
+            changes += [(place, place + 1, _plain(text[place])) for place in range(*match.span())]
+    if "\\u" in text or "\\x" in text:
+        changes += [(*match.span(), chr(int(match[1], 16))) for match in _ESCAPE.finditer(text)]
+        changes.sort()
+    if not changes:
+        return None
+    pieces: list[str] = []
+    starts, origins, lengths = [], [], []
+    size = last = 0
+    for start, end, plain in changes:
+        for piece, origin, length in ((text[last:start], last, 0), (plain, start, end - start)):
+            if piece:
+                pieces.append(piece)
+                starts.append(size)
+                origins.append(origin)
+                lengths.append(length)
+                size += len(piece)
+        last = end
+    if last < len(text):
+        pieces.append(text[last:])
+        starts.append(size)
+        origins.append(last)
+        lengths.append(0)
+    return View("".join(pieces), tuple(starts), tuple(origins), tuple(lengths))
+
+
+def plain_value(value: str) -> str:
+    """A value as a reader takes it, so that a disguised one and a plain one are equal."""
+    view = reveal(value)
+    return value if view is None else view.text
+
+
+def _plain(character: str) -> str:
+    """What a reader sees: nothing, an ASCII letter, or the character itself."""
+    code = ord(character)
+    if 0xE0020 <= code < 0xE007F:
+        return chr(code - 0xE0000)
+    if character in _LOOKALIKES:
+        return _LOOKALIKES[character]
+    folded = unicodedata.normalize("NFKC", character)
+    if len(folded) == 1 and folded.isascii():
+        return folded
+    return character if unicodedata.category(character)[0] in "LNS" else ""
+
+
+def base64_forms(literal: str) -> dict[str, int]:
+    """The fixed characters of `literal` in base64 (RFC 4648) for its three places in a group: form -> bytes before it.
+
+    A form shorter than four characters would turn up by chance in each 260 kB of base64, and is left out.
+    """
+    forms = {}
+    data = literal.encode("utf-8")
+    for skip in range(3):
+        encoded = base64.b64encode(b"\0" * skip + data).decode()
+        first = (8 * skip + 5) // 6  # characters that also hold bits of the bytes before
+        last = (8 * (skip + len(data))) // 6  # and from here bits of what follows
+        if last - first >= 4:
+            forms[encoded[first:last]] = first
+    return forms
+
+
+def decode_base64(text: str, start: int, first: int) -> tuple[int, int, str] | None:
+    """Decode the run that holds a form at `start`, whose group begins `first` characters earlier.
+
+    Returns:
+        Start and end of the whole run, padding included, and its text (Latin-1, so that any byte has one character);
+        None when no whole group is left.
+    """
+    left = _run_start(text, start)
+    low = start - first
+    if low < left:
+        return None
+    aligned = low - (low - left) // 4 * 4
+    rest = _REST.match(text, start)
+    end = rest.end() if rest else start
+    body = _SPACE.sub("", text[aligned:end]).rstrip("=")
+    body = body[: len(body) - (len(body) % 4 == 1)]
+    if len(body) < 8:
+        return None
+    try:
+        data = base64.b64decode(body + "=" * (-len(body) % 4))
+    except binascii.Error:  # only for a character outside the alphabet
+        return None
+    return left, end, data.decode("latin-1")
+
+
+def _run_start(text: str, start: int) -> int:
+    """Where the base64 run that reaches to `start` begins; looked for in growing steps, because most runs are short."""
+    step = 64
+    while True:
+        floor = max(0, start - step)
+        before = text[floor:start]
+        left = floor + len(before.rstrip(_ALPHABET))
+        if left > floor or floor == 0 or step >= MAX_BASE64:
+            return left
+        step *= 8

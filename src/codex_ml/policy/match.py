@@ -1,0 +1,229 @@
+"""Where rules match: one automaton for all literals, then each rule's expression around its own hits only.
+
+The Aho-Corasick automaton runs over the lower-cased text at 280 MB/s on one core, whatever the number of literals
+(Python's `re` needs 0.5 s a rule for 25 MB). Nothing here walks a text more than once, however long its lines are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ahocorasick_rs import AhoCorasick, Implementation
+
+from codex_ml.policy.hidden import base64_forms
+from codex_ml.policy.rules import Policy, Rule
+from codex_ml.policy.validators import VALIDATORS, entropy
+
+CHUNK = 1 << 18  # characters; hits are Python tuples, 150 bytes each, and a text of `@` only is all hits
+SHORT = 300  # characters; the policy's own exceptions hold for values up to here: a key block has `AAAAAAA` by chance
+CONTEXT = 100  # characters of the line before a value that `allow_before` sees
+NEAR = 8  # characters; no expression of the policy looks further ahead
+
+EIGHT_DIGITS = "[0-9][0-9][0-9][0-9][ -]?[0-9]{4}"  # the gate of card and bank numbers; spelt so it is twice as fast
+_TO_ZERO = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
+
+# `\x3dkey`, `\u003dkey`, `%3Dkey`: the letter before the key belongs to an escape.
+_ESCAPED_EDGE = re.compile(r"\\(?:[abfv0]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})\Z|%[0-9a-fA-F]{2}\Z")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A rule, ready to run; `order` is its place in the policy."""
+
+    rule: Rule
+    order: int
+    pattern: re.Pattern[str]
+    gate: re.Pattern[str] | None
+    group: str | int
+    edge: frozenset[str]
+    allow: tuple[re.Pattern[str], ...]
+    allow_short: tuple[re.Pattern[str], ...]
+    allow_before: tuple[re.Pattern[str], ...]
+    allow_after: tuple[re.Pattern[str], ...]
+
+    def confirms(self, text: str, start: int, end: int) -> bool:
+        """Whether the value passes the rule's checks and no exception holds for it."""
+        rule, value = self.rule, text[start:end]
+        if rule.min_entropy and entropy(value) < rule.min_entropy:
+            return False
+        exceptions = self.allow + self.allow_short if len(value) <= SHORT else self.allow
+        if any(exception.search(value) for exception in exceptions):
+            return False
+        if rule.validator and not VALIDATORS[rule.validator](value):
+            return False
+        if self.allow_before:
+            before = text[max(0, start - CONTEXT) : start].rpartition("\n")[2]
+            if any(exception.search(before) for exception in self.allow_before):
+                return False
+        return not any(exception.match(text, end) for exception in self.allow_after)
+
+
+Match = tuple[int, int, Compiled]  # start and end of the value, and its rule
+
+
+@dataclass(frozen=True)
+class _Trigger:
+    """What to do where a literal occurs: try a rule, or decode base64 whose group begins `first` characters before."""
+
+    literal: str | None  # to be compared again where case matters
+    rule: Compiled | None
+    first: int = 0
+
+
+@dataclass
+class _Hits:
+    """What a walk over the text gathers: windows to search by rule, and places of base64."""
+
+    matches: list[tuple[int, int, Compiled]] = field(default_factory=list)
+    windows: dict[int, tuple[Compiled, int, int]] = field(default_factory=dict)
+    base64: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, text: str, rule: Compiled, start: int, end: int) -> None:
+        """Try a rule at a hit; windows that overlap become one, so that no text is searched twice."""
+        if not rule.rule.before:
+            if match := rule.pattern.match(text, start):
+                self._keep(rule, match)
+            return
+        low, high = max(0, start - rule.rule.before), min(len(text), end + rule.rule.after)
+        if rule.order in self.windows:
+            _, old_low, old_high = self.windows[rule.order]
+            if low <= old_high:
+                self.windows[rule.order] = (rule, min(low, old_low), max(high, old_high))
+                return
+            self._search(text, rule, old_low, old_high)
+        self.windows[rule.order] = (rule, low, high)
+
+    def finish(self, text: str) -> None:
+        """Search the last window of each rule."""
+        for rule, low, high in self.windows.values():
+            self._search(text, rule, low, high)
+        self.windows.clear()
+
+    def _search(self, text: str, rule: Compiled, low: int, high: int) -> None:
+        for match in rule.pattern.finditer(text, low, high):
+            # `endpos` hides what follows, so a match near it may be cut short, or may have seen an end that is none.
+            whole = match if match.end() + NEAR <= high else rule.pattern.match(text, match.start())
+            if whole:
+                self._keep(rule, whole)
+
+    def _keep(self, rule: Compiled, match: re.Match[str]) -> None:
+        start, end = match.span(rule.group)
+        if 0 <= start < end:
+            self.matches.append((start, end, rule))
+
+
+class Matcher:
+    """The rules of a policy over one automaton."""
+
+    def __init__(self, policy: Policy) -> None:
+        triggers: dict[str, list[_Trigger]] = {}
+        self._gates: dict[str, tuple[re.Pattern[str], list[Compiled]]] = {}
+        for order, rule in enumerate(policy.rules):
+            compiled = _compile(policy, rule, order)
+            for literal in rule.literals:
+                case = None if rule.ignore_case else literal
+                triggers.setdefault(_lower(literal), []).append(_Trigger(case, compiled))
+                for form, first in _forms(rule, literal):
+                    triggers.setdefault(form.lower(), []).append(_Trigger(form, None, first))
+            if compiled.gate and not rule.literals:
+                self._gates.setdefault(compiled.gate.pattern, (compiled.gate, []))[1].append(compiled)
+        self._triggers = [tuple(dict.fromkeys(found)) for found in triggers.values()]
+        self._longest = max(map(len, triggers), default=1)
+        # DFA: 281 MB/s where the default for so many literals gives 119, for 2 MB of memory.
+        self._automaton = AhoCorasick(list(triggers), implementation=Implementation.DFA) if triggers else None
+
+    def matches(self, text: str) -> tuple[list[Match], list[tuple[int, int]]]:
+        """Confirmed values of all rules, overlaps included, and places where base64 may hide more (`decode_base64`)."""
+        hits = _Hits()
+        for start, end, trigger in self._triggered(text):
+            rule = trigger.rule
+            if rule is None:
+                hits.base64.append((start, trigger.first))
+            elif rule.gate is None or rule.gate.match(text, start):
+                hits.add(text, rule, start, end)
+        digits = _has_eight_digits(text)
+        for gate, gated in self._gates.values():
+            if gate.pattern == EIGHT_DIGITS and not digits:
+                continue
+            for match in gate.finditer(text):
+                for rule in gated:
+                    hits.add(text, rule, *match.span())
+        hits.finish(text)
+        clean = with_clean_edges(text, hits.matches)
+        return [match for match in clean if match[2].confirms(text, match[0], match[1])], hits.base64
+
+    def _triggered(self, text: str) -> Iterator[tuple[int, int, _Trigger]]:
+        """Every occurrence of every literal, in its own case where that matters."""
+        if self._automaton is None:
+            return
+        for low in range(0, len(text), CHUNK):
+            piece = _lower(text[low : low + CHUNK + self._longest])
+            try:
+                found = self._automaton.find_matches_as_indexes(piece, overlapping=True)
+            except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
+                found = self._automaton.find_matches_as_indexes(_SURROGATE.sub("\ufffd", piece), overlapping=True)
+            for number, start, end in found:
+                if start < CHUNK:  # later ones are the next chunk's
+                    for trigger in self._triggers[number]:
+                        if trigger.literal is None or text.startswith(trigger.literal, low + start):
+                            yield low + start, low + end, trigger
+
+
+def with_clean_edges(text: str, matches: list[Match]) -> list[Match]:
+    """Matches that touch none of their rule's `edge` characters, except of another match that begins or ends there.
+
+    So `KEYKEY` is two keys, and `xKEY` is none.
+    """
+    matches.sort(key=lambda match: match[:2])
+    right, begins = [], set()
+    for match in reversed(matches):
+        start, end, rule = match
+        if end == len(text) or text[end] not in rule.edge or end in begins:
+            right.append(match)
+            begins.add(start)
+    clean, ends = [], set()
+    for match in reversed(right):
+        start, end, rule = match
+        before = text[start - 1 : start]
+        if before not in rule.edge or start in ends or _ESCAPED_EDGE.search(text, max(0, start - 6), start):
+            clean.append(match)
+            ends.add(end)
+    return clean
+
+
+def _compile(policy: Policy, rule: Rule, order: int) -> Compiled:
+    flags = re.IGNORECASE if rule.ignore_case else 0
+    pattern = re.compile(rule.pattern, flags)
+    gate = re.compile(rule.gate, flags) if rule.gate else None
+    group: str | int = "value" if "value" in pattern.groupindex else min(pattern.groups, 1)
+    edge = frozenset(re.findall(f"[{rule.edge}]", "".join(map(chr, range(128))))) if rule.edge else frozenset()
+    general = policy.allow if rule.kind == "secret" else ()
+    exceptions = (
+        tuple(re.compile(expression) for expression in expressions)
+        for expressions in (rule.allow, general, rule.allow_before, rule.allow_after)
+    )
+    return Compiled(rule, order, pattern, gate, group, edge, *exceptions)
+
+
+def _forms(rule: Rule, literal: str) -> Iterator[tuple[str, int]]:
+    """The base64 forms of a literal that stands at the start of a credential, or in an order to a model."""
+    if rule.kind == "secret" and not rule.ignore_case and not rule.before:
+        yield from base64_forms(literal).items()
+    if rule.kind == "injection":
+        for spelt in (literal.lower(), literal.capitalize(), literal.upper()):
+            yield from base64_forms(spelt).items()
+
+
+def _has_eight_digits(text: str) -> bool:
+    """Whether `EIGHT_DIGITS` matches: 0.03 s for 25 MB, where the expression takes 0.2 s, a fifth of the whole scan."""
+    shape = text.encode("utf-8", "surrogatepass").translate(_TO_ZERO)
+    return b"00000000" in shape or b"0000 0000" in shape or b"0000-0000" in shape
+
+
+def _lower(text: str) -> str:
+    """Lower case of the same length: two letters of Unicode 16 grow when lower-cased, and would move all offsets."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else "".join(c if len(c.lower()) > 1 else c.lower() for c in text)

@@ -1,0 +1,172 @@
+"""Texts with near-duplicates, and the promises of dealing computed the slow way."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+from codex_ml.config import Split
+from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, DROPPED, PARTS, Candidates, deal, new_entries, position
+from codex_ml.data.dedup import Sketches, sketch
+from codex_ml.data.documents import canonical
+from codex_ml.data.ledger import Entry, Ledger, read_ledger, write_ledger
+from codex_ml.data.shingles import shingles_of
+
+WORDS = [f"w{i}" for i in range(400)]
+SEEDS = (DEDUP_SEED, BARRIER_SEED)
+quiet = lambda _: None  # noqa: E731
+
+
+def naive_shingles(text: str) -> set[str]:
+    words = re.findall(r"\w+", text.lower())
+    return {" ".join(words[i : i + 5]) for i in range(len(words) - 4)}
+
+
+def naive_pairs(texts: Sequence[str], least: float) -> dict[tuple[int, int], float]:
+    """All pairs (earlier, later) whose Jaccard similarity is at least this."""
+    sets = [naive_shingles(text) for text in texts]
+    holders: dict[str, list[int]] = {}
+    common: dict[tuple[int, int], int] = {}
+    for later, values in enumerate(sets):
+        for value in values:
+            for earlier in holders.setdefault(value, []):
+                common[earlier, later] = common.get((earlier, later), 0) + 1
+            holders[value].append(later)
+    shares = {(a, b): n / (len(sets[a]) + len(sets[b]) - n) for (a, b), n in common.items()}
+    return {pair: share for pair, share in shares.items() if share >= least}
+
+
+def sketched(folder: Path, texts: Sequence[str], *, block: int = 1 << 20) -> Sketches:
+    sketches, sets = Sketches(folder, SEEDS), shingles_of(texts)
+    for start in range(0, len(texts), block):
+        sketches.add(*sketch(sets[start : start + block], SEEDS))
+    sketches.seal()
+    return sketches
+
+
+def text(dice: random.Random, length: int) -> str:
+    return " ".join(dice.choices(WORDS, k=length))
+
+
+def near(dice: random.Random, original: str, changes: int) -> str:
+    words = original.split()
+    for _ in range(changes):
+        words[dice.randrange(len(words))] = dice.choice(WORDS)
+    return " ".join(words)
+
+
+def variant(base: int, changed: int, copy: str = "") -> str:
+    """Neighbours resemble each other (0.8 and more), the ends of a row of five do not (0.63 and less)."""
+    words = [f"b{base}x{i}" for i in range(40)]
+    return " ".join(words[: 40 - changed] + [f"c{changed}x{i}" for i in range(changed)]) + copy
+
+
+class Doc(NamedTuple):
+    """A document as the split stage sees it."""
+
+    text: str
+    group: str = ""
+    path: str = ""
+    stratum: str = ""
+
+    @property
+    def content(self) -> bytes:
+        return hashlib.sha256(canonical(self.text).encode()).digest()
+
+    @property
+    def unit(self) -> bytes:
+        return b"group\0" + self.group.encode() if self.group else b"content\0" + self.content[:16]
+
+
+def candidates(docs: Sequence[Doc], salt: str) -> Candidates:
+    """The same numbers as `screen` makes, one document at a time."""
+    strata = sorted({d.stratum for d in docs})
+
+    def u64(values: Any) -> Any:
+        return np.array(list(values), dtype=np.uint64)
+
+    return Candidates(
+        high=u64(int.from_bytes(d.content[:8], "big") for d in docs),
+        low=u64(int.from_bytes(d.content[8:16], "big") for d in docs),
+        place=u64(int.from_bytes(hashlib.blake2b(d.path.encode(), digest_size=8).digest(), "big") for d in docs),
+        unit=u64(position(d.unit, salt) for d in docs),
+        grouped=np.array([bool(d.group) for d in docs], dtype=bool),
+        stratum=np.array([strata.index(d.stratum) for d in docs], dtype=np.int32),
+    )
+
+
+TEXTS = st.builds(variant, st.integers(0, 5), st.sampled_from([0, 2, 4, 6, 8]), st.sampled_from(["", " \r\n"]))
+GROUPS = st.sampled_from(["", "", "", "g0", "g1", "g2", "g3"])
+STRATA = st.sampled_from(["python", "c"])
+CORPORA = st.lists(st.tuples(TEXTS, GROUPS, STRATA), max_size=22).map(
+    lambda rows: [Doc(t, group, f"d{number:02}", stratum) for number, (t, group, stratum) in enumerate(rows)]
+)
+MODES = st.sampled_from([{}, {"folds": 3, "fold": 1}, {"stratify": "language"}, {"stratify": "language", "folds": 3}])
+
+
+def families_and_groups() -> list[Doc]:
+    """2,000 documents: families of near-duplicates, exact copies, groups."""
+    dice = random.Random(2)
+    docs = []
+    while len(docs) < 2000:
+        original = text(dice, dice.randint(20, 90))
+        for _ in range(dice.choice([1, 1, 1, 2, 3, 8])):
+            group = f"g{dice.randrange(150)}" if dice.random() < 0.5 else ""
+            one = near(dice, original, dice.randint(0, len(original.split()) // 40))
+            docs.append(Doc(one + dice.choice(["", " \n"]), group, f"{len(docs)}"))
+    return docs[:2000]
+
+
+def entry_of(doc: Doc, split: int, salt: str) -> Entry:
+    """A line of the ledger that knows the document as kept."""
+    high, low = (int.from_bytes(doc.content[i : i + 8], "big") for i in (0, 8))
+    return Entry(high, low, 0, position(doc.unit, salt), split, True)
+
+
+class Dealer:
+    """Deals documents and keeps ledgers in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.runs = folder, 0
+
+    def deal(self, docs: Sequence[Doc], params: Split, ledger: Path | None = None) -> Result:
+        """Deal with the ledger of that file; None for the stateless mode."""
+        self.runs += 1
+        known = read_ledger(ledger, salt=params.salt) if ledger else None
+        documents = candidates(docs, params.salt)
+        with sketched(self.folder / f"sketches-{self.runs}", [canonical(d.text) for d in docs]) as sketches:
+            dealt = deal(documents, sketches, known, params, quiet)
+        sketches.delete()
+        file = self.folder / f"ledger-{self.runs}"
+        if known is not None:
+            write_ledger(file, ledger, new_entries(documents, dealt, params), salt=params.salt)
+        return Result(docs, documents, dealt, file, known)
+
+    def empty(self) -> Path:
+        (self.folder / "empty").touch()
+        return self.folder / "empty"
+
+
+class Result(NamedTuple):
+    docs: Sequence[Doc]
+    documents: Candidates
+    dealt: Any
+    ledger: Path
+    known: Ledger | None
+
+    @property
+    def parts(self) -> list[str]:
+        return ["" if part == DROPPED else PARTS[part] for part in self.dealt.part.tolist()]
+
+    @property
+    def verdicts(self) -> list[tuple[str, str, str]]:
+        """Part, reason and what stands for it, of each document."""
+        keepers = [self.docs[i].path if i >= 0 else "" for i in self.dealt.kept_by.tolist()]
+        return list(zip(self.parts, self.dealt.reason.tolist(), keepers, strict=True))

@@ -1,0 +1,206 @@
+"""The corpus on disk depends on its documents only: not on their order, nor on how they came in pieces."""
+
+import json
+import random
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codex_ml.data import corpus as module
+from codex_ml.data.corpus import CORPUS_SCHEMA, SPILL_SCHEMA, SeenIds, Spills, measured, spilling, write_corpus
+from codex_ml.data.documents import Document, read_documents
+from codex_ml.data.quality import signals
+
+quiet = lambda _: None  # noqa: E731
+
+
+def forms(number, content):
+    chat = json.dumps([{"role": "user", "content": content}])
+    content_of_form = [{"text": content}, {"prompt": content, "completion": "!"}, {"messages": chat, "tools": "[]"}][
+        number % 3
+    ]
+    return Document(
+        "s", f"p{number % 4}", f"id{number}", "", "MIT", "python", meta="{}", place=f"f:{number}", **content_of_form
+    )
+
+
+DOCUMENTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=25).map(
+    lambda texts: [forms(number, text) for number, text in enumerate(texts)]
+)
+
+
+def written(folder, documents, *, pieces=()):
+    """The bytes of the corpus of these documents, cut into tables at these places."""
+    edges = [0, *sorted(pieces), len(documents)]
+    with spilling(folder / "spills") as spills:
+        for start, stop in pairwise(edges):
+            if stop > start:
+                spills.add(measured(documents[start:stop]))
+        write_corpus(folder / "corpus.parquet", spills, advance=quiet)
+    assert [path for path in (folder / "spills").rglob("*") if path.is_file()] == []
+    return (folder / "corpus.parquet").read_bytes()
+
+
+@given(DOCUMENTS, st.data())
+@settings(max_examples=20, deadline=None)
+def test_the_bytes_depend_on_neither_order_nor_pieces(tmp_path_factory, documents, data):
+    expected = written(tmp_path_factory.mktemp("a"), documents)
+    order = data.draw(st.permutations(documents))
+    pieces = data.draw(st.lists(st.integers(0, len(documents)), max_size=4))
+    spill_bytes = data.draw(st.sampled_from([1, 1000, 128 << 20]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SPILL_BYTES", spill_bytes)
+        patch.setattr(module, "HELD_BYTES", data.draw(st.sampled_from([1, 2000, 32 << 20])))
+        assert written(tmp_path_factory.mktemp("b"), order, pieces=pieces) == expected
+
+
+def test_all_forms_come_back_as_they_went_in(tmp_path):
+    documents = [forms(i, text) for i, text in enumerate(["", "ä" * 9, "\r\n\u2028\0", "\U0001f600"] * 9)]
+    written(tmp_path, documents)
+    found = list(read_documents(tmp_path / "corpus.parquet"))
+    assert sorted(found, key=lambda d: d.place) == sorted(documents, key=lambda d: d.place)
+
+
+def test_the_measures_are_those_of_the_content():
+    documents = [forms(i, f"# text {i}\nä = 1\n") for i in range(6)]
+    table = measured(documents)
+    assert table.schema == SPILL_SCHEMA
+    for row, document in zip(table.to_pylist(), documents, strict=True):
+        assert row["size"] == len(document.content.encode())
+        expected = signals(document.content, "python")
+        assert {name: row[name] for name in module.SIGNALS} == {
+            name: getattr(expected, name) for name in module.SIGNALS
+        }
+
+
+def test_no_documents_are_a_corpus_without_rows(tmp_path):
+    written(tmp_path, [])
+    file = pq.ParquetFile(tmp_path / "corpus.parquet")
+    assert (file.metadata.num_rows, file.schema_arrow.names) == (0, CORPUS_SCHEMA.names)
+
+
+@pytest.mark.parametrize("spill_bytes", [1, 500, 128 << 20])
+def test_a_large_spill_file_is_cut_again_and_rows_are_in_order_of_the_key(tmp_path, monkeypatch, spill_bytes):
+    monkeypatch.setattr(module, "SPILL_BYTES", spill_bytes)
+    depths = []
+    plain = Spills.__init__
+    monkeypatch.setattr(
+        Spills, "__init__", lambda self, folder, *, shift=58: depths.append(shift) or plain(self, folder, shift=shift)
+    )
+    dice = random.Random(1)
+    documents = [forms(i, f"text {dice.random()}") for i in range(60)] + [
+        forms(i, "the same text") for i in range(0, 30, 3)
+    ]
+    with spilling(tmp_path / "spills") as spills:
+        spills.add(measured(documents))
+        tables = list(spills.sorted_tables())
+    keys = np.concatenate([table.column("key").to_numpy() for table in tables])
+    assert len(keys) == len(documents)
+    assert (keys[1:] >= keys[:-1]).all()
+    assert min(depths) == {1: 4, 500: min(depths), 128 << 20: 58}[spill_bytes]
+
+
+def test_row_groups_end_with_the_row_that_fills_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROW_GROUP_BYTES", 500)
+    dice = random.Random(2)
+    documents = [forms(i, "x" * dice.choice([0, 5, 90, 700])) for i in range(200)]
+    told = []
+    with spilling(tmp_path / "spills") as spills:
+        spills.add(measured(documents))
+        write_corpus(tmp_path / "corpus.parquet", spills, advance=told.append)
+    file = pq.ParquetFile(tmp_path / "corpus.parquet")
+    sizes = [file.read_row_group(group, columns=["size"])[0].to_pylist() for group in range(file.num_row_groups)]
+    assert all(sum(group[:-1]) < 500 for group in sizes)
+    assert all(sum(group) >= 500 for group in sizes[:-1])
+    assert told == [sum(group) for group in sizes]
+    assert sum(told) == sum(len(d.content.encode()) for d in documents)
+
+
+def open_below(folder):
+    links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return [str(entry.readlink()) for entry in links if str(entry.readlink()).startswith(str(folder))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks open files up in /proc")
+def test_after_an_exception_no_file_is_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "HELD_BYTES", 1)
+
+    class BrokenError(Exception):
+        pass
+
+    def fail(_):
+        raise BrokenError
+
+    table = measured([forms(i, str(i)) for i in range(50)])
+
+    def while_adding():
+        with spilling(tmp_path / "a") as spills:
+            spills.add(table)
+            assert open_below(tmp_path)
+            raise BrokenError
+
+    def while_writing():
+        with spilling(tmp_path / "b") as spills:
+            spills.add(table)
+            write_corpus(tmp_path / "corpus.parquet", spills, advance=fail)
+
+    for action in (while_adding, while_writing):
+        with pytest.raises(BrokenError):
+            action()
+        assert open_below(tmp_path) == []
+
+
+def test_an_exception_of_the_thread_ahead_comes_through():
+    def tables():
+        yield 1
+        raise OSError("the disk is gone")
+
+    with closing(module._ahead(tables())) as items:
+        assert next(items) == 1
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(items)
+
+
+IDS = st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(0, 2)), max_size=40)
+
+
+@given(IDS, st.lists(st.integers(0, 40), max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_an_id_with_another_content_is_told_where_each_id_has_few_contents(rows, cuts):
+    """Against a dictionary; whatever the batches are, the first content of an id is never told."""
+    seen, model = SeenIds(), {}
+    edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    for start, stop in pairwise(edges):
+        batch = rows[start:stop]
+        found = seen.repeated([name for name, _ in batch], [key for _, key in batch]).tolist()
+        for (name, key), told in zip(batch, found, strict=True):
+            before = name in model
+            first = model.setdefault(name, key)
+            assert told or key == first
+            if not before:
+                assert not told
+
+
+def test_the_batches_in_which_ids_come_make_no_difference():
+    one, cut = SeenIds(), SeenIds()
+    one.repeated(["a"], [1])
+    cut.repeated(["a"], [1])
+    together = one.repeated(["a", "a"], [2, 1]).tolist()
+    assert together == [*cut.repeated(["a"], [2]).tolist(), *cut.repeated(["a"], [1]).tolist()] == [True, False]
+
+
+def test_many_ids_stay_in_few_sorted_runs():
+    seen = SeenIds()
+    for start in range(0, 5000, 50):
+        names = [f"id{i}" for i in range(start, start + 50)]
+        assert not seen.repeated(names, range(50)).any()
+    assert len(seen._runs) <= 13
+    assert sum(map(len, seen._runs)) == 5000
+    assert not seen.repeated([f"id{i}" for i in range(5000)], [i % 50 for i in range(5000)]).any()
+    assert seen.repeated([f"id{i}" for i in range(5000)], [51] * 5000).all()

@@ -1,0 +1,204 @@
+"""Texts are compared by the runs of five words that they consist of, by hashes that never change."""
+
+import hashlib
+import random
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codex_ml.data import shingles as module
+from codex_ml.data.shingles import BANDS, ROWS, MinHash, chance, jaccard, shingles_of
+
+TEXT = st.text(max_size=60)
+WORDY = st.lists(
+    st.sampled_from(
+        ["a", "B", "ä", "ß", "İ", "0", "_x", "漢字", "\u0301", "\ud800", "½", "-", "\u2028", "\0", "é" * 40]
+    ),
+    max_size=14,
+).flatmap(lambda words: st.sampled_from([" ", "\n", ", ", "\u2028", "", "\xa0"]).map(lambda s: s.join(words)))
+
+
+def reference(text):
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+
+
+def reference_jaccard(a, b):
+    return len(a & b) / len(a | b) if a and b else 0.0
+
+
+@given(st.lists(st.one_of(TEXT, WORDY), max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_shingles_are_the_runs_of_five_words_of_python(texts):
+    texts = [*texts, " ".join(texts)]  # its runs have much in common with theirs
+    naive = [reference(text) for text in texts]
+    found = shingles_of(texts)
+    assert [len(values) for values in found] == [len(values) for values in naive]
+    for i in range(len(texts)):
+        for j in range(i):
+            assert jaccard(found[i], found[j]) == reference_jaccard(naive[i], naive[j])
+
+
+def test_every_character_is_part_of_a_word_or_not_as_in_python():
+    every = [chr(code) for code in range(0x110000)]
+    step = 4096
+    for start in range(0, len(every), step):
+        text = " ".join(f"a{c}b" for c in every[start : start + step])
+        assert len(shingles_of([text])[0]) == len(reference(text)), hex(start)
+
+
+@given(st.lists(st.one_of(TEXT, WORDY), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_many_texts_at_once_are_what_each_is_alone(texts):
+    for together, text in zip(shingles_of(texts), texts, strict=True):
+        assert together.dtype == np.uint64
+        assert together.tolist() == shingles_of([text])[0].tolist() == sorted(set(together.tolist()))
+
+
+def test_no_texts_have_no_shingles():
+    assert shingles_of([]) == []
+    assert [len(values) for values in shingles_of(["", "", ""])] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("letter", ["a", "ä", "漢"])
+def test_words_of_every_length_differ_in_every_byte(letter):
+    """Words are hashed 8 bytes at a time up to 64 bytes, longer ones whole."""
+    runs = set()
+    lengths = range(1, 201)
+    for length in lengths:
+        word = (letter * length).encode()[:length].decode(errors="ignore") or "b"
+        variants = {word, *(word[:i] + "z" + word[i + 1 :] for i in range(len(word)))}
+        runs |= {f"one two {variant} four five" for variant in variants}
+    found = shingles_of(sorted(runs))
+    assert all(len(values) == 1 for values in found)
+    assert len({int(values[0]) for values in found}) == len(runs)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 16, 63, 64, 65, 200])
+@pytest.mark.parametrize("count", [4, 5, 6])
+def test_the_place_of_a_word_in_the_text_does_not_change_it(length, count):
+    """The last word of all texts is read with the bytes behind it; what stands there must not count."""
+    run = " ".join(f"{i}" + "x" * (length - 1) for i in range(count))
+    alone = shingles_of([run])[0].tolist()
+    assert len(alone) == max(0, count - 4)
+    for before, after in (("", ". "), ("!! ", ""), ("\xa0", "\u2028"), ("(", ")" * 99)):
+        assert shingles_of([before + run + after])[0].tolist() == alone
+    assert shingles_of(["some other text", run, "and one more"])[1].tolist() == alone
+
+
+def test_the_order_of_words_counts():
+    words = ["a", "b", "c", "d", "e"]
+    orders = [" ".join(random.Random(i).sample(words, 5)) for i in range(300)]
+    assert len({int(values[0]) for values in shingles_of(orders)}) == len(set(orders))
+
+
+def test_fewer_than_five_words_are_no_shingle_and_resemble_nothing():
+    short = shingles_of(["", "one", "a b c d", "a b c d", "?!", "a, b; c\nd"])
+    assert [len(values) for values in short] == [0] * 6
+    assert {jaccard(a, b) for a in short for b in [*short, *shingles_of(["a b c d e"])]} == {0.0}
+
+
+def test_case_and_punctuation_do_not_hide_a_copy():
+    a, b = shingles_of(["Def run(a, b): return a + b", "def RUN ( a ; b ) -> return: a * b"])
+    assert jaccard(a, b) == 1.0
+
+
+FROZEN = ["the quick brown fox jumps over the lazy dog", "Ein schöner TAG im Größten Wald " + "ä" * 70 + " 漢字 0_x"]
+DIGESTS = {
+    "shingles": "1894ab7dcef87fac09978bbb24d70dc2e2c4c53d63da4a95f42646c85574e9eb",
+    "keys of seed 1": "a855ae52e08a8fbbd5bc7472d8af213f84552e0331fab4936eb92752a1100332",
+    "keys of seed 2": "02231fb8ba378016ecd4121ca57ed01a3cd7618905a2a23fe88bc96ea5d3479f",
+}
+CODE = f"""
+import hashlib
+from codex_ml.data.shingles import MinHash, shingles_of
+texts = {FROZEN!r}
+sets = shingles_of(texts)
+tables = [b"".join(s.astype("<u8").tobytes() for s in sets)]
+tables += [MinHash(seed).band_keys(sets).astype("<u8").tobytes() for seed in (1, 2)]
+print(*(hashlib.sha256(t).hexdigest() for t in tables))
+"""
+
+
+def test_hashes_are_frozen():
+    """An append to a corpus finds the pairs of before only if these never change."""
+    sets = shingles_of(FROZEN)
+    tables = {
+        "shingles": np.concatenate(sets),
+        "keys of seed 1": MinHash(1).band_keys(sets),
+        "keys of seed 2": MinHash(2).band_keys(sets),
+    }
+    found = {name: hashlib.sha256(table.astype("<u8").tobytes()).hexdigest() for name, table in tables.items()}
+    assert found == DIGESTS
+
+
+@pytest.mark.parametrize("seed", ["0", "7"])
+def test_the_hash_seed_of_the_process_changes_nothing(run_python, seed):
+    run = run_python("-c", CODE, env={"PYTHONHASHSEED": seed})
+    assert run.stdout.split() == list(DIGESTS.values()), run.stderr
+
+
+def test_minima_are_the_smallest_images_of_the_upper_halves():
+    sets = shingles_of([" ".join(f"w{(i * i) % 97}" for i in range(n)) for n in (60, 3, 5, 200)])
+    factors = MinHash(1)._multiply.astype(object)
+    assert all(factor % 2 for factor in factors)  # an odd factor permutes the numbers below 2^32
+    for values, minima in zip(sets, MinHash(1).minima(sets), strict=True):
+        upper = [int(v) >> 32 for v in values]
+        assert minima.tolist() == [min((u * int(f) % 2**32 for u in upper), default=2**32 - 1) for f in factors]
+
+
+def test_keys_of_many_sets_are_those_of_each_alone(monkeypatch):
+    sets = shingles_of([" ".join(f"w{(i * i) % 97}" for i in range(n)) for n in (60, 3, 5, 200, 0, 80)])
+    whole = MinHash(1).band_keys(sets)
+    assert whole.shape == (6, BANDS)
+    assert (whole == np.concatenate([MinHash(1).band_keys([values]) for values in sets])).all()
+    for block in (1, 100, 1 << 30):
+        monkeypatch.setattr(module, "BLOCK", block)
+        assert (MinHash(1).band_keys(sets) == whole).all()
+    assert MinHash(1).band_keys([]).shape == (0, BANDS)
+
+
+def planted(count):
+    """Pairs of texts of distinct words that share their first shingles: `common` of them, and `own` each of its own."""
+    dice, number = random.Random(5), iter(range(10**9))
+    for _ in range(count):
+        union = dice.randint(100, 300)
+        common = dice.randint(-(-7 * union // 10), 9 * union // 10)
+        left = (union - common) // 2
+        shared = [f"w{next(number)}" for _ in range(common + 4)]
+        texts = [" ".join(shared + [f"w{next(number)}" for _ in range(own)]) for own in (left, union - common - left)]
+        yield *texts, common / union
+
+
+def test_nearly_every_planted_pair_shares_a_band():
+    pairs = list(planted(600))
+    first, second = shingles_of([a for a, _, _ in pairs]), shingles_of([b for _, b, _ in pairs])
+    assert [jaccard(a, b) for a, b in zip(first, second, strict=True)] == [s for _, _, s in pairs]
+    assert all(0.7 <= similarity <= 0.9 for _, _, similarity in pairs)
+    for seed in (1, 2):
+        hash_ = MinHash(seed)
+        found = (hash_.band_keys(first) == hash_.band_keys(second)).any(axis=1)
+        assert found.mean() >= 0.98
+
+
+@pytest.mark.parametrize(("similarity", "exact"), [(0.0, 0.0), (0.5, 0.4839), (0.7, 0.9949), (0.8, 1.0), (1.0, 1.0)])
+def test_the_chance_to_be_found_is_the_s_curve(similarity, exact):
+    assert (BANDS, ROWS) == (42, 6)
+    assert chance(similarity) == 1 - (1 - similarity**6) ** 42
+    assert round(chance(similarity), 4) == pytest.approx(exact, abs=2e-4)
+
+
+@pytest.mark.parametrize("common", [50, 70])
+def test_pairs_are_found_as_often_as_the_formula_says(common):
+    """400 pairs of similarity 0.5 and 0.7; three standard deviations of the binomial distribution are allowed."""
+    random_ = np.random.Generator(np.random.PCG64(3))
+    values = random_.integers(0, 2**63, size=(400, 100), dtype=np.uint64) * np.uint64(2)
+    own = (100 - common) // 2
+    first = [np.sort(row[: common + own]) for row in values]
+    second = [np.sort(np.concatenate([row[:common], row[common + own :]])) for row in values]
+    found = (MinHash(1).band_keys(first) == MinHash(1).band_keys(second)).any(axis=1).mean()
+    expected = chance(common / 100)
+    assert abs(found - expected) <= 3 * (expected * (1 - expected) / 400) ** 0.5

@@ -1,0 +1,111 @@
+"""A policy that is wrong is refused in one line: file, line, rule, what is wrong."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from codex_ml.errors import UserError
+from codex_ml.policy.rules import load_policy, parse_policy
+
+GOOD = """version: 1
+rules:
+  - id: first
+    description: d
+    kind: secret
+    severity: high
+    action: redact
+    literals: [ab]
+    pattern: ab
+"""
+
+
+def error(text):
+    with pytest.raises(UserError) as caught:
+        parse_policy(text, name="policy.yaml")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_policy_of_the_repository_is_valid_and_speaks_of_every_kind(policy):
+    assert len(policy.rules) >= 45
+    assert {rule.kind for rule in policy.rules} == {"secret", "personal", "injection"}
+    assert all(rule.action == ("allow" if rule.kind == "injection" else "redact") for rule in policy.rules)
+    assert parse_policy(GOOD).rules[0].id == "first"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("pattern: ab", "pattern: 'a('", "policy.yaml:9: rule first: pattern: the regular expression is wrong: missing ), unterminated subpattern at position 1"),
+        ("pattern: ab", "pattern: 'a*'", "policy.yaml:9: rule first: pattern: it matches the empty text, so it would match everywhere"),
+        ("pattern: ab", "pattern: '(?<=a*)b'", "policy.yaml:9: rule first: pattern: the regular expression is wrong: look-behind requires fixed-width pattern"),
+        ("pattern: ab", "pattern: ab\n    allow: ['[']", "policy.yaml:10: rule first: allow: the regular expression is wrong: unterminated character set at position 0"),
+        ("pattern: ab", "pattern: ab\n    validator: luhm", "policy.yaml:10: rule first: validator: no validator is called 'luhm'; did you mean luhn?"),
+        ("pattern: ab", "pattern: ab\n    entropy: 3", "policy.yaml:10: rule first: entropy is not a key of a rule; did you mean min_entropy?"),
+        ("pattern: ab", "pattern: ab\n    min_entropy: '3'", "policy.yaml:10: rule first: min_entropy: input should be a valid number; found '3'"),
+        ("pattern: ab", "pattern: ab\n    min_entropy: 9", "policy.yaml:10: rule first: min_entropy: input should be less than or equal to 8; found '9'"),
+        ("pattern: ab", "pattern: ab\n    before: 5000", "policy.yaml:10: rule first: before: input should be less than or equal to 1000; found '5000'"),
+        ("    pattern: ab\n", "", "policy.yaml:3: rule first: the key pattern is missing"),
+        ("    literals: [ab]\n", "", "policy.yaml:3: rule first: `literals` or `gate` must say where the pattern is tried; give one of them"),
+        ("literals: [ab]", "literals: ['']", "policy.yaml:8: rule first: literals.0: string should have at least 1 character; found ''"),
+        ("literals: [ab]", "gate: 'a?'", "policy.yaml:8: rule first: gate: it matches the empty text, so it would match everywhere"),
+        ("action: redact", "action: remove", "policy.yaml:7: rule first: action: input should be 'allow', 'redact' or 'block'; found 'remove'"),
+        ("severity: high", "severity: warn", "policy.yaml:6: rule first: severity: input should be 'low', 'medium', 'high' or 'critical'; found 'warn'"),
+        ("id: first", "id: First", "policy.yaml:3: rule First: id: string should match pattern '^[a-z][a-z0-9-]{1,39}$'; found 'First'"),
+        ("version: 1", "version: 2", "policy.yaml:1: version: input should be 1; found '2'"),
+        ("version: 1", "version: 1\nrulez: 1", "policy.yaml:2: rulez is not a key of the policy; did you mean rules?"),
+        ("version: 1", "version: 1\nallow: ['(']", "policy.yaml:2: allow: the regular expression is wrong: missing ), unterminated subpattern at position 0"),
+        ("rules:", "rules: []\nx:", "policy.yaml:3: x is not a key of the policy (and 1 more)"),
+        ("    pattern: ab\n", "    pattern: ab\n  - {id: first, description: d, kind: secret, severity: low, action: allow, literals: [a], pattern: a}\n", "policy.yaml:10: rule first: the id is taken by the rule of line 3"),
+        ("  - id: first", "  - 3\n  - id: first", "policy.yaml:3: rule number 1: a mapping with the keys of a rule is wanted; found '3'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_line_and_rule(old, new, message):
+    assert old in GOOD
+    assert error(GOOD.replace(old, new)) == message
+
+
+def test_other_shapes_are_refused():
+    assert error("[1]") == "policy.yaml: a mapping with the key `rules` is wanted, found list"
+    assert error("") == "policy.yaml: the key rules is missing"
+    assert error("rules:\n\t- 1") == "policy.yaml:2: a tab cannot indent YAML; use spaces"
+
+
+def test_a_bomb_of_aliases_is_refused_at_once():
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30)
+    )
+    assert "anchors and aliases are not read here" in error(bomb)
+    assert "policy.yaml:" in error(GOOD.replace("[ab]", "&l [ab]") + "    allow: *l\n")
+
+
+def test_a_missing_file_and_one_that_is_no_text_are_told(tmp_path):
+    with pytest.raises(UserError, match=r"none\.yaml is missing"):
+        load_policy(tmp_path / "none.yaml")
+    (tmp_path / "p.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_policy(tmp_path / "p.yaml")
+
+
+def test_a_pattern_may_be_given_in_pieces():
+    assert parse_policy(GOOD.replace("pattern: ab", "pattern: [a, b]")).rules[0].pattern == "ab"
+
+
+def test_no_rule_of_the_policy_repeats_without_a_bound(policy):
+    """`*` and `+` after anything: such a rule could walk over a line of 50 MiB at each of a million hits."""
+    import re
+
+    for rule in policy.rules:
+        bare = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "_", rule.pattern)
+        bare = re.sub(r"\(\?(?:P<\w+>|[:=!]|<[=!])", "(", bare)
+        assert "*" not in bare, rule.id
+        assert "+" not in bare, rule.id
+
+
+def test_the_order_of_rules_is_the_order_of_the_file(policy):
+    names = [rule.id for rule in policy.rules]
+    assert names.index("anthropic-key") < names.index("openai-key")
+    assert len(set(names)) == len(names)
+    assert random.Random(0).choice(names) in names

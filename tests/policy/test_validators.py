@@ -1,0 +1,77 @@
+"""Check digits against numbers of the standards' own documents, and against every single wrong digit."""
+
+from __future__ import annotations
+
+import pytest
+
+from codex_ml.policy.validators import VALIDATORS, entropy, luhn
+
+# Published specimens: ISO 7812 and card schemes' test numbers, SWIFT IBAN registry, NHS Data Dictionary, INSEE,
+# Rijksdienst, Wikipedia on PESEL, UIDAI's and Receita Federal's test numbers, Ministerio del Interior.
+GOOD = {
+    "card": ["4111 1111 1111 1111", "5555555555554444", "3782-822463-10005", "6011111111111117", "3530111333300000", "30569309025904"],
+    "iban": ["DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819", "FR1420041010050500013M02606", "NO9386011117947", "MT84MALT011000012345MTLCAST001S"],
+    "nhs": ["943 476 5919", "9434765919"],
+    "nir": ["2 55 08 14 168 025 38", "255081416802538"],
+    "bsn": ["111222333"],
+    "pesel": ["44051401359"],
+    "aadhaar": ["2341 2341 2346"],
+    "cpf": ["529.982.247-25"],
+    "dni": ["12345678Z", "X1234567L"],
+    "us-ssn": ["536-90-4399", "536904399"],
+    "public-ip": ["185.12.64.1", "192.88.99.1", "2a01:4f8::1"],
+    "phone": ["+49 30 901820", "+1 202 456 1111"],
+    "phone-national": ["(202) 456-1111", "030 901820 12"],
+    "mailbox": ["sam@host-of-mail.org", "r.osei+lists@mail.co.uk"],
+    "luhn": ["79927398713"],
+}  # fmt: skip
+BAD = {
+    "card": ["4111 1111-1111 1111", "0000 0000 0000 0000"],
+    "iban": ["DE89 3704 0044 0532 0130 0", "XX89370400440532013000"],
+    "nhs": ["1111111111", "943476591"],
+    "us-ssn": ["000-12-3456", "666-12-3456", "900-12-3456", "123-00-4567", "123-45-0000", "078-05-1120"],
+    "public-ip": ["10.0.0.1", "127.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1", "100.64.0.1", "224.0.0.1", "8.8.8.8", "2001:db8::1", "::1", "fe80::1", "::ffff:10.0.0.1", "300.1.1.1"],
+    "phone": ["+1 202 555 0143", "+1 102 456 1111", "+1234567"],
+    "mailbox": ["a@b.c", "x@y.unknowntop", "me@example.com", "a..b@host.org", "logo@2x.ps", "w@x.to", "q@kk.mT"],
+    "dni": ["12345678A"],
+    "jwt": ["abc.def.ghi", "eyJhIjoxfQ.x.y"],
+    "pesel": ["44951401359", "00000000000"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in GOOD.items() for value in values])
+def test_a_published_specimen_is_valid(name, value):
+    assert VALIDATORS[name](value)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+def test_what_cannot_be_is_not_valid(name, value):
+    assert not VALIDATORS[name](value)
+
+
+@pytest.mark.parametrize("name", ["card", "iban", "nhs", "nir", "bsn", "aadhaar", "cpf", "dni"])
+def test_every_single_wrong_digit_is_noticed(name):
+    for value in GOOD[name]:
+        for place, digit in enumerate(value):
+            for other in "0123456789" if digit.isdigit() else ():
+                if other != digit:
+                    assert not VALIDATORS[name](value[:place] + other + value[place + 1 :])
+
+
+def test_luhn_is_the_sum_of_the_standard():
+    assert luhn([7, 9, 9, 2, 7, 3, 9, 8, 7, 1, 3]) == 0
+    assert luhn([0]) == 0
+    assert luhn([1, 8]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"), [("", 0), ("aaaa", 0), ("ab", 1), ("abcd", 2), ("aabbccdd", 2), ("aaab", 0.8112781244591328)]
+)
+def test_entropy_is_shannons(text, bits):
+    assert entropy(text) == pytest.approx(bits, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", sorted(VALIDATORS))
+@pytest.mark.parametrize("value", ["", " ", "x", "٣٤٥", "-", "@", ".", "\u00b2", "1" * 300])
+def test_any_value_gets_an_answer(name, value):
+    assert VALIDATORS[name](value) in (True, False)

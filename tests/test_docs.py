@@ -1,0 +1,41 @@
+"""What docs/ claims is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from codex_ml.config import Kind
+from codex_ml.params import known_keys, validate_params
+from codex_ml.yaml import parse_yaml
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+def test_every_kind_of_source_is_explained_and_no_other():
+    rows = re.findall(r"^\| (`[a-z`, ]+`) \|", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(name.strip("` ") for row in rows for name in row.split(",")) == sorted(get_args(Kind))
+
+
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+def test_yaml_in_docs_is_valid(file):
+    blocks = re.findall(r"```yaml\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for text in blocks:
+        validate_params(parse_yaml(text, file.name))
+
+
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+def test_keys_and_files_that_docs_name_exist(file):
+    text = file.read_text(encoding="utf-8")
+    keys = set(known_keys())
+    sections = {key.split(".")[0] for key in keys}
+    named = {name for name in re.findall(r"`([a-z_]+\.[a-z_]+)[:`]", text) if name.split(".")[0] in sections}
+    assert named
+    assert all(name in keys or any(key.startswith(name + ".") for key in keys) for name in named)
+    for path in re.findall(r"`((?:data|docs)/[a-z_]+(?:\.[a-z]+)?)`", text):
+        assert (ROOT / path).exists() or path in ("data/raw", "data/splits", "data/corpus"), path

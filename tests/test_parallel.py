@@ -1,0 +1,182 @@
+"""Work on all cores gives the results of one core, in the order of the tasks, and leaves no process behind."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from codex_ml import parallel
+from codex_ml.parallel import SMALL, cores, ordered_map, workers_for
+
+WORK = """
+import os, signal, sys, time
+from codex_ml.errors import CheckFailed, UserError
+from codex_ml.parallel import ordered_map
+
+def square(number):
+    time.sleep(0.02 * (number % 3 == 0))
+    return number * number
+
+def pid(_):
+    time.sleep(0.05)
+    return os.getpid()
+
+def fail(number):
+    if number == 5:
+        raise UserError("the fifth task is wrong")
+    return number
+
+def die(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+"""
+
+
+@pytest.fixture
+def script(tmp_path, run_python):
+    """Run code in a file of its own: spawned workers import their function from it."""
+
+    def run(code):
+        (tmp_path / "work.py").write_text(WORK)
+        body = "".join(f"    {line}\n" for line in code.strip().splitlines())
+        (tmp_path / "main.py").write_text(f"from work import *\nif __name__ == '__main__':\n{body}")
+        return run_python("main.py", cwd=tmp_path)
+
+    return run
+
+
+def alive(pid):
+    """Whether the process runs; a zombie that nobody has collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for_end(pids):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and any(map(alive, pids)):
+        time.sleep(0.05)
+    return [pid for pid in pids if alive(pid)]
+
+
+def test_without_workers_everything_happens_here_and_only_when_asked():
+    drawn = []
+    results = ordered_map(lambda n: n * n, (drawn.append(n) or n for n in itertools.count()), workers=0)
+    assert list(itertools.islice(results, 4)) == [(0, 0), (1, 1), (2, 4), (3, 9)]
+    assert drawn == [0, 1, 2, 3]
+    with pytest.raises(ZeroDivisionError):
+        list(ordered_map(lambda n: 1 / n, [1, 0], workers=0))
+    assert list(ordered_map(abs, [], workers=0)) == []
+
+
+def test_results_come_in_the_order_of_the_tasks(script):
+    run = script("""
+tasks = list(range(40))
+assert list(ordered_map(square, iter(tasks), workers=2)) == list(ordered_map(square, tasks, workers=0))
+assert list(ordered_map(square, [], workers=2)) == []
+assert os.getpid() not in {result for _, result in ordered_map(pid, range(4), workers=2)}
+""")
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_exception_of_a_task_stays_what_it_is(script, workers):
+    run = script(f"""
+done = []
+try:
+    done.extend(ordered_map(fail, range(100), workers={workers}))
+except UserError as error:
+    print(type(error).__name__, error, len(done))
+got = []
+try:
+    for task, result in ordered_map(fail, range(100), workers={workers}):
+        got.append(result)
+except UserError:
+    print(got)
+""")
+    assert run.stdout.splitlines()[-1] == "[0, 1, 2, 3, 4]", run.stderr
+    assert run.stdout.startswith("UserError the fifth task is wrong")
+
+
+def test_tasks_are_drawn_ahead_by_a_bounded_number(script):
+    run = script("""
+drawn = []
+def endless():
+    while True:
+        drawn.append(1)
+        yield len(drawn)
+results = ordered_map(square, endless(), workers=2)
+for taken in range(1, 20):
+    next(results)
+    assert taken <= len(drawn) <= taken + 2 * 2, (taken, len(drawn))
+results.close()
+print("closed", len(drawn))
+""")
+    assert run.stdout == "closed 23\n", run.stderr
+
+
+def test_an_exception_of_the_stream_of_tasks_comes_through(script):
+    run = script("""
+def broken():
+    yield 1
+    raise UserError("line 2 is damaged")
+try:
+    list(ordered_map(square, broken(), workers=2))
+except UserError as error:
+    print(error)
+""")
+    assert run.stdout == "line 2 is damaged\n", run.stderr
+
+
+def test_a_killed_worker_is_told_with_advice(script):
+    run = script("""
+try:
+    list(ordered_map(die, range(50), workers=2))
+except CheckFailed as error:
+    print(error)
+""")
+    assert run.stdout == "a worker process died, most likely for want of memory; try runtime.workers: 1\n", run.stderr
+
+
+def test_closing_the_generator_early_stops_the_workers(script):
+    run = script("""
+results = ordered_map(pid, range(1000), workers=2)
+pids = {next(results)[1] for _ in range(6)}
+results.close()
+print(*pids, flush=True)
+assert not any(os.path.exists(f"/proc/{p}") for p in pids)
+""")
+    assert run.returncode == 0, run.stderr
+    assert wait_for_end(map(int, run.stdout.split())) == []
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
+def test_no_worker_survives_a_killed_parent(tmp_path):
+    (tmp_path / "work.py").write_text(WORK)
+    code = "for task, result in ordered_map(pid, iter(int, 1), workers=2):\n        print(result, flush=True)\n"
+    (tmp_path / "main.py").write_text(f"from work import *\nif __name__ == '__main__':\n    {code}")
+    environment = {**os.environ, "PYTHONPATH": str(Path(parallel.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "main.py"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as parent:
+        pids = set()
+        while len(pids) < 2:
+            pids.add(int(parent.stdout.readline()))
+        assert all(map(alive, pids))
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        assert wait_for_end(pids) == []
+
+
+def test_small_work_starts_no_worker(monkeypatch):
+    assert cores() >= 1
+    monkeypatch.setattr(parallel, "cores", lambda: 6)
+    assert [workers_for(SMALL, n) for n in (0, 1, 2, 9)] == [6, 0, 2, 9]
+    assert [workers_for(SMALL - 1, n) for n in (0, 1, 2, 9)] == [0, 0, 0, 0]
+    monkeypatch.setattr(parallel, "cores", lambda: 1)
+    assert [workers_for(SMALL, n) for n in (0, 1, 2)] == [0, 0, 2]
