@@ -18,7 +18,6 @@ def table():
     return measured([Document("s", f"p{i}", f"{i}", "", "MIT", "python", text) for i, text in enumerate(texts)])
 
 
-@pytest.mark.xfail(strict=True, reason="bug 5: Parquet pages end where the pieces of a row group do")
 @pytest.mark.parametrize("spill_bytes", [10_000, 60_000])
 def test_the_bytes_do_not_tell_whether_a_spill_file_was_cut_again(tmp_path, monkeypatch, table, spill_bytes):
     found = []
@@ -43,7 +42,6 @@ class Counted:
         return 1
 
 
-@pytest.mark.xfail(strict=True, reason="bug 16: all held tables are measured again for each new one")
 def test_many_small_tables_are_measured_once_each(tmp_path):
     """A folder of a thousand shards of one document took 72 s."""
     spills = Spills(tmp_path / "spills")

@@ -66,6 +66,7 @@ class Spills:
         self.folder, self.shift = folder, shift
         self.bytes = [0] * SPILLS
         self._held: list[pa.Table] = []
+        self._held_bytes = 0
         self._stack = ExitStack()
         self._writers: dict[int, pa.RecordBatchStreamWriter] = {}
         folder.mkdir(parents=True)
@@ -73,14 +74,15 @@ class Spills:
     def add(self, table: pa.Table) -> None:
         """Take a table in; it is cut into the spill files when enough have come together to make large pieces."""
         self._held.append(table)
-        if sum(held.nbytes for held in self._held) >= HELD_BYTES:
+        self._held_bytes += table.nbytes
+        if self._held_bytes >= HELD_BYTES:
             self._cut()
 
     def _cut(self) -> None:
         if not self._held:
             return
         table = pa.concat_tables(self._held)
-        self._held.clear()
+        self._held, self._held_bytes = [], 0
         part = (table.column("key").to_numpy() >> np.uint64(self.shift)) & np.uint64(SPILLS - 1)
         order = np.argsort(part, kind="stable")
         table, part = table.take(order).combine_chunks(), part[order]
@@ -155,10 +157,10 @@ def row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
             room -= int(total[min(stop, len(total)) - 1]) - before
             start = stop
             if room <= 0:
-                yield pa.concat_tables(held)
+                yield pa.concat_tables(held).combine_chunks()  # Parquet pages end where chunks do
                 held, room = [], ROW_GROUP_BYTES
     if held:
-        yield pa.concat_tables(held)
+        yield pa.concat_tables(held).combine_chunks()
 
 
 def _ahead(items: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:

@@ -104,10 +104,10 @@ def deal(documents: Candidates, sketches: Sketches, ledger: Ledger | None, param
     part, conflict = _dealt(documents, rows, old, ledger, params)
     # The rank does not come from the salted hash that deals: with one hash for both, families would crowd into test.
     tier = np.where(pinned, 0, np.where(known, 1, 2)) if ledger is not None else _stateless_tier(part, params)
-    rows = rows[~conflict[rows]]
+    tier = np.where(conflict, 3, tier)  # those go into quarantine, so they may stand for nobody
     rows = rows[np.lexsort((documents.low[rows], documents.high[rows], tier[rows]))]
     families = keep_first(
-        sketches, rows, pinned[rows], seed=DEDUP_SEED, threshold=params.near_duplicate, advance=advance
+        sketches, rows, (pinned & ~conflict)[rows], seed=DEDUP_SEED, threshold=params.near_duplicate, advance=advance
     )
     reason = np.full(size, "", dtype=object)
     kept_by = np.where(copies == np.arange(size), families.kept_by, copies)
@@ -169,25 +169,31 @@ def _dealt(
     part = np.full(len(old), -1, dtype=np.int8)
     pinned = np.full(len(old), -1, dtype=np.int8)
     if ledger is not None and len(ledger):
-        order = np.lexsort((~ledger.kept, ledger.unit))  # a duplicate's line tells where its family is, not its group
+        # A duplicate's line tells where its family is, not its group; "pool" says less than train or val.
+        order = np.lexsort((ledger.split == POOL, ~ledger.kept, ledger.unit))
         place = np.minimum(np.searchsorted(ledger.unit[order], documents.unit), len(order) - 1)
         found = order[place]
         part = np.where(ledger.unit[found] == documents.unit, ledger.split[found], part).astype(np.int8)
         pinned[old >= 0] = ledger.split[old[old >= 0]]
-        _follow_pinned(documents, part, pinned)
+        _follow_pinned(documents, rows, part, pinned)
     fresh = part < 0
     part[fresh] = (_by_rank if params.stratify else _by_hash)(documents, rows, part, params)[fresh]
-    conflict = (pinned >= 0) & (pinned != part)
+    held_out_apart = (pinned == TEST) != (part == TEST)
+    if not params.folds:  # of a ledger that was written with folds
+        part = np.where(part == POOL, _by_hash_without_test(documents.unit, params), part).astype(np.int8)
+    pooled = (pinned == POOL) | (params.folds > 0)  # then train and val are no difference
+    conflict = (pinned >= 0) & (held_out_apart | ((pinned != part) & ~pooled))
     if params.folds:
         part = np.where(part == TEST, TEST, _fold(documents.unit, params)).astype(np.int8)
-    else:  # of a ledger that was written with folds
-        part = np.where(part == POOL, _by_hash_without_test(documents.unit, params), part).astype(np.int8)
     return part, conflict
 
 
-def _follow_pinned(documents: Candidates, part: NDArray[np.int8], pinned: NDArray[np.int8]) -> None:
-    """A unit that the ledger does not list, with a content that it does, goes where that content is."""
-    rows = np.flatnonzero((part < 0) & (pinned >= 0))
+def _follow_pinned(documents: Candidates, rows: Rows, part: NDArray[np.int8], pinned: NDArray[np.int8]) -> None:
+    """A unit that the ledger does not list, with a content that it does, goes where that content is.
+
+    Only the first of equal copies counts: an empty __init__.py must not draw every repository after it.
+    """
+    rows = rows[(part[rows] < 0) & (pinned[rows] >= 0)]
     rows = rows[np.lexsort((documents.high[rows], documents.unit[rows]))]
     units, first = np.unique(documents.unit[rows], return_index=True)
     if len(units):

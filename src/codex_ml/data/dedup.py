@@ -119,7 +119,7 @@ class Pairs:
         """Keep those of the pairs (a[i], b[i]) whose Jaccard similarity reaches the threshold."""
         sizes = self.sketches.sizes
         small, large = np.minimum(sizes[a], sizes[b]), np.maximum(sizes[a], sizes[b])
-        possible = small >= self.threshold * large  # the similarity is at most small / large
+        possible = small >= self.threshold * large - 1e-9  # the similarity is at most small / large
         a, b = a[possible], b[possible]
         names = (np.minimum(a, b).astype(np.uint64) << np.uint64(32)) | np.maximum(a, b).astype(np.uint64)
         names, index = np.unique(names, return_index=True)
@@ -127,7 +127,8 @@ class Pairs:
         for place in index[new][np.argsort(a[index[new]], kind="stable")].tolist():
             similarity = jaccard(self.sketches.shingles(int(a[place])), self.sketches.shingles(int(b[place])))
             if similarity >= self.threshold:
-                self.found[int(a[place]), int(b[place])] = similarity
+                first, second = sorted((int(a[place]), int(b[place])))
+                self.found[first, second] = similarity
         self._fresh.append(names[new])
 
     def end_band(self) -> None:
@@ -224,6 +225,8 @@ def keep_first(
         pool, is_pinned = pool[left], is_pinned[left]
         still = set(pool.tolist()) if open_pairs else set()
         open_pairs = [(a, b) for a, b in open_pairs if a in still and b in still]
+    if first_round:
+        advance(BANDS)
     first, second, _ = pairs.arrays()
     return Families(kept_by, first, second)
 

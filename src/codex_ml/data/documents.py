@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -24,7 +23,6 @@ from codex_ml.errors import UserError
 
 ROW_GROUP_BYTES = 8 << 20  # of text; what a reader holds at a time
 FORMS = ("text", "prompt", "completion", "messages", "tools")  # what detectors look into and redaction changes
-TRAILING = re.compile(r"[ \t\r]+(?=\n)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +102,8 @@ def canonical(text: str) -> str:
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n")
-    if " \n" in text or "\t\n" in text or "\r\n" in text:
-        text = TRAILING.sub("", text)
+    if " \n" in text or "\t\n" in text or "\r\n" in text:  # line by line: an expression backtracks over long blanks
+        text = "\n".join(line.rstrip(" \t\r") for line in text.split("\n"))
     return text.rstrip(" \t\r\n")
 
 

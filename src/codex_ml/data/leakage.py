@@ -11,6 +11,7 @@ from codex_ml.data.shingles import chance
 
 DRAWS = 20  # one deal of 90 test documents says 6 or 10 %, depending on the seed
 
+
 def leakage(documents: Candidates, dealt: Dealt, *, threshold: float, test_share: float) -> dict[str, Any]:
     """Numbers for leakage.json.
 

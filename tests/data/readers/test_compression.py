@@ -172,6 +172,11 @@ def test_a_compressed_file_without_an_ending_is_told(kind):
 
 
 @KINDS
+def test_a_file_that_was_compressed_twice_is_told(kind):
+    assert reasons(read(PACK[kind](PACK[kind](A)), kind)[1]) == [(None, "is compressed twice; unpack it once")]
+
+
+@KINDS
 def test_a_damaged_file_costs_itself_only(kind):
     write("in/a.jsonl", A)
     write(f"in/b.jsonl.{kind}", PACK[kind](B * 30)[:-2])

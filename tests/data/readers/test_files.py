@@ -458,3 +458,67 @@ def test_a_notebook_is_its_code(name):
 
 def test_a_notebook_without_code_is_empty():
     assert (one(notebook(" "), "a.ipynb").reason, one(notebook(), "a.ipynb").bad) == ("empty", False)
+
+
+# --- a glob in the path
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("in/*.py", {"a.py"}),
+        ("in/**/b.py", {"s/b.py", "t/u/b.py"}),
+        ("in/?/*", {"s/b.py", "s/x.js"}),
+        ("*/s/*.js", {"in/s/x.js"}),
+    ],
+)
+def test_a_path_may_be_a_glob(path, wanted):
+    for name in ("a.py", "s/b.py", "s/x.js", "t/u/b.py"):
+        write(f"in/{name}", "x\n")
+    documents, refused = ingest("files", path)
+    assert {d.path for d in documents} == wanted and refused == []
+    assert {d.source for d in documents} == {path}
+
+
+def test_a_glob_in_the_path_follows_no_link_and_obeys_exclude():
+    write("secret.py", "secret\n")
+    for name in ("a.py", "b.py", ".git/c.py"):
+        write(f"in/{name}", "x\n")
+    Path("in/link.py").symlink_to("../secret.py")
+    os.mkfifo("in/fifo.py")
+    documents, refused = ingest("files", "in/**/*.py", exclude=("b.py",))
+    assert [d.path for d in documents] == ["a.py"]
+    assert [item.path for item in refused] == ["fifo.py", "link.py"]
+
+
+@pytest.mark.parametrize("kind", ["files", "jsonl", "csv", "parquet", "zip", "tar"])
+def test_a_source_that_is_a_fifo_or_a_device_is_told_and_never_opened(kind):
+    os.mkfifo("fifo.jsonl")
+    Path("zero.jsonl").symlink_to("/dev/zero")
+    for path in ("fifo.jsonl", "zero.jsonl"):
+        with pytest.raises(UserError, match=f"^ingest.sources: {path} is neither a file nor a folder"):
+            ingest(kind, path)
+    if kind != "files":
+        documents, refused = ingest(kind, "*.jsonl")
+        assert documents == [] and [item.reason for item in refused] == ["not a regular file"] * 2
+
+
+def test_a_file_that_was_replaced_while_it_was_read_ends_the_run(monkeypatch):
+    path = write("in/a.py", "x = 1\n")
+    (task,) = tasks("files")
+    real = os.fstat
+
+    def fstat(handle):
+        write("new", "x = 1\n").rename(path)
+        return real(handle)
+
+    monkeypatch.setattr(files.os, "fstat", fstat)
+    with pytest.raises(UserError, match=r"^in/a\.py changed while it was read"):
+        list(task.read())
+
+
+def test_many_small_files_are_many_tasks(monkeypatch):
+    monkeypatch.setattr(files, "BATCH_FILES", 3)
+    for number in range(7):
+        write(f"in/{number}.py", "")
+    assert [len(task.names) for task in tasks("files")] == [3, 3, 1]

@@ -11,6 +11,7 @@ import pytest
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers import git as reader
+from codex_ml.data.readers import git_objects
 from codex_ml.errors import UserError
 
 CLEAN = {
@@ -208,10 +209,10 @@ def test_sizes_are_read_from_headers(packed):
         git("repack", "-qadf")
         (index,) = Path("in/.git/objects/pack").resolve().glob("*.idx")
         assert "chain length = 1" in git("verify-pack", "-v", str(index))
-    store = reader.Objects("in/.git/objects")
+    store = git_objects.Objects("in/.git/objects")
     for line in git("ls-tree", "-rl", "HEAD").splitlines():
         _, _, name, size, *_ = line.split()
-        assert reader._size(store, name.encode()) == int(size)
+        assert git_objects.size_of(store, name.encode()) == int(size)
     store.close()
 
 
@@ -240,7 +241,7 @@ def test_names_of_a_tree_never_become_paths(here, tree):
 
 
 def test_a_tree_that_multiplies_is_given_up(monkeypatch):
-    monkeypatch.setattr(reader, "MOST_ENTRIES", 500)
+    monkeypatch.setattr(git_objects, "MOST_ENTRIES", 500)
     inner = git("hash-object", "-w", "--stdin", data=b"x = 1\n")
     mode = b"100644"
     for _ in range(12):
@@ -348,3 +349,28 @@ def test_nothing_that_the_repository_names_is_run(here, tree):
     assert not canary.exists()
     subprocess.run(["git", "status"], cwd="in", check=False, capture_output=True, env=os.environ | CLEAN)
     assert canary.exists()  # the trap works: Git itself steps into it
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_objects_behind_links_are_not_followed(here, packed):
+    commit({"a.py": "a = 1\n"})
+    if packed:
+        git("repack", "-qad")
+    objects = Path("in/.git/objects")
+    folder = objects / "pack" if packed else next(path for path in objects.iterdir() if len(path.name) == 2)
+    for path in [*folder.iterdir()] if packed else [folder]:
+        path.rename(here / path.name)
+        path.symlink_to(here / path.name)
+    with pytest.raises(UserError, match="keeps objects behind links; clone it to a folder of its own"):
+        read()
+
+
+def test_an_object_that_is_a_fifo_does_not_block():
+    commit({"a.py": "a = 1\n", "b.py": "b = 1\n"})
+    name = git("rev-parse", "HEAD:a.py").strip()
+    file = Path("in/.git/objects", name[:2], name[2:])
+    file.unlink()
+    os.mkfifo(file)
+    (item, document) = read()
+    assert item.reason == f"object {name} is no regular file" and item.bad
+    assert document.text == "b = 1\n"

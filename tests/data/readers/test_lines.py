@@ -115,6 +115,29 @@ def test_a_pretty_printed_object_is_refused_once_with_what_to_do():
     ]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        json.dumps({"text": "a", "n": list(range(600_000))}, indent=1),  # longer than a block
+        json.dumps({"text": "a"}, indent=2) * 3,
+        '{"text": "a",\n"n": 1}\n' * 2,
+    ],
+    ids=["long", "several", "two lines each"],
+)
+def test_records_over_several_lines_are_refused_once(data):
+    documents, refused = read_lines(data)
+    assert documents == []
+    assert reasons(refused) == [
+        (1, "one JSON value over several lines; JSON Lines has one object a line (jq -c . makes it)")
+    ]
+
+
+def test_a_first_record_that_was_cut_short_costs_itself_only():
+    documents, refused = read_lines('{"text": "a",\n' + row("b") + row("c"))
+    assert texts(documents) == ["b", "c"]
+    assert [line for line, _ in reasons(refused)] == [1]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 def test_wide_encodings_are_named_once(encoding):
     documents, refused = read_lines((row("a") * 3).encode(encoding))

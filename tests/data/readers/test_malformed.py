@@ -108,7 +108,7 @@ TABLE = [
     ("csv", "in.csv", b'text,id\na"b,1\nok,2\n', 1, [(2, "a quote inside a cell that is not quoted")]),
     ("csv", "in.csv", b"text,id\na\rb,1\nok,2\n", 1, [(2, "a carriage return outside of quotes")]),
     ("csv", "in.csv", b"text,id\na\nb,1,x\nok,2\n", 1, [(2, "1 cell, the header has 2"), (3, "3 cells, the header has 2")]),
-    ("csv", "in.csv", b"text,id\ncaf\xe9,1\nok,2\n", 1, [(2, "byte 0xE9 at offset 3 of a cell is not UTF-8")]),
+    ("csv", "in.csv", b"text,id\ncaf\xe9,1\nok,2\n", 1, [(2, "byte 0xE9 at offset 3 of the record is not UTF-8")]),
     ("csv", "in.csv", b"text,text\na,b\n", 0, [(1, "the header has the name 'text' twice")]),
     ("csv", "in.csv", b"text,\na,b\n", 0, [(1, "the header has an empty name")]),
     ("csv", "in.csv", b"body,id\na,1\n", 0, [(2, FORMS.format("body, id"))]),

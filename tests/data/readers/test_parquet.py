@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 from codex_ml.config import Source
 from codex_ml.data.documents import Document
 from codex_ml.data.readers import parquet as module
-from codex_ml.data.readers import plan
+from codex_ml.data.readers import plan, rows
 from codex_ml.errors import UserError
 
 TEXTS = ["one", "zwei\n", "three"]
@@ -32,10 +33,10 @@ def write(table, name="t.parquet", **options):
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())], ids=str)
-@pytest.mark.parametrize("rows", [1, 2, 100])
-def test_every_kind_of_text_column_and_row_group_gives_the_same_documents(kind, rows):
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_every_kind_of_text_column_and_row_group_gives_the_same_documents(kind, size):
     table = pa.table({"text": pa.array(TEXTS).cast(kind), "id": ["a", "b", "c"]})
-    items = write(table, row_group_size=rows)
+    items = write(table, row_group_size=size)
     assert [(item.text, item.id, item.meta, item.place) for item in items] == [
         (text, name, "", f"t.parquet:{row}") for row, (text, name) in enumerate(zip(TEXTS, "abc", strict=True))
     ]
@@ -148,3 +149,73 @@ def test_a_damaged_arrow_file_is_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     items = read("datasets", "set")
     assert items[0].reason.startswith("damaged, or no Arrow file (")
+
+
+def test_a_large_row_group_is_cut_into_tasks_that_read_every_row_once(monkeypatch):
+    monkeypatch.setattr(rows, "PART_BYTES", 2000)
+    monkeypatch.setattr(module, "MOST_PARTS", 1 << 20)
+    texts = [f"{number:03} " * 40 for number in range(200)]
+    pq.write_table(pa.table({"text": texts}), "t.parquet", row_group_size=150)
+    tasks = list(plan(Source(kind="parquet", path="t.parquet"), max_bytes=1000))
+    found = [list(task.read()) for task in tasks]
+    assert len(tasks) > 10 and max(sum(len(item.text) for item in items) for items in found) <= 2000
+    assert [(item.text, item.place) for items in found for item in items] == [
+        (text, f"t.parquet:{row}") for row, text in enumerate(texts)
+    ]
+    assert sum(task.bytes for task in tasks) == Path("t.parquet").stat().st_size
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["text", "dictionary"])
+def test_a_dictionary_that_stands_for_a_terabyte_is_refused(keep):
+    indices = pa.array([0] * 1_000_000, pa.int32())
+    table = pa.table({"text": pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 1_000_000]))})
+    (item,) = write(table, store_schema=keep)
+    assert Path("t.parquet").stat().st_size < 100_000
+    assert (item.line, item.reason) == (None, "more than 1 GiB and 200 times its size: a decompression bomb")
+
+
+def test_two_columns_of_one_name_are_refused():
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    (item,) = write(table)
+    assert item.reason == "the name 'text' stands for two columns"
+
+
+@pytest.mark.parametrize("rows_a_batch", [1, 2, 1000])
+def test_a_saved_data_set_is_cut_into_tasks_too(tmp_path, monkeypatch, rows_a_batch):
+    monkeypatch.setattr(rows, "PART_BYTES", 500)
+    texts = [f"{number} " * 20 for number in range(60)]
+    (tmp_path / "set").mkdir()
+    table = pa.table({"text": texts})
+    with pa.OSFile("set/a.arrow", "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows_a_batch)
+    Path("set/state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    tasks = list(plan(Source(kind="datasets", path="set"), max_bytes=1000))
+    assert len(tasks) >= 6
+    found = [(item.text, item.place) for task in tasks for item in task.read()]
+    assert found == [(text, f"set/a.arrow:{row}") for row, text in enumerate(texts)]
+    assert sum(task.bytes for task in tasks) == Path("set/a.arrow").stat().st_size
+
+
+def test_a_text_that_is_not_utf_8_is_refused_by_its_row():
+    offsets = pa.array([0, 1, 2, 3], pa.int32()).buffers()[1]
+    texts = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"a\xe9c")])
+    items = write(pa.table({"text": texts}))
+    assert [item.text if isinstance(item, Document) else (item.line, item.reason) for item in items] == [
+        "a", (1, "text holds no UTF-8, or a time that Python cannot represent"), "c"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("us", "No/Where"), pa.duration("s")], ids=str)
+def test_a_time_beyond_those_of_python_is_refused_by_its_row(kind):
+    (item,) = write(pa.table({"text": ["x"], "when": pa.array([2**62]).cast(kind)}))
+    assert (item.line, item.reason) == (0, "when holds no UTF-8, or a time that Python cannot represent")
+
+
+def test_an_extension_type_becomes_text():
+    (item,) = write(pa.table({"text": ["x"], "u": pa.array([uuid.UUID(int=5).bytes], pa.uuid())}))
+    assert json.loads(item.meta) == {"u": "00000000-0000-0000-0000-000000000005"}
+
+
+def test_rows_of_nothing_but_an_index_are_refused_and_not_lost():
+    items = write(pa.table({"__index_level_0__": [5, 6]}))
+    assert [(item.line, item.bad) for item in items] == [(0, True), (1, True)]

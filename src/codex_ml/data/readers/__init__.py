@@ -158,12 +158,12 @@ def _plan(source: Source, path: Path, max_bytes: int) -> Iterator[Task | Refused
 
         yield from plan_git(source, path, max_bytes)
     else:
-        from codex_ml.data.readers import archives
+        from codex_ml.data.readers import packages, tars, zips
 
         planner = {
-            "wheels": archives.plan_wheels,
-            "sdists": archives.plan_sdists,
-            "zip": archives.plan_zip,
-            "tar": archives.plan_tar,
+            "wheels": packages.plan_wheels,
+            "sdists": packages.plan_sdists,
+            "zip": zips.plan_zip,
+            "tar": tars.plan_tar,
         }[source.kind]
         yield from planner(source, path, max_bytes)

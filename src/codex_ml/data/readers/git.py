@@ -6,49 +6,25 @@ refs are read as the files they are (gitrepository-layout(5)), objects by dulwic
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dulwich.object_store import BaseObjectStore, DiskObjectStore
-from dulwich.objects import ObjectID
 from dulwich.refs import check_ref_format
 
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.readers.files import Names, file_document, group_of
+from codex_ml.data.readers.git_objects import BLOB, COMMIT, TAG, Damaged, Objects, read_object, size_of, walk
 from codex_ml.errors import UserError
 
 TASK_BYTES, TASK_BLOBS = 4 << 20, 4096
-MOST_ENTRIES = 5_000_000  # of all trees; a tree that names one tree twice, 30 deep, would have a billion
-DEEPEST = 200  # folders in folders
 REF_LIMIT, PACKED_REFS_LIMIT = 4096, 64 << 20  # bytes
-COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4  # gitformat-pack(5)
-OFS_DELTA, REF_DELTA = 6, 7
-KINDS = {b"commit": COMMIT, b"tree": TREE, b"blob": BLOB, b"tag": TAG}
-NAMES = {number: name for name, number in KINDS.items()}
 HASH = re.compile(r"[0-9a-f]{40}")
 Data = bytes  # tasks have a field named bytes
-
-
-class Damaged(Exception):
-    """An object that is missing, or whose content is not what its id says."""
-
-
-class Objects(DiskObjectStore):
-    """The objects below one folder. What can name a file elsewhere, alternates and a pack index, is not followed."""
-
-    @property
-    def alternates(self) -> list[BaseObjectStore]:
-        return []
-
-    def get_midx(self) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -74,7 +50,7 @@ class GitTask:
 
     def _read(self, store: Objects, path: str, name: Data) -> Document | Refused:
         try:
-            size = _size(store, name)
+            size = size_of(store, name)
             if size is not None and size > self.max_bytes:
                 return Refused(self.label, writable(path), None, f"longer than {self.max_bytes} bytes", bad=False)
             kind, data = read_object(store, name)
@@ -110,7 +86,7 @@ def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask |
         def task() -> GitTask:
             return GitTask(source, str(folder), str(repository / "objects"), label, tuple(batch), held, max_bytes)
 
-        for path, mode, name, reason in _walk(store, tree):
+        for path, mode, name, reason in walk(store, tree):
             shown = os.fsdecode(path)
             if not names.wanted(shown):
                 continue
@@ -119,7 +95,7 @@ def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask |
                 yield Refused(label, writable(shown), None, why, bad=bool(reason))
                 continue
             batch.append((path, name))
-            held += min(_size_or_nothing(store, name), max_bytes)
+            held += min(_size(store, name), max_bytes)
             if held >= TASK_BYTES or len(batch) >= TASK_BLOBS:
                 yield task()
                 batch, held = [], 0
@@ -129,6 +105,13 @@ def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask |
         raise UserError(f"ingest.sources: {source.path}: {error}; `git fsck` says more") from None
     finally:
         store.close()
+
+
+def _size(store: Objects, name: bytes) -> int:
+    try:
+        return size_of(store, name) or 0
+    except Damaged:
+        return 0  # the worker says it of the file
 
 
 # --- the repository
@@ -147,12 +130,21 @@ def _repository(source: Source, folder: Path) -> Path:
         raise UserError(f"{where} is no Git repository; `kind: git` reads a work tree with .git, or a bare repository")
     if any((repository / name).is_symlink() for name in ("", "objects", "objects/info", "objects/pack")):
         raise UserError(f"{where} keeps its objects behind a link; clone it to a folder of its own")
+    if _holds_links(repository / "objects"):
+        raise UserError(f"{where} keeps objects behind links; clone it to a folder of its own")
     if _text(repository / "objects/info/alternates", 1):
         raise UserError(f"{where} borrows objects from another repository (objects/info/alternates); `git repack -a` "
                         "and delete that file, or clone it without --shared and --reference")  # fmt: skip
     if (repository / "reftable").is_dir():
         raise UserError(f"{where} keeps its refs as reftable; `git refs migrate --ref-format=files` makes files")
     return repository
+
+
+def _holds_links(objects: Path) -> bool:
+    """Whether a pack, or a folder of loose objects, is a link (or a FIFO, which would block for ever)."""
+    packs = objects / "pack"
+    entries = [*os.scandir(objects), *(os.scandir(packs) if packs.is_dir() else ())]
+    return any(not (e.is_file(follow_symlinks=False) or e.is_dir(follow_symlinks=False)) for e in entries)
 
 
 def _text(file: Path, limit: int) -> str:
@@ -233,127 +225,3 @@ def _commit(source: Source, repository: Path, store: Objects) -> tuple[bytes, by
             break
         name = head[2]
     raise UserError(f"ingest.sources: {source.path}: revision {source.revision} names no commit")
-
-
-# --- objects
-
-
-def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
-    """(kind, content) of an object.
-
-    Raises:
-        Damaged: when it is missing, or hashes to another id.
-    """
-    try:
-        kind, data = store.get_raw(ObjectID(name))
-    except KeyError:
-        raise Damaged(f"object {name.decode()} is missing (a shallow, partial or damaged clone)") from None
-    except Exception as error:  # dulwich raises some dozen types for damage, AssertionError and struct.error among them
-        raise Damaged(f"object {name.decode()} is damaged ({type(error).__name__})") from None
-    digest = hashlib.sha1(NAMES.get(kind, b"?") + b" %d\0" % len(data), usedforsecurity=False)
-    digest.update(data)
-    if digest.hexdigest().encode() != name:
-        raise Damaged(f"object {name.decode()} is damaged (its content has another hash)")
-    return kind, data
-
-
-def _size_or_nothing(store: Objects, name: bytes) -> int:
-    try:
-        return _size(store, name) or 0
-    except Damaged:
-        return 0  # the worker says it of the file
-
-
-def _size(store: Objects, name: bytes) -> int | None:
-    """Bytes of an object by its header alone, so that a long one is not inflated; None when it is not there."""
-    try:
-        for pack in store.packs:
-            try:
-                offset = pack.index.object_offset(ObjectID(name))
-            except KeyError:
-                continue
-            return _packed_size(Path(os.fsdecode(pack.data.path)), offset)
-        digits = name.decode()
-        file = Path(os.fsdecode(store.path)) / digits[:2] / digits[2:]
-        if not file.is_file():
-            return None
-        with file.open("rb") as loose:
-            head = zlib.decompressobj().decompress(loose.read(128), 64)
-        return int(head.partition(b"\0")[0].partition(b" ")[2])
-    except Exception as error:  # as in read_object
-        raise Damaged(f"object {name.decode()} is damaged ({type(error).__name__})") from None
-
-
-def _packed_size(pack: Path, offset: int) -> int:
-    """Size in the header of a packed object; of a delta, the size of its result (gitformat-pack(5))."""
-    with pack.open("rb") as file:
-        file.seek(offset)
-        head = file.read(256)
-    kind, size = head[0] >> 4 & 7, head[0] & 15
-    at, shift = 1, 4
-    while head[at - 1] & 0x80:
-        size |= (head[at] & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-    if kind not in (OFS_DELTA, REF_DELTA):
-        return size
-    if kind == REF_DELTA:
-        at += 20
-    else:
-        while head[at] & 0x80:
-            at += 1
-        at += 1
-    delta = zlib.decompressobj().decompress(head[at:], 32)
-    _, used = _varint(delta, 0)  # size of the base
-    return _varint(delta, used)[0]
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        value |= (data[at] & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if not data[at - 1] & 0x80:
-            return value, at
-
-
-def _walk(store: Objects, root: bytes) -> Iterator[tuple[bytes, int, bytes, str]]:
-    """(path, mode, id, reason to refuse it or "") of everything but folders; Git's order is that of the whole paths."""
-    stack = [iter(_entries(store, root, b""))]
-    met = 0
-    while stack:
-        entry = next(stack[-1], None)
-        if entry is None:
-            stack.pop()
-            continue
-        met += 1
-        if met > MOST_ENTRIES or len(stack) > DEEPEST:
-            raise Damaged(f"more than {MOST_ENTRIES:,} entries, or folders {DEEPEST} deep")
-        path, mode, name, reason = entry
-        if stat.S_ISDIR(mode) and not reason:
-            stack.append(iter(_entries(store, name, path + b"/")))
-        else:
-            yield path, mode, name, reason
-
-
-def _entries(store: Objects, tree: bytes, below: bytes) -> list[tuple[bytes, int, bytes, str]]:
-    kind, data = read_object(store, tree)
-    if kind != TREE:
-        raise Damaged(f"object {tree.decode()} is no tree")
-    found: list[tuple[bytes, int, bytes, str]] = []
-    at = 0
-    while at < len(data):
-        match = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0(?=.{20})", re.DOTALL).match(data, at)
-        if match is None:
-            raise Damaged(f"object {tree.decode()} is a damaged tree")
-        at = match.end() + 20
-        found.append((match[2], int(match[1], 8), data[match.end() : at].hex().encode(), ""))
-    found.sort(key=lambda entry: entry[0] + b"/" * stat.S_ISDIR(entry[1]))
-    seen: set[bytes] = set()
-    result = []
-    for name, mode, target, _ in found:
-        reason = "a second entry of this name" if name in seen else ""
-        if name in (b".", b"..") or b"/" in name or name.lower() == b".git":
-            reason = "a name that Git does not allow"
-        seen.add(name)
-        result.append((below + name, mode, target, reason))
-    return result

@@ -18,6 +18,7 @@ from codex_ml.data.readers.records import Context
 PART_BYTES = 16 << 20  # decoded, of a task
 ROWS = 1000  # made Python values at a time
 DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
+UNREADABLE = object()  # in place of a value
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,29 @@ def documents(
 
 
 def _documents(batch: pa.RecordBatch, row: int, context: Context) -> Iterator[Document | Refused]:
-    names = batch.schema.names
-    columns = [column.to_pylist() for column in batch.columns]
-    for offset, values in enumerate(zip(*columns, strict=True)):
-        record = {name: _plain(value) for name, value in zip(names, values, strict=True)}
-        yield context.document(record, row + offset)
+    columns = {name: _values(batch.column(name)) for name in batch.schema.names}
+    for offset in range(batch.num_rows):  # also of a batch without a column
+        record = {name: _plain(values[offset]) for name, values in columns.items()}
+        bad = next((name for name, value in record.items() if value is UNREADABLE), None)
+        if bad is None:
+            yield context.document(record, row + offset)
+        else:
+            yield context.refused(row + offset, f"{bad} holds no UTF-8, or a time that Python cannot represent")
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Python values; Arrow checks neither UTF-8 nor the range of a date when it reads a file."""
+    try:
+        return list(column.to_pylist())
+    except DAMAGE:
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except DAMAGE:
+        return UNREADABLE
 
 
 def _plain(value: Any) -> Any:
@@ -101,7 +120,9 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, datetime.timedelta | decimal.Decimal):
         return str(value)
-    return value
+    if value is None or value is UNREADABLE or isinstance(value, bool | int | float):
+        return value
+    return str(value)  # of an extension type, such as a UUID
 
 
 def wrong_columns(schema: pa.Schema, context: Context) -> str:

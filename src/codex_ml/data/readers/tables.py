@@ -1,13 +1,14 @@
 """CSV and TSV by RFC 4180, with the physical line at which each record begins.
 
-Python's csv module reads what the RFC calls an error, and tells the line where a record ends. So the file is cut at the
-line ends that lie outside of quotes, and each record is matched by one expression.
+Python's csv module reads what the RFC calls an error, and tells the line where a record ends. So each record is matched
+by one expression. The file is cut where records end by the same expression: counting quotes would, after one stray
+quote, cut inside of cells and read their text as records.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,19 +17,26 @@ from codex_ml.data.readers.records import Context
 from codex_ml.io import parse_json
 
 BOM = b"\xef\xbb\xbf"
-QUOTE = b'"'
-INSIDE = rb'[^"]*+(?:""[^"]*+)*+'  # of a quoted cell; runs, as one character a step is ten times slower
+INSIDE = r'[^"]*+(?:""[^"]*+)*+'  # of a quoted cell; runs, as one character a step is ten times slower
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such a byte
+BLANKS = re.compile(rb"(?:\r?\n)*")
+UNCLOSED = "a quote opened here is never closed"
 
 
 @dataclass(frozen=True)
 class TableTask:
-    """Whole records of a file, the first of which begins at this line."""
+    """Whole records of a file, the first of which begins at this line.
+
+    Attributes:
+        limit: bytes of a record.
+    """
 
     context: Context
     header: tuple[str, ...]
     delimiter: str
     first_line: int
     data: bytes
+    limit: int
 
     @property
     def file(self) -> str:
@@ -40,7 +48,7 @@ class TableTask:
 
     def read(self) -> Iterator[Document | Refused]:
         """One document a record."""
-        for line, found in _records(self.data, self.first_line, self.delimiter):
+        for line, found in _records(self.data, self.first_line, self.delimiter, self.limit):
             if isinstance(found, str):
                 yield self.context.refused(line, found)
             elif len(found) != len(self.header):
@@ -65,141 +73,208 @@ class TableTask:
 def plan_table(
     blocks: Iterator[bytes], context: Context, *, delimiter: str, limit: int
 ) -> Iterator[TableTask | Refused]:
-    """Cut blocks at the line ends outside of quotes; holds one block and one record at most.
+    """Cut blocks at the ends of records; where the blocks end makes no difference. Holds `limit` and a block at most.
 
     Args:
-        limit: bytes of a record; a quote that is still open then is taken for one that is never closed.
+        limit: bytes of a record. A longer one is refused, and with a quote that is open by then all that follows, too.
     """
     header: tuple[str, ...] | None = None
-    held, line, found = b"", 1, False
-    for data in blocks:
-        held += data
-        cut = _last_end(held)
-        if cut:
-            header, tasks = _tasks(held[:cut], context, header, delimiter, line)
-            for task in tasks:
-                found = found or isinstance(task, TableTask)
-                yield task
-            if header is None:
+    found = False
+    for line, item in _pieces(_without_mark(blocks), delimiter, limit):
+        if isinstance(item, str):
+            found = True
+            yield context.refused(line, item if header else f"the header: {item}")
+            if not header:
                 return
-            line += held.count(b"\n", 0, cut)
-            held = held[cut:]
-        if len(held) > limit:
-            yield context.refused(line, f"a quote opened here is not closed within {limit} bytes; the rest is not read")
-            return
-    if held.strip(b"\r\n"):
-        header, tasks = _tasks(held, context, header, delimiter, line)
-        for task in tasks:
-            found = found or isinstance(task, TableTask)
-            yield task
+            continue
+        first_line, data = line, item
         if header is None:
-            return
+            start = _end_of_blanks(data)
+            if start == len(data):
+                continue
+            end = _end_of_first(data, start, delimiter)
+            first_line += data.count(b"\n", 0, start)
+            names = _header(data[start:end], delimiter, limit)
+            if isinstance(names, str):
+                yield context.refused(first_line, names)
+                return
+            header = names
+            first_line += data.count(b"\n", start, end)
+            data = data[end:]
+        if _end_of_blanks(data) < len(data):
+            found = True
+            yield TableTask(context, header, delimiter, first_line, data, limit)
     if not found:
         yield context.refused(None, "holds no record", bad=False)
 
 
-def _last_end(data: bytes) -> int:
-    """Just behind the last LF with an even number of quotes before it, or 0."""
-    inside = data.count(QUOTE) % 2 == 1
-    end = len(data)
-    while (place := data.rfind(b"\n", 0, end)) >= 0:
-        inside ^= data.count(QUOTE, place, end) % 2 == 1
-        if not inside:
-            return place + 1
-        end = place
-    return 0
+def _end_of_blanks(data: bytes) -> int:
+    match = BLANKS.match(data)
+    assert match is not None
+    return match.end()
 
 
-def _tasks(
-    data: bytes, context: Context, header: tuple[str, ...] | None, delimiter: str, line: int
-) -> tuple[tuple[str, ...] | None, list[TableTask | Refused]]:
-    """(the header, tasks of the rest); without a header that can be used, None and why."""
-    if header is None:
-        data = data.removeprefix(BOM) if line == 1 else data
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
-            return None, [context.refused(1, "looks like UTF-16 (or binary); UTF-8 is wanted")]
-        start = len(data) - len(data.lstrip(b"\r\n"))
-        line += data.count(b"\n", 0, start)
-        first, end = next(_spans(data, start, delimiter), ("no header", len(data)))
-        if isinstance(first, str):
-            return None, [context.refused(line, f"the header: {first}")]
-        header = tuple(first)
-        twice = next((name for name in header if header.count(name) > 1), None)
-        if "" in header or twice is not None:
-            what = "an empty name" if "" in header else f"the name {twice!r} twice"
-            return None, [context.refused(line, f"the header has {what}")]
-        line += data.count(b"\n", 0, end) - data.count(b"\n", 0, start)
-        data = data[end:]
-    return header, [TableTask(context, header, delimiter, line, data)] if data.strip(b"\r\n") else []
-
-
-def _records(data: bytes, line: int, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """(line at which it begins, its cells or what is wrong with it) of every record that is not blank."""
-    last = 0
-    for found, end in _spans(data, 0, delimiter):
-        if found != [""]:
-            yield line, found
-        line += data.count(b"\n", last, end)
-        last = end
-
-
-def _spans(data: bytes, start: int, delimiter: str) -> Iterator[tuple[list[str] | str, int]]:
-    """(cells or what is wrong, end) of each record from `start` on."""
-    record, cell = _patterns(delimiter)
-    split = delimiter.encode()
-    while start < len(data):
-        end = data.find(b"\n", start) + 1 or len(data)
-        if data.find(QUOTE, start, end) < 0:  # nine of ten lines
-            row = data[start:end].removesuffix(b"\n").removesuffix(b"\r")
-            cells = row.split(split)
-            problem = "a carriage return outside of quotes" if b"\r" in row else ""
-        elif match := record.match(data, start):
-            end = match.end()
-            cells = [m[1].replace(b'""', b'"') if m[1] is not None else m[2] for m in cell.finditer(match[1])]
-            problem = ""
+def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same without a byte order mark at the start."""
+    start: bytes | None = b""
+    for data in blocks:
+        if start is None:
+            yield data
+        elif len(start) + len(data) >= len(BOM):
+            yield (start + data).removeprefix(BOM)
+            start = None
         else:
-            problem, end = _what_is_wrong(data, start, delimiter)
-            cells = []
-        yield _decoded(cells, problem), end
+            start += data
+    if start:
+        yield start
+
+
+def _pieces(blocks: Iterable[bytes], delimiter: str, limit: int) -> Iterator[tuple[int, bytes | str]]:
+    """(line at which it begins, whole records or what is wrong with one that is longer than the limit)."""
+    held, line, skipping = b"", 1, False
+    for data in blocks:
+        held += data
+        while held:
+            if skipping:
+                end = held.find(b"\n") + 1
+                held, line, skipping = held[end:] if end else b"", line + bool(end), not end
+                continue
+            if end := _end_of_whole(held.decode("latin-1"), delimiter, limit):
+                yield line, held[:end]
+                line += held.count(b"\n", 0, end)
+                held = held[end:]
+            if len(held) <= limit:
+                break
+            begun = held[:limit]
+            match = _patterns(delimiter)[0].match(begun.decode("latin-1"))
+            if not match and _mistake(begun.decode("latin-1"), 0, delimiter)[0] == UNCLOSED:
+                yield line, f"a quote opened here is not closed within {limit} bytes; the rest is not read"
+                return
+            yield line, _too_long(limit)
+            line += begun.count(b"\n")
+            held, skipping = held[limit:], True
+    if held:
+        yield line, held
+
+
+def _too_long(limit: int) -> str:
+    return f"the record is longer than {limit} bytes"
+
+
+def _end_of_whole(text: str, delimiter: str, limit: int) -> int:
+    """Where the first record begins of which it is not known where it ends, or that is too long and has a quote."""
+    record, _ = _patterns(delimiter)
+    start = 0
+    while (quote := text.find('"', start)) >= 0:
+        start = max(start, text.rfind("\n", start, quote) + 1)  # lines without a quote are no matter here
+        if match := record.match(text, start):
+            end = match.end() if text[match.end() - 1] == "\n" else 0  # else the next byte may be one more quote
+        else:
+            end = _mistake(text, start, delimiter)[1]
+        if not end or end - start > limit:
+            return start
+        start = end
+    return text.rfind("\n", start) + 1 or start
+
+
+def _end_of_first(data: bytes, start: int, delimiter: str) -> int:
+    """Where the record ends that begins at `start`, a blank line excluded."""
+    text = data.decode("latin-1")
+    match = _patterns(delimiter)[0].match(text, start)
+    return (match.end() if match else _mistake(text, start, delimiter)[1]) or len(data)
+
+
+def _header(data: bytes, delimiter: str, limit: int) -> tuple[str, ...] | str:
+    """The names of the columns, or what is wrong with them."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
+        return "looks like UTF-16 (or binary); UTF-8 is wanted"
+    _, names = next(_records(data, 1, delimiter, limit))
+    if isinstance(names, str):
+        return f"the header: {names}"
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if "" in names or twice is not None:
+        return f"the header has {'an empty name' if '' in names else f'the name {twice!r} twice'}"
+    return tuple(names)
+
+
+def _records(data: bytes, line: int, delimiter: str, limit: int) -> Iterator[tuple[int, list[str] | str]]:
+    """(line at which it begins, its cells or what is wrong with it) of every record that is not blank."""
+    try:
+        text, sound = data.decode("utf-8"), b"\0" not in data
+    except UnicodeDecodeError:
+        text, sound = data.decode("utf-8", "surrogateescape"), False
+    record, cell = _patterns(delimiter)
+    start = 0
+    while start < len(text):
+        quote = text.find('"', start)
+        end = text.rfind("\n", start, quote) + 1 if quote >= 0 else len(text)
+        if end > start:  # nine of ten lines have no quote
+            for row in text[start:end].replace("\r\n", "\n").removesuffix("\n").split("\n"):
+                if row:
+                    yield (
+                        line,
+                        (sound and len(row) * 4 <= limit and "\r" not in row and row.split(delimiter))
+                        or (_plain_cells(row, delimiter, limit)),
+                    )
+                line += 1
+            start = end
+            continue
+        if match := record.match(text, start):
+            end = match.end()
+            problem = "" if sound else _not_text(match[0])
+            cells = [quoted or plain for quoted, plain in cell.findall(match[1])]
+            if '""' in match[1]:  # in a quoted cell: of an empty one nothing is left that could be replaced
+                cells = [one.replace('""', '"') for one in cells]
+            yield line, problem or cells
+        else:
+            problem, end = _mistake(text, start, delimiter)
+            end = end or len(text)
+            yield line, problem
+        line += text.count("\n", start, end)
         start = end
 
 
-def _decoded(cells: list[bytes], problem: str) -> list[str] | str:
-    if problem:
-        return problem
-    try:
-        texts = [cell.decode("utf-8") for cell in cells]
-    except UnicodeDecodeError as error:
-        return f"byte 0x{error.object[error.start]:02X} at offset {error.start} of a cell is not UTF-8"
-    return texts
+def _plain_cells(row: str, delimiter: str, limit: int) -> list[str] | str:
+    """Cells of a line without quotes, or what is wrong with it."""
+    if len(row) * 4 > limit and len(row.encode("utf-8", "surrogateescape")) >= limit:  # more with its LF
+        return _too_long(limit)
+    return "a carriage return outside of quotes" if "\r" in row else _not_text(row) or row.split(delimiter)
+
+
+def _not_text(record: str) -> str:
+    if NOT_UTF8.search(record):
+        try:
+            record.encode("utf-8", "surrogateescape").decode("utf-8")
+        except UnicodeDecodeError as error:
+            return f"byte 0x{error.object[error.start]:02X} at offset {error.start} of the record is not UTF-8"
+    return "NUL characters, not text" if "\0" in record else ""
 
 
 @lru_cache(maxsize=4)
-def _patterns(delimiter: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+def _patterns(delimiter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """A whole record (without its line end as group 1), and one cell of it (quoted as group 1, plain as group 2)."""
-    d = re.escape(delimiter).encode()
-    quoted, plain = rb'"' + INSIDE + rb'"', rb'[^"\r\n' + d + rb"]*+"
-    record = rb"((?:" + quoted + rb"|" + plain + rb")(?:" + d + rb"(?:" + quoted + rb"|" + plain + rb"))*+)(?:\r?\n|\Z)"
-    cell = rb"(?:\A|" + d + rb')(?:"(' + INSIDE + rb')"|(' + plain + rb"))"
-    return re.compile(record), re.compile(cell)
+    d = re.escape(delimiter)
+    quoted, plain = '"' + INSIDE + '"', r'[^"\r\n' + d + "]*+"
+    record = f"((?:{quoted}|{plain})(?:{d}(?:{quoted}|{plain}))*+)(?:\r?\n|\\Z)"
+    return re.compile(record), re.compile(f'(?:\\A|{d})(?:"({INSIDE})"|({plain}))')
 
 
-def _what_is_wrong(data: bytes, start: int, delimiter: str) -> tuple[str, int]:
-    """(the first mistake of a record that does not match, where to go on)."""
-    d = re.escape(delimiter).encode()
-    cell = re.compile(rb'(?:"' + INSIDE + rb'"|[^"\r\n' + d + rb"]*+)")
+def _mistake(text: str, start: int, delimiter: str) -> tuple[str, int]:
+    """(the first mistake of a record that does not match, just behind the LF that follows or 0)."""
+    d = re.escape(delimiter)
+    cell = re.compile(f'(?:"{INSIDE}"|[^"\\r\\n{d}]*+)')
     place = start
     while True:
-        match = cell.match(data, place)
+        match = cell.match(text, place)
         assert match is not None
         place = match.end()
-        if data[place : place + 1] != delimiter.encode():
+        if text[place : place + 1] != delimiter:
             break
         place += 1
-    rest = data[place : place + 1]
-    if rest == QUOTE and match.group() == b"":
-        return "a quote opened here is never closed", len(data)
-    reason = "a carriage return outside of quotes" if rest == b"\r" else "a quote inside a cell that is not quoted"
-    if match.group().startswith(QUOTE):
+    rest = text[place : place + 1]
+    if rest == '"' and match.group() == "":
+        return UNCLOSED, 0
+    reason = "a carriage return outside of quotes" if rest == "\r" else "a quote inside a cell that is not quoted"
+    if match.group().startswith('"'):
         reason = "text after a closing quote"
-    return reason, data.find(b"\n", place) + 1 or len(data)
+    return reason, text.find("\n", place) + 1

@@ -1,0 +1,167 @@
+"""Objects of a Git repository, each checked against its id: what is read is what was committed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from dulwich.object_store import BaseObjectStore, DiskObjectStore
+from dulwich.objects import ObjectID
+
+MOST_ENTRIES = 5_000_000  # of all trees; a tree that names one tree twice, 30 deep, would have a billion
+DEEPEST = 200  # folders in folders
+COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4  # gitformat-pack(5)
+OFS_DELTA, REF_DELTA = 6, 7
+NAMES = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
+ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0(?=.{20})", re.DOTALL)  # mode, name, and 20 bytes of its id
+
+
+class Damaged(Exception):
+    """An object that is missing, or whose content is not what its id says."""
+
+
+class Objects(DiskObjectStore):
+    """The objects below one folder. What can name a file elsewhere, alternates and a pack index, is not followed."""
+
+    @property
+    def alternates(self) -> list[BaseObjectStore]:
+        return []
+
+    def get_midx(self) -> None:
+        return None
+
+
+def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
+    """(kind, content) of an object.
+
+    Raises:
+        Damaged: when it is missing, or hashes to another id.
+    """
+    try:
+        _loose_file(store, name)
+        kind, data = store.get_raw(ObjectID(name))
+    except Damaged:
+        raise
+    except KeyError:
+        raise Damaged(f"object {name.decode()} is missing (a shallow, partial or damaged clone)") from None
+    except Exception as error:  # dulwich raises some dozen types for damage, AssertionError and struct.error among them
+        raise Damaged(f"object {name.decode()} is damaged ({type(error).__name__})") from None
+    digest = hashlib.sha1(NAMES.get(kind, b"?") + b" %d\0" % len(data), usedforsecurity=False)
+    digest.update(data)
+    if digest.hexdigest().encode() != name:
+        raise Damaged(f"object {name.decode()} is damaged (its content has another hash)")
+    return kind, data
+
+
+def size_of(store: Objects, name: bytes) -> int | None:
+    """Bytes of an object by its header alone, so that a long one is not inflated; None when it is not there."""
+    try:
+        for pack in store.packs:
+            try:
+                offset = pack.index.object_offset(ObjectID(name))
+            except KeyError:
+                continue
+            return _packed_size(Path(os.fsdecode(pack.data.path)), offset)
+        file = _loose_file(store, name)
+        if file is None:
+            return None
+        with file.open("rb") as loose:
+            head = zlib.decompressobj().decompress(loose.read(128), 64)
+        return int(head.partition(b"\0")[0].partition(b" ")[2])
+    except Damaged:
+        raise
+    except Exception as error:  # as in read_object
+        raise Damaged(f"object {name.decode()} is damaged ({type(error).__name__})") from None
+
+
+def _loose_file(store: Objects, name: bytes) -> Path | None:
+    """The file of an object that is in no pack. Raises Damaged for a link or a FIFO in its place."""
+    digits = name.decode()
+    file = Path(os.fsdecode(store.path)) / digits[:2] / digits[2:]
+    try:
+        mode = file.lstat().st_mode
+    except OSError:
+        return None
+    if not stat.S_ISREG(mode):
+        raise Damaged(f"object {digits} is no regular file")
+    return file
+
+
+def _packed_size(pack: Path, offset: int) -> int:
+    """Size in the header of a packed object; of a delta, the size of its result (gitformat-pack(5))."""
+    with pack.open("rb") as file:
+        file.seek(offset)
+        head = file.read(256)
+    kind, size = head[0] >> 4 & 7, head[0] & 15
+    at, shift = 1, 4
+    while head[at - 1] & 0x80:
+        size |= (head[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    if kind not in (OFS_DELTA, REF_DELTA):
+        return size
+    if kind == REF_DELTA:
+        at += 20
+    else:
+        while head[at] & 0x80:
+            at += 1
+        at += 1
+    delta = zlib.decompressobj().decompress(head[at:], 32)
+    _, used = _varint(delta, 0)  # size of the base
+    return _varint(delta, used)[0]
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if not data[at - 1] & 0x80:
+            return value, at
+
+
+def walk(store: Objects, root: bytes) -> Iterator[tuple[bytes, int, bytes, str]]:
+    """(path, mode, id, reason to refuse it or "") of everything but folders; Git's order is that of the whole paths."""
+    stack = [iter(_entries(store, root, b""))]
+    met = 0
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+            continue
+        met += 1
+        if met > MOST_ENTRIES or len(stack) > DEEPEST:
+            raise Damaged(f"more than {MOST_ENTRIES:,} entries, or folders {DEEPEST} deep")
+        path, mode, name, reason = entry
+        if stat.S_ISDIR(mode) and not reason:
+            stack.append(iter(_entries(store, name, path + b"/")))
+        else:
+            yield path, mode, name, reason
+
+
+def _entries(store: Objects, tree: bytes, below: bytes) -> list[tuple[bytes, int, bytes, str]]:
+    kind, data = read_object(store, tree)
+    if kind != TREE:
+        raise Damaged(f"object {tree.decode()} is no tree")
+    found: list[tuple[bytes, int, bytes, str]] = []
+    at = 0
+    while at < len(data):
+        match = ENTRY.match(data, at)
+        if match is None:
+            raise Damaged(f"object {tree.decode()} is a damaged tree")
+        at = match.end() + 20
+        found.append((match[2], int(match[1], 8), data[match.end() : at].hex().encode(), ""))
+    found.sort(key=lambda entry: entry[0] + b"/" * stat.S_ISDIR(entry[1]))
+    seen: set[bytes] = set()
+    result = []
+    for name, mode, target, _ in found:
+        reason = "a second entry of this name" if name in seen else ""
+        if name in (b".", b"..") or b"/" in name or name.lower() == b".git":
+            reason = "a name that Git does not allow"
+        seen.add(name)
+        result.append((below + name, mode, target, reason))
+    return result

@@ -1,0 +1,169 @@
+"""Python packages: wheels and source distributions. Their metadata names the source and its licence."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from email.message import Message
+from email.parser import HeaderParser
+from pathlib import Path
+
+from codex_ml.config import Source
+from codex_ml.data.documents import Document, Refused, writable
+from codex_ml.data.readers.archives import DAMAGE, METADATA_LIMIT, Origin, unchanged, wanted
+from codex_ml.data.readers.compression import Broken
+from codex_ml.data.readers.files import Names
+from codex_ml.data.readers.tars import entries, opened_tar, tar_files
+from codex_ml.data.readers.zips import members_of, opened_zip, read_member, readable, zip_files
+from codex_ml.errors import UserError
+
+PKG_INFO = r"[^/\\]+/PKG-INFO"
+
+
+@dataclass(frozen=True)
+class WheelTask:
+    """A wheel; its source is "name==version", its licence what METADATA says."""
+
+    source: Source
+    file: str
+    bytes: int
+    max_bytes: int
+
+    def read(self) -> Iterator[Document | Refused]:
+        """Documents in the order of their names; raises UserError for a wheel that is not whole."""
+        wheel = Path(self.file)
+        release = "==".join(wheel.name.removesuffix(".whl").split("-")[:2])
+        names = Names.of(self.source)
+        name, _, version = release.partition("==")
+        origin = Origin(self.source, self.file, _release(name, version), self.source.licence, self.max_bytes)
+        try:
+            with opened_zip(wheel) as archive:
+                origin = origin.under(_wheel_metadata(archive))
+                members = [info for info in members_of(archive) if ".dist-info/" not in info.filename]
+                for item in zip_files(archive, members, range(len(members)), origin, names):
+                    yield item if isinstance(item, Refused) else origin.document(*item)
+        except Broken as error:
+            yield origin.refused_whole(error)
+        except DAMAGE as error:
+            raise UserError(
+                f"{writable(self.file)} is not a whole wheel ({error}); delete it and run `dvc repro` again"
+            ) from None
+
+
+@dataclass(frozen=True)
+class SdistTask:
+    """A source distribution; its source is "name==version" and its licence what PKG-INFO says."""
+
+    source: Source
+    file: str
+    bytes: int
+    max_bytes: int
+
+    def read(self) -> Iterator[Document | Refused]:
+        """Documents by name below the leading folder, or one refusal of a damaged file."""
+        file, names = Path(self.file), Names.of(self.source)
+        stem = re.sub(r"\.(tar\.gz|zip)\Z", "", file.name)
+        origin = Origin(self.source, self.file, _release(*_split(stem)), self.source.licence, self.max_bytes)
+        try:
+            found = _proved_sdist(file, names, self.max_bytes)
+        except (Broken, *DAMAGE) as error:
+            yield origin.refused_whole(error)
+            return
+        folder, headers = found or (stem, None)
+        if headers is not None:
+            name, version = str(headers.get("Name") or ""), str(headers.get("Version") or "")
+            label = _release(name, version) if _plain(name) and _plain(version) else origin.label
+            origin = replace(origin, label=label).under(headers)
+        with unchanged(file):
+            for item in _sdist_files(file, origin, names, folder + "/"):
+                yield item if isinstance(item, Refused) else origin.document(*item)
+
+
+def plan_wheels(source: Source, folder: Path, max_bytes: int) -> Iterator[WheelTask | Refused]:
+    """A task for each wheel of a folder, in the order of their names.
+
+    Raises:
+        UserError: when there is no folder, or no wheel in it.
+    """
+    for file in _packages(source, folder, "wheel", "*.whl"):
+        yield WheelTask(source, str(file), file.stat().st_size, max_bytes)
+
+
+def plan_sdists(source: Source, folder: Path, max_bytes: int) -> Iterator[SdistTask | Refused]:
+    """A task for each source distribution of a folder; see `plan_wheels`."""
+    for file in _packages(source, folder, "sdist", "*.tar.gz", "*.zip"):
+        yield SdistTask(source, str(file), file.stat().st_size, max_bytes)
+
+
+def _packages(source: Source, folder: Path, kind: str, *globs: str) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"ingest.sources: {source.path} is no folder; `kind: {kind}s` reads a folder of {kind}s")
+    found = (file for glob in globs for file in folder.glob(glob))
+    files = sorted((file for file in found if file.is_file()), key=os.fsencode)  # a FIFO would block for ever
+    if not files:
+        raise UserError(f"ingest.sources: {source.path} holds no {kind} ({', '.join(globs)})")
+    return files
+
+
+def _release(name: str, version: str) -> str:
+    name = writable(name).lower().replace("_", "-")
+    return f"{name}=={writable(version)}" if version else name
+
+
+def _split(stem: str) -> tuple[str, str]:
+    name, dash, version = stem.rpartition("-")
+    return (name, version) if dash else (stem, "")
+
+
+def _plain(value: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9._+!-]{1,100}", value) is not None
+
+
+def _headers(data: bytes) -> Message:
+    return HeaderParser().parsestr(data.decode("utf-8", "replace"))
+
+
+def _wheel_metadata(archive: zipfile.ZipFile) -> Message | None:
+    found = _first(archive, r"[^/]+\.dist-info/METADATA")
+    return None if found is None else _headers(read_member(archive, found, METADATA_LIMIT))
+
+
+def _first(archive: zipfile.ZipFile, pattern: str) -> zipfile.ZipInfo | None:
+    """The first member of this name that can be read, in the order of the archive."""
+    for info in archive.infolist():
+        if re.fullmatch(pattern, info.filename) and info.file_size <= METADATA_LIMIT and readable(info) is None:
+            return info
+    return None
+
+
+def _proved_sdist(file: Path, names: Names, max_bytes: int) -> tuple[str, Message] | None:
+    """(leading folder, PKG-INFO) of a source distribution that can be read to its end."""
+    if file.suffix == ".zip":
+        with opened_zip(file) as archive:
+            members = [info for info in members_of(archive) if wanted(names, info.filename.partition("/")[2])]
+            for info in members:
+                if readable(info) is None and info.file_size <= max_bytes:
+                    read_member(archive, info, max_bytes)
+            found = _first(archive, PKG_INFO)
+            if found is None:
+                return None
+            return found.filename.partition("/")[0], _headers(read_member(archive, found, METADATA_LIMIT))
+    result = None
+    with opened_tar(file) as stream:
+        for entry in entries(stream):
+            if result is None and entry.regular and entry.size <= METADATA_LIMIT and re.fullmatch(PKG_INFO, entry.name):
+                result = entry.name.partition("/")[0], _headers(stream.read(entry.size))
+    return result
+
+
+def _sdist_files(file: Path, origin: Origin, names: Names, folder: str) -> Iterator[tuple[str, bytes] | Refused]:
+    if file.suffix == ".zip":
+        with opened_zip(file) as archive:
+            members = members_of(archive)
+            yield from zip_files(archive, members, range(len(members)), origin, names, folder)
+    else:
+        with opened_tar(file) as stream:
+            yield from tar_files(stream, origin, names, folder)

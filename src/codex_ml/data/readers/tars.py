@@ -1,0 +1,222 @@
+"""Members of tar files, also compressed.
+
+Read here and not by `tarfile`, which keeps every member it has seen, and extended headers of any size, in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from codex_ml.config import Source
+from codex_ml.data.documents import Document, Refused
+from codex_ml.data.readers import compression
+from codex_ml.data.readers.archives import (
+    DAMAGE,
+    LONGEST_NAME,
+    METADATA_LIMIT,
+    Origin,
+    refuse_bomb,
+    refuse_crowd,
+    unchanged,
+    wanted,
+    why_not,
+)
+from codex_ml.data.readers.compression import Broken
+from codex_ml.data.readers.files import Names
+
+TASK_BYTES = 4 << 20
+BLOCK = 512  # bytes; tar counts in them
+ENDINGS = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
+Data = bytes  # tasks have a field named bytes
+
+
+@dataclass(frozen=True)
+class TarTask:
+    """Some members of a tar file with what is in them: a compressed stream cannot be entered in the middle."""
+
+    source: Source
+    file: str
+    members: tuple[tuple[str, Data], ...]
+    bytes: int
+    max_bytes: int
+
+    def read(self) -> Iterator[Document | Refused]:
+        """Documents in the order of the archive."""
+        origin = Origin.of(self.source, Path(self.file), self.max_bytes)
+        for name, data in self.members:
+            yield origin.document(name, data)
+
+
+def plan_tar(source: Source, file: Path, max_bytes: int) -> Iterator[TarTask | Refused]:
+    """Tasks of about 4 MiB of members, after the whole archive was read once.
+
+    Raises:
+        UserError: when the file changes in between.
+    """
+    names, origin = Names.of(source), Origin.of(source, file, max_bytes)
+    try:
+        before = file.stat()
+        with opened_tar(file) as stream:
+            for _ in entries(stream):
+                pass
+    except (Broken, *DAMAGE) as error:
+        yield origin.refused_whole(error)
+        return
+    batch: list[tuple[str, bytes]] = []
+    held = last = 0
+    with unchanged(file, before), opened_tar(file) as stream:
+        for item in tar_files(stream, origin, names):
+            if isinstance(item, Refused):
+                yield item
+                continue
+            if held >= TASK_BYTES:
+                at = stream.raw.tell()
+                yield TarTask(source, str(file), tuple(batch), at - last, max_bytes)
+                batch, held, last = [], 0, at
+            batch.append(item)
+            held += len(item[1])
+    if batch:
+        yield TarTask(source, str(file), tuple(batch), before.st_size - last, max_bytes)
+
+
+class _Stream:
+    """Decompressed bytes, forwards only.
+
+    Raises:
+        Broken: for a bomb.
+        EOFError: when it ends too early.
+    """
+
+    def __init__(self, raw: IO[bytes], stream: Any, size: int) -> None:
+        self.raw, self.stream, self.size, self.position = raw, stream, size, 0
+
+    def read(self, count: int) -> bytes:
+        """Exactly this many bytes."""
+        parts = []
+        while count:
+            data = self._some(min(count, 1 << 20))
+            if not data:
+                raise EOFError("cut short")
+            parts.append(data)
+            count -= len(data)
+        return b"".join(parts)
+
+    def skip(self, count: int) -> None:
+        while count:
+            count -= len(self.read(min(count, 1 << 20)))
+
+    def drain(self) -> None:
+        """To the end, where the checksum of a compressed file stands."""
+        while self._some(1 << 20):
+            pass
+
+    def _some(self, count: int) -> bytes:
+        data: bytes = self.stream.read(count)
+        self.position += len(data)
+        refuse_bomb(self.position, self.size)
+        return data
+
+
+@contextmanager
+def opened_tar(file: Path) -> Iterator[_Stream]:
+    with file.open("rb") as raw:
+        head = raw.read(6)
+        raw.seek(0)
+        ending = ENDINGS.get(file.suffix.lower(), file.suffix.lower())
+        kind = ending if ending in compression.MAGIC else ""
+        found = next((kind for kind, magic in compression.MAGIC.items() if head.startswith(magic)), "")
+        if kind != found:
+            raise Broken(f"the name says {kind or 'not compressed'}, the first bytes say {found or 'something else'}")
+        size = os.fstat(raw.fileno()).st_size
+        if not kind:
+            yield _Stream(raw, raw, size)
+            return
+        with compression.OPENERS[kind](raw, "rb") as stream:
+            yield _Stream(raw, stream, size)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    size: int
+    regular: bool
+
+
+def entries(stream: _Stream) -> Iterator[_Entry]:
+    """Everything but folders (POSIX ustar and pax, GNU); at most `size` bytes may be read of each before the next."""
+    members = 0
+    extended: dict[str, bytes] = {}
+    while any(block := stream.read(BLOCK)):  # a block of zeros ends the archive
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        if info.size < 0:
+            raise tarfile.ReadError("a negative size")
+        if info.type in (b"x", b"X", b"g", b"L", b"K"):
+            if info.size > METADATA_LIMIT:
+                raise tarfile.ReadError(f"an extended header of {info.size} bytes")
+            data = stream.read(info.size)
+            stream.skip(-info.size % BLOCK)
+            if info.type == b"L":
+                extended["path"] = data.partition(b"\0")[0]
+            elif info.type in (b"x", b"X"):
+                extended |= _pax(data)
+            continue
+        members += 1
+        refuse_crowd(members)
+        entry = _entry(info, extended)
+        more = info.type == tarfile.GNUTYPE_SPARSE and block[482]
+        while more:  # blocks that go on with the map of the holes
+            more = stream.read(BLOCK)[504]
+        has_data = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
+        end = stream.position + (entry.size + -entry.size % BLOCK if has_data else 0)
+        if not info.isdir():
+            yield entry
+        stream.skip(end - stream.position)
+        extended = {}
+    stream.drain()
+
+
+def _entry(info: tarfile.TarInfo, extended: dict[str, bytes]) -> _Entry:
+    name = extended["path"].decode("utf-8", "surrogateescape") if "path" in extended else info.name
+    while name.startswith("./"):
+        name = name[2:]
+    size = int(extended["size"]) if "size" in extended else info.size
+    if size < 0:
+        raise tarfile.ReadError("a negative size")
+    holes = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in extended)
+    return _Entry(name, size, info.isreg() and not holes)
+
+
+def _pax(data: bytes) -> dict[str, bytes]:
+    """Records "length key=value\\n" of an extended header (POSIX pax, 4.1.3)."""
+    found, at = {}, 0
+    while at < len(data):
+        blank = data.find(b" ", at, at + 8)
+        length = int(data[at:blank]) if blank > at and data[at:blank].isdigit() else 0
+        if length <= blank - at + 1 or at + length > len(data) or data[at + length - 1 : at + length] != b"\n":
+            raise tarfile.ReadError("a damaged extended header")
+        key, _, value = data[blank + 1 : at + length - 1].partition(b"=")
+        found[key.decode("utf-8", "replace")] = value
+        at += length
+    return found
+
+
+def tar_files(stream: _Stream, origin: Origin, names: Names, prefix: str = "") -> Iterator[tuple[str, bytes] | Refused]:
+    """(name, content) of members."""
+    seen: set[str] = set()
+    for entry in entries(stream):
+        name = entry.name.removeprefix(prefix)
+        if not wanted(names, name):
+            continue
+        why = why_not(name, entry.size, origin.max_bytes, regular=entry.regular, again=name in seen)
+        if why:
+            yield origin.refused(name, why[0], bad=why[1])
+        else:
+            yield name, stream.read(entry.size)
+        if len(name) <= LONGEST_NAME:
+            seen.add(name)

@@ -1,0 +1,142 @@
+"""Members of zip files."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from codex_ml.config import Source
+from codex_ml.data.documents import Document, Refused
+from codex_ml.data.readers.archives import DAMAGE, Origin, refuse_bomb, refuse_crowd, unchanged, wanted, why_not
+from codex_ml.data.readers.compression import Broken
+from codex_ml.data.readers.files import Names
+
+TASK_BYTES = 8 << 20
+ENCRYPTED = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly encrypted, directory encrypted
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates bzip2 and LZMA without a limit
+
+
+@dataclass(frozen=True)
+class ZipTask:
+    """Some members of a zip file: a range of them in the order of their names."""
+
+    source: Source
+    file: str
+    start: int
+    stop: int
+    bytes: int
+    max_bytes: int
+
+    def read(self) -> Iterator[Document | Refused]:
+        """Documents in the order of their names."""
+        file = Path(self.file)
+        origin = Origin.of(self.source, file, self.max_bytes)
+        with unchanged(file), opened_zip(file) as archive:
+            members = members_of(archive)
+            which = range(self.start, min(self.stop, len(members)))
+            for item in zip_files(archive, members, which, origin, Names.of(self.source)):
+                yield item if isinstance(item, Refused) else origin.document(*item)
+
+
+def plan_zip(source: Source, file: Path, max_bytes: int) -> Iterator[ZipTask | Refused]:
+    """Tasks of about 8 MiB of members, after all that are wanted were read once."""
+    names, origin = Names.of(source), Origin.of(source, file, max_bytes)
+    try:
+        with opened_zip(file) as archive:
+            members = members_of(archive)
+            _prove_zip(archive, members, origin, names)
+    except (Broken, *DAMAGE) as error:
+        yield origin.refused_whole(error)
+        return
+    start = held = packed = 0
+    for stop, info in enumerate(members, 1):
+        held += min(info.file_size, max_bytes)
+        packed += info.compress_size
+        if held >= TASK_BYTES or stop == len(members):
+            yield ZipTask(source, str(file), start, stop, packed, max_bytes)
+            start, held, packed = stop, 0, 0
+
+
+@contextmanager
+def opened_zip(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Raises Broken for a bomb, one of `DAMAGE` for what is no zip file."""
+    with file.open("rb") as raw:
+        refuse_crowd(_records(raw))
+        size = raw.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(raw) as archive:
+            refuse_bomb(sum(info.file_size for info in archive.infolist()), size)
+            yield archive
+
+
+def _records(raw: IO[bytes]) -> int:
+    """At least the number of entries of the central directory, before zipfile makes an object of each (APPNOTE 4.3)."""
+    size = raw.seek(0, os.SEEK_END)
+    raw.seek(max(0, size - 22 - 0xFFFF))
+    tail = raw.read(22 + 0xFFFF)
+    whole = tail[-22:]
+    at = len(tail) - 22 if whole[:4] == b"PK\5\6" and whole[-2:] == b"\0\0" else tail.rfind(b"PK\5\6")
+    if at < 0 or len(tail) < at + 22:
+        raise zipfile.BadZipFile("File is not a zip file")
+    (length,) = struct.unpack_from("<L", tail, at + 12)
+    end = size - len(tail) + at
+    if at >= 76 and tail[at - 20 : at - 16] == b"PK\6\7":  # zip64: its record stands before its locator
+        (length,) = struct.unpack_from("<Q", tail, at - 76 + 40)
+        end -= 76
+    raw.seek(max(0, end - length))
+    found = 0
+    while (left := end - raw.tell()) > 0 and (data := raw.read(min(left, 4 << 20))):
+        found += data.count(b"PK\1\2")
+    return found
+
+
+def members_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Everything but folders by name; the order of equal names is that of the archive."""
+    return sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
+
+
+def readable(info: zipfile.ZipInfo) -> tuple[str, bool] | None:
+    if info.flag_bits & ENCRYPTED:
+        return "encrypted", True
+    if info.compress_type not in METHODS:
+        return f"compressed by method {info.compress_type}; only stored and deflated members are read", True
+    return None
+
+
+def zip_files(
+    archive: zipfile.ZipFile,
+    members: Sequence[zipfile.ZipInfo],
+    which: range,
+    origin: Origin,
+    names: Names,
+    prefix: str = "",
+) -> Iterator[tuple[str, bytes] | Refused]:
+    """(name, content) of members."""
+    for number in which:
+        info = members[number]
+        name = info.orig_filename.removeprefix(prefix)  # the other is cut at a NUL
+        if not wanted(names, name):
+            continue
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        again = number > 0 and members[number - 1].filename == info.filename
+        why = why_not(name, info.file_size, origin.max_bytes, regular=kind in (0, stat.S_IFREG), again=again)
+        if why := why or readable(info):
+            yield origin.refused(name, why[0], bad=why[1])
+        else:
+            yield name, read_member(archive, info, origin.max_bytes)
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    with archive.open(info) as file:  # checks the CRC at the end, and reads no more than the directory says
+        return file.read(max_bytes + 1)
+
+
+def _prove_zip(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], origin: Origin, names: Names) -> None:
+    for _ in zip_files(archive, members, range(len(members)), origin, names):
+        pass
