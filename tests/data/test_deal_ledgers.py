@@ -56,9 +56,6 @@ def test_groups_that_grew_under_folds_and_without_stay_whole(dealer, modes):
         ledger = result.ledger
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug 17: pool counts as no conflict also without folds, and is then dealt to val"
-)
 def test_a_train_document_that_joins_a_group_of_the_pool_never_becomes_validation(dealer, tmp_path):
     fillers = [Doc(f"filler {i} of some words that nobody else has {i}", path=f"f{i}") for i in range(8)]
     for number in range(20):
