@@ -8,10 +8,6 @@ from hypothesis import strategies as st
 
 from codex_ml.data.licences import (
     is_allowed,
-    is_licence_file,
-    licence_fingerprint,
-    licence_of_folder_texts,
-    licence_of_licence_file,
     licence_of_metadata,
     licence_of_text,
     normalise,
@@ -230,58 +226,6 @@ def test_the_licence_of_a_wheel(lines, licence):
 )
 def test_the_header_of_a_file(text, licence):
     assert licence_of_text(text) == licence
-
-
-MIT = """MIT License
-
-Copyright (c) {who}
-
-Permission is hereby granted, free of charge, to any person. The above
-copyright notice shall be included. THE AUTHORS OR
-COPYRIGHT HOLDERS ARE NOT LIABLE.
-"""
-KNOWN = {licence_fingerprint(MIT): "MIT"}
-
-
-@pytest.mark.parametrize(
-    ("text", "licence"),
-    [
-        (MIT, "MIT"),
-        (MIT.format(who="2019-2024 A. Person <a@example.org>"), "MIT"),
-        (MIT.replace("Copyright (c)", "  \u00a9 2020 Copyright 2020, 2021"), "MIT"),
-        (MIT.replace("\n", "\r\n"), "MIT"),
-        (MIT.replace("any person. The above\ncopyright", "any  person.\nThe above copyright").upper(), "MIT"),
-        (MIT.replace("\n\nPermission", "\nAll rights reserved.\n\nPermission"), "MIT"),
-        (MIT + "The Software may not be sold.", None),
-        (MIT.replace("NOT ", ""), None),
-        (MIT.replace("COPYRIGHT HOLDERS ARE NOT LIABLE.", ""), None),  # a line of text that begins with the word
-        ("", None),
-        ("SPDX-License-Identifier: ISC\n" + MIT, "ISC"),
-        ("SPDX-License-Identifier: LicenseRef-Mine\n" + MIT, "unknown"),
-        ("\n" * 1_000_000 + " \t*" * 300_000, None),
-        ("\u00a9" * 300_000 + "copyright " * 100_000, None),
-        ("\ud800", None),
-    ],
-    ids=range(15),
-)
-def test_a_licence_text_is_one_that_the_user_knows_word_for_word(text, licence):
-    assert licence_of_licence_file(text, KNOWN) == licence
-
-
-def test_names_of_licence_files():
-    names = ["LICENSE", "licence", "LICENSE.md", "LICENCE.txt", "LICENSE-MIT", "LICENSE.APACHE-2.0", "MIT-LICENSE"]
-    names += ["COPYING", "COPYING.LESSER", "UNLICENSE", "third_party.LICENSE.txt"]
-    assert [name for name in names if not is_licence_file(name)] == []
-    others = ["license.py", "License-check.js", "licensed", "licenses", "copy", "COPYING.sh", "unlicensed.txt", ""]
-    assert [name for name in others if is_licence_file(name)] == []
-
-
-def test_the_nearest_licence_upward_counts():
-    licences = {".": "MIT", "vendor/a": "GPL-3.0-only AND ISC", "vendor/ab": "ISC"}
-    paths = ["x.py", "vendor/x.py", "vendor/a/x.py", "vendor/a/b/c/x.py", "vendor/abc/x.py"]
-    found = [licence_of_folder_texts(path, licences) for path in paths]
-    assert found == ["MIT", "MIT", "GPL-3.0-only AND ISC", "GPL-3.0-only AND ISC", "MIT"]
-    assert licence_of_folder_texts("other/x.py", {"vendor/a": "ISC"}) is None
 
 
 @pytest.mark.parametrize("expression", [None, "", "x" * 2_000_000])

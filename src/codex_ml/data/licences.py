@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping
 from email.message import Message
 from functools import cache, lru_cache
 from itertools import accumulate
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,14 +43,6 @@ HEADER = re.compile(MARK + r"[ \t]*([A-Za-z0-9.+() \t-]*)(.?)")
 # What may stand behind an expression: white space, or the end of a comment, a string or a box around it. Anything else
 # is part of what was meant: MIT/GPL-3.0-only begins like an expression.
 BEHIND = frozenset("*#\"'`\\}%]<>")
-LICENCE_FILE = re.compile(r"(?:.+[-_.])?(?:un)?licen[cs]e(?:[-_.].*)?|copying(?:[-_.].*)?", re.IGNORECASE)
-CODE = re.compile(r".*\.(?:cc?|cpp|go|h|html|java|json|[jt]sx?|lua|php|pyi?|rb|rs|sh|toml|ya?ml)", re.IGNORECASE)
-# A line of text that only begins with the word, as a wrapped "copyright holders", is part of the licence.
-COPYRIGHT = re.compile(
-    r"^[^\w\n(\u00a9]*+(?:copyright\b.*(?:\d{4}|\(c\)|\u00a9|yyyy|year)|(?:\(c\)|\u00a9).*\d{4}"
-    r"|all rights reserved[^\w\n]*$).*$",
-    re.IGNORECASE | re.MULTILINE,
-)
 # What stands for "no statement", or for "all rights reserved" (npm's UNLICENSED), the opposite of the Unlicense.
 NO_LICENCE = frozenset({"UNKNOWN", "NOASSERTION", "NONE", "UNLICENSED", "PROPRIETARY"})
 PREFIX = "License :: OSI Approved :: "
@@ -143,43 +132,6 @@ def licence_of_text(text: str) -> str | None:
     if None in each:
         return UNKNOWN
     return normalise(" AND ".join(f"({expression})" for expression in each)) or UNKNOWN
-
-
-def is_licence_file(name: str) -> bool:
-    """Whether a file is a licence text by its name: LICENSE, LICENCE.md, LICENSE-MIT, MIT-LICENSE, COPYING.LESSER."""
-    return LICENCE_FILE.fullmatch(name) is not None and CODE.fullmatch(name) is None
-
-
-def licence_fingerprint(text: str) -> str:
-    """SHA-256 of the words of a licence text without its copyright lines (SPDX 2.3, annex C: matching guidelines).
-
-    Case, punctuation and line breaks do not count; one more sentence, such as a Commons Clause, does.
-    """
-    words = re.findall(r"\w+", COPYRIGHT.sub("", text).lower())
-    return hashlib.sha256(" ".join(words).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def licence_of_licence_file(text: str, known: Mapping[str, str]) -> str | None:
-    """Licence of a licence text: what its SPDX header says, else that of the known text with the same words.
-
-    Args:
-        known: SPDX expression by `licence_fingerprint`. We bring no texts: the user says which ones count as which.
-
-    Returns:
-        None for a text that is not known, UNKNOWN for a header that is no SPDX expression.
-    """
-    return licence_of_text(text) or known.get(licence_fingerprint(text))
-
-
-def licence_of_folder_texts(path: str, licences: Mapping[str, str]) -> str | None:
-    """The licence of the nearest folder above a file that has one; None without any.
-
-    Args:
-        path: of the file, with "/".
-        licences: expression by folder; "." is the top. Of several texts in a folder nobody says that they are a choice,
-            so join them with AND, and give UNKNOWN where one is not known.
-    """
-    return next((licences[str(up)] for up in PurePosixPath(path).parents if str(up) in licences), None)
 
 
 def is_allowed(expression: str | None, allowed: frozenset[str]) -> bool | None:

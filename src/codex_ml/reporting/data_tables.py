@@ -43,6 +43,7 @@ def policy_note(facts: Facts) -> str:
 
 
 def policy(facts: Facts) -> Table:
+    """Places by rule and action, most first."""
     counts = sorted(facts.manifest.policy.findings.items(), key=lambda item: (-item[1], item[0]))
     parts = ((*name.partition(": ")[::2], count) for name, count in counts)
     rows = [(rule, DONE.get(action, action), f"{count:,}") for rule, action, count in parts]
@@ -51,6 +52,7 @@ def policy(facts: Facts) -> Table:
 
 
 def hits(facts: Facts) -> Table:
+    """Rule, place and placeholder of the first of them; no value."""
     rows = [(hit.rule, hit.source, hit.path, hit.line, hit.placeholder) for hit in facts.hits]
     head = {"rule": "text", "source": "code", "path": "code", "line": "number", "placeholder": "code"}
     return table("The first of these places", head, rows)

@@ -115,9 +115,7 @@ def _wrong_format(data: bytes) -> str:
         return "looks like UTF-16 (or binary); JSON Lines are UTF-8 (RFC 8259 section 8.1)"
     start = data.lstrip(BLANK)
     first = start.split(b"\n", 1)[0].strip(BLANK)
-    if start.startswith(b"[") and not _parses(first):
-        return "a JSON array; JSON Lines has one object a line (jq -c '.[]' makes it)"
-    if start.startswith(b"[") and _parses(first) and not start[len(first) :].strip(BLANK):
+    if start.startswith(b"[") and (not _parses(first) or not start[len(first) :].strip(BLANK)):
         return "a JSON array; JSON Lines has one object a line (jq -c '.[]' makes it)"
     if start.startswith(b"{") and _breaks_off(first) and (_parses(start) or _no_record(start)):
         return "one JSON value over several lines; JSON Lines has one object a line (jq -c . makes it)"
@@ -130,8 +128,8 @@ def _breaks_off(line: bytes) -> bool:
         parse_json(line)
     except json.JSONDecodeError as error:
         return error.pos >= len(error.doc)
-    except ValueError:
-        pass
+    except ValueError:  # wrong in itself
+        return False
     return False
 
 

@@ -125,6 +125,11 @@ class _Stream:
 
 @contextmanager
 def opened_tar(file: Path) -> Iterator[_Stream]:
+    """The decompressed bytes of a tar archive, counted against the limits of bombs.
+
+    Raises:
+        Broken: when the name and the first bytes disagree on how it is compressed.
+    """
     with file.open("rb") as raw:
         head = raw.read(6)
         raw.seek(0)

@@ -102,6 +102,7 @@ def members_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def readable(info: zipfile.ZipInfo) -> tuple[str, bool] | None:
+    """(why a member is not opened, whether that is bad), None for one that can be."""
     if info.flag_bits & ENCRYPTED:
         return "encrypted", True
     if info.compress_type not in METHODS:
@@ -133,6 +134,7 @@ def zip_files(
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    """Content of a member, at most one byte more than `max_bytes`; see `archives.DAMAGE` for what it raises."""
     with archive.open(info) as file:  # checks the CRC at the end, and reads no more than the directory says
         return file.read(max_bytes + 1)
 
