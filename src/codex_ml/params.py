@@ -1,4 +1,4 @@
-"""Reading params.yaml: validation against the schema of config.py, and one line for the first mistake."""
+"""Reading params.yaml: validation against the schema of `codex_ml.config`, and one line for the first mistake."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from codex_ml.errors import UserError
 from codex_ml.yaml import line_of, parse_yaml
 
 PARAMS = Path("params.yaml")
+PRESETS = Path("models/presets.yaml")
 
 # What people type who come from other trainers; only used to say the right name.
 SYNONYMS = {
@@ -61,6 +62,7 @@ def validate_params(value: Any, *, text: str = "", name: str = str(PARAMS)) -> P
     """Validate parsed parameters; see `load_params`."""
     if not isinstance(value, dict):
         raise UserError(f"{name}: a mapping of sections is wanted, found {type(value).__name__}")
+    value = _with_preset(value, name)
     try:
         return Params.model_validate(value)
     except ValidationError as error:
@@ -72,6 +74,22 @@ def validate_params(value: Any, *, text: str = "", name: str = str(PARAMS)) -> P
         where = f"{name}:{line}" if line else name
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         raise UserError(f"{where}: {message}{more}") from None
+
+
+def _with_preset(value: dict[str, Any], name: str) -> dict[str, Any]:
+    """The same parameters, with the shape that `model.preset` names below those of `model`."""
+    model = value.get("model")
+    preset = model.get("preset") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not preset or not isinstance(preset, str):
+        return value
+    catalogue = parse_yaml(PRESETS.read_text(encoding="utf-8"), str(PRESETS)) if PRESETS.is_file() else {}
+    if not isinstance(catalogue, dict) or not all(isinstance(shape, dict) for shape in catalogue.values()):
+        raise UserError(f"{PRESETS}: a mapping of names to shapes is wanted")
+    if preset not in catalogue:
+        near = difflib.get_close_matches(preset, list(catalogue), n=1)
+        known = f"did you mean {near[0]}?" if near else f"it has {', '.join(catalogue) or 'none'}"
+        raise UserError(f"{name}: model.preset: {PRESETS} has no {preset}; {known}")
+    return {**value, "model": {**catalogue[preset], **model}}
 
 
 def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:

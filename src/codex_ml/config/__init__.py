@@ -1,0 +1,102 @@
+"""The schema of params.yaml: every knob with its default, unit and bounds; one module for each part of the pipeline.
+
+A key of a stage's section changes bytes, so that stage depends on it. A key that changes no byte lives in `runtime`,
+which no stage depends on.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from codex_ml.config.base import BASE_FOLDER, Positive, Section
+from codex_ml.config.data import Benchmark, Fetch, Fields, Ingest, Limits, Quality, Source, Split
+from codex_ml.config.results import Evaluate, Report, SafetyAudit
+from codex_ml.config.text import Canaries, Pack, Tokenizer
+from codex_ml.config.training import EarlyStopping, Lora, Model, Train
+
+__all__ = [
+    "BASE_FOLDER",
+    "Benchmark",
+    "Canaries",
+    "EarlyStopping",
+    "Evaluate",
+    "Fetch",
+    "Fields",
+    "Ingest",
+    "Limits",
+    "Lora",
+    "Model",
+    "Pack",
+    "Params",
+    "Quality",
+    "Report",
+    "Runtime",
+    "SafetyAudit",
+    "Section",
+    "Source",
+    "Split",
+    "Tokenizer",
+    "Train",
+]
+UINT16_TOKENS = 2**16
+
+
+class Runtime(Section):
+    """`runtime`: what no stage depends on. Only `processes` changes last bits, and a model's training.json tells it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    progress: Literal["auto", "plain", "off"] = Field("auto", description="auto: a bar on a terminal, lines elsewhere")
+    workers: int = Field(0, ge=0, le=1024, description="Processes of ingest and split, 0 for one a core")
+    keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
+    processes: Positive = Field(1, description="Training processes of this machine, each with its device")
+    sharding: Literal["none", "fsdp"] = Field("none", description="fsdp: weights and optimizer cut over the processes")
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        (), description="More places for the curves, all on this machine; each needs the extra of its name"
+    )
+    prometheus_port: int = Field(0, ge=0, le=65535, description="Port on 127.0.0.1 for metrics while training; 0: none")
+
+
+class Params(Section):
+    """params.yaml, whole."""
+
+    seed: int = Field(1, ge=0, lt=2**32, description="Seed of initialisation, data order, sampling and bootstrap")
+    fetch: Fetch = Fetch()
+    ingest: Ingest = Ingest()
+    split: Split = Split()
+    tokenizer: Tokenizer = Tokenizer()
+    pack: Pack = Pack()
+    model: Model = Model()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    safety_audit: SafetyAudit = SafetyAudit()
+    report: Report = Report()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Params:
+        if self.model.path:  # its positions stand in its own folder; train and safety_audit compare
+            return self
+        if self.pack.seq_len > self.model.max_positions:
+            raise ValueError(
+                f"pack.seq_len {self.pack.seq_len} is longer than the model's positions; "
+                f"raise model.max_positions ({self.model.max_positions}) or lower pack.seq_len"
+            )
+        if self.pack.dtype == "uint16" and self.tokenizer.vocab_size > UINT16_TOKENS:
+            raise ValueError(
+                f"tokenizer.vocab_size {self.tokenizer.vocab_size} does not fit pack.dtype uint16 "
+                f"(at most {UINT16_TOKENS} tokens); use uint32 or auto"
+            )
+        window = self.safety_audit.prefix_tokens + self.safety_audit.suffix_tokens
+        if window > self.model.max_positions:
+            raise ValueError(
+                f"safety_audit.prefix_tokens + suffix_tokens is {window}, longer than model.max_positions "
+                f"{self.model.max_positions}"
+            )
+        if self.safety_audit.sample_tokens > self.model.max_positions:
+            raise ValueError(
+                f"safety_audit.sample_tokens {self.safety_audit.sample_tokens} is longer than model.max_positions "
+                f"{self.model.max_positions}"
+            )
+        return self
