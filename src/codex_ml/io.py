@@ -209,11 +209,13 @@ def hash_path(path: Path) -> Hashes:
     """Hash a file, or a folder as DVC does: the MD5 of the JSON list of `{md5, relpath}` of its files, plus `.dir`."""
     if not path.is_dir():
         return hash_file(path)
-    entries, size = {}, 0
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and DVC_IGNORES.isdisjoint(p.relative_to(path).parts)):
-        hashes = hash_file(file)
-        entries[file.relative_to(path).as_posix()] = hashes
-        size += hashes.size
+    from concurrent.futures import ThreadPoolExecutor
+
+    files = [p for p in path.rglob("*") if p.is_file() and DVC_IGNORES.isdisjoint(p.relative_to(path).parts)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing large pieces lets other threads run
+        hashed = zip(files, threads.map(hash_file, files), strict=True)
+        entries = {file.relative_to(path).as_posix(): hashes for file, hashes in hashed}
+    size = sum(hashes.size for hashes in entries.values())
     ordered = sorted(entries)  # by the whole relative path, as dvc_data's Tree.as_list does
     listing = json.dumps([{"md5": entries[name].md5, "relpath": name} for name in ordered], sort_keys=True)
     md5 = hashlib.md5(listing.encode("utf-8"), usedforsecurity=False).hexdigest() + ".dir"

@@ -19,8 +19,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from codex_ml.data.documents import PUBLISHED, ROW_GROUP_BYTES, SCHEMA, Document, parquet_writer, table_of
-from codex_ml.data.quality import Signals, signals
+from codex_ml.data.documents import (
+    PUBLISHED,
+    ROW_GROUP_BYTES,
+    SCHEMA,
+    Document,
+    number_column,
+    numbers_of,
+    parquet_writer,
+    table_of,
+    text_column,
+)
+from codex_ml.data.quality import Signals, measure
 from codex_ml.progress import Advance
 
 SPILLS = 64
@@ -44,18 +54,19 @@ def measured(documents: Sequence[Document]) -> pa.Table:
     """Documents with their signals, and the hash of their content that orders the corpus; `SPILL_SCHEMA`."""
     contents = [document.content for document in documents]
     encoded = [content.encode("utf-8") for content in contents]
-    found = [signals(content, d.language) for content, d in zip(contents, documents, strict=True)]
     keys = [int.from_bytes(hashlib.sha256(data).digest()[:8], "big") for data in encoded]
     columns = {
-        "place": [document.place for document in documents],
-        "size": [len(data) for data in encoded],
-        **{name: [getattr(value, name) for value in found] for name in SIGNALS},
-        "key": keys,
+        "place": text_column([document.place for document in documents]),
+        "size": number_column(np.array([len(data) for data in encoded], dtype=np.int64)),
+        **{
+            name: number_column(column)
+            for name, column in measure(contents, [document.language for document in documents]).items()
+        },
+        "key": number_column(np.array(keys, dtype=np.uint64)),
     }
     table = table_of(documents)
-    for name, values in columns.items():
-        field = SPILL_SCHEMA.field(name)
-        table = table.append_column(field, pa.array(values, field.type))
+    for name, column in columns.items():
+        table = table.append_column(SPILL_SCHEMA.field(name), column)
     return table
 
 
@@ -83,9 +94,9 @@ class Spills:
             return
         table = pa.concat_tables(self._held)
         self._held, self._held_bytes = [], 0
-        part = (table.column("key").to_numpy() >> np.uint64(self.shift)) & np.uint64(SPILLS - 1)
+        part = (numbers_of(table, "key") >> np.uint64(self.shift)) & np.uint64(SPILLS - 1)
         order = np.argsort(part, kind="stable")
-        table, part = table.take(order).combine_chunks(), part[order]
+        table, part = table.take(number_column(order)).combine_chunks(), part[order]
         edges = np.searchsorted(part, np.arange(SPILLS + 1))
         for number in np.unique(part).tolist():
             piece = table.slice(edges[number], edges[number + 1] - edges[number])
@@ -140,7 +151,7 @@ def write_corpus(path: Path, spills: Spills, *, advance: Advance) -> None:
     with parquet_writer(path, CORPUS_SCHEMA) as writer, closing(_ahead(row_groups(spills.sorted_tables()))) as tables:
         for table in tables:
             writer.write_table(table)
-            advance(int(np.sum(table.column("size").to_numpy())))
+            advance(int(np.sum(numbers_of(table, "size"))))
 
 
 def row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -148,7 +159,7 @@ def row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     held: list[pa.Table] = []
     room = ROW_GROUP_BYTES
     for table in tables:
-        total = np.cumsum(table.column("size").to_numpy())
+        total = np.cumsum(numbers_of(table, "size"))
         start = 0
         while start < len(total):
             before = int(total[start - 1]) if start else 0
@@ -178,11 +189,11 @@ class SeenIds:
     def __init__(self) -> None:
         self._runs: list[NDArray[np.void]] = []
 
-    def repeated(self, ids: Sequence[str], keys: Sequence[int]) -> NDArray[np.bool_]:
+    def repeated(self, ids: Sequence[str], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Add ids and tell for each whether it was there before with another content.
 
         Args:
-            keys: hash of each one's content, 64 bits.
+            keys: (len(ids),) uint64, hash of each one's content.
         """
         digests = (hashlib.blake2b(name.encode("utf-8"), digest_size=8).digest() for name in ids)
         new = np.zeros(len(ids), dtype=[("id", "<u8"), ("key", "<u8")])

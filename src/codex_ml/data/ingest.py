@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from codex_ml.config import Ingest, Source
 from codex_ml.data.corpus import SeenIds, Spills, measured
-from codex_ml.data.documents import Document, Refused
+from codex_ml.data.documents import Document, Refused, number_column, numbers_of
 from codex_ml.data.readers import Task, plan
 from codex_ml.errors import UserError
 from codex_ml.parallel import ordered_map
@@ -35,7 +35,7 @@ class Tally:
 
     def add(self, table: pa.Table) -> None:
         self.documents += table.num_rows
-        self.bytes += int(np.sum(table.column("size").to_numpy()))
+        self.bytes += int(np.sum(numbers_of(table, "size")))
         self.licences.update(table.column("licence").to_pylist())
         self.languages.update(table.column("language").to_pylist())
 
@@ -124,11 +124,11 @@ def _read_source(
         table = result.table
         if task.file != file:
             file, seen = task.file, SeenIds()
-        again = seen.repeated(table.column("id").to_pylist(), table.column("key").to_pylist())
+        again = seen.repeated(table.column("id").to_pylist(), numbers_of(table, "key"))
         if again.any():
             for row in np.flatnonzero(again).tolist():
                 yield _refused_row(table.slice(row, 1), "the id stands in this file already, with another text")
-            table = table.filter(pa.array(~again))
+            table = table.filter(number_column(~again))
         if table.num_rows:
             spills.add(table)
             tally.add(table)

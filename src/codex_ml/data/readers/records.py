@@ -91,11 +91,11 @@ def _form(
 ) -> tuple[str, ...]:
     """Names of the fields of the one form that the record has."""
     found = (text is not None) + (prompt is not None or completion is not None) + (messages is not None)
+    if text is not None and found == 1:
+        return (names.text,)
     wanted = f"{names.text}, {names.prompt} + {names.completion}, or {names.messages}"
     if found > 1:
         raise BadRecord(f"more than one of {wanted}")
-    if text is not None:
-        return (names.text,)
     if messages is not None:
         return names.messages, names.tools
     if prompt is not None and completion is not None:
@@ -115,7 +115,7 @@ def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
     empty, size = True, 0
     try:
         for part in parts:
-            if "\0" in part or ("\\u0000" in part and part[:1] in "[{" and _holds_nul(part)):
+            if "\0" in part or (part[:1] in "[{" and "\\u0000" in part and _holds_nul(part)):
                 raise BadRecord("NUL characters, not text")
             empty = empty and (not part or part.isspace())
             size += len(part) if part.isascii() else len(part.encode("utf-8"))
