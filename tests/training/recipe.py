@@ -19,6 +19,7 @@ from codex_ml.config import Model, Runtime, Train
 from codex_ml.data.pack import Rows
 from codex_ml.modeling.build import build_model
 from codex_ml.training import loop
+from codex_ml.training import step as step_module
 from codex_ml.training.device import Hardware
 
 END, PAD, VOCAB, SEQ_LEN = 0, 1, 64, 8
@@ -65,7 +66,7 @@ def train(
     """
     if model is None:
         model = tiny_model(dropout=0.3)
-    best = loop.train_model(
+    outcome = loop.train_model(
         model,
         rows or packed(LENGTHS, seed=1),
         packed((9, 1, 13), seed=2),
@@ -77,7 +78,7 @@ def train(
         curves=folder / "curves",
         events=folder / "events.ndjson",
     )
-    return model, best
+    return model, outcome.best
 
 
 def seed_everything() -> None:
@@ -98,14 +99,14 @@ def _die() -> None:
 
 def _kill_in_step(step: int) -> None:
     """Die after the gradients of the step behind `step`, before its update."""
-    schedule = loop.learning_rate
+    schedule = step_module.learning_rate
 
     def deadly(now: int, train: Train) -> float:
         if now == step:
             _die()
         return schedule(now, train)
 
-    loop.learning_rate = deadly
+    step_module.learning_rate = deadly
 
 
 def _kill_in_save(step: int, file: str) -> None:
@@ -116,7 +117,9 @@ def _kill_in_save(step: int, file: str) -> None:
 
     def deadly(tensors: Any, path: Path) -> None:
         save(tensors, path)
-        if path.name == file and f"step-{step:08d}" in path.parent.name:
+        path = Path(path)
+        inside = path.name == file and f"step-{step:08d}" in path.parent.name
+        if inside or (file == "best" and f".{step:08d}.safetensors" in path.name):
             os.truncate(path, path.stat().st_size // 2)
             _die()
 

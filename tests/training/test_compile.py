@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from codex_ml.training import loop
+from codex_ml.training import step as step_module
 from codex_ml.training.checkpoint import load_newest
 
 pytestmark = [
@@ -25,7 +26,7 @@ def test_compiled_run_resumes_with_the_same_bytes_and_agrees_with_a_plain_one(re
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
     compiled = recipe.Hardware("cpu", "fp32", compile=True, threads=1, capability="test")
-    schedule = loop.learning_rate
+    schedule = step_module.learning_rate
 
     def stop(step, train):
         if step == 2:
@@ -43,7 +44,7 @@ def test_compiled_run_resumes_with_the_same_bytes_and_agrees_with_a_plain_one(re
 
     plain, whole = run("plain", recipe.HARDWARE), run("whole", compiled)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", stop)
+        patch.setattr(step_module, "learning_rate", stop)
         with pytest.raises(loop.Interrupted):
             run("resumed", compiled)
     resumed = run("resumed", compiled)

@@ -14,7 +14,8 @@ import torch
 from codex_ml.data.pack import IGNORE
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.io import parse_json
-from codex_ml.training import loop
+from codex_ml.training import loop, validation
+from codex_ml.training import step as step_module
 from codex_ml.training.checkpoint import load_newest
 from codex_ml.training.loss import summed_loss
 
@@ -147,10 +148,8 @@ def break_loss(monkeypatch, model, how, at):
     """Make the loss or a gradient of step `at` not finite."""
     calls = []
 
-    def broken(forward, batch):
+    def broken(forward, batch, train):
         loss = summed_loss(forward, batch)
-        if not forward.training:
-            return loss
         calls.append(loss)
         if len(calls) != at:
             return loss
@@ -159,7 +158,7 @@ def break_loss(monkeypatch, model, how, at):
             return loss
         return loss * float(how)
 
-    monkeypatch.setattr(loop, "summed_loss", broken)
+    monkeypatch.setattr(step_module, "training_loss", broken)
 
 
 @pytest.mark.parametrize("how", ["nan", "inf", "gradient"])
@@ -175,7 +174,7 @@ def test_step_whose_loss_is_not_finite_is_not_applied(recipe, monkeypatch, tmp_p
         recipe.train(tmp_path / "run", model=model, max_steps=10, checkpoint_every=100)
 
     assert failure.value.exit_code == 1
-    assert [path.name for path in (tmp_path / "run/scratch").iterdir()] == ["step-00000002"]
+    assert [path.name for path in (tmp_path / "run/scratch").glob("step-*")] == ["step-00000002"]
     assert load_newest(tmp_path / "run/scratch").state["step"] == 2
     for file in ("model.safetensors", "optimizer.safetensors"):
         expected = (whole / "scratch/step-00000002" / file).read_bytes()
@@ -191,20 +190,20 @@ def test_step_whose_loss_is_not_finite_is_not_applied(recipe, monkeypatch, tmp_p
 
 
 def test_validation_loss_that_is_not_finite_ends_the_run_and_is_no_best(recipe, monkeypatch, tmp_path):
-    def broken(forward, batch):
-        return summed_loss(forward, batch) * (1.0 if forward.training else float("nan"))
+    def broken(model, batch):
+        return summed_loss(model, batch) * float("nan")
 
-    monkeypatch.setattr(loop, "summed_loss", broken)
+    monkeypatch.setattr(validation, "summed_loss", broken)
     with pytest.raises(CheckFailed, match="step 2: the validation loss is nan"):
         recipe.train(tmp_path, checkpoint_every=1)
     newest = load_newest(tmp_path / "scratch")
-    assert (newest.state["step"], newest.state["best"], newest.best) == (1, {}, None)
+    assert (newest.state["step"], newest.state["best"]) == (1, [])
     assert "val" not in parse_json((tmp_path / "curves/metrics.json").read_bytes())
 
 
 def send(monkeypatch, *signals: int, at: int) -> None:
     """Send the signals to this process while step `at` runs."""
-    schedule = loop.learning_rate
+    schedule = step_module.learning_rate
 
     def sending(step, train):
         if step + 1 == at:
@@ -212,7 +211,7 @@ def send(monkeypatch, *signals: int, at: int) -> None:
                 os.kill(os.getpid(), number)
         return schedule(step, train)
 
-    monkeypatch.setattr(loop, "learning_rate", sending)
+    monkeypatch.setattr(step_module, "learning_rate", sending)
 
 
 def test_first_sigint_saves_and_the_second_stops_at_once(recipe, monkeypatch, tmp_path):
@@ -221,12 +220,12 @@ def test_first_sigint_saves_and_the_second_stops_at_once(recipe, monkeypatch, tm
         send(patch, signal.SIGINT, at=3)
         with pytest.raises(loop.Interrupted, match="SIGINT: saved the checkpoint of step 3 of 10"):
             recipe.train(tmp_path)
-    assert max(path.name for path in (tmp_path / "scratch").iterdir()) == "step-00000003"
+    assert max(path.name for path in (tmp_path / "scratch").glob("step-*")) == "step-00000003"
 
     send(monkeypatch, signal.SIGINT, signal.SIGINT, at=5)
     with pytest.raises(KeyboardInterrupt):
         recipe.train(tmp_path)
-    assert max(path.name for path in (tmp_path / "scratch").iterdir()) == "step-00000004"
+    assert max(path.name for path in (tmp_path / "scratch").glob("step-*")) == "step-00000004"
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 

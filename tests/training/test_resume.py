@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from codex_ml.training import loop
+from codex_ml.training import step as step_module
 from codex_ml.training.checkpoint import load_newest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,21 +34,21 @@ class Outcome:
         self.windows = windows
         self.checkpoint = load_newest(folder / "scratch")
         newest = max((folder / "scratch").glob("step-*"))
-        files = [*newest.iterdir(), *(folder / "curves").rglob("*")]
+        files = [*newest.rglob("*"), *(folder / "curves").rglob("*")]
         self.files = {file.name: file.read_bytes() for file in files if file.is_file()}
 
 
 def run(recipe, monkeypatch, folder: Path, **changes: object) -> Outcome:
     folder.mkdir(exist_ok=True)
     windows: list[np.ndarray] = []
-    look_up = loop.rows_of_step
+    look_up = step_module.rows_from
 
     def recorded(*args, **kwargs):
         windows.append(look_up(*args, **kwargs))
         return windows[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "rows_of_step", recorded)
+        patch.setattr(step_module, "rows_from", recorded)
         recipe.seed_everything()
         model, best = recipe.train(folder, **changes)
     return Outcome(folder, model, best, windows)
@@ -57,7 +58,7 @@ def assert_equal(resumed: Outcome, whole: Outcome) -> None:
     assert resumed.best == whole.best
     for name, expected in whole.weights.items():
         assert torch.equal(resumed.weights[name], expected), name
-    for part in ("weights", "best", "optimizer"):
+    for part in ("weights", "optimizer"):
         found, expected = getattr(resumed.checkpoint, part), getattr(whole.checkpoint, part)
         assert found.keys() == expected.keys()
         for name in expected:
@@ -70,7 +71,7 @@ def assert_equal(resumed: Outcome, whole: Outcome) -> None:
 def test_run_stopped_by_sigterm_ends_with_the_same_bytes(recipe, monkeypatch, tmp_path, accumulation, steps, at):
     changes = {"accumulation": accumulation, "max_steps": steps}
     whole = run(recipe, monkeypatch, tmp_path / "whole", **changes)
-    schedule, read = loop.learning_rate, loop.rows_of_step
+    schedule, read = step_module.learning_rate, step_module.rows_from
     first: list[np.ndarray] = []
 
     def stop(step, train):
@@ -83,8 +84,8 @@ def test_run_stopped_by_sigterm_ends_with_the_same_bytes(recipe, monkeypatch, tm
         return first[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", stop)
-        patch.setattr(loop, "rows_of_step", recorded)
+        patch.setattr(step_module, "learning_rate", stop)
+        patch.setattr(step_module, "rows_from", recorded)
         (tmp_path / "resumed").mkdir()
         with pytest.raises(loop.Interrupted, match=f"SIGTERM.* step {at} of {steps}"):
             recipe.train(tmp_path / "resumed", **changes)
@@ -110,7 +111,7 @@ def test_run_killed_in_a_step_ends_with_the_same_bytes(
     np.testing.assert_array_equal(resumed.windows, whole.windows[saved:])
 
 
-FILES = ["model.safetensors", "optimizer.safetensors", "best.safetensors"] * 2
+FILES = ["model.safetensors", "optimizer.safetensors", "best"] * 2
 SAVES = [(*place, file) for place, file in zip(MATRIX, FILES, strict=True)]
 
 
@@ -118,7 +119,7 @@ SAVES = [(*place, file) for place, file in zip(MATRIX, FILES, strict=True)]
 def test_run_killed_in_a_save_goes_on_from_the_checkpoint_before(
     recipe, train_and_kill, monkeypatch, tmp_path, accumulation, steps, at, file
 ):
-    changes = {"accumulation": accumulation, "max_steps": steps, "checkpoint_every": 1, "eval_every": 1}
+    changes = {"accumulation": accumulation, "max_steps": steps, "checkpoint_every": 1, "eval_every": 1, "keep_best": 9}
     whole = run(recipe, monkeypatch, tmp_path / "whole", **changes)
     (tmp_path / "resumed").mkdir()
     assert train_and_kill(tmp_path / "resumed", {"step": at, "file": file}, **changes) == -signal.SIGKILL
@@ -127,7 +128,7 @@ def test_run_killed_in_a_save_goes_on_from_the_checkpoint_before(
 
     assert_equal(resumed, whole)
     np.testing.assert_array_equal(resumed.windows, whole.windows[at - 1 :])
-    assert sorted(path.name for path in (tmp_path / "resumed/scratch").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "resumed/scratch").glob("step-*")) == [
         f"step-{steps - 1:08d}",
         f"step-{steps:08d}",
     ]
@@ -136,7 +137,7 @@ def test_run_killed_in_a_save_goes_on_from_the_checkpoint_before(
 def test_a_step_across_two_epochs_resumes_too(recipe, monkeypatch, tmp_path):
     changes = {"micro_batch_size": 5, "max_steps": 6}  # 12 rows: step 2 takes two of epoch 0 and three of epoch 1
     whole = run(recipe, monkeypatch, tmp_path / "whole", **changes)
-    schedule = loop.learning_rate
+    schedule = step_module.learning_rate
 
     def stop(step, train):
         if step == 2:
@@ -144,7 +145,7 @@ def test_a_step_across_two_epochs_resumes_too(recipe, monkeypatch, tmp_path):
         return schedule(step, train)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", stop)
+        patch.setattr(step_module, "learning_rate", stop)
         (tmp_path / "resumed").mkdir()
         with pytest.raises(loop.Interrupted):
             recipe.train(tmp_path / "resumed", **changes)

@@ -108,6 +108,12 @@ class Rows:
         parts = [self._row(int(row)) for row in rows]
         return {key: np.stack([part[key] for part in parts]) for key in parts[0]}
 
+    def documents(self, row: int) -> list[int]:
+        """Numbers of the documents in a row."""
+        begin, end = row * self.seq_len, min((row + 1) * self.seq_len, len(self.tokens) - 1)
+        first, last = np.searchsorted(self.starts, [begin, end - 1], side="right") - 1
+        return list(range(int(first), int(last) + 1))
+
     def _row(self, row: int) -> dict[str, NDArray[np.int64]]:
         begin = row * self.seq_len
         window = np.full(self.seq_len + 1, -1, dtype=np.int64)
@@ -131,10 +137,14 @@ def row_order(rows: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
 
 
-def rows_of_step(rows: int, *, step: int, batch_rows: int, seed: int) -> NDArray[np.int64]:
-    """Row numbers of optimizer step `step` (from 0): (batch_rows,). Epochs follow each other without a gap."""
-    begin = step * batch_rows
-    places = np.arange(begin, begin + batch_rows)
+def rows_from(rows: int, *, begin: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Row numbers of the places `begin` to `begin + count`: (count,). Epochs follow each other without a gap."""
+    places = np.arange(begin, begin + count)
     epochs, within = places // rows, places % rows
     orders = {int(epoch): row_order(rows, seed=seed, epoch=int(epoch)) for epoch in np.unique(epochs)}
     return np.array([orders[int(epoch)][place] for epoch, place in zip(epochs, within, strict=True)], dtype=np.int64)
+
+
+def rows_of_step(rows: int, *, step: int, batch_rows: int, seed: int) -> NDArray[np.int64]:
+    """Row numbers of optimizer step `step` (from 0), where each step had `batch_rows`."""
+    return rows_from(rows, begin=step * batch_rows, count=batch_rows, seed=seed)

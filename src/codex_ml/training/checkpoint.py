@@ -1,9 +1,10 @@
 """Checkpoints: safetensors and JSON only, complete or absent, verified before use.
 
-    <folder>/step-00000120/model.safetensors      weights
-                           best.safetensors       weights of the best validation so far, when there is one
+    <folder>/step-00000120/model.safetensors      weights that are trained
                            optimizer.safetensors  AdamW's moments and step counts
-                           state.json             step, history, best, random states
+                           ema.safetensors        averaged weights, when there are some
+                           best/00000100.safetensors  weights of the best validations so far
+                           state.json             step, history, best, early stopping, scaler, random states
                            manifest.json          SHA-256 of the others, written last
 
 The folder is named by a fingerprint of everything that decides the result, so a run resumes from its own work only.
@@ -13,28 +14,37 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.errors import UserError
 from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
+from codex_ml.training.selection import share_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
 log = logging.getLogger("codex_ml")
-MANIFEST = "manifest.json"
+MANIFEST, STATE, BEST = "manifest.json", "state.json", "best"
 ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what torch.optim.AdamW keeps of each parameter
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read back; `state` is the JSON that was saved."""
+    """What was read back.
 
+    Attributes:
+        folder: where it lies; the weights of the best validations stay there.
+        weights, optimizer, ema: tensors by name; no `ema` where none are averaged.
+        state: the JSON that was saved.
+    """
+
+    folder: Path
     weights: dict[str, Tensor]
-    best: dict[str, Tensor] | None
     optimizer: dict[str, Tensor]
+    ema: dict[str, Tensor] | None
     state: dict[str, Any]
 
 
@@ -42,26 +52,34 @@ def save_checkpoint(
     folder: Path,
     *,
     step: int,
-    weights: dict[str, Tensor],
-    best: dict[str, Tensor] | None,
-    optimizer: dict[str, Tensor],
+    tensors: dict[str, dict[str, Tensor]],
+    best: Sequence[Path],
     state: dict[str, Any],
     keep: int,
 ) -> None:
-    """Write the checkpoint of `step`; delete later ones, which were damaged, and all but the newest `keep`."""
+    """Write the checkpoint of `step`; delete later ones, which were damaged, and all but the newest `keep`.
+
+    Args:
+        tensors: "model", "optimizer" and perhaps "ema", each tensors by name.
+        best: files of the best weights; they become part of it without being written again.
+    """
     from safetensors.torch import save_file
 
     target = folder / f"step-{step:08d}"
     with atomic_folder(target) as new:
-        save_file(weights, new / "model.safetensors")
-        save_file(optimizer, new / "optimizer.safetensors")
-        if best is not None:
-            save_file(best, new / "best.safetensors")
-        write_json(new / "state.json", {**state, "step": step})
-        write_json(new / MANIFEST, {file.name: sha256_of(file) for file in sorted(new.iterdir())})
+        for name, values in tensors.items():
+            save_file(values, new / f"{name}.safetensors")
+        for file in best:
+            share_file(file, new / BEST / file.name)
+        write_json(new / STATE, {**state, "step": step})
+        write_json(new / MANIFEST, {name: sha256_of(new / name) for name in _files(new)})
     names = [file for file in _newest_first(folder) if file.name <= target.name]
     for old in set(_newest_first(folder)) - set(names[:keep]):
         shutil.rmtree(old)
+
+
+def _files(checkpoint: Path) -> list[str]:
+    return sorted(file.relative_to(checkpoint).as_posix() for file in checkpoint.rglob("*") if file.is_file())
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
@@ -70,7 +88,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
         if problem := damage(candidate):
             log.warning("train: checkpoint %s is damaged (%s); trying the one before it", candidate.name, problem)
             continue
-        return _load(candidate)
+        return load_checkpoint(candidate)
     return None
 
 
@@ -89,17 +107,19 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
-def _load(checkpoint: Path) -> Checkpoint:
-    best = checkpoint / "best.safetensors"
+def load_checkpoint(checkpoint: Path) -> Checkpoint:
+    """Read a checkpoint that is not damaged."""
+    ema = checkpoint / "ema.safetensors"
     return Checkpoint(
-        weights=_read_tensors(checkpoint / "model.safetensors"),
-        best=_read_tensors(best) if best.exists() else None,
-        optimizer=_read_tensors(checkpoint / "optimizer.safetensors"),
-        state=read_json(checkpoint / "state.json"),
+        folder=checkpoint,
+        weights=read_tensors(checkpoint / "model.safetensors"),
+        optimizer=read_tensors(checkpoint / "optimizer.safetensors"),
+        ema=read_tensors(ema) if ema.exists() else None,
+        state=read_json(checkpoint / STATE),
     )
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
+def read_tensors(file: Path) -> dict[str, Tensor]:
     """Tensors with memory of their own: those of `load_file` are views of the file, and change when it does."""
     from safetensors.torch import load_file
 
@@ -110,9 +130,14 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name, tied ones once: all, or those of the adapters."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's parameters on the CPU, tied ones once, as names to tensors of their own."""
-    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in model.named_parameters()}
+    """The trained parameters on the CPU, as names to tensors of their own."""
+    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in trained(model).items()}
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -123,7 +148,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """
     import torch
 
-    own = dict(model.named_parameters())
+    own = trained(model)
     if own.keys() != weights.keys():
         raise UserError(f"the checkpoint belongs to another model: {sorted(own.keys() ^ weights.keys())[:3]} differ")
     with torch.no_grad():
@@ -139,14 +164,14 @@ def optimizer_tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str,
     """The optimizer's state as "parameter name/key" to tensor."""
     return {
         f"{name}/{key}": value.detach().to("cpu", copy=True).contiguous()
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained(model).items()
         for key, value in optimizer.state[parameter].items()
     }
 
 
 def load_optimizer(model: nn.Module, optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put the saved state back; a missing one is an error, never a cold start."""
-    named = dict(model.named_parameters())
+    named = trained(model)
     if tensors.keys() != {f"{name}/{entry}" for name in named for entry in ADAMW}:
         raise UserError("the checkpoint's optimizer state does not belong to this model")
     for key, value in tensors.items():

@@ -1,0 +1,240 @@
+"""The state of a run between two steps, and how it goes to disk and back."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.config import Runtime, Train
+from codex_ml.data.pack import Rows
+from codex_ml.errors import UserError
+from codex_ml.training import checkpoint, random_state
+from codex_ml.training.device import Hardware
+from codex_ml.training.selection import BestWeights, Patience
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor, nn, optim
+
+log = logging.getLogger("codex_ml")
+
+
+@dataclass
+class Run:
+    """Everything that decides the next step.
+
+    Attributes:
+        model: the plain one, for validation and saving; `forward` is compiled or wrapped, or the same.
+        micro_batch_size: rows a forward pass of one process; halved when memory runs out.
+        step: optimizer steps done.
+        position: rows read so far, of all processes; the data order is a function of it and the seed.
+        skipped: updates left out because a number was not finite.
+        ema: averaged weights by name, on the model's device; None when none are averaged.
+        processes: how many there were, each time the run went on.
+    """
+
+    accelerator: Accelerator
+    model: nn.Module
+    forward: nn.Module
+    optimizer: optim.Optimizer
+    train: Train
+    rows: Rows
+    val_rows: Rows
+    seed: int
+    scratch: Path
+    keep: int
+    micro_batch_size: int
+    best: BestWeights
+    patience: Patience
+    ema: dict[str, Tensor] | None = None
+    step: int = 0
+    position: int = 0
+    skipped: int = 0
+    stopped_early: bool = False
+    processes: list[int] = field(default_factory=list)
+
+    @property
+    def rows_a_step(self) -> int:
+        return self.train.micro_batch_size * self.train.accumulation
+
+    @property
+    def finished(self) -> bool:
+        return self.stopped_early or self.step >= self.train.max_steps
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes what all share."""
+        return bool(self.accelerator.is_main_process)
+
+
+def prepare_run(
+    model: nn.Module,
+    rows: Rows,
+    val_rows: Rows,
+    *,
+    train: Train,
+    runtime: Runtime,
+    hardware: Hardware,
+    seed: int,
+    scratch: Path,
+) -> Run:
+    """A run at step 0.
+
+    Raises:
+        UserError: when the rows of a step cannot be shared among the processes.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import TorchDynamoPlugin
+
+    accelerator = Accelerator(
+        cpu=hardware.device == "cpu",
+        mixed_precision="no" if hardware.precision == "fp32" else hardware.precision,
+        dynamo_plugin=TorchDynamoPlugin(backend="inductor", dynamic=False) if hardware.compile else None,
+    )
+    trained = checkpoint.trained(model).values()
+    matrices = [p for p in trained if p.ndim >= 2]
+    vectors = [p for p in trained if p.ndim < 2]  # norms and biases do not decay
+    groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=train.lr,
+        betas=(train.beta1, train.beta2),
+        eps=1e-8,
+        fused=True,
+    )
+    forward = accelerator.prepare_model(model)
+    return Run(
+        accelerator=accelerator,
+        model=accelerator.unwrap_model(forward, keep_torch_compile=False),
+        forward=forward,
+        optimizer=optimizer,
+        train=train,
+        rows=rows,
+        val_rows=val_rows,
+        seed=seed,
+        scratch=scratch,
+        keep=runtime.keep_checkpoints,
+        micro_batch_size=_rows_of_a_pass(train, accelerator.num_processes),
+        best=BestWeights(scratch / "best", train.keep_best),
+        patience=Patience(train.early_stopping),
+        ema={name: p.detach().clone() for name, p in checkpoint.trained(model).items()} if train.ema else None,
+    )
+
+
+def _rows_of_a_pass(train: Train, processes: int) -> int:
+    """Rows a forward pass of one process, so that the rows of a step do not depend on how many processes there are."""
+    own, rest = divmod(train.micro_batch_size * train.accumulation, processes)
+    size = min(train.micro_batch_size, own)
+    if rest or not own or own % size:
+        raise UserError(
+            f"train: the {train.micro_batch_size} x {train.accumulation} rows of a step cannot be shared evenly among "
+            f"{processes} processes; choose micro_batch_size x accumulation as a multiple of it"
+        )
+    return size
+
+
+def resume(run: Run) -> list[dict[str, Any]]:
+    """Go on from the newest checkpoint in the scratch folder, or from the run that `train.resume_from` names.
+
+    Returns:
+        the history of points up to there.
+    """
+    found, source = checkpoint.load_newest(run.scratch), ""
+    if found is None and run.train.resume_from:
+        found, source = _other_run(run), f" in {run.train.resume_from}"
+    if found is None:
+        run.processes = [run.accelerator.num_processes]
+        log.info("train: starting at step 0 of %d", run.train.max_steps)
+        return []
+    checkpoint.load_weights(run.model, found.weights)
+    checkpoint.load_optimizer(run.model, run.optimizer, found.optimizer)
+    if run.ema is not None:
+        for name, average in run.ema.items():
+            average.copy_((found.ema or found.weights)[name])
+    _restore(run, found.state)
+    if run.writes:
+        run.best.restore(found.state["best"], found.folder / checkpoint.BEST)
+    run.best.entries = list(found.state["best"])
+    run.accelerator.wait_for_everyone()
+    log.info("train: resumed from the checkpoint of step %d%s of %d", run.step, source, run.train.max_steps)
+    return list(found.state["history"])
+
+
+def _other_run(run: Run) -> checkpoint.Checkpoint:
+    """The last checkpoint of the finished run that is continued.
+
+    Raises:
+        UserError: when there is none, when it is damaged, or when it has no step left to do.
+    """
+    folder = Path(run.train.resume_from) / "last"
+    if problem := checkpoint.damage(folder):
+        raise UserError(
+            f"train.resume_from: {folder} is no complete checkpoint ({problem}); name a copy of models/checkpoints"
+        )
+    found = checkpoint.load_checkpoint(folder)
+    done, planned = found.state["step"], found.state["max_steps"]
+    if done >= run.train.max_steps:
+        raise UserError(
+            f"train.resume_from: {folder} has done {done} steps of {planned}, and train.max_steps is "
+            f"{run.train.max_steps}; raise it"
+        )
+    log.info("train: the run in %s was planned for %d steps, now for %d", folder, planned, run.train.max_steps)
+    return found
+
+
+def _restore(run: Run, state: dict[str, Any]) -> None:
+    run.step, run.position, run.skipped = state["step"], state["position"], state["skipped"]
+    run.patience.best = math.inf if state["patience"]["best"] is None else state["patience"]["best"]
+    run.patience.waited = state["patience"]["waited"]
+    run.stopped_early = state["stopped_early"] and state["max_steps"] == run.train.max_steps
+    run.micro_batch_size = min(run.micro_batch_size, state["micro_batch_size"])
+    if run.accelerator.scaler is not None and state["scaler"]:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
+    before, now = state["processes"], run.accelerator.num_processes
+    run.processes = before if before[-1] == now else [*before, now]
+    if before[-1] == now:
+        random_state.restore(state["random"][run.accelerator.process_index])
+    else:
+        log.warning(
+            "train: %d processes before, %d now: the same rows in the same order, not the same bits", before[-1], now
+        )
+
+
+def save(run: Run, history: list[dict[str, Any]]) -> None:
+    """Write a checkpoint; all processes take part."""
+    from accelerate.utils import gather_object
+
+    states = gather_object([random_state.capture()])
+    if run.writes:
+        tensors = {
+            "model": checkpoint.copy_weights(run.model),
+            "optimizer": checkpoint.optimizer_tensors(run.model, run.optimizer),
+        }
+        if run.ema is not None:
+            tensors["ema"] = {name: average.to("cpu", copy=True) for name, average in run.ema.items()}
+        scaler = run.accelerator.scaler
+        state = {
+            "position": run.position,
+            "max_steps": run.train.max_steps,
+            "best": run.best.entries,
+            "patience": {
+                "best": run.patience.best if math.isfinite(run.patience.best) else None,
+                "waited": run.patience.waited,
+            },
+            "stopped_early": run.stopped_early,
+            "skipped": run.skipped,
+            "micro_batch_size": run.micro_batch_size,
+            "processes": run.processes,
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "history": history,
+            "random": states,
+        }
+        checkpoint.save_checkpoint(
+            run.scratch, step=run.step, tensors=tensors, best=run.best.files(), state=state, keep=run.keep
+        )
+        run.best.drop_others()
+    run.accelerator.wait_for_everyone()
