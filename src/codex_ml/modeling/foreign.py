@@ -53,7 +53,7 @@ def check_folder(folder: Path) -> None:
         UserError: naming the first such file.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; model.path names a Hugging Face folder or a GGUF file")
+        raise UserError(f"{folder} is missing; model.path names a Hugging Face folder or a GGUF file")
     for number, path in enumerate(sorted(folder.rglob("*"))):
         if number >= MAX_FILES:
             raise UserError(f"{folder} holds more than {MAX_FILES:,} files; a model has a few")
@@ -116,11 +116,11 @@ def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
     """
     file = folder / "config.json"
     raw = read_json(file)
-    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    kind = str(raw.get("model_type", "")) if isinstance(raw, dict) else ""
     if kind in LEAKING:
         raise UserError(f"{file}: {kind} leaks between the documents of a row: {LEAKING[kind]}; use another model")
     if kind not in MODEL_TYPES:
-        raise UserError(f"{file}: model_type {str(kind)[:40]!r} is not one of {', '.join(MODEL_TYPES)}")
+        raise UserError(f"{file}: model_type {kind[:40]!r} is not one of {', '.join(MODEL_TYPES)}")
     if "quantization_config" in raw:
         raise UserError(f"{file}: the weights are quantized (quantization_config); use the model in bf16 or fp32")
     from transformers import AutoConfig

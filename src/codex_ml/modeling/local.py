@@ -38,7 +38,7 @@ def load_local(
     """
     if path.is_symlink():
         raise UserError(f"{path} is a link; copy the model to where it points from")
-    if path.is_dir():
+    if not path.is_file():
         return _load_folder(path, attention=attention, dropout=dropout, quantization=quantization)
     from codex_ml.modeling.gguf import convert
 
