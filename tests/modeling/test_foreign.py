@@ -19,7 +19,9 @@ from codex_ml.modeling.local import load_local
 
 @pytest.fixture
 def load(tmp_path):
-    return lambda path, **options: load_local(path, **{"attention": "eager", "scratch": tmp_path / "scratch", **options})
+    return lambda path, **options: load_local(
+        path, **{"attention": "eager", "scratch": tmp_path / "scratch", **options}
+    )
 
 
 @pytest.fixture

@@ -44,10 +44,10 @@ def write_gguf(file, model):
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(10_000.0)
     writer.add_tokenizer_model("gpt2")
-    letters = [chr(ord("!") + number) for number in range(config.vocab_size - 2)]
+    letters = [*(chr(ord("!") + number) for number in range(config.vocab_size - 3)), "!!"]
     writer.add_token_list(["<end>", "<pad>", *letters])
     writer.add_token_types([3, 3, *([1] * len(letters))])
-    writer.add_token_merges([])
+    writer.add_token_merges(["! !"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     writer.add_pad_token_id(1)
@@ -94,7 +94,7 @@ def test_folder_has_settings_and_tokenizer_and_nothing_to_run(made):
     assert "quantization_config" not in config
     assert "evil" not in json.dumps(config)
     tokens = json.loads((folder / "tokenizer.json").read_text())
-    assert tokens["model"]["vocab"]["!"] == 2
+    assert (tokens["model"]["vocab"]["!"], tokens["model"]["vocab"]["!!"]) == (2, 63)
 
 
 def test_a_gguf_file_is_a_model_path_and_leaves_no_scratch(made, tmp_path, monkeypatch):

@@ -81,7 +81,9 @@ LEAKS = {
     ("kind", "leak"), [*(("gpt2", leak) for leak in LEAKS), ("llama", "ignores the mask"), ("llama", "ignores both")]
 )
 def test_a_leak_is_found_and_measured(kind, leak):
-    with pytest.raises(UserError, match=rf"^{kind} leaks between the documents of a row: .* differ by \d\.\de[-+]\d\d from"):
+    with pytest.raises(
+        UserError, match=rf"^{kind} leaks between the documents of a row: .* differ by \d\.\de[-+]\d\d from"
+    ):
         check_isolation(Leaks(make(kind, **SIZES[kind]), LEAKS[leak]))
 
 
