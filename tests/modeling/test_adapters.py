@@ -87,7 +87,7 @@ def test_a_target_that_matches_nothing_is_refused(gpt2, targets, message):
 
 
 def test_layers_of_both_kinds_at_once_are_refused(gpt2):
-    with pytest.raises(UserError, match="match the Conv1D layers of GPT-2, .* and others too"):
+    with pytest.raises(UserError, match=r"match the Conv1D layers of GPT-2, .* and others too"):
         add_adapters(gpt2(), Lora(rank=4, targets=("c_attn", "lm_head")), seed=1)
 
 
@@ -224,5 +224,5 @@ def test_a_merged_model_with_a_tensor_missing_fails(tiny, adapted, tmp_path, mon
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
     monkeypatch.setattr(adapters, "save_model", damaged)
-    with pytest.raises(CheckFailed, match="cannot be read back: model.norm.weight is missing or left over"):
+    with pytest.raises(CheckFailed, match=r"cannot be read back: model.norm.weight is missing or left over"):
         merge_and_verify(adapted(tiny(), "q_proj"), tmp_path)

@@ -279,9 +279,9 @@ def test_folder_without_weights_or_with_an_adapter_says_what_it_is(folder, load,
     with pytest.raises(UserError, match=r"has neither model.safetensors nor model.safetensors.index.json"):
         load(folder)
     (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="holds an adapter .* names the model that it was trained on"):
+    with pytest.raises(UserError, match=r"holds an adapter .* names the model that it was trained on"):
         load(folder)
-    with pytest.raises(UserError, match="missing is missing; model.path names a"):
+    with pytest.raises(UserError, match=r"missing is missing; model.path names a"):
         load(tmp_path / "missing")
 
 
