@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from codex_ml.errors import UserError
 from codex_ml.modeling.foreign import MODEL_TYPES, check_folder, clean_config, longest_sequence, read_config
-from codex_ml.modeling.local import load_local
+from codex_ml.modeling.local import load_local, quantized
 
 
 @pytest.fixture
@@ -293,6 +293,15 @@ def test_quantization_that_is_not_installed_names_its_extra(folder, load, monkey
     assert str(error.value) == (
         f"model.quantization: {kind} needs the package bitsandbytes; install the extra codex-ml[quantization]"
     )
+
+
+def test_eight_bits_round_each_row_by_itself(monkeypatch):
+    """The default looks for large activations over the batch, and the probe measured 0.28 of the largest logit."""
+    monkeypatch.setattr("codex_ml.modeling.local.find_spec", lambda name: object())
+    eight, four = (quantized(kind)["quantization_config"] for kind in ("8bit", "4bit"))
+    assert (eight.load_in_8bit, eight.llm_int8_threshold) == (True, 0.0)
+    assert (four.load_in_4bit, four.bnb_4bit_quant_type, four.bnb_4bit_compute_dtype) == (True, "nf4", torch.bfloat16)
+    assert quantized("none") == {}
 
 
 def test_dropout_is_that_of_params_and_not_of_the_folder(tiny, load, tmp_path):

@@ -120,3 +120,21 @@ def test_probe_leaves_the_model_and_the_random_numbers_as_they_were():
     check_isolation(model)
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_of_few_bits_are_compared_beside_other_documents():
+    """They round otherwise in a call of another shape; in one of the same shape every bit must stay."""
+    model = make("llama", **SHARED)
+    model.register_parameter("few_bits", torch.nn.Parameter(torch.zeros(1, dtype=torch.uint8), requires_grad=False))
+    assert check_isolation(model) == 0.0
+    with pytest.raises(UserError, match="leaks between the documents of a row"):
+        check_isolation(Leaks(model, LEAKS["ignores the mask"]))
+
+
+def test_one_row_that_changes_how_another_is_rounded_is_a_leak():
+    """As 8-bit layers do that find large activations over the whole batch: measured on bitsandbytes' default."""
+    model = make("llama", **SHARED)
+    model.register_parameter("few_bits", torch.nn.Parameter(torch.zeros(1, dtype=torch.uint8), requires_grad=False))
+    model.model.norm.register_forward_hook(lambda module, inputs, output: output * output.std())
+    with pytest.raises(UserError, match="leaks between the documents of a row"):
+        check_isolation(model)

@@ -99,7 +99,8 @@ def quantized(kind: str) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     if kind == "8bit":
-        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+        # by default a large activation anywhere in the batch decides how all rows are rounded, across documents
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)}
     settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **settings)}
 
