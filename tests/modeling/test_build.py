@@ -17,14 +17,6 @@ SHAPE = Model(hidden_size=16, intermediate_size=24, layers=2, heads=2, max_posit
 TEXT = "def add(a, b):\n    return a + b\n"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def build():
     def build(*, vocab_size=64, end=0, pad=1, seed=1):
@@ -121,3 +113,86 @@ def test_text_generation_pipeline_works_offline(build, tmp_path, monkeypatch):
         if ids[-1] == model.config.eos_token_id:
             break
     assert found["generated_text"] == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox")
+D, F, V, P = 32, 48, 64, 64  # hidden and intermediate size, tokens, positions
+GATED = 2 * (4 * D * D + 3 * D * F + 2 * D) + D  # two layers: attention, feed-forward, two norms; and the last norm
+PARAMETERS = {
+    "llama": V * D + GATED,
+    "mistral": V * D + GATED,
+    "qwen2": V * D + GATED + 2 * 3 * D,  # biases of queries, keys and values
+    "qwen3": V * D + GATED + 2 * 2 * 16,  # norms of queries and keys over a head of 16
+    "gpt2": (V + P) * D + 2 * (4 * D * D + 4 * D + 2 * D * F + F + D + 4 * D) + 2 * D,
+    "gpt_neox": V * D + 2 * (4 * D * D + 4 * D + 2 * D * F + F + D + 4 * D) + 2 * D,
+}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_has_the_parameters_that_its_paper_counts(tiny, name):
+    assert parameter_count(tiny(name)) == PARAMETERS[name]
+    assert parameter_count(tiny(name, tie_embeddings=False)) == PARAMETERS[name] + V * D
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "t5"])
+def test_every_architecture_is_a_function_of_its_seed(tiny, name):
+    first, second, other = tiny(name, seed=3), tiny(name, seed=3), tiny(name, seed=4)
+    weights = [dict(model.named_parameters()) for model in (first, second, other)]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert any(not torch.equal(value, weights[2][key]) for key, value in weights[0].items())
+    assert {value.dtype for value in weights[0].values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_saved_and_loaded_gives_equal_logits(tiny, tmp_path, name):
+    from transformers import AutoModelForCausalLM
+
+    model = tiny(name)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(
+        tmp_path, local_files_only=True, attn_implementation="eager", dtype=torch.float32
+    )
+    tokens = torch.arange(2, 30).reshape(2, 14)
+    with torch.no_grad():
+        assert torch.equal(again(tokens).logits, model(tokens).logits)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "mistral"])
+def test_queries_share_keys_and_values(tiny, name):
+    saved = 2 * 2 * D * 16 + (2 * 2 * 16 if name == "qwen2" else 0)  # half of k and v in two layers, and their biases
+    assert parameter_count(tiny(name, kv_heads=1)) == PARAMETERS[name] - saved
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "t5"])
+def test_kv_heads_are_refused_where_every_head_has_its_own(tiny, name):
+    with pytest.raises(UserError, match=f"model.kv_heads: {name} has keys and values for each head; use 0"):
+        tiny(name, kv_heads=1)
+
+
+def test_a_quarter_head_that_has_no_pairs_is_refused(tiny):
+    with pytest.raises(UserError, match="hidden_size 24 / heads 2 must be a multiple of 8"):
+        tiny("gpt_neox", hidden_size=24)
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "t5"])
+def test_dropout_is_zero_unless_asked_for_and_then_acts_in_training_only(tiny, name):
+    ids = torch.arange(2, 30).reshape(2, 14)
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if name == "t5" else {})
+    with torch.no_grad():
+        plain, dropping = tiny(name), tiny(name, dropout=0.5)
+        assert torch.equal(plain.train()(**inputs).logits, plain.eval()(**inputs).logits)
+        assert torch.equal(dropping(**inputs).logits, plain(**inputs).logits)
+        assert not torch.equal(dropping.train()(**inputs).logits, plain(**inputs).logits)
+
+
+def test_the_encoder_decoder_is_built_tied_and_only_so(tiny):
+    model = tiny("t5")
+    assert model.config.is_encoder_decoder
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    with pytest.raises(UserError, match="t5 has one matrix"):
+        tiny("t5", tie_embeddings=False)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_is_the_one_asked_for(tiny, attention):
+    assert tiny(attention=attention).config._attn_implementation == attention

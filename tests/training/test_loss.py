@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.training.loss import document_mask, summed_loss
+from codex_ml.modeling.forward import document_mask
+from codex_ml.training.loss import summed_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

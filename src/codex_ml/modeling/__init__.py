@@ -1,1 +1,1 @@
-"""Models from scratch, in the Hugging Face layout."""
+"""Models: built from scratch or loaded from disk, adapted, probed, in the Hugging Face layout."""

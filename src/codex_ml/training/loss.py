@@ -6,26 +6,10 @@ from typing import TYPE_CHECKING
 
 from codex_ml.config import Train
 from codex_ml.data.pack import IGNORE
+from codex_ml.modeling.forward import packed_logits
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-def document_mask(position_ids: Tensor) -> Tensor:
-    """Causal attention that does not cross documents.
-
-    Args:
-        position_ids: (batch, seq) int64, restarting at 0 with each document.
-
-    Returns:
-        (batch, 1, seq, seq) float32: 0 where a token may look, the lowest float where it may not.
-    """
-    import torch
-
-    segment = (position_ids == 0).cumsum(-1)
-    same = segment[:, None, :, None] == segment[:, None, None, :]
-    allowed = same & torch.ones(same.shape[-2:], dtype=torch.bool, device=same.device).tril()
-    return torch.zeros(allowed.shape, device=same.device).masked_fill(~allowed, torch.finfo(torch.float32).min)
 
 
 def training_loss(model: nn.Module, batch: dict[str, Tensor], train: Train) -> Tensor:
@@ -51,11 +35,7 @@ def summed_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def _logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    positions = batch["position_ids"]
-    output = model(
-        input_ids=batch["input_ids"], attention_mask=document_mask(positions), position_ids=positions, use_cache=False
-    )
-    return output.logits.float().flatten(0, 1)
+    return packed_logits(model, batch["input_ids"], batch["position_ids"]).float().flatten(0, 1)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:

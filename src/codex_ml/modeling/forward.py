@@ -1,0 +1,40 @@
+"""How a packed row goes through a model: the one call that the loss and the probe of isolation share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def document_mask(position_ids: Tensor) -> Tensor:
+    """Causal attention that does not cross documents.
+
+    Args:
+        position_ids: (batch, seq) int64, restarting at 0 with each document.
+
+    Returns:
+        (batch, 1, seq, seq) float32: 0 where a token may look, the lowest float where it may not.
+    """
+    import torch
+
+    segment = (position_ids == 0).cumsum(-1)
+    same = segment[:, None, :, None] == segment[:, None, None, :]
+    allowed = same & torch.ones(same.shape[-2:], dtype=torch.bool, device=same.device).tril()
+    return torch.zeros(allowed.shape, device=same.device).masked_fill(~allowed, torch.finfo(torch.float32).min)
+
+
+def packed_logits(model: nn.Module, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+    """Next-token logits of rows that hold several documents each, none of which sees another.
+
+    Args:
+        input_ids: (batch, seq) int64.
+        position_ids: (batch, seq) int64, restarting at 0 with each document.
+
+    Returns:
+        (batch, seq, vocab) in the model's dtype.
+    """
+    mask = document_mask(position_ids)
+    logits: Tensor = model(input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False).logits
+    return logits

@@ -1,0 +1,127 @@
+"""The model of params.yaml, ready for the loop: built or loaded, its vocabulary fitted, adapted and probed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.config import Model, Train
+from codex_ml.errors import UserError
+from codex_ml.modeling.adapters import ADAPTER, add_adapters, is_adapted, merge_and_verify, save_adapter, save_model
+from codex_ml.modeling.build import build_model, parameter_count
+from codex_ml.modeling.foreign import longest_sequence
+from codex_ml.modeling.local import load_local
+from codex_ml.modeling.probe import check_isolation
+from codex_ml.modeling.vocabulary import fit_vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger("codex_ml")
+
+
+def prepare_model(
+    model: Model,
+    train: Train,
+    about: dict[str, Any],
+    *,
+    seed: int,
+    device: str,
+    new_tokenizer: bool,
+    scratch: Path,
+) -> Any:
+    """Give the model that the loop trains: float32, on the CPU, a function of its arguments and model.path's files.
+
+    Args:
+        about: pack.json: vocab_size, end, pad, seq_len.
+        device: "cpu" or "cuda", for which train.attention auto stands.
+        new_tokenizer: the tokenizer was trained here, so the ids of a model on disk mean something else now.
+        scratch: folder for a GGUF file that is unpacked.
+
+    Returns:
+        a `PreTrainedModel`, or with adapters a `PeftModel` whose `trainable_parameters` are the adapters'.
+
+    Raises:
+        UserError: when the model cannot be loaded, cannot see pack.seq_len tokens, has too few embedding rows, leaks
+            between documents, or lacks a LoRA target.
+    """
+    attention = attention_for(train, device)
+    if model.architecture == "t5" and not model.path:
+        raise UserError("model.architecture: t5 is an encoder-decoder, which the loop does not train; use a decoder")
+    ready: Any
+    if not model.path:
+        ready = build_model(
+            model, vocab_size=about["vocab_size"], end=about["end"], pad=about["pad"], seed=seed, attention=attention
+        )
+    else:
+        if model.lora.rank and new_tokenizer:
+            raise UserError(
+                "model.lora: adapters leave the embedding as it is, but the tokenizer is new; use the model's own "
+                "(tokenizer.kind: local), or train all weights (model.lora.rank: 0)"
+            )
+        ready = load_local(
+            Path(model.path),
+            attention=attention,
+            scratch=scratch,
+            dropout=model.dropout,
+            quantization=model.quantization,
+        )
+        fit_vocabulary(ready, about["vocab_size"], resize=new_tokenizer, seed=seed)
+        _take_tokens(ready, end=about["end"], pad=about["pad"])
+    check_length(ready.config, about["seq_len"], "pack.seq_len")
+    difference = check_isolation(ready)
+    log.info("model: %.2f M parameters, %s attention", parameter_count(ready) / 1e6, attention)
+    log.info("model: packed documents equal those alone within %.0e of the largest logit", difference)
+    if train.activation_checkpointing:
+        ready.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return add_adapters(ready, model.lora, seed=seed) if model.lora.rank else ready
+
+
+def attention_for(train: Train, device: str) -> str:
+    """What train.attention means on a device: "eager" or "sdpa"."""
+    if train.attention != "auto":
+        return train.attention
+    return "sdpa" if device == "cuda" else "eager"
+
+
+def check_length(config: Any, tokens: int, key: str) -> None:
+    """Refuse sequences that a model cannot see whole.
+
+    Args:
+        key: the parameter that asks for so many tokens.
+    """
+    longest, setting = longest_sequence(config)
+    if tokens > longest:
+        raise UserError(f"{key} {tokens} is longer than the model's {setting} {longest}; lower it")
+
+
+def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> None:
+    """Write a trained model to an existing folder: the plain layout, and with adapters these too, under adapter/.
+
+    Args:
+        trained: what `prepare_model` returned for `model`, trained.
+
+    Raises:
+        CheckFailed: when the merged model does not compute what the adapted one did.
+    """
+    if not is_adapted(trained):
+        save_model(trained, folder)
+        return
+    save_adapter(trained, folder / ADAPTER)
+    if model.quantization != "none":  # 8 or 4 bits cannot hold the sum: merge into the weights that they stand for
+        from peft import PeftModel
+
+        base = load_local(Path(model.path), attention="eager", scratch=scratch)
+        _take_tokens(base, end=trained.config.eos_token_id, pad=trained.config.pad_token_id)
+        trained = PeftModel.from_pretrained(base, folder / ADAPTER)
+    merge_and_verify(trained, folder)
+
+
+def _take_tokens(loaded: PreTrainedModel, *, end: int, pad: int) -> None:
+    """The special tokens of this run's tokenizer; no way of sampling of the model's own."""
+    from transformers import GenerationConfig
+
+    loaded.config.bos_token_id = loaded.config.eos_token_id = end
+    loaded.config.pad_token_id = pad
+    loaded.generation_config = GenerationConfig(bos_token_id=end, eos_token_id=end, pad_token_id=pad)

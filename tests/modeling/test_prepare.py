@@ -1,0 +1,179 @@
+"""From params.yaml to a model that the loop can train, or one line before the first step."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from codex_ml.config import Lora, Model, Train
+from codex_ml.errors import UserError
+from codex_ml.evaluation.likelihood import load_model
+from codex_ml.modeling.adapters import trainable_parameters
+from codex_ml.modeling.prepare import attention_for, check_length, prepare_model, save_trained
+from codex_ml.modeling.vocabulary import embedding_rows
+from codex_ml.training.loss import summed_loss
+
+ABOUT = {"vocab_size": 64, "end": 0, "pad": 1, "seq_len": 32}
+SHAPE = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 2, "max_positions": 64}
+
+
+@pytest.fixture
+def base(tiny, tmp_path, monkeypatch):
+    """A model below models/base: `base("gpt2")` is its path."""
+    monkeypatch.chdir(tmp_path)
+
+    def base(name="llama", **shape):
+        tiny(name, **shape).save_pretrained(tmp_path / "models/base/mine")
+        return "models/base/mine"
+
+    return base
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    def prepare(model, *, train=None, about=None, device="cpu", new_tokenizer=False, seed=1):
+        return prepare_model(
+            model,
+            train or Train(),
+            {**ABOUT, **(about or {})},
+            seed=seed,
+            device=device,
+            new_tokenizer=new_tokenizer,
+            scratch=tmp_path / "scratch",
+        )
+
+    return prepare
+
+
+def batch():
+    positions = torch.tensor([[*range(7), *range(9)], [0, *range(15)]])
+    ids = torch.randint(2, 64, positions.shape, generator=torch.Generator().manual_seed(5))
+    return {"input_ids": ids, "labels": ids.roll(-1, 1), "position_ids": positions}
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox"])
+def test_a_shape_and_the_same_model_on_disk_start_with_equal_loss(prepare, base, name):
+    path = base(name)
+    scratch = prepare(Model(architecture=name, **SHAPE))
+    local = prepare(Model(path=path))
+    with torch.no_grad():
+        assert torch.equal(summed_loss(scratch.eval(), batch()), summed_loss(local.eval(), batch()))
+
+
+def test_encoder_decoder_is_not_for_this_loop(prepare):
+    with pytest.raises(UserError, match=r"^model.architecture: t5 is an encoder-decoder"):
+        prepare(Model(architecture="t5", **SHAPE))
+
+
+def test_tokenizer_and_model_that_disagree_are_refused_naming_both(prepare, base):
+    with pytest.raises(UserError, match="the tokenizer has 103 tokens, but the model's embedding has 64 rows"):
+        prepare(Model(path=base()), about={"vocab_size": 103})
+
+
+def test_a_new_tokenizer_resizes_the_vocabulary_but_not_under_adapters(prepare, base):
+    path = base()
+    assert embedding_rows(prepare(Model(path=path), about={"vocab_size": 103}, new_tokenizer=True)) == 103
+    with pytest.raises(
+        UserError, match=r"^model.lora: adapters leave the embedding as it is, but the tokenizer is new"
+    ):
+        prepare(Model(path=path, lora=Lora(rank=4, targets=("q_proj",))), new_tokenizer=True)
+
+
+def test_rows_longer_than_the_model_sees_are_refused(prepare, base):
+    with pytest.raises(UserError) as error:
+        prepare(Model(path=base()), about={"seq_len": 65})
+    assert str(error.value) == "pack.seq_len 65 is longer than the model's max_position_embeddings 64; lower it"
+
+
+def test_rows_longer_than_a_sliding_window_are_refused(prepare, base, tmp_path):
+    path = base("mistral")
+    file = tmp_path / path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sliding_window": 24}))
+    with pytest.raises(UserError) as error:
+        prepare(Model(path=path))
+    assert str(error.value) == "pack.seq_len 32 is longer than the model's sliding_window 24; lower it"
+
+
+def test_length_of_other_keys_is_told_by_their_name(tiny):
+    check_length(tiny().config, 64, "safety_audit.sample_tokens")
+    with pytest.raises(UserError, match=r"^safety_audit.sample_tokens 65 is longer"):
+        check_length(tiny().config, 65, "safety_audit.sample_tokens")
+
+
+def test_special_tokens_are_those_of_the_run_and_sampling_settings_of_the_folder_are_gone(prepare, base, tmp_path):
+    path = base()
+    (tmp_path / path / "generation_config.json").write_text('{"repetition_penalty": 9.0, "eos_token_id": [7, 8]}')
+    model = prepare(Model(path=path), about={"end": 2, "pad": 3})
+    for settings in (model.config, model.generation_config):
+        assert (settings.bos_token_id, settings.eos_token_id, settings.pad_token_id) == (2, 2, 3)
+    assert model.generation_config.repetition_penalty is None
+
+
+@pytest.mark.parametrize(
+    ("attention", "device", "expected"),
+    [("auto", "cpu", "eager"), ("auto", "cuda", "sdpa"), ("sdpa", "cpu", "sdpa"), ("eager", "cuda", "eager")],
+)
+def test_attention_by_device(prepare, base, attention, device, expected):
+    assert attention_for(Train(attention=attention), device) == expected
+    path = base()
+    for model in (Model(**SHAPE), Model(path=path)):
+        assert prepare(model, train=Train(attention=attention), device=device).config._attn_implementation == expected
+
+
+@pytest.mark.parametrize("lora", [Lora(), Lora(rank=4, targets=("all-linear",))])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox"])
+def test_activation_checkpointing_gives_equal_gradients(prepare, base, name, lora):
+    path = base(name)
+    gradients = []
+    for checkpointing in (False, True):
+        model = prepare(Model(path=path, lora=lora), train=Train(activation_checkpointing=checkpointing)).train()
+        assert model.is_gradient_checkpointing == checkpointing
+        summed_loss(model, batch()).backward()
+        gradients.append({key: p.grad for key, p in trainable_parameters(model).items()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for key, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][key]), key
+
+
+@pytest.mark.parametrize("lora", [Lora(), Lora(rank=4, targets=("all-linear",))])
+def test_saved_model_is_read_by_evaluation_with_equal_loss(prepare, base, tmp_path, lora):
+    """With adapters the merged model is the folder's, and the adapter lies in it."""
+    settings = Model(path=base(), lora=lora)
+    model = prepare(settings)
+    for parameter in trainable_parameters(model).values():
+        parameter.data += 0.01
+    with torch.no_grad():
+        wanted = summed_loss(model.eval(), batch())
+        folder = tmp_path / "out"
+        folder.mkdir()
+        save_trained(model, folder, settings, scratch=tmp_path / "scratch")
+        found = summed_loss(load_model(folder, device="cpu"), batch())
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+    plain = {"config.json", "generation_config.json", "model.safetensors"}
+    assert {file.name for file in folder.iterdir()} == plain | ({"adapter"} if lora.rank else set())
+
+
+def test_adapters_on_a_base_in_few_bits_merge_into_the_full_weights(prepare, base, tmp_path):
+    """What the few bits round is no part of the result; here the base is whole, so the logits must be equal."""
+    settings = Model(path=base(), lora=Lora(rank=4, targets=("q_proj",)))
+    model = prepare(settings)
+    for parameter in trainable_parameters(model).values():
+        parameter.data += 0.01
+    with torch.no_grad():
+        wanted = summed_loss(model.eval(), batch())
+        (tmp_path / "out").mkdir()
+        few_bits = settings.model_copy(update={"quantization": "4bit"})
+        save_trained(model, tmp_path / "out", few_bits, scratch=tmp_path / "scratch")
+        found = summed_loss(load_model(tmp_path / "out", device="cpu"), batch())
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+
+
+def test_random_numbers_that_were_drawn_before_change_nothing(prepare, base):
+    settings = Model(path=base(), lora=Lora(rank=4, targets=("q_proj",)))
+    torch.rand(5)
+    first = trainable_parameters(prepare(settings))
+    torch.rand(7)
+    second = trainable_parameters(prepare(settings))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
