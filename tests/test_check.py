@@ -139,6 +139,18 @@ def test_a_source_that_is_there_is_no_problem(workspace):
     assert not [p for p in problems(params, some("fetch", "ingest")) if "ingest.sources" in p]
 
 
+def test_trackers_that_are_not_installed_are_named_with_their_extra(workspace, monkeypatch):
+    from codex_ml.training import trackers
+
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    params = validate_params({"runtime": {"trackers": ["mlflow"], "prometheus_port": 9400}})
+    told = [problem for problem in problems(params, some("fetch")) if "not installed" in problem]
+    assert told == [
+        "params.yaml: runtime.trackers: mlflow is not installed; run pip install 'codex-ml[mlflow]'",
+        "params.yaml: runtime.prometheus_port: prometheus is not installed; run pip install 'codex-ml[prometheus]'",
+    ]
+
+
 @pytest.mark.parametrize("name", ["data/raw/sample/a.whl", "models/tokenizer/ünï\nx.json"])
 def test_an_output_that_git_tracks_is_named(workspace, name):
     (workspace / name).parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +195,7 @@ def test_no_command_of_this_repository_hands_a_parameter_to_the_shell(repository
         assert "${" not in spec.cmd
 
 
-HEAVY = ("torch", "transformers", "pyarrow", "accelerate", "tokenizers")
+HEAVY = ("torch", "transformers", "pyarrow", "accelerate", "tokenizers", "dvclive", "mlflow", "wandb", "tensorboard")
 
 
 def test_check_imports_nothing_heavy(repository, run_python):

@@ -68,7 +68,7 @@ VALUES = [
     ("split.salt", "''", "string should have at least 1 character; found ''"),
     ("split.licences", "MIT", "input should be a valid list; found 'MIT'"),
     ("split.unknown_licence", "maybe", "input should be 'drop' or 'keep'; found 'maybe'"),
-    ("tokenizer.kind", "wordpiece", "input should be 'byte_bpe'; found 'wordpiece'"),
+    ("tokenizer.kind", "bpe", "input should be 'byte_bpe', 'unigram', 'wordpiece', 'sentencepiece_bpe', 'sentencepiece_unigram', 'whitespace' or 'local'; found 'bpe'"),
     ("tokenizer.vocab_size", "257", "input should be greater than or equal to 258; found 257"),
     ("pack.seq_len", "4", "input should be greater than or equal to 8; found 4"),
     ("pack.dtype", "uint8", "input should be 'auto', 'uint16' or 'uint32'; found 'uint8'"),
@@ -78,7 +78,7 @@ VALUES = [
     ("train.lr", ".nan", "input should be a finite number; found nan"),
     ("train.clip_norm", ".inf", "input should be a finite number; found inf"),
     ("train.max_steps", "1e3x", f"{NUMBER} '1e3x'"),
-    ("train.precision", "fp16", "input should be 'auto', 'fp32' or 'bf16'; found 'fp16'"),
+    ("train.precision", "half", "input should be 'auto', 'fp32', 'bf16' or 'fp16'; found 'half'"),
     ("train.beta2", "1", "input should be less than 1; found 1"),
     ("train.micro_batch_size", "0", "input should be greater than 0; found 0"),
     ("train.micro_batch_size", "", "input should be a valid integer; found None"),
@@ -188,6 +188,64 @@ def test_an_impossible_combination_is_told_with_its_line(text, changes, key, mes
     with pytest.raises(UserError) as error:
         validate_params(parse_yaml(text, "params.yaml"), text=text)
     assert str(error.value) == f"params.yaml:{place(text, key) + 1}: {message}"
+
+
+# What a recipe of training can ask for and cannot have; where the key has no line of its own, its section's is told.
+BAD_SETTINGS = [
+    ('train:\n  accumulation: 0\n', '2: train.accumulation: input should be greater than 0; found 0'),
+    ('train:\n  max_steps: 10\n  warmup_steps: 11\n', '1: train: warmup_steps 11 is longer than max_steps 10'),
+    ('train:\n  schedule: wsd\n  warmup_steps: 0.5\n  decay_steps: 0.6\n', '1: train: warmup_steps and decay_steps together are longer than max_steps 600'),
+    ('train:\n  schedule: cosin\n', "2: train.schedule: input should be 'cosine', 'linear', 'constant', 'wsd' or 'inverse_sqrt'; found 'cosin'"),
+    ('train:\n  ema: 1\n', '2: train.ema: input should be less than 1; found 1'),
+    ('train:\n  label_smoothing: -0.1\n', '2: train.label_smoothing: input should be greater than or equal to 0; found -0.1'),
+    ('train:\n  early_stopping: {patience: -1}\n', '2: train.early_stopping.patience: input should be greater than or equal to 0; found -1'),
+    ('train:\n  early_stopping: {patiens: 3}\n', '2: train.early_stopping.patiens is not a parameter; did you mean train.early_stopping.patience?'),
+    ('train:\n  resume_from: models/checkpoints\n', '2: train.resume_from: only what lies below models/base is a dependency of the pipeline; put it there'),
+    ('train:\n  resume_from: models/base/../model\n', '2: train.resume_from: only what lies below models/base is a dependency of the pipeline; put it there'),
+    ('train:\n  keep_best: 0\n', '2: train.keep_best: input should be greater than 0; found 0'),
+    ('train:\n  attention: flash_attention_2\n', "2: train.attention: input should be 'auto', 'eager' or 'sdpa'; found 'flash_attention_2'"),
+    ('model:\n  lora: {rank: 8}\n', '2: model.lora: targets is empty; name the modules that get an adapter, or all-linear'),
+    ('model:\n  lora: {rank: 8, targets: [q_proj]}\n', '1: model: lora adapts a model that was trained before; name one in path, or set lora.rank to 0'),
+    ('model:\n  path: models/base/m\n  lora: {rank: 8, targets: q_proj}\n', "3: model.lora.targets: input should be a valid list; found 'q_proj'"),
+    ('model:\n  lora: {r: 8}\n', '2: model.lora.r is not a parameter; did you mean model.lora.rank?'),
+    ('model:\n  quantization: 4bit\n', '1: model: quantization 4bit is for weights that stay; set lora.rank above 0'),
+    ('model:\n  heads: 4\n  kv_heads: 3\n', '1: model: heads 4 must be a multiple of kv_heads 3'),
+    ('model:\n  hidden_size: 190\n', '1: model: hidden_size 190 must be a multiple of 2 x heads (2 x 4): rotary embeddings turn pairs within a head'),
+    ('model:\n  path: /models/m\n', '2: model.path: only what lies below models/base is a dependency of the pipeline; put it there'),
+    ('model:\n  path: models/base\n', '2: model.path: only what lies below models/base is a dependency of the pipeline; put it there'),
+    ('model:\n  architecture: bloom\n', "2: model.architecture: input should be 'llama', 'qwen2', 'qwen3', 'mistral', 'gpt2', 'gpt_neox' or 't5'; found 'bloom'"),
+    ('tokenizer:\n  kind: local\n', '1: tokenizer: kind local needs a path, and the other kinds have none: they are trained'),
+    ('tokenizer:\n  path: models/base/t\n', '1: tokenizer: kind local needs a path, and the other kinds have none: they are trained'),
+    ('tokenizer:\n  special_tokens: [a, a]\n', '2: tokenizer.special_tokens: special tokens are texts, each once'),
+    ("tokenizer:\n  special_tokens: ['']\n", '2: tokenizer.special_tokens: special tokens are texts, each once'),
+    ('tokenizer:\n  chat_template: llama\n', "2: tokenizer.chat_template: input should be 'none' or 'chatml'; found 'llama'"),
+    ('tokenizer:\n  vocab_size: 65537\npack:\n  dtype: uint16\n', '2: tokenizer.vocab_size 65537 does not fit pack.dtype uint16 (at most 65536 tokens); use uint32 or auto'),
+    ('pack:\n  canaries: {repetitions: [0]}\n', '2: pack.canaries.repetitions.0: input should be greater than 0; found 0'),
+    ('pack:\n  layout: padding\n', "2: pack.layout: input should be 'packed' or 'padded'; found 'padding'"),
+    ('pack:\n  too_long: truncate\n', "2: pack.too_long: input should be 'cut', 'drop' or 'fail'; found 'truncate'"),
+    ('runtime:\n  trackers: [comet]\n', "2: runtime.trackers.0: input should be 'tensorboard', 'mlflow' or 'wandb'; found 'comet'"),
+    ('runtime:\n  trackers: wandb\n', "2: runtime.trackers: input should be a valid list; found 'wandb'"),
+    ('runtime:\n  prometheus_port: 65536\n', '2: runtime.prometheus_port: input should be less than or equal to 65535; found 65536'),
+    ('runtime:\n  processes: 0\n', '2: runtime.processes: input should be greater than 0; found 0'),
+    ('runtime:\n  sharding: ddp\n', "2: runtime.sharding: input should be 'none' or 'fsdp'; found 'ddp'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS)
+def test_a_bad_setting_of_training_is_told_in_one_line(settings, message):
+    with pytest.raises(UserError) as error:
+        validate_params(parse_yaml(settings, "params.yaml"), text=settings)
+    assert str(error.value) == f"params.yaml:{message}"
+
+
+def test_a_preset_that_does_not_exist_is_told_with_those_that_do(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/presets.yaml").write_text("tiny: {layers: 2}\nlarge: {layers: 9}\n")
+    monkeypatch.chdir(tmp_path)
+    for asked, advice in (("tini", "did you mean tiny?"), ("zzz", "it has tiny, large")):
+        with pytest.raises(UserError) as error:
+            validate_params({"model": {"preset": asked}})
+        assert str(error.value) == f"params.yaml: model.preset: models/presets.yaml has no {asked}; {advice}"
 
 
 SOURCE = "ingest:\n  sources:\n    - kind: files\n      path: data/raw/mine\n"

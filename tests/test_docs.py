@@ -8,7 +8,8 @@ from typing import get_args
 
 import pytest
 
-from codex_ml.config import Kind
+from codex_ml.config import Runtime
+from codex_ml.config.data import Kind
 from codex_ml.params import known_keys, validate_params
 from codex_ml.yaml import parse_yaml
 
@@ -19,6 +20,17 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 def test_every_kind_of_source_is_explained_and_no_other():
     rows = re.findall(r"^\| (`[a-z`, ]+`) \|", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(name.strip("` ") for row in rows for name in row.split(",")) == sorted(get_args(Kind))
+
+
+def test_every_tracker_and_gauge_is_explained_and_no_other():
+    from codex_ml.training.endpoint import GAUGES
+
+    text = (ROOT / "docs/tracking.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z]+)` \| `codex-ml\[([a-z]+)\]` \| `logs/train/([a-z]+)/`", text, re.MULTILINE)
+    trackers = get_args(get_args(Runtime.model_fields["trackers"].annotation)[0])
+    assert rows == [(name, name, name) for name in trackers]
+    gauges = {f"codex_ml_{name}" for name, _ in GAUGES.values()} | {"codex_ml_gpu_memory_used_bytes"}
+    assert set(re.findall(r"`(codex_ml_[a-z_]+)`", text)) == gauges
 
 
 @pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)

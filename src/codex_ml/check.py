@@ -10,6 +10,7 @@ from codex_ml.config import Params
 from codex_ml.errors import UserError
 from codex_ml.params import PARAMS, load_params
 from codex_ml.pipeline import PIPELINE, StageSpec, imported_modules, load_pipeline, params_read
+from codex_ml.training.trackers import missing_extras
 
 UNTRACKED_BY_STAGES = {"runtime"}  # changes no byte
 
@@ -33,6 +34,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from _parameters(stages)
     yield from _dependencies(stages)
     yield from _sources(params, stages)
+    yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))
     yield from _git(stages)
 
 

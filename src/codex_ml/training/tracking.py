@@ -1,26 +1,51 @@
 """Curves, metrics and the log of timings.
 
 `reports/train/` gets what equal runs write equally: curves against `global_step` and the last numbers (DVCLive, TSV and
-JSON). `logs/train/` gets what no two runs share: times, tokens a second, memory.
+JSON). `logs/train/` gets what no two runs share: times, tokens a second, memory, and the trackers that people like.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from codex_ml.io import dump_json
 
+log = logging.getLogger("codex_ml")
+
 # The curves; everything else of a point goes to the log of timings only.
 CURVES = ("train/loss", "train/grad_norm", "train/lr", "val/loss", "val/bits_per_byte")
 
 
-class Tracker:
-    """Writes points of the curves as they come; made anew from the history when a run resumes."""
+class Sink:
+    """A place that gets the points of the curves."""
 
-    def __init__(self, folder: Path, events: Path, history: Iterable[dict[str, Any]]) -> None:
+    name = ""
+
+    def log(self, points: Sequence[dict[str, Any]]) -> None:
+        """Take points {"step": global_step, curve: value, ...}, in the order of their steps."""
+        raise NotImplementedError
+
+    def observe(self, values: dict[str, Any]) -> None:
+        """Take what the clock and the machine say; only who shows the present wants it."""
+
+    def close(self, *, complete: bool) -> None:
+        """End the run here; `complete` is whether it came to its last step."""
+        raise NotImplementedError
+
+
+class Tracker:
+    """Writes points of the curves as they come; made anew from the history when a run resumes.
+
+    A tracker of `extra` that fails gets no more points; that is warned of and stands in the log of timings.
+    """
+
+    def __init__(
+        self, folder: Path, events: Path, history: Iterable[dict[str, Any]], *, extra: Sequence[Sink] = ()
+    ) -> None:
         from dvclive import Live
 
         class OfflineLive(Live):
@@ -30,31 +55,63 @@ class Tracker:
                 pass
 
         self._live = OfflineLive(str(folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
-        self._events = events
+        self._events, self._extra = events, tuple(extra)
         self.history: list[dict[str, Any]] = []
-        for point in history:
-            self.log(point)
+        self._add(list(history))
 
     def log(self, point: dict[str, Any]) -> None:
         """Add a point {"step": global_step, curve: value, ...}."""
-        self.history.append(point)
-        self._live.step = point["step"]
-        for name in CURVES:
-            if name in point:
-                self._live.log_metric(name, point[name])
-        self._live.make_summary()
+        self._add([point])
+
+    def _add(self, points: list[dict[str, Any]]) -> None:
+        self.history += points
+        curves = [{name: point[name] for name in ("step", *CURVES) if name in point} for point in points]
+        for point in curves:
+            self._live.step = point["step"]
+            for name, value in curves_of(point):
+                self._live.log_metric(name, value)
+            self._live.make_summary()
+        if curves:
+            self._tell(lambda sink: sink.log(curves))
 
     def event(self, **values: Any) -> None:
         """Append a line to the log of timings."""
         self._events.parent.mkdir(parents=True, exist_ok=True)
         with self._events.open("a", encoding="utf-8") as handle:
             handle.write(dump_json({"time": round(time.time(), 3), **values}, indent=None))
+        self.observe(values)
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Write metrics.json: the last point of each curve and `summary`."""
-        self._live.summary.update(summary)
-        self._live.make_summary()
-        self._live.end()
+    def observe(self, values: dict[str, Any]) -> None:
+        """Show numbers to who looks at the run now; any thread may call this."""
+        self._tell(lambda sink: sink.observe(values))
+
+    def finish(self, summary: dict[str, Any], *, complete: bool = True) -> None:
+        """Write metrics.json, the last point of each curve and `summary`, and end the trackers.
+
+        Args:
+            complete: whether the run came to its last step; MLflow and W&B show it.
+        """
+        try:
+            self._live.summary.update(summary)
+            self._live.make_summary()
+            self._live.end()
+        finally:
+            self._tell(lambda sink: sink.close(complete=complete))
+
+    def _tell(self, act: Callable[[Sink], None]) -> None:
+        for sink in self._extra:
+            try:
+                act(sink)
+            except Exception as error:  # whatever a tracker raises, the run is worth more than a copy of its curves
+                self._extra = tuple(other for other in self._extra if other is not sink)
+                message = f"{type(error).__name__}: {error}"
+                log.warning("train: %s failed and gets no more points, the run goes on (%s)", sink.name, message)
+                self.event(tracker=sink.name, failed=message)
+
+
+def curves_of(point: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Names and values of a point without its step."""
+    return ((name, value) for name, value in point.items() if name != "step")
 
 
 def system_metrics() -> dict[str, float]:
