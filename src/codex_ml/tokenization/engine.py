@@ -15,12 +15,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from codex_ml.errors import UserError
 from codex_ml.parallel import cores
 
 if TYPE_CHECKING:
@@ -102,11 +104,23 @@ def _equal(engine: Engine, proof: list[str], expected: list[Ids]) -> bool:
     return len(found) == len(expected) and all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@contextmanager
+def panics_told() -> Iterator[None]:
+    """Make one line of a panic of the Rust library, whose PanicException is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"the tokenizer's rules cannot be applied to a text: {str(error)[:200]}") from None
+
+
 def tokenizers_engine(tokenizer: Tokenizer) -> Engine:
     """`encode_batch_fast`, which leaves out offsets."""
 
     def encode(texts: list[str]) -> list[Ids]:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        with panics_told():
+            encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     return encode

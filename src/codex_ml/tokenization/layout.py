@@ -41,21 +41,22 @@ def special_tokens_of(wanted: Sequence[str], chat_template: str) -> list[str]:
     return list(dict.fromkeys([END, PAD, *(CHATML_TOKENS if chat_template == "chatml" else ()), *wanted]))
 
 
-def add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> None:
-    """Give each token an id of its own behind the vocabulary.
+def add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str], *, unk: str | None) -> None:
+    """Give each token an id of its own behind the vocabulary; the unknown one, `unk`, keeps the one it has inside.
 
     Raises:
         UserError: when a token is ordinary text of this vocabulary, so that text would be cut into it.
     """
     from tokenizers import AddedToken
 
-    taken = [token for token in tokens if tokenizer.token_to_id(token) is not None]
+    taken = [token for token in tokens if token != unk and tokenizer.token_to_id(token) is not None]
     if taken:
         raise UserError(
             f"tokenizer.special_tokens: {taken[0]!r} is a piece of ordinary text for this vocabulary; choose a name "
             "that no text holds, such as <|name|>"
         )
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in tokens])
+    names = dict.fromkeys([*([unk] if unk else []), *tokens])
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
 
 
 def write_config(folder: Path, *, end: str, pad: str, bos: str | None, unk: str | None, extra: dict[str, Any]) -> None:
@@ -81,7 +82,7 @@ def save_trained(
     Raises:
         UserError: see `add_special_tokens`.
     """
-    add_special_tokens(tokenizer, [token for token in special_tokens if token != unk])
+    add_special_tokens(tokenizer, special_tokens, unk=unk)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,12 +52,12 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
         tokenizer, data = train_sentencepiece(texts(), settings.kind, size)
         prove_equal(tokenizer, data, (*HARD, *sample_of(held_out or texts, characters=PROOF_CHARACTERS)))
         write_bytes(folder / "tokenizer.model", data)
-        unk = "<unk>"
+        unk: str | None = "<unk>"
     else:
         train = {"byte_bpe": _byte_bpe, "unigram": _unigram, "wordpiece": _wordpiece, "whitespace": _whitespace}
-        tokenizer = train[settings.kind](texts, size)
-        unk = UNK if settings.kind in ("wordpiece", "whitespace") else ""
-    save_trained(tokenizer, folder, special_tokens=special, unk=unk or None, chat_template=settings.chat_template)
+        tokenizer = train[settings.kind](texts, size, special)
+        unk = UNK if settings.kind in ("wordpiece", "whitespace") else None
+    save_trained(tokenizer, folder, special_tokens=special, unk=unk, chat_template=settings.chat_template)
 
 
 def require_size(size: int, least: int, kind: str) -> None:
@@ -73,7 +73,7 @@ def require_size(size: int, least: int, kind: str) -> None:
         )
 
 
-def _byte_bpe(texts: Texts, size: int) -> Tokenizer:
+def _byte_bpe(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
     """Ids: the 256 bytes, then the merges, of the pieces of GPT-2's regular expression, as GGUF readers expect."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -87,7 +87,7 @@ def _byte_bpe(texts: Texts, size: int) -> Tokenizer:
     return tokenizer
 
 
-def _unigram(texts: Texts, size: int) -> Tokenizer:
+def _unigram(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
     """Unigram (Kudo 2018) over the byte-level alphabet and GPT-2's pieces: lossless on any text, no unknown token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -106,7 +106,7 @@ def _unigram(texts: Texts, size: int) -> Tokenizer:
     return tokenizer
 
 
-def _wordpiece(texts: Texts, size: int) -> Tokenizer:
+def _wordpiece(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
     """WordPiece as BERT's, cased: words and punctuation, `##` inside words, white space is not kept."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -139,15 +139,17 @@ def _frequent_characters(texts: Iterable[str], *, limit: int) -> list[str]:
     return sorted(kept)
 
 
-def _whitespace(texts: Texts, size: int) -> Tokenizer:
-    """Words between white space, the most frequent first, equal counts in the order of their code points."""
+def _whitespace(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
+    """Words between white space, the most frequent first, equal counts in the order of their code points.
+
+    A word that spells a special token stays unknown: in a vocabulary it would be the token.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     counts: Counter[str] = Counter()
     for text in texts():
         counts.update(text.split())
-    counts.pop(UNK, None)
-    words = sorted(counts, key=lambda word: (-counts[word], word))[: size - 1]
+    words = sorted(counts.keys() - {UNK, *special}, key=lambda word: (-counts[word], word))[: size - 1]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate([UNK, *words])}, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer

@@ -141,7 +141,7 @@ def compare(
         if json:
             _print_json(result)
             return
-        typer.echo(safe_text(f"{'':<16} {str(first):>24} {str(second):>24}"))
+        typer.echo(safe_text(f"{'':<16} {first!s:>24} {second!s:>24}"))
         for name in numbers[0]:
             if name != "languages":
                 typer.echo(f"{name:<16} {numbers[0][name]:>24} {numbers[1][name]:>24}")
