@@ -17,6 +17,9 @@ def main(stage: Stage) -> None:
     from codex_ml.tokenization.tokenizer import load_tokenizer
     from codex_ml.tokenization.train import train_tokenizer
 
+    settings = stage.params.tokenizer
+    if settings.path:
+        stage.dep(settings.path)
     train, val = (stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val"))
 
     def texts() -> Iterator[str]:
@@ -28,7 +31,7 @@ def main(stage: Stage) -> None:
     with atomic_folder(stage.out("models/tokenizer")) as folder:
         train_tokenizer(
             texts,
-            stage.params.tokenizer,
+            settings,
             folder,
             held_out=lambda: (document.content for document in read_documents(val)),
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codex_ml.errors import UserError
-from codex_ml.tokenization.chat import encode_chat
+from codex_ml.tokenization.chat import encode_chat, encode_prompt
 from codex_ml.tokenization.limited import LimitedChild
 
 from .conftest import END
@@ -53,10 +53,13 @@ def test_ids_are_those_of_transformers(trained, loaded, kind):
     assert theirs.apply_chat_template(TALK, tokenize=True, return_dict=False) == ids.tolist()
 
 
-def test_the_prompt_of_generation_is_a_prefix_of_the_same_ids(chatml):
-    ids, trained = encode_chat(chatml, TALK)
-    prompt = ids[: np.flatnonzero(trained)[0]]
-    assert chatml.decode(prompt).endswith("<|im_start|>assistant\n")
+@pytest.mark.parametrize("template", ["chatml", "double"])
+def test_the_prompt_of_generation_is_a_prefix_of_the_same_ids(chatml, template):
+    tokenizer = chatml if template == "chatml" else replace(chatml, chat_template=DOUBLE)
+    ids, trained = encode_chat(tokenizer, TALK)
+    prompt = encode_prompt(tokenizer, TALK[:2])
+    assert prompt.tolist() == ids[: np.flatnonzero(trained)[0]].tolist()
+    assert chatml.decode(prompt).endswith("<|im_start|>assistant\n" if template == "chatml" else "assistant:")
 
 
 def test_a_template_that_writes_bos_gives_one_bos(loaded):

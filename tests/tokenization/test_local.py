@@ -11,6 +11,7 @@ from codex_ml.config.text import Tokenizer
 from codex_ml.errors import UserError
 from codex_ml.tokenization.local import import_tokenizer
 from codex_ml.tokenization.tokenizer import load_tokenizer
+from codex_ml.tokenization.train import train_tokenizer
 
 from .conftest import CORPUS, END, PAD
 
@@ -234,3 +235,12 @@ def test_a_path_with_nothing_to_take_is_told(take, tmp_path):
         take(tmp_path / "empty")
     with pytest.raises(UserError, match=r"there is no such folder or .model file; put it below models/base"):
         take(tmp_path / "nothing")
+
+
+def test_the_kind_local_takes_what_params_name(theirs, tmp_path, monkeypatch, loaded):
+    (tmp_path / "models/base").mkdir(parents=True)
+    theirs.path.rename(tmp_path / "models/base/theirs")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    train_tokenizer(lambda: iter(CORPUS), SETTINGS, tmp_path / "out")
+    assert load_tokenizer(tmp_path / "out").special == loaded("byte_bpe").special

@@ -6,6 +6,7 @@ get marks around such places before they are rendered, so that the two can be to
 
 from __future__ import annotations
 
+import atexit
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -44,23 +45,25 @@ def encode_chat(
             time, 1 GiB), or what it writes for the first messages is no beginning of what it writes for all, so that
             nobody can say which tokens are an answer.
     """
-    template = checked_template(tokenizer)
-    _refuse_marks(messages, tools)
     control = _control_pattern(tokenizer)
     answers = [i for i, message in enumerate(messages) if message.get("role") == "assistant"]
     prefixes = [(len(messages), False), *((i + last, not last) for i in answers for last in (0, 1))]
-    words = {name: text for name, text in _names(tokenizer).items() if text is not None}
-    request = {
-        "template": template,
-        "messages": _marked(list(messages), control),
-        "tools": _marked(list(tools), control) if tools else None,
-        "variables": words,
-        "prefixes": prefixes,
-    }
-    whole, *parts = _render(request, trusted=template == CHATML)
-    spans = _answer_spans(whole, parts)
-    pieces = _pieces(whole, control, tokenizer)
-    return _encode(tokenizer, whole, pieces, spans)
+    whole, *parts = _render(tokenizer, messages, tools, control, prefixes)
+    return _encode(tokenizer, whole, _pieces(whole, control, tokenizer), _answer_spans(whole, parts))
+
+
+def encode_prompt(
+    tokenizer: TextTokenizer, messages: Sequence[dict[str, Any]], tools: Sequence[Any] | None = None
+) -> NDArray[np.uint32]:
+    """What generation of the next answer is given: (n,) uint32; see `encode_chat`.
+
+    Blanks at the end of the generation prompt are left out: tokenizers join a blank to the word that follows, so in
+    training it stood in the answer's first token.
+    """
+    control = _control_pattern(tokenizer)
+    [prompt] = _render(tokenizer, messages, tools, control, [(len(messages), True)])
+    prompt = prompt.rstrip(" ")
+    return _encode(tokenizer, prompt, _pieces(prompt, control, tokenizer), [])[0]
 
 
 def checked_template(tokenizer: TextTokenizer) -> str:
@@ -82,12 +85,30 @@ def checked_template(tokenizer: TextTokenizer) -> str:
 
 @lru_cache(maxsize=1)
 def _child() -> LimitedChild:
-    return LimitedChild("render")
+    child = LimitedChild("render")
+    atexit.register(child.close)
+    return child
 
 
-def _render(request: dict[str, Any], *, trusted: bool) -> list[str]:
+def _render(
+    tokenizer: TextTokenizer,
+    messages: Sequence[dict[str, Any]],
+    tools: Sequence[Any] | None,
+    control: re.Pattern[str],
+    prefixes: Sequence[tuple[int, bool]],
+) -> list[str]:
+    """The rendering of each prefix: (number of messages, whether the generation prompt follows)."""
+    template = checked_template(tokenizer)
+    _refuse_marks(messages, tools)
+    request = {
+        "template": template,
+        "messages": _marked(list(messages), control),
+        "tools": _marked(list(tools), control) if tools else None,
+        "variables": {name: text for name, text in _names(tokenizer).items() if text is not None},
+        "prefixes": prefixes,
+    }
     try:
-        return render(request) if trusted else list(_child().ask(request))
+        return render(request) if template == CHATML else list(_child().ask(request))
     except UserError as error:
         raise UserError(f"the chat template cannot be rendered: {error}") from None
     except Exception as error:  # of our own template: a message without role or content
