@@ -106,8 +106,19 @@ def failing(tokenizer):
     return encode
 
 
-@pytest.mark.parametrize("bad", [wrong, failing])
-def test_an_engine_that_differs_or_fails_is_not_used_and_the_log_says_so(loaded, monkeypatch, caplog, bad):
+def unbuildable(tokenizer):
+    raise ValueError("no such pattern")
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (wrong, "gigatoken gives other ids than tokenizers for this vocabulary; not used"),
+        (failing, "gigatoken cannot be used for this vocabulary (no)"),
+        (unbuildable, "tiktoken cannot be used for this vocabulary (no such pattern)"),
+    ],
+)
+def test_an_engine_that_differs_or_fails_is_not_used_and_the_log_says_so(loaded, monkeypatch, caplog, bad, told):
     backend = loaded("byte_bpe").backend
     monkeypatch.setattr(engine, "gigatoken_engine", bad)
     monkeypatch.setattr(engine, "tiktoken_engine", bad)
@@ -116,8 +127,14 @@ def test_an_engine_that_differs_or_fails_is_not_used_and_the_log_says_so(loaded,
     with caplog.at_level("INFO", logger="codex_ml"):
         chosen = choose_engine(backend, CORPUS)
     assert differing(chosen, backend, CORPUS) == []
-    assert "gigatoken gives other ids than tokenizers for this vocabulary; not used" in caplog.text
+    assert told in caplog.text
     assert caplog.messages[-1] == "tokens: encoded by tokenizers"
+
+
+def test_a_pattern_that_only_tokenizers_can_read_is_left_to_it():
+    backend = split_first(r"\h+|(?<a>b)\g<a>?|[^\h]")  # \h is a hexadecimal digit there, \g<a> a call
+    texts = ["abcb 0x1F"] * 20_000
+    assert [ids.tolist() for ids in encode_all(backend, texts)] == [backend.encode(texts[0]).ids] * len(texts)
 
 
 def test_bulk_encoding_equals_one_by_one_whatever_the_engine(loaded, monkeypatch):

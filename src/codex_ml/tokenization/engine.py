@@ -59,7 +59,9 @@ def encode_all(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
     first = next(batches, [])
     engine = choose_engine(tokenizer, first) if sum(map(len, first)) >= WORTH_IT else tokenizers_engine(tokenizer)
     for batch in chain([first], batches):
-        yield from engine(batch)
+        with panics_told():
+            found = engine(batch)
+        yield from found
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -88,24 +90,23 @@ def choose_engine(tokenizer: Tokenizer, sample: list[str]) -> Engine:
             break
     expected: list[Ids] | None = None
     for name, make in (("gigatoken", gigatoken_engine), ("tiktoken", tiktoken_engine)):
-        if importlib.util.find_spec(name) is None or (engine := make(tokenizer)) is None:
+        if importlib.util.find_spec(name) is None:
             continue
-        expected = judge(proof) if expected is None else expected
-        if _equal(engine, proof, expected):
+        try:
+            with panics_told():
+                if (engine := make(tokenizer)) is None:
+                    continue
+                expected = judge(proof) if expected is None else expected
+                found = engine(proof)
+        except Exception as error:  # an engine that cannot is an engine not used; the judge's own failure comes below
+            log.info("tokens: %s cannot be used for this vocabulary (%s)", name, str(error)[:200])
+            continue
+        if len(found) == len(expected) and all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True)):
             log.info("tokens: encoded by %s, proven equal to tokenizers on %d texts", name, len(proof))
             return engine
         log.info("tokens: %s gives other ids than tokenizers for this vocabulary; not used", name)
     log.info("tokens: encoded by tokenizers")
     return judge
-
-
-def _equal(engine: Engine, proof: list[str], expected: list[Ids]) -> bool:
-    try:
-        found = engine(proof)
-    except Exception as error:  # an engine that cannot is an engine not used
-        log.info("tokens: %s", str(error)[:200])
-        return False
-    return len(found) == len(expected) and all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @contextmanager
@@ -123,8 +124,7 @@ def tokenizers_engine(tokenizer: Tokenizer) -> Engine:
     """`encode_batch_fast`, which leaves out offsets."""
 
     def encode(texts: list[str]) -> list[Ids]:
-        with panics_told():
-            encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     return encode
@@ -138,11 +138,7 @@ def gigatoken_engine(tokenizer: Tokenizer) -> Engine | None:
         return None
     import gigatoken
 
-    try:
-        engine = gigatoken.Tokenizer.from_json(json.dumps({**description, "added_tokens": []}))
-    except Exception as error:
-        log.info("tokens: gigatoken cannot use this vocabulary (%s)", str(error)[:100])
-        return None
+    engine = gigatoken.Tokenizer.from_json(json.dumps({**description, "added_tokens": []}))
 
     def encode(texts: list[str]) -> list[Ids]:
         layout = engine.encode_batch(texts).layout
