@@ -11,16 +11,8 @@ import sentencepiece
 from tokenizers import models
 
 from codex_ml.errors import CheckFailed, UserError
-from codex_ml.tokenization.sentencepiece_model import (
-    BYTE,
-    GRID,
-    HARD,
-    NORMAL,
-    UNKNOWN,
-    prove_equal,
-    read_model,
-    to_tokenizer,
-)  # fmt: skip
+from codex_ml.tokenization.sentencepiece_file import BYTE, GRID, NORMAL, UNKNOWN, read_model
+from codex_ml.tokenization.sentencepiece_model import HARD, prove_equal, to_tokenizer
 
 from .conftest import CORPUS
 

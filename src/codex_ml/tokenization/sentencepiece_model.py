@@ -1,8 +1,4 @@
-"""SentencePiece: train, read the .model file, and make the tokenizer.json that gives the same ids, proven.
-
-The .model file is a protocol buffer (sentencepiece_model.proto); the few fields needed are read here, so that neither
-protobuf nor the trainer's library sees a file of somebody else before it was looked at.
-"""
+"""SentencePiece: train it, and make the tokenizer.json that gives the same ids, proven."""
 
 from __future__ import annotations
 
@@ -10,27 +6,31 @@ import io
 import logging
 import re
 import string
-import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.errors import CheckFailed, UserError
+from codex_ml.tokenization.sentencepiece_file import (
+    NORMAL,
+    OUT_OF_REACH,
+    UNKNOWN,
+    USER_DEFINED,
+    Model,
+    on_grid,
+    read_model,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 log = logging.getLogger("codex_ml")
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
 BLANK = "\u2581"  # stands for a space inside pieces
 RESERVED = "\u2585\0"  # the trainer leaves out a whole sentence that holds one; text is cut around them
 THREADS = 4  # a number, not the cores of this machine: Unigram adds up its threads' sums
-GRID = 1 / 64  # Unigram scores are multiples of it: sums are then exact in float32 and float64, and ties fall alike
-OUT_OF_REACH = -1000.0  # nats; no path through ordinary pieces is as bad, so text never becomes a byte or unknown piece
 PROOF_CHARACTERS = 2000  # a text a time: sentencepiece adds float32, which is exact up to 2**24 * GRID nats
 # Hangul written in jamo is not here: tokenizers applies compiled rules to short graphemes only (known upstream)
 HARD = (
@@ -38,29 +38,6 @@ HARD = (
     "\u2603 \U0001f469\u200d\U0001f467", " leading and trailing ", "e\u0301 \ufb01 \u00a0 \u3000",
     "\ufeff\u202e\ufffd",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a .model file says.
-
-    Attributes:
-        pieces: (text, score, type), by id.
-        unigram: else BPE.
-        byte_fallback: unknown characters become their bytes.
-        charsmap: compiled normalisation rules; empty for identity.
-        dummy_prefix: a space is put before every text.
-        squeeze: repeated and outer spaces are removed.
-        escape: spaces become BLANK.
-    """
-
-    pieces: tuple[tuple[str, float, int], ...]
-    unigram: bool
-    byte_fallback: bool
-    charsmap: bytes
-    dummy_prefix: bool
-    squeeze: bool
-    escape: bool
 
 
 def train_sentencepiece(texts: Iterable[str], kind: str, size: int) -> tuple[Tokenizer, bytes]:
@@ -86,7 +63,7 @@ def train_sentencepiece(texts: Iterable[str], kind: str, size: int) -> tuple[Tok
         byte_fallback=True,
         required_chars="".join(letters),
     )
-    data = _on_grid(data) if unigram else data
+    data = on_grid(data) if unigram else data
     return to_tokenizer(read_model(data, Path("the new model"))), data
 
 
@@ -103,7 +80,7 @@ def train_on_counts(counts: Mapping[str, int], size: int, *, alphabet: Sequence[
         split_by_unicode_script=False,
         split_by_number=False,
     )
-    model = read_model(_on_grid(data), Path("the new model"))
+    model = read_model(on_grid(data), Path("the new model"))
     return [(text, score) for text, score, kind in model.pieces if kind == NORMAL]
 
 
@@ -151,123 +128,6 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
         yield from filter(None, parts)
     if left_out:
         log.info("tokenizer: sentencepiece reserves U+2585 and NUL: %d of them were not trained on", left_out)
-
-
-def read_model(data: bytes, name: Path) -> Model:
-    """Read a .model file.
-
-    Raises:
-        UserError: when it is damaged, or of a kind that tokenizer.json cannot express (word, char).
-    """
-    try:
-        return _read_model(data)
-    except (ValueError, IndexError, struct.error, OverflowError) as error:
-        raise UserError(f"{name} is no SentencePiece model that can be used: {error}") from None
-
-
-def _read_model(data: bytes) -> Model:
-    pieces: list[tuple[str, float, int]] = []
-    trainer: dict[int, Any] = {}
-    normalizer: dict[int, Any] = {}
-    for number, value in _fields(data):
-        if number == 1:
-            piece = dict(_fields(value))
-            text = bytes(piece.get(1, b"")).decode("utf-8")
-            (score,) = struct.unpack("<f", piece[2]) if 2 in piece else (0.0,)
-            if score != score or abs(score) == float("inf"):
-                raise ValueError(f"piece {len(pieces)} has the score {score}")
-            pieces.append((text, score, int(piece.get(3, NORMAL))))
-        elif number == 2:
-            trainer = dict(_fields(value))
-        elif number == 3:
-            normalizer = dict(_fields(value))
-    if not pieces:
-        raise ValueError("it holds no pieces")
-    if len({text for text, _, _ in pieces}) != len(pieces):
-        raise ValueError("a piece stands twice in it")
-    if (kind := trainer.get(3, 1)) not in (1, 2):
-        raise ValueError(f"its model type is {kind}; unigram (1) and bpe (2) can be used")
-    if trainer.get(24, 0):
-        raise ValueError("it treats white space as a suffix")
-    return Model(
-        pieces=tuple(pieces),
-        unigram=kind == 1,
-        byte_fallback=bool(trainer.get(35, 0)),
-        charsmap=bytes(normalizer.get(2, b"")),
-        dummy_prefix=bool(normalizer.get(3, 1)),
-        squeeze=bool(normalizer.get(4, 1)),
-        escape=bool(normalizer.get(5, 1)),
-    )
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a protocol buffer message: int for varints, bytes for the rest."""
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, place = _varint(data, place)
-            yield number, value
-            continue
-        if wire == 2:
-            length, place = _varint(data, place)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"wire type {wire} at byte {place}")
-        if place + length > len(data):
-            raise ValueError(f"it ends inside the field at byte {place}")
-        yield number, data[place : place + length]
-        place += length
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if shift > 63:
-            raise ValueError(f"a number of more than 64 bits at byte {place}")
-        byte = data[place]
-        value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 0x80:
-            return value, place
-
-
-def _on_grid(data: bytes) -> bytes:
-    """The same model with the scores of ordinary pieces rounded to GRID, bytes and unknown OUT_OF_REACH.
-
-    sentencepiece adds scores as float32 and tokenizers as float64: unrounded, equal sums such as those of three blanks
-    and one or one and three fall this way here and that way there.
-    """
-    result = bytearray()
-    place = 0
-    while place < len(data):
-        start = place
-        key, place = _varint(data, place)
-        length, place = _varint(data, place)
-        value = data[place : place + length]
-        if key == (1 << 3 | 2):
-            piece = dict(_fields(value))
-            (score,) = struct.unpack("<f", piece.get(2, bytes(4)))
-            ordinary = piece.get(3, NORMAL) == NORMAL
-            rounded = round(score / GRID) * GRID if ordinary else OUT_OF_REACH
-            body = b"\x0a" + _encoded(len(piece[1])) + piece[1] + b"\x15" + struct.pack("<f", rounded)
-            if not ordinary:
-                body += b"\x18" + _encoded(piece[3])
-            result += b"\x0a" + _encoded(len(body)) + body
-        else:
-            result += data[start : place + length]
-        place += length
-    return bytes(result)
-
-
-def _encoded(value: int) -> bytes:
-    result = bytearray()
-    while value > 0x7F:
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*result, value])
 
 
 def to_tokenizer(model: Model) -> Tokenizer:

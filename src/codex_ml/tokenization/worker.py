@@ -67,7 +67,8 @@ def try_tokenizer(request: dict[str, Any]) -> list[list[int]]:
 
 def try_sentencepiece(request: dict[str, Any]) -> None:
     """Make the tokenizer.json of the .model in `file` under `to`, and prove it on `texts`."""
-    from codex_ml.tokenization.sentencepiece_model import prove_equal, read_model, to_tokenizer
+    from codex_ml.tokenization.sentencepiece_file import read_model
+    from codex_ml.tokenization.sentencepiece_model import prove_equal, to_tokenizer
 
     data = Path(request["file"]).read_bytes()
     tokenizer = to_tokenizer(read_model(data, Path(request["name"])))
