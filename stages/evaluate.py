@@ -18,7 +18,7 @@ def main(stage: Stage) -> None:
     from codex_ml.evaluation.summary import by_source, document_row, summary
     from codex_ml.io import read_json, write_json, write_ndjson, write_text
     from codex_ml.progress import track
-    from codex_ml.tokenization.tokenizer import END, encode_documents, load_tokenizer, special_id
+    from codex_ml.tokenization.tokenizer import load_tokenizer
     from codex_ml.training.device import inference_device
 
     settings, folder = stage.params.evaluate, stage.dep("models/model")
@@ -27,8 +27,8 @@ def main(stage: Stage) -> None:
     documents = list(read_documents(stage.dep("data/splits/test.parquet")))
     scores = score_documents(
         model,
-        encode_documents(tokenizer, (document.content for document in documents)),
-        end=special_id(tokenizer, END),
+        tokenizer.encode_documents(document.content for document in documents),
+        end=tokenizer.end,
         length=read_json(folder / "training.json")["seq_len"],
         batch_size=settings.batch_size,
     )

@@ -13,13 +13,12 @@ def main(stage: Stage) -> None:
     from codex_ml.data.pack import stream_dtype, write_stream
     from codex_ml.io import atomic_folder, write_json
     from codex_ml.progress import track
-    from codex_ml.tokenization.tokenizer import END, PAD, encode_documents, load_tokenizer, special_id
+    from codex_ml.tokenization.tokenizer import load_tokenizer
 
     settings = stage.params.pack
     tokenizer = load_tokenizer(stage.dep("models/tokenizer"))
-    vocab_size = tokenizer.get_vocab_size()
+    vocab_size, end, pad = tokenizer.vocab_size, tokenizer.end, tokenizer.pad
     dtype = stream_dtype(vocab_size, settings.dtype)
-    end, pad = special_id(tokenizer, END), special_id(tokenizer, PAD)
     streams = {}
     with atomic_folder(stage.out("data/packed")) as folder:
         for part in ("train", "val", "test"):
@@ -28,7 +27,7 @@ def main(stage: Stage) -> None:
                 read_documents(file), f"pack {part}", count_documents(file), "documents", style=stage.runtime.progress
             )
             texts = (document.content for document in documents)
-            streams[part] = write_stream(folder, part, encode_documents(tokenizer, texts), end=end, dtype=dtype)
+            streams[part] = write_stream(folder, part, tokenizer.encode_documents(texts), end=end, dtype=dtype)
             log.info("pack: %s %s", part, streams[part])
         about = {"dtype": dtype.str, "seq_len": settings.seq_len, "vocab_size": vocab_size, "end": end, "pad": pad}
         write_json(folder / "pack.json", {**about, "streams": streams})

@@ -9,9 +9,11 @@ import torch
 from safetensors import safe_open
 
 from codex_ml.config import Model
+from codex_ml.config.text import Tokenizer
 from codex_ml.errors import UserError
 from codex_ml.modeling.build import build_model, parameter_count
-from codex_ml.tokenization.tokenizer import save_tokenizer, train_byte_bpe
+from codex_ml.tokenization.tokenizer import load_tokenizer
+from codex_ml.tokenization.train import train_tokenizer
 
 SHAPE = Model(hidden_size=16, intermediate_size=24, layers=2, heads=2, max_positions=32)
 TEXT = "def add(a, b):\n    return a + b\n"
@@ -97,22 +99,22 @@ def test_text_generation_pipeline_works_offline(build, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection was opened"))
-    tokenizer = train_byte_bpe([TEXT], 280)
-    save_tokenizer(tokenizer, tmp_path)
-    model = build(vocab_size=tokenizer.get_vocab_size())
+    train_tokenizer(lambda: [TEXT], Tokenizer(vocab_size=280), tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    model = build(vocab_size=tokenizer.vocab_size)
     model.save_pretrained(tmp_path)
 
     generate = pipeline("text-generation", model=str(tmp_path), trust_remote_code=False)
     prompt = "def add(a"
     [found] = generate(prompt, max_new_tokens=6, do_sample=False)
 
-    ids = tokenizer.encode(prompt).ids
+    ids = tokenizer.encode(prompt).tolist()
     for _ in range(6):
         with torch.no_grad():
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
         if ids[-1] == model.config.eos_token_id:
             break
-    assert found["generated_text"] == tokenizer.decode(ids, skip_special_tokens=True)
+    assert found["generated_text"] == tokenizer.decode(ids)
 
 
 DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox")

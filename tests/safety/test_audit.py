@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from codex_ml.config import Model, SafetyAudit
+from codex_ml.config.text import Tokenizer
 from codex_ml.data.documents import Document, write_documents
 from codex_ml.data.pack import Rows, rows_of_step, write_stream
 from codex_ml.errors import UserError
@@ -17,7 +18,8 @@ from codex_ml.policy.scan import Scanner
 from codex_ml.safety.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics, result
 from codex_ml.safety.extraction import Extraction, _is_trivial, seen_rows
 from codex_ml.safety.gates import decide, verdict
-from codex_ml.tokenization.tokenizer import encode_documents, train_byte_bpe
+from codex_ml.tokenization.tokenizer import load_tokenizer
+from codex_ml.tokenization.train import train_tokenizer
 from codex_ml.training.loss import summed_loss
 
 SHAPE = Model(hidden_size=32, intermediate_size=64, layers=1, heads=2, max_positions=32)
@@ -38,8 +40,10 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return train_byte_bpe([random_text(0)], 300)
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(lambda: [random_text(0)], Tokenizer(vocab_size=300), folder)
+    return load_tokenizer(folder)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def streams(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("packed")
     texts = {"train": [random_text(1), random_text(2)], "test": [random_text(3), random_text(4)]}
     about = {
-        name: write_stream(folder, name, encode_documents(tokenizer, documents), end=0, dtype=np.dtype("<u2"))
+        name: write_stream(folder, name, tokenizer.encode_documents(documents), end=0, dtype=np.dtype("<u2"))
         for name, documents in texts.items()
     }
     write_json(folder / "pack.json", {"dtype": "<u2", "seq_len": 32, "pad": 1, "end": 0, "streams": about})
@@ -62,7 +66,7 @@ def audit(model, tokenizer, streams, steps=10_000):
 @pytest.fixture(scope="module")
 def models(one_thread, tokenizer, streams):
     torch.manual_seed(0)
-    vocab = tokenizer.get_vocab_size()
+    vocab = tokenizer.vocab_size
     fresh = build_model(SHAPE, vocab_size=vocab, end=0, pad=1, seed=1)
     overfit = build_model(SHAPE, vocab_size=vocab, end=0, pad=1, seed=1)
     batch = {k: torch.from_numpy(v) for k, v in streams[0].batch(np.arange(len(streams[0]))).items()}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from codex_ml.tokenization.tokenizer import TextTokenizer
 
 
-def sample_texts(model: Any, tokenizer: Tokenizer, *, count: int, tokens: int, batch_size: int, seed: int) -> list[str]:
+def sample_texts(
+    model: Any, tokenizer: TextTokenizer, *, count: int, tokens: int, batch_size: int, seed: int
+) -> list[str]:
     """Unconditional samples at temperature 1 from the whole distribution, each up to `tokens` tokens or its END."""
     import torch
 
@@ -32,5 +34,5 @@ def sample_texts(model: Any, tokenizer: Tokenizer, *, count: int, tokens: int, b
             )
         for row in output[:, 1:].cpu().tolist():
             kept = row[: row.index(end)] if end in row else row
-            texts.append(tokenizer.decode([token for token in kept if token != pad], skip_special_tokens=False))
+            texts.append(tokenizer.decode([token for token in kept if token != pad]))
     return texts

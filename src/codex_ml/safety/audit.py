@@ -19,8 +19,9 @@ from codex_ml.safety.extraction import Extraction, choose_windows, extract, gree
 from codex_ml.safety.gates import Gate, verdict
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
+
+    from codex_ml.tokenization.tokenizer import TextTokenizer
 
 BATCH = 8
 CONTROL_WINDOWS = 20
@@ -63,7 +64,7 @@ def _row(finding: Finding, *, source: str, path: str) -> dict[str, Any]:
 
 def measure_extraction(
     model: PreTrainedModel,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     train: Rows,
     test: Rows,
     *,

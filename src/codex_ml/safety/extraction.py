@@ -19,8 +19,9 @@ from codex_ml.data.pack import Rows, rows_of_step
 from codex_ml.evaluation.likelihood import score_windows
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
+
+    from codex_ml.tokenization.tokenizer import TextTokenizer
 
 TRIVIAL_ZLIB_RATIO = 0.25  # text that compresses below this is a table or a licence header; anyone could complete it
 
@@ -57,7 +58,7 @@ def seen_rows(training: dict[str, Any], total: int) -> NDArray[np.int64]:
 
 
 def choose_windows(
-    rows: Rows, numbers: NDArray[np.int64], *, length: int, count: int, seed: int, tokenizer: Tokenizer
+    rows: Rows, numbers: NDArray[np.int64], *, length: int, count: int, seed: int, tokenizer: TextTokenizer
 ) -> tuple[list[NDArray[np.int64]], int]:
     """Up to `count` windows of `length` tokens as the model saw them: from the start of a row, inside one document.
 
@@ -78,7 +79,7 @@ def choose_windows(
         ):
             continue
         window = row["input_ids"][0, :length]
-        if _is_trivial(tokenizer.decode(window.tolist(), skip_special_tokens=False)):
+        if _is_trivial(tokenizer.decode(window)):
             trivial += 1
         else:
             chosen.append(window)

@@ -1,111 +1,117 @@
-"""Byte-level BPE: train, save in the Hugging Face layout, encode in bulk. No torch, no transformers."""
+"""The one tokenizer of run time: packing, evaluation, the audit and the commands all cut text with it.
+
+Text is data: no special token ever comes from it, whatever it spells, and none is added around it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from codex_ml.errors import UserError
-from codex_ml.io import write_json
+from codex_ml.io import read_json
 
-END, PAD = "<|endoftext|>", "<|pad|>"
-BATCH_DOCUMENTS = 64
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
-def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train on whole documents; the merges see the pieces of GPT-2's regular expression, as GGUF readers expect.
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A loaded tokenizer folder.
 
-    Returns:
-        a tokenizer whose ids are 0 = END, 1 = PAD, then the 256 bytes, then the merges; at most `vocab_size` of them.
+    Attributes:
+        end: id that ends every document (EOS).
+        pad: id that fills rows; equals `end` where a foreign tokenizer has no other.
+        bos: id that begins a text where a chat template asks for it; None for none.
+        unk: id of what is not in the vocabulary; None where everything is.
+        vocab_size: largest id + 1, added tokens included: the rows an embedding needs.
+        chat_template: Jinja source, byte for byte; None for none.
+        special: text -> id of all special tokens.
+        backend: the `tokenizers` object, with special tokens in text switched off.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END, PAD],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+
+    end: int
+    pad: int
+    bos: int | None
+    unk: int | None
+    vocab_size: int
+    chat_template: str | None
+    special: dict[str, int]
+    backend: Tokenizer = field(repr=False)
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Ids of one text: (n,) uint32, without special tokens."""
+        from codex_ml.tokenization.engine import panics_told
+
+        with panics_told():
+            return np.array(self.backend.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
+
+    def encode_documents(self, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]:
+        """Ids of each text, in order: (n,) uint32; by the fastest engine that is proven to give the same ids."""
+        from codex_ml.tokenization.engine import encode_all
+
+        return encode_all(self.backend, texts)
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """Text of ids, special tokens spelt out, nothing cleaned up."""
+        return str(self.backend.decode([int(number) for number in ids], skip_special_tokens=False))
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json, which `AutoTokenizer` reads."""
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END,
-        "eos_token": END,
-        "pad_token": PAD,
-        "clean_up_tokenization_spaces": False,  # it would eat blanks before punctuation: decode would not be lossless
-        "split_special_tokens": True,  # a document that spells <|endoftext|> is data, never control
-    }
-    write_json(folder / "tokenizer_config.json", config)
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """Load for bulk encoding; the text of special tokens is encoded as the plain text it is.
+def load_tokenizer(folder: Path) -> TextTokenizer:
+    """Load a folder that the tokenizer stage wrote (or a model's, which holds a copy).
 
     Raises:
-        UserError: when the file is missing or is no tokenizer.
+        UserError: when a file is missing or is no tokenizer, or the end or pad token is not in it.
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise UserError(f"{file} is missing; `dvc repro tokenizer` makes it")
+    backend = _load_backend(file)
+    config = read_json(folder / "tokenizer_config.json")
+    ids = {role: _role_id(backend, config, role, folder) for role in ("eos", "pad", "bos", "unk")}
+    if ids["eos"] is None or ids["pad"] is None:
+        missing = "eos_token" if ids["eos"] is None else "pad_token"
+        raise UserError(f"{folder / 'tokenizer_config.json'} names no {missing}; `dvc repro tokenizer` makes one")
+    template = folder / "chat_template.jinja"
+    special = {t.content: number for number, t in backend.get_added_tokens_decoder().items() if t.special}
+    return TextTokenizer(
+        end=ids["eos"],
+        pad=ids["pad"],
+        bos=ids["bos"],
+        unk=ids["unk"],
+        vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
+        chat_template=template.read_bytes().decode("utf-8") if template.is_file() else None,
+        special=special,
+        backend=backend,
+    )
+
+
+def _load_backend(file: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        backend = Tokenizer.from_file(str(file))
     except BaseException as error:  # the Rust library raises PanicException, which is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise UserError(f"{file} is no tokenizer that can be read: {str(error)[:200]}") from None
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+    if backend.get_vocab_size(with_added_tokens=True) == 0:
+        raise UserError(f"{file} is no tokenizer that can be read: its vocabulary is empty")
+    backend.encode_special_tokens = True
+    return backend
 
 
-def special_id(tokenizer: Tokenizer, token: str) -> int:
-    """Id of END or PAD.
-
-    Raises:
-        UserError: when the tokenizer has no such token.
-    """
-    if (number := tokenizer.token_to_id(token)) is None:
-        raise UserError(f"the tokenizer has no token {token}; `dvc repro tokenizer` makes one that has")
+def _role_id(backend: Tokenizer, config: Any, role: str, folder: Path) -> int | None:
+    token = config.get(f"{role}_token") if isinstance(config, dict) else None
+    token = token.get("content") if isinstance(token, dict) else token
+    if token is None:
+        return None
+    number = backend.token_to_id(token) if isinstance(token, str) else None
+    if number is None:
+        raise UserError(f"{folder / 'tokenizer_config.json'}: {role}_token {token!r} is not in the vocabulary")
     return int(number)
-
-
-def encode_documents(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]:
-    """Token ids of each text, in order: (n_tokens,) uint32, without special tokens."""
-    iterator = iter(texts)
-    while batch := list(islice(iterator, BATCH_DOCUMENTS)):
-        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-            yield np.array(encoding.ids, dtype=np.uint32)
-
-
-def measure(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, float]:
-    """Numbers of a tokenizer on held-out text.
-
-    Returns:
-        vocab_size; bytes_per_token; lossless, the share of texts with decode(encode(text)) == text.
-    """
-    size = tokens = lossless = count = 0
-    for text, ids in _with_ids(tokenizer, texts):
-        count, tokens, size = count + 1, tokens + len(ids), size + len(text.encode("utf-8"))
-        lossless += tokenizer.decode(ids.tolist(), skip_special_tokens=False) == text
-    return {
-        "vocab_size": tokenizer.get_vocab_size(),
-        "bytes_per_token": round(size / tokens, 4),
-        "lossless": round(lossless / count, 6),
-    }
-
-
-def _with_ids(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[tuple[str, NDArray[np.uint32]]]:
-    iterator = iter(texts)
-    while batch := list(islice(iterator, BATCH_DOCUMENTS)):
-        yield from zip(batch, encode_documents(tokenizer, batch), strict=True)

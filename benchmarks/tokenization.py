@@ -1,0 +1,140 @@
+"""Speed of text to uint16 arrays: ours beside `tokenizers` in interleaved rounds, ids compared on the whole corpus.
+
+    python benchmarks/tokenization.py                               # data/splits/train.parquet, vocabulary 4096
+    python benchmarks/tokenization.py other.parquet --rounds 9
+
+Rows:
+    encode_batch         tokenizers' default call
+    encode_batch_fast    the same without offsets
+    ours                 with the default dependencies: tiktoken over the trained merges
+    ours + gigatoken     with the extra, when it is installed
+
+The file is not called tokenize.py: that would stand in the way of Python's own module for all scripts of this folder.
+
+All run on all cores, each in its own way, in one process, on texts that are in memory; the proof that ours makes before
+it chooses an engine is part of its time. Peers are at their defaults, special tokens in text are data for all.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from codex_ml.config.text import Tokenizer as Settings  # noqa: E402
+from codex_ml.data.documents import read_documents  # noqa: E402
+from codex_ml.parallel import cores  # noqa: E402
+from codex_ml.tokenization import engine  # noqa: E402
+from codex_ml.tokenization.tokenizer import TextTokenizer, load_tokenizer  # noqa: E402
+from codex_ml.tokenization.train import train_tokenizer  # noqa: E402
+
+Arrays = list[np.ndarray[Any, np.dtype[np.uint16]]]
+PEERS_BATCH = 1000  # documents a call; more made encode_batch slower here
+
+
+def main(
+    path: Annotated[Path, typer.Argument(help="Parquet file of documents.")] = Path("data/splits/train.parquet"),
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
+    vocab_size: Annotated[int, typer.Option(help="Of the byte-level BPE that is trained first.")] = 4096,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the numbers here too.")] = None,
+) -> None:
+    """Measure and compare; exits with 1 when ids differ."""
+    texts = [document.content for document in read_documents(path)]
+    size = sum(len(text.encode("utf-8")) for text in texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        train_tokenizer(lambda: iter(texts), Settings(vocab_size=vocab_size), Path(scratch))
+        tokenizer = load_tokenizer(Path(scratch))
+    ways = contenders(tokenizer)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    expected, differing = None, dict.fromkeys(ways, 0)
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            found = way(texts)
+            seconds[name].append(time.perf_counter() - start)
+            expected = expected or found
+            differing[name] += sum(not np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+    base = statistics.median(seconds["encode_batch"])
+    rows = {}
+    for name, times in seconds.items():
+        middle = statistics.median(times)
+        rows[name] = {
+            "MB/s": round(size / middle / 1e6, 2),
+            "ratio": round(base / middle, 2),
+            "differing": differing[name],
+        }
+        typer.echo(
+            f"{name:<18} {size / middle / 1e6:8.2f} MB/s {base / middle:7.2f}x   texts that differ: {differing[name]}"
+        )
+    versions = {
+        name: version(name) for name in ("tokenizers", "tiktoken", "gigatoken") if importlib.util.find_spec(name)
+    }
+    about = {
+        "bytes": size,
+        "documents": len(texts),
+        "rounds": rounds,
+        "cores": cores(),
+        "versions": versions,
+        "rows": rows,
+    }
+    typer.echo(f"{size} bytes, {len(texts)} documents, {cores()} cores, medians of {rounds}; {versions}")
+    if json_out:
+        json_out.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    raise typer.Exit(1 if any(differing.values()) else 0)
+
+
+def contenders(tokenizer: TextTokenizer) -> dict[str, Callable[[list[str]], Arrays]]:
+    """Name -> a function from texts to uint16 arrays."""
+
+    def peer(call: Callable[..., Any]) -> Callable[[list[str]], Arrays]:
+        def encode(texts: list[str]) -> Arrays:
+            batches = (texts[start : start + PEERS_BATCH] for start in range(0, len(texts), PEERS_BATCH))
+            return [np.array(e.ids, dtype=np.uint16) for b in batches for e in call(b, add_special_tokens=False)]
+
+        return encode
+
+    def ours(texts: list[str]) -> Arrays:
+        for make in (engine.gigatoken_engine, engine.tiktoken_engine):
+            make.cache_clear()  # what an engine remembers of the round before would flatter it
+        return [ids.astype(np.uint16) for ids in tokenizer.encode_documents(texts)]
+
+    def without_extra(texts: list[str]) -> Arrays:
+        with hidden("gigatoken"):
+            return ours(texts)
+
+    backend = tokenizer.backend
+    ways = {
+        "encode_batch": peer(backend.encode_batch),
+        "encode_batch_fast": peer(backend.encode_batch_fast),
+        "ours": without_extra,
+    }
+    return {**ways, "ours + gigatoken": ours} if importlib.util.find_spec("gigatoken") else ways
+
+
+@contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Let the choice of an engine find this package not installed."""
+    find = importlib.util.find_spec
+    engine.importlib.util.find_spec = lambda wanted, *rest: None if wanted == name else find(wanted, *rest)
+    try:
+        yield
+    finally:
+        engine.importlib.util.find_spec = find
+
+
+if __name__ == "__main__":
+    typer.run(main)

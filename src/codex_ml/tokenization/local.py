@@ -1,0 +1,239 @@
+"""Kind `local`: a tokenizer that somebody else made becomes a folder of ours. Its files are hostile until proven tame.
+
+A Hugging Face folder with tokenizer.json, or a SentencePiece .model. What it may hold is listed in `allowed`; what cuts
+text, regular expressions among it, is tried in a limited child first; the configuration is written anew. Taken as they
+are: the vocabulary, the rules, the chat template byte for byte. Left out: the post-processor, which would add BOS to
+every piece of text, padding, truncation, dropout, and every key that this project does not need.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from codex_ml.config.text import Tokenizer as Settings
+from codex_ml.errors import UserError
+from codex_ml.io import parse_json, write_bytes, write_json, write_text
+from codex_ml.tokenization.allowed import checked_description, vocabulary_of
+from codex_ml.tokenization.layout import CHATML, CHATML_TOKENS, PAD, write_config
+from codex_ml.tokenization.limited import LimitedChild
+from codex_ml.tokenization.sentencepiece_file import CONTROL, UNKNOWN, Model, read_model
+from codex_ml.tokenization.sentencepiece_model import HARD
+from codex_ml.tokenization.train import Texts, sample_of
+
+log = logging.getLogger("codex_ml")
+
+SIZES = {"tokenizer.json": 64 << 20, "model": 16 << 20, "config": 1 << 20, "template": 64 << 10}  # bytes, at most
+SAMPLE_CHARACTERS = 200_000
+PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中"), "ab " * 2000 + "\0", "aA0 .\n" * 1000 + "\x7f"]
+
+
+def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
+    """Write our folder for the foreign tokenizer at `path`.
+
+    pad: the tokenizer's own, else its unknown token, else the end token: filler is told by its place and never
+    trained on, and another token would need a row of the embedding that the model at hand may not have.
+
+    Args:
+        path: folder with tokenizer.json or one .model file, or a .model file.
+        texts: some are encoded in the child, and for SentencePiece compared.
+        folder: an empty folder.
+
+    Raises:
+        UserError: what is wrong with which file, and what is allowed.
+    """
+    source, model_file = _find(path)
+    named = _named_tokens(path) if path.is_dir() else {}  # what lies beside a lone file belongs to anything
+    probe = [*PROBES, *sample_of(texts, characters=SAMPLE_CHARACTERS)]
+    if model_file:
+        description, data = _from_sentencepiece(model_file, probe, named)
+        write_bytes(folder / "tokenizer.model", data)
+    else:
+        description = checked_description(_json(source, SIZES["tokenizer.json"]), source)
+    template = _template(path) if path.is_dir() else None
+    extra = list(settings.special_tokens)
+    if template is None and settings.chat_template == "chatml":
+        template, extra = CHATML.encode(), [*CHATML_TOKENS, *extra]
+    _add_tokens(description, extra)
+    _mark_special(description, named, path)
+    _try(description, probe, source)
+    write_json(folder / "tokenizer.json", description)
+    if template is not None:
+        write_text(folder / "chat_template.jinja", template.decode("utf-8"))
+    pad = named.get("pad") or _other(named.get("unk"), named["eos"]) or named["eos"]
+    if "pad" not in named:
+        log.info("tokenizer: %s names no pad token; %s fills rows, which no loss sees", path, pad)
+    write_config(folder, end=named["eos"], pad=pad, bos=named.get("bos"), unk=named.get("unk"), extra={})
+
+
+def _other(token: str | None, than: str) -> str | None:
+    return token if token != than else None
+
+
+def _find(path: Path) -> tuple[Path, Path | None]:
+    """(the file to name in messages, the .model file or None for tokenizer.json)."""
+    if path.is_dir():
+        if (path / "tokenizer.json").is_file():
+            return path / "tokenizer.json", None
+        models = sorted(path.glob("*.model"))
+        if len(models) == 1:
+            return models[0], models[0]
+        raise UserError(
+            f"{path} holds neither a tokenizer.json nor one SentencePiece .model file (found {len(models)}); convert "
+            "an older folder with transformers' save_pretrained first"
+        )
+    if path.suffix == ".model" and path.is_file():
+        return path, path
+    raise UserError(f"tokenizer.path {path}: there is no such folder or .model file; put it below models/base")
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file")
+    if (size := path.stat().st_size) > most:
+        raise UserError(f"{path} has {size} bytes; at most {most} are read")
+    return path.read_bytes()
+
+
+def _json(path: Path, most: int) -> Any:
+    data = _bytes(path, most)
+    try:
+        value = parse_json(data)
+    except ValueError as error:
+        raise UserError(f"{path} is no strict JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
+
+
+def _named_tokens(folder: Path) -> dict[str, str]:
+    """eos, bos, pad, unk as tokenizer_config.json or special_tokens_map.json name them."""
+    named: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        config = _json(folder / name, SIZES["config"]) if (folder / name).is_file() else {}
+        for role in ("eos", "bos", "pad", "unk"):
+            token = config.get(f"{role}_token")
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str) and token:
+                named[role] = token
+    return named
+
+
+def _template(folder: Path) -> bytes | None:
+    """The chat template's bytes: of its own file, else of tokenizer_config.json."""
+    if (file := folder / "chat_template.jinja").is_file():
+        data = _bytes(file, SIZES["template"])
+    else:
+        config = _json(f, SIZES["config"]) if (f := folder / "tokenizer_config.json").is_file() else {}
+        found = config.get("chat_template")
+        if isinstance(found, list):
+            found = next((e.get("template") for e in found if isinstance(e, dict) and e.get("name") == "default"), None)
+        if not isinstance(found, str):
+            return None
+        file, data = folder / "tokenizer_config.json", found.encode("utf-8", "surrogatepass")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: the chat template is not UTF-8 ({error})") from None
+    if len(data) > SIZES["template"]:
+        raise UserError(f"{file}: the chat template has {len(data)} bytes; at most {SIZES['template']} are read")
+    return data
+
+
+def _ids(description: dict[str, Any]) -> dict[str, int]:
+    vocabulary = vocabulary_of(description["model"], Path("tokenizer.json"))
+    return {**vocabulary, **{token["content"]: token["id"] for token in description["added_tokens"]}}
+
+
+def _added(content: str, number: int) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": content, **flags, "special": True}
+
+
+def _add_tokens(description: dict[str, Any], wanted: Iterable[str]) -> None:
+    """Append tokens behind the largest id; one that is there already keeps its id."""
+    ids = _ids(description)
+    for content in wanted:
+        if content not in ids:
+            ids[content] = max(ids.values()) + 1
+            description["added_tokens"].append(_added(content, ids[content]))
+
+
+def _mark_special(description: dict[str, Any], named: dict[str, str], path: Path) -> None:
+    """The tokens with a role are special ones, so that no text becomes them.
+
+    Raises:
+        UserError: without an end token, or with one that is not in the vocabulary.
+    """
+    if "eos" not in named:
+        raise UserError(
+            f"{path} names no eos_token, which has to end every document; in a folder, let tokenizer_config.json hold "
+            '{"eos_token": "..."} with a token of its vocabulary or of tokenizer.special_tokens'
+        )
+    ids = _ids(description)
+    by_content = {token["content"]: token for token in description["added_tokens"]}
+    for role, content in named.items():
+        if content not in ids:
+            raise UserError(f"{path}: {role}_token {content!r} is not in its vocabulary")
+        if content in by_content:
+            by_content[content]["special"] = True
+        else:
+            description["added_tokens"].append(_added(content, ids[content]))
+    description["added_tokens"].sort(key=lambda token: token["id"])
+
+
+def _from_sentencepiece(file: Path, probe: list[str], named: dict[str, str]) -> tuple[dict[str, Any], bytes]:
+    data = _bytes(file, SIZES["model"])
+    model = read_model(data, file)
+    with tempfile.TemporaryDirectory() as scratch, LimitedChild("try_sentencepiece", seconds=30) as child:
+        made = Path(scratch) / "tokenizer.json"
+        try:
+            child.ask({"file": str(file.resolve()), "name": str(file), "texts": probe, "to": str(made)})
+        except UserError as error:
+            raise UserError(f"{file} cannot be used: {error}") from None
+        description = checked_description(_json(made, SIZES["tokenizer.json"]), file)
+    _name_pieces(model, named)
+    return description, data
+
+
+def _name_pieces(model: Model, named: dict[str, str]) -> None:
+    """Roles by the usual names of control pieces, where no configuration names them."""
+    control = {text for text, _, kind in model.pieces if kind == CONTROL}
+    usual = {"eos": ("</s>", "<eos>", "<|endoftext|>"), "bos": ("<s>", "<bos>"), "pad": ("<pad>", PAD)}
+    for role, names in usual.items():
+        found = next((name for name in names if name in control), None)
+        if found:
+            named.setdefault(role, found)
+    named.setdefault("unk", next(text for text, _, kind in model.pieces if kind == UNKNOWN))
+
+
+def _try(description: dict[str, Any], probe: Iterable[str], file: Path) -> None:
+    """Load and use it where it can do no harm, before this process does.
+
+    Raises:
+        UserError: what the child said; or a special token that text is cut into.
+    """
+    special = {token["content"]: token["id"] for token in description["added_tokens"] if token["special"]}
+    texts = [*probe, *special]
+    with tempfile.TemporaryDirectory() as scratch, LimitedChild("try_tokenizer", seconds=20) as child:
+        write_json(Path(scratch) / "tokenizer.json", description)
+        try:
+            found = child.ask({"file": str(Path(scratch).resolve() / "tokenizer.json"), "texts": texts})
+        except UserError as error:
+            raise UserError(f"{file} cannot be used: {error}") from None
+    for text, ids in zip(special, found[len(texts) - len(special) :], strict=True):
+        if special[text] in ids and not _is_unknown(description, text):
+            raise UserError(
+                f"{file}: the special token {text!r} is ordinary text for its vocabulary, so a document could forge it"
+            )
+
+
+def _is_unknown(description: dict[str, Any], text: str) -> bool:
+    """Whether this is the token for what is not in the vocabulary: unknown text does become it."""
+    model = description["model"]
+    return bool(
+        text == model.get("unk_token") or (model["type"] == "Unigram" and _ids(description)[text] == model["unk_id"])
+    )
