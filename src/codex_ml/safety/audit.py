@@ -19,8 +19,9 @@ from codex_ml.safety.extraction import Extraction, choose_windows, extract, gree
 from codex_ml.safety.gates import Gate, verdict
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
+
+    from codex_ml.tokenization.tokenizer import TextTokenizer
 
 BATCH = 8
 CONTROL_WINDOWS = 20
@@ -63,7 +64,7 @@ def _row(finding: Finding, *, source: str, path: str) -> dict[str, Any]:
 
 def measure_extraction(
     model: PreTrainedModel,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     train: Rows,
     test: Rows,
     *,
@@ -75,7 +76,15 @@ def measure_extraction(
     length = settings.prefix_tokens + settings.suffix_tokens
 
     def windows_of(rows: Rows, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[list[Any], int]:
-        return choose_windows(rows, numbers, length=length, count=settings.windows, seed=seed, tokenizer=tokenizer)
+        return choose_windows(
+            rows,
+            numbers,
+            prefix=settings.prefix_tokens,
+            length=length,
+            count=settings.windows,
+            seed=seed,
+            tokenizer=tokenizer,
+        )
 
     inside, trivial_inside = windows_of(train, seen_rows(training, len(train)))
     outside, trivial_outside = windows_of(test, np.arange(len(test)))
