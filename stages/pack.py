@@ -1,4 +1,4 @@
-"""Pack: encode the splits and put whole documents into rows, memory-mapped, which training and the audit read by number.
+"""Pack: encode the splits and put whole documents into rows, which training and the audit read by number.
 
 Loss on completions only, canaries, and what happens to records longer than a row: see `pack` in params.yaml. What was
 cut or dropped is listed in data/packed/records.ndjson; `codex-ml pack show --step N` prints what a step sees.

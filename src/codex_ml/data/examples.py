@@ -22,7 +22,6 @@ from codex_ml.errors import UserError
 if TYPE_CHECKING:
     from codex_ml.tokenization.tokenizer import TextTokenizer
 
-CHUNK_DOCUMENTS, CHUNK_CHARACTERS = 512, 4 << 20  # encoded at once
 Ids = NDArray[np.uint32]
 Bools = NDArray[np.bool_]
 
@@ -65,65 +64,59 @@ class Note:
     tokens: int
 
 
+def texts_of(documents: Iterable[Document]) -> Iterator[str]:
+    """What is encoded as plain text: a text, or the two parts of a record.
+
+    The parts apart, because at generation the prompt is encoded alone: it has to be a prefix of the same ids.
+    """
+    return (text for document in documents for text in _texts(document))
+
+
+def _texts(document: Document) -> tuple[str, ...]:
+    if document.text is not None:
+        return (document.text,)
+    return () if document.messages is not None else (document.prompt or "", document.completion or "")
+
+
 def encode_examples(
     documents: Iterable[Document],
+    encoded: Iterator[Ids],
     tokenizer: TextTokenizer,
     settings: Pack,
     *,
     name: str,
     note: Callable[[Note], None],
 ) -> Iterator[Example]:
-    """Encode the documents of a split, in their order.
+    """The documents of a split as examples, in their order.
 
     Args:
+        encoded: ids of `texts_of` the same documents. They are read twice, so that the bulk encoder sees one stream
+            and nothing waits in memory for it.
         name: of the split, for messages.
         note: called for every record that is cut or dropped; a dropped one gives no example.
 
     Raises:
-        UserError: for a chat without a chat template, and for a record longer than a row where `too_long` is fail.
+        UserError: for a chat that has no chat template, or one that cannot render it; for a record longer than a row
+            where `too_long` is fail.
     """
-    row = 0
-    for chunk in _chunks(documents):
-        parts = tokenizer.encode_documents(part for document in chunk for part in _texts(document))
-        for document in chunk:
-            encoded = [next(parts) for _ in _texts(document)]
-            example, reason, tokens = _example(document, encoded, tokenizer, settings, name)
-            if reason:
-                action = "cut" if example else "drop"
-                note(Note(row, document.source, document.path, document.id, action, reason, tokens))
-            if example:
-                yield example
-            row += 1
-
-
-def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    chunk: list[Document] = []
-    held = 0
-    for document in documents:
-        chunk.append(document)
-        held += sum(map(len, _texts(document)))
-        if len(chunk) == CHUNK_DOCUMENTS or held >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
-
-
-def _texts(document: Document) -> list[str]:
-    """What is encoded as plain text. The two parts of a record apart: at generation, the prompt is encoded alone."""
-    if document.text is not None:
-        return [document.text]
-    return [] if document.messages is not None else [document.prompt or "", document.completion or ""]
+    for row, document in enumerate(documents):
+        parts = [next(encoded) for _ in _texts(document)]
+        example, reason, tokens = _example(document, parts, tokenizer, settings, name)
+        if reason:
+            action = "cut" if example else "drop"
+            note(Note(row, document.source, document.path, document.id, action, reason, tokens))
+        if example:
+            yield example
 
 
 def _example(
-    document: Document, encoded: list[Ids], tokenizer: TextTokenizer, settings: Pack, name: str
+    document: Document, parts: list[Ids], tokenizer: TextTokenizer, settings: Pack, name: str
 ) -> tuple[Example | None, str, int]:
     """The example, or None for a record that is dropped; what was done to it ("" for nothing); its tokens."""
     if document.text is not None:
-        return Example(encoded[0]), "", len(encoded[0])
+        return Example(parts[0]), "", len(parts[0])
     if document.messages is None:
-        context, rest = encoded
+        context, rest = parts
         ids, trained = np.concatenate([context, rest]), np.repeat([False, True], [len(context), len(rest)])
         room, chat = settings.seq_len - 1, False  # END is the first input
         if not len(ids):
@@ -172,11 +165,9 @@ def _cut(context: int, length: int, room: int) -> tuple[slice, bool, str]:
 def _encode_chat(document: Document, tokenizer: TextTokenizer, name: str) -> tuple[Ids, Bools]:
     from codex_ml.tokenization.chat import encode_chat
 
-    if tokenizer.chat_template is None:
-        raise UserError(
-            f"{name}: the document {document.id} of {document.source} is a chat, and the tokenizer has no chat "
-            "template; set tokenizer.chat_template: chatml"
-        )
     messages: Any = json.loads(document.messages or "[]")
     tools: Any = json.loads(document.tools) if document.tools else None
-    return encode_chat(tokenizer, messages, tools)
+    try:
+        return encode_chat(tokenizer, messages, tools)
+    except UserError as error:
+        raise UserError(f"{name}: the chat {document.id} of {document.source}: {error}") from None

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from codex_ml.config import Pack
 from codex_ml.data.canaries import Plan, domain_of, plan, with_canaries, without_secrets
 from codex_ml.data.documents import count_documents, read_documents
-from codex_ml.data.examples import Note, encode_examples
+from codex_ml.data.examples import Note, encode_examples, texts_of
 from codex_ml.data.pack import stream_dtype
 from codex_ml.data.pack_writer import write_stream
 from codex_ml.io import dump_json, write_json
@@ -54,7 +54,8 @@ def pack_splits(
                 documents = without_secrets(documents, planned)
             reasons: Counter[str] = Counter()
             note = partial(_note, records, name, reasons)
-            examples = encode_examples(documents, tokenizer, settings, name=name, note=note)
+            encoded = tokenizer.encode_documents(texts_of(read_documents(file)))
+            examples = encode_examples(documents, encoded, tokenizer, settings, name=name, note=note)
             stream = write_stream(
                 folder,
                 name,
@@ -81,9 +82,7 @@ def pack_splits(
 def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path, documents: int) -> Plan | None:
     if not settings.canaries.repetitions:
         return None
-    return plan(
-        tokenizer, settings.canaries, domain=domain_of(file), documents=documents, seq_len=settings.seq_len
-    )
+    return plan(tokenizer, settings.canaries, domain=domain_of(file), documents=documents, seq_len=settings.seq_len)
 
 
 def _note(records: IO[bytes], name: str, reasons: Counter[str], found: Note) -> None:

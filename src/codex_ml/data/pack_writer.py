@@ -97,7 +97,9 @@ class _Table:
         self._rows: IO[bytes] = (self.folder / f"{self.name}.rows").open("wb")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with self._pieces, self._rows:
             if kind is None:
                 self._place()

@@ -87,7 +87,13 @@ def describe(rows: Rows, number: int, tokenizer: TextTokenizer, origin: Origins)
     if not 0 <= number < len(rows):
         raise UserError(f"there is no row {number}; the train stream has rows 0 to {len(rows) - 1}")
     pieces = [
-        Piece(document, *origin.of(document), begin - int(rows.starts[document]), length, _runs(rows, begin, length, tokenizer))
+        Piece(
+            document,
+            *origin.of(document),
+            begin - int(rows.starts[document]),
+            length,
+            _runs(rows, begin, length, tokenizer),
+        )
         for document, (begin, length) in zip(
             rows.documents(number).tolist(), rows.row_pieces(number).tolist(), strict=True
         )
