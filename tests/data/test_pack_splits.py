@@ -91,7 +91,7 @@ def test_no_record_without_a_supervised_token_goes_unseen(tmp_path, too_long):
             assert targets[document] == [*ByteTokenizer().encode(said[id]).tolist(), END]
 
 
-def test_a_record_is_never_apart_from_its_prompt(tmp_path):
+def test_a_record_is_never_apart_from_its_prompt_and_no_row_is_without_a_target(tmp_path):
     dice = np.random.Generator(np.random.PCG64(2))
     train = [record(str(n), "p" * int(a), "c" * int(b)) for n, (a, b) in enumerate(dice.integers(0, 90, (200, 2)))]
     out, metrics = packed(tmp_path, train=train, seq_len=64)
@@ -99,6 +99,7 @@ def test_a_record_is_never_apart_from_its_prompt(tmp_path):
     documents = np.concatenate([rows.documents(row) for row in range(len(rows))])
     assert sorted(documents.tolist()) == list(range(metrics["train"]["documents"]))
     assert metrics["train"]["cut_documents"] == 0
+    assert (rows.batch(np.arange(len(rows)))["labels"] != IGNORE).any(axis=1).all()
 
 
 def test_fail_leaves_one_line(tmp_path):

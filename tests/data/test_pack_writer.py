@@ -1,6 +1,7 @@
 """Writing a stream: equal bytes from equal input, windows of bounded memory, no half document."""
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -50,6 +51,18 @@ def test_only_a_window_of_pieces_is_held_and_costs_little(tmp_path, monkeypatch)
     whole = pack(tmp_path, documents(1000), seq_len=64)
     assert (whole["tokens"], whole["targets"]) == (windowed["tokens"], windowed["targets"])
     assert 0.95 < windowed["fill"] <= whole["fill"]
+
+
+def test_memory_does_not_grow_with_the_stream(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack_writer, "WINDOW", 500)
+    peaks = []
+    for count in (2_000, 20_000):
+        stream = (example([5, 6, 7] * (number % 9), [True] * (3 * (number % 9)) + [False]) for number in range(count))
+        tracemalloc.start()
+        pack(tmp_path, stream, seq_len=32)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_padded_rows_hold_one_piece_each(tmp_path):

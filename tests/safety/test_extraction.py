@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,9 +56,7 @@ def packed(*documents, seq_len, **more):
     parts = [np.array([END, *document]) for document in documents]
     starts = np.cumsum([0, *map(len, parts)])
     pieces = [
-        (begin, min(seq_len, stop - begin))
-        for start, stop in zip(starts[:-1], starts[1:], strict=True)
-        for begin in range(start, stop, seq_len)
+        (begin, min(seq_len, stop - begin)) for start, stop in pairwise(starts) for begin in range(start, stop, seq_len)
     ]
     tokens = np.concatenate([*parts, [END]]).astype("<u2")
     first = np.arange(len(pieces) + 1, dtype="<u8")
