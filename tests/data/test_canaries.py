@@ -4,6 +4,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from codex_ml.config import Canaries
 from codex_ml.data.canaries import (
@@ -19,7 +20,6 @@ from codex_ml.data.canaries import (
 )
 from codex_ml.data.documents import Document, write_documents
 from codex_ml.errors import UserError
-from codex_ml.tokenization.tokenizer import train_byte_bpe
 
 from .byte_tokenizer import ByteTokenizer
 from .packing import example
@@ -32,7 +32,12 @@ class Bpe:
 
     def __init__(self, size):
         text = " ".join(f"{a}{b}{c} = {a}{c}" for a in ALPHABET for b in "AEIOU27" for c in ALPHABET[::3])
-        self.bpe = train_byte_bpe([text, FRAMES["code"][0] * 20], size)
+        self.bpe = Tokenizer(models.BPE())
+        self.bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self.bpe.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        self.bpe.train_from_iterator([text, FRAMES["code"][0] * 20], trainer)
 
     def encode(self, text):
         return np.array(self.bpe.encode(text, add_special_tokens=False).ids, dtype=np.uint32)

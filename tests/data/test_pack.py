@@ -196,6 +196,17 @@ def last(name, value):
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-8] + value.to_bytes(8, "little"))
 
 
+def without(key):
+    """pack.json as an earlier version wrote it."""
+
+    def remove(folder):
+        about = json.loads((folder / "pack.json").read_bytes())
+        del about["streams"]["train"][key]
+        (folder / "pack.json").write_text(json.dumps(about))
+
+    return remove
+
+
 def holds(file, count):
     return rf"train\.{file} does not hold the {count} numbers that pack\.json tells; `dvc repro pack` makes it$"
 
@@ -223,6 +234,8 @@ BELONGS = r"train\.{} does not belong to train\.bin; `dvc repro pack` makes both
         (cut("train.mask", -1), holds("mask", 16)),
         (lambda folder: (folder / "pack.json").unlink(), r"pack\.json is missing$"),
         (cut("pack.json", 20), r"pack\.json is not valid JSON: "),
+        (without("pieces"), r"pack\.json has another form; `dvc repro pack` makes it anew$"),
+        (lambda folder: (folder / "pack.json").write_text("[]"), r"pack\.json has another form; "),
     ],
 )
 def test_truncated_missing_or_swapped_files_are_refused(packed, damage, message):

@@ -63,7 +63,9 @@ def show(
 
 
 def _lines(row: Row, seq_len: int) -> Iterator[str]:
-    yield f"row {row.row}: {len(row.pieces)} pieces, {row.used} of {seq_len} places, {row.trained} targets trained"
+    count = len(row.pieces)
+    pieces = f"{count} piece{'s' * (count != 1)}"
+    yield f"row {row.row}: {pieces}, {row.used} of {seq_len} places, {row.trained} targets trained"
     for number, piece in enumerate(row.pieces, start=1):
         yield f"  piece {number}: {_name(piece)}, {piece.targets} targets from token {piece.begin} on"
         for run in piece.runs:

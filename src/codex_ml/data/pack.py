@@ -77,17 +77,21 @@ class Rows:
             UserError: when a file is missing or does not belong to the others.
         """
         about = read_json(folder / "pack.json")
-        stream = about["streams"][name]
-        count, documents, rows, pieces = (stream[key] for key in ("tokens", "documents", "rows", "pieces"))
-        tokens = _mapped(folder / f"{name}.bin", about["dtype"], count)
+        try:
+            dtype, seq_len, pad, stream = about["dtype"], about["seq_len"], about["pad"], about["streams"][name]
+            count, documents, rows, pieces = (stream[key] for key in ("tokens", "documents", "rows", "pieces"))
+            masked, canaries = stream["masked"], tuple(stream["canaries"])
+        except (KeyError, TypeError):
+            raise UserError(f"{folder / 'pack.json'} has another form; `dvc repro pack` makes it anew") from None
+        tokens = _mapped(folder / f"{name}.bin", dtype, count)
         starts = _mapped(folder / f"{name}.starts", "<u8", documents + 1)
         table = _mapped(folder / f"{name}.pieces", "<u8", 2 * pieces).reshape(-1, 2)
         first = _mapped(folder / f"{name}.rows", "<u8", rows + 1)
-        mask = _mapped(folder / f"{name}.mask", "u1", count) if stream["masked"] else None
+        mask = _mapped(folder / f"{name}.mask", "u1", count) if masked else None
         for file, found, wanted in (("starts", starts[-1], count - 1), ("rows", first[-1], pieces)):
             if found != wanted:
                 raise UserError(f"{folder / name}.{file} does not belong to {name}.bin; `dvc repro pack` makes both")
-        return cls(tokens, starts, about["seq_len"], about["pad"], table, first, mask, tuple(stream["canaries"]))
+        return cls(tokens, starts, seq_len, pad, table, first, mask, canaries)
 
     def __len__(self) -> int:
         return len(self.first) - 1
