@@ -28,7 +28,7 @@ def test_the_version(run):
 def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("check", "verify", "lineage", "schema", "tokenizer", "hook"):
+    for command in ("check", "verify", "lineage", "schema", "tokenizer", "hook", "pack"):
         assert f" {command} " in out
 
 

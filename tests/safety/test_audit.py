@@ -9,7 +9,9 @@ import torch
 from codex_ml.config import Model, SafetyAudit
 from codex_ml.config.text import Tokenizer
 from codex_ml.data.documents import Document, write_documents
-from codex_ml.data.pack import Rows, rows_of_step, write_stream
+from codex_ml.data.examples import Example
+from codex_ml.data.pack import Rows, rows_of_step
+from codex_ml.data.pack_writer import write_stream
 from codex_ml.errors import UserError
 from codex_ml.io import write_json
 from codex_ml.modeling.build import build_model
@@ -51,7 +53,14 @@ def streams(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("packed")
     texts = {"train": [random_text(1), random_text(2)], "test": [random_text(3), random_text(4)]}
     about = {
-        name: write_stream(folder, name, tokenizer.encode_documents(documents), end=0, dtype=np.dtype("<u2"))
+        name: write_stream(
+            folder,
+            name,
+            map(Example, tokenizer.encode_documents(documents)),
+            end=0,
+            dtype=np.dtype("<u2"),
+            seq_len=32,
+        )
         for name, documents in texts.items()
     }
     write_json(folder / "pack.json", {"dtype": "<u2", "seq_len": 32, "pad": 1, "end": 0, "streams": about})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,24 +45,36 @@ class Names:
     def __init__(self, zeros=()):
         self.zeros = set(zeros)
 
-    def decode(self, ids, *, skip_special_tokens):
+    def decode(self, ids):
         dice = np.random.Generator(np.random.PCG64(1))
         names = ["".join(chr(c) for c in dice.integers(33, 126, 8)) for _ in range(VOCAB)]
         return "".join("0x00, 0x00, " if token in self.zeros else names[token] for token in ids)
 
 
-def packed(*documents, seq_len):
+def packed(*documents, seq_len, **more):
+    """Rows of one piece each, in the order of the documents."""
     parts = [np.array([END, *document]) for document in documents]
     starts = np.cumsum([0, *map(len, parts)])
-    return Rows(np.concatenate([*parts, [END]]).astype("<u2"), starts.astype("<u8"), seq_len, PAD)
+    pieces = [
+        (begin, min(seq_len, stop - begin)) for start, stop in pairwise(starts) for begin in range(start, stop, seq_len)
+    ]
+    tokens = np.concatenate([*parts, [END]]).astype("<u2")
+    first = np.arange(len(pieces) + 1, dtype="<u8")
+    return Rows(tokens, starts.astype("<u8"), seq_len, PAD, np.array(pieces, dtype="<u8"), first, **more)
 
 
 MEMBER, HELD_OUT = list(range(2, 50)), list(range(98, 50, -1))
 
 
-def windows(rows, *, length, count=99, tokenizer=None):
+def windows(rows, *, length, prefix=2, count=99, tokenizer=None):
     found, trivial = choose_windows(
-        rows, np.arange(len(rows)), length=length, count=count, seed=1, tokenizer=tokenizer or Names()
+        rows,
+        np.arange(len(rows)),
+        prefix=prefix,
+        length=length,
+        count=count,
+        seed=1,
+        tokenizer=tokenizer or Names(),
     )
     return sorted(window.tolist() for window in found), trivial
 
@@ -95,20 +109,42 @@ def test_nothing_to_try_is_nothing_extracted():
     assert greedy_windows(Successors([2, 3]), [], prefix=3, count=4) == []
 
 
-def test_windows_are_starts_of_rows_inside_one_document():
-    """Rows of 6: [END 2..6] [7..11 END] [20 21 22 END 30 31] [32..36, no target behind it]."""
+def test_windows_are_begins_of_pieces_inside_one_document():
+    """Inputs: [END 2..6] [7..11] of the first, [END 20 21 22] of the second, [END 30..34] [35 36] of the third."""
     rows = packed([*range(2, 12)], [20, 21, 22], [*range(30, 37)], seq_len=6)
-    assert windows(rows, length=6) == ([[0, 2, 3, 4, 5, 6]], 0)
-    assert windows(rows, length=5) == ([[0, 2, 3, 4, 5], [7, 8, 9, 10, 11], [32, 33, 34, 35, 36]], 0)
-    assert windows(rows, length=3) == ([[0, 2, 3], [7, 8, 9], [20, 21, 22], [32, 33, 34]], 0)
+    assert windows(rows, length=6) == ([[0, 2, 3, 4, 5, 6], [0, 30, 31, 32, 33, 34]], 0)
+    fives = [[0, 2, 3, 4, 5], [0, 30, 31, 32, 33], [7, 8, 9, 10, 11]]
+    assert windows(rows, length=5) == (fives, 0)
+    assert windows(rows, length=4) == ([[0, 2, 3, 4], [0, 20, 21, 22], [0, 30, 31, 32], [7, 8, 9, 10]], 0)
     assert windows(rows, length=7) == ([], 0)  # longer than what the model ever saw at once
+
+
+def test_every_piece_of_a_row_gives_a_window():
+    rows = packed([2, 3, 4], [5, 6], [7, 8, 9, 10], seq_len=8)
+    rows = replace(rows, first=np.array([0, 2, 3], dtype="<u8"))
+    assert windows(rows, length=4) == ([[0, 2, 3, 4], [0, 7, 8, 9]], 0)
+    assert windows(rows, length=3) == ([[0, 2, 3], [0, 5, 6], [0, 7, 8]], 0)
+    assert len(windows(rows, length=3, count=2)[0]) == 2
+
+
+def test_what_was_not_trained_cannot_have_been_learnt():
+    """The second and the third token behind END are a prompt: they may be in the prefix, not in the suffix."""
+    mask = np.array([0, 0, 0, 1, 1, 1, 1], dtype=np.uint8)
+    rows = packed([5, 6, 7, 8, 9], seq_len=8, mask=mask)
+    assert windows(rows, length=5, prefix=3) == ([[0, 5, 6, 7, 8]], 0)
+    assert windows(rows, length=5, prefix=2) == ([], 0)
+
+
+def test_canaries_are_no_members():
+    rows = packed([5, 6, 7], [8, 9, 10], seq_len=8, canaries=(1,))
+    assert windows(rows, length=4) == ([[0, 5, 6, 7]], 0)
 
 
 def test_no_more_windows_than_asked_for_and_others_for_another_seed():
     rows = packed(MEMBER, seq_len=4)
     assert len(windows(rows, length=4, count=5)[0]) == 5
     draw = [
-        choose_windows(rows, np.arange(len(rows)), length=4, count=5, seed=seed, tokenizer=Names())[0]
+        choose_windows(rows, np.arange(len(rows)), prefix=2, length=4, count=5, seed=seed, tokenizer=Names())[0]
         for seed in (1, 1, 2)
     ]
     assert np.array_equal(draw[0], draw[1])

@@ -29,11 +29,15 @@ HARDWARE = Hardware("cpu", "fp32", compile=False, threads=1, capability="test")
 
 
 def packed(lengths: Sequence[int], *, seed: int, seq_len: int = SEQ_LEN) -> Rows:
-    """Documents of random tokens in the format of data/packed."""
+    """Documents of random tokens in the format of data/packed, cut into rows by position: every row but the last is full."""
     dice = np.random.Generator(np.random.PCG64(seed))
     parts = [np.append(END, dice.integers(2, VOCAB, size=length)) for length in lengths]
     starts = np.cumsum([0, *map(len, parts)])
-    return Rows(np.concatenate([*parts, [END]]).astype("<u2"), starts.astype("<u8"), seq_len, PAD)
+    begins = np.union1d(starts[:-1], np.arange(0, starts[-1], seq_len)).astype(int)
+    pieces = np.stack([begins, np.diff([*begins, starts[-1]])], axis=1).astype("<u8")
+    first = np.flatnonzero([*(begins % seq_len == 0), True])
+    tokens = np.concatenate([*parts, [END]]).astype("<u2")
+    return Rows(tokens, starts.astype("<u8"), seq_len, PAD, pieces, first.astype("<u8"))
 
 
 def tiny_model(*, layers: int = 1, positions: int = 64, dropout: float = 0.0) -> Any:

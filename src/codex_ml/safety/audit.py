@@ -76,7 +76,15 @@ def measure_extraction(
     length = settings.prefix_tokens + settings.suffix_tokens
 
     def windows_of(rows: Rows, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[list[Any], int]:
-        return choose_windows(rows, numbers, length=length, count=settings.windows, seed=seed, tokenizer=tokenizer)
+        return choose_windows(
+            rows,
+            numbers,
+            prefix=settings.prefix_tokens,
+            length=length,
+            count=settings.windows,
+            seed=seed,
+            tokenizer=tokenizer,
+        )
 
     inside, trivial_inside = windows_of(train, seen_rows(training, len(train)))
     outside, trivial_outside = windows_of(test, np.arange(len(test)))

@@ -58,9 +58,19 @@ def seen_rows(training: dict[str, Any], total: int) -> NDArray[np.int64]:
 
 
 def choose_windows(
-    rows: Rows, numbers: NDArray[np.int64], *, length: int, count: int, seed: int, tokenizer: TextTokenizer
+    rows: Rows,
+    numbers: NDArray[np.int64],
+    *,
+    prefix: int,
+    length: int,
+    count: int,
+    seed: int,
+    tokenizer: TextTokenizer,
 ) -> tuple[list[NDArray[np.int64]], int]:
-    """Up to `count` windows of `length` tokens as the model saw them: from the start of a row, inside one document.
+    """Up to `count` windows of `length` tokens as the model saw them: the begin of a piece, inside one document.
+
+    Left out are pieces that are too short, canaries (the audit measures their exposure), and those with a token behind
+    the first `prefix` that was not trained.
 
     Returns:
         (windows, number left out as trivial)
@@ -69,21 +79,21 @@ def choose_windows(
     chosen: list[NDArray[np.int64]] = []
     trivial = 0
     for number in order:
-        if len(chosen) == count:
-            break
-        row = rows.batch(np.array([number]))
-        if (
-            length > rows.seq_len
-            or row["position_ids"][0, length - 1] != length - 1
-            or row["labels"][0, length - 1] < 0
-        ):
-            continue
-        window = row["input_ids"][0, :length]
-        if _is_trivial(tokenizer.decode(window)):
-            trivial += 1
-        else:
-            chosen.append(window)
+        for window in _row_windows(rows, int(number), prefix=prefix, length=length):
+            if len(chosen) == count:
+                return chosen, trivial
+            if _is_trivial(tokenizer.decode(window)):
+                trivial += 1
+            else:
+                chosen.append(window)
     return chosen, trivial
+
+
+def _row_windows(rows: Rows, number: int, *, prefix: int, length: int) -> Iterator[NDArray[np.int64]]:
+    for document, (start, targets) in zip(rows.documents(number), rows.row_pieces(number), strict=True):
+        suffix = slice(start + prefix, start + length)
+        if targets >= length and document not in rows.canaries and (rows.mask is None or rows.mask[suffix].all()):
+            yield rows.tokens[start : start + length].astype(np.int64)
 
 
 def _is_trivial(text: str) -> bool:

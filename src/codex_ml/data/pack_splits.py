@@ -1,0 +1,90 @@
+"""Pack the three splits: what the stage `pack` does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from codex_ml.config import Pack
+from codex_ml.data.canaries import Plan, domain_of, plan, with_canaries, without_secrets
+from codex_ml.data.documents import count_documents, read_documents
+from codex_ml.data.examples import Note, encode_examples, texts_of
+from codex_ml.data.pack import stream_dtype
+from codex_ml.data.pack_writer import write_stream
+from codex_ml.io import dump_json, write_json
+from codex_ml.progress import track
+
+if TYPE_CHECKING:
+    from codex_ml.tokenization.tokenizer import TextTokenizer
+
+RECORDS = "records.ndjson"
+REASONS = ("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained")
+NOT_IN_METRICS = ("masked", "canaries", "pieces")
+
+
+def pack_splits(
+    folder: Path, files: Mapping[str, Path], tokenizer: TextTokenizer, settings: Pack, *, style: str
+) -> dict[str, Any]:
+    """Write data/packed: the files of `codex_ml.data.pack`, records.ndjson, and canaries.json where there are some.
+
+    Args:
+        folder: an empty one.
+        files: split -> its documents; the canaries are put into "train".
+        style: of the progress, see `codex_ml.progress`.
+
+    Returns:
+        for metrics.json: split -> documents, tokens, targets, rows, cut_documents, fill, and records, the number of
+        those that were cut or dropped, by reason; canaries: different ones, inserted documents, controls.
+
+    Raises:
+        UserError: see `stream_dtype`, `encode_examples`, `canaries.plan` and `canaries.without_secrets`.
+    """
+    dtype = stream_dtype(tokenizer.vocab_size, settings.dtype)
+    streams, metrics, canaries = {}, {}, None
+    with (folder / RECORDS).open("wb") as records:
+        for name, file in files.items():
+            count = count_documents(file)
+            documents = track(read_documents(file), f"pack {name}", count, "documents", style=style)
+            planned = _planned(tokenizer, settings, file, count) if name == "train" else None
+            if planned:
+                documents = without_secrets(documents, planned)
+            reasons: Counter[str] = Counter()
+            note = partial(_note, records, name, reasons)
+            encoded = tokenizer.encode_documents(texts_of(read_documents(file)))
+            examples = encode_examples(documents, encoded, tokenizer, settings, name=name, note=note)
+            stream = write_stream(
+                folder,
+                name,
+                with_canaries(examples, planned) if planned else examples,
+                end=tokenizer.end,
+                dtype=dtype,
+                seq_len=settings.seq_len,
+                layout=settings.layout,
+            )
+            streams[name] = stream
+            metrics[name] = {key: value for key, value in stream.items() if key not in NOT_IN_METRICS}
+            metrics[name]["records"] = {reason: reasons[reason] for reason in REASONS}
+            canaries = canaries or planned
+    about = {"dtype": dtype.str, "seq_len": settings.seq_len, "layout": settings.layout}
+    tokens = {"vocab_size": tokenizer.vocab_size, "end": tokenizer.end, "pad": tokenizer.pad}
+    write_json(folder / "pack.json", {**about, **tokens, "streams": streams})
+    if canaries:
+        write_json(folder / "canaries.json", canaries.listing(streams["train"]["canaries"]))
+        different, controls = len(canaries.inserted), len(canaries.controls)
+        metrics["canaries"] = {"different": different, "inserted": len(canaries.copies), "controls": controls}
+    return metrics
+
+
+def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path, documents: int) -> Plan | None:
+    if not settings.canaries.repetitions:
+        return None
+    return plan(tokenizer, settings.canaries, domain=domain_of(file), documents=documents, seq_len=settings.seq_len)
+
+
+def _note(records: IO[bytes], name: str, reasons: Counter[str], found: Note) -> None:
+    reasons[found.reason] += 1
+    records.write(dump_json({"split": name, **asdict(found)}, indent=None).encode("utf-8", "backslashreplace"))
