@@ -19,6 +19,7 @@ def main(stage: Stage) -> None:
     from codex_ml.evaluation.generation import sample_texts
     from codex_ml.evaluation.likelihood import load_model
     from codex_ml.io import read_json, write_json, write_ndjson
+    from codex_ml.modeling.foreign import check_length
     from codex_ml.policy.planted import planted_recall
     from codex_ml.policy.rules import load_policy
     from codex_ml.policy.scan import Scanner
@@ -30,6 +31,12 @@ def main(stage: Stage) -> None:
     settings, seed = stage.params.safety_audit, stage.params.seed
     folder, packed = stage.dep("models/model"), stage.dep("data/packed")
     model = load_model(folder, device=inference_device(stage.runtime, threads=stage.record["environment"]["threads"]))
+    check_length(
+        model.config,
+        settings.prefix_tokens + settings.suffix_tokens,
+        "safety_audit.prefix_tokens + safety_audit.suffix_tokens",
+    )
+    check_length(model.config, settings.sample_tokens, "safety_audit.sample_tokens")
     tokenizer = load_tokenizer(folder)
     scanner = Scanner(load_policy(stage.dep("data/policy.yaml")))
     in_train = findings_in_documents(stage.dep("data/splits/train.parquet"), scanner, style=stage.runtime.progress)

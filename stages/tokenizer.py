@@ -18,8 +18,7 @@ def main(stage: Stage) -> None:
     from codex_ml.tokenization.train import train_tokenizer
 
     settings = stage.params.tokenizer
-    if settings.path:
-        stage.dep(settings.path)
+    stage.dep(settings.path or "models/base")
     train, val = (stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val"))
 
     def texts() -> Iterator[str]:

@@ -1,7 +1,9 @@
-"""Train: a Llama-shaped model from scratch on the packed stream; an interrupted run goes on from its last checkpoint.
+"""Train: the model of params.yaml on the packed rows, from scratch or on; an interrupted run goes on where it was.
 
-Checkpoints lie in .cache/train/<fingerprint of parameters, inputs, code and hardware>. The output is the best
-checkpoint by validation loss, in the plain Hugging Face layout. Curves: reports/train, timings: logs/train.
+Checkpoints lie in .cache/train/<fingerprint of parameters, inputs, code and hardware>. The outputs are the weights of
+the best validation, in the plain Hugging Face layout (with adapters: merged, and beside it adapter/), and in
+models/checkpoints the last step with all that another run needs to go on from it (train.resume_from). Curves:
+reports/train; timings: logs/train.
 """
 
 import sys
@@ -15,27 +17,36 @@ from functools import partial
 from codex_ml.stage import Stage, log, run_stage, scratch_folder
 from codex_ml.training.process import prepare_process
 
+# byte for byte, so that no setting creeps in
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
+
 
 def main(stage: Stage) -> None:
     from codex_ml.data.pack import Rows
     from codex_ml.io import atomic_folder, read_json, write_json
-    from codex_ml.modeling.build import build_model, parameter_count
+    from codex_ml.modeling.prepare import prepare_model, save_trained
+    from codex_ml.training.checkpoint import newest
     from codex_ml.training.device import choose_hardware, make_deterministic
     from codex_ml.training.loop import train_model
     from codex_ml.training.scratch import run_folder
 
-    params, packed = stage.params, stage.dep("data/packed")
+    params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
+    stage.dep("models/base")
     hardware = choose_hardware(params.train, stage.runtime, threads=stage.record["environment"]["threads"])
     make_deterministic(hardware, seed=params.seed)
-    about = read_json(packed / "pack.json")
-    model = build_model(
-        params.model, vocab_size=about["vocab_size"], end=about["end"], pad=about["pad"], seed=params.seed
+    about, unpacked = read_json(packed / "pack.json"), scratch_folder() / "models"
+    model = prepare_model(
+        params.model,
+        params.train,
+        about,
+        seed=params.seed,
+        device=hardware.device,
+        new_tokenizer=params.tokenizer.kind != "local",
+        scratch=unpacked,
     )
-    log.info("train: %.2f M parameters, %s", parameter_count(model) / 1e6, hardware)
-    rows = params.train.micro_batch_size * params.train.accumulation
-    seen = {"seed": params.seed, "rows_a_step": rows, "seq_len": about["seq_len"]}
+    log.info("train: %s", hardware)
     with run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
-        best = train_model(
+        outcome = train_model(
             model,
             Rows.open(packed, "train"),
             Rows.open(packed, "val"),
@@ -45,14 +56,21 @@ def main(stage: Stage) -> None:
             seed=params.seed,
             scratch=scratch,
             curves=Path("reports/train"),
-            events=Path("logs/train/events.ndjson"),
+            logs=Path("logs/train"),
+            config=stage.record["params"],
         )
+        with atomic_folder(stage.out("models/checkpoints")) as folder:
+            shutil.copytree(newest(scratch), folder / "last")
         with atomic_folder(stage.out("models/model")) as folder:
-            model.save_pretrained(folder)
-            write_json(folder / "training.json", {**seen, "global_step": best["step"]})
-            for file in ("tokenizer.json", "tokenizer_config.json"):  # byte for byte, so that no setting creeps in
-                shutil.copyfile(stage.dep("models/tokenizer") / file, folder / file)
+            save_trained(model, folder, params.model, scratch=unpacked)
+            rows = params.train.micro_batch_size * params.train.accumulation
+            seen = {"seed": params.seed, "rows_a_step": rows, "seq_len": about["seq_len"]}
+            write_json(folder / "training.json", {**seen, "global_step": outcome.best["step"], **outcome.details})
+            for name in TOKENIZER:
+                if (file := tokenizer / name).is_file():
+                    shutil.copyfile(file, folder / name)
         shutil.rmtree(scratch)
+    best = outcome.best
     log.info("train: kept the weights of step %d, validation loss %.4f nats", best["step"], best["val/loss"])
 
 

@@ -11,7 +11,8 @@ from codex_ml.config import Lora, Model, Train
 from codex_ml.errors import UserError
 from codex_ml.evaluation.likelihood import load_model
 from codex_ml.modeling.adapters import trainable_parameters
-from codex_ml.modeling.prepare import attention_for, check_length, prepare_model, save_trained
+from codex_ml.modeling.foreign import check_length
+from codex_ml.modeling.prepare import attention_for, prepare_model, save_trained
 from codex_ml.modeling.vocabulary import embedding_rows
 from codex_ml.training.loss import summed_loss
 

@@ -80,7 +80,8 @@ def train(
         seed=3,
         scratch=folder / "scratch",
         curves=folder / "curves",
-        events=folder / "events.ndjson",
+        logs=folder,
+        config={},
     )
     return model, outcome.best
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,6 +249,7 @@ def test_stream_without_a_row_is_refused(recipe, tmp_path, name):
             seed=1,
             scratch=tmp_path / "scratch",
             curves=tmp_path / "curves",
-            events=Path("events"),
+            logs=tmp_path / "logs",
+            config={},
         )
     assert not any(tmp_path.iterdir())

@@ -41,14 +41,14 @@ class Outcome:
 def run(recipe, monkeypatch, folder: Path, **changes: object) -> Outcome:
     folder.mkdir(exist_ok=True)
     windows: list[np.ndarray] = []
-    look_up = step_module.rows_from
+    look_up = step_module.rows_of_step
 
     def recorded(*args, **kwargs):
         windows.append(look_up(*args, **kwargs))
         return windows[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(step_module, "rows_from", recorded)
+        patch.setattr(step_module, "rows_of_step", recorded)
         recipe.seed_everything()
         model, best = recipe.train(folder, **changes)
     return Outcome(folder, model, best, windows)
@@ -71,7 +71,7 @@ def assert_equal(resumed: Outcome, whole: Outcome) -> None:
 def test_run_stopped_by_sigterm_ends_with_the_same_bytes(recipe, monkeypatch, tmp_path, accumulation, steps, at):
     changes = {"accumulation": accumulation, "max_steps": steps}
     whole = run(recipe, monkeypatch, tmp_path / "whole", **changes)
-    schedule, read = step_module.learning_rate, step_module.rows_from
+    schedule, read = step_module.learning_rate, step_module.rows_of_step
     first: list[np.ndarray] = []
 
     def stop(step, train):
@@ -85,7 +85,7 @@ def test_run_stopped_by_sigterm_ends_with_the_same_bytes(recipe, monkeypatch, tm
 
     with monkeypatch.context() as patch:
         patch.setattr(step_module, "learning_rate", stop)
-        patch.setattr(step_module, "rows_from", recorded)
+        patch.setattr(step_module, "rows_of_step", recorded)
         (tmp_path / "resumed").mkdir()
         with pytest.raises(loop.Interrupted, match=f"SIGTERM.* step {at} of {steps}"):
             recipe.train(tmp_path / "resumed", **changes)

@@ -37,7 +37,7 @@ def test_allowed_skips_leave_the_weights_and_go_on_with_the_next_rows(recipe, mo
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[1][name], weights[2][name]) for name in weights[0])
     state = load_newest(tmp_path / "scratch").state
-    assert (state["skipped"], state["position"]) == (1, 6)
+    assert (state["skipped"], state["step"]) == (1, 3)
     assert "step 2: the loss is inf" in caplog.text
     assert "Skipped, 1 of 1" in caplog.text
 

@@ -44,14 +44,12 @@ UINT16_TOKENS = 2**16
 
 
 class Runtime(Section):
-    """`runtime`: what no stage depends on. Only `processes` changes last bits, and a model's training.json tells it."""
+    """`runtime`: what changes no byte of the result; no stage depends on it."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     progress: Literal["auto", "plain", "off"] = Field("auto", description="auto: a bar on a terminal, lines elsewhere")
     workers: int = Field(0, ge=0, le=1024, description="Processes of ingest and split, 0 for one a core")
     keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
-    processes: Positive = Field(1, description="Training processes of this machine, each with its device")
-    sharding: Literal["none", "fsdp"] = Field("none", description="fsdp: weights and optimizer cut over the processes")
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
         (), description="More places for the curves, all on this machine; each needs the extra of its name"
     )

@@ -18,8 +18,9 @@ class Tokenizer(Section):
 
     kind: TokenizerKind = Field(
         "byte_bpe",
-        description="byte_bpe: byte-level BPE as GPT-2's, lossless on any text; unigram, wordpiece: by tokenizers; "
-        "sentencepiece_bpe, sentencepiece_unigram: with byte fallback; whitespace: words; local: the one in path",
+        description="byte_bpe: byte-level BPE as GPT-2's, lossless on any text; unigram: byte-level Unigram; "
+        "wordpiece: as BERT's; sentencepiece_bpe, sentencepiece_unigram: with byte fallback; whitespace: words; "
+        "local: the one in path",
     )
     vocab_size: int = Field(
         4096, ge=258, le=2**24, description="Tokens, bytes and special ones included; local has its own number"

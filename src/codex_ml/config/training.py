@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from codex_ml.config.base import BasePath, Count, Number, Positive, Section, Share
 
-Steps = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+def _steps_or_share(value: int | float) -> int | float:
+    if value < 0 or (isinstance(value, float) and not value < 1):
+        raise ValueError(f"a whole number of steps, or a share of max_steps below 1, is wanted; found {value}")
+    return value
+
+
+Steps = Annotated[int | float, AfterValidator(_steps_or_share)]
 
 
 class Lora(Section):

@@ -178,3 +178,14 @@ def longest_sequence(config: PretrainedConfig) -> tuple[int, str]:
     if window and getattr(config, "use_sliding_window", True) and int(window) < positions:
         return int(window), "sliding_window"
     return positions, "max_position_embeddings"
+
+
+def check_length(config: Any, tokens: int, key: str) -> None:
+    """Refuse sequences that a model cannot see whole.
+
+    Args:
+        key: the parameter that asks for so many tokens.
+    """
+    longest, setting = longest_sequence(config)
+    if tokens > longest:
+        raise UserError(f"{key} {tokens} is longer than the model's {setting} {longest}; lower it")

@@ -10,7 +10,7 @@ from codex_ml.config import Model, Train
 from codex_ml.errors import UserError
 from codex_ml.modeling.adapters import ADAPTER, add_adapters, is_adapted, merge_and_verify, save_adapter, save_model
 from codex_ml.modeling.build import build_model, parameter_count
-from codex_ml.modeling.foreign import longest_sequence
+from codex_ml.modeling.foreign import check_length
 from codex_ml.modeling.local import load_local
 from codex_ml.modeling.probe import check_isolation
 from codex_ml.modeling.vocabulary import fit_vocabulary
@@ -83,17 +83,6 @@ def attention_for(train: Train, device: str) -> str:
     if train.attention != "auto":
         return train.attention
     return "sdpa" if device == "cuda" else "eager"
-
-
-def check_length(config: Any, tokens: int, key: str) -> None:
-    """Refuse sequences that a model cannot see whole.
-
-    Args:
-        key: the parameter that asks for so many tokens.
-    """
-    longest, setting = longest_sequence(config)
-    if tokens > longest:
-        raise UserError(f"{key} {tokens} is longer than the model's {setting} {longest}; lower it")
 
 
 def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.errors import UserError
 from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
+from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training.selection import share_file
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("codex_ml")
 MANIFEST, STATE, BEST = "manifest.json", "state.json", "best"
+NEEDED = {"model.safetensors", "optimizer.safetensors", STATE}
 ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what torch.optim.AdamW keeps of each parameter
 
 
@@ -98,6 +100,8 @@ def damage(checkpoint: Path) -> str | None:
         manifest = read_json(checkpoint / MANIFEST)
     except UserError as error:
         return str(error)
+    if not isinstance(manifest, dict) or not NEEDED.issubset(manifest):
+        return f"{MANIFEST} does not list {', '.join(sorted(NEEDED))}"
     for name, sha256 in manifest.items():
         file = checkpoint / name
         if not file.is_file():
@@ -126,18 +130,18 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in load_file(file).items()}
 
 
+def newest(folder: Path) -> Path:
+    """The last checkpoint of a finished run."""
+    return _newest_first(folder)[0]
+
+
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by name, tied ones once: all, or those of the adapters."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
     """The trained parameters on the CPU, as names to tensors of their own."""
-    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in trained(model).items()}
+    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in trainable_parameters(model).items()}
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -148,7 +152,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """
     import torch
 
-    own = trained(model)
+    own = trainable_parameters(model)
     if own.keys() != weights.keys():
         raise UserError(f"the checkpoint belongs to another model: {sorted(own.keys() ^ weights.keys())[:3]} differ")
     with torch.no_grad():
@@ -164,14 +168,14 @@ def optimizer_tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str,
     """The optimizer's state as "parameter name/key" to tensor."""
     return {
         f"{name}/{key}": value.detach().to("cpu", copy=True).contiguous()
-        for name, parameter in trained(model).items()
+        for name, parameter in trainable_parameters(model).items()
         for key, value in optimizer.state[parameter].items()
     }
 
 
 def load_optimizer(model: nn.Module, optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put the saved state back; a missing one is an error, never a cold start."""
-    named = trained(model)
+    named = trainable_parameters(model)
     if tensors.keys() != {f"{name}/{entry}" for name in named for entry in ADAMW}:
         raise UserError("the checkpoint's optimizer state does not belong to this model")
     for key, value in tensors.items():

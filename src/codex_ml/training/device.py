@@ -18,7 +18,7 @@ class Hardware:
     """What a run uses; part of its fingerprint, because it decides the last bits."""
 
     device: str  # "cpu" or "cuda"
-    precision: str  # "fp32" or "bf16"
+    precision: str  # "fp32", "bf16" or "fp16"
     compile: bool
     threads: int
     capability: str  # instruction set or GPU, as torch names it
@@ -39,13 +39,16 @@ def choose_hardware(train: Train, runtime: Runtime, *, threads: int) -> Hardware
     has_bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_has_bf16()
     if train.precision == "bf16" and not has_bf16:
         raise UserError(f"train.precision: this {device} has no bf16 in hardware; use fp32 or auto")
-    precision = "bf16" if has_bf16 and train.precision != "fp32" else "fp32"
+    if train.precision == "fp16" and device == "cpu":
+        raise UserError("train.precision: fp16 is for GPUs, a CPU has no scaled half precision; use fp32, bf16 or auto")
+    auto = "bf16" if has_bf16 else "fp32"
+    precision = auto if train.precision == "auto" else train.precision
     compiler = device == "cuda" or shutil.which("g++") or shutil.which("clang++")
     if train.compile == "on" and not compiler:
         raise UserError(
             "train.compile: torch.compile needs a C++ compiler on a CPU and finds none; install g++ or use off"
         )
-    earned = train.max_steps >= COMPILE_FROM_STEPS["bf16" if device == "cuda" else precision]
+    earned = train.max_steps >= COMPILE_FROM_STEPS["fp32" if precision == "fp32" and device == "cpu" else "bf16"]
     compiled = train.compile == "on" or (train.compile == "auto" and bool(compiler) and earned)
     capability = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     return Hardware(device, precision, compiled, threads, capability)

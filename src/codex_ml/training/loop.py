@@ -1,7 +1,7 @@
 """The training loop: one for pre-training, continued training, fine-tuning and adapters, on one device or many.
 
-Everything that decides the next step is in `run.Run`. Data order is a pure function of the seed and the rows read so
-far, so a run that resumes sees what it would have seen, and so does one with another number of processes.
+Everything that decides the next step is in `run.Run`. Data order is a pure function of the seed and the step, so a run
+that resumes sees what it would have seen, and so does one with another number of processes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from codex_ml.errors import CheckFailed, UserError
 from codex_ml.progress import duration, progress
 from codex_ml.training import checkpoint
 from codex_ml.training.device import Hardware
+from codex_ml.training.monitor import monitor
 from codex_ml.training.run import Run, prepare_run, resume, save
 from codex_ml.training.step import optimizer_step
 from codex_ml.training.throughput import Throughput
-from codex_ml.training.tracking import Tracker
+from codex_ml.training.trackers import open_trackers
+from codex_ml.training.tracking import Points, Tracker
 from codex_ml.training.validation import validate
 
 if TYPE_CHECKING:
@@ -64,14 +66,16 @@ def train_model(
     seed: int,
     scratch: Path,
     curves: Path,
-    events: Path,
+    logs: Path,
+    config: dict[str, Any],
 ) -> Outcome:
     """Train to `max_steps`, or go on from the newest checkpoint in `scratch`; leaves the best weights in `model`.
 
     Args:
         scratch: folder of this run's checkpoints, named by its fingerprint.
         curves: folder for DVCLive.
-        events: file for timings.
+        logs: folder for timings, system metrics and what the trackers write; no output of the pipeline.
+        config: the parameters, for the trackers.
 
     Raises:
         UserError: when there is nothing to train on, or memory is too small for a single row.
@@ -85,17 +89,12 @@ def train_model(
         model, rows, val_rows, train=train, runtime=runtime, hardware=hardware, seed=seed, scratch=scratch
     )
     history = resume(run)
-    tracker = Tracker(curves, events, history)
-    try:
-        with _stop_requested() as stop:
-            _steps(run, tracker, stop, runtime)
-    finally:
-        best = run.best.entries[0] if run.best.entries else {}
-        tracker.finish({"best_step": best["step"], "best_val_loss": best["val/loss"]} if best else {})
+    with _tracking(run, runtime, history, curves, logs, config) as tracker, _stop_requested() as stop:
+        _steps(run, tracker, stop, runtime)
     if run.best.entries:
         checkpoint.load_weights(run.model, checkpoint.read_tensors(run.best.files()[0]))
     return Outcome(
-        best=best,
+        best=dict(run.best.entries[0]) if run.best.entries else {},
         step=run.step,
         details={
             "stopped_early": run.stopped_early,
@@ -106,7 +105,26 @@ def train_model(
     )
 
 
-def _steps(run: Run, tracker: Tracker, stop: Callable[[], int], runtime: Runtime) -> None:
+@contextmanager
+def _tracking(
+    run: Run, runtime: Runtime, history: list[dict[str, Any]], curves: Path, logs: Path, config: dict[str, Any]
+) -> Iterator[Points]:
+    """The curves and all that watches, on the one process that writes."""
+    if not run.writes:
+        yield Points(history)
+        return
+    extra = open_trackers(runtime, logs, run.scratch.name, config)
+    tracker = Tracker(curves, logs / "events.ndjson", history, extra=extra)
+    try:
+        with monitor(logs / "system.ndjson", observe=tracker.observe):
+            yield tracker
+    finally:
+        best = run.best.entries[0] if run.best.entries else {}
+        summary = {"best_step": best["step"], "best_val_loss": best["val/loss"]} if best else {}
+        tracker.finish(summary, complete=run.finished)
+
+
+def _steps(run: Run, tracker: Points, stop: Callable[[], int], runtime: Runtime) -> None:
     train, saved_at = run.train, run.step
     started, tokens = time.monotonic(), run.rows_a_step * run.rows.seq_len
     throughput = Throughput(run)
@@ -119,7 +137,6 @@ def _steps(run: Run, tracker: Tracker, stop: Callable[[], int], runtime: Runtime
                     save(run, tracker.history)
                 raise
             run.step += 1
-            run.position += run.rows_a_step
             last = run.step == train.max_steps
             if run.step % train.log_every == 0 or last:
                 tracker.log({"step": run.step, **point})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from codex_ml.config import Runtime, Train
 from codex_ml.data.pack import Rows
 from codex_ml.errors import UserError
+from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training import checkpoint, random_state
 from codex_ml.training.device import Hardware
 from codex_ml.training.selection import BestWeights, Patience
@@ -30,7 +31,6 @@ class Run:
         model: the plain one, for validation and saving; `forward` is compiled or wrapped, or the same.
         micro_batch_size: rows a forward pass of one process; halved when memory runs out.
         step: optimizer steps done.
-        position: rows read so far, of all processes; the data order is a function of it and the seed.
         skipped: updates left out because a number was not finite.
         ema: averaged weights by name, on the model's device; None when none are averaged.
         processes: how many there were, each time the run went on.
@@ -51,7 +51,6 @@ class Run:
     patience: Patience
     ema: dict[str, Tensor] | None = None
     step: int = 0
-    position: int = 0
     skipped: int = 0
     stopped_early: bool = False
     processes: list[int] = field(default_factory=list)
@@ -95,7 +94,7 @@ def prepare_run(
         mixed_precision="no" if hardware.precision == "fp32" else hardware.precision,
         dynamo_plugin=TorchDynamoPlugin(backend="inductor", dynamic=False) if hardware.compile else None,
     )
-    trained = checkpoint.trained(model).values()
+    trained = trainable_parameters(model).values()
     matrices = [p for p in trained if p.ndim >= 2]
     vectors = [p for p in trained if p.ndim < 2]  # norms and biases do not decay
     groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -121,7 +120,7 @@ def prepare_run(
         micro_batch_size=_rows_of_a_pass(train, accelerator.num_processes),
         best=BestWeights(scratch / "best", train.keep_best),
         patience=Patience(train.early_stopping),
-        ema={name: p.detach().clone() for name, p in checkpoint.trained(model).items()} if train.ema else None,
+        ema={name: p.detach().clone() for name, p in trainable_parameters(model).items()} if train.ema else None,
     )
 
 
@@ -182,12 +181,17 @@ def _other_run(run: Run) -> checkpoint.Checkpoint:
             f"train.resume_from: {folder} has done {done} steps of {planned}, and train.max_steps is "
             f"{run.train.max_steps}; raise it"
         )
+    if found.state["rows_a_step"] != run.rows_a_step:
+        raise UserError(
+            f"train.resume_from: {folder} had {found.state['rows_a_step']} rows a step; micro_batch_size x "
+            f"accumulation is {run.rows_a_step} now, so no step would see the rows that come next. Keep the product"
+        )
     log.info("train: the run in %s was planned for %d steps, now for %d", folder, planned, run.train.max_steps)
     return found
 
 
 def _restore(run: Run, state: dict[str, Any]) -> None:
-    run.step, run.position, run.skipped = state["step"], state["position"], state["skipped"]
+    run.step, run.skipped = state["step"], state["skipped"]
     run.patience.best = math.inf if state["patience"]["best"] is None else state["patience"]["best"]
     run.patience.waited = state["patience"]["waited"]
     run.stopped_early = state["stopped_early"] and state["max_steps"] == run.train.max_steps
@@ -218,7 +222,7 @@ def save(run: Run, history: list[dict[str, Any]]) -> None:
             tensors["ema"] = {name: average.to("cpu", copy=True) for name, average in run.ema.items()}
         scaler = run.accelerator.scaler
         state = {
-            "position": run.position,
+            "rows_a_step": run.rows_a_step,
             "max_steps": run.train.max_steps,
             "best": run.best.entries,
             "patience": {

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.data.pack import IGNORE, rows_from
+from codex_ml.data.pack import IGNORE, rows_of_step
 from codex_ml.errors import CheckFailed, UserError
-from codex_ml.training.checkpoint import trained
+from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training.loss import training_loss
 from codex_ml.training.run import Run
 from codex_ml.training.schedule import learning_rate
@@ -24,7 +24,7 @@ log = logging.getLogger("codex_ml")
 
 
 def optimizer_step(run: Run) -> dict[str, float]:
-    """Do the next step; `run.step` and `run.position` are counted by the caller.
+    """Do the next step; `run.step` is counted by the caller.
 
     Dividing once by the count of the whole window, instead of averaging averages, makes (8 rows x 1), (2 x 4) and
     (1 x 8) the same step also where rows have unequal numbers of targets, and one process the same as several.
@@ -38,7 +38,7 @@ def optimizer_step(run: Run) -> dict[str, float]:
             update was not applied.
         UserError: when not even one row fits into memory.
     """
-    window = rows_from(len(run.rows), begin=run.position, count=run.rows_a_step, seed=run.seed)
+    window = rows_of_step(len(run.rows), step=run.step, batch_rows=run.rows_a_step, seed=run.seed)
     lr = learning_rate(run.step, run.train)
     loss, norm = _gradients(run, window)
     overflow = run.accelerator.scaler is not None and math.isfinite(loss)  # fp16: the scaler skips and lowers its scale
@@ -67,7 +67,7 @@ def _gradients(run: Run, window: NDArray[np.int64]) -> tuple[float, float]:
     scaler = run.accelerator.scaler
     if scaler is not None:
         scaler.unscale_(run.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(trained(run.model).values(), run.train.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(trainable_parameters(run.model).values(), run.train.clip_norm)
     return float(run.accelerator.reduce(total, "sum")), float(norm)
 
 
@@ -109,7 +109,7 @@ def _halve(run: Run) -> None:
 
 def _skip(run: Run, window: NDArray[np.int64], loss: float, norm: float) -> None:
     run.skipped += 1
-    documents = [number for row in window[:4].tolist() for number in run.rows.documents(row)][:8]
+    documents = sorted({int(number) for row in window.tolist() for number in run.rows.documents(row)})[:8]
     found = (
         f"step {run.step + 1}: the loss is {loss} and the gradient norm {norm}; the update was not applied. Documents "
         f"{documents}... of the train stream (`codex-ml pack show --step {run.step + 1}`)."
@@ -128,5 +128,5 @@ def _update(run: Run) -> None:
         scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
     if run.ema is not None:
-        for name, parameter in trained(run.model).items():
+        for name, parameter in trainable_parameters(run.model).items():
             run.ema[name].lerp_(parameter.detach(), 1 - run.train.ema)

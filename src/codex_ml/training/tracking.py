@@ -37,7 +37,21 @@ class Sink:
         raise NotImplementedError
 
 
-class Tracker:
+class Points:
+    """Points of the curves, kept and shown nowhere: what a process has that writes nothing."""
+
+    def __init__(self, history: Iterable[dict[str, Any]]) -> None:
+        self.history = list(history)
+
+    def log(self, point: dict[str, Any]) -> None:
+        """Add a point {"step": global_step, curve: value, ...}."""
+        self.history.append(point)
+
+    def event(self, **values: Any) -> None:
+        """Take times and speeds, which are no part of the result."""
+
+
+class Tracker(Points):
     """Writes points of the curves as they come; made anew from the history when a run resumes.
 
     A tracker of `extra` that fails gets no more points; that is warned of and stands in the log of timings.
@@ -56,11 +70,11 @@ class Tracker:
 
         self._live = OfflineLive(str(folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
         self._events, self._extra = events, tuple(extra)
-        self.history: list[dict[str, Any]] = []
+        super().__init__([])
         self._add(list(history))
 
     def log(self, point: dict[str, Any]) -> None:
-        """Add a point {"step": global_step, curve: value, ...}."""
+        """See `Points.log`."""
         self._add([point])
 
     def _add(self, points: list[dict[str, Any]]) -> None:
@@ -112,20 +126,3 @@ class Tracker:
 def curves_of(point: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Names and values of a point without its step."""
     return ((name, value) for name, value in point.items() if name != "step")
-
-
-def system_metrics() -> dict[str, float]:
-    """CPU share, memory of this process and of the machine, free disk; GPU memory where there is one."""
-    import psutil
-    import torch
-
-    memory = psutil.virtual_memory()
-    values = {
-        "cpu_percent": psutil.cpu_percent(),
-        "rss_mb": psutil.Process().memory_info().rss / 2**20,
-        "memory_used_percent": memory.percent,
-        "disk_free_gb": psutil.disk_usage(".").free / 2**30,
-    }
-    if torch.cuda.is_available():
-        values["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    return {key: round(value, 2) for key, value in values.items()}

@@ -11,6 +11,7 @@ import numpy as np
 
 from codex_ml.data.pack import IGNORE
 from codex_ml.errors import CheckFailed
+from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training import checkpoint
 from codex_ml.training.loss import summed_loss
 from codex_ml.training.run import Run
@@ -43,7 +44,7 @@ def averaged_weights(run: Run) -> Iterator[None]:
     if run.ema is None:
         yield
         return
-    own = {name: p.detach().clone() for name, p in checkpoint.trained(run.model).items()}
+    own = {name: p.detach().clone() for name, p in trainable_parameters(run.model).items()}
     checkpoint.load_weights(run.model, run.ema)
     try:
         yield
