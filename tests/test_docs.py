@@ -10,6 +10,7 @@ import pytest
 
 from codex_ml.config import Runtime
 from codex_ml.config.data import Kind
+from codex_ml.config.text import TokenizerKind
 from codex_ml.params import known_keys, validate_params
 from codex_ml.yaml import parse_yaml
 
@@ -51,3 +52,9 @@ def test_keys_and_files_that_docs_name_exist(file):
     assert all(name in keys or any(key.startswith(name + ".") for key in keys) for name in named)
     for path in re.findall(r"`((?:data|docs)/[a-z_]+(?:\.[a-z]+)?)`", text):
         assert (ROOT / path).exists() or path in ("data/raw", "data/splits", "data/corpus"), path
+
+
+def test_every_kind_of_tokenizer_is_explained_and_no_other():
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \|", text, re.MULTILINE)
+    assert sorted(re.findall(r"`([a-z_]+)`", " ".join(rows))) == sorted(get_args(TokenizerKind))

@@ -26,6 +26,8 @@ TRACKED = (
     "data/redaction_key",
     "data/split_ledger.ndjson",
     "data/benchmarks",
+    "models/base",
+    "models/presets.yaml",
 )
 AWKWARD = 'my proj ünï (1) & co\'s "best"'
 
