@@ -17,11 +17,15 @@ def text(repository):
     """params.yaml with every section as a block, one key a line."""
     lines = []
     for section, body in parse_yaml((repository / "params.yaml").read_text(encoding="utf-8"), "params.yaml").items():
+        if section == "ingest":
+            continue
         if isinstance(body, dict):
             lines += [f"{section}:", *(f"  {key}: {json.dumps(value)}" for key, value in body.items())]
         else:
             lines.append(f"{section}: {json.dumps(body)}")
-    return "\n".join(lines) + "\n"
+    whole = (repository / "params.yaml").read_text(encoding="utf-8")
+    ingest = whole[whole.index("ingest:") : whole.index("split:")].rstrip("\n").split("\n")
+    return "\n".join([*lines, *ingest]) + "\n"
 
 
 def place(text, key):

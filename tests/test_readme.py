@@ -54,7 +54,9 @@ def test_make_targets_exist() -> None:
 
 
 def test_commands_exist() -> None:
-    from codex_ml.cli import app
+    from codex_ml.cli import whole_app
+
+    app = whole_app()
 
     commands = {(c.name or c.callback.__name__) for c in app.registered_commands if c.callback}
     commands |= {group.name for group in app.registered_groups}

@@ -27,15 +27,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    whole_app()()
+
+
+def whole_app() -> typer.Typer:
+    """The commands with the groups that have modules of their own."""
     from codex_ml import hooks, tokenizer_commands
     from codex_ml.data import commands as pack_commands
 
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     app.add_typer(hooks.app, name="hook", help="The checks behind the pre-commit hooks.")
     app.add_typer(tokenizer_commands.app, name="tokenizer")
     app.add_typer(pack_commands.app, name="pack")
-    app()
+    return app
 
 
 @app.callback(invoke_without_command=True)

@@ -47,9 +47,7 @@ def run(folder: Path, processes: int, *, stop: int = 0, dropout: float = 0.0, **
     command = [sys.executable, "-c", SCRIPT, str(Path(__file__).with_name("recipe.py")), str(folder), order]
     own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     common = {**own, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [
-        {**common, "RANK": str(n), "LOCAL_RANK": str(n)} if processes > 1 else own for n in range(processes)
-    ]
+    ranks = [{**common, "RANK": str(n), "LOCAL_RANK": str(n)} if processes > 1 else own for n in range(processes)]
     started = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE) for env in ranks]
     errors = [process.communicate(timeout=240)[1] for process in started]
     found = [process.returncode for process in started]

@@ -60,7 +60,7 @@ def train(tmp_path, run_python):
     home.mkdir()
     folder.mkdir()
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    url = "https://user:p4ss-in-url@git.example/repo"
+    url = "https://user:p4ss-in-url@git.example/repo"  # pragma: allowlist secret
     subprocess.run(["git", "remote", "add", "origin", url], cwd=folder, check=True)
 
     def train(name, *, history=0, upto=4):
