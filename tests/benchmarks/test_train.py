@@ -72,7 +72,8 @@ def test_round_takes_the_steps_asked_for_and_the_end_of_stdin_ends_it(
             taken.append(step)
             pace()
 
-    pytest.raises(SystemExit, loop)
+    with pytest.raises(SystemExit):
+        loop()
     assert len(taken) == 1 + 2
     assert [json.loads(line)["seconds"] for line in answers.getvalue().splitlines()] == [3, 6]
 
