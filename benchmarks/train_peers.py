@@ -190,16 +190,14 @@ def bare(job: Job) -> None:
     model, data = llama(shape, attention="eager"), random_rows(shape)
     model.train()
 
-    def loss_of(rows: Any) -> Any:
-        logits = model(input_ids=rows[:, :-1], use_cache=False).logits
-        return cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
-
-    forward = torch.compile(loss_of, dynamic=False) if job.compile else loss_of
+    # the loss stays outside of the graph: compiled it is slower (133 against 104 ms for 4096 x 8192 logits on AVX2)
+    forward = torch.compile(model, dynamic=False) if job.compile else model
     optimizer = torch.optim.AdamW(_groups(model, 0.1), lr=1e-3, betas=(0.9, 0.95), fused=True)
     for step in range(FOREVER):
         rows = torch.from_numpy(data[np.arange(step * shape.rows, (step + 1) * shape.rows) % len(data)])
         with _autocast(job.precision):
-            loss = forward(rows)
+            logits = forward(input_ids=rows[:, :-1], use_cache=False).logits
+        loss = cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
@@ -319,7 +317,7 @@ PEERS = {
     "bare": Peer(
         bare,
         True,
-        "bare PyTorch loop, our settings: eager attention, loss inside the compiled graph, fused AdamW, clip 1, "
+        "bare PyTorch loop, our settings: eager attention, compiled model, fused AdamW, clip 1, "
         "deterministic algorithms; no document mask, no log, no check; our allocator settings",
     ),
     "trainer": Peer(trainer, False, "transformers' Trainer at the defaults of run_clm: fp32, SDPA, not compiled"),
