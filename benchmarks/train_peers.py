@@ -61,6 +61,7 @@ class Shape:
 SHAPES = {
     "7m": Shape(layers=6, hidden=256, ffn=688, heads=4, vocabulary=8192),
     "small": Shape(layers=4, hidden=192, ffn=512, heads=4, vocabulary=4096),
+    "one-layer": Shape(layers=1, hidden=64, ffn=128, heads=2, vocabulary=512),
     "tiny": Shape(layers=1, hidden=32, ffn=64, heads=2, vocabulary=64, seq_len=16, rows=2),
 }
 
@@ -98,11 +99,16 @@ class Pace:
 def documents(shape: Shape, *, tokens: int) -> Iterator[np.ndarray]:
     """Random documents of together at least `tokens` tokens; lengths as of source files, median 300."""
     dice = np.random.Generator(np.random.PCG64(SEED))
-    written = 0
+    supply = dice.integers(2, shape.vocabulary, size=2**20, dtype=np.uint32)  # cut anew: drawing takes most of the time
+    lengths = np.clip(dice.lognormal(math.log(300), 1.2, size=2**12), 1, 20_000).astype(int).tolist()
+    begin = written = 0
     while written < tokens:
-        length = int(np.clip(dice.lognormal(math.log(300), 1.2), 1, 20_000))
-        yield dice.integers(2, shape.vocabulary, size=length, dtype=np.uint32)
-        written += length + 1
+        for length in lengths:
+            begin = (begin + 7919) % (len(supply) - length)
+            yield supply[begin : begin + length]
+            written += length + 1
+            if written >= tokens:
+                return
 
 
 def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:

@@ -50,7 +50,7 @@ def test_main_shape_has_6_84_million_parameters_and_costs_45_8_megaflops_a_token
     assert shape.flops_per_token == 6 * 6_843_648 + 12 * 6 * 256 * 256 == 45_780_480
 
 
-@pytest.mark.parametrize("name", ["7m", "small", "tiny"])
+@pytest.mark.parametrize("name", ["7m", "small", "one-layer", "tiny"])
 def test_parameters_are_those_of_the_model(peers: ModuleType, name: str) -> None:
     shape = peers.SHAPES[name]
     assert sum(p.numel() for p in peers.llama(shape, attention="eager").parameters()) == shape.parameters
