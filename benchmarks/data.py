@@ -58,7 +58,10 @@ def measure(command: list[str], folder: Path, environment: dict[str, str] | None
 
     start, peak = time.monotonic(), 0.0
     env = {**os.environ, **(environment or {})}
-    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stdin=nothing, stdout=nothing, stderr=subprocess.PIPE
+    ) as process:
         root = psutil.Process(process.pid)
         while process.poll() is None:
             total = 0

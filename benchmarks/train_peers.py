@@ -1,0 +1,364 @@
+"""The training loops that benchmarks/train.py times against each other, each in a process of its own.
+
+    python benchmarks/train_peers.py JOB
+
+JOB is JSON (`Job`). The process builds its model, compiles, warms up and writes a line on stdout; then it waits for a
+number of steps on stdin, takes that many, answers with seconds, and so on until stdin ends. torch's own hook after each
+optimizer step paces all loops, so none is changed for it: a round lasts from one update of the weights to another, and
+holds all that the loop does between the two.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+END, PAD = 0, 1
+FOREVER = 100_000  # steps of a run that only the end of stdin ends
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama shape with tied embeddings, and what it reads a step."""
+
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    vocabulary: int
+    seq_len: int = 256
+    rows: int = 16
+
+    @property
+    def parameters(self) -> int:
+        """Weights, the tied matrix once: embedding, 4 attention and 3 ffn matrices and 2 norms a layer, last norm."""
+        layer = 4 * self.hidden**2 + 3 * self.hidden * self.ffn + 2 * self.hidden
+        return self.vocabulary * self.hidden + self.layers * layer + self.hidden
+
+    @property
+    def flops_per_token(self) -> int:
+        """6 N + 12 L d T, forward and backward (Kaplan et al., arXiv:2001.08361, 2.1; PaLM, arXiv:2204.02311, B).
+
+        N counts the tied matrix once, as the output projection; looking a row up in it costs nothing.
+        """
+        return 6 * self.parameters + 12 * self.layers * self.hidden * self.seq_len
+
+
+SHAPES = {
+    "7m": Shape(layers=6, hidden=256, ffn=688, heads=4, vocabulary=8192),
+    "small": Shape(layers=4, hidden=192, ffn=512, heads=4, vocabulary=4096),
+    "one-layer": Shape(layers=1, hidden=64, ffn=128, heads=2, vocabulary=512),
+    "tiny": Shape(layers=1, hidden=32, ffn=64, heads=2, vocabulary=64, seq_len=16, rows=2),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does."""
+
+    peer: str  # name in PEERS
+    shape: str  # name in SHAPES
+    precision: str  # "fp32" or "bf16", what the machine has
+    compile: bool
+    threads: int
+    warm_up: int  # steps before the first round
+    packed: str = ""  # folder that `ours` reads; empty: makes one of its own
+
+
+class Pace:
+    """Lets a loop go on for as many steps as stdin says, and tells how long they took."""
+
+    def __init__(self, warm_up: int, answers: Any) -> None:
+        self._left, self._answers, self._started = warm_up, answers, time.perf_counter()
+
+    def __call__(self, *_: object) -> None:
+        self._left -= 1
+        if self._left:
+            return
+        print(json.dumps({"seconds": time.perf_counter() - self._started}), file=self._answers, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise SystemExit
+        self._left, self._started = int(line), time.perf_counter()
+
+
+def documents(shape: Shape, *, tokens: int) -> Iterator[np.ndarray]:
+    """Random documents of together at least `tokens` tokens; lengths as of source files, median 300."""
+    dice = np.random.Generator(np.random.PCG64(SEED))
+    supply = dice.integers(2, shape.vocabulary, size=2**20, dtype=np.uint32)  # cut anew: drawing takes most of the time
+    lengths = np.clip(dice.lognormal(math.log(300), 1.2, size=2**12), 1, 20_000).astype(int).tolist()
+    begin = written = 0
+    while written < tokens:
+        for length in lengths:
+            begin = (begin + 7919) % (len(supply) - length)
+            yield supply[begin : begin + length]
+            written += length + 1
+            if written >= tokens:
+                return
+
+
+def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
+    """A data/packed of random documents with the streams train and val."""
+    from codex_ml.data.pack import stream_dtype, write_stream
+    from codex_ml.io import write_json
+
+    dtype = stream_dtype(shape.vocabulary)
+    sizes = {"train": tokens, "val": 16 * shape.seq_len}
+    streams = {
+        name: write_stream(folder, name, documents(shape, tokens=size), end=END, dtype=dtype)
+        for name, size in sizes.items()
+    }
+    about = {"dtype": dtype.str, "seq_len": shape.seq_len, "end": END, "pad": PAD, "vocab_size": shape.vocabulary}
+    write_json(folder / "pack.json", {**about, "streams": streams})
+
+
+def random_rows(shape: Shape) -> np.ndarray:
+    """(1024, seq_len + 1) int64: rows of random tokens for the peers, which read no packed documents."""
+    dice = np.random.Generator(np.random.PCG64(SEED))
+    return dice.integers(2, shape.vocabulary, size=(1024, shape.seq_len + 1))
+
+
+def llama(shape: Shape, *, attention: str) -> Any:
+    """The same weights for every peer."""
+    from codex_ml.config import Model
+    from codex_ml.modeling.build import build_model
+
+    sizes = {"hidden_size": shape.hidden, "intermediate_size": shape.ffn, "layers": shape.layers, "heads": shape.heads}
+    settings = Model(**sizes, max_positions=shape.seq_len)
+    model = build_model(settings, vocab_size=shape.vocabulary, end=END, pad=PAD, seed=SEED)
+    model.set_attn_implementation(attention)
+    return model
+
+
+def ours(job: Job) -> None:
+    """`train_model` as stages/train.py calls it; no validation or checkpoint falls into a round."""
+    from codex_ml.config import Runtime, Train
+    from codex_ml.data.pack import Rows
+    from codex_ml.training.device import choose_hardware, make_deterministic
+    from codex_ml.training.loop import train_model
+
+    shape = SHAPES[job.shape]
+    settings = Train(
+        max_steps=FOREVER,
+        micro_batch_size=shape.rows,
+        eval_every=FOREVER,
+        checkpoint_every=FOREVER,
+        log_every=5,
+        precision=job.precision,
+        compile="on" if job.compile else "off",
+    )
+    runtime = Runtime(device="cpu", progress="off")
+    hardware = choose_hardware(settings, runtime, threads=job.threads)
+    make_deterministic(hardware, seed=SEED)
+    with TemporaryDirectory() as temporary:
+        folder, packed = Path(temporary), Path(job.packed or temporary)
+        if not job.packed:
+            write_packed(packed, shape, tokens=1_000_000)
+        train_model(
+            llama(shape, attention="eager"),
+            Rows.open(packed, "train"),
+            Rows.open(packed, "val"),
+            train=settings,
+            runtime=runtime,
+            hardware=hardware,
+            seed=SEED,
+            scratch=folder / "scratch",
+            curves=folder / "curves",
+            events=folder / "events.ndjson",
+        )
+
+
+def bare(job: Job) -> None:
+    """What is left of a loop when nothing is left but the training: the bound that ours is held to."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from codex_ml.config import Runtime, Train
+    from codex_ml.training.device import choose_hardware, make_deterministic
+
+    settings = Train(precision=job.precision, compile="off")
+    make_deterministic(choose_hardware(settings, Runtime(device="cpu"), threads=job.threads), seed=SEED)
+    shape = SHAPES[job.shape]
+    model, data = llama(shape, attention="eager"), random_rows(shape)
+    model.train()
+
+    # the loss stays outside of the graph: compiled it is slower (133 against 104 ms for 4096 x 8192 logits on AVX2)
+    forward = torch.compile(model, dynamic=False) if job.compile else model
+    optimizer = torch.optim.AdamW(_groups(model, 0.1), lr=1e-3, betas=(0.9, 0.95), fused=True)
+    for step in range(FOREVER):
+        rows = torch.from_numpy(data[np.arange(step * shape.rows, (step + 1) * shape.rows) % len(data)])
+        with _autocast(job.precision):
+            logits = forward(input_ids=rows[:, :-1], use_cache=False).logits
+        loss = cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * min(1.0, (step + 1) / 50)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def trainer(job: Job, *, attention: str = "sdpa", **settings: Any) -> None:
+    """transformers' Trainer on rows as run_clm makes them: input_ids, an attention_mask of ones, labels."""
+    import torch
+    from transformers import Trainer, TrainingArguments, default_data_collator
+
+    shape = SHAPES[job.shape]
+    torch.set_num_threads(job.threads)
+    rows = torch.from_numpy(random_rows(shape)[:, :-1])
+    ones = torch.ones(shape.seq_len, dtype=torch.int64)
+    data = [{"input_ids": row, "attention_mask": ones, "labels": row} for row in rows]
+    with TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=FOREVER,
+            per_device_train_batch_size=shape.rows,
+            use_cpu=True,
+            save_strategy="no",
+            **settings,
+        )
+        model = llama(shape, attention=attention)
+        Trainer(model=model, args=arguments, train_dataset=data, data_collator=default_data_collator).train()
+
+
+def faster_trainer(job: Job, *, attention: str = "sdpa") -> None:
+    """The same with what its users switch on for speed."""
+    trainer(job, attention=attention, bf16=job.precision == "bf16", torch_compile=job.compile)
+
+
+def nanogpt(job: Job) -> None:
+    """nanoGPT's loop by its published settings, as they come out on a CPU: no autocast, AdamW that is not fused."""
+    import torch
+    from torch import nn
+    from torch.nn.functional import cross_entropy
+
+    shape = SHAPES[job.shape]
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(SEED)
+    data = random_rows(shape).flatten().astype(np.uint16)
+
+    class WithLoss(nn.Module):
+        """A model that gives its loss, as nanoGPT's does."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = llama(shape, attention="sdpa")
+
+        def forward(self, inputs: Any, targets: Any) -> Any:
+            logits = self.model(input_ids=inputs, use_cache=False).logits
+            return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+
+    def batch() -> tuple[Any, Any]:
+        begins = torch.randint(len(data) - shape.seq_len, (shape.rows,)).tolist()
+        both = [
+            torch.stack(
+                [torch.from_numpy(data[b + shift : b + shift + shape.seq_len].astype(np.int64)) for b in begins]
+            )
+            for shift in (0, 1)
+        ]
+        return both[0], both[1]
+
+    plain = WithLoss()
+    model = torch.compile(plain) if job.compile else plain
+    optimizer = torch.optim.AdamW(_groups(plain, 0.1), lr=6e-4, betas=(0.9, 0.95))
+    inputs, targets = batch()
+    for step in range(FOREVER):
+        for group in optimizer.param_groups:
+            group["lr"] = 6e-4 * min(1.0, (step + 1) / 2000)
+        loss = model(inputs, targets)
+        inputs, targets = batch()  # while a GPU would be busy
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 10 == 0:
+            print(f"step {step}: loss {loss.item():.4f}")
+
+
+def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay for matrices, none for vectors, as both ours and nanoGPT have it."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _autocast(precision: str) -> Any:
+    import torch
+
+    return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A loop, whether its process has our allocator settings, and what to tell of it."""
+
+    run: Callable[[Job], None]
+    allocator: bool
+    settings: str
+
+
+PEERS = {
+    "ours": Peer(
+        ours,
+        True,
+        "codex_ml.training.loop.train_model: packed documents with document mask, deterministic algorithms, eager "
+        "attention, fused AdamW, clip 1, finite check, curves every 5 steps; our allocator settings",
+    ),
+    "bare": Peer(
+        bare,
+        True,
+        "bare PyTorch loop, our settings: eager attention, compiled model, fused AdamW, clip 1, "
+        "deterministic algorithms; no document mask, no log, no check; our allocator settings",
+    ),
+    "trainer": Peer(trainer, False, "transformers' Trainer at the defaults of run_clm: fp32, SDPA, not compiled"),
+    "trainer-fast": Peer(
+        faster_trainer, False, "that Trainer with torch_compile, and with bf16 where this CPU has it; SDPA"
+    ),
+    "trainer-ours": Peer(
+        lambda job: faster_trainer(job, attention="eager"),
+        True,
+        "trainer-fast with eager attention and our allocator settings",
+    ),
+    "nanogpt": Peer(
+        nanogpt,
+        False,
+        "nanoGPT's loop as it runs on a CPU, around the same Llama: fp32, SDPA, compiled, AdamW (0.9, 0.95) that is "
+        "not fused, weight decay 0.1 on matrices, clip 1, loss read every 10 steps",
+    ),
+}
+
+
+def main() -> None:
+    """Run the job that the command line holds; stdout is for answers, what a loop prints goes to stderr."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    job = Job(**json.loads(sys.argv[1]))
+    register_optimizer_step_post_hook(Pace(job.warm_up, answers))
+    PEERS[job.peer].run(job)
+
+
+def command(job: Job) -> list[str]:
+    """How the parent starts it."""
+    return [sys.executable, __file__, json.dumps(asdict(job))]
+
+
+if __name__ == "__main__":
+    main()
