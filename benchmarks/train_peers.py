@@ -113,13 +113,17 @@ def documents(shape: Shape, *, tokens: int) -> Iterator[np.ndarray]:
 
 def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
     """A data/packed of random documents with the streams train and val."""
-    from codex_ml.data.pack import stream_dtype, write_stream
+    from codex_ml.data.examples import Example
+    from codex_ml.data.pack import stream_dtype
+    from codex_ml.data.pack_writer import write_stream
     from codex_ml.io import write_json
 
     dtype = stream_dtype(shape.vocabulary)
     sizes = {"train": tokens, "val": 16 * shape.seq_len}
     streams = {
-        name: write_stream(folder, name, documents(shape, tokens=size), end=END, dtype=dtype)
+        name: write_stream(
+            folder, name, map(Example, documents(shape, tokens=size)), end=END, dtype=dtype, seq_len=shape.seq_len
+        )
         for name, size in sizes.items()
     }
     about = {"dtype": dtype.str, "seq_len": shape.seq_len, "end": END, "pad": PAD, "vocab_size": shape.vocabulary}
@@ -178,7 +182,8 @@ def ours(job: Job) -> None:
             seed=SEED,
             scratch=folder / "scratch",
             curves=folder / "curves",
-            events=folder / "events.ndjson",
+            logs=folder / "logs",
+            config={},
         )
 
 
