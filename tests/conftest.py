@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+settings.register_profile("codex-ml", deadline=None)  # how long an example takes says more of the machine than of us
+settings.load_profile("codex-ml")
 
 
 @pytest.fixture(scope="session")
