@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from codex_ml.errors import UserError
 from codex_ml.training.checkpoint import (
@@ -18,14 +19,16 @@ from codex_ml.training.checkpoint import (
     save_checkpoint,
 )
 
-FILES = ["best.safetensors", "model.safetensors", "optimizer.safetensors", "state.json"]
+FILES = ["best/00000001.safetensors", "model.safetensors", "optimizer.safetensors", "state.json"]
 
 
 def save(folder, step, *, keep=9):
     tensors = {"w": torch.full((3,), float(step))}
-    save_checkpoint(
-        folder, step=step, weights=tensors, best=tensors, optimizer=tensors, state={"best": {"step": step}}, keep=keep
-    )
+    best = folder.parent / f"{folder.name}-best-{step}/00000001.safetensors"
+    best.parent.mkdir()
+    save_file(tensors, best)
+    parts = dict.fromkeys(("model", "optimizer", "ema"), tensors)
+    save_checkpoint(folder, step=step, tensors=parts, best=[best], state={"best": [{"step": step}]}, keep=keep)
 
 
 def names(folder):
@@ -35,10 +38,10 @@ def names(folder):
 def test_what_was_saved_comes_back(tmp_path):
     save(tmp_path, 7)
     found = load_newest(tmp_path)
-    for part in (found.weights, found.best, found.optimizer):
+    for part in (found.weights, found.ema, found.optimizer, load_file(found.folder / "best/00000001.safetensors")):
         assert part.keys() == {"w"}
         assert torch.equal(part["w"], torch.full((3,), 7.0))
-    assert found.state == {"best": {"step": 7}, "step": 7}
+    assert found.state == {"best": [{"step": 7}], "step": 7}
     assert damage(tmp_path / "step-00000007") is None
 
 
@@ -48,8 +51,8 @@ def test_nothing_saved_is_no_checkpoint(tmp_path):
 
 
 def test_checkpoint_without_a_validation_has_no_best_weights(tmp_path):
-    save_checkpoint(tmp_path, step=1, weights={}, best=None, optimizer={}, state={}, keep=1)
-    assert load_newest(tmp_path).best is None
+    save_checkpoint(tmp_path, step=1, tensors={"model": {}, "optimizer": {}}, best=[], state={}, keep=1)
+    assert load_newest(tmp_path).ema is None
     assert names(tmp_path / "step-00000001") == [
         "manifest.json",
         "model.safetensors",
@@ -79,7 +82,7 @@ def test_damaged_file_is_named_and_the_checkpoint_before_is_used(tmp_path, caplo
     file = tmp_path / "step-00000002" / name
     for number, data in enumerate(how(file), start=1):
         file.write_bytes(data)
-        assert damage(file.parent) == f"{name} has another hash"
+        assert damage(tmp_path / "step-00000002") == f"{name} has another hash"
         assert load_newest(tmp_path).state["step"] == 1
         assert len(caplog.records) == number
         assert caplog.records[-1].levelname == "WARNING"
@@ -105,6 +108,8 @@ def test_manifest_that_cannot_be_trusted_is_damage(tmp_path, caplog):
         manifest.write_bytes(data)
         assert damage(manifest.parent)
         assert load_newest(tmp_path).state["step"] == 1
+    manifest.write_text("{}")
+    assert damage(manifest.parent).startswith("manifest.json does not list model.safetensors, optimizer.safetensors")
     manifest.unlink()
     assert "manifest.json is missing" in damage(manifest.parent)
     manifest.write_bytes(whole)
