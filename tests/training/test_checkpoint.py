@@ -116,6 +116,20 @@ def test_manifest_that_cannot_be_trusted_is_damage(tmp_path, caplog):
     assert damage(manifest.parent) is None
 
 
+def test_damaged_best_weights_of_one_checkpoint_are_whole_in_the_one_before(tmp_path):
+    """Both keep the weights of the same validation."""
+    best = tmp_path / "best/00000001.safetensors"
+    best.parent.mkdir()
+    save_file({"w": torch.zeros(3)}, best)
+    for step in (1, 2):
+        save_checkpoint(
+            tmp_path / "run", step=step, tensors={"model": {}, "optimizer": {}}, best=[best], state={}, keep=2
+        )
+    with (tmp_path / "run/step-00000002/best/00000001.safetensors").open("r+b") as handle:
+        handle.write(b"\xff")
+    assert load_newest(tmp_path / "run").state["step"] == 1
+
+
 def test_no_whole_checkpoint_is_no_checkpoint(tmp_path, caplog):
     save(tmp_path, 1)
     save(tmp_path, 2)

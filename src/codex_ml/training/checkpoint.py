@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from codex_ml.errors import UserError
 from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
 from codex_ml.modeling.adapters import trainable_parameters
-from codex_ml.training.selection import share_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -63,7 +62,7 @@ def save_checkpoint(
 
     Args:
         tensors: "model", "optimizer" and perhaps "ema", each tensors by name.
-        best: files of the best weights; they become part of it without being written again.
+        best: files of the best weights, which become part of it.
     """
     from safetensors.torch import save_file
 
@@ -71,8 +70,9 @@ def save_checkpoint(
     with atomic_folder(target) as new:
         for name, values in tensors.items():
             save_file(values, new / f"{name}.safetensors")
-        for file in best:
-            share_file(file, new / BEST / file.name)
+        for file in best:  # copied, not linked: a byte that turns in one checkpoint must not turn in the one before
+            (new / BEST).mkdir(exist_ok=True)
+            shutil.copyfile(file, new / BEST / file.name)
         write_json(new / STATE, {**state, "step": step})
         write_json(new / MANIFEST, {name: sha256_of(new / name) for name in _files(new)})
     names = [file for file in _newest_first(folder) if file.name <= target.name]

@@ -63,7 +63,8 @@ class BestWeights:
         """Go back to the entries of a checkpoint, whose files lie in the folder `files`."""
         self.entries = list(entries)
         for file in self.files():
-            share_file(files / file.name, file)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files / file.name, file)
         self.drop_others()
 
     def file(self, step: int) -> Path:
@@ -78,13 +79,3 @@ class BestWeights:
         """Delete weights that are no longer among the best."""
         for file in set(self.folder.glob("*.safetensors")) - set(self.files()):
             file.unlink()
-
-
-def share_file(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the file system has no hard links. Such files never change."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
