@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -132,10 +131,8 @@ def test_an_attack_by_template_is_one_clear_line(chatml, template, tmp_path, mon
 
 def test_nested_loops_end_by_the_limit_and_the_next_request_is_served(chatml):
     bomb = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-    started = time.process_time()
     with pytest.raises(UserError, match=r"used more than 2 s of processor time and was ended|still at work after 11 s"):
         encode_chat(replace(chatml, chat_template=bomb), TALK)
-    assert time.process_time() - started < 2  # the work was the child's
     ids, _ = encode_chat(replace(chatml, chat_template=DOUBLE), TALK)
     assert len(ids) > 10
 
