@@ -24,7 +24,7 @@ VERSION = -c 'import sys; print(*sys.version_info[:2], sep=".")'
 # DVC runs `python stages/...`; with .venv first in PATH that is ours, without anybody activating anything.
 WITH_VENV = PATH="$$(pwd -P)/.venv/bin:$$PATH"
 
-.PHONY: help setup packages library check repro verify report test test-fast test-slow lint format hooks lock build \
+.PHONY: help setup packages library check repro verify report test test-fast test-slow test-gpu lint format hooks lock build \
   clean distclean
 
 help: ## Show this list
@@ -85,13 +85,16 @@ report: ## Say where the report lies
 	@echo reports/report/index.html
 
 test: setup ## Run all tests but the slow ones, in random order, and measure coverage
-	$(RUN) pytest -m "not slow" --numprocesses 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+	$(RUN) pytest -m "not slow and not gpu" --numprocesses 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
 
 test-fast: setup ## Run the tests that need no pipeline
-	$(RUN) pytest -m "not slow and not pipeline" --quiet $(ARGS)
+	$(RUN) pytest -m "not slow and not pipeline and not gpu" --quiet $(ARGS)
 
 test-slow: setup ## Run the slow tests
 	$(RUN) pytest -m slow --durations=10 $(ARGS)
+
+test-gpu: setup ## Run the tests that need a CUDA GPU (make setup TORCH=... names its torch)
+	$(RUN) pytest -m gpu --durations=10 $(ARGS)
 
 lint: setup ## Check style and types
 	$(RUN) ruff check

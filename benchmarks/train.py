@@ -49,7 +49,10 @@ class Process:
             command(job), env=environment(job, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self._errors, text=True,
         )  # fmt: skip
-        self.warm_up = self._answer()  # seconds
+
+    def warm_up(self) -> float:
+        """Seconds that compiling and the first steps took, beside the other peers'."""
+        return self._answer()
 
     def steps(self, number: int) -> float:
         """Seconds of this many steps."""
@@ -146,7 +149,8 @@ def speed(
         for name in names:
             job = Job(name, shape, hardware.precision, compile, threads, WARM_UP)
             processes[name] = stack.enter_context(Process(job, Path(temporary)))
-            print(f"{name:13s} compiled and warm after {processes[name].warm_up:.0f} s", file=sys.stderr)
+        for name, process in processes.items():
+            print(f"{name:13s} compiled and warm after {process.warm_up():.0f} s", file=sys.stderr)
         for _ in range(rounds):
             for name, process in processes.items():
                 seconds[name].append(process.steps(steps) / steps)

@@ -33,7 +33,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     folder = tmp_path / "workspace"
     (folder / "data/raw/sample").mkdir(parents=True)
-    for name in ("dvc.yaml", "params.yaml"):
+    (folder / "models").mkdir()
+    for name in ("dvc.yaml", "params.yaml", "models/presets.yaml"):
         shutil.copy(REPOSITORY / name, folder / name)
     shutil.copy(REPOSITORY / "data/sample.lock", folder / "data/sample.lock")
     shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))

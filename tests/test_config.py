@@ -251,6 +251,26 @@ def test_a_preset_that_does_not_exist_is_told_with_those_that_do(tmp_path, monke
         assert str(error.value) == f"params.yaml: model.preset: models/presets.yaml has no {asked}; {advice}"
 
 
+def test_null_stands_for_the_size_of_the_preset_and_a_number_for_itself(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/presets.yaml").write_text("small: {layers: 2, heads: 8, hidden_size: 64}\n")
+    monkeypatch.chdir(tmp_path)
+    sizes = {"layers": 3, "heads": None, "hidden_size": None, "intermediate_size": None}
+    model = validate_params({"model": {"preset": "small", **sizes}}).model
+    assert (model.layers, model.heads, model.hidden_size, model.intermediate_size) == (3, 8, 64, 512)
+    assert validate_params({"model": {"preset": "", **sizes}}).model.heads == 4
+
+
+def test_a_preset_is_a_shape_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/presets.yaml").write_text("small: {layers: 2, path: models/base/x}\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=r"^models/presets.yaml: small: path is no part of a shape; it has architecture"
+    ):
+        validate_params({"model": {"preset": "small"}})
+
+
 SOURCE = "ingest:\n  sources:\n    - kind: files\n      path: data/raw/mine\n"
 INSIDE = "only a relative path inside the repository can be traced; copy or link the data there"
 

@@ -15,6 +15,9 @@ from codex_ml.yaml import line_of, parse_yaml
 
 PARAMS = Path("params.yaml")
 PRESETS = Path("models/presets.yaml")
+# What a preset may name; null for these in params.yaml stands for the preset's.
+SHAPE = ("architecture", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_positions",
+         "tie_embeddings")  # fmt: skip
 
 # What people type who come from other trainers; only used to say the right name.
 SYNONYMS = {
@@ -77,11 +80,14 @@ def validate_params(value: Any, *, text: str = "", name: str = str(PARAMS)) -> P
 
 
 def _with_preset(value: dict[str, Any], name: str) -> dict[str, Any]:
-    """The same parameters, with the shape that `model.preset` names below those of `model`."""
+    """The same parameters, with the shape that `model.preset` names where `model` has null."""
     model = value.get("model")
-    preset = model.get("preset") if isinstance(model, dict) else None
-    if not isinstance(model, dict) or not preset or not isinstance(preset, str):
+    if not isinstance(model, dict):
         return value
+    given = {key: item for key, item in model.items() if item is not None or key not in SHAPE}
+    preset = given.get("preset")
+    if not preset or not isinstance(preset, str):
+        return {**value, "model": given}
     catalogue = parse_yaml(PRESETS.read_text(encoding="utf-8"), str(PRESETS)) if PRESETS.is_file() else {}
     if not isinstance(catalogue, dict) or not all(isinstance(shape, dict) for shape in catalogue.values()):
         raise UserError(f"{PRESETS}: a mapping of names to shapes is wanted")
@@ -89,7 +95,10 @@ def _with_preset(value: dict[str, Any], name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(preset, list(catalogue), n=1)
         known = f"did you mean {near[0]}?" if near else f"it has {', '.join(catalogue) or 'none'}"
         raise UserError(f"{name}: model.preset: {PRESETS} has no {preset}; {known}")
-    return {**value, "model": {**catalogue[preset], **model}}
+    shape = catalogue[preset]
+    if other := [key for key in shape if key not in SHAPE]:
+        raise UserError(f"{PRESETS}: {preset}: {other[0]} is no part of a shape; it has {', '.join(SHAPE)}")
+    return {**value, "model": {**shape, **given}}
 
 
 def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -161,4 +170,7 @@ def json_schema() -> dict[str, Any]:
     schema = Params.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "params.yaml of codex-ml"
+    sizes = schema["$defs"]["Model"]["properties"]
+    for key in SHAPE:
+        sizes[key] = {"anyOf": [sizes[key], {"type": "null"}], "description": "null: the preset's, or the default"}
     return schema

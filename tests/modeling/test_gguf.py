@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from codex_ml.config import Tokenizer
 from codex_ml.errors import UserError
-from codex_ml.modeling.gguf import convert
+from codex_ml.gguf import convert
 from codex_ml.modeling.local import load_local
+from codex_ml.tokenization.local import import_tokenizer
 
 gguf = pytest.importorskip("gguf")
 
@@ -106,11 +108,23 @@ def test_a_gguf_file_is_a_model_path_and_leaves_no_scratch(made, tmp_path, monke
         assert path == file
         shutil.copytree(folder, target)
 
-    monkeypatch.setattr("codex_ml.modeling.gguf.convert", copy)  # one child is enough for this file
+    monkeypatch.setattr("codex_ml.gguf.convert", copy)  # one child is enough for this file
     again = load_local(file, attention="sdpa", scratch=tmp_path / "scratch")
     assert again.config._attn_implementation == "sdpa"
     assert torch.equal(again.model.norm.weight, model.model.norm.weight)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_gguf_file_is_a_tokenizer_path_too(made, tmp_path):
+    _, file, folder = made
+    for place, source in (("of the file", file), ("of the folder", folder)):
+        (tmp_path / place).mkdir()
+        settings = Tokenizer(kind="local", path="models/base/model.gguf")
+        import_tokenizer(source, lambda: iter(["def f(x): return x\n"]), settings, tmp_path / place)
+    names = sorted(path.name for path in (tmp_path / "of the folder").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "of the file").iterdir())
+    for name in names:
+        assert (tmp_path / "of the file" / name).read_bytes() == (tmp_path / "of the folder" / name).read_bytes()
 
 
 def test_a_file_that_is_no_gguf_is_refused_without_a_child(tmp_path, monkeypatch):
@@ -138,7 +152,7 @@ def test_a_damaged_file_is_one_line_and_leaves_nothing(made, tmp_path):
 
 LIMITED = """
 import socket, subprocess, sys
-from codex_ml.modeling.gguf import limit
+from codex_ml.gguf import limit
 import resource
 limit(1000)
 found = []

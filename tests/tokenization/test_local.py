@@ -233,7 +233,7 @@ def test_a_path_with_nothing_to_take_is_told(take, tmp_path):
         UserError, match=r"holds neither a tokenizer\.json nor one SentencePiece \.model file \(found 0\)"
     ):
         take(tmp_path / "empty")
-    with pytest.raises(UserError, match=r"there is no such folder or .model file; put it below models/base"):
+    with pytest.raises(UserError, match=r"there is no such folder, .model or .gguf file; put it below models/base"):
         take(tmp_path / "nothing")
 
 

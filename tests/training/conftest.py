@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -43,9 +44,10 @@ def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 @pytest.fixture(scope="session")
 def train_and_kill() -> Iterator[Callable[..., int]]:
     """Train in another process that kills itself; returns its exit code, -9 for SIGKILL."""
-    with subprocess.Popen(
-        [sys.executable, str(RECIPE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
+    # looking for a GPU by CUDA itself would leave the children of the server without one
+    environment = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    command = [sys.executable, str(RECIPE)]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
 
         def run(folder: Path, kill: dict[str, object], **changes: object) -> int:
             server.stdin.write(json.dumps({"folder": str(folder), "kill": kill, "changes": changes}) + "\n")

@@ -20,7 +20,7 @@ from codex_ml.data.pack import Rows
 from codex_ml.modeling.build import build_model
 from codex_ml.training import loop
 from codex_ml.training import step as step_module
-from codex_ml.training.device import Hardware
+from codex_ml.training.device import Hardware, make_deterministic
 
 END, PAD, VOCAB, SEQ_LEN = 0, 1, 64, 8
 # 95 tokens with END between them: 12 rows of 8, the last one with 6 targets; some documents have a single token
@@ -62,12 +62,16 @@ def train(
     rows: Rows | None = None,
     keep: int = 2,
     hardware: Hardware = HARDWARE,
+    gpu: str = "",
     **changes: Any,
 ) -> Any:
-    """Train into `folder`; returns the model as `train_model` leaves it and what it returns.
+    """Train into `folder`, on a GPU where `gpu` names its precision; returns the model as `train_model` leaves it and what it returns.
 
     The model has dropout, so a resumed run that draws other random numbers ends with other weights.
     """
+    if gpu:
+        hardware = Hardware("cuda", gpu, compile=False, threads=1, capability="test")
+        make_deterministic(hardware, seed=0)
     if model is None:
         model = tiny_model(dropout=0.3)
     outcome = loop.train_model(

@@ -25,7 +25,7 @@ class Tokenizer(Section):
     vocab_size: int = Field(
         4096, ge=258, le=2**24, description="Tokens, bytes and special ones included; local has its own number"
     )
-    path: BasePath = Field("", description="local: folder or SentencePiece model below models/base")
+    path: BasePath = Field("", description="local: folder, SentencePiece model or GGUF file below models/base")
     special_tokens: tuple[str, ...] = Field((), description="More tokens that no text is ever cut into")
     chat_template: Literal["none", "chatml"] = Field(
         "none", description="How chat messages become tokens; a local tokenizer keeps its own"

@@ -40,7 +40,7 @@ class Lora(Section):
 class Model(Section):
     """`model`: a shape that is trained from scratch, or a model on disk that is trained on."""
 
-    preset: str = Field("", description="Name in models/presets.yaml; the other keys change it")
+    preset: str = Field("", description="Name in models/presets.yaml, for sizes that are null here; unused with path")
     architecture: Literal["llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "t5"] = "llama"
     hidden_size: Positive = 192
     intermediate_size: Positive = 512
@@ -69,8 +69,6 @@ class Model(Section):
             raise ValueError("lora adapts a model that was trained before; name one in path, or set lora.rank to 0")
         if self.quantization != "none" and not self.lora.rank:
             raise ValueError(f"quantization {self.quantization} is for weights that stay; set lora.rank above 0")
-        if self.path and self.preset:
-            raise ValueError("path and preset exclude each other: a model on disk has its own sizes")
         return self
 
 

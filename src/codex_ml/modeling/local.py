@@ -40,7 +40,7 @@ def load_local(
         raise UserError(f"{path} is a link; copy the model to where it points from")
     if not path.is_file():
         return _load_folder(path, attention=attention, dropout=dropout, quantization=quantization)
-    from codex_ml.modeling.gguf import convert
+    from codex_ml.gguf import convert
 
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="gguf-") as folder:

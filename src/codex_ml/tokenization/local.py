@@ -1,9 +1,10 @@
 """Kind `local`: a tokenizer that somebody else made becomes a folder of ours. Its files are hostile until proven tame.
 
-A Hugging Face folder with tokenizer.json, or a SentencePiece .model. What it may hold is listed in `allowed`; what cuts
-text, regular expressions among it, is tried in a limited child first; the configuration is written anew. Taken as they
-are: the vocabulary, the rules, the chat template byte for byte. Left out: the post-processor, which would add BOS to
-every piece of text, padding, truncation, dropout, and every key that this project does not need.
+A Hugging Face folder with tokenizer.json, a SentencePiece .model, or a GGUF file, which brings one too. What it may
+hold is listed in `allowed`; what cuts text, regular expressions among it, is tried in a limited child first; the
+configuration is written anew. Taken as they are: the vocabulary, the rules, the chat template byte for byte. Left out:
+the post-processor, which would add BOS to every piece of text, padding, truncation, dropout, and every key that this
+project does not need.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from codex_ml.config.text import Tokenizer as Settings
 from codex_ml.errors import UserError
+from codex_ml.gguf import convert
 from codex_ml.io import parse_json, write_bytes, write_json, write_text
 from codex_ml.tokenization.allowed import checked_description, vocabulary_of
 from codex_ml.tokenization.layout import CHATML, CHATML_TOKENS, PAD, write_config
@@ -38,13 +40,18 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
     trained on, and another token would need a row of the embedding that the model at hand may not have.
 
     Args:
-        path: folder with tokenizer.json or one .model file, or a .model file.
+        path: folder with tokenizer.json or one .model file, a .model file, or a .gguf file.
         texts: some are encoded in the child, and for SentencePiece compared.
         folder: an empty folder.
 
     Raises:
         UserError: what is wrong with which file, and what is allowed.
     """
+    if path.suffix == ".gguf" and path.is_file():
+        with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as unpacked:
+            convert(path, Path(unpacked) / "tokenizer", weights=False)
+            import_tokenizer(Path(unpacked) / "tokenizer", texts, settings, folder)
+        return
     source, model_file = _find(path)
     named = _named_tokens(path) if path.is_dir() else {}  # what lies beside a lone file belongs to anything
     probe = [*PROBES, *sample_of(texts, characters=SAMPLE_CHARACTERS)]
@@ -87,7 +94,7 @@ def _find(path: Path) -> tuple[Path, Path | None]:
         )
     if path.suffix == ".model" and path.is_file():
         return path, path
-    raise UserError(f"tokenizer.path {path}: there is no such folder or .model file; put it below models/base")
+    raise UserError(f"tokenizer.path {path}: there is no such folder, .model or .gguf file; put it below models/base")
 
 
 def _bytes(path: Path, most: int) -> bytes:

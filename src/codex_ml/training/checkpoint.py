@@ -180,5 +180,4 @@ def load_optimizer(model: nn.Module, optimizer: optim.Optimizer, tensors: dict[s
         raise UserError("the checkpoint's optimizer state does not belong to this model")
     for key, value in tensors.items():
         name, _, entry = key.rpartition("/")
-        place = value.device if entry == "step" else named[name].device
-        optimizer.state[named[name]][entry] = value.to(place)
+        optimizer.state[named[name]][entry] = value.to(named[name].device)  # the fused AdamW counts steps there too

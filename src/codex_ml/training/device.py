@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 
@@ -69,6 +70,8 @@ def make_deterministic(hardware: Hardware, *, seed: int) -> None:
     import numpy as np
     import torch
 
+    # without a workspace of fixed size cuBLAS may give other bits, and torch refuses to call it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(hardware.threads)
     torch.use_deterministic_algorithms(True)
     # by default this mode also fills every new tensor, 8 % of a step here, to make reads of it repeatable; torch's own

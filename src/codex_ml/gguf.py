@@ -64,7 +64,7 @@ def convert(path: Path, folder: Path, *, weights: bool = True) -> None:
 
 # -I leaves PYTHONPATH out, so the child is told where this library lies; the hook comes before anything is read.
 _START = f"import sys; sys.path.insert(0, {str(Path(codex_ml.__file__).resolve().parents[1])!r}); \
-from codex_ml.modeling.gguf import child_main; child_main(*sys.argv[1:])"
+from codex_ml.gguf import child_main; child_main(*sys.argv[1:])"
 
 
 def _environment(home: str) -> dict[str, str]:
