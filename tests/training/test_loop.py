@@ -16,6 +16,7 @@ from codex_ml.io import parse_json
 from codex_ml.training import loop, validation
 from codex_ml.training import step as step_module
 from codex_ml.training.checkpoint import load_newest
+from codex_ml.training.device import Hardware
 from codex_ml.training.loss import summed_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -253,3 +254,14 @@ def test_stream_without_a_row_is_refused(recipe, tmp_path, name):
             config={},
         )
     assert not any(tmp_path.iterdir())
+
+
+def test_a_model_trained_in_bf16_computes_in_float32_afterwards(recipe, tmp_path):
+    """accelerate's wrapper rounds whatever is computed; a merge of adapters would be compared in 8 bits of mantissa."""
+    hardware = Hardware("cpu", "bf16", compile=False, threads=1, capability="test")
+    model, _ = recipe.train(tmp_path, hardware=hardware, max_steps=2)
+    fresh = recipe.tiny_model()
+    fresh.load_state_dict(model.state_dict())
+    ids = torch.arange(2, 10)[None]
+    with torch.no_grad():
+        assert torch.equal(model.eval()(input_ids=ids).logits, fresh.eval()(input_ids=ids).logits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,9 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    adapted: PeftModel = get_peft_model(model, config)
+    with warnings.catch_warnings():  # of transformers to peft, nothing that a user could change
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted: PeftModel = get_peft_model(model, config)
     for parameter in trainable_parameters(adapted).values():
         parameter.data = parameter.data.float()
     trained = sum(p.numel() for p in trainable_parameters(adapted).values())

@@ -91,6 +91,7 @@ def train_model(
     history = resume(run)
     with _tracking(run, runtime, history, curves, logs, config) as tracker, _stop_requested() as stop:
         _steps(run, tracker, stop, runtime)
+    run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
     if run.best.entries:
         checkpoint.load_weights(run.model, checkpoint.read_tensors(run.best.files()[0]))
     return Outcome(

