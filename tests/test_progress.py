@@ -54,6 +54,18 @@ def test_what_an_interrupted_run_did_does_not_count_for_the_rate(capsys, clock):
     assert capsys.readouterr().err == "train: 60/100 steps, 1.0/s, 40 s left\n"
 
 
+def test_a_slow_start_is_forgotten(capsys, clock):
+    with progress("train", 1000, "steps", style="plain") as advance:
+        clock[0] += 50
+        advance(1)  # compiles
+        for _ in range(6):
+            clock[0] += 10
+            advance(20)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "train: 1/1,000 steps, 0.02/s, 13 h 52 min left"
+    assert lines[-1] == "train: 121/1,000 steps, 2.0/s, 7 min 20 s left"
+
+
 def test_no_progress_has_no_time_left(capsys, clock):
     with progress("train", 100, "steps") as advance:  # "auto" without a terminal
         clock[0] += 10
@@ -65,7 +77,7 @@ def test_track_counts_what_was_finished(capsys, clock):
     for item in track(iter([1, 2, 3]), "x", 3, "items", style="plain"):
         clock[0] += item * 10
     assert capsys.readouterr().err.splitlines() == [
-        "x: 1/3 items, 0.1/s, 20 s left", "x: 2/3 items, 0.1/s, 15 s left", "x: 3/3 items, 0.1/s, 0 s left",
+        "x: 1/3 items, 0.1/s, 20 s left", "x: 2/3 items, 0.067/s, 15 s left", "x: 3/3 items, 0.05/s, 0 s left",
     ]  # fmt: skip
 
 

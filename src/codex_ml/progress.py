@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -62,21 +63,20 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 class _Lines:
     def __init__(self, what: str, total: int, unit: str, done: int) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
-        self.first, self.start = done, time.monotonic()
-        self.printed = self.start
+        # the rate is that since a few lines ago: a first step that compiles is forgotten
+        self.marks = deque([(time.monotonic(), done)], maxlen=6)
 
     def advance(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
-        if now - self.printed >= PLAIN_SECONDS:
-            self.printed = now
-            rate = (self.done - self.first) / (now - self.start)
+        if now - self.marks[-1][0] >= PLAIN_SECONDS:
+            start, done = self.marks[0]
+            self.marks.append((now, self.done))
+            rate = (self.done - done) / (now - start)
             left = f"{duration((self.total - self.done) / rate)} left" if rate else "?"
-            print(
-                f"{self.what}: {self.done:,}/{self.total:,} {self.unit}, {rate:.1f}/s, {left}",
-                file=sys.stderr,
-                flush=True,
-            )
+            speed = f"{rate:.1f}" if rate >= 1 or not rate else f"{rate:.2g}"
+            line = f"{self.what}: {self.done:,}/{self.total:,} {self.unit}, {speed}/s, {left}"
+            print(line, file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[Item], what: str, total: int, unit: str, *, style: str = "auto") -> Iterator[Item]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,21 @@ log = logging.getLogger("codex_ml")
 CURVES = ("train/loss", "train/grad_norm", "train/lr", "val/loss", "val/bits_per_byte")
 
 
-class Sink:
+class Sink(ABC):
     """A place that gets the points of the curves."""
 
     name = ""
 
+    @abstractmethod
     def log(self, points: Sequence[dict[str, Any]]) -> None:
         """Take points {"step": global_step, curve: value, ...}, in the order of their steps."""
-        raise NotImplementedError
 
-    def observe(self, values: dict[str, Any]) -> None:
+    def observe(self, values: dict[str, Any]) -> None:  # noqa: B027 - most have nothing to do here
         """Take what the clock and the machine say; only who shows the present wants it."""
 
+    @abstractmethod
     def close(self, *, complete: bool) -> None:
         """End the run here; `complete` is whether it came to its last step."""
-        raise NotImplementedError
 
 
 class Points:
