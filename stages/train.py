@@ -12,9 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
 import shutil
-from functools import partial
 
-from codex_ml.stage import Stage, log, run_stage, scratch_folder
+from codex_ml.lineage import cpu_threads
+from codex_ml.stage import Stage, checked_params, log, rank, run_stage, scratch_folder
+from codex_ml.training.launch import among_others, launch
 from codex_ml.training.process import prepare_process
 
 # byte for byte, so that no setting creeps in
@@ -45,7 +46,7 @@ def main(stage: Stage) -> None:
         scratch=unpacked,
     )
     log.info("train: %s", hardware)
-    with run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
+    with among_others(), run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
         outcome = train_model(
             model,
             Rows.open(packed, "train"),
@@ -59,6 +60,8 @@ def main(stage: Stage) -> None:
             logs=Path("logs/train"),
             config=stage.record["params"],
         )
+        if rank():
+            return
         with atomic_folder(stage.out("models/checkpoints")) as folder:
             shutil.copytree(newest(scratch), folder / "last")
         with atomic_folder(stage.out("models/model")) as folder:
@@ -74,5 +77,11 @@ def main(stage: Stage) -> None:
     log.info("train: kept the weights of step %d, validation loss %.4f nats", best["step"], best["val/loss"])
 
 
+def prepare() -> None:
+    prepare_process(compiles=True)
+    settings = checked_params()
+    launch(settings.runtime.processes, threads=cpu_threads(settings))
+
+
 if __name__ == "__main__":
-    run_stage("train", main, help=__doc__, prepare=partial(prepare_process, compiles=True))
+    run_stage("train", main, help=__doc__, prepare=prepare)

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -76,6 +76,11 @@ def scratch_folder() -> Path:
     return folder
 
 
+def rank() -> int:
+    """Number of this process among those of one run, as torchrun and its like set it; only 0 writes."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def run_stage(
     name: str,
     main: Callable[[Stage], None],
@@ -115,22 +120,24 @@ def _set_up(name: str, *, network: bool) -> Iterator[Stage]:
     if not network:
         sys.addaudithook(_refuse_network)
     signal.signal(signal.SIGTERM, _terminate)
-    params = _checked_params()
+    params = checked_params()
     spec = load_pipeline().get(name)
     if spec is None:
         raise UserError(f"{PIPELINE}: there is no stage {name}")
-    with _only_one(name):
+    with nullcontext() if rank() else _only_one(name):
         _start_log(name)
         started = time.monotonic()
         record = start_record(spec, params)
-        write_json(record_path(name), record)
+        if not rank():
+            write_json(record_path(name), record)
         declared = SimpleNamespace(**{section: getattr(params, section) for section in spec.params})
         yield Stage(spec, cast(Params, declared), params.runtime, record)
         _assert_declared_imports(spec)
         log.info("%s: done in %.1f s", name, time.monotonic() - started)
 
 
-def _checked_params() -> Params:
+def checked_params() -> Params:
+    """What params.yaml holds; inside DVC, where its outputs are if that is wrong."""
     try:
         return load_params()
     except UserError as error:
@@ -201,6 +208,12 @@ class _Plain(logging.Formatter):
 
 def _start_log(name: str) -> None:
     """Plain lines to stderr, the same with time stamps to logs/<stage>.log, which is no output of the pipeline."""
+    if rank():
+        screen = logging.StreamHandler()
+        screen.setFormatter(_Plain(f"process {rank()}: %(message)s"))
+        log.handlers[:], log.propagate = [screen], False
+        log.setLevel(logging.WARNING)
+        return
     Path("logs").mkdir(exist_ok=True)
     screen, file = logging.StreamHandler(), logging.FileHandler(Path("logs") / f"{name}.log", encoding="utf-8")
     screen.setFormatter(_Plain("%(message)s"))

@@ -49,6 +49,12 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     progress: Literal["auto", "plain", "off"] = Field("auto", description="auto: a bar on a terminal, lines elsewhere")
     workers: int = Field(0, ge=0, le=1024, description="Processes of ingest and split, 0 for one a core")
+    processes: int = Field(
+        1,
+        ge=0,
+        le=1024,
+        description="Processes of train on this machine, one a GPU or a share of the cores; 0: per GPU",
+    )
     keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
         (), description="More places for the curves, all on this machine; each needs the extra of its name"
@@ -71,6 +77,16 @@ class Params(Section):
     safety_audit: SafetyAudit = SafetyAudit()
     report: Report = Report()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _rows_are_shared(self) -> Params:
+        rows = self.train.micro_batch_size * self.train.accumulation
+        if self.runtime.processes and rows % self.runtime.processes:
+            raise ValueError(
+                f"runtime.processes {self.runtime.processes} cannot share the {self.train.micro_batch_size} x "
+                f"{self.train.accumulation} rows of a step evenly; choose a divisor of micro_batch_size x accumulation"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Params:

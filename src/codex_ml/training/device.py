@@ -72,7 +72,7 @@ def make_deterministic(hardware: Hardware, *, seed: int) -> None:
 
     # without a workspace of fixed size cuBLAS may give other bits, and torch refuses to call it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(hardware.threads)
+    torch.set_num_threads(max(1, hardware.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     torch.use_deterministic_algorithms(True)
     # by default this mode also fills every new tensor, 8 % of a step here, to make reads of it repeatable; torch's own
     # operators do not read what they did not write

@@ -94,6 +94,7 @@ def train_model(
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
     if run.best.entries:
         checkpoint.load_weights(run.model, checkpoint.read_tensors(run.best.files()[0]))
+    run.accelerator.end_training()  # waits for all: the first to end removes the checkpoints
     return Outcome(
         best=dict(run.best.entries[0]) if run.best.entries else {},
         step=run.step,
@@ -129,7 +130,9 @@ def _steps(run: Run, tracker: Points, stop: Callable[[], int], runtime: Runtime)
     train, saved_at = run.train, run.step
     started, tokens = time.monotonic(), run.rows_a_step * run.rows.seq_len
     throughput = Throughput(run)
-    with progress("train", train.max_steps, "steps", style=runtime.progress, done=run.step) as advance:
+    with progress(
+        "train", train.max_steps, "steps", style=runtime.progress if run.writes else "off", done=run.step
+    ) as advance:
         while not run.finished:
             try:
                 point = optimizer_step(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from codex_ml.errors import CheckFailed
 from codex_ml.io import dump_json
+from codex_ml.stage import rank
 from codex_ml.training.device import Hardware
 
 
@@ -20,14 +22,30 @@ def fingerprint(record: dict[str, Any], hardware: Hardware) -> str:
     return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
+def _agreed(name: str, hardware: Hardware) -> str:
+    """What the first process says."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return name
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=hardware.device == "cpu")
+    return str(broadcast_object_list([name])[0])
+
+
 @contextmanager
 def run_folder(parent: Path, record: dict[str, Any], hardware: Hardware) -> Iterator[Path]:
-    """The run's own folder, locked: two processes with the same recipe do not write over each other.
+    """The run's own folder, locked: two runs of the same recipe do not write over each other.
+
+    Of several processes of one run the first names the folder, also on other machines, and holds the lock.
 
     Raises:
         CheckFailed: when another process trains the same recipe.
     """
-    folder = parent / fingerprint(record, hardware)
+    folder = parent / _agreed(fingerprint(record, hardware), hardware)
+    if rank():
+        yield folder
+        return
     folder.mkdir(parents=True, exist_ok=True)
     lock = parent / f"{folder.name}.lock"
     with lock.open("a+", encoding="utf-8") as handle:
