@@ -43,6 +43,7 @@ class Uniform:
     """A model that finds every token equally likely."""
 
     device = "cpu"
+    config = SimpleNamespace(is_encoder_decoder=False)
 
     def __call__(self, input_ids, use_cache):
         return SimpleNamespace(logits=torch.zeros(*input_ids.shape, VOCAB))

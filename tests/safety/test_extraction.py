@@ -24,7 +24,7 @@ class Successors:
     """Always says the token that follows in a table, as a model that learnt a text of distinct tokens by heart."""
 
     device = torch.device("cpu")
-    config = SimpleNamespace(eos_token_id=END)
+    config = SimpleNamespace(eos_token_id=END, is_encoder_decoder=False)
 
     def __init__(self, text):
         self.next = torch.zeros(VOCAB, dtype=torch.int64)

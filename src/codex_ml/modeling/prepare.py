@@ -47,8 +47,6 @@ def prepare_model(
             between documents, or lacks a LoRA target.
     """
     attention = attention_for(train, device)
-    if model.architecture == "t5" and not model.path:
-        raise UserError("model.architecture: t5 is an encoder-decoder, which the loop does not train; use a decoder")
     ready: Any
     if not model.path:
         ready = build_model(
