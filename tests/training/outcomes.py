@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +58,24 @@ def run(recipe, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: object
         recipe.seed_everything()
         model, best = recipe.train(folder, **changes)
     return Outcome(folder, model, best, steps)
+
+
+def stop_in_step(recipe, monkeypatch, folder: Path, number: int, **changes: object) -> pytest.ExceptionInfo:
+    """Train until SIGTERM comes in the middle of step `number`, counted from 1."""
+    schedule = step_module.learning_rate
+
+    def stop(step, train):
+        if step == number - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return schedule(step, train)
+
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(step_module, "learning_rate", stop)
+        recipe.seed_everything()
+        with pytest.raises(loop.Interrupted) as stopped:
+            recipe.train(folder, **changes)
+    return stopped
 
 
 def assert_equal(resumed: Outcome, whole: Outcome) -> None:

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from pathlib import Path
 
 import pytest
 
-from codex_ml.training import loop
-from codex_ml.training import step as step_module
-
-from .outcomes import assert_equal, run
+from .outcomes import assert_equal, run, stop_in_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def stop_in_step(recipe, monkeypatch, folder: Path, number: int, **changes: object) -> pytest.ExceptionInfo:
-    """Train until SIGTERM comes in the middle of step `number`, counted from 1."""
-    schedule = step_module.learning_rate
-
-    def stop(step, train):
-        if step == number - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return schedule(step, train)
-
-    folder.mkdir()
-    with monkeypatch.context() as patch:
-        patch.setattr(step_module, "learning_rate", stop)
-        with pytest.raises(loop.Interrupted) as stopped:
-            recipe.train(folder, **changes)
-    return stopped
 
 
 # 12 rows are 6 steps of 2, or 2 steps of 6: inside epoch 1, at its end, inside epoch 2
