@@ -109,11 +109,8 @@ def _rows(
     windows: list[NDArray[np.int64]], shape: tuple[int, int], prefix: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Inputs, labels and positions, int64 of one shape for all batches, as training has them."""
-    inputs, labels, positions = (
-        np.full(shape, FILL),
-        np.full(shape, IGNORE),
-        np.tile(np.arange(shape[1]), (shape[0], 1)),
-    )
+    inputs, labels = np.full(shape, FILL), np.full(shape, IGNORE)
+    positions = np.tile(np.arange(shape[1]), (shape[0], 1))
     for row, window in enumerate(windows):
         used = len(window) - 1
         inputs[row, :used] = window[:-1]
