@@ -33,7 +33,12 @@ def main(stage: Stage) -> None:
 
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
     stage.dep("models/base")
-    hardware = choose_hardware(params.train, stage.runtime, threads=stage.record["environment"]["threads"])
+    hardware = choose_hardware(
+        params.train,
+        stage.runtime,
+        threads=stage.record["environment"]["threads"],
+        one_shape=not params.model.is_encoder_decoder,
+    )
     make_deterministic(hardware, seed=params.seed)
     about, unpacked = read_json(packed / "pack.json"), scratch_folder() / "models"
     model = prepare_model(

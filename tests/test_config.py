@@ -175,6 +175,23 @@ TOGETHER = [
         "safety_audit.sample_tokens",
         "safety_audit.sample_tokens 257 is longer than model.max_positions 256",
     ),
+    (
+        {"model.architecture": "t5"},
+        "pack.layout",
+        "pack.layout packed puts several documents into a row, and model.architecture t5 reads one; use padded",
+    ),
+    (
+        {"model.architecture": "t5", "pack.layout": "padded", "train.compile": "on"},
+        "train.compile",
+        "train.compile on needs batches of one shape, and those of model.architecture t5 have the shape of their "
+        "longest beginning; use auto or off",
+    ),
+    (
+        {"model.architecture": "t5", "pack.layout": "padded", "safety_audit.prefix_tokens": "1"},
+        "safety_audit.prefix_tokens",
+        "safety_audit.prefix_tokens 1 leaves nothing that the encoder of model.architecture t5 could complete; use 2 "
+        "or more",
+    ),
 ]
 BASE = {
     "split.test": "0.05",

@@ -23,7 +23,7 @@ class Scripted:
     """A model that says what it is told to, and remembers what it was asked."""
 
     device = "cpu"
-    config = SimpleNamespace(eos_token_id=END, pad_token_id=PAD)
+    config = SimpleNamespace(eos_token_id=END, pad_token_id=PAD, is_encoder_decoder=False)
 
     def __init__(self, rows):
         self.rows, self.asked = iter(rows), []

@@ -21,6 +21,7 @@ from codex_ml.io import dump_json, parse_json
 from codex_ml.modeling.build import build_model, parameter_count
 from codex_ml.tokenization.tokenizer import load_tokenizer
 from codex_ml.tokenization.train import train_tokenizer
+from codex_ml.training.loss import summed_loss
 
 SHAPE = Model(hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=32)
 END, PAD, VOCAB = 0, 1, 40
@@ -43,6 +44,7 @@ class Uniform:
     """A model that finds every token equally likely."""
 
     device = "cpu"
+    config = SimpleNamespace(is_encoder_decoder=False)
 
     def __call__(self, input_ids, use_cache):
         return SimpleNamespace(logits=torch.zeros(*input_ids.shape, VOCAB))
@@ -81,6 +83,35 @@ def test_batch_size_changes_last_bits_only(model, batch_size):
     one = list(score_documents(model, documents(), end=END, length=8, batch_size=5))
     other = list(score_documents(model, documents(), end=END, length=8, batch_size=batch_size))
     assert [s.nll for s in other] == pytest.approx([s.nll for s in one], rel=1e-5)
+
+
+def test_an_encoder_decoder_scores_every_token_once_from_what_was_before_it_in_its_half_and_what_was_read():
+    model = build_model(SHAPE.model_copy(update={"architecture": "t5"}), vocab_size=VOCAB, end=END, pad=PAD, seed=5)
+    scores = score_documents(model.eval(), documents(), end=END, length=8, batch_size=3)
+    for ids, score in zip(documents(), scores, strict=True):
+        stream, nll = [END, *ids.tolist(), END], 0.0
+        for begin in range(0, len(stream) - 1, 8):
+            window = stream[begin : begin + 9]
+            middle = (len(window) - 1) // 2
+            for read, said in ((window[:1], window[1 : middle + 1]), (window[: middle + 1], window[middle + 1 :])):
+                for at, token in enumerate(said):
+                    with torch.no_grad():
+                        logits = model(
+                            input_ids=torch.tensor([read]), decoder_input_ids=torch.tensor([[PAD, *said[:at]]])
+                        ).logits
+                    nll -= float(logits[0, -1].double().log_softmax(-1)[token])
+        assert score.tokens == len(ids) + 1
+        assert score.nll == pytest.approx(nll, rel=1e-5)
+
+
+def test_evaluation_scores_a_row_as_training_does():
+    shape = SHAPE.model_copy(update={"architecture": "t5"})
+    model = build_model(shape, vocab_size=VOCAB, end=END, pad=PAD, seed=5).eval()
+    (score,) = score_documents(model, [np.arange(2, 17)], end=END, length=16, batch_size=2)
+    stream = torch.tensor([[END, *range(2, 17), END]])
+    row = {"input_ids": stream[:, :-1], "labels": stream[:, 1:], "position_ids": torch.arange(16)[None]}
+    with torch.no_grad():
+        assert score.nll == pytest.approx(float(summed_loss(model, row)), rel=1e-6)
 
 
 def test_bits_per_byte_of_known_losses():
@@ -143,11 +174,13 @@ def test_equal_seeds_give_equal_weights_and_special_tokens_must_exist(model):
         build_model(SHAPE, vocab_size=VOCAB, end=END, pad=40, seed=5)
 
 
-def test_samples_repeat_with_their_seed_and_end_at_end(tmp_path):
+@pytest.mark.parametrize("architecture", ["llama", "t5"])
+def test_samples_repeat_with_their_seed_and_end_at_end(tmp_path, architecture):
     train_tokenizer(lambda: ["some text to train on " * 20], Tokenizer(vocab_size=300), tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     end, pad = tokenizer.end, tokenizer.pad
-    small = build_model(SHAPE, vocab_size=tokenizer.vocab_size, end=end, pad=pad, seed=1).eval()
+    shape = SHAPE.model_copy(update={"architecture": architecture})
+    small = build_model(shape, vocab_size=tokenizer.vocab_size, end=end, pad=pad, seed=1).eval()
     draw = [sample_texts(small, tokenizer, count=5, tokens=12, batch_size=2, seed=seed) for seed in (1, 1, 2)]
     assert draw[0] == draw[1] != draw[2]
     assert len(draw[0]) == 5

@@ -63,9 +63,20 @@ def test_a_shape_and_the_same_model_on_disk_start_with_equal_loss(prepare, base,
         assert torch.equal(summed_loss(scratch.eval(), batch()), summed_loss(local.eval(), batch()))
 
 
-def test_encoder_decoder_is_not_for_this_loop(prepare):
-    with pytest.raises(UserError, match=r"^model.architecture: t5 is an encoder-decoder"):
-        prepare(Model(architecture="t5", **SHAPE))
+def test_a_saved_encoder_decoder_is_read_by_evaluation_with_equal_loss(prepare, tmp_path):
+    settings = Model(architecture="t5", **SHAPE)
+    model = prepare(settings)
+    one_document = {**batch(), "position_ids": torch.arange(16).repeat(2, 1)}
+    with torch.no_grad():
+        wanted = summed_loss(model.eval(), one_document)
+        (tmp_path / "out").mkdir()
+        save_trained(model, tmp_path / "out", settings, scratch=tmp_path / "scratch")
+        assert torch.equal(summed_loss(load_model(tmp_path / "out", device="cpu"), one_document), wanted)
+
+
+def test_an_encoder_decoder_on_disk_is_refused(prepare, base):
+    with pytest.raises(UserError, match=r"model_type 't5' is not one of llama, "):
+        prepare(Model(path=base("t5")))
 
 
 def test_tokenizer_and_model_that_disagree_are_refused_naming_both(prepare, base):

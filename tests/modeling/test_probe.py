@@ -57,6 +57,38 @@ def test_bloom_is_refused_because_it_takes_no_such_mask():
         check_isolation(make("bloom", hidden_size=32, n_layer=2, n_head=2))
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_rows_of_an_encoder_decoder_equal_their_documents_alone(tiny, attention):
+    assert check_isolation(tiny("t5", attention=attention)) < 1e-5
+
+
+class SeesPadding:
+    """An encoder-decoder that attends to what fills the rows of a batch."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, *, attention_mask=None, **inputs):
+        return self.model(**inputs)
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+
+def test_an_encoder_decoder_that_sees_padding_is_refused(tiny):
+    with pytest.raises(UserError, match=r"^t5 leaks between the documents of a row: "):
+        check_isolation(SeesPadding(tiny("t5")))
+
+
+def test_an_encoder_that_nothing_reads_does_not_pass(tiny):
+    model = tiny("t5")
+    with torch.no_grad():
+        for block in model.decoder.block:
+            block.layer[1].EncDecAttention.o.weight.zero_()
+    with pytest.raises(CheckFailed, match="cannot be told"):
+        check_isolation(model)
+
+
 class Leaks:
     """A model with its call changed; what is left out of `call` is asked of the model."""
 

@@ -38,6 +38,25 @@ def test_one_knob_reruns_training_and_what_follows(identity: Workspace) -> None:
     assert "links hold" in identity.cli("verify").stdout
 
 
+def test_an_encoder_decoder_goes_through_the_pipeline(identity: Workspace) -> None:
+    """Trained, evaluated on the same documents, and audited, with its control: nothing of it is a special case of DVC."""
+    before = json.loads((identity.root / "reports/evaluate/metrics.json").read_bytes())
+    done = identity.dvc("exp", "run", "-S", "+model.architecture=t5", "-S", "+pack.layout=padded")
+    assert ran(done.stdout) == ["pack", *LATER]
+    config = json.loads((identity.root / "models/model/config.json").read_bytes())
+    assert config["architectures"] == ["T5ForConditionalGeneration"]
+    after = json.loads((identity.root / "reports/evaluate/metrics.json").read_bytes())
+    assert [after[key] for key in ("documents", "bytes", "tokens")] == [
+        before[key] for key in ("documents", "bytes", "tokens")
+    ]
+    losses = (identity.root / "reports/train/plots/metrics/val/loss.tsv").read_text().split()[3::2]
+    assert float(losses[-1]) < float(losses[0])
+    audit = json.loads((identity.root / "reports/safety_audit/audit.json").read_bytes())
+    control = audit["extraction"]["control"]
+    assert control["extracted"] >= 0.9 * control["windows"] > 0
+    assert "links hold" in identity.cli("verify").stdout
+
+
 @pytest.mark.parametrize("how", ["--temp", "--queue"])
 def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, how: str) -> None:
     """The library of the workspace is broken after queueing; a run that imported it would fail."""

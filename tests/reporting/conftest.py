@@ -149,7 +149,7 @@ def evaluation() -> dict[str, Any]:
 
 
 def record(stage: str, text: str) -> dict[str, Any]:
-    model = {"layers": 2, "hidden_size": 8, "heads": 2, "max_positions": 16}
+    model = {"architecture": "llama", "path": "", "layers": 2, "hidden_size": 8, "heads": 2, "max_positions": 16}
     environment = {"python": "3.11.9", "machine": "x86_64", "threads": 2, "packages": {"torch": text, "xxhash": None}}
     return {
         "stage": stage,

@@ -102,3 +102,26 @@ def test_equal_facts_give_equal_bytes_and_no_secret_value(facts: MakeFacts, secr
     card = render_card(facts())
     assert render_card(facts()) == card
     assert secret_value not in card
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "factory", "scored"),
+    [
+        (
+            "gpt2",
+            "A decoder-only language model in the shape of GPT-2, ",
+            "AutoModelForCausalLM",
+            "before it in its window",
+        ),
+        ("t5", "An encoder-decoder, which goes on from ", "AutoModelForSeq2SeqLM", "which the encoder reads."),
+    ],
+)
+def test_the_card_tells_what_kind_of_model_it_is_how_it_loads_and_how_it_was_scored(
+    facts: MakeFacts, architecture: str, kind: str, factory: str, scored: str
+) -> None:
+    made = facts()
+    made.lineage["train"].params["model"]["architecture"] = architecture
+    card = render_card(made)
+    assert kind in card
+    assert f"model = {factory}.from_pretrained(" in card
+    assert scored in card

@@ -24,7 +24,7 @@ class Successors:
     """Always says the token that follows in a table, as a model that learnt a text of distinct tokens by heart."""
 
     device = torch.device("cpu")
-    config = SimpleNamespace(eos_token_id=END)
+    config = SimpleNamespace(eos_token_id=END, is_encoder_decoder=False)
 
     def __init__(self, text):
         self.next = torch.zeros(VOCAB, dtype=torch.int64)
@@ -178,6 +178,24 @@ def test_own_greedy_text_is_extracted_whatever_the_model():
     assert {len(window) for window in own} == {12}
     assert {tuple(window[:4]) for window in own} <= {tuple(window[:4]) for window in tried[:20]}
     assert extract(model, own, prefix=4, batch_size=8) == Extraction(len(own), len(own), 1.0, 0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_what_an_encoder_decoder_says_behind_a_prefix_is_extracted_and_one_other_token_is_not(batch_size):
+    """The encoder reads the prefix, the decoder says the suffix, when it generates and when it is scored."""
+    shape = Model(architecture="t5", hidden_size=16, intermediate_size=24, layers=1, heads=2)
+    model = build_model(shape, vocab_size=VOCAB, end=END, pad=PAD, seed=3).eval()
+    tried = [np.arange(n, n + 12) for n in range(2, 72, 10)]
+    own = greedy_windows(model, tried, prefix=4, count=5)
+    assert own
+    assert {tuple(window[:4]) for window in own} <= {tuple(window[:4]) for window in tried[:5]}
+    assert {len(window) for window in own} == {12}
+    assert extract(model, own, prefix=4, batch_size=batch_size) == Extraction(len(own), len(own), 1.0, 0)
+    for place in (4, 11):
+        other = [window.copy() for window in own]
+        for window in other:
+            window[place] = 2 + (window[place] + 31) % (VOCAB - 2)
+        assert extract(model, other, prefix=4, batch_size=batch_size).extracted == 0
 
 
 def test_greedy_text_that_would_have_ended_is_no_control():

@@ -15,12 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from codex_ml.config import Model, Runtime, Train
+from codex_ml.config import Lora, Model, Pack, Runtime, Train
+from codex_ml.data.documents import Document
+from codex_ml.data.examples import encode_examples
 from codex_ml.data.pack import Rows
+from codex_ml.data.pack_writer import write_stream
+from codex_ml.io import write_json
+from codex_ml.modeling.adapters import add_adapters
 from codex_ml.modeling.build import build_model
 from codex_ml.training import loop
-from codex_ml.training import step as step_module
 from codex_ml.training.device import Hardware, make_deterministic
+from codex_ml.training.run import Run
 
 END, PAD, VOCAB, SEQ_LEN = 0, 1, 64, 8
 # 95 tokens with END between them: 12 rows of 8, the last one with 6 targets; some documents have a single token
@@ -38,6 +43,21 @@ def packed(lengths: Sequence[int], *, seed: int, seq_len: int = SEQ_LEN) -> Rows
     first = np.flatnonzero([*(begins % seq_len == 0), True])
     tokens = np.concatenate([*parts, [END]]).astype("<u2")
     return Rows(tokens, starts.astype("<u8"), seq_len, PAD, pieces, first.astype("<u8"))
+
+
+def padded(folder: Path, count: int, *, seed: int) -> Rows:
+    """Records of random tokens, a row each, trained on their completions; written and read as `pack` and `train` do."""
+    dice = np.random.Generator(np.random.PCG64(seed))
+    parts = [dice.integers(2, VOCAB, size=size).astype("<u4") for size in dice.integers(1, 6, size=2 * count)]
+    records = [Document("web", "", str(n), "", "MIT", "text", prompt="p", completion="c") for n in range(count)]
+    pack = Pack(seq_len=SEQ_LEN, layout="padded", loss_on="completions", too_long="cut")
+    tokenizer: Any = None  # only chats need one: the parts of records are ids already
+    examples = encode_examples(records, iter(parts), tokenizer, pack, name="train", note=lambda note: None)
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = np.dtype("<u2")
+    stream = write_stream(folder, "train", examples, end=END, dtype=dtype, seq_len=SEQ_LEN, layout=pack.layout)
+    write_json(folder / "pack.json", {"dtype": dtype.str, "seq_len": SEQ_LEN, "pad": PAD, "streams": {"train": stream}})
+    return Rows.open(folder, "train")
 
 
 def tiny_model(*, layers: int = 1, positions: int = 64, dropout: float = 0.0) -> Any:
@@ -60,24 +80,37 @@ def train(
     *,
     model: Any = None,
     rows: Rows | None = None,
+    lora: bool = False,
+    layout: str = "packed",
     keep: int = 2,
     hardware: Hardware = HARDWARE,
     gpu: str = "",
     **changes: Any,
 ) -> Any:
-    """Train into `folder`, on a GPU where `gpu` names its precision; returns the model as `train_model` leaves it and what it returns.
+    """Train into `folder`; returns the model as `train_model` leaves it and what it returns.
 
     The model has dropout, so a resumed run that draws other random numbers ends with other weights.
+
+    Args:
+        gpu: precision on a GPU; empty for the CPU.
+        lora: train adapters, which have dropout too, of a model that stays.
+        layout: "padded" trains on 12 records with a prompt and validates on 5 others.
     """
     if gpu:
         hardware = Hardware("cuda", gpu, compile=False, threads=1, capability="test")
         make_deterministic(hardware, seed=0)
     if model is None:
         model = tiny_model(dropout=0.3)
+    if lora:
+        model = add_adapters(model, Lora(rank=2, dropout=0.2, targets=("q_proj", "down_proj")), seed=2)
+    if layout == "padded":
+        rows, val_rows = (padded(folder / f"{n} records", n, seed=n) for n in (12, 5))
+    else:
+        rows, val_rows = rows or packed(LENGTHS, seed=1), packed((9, 1, 13), seed=2)
     outcome = loop.train_model(
         model,
-        rows or packed(LENGTHS, seed=1),
-        packed((9, 1, 13), seed=2),
+        rows,
+        val_rows,
         train=settings(**changes),
         runtime=Runtime(progress="off", keep_checkpoints=keep),
         hardware=hardware,
@@ -106,16 +139,16 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _kill_in_step(step: int) -> None:
-    """Die after the gradients of the step behind `step`, before its update."""
-    schedule = step_module.learning_rate
+def _kill_between_steps(step: int) -> None:
+    """Die when `step` steps are done and saved, before anything of the next one."""
+    optimizer_step = loop.optimizer_step
 
-    def deadly(now: int, train: Train) -> float:
-        if now == step:
+    def deadly(run: Run) -> dict[str, float]:
+        if run.step == step:
             _die()
-        return schedule(now, train)
+        return optimizer_step(run)
 
-    step_module.learning_rate = deadly
+    loop.optimizer_step = deadly
 
 
 def _kill_in_save(step: int, file: str) -> None:
@@ -139,6 +172,7 @@ def _serve() -> None:
     """A line of JSON in, {"folder", "kill", "changes"}; the exit status out."""
     import accelerate  # noqa: F401 - loaded here once, not in each child
     import dvclive  # noqa: F401
+    import peft  # noqa: F401
     import safetensors.torch  # noqa: F401
     import torch
 
@@ -152,7 +186,7 @@ def _serve() -> None:
             os.chdir(order["folder"])
             seed_everything()
             kill = order["kill"]
-            _kill_in_save(**kill) if "file" in kill else _kill_in_step(**kill)
+            _kill_in_save(**kill) if "file" in kill else _kill_between_steps(**kill)
             try:
                 train(Path(order["folder"]), **order["changes"])
             finally:

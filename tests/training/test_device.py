@@ -59,6 +59,13 @@ def test_auto_means_what_the_machine_has(machine, have, train, device, expected)
     assert found.capability
 
 
+def test_batches_of_many_shapes_are_not_compiled(machine):
+    machine()
+    long = Train(max_steps=9000)
+    assert choose_hardware(long, Runtime(), threads=1).compile
+    assert not choose_hardware(long, Runtime(), threads=1, one_shape=False).compile
+
+
 @pytest.mark.parametrize(
     ("have", "train", "device", "message"),
     [

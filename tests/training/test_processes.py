@@ -32,13 +32,13 @@ torch.use_deterministic_algorithms(True)
 recipe.seed_everything()
 order = json.loads(sys.argv[3])
 if order["stop"]:
-    recipe._kill_in_step(order["stop"])
+    recipe._kill_between_steps(order["stop"])
 recipe.train(Path(sys.argv[2]), model=recipe.tiny_model(dropout=order["dropout"]).double(), keep=9, **order["changes"])
 """
 
 
 def run(folder: Path, processes: int, *, stop: int = 0, dropout: float = 0.0, **changes: object) -> list[int]:
-    """Exit statuses of the processes of a run; each dies in step `stop` when there is one."""
+    """Exit statuses of the processes of a run; each dies after `stop` steps when that is not 0."""
     folder.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

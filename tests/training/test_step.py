@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from codex_ml.training import loop
 from codex_ml.training import step as step_module
 from codex_ml.training.checkpoint import load_newest
 from codex_ml.training.loss import summed_loss, training_loss
+
+from .outcomes import assert_equal, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -117,30 +121,21 @@ def test_training_loss_is_its_definition(recipe, smoothing, z_loss):
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-def test_early_stopping_survives_a_cut(recipe, monkeypatch, tmp_path):
-    """A rate this large makes validation worse at once; the run ends at the same step, cut or not."""
-    settings = {"lr": 0.5, "max_steps": 40, "eval_every": 1, "checkpoint_every": 1, "clip_norm": 100.0}
+def test_early_stopping_and_the_best_weights_survive_kills(recipe, train_and_kill, monkeypatch, tmp_path):
+    """A rate this large makes validation worse at once; killed again and again, the run ends at the same step."""
+    settings = {"lr": 0.5, "max_steps": 40, "eval_every": 1, "checkpoint_every": 1, "clip_norm": 100.0, "keep_best": 3}
     settings["early_stopping"] = {"patience": 3}
-    (tmp_path / "whole").mkdir(), (tmp_path / "cut").mkdir()
-    recipe.train(tmp_path / "whole", **settings)
-    whole = load_newest(tmp_path / "whole/scratch").state
-    assert whole["stopped_early"]
-    assert whole["step"] < 40
-    schedule = step_module.learning_rate
-    with monkeypatch.context() as patch:
-
-        def stopping(step, train):
-            if step == whole["step"] - 2:
-                raise KeyboardInterrupt
-            return schedule(step, train)
-
-        patch.setattr(step_module, "learning_rate", stopping)
-        recipe.seed_everything()
-        with pytest.raises(KeyboardInterrupt):
-            recipe.train(tmp_path / "cut", **settings)
-    recipe.train(tmp_path / "cut", **settings)
-    cut = load_newest(tmp_path / "cut/scratch").state
-    assert (cut["step"], cut["best"], cut["patience"]) == (whole["step"], whole["best"], whole["patience"])
+    whole = run(recipe, monkeypatch, tmp_path / "whole", **settings)
+    state = whole.checkpoint.state
+    assert state["stopped_early"]
+    assert state["step"] < 40
+    (tmp_path / "cut").mkdir()
+    for step in (state["best"][0]["step"], state["step"] - 2, state["step"] - 1):
+        assert train_and_kill(tmp_path / "cut", {"step": step}, **settings) == -signal.SIGKILL
+    cut = run(recipe, monkeypatch, tmp_path / "cut", **settings)
+    assert list(cut.steps) == [state["step"] - 1]
+    assert len(cut.checkpoint.state["best"]) == 3
+    assert_equal(cut, whole)
 
 
 def test_a_run_that_stopped_early_resumes_to_nothing(recipe, monkeypatch, tmp_path):

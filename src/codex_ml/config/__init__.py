@@ -114,3 +114,23 @@ class Params(Section):
                 f"{self.model.max_positions}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _encoder_decoder_has_its_rows(self) -> Params:
+        if not self.model.is_encoder_decoder:
+            return self
+        if self.pack.layout != "padded":
+            raise ValueError(
+                "pack.layout packed puts several documents into a row, and model.architecture t5 reads one; use padded"
+            )
+        if self.train.compile == "on":
+            raise ValueError(
+                "train.compile on needs batches of one shape, and those of model.architecture t5 have the shape of "
+                "their longest beginning; use auto or off"
+            )
+        if self.safety_audit.prefix_tokens == 1:
+            raise ValueError(
+                "safety_audit.prefix_tokens 1 leaves nothing that the encoder of model.architecture t5 could complete; "
+                "use 2 or more"
+            )
+        return self

@@ -71,6 +71,11 @@ class Model(Section):
             raise ValueError(f"quantization {self.quantization} is for weights that stay; set lora.rank above 0")
         return self
 
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether an encoder reads a beginning and a decoder predicts what follows it; models on disk are decoders."""
+        return self.architecture == "t5" and not self.path
+
 
 class EarlyStopping(Section):
     """`train.early_stopping`: when validation no longer improves (loss < best - min_delta)."""

@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from codex_ml.modeling.encoder_decoder import is_encoder_decoder
+
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from codex_ml.tokenization.tokenizer import TextTokenizer
+
+
+def continued(model: Any, prefixes: Tensor, **sampling: Any) -> Tensor:
+    """Prefixes and what the model says behind them: (n, prefix + new) int64.
+
+    Args:
+        prefixes: (n, prefix) int64; what an encoder-decoder's encoder reads.
+        sampling: arguments of `generate`.
+    """
+    import torch
+
+    output: Tensor = model.generate(prefixes, attention_mask=torch.ones_like(prefixes), **sampling)
+    # an encoder-decoder gives its start token and what it says
+    return torch.cat([prefixes, output[:, 1:]], dim=1) if is_encoder_decoder(model) else output
 
 
 def sample_texts(
@@ -21,9 +39,9 @@ def sample_texts(
         size = min(batch_size, count - len(texts))
         start = torch.full((size, 1), end, dtype=torch.int64, device=model.device)
         with torch.inference_mode():
-            output = model.generate(
+            output = continued(
+                model,
                 start,
-                attention_mask=torch.ones_like(start),
                 do_sample=True,
                 temperature=1.0,
                 top_k=0,

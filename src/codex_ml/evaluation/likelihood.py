@@ -1,4 +1,4 @@
-"""Teacher-forced likelihood of documents under a causal language model."""
+"""Teacher-forced likelihood of documents under a language model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from codex_ml.data.pack import IGNORE
 from codex_ml.errors import UserError
+from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halves
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,7 +38,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Targets:
-    """Per-token result of one window.
+    """Result of each target of one window, in their order.
 
     Attributes:
         logprobs: (n_tokens,) float32, nats.
@@ -54,14 +56,16 @@ def load_model(folder: Path, *, device: str) -> Any:
         UserError: when the folder is missing or is no model.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # ours is the only one
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"{folder}/model.safetensors is missing; `dvc repro train` makes it")
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        factory: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model: Any = factory.from_pretrained(
             folder,
             trust_remote_code=False,
             use_safetensors=True,
@@ -75,28 +79,44 @@ def load_model(folder: Path, *, device: str) -> Any:
 
 
 def score_windows(
-    model: PreTrainedModel, windows: Iterable[NDArray[np.int64]], *, length: int, batch_size: int
+    model: PreTrainedModel, windows: Iterable[NDArray[np.int64]], *, length: int, batch_size: int, prefix: int = 1
 ) -> Iterator[Targets]:
-    """Score windows of at most `length` + 1 tokens; all tokens but the first of each are targets.
+    """Score windows of at most `length` + 1 tokens; those behind the first `prefix` of each are targets.
 
-    The shape of every batch is the same, so results depend on `batch_size` in the last bits only.
+    A decoder-only model sees the tokens before a target. An encoder-decoder reads the prefix, or the window by halves:
+    see `codex_ml.modeling.encoder_decoder`. Results depend on `batch_size` in the last bits only.
     """
     import torch
 
-    device = model.device
     iterator = iter(windows)
     while batch := list(islice(iterator, batch_size)):
-        padded = np.full((batch_size, length + 1), FILL, dtype=np.int64)
-        for row, window in enumerate(batch):
-            padded[row, : len(window)] = window
-        ids = torch.from_numpy(padded).to(device)
+        rows = _rows(batch, (batch_size, length), prefix)
+        inputs, labels, positions = (torch.from_numpy(array).to(model.device) for array in rows)
         with torch.inference_mode():
-            logits = model(input_ids=ids[:, :-1], use_cache=False).logits.float()
-            targets = ids[:, 1:, None]
+            if is_encoder_decoder(model):
+                logits = logits_by_halves(model, inputs, labels, positions).float()
+            else:
+                logits = model(input_ids=inputs, use_cache=False).logits.float()
+            targets = labels.clamp(min=0)[..., None]
             logprobs = (logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)).cpu().numpy()
             is_argmax = (logits.argmax(-1) == targets.squeeze(-1)).cpu().numpy()
         for row, window in enumerate(batch):
-            yield Targets(logprobs[row, : len(window) - 1], is_argmax[row, : len(window) - 1])
+            there = slice(prefix - 1, len(window) - 1)
+            yield Targets(logprobs[row, there], is_argmax[row, there])
+
+
+def _rows(
+    windows: list[NDArray[np.int64]], shape: tuple[int, int], prefix: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Inputs, labels and positions, int64 of one shape for all batches, as training has them."""
+    inputs, labels = np.full(shape, FILL), np.full(shape, IGNORE)
+    positions = np.tile(np.arange(shape[1]), (shape[0], 1))
+    for row, window in enumerate(windows):
+        used = len(window) - 1
+        inputs[row, :used] = window[:-1]
+        labels[row, prefix - 1 : used] = window[prefix:]
+        positions[row, used:] = np.arange(shape[1] - used)  # the filler is a segment of its own
+    return inputs, labels, positions
 
 
 def score_documents(
@@ -105,7 +125,8 @@ def score_documents(
     """Score whole documents in disjoint windows: each window starts with the last token of the one before, or END.
 
     That is what a row of training looks like, so the number is the one that training minimises; the first tokens of a
-    window have little context, which makes it a little worse than a sliding window would.
+    window have little context, which makes it a little worse than a sliding window would. With an encoder-decoder these
+    are the first tokens of both halves, and every token is still scored once.
 
     Args:
         documents: token ids without special tokens.

@@ -30,7 +30,7 @@ def build_model(
     """A language model in float32 with random weights, as transformers draws them for its architecture.
 
     Equal arguments give equal weights. llama, qwen2, qwen3, mistral, gpt2 and gpt_neox are decoders; t5 is an
-    encoder-decoder with gated GELU (T5 1.1, Shazeer 2020, arXiv:2002.05202), built but not trained by the loop.
+    encoder-decoder with gated GELU (T5 1.1, Shazeer 2020, arXiv:2002.05202), whose decoder starts from `pad`.
 
     Args:
         end: id that begins and ends documents; bos and eos of the model.
@@ -55,6 +55,7 @@ def build_model(
         eos_token_id=end,
         pad_token_id=pad,
         tie_word_embeddings=shape.tie_embeddings,
+        **({"decoder_start_token_id": pad} if shape.architecture == "t5" else {}),
         **sizes(shape),
     )
     set_dropout(config, shape.dropout)
@@ -83,7 +84,6 @@ def sizes(shape: Model) -> dict[str, Any]:
             "num_layers": shape.layers,
             "num_heads": shape.heads,
             "feed_forward_proj": "gated-gelu",
-            "decoder_start_token_id": None,
         }
     common = {
         "hidden_size": shape.hidden_size,

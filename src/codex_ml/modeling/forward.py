@@ -1,8 +1,10 @@
-"""How a packed row goes through a model: the one call that the loss and the probe of isolation share."""
+"""How rows go through a model: the one call that the loss, the validation and the probe of isolation share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halves
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +25,20 @@ def document_mask(position_ids: Tensor) -> Tensor:
     same = segment[:, None, :, None] == segment[:, None, None, :]
     allowed = same & torch.ones(same.shape[-2:], dtype=torch.bool, device=same.device).tril()
     return torch.zeros(allowed.shape, device=same.device).masked_fill(~allowed, torch.finfo(torch.float32).min)
+
+
+def row_logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Logits of the targets of a batch, by the only way that the model's kind has.
+
+    Args:
+        batch: input_ids, labels, position_ids: (batch, seq) int64, as `codex_ml.data.pack.Rows.batch` gives them.
+
+    Returns:
+        (batch, seq, vocab) in the model's dtype; without a meaning where a label is IGNORE.
+    """
+    if is_encoder_decoder(model):
+        return logits_by_halves(model, batch["input_ids"], batch["labels"], batch["position_ids"])
+    return packed_logits(model, batch["input_ids"], batch["position_ids"])
 
 
 def packed_logits(model: nn.Module, input_ids: Tensor, position_ids: Tensor) -> Tensor:

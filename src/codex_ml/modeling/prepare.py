@@ -47,8 +47,6 @@ def prepare_model(
             between documents, or lacks a LoRA target.
     """
     attention = attention_for(train, device)
-    if model.architecture == "t5" and not model.path:
-        raise UserError("model.architecture: t5 is an encoder-decoder, which the loop does not train; use a decoder")
     ready: Any
     if not model.path:
         ready = build_model(
@@ -72,7 +70,7 @@ def prepare_model(
     check_length(ready.config, about["seq_len"], "pack.seq_len")
     difference = check_isolation(ready)
     log.info("model: %.2f M parameters, %s attention", parameter_count(ready) / 1e6, attention)
-    log.info("model: packed documents equal those alone within %.0e of the largest logit", difference)
+    log.info("model: documents in rows equal those alone within %.0e of the largest logit", difference)
     if train.activation_checkpointing:
         ready.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return add_adapters(ready, model.lora, seed=seed) if model.lora.rank else ready

@@ -16,6 +16,15 @@ from codex_ml.reporting.tables import Table, one_line
 # What CommonMark, GFM's extensions (tables, autolinks, mentions) or a maths renderer would read as markup.
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$^]|(?<=www)\.)")
 SAMPLE_CHARACTERS = 600
+KINDS = {
+    "llama": "A decoder-only language model in the shape of Llama",
+    "qwen2": "A decoder-only language model in the shape of Qwen2",
+    "qwen3": "A decoder-only language model in the shape of Qwen3",
+    "mistral": "A decoder-only language model in the shape of Mistral",
+    "gpt2": "A decoder-only language model in the shape of GPT-2",
+    "gpt_neox": "A decoder-only language model in the shape of GPT-NeoX",
+    "t5": "An encoder-decoder, which goes on from the text that its encoder reads, in the shape of T5",
+}
 HUB_LICENCES = {
     "MIT": "mit",
     "Apache-2.0": "apache-2.0",
@@ -36,7 +45,7 @@ def render_card(facts: Facts) -> str:
         _evaluation(facts),
         _safety(facts),
         _limitations(facts),
-        USE,
+        USE.replace("AutoModelForCausalLM", "AutoModelForSeq2SeqLM") if tables.is_encoder_decoder(facts) else USE,
         _how_made(facts),
     )
     body = "\n\n".join(sections)
@@ -105,7 +114,7 @@ def _description(facts: Facts) -> str:
     shape = f"{record['layers']} layers of width {record['hidden_size']} with {record['heads']} heads"
     return f"""## Description
 
-A decoder-only language model in the shape of Llama, {facts.parameters:,} parameters ({shape}), trained from scratch.
+{KINDS[record["architecture"]]}, {facts.parameters:,} parameters ({shape}), trained from scratch.
 It reads at most {record["max_positions"]:,} tokens of a byte-level BPE with {facts.tokenizer.vocab_size:,} entries. The
 weights are safetensors in the plain Hugging Face layout; loading them runs no code.
 
@@ -152,7 +161,7 @@ def _evaluation(facts: Facts) -> str:
 {markdown_table(tables.evaluation(facts))}
 
 Less is better for bits per byte, which does not depend on the tokenizer. Intervals come from resampling documents. zlib
-compresses each document alone, as the model reads it."""
+compresses each document alone, as the model reads it. {tables.scoring(facts)}"""
 
 
 def _safety(facts: Facts) -> str:

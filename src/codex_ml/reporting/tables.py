@@ -63,6 +63,23 @@ def against_zlib(facts: Facts) -> str:
     return f"{word} zlib's {found.zlib_bits_per_byte:.3f} (difference {gap.low:+.3f} to {gap.high:+.3f})"
 
 
+def is_encoder_decoder(facts: Facts) -> bool:
+    """Whether the model is one; models on disk are decoders."""
+    shape = facts.lineage["train"].params["model"]
+    return bool(shape["architecture"] == "t5" and not shape["path"])
+
+
+def scoring(facts: Facts) -> str:
+    """What a token is predicted from, in a sentence."""
+    window = f"Each token is scored once, in windows of {facts.training.seq_len:,} tokens"
+    if is_encoder_decoder(facts):
+        return (
+            f"{window}: of the first half the decoder sees the tokens before it, of the second half also the first, "
+            "which the encoder reads."
+        )
+    return f"{window}, from the tokens before it in its window."
+
+
 def verdict(facts: Facts) -> str:
     """The audit's result in words that cannot be mistaken."""
     total = len(facts.gates)

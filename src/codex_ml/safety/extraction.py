@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.data.pack import Rows, rows_of_step
+from codex_ml.evaluation.generation import continued
 from codex_ml.evaluation.likelihood import score_windows
 
 if TYPE_CHECKING:
@@ -115,8 +116,8 @@ def _suffix_matches(
     model: PreTrainedModel, windows: Sequence[NDArray[np.int64]], prefix: int, batch_size: int
 ) -> Iterator[NDArray[np.bool_]]:
     length = max((len(window) for window in windows), default=1) - 1
-    for result in score_windows(model, windows, length=length, batch_size=batch_size):
-        yield result.is_argmax[prefix - 1 :]
+    for result in score_windows(model, windows, length=length, batch_size=batch_size, prefix=prefix):
+        yield result.is_argmax
 
 
 def greedy_windows(
@@ -130,12 +131,7 @@ def greedy_windows(
     length = len(windows[0])
     inputs = torch.from_numpy(np.stack(windows[:count])[:, :prefix]).to(model.device)
     with torch.inference_mode():
-        output = model.generate(
-            inputs,
-            attention_mask=torch.ones_like(inputs),
-            do_sample=False,
-            max_new_tokens=length - prefix,
-        )
+        output = continued(model, inputs, do_sample=False, max_new_tokens=length - prefix)
     # one that ends goes on with filler, which is no continuation; held from ending, it would not be the plain argmax
     end = model.config.eos_token_id
     return [row for row in output.cpu().numpy() if end not in row[prefix:]]

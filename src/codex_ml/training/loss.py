@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from codex_ml.config import Train
 from codex_ml.data.pack import IGNORE
-from codex_ml.modeling.forward import packed_logits
+from codex_ml.modeling.forward import row_logits
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +35,7 @@ def summed_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def _logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return packed_logits(model, batch["input_ids"], batch["position_ids"]).float().flatten(0, 1)
+    return row_logits(model, batch).float().flatten(0, 1)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:

@@ -17,7 +17,8 @@ SIZE, ROUNDS = {"cpu": 1024, "cuda": 4096}, 5  # of the matrices that find the p
 def flops_per_token(model: nn.Module, seq_len: int) -> float:
     """Floating point operations of forward and backward: 6 N + 12 L d T (Chowdhery et al. 2022, appendix B).
 
-    N: parameters, tied ones once; L: layers; d: hidden size; T: tokens a row, as if all were looked at.
+    N: parameters, tied ones once; L: layers; d: hidden size; T: tokens a row, as if all were looked at. Of an
+    encoder-decoder this is an upper bound: its encoder reads half of a text.
     """
     config: Any = model.config
     layers, hidden = config.num_hidden_layers, config.hidden_size

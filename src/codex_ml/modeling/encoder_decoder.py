@@ -1,0 +1,100 @@
+"""How a row goes through an encoder-decoder: the encoder reads a beginning, the decoder predicts what follows it.
+
+A row is one document or a piece of one: inputs x[0..n), targets y[i] = x[i + 1]. A text is predicted in two halves,
+
+    p(y) = p(y[:k] | x[:1]) p(y[k:] | x[:k + 1])    with k = n // 2,
+
+by the decoder, each from what the encoder read (`|`) and the targets before it in its half. So every target is
+predicted once, as by a decoder-only model, and the likelihood of a row is one of the whole row. Where targets at the
+begin of a row have no loss, as the prompt of a record has none, k is the first that has one, and the first half is
+only read. That is prefix language modelling (Raffel et al. 2020, arXiv:1910.10683, section 3.2.3), whose prefix ends
+where the row says, not at random: a row means the same in every epoch, and in evaluation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.data.pack import IGNORE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The halves that have a target with a loss, one a row.
+
+    Attributes:
+        input_ids, attention_mask: (halves, read) int64, what the encoder reads, and 1 where it does.
+        decoder_input_ids: (halves, predicted) int64, the targets shifted right behind the start token.
+        place: (batch, seq) int64, where the logits of a target are in (halves x predicted); 0 where there are none.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    decoder_input_ids: Tensor
+    place: Tensor
+
+
+def config_of(model: nn.Module) -> Any:
+    """The configuration of a model, also of one that is wrapped for several processes."""
+    return getattr(model, "module", model).config
+
+
+def is_encoder_decoder(model: nn.Module) -> bool:
+    """Whether rows go through an encoder and a decoder."""
+    return bool(config_of(model).is_encoder_decoder)
+
+
+def logits_by_halves(model: nn.Module, input_ids: Tensor, labels: Tensor, position_ids: Tensor) -> Tensor:
+    """Logits of the targets of rows that hold one document each.
+
+    Args:
+        input_ids, labels, position_ids: (batch, seq) int64, as `codex_ml.data.pack.Rows.batch` gives them.
+
+    Returns:
+        (batch, seq, vocab) in the model's dtype, for every target with a loss; elsewhere without a meaning.
+    """
+    halves = split_rows(input_ids, labels, position_ids, start=config_of(model).decoder_start_token_id)
+    logits: Tensor = model(
+        input_ids=halves.input_ids,
+        attention_mask=halves.attention_mask,
+        decoder_input_ids=halves.decoder_input_ids,
+        use_cache=False,
+    ).logits.flatten(0, 1)
+    return logits.index_select(0, halves.place.flatten()).unflatten(0, halves.place.shape)
+
+
+def split_rows(input_ids: Tensor, labels: Tensor, position_ids: Tensor, *, start: int) -> Halves:
+    """What the encoder reads and the decoder predicts; see `logits_by_halves`.
+
+    Args:
+        start: id of the decoder's first input, which also fills what is not read.
+    """
+    import torch
+
+    at = torch.arange(input_ids.shape[1], device=input_ids.device)
+    trained = labels != IGNORE
+    length = ((position_ids == 0).cumsum(-1) == 1).sum(-1)  # the filler is a segment of its own
+    assert not bool((trained & (at >= length[:, None])).any()), "rows of several documents"
+    first = trained.int().argmax(-1)
+    middle = torch.where(first > 0, first, length // 2)
+
+    begin, end = torch.stack([torch.zeros_like(middle), middle]), torch.stack([middle, length])  # (2, batch)
+    kept = (trained & (at >= begin[..., None]) & (at < end[..., None])).any(-1)
+    row = torch.arange(len(input_ids), device=input_ids.device).expand_as(kept)[kept]
+    begins, counts = begin[kept], (end - begin)[kept]
+    reads, predicts = at[: int(begins.max()) + 1], at[: int(counts.max())]
+
+    read = reads <= begins[:, None]
+    inputs = input_ids[row][:, : len(reads)].masked_fill(~read, start)
+    shifted = input_ids[row].gather(1, (begins[:, None] + predicts).clamp(max=len(at) - 1))
+    shifted = shifted.masked_fill((predicts == 0) | (predicts >= counts[:, None]), start)
+
+    second = (at >= middle[:, None]).long()  # (batch, seq): which half a target is in
+    number = (kept.flatten().cumsum(0) - 1).view_as(kept)
+    place = number.T.gather(1, second) * len(predicts) + at - begin.T.gather(1, second)
+    there = kept.T.gather(1, second) & (at < length[:, None])
+    return Halves(inputs, read.long(), shifted, place.masked_fill(~there, 0))
