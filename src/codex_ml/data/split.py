@@ -62,7 +62,7 @@ def screen_corpus(corpus: Path, settings: Settings, sketches: Sketches, *, worke
     findings: list[Found] = []
     overlaps: list[Overlap] = []
     row = 0
-    for _, part in ordered_map(screen, tasks, workers=workers):
+    for _, part in ordered_map(screen, tasks, workers=workers, folder=sketches.folder):
         sketches.add(part.lengths, part.shingles, part.keys)
         findings += [replace(found, row=row + found.row) for found in part.findings]
         overlaps += [replace(found, row=row + found.row) for found in part.overlaps]
