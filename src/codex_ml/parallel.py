@@ -89,7 +89,7 @@ def _work(function: Callable[[Any], Any], task: str, folder: str) -> str:
 
 def _written(value: Any, folder: str) -> str:
     handle, name = mkstemp(dir=folder)
-    with open(handle, "wb") as file:
+    with os.fdopen(handle, "wb") as file:
         pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
     return name
 

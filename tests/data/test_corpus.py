@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from codex_ml.data import corpus as module
 from codex_ml.data.corpus import CORPUS_SCHEMA, SPILL_SCHEMA, SeenIds, Spills, measured, spilling, write_corpus
 from codex_ml.data.documents import Document, read_documents
-from codex_ml.data.quality import signals
+from codex_ml.data.signals import signals
 
 quiet = lambda _: None  # noqa: E731
 

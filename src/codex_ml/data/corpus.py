@@ -29,7 +29,7 @@ from codex_ml.data.documents import (
     table_of,
     text_column,
 )
-from codex_ml.data.quality import Signals, measure
+from codex_ml.data.signals import Signals, measure
 from codex_ml.progress import Advance
 
 SPILLS = 64

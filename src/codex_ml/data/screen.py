@@ -24,8 +24,9 @@ from codex_ml.data.decontaminate import Benchmarks, read_benchmarks
 from codex_ml.data.dedup import sketch
 from codex_ml.data.documents import FORMS, Document, canonical, documents_of, map_texts, opened
 from codex_ml.data.licences import is_allowed
-from codex_ml.data.quality import Signals, drop_reason
+from codex_ml.data.quality import drop_reason
 from codex_ml.data.shingles import Shingles, shingles_of
+from codex_ml.data.signals import Signals
 from codex_ml.errors import UserError
 from codex_ml.io import hash_path, sha256_of
 from codex_ml.policy.redact import placeholder, redact
