@@ -17,8 +17,8 @@ from codex_ml.stage import Stage, log, run_stage
 
 def main(stage: Stage) -> None:
     from codex_ml.data import manifest, split
+    from codex_ml.data.benchmarks import read_benchmarks
     from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, deal, new_entries
-    from codex_ml.data.decontaminate import read_benchmarks
     from codex_ml.data.dedup import Sketches
     from codex_ml.data.leakage import leakage
     from codex_ml.data.ledger import read_ledger, write_ledger

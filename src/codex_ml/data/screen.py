@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.config import Benchmark, Split
+from codex_ml.data.benchmarks import read_benchmarks
 from codex_ml.data.corpus import SIGNALS
 from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, position
-from codex_ml.data.decontaminate import Benchmarks, read_benchmarks
+from codex_ml.data.decontaminate import Benchmarks
 from codex_ml.data.dedup import sketch
 from codex_ml.data.documents import FORMS, Document, canonical, documents_of, map_texts, opened
 from codex_ml.data.licences import is_allowed
