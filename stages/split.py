@@ -47,7 +47,7 @@ def main(stage: Stage) -> None:
             size = split.size_of(corpus)
             with progress("split: screen", size, "bytes", style=style) as advance:
                 workers = workers_for(size, stage.runtime.workers)
-                pool = split.screen_corpus(corpus, settings, sketches, workers=workers, advance=advance)
+                pool = split.screen_corpus(corpus, settings, sketches, folder, workers=workers, advance=advance)
             split.refuse_nothing_left(pool)
             with progress("split: compare", 2 * BANDS, "bands", style=style) as advance:
                 dealt = deal(pool.candidates, sketches, ledger, options, advance)
@@ -56,8 +56,6 @@ def main(stage: Stage) -> None:
         with progress("split: write", size, "bytes", style=style) as advance:
             counts = split.write_splits(folder, corpus, result, pool, settings, advance=advance)
         write_ndjson(folder / "dropped.ndjson", split.dropped_rows(corpus, result))
-        write_ndjson(folder / "findings.ndjson", split.named_rows(corpus, pool.findings))
-        write_ndjson(folder / "overlaps.ndjson", split.named_rows(corpus, pool.overlaps))
         entries = new_entries(pool.candidates, dealt, options)
         write_ledger(folder / "ledger.ndjson", ledger_file if ledger is not None else None, entries, salt=options.salt)
         unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from codex_ml.errors import UserError
@@ -141,7 +141,11 @@ def test_added_documents_move_no_old_one(workspace, seed, extra):
 def test_a_group_stands_in_one_split(workspace, seed):
     dice = random.Random(seed)
     records = [{**r, "repo": dice.choice(["a", "b", "c", 7, "7", None, ""])} for r in corpus(seed, 80)]
-    splits([records], source={"fields": {"group": "repo"}})
+    try:
+        splits([records], source={"fields": {"group": "repo"}})
+    except UserError as error:  # with so few groups a split may stay empty, which is refused
+        assume("split is empty" not in str(error))
+        raise
     parts = {}
     for part in PARTS:
         for group in pq.read_table(f"data/splits/{part}.parquet").column("group").to_pylist():
