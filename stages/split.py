@@ -55,7 +55,7 @@ def main(stage: Stage) -> None:
         result = split.outcome(pool, dealt)
         with progress("split: write", size, "bytes", style=style) as advance:
             counts = split.write_splits(folder, corpus, result, pool, settings, advance=advance)
-        write_ndjson(folder / "dropped.ndjson", split.dropped_rows(corpus, result))
+        write_ndjson(folder / "dropped.ndjson", split.dropped_rows(corpus, result, settings))
         entries = new_entries(pool.candidates, dealt, options)
         write_ledger(folder / "ledger.ndjson", ledger_file if ledger is not None else None, entries, salt=options.salt)
         unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()

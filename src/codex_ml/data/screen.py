@@ -190,6 +190,13 @@ def redacted(document: Document, settings: Settings) -> tuple[Document, list[Fou
     return (replace(document, **changes) if changes else document), findings
 
 
+def redacted_name(name: str, settings: Settings) -> str:
+    """An id as it may be published."""
+    if settings.policy is None:
+        return name
+    return redact(name, _scanner(settings.policy, settings.fingerprint).scan(name), settings.key)
+
+
 @lru_cache(maxsize=2)
 def _scanner(policy: Path, fingerprint: str) -> Scanner:
     return Scanner(load_policy(policy))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from codex_ml.data.deal import DROPPED, PARTS, Candidates, Dealt
 from codex_ml.data.dedup import Rows, Sketches
 from codex_ml.data.documents import PUBLISHED, SCHEMA, documents_of, opened, parquet_writer, table_of
-from codex_ml.data.screen import Screened, Settings, Task, redacted, screen
+from codex_ml.data.screen import Screened, Settings, Task, redacted, redacted_name, screen
 from codex_ml.errors import UserError
 from codex_ml.io import atomic_file, ndjson_line
 from codex_ml.parallel import ordered_map
@@ -222,15 +222,16 @@ def _clean(table: pa.Table, changed: NDArray[np.bool_], part: NDArray[np.int8], 
     return table_of(documents)
 
 
-def dropped_rows(corpus: Path, result: Outcome) -> Iterator[dict[str, str]]:
-    """What was left out: source, path, id, reason, and the id of the document that stands for it."""
+def dropped_rows(corpus: Path, result: Outcome, settings: Settings) -> Iterator[dict[str, str]]:
+    """What was left out: source, path, id, reason, and the id of the document that stands for it; ids redacted."""
     wanted = set(np.unique(result.kept_by[result.kept_by >= 0]).tolist())
-    names = dict(_places(corpus, wanted))
+    names = {row: redacted_name(name, settings) for row, name in _places(corpus, wanted)}
     for start, table in _row_groups(corpus, ["source", "path", "id"]):
         for offset, (source, path, name) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
             row = start + offset
             if result.part[row] == DROPPED:
                 keeper = names.get(int(result.kept_by[row]), "")
+                name = redacted_name(name, settings)
                 yield {"source": source, "path": path, "id": name, "reason": result.reason[row], "kept": keeper}
 
 
