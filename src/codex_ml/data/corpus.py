@@ -52,15 +52,12 @@ ORDER = [(name, "ascending") for name in ("key", *PUBLISHED, "place")]
 def measured(documents: Sequence[Document]) -> pa.Table:
     """Documents with their signals, and the hash of their content that orders the corpus; `SPILL_SCHEMA`."""
     contents = [document.content for document in documents]
-    encoded = [content.encode("utf-8") for content in contents]
-    keys = [int.from_bytes(hashlib.sha256(data).digest()[:8], "big") for data in encoded]
+    keys = [int.from_bytes(hashlib.sha256(content.encode("utf-8")).digest()[:8], "big") for content in contents]
+    signals = measure(contents, [document.language for document in documents])
     columns = {
         "place": text_column([document.place for document in documents]),
-        "size": number_column(np.array([len(data) for data in encoded], dtype=np.int64)),
-        **{
-            name: number_column(column)
-            for name, column in measure(contents, [document.language for document in documents]).items()
-        },
+        "size": number_column(signals["bytes"]),
+        **{name: number_column(column) for name, column in signals.items()},
         "key": number_column(np.array(keys, dtype=np.uint64)),
     }
     table = table_of(documents)

@@ -151,6 +151,7 @@ def _classified_together(joined: str, lengths: NDArray[np.int64]) -> list[NDArra
     classes = np.empty(len(joined), dtype=np.uint8)
     for start in range(0, len(joined), BLOCK):
         classes[start : start + BLOCK] = _classes(joined[start : start + BLOCK])
+    del joined  # as long as a document of 50 MiB
     stops = np.cumsum(lengths + 1)
     spans = [slice(stop - length - 1, stop) for stop, length in zip(stops.tolist(), lengths.tolist(), strict=True)]
     counts = []
