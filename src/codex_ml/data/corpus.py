@@ -125,7 +125,7 @@ class Spills:
                 yield from deeper.sorted_tables()
                 continue
             with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
-                table = reader.read_all()
+                table = reader.read_all().combine_chunks()  # else each piece below would put all chunks together
             file.unlink()
             order = sort_indices(table, sort_keys=ORDER)
             rows = max(1, len(order) * ROW_GROUP_BYTES // max(1, table.nbytes))
