@@ -13,8 +13,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -46,46 +48,43 @@ PEERS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A finished process: seconds of wall time, MiB of the largest process of its tree."""
+    """A finished process: seconds of wall time, MiB of its processes together at the worst moment."""
 
     seconds: float
     peak: float
 
 
 def measure(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Run:
-    """Run a command and watch the memory (RSS without what is shared, summed over the processes)."""
-    import psutil
-
-    start, peak = time.monotonic(), 0.0
+    """Run a command; a thread watches the memory (USS, what is shared left out, summed over the processes)."""
+    start, peaks, done = time.monotonic(), [0.0], threading.Event()
     env = {**os.environ, **(environment or {})}
     nothing = subprocess.DEVNULL
     with subprocess.Popen(
         command, cwd=folder, env=env, stdin=nothing, stdout=nothing, stderr=subprocess.PIPE
     ) as process:
-        root = psutil.Process(process.pid)
-        while process.poll() is None:
-            total = 0
-            for child in [root, *_children(root)]:
-                try:
-                    total += child.memory_full_info().uss
-                except psutil.Error:
-                    continue
-            peak = max(peak, total / 2**20)
-            time.sleep(0.2)
+        watcher = threading.Thread(target=_watch, args=(process.pid, peaks, done))
+        watcher.start()
+        _, errors = process.communicate()
         seconds = time.monotonic() - start
-        assert process.stderr is not None
-        if process.returncode:
-            sys.exit(f"{command}: {process.returncode}\n{process.stderr.read().decode(errors='replace')[-2000:]}")
-    return Run(seconds, peak)
+        done.set()
+        watcher.join()
+    if process.returncode:
+        sys.exit(f"{command}: {process.returncode}\n{errors.decode(errors='replace')[-2000:]}")
+    return Run(seconds, max(peaks))
 
 
-def _children(root: object) -> list:
+def _watch(pid: int, peaks: list[float], done: threading.Event) -> None:
+    """Append the MiB of a process and its children, five times a second."""
     import psutil
 
-    try:
-        return root.children(recursive=True)  # type: ignore[attr-defined]
-    except psutil.Error:
-        return []
+    while not done.wait(0.2):
+        total = 0
+        with suppress(psutil.Error):
+            root = psutil.Process(pid)
+            for child in [root, *root.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    total += child.memory_full_info().uss
+        peaks.append(total / 2**20)
 
 
 def workspace(parent: Path, megabytes: int, *, policy: str) -> Path:

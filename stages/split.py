@@ -17,8 +17,8 @@ from codex_ml.stage import Stage, log, run_stage
 
 def main(stage: Stage) -> None:
     from codex_ml.data import manifest, split
+    from codex_ml.data.benchmarks import read_benchmarks
     from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, deal, new_entries
-    from codex_ml.data.decontaminate import read_benchmarks
     from codex_ml.data.dedup import Sketches
     from codex_ml.data.leakage import leakage
     from codex_ml.data.ledger import read_ledger, write_ledger
@@ -47,7 +47,7 @@ def main(stage: Stage) -> None:
             size = split.size_of(corpus)
             with progress("split: screen", size, "bytes", style=style) as advance:
                 workers = workers_for(size, stage.runtime.workers)
-                pool = split.screen_corpus(corpus, settings, sketches, workers=workers, advance=advance)
+                pool = split.screen_corpus(corpus, settings, sketches, folder, workers=workers, advance=advance)
             split.refuse_nothing_left(pool)
             with progress("split: compare", 2 * BANDS, "bands", style=style) as advance:
                 dealt = deal(pool.candidates, sketches, ledger, options, advance)
@@ -55,9 +55,7 @@ def main(stage: Stage) -> None:
         result = split.outcome(pool, dealt)
         with progress("split: write", size, "bytes", style=style) as advance:
             counts = split.write_splits(folder, corpus, result, pool, settings, advance=advance)
-        write_ndjson(folder / "dropped.ndjson", split.dropped_rows(corpus, result))
-        write_ndjson(folder / "findings.ndjson", split.named_rows(corpus, pool.findings))
-        write_ndjson(folder / "overlaps.ndjson", split.named_rows(corpus, pool.overlaps))
+        write_ndjson(folder / "dropped.ndjson", split.dropped_rows(corpus, result, settings))
         entries = new_entries(pool.candidates, dealt, options)
         write_ledger(folder / "ledger.ndjson", ledger_file if ledger is not None else None, entries, salt=options.salt)
         unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()

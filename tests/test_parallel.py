@@ -14,9 +14,11 @@ from codex_ml import parallel
 from codex_ml.parallel import SMALL, cores, ordered_map, workers_for
 
 WORK = """
-import os, signal, sys, time
+import functools, os, pathlib, signal, sys, time
+from codex_ml import parallel
 from codex_ml.errors import CheckFailed, UserError
-from codex_ml.parallel import ordered_map
+
+ordered_map = functools.partial(parallel.ordered_map, folder=pathlib.Path())
 
 def square(number):
     time.sleep(0.02 * (number % 3 == 0))
@@ -30,6 +32,9 @@ def fail(number):
     if number == 5:
         raise UserError("the fifth task is wrong")
     return number
+
+def reverse(data):
+    return data[::-1]
 
 def die(number):
     if number == 3:
@@ -66,14 +71,17 @@ def wait_for_end(pids):
     return [pid for pid in pids if alive(pid)]
 
 
-def test_without_workers_everything_happens_here_and_only_when_asked():
+def test_without_workers_everything_happens_here_and_only_when_asked(tmp_path):
+    def here(function, tasks):
+        return ordered_map(function, tasks, workers=0, folder=tmp_path)
+
     drawn = []
-    results = ordered_map(lambda n: n * n, (drawn.append(n) or n for n in itertools.count()), workers=0)
+    results = here(lambda n: n * n, (drawn.append(n) or n for n in itertools.count()))
     assert list(itertools.islice(results, 4)) == [(0, 0), (1, 1), (2, 4), (3, 9)]
     assert drawn == [0, 1, 2, 3]
     with pytest.raises(ZeroDivisionError):
-        list(ordered_map(lambda n: 1 / n, [1, 0], workers=0))
-    assert list(ordered_map(abs, [], workers=0)) == []
+        list(here(lambda n: 1 / n, [1, 0]))
+    assert list(here(abs, [])) == []
 
 
 def test_results_come_in_the_order_of_the_tasks(script):
@@ -145,6 +153,19 @@ except CheckFailed as error:
     assert run.stdout == "a worker process died, most likely for want of memory; try runtime.workers: 1\n", run.stderr
 
 
+def test_large_tasks_and_results_travel_in_a_folder_of_their_own_that_is_gone_in_the_end(script):
+    run = script("""
+tasks = [bytes([number]) * (5 << 20) for number in range(8)]
+for task, result in ordered_map(reverse, tasks, workers=2):
+    assert result == task[::-1]
+    [private] = [entry for entry in pathlib.Path().iterdir() if entry.name.startswith("tmp")]
+    assert private.stat().st_mode & 0o077 == 0
+    assert len(list(private.iterdir())) <= 2 * 2 * 2
+assert not [entry for entry in pathlib.Path().iterdir() if entry.name.startswith("tmp")]
+""")
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_closing_the_generator_early_stops_the_workers(script):
     run = script("""
 results = ordered_map(pid, range(1000), workers=2)
@@ -152,6 +173,7 @@ pids = {next(results)[1] for _ in range(6)}
 results.close()
 print(*pids, flush=True)
 assert not any(os.path.exists(f"/proc/{p}") for p in pids)
+assert not list(pathlib.Path().glob("tmp*"))
 """)
     assert run.returncode == 0, run.stderr
     assert wait_for_end(map(int, run.stdout.split())) == []

@@ -128,8 +128,12 @@ def write_json(path: Path, value: Any) -> None:
 def write_ndjson(path: Path, rows: Iterable[Any]) -> None:
     """Write one compact JSON value a line, atomically and without holding all rows."""
     with atomic_file(path) as handle:
-        for row in rows:
-            handle.write(dump_json(row, indent=None).encode("utf-8", "backslashreplace"))
+        handle.writelines(map(ndjson_line, rows))
+
+
+def ndjson_line(value: Any) -> bytes:
+    """`value` as one line of NDJSON; a lone surrogate becomes `\\udXXX`."""
+    return dump_json(value, indent=None).encode("utf-8", "backslashreplace")
 
 
 def parse_json(text: str | bytes) -> Any:

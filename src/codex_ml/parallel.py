@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkstemp
+from typing import Any, TypeVar
 
 from codex_ml.errors import CheckFailed
 
@@ -36,15 +39,17 @@ def workers_for(size: int, wanted: int) -> int:
 
 
 def ordered_map(
-    function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int
+    function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int, folder: Path
 ) -> Iterator[tuple[Task, Result]]:
     """Apply `function` to every task and yield (task, result) in the order of the tasks.
 
-    Tasks are drawn as they are needed, so an endless stream of them takes constant memory.
+    Tasks are drawn as they are needed, so an endless stream of them takes constant memory. Tasks and results travel in
+    files: through a pipe, which holds 64 KiB, 4 MiB make both sides wait 64 times, a fourth of the time of ingest.
 
     Args:
         function: importable by name; what it returns must be picklable when there are workers.
         workers: processes; 0 for none, then all happens here.
+        folder: where a folder for those files may be; it is gone in the end.
 
     Raises:
         whatever `function` raises; CheckFailed when a worker dies.
@@ -53,22 +58,48 @@ def ordered_map(
         for task in tasks:
             yield task, function(task)
         return
-    pending: deque[tuple[Task, Future[Result]]] = deque()
+    with TemporaryDirectory(dir=folder) as private:
+        yield from _mapped(function, tasks, workers, private)
+
+
+def _mapped(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, folder: str
+) -> Iterator[tuple[Task, Result]]:
+    pending: deque[tuple[Task, Future[str]]] = deque()
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of pyarrow
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         for task in tasks:
-            pending.append((task, pool.submit(function, task)))
+            pending.append((task, pool.submit(_work, function, _written(task, folder), folder)))
             if len(pending) > workers * AHEAD:
                 first, future = pending.popleft()
-                yield first, future.result()
+                yield first, _read(future.result())
         while pending:
             first, future = pending.popleft()
-            yield first, future.result()
+            yield first, _read(future.result())
     except BrokenProcessPool:
         raise CheckFailed("a worker process died, most likely for want of memory; try runtime.workers: 1") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _work(function: Callable[[Any], Any], task: str, folder: str) -> str:
+    return _written(function(_read(task)), folder)
+
+
+def _written(value: Any, folder: str) -> str:
+    handle, name = mkstemp(dir=folder)
+    with os.fdopen(handle, "wb") as file:
+        pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
+    return name
+
+
+def _read(name: str) -> Any:
+    path = Path(name)
+    with path.open("rb") as file:
+        value = pickle.load(file)  # noqa: S301 - our own: the folder is closed to others
+    path.unlink()
+    return value
 
 
 def _start_worker() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from codex_ml.data import corpus as module
 from codex_ml.data.corpus import CORPUS_SCHEMA, SPILL_SCHEMA, SeenIds, Spills, measured, spilling, write_corpus
 from codex_ml.data.documents import Document, read_documents
-from codex_ml.data.quality import signals
+from codex_ml.data.signals import signals
 
 quiet = lambda _: None  # noqa: E731
 
@@ -77,6 +78,16 @@ def test_the_measures_are_those_of_the_content():
         assert {name: row[name] for name in module.SIGNALS} == {
             name: getattr(expected, name) for name in module.SIGNALS
         }
+
+
+def test_one_long_line_is_measured_with_four_copies_of_it():
+    text = "var a=b(1);" * (1 << 20)
+    tracemalloc.start()
+    try:
+        measured([Document("s", "bundle.js", "i", "", "MIT", "javascript", text)])
+        assert tracemalloc.get_traced_memory()[1] < 4.5 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_documents_are_a_corpus_without_rows(tmp_path):

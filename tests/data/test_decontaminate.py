@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codex_ml.config import Benchmark
-from codex_ml.data.decontaminate import Hit, read_benchmarks
+from codex_ml.data.benchmarks import read_benchmarks
+from codex_ml.data.decontaminate import Hit
 from codex_ml.errors import UserError
 
 LONG = "def mean_of(values): return the sum of all the values divided by how many values there are"  # 17 words

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -234,6 +235,17 @@ def test_page_refuses_to_speak_of_two_models(inputs: Callable[..., Path]) -> Non
     record.write_text(record.read_text().replace("5" * 64, "6" * 64))
     with pytest.raises(UserError, match="different models/model"):
         load_facts(lambda name: root / name, title="x")
+
+
+def test_rare_findings_of_the_policy_are_shown_beside_many_of_another_rule(inputs: Callable[..., Path]) -> None:
+    root = inputs()
+    hit = {"source": "a", "path": "b", "id": "c", "action": "redact", "line": 1, "column": 1, "severity": "high"}
+    rules = ["email"] * 1000 + ["aws-secret"] + ["email"] * 1000
+    found = [json.dumps({**hit, "rule": rule, "placeholder": f"<{rule}>"}) + "\n" for rule in rules]
+    (root / "data/splits/findings.ndjson").write_text("".join(found), encoding="utf-8")
+    facts = load_facts(lambda name: root / name, title="x")
+    assert [hit.rule for hit in facts.hits] == ["aws-secret"] + ["email"] * 20
+    assert "aws-secret" in Page(render_page(facts)).text
 
 
 def test_a_policy_that_was_off_is_said(facts: MakeFacts) -> None:

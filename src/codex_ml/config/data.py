@@ -17,7 +17,7 @@ class Fetch(Section):
 
 
 class Limits(Section):
-    """Limits on `data.quality.Signals`; null switches one off. A text on a limit is kept."""
+    """Limits on `data.signals.Signals`; null switches one off. A text on a limit is kept."""
 
     max_line_length: Count | None = Field(1000, description="Characters of the longest line; minified and data files")
     max_mean_line_length: Number | None = Field(100, description="Characters of the average line")

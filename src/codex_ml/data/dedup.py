@@ -40,7 +40,7 @@ class Sketches:
         self._sets = (folder / "shingles").open("w+b")
         self._bands = {seed: (folder / f"bands-{seed}").open("w+b") for seed in seeds}
         self._blocks: list[int] = []
-        self._lengths: list[NDArray[np.int64]] = []
+        self._lengths = bytearray()
         self._starts = self.sizes = np.zeros(0, dtype=np.int64)
         self._cache: dict[int, Shingles] = {}
 
@@ -63,7 +63,7 @@ class Sketches:
             values: (lengths.sum(),) uint64, their shingles end to end.
             keys: by seed, (n, BANDS) uint64.
         """
-        self._lengths.append(lengths)
+        self._lengths += lengths.tobytes()
         self._sets.write(values.tobytes())
         for seed, table in keys.items():
             self._bands[seed].write(np.ascontiguousarray(table.T).tobytes())
@@ -71,8 +71,8 @@ class Sketches:
 
     def seal(self) -> None:
         """Call once after the last `add`; then `sizes` is (n,) int64, the number of shingles of each document."""
-        self.sizes = np.concatenate([np.zeros(0, dtype=np.int64), *self._lengths])
-        self._starts, self._lengths = np.concatenate([[0], np.cumsum(self.sizes)]), []
+        self.sizes = np.frombuffer(self._lengths, dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
         for handle in (self._sets, *self._bands.values()):
             handle.flush()
 

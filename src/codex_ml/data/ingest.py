@@ -119,7 +119,7 @@ def _read_source(
 ) -> Iterator[Refused]:
     tasks = plan(source, max_bytes=settings.max_document_bytes)
     file, seen = "", SeenIds()
-    for task, result in ordered_map(read, tasks, workers=workers):
+    for task, result in ordered_map(read, tasks, workers=workers, folder=spills.folder):
         yield from result.refused
         table = result.table
         if task.file != file:

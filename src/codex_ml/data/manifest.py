@@ -41,7 +41,6 @@ def manifest(
         about = {"file": file.name, "sha256": sha256_of(file), "file_bytes": file.stat().st_size}
         splits[part] = {**counts[part].as_dict(), **about}
     dropped = Counter(result.reason[result.reason != ""].tolist())
-    findings = Counter(f"{finding.rule}: {finding.action}" for finding in pool.findings)
     return {
         "schema": SCHEMA,
         "splits": splits,
@@ -50,14 +49,14 @@ def manifest(
         "dropped": dict(sorted(dropped.items())),
         "policy": {
             "state": params.policy,
-            "findings": dict(sorted(findings.items())),
+            "findings": dict(sorted(pool.findings.items())),
             "documents_redacted": int(pool.changed.sum()),
         },
         "benchmarks": {
             "files": [benchmark.path for benchmark in params.benchmarks],
-            "items_found": len({(overlap.benchmark, overlap.item) for overlap in pool.overlaps}),
+            "items_found": len(pool.items),
             "too_short_to_check": list(unchecked),
-            "documents": len({overlap.row for overlap in pool.overlaps}),
+            "documents": pool.holders,
         },
     }
 

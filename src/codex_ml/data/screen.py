@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.config import Benchmark, Split
+from codex_ml.data.benchmarks import read_benchmarks
 from codex_ml.data.corpus import SIGNALS
 from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, position
-from codex_ml.data.decontaminate import Benchmarks, read_benchmarks
+from codex_ml.data.decontaminate import Benchmarks
 from codex_ml.data.dedup import sketch
 from codex_ml.data.documents import FORMS, Document, canonical, documents_of, map_texts, opened
 from codex_ml.data.licences import is_allowed
-from codex_ml.data.quality import Signals, drop_reason
+from codex_ml.data.quality import drop_reason
 from codex_ml.data.shingles import Shingles, shingles_of
+from codex_ml.data.signals import Signals
 from codex_ml.errors import UserError
 from codex_ml.io import hash_path, sha256_of
 from codex_ml.policy.redact import placeholder, redact
@@ -70,26 +72,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """A finding in one document of a row group; never the value."""
+    """A finding in a document; never the value."""
 
-    row: int
     rule: str
     action: str
     severity: str
     line: int
     column: int
     placeholder: str  # what stands, or would stand, in its place
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """An item of a benchmark in one document of a row group."""
-
-    row: int
-    benchmark: str
-    item: str
-    start: int  # characters
-    end: int
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,8 @@ class Screened:
         grouped: (p,) bool.
         strata: p texts.
         lengths, shingles, keys: what `Sketches.add` takes.
-        findings, overlaps: with rows counted in the row group.
+        findings, overlaps: rows of findings.ndjson and overlaps.ndjson, in the order of their documents.
+        holders: documents with an overlap.
     """
 
     reasons: list[str]
@@ -116,13 +107,9 @@ class Screened:
     lengths: NDArray[np.int64]
     shingles: Shingles
     keys: dict[int, NDArray[np.uint64]]
-    findings: list[Found]
-    overlaps: list[Overlap]
-
-    def without_sketch(self) -> Screened:
-        """What need not be written to disk."""
-        nothing = np.zeros(0, dtype=np.uint64)  # an empty slice would hold on to all of it
-        return replace(self, lengths=nothing.astype(np.int64), shingles=nothing, keys={})
+    findings: list[dict[str, Any]]
+    overlaps: list[dict[str, Any]]
+    holders: int
 
 
 def screen(task: Task) -> Screened:
@@ -132,19 +119,22 @@ def screen(task: Task) -> Screened:
         table = file.read_row_group(task.group)
     sizes = table.column("size").to_numpy().astype(np.int64)
     reasons, changed, passed = [], np.zeros(len(sizes), dtype=bool), []
-    findings: list[Found] = []
-    overlaps: list[Overlap] = []
+    findings: list[dict[str, Any]] = []
+    overlaps: list[dict[str, Any]] = []
+    holders = 0
     benchmarks = _benchmarks(params.benchmarks, settings.fingerprint)
     for row, (document, found_signals) in enumerate(zip(documents_of(table), _signals_of(table), strict=True)):
         reason = _licence_reason(document, params) or drop_reason(found_signals, params.quality, document.language)
         if not reason:
             document, found = redacted(document, settings)
-            findings += [replace(f, row=row) for f in found]
+            about = {"source": document.source, "path": document.path, "id": document.id}
+            findings += [about | vars(f) for f in found]
             changed[row] = any(f.action == "redact" for f in found)
             reason = "blocked by policy" if any(f.action == "block" for f in found) else ""
         if not reason and benchmarks is not None:
             hits = benchmarks.find(document.content)
-            overlaps += [Overlap(row, hit.benchmark, hit.item, hit.start, hit.end) for hit in hits]
+            overlaps += [about | vars(hit) for hit in hits]
+            holders += bool(hits)
             reason = "holds a benchmark item" if hits and params.contaminated == "drop" else ""
         reasons.append(reason)
         if not reason:
@@ -164,11 +154,12 @@ def screen(task: Task) -> Screened:
         keys=keys,
         findings=findings,
         overlaps=overlaps,
+        holders=holders,
     )
 
 
 def redacted(document: Document, settings: Settings) -> tuple[Document, list[Found]]:
-    """The document as it may be published, and what the policy found in it (as row 0).
+    """The document as it may be published, and what the policy found in it.
 
     Texts inside messages, tools and meta are looked at one by one, as JSON values.
     """
@@ -182,7 +173,7 @@ def redacted(document: Document, settings: Settings) -> tuple[Document, list[Fou
         found = scanner.scan(text)
         for f in found:
             mark = placeholder(f.rule, text[f.start : f.end], settings.key)
-            findings.append(Found(0, f.rule, f.action, f.severity, f.line, f.column, mark))
+            findings.append(Found(f.rule, f.action, f.severity, f.line, f.column, mark))
         return redact(text, found, settings.key) if found else text
 
     for name in (*FORMS, "meta", "group", "id"):
@@ -197,6 +188,13 @@ def redacted(document: Document, settings: Settings) -> tuple[Document, list[Fou
         if len(findings) > before and new != value:
             changes[name] = new
     return (replace(document, **changes) if changes else document), findings
+
+
+def redacted_name(name: str, settings: Settings) -> str:
+    """An id as it may be published."""
+    if settings.policy is None:
+        return name
+    return redact(name, _scanner(settings.policy, settings.fingerprint).scan(name), settings.key)
 
 
 @lru_cache(maxsize=2)

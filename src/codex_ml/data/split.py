@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from codex_ml.data.deal import DROPPED, PARTS, Candidates, Dealt
 from codex_ml.data.dedup import Rows, Sketches
 from codex_ml.data.documents import PUBLISHED, SCHEMA, documents_of, opened, parquet_writer, table_of
-from codex_ml.data.screen import Found, Overlap, Screened, Settings, Task, redacted, screen
+from codex_ml.data.screen import Screened, Settings, Task, redacted, redacted_name, screen
 from codex_ml.errors import UserError
+from codex_ml.io import atomic_file, ndjson_line
 from codex_ml.parallel import ordered_map
 from codex_ml.progress import Advance
 
@@ -36,7 +38,9 @@ class Pool:
         changed: (n,) bool, whether the policy redacts something in it.
         passed: (p,) int64, rows of the corpus.
         candidates: what dealing needs to know of those that passed.
-        findings, overlaps: with rows of the corpus.
+        findings: of the policy, counted by "rule: action".
+        items: (benchmark, item) of what was found of benchmarks.
+        holders: how many documents hold such items.
     """
 
     reason: NDArray[np.object_]
@@ -44,8 +48,9 @@ class Pool:
     changed: NDArray[np.bool_]
     passed: Rows
     candidates: Candidates
-    findings: list[Found]
-    overlaps: list[Overlap]
+    findings: Counter[str]
+    items: set[tuple[str, str]]
+    holders: int
 
 
 def size_of(corpus: Path) -> int:
@@ -54,46 +59,76 @@ def size_of(corpus: Path) -> int:
         return sum(int(pc.sum(file.read_row_group(g, columns=["size"])[0]).as_py()) for g in range(file.num_row_groups))
 
 
-def screen_corpus(corpus: Path, settings: Settings, sketches: Sketches, *, workers: int, advance: Advance) -> Pool:
-    """Screen all row groups and fill `sketches`; `advance` is told the bytes."""
+def screen_corpus(
+    corpus: Path, settings: Settings, sketches: Sketches, folder: Path, *, workers: int, advance: Advance
+) -> Pool:
+    """Screen all row groups, fill `sketches`, and write findings.ndjson and overlaps.ndjson.
+
+    Args:
+        folder: for the two files.
+        advance: is told the bytes.
+    """
     with opened(corpus) as file:
         tasks = [Task(corpus, group, settings) for group in range(file.num_row_groups)]
-    parts: list[Screened] = []
-    findings: list[Found] = []
-    overlaps: list[Overlap] = []
-    row = 0
-    for _, part in ordered_map(screen, tasks, workers=workers):
-        sketches.add(part.lengths, part.shingles, part.keys)
-        findings += [replace(found, row=row + found.row) for found in part.findings]
-        overlaps += [replace(found, row=row + found.row) for found in part.overlaps]
-        parts.append(part.without_sketch())
-        row += len(part.sizes)
-        advance(int(part.sizes.sum()))
+        verdicts = _Verdicts(file.metadata.num_rows)
+    with (
+        atomic_file(folder / "findings.ndjson") as findings,
+        atomic_file(folder / "overlaps.ndjson") as overlaps,
+    ):
+        for _, part in ordered_map(screen, tasks, workers=workers, folder=sketches.folder):
+            sketches.add(part.lengths, part.shingles, part.keys)
+            findings.writelines(map(ndjson_line, part.findings))
+            overlaps.writelines(map(ndjson_line, part.overlaps))
+            verdicts.add(part)
+            advance(int(part.sizes.sum()))
     sketches.seal()
-    reason = np.concatenate([np.array(part.reasons, dtype=object) for part in parts] or [np.zeros(0, object)])
-    return Pool(
-        reason=reason,
-        size=np.concatenate([part.sizes for part in parts] or [np.zeros(0, np.int64)]),
-        changed=np.concatenate([part.changed for part in parts] or [np.zeros(0, bool)]),
-        passed=np.flatnonzero(reason == ""),
-        candidates=_candidates(parts),
-        findings=findings,
-        overlaps=overlaps,
-    )
+    return verdicts.pool()
 
 
-def _candidates(parts: list[Screened]) -> Candidates:
-    hashes = np.concatenate([part.hashes for part in parts] or [np.zeros((0, 4), np.uint64)])
-    strata = {value: number for number, value in enumerate(sorted({s for part in parts for s in part.strata}))}
-    high, low, place, unit = (np.ascontiguousarray(column) for column in hashes.T)
-    return Candidates(
-        high=high,
-        low=low,
-        place=place,
-        unit=unit,
-        grouped=np.concatenate([part.grouped for part in parts] or [np.zeros(0, bool)]),
-        stratum=np.array([strata[s] for part in parts for s in part.strata], dtype=np.int32),
-    )
+class _Verdicts:
+    """What `screen` says of all documents. Arrays are made once: small ones between large ones fragment the memory."""
+
+    def __init__(self, rows: int) -> None:
+        self.reason = np.full(rows, "", dtype=object)
+        self.size, self.changed = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=bool)
+        self.hashes = np.zeros((4, rows), dtype=np.uint64)
+        self.grouped, self.stratum = np.zeros(rows, dtype=bool), np.zeros(rows, dtype=np.int32)
+        self.strata: dict[str, int] = {}
+        self.findings: Counter[str] = Counter()
+        self.items: set[tuple[str, str]] = set()
+        self.row = self.passed = self.holders = 0
+
+    def add(self, part: Screened) -> None:
+        here = slice(self.row, self.row + len(part.sizes))
+        self.reason[here] = [intern(reason) for reason in part.reasons]  # a few texts, not a few a part
+        self.size[here], self.changed[here] = part.sizes, part.changed
+        there = slice(self.passed, self.passed + len(part.hashes))
+        self.hashes[:, there], self.grouped[there] = part.hashes.T, part.grouped
+        self.stratum[there] = [self.strata.setdefault(stratum, len(self.strata)) for stratum in part.strata]
+        self.findings.update(f"{finding['rule']}: {finding['action']}" for finding in part.findings)
+        self.items.update((overlap["benchmark"], overlap["item"]) for overlap in part.overlaps)
+        self.holders += part.holders
+        self.row, self.passed = here.stop, there.stop
+
+    def pool(self) -> Pool:
+        high, low, place, unit = self.hashes[:, : self.passed]
+        return Pool(
+            reason=self.reason,
+            size=self.size,
+            changed=self.changed,
+            passed=np.flatnonzero(self.reason == ""),
+            candidates=Candidates(
+                high=high,
+                low=low,
+                place=place,
+                unit=unit,
+                grouped=self.grouped[: self.passed],
+                stratum=self.stratum[: self.passed],
+            ),
+            findings=self.findings,
+            items=self.items,
+            holders=self.holders,
+        )
 
 
 @dataclass
@@ -187,15 +222,16 @@ def _clean(table: pa.Table, changed: NDArray[np.bool_], part: NDArray[np.int8], 
     return table_of(documents)
 
 
-def dropped_rows(corpus: Path, result: Outcome) -> Iterator[dict[str, str]]:
-    """What was left out: source, path, id, reason, and the id of the document that stands for it."""
+def dropped_rows(corpus: Path, result: Outcome, settings: Settings) -> Iterator[dict[str, str]]:
+    """What was left out: source, path, id, reason, and the id of the document that stands for it; ids redacted."""
     wanted = set(np.unique(result.kept_by[result.kept_by >= 0]).tolist())
-    names = dict(_places(corpus, wanted))
+    names = {row: redacted_name(name, settings) for row, name in _places(corpus, wanted)}
     for start, table in _row_groups(corpus, ["source", "path", "id"]):
         for offset, (source, path, name) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
             row = start + offset
             if result.part[row] == DROPPED:
                 keeper = names.get(int(result.kept_by[row]), "")
+                name = redacted_name(name, settings)
                 yield {"source": source, "path": path, "id": name, "reason": result.reason[row], "kept": keeper}
 
 
@@ -204,18 +240,6 @@ def _places(corpus: Path, wanted: set[int]) -> Iterator[tuple[int, str]]:
         for offset, name in enumerate(table.column("id").to_pylist()):
             if start + offset in wanted:
                 yield start + offset, name
-
-
-def named_rows(corpus: Path, items: list[Any]) -> Iterator[dict[str, Any]]:
-    """Findings or overlaps, with source, path and id of their document in place of the row."""
-    by_row: dict[int, list[Any]] = {}
-    for item in items:
-        by_row.setdefault(item.row, []).append(item)
-    for start, table in _row_groups(corpus, ["source", "path", "id"]):
-        for offset, (source, path, name) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
-            for item in by_row.get(start + offset, ()):
-                about = {key: value for key, value in vars(item).items() if key != "row"}
-                yield {"source": source, "path": path, "id": name, **about}
 
 
 def refuse_nothing_left(pool: Pool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from codex_ml.reporting.facts import Facts
+from codex_ml.reporting.facts import HITS_A_RULE, Facts
 from codex_ml.reporting.tables import Table, one_line, table
 
 DONE = {"redact": "redacted", "block": "document dropped", "allow": "reported only"}
@@ -52,7 +52,7 @@ def policy(facts: Facts) -> Table:
 
 
 def hits(facts: Facts) -> Table:
-    """Rule, place and placeholder of the first of them; no value."""
+    """Rule, place and placeholder of the first of each rule; no value."""
     rows = [(hit.rule, hit.source, hit.path, hit.line, hit.placeholder) for hit in facts.hits]
     head = {"rule": "text", "source": "code", "path": "code", "line": "number", "placeholder": "code"}
-    return table("The first of these places", head, rows)
+    return table(f"The first {HITS_A_RULE} places of each rule", head, rows)
