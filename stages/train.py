@@ -37,7 +37,7 @@ def main(stage: Stage) -> None:
         params.train,
         stage.runtime,
         threads=stage.record["environment"]["threads"],
-        one_shape=not params.model.is_encoder_decoder,
+        compiles=not params.model.is_encoder_decoder and stage.runtime.sharding == "none",
     )
     make_deterministic(hardware, seed=params.seed)
     about, unpacked = read_json(packed / "pack.json"), scratch_folder() / "models"

@@ -81,10 +81,12 @@ def train(
     model: Any = None,
     rows: Rows | None = None,
     lora: bool = False,
+    lora_dropout: float = 0.2,
     layout: str = "packed",
     keep: int = 2,
     hardware: Hardware = HARDWARE,
     gpu: str = "",
+    sharding: str = "none",
     **changes: Any,
 ) -> Any:
     """Train into `folder`; returns the model as `train_model` leaves it and what it returns.
@@ -102,7 +104,7 @@ def train(
     if model is None:
         model = tiny_model(dropout=0.3)
     if lora:
-        model = add_adapters(model, Lora(rank=2, dropout=0.2, targets=("q_proj", "down_proj")), seed=2)
+        model = add_adapters(model, Lora(rank=2, dropout=lora_dropout, targets=("q_proj", "down_proj")), seed=2)
     if layout == "padded":
         rows, val_rows = (padded(folder / f"{n} records", n, seed=n) for n in (12, 5))
     else:
@@ -112,7 +114,7 @@ def train(
         rows,
         val_rows,
         train=settings(**changes),
-        runtime=Runtime(progress="off", keep_checkpoints=keep),
+        runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding),
         hardware=hardware,
         seed=3,
         scratch=folder / "scratch",

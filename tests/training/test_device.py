@@ -63,7 +63,7 @@ def test_batches_of_many_shapes_are_not_compiled(machine):
     machine()
     long = Train(max_steps=9000)
     assert choose_hardware(long, Runtime(), threads=1).compile
-    assert not choose_hardware(long, Runtime(), threads=1, one_shape=False).compile
+    assert not choose_hardware(long, Runtime(), threads=1, compiles=False).compile
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,9 @@ class Runtime(Section):
         le=1024,
         description="Processes of train on this machine, one a GPU or a share of the cores; 0: per GPU",
     )
+    sharding: Literal["none", "full"] = Field(
+        "none", description="full: each process holds a share of weights, gradients and optimizer (FSDP)"
+    )
     keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
         (), description="More places for the curves, all on this machine; each needs the extra of its name"
@@ -86,6 +89,19 @@ class Params(Section):
                 f"runtime.processes {self.runtime.processes} cannot share the {self.train.micro_batch_size} x "
                 f"{self.train.accumulation} rows of a step evenly; choose a divisor of micro_batch_size x accumulation"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shards_can_be_trained(self) -> Params:
+        if self.runtime.sharding == "none":
+            return self
+        for found, instead in (
+            (self.train.compile == "on" and "train.compile on", "auto or off"),
+            (self.train.precision == "fp16" and "train.precision fp16", "bf16, fp32 or auto"),
+            (self.model.quantization != "none" and f"model.quantization {self.model.quantization}", "none"),
+        ):
+            if found:
+                raise ValueError(f"runtime.sharding full does not go with {found}; use {instead}")
         return self
 
     @model_validator(mode="after")

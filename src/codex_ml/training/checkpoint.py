@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from codex_ml.errors import UserError
 from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
 from codex_ml.modeling.adapters import trainable_parameters
+from codex_ml.training.sharding import placed_like, whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -140,8 +141,13 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The trained parameters on the CPU, as names to tensors of their own."""
-    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in trainable_parameters(model).items()}
+    """The trained parameters on the CPU, by name, as tensors of their own; of shares all processes must ask."""
+    return {name: on_cpu(parameter) for name, parameter in trainable_parameters(model).items()}
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A whole copy."""
+    return whole(tensor.detach()).to("cpu", copy=True).contiguous()
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -161,13 +167,13 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
                 raise UserError(
                     f"the checkpoint's {name} is {tuple(weights[name].shape)}, not {tuple(parameter.shape)}"
                 )
-            parameter.copy_(weights[name])
+            parameter.copy_(placed_like(weights[name], parameter))
 
 
 def optimizer_tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as "parameter name/key" to tensor."""
     return {
-        f"{name}/{key}": value.detach().to("cpu", copy=True).contiguous()
+        f"{name}/{key}": on_cpu(value)
         for name, parameter in trainable_parameters(model).items()
         for key, value in optimizer.state[parameter].items()
     }
@@ -180,4 +186,7 @@ def load_optimizer(model: nn.Module, optimizer: optim.Optimizer, tensors: dict[s
         raise UserError("the checkpoint's optimizer state does not belong to this model")
     for key, value in tensors.items():
         name, _, entry = key.rpartition("/")
-        optimizer.state[named[name]][entry] = value.to(named[name].device)  # the fused AdamW counts steps there too
+        parameter = named[name]  # the fused AdamW counts steps on its device too
+        optimizer.state[parameter][entry] = (
+            value.to(parameter.device) if entry == "step" else placed_like(value, parameter)
+        )

@@ -25,11 +25,11 @@ class Hardware:
     capability: str  # instruction set or GPU, as torch names it
 
 
-def choose_hardware(train: Train, runtime: Runtime, *, threads: int, one_shape: bool = True) -> Hardware:
+def choose_hardware(train: Train, runtime: Runtime, *, threads: int, compiles: bool = True) -> Hardware:
     """Resolve every `auto`.
 
     Args:
-        one_shape: whether all batches have one; for others torch.compile would compile again and again.
+        compiles: whether this run gains from it: batches of many shapes compile again and again, shards not at all.
 
     Raises:
         UserError: when something was asked for by name that this machine does not have.
@@ -53,7 +53,7 @@ def choose_hardware(train: Train, runtime: Runtime, *, threads: int, one_shape: 
             "train.compile: torch.compile needs a C++ compiler on a CPU and finds none; install g++ or use off"
         )
     earned = train.max_steps >= COMPILE_FROM_STEPS["fp32" if precision == "fp32" and device == "cpu" else "bf16"]
-    compiled = train.compile == "on" or (train.compile == "auto" and bool(compiler) and earned and one_shape)
+    compiled = train.compile == "on" or (train.compile == "auto" and bool(compiler) and earned and compiles)
     capability = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     return Hardware(device, precision, compiled, threads, capability)
 

@@ -93,7 +93,7 @@ def train_model(
         _steps(run, tracker, stop, runtime)
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
     if run.best.entries:
-        checkpoint.load_weights(run.model, checkpoint.read_tensors(run.best.files()[0]))
+        checkpoint.load_weights(model, checkpoint.read_tensors(run.best.files()[0]))
     run.accelerator.end_training()  # waits for all: the first to end removes the checkpoints
     return Outcome(
         best=dict(run.best.entries[0]) if run.best.entries else {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training import checkpoint, random_state
 from codex_ml.training.device import Hardware
 from codex_ml.training.selection import BestWeights, Patience
+from codex_ml.training.sharding import placed_like, shard
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,6 +36,7 @@ class Run:
         skipped: updates left out because a number was not finite.
         ema: averaged weights by name, on the model's device; None when none are averaged.
         processes: how many there were, each time the run went on.
+        sharded: whether each process holds a share of the model; then all take part in what reads it whole.
     """
 
     accelerator: Accelerator
@@ -54,6 +57,7 @@ class Run:
     skipped: int = 0
     stopped_early: bool = False
     processes: list[int] = field(default_factory=list)
+    sharded: bool = False
 
     @property
     def rows_a_step(self) -> int:
@@ -83,7 +87,7 @@ def prepare_run(
     """A run at step 0.
 
     Raises:
-        UserError: when the rows of a step cannot be shared among the processes.
+        UserError: when the rows of a step cannot be shared among the processes, or there is none to share with.
     """
     import torch
     from accelerate import Accelerator
@@ -94,6 +98,15 @@ def prepare_run(
         mixed_precision="no" if hardware.precision == "fp32" else hardware.precision,
         dynamo_plugin=TorchDynamoPlugin(backend="inductor", dynamic=False) if hardware.compile else None,
     )
+    sharded = runtime.sharding == "full"
+    if sharded and accelerator.num_processes == 1:
+        raise UserError(
+            "runtime.sharding full needs several processes: set runtime.processes, or start the stage with torchrun"
+        )
+    if sharded:  # of a copy: the classes of its modules change, and the model given is the one that is saved
+        model = copy.deepcopy(model).to(accelerator.device)
+        shard(model, device=hardware.device, processes=accelerator.num_processes)
+    forward = accelerator.prepare_model(model, device_placement=not sharded, evaluation_mode=sharded)
     trained = trainable_parameters(model).values()
     matrices = [p for p in trained if p.ndim >= 2]
     vectors = [p for p in trained if p.ndim < 2]  # norms and biases do not decay
@@ -105,7 +118,6 @@ def prepare_run(
         eps=1e-8,
         fused=True,
     )
-    forward = accelerator.prepare_model(model)
     return Run(
         accelerator=accelerator,
         model=accelerator.unwrap_model(forward, keep_torch_compile=False),
@@ -121,6 +133,7 @@ def prepare_run(
         best=BestWeights(scratch / "best", train.keep_best),
         patience=Patience(train.early_stopping),
         ema={name: p.detach().clone() for name, p in trainable_parameters(model).items()} if train.ema else None,
+        sharded=sharded,
     )
 
 
@@ -153,7 +166,7 @@ def resume(run: Run) -> list[dict[str, Any]]:
     checkpoint.load_optimizer(run.model, run.optimizer, found.optimizer)
     if run.ema is not None:
         for name, average in run.ema.items():
-            average.copy_((found.ema or found.weights)[name])
+            average.copy_(placed_like((found.ema or found.weights)[name], average))
     _restore(run, found.state)
     if run.writes:
         run.best.restore(found.state["best"], found.folder / checkpoint.BEST)
@@ -213,13 +226,8 @@ def save(run: Run, history: list[dict[str, Any]]) -> None:
     from accelerate.utils import gather_object
 
     states = gather_object([random_state.capture()])
+    tensors = _tensors(run) if run.writes or run.sharded else {}
     if run.writes:
-        tensors = {
-            "model": checkpoint.copy_weights(run.model),
-            "optimizer": checkpoint.optimizer_tensors(run.model, run.optimizer),
-        }
-        if run.ema is not None:
-            tensors["ema"] = {name: average.to("cpu", copy=True) for name, average in run.ema.items()}
         scaler = run.accelerator.scaler
         state = {
             "rows_a_step": run.rows_a_step,
@@ -242,3 +250,14 @@ def save(run: Run, history: list[dict[str, Any]]) -> None:
         )
         run.best.drop_others()
     run.accelerator.wait_for_everyone()
+
+
+def _tensors(run: Run) -> dict[str, dict[str, Tensor]]:
+    """What a checkpoint holds of the model, whole and on the CPU."""
+    tensors = {
+        "model": checkpoint.copy_weights(run.model),
+        "optimizer": checkpoint.optimizer_tensors(run.model, run.optimizer),
+    }
+    if run.ema is not None:
+        tensors["ema"] = {name: checkpoint.on_cpu(average) for name, average in run.ema.items()}
+    return tensors

@@ -45,19 +45,24 @@ class BestWeights:
     keep: int
     entries: list[dict[str, Any]] = field(default_factory=list)
 
-    def offer(self, step: int, loss: float, weights: Callable[[], dict[str, Tensor]] | None) -> None:
+    def offer(
+        self, step: int, loss: float, weights: Callable[[], dict[str, Tensor]] | None, *, writes: bool = True
+    ) -> None:
         """Keep the weights of this validation when it is one of the best.
 
         Args:
-            weights: None on a process that writes nothing.
+            weights: None on a process that has no part in them.
+            writes: whether this process is the one that writes.
         """
         entries = sorted([*self.entries, {"step": step, "val/loss": loss}], key=lambda e: (e["val/loss"], e["step"]))
         self.entries = entries[: self.keep]
         if weights is not None and any(entry["step"] == step for entry in self.entries):
-            from safetensors.torch import save_file
+            tensors = weights()
+            if writes:
+                from safetensors.torch import save_file
 
-            with atomic_file(self.file(step)) as handle:
-                save_file(weights(), handle.name)
+                with atomic_file(self.file(step)) as handle:
+                    save_file(tensors, handle.name)
 
     def restore(self, entries: list[dict[str, Any]], files: Path) -> None:
         """Go back to the entries of a checkpoint, whose files lie in the folder `files`."""

@@ -16,6 +16,7 @@ from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training.loss import training_loss
 from codex_ml.training.run import Run
 from codex_ml.training.schedule import learning_rate
+from codex_ml.training.sharding import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +69,7 @@ def _gradients(run: Run, window: NDArray[np.int64]) -> tuple[float, float]:
     if scaler is not None:
         scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(trainable_parameters(run.model).values(), run.train.clip_norm)
-    return float(run.accelerator.reduce(total, "sum")), float(norm)
+    return float(run.accelerator.reduce(total, "sum")), float(whole(norm))
 
 
 def _accumulate(run: Run, own: NDArray[np.int64]) -> Tensor:
@@ -84,6 +85,8 @@ def _accumulate(run: Run, own: NDArray[np.int64]) -> Tensor:
     for number, batch in enumerate(batches, 1):
         tensors = {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
         last = number == len(batches)
+        if run.sharded:
+            run.model.set_requires_gradient_sync(last)
         with nullcontext() if last else run.accelerator.no_sync(run.forward):  # gradients meet once a step
             loss = training_loss(run.forward, tensors, run.train) / targets
             run.accelerator.backward(

@@ -32,7 +32,8 @@ def validate(run: Run) -> dict[str, float]:
         mean = _mean_loss(run)
         if not math.isfinite(mean):
             raise CheckFailed(f"step {run.step}: the validation loss is {mean}; lower train.lr")
-        run.best.offer(run.step, mean, (lambda: checkpoint.copy_weights(run.model)) if run.writes else None)
+        weights = (lambda: checkpoint.copy_weights(run.model)) if run.writes or run.sharded else None
+        run.best.offer(run.step, mean, weights, writes=run.writes)
     run.stopped_early = run.patience.update(mean)
     log.info("train: step %d of %d, validation loss %.4f nats", run.step, run.train.max_steps, mean)
     return {"val/loss": mean}
@@ -58,11 +59,14 @@ def _mean_loss(run: Run) -> float:
     count = min(run.train.eval_rows, len(run.val_rows))
     chosen = np.linspace(0, len(run.val_rows) - 1, count).astype(np.int64)
     own = chosen[run.accelerator.process_index :: run.accelerator.num_processes]
+    passes = -(-count // (run.accelerator.num_processes * run.micro_batch_size))  # as many on each: shards meet in all
     loss, targets, device = 0.0, 0, run.accelerator.device
     run.model.eval()
     with torch.no_grad(), run.accelerator.autocast():
-        for part in np.array_split(own, -(-len(own) // run.micro_batch_size)) if len(own) else []:
-            batch = run.val_rows.batch(part)
+        for part in np.array_split(own, passes):
+            batch = run.val_rows.batch(part if len(part) else chosen[:1])
+            if not len(part):
+                batch["labels"][:] = IGNORE
             tensors = {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
             loss += float(summed_loss(run.model, tensors))
             targets += int((batch["labels"] != IGNORE).sum())
