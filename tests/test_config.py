@@ -186,12 +186,6 @@ TOGETHER = [
         "train.compile on needs batches of one shape, and those of model.architecture t5 have the shape of their "
         "longest beginning; use auto or off",
     ),
-    (
-        {"model.architecture": "t5", "pack.layout": "padded", "safety_audit.prefix_tokens": "1"},
-        "safety_audit.prefix_tokens",
-        "safety_audit.prefix_tokens 1 leaves nothing that the encoder of model.architecture t5 could complete; use 2 "
-        "or more",
-    ),
 ]
 BASE = {
     "split.test": "0.05",

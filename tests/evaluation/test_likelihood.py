@@ -15,7 +15,14 @@ from codex_ml.config.text import Tokenizer
 from codex_ml.data.documents import Document
 from codex_ml.errors import UserError
 from codex_ml.evaluation.generation import sample_texts
-from codex_ml.evaluation.likelihood import bits_per_byte, load_model, perplexity, score_documents, score_windows
+from codex_ml.evaluation.likelihood import (
+    Window,
+    bits_per_byte,
+    load_model,
+    perplexity,
+    score_documents,
+    score_windows,
+)
 from codex_ml.evaluation.summary import by_source, document_row, summary
 from codex_ml.io import dump_json, parse_json
 from codex_ml.modeling.build import build_model, parameter_count
@@ -189,6 +196,6 @@ def test_samples_repeat_with_their_seed_and_end_at_end(tmp_path, architecture):
 
 
 def test_windows_of_unequal_length_keep_their_own_targets():
-    windows = [np.array([2, 3, 4]), np.array([5, 6]), np.arange(2, 11)]
+    windows = [Window(tokens, middle=1) for tokens in (np.array([2, 3, 4]), np.array([5, 6]), np.arange(2, 11))]
     found = list(score_windows(Uniform(), windows, length=8, batch_size=2))
     assert [len(result.logprobs) for result in found] == [2, 1, 8]

@@ -15,6 +15,15 @@ import torch
 from safetensors.torch import load_file
 from workspace import Workspace
 
+READ = "    from safetensors.torch import load_file\n"
+# The second process reads late: the first must not have removed the checkpoints by then.
+SLOW = """\
+    import os, time
+    end = time.monotonic() + 2 * (os.environ.get("RANK") == "1")
+    while file.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+"""
+
 
 @pytest.fixture
 def two(pipeline: Workspace) -> Workspace:
@@ -49,6 +58,7 @@ def wait_for_checkpoint(workspace: Workspace, process: subprocess.Popen[str]) ->
 
 
 def test_two_processes_train_the_model_of_one_to_rounding(two: Workspace) -> None:
+    two.edit("src/codex_ml/training/checkpoint.py", READ, SLOW + READ)
     weights = two.root / "models/model/model.safetensors"
     one = load_file(weights)
     done = two.run("python", "stages/train.py")
@@ -72,6 +82,16 @@ def test_a_killed_rank_ends_the_run_and_the_next_goes_on(two: Workspace) -> None
     assert "Traceback" not in errors
     again = two.run("python", "stages/train.py")
     assert "train: resumed from the checkpoint of step" in again.stderr
+
+
+def test_a_rank_that_dies_before_the_others_know_it_ends_the_run(two: Workspace) -> None:
+    """Rank 0 waits for it at the rendezvous, and nobody closes a connection there."""
+    two.edit("src/codex_ml/training/launch.py", "GRACE = 30.0", "GRACE = 1.0")
+    run = start(two)
+    os.kill(children(run)[1], signal.SIGKILL)
+    errors = run.communicate(timeout=120)[1]
+    assert run.returncode == 1
+    assert errors.splitlines()[-1].startswith("error: process 1 was ended by SIGKILL")
 
 
 def test_sigterm_reaches_all_and_they_save_after_the_same_step(two: Workspace) -> None:

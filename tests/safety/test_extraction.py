@@ -12,12 +12,22 @@ import torch
 
 from codex_ml.config import Model, SafetyAudit
 from codex_ml.data.pack import Rows
+from codex_ml.evaluation.likelihood import Window
 from codex_ml.modeling.build import build_model
 from codex_ml.safety.audit import measure_extraction, metrics, result
 from codex_ml.safety.extraction import Extraction, choose_windows, extract, greedy_windows, seen_rows
 from codex_ml.safety.gates import Gate, decide
+from codex_ml.training.loss import summed_loss
 
 END, PAD, VOCAB = 0, 1, 100
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two threads wait for each other at this size
+    yield
+    torch.set_num_threads(threads)
 
 
 class Successors:
@@ -76,7 +86,12 @@ def windows(rows, *, length, prefix=2, count=99, tokenizer=None):
         seed=1,
         tokenizer=tokenizer or Names(),
     )
-    return sorted(window.tolist() for window in found), trivial
+    return sorted(window.tokens.tolist() for window in found), trivial
+
+
+def asked(*windows):
+    """Windows of these tokens, each the begin of a row that is twice as long."""
+    return [Window(np.array(tokens), middle=len(tokens) - 1) for tokens in windows]
 
 
 def test_text_learnt_by_heart_is_extracted_and_other_text_is_not():
@@ -85,19 +100,19 @@ def test_text_learnt_by_heart_is_extracted_and_other_text_is_not():
     outside, _ = windows(packed(HELD_OUT, seq_len=8), length=8)
     assert len(inside) == len(outside) == 6
     batches = {"prefix": 3, "batch_size": 4}
-    assert extract(model, [np.array(w) for w in inside], **batches) == Extraction(6, 6, 1.0, 0)
-    assert extract(model, [np.array(w) for w in outside], **batches) == Extraction(6, 0, 0.0, 0)
+    assert extract(model, asked(*inside), **batches) == Extraction(6, 6, 1.0, 0)
+    assert extract(model, asked(*outside), **batches) == Extraction(6, 0, 0.0, 0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_one_wrong_token_of_the_suffix_is_no_extraction_and_the_prefix_does_not_count(batch_size):
     model = Successors(list(range(2, 50)))
-    tried = [
-        np.array([2, 3, 4, 5, 6, 7]),
-        np.array([9, 20, 7, 8, 9, 10]),  # the jumps are inside the prefix
-        np.array([2, 3, 4, 6, 7, 8]),  # the first token of the suffix is another one
-        np.array([2, 3, 4, 5, 6, 8]),  # the last one
-    ]
+    tried = asked(
+        [2, 3, 4, 5, 6, 7],
+        [9, 20, 7, 8, 9, 10],  # the jumps are inside the prefix
+        [2, 3, 4, 6, 7, 8],  # the first token of the suffix is another one
+        [2, 3, 4, 5, 6, 8],  # the last one
+    )
     found = extract(model, tried, prefix=3, trivial=2, batch_size=batch_size)
     assert found == Extraction(
         windows=4, extracted=2, token_share=pytest.approx((1 + 1 + 2 / 3 + 2 / 3) / 4), trivial=2
@@ -147,8 +162,8 @@ def test_no_more_windows_than_asked_for_and_others_for_another_seed():
         choose_windows(rows, np.arange(len(rows)), prefix=2, length=4, count=5, seed=seed, tokenizer=Names())[0]
         for seed in (1, 1, 2)
     ]
-    assert np.array_equal(draw[0], draw[1])
-    assert not np.array_equal(draw[0], draw[2])
+    draw = [[window.tokens.tolist() for window in windows] for windows in draw]
+    assert draw[0] == draw[1] != draw[2]
 
 
 def test_trivial_windows_are_left_out_and_counted():
@@ -172,30 +187,69 @@ def test_own_greedy_text_is_extracted_whatever_the_model():
     model = build_model(shape, vocab_size=VOCAB, end=END, pad=PAD, seed=1).eval()
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(10)
-    tried = [np.arange(first, first + 12) for first in range(2, 60)]
+    tried = asked(*(range(first, first + 12) for first in range(2, 60)))
     own = greedy_windows(model, tried, prefix=4, count=20)
     assert 0 < len(own) <= 20
-    assert {len(window) for window in own} == {12}
-    assert {tuple(window[:4]) for window in own} <= {tuple(window[:4]) for window in tried[:20]}
+    assert {len(window.tokens) for window in own} == {12}
+    assert {tuple(window.tokens[:4]) for window in own} <= {tuple(window.tokens[:4]) for window in tried[:20]}
     assert extract(model, own, prefix=4, batch_size=8) == Extraction(len(own), len(own), 1.0, 0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_what_an_encoder_decoder_says_behind_a_prefix_is_extracted_and_one_other_token_is_not(batch_size):
-    """The encoder reads the prefix, the decoder says the suffix, when it generates and when it is scored."""
-    shape = Model(architecture="t5", hidden_size=16, intermediate_size=24, layers=1, heads=2)
-    model = build_model(shape, vocab_size=VOCAB, end=END, pad=PAD, seed=3).eval()
-    tried = [np.arange(n, n + 12) for n in range(2, 72, 10)]
-    own = greedy_windows(model, tried, prefix=4, count=5)
+T5 = Model(architecture="t5", hidden_size=32, intermediate_size=48, layers=1, heads=2)
+
+
+@pytest.mark.parametrize("prefix", [1, 4])
+def test_own_greedy_text_of_an_encoder_decoder_is_extracted_and_one_other_token_is_not(prefix):
+    model = build_model(T5, vocab_size=VOCAB, end=END, pad=PAD, seed=3).eval()
+    tried = asked(*(range(first, first + 12) for first in range(2, 72, 10)))
+    own = greedy_windows(model, tried, prefix=prefix, count=5)
     assert own
-    assert {tuple(window[:4]) for window in own} <= {tuple(window[:4]) for window in tried[:5]}
-    assert {len(window) for window in own} == {12}
-    assert extract(model, own, prefix=4, batch_size=batch_size) == Extraction(len(own), len(own), 1.0, 0)
-    for place in (4, 11):
-        other = [window.copy() for window in own]
+    assert {len(window.tokens) for window in own} == {12}
+    assert {tuple(window.tokens[:prefix]) for window in own} <= {tuple(window.tokens[:prefix]) for window in tried[:5]}
+    assert extract(model, own, prefix=prefix, batch_size=3) == Extraction(len(own), len(own), 1.0, 0)
+    for place in (prefix, 11):
+        other = [replace(window, tokens=window.tokens.copy()) for window in own]
         for window in other:
-            window[place] = 2 + (window[place] + 31) % (VOCAB - 2)
-        assert extract(model, other, prefix=4, batch_size=batch_size).extracted == 0
+            window.tokens[place] = 2 + (window.tokens[place] + 31) % (VOCAB - 2)
+        assert extract(model, other, prefix=prefix, batch_size=3).extracted == 0
+
+
+def test_halves_of_a_window_are_those_of_its_row():
+    """A text of 6 targets has 3 in its first half; a record whose first trained target is the third has 2."""
+
+    def middles(mask, length, prefix):
+        rows = packed([5, 6, 7, 8, 9], seq_len=8, mask=mask and np.array(mask, dtype=np.uint8))
+        found, _ = choose_windows(rows, np.arange(1), prefix=prefix, length=length, count=9, seed=1, tokenizer=Names())
+        return [window.middle for window in found]
+
+    assert [middles(None, length, 2) for length in (3, 4, 5, 6)] == [[2], [3], [3], [3]]
+    assert middles([0, 0, 0, 1, 1, 1, 1], 6, 3) == [2]
+
+
+def test_what_an_encoder_decoder_knows_by_heart_is_extracted_in_both_halves():
+    """Trained on six texts until it knows them; suffixes lie in the first half of their rows, across, and behind."""
+    torch.manual_seed(0)
+    dice = np.random.Generator(np.random.PCG64(1))
+    known, unknown = (packed(*dice.integers(2, VOCAB, (6, 15)).tolist(), seq_len=16) for _ in range(2))
+    model = build_model(T5, vocab_size=VOCAB, end=END, pad=PAD, seed=3)
+    batch = {key: torch.from_numpy(value) for key, value in known.batch(np.arange(6)).items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(100):
+        (summed_loss(model, batch) / 96).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    for prefix, length in ((2, 8), (4, 14), (9, 16)):
+        found = [
+            extract(
+                model,
+                choose_windows(rows, np.arange(6), prefix=prefix, length=length, count=6, seed=1, tokenizer=Names())[0],
+                prefix=prefix,
+                batch_size=4,
+            )
+            for rows in (known, unknown)
+        ]
+        assert [result.extracted for result in found] == [6, 0]
 
 
 def test_greedy_text_that_would_have_ended_is_no_control():
@@ -207,7 +261,7 @@ def test_greedy_text_that_would_have_ended_is_no_control():
     model = build_model(shape, vocab_size=VOCAB, end=END, pad=PAD, seed=1).eval()
     with torch.no_grad():
         model.model.norm.weight.zero_()
-    own = greedy_windows(model, [np.arange(2, 14), np.arange(20, 32)], prefix=4, count=20)
+    own = greedy_windows(model, asked(range(2, 14), range(20, 32)), prefix=4, count=20)
     found = extract(model, own, prefix=4, batch_size=8)
     assert found.extracted == found.windows
 

@@ -80,6 +80,20 @@ def test_what_the_machine_does_not_have_is_refused(machine, have, train, device,
         choose_hardware(Train(**train), Runtime(device=device), threads=1)
 
 
+def test_each_process_takes_its_own_gpu_before_anything_is_put_there(machine, monkeypatch):
+    machine(gpu=True)
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    choose_hardware(Train(), Runtime(), threads=1)
+    choose_hardware(Train(), Runtime(device="cpu"), threads=1)
+    assert taken == [1]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="process 2 of this machine has no GPU: torch finds 2"):
+        choose_hardware(Train(), Runtime(), threads=1)
+
+
 def test_learning_rate_warms_up_and_ends_where_it_should():
     train = Train(lr=1.0, min_lr_ratio=0.1, warmup_steps=4, max_steps=104)
     assert [learning_rate(step, train) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]

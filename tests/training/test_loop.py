@@ -229,6 +229,14 @@ def test_first_sigint_saves_and_the_second_stops_at_once(recipe, monkeypatch, tm
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
+def test_sigterm_may_come_twice(recipe, monkeypatch, tmp_path, signals):
+    """From SLURM or systemd to each process of a job, and from the launcher that got it too."""
+    send(monkeypatch, *signals, at=3)
+    with pytest.raises(loop.Interrupted, match=f"{signals[0].name}: saved the checkpoint of step 3 of 10"):
+        recipe.train(tmp_path)
+
+
 def test_signal_in_the_last_step_lets_the_run_finish(recipe, monkeypatch, tmp_path):
     send(monkeypatch, signal.SIGTERM, at=10)
     recipe.train(tmp_path)

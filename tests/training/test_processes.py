@@ -14,8 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from codex_ml.config import Train
 from codex_ml.data.pack import IGNORE
 from codex_ml.training.checkpoint import load_newest
+from codex_ml.training.run import _rows_of_a_pass
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = {"micro_batch_size": 2, "accumulation": 2, "max_steps": 4, "checkpoint_every": 2}
@@ -79,6 +81,15 @@ def test_two_processes_with_unequal_targets_do_the_steps_of_one(recipe, tmp_path
     assert two["processes"] == [2]
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 6, 12])
+@pytest.mark.parametrize(("micro", "accumulation"), [(1, 12), (2, 6), (4, 3), (12, 1)])
+def test_all_passes_of_a_process_have_as_many_rows(micro, accumulation, processes):
+    size = _rows_of_a_pass(Train(micro_batch_size=micro, accumulation=accumulation), processes)
+    assert 12 // processes % size == 0
+    assert 1 <= size <= micro
+    assert processes > 1 or size == micro
+
+
 def test_two_killed_processes_end_with_the_bytes_of_two_that_were_not(tmp_path):
     """With dropout: each process goes on with its own random numbers."""
     run(tmp_path / "whole", 2, dropout=0.3)
@@ -88,6 +99,8 @@ def test_two_killed_processes_end_with_the_bytes_of_two_that_were_not(tmp_path):
     for file in ("model", "optimizer"):
         whole, cut = (tmp_path / f"{name}/scratch/step-00000004/{file}.safetensors" for name in ("whole", "cut"))
         assert cut.read_bytes() == whole.read_bytes()
+    one, other = (state["torch"] for state in load_newest(tmp_path / "whole/scratch").state["random"])
+    assert one != other  # or both would drop the same units
 
 
 def test_a_run_of_two_goes_on_alone_with_the_same_rows_and_says_so(tmp_path):

@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import accelerate
 import pytest
 
 from codex_ml.errors import CheckFailed
@@ -92,4 +93,26 @@ def test_end_of_one_run_does_not_let_two_others_in(tmp_path, monkeypatch):
             enter()
     assert len(entered) == 1
     with second, pytest.raises(CheckFailed), run_folder(tmp_path, RECORD, HARDWARE):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"deps": {"data/packed": {"sha256": "01", "size": 1}}}, "data/packed"),
+        ({"environment": {**RECORD["environment"], "packages": {"torch": "2.13.1", "numpy": "2.0.0"}}}, "torch"),
+    ],
+)
+def test_a_process_that_reads_or_has_something_else_is_refused(tmp_path, monkeypatch, change, named):
+    first = [fingerprint(RECORD, HARDWARE), {**RECORD["deps"], **RECORD["environment"]["packages"]}]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(accelerate, "PartialState", lambda cpu: None)
+    monkeypatch.setattr(accelerate.utils, "broadcast_object_list", lambda own: first)
+    with run_folder(tmp_path, {**RECORD, "environment": {**RECORD["environment"], "threads": 1}}, HARDWARE) as folder:
+        assert folder == tmp_path / first[0]  # of another kind of machine
+    with (
+        pytest.raises(CheckFailed, match=f"process 1 has another {named} than the first process"),
+        run_folder(tmp_path, {**RECORD, **change}, HARDWARE),
+    ):
         pass

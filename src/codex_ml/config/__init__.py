@@ -144,9 +144,4 @@ class Params(Section):
                 "train.compile on needs batches of one shape, and those of model.architecture t5 have the shape of "
                 "their longest beginning; use auto or off"
             )
-        if self.safety_audit.prefix_tokens == 1:
-            raise ValueError(
-                "safety_audit.prefix_tokens 1 leaves nothing that the encoder of model.architecture t5 could complete; "
-                "use 2 or more"
-            )
         return self

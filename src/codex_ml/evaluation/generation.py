@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 def continued(model: Any, prefixes: Tensor, **sampling: Any) -> Tensor:
     """Prefixes and what the model says behind them: (n, prefix + new) int64.
 
+    An encoder-decoder goes on as in the first half of a row: the encoder reads the first token, the decoder the others.
+
     Args:
-        prefixes: (n, prefix) int64; what an encoder-decoder's encoder reads.
+        prefixes: (n, prefix) int64.
         sampling: arguments of `generate`.
     """
     import torch
 
-    output: Tensor = model.generate(prefixes, attention_mask=torch.ones_like(prefixes), **sampling)
-    # an encoder-decoder gives its start token and what it says
-    return torch.cat([prefixes, output[:, 1:]], dim=1) if is_encoder_decoder(model) else output
+    read = prefixes
+    if is_encoder_decoder(model):
+        read, start = prefixes[:, :1], torch.full_like(prefixes[:, :1], model.config.decoder_start_token_id)
+        sampling["decoder_input_ids"] = torch.cat([start, prefixes[:, 1:]], dim=1)
+    output: Tensor = model.generate(read, attention_mask=torch.ones_like(read), **sampling)
+    return torch.cat([read, output[:, 1:]], dim=1) if is_encoder_decoder(model) else output
 
 
 def sample_texts(

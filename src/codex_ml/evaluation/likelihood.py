@@ -37,6 +37,19 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Window:
+    """What is scored at once.
+
+    Attributes:
+        tokens: (n,) int64, of which all but the first are targets.
+        middle: targets in the first half of the row that it is the begin of; only an encoder-decoder has halves.
+    """
+
+    tokens: NDArray[np.int64]
+    middle: int
+
+
+@dataclass(frozen=True)
 class Targets:
     """Result of each target of one window, in their order.
 
@@ -79,44 +92,42 @@ def load_model(folder: Path, *, device: str) -> Any:
 
 
 def score_windows(
-    model: PreTrainedModel, windows: Iterable[NDArray[np.int64]], *, length: int, batch_size: int, prefix: int = 1
+    model: PreTrainedModel, windows: Iterable[Window], *, length: int, batch_size: int
 ) -> Iterator[Targets]:
-    """Score windows of at most `length` + 1 tokens; those behind the first `prefix` of each are targets.
+    """Score windows of at most `length` + 1 tokens; all tokens but the first of each are targets.
 
-    A decoder-only model sees the tokens before a target. An encoder-decoder reads the prefix, or the window by halves:
-    see `codex_ml.modeling.encoder_decoder`. Results depend on `batch_size` in the last bits only.
+    A decoder-only model sees the tokens before a target; an encoder-decoder sees a window by halves, see
+    `codex_ml.modeling.encoder_decoder`. Results depend on `batch_size` in the last bits only.
     """
     import torch
 
     iterator = iter(windows)
     while batch := list(islice(iterator, batch_size)):
-        rows = _rows(batch, (batch_size, length), prefix)
-        inputs, labels, positions = (torch.from_numpy(array).to(model.device) for array in rows)
+        rows = _rows(batch, (batch_size, length))
+        inputs, labels, positions, middle = (torch.from_numpy(array).to(model.device) for array in rows)
         with torch.inference_mode():
             if is_encoder_decoder(model):
-                logits = logits_by_halves(model, inputs, labels, positions).float()
+                logits = logits_by_halves(model, inputs, labels, positions, middle=middle).float()
             else:
                 logits = model(input_ids=inputs, use_cache=False).logits.float()
             targets = labels.clamp(min=0)[..., None]
             logprobs = (logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)).cpu().numpy()
             is_argmax = (logits.argmax(-1) == targets.squeeze(-1)).cpu().numpy()
         for row, window in enumerate(batch):
-            there = slice(prefix - 1, len(window) - 1)
-            yield Targets(logprobs[row, there], is_argmax[row, there])
+            targets_there = len(window.tokens) - 1
+            yield Targets(logprobs[row, :targets_there], is_argmax[row, :targets_there])
 
 
-def _rows(
-    windows: list[NDArray[np.int64]], shape: tuple[int, int], prefix: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Inputs, labels and positions, int64 of one shape for all batches, as training has them."""
-    inputs, labels = np.full(shape, FILL), np.full(shape, IGNORE)
+def _rows(windows: list[Window], shape: tuple[int, int]) -> tuple[NDArray[np.int64], ...]:
+    """Inputs, labels and positions, int64 of one shape for all batches, as training has them; and the middles."""
+    inputs, labels, middle = np.full(shape, FILL), np.full(shape, IGNORE), np.zeros(shape[0], dtype=np.int64)
     positions = np.tile(np.arange(shape[1]), (shape[0], 1))
     for row, window in enumerate(windows):
-        used = len(window) - 1
-        inputs[row, :used] = window[:-1]
-        labels[row, prefix - 1 : used] = window[prefix:]
+        used = len(window.tokens) - 1
+        inputs[row, :used], labels[row, :used] = window.tokens[:-1], window.tokens[1:]
         positions[row, used:] = np.arange(shape[1] - used)  # the filler is a segment of its own
-    return inputs, labels, positions
+        middle[row] = window.middle
+    return inputs, labels, positions, middle
 
 
 def score_documents(
@@ -134,12 +145,13 @@ def score_documents(
     """
     counts: list[int] = []
 
-    def windows() -> Iterator[NDArray[np.int64]]:
+    def windows() -> Iterator[Window]:
         for ids in documents:
             stream = np.concatenate([[end], ids.astype(np.int64), [end]])
             counts.append(-(-(len(stream) - 1) // length))
             for begin in range(0, len(stream) - 1, length):
-                yield stream[begin : begin + length + 1]
+                tokens = stream[begin : begin + length + 1]
+                yield Window(tokens, middle=(len(tokens) - 1) // 2)
 
     results = score_windows(model, windows(), length=length, batch_size=batch_size)
     done = 0

@@ -16,6 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from codex_ml.data.pack import IGNORE
 
 if TYPE_CHECKING:
@@ -48,16 +51,24 @@ def is_encoder_decoder(model: nn.Module) -> bool:
     return bool(config_of(model).is_encoder_decoder)
 
 
-def logits_by_halves(model: nn.Module, input_ids: Tensor, labels: Tensor, position_ids: Tensor) -> Tensor:
+def middle_of(trained: NDArray[np.bool_]) -> int:
+    """Targets in the first half of a row, from which of its targets have a loss."""
+    return int(trained.argmax()) or len(trained) // 2
+
+
+def logits_by_halves(
+    model: nn.Module, input_ids: Tensor, labels: Tensor, position_ids: Tensor, *, middle: Tensor | None = None
+) -> Tensor:
     """Logits of the targets of rows that hold one document each.
 
     Args:
         input_ids, labels, position_ids: (batch, seq) int64, as `codex_ml.data.pack.Rows.batch` gives them.
+        middle: (batch,) int64, targets in the first half of each row; None: as `middle_of` says.
 
     Returns:
         (batch, seq, vocab) in the model's dtype, for every target with a loss; elsewhere without a meaning.
     """
-    halves = split_rows(input_ids, labels, position_ids, start=config_of(model).decoder_start_token_id)
+    halves = split_rows(input_ids, labels, position_ids, middle, start=config_of(model).decoder_start_token_id)
     logits: Tensor = model(
         input_ids=halves.input_ids,
         attention_mask=halves.attention_mask,
@@ -67,7 +78,9 @@ def logits_by_halves(model: nn.Module, input_ids: Tensor, labels: Tensor, positi
     return logits.index_select(0, halves.place.flatten()).unflatten(0, halves.place.shape)
 
 
-def split_rows(input_ids: Tensor, labels: Tensor, position_ids: Tensor, *, start: int) -> Halves:
+def split_rows(
+    input_ids: Tensor, labels: Tensor, position_ids: Tensor, middle: Tensor | None = None, *, start: int
+) -> Halves:
     """What the encoder reads and the decoder predicts; see `logits_by_halves`.
 
     Args:
@@ -79,8 +92,9 @@ def split_rows(input_ids: Tensor, labels: Tensor, position_ids: Tensor, *, start
     trained = labels != IGNORE
     length = ((position_ids == 0).cumsum(-1) == 1).sum(-1)  # the filler is a segment of its own
     assert not bool((trained & (at >= length[:, None])).any()), "rows of several documents"
-    first = trained.int().argmax(-1)
-    middle = torch.where(first > 0, first, length // 2)
+    if middle is None:
+        first = trained.int().argmax(-1)
+        middle = torch.where(first > 0, first, length // 2)
 
     begin, end = torch.stack([torch.zeros_like(middle), middle]), torch.stack([middle, length])  # (2, batch)
     kept = (trained & (at >= begin[..., None]) & (at < end[..., None])).any(-1)

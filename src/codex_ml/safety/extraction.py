@@ -3,6 +3,9 @@
 A suffix is extractable with k tokens of context if greedy decoding of the k-token prefix gives it exactly (Carlini et
 al. 2023, "Quantifying Memorization Across Neural Language Models", definition 3.1). Greedy decoding leaves the true
 path only at the first token that is not the most probable one, so one teacher-forced pass over the true text decides.
+An encoder-decoder is asked as it was trained, by the halves of the row that a window begins (greedy decoding to the
+middle, which the encoder then reads): a T5 that knew 64 rows by heart gave all 64 suffixes so, and none where its
+encoder read the prefix instead.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from numpy.typing import NDArray
 
 from codex_ml.data.pack import Rows, rows_of_step
 from codex_ml.evaluation.generation import continued
-from codex_ml.evaluation.likelihood import score_windows
+from codex_ml.evaluation.likelihood import Window, score_windows
+from codex_ml.modeling.encoder_decoder import middle_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,7 +71,7 @@ def choose_windows(
     count: int,
     seed: int,
     tokenizer: TextTokenizer,
-) -> tuple[list[NDArray[np.int64]], int]:
+) -> tuple[list[Window], int]:
     """Up to `count` windows of `length` tokens as the model saw them: the begin of a piece, inside one document.
 
     Left out are pieces that are too short, canaries (the audit measures their exposure), and those with a token behind
@@ -77,24 +81,25 @@ def choose_windows(
         (windows, number left out as trivial)
     """
     order = np.random.Generator(np.random.PCG64([seed, len(numbers)])).permutation(numbers)
-    chosen: list[NDArray[np.int64]] = []
+    chosen: list[Window] = []
     trivial = 0
     for number in order:
         for window in _row_windows(rows, int(number), prefix=prefix, length=length):
             if len(chosen) == count:
                 return chosen, trivial
-            if _is_trivial(tokenizer.decode(window)):
+            if _is_trivial(tokenizer.decode(window.tokens)):
                 trivial += 1
             else:
                 chosen.append(window)
     return chosen, trivial
 
 
-def _row_windows(rows: Rows, number: int, *, prefix: int, length: int) -> Iterator[NDArray[np.int64]]:
+def _row_windows(rows: Rows, number: int, *, prefix: int, length: int) -> Iterator[Window]:
     for document, (start, targets) in zip(rows.documents(number), rows.row_pieces(number), strict=True):
-        suffix = slice(start + prefix, start + length)
-        if targets >= length and document not in rows.canaries and (rows.mask is None or rows.mask[suffix].all()):
-            yield rows.tokens[start : start + length].astype(np.int64)
+        mask = np.ones(targets, dtype=bool) if rows.mask is None else rows.mask[start + 1 : start + targets + 1] == 1
+        if targets >= length and document not in rows.canaries and mask[prefix - 1 : length - 1].all():
+            tokens = rows.tokens[start : start + length].astype(np.int64)
+            yield Window(tokens, middle=min(middle_of(mask), length - 1))
 
 
 def _is_trivial(text: str) -> bool:
@@ -103,7 +108,7 @@ def _is_trivial(text: str) -> bool:
 
 
 def extract(
-    model: PreTrainedModel, windows: Sequence[NDArray[np.int64]], *, prefix: int, trivial: int = 0, batch_size: int
+    model: PreTrainedModel, windows: Sequence[Window], *, prefix: int, trivial: int = 0, batch_size: int
 ) -> Extraction:
     """Try to extract the suffix behind the first `prefix` tokens of each window."""
     matches = list(_suffix_matches(model, windows, prefix, batch_size))
@@ -113,25 +118,23 @@ def extract(
 
 
 def _suffix_matches(
-    model: PreTrainedModel, windows: Sequence[NDArray[np.int64]], prefix: int, batch_size: int
+    model: PreTrainedModel, windows: Sequence[Window], prefix: int, batch_size: int
 ) -> Iterator[NDArray[np.bool_]]:
-    length = max((len(window) for window in windows), default=1) - 1
-    for result in score_windows(model, windows, length=length, batch_size=batch_size, prefix=prefix):
-        yield result.is_argmax
+    length = max((len(window.tokens) for window in windows), default=1) - 1
+    for result in score_windows(model, windows, length=length, batch_size=batch_size):
+        yield result.is_argmax[prefix - 1 :]
 
 
-def greedy_windows(
-    model: Any, windows: Sequence[NDArray[np.int64]], *, prefix: int, count: int
-) -> list[NDArray[np.int64]]:
+def greedy_windows(model: Any, windows: Sequence[Window], *, prefix: int, count: int) -> list[Window]:
     """Windows whose suffix is the model's own greedy continuation: the control that extraction can be seen at all."""
     import torch
 
     if not windows:
         return []
-    length = len(windows[0])
-    inputs = torch.from_numpy(np.stack(windows[:count])[:, :prefix]).to(model.device)
+    length = len(windows[0].tokens)
+    inputs = torch.from_numpy(np.stack([window.tokens[:prefix] for window in windows[:count]])).to(model.device)
     with torch.inference_mode():
         output = continued(model, inputs, do_sample=False, max_new_tokens=length - prefix)
     # one that ends goes on with filler, which is no continuation; held from ending, it would not be the plain argmax
     end = model.config.eos_token_id
-    return [row for row in output.cpu().numpy() if end not in row[prefix:]]
+    return [Window(row, middle=length - 1) for row in output.cpu().numpy() if end not in row[prefix:]]

@@ -40,6 +40,8 @@ def choose_hardware(train: Train, runtime: Runtime, *, threads: int, compiles: b
     if runtime.device == "cuda" and not cuda:
         raise UserError("runtime.device: cuda was asked for, but torch finds no GPU; use auto or cpu")
     device = "cuda" if cuda and runtime.device != "cpu" else "cpu"
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        _take_own_gpu(int(os.environ["LOCAL_RANK"]))
     has_bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_has_bf16()
     if train.precision == "bf16" and not has_bf16:
         raise UserError(f"train.precision: this {device} has no bf16 in hardware; use fp32 or auto")
@@ -56,6 +58,15 @@ def choose_hardware(train: Train, runtime: Runtime, *, threads: int, compiles: b
     compiled = train.compile == "on" or (train.compile == "auto" and bool(compiler) and earned and compiles)
     capability = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     return Hardware(device, precision, compiled, threads, capability)
+
+
+def _take_own_gpu(local_rank: int) -> None:
+    """Make the GPU of this process the current one, before anything is put there: else all begin on the first."""
+    import torch
+
+    if local_rank >= (gpus := torch.cuda.device_count()):
+        raise UserError(f"process {local_rank} of this machine has no GPU: torch finds {gpus}; start one process a GPU")
+    torch.cuda.set_device(local_rank)
 
 
 def _cpu_has_bf16() -> bool:

@@ -25,8 +25,12 @@ from codex_ml.errors import UserError
 LAUNCHED = "CODEX_ML_LAUNCHED"
 PEER_LOST = 75  # exit code of a process that ends because another one did
 GRACE = 30.0  # seconds in which the others may end by themselves
-# What gloo and torch's store say when the other end of a connection is gone.
-LOST = re.compile(r"connection (closed|reset)|broken pipe|recv.*failed|sendBytes failed|store.*timeout", re.IGNORECASE)
+# What gloo, NCCL and torch's store say when the other end of a connection is gone.
+LOST = re.compile(
+    r"connection (closed|reset)|broken pipe|recv.*failed|sendBytes failed|store.*timeout|remote process exited"
+    r"|communicator was aborted",
+    re.IGNORECASE,
+)
 
 
 def launch(processes: int, *, threads: int) -> None:
@@ -37,9 +41,11 @@ def launch(processes: int, *, threads: int) -> None:
         threads: CPU threads that they share.
 
     Raises:
-        UserError: when there are fewer GPUs than processes, and at least one.
+        UserError: when there are fewer GPUs than processes, and at least one, or when `accelerate launch` was told to
+            train in a way that the loop does not know.
         SystemExit: in the process that launched.
     """
+    _drop_settings()
     if "RANK" in os.environ:
         if os.environ.pop(LAUNCHED, None):
             threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -58,10 +64,21 @@ def launch(processes: int, *, threads: int) -> None:
                 )
             )
         first = _wait(started)
-        if first is not None and not (first == 0 and started[0].returncode > 0):  # rank 0 has said it itself
-            _tell(first, started[first].returncode, Path(folder) / str(first))
-    code = 0 if first is None else started[first].returncode
-    raise SystemExit(code if code >= 0 else 1)
+        code = 0 if first is None else started[first].returncode
+        if first is not None and not _told(first, [process.returncode for process in started]):
+            _tell(first, code, Path(folder) / str(first))
+    raise SystemExit(1 if code < 0 or code == PEER_LOST else code)
+
+
+def _drop_settings() -> None:
+    """Forget what `accelerate launch` says beside the ranks: accelerate would obey, and the record would not know."""
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        wanted = os.environ.pop(name).lower() == "true"
+        if wanted and name.startswith("ACCELERATE_USE_") and name != "ACCELERATE_USE_CPU":
+            raise UserError(
+                f"{name} is true: accelerate's configuration asks for a way to train that params.yaml decides; use "
+                "torchrun, or a configuration with distributed_type MULTI_GPU"
+            )
 
 
 def _resolve(processes: int) -> int:
@@ -95,7 +112,7 @@ def _wait(started: list[subprocess.Popen[bytes]]) -> int | None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
     first, deadline = None, None
-    while any(process.poll() is None for process in started):
+    while None in [process.poll() for process in started]:  # a list: each is asked, also behind one that runs
         failed = [rank for rank, process in enumerate(started) if process.returncode not in (None, 0)]
         own = [rank for rank in failed if started[rank].returncode != PEER_LOST]
         first = first if first is not None or not own else own[0]
@@ -111,10 +128,17 @@ def _wait(started: list[subprocess.Popen[bytes]]) -> int | None:
     return first
 
 
+def _told(first: int, codes: list[int]) -> bool:
+    """Whether rank 0, whose stderr is this process's own, has said it: its own failure, or one that all came to."""
+    return codes[first] == codes[0] > 0 and codes[0] != PEER_LOST
+
+
 def _tell(rank: int, code: int, errors: Path) -> None:
     if code < 0:
         name = signal.Signals(-code).name
         line = f"error: process {rank} was ended by {name}; run the same command to go on from the last checkpoint"
+    elif code == PEER_LOST:
+        line = f"error: process {rank} lost the others; run the same command to go on from the last checkpoint"
     else:
         line = f"process {rank}: {errors.read_text(encoding='utf-8', errors='replace').strip()}"
     print(line, file=sys.stderr, flush=True)

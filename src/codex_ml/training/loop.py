@@ -94,7 +94,8 @@ def train_model(
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
     if run.best.entries:
         checkpoint.load_weights(model, checkpoint.read_tensors(run.best.files()[0]))
-    run.accelerator.end_training()  # waits for all: the first to end removes the checkpoints
+    run.accelerator.wait_for_everyone()  # all have read the best weights, which the first process is about to remove
+    run.accelerator.end_training()
     return Outcome(
         best=dict(run.best.entries[0]) if run.best.entries else {},
         step=run.step,
@@ -176,14 +177,17 @@ def stop_signal(run: Run, stop: Callable[[], int]) -> int:
 
 @contextmanager
 def _stop_requested() -> Iterator[Callable[[], int]]:
-    """SIGTERM and SIGINT ask the loop to stop after the step; a second SIGINT stops at once."""
+    """SIGTERM and SIGINT ask the loop to stop after the step; a second SIGINT stops at once.
+
+    A second SIGTERM does not: SLURM and systemd signal each process of a job, and a launcher passes its own on.
+    """
     received = 0
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal received
-        if received:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        received = number
+        received = received or number
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -10,12 +10,12 @@ import numpy as np
 
 
 def capture() -> dict[str, Any]:
-    """States of Python's, NumPy's and torch's (CPU and GPU) global generators."""
+    """States of Python's, NumPy's and torch's (CPU, and the GPU of this process) global generators."""
     import torch
 
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
-    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
     return {
         "python": [version, list(internal), gauss],
         "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
@@ -33,5 +33,5 @@ def restore(state: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
     tensors = [torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8) for text in state["torch"]]
     torch.set_rng_state(tensors[0])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(tensors[1:])
+    if torch.cuda.is_available() and len(tensors) > 1:
+        torch.cuda.set_rng_state(tensors[1])

@@ -118,6 +118,8 @@ def prepare_run(
         eps=1e-8,
         fused=True,
     )
+    if accelerator.process_index:  # the model is built, the same on all; dropout is to draw other units on each
+        torch.manual_seed(seed + accelerator.process_index)
     return Run(
         accelerator=accelerator,
         model=accelerator.unwrap_model(forward, keep_torch_compile=False),
@@ -140,13 +142,12 @@ def prepare_run(
 def _rows_of_a_pass(train: Train, processes: int) -> int:
     """Rows a forward pass of one process, so that the rows of a step do not depend on how many processes there are."""
     own, rest = divmod(train.micro_batch_size * train.accumulation, processes)
-    size = min(train.micro_batch_size, own)
-    if rest or not own or own % size:
+    if rest:
         raise UserError(
             f"train: the {train.micro_batch_size} x {train.accumulation} rows of a step cannot be shared evenly among "
             f"{processes} processes; choose micro_batch_size x accumulation as a multiple of it"
         )
-    return size
+    return max(size for size in range(1, min(train.micro_batch_size, own) + 1) if own % size == 0)
 
 
 def resume(run: Run) -> list[dict[str, Any]]:

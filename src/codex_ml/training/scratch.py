@@ -22,15 +22,26 @@ def fingerprint(record: dict[str, Any], hardware: Hardware) -> str:
     return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
-def _agreed(name: str, hardware: Hardware) -> str:
-    """What the first process says."""
+def _agreed(name: str, record: dict[str, Any], hardware: Hardware) -> str:
+    """The name that the first process gives; machines and threads may differ, what is trained on and with may not.
+
+    Raises:
+        CheckFailed: when this process has read other bytes, or has other versions of packages.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return name
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
     PartialState(cpu=hardware.device == "cpu")
-    return str(broadcast_object_list([name])[0])
+    own = {**record["deps"], **record["environment"]["packages"]}
+    agreed, first = broadcast_object_list([name, own])
+    if differ := sorted(key for key in own.keys() | first.keys() if own.get(key) != first.get(key)):
+        raise CheckFailed(
+            f"process {rank()} has another {', '.join(differ[:3])} than the first process; give all the same checkout, "
+            "data and packages"
+        )
+    return str(agreed)
 
 
 @contextmanager
@@ -40,9 +51,9 @@ def run_folder(parent: Path, record: dict[str, Any], hardware: Hardware) -> Iter
     Of several processes of one run the first names the folder, also on other machines, and holds the lock.
 
     Raises:
-        CheckFailed: when another process trains the same recipe.
+        CheckFailed: when another run trains the same recipe, or when the processes of this one do not agree.
     """
-    folder = parent / _agreed(fingerprint(record, hardware), hardware)
+    folder = parent / _agreed(fingerprint(record, hardware), record, hardware)
     if rank():
         yield folder
         return
