@@ -241,6 +241,8 @@ BAD_SETTINGS = [
     ('pack:\n  too_long: truncate\n', "2: pack.too_long: input should be 'cut', 'drop' or 'fail'; found 'truncate'"),
     ('runtime:\n  trackers: [comet]\n', "2: runtime.trackers.0: input should be 'tensorboard', 'mlflow' or 'wandb'; found 'comet'"),
     ('runtime:\n  trackers: wandb\n', "2: runtime.trackers: input should be a valid list; found 'wandb'"),
+    ('runtime:\n  sharding: full\ntrain:\n  precision: fp16\n', '2: runtime.sharding full does not go with train.precision fp16; use bf16, fp32 or auto'),
+    ('runtime:\n  processes: -1\n', '2: runtime.processes: input should be greater than or equal to 0; found -1'),
     ('runtime:\n  prometheus_port: 65536\n', '2: runtime.prometheus_port: input should be less than or equal to 65535; found 65536'),
 ]  # fmt: skip
 

@@ -40,7 +40,7 @@ class Run:
     """
 
     accelerator: Accelerator
-    model: nn.Module
+    model: Any  # nn.Module, or an FSDPModule
     forward: nn.Module
     optimizer: optim.Optimizer
     train: Train

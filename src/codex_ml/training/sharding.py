@@ -9,20 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
-def shard(model: nn.Module, *, device: str, processes: int) -> None:
+def shard(model: Any, *, device: str, processes: int) -> None:
     """Split every block of a transformers model, then what is left of it, among the processes, in place.
 
     Args:
-        model: on the device, the same on all processes.
+        model: a transformers or PEFT model, on the device, the same on all processes.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device, (processes,))
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     blocks = set(base._no_split_modules or ())
     for module in list(model.modules()):
         if type(module).__name__ in blocks:
