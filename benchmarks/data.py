@@ -41,7 +41,8 @@ runtime: {{workers: 0, progress: "off"}}
 """
 
 PEERS = {
-    "datatrove": "local executor, 2 workers; 14 buckets of 8 hashes (xxhash 64), 5-grams; all four steps",
+    "datatrove": "local executor, 2 workers; 14 buckets of 8 hashes (xxhash 64), 5-grams of regex words; "
+    "all four steps",
     "datasketch": "MinHash 252 permutations, 5-grams of words, 42 bands of 6 in dictionaries, union-find; one process",
 }
 
@@ -108,7 +109,7 @@ def stage(root: Path, name: str) -> Run:
 def peer(name: str, python: Path, root: Path, out: Path) -> Run:
     """Run a peer on the same files."""
     shutil.rmtree(out, ignore_errors=True)
-    return measure([str(python), str(HERE / "peers.py"), name, str(root / "data/raw/bench"), str(out)], root)
+    return measure([str(python), str(HERE / f"peer_{name}.py"), str(root / "data/raw/bench"), str(out)], root)
 
 
 @app.command()
