@@ -3,8 +3,8 @@
     python benchmarks/data.py speed --megabytes 100 --peer-python PATH
     python benchmarks/data.py memory --small 400 --large 4000
 
-Peers run in an environment of their own (pip install datatrove datasketch xxhash pyarrow); their settings stand in
-PEERS and are printed. Nothing of them is installed with codex-ml.
+Peers run in an environment of their own (pip install datatrove datasketch 'xxhash<4' pyarrow regex orjson tokenizers);
+their settings stand in PEERS and are printed. Nothing of them is installed with codex-ml.
 """
 
 from __future__ import annotations
