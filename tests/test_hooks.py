@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -87,14 +89,63 @@ def test_hooks_are_local_and_need_no_network():
     listed = config["repos"][0]["hooks"]
     assert {entry["language"] for entry in listed} == {"system"}
     own = {re.findall(r"codex_ml hook ([a-z-]+)", entry["entry"])[0] for entry in listed if " hook " in entry["entry"]}
-    assert own == {
+    commands = {
         command.name or command.callback.__name__.replace("_", "-") for command in hooks.app.registered_commands
     }
+    assert own == commands - {"config"}
+
+
+def test_every_hook_that_gets_names_ends_its_options_before_them():
+    for entry in read_yaml(ROOT / hooks.CONFIG)["repos"][0]["hooks"]:
+        words = entry["entry"].split()
+        assert words[:3] == ["sh", ".ci/hook", "-m"]
+        assert entry.get("pass_filenames", True) == ("--" in words)
+        assert entry.get("files", "^").startswith("^")
+
+
+@pytest.mark.parametrize("folder", ["ml/", "a b/it's/", "-x/", "$(x)/", "a.b/", "ünï/"])
+def test_hooks_for_a_monorepo_match_what_ours_match_below_their_folder(folder):
+    names = [
+        "params.yaml",
+        "dvc.lock",
+        "src/a.py",
+        "stages/a\nb.py",
+        "a.yaml",
+        "x/a.dvc",
+        "README.md",
+        "pyproject.toml",
+    ]
+    for hook in read_yaml(ROOT / hooks.CONFIG)["repos"][0]["hooks"]:
+        moved = hooks.in_folder(folder, hook)
+        assert shlex.split(moved["entry"]) == ["sh", f"{folder}.ci/hook", *shlex.split(hook["entry"])[2:]]
+        if hook.get("always_run"):
+            assert moved == {**hook, "entry": moved["entry"]}
+            continue
+        for name in names:
+            matches = bool(re.search(hook.get("files", ""), name))
+            assert bool(re.search(moved["files"], folder + name)) is matches
+            assert not re.search(moved["files"], name)
+            assert not re.search(moved["files"], f"other/{folder}{name}")
+
+
+def test_hooks_for_a_monorepo_need_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / hooks.CONFIG).write_text("repos: []\n")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    result = CliRunner().invoke(hooks.app, ["config"])
+    assert (result.exit_code, result.stderr) == (
+        2, "error: this folder is in no Git repository; run `git init` in the top folder first\n"
+    )  # fmt: skip
+    subprocess.run(["git", "init", "-q"], check=True)
+    result = CliRunner().invoke(hooks.app, ["config"])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: this project is the top folder of its Git repository, which reads .pre-commit-config.yaml; "
+        "run `make hooks`\n",
+    )
 
 
 def test_the_repository_itself_passes():
-    import subprocess
-
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False).stdout.decode()
     files = [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
     for name in ("secrets", "large-files", "env-files", "line-endings"):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +31,8 @@ Files = Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="
 MAX_KIB = 512
 POLICY = Path("data/policy.yaml")  # of the repository whose commit is checked; Git runs hooks in its top folder
 OUR_POLICY = Path(__file__).resolve().parents[2] / POLICY  # of this checkout, for a repository without one
+CONFIG = Path(".pre-commit-config.yaml")
+RUNNER = "sh .ci/hook"  # begins every entry of the configuration
 SECRET_FILES = (
     ".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".pgpass", ".pypirc", ".htpasswd", ".git-credentials",
     "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "config.local",
@@ -105,7 +108,7 @@ def stages_to_run(dry_run: str) -> list[str]:
 def _report(findings: Iterable[str]) -> None:
     found = False
     for finding in findings:
-        print(safe_text(finding), file=sys.stderr)
+        print(safe_text(finding).replace("\n", "\\n"), file=sys.stderr)  # a name can hold a newline
         found = True
     if found:
         raise typer.Exit(1)
@@ -152,6 +155,47 @@ def pipeline() -> None:
     with one_line_errors():
         if stages := stages_to_run(_dry_run()):
             raise CheckFailed(f"dvc.lock: not up to date: {', '.join(stages)}; run `make repro` and commit dvc.lock")
+
+
+@app.command("config")
+def config_for_monorepo() -> None:
+    """Print the hooks for the top folder of a Git repository in which this project is a subfolder.
+
+    Git has one set of hooks per repository, and pre-commit reads one file, .pre-commit-config.yaml of the top folder.
+    """
+    import yaml
+
+    with one_line_errors():
+        folder, config = _project_folder(), read_yaml(CONFIG)
+        for repo in config["repos"]:
+            repo["hooks"] = [in_folder(folder, hook) for hook in repo["hooks"]]
+        typer.echo(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=1000), nl=False)
+
+
+def in_folder(folder: str, hook: dict[str, Any]) -> dict[str, Any]:
+    """A hook of our configuration, for a project in `folder` ("ml/") of the repository: it sees that folder only."""
+    pattern = str(hook.get("files", "^")).removeprefix("^")
+    entry = hook["entry"].removeprefix(RUNNER)
+    moved = {
+        **hook,
+        "entry": f"sh {shlex.quote(folder + '.ci/hook')}{entry}",
+        "files": f"^{re.escape(folder)}{pattern}",
+    }
+    return {key: value for key, value in moved.items() if key != "files" or not hook.get("always_run")}
+
+
+def _project_folder() -> str:
+    done = _git("rev-parse", "--show-prefix")
+    if done.returncode:
+        raise UserError("this folder is in no Git repository; run `git init` in the top folder first")
+    if not (folder := done.stdout.removesuffix("\n")):
+        raise UserError(f"this project is the top folder of its Git repository, which reads {CONFIG}; run `make hooks`")
+    return folder
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape", check=False)
 
 
 def _dry_run() -> str:
