@@ -126,7 +126,14 @@ def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
         )
         for name, size in sizes.items()
     }
-    about = {"dtype": dtype.str, "seq_len": shape.seq_len, "end": END, "pad": PAD, "vocab_size": shape.vocabulary}
+    about = {
+        "dtype": dtype.str,
+        "seq_len": shape.seq_len,
+        "begin": END,
+        "end": END,
+        "pad": PAD,
+        "vocab_size": shape.vocabulary,
+    }
     write_json(folder / "pack.json", {**about, "streams": streams})
 
 

@@ -29,6 +29,7 @@ def main(stage: Stage) -> None:
         model,
         tokenizer.encode_documents(document.content for document in documents),
         end=tokenizer.end,
+        begin=tokenizer.begin,
         length=read_json(folder / "training.json")["seq_len"],
         batch_size=settings.batch_size,
     )

@@ -12,7 +12,7 @@ END, PAD, FIRST = 0, 1, 2
 
 
 class ByteTokenizer:
-    end, pad, bos = END, PAD, None
+    begin, end, pad, bos = END, END, PAD, None
     vocab_size = FIRST + 256
 
     def __init__(self, chat_template: str | None = None) -> None:

@@ -19,10 +19,11 @@ def example(ids, trained=None, *, chat=False, canary=False):
     return Example(np.array(ids, dtype=np.uint32), marks, chat=chat, canary=canary)
 
 
-def pack(folder: Path, examples, *, seq_len=8, dtype="<u2", name="train", layout="packed"):
+def pack(folder: Path, examples, *, seq_len=8, dtype="<u2", name="train", layout="packed", begin=None):
     """Write a stream and pack.json; lists of ids are documents of plain text."""
     made = (e if isinstance(e, Example) else example(e) for e in examples)
-    stream = write_stream(folder, name, made, end=END, dtype=np.dtype(dtype), seq_len=seq_len, layout=layout)
+    options = {"end": END, "begin": begin, "dtype": np.dtype(dtype), "seq_len": seq_len, "layout": layout}
+    stream = write_stream(folder, name, made, **options)
     file = folder / "pack.json"
     streams = json.loads(file.read_bytes())["streams"] if file.is_file() else {}
     about = {"dtype": dtype, "seq_len": seq_len, "pad": PAD, "streams": {**streams, name: stream}}

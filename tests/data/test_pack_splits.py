@@ -50,7 +50,9 @@ def test_numbers_of_a_small_corpus(tmp_path):
     }  # fmt: skip
     about = json.loads((out / "pack.json").read_bytes())
     del about["streams"]
-    assert about == {"dtype": "<u2", "seq_len": 16, "layout": "packed", "vocab_size": 258, "end": 0, "pad": 1}
+    assert about == {
+        "dtype": "<u2", "seq_len": 16, "layout": "packed", "vocab_size": 258, "begin": 0, "end": 0, "pad": 1
+    }  # fmt: skip
     assert (out / "records.ndjson").read_bytes() == b""
     assert not (out / "canaries.json").exists()
 

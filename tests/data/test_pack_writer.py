@@ -97,3 +97,62 @@ def test_canaries_are_known_by_their_number(tmp_path):
     stream = pack(tmp_path, [[5], example([6], canary=True), [7], example([6], canary=True)])
     assert stream["canaries"] == [1, 3]
     assert Rows.open(tmp_path, "train").canaries == (1, 3)
+
+
+BOS = 3
+DOCUMENTS = [
+    example([11, 12, 13]),
+    example([]),
+    example([21, 22, 23, 24], [False, False, True, True, True]),  # a record: its prompt has no loss
+    example([END, 31, 32], [False, False, True, False], chat=True),  # its template wrote its begin and its end
+    example(list(range(40, 59))),  # longer than a row
+    example([61, 62], canary=True),
+]  # fmt: skip
+
+
+def pieces_of(rows):
+    """Document number -> (inputs, labels) of its pieces, in the order of the stream."""
+    found = {}
+    for row in range(len(rows)):
+        batch = rows.batch(np.array([row]))
+        place = 0
+        for document, (_, length) in zip(rows.documents(row).tolist(), rows.row_pieces(row).tolist(), strict=True):
+            part = slice(place, place + length)
+            piece = [batch[name][0, part].tolist() for name in ("input_ids", "labels")]
+            found.setdefault(document, []).append(piece)
+            place += length
+    return {document: sorted(pieces) for document, pieces in found.items()}
+
+
+def test_with_a_bos_each_document_begins_with_it_and_it_is_no_target(tmp_path):
+    stream = pack(tmp_path, DOCUMENTS, begin=BOS)
+    found = pieces_of(Rows.open(tmp_path, "train"))
+    assert found[0] == [[[BOS, 11, 12, 13], [11, 12, 13, END]]]
+    assert found[1] == [[[BOS], [END]]]
+    assert found[2] == [[[BOS, 21, 22, 23, 24], [-100, -100, 23, 24, END]]]
+    assert found[3] == [[[END, 31], [-100, 32]]]
+    inputs = [token for piece, _ in found[4] for token in piece]
+    labels = [token for _, piece in found[4] for token in piece]
+    assert inputs == [BOS, *range(40, 59)]
+    assert labels == [*range(40, 59), END]
+    assert found[5] == [[[BOS, 61, 62], [61, 62, END]]]
+    assert stream["canaries"] == [5]
+    assert stream["targets"] == 4 + 1 + 3 + 1 + 20 + 3
+    assert stream["cut_documents"] == 1
+
+
+def test_a_bos_changes_only_the_first_input_of_what_is_no_chat(tmp_path):
+    """So a tokenizer whose BOS is its END, as GPT-2's, gives the bytes that one without BOS gives."""
+    for name, begin in (("none", None), ("same", END), ("other", BOS)):
+        (tmp_path / name).mkdir()
+        pack(tmp_path / name, DOCUMENTS, begin=begin)
+    assert digest(tmp_path / "none") == digest(tmp_path / "same")
+    plain, other = (pieces_of(Rows.open(tmp_path / name, "train")) for name in ("none", "other"))
+    for document, example_ in enumerate(DOCUMENTS):
+        first = [END] if example_.chat else [BOS]
+        (inputs, labels), *rest = plain[document]
+        assert [[[*first, *inputs[1:]], labels], *rest] == sorted(other[document], key=lambda piece: piece[0] != first)
+
+
+def test_without_a_masked_target_a_bos_needs_no_mask(tmp_path):
+    assert not pack(tmp_path, [[5, 6], [7]], begin=BOS)["masked"]

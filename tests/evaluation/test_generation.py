@@ -9,11 +9,13 @@ import torch
 
 from codex_ml.evaluation.generation import sample_texts
 
-END, PAD = 0, 1
+END, PAD, BOS = 0, 1, 9
 
 
 class Letters:
     """A tokenizer whose token 2 + i is the i-th letter."""
+
+    begin, end, pad = END, END, PAD
 
     def decode(self, ids):
         return "".join(chr(95 + token) for token in ids)
@@ -54,3 +56,13 @@ def test_as_many_texts_as_asked_for_from_the_whole_distribution():
     for _, options in model.asked:
         wanted = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 1}
         assert wanted.items() <= options.items()
+
+
+def test_a_sample_begins_with_the_bos_of_its_tokenizer_and_ends_at_its_end():
+    """As documents do in training, whatever the model's own configuration says."""
+    tokenizer = Letters()
+    tokenizer.begin, tokenizer.end = BOS, 5
+    model = Scripted([[2, 3, 5, PAD]])
+    assert sample_texts(model, tokenizer, count=1, tokens=4, batch_size=8, seed=1) == ["ab"]
+    ((start, options),) = model.asked
+    assert (start, options["eos_token_id"], options["pad_token_id"]) == ([[BOS]], 5, PAD)

@@ -69,14 +69,14 @@ def test_uniform_model_costs_ln_v_a_token_and_the_end_counts():
         assert score.nll == pytest.approx(score.tokens * math.log(VOCAB), rel=1e-6)
 
 
-def test_scores_equal_a_forward_pass_a_window_at_a_time(model):
-    for ids, score in zip(
-        documents(), score_documents(model, documents(), end=END, length=8, batch_size=4), strict=True
-    ):
-        stream = torch.tensor([END, *ids.tolist(), END])
+@pytest.mark.parametrize("begin", [None, END, 7])
+def test_scores_equal_a_forward_pass_a_window_at_a_time(model, begin):
+    scores = score_documents(model, documents(), end=END, begin=begin, length=8, batch_size=4)
+    for ids, score in zip(documents(), scores, strict=True):
+        stream = torch.tensor([END if begin is None else begin, *ids.tolist(), END])
         nll, correct = 0.0, 0
-        for begin in range(0, len(stream) - 1, 8):
-            window = stream[begin : begin + 9]
+        for at in range(0, len(stream) - 1, 8):
+            window = stream[at : at + 9]
             with torch.no_grad():
                 logprobs = model(window[None, :-1]).logits[0].double().log_softmax(-1)
             nll -= float(logprobs.gather(-1, window[1:, None]).sum())

@@ -16,7 +16,7 @@ from codex_ml.modeling.prepare import attention_for, prepare_model, save_trained
 from codex_ml.modeling.vocabulary import embedding_rows
 from codex_ml.training.loss import summed_loss
 
-ABOUT = {"vocab_size": 64, "end": 0, "pad": 1, "seq_len": 32}
+ABOUT = {"vocab_size": 64, "begin": 0, "end": 0, "pad": 1, "seq_len": 32}
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 2, "max_positions": 64}
 
 
@@ -114,13 +114,34 @@ def test_length_of_other_keys_is_told_by_their_name(tiny):
         check_length(tiny().config, 65, "safety_audit.sample_tokens")
 
 
-def test_special_tokens_are_those_of_the_run_and_sampling_settings_of_the_folder_are_gone(prepare, base, tmp_path):
+@pytest.mark.parametrize("theirs", [{}, {"bos_token_id": 9, "eos_token_id": [7, 8], "pad_token_id": 9}])
+@pytest.mark.parametrize(("begin", "end", "pad"), [(2, 2, 3), (4, 2, 3), (4, 2, 2)])
+def test_special_tokens_are_those_of_the_run_and_sampling_settings_of_the_folder_are_gone(
+    prepare, base, tmp_path, caplog, theirs, begin, end, pad
+):
     path = base()
+    config = json.loads((tmp_path / path / "config.json").read_bytes())
+    (tmp_path / path / "config.json").write_text(json.dumps({**config, **theirs}))
     (tmp_path / path / "generation_config.json").write_text('{"repetition_penalty": 9.0, "eos_token_id": [7, 8]}')
-    model = prepare(Model(path=path), about={"end": 2, "pad": 3})
-    for settings in (model.config, model.generation_config):
-        assert (settings.bos_token_id, settings.eos_token_id, settings.pad_token_id) == (2, 2, 3)
+    with caplog.at_level("INFO", logger="codex_ml"):
+        model = prepare(Model(path=path), about={"begin": begin, "end": end, "pad": pad})
+    save_trained(model, tmp_path, Model(path=path), scratch=tmp_path)
+    for name in ("config.json", "generation_config.json"):
+        saved = json.loads((tmp_path / name).read_bytes())
+        assert (saved["bos_token_id"], saved["eos_token_id"], saved["pad_token_id"]) == (begin, end, pad), name
     assert model.generation_config.repetition_penalty is None
+    differ = f"model: its config.json has eos_token_id [7, 8]; {end}, the tokenizer's, is used"
+    assert (differ in caplog.messages) == bool(theirs)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "t5"])
+def test_a_model_from_scratch_begins_with_the_bos_of_its_tokenizer(prepare, tmp_path, name):
+    model = prepare(Model(architecture=name, **SHAPE), about={"begin": 5, "end": 2, "pad": 3})
+    save_trained(model, tmp_path, Model(architecture=name, **SHAPE), scratch=tmp_path)
+    for file in ("config.json", "generation_config.json"):
+        saved = json.loads((tmp_path / file).read_bytes())
+        assert (saved["bos_token_id"], saved["eos_token_id"], saved["pad_token_id"]) == (5, 2, 3), file
+        assert saved.get("decoder_start_token_id") == (3 if name == "t5" else None), file
 
 
 @pytest.mark.parametrize(

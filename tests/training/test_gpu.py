@@ -21,7 +21,7 @@ from codex_ml.training.monitor import machine_samples
 from codex_ml.training.throughput import matmul_peak
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread", "gpu")]
-ABOUT = {"vocab_size": 64, "end": 0, "pad": 1, "seq_len": 8}
+ABOUT = {"vocab_size": 64, "begin": 0, "end": 0, "pad": 1, "seq_len": 8}
 SHAPE = Model(hidden_size=64, intermediate_size=128, layers=2, heads=2, max_positions=64)
 
 

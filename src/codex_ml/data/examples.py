@@ -31,7 +31,7 @@ class Example:
     """One document, encoded.
 
     Attributes:
-        ids: (n,) uint32, what stands between two ENDs of the stream.
+        ids: (n,) uint32, the document without its BOS and END.
         trained: (n + 1,) bool, which of the ids, and END behind them, are targets with a loss; None: all.
         chat: whether the ids are all that the model sees: a chat template writes its own begin and end.
         canary: whether it was invented by `codex_ml.data.canaries`.
@@ -118,7 +118,7 @@ def _example(
     if document.messages is None:
         context, rest = parts
         ids, trained = np.concatenate([context, rest]), np.repeat([False, True], [len(context), len(rest)])
-        room, chat = settings.seq_len - 1, False  # END is the first input
+        room, chat = settings.seq_len - 1, False  # BOS or END is the first input
         if not len(ids):
             return None, "empty", 0
     else:

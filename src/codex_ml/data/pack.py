@@ -9,7 +9,8 @@
 
 A piece of n targets is the inputs `stream[start : start + n]` with the labels `stream[start + 1 : start + n + 1]`. A
 document [t1 ... tn] is one piece, END begins it and END is its last target, so that its first token is predicted from
-END alone and its end is learnt once. One longer than a row is cut (not cropped) into pieces, each of which begins
+END alone and its end is learnt once. With a tokenizer that has a BOS of its own the stream holds END, BOS, document,
+END, and the piece begins with BOS. One longer than a row is cut (not cropped) into pieces, each of which begins
 with the last target of the one before: every token but the first END is a target exactly once an epoch. A chat is a
 piece without the two ENDs: its template writes its own. Pieces share rows, never positions: see `Rows.batch`.
 """

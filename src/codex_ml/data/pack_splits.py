@@ -61,6 +61,7 @@ def pack_splits(
                 name,
                 with_canaries(examples, planned) if planned else examples,
                 end=tokenizer.end,
+                begin=tokenizer.begin,
                 dtype=dtype,
                 seq_len=settings.seq_len,
                 layout=settings.layout,
@@ -70,7 +71,8 @@ def pack_splits(
             metrics[name]["records"] = {reason: reasons[reason] for reason in REASONS}
             canaries = canaries or planned
     about = {"dtype": dtype.str, "seq_len": settings.seq_len, "layout": settings.layout}
-    tokens = {"vocab_size": tokenizer.vocab_size, "end": tokenizer.end, "pad": tokenizer.pad}
+    special = {"begin": tokenizer.begin, "end": tokenizer.end, "pad": tokenizer.pad}
+    tokens = {"vocab_size": tokenizer.vocab_size, **special}
     write_json(folder / "pack.json", {**about, **tokens, "streams": streams})
     if canaries:
         write_json(folder / "canaries.json", canaries.listing(streams["train"]["canaries"]))

@@ -26,6 +26,7 @@ def write_stream(
     examples: Iterable[Example],
     *,
     end: int,
+    begin: int | None = None,
     dtype: np.dtype[Any],
     seq_len: int,
     layout: Literal["packed", "padded"] = "packed",
@@ -33,6 +34,8 @@ def write_stream(
     """Write the files of one stream.
 
     Args:
+        end: id that ends every document.
+        begin: id that begins every document; None: `end`.
         layout: "padded" gives every piece a row of its own.
 
     Returns:
@@ -44,6 +47,7 @@ def write_stream(
         UserError: when an id does not fit `dtype`; no byte of its document is written.
     """
     mark = np.array([end], dtype=dtype).tobytes()
+    opening = np.array([] if begin in (None, end) else [begin], dtype=np.uint32)
     documents = targets = cut = position = used = 0
     canaries: list[int] = []
     with ExitStack() as stack:
@@ -53,18 +57,21 @@ def write_stream(
         starts.write(np.array([0], dtype="<u8").tobytes())
         mask.add(np.zeros(1, dtype=bool))
         for example in examples:
-            ids = example.ids
+            ids = np.concatenate([opening, example.ids]) if len(opening) and not example.chat else example.ids
             if len(ids) and int(ids.max()) > np.iinfo(dtype).max:
                 raise UserError(f"{name}: token id {ids.max()} does not fit {dtype}; use pack.dtype auto")
             tokens.write(mark + ids.astype(dtype).tobytes())
-            trained = np.ones(len(ids) + 1, dtype=bool) if example.trained is None else example.trained
+            trained = np.ones(len(ids) + 1, dtype=bool)
+            if example.trained is not None:
+                trained[len(ids) - len(example.ids) :] = example.trained
             mask.add(trained)
-            begin, length = (position + 1, len(ids) - 1) if example.chat else (position, len(ids) + 1)
-            table.add(begin, length)
+            own = int(example.chat or len(opening) > 0)  # the first input is the document's own, not the END before it
+            length = len(ids) + 1 - own - int(example.chat)
+            table.add(position + own, length)
             if example.canary:
                 canaries.append(documents)
             documents, position = documents + 1, position + len(ids) + 1
-            targets, used, cut = targets + int(trained.sum()), used + length, cut + (length > seq_len)
+            targets, used, cut = targets + int(trained[own:].sum()), used + length, cut + (length > seq_len)
             starts.write(np.array([position], dtype="<u8").tobytes())
         tokens.write(mark)
     return {

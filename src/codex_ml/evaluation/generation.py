@@ -34,15 +34,18 @@ def continued(model: Any, prefixes: Tensor, **sampling: Any) -> Tensor:
 def sample_texts(
     model: Any, tokenizer: TextTokenizer, *, count: int, tokens: int, batch_size: int, seed: int
 ) -> list[str]:
-    """Unconditional samples at temperature 1 from the whole distribution, each up to `tokens` tokens or its END."""
+    """Unconditional samples at temperature 1 from the whole distribution, each up to `tokens` tokens or its END.
+
+    Each begins as a document does: with the tokenizer's BOS, else with END.
+    """
     import torch
 
-    end, pad = model.config.eos_token_id, model.config.pad_token_id
+    end, pad = tokenizer.end, tokenizer.pad
     torch.manual_seed(seed)
     texts: list[str] = []
     while len(texts) < count:
         size = min(batch_size, count - len(texts))
-        start = torch.full((size, 1), end, dtype=torch.int64, device=model.device)
+        start = torch.full((size, 1), tokenizer.begin, dtype=torch.int64, device=model.device)
         with torch.inference_mode():
             output = continued(
                 model,

@@ -131,9 +131,15 @@ def _rows(windows: list[Window], shape: tuple[int, int]) -> tuple[NDArray[np.int
 
 
 def score_documents(
-    model: PreTrainedModel, documents: Iterable[NDArray[np.uint32]], *, end: int, length: int, batch_size: int
+    model: PreTrainedModel,
+    documents: Iterable[NDArray[np.uint32]],
+    *,
+    end: int,
+    begin: int | None = None,
+    length: int,
+    batch_size: int,
 ) -> Iterator[Score]:
-    """Score whole documents in disjoint windows: each window starts with the last token of the one before, or END.
+    """Score whole documents in disjoint windows: the first starts with `begin`, others with the last token before them.
 
     That is what a row of training looks like, so the number is the one that training minimises; the first tokens of a
     window have little context, which makes it a little worse than a sliding window would. With an encoder-decoder these
@@ -141,13 +147,16 @@ def score_documents(
 
     Args:
         documents: token ids without special tokens.
+        end: id that ends every document.
+        begin: id that begins every document; None: `end`.
         length: targets a window.
     """
     counts: list[int] = []
+    first = end if begin is None else begin
 
     def windows() -> Iterator[Window]:
         for ids in documents:
-            stream = np.concatenate([[end], ids.astype(np.int64), [end]])
+            stream = np.concatenate([[first], ids.astype(np.int64), [end]])
             counts.append(-(-(len(stream) - 1) // length))
             for begin in range(0, len(stream) - 1, length):
                 tokens = stream[begin : begin + length + 1]

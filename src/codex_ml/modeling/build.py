@@ -25,7 +25,14 @@ SHARES_HEADS = ("llama", "qwen2", "qwen3", "mistral")  # several queries to one 
 
 
 def build_model(
-    shape: Model, *, vocab_size: int, end: int, pad: int, seed: int, attention: str = "eager"
+    shape: Model,
+    *,
+    vocab_size: int,
+    end: int,
+    pad: int,
+    seed: int,
+    begin: int | None = None,
+    attention: str = "eager",
 ) -> PreTrainedModel:
     """A language model in float32 with random weights, as transformers draws them for its architecture.
 
@@ -33,7 +40,8 @@ def build_model(
     encoder-decoder with gated GELU (T5 1.1, Shazeer 2020, arXiv:2002.05202), whose decoder starts from `pad`.
 
     Args:
-        end: id that begins and ends documents; bos and eos of the model.
+        end: id that ends documents; eos of the model.
+        begin: id that begins documents, bos of the model; None: `end`.
         attention: "eager" or "sdpa". Under torch.compile on a CPU eager is faster than fused SDPA, whose backward is
             slow (DESIGN.md, choices).
 
@@ -45,13 +53,13 @@ def build_model(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # ours is the only one
-    if not max(end, pad) < vocab_size:
+    if not max(end, pad, begin or 0) < vocab_size:
         raise UserError(f"the tokenizer's special tokens {end} and {pad} lie outside its {vocab_size} tokens")
     _check_shape(shape)
     config = AutoConfig.for_model(
         shape.architecture,
         vocab_size=vocab_size,
-        bos_token_id=end,
+        bos_token_id=end if begin is None else begin,
         eos_token_id=end,
         pad_token_id=pad,
         tie_word_embeddings=shape.tie_embeddings,

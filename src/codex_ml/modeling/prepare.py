@@ -34,7 +34,7 @@ def prepare_model(
     """Give the model that the loop trains: float32, on the CPU, a function of its arguments and model.path's files.
 
     Args:
-        about: pack.json: vocab_size, end, pad, seq_len.
+        about: pack.json: vocab_size, begin, end, pad, seq_len.
         device: "cpu" or "cuda", for which train.attention auto stands.
         new_tokenizer: the tokenizer was trained here, so the ids of a model on disk mean something else now.
         scratch: folder for a GGUF file that is unpacked.
@@ -50,7 +50,13 @@ def prepare_model(
     ready: Any
     if not model.path:
         ready = build_model(
-            model, vocab_size=about["vocab_size"], end=about["end"], pad=about["pad"], seed=seed, attention=attention
+            model,
+            vocab_size=about["vocab_size"],
+            begin=about["begin"],
+            end=about["end"],
+            pad=about["pad"],
+            seed=seed,
+            attention=attention,
         )
     else:
         if model.lora.rank and new_tokenizer:
@@ -66,7 +72,7 @@ def prepare_model(
             quantization=model.quantization,
         )
         fit_vocabulary(ready, about["vocab_size"], resize=new_tokenizer, seed=seed)
-        _take_tokens(ready, end=about["end"], pad=about["pad"])
+        _take_tokens(ready, begin=about["begin"], end=about["end"], pad=about["pad"])
     check_length(ready.config, about["seq_len"], "pack.seq_len")
     difference = check_isolation(ready)
     log.info("model: %.2f M parameters, %s attention", parameter_count(ready) / 1e6, attention)
@@ -100,15 +106,24 @@ def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> 
         from peft import PeftModel
 
         base = load_local(Path(model.path), attention="eager", scratch=scratch)
-        _take_tokens(base, end=trained.config.eos_token_id, pad=trained.config.pad_token_id)
+        config = trained.config
+        _take_tokens(base, begin=config.bos_token_id, end=config.eos_token_id, pad=config.pad_token_id)
         trained = PeftModel.from_pretrained(base, folder / ADAPTER)
     merge_and_verify(trained, folder)
 
 
-def _take_tokens(loaded: PreTrainedModel, *, end: int, pad: int) -> None:
-    """The special tokens of this run's tokenizer; no way of sampling of the model's own."""
+def _take_tokens(loaded: PreTrainedModel, *, begin: int, end: int, pad: int) -> None:
+    """Set the special tokens of this run's tokenizer; keep none of the model's own ways of sampling.
+
+    Rows, scores and samples have the tokenizer's ids, so these replace what the model's config.json says; a difference
+    is logged.
+    """
     from transformers import GenerationConfig
 
-    loaded.config.bos_token_id = loaded.config.eos_token_id = end
-    loaded.config.pad_token_id = pad
-    loaded.generation_config = GenerationConfig(bos_token_id=end, eos_token_id=end, pad_token_id=pad)
+    ids = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": pad}
+    for name, number in ids.items():
+        own = getattr(loaded.config, name, None)
+        if own not in (None, number):
+            log.info("model: its config.json has %s %s; %d, the tokenizer's, is used", name, own, number)
+        setattr(loaded.config, name, number)
+    loaded.generation_config = GenerationConfig(**ids)

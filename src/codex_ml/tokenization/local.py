@@ -3,8 +3,8 @@
 A Hugging Face folder with tokenizer.json, a SentencePiece .model, or a GGUF file, which brings one too. What it may
 hold is listed in `allowed`; what cuts text, regular expressions among it, is tried in a limited child first; the
 configuration is written anew. Taken as they are: the vocabulary, the rules, the chat template byte for byte. Left out:
-the post-processor, which would add BOS to every piece of text, padding, truncation, dropout, and every key that this
-project does not need.
+padding, truncation, dropout, and every key that this project does not need. A post-processor that puts BOS before a
+text is written anew, for other programs: this one encodes pieces of text and puts BOS before documents itself.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from codex_ml.io import parse_json, write_bytes, write_json, write_text
 from codex_ml.tokenization.allowed import checked_description, vocabulary_of
 from codex_ml.tokenization.layout import CHATML, CHATML_TOKENS, PAD, write_config
 from codex_ml.tokenization.limited import LimitedChild
+from codex_ml.tokenization.roles import adds_bos, bos_processor, named_tokens
 from codex_ml.tokenization.sentencepiece_file import CONTROL, UNKNOWN, Model, read_model
 from codex_ml.tokenization.sentencepiece_model import HARD
 from codex_ml.tokenization.train import Texts, sample_of
@@ -29,6 +30,7 @@ from codex_ml.tokenization.train import Texts, sample_of
 log = logging.getLogger("codex_ml")
 
 SIZES = {"tokenizer.json": 64 << 20, "model": 16 << 20, "config": 1 << 20, "template": 64 << 10}  # bytes, at most
+CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
 SAMPLE_CHARACTERS = 200_000
 PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中"), "ab " * 2000 + "\0", "aA0 .\n" * 1000 + "\x7f"]
 
@@ -53,19 +55,28 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
             import_tokenizer(Path(unpacked) / "tokenizer", texts, settings, folder)
         return
     source, model_file = _find(path)
-    named = _named_tokens(path) if path.is_dir() else {}  # what lies beside a lone file belongs to anything
     probe = [*PROBES, *sample_of(texts, characters=SAMPLE_CHARACTERS)]
     if model_file:
-        description, data = _from_sentencepiece(model_file, probe, named)
+        description, model, data = _from_sentencepiece(model_file, probe)
         write_bytes(folder / "tokenizer.model", data)
+        processor = None
     else:
-        description = checked_description(_json(source, SIZES["tokenizer.json"]), source)
+        raw = _json(source, SIZES["tokenizer.json"])
+        description, model, processor = checked_description(raw, source), None, raw.get("post_processor")
+    special = {token["id"]: token["content"] for token in description["added_tokens"] if token.get("special")}
+    # what lies beside a lone file belongs to anything
+    configs = [_config(path, name) if path.is_dir() else {} for name in CONFIGS]
+    named = named_tokens(configs[:2], configs[2], processor, special)
+    if model:
+        _name_pieces(model, named)
     template = _template(path) if path.is_dir() else None
     extra = list(settings.special_tokens)
     if template is None and settings.chat_template == "chatml":
         template, extra = CHATML.encode(), [*CHATML_TOKENS, *extra]
     _add_tokens(description, extra)
     _mark_special(description, named, path)
+    if "bos" in named and adds_bos(configs[0], processor, sentencepiece=model is not None):
+        description["post_processor"] = bos_processor(named["bos"], _ids(description)[named["bos"]])
     _try(description, probe, source)
     write_json(folder / "tokenizer.json", description)
     if template is not None:
@@ -116,17 +127,9 @@ def _json(path: Path, most: int) -> Any:
     return value
 
 
-def _named_tokens(folder: Path) -> dict[str, str]:
-    """eos, bos, pad, unk as tokenizer_config.json or special_tokens_map.json name them."""
-    named: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        config = _json(folder / name, SIZES["config"]) if (folder / name).is_file() else {}
-        for role in ("eos", "bos", "pad", "unk"):
-            token = config.get(f"{role}_token")
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str) and token:
-                named[role] = token
-    return named
+def _config(folder: Path, name: str) -> dict[str, Any]:
+    value: dict[str, Any] = _json(folder / name, SIZES["config"]) if (folder / name).is_file() else {}
+    return value
 
 
 def _template(folder: Path) -> bytes | None:
@@ -192,7 +195,7 @@ def _mark_special(description: dict[str, Any], named: dict[str, str], path: Path
     description["added_tokens"].sort(key=lambda token: token["id"])
 
 
-def _from_sentencepiece(file: Path, probe: list[str], named: dict[str, str]) -> tuple[dict[str, Any], bytes]:
+def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], Model, bytes]:
     data = _bytes(file, SIZES["model"])
     model = read_model(data, file)
     with tempfile.TemporaryDirectory() as scratch, LimitedChild("try_sentencepiece", seconds=30) as child:
@@ -202,8 +205,7 @@ def _from_sentencepiece(file: Path, probe: list[str], named: dict[str, str]) -> 
         except UserError as error:
             raise UserError(f"{file} cannot be used: {error}") from None
         description = checked_description(_json(made, SIZES["tokenizer.json"]), file)
-    _name_pieces(model, named)
-    return description, data
+    return description, model, data
 
 
 def _name_pieces(model: Model, named: dict[str, str]) -> None:

@@ -27,7 +27,7 @@ class TextTokenizer:
     Attributes:
         end: id that ends every document (EOS).
         pad: id that fills rows; equals `end` where a foreign tokenizer has no other.
-        bos: id that begins a text where a chat template asks for it; None for none.
+        bos: id of the begin token (BOS); None for none.
         unk: id of what is not in the vocabulary; None where everything is.
         vocab_size: largest id + 1, added tokens included: the rows an embedding needs.
         chat_template: Jinja source, byte for byte; None for none.
@@ -43,6 +43,15 @@ class TextTokenizer:
     chat_template: str | None
     special: dict[str, int]
     backend: Tokenizer = field(repr=False)
+
+    @property
+    def begin(self) -> int:
+        """Id that begins every document: BOS, else EOS (as in lm-evaluation-harness, `prefix_token_id`).
+
+        Without the BOS that it was trained with, a model predicts nothing of use: Gemma-7b has a perplexity of 5.9e9
+        without and 3.46 with it (EleutherAI/lm-evaluation-harness 1465).
+        """
+        return self.end if self.bos is None else self.bos
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Ids of one text: (n,) uint32, without special tokens."""
