@@ -191,6 +191,7 @@ def ours(job: Job) -> None:
             curves=folder / "curves",
             logs=folder / "logs",
             config={},
+            tokenizer="",
         )
 
 

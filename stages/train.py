@@ -24,7 +24,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "
 
 def main(stage: Stage) -> None:
     from codex_ml.data.pack import Rows
-    from codex_ml.io import atomic_folder, read_json, write_json
+    from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
     from codex_ml.modeling.prepare import prepare_model, save_trained
     from codex_ml.training.checkpoint import newest
     from codex_ml.training.device import choose_hardware, make_deterministic
@@ -64,6 +64,7 @@ def main(stage: Stage) -> None:
             curves=Path("reports/train"),
             logs=Path("logs/train"),
             config=stage.record["params"],
+            tokenizer=sha256_of(tokenizer / "tokenizer.json"),
         )
         if rank():
             return

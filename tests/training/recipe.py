@@ -80,6 +80,9 @@ def train(
     *,
     model: Any = None,
     rows: Rows | None = None,
+    val_rows: Rows | None = None,
+    seed: int = 3,
+    tokenizer: str = "",
     lora: bool = False,
     lora_dropout: float = 0.2,
     layout: str = "packed",
@@ -108,7 +111,7 @@ def train(
     if layout == "padded":
         rows, val_rows = (padded(folder / f"{n} records", n, seed=n) for n in (12, 5))
     else:
-        rows, val_rows = rows or packed(LENGTHS, seed=1), packed((9, 1, 13), seed=2)
+        rows, val_rows = rows or packed(LENGTHS, seed=1), val_rows or packed((9, 1, 13), seed=2)
     outcome = loop.train_model(
         model,
         rows,
@@ -116,11 +119,12 @@ def train(
         train=settings(**changes),
         runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding),
         hardware=hardware,
-        seed=3,
+        seed=seed,
         scratch=folder / "scratch",
         curves=folder / "curves",
         logs=folder,
         config={},
+        tokenizer=tokenizer,
     )
     return model, outcome.best
 

@@ -260,6 +260,7 @@ def test_stream_without_a_row_is_refused(recipe, tmp_path, name):
             curves=tmp_path / "curves",
             logs=tmp_path / "logs",
             config={},
+            tokenizer="",
         )
     assert not any(tmp_path.iterdir())
 

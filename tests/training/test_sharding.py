@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,26 @@ def test_shares_that_were_killed_end_with_the_same_bytes(tmp_path):
         assert cut.read_bytes() == whole.read_bytes()
 
 
+def test_shares_measure_the_kept_weights_of_another_run_again(tmp_path):
+    """As one process does: each has to take part, also where it has no validation row of its own."""
+    first = Path("models/base/first")
+    run(tmp_path / "first", 1, max_steps=4)
+    shutil.copytree(tmp_path / "first/scratch/step-00000004", first / "last")
+    changes = {"resume_from": str(first), "max_steps": 6, "eval_rows": 1, "keep_best": 9, "lr": 1e-9}
+    run(tmp_path / "one", 1, **changes)
+    run(tmp_path / "shares", 2, sharding="full", **changes)
+    one, shares = (load_newest(tmp_path / f"{name}/scratch").state for name in ("one", "shares"))
+    assert [entry["step"] for entry in one["best"]] == [entry["step"] for entry in shares["best"]]
+    assert len(one["best"]) > 1
+    for mine, theirs in zip(one["best"], shares["best"], strict=True):
+        assert theirs["val/loss"] == pytest.approx(mine["val/loss"], rel=1e-6)
+    assert [continued["best_measured_again"] for continued in shares["continued"]] == [True]
+
+
 def test_one_process_has_nobody_to_share_with(recipe, tmp_path):
     rows = recipe.packed(recipe.LENGTHS, seed=1)
     with pytest.raises(UserError, match=r"^runtime.sharding full needs several processes: set runtime.processes, or"):
         prepare_run(
             recipe.tiny_model(), rows, rows, train=recipe.settings(), runtime=Runtime(sharding="full"),
-            hardware=recipe.HARDWARE, seed=1, scratch=tmp_path,
+            hardware=recipe.HARDWARE, seed=1, scratch=tmp_path, tokenizer="",
         )  # fmt: skip

@@ -28,7 +28,7 @@ from codex_ml.training.step import optimizer_step
 from codex_ml.training.throughput import Throughput
 from codex_ml.training.trackers import open_trackers
 from codex_ml.training.tracking import Points, Tracker
-from codex_ml.training.validation import validate
+from codex_ml.training.validation import measure_again, validate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,8 @@ class Outcome:
     Attributes:
         best: {"step", "val/loss"} of the weights that the model has now.
         step: the last one.
-        details: what else training.json tells: early stopping, skipped updates, rows a pass, processes.
+        details: what else training.json tells: early stopping, skipped updates, rows a pass, processes, runs that were
+            continued.
     """
 
     best: dict[str, Any]
@@ -68,6 +69,7 @@ def train_model(
     curves: Path,
     logs: Path,
     config: dict[str, Any],
+    tokenizer: str,
 ) -> Outcome:
     """Train to `max_steps`, or go on from the newest checkpoint in `scratch`; leaves the best weights in `model`.
 
@@ -76,6 +78,7 @@ def train_model(
         curves: folder for DVCLive.
         logs: folder for timings, system metrics and what the trackers write; no output of the pipeline.
         config: the parameters, for the trackers.
+        tokenizer: SHA-256 of tokenizer.json.
 
     Raises:
         UserError: when there is nothing to train on, or memory is too small for a single row.
@@ -86,9 +89,12 @@ def train_model(
         if len(stream) == 0:
             raise UserError(f"the packed {name} stream has no row; add documents or lower pack.seq_len")
     run = prepare_run(
-        model, rows, val_rows, train=train, runtime=runtime, hardware=hardware, seed=seed, scratch=scratch
-    )
+        model, rows, val_rows, train=train, runtime=runtime, hardware=hardware, seed=seed, scratch=scratch,
+        tokenizer=tokenizer,
+    )  # fmt: skip
     history = resume(run)
+    if run.outdated:
+        measure_again(run)
     with _tracking(run, runtime, history, curves, logs, config) as tracker, _stop_requested() as stop:
         _steps(run, tracker, stop, runtime)
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
@@ -104,6 +110,7 @@ def train_model(
             "skipped_steps": run.skipped,
             "micro_batch_size": run.micro_batch_size,
             "processes": run.processes,
+            "continued": run.continued,
         },
     )
 

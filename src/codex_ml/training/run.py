@@ -15,6 +15,7 @@ from codex_ml.errors import UserError
 from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training import checkpoint, random_state
 from codex_ml.training.device import Hardware
+from codex_ml.training.identity import Identity, differences, identity_of, shown
 from codex_ml.training.selection import BestWeights, Patience
 from codex_ml.training.sharding import placed_like, shard
 
@@ -36,6 +37,9 @@ class Run:
         skipped: updates left out because a number was not finite.
         ema: averaged weights by name, on the model's device; None when none are averaged.
         processes: how many there were, each time the run went on.
+        identity: what a later run must have too to go on from this one.
+        continued: {"step", "changed", "best_measured_again"} for each other run that this one went on from.
+        outdated: whether the kept weights were validated in another way than this run validates.
         sharded: whether each process holds a share of the model; then all take part in what reads it whole.
     """
 
@@ -52,12 +56,15 @@ class Run:
     micro_batch_size: int
     best: BestWeights
     patience: Patience
+    identity: Identity
     ema: dict[str, Tensor] | None = None
     step: int = 0
     skipped: int = 0
     stopped_early: bool = False
     processes: list[int] = field(default_factory=list)
     sharded: bool = False
+    continued: list[dict[str, Any]] = field(default_factory=list)
+    outdated: bool = False
 
     @property
     def rows_a_step(self) -> int:
@@ -83,8 +90,12 @@ def prepare_run(
     hardware: Hardware,
     seed: int,
     scratch: Path,
+    tokenizer: str,
 ) -> Run:
     """A run at step 0.
+
+    Args:
+        tokenizer: SHA-256 of tokenizer.json, part of the run's identity.
 
     Raises:
         UserError: when the rows of a step cannot be shared among the processes, or there is none to share with.
@@ -98,6 +109,7 @@ def prepare_run(
         mixed_precision="no" if hardware.precision == "fp32" else hardware.precision,
         dynamo_plugin=TorchDynamoPlugin(backend="inductor", dynamic=False) if hardware.compile else None,
     )
+    identity = identity_of(model, (rows, val_rows), seed=seed, train=train, hardware=hardware, tokenizer=tokenizer)
     sharded = runtime.sharding == "full"
     if sharded and accelerator.num_processes == 1:
         raise UserError(
@@ -134,6 +146,7 @@ def prepare_run(
         micro_batch_size=_rows_of_a_pass(train, accelerator.num_processes),
         best=BestWeights(scratch / "best", train.keep_best),
         patience=Patience(train.early_stopping),
+        identity=identity,
         ema={name: p.detach().clone() for name, p in trainable_parameters(model).items()} if train.ema else None,
         sharded=sharded,
     )
@@ -147,41 +160,42 @@ def _rows_of_a_pass(train: Train, processes: int) -> int:
             f"train: the {train.micro_batch_size} x {train.accumulation} rows of a step cannot be shared evenly among "
             f"{processes} processes; choose micro_batch_size x accumulation as a multiple of it"
         )
-    return max(size for size in range(1, min(train.micro_batch_size, own) + 1) if own % size == 0)
+    return _largest_pass(own, train.micro_batch_size)
+
+
+def _largest_pass(own: int, limit: int) -> int:
+    """The most rows, at most `limit`, that divide the `own` rows of a process into passes of one size."""
+    return max(size for size in range(1, min(limit, own) + 1) if own % size == 0)
 
 
 def resume(run: Run) -> list[dict[str, Any]]:
     """Go on from the newest checkpoint in the scratch folder, or from the run that `train.resume_from` names.
 
     Returns:
-        the history of points up to there.
+        the history of points up to there. When `run.outdated` is True, the kept weights must be validated again first.
+
+    Raises:
+        UserError: when the run that `train.resume_from` names cannot be continued with these parameters and data.
     """
-    found, source = checkpoint.load_newest(run.scratch), ""
-    if found is None and run.train.resume_from:
-        found, source = _other_run(run), f" in {run.train.resume_from}"
-    if found is None:
-        run.processes = [run.accelerator.num_processes]
-        log.info("train: starting at step 0 of %d", run.train.max_steps)
-        return []
-    checkpoint.load_weights(run.model, found.weights)
-    checkpoint.load_optimizer(run.model, run.optimizer, found.optimizer)
-    if run.ema is not None:
-        for name, average in run.ema.items():
-            average.copy_(placed_like((found.ema or found.weights)[name], average))
-    _restore(run, found.state)
-    if run.writes:
-        run.best.restore(found.state["best"], found.folder / checkpoint.BEST)
-    run.best.entries = list(found.state["best"])
-    run.accelerator.wait_for_everyone()
-    log.info("train: resumed from the checkpoint of step %d%s of %d", run.step, source, run.train.max_steps)
-    return list(found.state["history"])
+    found = checkpoint.load_newest(run.scratch)
+    if found is not None:
+        _restore(run, found)
+        log.info("train: resumed from the checkpoint of step %d of %d", run.step, run.train.max_steps)
+        return list(found.state["history"])
+    if run.train.resume_from:
+        found = _other_run(run)
+        _restore(run, found)
+        return _continue(run, found.state)
+    run.processes = [run.accelerator.num_processes]
+    log.info("train: starting at step 0 of %d", run.train.max_steps)
+    return []
 
 
 def _other_run(run: Run) -> checkpoint.Checkpoint:
     """The last checkpoint of the finished run that is continued.
 
     Raises:
-        UserError: when there is none, when it is damaged, or when it has no step left to do.
+        UserError: when there is none, when it is damaged, when it is of another run, or when it has no step left to do.
     """
     folder = Path(run.train.resume_from) / "last"
     if problem := checkpoint.damage(folder):
@@ -189,31 +203,65 @@ def _other_run(run: Run) -> checkpoint.Checkpoint:
             f"train.resume_from: {folder} is no complete checkpoint ({problem}); name a copy of models/checkpoints"
         )
     found = checkpoint.load_checkpoint(folder)
+    if "identity" not in found.state:
+        raise UserError(
+            f"train.resume_from: {folder} was written by an earlier version and does not say what it was trained on; "
+            "train it again, or start from its weights: copy models/model to models/base and name it in model.path"
+        )
+    if changed := differences(found.state["identity"], run.identity, "fixed"):
+        raise UserError(
+            f"train.resume_from: {folder} is another run: {shown(changed)}. Set back what differs, or start a new run "
+            "from its weights: copy models/model to models/base and name it in model.path"
+        )
     done, planned = found.state["step"], found.state["max_steps"]
     if done >= run.train.max_steps:
         raise UserError(
             f"train.resume_from: {folder} has done {done} steps of {planned}, and train.max_steps is "
             f"{run.train.max_steps}; raise it"
         )
-    if found.state["rows_a_step"] != run.rows_a_step:
-        raise UserError(
-            f"train.resume_from: {folder} had {found.state['rows_a_step']} rows a step; micro_batch_size x "
-            f"accumulation is {run.rows_a_step} now, so no step would see the rows that come next. Keep the product"
-        )
-    log.info("train: the run in %s was planned for %d steps, now for %d", folder, planned, run.train.max_steps)
     return found
 
 
-def _restore(run: Run, state: dict[str, Any]) -> None:
-    run.step, run.skipped = state["step"], state["skipped"]
+def _continue(run: Run, state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Note what is not as it was in the run that is continued; the history that still holds."""
+    before = state["identity"]
+    measured, settings = (differences(before, run.identity, group) for group in ("measured", "settings"))
+    run.outdated, run.stopped_early = bool(measured), False
+    run.continued.append({"step": run.step, "changed": {**measured, **settings}, "best_measured_again": run.outdated})
+    where = f"step {run.step} in {run.train.resume_from}"
+    log.info("train: resumed from the checkpoint of %s, now to %d steps", where, run.train.max_steps)
+    if settings:
+        log.info("train: from here on %s", shown(settings))
+    if not measured:
+        return list(state["history"])
+    log.warning(
+        "train: %s: the kept weights are measured again, early stopping starts anew, and the curves leave out the "
+        "validation losses up to here", shown(measured),
+    )  # fmt: skip
+    return [point for point in state["history"] if "val/loss" not in point]
+
+
+def _restore(run: Run, found: checkpoint.Checkpoint) -> None:
+    """Put back all that a checkpoint holds, but its history."""
+    state = found.state
+    checkpoint.load_weights(run.model, found.weights)
+    checkpoint.load_optimizer(run.model, run.optimizer, found.optimizer)
+    if run.ema is not None:
+        for name, average in run.ema.items():
+            average.copy_(placed_like((found.ema or found.weights)[name], average))
+    if run.writes:
+        run.best.restore(state["best"], found.folder / checkpoint.BEST)
+    run.best.entries = [dict(entry) for entry in state["best"][: run.best.keep]]
+    run.accelerator.wait_for_everyone()
+    run.step, run.skipped, run.continued = state["step"], state["skipped"], list(state["continued"])
     run.patience.best = math.inf if state["patience"]["best"] is None else state["patience"]["best"]
     run.patience.waited = state["patience"]["waited"]
-    run.stopped_early = state["stopped_early"] and state["max_steps"] == run.train.max_steps
-    run.micro_batch_size = min(run.micro_batch_size, state["micro_batch_size"])
-    if run.accelerator.scaler is not None and state["scaler"]:
-        run.accelerator.scaler.load_state_dict(state["scaler"])
+    run.stopped_early = state["stopped_early"]
     before, now = state["processes"], run.accelerator.num_processes
     run.processes = before if before[-1] == now else [*before, now]
+    run.micro_batch_size = _largest_pass(run.rows_a_step // now, min(run.micro_batch_size, state["micro_batch_size"]))
+    if run.accelerator.scaler is not None and state["scaler"]:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
     if before[-1] == now:
         random_state.restore(state["random"][run.accelerator.process_index])
     else:
@@ -231,7 +279,8 @@ def save(run: Run, history: list[dict[str, Any]]) -> None:
     if run.writes:
         scaler = run.accelerator.scaler
         state = {
-            "rows_a_step": run.rows_a_step,
+            "identity": run.identity,
+            "continued": run.continued,
             "max_steps": run.train.max_steps,
             "best": run.best.entries,
             "patience": {

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training import checkpoint
 from codex_ml.training.loss import summed_loss
 from codex_ml.training.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger("codex_ml")
 
@@ -28,7 +32,7 @@ def validate(run: Run) -> dict[str, float]:
     Raises:
         CheckFailed: when the loss is not finite.
     """
-    with averaged_weights(run):
+    with weights_in_place(run, run.ema):
         mean = _mean_loss(run)
         if not math.isfinite(mean):
             raise CheckFailed(f"step {run.step}: the validation loss is {mean}; lower train.lr")
@@ -39,14 +43,31 @@ def validate(run: Run) -> dict[str, float]:
     return {"val/loss": mean}
 
 
+def measure_again(run: Run) -> None:
+    """Give the kept weights of an earlier run the loss that this run measures; early stopping starts from the best.
+
+    All processes take part. Weights whose loss is not finite here are not kept.
+    """
+    entries = []
+    for entry, file in zip(run.best.entries, run.best.files(), strict=True):
+        with weights_in_place(run, checkpoint.read_tensors(file)):
+            loss = _mean_loss(run)
+        log.info("train: the weights of step %d had %.4f nats, now %.4f", entry["step"], entry["val/loss"], loss)
+        if math.isfinite(loss):
+            entries.append({"step": entry["step"], "val/loss": loss})
+    run.best.entries = sorted(entries, key=lambda entry: (entry["val/loss"], entry["step"]))
+    run.patience.best = run.best.entries[0]["val/loss"] if entries else math.inf
+    run.patience.waited, run.outdated = 0, False
+
+
 @contextmanager
-def averaged_weights(run: Run) -> Iterator[None]:
-    """Put the averaged weights into the model for a while, where there are some."""
-    if run.ema is None:
+def weights_in_place(run: Run, weights: dict[str, Tensor] | None) -> Iterator[None]:
+    """Put other weights into the model for a while; None leaves its own."""
+    if weights is None:
         yield
         return
     own = {name: p.detach().clone() for name, p in trainable_parameters(run.model).items()}
-    checkpoint.load_weights(run.model, run.ema)
+    checkpoint.load_weights(run.model, weights)
     try:
         yield
     finally:
