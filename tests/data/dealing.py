@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +24,45 @@ SEEDS = (DEDUP_SEED, BARRIER_SEED)
 quiet = lambda _: None  # noqa: E731
 
 
+# Names of characters in scripts that are written without blanks, as the Unicode standard begins them.
+UNSPACED = (
+    "CJK UNIFIED", "CJK COMPATIBILITY IDEOGRAPH", "IDEOGRAPHIC ITERATION", "IDEOGRAPHIC CLOSING", "IDEOGRAPHIC NUMBER",
+    "HANGZHOU", "VERTICAL IDEOGRAPHIC", "VERTICAL KANA", "MASU MARK", "HIRAGANA", "KATAKANA", "HENTAIGANA", "BOPOMOFO",
+    "HALFWIDTH KATAKANA", "YI SYLLABLE", "THAI", "LAO", "MYANMAR", "KHMER", "TAI LE", "NEW TAI LUE", "TAI THAM",
+    "TAI VIET", "BALINESE", "JAVANESE",
+)  # fmt: skip
+JAPANESE_MARKS = ("IDEOGRAPHIC", "HANGUL", "COMBINING KATAKANA")
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a text, one character after the other: a letter of an unspaced script with its marks is one."""
+    words, whole = [], True  # whole: the last word takes no more letters
+    for character in text:
+        name = unicodedata.name(character, "")
+        unspaced = name.startswith(UNSPACED) or 0x20000 <= ord(character) <= 0x3FFFF
+        mark = unicodedata.category(character) in ("Mn", "Mc") and name.startswith((*UNSPACED, *JAPANESE_MARKS))
+        if mark:
+            if words and whole is not None:
+                words[-1] += character
+            else:
+                words.append(character)
+                whole = False
+        elif unspaced and (character.isalnum() or 0x20000 <= ord(character) <= 0x3FFFF):
+            words.append(character)
+            whole = True
+        elif character.isalnum() or character == "_":
+            if words and whole is False:
+                words[-1] += character
+            else:
+                words.append(character)
+            whole = False
+        else:
+            whole = None  # nothing goes on
+    return words
+
+
 def naive_shingles(text: str) -> set[str]:
-    words = re.findall(r"\w+", text.lower())
+    words = plain_words(text.lower())
     return {" ".join(words[i : i + 5]) for i in range(len(words) - 4)}
 
 
@@ -134,6 +171,7 @@ class Dealer:
     """Deals documents and keeps ledgers in a folder."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder, self.runs = folder, 0
 
     def deal(self, docs: Sequence[Doc], params: Split, ledger: Path | None = None) -> Result:

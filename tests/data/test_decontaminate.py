@@ -12,6 +12,8 @@ from codex_ml.data.benchmarks import read_benchmarks
 from codex_ml.data.decontaminate import Hit
 from codex_ml.errors import UserError
 
+from .dealing import plain_words
+
 LONG = "def mean_of(values): return the sum of all the values divided by how many values there are"  # 17 words
 THIRTEEN = "one two three four five six seven eight nine ten eleven twelve thirteen"
 SHORT = "return sorted(set(left) & set(right), reverse=flag)"  # 8 words
@@ -53,7 +55,7 @@ COPY = "DEF Mean_OF (\tValues ):\n    return -- the sum, of ALL the values; divi
         (f"# größer — 日本語 😀 {COPY}. Ünïcödé", COPY),
         (f"\ud800 İ K {COPY}", COPY),  # a lone surrogate; letters whose lower case is longer, or of ASCII
         (f"mean_of {' '.join(THIRTEEN.split())} {COPY} é", COPY),
-        (LONG.replace("sum", "sümm"), None),  # an umlaut ends a word: 6 + 1 + 10 words
+        (LONG.replace("sum", "sümm"), None),  # 6 words before and 10 after
         (" ".join(LONG.split()[3:]), " ".join(LONG.split()[3:])),  # part of the item, 14 words
         (LONG.replace("of all", "of nearly all"), None),
         ("", None),
@@ -204,14 +206,14 @@ def test_a_byte_order_mark_and_foreign_line_separators_are_data_of_no_harm(folde
     assert found(read("b.jsonl"), LONG) == [("b.jsonl:1", LONG)]
 
 
-WORDS = st.from_regex(r"[A-Za-z0-9_]{1,70}", fullmatch=True)
+WORDS = st.from_regex(r"[A-Za-zА-Яа-яßé0-9_]{1,70}", fullmatch=True).filter(lambda w: w.swapcase().lower() == w.lower())
 GAPS = st.text(st.characters(codec=None), min_size=1, max_size=4).map(
     lambda t: "".join(c for c in t if not word(c)) or " "
 )
 
 
 def word(character):
-    return character.isascii() and (character.isalnum() or character == "_")
+    return plain_words(f"a{character}b") != ["a", "b"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
@@ -237,3 +239,32 @@ def test_hits_are_those_of_a_plain_search(folder, item, text):
     runs = {tuple(item[i : i + length]) for i in range(len(item) - length + 1)}
     held = any(tuple(text[i : i + length]) in runs for i in range(len(text) - length + 1))
     assert bool(index(folder, " ".join(item)).find(" ".join(text))) == held
+
+
+CHINESE = "小明有三个苹果，小红给了他五个苹果，请问他现在一共有多少个苹果？答案是八个。"  # 34 letters
+THAI = "นักเรียนคนหนึ่งมีแอปเปิลสามผล แม่ให้เพิ่มอีกห้าผล ตอนนี้เขามีแอปเปิลทั้งหมดกี่ผล"
+RUSSIAN = "у мальчика было три яблока и мама дала ему ещё пять яблок сколько у него теперь всего"
+
+
+@pytest.mark.parametrize("item", [CHINESE, THAI, RUSSIAN])
+@pytest.mark.parametrize("change", [str, str.upper, lambda t: t.replace("，", " , ").replace(" ", "\n\n")])
+def test_items_of_every_script_are_found_with_their_span(folder, item, change):
+    benchmarks = index(folder, item)
+    assert benchmarks.unchecked == ()
+    inside = f"前文 İ début. 「{change(item)}」 конец ท้าย end"
+    [(name, span)] = found(benchmarks, inside)
+    assert name == "t/0"
+    assert span.strip("。？」") == change(item).rstrip("。")
+    assert found(benchmarks, "前文 début конец ท้าย") == []
+    assert found(benchmarks, item[: len(item) // 4]) == []
+
+
+def test_an_item_of_letters_needs_twice_as_many(folder):
+    """Six letters are a name such as 中华人民共和国 in Chinese; every text about it would be a hit."""
+    assert index(folder, CHINESE[:11].replace("，", "")).unchecked == ("b.jsonl: t/0 (prompt, 10 words)",)
+    letters = CHINESE.replace("，", "")[:31]
+    benchmarks = index(folder, letters)
+    assert found(benchmarks, "甲" + letters[:26] + "乙") == [("t/0", letters[:26])]
+    assert found(benchmarks, "甲" + letters[:25] + "乙") == []
+    mixed = f"{THIRTEEN} 苹果 苹果"  # most of its words are English: 13 are enough
+    assert found(index(folder, mixed), THIRTEEN) == [("t/0", THIRTEEN)]

@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-import re
 
 import numpy as np
 import pytest
@@ -11,6 +10,8 @@ from hypothesis import strategies as st
 
 from codex_ml.data import shingles as module
 from codex_ml.data.shingles import BANDS, ROWS, MinHash, chance, jaccard, shingles_of
+
+from .dealing import plain_words
 
 TEXT = st.text(max_size=60)
 WORDY = st.lists(
@@ -22,7 +23,7 @@ WORDY = st.lists(
 
 
 def reference(text):
-    words = re.findall(r"\w+", text.lower())
+    words = plain_words(text.lower())
     return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
 
 
@@ -32,7 +33,7 @@ def reference_jaccard(a, b):
 
 @given(st.lists(st.one_of(TEXT, WORDY), max_size=6))
 @settings(max_examples=200, deadline=None)
-def test_shingles_are_the_runs_of_five_words_of_python(texts):
+def test_shingles_are_the_runs_of_five_words(texts):
     texts = [*texts, " ".join(texts)]  # its runs have much in common with theirs
     naive = [reference(text) for text in texts]
     found = shingles_of(texts)
@@ -42,7 +43,7 @@ def test_shingles_are_the_runs_of_five_words_of_python(texts):
             assert jaccard(found[i], found[j]) == reference_jaccard(naive[i], naive[j])
 
 
-def test_every_character_is_part_of_a_word_or_not_as_in_python():
+def test_every_character_is_part_of_a_word_or_one_or_none():
     every = [chr(code) for code in range(0x110000)]
     step = 4096
     for start in range(0, len(every), step):
@@ -106,16 +107,31 @@ def test_case_and_punctuation_do_not_hide_a_copy():
     assert jaccard(a, b) == 1.0
 
 
-FROZEN = ["the quick brown fox jumps over the lazy dog", "Ein schöner TAG im Größten Wald " + "ä" * 70 + " 漢字 0_x"]
-DIGESTS = {
-    "shingles": "1894ab7dcef87fac09978bbb24d70dc2e2c4c53d63da4a95f42646c85574e9eb",
-    "keys of seed 1": "a855ae52e08a8fbbd5bc7472d8af213f84552e0331fab4936eb92752a1100332",
-    "keys of seed 2": "02231fb8ba378016ecd4121ca57ed01a3cd7618905a2a23fe88bc96ea5d3479f",
+SPACED = [
+    "the quick brown fox jumps over the lazy dog",
+    "Ein schöner TAG im Größten Wald " + "ä" * 70 + " 한국어 문장 0_x",
+]
+UNSPACED = [
+    "漢字 かな混じり文を書くと、空白はどこにもない。",
+    "กำลังเขียนข้อความภาษาไทยโดยไม่เว้นวรรค",
+    "一 abc_1 二 ภาษา x",
+]
+DIGESTS = {  # of the shingles, and of the keys of seeds 1 and 2
+    "spaced": [
+        "fae21237eceb6510b81acf71722211e072c0fa5cfd1a09408f6ddd6dad702b53",
+        "f04c2f686a5edb841be29978fc877e2f401073baa02a1f10174da366ae2c0f65",
+        "ff393771d06d2d031f0feb7875e9ec489cbf0988b0895cdb48fdd554da151437",
+    ],
+    "all": [
+        "793b00632b2a9c5aa6adac2c2d83354b3394e1c49ded05ba085d283b5145086c",
+        "aa5a8e1b280b955d162c85dbafb3dcdc216b5af14f6134ec9d44364717e124ee",
+        "8605d8ee97622bd9d072f79880f49bf9b3b74ff044fca61a3b0423cf76e50a0d",
+    ],
 }
 CODE = f"""
 import hashlib
 from codex_ml.data.shingles import MinHash, shingles_of
-texts = {FROZEN!r}
+texts = {[*SPACED, *UNSPACED]!r}
 sets = shingles_of(texts)
 tables = [b"".join(s.astype("<u8").tobytes() for s in sets)]
 tables += [MinHash(seed).band_keys(sets).astype("<u8").tobytes() for seed in (1, 2)]
@@ -123,22 +139,18 @@ print(*(hashlib.sha256(t).hexdigest() for t in tables))
 """
 
 
-def test_hashes_are_frozen():
+@pytest.mark.parametrize(("texts", "name"), [(SPACED, "spaced"), ([*SPACED, *UNSPACED], "all")])
+def test_hashes_are_frozen(texts, name):
     """An append to a corpus finds the pairs of before only if these never change."""
-    sets = shingles_of(FROZEN)
-    tables = {
-        "shingles": np.concatenate(sets),
-        "keys of seed 1": MinHash(1).band_keys(sets),
-        "keys of seed 2": MinHash(2).band_keys(sets),
-    }
-    found = {name: hashlib.sha256(table.astype("<u8").tobytes()).hexdigest() for name, table in tables.items()}
-    assert found == DIGESTS
+    sets = shingles_of(texts)
+    tables = [np.concatenate(sets), MinHash(1).band_keys(sets), MinHash(2).band_keys(sets)]
+    assert [hashlib.sha256(table.astype("<u8").tobytes()).hexdigest() for table in tables] == DIGESTS[name]
 
 
 @pytest.mark.parametrize("seed", ["0", "7"])
 def test_the_hash_seed_of_the_process_changes_nothing(run_python, seed):
     run = run_python("-c", CODE, env={"PYTHONHASHSEED": seed})
-    assert run.stdout.split() == list(DIGESTS.values()), run.stderr
+    assert run.stdout.split() == DIGESTS["all"], run.stderr
 
 
 def test_minima_are_the_smallest_images_of_the_upper_halves():

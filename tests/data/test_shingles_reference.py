@@ -1,13 +1,13 @@
 """The frozen hash, written down a second time: word by word, in Python's integers, with the byte order spelt out."""
 
-import re
-
 import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_ml.data.shingles import shingles_of
+
+from .dealing import plain_words
 
 ALL = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -32,7 +32,7 @@ def mix(value):
 
 
 def reference(text):
-    words = [word_hash(word.encode()) for word in re.findall(r"\w+", text.lower())]
+    words = [word_hash(word.encode()) for word in plain_words(text.lower())]
     runs = (words[i : i + 5] for i in range(len(words) - 4))
     return sorted({mix(sum(w * p for w, p in zip(run, PLACES, strict=True)) & ALL) for run in runs})
 

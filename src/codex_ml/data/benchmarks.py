@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from codex_ml.config import Benchmark
 from codex_ml.data.decontaminate import (
-    FEWEST_WORDS,
-    RUN_WORDS,
     Benchmarks,
     Words,
     half_of,
     index_of,
+    limits,
     runs_of,
     tokenised,
 )
@@ -79,13 +78,14 @@ class _Building:
         if not texts:
             self.unchecked.append(f"{benchmark}: {item} (no text)")
         for name, text in texts.items():
-            words = tokenised(text)[3]
+            words = tokenised(text)
+            run, fewest = limits(text, len(words))
             if words.tobytes() in self.trivial:
                 continue
-            if len(words) < FEWEST_WORDS:
+            if len(words) < fewest:
                 self.unchecked.append(f"{benchmark}: {item} ({name}, {len(words)} words)")
                 continue
-            length = min(len(words), RUN_WORDS)
+            length = min(len(words), run)
             [hashes] = runs_of(words, (length,))
             self.lengths.add(length)
             self.hashes.append(hashes)
@@ -159,4 +159,4 @@ def _allow_list() -> set[bytes]:
         lines = ALLOW_LIST.read_text("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{ALLOW_LIST}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    return {words.tobytes() for line in lines if len(words := tokenised(line)[3])}
+    return {words.tobytes() for line in lines if len(words := tokenised(line))}

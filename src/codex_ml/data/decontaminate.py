@@ -1,8 +1,9 @@
-"""Items of public benchmarks inside training text: exact runs of code words, wherever case and punctuation differ.
+"""Items of public benchmarks inside training text: exact runs of words, wherever case and punctuation differ.
 
-A code word is a run of [A-Za-z0-9_], lower-cased. A text of 13 words or more is found by any 13 of its words in a row
+Words are lower-cased and cut as `words` says. A text of 13 words or more is found by any 13 of its words in a row
 (Brown et al. 2020, "Language Models are Few-Shot Learners", appendix C), one of 6 to 12 words only as a whole: most
-solutions of HumanEval have no line of 13 words. Paraphrases are not found.
+solutions of HumanEval have no line of 13 words. Where most words of an item are single letters of a script without
+blanks, both limits are doubled: a letter says less than a word. Paraphrases are not found.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.data.shingles import MULTIPLY, word_hashes
+from codex_ml.data.words import cut, spans, unspaced_letters
 
 RUN_WORDS, FEWEST_WORDS = 13, 6
 
-_IS_WORD = np.array([byte < 128 and (chr(byte).isalnum() or byte == 95) for byte in range(256)])
+_IS_WORD = np.array([byte >= 128 or chr(byte).isalnum() or byte == 95 for byte in range(256)])
 _BITS = np.array([1 << bit for bit in range(8)], dtype=np.uint8)
-_PLACES = np.cumprod(np.full(RUN_WORDS, MULTIPLY, dtype=np.uint64))  # odd, so no word at any place loses a bit
+_PLACES = np.cumprod(np.full(2 * RUN_WORDS, MULTIPLY, dtype=np.uint64))  # odd, so no word at any place loses a bit
 
 Words = NDArray[np.uint64]
 Offsets = NDArray[np.int64]
@@ -87,26 +89,19 @@ class Benchmarks:
         """The items that the text holds, in the order in which they were read; one hit each."""
         if self.index is None:
             return []
-        data, starts, ends, words = tokenised(text)
+        words = tokenised(text)
         runs = runs_of(words, self.index.lengths)
         chosen, left = self.index.found(np.concatenate(runs))
         if not len(chosen):
             return []
-        spans: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # of an item: first word, word after last
+        found: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # per item: first word, word after last
         begin = 0
         for length, hashes in zip(self.index.lengths, runs, strict=True):
             here = (chosen >= begin) & (chosen < begin + len(hashes))
-            self._add_spans(spans, self.index, length, chosen[here] - begin, left[here], words)
+            self._add_spans(found, self.index, length, chosen[here] - begin, left[here], words)
             begin += len(hashes)
-        character = None if text.isascii() else _characters(data)
-        hits = []
-        for item in sorted(spans):
-            first, last = _longest(spans[item], starts, ends)
-            start, end = int(starts[first]), int(ends[last - 1])
-            if character is not None:
-                start, end = int(character[start]), int(character[end])
-            hits.append(Hit(*self.items[item], start, end))
-        return hits
+        characters = spans(text)  # of each word; slow, but few texts hold an item
+        return [Hit(*self.items[item], *_longest(found[item], characters)) for item in sorted(found)]
 
     def _add_spans(
         self,
@@ -153,17 +148,20 @@ def index_of(lengths: tuple[int, ...], hashes: Words, places: NDArray[np.uint32]
     return Index(lengths, hashes, places, np.packbits(held, bitorder="little"), shift)
 
 
-def tokenised(text: str) -> tuple[bytes, Offsets, Offsets, Words]:
-    """The text as UTF-8, and where its words start and end there, and their hashes.
-
-    bytes.lower() changes ASCII only: str.lower() would turn the Kelvin sign into a letter and move what follows.
-    """
-    data = text.encode("utf-8", "surrogatepass")
-    padded = b" " + data.lower() + b" " * 9  # a blank around each word, and room for the last 8 bytes
+def tokenised(text: str) -> Words:
+    """Hashes of the words of a text: (n_words,) uint64, in the order of `words.spans(text)`."""
+    # A capital I with a dot is the one character whose lower case is two, and the second would end the word.
+    padded = b" " + cut(text.replace("\u0130", "i").lower()).encode("utf-8", "surrogatepass") + b" " * 9
     inside = _IS_WORD[np.frombuffer(padded, np.uint8)]
-    edges = np.flatnonzero(inside[1:] != inside[:-1])  # counted in the text, since the blank in front is skipped
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     starts, ends = edges[0::2], edges[1::2]
-    return data, starts, ends, word_hashes(padded, starts + 1, ends - starts)
+    return word_hashes(padded, starts, ends - starts)
+
+
+def limits(text: str, words: int) -> tuple[int, int]:
+    """(words in a row that give an item away, fewest words of a text that is checked) for the text of an item."""
+    factor = 2 if 2 * unspaced_letters(text) > words else 1
+    return factor * RUN_WORDS, factor * FEWEST_WORDS
 
 
 def runs_of(words: Words, lengths: tuple[int, ...]) -> list[Words]:
@@ -195,18 +193,21 @@ def _merged(places: Offsets, length: int) -> list[tuple[int, int]]:
     return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
-def _longest(spans: list[tuple[int, int]], starts: Offsets, ends: Offsets) -> tuple[int, int]:
-    """The span of the most characters, the first of equals, after those of different lengths are joined too."""
+def _longest(found: list[tuple[int, int]], characters: list[tuple[int, int]]) -> tuple[int, int]:
+    """The span of the most characters, the first of equals, after those of different lengths are joined too.
+
+    Args:
+        found: spans (first word, word after the last).
+        characters: (start, end) of each word.
+
+    Returns:
+        (start, end) in characters.
+    """
     joined: list[tuple[int, int]] = []
-    for first, last in sorted(spans):
+    for first, last in sorted(found):
         if joined and first <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(joined[-1][1], last))
         else:
             joined.append((first, last))
-    return max(joined, key=lambda span: int(ends[span[1] - 1] - starts[span[0]]))
-
-
-def _characters(data: bytes) -> Offsets:
-    """How many characters begin before each byte of UTF-8, and before its end: (n_bytes + 1,) int64."""
-    begins = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(begins, dtype=np.int64)])
+    whole = ((characters[first][0], characters[last - 1][1]) for first, last in joined)
+    return max(whole, key=lambda span: span[1] - span[0])

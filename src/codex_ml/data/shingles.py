@@ -1,17 +1,19 @@
 """Texts as sets of shingles, and their MinHash signatures: the two measures that near-duplicates are found by.
 
-A shingle is a run of 5 lower-cased words (`\\w+`). Everything is computed for many texts at once in numpy. The hashes
-are frozen: they are equal on every machine, for ever, because an append to a corpus must find the pairs of before.
+A shingle is a run of 5 lower-cased words, as `words` cuts them. Everything is computed for many texts at once in numpy.
+The hashes are frozen: they are equal on every machine and in every version, because an append to a corpus must find the
+pairs of before.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
+
+from codex_ml.data.words import cut
 
 BANDS, ROWS, SHINGLE_WORDS = 42, 6, 5
 BLOCK = 1 << 17  # shingles; half a megabyte of images
@@ -19,7 +21,6 @@ LANES = 8  # of 8 bytes; the few longer words are hashed one by one
 
 Shingles = NDArray[np.uint64]
 
-_NOT_WORD = re.compile(r"[^\w\x00-\x7f]")
 _IS_WORD = np.array([byte >= 128 or chr(byte).isalnum() or byte == 95 for byte in range(256)])
 _MASKS = np.array([(1 << (8 * length)) - 1 for length in range(9)], dtype=np.uint64)
 MULTIPLY = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
@@ -58,11 +59,8 @@ def _distinct(values: NDArray[np.uint64]) -> Shingles:
 
 
 def _encoded(text: str) -> bytes:
-    """Lower case as UTF-8, in which `\\w` is a letter, digit or underscore of ASCII, or any other byte above 127."""
-    lowered = text.lower()
-    if not lowered.isascii():
-        lowered = _NOT_WORD.sub(" ", lowered)
-    return lowered.encode("utf-8", "surrogatepass")
+    """Lower case as UTF-8, in which a word is a run of bytes of `_IS_WORD`."""
+    return cut(text.lower()).encode("utf-8", "surrogatepass")
 
 
 def word_hashes(data: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint64]:
