@@ -1,8 +1,9 @@
 """Train, validation and test: who goes where.
 
-A document is dealt by a keyed hash of its group, or of its content where it has none, so that neither row order nor
-shards nor other documents have a say. Of exact copies and of near-duplicates one is kept. What the ledger lists keeps
-its split; where that and a group or a near-duplicate disagree, the newer document goes into quarantine.
+Of exact copies and of near-duplicates one is kept. It is dealt by a keyed hash of its group, or of its content where it
+has none, so that neither row order nor shards nor other documents have a say, and so that a family counts once whatever
+its size. What the ledger lists keeps its split; where that and a group or a near-duplicate disagree, the newer document
+goes into quarantine.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def deal(documents: Candidates, sketches: Sketches, ledger: Ledger | None, param
     """Deal every candidate; row i of `sketches` belongs to candidate i.
 
     Args:
-        ledger: None for the stateless mode, in which an added document can take the place of a near-duplicate.
+        ledger: None for the stateless mode, in which an added document can take the place of a near-duplicate, and the
+            family then goes to the split of that document.
         advance: called with 1 for each of 2 * BANDS bands.
 
     Raises:
@@ -101,10 +103,9 @@ def deal(documents: Candidates, sketches: Sketches, ledger: Ledger | None, param
     rows = np.flatnonzero(copies == np.arange(size))
     known = old >= 0
     pinned = known & ledger.kept[old] if ledger is not None and len(ledger) else np.zeros(size, dtype=bool)
-    part, conflict = _dealt(documents, rows, old, ledger, params)
-    # The rank does not come from the salted hash that deals: with one hash for both, families would crowd into test.
-    tier = np.where(pinned, 0, np.where(known, 1, 2)) if ledger is not None else _stateless_tier(part, params)
-    tier = np.where(conflict, 3, tier)  # those go into quarantine, so they may stand for nobody
+    part, conflict = _listed(documents, rows, old, ledger, params)
+    # The rank comes neither from the split nor from the salted hash that deals: families would crowd into test.
+    tier = np.where(conflict, 3, np.where(pinned, 0, np.where(known, 1, 2)))  # a quarantined one stands for nobody
     rows = rows[np.lexsort((documents.low[rows], documents.high[rows], tier[rows]))]
     families = keep_first(
         sketches, rows, (pinned & ~conflict)[rows], seed=DEDUP_SEED, threshold=params.near_duplicate, advance=advance
@@ -114,24 +115,16 @@ def deal(documents: Candidates, sketches: Sketches, ledger: Ledger | None, param
     reason[copies != np.arange(size)] = EXACT
     reason[(families.kept_by >= 0) & (reason == "")] = NEAR
     reason[conflict & (reason == "")] = QUARANTINED
-    dealt = Dealt(part, reason, kept_by, copies, families, _nothing(), pinned, known)
     left = np.flatnonzero(reason == "")
-    dealt.crossing = crossing(
+    _deal_new(documents, left, part, params)
+    across = crossing(
         sketches, left, part[left], seed=BARRIER_SEED, threshold=min(0.5, params.near_duplicate), advance=advance
     )
+    dealt = Dealt(part, reason, kept_by, copies, families, across, pinned, known)
     _evict(dealt, params.near_duplicate)
     part[reason != ""] = DROPPED
     _refuse_empty(documents, part)
     return dealt
-
-
-def _stateless_tier(part: NDArray[np.int8], params: Split) -> NDArray[np.int8]:
-    """Without a ledger a test document stays before a val or train document that resembles it, whatever the fold."""
-    return (part != TEST).astype(np.int8) if params.folds else (TEST - part).astype(np.int8)
-
-
-def _nothing() -> tuple[Rows, Rows, NDArray[np.float64]]:
-    return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
 
 
 def _numbered(documents: Candidates, ledger: Ledger | None) -> tuple[Rows, Rows]:
@@ -162,30 +155,39 @@ def _first_copies(documents: Candidates, content: Rows, ledger: Ledger | None, o
     return first
 
 
-def _dealt(
+def _listed(
     documents: Candidates, rows: Rows, old: Rows, ledger: Ledger | None, params: Split
 ) -> tuple[NDArray[np.int8], Bools]:
-    """(split of every document, whether its content and its group belong to different ones), duplicates included."""
+    """What the ledger says of each document, duplicates included: two arrays (n,).
+
+    Returns:
+        split of its group or content, -1 where the ledger knows neither; whether its group and its content belong to
+        different splits.
+    """
     part = np.full(len(old), -1, dtype=np.int8)
+    if ledger is None or not len(ledger):
+        return part, np.zeros(len(old), dtype=bool)
+    # The line of a duplicate gives the split of its family, not of its group; "pool" says less than train or val.
+    order = np.lexsort((ledger.split == POOL, ~ledger.kept, ledger.unit))
+    place = np.minimum(np.searchsorted(ledger.unit[order], documents.unit), len(order) - 1)
+    found = order[place]
+    part = np.where(ledger.unit[found] == documents.unit, ledger.split[found], part).astype(np.int8)
     pinned = np.full(len(old), -1, dtype=np.int8)
-    if ledger is not None and len(ledger):
-        # A duplicate's line tells where its family is, not its group; "pool" says less than train or val.
-        order = np.lexsort((ledger.split == POOL, ~ledger.kept, ledger.unit))
-        place = np.minimum(np.searchsorted(ledger.unit[order], documents.unit), len(order) - 1)
-        found = order[place]
-        part = np.where(ledger.unit[found] == documents.unit, ledger.split[found], part).astype(np.int8)
-        pinned[old >= 0] = ledger.split[old[old >= 0]]
-        _follow_pinned(documents, rows, part, pinned)
-    fresh = part < 0
-    part[fresh] = (_by_rank if params.stratify else _by_hash)(documents, rows, part, params)[fresh]
+    pinned[old >= 0] = ledger.split[old[old >= 0]]
+    _follow_pinned(documents, rows, part, pinned)
     held_out_apart = (pinned == TEST) != (part == TEST)
-    if not params.folds:  # of a ledger that was written with folds
+    if not params.folds:  # the ledger may have been written with folds
         part = np.where(part == POOL, _by_hash_without_test(documents.unit, params), part).astype(np.int8)
-    pooled = (pinned == POOL) | (params.folds > 0)  # then train and val are no difference
-    conflict = (pinned >= 0) & (held_out_apart | ((pinned != part) & ~pooled))
+    pooled = (pinned == POOL) | (params.folds > 0)  # then train and val count as one side
+    return part, (pinned >= 0) & (part >= 0) & (held_out_apart | ((pinned != part) & ~pooled))
+
+
+def _deal_new(documents: Candidates, rows: Rows, part: NDArray[np.int8], params: Split) -> None:
+    """Deal those of `rows`, the documents that are kept, whose `part` is still -1; with folds, place train and val."""
+    new = rows[part[rows] < 0]
+    part[new] = (_by_rank(documents, rows, part, params) if params.stratify else _by_hash(documents, params))[new]
     if params.folds:
-        part = np.where(part == TEST, TEST, _fold(documents.unit, params)).astype(np.int8)
-    return part, conflict
+        part[rows] = np.where(part[rows] == TEST, TEST, _fold(documents.unit[rows], params))
 
 
 def _follow_pinned(documents: Candidates, rows: Rows, part: NDArray[np.int8], pinned: NDArray[np.int8]) -> None:
@@ -202,7 +204,7 @@ def _follow_pinned(documents: Candidates, rows: Rows, part: NDArray[np.int8], pi
         part[follows] = pinned[rows[first[place[follows]]]]
 
 
-def _by_hash(documents: Candidates, rows: Rows, part: NDArray[np.int8], params: Split) -> NDArray[np.int8]:
+def _by_hash(documents: Candidates, params: Split) -> NDArray[np.int8]:
     share = documents.unit / 2.0**64
     return np.where(share < params.test, TEST, np.where(share < params.test + params.val, VAL, TRAIN)).astype(np.int8)
 
