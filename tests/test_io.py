@@ -5,7 +5,9 @@ import json
 import os
 import random
 import shutil
+import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -430,3 +432,64 @@ def test_ndjson_is_utf_8_even_for_a_lone_surrogate(tmp_path):
     """RFC 8259 section 8.1: JSON text is UTF-8, and other tools must be able to read our reports."""
     io.write_ndjson(tmp_path / "a.ndjson", [{"path": "name \udcff"}])
     (tmp_path / "a.ndjson").read_bytes().decode("utf-8")
+
+
+@pytest.fixture
+def with_umask():
+    """with_umask(mask): the umask of the rest of the test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def private(path):
+    """As the safetensors library writes: a file of mode 0600 from `tempfile`, renamed."""
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    os.write(handle, b"weights")
+    os.close(handle)
+    Path(name).rename(path)
+
+
+def modes(path):
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in [path, *path.rglob("*")]}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002, 0o000])
+def test_files_and_folders_have_the_mode_of_the_umask_whoever_wrote_them(tmp_path, with_umask, mask):
+    with_umask(0o022)
+    source = tmp_path / "source"
+    source.mkdir(mode=0o700)
+    private(source / "copied")
+    with_umask(mask)
+    with io.atomic_folder(tmp_path / "out") as folder:
+        private(folder / "tensors")
+        (folder / "plain").write_bytes(b"")
+        (folder / "program").touch(mode=0o777)
+        shutil.copytree(source, folder / "inner")
+        (folder / "inner" / "deep").mkdir(mode=0o700)
+        private(folder / "inner" / "deep" / "tensors too")
+    expected = dict.fromkeys(("out", "inner", "deep"), 0o777 & ~mask)
+    expected |= dict.fromkeys(("tensors", "plain", "program", "copied", "tensors too"), 0o666 & ~mask)
+    assert modes(tmp_path / "out") == expected
+    with io.atomic_file(tmp_path / "alone") as handle:
+        private(Path(handle.name))
+    assert (tmp_path / "alone").read_bytes() == b"weights"
+    io.write_json(tmp_path / "json", 1)
+    assert {name: mode for name, mode in modes(tmp_path).items() if name in ("alone", "json")} == dict.fromkeys(
+        ("alone", "json"), 0o666 & ~mask
+    )
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_the_weights_of_safetensors_have_the_mode_of_the_umask(tmp_path, with_umask, mask):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    with_umask(mask)
+    with io.atomic_folder(tmp_path / "out") as folder:
+        save_file({"x": torch.ones(3)}, folder / "model.safetensors")
+    with io.atomic_file(tmp_path / "best.safetensors") as handle:
+        save_file({"x": torch.ones(3)}, handle.name)
+    for file in (tmp_path / "out/model.safetensors", tmp_path / "best.safetensors"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
+        assert load_file(file)["x"].tolist() == [1, 1, 1]

@@ -1,7 +1,8 @@
 """Every byte that codex-ml writes or hashes goes through this file.
 
 Writes are atomic and durable: a temporary name in the same folder, fsync, rename, fsync of the folder. A reader
-sees the old file or the new one, never half of one; a fault can be injected in one place.
+sees the old file or the new one, never half of one; a fault can be injected in one place. Files and folders get the
+mode of the umask, whatever library wrote them: safetensors makes files of mode 0600 (safetensors 782).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -51,9 +53,11 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     temporary = _temporary(path)
     try:
         with temporary.open("wb") as handle:
+            mode = os.fstat(handle.fileno()).st_mode
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
+        _settle(temporary, mode)  # a library that got the name may have put another file in its place
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -69,12 +73,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     temporary.mkdir()
     try:
+        mode = temporary.stat().st_mode  # 0777 & ~umask, without asking for the umask, which all threads share
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                _fsync_file(file)
-        for folder in [temporary, *(p for p in temporary.rglob("*") if p.is_dir())]:
-            fsync_folder(folder)
+        for inner in sorted(temporary.rglob("*"), reverse=True):  # what a folder holds before the folder
+            if not inner.is_symlink() and (inner.is_file() or inner.is_dir()):
+                _settle(inner, mode)
+        fsync_folder(temporary)
         _replace_folder(path, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -96,9 +100,14 @@ def _replace_folder(path: Path, new: Path) -> None:
     shutil.rmtree(old)
 
 
-def _fsync_file(path: Path) -> None:
+def _settle(path: Path, mode: int) -> None:
+    """Give a new file or folder the permissions of `mode` (a file without those to execute) and make it durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        found = os.fstat(descriptor).st_mode
+        wanted = mode & (0o777 if stat.S_ISDIR(found) else 0o666)
+        if found & 0o777 != wanted:
+            os.fchmod(descriptor, wanted)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
