@@ -18,14 +18,11 @@ from codex_ml.stage import Stage, checked_params, log, rank, run_stage, scratch_
 from codex_ml.training.launch import among_others, launch
 from codex_ml.training.process import prepare_process
 
-# byte for byte, so that no setting creeps in
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
-
 
 def main(stage: Stage) -> None:
     from codex_ml.data.pack import Rows
     from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
-    from codex_ml.modeling.prepare import prepare_model, save_trained
+    from codex_ml.modeling.prepare import prepare_model, save_tokenizer, save_trained
     from codex_ml.training.checkpoint import newest
     from codex_ml.training.device import choose_hardware, make_deterministic
     from codex_ml.training.loop import train_model
@@ -75,9 +72,7 @@ def main(stage: Stage) -> None:
             rows = params.train.micro_batch_size * params.train.accumulation
             seen = {"seed": params.seed, "rows_a_step": rows, "seq_len": about["seq_len"]}
             write_json(folder / "training.json", {**seen, "global_step": outcome.best["step"], **outcome.details})
-            for name in TOKENIZER:
-                if (file := tokenizer / name).is_file():
-                    shutil.copyfile(file, folder / name)
+            save_tokenizer(tokenizer, folder, model.config, seq_len=about["seq_len"])
         shutil.rmtree(scratch)
     best = outcome.best
     log.info("train: kept the weights of step %d, validation loss %.4f nats", best["step"], best["val/loss"])

@@ -6,13 +6,15 @@ import json
 
 import pytest
 import torch
+from tokenizers import pre_tokenizers
+from transformers import AutoConfig, AutoTokenizer
 
 from codex_ml.config import Lora, Model, Train
 from codex_ml.errors import UserError
 from codex_ml.evaluation.likelihood import load_model
 from codex_ml.modeling.adapters import trainable_parameters
-from codex_ml.modeling.foreign import check_length
-from codex_ml.modeling.prepare import attention_for, prepare_model, save_trained
+from codex_ml.modeling.foreign import MODEL_TYPES, check_length, reach
+from codex_ml.modeling.prepare import attention_for, prepare_model, save_tokenizer, save_trained
 from codex_ml.modeling.vocabulary import embedding_rows
 from codex_ml.training.loss import summed_loss
 
@@ -210,3 +212,61 @@ def test_random_numbers_that_were_drawn_before_change_nothing(prepare, base):
     torch.rand(7)
     second = trainable_parameters(prepare(settings))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+SCALED = {
+    "linear": ({"rope_type": "linear", "factor": 2.0}, 128),
+    "dynamic": ({"rope_type": "dynamic", "factor": 4.0}, 256),
+    "yarn, positions before": ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+    "yarn, positions after": ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}, 64),
+    "llama3": (
+        {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 16, "low_freq_factor": 1.0,
+         "high_freq_factor": 4.0},
+        64,
+    ),
+    "longrope": (
+        {"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 16, "short_factor": [1.0] * 8,
+         "long_factor": [2.0] * 8},
+        64,
+    ),
+    "none": (None, 64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rope", "length"), SCALED.values(), ids=SCALED)
+def test_scaled_rotary_positions_reach_as_far_as_their_type_says(rope, length):
+    config = AutoConfig.for_model("llama", max_position_embeddings=64, head_dim=16, rope_scaling=rope)
+    assert reach(config) == length
+
+
+def tokenizer_at(folder):
+    from tokenizers import Tokenizer, models
+
+    folder.mkdir()
+    special = [{"id": 0, "content": "<e>", "special": True}, {"id": 1, "content": "<p>", "special": True}]
+    tokenizer = Tokenizer(models.WordLevel({"<e>": 0, "<p>": 1, "a": 2}, unk_token="<p>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([entry["content"] for entry in special])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<e>", "pad_token": "<p>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize("name", [*MODEL_TYPES, "t5"])
+def test_the_saved_tokenizer_cuts_texts_to_what_the_model_can_see(tmp_path, name):
+    """huggingface/transformers 16186: without model_max_length, truncation=True leaves 900 tokens for 64 positions."""
+    sizes = {"d_model": 16} if name == "t5" else {"max_position_embeddings": 48}
+    config = AutoConfig.for_model(name, vocab_size=64, bos_token_id=0, eos_token_id=0, pad_token_id=1, **sizes)
+    (tmp_path / "saved").mkdir()
+    save_tokenizer(tokenizer_at(tmp_path / "made"), tmp_path / "saved", config, seq_len=32)
+    made, saved = (tmp_path / folder for folder in ("made", "saved"))
+    assert (saved / "tokenizer.json").read_bytes() == (made / "tokenizer.json").read_bytes()
+    before, after = (json.loads((f / "tokenizer_config.json").read_bytes()) for f in (made, saved))
+    assert {key: after[key] for key in before} == before
+    plain = AutoTokenizer.from_pretrained(saved, local_files_only=True)
+    length = 32 if name == "t5" else 48
+    assert plain.model_max_length == length
+    assert len(plain("a " * 900, truncation=True)["input_ids"]) == length
+    short, _ = plain(["a", "a a a"], padding=True)["input_ids"]
+    assert short == ([2, 1, 1] if name == "t5" else [1, 1, 2])

@@ -168,6 +168,25 @@ def _is_plain(value: Any, name: str) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
+def reach(config: Any) -> int | None:
+    """Positions that a model can use; None for relative positions, which have no last one.
+
+    Scaled rotary positions reach further than max_position_embeddings where that is the length before scaling: by
+    `factor` for linear and dynamic, to factor x original_max_position_embeddings for YaRN. The other types (longrope,
+    llama3) raise max_position_embeddings itself. As in vLLM, `_get_and_verify_max_len`.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions:
+        return None
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind, factor = rope.get("rope_type"), rope.get("factor") or 1
+    if kind == "yarn":
+        positions = max(positions, factor * (rope.get("original_max_position_embeddings") or positions))
+    elif kind in ("linear", "dynamic"):
+        positions = factor * positions
+    return int(positions)
+
+
 def longest_sequence(config: PretrainedConfig) -> tuple[int, str]:
     """Tokens that a model can see at once, and the setting that says so: its positions, or a sliding window.
 

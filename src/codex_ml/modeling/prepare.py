@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.config import Model, Train
 from codex_ml.errors import UserError
+from codex_ml.io import read_json, write_json
 from codex_ml.modeling.adapters import ADAPTER, add_adapters, is_adapted, merge_and_verify, save_adapter, save_model
 from codex_ml.modeling.build import build_model, parameter_count
-from codex_ml.modeling.foreign import check_length
+from codex_ml.modeling.foreign import check_length, reach
 from codex_ml.modeling.local import load_local
 from codex_ml.modeling.probe import check_isolation
 from codex_ml.modeling.vocabulary import fit_vocabulary
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger("codex_ml")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
 
 
 def prepare_model(
@@ -110,6 +113,27 @@ def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> 
         _take_tokens(base, begin=config.bos_token_id, end=config.eos_token_id, pad=config.pad_token_id)
         trained = PeftModel.from_pretrained(base, folder / ADAPTER)
     merge_and_verify(trained, folder)
+
+
+def save_tokenizer(tokenizer: Path, folder: Path, config: Any, *, seq_len: int) -> None:
+    """Copy a tokenizer beside its model, byte for byte; tokenizer_config.json gets what the model decides.
+
+    That is model_max_length, without which `truncation=True` of transformers cuts nothing, and the side of padding:
+    a decoder goes on from the last position, so fillers must lie on the left.
+
+    Args:
+        config: of the model.
+        seq_len: tokens a row; the longest text that a model with relative positions has seen.
+    """
+    for name in TOKENIZER:
+        if (file := tokenizer / name).is_file():
+            shutil.copyfile(file, folder / name)
+    name = "tokenizer_config.json"
+    decided = {
+        "model_max_length": reach(config) or seq_len,
+        "padding_side": "right" if config.is_encoder_decoder else "left",
+    }
+    write_json(folder / name, {**read_json(tokenizer / name), **decided})
 
 
 def _take_tokens(loaded: PreTrainedModel, *, begin: int, end: int, pad: int) -> None:
