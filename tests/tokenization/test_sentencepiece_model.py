@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import string
 from pathlib import Path
 
@@ -58,6 +59,38 @@ def test_models_of_others_become_tokenizers_with_the_same_ids(options):
     data = train(**options)
     texts = [text for text in HARD if "\0" not in text] if options.get("byte_fallback") is False else HARD
     prove_equal(to_tokenizer(read_model(data, NAME)), data, [*texts, *CORPUS])
+
+
+PIECES = (
+    " ", " ", "  ", "\t", "\n", "\r", "\u00a0", "\u3000", "\u2003", "\u200b", "\u0085", "\x0b", "\x1c", "\u2028", "\u2581",
+    "\ufeff", "a", "b", "fi", "\ufb01", "\u00b2", "e\u0301", "\uff21",
+)  # fmt: skip
+IDENTITY = {"normalization_rule_name": "identity"}
+EXACT = {**IDENTITY, "remove_extra_whitespaces": False}
+WHITE_SPACE = {
+    "defaults": {},
+    "unigram": {"model_type": "unigram"},
+    "nfkc": {"normalization_rule_name": "nfkc"},
+    "case folded": {"normalization_rule_name": "nmt_nfkc_cf"},
+    "identity": IDENTITY,
+    "identity, unigram": {"model_type": "unigram", **IDENTITY},
+    "identity, no prefix": {"add_dummy_prefix": False, **IDENTITY},
+    "exact": EXACT,
+    "exact, no prefix": {"add_dummy_prefix": False, **EXACT},
+}
+
+
+@pytest.mark.parametrize("options", WHITE_SPACE.values(), ids=WHITE_SPACE)
+def test_white_space_anywhere_is_cut_and_given_back_as_sentencepiece_does(options):
+    """The library's Strip took line breaks, tabs and U+0085 off both ends, where sentencepiece takes spaces only."""
+    random_ = random.Random(7)
+    texts = ["".join(random_.choices(PIECES, k=random_.randrange(9))) for _ in range(2000)]
+    data = train([*TEXTS, *filter(None, texts[:200])], num_threads=1, **options)
+    tokenizer, judge = to_tokenizer(read_model(data, NAME)), sentencepiece.SentencePieceProcessor(model_proto=data)
+    for text in texts:
+        ids = judge.encode(text)
+        assert tokenizer.encode(text, add_special_tokens=False).ids == ids, repr(text)
+        assert tokenizer.decode(ids, skip_special_tokens=False) == judge.decode(ids), repr(text)
 
 
 def test_a_unigram_model_that_text_could_forge_control_pieces_of_is_refused():

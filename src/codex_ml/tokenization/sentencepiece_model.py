@@ -31,12 +31,14 @@ log = logging.getLogger("codex_ml")
 BLANK = "\u2581"  # stands for a space inside pieces
 RESERVED = "\u2585\0"  # the trainer leaves out a whole sentence that holds one; text is cut around them
 THREADS = 4  # a number, not the cores of this machine: Unigram adds up its threads' sums
+SQUEEZED = 1 << 20  # leading spaces that decoding removes, where encoding keeps none
 PROOF_CHARACTERS = 2000  # a text a time: sentencepiece adds float32, which is exact up to 2**24 * GRID nats
 # Hangul written in jamo is not here: tokenizers applies compiled rules to short graphemes only (known upstream)
 HARD = (
     "a  b   c    d     e\t\tf\r\n\n\n  g", "<unk><s></s><pad><0x0A><0xFF>", "nul\0inside", "x , y . z !", "",
     "\u2603 \U0001f469\u200d\U0001f467", " leading and trailing ", "e\u0301 \ufb01 \u00a0 \u3000",
-    "\ufeff\u202e\ufffd",
+    "\ufeff\u202e\ufffd", "\n  white space, leading\t", "\u0085 \r and trailing \x0b\x1c", " \n ",
+    "\u2581 a\u2581\u2581b",
 )  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
 
 def to_tokenizer(model: Model) -> Tokenizer:
     """The tokenizer of the `tokenizers` library with the same ids; special pieces are not yet marked as such."""
-    from tokenizers import Tokenizer, decoders, models, normalizers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers
 
     unk = next((i for i, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), None)
     if unk is None:
@@ -153,17 +155,18 @@ def to_tokenizer(model: Model) -> Tokenizer:
             )
         )
     steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
-    if model.squeeze:
-        from tokenizers import Regex
-
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+    if model.squeeze:  # spaces only: the library's own Strip would take line breaks and all other white space too
+        last = f"[ {BLANK}]+" if model.escape else " +"  # sentencepiece takes the end off after it escaped spaces
+        steps += [normalizers.Replace(Regex(expression), by) for expression, by in ((" {2,}", " "), (r"\A ", ""))]
+        steps.append(normalizers.Replace(Regex(rf"{last}\z"), ""))
     if model.dummy_prefix:
         steps.append(normalizers.Prepend(" "))
     if model.escape:
         steps.append(normalizers.Replace(" ", BLANK))
     tokenizer.normalizer = normalizers.Sequence(steps)
     fallback = [decoders.ByteFallback()] if model.byte_fallback else []
-    strip = [decoders.Strip(" ", 1, 0)] if model.dummy_prefix else []
+    prefix = SQUEEZED if model.squeeze else int(model.dummy_prefix)
+    strip = [decoders.Strip(" ", prefix, 0)] if prefix else []
     tokenizer.decoder = decoders.Sequence([decoders.Replace(BLANK, " "), *fallback, decoders.Fuse(), *strip])
     return tokenizer
 
