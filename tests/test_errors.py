@@ -1,11 +1,12 @@
 """A failure is one line on stderr and a documented exit code; a traceback only with --debug."""
 
 import errno
+import pickle
 from pathlib import Path
 
 import pytest
 
-from codex_ml.errors import CheckFailed, UserError, one_line_errors, safe_text
+from codex_ml.errors import CheckFailed, Reason, UserError, naming, one_line_errors, reason_of, safe_text
 
 
 @pytest.mark.parametrize(
@@ -102,3 +103,41 @@ def test_the_exit_code_tells_when_stderr_is_full(run_python):
     with Path("/dev/full").open("w") as full:
         done = run_python("-c", code, capture_output=False, stderr=full)
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown", "kind"),
+    [
+        (Reason("looks like UTF-16; RFC 8259 section 8.1"), "looks like UTF-16; RFC 8259 section 8.1", None),
+        (Reason("byte 0x{:02X} is not UTF-8", 233), "byte 0xE9 is not UTF-8", "byte 0xN is not UTF-8"),
+        (Reason("the key {!r} in {}", "AKIA1", 7), "the key 'AKIA1' in 7", "the key ... in N"),
+        (Reason("not JSON: {}", Reason("U+{:04X}", 0xD800)), "not JSON: U+D800", "not JSON: U+N"),
+        (Reason("found {}", "a\nb\x1b[31m"), "found a\\nb\\x1b[31m", "found ..."),
+        (Reason("{braces}"), "{braces}", None),
+        (Reason("found {}", "{0}{x}"), "found {0}{x}", "found ..."),
+        (Reason("found {}", "x" * 1000), "found " + "x" * 200 + "...", "found ..."),
+    ],
+)
+def test_a_reason_keeps_fixed_words_with_their_digits_and_hides_values(reason, shown, kind):
+    assert reason == shown and reason.kind == (kind or shown)
+    again = pickle.loads(pickle.dumps(reason))  # noqa: S301 - it travels from a worker
+    assert (again, again.kind, Reason(again).kind) == (reason, reason.kind, reason.kind)
+
+
+def test_the_reason_of_an_error_of_a_library_is_a_value():
+    assert reason_of(ValueError("bad byte in\n'AKIA'")).kind == "..."
+    assert reason_of(ValueError("bad byte in\n'AKIA'")) == "bad byte in 'AKIA'"
+    assert reason_of(EOFError()) == "EOFError"
+    assert reason_of(ValueError(Reason("line {}", 3))).kind == "line N"
+
+
+def test_an_error_of_the_disk_gets_the_path_it_lacks_and_keeps_the_one_it_has():
+    with pytest.raises(OSError, match="No space") as caught, naming("a/b"):
+        raise OSError(errno.ENOSPC, "some library's words")
+    assert caught.value.filename == "a/b"
+    with pytest.raises(OSError, match="x") as caught, naming("a/b"):
+        raise OSError(errno.EIO, "x", "c")
+    assert caught.value.filename == "c"
+    with pytest.raises(OSError, match="damaged") as caught, naming("a/b"):
+        raise OSError("damaged")
+    assert caught.value.filename is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -35,6 +36,50 @@ def safe_text(text: str) -> str:
     )
 
 
+LONGEST_VALUE = 200  # characters of a document that a message may show
+
+
+class Reason(str):
+    """A message, and the same without the values that come from a document: `kind`, by which messages are counted.
+
+    >>> Reason("the line is longer than {} bytes; JSON Lines are UTF-8", 1000).kind
+    'the line is longer than N bytes; JSON Lines are UTF-8'
+
+    Args:
+        template: fixed words, which `kind` keeps, and a `{}` for each value; without values it is taken as it is.
+        values: numbers, other reasons, or texts, which are cut, and escaped for a terminal.
+    """
+
+    kind: str
+
+    def __new__(cls, template: str, *values: object) -> Reason:
+        if not values:
+            reason = super().__new__(cls, template)
+            reason.kind = getattr(template, "kind", template)
+            return reason
+        reason = super().__new__(cls, template.format(*map(_shown, values)))
+        blanks = iter(map(_blank, values))
+        reason.kind = re.sub(r"\{[^{}]*\}", lambda _: next(blanks), template)
+        return reason
+
+
+def reason_of(error: BaseException) -> Reason:
+    """The reason that an exception carries; the message of one that carries none counts as a value."""
+    first = error.args[0] if error.args else ""
+    return first if isinstance(first, Reason) else Reason("{}", " ".join(str(error).split()) or type(error).__name__)
+
+
+def _shown(value: object) -> object:
+    if not isinstance(value, str) or isinstance(value, Reason):
+        return value
+    cut = value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "..."
+    return safe_text(cut).replace("\n", "\\n")
+
+
+def _blank(value: object) -> str:
+    return value.kind if isinstance(value, Reason) else "..." if isinstance(value, str) else "N"
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
@@ -52,6 +97,20 @@ def _describe_os_error(error: OSError) -> str:
         errno.EMFILE: "too many open files; raise the limit with ulimit -n",
     }.get(error.errno or 0, error.strerror or type(error).__name__)
     return f"{advice}{where}"
+
+
+@contextmanager
+def naming(path: os.PathLike[str] | str) -> Iterator[None]:
+    """Give an error of the disk the path that failed where the system gives none: a read of an open file has no name.
+
+    An `OSError` without a number is none of the disk; libraries raise it for damaged files.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
 
 
 @contextmanager

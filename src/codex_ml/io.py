@@ -20,7 +20,7 @@ from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
-from codex_ml.errors import UserError
+from codex_ml.errors import Reason, UserError
 
 CHUNK = 1 << 20
 DVC_IGNORES = {".git", ".hg", ".dvc"}  # folders that DVC leaves out of every hash (dvc/ignore.py)
@@ -158,17 +158,17 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return _DECODER.decode(text)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(Reason("nested too deeply")) from None
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON (RFC 8259 section 6)")
+    raise ValueError(Reason(f"{name} is not JSON (RFC 8259 section 6)"))
 
 
 def _finite_float(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
-        raise ValueError(f"the number {text} is too large for a double")
+        raise ValueError(Reason("the number {} is too large for a double", text))
     return number
 
 
@@ -177,7 +177,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         counts = Counter(key for key, _ in pairs)
         repeated = next(key for key, count in counts.items() if count > 1)
-        raise ValueError(f"the key {repeated[:100]!r} stands twice in one object")
+        raise ValueError(Reason("the key {!r} stands twice in one object", repeated[:100]))
     return result
 
 

@@ -167,9 +167,15 @@ def test_nothing_to_check_finds_nothing(folder):
             "b.jsonl",
             "data/benchmarks/b.jsonl:3: not a JSON object (Expecting value",
         ),
+        (
+            b'{"prompt": "x", "prompt": "y"}\n',
+            "b.jsonl",
+            "data/benchmarks/b.jsonl:1: not a JSON object (the key 'prompt'",
+        ),
+        (b'{"prompt": NaN}\n', "b.jsonl", "data/benchmarks/b.jsonl:1: not a JSON object (NaN is not JSON"),
         (b'{"prompt": "x"}\n[1]\n', "b.jsonl", "data/benchmarks/b.jsonl:2: not a JSON object (a JSON list)"),
         (b'{"prompt": "\xff"}\n', "b.jsonl", "data/benchmarks/b.jsonl:1: not a JSON object ('utf-8' codec"),
-        (b"[" * 100_000, "b.jsonl", "data/benchmarks/b.jsonl:1: not a JSON object (maximum recursion"),
+        (b"[" * 100_000, "b.jsonl", "data/benchmarks/b.jsonl:1: not a JSON object (nested too deeply"),
         (
             b'{"text": "x", "n": 1}\n',
             "b.jsonl",

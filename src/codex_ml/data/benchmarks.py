@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from codex_ml.data.decontaminate import (
     tokenised,
 )
 from codex_ml.errors import UserError
+from codex_ml.io import parse_json
 
 ROOT = Path("data/benchmarks")
 ALLOW_LIST = ROOT / "allow.txt"
@@ -138,8 +138,8 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _object(path: Path, line: int, raw: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
-    except (ValueError, RecursionError) as error:
+        record = parse_json(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
+    except ValueError as error:
         reason = str(error).splitlines()[0]
     else:
         if isinstance(record, dict):

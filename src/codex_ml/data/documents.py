@@ -75,9 +75,10 @@ class Refused:
     Attributes:
         source, path: as in `Document`.
         line: physical line (LF bytes before it + 1) or row from 0 in a Parquet file; None for a whole file.
-        reason: what was found, in a few words; never the content.
+        reason: what was found, in a few words; a `Reason` where it shows a value of the document.
         bad: True for what cannot be right (damage, wrong encoding, wrong type): the source's policy counts it. False
             for what is merely no document (empty, too long, a link).
+        place: file, and the member of an archive, for messages to people; "" where source and path say it.
     """
 
     source: str
@@ -85,6 +86,12 @@ class Refused:
     line: int | None
     reason: str
     bad: bool = True
+    place: str = ""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """A line of refused.ndjson."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "place"}
 
 
 def writable(name: str) -> str:

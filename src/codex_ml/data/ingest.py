@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,14 @@ from codex_ml.config import Ingest, Source
 from codex_ml.data.corpus import SeenIds, Spills, measured
 from codex_ml.data.documents import Document, Refused, number_column, numbers_of
 from codex_ml.data.readers import Task, plan
-from codex_ml.errors import UserError
+from codex_ml.errors import Reason, UserError
 from codex_ml.parallel import ordered_map
 from codex_ml.progress import Advance
-
-_NUMBERS = re.compile(r"\d+")
 
 
 @dataclass
 class Tally:
-    """What was read; reasons are counted without their numbers, so that there are few."""
+    """What was read; reasons are counted by their kind: no value of a document, and few of them."""
 
     documents: int = 0
     bytes: int = 0
@@ -41,7 +38,7 @@ class Tally:
 
     def refuse(self, item: Refused) -> None:
         self.refused += 1
-        self.reasons[_NUMBERS.sub("N", item.reason)] += 1
+        self.reasons[Reason(item.reason).kind] += 1
 
     def refuse_nothing(self, settings: Ingest) -> None:
         """Raises UserError when there is no document at all."""
@@ -106,11 +103,11 @@ def read_sources(
                     f"ingest.sources: {source.path} has more than max_bad_records = {source.max_bad_records} bad "
                     f"records, the last is {_place(item)}: {item.reason}"
                 )
-            yield asdict(item)
+            yield item.row
 
 
 def _place(item: Refused) -> str:
-    place = item.path or item.source
+    place = item.place or item.path or item.source
     return place if item.line is None else f"{place}:{item.line}"
 
 

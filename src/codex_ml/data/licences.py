@@ -98,7 +98,10 @@ def licence_of_metadata(headers: Message) -> str | None:
     stated = headers.get_all("License-Expression", [])
     if stated:  # nothing else counts then: MIT AND LicenseRef-Strict must not become the MIT of an old classifier
         return normalise(str(stated[0])) if len(stated) == 1 else None
-    value = str(headers.get("License") or "").strip()
+    values = {str(value).strip() for value in headers.get_all("License", [])}
+    if len(values) > 1:  # two that differ have no right reading
+        return None
+    value = values.pop() if values else ""
     if value and (found := normalise(value)):
         return found
     classifiers = [str(value) for value in headers.get_all("Classifier", [])]
@@ -109,6 +112,27 @@ def licence_of_metadata(headers: Message) -> str | None:
     # METADATA does not say whether several classifiers are a choice or all hold: "Apache" and "MIT" is a choice in one
     # package and parts of different origin in the next. AND is the reading that never permits too much.
     return " AND ".join(known)
+
+
+def both(licence: str, own: str) -> str:
+    """Licence of a file under `own` that is part of what is under `licence`: both hold, unless one is unknown."""
+    if licence == own or not licence or UNKNOWN in (licence, own):
+        return own
+    return f"({licence}) AND ({own})"
+
+
+def stricter(first: str, second: str) -> str:
+    """Licence of what two fields describe: the first where they agree, else both; unknown where one is no SPDX.
+
+    >>> stricter("MIT", "GPL-3.0-only")
+    'MIT AND GPL-3.0-only'
+    """
+    if first.strip() == second.strip():
+        return first
+    one, other = normalise(first), normalise(second)
+    if one is None or other is None:
+        return UNKNOWN
+    return first if one == other else normalise(f"({one}) AND ({other})") or UNKNOWN
 
 
 def licence_of_text(text: str) -> str | None:

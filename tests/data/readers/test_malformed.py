@@ -114,7 +114,7 @@ TABLE = [
     ("csv", "in.csv", b"body,id\na,1\n", 0, [(2, FORMS.format("body, id"))]),
     ("csv", "in.csv", b"text;id\na;1\n", 0, [(2, FORMS.format("text;id"))]),
     ("csv", "in.csv", "text\na\n".encode("utf-16"), 0, [(1, "looks like UTF-16 (or binary); UTF-8 is wanted")]),
-    ("csv", "in.csv", b"messages\n[1\n", 0, [(2, "messages is not JSON: Expecting ',' delimiter: line 1 column 3 (char 2)")]),
+    ("csv", "in.csv", b"messages\n[1\n", 0, [(2, "messages is not JSON: Expecting ',' delimiter at character 3")]),
     ("csv", "in.csv", b"text,id\n", 0, [(None, "holds no record")]),
     ("csv", "in.csv", b"text,n\na\0b,1\n", 0, [(2, "NUL characters, not text")]),
     ("tsv", "in.tsv", b"text\tid\na\n", 0, [(2, "1 cell, the header has 2")]),

@@ -18,7 +18,7 @@ from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.readers.compression import Broken, blocks
 from codex_ml.data.readers.records import Context
-from codex_ml.errors import UserError
+from codex_ml.errors import UserError, reason_of
 
 FOLDERS = ("wheels", "sdists", "git", "datasets")
 LINE_FACTOR, LINE_FLOOR = 8, 1 << 20  # a line may be this many times a document, for escapes and other fields
@@ -126,7 +126,7 @@ def plan(source: Source, *, max_bytes: int) -> Iterator[Task]:
             for task in _plan(source, path, max_bytes):
                 yield RefusedTask(task) if isinstance(task, Refused) else task
         except Broken as error:
-            yield RefusedTask(Refused(source.label, writable(str(path)), None, str(error)))
+            yield RefusedTask(Refused(source.label, writable(str(path)), None, reason_of(error)))
 
 
 def _plan(source: Source, path: Path, max_bytes: int) -> Iterator[Task | Refused]:

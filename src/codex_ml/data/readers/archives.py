@@ -22,7 +22,7 @@ from codex_ml.data.licences import licence_of_metadata
 from codex_ml.data.readers import compression
 from codex_ml.data.readers.compression import Broken
 from codex_ml.data.readers.files import Names, file_document, group_of
-from codex_ml.errors import UserError
+from codex_ml.errors import Reason, UserError, reason_of
 
 MOST_MEMBERS = 1_000_000
 LONGEST_NAME = 4096  # characters; PATH_MAX of Linux
@@ -66,10 +66,11 @@ class Origin:
         )
 
     def refused(self, name: str, reason: str, *, bad: bool) -> Refused:
-        return Refused(self.label, writable(name[:LONGEST_NAME]), None, reason, bad)
+        name = writable(name[:LONGEST_NAME])
+        return Refused(self.label, name, None, reason, bad, place=f"{writable(self.file)}/{name}")
 
     def refused_whole(self, error: Exception) -> Refused:
-        reason = str(error) if isinstance(error, Broken) else f"damaged ({_short(error)})"
+        reason = reason_of(error) if isinstance(error, Broken) else Reason("damaged ({})", _short(error))
         return Refused(self.source.label, writable(self.file), None, reason)
 
 
@@ -87,7 +88,7 @@ def why_not(name: str, size: int, max_bytes: int, *, regular: bool, again: bool)
         return "not a regular file", False
     if again:
         return "a second member of this name", True
-    return (f"longer than {max_bytes} bytes", False) if size > max_bytes else None
+    return (Reason("longer than {} bytes", max_bytes), False) if size > max_bytes else None
 
 
 def wanted(names: Names, name: str) -> bool:

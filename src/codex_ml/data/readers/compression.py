@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from codex_ml.data.documents import writable
-from codex_ml.errors import UserError
+from codex_ml.data.readers.texts import POINTER_BYTES, missing_content
+from codex_ml.errors import Reason, UserError
 
 BLOCK = 4 << 20  # bytes
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 200  # a text compresses 3 to 20 times; gzip cannot do more than 1032 (RFC 1951)
@@ -97,6 +98,15 @@ OPENERS: dict[str, Callable[[Any, str], Any]] = {
 }
 
 
+def refuse_pointer(raw: IO[bytes]) -> None:
+    """Raises Broken for an open file whose content was never fetched: Git LFS left a pointer in its place."""
+    raw.seek(0)
+    reason = missing_content(raw.read(POINTER_BYTES))
+    raw.seek(0)
+    if reason:
+        raise Broken(reason)
+
+
 def blocks(path: Path) -> Iterator[tuple[bytes, int]]:
     """(block of at most 4 MiB, bytes of the file it took) of a plain or compressed file.
 
@@ -106,6 +116,7 @@ def blocks(path: Path) -> Iterator[tuple[bytes, int]]:
     """
     with path.open("rb") as raw:
         before = os.fstat(raw.fileno())
+        refuse_pointer(raw)
         kind = _kind(path, raw)
         if kind:
             _prove(raw, kind, before.st_size)
@@ -148,7 +159,7 @@ def _prove(raw: IO[bytes], kind: str, size: int) -> None:
             if total > BOMB_BYTES and total > BOMB_RATIO * size:
                 raise Broken(f"more than {BOMB_BYTES >> 30} GiB and {BOMB_RATIO} times its size: a decompression bomb")
     except DAMAGE as error:
-        raise Broken(f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise Broken(Reason("damaged ({})", " ".join(str(error).split()) or type(error).__name__)) from None
 
 
 def _read(raw: IO[bytes], kind: str) -> Iterator[bytes]:

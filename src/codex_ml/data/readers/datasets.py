@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from codex_ml.data.documents import Document, Refused
+from codex_ml.data.readers.compression import Broken, refuse_pointer
 from codex_ml.data.readers.records import Context
 from codex_ml.data.readers.rows import DAMAGE, Part, damaged, documents, parts_of, wrong_columns
-from codex_ml.errors import UserError
+from codex_ml.errors import UserError, reason_of
 from codex_ml.io import read_json
 
 
@@ -44,7 +45,11 @@ def plan_dataset(folder: Path, context_of: Callable[[str], Context]) -> Iterator
     for name in _names(folder):
         path, context = folder / name, context_of(name)
         try:
+            with path.open("rb") as raw:
+                refuse_pointer(raw)
             parts = _proved(str(path), context)
+        except Broken as error:
+            parts = reason_of(error)
         except DAMAGE as error:
             parts = damaged(error, "Arrow")
         if isinstance(parts, str):

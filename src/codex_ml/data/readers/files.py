@@ -14,10 +14,11 @@ from posixpath import splitext
 
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, derived_id, writable
-from codex_ml.data.licences import UNKNOWN, licence_of_text
+from codex_ml.data.licences import UNKNOWN, both, licence_of_text
 from codex_ml.data.readers.gitignore import Pattern, parse, translate
 from codex_ml.data.readers.notebooks import code_of_notebook
-from codex_ml.errors import UserError
+from codex_ml.data.readers.texts import PYTHON, UTF_16, WrongEncoding, decode, missing_content, python_source
+from codex_ml.errors import Reason, UserError, naming, reason_of
 
 BATCH_BYTES, BATCH_FILES = 4 << 20, 4096
 GITIGNORE_LIMIT = 1 << 20  # bytes
@@ -127,7 +128,8 @@ def plan_files(source: Source, path: Path, max_bytes: int) -> Iterator[FilesTask
     if batch:
         yield FilesTask(source, str(path), tuple(batch), held, max_bytes)
     if not found:
-        yield Refused(source.label, "", None, f"holds no file that matches {source.glob}", bad=False)
+        reason = Reason("holds no file that matches {}", source.glob)
+        yield Refused(source.label, "", None, reason, bad=False, place=writable(str(path)))
 
 
 def _walk(folder: Path, *, ignore: bool) -> Iterator[tuple[str, int]]:
@@ -175,22 +177,29 @@ def _ignored(patterns: Patterns, name: str, *, is_folder: bool) -> bool:
 def _read_file(source: Source, folder: Path, name: str, max_bytes: int, *, follow: bool) -> Document | Refused:
     path = folder / name
     label = writable(name)
+
+    def refused(reason: str, *, bad: bool) -> Refused:
+        return Refused(source.label, label, None, reason, bad, writable(str(path)))
+
     try:
         mode = path.stat(follow_symlinks=follow).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # opening one can already do something
-            return Refused(source.label, label, None, "not a regular file", bad=False)
+            return refused("not a regular file", bad=False)
         # a link leads out; what became a FIFO just now would block for ever
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
     except OSError as error:
-        bad = error.errno not in NO_FILE
-        return Refused(source.label, label, None, "not a regular file, or not readable", bad)
+        if error.errno in NO_FILE:
+            return refused("not a regular file, or not readable", bad=False)
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return refused("permission denied; check its owner and mode", bad=True)
+        raise
     try:
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):
-            return Refused(source.label, label, None, "not a regular file", bad=False)
+            return refused("not a regular file", bad=False)
         if before.st_size > max_bytes:
-            return Refused(source.label, label, None, f"longer than {max_bytes} bytes", bad=False)
-        with os.fdopen(handle, "rb", closefd=False) as file:
+            return refused(Reason("longer than {} bytes", max_bytes), bad=False)
+        with naming(path), os.fdopen(handle, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
         after = os.fstat(handle)
     finally:
@@ -236,47 +245,58 @@ def file_document(
     Args:
         licence: of what the file is part of; an SPDX header of its own counts beside it.
     """
-    path = writable(path)
+    path, place = writable(path), writable(place)
+
+    def refused(line: int | None, reason: str, *, bad: bool = True) -> Refused:
+        return Refused(source, path, line, reason, bad, place)
+
     if len(data) > max_bytes:
-        return Refused(source, path, None, f"longer than {max_bytes} bytes", bad=False)
+        return refused(None, Reason("longer than {} bytes", max_bytes), bad=False)
+    if reason := missing_content(data):
+        return refused(None, reason, bad=False)
     try:
-        text = code_of_notebook(data) if path.lower().endswith(".ipynb") else decode(data)
+        text = _text(data, path)
     except UnicodeDecodeError as error:
-        return Refused(source, path, data.count(b"\n", 0, error.start) + 1, _not_utf8(data, error))
+        start = error.start + len(data) - len(error.object)  # a byte order mark is not part of the object
+        return refused(data.count(b"\n", 0, start) + 1, _not_text(data, start, error.encoding.lower()))
     except ValueError as error:
-        return Refused(source, path, 1, str(error))
+        return refused(_line(error), reason_of(error))
     if "\0" in text:
-        return Refused(source, path, text.count("\n", 0, text.index("\0")) + 1, "NUL bytes, not text")
+        return refused(text.count("\n", 0, text.index("\0")) + 1, "NUL bytes, not text")
     if not text.strip():
-        return Refused(source, path, None, "empty", bad=False)
+        return refused(None, "empty", bad=False)
     own = licence_of_text(text)  # a vendored file can be under another licence than the package around it
-    if own and own != licence:
-        licence = own if UNKNOWN in (own, licence) or not licence else f"({licence}) AND ({own})"
     return Document(
         source=source,
         path=path,
         id=derived_id(source, path, text),
         group=group,
-        licence=licence or UNKNOWN,
+        licence=both(licence, own) if own else licence or UNKNOWN,
         language=language_of(path),
         text=text,
-        place=writable(place),
+        place=place,
     )
 
 
-def _not_utf8(data: bytes, error: UnicodeDecodeError) -> str:
-    if "utf-16" in error.encoding.lower():
-        return f"begins as UTF-16, but is none at byte {error.start}"
+def _text(data: bytes, path: str) -> str:
+    name = path.lower()
+    if name.endswith(".ipynb"):
+        return code_of_notebook(data)
+    return python_source(data) if name.endswith(PYTHON) else decode(data)
+
+
+def _line(error: ValueError) -> int:
+    """The line that an error names, which is the second of a Python file or the first of any."""
+    return error.line if isinstance(error, WrongEncoding) else 1
+
+
+def _not_text(data: bytes, start: int, encoding: str) -> Reason:
+    if encoding.startswith("utf-16") and data.startswith(UTF_16):
+        return Reason("begins as UTF-16, but is none at byte {}", start)
     if b"\0" in data[:1024]:
-        return "NUL bytes, not UTF-8 text (UTF-16 without a byte order mark, or binary)"
-    return f"byte 0x{data[error.start]:02X} at offset {error.start} is not UTF-8"
-
-
-def decode(data: bytes) -> str:
-    """Text of a file: UTF-8, or UTF-16 where a byte order mark says so. The mark itself is no text."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")
+        return Reason("NUL bytes, not UTF-8 text (UTF-16 without a byte order mark, or binary)")
+    name = Reason("UTF-8") if encoding == "utf-8" else encoding
+    return Reason("byte 0x{:02X} at offset {} is not {}", data[start], start, name)
 
 
 def language_of(path: str) -> str:

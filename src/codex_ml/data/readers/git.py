@@ -19,7 +19,7 @@ from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.readers.files import Names, file_document, group_of
 from codex_ml.data.readers.git_objects import BLOB, COMMIT, TAG, Damaged, Objects, read_object, size_of, walk
-from codex_ml.errors import UserError
+from codex_ml.errors import Reason, UserError, reason_of
 
 TASK_BYTES, TASK_BLOBS = 4 << 20, 4096
 REF_LIMIT, PACKED_REFS_LIMIT = 4096, 64 << 20  # bytes
@@ -52,12 +52,12 @@ class GitTask:
         try:
             size = size_of(store, name)
             if size is not None and size > self.max_bytes:
-                return Refused(self.label, writable(path), None, f"longer than {self.max_bytes} bytes", bad=False)
+                return self._refused(path, Reason("longer than {} bytes", self.max_bytes), bad=False)
             kind, data = read_object(store, name)
         except Damaged as error:
-            return Refused(self.label, writable(path), None, str(error))
+            return self._refused(path, reason_of(error), bad=True)
         if kind != BLOB:
-            return Refused(self.label, writable(path), None, f"object {name.decode()} is no blob")
+            return self._refused(path, Reason("object {} is no blob", name.decode()), bad=True)
         return file_document(
             data,
             source=self.label,
@@ -67,6 +67,9 @@ class GitTask:
             place=f"{self.file}/{path}",
             max_bytes=self.max_bytes,
         )
+
+    def _refused(self, path: str, reason: str, *, bad: bool) -> Refused:
+        return Refused(self.label, writable(path), None, reason, bad, place=writable(f"{self.file}/{path}"))
 
 
 def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask | Refused]:
@@ -92,7 +95,7 @@ def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask |
                 continue
             if reason or not stat.S_ISREG(mode):
                 why = reason or ("a submodule" if stat.S_IFMT(mode) == 0o160000 else "not a regular file")
-                yield Refused(label, writable(shown), None, why, bad=bool(reason))
+                yield Refused(label, writable(shown), None, why, bool(reason), place=writable(f"{folder}/{shown}"))
                 continue
             batch.append((path, name))
             held += min(_size(store, name), max_bytes)

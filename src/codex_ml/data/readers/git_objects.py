@@ -13,6 +13,8 @@ from pathlib import Path
 from dulwich.object_store import BaseObjectStore, DiskObjectStore
 from dulwich.objects import ObjectID
 
+from codex_ml.errors import Reason
+
 MOST_ENTRIES = 5_000_000  # of all trees; a tree that names one tree twice, 30 deep, would have a billion
 DEEPEST = 200  # folders in folders
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4  # gitformat-pack(5)
@@ -22,7 +24,10 @@ ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0(?=.{20})", re.DOTALL)  # mode, nam
 
 
 class Damaged(Exception):
-    """An object that is missing, or whose content is not what its id says."""
+    """An object that is missing, or whose content is not what its id says; see `Reason` for the arguments."""
+
+    def __init__(self, reason: str, *values: object) -> None:
+        super().__init__(Reason(reason, *values))
 
 
 class Objects(DiskObjectStore):
@@ -48,13 +53,13 @@ def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
     except Damaged:
         raise
     except KeyError:
-        raise Damaged(f"object {name.decode()} is missing (a shallow, partial or damaged clone)") from None
+        raise Damaged("object {} is missing (a shallow, partial or damaged clone)", name.decode()) from None
     except Exception as error:  # dulwich raises some dozen types for damage, AssertionError and struct.error among them
-        raise Damaged(f"object {name.decode()} is damaged ({type(error).__name__})") from None
+        raise Damaged("object {} is damaged ({})", name.decode(), type(error).__name__) from None
     digest = hashlib.sha1(NAMES.get(kind, b"?") + b" %d\0" % len(data), usedforsecurity=False)
     digest.update(data)
     if digest.hexdigest().encode() != name:
-        raise Damaged(f"object {name.decode()} is damaged (its content has another hash)")
+        raise Damaged("object {} is damaged (its content has another hash)", name.decode())
     return kind, data
 
 
@@ -76,7 +81,7 @@ def size_of(store: Objects, name: bytes) -> int | None:
     except Damaged:
         raise
     except Exception as error:  # as in read_object
-        raise Damaged(f"object {name.decode()} is damaged ({type(error).__name__})") from None
+        raise Damaged("object {} is damaged ({})", name.decode(), type(error).__name__) from None
 
 
 def _loose_file(store: Objects, name: bytes) -> Path | None:
@@ -88,7 +93,7 @@ def _loose_file(store: Objects, name: bytes) -> Path | None:
     except OSError:
         return None
     if not stat.S_ISREG(mode):
-        raise Damaged(f"object {digits} is no regular file")
+        raise Damaged("object {} is no regular file", digits)
     return file
 
 
@@ -146,13 +151,13 @@ def walk(store: Objects, root: bytes) -> Iterator[tuple[bytes, int, bytes, str]]
 def _entries(store: Objects, tree: bytes, below: bytes) -> list[tuple[bytes, int, bytes, str]]:
     kind, data = read_object(store, tree)
     if kind != TREE:
-        raise Damaged(f"object {tree.decode()} is no tree")
+        raise Damaged("object {} is no tree", tree.decode())
     found: list[tuple[bytes, int, bytes, str]] = []
     at = 0
     while at < len(data):
         match = ENTRY.match(data, at)
         if match is None:
-            raise Damaged(f"object {tree.decode()} is a damaged tree")
+            raise Damaged("object {} is a damaged tree", tree.decode())
         at = match.end() + 20
         found.append((match[2], int(match[1], 8), data[match.end() : at].hex().encode(), ""))
     found.sort(key=lambda entry: entry[0] + b"/" * stat.S_ISDIR(entry[1]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers.records import Context
+from codex_ml.errors import Reason, reason_of
 from codex_ml.io import parse_json
 
 BOM = b"\xef\xbb\xbf"
@@ -33,7 +34,7 @@ class LinesTask:
         """One document a line that is not blank."""
         for number, line in enumerate(self.data.split(b"\n"), self.first_line):
             if len(line) > self.limit:
-                yield self.context.refused(number, f"the line is longer than {self.limit} bytes")
+                yield self.context.refused(number, Reason("the line is longer than {} bytes", self.limit))
             elif line.strip(BLANK):
                 yield _record(line, number, self.context)
 
@@ -44,16 +45,21 @@ def _record(line: bytes, number: int, context: Context) -> Document | Refused:
     try:
         value = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return context.refused(
-            number, f"byte 0x{line[error.start]:02X} at offset {error.start} of the line is not UTF-8"
-        )
-    except json.JSONDecodeError as error:
-        return context.refused(number, f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}")
+        reason = Reason("byte 0x{:02X} at offset {} of the line is not UTF-8", line[error.start], error.start)
+        return context.refused(number, reason)
     except ValueError as error:
-        return context.refused(number, f"not JSON: {error}")
+        return context.refused(number, not_json(error))
     if not isinstance(value, dict):
         return context.refused(number, f"an object is wanted, found {type(value).__name__}")
     return context.document(value, number)
+
+
+def not_json(error: ValueError, start: str = "not JSON") -> Reason:
+    """What `parse_json` found, after fixed words; what json says of a place is fixed, its other texts are not ours."""
+    if isinstance(error, json.JSONDecodeError):
+        problem = Reason(error.msg.removesuffix(" at"))
+        return Reason("{}: {} at character {}", Reason(start), problem, error.pos + 1)
+    return Reason("{}: {}", Reason(start), reason_of(error))
 
 
 def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: int) -> Iterator[LinesTask | Refused]:
@@ -88,7 +94,7 @@ def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: 
             held, taken = held[cut:], 0
         if len(held) > limit:
             found = True
-            yield context.refused(number, f"the line is longer than {limit} bytes")
+            yield context.refused(number, Reason("the line is longer than {} bytes", limit))
             held, skipping = b"", True
     if held.strip(BLANK):
         found = True

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from codex_ml.errors import Reason, reason_of
+from codex_ml.io import parse_json
+
 
 def code_of_notebook(data: bytes) -> str:
     """The non-empty code cells, character for character and magics as written, joined by one blank line.
@@ -18,7 +21,7 @@ def code_of_notebook(data: bytes) -> str:
     notebook = _parsed(data)
     version = notebook.get("nbformat")
     if version not in (3, 4) or isinstance(version, bool):
-        raise ValueError("not a notebook of format 3 or 4 (nbformat)")
+        raise ValueError(Reason("not a notebook of format 3 or 4 (nbformat)"))
     sheets = [notebook] if version == 4 else notebook.get("worksheets", [])
     key = "source" if version == 4 else "input"
     code = [_text(cell.get(key, "")) for cell in _cells(sheets) if cell.get("cell_type") == "code"]
@@ -33,14 +36,15 @@ def _joined(texts: list[str]) -> str:
 
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
-        notebook = json.loads(data.decode("utf-8-sig"))
+        notebook = parse_json(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise ValueError("not JSON (not UTF-8)") from None
-    except (ValueError, RecursionError) as error:
-        where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ValueError(f"not JSON{where}") from None
+        raise ValueError(Reason("not JSON (not UTF-8)")) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(Reason("not JSON (line {})", error.lineno)) from None
+    except ValueError as error:
+        raise ValueError(Reason("not JSON: {}", reason_of(error))) from None
     if not isinstance(notebook, dict):
-        raise ValueError("not a notebook: no JSON object")
+        raise ValueError(Reason("not a notebook: no JSON object"))
     return notebook
 
 
@@ -49,7 +53,7 @@ def _cells(sheets: Any) -> list[dict[str, Any]]:
     for sheet in sheets if isinstance(sheets, list) else [None]:
         found = sheet.get("cells", []) if isinstance(sheet, dict) else None
         if not isinstance(found, list) or not all(isinstance(cell, dict) for cell in found):
-            raise ValueError("not a notebook: cells is no list of objects")
+            raise ValueError(Reason("not a notebook: cells is no list of objects"))
         cells += found
     return cells
 
@@ -58,9 +62,9 @@ def _text(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         value = "".join(value)
     if not isinstance(value, str):
-        raise ValueError("not a notebook: the source of a cell is neither a text nor a list of texts")
+        raise ValueError(Reason("not a notebook: the source of a cell is neither a text nor a list of texts"))
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("a lone surrogate is no text") from None
+        raise ValueError(Reason("a lone surrogate is no text")) from None
     return value

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codex_ml.data.documents import Document, Refused
-from codex_ml.data.readers.compression import BOMB_BYTES, BOMB_RATIO
+from codex_ml.data.readers.compression import BOMB_BYTES, BOMB_RATIO, refuse_pointer
 from codex_ml.data.readers.records import INDEX, Context
 from codex_ml.data.readers.rows import DAMAGE, Part, damaged, documents, parts_of, wrong_columns
+from codex_ml.errors import Reason
 
 GROUP_LIMIT = 2 << 30  # bytes that a row group may declare; a reader has to take a column chunk of it as a whole
 HELD_BYTES = 64 << 20  # of a batch, as far as the file's own sizes can tell
@@ -55,6 +56,8 @@ class ParquetTask:
 def plan_parquet(path: Path, context: Context) -> Iterator[ParquetTask | Refused]:
     """Some megabytes of rows a task. A damaged file is refused whole, so every page is read once before."""
     size = path.stat().st_size
+    with path.open("rb") as raw:
+        refuse_pointer(raw)
     try:
         with pq.ParquetFile(path) as file:
             problem = wrong_columns(file.schema_arrow, context) or _too_large(file.metadata)
@@ -115,5 +118,6 @@ def _too_large(metadata: pq.FileMetaData) -> str:
     for number in range(metadata.num_row_groups):
         size = metadata.row_group(number).total_byte_size
         if size > GROUP_LIMIT:
-            return f"row group {number} declares {size} bytes; at most {GROUP_LIMIT >> 30} GiB are read at once"
+            most = f"at most {GROUP_LIMIT >> 30} GiB are read at once"
+            return Reason("row group {} declares {} bytes; " + most, number, size)
     return ""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
 from typing import Any
 
 from codex_ml.config import Fields, Source
 from codex_ml.data.documents import Document, Refused, derived_id, map_texts, writable
-from codex_ml.data.licences import UNKNOWN
-from codex_ml.errors import safe_text
+from codex_ml.data.licences import UNKNOWN, stricter
+from codex_ml.errors import Reason, reason_of
 
-MAX_DEPTH, MAX_REASON = 100, 200
+MAX_DEPTH, LONGEST_NAME = 100, 200
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 INDEX = re.compile(r"__index_level_\d+__\Z")  # what pandas stores of a row's number
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # dumps would make one a call
@@ -22,9 +23,9 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 class BadRecord(Exception):
     """Why a record is no document; `bad` as in `Refused`."""
 
-    def __init__(self, reason: str, *, bad: bool = True) -> None:
-        super().__init__(reason)
-        self.reason, self.bad = reason, bad
+    def __init__(self, reason: str, *values: object, bad: bool = True) -> None:
+        super().__init__(Reason(reason, *values))
+        self.bad = bad
 
 
 class Context:
@@ -39,14 +40,14 @@ class Context:
         self.source, self.file, self.max_bytes = source, writable(file), max_bytes
 
     def refused(self, line: int | None, reason: str, *, bad: bool = True) -> Refused:
-        return Refused(self.source.label, self.file, line, safe_text(_short(reason)).replace("\n", "\\n"), bad)
+        return Refused(self.source.label, self.file, line, reason, bad)
 
     def document(self, record: Mapping[str, Any], line: int) -> Document | Refused:
         """The document of a record that stands at this line or row."""
         try:
             return _document(record, self, line)
         except BadRecord as error:
-            return self.refused(line, error.reason, bad=error.bad)
+            return self.refused(line, reason_of(error), bad=error.bad)
         except RecursionError:
             return self.refused(line, TOO_DEEP)
 
@@ -58,11 +59,11 @@ def _document(record: Mapping[str, Any], context: Context, line: int) -> Documen
     messages = _json(record, names.messages, _check_messages)
     tools = _json(record, names.tools, _check_tools) if messages is not None else None
     used = _form(record, names, text, prompt, completion, messages)
-    licence = "license" if names.licence == "licence" and record.get("licence") is None else names.licence
-    meta = _meta(record, {*used, names.id, names.group, names.licence, licence, names.language})
+    licences = ("licence", "license") if names.licence == "licence" else (names.licence,)
+    meta = _meta(record, {*used, names.id, names.group, *licences, names.language})
     parts = [part for part in (text, prompt, completion, messages, tools) if part is not None]
     name, group = _name(record, names.id), _name(record, names.group)
-    licence_text, language = _text(record, licence) or "", _text(record, names.language) or ""
+    licence_text, language = _licence(record, licences), _text(record, names.language) or ""
     _check(parts, (meta, name, group, licence_text, language), context.max_bytes)
     return Document(
         source=source.label,
@@ -107,7 +108,7 @@ def _form(
         if name in record:
             raise BadRecord(f"{name} is null")
     there = ", ".join(sorted(_short(str(name)) for name in record)[:8]) or "nothing"
-    raise BadRecord(f"no {wanted} in it, found {there}; see fields of ingest.sources")
+    raise BadRecord("no {} in it, found {}; see fields of ingest.sources", Reason(wanted), there)
 
 
 def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
@@ -125,11 +126,11 @@ def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
     except UnicodeEncodeError as error:
         found = SURROGATE.search(error.object)
         assert found is not None
-        raise BadRecord(f"a lone surrogate (U+{ord(found[0]):04X}) is no text") from None
+        raise BadRecord("a lone surrogate (U+{:04X}) is no text", ord(found[0])) from None
     if empty:
         raise BadRecord("empty", bad=False)
     if size > max_bytes:
-        raise BadRecord(f"longer than {max_bytes} bytes", bad=False)
+        raise BadRecord("longer than {} bytes", max_bytes, bad=False)
 
 
 def _text(record: Mapping[str, Any], name: str) -> str | None:
@@ -137,6 +138,12 @@ def _text(record: Mapping[str, Any], name: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise BadRecord(f"{name} must be a text, found {_kind(value)}")
+
+
+def _licence(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """What the fields say; two that differ both hold."""
+    stated = [text for name in names if (text := _text(record, name))]
+    return reduce(stricter, stated) if stated else ""
 
 
 def _name(record: Mapping[str, Any], name: str) -> str:
@@ -194,8 +201,14 @@ def _holds_nul(text: str) -> bool:
     return any("\0" in part for part in found)
 
 
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that comes a second time, None where all differ."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
 def _short(text: str) -> str:
-    return text if len(text) <= MAX_REASON else text[:MAX_REASON] + "..."
+    return text if len(text) <= LONGEST_NAME else text[:LONGEST_NAME] + "..."
 
 
 def _check_messages(value: Any, name: str) -> None:
@@ -203,10 +216,12 @@ def _check_messages(value: Any, name: str) -> None:
         raise BadRecord(f"{name} must be a list of messages, found {_kind(value)}")
     for number, message in enumerate(value):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise BadRecord(f"{name}[{number}] must be an object with a role")
+            raise BadRecord("{}[{}] must be an object with a role", Reason(name), number)
         content = message.get("content")
         if not (content is None or isinstance(content, str | list)):
-            raise BadRecord(f"{name}[{number}].content must be a text, a list of parts or null, found {_kind(content)}")
+            kind = Reason(_kind(content))
+            content_is = "{}[{}].content must be a text, a list of parts or null, found {}"
+            raise BadRecord(content_is, Reason(name), number, kind)
 
 
 def _check_tools(value: Any, name: str) -> None:

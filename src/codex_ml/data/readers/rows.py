@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codex_ml.data.documents import Document, Refused
-from codex_ml.data.readers.records import Context
+from codex_ml.data.readers.records import Context, repeated
+from codex_ml.errors import Reason
 
 PART_BYTES = 16 << 20  # decoded, of a task
 ROWS = 1000  # made Python values at a time
@@ -86,7 +87,8 @@ def _documents(batch: pa.RecordBatch, row: int, context: Context) -> Iterator[Do
         if bad is None:
             yield context.document(record, row + offset)
         else:
-            yield context.refused(row + offset, f"{bad} holds no UTF-8, or a time that Python cannot represent")
+            reason = Reason("{} holds no UTF-8, or a time that Python cannot represent", bad)
+            yield context.refused(row + offset, reason)
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -127,15 +129,15 @@ def _plain(value: Any) -> Any:
 
 def wrong_columns(schema: pa.Schema, context: Context) -> str:
     """Why the columns cannot be those of a corpus, "" when they can."""
-    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
-    if twice is not None:
-        return f"the name {twice!r} stands for two columns"
+    there = schema.names  # a new list on each call
+    if (twice := repeated(there)) is not None:
+        return Reason("the name {!r} stands for two columns", twice)
     names = context.source.fields
     for name in (names.text, names.prompt, names.completion):
-        kind = schema.field(name).type if name in schema.names else pa.null()
+        kind = schema.field(name).type if name in there else pa.null()
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not _is_text(kind) and not pa.types.is_null(kind):
-            return f"the column {name} is {kind}, a text column is wanted"
+            return Reason("the column {} is {}, a text column is wanted", Reason(name), str(kind))
     return ""
 
 
@@ -145,4 +147,4 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def damaged(error: Exception, format_name: str) -> str:
     """Why a file is refused that Arrow cannot read."""
-    return f"damaged, or no {format_name} file ({' '.join(str(error).split())[:150]})"
+    return Reason(f"damaged, or no {format_name} file ({{}})", " ".join(str(error).split())[:150])

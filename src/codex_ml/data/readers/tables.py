@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from codex_ml.data.documents import Document, Refused
-from codex_ml.data.readers.records import Context
+from codex_ml.data.readers.lines import not_json
+from codex_ml.data.readers.records import Context, repeated
+from codex_ml.errors import Reason
 from codex_ml.io import parse_json
 
 BOM = b"\xef\xbb\xbf"
@@ -52,8 +54,8 @@ class TableTask:
             if isinstance(found, str):
                 yield self.context.refused(line, found)
             elif len(found) != len(self.header):
-                cells = "1 cell" if len(found) == 1 else f"{len(found)} cells"
-                yield self.context.refused(line, f"{cells}, the header has {len(self.header)}")
+                cells = "{} cell" if len(found) == 1 else "{} cells"
+                yield self.context.refused(line, Reason(cells + ", the header has {}", len(found), len(self.header)))
             else:
                 yield self._document(dict(zip(self.header, found, strict=True)), line)
 
@@ -66,7 +68,7 @@ class TableTask:
                 try:
                     record[name] = parse_json(str(record[name]))
                 except ValueError as error:
-                    return self.context.refused(line, f"{name} is not JSON: {error}")
+                    return self.context.refused(line, not_json(error, f"{name} is not JSON"))
         return self.context.document(record, line)
 
 
@@ -83,7 +85,7 @@ def plan_table(
     for line, item in _pieces(_without_mark(blocks), delimiter, limit):
         if isinstance(item, str):
             found = True
-            yield context.refused(line, item if header else f"the header: {item}")
+            yield context.refused(line, item if header else Reason("the header: {}", Reason(item)))
             if not header:
                 return
             continue
@@ -148,7 +150,7 @@ def _pieces(blocks: Iterable[bytes], delimiter: str, limit: int) -> Iterator[tup
             begun = held[:limit]
             match = _patterns(delimiter)[0].match(begun.decode("latin-1"))
             if not match and _mistake(begun.decode("latin-1"), 0, delimiter)[0] == UNCLOSED:
-                yield line, f"a quote opened here is not closed within {limit} bytes; the rest is not read"
+                yield line, Reason("a quote opened here is not closed within {} bytes; the rest is not read", limit)
                 return
             yield line, _too_long(limit)
             line += begun.count(b"\n")
@@ -157,8 +159,8 @@ def _pieces(blocks: Iterable[bytes], delimiter: str, limit: int) -> Iterator[tup
         yield line, held
 
 
-def _too_long(limit: int) -> str:
-    return f"the record is longer than {limit} bytes"
+def _too_long(limit: int) -> Reason:
+    return Reason("the record is longer than {} bytes", limit)
 
 
 def _end_of_whole(text: str, delimiter: str, limit: int) -> int:
@@ -190,10 +192,11 @@ def _header(data: bytes, delimiter: str, limit: int) -> tuple[str, ...] | str:
         return "looks like UTF-16 (or binary); UTF-8 is wanted"
     _, names = next(_records(data, 1, delimiter, limit))
     if isinstance(names, str):
-        return f"the header: {names}"
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if "" in names or twice is not None:
-        return f"the header has {'an empty name' if '' in names else f'the name {twice!r} twice'}"
+        return Reason("the header: {}", Reason(names))
+    if "" in names:
+        return "the header has an empty name"
+    if (twice := repeated(names)) is not None:
+        return Reason("the header has the name {!r} twice", twice)
     return tuple(names)
 
 
@@ -246,7 +249,8 @@ def _not_text(record: str) -> str:
         try:
             record.encode("utf-8", "surrogateescape").decode("utf-8")
         except UnicodeDecodeError as error:
-            return f"byte 0x{error.object[error.start]:02X} at offset {error.start} of the record is not UTF-8"
+            byte = error.object[error.start]
+            return Reason("byte 0x{:02X} at offset {} of the record is not UTF-8", byte, error.start)
     return "NUL characters, not text" if "\0" in record else ""
 
 

@@ -27,7 +27,7 @@ from codex_ml.data.readers.archives import (
     wanted,
     why_not,
 )
-from codex_ml.data.readers.compression import Broken
+from codex_ml.data.readers.compression import Broken, refuse_pointer
 from codex_ml.data.readers.files import Names
 
 TASK_BYTES = 4 << 20
@@ -131,6 +131,7 @@ def opened_tar(file: Path) -> Iterator[_Stream]:
         Broken: when the name and the first bytes disagree on how it is compressed.
     """
     with file.open("rb") as raw:
+        refuse_pointer(raw)
         head = raw.read(6)
         raw.seek(0)
         ending = ENDINGS.get(file.suffix.lower(), file.suffix.lower())

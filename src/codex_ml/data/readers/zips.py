@@ -15,7 +15,7 @@ from typing import IO
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers.archives import DAMAGE, Origin, refuse_bomb, refuse_crowd, unchanged, wanted, why_not
-from codex_ml.data.readers.compression import Broken
+from codex_ml.data.readers.compression import Broken, refuse_pointer
 from codex_ml.data.readers.files import Names
 
 TASK_BYTES = 8 << 20
@@ -68,6 +68,7 @@ def plan_zip(source: Source, file: Path, max_bytes: int) -> Iterator[ZipTask | R
 def opened_zip(file: Path) -> Iterator[zipfile.ZipFile]:
     """Raises Broken for a bomb, one of `DAMAGE` for what is no zip file."""
     with file.open("rb") as raw:
+        refuse_pointer(raw)
         refuse_crowd(_records(raw))
         size = raw.seek(0, os.SEEK_END)
         with zipfile.ZipFile(raw) as archive:
