@@ -26,6 +26,8 @@ def main(stage: Stage) -> None:
     from codex_ml.data.shingles import BANDS, ROWS, chance
     from codex_ml.io import atomic_folder, write_json, write_ndjson
     from codex_ml.parallel import workers_for
+    from codex_ml.params import load_params
+    from codex_ml.policy.key import warning
     from codex_ml.progress import progress
 
     options, style = stage.params.split, stage.runtime.progress
@@ -39,6 +41,8 @@ def main(stage: Stage) -> None:
     )
     if options.policy == "off":
         log.warning("split: WARNING: split.policy is off: secrets and personal data stay in the training text")
+    elif note := warning(stage.dep("data/redaction_key"), (s.path for s in load_params().ingest.sources)):
+        log.warning("split: WARNING: %s", note)  # the sources decide no byte of the split, only this line
     curve = ", ".join(f"{100 * chance(s):.1f} % at {s}" for s in (0.5, 0.6, 0.7, 0.8, 0.9))
     log.info("split: %d bands of %d rows find a pair with similarity s in %s", BANDS, ROWS, curve)
 

@@ -36,10 +36,12 @@ def whole_app() -> typer.Typer:
     """The commands with the groups that have modules of their own."""
     from codex_ml import hooks, tokenizer_commands
     from codex_ml.data import commands as pack_commands
+    from codex_ml.policy import commands as policy_commands
 
     app.add_typer(hooks.app, name="hook", help="The checks behind the pre-commit hooks.")
     app.add_typer(tokenizer_commands.app, name="tokenizer")
     app.add_typer(pack_commands.app, name="pack")
+    app.add_typer(policy_commands.app, name="policy")
     return app
 
 
@@ -58,9 +60,12 @@ def check(debug: Debug = False) -> None:
     stages that read what they do not declare, imports missing from deps, and outputs that Git tracks.
     """
     from codex_ml.check import check_workspace
+    from codex_ml.policy.key import KEY, warning
 
     with one_line_errors(debug=debug):
-        check_workspace()
+        params = check_workspace()
+        if note := warning(KEY, (source.path for source in params.ingest.sources)):
+            typer.echo(f"warning: {note}", err=True)
         typer.echo("check: params.yaml, dvc.yaml and the workspace are in order")
 
 

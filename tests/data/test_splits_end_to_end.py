@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import random
 import re
@@ -52,6 +53,7 @@ MAINS = {name: main_of(name) for name in ("ingest", "split")}
 
 
 def run(name, params):
+    Path("params.yaml").write_text(json.dumps(params), encoding="utf-8")  # JSON is YAML
     parsed = validate_params(params)
     spec = load_pipeline()[name]
     declared = SimpleNamespace(**{section: getattr(parsed, section) for section in spec.params})
@@ -338,3 +340,27 @@ def test_nothing_that_passes_is_a_sentence_and_leaves_nothing(workspace):
         splits([[record(f"text {i}", licence="GPL-3.0-only") for i in range(3)]])
     assert not Path("data/splits").exists()
     assert [file.name for file in Path("data").iterdir() if file.name.startswith(".")] == []
+
+
+def test_own_sources_with_the_published_key_are_warned_about(workspace, caplog):
+    logger = logging.getLogger("codex_ml")
+    logger.addHandler(caplog.handler)
+    try:
+        splits([corpus(1, 60)])
+        [line] = {r.getMessage() for r in caplog.records if "redaction_key" in r.getMessage()}
+        assert "codex-ml policy new-key" in line
+        caplog.clear()
+        Path("data/redaction_key").write_text("0123456789abcdef0123456789abcdef")
+        splits([corpus(1, 60)])
+        assert not [r for r in caplog.records if "redaction_key" in r.getMessage()]
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("letters", ["\u0e01\u0e27\u0e19\u0e2a\u0e23\u0e14", "的一是不了人我在有他这中大来上国"])
+def test_near_copies_without_blanks_do_not_cross_the_splits(workspace, letters):
+    dice = random.Random(4)
+    whole = ["".join(dice.choices(letters, k=200)) for _ in range(40)]
+    splits([[record(text) for text in whole], [record(text + dice.choice(letters)) for text in whole]])
+    assert len(where()) == 40
+    assert {text[:200] for text in where()} == set(whole)

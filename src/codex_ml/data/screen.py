@@ -28,8 +28,8 @@ from codex_ml.data.licences import is_allowed
 from codex_ml.data.quality import drop_reason
 from codex_ml.data.shingles import Shingles, shingles_of
 from codex_ml.data.signals import Signals
-from codex_ml.errors import UserError
 from codex_ml.io import hash_path, sha256_of
+from codex_ml.policy.key import read_key
 from codex_ml.policy.redact import placeholder, redact
 from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
@@ -55,10 +55,7 @@ def settings_of(params: Split, *, policy: Path, key: Path, benchmarks: Path) -> 
     if params.policy == "off":
         return Settings(params, None, b"", files)
     load_policy(policy)
-    if not key.is_file() or not key.read_bytes().strip():
-        raise UserError(f"{key} is missing or empty; put at least 16 random characters there, the key of placeholders")
-    secret = hashlib.sha256(key.read_bytes().strip()).digest()
-    return Settings(params, policy, secret, files + sha256_of(policy))
+    return Settings(params, policy, read_key(key), files + sha256_of(policy))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""The key of the placeholders: who has it can tell which of a few guesses a placeholder stands for.
+
+The repository publishes one for its public sample. A private one is DVC's, like the raw data: `dvc push` gives it to
+those who get the data, `dvc exp run --temp` finds it, and Git never sees it. Used by: split, `codex-ml check`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from codex_ml.errors import UserError
+from codex_ml.io import write_bytes
+
+KEY = Path("data/redaction_key")
+FEWEST_BYTES = 16
+SAMPLE = "data/raw/sample"
+# SHA-256 of the key that this repository publishes; it stays in the history of Git for everybody to read.
+PUBLISHED = "75428f08e2fe45c2b1fc669bb7ec13f5b737d70fca174b28a8c481128603e842"
+
+
+def read_key(path: Path) -> bytes:
+    """The secret of the placeholders: 32 bytes.
+
+    Raises:
+        UserError: when the file is missing, or too short to be a secret.
+    """
+    text = path.read_bytes().strip() if path.is_file() else b""
+    if len(text) < FEWEST_BYTES:
+        found = f"holds {len(text)} characters" if path.is_file() else "is missing"
+        raise UserError(f"{path} {found}; `codex-ml policy new-key` writes a private key of 64 random characters")
+    return hashlib.sha256(text).digest()
+
+
+def warning(key: Path, sources: Iterable[str]) -> str:
+    """One line where sources beside the sample are redacted with the published key, else ""."""
+    own = next((source for source in sources if not Path(source).is_relative_to(SAMPLE)), None)
+    if own is None or not key.is_file() or read_key(key).hex() != PUBLISHED:
+        return ""
+    return (
+        f"{own} is your own data, but {key} is the key that everybody knows: who guesses a redacted value can confirm "
+        "it; run `codex-ml policy new-key`, which makes a private key"
+    )
+
+
+def make_private_key() -> None:
+    """Write a new key to data/redaction_key (mode 0600), take the file out of Git's index, and give it to DVC.
+
+    Raises:
+        UserError: when the present key is private already (another one would change every placeholder), or when Git or
+            DVC refuse; the file is then as it was.
+    """
+    if KEY.is_file() and hashlib.sha256(KEY.read_bytes().strip()).hexdigest() != PUBLISHED:
+        raise UserError(
+            f"{KEY} is private already, and another key changes every placeholder; to have that, remove {KEY} and "
+            f"{KEY}.dvc, and run this command again"
+        )
+    before = KEY.read_bytes() if KEY.is_file() else None
+    _run("git", "rm", "--quiet", "--cached", "--ignore-unmatch", "--", KEY.as_posix())
+    umask = os.umask(0o077)  # the file is private from its first moment
+    try:
+        write_bytes(KEY, secrets.token_hex(32).encode() + b"\n")
+        _run(sys.executable, "-m", "dvc", "add", "--quiet", KEY.as_posix())
+    except BaseException:
+        KEY.unlink(missing_ok=True)
+        if before is not None:
+            write_bytes(KEY, before)
+            _run("git", "add", "--", KEY.as_posix())
+        raise
+    finally:
+        os.umask(umask)
+
+
+def _run(*command: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    except FileNotFoundError:
+        raise UserError(f"{command[0]} is not installed; a private key needs Git and DVC") from None
+    if done.returncode:
+        raise UserError(f"`{' '.join(command[-4:])}` failed: {' '.join((done.stderr or done.stdout).split())}")
