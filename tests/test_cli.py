@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml import __version__, cli
+from codex_ml.io import hash_path
 
 
 @pytest.fixture
@@ -70,22 +71,53 @@ def test_a_path_elsewhere_or_a_folder_elsewhere_ends_with_2(chain, run, tmp_path
     outside = str(tmp_path / "x")
     assert run("verify", outside) == (2, "", f"error: {outside} lies outside this repository\n")
     monkeypatch.chdir(tmp_path)
-    message = "error: no dvc.yaml here; run this from the repository's top folder\n"
-    assert run("lineage", "models/model") == (2, "", message)
+    message = f"error: no dvc.yaml beside src/codex_ml in {tmp_path} or above it; run this inside the repository\n"
+    for command in (("lineage", "models/model"), ("verify",), ("check",), ("ledger", "accept"), ("hook", "pipeline")):
+        assert run(*command) == (2, "", message)
 
 
-def test_lineage_is_text_for_people_and_json_for_machines(chain, run):
+def test_lineage_is_one_screen_for_people_more_with_all_and_json_for_machines(chain, run):
     code, out, _ = run("lineage", "models/model")
+    lines = out.splitlines()
+    assert code == 0 and len(lines) <= 24
+    assert lines[0] == f"models/model  {hash_path(Path('models/model')).md5}"
+    assert lines[1] == "commit  none: dvc.lock is not in Git"
+    assert [line.split()[0] for line in lines[3::2]] == ["train", "split", "fetch"]
+    assert "stages/train.py" not in out
+    code, out, _ = run("lineage", "models/model", "--all")
     assert code == 0
-    assert out.splitlines()[0] == "train: The train"
+    assert out.splitlines()[: len(lines)] == lines
+    assert "train: The train" in out.splitlines()
     assert '              params  {"seed": 7, "train": {"lr": 0.0003}}' in out.splitlines()
+    assert f"              dep     stages/train.py  {hash_path(Path('stages/train.py')).md5}" in out.splitlines()
     code, out, _ = run("lineage", "models/model", "--json")
     assert [step["stage"] for step in json.loads(out)] == ["train", "split", "fetch"]
 
 
+def test_commands_work_from_a_subfolder_and_typed_paths_count_from_there(chain, run, monkeypatch):
+    whole = {name: run(name, "models/model") for name in ("verify", "lineage")}
+    assert whole["verify"][0] == whole["lineage"][0] == 0
+    for folder, typed in (("models", "model"), ("models/model", "."), ("data/splits/sub", "../../../models/model")):
+        for name in whole:
+            monkeypatch.chdir(chain.folder / folder)
+            assert run(name, typed) == whole[name], (folder, name)
+    monkeypatch.chdir(chain.folder / "models")
+    assert run("verify", "../../x") == (2, "", "error: ../../x lies outside this repository\n")
+    monkeypatch.chdir(chain.folder / "models")
+    assert run("verify", "models/model")[2].startswith("error: models/models/model is no output of the pipeline; ")
+
+
+def test_a_project_of_others_below_the_data_is_not_taken_for_the_top(chain, run, monkeypatch):
+    chain.write("data/raw/mine/dvc.yaml", b"stages: {}")
+    chain.write("data/raw/mine/params.yaml", b"")
+    chain.lock()
+    monkeypatch.chdir(chain.folder / "data/raw/mine")
+    assert run("verify")[1].endswith("links hold\n")
+
+
 def test_names_cannot_drive_the_terminal(chain, run):
     chain.write("dvc.yaml", Path("dvc.yaml").read_bytes().replace(b"The train", b"The \\u001b[31mtrain"))
-    assert "\x1b" not in run("lineage", "models/model")[1]
+    assert "\x1b" not in run("lineage", "models/model", "--all")[1]
 
 
 def test_debug_shows_the_traceback(chain, run):
@@ -106,3 +138,29 @@ def test_a_full_output_ends_with_1(run_python):
         done = run_python("-m", "codex_ml", "schema", capture_output=False, stdout=full, stderr=-1)
     assert done.returncode == 1
     assert done.stderr == "error: the disk is full; free some space and run the same command again\n"
+
+
+HEAD = """
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-m", "codex_ml", *sys.argv[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+child.stdout.close()  # before a byte is read, which is how `head -0` ends
+print(child.stderr.read().decode(), child.wait())
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",), ("--version",), ("schema",), ("verify",), ("verify", "--json"), ("lineage", "models/model"),
+        ("lineage", "models/model", "--all"), ("lineage", "models/model", "--json"), ("tokenizer", "--help"),
+        ("hook", "--help"),
+    ],
+)  # fmt: skip
+def test_output_that_head_cuts_is_no_error(chain, run_python, arguments):
+    assert run_python("-c", HEAD, *arguments).stdout == " 0\n"
+
+
+def test_output_that_head_cuts_hides_no_failure(chain, run_python):
+    chain.write("stages/fetch.py", b"# changed\n")  # the last link of many
+    done = run_python("-c", HEAD, "verify").stdout
+    assert done.startswith("error: fetch: code stages/fetch.py was changed after the run") and done.endswith(" 1\n")

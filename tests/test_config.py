@@ -336,7 +336,7 @@ def test_the_number_of_further_mistakes_is_told():
         ),
         (b"- a\n", "params.yaml: a mapping of sections is wanted, found list"),
         (b"seed: \xff\n", "params.yaml is not UTF-8 (byte 6)"),
-        (None, "params.yaml is missing; run this from the repository's top folder"),
+        (None, "params.yaml is missing; `git checkout params.yaml` brings back the committed one"),
     ],
 )
 def test_a_file_that_is_no_mapping_ends_with_2(workspace, tree, capsys, monkeypatch, data, message):

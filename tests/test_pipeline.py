@@ -37,11 +37,29 @@ def test_every_form_of_an_output_is_read():
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "dvc.yaml: a mapping `stages:` is wanted"),
-        ({}, "dvc.yaml: a mapping `stages:` is wanted"),
-        ({"stages": {}}, "dvc.yaml: a mapping `stages:` is wanted"),
+        ([], "dvc.yaml: expected a mapping `stages:`"),
+        ({}, "dvc.yaml: expected a mapping `stages:`"),
+        ({"stages": {}}, "dvc.yaml: expected a mapping `stages:`"),
         ({"stages": {"a": None}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
         ({"stages": {"a": {"cmd": ["x", "y"]}}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
+        ({"stages": {1: {"cmd": "x"}}}, "dvc.yaml: the name of a stage is a text, found 1"),
+        ({"stages": {"a": {"cmd": "x", "deps": "d"}}}, "dvc.yaml: deps of stage a: expected a list, found 'd'"),
+        (
+            {"stages": {"a": {"cmd": "x", "params": [{"o.yaml": None}]}}},
+            "dvc.yaml: params of stage a: expected texts, found {'o.yaml': None}",
+        ),
+        (
+            {"stages": {"a": {"cmd": "x", "outs": [{}]}}},
+            "dvc.yaml: outs of stage a: expected a path, or a path with a mapping, found {}",
+        ),
+        (
+            {"stages": {"a": {"cmd": "x", "outs": [{"o": 1}]}}},
+            "dvc.yaml: outs of stage a: expected a path, or a path with a mapping, found {'o': 1}",
+        ),
+        (
+            {"stages": {"a": {"cmd": "x", "outs": [None]}}},
+            "dvc.yaml: outs of stage a: expected a path, or a path with a mapping, found None",
+        ),
     ],
 )
 def test_a_pipeline_of_another_shape_is_refused(document, message):
@@ -50,10 +68,34 @@ def test_a_pipeline_of_another_shape_is_refused(document, message):
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "stages: 1"])
-def test_a_lock_of_another_shape_is_refused(text):
-    with pytest.raises(UserError, match=r"^dvc\.lock: a mapping `stages:` is wanted; run `dvc repro`$"):
+MEND = "; bring back the committed one with `git checkout dvc.lock`, or delete it; then run `dvc repro`"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((text, "dvc.lock: expected a mapping `stages:`") for text in ("[]", "{}", "stages: 1")),
+        ("stages: {a: 1}", "dvc.lock: stage a has no `cmd`"),
+        ("stages: {a: {cmd: [x]}}", "dvc.lock: stage a has no `cmd`"),
+        ("stages: {a: {cmd: x, params: 1}}", "dvc.lock: stage a: `params` are not those that DVC writes"),
+        (
+            "stages: {a: {cmd: x, params: {params.yaml: [1]}}}",
+            "dvc.lock: stage a: `params` are not those that DVC writes",
+        ),
+        *(
+            (
+                f"stages: {{a: {{cmd: x, {kind}: {value}}}}}",
+                f"dvc.lock: stage a: `{kind}` are not a list of `path` and `md5`",
+            )
+            for kind in ("deps", "outs")
+            for value in ("1", "null", "{}", "[x]", "[{path: x}]", "[{md5: x}]", "[{path: x, md5: 1}]")
+        ),
+    ],
+)
+def test_a_lock_of_another_shape_is_refused(text, message):
+    with pytest.raises(UserError) as error:
         parse_lock(text)
+    assert str(error.value) == message + MEND
 
 
 def test_a_missing_lock_is_told(tmp_path, monkeypatch):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, TextIO, cast
 
 import typer
 
 from codex_ml import __version__
 from codex_ml.errors import UserError, one_line_errors, safe_text
-
-if TYPE_CHECKING:
-    pass
+from codex_ml.top import go_to_top
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +28,44 @@ def main() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    whole_app()()
+    screen = sys.stdout
+    sys.stdout = cast(TextIO, _Output(screen))
+    try:
+        whole_app()()
+    finally:
+        sys.stdout.flush()  # here, because an error of Python's own flush at its end has no exit code of ours
+        sys.stdout = screen
+
+
+class _Output:
+    """Standard output of which a reader such as `head` may take only a part.
+
+    What nobody reads any more is dropped, and the command goes on: its exit code is that of its work.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
 
 
 def whole_app() -> typer.Typer:
@@ -63,6 +99,7 @@ def check(debug: Debug = False) -> None:
     from codex_ml.policy.key import KEY, warning
 
     with one_line_errors(debug=debug):
+        go_to_top()
         params = check_workspace()
         if note := warning(KEY, (source.path for source in params.ingest.sources)):
             typer.echo(f"warning: {note}", err=True)
@@ -85,8 +122,9 @@ def verify(
     from codex_ml.verify import verify as links
 
     with one_line_errors(debug=debug):
+        here = go_to_top()
         count = 0
-        for link in links(_relative(path)):
+        for link in links(None if path is None else _relative(path, here)):
             count += 1
             typer.echo(
                 dump_json(vars(link), indent=None)[:-1]
@@ -101,24 +139,33 @@ def verify(
 def lineage(
     path: Annotated[str, typer.Argument(help="A result such as models/model or reports/evaluate/metrics.json.")],
     rev: Annotated[str | None, typer.Option(help="Git revision: a commit, a tag, an experiment.")] = None,
+    whole: Annotated[bool, typer.Option("--all", help="Print every file, the code and the parameters too.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print what a result was made from, stage by stage, at any Git revision."""
+    """Print what a result was made from, stage by stage, at any Git revision.
+
+    One screen: the hash of the result, the commit, and for each stage what it wrote and from what. Exits with 1 when
+    dvc.lock holds stages of several runs, and names the first two that do not belong together.
+    """
     from codex_ml.io import dump_json
-    from codex_ml.verify import lineage as chain
+    from codex_ml.provenance import lineage as chain
+    from codex_ml.provenance import summary
 
     with one_line_errors(debug=debug):
-        steps = chain(_relative(path) or "", rev)
+        place = _relative(path, go_to_top())
+        steps = chain(place, rev)
         if json:
-            typer.echo(dump_json(steps), nl=False)
+            typer.echo(dump_json([step.as_json() for step in steps]), nl=False)
             return
-        for step in steps:
-            typer.echo(f"{step['stage']}: {step['desc']}")
-            for role in ("outs", "deps"):
-                for name, md5 in step[role].items():
-                    typer.echo(_aligned("", role[:-1], name, md5))
-            typer.echo(_aligned("", "params", dump_json(step["params"], indent=None).strip(), ""))
+        for line in summary(place, steps, rev):
+            typer.echo(safe_text(line))
+        for step in steps if whole else ():
+            typer.echo(safe_text(f"\n{step.spec.name}: {step.spec.desc}"))
+            for role, files in (("out", step.locked.outs), ("dep", step.locked.deps)):
+                for name, md5 in files.items():
+                    typer.echo(_aligned("", role, name, md5))
+            typer.echo(_aligned("", "params", dump_json(step.locked.params, indent=None).strip(), ""))
 
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The split ledger: what it lists keeps its split for ever.")
@@ -135,6 +182,7 @@ def ledger_accept(debug: Debug = False) -> None:
     from codex_ml.data.ledger import accept
 
     with one_line_errors(debug=debug):
+        go_to_top()
         added = accept(Path("data/splits/ledger.ndjson"), Path("data/split_ledger.ndjson"))
         typer.echo(f"ledger: {added} new lines in data/split_ledger.ndjson")
 
@@ -149,16 +197,12 @@ def schema(debug: Debug = False) -> None:
         typer.echo(dump_json(json_schema()), nl=False)
 
 
-def _relative(path: str | None) -> str | None:
-    """The path relative to the repository's top folder, with forward slashes."""
-    if path is None:
-        return None
-    if not Path("dvc.yaml").is_file():
-        raise UserError("no dvc.yaml here; run this from the repository's top folder")
-    absolute = Path(path).absolute()
-    if not absolute.is_relative_to(Path.cwd()):
+def _relative(path: str, here: Path) -> str:
+    """A path that the user typed in the folder `here`, relative to the top folder, with forward slashes."""
+    place = Path(os.path.relpath(here / path))
+    if os.pardir in place.parts:
         raise UserError(f"{path} lies outside this repository")
-    return absolute.relative_to(Path.cwd()).as_posix()
+    return place.as_posix()
 
 
 def _aligned(stage: str, role: str, path: str, digest: str) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codex_ml.errors import CheckFailed, UserError, one_line_errors, safe_text
+from codex_ml.top import go_to_top
 from codex_ml.yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def pipeline() -> None:
     `dvc status` and `dvc repro --dry` exit with 0 in that case too, so only the text of the dry run tells.
     """
     with one_line_errors():
+        go_to_top()
         if stages := stages_to_run(_dry_run()):
             raise CheckFailed(f"dvc.lock: not up to date: {', '.join(stages)}; run `make repro` and commit dvc.lock")
 

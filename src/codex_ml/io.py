@@ -187,6 +187,8 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: when the file is missing or is not strict JSON; the message names the file.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file")
     try:
         return parse_json(path.read_bytes())
     except FileNotFoundError:

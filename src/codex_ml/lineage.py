@@ -14,7 +14,7 @@ from typing import Any
 
 from codex_ml.config import Params
 from codex_ml.errors import UserError
-from codex_ml.io import hash_path
+from codex_ml.io import hash_path, read_json
 from codex_ml.pipeline import StageSpec
 
 SCHEMA = "codex-ml/lineage/1"
@@ -30,6 +30,28 @@ def record_path(stage: str) -> Path:
     An edit that leaves a stage's data as they were re-runs that stage and the report, which shows the records, only.
     """
     return Path("reports") / stage / "lineage.json"
+
+
+def read_record(stage: str) -> dict[str, Any]:
+    """The record of a stage's last start; see `start_record`.
+
+    Raises:
+        UserError: when it is missing, or is not of the shape that `start_record` gives.
+    """
+    return parse_record(read_json(record_path(stage)), str(record_path(stage)))
+
+
+def parse_record(record: Any, name: str) -> dict[str, Any]:
+    """See `read_record`; `name` is for messages."""
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UserError(f"{name} is not a record of the form {SCHEMA}")
+    deps = record.get("deps")
+    if not isinstance(deps, dict) or not isinstance(record.get("params"), dict):
+        raise UserError(f"{name}: expected mappings `deps` and `params`")
+    for path, dep in deps.items():
+        if not isinstance(dep, dict) or not all(isinstance(dep.get(kind), str) for kind in ("md5", "sha256")):
+            raise UserError(f"{name}: deps: {path}: expected its md5 and sha256")
+    return record
 
 
 def cpu_threads(params: Params) -> int:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from codex_ml.config import Params, Source
 from codex_ml.errors import UserError
-from codex_ml.yaml import line_of, parse_yaml
+from codex_ml.yaml import line_of, parse_yaml, read_text
 
 PARAMS = Path("params.yaml")
 PRESETS = Path("models/presets.yaml")
@@ -52,12 +52,7 @@ def load_params(path: Path = PARAMS) -> Params:
     Raises:
         UserError: the first problem, as one line: file, line, key, what was found, what is allowed.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run this from the repository's top folder") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
+    text = read_text(path)
     return validate_params(parse_yaml(text, str(path)), text=text, name=str(path))
 
 

@@ -12,7 +12,9 @@ from typing import Any
 from codex_ml.errors import UserError
 from codex_ml.yaml import parse_yaml, read_yaml
 
-PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
+PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), "params.yaml"
+# What has run is in DVC's run cache, so a lost lock costs no computation.
+MEND_LOCK = f"bring back the committed one with `git checkout {LOCK}`, or delete it; then run `dvc repro`"
 PACKAGE = Path("src/codex_ml")
 
 
@@ -53,53 +55,104 @@ def load_pipeline(path: Path = PIPELINE) -> dict[str, StageSpec]:
 
 def parse_pipeline(document: Any, name: str) -> dict[str, StageSpec]:
     """See `load_pipeline`; `name` stands in messages."""
+    return {stage: _spec(stage, body, name) for stage, body in _stages(document, name).items()}
+
+
+def _stages(document: Any, name: str) -> dict[str, Any]:
     stages = document.get("stages") if isinstance(document, dict) else None
     if not isinstance(stages, dict) or not stages:
-        raise UserError(f"{name}: a mapping `stages:` is wanted")
-    result = {}
-    for stage, body in stages.items():
-        if not isinstance(body, dict) or not isinstance(body.get("cmd"), str):
-            raise UserError(f"{name}: stage {stage} needs a `cmd` that is one text")
-        outs = [_path_and_flags(out) for kind in ("outs", "metrics", "plots") for out in body.get(kind) or []]
-        result[stage] = StageSpec(
-            name=stage,
-            cmd=body["cmd"],
-            desc=str(body.get("desc") or ""),
-            deps=tuple(str(dep) for dep in body.get("deps") or []),
-            params=tuple(str(param) for param in body.get("params") or []),
-            outs=tuple(path for path, _ in outs),
-            uncached=frozenset(path for path, flags in outs if flags.get("cache") is False),
-        )
-    return result
-
-
-def _path_and_flags(out: Any) -> tuple[str, dict[str, Any]]:
-    if isinstance(out, dict):
-        path, flags = next(iter(out.items()))
-        return str(path), dict(flags or {})
-    return str(out), {}
-
-
-def load_lock(path: Path = LOCK) -> dict[str, Any]:
-    """The `stages` of dvc.lock; each has cmd, deps, params and outs as DVC recorded them.
-
-    Raises:
-        UserError: when the file is missing or is not YAML.
-    """
-    return parse_lock(path.read_text(encoding="utf-8")) if path.exists() else _no_lock(path)
-
-
-def parse_lock(text: str) -> dict[str, Any]:
-    """See `load_lock`."""
-    document = parse_yaml(text, str(LOCK))
-    stages = document.get("stages") if isinstance(document, dict) else None
-    if not isinstance(stages, dict):
-        raise UserError(f"{LOCK}: a mapping `stages:` is wanted; run `dvc repro`")
+        raise UserError(f"{name}: expected a mapping `stages:`")
+    if odd := [stage for stage in stages if not isinstance(stage, str)]:
+        raise UserError(f"{name}: the name of a stage is a text, found {odd[0]!r}")
     return stages
 
 
-def _no_lock(path: Path) -> dict[str, Any]:
-    raise UserError(f"{path} is missing; run `make repro` first")
+def _spec(stage: str, body: Any, name: str) -> StageSpec:
+    if not isinstance(body, dict) or not isinstance(body.get("cmd"), str):
+        raise UserError(f"{name}: stage {stage} needs a `cmd` that is one text")
+    outs = [
+        _path_and_flags(out, f"{name}: {kind} of stage {stage}")
+        for kind in ("outs", "metrics", "plots")
+        for out in _list(body, kind, name, stage)
+    ]
+    for kind in ("deps", "params"):
+        if odd := [item for item in _list(body, kind, name, stage) if not isinstance(item, str)]:
+            raise UserError(f"{name}: {kind} of stage {stage}: expected texts, found {odd[0]!r}")
+    return StageSpec(
+        name=stage,
+        cmd=body["cmd"],
+        desc=str(body.get("desc") or ""),
+        deps=tuple(body.get("deps") or ()),
+        params=tuple(body.get("params") or ()),
+        outs=tuple(path for path, _ in outs),
+        uncached=frozenset(path for path, flags in outs if flags.get("cache") is False),
+    )
+
+
+def _list(body: dict[str, Any], kind: str, name: str, stage: str) -> list[Any]:
+    value = [] if body.get(kind) is None else body[kind]
+    if not isinstance(value, list):
+        raise UserError(f"{name}: {kind} of stage {stage}: expected a list, found {value!r}")
+    return value
+
+
+def _path_and_flags(out: Any, where: str) -> tuple[str, dict[str, Any]]:
+    path, flags = next(iter(out.items())) if isinstance(out, dict) and len(out) == 1 else (out, None)
+    if not isinstance(path, str) or not isinstance(flags, dict | None):
+        raise UserError(f"{where}: expected a path, or a path with a mapping, found {out!r}")
+    return path, flags or {}
+
+
+@dataclass(frozen=True)
+class Locked:
+    """One stage of dvc.lock, as DVC recorded it when its command ended."""
+
+    cmd: str
+    deps: dict[str, str]  # path -> MD5, which ends in .dir for a folder
+    outs: dict[str, str]
+    params: dict[str, Any]  # of params.yaml
+
+
+def load_lock(path: Path = LOCK) -> dict[str, Locked]:
+    """The stages of dvc.lock by name.
+
+    Raises:
+        UserError: when the file is missing, is not YAML, or is not what DVC writes.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing; run `make repro` first")
+    return lock_of(read_yaml(path))
+
+
+def parse_lock(text: str) -> dict[str, Locked]:
+    """See `load_lock`."""
+    return lock_of(parse_yaml(text, str(LOCK)))
+
+
+def lock_of(document: Any) -> dict[str, Locked]:
+    """See `load_lock`; of parsed YAML."""
+    stages = document.get("stages") if isinstance(document, dict) else None
+    if not isinstance(stages, dict):
+        raise UserError(f"{LOCK}: expected a mapping `stages:`; {MEND_LOCK}")
+    return {str(stage): _locked(body, f"{LOCK}: stage {stage}") for stage, body in stages.items()}
+
+
+def _locked(body: Any, where: str) -> Locked:
+    if not isinstance(body, dict) or not isinstance(body.get("cmd"), str):
+        raise UserError(f"{where} has no `cmd`; {MEND_LOCK}")
+    files = body.get("params", {})
+    params = files.get(PARAMS, {}) if isinstance(files, dict) else None
+    if not isinstance(params, dict):
+        raise UserError(f"{where}: `params` are not those that DVC writes; {MEND_LOCK}")
+    return Locked(body["cmd"], _digests(body, "deps", where), _digests(body, "outs", where), params)
+
+
+def _digests(body: dict[str, Any], kind: str, where: str) -> dict[str, str]:
+    entries = body.get(kind, [])
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("path", "md5")):
+            raise UserError(f"{where}: `{kind}` are not a list of `path` and `md5`; {MEND_LOCK}")
+    return {entry["path"]: entry["md5"] for entry in entries}
 
 
 def producers_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
@@ -110,6 +163,26 @@ def producers_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
         return out.is_relative_to(wanted) or wanted.is_relative_to(out)
 
     return [spec for spec in stages.values() if any(touches(Path(out)) for out in spec.outs)]
+
+
+def chain_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
+    """The stages that `path` rests on, from the one that wrote it back to the sources.
+
+    Raises:
+        UserError: when no stage writes `path`.
+    """
+    todo = producers_of(path, stages)
+    if not todo:
+        raise UserError(
+            f"{path} is no output of the pipeline; outputs: {', '.join(o for s in stages.values() for o in s.outs)}"
+        )
+    chain: list[StageSpec] = []
+    while todo:
+        spec = todo.pop(0)
+        if spec not in chain:
+            chain.append(spec)
+            todo += [producer for dep in spec.data for producer in producers_of(dep, stages)]
+    return sorted(chain, key=list(stages.values()).index, reverse=True)
 
 
 def imported_modules(script: Path, root: Path = Path()) -> set[str]:

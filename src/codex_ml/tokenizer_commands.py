@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from codex_ml.errors import UserError, one_line_errors, safe_text
+from codex_ml.top import from_top
 
-FOLDER = Path("models/tokenizer")
+FOLDER, VAL = Path("models/tokenizer"), Path("data/splits/val.parquet")
 app = typer.Typer(
     no_args_is_help=True,
     help="Look at a tokenizer, encode and decode with it, compare two, export one.\n\n"
@@ -19,7 +20,15 @@ app = typer.Typer(
     "params.yaml. Text is data here: `<|endoftext|>` in a text becomes the letters it is made of, never the special "
     "token.",
 )
-Folder = Annotated[Path, typer.Option("--tokenizer", "-t", help="The tokenizer's folder.")]
+Folder = Annotated[
+    Path | None, typer.Option("--tokenizer", "-t", help="The tokenizer's folder.", show_default=str(FOLDER))
+]
+Sample = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Text to measure on: a UTF-8 file, or a split such as data/splits/val.parquet.", show_default=str(VAL)
+    ),
+]
 Text = Annotated[Path | None, typer.Option("--file", "-f", help="Read this UTF-8 file; - for standard input.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
@@ -27,10 +36,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an 
 
 @app.command()
 def stats(
-    file: Annotated[
-        Path, typer.Argument(help="Text to measure on: a UTF-8 file, or a split such as data/splits/val.parquet.")
-    ] = Path("data/splits/val.parquet"),
-    tokenizer: Folder = FOLDER,
+    file: Sample = None,
+    tokenizer: Folder = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -58,7 +65,7 @@ def stats(
 def encode(
     text: Annotated[str | None, typer.Argument(help="The text; or use --file.")] = None,
     file: Text = None,
-    tokenizer: Folder = FOLDER,
+    tokenizer: Folder = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut behind this many tokens.")] = None,
     pad_to: Annotated[int | None, typer.Option(min=1, help="Fill up to this many tokens with the pad token.")] = None,
     add_end: Annotated[
@@ -94,7 +101,7 @@ def encode(
 @app.command()
 def decode(
     ids: Annotated[list[str] | None, typer.Argument(help="Token ids; without any, they are read from stdin.")] = None,
-    tokenizer: Folder = FOLDER,
+    tokenizer: Folder = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -117,9 +124,7 @@ def decode(
 def compare(
     first: Annotated[Path, typer.Argument(help="A tokenizer's folder.")],
     second: Annotated[Path, typer.Argument(help="Another one.")],
-    file: Annotated[
-        Path, typer.Argument(help="Text to compare on: a UTF-8 file, or a split such as data/splits/val.parquet.")
-    ] = Path("data/splits/val.parquet"),
+    file: Sample = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -151,7 +156,7 @@ def compare(
 @app.command()
 def export(
     to: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
-    tokenizer: Folder = FOLDER,
+    tokenizer: Folder = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -163,21 +168,22 @@ def export(
     from codex_ml.tokenization.export import export_tokenizer
 
     with one_line_errors(debug=debug):
-        names = export_tokenizer(tokenizer, to)
+        names = export_tokenizer(tokenizer or from_top(FOLDER), to)
         if json:
             _print_json({"folder": str(to), "files": names})
         else:
             typer.echo(safe_text(f"tokenizer: {', '.join(names)} in {to}"))
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path | None) -> Any:
     from codex_ml.tokenization.tokenizer import load_tokenizer
 
-    return load_tokenizer(folder)
+    return load_tokenizer(folder or from_top(FOLDER))
 
 
-def _documents(file: Path) -> Any:
+def _documents(file: Path | None) -> Any:
     """(language, text) of a split's documents, or of one text file."""
+    file = file or from_top(VAL)
     if file.suffix == ".parquet":
         from codex_ml.data.documents import read_documents
 

@@ -43,12 +43,23 @@ def read_yaml(path: Path) -> Any:
     """Read a YAML 1.2 file.
 
     Raises:
-        UserError: when the file is missing, is not UTF-8, or is not YAML.
+        UserError: when the file is missing, is no regular file, is not UTF-8, or is not YAML.
     """
+    return parse_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file that a person edits.
+
+    Raises:
+        UserError: when it is missing, is no regular file (reading a pipe would wait for ever), or is not UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; put the file of that name there")
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; run this from the repository's top folder") from None
+        raise UserError(f"{path} is missing; `git checkout {path}` brings back the committed one") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
 

@@ -33,8 +33,8 @@ def test_status_is_clean_and_a_second_run_does_nothing(finished: Finished) -> No
 
 def test_our_hashes_are_those_of_dvc(finished: Finished) -> None:
     for locked in load_lock(finished.workspace.root / "dvc.lock").values():
-        for entry in [*locked["deps"], *locked["outs"]]:
-            assert hash_path(finished.workspace.root / entry["path"]).md5 == entry["md5"], entry["path"]
+        for path, md5 in {**locked.deps, **locked.outs}.items():
+            assert hash_path(finished.workspace.root / path).md5 == md5, path
 
 
 def test_forced_rerun_at_another_path_leaves_the_lock_byte_identical(pipeline: Workspace) -> None:

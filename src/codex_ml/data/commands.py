@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.errors import UserError, one_line_errors, safe_text
+from codex_ml.top import go_to_top
 
 if TYPE_CHECKING:
     from codex_ml.data.step import Piece, Row
@@ -43,6 +44,7 @@ def show(
     from codex_ml.tokenization.tokenizer import load_tokenizer
 
     with one_line_errors(debug=debug):
+        go_to_top()
         if step is None and row is None:
             raise UserError("what should be shown? Say --step N, or --row R, or both")
         rows, origins = open_train()

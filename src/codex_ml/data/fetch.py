@@ -12,6 +12,7 @@ from pathlib import Path
 
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.io import atomic_folder, sha256_of
+from codex_ml.yaml import read_text
 
 log = logging.getLogger("codex_ml")
 
@@ -46,7 +47,7 @@ def read_pins(lock: Path) -> list[Pin]:
         UserError: names file and line.
     """
     pins = []
-    for number, line in enumerate(lock.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(lock).split("\n"), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
