@@ -72,7 +72,15 @@ def test_a_path_elsewhere_or_a_folder_elsewhere_ends_with_2(chain, run, tmp_path
     assert run("verify", outside) == (2, "", f"error: {outside} lies outside this repository\n")
     monkeypatch.chdir(tmp_path)
     message = f"error: no dvc.yaml beside src/codex_ml in {tmp_path} or above it; run this inside the repository\n"
-    for command in (("lineage", "models/model"), ("verify",), ("check",), ("ledger", "accept"), ("hook", "pipeline")):
+    for command in (
+        ("lineage", "models/model"),
+        ("verify",),
+        ("check",),
+        ("ledger", "accept"),
+        ("hook", "pipeline"),
+        ("policy", "new-key"),
+        ("pack", "show", "--row", "0"),
+    ):
         assert run(*command) == (2, "", message)
 
 

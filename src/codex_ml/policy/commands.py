@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from codex_ml.errors import one_line_errors
+from codex_ml.top import go_to_top
 
 app = typer.Typer(no_args_is_help=True, help="The text policy: data/policy.yaml and the key of its placeholders.")
 
@@ -26,6 +27,7 @@ def new_key(debug: Annotated[bool, typer.Option("--debug", help="Print the trace
     from codex_ml.policy.key import KEY, make_private_key
 
     with one_line_errors(debug=debug):
+        go_to_top()
         make_private_key()
         typer.echo(
             f"policy: {KEY} is private now; Git ignores it and DVC tracks it. Next:\n"
