@@ -1,7 +1,11 @@
-"""Patterns of .gitignore as Git means them (gitignore(5), wildmatch.c), for globs too.
+"""Patterns of .gitignore as Git means them (gitignore(5), wildmatch.c and dir.c), for globs too.
 
 pathspec, which DVC brings, lets a pattern match what lies below the name it matches; Git asks each folder before it
 enters it, and the two differ as soon as a pattern is negated.
+
+A pattern becomes a regular expression that never tries a `*` twice: what stands between two `*` of a name, or between
+two `**/` of a path, is taken where it matches first, in an atomic group. A later place leaves less text for the rest,
+so it cannot match more; and time is bounded by the length of the pattern times the length of the path.
 """
 
 from __future__ import annotations
@@ -9,11 +13,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 _CLASSES = {
-    "alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "blank": r" \t", "digit": "0-9", "lower": "a-z", "punct": r"!-/:-@\[-`{-~",
-    "space": r"\s", "upper": "A-Z", "xdigit": "0-9a-fA-F",
+    "alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "blank": r" \t", "cntrl": r"\x00-\x1f\x7f", "digit": "0-9",
+    "graph": "!-~", "lower": "a-z", "print": " -~", "punct": r"!-/:-@\[-`{-~", "space": r" \t-\r", "upper": "A-Z",
+    "xdigit": "0-9a-fA-F",
 }  # fmt: skip
+STAR, STARS, SLASH = "*", "**", "/"  # tokens beside expressions of one character, none of which is one of these
+ANY = "[^/]*"
+LONGEST = 4096  # characters of a path (PATH_MAX); what needs more matches none, and would be slow to compile
+LITERAL = re.compile(r"[^*?\[\\]*")
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,7 @@ class Pattern:
     """One line of a .gitignore.
 
     Attributes:
-        expression: for the whole relative name, without a slash at its end.
+        expression: for the bytes of the whole relative name as Latin-1, without a slash at its end.
         negated: takes back what a line before it said.
         folders_only: says nothing about files.
     """
@@ -31,7 +41,12 @@ class Pattern:
     folders_only: bool
 
     def matches(self, name: str, *, is_folder: bool) -> bool:
-        return (is_folder or not self.folders_only) and self.expression.fullmatch(name) is not None
+        return (is_folder or not self.folders_only) and self.expression.fullmatch(_bytewise(name)) is not None
+
+
+def _bytewise(text: str) -> str:
+    """A character per byte, as Git compares: `?` is one byte of a letter that takes two in UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def parse(text: str) -> list[Pattern]:
@@ -41,9 +56,7 @@ def parse(text: str) -> list[Pattern]:
 
 
 def _parse_line(line: str) -> Pattern | None:
-    line = line.removesuffix("\r")
-    while line.endswith(" ") and not line.endswith("\\ "):
-        line = line[:-1]
+    line = _without_blanks(_bytewise(line.removesuffix("\r")))
     if not line or line.startswith("#"):
         return None
     negated = line.startswith("!")
@@ -52,76 +65,144 @@ def _parse_line(line: str) -> Pattern | None:
     line = line[:-1] if folders_only else line
     if not line:
         return None
-    expression = translate(line)
+    # Git compares what has no wildcard first, so that in `a**` the stars stand where a pattern begins (dir.c)
+    fixed = LITERAL.match(line)
+    assert fixed is not None
+    expression = translate(line, len(fixed[0]) if "/" in line else 0)
     return None if expression is None else Pattern(expression, negated, folders_only)
 
 
+def _without_blanks(line: str) -> str:
+    """Without the blanks at its end that no backslash escapes."""
+    bare = line.rstrip(" ")
+    escaped = (len(bare) - len(bare.rstrip("\\"))) % 2
+    return bare + line[len(bare) : len(bare) + escaped]
+
+
 @lru_cache(maxsize=1024)
-def translate(glob: str) -> re.Pattern[str] | None:
-    """A glob as an expression for whole names; one without a slash is meant at any depth. None for what is no glob."""
+def translate(glob: str, begin: int = 0) -> re.Pattern[str] | None:
+    """A glob as an expression for whole names; one without a slash is meant at any depth. None for what is no glob.
+
+    Args:
+        begin: characters without a wildcard, after which `**` counts as after a slash.
+    """
     anchored = "/" in glob
-    glob = glob.removeprefix("/")
-    pieces, place = [] if anchored else ["(?:.*/)?"], 0
-    while place < len(glob):
-        rest, character = glob[place:], glob[place]
-        at_start = place == 0 or glob[place - 1] == "/"
-        if at_start and rest.startswith("**/"):
-            pieces.append("(?:.*/)?")
-            place += 3
-        elif at_start and rest == "**":
-            pieces.append(".+" if place else ".*")
-            place += 2
-        elif character == "*":
-            pieces.append("[^/]*")
-            place += len(rest) - len(rest.lstrip("*"))
-        elif character == "?":
-            pieces.append("[^/]")
-            place += 1
-        elif character == "[":
-            found = _class(rest)
-            if found is None:
-                return None
-            pieces.append(found[0])
-            place += found[1]
-        else:
-            escaped = character == "\\"
-            if escaped and len(rest) == 1:
-                return None
-            pieces.append(re.escape(rest[escaped]))
-            place += 1 + escaped
+    start = glob.startswith("/")
+    glob, begin = glob[start:], max(begin - start, 0)
+    tokens = _tokens(glob[begin:])
+    if tokens is None or len(tokens) - tokens.count(STAR) - 2 * tokens.count(STARS) > LONGEST:
+        return None
     try:
-        return re.compile("".join(pieces), re.DOTALL)
+        return re.compile(("" if anchored else "(?>(?:.*/)?)") + re.escape(glob[:begin]) + _path(tokens), re.DOTALL)
     except re.error:
         return None
 
 
-def _class(text: str) -> tuple[str, int] | None:
-    """A bracket expression at the start of `text`: (expression, its length), None when it is not closed."""
-    negated = text[1:2] in ("!", "^") and bool(text[1:2])
-    place = 1 + negated
-    items, first = [], True
-    while place < len(text) and (text[place] != "]" or first):
-        first = False
-        if text[place] == "[" and (name := re.match(r"\[:(\w+):\]", text[place:])):
-            if name[1] not in _CLASSES:
+def _tokens(glob: str) -> list[str] | None:
+    tokens: list[str] = []
+    place = 0
+    while place < len(glob):
+        character = glob[place]
+        if character == "*":
+            end = len(glob) - len(glob[place:].lstrip("*"))
+            alone = end - place > 1 and (place == 0 or glob[place - 1] == "/")
+            if alone and glob.startswith("\\/", end):  # an escaped slash must be there
+                tokens += [STAR, SLASH, STARS]
+            else:
+                tokens.append(STARS if alone and glob[end : end + 1] in ("", "/") else STAR)
+            place = end
+        elif character == "[":
+            found = _class(glob[place:])
+            if found is None:
                 return None
-            items.append(_CLASSES[name[1]])
-            place += len(name[0])
-            continue
-        place += text[place] == "\\"
-        low = text[place : place + 1]
-        place += 1
-        if text[place : place + 1] == "-" and text[place + 1 : place + 2] not in ("]", ""):
+            tokens.append(found[0])
+            place += found[1]
+        elif character == "\\" and place + 1 == len(glob):
+            return None
+        else:
+            place += character == "\\"
+            literal = re.escape(glob[place]) if glob[place] != "/" else SLASH
+            tokens.append("[^/]" if character == "?" else literal)
+            place += 1
+    return tokens
+
+
+def _path(tokens: list[str]) -> str:
+    """The expression of a path: parts between `**/`, each of which begins a folder."""
+    parts: list[list[list[str]]] = [[]]  # of folders of tokens
+    for folder in _split(tokens, SLASH):
+        if folder == [STARS]:
+            parts.append([])
+        else:
+            parts[-1].append(folder)
+    if len(parts) == 1:
+        return _folders(parts[0])
+    first, *middle, last = parts
+    begin = _folders(first) + "/" if first else ""
+    between = "".join(f"(?>(?:[^/]*+/)*?{_folders(part)}/)" for part in middle if part)
+    if not last:
+        return begin + between + (".*" if not begin + between else ".+")
+    return f"{begin}{between}(?:[^/]*+/)*{_folders(last)}"
+
+
+def _folders(folders: list[list[str]]) -> str:
+    return "/".join(_name(folder) for folder in folders)
+
+
+def _name(tokens: list[str]) -> str:
+    """The expression of one name: what stands first, then each chunk where it first matches, the last at the end."""
+    first, *chunks = ("".join(chunk) for chunk in _split(tokens, STAR))
+    if not chunks:
+        return first
+    chunks = [*(chunk for chunk in chunks[:-1] if chunk), chunks[-1]]
+    middle = "".join(f"(?>[^/]*?{chunk})" for chunk in chunks[:-1])
+    return f"(?>{first}{middle}{ANY}{chunks[-1]}(?=/|\\Z))"
+
+
+def _split(tokens: list[str], separator: str) -> list[list[str]]:
+    at = [-1, *(number for number, token in enumerate(tokens) if token == separator), len(tokens)]
+    return [tokens[low + 1 : high] for low, high in pairwise(at)]
+
+
+def _class(text: str) -> tuple[str, int] | None:
+    """A bracket expression at the start of `text`: (expression, its length), None when it is not closed.
+
+    The steps of wildmatch.c: the low end of a range is a character of its own, before the range is seen.
+    """
+    negated = text[1:2] in ("!", "^") and len(text) > 1
+    place = 1 + negated
+    items: list[str] = []
+    before, character = "", text[place : place + 1]
+    while character:
+        if character == "\\":
+            place += 1
+            character = text[place : place + 1]
+            if not character:
+                return None
+            items.append(re.escape(character))
+        elif character == "-" and before and text[place + 1 : place + 2] not in ("", "]"):
             place += 1 + (text[place + 1] == "\\")
             high = text[place : place + 1]
-            place += 1
-            if low <= high:
-                items.append(f"{re.escape(low)}-{re.escape(high)}")
+            if not high:
+                return None
+            if before <= high:
+                items.append(f"{re.escape(before)}-{re.escape(high)}")
+            character = ""
+        elif text.startswith("[:", place):
+            end = text.find("]", place + 2)
+            if end < 0:
+                return None
+            if end > place + 2 and text[end - 1] == ":":
+                if text[place + 2 : end - 1] not in _CLASSES:
+                    return None
+                items.append(_CLASSES[text[place + 2 : end - 1]])
+                place, character = end, ""
+            else:
+                items.append(r"\[")
         else:
-            items.append(re.escape(low))
-    if place >= len(text):
-        return None
-    inner = "".join(items)
-    if not inner:
-        return ("[^/]" if negated else "(?!)"), place + 1
-    return f"(?!/)[{'^' if negated else ''}{inner}]", place + 1
+            items.append(re.escape(character))
+        place += 1
+        before, character = character, text[place : place + 1]
+        if character == "]":
+            return f"(?!/)[{'^' if negated else ''}{''.join(items)}]", place + 1
+    return None
