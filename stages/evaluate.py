@@ -1,6 +1,7 @@
 """Evaluate: bits per byte, perplexity and token accuracy on the test split, with intervals, beside zlib.
 
-zlib at level 9 compresses each document alone, as the model reads each document alone.
+zlib at level 9 compresses each document alone, as the model reads each document alone. Where the tokenizer does not
+give every test document back there are no bits per byte, because its tokens are not the whole text.
 """
 
 import sys
@@ -13,33 +14,39 @@ from codex_ml.training.process import prepare_process
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.documents import read_documents
+    from codex_ml.data.documents import count_documents, read_documents
     from codex_ml.evaluation.likelihood import load_model, score_documents
     from codex_ml.evaluation.summary import by_source, document_row, summary
     from codex_ml.io import read_json, write_json, write_ndjson, write_text
     from codex_ml.progress import track
+    from codex_ml.tokenization.lossless import RoundTrip
     from codex_ml.tokenization.tokenizer import load_tokenizer
     from codex_ml.training.device import inference_device
 
     settings, folder = stage.params.evaluate, stage.dep("models/model")
     model = load_model(folder, device=inference_device(stage.runtime, threads=stage.record["environment"]["threads"]))
     tokenizer = load_tokenizer(folder)
-    documents = list(read_documents(stage.dep("data/splits/test.parquet")))
+    test, trip = stage.dep("data/splits/test.parquet"), RoundTrip("test")
     scores = score_documents(
         model,
-        tokenizer.encode_documents(document.content for document in documents),
+        trip.watch(tokenizer, read_documents(test)),
         end=tokenizer.end,
         begin=tokenizer.begin,
         length=read_json(folder / "training.json")["seq_len"],
         batch_size=settings.batch_size,
     )
-    scores = track(scores, "evaluate", len(documents), "documents", style=stage.runtime.progress)
-    rows = [document_row(document, score) for document, score in zip(documents, scores, strict=True)]
-    numbers = summary(rows, settings, seed=stage.params.seed)
+    scores = track(scores, "evaluate", count_documents(test), "documents", style=stage.runtime.progress)
+    rows = [document_row(document, score) for document, score in zip(read_documents(test), scores, strict=True)]
+    numbers = summary(rows, settings, seed=stage.params.seed, lossy=trip.lossy)
     write_ndjson(stage.out("reports/evaluate/documents.ndjson"), rows)
-    write_text(stage.out("reports/evaluate/by_source.csv"), by_source(rows))
+    write_text(stage.out("reports/evaluate/by_source.csv"), by_source(rows, lossy=trip.lossy))
     write_json(stage.metrics, numbers)
-    log.info("evaluate: %s bits per byte on test, zlib %s", numbers["bits_per_byte"], numbers["zlib_bits_per_byte"])
+    if trip.lossy:
+        log.warning("evaluate: WARNING: %s", numbers["lossy"]["reason"])
+        log.info("evaluate: perplexity %s a token on test, no bits per byte", numbers.get("perplexity", "not finite"))
+    else:
+        found, plain = numbers["bits_per_byte"], numbers["zlib_bits_per_byte"]
+        log.info("evaluate: %s bits per byte on test, zlib %s", found, plain)
 
 
 if __name__ == "__main__":

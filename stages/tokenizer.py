@@ -1,4 +1,8 @@
-"""Tokenizer: train the one of params.yaml on the train split, whole documents, or take a local one; measure on val."""
+"""Tokenizer: train the one of params.yaml on the train split, whole documents, or take a local one.
+
+Measures it on val, and looks in train, val and test for documents that decoding does not give back: their number is in
+metrics.json, their places in reports/tokenizer/lost.ndjson.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -11,15 +15,17 @@ from codex_ml.stage import Stage, log, run_stage
 
 def main(stage: Stage) -> None:
     from codex_ml.data.documents import count_documents, read_documents
-    from codex_ml.io import atomic_folder, write_json
+    from codex_ml.io import atomic_folder, write_json, write_ndjson
     from codex_ml.progress import track
+    from codex_ml.tokenization import lossless
     from codex_ml.tokenization.measure import measure
     from codex_ml.tokenization.tokenizer import load_tokenizer
     from codex_ml.tokenization.train import train_tokenizer
 
     settings = stage.params.tokenizer
     stage.dep(settings.path or "models/base")
-    train, val = (stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val"))
+    files = {part: stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val", "test")}
+    train, val = files["train"], files["val"]
 
     def texts() -> Iterator[str]:
         documents = track(
@@ -34,17 +40,19 @@ def main(stage: Stage) -> None:
             folder,
             held_out=lambda: (document.content for document in read_documents(val)),
         )
-    numbers = measure(
-        load_tokenizer(Path("models/tokenizer")),
-        ((document.language, document.content) for document in read_documents(val)),
-    )
+    tokenizer = load_tokenizer(Path("models/tokenizer"))
+    numbers = measure(tokenizer, ((document.language, document.content) for document in read_documents(val)))
+    trips = [lossless.RoundTrip(part) for part in files]
+    for trip, file in zip(trips, files.values(), strict=True):
+        ids = trip.watch(tokenizer, read_documents(file))
+        for _ in track(ids, f"decode {trip.split}", count_documents(file), "documents", style=stage.runtime.progress):
+            pass
+    numbers |= lossless.numbers(trips)
+    write_ndjson(stage.out("reports/tokenizer/lost.ndjson"), lossless.rows(trips))
     write_json(stage.metrics, numbers)
-    log.info("tokenizer: %s", {name: value for name, value in numbers.items() if name != "languages"})
-    if numbers["lossless"] < 1:
-        log.info(
-            "tokenizer: %.2f %% of the texts do not come back whole; bits per byte of such a tokenizer say nothing",
-            100 - 100 * numbers["lossless"],
-        )
+    log.info("tokenizer: %s", {name: value for name, value in numbers.items() if name not in ("languages", "lost")})
+    if lost := lossless.summary(trips):
+        log.warning("tokenizer: WARNING: %s; evaluate gives no bits per byte where test loses something", lost)
 
 
 if __name__ == "__main__":

@@ -199,3 +199,20 @@ def test_windows_of_unequal_length_keep_their_own_targets():
     windows = [Window(tokens, middle=1) for tokens in (np.array([2, 3, 4]), np.array([5, 6]), np.arange(2, 11))]
     found = list(score_windows(Uniform(), windows, length=8, batch_size=2))
     assert [len(result.logprobs) for result in found] == [2, 1, 8]
+
+
+def test_a_tokenizer_that_loses_text_gets_no_bits_per_byte():
+    rows = [{"id": "a", "source": "s", "bytes": 300, "tokens": 2, "nll": 3.0, "correct": 1, "zlib_bits": 88}]
+    whole, lossy = summary(rows, Evaluate(), seed=1), summary(rows, Evaluate(), seed=1, lossy=1)
+    assert {"bits_per_byte", "lossy"} & whole.keys() == {"bits_per_byte"}
+    assert whole["interval"].keys() == {"bits_per_byte", "token_accuracy", "bits_per_byte_minus_zlib"}
+    assert lossy["lossy"] == {
+        "documents": 1,
+        "reason": "no bits per byte: the tokenizer does not give 1 of 1 test documents back",
+    }
+    assert lossy["interval"].keys() == {"token_accuracy"}
+    kept = whole.keys() - {"bits_per_byte", "interval"}
+    assert {name: lossy[name] for name in kept} == {name: whole[name] for name in kept}
+    assert lossy.keys() == {*kept, "interval", "lossy"}
+    assert by_source(rows).endswith("\ns,0.0144,0.2933,1\n")
+    assert by_source(rows, lossy=1).endswith("\ns,,0.2933,1\n")

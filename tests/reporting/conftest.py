@@ -45,6 +45,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         findings: int = 2,
         points: int = 30,
         policy_state: str = "enforce",
+        lossy: bool = False,
     ) -> Path:
         root = tmp_path_factory.mktemp("run")
 
@@ -67,13 +68,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm"):
             lines = [f"step\t{name.split('/')[1]}", *(f"{i}\t{2.5 + 1 / i}" for i in range(1, points + 1))]
             write(f"reports/train/plots/metrics/{name}.tsv", "\n".join(lines) + "\n")
-        write("reports/evaluate/metrics.json", evaluation())
+        write("reports/evaluate/metrics.json", evaluation(lossy=lossy))
         documents = [{"bytes": 100 * i, "nll": 150.0 * i, "zlib_bits": 300 * i} for i in range(1, 21)]
         write("reports/evaluate/documents.ndjson", rows(documents))
         with (root / "reports/evaluate/by_source.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(("source", "bits_per_byte", "zlib_bits_per_byte", "documents"))
-            table.writerows([(text, 2.0, 2.5, 3), ("other", 2.2, 2.1, 1)])
+            table.writerows([(text, "" if lossy else 2.0, 2.5, 3), ("other", "" if lossy else 2.2, 2.1, 1)])
         gate = {"name": text, "status": verdict, "found": text, "allowed": text}
         rate = {"rate": 0.05, "low": 0.001, "high": 0.25}
         numbers = {"windows": 20, "extracted": 1, "trivial": 0, "token_share": 0.2, **rate}
@@ -133,7 +134,7 @@ def secret_value() -> str:
     return VALUE
 
 
-def evaluation() -> dict[str, Any]:
+def evaluation(*, lossy: bool = False) -> dict[str, Any]:
     def around(value: float) -> dict[str, float]:
         return {"low": value - 0.1, "high": value + 0.1}
 
@@ -142,8 +143,12 @@ def evaluation() -> dict[str, Any]:
         "token_accuracy": around(0.3125),
         "bits_per_byte_minus_zlib": around(-0.375),
     }
+    bits: dict[str, Any] = {"bits_per_byte": 2.125}
+    if lossy:
+        bits = {"lossy": {"documents": 7, "reason": "no bits per byte: the tokenizer does not give 7 of 20 back"}}
+        intervals = {"token_accuracy": intervals["token_accuracy"]}
     return {
-        "bits_per_byte": 2.125, "zlib_bits_per_byte": 2.5, "token_accuracy": 0.3125, "perplexity": 31.5,
+        **bits, "zlib_bits_per_byte": 2.5, "token_accuracy": 0.3125, "perplexity": 31.5,
         "documents": 20, "bytes": 21000, "tokens": 6000, "interval": intervals,
     }  # fmt: skip
 

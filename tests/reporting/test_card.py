@@ -125,3 +125,15 @@ def test_the_card_tells_what_kind_of_model_it_is_how_it_loads_and_how_it_was_sco
     assert kind in card
     assert f"model = {factory}.from_pretrained(" in card
     assert scored in card
+
+
+def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_in_the_card(facts: MakeFacts) -> None:
+    """Its tokens cost 1.09 bits per byte, beside zlib's 5.60, because they leave text out."""
+    made = facts(lossy=True)
+    card = render_card(made)
+    results = ModelCard(card).data.eval_results or []
+    assert {result.metric_type: result.metric_value for result in results} == {"token_accuracy": 0.3125}
+    assert "| bits per byte | none; the tokenizer loses text |" in card
+    assert card.count("does not give 7 of 20 back") == 3  # the summary, the evaluation, the limitations
+    assert not re.search(r"[0-9] bits per byte|better than|worse than|Less is better", card)
+    assert "31.25 % of the tokens of 20 unseen documents predicted" in card

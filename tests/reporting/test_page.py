@@ -15,12 +15,13 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
+from pydantic import ValidationError
 
 from codex_ml.errors import UserError, safe_text
 from codex_ml.reporting import plots, tables
 from codex_ml.reporting.facts import Facts, load_facts
 from codex_ml.reporting.page import TEMPLATE, render_page
-from codex_ml.reporting.shapes import DocumentScore, Interval, SourceScore
+from codex_ml.reporting.shapes import DocumentScore, Evaluation, Interval, SourceScore
 
 MakeFacts = Callable[..., Facts]
 Render = Callable[[str], str]
@@ -252,3 +253,19 @@ def test_a_policy_that_was_off_is_said(facts: MakeFacts) -> None:
     warning = "THE TEXT POLICY WAS OFF"
     assert warning in render_page(facts(policy_state="off"))
     assert warning not in render_page(facts())
+
+
+def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_on_the_page(facts: MakeFacts) -> None:
+    page = render_page(facts(lossy=True))
+    assert page.count("does not give 7 of 20 back") == 2
+    assert page.count("Of zlib only: the tokenizer loses text.") == 2
+    assert not re.search(r"[0-9] bits per byte|better than|worse than|Less is better|fewer bits", page)
+
+
+@pytest.mark.parametrize("lossy", [True, False])
+def test_bits_per_byte_and_the_reason_for_none_exclude_each_other(facts: MakeFacts, lossy: bool) -> None:
+    found = facts(lossy=lossy).evaluation.model_dump(exclude_none=True)
+    with pytest.raises(ValidationError, match="bits_per_byte with both its intervals, or lossy, is expected"):
+        Evaluation.model_validate(
+            {**found, "bits_per_byte": 1.0} if lossy else {**found, "lossy": {"documents": 1, "reason": "x"}}
+        )

@@ -19,7 +19,8 @@ class Tokenizer(Section):
     kind: TokenizerKind = Field(
         "byte_bpe",
         description="byte_bpe: byte-level BPE as GPT-2's, lossless on any text; unigram: byte-level Unigram; "
-        "wordpiece: as BERT's; sentencepiece_bpe, sentencepiece_unigram: with byte fallback; whitespace: words; "
+        "wordpiece: as BERT's; sentencepiece_bpe, sentencepiece_unigram: with byte fallback, lossless but for U+2581, "
+        "its sign for a space; whitespace: words; "
         "local: the one in path",
     )
     vocab_size: int = Field(

@@ -31,8 +31,13 @@ def document_row(document: Document, score: Score) -> dict[str, Any]:
     }
 
 
-def summary(rows: Sequence[dict[str, Any]], settings: Evaluate, *, seed: int) -> dict[str, Any]:
-    """The metrics of a test split: ratios of sums over documents, each with its bootstrap interval."""
+def summary(rows: Sequence[dict[str, Any]], settings: Evaluate, *, seed: int, lossy: int = 0) -> dict[str, Any]:
+    """The metrics of a test split: ratios of sums over documents, each with its bootstrap interval.
+
+    Args:
+        lossy: documents that the tokenizer does not give back. Where there are some, bits per byte are absent and
+            `lossy` says why: the tokens cost less than the text, by what they leave out.
+    """
     nll, size, tokens, correct, zlib_bits = (
         [row[key] for row in rows] for key in ("nll", "bytes", "tokens", "correct", "zlib_bits")
     )
@@ -43,25 +48,28 @@ def summary(rows: Sequence[dict[str, Any]], settings: Evaluate, *, seed: int) ->
         return {"low": round(found.low, DIGITS), "high": round(found.high, DIGITS)}
 
     result: dict[str, Any] = {
-        "bits_per_byte": round(sum(bits) / sum(size), DIGITS),
         "token_accuracy": round(sum(correct) / sum(tokens), DIGITS),
         "zlib_bits_per_byte": round(sum(zlib_bits) / sum(size), DIGITS),
         "documents": len(rows),
         "bytes": sum(size),
         "tokens": sum(tokens),
-        "interval": {
-            "bits_per_byte": interval(bits, size),
-            "token_accuracy": interval(correct, tokens),
-            "bits_per_byte_minus_zlib": interval([b - z for b, z in zip(bits, zlib_bits, strict=True)], size),
-        },
+        "interval": {"token_accuracy": interval(correct, tokens)},
     }
+    if lossy:
+        reason = f"no bits per byte: the tokenizer does not give {lossy} of {len(rows)} test documents back"
+        result["lossy"] = {"documents": lossy, "reason": reason}
+    else:
+        result["bits_per_byte"] = round(sum(bits) / sum(size), DIGITS)
+        result["interval"]["bits_per_byte"] = interval(bits, size)
+        difference = [b - z for b, z in zip(bits, zlib_bits, strict=True)]
+        result["interval"]["bits_per_byte_minus_zlib"] = interval(difference, size)
     if (value := perplexity(sum(nll), sum(tokens))) is not None:  # JSON has no infinity: a missing one is not finite
         result["perplexity"] = round(value, DIGITS)
     return result
 
 
-def by_source(rows: Sequence[dict[str, Any]]) -> str:
-    """CSV of bits per byte by source, the model's and zlib's, sorted by source."""
+def by_source(rows: Sequence[dict[str, Any]], *, lossy: int = 0) -> str:
+    """CSV of bits per byte by source, the model's and zlib's, sorted by source; none of the model where `lossy`."""
     groups = defaultdict(list)
     for row in rows:
         groups[row["source"]].append(row)
@@ -71,5 +79,5 @@ def by_source(rows: Sequence[dict[str, Any]]) -> str:
         model = bits_per_byte(sum(row["nll"] for row in members), size)
         plain = sum(row["zlib_bits"] for row in members) / size
         name = '"' + source.replace('"', '""') + '"' if any(c in source for c in ',"\r\n') else source
-        lines.append(f"{name},{model:.4f},{plain:.4f},{len(members)}")
+        lines.append(f"{name},{'' if lossy else f'{model:.4f}'},{plain:.4f},{len(members)}")
     return "\n".join(lines) + "\n"

@@ -81,10 +81,9 @@ def _front_matter(facts: Facts) -> str:
         "dataset_type": "held-out-documents",
         "dataset_name": "test split",
     }
-    values = {
-        "bits_per_byte": ("bits per byte", found.bits_per_byte),
-        "token_accuracy": ("token accuracy", found.token_accuracy),
-    }
+    values = {"token_accuracy": ("token accuracy", found.token_accuracy)}
+    if found.bits_per_byte is not None:
+        values = {"bits_per_byte": ("bits per byte", found.bits_per_byte), **values}
     results = [
         EvalResult(**task, dataset_split="test", metric_type=kind, metric_name=name, metric_value=value)
         for kind, (name, value) in values.items()
@@ -160,7 +159,7 @@ def _evaluation(facts: Facts) -> str:
 
 {markdown_table(tables.evaluation(facts))}
 
-Less is better for bits per byte, which does not depend on the tokenizer. Intervals come from resampling documents. zlib
+{escape(tables.reading(facts))} Intervals come from resampling documents. zlib
 compresses each document alone, as the model reads it. {tables.scoring(facts)}"""
 
 
@@ -195,11 +194,17 @@ anybody relies on.
 - It has {facts.parameters / 1e6:,.2f} million parameters and saw {ratio:,.1f} tokens for each; about 20 are usual for a
   model that uses its size well (Hoffmann et al. 2022).
 - Beyond {record["max_positions"]:,} tokens of context it has seen nothing.
-- On the test split its bits per byte are {escape(tables.against_zlib(facts))}.
+- {escape(_compression(facts))}.
 - The test split comes from the same sources as the training data; other code and other languages were not measured.
 - Correctness, security and bias of generated code were not measured.
 - The audit looks for known kinds of secrets and for verbatim copies after a true prefix. What it does not find may be
   there all the same.{shown}"""
+
+
+def _compression(facts: Facts) -> str:
+    if facts.evaluation.bits is None:
+        return f"On the test split: {tables.against_zlib(facts)}"
+    return f"On the test split its bits per byte are {tables.against_zlib(facts)}"
 
 
 USE = """## How to use

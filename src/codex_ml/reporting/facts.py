@@ -218,7 +218,7 @@ def _sources(file: Path) -> tuple[SourceScore, ...]:
             return tuple(
                 SourceScore(
                     source=row["source"],
-                    bits_per_byte=float(row["bits_per_byte"]),
+                    bits_per_byte=float(row["bits_per_byte"]) if row["bits_per_byte"] else None,
                     zlib_bits_per_byte=float(row["zlib_bits_per_byte"]),
                     documents=int(row["documents"]),
                 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,10 @@ def _cut(text: str) -> str:
 def _pictures(facts: Facts) -> dict[str, Picture]:
     curves, best = facts.curves, facts.train.best_step
     last = f"at {facts.train.best_val_loss:.3f} nats in step {best}"
-    better = sum(source.bits_per_byte < source.zlib_bits_per_byte for source in facts.sources)
+    has_bits = facts.evaluation.bits is not None
+    better = sum((s.bits_per_byte or math.inf) < s.zlib_bits_per_byte for s in facts.sources)
+    compared = f"The model needs fewer bits than zlib on {better} of {len(facts.sources)} sources."
+    only_zlib = "" if has_bits else " Of zlib only: the tokenizer loses text."
     many = (
         f"the {plots.MAX_SOURCES} largest of {len(facts.sources)}" if len(facts.sources) > plots.MAX_SOURCES else "all"
     )
@@ -96,13 +100,15 @@ def _pictures(facts: Facts) -> dict[str, Picture]:
             plots.schedule(curves["train/lr"], curves["train/grad_norm"]),
         ),
         "by_source": Picture(
-            f"Bits per byte by source ({many}), with the number of test documents.",
-            f"Dot chart. The model needs fewer bits than zlib on {better} of {len(facts.sources)} sources.",
+            f"Bits per byte by source ({many}), with the number of test documents.{only_zlib}",
+            f"Dot chart. {compared if has_bits else 'Bits per byte of zlib.'}",
             plots.by_source(facts.sources),
         ),
         "by_size": Picture(
-            "Each test document: bits per byte against size. zlib reads each document alone, as the model does.",
-            "Scatter chart of bits per byte against document size, for the model and for zlib.",
-            plots.by_size(facts.documents),
+            "Each test document: bits per byte against size. zlib reads each document alone, as the model does."
+            f"{only_zlib}",
+            f"Scatter chart of bits per byte against document size, for {'the model and for ' if has_bits else ''}"
+            "zlib.",
+            plots.by_size(facts.documents, model=has_bits),
         ),
     }

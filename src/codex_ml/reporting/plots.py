@@ -82,17 +82,23 @@ def schedule(lr: Sequence[Point], grad_norm: Sequence[Point]) -> str:
 
 
 def by_source(scores: Sequence[SourceScore]) -> str:
-    """Bits per byte by source, the model's beside zlib's; the sources with most documents, the best at the top."""
+    """Bits per byte by source, the model's beside zlib's; the sources with most documents, the best at the top.
+
+    Where the model has none, zlib's alone.
+    """
     largest = sorted(scores, key=lambda s: (-s.documents, s.source))[:MAX_SOURCES]
-    shown = sorted(largest, key=lambda s: (-s.bits_per_byte, s.source))
+    shown = sorted(largest, key=lambda s: (-(s.bits_per_byte or s.zlib_bits_per_byte), s.source))
+    model = [s.bits_per_byte for s in shown if s.bits_per_byte is not None]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         rows = range(len(shown))
-        model, plain = [s.bits_per_byte for s in shown], [s.zlib_bits_per_byte for s in shown]
-        axes.hlines(rows, model, plain, color="#bbbbbb", linewidth=1)
+        plain = [s.zlib_bits_per_byte for s in shown]
+        if model:
+            axes.hlines(rows, model, plain, color="#bbbbbb", linewidth=1)
         axes.plot(plain, rows, color=ORANGE, linestyle="", marker="D", markersize=5, fillstyle="none", label="zlib -9")
-        axes.plot(model, rows, color=BLUE, linestyle="", marker="o", markersize=6, label="model")
+        if model:
+            axes.plot(model, rows, color=BLUE, linestyle="", marker="o", markersize=6, label="model")
         axes.set_yticks(rows, [f"{_short(s.source)} ({s.documents})" for s in shown], parse_math=False)
         axes.set_xlim(left=0)
         axes.set_ylim(-0.7, len(shown) - 0.3)
@@ -102,8 +108,8 @@ def by_source(scores: Sequence[SourceScore]) -> str:
     return _svg(draw, width=5.6, height=1.3 + 0.24 * len(shown))
 
 
-def by_size(documents: Sequence[DocumentScore]) -> str:
-    """Bits per byte of single test documents against their size."""
+def by_size(documents: Sequence[DocumentScore], *, model: bool = True) -> str:
+    """Bits per byte of single test documents against their size; without `model` zlib's alone."""
     shown = thin_out(sorted(documents, key=lambda d: (d.bytes, d.nll)), MAX_DOCUMENTS)
 
     def draw(figure: Figure) -> None:
@@ -111,9 +117,9 @@ def by_size(documents: Sequence[DocumentScore]) -> str:
         size = [d.bytes for d in shown]
         plain = [d.zlib_bits / d.bytes for d in shown]
         axes.plot(size, plain, color=ORANGE, linestyle="", marker="D", markersize=4, fillstyle="none", label="zlib -9")
-        axes.plot(
-            size, [d.bits_per_byte for d in shown], color=BLUE, linestyle="", marker="o", markersize=4.5, label="model"
-        )
+        if model:
+            own = [d.bits_per_byte for d in shown]
+            axes.plot(size, own, color=BLUE, linestyle="", marker="o", markersize=4.5, label="model")
         axes.set_xscale("log")
         axes.set_ylim(bottom=0)
         _label(axes, "size of the document, bytes", "bits per byte")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Point = tuple[int, float]  # (global_step, value)
 
@@ -23,22 +23,53 @@ class Interval(Shape):
 
 
 class Intervals(Shape):
-    bits_per_byte: Interval
     token_accuracy: Interval
-    bits_per_byte_minus_zlib: Interval
+    bits_per_byte: Interval | None = None
+    bits_per_byte_minus_zlib: Interval | None = None
+
+
+class Lossy(Shape):
+    """Test documents that the tokenizer does not give back, and what that means."""
+
+    documents: int
+    reason: str
+
+
+class Bits(Shape):
+    """What is there together or not at all: bits per byte, their interval, and that of their difference to zlib's."""
+
+    value: float
+    interval: Interval
+    minus_zlib: Interval
 
 
 class Evaluation(Shape):
-    """reports/evaluate/metrics.json; a perplexity too large for a double is absent."""
+    """reports/evaluate/metrics.json; a perplexity too large for a double is absent, bits per byte where `lossy`."""
 
-    bits_per_byte: float
     zlib_bits_per_byte: float
+    bits_per_byte: float | None = None
+    lossy: Lossy | None = None
     token_accuracy: float
     documents: int
     bytes: int
     tokens: int
     interval: Intervals
     perplexity: float | None = None
+
+    @model_validator(mode="after")
+    def _bits_or_why_not(self) -> Evaluation:
+        parts = (self.bits_per_byte, self.interval.bits_per_byte, self.interval.bits_per_byte_minus_zlib)
+        if [part is None for part in parts] != [self.lossy is not None] * len(parts):
+            raise ValueError("bits_per_byte with both its intervals, or lossy, is expected")
+        return self
+
+    @property
+    def bits(self) -> Bits | None:
+        """Bits per byte; None where the tokenizer loses text."""
+        value, interval, minus = self.bits_per_byte, self.interval.bits_per_byte, self.interval.bits_per_byte_minus_zlib
+        if value is None or interval is None or minus is None:
+            return None
+        return Bits(value=value, interval=interval, minus_zlib=minus)
 
 
 class Part(Shape):
@@ -122,7 +153,7 @@ class IngestNumbers(Shape):
 class TokenizerNumbers(Shape):
     vocab_size: int
     bytes_per_token: float
-    lossless: float  # share of documents that decode to their own bytes
+    lossless: float  # share of all documents that decode to their own text
 
 
 class Stream(Shape):
@@ -235,9 +266,9 @@ class Record(Shape):
 
 @dataclass(frozen=True)
 class SourceScore:
-    """One row of reports/evaluate/by_source.csv."""
+    """One row of reports/evaluate/by_source.csv; no bits per byte of the model where the tokenizer loses text."""
 
     source: str
-    bits_per_byte: float
+    bits_per_byte: float | None
     zlib_bits_per_byte: float
     documents: int

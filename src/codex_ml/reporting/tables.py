@@ -49,18 +49,39 @@ def _between(interval: Interval, digits: int = 3) -> str:
 def summary(facts: Facts) -> str:
     """The result in one sentence."""
     found, level = facts.evaluation, percent(facts.confidence, 0)
+    if (bits := found.bits) is None:
+        accuracy = f"{percent(found.token_accuracy, 2)} of the tokens of {found.documents:,} unseen documents predicted"
+        return f"{accuracy} ({level} interval {_percents(found.interval.token_accuracy)}); {against_zlib(facts)}."
     return (
-        f"{found.bits_per_byte:.3f} bits per byte on {found.documents:,} unseen documents "
-        f"({level} interval {_between(found.interval.bits_per_byte)}), {against_zlib(facts)}."
+        f"{bits.value:.3f} bits per byte on {found.documents:,} unseen documents "
+        f"({level} interval {_between(bits.interval)}), {against_zlib(facts)}."
     )
 
 
 def against_zlib(facts: Facts) -> str:
     """What the interval of the difference allows to say, and no more."""
     found = facts.evaluation
-    gap = found.interval.bits_per_byte_minus_zlib
+    if (bits := found.bits) is None:
+        return _why_no_bits(facts)
+    gap = bits.minus_zlib
     word = "better than" if gap.high < 0 else "worse than" if gap.low > 0 else "not distinguishable from"
     return f"{word} zlib's {found.zlib_bits_per_byte:.3f} (difference {gap.low:+.3f} to {gap.high:+.3f})"
+
+
+def _why_no_bits(facts: Facts) -> str:
+    assert facts.evaluation.lossy is not None
+    return facts.evaluation.lossy.reason
+
+
+def reading(facts: Facts) -> str:
+    """How to read the numbers of the evaluation."""
+    if facts.evaluation.bits is None:
+        why = _why_no_bits(facts)
+        return (
+            f"{why[:1].upper()}{why[1:]}, so its tokens are not the whole text. Token accuracy and perplexity are of "
+            "its own tokens, and cannot be compared with those of another tokenizer."
+        )
+    return "Less is better for bits per byte, which does not depend on the tokenizer."
 
 
 def is_encoder_decoder(facts: Facts) -> bool:
@@ -104,14 +125,17 @@ def counterfactual(facts: Facts) -> str:
 
 def evaluation(facts: Facts) -> Table:
     found = facts.evaluation
+    zlib = ("bits per byte, zlib -9", f"{found.zlib_bits_per_byte:.4f}", "–")
+    compared: list[tuple[Any, ...]] = [("bits per byte", "none; the tokenizer loses text", "–"), zlib]
+    if bits := found.bits:
+        difference = f"{bits.value - found.zlib_bits_per_byte:+.4f}"
+        compared = [
+            ("bits per byte", f"{bits.value:.4f}", _between(bits.interval, 4)),
+            zlib,
+            ("difference to zlib", difference, _between(bits.minus_zlib, 4)),
+        ]
     rows: list[tuple[Any, ...]] = [
-        ("bits per byte", f"{found.bits_per_byte:.4f}", _between(found.interval.bits_per_byte, 4)),
-        ("bits per byte, zlib -9", f"{found.zlib_bits_per_byte:.4f}", "–"),
-        (
-            "difference to zlib",
-            f"{found.bits_per_byte - found.zlib_bits_per_byte:+.4f}",
-            _between(found.interval.bits_per_byte_minus_zlib, 4),
-        ),
+        *compared,
         ("token accuracy", percent(found.token_accuracy, 2), _percents(found.interval.token_accuracy)),
         ("perplexity a token", f"{found.perplexity:,.2f}" if found.perplexity is not None else "not finite", "–"),
         ("documents", f"{found.documents:,}", "–"),
@@ -124,6 +148,11 @@ def evaluation(facts: Facts) -> Table:
 
 def _percents(interval: Interval) -> str:
     return f"{percent(interval.low, 2)} to {percent(interval.high, 2)}"
+
+
+def _share(share: float) -> str:
+    """100 % is said of all only."""
+    return percent(share) if share == 1 else percent(min(share, 0.999999), 4)
 
 
 def splits(facts: Facts) -> Table:
@@ -154,7 +183,7 @@ def tokenizer(facts: Facts) -> Table:
     rows = [
         ("vocabulary", f"{found.vocab_size:,} tokens"),
         ("bytes a token, validation", f"{found.bytes_per_token:.4f}"),
-        ("validation documents that decode to the same bytes", percent(found.lossless)),
+        ("documents that decode to their own text", _share(found.lossless)),
     ]
     return table("Tokenizer", {"measure": "text", "value": "number"}, rows)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from codex_ml.errors import UserError
+from codex_ml.tokenization.lossless import share_of
 from codex_ml.tokenization.tokenizer import TextTokenizer
 
 WORD = re.compile(r"\w+")
@@ -30,7 +31,7 @@ class _Sums:
             "bytes_per_token": round(self.size / max(self.tokens, 1), 4),
             "tokens_per_word": round(self.tokens / max(self.words, 1), 4),
             "unk_share": round(self.unknown / max(self.tokens, 1), 6),
-            "lossless": round(self.lossless / self.texts, 6),
+            "lossless": share_of(self.lossless, self.texts),
         }
 
 
