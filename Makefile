@@ -24,7 +24,7 @@ VERSION = -c 'import sys; print(*sys.version_info[:2], sep=".")'
 # DVC runs `python stages/...`; with .venv first in PATH that is ours, without anybody activating anything.
 WITH_VENV = PATH="$$(pwd -P)/.venv/bin:$$PATH"
 
-.PHONY: help setup packages library check repro verify report test test-fast test-slow test-gpu lint format hooks lock build \
+.PHONY: help setup packages library check repro verify report test test-fast test-shipped test-slow test-gpu lint format hooks lock build \
   clean distclean
 
 help: ## Show this list
@@ -84,11 +84,15 @@ report: ## Say where the report lies
 	@[ -f reports/report/index.html ] || { echo "error: no report yet; run make repro" >&2; exit 1; }
 	@echo reports/report/index.html
 
-test: setup ## Run all tests but the slow ones, in random order, and measure coverage
-	$(RUN) pytest -m "not slow and not gpu" --numprocesses 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+test: setup ## Run all tests of the code but the slow ones, in random order, and measure coverage
+	$(RUN) pytest -m "not slow and not gpu and not shipped" --numprocesses 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
 
-test-fast: setup ## Run the tests that need no pipeline
-	$(RUN) pytest -m "not slow and not pipeline and not gpu" --quiet $(ARGS)
+test-fast: setup ## Run the tests of the code that run before a push: in two minutes on two cores
+	$(RUN) pytest -m "not slow and not gpu and not shipped and not pipeline and not costly" --quiet --numprocesses 2 \
+	  --dist worksteal $(ARGS)
+
+test-shipped: setup ## Compare README, docs, policy and sample run with each other, as this repository ships them
+	$(RUN) pytest -m "shipped and not slow" --quiet $(ARGS)
 
 test-slow: setup ## Run the slow tests
 	$(RUN) pytest -m slow --durations=10 $(ARGS)

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +16,12 @@ import pytest
 from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PROJECT = REPOSITORY / "tests/project"  # what belongs to a user, as an invented one has it
+
+os.environ["CODEX_TEST_CHECKOUT"] = str(REPOSITORY)
+sys.path.insert(0, str(REPOSITORY / "tests/guard"))
+sys.modules.pop("sitecustomize", None)  # the one of the system
+import sitecustomize
 
 settings.register_profile("codex-ml", deadline=None)  # how long an example takes says more of the machine than of us
 settings.load_profile("codex-ml")
@@ -26,17 +32,31 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """A folder with the files of an invented user: params.yaml, the policy, an empty ledger, presets."""
+    return PROJECT
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    if item.get_closest_marker("shipped"):
+        sitecustomize.allowed.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        sitecustomize.allowed.clear()
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder is a copy of the repository with an empty sample corpus; `src` is a link."""
+    """The current folder is a copy of the repository for the user of `project`, with an empty sample; `src` is a link."""
     from codex_ml import pipeline
 
     folder = tmp_path / "workspace"
     (folder / "data/raw/sample").mkdir(parents=True)
-    (folder / "models").mkdir()
-    for name in ("dvc.yaml", "params.yaml", "models/presets.yaml"):
-        shutil.copy(REPOSITORY / name, folder / name)
-    shutil.copy(REPOSITORY / "data/sample.lock", folder / "data/sample.lock")
+    shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
+    shutil.copy(REPOSITORY / "dvc.yaml", folder / "dvc.yaml")
     shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "src").symlink_to(REPOSITORY / "src")
     monkeypatch.chdir(folder)
@@ -52,7 +72,7 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: str, env: dict[str, str] | None = None, **options: object) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(REPOSITORY / "src"),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY / "tests/guard")]),
             "PYTHONDONTWRITEBYTECODE": "1",
             **(env or {}),
         }

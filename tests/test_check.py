@@ -83,17 +83,10 @@ STAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def in_order(repository):
-    return load_params(repository / "params.yaml"), load_pipeline(repository / "dvc.yaml")
-
-
 @pytest.mark.parametrize("case", STAGES)
-def test_a_problem_of_the_pipeline_is_found_and_named(repository, monkeypatch, in_order, case):
+def test_a_problem_of_the_pipeline_is_found_and_named(workspace, case):
     name, fields, message = STAGES[case]
-    monkeypatch.chdir(repository)  # that nothing is wrong with it, another test holds
-    params, stages = in_order
-    assert message in list(problems(params, changed(stages, name, **fields)))
+    assert message in list(problems(load_params(), changed(load_pipeline(), name, **fields)))
 
 
 def test_a_missing_script_is_named_first(workspace):
@@ -180,11 +173,7 @@ def test_the_first_problem_is_raised(workspace):
         check_workspace()
 
 
-def test_this_repository_is_in_order(repository, monkeypatch):
-    from codex_ml import pipeline
-
-    monkeypatch.chdir(repository)
-    pipeline._imports.cache_clear()
+def test_this_repository_is_in_order(workspace):
     assert list(problems(load_params(), load_pipeline())) == []
     assert isinstance(check_workspace(), Params)
 
@@ -198,13 +187,13 @@ def test_no_command_of_this_repository_hands_a_parameter_to_the_shell(repository
 HEAVY = ("torch", "transformers", "pyarrow", "accelerate", "tokenizers", "dvclive", "mlflow", "wandb", "tensorboard")
 
 
-def test_check_imports_nothing_heavy(repository, run_python):
+def test_check_imports_nothing_heavy(workspace, run_python):
     code = (
         "import sys\nfrom codex_ml.check import problems\nfrom codex_ml.params import load_params\n"
         "from codex_ml.pipeline import load_pipeline\nimport codex_ml.cli\nlist(problems(load_params(), load_pipeline()))\n"
         f"print(sorted(set(sys.modules) & set({(*HEAVY, 'numpy')!r})))"
     )
-    done = run_python("-c", code, cwd=repository)
+    done = run_python("-c", code, cwd=workspace)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 

@@ -35,7 +35,8 @@ def test_every_tracker_and_gauge_is_explained_and_no_other():
 
 
 @pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
-def test_yaml_in_docs_is_valid(file):
+def test_yaml_in_docs_is_valid(file, project, monkeypatch):
+    monkeypatch.chdir(project)
     blocks = re.findall(r"```yaml\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     for text in blocks:

@@ -43,7 +43,8 @@ def hook(name: str, *files: Path) -> tuple[int, str]:
         ("line-endings", "a.py", b"x\ny\r\n", ":2: a carriage return"),
     ],
 )
-def test_what_must_not_be_committed_is_named(tmp_path, name, file, data, told):
+def test_what_must_not_be_committed_is_named(project, tmp_path, monkeypatch, name, file, data, told):
+    monkeypatch.chdir(project)
     (tmp_path / file).write_bytes(data)
     code, errors = hook(name, tmp_path / file)
     assert code == 1
@@ -65,7 +66,8 @@ def test_what_must_not_be_committed_is_named(tmp_path, name, file, data, told):
         ("line-endings", "a.bin", b"\0\r\n"),
     ],
 )
-def test_what_is_in_order_passes(tmp_path, name, file, data):
+def test_what_is_in_order_passes(project, tmp_path, monkeypatch, name, file, data):
+    monkeypatch.chdir(project)
     (tmp_path / file).write_bytes(data)
     assert hook(name, tmp_path / file) == (0, "")
 
@@ -145,6 +147,7 @@ def test_hooks_for_a_monorepo_need_one(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.shipped
 def test_the_repository_itself_passes():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False).stdout.decode()
     files = [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]

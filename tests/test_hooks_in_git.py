@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.costly
 ROOT = Path(__file__).parents[1]
 FILES = (".pre-commit-config.yaml", ".ci/hook", "requirements.lock", "pyproject.toml", "src/codex_ml/__init__.py")
 KEY = "AKIA" + "Q3EGV7XZ5PLMKTWN"  # invented

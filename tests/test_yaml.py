@@ -25,10 +25,10 @@ def test_a_scalar_is_what_dvc_records(tmp_path, scalar):
     assert (type(ours), ours) == (type(SCALARS[scalar]), SCALARS[scalar])
 
 
-def test_whole_files_are_what_dvc_records(repository, tmp_path):
+def test_whole_files_are_what_dvc_records(repository, project, tmp_path):
     anchors = tmp_path / "anchors.yaml"
     anchors.write_text("base: &b {lr: 2.5e-4, decay: 1e-1}\ntrain:\n  <<: *b\n  decay: 0\nlist: [no, 010, 1e1]\n")
-    for file in (repository / "params.yaml", repository / "dvc.yaml", anchors):
+    for file in (project / "params.yaml", repository / "dvc.yaml", anchors):
         assert read_yaml(file) == load_yaml(str(file))
     assert read_yaml(anchors)["train"] == {"lr": 2.5e-4, "decay": 0}
 

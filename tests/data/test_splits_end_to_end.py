@@ -32,12 +32,10 @@ PARTS = ("train", "val", "test")
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
+def workspace(tmp_path, monkeypatch, project):
     """A repository without code: parameters, policy, an empty ledger; the current folder."""
-    for name in ("dvc.yaml", "data/policy.yaml", "data/redaction_key", "data/split_ledger.ndjson"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(REPOSITORY / name, tmp_path / name)
-    (tmp_path / "data/benchmarks").mkdir()
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    shutil.copyfile(REPOSITORY / "dvc.yaml", tmp_path / "dvc.yaml")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -175,6 +173,7 @@ def test_brute_force_finds_no_near_duplicate_across_splits(workspace):
     assert max(len(kept[a][1] & kept[b][1]) / len(kept[a][1] | kept[b][1]) for a, b in crossing) < 0.7
 
 
+@pytest.mark.costly
 def test_worker_processes_and_hash_seeds_change_no_byte(workspace):
     """The scripts as DVC runs them; the corpus is large enough that processes are started."""
     root = workspace / "run"

@@ -15,19 +15,19 @@ import pytest
 
 from codex_ml.io import hash_path
 
+pytestmark = pytest.mark.costly
 FAULTS = Path(__file__).parents[1] / "pipeline/faults"
 OUTPUTS = {"ingest": "data/corpus", "split": "data/splits"}
-FILES = ("dvc.yaml", "data/policy.yaml", "data/redaction_key", "data/split_ledger.ndjson")
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory, repository):
+def checkout(tmp_path_factory, repository, project):
     """What the two stages need, and 24 MB of text: six tasks of ingest, three row groups."""
     root = tmp_path_factory.mktemp("killed")
-    for name in ("src", "stages", "data/benchmarks"):
+    shutil.copytree(project, root, dirs_exist_ok=True)
+    for name in ("src", "stages"):
         shutil.copytree(repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in FILES:
-        shutil.copyfile(repository / name, root / name)
+    shutil.copyfile(repository / "dvc.yaml", root / "dvc.yaml")
     (root / "data/raw").mkdir()
     dice = random.Random(0)
     words = [f"word{i}" for i in range(5000)]

@@ -1,4 +1,4 @@
-"""A copy of this repository with a tiny corpus and tiny parameters, in a folder whose name is as awkward as allowed."""
+"""A copy of this repository's code with a tiny corpus and tiny parameters, in a folder whose name is as awkward as allowed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,8 @@ TRACKED = (
     ".dvcignore",
     ".gitignore",
     "params.schema.json",
-    "data/policy.yaml",
-    "data/redaction_key",
-    "data/split_ledger.ndjson",
-    "data/benchmarks",
-    "models/base",
-    "models/presets.yaml",
 )
+PROJECT = REPOSITORY / "tests/project"  # data and models as an invented user has them
 AWKWARD = 'my proj ünï (1) & co\'s "best"'
 
 PARAMS = """\
@@ -147,6 +142,7 @@ class Finished:
 def make_workspace(parent: Path) -> Workspace:
     """Build the copy, commit it with Git, make the wheels; nothing has run yet."""
     root, wheels = parent / AWKWARD, parent / "wheels"
+    shutil.copytree(PROJECT, root)
     for name in TRACKED:
         source, target = REPOSITORY / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)

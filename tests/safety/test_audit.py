@@ -154,8 +154,8 @@ def test_rows_that_were_seen_are_those_of_the_steps():
 
 
 @pytest.fixture(scope="module")
-def scanner(repository):
-    return Scanner(load_policy(repository / "data/policy.yaml"))
+def scanner(project):
+    return Scanner(load_policy(project / "data/policy.yaml"))
 
 
 def test_findings_name_the_place_and_never_the_value(tmp_path, scanner):

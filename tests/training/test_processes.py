@@ -19,7 +19,7 @@ from codex_ml.data.pack import IGNORE
 from codex_ml.training.checkpoint import load_newest
 from codex_ml.training.run import _rows_of_a_pass
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]
 SETTINGS = {"micro_batch_size": 2, "accumulation": 2, "max_steps": 4, "checkpoint_every": 2}
 SCRIPT = """
 import importlib.util, json, sys

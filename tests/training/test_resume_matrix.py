@@ -16,7 +16,7 @@ import pytest
 
 from .outcomes import Outcome, assert_equal, run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]
 
 # 12 rows are 6 steps of 2, or 2 steps of 6
 STEPS = {1: 10, 3: 5}

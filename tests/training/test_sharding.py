@@ -14,7 +14,7 @@ from codex_ml.errors import UserError
 from codex_ml.training.checkpoint import load_newest
 from codex_ml.training.run import prepare_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]
 SPEC = importlib.util.spec_from_file_location("training_processes", Path(__file__).with_name("test_processes.py"))
 processes = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(processes)

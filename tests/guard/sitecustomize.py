@@ -1,0 +1,39 @@
+"""Refuse to open what belongs to the user of a checkout: tests of the code pass in every clone, whatever is in it.
+
+Loaded by tests/conftest.py, and by Python at start where this folder is in PYTHONPATH; CODEX_TEST_CHECKOUT is the folder
+that is guarded. Tests that are marked `shipped` compare those very files, as this repository ships them, and may.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+OWNED = ("README.md", "params.yaml", "dvc.lock", "data", "models", "reports", "logs", ".cache")
+EVENTS = ("open", "os.listdir", "os.scandir")
+CHECKOUT = os.environ.get("CODEX_TEST_CHECKOUT", "")
+allowed: list[str] = []  # ids of the running tests that are marked `shipped`
+
+
+def owned(path: str) -> bool:
+    """Whether a path lies in the checkout and belongs to its user."""
+    if not os.path.isabs(path):  # not pathlib, whose first use imports a dozen modules in every child process
+        path = os.path.join(os.getcwd(), path)
+    path = os.path.normpath(path)
+    return path.startswith(CHECKOUT + os.sep) and path[len(CHECKOUT) + 1 :].split(os.sep)[0] in OWNED
+
+
+def guard(event: str, arguments: tuple[object, ...]) -> None:
+    if event not in EVENTS or allowed or not isinstance(path := arguments[0], str | bytes):
+        return
+    name = os.fsdecode(path)
+    if event == "open" and arguments[1] is None and not os.path.isabs(name):
+        return  # os.open, where the name may be relative to another folder that is open
+    if owned(name):
+        raise AssertionError(
+            f"a test opened {name}, which belongs to the user; take tests/project, or mark it `shipped`"
+        )
+
+
+if CHECKOUT:
+    sys.addaudithook(guard)
