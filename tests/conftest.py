@@ -21,7 +21,7 @@ PROJECT = REPOSITORY / "tests/project"  # what belongs to a user, as an invented
 os.environ["CODEX_TEST_CHECKOUT"] = str(REPOSITORY)
 sys.path.insert(0, str(REPOSITORY / "tests/guard"))
 sys.modules.pop("sitecustomize", None)  # the one of the system
-import sitecustomize
+import sitecustomize  # noqa: E402
 
 settings.register_profile("codex-ml", deadline=None)  # how long an example takes says more of the machine than of us
 settings.load_profile("codex-ml")

@@ -15,6 +15,7 @@ from codex_ml.gguf import convert
 from codex_ml.modeling.local import load_local
 from codex_ml.tokenization.local import import_tokenizer
 
+pytestmark = pytest.mark.costly
 gguf = pytest.importorskip("gguf")
 
 NAMES = {

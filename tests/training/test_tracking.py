@@ -113,6 +113,7 @@ def test_pipeline_and_repository_around_it_are_not_touched(checkout, recipe):
     assert after == before
 
 
+@pytest.mark.costly
 def test_repository_without_a_commit_can_be_trained_in(checkout, recipe):
     (checkout / "run").mkdir()
     _, best = recipe.train(checkout / "run", max_steps=2)
