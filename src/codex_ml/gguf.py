@@ -23,7 +23,7 @@ MAGIC = b"GGUF"
 # The reader holds the model about twice in float32; formats of 2 bits grow to 16 times their size.
 GROWTH, HEADROOM = 40, 2 << 30  # times the file, and bytes
 CPU_SECONDS, CPU_SECONDS_A_GIB = 300, 1200
-KEPT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+KEPT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "additional_chat_templates")
 FORBIDDEN = ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec",
              "os.posix_spawn", "os.fork")  # fmt: skip
 
@@ -58,8 +58,7 @@ def convert(path: Path, folder: Path, *, weights: bool = True) -> None:
         if child.returncode != 0:
             raise UserError(f"{path} could not be read as GGUF: {_reason(child)}")
         with atomic_folder(folder) as target:
-            for file in sorted(made.iterdir()):
-                shutil.copyfile(file, target / file.name)
+            shutil.copytree(made, target, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
 # -I leaves PYTHONPATH out, so the child is told where this library lies; the hook comes before anything is read.

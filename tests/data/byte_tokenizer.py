@@ -14,6 +14,7 @@ END, PAD, FIRST = 0, 1, 2
 class ByteTokenizer:
     begin, end, pad, bos = END, END, PAD, None
     vocab_size = FIRST + 256
+    special = {"<end>": END, "<pad>": PAD}  # noqa: RUF012
 
     def __init__(self, chat_template: str | None = None) -> None:
         self.chat_template = chat_template
@@ -48,3 +49,8 @@ def encode_chat(tokenizer, messages, tools):
         if said:
             ids, trained = [*ids, END], [*trained, True]
     return np.array(ids, dtype=np.uint32), np.array(trained, dtype=bool)
+
+
+def turn_ends(tokenizer):
+    """What ends an answer of `encode_chat`."""
+    return [END]

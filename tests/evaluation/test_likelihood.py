@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from types import SimpleNamespace
 
@@ -192,7 +191,6 @@ def test_samples_repeat_with_their_seed_and_end_at_end(tmp_path, architecture):
     assert draw[0] == draw[1] != draw[2]
     assert len(draw[0]) == 5
     assert not any("<|endoftext|>" in text or "<|pad|>" in text for text in draw[0])
-    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["split_special_tokens"] is True
 
 
 def test_windows_of_unequal_length_keep_their_own_targets():

@@ -77,7 +77,7 @@ def test_ids_stay_and_what_adds_or_cuts_is_taken_out(take, theirs, loaded):
         assert tokenizer.encode(text).tolist() == reference.encode(text).tolist()
     assert (tokenizer.end, tokenizer.pad, tokenizer.vocab_size) == (reference.end, reference.pad, reference.vocab_size)
     assert set(json.loads((out / "tokenizer_config.json").read_bytes())) == {
-        "bos_token", "eos_token", "pad_token", "clean_up_tokenization_spaces", "split_special_tokens", "tokenizer_class",
+        "bos_token", "eos_token", "pad_token", "clean_up_tokenization_spaces", "tokenizer_class",
     }  # fmt: skip
     assert tokenizer.decode(tokenizer.encode("x , y . don 't")) == "x , y . don 't"
 

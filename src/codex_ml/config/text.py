@@ -70,4 +70,9 @@ class Pack(Section):
     too_long: Literal["cut", "drop", "fail"] = Field(
         "cut", description="Records longer than a row: cut the prompt on its left, then the completion on its right"
     )
+    bad_chats: Literal["fail", "drop"] = Field(
+        "fail",
+        description="Chats that the chat template cannot write as they are: fail names up to 20; drop lists each in "
+        "data/packed/records.ndjson and goes on",
+    )
     canaries: Canaries = Canaries()

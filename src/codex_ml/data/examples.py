@@ -8,7 +8,8 @@ as `pack.too_long` says. A record without anything to train is dropped: the mean
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,16 @@ from numpy.typing import NDArray
 from codex_ml.config import Pack
 from codex_ml.data.documents import Document
 from codex_ml.errors import UserError
+from codex_ml.tokenization.borders import encode_after_text, is_changed_by_joining
 
 if TYPE_CHECKING:
     from codex_ml.tokenization.tokenizer import TextTokenizer
 
+log = logging.getLogger("codex_ml")
 Ids = NDArray[np.uint32]
 Bools = NDArray[np.bool_]
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
+MOST_BAD = 20  # chats that are named before the stage ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +101,40 @@ def encode_examples(
         note: called for every record that is cut or dropped; a dropped one gives no example.
 
     Raises:
-        UserError: for a chat that has no chat template, or one that cannot render it; for a record longer than a row
-            where `too_long` is fail.
+        UserError: for chats where there is no chat template, or where `bad_chats` is fail and it cannot write them as
+            they are; for a record longer than a row where `too_long` is fail.
     """
+    apart = is_changed_by_joining(tokenizer)
+    bad: list[str] = []
     for row, document in enumerate(documents):
         parts = [next(encoded) for _ in _texts(document)]
-        example, reason, tokens = _example(document, parts, tokenizer, settings, name)
+        if apart and len(parts) == 2 and len(parts[0]):
+            found = encode_after_text(tokenizer, document.completion or "")
+            parts[1] = np.array([number for number, _, _ in found], dtype=np.uint32)
+        try:
+            example, reason, tokens = _example(document, parts, tokenizer, settings, name)
+        except BadChat as error:
+            bad.append(f"the chat {document.id} of {document.source}: {error}")
+            if settings.bad_chats == "fail" and len(bad) == MOST_BAD:
+                break
+            example, reason, tokens = None, "bad_chat", 0
         if reason:
             action = "cut" if example else "drop"
             note(Note(row, document.source, document.path, document.id, action, reason, tokens))
         if example:
             yield example
+    if bad and settings.bad_chats == "fail":
+        raise UserError(_named(bad, name))
+    if bad:
+        log.warning("pack: %s: %d chats are dropped (pack.bad_chats); the first: %s", name, len(bad), bad[0])
+
+
+def _named(bad: Sequence[str], name: str) -> str:
+    if len(bad) == 1:
+        return f"{name}: {bad[0]}"
+    more = "at least " if len(bad) == MOST_BAD else ""
+    lines = "".join(f"\n  {line}" for line in bad)
+    return f"{name}: {more}{len(bad)} chats cannot be used; change them, or set pack.bad_chats to drop:{lines}"
 
 
 def _example(
@@ -122,7 +150,7 @@ def _example(
         if not len(ids):
             return None, "empty", 0
     else:
-        ids, trained = _encode_chat(document, tokenizer, name)
+        ids, trained = _encode_chat(document, tokenizer, settings, name)
         room, chat = settings.seq_len + 1, True  # the first token is an input only, the last one a target only
         trained = trained & (np.arange(len(ids)) > 0)
         if not trained.any() and (settings.loss_on == "completions" or len(ids) < 2):
@@ -162,12 +190,37 @@ def _cut(context: int, length: int, room: int) -> tuple[slice, bool, str]:
     return slice(context - keep, context + kept_rest), kept_rest == rest, reason
 
 
-def _encode_chat(document: Document, tokenizer: TextTokenizer, name: str) -> tuple[Ids, Bools]:
+class BadChat(UserError):
+    """A chat that cannot be used, whatever the others are."""
+
+
+def _encode_chat(document: Document, tokenizer: TextTokenizer, settings: Pack, name: str) -> tuple[Ids, Bools]:
     from codex_ml.tokenization.chat import encode_chat
+    from codex_ml.tokenization.rendering import ChatRefused, UnstableTemplate
 
     messages: Any = json.loads(document.messages or "[]")
     tools: Any = json.loads(document.tools) if document.tools else None
+    roles = (message.get("role") for message in messages)
+    if (role := next((role for role in roles if role not in ROLES), None)) is not None:
+        raise BadChat(f"the role {role[:40]!r} is none of {', '.join(ROLES)}")
     try:
         return encode_chat(tokenizer, messages, tools)
+    except UnstableTemplate as error:
+        if settings.loss_on != "all":
+            raise BadChat(str(error)) from None
+        return _encode_whole(tokenizer, messages, tools)
+    except ChatRefused as error:
+        raise BadChat(str(error)) from None
     except UserError as error:
         raise UserError(f"{name}: the chat {document.id} of {document.source}: {error}") from None
+
+
+def _encode_whole(tokenizer: TextTokenizer, messages: Any, tools: Any) -> tuple[Ids, Bools]:
+    from codex_ml.tokenization.chat import encode_whole
+    from codex_ml.tokenization.rendering import ChatRefused
+
+    try:
+        ids = encode_whole(tokenizer, messages, tools)
+    except ChatRefused as error:
+        raise BadChat(str(error)) from None
+    return ids, np.ones(len(ids), dtype=bool)

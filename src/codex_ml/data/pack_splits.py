@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from codex_ml.config import Pack
 from codex_ml.data.canaries import Plan, domain_of, plan, with_canaries, without_secrets
 from codex_ml.data.documents import count_documents, read_documents
-from codex_ml.data.examples import Note, encode_examples, texts_of
+from codex_ml.data.examples import Example, Note, encode_examples, texts_of
 from codex_ml.data.pack import stream_dtype
 from codex_ml.data.pack_writer import write_stream
 from codex_ml.io import dump_json, write_json
@@ -45,6 +45,7 @@ def pack_splits(
     """
     dtype = stream_dtype(tokenizer.vocab_size, settings.dtype)
     streams, metrics, canaries = {}, {}, None
+    ends: set[int] = set()
     with (folder / RECORDS).open("wb") as records:
         for name, file in files.items():
             count = count_documents(file)
@@ -56,6 +57,7 @@ def pack_splits(
             note = partial(_note, records, name, reasons)
             encoded = tokenizer.encode_documents(texts_of(read_documents(file)))
             examples = encode_examples(documents, encoded, tokenizer, settings, name=name, note=note)
+            examples = _seen_ends(examples, tokenizer, ends)
             stream = write_stream(
                 folder,
                 name,
@@ -68,17 +70,36 @@ def pack_splits(
             )
             streams[name] = stream
             metrics[name] = {key: value for key, value in stream.items() if key not in NOT_IN_METRICS}
-            metrics[name]["records"] = {reason: reasons[reason] for reason in REASONS}
+            metrics[name]["records"] = {reason: reasons[reason] for reason in {**dict.fromkeys(REASONS), **reasons}}
             canaries = canaries or planned
     about = {"dtype": dtype.str, "seq_len": settings.seq_len, "layout": settings.layout}
     special = {"begin": tokenizer.begin, "end": tokenizer.end, "pad": tokenizer.pad}
-    tokens = {"vocab_size": tokenizer.vocab_size, **special}
+    tokens = {"vocab_size": tokenizer.vocab_size, **special, **_turn_ends(tokenizer, ends)}
     write_json(folder / "pack.json", {**about, **tokens, "streams": streams})
     if canaries:
         write_json(folder / "canaries.json", canaries.listing(streams["train"]["canaries"]))
         different, controls = len(canaries.inserted), len(canaries.controls)
         metrics["canaries"] = {"different": different, "inserted": len(canaries.copies), "controls": controls}
     return metrics
+
+
+def _seen_ends(examples: Iterable[Example], tokenizer: TextTokenizer, ends: set[int]) -> Iterator[Example]:
+    """The same examples; the special tokens that end what is trained of a chat are put into `ends`."""
+    for example in examples:
+        if example.chat and example.trained is not None:
+            trained = example.trained
+            lasts = example.ids[trained[:-1] & ~trained[1:]]
+            ends |= {int(number) for number in lasts} & set(tokenizer.special.values())
+        yield example
+
+
+def _turn_ends(tokenizer: TextTokenizer, ends: set[int]) -> dict[str, list[int]]:
+    """For pack.json, only where messages can be: special tokens that end a turn, by the records and by the template."""
+    if tokenizer.chat_template is not None:
+        from codex_ml.tokenization.chat import turn_ends
+
+        ends = ends | set(turn_ends(tokenizer))
+    return {"turn_ends": sorted(ends - {tokenizer.end})} if ends - {tokenizer.end} else {}
 
 
 def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path, documents: int) -> Plan | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("codex_ml")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
+TEMPLATES = "additional_chat_templates"
 
 
 def prepare_model(
@@ -37,7 +39,7 @@ def prepare_model(
     """Give the model that the loop trains: float32, on the CPU, a function of its arguments and model.path's files.
 
     Args:
-        about: pack.json: vocab_size, begin, end, pad, seq_len.
+        about: pack.json: vocab_size, begin, end, pad, seq_len, and where there are chats turn_ends.
         device: "cpu" or "cuda", for which train.attention auto stands.
         new_tokenizer: the tokenizer was trained here, so the ids of a model on disk mean something else now.
         scratch: folder for a GGUF file that is unpacked.
@@ -76,6 +78,8 @@ def prepare_model(
         )
         fit_vocabulary(ready, about["vocab_size"], resize=new_tokenizer, seed=seed)
         _take_tokens(ready, begin=about["begin"], end=about["end"], pad=about["pad"])
+        ready.name_or_path = model.path  # peft writes it to adapter_config.json, where AutoPeftModel looks for the base
+    _end_generation(ready, [about["end"], *about.get("turn_ends", [])])
     check_length(ready.config, about["seq_len"], "pack.seq_len")
     difference = check_isolation(ready)
     log.info("model: %.2f M parameters, %s attention", parameter_count(ready) / 1e6, attention)
@@ -110,7 +114,9 @@ def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> 
 
         base = load_local(Path(model.path), attention="eager", scratch=scratch)
         config = trained.config
-        _take_tokens(base, begin=config.bos_token_id, end=config.eos_token_id, pad=config.pad_token_id)
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        _take_tokens(base, begin=config.bos_token_id, end=ends[0], pad=config.pad_token_id)
+        _end_generation(base, ends)
         trained = PeftModel.from_pretrained(base, folder / ADAPTER)
     merge_and_verify(trained, folder)
 
@@ -128,12 +134,23 @@ def save_tokenizer(tokenizer: Path, folder: Path, config: Any, *, seq_len: int) 
     for name in TOKENIZER:
         if (file := tokenizer / name).is_file():
             shutil.copyfile(file, folder / name)
+    if (tokenizer / TEMPLATES).is_dir():
+        shutil.copytree(tokenizer / TEMPLATES, folder / TEMPLATES, copy_function=shutil.copyfile)
     name = "tokenizer_config.json"
     decided = {
         "model_max_length": reach(config) or seq_len,
         "padding_side": "right" if config.is_encoder_decoder else "left",
     }
     write_json(folder / name, {**read_json(tokenizer / name), **decided})
+
+
+def _end_generation(model: PreTrainedModel, ends: Sequence[int]) -> None:
+    """Let generation end at each of these tokens: the end of a document and, for chats, of a turn."""
+    found: Any = list(dict.fromkeys(ends))
+    found = found[0] if len(found) == 1 else found
+    for config in (model.config, model.generation_config):
+        assert config is not None
+        config.eos_token_id = found
 
 
 def _take_tokens(loaded: PreTrainedModel, *, begin: int, end: int, pad: int) -> None:

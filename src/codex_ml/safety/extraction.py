@@ -133,8 +133,8 @@ def greedy_windows(model: Any, windows: Sequence[Window], *, prefix: int, count:
         return []
     length = len(windows[0].tokens)
     inputs = torch.from_numpy(np.stack([window.tokens[:prefix] for window in windows[:count]])).to(model.device)
-    end = model.config.eos_token_id
+    end = model.config.eos_token_id  # a list where turns end too
     with torch.inference_mode():
         output = continued(model, inputs, do_sample=False, max_new_tokens=length - prefix, eos_token_id=end)
     # one that ends goes on with filler, which is no continuation; held from ending, it would not be the plain argmax
-    return [Window(row, middle=length - 1) for row in output.cpu().numpy() if end not in row[prefix:]]
+    return [Window(row, middle=length - 1) for row in output.cpu().numpy() if not np.isin(row[prefix:], end).any()]

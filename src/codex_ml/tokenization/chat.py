@@ -1,34 +1,37 @@
-"""Chat messages to tokens: the tokenizer's own template, rendered in a sandbox, with the answers marked.
+"""Chat messages to tokens: rendered by the tokenizer's own template, with the answers marked.
 
-A special token that the template writes is control. One that a message spells is data, and so are its pieces: contents
-get marks around such places before they are rendered, so that the two can be told apart behind the template.
+A special token that the template writes is control. One that a message spells is data, and so are its pieces. What
+generation is given is a prefix of what was trained: where the ids of a prompt alone are not how the whole text's ids
+begin, because a token would lie over the border, the text is cut there.
 """
 
 from __future__ import annotations
 
-import atexit
 import re
-from collections.abc import Sequence
-from functools import lru_cache
-from itertools import pairwise
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.errors import UserError
-from codex_ml.tokenization.layout import CHATML
-from codex_ml.tokenization.limited import LimitedChild
+from codex_ml.tokenization.borders import (
+    Token,
+    encode_after_control,
+    encode_after_text,
+    encode_begin,
+    with_control,
+)
+from codex_ml.tokenization.rendering import ChatRefused, Rendering, Span, Tools, render_chat
 from codex_ml.tokenization.tokenizer import TextTokenizer
-from codex_ml.tokenization.worker import render
 
-TEMPLATE_BYTES = 64 << 10
-MARKS = "\U000f0000\U000f0001"  # private use: around what a message spells
-Span = tuple[int, int]  # characters, half-open
+Messages = Sequence[dict[str, Any]]
 
 
 def encode_chat(
-    tokenizer: TextTokenizer, messages: Sequence[dict[str, Any]], tools: Sequence[Any] | None = None
+    tokenizer: TextTokenizer, messages: Messages, tools: Tools = None
 ) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
     """Render and encode one conversation.
 
@@ -37,99 +40,69 @@ def encode_chat(
         tools: JSON schemas of functions, or None.
 
     Returns:
-        (ids, trained): (n,) uint32 and (n,) bool; trained marks the assistant's tokens and the special token that ends
-        each of its messages. What stands before the first trained token is what generation has to be given.
+        (ids, trained): (n,) uint32 and (n,) bool; trained marks what stands between the template's
+        `{% generation %}` and `{% endgeneration %}`, in a template without them the assistant's tokens and the special
+        token that ends each of its messages.
 
     Raises:
-        UserError: without a template; when the template fails, passes its limits (64 KiB of source, 2 s of processor
-            time, 1 GiB), or what it writes for the first messages is no beginning of what it writes for all, so that
-            nobody can say which tokens are an answer.
+        UnstableTemplate: when what the template writes for the first messages is no beginning of what it writes for
+            all, so that nobody can say which tokens are an answer.
+        ChatRefused, UserError: see `render_chat`.
     """
     control = _control_pattern(tokenizer)
-    answers = [i for i, message in enumerate(messages) if message.get("role") == "assistant"]
-    prefixes = [(len(messages), False), *((i + last, not last) for i in answers for last in (0, 1))]
-    whole, *parts = _render(tokenizer, messages, tools, control, prefixes)
-    return _encode(tokenizer, whole, _pieces(whole, control, tokenizer), _answer_spans(whole, parts))
+    rendering = render_chat(tokenizer, messages, tools, control, prompt=False)
+    encoded = _encode(tokenizer, rendering, control)
+    trained = np.zeros(len(encoded.ids), dtype=np.bool_)
+    spans = rendering.answers if rendering.generation is None else rendering.generation
+    for begin, stop in ((encoded.at[begin], encoded.at[stop]) for begin, stop in spans):
+        if rendering.generation is None:
+            last = bisect_left(encoded.controls, stop) - 1  # what follows it is the template's, if it is white space
+            after = encoded.controls[last] + 1 if last >= 0 else begin
+            if after > begin and not tokenizer.decode(encoded.ids[after:stop]).strip():
+                stop = after
+        trained[begin:stop] = True
+    return np.array(encoded.ids, dtype=np.uint32), trained
 
 
-def encode_prompt(
-    tokenizer: TextTokenizer, messages: Sequence[dict[str, Any]], tools: Sequence[Any] | None = None
-) -> NDArray[np.uint32]:
-    """What generation of the next answer is given: (n,) uint32; see `encode_chat`.
-
-    Blanks at the end of the generation prompt are left out: tokenizers join a blank to the word that follows, so in
-    training it stood in the answer's first token.
-    """
-    control = _control_pattern(tokenizer)
-    [prompt] = _render(tokenizer, messages, tools, control, [(len(messages), True)])
-    prompt = prompt.rstrip(" ")
-    return _encode(tokenizer, prompt, _pieces(prompt, control, tokenizer), [])[0]
-
-
-def checked_template(tokenizer: TextTokenizer) -> str:
-    """The chat template.
+def encode_prompt(tokenizer: TextTokenizer, messages: Messages, tools: Tools = None) -> NDArray[np.uint32]:
+    """What generation of the next answer is given: (n,) uint32, a prefix of what `encode_chat` gives with the answer.
 
     Raises:
-        UserError: when there is none or it is larger than 64 KiB.
+        ChatRefused, UserError: see `encode_chat`.
     """
-    template = tokenizer.chat_template
-    if template is None:
-        raise UserError(
-            "the tokenizer has no chat template, and these records are chat messages; set tokenizer.chat_template: "
-            "chatml, or give records of text"
-        )
-    if len(template.encode("utf-8")) > TEMPLATE_BYTES:
-        raise UserError(f"the chat template is larger than {TEMPLATE_BYTES} bytes; no real one is")
-    return template
+    control = _control_pattern(tokenizer)
+    rendering = render_chat(tokenizer, messages, tools, control, prompt=True)
+    return np.array(_encode(tokenizer, rendering, control).ids, dtype=np.uint32)
 
 
-@lru_cache(maxsize=1)
-def _child() -> LimitedChild:
-    child = LimitedChild("render")
-    atexit.register(child.close)
-    return child
+def encode_whole(tokenizer: TextTokenizer, messages: Messages, tools: Tools = None) -> NDArray[np.uint32]:
+    """Ids of one conversation whose answers need not be told, (n,) uint32: for a loss on all of it.
+
+    Raises:
+        ChatRefused, UserError: see `render_chat`.
+    """
+    control = _control_pattern(tokenizer)
+    rendering = render_chat(tokenizer, messages, tools, control, prompt=False, answers=False)
+    return np.array(_encode(tokenizer, rendering, control).ids, dtype=np.uint32)
 
 
-def _render(
-    tokenizer: TextTokenizer,
-    messages: Sequence[dict[str, Any]],
-    tools: Sequence[Any] | None,
-    control: re.Pattern[str],
-    prefixes: Sequence[tuple[int, bool]],
-) -> list[str]:
-    """The rendering of each prefix: (number of messages, whether the generation prompt follows)."""
-    template = checked_template(tokenizer)
-    _refuse_marks(messages, tools)
-    request = {
-        "template": template,
-        "messages": _marked(list(messages), control),
-        "tools": _marked(list(tools), control) if tools else None,
-        "variables": {name: text for name, text in _names(tokenizer).items() if text is not None},
-        "prefixes": prefixes,
-    }
+def turn_ends(tokenizer: TextTokenizer) -> list[int]:
+    """Special tokens that end an answer by the chat template, as a short conversation shows; none without one."""
+    if tokenizer.chat_template is None:
+        return []
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
-        return render(request) if template == CHATML else list(_child().ask(request))
-    except UserError as error:
-        raise UserError(f"the chat template cannot be rendered: {error}") from None
-    except Exception as error:  # of our own template: a message without role or content
-        raise UserError(f"the chat template cannot be rendered: {type(error).__name__}: {error}") from None
+        ids, trained = encode_chat(tokenizer, talk)
+    except UserError:  # one that needs more, such as a system message: the records show their ends
+        return []
+    return last_controls(tokenizer, ids, trained)
 
 
-def _names(tokenizer: TextTokenizer) -> dict[str, str | None]:
-    by_id = {number: text for text, number in tokenizer.special.items()}
-    roles = {"bos": tokenizer.bos, "eos": tokenizer.end, "pad": tokenizer.pad, "unk": tokenizer.unk}
-    return {f"{role}_token": by_id.get(number) for role, number in roles.items() if number is not None}
-
-
-def _refuse_marks(*values: Any) -> None:
-    for value in values:
-        if isinstance(value, str):
-            if any(mark in value for mark in MARKS):
-                raise UserError("a chat message holds U+F0000 or U+F0001, private-use characters that are needed here")
-        elif isinstance(value, dict):
-            _refuse_marks(*value.keys(), *value.values())
-        elif isinstance(value, list | tuple):
-            _refuse_marks(*value)
+def last_controls(tokenizer: TextTokenizer, ids: NDArray[np.uint32], trained: NDArray[np.bool_]) -> list[int]:
+    """The special tokens that are the last ones of what is trained together, each once, ascending."""
+    special = set(tokenizer.special.values())
+    lasts = ids[trained & ~np.append(trained[1:], False)]
+    return sorted({int(number) for number in lasts} & special)
 
 
 def _control_pattern(tokenizer: TextTokenizer) -> re.Pattern[str]:
@@ -145,79 +118,99 @@ def _control_pattern(tokenizer: TextTokenizer) -> re.Pattern[str]:
     return re.compile("|".join(ways) or "(?!)")
 
 
-def _marked(value: Any, control: re.Pattern[str]) -> Any:
-    """The same messages with marks around what would be control, in all texts and keys."""
-    if isinstance(value, str):
-        return control.sub(lambda match: f"{MARKS[0]}{match.group()}{MARKS[1]}", value)
-    if isinstance(value, dict):
-        return {_marked(key, control): _marked(item, control) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_marked(item, control) for item in value]
-    return value
-
-
-def _answer_spans(whole: str, parts: Sequence[str]) -> list[Span]:
-    """Where each answer stands in the rendering: from the end of its prompt to the end of its message."""
-    spans = []
-    for prompt, done in zip(parts[::2], parts[1::2], strict=True):
-        if not whole.startswith(prompt) or not whole.startswith(done) or len(done) < len(prompt):
-            raise UserError(
-                "the chat template writes earlier messages differently once more follow (or its generation prompt is "
-                "not how an answer begins), so the tokens of the answers cannot be told; use loss_on: all, or another "
-                "template"
-            )
-        spans.append((len(prompt), len(done)))
-    return spans
-
-
-def _pieces(whole: str, control: re.Pattern[str], tokenizer: TextTokenizer) -> list[tuple[Span, int | None]]:
-    """(span, id) of control tokens and (span, None) of the text between; marked places are text."""
-    pieces: list[tuple[Span, int | None]] = []
-    data = [match.span() for match in re.finditer(f"{MARKS[0]}[^{MARKS}]*{MARKS[1]}", whole)]
-    if whole.count(MARKS[0]) != len(data) or whole.count(MARKS[1]) != len(data):
-        raise UserError("the chat template takes messages apart inside a special token that one of them spells")
-    end = 0
-    for (_, begin), (stop, _) in pairwise([(0, 0), *data, (len(whole), len(whole))]):
-        for match in control.finditer(whole, begin, stop):
+def _pieces(rendering: Rendering, control: re.Pattern[str], tokenizer: TextTokenizer) -> list[tuple[Span, int | None]]:
+    """(span, id) of control tokens and (span, None) of the text between; what the record says is text."""
+    text, end = rendering.text, 0
+    outside = [0, *(border for span in rendering.data for border in span), len(text)]
+    found: list[tuple[Span, int | None]] = []
+    for begin, stop in zip(outside[::2], outside[1::2], strict=True):
+        for match in control.finditer(text, begin, stop):
             if match.start() > end:
-                pieces.append(((end, match.start()), None))
-            text = next(group for group in match.groups() if group is not None)
-            pieces.append((match.span(), tokenizer.special[text]))
+                found.append(((end, match.start()), None))
+            name = next(group for group in match.groups() if group is not None)
+            found.append((match.span(), tokenizer.special[name]))
             end = match.end()
-    if end < len(whole):
-        pieces.append(((end, len(whole)), None))
-    return pieces
+    if end < len(text):
+        found.append(((end, len(text)), None))
+    return found
 
 
-def _encode(
-    tokenizer: TextTokenizer, whole: str, pieces: Sequence[tuple[Span, int | None]], spans: Sequence[Span]
-) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    ids: list[int] = []
-    ends: list[int] = []  # of each token, in characters of `whole`
-    controls: list[bool] = []
-    for (start, stop), number in pieces:
-        found = [(number, stop)] if number is not None else _text_tokens(tokenizer, whole, start, stop)
-        ids += [token for token, _ in found]
-        ends += [end for _, end in found]
-        controls += [number is not None] * len(found)
-    trained = np.zeros(len(ids), dtype=np.bool_)
-    places = np.array(ends, dtype=np.int64)
-    for begin, stop in spans:
-        inside = np.flatnonzero((places > begin) & (places <= stop))
-        last = next((i for i in inside[::-1] if controls[i]), None)  # the line break behind it is the template's
-        trained[inside if last is None or _has_text(ids, inside, last, tokenizer) else inside[inside <= last]] = True
-    return np.array(ids, dtype=np.uint32), trained
+@dataclass
+class _Encoded:
+    """Ids of a rendering.
+
+    Attributes:
+        controls: which of the ids are control tokens, ascending.
+        at: place in the text -> number of ids before it, for every place that is asked for.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    controls: list[int] = field(default_factory=list)
+    at: dict[int, int] = field(default_factory=lambda: {0: 0})
 
 
-def _has_text(ids: Sequence[int], inside: NDArray[np.int64], last: int, tokenizer: TextTokenizer) -> bool:
-    """Whether more than white space follows the last control token of an answer."""
-    return bool(tokenizer.decode([ids[i] for i in inside if i > last]).strip())
+def _encode(tokenizer: TextTokenizer, rendering: Rendering, control: re.Pattern[str]) -> _Encoded:
+    """Encode piece by piece, cut where answers begin and end.
+
+    Raises:
+        ChatRefused: when transformers, which knows no pieces, would read another special token in the text.
+    """
+    text, encoded, cut = rendering.text, _Encoded(), False
+    begins = [begin for begin, _ in rendering.answers]
+    others = [end for _, end in rendering.answers] + [place for span in rendering.generation or [] for place in span]
+    borders = sorted({*begins, *others})
+    for (start, stop), number in _pieces(rendering, control, tokenizer):
+        inside = borders[bisect_right(borders, start) : bisect_left(borders, stop)]
+        before = len(encoded.ids)
+        if number is not None:
+            encoded.controls.append(before)
+            encoded.ids.append(number)
+            encoded.at.update(dict.fromkeys(inside, before + 1))
+        else:
+            begin = encode_after_control if encoded.ids else encode_begin
+            piece = _Piece(tokenizer, text[start:stop], begin)
+            tokens = piece.cut_at([c - start for c in inside if c in begins], [c - start for c in inside])
+            encoded.ids += [token for token, _, _ in tokens]
+            ends = [end for _, _, end in tokens]
+            encoded.at |= {place: before + bisect_right(ends, place - start) for place in inside}
+            cut = cut or piece.was_cut
+        encoded.at[stop] = len(encoded.ids)
+    spelt = any(control.search(text, begin, stop) for begin, stop in rendering.data)
+    if not cut and not spelt and with_control(tokenizer, text) != encoded.ids:
+        raise ChatRefused(
+            "the tokenizer reads the rendered text otherwise than its special tokens say (one may swallow the blanks "
+            "beside it); use another template or tokenizer"
+        )
+    return encoded
 
 
-def _text_tokens(tokenizer: TextTokenizer, whole: str, start: int, stop: int) -> list[tuple[int, int]]:
-    """(id, end in `whole`) of the tokens of a text that holds no control token, its marks taken out."""
-    part = whole[start:stop]
-    kept = np.array([i for i, character in enumerate(part) if character not in MARKS], dtype=np.int64)
-    encoding = tokenizer.backend.encode("".join(part[i] for i in kept), add_special_tokens=False)
-    ends = [start + int(kept[end - 1]) + 1 if end else start for _, end in encoding.offsets]
-    return list(zip(encoding.ids, ends, strict=True))
+@dataclass
+class _Piece:
+    """A text without control tokens, and how its begin is encoded."""
+
+    tokenizer: TextTokenizer
+    text: str
+    begin: Callable[[TextTokenizer, str], list[Token]]
+    was_cut: bool = False
+
+    def cut_at(self, prompts: Sequence[int], borders: Sequence[int]) -> list[Token]:
+        """Tokens of the text; for each of `prompts` those of `text[:prompt]` come first, and none is over a border."""
+        hard = sorted(prompts)
+        while True:
+            tokens: list[Token] = []
+            done = 0
+            for stop in [*hard, len(self.text)]:
+                tokens = self._go_on(tokens, done, stop)
+                done = stop
+            over = next((c for c in borders if any(start < c < end for _, start, end in tokens)), None)
+            if over is None:
+                return tokens
+            hard = sorted([*hard, over])
+
+    def _go_on(self, tokens: list[Token], done: int, stop: int) -> list[Token]:
+        whole = self.begin(self.tokenizer, self.text[:stop])
+        if [token for token, _, _ in whole[: len(tokens)]] == [token for token, _, _ in tokens]:
+            return whole
+        self.was_cut = True
+        rest = encode_after_text(self.tokenizer, self.text[done:stop])
+        return [*tokens, *((token, start + done, end + done) for token, start, end in rest)]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from codex_ml.errors import UserError
 from codex_ml.io import atomic_folder, write_json, write_text
+from codex_ml.tokenization.layout import read_templates, write_templates
 from codex_ml.tokenization.tokenizer import load_tokenizer
 
-LAYOUT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
+LAYOUT = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def export_tokenizer(folder: Path, to: Path) -> list[str]:
@@ -33,10 +34,11 @@ def export_tokenizer(folder: Path, to: Path) -> list[str]:
         for name in LAYOUT:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, new / name)
+        write_templates(new, read_templates(folder))
         model = description["model"]
         if model["type"] == "BPE":
             write_json(new / "vocab.json", model["vocab"])
             # spaces never stand inside a piece: byte-level letters and SentencePiece's both have another sign for them
             lines = (" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"])
             write_text(new / "merges.txt", "#version: 0.2\n" + "".join(f"{line}\n" for line in lines))
-        return sorted(file.name for file in new.iterdir())
+        return sorted(str(file.relative_to(new)) for file in new.rglob("*") if file.is_file())

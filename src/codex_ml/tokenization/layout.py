@@ -3,6 +3,7 @@
     tokenizer.json          model, vocabulary, special tokens; the one thing that cuts text at run time
     tokenizer_config.json   which tokens end, begin and pad; ours, also for a tokenizer that somebody else made
     chat_template.jinja     how messages become text; only where there is one
+    additional_chat_templates/NAME.jinja   more of them by name, such as tool_use for records with tools
     tokenizer.model         beside it for the SentencePiece kinds, for tools that read that format
 
 Special tokens stand behind the model's own vocabulary: a model whose vocabulary holds them could produce them from
@@ -11,7 +12,7 @@ text that spells them (Unigram and word-level models do).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,38 @@ if TYPE_CHECKING:
 
 END, PAD, UNK = "<|endoftext|>", "<|pad|>", "[UNK]"
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
+TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"  # as transformers names them
+# Messages as OpenAI's ChatML, tools and calls as Hermes and Qwen 2.5 write them. No `{% generation %}`: other readers
+# of Jinja do not know it.
+CHATML = """\
+{%- macro text_of(content) -%}
+    {%- if content is string -%}{{- content -}}
+    {%- else -%}
+        {%- for part in content -%}
+            {%- if part.type != 'text' -%}{{- raise_exception('chatml writes parts of type text only') -}}{%- endif -%}
+            {{- part.text -}}
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro -%}
+{%- if tools -%}
+    {{- '<|im_start|>system\\nYou may call these functions:\\n<tools>\\n' -}}
+    {%- for tool in tools -%}{{- tool | tojson + '\\n' -}}{%- endfor -%}
+    {{- '</tools>\\nWrite each call as <tool_call>{"name": ..., "arguments": {...}}</tool_call>.<|im_end|>\\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+    {{- '<|im_start|>' + message.role + '\\n' -}}
+    {%- if message.content -%}{{- text_of(message.content) -}}{%- endif -%}
+    {%- for call in message.tool_calls or [] -%}
+        {%- set call = call.function or call -%}
+        {{- '\\n' if not loop.first or message.content -}}
+        {{- '<tool_call>\\n{"name": ' + call.name | tojson + ', "arguments": ' -}}
+        {{- call.arguments if call.arguments is string else call.arguments | tojson -}}
+        {{- '}\\n</tool_call>' -}}
+    {%- endfor -%}
+    {{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
 
 
 def special_tokens_of(wanted: Sequence[str], chat_template: str) -> list[str]:
@@ -60,13 +87,16 @@ def add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str], *, unk: str 
 
 
 def write_config(folder: Path, *, end: str, pad: str, bos: str | None, unk: str | None, extra: dict[str, Any]) -> None:
-    """Write tokenizer_config.json, which `AutoTokenizer` reads."""
+    """Write tokenizer_config.json, which `AutoTokenizer` reads.
+
+    Without `split_special_tokens`: transformers would then cut the control tokens of the chat template too. Here
+    `TextTokenizer` keeps text from becoming control, whatever this file says.
+    """
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": end,
         "pad_token": pad,
         "clean_up_tokenization_spaces": False,  # it would eat blanks before punctuation: decode would not be lossless
-        "split_special_tokens": True,  # a document that spells <|endoftext|> is data, never control
         **({"bos_token": bos} if bos else {}),
         **({"unk_token": unk} if unk else {}),
         **extra,
@@ -88,4 +118,19 @@ def save_trained(
     tokenizer.save(str(folder / "tokenizer.json"))
     write_config(folder, end=END, pad=PAD, bos=END, unk=unk, extra={})
     if chat_template == "chatml":
-        write_text(folder / "chat_template.jinja", CHATML)
+        write_templates(folder, {"default": CHATML})
+
+
+def write_templates(folder: Path, templates: Mapping[str, str]) -> None:
+    """Write chat templates by name, each byte for byte, where transformers looks for them."""
+    for name, source in templates.items():
+        file = folder / TEMPLATE if name == "default" else folder / TEMPLATES / f"{name}.jinja"
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, source)
+
+
+def read_templates(folder: Path) -> dict[str, str]:
+    """The chat templates that `write_templates` wrote."""
+    files = {"default": folder / TEMPLATE} if (folder / TEMPLATE).is_file() else {}
+    files |= {file.stem: file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
+    return {name: file.read_bytes().decode("utf-8") for name, file in files.items()}

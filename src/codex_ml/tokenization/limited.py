@@ -34,6 +34,10 @@ KEPT = (
 )
 
 
+class AnswerError(UserError):
+    """The child could not do what it was asked; it lives and takes the next request."""
+
+
 class LimitedChild:
     """Runs one operation of codex_ml.tokenization.worker; a context manager.
 
@@ -65,7 +69,8 @@ class LimitedChild:
         """Send one request and wait for its answer.
 
         Raises:
-            UserError: what the child said, or which limit ended it.
+            AnswerError: what the child said.
+            UserError: which limit ended it.
         """
         try:
             process = self._process or self._start()
@@ -75,7 +80,7 @@ class LimitedChild:
             self.close()
             raise
         if "error" in answer:
-            raise UserError(str(answer["error"]))
+            raise AnswerError(str(answer["error"]))
         return answer["ok"]
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -2,7 +2,7 @@
 
 A Hugging Face folder with tokenizer.json, a SentencePiece .model, or a GGUF file, which brings one too. What it may
 hold is listed in `allowed`; what cuts text, regular expressions among it, is tried in a limited child first; the
-configuration is written anew. Taken as they are: the vocabulary, the rules, the chat template byte for byte. Left out:
+configuration is written anew. Taken as they are: the vocabulary, the rules, all chat templates byte for byte. Left out:
 padding, truncation, dropout, and every key that this project does not need. A post-processor that puts BOS before a
 text is written anew, for other programs: this one encodes pieces of text and puts BOS before documents itself.
 """
@@ -10,6 +10,7 @@ text is written anew, for other programs: this one encodes pieces of text and pu
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,9 +19,17 @@ from typing import Any
 from codex_ml.config.text import Tokenizer as Settings
 from codex_ml.errors import UserError
 from codex_ml.gguf import convert
-from codex_ml.io import parse_json, write_bytes, write_json, write_text
+from codex_ml.io import parse_json, write_bytes, write_json
 from codex_ml.tokenization.allowed import checked_description, vocabulary_of
-from codex_ml.tokenization.layout import CHATML, CHATML_TOKENS, PAD, write_config
+from codex_ml.tokenization.layout import (
+    CHATML,
+    CHATML_TOKENS,
+    PAD,
+    TEMPLATE,
+    TEMPLATES,
+    write_config,
+    write_templates,
+)
 from codex_ml.tokenization.limited import LimitedChild
 from codex_ml.tokenization.roles import adds_bos, bos_processor, named_tokens
 from codex_ml.tokenization.sentencepiece_file import CONTROL, UNKNOWN, Model, read_model
@@ -31,6 +40,8 @@ log = logging.getLogger("codex_ml")
 
 SIZES = {"tokenizer.json": 64 << 20, "model": 16 << 20, "config": 1 << 20, "template": 64 << 10}  # bytes, at most
 CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
+TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,63}")  # becomes a file name
+TEMPLATES_MOST = 32
 SAMPLE_CHARACTERS = 200_000
 PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中"), "ab " * 2000 + "\0", "aA0 .\n" * 1000 + "\x7f"]
 
@@ -69,18 +80,17 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
     named = named_tokens(configs[:2], configs[2], processor, special)
     if model:
         _name_pieces(model, named)
-    template = _template(path) if path.is_dir() else None
+    templates = _templates(path) if path.is_dir() else {}
     extra = list(settings.special_tokens)
-    if template is None and settings.chat_template == "chatml":
-        template, extra = CHATML.encode(), [*CHATML_TOKENS, *extra]
+    if not templates and settings.chat_template == "chatml":
+        templates, extra = {"default": CHATML}, [*CHATML_TOKENS, *extra]
     _add_tokens(description, extra)
     _mark_special(description, named, path)
     if "bos" in named and adds_bos(configs[0], processor, sentencepiece=model is not None):
         description["post_processor"] = bos_processor(named["bos"], _ids(description)[named["bos"]])
     _try(description, probe, source)
     write_json(folder / "tokenizer.json", description)
-    if template is not None:
-        write_text(folder / "chat_template.jinja", template.decode("utf-8"))
+    write_templates(folder, templates)
     pad = named.get("pad") or _other(named.get("unk"), named["eos"]) or named["eos"]
     if "pad" not in named:
         log.info("tokenizer: %s names no pad token; %s fills rows, which no loss sees", path, pad)
@@ -132,25 +142,47 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _template(folder: Path) -> bytes | None:
-    """The chat template's bytes: of its own file, else of tokenizer_config.json."""
-    if (file := folder / "chat_template.jinja").is_file():
-        data = _bytes(file, SIZES["template"])
-    else:
-        config = _json(f, SIZES["config"]) if (f := folder / "tokenizer_config.json").is_file() else {}
-        found = config.get("chat_template")
-        if isinstance(found, list):
-            found = next((e.get("template") for e in found if isinstance(e, dict) and e.get("name") == "default"), None)
-        if not isinstance(found, str):
-            return None
-        file, data = folder / "tokenizer_config.json", found.encode("utf-8", "surrogatepass")
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: the chat template is not UTF-8 ({error})") from None
+def _templates(folder: Path) -> dict[str, str]:
+    """Chat templates by name, found as transformers finds them: files, else tokenizer_config.json.
+
+    Raises:
+        UserError: for a template that is too large or not UTF-8, or a name that cannot be one of a file.
+    """
+    files = {"default": folder / TEMPLATE} if (folder / TEMPLATE).is_file() else {}
+    files |= {file.name.removesuffix(".jinja"): file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
+    data = {name: (file, _bytes(file, SIZES["template"])) for name, file in files.items()}
+    if not data and (file := folder / "tokenizer_config.json").is_file():
+        named = _listed(_json(file, SIZES["config"]).get("chat_template"), file)
+        data = {name: (file, source.encode("utf-8", "surrogatepass")) for name, source in named.items()}
+    if len(data) > TEMPLATES_MOST:
+        raise UserError(f"{folder} has {len(data)} chat templates; at most {TEMPLATES_MOST} are read")
+    return {name: _source(name, *found) for name, found in data.items()}
+
+
+def _listed(value: Any, file: Path) -> dict[str, str]:
+    """The templates of tokenizer_config.json: one text, or a list of {"name": ..., "template": ...}."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"default": value}
+    entries = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    texts = [isinstance(entry.get(key), str) for entry in entries for key in ("name", "template")]
+    if not isinstance(value, list) or len(texts) != 2 * len(value) or not all(texts):
+        raise UserError(f'{file}: chat_template is neither a text nor a list of {{"name": ..., "template": ...}}')
+    return {entry["name"]: entry["template"] for entry in entries}
+
+
+def _source(name: str, file: Path, data: bytes) -> str:
+    if not TEMPLATE_NAME.fullmatch(name):
+        raise UserError(
+            f"{file}: a chat template is named {name[:80]!r}; a name has up to 64 letters, digits, dots, _ and -"
+        )
     if len(data) > SIZES["template"]:
         raise UserError(f"{file}: the chat template has {len(data)} bytes; at most {SIZES['template']} are read")
-    return data
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: the chat template is not UTF-8 ({error})") from None
 
 
 def _ids(description: dict[str, Any]) -> dict[str, int]:

@@ -5,7 +5,7 @@ Text is data: no special token ever comes from it, whatever it spells, and none 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from codex_ml.errors import UserError
 from codex_ml.io import read_json
+from codex_ml.tokenization.layout import read_templates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,6 +34,7 @@ class TextTokenizer:
         chat_template: Jinja source, byte for byte; None for none.
         special: text -> id of all special tokens.
         backend: the `tokenizers` object, with special tokens in text switched off.
+        named_templates: name -> Jinja source of the chat templates beside `chat_template`.
     """
 
     end: int
@@ -43,6 +45,7 @@ class TextTokenizer:
     chat_template: str | None
     special: dict[str, int]
     backend: Tokenizer = field(repr=False)
+    named_templates: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def begin(self) -> int:
@@ -86,7 +89,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     if ids["eos"] is None or ids["pad"] is None:
         missing = "eos_token" if ids["eos"] is None else "pad_token"
         raise UserError(f"{folder / 'tokenizer_config.json'} names no {missing}; `dvc repro tokenizer` makes one")
-    template = folder / "chat_template.jinja"
+    templates = read_templates(folder)
     special = {t.content: number for number, t in backend.get_added_tokens_decoder().items() if t.special}
     return TextTokenizer(
         end=ids["eos"],
@@ -94,9 +97,10 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
         bos=ids["bos"],
         unk=ids["unk"],
         vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
-        chat_template=template.read_bytes().decode("utf-8") if template.is_file() else None,
+        chat_template=templates.pop("default", None),
         special=special,
         backend=backend,
+        named_templates=templates,
     )
 
 

@@ -25,32 +25,36 @@ class FixedDay(datetime):
         return cls(2025, 1, 1, tzinfo=tz)
 
 
-def render(request: dict[str, Any]) -> list[str]:
+def render(request: dict[str, Any]) -> dict[str, Any]:
     """Render a chat template once for each of `prefixes`, by transformers' sandbox.
 
     Args:
         request: template; messages; tools or None; variables, such as bos_token; prefixes: pairs of (number of
-            messages, whether the generation prompt follows).
+            messages, whether the generation prompt follows); generation: whether the template has the tag of this name.
 
     Returns:
-        the texts.
+        texts, one per prefix; generation, [begin, end) in characters of what the tag encloses in the first text.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    texts = []
+    write: Any = render_jinja_template
+    texts: list[str] = []
+    spans: list[Any] = []
     for count, prompt in request["prefixes"]:
         random.seed(0)  # Jinja's `random` filter and lipsum draw from it
-        rendered = render_jinja_template(
+        [text], generation = write(
             [request["messages"][:count]],
             tools=request["tools"],
             chat_template=request["template"],
             add_generation_prompt=prompt,
+            return_assistant_tokens_mask=request["generation"],
             **request["variables"],
-        )[0]
-        texts.append(rendered[0])
+        )
+        spans = spans if texts else [span for of_chat in generation for span in of_chat]
+        texts.append(text)
         if sum(map(len, texts)) > RENDERED_CHARACTERS:
             raise ValueError(f"the template writes more than {RENDERED_CHARACTERS} characters")
-    return texts
+    return {"texts": texts, "generation": spans}
 
 
 def try_tokenizer(request: dict[str, Any]) -> list[list[int]]:

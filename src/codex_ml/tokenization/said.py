@@ -1,0 +1,119 @@
+"""What a chat record says, with marks around it: each content, call and function name must come out of the template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from codex_ml.errors import UserError
+
+MARKS = "\U000f0000\U000f0001"  # private use: <open>number<open>text<close>
+MARK = re.compile(f"{MARKS[0]}[0-9]*{MARKS[0]}|{MARKS[1]}")
+MARKED = re.compile(f"{MARKS[0]}([0-9]*){MARKS[0]}([^{MARKS}]*){MARKS[1]}")
+REASONING = ("reasoning_content", "thinking", "reasoning")  # the first that is there; templates know it by all names
+
+
+class Said:
+    """Copies of messages and tools with marks, and the list of what they say.
+
+    What has a number must be written; a special token that is spelt elsewhere (a role, a key, a description) is marked
+    without one: it may be left out, but never is control.
+
+    Attributes:
+        texts: (what it is, for people; the text) by number.
+    """
+
+    def __init__(self, control: re.Pattern[str]) -> None:
+        self.control = control
+        self.texts: list[tuple[str, str]] = []
+
+    def messages(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Raises: ValueError for a message that says nothing, or something that is no text."""
+        return [self._message(message, f"message {i} ({message.get('role')})") for i, message in enumerate(messages, 1)]
+
+    def tools(self, tools: Sequence[Any] | None) -> list[Any] | None:
+        """The functions that may be called: their names must be written."""
+        return None if tools is None else [self._function(tool, f"tool {i}") for i, tool in enumerate(tools, 1)]
+
+    def _message(self, message: dict[str, Any], where: str) -> dict[str, Any]:
+        calls = message.get("tool_calls")
+        reasoning = next((key for key in REASONING if isinstance(message.get(key), str)), None)
+        if message.get("content") in (None, []) and not calls and not reasoning:
+            raise ValueError(f"{where} has no content; null goes with tool_calls only")
+        marked = {}
+        for key, value in message.items():
+            if key == "content":
+                marked[key] = self._content(value, where)
+            elif key == "tool_calls" and isinstance(value, list):
+                marked[key] = [self._function(call, f"a tool call of {where}") for call in value]
+            elif key == reasoning:
+                marked[key] = self._say(value, f"the reasoning of {where}")
+            else:
+                marked[self._other(key)] = self._other(value)
+        return marked
+
+    def _content(self, content: Any, where: str) -> Any:
+        if isinstance(content, str):
+            return self._say(content, where)
+        parts = []
+        for part in content if isinstance(content, list) else [content]:
+            text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else None
+            if not isinstance(text, str):
+                kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+                raise ValueError(f"{where} holds a part of type {str(kind)[:40]!r}; only parts of type text are read")
+            parts.append({**self._other(part), "text": self._say(text, where)})
+        return parts
+
+    def _function(self, value: Any, where: str) -> Any:
+        """A tool or a call: {"function": {"name": ...}} or {"name": ...}."""
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is no JSON object")
+        if isinstance(inner := value.get("function"), dict):
+            others = {key: item for key, item in value.items() if key != "function"}
+            return {**self._other(others), "function": self._named(inner, where)}
+        return self._named(value, where)
+
+    def _named(self, function: dict[str, Any], where: str) -> dict[str, Any]:
+        marked = {}
+        for key, value in function.items():
+            if key == "name" and isinstance(value, str):
+                marked[key] = self._say(value, f"the name of {where}")
+            elif key == "arguments":
+                marked[key] = self._leaves(value, f"the arguments of {where}")
+            else:
+                marked[self._other(key)] = self._other(value)
+        return marked
+
+    def _leaves(self, value: Any, where: str) -> Any:
+        if isinstance(value, str):
+            return self._say(value, where)
+        if isinstance(value, dict):
+            return {self._other(key): self._leaves(item, where) for key, item in value.items()}
+        return [self._leaves(item, where) for item in value] if isinstance(value, list) else value
+
+    def _say(self, text: str, where: str) -> str:
+        if not text:
+            return text
+        self.texts.append((where, text))
+        return f"{MARKS[0]}{len(self.texts) - 1}{MARKS[0]}{text}{MARKS[1]}"
+
+    def _other(self, value: Any) -> Any:
+        """The same with marks around what would be control, in all texts and keys."""
+        if isinstance(value, str):
+            return self.control.sub(lambda match: f"{MARKS[0]}{MARKS[0]}{match.group()}{MARKS[1]}", value)
+        if isinstance(value, dict):
+            return {self._other(key): self._other(item) for key, item in value.items()}
+        return [self._other(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def refuse_marks(*values: Any) -> None:
+    """Raises: UserError for a record that holds one of the two private characters."""
+    for value in values:
+        if isinstance(value, str):
+            if any(mark in value for mark in MARKS):
+                raise UserError("a chat message holds U+F0000 or U+F0001, private-use characters that are needed here")
+        elif isinstance(value, dict):
+            refuse_marks(*value.keys(), *value.values())
+        elif isinstance(value, list | tuple):
+            refuse_marks(*value)
