@@ -38,7 +38,11 @@ from codex_ml.errors import CheckFailed, Reason, UserError, naming, one_line_err
         (OSError(errno.EROFS, "x", "f"), 1, "error: the file system is read-only; use a writable checkout (f)\n"),
         (FileNotFoundError(errno.ENOENT, "x", "f"), 1, "error: no such file or folder (f)\n"),
         (OSError(errno.EMFILE, "x"), 1, "error: too many open files; raise the limit with ulimit -n\n"),
-        (OSError(errno.EIO, "Input/output error", "f"), 1, "error: Input/output error (f)\n"),
+        (
+            OSError(errno.EIO, "Input/output error", "f"),
+            1,
+            "error: the disk failed (input/output error); check it (dmesg), then run the same command again (f)\n",
+        ),
         (OSError("only a text"), 1, "error: OSError\n"),
         (MemoryError(), 1, "error: out of memory; lower train.micro_batch_size or pack.seq_len\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),

@@ -210,7 +210,7 @@ with one_line_errors():
 
 
 def assert_old_is_kept(folder, done, message):
-    assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
+    assert (done.returncode, done.stderr) == (1, f"error: {message} ({folder}/target)\n")
     assert [(p.name, p.read_bytes()) for p in folder.iterdir()] == [("target", b"old")]
 
 
@@ -237,7 +237,8 @@ def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path, run_python):
             "import os, sys; os.execvp('unshare', ['unshare', '-Urm', 'sh', '-c', *sys.argv[1:3], *sys.argv[3:]])",
             shell, "sh", str(tmp_path / "disk"), os.sys.executable, str(tmp_path / "full.py"),
         )  # fmt: skip
-        assert (done.returncode, done.stderr, done.stdout) == (1, f"error: {message}\n", "[('target', b'old')]\n")
+        told = f"error: {message} ({tmp_path}/disk/target)\n"
+        assert (done.returncode, done.stderr, done.stdout) == (1, told, "[('target', b'old')]\n")
     else:
         patched = FULL.replace("with one_line_errors():", FULL_WRITE + "with one_line_errors():")
         assert_old_is_kept(tmp_path, run_python("-c", patched, str(tmp_path), "0"), message)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
@@ -84,18 +86,101 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def _describe_os_error(error: OSError) -> str:
+# What a disk says, whichever library wrote or read. EIO: the medium or the connection to it failed.
+DISK = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
+    errno.EFBIG: "a file would grow beyond the size limit of this process (ulimit -f)",
+    errno.EROFS: "the file system is read-only; use a writable checkout",
+    errno.EIO: "the disk failed (input/output error); check it (dmesg), then run the same command again",
+}
+# How libraries in Rust and C++, and errors that came as text from a child process, carry the number.
+NUMBER = re.compile(r"\[errno (\d+)\]|\(os error (\d+)\)", re.IGNORECASE)
+QUOTED = re.compile(r": '([^'\n]+)'(?: -> '([^'\n]+)')?")
+NO_SPACE = 1 << 16  # bytes free; a writer that failed with less than this and gave no reason had no space
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """The failure of a disk that `error` is, was raised from, or reports in its text.
+
+    Returns:
+        an `OSError` whose `errno` is in `DISK`; its `filename` is the path that failed, None where nothing names it.
+    """
+    first, seen = None, set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if found := _own_disk_error(error):
+            if found.filename:  # closing a file after a failed write fails again, without a name
+                return found
+            first = first or found
+        error = error.__cause__ or error.__context__
+    return first
+
+
+def _own_disk_error(error: BaseException) -> OSError | None:
+    if isinstance(error, UserError | CheckFailed):  # their texts may quote data
+        return None
+    if isinstance(error, shutil.Error):
+        failures = error.args[0] if error.args and isinstance(error.args[0], list) else []
+        return next((found for *_, target, why in failures if (found := disk_error_in(str(why), str(target)))), None)
+    if isinstance(error, OSError) and error.errno:
+        if error.errno not in DISK:
+            return None
+        # of a copy, the second name is the one that is written
+        name = error.filename2 if error.filename2 and error.errno != errno.EIO else error.filename
+        return OSError(error.errno, os.strerror(error.errno), name)
+    return disk_error_in(str(error))
+
+
+def disk_error_in(text: str, path: str | None = None) -> OSError | None:
+    """The failure of a disk that a message reports, as `disk_error` gives it.
+
+    Args:
+        path: what failed; None where only the message can say it.
+    """
+    match = NUMBER.search(text)
+    number = int(next(filter(None, match.groups()))) if match else next((n for n in DISK if os.strerror(n) in text), 0)
+    if number not in DISK:
+        return None
+    names = QUOTED.search(text, match.end() if match else 0)
+    return OSError(number, os.strerror(number), path or (names and (names[2] or names[1])) or None)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise whatever a library makes of a fault of the disk as the `OSError` that it is, with the path.
+
+    A library may hide the reason altogether; then a file system without space is the reason.
+    """
+    try:
+        yield
+    except (UserError, CheckFailed, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # panics of Rust libraries are no Exception
+        own = error if isinstance(error, OSError) and error.errno else None
+        found = disk_error(error) or (own and OSError(*own.args)) or _out_of_space(path)
+        if found is None or (own and own.filename and not own.filename2):
+            raise
+        found.filename = found.filename or os.fspath(path)
+        raise found from error
+
+
+def _out_of_space(path: Path) -> OSError | None:
+    folder = next((parent for parent in (path, *path.absolute().parents) if parent.is_dir()), None)
+    full = folder is not None and shutil.disk_usage(folder).free < NO_SPACE
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else None
+
+
+def describe_os_error(error: OSError) -> str:
+    """What went wrong, what to do, and the path, for people."""
     where = f" ({error.filename})" if error.filename else ""
     advice = {
-        errno.ENOSPC: "the disk is full; free some space and run the same command again",
-        errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
-        errno.EFBIG: "a file would grow beyond the size limit of this process (ulimit -f)",
+        **DISK,
         errno.EACCES: "permission denied; check the owner and the mode of this path",
         errno.EPERM: "not permitted; check the owner and the mode of this path",
-        errno.EROFS: "the file system is read-only; use a writable checkout",
-        errno.ENOENT: "no such file or folder",
         errno.EMFILE: "too many open files; raise the limit with ulimit -n",
-    }.get(error.errno or 0, error.strerror or type(error).__name__)
+        **({errno.ENOENT: "no such file or folder"} if error.filename else {}),
+    }.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
     return f"{advice}{where}"
 
 
@@ -118,23 +203,30 @@ def one_line_errors(*, debug: bool = False) -> Iterator[None]:
     """Turn an exception into one line on stderr and `SystemExit` with the code of this module's docstring."""
     try:
         yield
-    except (UserError, CheckFailed) as error:
-        message, code = str(error), error.exit_code
-    except OSError as error:
-        message, code = _describe_os_error(error), 1
-    except MemoryError:
-        message, code = "out of memory; lower train.micro_batch_size or pack.seq_len", 1
-    except KeyboardInterrupt:
-        message, code = "interrupted", INTERRUPTED
-    except Exception as error:
-        message = f"internal error, please report it: {type(error).__name__}: {error}"
-        message, code = message + ("" if debug else " (run again with --debug for the traceback)"), 1
-    else:
         return
-    if debug:
-        traceback.print_exc()
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # panics of Rust libraries are no Exception
+        if debug:
+            traceback.print_exc()
+        message, code = _line(error, debug)
     try:
         print(f"error: {safe_text(message)}", file=sys.stderr, flush=True)
     except OSError:  # stderr itself is gone; the exit code still tells
         os._exit(code)
     raise SystemExit(code)
+
+
+def _line(error: BaseException, debug: bool) -> tuple[str, int]:
+    """The message and the exit code of a failure."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, MemoryError):
+        return "out of memory; lower train.micro_batch_size or pack.seq_len", 1
+    disk = disk_error(error)
+    if isinstance(error, UserError | CheckFailed) and not (disk and disk.filename):
+        return str(error), error.exit_code
+    if disk or isinstance(error, OSError):
+        return describe_os_error(disk or error), 1  # type: ignore[arg-type]
+    message = f"internal error, please report it: {type(error).__name__}: {error}"
+    return message + ("" if debug else " (run again with --debug for the traceback)"), 1

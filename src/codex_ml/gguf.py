@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import codex_ml
-from codex_ml.errors import UserError
+from codex_ml.errors import UserError, disk_error_in
 from codex_ml.io import atomic_folder, write_json
 
 MAGIC = b"GGUF"
@@ -56,7 +56,10 @@ def convert(path: Path, folder: Path, *, weights: bool = True) -> None:
             check=False,
         )
         if child.returncode != 0:
-            raise UserError(f"{path} could not be read as GGUF: {_reason(child)}")
+            reason = _reason(child)
+            if disk := disk_error_in(reason, scratch):
+                raise disk
+            raise UserError(f"{path} could not be read as GGUF: {reason}")
         with atomic_folder(folder) as target:
             shutil.copytree(made, target, copy_function=shutil.copyfile, dirs_exist_ok=True)
 

@@ -20,7 +20,7 @@ from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
-from codex_ml.errors import Reason, UserError
+from codex_ml.errors import Reason, UserError, writing
 
 CHUNK = 1 << 20
 DVC_IGNORES = {".git", ".hg", ".dvc"}  # folders that DVC leaves out of every hash (dvc/ignore.py)
@@ -46,19 +46,32 @@ def fsync_folder(path: Path) -> None:
 
 
 @contextmanager
+def _writing(path: Path, temporary: Path) -> Iterator[None]:
+    """`errors.writing`, with the name that the user knows instead of the temporary one."""
+    try:
+        with writing(path):
+            yield
+    except OSError as error:
+        if isinstance(error.filename, str | os.PathLike):
+            error.filename = os.fspath(error.filename).replace(str(temporary), str(path))
+        raise
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that appears under `path`, complete, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = _temporary(path)
     try:
-        with temporary.open("wb") as handle:
-            mode = os.fstat(handle.fileno()).st_mode
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        _settle(temporary, mode)  # a library that got the name may have put another file in its place
-        temporary.replace(path)
+        with _writing(path, temporary):
+            with temporary.open("wb") as handle:
+                mode = os.fstat(handle.fileno()).st_mode
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            _settle(temporary, mode)  # a library that got the name may have put another file in its place
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -71,15 +84,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = _temporary(path)
-    temporary.mkdir()
     try:
-        mode = temporary.stat().st_mode  # 0777 & ~umask, without asking for the umask, which all threads share
-        yield temporary
-        for inner in sorted(temporary.rglob("*"), reverse=True):  # what a folder holds before the folder
-            if not inner.is_symlink() and (inner.is_file() or inner.is_dir()):
-                _settle(inner, mode)
-        fsync_folder(temporary)
-        _replace_folder(path, temporary)
+        with _writing(path, temporary):
+            temporary.mkdir()
+            mode = temporary.stat().st_mode  # 0777 & ~umask, without asking for the umask, which all threads share
+            yield temporary
+            for inner in sorted(temporary.rglob("*"), reverse=True):  # what a folder holds before the folder
+                if not inner.is_symlink() and (inner.is_file() or inner.is_dir()):
+                    _settle(inner, mode)
+            fsync_folder(temporary)
+            _replace_folder(path, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkstemp
 from typing import Any, TypeVar
 
-from codex_ml.errors import CheckFailed
+from codex_ml.errors import CheckFailed, naming
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -89,7 +89,7 @@ def _work(function: Callable[[Any], Any], task: str, folder: str) -> str:
 
 def _written(value: Any, folder: str) -> str:
     handle, name = mkstemp(dir=folder)
-    with os.fdopen(handle, "wb") as file:
+    with naming(name), os.fdopen(handle, "wb") as file:
         pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
     return name
 

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -25,7 +25,7 @@ from typing import Any, cast
 
 import codex_ml
 from codex_ml.config import Params, Runtime
-from codex_ml.errors import CheckFailed, UserError, one_line_errors, safe_text
+from codex_ml.errors import CheckFailed, UserError, describe_os_error, naming, one_line_errors, safe_text
 from codex_ml.io import write_json
 from codex_ml.lineage import record_path, start_record
 from codex_ml.params import load_params
@@ -195,15 +195,32 @@ def _only_one(name: str) -> Iterator[None]:
             raise CheckFailed(
                 f"{name} is already running here (process {handle.read().strip()}); wait for it"
             ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+        with naming(folder / name):
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
         yield
 
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return safe_text(super().format(record))
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk ends; the work goes on. By default each line would print a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        log.removeHandler(self)
+        log.warning("%s gets no more lines: %s", os.path.relpath(self.baseFilename), describe_os_error(error))
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written before cannot be written now
+            super().close()
 
 
 def _start_log(name: str) -> None:
@@ -215,7 +232,7 @@ def _start_log(name: str) -> None:
         log.setLevel(logging.WARNING)
         return
     Path("logs").mkdir(exist_ok=True)
-    screen, file = logging.StreamHandler(), logging.FileHandler(Path("logs") / f"{name}.log", encoding="utf-8")
+    screen, file = logging.StreamHandler(), _LogFile(Path("logs") / f"{name}.log", encoding="utf-8")
     screen.setFormatter(_Plain("%(message)s"))
     file.setFormatter(_Plain("%(asctime)s %(message)s"))
     log.handlers[:] = [screen, file]

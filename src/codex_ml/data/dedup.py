@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.data.shingles import BANDS, MinHash, Shingles, jaccard
+from codex_ml.errors import naming
 from codex_ml.progress import Advance
 
 LEADERS = 32  # in a bucket, each document is compared with this many before it; the rest waits for the next round
@@ -48,8 +49,9 @@ class Sketches:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for handle in (self._sets, *self._bands.values()):
-            handle.close()
+        with naming(self.folder):
+            for handle in (self._sets, *self._bands.values()):
+                handle.close()
 
     def delete(self) -> None:
         """Remove the files."""
@@ -64,17 +66,19 @@ class Sketches:
             keys: by seed, (n, BANDS) uint64.
         """
         self._lengths += lengths.tobytes()
-        self._sets.write(values.tobytes())
-        for seed, table in keys.items():
-            self._bands[seed].write(np.ascontiguousarray(table.T).tobytes())
+        with naming(self.folder):
+            self._sets.write(values.tobytes())
+            for seed, table in keys.items():
+                self._bands[seed].write(np.ascontiguousarray(table.T).tobytes())
         self._blocks.append(len(lengths))
 
     def seal(self) -> None:
         """Call once after the last `add`; then `sizes` is (n,) int64, the number of shingles of each document."""
         self.sizes = np.frombuffer(self._lengths, dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        for handle in (self._sets, *self._bands.values()):
-            handle.flush()
+        with naming(self.folder):
+            for handle in (self._sets, *self._bands.values()):
+                handle.flush()
 
     def shingles(self, row: int) -> Shingles:
         """The shingles of one document, sorted. Read with pread: mapped pages would count as memory."""

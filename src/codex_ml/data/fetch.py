@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from codex_ml.errors import CheckFailed, UserError
+from codex_ml.errors import CheckFailed, UserError, disk_error_in
 from codex_ml.io import atomic_folder, sha256_of
 from codex_ml.yaml import read_text
 
@@ -125,6 +125,8 @@ def _download(pins: list[Pin], folder: Path) -> None:
             command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
         )
         if done.returncode:
+            if disk := disk_error_in(done.stderr, str(folder)):
+                raise disk
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
             reason = USERINFO.sub("", errors[-1]) if errors else f"exit code {done.returncode}"
             raise CheckFailed(f"pip could not download the sample ({reason}); is a package index reachable?")

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from codex_ml.errors import UserError
+from codex_ml.errors import UserError, disk_error_in
 from codex_ml.tokenization import worker
 
 MEMORY = 1 << 30  # bytes beyond what the imports took
@@ -71,6 +71,7 @@ class LimitedChild:
         Raises:
             AnswerError: what the child said.
             UserError: which limit ended it.
+            OSError: when the disk failed to take what the child writes.
         """
         try:
             process = self._process or self._start()
@@ -79,6 +80,8 @@ class LimitedChild:
         except BaseException:
             self.close()
             raise
+        if "to" in request and (disk := disk_error_in(str(answer.get("error", "")), str(request["to"]))):
+            raise disk
         if "error" in answer:
             raise AnswerError(str(answer["error"]))
         return answer["ok"]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from codex_ml.errors import naming
 from codex_ml.io import dump_json
 
 log = logging.getLogger("codex_ml")
@@ -81,18 +82,19 @@ class Tracker(Points):
     def _add(self, points: list[dict[str, Any]]) -> None:
         self.history += points
         curves = [{name: point[name] for name in ("step", *CURVES) if name in point} for point in points]
-        for point in curves:
-            self._live.step = point["step"]
-            for name, value in curves_of(point):
-                self._live.log_metric(name, value)
-            self._live.make_summary()
+        with naming(self._live.dir):
+            for point in curves:
+                self._live.step = point["step"]
+                for name, value in curves_of(point):
+                    self._live.log_metric(name, value)
+                self._live.make_summary()
         if curves:
             self._tell(lambda sink: sink.log(curves))
 
     def event(self, **values: Any) -> None:
         """Append a line to the log of timings."""
         self._events.parent.mkdir(parents=True, exist_ok=True)
-        with self._events.open("a", encoding="utf-8") as handle:
+        with naming(self._events), self._events.open("a", encoding="utf-8") as handle:
             handle.write(dump_json({"time": round(time.time(), 3), **values}, indent=None))
         self.observe(values)
 
@@ -107,9 +109,10 @@ class Tracker(Points):
             complete: whether the run came to its last step; MLflow and W&B show it.
         """
         try:
-            self._live.summary.update(summary)
-            self._live.make_summary()
-            self._live.end()
+            with naming(self._live.dir):
+                self._live.summary.update(summary)
+                self._live.make_summary()
+                self._live.end()
         finally:
             self._tell(lambda sink: sink.close(complete=complete))
 
