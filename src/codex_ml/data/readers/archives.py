@@ -1,6 +1,8 @@
 """Documents in archives: what zip, tar and packages share. Nothing is unpacked to disk, no name becomes a path.
 
-A damaged archive is refused whole, so it is proved before the first of its documents.
+A damaged archive is refused whole, so it is proved before the first of its documents. So is one that has no right
+reading, or that would write outside of itself where it is unpacked: `..`, absolute names, devices, links that lead
+out, members below a link, two different members of one name. Names that differ in case or in Unicode form are two.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
+from posixpath import normpath
 
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
@@ -24,15 +27,23 @@ from codex_ml.data.readers.compression import Broken
 from codex_ml.data.readers.files import Names, file_document, group_of
 from codex_ml.errors import Reason, UserError, reason_of
 
-MOST_MEMBERS = 1_000_000
+MOST_MEMBERS = 250_000  # zipfile keeps 500 bytes of each
 LONGEST_NAME = 4096  # characters; PATH_MAX of Linux
 BOMB_BYTES, BOMB_RATIO = 64 << 20, 200  # sources compress 3 to 20 times
+DEEPEST = 200  # folders in folders
 METADATA_LIMIT = 1 << 20  # bytes of METADATA, PKG-INFO or an extended header of tar
 DAMAGE = (
     *compression.DAMAGE, zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, NotImplementedError, RuntimeError,
     struct.error, OverflowError,
 )  # fmt: skip
-STRANGE = re.compile(r"\\|(?:\A|/)(?:\.{0,2}/|\.{0,2}\Z)")  # backslashes, and parts that are no name
+
+
+class Unsafe(Broken):
+    """A member for which the whole archive is refused."""
+
+    def __init__(self, member: str, reason: str) -> None:
+        super().__init__(Reason(reason + "; nothing of this archive is read"))
+        self.member = member
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,8 @@ class Origin:
         return Refused(self.label, name, None, reason, bad, place=f"{writable(self.file)}/{name}")
 
     def refused_whole(self, error: Exception) -> Refused:
+        if isinstance(error, Unsafe):
+            return self.refused(error.member, reason_of(error), bad=True)
         reason = reason_of(error) if isinstance(error, Broken) else Reason("damaged ({})", _short(error))
         return Refused(self.source.label, writable(self.file), None, reason)
 
@@ -80,22 +93,55 @@ def why_not(name: str, size: int, max_bytes: int, *, regular: bool, again: bool)
         return "a name with NUL, or longer than 4096 characters", True
     if "\\" in name:
         return "a name with a backslash", True
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "an absolute name", True
-    if ".." in name.split("/"):
-        return "a name that leads out of the archive", True
-    if not regular:  # a link, a device, a FIFO, a file with holes
+    if not regular:  # a link, a FIFO, a file with holes
         return "not a regular file", False
     if again:
         return "a second member of this name", True
     return (Reason("longer than {} bytes", max_bytes), False) if size > max_bytes else None
 
 
+def plain(name: str) -> str:
+    """The one spelling of a name: `./a//b` is a/b."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".")) if STRANGE.search(name) else name
+
+
+STRANGE = re.compile(r"(?:\A|/)\.?(?:/|\Z)")  # parts that are no name
+
+
 def wanted(names: Names, name: str) -> bool:
-    """Hostile names are compared as what they would be elsewhere, so that they are reported."""
-    if not STRANGE.search(name):
-        return names.wanted(name)
-    return names.wanted("/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")))
+    """Whether a plain name is a document; backslashes count as what they are elsewhere, so that they are reported."""
+    return names.wanted(plain(name.replace("\\", "/")) if "\\" in name else name)
+
+
+def refuse_unsafe(name: str, *, device: bool = False, link: str | None = None) -> None:
+    """Raises Unsafe for a member that would be outside, or open a device or a file outside, once it is unpacked.
+
+    Args:
+        link: what a link names, from the top of the archive.
+    """
+    elsewhere = name.replace("\\", "/")
+    if elsewhere.startswith("/") or re.match(r"[A-Za-z]:", name):
+        raise Unsafe(name, "an absolute name")
+    if ".." in elsewhere.split("/"):
+        raise Unsafe(name, "a name that leads out of the archive")
+    if name.count("/") > DEEPEST:
+        raise Unsafe(name, f"a name with more than {DEEPEST} folders")
+    if device:
+        raise Unsafe(name, "a device")
+    if link is not None and (link.startswith("/") or normpath(link).split("/")[0] == ".."):
+        raise Unsafe(name, "a link that leads out of the archive")
+
+
+def refuse_through(name: str, links: set[str], *, is_link: bool) -> None:
+    """Raises Unsafe for a member that would be written through a link; `links` are plain names."""
+    parts = plain(name).split("/")
+    if any("/".join(parts[:count]) in links for count in range(1, len(parts) + (not is_link))):
+        raise Unsafe(name, "a member in the place of a link, or below one")
+
+
+def twice(name: str) -> Unsafe:
+    """What to raise for two members that differ."""
+    return Unsafe(name, "two different members of this name")
 
 
 def refuse_bomb(total: int, size: int) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
-from codex_ml.data.readers.archives import DAMAGE, METADATA_LIMIT, Origin, unchanged, wanted
+from codex_ml.data.readers.archives import DAMAGE, METADATA_LIMIT, Origin, Unsafe, plain, unchanged, wanted
 from codex_ml.data.readers.compression import Broken
 from codex_ml.data.readers.files import Names
-from codex_ml.data.readers.tars import entries, opened_tar, tar_files
-from codex_ml.data.readers.zips import members_of, opened_zip, read_member, readable, zip_files
+from codex_ml.data.readers.tars import opened_tar, proved, tar_files
+from codex_ml.data.readers.zips import members_of, opened_zip, prove_layout, read_member, readable, zip_files
 from codex_ml.errors import UserError
 
 PKG_INFO = r"[^/\\]+/PKG-INFO"
@@ -42,7 +42,9 @@ class WheelTask:
         try:
             with opened_zip(wheel) as archive:
                 origin = origin.under(_wheel_metadata(archive))
-                members = [info for info in members_of(archive) if ".dist-info/" not in info.filename]
+                members = members_of(archive)
+                prove_layout(archive, members, self.max_bytes)
+                members = [member for member in members if ".dist-info/" not in member[0]]
                 for item in zip_files(archive, members, range(len(members)), origin, names):
                     yield item if isinstance(item, Refused) else origin.document(*item)
         except Broken as error:
@@ -126,36 +128,51 @@ def _headers(data: bytes) -> Message:
     return HeaderParser().parsestr(data.decode("utf-8", "replace"))
 
 
+def two_of_them(name: str) -> Unsafe:
+    """What to raise for a package with metadata in two folders."""
+    return Unsafe(name, "metadata in a second folder")
+
+
 def _wheel_metadata(archive: zipfile.ZipFile) -> Message | None:
     found = _first(archive, r"[^/]+\.dist-info/METADATA")
     return None if found is None else _headers(read_member(archive, found, METADATA_LIMIT))
 
 
 def _first(archive: zipfile.ZipFile, pattern: str) -> zipfile.ZipInfo | None:
-    """The first member of this name that can be read, in the order of the archive."""
-    for info in archive.infolist():
-        if re.fullmatch(pattern, info.filename) and info.file_size <= METADATA_LIMIT and readable(info) is None:
-            return info
-    return None
+    """The member of this name, if it can be read.
+
+    Raises:
+        Unsafe: for two in different folders; each may name another licence.
+    """
+    found = [info for info in archive.infolist() if re.fullmatch(pattern, plain(info.orig_filename))]
+    for info in found[1:]:
+        if plain(info.orig_filename) != plain(found[0].orig_filename):
+            raise two_of_them(info.orig_filename)
+    usable = (info for info in found if info.file_size <= METADATA_LIMIT and readable(info) is None)
+    return next(usable, None)
 
 
 def _proved_sdist(file: Path, names: Names, max_bytes: int) -> tuple[str, Message] | None:
     """(leading folder, PKG-INFO) of a source distribution that can be read to its end."""
     if file.suffix == ".zip":
         with opened_zip(file) as archive:
-            members = [info for info in members_of(archive) if wanted(names, info.filename.partition("/")[2])]
-            for info in members:
-                if readable(info) is None and info.file_size <= max_bytes:
+            members = members_of(archive)
+            prove_layout(archive, members, max_bytes)
+            for name, info in members:
+                if wanted(names, name.partition("/")[2]) and readable(info) is None and info.file_size <= max_bytes:
                     read_member(archive, info, max_bytes)
             found = _first(archive, PKG_INFO)
             if found is None:
                 return None
-            return found.filename.partition("/")[0], _headers(read_member(archive, found, METADATA_LIMIT))
-    result = None
-    with opened_tar(file) as stream:
-        for entry in entries(stream):
-            if result is None and entry.regular and entry.size <= METADATA_LIMIT and re.fullmatch(PKG_INFO, entry.name):
-                result = entry.name.partition("/")[0], _headers(stream.read(entry.size))
+            return plain(found.orig_filename).partition("/")[0], _headers(read_member(archive, found, METADATA_LIMIT))
+    result: tuple[str, Message] | None = None
+    for entry, data in proved(file, max(max_bytes, METADATA_LIMIT)):
+        if entry.size > METADATA_LIMIT or not re.fullmatch(PKG_INFO, entry.name):
+            continue
+        folder = entry.name.partition("/")[0]
+        if result is not None and result[0] != folder:
+            raise two_of_them(entry.name)
+        result = folder, _headers(data)
     return result
 
 

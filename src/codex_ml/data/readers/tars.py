@@ -5,12 +5,14 @@ Read here and not by `tarfile`, which keeps every member it has seen, and extend
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from posixpath import dirname, join
 from typing import IO, Any
 
 from codex_ml.config import Source
@@ -18,11 +20,14 @@ from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers import compression
 from codex_ml.data.readers.archives import (
     DAMAGE,
-    LONGEST_NAME,
     METADATA_LIMIT,
     Origin,
+    plain,
     refuse_bomb,
     refuse_crowd,
+    refuse_through,
+    refuse_unsafe,
+    twice,
     unchanged,
     wanted,
     why_not,
@@ -62,9 +67,8 @@ def plan_tar(source: Source, file: Path, max_bytes: int) -> Iterator[TarTask | R
     names, origin = Names.of(source), Origin.of(source, file, max_bytes)
     try:
         before = file.stat()
-        with opened_tar(file) as stream:
-            for _ in entries(stream):
-                pass
+        for _ in proved(file, max_bytes):
+            pass
     except (Broken, *DAMAGE) as error:
         yield origin.refused_whole(error)
         return
@@ -149,13 +153,22 @@ def opened_tar(file: Path) -> Iterator[_Stream]:
 
 @dataclass(frozen=True)
 class _Entry:
+    """A member; `name` as the archive has it until `proved` or `tar_files` make it plain.
+
+    Attributes:
+        link: what a link names, from the top of the archive; None for what is none.
+    """
+
     name: str
     size: int
     regular: bool
+    folder: bool = False
+    device: bool = False
+    link: str | None = None
 
 
 def entries(stream: _Stream) -> Iterator[_Entry]:
-    """Everything but folders (POSIX ustar and pax, GNU); at most `size` bytes may be read of each before the next."""
+    """Every member (POSIX ustar and pax, GNU); at most `size` bytes may be read of each before the next."""
     members = 0
     extended: dict[str, bytes] = {}
     while any(block := stream.read(BLOCK)):  # a block of zeros ends the archive
@@ -167,8 +180,8 @@ def entries(stream: _Stream) -> Iterator[_Entry]:
                 raise tarfile.ReadError(f"an extended header of {info.size} bytes")
             data = stream.read(info.size)
             stream.skip(-info.size % BLOCK)
-            if info.type == b"L":
-                extended["path"] = data.partition(b"\0")[0]
+            if info.type in (b"L", b"K"):
+                extended["path" if info.type == b"L" else "linkpath"] = data.partition(b"\0")[0]
             elif info.type in (b"x", b"X"):
                 extended |= _pax(data)
             continue
@@ -180,8 +193,7 @@ def entries(stream: _Stream) -> Iterator[_Entry]:
             more = stream.read(BLOCK)[504]
         has_data = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
         end = stream.position + (entry.size + -entry.size % BLOCK if has_data else 0)
-        if not info.isdir():
-            yield entry
+        yield entry
         stream.skip(end - stream.position)
         extended = {}
     stream.drain()
@@ -189,13 +201,19 @@ def entries(stream: _Stream) -> Iterator[_Entry]:
 
 def _entry(info: tarfile.TarInfo, extended: dict[str, bytes]) -> _Entry:
     name = extended["path"].decode("utf-8", "surrogateescape") if "path" in extended else info.name
-    while name.startswith("./"):
-        name = name[2:]
     size = int(extended["size"]) if "size" in extended else info.size
     if size < 0:
         raise tarfile.ReadError("a negative size")
     holes = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in extended)
-    return _Entry(name, size, info.isreg() and not holes)
+    regular, device = info.isreg() and not holes, info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE)
+    return _Entry(name, size, regular, info.isdir(), device, _link(info, extended, name))
+
+
+def _link(info: tarfile.TarInfo, extended: dict[str, bytes], name: str) -> str | None:
+    if not info.islnk() and not info.issym():
+        return None
+    target = extended["linkpath"].decode("utf-8", "surrogateescape") if "linkpath" in extended else info.linkname
+    return join(dirname(plain(name)), target) if info.issym() else target
 
 
 def _pax(data: bytes) -> dict[str, bytes]:
@@ -212,17 +230,52 @@ def _pax(data: bytes) -> dict[str, bytes]:
     return found
 
 
+def proved(file: Path, max_bytes: int) -> Iterator[tuple[_Entry, bytes]]:
+    """The regular files of an archive that is whole, with plain names and their content, b"" of what is too long.
+
+    Raises:
+        Unsafe: for an archive that is hostile or has no right reading, perhaps after the last file; see `archives`.
+    """
+    links: set[str] = set()
+    contents: dict[bytes, bytes] = {}  # hashes: a million long names would be gigabytes
+    with opened_tar(file) as stream:
+        for entry in entries(stream):
+            refuse_unsafe(entry.name, device=entry.device, link=entry.link)
+            if entry.link is not None:
+                links.add(plain(entry.name))
+            if entry.regular:
+                data = stream.read(entry.size) if entry.size <= max_bytes else b""
+                value = _digest(b"%d " % entry.size + data)
+                if contents.setdefault(_digest(os.fsencode(plain(entry.name))), value) != value:
+                    raise twice(entry.name)
+                yield replace(entry, name=plain(entry.name)), data
+    if links:  # a link may come after what is below it
+        with opened_tar(file) as stream:
+            for entry in entries(stream):
+                refuse_through(entry.name, links, is_link=entry.link is not None)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
 def tar_files(stream: _Stream, origin: Origin, names: Names, prefix: str = "") -> Iterator[tuple[str, bytes] | Refused]:
-    """(name, content) of members."""
-    seen: set[str] = set()
+    """(name, content) of members, of equal ones the first; `proved` has compared them."""
+    met: set[bytes] = set()
+    found: set[bytes] = set()
     for entry in entries(stream):
-        name = entry.name.removeprefix(prefix)
-        if not wanted(names, name):
+        whole = plain(entry.name)
+        name = whole.removeprefix(prefix)
+        if entry.folder or not wanted(names, name):
             continue
-        why = why_not(name, entry.size, origin.max_bytes, regular=entry.regular, again=name in seen)
+        key, short = _digest(os.fsencode(whole)), _digest(os.fsencode(name))
+        if entry.regular and key in met:
+            continue
+        why = why_not(name, entry.size, origin.max_bytes, regular=entry.regular, again=short in found)
         if why:
             yield origin.refused(name, why[0], bad=why[1])
         else:
             yield name, stream.read(entry.size)
-        if len(name) <= LONGEST_NAME:
-            seen.add(name)
+        if entry.regular:
+            met.add(key)
+            found.add(short)

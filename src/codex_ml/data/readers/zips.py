@@ -9,12 +9,27 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from posixpath import dirname, join
 from typing import IO
 
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused
-from codex_ml.data.readers.archives import DAMAGE, Origin, refuse_bomb, refuse_crowd, unchanged, wanted, why_not
+from codex_ml.data.readers.archives import (
+    DAMAGE,
+    LONGEST_NAME,
+    Origin,
+    plain,
+    refuse_bomb,
+    refuse_crowd,
+    refuse_through,
+    refuse_unsafe,
+    twice,
+    unchanged,
+    wanted,
+    why_not,
+)
 from codex_ml.data.readers.compression import Broken, refuse_pointer
 from codex_ml.data.readers.files import Names
 
@@ -51,12 +66,14 @@ def plan_zip(source: Source, file: Path, max_bytes: int) -> Iterator[ZipTask | R
     try:
         with opened_zip(file) as archive:
             members = members_of(archive)
-            _prove_zip(archive, members, origin, names)
+            prove_layout(archive, members, max_bytes)
+            for _ in zip_files(archive, members, range(len(members)), origin, names):
+                pass
     except (Broken, *DAMAGE) as error:
         yield origin.refused_whole(error)
         return
     start = held = packed = 0
-    for stop, info in enumerate(members, 1):
+    for stop, (_, info) in enumerate(members, 1):
         held += min(info.file_size, max_bytes)
         packed += info.compress_size
         if held >= TASK_BYTES or stop == len(members):
@@ -97,9 +114,43 @@ def _records(raw: IO[bytes]) -> int:
     return found
 
 
-def members_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+Member = tuple[str, zipfile.ZipInfo]  # (plain name, entry)
+
+
+def members_of(archive: zipfile.ZipFile) -> list[Member]:
     """Everything but folders by name; the order of equal names is that of the archive."""
-    return sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
+    members = ((plain(info.orig_filename), info) for info in archive.infolist() if not info.is_dir())
+    return sorted(members, key=lambda member: member[0])  # the other name, info.filename, is cut at a NUL
+
+
+def prove_layout(archive: zipfile.ZipFile, members: Sequence[Member], max_bytes: int) -> None:
+    """Raises Unsafe for an archive that is hostile or has no right reading; see `archives`."""
+    links = set()
+    for info in archive.infolist():
+        kind, link = _kind(info), None
+        if kind == stat.S_IFLNK and readable(info) is None:
+            target = os.fsdecode(read_member(archive, info, LONGEST_NAME))
+            link = join(dirname(plain(info.orig_filename)), target)
+            links.add(plain(info.orig_filename))
+        refuse_unsafe(info.orig_filename, device=kind in (stat.S_IFCHR, stat.S_IFBLK), link=link)
+    if links:
+        for info in archive.infolist():
+            refuse_through(info.orig_filename, links, is_link=_kind(info) == stat.S_IFLNK)
+    for (before, one), (name, other) in pairwise(members):
+        if before == name and not _equal(archive, one, other, max_bytes):
+            raise twice(name)
+
+
+def _kind(info: zipfile.ZipInfo) -> int:
+    return stat.S_IFMT(info.external_attr >> 16)
+
+
+def _equal(archive: zipfile.ZipFile, one: zipfile.ZipInfo, other: zipfile.ZipInfo, max_bytes: int) -> bool:
+    if (one.file_size, one.CRC, _kind(one)) != (other.file_size, other.CRC, _kind(other)):
+        return False
+    if one.file_size > max_bytes or readable(one) or readable(other):  # no document either way
+        return True
+    return read_member(archive, one, max_bytes) == read_member(archive, other, max_bytes)
 
 
 def readable(info: zipfile.ZipInfo) -> tuple[str, bool] | None:
@@ -113,33 +164,30 @@ def readable(info: zipfile.ZipInfo) -> tuple[str, bool] | None:
 
 def zip_files(
     archive: zipfile.ZipFile,
-    members: Sequence[zipfile.ZipInfo],
+    members: Sequence[Member],
     which: range,
     origin: Origin,
     names: Names,
     prefix: str = "",
 ) -> Iterator[tuple[str, bytes] | Refused]:
-    """(name, content) of members."""
+    """(name, content) of members, of equal ones the first; `prove_layout` has compared them."""
+    found: set[str] = set()
     for number in which:
-        info = members[number]
-        name = info.orig_filename.removeprefix(prefix)  # the other is cut at a NUL
-        if not wanted(names, name):
+        whole, info = members[number]
+        name = whole.removeprefix(prefix)
+        if not wanted(names, name) or (number > 0 and members[number - 1][0] == whole):
             continue
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        again = number > 0 and members[number - 1].filename == info.filename
-        why = why_not(name, info.file_size, origin.max_bytes, regular=kind in (0, stat.S_IFREG), again=again)
+        regular = _kind(info) in (0, stat.S_IFREG)
+        why = why_not(name, info.file_size, origin.max_bytes, regular=regular, again=bool(prefix) and name in found)
         if why := why or readable(info):
             yield origin.refused(name, why[0], bad=why[1])
         else:
             yield name, read_member(archive, info, origin.max_bytes)
+        if prefix:
+            found.add(name)
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
     """Content of a member, at most one byte more than `max_bytes`; see `archives.DAMAGE` for what it raises."""
     with archive.open(info) as file:  # checks the CRC at the end, and reads no more than the directory says
         return file.read(max_bytes + 1)
-
-
-def _prove_zip(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], origin: Origin, names: Names) -> None:
-    for _ in zip_files(archive, members, range(len(members)), origin, names):
-        pass
