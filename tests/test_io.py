@@ -386,7 +386,7 @@ def test_keys_that_would_be_equal_as_text_are_not_written():
         ("1e999", "the number 1e999 is too large for a double"),
         ("-1e999", "the number -1e999 is too large for a double"),
         ('{"a": 1, "b": 2, "a": 1}', "the key 'a' stands twice in one object"),
-        ("[1,]", "Expecting value"),
+        ("[1,]", "Illegal trailing comma"),
         ("{'a': 1}", "Expecting property name"),
         ("01", "Extra data"),
         ("", "Expecting value"),
@@ -414,6 +414,72 @@ def test_json_nested_too_deeply_is_refused_by_name(tmp_path):
     io.write_bytes(tmp_path / "a.json", b"[" * 200_000)
     with pytest.raises(UserError, match=r"a\.json is not valid JSON"):
         io.read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+@pytest.mark.parametrize("depth", [1, 199, 200, 201, 600, 1500, 5000])
+def test_json_may_have_two_hundred_levels_in_every_python(opening, depth):
+    """Python 3.11 parses about 900 levels, 3.13 some thousands; a record must not be read by the one alone."""
+    text = opening * depth + "1" + {"[": "]", '{"a":': "}"}[opening] * depth
+    if depth <= 200:
+        io.parse_json(text)
+    else:
+        with pytest.raises(ValueError, match="nested too deeply, more than 200 levels"):
+            io.parse_json(text)
+
+
+def test_brackets_inside_texts_are_no_levels():
+    for value in ("[" * 999, {"[" * 300: "{" * 300}, [[1]] * 500, "{"):
+        assert io.parse_json(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1,]", "Illegal trailing comma before end of array: line 1 column 3 (char 2)"),
+        ('{"a": [1 ,\n ]}', "Illegal trailing comma before end of array: line 1 column 10 (char 9)"),
+        ('{"a": 1,\n}', "Illegal trailing comma before end of object: line 1 column 8 (char 7)"),
+        ("[1,}", "Expecting value: line 1 column 4 (char 3)"),
+        ("[,]", "Expecting value: line 1 column 2 (char 1)"),
+        ("[1,", "Expecting value: line 1 column 4 (char 3)"),
+        ('{"a": 1,', "Expecting property name enclosed in double quotes: line 1 column 9 (char 8)"),
+    ],
+)
+def test_json_errors_read_the_same_in_every_python(text, message):
+    with pytest.raises(json.JSONDecodeError) as error:
+        io.parse_json(text)
+    assert str(error.value) == message
+
+
+GLOB_TREE = ("ab.jsonl", "abc.jsonl", "d/x.jsonl", "d/e/y.jsonl", "d/e/.hidden")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("**", ["ab.jsonl", "abc.jsonl", "d", "d/e", "d/e/.hidden", "d/e/y.jsonl", "d/x.jsonl"]),
+        ("d/**", ["d/e", "d/e/.hidden", "d/e/y.jsonl", "d/x.jsonl"]),
+        ("**/*.jsonl", ["ab.jsonl", "abc.jsonl", "d/e/y.jsonl", "d/x.jsonl"]),
+        ("d/**/y.jsonl", ["d/e/y.jsonl"]),
+        ("a*.jsonl", ["ab.jsonl", "abc.jsonl"]),
+        ("a[b].jsonl", ["ab.jsonl"]),
+        ("none*", []),
+        ("a**.jsonl", None),
+        ("d/**x", None),
+        ("***", None),
+        ("d/a**/x", None),
+    ],
+)
+def test_a_glob_means_the_same_in_every_python(tmp_path, monkeypatch, pattern, paths):
+    monkeypatch.chdir(tmp_path)
+    for name in GLOB_TREE:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    if paths is None:
+        with pytest.raises(ValueError, match=r"use \* inside a name"):
+            io.expand_glob(pattern)
+    else:
+        assert [path.as_posix() for path in io.expand_glob(pattern)] == paths
 
 
 def test_a_missing_json_file_is_named(tmp_path):

@@ -22,6 +22,8 @@ from typing import IO, Any
 
 from codex_ml.errors import Reason, UserError, writing
 
+NESTED = 200  # levels of arrays and objects that a JSON text may have (RFC 8259 section 9 allows such a limit)
+TOO_DEEP = f"nested too deeply, more than {NESTED} levels"
 CHUNK = 1 << 20
 DVC_IGNORES = {".git", ".hg", ".dvc"}  # folders that DVC leaves out of every hash (dvc/ignore.py)
 
@@ -170,9 +172,39 @@ def parse_json(text: str | bytes) -> Any:
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("unexpected byte order mark", text, 0)
     try:
-        return _DECODER.decode(text)
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _same_in_every_python(error) from None
     except RecursionError:
-        raise ValueError(Reason("nested too deeply")) from None
+        raise ValueError(Reason(TOO_DEEP)) from None
+    if text.count("[") + text.count("{") > NESTED and _is_too_deep(value):
+        raise ValueError(Reason(TOO_DEEP))
+    return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Whether arrays and objects are nested deeper than NESTED. Python 3.11 parses 900 levels, 3.13 ten thousand."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(NESTED):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _same_in_every_python(error: json.JSONDecodeError) -> json.JSONDecodeError:
+    """The error as Python 3.13 words it: older ones speak of the character after a trailing comma."""
+    before = error.doc[: error.pos].rstrip(" \t\n\r")
+    expected = {"]": ("array", "Expecting value"), "}": ("object", "Expecting property name enclosed in double quotes")}
+    kind, message = expected.get(error.doc[error.pos : error.pos + 1], ("", ""))
+    if before.endswith(",") and error.msg == message:
+        return json.JSONDecodeError(f"Illegal trailing comma before end of {kind}", error.doc, len(before) - 1)
+    return error
 
 
 def _refuse_constant(name: str) -> Any:
@@ -212,6 +244,21 @@ def read_json(path: Path) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys)
+
+
+def expand_glob(pattern: str) -> list[Path]:
+    """Paths of the current folder that match, sorted by their bytes; the same in every Python.
+
+    `**` as a whole part of the path stands for any folders, at its end for everything below. Python 3.11 takes a final
+    `**` for folders only, and 3.13 reads `a**` as `a*`.
+
+    Raises:
+        ValueError: for `**` inside a name, or another pattern that is none.
+    """
+    parts = pattern.split("/")
+    if any("**" in part and part != "**" for part in parts):
+        raise ValueError("** must be a whole part of the path, as in data/**/name; use * inside a name")
+    return sorted(Path().glob(pattern + "/*" if parts[-1] == "**" else pattern), key=os.fsencode)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ UNSPACED = (
     "TAI VIET", "BALINESE", "JAVANESE",
 )  # fmt: skip
 JAPANESE_MARKS = ("IDEOGRAPHIC", "HANGUL", "COMBINING KATAKANA")
+NEWER = "\U0001b132\U0001b155"  # letters that Python 3.12 knows and 3.11 does not; the same holds for the mark U+0ECE
 
 
 def plain_words(text: str) -> list[str]:
@@ -39,15 +40,17 @@ def plain_words(text: str) -> list[str]:
     words, whole = [], True  # whole: the last word takes no more letters
     for character in text:
         name = unicodedata.name(character, "")
-        unspaced = name.startswith(UNSPACED) or 0x20000 <= ord(character) <= 0x3FFFF
+        always = 0x20000 <= ord(character) <= 0x3FFFF or character in NEWER  # ideographs, also those of the future
+        unspaced = always or (name.startswith(UNSPACED) and character.isalnum())
         mark = unicodedata.category(character) in ("Mn", "Mc") and name.startswith((*UNSPACED, *JAPANESE_MARKS))
+        mark = mark or character == "\u0ece"
         if mark:
             if words and whole is not None:
                 words[-1] += character
             else:
                 words.append(character)
                 whole = False
-        elif unspaced and (character.isalnum() or 0x20000 <= ord(character) <= 0x3FFFF):
+        elif unspaced:
             words.append(character)
             whole = True
         elif character.isalnum() or character == "_":

@@ -22,7 +22,7 @@ from codex_ml.data.decontaminate import (
     tokenised,
 )
 from codex_ml.errors import UserError
-from codex_ml.io import parse_json
+from codex_ml.io import expand_glob, parse_json
 
 ROOT = Path("data/benchmarks")
 ALLOW_LIST = ROOT / "allow.txt"
@@ -116,9 +116,9 @@ def _name(record: dict[str, Any]) -> str:
 
 def _paths(pattern: str) -> list[Path]:
     try:
-        paths = sorted(path for path in Path().glob(pattern) if path.is_file() and path != ALLOW_LIST)
-    except ValueError as error:  # "**" inside a name
-        raise UserError(f"split.benchmarks: {pattern}: {error}; use * inside a name, or ** for any folders") from None
+        paths = [path for path in expand_glob(pattern) if path.is_file() and path != ALLOW_LIST]
+    except ValueError as error:
+        raise UserError(f"split.benchmarks: {pattern}: {error}") from None
     if not paths:
         raise UserError(f"split.benchmarks: {pattern} matches no file; put the benchmark there or remove the entry")
     return paths

@@ -15,17 +15,21 @@ import re
 # Per script: letters and digits, then the marks that follow them. Tibetan is missing on purpose: a tsheg, which is no
 # letter, stands between its syllables. Korean has blanks.
 _UNSPACED = {
-    "Han": ("\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff", ""),
+    "Han": (
+        "\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9\U00020000-\U0003ffff",
+        "",
+    ),
     "kana": (
         "\u3031-\u3035\u303c\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
-        "\U0001aff0-\U0001b16f",
+        "\U0001aff0-\U0001aff3\U0001aff5-\U0001affb\U0001affd-\U0001affe\U0001b000-\U0001b122\U0001b132"
+        "\U0001b150-\U0001b152\U0001b155\U0001b164-\U0001b167",
         "\u302a-\u302f\u3099-\u309a",
     ),
     "Bopomofo": ("\u3105-\u312f\u31a0-\u31bf", ""),
     "Yi": ("\ua000-\ua48c", ""),
     "Thai": ("\u0e01-\u0e30\u0e32-\u0e33\u0e40-\u0e46\u0e50-\u0e59", "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"),
     "Lao": (
-        "\u0e81-\u0eb0\u0eb2-\u0eb3\u0ebd\u0ec0-\u0ec6\u0ed0-\u0ed9\u0edc-\u0edf",
+        "\u0e81-\u0e82\u0e84\u0e86-\u0e8a\u0e8c-\u0ea3\u0ea5\u0ea7-\u0eb0\u0eb2-\u0eb3\u0ebd\u0ec0-\u0ec4\u0ec6\u0ed0-\u0ed9\u0edc-\u0edf",
         "\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece",
     ),
     "Myanmar": (

@@ -19,6 +19,7 @@ from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.readers.compression import Broken, blocks
 from codex_ml.data.readers.records import Context
 from codex_ml.errors import UserError, reason_of
+from codex_ml.io import expand_glob
 
 FOLDERS = ("wheels", "sdists", "git", "datasets")
 LINE_FACTOR, LINE_FLOOR = 8, 1 << 20  # a line may be this many times a document, for escapes and other fields
@@ -65,7 +66,7 @@ def paths_of(source: Source) -> list[Path]:
             raise UserError(f"ingest.sources: {source.path} is neither a file nor a folder; only these are read")
         return [path]
     try:
-        found = sorted(Path().glob(source.path), key=os.fsencode)
+        found = expand_glob(source.path)
     except ValueError as error:
         raise UserError(f"ingest.sources: {source.path} is no glob: {error}") from None
     found = [file for file in found if source.kind in FOLDERS or not file.is_dir()]
