@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from codex_ml.check_data import data_problems
 from codex_ml.config import Params
 from codex_ml.errors import UserError
 from codex_ml.params import PARAMS, load_params
@@ -34,6 +35,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from _parameters(stages)
     yield from _dependencies(stages)
     yield from _sources(params, stages)
+    yield from data_problems(params, stages)
     yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))
     yield from _git(stages)
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from codex_ml.errors import Reason, UserError, writing
+from codex_ml.tree import walk
 
 NESTED = 200  # levels of arrays and objects that a JSON text may have (RFC 8259 section 9 allows such a limit)
 TOO_DEEP = f"nested too deeply, more than {NESTED} levels"
 CHUNK = 1 << 20
-DVC_IGNORES = {".git", ".hg", ".dvc"}  # folders that DVC leaves out of every hash (dvc/ignore.py)
 
 
 def _temporary(path: Path) -> Path:
@@ -282,21 +282,33 @@ def hash_file(path: Path) -> Hashes:
 
 
 def hash_path(path: Path) -> Hashes:
-    """Hash a file, or a folder as DVC does: the MD5 of the JSON list of `{md5, relpath}` of its files, plus `.dir`."""
+    """Hash a file, or a folder as DVC does: the MD5 of the JSON list of `{md5, relpath}` of its files, plus `.dir`.
+
+    The SHA-256 of a folder also covers the links that lead from one place in it to another: DVC does not see that a
+    link became a copy, or where a link to a folder leads.
+
+    Raises:
+        UserError: for what DVC cannot hash, such as a FIFO or a link that leads out (see `codex_ml.tree`).
+    """
     if not path.is_dir():
         return hash_file(path)
     from concurrent.futures import ThreadPoolExecutor
 
-    files = [p for p in path.rglob("*") if p.is_file() and DVC_IGNORES.isdisjoint(p.relative_to(path).parts)]
+    found = sorted(walk(path), key=lambda entry: entry.name)  # by the whole path, as dvc_data's Tree.as_list does
+    files = [entry.name for entry in found if entry.is_file]
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing large pieces lets other threads run
-        hashed = zip(files, threads.map(hash_file, files), strict=True)
-        entries = {file.relative_to(path).as_posix(): hashes for file, hashes in hashed}
-    size = sum(hashes.size for hashes in entries.values())
-    ordered = sorted(entries)  # by the whole relative path, as dvc_data's Tree.as_list does
-    listing = json.dumps([{"md5": entries[name].md5, "relpath": name} for name in ordered], sort_keys=True)
-    md5 = hashlib.md5(listing.encode("utf-8"), usedforsecurity=False).hexdigest() + ".dir"
-    lines = "".join(f"{entries[name].sha256}  {name}\n" for name in ordered)
-    return Hashes(md5, hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(), size)
+        hashed = dict(zip(files, threads.map(lambda name: hash_file(path / name), files), strict=True))
+    listing = json.dumps([{"md5": hashed[name].md5, "relpath": name} for name in files], sort_keys=True)
+    lines = "".join(
+        (f"{hashed[entry.name].sha256}  {entry.name}\n" if entry.is_file else "")
+        + (f"link to {entry.target}  {entry.name}\n" if entry.target else "")
+        for entry in found
+    )
+    return Hashes(
+        md5=hashlib.md5(listing.encode("utf-8"), usedforsecurity=False).hexdigest() + ".dir",
+        sha256=hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(),
+        size=sum(hashes.size for hashes in hashed.values()),
+    )
 
 
 def sha256_of(path: Path) -> str:

@@ -30,6 +30,7 @@ from codex_ml.io import write_json
 from codex_ml.lineage import record_path, start_record
 from codex_ml.params import load_params
 from codex_ml.pipeline import PIPELINE, StageSpec, load_pipeline
+from codex_ml.tree import why_not_traced
 
 log = logging.getLogger("codex_ml")
 
@@ -44,12 +45,18 @@ class Stage:
     record: dict[str, Any]  # reports/<stage>/lineage.json, see codex_ml.lineage
 
     def dep(self, path: str) -> Path:
-        """A declared dependency, or a path inside one."""
+        """A declared dependency, or a path inside one.
+
+        Raises:
+            UserError: when DVC would not notice a change there.
+        """
         if not any(Path(path).is_relative_to(dep) for dep in self.spec.deps):
             raise UserError(
                 f"{PIPELINE}: {path} is no dependency of stage {self.spec.name}; add it to its deps, or DVC will not "
                 "notice a change"
             )
+        if why := why_not_traced(path, self.spec.deps):
+            raise UserError(f"{self.spec.name}: {why}")
         return Path(path)
 
     def out(self, path: str) -> Path:

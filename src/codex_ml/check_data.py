@@ -1,0 +1,50 @@
+"""What `codex-ml check` proves of the data: DVC can hash all of it, and every path of params.yaml is in a hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from codex_ml.config import Params
+from codex_ml.params import PARAMS
+from codex_ml.pipeline import StageSpec, producers_of
+from codex_ml.tree import scan, why_not_traced
+
+
+def data_problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
+    """Problems of what people put into the workspace, one line each."""
+    for dep in sorted({dep for spec in stages.values() for dep in spec.data}):
+        made = any(Path(dep).is_relative_to(out) for spec in producers_of(dep, stages) for out in spec.outs)
+        if not made:
+            yield from _unhashable(Path(dep))
+    yield from _untraced(params, stages)
+
+
+def _unhashable(dep: Path) -> Iterator[str]:
+    """The first thing in a dependency that DVC cannot hash, and how many more there are."""
+    if why := why_not_traced(str(dep), [str(dep)]):
+        yield why
+    elif dep.is_dir():
+        problems = sorted(entry.problem for entry in scan(dep) if entry.problem)
+        if problems:
+            more = ", ".join(problem.partition(" ")[0].rstrip(":") for problem in problems[1:6])
+            yield problems[0] + (f" (and {len(problems) - 1} more: {more})" if more else "")
+    elif dep.exists() and not dep.is_file():
+        yield f"{dep} is neither a file nor a folder, and DVC cannot hash it; put the file there"
+
+
+def _untraced(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
+    for key, path, stage in named_paths(params):
+        if path and stage in stages and (why := why_not_traced(path, stages[stage].deps)):
+            yield f"{PARAMS}: {key}: {why}"
+
+
+def named_paths(params: Params) -> Iterator[tuple[str, str, str]]:
+    """(key, path, the stage that reads it) of everything on disk that params.yaml names; "" for none."""
+    for number, source in enumerate(params.ingest.sources):
+        yield f"ingest.sources.{number}.path", source.path, "ingest"
+    for number, benchmark in enumerate(params.split.benchmarks):
+        yield f"split.benchmarks.{number}.path", benchmark.path, "split"
+    yield "tokenizer.path", params.tokenizer.path, "tokenizer"
+    yield "model.path", params.model.path, "train"
+    yield "train.resume_from", params.train.resume_from, "train"
