@@ -71,11 +71,10 @@ def _read(file: Path, parent: PurePosixPath) -> list[Pattern]:
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 (byte {error.start}), so DVC cannot read it; save it as UTF-8") from None
     below = parent.as_posix()
-    return [
-        (line if below == "." else _moved(line, below), f"{file}:{number}")
-        for number, line in enumerate(lines, 1)
-        if line and not line.startswith("#")
-    ]
+    found = ((line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line and not line.startswith("#"))
+    # what says nothing where it stands says nothing once moved either
+    said = (pattern for pattern in found if _compiled(0, *pattern))
+    return [(line if below == "." else _moved(line, below), place) for line, place in said]
 
 
 def _moved(pattern: str, below: str) -> str:
