@@ -200,6 +200,7 @@ def test_the_stage_names_it_before_it_records_anything(made):
 
 
 def test_a_dependency_that_is_no_file_is_named(made):
+    Path("data/policy.yaml").unlink(missing_ok=True)
     os.mkfifo("data/policy.yaml")
     with pytest.raises(UserError, match=r"^data/policy.yaml is neither a file nor a folder"):
         check()
