@@ -22,6 +22,7 @@ from codex_ml.training.process import prepare_process
 def main(stage: Stage) -> None:
     from codex_ml.data.pack import Rows
     from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
+    from codex_ml.modeling.describe import describe_model, tokenizer_kind
     from codex_ml.modeling.prepare import prepare_model, save_tokenizer, save_trained
     from codex_ml.training.checkpoint import newest
     from codex_ml.training.device import choose_hardware, make_deterministic
@@ -48,6 +49,15 @@ def main(stage: Stage) -> None:
         scratch=unpacked,
     )
     log.info("train: %s", hardware)
+    facts = (
+        {}
+        if rank()
+        else {
+            "model": describe_model(model, params.model),
+            "tokenizer": tokenizer_kind(tokenizer),
+            "hardware": {"device": hardware.device, "precision": hardware.precision, "compile": hardware.compile},
+        }
+    )
     with among_others(), run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
         outcome = train_model(
             model,
@@ -71,7 +81,8 @@ def main(stage: Stage) -> None:
             save_trained(model, folder, params.model, scratch=unpacked)
             rows = params.train.micro_batch_size * params.train.accumulation
             seen = {"seed": params.seed, "rows_a_step": rows, "seq_len": about["seq_len"]}
-            write_json(folder / "training.json", {**seen, "global_step": outcome.best["step"], **outcome.details})
+            steps = {"global_step": outcome.best["step"], **outcome.details}
+            write_json(folder / "training.json", {**seen, **steps, **facts})
             save_tokenizer(tokenizer, folder, model.config, seq_len=about["seq_len"])
         shutil.rmtree(scratch)
     best = outcome.best

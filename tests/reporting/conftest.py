@@ -63,7 +63,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         leakage = {"evicted": 4, "quarantined": 2, "near_cross": 0, "random_split_leak": 0.25}
         write("reports/split/metrics.json", {**parts, "dropped": {text: 7}, "leakage": leakage})
         write("reports/tokenizer/metrics.json", {"bytes_per_token": 3.5, "lossless": 1.0, "vocab_size": 4096})
-        write("reports/pack/metrics.json", {name: {"documents": 30, "tokens": 9000} for name in parts})
+        stream = {"documents": 30, "tokens": 9000, "targets": 8999}
+        write("reports/pack/metrics.json", dict.fromkeys(parts, stream))
         write("reports/train/metrics.json", {"step": points, "best_step": points, "best_val_loss": 2.5})
         for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm"):
             lines = [f"step\t{name.split('/')[1]}", *(f"{i}\t{2.5 + 1 / i}" for i in range(1, points + 1))]
@@ -87,7 +88,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         found = [{"rule": text, "severity": text, **place, "value": VALUE} for _ in range(findings)]
         write("reports/safety_audit/findings.json", found)
         write("reports/safety_audit/samples.ndjson", rows([{"text": text}, {"text": "\n" + text}]))
-        write("models/model/training.json", {"global_step": points, "rows_a_step": 8, "seq_len": 16, "seed": 1})
+        steps = {"global_step": points, "rows_a_step": 8, "seq_len": 16, "seed": 1}
+        write("models/model/training.json", {**steps, **trained()})
         (root / "models/model/model.safetensors").write_bytes(weights({"a": [3, 4], "b": [5]}))
         contents = {"documents": 30, "bytes": 500_000, "groups": 0}
         contents |= {"licences": {"MIT": 2, text: 1}, "languages": {text: 29, "python": 1}}
@@ -132,6 +134,16 @@ def controls() -> list[str]:
 def secret_value() -> str:
     """A value that stands in the findings file against its own rules."""
     return VALUE
+
+
+def trained() -> dict[str, Any]:
+    sizes = {"layers": 2, "hidden_size": 8, "heads": 2, "positions": 16}
+    origin = {"base": None, "lora": None, "quantization": "none"}
+    return {
+        "model": {"architecture": "llama", "encoder_decoder": False, **sizes, **origin},
+        "tokenizer": "byte-level BPE",
+        "hardware": {"device": "cpu", "precision": "bf16", "compile": True},
+    }
 
 
 def evaluation(*, lossy: bool = False) -> dict[str, Any]:

@@ -23,6 +23,15 @@ KINDS = {
     "mistral": "A decoder-only language model in the shape of Mistral",
     "gpt2": "A decoder-only language model in the shape of GPT-2",
     "gpt_neox": "A decoder-only language model in the shape of GPT-NeoX",
+    "gpt_bigcode": "A decoder-only language model in the shape of GPT-BigCode",
+    "starcoder2": "A decoder-only language model in the shape of StarCoder2",
+    "codegen": "A decoder-only language model in the shape of CodeGen",
+    "phi": "A decoder-only language model in the shape of Phi",
+    "phi3": "A decoder-only language model in the shape of Phi-3",
+    "olmo2": "A decoder-only language model in the shape of OLMo 2",
+    "granite": "A decoder-only language model in the shape of Granite",
+    "smollm3": "A decoder-only language model in the shape of SmolLM3",
+    "gemma": "A decoder-only language model in the shape of Gemma",
     "t5": "An encoder-decoder, which goes on from the text that its encoder reads, in the shape of T5",
 }
 HUB_LICENCES = {
@@ -89,19 +98,31 @@ def _front_matter(facts: Facts) -> str:
         for kind, (name, value) in values.items()
     ]
     data = ModelCardData(
-        language="code",
+        language="code" if facts.is_code else None,
         **_licence(facts),
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["codex-ml", "dvc", "trained-from-scratch"],
+        tags=["codex-ml", "dvc", *_origin(facts)],
         model_name=one_line(facts.title),
         eval_results=results,
     )
     return data.to_yaml()
 
 
+def _origin(facts: Facts) -> list[str]:
+    """Tags. A path of this repository is no `base_model`, which names a model of the Hub."""
+    if facts.base is None:
+        return ["trained-from-scratch"]
+    return ["fine-tuned", *(["lora"] if facts.training.model.lora else [])]
+
+
 def _licence(facts: Facts) -> dict[str, Any]:
-    """The one licence of all training documents, or "other": weights made from several are under none of them alone."""
+    """The one licence of all training documents, or "other": weights made from several are under none of them alone.
+
+    A base model brings its own licence, which is not known here.
+    """
+    if facts.base:
+        return {"license": "other", "license_name": "licences-of-the-base-model-and-the-training-data"}
     names = [name for name, _ in facts.licences]
     if len(names) == 1 and names[0] in HUB_LICENCES:
         return {"license": HUB_LICENCES[names[0]]}
@@ -109,12 +130,17 @@ def _licence(facts: Facts) -> dict[str, Any]:
 
 
 def _description(facts: Facts) -> str:
-    record = facts.lineage["train"].params["model"]
-    shape = f"{record['layers']} layers of width {record['hidden_size']} with {record['heads']} heads"
+    model = facts.training.model
+    family = KINDS.get(model.architecture, f"A language model in the shape of {escape(model.architecture)}")
+    both = " in the encoder and in the decoder" if model.encoder_decoder else ""
+    shape = f"{model.layers} layers{both} of width {model.hidden_size} with {model.heads} heads"
+    reads = f"at most {model.positions:,} tokens" if model.positions else "tokens by their relative positions,"
+    how = "trained" if facts.base is None else "fine-tuned:"
+    kind = f"{facts.training.tokenizer} with {facts.tokenizer.vocab_size:,} entries"
     return f"""## Description
 
-{KINDS[record["architecture"]]}, {facts.parameters:,} parameters ({shape}), trained from scratch.
-It reads at most {record["max_positions"]:,} tokens of a byte-level BPE with {facts.tokenizer.vocab_size:,} entries. The
+{family}, {facts.parameters:,} parameters ({shape}), {how} {escape(tables.trained_from(facts))}.
+It reads {reads} of a {escape(kind)}. The
 weights are safetensors in the plain Hugging Face layout; loading them runs no code.
 
 {markdown_table(tables.model(facts))}"""
@@ -181,7 +207,6 @@ def _safety(facts: Facts) -> str:
 
 
 def _limitations(facts: Facts) -> str:
-    record = facts.lineage["train"].params["model"]
     ratio = facts.training.global_step * facts.training.rows_a_step * facts.training.seq_len / facts.parameters
     sample = facts.samples[0][:SAMPLE_CHARACTERS] if facts.samples else ""
     shown = f"\n\nThe first text that the audit sampled, not chosen:\n\n{fenced(sample)}" if sample else ""
@@ -190,15 +215,31 @@ def _limitations(facts: Facts) -> str:
 For studying a training pipeline: what goes in, what comes out, and how one proves it. Not for writing code or text that
 anybody relies on.
 
-- It was neither tuned to follow instructions nor to refuse; it continues text.
-- It has {facts.parameters / 1e6:,.2f} million parameters and saw {ratio:,.1f} tokens for each; about 20 are usual for a
-  model that uses its size well (Hoffmann et al. 2022).
-- Beyond {record["max_positions"]:,} tokens of context it has seen nothing.
+{_what_it_saw(facts, ratio)}
 - {escape(_compression(facts))}.
 - The test split comes from the same sources as the training data; other code and other languages were not measured.
 - Correctness, security and bias of generated code were not measured.
 - The audit looks for known kinds of secrets and for verbatim copies after a true prefix. What it does not find may be
   there all the same.{shown}"""
+
+
+def _what_it_saw(facts: Facts, ratio: float) -> str:
+    """What a run from scratch proves, and what one that goes on from a base cannot say."""
+    instructions = "Whether it follows instructions, and what it refuses, was not measured."
+    if facts.base is None and facts.is_plain_text:
+        instructions = "It was neither tuned to follow instructions nor to refuse; it continues text."
+    size, length = f"It has {facts.parameters / 1e6:,.2f} million parameters", f"{facts.training.seq_len:,} tokens"
+    if facts.base is None:
+        seen = (
+            f"{size} and saw {ratio:,.1f} tokens for each; about 20 are usual for a\n  model that uses its size well "
+            f"(Hoffmann et al. 2022).\n- Beyond {length} of context it has seen nothing."
+        )
+    else:
+        seen = (
+            f"{size}; this run showed it {ratio:,.1f} tokens for each, in rows of {length}.\n- What its base model was "
+            "trained on, with which licences, secrets or test documents in it, is not known here."
+        )
+    return f"- {instructions}\n- {seen}"
 
 
 def _compression(facts: Facts) -> str:

@@ -18,6 +18,7 @@ from codex_ml.io import parse_json, read_json
 from codex_ml.lineage import record_path
 from codex_ml.reporting.shapes import (
     AuditNumbers,
+    Base,
     DocumentScore,
     Evaluation,
     Finding,
@@ -39,6 +40,8 @@ from codex_ml.reporting.shapes import (
 
 STAGES = ("fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit")
 MODEL, HITS, CURVES = "models/model", "data/splits/findings.ndjson", "reports/train/plots"
+# Languages of documents, as `ingest` names them, that are no programming languages.
+NOT_CODE = {"text", "other", "markdown", "restructuredtext", "tex", "html", "xml", "json", "yaml", "toml", "ini"}
 HITS_A_RULE = 20  # that are shown; all are counted in the manifest
 MAX_HEADER = 100 << 20  # bytes; the safetensors library refuses longer ones too
 
@@ -75,6 +78,22 @@ class Facts:
         """(SPDX expression, training documents), most frequent first."""
         counts = self.manifest.splits.train.licences
         return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def base(self) -> Base | None:
+        """The model that was trained on; None from scratch."""
+        return self.training.model.base
+
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether every token was a target: no prompt, no chat, no BOS of a tokenizer that somebody else made."""
+        return self.pack.train.targets == self.pack.train.tokens - 1
+
+    @property
+    def is_code(self) -> bool:
+        """Whether most training documents are in a programming language."""
+        languages = self.manifest.splits.train.languages
+        return 2 * sum(count for name, count in languages.items() if name not in NOT_CODE) > sum(languages.values())
 
     @property
     def confidence(self) -> float:

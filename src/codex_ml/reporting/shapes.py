@@ -159,6 +159,7 @@ class TokenizerNumbers(Shape):
 class Stream(Shape):
     documents: int
     tokens: int
+    targets: int
 
 
 class PackNumbers(Shape):
@@ -227,10 +228,51 @@ class Sample(Shape):
     text: str
 
 
+class Base(Shape):
+    """The model that was trained on: folder or file, and the hash of what it holds."""
+
+    path: str
+    sha256: str
+
+
+class Adapters(Shape):
+    """LoRA: matrices of `rank` beside `modules` modules, `trained` parameters in all."""
+
+    rank: int
+    alpha: float
+    modules: int
+    trained: int
+
+
+class TrainedModel(Shape):
+    """What the model is; `positions` is None where they are relative, `base` from scratch."""
+
+    architecture: str
+    encoder_decoder: bool
+    layers: int
+    hidden_size: int
+    heads: int
+    positions: int | None
+    base: Base | None
+    lora: Adapters | None
+    quantization: str
+
+
+class UsedHardware(Shape):
+    device: str
+    precision: str
+    compile: bool
+
+
 class Training(Shape):
+    """models/model/training.json."""
+
     global_step: int
     rows_a_step: int
     seq_len: int
+    model: TrainedModel
+    tokenizer: str  # what it is, such as "byte-level BPE"
+    hardware: UsedHardware
 
 
 class Hashes(Shape):

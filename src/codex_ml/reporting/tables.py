@@ -9,6 +9,9 @@ from codex_ml.errors import safe_text
 from codex_ml.reporting.facts import Facts
 from codex_ml.reporting.shapes import ExtractionNumbers, Interval
 
+# Parameters of `model` that a model on disk does not read.
+SIZES = ("preset", "architecture", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_positions",
+         "tie_embeddings")  # fmt: skip
 MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.json
 
 
@@ -50,12 +53,20 @@ def summary(facts: Facts) -> str:
     """The result in one sentence."""
     found, level = facts.evaluation, percent(facts.confidence, 0)
     if (bits := found.bits) is None:
-        accuracy = f"{percent(found.token_accuracy, 2)} of the tokens of {found.documents:,} unseen documents predicted"
-        return f"{accuracy} ({level} interval {_percents(found.interval.token_accuracy)}); {against_zlib(facts)}."
+        between = _percents(found.interval.token_accuracy)
+        return (
+            f"{percent(found.token_accuracy, 2)} of the tokens of {found.documents:,} {_unseen(facts)} documents "
+            f"predicted ({level} interval {between}); {against_zlib(facts)}."
+        )
     return (
-        f"{bits.value:.3f} bits per byte on {found.documents:,} unseen documents "
+        f"{bits.value:.3f} bits per byte on {found.documents:,} {_unseen(facts)} documents "
         f"({level} interval {_between(bits.interval)}), {against_zlib(facts)}."
     )
+
+
+def _unseen(facts: Facts) -> str:
+    """What a base model was trained on is not known here."""
+    return "held-out" if facts.base else "unseen"
 
 
 def against_zlib(facts: Facts) -> str:
@@ -85,9 +96,8 @@ def reading(facts: Facts) -> str:
 
 
 def is_encoder_decoder(facts: Facts) -> bool:
-    """Whether the model is one; models on disk are decoders."""
-    shape = facts.lineage["train"].params["model"]
-    return bool(shape["architecture"] == "t5" and not shape["path"])
+    """Whether the model is one."""
+    return facts.training.model.encoder_decoder
 
 
 def scoring(facts: Facts) -> str:
@@ -190,8 +200,12 @@ def tokenizer(facts: Facts) -> Table:
 
 def model(facts: Facts) -> Table:
     seen = facts.training.global_step * facts.training.rows_a_step * facts.training.seq_len
+    shape, hardware = facts.training.model, facts.training.hardware
     rows = [
         ("parameters", f"{facts.parameters:,}"),
+        ("trained", trained_from(facts)),
+        ("precision", f"{hardware.precision} on {hardware.device}{', compiled' * hardware.compile}"),
+        ("longest text, tokens", f"{shape.positions:,}" if shape.positions else "relative positions"),
         ("steps", f"{facts.train.step:,}"),
         ("step of the weights kept", f"{facts.training.global_step:,}"),
         ("their validation loss, nats a token", f"{facts.train.best_val_loss:.4f}"),
@@ -201,12 +215,30 @@ def model(facts: Facts) -> Table:
     return table("Model", {"model": "text", "value": "number"}, rows)
 
 
+def trained_from(facts: Facts) -> str:
+    """What the weights were before, and which of them were trained."""
+    shape = facts.training.model
+    if shape.base is None:
+        return "from scratch"
+    start = f"from {shape.base.path} (SHA-256 {shape.base.sha256})"
+    if (lora := shape.lora) is None:
+        return f"all weights, {start}"
+    held = "" if shape.quantization == "none" else f", beside weights held in {shape.quantization}"
+    return (
+        f"LoRA adapters of rank {lora.rank} in {lora.modules} modules, {lora.trained:,} parameters{held}, merged into "
+        f"the weights; {start}"
+    )
+
+
 def recipe(facts: Facts) -> Table:
     """The parameters of all stages that shaped the model, as their records have them."""
     rows: dict[str, str] = {}
+    without = {f"model.{name}" for name in SIZES} if facts.base else set()
+    if facts.lineage["train"].params.get("tokenizer", {}).get("kind") == "local":
+        without.add("tokenizer.vocab_size")
     for stage in ("split", "tokenizer", "pack", "train"):
         for section, value in facts.lineage[stage].params.items():
-            rows |= _flat(section, value)
+            rows |= {key: text for key, text in _flat(section, value).items() if key not in without}
     return table("Training recipe", {"parameter": "code key", "value": "code"}, list(rows.items()))
 
 
