@@ -11,16 +11,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this che
 
 from codex_ml.stage import Stage, log, run_stage
 
+CORPUS = Path("data/corpus/documents.parquet")  # no dependency: only an error reads it, for the line of the user's file
+
 
 def main(stage: Stage) -> None:
+    from codex_ml.data.documents import places_of
+    from codex_ml.data.examples import BadChats
     from codex_ml.data.pack_splits import pack_splits
     from codex_ml.io import atomic_folder, write_json
     from codex_ml.tokenization.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(stage.dep("models/tokenizer"))
     files = {part: stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val", "test")}
-    with atomic_folder(stage.out("data/packed")) as folder:
-        metrics = pack_splits(folder, files, tokenizer, stage.params.pack, style=stage.runtime.progress)
+    try:
+        with atomic_folder(stage.out("data/packed")) as folder:
+            metrics = pack_splits(folder, files, tokenizer, stage.params.pack, style=stage.runtime.progress)
+    except BadChats as error:
+        if not CORPUS.is_file():
+            raise
+        places = places_of(CORPUS, {(source, id) for source, id, _ in error.bad})
+        raise BadChats(error.split, error.bad, places) from None
     for name, numbers in metrics.items():
         log.info("pack: %s %s", name, numbers)
     write_json(stage.metrics, metrics)

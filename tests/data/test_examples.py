@@ -10,7 +10,7 @@ import pytest
 
 from codex_ml.config import Pack
 from codex_ml.data.documents import Document
-from codex_ml.data.examples import Note, encode_examples, texts_of
+from codex_ml.data.examples import BadChats, Note, encode_examples, texts_of
 from codex_ml.errors import UserError
 
 from .byte_tokenizer import FIRST, ByteTokenizer
@@ -197,3 +197,81 @@ def test_documents_of_all_forms_keep_their_order(chats):
     said = "<user:a><assistant:B>."
     assert [shown(e) for e in found] == ["ONE END", said, said, "twoTHREE END", said, "FOUR END"]
     assert [note.row for note in notes] == [3]
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """A template that cannot write "bad", and of "odd" cannot say which part is the answer."""
+    import sys
+    from types import SimpleNamespace
+
+    from codex_ml.tokenization.rendering import ChatRefused, UnstableTemplate
+
+    def encode_chat(tokenizer, messages, tools):
+        said = messages[0]["content"]
+        if said in ("bad", "odd"):
+            raise {"bad": ChatRefused("no such turn"), "odd": UnstableTemplate("not told")}[said]
+        return tokenizer.encode("ab"), np.array([False, True])
+
+    def encode_whole(tokenizer, messages, tools):
+        return tokenizer.encode(messages[0]["content"])
+
+    chats = SimpleNamespace(encode_chat=encode_chat, encode_whole=encode_whole)
+    monkeypatch.setitem(sys.modules, "codex_ml.tokenization.chat", chats)
+
+
+def test_chats_that_cannot_be_written_are_all_named_and_nothing_is_packed(refusing):
+    asked = [chat(("user", said), id=f"c{i}") for i, said in enumerate(["good", "bad", "odd", "good"])]
+    with pytest.raises(BadChats) as error:
+        encode(*asked, chat(("human", "hi"), id="c4"))
+    assert str(error.value) == (
+        "train: 3 chats cannot be used; change them, or set pack.bad_chats to drop:\n"
+        "  the chat c1 of web: no such turn\n  the chat c2 of web: not told\n  the chat c4 of web: the role 'human' is none "
+        "of system, developer, user, assistant, tool, function, ipython"
+    )
+    placed = str(BadChats("train", error.value.bad, {("web", "c2"): "data/raw/a.jsonl:7"}))
+    assert "\n  the chat c2 of web (data/raw/a.jsonl:7): not told\n" in placed
+    with pytest.raises(BadChats, match=r"^train: the chat c1 of web: no such turn$"):
+        encode(asked[1])
+
+
+def test_at_most_twenty_bad_chats_are_named(refusing):
+    with pytest.raises(BadChats, match="train: at least 20 chats cannot be used") as error:
+        encode(*(chat(("user", "bad"), id=f"c{i}") for i in range(20)), chat(("user", "never reached")))
+    assert str(error.value).count("\n") == 20 and "c19" in str(error.value)
+
+
+def test_bad_chats_are_dropped_and_listed_where_that_is_asked_for(refusing):
+    found, notes = encode(*(chat(("user", said), id=said) for said in ("bad", "good", "odd")), bad_chats="drop")
+    assert len(found) == 1
+    assert [(n.row, n.id, n.action, n.reason) for n in notes] == [
+        (0, "bad", "drop", "bad_chat"),
+        (2, "odd", "drop", "bad_chat"),
+    ]
+
+
+def test_with_a_loss_on_all_it_need_not_be_told_which_part_is_the_answer(refusing):
+    (found,), notes = encode(chat(("user", "odd")), loss_on="all")
+    assert (found.trained.tolist(), notes) == ([False, True, True, False], [])
+
+
+def test_a_completion_goes_on_from_its_prompt_where_the_tokenizer_puts_a_blank_before_a_text(tmp_path):
+    """SentencePiece's dummy prefix: "ask:" and "yes", encoded apart, would be "ask: yes"."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    from codex_ml.tokenization.layout import write_config
+    from codex_ml.tokenization.tokenizer import load_tokenizer
+
+    letters = {letter: i for i, letter in enumerate("\u2581\naskye:.")}
+    made = Tokenizer(models.BPE({**letters, "ye": len(letters)}, [("y", "e")]))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    made.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
+    made.add_special_tokens([AddedToken("<end>", special=True, normalized=False)])
+    made.save(str(tmp_path / "tokenizer.json"))
+    write_config(tmp_path, end="<end>", pad="<end>", bos=None, unk=None, extra={})
+    tokenizer = load_tokenizer(tmp_path)
+    for prompt, completion in (("ask:", "yes"), ("ask:", " yes"), ("ask:", "\nyes"), ("", "yes")):
+        (found,), _ = encode(record(prompt, completion), tokenizer=tokenizer)
+        assert tokenizer.decode(found.ids) == prompt + completion
+        if prompt:
+            assert found.ids[: np.argmax(found.trained)].tolist() == tokenizer.encode(prompt).tolist()

@@ -179,3 +179,27 @@ def test_a_chat_has_the_ids_of_its_template_and_no_second_begin(tmp_path, chats)
     batch = Rows.open(out, "train").batch(np.array([0]))
     assert batch["input_ids"][0, :24].tolist() == [*ids[:-1], 1]
     assert batch["labels"][0, :24].tolist() == [*[IGNORE] * 19, *ids[20:], IGNORE]
+
+
+def test_what_ends_a_turn_is_in_pack_json_where_there_are_chats_only(tmp_path, monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    def encode_chat(tokenizer, messages, tools):
+        return np.array([5, 6, 9, 7], dtype=np.uint32), np.array([False, True, True, False])
+
+    fake = SimpleNamespace(encode_chat=encode_chat, turn_ends=lambda tokenizer: [END, 11])
+    monkeypatch.setitem(sys.modules, "codex_ml.tokenization.chat", fake)
+    tokenizer = ByteTokenizer()
+    tokenizer.special = {"<end>": END, "<turn>": 9, "<never seen>": 11}
+    chat = Document("s", "", "c", "", "MIT", "text", messages='[{"role": "user", "content": "hi"}]')
+    for name, template, documents, expected in (
+        ("text", None, [text("abc")], None),
+        ("chat", "t", [chat], [9, 11]),
+        ("template only", "t", [text("abc")], [11]),
+    ):
+        (tmp_path / name).mkdir()
+        tokenizer.chat_template = template
+        out, metrics = packed(tmp_path / name, train=documents, tokenizer=tokenizer, seq_len=64)
+        assert json.loads((out / "pack.json").read_bytes()).get("turn_ends") == expected
+        assert metrics["train"]["records"] == NO_RECORDS

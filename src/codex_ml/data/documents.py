@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -225,6 +225,17 @@ def read_documents(path: Path) -> Iterator[Document]:
         names = [name for name in TEXT_COLUMNS if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
             yield from documents_of(file.read_row_group(group, columns=names))
+
+
+def places_of(path: Path, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """File and line of the documents with these (source, id), as far as a corpus has them; for messages to people."""
+    found = {}
+    with opened(path) as file:
+        for batch in file.iter_batches(columns=["source", "id", "place"]):
+            for source, id, place in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                if (source, id) in wanted:
+                    found[source, id] = place
+    return found
 
 
 def count_documents(path: Path) -> int:

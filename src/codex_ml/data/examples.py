@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,9 @@ log = logging.getLogger("codex_ml")
 Ids = NDArray[np.uint32]
 Bools = NDArray[np.bool_]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
+EMPTY: Mapping[tuple[str, str], str] = MappingProxyType({})
 MOST_BAD = 20  # chats that are named before the stage ends
+BadRecord = tuple[str, str, str]  # source, id, what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +104,11 @@ def encode_examples(
         note: called for every record that is cut or dropped; a dropped one gives no example.
 
     Raises:
-        UserError: for chats where there is no chat template, or where `bad_chats` is fail and it cannot write them as
-            they are; for a record longer than a row where `too_long` is fail.
+        BadChats: where `bad_chats` is fail, for chats that the chat template cannot write as they are.
+        UserError: for chats where there is no chat template; for a record longer than a row where `too_long` is fail.
     """
     apart = is_changed_by_joining(tokenizer)
-    bad: list[str] = []
+    bad: list[BadRecord] = []
     for row, document in enumerate(documents):
         parts = [next(encoded) for _ in _texts(document)]
         if apart and len(parts) == 2 and len(parts[0]):
@@ -114,7 +117,7 @@ def encode_examples(
         try:
             example, reason, tokens = _example(document, parts, tokenizer, settings, name)
         except BadChat as error:
-            bad.append(f"the chat {document.id} of {document.source}: {error}")
+            bad.append((document.source, document.id, str(error)))
             if settings.bad_chats == "fail" and len(bad) == MOST_BAD:
                 break
             example, reason, tokens = None, "bad_chat", 0
@@ -124,17 +127,9 @@ def encode_examples(
         if example:
             yield example
     if bad and settings.bad_chats == "fail":
-        raise UserError(_named(bad, name))
+        raise BadChats(name, bad)
     if bad:
-        log.warning("pack: %s: %d chats are dropped (pack.bad_chats); the first: %s", name, len(bad), bad[0])
-
-
-def _named(bad: Sequence[str], name: str) -> str:
-    if len(bad) == 1:
-        return f"{name}: {bad[0]}"
-    more = "at least " if len(bad) == MOST_BAD else ""
-    lines = "".join(f"\n  {line}" for line in bad)
-    return f"{name}: {more}{len(bad)} chats cannot be used; change them, or set pack.bad_chats to drop:{lines}"
+        log.warning("pack: %s", BadChats(name, bad))
 
 
 def _example(
@@ -192,6 +187,24 @@ def _cut(context: int, length: int, room: int) -> tuple[slice, bool, str]:
 
 class BadChat(UserError):
     """A chat that cannot be used, whatever the others are."""
+
+
+class BadChats(UserError):
+    """Chats that cannot be used, a line for each of the first.
+
+    Args:
+        split: name.
+        bad: what is wrong with which record.
+        places: (source, id) -> file and line where it is known.
+    """
+
+    def __init__(self, split: str, bad: Sequence[BadRecord], places: Mapping[tuple[str, str], str] = EMPTY) -> None:
+        self.split, self.bad = split, bad
+        at = {key: f" ({place})" for key, place in places.items()}
+        lines = [f"the chat {id} of {source}{at.get((source, id), '')}: {why}" for source, id, why in bad[:MOST_BAD]]
+        some = "at least " if len(bad) == MOST_BAD else ""
+        head = f"{some}{len(bad)} chats cannot be used; change them, or set pack.bad_chats to drop:\n  "
+        super().__init__(f"{split}: {head if len(bad) > 1 else ''}" + "\n  ".join(lines))
 
 
 def _encode_chat(document: Document, tokenizer: TextTokenizer, settings: Pack, name: str) -> tuple[Ids, Bools]:

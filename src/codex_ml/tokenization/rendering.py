@@ -159,6 +159,8 @@ def _data_spans(whole: str, marked: str, said: Said, control: re.Pattern[str]) -
         shift += opened + 1
         if match[1]:
             found.setdefault(int(match[1]), []).append(match[2])
+    if ascii(MARKS[0])[1:-1] in marked:  # repr writes the marks as escapes
+        raise ChatRefused("the chat template writes Python objects, such as a list of parts, not their text")
     exact = MARK.sub("", marked) == whole and marked.count(MARKS[1]) == len(spans) == marked.count(MARKS[0]) / 2
     for number, (where, text) in enumerate(said.texts):
         escaped = json.dumps(text, ensure_ascii=False)[1:-1]  # what the filter tojson writes
