@@ -17,11 +17,12 @@ WORKDIR /workspace
 # The steps of `make setup`, for its reasons. Before the sources, so that an edit there does not install torch again.
 COPY requirements.lock ./
 RUN awk '/^[a-z]/ { keep = /^setuptools==/ } keep' requirements.lock > /tmp/build.lock \
-  && awk '/^[a-z]/ { sub(/ *\\$/, ""); print }' requirements.lock > /tmp/constraints.txt \
+  && awk '/^[a-z]/ { sub(/ *\\$/, ""); print }' requirements.lock > /opt/venv/constraints.txt \
   && pip install --require-hashes --no-deps -r /tmp/build.lock
 # Unquoted, as TORCH may hold options of pip. A layer of its own: torch is the largest part and changes least.
 # hadolint ignore=SC2086,DL3059
-RUN pip install --constraint /tmp/constraints.txt $TORCH
+RUN pip install --constraint /opt/venv/constraints.txt $TORCH \
+  && python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> /opt/venv/constraints.txt
 # hadolint ignore=DL3059
 RUN pip install --require-hashes --no-deps --no-build-isolation -r requirements.lock
 

@@ -61,6 +61,8 @@ packages:
 	$(PIP) install --quiet --require-hashes --no-deps -r .venv/build.lock
 # torch is not in the lock: which build is right depends on the machine.
 	$(PIP) install --constraint .venv/constraints.txt $(USED_TORCH)
+# Extras are installed with these constraints later, and must not move torch either.
+	@.venv/bin/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> .venv/constraints.txt
 	$(PIP) install --quiet --require-hashes --no-deps --no-build-isolation -r requirements.lock
 	@$(PACKAGES) > .venv/.packages
 

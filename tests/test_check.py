@@ -8,6 +8,7 @@ import pytest
 from codex_ml.check import check_workspace, problems
 from codex_ml.config import Params
 from codex_ml.errors import UserError
+from codex_ml.packages import install_extra
 from codex_ml.params import load_params, validate_params
 from codex_ml.pipeline import load_pipeline
 
@@ -139,8 +140,8 @@ def test_trackers_that_are_not_installed_are_named_with_their_extra(workspace, m
     params = validate_params({"runtime": {"trackers": ["mlflow"], "prometheus_port": 9400}})
     told = [problem for problem in problems(params, some("fetch")) if "not installed" in problem]
     assert told == [
-        "params.yaml: runtime.trackers: mlflow is not installed; run pip install 'codex-ml[mlflow]'",
-        "params.yaml: runtime.prometheus_port: prometheus is not installed; run pip install 'codex-ml[prometheus]'",
+        f"params.yaml: runtime.trackers: mlflow is not installed; {install_extra('mlflow')}",
+        f"params.yaml: runtime.prometheus_port: prometheus is not installed; {install_extra('prometheus')}",
     ]
 
 

@@ -27,9 +27,9 @@ def test_every_tracker_and_gauge_is_explained_and_no_other():
     from codex_ml.training.endpoint import GAUGES
 
     text = (ROOT / "docs/tracking.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([a-z]+)` \| `codex-ml\[([a-z]+)\]` \| `logs/train/([a-z]+)/`", text, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z]+)` \| `logs/train/([a-z]+)/`", text, re.MULTILINE)
     trackers = get_args(get_args(Runtime.model_fields["trackers"].annotation)[0])
-    assert rows == [(name, name, name) for name in trackers]
+    assert rows == [(name, name) for name in trackers]
     gauges = {f"codex_ml_{name}" for name, _ in GAUGES.values()} | {"codex_ml_gpu_memory_used_bytes"}
     assert set(re.findall(r"`(codex_ml_[a-z_]+)`", text)) == gauges
 

@@ -74,7 +74,10 @@ MEND = "; bring back the committed one with `git checkout dvc.lock`, or delete i
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        *((text, "dvc.lock: expected a mapping `stages:`") for text in ("[]", "{}", "stages: 1")),
+        *(
+            (text, "dvc.lock: expected `schema: '2.0'` and a mapping `stages:`")
+            for text in ("[]", "{}", "stages: 1", "schema: '1.0'\nstages: {}")
+        ),
         ("stages: {a: 1}", "dvc.lock: stage a has no `cmd`"),
         ("stages: {a: {cmd: [x]}}", "dvc.lock: stage a has no `cmd`"),
         ("stages: {a: {cmd: x, params: 1}}", "dvc.lock: stage a: `params` are not those that DVC writes"),
@@ -94,7 +97,7 @@ MEND = "; bring back the committed one with `git checkout dvc.lock`, or delete i
 )
 def test_a_lock_of_another_shape_is_refused(text, message):
     with pytest.raises(UserError) as error:
-        parse_lock(text)
+        parse_lock(f"schema: '2.0'\n{text}" if text.startswith("stages") else text)
     assert str(error.value) == message + MEND
 
 

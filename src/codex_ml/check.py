@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from codex_ml import preflight
 from codex_ml.check_data import data_problems
 from codex_ml.config import Params
+from codex_ml.dvc_state import leftovers
 from codex_ml.errors import UserError
+from codex_ml.lineage import PACKAGES
+from codex_ml.packages import unlike_the_lock
 from codex_ml.params import PARAMS, load_params
-from codex_ml.pipeline import PIPELINE, StageSpec, imported_modules, load_pipeline, params_read
+from codex_ml.pipeline import LOCK, PIPELINE, StageSpec, imported_modules, load_lock, load_pipeline, params_read
 from codex_ml.training.trackers import missing_extras
+from codex_ml.yaml import read_yaml
 
 UNTRACKED_BY_STAGES = {"runtime"}  # changes no byte
 
@@ -22,6 +28,8 @@ def check_workspace() -> Params:
     Raises:
         UserError: the first problem, as one line.
     """
+    for problem in preflight.conflicts(_tracked()):  # first: the readers below would name other symptoms
+        raise UserError(problem)
     params = load_params()
     stages = load_pipeline()
     for problem in problems(params, stages):
@@ -31,13 +39,32 @@ def check_workspace() -> Params:
 
 def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     """Problems of a workspace whose files are well-formed, one line each."""
+    yield from leftovers()
+    lock = load_lock() if LOCK.exists() else {}
     yield from _commands(stages)
     yield from _parameters(stages)
+    yield from preflight.missing_sections(stages, read_yaml(PARAMS))
     yield from _dependencies(stages)
+    yield from preflight.missing_inputs(stages)
     yield from _sources(params, stages)
     yield from data_problems(params, stages)
+    yield from preflight.base_files(params)
+    yield from preflight.benchmarks(params)
+    yield from preflight.combinations(params)
+    yield from preflight.hardware(params)
+    yield from preflight.edited_files(params, lock)
     yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))
+    yield from unlike_the_lock(PACKAGES)
     yield from _git(stages)
+
+
+def _tracked() -> list[str]:
+    """Files below the current folder that Git tracks; none outside of Git."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=False)
+    except FileNotFoundError:  # `_git` says so
+        return []
+    return [name for name in listed.stdout.decode("utf-8", "surrogateescape").split("\0") if name]
 
 
 def _commands(stages: dict[str, StageSpec]) -> Iterator[str]:
@@ -94,12 +121,10 @@ def _sources(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
 
 def _git(stages: dict[str, StageSpec]) -> Iterator[str]:
     """An output that Git tracks too makes DVC fail after the stage has run, hours later."""
-    outs = [out for spec in stages.values() for out in spec.outs if out not in spec.uncached]
-    try:
-        listed = subprocess.run(["git", "ls-files", "-z", "--", *outs], capture_output=True, check=False)
-    except FileNotFoundError:
+    if shutil.which("git") is None:
         yield "git is not installed; DVC needs it"
         return
-    tracked = [name for name in listed.stdout.decode("utf-8", "surrogateescape").split("\0") if name]
-    if listed.returncode == 0 and tracked:
-        yield f"{tracked[0]} is an output of the pipeline but tracked by Git; run `git rm -r --cached {tracked[0]}`"
+    outs = [Path(out) for spec in stages.values() for out in spec.outs if out not in spec.uncached]
+    tracked = (name for name in _tracked() if any(Path(name).is_relative_to(out) for out in outs))
+    if first := next(tracked, None):
+        yield f"{first} is an output of the pipeline but tracked by Git; run `git rm -r --cached {first}`"

@@ -12,12 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import codex_ml
 from codex_ml.errors import UserError, disk_error_in
 from codex_ml.io import atomic_folder, write_json
+from codex_ml.packages import install_extra
 
 MAGIC = b"GGUF"
 # The reader holds the model about twice in float32; formats of 2 bits grow to 16 times their size.
@@ -42,6 +44,8 @@ def convert(path: Path, folder: Path, *, weights: bool = True) -> None:
     with path.open("rb") as handle:
         if handle.read(4) != MAGIC:
             raise UserError(f"{path} is neither a folder nor a GGUF file; model.path names one of these")
+    if find_spec("gguf") is None:
+        raise UserError(f"{path} needs the package gguf; {install_extra('gguf')}")
     with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as scratch:
         # an empty folder, so that the library finds nothing beside the file
         source, made = Path(scratch) / "model.gguf", Path(scratch) / "made"
@@ -85,10 +89,7 @@ def _reason(child: subprocess.CompletedProcess[bytes]) -> str:
 
 def child_main(source: str, made: str, what: str) -> None:
     """The child: load the libraries, then give up what is not needed, then touch the file."""
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        sys.exit("the package gguf is not installed; install the extra codex-ml[gguf]")
+    import gguf  # noqa: F401
     import torch
     import transformers  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils  # noqa: F401

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from codex_ml.config import Params
 from codex_ml.errors import UserError
 from codex_ml.io import hash_path, read_json
+from codex_ml.packages import installed_versions, normal
 from codex_ml.pipeline import StageSpec
 
 SCHEMA = "codex-ml/lineage/1"
+# Distributions that decide bytes: all that pyproject.toml asks for, and extras, without those below.
 PACKAGES = (
-    "accelerate", "dvc", "dvclive", "huggingface-hub", "jinja2", "license-expression", "matplotlib", "numpy", "pandas",
-    "pyarrow", "pydantic", "ruamel.yaml", "safetensors", "tokenizers", "torch", "transformers", "typer", "xxhash",
+    "accelerate", "ahocorasick-rs", "bitsandbytes", "dulwich", "dvc", "dvclive", "gguf", "gigatoken", "huggingface-hub",
+    "jinja2", "license-expression", "matplotlib", "numpy", "pandas", "peft", "pyarrow", "pydantic", "pyyaml",
+    "ruamel.yaml", "safetensors", "sentencepiece", "tiktoken", "tokenizers", "torch", "transformers", "typer", "xxhash",
 )  # fmt: skip
 
 
@@ -75,7 +77,7 @@ def start_record(spec: StageSpec, params: Params) -> dict[str, Any]:
         raise UserError(
             f"{spec.name}: {', '.join(missing)} is missing; `dvc repro` makes what stages before it produce"
         )
-    dumped = params.model_dump(mode="json")
+    dumped, installed = params.model_dump(mode="json"), installed_versions()
     return {
         "schema": SCHEMA,
         "stage": spec.name,
@@ -87,13 +89,6 @@ def start_record(spec: StageSpec, params: Params) -> dict[str, Any]:
             "python": platform.python_version(),
             "machine": platform.machine(),
             "threads": cpu_threads(params),
-            "packages": {name: _version(name) for name in PACKAGES},
+            "packages": {name: installed.get(normal(name)) for name in PACKAGES},
         },
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import UserError
-from codex_ml.yaml import parse_yaml, read_yaml
+from codex_ml.yaml import parse_yaml, read_text, read_yaml
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), "params.yaml"
 # What has run is in DVC's run cache, so a lost lock costs no computation.
@@ -121,19 +121,18 @@ def load_lock(path: Path = LOCK) -> dict[str, Locked]:
     """
     if not path.exists():
         raise UserError(f"{path} is missing; run `make repro` first")
-    return lock_of(read_yaml(path))
+    return parse_lock(read_text(path))
 
 
 def parse_lock(text: str) -> dict[str, Locked]:
     """See `load_lock`."""
-    return lock_of(parse_yaml(text, str(LOCK)))
-
-
-def lock_of(document: Any) -> dict[str, Locked]:
-    """See `load_lock`; of parsed YAML."""
+    try:
+        document = parse_yaml(text, str(LOCK))
+    except UserError as error:
+        raise UserError(f"{error}; {MEND_LOCK}") from None
     stages = document.get("stages") if isinstance(document, dict) else None
-    if not isinstance(stages, dict):
-        raise UserError(f"{LOCK}: expected a mapping `stages:`; {MEND_LOCK}")
+    if not isinstance(stages, dict) or document.get("schema") != "2.0":
+        raise UserError(f"{LOCK}: expected `schema: '2.0'` and a mapping `stages:`; {MEND_LOCK}")
     return {str(stage): _locked(body, f"{LOCK}: stage {stage}") for stage, body in stages.items()}
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from codex_ml.errors import UserError
 from codex_ml.modeling.foreign import MODEL_TYPES, check_folder, clean_config, longest_sequence, read_config
 from codex_ml.modeling.local import load_local, quantized
+from codex_ml.packages import install_extra
 
 
 @pytest.fixture
@@ -290,9 +291,8 @@ def test_quantization_that_is_not_installed_names_its_extra(folder, load, monkey
     monkeypatch.setattr("codex_ml.modeling.local.find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         load(folder, quantization=kind)
-    assert str(error.value) == (
-        f"model.quantization: {kind} needs the package bitsandbytes; install the extra codex-ml[quantization]"
-    )
+    advice = install_extra("quantization")
+    assert str(error.value) == f"model.quantization: {kind} needs the package bitsandbytes; {advice}"
 
 
 def test_eight_bits_round_each_row_by_itself(monkeypatch):

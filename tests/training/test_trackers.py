@@ -15,6 +15,7 @@ import pytest
 from codex_ml.config import Runtime
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.io import parse_json
+from codex_ml.packages import install_extra
 from codex_ml.training import trackers
 from codex_ml.training.tracking import Sink, Tracker
 
@@ -115,10 +116,10 @@ ALL = Runtime(trackers=("tensorboard", "mlflow", "wandb"), prometheus_port=9400)
 def test_what_is_asked_for_and_not_installed_is_told_with_its_extra(installed):
     assert list(trackers.missing_extras(Runtime())) == []
     assert list(trackers.missing_extras(ALL)) == [
-        "runtime.trackers: tensorboard is not installed; run pip install 'codex-ml[tensorboard]'",
-        "runtime.trackers: mlflow is not installed; run pip install 'codex-ml[mlflow]'",
-        "runtime.trackers: wandb is not installed; run pip install 'codex-ml[wandb]'",
-        "runtime.prometheus_port: prometheus is not installed; run pip install 'codex-ml[prometheus]'",
+        f"runtime.trackers: tensorboard is not installed; {install_extra('tensorboard')}",
+        f"runtime.trackers: mlflow is not installed; {install_extra('mlflow')}",
+        f"runtime.trackers: wandb is not installed; {install_extra('wandb')}",
+        f"runtime.prometheus_port: prometheus is not installed; {install_extra('prometheus')}",
     ]
     for name in trackers.MODULES.values():
         installed[name] = importlib.machinery.ModuleSpec(name, None, origin="somewhere")

@@ -105,14 +105,11 @@ def weight_files(folder: Path) -> dict[Path, dict[str, Entry]]:
     return files
 
 
-def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
-    """The configuration of a foreign model, built of allowed keys only; what was left out is logged.
-
-    Args:
-        tensors: how many the weights have; no model has more layers than tensors.
+def checked_config(folder: Path) -> dict[str, Any]:
+    """config.json of a foreign model as it is written, of an architecture that can be trained here.
 
     Raises:
-        UserError: when the architecture is not one of `MODEL_TYPES`, or a value is not what it can be.
+        UserError: when it is missing, is not JSON, or is of another architecture or quantized.
     """
     file = folder / "config.json"
     raw = read_json(file)
@@ -123,8 +120,22 @@ def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
         raise UserError(f"{file}: model_type {kind[:40]!r} is not one of {', '.join(MODEL_TYPES)}")
     if "quantization_config" in raw:
         raise UserError(f"{file}: the weights are quantized (quantization_config); use the model in bf16 or fp32")
+    return dict(raw)
+
+
+def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
+    """The configuration of a foreign model, built of allowed keys only; what was left out is logged.
+
+    Args:
+        tensors: how many the weights have; no model has more layers than tensors.
+
+    Raises:
+        UserError: when the architecture is not one of `MODEL_TYPES`, or a value is not what it can be.
+    """
     from transformers import AutoConfig
 
+    file, raw = folder / "config.json", checked_config(folder)
+    kind = raw["model_type"]
     empty = AutoConfig.for_model(kind)
     settings = clean_config(raw, known=set(type(empty).__annotations__) | set(empty.attribute_map), name=str(file))
     try:

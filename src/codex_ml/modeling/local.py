@@ -14,6 +14,7 @@ from codex_ml.errors import UserError
 from codex_ml.modeling.build import set_dropout
 from codex_ml.modeling.foreign import check_folder, read_config, weight_files
 from codex_ml.modeling.weights import read_tensors
+from codex_ml.packages import install_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,9 +93,7 @@ def quantized(kind: str) -> dict[str, Any]:
     if kind == "none":
         return {}
     if find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"model.quantization: {kind} needs the package bitsandbytes; install the extra codex-ml[quantization]"
-        )
+        raise UserError(f"model.quantization: {kind} needs the package bitsandbytes; {install_extra('quantization')}")
     import torch
     from transformers import BitsAndBytesConfig
 

@@ -101,6 +101,19 @@ def _other(token: str | None, than: str) -> str | None:
     return token if token != than else None
 
 
+def check_source(path: Path) -> None:
+    """What can be said of a foreign tokenizer without loading it: its files are there, its chat template can be read.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    if path.suffix == ".gguf" and path.is_file():
+        return
+    _find(path)
+    if path.is_dir():
+        _template(path)
+
+
 def _find(path: Path) -> tuple[Path, Path | None]:
     """(the file to name in messages, the .model file or None for tokenizer.json)."""
     if path.is_dir():

@@ -23,6 +23,7 @@ from typing import Any, cast
 from codex_ml.config import Runtime
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.io import dump_json
+from codex_ml.packages import install_extra
 from codex_ml.training.endpoint import Endpoint
 from codex_ml.training.tracking import Sink, curves_of
 
@@ -39,7 +40,7 @@ def missing_extras(runtime: Runtime) -> Iterator[str]:
     for key, name in asked:
         spec = find_spec(MODULES[name])
         if spec is None or spec.origin is None:  # without origin: a folder of that name, such as W&B leaves behind
-            yield f"runtime.{key}: {name} is not installed; run pip install 'codex-ml[{name}]'"
+            yield f"runtime.{key}: {name} is not installed; {install_extra(name)}"
 
 
 def open_trackers(runtime: Runtime, folder: Path, run_name: str, config: dict[str, Any]) -> tuple[Sink, ...]:

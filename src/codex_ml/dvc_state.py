@@ -1,0 +1,152 @@
+"""What a DVC that was killed leaves in .dvc/tmp, where it stops every later DVC.
+
+DVC lets go of most by itself: the kernel frees its file lock, and of the processes that .dvc/tmp/rwlock names it drops
+those that are gone. It stops for ever at a rwlock that was cut while it was written, at a process number that another
+program has by now, and, with core.hardlink_lock, at the lock itself, which holds for a year.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
+
+TMP = Path(".dvc/tmp")
+LOCK, RWLOCK, GUARD = TMP / "lock", TMP / "rwlock", TMP / "rwlock.lock"
+STAGE_LOCKS = Path(".cache/locks")
+
+
+def leftovers() -> Iterator[str]:
+    """A line for each thing that stops DVC although nothing that is alive holds it, with the command that mends it."""
+    yield from _read_write_lock()
+    yield from _hard_links()
+    yield from _orphans()
+
+
+def _read_write_lock() -> Iterator[str]:
+    if not RWLOCK.is_file():
+        return
+    holders = _holders()
+    if holders is None:
+        if not (running := _running_dvc()):
+            yield f"{RWLOCK} was cut when DVC was killed, and no DVC runs here now; `rm {RWLOCK}` mends it"
+        else:  # it may be writing at this moment
+            yield f"{RWLOCK} cannot be read while DVC is running ({_name(running[0])}); wait for it, then check again"
+        return
+    alive = {pid: process for pid in holders if (process := _process(pid))}
+    if alive and not any(map(_may_be_dvc, alive.values())):
+        pid, process = next(iter(alive.items()))
+        yield (
+            f"{RWLOCK} names process {pid} ({holders[pid][:50]}), which was killed: another program has its number "
+            f"({_name(process)}), at which DVC would stop; `rm {RWLOCK}` mends it"
+        )
+
+
+def _holders() -> dict[int, str] | None:
+    """Process number -> command of the DVCs that rwlock names; None when it is not what DVC writes."""
+    try:
+        document = json.loads(RWLOCK.read_bytes())
+        infos = [
+            *document.get("write", {}).values(),
+            *(i for infos in document.get("read", {}).values() for i in infos),
+        ]
+        return {int(info["pid"]): str(info["cmd"]) for info in infos}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _hard_links() -> Iterator[str]:
+    """With core.hardlink_lock a lock is a second name of a claim file beside it, of which its text is the path."""
+    for lock in (LOCK, GUARD):
+        if not lock.is_file() or lock.stat().st_size > 4096:
+            continue
+        claim = Path(os.fsdecode(lock.read_bytes().strip()))
+        if claim.suffix == ".lock" and claim.parent.name == TMP.name and not _running_dvc():
+            files = " ".join(str(file) for file in (lock, TMP / claim.name) if file.exists())
+            yield (
+                f"{lock} is of a DVC that was killed: on this machine none runs here now; `rm {files}` mends it, "
+                "unless another machine works in this folder"
+            )
+
+
+def _orphans() -> Iterator[str]:
+    """Stages that run on without the DVC that started them: the next one would delete what they write."""
+    for lock in sorted(STAGE_LOCKS.glob("*")):
+        text = lock.read_text(errors="replace").strip() if lock.is_file() else ""
+        process = _process(int(text)) if text.isdigit() and len(text) < 10 else None
+        if process is None or not _is_stage(process, lock.name) or any(map(_may_be_dvc, process.parents())):
+            continue
+        yield (
+            f"stage {lock.name} is still running without DVC (process {text}); wait for it, or end it with `kill "
+            f"{text}`: DVC would delete what it writes"
+        )
+
+
+def _process(pid: int) -> psutil.Process | None:
+    """The process of that number, if there is one."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass
+    import psutil  # here, because there mostly is none
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _words(process: psutil.Process) -> list[str] | None:
+    """The command line; None when it cannot be read."""
+    import psutil
+
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return None
+
+
+def _may_be_dvc(process: psutil.Process) -> bool:
+    """Whether a process is DVC, or could be: Python in this folder, or a process that cannot be looked at."""
+    words = _words(process)
+    if words is None or any(Path(word).name == "dvc" for word in words):
+        return True
+    return "python" in Path((words or [""])[0]).name and _is_here(process)
+
+
+def _is_here(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return Path(process.cwd()).is_relative_to(Path.cwd())
+    except psutil.Error:
+        return True
+
+
+def _is_stage(process: psutil.Process, name: str) -> bool:
+    return any(word.endswith(f"stages/{name}.py") for word in _words(process) or ()) and _is_here(process)
+
+
+def _running_dvc() -> list[psutil.Process]:
+    """Processes of DVC in this folder."""
+    import psutil
+
+    own = os.getpid()
+    return [
+        process
+        for process in psutil.process_iter()
+        if process.pid != own and any(Path(word).name == "dvc" for word in _words(process) or ()) and _is_here(process)
+    ]
+
+
+def _name(process: psutil.Process) -> str:
+    words = _words(process) or ["unknown"]
+    return f"process {process.pid}: {' '.join(words)[:60]}"
