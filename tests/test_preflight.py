@@ -25,14 +25,8 @@ INPUTS = (
 
 
 @pytest.fixture
-def whole(workspace, repository):
+def whole(workspace):
     """A workspace with every file that the pipeline reads and that no stage makes."""
-    for name in INPUTS:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes((repository / name).read_bytes() if name != "data/split_ledger.ndjson" else b"")
-    for name in ("data/benchmarks/README.md", "models/base/README.md"):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text("x")
     return workspace
 
 

@@ -219,7 +219,9 @@ def _policy(path: Path) -> Any:
 
 
 def _ledger(path: Path, salt: str) -> Any:
-    from codex_ml.data.ledger import read_ledger
+    if not path.stat().st_size:
+        return None
+    from codex_ml.data.ledger import read_ledger  # with numpy
 
     return read_ledger(path, salt=salt)
 

@@ -102,7 +102,7 @@ def _other(token: str | None, than: str) -> str | None:
 
 
 def check_source(path: Path) -> None:
-    """What can be said of a foreign tokenizer without loading it: its files are there, its chat template can be read.
+    """What can be said of a foreign tokenizer without loading it: its files are there, its chat templates can be read.
 
     Raises:
         UserError: naming the file and what is wrong with it.
@@ -111,7 +111,7 @@ def check_source(path: Path) -> None:
         return
     _find(path)
     if path.is_dir():
-        _template(path)
+        _templates(path)
 
 
 def _find(path: Path) -> tuple[Path, Path | None]:
