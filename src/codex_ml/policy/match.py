@@ -17,7 +17,7 @@ from codex_ml.policy.rules import Policy, Rule
 from codex_ml.policy.validators import VALIDATORS, entropy
 
 CHUNK = 1 << 18  # characters; hits are Python tuples, 150 bytes each, and a text of `@` only is all hits
-SHORT = 300  # characters; the policy's own exceptions hold for values up to here: a key block has `AAAAAAA` by chance
+SHORT = 300  # characters of a value that checks look at; longer values have no exceptions of the policy (`AAAAAAA`)
 CONTEXT = 100  # characters of the line before a value that `allow_before` sees
 NEAR = 8  # characters; no expression of the policy looks further ahead
 
@@ -25,6 +25,7 @@ EIGHT_DIGITS = "[0-9][0-9][0-9][0-9][ -]?[0-9]{4}"  # the gate of card and bank 
 _TO_ZERO = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
 
 # `\x3dkey`, `\u003dkey`, `%3Dkey`: the letter before the key belongs to an escape.
+WHOLE = frozenset({"jwt", "pem"})  # validators that decode the value and so need all of it
 _ESCAPED_EDGE = re.compile(r"\\(?:[abfv0]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})\Z|%[0-9a-fA-F]{2}\Z")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -39,17 +40,25 @@ class Compiled:
     gate: re.Pattern[str] | None
     group: str | int
     edge: frozenset[str]
+    run: re.Pattern[str] | None
+    until: re.Pattern[str] | None
     allow: tuple[re.Pattern[str], ...]
     allow_short: tuple[re.Pattern[str], ...]
     allow_before: tuple[re.Pattern[str], ...]
     allow_after: tuple[re.Pattern[str], ...]
 
     def confirms(self, text: str, start: int, end: int) -> bool:
-        """Whether the value passes the rule's checks and no exception holds for it."""
-        rule, value = self.rule, text[start:end]
+        """Whether the value passes the rule's checks and no exception holds for it.
+
+        Checks look at the first `SHORT` characters, so a text of overlapping hits costs its length times a constant.
+        """
+        rule = self.rule
+        if self.until and not self.until.match(text, end):
+            return False
+        value = text[start : end if rule.validator in WHOLE else min(end, start + SHORT)]
         if rule.min_entropy and entropy(value) < rule.min_entropy:
             return False
-        exceptions = self.allow + self.allow_short if len(value) <= SHORT else self.allow
+        exceptions = self.allow + self.allow_short if end - start <= SHORT else self.allow
         if any(exception.search(value) for exception in exceptions):
             return False
         if rule.validator and not VALIDATORS[rule.validator](value):
@@ -152,8 +161,7 @@ class Matcher:
                 for rule in gated:
                     hits.add(text, rule, *match.span())
         hits.finish(text)
-        clean = with_clean_edges(text, hits.matches)
-        return [match for match in clean if match[2].confirms(text, match[0], match[1])], hits.base64
+        return confirmed(text, hits.matches), hits.base64
 
     def _triggered(self, text: str) -> Iterator[tuple[int, int, _Trigger]]:
         """Every occurrence of every literal, in its own case where that matters."""
@@ -172,18 +180,23 @@ class Matcher:
                             yield low + start, low + end, trigger
 
 
-def with_clean_edges(text: str, matches: list[Match]) -> list[Match]:
-    """Matches that touch none of their rule's `edge` characters, except of another match that begins or ends there.
+def confirmed(text: str, matches: list[Match]) -> list[Match]:
+    """Matches with their values' natural ends, that pass all checks and touch no `edge` character of their rule.
 
-    So `KEYKEY` is two keys, and `xKEY` is none.
+    A value of a rule with `run` goes on while that holds, unless another value begins just where its pattern ends. So a
+    limit never hides or cuts a value, `KEYKEY` is two keys, and `xKEY` is none.
     """
     matches.sort(key=lambda match: match[:2])
-    right, begins = [], set()
-    for match in reversed(matches):
-        start, end, rule = match
-        if end == len(text) or text[end] not in rule.edge or end in begins:
-            right.append(match)
-            begins.add(start)
+    right: list[Match] = []
+    starts: set[int] = set()
+    runs: dict[int, tuple[int, int]] = {}
+    for start, end, rule in reversed(matches):
+        if rule.run and end not in starts:
+            end = _natural_end(text, end, rule, runs)
+        touches = end < len(text) and text[end] in rule.edge and end not in starts
+        if not touches and rule.confirms(text, start, end):
+            right.append((start, end, rule))
+            starts.add(start)
     clean, ends = [], set()
     for match in reversed(right):
         start, end, rule = match
@@ -192,6 +205,23 @@ def with_clean_edges(text: str, matches: list[Match]) -> list[Match]:
             clean.append(match)
             ends.add(end)
     return clean
+
+
+def _natural_end(text: str, end: int, rule: Compiled, runs: dict[int, tuple[int, int]]) -> int:
+    """Where the run of a value that reaches `end` ends; a full stop after it is prose.
+
+    `runs` holds the rule's last run, which begins further right: no character is walked over twice.
+    """
+    assert rule.run is not None
+    low, high = runs.get(rule.order, (len(text), len(text)))
+    if not low <= end <= high:
+        walked = rule.run.match(text, end, low if end < low else len(text))
+        assert walked is not None  # it may be empty
+        low, high = end, high if walked.end() == low else walked.end()
+    runs[rule.order] = (low, high)
+    while high > end and text[high - 1] == ".":
+        high -= 1
+    return high
 
 
 def _compile(policy: Policy, rule: Rule, order: int) -> Compiled:
@@ -205,7 +235,9 @@ def _compile(policy: Policy, rule: Rule, order: int) -> Compiled:
         tuple(re.compile(expression) for expression in expressions)
         for expressions in (rule.allow, general, rule.allow_before, rule.allow_after)
     )
-    return Compiled(rule, order, pattern, gate, group, edge, *exceptions)
+    run = re.compile(f"(?:{rule.run})*+") if rule.run else None
+    until = re.compile(rule.until) if rule.until else None
+    return Compiled(rule, order, pattern, gate, group, edge, run, until, *exceptions)
 
 
 def _forms(rule: Rule, literal: str) -> Iterator[tuple[str, int]]:

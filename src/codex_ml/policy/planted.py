@@ -10,13 +10,16 @@ from __future__ import annotations
 import base64
 import random
 import string
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from codex_ml.policy.shapes import instance
 from codex_ml.policy.tables import IBAN_LENGTHS
 from codex_ml.policy.validators import VALIDATORS
 
 if TYPE_CHECKING:
+    from codex_ml.policy.providers import Provider
     from codex_ml.policy.scan import Scanner
 
 UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.digits
@@ -85,6 +88,15 @@ def _jwt(dice: random.Random) -> str:
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
 
+def _sas(dice: random.Random) -> str:
+    return base64.b64encode(dice.randbytes(32)).decode().replace("+", "%2B")
+
+
+def _teams(dice: random.Random) -> str:
+    parts = [str(uuid.UUID(bytes=dice.randbytes(16))) for _ in range(3)]
+    return f"{parts[0]}@{parts[1]}/Incoming" + f"Webhook/{_text(dice, HEX, 32)}/{parts[2]}"
+
+
 def _discord(dice: random.Random) -> str:
     return "MT" + _text(dice, ALNUM, 22) + "." + _text(dice, ALNUM, 6) + "." + _text(dice, ALNUM, 27)
 
@@ -116,25 +128,40 @@ def _injection(dice: random.Random) -> str:
 INSTANCES: dict[str, Instance] = {
     "private-key": _pem,
     "putty-key": _putty,
-    "aws-access-key": _token("AK" + "IA", UPPER + "234567", 16),
+    "aws-secret-after-id": _framed(
+        "Session('AK" + "IA" + "QRSTUVWXYZ234567', '{}')", lambda rng: _text(rng, ALNUM, 39) + "z"
+    ),
+    "azure-sas": _framed("https://acme.blob.core/x?sv=2024&si" + "g={}&se=2027", _sas),
+    "azure-client-secret": _framed(
+        "{}", lambda rng: _text(rng, ALNUM, 3) + "8Q~" + _text(rng, ALNUM + "_.~-", 33) + "x"
+    ),
+    "azure-devops-pat": _framed("{}", lambda rng: _text(rng, ALNUM, 76) + "AZ" + "DO" + _text(rng, ALNUM, 4)),
+    "terraform-token": _framed("{}", lambda rng: _text(rng, ALNUM, 14) + ".atlas" + "v1." + _text(rng, ALNUM, 67)),
+    "teams-webhook": _framed("https://acme.webhook.office" + ".com/webhookb2/{}", _teams),
+    "zapier-webhook": _framed(
+        "https://hooks.zapier" + ".com/hooks/catch/{}", lambda rng: _text(rng, DIGITS, 7) + "/" + _text(rng, LOWER, 7)
+    ),
+    "mailchimp-key": _framed("{}", lambda rng: _text(rng, HEX, 32) + "-u" + "s21"),
+    "newrelic-licence": _framed("{}", lambda rng: _text(rng, HEX, 32) + "FFFF" + "NRAL"),
+    "maxmind-key": _framed("{}", lambda rng: _text(rng, ALNUM, 6) + "_" + _text(rng, ALNUM, 29) + "_m" + "mk"),
+    "airtable-token": _framed("{}", lambda rng: "pa" + "t" + _text(rng, ALNUM, 14) + "." + _text(rng, HEX, 64)),
+    "vendor-secret": _framed("data" + "dog api key {}", _mixed(HEX, 32)),
+    "url-token": _framed("https://{}@git.internal/acme.git", _mixed(ALNUM, 24)),
+    "docker-auth": _framed(
+        '{"au' + 'th": "{}"}', lambda rng: base64.b64encode(b"acme:" + _text(rng, ALNUM, 16).encode()).decode()
+    ),
+    "netrc-password": _framed("machine git.internal\n  login acme\n  pass" + "word {}\n", _mixed(ALNUM, 14)),
+    "xml-secret": _framed("<dbPass" + "word>{}</dbPass" + "word>", _mixed(ALNUM, 14)),
+    "set-secret": _framed("conn.setPass" + "word('{}')", _mixed(ALNUM, 18)),
+    "listed-secret": _framed("- name: DB_PASS" + "WORD\n  value: {}\n", _mixed(ALNUM, 18)),
+    "call-auth": _framed("requests.get(url, au" + "th=('acme', '{}'))", _mixed(ALNUM, 14)),
+    "option-secret": _framed("deploy --to" + "ken {} --now", _mixed(ALNUM, 20)),
+    "env-password": _framed("\nDB_PASS" + "WORD={}\n", lambda rng: "Tiger#" + _text(rng, DIGITS, 4)),
     "aws-secret-key": _token("", ALNUM + "/+", 40, "aws_" + 'secret_access_key = "{}"'),
-    "github-token": _token("gh" + "p_", ALNUM, 36),
-    "github-pat": _token("github_" + "pat_", ALNUM, 82),
-    "gitlab-token": _token("gl" + "pat-", ALNUM, 20),
-    "slack-token": _token("xo" + "xb-", ALNUM, 40),
     "slack-webhook": _framed(
         "https://hooks.slack" + ".com/services/{}",
         lambda dice: f"T{_text(dice, UPPER, 9)}/B{_text(dice, UPPER, 9)}/{_text(dice, ALNUM, 24)}",
     ),
-    "google-api-key": _token("AI" + "za", ALNUM, 35),
-    "google-oauth": _token("GOC" + "SPX-", ALNUM, 28),
-    "stripe-key": _token("sk_" + "live_", ALNUM, 24),
-    "anthropic-key": _token("sk-" + "ant-api03-", ALNUM, 93),
-    "openai-key": _token("s" + "k-proj-", ALNUM, 64),
-    "huggingface-token": _token("h" + "f_", UPPER + LOWER, 34),
-    "pypi-token": _token("py" + "pi-AgE", ALNUM, 120),
-    "npm-token": _token("np" + "m_", ALNUM, 36),
-    "sendgrid-key": _framed("{}", lambda dice: "S" + "G." + _text(dice, ALNUM, 22) + "." + _text(dice, ALNUM, 43)),
     "azure-connection": _framed("Account" + "Key={};", lambda dice: base64.b64encode(dice.randbytes(64)).decode()),
     "twilio-key": _token("S" + "K", HEX, 32),
     "telegram-token": _framed(
@@ -145,17 +172,13 @@ INSTANCES: dict[str, Instance] = {
         lambda dice: f"{dice.randrange(10**17, 10**18)}/{_text(dice, ALNUM, 68)}",
     ),
     "discord-token": _framed("{}", _discord),
-    "digitalocean-token": _token("dop_" + "v1_", HEX, 64),
-    "shopify-token": _token("shp" + "at_", HEX, 32),
-    "docker-token": _token("dckr_" + "pat_", ALNUM, 27),
-    "vault-token": _token("hv" + "s.", ALNUM, 90),
-    "vendor-token": _token("gs" + "k_", ALNUM, 52),
     "jwt": _framed("{}", _jwt),
     "url-password": _framed("postgres://service:{}@db.internal/app", _mixed(ALNUM, 20)),
     "auth-header": _framed("Authorization: Bearer {}", _mixed(ALNUM, 40)),
     "assigned-secret": _framed("api_" + 'key = "{}"', _mixed(ALNUM, 32)),
     "assigned-password": _framed("pass" + "word = '{}'", _mixed(ALNUM + "!#-_", 16)),
     "env-secret": _framed("\nexport APP_TO" + "KEN={}\n", _mixed(ALNUM, 28)),
+    "yaml-password": _framed("\npass" + "word: {}\n", lambda rng: "Tiger#" + _text(rng, DIGITS, 4)),
     "curl-password": _framed("curl -s -u admin:{} https://db.internal", _mixed(ALNUM, 16)),
     "yaml-secret": _framed("\n  pass" + "word: {}\n", _mixed(ALNUM, 20)),
     "email": _framed("{}", _email),
@@ -190,21 +213,38 @@ FRAMES = (
 )
 
 
-def planted(seed: int, instances: int, *, rules: tuple[str, ...] = tuple(INSTANCES)) -> Iterator[tuple[str, str, str]]:
-    """Rule id, text and the value in it: `instances` of each rule, the same for the same seed.
+def planted(
+    seed: int, instances: int, *, rules: Collection[str] | None = None, providers: Iterable[Provider] = ()
+) -> Iterator[tuple[str, str, str]]:
+    """Rule id, text and the value in it: `instances` of each rule and provider, the same for the same seed.
 
-    A value stands once in its text.
+    A value stands once in its text. With `rules`, of these only.
     """
-    for rule in rules:
-        dice = random.Random(f"{seed} {rule}")  # noqa: S311 - test material, not keys
+    makers = {provider.id: _provider(provider) for provider in providers} | INSTANCES
+    for rule, make in makers.items():
+        if rules is not None and rule not in rules:
+            continue
+        rng = random.Random(f"{seed} {rule}")  # noqa: S311 - test material, not keys
         for number in range(instances):
-            text, value = INSTANCES[rule](dice)
+            text, value = make(rng)
             yield rule, FRAMES[number % len(FRAMES)].replace("{}", text), value
+
+
+def _provider(provider: Provider) -> Instance:
+    """An instance of one of the provider's shapes."""
+
+    def make(rng: random.Random) -> tuple[str, str]:
+        value = instance(rng.choice(provider.shapes), rng, times=rng.choice((1, 1, 2, 5)))
+        value = value[:-1] + "7" if value[-1] in "+/=._%-" else value
+        return value, value
+
+    return make
 
 
 def rules_without_instances(scanner: Scanner) -> list[str]:
     """Ids of the policy's rules that no control covers: rules of the user's own."""
-    return [rule.id for rule in scanner.policy.rules if rule.id not in INSTANCES]
+    known = INSTANCES.keys() | {provider.id for provider in scanner.policy.providers}
+    return [rule.id for rule in scanner.policy.rules if rule.id not in known]
 
 
 def planted_recall(scanner: Scanner, *, seed: int, instances: int = 20) -> float:
@@ -213,11 +253,11 @@ def planted_recall(scanner: Scanner, *, seed: int, instances: int = 20) -> float
     Raises:
         ValueError: when the policy has no rule with instances, so that nothing can be planted.
     """
-    rules = tuple(rule.id for rule in scanner.policy.rules if rule.id in INSTANCES)
+    rules = {rule.id for rule in scanner.policy.rules} - set(rules_without_instances(scanner))
     if not rules or instances < 1:
         raise ValueError("nothing can be planted: the policy has no rule of data/policy.yaml, or instances is 0")
     hits = total = 0
-    for _, text, value in planted(seed, instances, rules=rules):
+    for _, text, value in planted(seed, instances, rules=rules, providers=scanner.policy.providers):
         start = text.index(value)
         end = start + len(value)
         hits += any(finding.start <= start and finding.end >= end for finding in scanner.scan(text))

@@ -15,14 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from codex_ml.errors import UserError
+from codex_ml.policy.providers import Action, Provider, Severity
 from codex_ml.policy.validators import VALIDATORS
 from codex_ml.yaml import line_of, parse_yaml
 
 POLICY = Path("data/policy.yaml")
 MAX_WINDOW = 1000  # characters; a wider window would be scanned again and again around frequent literals
 
-Action = Literal["allow", "redact", "block"]
-Severity = Literal["low", "medium", "high", "critical"]
 Kind = Literal["secret", "personal", "injection"]
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
 
@@ -56,6 +55,10 @@ class Rule(_Strict):
     before: int = Field(0, ge=0, le=MAX_WINDOW, description="A match may begin so many characters before the literal")
     after: int = Field(300, ge=1, le=MAX_WINDOW, description="With `before`: and end so many after it")
     pattern: Text = Field(description="Regular expression, or a list of its pieces; it begins at the literal")
+    run: Text | None = Field(
+        None, description="One character of the value, as an expression: it goes on while these do"
+    )
+    until: Text | None = Field(None, description="What must follow the value; looked for after `run`")
     edge: str = Field("A-Za-z0-9_", max_length=80, description="Characters that may not touch the value; '' for none")
     min_entropy: float = Field(0.0, ge=0, le=8, description="Least Shannon entropy of the value, bits a character")
     validator: str | None = Field(None, description="Check of the value: luhn, iban, ip, jwt, ...")
@@ -77,14 +80,14 @@ class Rule(_Strict):
             raise ValueError(f"no validator is called {name!r}{hint}")
         return name
 
-    @field_validator("pattern", "gate", "allow", "allow_before", "allow_after")
+    @field_validator("pattern", "gate", "run", "until", "allow", "allow_before", "allow_after")
     @classmethod
     def _compiles(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         for expression in (value,) if isinstance(value, str) else value or ():
             compile_expression(expression)
         return value
 
-    @field_validator("pattern", "gate")
+    @field_validator("pattern", "gate", "run")
     @classmethod
     def _needs_text(cls, expression: str | None) -> str | None:
         if expression is not None and re.search(expression, ""):
@@ -106,11 +109,15 @@ class Rule(_Strict):
 
 
 class Policy(_Strict):
-    """data/policy.yaml, whole. Earlier rules win over later ones where two findings of one length overlap."""
+    """data/policy.yaml, whole. Earlier rules win over later ones where two findings of one length overlap.
+
+    `parse_policy` puts a rule for each provider before the rules of the file: they say more than `assigned-secret`.
+    """
 
     version: Literal[1] = 1
     detectors: tuple[Text, ...] = Field((), description="Names of installed `codex_ml.detectors` entry points to run")
     allow: tuple[Text, ...] = Field((), description="Exceptions looked for in the value of every rule of kind secret")
+    providers: tuple[Provider, ...] = Field((), description="Tokens that begin with something of their own")
     rules: tuple[Rule, ...] = Field(min_length=1)
 
     @field_validator("allow")
@@ -163,14 +170,17 @@ def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
         first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{_where(text, name, first['loc'])}: {_explain(value, first)}{more}") from None
-    seen: dict[str, int] = {}
-    for number, rule in enumerate(policy.rules):
-        if rule.id in seen:
-            first_line = line_of(text, ("rules", seen[rule.id], "id"))
-            where = _where(text, name, ("rules", number, "id"))
-            raise UserError(f"{where}: rule {rule.id}: the id is taken by the rule of line {first_line}")
-        seen[rule.id] = number
-    return policy
+    seen: dict[str, tuple[str, int, str]] = {}
+    ids = [("providers", number, provider.id) for number, provider in enumerate(policy.providers)]
+    for section, number, rule_id in [*ids, *(("rules", number, rule.id) for number, rule in enumerate(policy.rules))]:
+        place = (section, number, "id")
+        if rule_id in seen:
+            first_line = line_of(text, seen[rule_id])
+            where = _where(text, name, place)
+            raise UserError(f"{where}: rule {rule_id}: the id is taken by the rule of line {first_line}")
+        seen[rule_id] = place
+    made = tuple(Rule.model_validate(provider.as_rule()) for provider in policy.providers)
+    return policy.model_copy(update={"rules": made + policy.rules})
 
 
 def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -216,13 +226,15 @@ def _explain(value: Any, problem: dict[str, Any]) -> str:
     place, message = problem["loc"], str(problem["msg"]).removeprefix("Value error, ").replace("tuple", "list")
     message = message[:1].lower() + message[1:]
     rule = ""
-    if len(place) > 1 and place[0] == "rules":
-        entry = value["rules"][place[1]]
+    fields: dict[str, Any] = Policy.model_fields
+    if len(place) > 1 and place[0] in ("rules", "providers"):
+        entry = value[place[0]][place[1]]
+        fields = Rule.model_fields if place[0] == "rules" else Provider.model_fields
         label = entry.get("id", f"number {place[1] + 1}") if isinstance(entry, dict) else f"number {place[1] + 1}"
         rule, place = f"rule {str(label)[:40]}: ", place[2:]
     dotted = ".".join(str(key) for key in place)
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(dotted, Rule.model_fields if rule else Policy.model_fields, n=1)
+        near = difflib.get_close_matches(dotted, fields, n=1)
         return f"{rule}{dotted} is not a key of {'a rule' if rule else 'the policy'}" + (
             f"; did you mean {near[0]}?" if near else ""
         )

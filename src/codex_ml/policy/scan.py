@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from codex_ml.policy.detectors import load_detectors, run_detector
 from codex_ml.policy.hidden import decode_base64, reveal
 from codex_ml.policy.match import Matcher
+from codex_ml.policy.providers import Action, Severity
 from codex_ml.policy.redact import PLACEHOLDER, placeholder_length
-from codex_ml.policy.rules import Action, Policy, Severity
+from codex_ml.policy.rules import Policy
 
 RANK: dict[Action, int] = {"block": 0, "redact": 1, "allow": 2}
 

@@ -45,3 +45,50 @@ RESOLVERS = _words(
 )
 # Words of two letters in camelCase names; shorter parts of a value than three letters speak for a generated one.
 SHORT_WORDS = _words("Id ID To Of By In On At My Is As Or If No Up Do Go V v")
+
+
+def _lengths(text: str) -> dict[str, range]:
+    """Country code -> digits after it, from lines `least most codes`."""
+    rows = (line.split() for line in text.split("\n") if line.strip())
+    return {code: range(int(row[0]), int(row[1]) + 1) for row in rows for code in row[2:]}
+
+
+# Assigned country codes and the digits that follow them (ITU-T E.164 and its list of codes; the national plans).
+PHONE_LENGTHS = _lengths("""
+4 7 683 690
+5 5 247 500 682
+5 7 290 676 677 678 688
+6 6 298 299 672 687
+6 7 597 685
+6 8 386
+6 9 40 46 252 376 421 508 681
+6 10 53 95 98 880
+6 11 49 352 375
+6 12 39 381
+6 13 43
+7 7 238 239 246 248 269 291 297 592 673 674 680 691 692
+7 8 241 599 670 675 853 961 965 975
+7 9 220 231 263 265 354 355 385 423 967 968
+7 10 230 243 254 267 353 372 960
+7 11 501 503 507 595 679 974
+7 12 62 82 882 883 971 972
+8 8 45 47 216 222 223 226 227 228 232 235 236 253 257 266 268 350 356 357 370 371 373 374 389 505 509 800 808 973 993
+8 9 27 32 36 51 213 224 233 237 250 258 264 377 382 387 591 689 852 886 962 963
+8 10 20 60 63 64 66 81 84 91 359 378 506 598 850 855 856 964 970 976
+8 11 57 65 92 358 502 504 593 977
+8 12 383
+9 9 31 33 34 41 48 61 93 94 211 212 218 221 240 242 244 245 249 251 255 256 260 261 262 351 420 590 594 596 686 979
+9 9 992 994 995 998
+9 10 44 380 881 966 996
+9 11 55 56 86 870
+10 10 1 7 52 58 225 229 234
+10 11 54 90
+10 12 30 878 888
+""")
+# Pairs of letters that make up four fifths of the words in program text; of random letters a fourth are among them.
+_AFTER = _words(
+    "a:bcdgilmnprst b:ail c:aehiklortu d:aeiosu e:acdefglmnprstvx f:efior g:eir h:aeio i:abcdefglmnoprstvz k:e "
+    "l:adeilosty m:aeiop n:acdefgiost o:cdlmnoprstuw p:aeiloprt q:u r:acdeimorsty s:acehiopstu t:acehiorstuy "
+    "u:belmnprst v:aei w:ai x:t y:p z:e"
+)
+COMMON_PAIRS = frozenset(pair[0] + second for pair in _AFTER for second in pair[2:])
