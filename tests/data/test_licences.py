@@ -11,7 +11,10 @@ from codex_ml.data.licences import (
     licence_of_metadata,
     licence_of_text,
     normalise,
+    refuse_unknown_expression,
+    refuse_unknown_licence,
 )
+from codex_ml.errors import UserError
 
 ALLOWED = frozenset({"MIT", "Apache-2.0", "BSD-3-Clause", "CC0-1.0", "Unlicense"})
 LGPL = "GNU Lesser General Public License v3 or later (LGPLv3+)"
@@ -43,7 +46,7 @@ LGPL = "GNU Lesser General Public License v3 or later (LGPLv3+)"
         ("()", None),
         ("MIT/Apache-2.0", None),
         ("MIT, Apache-2.0", None),
-        ("LicenseRef-Internal", None),
+        ("LicenseRef-Internal", False),
         ("AGPL-3.0", False),
         ("LGPL-2.1+", False),
         ("see COPYING", None),
@@ -51,9 +54,10 @@ LGPL = "GNU Lesser General Public License v3 or later (LGPLv3+)"
         ("MIT AND", None),
         ("OR MIT", None),
         ("MIT MIT", None),
-        ("MIT OR LicenseRef-Internal", None),
-        ("licenseref-scancode-public-domain", None),  # ScanCode's name, which its index knows; SPDX does not
-        ("DocumentRef-a:LicenseRef-b", None),
+        ("MIT OR LicenseRef-Internal", True),
+        ("licenseref-scancode-public-domain", False),  # a name of somebody's own, like each LicenseRef
+        ("LicenseRef-MIT-TC", False),  # another name of MIT in ScanCode's index; SPDX knows none such
+        ("DocumentRef-a:LicenseRef-b", False),
         ("MIT OR", None),
         ("see LICENSE file", None),
         ("mit", True),
@@ -83,9 +87,114 @@ def test_the_allow_list_is_read_as_expressions_are():
     assert is_allowed("GPL-3.0-only", frozenset({"gpl-3.0"})) is True
     assert is_allowed("GPL-3.0+", frozenset({"GPL-3.0-or-later"})) is True
     assert is_allowed("GPL-3.0-or-later", frozenset({"GPL-3.0-only"})) is False
-    assert is_allowed("LicenseRef-Internal", frozenset({"LicenseRef-Internal"})) is None
+    assert is_allowed("LicenseRef-Internal", frozenset({"LicenseRef-Internal"})) is True
     assert is_allowed("unknown", frozenset({"unknown"})) is None
     assert is_allowed("MIT", frozenset()) is False
+
+
+OWN = frozenset({"LicenseRef-ACME", "DocumentRef-x:LicenseRef-b", "MIT"})
+
+
+@pytest.mark.parametrize(
+    ("expression", "canonical", "verdict"),
+    [
+        ("LicenseRef-Acme", "LicenseRef-Acme", True),
+        ("licenseref-acme", "LicenseRef-acme", True),  # annex D.2: identifiers are matched without case
+        ("LICENSEREF-ACME.", "LicenseRef-ACME.", False),  # another name
+        ("LicenseRef-Acme-2", "LicenseRef-Acme-2", False),
+        ("documentref-X:LICENSEREF-B", "DocumentRef-X:LicenseRef-B", True),
+        ("LicenseRef-b", "LicenseRef-b", False),  # of this document, not of x
+        ("DocumentRef-y:LicenseRef-b", "DocumentRef-y:LicenseRef-b", False),
+        ("MIT OR LicenseRef-Other", "MIT OR LicenseRef-Other", True),
+        ("MIT AND LicenseRef-Other", "MIT AND LicenseRef-Other", False),
+        ("mit and LicenseRef-Acme", "MIT AND LicenseRef-Acme", True),
+        ("(GPL-3.0-only OR LicenseRef-acme) AND MIT", "(GPL-3.0-only OR LicenseRef-acme) AND MIT", True),
+        ("LicenseRef-Acme WITH LLVM-exception", "LicenseRef-Acme WITH LLVM-exception", True),
+        ("LicenseRef-Other WITH LLVM-exception", "LicenseRef-Other WITH LLVM-exception", False),
+        ("LicenseRef-AND", "LicenseRef-AND", False),
+        ("LicenseRef-MIT", "LicenseRef-MIT", False),
+        ("LicenseRef-or-MIT", "LicenseRef-or-MIT", False),
+        ("LicenseRef-", None, None),
+        ("LicenseRef-Acme+", None, None),  # "+" belongs to identifiers of the list only
+        ("LicenseRef-Ac me", None, None),
+        ("LicenseRef-Ac_me", None, None),
+        ("LicenseRef-Acmé", None, None),
+        ("LicenseRef-Acme/MIT", None, None),
+        ("LicenceRef-Acme", None, None),
+        ("xLicenseRef-Acme", None, None),
+        ("DocumentRef-x", None, None),
+        ("DocumentRef-x:MIT", None, None),
+        ("DocumentRef-x:LicenseRef-", None, None),
+        ("DocumentRef-:LicenseRef-b", None, None),
+        ("DocumentRef-x: LicenseRef-b", None, None),
+        ("DocumentRef-x:DocumentRef-y:LicenseRef-b", None, None),
+        ("MIT WITH LicenseRef-Acme", None, None),
+        ("LicenseRef-Acme MIT", None, None),
+        ("LicenseRef-Acme OR", None, None),
+    ],
+)
+def test_a_licence_of_ones_own_is_one_by_its_whole_name(expression, canonical, verdict):
+    assert normalise(expression) == canonical
+    assert is_allowed(expression, OWN) is verdict
+
+
+def test_an_exception_can_be_allowed_without_its_licence():
+    allowed = frozenset({"gpl-2.0-only with classpath-exception-2.0"})
+    assert is_allowed("GPL-2.0-only WITH Classpath-exception-2.0", allowed) is True
+    assert is_allowed("GPL-2.0-only", allowed) is False
+    assert is_allowed("GPL-2.0-only WITH GCC-exception-3.1", allowed) is False
+
+
+LIST = "split.licences"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("Apache 2.0", "'Apache 2.0' is no SPDX licence, so no document is under it; did you mean Apache-2.0?"),
+        ("BSD3-Clause", "did you mean BSD-3-Clause?"),
+        ("MIT-Licence", "did you mean"),
+        ("LicenceRef-Acme", "a licence of your own is written LicenseRef-"),
+        ("LicenseRef-Acme_Ltd", "a licence of your own is written LicenseRef-"),
+        ("in house!", "a licence of your own is written LicenseRef-in-house"),
+        ("proprietary", "a licence of your own is LicenseRef-proprietary, and split.unknown_licence says what happens"),
+        ("unknown", "a licence of your own is LicenseRef-unknown, and split.unknown_licence says"),
+        ("NOASSERTION", "split.unknown_licence says"),
+        ("MIT OR ISC", "MIT OR ISC combines licences; list each of them for itself"),
+        ("Classpath-exception-2.0", "is no SPDX licence"),  # an exception is none
+        ("", "'' is no SPDX licence"),
+        ("M" * 5000, "is no SPDX licence"),
+        ("(" * 500, "is no SPDX licence"),
+    ],
+)
+def test_an_entry_that_no_document_can_match_is_refused(entry, message):
+    with pytest.raises(UserError) as error:
+        refuse_unknown_licence(entry, LIST)
+    assert str(error.value).startswith("split.licences: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "entry", ["MIT", "mit", "GPL-3.0", "LicenseRef-x", "DocumentRef-a:LicenseRef-b", "MIT WITH LLVM-exception"]
+)
+def test_an_entry_that_is_not_refused_matches_itself(entry):
+    refuse_unknown_licence(entry, LIST)
+    assert is_allowed(entry, frozenset({entry})) is True
+
+
+@pytest.mark.parametrize("expression", ["", "unknown", "NOASSERTION", "proprietary", "MIT OR LicenseRef-a", "mit"])
+def test_the_licence_of_a_source_is_an_expression_or_not_known(expression):
+    refuse_unknown_expression(expression, "ingest.sources.0.licence")
+
+
+@pytest.mark.parametrize("expression", ["Apache 2", "MIT OR", "see LICENSE", "LicenseRef_a", "MTI"])
+def test_another_licence_of_a_source_is_refused(expression):
+    with pytest.raises(
+        UserError, match=r"^ingest\.sources\.0\.licence: '.*' is no SPDX expression; .*LicenseRef-.*, or unknown"
+    ):
+        refuse_unknown_expression(expression, "ingest.sources.0.licence")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +277,7 @@ def classifier(name):
         (["License: some words", classifier("MIT License")], "MIT"),
         (["License: " + "MIT " * 100, classifier("BSD License")], "BSD-3-Clause"),
         (["License-Expression: MIT OR", "License: MIT"], None),  # PEP 639: nothing else counts beside an expression
-        (["License-Expression: MIT AND LicenseRef-Strict", classifier("MIT License")], None),
+        (["License-Expression: MIT AND LicenseRef-Strict", classifier("MIT License")], "MIT AND LicenseRef-Strict"),
         (["License-Expression: MIT", "License-Expression: GPL-3.0-only"], None),
         (["License: " + " OR ".join(["MIT"] * 40)], " OR ".join(["MIT"] * 40)),
         ([classifier("MIT License"), "Classifier: Programming Language :: Python"], "MIT"),
@@ -202,7 +311,9 @@ def test_the_licence_of_a_wheel(lines, licence):
         ("", None),
         ("# SPDX-License-Identifier:\n", None),
         ("# SPDX-License-Identifier: see LICENSE\n", "unknown"),
-        ("# SPDX-License-Identifier: LicenseRef-Internal\n", "unknown"),
+        ("# SPDX-License-Identifier: LicenseRef-Internal\n", "LicenseRef-Internal"),
+        ("# SPDX-License-Identifier: documentref-a.1:licenseref-B OR mit */", "DocumentRef-a.1:LicenseRef-B OR MIT"),
+        ("# SPDX-License-Identifier: MIT: see LICENSE\n", "unknown"),
         ("# SPDX-License-Identifier: MIT/GPL-3.0-only\n", "unknown"),  # it begins like an expression
         ("# SPDX-License-Identifier: MIT, GPL-3.0-only\n", "unknown"),
         ("# SPDX-License-Identifier: MIT & GPL-3.0-only\n", "unknown"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from email.message import Message
 from functools import cache, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
+
+from codex_ml.errors import UserError
 
 if TYPE_CHECKING:
     from license_expression import Licensing
@@ -39,27 +42,36 @@ CLASSIFIERS = {
     "GNU Affero General Public License v3": "AGPL-3.0-only",
 }
 MARK = "SPDX-License-Identifier:"
-HEADER = re.compile(MARK + r"[ \t]*([A-Za-z0-9.+() \t-]*)(.?)")
+HEADER = re.compile(MARK + r"[ \t]*([A-Za-z0-9.+:() \t-]*)(.?)")
 # What may stand behind an expression: white space, or the end of a comment, a string or a box around it. Anything else
 # is part of what was meant: MIT/GPL-3.0-only begins like an expression.
 BEHIND = frozenset("*#\"'`\\}%]<>")
 # What stands for "no statement", or for "all rights reserved" (npm's UNLICENSED), the opposite of the Unlicense.
 NO_LICENCE = frozenset({"UNKNOWN", "NOASSERTION", "NONE", "UNLICENSED", "PROPRIETARY"})
 PREFIX = "License :: OSI Approved :: "
+# A licence that no list knows, by the name that its owner gives it (SPDX 2.3, annex D.1).
+REFERENCE = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
+_REFERENCE_WORDS = re.compile(r"(?<![A-Za-z0-9.+-])(document|license)ref-", re.IGNORECASE)
 
 
 @cache
 def _licensing() -> Licensing:
-    from license_expression import get_spdx_licensing  # reads a 1 MB index: only when a licence is looked at
+    from license_expression import build_spdx_licensing, get_license_index  # 1 MB: only when a licence is looked at
 
-    return get_spdx_licensing()
+    # ScanCode's index has 1,694 names LicenseRef-..., some as other names of an SPDX licence. SPDX defines none of
+    # them: LicenseRef-MIT-TC is what its owner says, not MIT.
+    index = [entry for entry in get_license_index() if "ref-" not in (entry.get("spdx_license_key") or "").lower()]
+    for entry in index:
+        aliases = entry.get("other_spdx_license_keys", [])
+        entry["other_spdx_license_keys"] = [alias for alias in aliases if "ref-" not in alias.lower()]
+    return build_spdx_licensing(index)
 
 
 def normalise(expression: str) -> str | None:
     """The SPDX expression in its canonical spelling, or None when it is none (SPDX 2.3, annex D).
 
-    None too for one with a LicenseRef, which names a text that only its author has, and for one longer than 1,000
-    characters or nested deeper than 20.
+    None too for one longer than 1,000 characters or nested deeper than 20. Licences of one's own, LicenseRef-NAME and
+    DocumentRef-NAME:LicenseRef-NAME, are part of SPDX.
     """
     return _normalised(expression) if len(expression) <= MOST_CHARACTERS else None  # a cache keeps what it is asked
 
@@ -76,10 +88,12 @@ def _parsed(expression: str) -> Any:
 
     if _depth(expression) > DEEPEST:
         return None
-    if "licenseref-" in expression.lower():  # the index has 1,694 of ScanCode's, which SPDX does not define
-        return None
+    licensing = _licensing()
+    expression = _REFERENCE_WORDS.sub(lambda word: f"{word[1].capitalize()}Ref-", expression)
     try:
-        return _licensing().parse(expression, validate=True, strict=True)
+        parsed = licensing.parse(expression, strict=True)
+        unknown = licensing.unknown_license_keys(parsed)
+        return parsed if all(REFERENCE.fullmatch(key) for key in unknown) else None
     except (ExpressionError, AttributeError, TypeError, IndexError):  # the parser's own slips count as "no expression"
         return None
 
@@ -158,12 +172,51 @@ def licence_of_text(text: str) -> str | None:
     return normalise(" AND ".join(f"({expression})" for expression in each)) or UNKNOWN
 
 
+def refuse_unknown_licence(entry: str, where: str) -> None:
+    """Raise for an entry of an allow list that is no licence, so that no document can ever be under it.
+
+    Args:
+        where: the key of params.yaml, for the message.
+
+    Raises:
+        UserError: naming the entry, the nearest licence that SPDX knows, and how to write one of one's own.
+    """
+    parsed = _parsed(entry) if len(entry) <= MOST_CHARACTERS else None
+    if parsed is not None and parsed.isliteral:
+        return
+    if parsed is not None:
+        raise UserError(f"{where}: {entry} combines licences; list each of them for itself")
+    raise UserError(f"{where}: {entry[:80]!r} is no SPDX licence, so no document is under it; {_advice(entry)}")
+
+
+def refuse_unknown_expression(expression: str, where: str) -> None:
+    """Raise for the licence of a source that is neither an SPDX expression nor a word for "not known".
+
+    Raises:
+        UserError: as `refuse_unknown_licence`.
+    """
+    if expression and expression.upper() not in NO_LICENCE and normalise(expression) is None:
+        raise UserError(
+            f"{where}: {expression[:80]!r} is no SPDX expression; {_advice(expression)}, or unknown if you do not know"
+        )
+
+
+def _advice(name: str) -> str:
+    own = "LicenseRef-" + (re.sub(r"[^A-Za-z0-9.]+", "-", name[:40]).strip("-.") or "NAME")
+    if name.upper() in NO_LICENCE:
+        return f"a licence of your own is {own}, and split.unknown_licence says what happens to documents without any"
+    known = {key.lower(): key for key, symbol in _licensing().known_symbols.items() if not symbol.is_exception}
+    near = difflib.get_close_matches(name.lower()[:80], known, n=1)
+    own = f"a licence of your own is written {own}"
+    return f"did you mean {known[near[0]]}? ({own})" if near else own
+
+
 def is_allowed(expression: str | None, allowed: frozenset[str]) -> bool | None:
     """Whether text under an SPDX expression may be used.
 
     `A OR B` needs one allowed licence, `A AND B` both; AND binds tighter than OR (SPDX 2.3, annex D.4). `A WITH x` is
-    A with more permissions, so it is allowed where A is. Identifiers compare without case, deprecated ones as what
-    replaced them.
+    A with more permissions, so it is allowed where A is. Identifiers compare without case (annex D.2), those of
+    LicenseRef too, deprecated ones as what replaced them.
 
     Returns:
         None when the expression is unknown or not SPDX: the caller's policy decides.
@@ -181,7 +234,7 @@ def _verdict(expression: str, allowed: frozenset[str]) -> bool | None:
 
 @lru_cache(maxsize=16)
 def _canonical(allowed: frozenset[str]) -> frozenset[str]:
-    return frozenset(normalise(licence) or licence for licence in allowed)
+    return frozenset((normalise(licence) or licence).lower() for licence in allowed)
 
 
 def _evaluate(node: Any, allowed: frozenset[str]) -> bool:
@@ -190,4 +243,4 @@ def _evaluate(node: Any, allowed: frozenset[str]) -> bool:
         return any(_evaluate(child, allowed) for child in node.args)
     if isinstance(node, licensing.AND):
         return all(_evaluate(child, allowed) for child in node.args)
-    return str(getattr(node, "license_symbol", node)) in allowed
+    return str(node).lower() in allowed or str(getattr(node, "license_symbol", node)).lower() in allowed
