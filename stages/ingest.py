@@ -15,12 +15,15 @@ from codex_ml.stage import Stage, log, run_stage
 def main(stage: Stage) -> None:
     from codex_ml.data.corpus import spilling, write_corpus
     from codex_ml.data.ingest import Tally, read_sources
+    from codex_ml.data.licences import wrong_licences
     from codex_ml.data.readers import size_of
     from codex_ml.io import atomic_folder, write_json, write_ndjson
     from codex_ml.parallel import workers_for
     from codex_ml.progress import progress
 
     settings, style = stage.params.ingest, stage.runtime.progress
+    for mistake in wrong_licences((), (source.licence for source in settings.sources)):
+        raise mistake
     for source in settings.sources:
         stage.dep(source.path)
     size = sum(size_of(source) for source in settings.sources)

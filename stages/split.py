@@ -22,6 +22,8 @@ def main(stage: Stage) -> None:
     from codex_ml.data.dedup import Sketches
     from codex_ml.data.leakage import leakage
     from codex_ml.data.ledger import read_ledger, write_ledger
+    from codex_ml.data.licences import wrong_licences
+    from codex_ml.data.refusals import refuse_names_of_nothing, refuse_nothing_left
     from codex_ml.data.screen import settings_of
     from codex_ml.data.shingles import BANDS, ROWS, chance
     from codex_ml.io import atomic_folder, write_json, write_ndjson
@@ -33,6 +35,8 @@ def main(stage: Stage) -> None:
     options, style = stage.params.split, stage.runtime.progress
     corpus, ledger_file = stage.dep("data/corpus/documents.parquet"), stage.dep("data/split_ledger.ndjson")
     ledger = read_ledger(ledger_file, salt=options.salt) if options.ledger else None
+    for mistake in wrong_licences(options.licences, ()):
+        raise mistake
     settings = settings_of(
         options,
         policy=stage.dep("data/policy.yaml"),
@@ -52,7 +56,8 @@ def main(stage: Stage) -> None:
             with progress("split: screen", size, "bytes", style=style) as advance:
                 workers = workers_for(size, stage.runtime.workers)
                 pool = split.screen_corpus(corpus, settings, sketches, folder, workers=workers, advance=advance)
-            split.refuse_nothing_left(pool)
+            refuse_nothing_left(pool)
+            refuse_names_of_nothing(pool, corpus, options)
             with progress("split: compare", 2 * BANDS, "bands", style=style) as advance:
                 dealt = deal(pool.candidates, sketches, ledger, options, advance)
         sketches.delete()

@@ -10,6 +10,7 @@ from pathlib import Path
 from codex_ml import preflight
 from codex_ml.check_data import data_problems
 from codex_ml.config import Params
+from codex_ml.data.licences import wrong_licences
 from codex_ml.dvc_state import leftovers
 from codex_ml.errors import UserError
 from codex_ml.lineage import PACKAGES
@@ -46,6 +47,8 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from preflight.missing_sections(stages, read_yaml(PARAMS))
     yield from _dependencies(stages)
     yield from _sources(params, stages)
+    licences = wrong_licences(params.split.licences, (source.licence for source in params.ingest.sources))
+    yield from (f"{PARAMS}: {mistake}" for mistake in licences)
     yield from data_problems(params, stages)
     yield from preflight.missing_inputs(stages)
     yield from preflight.base_files(params)
@@ -115,8 +118,15 @@ def _sources(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
         sample = Path(source.path).is_relative_to("data/raw/sample")
         if sample and not params.fetch.sample:
             yield f"{PARAMS}: ingest.sources.{number} reads the sample, but fetch.sample is false; name your own data"
-        elif not sample and not Path(source.path).exists():
+        elif not sample and not Path(source.path).exists() and not _matches_something(source.path):
             yield f"{PARAMS}: ingest.sources.{number}.path {source.path} does not exist; put the data there"
+
+
+def _matches_something(glob: str) -> bool:
+    try:
+        return any(True for _ in Path().glob(glob))
+    except ValueError:  # no glob either
+        return False
 
 
 def _git(stages: dict[str, StageSpec]) -> Iterator[str]:

@@ -79,6 +79,8 @@ def _with_preset(value: dict[str, Any], name: str) -> dict[str, Any]:
     model = value.get("model")
     if not isinstance(model, dict):
         return value
+    if model.get("path") and (sizes := [key for key in SHAPE if model.get(key) is not None]):
+        raise UserError(f"{name}: model.{sizes[0]} has no effect with model.path, whose model has its own; write null")
     given = {key: item for key, item in model.items() if item is not None or key not in SHAPE}
     preset = given.get("preset")
     if not preset or not isinstance(preset, str):

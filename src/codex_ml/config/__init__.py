@@ -6,12 +6,13 @@ which no stage depends on.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from codex_ml.config.base import BASE_FOLDER, Positive, Section
-from codex_ml.config.data import Benchmark, Fetch, Fields, Ingest, Limits, Quality, Source, Split
+from codex_ml.config.data import Benchmark, Fetch, Fields, Ingest, Kind, Limits, Quality, Source, Split
 from codex_ml.config.results import Evaluate, Report, SafetyAudit
 from codex_ml.config.text import Canaries, Pack, Tokenizer
 from codex_ml.config.training import EarlyStopping, Lora, Model, Train
@@ -41,6 +42,58 @@ __all__ = [
     "Train",
 ]
 UINT16_TOKENS = 2**16
+OWN_KEYS = ("gpt2", "gpt_neox", "t5")  # architectures in which no two heads share keys and values
+RECORDS = ("jsonl", "csv", "tsv", "parquet", "datasets")  # kinds of source that have fields; the others have files
+# Keys that count for nothing while another key has one of these values.
+WITHOUT_EFFECT = (
+    ("split.fold", "split.folds", (0,)),
+    ("split.contaminated", "split.benchmarks", ((),)),
+    ("pack.canaries.each", "pack.canaries.repetitions", ((),)),
+    ("pack.canaries.controls", "pack.canaries.repetitions", ((),)),
+    ("model.lora.alpha", "model.lora.rank", (0,)),
+    ("model.lora.dropout", "model.lora.rank", (0,)),
+    ("model.lora.targets", "model.lora.rank", (0,)),
+    ("model.lora.rslora", "model.lora.rank", (0,)),
+    ("model.lora.dora", "model.lora.rank", (0,)),
+    ("train.decay_steps", "train.schedule", ("cosine", "linear", "constant", "inverse_sqrt")),
+    ("train.min_lr_ratio", "train.schedule", ("constant",)),
+    ("train.early_stopping.min_delta", "train.early_stopping.patience", (None,)),
+)
+FOR_FILES = tuple(kind for kind in get_args(Kind) if kind not in RECORDS)
+# The same of a source.
+SOURCE_WITHOUT_EFFECT = (
+    ("revision", "kind", tuple(kind for kind in get_args(Kind) if kind != "git")),
+    ("gitignore", "kind", tuple(kind for kind in get_args(Kind) if kind != "files")),
+    ("glob", "kind", RECORDS),
+    ("include", "kind", RECORDS),
+    ("exclude", "kind", RECORDS),
+    ("group", "kind", RECORDS),
+    ("fields", "kind", FOR_FILES),
+    ("max_bad_records", "bad_records", ("fail",)),
+)
+
+
+def without_effect(section: BaseModel, table: tuple[tuple[str, str, tuple[Any, ...]], ...]) -> Iterator[str]:
+    """What has another value than its default and counts for nothing; one message for each."""
+    for key, other, off in table:
+        value, default = _value(section, key)
+        switch, _ = _value(section, other)
+        if switch in off and value != default:
+            written = "its default" if isinstance(default, BaseModel) else f"{_written(default)}, its default"
+            yield f"{key} has no effect with {other} {_written(switch)}; remove it, or write {written}"
+
+
+def _value(section: BaseModel, key: str) -> tuple[Any, Any]:
+    """A value and its default."""
+    *above, leaf = key.split(".")
+    for name in above:
+        section = getattr(section, name)
+    return getattr(section, leaf), type(section).model_fields[leaf].default
+
+
+def _written(value: Any) -> str:
+    """As YAML spells it."""
+    return {(): "[]", "": "''", None: "null", True: "true", False: "false"}.get(value, str(value))
 
 
 class Runtime(Section):
@@ -80,6 +133,15 @@ class Params(Section):
     safety_audit: SafetyAudit = SafetyAudit()
     report: Report = Report()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _every_value_counts(self) -> Params:
+        for message in without_effect(self, WITHOUT_EFFECT):
+            raise ValueError(message)
+        for number, source in enumerate(self.ingest.sources):
+            for message in without_effect(source, SOURCE_WITHOUT_EFFECT):
+                raise ValueError(f"ingest.sources.{number}.{message}")
+        return self
 
     @model_validator(mode="after")
     def _rows_are_shared(self) -> Params:
@@ -129,6 +191,13 @@ class Params(Section):
                 f"safety_audit.sample_tokens {self.safety_audit.sample_tokens} is longer than model.max_positions "
                 f"{self.model.max_positions}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_share_keys_where_they_can(self) -> Params:
+        model = self.model
+        if not model.path and model.architecture in OWN_KEYS and model.kv_heads not in (0, model.heads):
+            raise ValueError(f"model.kv_heads: {model.architecture} has keys and values for each head; use 0")
         return self
 
     @model_validator(mode="after")

@@ -86,7 +86,9 @@ class Source(Section):
     gitignore: bool = Field(True, description="files: leave out what a .gitignore of the folder leaves out")
     revision: str = Field("HEAD", min_length=1, description="git: branch, tag or commit")
     fields: Fields = Fields()
-    licence: str = Field("unknown", description="SPDX expression of documents that do not carry their own")
+    licence: str = Field(
+        "unknown", description="SPDX expression of documents that do not carry their own; your own: LicenseRef-NAME"
+    )
     group: Literal["none", "source", "folder"] = Field(
         "none", description="What stays in one split: source: all of an archive or repository; folder: a top folder"
     )
@@ -126,6 +128,9 @@ class Benchmark(Section):
         return path
 
 
+PERMISSIVE = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "Python-2.0", "0BSD", "Unlicense")
+
+
 class Split(Section):
     """`split`: what may be trained on, and a test set that is clean of it."""
 
@@ -144,8 +149,8 @@ class Split(Section):
     fold: int = Field(0, ge=0, description="The fold that is val")
     stratify: str = Field("", description="Field whose values get equal shares: language, licence, source or of meta")
     licences: tuple[str, ...] = Field(
-        ("MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "Python-2.0", "0BSD", "Unlicense"),
-        description="SPDX identifiers that may be trained on",
+        PERMISSIVE,
+        description="SPDX identifiers that may be trained on; LicenseRef-NAME for a licence of your own",
     )
     unknown_licence: Literal["drop", "keep"] = Field("drop", description="What happens to documents without a licence")
     quality: Quality = Quality()

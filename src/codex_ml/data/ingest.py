@@ -13,7 +13,7 @@ import pyarrow as pa
 from codex_ml.config import Ingest, Source
 from codex_ml.data.corpus import SeenIds, Spills, measured
 from codex_ml.data.documents import Document, Refused, number_column, numbers_of
-from codex_ml.data.readers import Task, plan
+from codex_ml.data.readers import Task, named, plan
 from codex_ml.errors import Reason, UserError
 from codex_ml.parallel import ordered_map
 from codex_ml.progress import Advance
@@ -29,6 +29,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
+    found: named.Found = field(default_factory=named.Found)  # of the source that is read
 
     def add(self, table: pa.Table) -> None:
         self.documents += table.num_rows
@@ -67,6 +68,7 @@ class Read:
 
     table: pa.Table
     refused: list[Refused]
+    found: named.Found
 
 
 def read(task: Task) -> Read:
@@ -78,7 +80,7 @@ def read(task: Task) -> Read:
             documents.append(item)
         else:
             refused.append(item)
-    return Read(measured(documents), refused)
+    return Read(measured(documents), refused, named.here)
 
 
 def read_sources(
@@ -87,9 +89,10 @@ def read_sources(
     """Spill the documents of all sources and yield what was refused, as rows of refused.ndjson.
 
     Raises:
-        UserError: for a bad record where the source says `bad_records: fail`, or for too many of them.
+        UserError: for a bad record where the source says `bad_records: fail`, for too many of them, and for a glob or
+            a field of the settings that names nothing in its source.
     """
-    for source in settings.sources:
+    for number, source in enumerate(settings.sources):
         bad = 0
         for item in _read_source(source, settings, spills, tally, workers=workers, advance=advance):
             tally.refuse(item)
@@ -104,6 +107,7 @@ def read_sources(
                     f"records, the last is {_place(item)}: {item.reason}"
                 )
             yield item.row
+        named.refuse_names_of_nothing(source, number, tally.found)
 
 
 def _place(item: Refused) -> str:
@@ -112,11 +116,20 @@ def _place(item: Refused) -> str:
 
 
 def _read_source(
-    source: Source, settings: Ingest, spills: Spills, tally: Tally, *, workers: int, advance: Advance
+    source: Source,
+    settings: Ingest,
+    spills: Spills,
+    tally: Tally,
+    *,
+    workers: int,
+    advance: Advance,
 ) -> Iterator[Refused]:
+    tally.found.clear()
+    named.here.clear()
     tasks = plan(source, max_bytes=settings.max_document_bytes)
     file, seen = "", SeenIds()
     for task, result in ordered_map(read, tasks, workers=workers, folder=spills.folder):
+        tally.found.add(result.found)
         yield from result.refused
         table = result.table
         if task.file != file:
@@ -130,6 +143,7 @@ def _read_source(
             spills.add(table)
             tally.add(table)
         advance(task.bytes)
+    tally.found.add(named.here)
 
 
 def _refused_row(row: pa.Table, reason: str) -> Refused:

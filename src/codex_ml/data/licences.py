@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Iterator
 from email.message import Message
 from functools import cache, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from codex_ml.config.data import PERMISSIVE
 from codex_ml.errors import UserError
 
 if TYPE_CHECKING:
@@ -172,7 +174,7 @@ def licence_of_text(text: str) -> str | None:
     return normalise(" AND ".join(f"({expression})" for expression in each)) or UNKNOWN
 
 
-def refuse_unknown_licence(entry: str, where: str) -> None:
+def refuse_unknown_licence(expression: str, where: str) -> None:
     """Raise for an entry of an allow list that is no licence, so that no document can ever be under it.
 
     Args:
@@ -181,12 +183,14 @@ def refuse_unknown_licence(entry: str, where: str) -> None:
     Raises:
         UserError: naming the entry, the nearest licence that SPDX knows, and how to write one of one's own.
     """
-    parsed = _parsed(entry) if len(entry) <= MOST_CHARACTERS else None
+    parsed = _parsed(expression) if len(expression) <= MOST_CHARACTERS else None
     if parsed is not None and parsed.isliteral:
         return
     if parsed is not None:
-        raise UserError(f"{where}: {entry} combines licences; list each of them for itself")
-    raise UserError(f"{where}: {entry[:80]!r} is no SPDX licence, so no document is under it; {_advice(entry)}")
+        raise UserError(f"{where}: {expression} combines licences; list each of them for itself")
+    raise UserError(
+        f"{where}: {expression[:80]!r} is no SPDX licence, so no document is under it; {_advice(expression)}"
+    )
 
 
 def refuse_unknown_expression(expression: str, where: str) -> None:
@@ -199,6 +203,21 @@ def refuse_unknown_expression(expression: str, where: str) -> None:
         raise UserError(
             f"{where}: {expression[:80]!r} is no SPDX expression; {_advice(expression)}, or unknown if you do not know"
         )
+
+
+def wrong_licences(licences: Iterable[str], sources: Iterable[str]) -> Iterator[UserError]:
+    """The mistakes in split.licences and in the licences of ingest.sources."""
+    checks = [(refuse_unknown_licence, licence, "split.licences") for licence in licences if licence not in PERMISSIVE]
+    checks += [
+        (refuse_unknown_expression, expression, f"ingest.sources.{number}.licence")
+        for number, expression in enumerate(sources)
+        if expression != UNKNOWN and expression not in PERMISSIVE
+    ]
+    for check, value, where in checks:
+        try:
+            check(value, where)
+        except UserError as error:
+            yield error
 
 
 def _advice(name: str) -> str:

@@ -22,7 +22,6 @@ from codex_ml.data.deal import DROPPED, PARTS, Candidates, Dealt
 from codex_ml.data.dedup import Rows, Sketches
 from codex_ml.data.documents import PUBLISHED, SCHEMA, documents_of, opened, parquet_writer, table_of
 from codex_ml.data.screen import Screened, Settings, Task, redacted, redacted_name, screen
-from codex_ml.errors import UserError
 from codex_ml.io import atomic_file, ndjson_line
 from codex_ml.parallel import ordered_map
 from codex_ml.progress import Advance
@@ -41,6 +40,7 @@ class Pool:
         findings: of the policy, counted by "rule: action".
         items: (benchmark, item) of what was found of benchmarks.
         holders: how many documents hold such items.
+        strata: values of the field of split.stratify; "" stands for none.
     """
 
     reason: NDArray[np.object_]
@@ -51,6 +51,7 @@ class Pool:
     findings: Counter[str]
     items: set[tuple[str, str]]
     holders: int
+    strata: set[str]
 
 
 def size_of(corpus: Path) -> int:
@@ -128,6 +129,7 @@ class _Verdicts:
             findings=self.findings,
             items=self.items,
             holders=self.holders,
+            strata=set(self.strata),
         )
 
 
@@ -240,15 +242,3 @@ def _places(corpus: Path, wanted: set[int]) -> Iterator[tuple[int, str]]:
         for offset, name in enumerate(table.column("id").to_pylist()):
             if start + offset in wanted:
                 yield start + offset, name
-
-
-def refuse_nothing_left(pool: Pool) -> None:
-    """A corpus of which nothing passed gets one line that says why.
-
-    Raises:
-        UserError: when no document passed.
-    """
-    if not len(pool.passed):
-        reasons = Counter(pool.reason.tolist())
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        raise UserError(f"none of the {len(pool.size)} documents passed ({told}); see split.licences and split.quality")

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from posixpath import splitext
@@ -15,6 +15,7 @@ from posixpath import splitext
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, derived_id, writable
 from codex_ml.data.licences import UNKNOWN, both, licence_of_text
+from codex_ml.data.readers import named
 from codex_ml.data.readers.gitignore import Pattern, parse, translate
 from codex_ml.data.readers.notebooks import code_of_notebook
 from codex_ml.data.readers.texts import PYTHON, UTF_16, WrongEncoding, decode, missing_content, python_source
@@ -48,10 +49,14 @@ class Names:
     """Which names of a folder or an archive are documents: glob and include, without exclude.
 
     Globs are Git's: `**/` stands for any folders, also none. An excluded folder goes with all that is in it.
+
+    Attributes:
+        matched: gets the globs that match a name; see readers.named.
     """
 
     wanted_globs: tuple[str, ...]
     unwanted_globs: tuple[str, ...]
+    matched: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
     def of(cls, source: Source) -> Names:
@@ -63,15 +68,24 @@ class Names:
         for glob in (source.glob, *source.include, *source.exclude):
             if _expression(glob) is None:
                 raise UserError(f"ingest.sources: {glob!r} is no glob")
-        return cls((source.glob, *source.include), source.exclude)
+        return cls((source.glob, *source.include), source.exclude, named.here.globs)
 
     def wanted(self, name: str) -> bool:
         """Whether a relative name, with `/` between its parts, is a document."""
-        if not any(_matches(glob, name) for glob in self.wanted_globs):
-            return False
+        wanted = False
+        for glob in self.wanted_globs:
+            if (not wanted or glob not in self.matched) and _matches(glob, name):
+                wanted = True
+                self.matched.add(glob)
+        if not self.unwanted_globs:
+            return wanted
         parts = name.split("/")
-        above = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
-        return not self.unwanted_globs or not any(_matches(g, n) for n in above for g in self.unwanted_globs)
+        above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        for glob in self.unwanted_globs:
+            if (wanted or glob not in self.matched) and any(_matches(glob, part) for part in above):
+                wanted = False
+                self.matched.add(glob)
+        return wanted
 
 
 @lru_cache(maxsize=64)

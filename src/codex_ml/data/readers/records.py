@@ -11,6 +11,7 @@ from typing import Any
 from codex_ml.config import Fields, Source
 from codex_ml.data.documents import Document, Refused, derived_id, map_texts, writable
 from codex_ml.data.licences import UNKNOWN, stricter
+from codex_ml.data.readers import named
 from codex_ml.errors import Reason, reason_of
 
 MAX_DEPTH, LONGEST_NAME = 100, 200
@@ -38,12 +39,14 @@ class Context:
 
     def __init__(self, source: Source, file: str, max_bytes: int) -> None:
         self.source, self.file, self.max_bytes = source, writable(file), max_bytes
+        self.looked_for = set(named.renamed(source.fields).values())
 
     def refused(self, line: int | None, reason: str, *, bad: bool = True) -> Refused:
         return Refused(self.source.label, self.file, line, reason, bad)
 
     def document(self, record: Mapping[str, Any], line: int) -> Document | Refused:
         """The document of a record that stands at this line or row."""
+        named.here.see_fields(record, self.looked_for)
         try:
             return _document(record, self, line)
         except BadRecord as error:

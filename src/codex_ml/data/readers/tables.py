@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from codex_ml.data.documents import Document, Refused
+from codex_ml.data.readers import named
 from codex_ml.data.readers.lines import not_json
 from codex_ml.data.readers.records import Context, repeated
 from codex_ml.errors import Reason
@@ -50,6 +51,7 @@ class TableTask:
 
     def read(self) -> Iterator[Document | Refused]:
         """One document a record."""
+        named.here.see_fields(self.header, self.context.looked_for)  # a record leaves out its empty cells
         for line, found in _records(self.data, self.first_line, self.delimiter, self.limit):
             if isinstance(found, str):
                 yield self.context.refused(line, found)
