@@ -6,6 +6,7 @@ which no stage depends on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
@@ -93,7 +94,7 @@ def _value(section: BaseModel, key: str) -> tuple[Any, Any]:
 
 def _written(value: Any) -> str:
     """As YAML spells it."""
-    return {(): "[]", "": "''", None: "null", True: "true", False: "false"}.get(value, str(value))
+    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 class Runtime(Section):

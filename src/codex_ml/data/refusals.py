@@ -42,7 +42,9 @@ def refuse_names_of_nothing(pool: Pool, corpus: Path, options: Split) -> None:
     """
     if options.stratify and not pool.strata - {""}:
         there = sorted({"language", "licence", "source", *_fields_of_meta(corpus)})
-        raise UserError(f"split.stratify: no document has a {options.stratify!r}; {_one_of(options.stratify, there)}")
+        found = "is empty in every document" if options.stratify in there else "is in no document"
+        there = [name for name in there if name != options.stratify]
+        raise UserError(f"split.stratify: {options.stratify!r} {found}; {_one_of(options.stratify, there)}")
     if named := options.quality.languages.keys() - LANGUAGES.keys():
         there = sorted(_languages(corpus))
         if missing := sorted(named - {name.lower() for name in there}):
