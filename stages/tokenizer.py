@@ -1,7 +1,7 @@
 """Tokenizer: train the one of params.yaml on the train split, whole documents, or take a local one.
 
 Measures it on val, and looks in train, val and test for documents that decoding does not give back: their number is in
-metrics.json, their places in reports/tokenizer/lost.ndjson.
+metrics.json, their places in reports/tokenizer/lost.json.
 """
 
 import sys
@@ -15,7 +15,7 @@ from codex_ml.stage import Stage, log, run_stage
 
 def main(stage: Stage) -> None:
     from codex_ml.data.documents import count_documents, read_documents
-    from codex_ml.io import atomic_folder, write_json, write_ndjson
+    from codex_ml.io import atomic_folder, write_json
     from codex_ml.progress import track
     from codex_ml.tokenization import lossless
     from codex_ml.tokenization.measure import measure
@@ -48,7 +48,7 @@ def main(stage: Stage) -> None:
         for _ in track(ids, f"decode {trip.split}", count_documents(file), "documents", style=stage.runtime.progress):
             pass
     numbers |= lossless.numbers(trips)
-    write_ndjson(stage.out("reports/tokenizer/lost.ndjson"), lossless.rows(trips))
+    write_json(stage.out("reports/tokenizer/lost.json"), lossless.rows(trips))
     write_json(stage.metrics, numbers)
     log.info("tokenizer: %s", {name: value for name, value in numbers.items() if name not in ("languages", "lost")})
     if lost := lossless.summary(trips):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workspace import Workspace
+from workspace import Finished, Workspace
 
 BASE = "models/base/theirs"
 MASK = 0o027
@@ -129,20 +129,30 @@ def test_the_card_says_what_was_trained(run: Workspace) -> None:
     assert "scratch" not in card
 
 
-def test_every_file_that_a_stage_wrote_has_the_mode_of_the_umask(run: Workspace) -> None:
-    """All outputs of all stages from the tokenizer on, checkpoints and adapters among them."""
-    pipeline = yaml.safe_load((run.root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    outs = [
-        next(iter(out)) if isinstance(out, dict) else out
-        for name in ("tokenizer", "pack", "train", "evaluate", "safety_audit", "report")
-        for out in pipeline[name]["outs"]
-    ]
+def wrong_modes(root: Path, stages: tuple[str, ...], mask: int) -> tuple[dict[str, str], int]:
+    """Outputs of stages whose mode is not that of the umask, and how many files there are."""
+    pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    outs = [next(iter(out)) if isinstance(out, dict) else out for name in stages for out in pipeline[name]["outs"]]
     wrong, files = {}, 0
     for out in outs:
-        for path in [run.root / out, *(run.root / out).rglob("*")]:
-            expected = (0o777 if path.is_dir() else 0o666) & ~MASK
+        for path in [root / out, *(root / out).rglob("*")]:
+            expected = (0o777 if path.is_dir() else 0o666) & ~mask
             files += path.is_file()
             if (mode := stat.S_IMODE(path.stat().st_mode)) != expected:
-                wrong[os.path.relpath(path, run.root)] = oct(mode)
+                wrong[os.path.relpath(path, root)] = oct(mode)
+    return wrong, files
+
+
+def test_every_file_that_a_stage_wrote_has_the_mode_of_the_umask(run: Workspace) -> None:
+    """From the tokenizer on, checkpoints and adapters among them."""
+    wrong, files = wrong_modes(run.root, ("tokenizer", "pack", "train", "evaluate", "safety_audit", "report"), MASK)
     assert wrong == {}
     assert files > 40
+
+
+def test_every_file_of_all_nine_stages_has_the_mode_of_the_usual_umask(finished: Finished) -> None:
+    os.umask(mask := os.umask(0))
+    stages = ("fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report")
+    wrong, files = wrong_modes(finished.workspace.root, stages, mask)
+    assert wrong == {}
+    assert files > 50

@@ -129,7 +129,7 @@ def test_what_is_lost_is_counted_by_split_and_named_by_place_without_its_text(lo
     found = numbers(trips)
     assert found["lost"] | {"characters": 0} == {"train": 1, "val": 0, "test": NAMED + 5, "characters": 0}
     assert found["lossless"] == round(1 / (NAMED + 7), 6)
-    listed = list(rows(trips))
+    listed = rows(trips)
     assert len(listed) == 1 + NAMED
     assert listed[0] == {
         "split": "train", "id": "gone", "source": "s", "path": "gone.txt", "character": 7, "characters": 20,
@@ -145,7 +145,7 @@ def test_what_is_lost_is_counted_by_split_and_named_by_place_without_its_text(lo
 def test_nothing_lost_is_no_line(loaded):
     trips = [trip_of(loaded("byte_bpe"), split=split) for split in ("train", "val", "test")]
     assert summary(trips) == ""
-    assert list(rows(trips)) == []
+    assert rows(trips) == []
     assert numbers(trips) == {"lossless": 1.0, "lost": {"train": 0, "val": 0, "test": 0, "characters": 0.0}}
 
 

@@ -117,9 +117,9 @@ def numbers(trips: Iterable[RoundTrip]) -> dict[str, Any]:
     return {"lossless": lossless_share(trips), "lost": {**{t.split: t.lossy for t in trips}, "characters": lost}}
 
 
-def rows(trips: Iterable[RoundTrip]) -> Iterator[dict[str, Any]]:
-    """For lost.ndjson: the documents that are named."""
-    return (asdict(loss) for trip in trips for loss in trip.named)
+def rows(trips: Iterable[RoundTrip]) -> list[dict[str, Any]]:
+    """For lost.json: the documents that are named."""
+    return [asdict(loss) for trip in trips for loss in trip.named]
 
 
 def summary(trips: Iterable[RoundTrip]) -> str:
