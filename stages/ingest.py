@@ -17,6 +17,7 @@ def main(stage: Stage) -> None:
     from codex_ml.data.ingest import Tally, read_sources
     from codex_ml.data.licences import wrong_licences
     from codex_ml.data.readers import size_of
+    from codex_ml.data.readers.git import refuse_moving_revision
     from codex_ml.io import atomic_folder, write_json, write_ndjson
     from codex_ml.parallel import workers_for
     from codex_ml.progress import progress
@@ -26,6 +27,7 @@ def main(stage: Stage) -> None:
         raise mistake
     for source in settings.sources:
         stage.dep(source.path)
+        refuse_moving_revision(source)
     size = sum(size_of(source) for source in settings.sources)
     tally = Tally()
     with atomic_folder(stage.out("data/corpus")) as folder, spilling(folder / "spills") as spills:

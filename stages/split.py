@@ -33,6 +33,8 @@ def main(stage: Stage) -> None:
     from codex_ml.progress import progress
 
     options, style = stage.params.split, stage.runtime.progress
+    for benchmark in options.benchmarks:
+        stage.dep(benchmark.path)
     corpus, ledger_file = stage.dep("data/corpus/documents.parquet"), stage.dep("data/split_ledger.ndjson")
     ledger = read_ledger(ledger_file, salt=options.salt) if options.ledger else None
     for mistake in wrong_licences(options.licences, ()):

@@ -30,7 +30,8 @@ def main(stage: Stage) -> None:
     from codex_ml.training.scratch import run_folder
 
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
-    stage.dep("models/base")
+    stage.dep(params.model.path or "models/base")
+    stage.dep(params.train.resume_from or "models/base")
     hardware = choose_hardware(
         params.train,
         stage.runtime,

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from codex_ml.config import Params
+from codex_ml.errors import UserError
 from codex_ml.params import PARAMS
 from codex_ml.pipeline import StageSpec, producers_of
 from codex_ml.tree import scan, why_not_traced
+
+COMMIT_DIGITS = 40
 
 
 def data_problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
@@ -18,6 +21,7 @@ def data_problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]
         if not made:
             yield from _unhashable(Path(dep))
     yield from _untraced(params, stages)
+    yield from _moving(params)
 
 
 def _unhashable(dep: Path) -> Iterator[str]:
@@ -37,6 +41,19 @@ def _untraced(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     for key, path, stage in named_paths(params):
         if path and stage in stages and (why := why_not_traced(path, stages[stage].deps)):
             yield f"{PARAMS}: {key}: {why}"
+
+
+def _moving(params: Params) -> Iterator[str]:
+    """Git revisions that can mean another commit tomorrow while every hash stays as it is."""
+    for number, source in enumerate(params.ingest.sources):
+        if source.kind != "git" or len(source.revision) == COMMIT_DIGITS or not Path(source.path).exists():
+            continue
+        from codex_ml.data.readers.git import refuse_moving_revision  # costs more than the rest of the check
+
+        try:
+            refuse_moving_revision(source)
+        except UserError as error:
+            yield f"{PARAMS}: ingest.sources.{number}: {error}"
 
 
 def named_paths(params: Params) -> Iterator[tuple[str, str, str]]:

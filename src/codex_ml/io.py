@@ -17,11 +17,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
 from codex_ml.errors import Reason, UserError, writing
-from codex_ml.tree import walk
+from codex_ml.tree import only_hashed, walk
 
 NESTED = 200  # levels of arrays and objects that a JSON text may have (RFC 8259 section 9 allows such a limit)
 TOO_DEEP = f"nested too deeply, more than {NESTED} levels"
@@ -247,7 +248,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite
 
 
 def expand_glob(pattern: str) -> list[Path]:
-    """Paths of the current folder that match, sorted by their bytes; the same in every Python.
+    """Paths of the current folder that match and that DVC can see, sorted by their bytes; the same in every Python.
 
     `**` as a whole part of the path stands for any folders, at its end for everything below. Python 3.11 takes a final
     `**` for folders only, and 3.13 reads `a**` as `a*`.
@@ -258,7 +259,9 @@ def expand_glob(pattern: str) -> list[Path]:
     parts = pattern.split("/")
     if any("**" in part and part != "**" for part in parts):
         raise ValueError("** must be a whole part of the path, as in data/**/name; use * inside a name")
-    return sorted(Path().glob(pattern + "/*" if parts[-1] == "**" else pattern), key=os.fsencode)
+    fixed = Path(*takewhile(lambda part: not set(part) & set("*?["), parts))
+    found = Path().glob(pattern + "/*" if parts[-1] == "**" else pattern)
+    return sorted(only_hashed(found, fixed), key=os.fsencode)
 
 
 @dataclass(frozen=True)

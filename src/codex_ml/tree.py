@@ -104,6 +104,25 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(found, key=os.fsencode)
 
 
+def only_hashed(paths: Iterable[Path], folder: Path) -> Iterator[Path]:
+    """Those of some paths below a folder that are in its hash: left out by no rule, and behind no linked folder."""
+    rules, prefix = rules_for(folder)
+    count = len(folder.parts)
+    for path in paths:
+        parts = path.parts[count:]
+        above = [Path(*path.parts[: count + number]) for number in range(1, len(parts))]
+        if any(place.is_symlink() for place in above) or (path.is_symlink() and path.is_dir()):
+            continue
+        if not rules.ignores(prefix + "/".join(parts), is_folder=path.is_dir()):
+            yield path
+
+
+def is_left_out(path: Path) -> bool:
+    """Whether DVC leaves a file out of every hash."""
+    rules, prefix = rules_for(path.parent)
+    return rules.ignores(prefix + path.name, is_folder=False)
+
+
 def rules_for(folder: Path) -> tuple[DvcIgnore, str]:
     """(what DVC ignores in a folder, the folder relative to the repository with "/" at its end, "" for the top)."""
     here = os.getcwd()  # noqa: PTH109 - pathlib knows no lexical normalisation

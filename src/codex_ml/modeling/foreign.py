@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from codex_ml.errors import UserError
 from codex_ml.io import read_json
 from codex_ml.modeling.weights import Entry, check_weights
+from codex_ml.tree import is_left_out, stands_for
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -57,8 +58,10 @@ def check_folder(folder: Path) -> None:
     for number, path in enumerate(sorted(folder.rglob("*"))):
         if number >= MAX_FILES:
             raise UserError(f"{folder} holds more than {MAX_FILES:,} files; a model has a few")
-        if path.is_symlink():
+        if stands_for(path).is_symlink():
             raise UserError(f"{path} is a link; copy the file it points to, such as with cp -rL")
+        if path.suffix in (".json", ".safetensors") and is_left_out(path):
+            raise UserError(f"{path} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
         if path.suffix.lower() in REFUSED:
             raise UserError(
                 f"{path}: {path.suffix} files can run code when they are loaded, so a folder with one is refused; "

@@ -15,6 +15,7 @@ from codex_ml.modeling.build import set_dropout
 from codex_ml.modeling.foreign import check_folder, read_config, weight_files
 from codex_ml.modeling.weights import read_tensors
 from codex_ml.packages import install_extra
+from codex_ml.tree import stands_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +38,7 @@ def load_local(
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    if path.is_symlink():
+    if stands_for(path).is_symlink():
         raise UserError(f"{path} is a link; copy the model to where it points from")
     if not path.is_file():
         return _load_folder(path, attention=attention, dropout=dropout, quantization=quantization)

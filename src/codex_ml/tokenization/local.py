@@ -35,6 +35,7 @@ from codex_ml.tokenization.roles import adds_bos, bos_processor, named_tokens
 from codex_ml.tokenization.sentencepiece_file import CONTROL, UNKNOWN, Model, read_model
 from codex_ml.tokenization.sentencepiece_model import HARD
 from codex_ml.tokenization.train import Texts, sample_of
+from codex_ml.tree import is_left_out
 
 log = logging.getLogger("codex_ml")
 
@@ -134,6 +135,8 @@ def _find(path: Path) -> tuple[Path, Path | None]:
 def _bytes(path: Path, most: int) -> bytes:
     if not path.is_file():
         raise UserError(f"{path} is no regular file")
+    if is_left_out(path):
+        raise UserError(f"{path} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
     if (size := path.stat().st_size) > most:
         raise UserError(f"{path} has {size} bytes; at most {most} are read")
     return path.read_bytes()

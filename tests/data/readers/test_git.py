@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import re
+import shutil
 import subprocess
 import zlib
 from pathlib import Path
@@ -13,6 +15,7 @@ from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers import git as reader
 from codex_ml.data.readers import git_objects
 from codex_ml.errors import UserError
+from codex_ml.io import hash_path
 
 CLEAN = {
     "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@b.example",
@@ -262,13 +265,82 @@ def test_a_damaged_or_missing_blob_is_refused_by_its_path():
     files["a"].write_bytes(b"junk")
     files["b"].unlink()
     files["c"].write_bytes(zlib.compress(b"blob 6\0d = 9\n"))
-    items = read()
+    shutil.copytree("in/.git", "bare.git")
+    items = read("bare.git")
     assert texts(items) == {"d.py": "d = 1\n"}
     found = refusals(items)
     assert all(bad for _, bad in found.values())
     assert "is damaged (" in found["a.py"][0]
     assert found["b.py"][0].endswith("is missing (a shallow, partial or damaged clone)")
     assert found["c.py"][0].endswith("is damaged (its content has another hash)")
+
+
+@pytest.mark.parametrize("kind", ["partial", "pruned"])
+def test_what_a_later_fetch_could_bring_back_is_refused_where_no_hash_would_show_it(kind):
+    """DVC hashes no `.git`: a blob that comes back would change the corpus and nothing else."""
+    name = commit({"a.py": "a = 1\n", "b.py": "b = 1\n"})
+    path = "in"
+    if kind == "partial":
+        git("config", "uploadpack.allowFilter", "true")
+        url = Path("in").resolve().as_uri()
+        git("clone", "-q", "--filter=blob:none", "--no-checkout", url, "part", cwd=".")
+        path = "part"
+    else:
+        digits = git("rev-parse", "HEAD:b.py")
+        Path("in/.git/objects", digits[:2], digits[2:]).unlink()
+    with pytest.raises(
+        UserError, match=rf"^ingest\.sources: {path}: object .* is missing \(a shallow, partial or damaged"
+    ):
+        read(path, revision=name, bad_records="skip")
+
+
+# --- revisions that move
+
+
+def moving(path="in", **settings):
+    reader.refuse_moving_revision(Source(kind="git", path=path, **settings))
+
+
+@pytest.mark.parametrize("place", ["in", "in/.git", "i*"])
+@pytest.mark.parametrize(
+    "revision",
+    ["HEAD", "main", "v1", "annotated", "origin/main", "refs/heads/main", "heads/main", "{short}", "{short}f"],
+)
+def test_a_revision_that_can_move_in_a_folder_that_dvc_does_not_hash_is_refused_with_the_commit(revision, place):
+    name = commit(FILES)
+    git("tag", "v1")
+    git("tag", "-am", "first", "annotated")
+    git("update-ref", "refs/remotes/origin/main", name)
+    revision = revision.format(short=name[:7]).replace(f"{name[:7]}f", name[:39])
+    expected = rf"^ingest\.sources: {re.escape(place)}: .* it would not notice where {revision} moves; write `revision: {name}`"
+    with pytest.raises(UserError, match=expected):
+        moving(place, revision=revision)
+    moving(place, revision=name)
+    moving(place, revision=name.upper())
+    if place == "in":
+        git("branch", name, "HEAD~0")  # a branch with the name of a commit does not count, as in Git
+        assert texts(read(revision=name)) == {path: text for path, text in FILES.items() if path.endswith(".py")}
+
+
+def test_a_bare_repository_is_hashed_with_its_refs_so_its_branches_may_be_named(here):
+    commit(FILES)
+    git("clone", "-q", "--bare", "in", "project.git", cwd=".")
+    moving("project.git", revision="main")
+    before = hash_path(Path("project.git"))
+    commit({"a.py": "a = 2\n"})
+    git("fetch", "-q", "origin", "main:main", cwd="project.git")
+    assert hash_path(Path("project.git")).md5 != before.md5
+
+
+@pytest.mark.parametrize("ignored", ["project.git", "/project.git/refs", "*main", "HEAD", "packed-refs"])
+def test_a_bare_repository_whose_refs_dvc_ignores_needs_a_commit(ignored):
+    name = commit(FILES)
+    git("clone", "-q", "--bare", "in", "project.git", cwd=".")
+    Path("project.git/refs/heads/main").write_text(f"{name}\n")
+    Path(".dvcignore").write_text(f"{ignored}\n")
+    with pytest.raises(UserError, match=f"write `revision: {name}`"):
+        moving("project.git", revision="main")
+    moving("project.git", revision=name)
 
 
 # --- repositories that are refused

@@ -8,7 +8,6 @@ A task is small, can be pickled, and has
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from codex_ml.data.readers.compression import Broken, blocks
 from codex_ml.data.readers.records import Context
 from codex_ml.errors import UserError, reason_of
 from codex_ml.io import expand_glob
+from codex_ml.tree import files_of
 
 FOLDERS = ("wheels", "sdists", "git", "datasets")
 LINE_FACTOR, LINE_FLOOR = 8, 1 << 20  # a line may be this many times a document, for escapes and other fields
@@ -92,8 +92,7 @@ def _within(folder: Path, source: Source) -> list[Path]:
     """Files of the kind in a folder."""
     names = ENDINGS[source.kind]
     packed = tuple(name + ending for name in names for ending in (".gz", ".bz2", ".xz", ".zst"))
-    files = (file for file in folder.rglob("*") if file.name.lower().endswith((*names, *packed)) and file.is_file())
-    found = sorted(files, key=os.fsencode)
+    found = [file for file in files_of(folder) if file.name.lower().endswith((*names, *packed))]
     if not found:
         raise UserError(f"ingest.sources: {source.path} holds no {' or '.join(names[:2])} file")
     return found
@@ -103,8 +102,7 @@ def size_of(source: Source) -> int:
     """Bytes on disk, for the progress."""
     total = 0
     for path in paths_of(source):
-        files = (file for file in path.rglob("*") if not file.is_symlink()) if path.is_dir() else iter([path])
-        total += sum(file.lstat().st_size for file in files if file.is_file())
+        total += sum(file.stat().st_size for file in (files_of(path) if path.is_dir() else [path]) if file.is_file())
     return total
 
 

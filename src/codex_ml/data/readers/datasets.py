@@ -15,6 +15,7 @@ from codex_ml.data.readers.records import Context
 from codex_ml.data.readers.rows import DAMAGE, Part, damaged, documents, parts_of, wrong_columns
 from codex_ml.errors import UserError, reason_of
 from codex_ml.io import read_json
+from codex_ml.tree import is_left_out, stands_for
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,12 @@ def _names(folder: Path) -> list[str]:
         names = [str(entry["filename"]) for entry in state["_data_files"]]
     except (KeyError, TypeError):
         raise UserError(f"{folder}/state.json lists no _data_files; save the data set anew with save_to_disk") from None
-    for name in names:
+    for name in ("state.json", *names):
         path = folder / name
-        if "\0" in name or Path(name).name != name or not path.is_file() or path.is_symlink():
+        if "\0" in name or Path(name).name != name or not path.is_file() or stands_for(path).is_symlink():
             raise UserError(f"{folder}/state.json names {name!r}, which is no file in that folder")
+        if is_left_out(path):
+            raise UserError(f"{path} is in no hash: DVC leaves it out (.dvcignore); remove that pattern")
     return names
 
 

@@ -20,6 +20,7 @@ from codex_ml.data.readers.gitignore import Pattern, parse, translate
 from codex_ml.data.readers.notebooks import code_of_notebook
 from codex_ml.data.readers.texts import PYTHON, UTF_16, WrongEncoding, decode, missing_content, python_source
 from codex_ml.errors import Reason, UserError, naming, reason_of
+from codex_ml.tree import rules_for, stands_for
 
 BATCH_BYTES, BATCH_FILES = 4 << 20, 4096
 GITIGNORE_LIMIT = 1 << 20  # bytes
@@ -147,8 +148,23 @@ def plan_files(source: Source, path: Path, max_bytes: int) -> Iterator[FilesTask
 
 
 def _walk(folder: Path, *, ignore: bool) -> Iterator[tuple[str, int]]:
-    """(name, size) of everything but folders, sorted; links are not followed, `.git` is not entered."""
-    stack = [_listed(folder, "", (), ignore=ignore)]  # a path has room for more folders than Python can nest calls
+    """(name, size) of everything but folders, sorted; nothing that DVC leaves out, and `.git` is not entered.
+
+    Links are not followed, but those into DVC's cache, which are how DVC may store a file.
+    """
+    rules, prefix = rules_for(folder)
+
+    def listed(below: str, patterns: Patterns) -> tuple[str, Patterns, Iterator[os.DirEntry[str]]]:
+        with os.scandir(folder / below) as listing:
+            hashed = (
+                entry
+                for entry in listing
+                if not rules.matches(prefix + below + entry.name, is_folder=entry.is_dir(follow_symlinks=False))
+            )
+            entries = sorted(hashed, key=lambda entry: os.fsencode(entry.name))
+        return below, (*patterns, *_own_patterns(below, entries)) if ignore else (), iter(entries)
+
+    stack = [listed("", ())]  # a path has room for more folders than Python can nest calls
     while stack:
         below, patterns, entries = stack[-1]
         entry = next(entries, None)
@@ -160,23 +176,20 @@ def _walk(folder: Path, *, ignore: bool) -> Iterator[tuple[str, int]]:
         if entry.name == ".git" or _ignored(patterns, name, is_folder=is_folder):
             continue
         if is_folder:
-            stack.append(_listed(folder, name + "/", patterns, ignore=ignore))
+            stack.append(listed(name + "/", patterns))
+        elif entry.is_symlink():
+            yield name, stands_for(Path(entry.path)).lstat().st_size
         else:
             yield name, entry.stat(follow_symlinks=False).st_size
 
 
-def _listed(
-    folder: Path, below: str, patterns: Patterns, *, ignore: bool
-) -> tuple[str, Patterns, Iterator[os.DirEntry[str]]]:
-    """(its name with "/", what is ignored in it, its entries in order) of a folder."""
-    with os.scandir(folder / below) as listing:
-        entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-    own = next((e for e in entries if e.name == ".gitignore" and e.is_file(follow_symlinks=False)), None)
-    if ignore and own is not None:
-        with Path(own.path).open("rb") as file:
-            text = file.read(GITIGNORE_LIMIT).decode("utf-8", "surrogateescape")
-        patterns = (*patterns, (below, parse(text)))
-    return below, patterns, iter(entries)
+def _own_patterns(below: str, entries: list[os.DirEntry[str]]) -> Patterns:
+    """What the .gitignore of a folder says."""
+    own = next((Path(entry.path) for entry in entries if entry.name == ".gitignore"), None)
+    if own is None or not stat.S_ISREG((file := stands_for(own)).lstat().st_mode):
+        return ()
+    with file.open("rb") as opened:
+        return ((below, parse(opened.read(GITIGNORE_LIMIT).decode("utf-8", "surrogateescape"))),)
 
 
 def _ignored(patterns: Patterns, name: str, *, is_folder: bool) -> bool:
@@ -189,11 +202,11 @@ def _ignored(patterns: Patterns, name: str, *, is_folder: bool) -> bool:
 
 
 def _read_file(source: Source, folder: Path, name: str, max_bytes: int, *, follow: bool) -> Document | Refused:
-    path = folder / name
-    label = writable(name)
+    place, label = folder / name, writable(name)
+    path = place if follow else stands_for(place)
 
     def refused(reason: str, *, bad: bool) -> Refused:
-        return Refused(source.label, label, None, reason, bad, writable(str(path)))
+        return Refused(source.label, label, None, reason, bad, writable(str(place)))
 
     try:
         mode = path.stat(follow_symlinks=follow).st_mode
@@ -213,20 +226,20 @@ def _read_file(source: Source, folder: Path, name: str, max_bytes: int, *, follo
             return refused("not a regular file", bad=False)
         if before.st_size > max_bytes:
             return refused(Reason("longer than {} bytes", max_bytes), bad=False)
-        with naming(path), os.fdopen(handle, "rb", closefd=False) as file:
+        with naming(place), os.fdopen(handle, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
         after = os.fstat(handle)
     finally:
         os.close(handle)
     if len(data) != before.st_size or _state(before) != _state(after) or _is_another(path, before, follow=follow):
-        raise UserError(f"{writable(str(path))} changed while it was read; stop what writes to it and run again")
+        raise UserError(f"{writable(str(place))} changed while it was read; stop what writes to it and run again")
     return file_document(
         data,
         source=source.label,
         path=label,
         licence=source.licence,
         group=group_of(source, source.label, label),
-        place=writable(str(path)),
+        place=writable(str(place)),
         max_bytes=max_bytes,
     )
 

@@ -20,6 +20,8 @@ from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.readers.files import Names, file_document, group_of
 from codex_ml.data.readers.git_objects import BLOB, COMMIT, TAG, Damaged, Objects, read_object, size_of, walk
 from codex_ml.errors import Reason, UserError, reason_of
+from codex_ml.io import expand_glob
+from codex_ml.tree import rules_for, stands_for
 
 TASK_BYTES, TASK_BLOBS = 4 << 20, 4096
 REF_LIMIT, PACKED_REFS_LIMIT = 4096, 64 << 20  # bytes
@@ -97,8 +99,11 @@ def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask |
                 why = reason or ("a submodule" if stat.S_IFMT(mode) == 0o160000 else "not a regular file")
                 yield Refused(label, writable(shown), None, why, bool(reason), place=writable(f"{folder}/{shown}"))
                 continue
+            size = _size(store, name)
+            if size is None and not is_hashed(repository):
+                raise Damaged(f"object {name.decode()} is missing (a shallow, partial or damaged clone)")
             batch.append((path, name))
-            held += min(_size(store, name), max_bytes)
+            held += min(size or 0, max_bytes)
             if held >= TASK_BYTES or len(batch) >= TASK_BLOBS:
                 yield task()
                 batch, held = [], 0
@@ -110,11 +115,55 @@ def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask |
         store.close()
 
 
-def _size(store: Objects, name: bytes) -> int:
+def _size(store: Objects, name: bytes) -> int | None:
     try:
-        return size_of(store, name) or 0
+        return size_of(store, name)
     except Damaged:
         return 0  # the worker says it of the file
+
+
+# --- the revision
+
+
+def refuse_moving_revision(source: Source) -> None:
+    """A revision must be in a hash, or be one: DVC leaves `.git` out, and a branch, a tag or HEAD there moves unseen.
+
+    A bare repository such as project.git is hashed with its refs; anywhere else only a whole commit id is the same for
+    ever.
+
+    Raises:
+        UserError: naming the commit that the revision means now.
+    """
+    if source.kind != "git" or HASH.fullmatch(source.revision.lower()):
+        return
+    for folder in [Path(source.path)] if Path(source.path).is_dir() else expand_glob(source.path):
+        repository = _repository(source, folder)
+        if is_hashed(repository):
+            continue
+        store = Objects(repository / "objects")
+        try:
+            commit, _ = _commit(source, repository, store)
+        except Damaged as error:
+            raise UserError(f"ingest.sources: {source.path}: {error}; `git fsck` says more") from None
+        finally:
+            store.close()
+        raise UserError(
+            f"ingest.sources: {source.path}: DVC hashes no .git folder, so it would not notice where {source.revision} "
+            f"moves; write `revision: {commit.decode()}`, which it means now, or read a bare repository "
+            f"(git clone --bare), which is hashed whole"
+        )
+
+
+def is_hashed(repository: Path) -> bool:
+    """Whether DVC hashes what a revision is looked up in."""
+    rules, prefix = rules_for(repository)
+    if ".git" in repository.parts or (prefix and rules.ignores(prefix.rstrip("/"), is_folder=True)):
+        return False
+    refs = repository / "refs"
+    places = [repository / "HEAD", repository / "packed-refs", refs, *refs.rglob("*")]
+    return not any(
+        rules.ignores(prefix + place.relative_to(repository).as_posix(), is_folder=place.is_dir()) for place in places
+    )
 
 
 # --- the repository
@@ -144,16 +193,20 @@ def _repository(source: Source, folder: Path) -> Path:
 
 
 def _holds_links(objects: Path) -> bool:
-    """Whether a pack, or a folder of loose objects, is a link (or a FIFO, which would block for ever)."""
+    """Whether a pack, or a folder of loose objects, is a link (or a FIFO, which would block for ever).
+
+    A link into DVC's cache is the file that DVC keeps there.
+    """
     packs = objects / "pack"
     entries = [*os.scandir(objects), *(os.scandir(packs) if packs.is_dir() else ())]
-    return any(not (e.is_file(follow_symlinks=False) or e.is_dir(follow_symlinks=False)) for e in entries)
+    modes = (stands_for(Path(entry.path)).lstat().st_mode for entry in entries)
+    return not all(stat.S_ISREG(mode) or stat.S_ISDIR(mode) for mode in modes)
 
 
 def _text(file: Path, limit: int) -> str:
     """The beginning of a regular file; "" for a link, a FIFO, or nothing."""
     try:
-        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = os.open(stands_for(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (OSError, ValueError):
         return ""
     with os.fdopen(handle, "rb") as opened:

@@ -14,6 +14,7 @@ from dulwich.object_store import BaseObjectStore, DiskObjectStore
 from dulwich.objects import ObjectID
 
 from codex_ml.errors import Reason
+from codex_ml.tree import stands_for
 
 MOST_ENTRIES = 5_000_000  # of all trees; a tree that names one tree twice, 30 deep, would have a billion
 DEEPEST = 200  # folders in folders
@@ -87,7 +88,7 @@ def size_of(store: Objects, name: bytes) -> int | None:
 def _loose_file(store: Objects, name: bytes) -> Path | None:
     """The file of an object that is in no pack. Raises Damaged for a link or a FIFO in its place."""
     digits = name.decode()
-    file = Path(os.fsdecode(store.path)) / digits[:2] / digits[2:]
+    file = stands_for(Path(os.fsdecode(store.path)) / digits[:2] / digits[2:])
     try:
         mode = file.lstat().st_mode
     except OSError:

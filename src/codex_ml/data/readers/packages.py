@@ -19,6 +19,7 @@ from codex_ml.data.readers.files import Names
 from codex_ml.data.readers.tars import opened_tar, proved, tar_files
 from codex_ml.data.readers.zips import members_of, opened_zip, prove_layout, read_member, readable, zip_files
 from codex_ml.errors import UserError
+from codex_ml.tree import only_hashed
 
 PKG_INFO = r"[^/\\]+/PKG-INFO"
 
@@ -103,7 +104,7 @@ def plan_sdists(source: Source, folder: Path, max_bytes: int) -> Iterator[SdistT
 def _packages(source: Source, folder: Path, kind: str, *globs: str) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"ingest.sources: {source.path} is no folder; `kind: {kind}s` reads a folder of {kind}s")
-    found = (file for glob in globs for file in folder.glob(glob))
+    found = only_hashed((file for glob in globs for file in folder.glob(glob)), folder)
     files = sorted((file for file in found if file.is_file()), key=os.fsencode)  # a FIFO would block for ever
     if not files:
         raise UserError(f"ingest.sources: {source.path} holds no {kind} ({', '.join(globs)})")
