@@ -190,6 +190,7 @@ def ours(job: Job) -> None:
             scratch=folder / "scratch",
             curves=folder / "curves",
             logs=folder / "logs",
+            trackers=folder / "logs",
             config={},
             tokenizer="",
         )

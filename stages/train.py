@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this che
 import shutil
 
 from codex_ml.lineage import cpu_threads
-from codex_ml.stage import Stage, checked_params, log, rank, run_stage, scratch_folder
+from codex_ml.ranks import rank
+from codex_ml.stage import Stage, checked_params, log, logs_folder, run_stage, scratch_folder
 from codex_ml.training.launch import among_others, launch
 from codex_ml.training.process import prepare_process
 
@@ -70,7 +71,8 @@ def main(stage: Stage) -> None:
             seed=params.seed,
             scratch=scratch,
             curves=Path("reports/train"),
-            logs=Path("logs/train"),
+            logs=logs_folder() / "train",
+            trackers=logs_folder(shared=True) / "train",
             config=stage.record["params"],
             tokenizer=sha256_of(tokenizer / "tokenizer.json"),
         )
@@ -97,4 +99,4 @@ def prepare() -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train", main, help=__doc__, prepare=prepare)
+    run_stage("train", main, help=__doc__, prepare=prepare, parallel=True)

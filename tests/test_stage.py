@@ -13,7 +13,7 @@ import pytest
 from codex_ml import stage as module
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.pipeline import imported_modules, load_pipeline
-from codex_ml.stage import run_stage, scratch_folder
+from codex_ml.stage import logs_folder, run_stage, scratch_folder
 
 
 def close_log():
@@ -173,6 +173,23 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(workspace):
     Path(".cache/locks/train").write_text("999999999")
     with module._only_one("train"), open(".cache/locks/train") as handle, pytest.raises(BlockingIOError):  # noqa: PTH123
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_logs_of_an_experiment_in_a_copy_stay_in_the_repository(tmp_path, monkeypatch):
+    """DVC deletes the copy; its experiments run at the same time and have files of their own, but share the trackers."""
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    for name in ("DVC_ROOT", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert logs_folder() == logs_folder(shared=True) == Path("logs")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "copy"))  # dvc repro, dvc exp run in the workspace
+    monkeypatch.setenv("DVC_EXP_NAME", "plain-name")
+    assert logs_folder() == logs_folder(shared=True) == Path("logs")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "original"))
+    assert logs_folder() == Path("../original/logs/experiments/plain-name")
+    assert logs_folder(shared=True) == Path("../original/logs")
+    monkeypatch.delenv("DVC_EXP_NAME")
+    assert logs_folder() == Path("../original/logs/experiments/copy")
 
 
 def test_the_scratch_folder_is_private_and_where_it_belongs(tmp_path, monkeypatch):

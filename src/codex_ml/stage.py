@@ -30,6 +30,7 @@ from codex_ml.io import write_json
 from codex_ml.lineage import record_path, start_record
 from codex_ml.params import load_params
 from codex_ml.pipeline import PIPELINE, StageSpec, load_pipeline
+from codex_ml.ranks import rank, settle_launcher
 from codex_ml.tree import why_not_traced
 
 log = logging.getLogger("codex_ml")
@@ -75,17 +76,31 @@ def scratch_folder() -> Path:
     An experiment that DVC runs in a temporary copy uses the one of the repository it came from (DVC_ROOT), so a killed
     one resumes. The path is relative: an absolute one can hold bytes that Rust and C++ libraries refuse in a C locale.
     """
-    root = os.environ.get("CODEX_ML_SCRATCH") or Path(os.path.relpath(os.environ.get("DVC_ROOT") or ".")) / ".cache"
-    folder = Path(root)
+    folder = Path(os.environ.get("CODEX_ML_SCRATCH") or _origin() / ".cache")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
     return folder
 
 
-def rank() -> int:
-    """Number of this process among those of one run, as torchrun and its like set it; only 0 writes."""
-    return int(os.environ.get("RANK", "0"))
+def logs_folder(*, shared: bool = False) -> Path:
+    """`logs` of the repository, which is no output.
+
+    DVC deletes the temporary copy of an experiment; so it writes to `logs/experiments/<its name>` of the repository it
+    came from. Experiments run at the same time, and each gets its own files.
+
+    Args:
+        shared: the folder that all runs share, for trackers, which keep runs apart themselves.
+    """
+    logs = _origin() / "logs"
+    if shared or logs.absolute() == Path("logs").absolute():
+        return logs
+    return logs / "experiments" / (os.environ.get("DVC_EXP_NAME") or Path.cwd().name)
+
+
+def _origin() -> Path:
+    """The repository that an experiment in a temporary copy came from, else this one."""
+    return Path(os.path.relpath(os.environ.get("DVC_ROOT") or "."))
 
 
 def run_stage(
@@ -95,12 +110,14 @@ def run_stage(
     help: str | None,
     network: bool = False,
     prepare: Callable[[], None] | None = None,
+    parallel: bool = False,
 ) -> None:
     """Run a stage script as a Typer command; never returns.
 
     Args:
         network: whether the stage may reach other machines.
         prepare: called first, before anything is read or recorded.
+        parallel: whether several processes may share the work.
     """
     import typer
 
@@ -109,6 +126,7 @@ def run_stage(
     @app.command(help=(help or "") + "\n\nRun by `dvc repro`; settings come from params.yaml, paths from dvc.yaml.")
     def command(debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error.")) -> None:
         with one_line_errors(debug=debug):
+            settle_launcher(name, parallel=parallel)
             if prepare:
                 prepare()
             with _set_up(name, network=network) as stage:
@@ -231,15 +249,15 @@ class _LogFile(logging.FileHandler):
 
 
 def _start_log(name: str) -> None:
-    """Plain lines to stderr, the same with time stamps to logs/<stage>.log, which is no output of the pipeline."""
+    """Plain lines to stderr, the same with time stamps to <stage>.log in the logs folder."""
     if rank():
         screen = logging.StreamHandler()
         screen.setFormatter(_Plain(f"process {rank()}: %(message)s"))
         log.handlers[:], log.propagate = [screen], False
         log.setLevel(logging.WARNING)
         return
-    Path("logs").mkdir(exist_ok=True)
-    screen, file = logging.StreamHandler(), _LogFile(Path("logs") / f"{name}.log", encoding="utf-8")
+    logs_folder().mkdir(parents=True, exist_ok=True)
+    screen, file = logging.StreamHandler(), _LogFile(logs_folder() / f"{name}.log", encoding="utf-8")
     screen.setFormatter(_Plain("%(message)s"))
     file.setFormatter(_Plain("%(asctime)s %(message)s"))
     log.handlers[:] = [screen, file]

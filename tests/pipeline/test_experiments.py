@@ -74,6 +74,9 @@ def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, ho
     assert identity.lock == before
     shown = identity.dvc("exp", "show", "--csv").stdout
     assert "0.002" in shown
+    (logs,) = (identity.root / "logs/experiments").iterdir()
+    assert {file.name for file in logs.iterdir()} == {"train", *(f"{stage}.log" for stage in LATER)}
+    assert (logs / "train/events.ndjson").exists()
 
 
 def _wait_for_queue(workspace: Workspace) -> str:

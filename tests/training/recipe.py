@@ -123,6 +123,7 @@ def train(
         scratch=folder / "scratch",
         curves=folder / "curves",
         logs=folder,
+        trackers=folder,
         config={},
         tokenizer=tokenizer,
     )

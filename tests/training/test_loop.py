@@ -259,6 +259,7 @@ def test_stream_without_a_row_is_refused(recipe, tmp_path, name):
             scratch=tmp_path / "scratch",
             curves=tmp_path / "curves",
             logs=tmp_path / "logs",
+            trackers=tmp_path / "logs",
             config={},
             tokenizer="",
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +25,18 @@ from codex_ml.training import checkpoint
 from codex_ml.training.device import Hardware
 from codex_ml.training.monitor import monitor
 from codex_ml.training.run import Run, prepare_run, resume, save
+from codex_ml.training.signals import end_now, waiting, watch_signals
 from codex_ml.training.step import optimizer_step
 from codex_ml.training.throughput import Throughput
 from codex_ml.training.trackers import open_trackers
-from codex_ml.training.tracking import Points, Tracker
+from codex_ml.training.tracking import Points, Sink, Tracker
 from codex_ml.training.validation import measure_again, validate
 
 if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger("codex_ml")
+STUCK_SECONDS = 5.0  # in which a process that was interrupted twice must be back in Python
 
 
 class Interrupted(CheckFailed):
@@ -68,6 +71,7 @@ def train_model(
     scratch: Path,
     curves: Path,
     logs: Path,
+    trackers: Path,
     config: dict[str, Any],
     tokenizer: str,
 ) -> Outcome:
@@ -76,7 +80,8 @@ def train_model(
     Args:
         scratch: folder of this run's checkpoints, named by its fingerprint.
         curves: folder for DVCLive.
-        logs: folder for timings, system metrics and what the trackers write; no output of the pipeline.
+        logs: folder for timings and system metrics; no output of the pipeline.
+        trackers: folder for what the trackers write; no output either.
         config: the parameters, for the trackers.
         tokenizer: SHA-256 of tokenizer.json.
 
@@ -88,20 +93,23 @@ def train_model(
     for name, stream in (("train", rows), ("val", val_rows)):
         if len(stream) == 0:
             raise UserError(f"the packed {name} stream has no row; add documents or lower pack.seq_len")
-    run = prepare_run(
-        model, rows, val_rows, train=train, runtime=runtime, hardware=hardware, seed=seed, scratch=scratch,
-        tokenizer=tokenizer,
-    )  # fmt: skip
-    history = resume(run)
-    if run.outdated:
-        measure_again(run)
-    with _tracking(run, runtime, history, curves, logs, config) as tracker, _stop_requested() as stop:
+    with waiting():
+        run = prepare_run(
+            model, rows, val_rows, train=train, runtime=runtime, hardware=hardware, seed=seed, scratch=scratch,
+            tokenizer=tokenizer,
+        )  # fmt: skip
+        history = resume(run)
+        if run.outdated:
+            measure_again(run)
+    extra = open_trackers(runtime, trackers, scratch.name, config) if run.writes else ()
+    with _tracking(run, history, curves, logs, extra) as tracker, _stop_requested() as stop:
         _steps(run, tracker, stop, runtime)
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
     if run.best.entries:
         checkpoint.load_weights(model, checkpoint.read_tensors(run.best.files()[0]))
-    run.accelerator.wait_for_everyone()  # all have read the best weights, which the first process is about to remove
-    run.accelerator.end_training()
+    with waiting():
+        run.accelerator.wait_for_everyone()  # all have read the best weights; the first process is about to remove them
+        run.accelerator.end_training()
     return Outcome(
         best=dict(run.best.entries[0]) if run.best.entries else {},
         step=run.step,
@@ -117,13 +125,12 @@ def train_model(
 
 @contextmanager
 def _tracking(
-    run: Run, runtime: Runtime, history: list[dict[str, Any]], curves: Path, logs: Path, config: dict[str, Any]
+    run: Run, history: list[dict[str, Any]], curves: Path, logs: Path, extra: Sequence[Sink]
 ) -> Iterator[Points]:
     """The curves and all that watches, on the one process that writes."""
     if not run.writes:
         yield Points(history)
         return
-    extra = open_trackers(runtime, logs, run.scratch.name, config)
     tracker = Tracker(curves, logs / "events.ndjson", history, extra=extra)
     try:
         with monitor(logs / "system.ndjson", observe=tracker.observe):
@@ -186,9 +193,11 @@ def stop_signal(run: Run, stop: Callable[[], int]) -> int:
 def _stop_requested() -> Iterator[Callable[[], int]]:
     """SIGTERM and SIGINT ask the loop to stop after the step; a second SIGINT stops at once.
 
-    A second SIGTERM does not: SLURM and systemd signal each process of a job, and a launcher passes its own on.
+    A second SIGTERM does not: SLURM and systemd signal each process of a job, and a launcher passes its own on. A
+    process that waits in C++ for another one, which may be gone, never comes to its handler; then a thread ends it.
     """
-    received = 0
+    received, over = 0, threading.Event()
+    seen: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal received
@@ -196,9 +205,18 @@ def _stop_requested() -> Iterator[Callable[[], int]]:
             raise KeyboardInterrupt
         received = received or number
 
+    def end_if_stuck(number: int) -> None:
+        seen.append(number)
+        if len(seen) > 1 and number == signal.SIGINT and not over.wait(STUCK_SECONDS):
+            end_now(number)
+
     old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: received
+        with watch_signals(end_if_stuck):
+            try:
+                yield lambda: received
+            finally:
+                over.set()
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -12,8 +12,9 @@ from typing import Any
 
 from codex_ml.errors import CheckFailed
 from codex_ml.io import dump_json
-from codex_ml.stage import rank
+from codex_ml.ranks import rank
 from codex_ml.training.device import Hardware
+from codex_ml.training.signals import waiting
 
 
 def fingerprint(record: dict[str, Any], hardware: Hardware) -> str:
@@ -33,9 +34,10 @@ def _agreed(name: str, record: dict[str, Any], hardware: Hardware) -> str:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    PartialState(cpu=hardware.device == "cpu")
     own = {**record["deps"], **record["environment"]["packages"]}
-    agreed, first = broadcast_object_list([name, own])
+    with waiting():
+        PartialState(cpu=hardware.device == "cpu")
+        agreed, first = broadcast_object_list([name, own])
     if differ := sorted(key for key in own.keys() | first.keys() if own.get(key) != first.get(key)):
         raise CheckFailed(
             f"process {rank()} has another {', '.join(differ[:3])} than the first process; give all the same checkout, "
