@@ -206,6 +206,48 @@ def test_what_a_template_does_not_write_is_refused_by_name(chatml, source, messa
     assert "\n" not in str(refused.value)
 
 
+MARKED = "{{% for m in messages %}}[{{{{ m.role }}}}]{body}{{% endfor %}}{{% if add_generation_prompt %}}[assistant]{{% endif %}}"
+PLACES = {
+    "content": "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}"
+    "{% else %}{{ m.content }}{% endif %}",
+    "half of it": "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{{ eos_token }}"
+    "{% else %}{{ m.content }}{% endif %}",
+    "whatever the role": "{% generation %}{{ m.content }}{% endgeneration %}",
+    "nothing": "{{ m.content }}{% if m.role == 'critic' %}{% generation %}x{% endgeneration %}{% endif %}",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_generation_marks_enclose_is_trained_and_nothing_else(trained, tmp_path, place):
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "marked"
+    shutil.copytree(trained("byte_bpe"), folder)
+    (folder / "chat_template.jinja").write_text(MARKED.format(body=PLACES[place]))
+    ours = load_tokenizer(folder)
+    ids, marked = encode_chat(ours, TALK * 2)
+    judge = AutoTokenizer.from_pretrained(folder)
+    theirs = judge.apply_chat_template(TALK * 2, return_dict=True, return_assistant_tokens_mask=True)
+    assert (ids.tolist(), marked.tolist()) == (theirs["input_ids"], [bool(m) for m in theirs["assistant_masks"]])
+    expected = {
+        "content": "def<|endoftext|>" * 2,
+        "half of it": "defdef",
+        "whatever the role": "value?def" * 2,
+        "nothing": "",
+    }
+    assert ours.decode(ids[marked]) == expected[place]
+
+
+def test_generation_marks_whose_place_cannot_be_told_are_refused(chatml):
+    macro = (
+        "{% macro turn(m) %}[{{ m.role }}]"
+        + PLACES["content"]
+        + "{% endmacro %}{% for m in messages %}{{ turn(m) }}{% endfor %}"
+    )
+    with pytest.raises(ChatRefused, match=r"generation %\} is used in a macro or a set block"):
+        encode_chat(replace(chatml, chat_template=macro), TALK)
+
+
 def test_a_whole_conversation_can_be_encoded_where_answers_cannot_be_told(chatml):
     last = "{% for m in messages %}{% if loop.last %}[last]{% endif %}{{ m.content }}{% endfor %}"
     tokenizer = replace(chatml, chat_template=last)

@@ -129,7 +129,10 @@ def encode_examples(
     if bad and settings.bad_chats == "fail":
         raise BadChats(name, bad)
     if bad:
-        log.warning("pack: %s", BadChats(name, bad))
+        lines = "\n  ".join(_lines(bad, EMPTY))
+        log.warning(
+            "pack: %s: %d chats are dropped, as pack.bad_chats says; the first are:\n  %s", name, len(bad), lines
+        )
 
 
 def _example(
@@ -200,11 +203,14 @@ class BadChats(UserError):
 
     def __init__(self, split: str, bad: Sequence[BadRecord], places: Mapping[tuple[str, str], str] = EMPTY) -> None:
         self.split, self.bad = split, bad
-        at = {key: f" ({place})" for key, place in places.items()}
-        lines = [f"the chat {id} of {source}{at.get((source, id), '')}: {why}" for source, id, why in bad[:MOST_BAD]]
         some = "at least " if len(bad) == MOST_BAD else ""
         head = f"{some}{len(bad)} chats cannot be used; change them, or set pack.bad_chats to drop:\n  "
-        super().__init__(f"{split}: {head if len(bad) > 1 else ''}" + "\n  ".join(lines))
+        super().__init__(f"{split}: {head if len(bad) > 1 else ''}" + "\n  ".join(_lines(bad, places)))
+
+
+def _lines(bad: Sequence[BadRecord], places: Mapping[tuple[str, str], str]) -> list[str]:
+    at = {key: f" ({place})" for key, place in places.items()}
+    return [f"the chat {id} of {source}{at.get((source, id), '')}: {why}" for source, id, why in bad[:MOST_BAD]]
 
 
 def _encode_chat(document: Document, tokenizer: TextTokenizer, settings: Pack, name: str) -> tuple[Ids, Bools]:

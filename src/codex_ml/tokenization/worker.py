@@ -42,6 +42,7 @@ def render(request: dict[str, Any]) -> dict[str, Any]:
     spans: list[Any] = []
     for count, prompt in request["prefixes"]:
         random.seed(0)  # Jinja's `random` filter and lipsum draw from it
+        marked = _recorded(request["template"]) if request["generation"] else []
         [text], generation = write(
             [request["messages"][:count]],
             tools=request["tools"],
@@ -50,11 +51,37 @@ def render(request: dict[str, Any]) -> dict[str, Any]:
             return_assistant_tokens_mask=request["generation"],
             **request["variables"],
         )
-        spans = spans if texts else [span for of_chat in generation for span in of_chat]
+        found = [span for of_chat in generation for span in of_chat]
+        if [text[begin:end] for begin, end in found] != marked:
+            raise ValueError("{% generation %} is used in a macro or a set block: its place cannot be told")
+        spans = spans if texts else found
         texts.append(text)
         if sum(map(len, texts)) > RENDERED_CHARACTERS:
             raise ValueError(f"the template writes more than {RENDERED_CHARACTERS} characters")
     return {"texts": texts, "generation": spans}
+
+
+def _recorded(template: str) -> list[str]:
+    """A list that the next rendering of the template fills with what `{% generation %}` encloses.
+
+    transformers counts the places of these texts from the begin of the block that is being written, which is another
+    one inside a macro.
+    """
+    import jinja2
+    from transformers.utils import chat_template_utils
+
+    environment: Any = vars(chat_template_utils)["_compile_jinja_template"](template).environment
+    tracker = next(one for one in environment.extensions.values() if hasattr(one, "_generation_support"))
+    said: list[str] = []
+
+    @jinja2.pass_eval_context
+    def record(context: Any, caller: Any) -> str:
+        text: str = type(tracker)._generation_support(tracker, context, caller)
+        said.append(text)
+        return text
+
+    tracker._generation_support = record
+    return said
 
 
 def try_tokenizer(request: dict[str, Any]) -> list[list[int]]:
