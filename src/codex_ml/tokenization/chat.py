@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from codex_ml.tokenization.rendering import ChatRefused, Rendering, Span, Tools,
 from codex_ml.tokenization.tokenizer import TextTokenizer
 
 Messages = Sequence[dict[str, Any]]
+Encode = Callable[[TextTokenizer, str], list[Token]]
 
 
 def encode_chat(
@@ -54,12 +56,12 @@ def encode_chat(
     encoded = _encode(tokenizer, rendering, control)
     trained = np.zeros(len(encoded.ids), dtype=np.bool_)
     spans = rendering.answers if rendering.generation is None else rendering.generation
+    added = tokenizer.backend.get_added_tokens_decoder().keys()
     for begin, stop in ((encoded.at[begin], encoded.at[stop]) for begin, stop in spans):
         if rendering.generation is None:
-            last = bisect_left(encoded.controls, stop) - 1  # what follows it is the template's, if it is white space
-            after = encoded.controls[last] + 1 if last >= 0 else begin
-            if after > begin and not tokenizer.decode(encoded.ids[after:stop]).strip():
-                stop = after
+            last = next((i for i in range(stop - 1, begin - 1, -1) if encoded.ids[i] in added), stop - 1)
+            if not tokenizer.decode(encoded.ids[last + 1 : stop]).strip():
+                stop = last + 1  # the line break after the token that ends a turn is the template's
         trained[begin:stop] = True
     return np.array(encoded.ids, dtype=np.uint32), trained
 
@@ -87,7 +89,7 @@ def encode_whole(tokenizer: TextTokenizer, messages: Messages, tools: Tools = No
 
 
 def turn_ends(tokenizer: TextTokenizer) -> list[int]:
-    """Special tokens that end an answer by the chat template, as a short conversation shows; none without one."""
+    """Added tokens that end an answer by the chat template, as a short conversation shows; none without one."""
     if tokenizer.chat_template is None:
         return []
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -95,14 +97,8 @@ def turn_ends(tokenizer: TextTokenizer) -> list[int]:
         ids, trained = encode_chat(tokenizer, talk)
     except UserError:  # one that needs more, such as a system message: the records show their ends
         return []
-    return last_controls(tokenizer, ids, trained)
-
-
-def last_controls(tokenizer: TextTokenizer, ids: NDArray[np.uint32], trained: NDArray[np.bool_]) -> list[int]:
-    """The special tokens that are the last ones of what is trained together, each once, ascending."""
-    special = set(tokenizer.special.values())
     lasts = ids[trained & ~np.append(trained[1:], False)]
-    return sorted({int(number) for number in lasts} & special)
+    return sorted({int(number) for number in lasts} & tokenizer.backend.get_added_tokens_decoder().keys())
 
 
 def _control_pattern(tokenizer: TextTokenizer) -> re.Pattern[str]:
@@ -137,46 +133,39 @@ def _pieces(rendering: Rendering, control: re.Pattern[str], tokenizer: TextToken
 
 @dataclass
 class _Encoded:
-    """Ids of a rendering.
-
-    Attributes:
-        controls: which of the ids are control tokens, ascending.
-        at: place in the text -> number of ids before it, for every place that is asked for.
-    """
+    """Ids of a rendering, and the number of ids before each place of the text that is asked for."""
 
     ids: list[int] = field(default_factory=list)
-    controls: list[int] = field(default_factory=list)
     at: dict[int, int] = field(default_factory=lambda: {0: 0})
 
 
 def _encode(tokenizer: TextTokenizer, rendering: Rendering, control: re.Pattern[str]) -> _Encoded:
-    """Encode piece by piece, cut where answers begin and end.
+    """Encode piece by piece: between control tokens, and between the prompts of the answers.
 
     Raises:
-        ChatRefused: when transformers, which knows no pieces, would read another special token in the text.
+        ChatRefused: when transformers, which knows no pieces, would read another text.
     """
-    text, encoded, cut = rendering.text, _Encoded(), False
-    begins = [begin for begin, _ in rendering.answers]
-    others = [end for _, end in rendering.answers] + [place for span in rendering.generation or [] for place in span]
-    borders = sorted({*begins, *others})
+    text, encoded = rendering.text, _Encoded()
+    prompts = sorted({begin for begin, _ in rendering.answers})
+    spans = [*rendering.answers, *(rendering.generation or [])]
+    borders = sorted({place for span in spans for place in span})
     for (start, stop), number in _pieces(rendering, control, tokenizer):
         inside = borders[bisect_right(borders, start) : bisect_left(borders, stop)]
         before = len(encoded.ids)
         if number is not None:
-            encoded.controls.append(before)
             encoded.ids.append(number)
             encoded.at.update(dict.fromkeys(inside, before + 1))
         else:
-            begin = encode_after_control if encoded.ids else encode_begin
-            piece = _Piece(tokenizer, text[start:stop], begin)
-            tokens = piece.cut_at([c - start for c in inside if c in begins], [c - start for c in inside])
+            begin = encode_after_control if before else encode_begin
+            cuts = prompts[bisect_right(prompts, start) : bisect_left(prompts, stop)]
+            tokens = _encode_text(tokenizer, text, [start, *cuts, stop], inside, begin)
             encoded.ids += [token for token, _, _ in tokens]
             ends = [end for _, _, end in tokens]
-            encoded.at |= {place: before + bisect_right(ends, place - start) for place in inside}
-            cut = cut or piece.was_cut
+            encoded.at |= {place: before + bisect_right(ends, place) for place in inside}
         encoded.at[stop] = len(encoded.ids)
     spelt = any(control.search(text, begin, stop) for begin, stop in rendering.data)
-    if not cut and not spelt and with_control(tokenizer, text) != encoded.ids:
+    theirs = [] if spelt else with_control(tokenizer, text)
+    if not spelt and theirs != encoded.ids and tokenizer.decode(theirs) != tokenizer.decode(encoded.ids):
         raise ChatRefused(
             "the tokenizer reads the rendered text otherwise than its special tokens say (one may swallow the blanks "
             "beside it); use another template or tokenizer"
@@ -184,33 +173,31 @@ def _encode(tokenizer: TextTokenizer, rendering: Rendering, control: re.Pattern[
     return encoded
 
 
-@dataclass
-class _Piece:
-    """A text without control tokens, and how its begin is encoded."""
+def _encode_text(
+    tokenizer: TextTokenizer, text: str, stops: Sequence[int], borders: Sequence[int], begin: Encode
+) -> list[Token]:
+    """Tokens of `text[stops[0] : stops[-1]]`, which holds no control token, at their places in `text`.
 
-    tokenizer: TextTokenizer
-    text: str
-    begin: Callable[[TextTokenizer, str], list[Token]]
-    was_cut: bool = False
+    What stands before each of `stops` is encoded as it is without what follows, so that prompts are prefixes. At the
+    other `borders` the text is cut only where a token would lie over them.
+    """
+    tokens: list[Token] = []
+    for start, stop in pairwise(stops):
+        here = borders[bisect_right(borders, start) : bisect_left(borders, stop)]
+        tokens += _encode_span(tokenizer, text, (start, stop), here, begin)
+        begin = encode_after_text
+    return tokens
 
-    def cut_at(self, prompts: Sequence[int], borders: Sequence[int]) -> list[Token]:
-        """Tokens of the text; for each of `prompts` those of `text[:prompt]` come first, and none is over a border."""
-        hard = sorted(prompts)
-        while True:
-            tokens: list[Token] = []
-            done = 0
-            for stop in [*hard, len(self.text)]:
-                tokens = self._go_on(tokens, done, stop)
-                done = stop
-            over = next((c for c in borders if any(start < c < end for _, start, end in tokens)), None)
-            if over is None:
-                return tokens
-            hard = sorted([*hard, over])
 
-    def _go_on(self, tokens: list[Token], done: int, stop: int) -> list[Token]:
-        whole = self.begin(self.tokenizer, self.text[:stop])
-        if [token for token, _, _ in whole[: len(tokens)]] == [token for token, _, _ in tokens]:
-            return whole
-        self.was_cut = True
-        rest = encode_after_text(self.tokenizer, self.text[done:stop])
-        return [*tokens, *((token, start + done, end + done) for token, start, end in rest)]
+def _encode_span(tokenizer: TextTokenizer, text: str, span: Span, borders: Sequence[int], begin: Encode) -> list[Token]:
+    """Tokens of a span; in two halves where a token would lie over one of `borders`."""
+    start, stop = span
+    tokens = [(token, start + a, start + b) for token, a, b in begin(tokenizer, text[start:stop])]
+    over = next((c for c in borders if any(a < c < b for _, a, b in tokens)), None)
+    if over is None:
+        return tokens
+    left, right = [c for c in borders if c < over], [c for c in borders if c > over]
+    return [
+        *_encode_span(tokenizer, text, (start, over), left, begin),
+        *_encode_span(tokenizer, text, (over, stop), right, encode_after_text),
+    ]

@@ -76,11 +76,11 @@ def render_chat(
             1 GiB).
     """
     template = checked_template(tokenizer, tools)
-    refuse_marks(messages, tools)
     # transformers leaves out keys that are null, so that templates need not know them
     given = [{key: value for key, value in message.items() if value is not None} for message in messages]
     said = Said(control)
     try:
+        refuse_marks(messages, tools)
         marked_messages, marked_tools = said.messages(given), said.tools(tools)
     except ValueError as error:
         raise ChatRefused(f"the chat template cannot be rendered: {error}") from None

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from codex_ml.errors import UserError
-
 MARKS = "\U000f0000\U000f0001"  # private use: <open>number<open>text<close>
 MARK = re.compile(f"{MARKS[0]}[0-9]*{MARKS[0]}|{MARKS[1]}")
 MARKED = re.compile(f"{MARKS[0]}([0-9]*){MARKS[0]}([^{MARKS}]*){MARKS[1]}")
@@ -108,11 +106,11 @@ class Said:
 
 
 def refuse_marks(*values: Any) -> None:
-    """Raises: UserError for a record that holds one of the two private characters."""
+    """Raises: ValueError for a record that holds one of the two private characters."""
     for value in values:
         if isinstance(value, str):
             if any(mark in value for mark in MARKS):
-                raise UserError("a chat message holds U+F0000 or U+F0001, private-use characters that are needed here")
+                raise ValueError("a chat message holds U+F0000 or U+F0001, private-use characters that are needed here")
         elif isinstance(value, dict):
             refuse_marks(*value.keys(), *value.values())
         elif isinstance(value, list | tuple):
