@@ -184,12 +184,21 @@ def describe_os_error(error: OSError) -> str:
     return f"{advice}{where}"
 
 
+def raise_disk_error(error: BaseException) -> None:
+    """Raise the failure of the system that `error` is or was raised from; return where the data are to blame.
+
+    Libraries raise `OSError` for damaged files, too: without a number, or EINVAL where a file sends them to nowhere.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
+            raise cause
+        cause = cause.__cause__ or cause.__context__
+
+
 @contextmanager
 def naming(path: os.PathLike[str] | str) -> Iterator[None]:
-    """Give an error of the disk the path that failed where the system gives none: a read of an open file has no name.
-
-    An `OSError` without a number is none of the disk; libraries raise it for damaged files.
-    """
+    """Give an error of the disk the path that failed where the system gives none, as for a read of an open file."""
     try:
         yield
     except OSError as error:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from codex_ml.errors import UserError
+from codex_ml.errors import UserError, naming, raise_disk_error
 
 ROW_GROUP_BYTES = 8 << 20  # of text; what a reader holds at a time
 FORMS = ("text", "prompt", "completion", "messages", "tools")  # what detectors look into and redaction changes
@@ -253,5 +253,9 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro` makes it") from None
     except (pa.ArrowException, OSError) as error:
+        if "reading bytes" in str(error):  # by Arrow, so of this file; the block may write another one
+            with naming(path):
+                raise_disk_error(error)
+        raise_disk_error(error)
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is damaged ({reason}); `dvc checkout` or `dvc repro` brings it back") from None

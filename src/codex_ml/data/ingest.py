@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from codex_ml.config import Ingest, Source
 from codex_ml.data.corpus import SeenIds, Spills, measured
 from codex_ml.data.documents import Document, Refused, number_column, numbers_of
 from codex_ml.data.readers import Task, named, plan
-from codex_ml.errors import Reason, UserError
+from codex_ml.errors import Reason, UserError, naming
 from codex_ml.parallel import ordered_map
 from codex_ml.progress import Advance
 
@@ -71,15 +72,20 @@ class Read:
     found: named.Found
 
 
-def read(task: Task) -> Read:
-    """Read one task; runs in a worker."""
+def read(task: Task, most_bad: int | None = None) -> Read:
+    """Read one task; runs in a worker. More than `most_bad` bad records end the run, so what follows is not read."""
     documents: list[Document] = []
     refused: list[Refused] = []
-    for item in task.read():
-        if isinstance(item, Document):
-            documents.append(item)
-        else:
+    bad = 0
+    with naming(task.file):
+        for item in task.read():
+            if isinstance(item, Document):
+                documents.append(item)
+                continue
             refused.append(item)
+            bad += item.bad
+            if most_bad is not None and bad > most_bad:
+                break
     return Read(measured(documents), refused, named.here)
 
 
@@ -127,8 +133,9 @@ def _read_source(
     tally.found.clear()
     named.here.clear()
     tasks = plan(source, max_bytes=settings.max_document_bytes)
+    most_bad = 0 if source.bad_records == "fail" else source.max_bad_records
     file, seen = "", SeenIds()
-    for task, result in ordered_map(read, tasks, workers=workers, folder=spills.folder):
+    for task, result in ordered_map(partial(read, most_bad=most_bad), tasks, workers=workers, folder=spills.folder):
         tally.found.add(result.found)
         yield from result.refused
         table = result.table

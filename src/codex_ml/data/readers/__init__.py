@@ -17,7 +17,7 @@ from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.readers.compression import Broken, blocks
 from codex_ml.data.readers.records import Context
-from codex_ml.errors import UserError, reason_of
+from codex_ml.errors import UserError, naming, reason_of
 from codex_ml.io import expand_glob
 from codex_ml.tree import files_of
 
@@ -122,8 +122,9 @@ def plan(source: Source, *, max_bytes: int) -> Iterator[Task]:
             yield RefusedTask(Refused(source.label, writable(str(path)), None, "not a regular file", bad=False))
             continue
         try:
-            for task in _plan(source, path, max_bytes):
-                yield RefusedTask(task) if isinstance(task, Refused) else task
+            with naming(path):
+                for task in _plan(source, path, max_bytes):
+                    yield RefusedTask(task) if isinstance(task, Refused) else task
         except Broken as error:
             yield RefusedTask(Refused(source.label, writable(str(path)), None, reason_of(error)))
 

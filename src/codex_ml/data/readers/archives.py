@@ -7,13 +7,7 @@ out, members below a link, two different members of one name. Names that differ 
 
 from __future__ import annotations
 
-import os
 import re
-import struct
-import tarfile
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
@@ -22,20 +16,15 @@ from posixpath import normpath
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.licences import licence_of_metadata
-from codex_ml.data.readers import compression
 from codex_ml.data.readers.compression import Broken
 from codex_ml.data.readers.files import Names, file_document, group_of
-from codex_ml.errors import Reason, UserError, reason_of
+from codex_ml.errors import Reason, raise_disk_error, reason_of
 
 MOST_MEMBERS = 250_000  # zipfile keeps 500 bytes of each
 LONGEST_NAME = 4096  # characters; PATH_MAX of Linux
 BOMB_BYTES, BOMB_RATIO = 64 << 20, 200  # sources compress 3 to 20 times
 DEEPEST = 200  # folders in folders
 METADATA_LIMIT = 1 << 20  # bytes of METADATA, PKG-INFO or an extended header of tar
-DAMAGE = (
-    *compression.DAMAGE, zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, NotImplementedError, RuntimeError,
-    struct.error, OverflowError,
-)  # fmt: skip
 
 
 class Unsafe(Broken):
@@ -81,6 +70,8 @@ class Origin:
         return Refused(self.label, name, None, reason, bad, place=f"{writable(self.file)}/{name}")
 
     def refused_whole(self, error: Exception) -> Refused:
+        """The refusal of an archive for what was raised while it was read; an error of the disk is raised again."""
+        raise_disk_error(error)
         if isinstance(error, Unsafe):
             return self.refused(error.member, reason_of(error), bad=True)
         reason = reason_of(error) if isinstance(error, Broken) else Reason("damaged ({})", _short(error))
@@ -154,20 +145,6 @@ def refuse_crowd(members: int) -> None:
     """Raises Broken for more members than anybody wants to read."""
     if members > MOST_MEMBERS:
         raise Broken(f"more than {MOST_MEMBERS:,} members")
-
-
-@contextmanager
-def unchanged(file: Path, before: os.stat_result | None = None) -> Iterator[None]:
-    """What was proved a moment ago can fail only when somebody writes to the file."""
-    before = before or file.stat()
-    changed = UserError(f"{writable(str(file))} changed while it was read; stop what writes to it and run again")
-    try:
-        yield
-        after = file.stat()
-    except (Broken, *DAMAGE):
-        raise changed from None
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise changed
 
 
 def _short(error: Exception) -> str:

@@ -7,19 +7,28 @@ import gzip
 import io
 import lzma
 import os
+import struct
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
+
 from codex_ml.data.documents import writable
 from codex_ml.data.readers.texts import POINTER_BYTES, missing_content
-from codex_ml.errors import Reason, UserError
+from codex_ml.errors import Reason, UserError, naming, raise_disk_error
 
 BLOCK = 4 << 20  # bytes
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 200  # a text compresses 3 to 20 times; gzip cannot do more than 1032 (RFC 1951)
 MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd"}
-DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
+DAMAGE = (
+    OSError, EOFError, ValueError, NotImplementedError, RuntimeError, OverflowError, zlib.error, lzma.LZMAError,
+    struct.error, zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, pa.ArrowException,
+)  # fmt: skip
 
 
 class Broken(Exception):
@@ -85,8 +94,6 @@ def _open_xz(raw: IO[bytes], mode: str) -> Any:
 
 
 def _open_zst(raw: IO[bytes], mode: str) -> Any:
-    import pyarrow as pa
-
     return pa.input_stream(_Apart(raw), compression="zstd")
 
 
@@ -121,15 +128,40 @@ def blocks(path: Path) -> Iterator[tuple[bytes, int]]:
         if kind:
             _prove(raw, kind, before.st_size)
             raw.seek(0)
-        last = 0
-        for data in _read(raw, kind):
-            yield data, raw.tell() - last
-            last = raw.tell()
-        if kind and last < before.st_size:  # Arrow reads through a handle of its own
-            yield b"", before.st_size - last
-        after = os.fstat(raw.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise UserError(f"{writable(str(path))} changed while it was read; stop what writes to it and run again")
+        with unchanged(path, before):
+            last = 0
+            for data in _read(raw, kind):
+                yield data, raw.tell() - last
+                last = raw.tell()
+            if kind and last < before.st_size:  # Arrow reads through a handle of its own
+                yield b"", before.st_size - last
+
+
+@contextmanager
+def unchanged(file: Path, before: os.stat_result | None = None) -> Iterator[None]:
+    """What was proved a moment ago can fail only when somebody writes to the file, or the disk fails.
+
+    Raises:
+        UserError: when it was written to.
+    """
+    with naming(file):
+        before = before or file.stat()
+        try:
+            yield
+            after = file.stat()
+        except (Broken, *DAMAGE) as error:
+            raise_disk_error(error)
+            raise _changed(file) from None
+    if _state(before) != _state(after):
+        raise _changed(file)
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _changed(file: Path) -> UserError:
+    return UserError(f"{writable(str(file))} changed while it was read; stop what writes to it and run again")
 
 
 def _kind(path: Path, raw: IO[bytes]) -> str:
@@ -159,6 +191,7 @@ def _prove(raw: IO[bytes], kind: str, size: int) -> None:
             if total > BOMB_BYTES and total > BOMB_RATIO * size:
                 raise Broken(f"more than {BOMB_BYTES >> 30} GiB and {BOMB_RATIO} times its size: a decompression bomb")
     except DAMAGE as error:
+        raise_disk_error(error)
         raise Broken(Reason("damaged ({})", " ".join(str(error).split()) or type(error).__name__)) from None
 
 

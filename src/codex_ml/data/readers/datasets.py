@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from codex_ml.data.documents import Document, Refused
-from codex_ml.data.readers.compression import Broken, refuse_pointer
+from codex_ml.data.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
 from codex_ml.data.readers.records import Context
-from codex_ml.data.readers.rows import DAMAGE, Part, damaged, documents, parts_of, wrong_columns
-from codex_ml.errors import UserError, reason_of
+from codex_ml.data.readers.rows import Part, damaged, documents, parts_of, wrong_columns
+from codex_ml.errors import UserError, naming, reason_of
 from codex_ml.io import read_json
 from codex_ml.tree import is_left_out, stands_for
 
@@ -33,7 +33,8 @@ class ArrowTask:
 
     def read(self) -> Iterator[Document | Refused]:
         """One document a row."""
-        yield from documents(_batches(self.path), self.part, 0, self.context)
+        with unchanged(Path(self.path)):
+            yield from documents(_batches(self.path), self.part, 0, self.context)
 
 
 def plan_dataset(folder: Path, context_of: Callable[[str], Context]) -> Iterator[ArrowTask | Refused]:
@@ -52,7 +53,8 @@ def plan_dataset(folder: Path, context_of: Callable[[str], Context]) -> Iterator
         except Broken as error:
             parts = reason_of(error)
         except DAMAGE as error:
-            parts = damaged(error, "Arrow")
+            with naming(path):
+                parts = damaged(error, "Arrow")
         if isinstance(parts, str):
             yield context.refused(None, parts)
             continue
@@ -101,7 +103,7 @@ def _proved(path: str, context: Context) -> list[Part] | str:
 
 def _batches(path: str) -> Iterator[pa.RecordBatch]:
     """The batches of a stream, as datasets writes them, or of a file with a footer."""
-    with pa.memory_map(path) as source:
+    with pa.OSFile(path) as source:  # a memory map of a file that is cut meanwhile kills the process
         try:
             reader = pa.ipc.open_stream(source)
         except pa.ArrowInvalid:

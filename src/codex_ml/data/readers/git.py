@@ -19,7 +19,7 @@ from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.readers.files import Names, file_document, group_of
 from codex_ml.data.readers.git_objects import BLOB, COMMIT, TAG, Damaged, Objects, read_object, size_of, walk
-from codex_ml.errors import Reason, UserError, reason_of
+from codex_ml.errors import Reason, UserError, naming, reason_of
 from codex_ml.io import expand_glob
 from codex_ml.tree import rules_for, stands_for
 
@@ -209,7 +209,7 @@ def _text(file: Path, limit: int) -> str:
         handle = os.open(stands_for(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (OSError, ValueError):
         return ""
-    with os.fdopen(handle, "rb") as opened:
+    with naming(file), os.fdopen(handle, "rb") as opened:
         return os.fsdecode(opened.read(limit)) if stat.S_ISREG(os.fstat(handle).st_mode) else ""
 
 

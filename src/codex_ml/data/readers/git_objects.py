@@ -13,7 +13,7 @@ from pathlib import Path
 from dulwich.object_store import BaseObjectStore, DiskObjectStore
 from dulwich.objects import ObjectID
 
-from codex_ml.errors import Reason
+from codex_ml.errors import Reason, naming
 from codex_ml.tree import stands_for
 
 MOST_ENTRIES = 5_000_000  # of all trees; a tree that names one tree twice, 30 deep, would have a billion
@@ -55,6 +55,8 @@ def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
         raise
     except KeyError:
         raise Damaged("object {} is missing (a shallow, partial or damaged clone)", name.decode()) from None
+    except OSError:
+        raise
     except Exception as error:  # dulwich raises some dozen types for damage, AssertionError and struct.error among them
         raise Damaged("object {} is damaged ({})", name.decode(), type(error).__name__) from None
     digest = hashlib.sha1(NAMES.get(kind, b"?") + b" %d\0" % len(data), usedforsecurity=False)
@@ -76,10 +78,12 @@ def size_of(store: Objects, name: bytes) -> int | None:
         file = _loose_file(store, name)
         if file is None:
             return None
-        with file.open("rb") as loose:
+        with naming(file), file.open("rb") as loose:
             head = zlib.decompressobj().decompress(loose.read(128), 64)
         return int(head.partition(b"\0")[0].partition(b" ")[2])
     except Damaged:
+        raise
+    except OSError:
         raise
     except Exception as error:  # as in read_object
         raise Damaged("object {} is damaged ({})", name.decode(), type(error).__name__) from None
@@ -100,7 +104,7 @@ def _loose_file(store: Objects, name: bytes) -> Path | None:
 
 def _packed_size(pack: Path, offset: int) -> int:
     """Size in the header of a packed object; of a delta, the size of its result (gitformat-pack(5))."""
-    with pack.open("rb") as file:
+    with naming(pack), pack.open("rb") as file:
         file.seek(offset)
         head = file.read(256)
     kind, size = head[0] >> 4 & 7, head[0] & 15

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
-from codex_ml.data.readers.archives import DAMAGE, METADATA_LIMIT, Origin, Unsafe, plain, unchanged, wanted
-from codex_ml.data.readers.compression import Broken
+from codex_ml.data.readers.archives import METADATA_LIMIT, Origin, Unsafe, plain, wanted
+from codex_ml.data.readers.compression import DAMAGE, Broken, unchanged
 from codex_ml.data.readers.files import Names
 from codex_ml.data.readers.tars import opened_tar, proved, tar_files
 from codex_ml.data.readers.zips import members_of, opened_zip, prove_layout, read_member, readable, zip_files
-from codex_ml.errors import UserError
+from codex_ml.errors import UserError, raise_disk_error
 from codex_ml.tree import only_hashed
 
 PKG_INFO = r"[^/\\]+/PKG-INFO"
@@ -51,6 +51,7 @@ class WheelTask:
         except Broken as error:
             yield origin.refused_whole(error)
         except DAMAGE as error:
+            raise_disk_error(error)
             raise UserError(
                 f"{writable(self.file)} is not a whole wheel ({error}); delete it and run `dvc repro` again"
             ) from None

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codex_ml.data.documents import Document, Refused
-from codex_ml.data.readers.compression import BOMB_BYTES, BOMB_RATIO, refuse_pointer
+from codex_ml.data.readers.compression import BOMB_BYTES, BOMB_RATIO, DAMAGE, refuse_pointer, unchanged
 from codex_ml.data.readers.records import INDEX, Context
-from codex_ml.data.readers.rows import DAMAGE, Part, damaged, documents, parts_of, wrong_columns
+from codex_ml.data.readers.rows import Part, damaged, documents, parts_of, wrong_columns
 from codex_ml.errors import Reason
 
 GROUP_LIMIT = 2 << 30  # bytes that a row group may declare; a reader has to take a column chunk of it as a whole
@@ -49,7 +49,7 @@ class ParquetTask:
 
     def read(self) -> Iterator[Document | Refused]:
         """One document a row."""
-        with pq.ParquetFile(self.path) as file:
+        with unchanged(Path(self.path)), pq.ParquetFile(self.path) as file:
             yield from documents(_batches(file, self.group, self.batch), self.part, self.first_row, self.context)
 
 

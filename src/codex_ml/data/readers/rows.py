@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codex_ml.data.documents import Document, Refused
+from codex_ml.data.readers.compression import DAMAGE
 from codex_ml.data.readers.records import Context, repeated
-from codex_ml.errors import Reason
+from codex_ml.errors import Reason, raise_disk_error
 
 PART_BYTES = 16 << 20  # decoded, of a task
 ROWS = 1000  # made Python values at a time
-DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
 UNREADABLE = object()  # in place of a value
 
 
@@ -146,5 +146,6 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def damaged(error: Exception, format_name: str) -> str:
-    """Why a file is refused that Arrow cannot read."""
+    """Why a file is refused that Arrow cannot read; an error of the disk is raised again."""
+    raise_disk_error(error)
     return Reason(f"damaged, or no {format_name} file ({{}})", " ".join(str(error).split())[:150])

@@ -19,7 +19,6 @@ from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers import compression
 from codex_ml.data.readers.archives import (
-    DAMAGE,
     METADATA_LIMIT,
     Origin,
     plain,
@@ -28,11 +27,10 @@ from codex_ml.data.readers.archives import (
     refuse_through,
     refuse_unsafe,
     twice,
-    unchanged,
     wanted,
     why_not,
 )
-from codex_ml.data.readers.compression import Broken, refuse_pointer
+from codex_ml.data.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
 from codex_ml.data.readers.files import Names
 
 TASK_BYTES = 4 << 20

@@ -17,7 +17,6 @@ from typing import IO
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers.archives import (
-    DAMAGE,
     LONGEST_NAME,
     Origin,
     plain,
@@ -26,11 +25,10 @@ from codex_ml.data.readers.archives import (
     refuse_through,
     refuse_unsafe,
     twice,
-    unchanged,
     wanted,
     why_not,
 )
-from codex_ml.data.readers.compression import Broken, refuse_pointer
+from codex_ml.data.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
 from codex_ml.data.readers.files import Names
 
 TASK_BYTES = 8 << 20
