@@ -88,7 +88,7 @@ MEND = "; bring back the committed one with `git checkout dvc.lock`, or delete i
         *(
             (
                 f"stages: {{a: {{cmd: x, {kind}: {value}}}}}",
-                f"dvc.lock: stage a: `{kind}` are not a list of `path` and `md5`",
+                f"dvc.lock: stage a: `{kind}` are not a list of `path`, `md5` and `size` as DVC writes it",
             )
             for kind in ("deps", "outs")
             for value in ("1", "null", "{}", "[x]", "[{path: x}]", "[{md5: x}]", "[{path: x, md5: 1}]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,7 @@ from codex_ml.errors import UserError
 from codex_ml.yaml import parse_yaml, read_text, read_yaml
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), "params.yaml"
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # .dir: of a folder
 # What has run is in DVC's run cache, so a lost lock costs no computation.
 MEND_LOCK = f"bring back the committed one with `git checkout {LOCK}`, or delete it; then run `dvc repro`"
 PACKAGE = Path("src/codex_ml")
@@ -130,7 +132,7 @@ def parse_lock(text: str) -> dict[str, Locked]:
         document = parse_yaml(text, str(LOCK))
     except UserError as error:
         raise UserError(f"{error}; {MEND_LOCK}") from None
-    stages = document.get("stages") if isinstance(document, dict) else None
+    stages = document.get("stages", {}) if isinstance(document, dict) else None
     if not isinstance(stages, dict) or document.get("schema") != "2.0":
         raise UserError(f"{LOCK}: expected `schema: '2.0'` and a mapping `stages:`; {MEND_LOCK}")
     return {str(stage): _locked(body, f"{LOCK}: stage {stage}") for stage, body in stages.items()}
@@ -149,8 +151,12 @@ def _locked(body: Any, where: str) -> Locked:
 def _digests(body: dict[str, Any], kind: str, where: str) -> dict[str, str]:
     entries = body.get(kind, [])
     for entry in entries if isinstance(entries, list) else [entries]:
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("path", "md5")):
-            raise UserError(f"{where}: `{kind}` are not a list of `path` and `md5`; {MEND_LOCK}")
+        named = isinstance(entry, dict) and isinstance(entry.get("path"), str)
+        sized = named and all(isinstance(entry.get(key, 0), int) for key in ("size", "nfiles"))
+        if not sized or not MD5.fullmatch(str(entry.get("md5"))):
+            raise UserError(
+                f"{where}: `{kind}` are not a list of `path`, `md5` and `size` as DVC writes it; {MEND_LOCK}"
+            )
     return {entry["path"]: entry["md5"] for entry in entries}
 
 
