@@ -80,6 +80,28 @@ def test_links_are_refused_wherever_they_lead(folder, load, tmp_path):
         load(tmp_path / "linked")
 
 
+def test_a_model_whose_files_dvc_keeps_in_its_cache_is_the_same_model(folder, load, tmp_path, monkeypatch):
+    """With cache.type symlink, `dvc add` and `dvc checkout` leave links by absolute paths."""
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path / ".dvc/cache/files/md5/ab"
+    cache.mkdir(parents=True)
+    expected = load(folder).state_dict()
+    for file in list(folder.iterdir()):
+        file.rename(cache / file.name)
+        file.symlink_to(cache / file.name)
+    found = load(folder).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_a_model_that_dvc_ignores_is_refused(folder, load, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvcignore").write_text(f"{name}\n")
+    with pytest.raises(UserError, match=rf"base/{name} is in no hash: DVC leaves it out \(\.dvcignore\)"):
+        load(folder)
+
+
 def test_a_pipe_is_refused_and_not_waited_for(folder):
     os.mkfifo(folder / "config.txt")
     with pytest.raises(UserError, match=r"config.txt is neither a file nor a folder"):

@@ -66,9 +66,14 @@ def own(workspace: Workspace) -> dict[str, bytes]:
     return {file.relative_to(workspace.root).as_posix(): file.read_bytes() for file in files}
 
 
-def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path) -> None:
-    """Added, committed, pushed, cloned, pulled, used in a temporary copy, kept by gc, brought back by checkout."""
+@pytest.mark.parametrize("cache", ["copy", "symlink"])
+def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path, cache: str) -> None:
+    """Added, committed, pushed, cloned, pulled, used in a temporary copy, kept by gc, brought back by checkout.
+
+    With links into the cache, as DVC makes them for large data, every kind of source reads the same.
+    """
     first = make_workspace(tmp_path)
+    first.dvc("config", "cache.type", cache)
     for key, value in (("user.name", "Test"), ("user.email", "test@example.org")):
         first.run("git", "config", key, value)
     first.edit("params.yaml", "fetch: {sample: true}", "fetch: {sample: false}")
@@ -83,7 +88,7 @@ def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path) -> None:
     pointers = sorted(f"{name}.dvc" for name in OWN)
     untracked = first.run("git", "status", "--porcelain", "-uall").stdout.splitlines()
     ignores = [f"{folder}/.gitignore" for folder in ("data/raw", "data/raw/team", "models/base")]  # dvc add wrote them
-    assert untracked == [" M params.yaml", *(f"?? {name}" for name in sorted([*pointers, *ignores]))]
+    assert untracked == [" M .dvc/config", " M params.yaml", *(f"?? {name}" for name in sorted([*pointers, *ignores]))]
     assert first.cli("check").returncode == 0
     first.dvc("remote", "add", "--default", "team", "../../remote")
     commit(first, "own data")
@@ -99,6 +104,7 @@ def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path) -> None:
     second.dvc("repro", "ingest")
     assert json.loads((second.root / "reports/ingest/metrics.json").read_bytes())["documents"] == 22
     commit(second, "run")
+    assert (second.root / "data/raw/code/a.py").is_symlink() == (cache == "symlink")
     assert second.dvc("data", "status", "--json").stdout.strip() == "{}"
     dag = second.dvc("dag", "--dot", "ingest").stdout
     assert [name for name in pointers if name.startswith("data/") and f'"{name}" -> "ingest"' not in dag] == []

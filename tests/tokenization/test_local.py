@@ -50,6 +50,20 @@ def theirs(trained, tmp_path):
     return Theirs()
 
 
+def test_files_that_dvc_keeps_in_its_cache_are_read_and_those_it_ignores_are_not(take, theirs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path / ".dvc/cache/files/md5/ab"
+    cache.mkdir(parents=True)
+    expected = (take(theirs.path)[1] / "tokenizer.json").read_bytes()
+    for file in list(theirs.path.iterdir()):
+        file.rename(cache / file.name)
+        file.symlink_to(cache / file.name)
+    assert (take(theirs.path)[1] / "tokenizer.json").read_bytes() == expected
+    (tmp_path / ".dvcignore").write_text("/theirs/tokenizer.json\n")
+    with pytest.raises(UserError, match=r"theirs/tokenizer\.json is in no hash: DVC leaves it out"):
+        take(theirs.path)
+
+
 def test_ids_stay_and_what_adds_or_cuts_is_taken_out(take, theirs, loaded):
     def change(value):
         ids = {"id": END, "ids": [418], "tokens": [END]}
