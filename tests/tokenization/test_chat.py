@@ -11,7 +11,7 @@ from codex_ml.errors import UserError
 from codex_ml.tokenization.chat import encode_chat, encode_prompt
 from codex_ml.tokenization.limited import LimitedChild
 
-from .conftest import END
+from .conftest import END, TRAINED
 
 TALK = [
     {"role": "system", "content": "be brief"},
@@ -43,7 +43,7 @@ def test_answers_and_their_end_are_trained_and_nothing_else(chatml):
     assert (ids == chatml.special["<|im_end|>"]).sum() == 5
 
 
-@pytest.mark.parametrize("kind", ["byte_bpe", "unigram", "sentencepiece_bpe", "sentencepiece_unigram"])
+@pytest.mark.parametrize("kind", TRAINED)
 def test_ids_are_those_of_transformers(trained, loaded, kind):
     from transformers import AutoTokenizer
 

@@ -61,6 +61,8 @@ TEMPLATES = {
         TURN.replace("{{ m.content", "{{ '!' if m.content.startswith(('x', 'value')) }}{{ m.content"),
         f"{START}assistant\n",
     ),
+    "end of the document last": loop(TURN, f"{START}assistant\n")
+    + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}",
     "json": loop(f"{START}{{{{ m.role }}}}\n{{{{ m.content | tojson }}}}{STOP}\n", f"{START}assistant\n"),
     "surrogate": loop(TURN + "{{ '\\ud800' }}"),
     "for ever": loop("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"),

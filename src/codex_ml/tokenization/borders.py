@@ -36,7 +36,8 @@ def encode_after_text(tokenizer: TextTokenizer, text: str) -> list[Token]:
     tried = []
     for anchor in ANCHORS:
         before, whole = encode_begin(tokenizer, anchor), encode_begin(tokenizer, anchor + text)
-        if _ids(whole[: len(before)]) == _ids(before):
+        joined = any(end > len(anchor) for _, _, end in whole[: len(before)])  # such as one unknown word of both
+        if _ids(whole[: len(before)]) == _ids(before) and not joined:
             tried.append((len(before), len(anchor), whole))
     # an anchor without ids is white space that the tokenizer drops, perhaps with the blanks that follow
     for count, shift, whole in sorted(tried, key=lambda found: not found[0]):

@@ -92,13 +92,15 @@ def turn_ends(tokenizer: TextTokenizer) -> list[int]:
     """Added tokens that end an answer by the chat template, as a short conversation shows; none without one."""
     if tokenizer.chat_template is None:
         return []
-    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    try:
-        ids, trained = encode_chat(tokenizer, talk)
-    except UserError:  # one that needs more, such as a system message: the records show their ends
-        return []
-    lasts = ids[trained & ~np.append(trained[1:], False)]
-    return sorted({int(number) for number in lasts} & tokenizer.backend.get_added_tokens_decoder().keys())
+    added = tokenizer.backend.get_added_tokens_decoder().keys()
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
+    for messages in (talk, [{"role": "system", "content": "c"}, *talk]):
+        try:
+            ids, trained = encode_chat(tokenizer, messages)
+        except UserError:  # a template that needs more: the records show their ends
+            continue
+        return sorted({int(number) for number in ids[trained & ~np.append(trained[1:], False)]} & added)
+    return []
 
 
 def _control_pattern(tokenizer: TextTokenizer) -> re.Pattern[str]:

@@ -85,8 +85,9 @@ def render_chat(
     except ValueError as error:
         raise ChatRefused(f"the chat template cannot be rendered: {error}") from None
     turns = [i for i, message in enumerate(given) if answers and message.get("role") == "assistant"]
+    names = _names(tokenizer)
     prefixes = [(len(given), prompt), *((i + last, not last) for i in turns for last in (0, 1))]
-    request = {"template": template, "variables": _names(tokenizer), "generation": bool(GENERATION.search(template))}
+    request = {"template": template, "variables": names, "generation": bool(GENERATION.search(template))}
     found = _ask({**request, "messages": given, "tools": tools, "prefixes": prefixes})
     once = _ask({**request, "messages": marked_messages, "tools": marked_tools, "prefixes": prefixes[:1]})
     (whole, *parts), [marked] = found["texts"], once["texts"]
@@ -94,7 +95,7 @@ def render_chat(
         raise ChatRefused(f"the chat template writes a lone surrogate (U+{ord(surrogate[0]):04X}), which is no text")
     data = _data_spans(whole, marked, said, control)
     generation = [(int(a), min(int(b), len(whole))) for a, b in found["generation"]] if request["generation"] else None
-    return Rendering(whole, data, _answer_spans(whole, parts), generation)
+    return Rendering(whole, data, _answer_spans(whole, parts, names["eos_token"]), generation)
 
 
 def checked_template(tokenizer: TextTokenizer, tools: Tools) -> str:
@@ -178,10 +179,14 @@ def _data_spans(whole: str, marked: str, said: Said, control: re.Pattern[str]) -
     return spans if exact else []
 
 
-def _answer_spans(whole: str, parts: Sequence[str]) -> list[Span]:
-    """Where each answer stands in the rendering: from the end of its prompt to the end of its message."""
+def _answer_spans(whole: str, parts: Sequence[str], end: str) -> list[Span]:
+    """Where each answer stands in the rendering: from the end of its prompt to the end of its message.
+
+    Some templates (Phi-3's) put the `end` of a document after the last message, whichever it is.
+    """
     spans = []
     for prompt, done in zip(parts[::2], parts[1::2], strict=True):
+        done = done if whole.startswith(done) else done.removesuffix(end)
         if not whole.startswith(prompt) or not whole.startswith(done) or len(done) < len(prompt):
             raise UnstableTemplate(
                 "the chat template writes earlier messages differently once more follow (or its generation prompt is "
