@@ -14,6 +14,7 @@ from codex_ml.pipeline import (
     parse_lock,
     parse_pipeline,
     producers_of,
+    remedy,
 )  # fmt: skip
 
 
@@ -185,3 +186,44 @@ def test_imports_go_one_way(repository):
                 if own in BELOW or (own in ORDER and ORDER.index(other) > ORDER.index(own)):
                     back.append(f"{file.relative_to(library)} imports {name}")
     assert back == []
+
+
+REPRO = {
+    "models/tokenizer/tokenizer.json": "`dvc repro tokenizer` makes it",
+    "models/model/tokenizer.json": "`dvc repro train` makes it",
+    "data/splits/train.parquet": "`dvc repro split` makes it",
+    "data/raw/sample/a.whl": "`dvc repro fetch` makes it",
+    "models/base/t/tokenizer.json": "otherwise",
+    "data/raw/a.whl": "otherwise",
+    "data/policy.yaml": "otherwise",
+    "/elsewhere/tokenizer.json": "otherwise",
+}
+
+
+@pytest.mark.parametrize("path", REPRO)
+def test_advice_names_the_stage_that_writes_a_file_and_no_stage_for_other_files(workspace, monkeypatch, path):
+    assert remedy(Path(path), "otherwise") == REPRO[path]
+    assert remedy(Path.cwd() / path, "otherwise") == REPRO[path]
+    monkeypatch.chdir("models")
+    assert remedy(Path("..") / path, "otherwise") == REPRO[path]
+    assert remedy(Path(path), "otherwise") == "otherwise"  # models/models/...
+
+
+def test_without_a_pipeline_no_stage_is_named(tmp_path, monkeypatch, workspace):
+    Path("dvc.yaml").write_text("stages: 1")
+    assert remedy(Path("models/tokenizer"), "otherwise") == "otherwise"
+    monkeypatch.chdir(tmp_path)
+    assert remedy(Path("models/tokenizer"), "otherwise") == "otherwise"
+
+
+def test_advice_in_messages_names_stages_and_folders_that_there_are(repository):
+    """Every `dvc repro NAME` of the library is a stage; a message about a path of any place takes `remedy`."""
+    import re
+
+    stages = load_pipeline(repository / "dvc.yaml")
+    found = []
+    for file in sorted((repository / "src").rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        found += [(file.name, name) for name in re.findall(r"`dvc repro (?:--\S+ )*([a-z_]+)`", text)]
+    assert found
+    assert {name for _, name in found} <= stages.keys()

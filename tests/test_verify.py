@@ -270,7 +270,10 @@ def test_a_record_names_every_missing_dependency_and_packages_that_are_not_there
     assert start_record(spec, load_params())["environment"]["packages"] == {"no-such-package": None}
     Path("stages/split.py").unlink()
     Path("src/codex_ml/io.py").unlink()
-    with pytest.raises(UserError, match=r"^split: stages/split\.py, src/codex_ml/io\.py is missing; `dvc repro` makes"):
+    with pytest.raises(
+        UserError,
+        match=r"^split: stages/split\.py, src/codex_ml/io\.py is missing; put it there, or bring it back with `git checkout`",
+    ):
         start_record(spec, load_params())
 
 

@@ -15,7 +15,7 @@ from codex_ml.config import Params
 from codex_ml.errors import UserError
 from codex_ml.io import hash_path, read_json
 from codex_ml.packages import installed_versions, normal
-from codex_ml.pipeline import StageSpec
+from codex_ml.pipeline import StageSpec, remedy
 
 SCHEMA = "codex-ml/lineage/1"
 # Distributions that decide bytes: all that pyproject.toml asks for, and extras, without those below.
@@ -74,9 +74,8 @@ def start_record(spec: StageSpec, params: Params) -> dict[str, Any]:
     """
     missing = [dep for dep in spec.deps if not Path(dep).exists()]
     if missing:
-        raise UserError(
-            f"{spec.name}: {', '.join(missing)} is missing; `dvc repro` makes what stages before it produce"
-        )
+        what = "put it there, or bring it back with `git checkout` or `dvc pull`"
+        raise UserError(f"{spec.name}: {', '.join(missing)} is missing; {remedy(Path(missing[0]), what)}")
     dumped, installed = params.model_dump(mode="json"), installed_versions()
     return {
         "schema": SCHEMA,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import UserError
+from codex_ml.top import find_top
 from codex_ml.yaml import parse_yaml, read_text, read_yaml
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), "params.yaml"
@@ -168,6 +170,25 @@ def producers_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
         return out.is_relative_to(wanted) or wanted.is_relative_to(out)
 
     return [spec for spec in stages.values() if any(touches(Path(out)) for out in spec.outs)]
+
+
+def remedy(path: Path, otherwise: str) -> str:
+    """The end of a message about a file that is missing or damaged: which stage writes it.
+
+    Args:
+        path: from the current folder.
+        otherwise: what to do about a file that no stage writes, such as a tokenizer's that the user named.
+    """
+    top = find_top(Path.cwd())
+    if top is None:
+        return otherwise
+    place = os.path.relpath(path.absolute(), top)
+    try:
+        stages = load_pipeline(top / PIPELINE)
+    except UserError:  # a mistake in dvc.yaml is not what this message is about
+        return otherwise
+    writer = next((s for s in stages.values() if any(Path(place).is_relative_to(out) for out in s.outs)), None)
+    return f"`dvc repro {writer.name}` makes it" if writer else otherwise
 
 
 def chain_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:

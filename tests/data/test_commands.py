@@ -41,7 +41,7 @@ def here(tmp_path, monkeypatch):
     settings = Pack(seq_len=32, canaries={"repetitions": (2,), "each": 3, "controls": 2})
     pack_splits(Path("data/packed"), files, ByteTokenizer(), settings, style="off")
     Path("params.yaml").write_text(PARAMS)
-    Path("dvc.yaml").write_text("stages: {}")
+    Path("dvc.yaml").write_text("stages: {split: {cmd: x, outs: [data/splits]}, pack: {cmd: x, outs: [data/packed]}}")
     Path("src/codex_ml").mkdir(parents=True)
     from codex_ml.tokenization import tokenizer
 
@@ -151,7 +151,7 @@ def test_wrong_use_is_one_line(here, run, arguments, message):
     [
         ("data/packed/pack.json", "data/packed/pack.json is missing"),
         ("data/packed/records.ndjson", "data/packed/records.ndjson is missing; `dvc repro pack` makes it"),
-        ("data/splits/train.parquet", "data/splits/train.parquet is missing; `dvc repro` makes it"),
+        ("data/splits/train.parquet", "data/splits/train.parquet is missing; `dvc repro split` makes it"),
         ("params.yaml", "params.yaml is missing; `git checkout params.yaml` brings back the committed one"),
     ],
 )

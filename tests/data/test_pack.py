@@ -208,10 +208,12 @@ def without(key):
 
 
 def holds(file, count):
-    return rf"train\.{file} does not hold the {count} numbers that pack\.json tells; `dvc repro pack` makes it$"
+    return (
+        rf"train\.{file} does not hold {count} numbers, as pack\.json says; name a folder that stage pack wrote whole$"
+    )
 
 
-BELONGS = r"train\.{} does not belong to train\.bin; `dvc repro pack` makes both$"
+BELONGS = r"train\.{} does not belong to train\.bin; name a folder that stage pack wrote whole$"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ BELONGS = r"train\.{} does not belong to train\.bin; `dvc repro pack` makes both
         (cut("train.mask", -1), holds("mask", 16)),
         (lambda folder: (folder / "pack.json").unlink(), r"pack\.json is missing$"),
         (cut("pack.json", 20), r"pack\.json is not valid JSON: "),
-        (without("pieces"), r"pack\.json has another form; `dvc repro pack` makes it anew$"),
+        (without("pieces"), r"pack\.json has another form; name a folder that stage pack wrote whole$"),
         (lambda folder: (folder / "pack.json").write_text("[]"), r"pack\.json has another form; "),
     ],
 )

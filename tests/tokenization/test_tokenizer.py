@@ -57,7 +57,7 @@ def test_what_is_no_tokenizer_is_told(tmp_path, data):
 
 
 def test_a_missing_tokenizer_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"tokenizer\.json is missing; `dvc repro tokenizer` makes it$"):
+    with pytest.raises(UserError, match=r"tokenizer\.json is missing; name the folder of a whole tokenizer$"):
         load_tokenizer(tmp_path)
 
 

@@ -22,6 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from codex_ml.errors import UserError, naming, raise_disk_error
+from codex_ml.pipeline import remedy
+
+OTHERWISE = "name a whole file of documents, such as data/splits/val.parquet"
 
 ROW_GROUP_BYTES = 8 << 20  # of text; what a reader holds at a time
 FORMS = ("text", "prompt", "completion", "messages", "tools")  # what detectors look into and redaction changes
@@ -251,11 +254,11 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             yield file
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; `dvc repro` makes it") from None
+        raise UserError(f"{path} is missing; {remedy(path, OTHERWISE)}") from None
     except (pa.ArrowException, OSError) as error:
         if "reading bytes" in str(error):  # by Arrow, so of this file; the block may write another one
             with naming(path):
                 raise_disk_error(error)
         raise_disk_error(error)
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({reason}); `dvc checkout` or `dvc repro` brings it back") from None
+        raise UserError(f"{path} is damaged ({reason}); {remedy(path, OTHERWISE)}") from None

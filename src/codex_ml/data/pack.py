@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 
 from codex_ml.errors import UserError
 from codex_ml.io import read_json
+from codex_ml.pipeline import remedy
+
+OTHERWISE = "name a folder that stage pack wrote whole"
 
 IGNORE = -100  # label without loss, as in torch.nn.functional.cross_entropy
 
@@ -83,7 +86,7 @@ class Rows:
             count, documents, rows, pieces = (stream[key] for key in ("tokens", "documents", "rows", "pieces"))
             masked, canaries = stream["masked"], tuple(stream["canaries"])
         except (KeyError, TypeError):
-            raise UserError(f"{folder / 'pack.json'} has another form; `dvc repro pack` makes it anew") from None
+            raise UserError(f"{folder / 'pack.json'} has another form; {remedy(folder, OTHERWISE)}") from None
         tokens = _mapped(folder / f"{name}.bin", dtype, count)
         starts = _mapped(folder / f"{name}.starts", "<u8", documents + 1)
         table = _mapped(folder / f"{name}.pieces", "<u8", 2 * pieces).reshape(-1, 2)
@@ -91,7 +94,7 @@ class Rows:
         mask = _mapped(folder / f"{name}.mask", "u1", count) if masked else None
         for file, found, wanted in (("starts", starts[-1], count - 1), ("rows", first[-1], pieces)):
             if found != wanted:
-                raise UserError(f"{folder / name}.{file} does not belong to {name}.bin; `dvc repro pack` makes both")
+                raise UserError(f"{folder / name}.{file} does not belong to {name}.bin; {remedy(folder, OTHERWISE)}")
         return cls(tokens, starts, seq_len, pad, table, first, mask, canaries)
 
     def __len__(self) -> int:
@@ -144,7 +147,7 @@ class Rows:
 def _mapped(file: Path, dtype: str, count: int) -> NDArray[Any]:
     wanted = np.dtype(dtype)
     if not file.is_file() or file.stat().st_size != count * wanted.itemsize:
-        raise UserError(f"{file} does not hold the {count} numbers that pack.json tells; `dvc repro pack` makes it")
+        raise UserError(f"{file} does not hold {count} numbers, as pack.json says; {remedy(file, OTHERWISE)}")
     # as a plain array: the class memmap looks for its file at every index
     return np.asarray(np.memmap(file, dtype=wanted, mode="r")) if count else np.zeros(0, dtype=wanted)
 

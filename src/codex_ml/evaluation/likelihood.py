@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from codex_ml.data.pack import IGNORE
 from codex_ml.errors import UserError
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halves
+from codex_ml.pipeline import remedy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,7 +75,7 @@ def load_model(folder: Path, *, device: str) -> Any:
 
     logging.disable_progress_bar()  # ours is the only one
     if not (folder / "model.safetensors").is_file():
-        raise UserError(f"{folder}/model.safetensors is missing; `dvc repro train` makes it")
+        raise UserError(f"{folder}/model.safetensors is missing; {remedy(folder, 'name the folder of a model')}")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         factory: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

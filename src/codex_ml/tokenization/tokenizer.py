@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from codex_ml.errors import UserError
 from codex_ml.io import read_json
+from codex_ml.pipeline import remedy
 from codex_ml.tokenization.layout import read_templates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+OTHERWISE = "name the folder of a whole tokenizer"
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,14 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise UserError(f"{file} is missing; `dvc repro tokenizer` makes it")
+        raise UserError(f"{file} is missing; {remedy(file, OTHERWISE)}")
     backend = _load_backend(file)
-    config = read_json(folder / "tokenizer_config.json")
+    settings = folder / "tokenizer_config.json"
+    config = read_json(settings)
     ids = {role: _role_id(backend, config, role, folder) for role in ("eos", "pad", "bos", "unk")}
     if ids["eos"] is None or ids["pad"] is None:
         missing = "eos_token" if ids["eos"] is None else "pad_token"
-        raise UserError(f"{folder / 'tokenizer_config.json'} names no {missing}; `dvc repro tokenizer` makes one")
+        raise UserError(f"{settings} names no {missing}; {remedy(settings, OTHERWISE)}")
     templates = read_templates(folder)
     special = {t.content: number for number, t in backend.get_added_tokens_decoder().items() if t.special}
     return TextTokenizer(

@@ -160,7 +160,7 @@ def test_a_wheel_that_was_cut_short_is_told(cut):
     file = zipped([("a.py", "a = 1\n" * 20)])
     file.write_bytes(file.read_bytes()[:cut])
     with pytest.raises(
-        UserError, match=r"1\.0-py3-none-any\.whl is not a whole wheel .* delete it and run `dvc repro` again$"
+        UserError, match=r"1\.0-py3-none-any\.whl is not a whole wheel .* put a whole one in its place$"
     ):
         read("wheels")
 

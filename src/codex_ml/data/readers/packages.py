@@ -53,7 +53,7 @@ class WheelTask:
         except DAMAGE as error:
             raise_disk_error(error)
             raise UserError(
-                f"{writable(self.file)} is not a whole wheel ({error}); delete it and run `dvc repro` again"
+                f"{writable(self.file)} is not a whole wheel ({error}); put a whole one in its place"
             ) from None
 
 
