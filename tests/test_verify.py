@@ -435,3 +435,21 @@ def test_what_is_no_file_or_folder_is_named(chain, name):
             assert name in str(error.value)
         finally:
             path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_what_dvc_cannot_hash_is_a_finding(chain):
+    """Put there after the run: a failed check, not a mistake in the command."""
+    os.mkfifo("data/raw/mine/pipe")
+    with pytest.raises(CheckFailed, match=r"^split: data/raw/mine/pipe is a FIFO, for which DVC would wait for ever"):
+        links()
+
+
+def test_a_link_that_became_another_is_a_finding(chain):
+    """DVC cannot tell a link inside a folder from a copy; the corpus lists links."""
+    Path("data/raw/mine/alias").symlink_to("own.txt")
+    chain.lock()
+    links()
+    Path("data/raw/mine/alias").unlink()
+    Path("data/raw/mine/alias").write_bytes(b"own text")
+    with pytest.raises(CheckFailed, match=r"^split: input data/raw was changed after the run"):
+        links()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import configparser
 from pathlib import Path
 
 from codex_ml.errors import UserError
 from codex_ml.io import hash_file, hash_path, parse_json
 from codex_ml.lineage import read_record
 from codex_ml.pipeline import Locked
+from codex_ml.tree import cache_folder, files_of
 from codex_ml.yaml import read_yaml
 
 
@@ -32,7 +32,7 @@ def changed_file(path: str, md5: str, lock: dict[str, Locked]) -> str:
             if hash_path(Path(inner)).md5 != digest:
                 return changed_file(inner, digest, lock)
         return path
-    now = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}  # links followed, as DVC does
+    now = {file.relative_to(folder).as_posix() for file in files_of(folder)}
     for name, digest in listing.items():
         if name not in now:
             return f"{path}/{name} (missing)"
@@ -44,21 +44,14 @@ def changed_file(path: str, md5: str, lock: dict[str, Locked]) -> str:
 
 def listing_of(md5: str) -> dict[str, str] | None:
     """Relative path -> MD5 of the files of a folder, from DVC's cache; None when it has no intact list of that hash."""
-    digest = md5.removesuffix(".dir")
-    file = _cache_folder() / "files/md5" / digest[:2] / f"{digest[2:]}.dir"
-    if digest == md5 or not file.is_file() or hash_file(file).md5 != digest:
+    try:
+        digest, cache = md5.removesuffix(".dir"), cache_folder()
+    except UserError:  # of DVC's configuration, which DVC itself names
+        return None
+    file = Path(cache or "") / "files/md5" / digest[:2] / f"{digest[2:]}.dir"
+    if digest == md5 or cache is None or not file.is_file() or hash_file(file).md5 != digest:
         return None
     return {entry["relpath"]: entry["md5"] for entry in parse_json(file.read_bytes())}
-
-
-def _cache_folder() -> Path:
-    """DVC's cache: `cache.dir` of .dvc/config.local or .dvc/config, relative to .dvc; by default .dvc/cache."""
-    config = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        config.read([".dvc/config", ".dvc/config.local"], encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError):  # DVC itself names what is wrong with it
-        config.clear()
-    return Path(".dvc") / config.get("cache", "dir", fallback="cache").strip("'\"")
 
 
 def _known_alone(folder: str, lock: dict[str, Locked]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from codex_ml.dvcignore import FILE as IGNORE_FILE
@@ -200,18 +200,21 @@ def cache_folder() -> str | None:
     Raises:
         UserError: when DVC's configuration cannot be read.
     """
-    return _cache_folder(Path.cwd() / ".dvc")
-
-
-@cache
-def _cache_folder(settings: Path) -> str | None:
+    settings = Path.cwd() / ".dvc"
     if not settings.is_dir():
         return None
+    files = (settings / "config", settings / "config.local")
+    return _cache_folder(settings, *(file.stat().st_mtime_ns if file.is_file() else 0 for file in files))
+
+
+@lru_cache(maxsize=1)
+def _cache_folder(settings: Path, *written: int) -> str:
+    """See `cache_folder`; `written` are the times of the files, so that an edit counts."""
     from dvc.config import Config, ConfigError
 
     try:
         folder = Config(str(settings))["cache"].get("dir")
-    except ConfigError as error:
+    except (ConfigError, UnicodeDecodeError) as error:
         raise UserError(f"DVC's configuration cannot be read: {error}") from None
     return os.path.realpath(folder or settings / "cache")
 

@@ -66,7 +66,10 @@ class _Hashes:
                 raise CheckFailed(f"{stage}: {path} is missing; `dvc repro` or `dvc checkout` brings it back")
             if not (Path(path).is_file() or Path(path).is_dir()):
                 raise CheckFailed(f"{stage}: {path} is neither a file nor a folder")
-            self._known[path] = hash_path(Path(path))
+            try:
+                self._known[path] = hash_path(Path(path))
+            except UserError as error:  # such as a link that leads out, put there after the run
+                raise CheckFailed(f"{stage}: {error}") from None
         return self._known[path]
 
 
