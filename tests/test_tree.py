@@ -1,6 +1,7 @@
 """What DVC cannot hash is named, with what to do, before DVC starts; what it can hash, it and we hash alike."""
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -377,22 +378,23 @@ def test_a_path_that_no_hash_covers_is_named(made, path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("ingest", "{sources: [{kind: files, path: data/raw/out}]}"),
-        ("split", "{benchmarks: [{path: data/benchmarks/out}]}"),
-        ("tokenizer", "{kind: local, path: models/base/out}"),
-        ("model", "{path: models/base/out}"),
-        ("train", "{resume_from: models/base/out}"),
+        ("ingest", {"sources": [{"kind": "files", "path": "data/raw/out"}]}),
+        ("split", {"benchmarks": [{"path": "data/benchmarks/out"}]}),
+        ("tokenizer", {"kind": "local", "path": "models/base/out"}),
+        ("model", {"path": "models/base/out"}),
+        ("train", {"resume_from": "models/base/out"}),
     ],
 )
 def test_every_path_of_the_parameters_is_checked(made, key, value):
-    Path("params.yaml").write_text(f"fetch: {{sample: false}}\n{key}: {value}\n")
-    if key != "ingest":
-        with Path("params.yaml").open("a") as file:
-            file.write("ingest: {sources: [{kind: jsonl, path: data/raw/file}]}\n")
     for folder in ("data/raw", "data/benchmarks", "models/base"):
-        Path(folder, "skipped").mkdir(exist_ok=True)
+        Path(folder, "skipped").mkdir()
         Path(folder, "out").symlink_to("skipped")
-    with pytest.raises(
-        UserError, match=rf"^params\.yaml: {key}\..*: .*/out is a link to a folder, and DVC does not look"
-    ):
+    found = list(data_problems(Params.model_validate({key: value}), STAGES))
+    assert len(found) == 1
+    assert re.match(rf"params\.yaml: {key}\..*: .*/out is a link to a folder, and DVC does not look", found[0])
+
+
+def test_the_whole_check_includes_the_data(made):
+    os.mkfifo("data/raw/pipe")
+    with pytest.raises(UserError, match=r"^data/raw/pipe is a FIFO"):
         check_workspace()
