@@ -136,7 +136,7 @@ def base_model() -> None:
 def evaluate() -> dict[str, Any]:
     """The evaluate stage on models/model."""
     run("evaluate")
-    return dict(read_json(Path("reports/evaluate/metrics.json")))
+    return dict(read_json(Path("reports/evaluate/details.json")))
 
 
 def greedy() -> list[str]:

@@ -12,12 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this che
 from codex_ml.stage import Stage, log, run_stage
 from codex_ml.training.process import prepare_process
 
+COMPARED = ("bits_per_byte", "zlib_bits_per_byte", "perplexity", "token_accuracy", "documents")
+
 
 def main(stage: Stage) -> None:
     from codex_ml.data.documents import count_documents, read_documents
     from codex_ml.evaluation.likelihood import load_model, score_documents
     from codex_ml.evaluation.summary import by_source, document_row, summary
-    from codex_ml.io import read_json, write_json, write_ndjson, write_text
+    from codex_ml.io import read_json, write_ndjson, write_text
     from codex_ml.progress import track
     from codex_ml.tokenization.lossless import RoundTrip
     from codex_ml.tokenization.tokenizer import load_tokenizer
@@ -40,7 +42,7 @@ def main(stage: Stage) -> None:
     numbers = summary(rows, settings, seed=stage.params.seed, lossy=trip.lossy)
     write_ndjson(stage.out("reports/evaluate/documents.ndjson"), rows)
     write_text(stage.out("reports/evaluate/by_source.csv"), by_source(rows, lossy=trip.lossy))
-    write_json(stage.metrics, numbers)
+    stage.write_numbers(numbers, compared=COMPARED)
     if trip.lossy:
         log.warning("evaluate: WARNING: %s", numbers["lossy"]["reason"])
         log.info("evaluate: perplexity %s a token on test, no bits per byte", numbers.get("perplexity", "not finite"))

@@ -18,7 +18,7 @@ def main(stage: Stage) -> None:
     from codex_ml.data.licences import wrong_licences
     from codex_ml.data.readers import size_of
     from codex_ml.data.readers.git import refuse_moving_revision
-    from codex_ml.io import atomic_folder, write_json, write_ndjson
+    from codex_ml.io import atomic_folder, write_ndjson
     from codex_ml.parallel import workers_for
     from codex_ml.progress import progress
 
@@ -39,7 +39,7 @@ def main(stage: Stage) -> None:
         with progress("ingest: write", tally.bytes, "bytes", style=style) as advance:
             write_corpus(folder / "documents.parquet", spills, advance=advance)
         (folder / "spills").rmdir()
-    write_json(stage.metrics, tally.metrics())
+    stage.write_numbers(tally.metrics(), compared=("documents", "megabytes", "refused"))
     log.info(
         "ingest: %d documents, %.1f MB, %d refused, %d licences",
         tally.documents, tally.bytes / 1e6, tally.refused, len(tally.licences),

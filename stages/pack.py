@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this che
 
 from codex_ml.stage import Stage, log, run_stage
 
+COMPARED = ("train.tokens", "train.rows", "train.cut_documents", "train.fill", "val.rows", "test.rows")
+
 CORPUS = Path("data/corpus/documents.parquet")  # no dependency: only an error reads it, for the line of the user's file
 
 
@@ -18,7 +20,7 @@ def main(stage: Stage) -> None:
     from codex_ml.data.documents import places_of
     from codex_ml.data.examples import BadChats
     from codex_ml.data.pack_splits import pack_splits
-    from codex_ml.io import atomic_folder, write_json
+    from codex_ml.io import atomic_folder
     from codex_ml.tokenization.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(stage.dep("models/tokenizer"))
@@ -33,7 +35,7 @@ def main(stage: Stage) -> None:
         raise BadChats(error.split, error.bad, places) from None
     for name, numbers in metrics.items():
         log.info("pack: %s %s", name, numbers)
-    write_json(stage.metrics, metrics)
+    stage.write_numbers(metrics, compared=COMPARED)
 
 
 if __name__ == "__main__":

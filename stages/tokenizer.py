@@ -1,7 +1,7 @@
 """Tokenizer: train the one of params.yaml on the train split, whole documents, or take a local one.
 
 Measures it on val, and looks in train, val and test for documents that decoding does not give back: their number is in
-metrics.json, their places in reports/tokenizer/lost.json.
+details.json, their places in reports/tokenizer/lost.json.
 """
 
 import sys
@@ -11,6 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
 from codex_ml.stage import Stage, log, run_stage
+
+COMPARED = ("vocab_size", "bytes_per_token", "lossless", "unk_share", "unused_share")
 
 
 def main(stage: Stage) -> None:
@@ -49,7 +51,7 @@ def main(stage: Stage) -> None:
             pass
     numbers |= lossless.numbers(trips)
     write_json(stage.out("reports/tokenizer/lost.json"), lossless.rows(trips))
-    write_json(stage.metrics, numbers)
+    stage.write_numbers(numbers, compared=COMPARED)
     log.info("tokenizer: %s", {name: value for name, value in numbers.items() if name not in ("languages", "lost")})
     if lost := lossless.summary(trips):
         log.warning("tokenizer: WARNING: %s; evaluate gives no bits per byte where test loses something", lost)

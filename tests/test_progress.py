@@ -54,16 +54,39 @@ def test_what_an_interrupted_run_did_does_not_count_for_the_rate(capsys, clock):
     assert capsys.readouterr().err == "train: 60/100 steps, 1.0/s, 40 s left\n"
 
 
-def test_a_slow_start_is_forgotten(capsys, clock):
-    with progress("train", 1000, "steps", style="plain") as advance:
+def test_a_slow_first_unit_is_in_no_rate_and_in_no_time_left(capsys, clock):
+    with progress("train", 1000, "steps", style="plain", done=100, first_apart=True) as advance:
         clock[0] += 50
         advance(1)  # compiles
-        for _ in range(6):
+        for _ in range(2):
             clock[0] += 10
             advance(20)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "train: 1/1,000 steps, 0.02/s, 13 h 52 min left"
-    assert lines[-1] == "train: 121/1,000 steps, 2.0/s, 7 min 20 s left"
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 121/1,000 steps, 2.0/s, 7 min 20 s left", "train: 141/1,000 steps, 2.0/s, 7 min 10 s left"
+    ]  # fmt: skip
+
+
+def test_a_slow_first_unit_is_in_no_rate_of_the_bar(capsys, monkeypatch):
+    from rich import progress as rich_progress
+
+    now = [100.0]
+    made = []
+    real = rich_progress.Progress
+
+    def progress_with_clock(*columns, **settings):
+        made.append(real(*columns, **settings, get_time=lambda: now[0], auto_refresh=False))
+        return made[0]
+
+    monkeypatch.setattr(rich_progress, "Progress", progress_with_clock)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress("train", 1000, "steps", first_apart=True) as advance:
+        now[0] += 50
+        advance(1)
+        for _ in range(5):
+            now[0] += 1
+            advance(2)
+        assert made[0].tasks[0].speed == 2.0
+        assert made[0].tasks[0].time_remaining == 495
 
 
 def test_no_progress_has_no_time_left(capsys, clock):

@@ -13,7 +13,7 @@ import pytest
 from codex_ml import stage as module
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.pipeline import imported_modules, load_pipeline
-from codex_ml.stage import logs_folder, run_stage, scratch_folder
+from codex_ml.stage import chosen, logs_folder, run_stage, scratch_folder
 
 
 def close_log():
@@ -240,3 +240,12 @@ def test_a_script_run_by_hand_in_a_fresh_checkout_works(workspace, repository, r
     assert done.stderr.splitlines()[0] == "fetch: fetch.sample is false, the sample corpus is empty"
     assert list((workspace / "data/raw/sample").iterdir()) == []
     assert logging.getLogger("codex_ml") is module.log
+
+
+def test_compared_numbers_are_a_part_of_all_of_them():
+    numbers = {"train": {"rows": 3, "fill": 0.9}, "documents": 5, "languages": {"python": 2}}
+    assert chosen(numbers, ["train.rows", "documents", "val.rows", "perplexity"]) == {
+        "train": {"rows": 3},
+        "documents": 5,
+    }
+    assert chosen(numbers, []) == {}

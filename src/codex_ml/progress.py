@@ -15,7 +15,9 @@ Item = TypeVar("Item")
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str, *, style: str = "auto", done: int = 0) -> Iterator[Advance]:
+def progress(
+    what: str, total: int, unit: str, *, style: str = "auto", done: int = 0, first_apart: bool = False
+) -> Iterator[Advance]:
     """Show the progress of a loop.
 
     Args:
@@ -23,6 +25,8 @@ def progress(what: str, total: int, unit: str, *, style: str = "auto", done: int
         total: number of units when it is complete.
         style: "auto", "plain" or "off" (params.yaml, runtime.progress).
         done: units that were done before, by an interrupted run.
+        first_apart: whether the first unit is slower than the others, because it compiles, for instance; rate and time
+            left then count from its end. A bar never counts it.
 
     Yields:
         a function to call with the number of units that were just done.
@@ -33,7 +37,7 @@ def progress(what: str, total: int, unit: str, *, style: str = "auto", done: int
         with _bar(what, total, unit, done) as advance:
             yield advance
     else:
-        yield _Lines(what, total, unit, done).advance
+        yield _Lines(what, total, unit, done, first_apart=first_apart).advance
 
 
 @contextmanager
@@ -61,14 +65,17 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 
 
 class _Lines:
-    def __init__(self, what: str, total: int, unit: str, done: int) -> None:
-        self.what, self.total, self.unit, self.done = what, total, unit, done
-        # the rate is that since a few lines ago: a first step that compiles is forgotten
+    def __init__(self, what: str, total: int, unit: str, done: int, *, first_apart: bool) -> None:
+        self.what, self.total, self.unit, self.done, self.first_apart = what, total, unit, done, first_apart
+        # the rate is that since a few lines ago, so that it follows what slows down
         self.marks = deque([(time.monotonic(), done)], maxlen=6)
 
     def advance(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
+        if self.first_apart:
+            self.first_apart, self.marks[0] = False, (now, self.done)
+            return
         if now - self.marks[-1][0] >= PLAIN_SECONDS:
             start, done = self.marks[0]
             self.marks.append((now, self.done))

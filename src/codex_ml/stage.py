@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,34 @@ class Stage:
     @property
     def metrics(self) -> Path:
         return self.out(f"reports/{self.spec.name}/metrics.json")
+
+    def write_numbers(self, numbers: dict[str, Any], *, compared: Iterable[str]) -> None:
+        """Write all numbers to details.json, and to metrics.json, which `dvc metrics diff` shows, those of `compared`.
+
+        Args:
+            compared: dotted names; one that `numbers` does not have is left out.
+        """
+        write_json(self.out(f"reports/{self.spec.name}/details.json"), numbers)
+        write_json(self.metrics, chosen(numbers, compared))
+
+
+def chosen(numbers: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The part of a nested mapping that dotted names choose.
+
+    >>> chosen({"train": {"rows": 3, "fill": 0.9}, "documents": 5}, ["train.rows", "documents", "val.rows"])
+    {'train': {'rows': 3}, 'documents': 5}
+    """
+    result: dict[str, Any] = {}
+    for name in names:
+        *folders, leaf = name.split(".")
+        source, target = numbers, result
+        for folder in folders:
+            source = source.get(folder, {})
+        if leaf in source:
+            for folder in folders:
+                target = target.setdefault(folder, {})
+            target[leaf] = source[leaf]
+    return result
 
 
 def scratch_folder() -> Path:

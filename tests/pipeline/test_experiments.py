@@ -9,6 +9,8 @@ import time
 import pytest
 from workspace import Workspace
 
+from codex_ml.params import known_keys
+
 LATER = ["train", "evaluate", "safety_audit", "report"]
 
 
@@ -32,6 +34,10 @@ def test_one_knob_reruns_training_and_what_follows(identity: Workspace) -> None:
     assert changed == {"params.yaml": {"train.lr": {"old": 0.003, "new": 0.002, "diff": pytest.approx(-0.001)}}}
     metrics = json.loads(identity.dvc("metrics", "diff", "--json").stdout)
     assert metrics["reports/evaluate/metrics.json"]["bits_per_byte"]["diff"] != 0
+    shown = identity.dvc("metrics", "diff", "--all").stdout.splitlines()
+    assert len(shown) <= 40, "it fits a screen"
+    names = [line.split()[1] for line in shown[1:]]
+    assert not set(names) & set(known_keys())  # dvc exp show would have two columns of that name
     plots = identity.dvc("plots", "diff", "--json").stdout
     for wanted in ("Loss (nats a token)", "Bits per byte by source", '"HEAD"', '"workspace"'):
         assert wanted in plots, wanted
@@ -40,12 +46,12 @@ def test_one_knob_reruns_training_and_what_follows(identity: Workspace) -> None:
 
 def test_an_encoder_decoder_goes_through_the_pipeline(identity: Workspace) -> None:
     """Trained, evaluated on the same documents, and audited, with its control: nothing of it is a special case of DVC."""
-    before = json.loads((identity.root / "reports/evaluate/metrics.json").read_bytes())
+    before = json.loads((identity.root / "reports/evaluate/details.json").read_bytes())
     done = identity.dvc("exp", "run", "-S", "+model.architecture=t5", "-S", "+pack.layout=padded")
     assert ran(done.stdout) == ["pack", *LATER]
     config = json.loads((identity.root / "models/model/config.json").read_bytes())
     assert config["architectures"] == ["T5ForConditionalGeneration"]
-    after = json.loads((identity.root / "reports/evaluate/metrics.json").read_bytes())
+    after = json.loads((identity.root / "reports/evaluate/details.json").read_bytes())
     assert [after[key] for key in ("documents", "bytes", "tokens")] == [
         before[key] for key in ("documents", "bytes", "tokens")
     ]

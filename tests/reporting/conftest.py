@@ -58,24 +58,25 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
         for stage in STAGES:
             write(f"reports/{stage}/lineage.json", record(stage, text))
-        write("reports/ingest/metrics.json", {"documents": 100, "megabytes": 1.5, "refused": 3})
+        write("reports/ingest/details.json", {"documents": 100, "megabytes": 1.5, "refused": 3})
         parts = {name: {"documents": 30, "megabytes": 0.5} for name in ("train", "val", "test")}
         leakage = {"evicted": 4, "quarantined": 2, "near_cross": 0, "random_split_leak": 0.25}
-        write("reports/split/metrics.json", {**parts, "dropped": {text: 7}, "leakage": leakage})
-        write("reports/tokenizer/metrics.json", {"bytes_per_token": 3.5, "lossless": 1.0, "vocab_size": 4096})
+        write("reports/split/metrics.json", {**parts, "leakage": leakage})
+        write("reports/tokenizer/details.json", {"bytes_per_token": 3.5, "lossless": 1.0, "vocab_size": 4096})
         stream = {"documents": 30, "tokens": 9000, "targets": 8999}
-        write("reports/pack/metrics.json", dict.fromkeys(parts, stream))
+        write("reports/pack/details.json", dict.fromkeys(parts, stream))
         write("reports/train/metrics.json", {"step": points, "best_step": points, "best_val_loss": 2.5})
         for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm"):
             lines = [f"step\t{name.split('/')[1]}", *(f"{i}\t{2.5 + 1 / i}" for i in range(1, points + 1))]
             write(f"reports/train/plots/metrics/{name}.tsv", "\n".join(lines) + "\n")
-        write("reports/evaluate/metrics.json", evaluation(lossy=lossy))
+        write("reports/evaluate/details.json", evaluation(lossy=lossy))
         documents = [{"bytes": 100 * i, "nll": 150.0 * i, "zlib_bits": 300 * i} for i in range(1, 21)]
         write("reports/evaluate/documents.ndjson", rows(documents))
         with (root / "reports/evaluate/by_source.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(("source", "bits_per_byte", "zlib_bits_per_byte", "documents"))
             table.writerows([(text, "" if lossy else 2.0, 2.5, 3), ("other", "" if lossy else 2.2, 2.1, 1)])
+            table.writerow(("third", "" if lossy else 1.9, 2.4, 2))
         gate = {"name": text, "status": verdict, "found": text, "allowed": text}
         rate = {"rate": 0.05, "low": 0.001, "high": 0.25}
         numbers = {"windows": 20, "extracted": 1, "trivial": 0, "token_share": 0.2, **rate}
@@ -100,6 +101,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         }
         benchmarks = {"files": [text], "items_found": 1, "documents": 2, "too_short_to_check": [text]}
         manifest = {"splits": dict.fromkeys(parts, contents), "policy": policy, "benchmarks": benchmarks}
+        manifest["dropped"] = {text: 7}
         write("reports/split/manifest.json", manifest)
         hit = {"source": text, "path": text, "id": text, "rule": text, "action": "redact", "line": 3, "column": 1}
         write("data/splits/findings.ndjson", rows([{**hit, "placeholder": text, "severity": "high"}] * 2))

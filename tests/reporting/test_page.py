@@ -18,7 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 from codex_ml.errors import UserError, safe_text
-from codex_ml.reporting import plots, tables
+from codex_ml.reporting import few, plots, tables
 from codex_ml.reporting.facts import Facts, load_facts
 from codex_ml.reporting.page import TEMPLATE, render_page
 from codex_ml.reporting.shapes import DocumentScore, Evaluation, Interval, SourceScore
@@ -212,8 +212,8 @@ def test_missing_input_names_the_stage_that_makes_it(inputs: Callable[..., Path]
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
-        ("reports/evaluate/metrics.json", "{}", "bits_per_byte: Field required; `dvc repro evaluate`"),
-        ("reports/tokenizer/metrics.json", '{"vocab_size": "4096"}', "vocab_size: Input should be a valid integer"),
+        ("reports/evaluate/details.json", "{}", "bits_per_byte: Field required; `dvc repro evaluate`"),
+        ("reports/tokenizer/details.json", '{"vocab_size": "4096"}', "vocab_size: Input should be a valid integer"),
         ("reports/split/metrics.json", "[]", "a JSON object is wanted"),
         ("reports/safety_audit/samples.ndjson", '{"text": "a"}\n{"text": NaN}\n', "samples.ndjson:2 is not valid JSON"),
         ("reports/safety_audit/audit.json", '{"verdict": "fine"}', "pass, fail or invalid is wanted"),
@@ -269,3 +269,52 @@ def test_bits_per_byte_and_the_reason_for_none_exclude_each_other(facts: MakeFac
         Evaluation.model_validate(
             {**found, "bits_per_byte": 1.0} if lossy else {**found, "lossy": {"documents": 1, "reason": "x"}}
         )
+
+
+FEW = {
+    "loss": ("train/loss", "val/loss"),
+    "schedule": ("train/lr", "train/grad_norm"),
+}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+@pytest.mark.parametrize("name", FEW)
+def test_a_curve_of_fewer_than_three_points_is_a_table(facts: MakeFacts, name: str, count: int) -> None:
+    made = facts("plain")
+    points = tuple((5 * n, 0.125 * n) for n in range(1, count + 1))
+    made = dataclasses.replace(made, curves={**made.curves, **dict.fromkeys(FEW[name], points)})
+    found = few.tables(made)
+    assert (name in found) == (count < 3)
+    page = Page(render_page(made))
+    assert page.elements["img"] == 4 - (count < 3)
+    if count < 3:
+        form = "{:.4f}" if name == "loss" else "{:.3g}"
+        assert found[name].rows == tuple((f"{step}", form.format(v), form.format(v)) for step, v in points)
+        assert found[name].title in page.text
+
+
+def test_curves_of_which_one_has_three_points_stay_a_plot(facts: MakeFacts) -> None:
+    """600 steps and two validations: the table would have a hundred rows."""
+    made = facts("plain")
+    made = dataclasses.replace(made, curves={**made.curves, "val/loss": ((10, 2.5),)})
+    assert "loss" not in few.tables(made)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_sources_and_documents_are_tables(facts: MakeFacts, count: int) -> None:
+    made = facts("plain")
+    made = dataclasses.replace(made, sources=made.sources[:count], documents=made.documents[:count])
+    found = few.tables(made)
+    assert ("by_source" in found, "by_size" in found) == (count < 3, count < 3)
+    if count < 3:
+        assert [row[0] for row in found["by_source"].rows] == [source.source for source in made.sources]
+        assert found["by_source"].rows[0] == ("plain", "3", "2.0000", "2.5000")
+        assert found["by_size"].rows[0][0] == "100"
+    assert Page(render_page(made)).elements["img"] == (4 if count == 3 else 2)
+
+
+def test_a_step_without_a_validation_has_a_dash(facts: MakeFacts) -> None:
+    made = facts("plain")
+    curves = {**made.curves, "train/loss": ((5, 3.0), (10, 2.0)), "val/loss": ((10, 2.5),)}
+    found = few.tables(dataclasses.replace(made, curves=curves))["loss"]
+    assert found.rows == (("5", "3.0000", "–"), ("10", "2.0000", "2.5000"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -44,10 +45,11 @@ def test_curves_are_drawn_over_the_global_step(tmp_path):
     assert (tmp_path / "curves/plots/metrics/val/loss.tsv").read_text() == "step\tloss\n10\t2.75\n"
 
 
-def test_metrics_are_the_last_points_and_the_summary(tmp_path):
+def test_metrics_are_the_last_losses_and_the_summary(tmp_path):
+    """train.lr is a parameter: `dvc exp show` would have two columns of that name."""
     track(tmp_path / "curves", POINTS)
     assert parse_json((tmp_path / "curves/metrics.json").read_bytes()) == {
-        "train": {"loss": 1 / 3, "grad_norm": 0.2, "lr": 0.0},
+        "train": {"loss": 1 / 3},
         "val": {"loss": 2.75},
         "step": 15,
         "best_step": 10,
@@ -89,6 +91,21 @@ def test_timings_are_in_the_log_and_nowhere_else(recipe, tmp_path):
         assert event["tokens_per_second"] > 0
     samples = [parse_json(line) for line in (tmp_path / "run/system.ndjson").read_text().splitlines()]
     assert samples and all(sample["rss_mb"] > 0 for sample in samples)
+
+
+def test_the_first_step_which_compiles_is_in_no_rate(recipe, tmp_path):
+    recipe.train(tmp_path, log_every=1, max_steps=3)
+    events = [parse_json(line) for line in (tmp_path / "events.ndjson").read_text().splitlines()]
+    assert [(event["step"], "tokens_per_second" in event) for event in events] == [(1, False), (2, True), (3, True)]
+
+
+@pytest.mark.parametrize(("compiled", "told"), [(False, 0), (True, 1)])
+def test_a_run_that_compiles_says_so_before_its_first_step(recipe, monkeypatch, tmp_path, caplog, compiled, told):
+    monkeypatch.setattr(recipe.loop, "_steps", lambda *_: None)
+    hardware = replace(recipe.HARDWARE, compile=compiled)
+    caplog.set_level("INFO", logger="codex_ml")
+    recipe.train(tmp_path, hardware=hardware)
+    assert caplog.text.count("torch.compile builds kernels in the first step") == told
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ class Note:
         row: number of the document in the split, from 0.
         source, path, id: as in `Document`.
         action: "cut" or "drop".
-        reason: key of `records` in reports/pack/metrics.json.
+        reason: key of `records` in reports/pack/details.json.
         tokens: of the record before it was cut.
     """
 

@@ -70,7 +70,7 @@ def metrics(about: Mapping[str, Any], leaks: Mapping[str, Any]) -> dict[str, Any
     kept = ("near_cross", "evicted", "quarantined", "random_split_leak")
     return {
         **parts,
-        "dropped": {reason.replace(" ", "_"): count for reason, count in about["dropped"].items()},
+        "dropped": sum(about["dropped"].values()),
         "leakage": {name: leaks[name] for name in kept},
         "policy": about["policy"]["state"],
         "redacted": about["policy"]["documents_redacted"],

@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from codex_ml.errors import safe_text
-from codex_ml.reporting import data_tables, plots, tables
+from codex_ml.reporting import data_tables, few, plots, tables
 from codex_ml.reporting.facts import Facts
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
@@ -55,6 +55,7 @@ def render_page(facts: Facts) -> str:
         facts=facts,
         t=tables,
         d=data_tables,
+        few=few.tables(facts),
         pictures=_pictures(facts),
         samples=[_cut(text) for text in facts.samples[:SAMPLES]],
     )

@@ -44,7 +44,7 @@ class Bits(Shape):
 
 
 class Evaluation(Shape):
-    """reports/evaluate/metrics.json; a perplexity too large for a double is absent, bits per byte where `lossy`."""
+    """reports/evaluate/details.json; a perplexity too large for a double is absent, bits per byte where `lossy`."""
 
     zlib_bits_per_byte: float
     bits_per_byte: float | None = None
@@ -116,9 +116,10 @@ class BenchmarkNumbers(Shape):
 
 
 class Manifest(Shape):
-    """reports/split/manifest.json."""
+    """reports/split/manifest.json; `dropped` counts documents by reason."""
 
     splits: SplitParts
+    dropped: dict[str, int]
     policy: Policy
     benchmarks: BenchmarkNumbers
 
@@ -135,12 +136,11 @@ class Hit(Shape):
 
 
 class SplitNumbers(Shape):
-    """reports/split/metrics.json; `dropped` counts documents by reason."""
+    """reports/split/metrics.json."""
 
     train: Part
     val: Part
     test: Part
-    dropped: dict[str, int]
     leakage: Leakage
 
 

@@ -177,7 +177,7 @@ def splits(facts: Facts) -> Table:
 
 def dropped(facts: Facts) -> Table:
     rows = [("could not be read as a document", f"{facts.ingest.refused:,}")]
-    rows += [(reason.replace("_", " "), f"{count:,}") for reason, count in sorted(facts.split.dropped.items())]
+    rows += [(reason, f"{count:,}") for reason, count in sorted(facts.manifest.dropped.items())]
     return table("Left out", {"reason": "text", "documents": "number"}, rows)
 
 

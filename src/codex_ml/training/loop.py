@@ -102,6 +102,8 @@ def train_model(
         if run.outdated:
             measure_again(run)
     extra = open_trackers(runtime, trackers, scratch.name, config) if run.writes else ()
+    if hardware.compile and not run.finished:
+        log.info("train: torch.compile builds kernels in the first step, which may take minutes; no rate counts it")
     with _tracking(run, history, curves, logs, extra) as tracker, _stop_requested() as stop:
         _steps(run, tracker, stop, runtime)
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
@@ -144,10 +146,9 @@ def _tracking(
 def _steps(run: Run, tracker: Points, stop: Callable[[], int], runtime: Runtime) -> None:
     train, saved_at = run.train, run.step
     started, tokens = time.monotonic(), run.rows_a_step * run.rows.seq_len
-    throughput = Throughput(run)
-    with progress(
-        "train", train.max_steps, "steps", style=runtime.progress if run.writes else "off", done=run.step
-    ) as advance:
+    throughput, first = Throughput(run), run.step + 1
+    style = runtime.progress if run.writes else "off"
+    with progress("train", train.max_steps, "steps", style=style, done=run.step, first_apart=True) as advance:
         while not run.finished:
             try:
                 point = optimizer_step(run)
@@ -156,6 +157,8 @@ def _steps(run: Run, tracker: Points, stop: Callable[[], int], runtime: Runtime)
                     save(run, tracker.history)
                 raise
             run.step += 1
+            if run.step == first:  # it warms up, and compiles
+                throughput.restart(run.step)
             last = run.step == train.max_steps
             if run.step % train.log_every == 0 or last:
                 tracker.log({"step": run.step, **point})

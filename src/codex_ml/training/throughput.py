@@ -59,8 +59,14 @@ class Throughput:
         self._peak = matmul_peak(run.accelerator.device, precision) * run.accelerator.num_processes
         self._step, self._time = run.step, time.monotonic()
 
+    def restart(self, step: int) -> None:
+        """Count from here: what came before, such as compiling, is in no rate."""
+        self._step, self._time = step, time.monotonic()
+
     def since_last(self, step: int) -> dict[str, float]:
-        """Numbers for the log of timings."""
+        """Numbers for the log of timings; none when no step was done since the last time."""
+        if step == self._step:
+            return {}
         now = time.monotonic()
         rate = (step - self._step) * self._tokens / max(1e-9, now - self._time)
         self._step, self._time = step, now

@@ -70,6 +70,13 @@ class Tracker(Points):
             def _init_dvc(self) -> None:
                 pass
 
+            def make_summary(self) -> None:
+                """Write metrics.json without the last points that are no result: the rate and the gradient norm."""
+                whole = self.summary
+                self.summary = {name: _compared(value) for name, value in whole.items()}
+                super().make_summary()
+                self.summary = whole
+
         self._live = OfflineLive(str(folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
         self._events, self._extra = events, tuple(extra)
         super().__init__([])
@@ -125,6 +132,10 @@ class Tracker(Points):
                 message = f"{type(error).__name__}: {error}"
                 log.warning("train: %s failed and gets no more points, the run goes on (%s)", sink.name, message)
                 self.event(tracker=sink.name, failed=message)
+
+
+def _compared(value: Any) -> Any:
+    return {name: number for name, number in value.items() if name == "loss"} if isinstance(value, dict) else value
 
 
 def curves_of(point: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -333,6 +333,7 @@ def test_skipped_records_are_listed_with_file_line_and_reason(stage):
     assert left(stage.root) == [
         "data/corpus/documents.parquet",
         "data/corpus/refused.ndjson",
+        "reports/ingest/details.json",
         "reports/ingest/metrics.json",
     ]
 
