@@ -90,7 +90,7 @@ def reveal(text: str) -> View | None:
     if not text.isascii() and not _SUSPECT.isdisjoint(_NOT_ASCII.findall(text)):
         for match in _UNICODE.finditer(text):
             changes += [(place, place + 1, _plain(text[place])) for place in range(*match.span())]
-    if "\\u" in text or "\\x" in text:
+    if "\\" in text and ("\\u" in text or "\\x" in text):  # the first test costs a hundredth of the others
         changes += [(*match.span(), chr(int(match[1], 16))) for match in _ESCAPE.finditer(text)]
         changes.sort()
     if not changes:
