@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import string
+
 import pytest
 
 from codex_ml.policy.validators import VALIDATORS, entropy, luhn
@@ -20,7 +23,7 @@ GOOD = {
     "dni": ["12345678Z", "X1234567L"],
     "us-ssn": ["536-90-4399", "536904399"],
     "public-ip": ["185.12.64.1", "192.88.99.1", "2a01:4f8::1"],
-    "phone": ["+49 30 901820", "+1 202 456 1111"],
+    "phone": ["+49 30 901820", "+1 202 456 1111", "+48 22 694 75 00", "+2034801234", "+246 370 9999", "+852 2810 2717", "+44 (0)20 7219 3000"],
     "phone-national": ["(202) 456-1111", "030 901820 12"],
     "mailbox": ["sam@host-of-mail.org", "r.osei+lists@mail.co.uk"],
     "luhn": ["79927398713"],
@@ -31,7 +34,7 @@ BAD = {
     "nhs": ["1111111111", "943476591"],
     "us-ssn": ["000-12-3456", "666-12-3456", "900-12-3456", "123-00-4567", "123-45-0000", "078-05-1120"],
     "public-ip": ["10.0.0.1", "127.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1", "100.64.0.1", "224.0.0.1", "8.8.8.8", "2001:db8::1", "::1", "fe80::1", "::ffff:10.0.0.1", "300.1.1.1"],
-    "phone": ["+1 202 555 0143", "+1 102 456 1111", "+1234567"],
+    "phone": ["+1 202 555 0143", "+1 102 456 1111", "+1234567", "+20240116", "+48151623", "+4815162342", "+2147483647", "+24681357", "+999123456789", "+210123456789", "+3361234567", "+85228102"],
     "mailbox": ["a@b.c", "x@y.unknowntop", "me@example.com", "a..b@host.org", "logo@2x.ps", "w@x.to", "q@kk.mT"],
     "dni": ["12345678A"],
     "jwt": ["abc.def.ghi", "eyJhIjoxfQ.x.y"],
@@ -75,3 +78,24 @@ def test_entropy_is_shannons(text, bits):
 @pytest.mark.parametrize("value", ["", " ", "x", "٣٤٥", "-", "@", ".", "\u00b2", "1" * 300])
 def test_any_value_gets_an_answer(name, value):
     assert VALIDATORS[name](value) in (True, False)
+
+
+@pytest.mark.parametrize(("length", "most"), [(12, 60), (16, 40), (20, 25), (32, 5)])
+def test_random_text_is_generated(length, most):
+    """Of 2,000 texts at most so many are taken for words."""
+    rng = random.Random(length)
+    texts = ["".join(rng.choices(string.ascii_letters + string.digits, k=length)) for _ in range(2000)]
+    assert sum(not VALIDATORS["generated"](text) for text in texts) <= most
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "tokenizer.eos_token",
+        "getUserAccountSettingsForOrganization", "PreTrainedTokenizerFast", "models/checkpoints/step_000100/model.safetensors",
+        "fineweb_edu_10BT_gpt2_uint16_v3x", "data.tokens.fineweb10B_train", "application/vnd.github.v3+json", "correct horse battery",
+        "registry.acme.org/library/python:3.11-slim-bookworm", "self_attn.q_proj.weight", "https_proxy_settings_for_clients",
+    ],
+)  # fmt: skip
+def test_names_are_not_generated(name):
+    assert not VALIDATORS["generated"](name)
