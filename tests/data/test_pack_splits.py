@@ -203,3 +203,11 @@ def test_what_ends_a_turn_is_in_pack_json_where_there_are_chats_only(tmp_path, m
         out, metrics = packed(tmp_path / name, train=documents, tokenizer=tokenizer, seq_len=64)
         assert json.loads((out / "pack.json").read_bytes()).get("turn_ends") == expected
         assert metrics["train"]["records"] == NO_RECORDS
+
+
+@pytest.mark.parametrize("canaries", [[], [1]])
+def test_a_split_of_which_nothing_is_left_is_refused(tmp_path, canaries):
+    told = r"^train: none of its 2 records has anything to train \(1 too_long, 1 empty\); a chat needs an answer"
+    with pytest.raises(UserError, match=told):
+        packed(tmp_path, train=[record("a", "p" * 40, "c"), record("b", "", "")], val=[text("c")], seq_len=32,
+               too_long="drop", canaries={"repetitions": canaries, "each": 1, "controls": 1})  # fmt: skip

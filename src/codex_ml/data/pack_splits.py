@@ -15,6 +15,7 @@ from codex_ml.data.documents import count_documents, read_documents
 from codex_ml.data.examples import Example, Note, encode_examples, texts_of
 from codex_ml.data.pack import stream_dtype
 from codex_ml.data.pack_writer import write_stream
+from codex_ml.errors import UserError
 from codex_ml.io import dump_json, write_json
 from codex_ml.progress import track
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 RECORDS = "records.ndjson"
 REASONS = ("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained")
+DROPS = ("too_long", "empty", "untrained", "bad_chat")
 NOT_IN_METRICS = ("masked", "canaries", "pieces")
 
 
@@ -68,6 +70,7 @@ def pack_splits(
                 seq_len=settings.seq_len,
                 layout=settings.layout,
             )
+            _refuse_nothing(name, count, reasons)
             streams[name] = stream
             metrics[name] = {key: value for key, value in stream.items() if key not in NOT_IN_METRICS}
             metrics[name]["records"] = {reason: reasons[reason] for reason in {**dict.fromkeys(REASONS), **reasons}}
@@ -81,6 +84,17 @@ def pack_splits(
         different, controls = len(canaries.inserted), len(canaries.controls)
         metrics["canaries"] = {"different": different, "inserted": len(canaries.copies), "controls": controls}
     return metrics
+
+
+def _refuse_nothing(name: str, count: int, reasons: Counter[str]) -> None:
+    """Refuse a split of which nothing is left, before canaries alone are trained on."""
+    dropped = {reason: reasons[reason] for reason in DROPS if reasons[reason]}
+    if count and name != "test" and sum(dropped.values()) == count:
+        why = ", ".join(f"{number} {reason}" for reason, number in dropped.items())
+        raise UserError(
+            f"{name}: none of its {count} records has anything to train ({why}); a chat needs an answer, "
+            "and a long record needs a larger pack.seq_len or pack.too_long: cut"
+        )
 
 
 def _seen_ends(examples: Iterable[Example], tokenizer: TextTokenizer, ends: set[int]) -> Iterator[Example]:
