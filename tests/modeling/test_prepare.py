@@ -146,6 +146,28 @@ def test_a_model_from_scratch_begins_with_the_bos_of_its_tokenizer(prepare, tmp_
         assert saved.get("decoder_start_token_id") == (3 if name == "t5" else None), file
 
 
+@pytest.mark.parametrize("path", [True, False])
+def test_generation_ends_at_the_end_of_a_turn_and_of_a_document(prepare, base, path):
+    settings = (
+        Model(path=base()) if path else Model(hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=64)
+    )
+    for turns, expected in (([], 2), ([2], 2), ([5, 7], [2, 5, 7])):
+        model = prepare(settings, about={"end": 2, "pad": 3, **({"turn_ends": turns} if turns else {})})
+        assert model.config.eos_token_id == model.generation_config.eos_token_id == expected
+
+
+@pytest.mark.parametrize("quantization", ["none", "4bit"])
+def test_an_adapter_names_its_base_as_params_do(prepare, base, tmp_path, quantization):
+    settings = Model(path=base(), lora=Lora(rank=2, targets=("q_proj",)))
+    model = prepare(settings, about={"end": 2, "pad": 3, "turn_ends": [5]})
+    (tmp_path / "out").mkdir()
+    save_trained(model, tmp_path / "out", settings.model_copy(update={"quantization": quantization}), scratch=tmp_path)
+    named = json.loads((tmp_path / "out/adapter/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == settings.path != ""
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "out" / name).read_text())["eos_token_id"] == [2, 5]
+
+
 @pytest.mark.parametrize(
     ("attention", "device", "expected"),
     [("auto", "cpu", "eager"), ("auto", "cuda", "sdpa"), ("sdpa", "cpu", "sdpa"), ("eager", "cuda", "eager")],

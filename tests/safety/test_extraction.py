@@ -124,6 +124,14 @@ def test_nothing_to_try_is_nothing_extracted():
     assert greedy_windows(Successors([2, 3]), [], prefix=3, count=4) == []
 
 
+def test_a_continuation_that_ends_a_turn_is_no_control_either():
+    model = Successors([2, 3, 4, 5, 6])
+    tried = asked([2, 3, 4, 5], [3, 4, 5, 6])
+    assert len(greedy_windows(model, tried, prefix=2, count=4)) == 2
+    model.config = SimpleNamespace(eos_token_id=[END, 6], is_encoder_decoder=False)
+    assert [window.tokens.tolist() for window in greedy_windows(model, tried, prefix=2, count=4)] == [[2, 3, 4, 5]]
+
+
 def test_windows_are_begins_of_pieces_inside_one_document():
     """Inputs: [END 2..6] [7..11] of the first, [END 20 21 22] of the second, [END 30..34] [35 36] of the third."""
     rows = packed([*range(2, 12)], [20, 21, 22], [*range(30, 37)], seq_len=6)

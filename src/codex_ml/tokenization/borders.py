@@ -33,15 +33,18 @@ def encode_after_text(tokenizer: TextTokenizer, text: str) -> list[Token]:
     """
     if not text:
         return []
-    tried = []
+    dropped: list[Token] | None = None
     for anchor in ANCHORS:
         before, whole = encode_begin(tokenizer, anchor), encode_begin(tokenizer, anchor + text)
         joined = any(end > len(anchor) for _, _, end in whole[: len(before)])  # such as one unknown word of both
-        if _ids(whole[: len(before)]) == _ids(before) and not joined:
-            tried.append((len(before), len(anchor), whole))
-    # an anchor without ids is white space that the tokenizer drops, perhaps with the blanks that follow
-    for count, shift, whole in sorted(tried, key=lambda found: not found[0]):
-        return [(number, max(start - shift, 0), end - shift) for number, start, end in whole[count:]]
+        if _ids(whole[: len(before)]) != _ids(before) or joined:
+            continue
+        rest = [(number, max(start - len(anchor), 0), end - len(anchor)) for number, start, end in whole[len(before) :]]
+        if before:
+            return rest
+        dropped = dropped or rest  # white space without ids: the blanks that follow may be dropped with it
+    if dropped is not None:
+        return dropped
     raise UserError("the tokenizer joins a prompt to the answer that follows, whatever it is; use another tokenizer")
 
 
