@@ -123,6 +123,20 @@ def test_chatml_and_tokens_of_the_user_stand_behind_the_vocabulary(take, theirs)
     assert tokenizer.vocab_size == 423
 
 
+def test_tokens_of_chatml_that_the_folder_has_as_plain_ones_become_special(take, theirs):
+    """One in the vocabulary only, one added without the mark: both keep their ids, and no text becomes them."""
+
+    def change(value):
+        value["model"]["vocab"]["<|im_start|>"] = 420
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        value["added_tokens"].append({"id": 421, "content": "<|im_end|>", **plain})
+
+    theirs.edit(change)
+    tokenizer, _ = take(theirs.path, SETTINGS.model_copy(update={"chat_template": "chatml"}))
+    assert (tokenizer.special["<|im_start|>"], tokenizer.special["<|im_end|>"], tokenizer.vocab_size) == (420, 421, 422)
+    assert not {420, 421} & set(tokenizer.encode("a<|im_start|>b<|im_end|>").tolist())
+
+
 def test_without_a_pad_token_the_unknown_one_fills_else_the_end(take, theirs):
     theirs.edit(lambda value: value.pop("pad_token"), "tokenizer_config.json")
     tokenizer, _ = take(theirs.path)

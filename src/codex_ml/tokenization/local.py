@@ -212,12 +212,16 @@ def _added(content: str, number: int) -> dict[str, Any]:
 
 
 def _add_tokens(description: dict[str, Any], wanted: Iterable[str]) -> None:
-    """Append tokens behind the largest id; one that is there already keeps its id."""
+    """Make these texts special tokens: one that is there keeps its id, the others get those after the largest."""
     ids = _ids(description)
+    by_content = {token["content"]: token for token in description["added_tokens"]}
     for content in wanted:
-        if content not in ids:
-            ids[content] = max(ids.values()) + 1
-            description["added_tokens"].append(_added(content, ids[content]))
+        if content in by_content:
+            by_content[content]["special"] = True
+        else:
+            ids.setdefault(content, max(ids.values()) + 1)
+            by_content[content] = _added(content, ids[content])
+            description["added_tokens"].append(by_content[content])
 
 
 def _mark_special(description: dict[str, Any], named: dict[str, str], path: Path) -> None:
