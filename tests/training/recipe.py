@@ -45,13 +45,23 @@ def packed(lengths: Sequence[int], *, seed: int, seq_len: int = SEQ_LEN) -> Rows
     return Rows(tokens, starts.astype("<u8"), seq_len, PAD, pieces, first.astype("<u8"))
 
 
+class Letters:
+    """A tokenizer that cuts a text into its characters."""
+
+    def encode(self, text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
+        return np.array([ord(character) for character in text], dtype=np.uint32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+
 def padded(folder: Path, count: int, *, seed: int) -> Rows:
     """Records of random tokens, a row each, trained on their completions; written and read as `pack` and `train` do."""
     dice = np.random.Generator(np.random.PCG64(seed))
     parts = [dice.integers(2, VOCAB, size=size).astype("<u4") for size in dice.integers(1, 6, size=2 * count)]
     records = [Document("web", "", str(n), "", "MIT", "text", prompt="p", completion="c") for n in range(count)]
     pack = Pack(seq_len=SEQ_LEN, layout="padded", loss_on="completions", too_long="cut")
-    tokenizer: Any = None  # only chats need one: the parts of records are ids already
+    tokenizer: Any = Letters()  # asked only whether two texts are one text when joined: the parts are ids already
     examples = encode_examples(records, iter(parts), tokenizer, pack, name="train", note=lambda note: None)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype("<u2")
