@@ -135,3 +135,17 @@ def test_own_data_replaces_the_sample(pipeline: Workspace) -> None:
         "data/raw/own.jsonl" in pipeline.cli("lineage", "data/packed").stdout
         or "data/raw" in pipeline.cli("lineage", "data/packed").stdout
     )
+
+
+def test_results_that_are_links_into_the_cache_are_read_as_files(pipeline: Workspace) -> None:
+    """With cache.type symlink DVC makes every result a link; each stage gives the same bytes from them."""
+    lock = pipeline.lock
+    pipeline.dvc("config", "cache.type", "symlink")
+    pipeline.dvc("checkout", "--relink")
+    assert (pipeline.root / "models/model/model.safetensors").is_symlink()
+    assert (pipeline.root / "data/raw/sample").is_dir()
+    assert "links hold" in pipeline.cli("verify").stdout
+    for stage in ("ingest", "tokenizer", "evaluate", "safety_audit"):
+        pipeline.dvc("repro", "--force", "--single-item", stage)
+    assert pipeline.lock == lock
+    assert "up to date" in pipeline.dvc("status").stdout
