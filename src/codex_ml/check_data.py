@@ -29,10 +29,10 @@ def _unhashable(dep: Path) -> Iterator[str]:
     if why := why_not_traced(str(dep), [str(dep)]):
         yield why
     elif dep.is_dir():
-        problems = sorted(entry.problem for entry in scan(dep) if entry.problem)
-        if problems:
-            more = ", ".join(problem.partition(" ")[0].rstrip(":") for problem in problems[1:6])
-            yield problems[0] + (f" (and {len(problems) - 1} more: {more})" if more else "")
+        found = sorted((entry for entry in scan(dep) if entry.problem), key=lambda entry: entry.name)
+        if found:
+            more = ", ".join(str(dep / entry.name) for entry in found[1:6]) + (", ..." if len(found) > 6 else "")
+            yield found[0].problem + (f" (and {len(found) - 1} more: {more})" if more else "")
     elif dep.exists() and not dep.is_file():
         yield f"{dep} is neither a file nor a folder, and DVC cannot hash it; put the file there"
 

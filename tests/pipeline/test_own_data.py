@@ -30,7 +30,7 @@ ingest:
     - {kind: files, path: data/raw/code, licence: MIT}
     - {kind: git, path: data/raw/project.git, revision: main, licence: MIT}
     - {kind: jsonl, path: data/raw/team/2024/spring/more.jsonl, licence: MIT}
-    - {kind: files, path: data/raw/team/texts, glob: "**/*.txt", licence: MIT}
+    - {kind: files, path: data/raw/team, glob: "**/*.txt", licence: MIT}
   max_document_bytes: 60000
 """
 
@@ -84,11 +84,17 @@ def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path, cache: str) 
     )
     fill(first)
     data = own(first)
+    first.dvc("repro", "fetch")  # an empty folder, as there is no sample; Git must see none of it
     first.dvc("add", *OWN)
     pointers = sorted(f"{name}.dvc" for name in OWN)
     untracked = first.run("git", "status", "--porcelain", "-uall").stdout.splitlines()
     ignores = [f"{folder}/.gitignore" for folder in ("data/raw", "data/raw/team", "models/base")]  # dvc add wrote them
-    assert untracked == [" M .dvc/config", " M params.yaml", *(f"?? {name}" for name in sorted([*pointers, *ignores]))]
+    made = ["dvc.lock", "reports/fetch/lineage.json"]
+    assert untracked == [
+        " M .dvc/config",
+        " M params.yaml",
+        *(f"?? {name}" for name in sorted([*pointers, *ignores, *made])),
+    ]
     assert first.cli("check").returncode == 0
     first.dvc("remote", "add", "--default", "team", "../../remote")
     commit(first, "own data")
@@ -125,7 +131,7 @@ def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path, cache: str) 
 SEEN = {
     "data/raw/": True, "data/raw/a/": True, "data/raw/a/b/": True, "data/raw/x.dvc": True, "data/raw/a/b/x.dvc": True,
     "data/raw/.gitignore": True, "data/raw/x": False, "data/raw/a/x.jsonl": False, "data/raw/a/dvc.yaml": False,
-    "data/raw/dvc.yaml": False, "data/raw/a/.gitignore": True, "data/raw/sample/w.whl": False, "models/": True,
+    "data/raw/dvc.yaml": False, "data/raw/a/.gitignore": True, "data/raw/sample/": False, "data/raw/sample/w.whl": False, "models/": True,
     "models/presets.yaml": True, "models/model/": False, "models/model/config.json": False, "models/tokenizer/": False,
     "models/base/": True, "models/base/README.md": True, "models/base/x.dvc": True, "models/base/a/": True,
     "models/base/a/b.dvc": True, "models/base/a/config.json": False, "models/base/x.gguf": False,

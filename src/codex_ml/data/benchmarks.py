@@ -23,6 +23,7 @@ from codex_ml.data.decontaminate import (
 )
 from codex_ml.errors import UserError
 from codex_ml.io import expand_glob, parse_json
+from codex_ml.tree import is_left_out
 
 ROOT = Path("data/benchmarks")
 ALLOW_LIST = ROOT / "allow.txt"
@@ -153,7 +154,7 @@ def _object(path: Path, line: int, raw: bytes) -> dict[str, Any]:
 
 def _allow_list() -> set[bytes]:
     """Hashes of the words of each line, as bytes."""
-    if not ALLOW_LIST.is_file():
+    if not ALLOW_LIST.is_file() or is_left_out(ALLOW_LIST):
         return set()
     try:
         lines = ALLOW_LIST.read_text("utf-8").split("\n")

@@ -228,3 +228,18 @@ def test_other_links_below_a_folder_of_files_stay_unread(target):
     after, refused = read({"kind": "files"})
     assert after == before
     assert [item.path for item in refused] == ["link.py"]
+
+
+def test_what_dvc_add_writes_into_a_gitignore_leaves_nothing_out():
+    """`dvc add in/sub` lets Git ignore the folder; its files are documents as before."""
+    code(Path("in"))
+    Path("in/w [1]").mkdir()
+    Path("in/w [1]/d.py").write_text("D = 1\n")
+    before = read({"kind": "files"})
+    assert len(before[0]) == 3
+    for name in ("sub.dvc", "w [1].dvc", "other.dvc"):
+        Path("in", name).touch()
+    Path("in/.gitignore").write_text("/sub\n/w \\[1\\]\n/nothing\n")
+    assert read({"kind": "files"}) == before
+    Path("in/.gitignore").write_text("/sub\n/w \\[1\\]\n/a.py\n")
+    assert len(read({"kind": "files"})[0]) == 2

@@ -184,12 +184,14 @@ def _walk(folder: Path, *, ignore: bool) -> Iterator[tuple[str, int]]:
 
 
 def _own_patterns(below: str, entries: list[os.DirEntry[str]]) -> Patterns:
-    """What the .gitignore of a folder says."""
+    """What the .gitignore of a folder says, but for the lines of `dvc add`, which are no opinion on what data is."""
     own = next((Path(entry.path) for entry in entries if entry.name == ".gitignore"), None)
     if own is None or not stat.S_ISREG((file := stands_for(own)).lstat().st_mode):
         return ()
     with file.open("rb") as opened:
-        return ((below, parse(opened.read(GITIGNORE_LIMIT).decode("utf-8", "surrogateescape"))),)
+        lines = opened.read(GITIGNORE_LIMIT).decode("utf-8", "surrogateescape").split("\n")
+    added = {f"/{entry.name.removesuffix('.dvc')}" for entry in entries if entry.name.endswith(".dvc")}
+    return ((below, parse("\n".join(line for line in lines if re.sub(r"\\(.)", r"\1", line) not in added))),)
 
 
 def _ignored(patterns: Patterns, name: str, *, is_folder: bool) -> bool:
