@@ -39,10 +39,15 @@ def main(stage: Stage) -> None:
     )
     scores = track(scores, "evaluate", count_documents(test), "documents", style=stage.runtime.progress)
     rows = [document_row(document, score) for document, score in zip(read_documents(test), scores, strict=True)]
-    numbers = summary(rows, settings, seed=stage.params.seed, lossy=trip.lossy)
+    chats = sum(document.messages is not None for document in read_documents(test))
+    numbers = summary(rows, settings, seed=stage.params.seed, lossy=trip.lossy, chats=chats)
     write_ndjson(stage.out("reports/evaluate/documents.ndjson"), rows)
     write_text(stage.out("reports/evaluate/by_source.csv"), by_source(rows, lossy=trip.lossy))
     stage.write_numbers(numbers, compared=COMPARED)
+    if chats:
+        log.warning(
+            "evaluate: %d chats are scored as lines of `role: content`, not as the chat template writes them", chats
+        )
     if trip.lossy:
         log.warning("evaluate: WARNING: %s", numbers["lossy"]["reason"])
         log.info("evaluate: perplexity %s a token on test, no bits per byte", numbers.get("perplexity", "not finite"))

@@ -31,12 +31,15 @@ def document_row(document: Document, score: Score) -> dict[str, Any]:
     }
 
 
-def summary(rows: Sequence[dict[str, Any]], settings: Evaluate, *, seed: int, lossy: int = 0) -> dict[str, Any]:
+def summary(
+    rows: Sequence[dict[str, Any]], settings: Evaluate, *, seed: int, lossy: int = 0, chats: int = 0
+) -> dict[str, Any]:
     """The metrics of a test split: ratios of sums over documents, each with its bootstrap interval.
 
     Args:
         lossy: documents that the tokenizer does not give back. Where there are some, bits per byte are absent and
             `lossy` says why: the tokens cost less than the text, by what they leave out.
+        chats: documents that are chats, which are scored as plain text; stated where there are some.
     """
     nll, size, tokens, correct, zlib_bits = (
         [row[key] for row in rows] for key in ("nll", "bytes", "tokens", "correct", "zlib_bits")
@@ -55,6 +58,8 @@ def summary(rows: Sequence[dict[str, Any]], settings: Evaluate, *, seed: int, lo
         "tokens": sum(tokens),
         "interval": {"token_accuracy": interval(correct, tokens)},
     }
+    if chats:
+        result["chats"] = chats
     if lossy:
         reason = f"no bits per byte: the tokenizer does not give {lossy} of {len(rows)} test documents back"
         result["lossy"] = {"documents": lossy, "reason": reason}

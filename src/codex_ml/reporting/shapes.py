@@ -49,6 +49,7 @@ class Evaluation(Shape):
     zlib_bits_per_byte: float
     bits_per_byte: float | None = None
     lossy: Lossy | None = None
+    chats: int = 0
     token_accuracy: float
     documents: int
     bytes: int

@@ -86,6 +86,15 @@ def _why_no_bits(facts: Facts) -> str:
 
 def reading(facts: Facts) -> str:
     """How to read the numbers of the evaluation."""
+    chats = facts.evaluation.chats
+    form = (
+        f" {chats:,} of the documents are chats. They are scored as lines of role and content, not as the chat "
+        "template writes them, so these numbers do not measure the answers."
+    )
+    return _reading(facts) + (form if chats else "")
+
+
+def _reading(facts: Facts) -> str:
     if facts.evaluation.bits is None:
         why = _why_no_bits(facts)
         return (
