@@ -74,12 +74,29 @@ def test_lineage_of_an_artifact_at_an_older_revision(pipeline: Workspace) -> Non
     pipeline.edit("params.yaml", "vocab_size: 400", "vocab_size: 420")
     pipeline.dvc("repro", "pack")
     commit(pipeline, "another vocabulary")
-    now, before = (
-        pipeline.cli("lineage", "data/packed").stdout,
-        pipeline.cli("lineage", "data/packed", "--rev", "HEAD~1").stdout,
-    )
+    now = pipeline.cli("lineage", "data/packed", "--all").stdout
+    before = pipeline.cli("lineage", "data/packed", "--all", "--rev", "HEAD~1").stdout
     assert '"vocab_size": 420' in now
     assert '"vocab_size": 400' in before
     unknown = pipeline.cli("lineage", "data/packed", "--rev", "nowhere", check=False)
     assert unknown.returncode == 2
     assert "nowhere" in unknown.stderr
+    mixed = pipeline.cli("lineage", "models/model", check=False)  # its rows are those of the vocabulary before
+    assert mixed.returncode == 1
+    assert "dvc.lock holds stages of several runs: train read data/packed " in mixed.stderr
+    whole = pipeline.cli("lineage", "models/model", "--rev", "HEAD~1").stdout
+    assert len(whole.splitlines()) <= 24
+    assert pipeline.run("git", "rev-parse", "HEAD~1").stdout.strip() in whole
+
+
+def test_check_before_a_run_finds_what_the_last_stage_would(pipeline: Workspace) -> None:
+    pipeline.edit("params.yaml", "report: {}\n", "")
+    missing = pipeline.cli("check", check=False)
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("error: params.yaml has no report, so DVC would fail after stage report has run; ")
+    pipeline.edit("params.yaml", "runtime:", "report: {}\nruntime:")
+    assert pipeline.cli("check").returncode == 0
+    pipeline.edit("dvc.lock", "  fetch:\n", "<<<<<<< HEAD\n  fetch:\n=======\n>>>>>>> other\n")
+    conflict = pipeline.cli("check", check=False)
+    assert conflict.returncode == 2
+    assert "dvc.lock:3: a conflict of a Git merge; take one side with `git checkout --ours dvc.lock`" in conflict.stderr
