@@ -43,6 +43,11 @@ def test_every_form_of_an_output_is_read():
         ({"stages": {}}, "dvc.yaml: expected a mapping `stages:`"),
         ({"stages": {"a": None}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
         ({"stages": {"a": {"cmd": ["x", "y"]}}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
+        ({"stages": {"a": {"cmd": "x", "deps": [""]}}}, "dvc.yaml: deps of stage a: expected texts, found ''"),
+        (
+            {"stages": {"a": {"cmd": "x", "outs": [""]}}},
+            "dvc.yaml: outs of stage a: expected a path, or a path with a mapping, found ''",
+        ),
         ({"stages": {1: {"cmd": "x"}}}, "dvc.yaml: the name of a stage is a text, found 1"),
         ({"stages": {"a": {"cmd": "x", "deps": "d"}}}, "dvc.yaml: deps of stage a: expected a list, found 'd'"),
         (

@@ -230,6 +230,11 @@ def test_a_run_to_go_on_from_must_be_one_and_have_steps_left(whole):
     Path("models/base/run/last").mkdir(parents=True)
     [line] = preflight.base_files(params)
     assert line.endswith("is no copy of models/checkpoints: models/base/run/last/state.json is missing")
+    for text in ("[]", "null", "{}", '{"step": "100"}'):
+        Path("models/base/run/last/state.json").write_text(text)
+        assert next(preflight.base_files(params)).endswith(
+            "does not say at which step it is; copy models/checkpoints anew"
+        )
     Path("models/base/run/last/state.json").write_text('{"step": 100}')
     assert "has done 100 steps, and train.max_steps is 100; raise it" in next(preflight.base_files(params))
     Path("models/base/run/last/state.json").write_text('{"step": 99}')

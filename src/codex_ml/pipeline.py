@@ -80,7 +80,7 @@ def _spec(stage: str, body: Any, name: str) -> StageSpec:
         for out in _list(body, kind, name, stage)
     ]
     for kind in ("deps", "params"):
-        if odd := [item for item in _list(body, kind, name, stage) if not isinstance(item, str)]:
+        if odd := [item for item in _list(body, kind, name, stage) if not isinstance(item, str) or not item]:
             raise UserError(f"{name}: {kind} of stage {stage}: expected texts, found {odd[0]!r}")
     return StageSpec(
         name=stage,
@@ -102,7 +102,7 @@ def _list(body: dict[str, Any], kind: str, name: str, stage: str) -> list[Any]:
 
 def _path_and_flags(out: Any, where: str) -> tuple[str, dict[str, Any]]:
     path, flags = next(iter(out.items())) if isinstance(out, dict) and len(out) == 1 else (out, None)
-    if not isinstance(path, str) or not isinstance(flags, dict | None):
+    if not isinstance(path, str) or not path or not isinstance(flags, dict | None):
         raise UserError(f"{where}: expected a path, or a path with a mapping, found {out!r}")
     return path, flags or {}
 

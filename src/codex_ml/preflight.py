@@ -135,8 +135,11 @@ def _checkpoint(path: Path, params: Params) -> Iterator[str]:
     if not state.is_file():
         yield f"{path} is no copy of models/checkpoints: {state} is missing"
         return
-    done = read_json(state).get("step")
-    if isinstance(done, int) and done >= params.train.max_steps:
+    found = read_json(state)
+    done = found.get("step") if isinstance(found, dict) else None
+    if not isinstance(done, int):
+        yield f"{state} does not say at which step it is; copy models/checkpoints anew"
+    elif done >= params.train.max_steps:
         yield f"{path} has done {done} steps, and train.max_steps is {params.train.max_steps}; raise it"
 
 
