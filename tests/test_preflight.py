@@ -320,3 +320,49 @@ def test_what_a_stage_has_read_before_is_not_read_again(whole, monkeypatch):
     lock = {"split": Locked("", {"data/policy.yaml": hash_path(Path("data/policy.yaml")).md5}, {}, {})}
     assert list(preflight.edited_files(params_with(), lock)) == []
     assert len(list(preflight.edited_files(params_with(), {}))) == 1
+
+
+@pytest.mark.parametrize(("variable", "known", "lines"), [("/tmp", False, 0), (None, True, 0), (None, False, 1)])
+def test_a_user_without_a_home_is_told_before_dvc_starts(monkeypatch, variable, known, lines):
+    """`docker run --user 12345` without HOME: DVC 3 ends in a traceback."""
+
+    def nobody(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    if variable is None:
+        monkeypatch.delenv("HOME", raising=False)
+    else:
+        monkeypatch.setenv("HOME", variable)
+    if not known:
+        monkeypatch.setattr("pwd.getpwuid", nobody)
+    problems = list(preflight.home())
+    assert len(problems) == lines
+    assert all("HOME is not set, so DVC cannot start; set HOME" in problem for problem in problems)
+
+
+def test_the_libraries_of_the_stages_need_no_user(run_python, tmp_path):
+    """torch, transformers, accelerate, DVCLive and matplotlib, as the stages use them."""
+    code = """
+import os, pwd
+def nobody(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = nobody
+for name in ("HOME", "USER", "LOGNAME", "USERNAME", "LNAME"):
+    os.environ.pop(name, None)
+from pathlib import Path
+from codex_ml.reporting.plots import loss_curve
+from codex_ml.training.tracking import Tracker
+from codex_ml.modeling.build import build_model
+from codex_ml.config import Model
+tracker = Tracker(Path("curves"), Path("events.ndjson"), [])
+tracker.log({"step": 1, "train/loss": 2.0})
+tracker.finish({})
+assert "<svg" in loss_curve([(1, 2.0)], [], best_step=1)
+shape = Model(hidden_size=16, intermediate_size=24, layers=1, heads=2)
+build_model(shape, vocab_size=32, end=0, pad=1, seed=1).save_pretrained("model")
+import accelerate, torch
+accelerate.Accelerator(cpu=True)
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+"""
+    done = run_python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

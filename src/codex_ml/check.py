@@ -54,6 +54,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from preflight.base_files(params)
     yield from preflight.benchmarks(params)
     yield from preflight.combinations(params)
+    yield from preflight.home()
     yield from preflight.hardware(params)
     yield from preflight.edited_files(params, lock)
     yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))

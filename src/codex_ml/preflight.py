@@ -6,6 +6,7 @@ function of that stage, as far as it needs no torch; the stage judges it again.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -183,6 +184,17 @@ def combinations(params: Params) -> Iterator[str]:
         )
     if model.quantization != "none" and find_spec("bitsandbytes") is None:
         yield f"{PARAMS}: model.quantization {model.quantization} needs bitsandbytes; {install_extra('quantization')}"
+
+
+def home() -> Iterator[str]:
+    """DVC asks for the user's home folder, and ends in a traceback where there is none; the stages need none."""
+    try:
+        Path.home()
+    except RuntimeError:
+        yield (
+            f"user {os.getuid()} has no entry in the user database and HOME is not set, so DVC cannot start; set HOME "
+            "to a folder that this user may write, such as HOME=/tmp"
+        )
 
 
 def hardware(params: Params) -> Iterator[str]:
