@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from codex_ml.policy.match import CHUNK
 from codex_ml.policy.planted import planted
-from codex_ml.policy.scan import Scanner
+from codex_ml.policy.scan import ESCAPED_SPACE, Scanner, _without_escaped_space
 
 RULE = "description: d, kind: secret, severity: low"
 
@@ -170,3 +170,16 @@ def test_the_order_of_a_policy_of_many_findings_is_that_of_the_text(scanner):
     found = scanner.scan("\n".join(parts))
     assert len(found) >= len(parts)
     assert all(a.end <= b.start for a, b in pairwise(found))
+
+
+@given(
+    parts=st.lists(st.sampled_from(["\\", "n", "r", "t", "x", "\n", "a" * 40]), max_size=30),
+    filler=st.sampled_from([0, 2000]),
+)
+def test_escaped_white_space_is_white_space_whatever_the_number_of_backslashes(parts, filler):
+    text = "".join(parts) + "-" * filler
+    plain = text
+    for letter, space in ESCAPED_SPACE.items():
+        plain = plain.replace("\\" + letter, space)
+    assert _without_escaped_space(text) == plain
+    assert len(plain) == len(text)

@@ -18,6 +18,8 @@ from codex_ml.policy.redact import PLACEHOLDER, placeholder_length
 from codex_ml.policy.rules import Policy
 
 RANK: dict[Action, int] = {"block": 0, "redact": 1, "allow": 2}
+ESCAPED_SPACE = {"n": " \n", "r": " \r", "t": " \t"}
+DENSE = 32  # characters per backslash
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,20 @@ class Scanner:
 
 
 def _without_escaped_space(text: str) -> str:
-    """`\\n` and its like as white space of the same length, so that the `n` is no letter of the word after it."""
-    if "\\" in text:
-        for letter, space in (("n", " \n"), ("r", " \r"), ("t", " \t")):
+    """`\\n` and its like as white space of the same length, so that the `n` is no letter of the word after it.
+
+    Where backslashes are few, cutting at them takes a fourth of the time of three replacements; where they are many, it
+    takes memory.
+    """
+    count = text.count("\\")
+    if count * DENSE > len(text):
+        for letter, space in ESCAPED_SPACE.items():
             text = text.replace("\\" + letter, space)
-    return text
+        return text
+    if not count:
+        return text
+    head, *rest = text.split("\\")
+    return head + "".join([ESCAPED_SPACE.get(part[:1], "\\" + part[:1]) + part[1:] for part in rest])
 
 
 def _unused(text: str) -> str:
