@@ -65,8 +65,9 @@ def pattern(shape: str) -> str:
 
 
 def instance(shape: str, rng: random.Random, *, times: int = 1) -> str:
-    """An invented value: the last class `times` as long as in the shape."""
+    """An invented value: the last class `times` as long as in the shape. Full stops do not touch: `...` is a sample's."""
     found = pieces(shape)
     parts = ["".join(rng.choices(alphabet, k=count)) for alphabet, count, _ in found]
     alphabet, count, _ = found[-1]
-    return "".join(parts) + "".join(rng.choices(alphabet, k=count * (times - 1)))
+    value = "".join(parts) + "".join(rng.choices(alphabet, k=count * (times - 1)))
+    return re.sub(r"\.(?=\.)", "0", value)
