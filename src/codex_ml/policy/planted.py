@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 import string
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from codex_ml.policy.shapes import instance
@@ -27,6 +29,11 @@ ALNUM = UPPER + LOWER + DIGITS
 URLSAFE = ALNUM + "-_"
 HEX = DIGITS + "abcdef"
 MAX_TRIES = 10_000
+# What the policy takes for a sample: a random value holds it once in 100,000 times, and is drawn again.
+SAMPLE = re.compile(
+    r"(?i)x{4}|0{7}|(.)\1{6}|example|placeholder|dummy|sample|insert|redacted|change.?me|your[-_ ]|[-_]here\b"
+    r"|\*{3}|\.{3}|0123456789|1234567890|abcdefgh"
+)
 
 # A value and the text right around it, which a rule may need: a name, a scheme, a word of context.
 Instance = Callable[[random.Random], tuple[str, str]]
@@ -226,7 +233,7 @@ def planted(
             continue
         rng = random.Random(f"{seed} {rule}")  # noqa: S311 - test material, not keys
         for number in range(instances):
-            text, value = make(rng)
+            text, value = next(pair for pair in iter(partial(make, rng), None) if not SAMPLE.search(pair[1]))
             yield rule, FRAMES[number % len(FRAMES)].replace("{}", text), value
 
 

@@ -65,9 +65,9 @@ def pattern(shape: str) -> str:
 
 
 def instance(shape: str, rng: random.Random, *, times: int = 1) -> str:
-    """An invented value: the last class `times` as long as in the shape. Full stops do not touch: `...` is a sample's."""
+    """An invented value, its last class `times` as long; full stops do not touch, for `...` marks a sample."""
     found = pieces(shape)
     parts = ["".join(rng.choices(alphabet, k=count)) for alphabet, count, _ in found]
     alphabet, count, _ = found[-1]
     value = "".join(parts) + "".join(rng.choices(alphabet, k=count * (times - 1)))
-    return re.sub(r"\.(?=\.)", "0", value)
+    return re.sub(r"(?<=\.)\.", "0", value)
