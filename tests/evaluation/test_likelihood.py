@@ -199,6 +199,12 @@ def test_windows_of_unequal_length_keep_their_own_targets():
     assert [len(result.logprobs) for result in found] == [2, 1, 8]
 
 
+def test_chats_that_are_scored_as_plain_text_are_counted():
+    rows = [{"id": "a", "source": "s", "bytes": 300, "tokens": 2, "nll": 3.0, "correct": 1, "zlib_bits": 88}]
+    plain, chats = summary(rows, Evaluate(), seed=1), summary(rows, Evaluate(), seed=1, chats=1)
+    assert chats == {**plain, "chats": 1}
+
+
 def test_a_tokenizer_that_loses_text_gets_no_bits_per_byte():
     rows = [{"id": "a", "source": "s", "bytes": 300, "tokens": 2, "nll": 3.0, "correct": 1, "zlib_bits": 88}]
     whole, lossy = summary(rows, Evaluate(), seed=1), summary(rows, Evaluate(), seed=1, lossy=1)

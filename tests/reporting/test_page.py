@@ -183,6 +183,14 @@ def test_comparison_with_zlib_says_no_more_than_its_interval(
     assert words in tables.summary(changed)
 
 
+def test_the_page_says_where_chats_are_scored_as_plain_text(facts: MakeFacts) -> None:
+    known = facts()
+    assert "chats" not in tables.reading(known)
+    changed = dataclasses.replace(known, evaluation=known.evaluation.model_copy(update={"chats": 3}))
+    assert tables.reading(changed).startswith(tables.reading(known))
+    assert "3 of the documents are chats. They are scored as lines of role and content" in tables.reading(changed)
+
+
 def test_numbers_of_the_inputs_stand_on_the_page(rendered: Render) -> None:
     text = " ".join(Page(rendered("plain")).text.split())
     assert "2.125 bits per byte on 20 unseen documents (90 % interval 2.025 to 2.225), better than zlib's 2.500" in text
