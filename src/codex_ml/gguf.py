@@ -18,6 +18,7 @@ from typing import Any
 
 import codex_ml
 from codex_ml.errors import UserError, disk_error_in
+from codex_ml.gguf_header import refuse_impossible
 from codex_ml.io import atomic_folder, write_json
 from codex_ml.packages import install_extra
 
@@ -46,6 +47,7 @@ def convert(path: Path, folder: Path, *, weights: bool = True) -> None:
             raise UserError(f"{path} is neither a folder nor a GGUF file; model.path names one of these")
     if find_spec("gguf") is None:
         raise UserError(f"{path} needs the package gguf; {install_extra('gguf')}")
+    refuse_impossible(path)
     with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as scratch:
         # an empty folder, so that the library finds nothing beside the file
         source, made = Path(scratch) / "model.gguf", Path(scratch) / "made"

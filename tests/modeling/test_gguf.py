@@ -12,6 +12,7 @@ import torch
 from codex_ml.config import Tokenizer
 from codex_ml.errors import UserError
 from codex_ml.gguf import convert
+from codex_ml.gguf_header import refuse_impossible
 from codex_ml.modeling.local import load_local
 from codex_ml.tokenization.local import import_tokenizer
 
@@ -207,3 +208,56 @@ def test_no_warning_of_the_child_is_lost_in_the_parent(made, caplog, tmp_path):
     with caplog.at_level(logging.WARNING):
         load_local(made[2], attention="eager", scratch=tmp_path)
     assert caplog.records == []
+
+
+def changed(file, key, value):
+    """The file with another value of a 32-bit setting."""
+    content = bytearray(file.read_bytes())
+    at = content.index(b"qwen2." + key) + len(b"qwen2." + key) + 4  # after the type
+    content[at : at + 4] = value.to_bytes(4, "little")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        (b"block_count", 1 << 20, r"qwen2\.block_count is 1,048,576, the file holds blocks for \d"),
+        (
+            b"context_length",
+            (1 << 31) - 1,
+            r"context_length is 2,147,483,647, the longest context that is read is 134,",
+        ),
+        (b"embedding_length", 1 << 30, r"embedding_length is 1,073,741,824, the longest side of a tensor in it is \d"),
+        (b"feed_forward_length", 1 << 31, r"feed_forward_length is 2,147,483,648, the longest side"),
+        (b"attention.head_count", 1 << 24, r"attention\.head_count is 16,777,216, the longest side"),
+        (b"attention.head_count_kv", 1 << 24, r"attention\.head_count_kv is 16,777,216, the longest side"),
+    ],
+)
+def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_without_a_child(
+    key, value, reason, made, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a child was started"))
+    bad = tmp_path / "model.gguf"
+    bad.write_bytes(changed(made[1], key, value))
+    with pytest.raises(UserError, match=reason):
+        convert(bad, tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
+def test_no_cut_header_and_no_huge_number_in_it_costs_anything(made, tmp_path, monkeypatch):
+    import tracemalloc
+
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a child was started"))
+    whole, bad = made[1].read_bytes(), tmp_path / "model.gguf"
+    end = whole.index(b"output_norm.weight")  # within the header
+    tracemalloc.start()
+    for number in range(8, end, 7):
+        for content in (whole[:number], whole[:number] + b"\xff" * 8 + whole[number + 8 :]):
+            bad.write_bytes(content)
+            try:
+                refuse_impossible(bad)
+            except UserError as error:
+                assert str(error).startswith(f"{bad} could not be read as GGUF: ")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20

@@ -99,10 +99,11 @@ def read_sources(
             a field of the settings that names nothing in its source.
     """
     for number, source in enumerate(settings.sources):
-        bad = 0
+        bad, unread = 0, False
         for item in _read_source(source, settings, spills, tally, workers=workers, advance=advance):
             tally.refuse(item)
             bad += item.bad
+            unread = unread or (item.bad and item.line is None)
             if item.bad and source.bad_records == "fail":
                 raise UserError(
                     f"{_place(item)}: {item.reason}; mend it, or set bad_records: skip for its source in ingest.sources"
@@ -113,7 +114,8 @@ def read_sources(
                     f"records, the last is {_place(item)}: {item.reason}"
                 )
             yield item.row
-        named.refuse_names_of_nothing(source, number, tally.found)
+        if not unread:  # what could not be read has shown no names
+            named.refuse_names_of_nothing(source, number, tally.found)
 
 
 def _place(item: Refused) -> str:

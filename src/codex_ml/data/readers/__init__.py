@@ -16,13 +16,13 @@ from typing import Protocol
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.readers.compression import Broken, blocks
-from codex_ml.data.readers.records import Context
+from codex_ml.data.readers.records import LINE_FACTOR, Context
 from codex_ml.errors import UserError, naming, reason_of
 from codex_ml.io import expand_glob
 from codex_ml.tree import files_of
 
 FOLDERS = ("wheels", "sdists", "git", "datasets")
-LINE_FACTOR, LINE_FLOOR = 8, 1 << 20  # a line may be this many times a document, for escapes and other fields
+LINE_FLOOR = 1 << 20
 
 
 class Task(Protocol):

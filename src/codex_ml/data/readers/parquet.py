@@ -15,13 +15,16 @@ import pyarrow.parquet as pq
 
 from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers.compression import BOMB_BYTES, BOMB_RATIO, DAMAGE, refuse_pointer, unchanged
-from codex_ml.data.readers.records import INDEX, Context
+from codex_ml.data.readers.parquet_pages import pages
+from codex_ml.data.readers.records import INDEX, LINE_FACTOR, Context
 from codex_ml.data.readers.rows import Part, damaged, documents, parts_of, wrong_columns
 from codex_ml.errors import Reason
 
 GROUP_LIMIT = 2 << 30  # bytes that a row group may declare; a reader has to take a column chunk of it as a whole
 HELD_BYTES = 64 << 20  # of a batch, as far as the file's own sizes can tell
 FEWEST_ROWS, MOST_ROWS = 64, 1000  # of a batch; 16 rows are read at 90 MB/s, 64 at 250, 1000 at 600
+PAGE_LIMIT = 512 << 20  # bytes of a page, decoded; Arrow holds one twice
+SUSPECT = 64 << 20  # bytes from which the values of a page must be of a length that can be documents
 MOST_PARTS = 16  # of a row group; each has to decode what stands before it
 
 
@@ -60,7 +63,7 @@ def plan_parquet(path: Path, context: Context) -> Iterator[ParquetTask | Refused
         refuse_pointer(raw)
     try:
         with pq.ParquetFile(path) as file:
-            problem = wrong_columns(file.schema_arrow, context) or _too_large(file.metadata)
+            problem = wrong_columns(file.schema_arrow, context) or _too_large(path, file.metadata, context.max_bytes)
             found = [] if problem else list(_proved(file, size))
     except DAMAGE as error:
         problem = damaged(error, "Parquet")
@@ -114,10 +117,18 @@ def _rows_of_a_batch(group: pq.RowGroupMetaData) -> int:
     return min(max(HELD_BYTES // max(longest, 1), FEWEST_ROWS), MOST_ROWS)
 
 
-def _too_large(metadata: pq.FileMetaData) -> str:
+def _too_large(path: Path, metadata: pq.FileMetaData, max_bytes: int) -> str:
+    """Why the file is not decoded, "" when it is; nothing is built from it before."""
     for number in range(metadata.num_row_groups):
         size = metadata.row_group(number).total_byte_size
         if size > GROUP_LIMIT:
             most = f"at most {GROUP_LIMIT >> 30} GiB are read at once"
             return Reason("row group {} declares {} bytes; " + most, number, size)
+    for page in pages(path, metadata):
+        if page.bytes > PAGE_LIMIT:
+            most = f"at most {PAGE_LIMIT >> 20} MiB are decoded at once; write it with a smaller write_batch_size"
+            return Reason("a page declares {} bytes; " + most, page.bytes)
+        if page.bytes > SUSPECT and page.bytes > LINE_FACTOR * max_bytes * max(page.values, 1):
+            longer = "on average, which no document may have"
+            return Reason("a page declares values of {} bytes " + longer, page.bytes // max(page.values, 1))
     return ""

@@ -15,6 +15,7 @@ from codex_ml.data.readers import named
 from codex_ml.errors import Reason, reason_of
 
 MAX_DEPTH, LONGEST_NAME = 100, 200
+LINE_FACTOR = 8  # a record may be this many times a document, for escapes and other fields
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 INDEX = re.compile(r"__index_level_\d+__\Z")  # what pandas stores of a row's number
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # dumps would make one a call
