@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -105,8 +106,6 @@ def test_a_gguf_file_is_a_model_path_and_leaves_no_scratch(made, tmp_path, monke
     model, file, folder = made
 
     def copy(path, target):
-        import shutil
-
         assert path == file
         shutil.copytree(folder, target)
 
@@ -115,6 +114,23 @@ def test_a_gguf_file_is_a_model_path_and_leaves_no_scratch(made, tmp_path, monke
     assert again.config._attn_implementation == "sdpa"
     assert torch.equal(again.model.norm.weight, model.model.norm.weight)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", [".dvc/cache/files/md5/ab", "elsewhere"])
+def test_a_gguf_file_may_be_a_link_into_dvcs_cache_and_no_other(made, tmp_path, monkeypatch, place):
+    model, file, folder = made
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("codex_ml.gguf.convert", lambda path, target: shutil.copytree(folder, target))
+    (tmp_path / ".dvc").mkdir(exist_ok=True)
+    (tmp_path / place).mkdir(parents=True)
+    shutil.copy(file, tmp_path / place / "model")
+    (tmp_path / "link.gguf").symlink_to(tmp_path / place / "model")
+    if place == "elsewhere":
+        with pytest.raises(UserError, match=r"link\.gguf is a link; copy the file that it points to in its place"):
+            load_local(tmp_path / "link.gguf", attention="eager", scratch=tmp_path / "scratch")
+        return
+    again = load_local(tmp_path / "link.gguf", attention="eager", scratch=tmp_path / "scratch")
+    assert torch.equal(again.model.norm.weight, model.model.norm.weight)
 
 
 def test_a_gguf_file_is_a_tokenizer_path_too(made, tmp_path):

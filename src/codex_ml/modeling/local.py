@@ -39,7 +39,7 @@ def load_local(
         UserError: naming the file and what is wrong with it.
     """
     if stands_for(path).is_symlink():
-        raise UserError(f"{path} is a link; copy the model to where it points from")
+        raise UserError(f"{path} is a link; copy the file that it points to in its place")
     if not path.is_file():
         return _load_folder(path, attention=attention, dropout=dropout, quantization=quantization)
     from codex_ml.gguf import convert
