@@ -20,6 +20,7 @@ def main(stage: Stage) -> None:
     from codex_ml.evaluation.likelihood import load_model
     from codex_ml.io import read_json, write_json, write_ndjson
     from codex_ml.modeling.foreign import check_length
+    from codex_ml.policy.lock import refuse_other_code
     from codex_ml.policy.planted import planted_recall
     from codex_ml.policy.rules import load_policy
     from codex_ml.policy.scan import Scanner
@@ -38,7 +39,9 @@ def main(stage: Stage) -> None:
     )
     check_length(model.config, settings.sample_tokens, "safety_audit.sample_tokens")
     tokenizer = load_tokenizer(folder)
-    scanner = Scanner(load_policy(stage.dep("data/policy.yaml")))
+    policy = load_policy(stage.dep("data/policy.yaml"))
+    refuse_other_code(policy.detectors, stage.dep("data/detectors.lock"))
+    scanner = Scanner(policy)
     in_train = findings_in_documents(stage.dep("data/splits/train.parquet"), scanner, style=stage.runtime.progress)
     samples = sample_texts(
         model, tokenizer, count=settings.samples, tokens=settings.sample_tokens, batch_size=32, seed=seed

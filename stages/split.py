@@ -30,6 +30,8 @@ def main(stage: Stage) -> None:
     from codex_ml.parallel import workers_for
     from codex_ml.params import load_params
     from codex_ml.policy.key import warning
+    from codex_ml.policy.lock import refuse_other_code
+    from codex_ml.policy.rules import load_policy
     from codex_ml.progress import progress
 
     options, style = stage.params.split, stage.runtime.progress
@@ -39,6 +41,8 @@ def main(stage: Stage) -> None:
     ledger = read_ledger(ledger_file, salt=options.salt) if options.ledger else None
     for mistake in wrong_licences(options.licences, ()):
         raise mistake
+    if options.policy == "enforce":
+        refuse_other_code(load_policy(stage.dep("data/policy.yaml")).detectors, stage.dep("data/detectors.lock"))
     settings = settings_of(
         options,
         policy=stage.dep("data/policy.yaml"),

@@ -57,6 +57,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from preflight.home()
     yield from preflight.hardware(params)
     yield from preflight.edited_files(params, lock)
+    yield from preflight.other_detectors(lock)
     yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))
     yield from unlike_the_lock(PACKAGES)
     yield from _git(stages)

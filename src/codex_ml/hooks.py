@@ -53,10 +53,13 @@ def _text(file: Path) -> str:
 @cache
 def _scanner(policy: Path) -> Scanner:
     """The rules of the policy that may stop a commit: for credentials, of severity high or critical."""
+    from codex_ml.policy.lock import refuse_other_code
     from codex_ml.policy.rules import load_policy  # here, because the other hooks need none of it
     from codex_ml.policy.scan import Scanner
 
-    return Scanner(load_policy(policy).only(kinds={"secret"}, severities={"high", "critical"}))
+    whole = load_policy(policy)
+    refuse_other_code(whole.detectors, policy.parent / "detectors.lock")
+    return Scanner(whole.only(kinds={"secret"}, severities={"high", "critical"}))
 
 
 def find_secrets(file: Path) -> Iterator[str]:

@@ -227,6 +227,23 @@ def edited_files(params: Params, lock: dict[str, Locked]) -> Iterator[str]:
             yield str(error)
 
 
+def other_detectors(lock: dict[str, Locked]) -> Iterator[str]:
+    """Detectors whose installed code is not that of data/detectors.lock."""
+    from codex_ml.policy.lock import DETECTORS, locked_names, refuse_other_code
+
+    policy = Path("data/policy.yaml")
+    if not (policy.is_file() and DETECTORS.is_file()):
+        return
+    try:
+        names = locked_names()
+        # `split` has compared the lock with the policy that it read; reading one takes half a second
+        if "split" not in lock or lock["split"].deps.get(str(policy)) != hash_file(policy).md5:
+            names = list(_policy(policy).detectors)
+        refuse_other_code(names)
+    except UserError as error:
+        yield str(error)
+
+
 def _policy(path: Path) -> Any:
     from codex_ml.policy.rules import load_policy
 

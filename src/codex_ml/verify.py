@@ -14,6 +14,7 @@ from codex_ml.lineage import read_record, record_path
 from codex_ml.listing import changed_file
 from codex_ml.params import load_params
 from codex_ml.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, load_lock, load_pipeline
+from codex_ml.policy.lock import DETECTORS, locked_names, refuse_other_code
 from codex_ml.yaml import read_yaml
 
 
@@ -103,6 +104,11 @@ def _verify_inputs(spec: StageSpec, lock: dict[str, Locked], record: dict[str, A
         raise CheckFailed(
             f"{spec.name}: {unlike[0]} is in only one of {LOCK} and {record_path(spec.name)}; run `dvc repro`"
         )
+    if str(DETECTORS) in locked:
+        try:
+            refuse_other_code(locked_names())
+        except UserError as error:
+            raise CheckFailed(f"{spec.name}: {error}") from None
     for path, md5 in locked.items():
         role = "code" if path in spec.code else "input"
         started = record["deps"][path]

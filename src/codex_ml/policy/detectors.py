@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from codex_ml.errors import UserError
 
@@ -27,15 +27,25 @@ def load_detectors(names: Iterable[str]) -> dict[str, Detector]:
     return {name: _load(name) for name in names}
 
 
-def _load(name: str) -> Detector:
+def installed_detector(name: str) -> EntryPoint:
+    """The entry point of a detector, not imported.
+
+    Raises:
+        UserError: when it is not installed, or is offered by two packages.
+    """
     installed = entry_points(group=GROUP)
     found = [point for point in installed if point.name == name]
     if len(found) != 1:
         known = ", ".join(sorted(point.name for point in installed)) or "none"
         problem = "is not installed" if not found else f"is offered by {len(found)} packages"
         raise UserError(f"data/policy.yaml: detector {name!r} {problem}; installed are: {known}")
+    return found[0]
+
+
+def _load(name: str) -> Detector:
+    point = installed_detector(name)
     try:
-        detector = found[0].load()
+        detector = point.load()
     except Exception as error:
         raise UserError(f"data/policy.yaml: detector {name!r} cannot be imported ({type(error).__name__})") from None
     if not callable(detector):
