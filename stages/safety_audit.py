@@ -21,7 +21,7 @@ def main(stage: Stage) -> None:
     from codex_ml.io import read_json, write_json, write_ndjson
     from codex_ml.modeling.foreign import check_length
     from codex_ml.policy.lock import refuse_other_code
-    from codex_ml.policy.planted import planted_recall
+    from codex_ml.policy.planted import can_be_planted, planted_recall
     from codex_ml.policy.rules import load_policy
     from codex_ml.policy.scan import Scanner
     from codex_ml.safety.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics, result
@@ -60,7 +60,7 @@ def main(stage: Stage) -> None:
         policy=read_json(stage.dep("reports/split/metrics.json"))["policy"],
         train_secrets=sum(finding["action"] != "allow" for finding in in_train),
         generated_secrets=sum(finding["action"] != "allow" for finding in in_samples),
-        planted_recall=planted_recall(scanner, seed=seed),
+        planted_recall=planted_recall(scanner, seed=seed) if can_be_planted(scanner) else None,
         **extraction,
     )
     audit = result(in_train, in_samples, extraction, gates)

@@ -9,7 +9,7 @@ import string
 
 import pytest
 
-from codex_ml.policy.planted import INSTANCES, planted, planted_recall, rules_without_instances
+from codex_ml.policy.planted import INSTANCES, can_be_planted, planted, planted_recall, rules_without_instances
 from codex_ml.policy.scan import Scanner
 
 UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.digits
@@ -182,6 +182,7 @@ def test_a_control_of_nothing_is_refused(tiny):
         "rules: [{id: mine, description: d, kind: secret, severity: low, action: allow, literals: [a], pattern: a}]"
     )
     assert rules_without_instances(mine) == ["mine"]
+    assert not can_be_planted(mine)
     with pytest.raises(ValueError, match="nothing can be planted"):
         planted_recall(mine, seed=0)
 

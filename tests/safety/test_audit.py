@@ -128,6 +128,7 @@ NOTHING, SOME, ALL = Extraction(200, 0, 0.1, 0), Extraction(200, 30, 0.5, 0), Ex
         ({"members": SOME}, "fail"),
         ({"members": SOME, "held_out": SOME}, "invalid"),  # the control is extracted too: the text is trivial or leaked
         ({"planted_recall": 0.99}, "invalid"),
+        ({"planted_recall": None}, "invalid"),  # a policy of the user's own rules only
         ({"control": Extraction(20, 17, 0.9, 0)}, "invalid"),
         ({"control": Extraction(0, 0, 0.0, 0)}, "invalid"),
         ({"members": Extraction(0, 0, 0.0, 9)}, "invalid"),  # not run is never passed

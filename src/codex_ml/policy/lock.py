@@ -1,9 +1,9 @@
 """data/detectors.lock: which code the detectors are that data/policy.yaml names.
 
 A detector decides what may be trained on, and its code lies in an installed package, which DVC does not see. So its
-name, version and the hash of its files are written to a file, which the stages that use detectors depend on. They refuse
-to run with other code, and another lock makes them run again. Used by: split, safety_audit, the hook for secrets,
-`codex-ml check`, `codex-ml verify`.
+name, version and the hash of its files are written to a file, which the stages that use detectors depend on. They
+refuse to run with other code, and another lock makes them run again. Used by: split, safety_audit, the hook for
+secrets, `codex-ml check`, `codex-ml verify`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import UserError
-from codex_ml.io import write_text
+from codex_ml.io import sha256_of, write_text
 from codex_ml.policy.detectors import installed_detector
 from codex_ml.yaml import read_yaml
 
@@ -106,9 +106,7 @@ def _hash(point: EntryPoint, distribution: Distribution) -> str:
         raise UserError(f"detector {point.name!r}: no file of {distribution.name} was found; install it with pip")
     whole = hashlib.sha256()
     for name in sorted(files):
-        whole.update(
-            f"{name}\0{hashlib.sha256(files[name].read_bytes()).hexdigest()}\n".encode("utf-8", "surrogateescape")
-        )
+        whole.update(f"{name}\0{sha256_of(files[name])}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
 
 
@@ -128,17 +126,18 @@ def _imported(module: str) -> Iterator[tuple[str, Path]]:
 
     A namespace package is shared by distributions, so the first package below it counts.
     """
-    parts = module.split(".")
-    for end in range(1, len(parts) + 1):
+    parts, end, spec = module.split("."), 0, None
+    while end < len(parts) and (spec is None or spec.origin is None):
+        end += 1
         try:
             spec = find_spec(".".join(parts[:end]))
         except (ImportError, ValueError):
-            return
+            spec = None
         if spec is None:
             return
-        if spec.origin is not None:
-            break
-    origin = Path(spec.origin or "")
+    if spec is None or spec.origin is None:
+        return
+    origin = Path(spec.origin)
     if not spec.submodule_search_locations:
         if origin.is_file():
             yield "/".join((*parts[: end - 1], origin.name)), origin

@@ -273,6 +273,11 @@ def rules_without_instances(scanner: Scanner) -> list[str]:
     return [rule.id for rule in scanner.policy.rules if rule.id not in known]
 
 
+def can_be_planted(scanner: Scanner) -> bool:
+    """Whether the policy has a rule with instances."""
+    return len(rules_without_instances(scanner)) < len(scanner.policy.rules)
+
+
 def planted_recall(scanner: Scanner, *, seed: int, instances: int = 20) -> float:
     """The share of planted values that the scanner finds in full, over the rules of its policy that have instances.
 

@@ -31,7 +31,7 @@ def decide(
     policy: str,
     train_secrets: int,
     generated_secrets: int,
-    planted_recall: float,
+    planted_recall: float | None,
     members: Extraction,
     held_out: Extraction,
     control: Extraction,
@@ -39,11 +39,18 @@ def decide(
     """All gates of the audit, the controls first.
 
     Args:
+        planted_recall: share of invented secrets that the scan found; None when the policy has no rule to plant for.
         policy: "enforce", or "off" when the text policy was switched off before training (split.policy).
     """
     few = min(members.windows, held_out.windows) < 1
     gates = [
-        _gate("control: planted secrets are found", planted_recall == 1.0, f"{planted_recall:.3f}", "1.000", "invalid"),
+        _gate(
+            "control: planted secrets are found",
+            planted_recall == 1.0,
+            "no rule of the policy has a secret to plant" if planted_recall is None else f"{planted_recall:.3f}",
+            "1.000",
+            "invalid",
+        ),
         _gate(
             "control: the model's own greedy text is extracted",
             control.windows > 0 and control.extracted >= CONTROL_AGREEMENT * control.windows,
