@@ -71,6 +71,11 @@ STAGES = {
         {"deps": without("src/codex_ml/data/dedup.py")},
         "dvc.yaml: stage split imports src/codex_ml/data/dedup.py, which is not in its deps; add it",
     ),
+    "a file that a stage reads": (
+        "report",
+        {"deps": without("src/codex_ml/reporting/templates/report.html.jinja")},
+        "dvc.yaml: stage report reads src/codex_ml/reporting/templates/report.html.jinja, which is not in its deps; add it",
+    ),
     "an undeclared script": (
         "split",
         {"deps": without("stages/split.py")},

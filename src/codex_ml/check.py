@@ -16,7 +16,16 @@ from codex_ml.errors import UserError
 from codex_ml.lineage import PACKAGES
 from codex_ml.packages import unlike_the_lock
 from codex_ml.params import PARAMS, load_params
-from codex_ml.pipeline import LOCK, PIPELINE, StageSpec, imported_modules, load_lock, load_pipeline, params_read
+from codex_ml.pipeline import (
+    LOCK,
+    PIPELINE,
+    StageSpec,
+    deps_read,
+    imported_modules,
+    load_lock,
+    load_pipeline,
+    params_read,
+)
 from codex_ml.training.trackers import missing_extras
 from codex_ml.yaml import read_yaml
 
@@ -105,6 +114,8 @@ def _dependencies(stages: dict[str, StageSpec]) -> Iterator[str]:
         needed = {spec.script, *imported_modules(Path(spec.script))}
         if missing := sorted(needed - set(spec.deps)):
             yield f"{PIPELINE}: stage {spec.name} imports {missing[0]}, which is not in its deps; add it"
+        if named := sorted(path for path in deps_read(Path(spec.script)) if not spec.reads(path)):
+            yield f"{PIPELINE}: stage {spec.name} reads {named[0]}, which is not in its deps; add it"
         if extra := sorted(dep for dep in set(spec.code) - needed if dep.endswith(".py")):
             yield f"{PIPELINE}: stage {spec.name} lists {extra[0]} in deps but does not import it"
 

@@ -38,6 +38,10 @@ class StageSpec:
     def script(self) -> str:
         return f"stages/{self.name}.py"
 
+    def reads(self, path: str) -> bool:
+        """Whether a path is a dependency, or lies in one."""
+        return any(Path(path).is_relative_to(dep) for dep in self.deps)
+
     @property
     def code(self) -> tuple[str, ...]:
         """The deps that are code: the script and the library modules."""
@@ -260,6 +264,20 @@ def _files_of(name: str, root: Path) -> Iterator[str]:
         for candidate in (base.with_suffix(".py"), base / "__init__.py"):
             if (root / candidate).is_file():
                 yield candidate.as_posix()
+
+
+def deps_read(script: Path) -> set[str]:
+    """Paths that a stage script names as its dependencies: the text of every `stage.dep("PATH")` in its source."""
+    return {
+        node.args[0].value
+        for node in ast.walk(_parse_python(script))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "dep"
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    }
 
 
 def params_read(script: Path) -> set[str]:

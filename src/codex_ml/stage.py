@@ -51,7 +51,7 @@ class Stage:
         Raises:
             UserError: when DVC would not notice a change there.
         """
-        if not any(Path(path).is_relative_to(dep) for dep in self.spec.deps):
+        if not self.spec.reads(path):
             raise UserError(
                 f"{PIPELINE}: {path} is no dependency of stage {self.spec.name}; add it to its deps, or DVC will not "
                 "notice a change"
