@@ -172,3 +172,17 @@ def test_output_that_head_cuts_hides_no_failure(chain, run_python):
     chain.write("stages/fetch.py", b"# changed\n")  # the last link of many
     done = run_python("-c", HEAD, "verify").stdout
     assert done.startswith("error: fetch: code stages/fetch.py was changed after the run") and done.endswith(" 1\n")
+
+
+@pytest.mark.parametrize("damage", [b"def broken(:\n", b"strx\n", b"import no_such_module\n", b"1 / 0\n", b"\xff\n"])
+def test_a_damaged_library_is_named_by_its_file(tmp_path, repository, run_python, damage):
+    import shutil
+
+    shutil.copytree(repository / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "src/codex_ml/listing.py").open("ab") as file:
+        file.write(damage)
+    done = run_python("-m", "codex_ml", "verify", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "src")})
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: src/codex_ml/listing.py: ") and done.stderr.count("\n") == 1
+    debug = run_python("-m", "codex_ml", "verify", "--debug", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "src")})
+    assert debug.stderr.startswith("Traceback")

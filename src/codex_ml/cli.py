@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, TextIO, cast
 
@@ -32,9 +33,23 @@ def main() -> None:
     sys.stdout = cast(TextIO, _Output(screen))
     try:
         whole_app()()
+    except Exception as error:  # of an import: what a command does is caught inside it
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {safe_text(_broken_module(error))}", file=sys.stderr)
+        sys.exit(1)
     finally:
         sys.stdout.flush()  # here, because an error of Python's own flush at its end has no exit code of ours
         sys.stdout = screen
+
+
+def _broken_module(error: Exception) -> str:
+    """One line about an error of the library itself, which `verify` may meet where it is to find the damage."""
+    package = Path(__file__).parent
+    frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    place = getattr(error, "filename", None) or next((f for f in reversed(frames) if f.is_relative_to(package)), "")
+    name = f"src/codex_ml/{Path(place).relative_to(package)}" if Path(place).is_relative_to(package) else place
+    return f"{name}: {type(error).__name__}: {error}; `git diff` shows what was changed in the library"
 
 
 class _Output:
