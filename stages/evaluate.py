@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this che
 from codex_ml.stage import Stage, log, run_stage
 from codex_ml.training.process import prepare_process
 
-COMPARED = ("bits_per_byte", "zlib_bits_per_byte", "perplexity", "token_accuracy", "documents")
+COMPARED = ("bits_per_byte", "lossy", "zlib_bits_per_byte", "perplexity", "token_accuracy", "documents")
 
 
 def main(stage: Stage) -> None:

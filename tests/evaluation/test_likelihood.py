@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import runpy
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +27,7 @@ from codex_ml.evaluation.likelihood import (
 from codex_ml.evaluation.summary import by_source, document_row, summary
 from codex_ml.io import dump_json, parse_json
 from codex_ml.modeling.build import build_model, parameter_count
+from codex_ml.stage import chosen
 from codex_ml.tokenization.tokenizer import load_tokenizer
 from codex_ml.tokenization.train import train_tokenizer
 from codex_ml.training.loss import summed_loss
@@ -215,6 +218,9 @@ def test_a_tokenizer_that_loses_text_gets_no_bits_per_byte():
         "reason": "no bits per byte: the tokenizer does not give 1 of 1 test documents back",
     }
     assert lossy["interval"].keys() == {"token_accuracy"}
+    compared = runpy.run_path(str(Path(__file__).parents[2] / "stages/evaluate.py"))["COMPARED"]
+    assert chosen(lossy, compared)["lossy"] == lossy["lossy"]  # metrics.json says why a number is missing
+    assert "lossy" not in chosen(whole, compared)
     kept = whole.keys() - {"bits_per_byte", "interval"}
     assert {name: lossy[name] for name in kept} == {name: whole[name] for name in kept}
     assert lossy.keys() == {*kept, "interval", "lossy"}
