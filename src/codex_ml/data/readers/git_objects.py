@@ -8,16 +8,19 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from dulwich.object_store import BaseObjectStore, DiskObjectStore
-from dulwich.objects import ObjectID
+from dulwich.objects import ObjectID, RawObjectID
 
 from codex_ml.errors import Reason, naming
 from codex_ml.tree import stands_for
 
 MOST_ENTRIES = 5_000_000  # of all trees; a tree that names one tree twice, 30 deep, would have a billion
 DEEPEST = 200  # folders in folders
+OBJECT_LIMIT = 256 << 20  # bytes of an object and all that its delta needs; hosts refuse files of 100 MB
+LONGEST_CHAIN = 4096  # of deltas (pack.depth in git-config(1))
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4  # gitformat-pack(5)
 OFS_DELTA, REF_DELTA = 6, 7
 NAMES = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
@@ -49,7 +52,7 @@ def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
         Damaged: when it is missing, or hashes to another id.
     """
     try:
-        _loose_file(store, name)
+        _refuse_costly(store, name)
         kind, data = store.get_raw(ObjectID(name))
     except Damaged:
         raise
@@ -74,7 +77,7 @@ def size_of(store: Objects, name: bytes) -> int | None:
                 offset = pack.index.object_offset(ObjectID(name))
             except KeyError:
                 continue
-            return _packed_size(Path(os.fsdecode(pack.data.path)), offset)
+            return _packed_head(Path(os.fsdecode(pack.data.path)), offset).result
         file = _loose_file(store, name)
         if file is None:
             return None
@@ -87,6 +90,35 @@ def size_of(store: Objects, name: bytes) -> int | None:
         raise
     except Exception as error:  # as in read_object
         raise Damaged("object {} is damaged ({})", name.decode(), type(error).__name__) from None
+
+
+def _refuse_costly(store: Objects, name: bytes) -> None:
+    """Raises Damaged for an object that needs too much memory: 10 kB can stand for gigabytes, as a delta or by zlib."""
+    for pack in store.packs:
+        try:
+            offset = pack.index.object_offset(ObjectID(name))
+        except KeyError:
+            continue
+        total = 0
+        path = Path(os.fsdecode(pack.data.path))
+        for _ in range(LONGEST_CHAIN):
+            head = _packed_head(path, offset)
+            total += max(head.size, head.result)
+            if total > OBJECT_LIMIT:
+                raise Damaged("object {} needs {} bytes; at most {} are read", name.decode(), total, OBJECT_LIMIT)
+            if head.base is None:
+                return
+            offset = (
+                offset - head.base if isinstance(head.base, int) else pack.index.object_offset(RawObjectID(head.base))
+            )
+        raise Damaged("object {} is a delta of more than {} deltas", name.decode(), LONGEST_CHAIN)
+    if file := _loose_file(store, name):
+        inflate, total = zlib.decompressobj(), 0
+        with naming(file), file.open("rb") as loose:
+            while data := inflate.unconsumed_tail or loose.read(1 << 16):
+                total += len(inflate.decompress(data, 1 << 20))
+                if total > OBJECT_LIMIT:
+                    raise Damaged("object {} needs more than {} bytes", name.decode(), OBJECT_LIMIT)
 
 
 def _loose_file(store: Objects, name: bytes) -> Path | None:
@@ -102,8 +134,22 @@ def _loose_file(store: Objects, name: bytes) -> Path | None:
     return file
 
 
-def _packed_size(pack: Path, offset: int) -> int:
-    """Size in the header of a packed object; of a delta, the size of its result (gitformat-pack(5))."""
+@dataclass(frozen=True)
+class _Head:
+    """What the header of a packed object says (gitformat-pack(5)).
+
+    Attributes:
+        size: bytes that its data has, inflated.
+        result: bytes of the object; for a delta, once it is applied.
+        base: of a delta, the id of its base, or how far in front of it the base begins.
+    """
+
+    size: int
+    result: int
+    base: int | bytes | None
+
+
+def _packed_head(pack: Path, offset: int) -> _Head:
     with naming(pack), pack.open("rb") as file:
         file.seek(offset)
         head = file.read(256)
@@ -113,16 +159,19 @@ def _packed_size(pack: Path, offset: int) -> int:
         size |= (head[at] & 0x7F) << shift
         at, shift = at + 1, shift + 7
     if kind not in (OFS_DELTA, REF_DELTA):
-        return size
+        return _Head(size, size, None)
+    base: int | bytes
     if kind == REF_DELTA:
-        at += 20
+        base, at = head[at : at + 20], at + 20
     else:
+        base = head[at] & 0x7F
         while head[at] & 0x80:
             at += 1
+            base = (base + 1 << 7) | head[at] & 0x7F
         at += 1
     delta = zlib.decompressobj().decompress(head[at:], 32)
     _, used = _varint(delta, 0)  # size of the base
-    return _varint(delta, used)[0]
+    return _Head(size, _varint(delta, used)[0], base)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
