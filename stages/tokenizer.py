@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this che
 
 from codex_ml.stage import Stage, log, run_stage
 
-COMPARED = ("vocab_size", "bytes_per_token", "lossless", "unk_share", "unused_share")
+COMPARED = ("vocab_size", "bytes_per_token", "lossless", "unused_share")
 
 
 def main(stage: Stage) -> None:
