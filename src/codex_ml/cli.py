@@ -108,7 +108,9 @@ def check(debug: Debug = False) -> None:
     """Validate params.yaml, dvc.yaml and the workspace, before any work and without torch.
 
     Finds unknown keys (and names the closest), wrong types, impossible combinations, params that no stage reads,
-    stages that read what they do not declare, imports missing from deps, and outputs that Git tracks.
+    stages that read what they do not declare, imports missing from deps, outputs that Git tracks, conflicts of a Git
+    merge, missing or damaged inputs and base models, package versions that are not those of requirements.lock, and what
+    a killed DVC left behind.
     """
     from codex_ml.check import check_workspace
     from codex_ml.policy.key import KEY, warning
