@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,43 @@ def test_the_stage_names_it_before_it_records_anything(made):
         Path(name).touch()
     with pytest.raises(UserError, match=r"^data/raw/pipe is a FIFO"):
         start_record(STAGES["ingest"], Params())
+
+
+IMPORTS = {
+    "a path": "deps:\n- path: ../../../../home/user/.ssh/id_ed25519\nouts:\n- path: key.txt\n",
+    "an address": "deps:\n- path: https://example.org/x\nouts:\n- path: x.py\n",
+    "an escape": '"\\x64eps": [{path: /etc/passwd}]\nouts: [{path: evil}]\n',
+    "a merge": "<<: {deps: [{path: /etc/passwd}]}\nouts: [{path: evil}]\n",
+    "another folder": "wdir: ../../..\nouts: [{path: evil}]\n",
+    "a path above": "outs: [{path: ../../params.yaml}]\n",
+    "no YAML": "outs: [\n",
+    "not UTF-8": "outs: \udcff\n",
+    "JSON": '{"deps": [{"path": "/etc/passwd"}], "outs": [{"path": "p.txt"}]}',
+}
+
+
+@pytest.mark.parametrize("kind", IMPORTS)
+@pytest.mark.parametrize("place", ["data/raw/a/b c", "models/base/m"])
+def test_a_pointer_that_came_with_the_data_makes_dvc_fetch_nothing(made, place, kind):
+    """`dvc repro` would copy that file into the data, or open a connection."""
+    pointer = Path(place, "evil.dvc")
+    pointer.write_text(IMPORTS[kind], errors="surrogateescape")
+    with pytest.raises(
+        UserError,
+        match=rf"^{place}/evil\.dvc: DVC would fetch or overwrite what this file names, and Git does not track",
+    ):
+        check()
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "-f", str(pointer)], check=True)
+    check()
+    subprocess.run(["git", "rm", "-q", "--cached", str(pointer)], check=True)
+    Path(".dvcignore").write_text("*.dvc\n")
+    check()
+
+
+def test_a_pointer_of_dvc_add_is_no_problem_before_git_knows_it(made):
+    Path("data/raw/file.dvc").write_text("outs:\n- md5: 0\n  path: file\n")
+    check()
 
 
 def test_a_dependency_that_is_no_file_is_named(made):

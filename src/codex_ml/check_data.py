@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from codex_ml.errors import UserError
 from codex_ml.params import PARAMS
 from codex_ml.pipeline import StageSpec, producers_of
 from codex_ml.tree import scan, why_not_traced
+from codex_ml.yaml import read_yaml
 
 COMMIT_DIGITS = 40
 
@@ -29,12 +32,49 @@ def _unhashable(dep: Path) -> Iterator[str]:
     if why := why_not_traced(str(dep), [str(dep)]):
         yield why
     elif dep.is_dir():
-        found = sorted((entry for entry in scan(dep) if entry.problem), key=lambda entry: entry.name)
+        pointers = []
+        found = []
+        for entry in scan(dep):
+            if entry.problem:
+                found.append(entry)
+            elif entry.name.endswith(".dvc"):
+                pointers.append(dep / entry.name)
+        found.sort(key=lambda entry: entry.name)
+        yield from _foreign_pointers(dep, pointers)
         if found:
             more = ", ".join(str(dep / entry.name) for entry in found[1:6]) + (", ..." if len(found) > 6 else "")
             yield found[0].problem + (f" (and {len(found) - 1} more: {more})" if more else "")
     elif dep.exists() and not dep.is_file():
         yield f"{dep} is neither a file nor a folder, and DVC cannot hash it; put the file there"
+
+
+def _foreign_pointers(dep: Path, pointers: list[Path]) -> Iterator[str]:
+    """Pointers that came with somebody's data: what `dvc add` did not write can fetch, or overwrite, any path."""
+    strange = sorted(pointer for pointer in pointers if not _is_of_dvc_add(pointer))
+    if not strange:
+        return
+    listed = subprocess.run(["git", "ls-files", "-z", "--", str(dep)], capture_output=True, check=False)
+    tracked = {Path(os.fsdecode(name)) for name in listed.stdout.split(b"\0")}
+    for pointer in strange:
+        if pointer not in tracked:
+            yield (
+                f"{pointer}: DVC would fetch or overwrite what this file names, and Git does not track it; if it is "
+                f"yours (dvc import), `git add {pointer}`, else remove it or list it in the .dvcignore of the top folder"
+            )
+
+
+def _is_of_dvc_add(pointer: Path) -> bool:
+    """Whether a pointer says no more than the hash of the file, or the folder, beside it."""
+    try:
+        document = read_yaml(pointer)
+    except (UserError, OSError):
+        return False
+    outs = document.get("outs") if isinstance(document, dict) else None
+    return (
+        isinstance(outs, list)
+        and document.keys() <= {"outs", "md5", "desc", "meta"}
+        and all(isinstance(out, dict) and out.get("path") == pointer.stem for out in outs)
+    )
 
 
 def _untraced(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
