@@ -11,7 +11,7 @@ from codex_ml.config import Params
 from codex_ml.errors import UserError
 from codex_ml.params import PARAMS
 from codex_ml.pipeline import StageSpec, producers_of
-from codex_ml.tree import scan, why_not_traced
+from codex_ml.tree import OR_IGNORE, scan, why_not_traced
 from codex_ml.yaml import read_yaml
 
 COMMIT_DIGITS = 40
@@ -59,7 +59,7 @@ def _foreign_pointers(dep: Path, pointers: list[Path]) -> Iterator[str]:
         if pointer not in tracked:
             yield (
                 f"{pointer}: DVC would fetch or overwrite what this file names, and Git does not track it; if it is "
-                f"yours (dvc import), `git add {pointer}`, else remove it or list it in the .dvcignore of the top folder"
+                f"yours (dvc import), `git add {pointer}`, else remove it, {OR_IGNORE}"
             )
 
 
