@@ -560,3 +560,24 @@ def test_the_weights_of_safetensors_have_the_mode_of_the_umask(tmp_path, with_um
     for file in (tmp_path / "out/model.safetensors", tmp_path / "best.safetensors"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
         assert load_file(file)["x"].tolist() == [1, 1, 1]
+
+
+def test_a_glob_finds_what_pathlib_finds_and_lists_each_folder_once_per_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = random.Random(4)
+    for _ in range(60):
+        file = Path("data", *rng.choices("abc", k=rng.randint(0, 4)), rng.choice(["x.py", "y.txt", ".z"]))
+        if all(part.is_dir() or not part.exists() for part in file.parents):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("")
+    (tmp_path / "data/link").symlink_to("a")
+    for _ in range(150):
+        pattern = "/".join(["data", *rng.choices(["**", "*", "a", "[ab]", "?", "link"], k=rng.randint(0, 4)), "*.py"])
+        expected = {path for path in Path().glob(pattern) if "link" not in path.parts}
+        assert {path for path in io.expand_glob(pattern) if "link" not in path.parts} == expected, pattern
+    Path("deep", *["a"] * 60).mkdir(parents=True)
+    listed = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or real(path))
+    assert io.expand_glob("deep/" + "**/a/" * 10 + "b") == []
+    assert len(listed) < 10 * 62

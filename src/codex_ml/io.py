@@ -7,9 +7,11 @@ mode of the umask, whatever library wrote them: safetensors makes files of mode 
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections import Counter
@@ -260,8 +262,33 @@ def expand_glob(pattern: str) -> list[Path]:
     if any("**" in part and part != "**" for part in parts):
         raise ValueError("** must be a whole part of the path, as in data/**/name; use * inside a name")
     fixed = Path(*takewhile(lambda part: not set(part) & set("*?["), parts))
-    found = Path().glob(pattern + "/*" if parts[-1] == "**" else pattern)
-    return sorted(only_hashed(found, fixed), key=os.fsencode)
+    found = _expanded([part for part in parts if part not in ("", ".")] + ["*"] * (parts[-1] == "**"))
+    return sorted(only_hashed(iter(found), fixed), key=os.fsencode)
+
+
+def _expanded(parts: list[str]) -> set[Path]:
+    """Paths that match part by part. Each folder is listed once per part; `Path.glob` does it once per way to it."""
+    found = {Path()}
+    for part in parts:
+        if part == "**":
+            found |= {folder for start in found for folder in _folders_below(start, found)}
+        elif set(part) & set("*?["):
+            matches = re.compile(fnmatch.translate(part)).match
+            folders = [folder for folder in found if folder.is_dir()]
+            found = {inner for folder in folders for inner in folder.iterdir() if matches(inner.name)}
+        else:
+            found = {folder / part for folder in found if (folder / part).exists()}
+    return found
+
+
+def _folders_below(start: Path, known: set[Path]) -> Iterator[Path]:
+    """Folders in a folder, without links and without what lies below another known one."""
+    stack = [start] if start.is_dir() else []
+    while stack:
+        with os.scandir(stack.pop()) as listing:
+            inner = [Path(entry.path) for entry in listing if entry.is_dir(follow_symlinks=False)]
+        yield from inner
+        stack += [folder for folder in inner if folder not in known]
 
 
 @dataclass(frozen=True)
