@@ -1,5 +1,6 @@
 """The key of the placeholders becomes private by one command, and every DVC command still finds it."""
 
+import shutil
 import subprocess
 
 import pytest
@@ -13,10 +14,8 @@ def small(tmp_path, repository):
     """A Git and DVC repository with the published key and one stage that reads it."""
     root = tmp_path / "checkout"
     (root / "data").mkdir(parents=True)
-    for name in ("src", "data/redaction_key"):
-        (root / name).symlink_to(repository / name) if name == "src" else (root / name).write_bytes(
-            (repository / name).read_bytes()
-        )
+    (root / "src").symlink_to(repository / "src")
+    shutil.copyfile(repository / "tests/project/published_key", root / "data/redaction_key")
     (root / ".gitignore").write_text("/src\n")
     (root / "dvc.yaml").write_text(
         "stages:\n  read:\n    cmd: python -c \"open('out','w').write(open('data/redaction_key').read()[:3])\"\n"
