@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import random
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace import PARAMS, REPOSITORY, Workspace, commit, make_workspace
+from workspace import PARAMS, Workspace, make_workspace
 
 from codex_ml.yaml import parse_yaml
 
@@ -48,8 +47,6 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def clone(tmp_path: Path) -> Workspace:
     """A clone in which nothing has run, the tools in PATH as after `source .venv/bin/activate`, and the user's data."""
     workspace = make_workspace(tmp_path)
-    shutil.copyfile(REPOSITORY / "tests/project/published_key", workspace.root / "data/redaction_key")
-    commit(workspace, "the key that everybody gets")
     tools, home = tmp_path / "bin", tmp_path / "home"
     tools.mkdir()
     home.mkdir()

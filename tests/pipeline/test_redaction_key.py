@@ -15,7 +15,7 @@ def small(tmp_path, repository):
     root = tmp_path / "checkout"
     (root / "data").mkdir(parents=True)
     (root / "src").symlink_to(repository / "src")
-    shutil.copyfile(repository / "tests/project/published_key", root / "data/redaction_key")
+    shutil.copyfile(repository / "tests/project/data/redaction_key", root / "data/redaction_key")
     (root / ".gitignore").write_text("/src\n")
     (root / "dvc.yaml").write_text(
         "stages:\n  read:\n    cmd: python -c \"open('out','w').write(open('data/redaction_key').read()[:3])\"\n"

@@ -15,7 +15,7 @@ OWN, SAMPLE = "data/raw/notes.jsonl", "data/raw/sample"
 @pytest.fixture
 def published(tmp_path, repository):
     key = tmp_path / "key"
-    key.write_bytes((repository / "tests/project/published_key").read_bytes())
+    key.write_bytes((repository / "tests/project/data/redaction_key").read_bytes())
     return key
 
 
@@ -57,7 +57,7 @@ def test_a_missing_or_short_key_is_refused_with_the_command(tmp_path: Path, cont
 
 def test_check_warns_once_and_passes(workspace, repository, capfd):
     (workspace / "data/raw/notes.jsonl").write_text("{}\n")
-    (workspace / "data/redaction_key").write_bytes((repository / "tests/project/published_key").read_bytes())
+    (workspace / "data/redaction_key").write_bytes((repository / "tests/project/data/redaction_key").read_bytes())
     (workspace / "params.yaml").write_text(
         "fetch: {sample: false}\ningest: {sources: [{kind: jsonl, path: data/raw/notes.jsonl}]}\n"
     )
