@@ -46,7 +46,7 @@ dvc add models/base/smollm2.gguf
 ```
 
 Change these keys of `params.yaml`, leave the others, and run `make repro`. On two cores with bf16 it takes about
-{minutes} minutes, nearly all of them in `train` and `evaluate`; to see it work first, set `max_steps` to 8.
+{minutes} minutes, nearly all of them in `train` and `evaluate`; to see it work first, set `train.max_steps` to 8.
 
 ```yaml
 {settings}```

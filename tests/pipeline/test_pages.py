@@ -124,7 +124,7 @@ def test_the_settings_of_the_fine_tuning_page_train_a_base(clone: Workspace, rep
     for name in ("hidden_size", "intermediate_size", "layers", "heads", "max_positions"):
         del tiny["model"][name]  # a base has its own
     del tiny["tokenizer"]["vocab_size"]
-    tiny["train"]["max_steps"] = int(re.search(r"set `max_steps` to (\d+)", page.read_text(encoding="utf-8"))[1])
+    tiny["train"]["max_steps"] = int(re.search(r"set `train.max_steps` to (\d+)", page.read_text(encoding="utf-8"))[1])
     (clone.root / "params.yaml").write_text(json.dumps(tiny), encoding="utf-8")
     clone.run("codex-ml", "check")
     clone.run("dvc", "repro", "evaluate")

@@ -1,11 +1,13 @@
 """Your own data is never redacted with the key that everybody knows without a word."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from codex_ml.cli import whole_app
+from codex_ml.config import Params
 from codex_ml.errors import UserError
 from codex_ml.policy.key import PUBLISHED, read_key, warning
 
@@ -58,9 +60,12 @@ def test_a_missing_or_short_key_is_refused_with_the_command(tmp_path: Path, cont
 def test_check_warns_once_and_passes(workspace, repository, capfd):
     (workspace / "data/raw/notes.jsonl").write_text("{}\n")
     (workspace / "data/redaction_key").write_bytes((repository / "tests/project/data/redaction_key").read_bytes())
-    (workspace / "params.yaml").write_text(
-        "fetch: {sample: false}\ningest: {sources: [{kind: jsonl, path: data/raw/notes.jsonl}]}\n"
-    )
+    sections = {key: {} for key in Params.model_fields} | {
+        "seed": 1,
+        "fetch": {"sample": False},
+        "ingest": {"sources": [{"kind": "jsonl", "path": "data/raw/notes.jsonl"}]},
+    }
+    (workspace / "params.yaml").write_text(json.dumps(sections))
     with pytest.raises(SystemExit) as ended:
         whole_app()(["check"])
     assert ended.value.code == 0
