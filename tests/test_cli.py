@@ -186,3 +186,37 @@ def test_a_damaged_library_is_named_by_its_file(tmp_path, repository, run_python
     assert done.stderr.startswith("error: src/codex_ml/listing.py: ") and done.stderr.count("\n") == 1
     debug = run_python("-m", "codex_ml", "verify", "--debug", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "src")})
     assert debug.stderr.startswith("Traceback")
+
+
+ANYWHERE = {
+    "schema",
+    "hook config",
+    "hook secrets",
+    "hook large-files",
+    "hook env-files",
+    "hook yaml",
+    "hook line-endings",
+}
+
+
+def test_every_command_that_reads_the_repository_says_that_there_is_none(tmp_path, run, monkeypatch):
+    """And so works from a subfolder: it looks for the top folder first. A command that is added is found here."""
+    import typer
+
+    monkeypatch.chdir(tmp_path)
+    group = typer.main.get_command(cli.whole_app())
+    names = [
+        [name, *below]
+        for name, command in group.commands.items()
+        for below in ([[inner] for inner in command.commands] if hasattr(command, "commands") else [[]])
+    ]
+    extra = {"lineage": ["x"], "pack show": ["--row", "0"]}
+    silent = set()
+    for words in names:
+        name = " ".join(words)
+        if name in ANYWHERE or words[0] == "tokenizer":  # these take files and folders of any place
+            continue
+        code, _, err = run(*words, *extra.get(name, []))
+        if code != 2 or "run this inside the repository" not in err:
+            silent.add(name)
+    assert silent == set()
