@@ -95,8 +95,9 @@ def digest_of(rows: Rows) -> str:
 
 
 def _update(sha256: Any, numbers: NDArray[Any]) -> None:
+    width = "<u8" if numbers.dtype.itemsize == 8 else "<u4"  # uint16 ids hash as uint32 ones do
     for start in range(0, len(numbers), CHUNK):
-        sha256.update(np.ascontiguousarray(numbers[start : start + CHUNK].astype("<u8")))
+        sha256.update(np.ascontiguousarray(numbers[start : start + CHUNK].astype(width)))
 
 
 def _model(model: Any) -> dict[str, Any]:
