@@ -72,7 +72,8 @@ def streams(tmp_path_factory) -> tuple[Rows, Rows]:
 
 def test_every_key_has_a_case():
     assert {*MODEL, *ELSEWHERE} == set(Model.model_fields)
-    assert {*PACK, "dtype"} == set(Pack.model_fields)
+    # dtype changes nothing, below; bad_chats leaves chats out: fewer rows, as too_long does
+    assert {*PACK, "dtype", "bad_chats"} == set(Pack.model_fields)
 
 
 @pytest.mark.parametrize("key", MODEL)
