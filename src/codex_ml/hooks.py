@@ -179,14 +179,10 @@ def config_for_monorepo() -> None:
 
 def in_folder(folder: str, hook: dict[str, Any]) -> dict[str, Any]:
     """A hook of our configuration, for a project in `folder` ("ml/") of the repository: it sees that folder only."""
-    pattern = str(hook.get("files", "^")).removeprefix("^")
-    entry = hook["entry"].removeprefix(RUNNER)
-    moved = {
-        **hook,
-        "entry": f"sh {shlex.quote(folder + '.ci/hook')}{entry}",
-        "files": f"^{re.escape(folder)}{pattern}",
-    }
-    return {key: value for key, value in moved.items() if key != "files" or not hook.get("always_run")}
+    moved = {**hook, "entry": f"sh {shlex.quote(folder + '.ci/hook')}{hook['entry'].removeprefix(RUNNER)}"}
+    if not hook.get("always_run"):
+        moved["files"] = f"^{re.escape(folder)}(?:{hook.get('files', '').removeprefix('^')})"
+    return moved
 
 
 def _project_folder() -> str:
