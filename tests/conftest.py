@@ -38,6 +38,20 @@ def project() -> Path:
     return PROJECT
 
 
+# Files whose tests together take five seconds of a core or more: `make test` runs them, the gate on push does not.
+COSTLY = (
+    "test_limits.py", "test_dvc_state.py", "test_signals.py", "test_disk_errors.py", "test_preflight.py", "test_tree.py",
+    "test_packages.py", "test_shares.py", "test_resume.py", "test_chat_shapes.py", "test_ranks.py",
+    "test_splits_end_to_end.py", "test_names_of_nothing.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in COSTLY:
+            item.add_marker("costly")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("shipped"):
