@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import shutil
+import struct
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
@@ -352,7 +353,7 @@ def test_child_processes_report_it_too(monkeypatch, tmp_path):
         fetch._download([fetch.Pin("a", "1", "0" * 64)], tmp_path)
     assert failed.value.filename == str(tmp_path)
 
-    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    (tmp_path / "a.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))  # version 3, nothing in it
     ended = subprocess.CompletedProcess([], 1, b"", said.encode())
     with pytest.raises(OSError, match="Errno 28"):
         gguf.convert(tmp_path / "a.gguf", tmp_path / "made")

@@ -71,7 +71,7 @@ HEADERS = {
     "metadata": ({"a": FOUR, "__metadata__": {"m": "x" * 70_000}}, bytes(4), "its metadata is no mapping of at most 65,536 bytes"),
     "metadata list": ({"a": FOUR, "__metadata__": [1]}, bytes(4), "its metadata is no mapping of at most 65,536 bytes"),
     "not a number": ('{"a": NaN}', b"", "NaN is not JSON (RFC 8259 section 6)"),
-    "nested": ('{"a":' * 100_000, b"", "nested too deeply"),
+    "nested": ('{"a":' * 100_000, b"", "nested too deeply, more than 200 levels"),
 }  # fmt: skip
 
 

@@ -82,8 +82,8 @@ def test_import_that_is_not_declared_stops_the_stage(pipeline: Workspace) -> Non
     )
     failed = pipeline.run("python", "stages/split.py", check=False)
     assert failed.returncode == 1
-    assert "split imported src/codex_ml/hooks.py, " in failed.stderr
-    assert ": add it to the stage's deps" in failed.stderr
+    assert "error: split imported src/codex_ml/hooks.py" in failed.stderr
+    assert ": add it to the stage's deps in dvc.yaml" in failed.stderr
 
 
 def test_only_fetch_may_open_a_socket(pipeline: Workspace) -> None:
