@@ -48,6 +48,8 @@ LINES = [
     "token: 2020-01-01T00:00:00+00:00",
     "Bearer <token>",
     "postgres://user:password@localhost/db",
+    "https://one.org:123,foo:bar@two.org/path",
+    "postgres://a.db:5432,user:password@b.db/x",
     "postgres://user:${DB_PASSWORD}@localhost/db",
     "postgres://{user}:{password}@{host}/x",
     "https://user:<password>@host/",
