@@ -104,6 +104,50 @@ FORMS = [
     (f'"https://acme.dev/x?{WORD}={{}}"', (VALUE,)),
     (f"[x](https://acme.dev/x?{WORD}={{}})", (VALUE,)),
     ("`https://acme.dev/x?api_key={}`", (VALUE,)),
+    # Languages: what stands between a name and its value
+    ('#define API_KEY "{}"', (VALUE,)),
+    ('set(API_KEY "{}")', (VALUE,)),
+    ('const API_KEY: &str = "{}";', (VALUE,)),
+    ("static API_KEY: &'static str = \"{}\";", (VALUE,)),
+    ('api_key <- "{}"', (VALUE,)),
+    ('NSString *apiKey = @"{}";', (VALUE,)),
+    (f'Dim {NAME} As String = "{{}}"', (PASSWORD,)),
+    (f'std::string {NAME}{{{{}}}};'.replace("{{}}", '{"{}"}'), (PASSWORD,)),
+    ('(def api-key "{}")', (VALUE,)),
+    (f'  {NAME} "{{}}"', (PASSWORD,)),
+    (f"{NAME} = (\n    '{{}}'\n)", (PASSWORD,)),
+    (f"define('DB_{NAME.upper()}', '{{}}');", (VALUE,)),
+    (f'["--{NAME}", "{{}}"]', (VALUE,)),
+    (f'variable "db_{NAME}" {{\n  default = "{{}}"\n}}', (PASSWORD,)),
+    ("CREATE USER bob IDENTIFIED BY '{}';", (PASSWORD,)),
+    (f"ALTER USER bob WITH {NAME.upper()} '{{}}';", (PASSWORD,)),
+    (f"SET {NAME.upper()} FOR bob = '{{}}'", (PASSWORD,)),
+    ('ConvertTo-SecureString "{}" -AsPlainText', (VALUE,)),
+    ('setx API_KEY "{}"', (VALUE,)),
+    ("set -x API_KEY {}\n", (VALUE,)),
+    ("API_KEY ?= {}\n", (VALUE,)),
+    ("API_KEY := {}\n", (VALUE,)),
+    # Texts, tables, blocks
+    (f"{NAME}: |\n  {{}}\n", (VALUE,)),
+    (f"{NAME}: >-\n  {{}}\n", (VALUE,)),
+    (f"{NAME}:\t{{}}\n", (VALUE,)),
+    (f"{NAME}\t=\t{{}}\n", (VALUE,)),
+    (f"{NAME}     = {{}}\n", (VALUE,)),
+    (f"**{NAME.capitalize()}:** `{{}}`\n", (VALUE,)),
+    (f"- {NAME}: `{{}}`\n", (VALUE,)),
+    (f"the {NAME} is {{}}\n", (VALUE,)),
+    (f"{NAME}：{{}}\n", (VALUE,)),
+    ("密码：{}\n", (VALUE,)),
+    ("Passwort: {}\n", (VALUE,)),
+    (f'<input type="{NAME}" value="{{}}">', (PASSWORD,)),
+    ('<meta name="api-key" content="{}">', (VALUE,)),
+    ('{"key": "api_key", "value": "{}"}', (VALUE,)),
+    ("_auth = {}\n", (base64.b64encode(b"acme:" + PASSWORD.encode()).decode(),)),
+    # JSON in JSON in JSON; names that are spelt with escapes or with characters that nobody sees
+    (f'\\\\\\"{NAME}\\\\\\":\\\\\\"{{}}\\\\\\"', (PASSWORD,)),
+    (f"{{\\u0022{NAME}\\u0022:\\u0022{{}}\\u0022}}", (PASSWORD,)),
+    ("https://acme.dev/x?a=1\\u0026api_key={}\\u0026b=2", (VALUE,)),
+    (f'{NAME[:4]}\u200b{NAME[4:]} = "{{}}"', (PASSWORD,)),
 ]  # fmt: skip
 
 
@@ -123,3 +167,25 @@ def test_a_password_of_any_length_leaves_nothing_of_itself(clean):
         assert PLACEHOLDER.sub("{}", clean(f"mysql://app:{value}@db/x")) == "mysql://app:{}@db/x"
         assert PLACEHOLDER.sub("{}", clean(f"DB_PASSWORD={value}\n")) == "DB_PASSWORD={}\n"
         assert PLACEHOLDER.sub("{}", clean(f'{NAME} = "{value}"')) == f'{NAME} = "{{}}"'
+
+
+@pytest.mark.parametrize(
+    "prefix", ["2026-01-01 12:00:00 INFO ", "server.pem:{}:", "server.pem-{}-", "> ", "[pod/x] ", "{}\t"]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_private_key_whose_lines_have_something_before_them_goes(clean, prefix, end):
+    body = [text(ALNUM + "/+", 64) for _ in range(8)] + [text(ALNUM, 20) + "=="]
+    key = "PRIVATE " + "KEY"
+    lines = [f"-----BEGIN RSA {key}-----", *body, f"-----END RSA {key}-----", "listening on port 80"]
+    told = "".join(prefix.replace("{}", str(number)) + line + end for number, line in enumerate(lines, 1))
+    cleaned = clean(told)
+    assert not [line for line in body if line in cleaned]
+    assert "listening on port 80" in cleaned
+
+
+@pytest.mark.parametrize(("space", "end"), [("%20", "%0A"), ("+", "%0A"), (" ", "&#10;"), (" ", "&#xA;")])
+def test_a_private_key_in_a_url_or_in_xml_goes(clean, space, end):
+    key = f"PRIVATE{space}KEY-----"
+    body = [text(ALNUM, 64) for _ in range(6)]
+    cleaned = clean(end.join([f"-----BEGIN{space}{key}", *body, f"-----END{space}{key}"]))
+    assert not [line for line in body if line in cleaned]

@@ -100,9 +100,7 @@ class Scanner:
         found = self._confirmed(plain, base64=True)
         if view := reveal(plain):
             for span in self._confirmed(view.text, base64=False):
-                start, end = view.original(span.start, span.end)
-                if plain[start:end] != view.text[span.start : span.end]:
-                    found.append(_at(span, start, end))
+                found.append(_at(span, *view.original(span.start, span.end)))
         for name, detector in self._detectors.items():
             for rule, start, end in run_detector(name, detector, text):
                 known = self._by_id.get(rule)
