@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from codex_ml.errors import UserError
 from codex_ml.tokenization.chat import encode_chat, encode_prompt, turn_ends
 from codex_ml.tokenization.layout import CHATML, CHATML_TOKENS, write_config, write_templates
+from codex_ml.tokenization.rendering import ChatRefused
 from codex_ml.tokenization.tokenizer import load_tokenizer
 
 from .conftest import CORPUS, END, PAD
@@ -57,6 +58,11 @@ TEMPLATES = {
     "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ s if loop.index0 < 2 }}{{ m.content }} [/INST]"
     "{% elif m.role == 'assistant' %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}",
     "thinks": loop(TURN, f"{START}assistant\n<think>\n"),
+    "forgets thoughts": loop(
+        f"{START}{{{{ m.role }}}}\n{{% if loop.last and m.role == 'assistant' %}}<think>\n\n</think>\n\n{{% endif %}}"
+        f"{{{{ m.content }}}}{STOP}\n",
+        f"{START}assistant\n",
+    ),
     "looks into contents": loop(
         TURN.replace("{{ m.content", "{{ '!' if m.content.startswith(('x', 'value')) }}{{ m.content"),
         f"{START}assistant\n",
@@ -171,6 +177,7 @@ MAY_REFUSE = {  # template -> records that it cannot write as they are
     "alternation": {"usual", "single letters", "assistant first", "two answers"},
     "system inside user": {"assistant first"},
     "thinks": RECORDS.keys(),
+    "forgets thoughts": {"usual", "assistant first", "two answers", "line breaks first"},  # several answers
     "looks into contents": {"special tokens spelt"},
     "surrogate": RECORDS.keys(),
     "for ever": RECORDS.keys(),
@@ -230,6 +237,34 @@ def test_text_is_whole_prompts_are_prefixes_and_ids_are_those_of_transformers(fo
 def joins_at_the_end(template):
     """Whether an answer is ended by text, which may share a token with what follows."""
     return template in ("no control tokens", "unicode")
+
+
+def test_the_end_of_a_turn_is_found_where_only_a_chat_of_one_answer_is_stable(folders):
+    tokenizer = load_tokenizer(folders("byte level", "forgets thoughts"))
+    assert turn_ends(tokenizer) == [tokenizer.special[STOP]]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"content": "x", "function_call": {"name": "f", "arguments": "{}"}}, "the name of the function call of message 2"),
+        ({"content": None, "function_call": {"name": "f", "arguments": "{}"}}, "the name of the function call of message 2"),
+        ({"content": "x", "function_call": "auto"}, "the function call of message 2 .* is no JSON object"),
+        ({"content": "x", "tool_calls": {"name": "f"}}, "message 2 .* has tool_calls that are no list"),
+    ],
+)  # fmt: skip
+def test_a_call_that_the_template_does_not_write_is_refused_in_every_shape(folders, message, reason):
+    tokenizer = load_tokenizer(folders("byte level", "chatml"))
+    with pytest.raises(ChatRefused, match=reason):
+        encode_chat(tokenizer, [{"role": "user", "content": "u"}, {"role": "assistant", **message}])
+
+
+@pytest.mark.parametrize(("content", "advised"), [(" value", True), ("value", False)])
+def test_white_space_is_advised_only_where_there_is_some(folders, content, advised):
+    tokenizer = load_tokenizer(folders("byte level", "trims" if advised else "upper"))
+    with pytest.raises(ChatRefused, match="leaves out or changes message 1") as error:
+        encode_chat(tokenizer, [{"role": "user", "content": content}, {"role": "assistant", "content": "1"}])
+    assert ("white space" in str(error.value)) is advised
 
 
 @pytest.mark.parametrize("template", ["chatml", "plain", "generation marks"])

@@ -30,6 +30,7 @@ from codex_ml.tokenization.tokenizer import TextTokenizer
 
 Messages = Sequence[dict[str, Any]]
 Encode = Callable[[TextTokenizer, str], list[Token]]
+SYSTEM = {"role": "system", "content": "c"}
 
 
 def encode_chat(
@@ -94,9 +95,10 @@ def turn_ends(tokenizer: TextTokenizer) -> list[int]:
         return []
     added = tokenizer.backend.get_added_tokens_decoder().keys()
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
-    for messages in (talk, [{"role": "system", "content": "c"}, *talk]):
+    # Of one answer too: a template that takes the thoughts out of earlier answers is stable only there.
+    for turns in (talk, [SYSTEM, *talk], talk[:2], [SYSTEM, *talk[:2]]):
         try:
-            ids, trained = encode_chat(tokenizer, messages)
+            ids, trained = encode_chat(tokenizer, turns)
         except UserError:  # a template that needs more: the records show their ends
             continue
         return sorted({int(number) for number in ids[trained & ~np.append(trained[1:], False)]} & added)

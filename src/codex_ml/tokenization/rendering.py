@@ -170,9 +170,12 @@ def _data_spans(whole: str, marked: str, said: Said, control: re.Pattern[str]) -
             if exact
             else text.strip() and (text in whole or escaped in whole)
         ):
+            advice = "use another template, or leave the record out"
+            if text != text.strip():
+                advice = f"take white space at its ends away, {advice}"
             raise ChatRefused(
                 f"the chat template leaves out or changes {where}, so the model would learn another text than the "
-                "record's; take white space at its ends away, use another template, or leave the record out"
+                f"record's; {advice}"
             )
     if not exact and any(control.search(text) for _, text in said.texts):
         raise ChatRefused("the chat template takes messages apart inside a special token that one of them spells")

@@ -35,7 +35,9 @@ class Said:
         return None if tools is None else [self._function(tool, f"tool {i}") for i, tool in enumerate(tools, 1)]
 
     def _message(self, message: dict[str, Any], where: str) -> dict[str, Any]:
-        calls = message.get("tool_calls")
+        calls = message.get("tool_calls") or message.get("function_call")
+        if not isinstance(message.get("tool_calls", []), list):
+            raise ValueError(f"{where} has tool_calls that are no list")
         reasoning = next((key for key in REASONING if isinstance(message.get(key), str)), None)
         if message.get("content") in (None, []) and not calls and not reasoning:
             raise ValueError(f"{where} has no content; null goes with tool_calls only")
@@ -43,8 +45,10 @@ class Said:
         for key, value in message.items():
             if key == "content":
                 marked[key] = self._content(value, where)
-            elif key == "tool_calls" and isinstance(value, list):
+            elif key == "tool_calls":
                 marked[key] = [self._function(call, f"a tool call of {where}") for call in value]
+            elif key == "function_call":  # of OpenAI before tool_calls
+                marked[key] = self._function(value, f"the function call of {where}")
             elif key == reasoning:
                 marked[key] = self._say(value, f"the reasoning of {where}")
             else:
