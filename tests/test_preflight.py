@@ -10,6 +10,8 @@ import pytest
 from codex_ml import preflight
 from codex_ml.check import _tracked, check_workspace, problems
 from codex_ml.config import Params
+from codex_ml.data.benchmarks import _paths
+from codex_ml.data.readers import paths_of
 from codex_ml.errors import UserError
 from codex_ml.params import load_params, validate_params
 from codex_ml.pipeline import load_pipeline
@@ -252,6 +254,35 @@ def test_a_benchmark_that_is_there_is_no_problem(whole):
     Path("data/benchmarks/he.jsonl").write_text("{}")
     for path in ("data/benchmarks/he.jsonl", "data/benchmarks/*.jsonl"):
         assert list(preflight.benchmarks(params_with(split={"benchmarks": [{"path": path}]}))) == []
+
+
+GLOBS = {
+    "data/benchmarks/**": True,  # Path.glob of Python 3.11 takes a final ** for folders only
+    "data/benchmarks/**/*.jsonl": True,
+    "data/benchmarks/h*e.jsonl": True,
+    "data/benchmarks/h**.jsonl": False,  # Path.glob of Python 3.13 takes it for h*.jsonl
+    "data/benchmarks/kept/*.jsonl": False,  # .dvcignore leaves it out of every hash
+    "data/benchmarks/*.json": False,
+}
+
+
+@pytest.mark.parametrize(("pattern", "found"), GLOBS.items())
+def test_check_and_the_stages_agree_on_every_glob(whole, pattern, found):
+    Path("data/benchmarks/kept").mkdir()
+    for name in ("he.jsonl", "kept/other.jsonl"):
+        Path("data/benchmarks", name).write_text("{}")
+    Path(".dvcignore").write_text("/data/benchmarks/kept\n")
+    params = params_with(
+        split={"benchmarks": [{"path": pattern}]}, ingest={"sources": [{"kind": "jsonl", "path": pattern}]}
+    )
+    try:
+        read = bool(_paths(pattern)) and bool(paths_of(params.ingest.sources[0]))
+    except UserError:
+        read = False
+    assert read == found
+    assert (not list(preflight.benchmarks(params))) == found
+    named = [line for line in problems(params, load_pipeline()) if "does not exist" in line or "is no glob" in line]
+    assert (not named) == found
 
 
 @pytest.mark.parametrize(

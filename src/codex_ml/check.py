@@ -1,4 +1,4 @@
-"""`codex-ml check`: everything that can be wrong before any work is done. No torch, well under a second."""
+"""`codex-ml check`: everything that can be wrong before any work is done. No torch, about a second."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from codex_ml.config import Params
 from codex_ml.data.licences import wrong_licences
 from codex_ml.dvc_state import leftovers
 from codex_ml.errors import UserError
+from codex_ml.io import expand_glob
 from codex_ml.lineage import PACKAGES
 from codex_ml.packages import unlike_the_lock
 from codex_ml.params import PARAMS, load_params
@@ -131,15 +132,17 @@ def _sources(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
         sample = Path(source.path).is_relative_to("data/raw/sample")
         if sample and not params.fetch.sample:
             yield f"{PARAMS}: ingest.sources.{number} reads the sample, but fetch.sample is false; name your own data"
-        elif not sample and not Path(source.path).exists() and not _matches_something(source.path):
-            yield f"{PARAMS}: ingest.sources.{number}.path {source.path} does not exist; put the data there"
+        elif not sample and not Path(source.path).exists():
+            yield from _glob(f"{PARAMS}: ingest.sources.{number}.path {source.path}", source.path)
 
 
-def _matches_something(glob: str) -> bool:
+def _glob(key: str, pattern: str) -> Iterator[str]:
+    """A path that does not exist is a glob, as `ingest` reads it."""
     try:
-        return any(True for _ in Path().glob(glob))
-    except ValueError:  # no glob either
-        return False
+        if not expand_glob(pattern):
+            yield f"{key} does not exist; put the data there"
+    except ValueError as error:
+        yield f"{key} is no glob: {error}"
 
 
 def _git(stages: dict[str, StageSpec]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from codex_ml.config import BASE_FOLDER, Params
 from codex_ml.errors import UserError
-from codex_ml.io import hash_file, read_json
+from codex_ml.io import expand_glob, hash_file, read_json
 from codex_ml.packages import install_extra
 from codex_ml.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec
 
@@ -159,9 +159,9 @@ def benchmarks(params: Params) -> Iterator[str]:
     for number, benchmark in enumerate(params.split.benchmarks):
         key = f"{PARAMS}: split.benchmarks.{number}.path {benchmark.path}"
         try:
-            files = [path for path in Path().glob(benchmark.path) if path.is_file()]
+            files = [path for path in expand_glob(benchmark.path) if path.is_file()]
         except ValueError as error:  # ** inside a name
-            yield f"{key}: {error}; use * inside a name, or ** for any folders"
+            yield f"{key}: {error}"
             continue
         if not files:
             yield f"{key} matches no file; {how_to_get(Path(benchmark.path))}"

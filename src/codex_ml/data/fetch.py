@@ -12,6 +12,7 @@ from pathlib import Path
 
 from codex_ml.errors import CheckFailed, UserError, disk_error_in
 from codex_ml.io import atomic_folder, sha256_of
+from codex_ml.packages import normal
 from codex_ml.yaml import read_text
 
 log = logging.getLogger("codex_ml")
@@ -36,7 +37,7 @@ class Pin:
     def is_wheel(self, filename: str) -> bool:
         """Whether a file name is a wheel of this release (PyPA binary distribution format, escaping)."""
         parts = filename.split("-")
-        same_name = re.sub(r"[-_.]+", "-", parts[0]).lower() == re.sub(r"[-_.]+", "-", self.name).lower()
+        same_name = normal(parts[0]) == normal(self.name)
         return filename.endswith("-none-any.whl") and same_name and parts[1] == self.version
 
 

@@ -24,8 +24,8 @@ NEAR = 8  # characters; no expression of the policy looks further ahead
 EIGHT_DIGITS = "[0-9][0-9][0-9][0-9][ -]?[0-9]{4}"  # the gate of card and bank numbers; spelt so it is twice as fast
 _TO_ZERO = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
 
-# `\x3dkey`, `\u003dkey`, `%3Dkey`: the letter before the key belongs to an escape.
 WHOLE = frozenset({"jwt", "pem"})  # validators that decode the value and so need all of it
+# `\x3dkey`, `\u003dkey`, `%3Dkey`: the letter before the key belongs to an escape.
 _ESCAPED_EDGE = re.compile(r"\\(?:[abfv0]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})\Z|%[0-9a-fA-F]{2}\Z")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
