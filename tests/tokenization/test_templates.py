@@ -179,6 +179,35 @@ def test_calls_are_json_that_can_be_read_back(chatml):
 IMAGE = {"type": "image", "url": "x"}
 NO_CALLS = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 JUST_CONTENT = NO_CALLS.replace("m.content", "m.content or ''")
+NAMES_ONLY = NO_CALLS.replace(
+    "m.content", "m.content or ''}}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}{{ ''"
+)
+VALUES = ("x", 2, 2.5, True, None, [1, 2], [], {"inner": 1}, {})
+
+
+def called(value):
+    return {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"key": value}}}]}
+
+
+ORDERS = {"as it is": "c.arguments", "sorted": "c.arguments | dictsort", "items": "c.arguments.items() | list"}
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("order", ORDERS)
+def test_arguments_of_every_type_are_taken_where_a_template_writes_them(chatml, order, value):
+    body = "{% for k, v in " + ORDERS[order].replace("c.arguments", "args") + " %}{{ k }}={{ v | tojson }};{% endfor %}"
+    if order == "as it is":
+        body = "{{ args | tojson }}"
+    source = NO_CALLS.replace(
+        "m.content",
+        "m.content or ''}}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% set args = c.function.arguments %}"
+        + body
+        + "{% endfor %}{{ ''",
+    )
+    message = called(value)
+    message["tool_calls"][0]["function"]["arguments"] |= {"a": "b", "Z": 1}
+    ids, _ = encode_chat(replace(chatml, chat_template=source), [TALK[0], message])
+    assert "key" in chatml.decode(ids)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +224,7 @@ JUST_CONTENT = NO_CALLS.replace("m.content", "m.content or ''")
         (CHATML, [*TALK, {"role": "assistant", "tool_calls": ["f"]}], None, "a tool call of message 3 .* is no JSON object"),
         (NO_CALLS, TALK, TOOLS, "leaves out or changes the name of tool 1"),
         (JUST_CONTENT, [TALK[0], {"role": "assistant", "tool_calls": CALLS}], None, "the name of a tool call of message 2"),
+        *((NAMES_ONLY, [TALK[0], called(value)], None, "changes the arguments of a tool call of message 2") for value in VALUES),
         (NO_CALLS, [{"role": "user", "content": [{"type": "text", "text": "a"}]}, TALK[1]], None, "writes Python objects"),
         (NO_CALLS, [TALK[0], {**TALK[1], "reasoning_content": "hm"}], None, "changes the reasoning of message 2"),
         (NO_CALLS + "{{ '\\ud800' }}", TALK, None, r"writes a lone surrogate \(U\+D800\), which is no text"),

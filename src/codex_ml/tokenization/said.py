@@ -88,10 +88,11 @@ class Said:
         return marked
 
     def _leaves(self, value: Any, where: str) -> Any:
+        """Texts and the names of arguments; a name also shows that its number, which can have no marks, is written."""
         if isinstance(value, str):
             return self._say(value, where)
         if isinstance(value, dict):
-            return {self._other(key): self._leaves(item, where) for key, item in value.items()}
+            return {self._say(key, where): self._leaves(item, where) for key, item in value.items()}
         return [self._leaves(item, where) for item in value] if isinstance(value, list) else value
 
     def _say(self, text: str, where: str) -> str:
