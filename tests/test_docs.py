@@ -18,6 +18,12 @@ ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+def test_no_page_states_a_time_that_was_not_measured(file):
+    text = " ".join(file.read_text(encoding="utf-8").split())
+    assert not re.search(r"\b0(?:\.0+)? (?:seconds|minutes|hours)\b", text)
+
+
 def test_every_kind_of_source_is_explained_and_no_other():
     rows = re.findall(r"^\| (`[a-z`, ]+`) \|", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(name.strip("` ") for row in rows for name in row.split(",")) == sorted(get_args(Kind))
