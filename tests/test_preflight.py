@@ -3,6 +3,7 @@
 import json
 import struct
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from codex_ml.config import Params
 from codex_ml.data.benchmarks import _paths
 from codex_ml.data.readers import paths_of
 from codex_ml.errors import UserError
+from codex_ml.modeling.foreign import MODEL_TYPES, check_length, read_config
 from codex_ml.params import load_params, validate_params
 from codex_ml.pipeline import load_pipeline
 from codex_ml.yaml import parse_yaml, read_yaml
@@ -142,7 +144,7 @@ def test_a_base_that_is_not_there_is_named_with_what_there_is(whole, sections):
 
 def write_model(folder, **config):
     """A folder that a model could be: headers and settings, no sense in the numbers."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 512, **config}))
@@ -182,6 +184,24 @@ def test_a_base_model_that_train_would_refuse_is_refused_now(whole, case):
     first = next(preflight.base_files(params_with(model={"path": "models/base/m"})))
     assert first.startswith("params.yaml: model.path: models/base/m")
     assert message in first
+
+
+@pytest.mark.parametrize("kind", MODEL_TYPES)
+def test_check_and_train_agree_on_sliding_windows(whole, kind):
+    """Rows of 256 tokens; `train` refuses those longer than what the model sees at once."""
+    params = params_with(model={"path": "models/base/m"})
+    for window, used in product((None, 0, 64, 256), (None, True, False)):
+        settings = {"model_type": kind, "sliding_window": window}
+        folder = write_model(
+            Path("models/base/m"), **settings, **({} if used is None else {"use_sliding_window": used})
+        )
+        try:
+            check_length(read_config(folder, tensors=1000), params.pack.seq_len, "pack.seq_len")
+            refused = False
+        except UserError:
+            refused = True
+        named = [line for line in preflight.base_files(params) if "pack.seq_len" in line]
+        assert bool(named) == refused, (window, used, named)
 
 
 def test_audit_windows_longer_than_the_positions_are_named(whole):

@@ -22,6 +22,8 @@ from codex_ml.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec
 
 MARKER = re.compile(rb"^(?:<{7}|>{7}) ", re.MULTILINE)
 HAND_EDITED = (PARAMS, "models/presets.yaml", "requirements.lock", ".dvc/config", ".dvcignore", ".gitignore")
+# Architectures that read sliding_window: always, and with use_sliding_window: true only.
+WINDOWED, WINDOWED_ON_REQUEST = ("mistral", "phi3", "starcoder2"), ("qwen2", "qwen3", "smollm3")
 # What a machine with a GPU has: NVIDIA's driver, AMD's, that of Windows below WSL.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
@@ -129,6 +131,10 @@ def _model(path: Path, params: Params) -> Iterator[str]:
     ):
         if longest is not None and tokens > longest:
             yield f"{path / 'config.json'} has {longest} positions, and {key} is {tokens}; lower it"
+    kind, window = config["model_type"], config.get("sliding_window")
+    used = kind in WINDOWED or (kind in WINDOWED_ON_REQUEST and config.get("use_sliding_window"))
+    if isinstance(window, int) and used and 0 < window < params.pack.seq_len:
+        yield f"{path / 'config.json'} has a sliding_window of {window}, and pack.seq_len is longer; lower it"
 
 
 def _checkpoint(path: Path, params: Params) -> Iterator[str]:
