@@ -342,3 +342,21 @@ def test_the_header_of_a_file(text, licence):
 @pytest.mark.parametrize("expression", [None, "", "x" * 2_000_000])
 def test_what_is_no_text_or_too_long_is_unknown(expression):
     assert is_allowed(expression, ALLOWED) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Acme", None), ("Internal", None), ("LicenseRef-A_B", None), ("LicenseRef-", None), ("openrail", None),
+        ("MIT-style", None), ("public domain", None), ("bsd", "BSD-3-Clause or BSD-2-Clause"), ("The MIT License", "MIT"),
+        ("mit licence", "MIT"), ("Expat", "MIT"), ("GPLv3", "GPL-3.0-only"), ("agpl", "AGPL-3.0-only"), ("mpl", "MPL-2.0"),
+        ("apache", "Apache-2.0"), ("PSF", "PSF-2.0"), ("CC-BY", "CC-BY-4.0"), ("EUPL", "EUPL-1.2"),
+        ("Apach-2.0", "Apache-2.0"),
+    ],
+)  # fmt: skip
+def test_the_licence_that_is_advised_is_the_one_that_was_meant_or_none(name, meant):
+    with pytest.raises(UserError) as error:
+        refuse_unknown_licence(name, "split.licences")
+    advised = str(error.value).partition("did you mean ")[2].partition("?")[0]
+    assert advised == (meant or "")
+    assert "LicenseRef-LicenseRef" not in str(error.value)

@@ -89,7 +89,7 @@ FILES = {
         f'token_file="data/tokens/{name(r)}_{r.randrange(10**6)}.bin"\n'
         "self._auth = lookup_client_auth(self)\nurl_auth = get_auth_from_url(url)\n_auth = settings.auth_header_v2\n"
         "parts = splitpasswd('user+1:a+b')\nthe password is required here\nUnexpected token \"end_of_file_marker\"\n"
-        'password "must hold 8 characters"\n#define TOKEN_ENDPOINT "oauth2/token/introspection"\n'
+        'the columns identified by "aOrderBy"\npassword "must hold 8 characters"\n#define TOKEN_ENDPOINT "oauth2/token/introspection"\n'
     ),
     "addresses": lambda r: f"mov rax, [rbx +{r.randrange(10**8)}]\n0x{sha(r, 64)}: call main+0x{sha(r, 16)}\n#{sha(r, 24)} [rbp+{r.randrange(10**6)}]\n",
     "keys": lambda r: f"ssh-ed25519 {base64.b64encode(b'AAA' + r.randbytes(48)).decode()} build@ci\nfingerprint SHA256:{base64.b64encode(r.randbytes(32)).decode().rstrip('=')}\n",

@@ -50,6 +50,33 @@ HEADER = re.compile(MARK + r"[ \t]*([A-Za-z0-9.+:() \t-]*)(.?)")
 BEHIND = frozenset("*#\"'`\\}%]<>")
 # What stands for "no statement", or for "all rights reserved" (npm's UNLICENSED), the opposite of the Unlicense.
 NO_LICENCE = frozenset({"UNKNOWN", "NOASSERTION", "NONE", "UNLICENSED", "PROPRIETARY"})
+# What people call licences whose SPDX names are not near: letters and digits, without "the" and "license".
+COMMON_NAMES = {
+    "bsd": "BSD-3-Clause or BSD-2-Clause",
+    "newbsd": "BSD-3-Clause",
+    "bsd3": "BSD-3-Clause",
+    "bsd2": "BSD-2-Clause",
+    "simplifiedbsd": "BSD-2-Clause",
+    "mit": "MIT",
+    "expat": "MIT",
+    "gpl": "GPL-3.0-only or GPL-2.0-only",
+    "gplv2": "GPL-2.0-only",
+    "gpl2": "GPL-2.0-only",
+    "gplv3": "GPL-3.0-only",
+    "gpl3": "GPL-3.0-only",
+    "lgpl": "LGPL-3.0-only or LGPL-2.1-only",
+    "lgplv3": "LGPL-3.0-only",
+    "lgpl3": "LGPL-3.0-only",
+    "agpl": "AGPL-3.0-only",
+    "agplv3": "AGPL-3.0-only",
+    "agpl3": "AGPL-3.0-only",
+    "mpl": "MPL-2.0",
+    "mpl2": "MPL-2.0",
+    "apache2": "Apache-2.0",
+    "apachev2": "Apache-2.0",
+    "artistic2": "Artistic-2.0",
+}
+NEAR = 0.8  # of difflib: Apach2.0 is near Apache-2.0, Acme is near nothing (Naumen has 0.6)
 PREFIX = "License :: OSI Approved :: "
 # A licence that no list knows, by the name that its owner gives it (SPDX 2.3, annex D.1).
 REFERENCE = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
@@ -221,13 +248,26 @@ def wrong_licences(licences: Iterable[str], sources: Iterable[str]) -> Iterator[
 
 
 def _advice(name: str) -> str:
-    own = "LicenseRef-" + (re.sub(r"[^A-Za-z0-9.]+", "-", name[:40]).strip("-.") or "NAME")
+    bare = re.sub(r"^licenseref-", "", name, flags=re.IGNORECASE)
+    own = "LicenseRef-" + (re.sub(r"[^A-Za-z0-9.]+", "-", bare[:40]).strip("-.") or "NAME")
     if name.upper() in NO_LICENCE:
         return f"a licence of your own is {own}, and split.unknown_licence says what happens to documents without any"
-    known = {key.lower(): key for key, symbol in _licensing().known_symbols.items() if not symbol.is_exception}
-    near = difflib.get_close_matches(name.lower()[:80], known, n=1)
+    near = _nearest(bare)
     own = f"a licence of your own is written {own}"
-    return f"did you mean {known[near[0]]}? ({own})" if near else own
+    return f"did you mean {near}? ({own})" if near else own
+
+
+def _nearest(name: str) -> str:
+    """What SPDX calls a licence that people call `name`: its newest version, else the nearest spelling, else ""."""
+    letters = re.sub(r"[^a-z0-9]", "", name.lower()[:80])
+    letters = letters.removeprefix("the").removesuffix("license").removesuffix("licence").rstrip("v")
+    if letters in COMMON_NAMES:
+        return COMMON_NAMES[letters]
+    known = {key.lower(): key for key, symbol in _licensing().known_symbols.items() if not symbol.is_exception}
+    versions = [key for key in known if re.fullmatch(r"[0-9.]+", key.replace("-", "").removeprefix(letters))]
+    versions = [key for key in versions if key.replace("-", "").startswith(letters)]
+    near = [max(versions)] if letters and versions else difflib.get_close_matches(name.lower()[:80], known, 1, NEAR)
+    return known[near[0]] if near else ""
 
 
 def is_allowed(expression: str | None, allowed: frozenset[str]) -> bool | None:
