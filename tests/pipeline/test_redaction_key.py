@@ -62,6 +62,13 @@ def test_a_private_key_is_tracked_by_dvc_and_ignored_by_git(small, tmp_path):
     assert (again.returncode, key.read_bytes()) == (2, secret)
     assert "is private already" in again.stderr
 
+    pointer = (small.root / "data/redaction_key.dvc").read_bytes()
+    key.unlink()  # as in the clone of a colleague who has not pulled yet
+    unpulled = small.cli("policy", "new-key", check=False)
+    assert (unpulled.returncode, key.exists()) == (2, False)
+    assert "`dvc pull data/redaction_key.dvc` fetches it" in unpulled.stderr
+    assert (small.root / "data/redaction_key.dvc").read_bytes() == pointer
+
 
 def test_where_dvc_refuses_nothing_changes(small):
     (small.root / ".dvc/config").write_text("[core\n")

@@ -57,6 +57,12 @@ def test_a_missing_or_short_key_is_refused_with_the_command(tmp_path: Path, cont
         read_key(tmp_path / "key")
 
 
+def test_a_key_that_dvc_has_is_fetched_instead_of_made_anew(tmp_path: Path):
+    (tmp_path / "key.dvc").write_text("outs: []\n")
+    with pytest.raises(UserError, match=r"`dvc pull .*/key\.dvc` fetches it$"):
+        read_key(tmp_path / "key")
+
+
 def test_check_warns_once_and_passes(workspace, repository, capfd):
     (workspace / "data/raw/notes.jsonl").write_text("{}\n")
     (workspace / "data/redaction_key").write_bytes((repository / "tests/project/data/redaction_key").read_bytes())

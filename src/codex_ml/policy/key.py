@@ -31,6 +31,8 @@ def read_key(path: Path) -> bytes:
         UserError: when the file is missing, or too short to be a secret.
     """
     text = path.read_bytes().strip() if path.is_file() else b""
+    if not path.is_file() and _pointer(path).is_file():
+        raise UserError(f"{path} is missing; `dvc pull {_pointer(path)}` fetches it")
     if len(text) < FEWEST_BYTES:
         found = f"holds {len(text)} characters" if path.is_file() else "is missing"
         raise UserError(f"{path} {found}; `codex-ml policy new-key` writes a private key of 64 random characters")
@@ -52,13 +54,16 @@ def make_private_key() -> None:
     """Write a new key to data/redaction_key (mode 0600), take the file out of Git's index, and give it to DVC.
 
     Raises:
-        UserError: when the present key is private already (another one would change every placeholder), or when Git or
-            DVC refuse; the file is then as it was.
+        UserError: when the key of this repository is private already, here or in DVC's remote (another one would change
+            every placeholder), or when Git or DVC refuse; the file is then as it was.
     """
-    if KEY.is_file() and hashlib.sha256(KEY.read_bytes().strip()).hexdigest() != PUBLISHED:
+    private = KEY.is_file() and hashlib.sha256(KEY.read_bytes().strip()).hexdigest() != PUBLISHED
+    absent = not KEY.is_file() and _pointer(KEY).is_file()  # a clone before `dvc pull`
+    if private or absent:
+        found = f"is private already, and `dvc pull {_pointer(KEY)}` fetches it" if absent else "is private already"
         raise UserError(
-            f"{KEY} is private already, and another key changes every placeholder; to have that, remove {KEY} and "
-            f"{KEY}.dvc, and run this command again"
+            f"{KEY} {found}; another key changes every placeholder; to have that, remove {KEY} and {_pointer(KEY)}, and "
+            "run this command again"
         )
     before = KEY.read_bytes() if KEY.is_file() else None
     _run("git", "rm", "--quiet", "--cached", "--ignore-unmatch", "--", KEY.as_posix())
@@ -74,6 +79,11 @@ def make_private_key() -> None:
         raise
     finally:
         os.umask(umask)
+
+
+def _pointer(key: Path) -> Path:
+    """What `dvc add` writes beside a file; Git has it in every clone, the file itself comes with `dvc pull`."""
+    return key.parent / f"{key.name}.dvc"
 
 
 def _run(*command: str) -> None:
