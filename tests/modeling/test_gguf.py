@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +116,27 @@ def test_a_gguf_file_is_a_model_path_and_leaves_no_scratch(made, tmp_path, monke
     assert again.config._attn_implementation == "sdpa"
     assert torch.equal(again.model.norm.weight, model.model.norm.weight)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_gguf_file_is_unpacked_where_dvc_hashes_nothing(made, tmp_path, monkeypatch):
+    """The .dvcignore of this repository names /.cache, where train unpacks, and people set TMPDIR there too."""
+    model, file, folder = made
+    base = tmp_path / "models/base/model.gguf"
+    base.parent.mkdir(parents=True)
+    shutil.copy(file, base)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".dvcignore").write_text("/.cache\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".cache"))
+    for module in ("codex_ml.gguf", "codex_ml.tokenization.local"):
+        monkeypatch.setattr(f"{module}.convert", lambda path, target, weights=True: shutil.copytree(folder, target))
+    path = base.relative_to(tmp_path)
+    again = load_local(path, attention="eager", scratch=Path(".cache/models"))
+    assert torch.equal(again.model.norm.weight, model.model.norm.weight)
+    (tmp_path / "tokenizer").mkdir()
+    settings = Tokenizer(kind="local", path=str(path))
+    import_tokenizer(path, lambda: iter(["def f(x): return x\n"]), settings, tmp_path / "tokenizer")
+    assert (tmp_path / "tokenizer/tokenizer.json").is_file()
 
 
 @pytest.mark.parametrize("place", [".dvc/cache/files/md5/ab", "elsewhere"])

@@ -47,8 +47,11 @@ ADDS_NOTHING = {"model_type", "architectures", "dtype", "torch_dtype", "transfor
 LARGEST = 2**31  # of any number in a configuration
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, unpacked: bool = False) -> None:
     """Refuse a folder with links or with files that can hold code, at any depth.
+
+    Args:
+        unpacked: the folder is what we made of a GGUF file, of which the hash counts, and lies in ignored scratch.
 
     Raises:
         UserError: naming the first such file.
@@ -60,7 +63,7 @@ def check_folder(folder: Path) -> None:
             raise UserError(f"{folder} holds more than {MAX_FILES:,} files; a model has a few")
         if stands_for(path).is_symlink():
             raise UserError(f"{path} is a link; copy the file it points to, such as with cp -rL")
-        if path.suffix in (".json", ".safetensors") and is_left_out(path):
+        if not unpacked and path.suffix in (".json", ".safetensors") and is_left_out(path):
             raise UserError(f"{path} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
         if path.suffix.lower() in REFUSED:
             raise UserError(

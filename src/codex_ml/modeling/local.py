@@ -41,12 +41,14 @@ def load_local(
     if stands_for(path).is_symlink():
         raise UserError(f"{path} is a link; copy the file that it points to in its place")
     if not path.is_file():
+        check_folder(path)
         return _load_folder(path, attention=attention, dropout=dropout, quantization=quantization)
     from codex_ml.gguf import convert
 
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="gguf-") as folder:
         convert(path, Path(folder) / "model")
+        check_folder(Path(folder) / "model", unpacked=True)
         return _load_folder(Path(folder) / "model", attention=attention, dropout=dropout, quantization=quantization)
 
 
@@ -54,7 +56,6 @@ def _load_folder(folder: Path, *, attention: str, dropout: float, quantization: 
     import torch
     from transformers import AutoModelForCausalLM
 
-    check_folder(folder)
     files = weight_files(folder)
     config = read_config(folder, tensors=sum(map(len, files.values())))
     set_dropout(config, dropout)

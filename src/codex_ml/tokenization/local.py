@@ -43,6 +43,7 @@ SIZES = {"tokenizer.json": 64 << 20, "model": 16 << 20, "config": 1 << 20, "temp
 CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
 TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,63}")  # becomes a file name
 TEMPLATES_MOST = 32
+READ = (".json", ".model", ".jinja")  # the suffixes of all files that are read
 SAMPLE_CHARACTERS = 200_000
 PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中"), "ab " * 2000 + "\0", "aA0 .\n" * 1000 + "\x7f"]
 
@@ -64,8 +65,14 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
     if path.suffix == ".gguf" and path.is_file():
         with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as unpacked:
             convert(path, Path(unpacked) / "tokenizer", weights=False)
-            import_tokenizer(Path(unpacked) / "tokenizer", texts, settings, folder)
+            _import(Path(unpacked) / "tokenizer", texts, settings, folder)
         return
+    _refuse_left_out(path)
+    _import(path, texts, settings, folder)
+
+
+def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
+    """See `import_tokenizer`; what we unpacked of a GGUF file may lie where DVC hashes nothing."""
     source, model_file = _find(path)
     probe = [*PROBES, *sample_of(texts, characters=SAMPLE_CHARACTERS)]
     if model_file:
@@ -111,8 +118,16 @@ def check_source(path: Path) -> None:
     if path.suffix == ".gguf" and path.is_file():
         return
     _find(path)
+    _refuse_left_out(path)
     if path.is_dir():
         _templates(path)
+
+
+def _refuse_left_out(path: Path) -> None:
+    """Refuse a file of a kind that is read, when DVC leaves it out of the hash."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.suffix in READ and is_left_out(file):
+            raise UserError(f"{file} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
 
 
 def _find(path: Path) -> tuple[Path, Path | None]:
@@ -135,8 +150,6 @@ def _find(path: Path) -> tuple[Path, Path | None]:
 def _bytes(path: Path, most: int) -> bytes:
     if not path.is_file():
         raise UserError(f"{path} is no regular file")
-    if is_left_out(path):
-        raise UserError(f"{path} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
     if (size := path.stat().st_size) > most:
         raise UserError(f"{path} has {size} bytes; at most {most} are read")
     return path.read_bytes()
