@@ -107,6 +107,16 @@ def test_a_lock_of_another_shape_is_refused(text, message):
     assert str(error.value) == message + MEND
 
 
+@pytest.mark.parametrize("damage", [b"schema: '2.0'\nstages: {} # \xff\n", None])
+def test_a_lock_that_is_no_text_is_refused_with_what_mends_it(tmp_path, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").mkdir() if damage is None else (tmp_path / "dvc.lock").write_bytes(damage)
+    with pytest.raises(UserError) as error:
+        load_lock()
+    assert str(error.value).startswith("dvc.lock is not ")
+    assert str(error.value).endswith(MEND)
+
+
 def test_a_missing_lock_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^dvc\.lock is missing; run `make repro` first$"):

@@ -179,7 +179,9 @@ def config_for_monorepo() -> None:
 
 def in_folder(folder: str, hook: dict[str, Any]) -> dict[str, Any]:
     """A hook of our configuration, for a project in `folder` ("ml/") of the repository: it sees that folder only."""
-    moved = {**hook, "entry": f"sh {shlex.quote(folder + '.ci/hook')}{hook['entry'].removeprefix(RUNNER)}"}
+    # .ci/hook takes the folder off every word that begins with it, so off src/codex_ml too where the folder is src/
+    words = hook["entry"].removeprefix(RUNNER).replace(f" {folder}", f" {folder}{folder}")
+    moved = {**hook, "entry": f"sh {shlex.quote(folder + '.ci/hook')}{words}"}
     if not hook.get("always_run"):
         moved["files"] = f"^{re.escape(folder)}(?:{hook.get('files', '').removeprefix('^')})"
     return moved

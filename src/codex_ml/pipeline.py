@@ -129,7 +129,11 @@ def load_lock(path: Path = LOCK) -> dict[str, Locked]:
     """
     if not path.exists():
         raise UserError(f"{path} is missing; run `make repro` first")
-    return parse_lock(read_text(path))
+    try:
+        text = read_text(path)
+    except UserError as error:  # not UTF-8, or no file
+        raise UserError(f"{error}; {MEND_LOCK}") from None
+    return parse_lock(text)
 
 
 def parse_lock(text: str) -> dict[str, Locked]:

@@ -62,8 +62,8 @@ def make_private_key() -> None:
     if private or absent:
         found = f"is private already, and `dvc pull {_pointer(KEY)}` fetches it" if absent else "is private already"
         raise UserError(
-            f"{KEY} {found}; another key changes every placeholder; to have that, remove {KEY} and {_pointer(KEY)}, and "
-            "run this command again"
+            f"{KEY} {found}; another key changes every placeholder; to have that, remove {KEY} and {_pointer(KEY)}, "
+            "and run this command again"
         )
     before = KEY.read_bytes() if KEY.is_file() else None
     _run("git", "rm", "--quiet", "--cached", "--ignore-unmatch", "--", KEY.as_posix())
