@@ -2,6 +2,7 @@
 
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -170,7 +171,11 @@ def test_reports_that_belong_into_git_are_no_problem(workspace):
 
 def test_a_machine_without_git_is_told(workspace, monkeypatch):
     monkeypatch.setenv("PATH", str(workspace))
-    assert "git is not installed; DVC needs it" in list(problems(load_params(), some("fetch")))
+    assert next(problems(load_params(), some("fetch"))) == "git is not installed; DVC needs it"
+    Path("data/raw").mkdir(parents=True, exist_ok=True)
+    Path("data/raw/theirs.dvc").write_text("outs:\n- path: ../../params.yaml\n")  # what is asked of Git about
+    with pytest.raises(UserError, match=r"^git is not installed; DVC needs it$"):
+        check_workspace()
 
 
 def test_the_first_problem_is_raised(workspace):

@@ -50,6 +50,8 @@ def check_workspace() -> Params:
 
 def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     """Problems of a workspace whose files are well-formed, one line each."""
+    if shutil.which("git") is None:
+        yield "git is not installed; DVC needs it"
     yield from leftovers()
     lock = load_lock() if LOCK.exists() else {}
     yield from _commands(stages)
@@ -77,7 +79,7 @@ def _tracked() -> list[str]:
     """Files below the current folder that Git tracks; none outside of Git."""
     try:
         listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=False)
-    except FileNotFoundError:  # `_git` says so
+    except FileNotFoundError:  # `problems` says so
         return []
     return [name for name in listed.stdout.decode("utf-8", "surrogateescape").split("\0") if name]
 
@@ -147,9 +149,6 @@ def _glob(key: str, pattern: str) -> Iterator[str]:
 
 def _git(stages: dict[str, StageSpec]) -> Iterator[str]:
     """An output that Git tracks too makes DVC fail after the stage has run, hours later."""
-    if shutil.which("git") is None:
-        yield "git is not installed; DVC needs it"
-        return
     outs = [Path(out) for spec in stages.values() for out in spec.outs if out not in spec.uncached]
     tracked = (name for name in _tracked() if any(Path(name).is_relative_to(out) for out in outs))
     if first := next(tracked, None):

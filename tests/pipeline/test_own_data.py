@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -152,3 +153,24 @@ def test_git_and_dvc_read_the_ignore_rules_alike(tmp_path: Path, name: str) -> N
     with Repo(os.fspath(tmp_path)) as repository:
         dvc = not IgnoreFilterManager.from_repo(repository).is_ignored(name)  # what DVC asks
     assert (git, dvc) == (SEEN[name], SEEN[name])
+
+
+@pytest.mark.parametrize("page", ["data.md", "own_data.md"])
+@pytest.mark.parametrize("own", [["notes.jsonl"], ["code/"], ["notes.jsonl", "code/", "deep/er/x.csv"]], ids=len)
+def test_what_the_pages_tell_git_adds_every_pointer_and_no_data(tmp_path: Path, page: str, own: list[str]) -> None:
+    shutil.copy(REPOSITORY / ".gitignore", tmp_path)
+    workspace = Workspace(tmp_path, tmp_path)
+    workspace.run("git", "init", "-q")
+    workspace.dvc("init", "-q")
+    workspace.run("git", "add", ".")
+    for name in own:
+        path = tmp_path / "data/raw" / name / ("a.py" if name.endswith("/") else "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    workspace.dvc("add", "-q", *(f"data/raw/{name}" for name in own))
+    [command] = re.findall(r"^git add data/raw[^&#\n]*", (REPOSITORY / "docs" / page).read_text(), re.MULTILINE)
+    workspace.run("sh", "-c", command)
+    state = workspace.run("git", "status", "--porcelain", "--untracked-files=all").stdout.splitlines()
+    assert not [line for line in state if line.startswith("??")]
+    added = {line[3:] for line in state if line.startswith("A  data/raw/") and not line.endswith(".gitignore")}
+    assert added == {f"data/raw/{name.rstrip('/')}.dvc" for name in own}

@@ -45,8 +45,8 @@ def warning(key: Path, sources: Iterable[str]) -> str:
     if own is None or not key.is_file() or read_key(key).hex() != PUBLISHED:
         return ""
     return (
-        f"{own} is your own data, but {key} is the key that everybody knows: who guesses a redacted value can confirm "
-        "it; run `codex-ml policy new-key`, which makes a private key"
+        f"{own} is your own data, but {key} is the public key of this repository: anyone who guesses a redacted value "
+        "can confirm the guess; run `codex-ml policy new-key`, which makes a private key"
     )
 
 
