@@ -34,7 +34,11 @@ class Checkout:
             (self.project / ".venv").symlink_to(sys.prefix)
 
     def run(self, *command: str | bytes, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "PRE_COMMIT", "COV", "PYTHON"))}
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("GIT_", "PRE_COMMIT", "COV", "PYTHON", "MAKE", "MFLAGS"))
+        }
         kept |= {
             "HOME": str(self.top.parent),
             "PRE_COMMIT_HOME": str(self.top.parent / "pre-commit"),
