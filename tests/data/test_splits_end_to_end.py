@@ -283,6 +283,48 @@ def test_chat_records_come_out_equal_as_json(workspace):
     assert sorted(back, key=lambda r: r["n"]) == chats
 
 
+@pytest.mark.shipped
+def test_a_secret_that_only_its_name_tells_goes_from_fields_and_arguments(workspace):
+    shutil.copyfile(REPOSITORY / "data/policy.yaml", "data/policy.yaml")  # all rules
+    value, other = "k3yT0nic" + "Water99x", "Zr8qLw2x" + "Nc5vTg7b" + "Hy4mJd6p"
+    named = [
+        {"pass" + "word": value, "name": "city"},
+        {"api_" + "key": other},
+        {"a": [{"b": {"auth_to" + "ken": [other, other]}}]},
+        {"env": [{"name": "DB_PASS" + "WORD", "value": value}]},
+        {"phone": "(415) 723-8891"},
+    ]
+    plain = {
+        "token_type": "bearer",
+        "keyword": "photosynthesis",
+        "monkey": value[:4],
+        "password": "changeme",
+        "note": value,
+    }
+    talk = [{"role": "user", "content": "pay"}, {"role": "assistant", "content": None}]
+    chats = [
+        {"messages": [talk[0], {**talk[1], "tool_calls": [{"function": {"name": f"f{n}", "arguments": dict(one)}}]}],
+         "licence": "MIT", "extra": one}
+        for n, one in enumerate([*named, plain])
+    ]  # fmt: skip
+    splits([[*corpus(1, 60), *chats]])
+    rows = [
+        row for part in PARTS for row in pq.read_table(f"data/splits/{part}.parquet").to_pylist() if row["messages"]
+    ]
+    assert len(rows) == len(chats)
+    found = {}
+    for row in rows:
+        call = json.loads(row["messages"])[1]["tool_calls"][0]["function"]
+        found[call["name"]] = json.dumps(call["arguments"])
+        assert json.loads(row["meta"])["extra"] == call["arguments"]
+    for number, one in enumerate(named):
+        assert json.dumps(one) != found[f"f{number}"]
+        assert not any(text in found[f"f{number}"] for text in (value, other, "723-8891")), one
+    assert found["f5"] == json.dumps(plain)
+    lines = Path("data/splits/findings.ndjson").read_text().splitlines()
+    assert all(json.loads(line)["column"] == 1 and json.loads(line)["line"] == 1 for line in lines)
+
+
 def test_every_document_has_a_verdict_and_the_manifest_counts_them(workspace):
     records = [*corpus(4, 80), record("GPL text one two three four"), record("    "), {"text": "no licence here"}]
     records[80]["licence"] = "GPL-3.0-only"

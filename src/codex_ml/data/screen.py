@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -32,7 +33,14 @@ from codex_ml.io import hash_path, sha256_of
 from codex_ml.policy.key import read_key
 from codex_ml.policy.redact import placeholder, redact
 from codex_ml.policy.rules import load_policy
-from codex_ml.policy.scan import Scanner
+from codex_ml.policy.scan import Finding, Scanner
+
+# A text in a record is looked at behind its name where the name is one that rules of data/policy.yaml ask for.
+TELLING_NAME = re.compile(
+    "pass|pwd|secret|token|key|cred|auth|phone|telefon|mobil|fax|ssn|social|nhs|insee|bsn|pesel|aadha|cpf|dni|nie|nif",
+    re.IGNORECASE,
+)
+NAMED_CHARACTERS = 1000  # of such a text, and of its name
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,8 @@ def screen(task: Task) -> Screened:
 def redacted(document: Document, settings: Settings) -> tuple[Document, list[Found]]:
     """The document as it may be published, and what the policy found in it.
 
-    Texts inside messages, tools and meta are looked at one by one, as JSON values.
+    Texts inside messages, tools and meta are looked at one by one, as JSON values; a short one whose name tells what
+    it is, such as {"password": ...}, also behind its name.
     """
     if settings.policy is None:
         return document, []
@@ -167,7 +176,19 @@ def redacted(document: Document, settings: Settings) -> tuple[Document, list[Fou
     changes: dict[str, str] = {}
 
     def clean(text: str) -> str:
+        return replaced(text, scanner.scan(text))
+
+    def clean_named(name: str, text: str) -> str:
         found = scanner.scan(text)
+        if found or len(text) > NAMED_CHARACTERS or not TELLING_NAME.search(name):
+            return replaced(text, found)
+        head = json.dumps(name[-NAMED_CHARACTERS:], ensure_ascii=False) + ': "'
+        behind = [f for f in scanner.scan(f'{head}{text}"') if len(head) <= f.start and f.end <= len(head) + len(text)]
+        shift = len(head)  # a text of one line: no rule takes a value over a quote or a line end
+        moved = [replace(f, column=f.column - shift, start=f.start - shift, end=f.end - shift) for f in behind]
+        return replaced(text, [f for f in moved if f.line == 1])
+
+    def replaced(text: str, found: list[Finding]) -> str:
         for f in found:
             mark = placeholder(f.rule, text[f.start : f.end], settings.key)
             findings.append(Found(f.rule, f.action, f.severity, f.line, f.column, mark))
@@ -179,7 +200,9 @@ def redacted(document: Document, settings: Settings) -> tuple[Document, list[Fou
             continue
         before = len(findings)
         if name in ("messages", "tools", "meta"):
-            new = json.dumps(map_texts(json.loads(value), clean), ensure_ascii=False, separators=(",", ":"))
+            new = json.dumps(
+                map_texts(json.loads(value), clean, clean_named), ensure_ascii=False, separators=(",", ":")
+            )
         else:
             new = clean(value)
         if len(findings) > before and new != value:
