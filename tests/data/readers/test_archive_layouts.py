@@ -232,3 +232,23 @@ def test_two_licences_in_one_metadata_are_none():
         path, _ = packed("wheels", [("pkg-1.dist-info/METADATA", meta.format(second)), GOOD])
         ((document,), _) = ingest("wheels", path)
         assert document.licence == licence
+
+
+@pytest.mark.parametrize(
+    ("kind", "behind", "refused"),
+    [
+        *((kind, "an archive", True) for kind in ("tar", "tar.gz", "tar.zst", "sdists")),
+        ("tar", "zeros", False),
+        ("tar", "a text", False),
+    ],
+)
+def test_a_second_archive_behind_the_first_is_never_lost_without_a_word(kind, behind, refused):
+    path, name = packed(kind, [GOOD, ("pkg-1/PKG-INFO", "Name: pkg\nVersion: 1\n")])
+    first = Path(name).read_bytes()
+    Path(name).write_bytes(
+        first + {"an archive": first, "zeros": bytes(99_999), "a text": b"signed by nobody\n"}[behind]
+    )
+    documents, bad = ingest(kind.partition(".")[0], path)
+    reasons = [r.reason.partition(";")[0] for r in bad]
+    assert (reasons == ["a second archive follows the end of the first"]) is refused, reasons
+    assert bool(documents) is not refused

@@ -114,9 +114,21 @@ class _Stream:
             count -= len(self.read(min(count, 1 << 20)))
 
     def drain(self) -> None:
-        """To the end, where the checksum of a compressed file stands."""
-        while self._some(1 << 20):
-            pass
+        """To the end, where the checksum of a compressed file stands.
+
+        Raises:
+            Broken: where another archive follows, as `cat a.tar b.tar` makes it: its members would be lost.
+        """
+        while block := self._block():
+            if block[257:262] == b"ustar":
+                raise Broken("a second archive follows the end of the first; unpack both, and pack them as one")
+
+    def _block(self) -> bytes:
+        """The next 512 bytes, fewer at the end."""
+        block = b""
+        while len(block) < BLOCK and (data := self._some(BLOCK - len(block))):
+            block += data
+        return block
 
     def _some(self, count: int) -> bytes:
         data: bytes = self.stream.read(count)
