@@ -37,6 +37,8 @@ def test_a_private_key_is_tracked_by_dvc_and_ignored_by_git(small, tmp_path):
     assert len(secret.strip()) == 64
     assert PUBLIC not in secret
     assert key.stat().st_mode & 0o077 == 0
+    for made in (".dvc/cache", "data/redaction_key.dvc", "data/.gitignore"):  # of the team, not of one user
+        assert (small.root / made).stat().st_mode & 0o044 == 0o044
     for line in shown.splitlines():  # what it advises works as printed
         if line.strip().startswith("git "):
             small.run(

@@ -67,16 +67,22 @@ def make_private_key() -> None:
         )
     before = KEY.read_bytes() if KEY.is_file() else None
     _run("git", "rm", "--quiet", "--cached", "--ignore-unmatch", "--", KEY.as_posix())
-    umask = os.umask(0o077)  # the file is private from its first moment
     try:
-        write_bytes(KEY, secrets.token_hex(32).encode() + b"\n")
+        _write_private(secrets.token_hex(32).encode() + b"\n")
         _run(sys.executable, "-m", "dvc", "add", "--quiet", KEY.as_posix())
     except BaseException:
         KEY.unlink(missing_ok=True)
         if before is not None:
             write_bytes(KEY, before)
-            _run("git", "add", "--", KEY.as_posix())
+            _run("git", "add", "--force", "--", KEY.as_posix())  # DVC may have told Git to ignore it by now
         raise
+
+
+def _write_private(data: bytes) -> None:
+    """Write the key for its owner only, from its first moment on. DVC's folders keep the umask of the user."""
+    umask = os.umask(0o077)
+    try:
+        write_bytes(KEY, data)
     finally:
         os.umask(umask)
 
