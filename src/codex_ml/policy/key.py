@@ -70,6 +70,8 @@ def make_private_key() -> None:
     try:
         _write_private(secrets.token_hex(32).encode() + b"\n")
         _run(sys.executable, "-m", "dvc", "add", "--quiet", KEY.as_posix())
+        if not KEY.is_symlink() and KEY.stat().st_nlink == 1:  # DVC put a copy of its own there; a link is the cache's
+            KEY.chmod(0o600)
     except BaseException:
         KEY.unlink(missing_ok=True)
         if before is not None:
