@@ -284,3 +284,27 @@ def test_a_whole_conversation_can_be_encoded_where_answers_cannot_be_told(chatml
     with pytest.raises(UnstableTemplate):
         encode_chat(tokenizer, TALK * 2)
     assert chatml.decode(encode_whole(tokenizer, TALK * 2)) == "value?defvalue?[last]def"
+
+
+def test_an_answer_of_weight_0_is_read_and_not_trained(chatml):
+    """The field of OpenAI's format for fine-tuning; every answer was trained, whatever it said."""
+    question, first = {"role": "user", "content": "value?"}, {"role": "assistant", "content": "def"}
+    talk = [question, {**first, "weight": 0}, question, {**first, "weight": 1}]
+    ids, mask = encode_chat(chatml, talk)
+    plain, all_answers = encode_chat(chatml, [question, first] * 2)
+    assert ids.tolist() == plain.tolist()
+    assert 2 * mask.sum() == all_answers.sum()
+    assert not mask[: len(ids) // 2].any()
+    assert not encode_chat(chatml, [question, {**first, "weight": 0}])[1].any()
+
+
+@pytest.mark.parametrize("weight", [0.5, 2, -1, "0", [0]])
+def test_another_weight_is_refused(chatml, weight):
+    with pytest.raises(ChatRefused, match="weight of a message must be 0"):
+        encode_chat(chatml, [TALK[0], {**TALK[1], "weight": weight}])
+
+
+def test_weight_0_beside_generation_marks_is_refused(chatml):
+    marked = replace(chatml, chat_template=MARKED.format(body=PLACES["content"]))
+    with pytest.raises(ChatRefused, match="has weight 0, but the template itself marks"):
+        encode_chat(marked, [TALK[0], {**TALK[1], "weight": 0}])

@@ -84,7 +84,8 @@ def render_chat(
         marked_messages, marked_tools = said.messages(given), said.tools(tools)
     except ValueError as error:
         raise ChatRefused(f"the chat template cannot be rendered: {error}") from None
-    turns = [i for i, message in enumerate(given) if answers and message.get("role") == "assistant"]
+    trained = [_weight(message) for message in given]
+    turns = [i for i, message in enumerate(given) if answers and message.get("role") == "assistant" and trained[i]]
     names = _names(tokenizer)
     prefixes = [(len(given), prompt), *((i + last, not last) for i in turns for last in (0, 1))]
     request = {"template": template, "variables": names, "generation": bool(GENERATION.search(template))}
@@ -95,7 +96,17 @@ def render_chat(
         raise ChatRefused(f"the chat template writes a lone surrogate (U+{ord(surrogate[0]):04X}), which is no text")
     data = _data_spans(whole, marked, said, control)
     generation = [(int(a), min(int(b), len(whole))) for a, b in found["generation"]] if request["generation"] else None
+    if answers and generation is not None and not all(trained):
+        raise ChatRefused("a message has weight 0, but the template itself marks what is trained ({% generation %})")
     return Rendering(whole, data, _answer_spans(whole, parts, names["eos_token"]), generation)
+
+
+def _weight(message: dict[str, Any]) -> bool:
+    """Whether an answer is trained: its `weight`, 0 or 1 in the format of OpenAI for fine-tuning, 1 when absent."""
+    weight = message.get("weight", 1)
+    if weight not in (0, 1):
+        raise ChatRefused("the weight of a message must be 0 (read, not trained) or 1")
+    return bool(weight)
 
 
 def checked_template(tokenizer: TextTokenizer, tools: Tools) -> str:

@@ -190,6 +190,8 @@ def test_the_renamed_field_is_named_in_the_refusal():
         ({"licence": "MIT) OR (MIT", "license": "GPL-3.0-only"}, "unknown", {}),
         ({"licence": "our own", "license": "our own"}, "our own", {}),
         ({"licence": None, "license": "GPL-3.0-only"}, "GPL-3.0-only", {}),
+        ({"License": "GPL-3.0-only"}, "GPL-3.0-only", {}),
+        ({"LICENCE": "GPL-3.0-only", "license": "MIT"}, "GPL-3.0-only AND MIT", {}),
     ],
 )
 def test_the_licence_is_the_records_own_else_the_sources(more, licence, meta):

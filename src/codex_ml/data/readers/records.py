@@ -63,7 +63,9 @@ def _document(record: Mapping[str, Any], context: Context, line: int) -> Documen
     messages = _json(record, names.messages, _check_messages)
     tools = _json(record, names.tools, _check_tools) if messages is not None else None
     used = _form(record, names, text, prompt, completion, messages)
-    licences = ("licence", "license") if names.licence == "licence" else (names.licence,)
+    licences: tuple[str, ...] = (names.licence,)
+    if names.licence == "licence":  # both spellings, in whatever case
+        licences = tuple(sorted(key for key in record if key.lower() in ("licence", "license")))
     meta = _meta(record, {*used, names.id, names.group, *licences, names.language})
     parts = [part for part in (text, prompt, completion, messages, tools) if part is not None]
     name, group = _name(record, names.id), _name(record, names.group)
