@@ -1,6 +1,7 @@
 """`codex-ml lineage`: the chain of one run at any revision, and never one that mixes two."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -170,3 +171,12 @@ def test_a_chain_that_has_not_run_is_told(chain):
     Path("dvc.lock").unlink()
     with pytest.raises(UserError, match=r"^dvc\.lock is missing; run `make repro` first$"):
         lineage("models/model")
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_regular_file_is_named_and_never_waited_for(chain, name, make):
+    Path(name).unlink()
+    make(name)
+    with pytest.raises(UserError, match=f"{name} is not a regular file"):
+        list(lineage("models/model"))

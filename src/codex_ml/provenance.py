@@ -70,8 +70,10 @@ class Texts:
         """A file's text.
 
         Raises:
-            UserError: when it is not there or is not UTF-8.
+            UserError: when it is not there, is no regular file (reading a pipe would wait for ever), or is not UTF-8.
         """
+        if self.revision is None and name.exists() and not name.is_file():
+            raise UserError(f"{name} is not a regular file; put the file of that name there")
         try:
             return (self._show(name) if self.revision is not None else name.read_bytes()).decode("utf-8")
         except FileNotFoundError:
