@@ -110,19 +110,18 @@ def test_the_first_hour_with_private_data(clone: Workspace, tmp_path: Path, repo
 
 
 def test_the_settings_of_the_fine_tuning_page_train_a_base(clone: Workspace, repository: Path) -> None:
-    """On a Llama of one layer instead of SmolLM2; every other value is that of the page."""
+    """On a Llama of one layer in the place of SmolLM2, a GGUF file too; every other value is that of the page."""
     page = repository / "docs/smollm2.md"
     [settings] = blocks(page, "yaml")
     asked = parse_yaml(settings, page.name)
     gguf = asked["model"]["path"]
-    assert asked["tokenizer"]["path"] == gguf == "models/base/smollm2.gguf"
-    assert f"> {gguf}" in "".join(blocks(page, "sh"))  # the page says how to get this very file
-    clone.run(sys.executable, "-c", MAKE_BASE, "models/base/tiny")
-    for section in ("tokenizer", "model"):
-        asked[section]["path"] = "models/base/tiny"
+    commands = "".join(blocks(page, "sh"))
+    assert f"> {gguf}\n" in commands  # the page says how to get this very file
+    clone.run(sys.executable, "-c", MAKE_BASE, gguf)
+    clone.run("sh", "-ec", "\n".join(line for line in commands.splitlines() if line.startswith("dvc ")))
     tiny = merged(parse_yaml(PARAMS, "tiny"), asked)
     for name in ("hidden_size", "intermediate_size", "layers", "heads", "max_positions"):
-        del tiny["model"][name]  # a base has its own
+        del tiny["model"][name]  # of the tests; params.yaml as it is shipped has null there
     del tiny["tokenizer"]["vocab_size"]
     tiny["train"]["max_steps"] = int(re.search(r"set `train.max_steps` to (\d+)", page.read_text(encoding="utf-8"))[1])
     (clone.root / "params.yaml").write_text(json.dumps(tiny), encoding="utf-8")
@@ -133,18 +132,35 @@ def test_the_settings_of_the_fine_tuning_page_train_a_base(clone: Workspace, rep
 
 
 MAKE_BASE = """
-import sys, torch
-from pathlib import Path
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-torch.manual_seed(0)
-letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate([*letters, "<|endoftext|>"])}, []))
-tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-tokenizer.decoder = decoders.ByteLevel()
-tokenizer.add_special_tokens(["<|endoftext|>"])
-PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(sys.argv[1])
-config = LlamaConfig(vocab_size=257, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-    max_position_embeddings=256, bos_token_id=256, eos_token_id=256)
-LlamaForCausalLM(config).save_pretrained(sys.argv[1])
+import sys
+import gguf, numpy
+from tokenizers import pre_tokenizers
+writer = gguf.GGUFWriter(sys.argv[1], "llama")
+writer.add_context_length(256)
+writer.add_embedding_length(16)
+writer.add_block_count(1)
+writer.add_feed_forward_length(32)
+writer.add_head_count(2)
+writer.add_head_count_kv(2)
+writer.add_layer_norm_rms_eps(1e-5)
+writer.add_rope_freq_base(10_000.0)
+tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ee", "<|endoftext|>"]
+writer.add_vocab_size(len(tokens))
+writer.add_tokenizer_model("gpt2")
+writer.add_token_list(tokens)
+writer.add_token_types([1] * (len(tokens) - 1) + [3])
+writer.add_token_merges(["e e"])
+for role in (writer.add_bos_token_id, writer.add_eos_token_id, writer.add_pad_token_id):
+    role(len(tokens) - 1)
+random = numpy.random.default_rng(0)
+shapes = {"token_embd": (len(tokens), 16), "output_norm": (16,), "blk.0.attn_norm": (16,), "blk.0.ffn_norm": (16,)}
+shapes |= {f"blk.0.attn_{name}": (16, 16) for name in ("q", "k", "v", "output")}
+shapes |= {"blk.0.ffn_gate": (32, 16), "blk.0.ffn_up": (32, 16), "blk.0.ffn_down": (16, 32)}
+for name, shape in shapes.items():
+    values = numpy.ones(shape) if len(shape) == 1 else random.normal(0, 0.02, shape)
+    writer.add_tensor(f"{name}.weight", values.astype(numpy.float32))
+writer.write_header_to_file()
+writer.write_kv_data_to_file()
+writer.write_tensors_to_file()
+writer.close()
 """
