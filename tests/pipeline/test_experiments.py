@@ -44,6 +44,7 @@ def test_one_knob_reruns_training_and_what_follows(identity: Workspace) -> None:
     assert "links hold" in identity.cli("verify").stdout
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_goes_through_the_pipeline(identity: Workspace) -> None:
     """Trained, evaluated on the same documents, and audited, with its control: nothing of it is a special case of DVC."""
     before = json.loads((identity.root / "reports/evaluate/details.json").read_bytes())
@@ -63,7 +64,7 @@ def test_an_encoder_decoder_goes_through_the_pipeline(identity: Workspace) -> No
     assert "links hold" in identity.cli("verify").stdout
 
 
-@pytest.mark.parametrize("how", ["--temp", "--queue"])
+@pytest.mark.parametrize("how", ["--temp", pytest.param("--queue", marks=pytest.mark.slow)])
 def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, how: str) -> None:
     """The library of the workspace is broken after queueing; a run that imported it would fail."""
     before = identity.lock

@@ -103,6 +103,7 @@ def test_two_killed_processes_end_with_the_bytes_of_two_that_were_not(tmp_path):
     assert one != other  # or both would drop the same units
 
 
+@pytest.mark.slow
 def test_a_run_of_two_goes_on_alone_with_the_same_rows_and_says_so(tmp_path):
     run(tmp_path / "whole", 1)
     assert all(run(tmp_path / "cut", 2, stop=3))

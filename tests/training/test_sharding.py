@@ -51,6 +51,7 @@ def test_shares_do_the_steps_of_one_process_and_are_written_whole(tmp_path, weig
     assert best[0] == best[1]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_and_without_shares(tmp_path):
     run(tmp_path / "whole", 1)
     assert all(run(tmp_path / "from shares", 2, sharding="full", stop=3))
