@@ -9,15 +9,9 @@ their settings stand in PEERS and are printed. Nothing of them is installed with
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -27,9 +21,9 @@ import typer
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-ROOT = HERE.parent
 
 from corpus import write  # noqa: E402
+from measuring import Run, measure, workspace  # noqa: E402
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 
@@ -47,56 +41,9 @@ PEERS = {
 }
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished process: seconds of wall time, MiB of its processes together at the worst moment."""
-
-    seconds: float
-    peak: float
-
-
-def measure(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Run:
-    """Run a command; a thread watches the memory (USS, what is shared left out, summed over the processes)."""
-    start, peaks, done = time.monotonic(), [0.0], threading.Event()
-    env = {**os.environ, **(environment or {})}
-    nothing = subprocess.DEVNULL
-    with subprocess.Popen(
-        command, cwd=folder, env=env, stdin=nothing, stdout=nothing, stderr=subprocess.PIPE
-    ) as process:
-        watcher = threading.Thread(target=_watch, args=(process.pid, peaks, done))
-        watcher.start()
-        _, errors = process.communicate()
-        seconds = time.monotonic() - start
-        done.set()
-        watcher.join()
-    if process.returncode:
-        sys.exit(f"{command}: {process.returncode}\n{errors.decode(errors='replace')[-2000:]}")
-    return Run(seconds, max(peaks))
-
-
-def _watch(pid: int, peaks: list[float], done: threading.Event) -> None:
-    """Append the MiB of a process and its children, five times a second."""
-    import psutil
-
-    while not done.wait(0.2):
-        total = 0
-        with suppress(psutil.Error):
-            root = psutil.Process(pid)
-            for child in [root, *root.children(recursive=True)]:
-                with suppress(psutil.Error):
-                    total += child.memory_full_info().uss
-        peaks.append(total / 2**20)
-
-
-def workspace(parent: Path, megabytes: int, *, policy: str) -> Path:
+def corpus_workspace(root: Path, megabytes: int, *, policy: str) -> Path:
     """A copy of the repository's code with a corpus of invented text."""
-    root = parent / "workspace"
-    for name in ("src", "stages", "data/benchmarks"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "data/policy.yaml", "data/redaction_key", "data/split_ledger.ndjson"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, root / name)
-    (root / "params.yaml").write_text(PARAMS.format(policy=policy), encoding="utf-8")
+    workspace(root, PARAMS.format(policy=policy))
     write(root / "data/raw/bench", megabytes)
     return root
 
@@ -120,8 +67,8 @@ def speed(
 ) -> None:
     """MB/s of ingest, of split without and with policy, and of the peers, in turn."""
     with TemporaryDirectory() as temporary:
-        plain = workspace(Path(temporary) / "plain", megabytes, policy="off")
-        policy = workspace(Path(temporary) / "policy", megabytes, policy="enforce")
+        plain = corpus_workspace(Path(temporary) / "plain", megabytes, policy="off")
+        policy = corpus_workspace(Path(temporary) / "policy", megabytes, policy="enforce")
         todo: dict[str, Callable[[], Run]] = {
             "ingest": lambda: stage(plain, "ingest"),
             "dedup + split": lambda: stage(plain, "split"),
@@ -154,7 +101,7 @@ def memory(
     peaks: dict[str, list[float]] = {"ingest": [], "split": []}
     for megabytes in (small, large):
         with TemporaryDirectory() as temporary:
-            root = workspace(Path(temporary), megabytes, policy="enforce")
+            root = corpus_workspace(Path(temporary) / "workspace", megabytes, policy="enforce")
             for name, found in peaks.items():
                 run = stage(root, name)
                 found.append(run.peak)

@@ -26,11 +26,11 @@ import typer
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
+from measuring import measure  # noqa: E402
 from train_peers import PEERS, SHAPES, Job, Shape, command, write_packed  # noqa: E402
 
 from codex_ml.errors import UserError  # noqa: E402
 from codex_ml.training.process import ALLOCATOR  # noqa: E402
-from data import measure  # noqa: E402
 
 app = typer.Typer(help=__doc__)
 WARM_UP = 2  # steps; the first compiles

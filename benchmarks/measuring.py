@@ -1,0 +1,126 @@
+"""What the benchmarks share: a workspace with the code of a checkout, and what a process costs with all its children.
+
+Runs on Linux: it waits by pidfd and reads /proc through psutil.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE_SECONDS = 0.2
+RESULTS = ("raw", "corpus", "splits", "packed")  # folders of data/ that users and stages fill
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a process and its children cost.
+
+    Attributes:
+        seconds: wall time.
+        cpu: CPU seconds of all processes, user and system.
+        parent: CPU seconds of the first process alone.
+        peak: MiB of all processes together at the worst moment, sampled five times per second (USS: without what
+            processes share).
+        written: MB passed to write(), as far as sampled.
+        error: why there is no result; "" where there is one.
+    """
+
+    seconds: float
+    cpu: float = 0.0
+    parent: float = 0.0
+    peak: float = 0.0
+    written: float = 0.0
+    error: str = ""
+
+
+def measure(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Run:
+    """Run a command in `folder`; one that fails ends the benchmark."""
+    run = attempt(command, folder, environment)
+    if run.error:
+        sys.exit(f"{command}: {run.error}")
+    return run
+
+
+def attempt(
+    command: list[str], folder: Path, environment: dict[str, str] | None = None, *, limit: float | None = None
+) -> Run:
+    """Run a command in `folder`, at most `limit` seconds; then it is killed with its children."""
+    with TemporaryFile() as errors:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,  # a group of its own, for killpg
+        )
+        peak, written = _watch(process, start, limit)
+        seconds = time.monotonic() - start
+        times = psutil.Process(process.pid).cpu_times()  # it has ended or is about to be killed, and is not reaped yet
+        parent = times.user + times.system
+        cpu = parent + times.children_user + times.children_system
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # children that an error left, or all of it after the limit
+        process.wait()
+        error = _error(process.returncode, errors)
+    if limit is not None and seconds >= limit:
+        return Run(seconds, peak=peak, written=written, error=f"not done in {limit:g} s")
+    return Run(seconds, cpu, parent, peak, written, error)
+
+
+def _watch(process: subprocess.Popen[bytes], start: float, limit: float | None) -> tuple[float, float]:
+    """MiB of memory and MB written, until the process ends or the limit is reached."""
+    peak, written = 0.0, Counter[int]()
+    ended = os.pidfd_open(process.pid)
+    try:
+        while not select.select([ended], [], [], SAMPLE_SECONDS)[0]:
+            total = 0
+            with suppress(psutil.Error):
+                first = psutil.Process(process.pid)
+                for one in [first, *first.children(recursive=True)]:
+                    with suppress(psutil.Error):
+                        total += one.memory_full_info().uss
+                        written[one.pid] = one.io_counters().write_chars
+            peak = max(peak, total / 2**20)
+            if limit is not None and time.monotonic() - start >= limit:
+                break
+    finally:
+        os.close(ended)
+    return peak, sum(written.values()) / 1e6
+
+
+def _error(status: int, errors: IO[bytes]) -> str:
+    if not status:
+        return ""
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return f"exit status {status}: {' '.join(lines[-1:])}"
+
+
+def workspace(root: Path, params: str, *, checkout: Path = ROOT) -> Path:
+    """A folder with the code of a checkout, its policy and its empty ledger, and these parameters; without data."""
+    generated = shutil.ignore_patterns("__pycache__")
+    for name in ("src", "stages", "models/base"):
+        shutil.copytree(checkout / name, root / name, ignore=generated)
+    shutil.copytree(checkout / "data", root / "data", ignore=shutil.ignore_patterns(*RESULTS))
+    for name in ("dvc.yaml", "models/presets.yaml"):
+        shutil.copyfile(checkout / name, root / name)
+    (root / "params.yaml").write_text(params, encoding="utf-8")
+    return root
