@@ -7,14 +7,14 @@ from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_ml.data import corpus as module
-from codex_ml.data.corpus import CORPUS_SCHEMA, SPILL_SCHEMA, SeenIds, Spills, measured, spilling, write_corpus
+from codex_ml.data import spill_sort
+from codex_ml.data.corpus import CORPUS_SCHEMA, SPILL_SCHEMA, SeenIds, measured, spilling, write_corpus
 from codex_ml.data.documents import Document, read_documents
 from codex_ml.data.signals import signals
 
@@ -44,7 +44,7 @@ def written(folder, documents, *, pieces=()):
             if stop > start:
                 spills.add(measured(documents[start:stop]))
         write_corpus(folder / "corpus.parquet", spills, advance=quiet)
-    assert [path for path in (folder / "spills").rglob("*") if path.is_file()] == []
+    assert list((folder / "spills").iterdir()) == []
     return (folder / "corpus.parquet").read_bytes()
 
 
@@ -56,7 +56,8 @@ def test_the_bytes_depend_on_neither_order_nor_pieces(tmp_path_factory, document
     pieces = data.draw(st.lists(st.integers(0, len(documents)), max_size=4))
     spill_bytes = data.draw(st.sampled_from([1, 1000, 128 << 20]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SPILL_BYTES", spill_bytes)
+        patch.setattr(spill_sort, "SPILL_BYTES", spill_bytes)
+        patch.setattr(spill_sort, "RUNS", data.draw(st.sampled_from([2, 3, 16])))
         patch.setattr(module, "HELD_BYTES", data.draw(st.sampled_from([1, 2000, 32 << 20])))
         assert written(tmp_path_factory.mktemp("b"), order, pieces=pieces) == expected
 
@@ -94,27 +95,6 @@ def test_no_documents_are_a_corpus_without_rows(tmp_path):
     written(tmp_path, [])
     file = pq.ParquetFile(tmp_path / "corpus.parquet")
     assert (file.metadata.num_rows, file.schema_arrow.names) == (0, CORPUS_SCHEMA.names)
-
-
-@pytest.mark.parametrize("spill_bytes", [1, 500, 128 << 20])
-def test_a_large_spill_file_is_cut_again_and_rows_are_in_order_of_the_key(tmp_path, monkeypatch, spill_bytes):
-    monkeypatch.setattr(module, "SPILL_BYTES", spill_bytes)
-    depths = []
-    plain = Spills.__init__
-    monkeypatch.setattr(
-        Spills, "__init__", lambda self, folder, *, shift=58: depths.append(shift) or plain(self, folder, shift=shift)
-    )
-    dice = random.Random(1)
-    documents = [forms(i, f"text {dice.random()}") for i in range(60)] + [
-        forms(i, "the same text") for i in range(0, 30, 3)
-    ]
-    with spilling(tmp_path / "spills") as spills:
-        spills.add(measured(documents))
-        tables = list(spills.sorted_tables())
-    keys = np.concatenate([table.column("key").to_numpy() for table in tables])
-    assert len(keys) == len(documents)
-    assert (keys[1:] >= keys[:-1]).all()
-    assert min(depths) == {1: 4, 500: min(depths), 128 << 20: 58}[spill_bytes]
 
 
 def test_row_groups_end_with_the_row_that_fills_them(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from codex_ml.data import corpus as module
+from codex_ml.data import spill_sort
 from codex_ml.data.corpus import Spills, measured, spilling, write_corpus
 from codex_ml.data.documents import Document
 
@@ -19,10 +19,10 @@ def table():
 
 
 @pytest.mark.parametrize("spill_bytes", [10_000, 60_000])
-def test_the_bytes_do_not_tell_whether_a_spill_file_was_cut_again(tmp_path, monkeypatch, table, spill_bytes):
+def test_the_bytes_do_not_tell_how_a_spill_file_was_sorted(tmp_path, monkeypatch, table, spill_bytes):
     found = []
     for limit in (128 << 20, spill_bytes):
-        monkeypatch.setattr(module, "SPILL_BYTES", limit)
+        monkeypatch.setattr(spill_sort, "SPILL_BYTES", limit)
         folder = tmp_path / str(limit)
         with spilling(folder) as spills:
             spills.add(table)

@@ -1,8 +1,8 @@
 """Writing the corpus in an order that only the contents decide.
 
-Documents arrive in the order of files and lines. They are cut by the hash of their content into spill files, and each
-of those is sorted in memory and appended to the result: shuffled lines, other shards or more processes give the same
-bytes (an external distribution sort; Knuth, The Art of Computer Programming 3, 5.4).
+Documents arrive in the order of files and lines. They are cut by the hash of their content into spill files. Each of
+these is sorted and appended to the result: shuffled lines, other shards or more processes give the same bytes (an
+external distribution sort; Knuth, The Art of Computer Programming 3, 5.4).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from codex_ml.data.documents import (
-    PUBLISHED,
     ROW_GROUP_BYTES,
     SCHEMA,
     Document,
@@ -30,11 +29,11 @@ from codex_ml.data.documents import (
     text_column,
 )
 from codex_ml.data.signals import Signals, measure
+from codex_ml.data.spill_sort import sorted_tables
 from codex_ml.progress import Advance
 
-SPILLS = 64
+SPILL_BITS = 6  # of the key; 64 spill files
 HELD_BYTES = 32 << 20  # before they are cut; 64 pieces of 4 MiB cost more to write than the 4 MiB to make
-SPILL_BYTES = 128 << 20  # a larger spill file is cut again, by the next bits of the hash
 SIGNALS = tuple(field.name for field in fields(Signals))
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 CORPUS_SCHEMA = pa.schema(
@@ -46,7 +45,6 @@ CORPUS_SCHEMA = pa.schema(
     ]
 )
 SPILL_SCHEMA = CORPUS_SCHEMA.append(pa.field("key", pa.uint64()))
-ORDER = [(name, "ascending") for name in ("key", *PUBLISHED, "place")]
 
 
 def measured(documents: Sequence[Document]) -> pa.Table:
@@ -69,9 +67,8 @@ def measured(documents: Sequence[Document]) -> pa.Table:
 class Spills:
     """Spill files by the leading bits of the key."""
 
-    def __init__(self, folder: Path, *, shift: int = 58) -> None:
-        self.folder, self.shift = folder, shift
-        self.bytes = [0] * SPILLS
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._held: list[pa.Table] = []
         self._held_bytes = 0
         self._stack = ExitStack()
@@ -90,14 +87,8 @@ class Spills:
             return
         table = pa.concat_tables(self._held)
         self._held, self._held_bytes = [], 0
-        part = (numbers_of(table, "key") >> np.uint64(self.shift)) & np.uint64(SPILLS - 1)
-        order = np.argsort(part, kind="stable")
-        table, part = table.take(number_column(order)).combine_chunks(), part[order]
-        edges = np.searchsorted(part, np.arange(SPILLS + 1))
-        for number in np.unique(part).tolist():
-            piece = table.slice(edges[number], edges[number + 1] - edges[number])
+        for number, piece in _pieces(table):
             self._writer(number).write_table(piece)
-            self.bytes[number] += piece.nbytes
 
     def _writer(self, number: int) -> pa.RecordBatchStreamWriter:
         if number not in self._writers:
@@ -108,30 +99,26 @@ class Spills:
     def close(self) -> None:
         self._stack.close()
 
-    def sorted_tables(self) -> Iterator[pa.Table]:
-        """All rows in the order of the keys, in tables of bounded size. Each file is deleted once it is read."""
-        from pyarrow.compute import sort_indices  # 40 ms that no worker needs
-
+    def parts(self) -> list[Path]:
+        """The spill files, complete, in the order of their keys; `spill_sort.sorted_tables` reads each."""
         self._cut()
         self.close()
-        for number in sorted(self._writers):
-            file = self.folder / str(number)
-            if self.bytes[number] > SPILL_BYTES and self.shift >= 6:
-                deeper = Spills(self.folder / f"{number}.cut", shift=self.shift - 6)
-                with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
-                    for batch in reader:
-                        deeper.add(pa.Table.from_batches([batch]))
-                file.unlink()
-                yield from deeper.sorted_tables()
-                continue
-            with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
-                table = reader.read_all().combine_chunks()  # else each piece below would put all chunks together
-            file.unlink()
-            order = sort_indices(table, sort_keys=ORDER)
-            rows = max(1, len(order) * ROW_GROUP_BYTES // max(1, table.nbytes))
-            for start in range(0, len(order), rows):  # a piece at a time, or the file would be in memory twice
-                yield table.take(order.slice(start, rows))
-            del table, order
+        return [self.folder / str(number) for number in sorted(self._writers)]
+
+    def sorted_tables(self) -> Iterator[pa.Table]:
+        """All rows in the order of the keys, in tables of bounded size. Each file is deleted once it is read."""
+        for part in self.parts():
+            yield from sorted_tables(part)
+
+
+def _pieces(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """(number of the spill file, its rows) of a table."""
+    part = numbers_of(table, "key") >> np.uint64(64 - SPILL_BITS)
+    order = np.argsort(part, kind="stable")
+    table, part = table.take(number_column(order)).combine_chunks(), part[order]
+    edges = np.searchsorted(part, np.arange((1 << SPILL_BITS) + 1))
+    for number in np.unique(part).tolist():
+        yield number, table.slice(edges[number], edges[number + 1] - edges[number])
 
 
 @contextmanager

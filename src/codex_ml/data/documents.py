@@ -193,6 +193,21 @@ def numbers_of(table: pa.Table, name: str) -> NDArray[Any]:
     return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
 
+def row_bytes(table: pa.Table) -> NDArray[np.int64]:
+    """Bytes of each row over all columns: (rows,). Columns are large strings, numbers or truth values."""
+    sizes = np.zeros(table.num_rows, dtype=np.int64)
+    for column in table.columns:
+        if not pa.types.is_large_string(column.type):
+            sizes += max(1, column.type.bit_width // 8)
+            continue
+        place = 0
+        for chunk in filter(len, column.chunks):  # an empty one may have no buffer
+            offsets = np.frombuffer(chunk.buffers()[1], np.int64, len(chunk) + 1, chunk.offset * 8)
+            sizes[place : place + len(chunk)] += np.diff(offsets)
+            place += len(chunk)
+    return sizes
+
+
 def documents_of(table: pa.Table | pa.RecordBatch) -> Iterator[Document]:
     """Rows of a table, read back; columns that are no field of a document are left out."""
     names = [name for name in TEXT_COLUMNS if name in table.schema.names]
