@@ -14,7 +14,7 @@ pytestmark = pytest.mark.costly
 ROOT = Path(__file__).parents[1]
 FILES = (".pre-commit-config.yaml", ".ci/hook", "requirements.lock", "pyproject.toml", "src/codex_ml/__init__.py")
 KEY = "AKIA" + "Q3EGV7XZ5PLMKTWN"  # invented
-HOOKS = ("secrets", "env-files", "large-files", "yaml", "line-endings")
+HOOKS = ("secrets", "env-files", "large-files", "yaml", "line-endings", "conflicts")
 
 POLICY = """\
 version: 1
@@ -122,6 +122,7 @@ def test_names_of_every_shape_hide_nothing_and_are_no_fault(checkout):
         "env-files": (".env", "a=1\n", ".env: a file for credentials"),
         "large-files": ("large.txt", "0" * (513 * 1024), "large.txt: 513 KiB"),
         "yaml": ("wrong.yaml", "a: 1\na: 2\n", "wrong.yaml:2: found duplicate key"),
+        "conflicts": ("halves.md", "<<<<<<< HEAD\n", "halves.md:1: conflict markers of a merge"),
         "line-endings": ("windows.txt", "a\r\n", "windows.txt:1: a carriage return"),
         "ruff-check": ("imports.py", "import os\n", "imports.py:1:8"),
         "ruff-format": ("style.py", "x  =  1\n", "style.py:1:3"),

@@ -2,14 +2,13 @@
 
 import json
 import struct
-import subprocess
 from itertools import product
 from pathlib import Path
 
 import pytest
 
 from codex_ml import preflight
-from codex_ml.check import _tracked, check_workspace, problems
+from codex_ml.check import check_workspace, problems
 from codex_ml.config import Params
 from codex_ml.data.benchmarks import _paths
 from codex_ml.data.readers import paths_of
@@ -69,39 +68,6 @@ def test_check_finds_a_section_that_is_left_out_and_runtime_may_be(whole):
     del sections["report"]
     Path("params.yaml").write_text(json.dumps(sections))
     assert found().startswith("params.yaml has no report, so DVC would fail after stage report has run; ")
-
-
-CONFLICT = b"<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> other\n"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "params.yaml", "dvc.yaml", "dvc.lock", *INPUTS, "data/raw/notes.jsonl.dvc", "models/base/big.dvc", "own.dvc",
-        "data/benchmarks/questions.jsonl", "reports/split/metrics.json", ".dvc/config", ".dvcignore", "requirements.lock",
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("style", ["merge", "diff3"])
-def test_a_conflict_of_git_is_named_by_file_and_line(whole, name, style):
-    file = Path(name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    before = file.read_bytes() if file.exists() else b"first: line\n"
-    conflict = CONFLICT if style == "merge" else CONFLICT.replace(b"=======", b"||||||| base\na: 0\n=======")
-    file.write_bytes(before.rstrip(b"\n") + b"\n" + conflict)
-    subprocess.run(["git", "init", "-q"], check=True)
-    subprocess.run(["git", "add", "-Af"], check=True)
-    line = before.rstrip(b"\n").count(b"\n") + 2
-    assert found().startswith(f"{name}:{line}: a conflict of a Git merge; ")
-
-
-def test_markers_in_data_are_data(whole):
-    """A book about Git is no conflict; nor is a line of equals signs under a heading of the policy."""
-    for name in ("data/raw/book.txt", "README.md"):
-        Path(name).write_bytes(CONFLICT)
-    Path("data/policy.yaml").write_bytes(Path("data/policy.yaml").read_bytes() + b"# =======\n")
-    subprocess.run(["git", "init", "-q"], check=True)
-    subprocess.run(["git", "add", "-Af"], check=True)
-    assert list(preflight.conflicts(_tracked())) == []
 
 
 @pytest.mark.parametrize("name", [*INPUTS, "data/benchmarks", "models/base"])

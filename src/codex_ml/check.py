@@ -10,6 +10,7 @@ from pathlib import Path
 from codex_ml import preflight
 from codex_ml.check_data import data_problems
 from codex_ml.config import Params
+from codex_ml.conflicts import conflicts
 from codex_ml.data.licences import wrong_licences
 from codex_ml.dvc_state import leftovers
 from codex_ml.errors import UserError
@@ -39,7 +40,7 @@ def check_workspace() -> Params:
     Raises:
         UserError: the first problem, as one line.
     """
-    for problem in preflight.conflicts(_tracked()):  # first: the readers below would name other symptoms
+    for problem in conflicts(_tracked()):  # first: the readers below would name other symptoms
         raise UserError(problem)
     params = load_params()
     stages = load_pipeline()

@@ -11,6 +11,7 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from codex_ml import __version__
+from codex_ml.conflicts import conflict_in
 from codex_ml.errors import UserError, one_line_errors, safe_text
 from codex_ml.top import go_to_top
 
@@ -49,6 +50,8 @@ def _broken_module(error: Exception) -> str:
     frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     place = getattr(error, "filename", None) or next((f for f in reversed(frames) if f.is_relative_to(package)), "")
     name = f"src/codex_ml/{Path(place).relative_to(package)}" if Path(place).is_relative_to(package) else place
+    if isinstance(error, SyntaxError) and place and (conflict := conflict_in(Path(place), str(name))):
+        return conflict
     return f"{name}: {type(error).__name__}: {error}; `git diff` shows what was changed in the library"
 
 

@@ -10,6 +10,7 @@ import re
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
+from codex_ml.conflicts import refuse_conflict
 from codex_ml.errors import UserError
 
 FILE = ".dvcignore"
@@ -67,9 +68,11 @@ def patterns_for(folder: PurePosixPath, root: Path = Path()) -> DvcIgnore:
 
 def _read(file: Path, parent: PurePosixPath) -> list[Pattern]:
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").split("\n")]
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 (byte {error.start}), so DVC cannot read it; save it as UTF-8") from None
+    refuse_conflict(text, str(file))
+    lines = [line.strip() for line in text.split("\n")]
     below = parent.as_posix()
     found = ((line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line and not line.startswith("#"))
     # what says nothing where it stands says nothing once moved either

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from codex_ml.conflicts import conflict_in
 from codex_ml.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.top import go_to_top
 from codex_ml.yaml import read_yaml
@@ -104,6 +105,12 @@ def find_carriage_return(file: Path) -> Iterator[str]:
         yield f"{file}:{line}: a carriage return; save with Unix line endings (LF)"
 
 
+def find_conflict(file: Path) -> Iterator[str]:
+    """What Git left of both sides of a merge: with it no reader can use the file, and one side may be lost."""
+    if found := conflict_in(file):
+        yield found
+
+
 def stages_to_run(dry_run: str) -> list[str]:
     """Names of the stages that are not up to date, from what `dvc repro --dry` prints, in its order."""
     return list(dict.fromkeys(running or cached for running, cached in _WOULD_RUN.findall(dry_run)))
@@ -148,6 +155,12 @@ def yaml_files(files: Files) -> None:
 def line_endings(files: Files) -> None:
     """Refuse carriage returns."""
     _report(finding for file in files for finding in find_carriage_return(file))
+
+
+@app.command("conflicts")
+def conflict_markers(files: Files) -> None:
+    """Refuse the markers that a merge leaves where both sides changed the same lines."""
+    _report(finding for file in files for finding in find_conflict(file))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
+from codex_ml.conflicts import refuse_conflict
 from codex_ml.errors import Reason, UserError, writing
 from codex_ml.tree import only_hashed, walk
 
@@ -239,11 +240,28 @@ def read_json(path: Path) -> Any:
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a regular file")
     try:
-        return parse_json(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
+    return parse_json_file(data, str(path))
+
+
+def parse_json_file(data: bytes | str, name: str, *, line: int | None = None) -> Any:
+    """Parse what a file of ours holds, or a line of it.
+
+    Args:
+        name: the file, for messages.
+        line: the number of the line in the file; None for a whole file.
+
+    Raises:
+        UserError: for conflict markers of a merge, or anything else that is not strict JSON.
+    """
+    try:
+        return parse_json(data)
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+        refuse_conflict(data, name, first_line=line or 1)
+        where = f"{name}:{line}" if line else name
+        raise UserError(f"{where} is not valid JSON: {error}") from None
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys)

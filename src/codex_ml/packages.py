@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from codex_ml.conflicts import refuse_conflict
+
 REQUIREMENTS = Path("requirements.lock")
 LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
@@ -48,6 +50,7 @@ def locked_versions() -> dict[str, set[str]]:
     locked: dict[str, set[str]] = {}
     for file, kept in ((REQUIREMENTS, None), (_constraints(), "torch")):
         text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        refuse_conflict(text, str(file))  # both sides' versions would count
         for name, version in LOCKED.findall(text):
             if kept in (None, normal(name)):
                 locked.setdefault(normal(name), set()).add(version)

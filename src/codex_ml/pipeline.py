@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from codex_ml.conflicts import refuse_conflict
 from codex_ml.errors import UserError
 from codex_ml.top import find_top
 from codex_ml.yaml import parse_yaml, read_text, read_yaml
@@ -138,6 +139,7 @@ def load_lock(path: Path = LOCK) -> dict[str, Locked]:
 
 def parse_lock(text: str) -> dict[str, Locked]:
     """See `load_lock`."""
+    refuse_conflict(text, str(LOCK))
     try:
         document = parse_yaml(text, str(LOCK))
     except UserError as error:
@@ -253,9 +255,11 @@ def _walk_imports(file: Path, root: Path) -> Iterator[str]:
 
 
 def _parse_python(file: Path) -> ast.Module:
+    source = file.read_bytes()
     try:
-        return ast.parse(file.read_bytes())
+        return ast.parse(source)
     except (SyntaxError, ValueError) as error:
+        refuse_conflict(source, str(file))
         line = getattr(error, "lineno", None) or 1
         raise UserError(f"{file}:{line}: not Python: {getattr(error, 'msg', error)}") from None
 

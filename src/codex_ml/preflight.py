@@ -7,7 +7,6 @@ function of that stage, as far as it needs no torch; the stage judges it again.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -18,33 +17,12 @@ from codex_ml.config import BASE_FOLDER, Params
 from codex_ml.errors import UserError
 from codex_ml.io import expand_glob, hash_file, read_json
 from codex_ml.packages import install_extra
-from codex_ml.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec
+from codex_ml.pipeline import PARAMS, Locked, StageSpec
 
-MARKER = re.compile(rb"^(?:<{7}|>{7}) ", re.MULTILINE)
-HAND_EDITED = (PARAMS, "models/presets.yaml", "requirements.lock", ".dvc/config", ".dvcignore", ".gitignore")
 # Architectures that read sliding_window: always, and with use_sliding_window: true only.
 WINDOWED, WINDOWED_ON_REQUEST = ("mistral", "phi3", "starcoder2"), ("qwen2", "qwen3", "smollm3")
 # What a machine with a GPU has: NVIDIA's driver, AMD's, that of Windows below WSL.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-
-
-def conflicts(files: list[str]) -> Iterator[str]:
-    """Files that Git left with both sides of a merge in them.
-
-    Args:
-        files: tracked by Git; of these, .dvc files and results of stages are read besides the fixed ones.
-    """
-    tracked = [name for name in files if name.endswith(".dvc") or name.startswith(("data/", "reports/"))]
-    mine = [name for name in tracked if name.endswith(".dvc") or not name.startswith("data/raw/")]
-    for name in dict.fromkeys([str(PIPELINE), str(LOCK), *HAND_EDITED, *mine]):
-        path = Path(name)
-        data = path.read_bytes() if path.is_file() else b""
-        if found := MARKER.search(data):
-            advice = "keep the lines of one side, delete the others and the markers, then `git add` the file"
-            if name == str(LOCK):
-                advice = f"take one side with `git checkout --ours {LOCK}`, then run `dvc repro` and `git add {LOCK}`"
-            line = data.count(b"\n", 0, found.start()) + 1
-            yield f"{name}:{line}: a conflict of a Git merge; {advice}"
 
 
 def missing_sections(stages: dict[str, StageSpec], written: dict[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import CheckFailed, UserError
-from codex_ml.io import parse_json
+from codex_ml.io import parse_json_file
 from codex_ml.lineage import parse_record, record_path
 from codex_ml.listing import listing_of
 from codex_ml.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, parse_lock, parse_pipeline
@@ -86,10 +86,7 @@ class Texts:
         file = record_path(stage)
         if not (self._has(file) if self.revision is not None else file.is_file()):
             return None
-        try:
-            return parse_record(parse_json(self.read(file)), str(file))
-        except ValueError as error:
-            raise UserError(f"{file} is not valid JSON: {error}") from None
+        return parse_record(parse_json_file(self.read(file), str(file)), str(file))
 
     def _has(self, name: Path) -> bool:
         return _run_git("cat-file", "-e", f"{self.revision}:./{name.as_posix()}").returncode == 0

@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from codex_ml.conflicts import refuse_conflict
 from codex_ml.errors import UserError
 
 MAX_BYTES = 256 * 1024
@@ -21,10 +22,12 @@ def parse_yaml(text: str, name: str) -> Any:
     """Parse one YAML 1.2 document; an empty one is an empty mapping.
 
     Raises:
-        UserError: for a syntax error, a tab, or a key given twice; the message starts with `name:line`.
+        UserError: for a syntax error, a tab, a key given twice, or conflict markers of a merge; the message starts with
+            `name:line`.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise UserError(f"{name} is larger than {MAX_BYTES // 1024} KiB; parameters are not the place for data")
+    refuse_conflict(text, name)  # first: between braces, markers are values to YAML
     try:
         value = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:

@@ -99,4 +99,7 @@ def test_check_before_a_run_finds_what_the_last_stage_would(pipeline: Workspace)
     pipeline.edit("dvc.lock", "  fetch:\n", "<<<<<<< HEAD\n  fetch:\n=======\n>>>>>>> other\n")
     conflict = pipeline.cli("check", check=False)
     assert conflict.returncode == 2
-    assert "dvc.lock:3: a conflict of a Git merge; take one side with `git checkout --ours dvc.lock`" in conflict.stderr
+    assert (
+        "dvc.lock:3: conflict markers of a merge; `codex-ml merge` settles results and the split ledger"
+        in conflict.stderr
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.config import Benchmark
+from codex_ml.conflicts import refuse_conflict
 from codex_ml.data.decontaminate import (
     Benchmarks,
     Words,
@@ -141,6 +142,7 @@ def _object(path: Path, line: int, raw: bytes) -> dict[str, Any]:
     try:
         record = parse_json(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
     except ValueError as error:
+        refuse_conflict(raw, str(path), first_line=line)
         reason = str(error).splitlines()[0]
     else:
         if isinstance(record, dict):

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from codex_ml.conflicts import refuse_conflict
 from codex_ml.errors import CheckFailed, UserError, disk_error_in
 from codex_ml.io import atomic_folder, sha256_of
 from codex_ml.packages import normal
@@ -48,7 +49,9 @@ def read_pins(lock: Path) -> list[Pin]:
         UserError: names file and line.
     """
     pins = []
-    for number, line in enumerate(read_text(lock).split("\n"), start=1):
+    text = read_text(lock)
+    refuse_conflict(text, str(lock))
+    for number, line in enumerate(text.split("\n"), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue

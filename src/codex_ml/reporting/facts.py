@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from codex_ml.errors import UserError
-from codex_ml.io import parse_json, read_json
+from codex_ml.io import parse_json, parse_json_file, read_json
 from codex_ml.lineage import record_path
 from codex_ml.reporting.shapes import (
     AuditNumbers,
@@ -167,7 +167,7 @@ def _rows(find: Find, path: str, shape: type[S], *, stage: str | None = None) ->
     stage = stage or _stage_of(path)
     with _existing(find, path, stage).open("rb") as lines:  # bytes, so that only LF ends a line
         for number, line in enumerate(lines, 1):
-            yield _shape(_line(line, f"{path}:{number}"), shape, f"{path}:{number}", stage)
+            yield _shape(parse_json_file(line, path, line=number), shape, f"{path}:{number}", stage)
 
 
 def _first_of_each_rule(hits: Iterable[Hit]) -> tuple[Hit, ...]:
@@ -186,13 +186,6 @@ def _list(find: Find, path: str, shape: type[S]) -> tuple[S, ...]:
     if not isinstance(values, list):
         raise UserError(f"{path}: a JSON array is wanted; `dvc repro {_stage_of(path)}` makes it anew")
     return tuple(_shape(value, shape, path, _stage_of(path)) for value in values)
-
-
-def _line(line: bytes, where: str) -> Any:
-    try:
-        return parse_json(line)
-    except ValueError as error:
-        raise UserError(f"{where} is not valid JSON: {error}") from None
 
 
 def _shape(value: Any, shape: type[S], where: str, stage: str) -> S:

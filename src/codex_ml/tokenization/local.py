@@ -19,7 +19,7 @@ from typing import Any
 from codex_ml.config.text import Tokenizer as Settings
 from codex_ml.errors import UserError
 from codex_ml.gguf import convert
-from codex_ml.io import parse_json, write_bytes, write_json
+from codex_ml.io import parse_json_file, write_bytes, write_json
 from codex_ml.tokenization.allowed import checked_description, vocabulary_of
 from codex_ml.tokenization.layout import (
     CHATML,
@@ -156,11 +156,7 @@ def _bytes(path: Path, most: int) -> bytes:
 
 
 def _json(path: Path, most: int) -> Any:
-    data = _bytes(path, most)
-    try:
-        value = parse_json(data)
-    except ValueError as error:
-        raise UserError(f"{path} is no strict JSON: {error}") from None
+    value = parse_json_file(_bytes(path, most), str(path))
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
     return value

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from codex_ml.conflicts import refuse_conflict
 from codex_ml.errors import UserError
 from codex_ml.io import read_json
 from codex_ml.pipeline import remedy
@@ -116,6 +117,7 @@ def _load_backend(file: Path) -> Tokenizer:
     except BaseException as error:  # the Rust library raises PanicException, which is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
+        refuse_conflict(file.read_bytes(), str(file))
         raise UserError(f"{file} is no tokenizer that can be read: {str(error)[:200]}") from None
     if backend.get_vocab_size(with_added_tokens=True) == 0:
         raise UserError(f"{file} is no tokenizer that can be read: its vocabulary is empty")
