@@ -196,6 +196,7 @@ ANYWHERE = {
     "hook env-files",
     "hook yaml",
     "hook line-endings",
+    "hook conflicts",
 }
 
 
