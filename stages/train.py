@@ -25,7 +25,7 @@ def main(stage: Stage) -> None:
     from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
     from codex_ml.modeling.describe import describe_model, tokenizer_kind
     from codex_ml.modeling.prepare import prepare_model, save_tokenizer, save_trained
-    from codex_ml.training.checkpoint import newest
+    from codex_ml.training.checkpoint import export_newest
     from codex_ml.training.device import choose_hardware, make_deterministic
     from codex_ml.training.loop import train_model
     from codex_ml.training.scratch import run_folder
@@ -79,7 +79,7 @@ def main(stage: Stage) -> None:
         if rank():
             return
         with atomic_folder(stage.out("models/checkpoints")) as folder:
-            shutil.copytree(newest(scratch), folder / "last")
+            export_newest(scratch, folder / "last")
         with atomic_folder(stage.out("models/model")) as folder:
             save_trained(model, folder, params.model, scratch=unpacked)
             rows = params.train.micro_batch_size * params.train.accumulation

@@ -36,6 +36,7 @@ class Outcome:
         newest = max((folder / "scratch").glob("step-*"))
         files = [(top, file) for top in (newest, folder / "curves") for file in top.rglob("*") if file.is_file()]
         self.files = {file.relative_to(top.parent).as_posix(): file.read_bytes() for top, file in files}
+        self.history = (folder / "scratch/history.ndjson").read_bytes()
 
 
 def run(recipe, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: object) -> Outcome:
@@ -91,7 +92,8 @@ def assert_equal(resumed: Outcome, whole: Outcome) -> None:
     assert_same_tensors(resumed.weights, whole.weights)
     assert_same_tensors(resumed.checkpoint.weights, whole.checkpoint.weights)
     assert_same_tensors(resumed.checkpoint.optimizer, whole.checkpoint.optimizer)
-    assert resumed.checkpoint.state == whole.checkpoint.state  # step, history, best, random states
+    assert resumed.checkpoint.state == whole.checkpoint.state  # step, hash of the history, best, random states
+    assert resumed.history == whole.history
     assert resumed.files == whole.files  # the last checkpoint with its best weights and the curves, byte by byte
 
 

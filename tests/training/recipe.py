@@ -25,6 +25,7 @@ from codex_ml.modeling.adapters import add_adapters
 from codex_ml.modeling.build import build_model
 from codex_ml.training import loop
 from codex_ml.training.device import Hardware, make_deterministic
+from codex_ml.training.history import History
 from codex_ml.training.run import Run
 
 END, PAD, VOCAB, SEQ_LEN = 0, 1, 64, 8
@@ -185,6 +186,28 @@ def _kill_in_save(step: int, file: str) -> None:
     safetensors.torch.save_file = deadly
 
 
+def _kill_in_history(step: int, history: str) -> None:
+    """Die with half of a line of `step` in the history ("line"), or after its last line, before the checkpoint ("mark")."""
+    append, mark = History.append, History.mark
+
+    def half(self: History, point: dict[str, Any]) -> None:
+        append(self, point)
+        if point["step"] == step:
+            os.truncate(self.file, self.bytes - 9)
+            _die()
+
+    def deadly(self: History) -> dict[str, Any]:
+        found = mark(self)
+        if list(self.points())[-1]["step"] == step:
+            _die()
+        return found
+
+    if history == "line":
+        History.append = half
+    else:
+        History.mark = deadly
+
+
 def _serve() -> None:
     """A line of JSON in, {"folder", "kill", "changes"}; the exit status out."""
     import accelerate  # noqa: F401 - loaded here once, not in each child
@@ -203,7 +226,8 @@ def _serve() -> None:
             os.chdir(order["folder"])
             seed_everything()
             kill = order["kill"]
-            _kill_in_save(**kill) if "file" in kill else _kill_between_steps(**kill)
+            deadly = {"file": _kill_in_save, "history": _kill_in_history}
+            next((deadly[key] for key in deadly if key in kill), _kill_between_steps)(**kill)
             try:
                 train(Path(order["folder"]), **order["changes"])
             finally:

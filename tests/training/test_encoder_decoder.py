@@ -226,7 +226,7 @@ def test_a_run_lowers_the_validation_loss_and_one_that_was_cut_ends_with_the_sam
     whole = run(recipe, monkeypatch, tmp_path / "whole", model=t5(dropout=0.1), **settings)
     stop_in_step(recipe, monkeypatch, tmp_path / "cut", 9, model=t5(dropout=0.1), **settings)
     cut = run(recipe, monkeypatch, tmp_path / "cut", model=t5(dropout=0.1), **settings)
-    losses = [point["val/loss"] for point in whole.checkpoint.state["history"] if "val/loss" in point]
+    losses = [point["val/loss"] for point in whole.checkpoint.points() if "val/loss" in point]
     assert losses[-1] < losses[0] - 0.2
     assert list(cut.steps) == list(range(9, 20))
     assert_equal(cut, whole)

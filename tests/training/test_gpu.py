@@ -151,7 +151,7 @@ def test_adapters_train_on_a_base_in_few_bits(recipe, tmp_path, monkeypatch, kin
     )
     before = {name: p.detach().cpu().clone() for name, p in trainable_parameters(model).items()}
     recipe.train(tmp_path, model=model, gpu="bf16", max_steps=4, log_every=1)
-    history = load_newest(tmp_path / "scratch").state["history"]
+    history = list(load_newest(tmp_path / "scratch").points())
     losses = [point["train/loss"] for point in history if "train/loss" in point]
     assert losses[-1] < losses[0]
     assert any(not torch.equal(p.detach().cpu(), before[n]) for n, p in trainable_parameters(model).items())

@@ -72,9 +72,7 @@ def test_gradient_is_that_of_the_mean_over_all_targets(recipe, tmp_path, optimiz
 
 def test_gradient_is_clipped_to_the_norm_and_logged_whole(recipe, tmp_path, optimizers):
     recipe.train(tmp_path, max_steps=2, clip_norm=0.05)
-    logged = [
-        point["train/grad_norm"] for point in load_newest(tmp_path / "scratch").state["history"] if len(point) > 2
-    ]
+    logged = [point["train/grad_norm"] for point in load_newest(tmp_path / "scratch").points() if len(point) > 2]
     assert min(logged) > 0.05
     for gradients in optimizers[0].gradients:
         norm = torch.stack([g.norm() for g in gradients.values()]).norm()
@@ -93,7 +91,7 @@ def test_only_matrices_decay(recipe, tmp_path, optimizers):
 def test_each_step_uses_the_rate_of_the_schedule(recipe, tmp_path):
     """lr 0.02, 2 steps of warm-up, then half a cosine over 4 steps down to a tenth."""
     recipe.train(tmp_path, max_steps=6)
-    history = load_newest(tmp_path / "scratch").state["history"]
+    history = load_newest(tmp_path / "scratch").points()
     assert [point["train/lr"] for point in history if "train/lr" in point] == pytest.approx(
         [0.01, 0.02, 0.02, 0.002 + 0.018 * (1 + 0.5**0.5) / 2, 0.011, 0.002 + 0.018 * (1 - 0.5**0.5) / 2]
     )
@@ -114,7 +112,7 @@ def test_weights_of_the_lowest_validation_loss_are_kept(recipe, tmp_path):
     model, best = recipe.train(tmp_path / "long", max_steps=12, **constant)
     losses = {
         point["step"]: point["val/loss"]
-        for point in load_newest(tmp_path / "long/scratch").state["history"]
+        for point in load_newest(tmp_path / "long/scratch").points()
         if "val/loss" in point
     }
     assert list(losses) == list(range(1, 13))

@@ -76,9 +76,9 @@ def test_two_processes_with_unequal_targets_do_the_steps_of_one(recipe, tmp_path
     run(tmp_path / "two", 2)
     for step in (2, 4):
         assert_close(weights(tmp_path / "two", step), weights(tmp_path / "one", step))
-    one, two = (load_newest(tmp_path / name / "scratch").state for name in ("one", "two"))
-    assert [point["step"] for point in one["history"]] == [point["step"] for point in two["history"]]
-    assert two["processes"] == [2]
+    one, two = (load_newest(tmp_path / name / "scratch") for name in ("one", "two"))
+    assert [point["step"] for point in one.points()] == [point["step"] for point in two.points()]
+    assert two.state["processes"] == [2]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 6, 12])

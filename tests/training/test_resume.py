@@ -43,6 +43,36 @@ def test_steps_behind_the_last_checkpoint_are_done_again(recipe, train_and_kill,
     assert_equal(resumed, whole)
 
 
+@pytest.mark.parametrize(("step", "history"), [(4, "line"), (5, "line"), (1, "mark"), (2, "mark"), (4, "mark")])
+def test_a_kill_between_the_history_and_its_checkpoint_changes_nothing(
+    recipe, train_and_kill, monkeypatch, tmp_path, step, history
+):
+    """Also where half a line was written, and where no checkpoint exists yet (checkpoint_every is 2)."""
+    whole = run(recipe, monkeypatch, tmp_path / "whole")
+    (tmp_path / "resumed").mkdir()
+    every = {"checkpoint_every": 1} if (step, history) == (1, "mark") else {}
+    assert train_and_kill(tmp_path / "resumed", {"step": step, "history": history}, **every) == -signal.SIGKILL
+    written = (tmp_path / "resumed/scratch/history.ndjson").read_bytes()
+    assert written and written.endswith(b"\n") == (history == "mark")
+    resumed = run(recipe, monkeypatch, tmp_path / "resumed")
+
+    assert list(resumed.steps) == list(range((step - 1) // 2 * 2, 10))
+    assert_equal(resumed, whole)
+
+
+def test_a_history_damaged_after_a_checkpoint_costs_only_the_later_ones(recipe, monkeypatch, tmp_path, caplog):
+    whole = run(recipe, monkeypatch, tmp_path / "run")
+    history = tmp_path / "run/scratch/history.ndjson"
+    data = bytearray(history.read_bytes())
+    data[-3] ^= 1
+    history.write_bytes(data)
+    again = run(recipe, monkeypatch, tmp_path / "run")
+
+    assert_equal(again, whole)
+    assert list(again.steps) == [8, 9]
+    assert "step-00000010 is damaged (history.ndjson has another hash)" in caplog.text
+
+
 def test_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, monkeypatch, tmp_path, caplog):
     whole = run(recipe, monkeypatch, tmp_path / "run")
     newest = tmp_path / "run/scratch/step-00000010/model.safetensors"

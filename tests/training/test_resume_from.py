@@ -17,7 +17,7 @@ from codex_ml.data.pack import IGNORE
 from codex_ml.errors import UserError
 from codex_ml.io import sha256_of
 from codex_ml.modeling.adapters import add_adapters
-from codex_ml.training.checkpoint import load_newest, read_tensors
+from codex_ml.training.checkpoint import export_newest, load_checkpoint, load_newest, read_tensors
 from codex_ml.training.device import Hardware
 from codex_ml.training.loss import summed_loss
 
@@ -50,7 +50,7 @@ def first(recipe, tmp_path_factory) -> Callable[..., Path]:
             made[kind] = tmp_path_factory.mktemp("first")
             recipe.seed_everything()
             recipe.train(made[kind], **BUDGET, **({"model": adapted(recipe)} if kind == "LoRA" else {}))
-            shutil.copytree(max((made[kind] / "scratch").glob("step-*")), made[kind] / "last")
+            export_newest(made[kind] / "scratch", made[kind] / "last")
         return made[kind]
 
     return of
@@ -89,6 +89,7 @@ def test_a_new_budget_goes_on_exactly(recipe, first, tmp_path):
     assert [state[key] for key in ("best", "history", "patience")] == [
         whole.state[key] for key in ("best", "history", "patience")
     ]
+    assert list(found.points()) == list(whole.points())
     assert state["continued"] == [
         {"step": 4, "changed": {"train.max_steps": {"before": 4, "now": 8}}, "best_measured_again": False}
     ]
@@ -99,14 +100,15 @@ def test_a_new_budget_goes_on_exactly(recipe, first, tmp_path):
 def test_a_setting_may_change_and_is_listed(recipe, first, key):
     value = SETTINGS[key]
     source = first()
-    before = load_newest(source / "scratch").state
+    old_run = load_newest(source / "scratch")
+    before, points = old_run.state, list(old_run.points())
     state = go_on(recipe, source, **{"max_steps": 6, key: value, **TOGETHER.get(key, {})})
     (continued,) = state["continued"]
     old = before["identity"]["settings"][f"train.{key}"]
     now = {**Train().early_stopping.model_dump(), **value} if key == "early_stopping" else value
     assert continued["changed"][f"train.{key}"] == {"before": old, "now": now}
     assert not continued["best_measured_again"]
-    assert state["history"][: len(before["history"])] == before["history"]
+    assert list(load_newest(Path("second/scratch")).points())[: len(points)] == points
     kept = {entry["step"]: entry["val/loss"] for entry in before["best"]}
     assert all(kept.get(entry["step"], entry["val/loss"]) == entry["val/loss"] for entry in state["best"])
     assert state["step"] == (7 if key == "max_steps" else 6)
@@ -142,7 +144,8 @@ def test_kept_weights_are_measured_again_where_losses_mean_something_else(recipe
     """A rate of almost zero keeps the old weights among the best, with the loss that they have now."""
     changes = {key: value(recipe) if callable(value) else value for key, value in MEASURE_CHANGES[name].items()}
     source = first()
-    before = load_newest(source / "scratch").state
+    old_run = load_newest(source / "scratch")
+    before, points = old_run.state, list(old_run.points())
     state = go_on(recipe, source, lr=1e-9, keep_best=9, **changes)
     (continued,) = state["continued"]
     assert name in continued["changed"]
@@ -158,8 +161,9 @@ def test_kept_weights_are_measured_again_where_losses_mean_something_else(recipe
     assert {entry["step"]: entry["val/loss"] for entry in before["best"]}[4] != pytest.approx(
         {entry["step"]: entry["val/loss"] for entry in state["best"]}[4], rel=1e-6
     )
-    assert [point["step"] for point in state["history"] if "val/loss" in point] == [6, 8]
-    assert [point["step"] for point in state["history"] if "train/loss" in point] == list(range(1, 9))
+    points = list(load_newest(Path("second/scratch")).points())
+    assert [point["step"] for point in points if "val/loss" in point] == [6, 8]
+    assert [point["step"] for point in points if "train/loss" in point] == list(range(1, 9))
 
 
 def test_early_stopping_starts_anew_on_another_validation_set(recipe, first):
@@ -175,10 +179,9 @@ def test_a_run_that_stopped_early_may_go_on(recipe, first, monkeypatch, tmp_path
     stopping = {**BUDGET, "lr": 0.5, "clip_norm": 100.0, "max_steps": 40, "eval_every": 1, "ema": 0.0}
     recipe.seed_everything()
     recipe.train(tmp_path / "stopped", **stopping, early_stopping={"patience": 1})
-    last = max((tmp_path / "stopped/scratch").glob("step-*"))
     done = load_newest(tmp_path / "stopped/scratch").state
     assert done["stopped_early"]
-    shutil.copytree(last, tmp_path / "stopped/last")
+    export_newest(tmp_path / "stopped/scratch", tmp_path / "stopped/last")
     changes = {**stopping, "lr": 0.01, "max_steps": 40, "early_stopping": {"patience": None}}
     assert go_on(recipe, tmp_path / "stopped", **changes)["step"] == 40
 
@@ -248,7 +251,8 @@ def test_wider_ids_are_the_same_rows(recipe, first):
 
 def test_a_second_continuation_names_both_and_a_kill_loses_neither(recipe, first, train_and_kill):
     go_on(recipe, first())
-    shutil.copytree(max(Path("second/scratch").glob("step-*")), "models/base/second/last")
+    Path("models/base/second").mkdir()
+    export_newest(Path("second/scratch"), Path("models/base/second/last"))
     changes = {**BUDGET, "max_steps": 12, "resume_from": "models/base/second", "lr": 0.01, "eval_rows": 2}
     recipe.seed_everything()
     recipe.train(Path("whole"), **changes)
@@ -261,6 +265,34 @@ def test_a_second_continuation_names_both_and_a_kill_loses_neither(recipe, first
     assert [continued["step"] for continued in whole.state["continued"]] == [4, 8]
     assert cut.state == whole.state
     assert_same_tensors(cut.weights, whole.weights)
+
+
+def rewritten(source: Path, target: Path, **changes: Any) -> None:
+    """A copy of a checkpoint with another state.json, which its manifest lists."""
+    shutil.copytree(source, target)
+    state = {**json.loads((target / "state.json").read_text()), **changes}
+    (target / "state.json").write_text(json.dumps(state))
+    manifest = json.loads((target / "manifest.json").read_text())
+    (target / "manifest.json").write_text(json.dumps({**manifest, "state.json": sha256_of(target / "state.json")}))
+
+
+def test_a_checkpoint_of_an_earlier_version_with_its_points_in_its_state_goes_on(recipe, first, train_and_kill):
+    source = first() / "last"
+    rewritten(source, Path("old/last"), history=list(load_checkpoint(source).points()))
+    Path("old/last/history.ndjson").unlink()
+    shutil.copytree("old", "killed/models/base/first")
+    go_on(recipe, Path("old"))
+    recipe.seed_everything()
+    recipe.train(Path("whole"), **{**BUDGET, "max_steps": 8})
+    whole, found = load_newest(Path("whole/scratch")), load_newest(Path("second/scratch"))
+    assert list(found.points()) == list(whole.points())
+    assert Path("second/scratch/history.ndjson").read_bytes() == Path("whole/scratch/history.ndjson").read_bytes()
+    assert_same_tensors(found.weights, whole.weights)
+
+    here, changes = Path.cwd(), {**BUDGET, "max_steps": 8, "resume_from": FIRST}
+    assert train_and_kill(here / "killed", {"step": 5}, **changes) == -9  # before its first own checkpoint
+    recipe.train(here / "killed", **changes)
+    assert load_newest(here / "killed/scratch").state == found.state
 
 
 def test_a_checkpoint_that_does_not_say_what_it_was_trained_on_is_refused(recipe, first):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 
 from codex_ml.config import Runtime
 from codex_ml.errors import UserError
-from codex_ml.training.checkpoint import load_newest
+from codex_ml.training.checkpoint import export_newest, load_newest
 from codex_ml.training.run import prepare_run
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]
@@ -31,7 +30,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def losses(folder: Path) -> list[float]:
-    history = load_newest(folder / "scratch").state["history"]
+    history = list(load_newest(folder / "scratch").points())
     return [point[name] for point in history for name in ("train/loss", "train/grad_norm", "val/loss") if name in point]
 
 
@@ -75,7 +74,8 @@ def test_shares_measure_the_kept_weights_of_another_run_again(tmp_path):
     """As one process does: each has to take part, also where it has no validation row of its own."""
     first = Path("models/base/first")
     run(tmp_path / "first", 1, max_steps=4)
-    shutil.copytree(tmp_path / "first/scratch/step-00000004", first / "last")
+    first.mkdir(parents=True)
+    export_newest(tmp_path / "first/scratch", first / "last")
     changes = {"resume_from": str(first), "max_steps": 6, "eval_rows": 1, "keep_best": 9, "lr": 1e-9}
     run(tmp_path / "one", 1, **changes)
     run(tmp_path / "shares", 2, sharding="full", **changes)

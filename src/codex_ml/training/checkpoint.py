@@ -4,8 +4,10 @@
                            optimizer.safetensors  AdamW's moments and step counts
                            ema.safetensors        averaged weights, when there are some
                            best/00000100.safetensors  weights of the best validations so far
-                           state.json             step, history, best, early stopping, scaler, random states
+                           state.json             step, best, early stopping, scaler, random states, and the length and
+                                                  SHA-256 of its part of history.ndjson
                            manifest.json          SHA-256 of the others, written last
+             history.ndjson                       points of the curves, for all checkpoints; see `history`
 
 The folder is named by a fingerprint of everything that decides the result, so a run resumes from its own work only.
 """
@@ -13,8 +15,9 @@ The folder is named by a fingerprint of everything that decides the result, so a
 from __future__ import annotations
 
 import logging
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +25,14 @@ from typing import TYPE_CHECKING, Any
 from codex_ml.errors import UserError
 from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
 from codex_ml.modeling.adapters import trainable_parameters
+from codex_ml.training.history import HISTORY, copy_history, damage_of, read_points
 from codex_ml.training.sharding import placed_like, whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
 log = logging.getLogger("codex_ml")
+NAME = re.compile(r"step-(\d{8,})")
 MANIFEST, STATE, BEST = "manifest.json", "state.json", "best"
 NEEDED = {"model.safetensors", "optimizer.safetensors", STATE}
 ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what torch.optim.AdamW keeps of each parameter
@@ -48,6 +53,13 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     ema: dict[str, Tensor] | None
     state: dict[str, Any]
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Yield the points of the curves up to this checkpoint."""
+        history = self.state["history"]
+        if isinstance(history, list):  # earlier versions kept the points in state.json
+            return iter(history)
+        return read_points(_history_of(self.folder), history["bytes"])
 
 
 def save_checkpoint(
@@ -76,9 +88,10 @@ def save_checkpoint(
             shutil.copyfile(file, new / BEST / file.name)
         write_json(new / STATE, {**state, "step": step})
         write_json(new / MANIFEST, {name: sha256_of(new / name) for name in _files(new)})
-    names = [file for file in _newest_first(folder) if file.name <= target.name]
-    for old in set(_newest_first(folder)) - set(names[:keep]):
-        shutil.rmtree(old)
+    found = _newest_first(folder)
+    kept = [checkpoint for checkpoint in found if _step_of(checkpoint) <= step][:keep]
+    for checkpoint in set(found) - set(kept):
+        shutil.rmtree(checkpoint)
 
 
 def _files(checkpoint: Path) -> list[str]:
@@ -109,7 +122,8 @@ def damage(checkpoint: Path) -> str | None:
             return f"{name} is missing"
         if sha256_of(file) != sha256:
             return f"{name} has another hash"
-    return None
+    history = read_json(checkpoint / STATE).get("history")
+    return damage_of(_history_of(checkpoint), history) if isinstance(history, dict) else None
 
 
 def load_checkpoint(checkpoint: Path) -> Checkpoint:
@@ -131,13 +145,26 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in load_file(file).items()}
 
 
-def newest(folder: Path) -> Path:
-    """The last checkpoint of a finished run."""
-    return _newest_first(folder)[0]
+def export_newest(folder: Path, target: Path) -> None:
+    """Copy the last checkpoint of a finished run, with its history, into the new folder `target`."""
+    newest = _newest_first(folder)[0]
+    shutil.copytree(newest, target)
+    copy_history(folder / HISTORY, target / HISTORY, read_json(newest / STATE)["history"]["bytes"])
+
+
+def _history_of(checkpoint: Path) -> Path:
+    """Its history file: inside an exported checkpoint, beside the others."""
+    own = checkpoint / HISTORY
+    return own if own.exists() else checkpoint.parent / HISTORY
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+    return sorted((path for path in folder.glob("step-*") if NAME.fullmatch(path.name)), key=_step_of, reverse=True)
+
+
+def _step_of(checkpoint: Path) -> int:
+    """Its step, a number: as text "step-100000000" would come before "step-99999999"."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:

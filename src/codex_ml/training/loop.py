@@ -98,13 +98,13 @@ def train_model(
             model, rows, val_rows, train=train, runtime=runtime, hardware=hardware, seed=seed, scratch=scratch,
             tokenizer=tokenizer,
         )  # fmt: skip
-        history = resume(run)
+        resume(run)
         if run.outdated:
             measure_again(run)
     extra = open_trackers(runtime, trackers, scratch.name, config) if run.writes else ()
     if hardware.compile and not run.finished:
         log.info("train: torch.compile builds kernels in the first step, which may take minutes; no rate counts it")
-    with _tracking(run, history, curves, logs, extra) as tracker, _stop_requested() as stop:
+    with _tracking(run, curves, logs, extra) as tracker, _stop_requested() as stop:
         _steps(run, tracker, stop, runtime)
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
     if run.best.entries:
@@ -126,14 +126,12 @@ def train_model(
 
 
 @contextmanager
-def _tracking(
-    run: Run, history: list[dict[str, Any]], curves: Path, logs: Path, extra: Sequence[Sink]
-) -> Iterator[Points]:
+def _tracking(run: Run, curves: Path, logs: Path, extra: Sequence[Sink]) -> Iterator[Points]:
     """The curves and all that watches, on the one process that writes."""
-    if not run.writes:
-        yield Points(history)
+    if run.history is None:
+        yield Points()
         return
-    tracker = Tracker(curves, logs / "events.ndjson", history, extra=extra)
+    tracker = Tracker(curves, logs / "events.ndjson", run.history.points(), extra=extra)
     try:
         with monitor(logs / "system.ndjson", observe=tracker.observe):
             yield tracker
@@ -148,26 +146,32 @@ def _steps(run: Run, tracker: Points, stop: Callable[[], int], runtime: Runtime)
     started, tokens = time.monotonic(), run.rows_a_step * run.rows.seq_len
     throughput, first = Throughput(run), run.step + 1
     style = runtime.progress if run.writes else "off"
+
+    def note(point: dict[str, Any]) -> None:
+        if run.history is not None:
+            run.history.append(point)
+        tracker.log(point)
+
     with progress("train", train.max_steps, "steps", style=style, done=run.step, first_apart=True) as advance:
         while not run.finished:
             try:
                 point = optimizer_step(run)
             except CheckFailed:
                 if run.step > saved_at:
-                    save(run, tracker.history)
+                    save(run)
                 raise
             run.step += 1
             if run.step == first:  # it warms up, and compiles
                 throughput.restart(run.step)
             last = run.step == train.max_steps
             if run.step % train.log_every == 0 or last:
-                tracker.log({"step": run.step, **point})
+                note({"step": run.step, **point})
                 tracker.event(step=run.step, **throughput.since_last(run.step), **point)
             if run.step % train.eval_every == 0 or last:
-                tracker.log({"step": run.step, **validate(run)})
+                note({"step": run.step, **validate(run)})
             number = stop_signal(run, stop)
             if run.step % train.checkpoint_every == 0 or run.finished or number:
-                save(run, tracker.history)
+                save(run)
                 saved_at = run.step
             advance(1)
             if number and not run.finished:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from codex_ml.errors import UserError
 from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training import checkpoint, random_state
 from codex_ml.training.device import Hardware
+from codex_ml.training.history import HISTORY, History
 from codex_ml.training.identity import Identity, differences, identity_of, shown
 from codex_ml.training.selection import BestWeights, Patience
 from codex_ml.training.sharding import placed_like, shard
@@ -41,6 +43,7 @@ class Run:
         continued: {"step", "changed", "best_measured_again"} for each other run that this one went on from.
         outdated: whether the kept weights were validated in another way than this run validates.
         sharded: whether each process holds a share of the model; then all take part in what reads it whole.
+        history: the points of the curves so far; None on a process that does not write.
     """
 
     accelerator: Accelerator
@@ -65,6 +68,7 @@ class Run:
     sharded: bool = False
     continued: list[dict[str, Any]] = field(default_factory=list)
     outdated: bool = False
+    history: History | None = None
 
     @property
     def rows_a_step(self) -> int:
@@ -168,11 +172,11 @@ def _largest_pass(own: int, limit: int) -> int:
     return max(size for size in range(1, min(limit, own) + 1) if own % size == 0)
 
 
-def resume(run: Run) -> list[dict[str, Any]]:
+def resume(run: Run) -> None:
     """Go on from the newest checkpoint in the scratch folder, or from the run that `train.resume_from` names.
 
-    Returns:
-        the history of points up to there. When `run.outdated` is True, the kept weights must be validated again first.
+    Sets `run.history` to the points up to there. When `run.outdated` is True afterwards, the kept weights must be
+    validated again first.
 
     Raises:
         UserError: when the run that `train.resume_from` names cannot be continued with these parameters and data.
@@ -181,14 +185,21 @@ def resume(run: Run) -> list[dict[str, Any]]:
     if found is not None:
         _restore(run, found)
         log.info("train: resumed from the checkpoint of step %d of %d", run.step, run.train.max_steps)
-        return list(found.state["history"])
+        if run.writes:
+            run.history = History(run.scratch / HISTORY, found.state["history"]["bytes"])
+        return
+    points: Iterator[dict[str, Any]] = iter(())
     if run.train.resume_from:
         found = _other_run(run)
         _restore(run, found)
-        return _continue(run, found.state)
-    run.processes = [run.accelerator.num_processes]
-    log.info("train: starting at step 0 of %d", run.train.max_steps)
-    return []
+        points = _continue(run, found)
+    else:
+        run.processes = [run.accelerator.num_processes]
+        log.info("train: starting at step 0 of %d", run.train.max_steps)
+    if run.writes:
+        run.history = History(run.scratch / HISTORY)
+        for point in points:
+            run.history.append(point)
 
 
 def _other_run(run: Run) -> checkpoint.Checkpoint:
@@ -222,9 +233,9 @@ def _other_run(run: Run) -> checkpoint.Checkpoint:
     return found
 
 
-def _continue(run: Run, state: dict[str, Any]) -> list[dict[str, Any]]:
-    """Note what is not as it was in the run that is continued; the history that still holds."""
-    before = state["identity"]
+def _continue(run: Run, found: checkpoint.Checkpoint) -> Iterator[dict[str, Any]]:
+    """Note what differs from the run that is continued; return its points that are still valid."""
+    before = found.state["identity"]
     measured, settings = (differences(before, run.identity, group) for group in ("measured", "settings"))
     run.outdated, run.stopped_early = bool(measured), False
     run.continued.append({"step": run.step, "changed": {**measured, **settings}, "best_measured_again": run.outdated})
@@ -233,12 +244,12 @@ def _continue(run: Run, state: dict[str, Any]) -> list[dict[str, Any]]:
     if settings:
         log.info("train: from here on %s", shown(settings))
     if not measured:
-        return list(state["history"])
+        return found.points()
     log.warning(
         "train: %s: the kept weights are measured again, early stopping starts anew, and the curves leave out the "
         "validation losses up to here", shown(measured),
     )  # fmt: skip
-    return [point for point in state["history"] if "val/loss" not in point]
+    return (point for point in found.points() if "val/loss" not in point)
 
 
 def _restore(run: Run, found: checkpoint.Checkpoint) -> None:
@@ -270,13 +281,13 @@ def _restore(run: Run, found: checkpoint.Checkpoint) -> None:
         )
 
 
-def save(run: Run, history: list[dict[str, Any]]) -> None:
+def save(run: Run) -> None:
     """Write a checkpoint; all processes take part."""
     from accelerate.utils import gather_object
 
     states = gather_object([random_state.capture()])
     tensors = _tensors(run) if run.writes or run.sharded else {}
-    if run.writes:
+    if run.history is not None:
         scaler = run.accelerator.scaler
         state = {
             "identity": run.identity,
@@ -292,7 +303,7 @@ def save(run: Run, history: list[dict[str, Any]]) -> None:
             "micro_batch_size": run.micro_batch_size,
             "processes": run.processes,
             "scaler": scaler.state_dict() if scaler is not None else {},
-            "history": history,
+            "history": run.history.mark(),
             "random": states,
         }
         checkpoint.save_checkpoint(

@@ -10,6 +10,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ log = logging.getLogger("codex_ml")
 
 # The curves; everything else of a point goes to the log of timings only.
 CURVES = ("train/loss", "train/grad_norm", "train/lr", "val/loss", "val/bits_per_byte")
+BATCH = 1000  # points of the history that are in memory at once when a run resumes
 
 
 class Sink(ABC):
@@ -40,14 +42,10 @@ class Sink(ABC):
 
 
 class Points:
-    """Points of the curves, kept and shown nowhere: what a process has that writes nothing."""
-
-    def __init__(self, history: Iterable[dict[str, Any]]) -> None:
-        self.history = list(history)
+    """Takes the points of the curves and drops them: for a process that writes nothing."""
 
     def log(self, point: dict[str, Any]) -> None:
         """Add a point {"step": global_step, curve: value, ...}."""
-        self.history.append(point)
 
     def event(self, **values: Any) -> None:
         """Take times and speeds, which are no part of the result."""
@@ -79,24 +77,23 @@ class Tracker(Points):
 
         self._live = OfflineLive(str(folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
         self._events, self._extra = events, tuple(extra)
-        super().__init__([])
-        self._add(list(history))
+        points = iter(history)
+        while batch := list(islice(points, BATCH)):
+            self._add(batch)
 
     def log(self, point: dict[str, Any]) -> None:
         """See `Points.log`."""
         self._add([point])
 
     def _add(self, points: list[dict[str, Any]]) -> None:
-        self.history += points
         curves = [{name: point[name] for name in ("step", *CURVES) if name in point} for point in points]
         with naming(self._live.dir):
             for point in curves:
                 self._live.step = point["step"]
                 for name, value in curves_of(point):
                     self._live.log_metric(name, value)
-                self._live.make_summary()
-        if curves:
-            self._tell(lambda sink: sink.log(curves))
+            self._live.make_summary()
+        self._tell(lambda sink: sink.log(curves))
 
     def event(self, **values: Any) -> None:
         """Append a line to the log of timings."""
