@@ -10,8 +10,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from collections import Counter
-
 from codex_ml.stage import Stage, log, run_stage
 
 
@@ -26,8 +24,9 @@ def main(stage: Stage) -> None:
     from codex_ml.data.refusals import refuse_names_of_nothing, refuse_nothing_left
     from codex_ml.data.screen import settings_of
     from codex_ml.data.shingles import BANDS, ROWS, chance
-    from codex_ml.io import atomic_folder, write_json, write_ndjson
-    from codex_ml.parallel import workers_for
+    from codex_ml.data.split_writer import write_splits
+    from codex_ml.io import atomic_folder, write_json
+    from codex_ml.parallel import shared_workers, workers_for
     from codex_ml.params import load_params
     from codex_ml.policy.key import warning
     from codex_ml.policy.lock import refuse_other_code
@@ -56,11 +55,11 @@ def main(stage: Stage) -> None:
     curve = ", ".join(f"{100 * chance(s):.1f} % at {s}" for s in (0.5, 0.6, 0.7, 0.8, 0.9))
     log.info("split: %d bands of %d rows find a pair with similarity s in %s", BANDS, ROWS, curve)
 
-    with atomic_folder(stage.out("data/splits")) as folder:
+    size = split.size_of(corpus)
+    workers = workers_for(size, stage.runtime.workers)
+    with shared_workers(workers), atomic_folder(stage.out("data/splits")) as folder:
         with Sketches(folder / "sketches", (DEDUP_SEED, BARRIER_SEED)) as sketches:
-            size = split.size_of(corpus)
             with progress("split: screen", size, "bytes", style=style) as advance:
-                workers = workers_for(size, stage.runtime.workers)
                 pool = split.screen_corpus(corpus, settings, sketches, folder, workers=workers, advance=advance)
             refuse_nothing_left(pool)
             refuse_names_of_nothing(pool, corpus, options)
@@ -69,8 +68,7 @@ def main(stage: Stage) -> None:
         sketches.delete()
         result = split.outcome(pool, dealt)
         with progress("split: write", size, "bytes", style=style) as advance:
-            counts = split.write_splits(folder, corpus, result, pool, settings, advance=advance)
-        write_ndjson(folder / "dropped.ndjson", split.dropped_rows(corpus, result, settings))
+            counts = write_splits(folder, corpus, result, pool, settings, workers=workers, advance=advance)
         entries = new_entries(pool.candidates, dealt, options)
         write_ledger(folder / "ledger.ndjson", ledger_file if ledger is not None else None, entries, salt=options.salt)
         unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()
@@ -81,7 +79,7 @@ def main(stage: Stage) -> None:
     write_json(stage.out("reports/split/leakage.json"), leaks)
     write_json(stage.metrics, manifest.metrics(about, leaks))
     log.info("split: %s", ", ".join(f"{part} {counts[part].documents}" for part in counts))
-    log.info("split: dropped %s", dict(Counter(result.reason[result.reason != ""].tolist())))
+    log.info("split: dropped %s", result.dropped())
     log.info("split: findings %s", about["policy"]["findings"])
     log.info("split: a random split would have leaked %.1f %% of its test documents", 100 * leaks["random_split_leak"])
 

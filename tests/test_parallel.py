@@ -202,3 +202,24 @@ def test_small_work_starts_no_worker(monkeypatch):
     assert [workers_for(SMALL - 1, n) for n in (0, 1, 2, 9)] == [0, 0, 0, 0]
     monkeypatch.setattr(parallel, "cores", lambda: 1)
     assert [workers_for(SMALL, n) for n in (0, 1, 2)] == [0, 0, 2]
+
+
+def test_shared_workers_serve_several_maps_and_are_gone_afterwards(script):
+    run = script("""
+with parallel.shared_workers(2):
+    first = {result for _, result in ordered_map(pid, range(6), workers=2)}
+    try:
+        list(ordered_map(fail, range(100), workers=2))
+    except UserError as error:
+        print(error)
+    inner = ordered_map(pid, range(6), workers=2)
+    outer = [(next(inner)[1], result) for _, result in ordered_map(pid, range(6), workers=2)]
+    later = {result for pair in outer for result in pair}
+    assert later <= first and len(first) == 2, (first, later)
+    inner.close()
+    assert [entry.name for entry in pathlib.Path().glob("tmp*")] == []
+assert not any(os.path.exists(f"/proc/{p}") for p in first)
+with parallel.shared_workers(0):
+    assert list(ordered_map(square, [3], workers=0)) == [(3, 9)]
+""")
+    assert (run.returncode, run.stdout) == (0, "the fifth task is wrong\n"), run.stderr

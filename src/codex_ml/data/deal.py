@@ -31,6 +31,7 @@ EXACT, NEAR, EVICTED, QUARANTINED = (
     "near-duplicate of held-out",
     "quarantined",
 )
+DEALT_REASONS = (EXACT, NEAR, EVICTED, QUARANTINED)
 
 Bools = NDArray[np.bool_]
 Hashes = NDArray[np.uint64]

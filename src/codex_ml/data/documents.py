@@ -237,7 +237,7 @@ def write_documents(path: Path, documents: Iterable[Document]) -> tuple[int, int
     return count, total
 
 
-def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def parquet_writer(path: Path | pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer whose bytes depend on the rows only. Dictionaries pay for columns that repeat, not for texts."""
     repeating = [name for name in ("source", "group", "licence", "language") if name in schema.names]
     return pq.ParquetWriter(path, schema, compression="zstd", store_schema=False, use_dictionary=repeating)

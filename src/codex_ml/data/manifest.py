@@ -6,7 +6,6 @@ SHA-256, and the fields of the records in them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 from codex_ml.config import Split
 from codex_ml.data.deal import PARTS
 from codex_ml.data.documents import PUBLISHED
-from codex_ml.data.split import Counts, Outcome, Pool
+from codex_ml.data.split import Outcome, Pool
+from codex_ml.data.split_writer import Counts
 from codex_ml.io import sha256_of
 
 SCHEMA = "codex-ml/manifest/1"
@@ -40,13 +40,12 @@ def manifest(
         file = folder / f"{part}.parquet"
         about = {"file": file.name, "sha256": sha256_of(file), "file_bytes": file.stat().st_size}
         splits[part] = {**counts[part].as_dict(), **about}
-    dropped = Counter(result.reason[result.reason != ""].tolist())
     return {
         "schema": SCHEMA,
         "splits": splits,
         "documents": len(pool.size),
         "bytes": int(pool.size.sum()),
-        "dropped": dict(sorted(dropped.items())),
+        "dropped": dict(sorted(result.dropped().items())),
         "policy": {
             "state": params.policy,
             "findings": dict(sorted(pool.findings.items())),

@@ -7,6 +7,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from codex_ml.config import Split
 from codex_ml.config.data import LANGUAGES
 from codex_ml.data.documents import opened
@@ -28,7 +30,8 @@ def refuse_nothing_left(pool: Pool) -> None:
         UserError: when no document passed.
     """
     if not len(pool.passed):
-        reasons = Counter(pool.reason.tolist()).most_common()
+        numbers = Counter(dict(enumerate(np.bincount(pool.reason).tolist())))
+        reasons = [(pool.reasons[number], count) for number, count in numbers.most_common() if count]
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
         ways = dict.fromkeys(WAYS_OUT.get(reason, "see split.quality and data/policy.yaml") for reason, _ in reasons)
         raise UserError(f"none of the {len(pool.size)} documents passed ({counts}); {'; '.join(ways)}")

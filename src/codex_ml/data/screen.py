@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from codex_ml.data.licences import is_allowed
 from codex_ml.data.quality import drop_reason
 from codex_ml.data.shingles import Shingles, shingles_of
 from codex_ml.data.signals import Signals
-from codex_ml.io import hash_path, sha256_of
+from codex_ml.io import hash_path, ndjson_line, sha256_of
 from codex_ml.policy.key import read_key
 from codex_ml.policy.redact import placeholder, redact
 from codex_ml.policy.rules import load_policy
@@ -88,32 +89,54 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """A column of texts of which there are few: each once, and its number for each document, (n,) int32."""
+
+    texts: list[str]
+    numbers: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, column: Sequence[str]) -> Texts:
+        numbers: dict[str, int] = {}
+        found = np.fromiter((numbers.setdefault(text, len(numbers)) for text in column), np.int32, len(column))
+        return cls(list(numbers), found)
+
+    def numbers_in(self, table: dict[str, int]) -> NDArray[np.int32]:
+        """Number of each document's text in `table`, which takes in those that it lacks."""
+        return np.array([table.setdefault(text, len(table)) for text in self.texts], dtype=np.int32)[self.numbers]
+
+
+@dataclass(frozen=True)
 class Screened:
     """A screened row group of n documents, of which p passed.
 
     Attributes:
-        reasons: n texts, "" for those that passed.
+        reasons: of the n documents, "" for those that passed.
         sizes: (n,) int64, bytes of content.
         changed: (n,) bool, whether the policy redacts something.
         hashes: (p, 4) uint64: high, low, place and unit of `deal.Candidates`.
         grouped: (p,) bool.
-        strata: p texts.
+        strata: of the p documents.
         lengths, shingles, keys: what `Sketches.add` takes.
-        findings, overlaps: rows of findings.ndjson and overlaps.ndjson, in the order of their documents.
+        findings, overlaps: lines of findings.ndjson and overlaps.ndjson, in the order of their documents.
+        kinds: number of findings by "rule: action".
+        items: (benchmark, item) of the overlaps.
         holders: documents with an overlap.
     """
 
-    reasons: list[str]
+    reasons: Texts
     sizes: NDArray[np.int64]
     changed: NDArray[np.bool_]
     hashes: NDArray[np.uint64]
     grouped: NDArray[np.bool_]
-    strata: list[str]
+    strata: Texts
     lengths: NDArray[np.int64]
     shingles: Shingles
     keys: dict[int, NDArray[np.uint64]]
-    findings: list[dict[str, Any]]
-    overlaps: list[dict[str, Any]]
+    findings: bytes
+    overlaps: bytes
+    kinds: Counter[str]
+    items: set[tuple[str, str]]
     holders: int
 
 
@@ -148,17 +171,19 @@ def screen(task: Task) -> Screened:
     lengths, values, keys = sketch(sets, (DEDUP_SEED, BARRIER_SEED))
     hashes = [_hashes(document, params.salt) for document in passed]
     return Screened(
-        reasons=reasons,
+        reasons=Texts.of(reasons),
         sizes=sizes,
         changed=changed,
         hashes=np.array(hashes, dtype=np.uint64).reshape(-1, 4),
         grouped=np.array([bool(document.group) for document in passed], dtype=bool),
-        strata=[_stratum(document, params.stratify) for document in passed],
+        strata=Texts.of([_stratum(document, params.stratify) for document in passed]),
         lengths=lengths,
         shingles=values,
         keys=keys,
-        findings=findings,
-        overlaps=overlaps,
+        findings=b"".join(map(ndjson_line, findings)),
+        overlaps=b"".join(map(ndjson_line, overlaps)),
+        kinds=Counter(f"{finding['rule']}: {finding['action']}" for finding in findings),
+        items={(overlap["benchmark"], overlap["item"]) for overlap in overlaps},
         holders=holders,
     )
 
