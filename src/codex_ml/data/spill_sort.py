@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from codex_ml.data.documents import PUBLISHED, ROW_GROUP_BYTES, numbers_of, row_bytes
 
-SPILL_BYTES = 128 << 20  # a larger spill file is sorted as runs of this size
+SPILL_BYTES = 64 << 20  # a larger spill file is sorted as runs of this size; sorting holds them twice
 RUNS = 16  # merged at once; more are merged to longer runs first
 ORDER = [(name, "ascending") for name in ("key", *PUBLISHED, "place")]
 

@@ -72,8 +72,9 @@ def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: 
         blocks: (data, bytes of the file it took).
         limit: bytes of a line; a longer one is refused and skipped.
     """
-    number, held, taken, started, found = 1, b"", 0, False, False
-    skipping = False
+    number, taken, started, found, skipping = 1, 0, False, False, False
+    held: list[bytes] = []  # pieces of a line that has not ended; adding up bytes would copy a long line for each block
+    length = 0  # of these
     for data, size in _with_whole_start(blocks):
         taken += size
         if not started:
@@ -88,33 +89,38 @@ def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: 
                 continue
             data, skipping = data[end + 1 :], False
             number += 1
-        held += data
-        cut = held.rfind(b"\n") + 1
+        cut = data.rfind(b"\n") + 1
         if cut:
-            found = found or bool(held.strip(BLANK))
-            yield LinesTask(context, number, held[:cut], taken, limit)
-            number += held.count(b"\n", 0, cut)
-            held, taken = held[cut:], 0
-        if len(held) > limit:
+            lines = b"".join((*held, memoryview(data)[:cut]))
+            found = found or bool(lines.strip(BLANK))
+            yield LinesTask(context, number, lines, taken, limit)
+            number += lines.count(b"\n")
+            held, length, data, taken = [], 0, data[cut:], 0
+        held.append(data)
+        length += len(data)
+        if length > limit:
             found = True
             yield context.refused(number, Reason("the line is longer than {} bytes", limit))
-            held, skipping = b"", True
-    if held.strip(BLANK):
+            held, length, skipping = [], 0, True
+    rest = b"".join(held)
+    if rest.strip(BLANK):
         found = True
-        yield LinesTask(context, number, held, taken, limit)
+        yield LinesTask(context, number, rest, taken, limit)
     if not found:
         yield context.refused(None, "holds no record", bad=False)
 
 
 def _with_whole_start(blocks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
     """The same blocks, the first of which is long enough to tell a format by; decompression gives short ones."""
-    start, taken = b"", 0
+    start: list[bytes] = []
+    length = taken = 0
     for data, size in blocks:
-        start, taken = start + data, taken + size
-        if len(start) >= START_BYTES:
+        start.append(data)
+        length, taken = length + len(data), taken + size
+        if length >= START_BYTES:
             break
-    if start:
-        yield start, taken
+    if length:
+        yield b"".join(start), taken
     yield from blocks
 
 

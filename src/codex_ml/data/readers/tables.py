@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers import named
@@ -136,8 +137,15 @@ def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
 def _pieces(blocks: Iterable[bytes], delimiter: str, limit: int) -> Iterator[tuple[int, bytes | str]]:
     """(line at which it begins, whole records or what is wrong with one that is longer than the limit)."""
     held, line, skipping = b"", 1, False
-    for data in blocks:
-        held += data
+    waiting: list[bytes] = []
+    size = 0  # of these
+    for data in chain(blocks, (b"",)):
+        waiting.append(data)
+        size += len(data)
+        # to match a long record again for each block would be quadratic, so it has to double, or to exceed the limit
+        if not size or (data and size < min(len(held), limit + 1 - len(held))):
+            continue
+        held, waiting, size = b"".join((held, *waiting)), [], 0
         while held:
             if skipping:
                 end = held.find(b"\n") + 1
