@@ -1,0 +1,105 @@
+"""Three rounds of documents through the real stages: the test set is clean by brute force, and nothing old moves."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from .brute_force import BruteForce, everything
+
+pytestmark = pytest.mark.costly
+SOURCES = [{"kind": "jsonl", "path": "data/raw/*.jsonl", "fields": {"group": "repo"}}]
+QUALITY = {
+    "min_alphanumeric_share": None,
+    "min_compression_ratio": None,
+    "drop_generated": False,
+    "max_line_length": None,
+}
+SPLIT = {
+    "val": 0.1,
+    "test": 0.2,
+    "licences": ["MIT"],
+    "quality": {**QUALITY, "max_mean_line_length": None},
+    "policy": "off",
+}
+
+
+class Project:
+    """A copy of the code whose commands run as a user's do."""
+
+    def __init__(self, root: Path, repository: Path, project: Path) -> None:
+        self.root = root
+        shutil.copytree(project, root, dirs_exist_ok=True)
+        for name in ("src", "stages"):
+            shutil.copytree(repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copyfile(repository / "dvc.yaml", root / "dvc.yaml")
+        (root / "data/raw").mkdir()
+
+    def run(self, *command: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": ""}
+        done = subprocess.run(
+            [sys.executable, *command], cwd=self.root, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+    def split(self, **changed: object) -> dict[str, tuple[str, str]]:
+        """Ingest and split; split and group of each text that is kept."""
+        params = {
+            "ingest": {"sources": SOURCES},
+            "split": SPLIT | changed,
+            "runtime": {"workers": 1, "progress": "off"},
+        }
+        (self.root / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
+        self.run("stages/ingest.py")
+        self.run("stages/split.py")
+        found: dict[str, tuple[str, str]] = {}
+        for part in ("train", "val", "test"):
+            table = pq.read_table(self.root / f"data/splits/{part}.parquet", columns=["text", "group"])
+            rows = list(zip(table["text"].to_pylist(), table["group"].to_pylist(), strict=True))
+            assert not found.keys() & {text for text, _ in rows}, f"a text of {part} is in another split"
+            assert len({text for text, _ in rows}) == len(rows), f"a text is twice in {part}"
+            found |= {text: (part, group) for text, group in rows}
+        return found
+
+
+def refuse_a_leak(kept: dict[str, tuple[str, str]], threshold: float) -> None:
+    parts = {(group, part) for part, group in kept.values() if group}
+    assert len(parts) == len({group for group, _ in parts}), "a group is in two splits"
+    texts, where = list(kept), [part for part, _ in kept.values()]
+    pairs = [
+        (where[row], where[other], texts[row], texts[other])
+        for row, others in enumerate(BruteForce.of_texts(texts).neighbours(threshold))
+        for other in others.tolist()
+    ]
+    assert [pair for pair in pairs if pair[0] != pair[1]] == []
+
+
+@pytest.mark.parametrize("threshold", [0.7, pytest.param(0.5, marks=pytest.mark.slow)])
+def test_no_pair_and_no_group_is_across_splits_after_three_rounds(tmp_path, repository, project, threshold):
+    dice = random.Random(threshold)
+    made = Project(tmp_path, repository, project)
+    texts = sorted(set(everything(11, 1800)) - {""}, key=lambda text: dice.random())
+    before: dict[str, tuple[str, str]] = {}
+    old: set[str] = set()
+    for number in range(3):
+        lines = [
+            {"id": i, "text": text, "licence": "MIT", "repo": dice.choice(["", "", f"r{dice.randrange(200)}"])}
+            for i, text in enumerate(texts[number * 600 : number * 600 + 600])
+        ]
+        file = tmp_path / f"data/raw/{dice.randrange(100)}-{number}.jsonl"
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        kept = made.split(near_duplicate=threshold)
+        refuse_a_leak(kept, threshold)
+        assert {text: place for text, place in kept.items() if text in old} == before, "an old document moved"
+        before, old = kept, old | {str(line["text"]) for line in lines}
+        made.run("-m", "codex_ml", "ledger", "accept")
+    assert made.split(near_duplicate=threshold) == before, "accepting moved a document"
+    refuse_a_leak(made.split(near_duplicate=threshold, ledger=False), threshold)
