@@ -59,7 +59,7 @@ def measure(command: list[str], folder: Path, environment: dict[str, str] | None
 def attempt(
     command: list[str], folder: Path, environment: dict[str, str] | None = None, *, limit: float | None = None
 ) -> Run:
-    """Run a command in `folder`, at most `limit` seconds; then it is killed with its children."""
+    """Run a command in `folder`; one that takes `limit` CPU seconds is killed with its children."""
     with TemporaryFile() as errors:
         start = time.monotonic()
         process = subprocess.Popen(
@@ -71,7 +71,7 @@ def attempt(
             stderr=errors,
             start_new_session=True,  # a group of its own, for killpg
         )
-        peak, written = _watch(process, start, limit)
+        peak, written, killed = _watch(process, limit)
         seconds = time.monotonic() - start
         times = psutil.Process(process.pid).cpu_times()  # it has ended or is about to be killed, and is not reaped yet
         parent = times.user + times.system
@@ -79,31 +79,30 @@ def attempt(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # children that an error left, or all of it after the limit
         process.wait()
-        error = _error(process.returncode, errors)
-    if limit is not None and seconds >= limit:
-        return Run(seconds, peak=peak, written=written, error=f"not done in {limit:g} s")
+        error = f"not done in {limit:g} CPU s" if killed else _error(process.returncode, errors)
     return Run(seconds, cpu, parent, peak, written, error)
 
 
-def _watch(process: subprocess.Popen[bytes], start: float, limit: float | None) -> tuple[float, float]:
-    """MiB of memory and MB written, until the process ends or the limit is reached."""
-    peak, written = 0.0, Counter[int]()
+def _watch(process: subprocess.Popen[bytes], limit: float | None) -> tuple[float, float, bool]:
+    """MiB of memory, MB written, and whether the limit was reached before the process ended."""
+    peak, written, killed = 0.0, Counter[int](), False
     ended = os.pidfd_open(process.pid)
     try:
-        while not select.select([ended], [], [], SAMPLE_SECONDS)[0]:
-            total = 0
+        while not killed and not select.select([ended], [], [], SAMPLE_SECONDS)[0]:
+            memory, cpu = 0, 0.0
             with suppress(psutil.Error):
                 first = psutil.Process(process.pid)
                 for one in [first, *first.children(recursive=True)]:
                     with suppress(psutil.Error):
-                        total += one.memory_full_info().uss
+                        memory += one.memory_full_info().uss
                         written[one.pid] = one.io_counters().write_chars
-            peak = max(peak, total / 2**20)
-            if limit is not None and time.monotonic() - start >= limit:
-                break
+                        times = one.cpu_times()
+                        cpu += times.user + times.system + times.children_user + times.children_system
+            peak = max(peak, memory / 2**20)
+            killed = limit is not None and cpu >= limit
     finally:
         os.close(ended)
-    return peak, sum(written.values()) / 1e6
+    return peak, sum(written.values()) / 1e6, killed
 
 
 def _error(status: int, errors: IO[bytes]) -> str:
