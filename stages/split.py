@@ -1,8 +1,8 @@
 """Split: what may be trained on, and a test set that is clean of it.
 
 Drops documents by licence, quality and policy, redacts secrets and personal data, keeps one of each family of
-duplicates, deals the rest into train, val and test by a keyed hash, and evicts what an independent search still finds
-close to a held-out document. What data/split_ledger.ndjson lists never moves.
+duplicates, deals the rest into train, val and test by a keyed hash, and evicts what the ledger lists in train but
+resembles a held-out document. What data/split_ledger.ndjson lists never moves.
 """
 
 import sys
@@ -10,20 +10,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
+from functools import partial
+
 from codex_ml.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
     from codex_ml.data import manifest, split
     from codex_ml.data.benchmarks import read_benchmarks
-    from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, deal, new_entries
-    from codex_ml.data.dedup import Sketches
+    from codex_ml.data.deal import deal, new_entries
+    from codex_ml.data.dedup import Crew
     from codex_ml.data.leakage import leakage
     from codex_ml.data.ledger import read_ledger, write_ledger
     from codex_ml.data.licences import wrong_licences
     from codex_ml.data.refusals import refuse_names_of_nothing, refuse_nothing_left
     from codex_ml.data.screen import settings_of
-    from codex_ml.data.shingles import BANDS, ROWS, chance
+    from codex_ml.data.shingle_sets import ShingleSets, slot_bits
     from codex_ml.data.split_writer import write_splits
     from codex_ml.io import atomic_folder, write_json
     from codex_ml.parallel import shared_workers, workers_for
@@ -52,20 +54,17 @@ def main(stage: Stage) -> None:
         log.warning("split: WARNING: split.policy is off: secrets and personal data stay in the training text")
     elif note := warning(stage.dep("data/redaction_key"), (s.path for s in load_params().ingest.sources)):
         log.warning("split: WARNING: %s", note)  # the sources decide no byte of the split, only this line
-    curve = ", ".join(f"{100 * chance(s):.1f} % at {s}" for s in (0.5, 0.6, 0.7, 0.8, 0.9))
-    log.info("split: %d bands of %d rows find a pair with similarity s in %s", BANDS, ROWS, curve)
 
     size = split.size_of(corpus)
     workers = workers_for(size, stage.runtime.workers)
     with shared_workers(workers), atomic_folder(stage.out("data/splits")) as folder:
-        with Sketches(folder / "sketches", (DEDUP_SEED, BARRIER_SEED)) as sketches:
+        with ShingleSets(folder / "shingles", bits=slot_bits(size)) as sets:
             with progress("split: screen", size, "bytes", style=style) as advance:
-                pool = split.screen_corpus(corpus, settings, sketches, folder, workers=workers, advance=advance)
+                pool = split.screen_corpus(corpus, settings, sets, folder, workers=workers, advance=advance)
             refuse_nothing_left(pool)
             refuse_names_of_nothing(pool, corpus, options)
-            with progress("split: compare", 2 * BANDS, "bands", style=style) as advance:
-                dealt = deal(pool.candidates, sketches, ledger, options, advance)
-        sketches.delete()
+            dealt = deal(pool.candidates, sets, ledger, options, Crew(workers, partial(progress, style=style)))
+        sets.delete()
         result = split.outcome(pool, dealt)
         with progress("split: write", size, "bytes", style=style) as advance:
             counts = write_splits(folder, corpus, result, pool, settings, workers=workers, advance=advance)
@@ -74,7 +73,7 @@ def main(stage: Stage) -> None:
         unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()
         about = manifest.manifest(folder, counts, pool, result, options, unchecked=unchecked)
         write_json(folder / "croissant.json", manifest.croissant(folder, about))
-    leaks = leakage(pool.candidates, dealt, threshold=options.near_duplicate, test_share=options.test)
+    leaks = leakage(pool.candidates, dealt, test_share=options.test)
     write_json(stage.out("reports/split/manifest.json"), about)
     write_json(stage.out("reports/split/leakage.json"), leaks)
     write_json(stage.metrics, manifest.metrics(about, leaks))

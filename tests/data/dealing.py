@@ -13,15 +13,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from codex_ml.config import Split
-from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, DROPPED, PARTS, Candidates, deal, new_entries, position
-from codex_ml.data.dedup import Sketches, sketch
+from codex_ml.data.deal import DROPPED, PARTS, Candidates, deal, new_entries, position
+from codex_ml.data.dedup import Crew
 from codex_ml.data.documents import canonical
 from codex_ml.data.ledger import Entry, Ledger, read_ledger, write_ledger
+from codex_ml.data.shingle_sets import ShingleSets, block_of
 from codex_ml.data.shingles import shingles_of
 
 WORDS = [f"w{i}" for i in range(400)]
-SEEDS = (DEDUP_SEED, BARRIER_SEED)
-quiet = lambda _: None  # noqa: E731
 
 
 # Names of characters in scripts that are written without blanks, as the Unicode standard begins them.
@@ -83,12 +82,13 @@ def naive_pairs(texts: Sequence[str], least: float) -> dict[tuple[int, int], flo
     return {pair: share for pair, share in shares.items() if share >= least}
 
 
-def sketched(folder: Path, texts: Sequence[str], *, block: int = 1 << 20) -> Sketches:
-    sketches, sets = Sketches(folder, SEEDS), shingles_of(texts)
+def stored(folder: Path, texts: Sequence[str], *, block: int = 1 << 20, bits: int = 16) -> ShingleSets:
+    """The shingle sets of some texts, as `split` stores them."""
+    result, sets = ShingleSets(folder, bits=bits), shingles_of(texts)
     for start in range(0, len(texts), block):
-        sketches.add(*sketch(sets[start : start + block], SEEDS))
-    sketches.seal()
-    return sketches
+        result.add(block_of(sets[start : start + block], bits))
+    result.seal()
+    return result
 
 
 def text(dice: random.Random, length: int) -> str:
@@ -182,9 +182,9 @@ class Dealer:
         self.runs += 1
         known = read_ledger(ledger, salt=params.salt) if ledger else None
         documents = candidates(docs, params.salt)
-        with sketched(self.folder / f"sketches-{self.runs}", [canonical(d.text) for d in docs]) as sketches:
-            dealt = deal(documents, sketches, known, params, quiet)
-        sketches.delete()
+        with stored(self.folder / f"sets-{self.runs}", [canonical(d.text) for d in docs]) as sets:
+            dealt = deal(documents, sets, known, params, Crew())
+        sets.delete()
         file = self.folder / f"ledger-{self.runs}"
         if known is not None:
             write_ledger(file, ledger, new_entries(documents, dealt, params), salt=params.salt)

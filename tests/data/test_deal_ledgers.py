@@ -3,12 +3,10 @@
 import pytest
 
 from codex_ml.config import Split
-from codex_ml.data import dedup
 from codex_ml.data.deal import POOL, position
-from codex_ml.data.dedup import BANDS, Pairs, crossing, keep_first
 from codex_ml.data.ledger import write_ledger
 
-from .dealing import Dealer, Doc, entry_of, families_and_groups, quiet, sketched
+from .dealing import Dealer, Doc, entry_of, families_and_groups
 
 PARAMS = Split(val=0.3, test=0.3, salt="pepper")
 FOLDS = PARAMS.model_copy(update={"folds": 4, "fold": 1})
@@ -64,34 +62,3 @@ def test_a_train_document_that_joins_a_group_of_the_pool_never_becomes_validatio
         write_ledger(tmp_path / "ledger", None, lines, salt=PARAMS.salt)
         result = dealer.deal([*fillers, member, alone._replace(group=member.group)], PARAMS, tmp_path / "ledger")
         assert result.verdicts[-1][:2] in (("train", ""), ("", "quarantined"))
-
-
-def test_a_pair_on_the_threshold_is_a_pair(tmp_path):
-    words = [f"w{i}" for i in range(104)]
-    with sketched(tmp_path / "s", [" ".join(words), " ".join(words[:59])]) as sketches:
-        assert sketches.sizes.tolist() == [100, 55]
-        pairs = Pairs(sketches, 0.55)
-        pairs.verify(sketches.sizes[:1] * 0, sketches.sizes[:1] * 0 + 1)
-        assert pairs.found == {(0, 1): 0.55}
-
-
-def test_a_crowd_across_val_and_test_is_told_once_a_pair(tmp_path, monkeypatch):
-    """More than 2^20 pairs a band, which are looked at block by block."""
-    monkeypatch.setattr(dedup, "BANDS", 1)
-    monkeypatch.setattr(dedup, "jaccard", lambda a, b: 1.0)
-    size = 1100
-    with sketched(tmp_path / "s", ["one two three four five"] * size) as sketches:
-        rows = sketches.sizes.cumsum() - 1
-        part = (rows % 2 + 1).astype("int8")
-        first, second, _ = crossing(sketches, rows, part, seed=2, threshold=0.5, advance=quiet)
-    told = {(min(a, b), max(a, b)) for a, b in zip(first.tolist(), second.tolist(), strict=True)}
-    assert len(told) == (size // 2) ** 2
-    assert len(first) == len(told)
-
-
-def test_bands_are_told_also_where_no_text_has_five_words(tmp_path):
-    steps = []
-    with sketched(tmp_path / "s", ["few words", ""]) as sketches:
-        rows = sketches.sizes.cumsum()
-        keep_first(sketches, rows, rows > 0, seed=1, threshold=0.7, advance=steps.append)
-    assert sum(steps) == BANDS

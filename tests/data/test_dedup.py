@@ -10,10 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_ml.data import dedup as module
-from codex_ml.data.dedup import Pairs, Sketches, crossing, keep_first, sketch
-from codex_ml.data.shingles import BANDS, MinHash, shingles_of
+from codex_ml.data import join
+from codex_ml.data.dedup import Crew, Index, crossing, keep_first
+from codex_ml.data.shingle_sets import ShingleSets, block_of
+from codex_ml.data.shingles import shingles_of
 
-from .dealing import WORDS, naive_pairs, near, quiet, sketched, text
+from .dealing import WORDS, naive_pairs, near, stored, text
+
+NO_ROWS = np.zeros(0, np.int64)
+
+
+def index_of(sets, rows=None, threshold=0.7, workers=0):
+    rows = np.arange(len(sets.sizes)) if rows is None else rows
+    return Index(sets, rows, threshold=threshold, crew=Crew(workers))
+
+
+def pairs_of(families):
+    """{(earlier row, later row): similarity} of the verified pairs."""
+    first, second = families.first.tolist(), families.second.tolist()
+    assert all(a < b for a, b in zip(first, second, strict=True))
+    result = dict(zip(zip(first, second, strict=True), families.similarity.tolist(), strict=True))
+    assert len(result) == len(first)
+    return result
 
 
 def greedy(order, pinned, similar):
@@ -46,20 +64,12 @@ def known_families(seed):
     return texts, naive_pairs(texts, 0.7)
 
 
-def found_pairs(sketches, similar, seed):
-    """Those of the similar pairs that MinHash proposes; what it misses nobody promises."""
-    bands = np.stack([sketches.band(seed, number) for number in range(BANDS)])
-    return {(a, b): s for (a, b), s in similar.items() if (bands[:, a] == bands[:, b]).any()}
-
-
-def check(folder, texts, order, pinned, similar=None):
+def check(folder, texts, order, pinned, similar=None, threshold=0.7):
     """`keep_first` on these rows against the definition; returns its result."""
-    similar = naive_pairs(texts, 0.7) if similar is None else similar
-    with sketched(folder, texts) as sketches:
-        result = keep_first(
-            sketches, np.array(order, np.int64), np.array(pinned, bool), seed=1, threshold=0.7, advance=quiet
-        )
-        similar = found_pairs(sketches, similar, 1)
+    similar = naive_pairs(texts, threshold) if similar is None else similar
+    with stored(folder, texts) as sets:
+        index = index_of(sets, np.array(order, np.int64), threshold)
+        result = keep_first(index, np.array(order, np.int64), np.array(pinned, bool))
     expected = greedy(order, pinned, similar)
     kept_by = result.kept_by.tolist()
     assert {row for row in order if kept_by[row] < 0} == {row for row in order if not expected[row]}
@@ -68,15 +78,8 @@ def check(folder, texts, order, pinned, similar=None):
             assert kept_by[row] in expected[row]
             assert kept_by[kept_by[row]] == -1
     assert {kept_by[row] for row in set(range(len(texts))) - set(order)} <= {-1}
-    verified = set(
-        zip(
-            np.minimum(result.first, result.second).tolist(),
-            np.maximum(result.first, result.second).tolist(),
-            strict=True,
-        )
-    )
-    assert len(verified) == len(result.first)
-    assert verified <= similar.keys()
+    for pair, similarity in pairs_of(result).items():
+        assert similarity == pytest.approx(similar[pair], abs=1e-6)
     return result
 
 
@@ -114,14 +117,18 @@ def test_the_first_of_a_family_stays_whatever_its_row(tmp_path):
         assert result.kept_by[next(row for row in order if len(texts[row].split()) > 4)] == -1
 
 
-def test_a_large_family_takes_no_comparison_of_all_pairs(tmp_path, monkeypatch):
-    texts = ["this is the same licence text in every file"] * 2000
+@pytest.mark.parametrize("texts", [
+    ["this is the same licence text in every file"] * 2000,
+    [f"this is the same licence text in every file of the project and of its parts {i}" for i in range(2000)],
+])  # fmt: skip
+def test_a_large_family_takes_no_comparison_of_all_pairs(tmp_path, monkeypatch, texts):
     seen = []
-    monkeypatch.setattr(module, "jaccard", lambda a, b: seen.append(1) or 1.0)
-    with sketched(tmp_path / "s", texts) as sketches:
-        result = keep_first(sketches, np.arange(2000), np.zeros(2000, bool), seed=1, threshold=0.7, advance=quiet)
+    real = join.similarities
+    monkeypatch.setattr(join, "similarities", lambda sets, a, b: seen.append(len(a)) or real(sets, a, b))
+    with stored(tmp_path / "s", texts) as sets:
+        result = keep_first(index_of(sets), np.arange(2000), np.zeros(2000, bool))
     assert result.kept_by.tolist() == [-1] + [0] * 1999
-    assert len(seen) <= 2000 * module.LEADERS
+    assert sum(seen) <= 2000 * module.LEADERS
 
 
 def test_chains_do_not_weld_a_corpus_into_one_family(tmp_path):
@@ -148,96 +155,71 @@ def test_pinned_documents_all_stay_and_are_not_compared(tmp_path):
     assert not {(2, 4), (1, 2), (1, 4)} & set(zip(result.first.tolist(), result.second.tolist(), strict=True))
 
 
-def test_forgetting_verified_pairs_changes_nothing(tmp_path, monkeypatch):
-    texts = families(3)
-    part = np.arange(len(texts), dtype=np.int8) % 3
-    results = []
-    for number, remembered in enumerate((1 << 22, 1)):
-        monkeypatch.setattr(module, "REMEMBERED", remembered)
-        with sketched(tmp_path / str(number), texts) as sketches:
-            first = keep_first(
-                sketches, np.arange(len(texts)), np.zeros(len(texts), bool), seed=1, threshold=0.7, advance=quiet
-            )
-            across = crossing(sketches, np.arange(len(texts)), part, seed=2, threshold=0.5, advance=quiet)
-        results.append(
-            (first.kept_by.tolist(), sorted({tuple(sorted(pair)) for pair in zip(*across[:2], strict=True)}))
-        )
-    assert results[0] == results[1]
-
-
-def test_a_pair_is_told_once_also_when_it_is_forgotten(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "REMEMBERED", 1)
-    texts = families(3)
-    part = np.arange(len(texts), dtype=np.int8) % 3
-    with sketched(tmp_path / "s", texts) as sketches:
-        first, second, _ = crossing(sketches, np.arange(len(texts)), part, seed=2, threshold=0.5, advance=quiet)
-    told = [tuple(sorted(pair)) for pair in zip(first.tolist(), second.tolist(), strict=True)]
-    assert len(told) == len(set(told))
-
-
 @pytest.mark.parametrize("block", [1, 7, 97])
 def test_the_blocks_in_which_documents_are_added_make_no_difference(tmp_path, block):
     texts = families(4, singles=60)
-    with sketched(tmp_path / "whole", texts) as whole, sketched(tmp_path / "cut", texts, block=block) as cut:
+    with stored(tmp_path / "whole", texts) as whole, stored(tmp_path / "cut", texts, block=block) as cut:
         assert whole.sizes.tolist() == cut.sizes.tolist() == [len(values) for values in shingles_of(texts)]
-        for seed in (1, 2):
-            keys = MinHash(seed).band_keys(shingles_of(texts))
-            for number in range(BANDS):
-                assert whole.band(seed, number).tolist() == cut.band(seed, number).tolist() == keys[:, number].tolist()
-        for row, values in enumerate(shingles_of(texts)):
-            assert whole.shingles(row).tolist() == cut.shingles(row).tolist() == values.tolist()
+        for name in ("shingles", "counts", "sizes", "starts"):
+            assert (whole.folder / name).read_bytes() == (cut.folder / name).read_bytes()
 
 
 def test_no_documents_are_no_work_and_no_error(tmp_path):
-    rows = np.zeros(0, np.int64)
     for name, blocks in (("none", []), ("empty", [[], []])):
-        with Sketches(tmp_path / name, (1, 2)) as sketches:
+        with ShingleSets(tmp_path / name) as sets:
             for block in blocks:
-                sketches.add(*sketch(block, (1, 2)))
-            sketches.seal()
-            assert len(keep_first(sketches, rows, rows > 0, seed=1, threshold=0.7, advance=quiet).kept_by) == 0
-            across = crossing(sketches, rows, rows.astype(np.int8), seed=2, threshold=0.5, advance=quiet)
-            assert [len(column) for column in across] == [0, 0, 0]
-        sketches.delete()
+                sets.add(block_of(block, sets.bits))
+            sets.seal()
+            index = index_of(sets)
+            for result in (keep_first(index, NO_ROWS, NO_ROWS > 0), crossing(index, NO_ROWS, NO_ROWS.astype(np.int8))):
+                assert [len(column) for column in vars(result).values()] == [0] * 4
+        sets.delete()
         assert not (tmp_path / name).exists()
 
 
-def test_all_pairs_across_parts_are_found_and_none_within(tmp_path):
-    texts = families(5)
+def evicted(rows, part, similar):
+    """The definition: {row: kept rows before it of another split that it could go for}."""
+    kept, gone = [], {}
+    for row in rows:
+        above = {k for k in kept if part[k] != part[row] and (min(row, k), max(row, k)) in similar}
+        if above:
+            gone[row] = above
+        else:
+            kept.append(row)
+    return gone
+
+
+@pytest.mark.parametrize("leaders", [1, 4])
+@pytest.mark.parametrize("by_part", [True, False])
+def test_of_near_duplicates_across_splits_the_first_stays(tmp_path, monkeypatch, leaders, by_part):
+    monkeypatch.setattr(module, "LEADERS", leaders)
+    texts, similar = known_families(1)
     dice = random.Random(5)
     part = np.array([dice.randrange(3) for _ in texts], dtype=np.int8)
-    rows = np.array(sorted(dice.sample(range(len(texts)), len(texts) - 15)))
-    with sketched(tmp_path / "s", texts) as sketches:
-        first, second, similarity = crossing(sketches, rows, part[rows], seed=2, threshold=0.5, advance=quiet)
-        possible = naive_pairs(texts, 0.5)
-        proposed = found_pairs(sketches, possible, 2)
-    known = set(rows.tolist())
-    expected = {(a, b): s for (a, b), s in proposed.items() if part[a] != part[b] and {a, b} <= known}
-    told = {
-        (min(a, b), max(a, b)): s for a, b, s in zip(first.tolist(), second.tolist(), similarity.tolist(), strict=True)
-    }
-    assert told == expected
-    assert len(told) == len(first) > 500
-    close = {pair for pair, s in possible.items() if s >= 0.7 and part[pair[0]] != part[pair[1]] and set(pair) <= known}
-    assert len(close & told.keys()) >= 0.98 * len(close)
+    rows = np.array(dice.sample(range(len(texts)), len(texts) - 15))
+    if by_part:
+        rows = rows[np.argsort(-part[rows], kind="stable")]
+    with stored(tmp_path / "s", texts) as sets:
+        result = crossing(index_of(sets, rows), rows, part[rows])
+    expected = evicted(rows.tolist(), part, similar)
+    assert set(np.flatnonzero(result.kept_by >= 0).tolist()) == expected.keys()
+    assert len(expected) > 20
+    assert all(result.kept_by[row] in above for row, above in expected.items())
+    assert all(part[a] != part[b] and (a, b) in similar for a, b in pairs_of(result))
 
 
-def test_each_band_is_told_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "LEADERS", 1)
-    texts = families(6, singles=5)
-    steps = []
-    with sketched(tmp_path / "s", texts) as sketches:
-        rows = np.arange(len(texts))
-        keep_first(sketches, rows, rows < 0, seed=1, threshold=0.7, advance=steps.append)
-        crossing(sketches, rows, np.zeros(len(texts), np.int8), seed=2, threshold=0.7, advance=steps.append)
-    assert steps == [1] * 2 * BANDS
+def test_a_crowd_of_one_split_is_not_compared_with_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(join, "similarities", lambda sets, a, b: pytest.fail("compared"))
+    texts = ["one two three four five"] * 1000
+    with stored(tmp_path / "s", texts) as sets:
+        index = index_of(sets)
+        assert (crossing(index, np.arange(1000), np.ones(1000, np.int8)).kept_by < 0).all()
+        assert (keep_first(index, np.arange(1000), np.ones(1000, bool)).kept_by < 0).all()
 
 
 def test_what_cannot_reach_the_threshold_is_not_read(tmp_path, monkeypatch):
     """The similarity is at most the ratio of the sizes."""
-    monkeypatch.setattr(module, "jaccard", lambda a, b: pytest.fail("compared"))
+    monkeypatch.setattr(join, "similarities", lambda sets, a, b: pytest.fail("compared"))
     texts = [" ".join(WORDS[:100]), " ".join(WORDS[:60])]
-    with sketched(tmp_path / "s", texts) as sketches:
-        pairs = Pairs(sketches, 0.7)
-        pairs.verify(np.array([0]), np.array([1]))
-        assert len(pairs.arrays()[0]) == 0
+    with stored(tmp_path / "s", texts) as sets:
+        assert (keep_first(index_of(sets), np.arange(2), np.zeros(2, bool)).kept_by < 0).all()

@@ -8,21 +8,23 @@ from hypothesis import strategies as st
 from codex_ml.data.deal import EVICTED, EXACT, NEAR, QUARANTINED, Candidates, Dealt
 from codex_ml.data.dedup import Families
 from codex_ml.data.leakage import leakage, random_split_leak
-from codex_ml.data.shingles import chance
+
+
+def families_of(kept_by, pairs):
+    first, second, similarity = np.array(pairs, dtype=float).reshape(-1, 3).T
+    return Families(kept_by, first.astype(np.int32), second.astype(np.int32), similarity.astype(np.float32))
 
 
 def dealt(part, *, reason=None, kept_by=None, copies=None, families=(), crossing=()):
     size = len(part)
-    first, second, similarity = np.array(crossing, dtype=float).reshape(-1, 3).T
-    pairs = np.array(families, dtype=np.int64).reshape(-1, 2)
     kept_by = np.array(kept_by or [-1] * size, dtype=np.int64)
     return Dealt(
         part=np.array(part, dtype=np.int8),
         reason=np.array(reason or [""] * size, dtype=object),
         kept_by=kept_by,
         copies=np.array(copies if copies is not None else range(size), dtype=np.int64),
-        families=Families(kept_by, pairs[:, 0], pairs[:, 1]),
-        crossing=(first.astype(np.int64), second.astype(np.int64), similarity),
+        families=families_of(kept_by, families),
+        crossing=families_of(kept_by, crossing),
         pinned=np.zeros(size, bool),
         known=np.zeros(size, bool),
     )
@@ -46,20 +48,16 @@ def test_ten_documents_by_hand():
         kept_by=[-1, -1, -1, -1, -1, -1, 1, 3, 1, -1],
         crossing=[
             (0, 3, 0.75),
-            (1, 2, 0.65),
-            (1, 4, 0.55),
             (7, 3, 0.9),  # evicted
             (0, 1, 0.9),  # one split
         ],
     )
-    found = leakage(documents, result, threshold=0.7, test_share=0.2)
+    found = leakage(documents, result, test_share=0.2)
     assert found == {
         "exact_cross": 1,
         "group_cross": 1,
         "near_cross": 1,
-        "near_cross_0.6": 2,
-        "near_cross_0.5": 3,
-        "found_share": {str(s): round(chance(s), 4) for s in (0.5, 0.6, 0.7, 0.8)},
+        "near_duplicates": {},
         "evicted": 1,
         "quarantined": 1,
         "largest_family_share": 0.3,  # 1, 6 and 8
@@ -67,10 +65,22 @@ def test_ten_documents_by_hand():
     }
 
 
+def test_near_duplicates_are_counted_by_the_similarity_to_what_was_kept():
+    result = dealt(
+        [0, 0, -1, -1, -1, -1],
+        kept_by=[-1, -1, 0, 0, 1, 1],
+        families=[(0, 2, 0.7), (0, 3, 0.89), (1, 4, 0.8), (1, 5, 1.0), (1, 2, 0.95), (2, 3, 0.75)],
+    )
+    documents = candidates(range(6), range(6), [0] * 6)
+    found = leakage(documents, result, test_share=0.2)["near_duplicates"]
+    assert found == {"0.7": 1, "0.8": 2, "1.0": 1}
+
+
 def test_a_clean_deal_has_zeros():
     documents = candidates(range(4), range(4), [0] * 4)
-    found = leakage(documents, dealt([0, 0, 1, 2]), threshold=0.7, test_share=0.25)
-    assert {value for name, value in found.items() if name != "found_share"} == {0}
+    found = leakage(documents, dealt([0, 0, 1, 2]), test_share=0.25)
+    assert found.pop("near_duplicates") == {}
+    assert set(found.values()) == {0}
 
 
 @given(st.data())
@@ -97,7 +107,9 @@ def test_the_random_split_is_what_its_definition_says(data):
         train = [i for i in range(size) if i not in held]
         leaks = [any((copies[i], copies[j]) in alike for j in train) for i in held]
         shares.append(sum(leaks) / len(leaks))
-    found = random_split_leak(dealt([0] * size, copies=copies, families=pairs), test_share=share)
+    found = random_split_leak(
+        dealt([0] * size, copies=copies, families=[(*pair, 0.8) for pair in pairs]), test_share=share
+    )
     assert found == pytest.approx(sum(shares) / 20, abs=1e-6)
 
 

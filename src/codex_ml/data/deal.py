@@ -16,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.config import Split
-from codex_ml.data.dedup import Families, Rows, Sketches, crossing, keep_first
+from codex_ml.data.dedup import Crew, Families, Index, crossing, keep_first
 from codex_ml.data.ledger import SPLITS, Entry, Ledger
+from codex_ml.data.shingle_sets import Rows, ShingleSets
 from codex_ml.errors import UserError
-from codex_ml.progress import Advance
 
 PARTS = ("train", "val", "test")
 TRAIN, VAL, TEST, POOL = range(4)
 DROPPED = -1
-DEDUP_SEED, BARRIER_SEED = 1, 2  # of the hash functions; another one would find other borderline pairs
 EXACT, NEAR, EVICTED, QUARANTINED = (
     "exact duplicate",
     "near-duplicate",
@@ -67,7 +66,7 @@ class Dealt:
         kept_by: (n,) int64, the candidate that stands for a dropped one, or -1.
         copies: (n,) int64, the first of its exact copies.
         families: verified near pairs among the first copies.
-        crossing: pairs across splits that the second search found, before anything was evicted.
+        crossing: verified near pairs across splits among what was kept, before anything was evicted.
         pinned: (n,) bool, whether the ledger knew it as kept.
     """
 
@@ -76,7 +75,7 @@ class Dealt:
     kept_by: Rows
     copies: Rows
     families: Families
-    crossing: tuple[Rows, Rows, NDArray[np.float64]]
+    crossing: Families
     pinned: Bools
     known: Bools
 
@@ -87,13 +86,13 @@ def position(key: bytes, salt: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def deal(documents: Candidates, sketches: Sketches, ledger: Ledger | None, params: Split, advance: Advance) -> Dealt:
-    """Deal every candidate; row i of `sketches` belongs to candidate i.
+def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger | None, params: Split, crew: Crew) -> Dealt:
+    """Deal every candidate; row i of `sets` belongs to candidate i.
 
     Args:
         ledger: None for the stateless mode, in which an added document can take the place of a near-duplicate, and the
             family then goes to the split of that document.
-        advance: called with 1 for each of 2 * BANDS bands.
+        crew: worker processes and progress of the search for near-duplicates.
 
     Raises:
         UserError: when val or test (or train) would be empty.
@@ -108,9 +107,9 @@ def deal(documents: Candidates, sketches: Sketches, ledger: Ledger | None, param
     # The rank comes neither from the split nor from the salted hash that deals: families would crowd into test.
     tier = np.where(conflict, 3, np.where(pinned, 0, np.where(known, 1, 2)))  # a quarantined one stands for nobody
     rows = rows[np.lexsort((documents.low[rows], documents.high[rows], tier[rows]))]
-    families = keep_first(
-        sketches, rows, (pinned & ~conflict)[rows], seed=DEDUP_SEED, threshold=params.near_duplicate, advance=advance
-    )
+    rows = rows[sets.sizes[rows] > 0]  # a text of fewer than 5 words resembles none
+    index = Index(sets, rows, threshold=params.near_duplicate, crew=crew)
+    families = keep_first(index, rows, (pinned & ~conflict)[rows])
     reason = np.full(size, "", dtype=object)
     kept_by = np.where(copies == np.arange(size), families.kept_by, copies)
     reason[copies != np.arange(size)] = EXACT
@@ -118,11 +117,11 @@ def deal(documents: Candidates, sketches: Sketches, ledger: Ledger | None, param
     reason[conflict & (reason == "")] = QUARANTINED
     left = np.flatnonzero(reason == "")
     _deal_new(documents, left, part, params)
-    across = crossing(
-        sketches, left, part[left], seed=BARRIER_SEED, threshold=min(0.5, params.near_duplicate), advance=advance
-    )
+    left = left[sets.sizes[left] > 0]
+    left = left[np.lexsort((-part[left], ~pinned[left]))]
+    across = crossing(index, left, part[left])
     dealt = Dealt(part, reason, kept_by, copies, families, across, pinned, known)
-    _evict(dealt, params.near_duplicate)
+    _evict(dealt)
     part[reason != ""] = DROPPED
     _refuse_empty(documents, part)
     return dealt
@@ -246,15 +245,12 @@ def _by_rank(documents: Candidates, rows: Rows, part: NDArray[np.int8], params: 
     return result
 
 
-def _evict(dealt: Dealt, threshold: float) -> None:
-    """Of a near pair across splits the newer document goes; of two new ones the train side, or the val side."""
-    first, second, similarity = dealt.crossing
-    for a, b in zip(first[similarity >= threshold].tolist(), second[similarity >= threshold].tolist(), strict=True):
-        low, high = sorted((a, b), key=lambda row: int(dealt.part[row]))
-        newer = [row for row in (a, b) if not dealt.pinned[row]]
-        loser = newer[0] if len(newer) == 1 else low
-        dealt.reason[loser] = QUARANTINED if len(newer) == 1 else EVICTED
-        dealt.kept_by[loser] = high if loser == low else low
+def _evict(dealt: Dealt) -> None:
+    """Of a near pair across splits the newer document goes; of two of the ledger the one on the train side."""
+    gone = np.flatnonzero(dealt.crossing.kept_by >= 0)
+    keepers = dealt.crossing.kept_by[gone]
+    dealt.kept_by[gone] = keepers
+    dealt.reason[gone] = np.where(dealt.pinned[keepers] & ~dealt.pinned[gone], QUARANTINED, EVICTED)
 
 
 def _refuse_empty(documents: Candidates, part: NDArray[np.int8]) -> None:

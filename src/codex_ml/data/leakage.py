@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 
 from codex_ml.data.deal import EVICTED, PARTS, QUARANTINED, TEST, Candidates, Dealt
-from codex_ml.data.shingles import chance
 
 DRAWS = 20  # one deal of 90 test documents says 6 or 10 %, depending on the seed
 
 
-def leakage(documents: Candidates, dealt: Dealt, *, threshold: float, test_share: float) -> dict[str, Any]:
+def leakage(documents: Candidates, dealt: Dealt, *, test_share: float) -> dict[str, Any]:
     """Numbers for leakage.json.
 
     exact_cross, near_cross, group_cross: contents, near pairs and groups in more than one split of the result.
-    near_cross_0.5, near_cross_0.6: pairs at lower similarity, as far as found (see found_share); for information.
-    evicted, quarantined: documents that the second search, the ledger or a group pushed out.
+    near_duplicates: documents by the similarity to the one that they were dropped for, in steps of 0.1; "1.0" has the
+        same shingles.
+    evicted, quarantined: documents that the ledger or a group pushed out.
     largest_family_share: share of the documents that resemble one kept document.
     random_split_leak: share of the test documents of a row-random split with a copy or near pair in its train part.
     """
     part = dealt.part
     kept = np.flatnonzero(part >= 0)
-    first, second, similarity = dealt.crossing
+    first, second = dealt.crossing.first, dealt.crossing.second
     across = (part[first] >= 0) & (part[second] >= 0) & (part[first] != part[second])
     _, families = np.unique(dealt.kept_by[dealt.kept_by >= 0], return_counts=True)
     groups = kept[documents.grouped[kept]]
@@ -31,15 +31,23 @@ def leakage(documents: Candidates, dealt: Dealt, *, threshold: float, test_share
     return {
         "exact_cross": _crossing(np.unique(contents, axis=1, return_inverse=True)[1], part[kept]),
         "group_cross": _crossing(np.unique(documents.unit[groups], return_inverse=True)[1], part[groups]),
-        "near_cross": int((across & (similarity >= threshold)).sum()),
-        "near_cross_0.6": int((across & (similarity >= 0.6)).sum()),
-        "near_cross_0.5": int((across & (similarity >= 0.5)).sum()),
-        "found_share": {str(s): round(chance(s), 4) for s in (0.5, 0.6, 0.7, 0.8)},
+        "near_cross": int(across.sum()),
+        "near_duplicates": by_similarity(dealt),
         "evicted": int((dealt.reason == EVICTED).sum()),
         "quarantined": int((dealt.reason == QUARANTINED).sum()),
         "largest_family_share": round(float(families.max() + 1) / len(part), 6) if len(families) else 0.0,
         "random_split_leak": random_split_leak(dealt, test_share=test_share),
     }
+
+
+def by_similarity(dealt: Dealt) -> dict[str, int]:
+    """Near-duplicates by the similarity to the document that was kept instead, rounded down to a tenth."""
+    families = dealt.families
+    dropped = (families.kept_by[families.first] == families.second) | (
+        families.kept_by[families.second] == families.first
+    )
+    steps = np.floor(families.similarity[dropped] * 10 + 1e-6).astype(int)
+    return {f"{step / 10:.1f}": int(count) for step, count in zip(*np.unique(steps, return_counts=True), strict=True)}
 
 
 def _crossing(number: np.ndarray[Any, Any], part: np.ndarray[Any, Any]) -> int:

@@ -1,7 +1,7 @@
 """One document after the other, before any two are compared: licence, quality, policy, benchmarks.
 
-Row groups of the corpus are screened in worker processes. What passes comes back as hashes and sketches, never as
-text; `redacted` applies the policy again when the splits are written, to the few documents that need it.
+Row groups of the corpus are screened in worker processes. What passes comes back as hashes, never as text; `redacted`
+applies the policy again when the splits are written, to the few documents that need it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from codex_ml.config import Benchmark, Split
 from codex_ml.data.benchmarks import read_benchmarks
 from codex_ml.data.corpus import SIGNALS
-from codex_ml.data.deal import BARRIER_SEED, DEDUP_SEED, position
+from codex_ml.data.deal import position
 from codex_ml.data.decontaminate import Benchmarks
-from codex_ml.data.dedup import sketch
 from codex_ml.data.documents import FORMS, Document, canonical, documents_of, map_texts, opened
 from codex_ml.data.licences import is_allowed
 from codex_ml.data.quality import drop_reason
-from codex_ml.data.shingles import Shingles, shingles_of
+from codex_ml.data.shingle_sets import Block, block_of
+from codex_ml.data.shingles import shingles_of
 from codex_ml.data.signals import Signals
 from codex_ml.io import hash_path, ndjson_line, sha256_of
 from codex_ml.policy.key import read_key
@@ -69,11 +69,12 @@ def settings_of(params: Split, *, policy: Path, key: Path, benchmarks: Path) -> 
 
 @dataclass(frozen=True)
 class Task:
-    """A row group of the corpus."""
+    """A row group of the corpus; `bits` is that of `ShingleSets`."""
 
     corpus: Path
     group: int
     settings: Settings
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Screened:
         hashes: (p, 4) uint64: high, low, place and unit of `deal.Candidates`.
         grouped: (p,) bool.
         strata: of the p documents.
-        lengths, shingles, keys: what `Sketches.add` takes.
+        shingles: what `ShingleSets.add` takes.
         findings, overlaps: lines of findings.ndjson and overlaps.ndjson, in the order of their documents.
         kinds: number of findings by "rule: action".
         items: (benchmark, item) of the overlaps.
@@ -130,9 +131,7 @@ class Screened:
     hashes: NDArray[np.uint64]
     grouped: NDArray[np.bool_]
     strata: Texts
-    lengths: NDArray[np.int64]
-    shingles: Shingles
-    keys: dict[int, NDArray[np.uint64]]
+    shingles: Block
     findings: bytes
     overlaps: bytes
     kinds: Counter[str]
@@ -167,8 +166,6 @@ def screen(task: Task) -> Screened:
         reasons.append(reason)
         if not reason:
             passed.append(document)
-    sets = shingles_of([document.content for document in passed])
-    lengths, values, keys = sketch(sets, (DEDUP_SEED, BARRIER_SEED))
     hashes = [_hashes(document, params.salt) for document in passed]
     return Screened(
         reasons=Texts.of(reasons),
@@ -177,9 +174,7 @@ def screen(task: Task) -> Screened:
         hashes=np.array(hashes, dtype=np.uint64).reshape(-1, 4),
         grouped=np.array([bool(document.group) for document in passed], dtype=bool),
         strata=Texts.of([_stratum(document, params.stratify) for document in passed]),
-        lengths=lengths,
-        shingles=values,
-        keys=keys,
+        shingles=block_of(shingles_of([document.content for document in passed]), task.bits),
         findings=b"".join(map(ndjson_line, findings)),
         overlaps=b"".join(map(ndjson_line, overlaps)),
         kinds=Counter(f"{finding['rule']}: {finding['action']}" for finding in findings),

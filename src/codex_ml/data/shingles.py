@@ -1,4 +1,4 @@
-"""Texts as sets of shingles, and their MinHash signatures: the two measures that near-duplicates are found by.
+"""Texts as sets of shingles, by which near-duplicates are compared.
 
 A shingle is a run of 5 lower-cased words, as `words` cuts them. Everything is computed for many texts at once in numpy.
 The hashes are frozen: they are equal on every machine and in every version, because an append to a corpus must find the
@@ -7,7 +7,7 @@ pairs of before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import xxhash
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from codex_ml.data.words import cut
 
-BANDS, ROWS, SHINGLE_WORDS = 42, 6, 5
-BLOCK = 1 << 17  # shingles; half a megabyte of images
+SHINGLE_WORDS = 5
 LANES = 8  # of 8 bytes; the few longer words are hashed one by one
 
 Shingles = NDArray[np.uint64]
@@ -92,58 +91,3 @@ def jaccard(a: Shingles, b: Shingles) -> float:
         return 0.0
     common = len(np.intersect1d(a, b, assume_unique=True))
     return common / (len(a) + len(b) - common)
-
-
-class MinHash:
-    """Keys of 42 bands of 6 minima: two sets agree in at least one with probability 1 - (1 - s^6)^42.
-
-    At similarity s = 0.7 that is 0.995, at 0.5 it is 0.48 (Broder 1997; Leskovec, Rajaraman, Ullman, "Mining of Massive
-    Datasets", section 3.4): a barrier against leaks proposes too many pairs and then verifies each.
-    """
-
-    def __init__(self, seed: int) -> None:
-        random = np.random.Generator(np.random.PCG64(seed))
-        # x -> a * x mod 2^32 with odd a permutes the shingles; they are mixed already, so no constant is added.
-        self._multiply = (random.integers(0, 2**31, size=BANDS * ROWS, dtype=np.uint64) * 2 + 1).astype(np.uint32)
-
-    def minima(self, sets: Sequence[Shingles]) -> NDArray[np.uint32]:
-        """Smallest image of each set under each permutation: (len(sets), BANDS * ROWS) uint32.
-
-        One permutation at a time over all sets: 0.4 ns an element, half of what one set at a time takes.
-        """
-        result = np.full((BANDS * ROWS, len(sets)), np.iinfo(np.uint32).max, dtype=np.uint32)
-        sizes = np.array([len(values) for values in sets], dtype=np.int64)
-        filled = np.flatnonzero(sizes)
-        if not len(filled):
-            return result.T
-        words = (np.concatenate([sets[i] for i in filled.tolist()]) >> np.uint64(32)).astype(np.uint32)
-        starts = np.cumsum(sizes[filled]) - sizes[filled]
-        images = np.empty_like(words)
-        for row, factor in enumerate(self._multiply):
-            np.multiply(words, factor, out=images)
-            result[row, filled] = np.minimum.reduceat(images, starts)
-        return result.T
-
-    def band_keys(self, sets: Sequence[Shingles]) -> NDArray[np.uint64]:
-        """A 64-bit key for each band of each set: (len(sets), BANDS)."""
-        keys = np.zeros((len(sets), BANDS), dtype=np.uint64)
-        for start, stop in _blocks(sets):
-            minima = self.minima(sets[start:stop]).astype(np.uint64).reshape(-1, BANDS, ROWS)
-            for row in range(ROWS):
-                keys[start:stop] = _mix((keys[start:stop] + minima[:, :, row]) * MULTIPLY)
-        return keys
-
-
-def _blocks(sets: Sequence[Shingles]) -> Iterator[tuple[int, int]]:
-    """Runs of sets whose shingles stay in the cache together."""
-    start = held = 0
-    for stop, values in enumerate(sets, 1):
-        held += len(values)
-        if held >= BLOCK or stop == len(sets):
-            yield start, stop
-            start, held = stop, 0
-
-
-def chance(similarity: float) -> float:
-    """The S-curve: how likely a pair of this similarity is found."""
-    return float(1 - (1 - similarity**ROWS) ** BANDS)

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from codex_ml.data.deal import DEALT_REASONS, DROPPED, Candidates, Dealt
-from codex_ml.data.dedup import Rows, Sketches
 from codex_ml.data.documents import opened
 from codex_ml.data.screen import Screened, Settings, Task, screen
+from codex_ml.data.shingle_sets import Rows, ShingleSets
 from codex_ml.io import atomic_file
 from codex_ml.parallel import ordered_map
 from codex_ml.progress import Advance
@@ -58,28 +58,28 @@ def size_of(corpus: Path) -> int:
 
 
 def screen_corpus(
-    corpus: Path, settings: Settings, sketches: Sketches, folder: Path, *, workers: int, advance: Advance
+    corpus: Path, settings: Settings, sets: ShingleSets, folder: Path, *, workers: int, advance: Advance
 ) -> Pool:
-    """Screen all row groups, fill `sketches`, and write findings.ndjson and overlaps.ndjson.
+    """Screen all row groups, fill `sets`, and write findings.ndjson and overlaps.ndjson.
 
     Args:
         folder: for the two files.
         advance: is told the bytes.
     """
     with opened(corpus) as file:
-        tasks = [Task(corpus, group, settings) for group in range(file.num_row_groups)]
+        tasks = [Task(corpus, group, settings, sets.bits) for group in range(file.num_row_groups)]
         verdicts = _Verdicts(file.metadata.num_rows)
     with (
         atomic_file(folder / "findings.ndjson") as findings,
         atomic_file(folder / "overlaps.ndjson") as overlaps,
     ):
-        for _, part in ordered_map(screen, tasks, workers=workers, folder=sketches.folder):
-            sketches.add(part.lengths, part.shingles, part.keys)
+        for _, part in ordered_map(screen, tasks, workers=workers, folder=sets.folder):
+            sets.add(part.shingles)
             findings.write(part.findings)
             overlaps.write(part.overlaps)
             verdicts.add(part)
             advance(int(part.sizes.sum()))
-    sketches.seal()
+    sets.seal()
     return verdicts.pool()
 
 
