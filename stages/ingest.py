@@ -13,13 +13,14 @@ from codex_ml.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.corpus import spilling, write_corpus
+    from codex_ml.data.corpus import spilling
+    from codex_ml.data.corpus_writer import write_corpus
     from codex_ml.data.ingest import Tally, read_sources
     from codex_ml.data.licences import wrong_licences
     from codex_ml.data.readers import size_of
     from codex_ml.data.readers.git import refuse_moving_revision
     from codex_ml.io import atomic_folder, write_ndjson
-    from codex_ml.parallel import workers_for
+    from codex_ml.parallel import shared_workers, workers_for
     from codex_ml.progress import progress
 
     settings, style = stage.params.ingest, stage.runtime.progress
@@ -30,14 +31,18 @@ def main(stage: Stage) -> None:
         refuse_moving_revision(source)
     size = sum(size_of(source) for source in settings.sources)
     tally = Tally()
-    with atomic_folder(stage.out("data/corpus")) as folder, spilling(folder / "spills") as spills:
+    workers = workers_for(size, stage.runtime.workers)
+    with (
+        shared_workers(workers),
+        atomic_folder(stage.out("data/corpus")) as folder,
+        spilling(folder / "spills") as spills,
+    ):
         with progress("ingest: read", size, "bytes", style=style) as advance:
-            workers = workers_for(size, stage.runtime.workers)
             refused = read_sources(settings, spills, tally, workers=workers, advance=advance)
             write_ndjson(folder / "refused.ndjson", refused)
         tally.refuse_nothing(settings)
         with progress("ingest: write", tally.bytes, "bytes", style=style) as advance:
-            write_corpus(folder / "documents.parquet", spills, advance=advance)
+            write_corpus(folder / "documents.parquet", spills, workers=workers, advance=advance)
         (folder / "spills").rmdir()
     stage.write_numbers(tally.metrics(), compared=("documents", "megabytes", "refused"))
     log.info(

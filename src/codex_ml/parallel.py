@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkstemp
 from typing import Any, TypeVar
@@ -59,10 +59,7 @@ def ordered_map(
         for task in tasks:
             yield task, function(task)
         return
-    with ExitStack() as stack:
-        if _shared is None:
-            stack.enter_context(shared_workers(workers))
-        private = stack.enter_context(TemporaryDirectory(dir=folder))
+    with shared_workers(workers), TemporaryDirectory(dir=folder) as private:
         yield from _mapped(function, tasks, workers, private)
 
 
@@ -74,10 +71,12 @@ def shared_workers(workers: int) -> Iterator[None]:
     """Let all calls of `ordered_map` in this block use the same processes: each start takes some 0.3 s of a core.
 
     Args:
-        workers: processes; 0 for none.
+        workers: processes; 0 for none. A block inside of such a block uses the processes of the outer one.
     """
     global _shared
-    assert _shared is None, "workers inside of workers"
+    if _shared is not None:
+        yield
+        return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of pyarrow
     pool = ProcessPoolExecutor(workers or 1, mp_context=context, initializer=_start_worker)  # starts none by itself
     _shared = pool

@@ -3,18 +3,28 @@
 import json
 import random
 import tracemalloc
-from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_ml.data import corpus as module
-from codex_ml.data import spill_sort
-from codex_ml.data.corpus import CORPUS_SCHEMA, SPILL_SCHEMA, SeenIds, measured, spilling, write_corpus
+from codex_ml.data import corpus_writer, spill_sort
+from codex_ml.data.corpus import (
+    CORPUS_SCHEMA,
+    SPILL_SCHEMA,
+    SeenIds,
+    id_hashes,
+    measured,
+    pieces_of,
+    spilling,
+    table_of_pieces,
+)
+from codex_ml.data.corpus_writer import write_corpus
 from codex_ml.data.documents import Document, read_documents
 from codex_ml.data.signals import signals
 
@@ -36,14 +46,15 @@ DOCUMENTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=
 )
 
 
-def written(folder, documents, *, pieces=()):
+def written(folder, documents, *, pieces=(), workers=0):
     """The bytes of the corpus of these documents, cut into tables at these places."""
     edges = [0, *sorted(pieces), len(documents)]
+    folder.mkdir(exist_ok=True)
     with spilling(folder / "spills") as spills:
         for start, stop in pairwise(edges):
             if stop > start:
-                spills.add(measured(documents[start:stop]))
-        write_corpus(folder / "corpus.parquet", spills, advance=quiet)
+                spills.add(pieces_of(measured(documents[start:stop])))
+        write_corpus(folder / "corpus.parquet", spills, workers=workers, advance=quiet)
     assert list((folder / "spills").iterdir()) == []
     return (folder / "corpus.parquet").read_bytes()
 
@@ -58,7 +69,6 @@ def test_the_bytes_depend_on_neither_order_nor_pieces(tmp_path_factory, document
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spill_sort, "SPILL_BYTES", spill_bytes)
         patch.setattr(spill_sort, "RUNS", data.draw(st.sampled_from([2, 3, 16])))
-        patch.setattr(module, "HELD_BYTES", data.draw(st.sampled_from([1, 2000, 32 << 20])))
         assert written(tmp_path_factory.mktemp("b"), order, pieces=pieces) == expected
 
 
@@ -98,12 +108,13 @@ def test_no_documents_are_a_corpus_without_rows(tmp_path):
 
 
 def test_row_groups_end_with_the_row_that_fills_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROW_GROUP_BYTES", 500)
+    monkeypatch.setattr(corpus_writer, "ROW_GROUP_BYTES", 500)
+    monkeypatch.setattr(corpus_writer, "ALL_COLUMNS", 100)
     dice = random.Random(2)
     documents = [forms(i, "x" * dice.choice([0, 5, 90, 700])) for i in range(200)]
     told = []
     with spilling(tmp_path / "spills") as spills:
-        spills.add(measured(documents))
+        spills.add(pieces_of(measured(documents)))
         write_corpus(tmp_path / "corpus.parquet", spills, advance=told.append)
     file = pq.ParquetFile(tmp_path / "corpus.parquet")
     sizes = [file.read_row_group(group, columns=["size"])[0].to_pylist() for group in range(file.num_row_groups)]
@@ -113,15 +124,61 @@ def test_row_groups_end_with_the_row_that_fills_them(tmp_path, monkeypatch):
     assert sum(told) == sum(len(d.content.encode()) for d in documents)
 
 
+def groups_of(path):
+    file = pq.ParquetFile(path)
+    return [file.read_row_group(group) for group in range(file.num_row_groups)]
+
+
+def test_row_groups_are_bounded_in_all_columns_and_in_rows(tmp_path, monkeypatch):
+    """20,000 records with 20 kB of metadata each were one row group of 417 MB."""
+    monkeypatch.setattr(corpus_writer, "ROW_GROUP_BYTES", 10_000)
+    monkeypatch.setattr(corpus_writer, "ROW_GROUP_ROWS", 25)
+    for name in ("meta", "tools", "id", "group"):
+        documents = [
+            Document(
+                "s",
+                "",
+                **({"id": f"{n}", "group": ""} | {name: f"{n}" * 2000}),
+                licence="MIT",
+                language="text",
+                text=f"{n}",
+            )
+            for n in range(40)
+        ]
+        written(tmp_path / name, documents)
+        groups = groups_of(tmp_path / name / "corpus.parquet")
+        assert sum(group.num_rows for group in groups) == 40
+        assert all(group.nbytes < 30_000 + 2 * 4500 for group in groups), name
+        assert all(group.nbytes > 20_000 for group in groups[:-1])
+    written(tmp_path / "short", [forms(n, "") for n in range(130)])
+    assert [group.num_rows for group in groups_of(tmp_path / "short/corpus.parquet")] == [25] * 5 + [5]
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(corpus_writer, "ROW_GROUP_BYTES", 3000)
+    dice = random.Random(3)
+    documents = [forms(i, "text " * dice.choice([0, 5, 90, 700])) for i in range(300)]
+    assert written(tmp_path / "some", documents, workers=workers) == written(tmp_path / "none", documents)
+    assert len(groups_of(tmp_path / "some/corpus.parquet")) > 20
+
+
+@given(DOCUMENTS)
+@settings(max_examples=20, deadline=None)
+def test_a_table_comes_back_from_its_pieces(documents):
+    table = measured(documents)
+    back = table_of_pieces(pieces_of(table))
+    order = np.argsort(table.column("key").to_numpy() >> np.uint64(58), kind="stable")
+    assert back.to_pylist() == table.take(order).to_pylist()
+
+
 def open_below(folder):
     links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
     return [str(entry.readlink()) for entry in links if str(entry.readlink()).startswith(str(folder))]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks open files up in /proc")
-def test_after_an_exception_no_file_is_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "HELD_BYTES", 1)
-
+def test_after_an_exception_no_file_is_open(tmp_path):
     class BrokenError(Exception):
         pass
 
@@ -132,30 +189,19 @@ def test_after_an_exception_no_file_is_open(tmp_path, monkeypatch):
 
     def while_adding():
         with spilling(tmp_path / "a") as spills:
-            spills.add(table)
+            spills.add(pieces_of(table))
             assert open_below(tmp_path)
             raise BrokenError
 
     def while_writing():
         with spilling(tmp_path / "b") as spills:
-            spills.add(table)
+            spills.add(pieces_of(table))
             write_corpus(tmp_path / "corpus.parquet", spills, advance=fail)
 
     for action in (while_adding, while_writing):
         with pytest.raises(BrokenError):
             action()
         assert open_below(tmp_path) == []
-
-
-def test_an_exception_of_the_thread_ahead_comes_through():
-    def tables():
-        yield 1
-        raise OSError("the disk is gone")
-
-    with closing(module._ahead(tables())) as items:
-        assert next(items) == 1
-        with pytest.raises(OSError, match="the disk is gone"):
-            next(items)
 
 
 IDS = st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(0, 2)), max_size=40)
@@ -169,7 +215,7 @@ def test_an_id_with_another_content_is_told_where_each_id_has_few_contents(rows,
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     for start, stop in pairwise(edges):
         batch = rows[start:stop]
-        found = seen.repeated([name for name, _ in batch], [key for _, key in batch]).tolist()
+        found = seen.repeated(id_hashes([name for name, _ in batch]), [key for _, key in batch]).tolist()
         for (name, key), told in zip(batch, found, strict=True):
             before = name in model
             first = model.setdefault(name, key)
@@ -180,18 +226,22 @@ def test_an_id_with_another_content_is_told_where_each_id_has_few_contents(rows,
 
 def test_the_batches_in_which_ids_come_make_no_difference():
     one, cut = SeenIds(), SeenIds()
-    one.repeated(["a"], [1])
-    cut.repeated(["a"], [1])
-    together = one.repeated(["a", "a"], [2, 1]).tolist()
-    assert together == [*cut.repeated(["a"], [2]).tolist(), *cut.repeated(["a"], [1]).tolist()] == [True, False]
+    one.repeated(id_hashes(["a"]), [1])
+    cut.repeated(id_hashes(["a"]), [1])
+    together = one.repeated(id_hashes(["a", "a"]), [2, 1]).tolist()
+    assert (
+        together
+        == [*cut.repeated(id_hashes(["a"]), [2]).tolist(), *cut.repeated(id_hashes(["a"]), [1]).tolist()]
+        == [True, False]
+    )
 
 
 def test_many_ids_stay_in_few_sorted_runs():
     seen = SeenIds()
     for start in range(0, 5000, 50):
         names = [f"id{i}" for i in range(start, start + 50)]
-        assert not seen.repeated(names, range(50)).any()
+        assert not seen.repeated(id_hashes(names), range(50)).any()
     assert len(seen._runs) <= 13
     assert sum(map(len, seen._runs)) == 5000
-    assert not seen.repeated([f"id{i}" for i in range(5000)], [i % 50 for i in range(5000)]).any()
-    assert seen.repeated([f"id{i}" for i in range(5000)], [51] * 5000).all()
+    assert not seen.repeated(id_hashes([f"id{i}" for i in range(5000)]), [i % 50 for i in range(5000)]).any()
+    assert seen.repeated(id_hashes([f"id{i}" for i in range(5000)]), [51] * 5000).all()

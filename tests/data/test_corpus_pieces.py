@@ -5,7 +5,8 @@ import random
 import pytest
 
 from codex_ml.data import spill_sort
-from codex_ml.data.corpus import Spills, measured, spilling, write_corpus
+from codex_ml.data.corpus import measured, pieces_of, spilling
+from codex_ml.data.corpus_writer import write_corpus
 from codex_ml.data.documents import Document
 
 quiet = lambda _: None  # noqa: E731
@@ -25,27 +26,7 @@ def test_the_bytes_do_not_tell_how_a_spill_file_was_sorted(tmp_path, monkeypatch
         monkeypatch.setattr(spill_sort, "SPILL_BYTES", limit)
         folder = tmp_path / str(limit)
         with spilling(folder) as spills:
-            spills.add(table)
+            spills.add(pieces_of(table))
             write_corpus(tmp_path / "corpus.parquet", spills, advance=quiet)
         found.append((tmp_path / "corpus.parquet").read_bytes())
     assert found[0] == found[1]
-
-
-class Counted:
-    """Stands for a table; tells how often its size was asked for, which takes 0.3 ms."""
-
-    asked = 0
-
-    @property
-    def nbytes(self):
-        Counted.asked += 1
-        return 1
-
-
-def test_many_small_tables_are_measured_once_each(tmp_path):
-    """A folder of a thousand shards of one document took 72 s."""
-    spills = Spills(tmp_path / "spills")
-    for _ in range(200):
-        spills.add(Counted())
-    spills.close()
-    assert Counted.asked <= 2 * 200

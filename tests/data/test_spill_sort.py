@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from codex_ml.data import corpus, spill_sort
-from codex_ml.data.corpus import measured, spilling, write_corpus
+from codex_ml.data import spill_sort
+from codex_ml.data.corpus import measured, pieces_of, spilling
+from codex_ml.data.corpus_writer import write_corpus
 from codex_ml.data.documents import Document, documents_of, row_bytes
 from codex_ml.data.spill_sort import ORDER, sorted_tables
 
@@ -101,14 +102,13 @@ def test_a_large_spill_file_is_never_held_as_a_whole(tmp_path, monkeypatch, kind
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_corpus_has_the_same_bytes_with_small_sizes(tmp_path, monkeypatch, kind):
     found, written = documents(kind, 200), []
-    for number, (held, spill) in enumerate([(32 << 20, 128 << 20), (1000, 128 << 20), (5000, 3000), (1, 1)]):
-        monkeypatch.setattr(corpus, "HELD_BYTES", held)
+    for number, spill in enumerate([128 << 20, 100_000, 3000, 1]):
         monkeypatch.setattr(spill_sort, "SPILL_BYTES", spill)
         monkeypatch.setattr(spill_sort, "RUNS", 3)
         random.Random(number).shuffle(found)
         with spilling(tmp_path / f"{number}") as spills:
             for start, stop in pairwise([*range(0, len(found), 50), len(found)]):
-                spills.add(measured(found[start:stop]))
+                spills.add(pieces_of(measured(found[start:stop])))
             write_corpus(tmp_path / "corpus.parquet", spills, advance=quiet)
         assert list((tmp_path / f"{number}").iterdir()) == []
         written.append((tmp_path / "corpus.parquet").read_bytes())

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from codex_ml import parallel
 from codex_ml.config import Split
-from codex_ml.data import corpus
-from codex_ml.data.corpus import measured, spilling, write_corpus
+from codex_ml.data import corpus_writer
+from codex_ml.data.corpus import measured, pieces_of, spilling
+from codex_ml.data.corpus_writer import write_corpus
 from codex_ml.data.deal import DROPPED, Candidates
 from codex_ml.data.documents import Document, read_documents
 from codex_ml.data.screen import Settings, settings_of
@@ -25,12 +26,12 @@ TOKEN = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project reda
 
 def corpus_of(folder, texts, monkeypatch):
     """A corpus of small row groups, its documents in their order."""
-    monkeypatch.setattr(corpus, "ROW_GROUP_BYTES", 200)
+    monkeypatch.setattr(corpus_writer, "ROW_GROUP_BYTES", 200)
     documents = [
         Document("s", f"p{n}", f"id{n}", "g" if n % 5 == 0 else "", "MIT", "text", text) for n, text in enumerate(texts)
     ]
     with spilling(folder / "spills") as spills:
-        spills.add(measured(documents))
+        spills.add(pieces_of(measured(documents)))
         write_corpus(folder / "corpus.parquet", spills, advance=quiet)
     return folder / "corpus.parquet", list(read_documents(folder / "corpus.parquet"))
 

@@ -8,32 +8,29 @@ external distribution sort; Knuth, The Art of Computer Programming 3, 5.4).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from codex_ml.data.documents import (
-    ROW_GROUP_BYTES,
     SCHEMA,
     Document,
     number_column,
     numbers_of,
-    parquet_writer,
     table_of,
     text_column,
 )
 from codex_ml.data.signals import Signals, measure
-from codex_ml.data.spill_sort import sorted_tables
-from codex_ml.progress import Advance
+from codex_ml.errors import naming
 
 SPILL_BITS = 6  # of the key; 64 spill files
-HELD_BYTES = 32 << 20  # before they are cut; 64 pieces of 4 MiB cost more to write than the 4 MiB to make
 SIGNALS = tuple(field.name for field in fields(Signals))
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 CORPUS_SCHEMA = pa.schema(
@@ -64,61 +61,57 @@ def measured(documents: Sequence[Document]) -> pa.Table:
     return table
 
 
+def pieces_of(table: pa.Table) -> dict[int, bytes]:
+    """A table with `SPILL_SCHEMA`, cut by the leading bits of the key: number of a spill file -> Arrow IPC message.
+
+    Runs in a worker.
+    """
+    part = numbers_of(table, "key") >> np.uint64(64 - SPILL_BITS)
+    order = np.argsort(part, kind="stable")
+    [batch] = table.take(number_column(order)).combine_chunks().to_batches() or [None]
+    edges = np.searchsorted(part[order], np.arange((1 << SPILL_BITS) + 1)).tolist()
+    return {
+        number: bytes(batch.slice(start, stop - start).serialize())
+        for number, (start, stop) in enumerate(pairwise(edges))
+        if start < stop
+    }
+
+
+def table_of_pieces(pieces: Mapping[int, bytes]) -> pa.Table:
+    """The table that `pieces_of` cut, in the order of the spill files."""
+    return pa.Table.from_batches(
+        [pa.ipc.read_record_batch(piece, SPILL_SCHEMA) for _, piece in sorted(pieces.items())], SPILL_SCHEMA
+    )
+
+
 class Spills:
-    """Spill files by the leading bits of the key."""
+    """Spill files by the leading bits of the key: streams of Arrow IPC messages."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._held: list[pa.Table] = []
-        self._held_bytes = 0
         self._stack = ExitStack()
-        self._writers: dict[int, pa.RecordBatchStreamWriter] = {}
+        self._files: dict[int, IO[bytes]] = {}
         folder.mkdir(parents=True)
 
-    def add(self, table: pa.Table) -> None:
-        """Take a table in; it is cut into the spill files when enough have come together to make large pieces."""
-        self._held.append(table)
-        self._held_bytes += table.nbytes
-        if self._held_bytes >= HELD_BYTES:
-            self._cut()
-
-    def _cut(self) -> None:
-        if not self._held:
-            return
-        table = pa.concat_tables(self._held)
-        self._held, self._held_bytes = [], 0
-        for number, piece in _pieces(table):
-            self._writer(number).write_table(piece)
-
-    def _writer(self, number: int) -> pa.RecordBatchStreamWriter:
-        if number not in self._writers:
-            sink = self._stack.enter_context(pa.OSFile(str(self.folder / str(number)), "wb"))
-            self._writers[number] = self._stack.enter_context(pa.ipc.new_stream(sink, SPILL_SCHEMA))
-        return self._writers[number]
+    def add(self, pieces: Mapping[int, bytes]) -> None:
+        """Append what `pieces_of` cut. Nothing is held."""
+        for number, piece in pieces.items():
+            file = self._files.get(number)
+            if file is None:
+                file = self._stack.enter_context((self.folder / str(number)).open("wb"))
+                file.write(SPILL_SCHEMA.serialize())
+                self._files[number] = file
+            with naming(file.name):
+                file.write(piece)
 
     def close(self) -> None:
-        self._stack.close()
+        with naming(self.folder):
+            self._stack.close()
 
     def parts(self) -> list[Path]:
         """The spill files, complete, in the order of their keys; `spill_sort.sorted_tables` reads each."""
-        self._cut()
         self.close()
-        return [self.folder / str(number) for number in sorted(self._writers)]
-
-    def sorted_tables(self) -> Iterator[pa.Table]:
-        """All rows in the order of the keys, in tables of bounded size. Each file is deleted once it is read."""
-        for part in self.parts():
-            yield from sorted_tables(part)
-
-
-def _pieces(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-    """(number of the spill file, its rows) of a table."""
-    part = numbers_of(table, "key") >> np.uint64(64 - SPILL_BITS)
-    order = np.argsort(part, kind="stable")
-    table, part = table.take(number_column(order)).combine_chunks(), part[order]
-    edges = np.searchsorted(part, np.arange((1 << SPILL_BITS) + 1))
-    for number in np.unique(part).tolist():
-        yield number, table.slice(edges[number], edges[number + 1] - edges[number])
+        return [self.folder / str(number) for number in sorted(self._files)]
 
 
 @contextmanager
@@ -131,41 +124,10 @@ def spilling(folder: Path) -> Iterator[Spills]:
         spills.close()
 
 
-def write_corpus(path: Path, spills: Spills, *, advance: Advance) -> None:
-    """Write the spilled documents as one Parquet file with `CORPUS_SCHEMA`; `advance` is told the bytes."""
-    with parquet_writer(path, CORPUS_SCHEMA) as writer, closing(_ahead(row_groups(spills.sorted_tables()))) as tables:
-        for table in tables:
-            writer.write_table(table)
-            advance(int(np.sum(numbers_of(table, "size"))))
-
-
-def row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of about `ROW_GROUP_BYTES`, whatever tables they came in."""
-    held: list[pa.Table] = []
-    room = ROW_GROUP_BYTES
-    for table in tables:
-        total = np.cumsum(numbers_of(table, "size"))
-        start = 0
-        while start < len(total):
-            before = int(total[start - 1]) if start else 0
-            stop = int(np.searchsorted(total, before + room, side="left")) + 1  # the row that fills it belongs to it
-            held.append(table.slice(start, stop - start).select(CORPUS_SCHEMA.names))
-            room -= int(total[min(stop, len(total)) - 1]) - before
-            start = stop
-            if room <= 0:
-                yield pa.concat_tables(held).combine_chunks()  # Parquet pages end where chunks do
-                held, room = [], ROW_GROUP_BYTES
-    if held:
-        yield pa.concat_tables(held).combine_chunks()
-
-
-def _ahead(items: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
-    """The same items, each made by a thread while the one before is used; Arrow sorts and writes without the GIL."""
-    with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(next, items, None)
-        while (item := future.result()) is not None:
-            future = thread.submit(next, items, None)
-            yield item
+def id_hashes(ids: Sequence[str]) -> NDArray[np.uint64]:
+    """64 bits of each id, for `SeenIds`: (n,) uint64."""
+    digests = (hashlib.blake2b(name.encode("utf-8"), digest_size=8).digest() for name in ids)
+    return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
 class SeenIds:
@@ -174,15 +136,15 @@ class SeenIds:
     def __init__(self) -> None:
         self._runs: list[NDArray[np.void]] = []
 
-    def repeated(self, ids: Sequence[str], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Add ids and tell for each whether it was there before with another content.
+    def repeated(self, ids: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Add ids, and return which of them were there before with another content: (n,).
 
         Args:
-            keys: (len(ids),) uint64, hash of each one's content.
+            ids: (n,) uint64, see `id_hashes`.
+            keys: (n,) uint64, hash of each one's content.
         """
-        digests = (hashlib.blake2b(name.encode("utf-8"), digest_size=8).digest() for name in ids)
         new = np.zeros(len(ids), dtype=[("id", "<u8"), ("key", "<u8")])
-        new["id"], new["key"] = np.frombuffer(b"".join(digests), dtype="<u8"), keys
+        new["id"], new["key"] = ids, keys
         names, first, which = np.unique(new["id"], return_index=True, return_inverse=True)
         added = new[first]  # sorted by id
         earliest = added["key"].copy()

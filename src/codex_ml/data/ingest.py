@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from codex_ml.config import Ingest, Source
-from codex_ml.data.corpus import SeenIds, Spills, measured
+from codex_ml.data.corpus import SPILL_BITS, SeenIds, Spills, id_hashes, measured, pieces_of, table_of_pieces
 from codex_ml.data.documents import Document, Refused, number_column, numbers_of
 from codex_ml.data.readers import Task, named, plan
 from codex_ml.errors import Reason, UserError, naming
@@ -32,11 +33,11 @@ class Tally:
     languages: Counter[str] = field(default_factory=Counter)
     found: named.Found = field(default_factory=named.Found)  # of the source that is read
 
-    def add(self, table: pa.Table) -> None:
-        self.documents += table.num_rows
-        self.bytes += int(np.sum(numbers_of(table, "size")))
-        self.licences.update(table.column("licence").to_pylist())
-        self.languages.update(table.column("language").to_pylist())
+    def add(self, cut: Cut) -> None:
+        self.documents += cut.documents
+        self.bytes += cut.bytes
+        self.licences.update(cut.licences)
+        self.languages.update(cut.languages)
 
     def refuse(self, item: Refused) -> None:
         self.refused += 1
@@ -64,12 +65,48 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Read:
-    """What a worker made of a task: documents with `corpus.SPILL_SCHEMA`, in the order of the file."""
+class Cut:
+    """Documents, cut for the spill files (see `corpus.pieces_of`), and what is counted of them."""
 
-    table: pa.Table
+    pieces: dict[int, bytes]
+    documents: int
+    bytes: int  # of content
+    licences: Counter[str]
+    languages: Counter[str]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Cut:
+        """Args: table: with `corpus.SPILL_SCHEMA`."""
+        return cls(
+            pieces=pieces_of(table),
+            documents=table.num_rows,
+            bytes=int(np.sum(numbers_of(table, "size"))),
+            licences=Counter(table.column("licence").to_pylist()),
+            languages=Counter(table.column("language").to_pylist()),
+        )
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a worker made of a task with n documents.
+
+    Attributes:
+        cut: the documents. Their table never passes through the parent process.
+        ids, keys: (n,) uint64, hashes of id and content in the order of the file.
+        refused: what did not become a document.
+        found: names of the settings that are in the source.
+    """
+
+    cut: Cut
+    ids: NDArray[np.uint64]
+    keys: NDArray[np.uint64]
     refused: list[Refused]
     found: named.Found
+
+    def table(self) -> pa.Table:
+        """The documents in the order of the file, with `corpus.SPILL_SCHEMA`."""
+        order = np.argsort(self.keys >> np.uint64(64 - SPILL_BITS), kind="stable")  # as `pieces_of` puts them
+        return table_of_pieces(self.cut.pieces).take(number_column(np.argsort(order)))
 
 
 def read(task: Task, most_bad: int | None = None) -> Read:
@@ -86,7 +123,17 @@ def read(task: Task, most_bad: int | None = None) -> Read:
             bad += item.bad
             if most_bad is not None and bad > most_bad:
                 break
-    return Read(measured(documents), refused, named.here)
+    table = measured(documents)
+    ids = id_hashes([document.id for document in documents])
+    return Read(Cut.of(table), ids, numbers_of(table, "key"), refused, named.here)
+
+
+def _without_repeated(result: Read, again: NDArray[np.bool_]) -> tuple[Cut, list[Refused]]:
+    """The documents but those of `again`, and these as refused, in the order of the file."""
+    table = result.table()
+    reason = "the id stands in this file already, with another text"
+    refused = [_refused_row(table.slice(row, 1), reason) for row in np.flatnonzero(again).tolist()]
+    return Cut.of(table.filter(number_column(~again))), refused
 
 
 def read_sources(
@@ -140,17 +187,15 @@ def _read_source(
     for task, result in ordered_map(partial(read, most_bad=most_bad), tasks, workers=workers, folder=spills.folder):
         tally.found.add(result.found)
         yield from result.refused
-        table = result.table
+        cut = result.cut
         if task.file != file:
             file, seen = task.file, SeenIds()
-        again = seen.repeated(table.column("id").to_pylist(), numbers_of(table, "key"))
+        again = seen.repeated(result.ids, result.keys)
         if again.any():
-            for row in np.flatnonzero(again).tolist():
-                yield _refused_row(table.slice(row, 1), "the id stands in this file already, with another text")
-            table = table.filter(number_column(~again))
-        if table.num_rows:
-            spills.add(table)
-            tally.add(table)
+            cut, repeated = _without_repeated(result, again)
+            yield from repeated
+        spills.add(cut.pieces)
+        tally.add(cut)
         advance(task.bytes)
     tally.found.add(named.here)
 

@@ -29,7 +29,7 @@ def ingest(kind: str, path: str = "in", **settings: Any) -> tuple[list[Document]
     refused: list[Refused] = []
     for task in tasks(kind, path, **settings):
         result = read(task)
-        documents += documents_of(result.table)
+        documents += documents_of(result.table())
         refused += result.refused
     return documents, refused
 
