@@ -2,7 +2,7 @@
 
 Drops documents by licence, quality and policy, redacts secrets and personal data, keeps one of each family of
 duplicates, deals the rest into train, val and test by a keyed hash, and evicts what the ledger lists in train but
-resembles a held-out document. What data/split_ledger.ndjson lists never moves.
+resembles a held-out document. What data/split_ledger lists never moves.
 """
 
 import sys
@@ -18,10 +18,10 @@ from codex_ml.stage import Stage, log, run_stage
 def main(stage: Stage) -> None:
     from codex_ml.data import manifest, split
     from codex_ml.data.benchmarks import read_benchmarks
-    from codex_ml.data.deal import deal, new_entries
+    from codex_ml.data.deal import deal, new_lines
     from codex_ml.data.dedup import Crew
     from codex_ml.data.leakage import leakage
-    from codex_ml.data.ledger import read_ledger, write_ledger
+    from codex_ml.data.ledger import Ledger, read_ledger, write_new_lines
     from codex_ml.data.licences import wrong_licences
     from codex_ml.data.refusals import refuse_names_of_nothing, refuse_nothing_left
     from codex_ml.data.screen import settings_of
@@ -38,8 +38,8 @@ def main(stage: Stage) -> None:
     options, style = stage.params.split, stage.runtime.progress
     for benchmark in options.benchmarks:
         stage.dep(benchmark.path)
-    corpus, ledger_file = stage.dep("data/corpus/documents.parquet"), stage.dep("data/split_ledger.ndjson")
-    ledger = read_ledger(ledger_file, salt=options.salt) if options.ledger else None
+    corpus, ledger_folder = stage.dep("data/corpus/documents.parquet"), stage.dep("data/split_ledger")
+    ledger = read_ledger(ledger_folder, salt=options.salt) if options.ledger else Ledger.empty()
     for mistake in wrong_licences(options.licences, ()):
         raise mistake
     if options.policy == "enforce":
@@ -68,8 +68,8 @@ def main(stage: Stage) -> None:
         result = split.outcome(pool, dealt)
         with progress("split: write", size, "bytes", style=style) as advance:
             counts = write_splits(folder, corpus, result, pool, settings, workers=workers, advance=advance)
-        entries = new_entries(pool.candidates, dealt, options)
-        write_ledger(folder / "ledger.ndjson", ledger_file if ledger is not None else None, entries, salt=options.salt)
+        added = new_lines(pool.candidates, dealt, ledger, options)
+        write_new_lines(folder / "new_ledger.txt", added, salt=options.salt, mark=ledger.mark)
         unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()
         about = manifest.manifest(folder, counts, pool, result, options, unchecked=unchecked)
         write_json(folder / "croissant.json", manifest.croissant(folder, about))

@@ -1,6 +1,7 @@
 """What only a late stage used to find, `codex-ml check` finds before any work."""
 
 import json
+import shutil
 import struct
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,7 @@ from codex_ml.yaml import parse_yaml, read_yaml
 INPUTS = (
     "data/policy.yaml",
     "data/redaction_key",
-    "data/split_ledger.ndjson",
+    "data/split_ledger",
     "data/sample.lock",
     "models/presets.yaml",
 )
@@ -310,8 +311,8 @@ def test_hardware_that_is_asked_for_by_name_must_be_there(tmp_path, monkeypatch,
     [
         ("data/policy.yaml", b"rules: 1\n"),
         ("data/policy.yaml", b"\xff"),
-        ("data/split_ledger.ndjson", b"not json\n"),
-        ("data/split_ledger.ndjson", b'{"schema": "another"}\n'),
+        ("data/split_ledger/all.txt", b"no header\n"),
+        ("data/split_ledger/all.txt", b"# codex-ml/ledger/2 salt 0123456789abcdef\n"),
         ("data/sample.lock", b"numpy\n"),
         ("data/sample.lock", b"\xff"),
     ],
@@ -322,8 +323,17 @@ def test_a_file_that_was_edited_wrongly_is_named_before_its_stage_runs(whole, na
     assert line.startswith(name)
 
 
+@pytest.mark.parametrize("data", [b"", b'{"schema": "codex-ml/ledger/1"}\n'])
+def test_a_ledger_of_the_former_form_is_named_with_the_command_that_converts_it(whole, data):
+    Path("data/split_ledger.ndjson").write_bytes(data)
+    shutil.rmtree("data/split_ledger")
+    message = "data/split_ledger.ndjson is a ledger of the former form; run `codex-ml ledger convert`"
+    assert next(problems(params_with(), load_pipeline())) == message
+    assert list(preflight.former_ledger(params_with(split={"ledger": False}))) == []
+
+
 def test_what_is_switched_off_is_not_asked_for(whole):
-    Path("data/split_ledger.ndjson").write_bytes(b"not json\n")
+    Path("data/split_ledger/all.txt").write_bytes(b"no header\n")
     Path("data/sample.lock").write_bytes(b"numpy\n")
     params = params_with(split={"ledger": False}, fetch={"sample": False})
     assert list(preflight.edited_files(params, {})) == []

@@ -63,6 +63,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     licences = wrong_licences(params.split.licences, (source.licence for source in params.ingest.sources))
     yield from (f"{PARAMS}: {mistake}" for mistake in licences)
     yield from data_problems(params, stages)
+    yield from preflight.former_ledger(params)
     yield from preflight.missing_inputs(stages)
     yield from preflight.base_files(params)
     yield from preflight.benchmarks(params)

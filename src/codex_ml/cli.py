@@ -90,11 +90,13 @@ def whole_app() -> typer.Typer:
     """The commands with the groups that have modules of their own."""
     from codex_ml import hooks, tokenizer_commands
     from codex_ml.data import commands as pack_commands
+    from codex_ml.data import ledger_commands
     from codex_ml.policy import commands as policy_commands
 
     app.add_typer(hooks.app, name="hook", help="The checks behind the pre-commit hooks.")
     app.add_typer(tokenizer_commands.app, name="tokenizer")
     app.add_typer(pack_commands.app, name="pack")
+    app.add_typer(ledger_commands.app, name="ledger")
     app.add_typer(policy_commands.app, name="policy")
     return app
 
@@ -186,25 +188,6 @@ def lineage(
                 for name, md5 in files.items():
                     typer.echo(_aligned("", role, name, md5))
             typer.echo(_aligned("", "params", dump_json(step.locked.params, indent=None).strip(), ""))
-
-
-ledger_app = typer.Typer(no_args_is_help=True, help="The split ledger: what it lists keeps its split for ever.")
-app.add_typer(ledger_app, name="ledger")
-
-
-@ledger_app.command("accept")
-def ledger_accept(debug: Debug = False) -> None:
-    """Make the last split binding: data/splits/ledger.ndjson takes the place of data/split_ledger.ndjson.
-
-    From then on no document of it moves, whatever is added. Commit the file, or keep it with `dvc add`; the next
-    `dvc repro` reads it and gives the same splits.
-    """
-    from codex_ml.data.ledger import accept
-
-    with one_line_errors(debug=debug):
-        go_to_top()
-        added = accept(Path("data/splits/ledger.ndjson"), Path("data/split_ledger.ndjson"))
-        typer.echo(f"ledger: {added} new lines in data/split_ledger.ndjson")
 
 
 @app.command()

@@ -15,12 +15,13 @@ from typing import Any
 
 from codex_ml.config import BASE_FOLDER, Params
 from codex_ml.errors import UserError
-from codex_ml.io import expand_glob, hash_file, read_json
+from codex_ml.io import expand_glob, hash_file, hash_path, read_json
 from codex_ml.packages import install_extra
 from codex_ml.pipeline import PARAMS, Locked, StageSpec
 
 # Architectures that read sliding_window: always, and with use_sliding_window: true only.
 WINDOWED, WINDOWED_ON_REQUEST = ("mistral", "phi3", "starcoder2"), ("qwen2", "qwen3", "smollm3")
+LEDGER = Path("data/split_ledger")
 # What a machine with a GPU has: NVIDIA's driver, AMD's, that of Windows below WSL.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
@@ -58,6 +59,12 @@ def how_to_get(path: Path) -> str:
         if place.name and pointer.is_file():
             return f"`dvc pull {pointer}` fetches it"
     return f"put it there, or bring it back with `git checkout {path}` if it was committed"
+
+
+def former_ledger(params: Params) -> Iterator[str]:
+    """A split ledger of the form before this one, which no stage reads."""
+    if params.split.ledger and LEDGER.with_suffix(".ndjson").exists():
+        yield f"{LEDGER.with_suffix('.ndjson')} is a ledger of the former form; run `codex-ml ledger convert`"
 
 
 def base_files(params: Params) -> Iterator[str]:
@@ -198,15 +205,14 @@ def edited_files(params: Params, lock: dict[str, Locked]) -> Iterator[str]:
     """Files that `split` and `fetch` parse, where they are not those that these stages have read before."""
     readers: list[tuple[str, str, Callable[[Path], Any]]] = [("split", "data/policy.yaml", _policy)]
     if params.split.ledger:
-        readers.append(("split", "data/split_ledger.ndjson", lambda path: _ledger(path, params.split.salt)))
+        readers.append(("split", str(LEDGER), lambda path: _ledger(path, params.split.salt)))
     if params.fetch.sample:
         readers.append(("fetch", "data/sample.lock", _pins))
     for stage, name, read in readers:
         path = Path(name)
-        if not path.is_file() or (stage in lock and lock[stage].deps.get(name) == hash_file(path).md5):
-            continue
         try:
-            read(path)
+            if path.exists() and not (stage in lock and lock[stage].deps.get(name) == hash_path(path).md5):
+                read(path)
         except UserError as error:
             yield str(error)
 
@@ -235,7 +241,7 @@ def _policy(path: Path) -> Any:
 
 
 def _ledger(path: Path, salt: str) -> Any:
-    if not path.stat().st_size:
+    if path.is_dir() and not any(file.stat().st_size for file in path.iterdir()):
         return None
     from codex_ml.data.ledger import read_ledger  # with numpy
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 from codex_ml.config import Split
-from codex_ml.data.deal import DROPPED, PARTS, Candidates, deal, new_entries, position
+from codex_ml.data.deal import DROPPED, PARTS, Candidates, deal, new_lines, position
 from codex_ml.data.dedup import Crew
 from codex_ml.data.documents import canonical
-from codex_ml.data.ledger import Entry, Ledger, read_ledger, write_ledger
+from codex_ml.data.ledger import RANKS, Ledger, read_ledger, write_new_lines
+from codex_ml.data.ledger_files import accept, write_folder
+from codex_ml.data.ledger_lines import Columns, Lines, lines_of, salt_mark
 from codex_ml.data.shingle_sets import ShingleSets, block_of
 from codex_ml.data.shingles import shingles_of
 
@@ -164,10 +167,19 @@ def families_and_groups() -> list[Doc]:
     return docs[:2000]
 
 
-def entry_of(doc: Doc, split: int, salt: str) -> Entry:
-    """A line of the ledger that knows the document as kept."""
-    high, low = (int.from_bytes(doc.content[i : i + 8], "big") for i in (0, 8))
-    return Entry(high, low, 0, position(doc.unit, salt), split, True)
+def line_of(doc: Doc, split: int, salt: str, *, kept: bool = True) -> Lines:
+    """The line of the ledger that knows the document, by default as kept."""
+    high, low = int.from_bytes(doc.content[:8], "big"), int.from_bytes(doc.content[8:12], "big")
+    numbers = (high, low, position(doc.unit, salt), 0, int(RANKS[split]) + (not kept))
+    kinds = (np.uint64, np.uint32, np.uint64, np.uint32, np.uint8)
+    return lines_of(Columns(*(np.array([n], dtype=kind) for n, kind in zip(numbers, kinds, strict=True))))
+
+
+def ledger_of(folder: Path, lines: Sequence[Lines], salt: str) -> Path:
+    """A ledger folder with these lines only."""
+    shutil.rmtree(folder, ignore_errors=True)
+    write_folder(folder, lines, salt_mark(salt))
+    return folder
 
 
 class Dealer:
@@ -178,33 +190,42 @@ class Dealer:
         self.folder, self.runs = folder, 0
 
     def deal(self, docs: Sequence[Doc], params: Split, ledger: Path | None = None) -> Result:
-        """Deal with the ledger of that file; None for the stateless mode."""
+        """Deal with the ledger of that folder, None for the stateless mode; accept the result in a copy of it."""
         self.runs += 1
-        known = read_ledger(ledger, salt=params.salt) if ledger else None
+        known = read_ledger(ledger, salt=params.salt) if ledger else Ledger.empty()
         documents = candidates(docs, params.salt)
         with stored(self.folder / f"sets-{self.runs}", [canonical(d.text) for d in docs]) as sets:
             dealt = deal(documents, sets, known, params, Crew())
         sets.delete()
-        file = self.folder / f"ledger-{self.runs}"
-        if known is not None:
-            write_ledger(file, ledger, new_entries(documents, dealt, params), salt=params.salt)
-        return Result(docs, documents, dealt, file, known)
+        folder = self.folder / f"ledger-{self.runs}"
+        if ledger:
+            shutil.copytree(ledger, folder)
+            new = self.folder / "new"
+            write_new_lines(new, new_lines(documents, dealt, known, params), salt=params.salt, mark=known.mark)
+            accept(new, folder)
+        return Result(docs, documents, dealt, folder, known)
 
     def empty(self) -> Path:
-        (self.folder / "empty").touch()
-        return self.folder / "empty"
+        folder = self.folder / "empty"
+        folder.mkdir(exist_ok=True)
+        (folder / "all.txt").touch()
+        return folder
 
 
 class Result(NamedTuple):
     docs: Sequence[Doc]
     documents: Candidates
     dealt: Any
-    ledger: Path
-    known: Ledger | None
+    ledger: Path  # after accept
+    known: Ledger
 
     @property
     def parts(self) -> list[str]:
         return ["" if part == DROPPED else PARTS[part] for part in self.dealt.part.tolist()]
+
+    @property
+    def ledger_bytes(self) -> bytes:
+        return (self.ledger / "all.txt").read_bytes()
 
     @property
     def verdicts(self) -> list[tuple[str, str, str]]:

@@ -4,9 +4,8 @@ import pytest
 
 from codex_ml.config import Split
 from codex_ml.data.deal import POOL, position
-from codex_ml.data.ledger import write_ledger
 
-from .dealing import Dealer, Doc, entry_of, families_and_groups
+from .dealing import Dealer, Doc, families_and_groups, ledger_of, line_of
 
 PARAMS = Split(val=0.3, test=0.3, salt="pepper")
 FOLDS = PARAMS.model_copy(update={"folds": 4, "fold": 1})
@@ -58,7 +57,7 @@ def test_a_train_document_that_joins_a_group_of_the_pool_never_becomes_validatio
     fillers = [Doc(f"filler {i} of some words that nobody else has {i}", path=f"f{i}") for i in range(8)]
     for number in range(20):
         member, alone = Doc("a member of the group in words", f"g{number}", "m"), Doc("a text of train alone", path="a")
-        lines = [entry_of(member, POOL, PARAMS.salt), entry_of(alone, 0, PARAMS.salt)]
-        write_ledger(tmp_path / "ledger", None, lines, salt=PARAMS.salt)
-        result = dealer.deal([*fillers, member, alone._replace(group=member.group)], PARAMS, tmp_path / "ledger")
+        lines = [line_of(member, POOL, PARAMS.salt), line_of(alone, 0, PARAMS.salt)]
+        file = ledger_of(tmp_path / "ledger", lines, PARAMS.salt)
+        result = dealer.deal([*fillers, member, alone._replace(group=member.group)], PARAMS, file)
         assert result.verdicts[-1][:2] in (("train", ""), ("", "quarantined"))

@@ -40,7 +40,8 @@ def test_one_of_each_family_is_dealt_once(tmp_path, size, kind, with_ledger):
     docs = families(size, exact=kind == "exact", grouped=kind == "grouped")
     counts = Counter()
     for salt in SALTS:
-        (tmp_path / "ledger").write_bytes(b"")
+        (tmp_path / "ledger").mkdir(exist_ok=True)
+        (tmp_path / "ledger/all.txt").touch()
         params = Split(**SHARES, salt=salt)
         result = Dealer(tmp_path / salt).deal(docs, params, tmp_path / "ledger" if with_ledger else None)
         kept = [part for part in result.parts if part]
@@ -54,7 +55,8 @@ def test_one_of_each_family_is_dealt_once(tmp_path, size, kind, with_ledger):
 @pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("with_ledger", [False, True])
 def test_a_stratum_gets_its_exact_shares_of_what_is_kept(tmp_path, size, with_ledger):
-    (tmp_path / "ledger").write_bytes(b"")
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger/all.txt").touch()
     docs = families(size)
     result = Dealer(tmp_path).deal(
         docs, Split(**SHARES, stratify="language"), tmp_path / "ledger" if with_ledger else None

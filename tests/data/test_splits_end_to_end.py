@@ -20,13 +20,15 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from codex_ml.data.ledger import FOLDER, NEW
+from codex_ml.data.ledger_files import accept as accept_lines
 from codex_ml.errors import UserError
 from codex_ml.params import validate_params
 from codex_ml.pipeline import load_pipeline
 from codex_ml.stage import Stage
 
 REPOSITORY = Path(__file__).parents[2]
-OUTPUTS = ("train.parquet", "val.parquet", "test.parquet", "dropped.ndjson", "ledger.ndjson", "croissant.json")
+OUTPUTS = ("train.parquet", "val.parquet", "test.parquet", "dropped.ndjson", "new_ledger.txt", "croissant.json")
 SPLIT = {"val": 0.2, "test": 0.2, "licences": ["MIT"], "quality": {"min_alphanumeric_share": None}}
 PARTS = ("train", "val", "test")
 
@@ -87,7 +89,7 @@ def where():
 
 
 def accept():
-    shutil.copyfile("data/splits/ledger.ndjson", "data/split_ledger.ndjson")
+    accept_lines(NEW, FOLDER)
 
 
 def record(text, **fields):
@@ -126,7 +128,9 @@ def test_order_of_lines_and_number_of_shards_change_no_byte(workspace, seed, sha
 @given(seed=st.integers(0, 10_000), extra=st.integers(1, 60))
 def test_added_documents_move_no_old_one(workspace, seed, extra):
     first, second = corpus(seed, 60), corpus(seed, 60 + extra)[60:]
-    Path("data/split_ledger.ndjson").write_bytes(b"")
+    shutil.rmtree(FOLDER)
+    FOLDER.mkdir()
+    (FOLDER / "all.txt").touch()
     splits([first])
     before = where()
     accept()

@@ -144,7 +144,7 @@ class Split(Section):
         description="Jaccard similarity of 5-word shingles from which two are one",
     )
     salt: str = Field("codex-ml", min_length=1, description="Key of the split; another one deals all documents anew")
-    ledger: bool = Field(True, description="What data/split_ledger.ndjson lists keeps its split; false: by hash only")
+    ledger: bool = Field(True, description="What data/split_ledger lists keeps its split; false: by hash only")
     folds: int = Field(0, ge=0, le=1000, description="Folds of cross-validation; 0: val by its share")
     fold: int = Field(0, ge=0, description="The fold that is val")
     stratify: str = Field("", description="Field whose values get equal shares: language, licence, source or of meta")

@@ -3,13 +3,14 @@
 Of exact copies and of near-duplicates one is kept. It is dealt by a keyed hash of its group, or of its content where it
 has none, so that neither row order nor shards nor other documents have a say, and so that a family counts once whatever
 its size. What the ledger lists keeps its split; where that and a group or a near-duplicate disagree, the newer document
-goes into quarantine.
+goes into quarantine. Where the ledger unites histories that disagree, what one of them held out stays out of train: of
+two near-copies that it lists, the less clean one goes (train before val before test), and a document whose group was
+held out elsewhere is used for neither side.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from codex_ml.config import Split
 from codex_ml.data.dedup import Crew, Families, Index, crossing, keep_first
-from codex_ml.data.ledger import SPLITS, Entry, Ledger
+from codex_ml.data.ledger import RANKS, SPLITS, Ledger, content_keys
+from codex_ml.data.ledger_lines import Columns, Lines, lines_of
 from codex_ml.data.shingle_sets import Rows, ShingleSets
 from codex_ml.errors import UserError
 
@@ -31,6 +33,8 @@ EXACT, NEAR, EVICTED, QUARANTINED = (
     "quarantined",
 )
 DEALT_REASONS = (EXACT, NEAR, EVICTED, QUARANTINED)
+
+CLEANEST_FIRST = np.array([2, 1, 0, 3, 4], dtype=np.int8)  # of train, val, test, pool and, as -1, unknown
 
 Bools = NDArray[np.bool_]
 Hashes = NDArray[np.uint64]
@@ -67,7 +71,10 @@ class Dealt:
         copies: (n,) int64, the first of its exact copies.
         families: verified near pairs among the first copies.
         crossing: verified near pairs across splits among what was kept, before anything was evicted.
+        old: (n,) int64, row of the content in the ledger, or -1.
         pinned: (n,) bool, whether the ledger knew it as kept.
+        listed: (n,) bool, whether the ledger knew its unit.
+        moved: (n,) bool, whether a document of a cleaner split, which the ledger lists too, evicted it.
     """
 
     part: NDArray[np.int8]
@@ -76,8 +83,10 @@ class Dealt:
     copies: Rows
     families: Families
     crossing: Families
+    old: Rows
     pinned: Bools
-    known: Bools
+    listed: Bools
+    moved: Bools
 
 
 def position(key: bytes, salt: str) -> int:
@@ -86,100 +95,116 @@ def position(key: bytes, salt: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger | None, params: Split, crew: Crew) -> Dealt:
+def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger, params: Split, crew: Crew) -> Dealt:
     """Deal every candidate; row i of `sets` belongs to candidate i.
 
     Args:
-        ledger: None for the stateless mode, in which an added document can take the place of a near-duplicate, and the
-            family then goes to the split of that document.
+        ledger: an empty one for the stateless mode, in which an added document can take the place of a near-duplicate,
+            and the family then goes to the split of that document.
         crew: worker processes and progress of the search for near-duplicates.
 
     Raises:
         UserError: when val or test (or train) would be empty.
     """
     size = len(documents.high)
-    content, old = _numbered(documents, ledger)
-    copies = _first_copies(documents, content, ledger, old)
-    rows = np.flatnonzero(copies == np.arange(size))
-    known = old >= 0
-    pinned = known & ledger.kept[old] if ledger is not None and len(ledger) else np.zeros(size, dtype=bool)
-    part, conflict = _listed(documents, rows, old, ledger, params)
+    old = ledger.rows_of(documents.high, _low(documents))
+    copies = _first_copies(documents, ledger, old)
+    is_first = copies == np.arange(size)
+    part, side, conflict, pinned = _listed(documents, np.flatnonzero(is_first), old, ledger, params)
+    with_words = is_first & (sets.sizes > 0)  # a text of fewer than 5 words resembles none
+    index = Index(sets, np.flatnonzero(with_words), threshold=params.near_duplicate, crew=crew)
+    held_out = conflict & (side > TRAIN)
+    evicted_by = _evicted_by(index, documents, with_words, side, held_out)
     # The rank comes neither from the split nor from the salted hash that deals: families would crowd into test.
-    tier = np.where(conflict, 3, np.where(pinned, 0, np.where(known, 1, 2)))  # a quarantined one stands for nobody
+    # One in quarantine comes last, so that it stands for nobody, but keeps what resembles it out when it is held out.
+    tier = np.where(held_out, 1, np.where(conflict, 4, np.where(pinned, 0, np.where(old >= 0, 2, 3))))
+    rows = np.flatnonzero(with_words & (evicted_by < 0))
     rows = rows[np.lexsort((documents.low[rows], documents.high[rows], tier[rows]))]
-    rows = rows[sets.sizes[rows] > 0]  # a text of fewer than 5 words resembles none
-    index = Index(sets, rows, threshold=params.near_duplicate, crew=crew)
-    families = keep_first(index, rows, (pinned & ~conflict)[rows])
+    families = keep_first(index, rows, (side >= 0)[rows])
+    keeper = np.where(evicted_by >= 0, evicted_by, families.kept_by)
+    by_held_out = (keeper >= 0) & held_out[keeper]
     reason = np.full(size, "", dtype=object)
-    kept_by = np.where(copies == np.arange(size), families.kept_by, copies)
-    reason[copies != np.arange(size)] = EXACT
-    reason[(families.kept_by >= 0) & (reason == "")] = NEAR
+    reason[~is_first] = EXACT
+    reason[families.kept_by >= 0] = NEAR
+    reason[by_held_out | (evicted_by >= 0)] = EVICTED
     reason[conflict & (reason == "")] = QUARANTINED
     left = np.flatnonzero(reason == "")
     _deal_new(documents, left, part, params)
     left = left[sets.sizes[left] > 0]
     left = left[np.lexsort((-part[left], ~pinned[left]))]
     across = crossing(index, left, part[left])
-    dealt = Dealt(part, reason, kept_by, copies, families, across, pinned, known)
+    dealt = Dealt(
+        part, reason, np.where(is_first, keeper, copies), copies, families, across, old, pinned,
+        listed=ledger.units_of(documents.unit) >= 0, moved=(evicted_by >= 0) & ~by_held_out,
+    )  # fmt: skip
     _evict(dealt)
     part[reason != ""] = DROPPED
     _refuse_empty(documents, part)
     return dealt
 
 
-def _numbered(documents: Candidates, ledger: Ledger | None) -> tuple[Rows, Rows]:
-    """(a number for each content, its row in the ledger or -1), both (n,)."""
-    entries = len(ledger) if ledger is not None else 0
-    high = np.concatenate([ledger.high, documents.high]) if ledger is not None else documents.high
-    low = np.concatenate([ledger.low, documents.low]) if ledger is not None else documents.low
-    order = np.lexsort((low, high))  # stable: a ledger row stands in front of its equals
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
-    number = np.empty(len(order), dtype=np.int64)
-    number[order] = np.cumsum(new) - 1
-    first = order[new][number[entries:]]  # the first of its equals, as an index into ledger + documents
-    return number[entries:], np.where(first < entries, first, -1)
+def _low(documents: Candidates) -> NDArray[np.uint32]:
+    """What the ledger keeps of `low`."""
+    return (documents.low >> np.uint64(32)).astype(np.uint32)
 
 
-def _first_copies(documents: Candidates, content: Rows, ledger: Ledger | None, old: Rows) -> Rows:
+def _first_copies(documents: Candidates, ledger: Ledger, old: Rows) -> Rows:
     """For each document the exact copy that stands for it: the recorded one, one of its unit, the first by place."""
-    choice = np.full(len(content), 2, dtype=np.int8)
-    if ledger is not None and len(ledger):
-        choice[(old >= 0) & (ledger.unit[old] == documents.unit)] = 1
-        choice[(old >= 0) & (ledger.place[old] == documents.place)] = 0
-    order = np.lexsort((documents.place, choice, content))
+    choice = np.full(len(old), 2, dtype=np.int8)
+    known = np.flatnonzero(old >= 0)
+    choice[known[ledger.unit[old[known]] == documents.unit[known]]] = 1
+    choice[known[ledger.place[old[known]] == documents.place[known] >> np.uint64(32)]] = 0
+    order = np.lexsort((documents.place, choice, documents.low, documents.high))
+    high, low = documents.high[order], documents.low[order]
     new = np.ones(len(order), dtype=bool)
-    new[1:] = content[order][1:] != content[order][:-1]
+    new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     first = np.empty(len(order), dtype=np.int64)
     first[order] = order[new][np.cumsum(new) - 1]
     return first
 
 
+def _evicted_by(
+    index: Index, documents: Candidates, with_words: Bools, side: NDArray[np.int8], held_out: Bools
+) -> Rows:
+    """For each document that the ledger binds, a cleaner one that it binds too and that it resembles, or -1: (n,).
+
+    There is one only where histories were united, or the threshold was lowered.
+    """
+    rows = np.flatnonzero(with_words & (side >= 0))
+    if len(np.unique(side[rows])) < 2:
+        return np.full(len(side), -1, dtype=np.int64)
+    rows = rows[np.lexsort((documents.low[rows], documents.high[rows], CLEANEST_FIRST[side[rows]]))]
+    return crossing(index, rows, side[rows], held_out[rows]).kept_by
+
+
 def _listed(
-    documents: Candidates, rows: Rows, old: Rows, ledger: Ledger | None, params: Split
-) -> tuple[NDArray[np.int8], Bools]:
-    """What the ledger says of each document, duplicates included: two arrays (n,).
+    documents: Candidates, rows: Rows, old: Rows, ledger: Ledger, params: Split
+) -> tuple[NDArray[np.int8], NDArray[np.int8], Bools, Bools]:
+    """What the ledger says of each document, duplicates included: four arrays (n,).
 
     Returns:
-        split of its group or content, -1 where the ledger knows neither; whether its group and its content belong to
-        different splits.
+        split of its group or content, -1 where the ledger knows neither; the split that binds it, which is that of a
+        kept document and is -1 for others; whether its group and its content belong to different splits, and then only
+        one that is held out has a side; whether the ledger knows it as kept.
     """
-    part = np.full(len(old), -1, dtype=np.int8)
-    if ledger is None or not len(ledger):
-        return part, np.zeros(len(old), dtype=bool)
-    # The line of a duplicate gives the split of its family, not of its group; "pool" says less than train or val.
-    order = np.lexsort((ledger.split == POOL, ~ledger.kept, ledger.unit))
-    place = np.minimum(np.searchsorted(ledger.unit[order], documents.unit), len(order) - 1)
-    found = order[place]
-    part = np.where(ledger.unit[found] == documents.unit, ledger.split[found], part).astype(np.int8)
-    pinned = np.full(len(old), -1, dtype=np.int8)
-    pinned[old >= 0] = ledger.split[old[old >= 0]]
+    if not len(ledger):
+        nothing = np.full(len(old), -1, dtype=np.int8)
+        return nothing, nothing.copy(), nothing > 0, nothing > 0
+    unit = ledger.units_of(documents.unit)
+    part = np.where(unit >= 0, ledger.unit_split[unit], -1).astype(np.int8)
+    pinned = np.where(old >= 0, ledger.split[old], -1).astype(np.int8)
+    kept = (old >= 0) & ledger.kept[old]
     _follow_pinned(documents, rows, part, pinned)
     held_out_apart = (pinned == TEST) != (part == TEST)
     if not params.folds:  # the ledger may have been written with folds
         part = np.where(part == POOL, _by_hash_without_test(documents.unit, params), part).astype(np.int8)
     pooled = (pinned == POOL) | (params.folds > 0)  # then train and val count as one side
-    return part, (pinned >= 0) & (part >= 0) & (held_out_apart | ((pinned != part) & ~pooled))
+    conflict = (pinned >= 0) & (part >= 0) & (held_out_apart | ((pinned != part) & ~pooled))
+    side = np.where(conflict, pinned, part)
+    if params.folds:
+        side = np.where(side == TEST, TEST, TRAIN)
+    binds = kept & ~(conflict & ((side == TRAIN) | (side == POOL)))
+    return part, np.where(binds, side, -1).astype(np.int8), conflict, kept
 
 
 def _deal_new(documents: Candidates, rows: Rows, part: NDArray[np.int8], params: Split) -> None:
@@ -193,10 +218,11 @@ def _deal_new(documents: Candidates, rows: Rows, part: NDArray[np.int8], params:
 def _follow_pinned(documents: Candidates, rows: Rows, part: NDArray[np.int8], pinned: NDArray[np.int8]) -> None:
     """A unit that the ledger does not list, with a content that it does, goes where that content is.
 
-    Only the first of equal copies counts: an empty __init__.py must not draw every repository after it.
+    With contents of several splits it goes to the cleanest. Only the first of equal copies counts: an empty __init__.py
+    must not draw every repository after it.
     """
     rows = rows[(part[rows] < 0) & (pinned[rows] >= 0)]
-    rows = rows[np.lexsort((documents.high[rows], documents.unit[rows]))]
+    rows = rows[np.lexsort((CLEANEST_FIRST[pinned[rows]], documents.unit[rows]))]
     units, first = np.unique(documents.unit[rows], return_index=True)
     if len(units):
         place = np.minimum(np.searchsorted(units, documents.unit), len(units) - 1)
@@ -271,22 +297,28 @@ def _refuse_empty(documents: Candidates, part: NDArray[np.int8]) -> None:
         )
 
 
-def new_entries(documents: Candidates, dealt: Dealt, params: Split) -> Iterator[Entry]:
-    """Lines for the ledger: contents that it does not list yet, or lists as duplicates and that are kept now."""
-    first = dealt.copies == np.arange(len(dealt.copies))
+def new_lines(documents: Candidates, dealt: Dealt, ledger: Ledger, params: Split) -> Lines:
+    """Lines that this split adds to the ledger, distinct and sorted; the ledger has none of them.
+
+    They are those of contents that it does not know yet, or knows as duplicates and that are kept now; of known
+    contents in a unit that it does not know; and of known contents that a document of a cleaner split evicts.
+    """
+    before = np.where(dealt.old >= 0, ledger.split[dealt.old] if len(ledger) else -1, -1)
     kept = dealt.part >= 0
-    duplicate = (dealt.reason == NEAR) & (dealt.kept_by >= 0)
-    rows = np.flatnonzero(first & ((kept & ~dealt.pinned) | (duplicate & ~dealt.known)))
-    rows = rows[np.lexsort((documents.low[rows], documents.high[rows]))]
-    for row in rows:
-        split = int(dealt.part[row if kept[row] else dealt.kept_by[row]])
-        if split < 0:  # its representative was evicted
-            continue
-        split = POOL if params.folds and split != TEST else split
-        high, low, place, unit = (
-            int(values[row]) for values in (documents.high, documents.low, documents.place, documents.unit)
-        )
-        yield Entry(high, low, place, unit, split, bool(kept[row]))
+    split = np.where(kept, dealt.part, dealt.part[dealt.kept_by])
+    if params.folds:
+        split = np.where(split == TEST, TEST, POOL)
+    split = np.where(kept & (before >= 0), before, split).astype(np.int8)  # a listed one stays what it is
+    follows = (dealt.reason == NEAR) & (before < 0) | dealt.moved
+    follows &= (dealt.kept_by >= 0) & kept[dealt.kept_by]  # else its representative was evicted
+    chosen = (kept & ~(dealt.pinned & dealt.listed)) | follows
+    chosen &= dealt.copies == np.arange(len(kept))
+    rows = np.flatnonzero(chosen)
+    if len(ledger.forgotten):
+        rows = rows[~np.isin(content_keys(documents.high[rows], _low(documents)[rows]), ledger.forgotten)]
+    rank = RANKS[split[rows]] + (~kept[rows]).astype(np.uint8)
+    place = (documents.place[rows] >> np.uint64(32)).astype(np.uint32)
+    return lines_of(Columns(documents.high[rows], _low(documents)[rows], documents.unit[rows], place, rank))
 
 
 assert SPLITS[:3] == PARTS

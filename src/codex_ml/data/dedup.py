@@ -118,14 +118,15 @@ def keep_first(index: Index, rows: Rows, pinned: NDArray[np.bool_]) -> Families:
     return _greedy(index, rows, np.where(pinned, 0, -1).astype(np.int8), pinned)
 
 
-def crossing(index: Index, rows: Rows, part: NDArray[np.int8]) -> Families:
+def crossing(index: Index, rows: Rows, part: NDArray[np.int8], pinned: NDArray[np.bool_] | None = None) -> Families:
     """Keep each of `rows`, taken in this order, that resembles no kept one before it of another split.
 
     Args:
         rows: row numbers in the index, in order of preference.
         part: (len(rows),) int8, the split of each.
+        pinned: (len(rows),) those that are kept in any case.
     """
-    return _greedy(index, rows, part, np.zeros(len(rows), dtype=bool))
+    return _greedy(index, rows, part, np.zeros(len(rows), dtype=bool) if pinned is None else pinned)
 
 
 @dataclass

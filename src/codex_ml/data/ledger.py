@@ -1,187 +1,384 @@
-"""The split ledger: which content was ever dealt to which split. It only grows, and what it lists never moves.
+"""The split ledger: which content was ever dealt to which split. Lines are added and never removed.
 
-    {"schema": "codex-ml/ledger/1", "salt": "5d41402abc4b2a76"}
-    {"content": "<32 hex>", "place": "<16 hex>", "unit": "<16 hex>", "split": "train", "kept": true}
+The folder `data/split_ledger` holds the lines: in one file `all.txt`, which Git merges, or in 256 files `00.txt` to
+`ff.txt` by the first byte of `content`, which DVC keeps. The union of the lines of all its .txt files is the ledger, so
+both forms mean the same, and so does every merge of them. `forgotten.txt` names contents whose lines do not count any
+more. What a line says is in `ledger_lines`.
 
-`content` is the start of the SHA-256 of the canonical document, `place` a hash of source, path and id, `unit` the keyed
-hash of its group or, without one, of its content; `kept` is false for a duplicate, which belongs to the split of its
-family. Of two lines for one content the later counts. With folds, `split` is "pool" for what is not test.
+Where histories disagree, the cleanest answer wins, in whatever order they were merged: test over val over train over
+pool. The answer for one content is its cleanest line; of equally clean ones a kept document counts before a duplicate,
+and then the smallest line. A unit belongs to the cleanest split of its kept lines, or of its duplicates if none is
+kept.
+Used by: split, check, and the commands `codex-ml ledger`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from codex_ml.conflicts import refuse_conflict
+from codex_ml.data.ledger_lines import (
+    FIELDS,
+    HEADER,
+    Columns,
+    Lines,
+    Text,
+    bytes_of,
+    columns_of,
+    decoded,
+    lines_of,
+    no_lines,
+    salt_mark,
+)
 from codex_ml.errors import UserError
-from codex_ml.io import atomic_file, dump_json, parse_json
 
-SCHEMA = "codex-ml/ledger/1"
+FOLDER = Path("data/split_ledger")
+NEW = Path("data/splits/new_ledger.txt")
+ALL = "all.txt"
+FORGOTTEN = "forgotten.txt"
+SHARDS = tuple(f"{number:02x}.txt" for number in range(256))
 SPLITS = ("train", "val", "test", "pool")
-KEYS = ("content", "place", "unit", "split", "kept")
-LINE_LIMIT = 1 << 12  # bytes
-_HEX = re.compile(r"[0-9a-f]+")
+SPLIT_OF_RANK = np.array([2, 2, 1, 1, 0, 0, 3, 3], dtype=np.int8)  # TtVvRrPp as indices in SPLITS
+RANKS = np.array([4, 2, 0, 6], dtype=np.uint8)  # of a kept document, by index in SPLITS; one more for a duplicate
+REASON_LIMIT = 200  # characters
 
+_DEALT_WITH = "# dealt with "
+_TOMBSTONE = re.compile(r"([A-Za-z0-9_-]{16}) (\S(?:.*\S)?)")
 
-@dataclass(frozen=True)
-class Entry:
-    """One line; hashes as numbers."""
-
-    high: int
-    low: int
-    place: int
-    unit: int
-    split: int  # index in SPLITS
-    kept: bool
+Contents = NDArray[np.bytes_]  # (n,) S12, the first 12 bytes of the SHA-256
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger in memory: 34 bytes an entry, all arrays (n,), each content once.
+    """The ledger in memory: 26 bytes per content and 10 per unit.
 
     Attributes:
-        high, low: the two halves of `content`, uint64.
-        place, unit: uint64.
-        split: int8, index in SPLITS.
-        kept: bool.
+        high, low, place, unit: (n,) as in `Columns`, of the line that counts for a content; sorted by (high, low).
+        rank: (n,) uint8, index in LETTERS of that line.
+        answers: (n,) uint8, the splits in all lines of that content: bit i for SPLITS[i].
+        units: (u,) uint64, sorted.
+        unit_split: (u,) int8, index in SPLITS.
+        unit_answers: (u,) uint8, the splits in its kept lines.
+        forgotten: sorted contents whose lines do not count.
+        size: number of lines.
+        mark: of the lines and of what is forgotten, the same for both forms of the folder.
     """
 
     high: NDArray[np.uint64]
-    low: NDArray[np.uint64]
-    place: NDArray[np.uint64]
+    low: NDArray[np.uint32]
+    place: NDArray[np.uint32]
     unit: NDArray[np.uint64]
-    split: NDArray[np.int8]
-    kept: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Ledger:
-        """Of several entries for one content the last counts."""
-        kinds = [("high", "u8"), ("low", "u8"), ("place", "u8"), ("unit", "u8"), ("split", "i1"), ("kept", "?")]
-        rows = np.fromiter(((e.high, e.low, e.place, e.unit, e.split, e.kept) for e in entries), dtype=kinds)
-        order = np.lexsort((rows["low"], rows["high"]))  # stable: later lines stay behind earlier ones
-        rows = rows[order]
-        last = np.ones(len(rows), dtype=bool)
-        last[:-1] = (rows["high"][1:] != rows["high"][:-1]) | (rows["low"][1:] != rows["low"][:-1])
-        rows = rows[last]
-        return cls(*(np.ascontiguousarray(rows[name]) for name, _ in kinds))
+    rank: NDArray[np.uint8]
+    answers: NDArray[np.uint8]
+    units: NDArray[np.uint64]
+    unit_split: NDArray[np.int8]
+    unit_answers: NDArray[np.uint8]
+    forgotten: Contents
+    size: int
+    mark: str
 
     def __len__(self) -> int:
+        """Number of contents."""
         return len(self.high)
 
+    @property
+    def split(self) -> NDArray[np.int8]:
+        """(n,) index in SPLITS."""
+        return SPLIT_OF_RANK[self.rank]
 
-def accept(next_ledger: Path, ledger: Path) -> int:
-    """Put the ledger that the last split wrote in the place of the one it read; returns the number of new lines.
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """(n,) whether the line is that of a document that is kept, not of a duplicate."""
+        return self.rank % 2 == 0
+
+    def rows_of(self, high: NDArray[np.uint64], low: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """Row of each content, or -1: (m,) for m contents."""
+        first = np.searchsorted(self.high, high)
+        count = np.searchsorted(self.high, high, side="right") - first
+        for number in np.flatnonzero(count > 1).tolist():  # contents that begin with the same 8 bytes
+            same = self.low[first[number] : first[number] + count[number]]
+            first[number] += min(int(np.searchsorted(same, low[number])), len(same) - 1)
+        found = count > 0
+        found[found] = self.low[first[found]] == low[found]
+        return np.where(found, first, -1)
+
+    def units_of(self, unit: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Row of each unit in `units`, or -1: (m,) for m units."""
+        place = np.searchsorted(self.units, unit)
+        found = place < len(self.units)
+        found[found] = self.units[place[found]] == unit[found]
+        return np.where(found, place, -1)
+
+    @classmethod
+    def empty(cls) -> Ledger:
+        """One that lists nothing."""
+        forgotten = content_keys(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint32))
+        return cls.of([], forgotten, mark_of([], forgotten))
+
+    @classmethod
+    def of(cls, batches: Sequence[Columns], forgotten: Contents, mark: str = "") -> Ledger:
+        """The meaning of lines.
+
+        Args:
+            batches: distinct lines, sorted by their bytes in each; no content is in two batches.
+            forgotten: sorted.
+        """
+        live = [batch.take(~is_among(batch, forgotten)) if len(forgotten) else batch for batch in batches]
+        answers = [_answers(batch) for batch in live if len(batch)]
+        chosen = _joined([columns for columns, _, _ in answers])
+        masks = np.concatenate([mask for _, mask, _ in answers]) if answers else np.zeros(0, dtype=np.uint8)
+        if not _ascending(chosen.high, chosen.low):
+            order = np.lexsort((chosen.low, chosen.high))
+            chosen, masks = chosen.take(order), masks[order]
+        units, unit_split, unit_answers = _units(_joined([resolved for _, _, resolved in answers]), live)
+        return cls(
+            high=chosen.high, low=chosen.low, place=chosen.place, unit=chosen.unit, rank=chosen.rank, answers=masks,
+            units=units, unit_split=unit_split, unit_answers=unit_answers,
+            forgotten=forgotten, size=sum(map(len, batches)), mark=mark,
+        )  # fmt: skip
+
+
+def content_keys(high: NDArray[np.uint64], low: NDArray[np.uint32]) -> Contents:
+    """Contents as bytes, to sort and to look up: (n,) S12."""
+    keys = np.empty(len(high), dtype=[("high", ">u8"), ("low", ">u4")])
+    keys["high"], keys["low"] = high, low
+    return keys.view("S12").reshape(-1)
+
+
+def is_among(columns: Columns, contents: Contents) -> NDArray[np.bool_]:
+    """(n,) whether the content of each line is one of `contents`."""
+    return np.isin(content_keys(columns.high, columns.low), contents)
+
+
+def _joined(parts: Sequence[Columns]) -> Columns:
+    if len(parts) == 1:
+        return parts[0]
+    columns = {}
+    for name, kind in FIELDS.items():
+        columns[name] = np.concatenate([np.zeros(0, kind), *(getattr(part, name) for part in parts)])
+    return Columns(**columns)
+
+
+def _ascending(high: NDArray[np.uint64], low: NDArray[np.uint32]) -> bool:
+    return bool(((high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))).all())
+
+
+def _answers(lines: Columns) -> tuple[Columns, NDArray[np.uint8], Columns]:
+    """(the line that counts of each content, the splits in all its lines, the lines that count for units).
+
+    Lines are sorted by their bytes, so those of one content, and of one content, unit and place, are neighbours.
+    Both results are in the order of `lines`, contents of the first sorted by (high, low).
+    """
+    content = _begins(lines.high, lines.low)
+    starts = np.flatnonzero(content)
+    splits = (np.uint8(1) << SPLIT_OF_RANK[lines.rank].astype(np.uint8)).astype(np.uint8)
+    masks = np.bitwise_or.reduceat(splits, starts)
+    number = np.cumsum(content) - 1
+    best = np.flatnonzero(lines.rank == np.minimum.reduceat(lines.rank, starts)[number])
+    chosen = best[_begins(number[best])]
+    order = np.lexsort((lines.low[chosen], lines.high[chosen]))
+    keys = np.flatnonzero(content | _begins(lines.unit, lines.place))
+    resolved = lines.take(keys)
+    resolved.rank[:] = np.minimum.reduceat(lines.rank, keys)
+    return lines.take(chosen[order]), masks[order], resolved
+
+
+def _begins(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """(n,) where one of the columns differs from the row before it."""
+    result = np.ones(len(columns[0]), dtype=bool)
+    result[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return result
+
+
+def _units(
+    resolved: Columns, lines: Sequence[Columns]
+) -> tuple[NDArray[np.uint64], NDArray[np.int8], NDArray[np.uint8]]:
+    """(units, split of each, splits in all its kept lines)."""
+    # Kept lines before duplicates, then by cleanliness: 0, 2, 4, 6 and then 9, 11, 13, 15.
+    rank = np.where(resolved.rank % 2 == 0, resolved.rank, resolved.rank + np.uint8(8)).astype(np.uint8)
+    order = np.lexsort((rank, resolved.unit))
+    unit, rank = resolved.unit[order], rank[order]
+    first = np.flatnonzero(_begins(unit)) if len(unit) else np.zeros(0, dtype=np.int64)
+    units, unit_split = unit[first], SPLIT_OF_RANK[rank[first] % 8]
+    masks = np.zeros(len(units), dtype=np.uint8)
+    for batch in lines:
+        for bit in range(len(SPLITS)):
+            chosen = (batch.rank % 2 == 0) & (SPLIT_OF_RANK[batch.rank] == bit)
+            masks[np.searchsorted(units, batch.unit[chosen])] |= np.uint8(1 << bit)
+    return units, unit_split, masks
+
+
+def read_ledger(folder: Path, *, salt: str) -> Ledger:
+    """Read a ledger; a folder with an empty file is an empty one.
 
     Raises:
-        UserError: when there is none, or when it does not go on from the present one.
+        UserError: for a missing folder, one of the former form, a foreign file, a malformed line (file and line are
+            named) or a ledger that was dealt with another salt.
     """
-    if not next_ledger.is_file():
-        raise UserError(f"{next_ledger} is missing; `dvc repro split` makes it")
-    size = ledger.stat().st_size if ledger.is_file() else 0
-    with next_ledger.open("rb") as new:
-        if size and new.read(size) != ledger.read_bytes():
-            raise UserError(
-                f"{next_ledger} does not begin with what {ledger} holds: it was made from another ledger; "
-                "`dvc repro split`, then accept again"
-            )
-        rest = size > 0 and not ledger.read_bytes().endswith(b"\n")  # its last line was ended first
-        added = sum(chunk.count(b"\n") for chunk in iter(lambda: new.read(1 << 20), b"")) - rest
-    with atomic_file(ledger) as target, next_ledger.open("rb") as source:
-        shutil.copyfileobj(source, target)
-    return added
+    refuse_former(folder)
+    batches = disjoint(read_folder(folder, mark=salt_mark(salt)))
+    forgotten = read_forgotten(folder / FORGOTTEN)
+    return Ledger.of([columns for _, columns in batches], forgotten, mark_of(batches, forgotten))
 
 
-def salt_mark(salt: str) -> str:
-    """What the header keeps of the salt: enough to notice another one, nothing to learn it from."""
-    return hashlib.blake2b(salt.encode(), digest_size=8, person=b"ledger").hexdigest()
-
-
-def read_ledger(path: Path, *, salt: str) -> Ledger:
-    """Read a ledger; a file without a line is an empty one.
+def refuse_former(folder: Path) -> None:
+    """Refuse to work beside a ledger of the former form.
 
     Raises:
-        UserError: for a missing file, a malformed line (named) or a ledger that was dealt with another salt.
+        UserError: naming the command that converts it.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing; make an empty file to start a new ledger, or set split.ledger: false")
-    return Ledger.of(_entries(path, salt))
-
-
-def _entries(path: Path, salt: str) -> Iterator[Entry]:
-    with path.open("rb") as lines:
-        number = 0
-        while line := lines.readline(LINE_LIMIT):
-            number += 1
-            where = f"{path}:{number}"
-            try:
-                value = parse_json(line)
-            except ValueError as error:
-                raise UserError(f"{where} is not JSON ({error}); restore the file from Git or DVC") from None
-            if number == 1:
-                _check_header(value, where, salt)
-            else:
-                yield _entry(value, where)
-
-
-def _check_header(value: Any, where: str, salt: str) -> None:
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise UserError(f'{where}: the first line of a ledger is {{"schema": "{SCHEMA}", ...}}')
-    if value.get("salt") != salt_mark(salt):
+    former = folder.with_name(f"{folder.name}.ndjson")
+    if former.exists():
         raise UserError(
-            f"{where}: this ledger was dealt with another split.salt; give that one back, or start an empty ledger "
-            "to deal all documents anew (then no earlier test result can be compared)"
+            f"{former} is a ledger of the former form; run `codex-ml ledger convert`, which moves no document"
         )
 
 
-def _entry(value: Any, where: str) -> Entry:
-    if not isinstance(value, dict) or sorted(value) != sorted(KEYS):
-        raise UserError(f"{where}: a ledger line has the keys {', '.join(KEYS)}")
-    for key, length in (("content", 32), ("place", 16), ("unit", 16)):
-        text = value[key]
-        if not isinstance(text, str) or len(text) != length or not _HEX.fullmatch(text):
-            raise UserError(f"{where}: {key} must be {length} hexadecimal digits")
-    if value["split"] not in SPLITS or not isinstance(value["kept"], bool):
-        raise UserError(f"{where}: split is one of {', '.join(SPLITS)}, kept true or false")
-    high, low = int(value["content"][:16], 16), int(value["content"][16:], 16)
-    split = SPLITS.index(value["split"])
-    return Entry(high, low, int(value["place"], 16), int(value["unit"], 16), split, value["kept"])
+def files_of(folder: Path) -> list[Path]:
+    """The files with the lines of a ledger, sorted by name.
 
-
-def write_ledger(path: Path, old: Path | None, new: Iterable[Entry], *, salt: str) -> int:
-    """Write the next ledger into a folder that is not published yet: the old lines as they are, then the new ones.
-
-    Returns:
-        the number of new lines.
+    Raises:
+        UserError: when the folder is missing or holds something else.
     """
-    count = 0
-    with path.open("wb") as handle:
-        head = b""
-        if old is not None:
-            with old.open("rb") as source:
-                while chunk := source.read(1 << 20):
-                    head = chunk[-1:]
-                    handle.write(chunk)
-        if not head:
-            handle.write(dump_json({"schema": SCHEMA, "salt": salt_mark(salt)}, indent=None).encode())
-        elif head != b"\n":
-            handle.write(b"\n")
-        for entry in new:
-            line = {
-                "content": f"{entry.high:016x}{entry.low:016x}",
-                "place": f"{entry.place:016x}",
-                "unit": f"{entry.unit:016x}",
-                "split": SPLITS[entry.split],
-                "kept": entry.kept,
-            }
-            handle.write(json.dumps(line).encode() + b"\n")
-            count += 1
-    return count
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is missing; `mkdir {folder}` and `touch {folder / ALL}` start a new ledger, split.ledger: false "
+            "does without one"
+        )
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):  # what a killed command left, .gitignore
+            continue
+        if path.suffix != ".txt" or not path.is_file():
+            raise UserError(
+                f"{path} is not part of a ledger, which has text files with names in .txt only; move it out of {folder}"
+            )
+        if path.name != FORGOTTEN:
+            found.append(path)
+    return found
+
+
+def read_folder(folder: Path, *, mark: str = "") -> dict[str, tuple[Text, Columns]]:
+    """Texts and fields of all files, by file name.
+
+    Args:
+        mark: `salt_mark` of split.salt; "" for whatever salt it is.
+    """
+    texts = {}
+    for path in files_of(folder):
+        text, columns = decoded(path.read_bytes(), str(path))
+        mark = mark or text.salt
+        if text.salt not in ("", mark):
+            raise UserError(
+                f"{path}:1: this ledger was dealt with another split.salt; give that one back, or start an empty "
+                "ledger to deal all documents anew (then no earlier test result can be compared)"
+            )
+        texts[path.name] = text, columns
+    return texts
+
+
+def disjoint(texts: dict[str, tuple[Text, Columns]]) -> list[tuple[Lines, Columns]]:
+    """The lines in batches that have no content in common, whatever file a line is in."""
+    files = [(name, text.lines, columns) for name, (text, columns) in texts.items() if len(columns)]
+    if len(files) <= 1 or all(_in_own_shard(name, columns) for name, _, columns in files):
+        return [(lines, columns) for _, lines, columns in files]
+    lines = lines_of(_joined([columns for _, _, columns in files]))
+    columns = columns_of(lines)
+    assert columns is not None
+    return [(lines, columns)]
+
+
+def _in_own_shard(name: str, columns: Columns) -> bool:
+    return name in SHARDS and bool((shards_of(columns) == SHARDS.index(name)).all())
+
+
+def shards_of(columns: Columns) -> NDArray[np.uint8]:
+    """(n,) index in SHARDS: the first byte of the content."""
+    return (columns.high >> np.uint64(56)).astype(np.uint8)
+
+
+def mark_of(batches: Sequence[tuple[Lines, Columns]], forgotten: Contents) -> str:
+    """What names a ledger: a hash of its lines, the same for both forms of the folder.
+
+    Args:
+        batches: as `disjoint` returns them.
+    """
+    shards: dict[int, bytes] = {}
+    for lines, columns in batches:
+        shard = shards_of(columns)
+        for number in np.unique(shard).tolist():
+            shards[number] = hashlib.blake2b(lines[shard == number].tobytes()).digest()
+    whole = hashlib.blake2b(forgotten.tobytes(), digest_size=8)
+    for number in sorted(shards):
+        whole.update(bytes([number]) + shards[number])
+    return whole.hexdigest()
+
+
+def read_forgotten(path: Path) -> Contents:
+    """Contents whose lines do not count any more, sorted and distinct; none where there is no such file."""
+    contents = [content for content, _ in read_tombstones(path.read_bytes(), str(path))] if path.is_file() else []
+    return contents_of(contents)
+
+
+def contents_of(texts: Sequence[str]) -> Contents:
+    """Contents, as a line writes them, as bytes: sorted and distinct."""
+    filler = b" AAAAAAAAAAA AAAAAA R"
+    columns = columns_of(np.array([text.encode() + filler for text in sorted(set(texts))], dtype=no_lines().dtype))
+    assert columns is not None
+    return np.unique(content_keys(columns.high, columns.low))
+
+
+def read_tombstones(data: bytes, name: str) -> list[tuple[str, str]]:
+    """(content, reason) of each line of forgotten.txt, distinct and sorted.
+
+    Raises:
+        UserError: naming file and line, for one that is malformed.
+    """
+    found = set()
+    for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), start=1):
+        line = line.removesuffix("\r")
+        entry = _TOMBSTONE.fullmatch(line)
+        if entry and line.isprintable():
+            found.add((entry[1], entry[2]))
+        elif line and not line.startswith(HEADER):
+            refuse_conflict(line, name, first_line=number)
+            raise UserError(
+                f"{name}:{number}: a line of forgotten contents is `<content> <reason>`, 16 characters and a text; "
+                "take the file from another commit, then `codex-ml ledger forget` again"
+            )
+    return sorted(found)
+
+
+def write_new_lines(path: Path, lines: Lines, *, salt: str, mark: str) -> None:
+    """Write what a split adds to the ledger, into a folder that is not published yet.
+
+    Args:
+        mark: of the ledger that it was dealt with.
+    """
+    head, _, body = bytes_of(Text(salt_mark(salt), lines)).partition(b"\n")
+    path.write_bytes(head + f"\n{_DEALT_WITH}{mark}\n".encode() + body)
+
+
+def read_new_lines(path: Path) -> tuple[Text, str]:
+    """What `write_new_lines` wrote: the lines and the mark.
+
+    Raises:
+        UserError: when there is none, or when it is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `dvc repro split` makes it")
+    head, _, rest = path.read_bytes().partition(b"\n")
+    second, _, body = rest.partition(b"\n")
+    mark = re.fullmatch(f"{_DEALT_WITH}([0-9a-f]{{16}})", second.decode("ascii", "replace"))
+    if not mark:
+        raise UserError(
+            f"{path}:2: this line must be `{_DEALT_WITH}<16 digits>`; `dvc repro split` makes the file anew"
+        )
+    return decoded(head + b"\n" + body, str(path))[0], mark[1]
