@@ -352,9 +352,10 @@ def _cells(row: Row | None) -> list[str]:
     if row is None:
         return ["", "", ""]
     one = row.run
-    return (
-        [one.error, "", f"{one.peak:.0f}"] if one.error else [f"{one.cpu:.1f}", f"{one.parent:.1f}", f"{one.peak:.0f}"]
-    )
+    cpu, parent, peak = f"{one.cpu:.1f}", f"{one.parent:.1f}", f"{one.peak:.0f}"
+    if not one.error:
+        return [cpu, parent, peak]
+    return [f"{cpu}, then {one.error}", parent, peak] if one.cpu else [one.error, "", peak]
 
 
 def _ratio(last: dict[tuple[str, int, str, str], Row], row: Row) -> str:

@@ -79,7 +79,9 @@ def attempt(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # children that an error left, or all of it after the limit
         process.wait()
-        error = f"not done in {limit:g} CPU s" if killed else _error(process.returncode, errors)
+        error = _error(process.returncode, errors)
+    if killed:  # how much CPU the living children had used is not known
+        return Run(seconds, peak=peak, written=written, error=f"not done in {limit:g} CPU s")
     return Run(seconds, cpu, parent, peak, written, error)
 
 

@@ -109,9 +109,14 @@ def test_ratio_is_that_of_split_to_its_twin(load: ModuleType) -> None:
         "before: split of headers (9) takes 20.00 times the CPU of unrelated text",
         "after: split of headers (9) takes 1.25 times the CPU of unrelated text",
     ]
+    after = "| 2.0 | 2.0 | 5 |  |"
     rows[0] = row("headers", "before", 0.0, "not done in 100 CPU s")
     assert "before: split" not in load.as_table(rows)
-    assert "| headers | 9 | 1.0 | split | not done in 100 CPU s |  | 5 | 2.0 | 2.0 | 5 |  |" in load.as_table(rows)
+    assert f"| headers | 9 | 1.0 | split | not done in 100 CPU s |  | 5 {after}" in load.as_table(rows)
+    rows[0] = row("headers", "before", 7.0, "exit status 1: error: no room")
+    assert f"| headers | 9 | 1.0 | split | 7.0, then exit status 1: error: no room | 7.0 | 5 {after}" in load.as_table(
+        rows
+    )
 
 
 def test_texts_have_the_similarity_that_their_case_is_about(load: ModuleType) -> None:
@@ -159,7 +164,7 @@ def test_cost_is_that_of_all_processes_and_of_the_first(load: ModuleType, tmp_pa
     code = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {CHILD!r}]); time.sleep(0.5)"
     run = load.attempt([sys.executable, "-c", code], tmp_path)
     assert run.error == ""
-    assert run.cpu - run.parent >= 0.39  # the clock of the kernel has steps of 10 ms
+    assert run.cpu - run.parent > 0.37  # each of user and system time is rounded down to 10 ms
     assert run.peak > 1
 
 
