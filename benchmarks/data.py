@@ -2,6 +2,7 @@
 
     python benchmarks/data.py speed --megabytes 100 --peer-python PATH
     python benchmarks/data.py memory --small 400 --large 4000
+    python benchmarks/data.py serial --small 80 --large 320 --code .venv/lib/python3.11/site-packages
 
 Peers run in an environment of their own (pip install datatrove datasketch 'xxhash<4' pyarrow regex orjson tokenizers);
 their settings stand in PEERS and are printed. Nothing of them is installed with codex-ml.
@@ -29,10 +30,11 @@ app = typer.Typer(help=__doc__, no_args_is_help=True)
 
 PARAMS = """\
 ingest:
-  sources: [{{kind: jsonl, path: "data/raw/bench/*.jsonl"}}]
+  sources: [{source}]
 split: {{licences: [MIT], policy: {policy}, quality: {{max_line_length: null, max_mean_line_length: null}}}}
-runtime: {{workers: 0, progress: "off"}}
+runtime: {{workers: {workers}, progress: "off"}}
 """
+INVENTED = '{kind: jsonl, path: "data/raw/bench/*.jsonl"}'
 
 PEERS = {
     "datatrove": "local executor, 2 workers; 14 buckets of 8 hashes (xxhash 64), 5-grams of regex words; "
@@ -41,9 +43,9 @@ PEERS = {
 }
 
 
-def corpus_workspace(root: Path, megabytes: int, *, policy: str) -> Path:
+def corpus_workspace(root: Path, megabytes: int, *, policy: str, workers: int = 0) -> Path:
     """A copy of the repository's code with a corpus of invented text."""
-    workspace(root, PARAMS.format(policy=policy))
+    workspace(root, PARAMS.format(policy=policy, source=INVENTED, workers=workers))
     write(root / "data/raw/bench", megabytes)
     return root
 
@@ -108,6 +110,43 @@ def memory(
                 print(f"{name:8s} {megabytes:6d} MB: peak {run.peak:6.0f} MiB, {megabytes / run.seconds:6.1f} MB/s")
     for name, (one, many) in peaks.items():
         print(f"{name:8s} grows by {many - one:.0f} MiB")
+
+
+@app.command()
+def serial(
+    small: Annotated[int, typer.Option(help="MB.")] = 80,
+    large: Annotated[int, typer.Option(help="MB.")] = 320,
+    workers: Annotated[list[int], typer.Option(help="Worker processes; repeat for several.")] = [2, 4],  # noqa: B006
+    code: Annotated[Path | None, typer.Option(help="Folder of Python files, such as a site-packages.")] = None,
+) -> None:
+    """CPU seconds of the first process, which works alone, as a share of those of all processes (policy on).
+
+    What starting a stage takes is part of both sizes; "growth" is what each further MB adds.
+    """
+    for count in workers:
+        runs: dict[str, list[Run]] = {"ingest": [], "split": []}
+        for megabytes in (small, large):
+            with TemporaryDirectory() as temporary:
+                root = corpus_workspace(Path(temporary) / "workspace", megabytes, policy="enforce", workers=count)
+                for name, found in runs.items():
+                    found.append(stage(root, name))
+                    _print_share(f"{name}, {megabytes} MB, {count} workers", found[-1].parent, found[-1].cpu)
+        for name, (one, many) in runs.items():
+            _print_share(f"{name}, growth, {count} workers", many.parent - one.parent, many.cpu - one.cpu)
+        if code:
+            with TemporaryDirectory() as temporary:
+                source = '{kind: files, path: data/raw/code, glob: "**/*.py", licence: MIT}'
+                root = workspace(
+                    Path(temporary) / "workspace", PARAMS.format(policy="enforce", source=source, workers=count)
+                )
+                shutil.copytree(code, root / "data/raw/code", ignore_dangling_symlinks=True)
+                for name in runs:
+                    run = stage(root, name)
+                    _print_share(f"{name}, {code.name}, {count} workers", run.parent, run.cpu)
+
+
+def _print_share(what: str, parent: float, cpu: float) -> None:
+    print(f"{what:40s} {parent:7.2f} of {cpu:7.2f} CPU s  {100 * parent / cpu:5.1f} %")
 
 
 if __name__ == "__main__":
