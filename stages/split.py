@@ -31,8 +31,6 @@ def main(stage: Stage) -> None:
     from codex_ml.parallel import shared_workers, workers_for
     from codex_ml.params import load_params
     from codex_ml.policy.key import warning
-    from codex_ml.policy.lock import refuse_other_code
-    from codex_ml.policy.rules import load_policy
     from codex_ml.progress import progress
 
     options, style = stage.params.split, stage.runtime.progress
@@ -42,11 +40,10 @@ def main(stage: Stage) -> None:
     ledger = read_ledger(ledger_folder, salt=options.salt) if options.ledger else Ledger.empty()
     for mistake in wrong_licences(options.licences, ()):
         raise mistake
-    if options.policy == "enforce":
-        refuse_other_code(load_policy(stage.dep("data/policy.yaml")).detectors, stage.dep("data/detectors.lock"))
     settings = settings_of(
         options,
         policy=stage.dep("data/policy.yaml"),
+        lock=stage.dep("data/detectors.lock"),
         key=stage.dep("data/redaction_key"),
         benchmarks=stage.dep("data/benchmarks"),
     )

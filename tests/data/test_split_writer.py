@@ -54,7 +54,11 @@ def test_every_document_is_where_it_was_dealt_and_redacted(tmp_path, monkeypatch
     texts = [f"use {TOKEN} {n}" if n % 7 == 0 else f"plain text number {n}" for n in range(60)]
     path, documents = corpus_of(tmp_path, texts, monkeypatch)
     policy = settings_of(
-        Split(), policy=project / "data/policy.yaml", key=project / "data/redaction_key", benchmarks=tmp_path / "none"
+        Split(),
+        policy=project / "data/policy.yaml",
+        lock=project / "data/detectors.lock",
+        key=project / "data/redaction_key",
+        benchmarks=tmp_path / "none",
     )
     row = np.arange(60)
     part = np.where(row % 4 == 3, DROPPED, row % 4).astype(np.int8)

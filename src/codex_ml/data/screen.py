@@ -32,6 +32,7 @@ from codex_ml.data.shingles import shingles_of
 from codex_ml.data.signals import Signals
 from codex_ml.io import hash_path, ndjson_line, sha256_of
 from codex_ml.policy.key import read_key
+from codex_ml.policy.lock import refuse_other_code
 from codex_ml.policy.redact import placeholder, redact
 from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Finding, Scanner
@@ -54,16 +55,16 @@ class Settings:
     fingerprint: str  # of the policy and the benchmarks, by which a worker knows whether its own copy is still right
 
 
-def settings_of(params: Split, *, policy: Path, key: Path, benchmarks: Path) -> Settings:
-    """Read the key, and check the policy before any work is done.
+def settings_of(params: Split, *, policy: Path, lock: Path, key: Path, benchmarks: Path) -> Settings:
+    """Read the key, and check the policy and the code that it names before any work is done.
 
     Raises:
-        UserError: when a file is missing or malformed.
+        UserError: when a file is missing or malformed, or when code of a detector is not the one in `lock`.
     """
     files = hash_path(benchmarks).sha256 if benchmarks.exists() else ""
     if params.policy == "off":
         return Settings(params, None, b"", files)
-    load_policy(policy)
+    refuse_other_code(load_policy(policy).detectors, lock)
     return Settings(params, policy, read_key(key), files + sha256_of(policy))
 
 
