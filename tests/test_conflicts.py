@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 from codex_ml import hooks
 from codex_ml.check import check_workspace
 from codex_ml.config import Source
-from codex_ml.conflicts import conflict_line, conflicts
+from codex_ml.conflicts import MARKERS, conflict_line, conflicts
 from codex_ml.data.benchmarks import _records
 from codex_ml.data.fetch import read_pins
 from codex_ml.data.readers.lines import LinesTask
 from codex_ml.data.readers.records import Context
+from codex_ml.data.readers.tables import plan_table
 from codex_ml.dvcignore import patterns_for
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.io import read_json
@@ -109,6 +110,23 @@ def test_a_record_of_json_lines_that_is_a_marker_is_refused_by_that_name():
     reasons = [str(result.reason) for result in results if hasattr(result, "reason")]
     assert len([reason for reason in reasons if reason.startswith("conflict markers of a merge")]) == 3
     assert len(results) - len(reasons) == 2
+
+
+@pytest.mark.parametrize("header", ["text", "text,id"])
+def test_a_row_of_a_table_that_is_a_marker_is_no_document(header):
+    """In a table of one column a marker would be a text; with a comma in its name it has as many cells as a row."""
+    context = Context(Source(kind="csv", path="data/raw/a.csv"), "data/raw/a.csv", 1000)
+    id_ = ",1" if "," in header else ""
+    rows = [f"one{id_}", "<<<<<<< HEAD", f"two{id_}", "|||||||" + " base", ">>>>>>> 12ab (Two, three)", f"<b>{id_}"]
+    data = f"{header}\n" + "".join(f"{row}\n" for row in rows)
+    results = [
+        result
+        for task in plan_table(iter([data.encode()]), context, delimiter=",", limit=1000)
+        for result in task.read()
+    ]
+    reasons = [result.reason for result in results if hasattr(result, "reason")]
+    assert [result.text for result in results if not hasattr(result, "reason")] == ["one", "two", "<b>"]
+    assert reasons == [MARKERS] * 3
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,31 @@ def test_what_must_not_be_committed_is_named(project, tmp_path, monkeypatch, nam
 
 
 @pytest.mark.parametrize(
+    ("name", "lines", "refused"),
+    [
+        ("all.txt", 20_000, False),  # 760 kB: more than other files may have
+        ("all.txt", 99_999, False),
+        ("all.txt", 100_000, True),
+        ("00.txt", 1, True),  # a shard: of a ledger that is not in one file any more
+        ("ff.txt", 0, True),
+        ("forgotten.txt", 20_000, False),
+    ],
+)
+def test_the_ledger_may_be_in_git_as_long_as_it_is_one_file(tmp_path, monkeypatch, name, lines, refused):
+    monkeypatch.chdir(tmp_path)
+    file = Path("data/split_ledger") / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"# codex-ml/ledger/2 salt 0123456789abcdef\n" + (b"A" * 37 + b"\n") * lines)
+    code, errors = hook("large-files", file)
+    assert code == refused
+    if refused:
+        assert errors.startswith(
+            f"{file}: a ledger of 100000 lines or more belongs to DVC; `codex-ml merge` divides it"
+        )
+        assert "`git add data/split_ledger.dvc data/.gitignore`" in errors
+
+
+@pytest.mark.parametrize(
     ("name", "file", "data"),
     [
         ("secrets", "a.py", f"t = '{SECRET}'  # {hooks.ALLOWED}\n".encode()),

@@ -12,7 +12,15 @@ import pytest
 
 pytestmark = pytest.mark.costly
 ROOT = Path(__file__).parents[1]
-FILES = (".pre-commit-config.yaml", ".ci/hook", "requirements.lock", "pyproject.toml", "src/codex_ml/__init__.py")
+FILES = (
+    ".pre-commit-config.yaml",
+    ".gitattributes",
+    ".ci/hook",
+    "dvc.yaml",
+    "requirements.lock",
+    "pyproject.toml",
+    "src/codex_ml/__init__.py",
+)
 KEY = "AKIA" + "Q3EGV7XZ5PLMKTWN"  # invented
 HOOKS = ("secrets", "env-files", "large-files", "yaml", "line-endings", "conflicts")
 
@@ -33,6 +41,8 @@ class Checkout:
         if environment:
             (self.project / ".venv").symlink_to(sys.prefix)
 
+    skipped = "mypy,check"
+
     def run(self, *command: str | bytes, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
         kept = {
             k: v
@@ -42,7 +52,7 @@ class Checkout:
         kept |= {
             "HOME": str(self.top.parent),
             "PRE_COMMIT_HOME": str(self.top.parent / "pre-commit"),
-            "SKIP": "mypy,check",
+            "SKIP": self.skipped,
         }
         names = {
             f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
@@ -193,6 +203,107 @@ def test_a_work_tree_without_a_fitting_environment_says_what_to_do(checkout):
     assert (code, lines) == (1, {f"error: there is no .venv in {side.top}; run `make setup` there"})
 
 
+# --- lines of the split ledger
+
+LEDGER = "data/split_ledger/all.txt"
+HEADER = "# codex-ml/ledger/2 salt 0123456789abcdef\n"
+LINES = [f"{letter * 16} {'A' * 11} {'A' * 6} T\n" for letter in "ABCDEFGH"]
+
+
+@pytest.fixture
+def ledger(checkout: Checkout) -> Checkout:
+    """A ledger of four lines is committed; of the hooks only that for the ledger runs."""
+    checkout.skipped = ",".join([*HOOKS, "mypy", "check", "ruff-check", "ruff-format", "test-fast", "pipeline"])
+    checkout.stage(LEDGER, HEADER + "".join(LINES[:4]))
+    code, output = checkout.commit()
+    assert code == 0, output
+    return checkout
+
+
+def lacks(output: bytes | str) -> str:
+    """What the hook says that is lacking."""
+    text = output.decode() if isinstance(output, bytes) else output
+    found = [line for line in text.splitlines() if " lacks " in line]
+    return found[0].split(" lacks ")[1].split(" (")[0] if found else "nothing"
+
+
+@pytest.mark.parametrize("way", ["commit", "commit -a", "commit --only", "rm --cached", "rename", "emptied"])
+def test_a_commit_that_loses_lines_of_the_ledger_is_refused_however_it_is_made(ledger, way):
+    """Of the index that Git really commits: `git commit -a` and `git commit FILE` make one of their own."""
+    file = ledger.project / LEDGER
+    if way == "rename":
+        ledger.git("mv", LEDGER, "data/elsewhere.txt")
+    elif way == "rm --cached":
+        ledger.git("rm", "-q", "--cached", LEDGER)
+    else:
+        file.write_text("" if way == "emptied" else HEADER + "".join(LINES[1:4]))
+    words = {"commit -a": ("-a",), "commit --only": ("--only", LEDGER), "emptied": ("-a",)}.get(way, ())
+    if way == "commit":
+        ledger.git("add", LEDGER)
+    done = ledger.run("git", "commit", "-q", "-m", "cut", *words)
+    assert (done.returncode, lacks(done.stdout)) == (
+        1,
+        "1 line that HEAD has" if "commit" in way else "4 lines that HEAD has",
+    )
+    assert b"`codex-ml merge` brings them back" in done.stdout
+    assert b"`codex-ml ledger forget`" in done.stdout
+
+
+def test_more_lines_and_the_same_lines_in_another_order_are_committed(ledger):
+    for lines in (LINES[:6], LINES[5::-1] + LINES[:2]):
+        ledger.stage(LEDGER, HEADER + "".join(lines))
+        code, output = ledger.commit()
+        assert code == 0, output
+
+
+def test_what_is_only_in_the_work_tree_is_not_committed_and_not_judged(ledger):
+    (ledger.project / LEDGER).write_text(HEADER)
+    ledger.stage("other.txt", "text\n")
+    assert ledger.commit()[0] == 0
+
+
+@pytest.mark.parametrize("way", ["no conflict", "conflict, one side taken", "united"])
+def test_a_merge_is_compared_with_both_parents(ledger, way):
+    """A merge without conflicts runs no pre-commit hook, but pre-merge-commit."""
+    ledger.git("checkout", "-q", "-b", "other")
+    if way == "no conflict":  # somebody without hooks has cut the ledger
+        (ledger.project / LEDGER).write_text(HEADER + "".join(LINES[1:4]))
+    else:
+        ledger.stage(LEDGER, HEADER + "".join(LINES[:6]))
+        ledger.stage("params.yaml", "a: 1\n")
+    ledger.git("commit", "-q", "-a", "--no-verify", "-m", "other")
+    ledger.git("checkout", "-q", "main")
+    ledger.stage("mine.txt" if way == "no conflict" else "params.yaml", "a: 2\n")
+    assert ledger.commit()[0] == 0
+    merged = ledger.run("git", "merge", "--no-edit", "other")
+    if way != "no conflict":
+        ledger.stage("params.yaml", "a: 3\n")
+        if way != "united":
+            ledger.git("checkout", "HEAD", "--", LEDGER)
+        merged = ledger.run("git", "commit", "-q", "--no-edit")
+    tip = ledger.git("rev-parse", "other").decode()[:12]
+    expected = {
+        "no conflict": (1, "1 line that HEAD has"),
+        "conflict, one side taken": (1, f"2 lines that {tip} has"),
+        "united": (0, "nothing"),
+    }
+    assert (int(merged.returncode != 0), lacks(merged.stdout)) == expected[way], merged.stdout
+
+
+def test_a_push_that_loses_lines_is_refused_also_where_no_hook_saw_the_commit(ledger):
+    """A rebase runs no hook of commits."""
+    ledger.git("init", "-q", "--bare", "../shared.git")
+    ledger.git("remote", "add", "origin", "../shared.git")
+    assert ledger.run("git", "push", "-q", "origin", "main").returncode == 0
+    (ledger.project / LEDGER).write_text(HEADER + "".join(LINES[2:4]))
+    ledger.git("commit", "-q", "-a", "--no-verify", "-m", "cut")
+    done = ledger.run("git", "push", "-q", "origin", "main")
+    assert (done.returncode, lacks(done.stdout).split(" that ")[0]) == (1, "2 lines")
+    (ledger.project / LEDGER).write_text(HEADER + "".join(LINES))
+    ledger.git("commit", "-q", "-a", "-m", "all")
+    assert ledger.run("git", "push", "-q", "origin", "main").returncode == 0
+
+
 @pytest.fixture
 def monorepo(template: Path, tmp_path: Path) -> Checkout:
     """The project is the folder "teams/it's ml" of a Git repository that has other files too."""
@@ -219,6 +330,11 @@ def test_a_project_in_a_monorepo_is_checked_and_nothing_else_is(monorepo):
     for name in ("key.txt", "--help", "wrong.yaml"):
         monorepo.git("rm", "-q", "-f", "--", str(monorepo.project / name))
     assert monorepo.commit()[0] == 0
+    for lines, code in ((LINES[:4], 0), (LINES[1:4], 1)):
+        monorepo.stage(LEDGER, HEADER + "".join(lines))
+        done = monorepo.run("git", "commit", "-q", "-a", "-m", "ledger")
+        assert done.returncode == code, done.stdout
+    assert lacks(done.stdout) == "1 line that HEAD has"
 
 
 def test_make_hooks_in_a_monorepo_says_how_the_hooks_are_set(monorepo):

@@ -11,6 +11,8 @@ from codex_ml import preflight
 from codex_ml.check_data import data_problems
 from codex_ml.config import Params
 from codex_ml.conflicts import conflicts
+from codex_ml.data.ledger_lost import baselines, lost_in
+from codex_ml.data.ledger_versions import version_in_folder
 from codex_ml.data.licences import wrong_licences
 from codex_ml.dvc_state import leftovers
 from codex_ml.errors import UserError
@@ -71,6 +73,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from preflight.home()
     yield from preflight.hardware(params)
     yield from preflight.edited_files(params, lock)
+    yield from lost_in(version_in_folder(), baselines(), salt=params.split.salt)
     yield from preflight.other_detectors(lock)
     yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))
     yield from unlike_the_lock(PACKAGES)
@@ -143,7 +146,7 @@ def _sources(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
 def _glob(key: str, pattern: str) -> Iterator[str]:
     """A path that does not exist is a glob, as `ingest` reads it."""
     try:
-        if not any(expand_glob(pattern)):
+        if not expand_glob(pattern):
             yield f"{key} does not exist; put the data there"
     except ValueError as error:
         yield f"{key} is no glob: {error}"

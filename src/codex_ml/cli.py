@@ -12,7 +12,7 @@ import typer
 
 from codex_ml import __version__
 from codex_ml.conflicts import conflict_in
-from codex_ml.errors import UserError, one_line_errors, safe_text
+from codex_ml.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.top import go_to_top
 
 app = typer.Typer(
@@ -125,6 +125,7 @@ def check(debug: Debug = False) -> None:
         params = check_workspace()
         if note := warning(KEY, (source.path for source in params.ingest.sources)):
             typer.echo(f"warning: {note}", err=True)
+        _warn_of_lines_not_compared()
         typer.echo("check: params.yaml, dvc.yaml and the workspace are in order")
 
 
@@ -145,6 +146,7 @@ def verify(
 
     with one_line_errors(debug=debug):
         here = go_to_top()
+        _warn_of_lines_not_compared()
         count = 0
         for link in links(None if path is None else _relative(path, here)):
             count += 1
@@ -198,6 +200,42 @@ def schema(debug: Debug = False) -> None:
 
     with one_line_errors(debug=debug):
         typer.echo(dump_json(json_schema()), nl=False)
+
+
+@app.command()
+def merge(json: Json = False, debug: Debug = False) -> None:
+    """Unite two people's work after `git merge`, rebase, cherry-pick, stash pop or `dvc exp apply`.
+
+    The split ledger gets the lines of all sides, results become those of HEAD for a rerun to write anew, and what only
+    people can settle is listed: parameters, code, pointers to data. Exits with 1 while something is left. A second time
+    it changes nothing. docs/teams.md shows a merge from begin to end.
+    """
+    from dataclasses import asdict
+
+    from codex_ml.io import dump_json
+    from codex_ml.merge import merge as unite
+    from codex_ml.merge import report
+
+    with one_line_errors(debug=debug):
+        go_to_top()
+        done = unite()
+        if json:
+            typer.echo(dump_json(asdict(done)), nl=False)
+        else:
+            for line in report(done):
+                typer.echo(safe_text(line))
+        if done.left:
+            raise CheckFailed(
+                f"{len(done.left)} file{' is' if len(done.left) == 1 else 's are'} left for you to settle"
+            )
+
+
+def _warn_of_lines_not_compared() -> None:
+    from codex_ml.data.ledger_lost import baselines, not_compared
+    from codex_ml.data.ledger_versions import version_in_folder
+
+    for note in not_compared(version_in_folder(), baselines()):
+        typer.echo(safe_text(f"warning: {note}"), err=True)
 
 
 def _relative(path: str, here: Path) -> str:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from codex_ml.errors import UserError
+from codex_ml.errors import Reason, UserError
 
 # Files of data, in which no line may consist of one repeated sign.
 NO_HEADINGS = (
@@ -20,6 +20,7 @@ NO_HEADINGS = (
 LEDGER = "data/split_ledger"
 DOCUMENTS = "data/raw"  # what lies there may be about Git
 POINTERS = (".dvc", ".gitignore")  # what is ours among the documents
+MARKERS = Reason("conflict markers of a merge; keep the lines that you want of both sides, delete the markers")
 _SIGNS = (b"<<<<<<<", b">>>>>>>", b"|||||||", b"=======")
 # A row of a table may begin with seven bars; it has more of them.
 _IN_TEXT = re.compile(rb"^(?:<{7}|>{7}) \S|^\|{7} [^|\r\n]+\r?$", re.MULTILINE)
@@ -38,6 +39,18 @@ def conflict_line(data: bytes | str, *, headings: bool = False) -> int | None:
         return None
     found = (_IN_TEXT if headings else _IN_DATA).search(data)
     return data.count(b"\n", 0, found.start()) + 1 if found else None
+
+
+def starts_with_marker(text: str, *, headings: bool) -> bool:
+    """Whether a cell of a table is a conflict marker; asked for each record, so most are answered by one character."""
+    return text[:1] in ("<", ">", "|", "=") and conflict_line(text.split("\n", 1)[0], headings=headings) is not None
+
+
+def without_markers(data: bytes) -> bytes:
+    """The lines of both sides of a conflict, for a file that is a set of lines."""
+    if not conflict_line(data):
+        return data
+    return b"".join(line for line in data.splitlines(keepends=True) if not conflict_line(line))
 
 
 def refuse_conflict(data: bytes | str, name: str, *, first_line: int = 1) -> None:

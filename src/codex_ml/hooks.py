@@ -31,8 +31,10 @@ app = typer.Typer(help="Checks for Git hooks.", no_args_is_help=True)
 Files = Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files to check.")]
 
 MAX_KIB = 512
+MERGED = "GITHEAD_"  # begins the variables in which `git merge` names the commits that it merges
 POLICY = Path("data/policy.yaml")  # of the repository whose commit is checked; Git runs hooks in its top folder
 OUR_POLICY = Path(__file__).resolve().parents[2] / POLICY  # of this checkout, for a repository without one
+LEDGER = Path("data/split_ledger")
 CONFIG = Path(".pre-commit-config.yaml")
 RUNNER = "sh .ci/hook"  # begins every entry of the configuration
 SECRET_FILES = (
@@ -78,8 +80,23 @@ def find_secrets(file: Path) -> Iterator[str]:
 def find_large_file(file: Path) -> Iterator[str]:
     """Files that belong to DVC: Git keeps every version of them for ever."""
     size = file.stat().st_size
-    if size > MAX_KIB * 1024:
+    if file.parent == LEDGER:
+        yield from _large_ledger(file, size)
+    elif size > MAX_KIB * 1024:
         yield f"{file}: {size / 1024:.0f} KiB, more than {MAX_KIB}; keep data and models with `dvc add`, not in Git"
+
+
+def _large_ledger(file: Path, size: int) -> Iterator[str]:
+    """A ledger stays in Git, where it merges, as long as it is one file."""
+    from codex_ml.data.ledger import SHARDS
+    from codex_ml.data.ledger_files import LINES_IN_ONE_FILE
+    from codex_ml.data.ledger_lines import HEADER, WIDTH
+
+    if file.name in SHARDS or size >= len(HEADER) + 17 + LINES_IN_ONE_FILE * WIDTH:
+        yield (
+            f"{file}: a ledger of {LINES_IN_ONE_FILE} lines or more belongs to DVC; `codex-ml merge` divides it and "
+            f"runs `dvc add {LEDGER}`, then `git add {LEDGER}.dvc {LEDGER.parent / '.gitignore'}`"
+        )
 
 
 def find_env_file(file: Path) -> Iterator[str]:
@@ -161,6 +178,33 @@ def line_endings(files: Files) -> None:
 def conflict_markers(files: Files) -> None:
     """Refuse the markers that a merge leaves where both sides changed the same lines."""
     _report(finding for file in files for finding in find_conflict(file))
+
+
+@app.command()
+def ledger() -> None:
+    """Refuse a commit, a merge or a push that loses lines of the split ledger.
+
+    The index is compared with HEAD and with what is merged; on a push, what is pushed with what the remote has.
+    """
+    from codex_ml.data.ledger_lost import baselines, lost_in, not_compared, version_in_index
+    from codex_ml.data.ledger_versions import PATHS, version_of
+    from codex_ml.git import files_of_commit
+    from codex_ml.params import load_params
+
+    with one_line_errors():
+        go_to_top()
+        pushed, known = os.environ.get("PRE_COMMIT_TO_REF"), os.environ.get("PRE_COMMIT_FROM_REF")
+        if pushed and known:  # set by pre-commit
+            now, bases = version_of(files_of_commit(pushed, *PATHS)), [version_of(files_of_commit(known, *PATHS))]
+        else:
+            # Git knows what it merges in MERGE_HEAD only after the hook for a merge without conflicts has passed
+            now = version_in_index()
+            bases = baselines(*(name.removeprefix(MERGED) for name in os.environ if name.startswith(MERGED)))
+        try:
+            salt = load_params().split.salt
+        except UserError:  # `check` says what is wrong with it
+            salt = None
+        _report([*lost_in(now, bases, salt=salt), *not_compared(now, bases)])
 
 
 @app.command()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codex_ml.data.ledger_lost import baselines, lost_in
+from codex_ml.data.ledger_versions import version_in_folder
 from codex_ml.errors import CheckFailed, UserError
 from codex_ml.io import Hashes, hash_path
 from codex_ml.lineage import read_record, record_path
@@ -40,6 +42,7 @@ def verify(path: str | None = None) -> Iterator[Link]:
     with _findings():
         stages, lock = load_pipeline(), load_lock()
     hashes = _Hashes()
+    _refuse_lost_lines()
     for spec in chain_of(path, stages) if path else reversed(list(stages.values())):
         if spec.name not in lock:
             raise UserError(f"{LOCK} does not know stage {spec.name}; run `dvc repro`")
@@ -53,6 +56,13 @@ def _findings() -> Iterator[None]:
         yield
     except UserError as error:
         raise CheckFailed(str(error)) from None
+
+
+def _refuse_lost_lines() -> None:
+    """A result whose test set may have been trained on is broken, whatever its hashes say."""
+    with _findings():
+        for problem in lost_in(version_in_folder(), baselines(), salt=load_params().split.salt):
+            raise CheckFailed(problem)
 
 
 class _Hashes:

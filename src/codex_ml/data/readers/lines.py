@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from codex_ml.conflicts import conflict_line
+from codex_ml.conflicts import MARKERS, conflict_line
 from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers.records import Context
 from codex_ml.errors import Reason, reason_of
@@ -58,7 +58,7 @@ def _record(line: bytes, number: int, context: Context) -> Document | Refused:
 def not_json(error: ValueError, start: str = "not JSON") -> Reason:
     """What `parse_json` found, after fixed words; what json says of a place is fixed, its other texts are not ours."""
     if isinstance(error, json.JSONDecodeError) and conflict_line(error.doc):
-        return Reason("conflict markers of a merge; keep the lines that you want of both sides, delete the markers")
+        return MARKERS
     if isinstance(error, json.JSONDecodeError):
         problem = Reason(error.msg.removesuffix(" at"))
         return Reason("{}: {} at character {}", Reason(start), problem, error.pos + 1)

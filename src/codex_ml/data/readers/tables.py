@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
+from codex_ml.conflicts import MARKERS, starts_with_marker
 from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers import named
 from codex_ml.data.readers.lines import not_json
@@ -56,6 +57,8 @@ class TableTask:
         for line, found in _records(self.data, self.first_line, self.delimiter, self.limit):
             if isinstance(found, str):
                 yield self.context.refused(line, found)
+            elif found and starts_with_marker(found[0], headings=len(self.header) == 1):
+                yield self.context.refused(line, MARKERS)
             elif len(found) != len(self.header):
                 cells = "{} cell" if len(found) == 1 else "{} cells"
                 yield self.context.refused(line, Reason(cells + ", the header has {}", len(found), len(self.header)))
