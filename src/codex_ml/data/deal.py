@@ -131,7 +131,7 @@ def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger, params: Split
     left = np.flatnonzero(reason == "")
     _deal_new(documents, left, part, params)
     left = left[sets.sizes[left] > 0]
-    left = left[np.lexsort((-part[left], ~pinned[left]))]
+    left = left[np.lexsort((documents.low[left], documents.high[left], -part[left], ~pinned[left]))]
     across = crossing(index, left, part[left])
     dealt = Dealt(
         part, reason, np.where(is_first, keeper, copies), copies, families, across, old, pinned,

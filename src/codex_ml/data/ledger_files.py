@@ -100,6 +100,8 @@ def write_folder(folder: Path, lines: Sequence[Lines], salt: str) -> Written:
     for path in files_of(folder):
         if path.name not in files:
             path.unlink()
+    if (tombstones := folder / FORGOTTEN).is_file():  # a merge by lines leaves them in any order
+        _write_tombstones(tombstones, read_tombstones(tombstones.read_bytes(), str(tombstones)))
     fsync_folder(folder)
     return Written(count - present, count, next_steps(folder))
 
@@ -162,6 +164,11 @@ def forget(folder: Path, contents: Sequence[str], reason: str) -> list[str]:
     known = {content for content, _ in old}
     new = sorted(set(contents) - known)
     if new:
-        lines = sorted({*old, *((content, reason.strip()) for content in new)})
-        write_text(path, "".join(f"{content} {text}\n" for content, text in lines))
+        _write_tombstones(path, sorted({*old, *((content, reason.strip()) for content in new)}))
     return new
+
+
+def _write_tombstones(path: Path, lines: Sequence[tuple[str, str]]) -> None:
+    data = "".join(f"{content} {reason}\n" for content, reason in lines)
+    if not path.is_file() or path.read_bytes() != data.encode():
+        write_text(path, data)
