@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from codex_ml.data.parities import possible
 from codex_ml.data.prefixes import Postings, concatenated, read_postings
 from codex_ml.data.shingle_sets import Rows, StoredSets, mapped, spans
 from codex_ml.errors import naming
 
 PAIRS_AT_ONCE = 1 << 20
+RUN = 1 << 21  # pairs, some of them the same
+CROWDED = 2  # pairs per document from which a cheap test first pays
 SHINGLES_AT_ONCE = 1 << 21  # of both sides of the pairs that are verified together
 
 Pairs = NDArray[np.uint64]
@@ -66,94 +69,167 @@ def propose(task: JoinTask) -> tuple[int, Rows]:
     """Write the candidates of some lists; returns how many, and the rows that wait. Runs in a worker."""
     folder, order = task.sets.folder, order_of(task.sets.folder)
     parts = [read_postings(folder, number, task.low, task.high) for number in range(task.files)]
-    ranked = concatenated(parts, lambda row: order.rank[row] >= 0)
-    pairs, waiting = proposals(ranked, task.sets.sizes, order, task.threshold, task.leaders)
+    postings = concatenated(parts, lambda row: order.rank[row] >= 0)
+    lists = _Lists.of(postings, task.sets.sizes)
+    crowded = lists.crowded(task.leaders)
+    candidates = _Candidates(task.sets, task.threshold)
+    for pairs in _all_pairs(lists.at(~crowded), order):
+        candidates.add(pairs)
+    sublists = _Sublists.of(lists.at(crowded), order, task.threshold)
+    for pairs in sublists.led_pairs(task.leaders):
+        candidates.add(pairs)
     with naming(task.candidates):
-        pairs.tofile(task.candidates)
-    return len(pairs), waiting
+        found = candidates.all()
+        found.tofile(task.candidates)
+    return len(found), sublists.waiting(task.leaders)
 
 
-def proposals(
-    postings: Postings, sizes: NDArray[np.int32], order: Order, threshold: float, leaders: int
-) -> tuple[Pairs, Rows]:
-    """Distinct pairs that share a shingle of the index and whose caps allow each other, and the rows that wait."""
-    lists = np.cumsum(np.concatenate([[True], postings.shingle[1:] != postings.shingle[:-1]])) - 1
-    lists = lists[: len(postings.row)]
-    size = sizes[postings.row].astype(np.int64)
-    keys = (lists << 32) | size
-    by_size = np.argsort(keys, kind="stable")
-    keys, row, size, cap = keys[by_size], postings.row[by_size], size[by_size], postings.cap[by_size]
-    lists = lists[by_size]
-    # The partners that are as large as x or larger are the run after it, up to its cap.
-    reach = np.searchsorted(keys, (lists << 32) | cap, side="right")
-    counts = np.maximum(reach - np.arange(len(row)) - 1, 0)
-    starts = np.flatnonzero(np.concatenate([[True], lists[1:] != lists[:-1]])) if len(lists) else lists
-    lengths = np.diff(np.append(starts, len(lists)))
-    totals = np.add.reduceat(counts, starts) if len(starts) else counts
-    crowded = np.repeat(totals > leaders * lengths, lengths)
-    plain = np.flatnonzero(~crowded & (counts > 0))
-    found = [
-        _allowed(row, size, cap, order, np.repeat(part, counts[part]), spans(part + 1, counts[part]))
-        for part in _blocks(plain, counts)
-    ]
-    dense = np.flatnonzero(crowded)
-    led, waiting = _led(lists[dense], row[dense], size[dense], cap[dense], order, threshold, leaders)
-    return distinct(np.concatenate([*found, *led, np.zeros(0, dtype=np.uint64)])), waiting
+class _Candidates:
+    """Distinct pairs, in runs, so that memory holds no pair that many lists propose more often than once per run."""
+
+    def __init__(self, sets: StoredSets, threshold: float) -> None:
+        self.sets, self.threshold = sets, threshold
+        self._fresh: list[Pairs] = []
+        self._runs: list[Pairs] = []
+        self._count = 0
+
+    def add(self, pairs: Pairs) -> None:
+        self._fresh.append(pairs)
+        self._count += len(pairs)
+        if self._count >= RUN:
+            self._end_run()
+
+    def all(self) -> Pairs:
+        """The pairs that the parities do not exclude, sorted."""
+        self._end_run()
+        return distinct(np.concatenate(self._runs))
+
+    def _end_run(self) -> None:
+        pairs = distinct(np.concatenate([*self._fresh, np.zeros(0, dtype=np.uint64)]))
+        first, second = rows_of(pairs)
+        if len(pairs) > CROWDED * len(np.unique(np.concatenate([first, second]))):
+            pairs = pairs[possible(self.sets, first, second, self.threshold)]
+        self._runs.append(pairs)
+        self._fresh.clear()
+        self._count = 0
 
 
-def _led(
-    lists: Rows,
-    row: NDArray[np.int32],
-    size: Rows,
-    cap: NDArray[np.int32],
-    order: Order,
-    threshold: float,
-    leaders: int,
-) -> tuple[list[Pairs], Rows]:
-    """Pairs of the first of each crowded list with those after them, and the rows that have more before them.
+@dataclass(frozen=True)
+class _Lists:
+    """Postings as lists of one shingle, the shortest documents of a list first; arrays of one length.
 
-    A list is cut by size first: two that can be similar are in the same class of sizes or in neighbouring ones, so each
-    sublist has two neighbouring classes, and each row is in two sublists.
+    Attributes:
+        number: int64, of the list.
+        row, cap: int32, as in `Postings`.
+        size: int64, shingles of the document.
     """
-    width = max(log(1 / threshold), 1e-4) * (1 + 1e-9)
-    classes = np.floor(np.log(np.maximum(size, 1)) / width).astype(np.int64)
-    sublist = np.concatenate([(lists << 24) | (classes + 1), (lists << 24) | classes])
-    twice = np.tile(np.arange(len(row)), 2)
-    rank = order.rank[row].astype(np.int64)
-    by_rank = np.lexsort((rank[twice], sublist))
-    sublist, member = sublist[by_rank], twice[by_rank]
-    place = np.arange(len(member))
-    begins = np.concatenate([[True], sublist[1:] != sublist[:-1]])[: len(member)]
+
+    number: Rows
+    row: NDArray[np.int32]
+    size: Rows
+    cap: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, postings: Postings, sizes: NDArray[np.int32]) -> _Lists:
+        number = np.cumsum(begins_of(postings.shingle)) - 1
+        size = sizes[postings.row].astype(np.int64)
+        order = np.argsort((number << 32) | size, kind="stable")
+        return cls(number[order], postings.row[order], size[order], postings.cap[order])
+
+    def at(self, chosen: NDArray[np.bool_]) -> _Lists:
+        return _Lists(self.number[chosen], self.row[chosen], self.size[chosen], self.cap[chosen])
+
+    def partners(self) -> Rows:
+        """How many follow each posting that are not larger than its cap: those are a run, since they are sorted."""
+        reach = np.searchsorted((self.number << 32) | self.size, (self.number << 32) | self.cap, side="right")
+        return np.maximum(reach - np.arange(len(reach)) - 1, 0)
+
+    def crowded(self, leaders: int) -> NDArray[np.bool_]:
+        """Whether the list of each posting has more than `leaders` pairs per document."""
+        starts = np.flatnonzero(begins_of(self.number))
+        if not len(starts):
+            return np.zeros(0, dtype=bool)
+        lengths = np.diff(np.append(starts, len(self.number)))
+        return np.repeat(np.add.reduceat(self.partners(), starts) > leaders * lengths, lengths)
+
+
+def _all_pairs(lists: _Lists, order: Order) -> Iterator[Pairs]:
+    counts = lists.partners()
+    for part in _blocks(np.flatnonzero(counts > 0), counts):
+        yield _allowed(lists, order, np.repeat(part, counts[part]), spans(part + 1, counts[part]))
+
+
+@dataclass(frozen=True)
+class _Sublists:
+    """Crowded lists, cut by size, in the order of preference; arrays of one length.
+
+    Two documents that can be similar are in the same class of sizes or in neighbouring ones. So each sublist has two
+    neighbouring classes, and each posting is in two sublists. A run is a row of one sublist's neighbours with the same
+    label, which are not compared with each other; one without a label is a run of its own.
+
+    Attributes:
+        lists, order: the postings, and the order.
+        member: place of a posting in `lists`.
+        begin, end: places here where its sublist begins and ends.
+        run_begin, run_end: places here where its run begins and ends.
+    """
+
+    lists: _Lists
+    order: Order
+    member: Rows
+    begin: Rows
+    end: Rows
+    run_begin: Rows
+    run_end: Rows
+
+    @classmethod
+    def of(cls, lists: _Lists, order: Order, threshold: float) -> _Sublists:
+        width = max(log(1 / threshold), 1e-4) * (1 + 1e-9)
+        classes = np.floor(np.log(np.maximum(lists.size, 1)) / width).astype(np.int64)
+        sublist = np.concatenate([(lists.number << 24) | (classes + 1), (lists.number << 24) | classes])
+        twice = np.tile(np.arange(len(lists.row)), 2)
+        by_rank = np.lexsort((order.rank[lists.row[twice]], sublist))
+        sublist, member = sublist[by_rank], twice[by_rank]
+        label = order.label[lists.row[member]]
+        begins = begins_of(sublist)
+        begin, end = _edges(begins)
+        run_begin, run_end = _edges(begins | (label < 0) | begins_of(label))
+        return cls(lists, order, member, begin, end, run_begin, run_end)
+
+    def led_pairs(self, leaders: int) -> Iterator[Pairs]:
+        """Pairs of the first `leaders` of each sublist with those after them."""
+        leads = np.arange(len(self.member)) - self.begin < leaders
+        counts = self.end - self.run_end
+        for part in _blocks(np.flatnonzero(leads & (counts > 0)), counts):
+            first = np.repeat(self.member[part], counts[part])
+            yield _allowed(self.lists, self.order, first, self.member[spans(self.run_end[part], counts[part])])
+
+    def waiting(self, leaders: int) -> Rows:
+        """Rows that have not been compared with all that they can be compared with."""
+        leads = np.arange(len(self.member)) - self.begin < leaders
+        knows_all_before = self.run_begin - self.begin <= leaders  # what is not led before it is of its own run
+        waits = ~leads & ~(knows_all_before & (self.run_end == self.end))
+        return np.unique(self.lists.row[self.member[waits]]).astype(np.int64)
+
+
+def begins_of(values: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Where a value differs from the one before it: begins_of([5, 5, 7]) is [True, False, True]."""
+    result = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=result[1:])
+    return result
+
+
+def _edges(begins: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """For each place, where its group begins and ends, given where groups begin."""
     starts = np.flatnonzero(begins)
-    lengths = np.diff(np.append(starts, len(member)))
-    begin, end = np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)
-    # A run of one label, whose rows are not compared with each other; a row without a label is a run of its own.
-    label = order.label[row[member]]
-    new_run = begins | (label < 0)
-    new_run[1:] |= label[1:] != label[:-1]
-    runs = np.flatnonzero(new_run)
-    run_lengths = np.diff(np.append(runs, len(member)))
-    run_begin, run_end = np.repeat(runs, run_lengths), np.repeat(runs + run_lengths, run_lengths)
-    counts = end - run_end
-    leading = place - begin < leaders
-    knows_all = run_begin - begin <= leaders  # of those before it, the ones that are no leaders have its label
-    waits = ~leading & ~(knows_all & (counts == 0))
-    chosen = np.flatnonzero(leading & (counts > 0))
-    found = [
-        _allowed(
-            row, size, cap, order, np.repeat(member[part], counts[part]), member[spans(run_end[part], counts[part])]
-        )
-        for part in _blocks(chosen, counts)
-    ]
-    return found, np.unique(row[member[waits]]).astype(np.int64)
+    lengths = np.diff(np.append(starts, len(begins)))
+    return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)
 
 
-def _allowed(
-    row: NDArray[np.int32], size: Rows, cap: NDArray[np.int32], order: Order, first: Rows, second: Rows
-) -> Pairs:
-    """Those of the pairs of places whose caps and labels allow each other, named and distinct."""
-    fits = (size[first] <= cap[second]) & (size[second] <= cap[first])
-    a, b = row[first[fits]], row[second[fits]]
+def _allowed(lists: _Lists, order: Order, first: Rows, second: Rows) -> Pairs:
+    """Those of the pairs of postings whose caps and labels allow each other, named and distinct."""
+    fits = (lists.size[first] <= lists.cap[second]) & (lists.size[second] <= lists.cap[first])
+    a, b = lists.row[first[fits]], lists.row[second[fits]]
     label = order.label[a]
     apart = (label < 0) | (label != order.label[b])
     a, b = a[apart], b[apart]
@@ -174,7 +250,7 @@ def _blocks(places: Rows, counts: Rows) -> Iterator[Rows]:
 def distinct(pairs: Pairs) -> Pairs:
     """Sorted, each once; np.unique hashes first and takes longer."""
     pairs = np.sort(pairs)
-    return pairs[np.concatenate([[True], pairs[1:] != pairs[:-1]])[: len(pairs)]]
+    return pairs[begins_of(pairs)]
 
 
 @dataclass(frozen=True)
@@ -205,14 +281,14 @@ class Verified:
 
 def verify(task: VerifyTask) -> Verified:
     """Keep the candidates whose Jaccard similarity reaches the threshold. Runs in a worker."""
-    parts = []
+    parts = [np.zeros(0, dtype=np.uint64)]
     for file in task.files:
         pairs = mapped(file, np.uint64)
         start = int(np.searchsorted(pairs, np.uint64(task.low)))
         stop = int(np.searchsorted(pairs, np.uint64(task.high))) if task.high < 1 << 64 else len(pairs)
         parts.append(np.array(pairs[start:stop]))
     looked_at = sum(map(len, parts))
-    pairs = distinct(np.concatenate([*parts, np.zeros(0, dtype=np.uint64)]))
+    pairs = distinct(np.concatenate(parts))
     sizes = task.sets.sizes
     first, second = rows_of(pairs)
     total = np.cumsum(sizes[first].astype(np.int64) + sizes[second])
@@ -244,9 +320,8 @@ def similarities(sets: StoredSets, first: Rows, second: Rows) -> NDArray[np.floa
     values = sets.gather(sets.starts[rows], lengths)
     order = np.argsort(values)
     ordered = values[order]
-    new = np.concatenate([[False], ordered[1:] != ordered[:-1]])[: len(order)]
     numbers = np.empty(len(order), dtype=np.int64)
-    numbers[order] = np.cumsum(new)
+    numbers[order] = np.cumsum(begins_of(ordered)) - 1
     begins = np.cumsum(lengths, dtype=np.int64) - lengths
     keys = []
     for side in (first, second):
