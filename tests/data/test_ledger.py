@@ -101,14 +101,11 @@ def plain_meaning(rows, forgotten=()):
     """({content: (unit, place, rank)}, {unit: split}) as docs/data.md says it, one line after the other."""
     rows = [row for row in rows if row[:2] not in forgotten]
     text = {row: lines_of(columns([row])).tolist()[0] for row in rows}
-    cleanest: dict[tuple, tuple] = {}
-    for row in sorted(set(rows), key=lambda row: row[4]):
-        cleanest.setdefault(row[:4], row)
     contents: dict[tuple, tuple] = {}
-    for row in sorted(cleanest.values(), key=lambda row: (row[4], text[row])):
+    for row in sorted(set(rows), key=lambda row: (row[4], text[row])):
         contents.setdefault(row[:2], row[2:])
     units: dict[int, list] = {}
-    for row in cleanest.values():
+    for row in rows:
         units.setdefault(row[2], []).append(row[4])
     sides = {}
     for unit, ranks in units.items():

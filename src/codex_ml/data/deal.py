@@ -73,7 +73,7 @@ class Dealt:
         crossing: verified near pairs across splits among what was kept, before anything was evicted.
         old: (n,) int64, row of the content in the ledger, or -1.
         pinned: (n,) bool, whether the ledger knew it as kept.
-        listed: (n,) bool, whether the ledger knew its unit.
+        recorded: (n,) bool, whether the ledger knew it in its unit.
         moved: (n,) bool, whether a document of a cleaner split, which the ledger lists too, evicted it.
     """
 
@@ -85,7 +85,7 @@ class Dealt:
     crossing: Families
     old: Rows
     pinned: Bools
-    listed: Bools
+    recorded: Bools
     moved: Bools
 
 
@@ -108,7 +108,8 @@ def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger, params: Split
     """
     size = len(documents.high)
     old = ledger.rows_of(documents.high, _low(documents))
-    copies = _first_copies(documents, ledger, old)
+    at_place, in_unit = ledger.records(old, documents.unit, _place(documents))
+    copies = _first_copies(documents, np.where(at_place, 0, np.where(in_unit, 1, 2)))
     is_first = copies == np.arange(size)
     part, side, conflict, pinned = _listed(documents, np.flatnonzero(is_first), old, ledger, params)
     with_words = is_first & (sets.sizes > 0)  # a text of fewer than 5 words resembles none
@@ -135,7 +136,7 @@ def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger, params: Split
     across = crossing(index, left, part[left])
     dealt = Dealt(
         part, reason, np.where(is_first, keeper, copies), copies, families, across, old, pinned,
-        listed=ledger.units_of(documents.unit) >= 0, moved=(evicted_by >= 0) & ~by_held_out,
+        recorded=in_unit, moved=(evicted_by >= 0) & ~by_held_out,
     )  # fmt: skip
     _evict(dealt)
     part[reason != ""] = DROPPED
@@ -148,12 +149,13 @@ def _low(documents: Candidates) -> NDArray[np.uint32]:
     return (documents.low >> np.uint64(32)).astype(np.uint32)
 
 
-def _first_copies(documents: Candidates, ledger: Ledger, old: Rows) -> Rows:
-    """For each document the exact copy that stands for it: the recorded one, one of its unit, the first by place."""
-    choice = np.full(len(old), 2, dtype=np.int8)
-    known = np.flatnonzero(old >= 0)
-    choice[known[ledger.unit[old[known]] == documents.unit[known]]] = 1
-    choice[known[ledger.place[old[known]] == documents.place[known] >> np.uint64(32)]] = 0
+def _place(documents: Candidates) -> NDArray[np.uint32]:
+    """What the ledger keeps of `place`."""
+    return (documents.place >> np.uint64(32)).astype(np.uint32)
+
+
+def _first_copies(documents: Candidates, choice: NDArray[np.int64]) -> Rows:
+    """For each document the exact copy that stands for it: the one with the least choice, the first by place."""
     order = np.lexsort((documents.place, choice, documents.low, documents.high))
     high, low = documents.high[order], documents.low[order]
     new = np.ones(len(order), dtype=bool)
@@ -301,7 +303,7 @@ def new_lines(documents: Candidates, dealt: Dealt, ledger: Ledger, params: Split
     """Lines that this split adds to the ledger, distinct and sorted; the ledger has none of them.
 
     They are those of contents that it does not know yet, or knows as duplicates and that are kept now; of known
-    contents in a unit that it does not know; and of known contents that a document of a cleaner split evicts.
+    contents in another unit; and of known contents that a document of a cleaner split evicts.
     """
     before = np.where(dealt.old >= 0, ledger.split[dealt.old] if len(ledger) else -1, -1)
     kept = dealt.part >= 0
@@ -311,14 +313,14 @@ def new_lines(documents: Candidates, dealt: Dealt, ledger: Ledger, params: Split
     split = np.where(kept & (before >= 0), before, split).astype(np.int8)  # a listed one stays what it is
     follows = (dealt.reason == NEAR) & (before < 0) | dealt.moved
     follows &= (dealt.kept_by >= 0) & kept[dealt.kept_by]  # else its representative was evicted
-    chosen = (kept & ~(dealt.pinned & dealt.listed)) | follows
+    chosen = (kept & ~(dealt.pinned & dealt.recorded)) | follows
     chosen &= dealt.copies == np.arange(len(kept))
     rows = np.flatnonzero(chosen)
     if len(ledger.forgotten):
         rows = rows[~np.isin(content_keys(documents.high[rows], _low(documents)[rows]), ledger.forgotten)]
     rank = RANKS[split[rows]] + (~kept[rows]).astype(np.uint8)
-    place = (documents.place[rows] >> np.uint64(32)).astype(np.uint32)
-    return lines_of(Columns(documents.high[rows], _low(documents)[rows], documents.unit[rows], place, rank))
+    low, place = _low(documents)[rows], _place(documents)[rows]
+    return lines_of(Columns(documents.high[rows], low, documents.unit[rows], place, rank))
 
 
 assert SPLITS[:3] == PARTS

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,8 @@ SHARDS = tuple(f"{number:02x}.txt" for number in range(256))
 SPLITS = ("train", "val", "test", "pool")
 SPLIT_OF_RANK = np.array([2, 2, 1, 1, 0, 0, 3, 3], dtype=np.int8)  # TtVvRrPp as indices in SPLITS
 RANKS = np.array([4, 2, 0, 6], dtype=np.uint8)  # of a kept document, by index in SPLITS; one more for a duplicate
+# The cleanest of a set of splits with bit i for SPLITS[i]: test (4), val (2), train (1), pool (8).
+CLEANEST = np.array([2 if bits & 4 else 1 if bits & 2 else 0 if bits & 1 else 3 for bits in range(16)], dtype=np.int8)
 REASON_LIMIT = 200  # characters
 
 _DEALT_WITH = "# dealt with "
@@ -57,7 +59,7 @@ Contents = NDArray[np.bytes_]  # (n,) S12, the first 12 bytes of the SHA-256
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger in memory: 26 bytes per content and 10 per unit.
+    """The ledger in memory: 26 bytes per content and 10 per unit, and 20 per line that repeats a content.
 
     Attributes:
         high, low, place, unit: (n,) as in `Columns`, of the line that counts for a content; sorted by (high, low).
@@ -66,6 +68,8 @@ class Ledger:
         units: (u,) uint64, sorted.
         unit_split: (u,) int8, index in SPLITS.
         unit_answers: (u,) uint8, the splits in its kept lines.
+        also_row, also_unit, also_place: (k,) int64, uint64, uint32, other lines of kept documents with the same split
+            as the one that counts for that row.
         forgotten: sorted contents whose lines do not count.
         size: number of lines.
         mark: of the lines and of what is forgotten, the same for both forms of the folder.
@@ -80,6 +84,9 @@ class Ledger:
     units: NDArray[np.uint64]
     unit_split: NDArray[np.int8]
     unit_answers: NDArray[np.uint8]
+    also_row: NDArray[np.int64]
+    also_unit: NDArray[np.uint64]
+    also_place: NDArray[np.uint32]
     forgotten: Contents
     size: int
     mark: str
@@ -116,6 +123,25 @@ class Ledger:
         found[found] = self.units[place[found]] == unit[found]
         return np.where(found, place, -1)
 
+    def records(
+        self, rows: NDArray[np.int64], unit: NDArray[np.uint64], place: NDArray[np.uint32]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether lines of a content are of this place, and whether they are of this unit: two arrays (m,).
+
+        Args:
+            rows: (m,) of contents, or -1.
+            unit, place: (m,) of a document with that content.
+        """
+        known = np.flatnonzero(rows >= 0)
+        at_place, in_unit = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
+        at_place[known] = self.place[rows[known]] == place[known]
+        in_unit[known] = self.unit[rows[known]] == unit[known]
+        several = np.flatnonzero(np.isin(rows, self.also_row))
+        for result, ours, theirs in ((at_place, place, self.also_place), (in_unit, unit, self.also_unit)):
+            lines = _pairs(self.also_row, theirs)
+            result[several] |= np.isin(_pairs(rows[several], ours[several]), lines)
+        return at_place, in_unit
+
     @classmethod
     def empty(cls) -> Ledger:
         """One that lists nothing."""
@@ -131,18 +157,27 @@ class Ledger:
             forgotten: sorted.
         """
         live = [batch.take(~is_among(batch, forgotten)) if len(forgotten) else batch for batch in batches]
+        lines = _joined(live)
         answers = [_answers(batch) for batch in live if len(batch)]
-        chosen = _joined([columns for columns, _, _ in answers])
-        masks = np.concatenate([mask for _, mask, _ in answers]) if answers else np.zeros(0, dtype=np.uint8)
+        chosen = _joined([columns for columns, _ in answers])
+        masks = np.concatenate([np.zeros(0, dtype=np.uint8), *(mask for _, mask in answers)])
         if not _ascending(chosen.high, chosen.low):
             order = np.lexsort((chosen.low, chosen.high))
             chosen, masks = chosen.take(order), masks[order]
-        units, unit_split, unit_answers = _units(_joined([resolved for _, _, resolved in answers]), live)
-        return cls(
+        units, unit_split, unit_answers = _units(lines.unit, lines.rank)
+        nothing = np.zeros(0, dtype=np.int64)
+        ledger = cls(
             high=chosen.high, low=chosen.low, place=chosen.place, unit=chosen.unit, rank=chosen.rank, answers=masks,
             units=units, unit_split=unit_split, unit_answers=unit_answers,
+            also_row=nothing, also_unit=nothing.astype(np.uint64), also_place=nothing.astype(np.uint32),
             forgotten=forgotten, size=sum(map(len, batches)), mark=mark,
         )  # fmt: skip
+        if len(lines) == len(chosen):
+            return ledger
+        rows = ledger.rows_of(lines.high, lines.low)
+        also = (lines.rank % 2 == 0) & (lines.rank // 2 == ledger.rank[rows] // 2)
+        also &= (lines.unit != ledger.unit[rows]) | (lines.place != ledger.place[rows])
+        return replace(ledger, also_row=rows[also], also_unit=lines.unit[also], also_place=lines.place[also])
 
 
 def content_keys(high: NDArray[np.uint64], low: NDArray[np.uint32]) -> Contents:
@@ -150,6 +185,13 @@ def content_keys(high: NDArray[np.uint64], low: NDArray[np.uint32]) -> Contents:
     keys = np.empty(len(high), dtype=[("high", ">u8"), ("low", ">u4")])
     keys["high"], keys["low"] = high, low
     return keys.view("S12").reshape(-1)
+
+
+def _pairs(rows: NDArray[np.int64], values: NDArray[np.uint64] | NDArray[np.uint32]) -> NDArray[np.bytes_]:
+    """Each row with its value as 16 bytes, to look pairs up."""
+    pairs = np.empty(len(rows), dtype=[("row", ">u8"), ("value", ">u8")])
+    pairs["row"], pairs["value"] = rows, values
+    return pairs.view("S16").reshape(-1)
 
 
 def is_among(columns: Columns, contents: Contents) -> NDArray[np.bool_]:
@@ -170,24 +212,19 @@ def _ascending(high: NDArray[np.uint64], low: NDArray[np.uint32]) -> bool:
     return bool(((high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))).all())
 
 
-def _answers(lines: Columns) -> tuple[Columns, NDArray[np.uint8], Columns]:
-    """(the line that counts of each content, the splits in all its lines, the lines that count for units).
+def _answers(lines: Columns) -> tuple[Columns, NDArray[np.uint8]]:
+    """(the line that counts of each content, the splits in all its lines), sorted by (high, low).
 
-    Lines are sorted by their bytes, so those of one content, and of one content, unit and place, are neighbours.
-    Both results are in the order of `lines`, contents of the first sorted by (high, low).
+    `lines` are sorted by their bytes, so those of one content are neighbours.
     """
     content = _begins(lines.high, lines.low)
     starts = np.flatnonzero(content)
-    splits = (np.uint8(1) << SPLIT_OF_RANK[lines.rank].astype(np.uint8)).astype(np.uint8)
-    masks = np.bitwise_or.reduceat(splits, starts)
+    masks = np.bitwise_or.reduceat(_bits(lines.rank), starts)
     number = np.cumsum(content) - 1
     best = np.flatnonzero(lines.rank == np.minimum.reduceat(lines.rank, starts)[number])
     chosen = best[_begins(number[best])]
     order = np.lexsort((lines.low[chosen], lines.high[chosen]))
-    keys = np.flatnonzero(content | _begins(lines.unit, lines.place))
-    resolved = lines.take(keys)
-    resolved.rank[:] = np.minimum.reduceat(lines.rank, keys)
-    return lines.take(chosen[order]), masks[order], resolved
+    return lines.take(chosen[order]), masks[order]
 
 
 def _begins(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
@@ -197,22 +234,23 @@ def _begins(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
     return result
 
 
+def _bits(rank: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The split of each line as a set: bit i for SPLITS[i]."""
+    return (np.uint8(1) << SPLIT_OF_RANK[rank].astype(np.uint8)).astype(np.uint8)
+
+
 def _units(
-    resolved: Columns, lines: Sequence[Columns]
+    unit: NDArray[np.uint64], rank: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int8], NDArray[np.uint8]]:
-    """(units, split of each, splits in all its kept lines)."""
-    # Kept lines before duplicates, then by cleanliness: 0, 2, 4, 6 and then 9, 11, 13, 15.
-    rank = np.where(resolved.rank % 2 == 0, resolved.rank, resolved.rank + np.uint8(8)).astype(np.uint8)
-    order = np.lexsort((rank, resolved.unit))
-    unit, rank = resolved.unit[order], rank[order]
-    first = np.flatnonzero(_begins(unit)) if len(unit) else np.zeros(0, dtype=np.int64)
-    units, unit_split = unit[first], SPLIT_OF_RANK[rank[first] % 8]
-    masks = np.zeros(len(units), dtype=np.uint8)
-    for batch in lines:
-        for bit in range(len(SPLITS)):
-            chosen = (batch.rank % 2 == 0) & (SPLIT_OF_RANK[batch.rank] == bit)
-            masks[np.searchsorted(units, batch.unit[chosen])] |= np.uint8(1 << bit)
-    return units, unit_split, masks
+    """(units, split of each, splits in its kept lines), from all lines."""
+    if not len(unit):
+        return unit, np.zeros(0, dtype=np.int8), np.zeros(0, dtype=np.uint8)
+    order = np.argsort(unit)
+    unit, bits, kept = unit[order], _bits(rank)[order], (rank % 2 == 0)[order]
+    starts = np.flatnonzero(_begins(unit))
+    of_kept = np.bitwise_or.reduceat(np.where(kept, bits, 0).astype(np.uint8), starts)
+    split = CLEANEST[np.where(of_kept > 0, of_kept, np.bitwise_or.reduceat(bits, starts))]
+    return unit[starts], split, of_kept
 
 
 def read_ledger(folder: Path, *, salt: str) -> Ledger:
