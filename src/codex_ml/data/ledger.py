@@ -49,6 +49,7 @@ SPLIT_OF_RANK = np.array([2, 2, 1, 1, 0, 0, 3, 3], dtype=np.int8)  # TtVvRrPp as
 RANKS = np.array([4, 2, 0, 6], dtype=np.uint8)  # of a kept document, by index in SPLITS; one more for a duplicate
 # The cleanest of a set of splits with bit i for SPLITS[i]: test (4), val (2), train (1), pool (8).
 CLEANEST = np.array([2 if bits & 4 else 1 if bits & 2 else 0 if bits & 1 else 3 for bits in range(16)], dtype=np.int8)
+DISAGREE = np.array([bits & 7 not in (0, 1, 2, 4) or bits & 12 == 12 for bits in range(16)])
 REASON_LIMIT = 200  # characters
 
 _DEALT_WITH = "# dealt with "
@@ -185,6 +186,11 @@ def content_keys(high: NDArray[np.uint64], low: NDArray[np.uint32]) -> Contents:
     keys = np.empty(len(high), dtype=[("high", ">u8"), ("low", ">u4")])
     keys["high"], keys["low"] = high, low
     return keys.view("S12").reshape(-1)
+
+
+def disagree(answers: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether a set of splits names two sides; pool goes with train and with val."""
+    return DISAGREE[answers]
 
 
 def _pairs(rows: NDArray[np.int64], values: NDArray[np.uint64] | NDArray[np.uint32]) -> NDArray[np.bytes_]:

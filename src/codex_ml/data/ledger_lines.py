@@ -200,6 +200,11 @@ def lines_of(columns: Columns) -> Lines:
     return np.unique(table.view(LINE_TYPE).reshape(-1))
 
 
+def content_text(high: int, low: int) -> str:
+    """A content as a line writes it: 16 characters."""
+    return base64.urlsafe_b64encode(high.to_bytes(8, "big") + low.to_bytes(4, "big")).decode()
+
+
 def bytes_of(text: Text) -> bytes:
     """The canonical bytes of a text; nothing for an empty one without a header."""
     if not text.salt:

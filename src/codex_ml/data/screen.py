@@ -167,7 +167,7 @@ def screen(task: Task) -> Screened:
         reasons.append(reason)
         if not reason:
             passed.append(document)
-    hashes = [_hashes(document, params.salt) for document in passed]
+    hashes = [hashes_of(document, params.salt) for document in passed]
     return Screened(
         reasons=Texts.of(reasons),
         sizes=sizes,
@@ -265,7 +265,8 @@ def _allow_list(licences: tuple[str, ...]) -> frozenset[str]:
     return frozenset(licences)
 
 
-def _hashes(document: Document, salt: str) -> tuple[int, int, int, int]:
+def hashes_of(document: Document, salt: str) -> tuple[int, int, int, int]:
+    """high, low, place and unit of `deal.Candidates`, of a redacted document."""
     content = hashlib.sha256(content_bytes(document)).digest()
     place = hashlib.blake2b(
         "\0".join((document.source, document.path, document.id)).encode("utf-8", "surrogatepass"), digest_size=8
