@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from codex_ml.conflicts import refuse_conflict
 from codex_ml.data.ledger_lines import LETTERS, SIDES, Columns, Text, lines_of, no_lines
 from codex_ml.errors import UserError
 from codex_ml.io import parse_json
@@ -58,6 +59,7 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
             try:
                 yield where, parse_json(line)
             except ValueError as error:
+                refuse_conflict(line, str(path), first_line=number)
                 raise UserError(
                     f"{where} is not JSON ({error}); take the file from another commit or from DVC"
                 ) from None

@@ -37,7 +37,7 @@ def name_contents(task: NameTask) -> list[tuple[str, str, int, int]]:
     if task.names is not None:
         columns = (table.column(name).to_pylist() for name in ("id", "path"))
         found = [row for row, pair in enumerate(zip(*columns, strict=True)) if not task.names.isdisjoint(pair)]
-        table = table.take(found)
+        table = table.take(np.array(found, dtype=np.int64))
     result = []
     for document in documents_of(table):
         clean = redacted(document, task.settings)[0]

@@ -1,0 +1,124 @@
+"""`codex-ml ledger`: what a person sees, and what it leaves in the folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from codex_ml.cli import whole_app
+from codex_ml.data.ledger import FOLDER, NEW, read_ledger
+from codex_ml.params import load_params
+
+from .test_splits_end_to_end import corpus, main_of, splits, where, workspace  # noqa: F401
+
+
+@pytest.fixture
+def accepted(workspace, monkeypatch):  # noqa: F811
+    """A workspace whose first split is binding; the current folder."""
+    monkeypatch.setattr("codex_ml.data.ledger_commands.go_to_top", lambda: Path.cwd())
+    splits([corpus(3, 60)])
+    assert run("accept")[0] == 0
+    return workspace
+
+
+def run(*arguments):
+    result = CliRunner().invoke(whole_app(), ["ledger", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def ledger():
+    return read_ledger(FOLDER, salt=load_params().split.salt)
+
+
+def test_accept_reports_what_it_did_and_what_to_run_next(accepted):
+    size = len((FOLDER / "all.txt").read_bytes().splitlines()) - 1
+    code, out, _ = run("accept")
+    assert (code, out) == (0, f"ledger: 0 new lines; data/split_ledger holds {size}\nnext: git add data/split_ledger\n")
+    NEW.unlink()
+    assert run("accept")[::2] == (2, f"error: {NEW} is missing; `dvc repro split` makes it\n")
+
+
+def test_a_split_after_accept_adds_no_line_and_moves_nothing(accepted):
+    before = where()
+    splits([corpus(3, 60)])
+    assert where() == before
+    assert len(NEW.read_bytes().splitlines()) == 2
+
+
+def test_show_counts_what_counts(accepted):
+    found = json.loads(run("show", "--json")[1])
+    assert found["contents"]["train"] + found["contents"]["val"] + found["contents"]["test"] == len(where())
+    assert found["contradictory"] == {"contents": 0, "units": 0} and found["forgotten"] == 0
+    assert run("show")[1].startswith(f"lines          {found['lines']}\ncontents       train ")
+
+
+def one_in_test():
+    known = ledger()
+    lines = (FOLDER / "all.txt").read_text().splitlines()[1:]
+    return next(line[:16] for line in lines if line.endswith("T")), known
+
+
+def test_forget_by_content_keeps_the_lines_and_ends_what_they_say(accepted):
+    content, before = one_in_test()
+    whole = (FOLDER / "all.txt").read_bytes()
+    code, out, _ = run("forget", content, "--reason", "the author asked for it", "--dry-run")
+    assert code == 0 and out.startswith(f"{content}  test\nbefore: train ") and out.endswith("(--dry-run)\n")
+    assert not (FOLDER / "forgotten.txt").exists()
+    code, out, _ = run("forget", content, "--reason", "the author asked for it", "--json")
+    found = json.loads(out)
+    assert found["forgotten"] == {content: "test"} and found["before"]["test"] - found["after"]["test"] == 1
+    assert (FOLDER / "forgotten.txt").read_text() == f"{content} the author asked for it\n"
+    assert (FOLDER / "all.txt").read_bytes() == whole
+    assert len(ledger()) == len(before) - 1 and ledger().size == before.size
+    splits([corpus(3, 60)])
+    assert run("accept")[1].startswith("ledger: 0 new lines")
+
+
+def test_forget_by_id_and_by_path_finds_the_documents(accepted):
+    documents = [json.loads(line) for line in Path("data/splits/dropped.ndjson").read_text().splitlines()]
+    name, path = documents[0]["id"], documents[0]["path"]
+    found = json.loads(run("forget", name, "--reason", "x", "--dry-run", "--json")[1])["forgotten"]
+    assert len(found) == 1
+    whole = json.loads(run("forget", path, "--reason", "x", "--dry-run", "--json")[1])["forgotten"]
+    assert set(found) < set(whole) and len(whole) >= len(ledger())
+
+
+def test_forget_gone_takes_what_the_corpus_does_not_hold(accepted):
+    kept = len(ledger())
+    assert json.loads(run("forget", "--gone", "--reason", "x", "--json")[1])["forgotten"] == {}
+    splits([corpus(3, 60)[:50]])
+    found = json.loads(run("forget", "--gone", "--reason", "left the corpus", "--json")[1])["forgotten"]
+    assert 0 < len(found) <= 10
+    assert len(ledger()) == kept - len(found)
+    assert json.loads(run("forget", "--gone", "--reason", "x", "--json")[1])["forgotten"] == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--reason", "x"), "name what to forget by id, path or content, or say --gone; one of the two"),
+        (("a", "--gone", "--reason", "x"), "name what to forget by id, path or content, or say --gone; one of the two"),
+        (("no-such-thing", "--reason", "x"), "no-such-thing is neither the id nor the path of a document in "),
+        (("A" * 16, "--reason", "x"), f"{'A' * 16} is neither the id nor the path of a document in "),
+        (("--gone", "--reason", " "), "--reason is one line of 1 to 200 characters"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(accepted, arguments, message):
+    code, _, errors = run("forget", *arguments)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert errors.startswith(f"error: {message}")
+    assert [path.name for path in FOLDER.iterdir()] == ["all.txt"]
+
+
+def test_convert_replaces_the_former_file(workspace, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("codex_ml.data.ledger_commands.go_to_top", lambda: Path.cwd())
+    shutil.rmtree(FOLDER)
+    Path("data/split_ledger.ndjson").touch()
+    assert run("accept")[2] == "error: data/split_ledger.ndjson is a ledger of the former form; run `codex-ml ledger convert`, which moves no document\n"  # fmt: skip
+    code, out, _ = run("convert")
+    assert (code, out.splitlines()[0]) == (0, "ledger: 0 new lines; data/split_ledger holds 0")
+    assert out.splitlines()[1] == "next: git rm --cached --quiet --ignore-unmatch data/split_ledger.ndjson"
+    assert not Path("data/split_ledger.ndjson").exists()
+    assert run("convert")[0] == 2
