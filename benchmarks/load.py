@@ -99,6 +99,7 @@ CASES = {
     "headers": Case("documents under one licence header", (4_000, 100_000), texts(inputs.headers), twin=True),
     "few-words": Case("documents of a header and few words", (20_000,), texts(inputs.few_words), twin=True),
     "boiler-plate": Case("generated files", (20_000,), texts(inputs.boiler_plate), twin=True),
+    "json-rows": Case("tables of JSON rows as text", (4_000,), texts(inputs.json_rows), twin=True),
     "equal": Case("equal texts", (300_000,), texts(inputs.equal)),
     "families": Case("near-copies in families of 100", (100_000,), texts(inputs.families)),
     "family": Case("near-copies of one text", (20_000,), texts(inputs.family)),

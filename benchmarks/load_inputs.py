@@ -110,6 +110,17 @@ def boiler_plate(size: int, random: Generator) -> Iterator[str]:
         yield BOILER_PLATE.format(name=name, stubs=stubs, methods=bodies, handlers=handlers)
 
 
+def json_rows(size: int, random: Generator) -> Iterator[str]:
+    """Tables as text: twelve JSON objects with the same seven keys. Most shingles are in many documents."""
+    states = ("active", "closed", "waiting")
+    for numbers in random.integers(0, 1000, (size, 12, 5)).tolist():
+        yield "\n".join(
+            f'{{"id": {one}, "customer": {two}, "amount": {three}, "state": "{states[four % 3]}", '
+            f'"priority": {four % 5}, "country": "{("de", "fr", "it")[five % 3]}", "paid": {str(five > 500).lower()}}}'
+            for one, two, three, four, five in numbers
+        )
+
+
 def equal(size: int, random: Generator) -> Iterator[str]:
     """One text again and again."""
     return repeat(Words(random).text(30, 30), size)

@@ -23,7 +23,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 HEAD = "| case | size | MB | stage | before: CPU s | parent | MiB | after: CPU s | parent | MiB | notes |"
 MODULES = ("load", "load_inputs", "measuring")
 SIZES = {
-    "headers": 150, "few-words": 20, "boiler-plate": 20, "equal": 50, "families": 110, "family": 20, "metadata": 250,
+    "headers": 150, "few-words": 20, "boiler-plate": 20, "json-rows": 20, "equal": 50, "families": 110, "family": 20, "metadata": 250,
     "files": 20, "lines": 1, "ledger": 300, "short": 300, "steps": 110,
 }  # fmt: skip
 
@@ -125,6 +125,7 @@ def test_texts_have_the_similarity_that_their_case_is_about(load: ModuleType) ->
     assert min(texts["headers"]) > 0.3 and max(texts["headers"]) < 0.7
     assert min(similarities(list(load.inputs.families(30, random())))) > 0.7
     assert min(likeness := similarities(list(load.inputs.boiler_plate(30, random())))) > 0.1 and max(likeness) < 0.7
+    assert min(likeness := similarities(list(load.inputs.json_rows(30, random())))) > 0.03 and max(likeness) < 0.7
     two = list(load.inputs.families(4, random(), members=2))
     assert [value > 0.7 for value in similarities(two)] == [True, False, False, False, False, True]
 
