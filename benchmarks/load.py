@@ -26,6 +26,7 @@ from numpy.random import PCG64, Generator
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import corpus  # noqa: E402
 import load_inputs as inputs  # noqa: E402
 from measuring import ROOT, Run, attempt, workspace  # noqa: E402
 
@@ -95,7 +96,13 @@ def some_texts(folder: Path, size: int, random: Generator) -> None:
     inputs.write_texts(folder, inputs.short(inputs.LEDGER_DOCUMENTS, random))
 
 
+def ordinary(folder: Path, size: int, random: Generator) -> None:
+    """The corpus of data.py."""
+    corpus.write(folder, size)
+
+
 CASES = {
+    "ordinary": Case("MB of the text of data.py", (100,), ordinary),
     "headers": Case("documents under one licence header", (4_000, 100_000), texts(inputs.headers), twin=True),
     "few-words": Case("documents of a header and few words", (20_000,), texts(inputs.few_words), twin=True),
     "boiler-plate": Case("generated files", (20_000,), texts(inputs.boiler_plate), twin=True),

@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 HEAD = "| case | size | MB | stage | before: CPU s | parent | MiB | after: CPU s | parent | MiB | notes |"
-MODULES = ("load", "load_inputs", "measuring")
+MODULES = ("load", "corpus", "load_inputs", "measuring")
 SIZES = {
-    "headers": 150, "few-words": 20, "boiler-plate": 20, "json-rows": 20, "equal": 50, "families": 110, "family": 20, "metadata": 250,
+    "ordinary": 1, "headers": 150, "few-words": 20, "boiler-plate": 20, "json-rows": 20, "equal": 50, "families": 110, "family": 20, "metadata": 250,
     "files": 20, "lines": 1, "ledger": 300, "short": 300, "steps": 110,
 }  # fmt: skip
 
