@@ -11,8 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-import shutil
-
 from codex_ml.lineage import cpu_threads
 from codex_ml.ranks import rank
 from codex_ml.stage import Stage, checked_params, log, logs_folder, run_stage, scratch_folder
@@ -41,26 +39,18 @@ def main(stage: Stage) -> None:
     )
     make_deterministic(hardware, seed=params.seed)
     about, unpacked = read_json(packed / "pack.json"), scratch_folder() / "models"
-    model = prepare_model(
-        params.model,
-        params.train,
-        about,
-        seed=params.seed,
-        device=hardware.device,
-        new_tokenizer=params.tokenizer.kind != "local",
-        scratch=unpacked,
-    )
-    log.info("train: %s", hardware)
-    facts = (
-        {}
-        if rank()
-        else {
-            "model": describe_model(model, params.model),
-            "tokenizer": tokenizer_kind(tokenizer),
-            "hardware": {"device": hardware.device, "precision": hardware.precision, "compile": hardware.compile},
-        }
-    )
     with among_others(), run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
+        model = prepare_model(
+            params.model,
+            params.train,
+            about,
+            seed=params.seed,
+            device=hardware.device,
+            new_tokenizer=params.tokenizer.kind != "local",
+            scratch=unpacked,
+        )
+        log.info("train: %s", hardware)
+        facts = {} if rank() else {"model": describe_model(model, params.model), "tokenizer": tokenizer_kind(tokenizer)}
         outcome = train_model(
             model,
             Rows.open(packed, "train"),
@@ -85,9 +75,9 @@ def main(stage: Stage) -> None:
             rows = params.train.micro_batch_size * params.train.accumulation
             seen = {"seed": params.seed, "rows_a_step": rows, "seq_len": about["seq_len"]}
             steps = {"global_step": outcome.best["step"], **outcome.details}
-            write_json(folder / "training.json", {**seen, **steps, **facts})
+            used = {"device": hardware.device, "precision": hardware.precision, "compile": hardware.compile}
+            write_json(folder / "training.json", {**seen, **steps, **facts, "hardware": used})
             save_tokenizer(tokenizer, folder, model.config, seq_len=about["seq_len"])
-        shutil.rmtree(scratch)
     best = outcome.best
     log.info("train: kept the weights of step %d, validation loss %.4f nats", best["step"], best["val/loss"])
 

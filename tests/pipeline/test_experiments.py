@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 
 import pytest
 from workspace import Workspace
@@ -84,6 +89,47 @@ def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, ho
     (logs,) = (identity.root / "logs/experiments").iterdir()
     assert {file.name for file in logs.iterdir()} == {"train", *(f"{stage}.log" for stage in LATER)}
     assert (logs / "train/events.ndjson").exists()
+
+
+@pytest.mark.slow
+def test_two_experiments_of_one_recipe_at_once_train_once(identity: Workspace) -> None:
+    """The first is stopped in training until the second waits for it; the second then takes its result."""
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-S", "train.lr=2e-3", "-S", "train.max_steps=600"]
+    scratch, logs = identity.root / ".cache/train", identity.root / "logs/experiments"
+    options = {"cwd": identity.root, "env": identity.environment, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **options, **pipes) as first:
+        _until(lambda: any(scratch.glob("*/step-*")), first)
+        (lock,) = scratch.glob("*.lock")
+        trainer = int(lock.read_text(encoding="utf-8").split()[1])
+        os.kill(trainer, signal.SIGSTOP)
+        with subprocess.Popen(command, **options, **pipes) as second:
+            try:
+                _until(
+                    lambda: any("waiting until it ends" in log.read_text() for log in logs.glob("*/train.log")), second
+                )
+            finally:
+                os.kill(trainer, signal.SIGCONT)
+            outputs = [process.communicate()[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    assert [ran(output) for output in outputs] == [LATER, LATER]
+    texts = [log.read_text(encoding="utf-8") for log in logs.glob("*/train.log")]
+    assert sorted("resumed from the checkpoint of step 600 of 600" in text for text in texts) == [False, True]
+    assert {path.suffix for path in scratch.iterdir()} == {".lock", ".queue"}
+    names = _experiments(identity)
+    locks = {identity.run("git", "show", f"{name}:dvc.lock").stdout for name in names}
+    assert (len(names), len(locks)) == (2, 1)
+
+
+def _experiments(workspace: Workspace) -> list[str]:
+    found = workspace.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    return [name for name in found if name.count("/") == 4]  # refs/exps/<2 digits>/<38 digits>/<name>
+
+
+def _until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not holds():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
 
 
 def _wait_for_queue(workspace: Workspace) -> str:

@@ -101,6 +101,7 @@ def train(
     hardware: Hardware = HARDWARE,
     gpu: str = "",
     sharding: str = "none",
+    scratch: Path | None = None,
     **changes: Any,
 ) -> Any:
     """Train into `folder`; returns the model as `train_model` leaves it and what it returns.
@@ -131,7 +132,7 @@ def train(
         runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding),
         hardware=hardware,
         seed=seed,
-        scratch=folder / "scratch",
+        scratch=scratch or folder / "scratch",
         curves=folder / "curves",
         logs=folder,
         trackers=folder,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import accelerate
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from codex_ml.errors import CheckFailed
 from codex_ml.training.device import Hardware
 from codex_ml.training.scratch import fingerprint, run_folder
+from codex_ml.turns import Turn
 
 HARDWARE = Hardware("cpu", "fp32", compile=False, threads=2, capability="AVX2")
 RECORD = {
@@ -49,51 +48,35 @@ def test_order_of_keys_is_no_difference():
     assert fingerprint(turned, replace(HARDWARE)) == fingerprint(RECORD, HARDWARE)
 
 
-def test_folder_is_named_by_the_recipe_and_held_by_one(tmp_path):
+def test_folder_is_named_by_the_recipe_and_removed_when_its_run_ends(tmp_path):
     with run_folder(tmp_path, RECORD, HARDWARE) as folder:
         assert folder == tmp_path / fingerprint(RECORD, HARDWARE)
         assert folder.is_dir()
-        with (
-            pytest.raises(CheckFailed, match=f"another process trains the same recipe in {folder}; wait for it"),
-            run_folder(tmp_path, RECORD, HARDWARE),
-        ):
-            pass
-        with run_folder(tmp_path, {**RECORD, "seed": 2}, HARDWARE) as other:
+        with run_folder(tmp_path, {**RECORD, "seed": 2}, HARDWARE) as other:  # at the same time
             assert other != folder
-    with run_folder(tmp_path, RECORD, HARDWARE) as again:
-        assert again == folder
+    assert not folder.exists()
+    assert not other.exists()
 
 
-def test_failed_run_gives_its_folder_free(tmp_path):
+def test_failed_run_keeps_its_folder_and_lets_others_in(tmp_path):
     with pytest.raises(RuntimeError), run_folder(tmp_path, RECORD, HARDWARE) as folder:
         raise RuntimeError
+    assert folder.is_dir()
     with run_folder(tmp_path, RECORD, HARDWARE) as again:
         assert again == folder
 
 
-def test_end_of_one_run_does_not_let_two_others_in(tmp_path, monkeypatch):
-    """A second process takes the lock in the moment in which the first has let it go; a third must still wait."""
-    second = ExitStack()
-    entered = []
-    unlink = Path.unlink
-
-    def enter():
-        with suppress(CheckFailed):  # the first may hold it still: the second has to come again
-            entered.append(second.enter_context(run_folder(tmp_path, RECORD, HARDWARE)))
-
-    def slow_unlink(path, *args, **kwargs):
-        if path.suffix == ".lock" and not entered:
-            enter()
-        unlink(path, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        with run_folder(tmp_path, RECORD, HARDWARE):
-            patch.setattr(Path, "unlink", slow_unlink)
-        if not entered:
-            enter()
-    assert len(entered) == 1
-    with second, pytest.raises(CheckFailed), run_folder(tmp_path, RECORD, HARDWARE):
+def test_end_of_a_run_leaves_its_folder_to_who_waits(tmp_path):
+    lock = tmp_path / f"{fingerprint(RECORD, HARDWARE)}.lock"
+    second = Turn(lock, "train", "works")
+    with run_folder(tmp_path, RECORD, HARDWARE) as folder:
+        assert not second.take()
+    assert folder.is_dir()
+    assert second.take()
+    second.close()
+    with run_folder(tmp_path, RECORD, HARDWARE):
         pass
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from codex_ml.conflicts import refuse_conflict
 from codex_ml.errors import CheckFailed, UserError, disk_error_in
 from codex_ml.io import atomic_folder, sha256_of
 from codex_ml.packages import normal
+from codex_ml.turns import one_at_a_time
 from codex_ml.yaml import read_text
 
 log = logging.getLogger("codex_ml")
@@ -70,12 +71,19 @@ def fetch_wheels(pins: list[Pin], *, into: Path, store: Path) -> int:
     Args:
         store: private folder that outlives the output; `store/<sha256>/<file>`.
 
+    Experiments in temporary copies share the store, so one process at a time uses it.
+
     Returns:
         number of wheels that were downloaded.
 
     Raises:
         CheckFailed: when a download has another hash (nothing is written), or pip fails.
     """
+    with one_at_a_time(store.with_suffix(".lock"), "fetch", "uses the same store of downloads"):
+        return _fetch_wheels(pins, into, store)
+
+
+def _fetch_wheels(pins: list[Pin], into: Path, store: Path) -> int:
     have = {pin: _stored(pin, store) or _present(pin, into) for pin in pins}
     missing = [pin for pin in pins if have[pin] is None]
     if missing:

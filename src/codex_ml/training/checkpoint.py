@@ -152,6 +152,11 @@ def export_newest(folder: Path, target: Path) -> None:
     copy_history(folder / HISTORY, target / HISTORY, read_json(newest / STATE)["history"]["bytes"])
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint in a folder, damaged or not; 0 where there is none."""
+    return next(map(_step_of, _newest_first(folder)), 0)
+
+
 def _history_of(checkpoint: Path) -> Path:
     """Its history file: inside an exported checkpoint, beside the others."""
     own = checkpoint / HISTORY

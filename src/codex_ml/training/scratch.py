@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import CheckFailed
 from codex_ml.io import dump_json
 from codex_ml.ranks import rank
+from codex_ml.training.checkpoint import newest_step
 from codex_ml.training.device import Hardware
 from codex_ml.training.signals import waiting
+from codex_ml.turns import Turn
 
 
 def fingerprint(record: dict[str, Any], hardware: Hardware) -> str:
@@ -29,15 +31,14 @@ def _agreed(name: str, record: dict[str, Any], hardware: Hardware) -> str:
     Raises:
         CheckFailed: when this process has read other bytes, or has other versions of packages.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _several():
         return name
     from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
 
     own = {**record["deps"], **record["environment"]["packages"]}
     with waiting():
         PartialState(cpu=hardware.device == "cpu")
-        agreed, first = broadcast_object_list([name, own])
+    agreed, first = _of_the_first([name, own])
     if differ := sorted(key for key in own.keys() | first.keys() if own.get(key) != first.get(key)):
         raise CheckFailed(
             f"process {rank()} has another {', '.join(differ[:3])} than the first process; give all the same checkout, "
@@ -46,24 +47,50 @@ def _agreed(name: str, record: dict[str, Any], hardware: Hardware) -> str:
     return str(agreed)
 
 
+def _several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _of_the_first(values: list[Any]) -> list[Any]:
+    """The values of the first process. Collective: every process must call it."""
+    if not _several():
+        return values
+    from accelerate.utils import broadcast_object_list
+
+    with waiting():
+        return list(broadcast_object_list(values))
+
+
 @contextmanager
 def run_folder(parent: Path, record: dict[str, Any], hardware: Hardware) -> Iterator[Path]:
-    """The run's own folder, locked: two runs of the same recipe do not write over each other.
+    """The folder of this recipe's checkpoints, for one run at a time.
 
-    Of several processes of one run the first names the folder, also on other machines, and holds the lock.
+    A second run of the same recipe waits here. It then finds the last checkpoint of the first one, which may be the
+    final one, and goes on from there. When the block ends without an error, the folder is removed, unless another run
+    waits for it.
+
+    Of several processes of one run the first names the folder, also on other machines, and holds the lock. The others
+    wait with it, in short collective calls: one long call would exceed the timeout of gloo or NCCL.
 
     Raises:
-        CheckFailed: when another run trains the same recipe, or when the processes of this one do not agree.
+        CheckFailed: when the processes of this run do not agree.
     """
     folder = parent / _agreed(fingerprint(record, hardware), record, hardware)
-    if rank():
-        yield folder
-        return
-    folder.mkdir(parents=True, exist_ok=True)
     lock = parent / f"{folder.name}.lock"
-    with lock.open("a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckFailed(f"another process trains the same recipe in {folder}; wait for it") from None
-        yield folder  # the lock file stays: who waits for a deleted one would not see who takes a new one
+    turn = None if rank() else Turn(lock, "train", "trains the same recipe", state=lambda: _state(folder))
+    with closing(turn) if turn else nullcontext():
+        while not _of_the_first([turn is not None and turn.take()])[0]:
+            if turn:
+                turn.wait()
+        if turn:
+            folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        if turn:
+            with turn.nobody_waits() as alone:
+                if alone:
+                    shutil.rmtree(folder)
+
+
+def _state(folder: Path) -> str:
+    step = newest_step(folder)
+    return f"its last checkpoint is that of step {step}" if step else "it has no checkpoint yet"

@@ -26,6 +26,7 @@ from codex_ml.io import dump_json
 from codex_ml.packages import install_extra
 from codex_ml.training.endpoint import Endpoint
 from codex_ml.training.tracking import Sink, curves_of
+from codex_ml.turns import one_at_a_time
 
 PROJECT = "codex-ml"
 MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb", "prometheus": "prometheus_client"}
@@ -124,8 +125,10 @@ class MLflow(Sink):
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(tracking_uri=str(folder.absolute()))
-        experiment = self._client.get_experiment_by_name(PROJECT)
-        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
+        # two runs that make the experiment of a new store at once would make two of one name
+        with one_at_a_time(folder.with_suffix(".lock"), "train", "opens the same MLflow store"):
+            experiment = self._client.get_experiment_by_name(PROJECT)
+            experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
         found = self._client.search_runs([experiment_id], f"tags.mlflow.runName = '{run_name}'", max_results=1)
         if found:
             self._run = found[0].info.run_id
