@@ -32,7 +32,7 @@ with one_line_errors(), one_at_a_time(Path(sys.argv[2]), "fetch", "uses the same
 
 @contextmanager
 def process(lock: Path, **own: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that takes the lock, says so, and holds it until it gets a line."""
+    """A process that takes the lock, says so, and holds it until it gets a line; one that waits says that instead."""
     source = str(Path(turns.__file__).parents[1])
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     command = [sys.executable, "-c", SCRIPT, source, str(lock)]
@@ -43,10 +43,17 @@ def process(lock: Path, **own: str) -> Iterator[subprocess.Popen[str]]:
             started.kill()
 
 
+@contextmanager
+def holding(lock: Path, **own: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has the lock."""
+    with process(lock, **own) as started:
+        assert started.stdout.readline() == "mine\n"
+        yield started
+
+
 def test_a_second_process_waits_and_says_for_whom(tmp_path):
     lock = tmp_path / "new/a.lock"
-    with process(lock, DVC_EXP_NAME="puffy-cats") as first, process(lock) as second:
-        assert first.stdout.readline() == "mine\n"
+    with holding(lock, DVC_EXP_NAME="puffy-cats") as first, process(lock) as second:
         line = second.stderr.readline()
         assert line.startswith(f"fetch: process {first.pid} on ")
         assert line.endswith("(experiment puffy-cats) uses the same store; waiting until it ends\n")
@@ -59,8 +66,7 @@ def test_a_second_process_waits_and_says_for_whom(tmp_path):
 
 
 def test_a_killed_process_gives_its_turn_to_the_next(tmp_path):
-    with process(tmp_path / "a.lock") as first, process(tmp_path / "a.lock") as second:
-        assert first.stdout.readline() == "mine\n"
+    with holding(tmp_path / "a.lock") as first, process(tmp_path / "a.lock") as second:
         assert "waiting until it ends" in second.stderr.readline()
         first.send_signal(signal.SIGKILL)
         assert second.stdout.readline() == "mine\n"
@@ -70,8 +76,7 @@ def test_a_killed_process_gives_its_turn_to_the_next(tmp_path):
 
 
 def test_ctrl_c_ends_the_wait_with_one_line_and_leaves_the_first_alone(tmp_path):
-    with process(tmp_path / "a.lock") as first, process(tmp_path / "a.lock") as second:
-        assert first.stdout.readline() == "mine\n"
+    with holding(tmp_path / "a.lock") as first, process(tmp_path / "a.lock") as second:
         assert "waiting until it ends" in second.stderr.readline()
         second.send_signal(signal.SIGINT)
         assert second.communicate() == ("", "error: interrupted\n")

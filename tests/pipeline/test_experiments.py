@@ -100,7 +100,8 @@ def test_two_experiments_of_one_recipe_at_once_train_once(identity: Workspace) -
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, **options, **pipes) as first:
         _until(lambda: any(scratch.glob("*/step-*")), first)
-        (lock,) = scratch.glob("*.lock")
+        (checkpoint, *_) = scratch.glob("*/step-*")
+        lock = checkpoint.parent.with_suffix(".lock")  # "process <number> on ..."
         trainer = int(lock.read_text(encoding="utf-8").split()[1])
         os.kill(trainer, signal.SIGSTOP)
         with subprocess.Popen(command, **options, **pipes) as second:

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from codex_ml.config import Runtime, Train
-from codex_ml.errors import CheckFailed, UserError
+from codex_ml.errors import UserError
 from codex_ml.training import random_state
 from codex_ml.training.device import Hardware, choose_hardware
 from codex_ml.training.process import compiler_environment
 from codex_ml.training.schedule import learning_rate
-from codex_ml.training.scratch import fingerprint, run_folder
+from codex_ml.training.scratch import fingerprint
 
 
 @pytest.fixture
@@ -126,28 +126,6 @@ def test_fingerprint_names_the_recipe():
         fingerprint(record, Hardware("cpu", "bf16", False, 2, "AVX2")),
     ]
     assert len({same, *others}) == 5
-
-
-def test_recipe_in_use_by_another_process_is_refused(tmp_path):
-    holder = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path\nfrom codex_ml.training.device import Hardware\n"
-        "from codex_ml.training.scratch import run_folder\n"
-        "with run_folder(Path(sys.argv[2]), {}, Hardware('cpu', 'fp32', False, 2, 'AVX2')):\n"
-        "    print('held', flush=True); sys.stdin.read()\n"
-    )
-    source = str(Path(__file__).parents[2] / "src")
-    command = [sys.executable, "-c", holder, source, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        with (
-            pytest.raises(CheckFailed, match="another process trains the same recipe"),
-            run_folder(tmp_path, {}, HARDWARE),
-        ):
-            pass
-        process.kill()
-    with run_folder(tmp_path, {}, HARDWARE) as folder:
-        assert folder.is_dir()
 
 
 def test_compiler_gets_a_plain_path_to_torch(monkeypatch, tmp_path):
