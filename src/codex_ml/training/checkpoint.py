@@ -40,12 +40,12 @@ ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what torch.optim.AdamW keeps of eac
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read back.
+    """A checkpoint in memory.
 
     Attributes:
-        folder: where it lies; the weights of the best validations stay there.
-        weights, optimizer, ema: tensors by name; no `ema` where none are averaged.
-        state: the JSON that was saved.
+        folder: where it is; the best weights are not loaded and stay there.
+        weights, optimizer, ema: tensors by name; `ema` is None when the run does not average.
+        state: the content of state.json.
     """
 
     folder: Path
@@ -71,11 +71,11 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
 ) -> None:
-    """Write the checkpoint of `step`; delete later ones, which were damaged, and all but the newest `keep`.
+    """Write the checkpoint of `step`; then delete later ones, which are damaged, and all but the newest `keep`.
 
     Args:
         tensors: "model", "optimizer" and perhaps "ema", each tensors by name.
-        best: files of the best weights, which become part of it.
+        best: files of the best weights, which are copied into it.
     """
     from safetensors.torch import save_file
 
@@ -83,7 +83,7 @@ def save_checkpoint(
     with atomic_folder(target) as new:
         for name, values in tensors.items():
             save_file(values, new / f"{name}.safetensors")
-        for file in best:  # copied, not linked: a byte that turns in one checkpoint must not turn in the one before
+        for file in best:  # copied, not hard-linked: corruption of one checkpoint must not reach the previous one
             (new / BEST).mkdir(exist_ok=True)
             shutil.copyfile(file, new / BEST / file.name)
         write_json(new / STATE, {**state, "step": step})
@@ -139,7 +139,7 @@ def load_checkpoint(checkpoint: Path) -> Checkpoint:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Tensors with memory of their own: those of `load_file` are views of the file, and change when it does."""
+    """Read tensors into memory: those of `load_file` are views of the file, and change when it does."""
     from safetensors.torch import load_file
 
     return {name: tensor.clone() for name, tensor in load_file(file).items()}
@@ -173,12 +173,12 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The trained parameters on the CPU, by name, as tensors of their own; of shares all processes must ask."""
+    """Copies of the trained parameters on the CPU, by name. Collective when the model is sharded."""
     return {name: on_cpu(parameter) for name, parameter in trainable_parameters(model).items()}
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """A whole copy."""
+    """A copy on the CPU, gathered when the tensor is sharded; then collective."""
     return whole(tensor.detach()).to("cpu", copy=True).contiguous()
 
 

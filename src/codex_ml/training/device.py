@@ -1,4 +1,4 @@
-"""Device, precision, threads and determinism: decided once, and said."""
+"""Device, precision, threads and determinism: decided once, and logged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPILE_FROM_STEPS = {"fp32": 2000, "bf16": 200}
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a run uses; part of its fingerprint, because it decides the last bits."""
+    """What a run uses; part of its fingerprint, because results differ in the last bits."""
 
     device: str  # "cpu" or "cuda"
     precision: str  # "fp32", "bf16" or "fp16"

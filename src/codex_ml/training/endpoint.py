@@ -21,10 +21,10 @@ GAUGES = {
 
 
 class Endpoint(Sink):
-    """Shows the last value of each gauge; a value that is not known yet is not there, instead of 0.
+    """Shows the last value of each gauge; a value that is not known yet is absent, not 0.
 
     Raises:
-        UserError: when the port cannot be had.
+        UserError: when the port is taken or not allowed.
     """
 
     name = "prometheus"

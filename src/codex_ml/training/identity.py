@@ -1,4 +1,4 @@
-"""What a run is, as its checkpoints record it, and how it compares with the run that goes on from them.
+"""The identity of a run, as its checkpoints record it, and how it differs from the run that continues it.
 
 `train.resume_from` goes on from a checkpoint of another run. Each part of a run belongs to one of three groups:
 
@@ -83,7 +83,7 @@ def shown(changed: dict[str, dict[str, Any]]) -> str:
 
 
 def digest_of(rows: Rows) -> str:
-    """SHA-256 of what a stream trains: ids, places of the pieces, rows, mask; the same for every `pack.dtype`."""
+    """SHA-256 of what is trained on: ids, positions of the pieces, rows, mask; the same for every `pack.dtype`."""
     sha256 = hashlib.sha256()
     for name, numbers in (
         ("tokens", rows.tokens), ("pieces", rows.pieces.reshape(-1)), ("first", rows.first), ("mask", rows.mask)

@@ -112,7 +112,7 @@ def _wait(started: list[subprocess.Popen[bytes]]) -> int | None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
     first, deadline = None, None
-    while None in [process.poll() for process in started]:  # a list: each is asked, also behind one that runs
+    while None in [process.poll() for process in started]:  # a list: each is polled, also those after one that runs
         failed = [rank for rank, process in enumerate(started) if process.returncode not in (None, 0)]
         own = [rank for rank in failed if started[rank].returncode != PEER_LOST]
         first = first if first is not None or not own else own[0]
@@ -151,7 +151,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def among_others() -> Iterator[None]:
-    """End quietly where a call failed because another process is gone: that one tells why."""
+    """End quietly when a call failed because another process is gone; that one reports why."""
     try:
         yield
     except RuntimeError as error:

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger("codex_ml")
-STUCK_SECONDS = 5.0  # in which a process that was interrupted twice must be back in Python
+STUCK_SECONDS = 5.0  # within which a process that was interrupted twice must return to Python
 
 
 class Interrupted(CheckFailed):
-    """The run was told to stop; it saved a checkpoint and can go on."""
+    """A signal asked the run to stop; it saved a checkpoint and can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        best: {"step", "val/loss"} of the weights that the model has now.
+        best: {"step", "val/loss"} of the weights that are now in the model.
         step: the last one.
-        details: what else training.json tells: early stopping, skipped updates, rows a pass, processes, runs that were
-            continued.
+        details: what else training.json reports: early stopping, skipped updates, rows per pass, processes, continued
+            runs.
     """
 
     best: dict[str, Any]
@@ -80,8 +80,8 @@ def train_model(
     Args:
         scratch: folder of this run's checkpoints, named by its fingerprint.
         curves: folder for DVCLive.
-        logs: folder for timings and system metrics; no output of the pipeline.
-        trackers: folder for what the trackers write; no output either.
+        logs: folder for timings and system metrics; not an output of the pipeline.
+        trackers: folder for what the trackers write; not an output either.
         config: the parameters, for the trackers.
         tokenizer: SHA-256 of tokenizer.json.
 
@@ -127,7 +127,7 @@ def train_model(
 
 @contextmanager
 def _tracking(run: Run, curves: Path, logs: Path, extra: Sequence[Sink]) -> Iterator[Points]:
-    """The curves and all that watches, on the one process that writes."""
+    """Curves, trackers and monitor, on the one process that writes."""
     if run.history is None:
         yield Points()
         return
@@ -161,7 +161,7 @@ def _steps(run: Run, tracker: Points, stop: Callable[[], int], runtime: Runtime)
                     save(run)
                 raise
             run.step += 1
-            if run.step == first:  # it warms up, and compiles
+            if run.step == first:  # it includes warm-up and compilation
                 throughput.restart(run.step)
             last = run.step == train.max_steps
             if run.step % train.log_every == 0 or last:
@@ -187,7 +187,7 @@ def _steps(run: Run, tracker: Points, stop: Callable[[], int], runtime: Runtime)
 
 
 def stop_signal(run: Run, stop: Callable[[], int]) -> int:
-    """The signal that any of the processes got, or 0; they stop after the same step."""
+    """The signal that any process received, or 0, so that all stop after the same step. Collective."""
     if run.accelerator.num_processes == 1:
         return stop()
     import torch

@@ -1,4 +1,4 @@
-"""The loss of one batch, summed, so that accumulation can divide by the number of targets of the whole window."""
+"""The summed loss of one batch; accumulation divides by the number of targets of all batches of the step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def training_loss(model: nn.Module, batch: dict[str, Tensor], train: Train) -> T
     """What training minimises: `summed_loss` with the smoothing and the z-loss of the recipe; scalar float32.
 
     Smoothing spreads its share evenly over the vocabulary (Szegedy et al. 2016, section 7). The z-loss adds
-    z_loss * ln(Z)^2 a target, Z the sum of exp(logits) (Chowdhery et al. 2022, section 5).
+    z_loss * ln(Z)^2 per target, Z the sum of exp(logits) (Chowdhery et al. 2022, section 5).
     """
     logits, labels = _logits(model, batch), batch["labels"].flatten()
     loss = _cross_entropy(logits, labels, smoothing=train.label_smoothing)

@@ -1,7 +1,7 @@
 """CPU, memory, disk and GPUs of the machine, every few seconds while a run trains.
 
-The samples come from a thread of their own, because asking a sick driver or a lost network disk can take for ever. The
-thread ends with the block that started it; one that hangs is left behind as a daemon, which does not hold the process.
+The samples come from a thread of their own, because a broken driver or a lost network disk may never answer. The thread
+ends with the block that started it; one that hangs is a daemon thread, so it does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _watch(
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with closing(source()) as samples:
-            next(samples)  # a share of the CPU is one since the sample before
+            next(samples)  # cpu_percent covers the time since the previous sample, so the first one is dropped
             last = False
             while not last:
                 last = stop.wait(seconds)
@@ -68,17 +68,17 @@ def _watch(
                     handle.write(dump_json({"time": round(time.time(), 3), **sample}, indent=None))
                 if observe:
                     observe(sample)
-    except Exception as error:  # a run of days is worth more than its monitor
+    except Exception as error:  # losing the monitor costs less than losing a run of days
         log.warning("train: the monitor ended, the run goes on (%s: %s)", type(error).__name__, error)
 
 
 def machine_samples() -> Generator[Sample, None, None]:
-    """Yield samples for ever.
+    """Yield samples without end.
 
     A sample has `cpu_percent` (all cores, 0 to 100, since the sample before), `rss_mb` (of this process, MiB),
     `memory_used_percent`, `disk_free_gb` (GiB, of the current folder) and `gpus`: a list of {index,
-    utilization_percent, memory_used_mb, memory_total_mb, temperature_c, power_w}, null where the GPU does not say, or
-    `gpu_error` instead where NVML is there and fails.
+    utilization_percent, memory_used_mb, memory_total_mb, temperature_c, power_w}, null where the GPU does not report
+    it, or `gpu_error` instead where NVML is installed but fails.
     """
     import psutil
 
@@ -97,7 +97,7 @@ def machine_samples() -> Generator[Sample, None, None]:
 
 @contextmanager
 def _nvml() -> Iterator[Callable[[], Sample]]:
-    """What NVIDIA's management library says; a machine without it has no such GPU."""
+    """Yield a function that samples NVIDIA GPUs through NVML; without the library it reports no GPU."""
     import pynvml
 
     try:

@@ -1,4 +1,4 @@
-"""Settings that must be in place before torch is loaded; the stage re-executes itself once for them."""
+"""Settings that must be set before torch is loaded; the stage re-executes itself once for them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prepare_process(*, compiles: bool = False) -> None:
 
 
 def compiler_environment() -> dict[str, str]:
-    """A private cache folder for compiled kernels, and a torch whose path a C++ compiler can be told.
+    """A private cache folder for compiled kernels, and a path to torch that a C++ compiler accepts.
 
     torch.compile writes paths into command lines without quoting them: a checkout under "my project" or a name with
     an apostrophe breaks it. A link in a private folder gives the same packages a plain path.

@@ -1,4 +1,4 @@
-"""The state of a run between two steps, and how it goes to disk and back."""
+"""The state of a run between two steps, and how it is saved and restored."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Run:
 
     Attributes:
         model: the plain one, for validation and saving; `forward` is compiled or wrapped, or the same.
-        micro_batch_size: rows a forward pass of one process; halved when memory runs out.
+        micro_batch_size: rows per forward pass of one process; halved when memory runs out.
         step: optimizer steps done.
         skipped: updates left out because a number was not finite.
         ema: averaged weights by name, on the model's device; None when none are averaged.
-        processes: how many there were, each time the run went on.
-        identity: what a later run must have too to go on from this one.
-        continued: {"step", "changed", "best_measured_again"} for each other run that this one went on from.
+        processes: the numbers of processes, in order; a resume with another number adds one.
+        identity: what a later run must share to continue from this one.
+        continued: {"step", "changed", "best_measured_again"} for each run that this one continues.
         outdated: whether the kept weights were validated in another way than this run validates.
-        sharded: whether each process holds a share of the model; then all take part in what reads it whole.
+        sharded: whether each process holds a shard of the model; then reading it whole is collective.
         history: the points of the curves so far; None on a process that does not write.
     """
 
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes what all share."""
+        """Whether this process writes files; one of them does."""
         return bool(self.accelerator.is_main_process)
 
 
@@ -119,7 +119,7 @@ def prepare_run(
         raise UserError(
             "runtime.sharding full needs several processes: set runtime.processes, or start the stage with torchrun"
         )
-    if sharded:  # of a copy: the classes of its modules change, and the model given is the one that is saved
+    if sharded:  # a copy is sharded: sharding changes the classes of its modules, and the given model is saved later
         model = copy.deepcopy(model).to(accelerator.device)
         shard(model, device=hardware.device, processes=accelerator.num_processes)
     forward = accelerator.prepare_model(model, device_placement=not sharded, evaluation_mode=sharded)
@@ -134,7 +134,7 @@ def prepare_run(
         eps=1e-8,
         fused=True,
     )
-    if accelerator.process_index:  # the model is built, the same on all; dropout is to draw other units on each
+    if accelerator.process_index:  # after the model is built, equal on all processes: dropout must differ between them
         torch.manual_seed(seed + accelerator.process_index)
     return Run(
         accelerator=accelerator,
@@ -157,7 +157,7 @@ def prepare_run(
 
 
 def _rows_of_a_pass(train: Train, processes: int) -> int:
-    """Rows a forward pass of one process, so that the rows of a step do not depend on how many processes there are."""
+    """Rows per forward pass of one process, so that a step has the same rows with any number of processes."""
     own, rest = divmod(train.micro_batch_size * train.accumulation, processes)
     if rest:
         raise UserError(
@@ -203,10 +203,10 @@ def resume(run: Run) -> None:
 
 
 def _other_run(run: Run) -> checkpoint.Checkpoint:
-    """The last checkpoint of the finished run that is continued.
+    """The last checkpoint of the finished run that `train.resume_from` names.
 
     Raises:
-        UserError: when there is none, when it is damaged, when it is of another run, or when it has no step left to do.
+        UserError: when it is missing, damaged or of another run, or when no step is left to do.
     """
     folder = Path(run.train.resume_from) / "last"
     if problem := checkpoint.damage(folder):
@@ -253,7 +253,7 @@ def _continue(run: Run, found: checkpoint.Checkpoint) -> Iterator[dict[str, Any]
 
 
 def _restore(run: Run, found: checkpoint.Checkpoint) -> None:
-    """Put back all that a checkpoint holds, but its history."""
+    """Restore everything that a checkpoint holds except its history."""
     state = found.state
     checkpoint.load_weights(run.model, found.weights)
     checkpoint.load_optimizer(run.model, run.optimizer, found.optimizer)
@@ -282,7 +282,7 @@ def _restore(run: Run, found: checkpoint.Checkpoint) -> None:
 
 
 def save(run: Run) -> None:
-    """Write a checkpoint; all processes take part."""
+    """Write a checkpoint. Collective: every process must call it."""
     from accelerate.utils import gather_object
 
     states = gather_object([random_state.capture()])
@@ -314,7 +314,7 @@ def save(run: Run) -> None:
 
 
 def _tensors(run: Run) -> dict[str, dict[str, Tensor]]:
-    """What a checkpoint holds of the model, whole and on the CPU."""
+    """The tensors of a checkpoint, gathered and on the CPU. Collective when the model is sharded."""
     tensors = {
         "model": checkpoint.copy_weights(run.model),
         "optimizer": checkpoint.optimizer_tensors(run.model, run.optimizer),

@@ -24,7 +24,7 @@ def learning_rate(step: int, train: Train) -> float:
 
 
 def _after_warmup(step: int, steps: int, warmup: int, train: Train) -> float:
-    """Share of `lr` at `step` of the `steps` behind the warm-up."""
+    """Share of `lr` at `step` of the `steps` after the warm-up."""
     lowest = train.min_lr_ratio
     if train.schedule == "constant":
         return 1.0

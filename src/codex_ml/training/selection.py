@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Patience:
-    """Early stopping: a validation improves when loss < best - min_delta; an equal loss and NaN do not."""
+    """Early stopping: a validation is an improvement when loss < best - min_delta, so never when equal or NaN."""
 
     settings: EarlyStopping
     best: float = math.inf
     waited: int = 0
 
     def update(self, loss: float) -> bool:
-        """Take a validation loss in; returns whether the run shall end."""
+        """Take a validation loss; return True when training should stop."""
         if loss < self.best - self.settings.min_delta:
             self.best, self.waited = loss, 0
             return False
@@ -51,7 +51,7 @@ class BestWeights:
         """Keep the weights of this validation when it is one of the best.
 
         Args:
-            weights: None on a process that has no part in them.
+            weights: returns the weights; None on a process that neither writes nor holds a shard.
             writes: whether this process is the one that writes.
         """
         entries = sorted([*self.entries, {"step": step, "val/loss": loss}], key=lambda e: (e["val/loss"], e["step"]))
@@ -65,7 +65,7 @@ class BestWeights:
                     save_file(tensors, handle.name)
 
     def restore(self, entries: list[dict[str, Any]], files: Path) -> None:
-        """Go back to the entries of a checkpoint, whose files lie in the folder `files`."""
+        """Restore the entries of a checkpoint; their files are copied from the folder `files`."""
         self.entries = list(entries)
         for file in self.files():
             self.folder.mkdir(parents=True, exist_ok=True)

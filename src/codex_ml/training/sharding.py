@@ -1,7 +1,7 @@
-"""Weights, gradients and optimizer state in shares, one a process: torch's fully_shard (FSDP2).
+"""Weights, gradients and optimizer state split among the processes: torch's fully_shard (FSDP2).
 
-A parameter is a DTensor then, split along its first dimension; each block is put together when it is used. What goes to
-disk is whole, so a run goes on with or without shares and with any number of them.
+Each parameter is then a DTensor, split along its first dimension; each block is gathered when it is used. Checkpoints
+hold whole tensors, so a run resumes with or without shards and with any number of processes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def shard(model: Any, *, device: str, processes: int) -> None:
     for module in list(model.modules()):
         if type(module).__name__ in blocks:
             fully_shard(module, mesh=mesh)
-    # by default the last group stays whole after a forward pass without gradients, and what is read then is no share
+    # by default the last group stays gathered after a forward pass without gradients; what is read then is not a shard
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor of which each process has a share, or the tensor itself; all processes must ask."""
+    """Gather a sharded tensor; return any other tensor unchanged. Collective: every process must call it."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def placed_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, or a share of it, where `like` is: on its device, and in shares where that is in shares."""
+    """`value` on the device of `like`, and sharded as `like` is. Collective when `like` is sharded."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(like, DTensor) and not isinstance(value, DTensor):

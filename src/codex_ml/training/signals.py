@@ -47,7 +47,7 @@ def watch_signals(act: Callable[[int], None]) -> Iterator[None]:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """A block in which a process of several waits for the others: a signal ends it, there is nothing to save."""
+    """A block in which one of several processes waits for the others; a signal ends it, as there is nothing to save."""
     with watch_signals(end_now) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else nullcontext():
         yield
 

@@ -31,7 +31,7 @@ def optimizer_step(run: Run) -> dict[str, float]:
     (1 x 8) the same step also where rows have unequal numbers of targets, and one process the same as several.
 
     Returns:
-        the point of the curves: train/loss in nats a target, train/grad_norm before clipping, train/lr; without the
+        the point of the curves: train/loss in nats per target, train/grad_norm before clipping, train/lr; without the
         first two where the update was skipped.
 
     Raises:
@@ -87,7 +87,7 @@ def _accumulate(run: Run, own: NDArray[np.int64]) -> Tensor:
         last = number == len(batches)
         if run.sharded:
             run.model.set_requires_gradient_sync(last)
-        with nullcontext() if last else run.accelerator.no_sync(run.forward):  # gradients meet once a step
+        with nullcontext() if last else run.accelerator.no_sync(run.forward):  # all-reduce on the last micro-batch only
             loss = training_loss(run.forward, tensors, run.train) / targets
             run.accelerator.backward(
                 loss * processes
@@ -97,7 +97,7 @@ def _accumulate(run: Run, own: NDArray[np.int64]) -> Tensor:
 
 
 def _halve(run: Run) -> None:
-    """Half as many rows a pass, twice as many passes: the same step within the memory there is."""
+    """Halve the rows per pass and double the passes: the same step in less memory."""
     if run.micro_batch_size % 2 or run.accelerator.num_processes > 1:
         raise UserError(
             f"out of memory with {run.micro_batch_size} rows a forward pass; lower train.micro_batch_size (and raise "

@@ -1,4 +1,4 @@
-"""How fast a run is, and which share of what the machine can do."""
+"""Speed of a run, in tokens and operations per second, and as a share of the machine's peak (MFU)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE, ROUNDS = {"cpu": 1024, "cuda": 4096}, 5  # of the matrices that find the p
 def flops_per_token(model: nn.Module, seq_len: int) -> float:
     """Floating point operations of forward and backward: 6 N + 12 L d T (Chowdhery et al. 2022, appendix B).
 
-    N: parameters, tied ones once; L: layers; d: hidden size; T: tokens a row, as if all were looked at. Of an
+    N: parameters, tied ones once; L: layers; d: hidden size; T: tokens per row, as if each attended to all. Of an
     encoder-decoder this is an upper bound: its encoder reads half of a text.
     """
     config: Any = model.config
@@ -26,12 +26,12 @@ def flops_per_token(model: nn.Module, seq_len: int) -> float:
 
 
 def matmul_peak(device: torch.device, precision: str) -> float:
-    """Operations a second of a large square matrix product in this precision, the best of a few."""
+    """Operations per second of a large square matrix product in this precision; the best of ROUNDS."""
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    size, dice = SIZE[device.type], torch.Generator(device).manual_seed(0)  # of its own: the run's numbers stay
-    left, right = (torch.randn(size, size, dtype=dtype, device=device, generator=dice) for _ in range(2))
+    size, rng = SIZE[device.type], torch.Generator(device).manual_seed(0)  # own RNG: that of the run is not advanced
+    left, right = (torch.randn(size, size, dtype=dtype, device=device, generator=rng) for _ in range(2))
     best = float("inf")
     for _ in range(ROUNDS):
         _wait(device)
@@ -50,7 +50,7 @@ def _wait(device: torch.device) -> None:
 
 
 class Throughput:
-    """Tokens a second, operations a second and their share of the measured peak (MFU), since the last time."""
+    """Tokens per second, operations per second and MFU (their share of the measured peak) since the last call."""
 
     def __init__(self, run: Run) -> None:
         precision = {"no": "fp32"}.get(run.accelerator.mixed_precision, run.accelerator.mixed_precision)
@@ -60,11 +60,11 @@ class Throughput:
         self._step, self._time = run.step, time.monotonic()
 
     def restart(self, step: int) -> None:
-        """Count from here: what came before, such as compiling, is in no rate."""
+        """Count from here: earlier work, such as compiling, is not in any rate."""
         self._step, self._time = step, time.monotonic()
 
     def since_last(self, step: int) -> dict[str, float]:
-        """Numbers for the log of timings; none when no step was done since the last time."""
+        """Numbers for the log of timings; empty when no step was done since the last call."""
         if step == self._step:
             return {}
         now = time.monotonic()

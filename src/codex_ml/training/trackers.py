@@ -3,11 +3,11 @@
 The libraries are used directly. accelerate's classes start MLflow and W&B by global functions that record the user, the
 command line, the Git remote and the environment, write TensorBoard's parameters as a second run named by the time, and
 cannot go on in a run. Here each gets the parameters of the stage, as reports/train/lineage.json has them, and the
-points; nothing else. Variables of the shell (WANDB_MODE, MLFLOW_TRACKING_URI, ...) count for nothing.
+points; nothing else. Environment variables such as WANDB_MODE and MLFLOW_TRACKING_URI are ignored.
 
-A run is a recipe: its name is the fingerprint. Opening a tracker takes away what it holds of the run, because the steps
-behind the last checkpoint come again; `Tracker` then gives it the history of the checkpoint. So a step is there once,
-also after a kill.
+A run is a recipe: its name is the fingerprint. Opening a tracker deletes what it holds of the run, because the steps
+after the last checkpoint are done again; `Tracker` then gives it the history of the checkpoint. So each step is there
+once, also after a kill.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from codex_ml.turns import one_at_a_time
 
 PROJECT = "codex-ml"
 MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb", "prometheus": "prometheus_client"}
-MLFLOW_BATCH = 1000  # metrics a call, MLflow's own limit
+MLFLOW_BATCH = 1000  # metrics per call, MLflow's own limit
 MLFLOW_VALUE = 6000  # characters of a parameter, MLflow's own limit
 
 
 def missing_extras(runtime: Runtime) -> Iterator[str]:
-    """A line for each thing that `runtime` asks for and that is not installed; imports nothing."""
+    """Yield a line for each package that `runtime` asks for and that is not installed; imports nothing."""
     asked: list[tuple[str, str]] = [("trackers", name) for name in runtime.trackers]
     asked += [("prometheus_port", "prometheus")] if runtime.prometheus_port else []
     for key, name in asked:
@@ -74,7 +74,7 @@ def open_trackers(runtime: Runtime, folder: Path, run_name: str, config: dict[st
 def _open(kind: Callable[..., Sink], folder: Path, run_name: str, config: dict[str, Any]) -> Sink:
     try:
         return kind(folder, run_name, config)
-    except (OSError, CheckFailed):  # tell themselves what is wrong
+    except (OSError, CheckFailed):  # their message says what is wrong
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -155,7 +155,7 @@ class MLflow(Sink):
 
 
 class Wandb(Sink):
-    """An offline run in `folder`; `wandb sync` sends it to a server, if someone wants that."""
+    """An offline run in `folder`; `wandb sync` can send it to a server."""
 
     name = "wandb"
 

@@ -1,7 +1,7 @@
 """Curves, metrics and the log of timings.
 
-`reports/train/` gets what equal runs write equally: curves against `global_step` and the last numbers (DVCLive, TSV and
-JSON). `logs/train/` gets what no two runs share: times, tokens a second, memory, and the trackers that people like.
+`reports/train/` gets what is the same for equal runs: curves over `global_step` and the last numbers (DVCLive, TSV and
+JSON). `logs/train/` gets what differs from run to run: times, tokens per second, memory, and the optional trackers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Sink(ABC):
         """Take points {"step": global_step, curve: value, ...}, in the order of their steps."""
 
     def observe(self, values: dict[str, Any]) -> None:  # noqa: B027 - most have nothing to do here
-        """Take what the clock and the machine say; only who shows the present wants it."""
+        """Take timings and system metrics; only a sink that shows the current state uses them."""
 
     @abstractmethod
     def close(self, *, complete: bool) -> None:
@@ -48,13 +48,13 @@ class Points:
         """Add a point {"step": global_step, curve: value, ...}."""
 
     def event(self, **values: Any) -> None:
-        """Take times and speeds, which are no part of the result."""
+        """Take times and speeds, which are not part of the result."""
 
 
 class Tracker(Points):
-    """Writes points of the curves as they come; made anew from the history when a run resumes.
+    """Writes points of the curves as they come; rewritten from the history when a run resumes.
 
-    A tracker of `extra` that fails gets no more points; that is warned of and stands in the log of timings.
+    A tracker of `extra` that fails gets no more points; a warning and a line in the log of timings say so.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Tracker(Points):
         from dvclive import Live
 
         class OfflineLive(Live):
-            """DVCLive's files without its DVC experiments, which want a Git commit to stand on."""
+            """DVCLive's files without its DVC experiments, which need a Git commit."""
 
             def _init_dvc(self) -> None:
                 pass
 
             def make_summary(self) -> None:
-                """Write metrics.json without the last points that are no result: the rate and the gradient norm."""
+                """Write metrics.json without the last learning rate and gradient norm, which are not results."""
                 whole = self.summary
                 self.summary = {name: _compared(value) for name, value in whole.items()}
                 super().make_summary()
@@ -103,7 +103,7 @@ class Tracker(Points):
         self.observe(values)
 
     def observe(self, values: dict[str, Any]) -> None:
-        """Show numbers to who looks at the run now; any thread may call this."""
+        """Pass current numbers to the trackers; any thread may call this."""
         self._tell(lambda sink: sink.observe(values))
 
     def finish(self, summary: dict[str, Any], *, complete: bool = True) -> None:
@@ -124,7 +124,7 @@ class Tracker(Points):
         for sink in self._extra:
             try:
                 act(sink)
-            except Exception as error:  # whatever a tracker raises, the run is worth more than a copy of its curves
+            except Exception as error:  # a tracker only copies the curves: whatever it raises must not end the run
                 self._extra = tuple(other for other in self._extra if other is not sink)
                 message = f"{type(error).__name__}: {error}"
                 log.warning("train: %s failed and gets no more points, the run goes on (%s)", sink.name, message)

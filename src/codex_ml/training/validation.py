@@ -27,7 +27,7 @@ def validate(run: Run) -> dict[str, float]:
     """Mean loss over a fixed, evenly spaced choice of validation rows; decides what is kept and whether to stop.
 
     Returns:
-        the point of the curves: val/loss, nats a target.
+        the point of the curves: val/loss, nats per target.
 
     Raises:
         CheckFailed: when the loss is not finite.
@@ -44,9 +44,9 @@ def validate(run: Run) -> dict[str, float]:
 
 
 def measure_again(run: Run) -> None:
-    """Give the kept weights of an earlier run the loss that this run measures; early stopping starts from the best.
+    """Measure the kept weights of an earlier run as this run does; early stopping restarts from the best of them.
 
-    All processes take part. Weights whose loss is not finite here are not kept.
+    Collective: every process must call it. Weights whose loss is not finite here are not kept.
     """
     entries = []
     for entry, file in zip(run.best.entries, run.best.files(), strict=True):
@@ -62,7 +62,7 @@ def measure_again(run: Run) -> None:
 
 @contextmanager
 def weights_in_place(run: Run, weights: dict[str, Tensor] | None) -> Iterator[None]:
-    """Put other weights into the model for a while; None leaves its own."""
+    """Put other weights into the model inside the block; None leaves its own."""
     if weights is None:
         yield
         return
@@ -80,7 +80,8 @@ def _mean_loss(run: Run) -> float:
     count = min(run.train.eval_rows, len(run.val_rows))
     chosen = np.linspace(0, len(run.val_rows) - 1, count).astype(np.int64)
     own = chosen[run.accelerator.process_index :: run.accelerator.num_processes]
-    passes = -(-count // (run.accelerator.num_processes * run.micro_batch_size))  # as many on each: shards meet in all
+    # the same number of passes on every process: FSDP gathers parameters in each
+    passes = -(-count // (run.accelerator.num_processes * run.micro_batch_size))
     loss, targets, device = 0.0, 0, run.accelerator.device
     run.model.eval()
     with torch.no_grad(), run.accelerator.autocast():
