@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from codex_ml.data import pack_writer
+from codex_ml.data.examples import Example
 from codex_ml.data.pack import Rows
+from codex_ml.data.pack_writer import write_stream
 from codex_ml.errors import UserError
 
 from .packing import END, example, pack
@@ -80,7 +82,7 @@ def test_ids_come_back_unchanged_at_the_borders(tmp_path, dtype, ids):
 def test_an_id_that_does_not_fit_is_refused_before_a_byte_of_it_is_written(tmp_path):
     with pytest.raises(UserError, match=r"^train: token id 65536 does not fit uint16; use pack\.dtype auto$"):
         pack(tmp_path, [[3], [4, 65_536]])
-    assert np.fromfile(tmp_path / "train.bin", "<u2").tolist() == [END, 3]
+    assert (tmp_path / "train.bin").read_bytes() == b""
     assert not (tmp_path / "pack.json").exists()
 
 
@@ -156,3 +158,37 @@ def test_a_bos_changes_only_the_first_input_of_what_is_no_chat(tmp_path):
 
 def test_without_a_masked_target_a_bos_needs_no_mask(tmp_path):
     assert not pack(tmp_path, [[5, 6], [7]], begin=BOS)["masked"]
+
+
+@pytest.mark.parametrize("begin", [None, END, 1])
+@pytest.mark.parametrize("window", [1, 7, 1 << 16])
+def test_how_many_documents_are_written_at_once_changes_no_byte(tmp_path, monkeypatch, begin, window):
+    """Long and empty documents, records of which a part is trained, chats and canaries, in windows of all sizes."""
+    dice = np.random.Generator(np.random.PCG64(5))
+    made = []
+    for number, size in enumerate(dice.geometric(0.05, 400).tolist()):
+        ids = dice.integers(2, 500, size + 2 if number % 5 == 4 else size - 1).astype(np.uint32)
+        trained = dice.random(len(ids) + 1) < 0.7 if number > 100 and number % 3 == 0 else None
+        made.append(Example(ids, trained, chat=number % 5 == 4, canary=number % 50 == 0))
+    monkeypatch.setattr(pack_writer, "WINDOW", window)
+    written = []
+    for together in (1, 300, 1 << 20):
+        monkeypatch.setattr(pack_writer, "TOGETHER", together)
+        folder = tmp_path / str(together)
+        folder.mkdir()
+        about = write_stream(folder, "train", made, end=END, begin=begin, dtype=np.dtype("<u2"), seq_len=16)
+        written.append((about, digest(folder)))
+    assert written == [written[0]] * 3
+    assert about["canaries"] == list(range(0, 400, 50))
+    assert about["masked"]
+    stream = np.fromfile(folder / "train.bin", "<u2")
+    mask = np.fromfile(folder / "train.mask", np.uint8)
+    opening = [] if begin in (None, END) else [begin]
+    expected, trained = [], [0]
+    for example_ in made:
+        head = [] if example_.chat else opening
+        expected += [END, *head, *example_.ids.tolist()]
+        marks = [True] * (len(example_.ids) + 1) if example_.trained is None else example_.trained.tolist()
+        trained += [True] * len(head) + marks
+    assert stream.tolist() == [*expected, END]
+    assert mask.astype(bool).tolist() == [bool(value) for value in trained]
