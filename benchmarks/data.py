@@ -119,9 +119,10 @@ def serial(
     workers: Annotated[list[int], typer.Option(help="Worker processes; repeat for several.")] = [2, 4],  # noqa: B006
     code: Annotated[Path | None, typer.Option(help="Folder of Python files, such as a site-packages.")] = None,
 ) -> None:
-    """CPU seconds of the first process, which works alone, as a share of those of all processes (policy on).
+    """CPU seconds of the main thread, which works alone, and of its process, as shares of all CPU time (policy on).
 
-    What starting a stage takes is part of both sizes; "growth" is what each further MB adds.
+    The other threads of the first process hash its input side by side. What starting a stage takes is part of both
+    sizes; "growth" is what the further MB add.
     """
     for count in workers:
         runs: dict[str, list[Run]] = {"ingest": [], "split": []}
@@ -130,9 +131,10 @@ def serial(
                 root = corpus_workspace(Path(temporary) / "workspace", megabytes, policy="enforce", workers=count)
                 for name, found in runs.items():
                     found.append(stage(root, name))
-                    _print_share(f"{name}, {megabytes} MB, {count} workers", found[-1].parent, found[-1].cpu)
+                    _print_share(f"{name}, {megabytes} MB, {count} workers", found[-1])
         for name, (one, many) in runs.items():
-            _print_share(f"{name}, growth, {count} workers", many.parent - one.parent, many.cpu - one.cpu)
+            growth = Run(0, many.cpu - one.cpu, many.parent - one.parent, main=many.main - one.main)
+            _print_share(f"{name}, growth, {count} workers", growth)
         if code:
             with TemporaryDirectory() as temporary:
                 source = '{kind: files, path: data/raw/code, glob: "**/*.py", licence: MIT}'
@@ -141,12 +143,13 @@ def serial(
                 )
                 shutil.copytree(code, root / "data/raw/code", ignore_dangling_symlinks=True)
                 for name in runs:
-                    run = stage(root, name)
-                    _print_share(f"{name}, {code.name}, {count} workers", run.parent, run.cpu)
+                    _print_share(f"{name}, {code.name}, {count} workers", stage(root, name))
 
 
-def _print_share(what: str, parent: float, cpu: float) -> None:
-    print(f"{what:40s} {parent:7.2f} of {cpu:7.2f} CPU s  {100 * parent / cpu:5.1f} %")
+def _print_share(what: str, run: Run) -> None:
+    parts = (("main thread", run.main), ("first process", run.parent))
+    shares = (f"{name} {used:6.2f} s = {100 * used / run.cpu:4.1f} %" for name, used in parts)
+    print(f"{what:40s} CPU {run.cpu:7.2f} s  {'  '.join(shares)}")
 
 
 if __name__ == "__main__":

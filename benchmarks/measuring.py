@@ -38,6 +38,7 @@ class Run:
             processes share).
         written: MB passed to write(), as far as sampled.
         error: why there is no result; "" where there is one.
+        main: CPU seconds of the main thread of the first process alone.
     """
 
     seconds: float
@@ -46,6 +47,7 @@ class Run:
     peak: float = 0.0
     written: float = 0.0
     error: str = ""
+    main: float = 0.0
 
 
 def measure(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Run:
@@ -74,7 +76,7 @@ def attempt(
         peak, written, killed = _watch(process, limit)
         seconds = time.monotonic() - start
         times = psutil.Process(process.pid).cpu_times()  # it has ended or is about to be killed, and is not reaped yet
-        parent = times.user + times.system
+        parent, main = times.user + times.system, _main_thread(process.pid)
         cpu = parent + times.children_user + times.children_system
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # children that an error left, or all of it after the limit
@@ -82,7 +84,7 @@ def attempt(
         error = _error(process.returncode, errors)
     if killed:  # how much CPU the living children had used is not known
         return Run(seconds, peak=peak, written=written, error=f"not done in {limit:g} CPU s")
-    return Run(seconds, cpu, parent, peak, written, error)
+    return Run(seconds, cpu, parent, peak, written, error, main)
 
 
 def _watch(process: subprocess.Popen[bytes], limit: float | None) -> tuple[float, float, bool]:
@@ -105,6 +107,12 @@ def _watch(process: subprocess.Popen[bytes], limit: float | None) -> tuple[float
     finally:
         os.close(ended)
     return peak, sum(written.values()) / 1e6, killed
+
+
+def _main_thread(pid: int) -> float:
+    """CPU seconds of the main thread of a process that has ended and is not reaped yet (proc(5): utime and stime)."""
+    fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _error(status: int, errors: IO[bytes]) -> str:

@@ -53,7 +53,7 @@ def main(stage: Stage) -> None:
         log.warning("split: WARNING: %s", note)  # the sources decide no byte of the split, only this line
 
     size = split.size_of(corpus)
-    workers = workers_for(size, stage.runtime.workers)
+    workers = workers_for(split.width_of(corpus), stage.runtime.workers)
     with shared_workers(workers), atomic_folder(stage.out("data/splits")) as folder:
         with ShingleSets(folder / "shingles", bits=slot_bits(size)) as sets:
             with progress("split: screen", size, "bytes", style=style) as advance:

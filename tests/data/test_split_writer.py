@@ -17,7 +17,7 @@ from codex_ml.data.corpus_writer import write_corpus
 from codex_ml.data.deal import DROPPED, Candidates
 from codex_ml.data.documents import Document, read_documents
 from codex_ml.data.screen import Settings, settings_of
-from codex_ml.data.split import Outcome, Pool
+from codex_ml.data.split import Outcome, Pool, size_of, width_of
 from codex_ml.data.split_writer import _Names, write_splits
 
 quiet = lambda _: None  # noqa: E731
@@ -134,3 +134,14 @@ def test_names_come_back_from_their_file(tmp_path_factory, ids, step, data):
         found = [whole[start:end] for start, end in names.bytes_of(asked).tolist()]
     assert found == [b"" if row < 0 else encoded[row] for row in asked.tolist()]
     assert not names.path.exists()
+
+
+def test_work_is_measured_in_all_columns(tmp_path):
+    documents = [
+        Document("s", "", f"{n}", "", "MIT", "text", "short", meta='{"a": "%s"}' % ("m" * n)) for n in range(50)
+    ]
+    with spilling(tmp_path / "spills") as spills:
+        spills.add(pieces_of(measured(documents)))
+        write_corpus(tmp_path / "corpus.parquet", spills, advance=quiet)
+    assert size_of(tmp_path / "corpus.parquet") == 50 * len("short")
+    assert width_of(tmp_path / "corpus.parquet") > 50 * len("short") + sum(range(50))

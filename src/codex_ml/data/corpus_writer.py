@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from codex_ml.data.corpus import CORPUS_SCHEMA, SPILL_SCHEMA, Spills
 from codex_ml.data.documents import ROW_GROUP_BYTES, numbers_of, row_bytes
-from codex_ml.data.parquet_join import Joiner, encoded
+from codex_ml.data.parquet_join import EncodedGroup, Joiner, encoded
 from codex_ml.data.spill_sort import sorted_tables
 from codex_ml.parallel import ordered_map, shared_workers
 from codex_ml.progress import Advance
@@ -111,7 +111,7 @@ def _row_groups(parts: Iterable[Sorted]) -> Generator[RowGroup, None, None]:
         yield RowGroup(tuple(runs), int(held[0]))
 
 
-def encode_group(group: RowGroup) -> bytes:
+def encode_group(group: RowGroup) -> EncodedGroup:
     """Encode a row group; runs in a worker."""
     pieces = []
     for run in group.runs:

@@ -27,7 +27,7 @@ MORE_LEADERS = 4  # times as many in the next round
 SHINGLES_PER_TASK = 1 << 21
 POSTINGS_PER_TASK = 1 << 21
 PAIRS_PER_TASK = 1 << 16
-WORTH_WORKERS = 4  # tasks; starting workers takes longer than fewer
+WORTH_WORKERS = 2  # tasks; the workers of the stage run already
 
 Watch = Callable[[str, int, str], AbstractContextManager[Advance]]
 

@@ -1,9 +1,9 @@
 """One Parquet file of row groups that worker processes encoded, byte for byte what one writer makes of the same rows.
 
-A worker writes its row group as a Parquet file of its own (`encoded`). `Joiner` appends the bytes of the row group to
-the common file and shifts the offsets in its metadata by the place where it begins; so the parent process only copies
-compressed bytes. The footer is a struct of Thrift's compact protocol, which is read and written here field by field,
-whatever the fields are: those that hold offsets are named below
+A worker writes its row group as a Parquet file of its own (`encoded`). `Joiner` appends its pages to the common file
+and shifts the offsets in its metadata by the place where they begin: the parent process only copies compressed bytes.
+The footer is a struct of Thrift's compact protocol, which is read and written here field by field, whatever the fields
+are. Those that hold offsets are named below
 (https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift,
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md).
 Used by: ingest, split.
@@ -39,16 +39,26 @@ class Field(NamedTuple):
 Struct = dict[int, Field]
 
 
-def encoded(table: pa.Table) -> bytes:
-    """A table, of one row at least, as a Parquet file of one row group."""
+class EncodedGroup(NamedTuple):
+    """A row group: its pages as they are at the begin of a file, after the magic, and its metadata there."""
+
+    pages: bytes
+    metadata: Struct
+
+
+def encoded(table: pa.Table) -> EncodedGroup:
+    """A table, of one row at least, as a row group. Runs in a worker."""
     sink = pa.BufferOutputStream()
     with parquet_writer(sink, table.schema) as writer:
         writer.write_table(table, row_group_size=table.num_rows)
-    return bytes(sink.getvalue())
+    file = bytes(sink.getvalue())
+    footer, end = _footer_of(file)
+    (group,) = footer[ROW_GROUPS].value[1]
+    return EncodedGroup(file[len(MAGIC) : end], group)
 
 
 class Joiner:
-    """Write a Parquet file from the files that `encoded` makes, in the order of the calls.
+    """Write a Parquet file of the row groups that `encoded` makes, in the order of the calls.
 
     >>> with Joiner(Path("all.parquet"), schema) as file:
     ...     file.add(encoded(first))
@@ -66,15 +76,13 @@ class Joiner:
         self._file = path.open("wb")
         self._place = self._file.write(MAGIC)
 
-    def add(self, part: bytes) -> None:
-        """Append the row group of a file that `encoded` made of a table with the same schema."""
-        footer, end = _footer_of(part)
-        (group,) = footer[ROW_GROUPS].value[1]
-        self._rows += group[GROUP_ROWS].value
-        _shift(group, self._place - len(MAGIC), number=len(self._groups))
-        self._groups.append(group)
+    def add(self, group: EncodedGroup) -> None:
+        """Append a row group that `encoded` made of a table with the same schema."""
+        self._rows += group.metadata[GROUP_ROWS].value
+        _shift(group.metadata, self._place - len(MAGIC), number=len(self._groups))
+        self._groups.append(group.metadata)
         with naming(self.path):
-            self._place += self._file.write(memoryview(part)[len(MAGIC) : end])
+            self._place += self._file.write(group.pages)
 
     def __enter__(self) -> Joiner:
         return self

@@ -40,19 +40,23 @@ class Block:
     Attributes:
         lengths: (n,) int32, shingles of each.
         values: (lengths.sum(),) uint64, the shingles end to end, sorted within each document.
-        slots: uint32, where each counts in the table; sorted, since adding in order takes a fifth of the time.
+        slots: uint32, where they count in the table, ascending and distinct.
+        times: uint32, how often each slot counts.
     """
 
     lengths: NDArray[np.int32]
     values: Shingles
     slots: NDArray[np.uint32]
+    times: NDArray[np.uint32]
 
 
 def block_of(sets: Sequence[Shingles], bits: int) -> Block:
     """The sets of some documents as `ShingleSets.add` takes them."""
     values = np.concatenate([*sets, np.zeros(0, dtype=np.uint64)])
     slots = np.sort((values >> np.uint64(64 - bits)).astype(np.uint32))
-    return Block(np.array([len(one) for one in sets], dtype=np.int32), values, slots)
+    edges = np.flatnonzero(np.concatenate([[True], slots[1:] != slots[:-1]])[: len(slots)])
+    times = np.diff(edges, append=len(slots)).astype(np.uint32)
+    return Block(np.array([len(one) for one in sets], dtype=np.int32), values, slots[edges], times)
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class ShingleSets:
         self._sizes += block.lengths.tobytes()
         with naming(self.folder):
             self._file.write(block.values.data)
-        np.add.at(self._counts, block.slots, np.uint32(1))
+        self._counts[block.slots] += block.times
 
     def seal(self) -> None:
         """Call once after the last `add`; then `sizes` is (n,) int32, the number of shingles of each document."""

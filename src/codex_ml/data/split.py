@@ -57,6 +57,12 @@ def size_of(corpus: Path) -> int:
         return sum(int(pc.sum(file.read_row_group(g, columns=["size"])[0]).as_py()) for g in range(file.num_row_groups))
 
 
+def width_of(corpus: Path) -> int:
+    """Bytes of all columns of a corpus before they are compressed."""
+    with opened(corpus) as file:
+        return sum(int(file.metadata.row_group(group).total_byte_size) for group in range(file.num_row_groups))
+
+
 def screen_corpus(
     corpus: Path, settings: Settings, sets: ShingleSets, folder: Path, *, workers: int, advance: Advance
 ) -> Pool:

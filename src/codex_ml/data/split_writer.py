@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from codex_ml.data.deal import DROPPED, PARTS, Candidates
 from codex_ml.data.documents import PUBLISHED, SCHEMA, documents_of, opened, table_of
-from codex_ml.data.parquet_join import Joiner, encoded
+from codex_ml.data.parquet_join import EncodedGroup, Joiner, encoded
 from codex_ml.data.screen import Settings, redacted, redacted_name
 from codex_ml.data.split import Outcome, Pool
 from codex_ml.io import atomic_file, ndjson_line
@@ -74,7 +74,7 @@ class GroupTask:
 class Encoded:
     """The row group, by index in PARTS: its documents as `parquet_join.encoded` writes them, and their counts."""
 
-    files: dict[int, bytes]
+    files: dict[int, EncodedGroup]
     counts: dict[int, Counts]
     names: list[bytes]
 
