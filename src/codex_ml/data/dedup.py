@@ -25,8 +25,8 @@ from codex_ml.progress import Advance
 LEADERS = 4  # in a crowded list, each document is compared with this many before it; the rest waits
 MORE_LEADERS = 4  # times as many in the next round
 SHINGLES_PER_TASK = 1 << 21
-POSTINGS_PER_TASK = 1 << 21
-PAIRS_PER_TASK = 1 << 16
+POSTINGS_PER_TASK = 1 << 18
+PAIRS_PER_TASK = 1 << 13
 WORTH_WORKERS = 2  # tasks; the workers of the stage run already
 
 Watch = Callable[[str, int, str], AbstractContextManager[Advance]]
