@@ -16,7 +16,7 @@ from codex_ml.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data import manifest, split
+    from codex_ml.data import contradictions, manifest, split
     from codex_ml.data.benchmarks import read_benchmarks
     from codex_ml.data.deal import deal, new_lines
     from codex_ml.data.dedup import Crew
@@ -67,14 +67,23 @@ def main(stage: Stage) -> None:
             counts = write_splits(folder, corpus, result, pool, settings, workers=workers, advance=advance)
         added = new_lines(pool.candidates, dealt, ledger, options)
         write_new_lines(folder / "new_ledger.txt", added, salt=options.salt, mark=ledger.mark)
+        found = contradictions.contradictions(pool.candidates, dealt, ledger)
+        first = contradictions.write(folder / "contradictions.ndjson", found, pool.passed, corpus, settings)
         unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()
         about = manifest.manifest(folder, counts, pool, result, options, unchecked=unchecked)
+        about["ledger"] = {"lines": ledger.size, "contradictions": len(found), "first": first}
         write_json(folder / "croissant.json", manifest.croissant(folder, about))
     leaks = leakage(pool.candidates, dealt, test_share=options.test)
     write_json(stage.out("reports/split/manifest.json"), about)
     write_json(stage.out("reports/split/leakage.json"), leaks)
     write_json(stage.metrics, manifest.metrics(about, leaks))
     log.info("split: %s", ", ".join(f"{part} {counts[part].documents}" for part in counts))
+    if found:
+        log.warning(
+            "split: WARNING: the ledger gives two answers for %d documents, and the cleaner one counts; "
+            "data/splits/contradictions.ndjson names them",
+            len(found),
+        )
     log.info("split: dropped %s", result.dropped())
     log.info("split: findings %s", about["policy"]["findings"])
     log.info("split: a random split would have leaked %.1f %% of its test documents", 100 * leaks["random_split_leak"])

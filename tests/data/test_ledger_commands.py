@@ -122,3 +122,24 @@ def test_convert_replaces_the_former_file(workspace, monkeypatch):  # noqa: F811
     assert out.splitlines()[1] == "next: git rm --cached --quiet --ignore-unmatch data/split_ledger.ndjson"
     assert not Path("data/split_ledger.ndjson").exists()
     assert run("convert")[0] == 2
+
+
+def test_the_documents_of_a_contradiction_are_named(accepted, caplog):
+    """Another history had the text of one test document in train, and a near-copy of another one."""
+    assert Path("data/splits/contradictions.ndjson").read_bytes() == b""
+    lines = (FOLDER / "all.txt").read_text().splitlines()
+    line = next(line for line in lines if line.endswith("T"))
+    (FOLDER / "other.txt").write_text(f"{lines[0]}\n{line[:-1]}R\n")
+    before = where()
+    splits([corpus(3, 60)])
+    assert where() == before
+    [named] = [json.loads(line) for line in Path("data/splits/contradictions.ndjson").read_text().splitlines()]
+    assert named.pop("id") and named.pop("path") == "000.jsonl" and named.pop("source") == "shards"
+    assert named == {
+        "contradiction": "its content is in lines of several splits",
+        "answers": ["test", "train"],
+        "result": "test",
+    }
+    about = json.loads(Path("reports/split/manifest.json").read_text())["ledger"]
+    assert (about["lines"], about["contradictions"], len(about["first"])) == (len(lines), 1, 1)
+    assert "the ledger gives two answers for 1 documents" in caplog.text

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from codex_ml.config import Split
+from codex_ml.data.contradictions import CONTENT, GROUP, NEAR_COPY, contradictions
 from codex_ml.data.ledger import SPLITS, read_ledger
 from codex_ml.data.ledger_files import write_folder
 from codex_ml.data.ledger_lines import read_text, salt_mark
 from codex_ml.errors import UserError
 
-from .dealing import Dealer, Doc, naive_pairs, variant
+from .dealing import Dealer, Doc, ledger_of, line_of, naive_pairs, variant
 
 SALT = "pepper"
 MODES = ({}, {}, {}, {"folds": 3, "fold": 1}, {"stratify": "language"})
@@ -160,3 +161,46 @@ def test_histories_unite_in_every_order_and_stay_clean(dealer, tmp_path, seed):
             before[doc.path] for doc in later.docs if doc.path not in more
         ]
         check_clean(later, published, "folds" in mode)
+
+
+def kinds(result):
+    found = contradictions(result.documents, result.dealt, result.known)
+    return {
+        result.docs[row].path: (about["contradiction"], about["answers"], about["result"])
+        for row, about in found.items()
+    }
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_history_by_itself_has_no_contradiction(dealer, seed):
+    dice = random.Random(seed)
+    one = History(dealer, {doc.path: doc for doc in FILLER}, dealer.empty())
+    for number in range(4):
+        for doc in some_docs(dice, 6, f"s{number}-"):
+            one.docs[doc.path] = doc
+        result = deal(dealer, one.docs, {}, one.ledger)
+        if result is not None:
+            one.ledger = result.ledger
+            assert kinds(result) == {}
+
+
+def test_each_kind_of_contradiction_is_named_with_its_answers(dealer, tmp_path):
+    text, group = Doc("one text that two people added here", path="text"), "g0"
+    here, there = (Doc(f"a text of the group that is only {side}", group, side) for side in ("here", "there"))
+    twin = Doc("a text that was a duplicate of a test document", path="twin")
+    near, copy = Doc(variant(9, 0), path="near"), Doc(variant(9, 2), path="copy")
+    ledger = ledger_of(
+        tmp_path / "l",
+        [
+            line_of(text, 0, SALT), line_of(text, 2, SALT), line_of(twin, 0, SALT), line_of(twin, 2, SALT, kept=False), line_of(here, 2, SALT), line_of(there, 1, SALT),
+            line_of(near, 1, SALT), line_of(copy, 0, SALT),
+        ],
+        SALT,
+    )  # fmt: skip
+    result = dealer.deal([*FILLER, text, twin, here, there, near, copy], params({}), ledger)
+    assert kinds(result) == {
+        "text": (CONTENT, ["test", "train"], "test"),
+        "twin": (CONTENT, ["test", "train"], "quarantined"),
+        "there": (GROUP, ["test", "val"], "quarantined"),
+        "copy": (NEAR_COPY, ["train", "val"], "near-duplicate of held-out"),
+    }

@@ -28,7 +28,15 @@ from codex_ml.pipeline import load_pipeline
 from codex_ml.stage import Stage
 
 REPOSITORY = Path(__file__).parents[2]
-OUTPUTS = ("train.parquet", "val.parquet", "test.parquet", "dropped.ndjson", "new_ledger.txt", "croissant.json")
+OUTPUTS = (
+    "train.parquet",
+    "val.parquet",
+    "test.parquet",
+    "dropped.ndjson",
+    "new_ledger.txt",
+    "contradictions.ndjson",
+    "croissant.json",
+)
 SPLIT = {"val": 0.2, "test": 0.2, "licences": ["MIT"], "quality": {"min_alphanumeric_share": None}}
 PARTS = ("train", "val", "test")
 
