@@ -93,6 +93,8 @@ def forget(
             raise UserError("name what to forget by id, path or content, or say --gone; one of the two")
         if not reason.strip() or len(reason) > REASON_LIMIT or not reason.isprintable():
             raise UserError(f"--reason is one line of 1 to {REASON_LIMIT} characters without control characters")
+        if "" in (names or []):
+            raise UserError("an empty name names no document; give an id, a path or a content")
         ledger = _ledger()
         contents = _contents(names or [], ledger)
         found = _answers(contents, ledger)
