@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -150,31 +150,41 @@ class Ledger:
         return cls.of([], forgotten, mark_of([], forgotten))
 
     @classmethod
-    def of(cls, batches: Sequence[Columns], forgotten: Contents, mark: str = "") -> Ledger:
+    def of(cls, batches: Iterable[Columns], forgotten: Contents, mark: str = "") -> Ledger:
         """The meaning of lines.
 
         Args:
             batches: distinct lines, sorted by their bytes in each; no content is in two batches.
             forgotten: sorted.
         """
-        live = [batch.take(~is_among(batch, forgotten)) if len(forgotten) else batch for batch in batches]
-        lines = _joined(live)
-        answers = [_answers(batch) for batch in live if len(batch)]
+        answers, unit_parts, rank_parts, repeated, size = [], [], [], [], 0
+        for batch in batches:
+            size += len(batch)
+            live = batch.take(~is_among(batch, forgotten)) if len(forgotten) else batch
+            if len(live):
+                answers.append(_answers(live))
+                unit_parts.append(live.unit)
+                rank_parts.append(live.rank)
+                repeated.append(live.take(_repeated(live)))
         chosen = _joined([columns for columns, _ in answers])
         masks = np.concatenate([np.zeros(0, dtype=np.uint8), *(mask for _, mask in answers)])
+        answers.clear()
         if not _ascending(chosen.high, chosen.low):
             order = np.lexsort((chosen.low, chosen.high))
             chosen, masks = chosen.take(order), masks[order]
-        units, unit_split, unit_answers = _units(lines.unit, lines.rank)
+        unit = np.concatenate([np.zeros(0, dtype=np.uint64), *unit_parts])
+        rank = np.concatenate([np.zeros(0, dtype=np.uint8), *rank_parts])
+        unit_parts.clear()
+        units, unit_split, unit_answers = _units(unit, rank)
+        del unit, rank
         nothing = np.zeros(0, dtype=np.int64)
         ledger = cls(
             high=chosen.high, low=chosen.low, place=chosen.place, unit=chosen.unit, rank=chosen.rank, answers=masks,
             units=units, unit_split=unit_split, unit_answers=unit_answers,
             also_row=nothing, also_unit=nothing.astype(np.uint64), also_place=nothing.astype(np.uint32),
-            forgotten=forgotten, size=sum(map(len, batches)), mark=mark,
+            forgotten=forgotten, size=size, mark=mark,
         )  # fmt: skip
-        if len(lines) == len(chosen):
-            return ledger
+        lines = _joined(repeated)
         rows = ledger.rows_of(lines.high, lines.low)
         also = (lines.rank % 2 == 0) & (lines.rank // 2 == ledger.rank[rows] // 2)
         also &= (lines.unit != ledger.unit[rows]) | (lines.place != ledger.place[rows])
@@ -233,6 +243,12 @@ def _answers(lines: Columns) -> tuple[Columns, NDArray[np.uint8]]:
     return lines.take(chosen[order]), masks[order]
 
 
+def _repeated(lines: Columns) -> NDArray[np.bool_]:
+    """(n,) whether the content of a line is that of a neighbour, too."""
+    begins = _begins(lines.high, lines.low)
+    return ~begins | np.append(~begins[1:], False)
+
+
 def _begins(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
     """(n,) where one of the columns differs from the row before it."""
     result = np.ones(len(columns[0]), dtype=bool)
@@ -267,9 +283,35 @@ def read_ledger(folder: Path, *, salt: str) -> Ledger:
             named) or a ledger that was dealt with another salt.
     """
     refuse_former(folder)
-    batches = disjoint(read_folder(folder, mark=salt_mark(salt)))
-    forgotten = read_forgotten(folder / FORGOTTEN)
-    return Ledger.of([columns for _, columns in batches], forgotten, mark_of(batches, forgotten))
+    forgotten, mark = read_forgotten(folder / FORGOTTEN), salt_mark(salt)
+    shards: dict[int, bytes] = {}
+    try:
+        ledger = Ledger.of(_noted(_one_by_one(folder, mark), shards), forgotten)
+    except _MisplacedLinesError:
+        shards.clear()
+        ledger = Ledger.of(_noted(disjoint(read_folder(folder, mark=mark)), shards), forgotten)
+    return replace(ledger, mark=_mark(shards, forgotten))
+
+
+class _MisplacedLinesError(Exception):
+    """Lines of one content may be in several files, so that these must be read together."""
+
+
+def _one_by_one(folder: Path, mark: str) -> Iterator[tuple[Lines, Columns]]:
+    """The lines file by file: of the 256 files one is in memory at a time."""
+    paths = files_of(folder)
+    for path in paths:
+        text, columns = _read_file(path, mark)
+        if len(paths) > 1 and len(columns) and not _in_own_shard(path.name, columns):
+            raise _MisplacedLinesError
+        yield text.lines, columns
+
+
+def _noted(batches: Iterable[tuple[Lines, Columns]], shards: dict[int, bytes]) -> Iterator[Columns]:
+    """The fields of each batch, while `shards` takes the hashes of its lines."""
+    for lines, columns in batches:
+        _note(lines, columns, shards)
+        yield columns
 
 
 def refuse_former(folder: Path) -> None:
@@ -317,15 +359,20 @@ def read_folder(folder: Path, *, mark: str = "") -> dict[str, tuple[Text, Column
     """
     texts = {}
     for path in files_of(folder):
-        text, columns = decoded(path.read_bytes(), str(path))
+        text, columns = _read_file(path, mark)
         mark = mark or text.salt
-        if text.salt not in ("", mark):
-            raise UserError(
-                f"{path}:1: this ledger was dealt with another split.salt; give that one back, or start an empty "
-                "ledger to deal all documents anew (then no earlier test result can be compared)"
-            )
         texts[path.name] = text, columns
     return texts
+
+
+def _read_file(path: Path, mark: str) -> tuple[Text, Columns]:
+    text, columns = decoded(path.read_bytes(), str(path))
+    if mark and text.salt not in ("", mark):
+        raise UserError(
+            f"{path}:1: this ledger was dealt with another split.salt; give that one back, or start an empty ledger to "
+            "deal all documents anew (then no earlier test result can be compared)"
+        )
+    return text, columns
 
 
 def disjoint(texts: dict[str, tuple[Text, Columns]]) -> list[tuple[Lines, Columns]]:
@@ -356,9 +403,17 @@ def mark_of(batches: Sequence[tuple[Lines, Columns]], forgotten: Contents) -> st
     """
     shards: dict[int, bytes] = {}
     for lines, columns in batches:
-        shard = shards_of(columns)
-        for number in np.unique(shard).tolist():
-            shards[number] = hashlib.blake2b(lines[shard == number].tobytes()).digest()
+        _note(lines, columns, shards)
+    return _mark(shards, forgotten)
+
+
+def _note(lines: Lines, columns: Columns, shards: dict[int, bytes]) -> None:
+    shard = shards_of(columns)
+    for number in np.unique(shard).tolist():
+        shards[number] = hashlib.blake2b(lines[shard == number].tobytes()).digest()
+
+
+def _mark(shards: dict[int, bytes], forgotten: Contents) -> str:
     whole = hashlib.blake2b(forgotten.tobytes(), digest_size=8)
     for number in sorted(shards):
         whole.update(bytes([number]) + shards[number])
