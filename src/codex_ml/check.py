@@ -146,7 +146,7 @@ def _sources(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
 def _glob(key: str, pattern: str) -> Iterator[str]:
     """A path that does not exist is a glob, as `ingest` reads it."""
     try:
-        if not expand_glob(pattern):
+        if not any(expand_glob(pattern)):
             yield f"{key} does not exist; put the data there"
     except ValueError as error:
         yield f"{key} is no glob: {error}"

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,11 +25,12 @@ from typing import IO, Any
 
 from codex_ml.conflicts import refuse_conflict
 from codex_ml.errors import Reason, UserError, writing
-from codex_ml.tree import only_hashed, walk
+from codex_ml.tree import Entry, only_hashed, walk
 
 NESTED = 200  # levels of arrays and objects that a JSON text may have (RFC 8259 section 9 allows such a limit)
 TOO_DEEP = f"nested too deeply, more than {NESTED} levels"
 CHUNK = 1 << 20
+HASHED_AHEAD = 256  # files of a folder
 
 
 def _temporary(path: Path) -> Path:
@@ -267,46 +268,65 @@ def parse_json_file(data: bytes | str, name: str, *, line: int | None = None) ->
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys)
 
 
-def expand_glob(pattern: str) -> list[Path]:
+def expand_glob(pattern: str) -> Iterator[Path]:
     """Paths of the current folder that match and that DVC can see, sorted by their bytes; the same in every Python.
 
     `**` as a whole part of the path stands for any folders, at its end for everything below. Python 3.11 takes a final
     `**` for folders only, and 3.13 reads `a**` as `a*`.
 
     Raises:
-        ValueError: for `**` inside a name, or another pattern that is none.
+        ValueError: for `**` inside a name, or another pattern that is none; at once.
     """
     parts = pattern.split("/")
     if any("**" in part and part != "**" for part in parts):
         raise ValueError("** must be a whole part of the path, as in data/**/name; use * inside a name")
     fixed = Path(*takewhile(lambda part: not set(part) & set("*?["), parts))
-    found = _expanded([part for part in parts if part not in ("", ".")] + ["*"] * (parts[-1] == "**"))
-    return sorted(only_hashed(iter(found), fixed), key=os.fsencode)
+    found = sorted(_expanded([part for part in parts if part not in ("", ".")] + ["*"] * (parts[-1] == "**")))
+    return only_hashed((Path(os.fsdecode(path)) for path in found), fixed)
 
 
-def _expanded(parts: list[str]) -> set[Path]:
-    """Paths that match part by part. Each folder is listed once per part; `Path.glob` does it once per way to it."""
-    found = {Path()}
+def _expanded(parts: list[str]) -> set[bytes]:
+    """Paths that match part by part. Each folder is listed once per part; `Path.glob` does it once per way to it.
+
+    A path is its bytes, with b"" for the current folder: an object of pathlib takes four times as much memory.
+    """
+    found = {b""}
     for part in parts:
         if part == "**":
             found |= {folder for start in found for folder in _folders_below(start, found)}
         elif set(part) & set("*?["):
             matches = re.compile(fnmatch.translate(part)).match
-            folders = [folder for folder in found if folder.is_dir()]
-            found = {inner for folder in folders for inner in folder.iterdir() if matches(inner.name)}
+            folders = [folder for folder in found if Path(os.fsdecode(folder)).is_dir()]
+            found = {
+                _path(folder, inner.name)
+                for folder in folders
+                for inner in _entries(folder)
+                if matches(os.fsdecode(inner.name))
+            }
         else:
-            found = {folder / part for folder in found if (folder / part).exists()}
+            below = {_path(folder, os.fsencode(part)) for folder in found}
+            found = {path for path in below if Path(os.fsdecode(path)).exists()}
     return found
 
 
-def _folders_below(start: Path, known: set[Path]) -> Iterator[Path]:
+def _entries(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
+    """What a folder holds."""
+    with os.scandir(folder or b".") as listing:
+        yield from listing
+
+
+def _path(folder: bytes, name: bytes) -> bytes:
+    return folder + b"/" + name if folder else name
+
+
+def _folders_below(start: bytes, known: set[bytes]) -> Iterator[bytes]:
     """Folders in a folder, without links and without what lies below another known one."""
-    stack = [start] if start.is_dir() else []
+    stack = [start] if Path(os.fsdecode(start)).is_dir() else []
     while stack:
-        with os.scandir(stack.pop()) as listing:
-            inner = [Path(entry.path) for entry in listing if entry.is_dir(follow_symlinks=False)]
+        folder = stack.pop()
+        inner = [_path(folder, entry.name) for entry in _entries(folder) if entry.is_dir(follow_symlinks=False)]
         yield from inner
-        stack += [folder for folder in inner if folder not in known]
+        stack += [below for below in inner if below not in known]
 
 
 @dataclass(frozen=True)
@@ -322,7 +342,8 @@ def hash_file(path: Path) -> Hashes:
     """Hash a file in one pass."""
     md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
     with path.open("rb") as handle:
-        while chunk := handle.read(CHUNK):
+        piece = min(max(os.fstat(handle.fileno()).st_size + 1, 4096), CHUNK)  # a large buffer costs a small file 20 us
+        while chunk := handle.read(piece):
             md5.update(chunk)
             sha256.update(chunk)
             size += len(chunk)
@@ -340,23 +361,47 @@ def hash_path(path: Path) -> Hashes:
     """
     if not path.is_dir():
         return hash_file(path)
-    from concurrent.futures import ThreadPoolExecutor
+    for _ in walk(path):  # what DVC cannot hash is named before hours of hashing; 1.5 us per file
+        pass
+    md5, sha256, size = hashlib.md5(b"[", usedforsecurity=False), hashlib.sha256(), 0
+    separator = ""
+    for entry, hashes in _hashed(path):
+        if hashes is not None:
+            listed = json.dumps({"md5": hashes.md5, "relpath": entry.name}, sort_keys=True)
+            md5.update(f"{separator}{listed}".encode())
+            sha256.update(f"{hashes.sha256}  {entry.name}\n".encode())
+            size, separator = size + hashes.size, ", "
+        if entry.target:
+            sha256.update(f"link to {entry.target}  {entry.name}\n".encode("utf-8", "surrogateescape"))
+    md5.update(b"]")
+    return Hashes(md5=f"{md5.hexdigest()}.dir", sha256=sha256.hexdigest(), size=size)
 
-    found = sorted(walk(path), key=lambda entry: entry.name)  # by the whole path, as dvc_data's Tree.as_list does
-    files = [entry.name for entry in found if entry.is_file]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing large pieces lets other threads run
-        hashed = dict(zip(files, threads.map(lambda name: hash_file(path / name), files), strict=True))
-    listing = json.dumps([{"md5": hashed[name].md5, "relpath": name} for name in files], sort_keys=True)
-    lines = "".join(
-        (f"{hashed[entry.name].sha256}  {entry.name}\n" if entry.is_file else "")
-        + (f"link to {entry.target}  {entry.name}\n" if entry.target else "")
-        for entry in found
-    )
-    return Hashes(
-        md5=hashlib.md5(listing.encode("utf-8"), usedforsecurity=False).hexdigest() + ".dir",
-        sha256=hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(),
-        size=sum(hashes.size for hashes in hashed.values()),
-    )
+
+def _hashed(folder: Path) -> Iterator[tuple[Entry, Hashes | None]]:
+    """The entries of a folder by their whole names, as dvc_data's Tree.as_list sorts them, with the hashes of files.
+
+    Threads hash large files, as hashing large pieces lets other threads run; small ones are hashed here meanwhile.
+    """
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    waiting: deque[tuple[Entry, Hashes | Future[Hashes] | None]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for entry in walk(folder):
+            file = folder / entry.name
+            if not entry.is_file:
+                waiting.append((entry, None))
+            elif file.stat().st_size > CHUNK:
+                waiting.append((entry, threads.submit(hash_file, file)))
+            else:
+                waiting.append((entry, hash_file(file)))
+            if len(waiting) > HASHED_AHEAD:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
+
+
+def _result(entry: Entry, hashes: Any) -> tuple[Entry, Hashes | None]:
+    return entry, hashes if hashes is None or isinstance(hashes, Hashes) else hashes.result()
 
 
 def sha256_of(path: Path) -> str:

@@ -8,7 +8,7 @@ from codex_ml.errors import UserError
 from codex_ml.io import hash_file, hash_path, parse_json
 from codex_ml.lineage import read_record
 from codex_ml.pipeline import Locked
-from codex_ml.tree import cache_folder, files_of
+from codex_ml.tree import cache_folder, scan
 from codex_ml.yaml import read_yaml
 
 
@@ -32,7 +32,7 @@ def changed_file(path: str, md5: str, lock: dict[str, Locked]) -> str:
             if hash_path(Path(inner)).md5 != digest:
                 return changed_file(inner, digest, lock)
         return path
-    now = {file.relative_to(folder).as_posix() for file in files_of(folder)}
+    now = {entry.name for entry in scan(folder) if entry.is_file and not entry.problem}
     for name, digest in listing.items():
         if name not in now:
             return f"{path}/{name} (missing)"

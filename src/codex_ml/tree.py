@@ -25,6 +25,7 @@ SPECIAL = {
     stat.S_ISCHR: "a device, which DVC cannot hash",
     stat.S_ISBLK: "a device, which DVC cannot hash",
 }
+FOLDER, SPECIAL_ENTRY = "/", "\0"  # at the end of a name in a sorted list: a folder, and what is not a plain file
 OR_IGNORE = f"or list it in the {IGNORE_FILE} of the top folder"
 
 
@@ -47,7 +48,9 @@ class Entry:
 
 
 def scan(folder: Path) -> Iterator[Entry]:
-    """All entries of a folder but folders themselves, and without what DVC ignores.
+    """All entries of a folder but folders themselves, and without what DVC ignores, in the order of their names.
+
+    Only the names of the folders on the way are held: of 200,000 files in one folder, 20 MB.
 
     Raises:
         UserError: for a `.dvcignore` that cannot be read.
@@ -56,34 +59,47 @@ def scan(folder: Path) -> Iterator[Entry]:
     if prefix and rules.ignores(prefix.rstrip("/"), is_folder=True):
         return
     check_mode = os.geteuid() != 0
-    todo = [""]
-    while todo:
-        inside = todo.pop()
-        try:
-            with os.scandir(folder / inside) as listing:
-                entries = list(listing)
-        except OSError as error:
-            yield Entry(inside, problem=f"{folder / inside} cannot be listed ({error.strerror}); change its mode")
+    stack = [("", iter([FOLDER]))]
+    while stack:
+        inside, keys = stack[-1]
+        key = next(keys, None)
+        if key is None:
+            stack.pop()
             continue
-        for entry in entries:
-            name = inside + entry.name
+        name = inside + key.rstrip(SPECIAL_ENTRY + FOLDER)
+        if key.endswith(FOLDER):
+            below = name + FOLDER if name else ""
+            try:
+                stack.append((below, iter(_sorted_keys(folder, below, prefix, rules))))
+            except OSError as error:
+                yield Entry(below, problem=f"{folder / below} cannot be listed ({error.strerror}); change its mode")
+        elif key.endswith(SPECIAL_ENTRY):
+            yield _special(folder, name)
+        elif check_mode and not os.access(f"{folder}/{name}", os.R_OK):
+            yield Entry(name, problem=f"{folder / name} cannot be read; change its mode, {OR_IGNORE}")
+        else:
+            yield Entry(name)
+
+
+def _sorted_keys(folder: Path, below: str, prefix: str, rules: DvcIgnore) -> list[str]:
+    """Names in one folder, each with a mark of its kind at the end, in the order of the whole paths.
+
+    A folder `a` sorts as `a/`, which is after `a.txt`: so do the paths of the files in it.
+    """
+    keys = []
+    with os.scandir(folder / below) as listing:
+        for entry in listing:
             is_folder = entry.is_dir(follow_symlinks=False)
-            if entry.name == ".dvc":  # before the patterns: none can hide it from DVC
-                yield Entry(name, problem=_repository(folder / inside))
-            elif rules.matches(prefix + name, is_folder=is_folder):
+            if entry.name != ".dvc" and rules.matches(prefix + below + entry.name, is_folder=is_folder):
                 continue
-            elif entry.name == IGNORE_FILE:
-                yield Entry(name, problem=_misplaced(folder, name))
-            elif not _is_utf8(name):
-                yield Entry(name, problem=f"{folder / name}: a name that is not UTF-8 cannot be recorded; rename it")
+            if entry.name in (".dvc", IGNORE_FILE) or not _is_utf8(entry.name):
+                keys.append(entry.name + SPECIAL_ENTRY)
             elif is_folder:
-                todo.append(f"{name}/")
-            elif not entry.is_file(follow_symlinks=False):
-                yield _special(folder, name)
-            elif check_mode and not os.access(entry.path, os.R_OK):
-                yield Entry(name, problem=f"{folder / name} cannot be read; change its mode, {OR_IGNORE}")
+                keys.append(entry.name + FOLDER)
             else:
-                yield Entry(name)
+                keys.append(entry.name if entry.is_file(follow_symlinks=False) else entry.name + SPECIAL_ENTRY)
+    keys.sort()
+    return keys
 
 
 def walk(folder: Path) -> Iterator[Entry]:
@@ -98,10 +114,9 @@ def walk(folder: Path) -> Iterator[Entry]:
         yield entry
 
 
-def files_of(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> Iterator[Path]:
     """The files of a folder that are in its hash, linked ones too, in the order of their bytes."""
-    found = (folder / entry.name for entry in scan(folder) if entry.is_file and not entry.problem)
-    return sorted(found, key=os.fsencode)
+    return (folder / entry.name for entry in scan(folder) if entry.is_file and not entry.problem)
 
 
 def only_hashed(paths: Iterable[Path], folder: Path) -> Iterator[Path]:
@@ -155,8 +170,14 @@ def _misplaced(folder: Path, name: str) -> str:
 
 
 def _special(folder: Path, name: str) -> Entry:
-    """A link, or what is neither a file nor a folder."""
+    """What DVC cannot hash whatever it is, a link, or what is neither a file nor a folder."""
     path = folder / name
+    if path.name == ".dvc":  # before the patterns: none can hide it from DVC
+        return Entry(name, problem=_repository(path.parent))
+    if path.name == IGNORE_FILE:
+        return Entry(name, problem=_misplaced(folder, name))
+    if not _is_utf8(name):
+        return Entry(name, problem=f"{path}: a name that is not UTF-8 cannot be recorded; rename it")
     try:
         mode = path.lstat().st_mode
         if not stat.S_ISLNK(mode):

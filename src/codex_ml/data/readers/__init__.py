@@ -8,7 +8,7 @@ A task is small, can be pickled, and has
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,29 +50,40 @@ class RefusedTask:
         yield self.refused
 
 
-def paths_of(source: Source) -> list[Path]:
+def paths_of(source: Source) -> Iterator[Path]:
     """The files of a source, or its folder, in the order of their names.
 
     Raises:
-        UserError: when there is none.
+        UserError: when there is none, after the last.
     """
     path = Path(source.path)
-    if path.is_dir():
-        return [path] if source.kind in FOLDERS or source.kind == "files" else _within(path, source)
-    if path.exists():
+    if path.is_dir() and (source.kind in FOLDERS or source.kind == "files"):
+        yield path
+        return
+    if path.exists() and not path.is_dir():
         if source.kind in FOLDERS:
             raise UserError(f"ingest.sources: {source.path} is no folder; `kind: {source.kind}` reads a folder")
         if not path.is_file():  # a FIFO blocks for ever, a device has no end
             raise UserError(f"ingest.sources: {source.path} is neither a file nor a folder; only these are read")
-        return [path]
+        yield path
+        return
+    found = False
+    for file in _within(path, source) if path.is_dir() else _matching(source):
+        found = True
+        yield file
+    if not found and path.is_dir():
+        raise UserError(f"ingest.sources: {source.path} holds no {' or '.join(ENDINGS[source.kind][:2])} file")
+    if not found:
+        raise UserError(f"ingest.sources: {source.path} does not exist; put the data there or remove the source")
+
+
+def _matching(source: Source) -> Iterator[Path]:
+    """What the glob of a source matches."""
     try:
         found = expand_glob(source.path)
     except ValueError as error:
         raise UserError(f"ingest.sources: {source.path} is no glob: {error}") from None
-    found = [file for file in found if source.kind in FOLDERS or not file.is_dir()]
-    if not found:
-        raise UserError(f"ingest.sources: {source.path} does not exist; put the data there or remove the source")
-    return found
+    return (file for file in found if source.kind in FOLDERS or not file.is_dir())
 
 
 def _files_by_glob(source: Source) -> tuple[Source, Path]:
@@ -88,22 +99,17 @@ ENDINGS = {
 }  # fmt: skip
 
 
-def _within(folder: Path, source: Source) -> list[Path]:
+def _within(folder: Path, source: Source) -> Iterator[Path]:
     """Files of the kind in a folder."""
     names = ENDINGS[source.kind]
     packed = tuple(name + ending for name in names for ending in (".gz", ".bz2", ".xz", ".zst"))
-    found = [file for file in files_of(folder) if file.name.lower().endswith((*names, *packed))]
-    if not found:
-        raise UserError(f"ingest.sources: {source.path} holds no {' or '.join(names[:2])} file")
-    return found
+    return (file for file in files_of(folder) if file.name.lower().endswith((*names, *packed)))
 
 
 def size_of(source: Source) -> int:
     """Bytes on disk, for the progress."""
-    total = 0
-    for path in paths_of(source):
-        total += sum(file.stat().st_size for file in (files_of(path) if path.is_dir() else [path]) if file.is_file())
-    return total
+    files = (file for path in paths_of(source) for file in (files_of(path) if path.is_dir() else [path]))
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def plan(source: Source, *, max_bytes: int) -> Iterator[Task]:
@@ -112,8 +118,9 @@ def plan(source: Source, *, max_bytes: int) -> Iterator[Task]:
     Raises:
         UserError: when the source is missing, or damaged in a way that no policy covers.
     """
-    paths = paths_of(source)
+    paths: Iterable[Path] = paths_of(source)
     if source.kind == "files" and not Path(source.path).exists():
+        next(iter(paths))  # raises where there is none
         label = source.label
         source, folder = _files_by_glob(source)
         source, paths = source.model_copy(update={"name": label}), [folder]

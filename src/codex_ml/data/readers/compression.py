@@ -197,5 +197,7 @@ def _prove(raw: IO[bytes], kind: str, size: int) -> None:
 
 def _read(raw: IO[bytes], kind: str) -> Iterator[bytes]:
     stream = OPENERS[kind](raw, "rb") if kind else raw
-    while data := stream.read(BLOCK):
+    # a buffer of 4 MiB costs a small file 50 us
+    piece = BLOCK if kind else max(1, min(BLOCK, os.fstat(raw.fileno()).st_size))
+    while data := stream.read(piece):
         yield data
