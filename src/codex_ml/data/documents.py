@@ -190,6 +190,8 @@ def numbers_of(table: pa.Table, name: str) -> NDArray[Any]:
     for chunk in table.column(name).chunks:
         dtype = np.dtype(str(chunk.type))
         parts.append(np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize))
+    if not parts:  # what a filter leaves of a table without matching rows
+        return np.empty(0, np.dtype(str(table.schema.field(name).type)))
     return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
 

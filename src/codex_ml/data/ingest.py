@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from codex_ml.config import Ingest, Source
 from codex_ml.data.corpus import SPILL_BITS, SeenIds, Spills, id_hashes, measured, pieces_of, table_of_pieces
 from codex_ml.data.documents import Document, Refused, number_column, numbers_of
-from codex_ml.data.readers import Task, named, plan
+from codex_ml.data.readers import Batch, Task, named, plan
 from codex_ml.errors import Reason, UserError, naming
 from codex_ml.parallel import ordered_map
 from codex_ml.progress import Advance
@@ -93,7 +93,8 @@ class Read:
     Attributes:
         cut: the documents. Their table never passes through the parent process.
         ids, keys: (n,) uint64, hashes of id and content in the order of the file.
-        refused: what did not become a document.
+        refused: what did not become a document, in the order of the file.
+        refused_at: for each of `refused`, how many of the documents come before it.
         found: names of the settings that are in the source.
     """
 
@@ -101,6 +102,7 @@ class Read:
     ids: NDArray[np.uint64]
     keys: NDArray[np.uint64]
     refused: list[Refused]
+    refused_at: list[int]
     found: named.Found
 
     def table(self) -> pa.Table:
@@ -112,28 +114,38 @@ class Read:
 def read(task: Task, most_bad: int | None = None) -> Read:
     """Read one task; runs in a worker. More than `most_bad` bad records end the run, so what follows is not read."""
     documents: list[Document] = []
+    ids: list[str] = []
     refused: list[Refused] = []
+    refused_at: list[int] = []
     bad = 0
-    with naming(task.file):
-        for item in task.read():
-            if isinstance(item, Document):
-                documents.append(item)
-                continue
-            refused.append(item)
-            bad += item.bad
-            if most_bad is not None and bad > most_bad:
-                break
+    for part in task.tasks if isinstance(task, Batch) else (task,):
+        file = part.file
+        with naming(file):
+            for item in part.read():
+                if isinstance(item, Document):
+                    documents.append(item)
+                    ids.append(f"{file}\0{item.id}")  # an id may come again in another file of a batch
+                    continue
+                refused.append(item)
+                refused_at.append(len(documents))
+                bad += item.bad
+                if most_bad is not None and bad > most_bad:
+                    break
+        if most_bad is not None and bad > most_bad:
+            break
     table = measured(documents)
-    ids = id_hashes([document.id for document in documents])
-    return Read(Cut.of(table), ids, numbers_of(table, "key"), refused, named.here)
+    return Read(Cut.of(table), id_hashes(ids), numbers_of(table, "key"), refused, refused_at, named.here)
 
 
 def _without_repeated(result: Read, again: NDArray[np.bool_]) -> tuple[Cut, list[Refused]]:
-    """The documents but those of `again`, and these as refused, in the order of the file."""
+    """The documents but those of `again`, and these with all that is refused, in the order of the file."""
     table = result.table()
     reason = "the id stands in this file already, with another text"
-    refused = [_refused_row(table.slice(row, 1), reason) for row in np.flatnonzero(again).tolist()]
-    return Cut.of(table.filter(number_column(~again))), refused
+    rows = np.flatnonzero(again).tolist()
+    refused = [(place, 0, item) for place, item in zip(result.refused_at, result.refused, strict=True)]
+    refused += [(row, 1, _refused_row(table.slice(row, 1), reason)) for row in rows]
+    refused.sort(key=lambda item: item[:2])
+    return Cut.of(table.filter(number_column(~again))), [item for _, _, item in refused]
 
 
 def read_sources(
@@ -186,14 +198,13 @@ def _read_source(
     file, seen = "", SeenIds()
     for task, result in ordered_map(partial(read, most_bad=most_bad), tasks, workers=workers, folder=spills.folder):
         tally.found.add(result.found)
-        yield from result.refused
-        cut = result.cut
+        cut, refused = result.cut, result.refused
         if task.file != file:
             file, seen = task.file, SeenIds()
         again = seen.repeated(result.ids, result.keys)
         if again.any():
-            cut, repeated = _without_repeated(result, again)
-            yield from repeated
+            cut, refused = _without_repeated(result, again)
+        yield from refused
         spills.add(cut.pieces)
         tally.add(cut)
         advance(task.bytes)

@@ -3,7 +3,8 @@
 A task is small, can be pickled, and has
     file: the file it belongs to, within which the ids of records must be unique,
     bytes: what of the source it stands for, for the progress,
-    read(): its documents, and what did not become one.
+    read(): its documents, and what did not become one,
+    decoded: where it can be small, the bytes that its records take in memory.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from codex_ml.tree import files_of
 
 FOLDERS = ("wheels", "sdists", "git", "datasets")
 LINE_FLOOR = 1 << 20
+BATCH_BYTES, BATCH_FILES = 4 << 20, 1024  # small files in a task; refusals too
 
 
 class Task(Protocol):
@@ -37,17 +39,37 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class RefusedTask:
-    """What was refused while tasks were made, in its place among them."""
+    """What was refused one after the other while tasks were made, in its place among them."""
 
-    refused: Refused
+    refused: tuple[Refused, ...]
     bytes: int = 0
+    decoded: int = 0
 
     @property
     def file(self) -> str:
-        return self.refused.path
+        return self.refused[0].path
 
     def read(self) -> Iterator[Document | Refused]:
-        yield self.refused
+        yield from self.refused
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All tasks of some small files: to hand over a task costs more than to read such a file."""
+
+    tasks: tuple[Task, ...]
+
+    @property
+    def file(self) -> str:
+        return self.tasks[0].file
+
+    @property
+    def bytes(self) -> int:
+        return sum(task.bytes for task in self.tasks)
+
+    def read(self) -> Iterator[Document | Refused]:
+        """What the tasks give, one after the other."""
+        return (item for task in self.tasks for item in task.read())
 
 
 def paths_of(source: Source) -> Iterator[Path]:
@@ -124,16 +146,55 @@ def plan(source: Source, *, max_bytes: int) -> Iterator[Task]:
         label = source.label
         source, folder = _files_by_glob(source)
         source, paths = source.model_copy(update={"name": label}), [folder]
-    for path in paths:
-        if not path.is_file() and not path.is_dir():
-            yield RefusedTask(Refused(source.label, writable(str(path)), None, "not a regular file", bad=False))
-            continue
-        try:
-            with naming(path):
-                for task in _plan(source, path, max_bytes):
-                    yield RefusedTask(task) if isinstance(task, Refused) else task
-        except Broken as error:
-            yield RefusedTask(Refused(source.label, writable(str(path)), None, reason_of(error)))
+    yield from _in_batches(_tasks(source, path, max_bytes) for path in paths)
+
+
+def _in_batches(files: Iterable[Iterator[Task]]) -> Iterator[Task]:
+    """The tasks of files in their order, those of small files put together."""
+    batch: list[Task] = []
+    held = 0
+    for tasks in files:
+        first: list[Task] = []
+        decoded, small = 0, True
+        for task in tasks:
+            first.append(task)
+            decoded += getattr(task, "decoded", BATCH_BYTES)
+            small = len(first) < 3 and decoded < BATCH_BYTES // 4  # a last line without LF is a task too
+            if not small:
+                break
+        if batch and not (small and held + decoded <= BATCH_BYTES and len(batch) < BATCH_FILES):
+            yield Batch(tuple(batch)) if len(batch) > 1 else batch[0]
+            batch, held = [], 0
+        if small:
+            batch += first
+            held += decoded
+        else:
+            yield from first
+            yield from tasks
+    if batch:
+        yield Batch(tuple(batch)) if len(batch) > 1 else batch[0]
+
+
+def _tasks(source: Source, path: Path, max_bytes: int) -> Iterator[Task]:
+    """The tasks of a file or folder."""
+    if not path.is_file() and not path.is_dir():
+        yield RefusedTask((Refused(source.label, writable(str(path)), None, "not a regular file", bad=False),))
+        return
+    refused: list[Refused] = []
+    try:
+        with naming(path):
+            for item in _plan(source, path, max_bytes):
+                if isinstance(item, Refused):
+                    refused.append(item)
+                if refused and (not isinstance(item, Refused) or len(refused) == BATCH_FILES):
+                    yield RefusedTask(tuple(refused))
+                    refused = []
+                if not isinstance(item, Refused):
+                    yield item
+    except Broken as error:
+        refused.append(Refused(source.label, writable(str(path)), None, reason_of(error)))
+    if refused:
+        yield RefusedTask(tuple(refused))
 
 
 def _plan(source: Source, path: Path, max_bytes: int) -> Iterator[Task | Refused]:

@@ -31,6 +31,10 @@ class LinesTask:
     def file(self) -> str:
         return self.context.file
 
+    @property
+    def decoded(self) -> int:
+        return len(self.data)
+
     def read(self) -> Iterator[Document | Refused]:
         """One document a line that is not blank."""
         for number, line in enumerate(self.data.split(b"\n"), self.first_line):

@@ -6,7 +6,7 @@ here goes by the size of what was decoded and not by what the file says of itsel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from codex_ml.data.documents import Document, Refused
 from codex_ml.data.readers.compression import BOMB_BYTES, BOMB_RATIO, DAMAGE, refuse_pointer, unchanged
 from codex_ml.data.readers.parquet_pages import pages
 from codex_ml.data.readers.records import INDEX, LINE_FACTOR, Context
-from codex_ml.data.readers.rows import Part, damaged, documents, parts_of, wrong_columns
+from codex_ml.data.readers.rows import Part, damaged, documents, joined, parts_of, wrong_columns
 from codex_ml.errors import Reason
 
 GROUP_LIMIT = 2 << 30  # bytes that a row group may declare; a reader has to take a column chunk of it as a whole
@@ -29,31 +29,46 @@ MOST_PARTS = 16  # of a row group; each has to decode what stands before it
 
 
 @dataclass(frozen=True)
-class ParquetTask:
-    """Some rows of one row group.
+class Rows:
+    """Some rows of a file: a part of one row group, or small row groups as a whole.
 
     Attributes:
-        first_row: number of the row group's first row in the file.
-        part: rows of the row group.
+        first_group, last_group: row groups, both included.
+        first_row: number of the first row of the first group in the file.
         batch: rows to decode at a time.
+        part: rows of the groups.
     """
+
+    first_group: int
+    last_group: int
+    first_row: int
+    batch: int
+    part: Part
+
+
+@dataclass(frozen=True)
+class ParquetTask:
+    """See `Rows`."""
 
     context: Context
     path: str
-    group: int
-    first_row: int
-    part: Part
-    batch: int
+    rows: Rows
     bytes: int
 
     @property
     def file(self) -> str:
         return self.context.file
 
+    @property
+    def decoded(self) -> int:
+        return self.rows.part.bytes
+
     def read(self) -> Iterator[Document | Refused]:
         """One document a row."""
+        rows = self.rows
         with unchanged(Path(self.path)), pq.ParquetFile(self.path) as file:
-            yield from documents(_batches(file, self.group, self.batch), self.part, self.first_row, self.context)
+            batches = _batches(file, range(rows.first_group, rows.last_group + 1), rows.batch)
+            yield from documents(batches, rows.part, rows.first_row, self.context)
 
 
 def plan_parquet(path: Path, context: Context) -> Iterator[ParquetTask | Refused]:
@@ -64,7 +79,7 @@ def plan_parquet(path: Path, context: Context) -> Iterator[ParquetTask | Refused
     try:
         with pq.ParquetFile(path) as file:
             problem = wrong_columns(file.schema_arrow, context) or _too_large(path, file.metadata, context.max_bytes)
-            found = [] if problem else list(_proved(file, size))
+            found = [] if problem else list(_together(_proved(file, size)))
     except DAMAGE as error:
         problem = damaged(error, "Parquet")
     except Bomb:
@@ -72,12 +87,12 @@ def plan_parquet(path: Path, context: Context) -> Iterator[ParquetTask | Refused
     if problem:
         yield context.refused(None, problem)
         return
-    total, told = sum(part.bytes for _, _, _, part in found), 0
+    total, told = sum(rows.part.bytes for rows in found), 0
     done = 0
-    for group, first_row, batch, part in found:
-        done += part.bytes
+    for rows in found:
+        done += rows.part.bytes
         share = size * done // max(total, 1)
-        yield ParquetTask(context, str(path), group, first_row, part, batch, share - told)
+        yield ParquetTask(context, str(path), rows, share - told)
         told = share
     if not found:
         yield context.refused(None, "holds no row", bad=False)
@@ -87,24 +102,40 @@ class Bomb(Exception):
     """Decoded, the file is out of proportion."""
 
 
-def _proved(file: pq.ParquetFile, size: int) -> Iterator[tuple[int, int, int, Part]]:
-    """(row group, its first row, rows of a batch, rows of a task) of a file that is decoded to its end."""
+def _proved(file: pq.ParquetFile, size: int) -> Iterator[Rows]:
+    """The rows of a file that is decoded to its end, each row group by itself."""
     first_row = total = 0
     for group in range(file.metadata.num_row_groups):
         metadata = file.metadata.row_group(group)
         batch = _rows_of_a_batch(metadata)
         most = metadata.total_byte_size // MOST_PARTS
-        for part in parts_of(_batches(file, group, batch), most):
+        for part in parts_of(_batches(file, (group,), batch), most):
             total += part.bytes
             if total > BOMB_BYTES and total > BOMB_RATIO * size:
                 raise Bomb
-            yield group, first_row, batch, part
+            yield Rows(group, group, first_row, batch, part)
         first_row += metadata.num_rows
 
 
-def _batches(file: pq.ParquetFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
+def _together(parts: Iterable[Rows]) -> Iterator[Rows]:
+    """The same rows, small row groups put together: each task reads the footer, which grows with their number."""
+    held: Rows | None = None
+    for rows in parts:
+        part = None if held is None else joined(held.part, rows.part)
+        if held is not None and part is not None:
+            batch = min(held.batch, rows.batch)
+            held = Rows(held.first_group, rows.last_group, held.first_row, batch, part)
+            continue
+        if held is not None:
+            yield held
+        held = rows
+    if held is not None:
+        yield held
+
+
+def _batches(file: pq.ParquetFile, groups: Sequence[int], rows: int) -> Iterator[pa.RecordBatch]:
     columns = [name for name in file.schema_arrow.names if not INDEX.match(name)]
-    yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+    yield from file.iter_batches(rows, row_groups=list(groups), columns=columns, use_threads=False)
 
 
 def _rows_of_a_batch(group: pq.RowGroupMetaData) -> int:

@@ -49,6 +49,13 @@ def parts_of(batches: Iterable[pa.RecordBatch], most: int = 0) -> Iterator[Part]
         yield Part(start, count, held)
 
 
+def joined(one: Part, other: Part) -> Part | None:
+    """Two parts as one, where the second begins the series after that of the first; None for more than 16 MiB."""
+    if other.start or one.bytes + other.bytes > PART_BYTES:
+        return None
+    return Part(one.start, one.count + other.count, one.bytes + other.bytes)
+
+
 def decoded_size(batch: pa.RecordBatch) -> int:
     """Bytes of a batch, a text of a dictionary counted as often as it is used."""
     return sum(_decoded_size(column) for column in batch.columns)

@@ -48,6 +48,10 @@ class TableTask:
         return self.context.file
 
     @property
+    def decoded(self) -> int:
+        return len(self.data)
+
+    @property
     def bytes(self) -> int:
         return len(self.data)
 
