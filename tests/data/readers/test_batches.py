@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import tarfile
+import zipfile
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +21,7 @@ from codex_ml.data import readers
 from codex_ml.data.corpus import spilling
 from codex_ml.data.corpus_writer import write_corpus
 from codex_ml.data.ingest import Tally, read_sources
-from codex_ml.data.readers import Batch, compression, rows
+from codex_ml.data.readers import Batch, compression, rows, zips
 from codex_ml.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -146,3 +148,26 @@ def test_refused_members_of_an_archive_share_a_task():
             archive.addfile(info, BytesIO(b"x" * 2000))
     (task,) = tasks("tar", "in.tar")
     assert [item.path for item in task.read()] == [f"{number}.py" for number in range(300)]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_directory_of_a_zip_file_is_read_once_by_a_process(monkeypatch, changed):
+    """Each reading takes 5 us per member, and a large archive has hundreds of tasks."""
+    monkeypatch.setattr(zips, "TASK_BYTES", 100)
+    names = [f"{number:03}.py" for number in range(200)]
+    with zipfile.ZipFile("in.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, f"x = '{name}'\n" * 5)
+    found = list(tasks("zip", "in.zip"))
+    assert len(found) > 50
+    opened = []
+    plain = zipfile.ZipFile
+    monkeypatch.setattr(zipfile, "ZipFile", lambda raw: opened.append(raw) or plain(raw))
+    documents = [item for task in found for item in task.read()]
+    assert [item.path for item in documents] == names
+    assert len(opened) == 1 and opened[0].closed
+    if changed:
+        next(found[0].read())
+        os.utime("in.zip", ns=(0, 0))
+        assert [item.path for item in found[3].read()] == [item.path for item in documents[6:8]]
+        assert len(opened) == 3 and opened[1].closed

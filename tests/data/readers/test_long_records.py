@@ -91,7 +91,7 @@ def test_lines_on_both_sides_of_the_limit_in_every_compression(tmp_path, monkeyp
     dice = random.Random(f"{kind}{packed}")
     for block, floor in [(700, 3000), (9000, 1000), (97, 5000)]:
         monkeypatch.setattr(compression, "BLOCK", block)
-        monkeypatch.setattr("codex_ml.data.readers.LINE_FLOOR", floor)
+        monkeypatch.setattr("codex_ml.data.readers.records.LINE_FLOOR", floor)
         lengths = [dice.choice([3, 50, floor // 2, floor - 60, floor + 1, 3 * floor, 7 * floor]) for _ in range(40)]
         data, found, refused = records(kind, lengths, floor)
         whole = pa.compress(data, "zstd", asbytes=True) if packed == ".zst" else PACK[packed](data)

@@ -17,13 +17,12 @@ from typing import Protocol
 from codex_ml.config import Source
 from codex_ml.data.documents import Document, Refused, writable
 from codex_ml.data.readers.compression import Broken, blocks
-from codex_ml.data.readers.records import LINE_FACTOR, Context
+from codex_ml.data.readers.records import Context, record_limit
 from codex_ml.errors import UserError, naming, reason_of
 from codex_ml.io import expand_glob
 from codex_ml.tree import files_of
 
 FOLDERS = ("wheels", "sdists", "git", "datasets")
-LINE_FLOOR = 1 << 20
 BATCH_BYTES, BATCH_FILES = 4 << 20, 1024  # small files in a task; refusals too
 
 
@@ -199,7 +198,7 @@ def _tasks(source: Source, path: Path, max_bytes: int) -> Iterator[Task]:
 
 def _plan(source: Source, path: Path, max_bytes: int) -> Iterator[Task | Refused]:
     context = Context(source, str(path), max_bytes)
-    limit = max(LINE_FACTOR * max_bytes, LINE_FLOOR)
+    limit = record_limit(max_bytes)
     if source.kind == "jsonl":
         from codex_ml.data.readers.lines import plan_lines
 

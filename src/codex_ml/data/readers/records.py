@@ -15,11 +15,18 @@ from codex_ml.data.readers import named
 from codex_ml.errors import Reason, reason_of
 
 MAX_DEPTH, LONGEST_NAME = 100, 200
+LONGEST_SHORT = 4096  # characters of an id, a group, a language
 LINE_FACTOR = 8  # a record may be this many times a document, for escapes and other fields
+LINE_FLOOR = 1 << 20  # bytes
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 INDEX = re.compile(r"__index_level_\d+__\Z")  # what pandas stores of a row's number
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # dumps would make one a call
 SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def record_limit(max_bytes: int) -> int:
+    """Bytes that a record may have where a document has `max_bytes` at most."""
+    return max(LINE_FACTOR * max_bytes, LINE_FLOOR)
 
 
 class BadRecord(Exception):
@@ -71,6 +78,7 @@ def _document(record: Mapping[str, Any], context: Context, line: int) -> Documen
     name, group = _name(record, names.id), _name(record, names.group)
     licence_text, language = _licence(record, licences), _text(record, names.language) or ""
     _check(parts, (meta, name, group, licence_text, language), context.max_bytes)
+    _check_length({names.id: name, names.group: group, names.language: language}, meta, context.max_bytes)
     return Document(
         source=source.label,
         path="",
@@ -137,6 +145,19 @@ def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
         raise BadRecord("empty", bad=False)
     if size > max_bytes:
         raise BadRecord("longer than {} bytes", max_bytes, bad=False)
+
+
+def _check_length(short: dict[str, str], meta: str, max_bytes: int) -> None:
+    """Refuse names and metadata out of proportion, which only a table can have: a line has a limit of its own.
+
+    Args:
+        short: field -> what it says; reports list ids and languages.
+    """
+    if len(meta) > record_limit(max_bytes):
+        raise BadRecord("the other fields are longer than {} bytes", record_limit(max_bytes), bad=False)
+    for field, value in short.items():
+        if len(value) > LONGEST_SHORT:
+            raise BadRecord("{} is longer than {} characters", Reason(field), LONGEST_SHORT)
 
 
 def _text(record: Mapping[str, Any], name: str) -> str | None:

@@ -7,7 +7,7 @@ import stat
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ from codex_ml.data.readers.files import Names
 
 TASK_BYTES = 8 << 20
 ENCRYPTED = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly encrypted, directory encrypted
+Member = tuple[str, zipfile.ZipInfo]  # (plain name, entry)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates bzip2 and LZMA without a limit
 
 
@@ -51,11 +52,35 @@ class ZipTask:
         """Documents in the order of their names."""
         file = Path(self.file)
         origin = Origin.of(self.source, file, self.max_bytes)
-        with unchanged(file), opened_zip(file) as archive:
-            members = members_of(archive)
+        with unchanged(file):
+            archive, members = _opened_last(self.file)
             which = range(self.start, min(self.stop, len(members)))
             for item in zip_files(archive, members, which, origin, Names.of(self.source)):
                 yield item if isinstance(item, Refused) else origin.document(*item)
+        if self.stop >= len(members):
+            _close_last()
+
+
+_last: dict[tuple[str, int, int, int], tuple[ExitStack, zipfile.ZipFile, list[Member]]] = {}
+
+
+def _opened_last(file: str) -> tuple[zipfile.ZipFile, list[Member]]:
+    """An archive that stays open for the next task of it: its directory is read once per process, not per task."""
+    status = Path(file).stat()
+    state = (file, status.st_ino, status.st_size, status.st_mtime_ns)
+    if state not in _last:
+        _close_last()
+        with ExitStack() as stack:
+            archive = stack.enter_context(opened_zip(Path(file)))
+            _last[state] = stack.pop_all(), archive, members_of(archive)
+    _, archive, members = _last[state]
+    return archive, members
+
+
+def _close_last() -> None:
+    for stack, _, _ in _last.values():
+        stack.close()
+    _last.clear()
 
 
 def plan_zip(source: Source, file: Path, max_bytes: int) -> Iterator[ZipTask | Refused]:
@@ -110,9 +135,6 @@ def _records(raw: IO[bytes]) -> int:
     while (left := end - raw.tell()) > 0 and (data := raw.read(min(left, 4 << 20))):
         found += data.count(b"PK\1\2")
     return found
-
-
-Member = tuple[str, zipfile.ZipInfo]  # (plain name, entry)
 
 
 def members_of(archive: zipfile.ZipFile) -> list[Member]:
