@@ -27,8 +27,8 @@ SIZES = {
     "codex_ml.data.readers": {"BATCH_BYTES": (1, 3000, 1 << 20), "BATCH_FILES": (1, 2, 1000)},
     "codex_ml.data.readers.files": {"BATCH_BYTES": (1, 500, 1 << 20), "BATCH_FILES": (1, 7)},
     "codex_ml.data.readers.rows": {"PART_BYTES": (1, 400, 1 << 20)},
-    "codex_ml.data.readers.zips": {"TASK_BYTES": (1, 500)},
-    "codex_ml.data.readers.tars": {"TASK_BYTES": (1, 500)},
+    "codex_ml.data.readers.zips": {"TASK_BYTES": (1, 500), "TASK_FILES": (1, 7, 4096)},
+    "codex_ml.data.readers.tars": {"TASK_BYTES": (1, 500), "TASK_FILES": (1, 7, 4096)},
 }
 
 

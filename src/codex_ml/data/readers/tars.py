@@ -33,7 +33,7 @@ from codex_ml.data.readers.archives import (
 from codex_ml.data.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
 from codex_ml.data.readers.files import Names
 
-TASK_BYTES = 4 << 20
+TASK_BYTES, TASK_FILES = 4 << 20, 4096
 BLOCK = 512  # bytes; tar counts in them
 ENDINGS = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
 Data = bytes  # tasks have a field named bytes
@@ -77,7 +77,7 @@ def plan_tar(source: Source, file: Path, max_bytes: int) -> Iterator[TarTask | R
             if isinstance(item, Refused):
                 yield item
                 continue
-            if held >= TASK_BYTES:
+            if held >= TASK_BYTES or len(batch) >= TASK_FILES:
                 at = stream.raw.tell()
                 yield TarTask(source, str(file), tuple(batch), at - last, max_bytes)
                 batch, held, last = [], 0, at

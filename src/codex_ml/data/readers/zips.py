@@ -31,7 +31,7 @@ from codex_ml.data.readers.archives import (
 from codex_ml.data.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
 from codex_ml.data.readers.files import Names
 
-TASK_BYTES = 8 << 20
+TASK_BYTES, TASK_FILES = 8 << 20, 4096
 ENCRYPTED = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly encrypted, directory encrypted
 Member = tuple[str, zipfile.ZipInfo]  # (plain name, entry)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates bzip2 and LZMA without a limit
@@ -99,7 +99,7 @@ def plan_zip(source: Source, file: Path, max_bytes: int) -> Iterator[ZipTask | R
     for stop, (_, info) in enumerate(members, 1):
         held += min(info.file_size, max_bytes)
         packed += info.compress_size
-        if held >= TASK_BYTES or stop == len(members):
+        if held >= TASK_BYTES or stop - start >= TASK_FILES or stop == len(members):
             yield ZipTask(source, str(file), start, stop, packed, max_bytes)
             start, held, packed = stop, 0, 0
 
