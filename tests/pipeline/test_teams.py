@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from test_pages import WORDS
 from workspace import PARAMS, Workspace, commit, make_workspace
 
@@ -167,3 +168,55 @@ def test_a_merge_ends_in_the_same_bytes_in_either_direction_and_no_test_set_is_t
     tmp_path: Path, repository: Path
 ) -> None:
     merge_in_both_directions(make_team(tmp_path, repository, stages=("ingest", "split")))
+
+
+@pytest.mark.slow
+def test_rebase_experiments_a_shared_cache_gc_and_work_trees_go_as_the_page_says(
+    tmp_path: Path, repository: Path
+) -> None:
+    team = make_team(tmp_path, repository, stages=("ingest", "split"))
+    you, colleague = team.you, team.colleague
+    team.follow(you, 1)
+    team.follow(colleague, 1, tickets="invoices")
+    tests = texts(you, "test") | texts(colleague, "test")
+    lines = set().union(*(data.split(b"\n") for who in (you, colleague) for data in ledger(who).values()))
+
+    said = team.follow(you, 3)
+    assert "CONFLICT" in said and "left for you" not in said
+    assert lines <= set(ledger(you)["all.txt"].split(b"\n"))
+    assert not texts(you, "train") & tests
+    assert you.run("git", "status", "--porcelain").stdout == ""
+    assert "up to date" in you.run("dvc", "status").stdout
+
+    experiment = {"train.lr=4e-3": "split.val=0.2"}  # no stage reads train here
+    team.follow(you, 4, 0, **experiment)
+    said = team.follow(colleague, 4, 1)
+    assert "warmer" in said
+    assert lines <= set(ledger(colleague)["all.txt"].split(b"\n"))
+    assert (colleague.root / "data/raw/notes/tickets.jsonl").is_file()
+    assert "val: 0.2" in (colleague.root / "params.yaml").read_text(encoding="utf-8")
+    colleague.run("git", "stash", "--include-untracked")
+    colleague.run("dvc", "checkout")
+
+    # A cut ledger, as an experiment from before the last lines leaves it: every gate says so, and one command mends it.
+    whole = ledger(colleague)["all.txt"]
+    (colleague.root / "data/split_ledger/all.txt").write_bytes(b"".join(whole.splitlines(keepends=True)[:-7]))
+    assert "lacks 7 lines that HEAD has" in colleague.run("codex-ml", "verify", check=False).stderr
+    assert "7 of them new in this folder" in colleague.run("codex-ml", "merge").stdout
+    assert ledger(colleague)["all.txt"] == whole
+
+    team.follow(you, 5)
+    assert "links hold" in you.run("codex-ml", "verify").stdout
+    assert "up to date" in you.run("dvc", "status").stdout
+    assert any((tmp_path / "team/cache/files/md5").iterdir())
+
+    colleague.run("dvc", "fetch", "--all-commits", "data/raw/notes/base.jsonl.dvc")  # the command that `check` names
+    team.follow(colleague, 6)
+    assert "up to date" in colleague.run("dvc", "status").stdout
+    team.follow(colleague, 7)
+    assert texts(Workspace(tmp_path / "second", colleague.wheels), "train") == texts(you, "train")
+
+
+@pytest.mark.slow
+def test_a_merge_of_all_nine_stages_ends_in_the_same_bytes(tmp_path: Path, repository: Path) -> None:
+    merge_in_both_directions(make_team(tmp_path, repository, stages=()))
