@@ -164,6 +164,8 @@ def test_no_line_of_either_side_is_lost_in_either_direction(tmp_path, monkeypatc
         done = merge()
         assert in_folder() == base | a | b
         assert done.left == {}
+        head = git("show", "HEAD:data/split_ledger/all.txt").stdout
+        assert (done.lines, done.brought) == (len(in_folder()), len(in_folder() - set(head.splitlines())))
         assert git("ls-files", "-u").stdout == ""
         assert Path("data/split_ledger/all.txt").read_bytes() == canonical(base | a | b)
         once = bytes_of_folder(), git("status", "--porcelain").stdout, Path("dvc.lock").read_text()
@@ -349,7 +351,7 @@ def test_a_merge_that_ended_and_lost_lines_is_mended(project):
     [found] = lost_in(version_in_folder(), baselines(), salt="salt")
     assert found.startswith(f"data/split_ledger lacks 5 lines that {tip} has (in all.txt)")
     done = merge()
-    assert (done.added, in_folder()) == (5, base | a | b)
+    assert (done.added, done.brought, in_folder()) == (5, 5, base | a | b)
     assert done.next_steps[0] == "git add data/split_ledger"
     assert list(lost_in(version_in_folder(), baselines(), salt="salt")) == []
 
@@ -481,12 +483,12 @@ def test_the_command_says_what_it_did_and_ends_with_1_while_something_is_left(pr
         out, err = capsys.readouterr()
         return int(end.value.code or 0), out, err
 
-    assert run() == (0, "ledger: 12 lines, 0 of them new in this folder\nmerge: nothing to do\n", "")
+    assert run() == (0, "ledger: 12 lines, HEAD lacks 0 of them, the folder lacked 0\nmerge: nothing to do\n", "")
     conflict(**{"params.yaml": ("a: 1\n", "a: 2\n"), "dvc.lock": ("1\n", "2\n")})
     code, out, err = run()
     assert (code, err) == (1, "error: 1 file is left for you to settle\n")
     assert out.splitlines() == [
-        "ledger: 12 lines, 0 of them new in this folder",
+        "ledger: 12 lines, HEAD lacks 0 of them, the folder lacked 0",
         "results: dvc.lock as in HEAD, for `dvc repro` to write anew",
         "left for you: params.yaml: line 1: keep what you want of both sides, delete the markers, then `git add params.yaml`",
         "next: `codex-ml merge`",

@@ -46,7 +46,9 @@ class Merged:
 
     Attributes:
         operation: what Git is in the middle of; "" for nothing.
-        lines, added: of the ledger, and those that the folder lacked; None where there is no ledger.
+        lines: of the ledger.
+        brought: lines that HEAD lacks.
+        added: lines that the folder lacked; Git has put those of both sides there where it could.
         tombstones: of the ledger.
         results: files that a rerun writes anew.
         united: lists of ignored names.
@@ -56,6 +58,7 @@ class Merged:
 
     operation: str
     lines: int = 0
+    brought: int = 0
     added: int = 0
     tombstones: int = 0
     results: list[str] = field(default_factory=list)
@@ -77,7 +80,8 @@ def merge() -> Merged:
     _settle_results(sides, done)
     _unite_ignored(sides, done)
     ledger = unite_ledger(sides)
-    done.lines, done.added, done.tombstones = ledger.lines, ledger.added, ledger.tombstones
+    done.lines, done.brought = ledger.lines, ledger.brought
+    done.added, done.tombstones = ledger.added, ledger.tombstones
     done.left.update(ledger.left)
     _list_the_rest(done)
     done.next_steps = _next_steps(sides, done, ledger.next_steps)
@@ -200,7 +204,8 @@ def report(done: Merged) -> Iterator[str]:
     """What was done, in a few lines."""
     if done.lines:
         forgotten = f", {done.tombstones} forgotten" if done.tombstones else ""
-        yield f"ledger: {done.lines} lines, {done.added} of them new in this folder{forgotten}"
+        lacked = f"HEAD lacks {done.brought} of them, the folder lacked {done.added}"
+        yield f"ledger: {done.lines} lines, {lacked}{forgotten}"
     if done.results:
         yield f"results: {_some(done.results)} as in HEAD, for `dvc repro` to write anew"
     if done.united:

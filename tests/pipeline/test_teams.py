@@ -202,7 +202,7 @@ def test_rebase_experiments_a_shared_cache_gc_and_work_trees_go_as_the_page_says
     whole = ledger(colleague)["all.txt"]
     (colleague.root / "data/split_ledger/all.txt").write_bytes(b"".join(whole.splitlines(keepends=True)[:-7]))
     assert "lacks 7 lines that HEAD has" in colleague.run("codex-ml", "verify", check=False).stderr
-    assert "7 of them new in this folder" in colleague.run("codex-ml", "merge").stdout
+    assert "the folder lacked 7" in colleague.run("codex-ml", "merge").stdout
     assert ledger(colleague)["all.txt"] == whole
 
     team.follow(you, 5)

@@ -38,6 +38,7 @@ class United:
 
     Attributes:
         lines: of the ledger.
+        brought: lines that HEAD lacks.
         added: lines that the folder lacked.
         tombstones: of the ledger.
         left: path -> what people have to do.
@@ -45,6 +46,7 @@ class United:
     """
 
     lines: int = 0
+    brought: int = 0
     added: int = 0
     tombstones: int = 0
     left: dict[str, str] = field(default_factory=dict)
@@ -69,7 +71,9 @@ def unite_ledger(sides: Sides) -> United:
     before = unite(text for text in _texts([here]) if text.salt in ("", mark))
     united = unite([before, *(text for text in _texts(versions) if text.salt in ("", mark))])
     tombstones = set[tuple[str, str]]().union(*(version.tombstones() for version in [*versions, here]))
-    done = United(len(united.lines), len(missing(united.lines, before.lines)), len(tombstones))
+    head = unite(text for text in _texts(versions[:1]) if text.salt in ("", mark))
+    lacking = (len(missing(united.lines, text.lines)) for text in (head, before))
+    done = United(len(united.lines), *lacking, tombstones=len(tombstones))
     _make_readable(mark)
     if tombstones:
         _write_changed(Path(FOLDER, FORGOTTEN), "".join(f"{c} {reason}\n" for c, reason in sorted(tombstones)))
