@@ -42,7 +42,7 @@ def project() -> Path:
 COSTLY = (
     "test_limits.py", "test_dvc_state.py", "test_signals.py", "test_disk_errors.py", "test_preflight.py", "test_tree.py",
     "test_packages.py", "test_shares.py", "test_resume.py", "test_chat_shapes.py", "test_ranks.py",
-    "test_splits_end_to_end.py", "test_names_of_nothing.py", "test_load.py",
+    "test_splits_end_to_end.py", "test_names_of_nothing.py", "test_merge.py", "test_ledger_lost.py", "test_load.py",
 )  # fmt: skip
 
 
