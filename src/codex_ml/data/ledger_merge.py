@@ -72,8 +72,12 @@ def unite_ledger(sides: Sides) -> United:
     united = unite([before, *(text for text in _texts(versions) if text.salt in ("", mark))])
     tombstones = set[tuple[str, str]]().union(*(version.tombstones() for version in [*versions, here]))
     head = unite(text for text in _texts(versions[:1]) if text.salt in ("", mark))
-    lacking = (len(missing(united.lines, text.lines)) for text in (head, before))
-    done = United(len(united.lines), *lacking, tombstones=len(tombstones))
+    done = United(
+        lines=len(united.lines),
+        brought=len(missing(united.lines, head.lines)),
+        added=len(missing(united.lines, before.lines)),
+        tombstones=len(tombstones),
+    )
     _make_readable(mark)
     if tombstones:
         _write_changed(Path(FOLDER, FORGOTTEN), "".join(f"{c} {reason}\n" for c, reason in sorted(tombstones)))
