@@ -37,7 +37,7 @@ from codex_ml.data.ledger_lines import (
     no_lines,
     salt_mark,
 )
-from codex_ml.errors import UserError
+from codex_ml.errors import Reason, UserError
 
 FOLDER = Path("data/split_ledger")
 NEW = Path("data/splits/new_ledger.txt")
@@ -343,9 +343,8 @@ def files_of(folder: Path) -> list[Path]:
         if path.name.startswith("."):  # what a killed command left, .gitignore
             continue
         if path.suffix != ".txt" or not path.is_file():
-            raise UserError(
-                f"{path} is not part of a ledger, which has text files with names in .txt only; move it out of {folder}"
-            )
+            reason = "{} is not part of a ledger, which has text files with names in .txt only; move it out of {}"
+            raise UserError(Reason(reason, str(path), str(folder)))  # a name may hold line ends
         if path.name != FORGOTTEN:
             found.append(path)
     return found
