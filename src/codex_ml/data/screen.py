@@ -24,7 +24,7 @@ from codex_ml.data.benchmarks import read_benchmarks
 from codex_ml.data.corpus import SIGNALS
 from codex_ml.data.deal import position
 from codex_ml.data.decontaminate import Benchmarks
-from codex_ml.data.documents import FORMS, Document, canonical, documents_of, map_texts, opened
+from codex_ml.data.documents import FORMS, Document, canonical, documents_of, map_texts, numbers_of, opened
 from codex_ml.data.licences import is_allowed
 from codex_ml.data.quality import drop_reason
 from codex_ml.data.shingle_sets import Block, block_of
@@ -145,7 +145,7 @@ def screen(task: Task) -> Screened:
     settings, params = task.settings, task.settings.params
     with opened(task.corpus) as file:
         table = file.read_row_group(task.group)
-    sizes = table.column("size").to_numpy().astype(np.int64)
+    sizes = numbers_of(table, "size").astype(np.int64)
     reasons, changed, passed = [], np.zeros(len(sizes), dtype=bool), []
     findings: list[dict[str, Any]] = []
     overlaps: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from codex_ml.data.deal import DROPPED, PARTS, Candidates
-from codex_ml.data.documents import PUBLISHED, SCHEMA, documents_of, opened, table_of
+from codex_ml.data.documents import PUBLISHED, SCHEMA, documents_of, number_column, opened, table_of
 from codex_ml.data.parquet_join import EncodedGroup, Joiner, encoded
 from codex_ml.data.screen import Settings, redacted, redacted_name
 from codex_ml.data.split import Outcome, Pool
@@ -82,13 +82,13 @@ class Encoded:
 def encode_group(task: GroupTask) -> Encoded:
     """Redact and encode one row group; runs in a worker."""
     table = _read(task.corpus, task.group, PUBLISHED)
-    ids = table.column("id").take(np.flatnonzero(task.names)).to_pylist()
+    ids = table.column("id").take(number_column(np.flatnonzero(task.names))).to_pylist()
     table, place = _clean(table, np.flatnonzero(task.changed & (task.part != DROPPED)), task.settings)
     files, counts = {}, {}
     for number in range(len(PARTS)):
         rows = np.flatnonzero(task.part == number)
         if len(rows):
-            piece = table.take(place[rows])
+            piece = table.take(number_column(place[rows]))
             files[number] = encoded(piece)
             by = {name: Counter(piece.column(name).to_pylist()) for name in COUNTED}
             counts[number] = Counts(len(rows), int(task.size[rows].sum()), by=by)
@@ -107,7 +107,7 @@ def _clean(table: pa.Table, rows: NDArray[np.int64], settings: Settings) -> tupl
     if not len(rows):
         return table, place
     place[rows] = table.num_rows + np.arange(len(rows))
-    clean = table_of([redacted(document, settings)[0] for document in documents_of(table.take(rows))])
+    clean = table_of([redacted(document, settings)[0] for document in documents_of(table.take(number_column(rows)))])
     return pa.concat_tables([table, clean]).combine_chunks(), place
 
 
@@ -235,7 +235,7 @@ def dropped_lines(task: DroppedTask) -> bytes:
 
     Runs in a worker.
     """
-    table = _read(task.corpus, task.group, ["source", "path", "id"]).take(task.rows)
+    table = _read(task.corpus, task.group, ["source", "path", "id"]).take(number_column(task.rows))
     columns = [column.to_pylist() for column in table.columns]
     lines = []
     names = os.open(task.file, os.O_RDONLY)
