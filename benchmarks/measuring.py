@@ -73,14 +73,17 @@ def attempt(
             stderr=errors,
             start_new_session=True,  # a group of its own, for killpg
         )
-        peak, written, killed = _watch(process, limit)
-        seconds = time.monotonic() - start
-        times = psutil.Process(process.pid).cpu_times()  # it has ended or is about to be killed, and is not reaped yet
-        parent, main = times.user + times.system, _main_thread(process.pid)
+        try:
+            peak, written, killed = _watch(process, limit)
+            seconds = time.monotonic() - start
+            times = psutil.Process(process.pid).cpu_times()  # it is not reaped yet, even where it has ended
+            main = _main_thread(process.pid)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # after the limit or Ctrl-C all, else what an error left
+            process.wait()
+        parent = times.user + times.system
         cpu = parent + times.children_user + times.children_system
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # children that an error left, or all of it after the limit
-        process.wait()
         error = _error(process.returncode, errors)
     if killed:  # how much CPU the living children had used is not known
         return Run(seconds, peak=peak, written=written, error=f"not done in {limit:g} CPU s")
