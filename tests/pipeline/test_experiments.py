@@ -94,7 +94,7 @@ def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, ho
 @pytest.mark.slow
 def test_two_experiments_of_one_recipe_at_once_train_once(identity: Workspace) -> None:
     """The first is stopped in training until the second waits for it; the second then takes its result."""
-    knobs = ("train.lr=2e-3", "train.max_steps=600", "train.precision=fp32")  # fp32 compiles from 2000 steps
+    knobs = ("train.lr=2e-3", "train.max_steps=600", "+train.precision=fp32")  # fp32 compiles from 2000 steps
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", *(word for knob in knobs for word in ("-S", knob))]
     scratch, logs = identity.root / ".cache/train", identity.root / "logs/experiments"
     options = {"cwd": identity.root, "env": identity.environment, "text": True}
