@@ -65,8 +65,12 @@ def main(stage: Stage) -> None:
         result = split.outcome(pool, dealt)
         with progress("split: write", size, "bytes", style=style) as advance:
             counts = write_splits(folder, corpus, result, pool, settings, workers=workers, advance=advance)
-        added = new_lines(pool.candidates, dealt, ledger, options)
-        write_new_lines(folder / "new_ledger.txt", added, salt=options.salt, mark=ledger.mark)
+        write_new_lines(
+            folder / "new_ledger.txt",
+            new_lines(pool.candidates, dealt, ledger, options),
+            salt=options.salt,
+            mark=ledger.mark,
+        )
         found = contradictions.contradictions(pool.candidates, dealt, ledger)
         first = contradictions.write(folder / "contradictions.ndjson", found, pool.passed, corpus, settings)
         unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()

@@ -140,7 +140,7 @@ class ShingleSets:
             self._counts.tofile(self.folder / "counts")
             self.sizes.tofile(self.folder / "sizes")
             (np.cumsum(self.sizes, dtype=np.int64) - self.sizes).tofile(self.folder / "starts")
-        self._counts = self._counts[:0]
+        self._counts = np.zeros(0, dtype=np.uint32)  # a slice would keep the whole table, up to 128 MiB
 
 
 def spans(starts: Rows, lengths: NDArray[np.integer]) -> Rows:
