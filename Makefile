@@ -111,12 +111,12 @@ format: setup ## Rewrite the code in the common style
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
 
-hooks: setup ## Let Git check every commit and push
+hooks: setup ## Let Git check every commit, merge and push
 	@folder="$$(git rev-parse --show-prefix 2>/dev/null)"; config="$$(git rev-parse --show-cdup 2>/dev/null).pre-commit-config.yaml"; \
 	  [ -z "$$folder" ] || grep -qsF .ci/hook "$$config" || { \
 	  echo "error: the Git repository begins above this folder, and its hooks are set in $$config;" \
 	    "write it with \`$(RUN) codex_ml hook config > $$config\` (if it exists, add the hooks that are printed)" >&2; exit 2; }
-	$(RUN) pre_commit install --hook-type pre-commit --hook-type pre-push
+	$(RUN) pre_commit install --hook-type pre-commit --hook-type pre-merge-commit --hook-type pre-push
 
 # A release gets COOLDOWN to be found out before we take it. Versions stay as they are: ARGS=--upgrade moves them.
 # uv names the GPU packages of torch, which come with it; nvidia-ml-py is none, it reads the GPU's memory use.

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.costly
 ROOT = Path(__file__).parents[1]
@@ -355,3 +356,6 @@ def test_make_hooks_in_a_monorepo_says_how_the_hooks_are_set(monorepo):
         == 0
     )
     assert monorepo.run(*words, cwd=monorepo.project).returncode == 0
+    installed = {file.name for file in (monorepo.top / ".git/hooks").iterdir() if file.suffix != ".sample"}
+    wanted = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["default_install_hook_types"]
+    assert installed == set(wanted) == {"pre-commit", "pre-merge-commit", "pre-push"}
