@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from codex_ml.config import Split
-from codex_ml.data.deal import DROPPED, PARTS, Candidates, deal, new_lines, position
+from codex_ml.data.deal import DROPPED, PARTS, REASONS, Candidates, deal, new_lines, position
 from codex_ml.data.dedup import Crew
 from codex_ml.data.documents import canonical
 from codex_ml.data.ledger import RANKS, Ledger, read_ledger, write_new_lines
@@ -224,6 +224,10 @@ class Result(NamedTuple):
         return ["" if part == DROPPED else PARTS[part] for part in self.dealt.part.tolist()]
 
     @property
+    def reasons(self) -> list[str]:
+        return [REASONS[number] for number in self.dealt.reason.tolist()]
+
+    @property
     def ledger_bytes(self) -> bytes:
         return (self.ledger / "all.txt").read_bytes()
 
@@ -231,4 +235,4 @@ class Result(NamedTuple):
     def verdicts(self) -> list[tuple[str, str, str]]:
         """Part, reason and what stands for it, of each document."""
         keepers = [self.docs[i].path if i >= 0 else "" for i in self.dealt.kept_by.tolist()]
-        return list(zip(self.parts, self.dealt.reason.tolist(), keepers, strict=True))
+        return list(zip(self.parts, self.reasons, keepers, strict=True))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_ml.data.deal import EVICTED, EXACT, NEAR, QUARANTINED, Candidates, Dealt
+from codex_ml.data.deal import EVICTED, EXACT, KEPT, NEAR, QUARANTINED, Candidates, Dealt
 from codex_ml.data.dedup import Families
 from codex_ml.data.leakage import leakage, random_split_leak
 
@@ -17,16 +17,18 @@ def families_of(kept_by, pairs):
 
 def dealt(part, *, reason=None, kept_by=None, copies=None, families=(), crossing=()):
     size = len(part)
-    kept_by = np.array(kept_by or [-1] * size, dtype=np.int64)
+    kept_by = np.array(kept_by or [-1] * size, dtype=np.int32)
     return Dealt(
         part=np.array(part, dtype=np.int8),
-        reason=np.array(reason or [""] * size, dtype=object),
+        reason=np.array(reason or [KEPT] * size, dtype=np.int8),
         kept_by=kept_by,
-        copies=np.array(copies if copies is not None else range(size), dtype=np.int64),
+        copies=np.array(copies if copies is not None else range(size), dtype=np.int32),
         families=families_of(kept_by, families),
         crossing=families_of(kept_by, crossing),
+        old=np.full(size, -1, dtype=np.int32),
         pinned=np.zeros(size, bool),
-        known=np.zeros(size, bool),
+        recorded=np.zeros(size, bool),
+        moved=np.zeros(size, bool),
     )
 
 
@@ -44,7 +46,7 @@ def test_ten_documents_by_hand():
     )
     result = dealt(
         [0, 0, 1, 2, 2, 0, -1, -1, -1, -1],
-        reason=["", "", "", "", "", "", NEAR, EVICTED, EXACT, QUARANTINED],
+        reason=[*[KEPT] * 6, NEAR, EVICTED, EXACT, QUARANTINED],
         kept_by=[-1, -1, -1, -1, -1, -1, 1, 3, 1, -1],
         crossing=[
             (0, 3, 0.75),

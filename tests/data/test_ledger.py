@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_ml.data import ledger_files
+from codex_ml.data import ledger_files, ledger_lines
 from codex_ml.data.ledger import (
     SHARDS,
     SPLITS,
@@ -73,6 +73,16 @@ def test_what_is_written_comes_back(rows):
     assert sorted(rows_of(columns_of(lines))) == sorted(set(rows))
     text = Text(MARK, lines)
     assert read_text(bytes_of(text), "f").lines.tolist() == lines.tolist()
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7, 8, 1000])
+def test_lines_are_encoded_and_written_in_blocks(monkeypatch, at_once):
+    rows = [(number * 2**60 + number, number, 5, 6, number % 3) for number in (7, 3, 3, 1, 0, 7, 5)]
+    expected = sorted({lines_of(columns([row])).tolist()[0] for row in rows})
+    monkeypatch.setattr(ledger_lines, "LINES_AT_ONCE", at_once)
+    lines = lines_of(columns(rows))
+    assert lines.tolist() == expected
+    assert bytes_of(Text(MARK, lines)) == HEADER + b"".join(line + b"\n" for line in expected)
 
 
 def test_a_line_is_frozen():

@@ -62,7 +62,7 @@ def test_of_five_thousand_documents_those_stay_that_comparing_all_pairs_would_ke
     order = random.Random(threshold).sample(range(len(texts)), len(texts))
     docs = [Doc(texts[row], path=f"d{row}") for row in order]
     result = Dealer(tmp_path / "d").deal(docs, PARAMS.model_copy(update={"near_duplicate": threshold}))
-    dropped = dict(zip(order, result.dealt.reason.tolist(), strict=True))
+    dropped = dict(zip(order, result.reasons, strict=True))
     assert {row for row, reason in dropped.items() if reason} == {row for row, early in expected.items() if early}
     assert set(dropped.values()) == {"", "near-duplicate"}
     for row, keeper in zip(order, result.dealt.kept_by.tolist(), strict=True):

@@ -53,7 +53,7 @@ def test_near_copies_of_two_hundred_letters_stay_in_one_split(tmp_path, script):
             ledger.mkdir()
             (ledger / "all.txt").touch()
         result = Dealer(tmp_path).deal(docs, Split(val=0.3, test=0.3, salt="pepper"), ledger)
-        pairs = [result.dealt.reason.tolist()[i : i + 2] for i in range(12, len(docs), 2)]
+        pairs = [result.reasons[i : i + 2] for i in range(12, len(docs), 2)]
         assert sorted(map(sorted, pairs)) == [["", "near-duplicate"]] * 40
 
 

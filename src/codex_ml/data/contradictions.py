@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from codex_ml.data.deal import EVICTED, PARTS, Candidates, Dealt
+from codex_ml.data.deal import EVICTED, PARTS, REASONS, Candidates, Dealt
 from codex_ml.data.documents import opened
 from codex_ml.data.ledger import SPLITS, Ledger, disagree
 from codex_ml.data.screen import Settings, redacted_name
@@ -54,7 +54,7 @@ def contradictions(documents: Candidates, dealt: Dealt, ledger: Ledger) -> dict[
         found[row] = {
             "contradiction": kind,
             "answers": sorted(answers),
-            "result": PARTS[part] if part >= 0 else str(dealt.reason[row]),
+            "result": PARTS[part] if part >= 0 else REASONS[dealt.reason[row]],
         }
     return found
 

@@ -26,13 +26,8 @@ from codex_ml.errors import UserError
 PARTS = ("train", "val", "test")
 TRAIN, VAL, TEST, POOL = range(4)
 DROPPED = -1
-EXACT, NEAR, EVICTED, QUARANTINED = (
-    "exact duplicate",
-    "near-duplicate",
-    "near-duplicate of held-out",
-    "quarantined",
-)
-DEALT_REASONS = (EXACT, NEAR, EVICTED, QUARANTINED)
+REASONS = ("", "exact duplicate", "near-duplicate", "near-duplicate of held-out", "quarantined")
+KEPT, EXACT, NEAR, EVICTED, QUARANTINED = range(len(REASONS))
 
 CLEANEST_FIRST = np.array([2, 1, 0, 3, 4], dtype=np.int8)  # of train, val, test, pool and, as -1, unknown
 
@@ -62,28 +57,28 @@ class Candidates:
 
 @dataclass
 class Dealt:
-    """Where the candidates went.
+    """Where the candidates went: 17 bytes each, beside the pairs.
 
     Attributes:
         part: (n,) int8, index in PARTS or DROPPED.
-        reason: (n,) object, "" or why it was dropped.
-        kept_by: (n,) int64, the candidate that stands for a dropped one, or -1.
-        copies: (n,) int64, the first of its exact copies.
+        reason: (n,) int8, why it was dropped: index in REASONS.
+        kept_by: (n,) int32, the candidate that stands for a dropped one, or -1.
+        copies: (n,) int32, the first of its exact copies.
         families: verified near pairs among the first copies.
         crossing: verified near pairs across splits among what was kept, before anything was evicted.
-        old: (n,) int64, row of the content in the ledger, or -1.
+        old: (n,) int32, row of the content in the ledger, or -1.
         pinned: (n,) bool, whether the ledger knew it as kept.
         recorded: (n,) bool, whether the ledger knew it in its unit.
         moved: (n,) bool, whether a document of a cleaner split, which the ledger lists too, evicted it.
     """
 
     part: NDArray[np.int8]
-    reason: NDArray[np.object_]
-    kept_by: Rows
-    copies: Rows
+    reason: NDArray[np.int8]
+    kept_by: NDArray[np.int32]
+    copies: NDArray[np.int32]
     families: Families
     crossing: Families
-    old: Rows
+    old: NDArray[np.int32]
     pinned: Bools
     recorded: Bools
     moved: Bools
@@ -107,9 +102,9 @@ def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger, params: Split
         UserError: when val or test (or train) would be empty.
     """
     size = len(documents.high)
-    old = ledger.rows_of(documents.high, _low(documents))
+    old = ledger.rows_of(documents.high, _low(documents)).astype(np.int32)
     at_place, in_unit = ledger.records(old, documents.unit, _place(documents))
-    copies = _first_copies(documents, np.where(at_place, 0, np.where(in_unit, 1, 2)))
+    copies = _first_copies(documents, np.where(at_place, 0, np.where(in_unit, 1, 2)).astype(np.int8))
     is_first = copies == np.arange(size)
     part, side, conflict, pinned = _listed(documents, np.flatnonzero(is_first), old, ledger, params)
     with_words = is_first & (sets.sizes > 0)  # a text of fewer than 5 words resembles none
@@ -118,18 +113,18 @@ def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger, params: Split
     evicted_by = _evicted_by(index, documents, with_words, side, held_out)
     # The rank comes neither from the split nor from the salted hash that deals: families would crowd into test.
     # One in quarantine comes last, so that it stands for nobody, but keeps what resembles it out when it is held out.
-    tier = np.where(held_out, 1, np.where(conflict, 4, np.where(pinned, 0, np.where(old >= 0, 2, 3))))
+    tier = np.where(held_out, 1, np.where(conflict, 4, np.where(pinned, 0, np.where(old >= 0, 2, 3)))).astype(np.int8)
     rows = np.flatnonzero(with_words & (evicted_by < 0))
     rows = rows[np.lexsort((documents.low[rows], documents.high[rows], tier[rows]))]
     families = keep_first(index, rows, (side >= 0)[rows])
     keeper = np.where(evicted_by >= 0, evicted_by, families.kept_by)
     by_held_out = (keeper >= 0) & held_out[keeper]
-    reason = np.full(size, "", dtype=object)
+    reason = np.full(size, KEPT, dtype=np.int8)
     reason[~is_first] = EXACT
     reason[families.kept_by >= 0] = NEAR
     reason[by_held_out | (evicted_by >= 0)] = EVICTED
-    reason[conflict & (reason == "")] = QUARANTINED
-    left = np.flatnonzero(reason == "")
+    reason[conflict & (reason == KEPT)] = QUARANTINED
+    left = np.flatnonzero(reason == KEPT)
     _deal_new(documents, left, part, params)
     left = left[sets.sizes[left] > 0]
     left = left[np.lexsort((documents.low[left], documents.high[left], -part[left], ~pinned[left]))]
@@ -139,7 +134,7 @@ def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger, params: Split
         recorded=in_unit, moved=(evicted_by >= 0) & ~by_held_out,
     )  # fmt: skip
     _evict(dealt)
-    part[reason != ""] = DROPPED
+    part[reason != KEPT] = DROPPED
     _refuse_empty(documents, part)
     return dealt
 
@@ -154,33 +149,33 @@ def _place(documents: Candidates) -> NDArray[np.uint32]:
     return (documents.place >> np.uint64(32)).astype(np.uint32)
 
 
-def _first_copies(documents: Candidates, choice: NDArray[np.int64]) -> Rows:
+def _first_copies(documents: Candidates, choice: NDArray[np.int8]) -> NDArray[np.int32]:
     """For each document the exact copy that stands for it: the one with the least choice, the first by place."""
     order = np.lexsort((documents.place, choice, documents.low, documents.high))
     high, low = documents.high[order], documents.low[order]
     new = np.ones(len(order), dtype=bool)
     new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-    first = np.empty(len(order), dtype=np.int64)
+    first = np.empty(len(order), dtype=np.int32)
     first[order] = order[new][np.cumsum(new) - 1]
     return first
 
 
 def _evicted_by(
     index: Index, documents: Candidates, with_words: Bools, side: NDArray[np.int8], held_out: Bools
-) -> Rows:
+) -> NDArray[np.int32]:
     """For each document that the ledger binds, a cleaner one that it binds too and that it resembles, or -1: (n,).
 
     There is one only where histories were united, or the threshold was lowered.
     """
     rows = np.flatnonzero(with_words & (side >= 0))
     if len(np.unique(side[rows])) < 2:
-        return np.full(len(side), -1, dtype=np.int64)
+        return np.full(len(side), -1, dtype=np.int32)
     rows = rows[np.lexsort((documents.low[rows], documents.high[rows], CLEANEST_FIRST[side[rows]]))]
     return crossing(index, rows, side[rows], held_out[rows]).kept_by
 
 
 def _listed(
-    documents: Candidates, rows: Rows, old: Rows, ledger: Ledger, params: Split
+    documents: Candidates, rows: Rows, old: NDArray[np.int32], ledger: Ledger, params: Split
 ) -> tuple[NDArray[np.int8], NDArray[np.int8], Bools, Bools]:
     """What the ledger says of each document, duplicates included: four arrays (n,).
 

@@ -60,12 +60,12 @@ class Families:
     """Result of `keep_first`.
 
     Attributes:
-        kept_by: (n,) int64: the row that a row is a near-duplicate of, or -1 for one that is kept.
+        kept_by: (n,) int32: the row that a row is a near-duplicate of, or -1 for one that is kept.
         first, second: int32, rows of the pairs that were verified: all of a small family, of a crowd some per document.
         similarity: float32, of each pair.
     """
 
-    kept_by: Rows
+    kept_by: NDArray[np.int32]
     first: NDArray[np.int32]
     second: NDArray[np.int32]
     similarity: NDArray[np.float32]
@@ -161,7 +161,7 @@ def _greedy(index: Index, rows: Rows, label: NDArray[np.int8], pinned: NDArray[n
     for a round with more leaders. So the result is the same as with all pairs at once.
     """
     size = len(index.sets.sizes)
-    kept_by = np.full(size, -1, dtype=np.int64)
+    kept_by = np.full(size, -1, dtype=np.int32)
     rank, labels = np.full(size, -1, dtype=np.int32), np.full(size, -1, dtype=np.int8)
     rank[rows], labels[rows] = np.arange(len(rows)), label
     labels.tofile(index.sets.folder / "label")
@@ -218,7 +218,7 @@ def _decide(
     pinned: NDArray[np.bool_],
     waiting: NDArray[np.bool_],
     pairs: Pairs,
-    kept_by: Rows,
+    kept_by: NDArray[np.int32],
 ) -> NDArray[np.bool_]:
     """Keep, drop (in `kept_by`) or leave open every row that has a rank: (n,), which ones go into the next round.
 

@@ -30,14 +30,14 @@ from codex_ml.data.ledger_lines import (
     Columns,
     Lines,
     Text,
-    bytes_of,
+    blocks_of,
     columns_of,
     decoded,
     lines_of,
     no_lines,
     salt_mark,
 )
-from codex_ml.errors import Reason, UserError
+from codex_ml.errors import Reason, UserError, naming
 
 FOLDER = Path("data/split_ledger")
 NEW = Path("data/splits/new_ledger.txt")
@@ -125,7 +125,7 @@ class Ledger:
         return np.where(found, place, -1)
 
     def records(
-        self, rows: NDArray[np.int64], unit: NDArray[np.uint64], place: NDArray[np.uint32]
+        self, rows: NDArray[np.int32], unit: NDArray[np.uint64], place: NDArray[np.uint32]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Whether lines of a content are of this place, and whether they are of this unit: two arrays (m,).
 
@@ -203,7 +203,9 @@ def disagree(answers: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return DISAGREE[answers]
 
 
-def _pairs(rows: NDArray[np.int64], values: NDArray[np.uint64] | NDArray[np.uint32]) -> NDArray[np.bytes_]:
+def _pairs(
+    rows: NDArray[np.int64] | NDArray[np.int32], values: NDArray[np.uint64] | NDArray[np.uint32]
+) -> NDArray[np.bytes_]:
     """Each row with its value as 16 bytes, to look pairs up."""
     pairs = np.empty(len(rows), dtype=[("row", ">u8"), ("value", ">u8")])
     pairs["row"], pairs["value"] = rows, values
@@ -460,8 +462,9 @@ def write_new_lines(path: Path, lines: Lines, *, salt: str, mark: str) -> None:
     Args:
         mark: of the ledger that it was dealt with.
     """
-    head, _, body = bytes_of(Text(salt_mark(salt), lines)).partition(b"\n")
-    path.write_bytes(head + f"\n{_DEALT_WITH}{mark}\n".encode() + body)
+    with naming(path), path.open("wb") as file:
+        file.write(f"{HEADER}{salt_mark(salt)}\n{_DEALT_WITH}{mark}\n".encode())
+        file.writelines(blocks_of(lines))
 
 
 def read_new_lines(path: Path) -> tuple[Text, str]:

@@ -1,6 +1,7 @@
 """From the corpus to the verdict on every document: screen all, deal what passed; `split_writer` writes the result.
 
-Memory holds some 60 bytes a document; texts are held a row group at a time.
+Of a million short documents, 150 bytes each are in memory at the worst moment of dealing, beside what the process needs
+for none; the table of `ShingleSets` is gone then. Texts are held a row group at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from codex_ml.data.deal import DEALT_REASONS, DROPPED, Candidates, Dealt
+from codex_ml.data.deal import DROPPED, KEPT, REASONS, Candidates, Dealt
 from codex_ml.data.documents import opened
 from codex_ml.data.screen import Screened, Settings, Task, screen
 from codex_ml.data.shingle_sets import Rows, ShingleSets
@@ -164,10 +165,9 @@ def outcome(pool: Pool, dealt: Dealt) -> Outcome:
     """The verdicts on the candidates, in terms of rows of the corpus."""
     part = np.full(len(pool.size), DROPPED, dtype=np.int8)
     kept_by = np.full(len(pool.size), -1, dtype=np.int32)
-    reasons, reason = [*pool.reasons, *DEALT_REASONS], pool.reason.copy()
+    reasons, reason = [*pool.reasons, *REASONS[1:]], pool.reason.copy()
     part[pool.passed] = dealt.part
-    for number, text in enumerate(DEALT_REASONS, len(pool.reasons)):
-        reason[pool.passed[dealt.reason == text]] = number
+    reason[pool.passed] = np.where(dealt.reason == KEPT, 0, dealt.reason + len(pool.reasons) - 1)
     has_keeper = dealt.kept_by >= 0
     kept_by[pool.passed[has_keeper]] = pool.passed[dealt.kept_by[has_keeper]]
     return Outcome(part, reason, kept_by, reasons)
