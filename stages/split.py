@@ -84,7 +84,7 @@ def main(stage: Stage) -> None:
     log.info("split: %s", ", ".join(f"{part} {counts[part].documents}" for part in counts))
     if found:
         log.warning(
-            "split: WARNING: the ledger gives two answers for %d documents, and the cleaner one counts; "
+            "split: WARNING: documents for which the ledger gives two answers: %d. The cleaner one counts; "
             "data/splits/contradictions.ndjson names them",
             len(found),
         )

@@ -6,13 +6,13 @@ or a killed run it can hold a tokenizer of today beside rows that yesterday's to
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import CheckFailed, UserError
+from codex_ml.git import git_text, run_git
 from codex_ml.io import parse_json_file
 from codex_ml.lineage import parse_record, record_path
 from codex_ml.listing import listing_of
@@ -89,30 +89,17 @@ class Texts:
         return parse_record(parse_json_file(self.read(file), str(file)), str(file))
 
     def _has(self, name: Path) -> bool:
-        return _run_git("cat-file", "-e", f"{self.revision}:./{name.as_posix()}").returncode == 0
+        return run_git("cat-file", "-e", f"{self.revision}:./{name.as_posix()}").returncode == 0
 
     def _show(self, name: Path) -> bytes:
         assert self.revision is not None
         if self.revision.startswith("-") or not self.revision:
             raise UserError(f"{self.revision!r} is no Git revision")
-        done = _run_git("show", f"{self.revision}:./{name.as_posix()}")
+        done = run_git("show", f"{self.revision}:./{name.as_posix()}")
         if done.returncode:
             reason = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise UserError(f"{name} at {self.revision}: {reason[-1] if reason else 'not found'}")
         return done.stdout
-
-
-def _run_git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=False)
-    except FileNotFoundError:
-        raise UserError("git is not installed; only with it a revision can be read") from None
-
-
-def _git(*arguments: str) -> str:
-    """What Git prints, without the newline; "" when it fails."""
-    done = _run_git(*arguments)
-    return "" if done.returncode else done.stdout.decode("utf-8", "replace").strip()
 
 
 def _mixtures(steps: list[Step]) -> Iterator[str]:
@@ -187,8 +174,8 @@ def _digest_of(path: str, step: Step) -> str:
 
 def _commit(revision: str | None) -> str:
     """Which commit the chain is of, and whether it is committed at all."""
-    commit = _git("rev-parse", "--verify", "--quiet", f"{revision or 'HEAD'}^{{commit}}")
+    commit = git_text("rev-parse", "--verify", "--quiet", f"{revision or 'HEAD'}^{{commit}}")
     if not commit:
         return f"none: {LOCK} is not in Git"
-    changed = "" if revision else _git("status", "--porcelain", "--", str(LOCK), str(PIPELINE), PARAMS)
+    changed = "" if revision else git_text("status", "--porcelain", "--", str(LOCK), str(PIPELINE), PARAMS)
     return f"{commit}, with changes to {LOCK}, {PIPELINE} or {PARAMS} that are not in it" if changed else commit

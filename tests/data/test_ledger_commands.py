@@ -147,4 +147,4 @@ def test_the_documents_of_a_contradiction_are_named(accepted, caplog):
     }
     about = json.loads(Path("reports/split/manifest.json").read_text())["ledger"]
     assert (about["lines"], about["contradictions"], len(about["first"])) == (len(lines), 1, 1)
-    assert "the ledger gives two answers for 1 documents" in caplog.text
+    assert "documents for which the ledger gives two answers: 1. The cleaner one counts" in caplog.text

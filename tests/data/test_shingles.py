@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_ml.data.shingles import jaccard, shingles_of
+from codex_ml.data.shingles import shingles_of
 
 from .dealing import plain_words
 
@@ -26,7 +26,7 @@ def reference(text):
     return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
 
 
-def reference_jaccard(a, b):
+def jaccard(a, b):
     return len(a & b) / len(a | b) if a and b else 0.0
 
 
@@ -35,11 +35,12 @@ def reference_jaccard(a, b):
 def test_shingles_are_the_runs_of_five_words(texts):
     texts = [*texts, " ".join(texts)]  # its runs have much in common with theirs
     naive = [reference(text) for text in texts]
-    found = shingles_of(texts)
-    assert [len(values) for values in found] == [len(values) for values in naive]
+    hashes = shingles_of(texts)
+    found = [set(values.tolist()) for values in hashes]
+    assert [len(values) for values in hashes] == [len(values) for values in found] == [len(values) for values in naive]
     for i in range(len(texts)):
         for j in range(i):
-            assert jaccard(found[i], found[j]) == reference_jaccard(naive[i], naive[j])
+            assert jaccard(found[i], found[j]) == jaccard(naive[i], naive[j])
 
 
 def test_every_character_is_part_of_a_word_or_one_or_none():
@@ -95,15 +96,14 @@ def test_the_order_of_words_counts():
     assert len({int(values[0]) for values in shingles_of(orders)}) == len(set(orders))
 
 
-def test_fewer_than_five_words_are_no_shingle_and_resemble_nothing():
+def test_fewer_than_five_words_are_no_shingle():
     short = shingles_of(["", "one", "a b c d", "a b c d", "?!", "a, b; c\nd"])
     assert [len(values) for values in short] == [0] * 6
-    assert {jaccard(a, b) for a in short for b in [*short, *shingles_of(["a b c d e"])]} == {0.0}
 
 
 def test_case_and_punctuation_do_not_hide_a_copy():
     a, b = shingles_of(["Def run(a, b): return a + b", "def RUN ( a ; b ) -> return: a * b"])
-    assert jaccard(a, b) == 1.0
+    assert a.tolist() == b.tolist() != []
 
 
 SPACED = [

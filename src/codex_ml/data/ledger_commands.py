@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,16 +84,15 @@ def forget(
     A document that is forgotten and still in the corpus is dealt as a new one in each split. The file holds the start
     of the SHA-256 of a text: who has the text can tell that it was here.
     """
-    from codex_ml.data.ledger import FOLDER, FORGOTTEN, REASON_LIMIT
-    from codex_ml.data.ledger_files import forget, next_steps
+    from codex_ml.data.ledger import FOLDER, FORGOTTEN
+    from codex_ml.data.ledger_files import checked_reason, forget, next_steps
     from codex_ml.io import dump_json
 
     with one_line_errors(debug=debug):
         go_to_top()
         if bool(names) == gone:
             raise UserError("name what to forget by id, path or content, or say --gone; one of the two")
-        if not reason.strip() or len(reason) > REASON_LIMIT or not reason.isprintable():
-            raise UserError(f"--reason is one line of 1 to {REASON_LIMIT} characters without control characters")
+        reason = checked_reason(reason)
         if "" in (names or []):
             raise UserError("an empty name names no document; give an id, a path or a content")
         ledger = _ledger()
@@ -116,7 +116,7 @@ def forget(
         if dry_run:
             typer.echo("ledger: nothing was changed (--dry-run)")
         else:
-            typer.echo(safe_text(f"ledger: {len(found)} contents are named in {FOLDER / FORGOTTEN}: {reason.strip()}"))
+            typer.echo(safe_text(f"ledger: {len(found)} contents are named in {FOLDER / FORGOTTEN}: {reason}"))
             _next(next_steps(FOLDER))
 
 
@@ -157,7 +157,7 @@ def _answers(contents: list[str], ledger: Ledger) -> dict[str, str]:
     if not contents:
         return {}
     keys, listed = contents_of(contents), content_keys(ledger.high, ledger.low)
-    texts = sorted(contents, key=lambda text: contents_of([text]).tolist()[0])
+    texts = sorted(contents, key=urlsafe_b64decode)  # the order of `keys`
     rows = np.searchsorted(listed, keys)
     found = {}
     for text, key, row in zip(texts, keys.tolist(), rows.tolist(), strict=True):

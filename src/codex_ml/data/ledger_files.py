@@ -155,17 +155,27 @@ def forget(folder: Path, contents: Sequence[str], reason: str) -> list[str]:
         contents: as a line writes them, 16 characters each.
 
     Raises:
-        UserError: for a reason that is empty, too long or more than one line.
+        UserError: see `checked_reason`.
     """
-    if not reason.strip() or len(reason) > REASON_LIMIT or not reason.isprintable():
-        raise UserError(f"--reason is one line of 1 to {REASON_LIMIT} characters without control characters")
+    reason = checked_reason(reason)
     path = folder / FORGOTTEN
     old = read_tombstones(path.read_bytes(), str(path)) if path.is_file() else []
     known = {content for content, _ in old}
     new = sorted(set(contents) - known)
     if new:
-        _write_tombstones(path, sorted({*old, *((content, reason.strip()) for content in new)}))
+        _write_tombstones(path, sorted({*old, *((content, reason) for content in new)}))
     return new
+
+
+def checked_reason(reason: str) -> str:
+    """The reason as a tombstone holds it, without blanks at its ends.
+
+    Raises:
+        UserError: when it is empty, too long or more than one line.
+    """
+    if not reason.strip() or len(reason) > REASON_LIMIT or not reason.isprintable():
+        raise UserError(f"--reason is one line of 1 to {REASON_LIMIT} characters without control characters")
+    return reason.strip()
 
 
 def _write_tombstones(path: Path, lines: Sequence[tuple[str, str]]) -> None:

@@ -82,7 +82,7 @@ def contents_named(names: Sequence[str], ledger: Ledger, corpus: Path, settings:
 
 def contents_gone(ledger: Ledger, corpus: Path, settings: Settings, workers: int) -> list[str]:
     """Contents of the ledger that no document of the corpus has, sorted, as a line of the ledger writes them."""
-    pairs = [(high, low) for _, _, high, low in _named(corpus, settings, None, workers)]
-    here = np.array(pairs, dtype=[("high", np.uint64), ("low", np.uint32)])
+    pairs = ((high, low) for _, _, high, low in _named(corpus, settings, None, workers))
+    here = np.fromiter(pairs, dtype=[("high", np.uint64), ("low", np.uint32)])  # a list takes ten times the memory
     gone = np.flatnonzero(~np.isin(content_keys(ledger.high, ledger.low), content_keys(here["high"], here["low"])))
     return sorted(content_text(int(ledger.high[row]), int(ledger.low[row])) for row in gone.tolist())

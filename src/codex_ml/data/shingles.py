@@ -83,11 +83,3 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def jaccard(a: Shingles, b: Shingles) -> float:
-    """|a & b| / |a | b| of two sets of shingles; 0 when either is empty, so that short texts are no duplicates."""
-    if not len(a) or not len(b):
-        return 0.0
-    common = len(np.intersect1d(a, b, assume_unique=True))
-    return common / (len(a) + len(b) - common)
