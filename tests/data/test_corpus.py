@@ -3,6 +3,7 @@
 import json
 import random
 import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -152,6 +153,18 @@ def test_row_groups_are_bounded_in_all_columns_and_in_rows(tmp_path, monkeypatch
         assert all(group.nbytes > 20_000 for group in groups[:-1])
     written(tmp_path / "short", [forms(n, "") for n in range(130)])
     assert [group.num_rows for group in groups_of(tmp_path / "short/corpus.parquet")] == [25] * 5 + [5]
+
+
+def test_where_a_document_was_read_decides_no_row_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_writer, "ROW_GROUP_BYTES", 4000)
+    documents = [replace(forms(n, f"{n}"), meta="m" * 500) for n in range(100)]
+    elsewhere = [replace(document, place="folder/" * 30 + document.place) for document in documents]
+    written(tmp_path / "one", documents)
+    written(tmp_path / "other", elsewhere)
+    one, other = (groups_of(tmp_path / name / "corpus.parquet") for name in ("one", "other"))
+    assert len(one) == len(other) > 4
+    for first, second in zip(one, other, strict=True):
+        assert first.drop_columns("place").equals(second.drop_columns("place"))
 
 
 @pytest.mark.parametrize("workers", [2, 5])

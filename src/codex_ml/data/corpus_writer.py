@@ -52,7 +52,10 @@ def write_corpus(path: Path, spills: Spills, *, workers: int = 0, advance: Advan
 
 @dataclass(frozen=True)
 class Sorted:
-    """A spill file in order: an Arrow file of its rows, and of each the bytes of content and of all columns."""
+    """A spill file in order: an Arrow file of its rows, and of each the bytes of content and of all columns.
+
+    All but `place`: it depends on the order of the input, and where row groups of a split end must not.
+    """
 
     file: Path
     content: NDArray[np.int64]
@@ -67,7 +70,7 @@ def sort_part(part: Path) -> Sorted:
         for table in sorted_tables(part):
             writer.write_table(table)
             content.append(numbers_of(table, "size"))
-            total.append(row_bytes(table))
+            total.append(row_bytes(table.drop_columns("place")))
     return Sorted(file, np.concatenate(content), np.concatenate(total))
 
 
