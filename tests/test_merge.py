@@ -336,6 +336,41 @@ def test_of_ledgers_of_two_salts_the_one_that_params_name_counts(project, salt):
     git("commit", "-q", "--no-edit")
 
 
+@pytest.mark.parametrize("head", ["no ledger", "an empty one", "one of another salt"])
+def test_lines_that_nobody_committed_are_kept(project, head):
+    """The first `codex-ml ledger accept` of a project, or of a new salt, before its commit."""
+    file = Path(FOLDER, "all.txt")
+    git("rm", "-q", str(file))
+    if head != "no ledger":
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"" if head == "an empty one" else canonical(in_folder(), salt_mark("other")))
+    Path("params.yaml").write_text("split: {salt: salt}\n")
+    commit()
+    lines = some_lines(random.Random(8), 9)
+    write_ledger(lines)
+    done = merge()
+    assert (done.left, done.lines, done.brought, done.added, in_folder()) == ({}, 9, 9, 0, lines)
+
+
+@pytest.mark.parametrize("form", ["all.txt", "two salts", "former"])
+def test_lines_of_another_salt_that_nobody_committed_are_not_dropped(project, form):
+    """params.yaml says whose lines count, and no commit could bring back the others."""
+    Path("params.yaml").write_text("split: {salt: salt}\n")
+    commit()
+    file, other = Path(FOLDER, "all.txt"), some_lines(random.Random(8), 3)
+    if form == "former":
+        file = Path(f"{FOLDER}.ndjson")
+        entry = {"content": "0" * 32, "place": "0" * 16, "unit": "0" * 16, "split": "test", "kept": True}
+        head = {"schema": "codex-ml/ledger/1", "salt": salt_mark("other")}
+        file.write_text(json.dumps(head) + "\n" + json.dumps(entry) + "\n")
+    else:
+        before = file.read_bytes() if form == "two salts" else b""
+        file.write_bytes(before + canonical(other, salt_mark("other")))
+    data = file.read_bytes()
+    assert f"{file} was dealt with another split.salt than params.yaml has" in merge().left[FOLDER]
+    assert file.read_bytes() == data
+
+
 def test_a_merge_that_ended_and_lost_lines_is_mended(project):
     """`git checkout --ours` of the whole ledger, then a commit: the parents still have the lines."""
     base = in_folder()

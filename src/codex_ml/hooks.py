@@ -204,7 +204,8 @@ def ledger() -> None:
             salt = load_params().split.salt
         except UserError:  # `check` says what is wrong with it
             salt = None
-        _report([*lost_in(now, bases, salt=salt), *not_compared(now, bases)])
+        findings = [*lost_in(now, bases, salt=salt), *not_compared(now, bases)]
+    _report(findings)
 
 
 @app.command()

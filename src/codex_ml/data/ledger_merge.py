@@ -65,7 +65,8 @@ def unite_ledger(sides: Sides) -> United:
     if unreadable := [version.unreadable for version in versions if version.unreadable]:
         return United(left={POINTER: f"{unreadable[0]}, then `codex-ml merge` again"})
     try:
-        mark = _one_salt(list(_texts(versions)))
+        mark = _one_salt(list(_texts([*versions, here])))
+        _refuse_to_drop(here, mark, versions)
     except UserError as error:
         return United(left={FOLDER: str(error)})
     before = unite(text for text in _texts([here]) if text.salt in ("", mark))
@@ -142,11 +143,36 @@ def _has_two_salts(data: bytes) -> bool:
     return len({line.strip() for line in data.split(b"\n") if line.startswith(b"# codex-ml/ledger/")}) > 1
 
 
+def _is_of_other_salt(name: str, data: bytes, mark: str) -> bool:
+    first = data.split(b"\n", 1)[0]
+    begins = first.startswith(b'{"schema"' if name == FORMER else b"# codex-ml/ledger/")
+    return _has_two_salts(data) or (begins and mark.encode() not in first)
+
+
+def _refuse_to_drop(here: Version, mark: str, versions: list[Version]) -> None:
+    """Refuse where lines of another salt would be dropped that are in no commit.
+
+    Raises:
+        UserError: naming the file.
+    """
+    known: set[bytes] = set()
+    for part in here.parts:
+        data = part.read()
+        if part.name == FORGOTTEN or not _is_of_other_salt(part.place, data, mark):
+            continue
+        known = known or {line.strip() for v in versions for each in v.parts for line in each.read().split(b"\n")}
+        if lines := {line.strip() for line in without_markers(data).split(b"\n")} - known - {b""}:
+            raise UserError(
+                f"{part.place} was dealt with another split.salt than params.yaml has, and {len(lines)} of its lines "
+                "are in no commit; give that salt back or move the file out of data, then `codex-ml merge` again"
+            )
+
+
 def _make_readable(mark: str) -> None:
     """Take out of the folder what its writer cannot read: conflict markers, and ledgers of another salt."""
     for path in Path(FOLDER).glob("*.txt"):
         data = path.read_bytes()
-        if _has_two_salts(data) or (data.startswith(b"# codex-ml/") and mark.encode() not in data.split(b"\n", 1)[0]):
+        if _is_of_other_salt(path.name, data, mark):
             path.unlink()  # its lines are in Git
         elif conflict_line(data):
             write_bytes(path, without_markers(data))
