@@ -306,6 +306,33 @@ def test_a_push_that_loses_lines_is_refused_also_where_no_hook_saw_the_commit(le
     assert ledger.run("git", "push", "-q", "origin", "main").returncode == 0
 
 
+@pytest.mark.parametrize("way", ["merge -s ours", "revert"])
+def test_a_push_finds_what_was_lost_some_commits_ago(ledger, way):
+    """HEAD and what the remote has do not have the lines; a commit on the way has, and the message names it."""
+    ledger.git("init", "-q", "--bare", "../shared.git")
+    ledger.git("remote", "add", "origin", "../shared.git")
+    assert ledger.run("git", "push", "-q", "origin", "main").returncode == 0
+    if way == "revert":
+        ledger.stage(LEDGER, HEADER + "".join(LINES[:6]))
+        ledger.git("commit", "-q", "-m", "more")
+        tip = ledger.git("rev-parse", "HEAD").decode()[:12]
+        ledger.git("revert", "--no-edit", "HEAD")
+    else:
+        ledger.git("checkout", "-q", "-b", "other")
+        ledger.stage(LEDGER, HEADER + "".join(LINES[:6]))
+        ledger.git("commit", "-q", "-m", "more")
+        tip = ledger.git("rev-parse", "HEAD").decode()[:12]
+        ledger.git("checkout", "-q", "main")
+        ledger.git("merge", "-q", "--no-verify", "-s", "ours", "--no-edit", "other")
+    ledger.stage("other.txt", "text\n")
+    assert lacks(ledger.commit()[1]) == f"2 lines that {tip} has"  # while HEAD is the merge, or the revert
+    ledger.git("commit", "-q", "--no-verify", "-m", "one more commit")
+    done = ledger.run("git", "push", "-q", "origin", "main")
+    assert (done.returncode, lacks(done.stdout)) == (1, f"2 lines that {tip} has")
+    assert f"`codex-ml merge {tip}` brings them back".encode() in done.stdout
+    assert done.stdout.count(b" lacks ") == 1
+
+
 @pytest.fixture
 def monorepo(template: Path, tmp_path: Path) -> Checkout:
     """The project is the folder "teams/it's ml" of a Git repository that has other files too."""

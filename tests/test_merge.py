@@ -336,6 +336,30 @@ def test_of_ledgers_of_two_salts_the_one_that_params_name_counts(project, salt):
     git("commit", "-q", "--no-edit")
 
 
+def test_lines_that_a_revert_took_are_noticed_and_brought_back(project):
+    lines = in_folder() | some_lines(random.Random(4), 5)
+    write_ledger(lines)
+    commit()
+    tip = git("rev-parse", "HEAD").stdout.strip()
+    git("revert", "--no-edit", "HEAD")
+    [found] = lost_in(version_in_folder(), baselines(), salt="salt")
+    assert found.startswith(f"data/split_ledger lacks 5 lines that {tip[:12]} has")
+    done = merge()
+    assert (done.added, in_folder(), done.next_steps[0]) == (5, lines, f"git add {FOLDER}")
+    assert merge().added == 0
+    git("checkout", "-q", "--", FOLDER)
+    commit("another commit: the revert is no more the last one")
+    assert merge().added == 0
+    assert merge([tip]).added == 5
+    assert in_folder() == lines
+
+
+def test_a_name_that_is_no_commit_is_refused_before_anything_is_done(project):
+    for name in ("nobody", "--all", "HEAD:data"):
+        with pytest.raises(UserError, match=f"^{name} is no commit of this clone"):
+            merge([name])
+
+
 @pytest.mark.parametrize("head", ["no ledger", "an empty one", "one of another salt"])
 def test_lines_that_nobody_committed_are_kept(project, head):
     """The first `codex-ml ledger accept` of a project, or of a new salt, before its commit."""
@@ -346,6 +370,7 @@ def test_lines_that_nobody_committed_are_kept(project, head):
         file.write_bytes(b"" if head == "an empty one" else canonical(in_folder(), salt_mark("other")))
     Path("params.yaml").write_text("split: {salt: salt}\n")
     commit()
+    commit("another commit: the lines of the fixture are long gone")
     lines = some_lines(random.Random(8), 9)
     write_ledger(lines)
     done = merge()

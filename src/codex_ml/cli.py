@@ -203,7 +203,13 @@ def schema(debug: Debug = False) -> None:
 
 
 @app.command()
-def merge(json: Json = False, debug: Debug = False) -> None:
+def merge(
+    commits: Annotated[
+        list[str] | None, typer.Argument(help="Other commits that have lines of the ledger which are lost here.")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Unite two people's work after `git merge`, rebase, cherry-pick, stash pop or `dvc exp apply`.
 
     The split ledger gets the lines of all sides, results become those of HEAD for a rerun to write anew, and what only
@@ -218,7 +224,7 @@ def merge(json: Json = False, debug: Debug = False) -> None:
 
     with one_line_errors(debug=debug):
         go_to_top()
-        done = unite()
+        done = unite(commits or [])
         if json:
             typer.echo(dump_json(asdict(done)), nl=False)
         else:

@@ -139,10 +139,15 @@ def _words_of(file: Path) -> tuple[str, ...]:
     return tuple(file.read_text(encoding="ascii").split()) if file.is_file() else ()
 
 
+def parents() -> tuple[str, ...]:
+    """The parents of HEAD: none of the first commit, several of a merge."""
+    return tuple(git_text("rev-parse", "HEAD^@").split())
+
+
 def parents_of_merge() -> tuple[str, ...]:
     """The parents of HEAD where it is a merge; none otherwise."""
-    parents = tuple(git_text("rev-parse", "HEAD^@").split())
-    return parents if len(parents) > 1 else ()
+    found = parents()
+    return found if len(found) > 1 else ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,9 +185,10 @@ def conflict_markers(files: Files) -> None:
 def ledger() -> None:
     """Refuse a commit, a merge or a push that loses lines of the split ledger.
 
-    The index is compared with HEAD and with what is merged; on a push, what is pushed with what the remote has.
+    The index is compared with HEAD, its parents and what is merged; on a push, what is pushed with what the remote
+    has and with the commits on the way.
     """
-    from codex_ml.data.ledger_lost import baselines, lost_in, not_compared, version_in_index
+    from codex_ml.data.ledger_lost import baselines, lost_in, not_compared, version_in_index, versions_between
     from codex_ml.data.ledger_versions import PATHS, version_of
     from codex_ml.git import files_of_commit
     from codex_ml.params import load_params
@@ -195,7 +197,7 @@ def ledger() -> None:
         go_to_top()
         pushed, known = os.environ.get("PRE_COMMIT_TO_REF"), os.environ.get("PRE_COMMIT_FROM_REF")
         if pushed and known:  # set by pre-commit
-            now, bases = version_of(files_of_commit(pushed, *PATHS)), [version_of(files_of_commit(known, *PATHS))]
+            now, bases = version_of(files_of_commit(pushed, *PATHS)), versions_between(known, pushed)
         else:
             # Git knows what it merges in MERGE_HEAD only after the hook for a merge without conflicts has passed
             now = version_in_index()
@@ -204,7 +206,8 @@ def ledger() -> None:
             salt = load_params().split.salt
         except UserError:  # `check` says what is wrong with it
             salt = None
-        findings = [*lost_in(now, bases, salt=salt), *not_compared(now, bases)]
+        found = lost_in(now, bases, salt=salt, named=bool(pushed and known))
+        findings = [*(islice(found, 1) if pushed and known else found), *not_compared(now, bases)]
     _report(findings)
 
 

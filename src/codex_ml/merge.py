@@ -13,7 +13,7 @@ It works in the middle of a merge, rebase, cherry-pick or revert, after one that
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,19 +67,25 @@ class Merged:
     next_steps: list[str] = field(default_factory=list)
 
 
-def merge() -> Merged:
+def merge(commits: Sequence[str] = ()) -> Merged:
     """Do all of the module's docstring.
 
+    Args:
+        commits: others whose ledger is united, too.
+
     Raises:
-        UserError: outside of Git, where sides have ledgers of different salts, or where DVC's cache lacks a side's.
+        UserError: outside of Git, and for something that is no commit.
     """
     if not git_text("rev-parse", "--verify", "--quiet", "HEAD"):
         raise UserError("this folder is in no Git repository with a commit, so there is nothing to merge")
+    for commit in commits:
+        if not git_text("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"):
+            raise UserError(f"{commit} is no commit of this clone; `git log` lists them, `git fetch` brings more")
     sides = taking_part()
     done = Merged(sides.now.name)
     _settle_results(sides, done)
     _unite_ignored(sides, done)
-    ledger = unite_ledger(sides)
+    ledger = unite_ledger(sides, commits)
     done.lines, done.brought = ledger.lines, ledger.brought
     done.added, done.tombstones = ledger.added, ledger.tombstones
     done.left.update(ledger.left)
@@ -150,7 +156,7 @@ def _unite_ignored(sides: Sides, done: Merged) -> None:
         if not all(line.startswith(b"/") for line in lines):
             continue  # written by people: the order may count
         united = b"".join(line + b"\n" for line in sorted(lines))
-        if path in sides.unmerged or not Path(path).is_file() or Path(path).read_bytes() != united:
+        if not Path(path).is_file() or Path(path).read_bytes() != united or sides.index[0].read(path) != united:
             write_bytes(Path(path), united)
             change_index("add", "--force", "--", path)
             done.united.append(path)

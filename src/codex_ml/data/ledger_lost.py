@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from codex_ml.data.ledger_versions import FOLDER, FORGOTTEN, PATHS, Version, text_of, version_of
+from codex_ml.data.ledger_versions import FOLDER, FORGOTTEN, PATHS, Version, before_head, text_of, version_of
 from codex_ml.git import files_of_commit, files_of_index, git_text, operation, parents_of_merge
 
 ABBREVIATED = 12  # characters of a commit in messages
@@ -55,7 +55,7 @@ def lost(base: Version, now: Version, *, salt: str | None) -> Lost | None:
 
 
 def baselines(*more: str) -> list[Version]:
-    """The versions whose lines may not be lost: of HEAD, of what is being merged, and of the parents of a merge.
+    """The versions whose lines may not be lost: of HEAD, of what is being merged, and of the parents of HEAD.
 
     Args:
         more: other commits.
@@ -65,14 +65,26 @@ def baselines(*more: str) -> list[Version]:
     now = operation()
     others = now.others if now.name == "merge" else parents_of_merge()
     commits = ["HEAD", *dict.fromkeys([*others, *more])]
-    return [version_of(files_of_commit(commit, *PATHS)) for commit in commits]
+    return [version_of(files_of_commit(commit, *PATHS)) for commit in commits] + before_head()
 
 
-def lost_in(now: Version, bases: Iterable[Version], *, salt: str | None) -> Iterator[str]:
+def versions_between(known: str, pushed: str) -> list[Version]:
+    """The versions whose lines a push may not lose: of the commits on the way, the latest first, and of the remote.
+
+    So what a merge or a revert lost is found, also where no hook of commits ran and other commits followed. Versions on
+    the way that DVC's cache lacks are left out: nobody has to fetch what others had before their last commit.
+    """
+    changed = git_text("rev-list", "--full-history", f"{known}..{pushed}", "--", *PATHS).split()
+    on_the_way = [version_of(files_of_commit(commit, *PATHS)) for commit in changed]
+    return [*(version for version in on_the_way if not version.unreadable), version_of(files_of_commit(known, *PATHS))]
+
+
+def lost_in(now: Version, bases: Iterable[Version], *, salt: str | None, named: bool = False) -> Iterator[str]:
     """A line for each version whose lines another lacks.
 
     Args:
         salt: see `lost`.
+        named: whether `codex-ml merge` must be given the commit, because it does not look there by itself.
     """
     if now.name == FOLDER and not Path(FOLDER).exists():  # a clone before `dvc pull`, and `check` says so
         return
@@ -83,8 +95,8 @@ def lost_in(now: Version, bases: Iterable[Version], *, salt: str | None) -> Iter
             where = FOLDER if now.name == FOLDER else f"{FOLDER} of {_short(now.name)}"
             yield (
                 f"{where} lacks {number} that {_short(base.name)} has (in {found.file}), so documents of the test set "
-                "could get into train; `codex-ml merge` brings them back. To take documents out on purpose, use "
-                "`codex-ml ledger forget`"
+                f"could get into train; `codex-ml merge{f' {_short(base.name)}' * named}` brings them back. To take "
+                "documents out on purpose, use `codex-ml ledger forget`"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,13 @@ from codex_ml.data.ledger_versions import (
     PATHS,
     POINTER,
     Version,
+    before_head,
     text_of,
     version_in_folder,
     version_of,
 )
 from codex_ml.errors import UserError
-from codex_ml.git import INDEX, OURS, THEIRS, Files, Sides, change_index, git_text
+from codex_ml.git import INDEX, OURS, THEIRS, Files, Sides, change_index, files_of_commit, git_text
 from codex_ml.io import write_bytes, write_text
 from codex_ml.params import load_params
 
@@ -53,13 +54,17 @@ class United:
     next_steps: list[str] = field(default_factory=list)
 
 
-def unite_ledger(sides: Sides) -> United:
-    """Write the union of all sides' lines and tombstones in canonical form, and hand it to Git or DVC."""
+def unite_ledger(sides: Sides, commits: Sequence[str] = ()) -> United:
+    """Write the union of all sides' lines and tombstones in canonical form, and hand it to Git or DVC.
+
+    Args:
+        commits: others whose lines count.
+    """
     from codex_ml.data.ledger import ALL
     from codex_ml.data.ledger_files import write_folder
     from codex_ml.data.ledger_lines import missing, unite
 
-    here, versions = version_in_folder(), _versions(sides)
+    here, versions = version_in_folder(), _versions(sides, commits)
     if not any(version.parts or version.unreadable for version in [*versions, here]):
         return United()
     if unreadable := [version.unreadable for version in versions if version.unreadable]:
@@ -89,10 +94,11 @@ def unite_ledger(sides: Sides) -> United:
     return done
 
 
-def _versions(sides: Sides) -> list[Version]:
+def _versions(sides: Sides, commits: Sequence[str]) -> list[Version]:
     """The ledger of each side; the common ancestor has nothing that no side has."""
     index = (sides.index[stage] for stage in (0, OURS, THEIRS))
-    return [version_of(_ledger_of(files)) for files in (*sides.commits, *index)]
+    more = (files_of_commit(commit) for commit in commits)
+    return [version_of(_ledger_of(files)) for files in (*sides.commits, *index, *more)] + before_head()
 
 
 def _ledger_of(files: Files) -> Files:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from codex_ml.conflicts import without_markers
 from codex_ml.errors import UserError
-from codex_ml.git import Files
+from codex_ml.git import Files, files_of_commit, parents
 from codex_ml.io import hash_file, hash_path
 from codex_ml.listing import listing_of
 from codex_ml.tree import cache_folder
@@ -65,6 +65,8 @@ class Part:
 
     def equals(self, other: Part) -> bool:
         """Whether two files have the same bytes; neither is read where hashes say it."""
+        if self.blob and other.blob:
+            return self.key == other.key
         if self.md5 or other.md5:
             return self._md5() == other._md5()
         return self.read() == other.read()
@@ -139,6 +141,18 @@ def version_of(files: Files) -> Version:
         elif path == FORMER or name.endswith(".txt"):
             parts.append(Part(name, f"{files.name}:{path}", blob=(files, path)))
     return Version(files.name, tuple(parts), "; ".join(problems), folder)
+
+
+def before_head() -> list[Version]:
+    """The ledger of the parent of HEAD, which a revert may have undone; none of a merge, or where DVC's cache lacks it.
+
+    A clone has the present version only, and one before it need not be fetched for each commit.
+    """
+    commits = parents()
+    files = [files_of_commit(commit, *PATHS) for commit in commits] if len(commits) == 1 else []
+    head = files_of_commit("HEAD", *PATHS) if files else None
+    found = [version_of(each) for each in files if head and each.blobs != head.blobs]
+    return [version for version in found if not version.unreadable]
 
 
 def _of_pointer(files: Files, path: str) -> tuple[str, list[Part], str]:
