@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from codex_ml.data.ledger import SPLITS, Ledger, read_forgotten, read_ledger, read_new_lines
-from codex_ml.data.ledger_files import accept, forget, normalise
+from codex_ml.data.ledger_files import accept, forget, normalise, write_folder
 from codex_ml.data.ledger_lines import salt_mark
 from codex_ml.errors import UserError, safe_text
 
@@ -297,7 +297,10 @@ def test_a_folder_that_is_none_is_said_so(kind):
         return
     with pytest.raises(UserError) as caught:
         read_ledger(folder, salt=SALT)
-    one_line(caught.value, "split_ledger")
+    one_line(caught.value, "split_ledger", "is not a folder" if kind == "a file" else "is missing; `mkdir")
+    if kind == "a file":
+        with pytest.raises(UserError, match="is not a folder"):
+            write_folder(folder, [], "")
 
 
 def test_a_million_contradictory_lines_mean_their_cleanest_answer():

@@ -133,8 +133,14 @@ def least_common(sizes: tuple[int, int], share: Fraction) -> int:
     return ceil(share * sum(sizes) / (1 + share))
 
 
-@pytest.mark.parametrize("bits", [1, 16])
-@pytest.mark.parametrize("threshold", THRESHOLDS)
+@pytest.mark.parametrize(
+    ("threshold", "bits"),
+    [
+        *((one, 16) for one in THRESHOLDS),
+        (0.7, 1),
+        *(pytest.param(one, 1, marks=pytest.mark.slow) for one in (0.5, 0.8, 1.0)),
+    ],
+)
 def test_a_pair_of_any_size_is_found_from_the_threshold_on_and_not_a_shingle_below(tmp_path, threshold, bits):
     """Every size from 1 to 2,000 shingles, with a partner of the same size, of the largest possible, or between."""
     share, dice = Fraction(str(threshold)), np.random.default_rng(3)

@@ -329,12 +329,23 @@ def refuse_former(folder: Path) -> None:
         )
 
 
+def refuse_file(folder: Path) -> None:
+    """Refuse a ledger that is a file.
+
+    Raises:
+        UserError: naming it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; a ledger is a folder with text files, so move this file away")
+
+
 def files_of(folder: Path) -> list[Path]:
     """The files with the lines of a ledger, sorted by name.
 
     Raises:
         UserError: when the folder is missing or holds something else.
     """
+    refuse_file(folder)
     if not folder.is_dir():
         raise UserError(
             f"{folder} is missing; `mkdir {folder}` and `touch {folder / ALL}` start a new ledger, split.ledger: false "

@@ -24,6 +24,7 @@ from codex_ml.data.ledger import (
     read_forgotten,
     read_new_lines,
     read_tombstones,
+    refuse_file,
     refuse_former,
     shards_of,
 )
@@ -84,6 +85,7 @@ def write_folder(folder: Path, lines: Sequence[Lines], salt: str) -> Written:
         lines: all lines of the present files must be among them.
         salt: the mark for the headers; "" for an empty ledger.
     """
+    refuse_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
     present = sum(map(len, (text.lines for text, _ in read_folder(folder).values())))
     shards = _by_shard(lines)
