@@ -560,7 +560,9 @@ def test_the_command_says_what_it_did_and_ends_with_1_while_something_is_left(pr
     git("add", "params.yaml")
     code, out, err = run()
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "next: `dvc repro --pull`, `codex-ml ledger accept`, `git commit`"
+    assert out.splitlines()[-1] == (
+        "next: `dvc repro --pull`, `codex-ml ledger accept`, `dvc repro`, `git add dvc.lock reports`, `git commit`"
+    )
 
 
 def test_it_works_in_a_linked_work_tree_and_in_a_folder_of_a_larger_repository(project):

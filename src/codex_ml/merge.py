@@ -203,7 +203,8 @@ def _next_steps(sides: Sides, done: Merged, steps: list[str]) -> list[str]:
         return []
     if sides.now.name not in ("", "merge"):
         return [*steps, sides.now.go_on, "dvc repro --pull"]
-    return [*steps, "dvc repro --pull", "codex-ml ledger accept", "git commit"]
+    # the second run names the accepted ledger in dvc.lock; without it `codex-ml verify` would not pass
+    return [*steps, "dvc repro --pull", "codex-ml ledger accept", "dvc repro", "git add dvc.lock reports", "git commit"]
 
 
 def report(done: Merged) -> Iterator[str]:

@@ -34,7 +34,7 @@ def accept(debug: Debug = False) -> None:
 
     with one_line_errors(debug=debug):
         go_to_top()
-        _report(accept(NEW, FOLDER))
+        _report(accept(NEW, FOLDER), "dvc repro")  # dvc.lock then names this ledger
 
 
 @app.command()
@@ -189,11 +189,11 @@ def _counts(ledger: Ledger, without: list[str] | None = None) -> dict[str, Any]:
     }
 
 
-def _report(written: Written) -> None:
+def _report(written: Written, *more: str) -> None:
     from codex_ml.data.ledger import FOLDER
 
     typer.echo(f"ledger: {written.added} new lines; {FOLDER} holds {written.lines}")
-    _next(written.next_steps)
+    _next([*written.next_steps, *more])
 
 
 def _next(steps: list[str]) -> None:
