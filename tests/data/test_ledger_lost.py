@@ -9,7 +9,9 @@ import pytest
 
 from codex_ml.check import check_workspace
 from codex_ml.data.ledger_lines import salt_mark
+from codex_ml.data.ledger_lost import lost_in, version_in_index, versions_between
 from codex_ml.errors import CheckFailed, UserError
+from codex_ml.merge import merge
 from codex_ml.params import load_params
 from codex_ml.verify import verify
 
@@ -55,6 +57,20 @@ def test_a_tombstone_that_is_gone_is_found_too(committed):
     FOLDER.joinpath("all.txt").write_text("")
     with pytest.raises(UserError, match="lacks 6 lines and 1 tombstone that HEAD has"):
         check_workspace()
+
+
+@pytest.mark.parametrize("name", ["all.txt", "forgotten.txt"])
+def test_what_was_damaged_in_the_past_and_mended_since_stops_nobody(committed, name):
+    """Only a rewritten history could mend the commit itself."""
+    file = FOLDER / name
+    whole = file.read_bytes()
+    for data in (whole + b"half a line\x01\n", whole):
+        file.write_bytes(data)
+        git("add", "-A")
+        git("commit", "-q", "-m", "a change")
+    check_workspace()
+    assert merge().left == {}
+    assert list(lost_in(version_in_index(), versions_between("HEAD~2", "HEAD"), salt=None)) == []
 
 
 @pytest.mark.parametrize("form", ["unsorted", "twice", "two headers", "other file", "windows", "more lines"])

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from codex_ml.data.ledger_versions import FOLDER, FORGOTTEN, PATHS, Version, before_head, text_of, version_of
+from codex_ml.data.ledger_versions import FOLDER, FORGOTTEN, PATHS, Version, before_head, past, text_of, version_of
+from codex_ml.errors import UserError
 from codex_ml.git import files_of_commit, files_of_index, git_text, operation, parents_of_merge
 
 ABBREVIATED = 12  # characters of a commit in messages
@@ -75,8 +76,8 @@ def versions_between(known: str, pushed: str) -> list[Version]:
     the way that DVC's cache lacks are left out: nobody has to fetch what others had before their last commit.
     """
     changed = git_text("rev-list", "--full-history", f"{known}..{pushed}", "--", *PATHS).split()
-    on_the_way = [version_of(files_of_commit(commit, *PATHS)) for commit in changed]
-    return [*(version for version in on_the_way if not version.unreadable), version_of(files_of_commit(known, *PATHS))]
+    on_the_way = past(version_of(files_of_commit(commit, *PATHS)) for commit in changed)
+    return [*on_the_way, version_of(files_of_commit(known, *PATHS))]
 
 
 def lost_in(now: Version, bases: Iterable[Version], *, salt: str | None, named: bool = False) -> Iterator[str]:
@@ -89,7 +90,13 @@ def lost_in(now: Version, bases: Iterable[Version], *, salt: str | None, named: 
     if now.name == FOLDER and not Path(FOLDER).exists():  # a clone before `dvc pull`, and `check` says so
         return
     for base in bases:
-        if not base.is_same_folder(now) and (found := lost(base, now, salt=salt)):
+        try:
+            found = None if base.is_same_folder(now) else lost(base, now, salt=salt)
+        except UserError:
+            if not base.is_past:
+                raise
+            continue
+        if found:
             counts = [(found.lines, "line"), (found.tombstones, "tombstone")]
             number = " and ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts if count)
             where = FOLDER if now.name == FOLDER else f"{FOLDER} of {_short(now.name)}"

@@ -98,7 +98,17 @@ def _versions(sides: Sides, commits: Sequence[str]) -> list[Version]:
     """The ledger of each side; the common ancestor has nothing that no side has."""
     index = (sides.index[stage] for stage in (0, OURS, THEIRS))
     more = (files_of_commit(commit) for commit in commits)
-    return [version_of(_ledger_of(files)) for files in (*sides.commits, *index, *more)] + before_head()
+    versions = [version_of(_ledger_of(files)) for files in (*sides.commits, *index, *more)]
+    return versions + [version for version in before_head() if _is_whole(version)]
+
+
+def _is_whole(version: Version) -> bool:
+    try:
+        list(version.texts())
+        version.tombstones()
+    except UserError:  # damaged in the past
+        return False
+    return True
 
 
 def _ledger_of(files: Files) -> Files:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -86,12 +86,14 @@ class Version:
         parts: its files.
         unreadable: "" or why not all of its lines can be read, with what to do.
         md5: of the folder, where DVC keeps it; else "".
+        is_past: whether a later commit replaced it. Then what is damaged in it was mended, and it is left out.
     """
 
     name: str
     parts: tuple[Part, ...]
     unreadable: str = ""
     md5: str = ""
+    is_past: bool = False
 
     def is_same_folder(self, other: Version) -> bool:
         """Whether DVC says that both are the same files, so that none has to be read."""
@@ -144,7 +146,7 @@ def version_of(files: Files) -> Version:
 
 
 def before_head() -> list[Version]:
-    """The ledger of the parent of HEAD, which a revert may have undone; none of a merge, or where DVC's cache lacks it.
+    """The ledger of the parent of HEAD, which a revert may have undone; none of a merge, or where it cannot be read.
 
     A clone has the present version only, and one before it need not be fetched for each commit.
     """
@@ -152,7 +154,12 @@ def before_head() -> list[Version]:
     files = [files_of_commit(commit, *PATHS) for commit in commits] if len(commits) == 1 else []
     head = files_of_commit("HEAD", *PATHS) if files else None
     found = [version_of(each) for each in files if head and each.blobs != head.blobs]
-    return [version for version in found if not version.unreadable]
+    return past(found)
+
+
+def past(versions: Iterable[Version]) -> list[Version]:
+    """Those that can be read, as versions of the past."""
+    return [replace(version, is_past=True) for version in versions if not version.unreadable]
 
 
 def _of_pointer(files: Files, path: str) -> tuple[str, list[Part], str]:
