@@ -1,8 +1,8 @@
 """From the corpus to the verdict on every document: screen all, deal what passed; `split_writer` writes the result.
 
 Memory holds some 100 bytes per document, and for moments up to 220: when lines of the ledger are sorted, and when
-leakage is counted (a million short documents, without what the allocator keeps, which is at most 64 MiB). Until all
-documents are screened, the table of `ShingleSets` comes on top. Texts are held a row group at a time.
+leakage is counted (a million short documents, without some 60 MiB that the allocator keeps). Until all documents are
+screened, the table of `ShingleSets` comes on top. Texts are held a row group at a time.
 """
 
 from __future__ import annotations
