@@ -211,7 +211,7 @@ def test_every_command_that_reads_the_repository_says_that_there_is_none(tmp_pat
         for name, command in group.commands.items()
         for below in ([[inner] for inner in command.commands] if hasattr(command, "commands") else [[]])
     ]
-    extra = {"lineage": ["x"], "pack show": ["--row", "0"]}
+    extra = {"lineage": ["x"], "pack show": ["--row", "0"], "ledger forget": ["x", "--reason", "y"]}
     silent = set()
     for words in names:
         name = " ".join(words)
