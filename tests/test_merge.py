@@ -336,6 +336,32 @@ def test_of_ledgers_of_two_salts_the_one_that_params_name_counts(project, salt):
     git("commit", "-q", "--no-edit")
 
 
+def test_a_damaged_line_of_the_former_form_is_named_by_commit_and_file(project):
+    Path(f"{FOLDER}.ndjson").write_text(former(FORMER_LINES[:1]) + "half\n")
+    commit()
+    assert merge().left[FOLDER].startswith(f"HEAD:{FOLDER}.ndjson:3 is not JSON")
+
+
+@pytest.mark.parametrize("salt", ["salt", "other"])
+def test_of_former_ledgers_of_two_salts_the_one_that_params_name_counts(project, salt):
+    """Git leaves both headers in one file, between markers."""
+    git("rm", "-q", "-r", FOLDER)
+    Path(f"{FOLDER}.ndjson").write_text(former(FORMER_LINES[:1]))
+    commit()
+    commit("another commit: the lines of the fixture are long gone")
+    git("tag", "-f", "start")
+    anew = former([{**line, "unit": "f" * 16} for line in FORMER_LINES]).replace(SALT, salt_mark("other"))
+    conflict(**{
+        f"{FOLDER}.ndjson": (former(FORMER_LINES[:3]), anew),
+        "params.yaml": ("split: {salt: salt}\n", "split: {salt: other}\n"),
+    })  # fmt: skip
+    Path("params.yaml").write_text(f"split: {{salt: {salt}}}\n")
+    git("add", "params.yaml")
+    done = merge()
+    assert (done.left, len(in_folder())) == ({}, 3 if salt == "salt" else 4)
+    assert Path(FOLDER, "all.txt").read_text().startswith(f"# codex-ml/ledger/2 salt {salt_mark(salt)}\n")
+
+
 def test_lines_that_a_revert_took_are_noticed_and_brought_back(project):
     lines = in_folder() | some_lines(random.Random(4), 5)
     write_ledger(lines)

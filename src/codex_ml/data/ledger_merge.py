@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from codex_ml.data.ledger_lines import Text
 
 IGNORE = Path("data/.gitignore")  # where `dvc add` names the folder
+HEADERS = (b"# codex-ml/ledger/", b'{"schema"')  # of today's form and of the former one
 
 
 @dataclass
@@ -156,13 +157,12 @@ def _one_salt(texts: list[Text]) -> str:
 
 
 def _has_two_salts(data: bytes) -> bool:
-    return len({line.strip() for line in data.split(b"\n") if line.startswith(b"# codex-ml/ledger/")}) > 1
+    return len({line.strip() for line in data.split(b"\n") if line.startswith(HEADERS)}) > 1
 
 
-def _is_of_other_salt(name: str, data: bytes, mark: str) -> bool:
+def _is_of_other_salt(data: bytes, mark: str) -> bool:
     first = data.split(b"\n", 1)[0]
-    begins = first.startswith(b'{"schema"' if name == FORMER else b"# codex-ml/ledger/")
-    return _has_two_salts(data) or (begins and mark.encode() not in first)
+    return _has_two_salts(data) or (first.startswith(HEADERS) and mark.encode() not in first)
 
 
 def _refuse_to_drop(here: Version, mark: str, versions: list[Version]) -> None:
@@ -174,7 +174,7 @@ def _refuse_to_drop(here: Version, mark: str, versions: list[Version]) -> None:
     known: set[bytes] = set()
     for part in here.parts:
         data = part.read()
-        if part.name == FORGOTTEN or not _is_of_other_salt(part.place, data, mark):
+        if part.name == FORGOTTEN or not _is_of_other_salt(data, mark):
             continue
         known = known or {line.strip() for v in versions for each in v.parts for line in each.read().split(b"\n")}
         if lines := {line.strip() for line in without_markers(data).split(b"\n")} - known - {b""}:
@@ -188,7 +188,7 @@ def _make_readable(mark: str) -> None:
     """Take out of the folder what its writer cannot read: conflict markers, and ledgers of another salt."""
     for path in Path(FOLDER).glob("*.txt"):
         data = path.read_bytes()
-        if _is_of_other_salt(path.name, data, mark):
+        if _is_of_other_salt(data, mark):
             path.unlink()  # its lines are in Git
         elif conflict_line(data):
             write_bytes(path, without_markers(data))

@@ -199,4 +199,7 @@ def text_of(part: Part) -> Text:
     with tempfile.TemporaryDirectory(prefix="codex-ml-ledger-") as folder:  # its reader takes a file
         copy = Path(folder) / part.name
         copy.write_bytes(data)
-        return read_former(copy)
+        try:
+            return read_former(copy)
+        except UserError as error:
+            raise UserError(str(error).replace(str(copy), part.place)) from None
