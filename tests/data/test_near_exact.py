@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from codex_ml.config import Split
-from codex_ml.data import dedup
+from codex_ml.data import dedup, tiles
 from codex_ml.data.dedup import Crew, Index, crossing, keep_first
 from codex_ml.data.shingle_sets import ShingleSets, block_of
 from codex_ml.data.shingles import shingles_of
@@ -75,7 +75,8 @@ HOW = {
     "every shingle counts in one of two slots": {"bits": 1},
     "documents come one by one": {"block": 1},
     "one leader": {"LEADERS": 1},
-    "one leader, again and again": {"LEADERS": 1, "MORE_LEADERS": 2, "bits": 1},
+    "one leader, again and again": {"LEADERS": 1, "MORE_LEADERS": 2, "PROPOSAL": 0, "CANDIDATE": 0, "bits": 1},
+    "all with all after one round": {"LEADERS": 1, "PROPOSAL": 1 << 40, "TILE": 150},
     "all are leaders": {"LEADERS": 1 << 20},
     "many small tasks": {"SHINGLES_PER_TASK": 8000, "POSTINGS_PER_TASK": 2000, "PAIRS_PER_TASK": 4096},
     "two workers": {"workers": 2, "SHINGLES_PER_TASK": 30_000, "POSTINGS_PER_TASK": 4000, "PAIRS_PER_TASK": 1 << 13},
@@ -87,7 +88,7 @@ HOW = {
 def test_no_way_of_working_decides_which_documents_stay(tmp_path, monkeypatch, how, threshold):
     """Any rows in any order, any of them pinned, counts that collide, tasks and rounds of any size."""
     for name in [name for name in HOW[how] if name.isupper()]:
-        monkeypatch.setattr(dedup, name, HOW[how][name])
+        monkeypatch.setattr(tiles if name == "TILE" else dedup, name, HOW[how][name])
     options = {name: value for name, value in HOW[how].items() if not name.isupper()}
     texts, brute = known(2, 1000)
     near, sets = brute.neighbours(threshold), shingles_of(texts)
@@ -102,11 +103,13 @@ def test_no_way_of_working_decides_which_documents_stay(tmp_path, monkeypatch, h
         assert {result[row] for row in set(range(len(texts))) - set(order)} <= {-1}
 
 
-@pytest.mark.parametrize("how", ["as shipped", "one leader, again and again", "many small tasks"])
+@pytest.mark.parametrize(
+    "how", ["as shipped", "one leader, again and again", "all with all after one round", "many small tasks"]
+)
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 1.0])
 def test_of_pairs_across_splits_the_later_one_goes_and_no_other(tmp_path, monkeypatch, how, threshold):
     for name in [name for name in HOW[how] if name.isupper()]:
-        monkeypatch.setattr(dedup, name, HOW[how][name])
+        monkeypatch.setattr(tiles if name == "TILE" else dedup, name, HOW[how][name])
     texts, brute = known(2, 1000)
     near, dice = brute.neighbours(threshold), random.Random(7)
     order = dice.sample(range(len(texts)), len(texts) - 50)

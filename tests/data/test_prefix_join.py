@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from codex_ml.data import dedup, join, parities
+from codex_ml.data import dedup, join, parities, tiles
 from codex_ml.data.dedup import Crew, Index, crossing, keep_first
 from codex_ml.data.join import rows_of
 from codex_ml.data.parities import possible
@@ -57,7 +57,14 @@ def crowd(dice):
     ]
 
 
-KINDS = [headers, blocks, generated, repeated, chains, crowd]
+def few_values(dice):
+    """Rows with the same keys and few values, where no shingle is rare."""
+    line = '"id": {}, "paid": {}, "state": 1'
+    values = ["0", "1"]
+    return ["\n".join(line.format(*dice.choices(values, k=2)) for _ in range(dice.randint(5, 9))) for _ in range(100)]
+
+
+KINDS = [few_values, headers, blocks, generated, repeated, chains, crowd]
 
 
 def greedy(order, similar):
@@ -73,17 +80,20 @@ def greedy(order, similar):
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 1.0])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("small", [False, True])
-def test_what_stays_is_what_comparing_all_pairs_says(tmp_path, monkeypatch, kind, threshold, small):
+@pytest.mark.parametrize("cut", ["as shipped", "small, by lists", "small, all with all"])
+def test_what_stays_is_what_comparing_all_pairs_says(tmp_path, monkeypatch, kind, threshold, cut):
     """Also with all sizes at which the work is cut lowered, and with a table of counts in which all slots are shared."""
     dice = random.Random(kind.__name__)
     texts = kind(dice)
+    small = cut != "as shipped"
     if small:
+        cost = 0 if cut == "small, by lists" else 1 << 40
         for module, name, value in (
             (dedup, "LEADERS", 1), (dedup, "SHINGLES_PER_TASK", 2000), (dedup, "POSTINGS_PER_TASK", 500),
             (dedup, "PAIRS_PER_TASK", 640), (join, "PAIRS_AT_ONCE", 700), (join, "RUN", 3000), (join, "CROWDED", 0),
             (join, "SHINGLES_AT_ONCE", 900), (parities, "PAIRS_AT_ONCE", 700), (parities, "SHINGLES_AT_ONCE", 900),
-            (parities, "WORDS_AT_ONCE", 90),
+            (parities, "WORDS_AT_ONCE", 90), (tiles, "TILE", 30), (tiles, "STRIP", 7), (tiles, "VERIFIED_AT_ONCE", 90),
+            (dedup, "PROPOSAL", cost), (dedup, "CANDIDATE", 0),
         ):  # fmt: skip
             monkeypatch.setattr(module, name, value)
     similar = naive_pairs(texts, threshold)
@@ -152,7 +162,11 @@ def test_the_parity_excludes_no_similar_pair_and_most_others(tmp_path):
             assert len(names) < 2 * len(similar)
 
 
-def test_workers_change_no_result(tmp_path, monkeypatch):
+@pytest.mark.parametrize("cost", [0, 1 << 40])
+def test_workers_change_no_result(tmp_path, monkeypatch, cost):
+    """By lists alone, and all with all after the first round."""
+    monkeypatch.setattr(dedup, "PROPOSAL", cost)
+    monkeypatch.setattr(dedup, "CANDIDATE", 0)
     for name in ("SHINGLES_PER_TASK", "POSTINGS_PER_TASK", "PAIRS_PER_TASK"):
         monkeypatch.setattr(dedup, name, 500)
     monkeypatch.setattr(dedup, "WORTH_WORKERS", 0)

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.data.join import JoinTask, Pairs, VerifyTask, propose, rows_of, verify
+from codex_ml.data.join import JoinTask, Pairs, Proposed, Verified, VerifyTask, propose, rows_of, verify
 from codex_ml.data.prefixes import IndexTask, index
 from codex_ml.data.shingle_sets import Rows, ShingleSets, mapped
+from codex_ml.data.tiles import Compared, compare
 from codex_ml.parallel import ordered_map
 from codex_ml.progress import Advance
 
@@ -27,6 +28,7 @@ MORE_LEADERS = 4  # times as many in the next round
 SHINGLES_PER_TASK = 1 << 21
 POSTINGS_PER_TASK = 1 << 18
 PAIRS_PER_TASK = 1 << 13
+PROPOSAL, CANDIDATE = 40, 1000  # what one costs, in comparisons of coarse parities
 WORTH_WORKERS = 2  # tasks; the workers of the stage run already
 
 Watch = Callable[[str, int, str], AbstractContextManager[Advance]]
@@ -140,11 +142,12 @@ class _Found:
     def none(cls) -> _Found:
         return cls(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.float32))
 
-    def and_also(self, pairs: Pairs, similarity: NDArray[np.float64]) -> _Found:
-        both = np.concatenate([self.pairs, pairs])
+    def and_also(self, fresh: Verified) -> _Found:
+        both = np.concatenate([self.pairs, fresh.pairs])
+        similarities = np.concatenate([self.similarity, fresh.similarity.astype(np.float32)])
         order = np.argsort(both, kind="stable")
         new = np.concatenate([[True], both[order][1:] != both[order][:-1]])[: len(order)]
-        return _Found(both[order][new], np.concatenate([self.similarity, similarity.astype(np.float32)])[order][new])
+        return _Found(both[order][new], similarities[order][new])
 
     def among(self, rank: NDArray[np.int32]) -> _Found:
         """Those whose rows both still have a rank."""
@@ -165,41 +168,83 @@ def _greedy(index: Index, rows: Rows, label: NDArray[np.int8], pinned: NDArray[n
     rank, labels = np.full(size, -1, dtype=np.int32), np.full(size, -1, dtype=np.int8)
     rank[rows], labels[rows] = np.arange(len(rows)), label
     labels.tofile(index.sets.folder / "label")
-    tasks, leaders = index.join_tasks(), LEADERS
+    tasks, leaders, seen = index.join_tasks(), LEADERS, _Seen()
     found, open_pairs = _Found.none(), _Found.none()
     while tasks:
         rank.tofile(index.sets.folder / "rank")
-        waiting, tasks, fresh = _round(index, [replace(task, leaders=leaders) for task in tasks])
-        found, open_pairs = found.and_also(*fresh), open_pairs.and_also(*fresh)
-        left = _decide(rows, rank, pinned, waiting, open_pairs.pairs, kept_by)
-        rank[~left] = -1
+        left = seen.cheaper(index, rank, labels)
+        if left:
+            waiting, tasks, fresh = np.zeros(size, dtype=bool), [], _all_with_all(index, left)
+        else:
+            waiting, tasks, fresh, seen = _round(index, [replace(task, leaders=leaders) for task in tasks])
+        found, open_pairs = found.and_also(fresh), open_pairs.and_also(fresh)
+        stays_open = _decide(rows, rank, pinned, waiting, open_pairs.pairs, kept_by)
+        rank[~stays_open] = -1
         open_pairs = open_pairs.among(rank)
         leaders *= MORE_LEADERS
     first, second = rows_of(found.pairs)
     return Families(kept_by, first.astype(np.int32), second.astype(np.int32), found.similarity)
 
 
-def _round(
-    index: Index, tasks: list[JoinTask]
-) -> tuple[NDArray[np.bool_], list[JoinTask], tuple[Pairs, NDArray[np.float64]]]:
-    """Propose and verify once: (n,) whether a row waits, the tasks in which one does, and the verified pairs."""
+@dataclass(frozen=True)
+class _Seen:
+    """What the last round of proposals looked at, from which the cost of the next one follows; as in `Proposed`."""
+
+    proposals: int = 0
+    distinct: int = 0
+    candidates: int = 0
+
+    def and_also(self, part: Proposed) -> _Seen:
+        return _Seen(self.proposals + part.proposals, self.distinct + part.distinct, self.candidates + part.candidates)
+
+    def cheaper(self, index: Index, rank: NDArray[np.int32], label: NDArray[np.int8]) -> Compared | None:
+        """The rows that have a rank, if comparing them all with all costs less than a round with more leaders could."""
+        if not self.proposals:
+            return None
+        left = Compared.of(np.flatnonzero(rank >= 0), index.sets.sizes, label, index.threshold)
+        next_round = MORE_LEADERS * (PROPOSAL * self.proposals + CANDIDATE * self.candidates)
+        per_pair = 1 + CANDIDATE * self.candidates / self.distinct  # a pair nobody proposed is less often a candidate
+        return left if left.pairs() * per_pair < next_round else None
+
+
+def _all_with_all(index: Index, left: Compared) -> Verified:
+    """All pairs of some rows; cheaper than a round when its lists would propose more pairs than there are."""
+    tasks, crew = left.tasks(index.sets.stored), index.crew
+    parts = []
+    with crew.watch("split: compare all", len(tasks), "parts") as advance:
+        for _, part in ordered_map(compare, tasks, workers=crew.for_tasks(len(tasks)), folder=index.sets.folder):
+            parts.append(part)
+            advance(1)
+    return _joined(parts)
+
+
+def _joined(parts: list[Verified]) -> Verified:
+    none = Verified(0, np.zeros(0, dtype=np.uint64), np.zeros(0))
+    return Verified(
+        sum(part.looked_at for part in parts),
+        np.concatenate([part.pairs for part in [none, *parts]]),
+        np.concatenate([part.similarity for part in [none, *parts]]),
+    )
+
+
+def _round(index: Index, tasks: list[JoinTask]) -> tuple[NDArray[np.bool_], list[JoinTask], Verified, _Seen]:
+    """Propose and verify once: (n,) whether a row waits, the tasks in which one does, the verified pairs, the cost."""
     folder, crew = index.sets.folder, index.crew
-    waiting, again, total = np.zeros(len(index.sets.sizes), dtype=bool), [], 0
+    waiting, again, seen = np.zeros(len(index.sets.sizes), dtype=bool), [], _Seen()
     with crew.watch("split: propose", len(tasks), "parts") as advance:
-        for task, (count, rows) in ordered_map(propose, tasks, workers=crew.for_tasks(len(tasks)), folder=folder):
-            waiting[rows] = True
-            total += count
-            if len(rows):
+        for task, part in ordered_map(propose, tasks, workers=crew.for_tasks(len(tasks)), folder=folder):
+            waiting[part.waiting] = True
+            seen = seen.and_also(part)
+            if len(part.waiting):
                 again.append(task)
             advance(1)
     parts = []
-    checks = list(_verify_tasks(index, [task.candidates for task in tasks], total))
-    with crew.watch("split: compare", total, "pairs") as advance:
-        for _, part in ordered_map(verify, checks, workers=crew.for_tasks(len(checks)), folder=folder):
-            parts.append(part)
-            advance(part.looked_at)
-    pairs = np.concatenate([part.pairs for part in parts])
-    return waiting, again, (pairs, np.concatenate([part.similarity for part in parts]))
+    checks = list(_verify_tasks(index, [task.candidates for task in tasks], seen.candidates))
+    with crew.watch("split: compare", seen.candidates, "pairs") as advance:
+        for _, verified in ordered_map(verify, checks, workers=crew.for_tasks(len(checks)), folder=folder):
+            parts.append(verified)
+            advance(verified.looked_at)
+    return waiting, again, _joined(parts), seen
 
 
 def _verify_tasks(index: Index, files: list[Path], total: int) -> Iterator[VerifyTask]:

@@ -8,14 +8,14 @@ shingles propose is looked at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.data.parities import possible
+from codex_ml.data.parities import possible, rows_in
 from codex_ml.data.prefixes import Postings, concatenated, read_postings
 from codex_ml.data.shingle_sets import Rows, StoredSets, mapped, spans
 from codex_ml.errors import naming
@@ -65,8 +65,25 @@ def order_of(folder: Path) -> Order:
     return Order(mapped(folder / "rank", np.int32), mapped(folder / "label", np.int8))
 
 
-def propose(task: JoinTask) -> tuple[int, Rows]:
-    """Write the candidates of some lists; returns how many, and the rows that wait. Runs in a worker."""
+@dataclass(frozen=True)
+class Proposed:
+    """What the lists of a task propose.
+
+    Attributes:
+        candidates: how many pairs were written.
+        distinct: how many there were before the parities excluded some.
+        proposals: how many there were when each list counts that proposes a pair.
+        waiting: rows that have not been compared with all that they can be compared with.
+    """
+
+    candidates: int
+    distinct: int
+    proposals: int
+    waiting: Rows
+
+
+def propose(task: JoinTask) -> Proposed:
+    """Write the candidates of some lists. Runs in a worker."""
     folder, order = task.sets.folder, order_of(task.sets.folder)
     parts = [read_postings(folder, number, task.low, task.high) for number in range(task.files)]
     postings = concatenated(parts, lambda row: order.rank[row] >= 0)
@@ -81,7 +98,7 @@ def propose(task: JoinTask) -> tuple[int, Rows]:
     with naming(task.candidates):
         found = candidates.all()
         found.tofile(task.candidates)
-    return len(found), sublists.waiting(task.leaders)
+    return Proposed(len(found), candidates.distinct, candidates.proposals, sublists.waiting(task.leaders))
 
 
 class _Candidates:
@@ -92,8 +109,12 @@ class _Candidates:
         self._fresh: list[Pairs] = []
         self._runs: list[Pairs] = []
         self._count = 0
+        self.proposals = self.distinct = 0  # as in `Proposed`
 
     def add(self, pairs: Pairs) -> None:
+        pairs = np.sort(pairs)
+        self.proposals += len(pairs)
+        pairs = pairs[begins_of(pairs)]
         self._fresh.append(pairs)
         self._count += len(pairs)
         if self._count >= RUN:
@@ -107,7 +128,8 @@ class _Candidates:
     def _end_run(self) -> None:
         pairs = distinct(np.concatenate([*self._fresh, np.zeros(0, dtype=np.uint64)]))
         first, second = rows_of(pairs)
-        if len(pairs) > CROWDED * len(np.unique(np.concatenate([first, second]))):
+        self.distinct += len(pairs)
+        if len(pairs) > CROWDED * len(rows_in(len(self.sets.sizes), first, second)):
             pairs = pairs[possible(self.sets, first, second, self.threshold)]
         self._runs.append(pairs)
         self._fresh.clear()
@@ -227,13 +249,13 @@ def _edges(begins: NDArray[np.bool_]) -> tuple[Rows, Rows]:
 
 
 def _allowed(lists: _Lists, order: Order, first: Rows, second: Rows) -> Pairs:
-    """Those of the pairs of postings whose caps and labels allow each other, named and distinct."""
+    """Those of the pairs of postings whose caps and labels allow each other, named."""
     fits = (lists.size[first] <= lists.cap[second]) & (lists.size[second] <= lists.cap[first])
     a, b = lists.row[first[fits]], lists.row[second[fits]]
     label = order.label[a]
     apart = (label < 0) | (label != order.label[b])
     a, b = a[apart], b[apart]
-    return distinct((np.minimum(a, b).astype(np.uint64) << np.uint64(32)) | np.maximum(a, b).astype(np.uint64))
+    return named(a, b)
 
 
 def _blocks(places: Rows, counts: Rows) -> Iterator[Rows]:
@@ -245,6 +267,12 @@ def _blocks(places: Rows, counts: Rows) -> Iterator[Rows]:
         stop = max(start + 1, int(np.searchsorted(total, done + PAIRS_AT_ONCE, side="right")))
         yield places[start:stop]
         start = stop
+
+
+def named(first: NDArray[np.integer], second: NDArray[np.integer]) -> Pairs:
+    """The pairs (first[i], second[i])."""
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    return (low.astype(np.uint64) << np.uint64(32)) | high.astype(np.uint64)
 
 
 def distinct(pairs: Pairs) -> Pairs:
@@ -269,7 +297,7 @@ class Verified:
     """What the sets say of some candidates.
 
     Attributes:
-        looked_at: how many candidates there were, the same pair in two files counted twice.
+        looked_at: how many pairs there were, the same pair in two files counted twice.
         pairs: uint64, those that reach the threshold.
         similarity: float64, of each of these.
     """
@@ -287,9 +315,13 @@ def verify(task: VerifyTask) -> Verified:
         start = int(np.searchsorted(pairs, np.uint64(task.low)))
         stop = int(np.searchsorted(pairs, np.uint64(task.high))) if task.high < 1 << 64 else len(pairs)
         parts.append(np.array(pairs[start:stop]))
-    looked_at = sum(map(len, parts))
-    pairs = distinct(np.concatenate(parts))
-    sizes = task.sets.sizes
+    result = reaching(task.sets, distinct(np.concatenate(parts)), task.threshold)
+    return replace(result, looked_at=sum(map(len, parts)))
+
+
+def reaching(sets: StoredSets, pairs: Pairs, threshold: float) -> Verified:
+    """Those of the pairs, which are sorted, whose similarity reaches the threshold."""
+    sizes = sets.sizes
     first, second = rows_of(pairs)
     total = np.cumsum(sizes[first].astype(np.int64) + sizes[second])
     similarity = np.zeros(len(pairs))
@@ -297,10 +329,10 @@ def verify(task: VerifyTask) -> Verified:
     while start < len(pairs):
         done = int(total[start - 1]) if start else 0
         stop = max(start + 1, int(np.searchsorted(total, done + SHINGLES_AT_ONCE, side="right")))
-        similarity[start:stop] = similarities(task.sets, first[start:stop], second[start:stop])
+        similarity[start:stop] = similarities(sets, first[start:stop], second[start:stop])
         start = stop
-    reached = similarity >= task.threshold  # both sides round the same quotient, so a pair on the threshold is one
-    return Verified(looked_at, pairs[reached], similarity[reached])
+    reached = similarity >= threshold  # both sides round the same quotient, so a pair on the threshold is one
+    return Verified(len(pairs), pairs[reached], similarity[reached])
 
 
 def rows_of(pairs: Pairs) -> tuple[Rows, Rows]:

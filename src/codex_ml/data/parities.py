@@ -38,25 +38,48 @@ def possible(sets: StoredSets, first: Rows, second: Rows, threshold: float) -> N
 
 def _possible(sets: StoredSets, first: Rows, second: Rows, threshold: float) -> NDArray[np.bool_]:
     sizes = sets.sizes
-    together = sizes[first].astype(np.int64) + sizes[second]
-    allowed = np.floor(together * ((1 - threshold) / (1 + threshold)) + SLACK).astype(np.int64)
+    allowed = allowed_bits(sizes[first], sizes[second], threshold)
     bits = bits_of(np.maximum(sizes[first], sizes[second]))
     result = np.zeros(len(first), dtype=bool)
     for level in np.unique(bits).tolist():
         pairs = np.flatnonzero(bits == level)
-        rows = np.unique(np.concatenate([first[pairs], second[pairs]]))
-        table = _parities(sets, rows, level)
-        a, b = np.searchsorted(rows, first[pairs]), np.searchsorted(rows, second[pairs])
-        at_once = max(1, WORDS_AT_ONCE * 64 // level)
-        for start in range(0, len(pairs), at_once):
-            part = slice(start, start + at_once)
-            differ = np.bitwise_count(table[a[part]] ^ table[b[part]]).sum(axis=1, dtype=np.int64)
-            result[pairs[part]] = differ <= allowed[pairs[part]]
+        rows = rows_in(len(sizes), first[pairs], second[pairs])
+        place = np.empty(len(sizes), dtype=np.int32)  # filled at `rows` alone, so that it costs what these cost
+        place[rows] = np.arange(len(rows))
+        table = parities_of(sets, rows, level)
+        result[pairs] = differ_at_most(table, table, (place[first[pairs]], place[second[pairs]]), allowed[pairs])
     return result
 
 
-def _parities(sets: StoredSets, rows: Rows, level: int) -> Words:
-    """Parities of the sets of these rows in `level` bits: (len(rows), level / 64)."""
+def rows_in(size: int, first: Rows, second: Rows) -> Rows:
+    """The rows of some pairs, out of `size` rows, ascending; np.unique takes ten times as long."""
+    mask = np.zeros(size, dtype=bool)
+    mask[first] = mask[second] = True
+    return np.flatnonzero(mask)
+
+
+def allowed_bits(first: NDArray[np.integer], second: NDArray[np.integer], threshold: float) -> Rows:
+    """How many bits may differ between two sets of these sizes that reach the threshold."""
+    together = first.astype(np.int64) + second
+    return np.floor(together * ((1 - threshold) / (1 + threshold)) + SLACK).astype(np.int64)
+
+
+def differ_at_most(
+    left: Words, right: Words, pairs: tuple[NDArray[np.integer], NDArray[np.integer]], allowed: Rows
+) -> NDArray[np.bool_]:
+    """Whether the parities left[pairs[0][i]] and right[pairs[1][i]] differ in at most allowed[i] bits."""
+    first, second = pairs
+    result = np.zeros(len(first), dtype=bool)
+    at_once = max(1, WORDS_AT_ONCE // left.shape[1])
+    for start in range(0, len(first), at_once):
+        part = slice(start, start + at_once)
+        differ = np.bitwise_count(left[first[part]] ^ right[second[part]]).sum(axis=1, dtype=np.int64)
+        result[part] = differ <= allowed[part]
+    return result
+
+
+def parities_of(sets: StoredSets, rows: Rows, level: int) -> Words:
+    """Parities of the sets of these rows, which are ascending, in `level` bits: (len(rows), level / 64)."""
     sizes, words = sets.sizes[rows], level // 64
     table = np.zeros(len(rows) * words, dtype=np.uint64)
     total = np.cumsum(sizes, dtype=np.int64)
