@@ -212,6 +212,14 @@ def test_progress_counts_what_there_is(tmp_path):
     assert told["split: compare, pairs"][0] > 100
 
 
+@pytest.mark.parametrize(("postings", "parts"), [
+    (0, 1), ((1 << 18) - 1, 1), (1 << 20, 8), ((1 << 26) - 1, 256), (1 << 28, 512), (1 << 31, 2048),
+])  # fmt: skip
+def test_the_parts_of_a_join_grow_with_the_index_until_memory_bounds_them(postings, parts):
+    """Each part opens a file of each part of the corpus: with parts of one size that would be quadratic."""
+    assert dedup.join_parts(postings) == parts
+
+
 def test_a_pair_is_named_by_its_rows():
     rows = np.array([[0, 5], [3, 2**31 - 1]])
     names = (rows[:, 0].astype(np.uint64) << np.uint64(32)) | rows[:, 1].astype(np.uint64)

@@ -27,7 +27,10 @@ LEADERS = 4  # in a crowded list, each document is compared with this many befor
 MORE_LEADERS = 4  # times as many in the next round
 SHINGLES_PER_TASK = 1 << 21
 POSTINGS_PER_TASK = 1 << 18
+POSTINGS_AT_MOST = 1 << 21  # per task, for memory
 PAIRS_PER_TASK = 1 << 13
+PAIRS_AT_MOST = 1 << 20
+MANY_TASKS = 256  # from here on they become larger: each opens all files of the step before, whose number grows as well
 PROPOSAL, CANDIDATE = 40, 1000  # what one costs, in comparisons of coarse parities
 WORTH_WORKERS = 2  # tasks; the workers of the stage run already
 
@@ -102,12 +105,18 @@ class Index:
         """The lists in parts that fit in memory, by the first bits of the shingles; hashes spread them evenly."""
         if not self.postings:
             return []
-        count, folder = 1 << (self.postings // POSTINGS_PER_TASK).bit_length(), self.sets.folder
+        count, folder = join_parts(self.postings), self.sets.folder
         edges = [(1 << 64) * part // count for part in range(count + 1)]
         return [
             JoinTask(self.sets.stored, self.files, low, high, self.threshold, LEADERS, folder / f"pairs-{part}")
             for part, (low, high) in enumerate(pairwise(edges))
         ]
+
+
+def join_parts(postings: int) -> int:
+    """In how many parts so many postings are joined: a power of 2."""
+    per_task = min(max(POSTINGS_PER_TASK, postings // MANY_TASKS), POSTINGS_AT_MOST)
+    return 1 << (postings // per_task).bit_length()
 
 
 def keep_first(index: Index, rows: Rows, pinned: NDArray[np.bool_]) -> Families:
@@ -249,7 +258,7 @@ def _round(index: Index, tasks: list[JoinTask]) -> tuple[NDArray[np.bool_], list
 
 def _verify_tasks(index: Index, files: list[Path], total: int) -> Iterator[VerifyTask]:
     """Ranges of the candidates of all files, about equally long, so that the same pair of two files meets in one."""
-    count = total // PAIRS_PER_TASK + 1
+    count = total // min(max(PAIRS_PER_TASK, total // MANY_TASKS), PAIRS_AT_MOST) + 1
     step = PAIRS_PER_TASK // 64
     sample = np.sort(np.concatenate([mapped(file, np.uint64)[::step] for file in files]))
     inner = sample[np.arange(1, count) * len(sample) // count].tolist() if count > 1 else []

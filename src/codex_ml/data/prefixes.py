@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from codex_ml.data.shingle_sets import Rows, StoredSets, mapped
 from codex_ml.errors import naming
 
+BYTES_PER_POSTING = 16
 SLACK = 1e-6  # added to bounds, so that no rounding loses a pair that is exactly at the threshold
 
 
@@ -58,15 +59,16 @@ class IndexTask:
 def index(task: IndexTask) -> int:
     """Write the postings of some documents; returns how many there are. Runs in a worker."""
     found = postings_of(task)
-    for name, values in (("shingle", found.shingle), ("row", found.row), ("cap", found.cap)):
-        path = posting_file(task.sets.folder, task.number, name)
-        with naming(path):
-            values.tofile(path)
+    path = posting_file(task.sets.folder, task.number)
+    with naming(path), path.open("wb") as file:
+        for values in (found.shingle, found.row, found.cap):
+            file.write(values.data)
     return len(found.row)
 
 
-def posting_file(folder: Path, number: int, name: str) -> Path:
-    return folder / f"{number}.{name}"
+def posting_file(folder: Path, number: int) -> Path:
+    """All shingles, then all rows, then all caps: each part of the join opens one file per task, not three."""
+    return folder / f"{number}.postings"
 
 
 def least_size(sizes: NDArray[np.integer], threshold: float) -> Rows:
@@ -100,10 +102,12 @@ def postings_of(task: IndexTask) -> Postings:
 
 def read_postings(folder: Path, number: int, low: int, high: int) -> Postings:
     """The postings of one file whose shingle is at least `low` and below `high`."""
-    shingles = mapped(posting_file(folder, number, "shingle"), np.uint64)
+    data = mapped(posting_file(folder, number), np.uint8)
+    count = len(data) // BYTES_PER_POSTING
+    shingles, numbers = data[: 8 * count].view(np.uint64), data[8 * count :].view(np.int32)
     start = int(np.searchsorted(shingles, np.uint64(low)))
-    stop = int(np.searchsorted(shingles, np.uint64(high))) if high < 1 << 64 else len(shingles)
-    rows, caps = (mapped(posting_file(folder, number, name), np.int32)[start:stop] for name in ("row", "cap"))
+    stop = int(np.searchsorted(shingles, np.uint64(high))) if high < 1 << 64 else count
+    rows, caps = numbers[start:stop], numbers[count + start : count + stop]
     return Postings(np.array(shingles[start:stop]), np.array(rows), np.array(caps))
 
 
