@@ -31,7 +31,7 @@ POSTINGS_AT_MOST = 1 << 21  # per task, for memory
 PAIRS_PER_TASK = 1 << 13
 PAIRS_AT_MOST = 1 << 20
 MANY_TASKS = 256  # from here on they become larger: each opens all files of the step before, whose number grows as well
-PROPOSAL, CANDIDATE = 40, 1000  # what one costs, in comparisons of coarse parities
+PROPOSAL, CANDIDATE = 100, 1000  # what a pair of a round costs, in comparisons of coarse parities, of 4 to 10 ns
 WORTH_WORKERS = 2  # tasks; the workers of the stage run already
 
 Watch = Callable[[str, int, str], AbstractContextManager[Advance]]
@@ -199,20 +199,19 @@ def _greedy(index: Index, rows: Rows, label: NDArray[np.int8], pinned: NDArray[n
 class _Seen:
     """What the last round of proposals looked at, from which the cost of the next one follows; as in `Proposed`."""
 
-    proposals: int = 0
-    distinct: int = 0
+    proposed: int = 0
     candidates: int = 0
 
     def and_also(self, part: Proposed) -> _Seen:
-        return _Seen(self.proposals + part.proposals, self.distinct + part.distinct, self.candidates + part.candidates)
+        return _Seen(self.proposed + part.proposed, self.candidates + part.candidates)
 
     def cheaper(self, index: Index, rank: NDArray[np.int32], label: NDArray[np.int8]) -> Compared | None:
         """The rows that have a rank, if comparing them all with all costs less than a round with more leaders could."""
-        if not self.proposals:
+        if not self.proposed:
             return None
         left = Compared.of(np.flatnonzero(rank >= 0), index.sets.sizes, label, index.threshold)
-        next_round = MORE_LEADERS * (PROPOSAL * self.proposals + CANDIDATE * self.candidates)
-        per_pair = 1 + CANDIDATE * self.candidates / self.distinct  # a pair nobody proposed is less often a candidate
+        next_round = MORE_LEADERS * (PROPOSAL * self.proposed + CANDIDATE * self.candidates)
+        per_pair = 1 + CANDIDATE * self.candidates / self.proposed  # a pair nobody proposed is less often a candidate
         return left if left.pairs() * per_pair < next_round else None
 
 

@@ -71,14 +71,12 @@ class Proposed:
 
     Attributes:
         candidates: how many pairs were written.
-        distinct: how many there were before the parities excluded some.
-        proposals: how many there were when each list counts that proposes a pair.
+        proposed: how many there were before the parities excluded some.
         waiting: rows that have not been compared with all that they can be compared with.
     """
 
     candidates: int
-    distinct: int
-    proposals: int
+    proposed: int
     waiting: Rows
 
 
@@ -98,7 +96,7 @@ def propose(task: JoinTask) -> Proposed:
     with naming(task.candidates):
         found = candidates.all()
         found.tofile(task.candidates)
-    return Proposed(len(found), candidates.distinct, candidates.proposals, sublists.waiting(task.leaders))
+    return Proposed(len(found), candidates.proposed, sublists.waiting(task.leaders))
 
 
 class _Candidates:
@@ -109,12 +107,9 @@ class _Candidates:
         self._fresh: list[Pairs] = []
         self._runs: list[Pairs] = []
         self._count = 0
-        self.proposals = self.distinct = 0  # as in `Proposed`
+        self.proposed = 0  # pairs, counted once per run
 
     def add(self, pairs: Pairs) -> None:
-        pairs = np.sort(pairs)
-        self.proposals += len(pairs)
-        pairs = pairs[begins_of(pairs)]
         self._fresh.append(pairs)
         self._count += len(pairs)
         if self._count >= RUN:
@@ -128,7 +123,7 @@ class _Candidates:
     def _end_run(self) -> None:
         pairs = distinct(np.concatenate([*self._fresh, np.zeros(0, dtype=np.uint64)]))
         first, second = rows_of(pairs)
-        self.distinct += len(pairs)
+        self.proposed += len(pairs)
         if len(pairs) > CROWDED * len(rows_in(len(self.sets.sizes), first, second)):
             pairs = pairs[possible(self.sets, first, second, self.threshold)]
         self._runs.append(pairs)
@@ -249,13 +244,13 @@ def _edges(begins: NDArray[np.bool_]) -> tuple[Rows, Rows]:
 
 
 def _allowed(lists: _Lists, order: Order, first: Rows, second: Rows) -> Pairs:
-    """Those of the pairs of postings whose caps and labels allow each other, named."""
+    """Those of the pairs of postings whose caps and labels allow each other, named and distinct."""
     fits = (lists.size[first] <= lists.cap[second]) & (lists.size[second] <= lists.cap[first])
     a, b = lists.row[first[fits]], lists.row[second[fits]]
     label = order.label[a]
     apart = (label < 0) | (label != order.label[b])
     a, b = a[apart], b[apart]
-    return named(a, b)
+    return distinct(named(a, b))
 
 
 def _blocks(places: Rows, counts: Rows) -> Iterator[Rows]:
