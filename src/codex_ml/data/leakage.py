@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codex_ml.data.deal import EVICTED, PARTS, QUARANTINED, TEST, Candidates, Dealt
 
@@ -27,10 +28,9 @@ def leakage(documents: Candidates, dealt: Dealt, *, test_share: float) -> dict[s
     across = (part[first] >= 0) & (part[second] >= 0) & (part[first] != part[second])
     _, families = np.unique(dealt.kept_by[dealt.kept_by >= 0], return_counts=True)
     groups = kept[documents.grouped[kept]]
-    contents = np.stack([documents.high[kept], documents.low[kept]])
     return {
-        "exact_cross": _crossing(np.unique(contents, axis=1, return_inverse=True)[1], part[kept]),
-        "group_cross": _crossing(np.unique(documents.unit[groups], return_inverse=True)[1], part[groups]),
+        "exact_cross": _crossing(part[kept], documents.low[kept], documents.high[kept]),
+        "group_cross": _crossing(part[groups], documents.unit[groups]),
         "near_cross": int(across.sum()),
         "near_duplicates": by_similarity(dealt),
         "evicted": int((dealt.reason == EVICTED).sum()),
@@ -50,12 +50,18 @@ def by_similarity(dealt: Dealt) -> dict[str, int]:
     return {f"{step / 10:.1f}": int(count) for step, count in zip(*np.unique(steps, return_counts=True), strict=True)}
 
 
-def _crossing(number: np.ndarray[Any, Any], part: np.ndarray[Any, Any]) -> int:
-    """How many of the numbered things stand in more than one split."""
-    number = number.reshape(-1)
-    here = np.zeros((int(number.max()) + 1 if len(number) else 0, len(PARTS)), dtype=bool)
-    here[number, part] = True
-    return int((here.sum(axis=1) > 1).sum())
+def _crossing(part: NDArray[np.int8], *columns: NDArray[np.uint64]) -> int:
+    """How many values, each a row of the columns, are in more than one split."""
+    if not len(part):
+        return 0
+    order = np.lexsort(columns)
+    begins = np.zeros(len(part), dtype=bool)
+    begins[0] = True
+    for column in columns:
+        ordered = column[order]
+        begins[1:] |= ordered[1:] != ordered[:-1]
+    starts, part = np.flatnonzero(begins), part[order]
+    return int((np.minimum.reduceat(part, starts) != np.maximum.reduceat(part, starts)).sum())
 
 
 def random_split_leak(dealt: Dealt, *, test_share: float) -> float:
