@@ -15,7 +15,7 @@ import torch
 from codex_ml.config import Runtime, Train
 from codex_ml.errors import UserError
 from codex_ml.training import random_state
-from codex_ml.training.device import Hardware, choose_hardware
+from codex_ml.training.device import Hardware, choose_hardware, settle_compiler
 from codex_ml.training.process import compiler_environment
 from codex_ml.training.schedule import learning_rate
 from codex_ml.training.scratch import fingerprint
@@ -163,3 +163,15 @@ def test_process_is_replaced_once_and_keeps_its_arguments(tmp_path):
     pad = "268435456" if sys.platform == "linux" else None
     assert done.stdout.splitlines() == ["life", "life", f"['a b', '--c'] {pad} True"]
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]  # the private folder went with the process
+
+
+@pytest.mark.parametrize(
+    ("device", "compiled", "seq_len", "vectors"),
+    [("cpu", True, 256, True), ("cpu", True, 8, False), ("cpu", False, 8, True), ("cuda", True, 8, True)],
+)
+def test_only_compiled_rows_that_do_not_fill_vectors_of_a_cpu_get_other_kernels(device, compiled, seq_len, vectors):
+    from torch._inductor import config
+
+    with config.patch({"cpp.enable_loop_tail_vec": True}):
+        settle_compiler(Hardware(device, "fp32", compiled, threads=1, capability="test"), seq_len=seq_len)
+        assert config.cpp.enable_loop_tail_vec is vectors

@@ -12,6 +12,7 @@ from codex_ml.errors import UserError
 # Steps from which compiling (about 45 s on 2 cores) is earned back. Measured at 2.6 M parameters: float32 on AVX2 gains
 # 5 % of a step, bf16 on AVX-512 more than half.
 COMPILE_FROM_STEPS = {"fp32": 2000, "bf16": 200}
+VECTOR = 16  # float32 numbers in the widest vector of a CPU (AVX-512)
 
 
 @dataclass(frozen=True)
@@ -91,20 +92,21 @@ def make_deterministic(hardware: Hardware, *, seed: int) -> None:
     # by default this mode also fills every new tensor, 8 % of a step here, to make reads of it repeatable; torch's own
     # operators do not read what they did not write
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if hardware.compile and hardware.device == "cpu":
-        _compile_scalar_tails()
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries draw from the global state
     torch.manual_seed(seed)
 
 
-def _compile_scalar_tails() -> None:
-    """Let torch.compile treat the rest of a loop, less than a vector, number by number.
+def settle_compiler(hardware: Hardware, *, seq_len: int) -> None:
+    """Let torch.compile on a CPU repeat the bits of rows that do not fill its vectors; other rows keep their kernels.
 
-    A vector also loads what lies after the end of a tensor, into its unused lanes. SLEEF's sin and cos choose their
-    method by the largest of all lanes. So the last bits of the rotary angles depended on foreign memory: of equal runs
-    with rows of 8 tokens about half differed. Rows of a multiple of 16 tokens have no such rest.
+    The rest of a loop, less than a vector, is compiled number by number. As a vector it would also load what lies after
+    the end of a tensor, into its unused lanes. SLEEF's sin and cos choose their method by the largest of all lanes. So
+    the last bits of the rotary angles depended on foreign memory: of equal runs with rows of 8 tokens about half
+    differed.
     """
+    if not (hardware.compile and hardware.device == "cpu" and seq_len % VECTOR):
+        return
     from torch._inductor import config
 
     config.cpp.enable_loop_tail_vec = False

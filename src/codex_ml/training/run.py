@@ -15,7 +15,7 @@ from codex_ml.data.pack import Rows
 from codex_ml.errors import UserError
 from codex_ml.modeling.adapters import trainable_parameters
 from codex_ml.training import checkpoint, random_state
-from codex_ml.training.device import Hardware
+from codex_ml.training.device import Hardware, settle_compiler
 from codex_ml.training.history import HISTORY, History
 from codex_ml.training.identity import Identity, differences, identity_of, shown
 from codex_ml.training.selection import BestWeights, Patience
@@ -108,6 +108,7 @@ def prepare_run(
     from accelerate import Accelerator
     from accelerate.utils import TorchDynamoPlugin
 
+    settle_compiler(hardware, seq_len=rows.seq_len)
     accelerator = Accelerator(
         cpu=hardware.device == "cpu",
         mixed_precision="no" if hardware.precision == "fp32" else hardware.precision,
