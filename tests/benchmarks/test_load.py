@@ -60,6 +60,7 @@ def test_every_case_is_tried(load: ModuleType) -> None:
     assert load.CASES.keys() == SIZES.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_case_runs_and_gives_a_line_per_stage(
     load: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,7 @@ def test_the_first_hour_with_private_data(clone: Workspace, tmp_path: Path, repo
     assert "links hold" in colleague.run("codex-ml", "verify").stdout
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_fine_tuning_page_train_a_base(clone: Workspace, repository: Path) -> None:
     """On a Llama of one layer in the place of SmolLM2, a GGUF file too; every other value is that of the page."""
     page = repository / "docs/smollm2.md"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from workspace import Finished, Workspace, commit
@@ -28,10 +29,15 @@ def _files(workspace: Workspace) -> list[str]:
 
 
 def test_any_flipped_byte_is_found_and_its_file_named(pipeline: Workspace) -> None:
-    """One random byte of 12 random files, and of each kind that the issue names, is XORed."""
+    """One random byte of 12 files is XORed, one after the other: three fixed files, the others drawn.
+
+    Modules that lie directly in src/codex_ml are not drawn: `verify` runs them, and a changed byte can be in the code
+    that finds it.
+    """
     dice = random.Random(11)
     named = ["data/packed/train.bin", "models/model/model.safetensors", "src/codex_ml/data/pack.py"]
-    sizes = {name: (pipeline.root / name).stat().st_size for name in _files(pipeline)}
+    files = [name for name in _files(pipeline) if Path(name).parent != Path("src/codex_ml")]
+    sizes = {name: (pipeline.root / name).stat().st_size for name in files}
     for name in [*named, *dice.sample([name for name, size in sizes.items() if size], 9)]:
         file = pipeline.root / name
         good = file.read_bytes()

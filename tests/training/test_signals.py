@@ -30,6 +30,7 @@ def announced(*arguments, **settings):
     begin(*arguments, **settings)
 torch.distributed.init_process_group = announced
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # of Python: it never runs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs in the background
 hardware = Hardware("cpu", "fp32", compile=False, threads=1, capability="")
 with run_folder(Path(sys.argv[1]), {"deps": {}, "environment": {"packages": {}}}, hardware):
     print("met")
