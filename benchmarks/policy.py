@@ -31,9 +31,9 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from codex_ml.policy.planted import planted  # noqa: E402
 from codex_ml.policy.rules import load_policy  # noqa: E402
 from codex_ml.policy.scan import Scanner  # noqa: E402
+from codex_ml.safety_audit.planted import planted  # noqa: E402
 
 BATCH = 250_000  # bytes between two changes of the scanner
 

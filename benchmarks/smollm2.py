@@ -24,8 +24,8 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from codex_ml.data.documents import read_documents, write_documents  # noqa: E402
-from codex_ml.io import read_json, write_json  # noqa: E402
+from codex_ml.core.io import read_json, write_json  # noqa: E402
+from codex_ml.documents.document import read_documents, write_documents  # noqa: E402
 
 BASE = "models/base/smollm2.gguf"
 PROMPTS = (
@@ -139,8 +139,8 @@ def run(stage: str) -> str:
 
 def base_model() -> None:
     """The base as models/model, so that the evaluate stage measures it like any other."""
-    from codex_ml.modeling.adapters import save_model
-    from codex_ml.modeling.local import load_local
+    from codex_ml.train.model.adapters import save_model
+    from codex_ml.train.model.local_model import load_local
 
     folder = Path("models/model")
     folder.mkdir(parents=True)
@@ -161,8 +161,8 @@ def greedy() -> list[str]:
     """Greedy continuations of `PROMPTS` by models/model."""
     import torch
 
-    from codex_ml.evaluation.likelihood import load_model
-    from codex_ml.tokenization.tokenizer import load_tokenizer
+    from codex_ml.inference.likelihood import load_model
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     model, tokenizer = load_model(Path("models/model"), device="cpu"), load_tokenizer(Path("models/model"))
     texts = []
@@ -178,9 +178,9 @@ def merged_against_adapter() -> float:
     import torch
     from peft import PeftModel
 
-    from codex_ml.evaluation.likelihood import load_model
-    from codex_ml.modeling.local import load_local
-    from codex_ml.tokenization.tokenizer import load_tokenizer
+    from codex_ml.inference.likelihood import load_model
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
+    from codex_ml.train.model.local_model import load_local
 
     base = load_local(Path(BASE), attention="eager", scratch=Path(".cache"))
     adapted = PeftModel.from_pretrained(base, "models/model/adapter").eval()

@@ -35,12 +35,12 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from codex_ml.config.text import Tokenizer as Settings  # noqa: E402
-from codex_ml.data.documents import read_documents  # noqa: E402
-from codex_ml.parallel import cores  # noqa: E402
-from codex_ml.tokenization import engine  # noqa: E402
-from codex_ml.tokenization.tokenizer import TextTokenizer, load_tokenizer  # noqa: E402
-from codex_ml.tokenization.train import train_tokenizer  # noqa: E402
+from codex_ml.core.parallel import cores  # noqa: E402
+from codex_ml.documents.document import read_documents  # noqa: E402
+from codex_ml.pack.config import Tokenizer as Settings  # noqa: E402
+from codex_ml.tokenizer.training import train_tokenizer  # noqa: E402
+from codex_ml.tokens import engine  # noqa: E402
+from codex_ml.tokens.text_tokenizer import TextTokenizer, load_tokenizer  # noqa: E402
 
 Arrays = list[np.ndarray[Any, np.dtype[np.uint16]]]
 PEERS_BATCH = 1000  # documents a call; more made encode_batch slower here

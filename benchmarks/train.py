@@ -29,8 +29,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 from measuring import measure  # noqa: E402
 from train_peers import PEERS, SHAPES, Job, Shape, command, write_packed  # noqa: E402
 
-from codex_ml.errors import UserError  # noqa: E402
-from codex_ml.training.process import ALLOCATOR  # noqa: E402
+from codex_ml.core.errors import UserError  # noqa: E402
+from codex_ml.modeling.process import ALLOCATOR  # noqa: E402
 
 app = typer.Typer(help=__doc__)
 WARM_UP = 2  # steps; the first compiles
@@ -112,8 +112,8 @@ def chosen_hardware(precision: str, threads: int) -> Any:
     Raises:
         UserError: when bf16 was asked for and the CPU has none.
     """
-    from codex_ml.config import Runtime, Train
-    from codex_ml.training.device import choose_hardware
+    from codex_ml.cli.params import Runtime, Train
+    from codex_ml.modeling.hardware import choose_hardware
 
     return choose_hardware(Train(precision=precision, compile="off"), Runtime(device="cpu"), threads=threads)
 

@@ -113,10 +113,10 @@ def documents(shape: Shape, *, tokens: int) -> Iterator[np.ndarray]:
 
 def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
     """A data/packed of random documents with the streams train and val."""
-    from codex_ml.data.examples import Example
-    from codex_ml.data.pack import stream_dtype
-    from codex_ml.data.pack_writer import write_stream
-    from codex_ml.io import write_json
+    from codex_ml.core.io import write_json
+    from codex_ml.modeling.rows import stream_dtype
+    from codex_ml.pack.examples import Example
+    from codex_ml.pack.row_writer import write_stream
 
     dtype = stream_dtype(shape.vocabulary)
     sizes = {"train": tokens, "val": 16 * shape.seq_len}
@@ -145,8 +145,8 @@ def random_rows(shape: Shape) -> np.ndarray:
 
 def llama(shape: Shape, *, attention: str) -> Any:
     """The same weights for every peer."""
-    from codex_ml.config import Model
-    from codex_ml.modeling.build import build_model
+    from codex_ml.cli.params import Model
+    from codex_ml.train.model.build import build_model
 
     sizes = {"hidden_size": shape.hidden, "intermediate_size": shape.ffn, "layers": shape.layers, "heads": shape.heads}
     settings = Model(**sizes, max_positions=shape.seq_len)
@@ -157,10 +157,10 @@ def llama(shape: Shape, *, attention: str) -> Any:
 
 def ours(job: Job) -> None:
     """`train_model` as stages/train.py calls it; no validation or checkpoint falls into a round."""
-    from codex_ml.config import Runtime, Train
-    from codex_ml.data.pack import Rows
-    from codex_ml.training.device import choose_hardware, make_deterministic
-    from codex_ml.training.loop import train_model
+    from codex_ml.cli.params import Runtime, Train
+    from codex_ml.modeling.hardware import choose_hardware, make_deterministic
+    from codex_ml.modeling.rows import Rows
+    from codex_ml.train.loop import train_model
 
     shape = SHAPES[job.shape]
     settings = Train(
@@ -201,8 +201,8 @@ def bare(job: Job) -> None:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from codex_ml.config import Runtime, Train
-    from codex_ml.training.device import choose_hardware, make_deterministic
+    from codex_ml.cli.params import Runtime, Train
+    from codex_ml.modeling.hardware import choose_hardware, make_deterministic
 
     settings = Train(precision=job.precision, compile="off")
     make_deterministic(choose_hardware(settings, Runtime(device="cpu"), threads=job.threads), seed=SEED)
@@ -331,7 +331,7 @@ PEERS = {
     "ours": Peer(
         ours,
         True,
-        "codex_ml.training.loop.train_model: packed documents with document mask, deterministic algorithms, eager "
+        "codex_ml.train.loop.train_model: packed documents with document mask, deterministic algorithms, eager "
         "attention, fused AdamW, clip 1, finite check, curves every 5 steps; our allocator settings",
     ),
     "bare": Peer(

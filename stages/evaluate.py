@@ -9,21 +9,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from codex_ml.stage import Stage, log, run_stage
-from codex_ml.training.process import prepare_process
+from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.modeling.process import prepare_process
 
 COMPARED = ("bits_per_byte", "lossy", "zlib_bits_per_byte", "perplexity", "token_accuracy", "documents")
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.documents import count_documents, read_documents
-    from codex_ml.evaluation.likelihood import load_model, score_documents
-    from codex_ml.evaluation.summary import by_source, document_row, summary
-    from codex_ml.io import read_json, write_ndjson, write_text
-    from codex_ml.progress import track
-    from codex_ml.tokenization.lossless import RoundTrip
-    from codex_ml.tokenization.tokenizer import load_tokenizer
-    from codex_ml.training.device import inference_device
+    from codex_ml.core.io import read_json, write_ndjson, write_text
+    from codex_ml.core.progress import track
+    from codex_ml.documents.document import count_documents, read_documents
+    from codex_ml.evaluate.summary import by_source, document_row, summary
+    from codex_ml.inference.likelihood import load_model, score_documents
+    from codex_ml.modeling.hardware import inference_device
+    from codex_ml.tokenizer.lossless import RoundTrip
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     settings, folder = stage.params.evaluate, stage.dep("models/model")
     model = load_model(folder, device=inference_device(stage.runtime, threads=stage.record["environment"]["threads"]))

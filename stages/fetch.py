@@ -9,12 +9,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from codex_ml.stage import Stage, log, run_stage, scratch_folder
+from codex_ml.core.stage import Stage, log, run_stage, scratch_folder
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.fetch import fetch_wheels, read_pins
-    from codex_ml.io import atomic_folder
+    from codex_ml.core.io import atomic_folder
+    from codex_ml.fetch.wheels import fetch_wheels, read_pins
 
     out = stage.out("data/raw/sample")
     if not stage.params.fetch.sample:

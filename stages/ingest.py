@@ -9,19 +9,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from codex_ml.stage import Stage, log, run_stage
+from codex_ml.core.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.corpus import spilling
-    from codex_ml.data.corpus_writer import write_corpus
-    from codex_ml.data.ingest import Tally, read_sources
-    from codex_ml.data.licences import wrong_licences
-    from codex_ml.data.readers import size_of
-    from codex_ml.data.readers.git import refuse_moving_revision
-    from codex_ml.io import atomic_folder, write_ndjson
-    from codex_ml.parallel import shared_workers, workers_for
-    from codex_ml.progress import progress
+    from codex_ml.core.io import atomic_folder, write_ndjson
+    from codex_ml.core.parallel import shared_workers, workers_for
+    from codex_ml.core.progress import progress
+    from codex_ml.documents.licences import wrong_licences
+    from codex_ml.ingest.corpus import spilling
+    from codex_ml.ingest.corpus_writer import write_corpus
+    from codex_ml.ingest.readers import size_of
+    from codex_ml.ingest.readers.git_repository import refuse_moving_revision
+    from codex_ml.ingest.sources import Tally, read_sources
 
     settings, style = stage.params.ingest, stage.runtime.progress
     for mistake in wrong_licences((), (source.licence for source in settings.sources)):

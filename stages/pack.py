@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from codex_ml.stage import Stage, log, run_stage
+from codex_ml.core.stage import Stage, log, run_stage
 
 COMPARED = ("train.tokens", "train.rows", "train.cut_documents", "train.fill")
 
@@ -17,11 +17,11 @@ CORPUS = Path("data/corpus/documents.parquet")  # no dependency: only an error r
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.documents import places_of
-    from codex_ml.data.examples import BadChats
-    from codex_ml.data.pack_splits import pack_splits
-    from codex_ml.io import atomic_folder
-    from codex_ml.tokenization.tokenizer import load_tokenizer
+    from codex_ml.core.io import atomic_folder
+    from codex_ml.documents.document import places_of
+    from codex_ml.pack.examples import BadChats
+    from codex_ml.pack.pack_splits import pack_splits
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(stage.dep("models/tokenizer"))
     files = {part: stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val", "test")}

@@ -8,16 +8,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from codex_ml.stage import Stage, log, run_stage
+from codex_ml.core.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.io import write_text
-    from codex_ml.reporting.card import render_card
-    from codex_ml.reporting.facts import load_facts
-    from codex_ml.reporting.page import render_page
+    from codex_ml.core.io import write_text
+    from codex_ml.report.card import render_card
+    from codex_ml.report.facts import load_facts
+    from codex_ml.report.page import render_page
 
-    assert stage.dep("src/codex_ml/reporting/templates/report.html.jinja")
+    assert stage.dep("src/codex_ml/report/report.html.jinja")
     facts = load_facts(stage.dep, title=stage.params.report.title)
     page, card = render_page(facts), render_card(facts)
     write_text(stage.out("reports/report/index.html"), page)

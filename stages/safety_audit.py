@@ -9,25 +9,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from codex_ml.stage import Stage, log, run_stage
-from codex_ml.training.process import prepare_process
+from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.modeling.process import prepare_process
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.pack import Rows
-    from codex_ml.errors import CheckFailed
-    from codex_ml.evaluation.generation import sample_texts
-    from codex_ml.evaluation.likelihood import load_model
-    from codex_ml.io import read_json, write_json, write_ndjson
-    from codex_ml.modeling.foreign import check_length
-    from codex_ml.policy.lock import refuse_other_code
-    from codex_ml.policy.planted import can_be_planted, planted_recall
+    from codex_ml.core.errors import CheckFailed
+    from codex_ml.core.io import read_json, write_json, write_ndjson
+    from codex_ml.inference.generation import sample_texts
+    from codex_ml.inference.likelihood import load_model
+    from codex_ml.modeling.hardware import inference_device
+    from codex_ml.modeling.rows import Rows
+    from codex_ml.policy.detectors_lock import refuse_other_code
     from codex_ml.policy.rules import load_policy
     from codex_ml.policy.scan import Scanner
-    from codex_ml.safety.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics, result
-    from codex_ml.safety.gates import decide
-    from codex_ml.tokenization.tokenizer import load_tokenizer
-    from codex_ml.training.device import inference_device
+    from codex_ml.safety_audit.audit import (
+        findings_in_documents,
+        findings_in_samples,
+        measure_extraction,
+        metrics,
+        result,
+    )
+    from codex_ml.safety_audit.gates import decide
+    from codex_ml.safety_audit.planted import can_be_planted, planted_recall
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
+    from codex_ml.train.model.foreign import check_length
 
     settings, seed = stage.params.safety_audit, stage.params.seed
     folder, packed = stage.dep("models/model"), stage.dep("data/packed")

@@ -12,26 +12,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this che
 
 from functools import partial
 
-from codex_ml.stage import Stage, log, run_stage
+from codex_ml.core.stage import Stage, log, run_stage
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data import contradictions, manifest, split
-    from codex_ml.data.benchmarks import read_benchmarks
-    from codex_ml.data.deal import deal, new_lines
-    from codex_ml.data.dedup import Crew
-    from codex_ml.data.leakage import leakage
-    from codex_ml.data.ledger import Ledger, read_ledger, write_new_lines
-    from codex_ml.data.licences import wrong_licences
-    from codex_ml.data.refusals import refuse_names_of_nothing, refuse_nothing_left
-    from codex_ml.data.screen import settings_of
-    from codex_ml.data.shingle_sets import ShingleSets, slot_bits
-    from codex_ml.data.split_writer import write_splits
-    from codex_ml.io import atomic_folder, write_json
-    from codex_ml.parallel import shared_workers, workers_for
-    from codex_ml.params import load_params
+    from codex_ml.core.io import atomic_folder, write_json
+    from codex_ml.core.parallel import shared_workers, workers_for
+    from codex_ml.core.params import load_params
+    from codex_ml.core.progress import progress
+    from codex_ml.documents.licences import wrong_licences
     from codex_ml.policy.key import warning
-    from codex_ml.progress import progress
+    from codex_ml.split import contradictions, manifest
+    from codex_ml.split import splits as split
+    from codex_ml.split.benchmarks import read_benchmarks
+    from codex_ml.split.deal import deal, new_lines
+    from codex_ml.split.duplicates.dedup import Crew
+    from codex_ml.split.duplicates.shingle_sets import ShingleSets, slot_bits
+    from codex_ml.split.leakage import leakage
+    from codex_ml.split.ledger.folder import Ledger, read_ledger, write_new_lines
+    from codex_ml.split.refusals import refuse_names_of_nothing, refuse_nothing_left
+    from codex_ml.split.screen import settings_of
+    from codex_ml.split.split_writer import write_splits
 
     options, style = stage.params.split, stage.runtime.progress
     for benchmark in options.benchmarks:

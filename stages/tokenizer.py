@@ -10,19 +10,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from codex_ml.stage import Stage, log, run_stage
+from codex_ml.core.stage import Stage, log, run_stage
 
 COMPARED = ("vocab_size", "bytes_per_token", "lossless", "unused_share")
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.documents import count_documents, read_documents
-    from codex_ml.io import atomic_folder, write_json
-    from codex_ml.progress import track
-    from codex_ml.tokenization import lossless
-    from codex_ml.tokenization.measure import measure
-    from codex_ml.tokenization.tokenizer import load_tokenizer
-    from codex_ml.tokenization.train import train_tokenizer
+    from codex_ml.core.io import atomic_folder, write_json
+    from codex_ml.core.progress import track
+    from codex_ml.documents.document import count_documents, read_documents
+    from codex_ml.tokenizer import lossless
+    from codex_ml.tokenizer.measure import measure
+    from codex_ml.tokenizer.training import train_tokenizer
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     settings = stage.params.tokenizer
     stage.dep(settings.path or "models/base")

@@ -11,22 +11,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from codex_ml.lineage import cpu_threads
-from codex_ml.ranks import rank
-from codex_ml.stage import Stage, checked_params, log, logs_folder, run_stage, scratch_folder
-from codex_ml.training.launch import among_others, launch
-from codex_ml.training.process import prepare_process
+from codex_ml.core.ranks import rank
+from codex_ml.core.record import cpu_threads
+from codex_ml.core.stage import Stage, checked_params, log, logs_folder, run_stage, scratch_folder
+from codex_ml.modeling.process import prepare_process
+from codex_ml.train.launch import among_others, launch
 
 
 def main(stage: Stage) -> None:
-    from codex_ml.data.pack import Rows
-    from codex_ml.io import atomic_folder, read_json, sha256_of, write_json
-    from codex_ml.modeling.describe import describe_model, tokenizer_kind
-    from codex_ml.modeling.prepare import prepare_model, save_tokenizer, save_trained
-    from codex_ml.training.checkpoint import export_newest
-    from codex_ml.training.device import choose_hardware, make_deterministic
-    from codex_ml.training.loop import train_model
-    from codex_ml.training.scratch import run_folder
+    from codex_ml.core.io import atomic_folder, read_json, sha256_of, write_json
+    from codex_ml.modeling.hardware import choose_hardware, make_deterministic
+    from codex_ml.modeling.rows import Rows
+    from codex_ml.train.checkpoint import export_newest
+    from codex_ml.train.loop import train_model
+    from codex_ml.train.model.describe import describe_model, tokenizer_kind
+    from codex_ml.train.model.prepare import prepare_model, save_tokenizer, save_trained
+    from codex_ml.train.scratch import run_folder
 
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
     stage.dep(params.model.path or "models/base")

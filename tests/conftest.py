@@ -67,7 +67,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder is a copy of the repository for the user of `project`, with an empty sample; `src` is a link."""
-    from codex_ml import pipeline
+    from codex_ml.core import pipeline
 
     folder = tmp_path / "workspace"
     (folder / "data/raw/sample").mkdir(parents=True)
@@ -117,7 +117,7 @@ class Chain:
 
     STAGES: ClassVar = {
         "fetch": (["data/sample.lock", "stages/fetch.py"], ["fetch"], ["data/raw/sample"]),
-        "split": (["data/raw", "stages/split.py", "src/codex_ml/io.py"], ["seed", "split"], ["data/splits"]),
+        "split": (["data/raw", "stages/split.py", "src/codex_ml/core/io.py"], ["seed", "split"], ["data/splits"]),
         "train": (["data/splits/train.bin", "stages/train.py"], ["seed", "train"], ["models/model"]),
     }
     FILES: ClassVar = {
@@ -127,7 +127,7 @@ class Chain:
         "stages/fetch.py": b"# fetch\n",
         "stages/split.py": b"# split\n",
         "stages/train.py": b"# train\n",
-        "src/codex_ml/io.py": b"# io\n",
+        "src/codex_ml/core/io.py": b"# io\n",
         "data/splits/train.bin": b"train tokens",
         "data/splits/sub/test.bin": b"test tokens",
         "models/model/weights": b"weights " * 100,
@@ -162,11 +162,11 @@ class Chain:
 
     def lock(self, *, record: bool = True) -> None:
         """Write what `dvc repro` leaves behind: the record of each start and dvc.lock."""
-        from codex_ml.io import hash_path, write_json
-        from codex_ml.lineage import record_path, start_record
-        from codex_ml.params import load_params
-        from codex_ml.pipeline import load_pipeline
-        from codex_ml.yaml import read_yaml
+        from codex_ml.core.io import hash_path, write_json
+        from codex_ml.core.params import load_params
+        from codex_ml.core.pipeline import load_pipeline
+        from codex_ml.core.record import record_path, start_record
+        from codex_ml.core.yaml import read_yaml
 
         locked = {}
         for name, spec in load_pipeline().items():
@@ -190,7 +190,7 @@ class Chain:
 @pytest.fixture
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """The current folder holds a small pipeline that has run."""
-    from codex_ml import lineage
+    from codex_ml.core import record as lineage
 
     monkeypatch.setattr(lineage, "PACKAGES", ("dvc",))  # looking up a version takes milliseconds
     folder = tmp_path / "chain"

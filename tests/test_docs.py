@@ -8,11 +8,11 @@ from typing import get_args
 
 import pytest
 
-from codex_ml.config import Runtime
-from codex_ml.config.data import Kind
-from codex_ml.config.text import TokenizerKind
-from codex_ml.params import known_keys, validate_params
-from codex_ml.yaml import parse_yaml
+from codex_ml.cli.params import Runtime
+from codex_ml.core.params import known_keys, validate_params
+from codex_ml.core.yaml import parse_yaml
+from codex_ml.pack.config import TokenizerKind
+from codex_ml.split.config import Kind
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -30,7 +30,7 @@ def test_every_kind_of_source_is_explained_and_no_other():
 
 
 def test_every_tracker_and_gauge_is_explained_and_no_other():
-    from codex_ml.training.endpoint import GAUGES
+    from codex_ml.train.endpoint import GAUGES
 
     text = (ROOT / "docs/tracking.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z]+)` \| `logs/train/([a-z]+)/`", text, re.MULTILINE)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sitecustomize
 
-from codex_ml.yaml import read_yaml
+from codex_ml.core.yaml import read_yaml
 
 ROOT = Path(__file__).parents[1]
 WHAT = "which belongs to the user; take tests/project, or mark it `shipped`"

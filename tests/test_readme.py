@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.params import known_keys, validate_params
-from codex_ml.pipeline import load_pipeline, producers_of
-from codex_ml.yaml import parse_yaml
+from codex_ml.core.params import known_keys, validate_params
+from codex_ml.core.pipeline import load_pipeline, producers_of
+from codex_ml.core.yaml import parse_yaml
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.shipped
@@ -60,7 +60,7 @@ def test_make_targets_exist() -> None:
 
 
 def test_commands_exist() -> None:
-    from codex_ml.cli import whole_app
+    from codex_ml.cli.main import whole_app
 
     app = whole_app()
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 from workspace import Workspace
 
-from codex_ml.params import known_keys
+from codex_ml.core.params import known_keys
 
 LATER = ["train", "evaluate", "safety_audit", "report"]
 
@@ -75,7 +75,7 @@ def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, ho
     before = identity.lock
     if how == "--queue":
         identity.dvc("exp", "run", "--queue", "-S", "train.lr=2e-3")
-        module = identity.root / "src/codex_ml/training/schedule.py"
+        module = identity.root / "src/codex_ml/train/schedule.py"
         module.write_text("raise SystemExit('the code of the workspace ran')\n", encoding="utf-8")
         identity.dvc("queue", "start", "--jobs", "1")
         log = _wait_for_queue(identity)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from workspace import AWKWARD, Finished, Workspace
 
-from codex_ml.io import hash_path
-from codex_ml.pipeline import load_pipeline
+from codex_ml.core.io import hash_path
+from codex_ml.core.pipeline import load_pipeline
 
 NAMES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
 HARNESS = Path(__file__).parent / "faults"

@@ -58,7 +58,7 @@ def wait_for_checkpoint(workspace: Workspace, process: subprocess.Popen[str]) ->
 
 
 def test_two_processes_train_the_model_of_one_to_rounding(two: Workspace) -> None:
-    two.edit("src/codex_ml/training/checkpoint.py", READ, SLOW + READ)
+    two.edit("src/codex_ml/train/checkpoint.py", READ, SLOW + READ)
     weights = two.root / "models/model/model.safetensors"
     one = load_file(weights)
     done = two.run("python", "stages/train.py")
@@ -86,7 +86,7 @@ def test_a_killed_rank_ends_the_run_and_the_next_goes_on(two: Workspace) -> None
 
 def test_a_rank_that_dies_before_the_others_know_it_ends_the_run(two: Workspace) -> None:
     """Rank 0 waits for it at the rendezvous, and nobody closes a connection there."""
-    two.edit("src/codex_ml/training/launch.py", "GRACE = 30.0", "GRACE = 1.0")
+    two.edit("src/codex_ml/train/launch.py", "GRACE = 30.0", "GRACE = 1.0")
     run = start(two)
     os.kill(children(run)[1], signal.SIGKILL)
     errors = run.communicate(timeout=120)[1]

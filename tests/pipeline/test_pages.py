@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from workspace import PARAMS, Workspace, make_workspace
 
-from codex_ml.yaml import parse_yaml
+from codex_ml.core.yaml import parse_yaml
 
 SMALL = {"val": 0.2, "test": 0.2}
 WORDS = [
@@ -56,7 +56,7 @@ def clone(tmp_path: Path) -> Workspace:
     tools, home = tmp_path / "bin", tmp_path / "home"
     tools.mkdir()
     home.mkdir()
-    command = f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.path.insert(0, \'src\'); from codex_ml.cli import main; main()" "$@"\n'
+    command = f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.path.insert(0, \'src\'); from codex_ml.cli.main import main; main()" "$@"\n'
     for name, text in {"codex-ml": command, "dvc": f'#!/bin/sh\nexec "{sys.executable}" -m dvc "$@"\n'}.items():
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from workspace import Finished, Workspace, commit
 
-from codex_ml.io import hash_path, parse_json
-from codex_ml.pipeline import imported_modules, load_lock, load_pipeline
+from codex_ml.core.io import hash_path, parse_json
+from codex_ml.core.pipeline import imported_modules, load_lock, load_pipeline
 
 STAGES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
 
@@ -70,7 +70,7 @@ def test_declared_deps_are_the_imports(finished: Finished) -> None:
 
 
 def test_early_cutoff_an_edit_that_changes_no_data_retrains_nothing(pipeline: Workspace) -> None:
-    pipeline.edit("src/codex_ml/data/readers/archives.py", '"""Documents in archives', '"""All documents in archives')
+    pipeline.edit("src/codex_ml/ingest/readers/archives.py", '"""Documents in archives', '"""All documents in archives')
     assert ran(pipeline.dvc("repro").stdout) == ["ingest", "report"]  # the report tells which code ran
     assert "links hold" in pipeline.cli("verify").stdout
 

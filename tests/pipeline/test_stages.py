@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from workspace import Workspace, make_workspace
 
-from codex_ml.pipeline import load_pipeline
+from codex_ml.core.pipeline import load_pipeline
 
 NAMES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
 
@@ -78,11 +78,13 @@ def test_script_from_another_folder_and_foreign_library_are_refused(pipeline: Wo
 
 def test_import_that_is_not_declared_stops_the_stage(pipeline: Workspace) -> None:
     pipeline.edit(
-        "stages/split.py", "    from codex_ml.io import", "    import codex_ml.hooks\n    from codex_ml.io import"
+        "stages/split.py",
+        "    from codex_ml.core.io import",
+        "    import codex_ml.cli.hooks\n    from codex_ml.core.io import",
     )
     failed = pipeline.run("python", "stages/split.py", check=False)
     assert failed.returncode == 1
-    assert "error: split imported src/codex_ml/hooks.py" in failed.stderr
+    assert "error: split imported src/codex_ml/cli/hooks.py" in failed.stderr
     assert ": add it to the stage's deps in dvc.yaml" in failed.stderr
 
 
@@ -98,7 +100,7 @@ def test_only_fetch_may_open_a_socket(pipeline: Workspace) -> None:
 def test_failed_audit_ends_the_run_only_when_enforced(pipeline: Workspace, enforce: bool) -> None:
     """A planted secret in the training data fails a gate."""
     plant = (
-        "    import codex_ml.safety.audit as audit\n"
+        "    import codex_ml.safety_audit.audit as audit\n"
         "    audit.findings_in_documents = lambda path, scanner, style: [\n"
         "        dict(rule='jwt', action='redact', severity='high', source='s', path='p', line=1, column=1)\n    ]\n"
     )

@@ -15,7 +15,7 @@ import pytest
 from test_pages import WORDS
 from workspace import PARAMS, Workspace, commit, make_workspace
 
-from codex_ml.yaml import parse_yaml
+from codex_ml.core.yaml import parse_yaml
 
 PAGE = "docs/teams.md"
 CUSTOMERS = ("north", "south", "east", "west")
@@ -66,7 +66,7 @@ def make_team(folder: Path, repository: Path, *, stages: tuple[str, ...]) -> Tea
     workspace = make_workspace(folder)
     tools, home = folder / "bin", folder / "home"
     tools.mkdir()
-    code = "import sys; sys.path.insert(0, 'src'); from codex_ml.cli import main; main()"
+    code = "import sys; sys.path.insert(0, 'src'); from codex_ml.cli.main import main; main()"
     for name, call in {"codex-ml": f'-c "{code}"', "dvc": "-m dvc"}.items():
         (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {call} "$@"\n')
         (tools / name).chmod(0o755)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workspace import Finished, Workspace, commit
 
-from codex_ml.pipeline import load_pipeline
+from codex_ml.core.pipeline import load_pipeline
 
 
 def test_the_chain_of_a_run_holds_back_to_the_pins(finished: Finished) -> None:
@@ -35,7 +35,7 @@ def test_any_flipped_byte_is_found_and_its_file_named(pipeline: Workspace) -> No
     that finds it.
     """
     dice = random.Random(11)
-    named = ["data/packed/train.bin", "models/model/model.safetensors", "src/codex_ml/data/pack.py"]
+    named = ["data/packed/train.bin", "models/model/model.safetensors", "src/codex_ml/modeling/rows.py"]
     files = [name for name in _files(pipeline) if Path(name).parent != Path("src/codex_ml")]
     sizes = {name: (pipeline.root / name).stat().st_size for name in files}
     for name in [*named, *dice.sample([name for name, size in sizes.items() if size], 9)]:
@@ -68,12 +68,12 @@ def test_damaged_stream_is_named_by_verify_and_refused_by_training(pipeline: Wor
 def test_library_edited_while_a_stage_ran_is_found(pipeline: Workspace) -> None:
     """DVC hashes a dep at the end of the command; the record of the start tells."""
     start = "def main(stage: Stage) -> None:\n"
-    late = "    file = Path('src/codex_ml/data/dedup.py')\n    file.write_text(file.read_text() + '# late\\n')\n"
+    late = "    file = Path('src/codex_ml/split/duplicates/dedup.py')\n    file.write_text(file.read_text() + '# late\\n')\n"
     pipeline.edit("stages/split.py", start, start + late)
     pipeline.dvc("repro", "--single-item", "split")
     broken = pipeline.cli("verify", "data/splits", check=False)
     assert broken.returncode == 1
-    assert "split: src/codex_ml/data/dedup.py was edited while the stage ran" in broken.stderr
+    assert "split: src/codex_ml/split/duplicates/dedup.py was edited while the stage ran" in broken.stderr
 
 
 def test_lineage_of_an_artifact_at_an_older_revision(pipeline: Workspace) -> None:

@@ -111,7 +111,7 @@ class Workspace:
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `codex-ml` from the workspace's own library."""
-        code = "import sys; sys.path.insert(0, 'src'); from codex_ml.cli import main; main()"
+        code = "import sys; sys.path.insert(0, 'src'); from codex_ml.cli.main import main; main()"
         return self.run("python", "-c", code, *arguments, check=check)
 
     @property

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from codex_ml.errors import UserError
+from codex_ml.core.errors import UserError
 from codex_ml.policy import detectors
 from codex_ml.policy.rules import parse_policy
 from codex_ml.policy.scan import Scanner

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli import whole_app
-from codex_ml.config import Params
-from codex_ml.errors import UserError
+from codex_ml.cli.main import whole_app
+from codex_ml.cli.params import Params
+from codex_ml.core.errors import UserError
 from codex_ml.policy.key import PUBLISHED, read_key, warning
 
 OWN, SAMPLE = "data/raw/notes.jsonl", "data/raw/sample"

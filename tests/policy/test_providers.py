@@ -9,10 +9,10 @@ import string
 
 import pytest
 
-from codex_ml.policy.planted import INSTANCES, planted
 from codex_ml.policy.providers import Provider
 from codex_ml.policy.redact import PLACEHOLDER
-from codex_ml.policy.shapes import instance, literals, pieces
+from codex_ml.policy.token_shapes import instance, literals, pieces
+from codex_ml.safety_audit.planted import INSTANCES, planted
 
 ALNUM, HEX = string.ascii_letters + string.digits, "0123456789abcdef"
 CONTEXTS = {

@@ -9,8 +9,8 @@ import string
 
 import pytest
 
-from codex_ml.policy.planted import INSTANCES, can_be_planted, planted, planted_recall, rules_without_instances
 from codex_ml.policy.scan import Scanner
+from codex_ml.safety_audit.planted import INSTANCES, can_be_planted, planted, planted_recall, rules_without_instances
 
 UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.digits
 ALNUM, HEX = UPPER + LOWER + DIGITS, DIGITS + "abcdef"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_ml.policy.planted import planted
 from codex_ml.policy.redact import PLACEHOLDER, placeholder, placeholder_length, redact
+from codex_ml.safety_audit.planted import planted
 
 KEY = b"a key of the tests"
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"

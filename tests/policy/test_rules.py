@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from codex_ml.errors import UserError
+from codex_ml.core.errors import UserError
 from codex_ml.policy.rules import load_policy, parse_policy
 
 GOOD = """version: 1

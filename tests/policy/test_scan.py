@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_ml.policy.match import CHUNK
-from codex_ml.policy.planted import planted
 from codex_ml.policy.scan import ESCAPED_SPACE, Scanner, _without_escaped_space
+from codex_ml.safety_audit.planted import planted
 
 RULE = "description: d, kind: secret, severity: low"
 

@@ -1,1 +1,1 @@
-"""Models: built from scratch or loaded from disk, adapted, probed, in the Hugging Face layout."""
+"""From packed rows to logits. Used by: pack, train, inference."""

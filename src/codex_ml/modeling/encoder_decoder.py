@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.data.pack import IGNORE
+from codex_ml.modeling.rows import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +62,7 @@ def logits_by_halves(
     """Logits of the targets of rows that hold one document each.
 
     Args:
-        input_ids, labels, position_ids: (batch, seq) int64, as `codex_ml.data.pack.Rows.batch` gives them.
+        input_ids, labels, position_ids: (batch, seq) int64, as `codex_ml.modeling.rows.Rows.batch` gives them.
         middle: (batch,) int64, targets in the first half of each row; None: as `middle_of` says.
 
     Returns:

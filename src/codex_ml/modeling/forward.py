@@ -31,7 +31,7 @@ def row_logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Logits of the targets of a batch, by the only way that the model's kind has.
 
     Args:
-        batch: input_ids, labels, position_ids: (batch, seq) int64, as `codex_ml.data.pack.Rows.batch` gives them.
+        batch: input_ids, labels, position_ids: (batch, seq) int64, as `codex_ml.modeling.rows.Rows.batch` gives them.
 
     Returns:
         (batch, seq, vocab) in the model's dtype; without a meaning where a label is IGNORE.

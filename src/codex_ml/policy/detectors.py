@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 
-from codex_ml.errors import UserError
+from codex_ml.core.errors import UserError
 
 GROUP = "codex_ml.detectors"
 Detector = Callable[[str], Iterable[tuple[str, int, int]]]

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from codex_ml.errors import UserError
-from codex_ml.io import write_bytes
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import write_bytes
 
 KEY = Path("data/redaction_key")
 FEWEST_BYTES = 16

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from codex_ml.policy.shapes import literals, pattern, pieces
+from codex_ml.policy.token_shapes import literals, pattern, pieces
 from codex_ml.policy.validators import VALIDATORS
 
 Action = Literal["allow", "redact", "block"]

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from itertools import pairwise
 
-from codex_ml.policy.tables import COMMON_PAIRS, SHORT_WORDS
+from codex_ml.policy.constants import COMMON_PAIRS, SHORT_WORDS
 
 LOOKED = 100  # characters; more tell nothing new, and in a hostile line a value begins every few characters
 

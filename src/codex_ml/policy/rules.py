@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from codex_ml.errors import UserError
+from codex_ml.core.errors import UserError
+from codex_ml.core.yaml import line_of, parse_yaml
 from codex_ml.policy.providers import Action, Provider, Severity
 from codex_ml.policy.validators import VALIDATORS
-from codex_ml.yaml import line_of, parse_yaml
 
 POLICY = Path("data/policy.yaml")
 MAX_WINDOW = 1000  # characters; a wider window would be scanned again and again around frequent literals

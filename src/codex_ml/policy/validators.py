@@ -14,14 +14,14 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-from codex_ml.policy.randomness import is_generated, is_password, is_token
-from codex_ml.policy.tables import (
+from codex_ml.policy.constants import (
     DOCUMENTATION,
     IBAN_LENGTHS,
     PHONE_LENGTHS,
     RESOLVERS,
     TOP_LEVEL,
 )
+from codex_ml.policy.randomness import is_generated, is_password, is_token
 
 # The dihedral group D5 of Verhoeff's scheme (1969): products and the permutation of position.
 _D5 = [[(i + j) % 5 + 5 * (j > 4) if i < 5 else (i - j) % 5 + 5 * (j < 5) for j in range(10)] for i in range(10)]

@@ -1,0 +1,1 @@
+"""What `codex-ml check` finds before any work is done."""

@@ -1,0 +1,254 @@
+"""What a late stage would be the first to find: files that `params.yaml` and `dvc.yaml` name, and what they must be.
+
+Each function yields problems, one line each, as `codex_ml.cli.check` prints them. What a stage reads is judged by the
+function of that stage, as far as it needs no torch; the stage judges it again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from codex_ml.cli.params import BASE_FOLDER, Params
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import expand_glob, hash_file, hash_path, read_json
+from codex_ml.core.packages import install_extra
+from codex_ml.core.pipeline import PARAMS, Locked, StageSpec
+
+# Architectures that read sliding_window: always, and with use_sliding_window: true only.
+WINDOWED, WINDOWED_ON_REQUEST = ("mistral", "phi3", "starcoder2"), ("qwen2", "qwen3", "smollm3")
+LEDGER = Path("data/split_ledger")
+# What a machine with a GPU has: NVIDIA's driver, AMD's, that of Windows below WSL.
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+def missing_sections(stages: dict[str, StageSpec], written: dict[str, Any]) -> Iterator[str]:
+    """Sections that params.yaml leaves out: DVC wants them there when the stage ends, whatever their defaults are.
+
+    Args:
+        written: params.yaml as it is, without defaults.
+    """
+    for spec in stages.values():
+        for name in spec.params:
+            if name in Params.model_fields and name not in written:
+                default = "1" if name == "seed" else "{}"
+                yield (
+                    f"{PARAMS} has no {name}, so DVC would fail after stage {spec.name} has run; add the line "
+                    f"`{name}: {default}`, which means its defaults"
+                )
+
+
+def missing_inputs(stages: dict[str, StageSpec]) -> Iterator[str]:
+    """Deps that are not there and that no stage makes."""
+    outs = [Path(out) for spec in stages.values() for out in spec.outs]
+    for spec in stages.values():
+        for dep in map(Path, spec.data):
+            made = any(dep.is_relative_to(out) or out.is_relative_to(dep) for out in outs)
+            if not made and not dep.exists():
+                yield f"{dep} is missing, which stage {spec.name} reads; {how_to_get(dep)}"
+
+
+def how_to_get(path: Path) -> str:
+    """What brings back a file of the user: DVC where `dvc add` took it, or a folder that holds it; else Git."""
+    for place in (path, *path.parents):
+        pointer = place.parent / f"{place.name}.dvc"
+        if place.name and pointer.is_file():
+            return f"`dvc pull {pointer}` fetches it"
+    return f"put it there, or bring it back with `git checkout {path}` if it was committed"
+
+
+def former_ledger(params: Params) -> Iterator[str]:
+    """A split ledger of the form before this one, which no stage reads."""
+    if params.split.ledger and LEDGER.with_suffix(".ndjson").exists():
+        yield f"{LEDGER.with_suffix('.ndjson')} is a ledger of the former form; run `codex-ml ledger convert`"
+
+
+def base_files(params: Params) -> Iterator[str]:
+    """What model.path, tokenizer.path and train.resume_from name, and what it needs."""
+    named: list[tuple[str, str, Callable[[Path, Params], Iterator[str]]]] = [
+        ("tokenizer.path", params.tokenizer.path, _tokenizer),
+        ("model.path", params.model.path, _model),
+        ("train.resume_from", params.train.resume_from, _checkpoint),
+    ]
+    for key, value, problems in named:
+        path = Path(value)
+        if value and not path.exists():
+            there = ", ".join(sorted(f.name for f in BASE_FOLDER.glob("*") if f.name != "README.md")) or "nothing"
+            yield f"{PARAMS}: {key} {path} does not exist; {BASE_FOLDER} holds {there}; {how_to_get(path)}"
+        elif value:
+            yield from _told(f"{PARAMS}: {key}: ", problems, path, params)
+
+
+def _told(where: str, problems: Callable[[Path, Params], Iterator[str]], path: Path, params: Params) -> Iterator[str]:
+    try:
+        yield from (f"{where}{problem}" for problem in problems(path, params))
+    except UserError as error:
+        yield f"{where}{error}"
+
+
+def _tokenizer(path: Path, _: Params) -> Iterator[str]:
+    from codex_ml.tokenizer.local_tokenizer import check_source
+
+    check_source(path)
+    yield from _gguf(path)
+
+
+def _model(path: Path, params: Params) -> Iterator[str]:
+    from codex_ml.train.model.foreign import check_folder, checked_config, weight_files
+
+    yield from _gguf(path)
+    if not path.is_dir():
+        return
+    check_folder(path)
+    weight_files(path)
+    config = checked_config(path)
+    audit = params.safety_audit
+    positions = [config.get(name) for name in ("max_position_embeddings", "n_positions")]
+    longest = min((number for number in positions if isinstance(number, int)), default=None)
+    for key, tokens in (
+        ("pack.seq_len", params.pack.seq_len),
+        ("safety_audit.prefix_tokens + suffix_tokens", audit.prefix_tokens + audit.suffix_tokens),
+        ("safety_audit.sample_tokens", audit.sample_tokens),
+    ):
+        if longest is not None and tokens > longest:
+            yield f"{path / 'config.json'} has {longest} positions, and {key} is {tokens}; lower it"
+    kind, window = config["model_type"], config.get("sliding_window")
+    used = kind in WINDOWED or (kind in WINDOWED_ON_REQUEST and config.get("use_sliding_window"))
+    if isinstance(window, int) and used and 0 < window < params.pack.seq_len:
+        yield f"{path / 'config.json'} has a sliding_window of {window}, and pack.seq_len is longer; lower it"
+
+
+def _checkpoint(path: Path, params: Params) -> Iterator[str]:
+    state = path / "last" / "state.json"
+    if not state.is_file():
+        yield f"{path} is no copy of models/checkpoints: {state} is missing"
+        return
+    found = read_json(state)
+    done = found.get("step") if isinstance(found, dict) else None
+    if not isinstance(done, int):
+        yield f"{state} does not say at which step it is; copy models/checkpoints anew"
+    elif done >= params.train.max_steps:
+        yield f"{path} has done {done} steps, and train.max_steps is {params.train.max_steps}; raise it"
+
+
+def _gguf(path: Path) -> Iterator[str]:
+    if not path.is_file() or path.suffix == ".model":
+        return
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            yield f"{path} is neither a folder nor a GGUF file"
+        elif find_spec("gguf") is None:
+            yield f"{path} needs the package gguf; {install_extra('gguf')}"
+
+
+def benchmarks(params: Params) -> Iterator[str]:
+    """Entries of split.benchmarks that match no file."""
+    for number, benchmark in enumerate(params.split.benchmarks):
+        key = f"{PARAMS}: split.benchmarks.{number}.path {benchmark.path}"
+        try:
+            files = [path for path in expand_glob(benchmark.path) if path.is_file()]
+        except ValueError as error:  # ** inside a name
+            yield f"{key}: {error}"
+            continue
+        if not files:
+            yield f"{key} matches no file; {how_to_get(Path(benchmark.path))}"
+
+
+def combinations(params: Params) -> Iterator[str]:
+    """Parameters of two stages that do not go together; each by itself is allowed."""
+    model, audit = params.model, params.safety_audit
+    window = audit.prefix_tokens + audit.suffix_tokens
+    if window > params.pack.seq_len:
+        yield (
+            f"{PARAMS}: safety_audit.prefix_tokens + suffix_tokens is {window}, longer than a row (pack.seq_len "
+            f"{params.pack.seq_len}), so no window of the audit fits into one; lower them"
+        )
+    if model.lora.rank and params.tokenizer.kind != "local":
+        yield (
+            f"{PARAMS}: model.lora.rank {model.lora.rank} leaves the embedding as it is, but tokenizer.kind "
+            f"{params.tokenizer.kind} makes a new tokenizer; use the model's own (tokenizer.kind: local), or train all "
+            "weights (model.lora.rank: 0)"
+        )
+    if model.quantization != "none" and find_spec("bitsandbytes") is None:
+        yield f"{PARAMS}: model.quantization {model.quantization} needs bitsandbytes; {install_extra('quantization')}"
+
+
+def home() -> Iterator[str]:
+    """DVC asks for the user's home folder, and ends in a traceback where there is none; the stages need none."""
+    try:
+        Path.home()
+    except RuntimeError:
+        yield (
+            f"user {os.getuid()} has no entry in the user database and HOME is not set, so DVC cannot start; set HOME "
+            "to a folder that this user may write, such as HOME=/tmp"
+        )
+
+
+def hardware(params: Params) -> Iterator[str]:
+    """What params.yaml asks for by name and this machine does not have, as far as it shows without torch."""
+    has_gpu = any(Path(device).exists() for device in GPU_DEVICES)
+    device, train = params.runtime.device, params.train
+    if device == "cuda" and not has_gpu:
+        yield f"{PARAMS}: runtime.device is cuda, but this machine has no GPU; use auto or cpu"
+    if device == "cpu" or (device == "auto" and not has_gpu):
+        if train.precision == "fp16":
+            yield f"{PARAMS}: train.precision fp16 is for GPUs, and this run is on the CPU; use fp32, bf16 or auto"
+        if train.compile == "on" and not (shutil.which("g++") or shutil.which("clang++")):
+            yield f"{PARAMS}: train.compile on needs a C++ compiler; install g++, or use auto or off"
+
+
+def edited_files(params: Params, lock: dict[str, Locked]) -> Iterator[str]:
+    """Files that `split` and `fetch` parse, where they are not those that these stages have read before."""
+    readers: list[tuple[str, str, Callable[[Path], Any]]] = [("split", "data/policy.yaml", _policy)]
+    if params.split.ledger:
+        readers.append(("split", str(LEDGER), lambda path: _ledger(path, params.split.salt)))
+    if params.fetch.sample:
+        readers.append(("fetch", "data/sample.lock", _pins))
+    for stage, name, read in readers:
+        path = Path(name)
+        try:
+            if path.exists() and not (stage in lock and lock[stage].deps.get(name) == hash_path(path).md5):
+                read(path)
+        except UserError as error:
+            yield str(error)
+
+
+def other_detectors(lock: dict[str, Locked]) -> Iterator[str]:
+    """Detectors whose installed code is not that of data/detectors.lock."""
+    from codex_ml.policy.detectors_lock import DETECTORS, locked_names, refuse_other_code
+
+    policy = Path("data/policy.yaml")
+    if not (policy.is_file() and DETECTORS.is_file()):
+        return
+    try:
+        names = locked_names()
+        # `split` has compared the lock with the policy that it read; reading one takes half a second
+        if "split" not in lock or lock["split"].deps.get(str(policy)) != hash_file(policy).md5:
+            names = list(_policy(policy).detectors)
+        refuse_other_code(names)
+    except UserError as error:
+        yield str(error)
+
+
+def _policy(path: Path) -> Any:
+    from codex_ml.policy.rules import load_policy
+
+    return load_policy(path)
+
+
+def _ledger(path: Path, salt: str) -> Any:
+    if path.is_dir() and not any(file.stat().st_size for file in path.iterdir()):
+        return None
+    from codex_ml.split.ledger.folder import read_ledger  # with numpy
+
+    return read_ledger(path, salt=salt)
+
+
+def _pins(path: Path) -> Any:
+    from codex_ml.fetch.wheels import read_pins
+
+    return read_pins(path)

@@ -1,0 +1,1 @@
+"""What Git and DVC keep of former states of the repository. Used by: check, verify, lineage, merge, hooks."""

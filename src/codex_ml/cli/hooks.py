@@ -1,0 +1,272 @@
+"""Checks of a commit or push: `codex-ml hook NAME FILES`, called by .pre-commit-config.yaml.
+
+Each finding is one line on stderr that starts with `file:line`, or `file` where there is no line. Exit codes: 0 when
+nothing is found, 1 for findings, 2 for wrong use. Values of secrets are never printed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codex_ml.core.conflicts import conflict_in
+from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
+from codex_ml.core.top import go_to_top
+from codex_ml.core.yaml import read_yaml
+
+if TYPE_CHECKING:
+    from codex_ml.policy.scan import Scanner
+
+app = typer.Typer(help="Checks for Git hooks.", no_args_is_help=True)
+Files = Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files to check.")]
+
+MAX_KIB = 512
+MERGED = "GITHEAD_"  # begins the variables in which `git merge` names the commits that it merges
+POLICY = Path("data/policy.yaml")  # of the repository whose commit is checked; Git runs hooks in its top folder
+OUR_POLICY = Path(__file__).resolve().parents[3] / POLICY  # of this checkout, for a repository without one
+LEDGER = Path("data/split_ledger")
+CONFIG = Path(".pre-commit-config.yaml")
+RUNNER = "sh .ci/hook"  # begins every entry of the configuration
+SECRET_FILES = (
+    ".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".pgpass", ".pypirc", ".htpasswd", ".git-credentials",
+    "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "config.local",
+)  # fmt: skip
+TEMPLATES = (".env.example", ".env.sample", ".env.template", ".env.dist", "example.env")
+ALLOWED = "pragma: allowlist secret"  # the mark that detect-secrets and its users know
+
+_WOULD_RUN = re.compile(r"^Running stage '(.+)':|^Stage '(.+)' is cached - skipping run", re.MULTILINE)
+
+
+def _text(file: Path) -> str:
+    """The file as text, whatever its bytes are: a damaged letter must not hide the secret next to it."""
+    data = file.read_bytes()
+    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
+
+
+@cache
+def _scanner(policy: Path) -> Scanner:
+    """The rules of the policy that may stop a commit: for credentials, of severity high or critical."""
+    from codex_ml.policy.detectors_lock import refuse_other_code
+    from codex_ml.policy.rules import load_policy  # here, because the other hooks need none of it
+    from codex_ml.policy.scan import Scanner
+
+    whole = load_policy(policy)
+    refuse_other_code(whole.detectors, policy.parent / "detectors.lock")
+    return Scanner(whole.only(kinds={"secret"}, severities={"high", "critical"}))
+
+
+def find_secrets(file: Path) -> Iterator[str]:
+    """Credentials by the same rules that keep them out of the training text."""
+    text = _text(file)
+    lines = text.split("\n")
+    for finding in _scanner(POLICY if POLICY.exists() else OUR_POLICY).scan(text):
+        if ALLOWED not in lines[finding.line - 1]:
+            yield (
+                f"{file}:{finding.line}:{finding.column}: looks like a secret ({finding.rule}); remove and revoke it, "
+                f"or end the line with `{ALLOWED}` if it is invented"
+            )
+
+
+def find_large_file(file: Path) -> Iterator[str]:
+    """Files that belong to DVC: Git keeps every version of them for ever."""
+    size = file.stat().st_size
+    if file.parent == LEDGER:
+        yield from _large_ledger(file, size)
+    elif size > MAX_KIB * 1024:
+        yield f"{file}: {size / 1024:.0f} KiB, more than {MAX_KIB}; keep data and models with `dvc add`, not in Git"
+
+
+def _large_ledger(file: Path, size: int) -> Iterator[str]:
+    """A ledger stays in Git, where it merges, as long as it is one file."""
+    from codex_ml.split.ledger.edits import LINES_IN_ONE_FILE
+    from codex_ml.split.ledger.folder import SHARDS
+    from codex_ml.split.ledger.line_format import HEADER, WIDTH
+
+    if file.name in SHARDS or size >= len(HEADER) + 17 + LINES_IN_ONE_FILE * WIDTH:
+        yield (
+            f"{file}: a ledger of {LINES_IN_ONE_FILE} lines or more belongs to DVC; `codex-ml merge` divides it and "
+            f"runs `dvc add {LEDGER}`, then `git add {LEDGER}.dvc {LEDGER.parent / '.gitignore'}`"
+        )
+
+
+def find_env_file(file: Path) -> Iterator[str]:
+    """Files whose name says that they hold credentials."""
+    name = file.name.lower()
+    if name not in TEMPLATES and any(fnmatchcase(name, pattern) for pattern in SECRET_FILES):
+        yield f"{file}: a file for credentials; take it out with `git rm --cached` and list it in .gitignore"
+
+
+def find_bad_yaml(file: Path) -> Iterator[str]:
+    """What DVC could not read either: syntax errors, tabs, keys given twice."""
+    try:
+        read_yaml(file)
+    except UserError as error:
+        yield str(error)
+
+
+def find_carriage_return(file: Path) -> Iterator[str]:
+    """Windows line endings: with them the same text has another hash, so stages would run again."""
+    data = file.read_bytes()
+    if b"\0" not in data and b"\r" in data:
+        line = data[: data.index(b"\r")].count(b"\n") + 1
+        yield f"{file}:{line}: a carriage return; save with Unix line endings (LF)"
+
+
+def find_conflict(file: Path) -> Iterator[str]:
+    """What Git left of both sides of a merge: with it no reader can use the file, and one side may be lost."""
+    if found := conflict_in(file):
+        yield found
+
+
+def stages_to_run(dry_run: str) -> list[str]:
+    """Names of the stages that are not up to date, from what `dvc repro --dry` prints, in its order."""
+    return list(dict.fromkeys(running or cached for running, cached in _WOULD_RUN.findall(dry_run)))
+
+
+def _report(findings: Iterable[str]) -> None:
+    found = False
+    for finding in findings:
+        print(safe_text(finding).replace("\n", "\\n"), file=sys.stderr)  # a name can hold a newline
+        found = True
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def secrets(files: Files) -> None:
+    """Refuse credentials in a file."""
+    with one_line_errors():  # the policy may be wrong
+        findings = [finding for file in files for finding in find_secrets(file)]
+    _report(findings)
+
+
+@app.command()
+def large_files(files: Files) -> None:
+    """Refuse files over 512 KiB."""
+    _report(finding for file in files for finding in find_large_file(file))
+
+
+@app.command()
+def env_files(files: Files) -> None:
+    """Refuse .env files, private keys and their like."""
+    _report(finding for file in files for finding in find_env_file(file))
+
+
+@app.command("yaml")
+def yaml_files(files: Files) -> None:
+    """Refuse what is not YAML 1.2."""
+    _report(finding for file in files for finding in find_bad_yaml(file))
+
+
+@app.command()
+def line_endings(files: Files) -> None:
+    """Refuse carriage returns."""
+    _report(finding for file in files for finding in find_carriage_return(file))
+
+
+@app.command("conflicts")
+def conflict_markers(files: Files) -> None:
+    """Refuse the markers that a merge leaves where both sides changed the same lines."""
+    _report(finding for file in files for finding in find_conflict(file))
+
+
+@app.command()
+def ledger() -> None:
+    """Refuse a commit, a merge or a push that loses lines of the split ledger.
+
+    The index is compared with HEAD, its parents and what is merged; on a push, what is pushed with what the remote
+    has and with the commits on the way.
+    """
+    from codex_ml.cli.history.git_commands import files_of_commit
+    from codex_ml.cli.history.lost_lines import baselines, lost_in, not_compared, version_in_index, versions_between
+    from codex_ml.cli.history.versions import PATHS, version_of
+    from codex_ml.core.params import load_params
+
+    with one_line_errors():
+        go_to_top()
+        pushed, known = os.environ.get("PRE_COMMIT_TO_REF"), os.environ.get("PRE_COMMIT_FROM_REF")
+        if pushed and known:  # set by pre-commit
+            now, bases = version_of(files_of_commit(pushed, *PATHS)), versions_between(known, pushed)
+        else:
+            # Git knows what it merges in MERGE_HEAD only after the hook for a merge without conflicts has passed
+            now = version_in_index()
+            bases = baselines(*(name.removeprefix(MERGED) for name in os.environ if name.startswith(MERGED)))
+        try:
+            salt = load_params().split.salt
+        except UserError:  # `check` says what is wrong with it
+            salt = None
+        found = lost_in(now, bases, salt=salt, named=bool(pushed and known))
+        findings = [*(islice(found, 1) if pushed and known else found), *not_compared(now, bases)]
+    _report(findings)
+
+
+@app.command()
+def pipeline() -> None:
+    """Refuse a pipeline that is not up to date with its code, parameters and data.
+
+    `dvc status` and `dvc repro --dry` exit with 0 in that case too, so only the text of the dry run tells.
+    """
+    with one_line_errors():
+        go_to_top()
+        if stages := stages_to_run(_dry_run()):
+            raise CheckFailed(f"dvc.lock: not up to date: {', '.join(stages)}; run `make repro` and commit dvc.lock")
+
+
+@app.command("config")
+def config_for_monorepo() -> None:
+    """Print the hooks for the top folder of a Git repository in which this project is a subfolder.
+
+    Git has one set of hooks per repository, and pre-commit reads one file, .pre-commit-config.yaml of the top folder.
+    """
+    import yaml
+
+    with one_line_errors():
+        folder, config = _project_folder(), read_yaml(CONFIG)
+        for repo in config["repos"]:
+            repo["hooks"] = [in_folder(folder, hook) for hook in repo["hooks"]]
+        typer.echo(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=1000), nl=False)
+
+
+def in_folder(folder: str, hook: dict[str, Any]) -> dict[str, Any]:
+    """A hook of our configuration, for a project in `folder` ("ml/") of the repository: it sees that folder only."""
+    # .ci/hook takes the folder off every word that begins with it, so off src/codex_ml too where the folder is src/
+    words = hook["entry"].removeprefix(RUNNER).replace(f" {folder}", f" {folder}{folder}")
+    moved = {**hook, "entry": f"sh {shlex.quote(folder + '.ci/hook')}{words}"}
+    if not hook.get("always_run"):
+        moved["files"] = f"^{re.escape(folder)}(?:{hook.get('files', '').removeprefix('^')})"
+    return moved
+
+
+def _project_folder() -> str:
+    done = _git("rev-parse", "--show-prefix")
+    if done.returncode:
+        raise UserError("this folder is in no Git repository; run `git init` in the top folder first")
+    if not (folder := done.stdout.removesuffix("\n")):
+        raise UserError(f"this project is the top folder of its Git repository, which reads {CONFIG}; run `make hooks`")
+    return folder
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape", check=False)
+
+
+def _dry_run() -> str:
+    # Git tells its hooks where the repository is in variables that would send DVC to another one in a worktree.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    dvc = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
+    run = subprocess.run(dvc, capture_output=True, text=True, encoding="utf-8", errors="replace", env=environment)
+    if run.returncode:
+        raise UserError(f"`dvc repro --dry` failed: {' '.join(run.stderr.split())[:300]}")
+    return run.stdout

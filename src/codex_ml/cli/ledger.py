@@ -1,0 +1,201 @@
+"""`codex-ml ledger`: what keeps its split, and how it changes."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.top import go_to_top
+
+if TYPE_CHECKING:
+    from codex_ml.split.ledger.edits import Written
+    from codex_ml.split.ledger.folder import Ledger
+
+app = typer.Typer(no_args_is_help=True, help="The split ledger, data/split_ledger: what it lists keeps its split.")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+CORPUS = Path("data/corpus/documents.parquet")
+Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
+FORMER = Path("data/split_ledger.ndjson")
+
+
+@app.command()
+def accept(debug: Debug = False) -> None:
+    """Make the last split binding: unite the ledger with data/splits/new_ledger.txt.
+
+    From then on no document of it moves, whatever is added. Below 100,000 lines the ledger is one file, which Git keeps
+    and merges; from there on it is a folder of DVC. The command prints what to run next.
+    """
+    from codex_ml.split.ledger.edits import accept
+    from codex_ml.split.ledger.folder import FOLDER, NEW
+
+    with one_line_errors(debug=debug):
+        go_to_top()
+        _report(accept(NEW, FOLDER), "dvc repro")  # dvc.lock then names this ledger
+
+
+@app.command()
+def convert(debug: Debug = False) -> None:
+    """Rewrite a ledger of the former form, data/split_ledger.ndjson, as the folder data/split_ledger.
+
+    No document moves. The former file is removed when the folder is complete.
+    """
+    from codex_ml.split.ledger.edits import convert
+    from codex_ml.split.ledger.folder import FOLDER
+
+    with one_line_errors(debug=debug):
+        go_to_top()
+        _report(convert(FORMER, FOLDER))
+
+
+@app.command()
+def show(json: Json = False, debug: Debug = False) -> None:
+    """Count what the ledger says: lines, contents by split, units, what is forgotten, and what contradicts itself."""
+    from codex_ml.core.io import dump_json
+
+    with one_line_errors(debug=debug):
+        go_to_top()
+        counts = _counts(_ledger())
+        if json:
+            typer.echo(dump_json(counts), nl=False)
+            return
+        for name, value in counts.items():
+            shown = ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else value
+            typer.echo(f"{name:<14} {shown}")
+
+
+@app.command()
+def forget(
+    reason: Annotated[str, typer.Option(help="Why, in one line; it is kept beside the content.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Ids, paths or contents (the first 16 characters of a line).")
+    ] = None,
+    gone: Annotated[bool, typer.Option("--gone", help="All contents that the corpus does not hold any more.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would do, and change nothing.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take documents out of the ledger on purpose: their lines do not count any more.
+
+    The lines stay, and data/split_ledger/forgotten.txt names their contents, so that a merge does not bring them back.
+    A document that is forgotten and still in the corpus is dealt as a new one in each split. The file holds the start
+    of the SHA-256 of a text: who has the text can tell that it was here.
+    """
+    from codex_ml.core.io import dump_json
+    from codex_ml.split.ledger.edits import checked_reason, forget, next_steps
+    from codex_ml.split.ledger.folder import FOLDER, FORGOTTEN
+
+    with one_line_errors(debug=debug):
+        go_to_top()
+        if bool(names) == gone:
+            raise UserError("name what to forget by id, path or content, or say --gone; one of the two")
+        reason = checked_reason(reason)
+        if "" in (names or []):
+            raise UserError("an empty name names no document; give an id, a path or a content")
+        ledger = _ledger()
+        contents = _contents(names or [], ledger)
+        found = _answers(contents, ledger)
+        if not dry_run:
+            forget(FOLDER, contents, reason)
+        result = {
+            "forgotten": found,
+            "before": _counts(ledger)["contents"],
+            "after": _counts(ledger, without=contents)["contents"],
+            "dry_run": dry_run,
+        }
+        if json:
+            typer.echo(dump_json(result), nl=False)
+            return
+        for content, answer in found.items():
+            typer.echo(f"{content}  {answer}")
+        for word in ("before", "after"):
+            typer.echo(f"{word + ':':<8}" + ", ".join(f"{name} {count}" for name, count in result[word].items()))
+        if dry_run:
+            typer.echo("ledger: nothing was changed (--dry-run)")
+        else:
+            typer.echo(safe_text(f"ledger: {len(found)} contents are named in {FOLDER / FORGOTTEN}: {reason}"))
+            _next(next_steps(FOLDER))
+
+
+def _ledger() -> Ledger:
+    from codex_ml.core.params import load_params
+    from codex_ml.split.ledger.folder import FOLDER, read_ledger
+
+    return read_ledger(FOLDER, salt=load_params().split.salt)
+
+
+def _contents(names: list[str], ledger: Ledger) -> list[str]:
+    """Contents by these names; those that the corpus does not hold any more without names."""
+    from codex_ml.core.parallel import workers_for
+    from codex_ml.core.params import load_params
+    from codex_ml.split.ledger.named_contents import contents_gone, contents_named
+    from codex_ml.split.screen import settings_of
+
+    params = load_params()
+    settings = settings_of(
+        params.split,
+        policy=Path("data/policy.yaml"),
+        lock=Path("data/detectors.lock"),
+        key=Path("data/redaction_key"),
+        benchmarks=Path("data/benchmarks"),
+    )
+    workers = workers_for(CORPUS.stat().st_size if CORPUS.exists() else 0, params.runtime.workers)
+    if names:
+        return contents_named(names, ledger, CORPUS, settings, workers)
+    return contents_gone(ledger, CORPUS, settings, workers)
+
+
+def _answers(contents: list[str], ledger: Ledger) -> dict[str, str]:
+    """What the ledger says of each content that it lists."""
+    import numpy as np
+
+    from codex_ml.split.ledger.folder import SPLITS, content_keys, contents_of
+
+    if not contents:
+        return {}
+    keys, listed = contents_of(contents), content_keys(ledger.high, ledger.low)
+    texts = sorted(contents, key=urlsafe_b64decode)  # the order of `keys`
+    rows = np.searchsorted(listed, keys)
+    found = {}
+    for text, key, row in zip(texts, keys.tolist(), rows.tolist(), strict=True):
+        if row < len(listed) and listed[row] == key:
+            found[text] = SPLITS[ledger.split[row]] + ("" if ledger.kept[row] else " (a duplicate)")
+        else:
+            found[text] = "not listed"
+    return found
+
+
+def _counts(ledger: Ledger, without: list[str] | None = None) -> dict[str, Any]:
+    import numpy as np
+
+    from codex_ml.split.ledger.folder import SPLITS, content_keys, contents_of, disagree
+
+    counts = np.ones(len(ledger), dtype=bool)
+    if without:
+        counts = ~np.isin(content_keys(ledger.high, ledger.low), contents_of(without))
+    kept = {name: int((counts & ledger.kept & (ledger.split == i)).sum()) for i, name in enumerate(SPLITS)}
+    return {
+        "lines": ledger.size,
+        "contents": kept | {"duplicates": int((counts & ~ledger.kept).sum())},
+        "units": len(ledger.units),
+        "forgotten": len(ledger.forgotten),
+        "contradictory": {
+            "contents": int(disagree(ledger.answers).sum()),
+            "units": int(disagree(ledger.unit_answers).sum()),
+        },
+    }
+
+
+def _report(written: Written, *more: str) -> None:
+    from codex_ml.split.ledger.folder import FOLDER
+
+    typer.echo(f"ledger: {written.added} new lines; {FOLDER} holds {written.lines}")
+    _next([*written.next_steps, *more])
+
+
+def _next(steps: list[str]) -> None:
+    for number, step in enumerate(steps):
+        typer.echo(f"{'next:' if not number else '     '} {step}")

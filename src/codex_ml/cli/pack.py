@@ -1,0 +1,83 @@
+"""`codex-ml pack`: look into the packed token stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.top import go_to_top
+
+if TYPE_CHECKING:
+    from codex_ml.cli.pack_step import Piece, Row
+
+app = typer.Typer(no_args_is_help=True, help="The packed token stream: what each optimizer step sees.")
+TOKENIZER = Path("models/tokenizer")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `show` a command of its own: Typer makes the only command of an app the app itself."""
+
+
+@app.command()
+def show(
+    step: Annotated[int | None, typer.Option(help="Optimizer step, from 1 as in the curves.")] = None,
+    row: Annotated[int | None, typer.Option(help="Row of the train stream, from 0; without --step, any row.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, one row a line.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+) -> None:
+    """Print what an optimizer step sees: its rows, their documents, and which tokens are trained.
+
+    Each piece of a document begins a line of its own that names the document. Below it, `trained` marks the tokens
+    that the model learns to predict, `context` those that it only reads. The order is that of train.micro_batch_size,
+    train.accumulation and seed in params.yaml.
+    """
+    from dataclasses import asdict
+
+    from codex_ml.cli.pack_step import describe, numbers_of_step, open_train
+    from codex_ml.core.io import dump_json
+    from codex_ml.core.params import load_params
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
+
+    with one_line_errors(debug=debug):
+        go_to_top()
+        if step is None and row is None:
+            raise UserError("what should be shown? Say --step N, or --row R, or both")
+        rows, origins = open_train()
+        numbers = [row] if row is not None else []
+        if step is not None:
+            seen = numbers_of_step(rows, load_params(), step)
+            if row is not None and row not in seen:
+                raise UserError(f"step {step} does not see row {row}; it sees {', '.join(map(str, seen))}")
+            numbers = numbers or seen
+        tokenizer = load_tokenizer(TOKENIZER)
+        for number in numbers:
+            found = describe(rows, number, tokenizer, origins)
+            if json:
+                typer.echo(dump_json(asdict(found), indent=None), nl=False)
+                continue
+            for line in _lines(found, rows.seq_len):
+                typer.echo(safe_text(line))
+
+
+def _lines(row: Row, seq_len: int) -> Iterator[str]:
+    count = len(row.pieces)
+    pieces = f"{count} piece{'s' * (count != 1)}"
+    yield f"row {row.row}: {pieces}, {row.used} of {seq_len} places, {row.trained} targets trained"
+    for number, piece in enumerate(row.pieces, start=1):
+        yield f"  piece {number}: {_name(piece)}, {piece.targets} targets from token {piece.begin} on"
+        for run in piece.runs:
+            head = "trained" if run.trained else "context"
+            for line in run.text.split("\n"):
+                yield f"    {head:<7} | {line}"
+                head = ""
+
+
+def _name(piece: Piece) -> str:
+    """One line, whatever is in it: a path is data."""
+    where = " ".join(part for part in (piece.source, piece.path, piece.id) if part)
+    return f"document {piece.document} ({where})".replace("\n", "\\n").replace("\t", "\\t")

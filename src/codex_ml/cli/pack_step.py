@@ -1,0 +1,164 @@
+"""What optimizer step N sees, in words: the rows, their documents, and which tokens are trained."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from codex_ml.cli.params import Params
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import parse_json
+from codex_ml.documents.document import opened
+from codex_ml.modeling.rows import Rows, rows_of_step
+from codex_ml.pack.pack_splits import RECORDS
+
+if TYPE_CHECKING:
+    from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+PACKED, TRAIN = Path("data/packed"), Path("data/splits/train.parquet")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring tokens of a piece that are all trained as targets, or all not."""
+
+    trained: bool
+    ids: list[int]
+    text: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A document, or what of it is in a row.
+
+    Attributes:
+        document: its number in the stream.
+        source, path, id: as in `codex_ml.documents.document.Document`; source is "canary" for an invented one.
+        begin: its first token, counted from the END in front of the document.
+        targets: how many tokens the piece predicts.
+        runs: the input that comes first and all targets, in their order.
+    """
+
+    document: int
+    source: str
+    path: str
+    id: str
+    begin: int
+    targets: int
+    runs: list[Run]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its number in the train stream, the places that hold a token, the targets that are trained."""
+
+    row: int
+    used: int
+    trained: int
+    pieces: list[Piece]
+
+
+def numbers_of_step(rows: Rows, params: Params, step: int) -> list[int]:
+    """Row numbers of a step, counted from 1 as in the curves.
+
+    Raises:
+        UserError: when training has no such step, or nothing to train on.
+    """
+    if not 1 <= step <= params.train.max_steps:
+        raise UserError(f"there is no step {step}; steps go from 1 to {params.train.max_steps} (train.max_steps)")
+    if not len(rows):
+        raise UserError("the packed train stream has no row; add documents or lower pack.seq_len")
+    batch_rows = params.train.micro_batch_size * params.train.accumulation
+    return rows_of_step(len(rows), step=step - 1, batch_rows=batch_rows, seed=params.seed).tolist()
+
+
+def describe(rows: Rows, number: int, tokenizer: TextTokenizer, origin: Origins) -> Row:
+    """The row with this number.
+
+    Raises:
+        UserError: when there is no such row.
+    """
+    if not 0 <= number < len(rows):
+        raise UserError(f"there is no row {number}; the train stream has rows 0 to {len(rows) - 1}")
+    pieces = [
+        Piece(
+            document,
+            *origin.of(document),
+            begin - int(rows.starts[document]),
+            length,
+            _runs(rows, begin, length, tokenizer),
+        )
+        for document, (begin, length) in zip(
+            rows.documents(number).tolist(), rows.row_pieces(number).tolist(), strict=True
+        )
+    ]
+    trained = int((rows.batch(np.array([number]))["labels"] >= 0).sum())
+    return Row(number, sum(piece.targets for piece in pieces), trained, pieces)
+
+
+def _runs(rows: Rows, begin: int, length: int, tokenizer: TextTokenizer) -> list[Run]:
+    ids = rows.tokens[begin : begin + length + 1].astype(np.uint32)
+    trained = np.ones(length + 1, dtype=bool) if rows.mask is None else rows.mask[begin : begin + length + 1] == 1
+    trained[0] = False  # no target of this piece
+    runs, place = [], 0
+    for is_trained, group in groupby(trained.tolist()):
+        part = ids[place : place + len(list(group))]
+        runs.append(Run(is_trained, part.tolist(), tokenizer.decode(part)))
+        place += len(part)
+    return runs
+
+
+class Origins:
+    """Where the documents of the train stream come from: their rows in the split, but for canaries and dropped ones."""
+
+    def __init__(self, rows: Rows, split: Path, records: Path) -> None:
+        self._canaries, self._split = rows.canaries, split
+        self._dropped = list(_dropped(records))
+
+    def of(self, document: int) -> tuple[str, str, str]:
+        """(source, path, id) of a document of the stream.
+
+        Raises:
+            UserError: when the split was made anew since.
+        """
+        before = bisect_left(self._canaries, document)
+        if before < len(self._canaries) and self._canaries[before] == document:
+            return "canary", "", ""
+        number = document - before
+        for dropped in self._dropped:
+            number += dropped <= number
+        return self._read(number)
+
+    def _read(self, number: int) -> tuple[str, str, str]:
+        with opened(self._split) as file:
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                if number < count:
+                    table = file.read_row_group(group, columns=["source", "path", "id"]).slice(number, 1)
+                    row = table.to_pylist()[0]
+                    return row["source"], row["path"], row["id"]
+                number -= count
+        raise UserError(f"{self._split} has fewer documents than the packed stream; `dvc repro pack` makes it anew")
+
+
+def _dropped(records: Path) -> Iterator[int]:
+    """Rows of the train split that gave no document of the stream, ascending."""
+    if not records.is_file():
+        raise UserError(f"{records} is missing; `dvc repro pack` makes it")
+    with records.open("rb") as lines:
+        for line in lines:
+            record: dict[str, Any] = parse_json(line)
+            if record["split"] == "train" and record["action"] == "drop":
+                yield record["row"]
+
+
+def open_train() -> tuple[Rows, Origins]:
+    """The train stream of this repository, and where its documents come from."""
+    rows = Rows.open(PACKED, "train")
+    return rows, Origins(rows, TRAIN, PACKED / RECORDS)

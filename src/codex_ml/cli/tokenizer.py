@@ -1,0 +1,218 @@
+"""`codex-ml tokenizer`: look at a tokenizer, use it, compare two, give one to another tool."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.top import from_top
+
+FOLDER, VAL = Path("models/tokenizer"), Path("data/splits/val.parquet")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at a tokenizer, encode and decode with it, compare two, export one.\n\n"
+    "A tokenizer is a folder such as models/tokenizer, which `dvc repro tokenizer` makes by the section `tokenizer` of "
+    "params.yaml. Text is data here: `<|endoftext|>` in a text becomes the letters it is made of, never the special "
+    "token.",
+)
+Folder = Annotated[
+    Path | None, typer.Option("--tokenizer", "-t", help="The tokenizer's folder.", show_default=str(FOLDER))
+]
+Sample = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Text to measure on: a UTF-8 file, or a split such as data/splits/val.parquet.", show_default=str(VAL)
+    ),
+]
+Text = Annotated[Path | None, typer.Option("--file", "-f", help="Read this UTF-8 file; - for standard input.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
+
+
+@app.command()
+def stats(
+    file: Sample = None,
+    tokenizer: Folder = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a tokenizer on text: how short the text gets, what is lost, what of the vocabulary is of use.
+
+    bytes_per_token: higher is shorter. tokens_per_word: a word is a run of letters, digits and _. unk_share: tokens
+    that stand for something unknown. unused_share: of the vocabulary, never needed by this text. lossless: share of the
+    texts that decoding gives back exactly. A split is measured by language too.
+    """
+    from codex_ml.tokenizer.measure import measure
+
+    with one_line_errors(debug=debug):
+        numbers = measure(_load(tokenizer), _documents(file))
+        if json:
+            _print_json(numbers)
+            return
+        languages = numbers.pop("languages")
+        for name, value in numbers.items():
+            typer.echo(f"{name:<16} {value}")
+        for language, found in languages.items():
+            typer.echo(safe_text(f"  {language}: {', '.join(f'{name} {value}' for name, value in found.items())}"))
+
+
+@app.command()
+def encode(
+    text: Annotated[str | None, typer.Argument(help="The text; or use --file.")] = None,
+    file: Text = None,
+    tokenizer: Folder = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut behind this many tokens.")] = None,
+    pad_to: Annotated[int | None, typer.Option(min=1, help="Fill up to this many tokens with the pad token.")] = None,
+    add_end: Annotated[
+        bool, typer.Option("--add-end", help="Put the end token behind the text, before padding.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print the token ids of a text, separated by spaces; with --json also each token's text.
+
+    --max-length counts the end token of --add-end: what is cut is text. Example:
+
+        codex-ml tokenizer encode 'def add(a, b):' --add-end --pad-to 16
+    """
+    with one_line_errors(debug=debug):
+        loaded = _load(tokenizer)
+        ids = loaded.encode(_text(text, file)).tolist()
+        end = [loaded.end] if add_end else []
+        whole = len(ids) + len(end)
+        if max_length is not None:
+            ids = ids[: max(max_length - len(end), 0)]
+        ids += end
+        tokens = len(ids)
+        ids += [loaded.pad] * ((pad_to or 0) - tokens)
+        if json:
+            pieces = [loaded.backend.id_to_token(number) for number in ids]
+            mask = [1] * tokens + [0] * (len(ids) - tokens)
+            _print_json({"ids": ids, "attention_mask": mask, "tokens": pieces, "cut": whole - tokens})
+        else:
+            typer.echo(" ".join(map(str, ids)))
+
+
+@app.command()
+def decode(
+    ids: Annotated[list[str] | None, typer.Argument(help="Token ids; without any, they are read from stdin.")] = None,
+    tokenizer: Folder = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print the text of token ids, exactly, special tokens spelt out.
+
+    Example: codex-ml tokenizer encode 'a b' | codex-ml tokenizer decode
+    """
+    with one_line_errors(debug=debug):
+        loaded = _load(tokenizer)
+        words = ids or sys.stdin.read().replace(",", " ").split()
+        numbers = [_number(word, loaded.vocab_size) for word in words]
+        found = loaded.decode(numbers)
+        if json:
+            _print_json({"text": found})
+        else:
+            sys.stdout.write(found if not sys.stdout.isatty() else safe_text(found))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A tokenizer's folder.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    file: Sample = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure two tokenizers on one text, side by side, and say whether they give the same ids.
+
+    Two tokenizers with one vocabulary and other rules show as equal sizes and unequal ids.
+    """
+    import numpy as np
+
+    from codex_ml.tokenizer.measure import measure
+
+    with one_line_errors(debug=debug):
+        both = [_load(first), _load(second)]
+        numbers = [measure(loaded, _documents(file)) for loaded in both]
+        streams = [loaded.encode_documents(text for _, text in _documents(file)) for loaded in both]
+        differ = sum(not np.array_equal(a, b) for a, b in zip(*streams, strict=True))
+        shared = len(both[0].backend.get_vocab().keys() & both[1].backend.get_vocab().keys())
+        result = {"first": numbers[0], "second": numbers[1], "shared_tokens": shared, "texts_that_differ": differ}
+        if json:
+            _print_json(result)
+            return
+        typer.echo(safe_text(f"{'':<16} {first!s:>24} {second!s:>24}"))
+        for name in numbers[0]:
+            if name != "languages":
+                typer.echo(f"{name:<16} {numbers[0][name]:>24} {numbers[1][name]:>24}")
+        typer.echo(f"{shared} tokens are in both; the ids of {differ} texts differ")
+
+
+@app.command()
+def export(
+    to: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    tokenizer: Folder = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Copy a tokenizer for other tools.
+
+    Writes the Hugging Face layout (`AutoTokenizer.from_pretrained` reads it); SentencePiece kinds keep their
+    tokenizer.model, BPE kinds get vocab.json and merges.txt.
+    """
+    from codex_ml.cli.tokenizer_export import export_tokenizer
+
+    with one_line_errors(debug=debug):
+        names = export_tokenizer(tokenizer or from_top(FOLDER), to)
+        if json:
+            _print_json({"folder": str(to), "files": names})
+        else:
+            typer.echo(safe_text(f"tokenizer: {', '.join(names)} in {to}"))
+
+
+def _load(folder: Path | None) -> Any:
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
+
+    return load_tokenizer(folder or from_top(FOLDER))
+
+
+def _documents(file: Path | None) -> Any:
+    """(language, text) of a split's documents, or of one text file."""
+    file = file or from_top(VAL)
+    if file.suffix == ".parquet":
+        from codex_ml.documents.document import read_documents
+
+        return ((document.language, document.content) for document in read_documents(file))
+    return iter([("text", _text(None, file))])
+
+
+def _text(text: str | None, file: Path | None) -> str:
+    if (text is None) == (file is None):
+        raise UserError("give either a text or --file")
+    if file is None:
+        data = (text or "").encode("utf-8", "surrogateescape")
+    elif str(file) == "-":
+        data = sys.stdin.buffer.read()
+    else:
+        if not file.is_file():
+            raise UserError(f"{file} is missing")
+        data = file.read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file or 'the text'} is not UTF-8 (byte {error.start}); convert it first") from None
+
+
+def _number(word: str, vocab_size: int) -> int:
+    if not word.isascii() or not word.isdigit() or int(word[:9]) >= vocab_size or len(word) > 9:
+        raise UserError(f"{word[:40]!r} is no token id; ids are numbers from 0 to {vocab_size - 1}")
+    return int(word)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json_text.dumps(value, ensure_ascii=True))

@@ -1,0 +1,1 @@
+"""What every stage and command stands on: files, errors, parameters, the pipeline, processes."""

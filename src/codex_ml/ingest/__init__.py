@@ -1,0 +1,1 @@
+"""Read sources of every kind into one corpus."""

@@ -1,0 +1,151 @@
+"""Documents in archives: what zip, tar and packages share. Nothing is unpacked to disk, no name becomes a path.
+
+A damaged archive is refused whole, so it is proved before the first of its documents. So is one that has no right
+reading, or that would write outside of itself where it is unpacked: `..`, absolute names, devices, links that lead
+out, members below a link, two different members of one name. Names that differ in case or in Unicode form are two.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from email.message import Message
+from pathlib import Path
+from posixpath import normpath
+
+from codex_ml.cli.params import Source
+from codex_ml.core.errors import Reason, raise_disk_error, reason_of
+from codex_ml.documents.document import Document, Refused, writable
+from codex_ml.documents.licences import licence_of_metadata
+from codex_ml.ingest.readers.compression import Broken
+from codex_ml.ingest.readers.files import Names, file_document, group_of
+
+MOST_MEMBERS = 250_000  # zipfile keeps 500 bytes of each
+LONGEST_NAME = 4096  # characters; PATH_MAX of Linux
+BOMB_BYTES, BOMB_RATIO = 64 << 20, 200  # sources compress 3 to 20 times
+DEEPEST = 200  # folders in folders
+METADATA_LIMIT = 1 << 20  # bytes of METADATA, PKG-INFO or an extended header of tar
+
+
+class Unsafe(Broken):
+    """A member for which the whole archive is refused."""
+
+    def __init__(self, member: str, reason: str) -> None:
+        super().__init__(Reason(reason + "; nothing of this archive is read"))
+        self.member = member
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the documents of an archive have in common."""
+
+    source: Source
+    file: str
+    label: str
+    licence: str
+    max_bytes: int
+
+    @classmethod
+    def of(cls, source: Source, file: Path, max_bytes: int) -> Origin:
+        return cls(source, str(file), f"{source.label}/{writable(file.name)}", source.licence, max_bytes)
+
+    def under(self, headers: Message | None) -> Origin:
+        """The same under the licence that the metadata of a package names, if it names one."""
+        licence = None if headers is None else licence_of_metadata(headers)
+        return replace(self, licence=licence or self.licence)
+
+    def document(self, name: str, data: bytes) -> Document | Refused:
+        return file_document(
+            data,
+            source=self.label,
+            path=name,
+            licence=self.licence,
+            group=group_of(self.source, self.label, name),
+            place=f"{self.file}/{name}",
+            max_bytes=self.max_bytes,
+        )
+
+    def refused(self, name: str, reason: str, *, bad: bool) -> Refused:
+        name = writable(name[:LONGEST_NAME])
+        return Refused(self.label, name, None, reason, bad, place=f"{writable(self.file)}/{name}")
+
+    def refused_whole(self, error: Exception) -> Refused:
+        """The refusal of an archive for what was raised while it was read; an error of the disk is raised again."""
+        raise_disk_error(error)
+        if isinstance(error, Unsafe):
+            return self.refused(error.member, reason_of(error), bad=True)
+        reason = reason_of(error) if isinstance(error, Broken) else Reason("damaged ({})", _short(error))
+        return Refused(self.source.label, writable(self.file), None, reason)
+
+
+def why_not(name: str, size: int, max_bytes: int, *, regular: bool, again: bool) -> tuple[str, bool] | None:
+    """(reason, whether it counts as bad) why a member is not read, None when it is."""
+    if "\0" in name or len(name) > LONGEST_NAME:
+        return "a name with NUL, or longer than 4096 characters", True
+    if "\\" in name:
+        return "a name with a backslash", True
+    if not regular:  # a link, a FIFO, a file with holes
+        return "not a regular file", False
+    if again:
+        return "a second member of this name", True
+    return (Reason("longer than {} bytes", max_bytes), False) if size > max_bytes else None
+
+
+def plain(name: str) -> str:
+    """The one spelling of a name: `./a//b` is a/b."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".")) if STRANGE.search(name) else name
+
+
+STRANGE = re.compile(r"(?:\A|/)\.?(?:/|\Z)")  # parts that are no name
+
+
+def wanted(names: Names, name: str) -> bool:
+    """Whether a plain name is a document; backslashes count as what they are elsewhere, so that they are reported."""
+    return names.wanted(plain(name.replace("\\", "/")) if "\\" in name else name)
+
+
+def refuse_unsafe(name: str, *, device: bool = False, link: str | None = None) -> None:
+    """Raises Unsafe for a member that would be outside, or open a device or a file outside, once it is unpacked.
+
+    Args:
+        link: what a link names, from the top of the archive.
+    """
+    elsewhere = name.replace("\\", "/")
+    if elsewhere.startswith("/") or re.match(r"[A-Za-z]:", name):
+        raise Unsafe(name, "an absolute name")
+    if ".." in elsewhere.split("/"):
+        raise Unsafe(name, "a name that leads out of the archive")
+    if name.count("/") > DEEPEST:
+        raise Unsafe(name, f"a name with more than {DEEPEST} folders")
+    if device:
+        raise Unsafe(name, "a device")
+    if link is not None and (link.startswith("/") or normpath(link).split("/")[0] == ".."):
+        raise Unsafe(name, "a link that leads out of the archive")
+
+
+def refuse_through(name: str, links: set[str], *, is_link: bool) -> None:
+    """Raises Unsafe for a member that would be written through a link; `links` are plain names."""
+    parts = plain(name).split("/")
+    if any("/".join(parts[:count]) in links for count in range(1, len(parts) + (not is_link))):
+        raise Unsafe(name, "a member in the place of a link, or below one")
+
+
+def twice(name: str) -> Unsafe:
+    """What to raise for two members that differ."""
+    return Unsafe(name, "two different members of this name")
+
+
+def refuse_bomb(total: int, size: int) -> None:
+    """Raises Broken when so many bytes come out of a file of this size."""
+    if total > BOMB_BYTES and total > BOMB_RATIO * size:
+        raise Broken(f"more than {BOMB_BYTES >> 20} MiB and {BOMB_RATIO} times its size: a decompression bomb")
+
+
+def refuse_crowd(members: int) -> None:
+    """Raises Broken for more members than anybody wants to read."""
+    if members > MOST_MEMBERS:
+        raise Broken(f"more than {MOST_MEMBERS:,} members")
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,114 @@
+"""Folders that `save_to_disk` of Hugging Face datasets wrote: state.json names Arrow files in the same folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from codex_ml.core.errors import UserError, naming, reason_of
+from codex_ml.core.io import read_json
+from codex_ml.core.tree import is_left_out, stands_for
+from codex_ml.documents.document import Document, Refused
+from codex_ml.ingest.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
+from codex_ml.ingest.readers.records import Context
+from codex_ml.ingest.readers.table_rows import Part, damaged, documents, parts_of, wrong_columns
+
+
+@dataclass(frozen=True)
+class ArrowTask:
+    """Some rows of one Arrow file."""
+
+    context: Context
+    path: str
+    part: Part
+    bytes: int
+
+    @property
+    def file(self) -> str:
+        return self.context.file
+
+    def read(self) -> Iterator[Document | Refused]:
+        """One document a row."""
+        with unchanged(Path(self.path)):
+            yield from documents(_batches(self.path), self.part, 0, self.context)
+
+
+def plan_dataset(folder: Path, context_of: Callable[[str], Context]) -> Iterator[ArrowTask | Refused]:
+    """Some megabytes of rows a task. A damaged file is refused whole, so every value is checked before.
+
+    Raises:
+        UserError: when it is no such folder, or names files outside of it.
+    """
+    rows = 0
+    for name in _names(folder):
+        path, context = folder / name, context_of(name)
+        try:
+            with path.open("rb") as raw:
+                refuse_pointer(raw)
+            parts = _proved(str(path), context)
+        except Broken as error:
+            parts = reason_of(error)
+        except DAMAGE as error:
+            with naming(path):
+                parts = damaged(error, "Arrow")
+        if isinstance(parts, str):
+            yield context.refused(None, parts)
+            continue
+        size, total, done, told = path.stat().st_size, sum(part.bytes for part in parts), 0, 0
+        for part in parts:
+            rows, done = rows + part.count, done + part.bytes
+            share = size * done // max(total, 1)
+            yield ArrowTask(context, str(path), part, share - told)
+            told = share
+    if not rows:
+        yield context_of("state.json").refused(None, "holds no row", bad=False)
+
+
+def _names(folder: Path) -> list[str]:
+    if (folder / "dataset_dict.json").is_file():
+        found = read_json(folder / "dataset_dict.json")
+        splits = found.get("splits") if isinstance(found, dict) else None
+        there = ", ".join(map(str, splits)) if isinstance(splits, list) else "none"
+        raise UserError(f"ingest.sources: {folder} holds the splits {there}; name one: {folder}/train")
+    state: Any = read_json(folder / "state.json")
+    try:
+        names = [str(entry["filename"]) for entry in state["_data_files"]]
+    except (KeyError, TypeError):
+        raise UserError(f"{folder}/state.json lists no _data_files; save the data set anew with save_to_disk") from None
+    for name in ("state.json", *names):
+        path = folder / name
+        if "\0" in name or Path(name).name != name or not path.is_file() or stands_for(path).is_symlink():
+            raise UserError(f"{folder}/state.json names {name!r}, which is no file in that folder")
+        if is_left_out(path):
+            raise UserError(f"{path} is in no hash: DVC leaves it out (.dvcignore); remove that pattern")
+    return names
+
+
+def _proved(path: str, context: Context) -> list[Part] | str:
+    """The parts of a file whose every value is what it claims to be, or what is wrong with its columns."""
+
+    def checked() -> Iterator[pa.RecordBatch]:
+        for batch in _batches(path):
+            batch.validate(full=True)
+            yield batch
+
+    first = next(_batches(path), None)
+    problem = "" if first is None else wrong_columns(first.schema, context)
+    return problem or list(parts_of(checked()))
+
+
+def _batches(path: str) -> Iterator[pa.RecordBatch]:
+    """The batches of a stream, as datasets writes them, or of a file with a footer."""
+    with pa.OSFile(path) as source:  # a memory map of a file that is cut meanwhile kills the process
+        try:
+            reader = pa.ipc.open_stream(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            random = pa.ipc.open_file(source)
+            yield from (random.get_batch(number) for number in range(random.num_record_batches))
+            return
+        yield from reader

@@ -1,0 +1,283 @@
+"""Files of a Git repository at one revision, read as objects: no work tree, no configuration, nothing is run.
+
+Git itself would run what a repository's configuration names: core.fsmonitor, hooks, filters, textconv, a pager. Here
+refs are read as the files they are (gitrepository-layout(5)), objects by dulwich from one folder only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dulwich.refs import check_ref_format
+
+from codex_ml.cli.params import Source
+from codex_ml.core.errors import Reason, UserError, naming, reason_of
+from codex_ml.core.io import expand_glob
+from codex_ml.core.tree import rules_for, stands_for
+from codex_ml.documents.document import Document, Refused, writable
+from codex_ml.ingest.readers.files import Names, file_document, group_of
+from codex_ml.ingest.readers.git_objects import BLOB, COMMIT, TAG, Damaged, Objects, read_object, size_of, walk
+
+TASK_BYTES, TASK_BLOBS = 4 << 20, 4096
+REF_LIMIT, PACKED_REFS_LIMIT = 4096, 64 << 20  # bytes
+HASH = re.compile(r"[0-9a-f]{40}")
+Data = bytes  # tasks have a field named bytes
+
+
+@dataclass(frozen=True)
+class GitTask:
+    """Some blobs of a commit: (path in the tree, id)."""
+
+    source: Source
+    file: str
+    objects: str
+    label: str
+    blobs: tuple[tuple[Data, Data], ...]
+    bytes: int
+    max_bytes: int
+
+    def read(self) -> Iterator[Document | Refused]:
+        """Documents in the order of their paths."""
+        store = Objects(self.objects)
+        try:
+            for path, name in self.blobs:
+                yield self._read(store, os.fsdecode(path), name)
+        finally:
+            store.close()
+
+    def _read(self, store: Objects, path: str, name: Data) -> Document | Refused:
+        try:
+            size = size_of(store, name)
+            if size is not None and size > self.max_bytes:
+                return self._refused(path, Reason("longer than {} bytes", self.max_bytes), bad=False)
+            kind, data = read_object(store, name)
+        except Damaged as error:
+            return self._refused(path, reason_of(error), bad=True)
+        if kind != BLOB:
+            return self._refused(path, Reason("object {} is no blob", name.decode()), bad=True)
+        return file_document(
+            data,
+            source=self.label,
+            path=path,
+            licence=self.source.licence,
+            group=group_of(self.source, self.source.label, path),
+            place=f"{self.file}/{path}",
+            max_bytes=self.max_bytes,
+        )
+
+    def _refused(self, path: str, reason: str, *, bad: bool) -> Refused:
+        return Refused(self.label, writable(path), None, reason, bad, place=writable(f"{self.file}/{path}"))
+
+
+def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask | Refused]:
+    """Tasks of about 4 MiB of blobs of a work tree's or a bare repository's `source.revision`, sorted by path.
+
+    Raises:
+        UserError: when there is no repository, it lends objects from another one, or the revision is unknown.
+    """
+    repository = _repository(source, folder)
+    names, store = Names.of(source), Objects(repository / "objects")
+    batch: list[tuple[bytes, bytes]] = []
+    held = 0
+    try:
+        commit, tree = _commit(source, repository, store)
+        label = f"{source.label}@{commit[:12].decode()}"
+
+        def task() -> GitTask:
+            return GitTask(source, str(folder), str(repository / "objects"), label, tuple(batch), held, max_bytes)
+
+        for path, mode, name, reason in walk(store, tree):
+            shown = os.fsdecode(path)
+            if not names.wanted(shown):
+                continue
+            if reason or not stat.S_ISREG(mode):
+                why = reason or ("a submodule" if stat.S_IFMT(mode) == 0o160000 else "not a regular file")
+                yield Refused(label, writable(shown), None, why, bool(reason), place=writable(f"{folder}/{shown}"))
+                continue
+            size = _size(store, name)
+            if size is None and not is_hashed(repository):
+                raise Damaged(f"object {name.decode()} is missing (a shallow, partial or damaged clone)")
+            batch.append((path, name))
+            held += min(size or 0, max_bytes)
+            if held >= TASK_BYTES or len(batch) >= TASK_BLOBS:
+                yield task()
+                batch, held = [], 0
+        if batch:
+            yield task()
+    except Damaged as error:
+        raise UserError(f"ingest.sources: {source.path}: {error}; `git fsck` says more") from None
+    finally:
+        store.close()
+
+
+def _size(store: Objects, name: bytes) -> int | None:
+    try:
+        return size_of(store, name)
+    except Damaged:
+        return 0  # the worker says it of the file
+
+
+# --- the revision
+
+
+def refuse_moving_revision(source: Source) -> None:
+    """A revision must be in a hash, or be one: DVC leaves `.git` out, and a branch, a tag or HEAD there moves unseen.
+
+    A bare repository such as project.git is hashed with its refs; anywhere else only a whole commit id is the same for
+    ever.
+
+    Raises:
+        UserError: naming the commit that the revision means now.
+    """
+    if source.kind != "git" or HASH.fullmatch(source.revision.lower()):
+        return
+    for folder in [Path(source.path)] if Path(source.path).is_dir() else expand_glob(source.path):
+        repository = _repository(source, folder)
+        if is_hashed(repository):
+            continue
+        store = Objects(repository / "objects")
+        try:
+            commit, _ = _commit(source, repository, store)
+        except Damaged as error:
+            raise UserError(f"ingest.sources: {source.path}: {error}; `git fsck` says more") from None
+        finally:
+            store.close()
+        raise UserError(
+            f"ingest.sources: {source.path}: DVC hashes no .git folder, so it would not notice where {source.revision} "
+            f"moves; write `revision: {commit.decode()}`, which it means now, or read a bare repository "
+            f"(git clone --bare), which is hashed whole"
+        )
+
+
+def is_hashed(repository: Path) -> bool:
+    """Whether DVC hashes what a revision is looked up in."""
+    rules, prefix = rules_for(repository)
+    if ".git" in repository.parts or (prefix and rules.ignores(prefix.rstrip("/"), is_folder=True)):
+        return False
+    refs = repository / "refs"
+    places = [repository / "HEAD", repository / "packed-refs", refs, *refs.rglob("*")]
+    return not any(
+        rules.ignores(prefix + place.relative_to(repository).as_posix(), is_folder=place.is_dir()) for place in places
+    )
+
+
+# --- the repository
+
+
+def _repository(source: Source, folder: Path) -> Path:
+    """The folder with HEAD, objects and refs."""
+    where = f"ingest.sources: {source.path}"
+    inner = folder / ".git"
+    if inner.is_file():
+        raise UserError(f"{where} is a linked work tree or a submodule; name the main repository instead")
+    repository = inner if inner.is_dir() else folder
+    if (repository / "commondir").exists():
+        raise UserError(f"{where} belongs to a linked work tree; name the main repository instead")
+    if not (repository / "HEAD").is_file() or not (repository / "objects").is_dir():
+        raise UserError(f"{where} is no Git repository; `kind: git` reads a work tree with .git, or a bare repository")
+    if any((repository / name).is_symlink() for name in ("", "objects", "objects/info", "objects/pack")):
+        raise UserError(f"{where} keeps its objects behind a link; clone it to a folder of its own")
+    if _holds_links(repository / "objects"):
+        raise UserError(f"{where} keeps objects behind links; clone it to a folder of its own")
+    if _text(repository / "objects/info/alternates", 1):
+        raise UserError(f"{where} borrows objects from another repository (objects/info/alternates); `git repack -a` "
+                        "and delete that file, or clone it without --shared and --reference")  # fmt: skip
+    if (repository / "reftable").is_dir():
+        raise UserError(f"{where} keeps its refs as reftable; `git refs migrate --ref-format=files` makes files")
+    return repository
+
+
+def _holds_links(objects: Path) -> bool:
+    """Whether a pack, or a folder of loose objects, is a link (or a FIFO, which would block for ever).
+
+    A link into DVC's cache is the file that DVC keeps there.
+    """
+    packs = objects / "pack"
+    entries = [*os.scandir(objects), *(os.scandir(packs) if packs.is_dir() else ())]
+    modes = (stands_for(Path(entry.path)).lstat().st_mode for entry in entries)
+    return not all(stat.S_ISREG(mode) or stat.S_ISDIR(mode) for mode in modes)
+
+
+def _text(file: Path, limit: int) -> str:
+    """The beginning of a regular file; "" for a link, a FIFO, or nothing."""
+    try:
+        handle = os.open(stands_for(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return ""
+    with naming(file), os.fdopen(handle, "rb") as opened:
+        return os.fsdecode(opened.read(limit)) if stat.S_ISREG(os.fstat(handle).st_mode) else ""
+
+
+def _packed_refs(repository: Path) -> dict[str, str]:
+    found = {}
+    for line in _text(repository / "packed-refs", PACKED_REFS_LIMIT).split("\n"):
+        name, _, ref = line.partition(" ")
+        if HASH.fullmatch(name):
+            found[ref] = name
+    return found
+
+
+def _ref(repository: Path, ref: str, packed: dict[str, str]) -> str | None:
+    """The id that a ref names, through symbolic refs."""
+    for _ in range(5):  # as Git
+        if ref != "HEAD" and not (ref.startswith("refs/") and check_ref_format(os.fsencode(ref))):  # type: ignore[arg-type]
+            return None
+        content = _text(repository / ref, REF_LIMIT).strip() or packed.get(ref, "")
+        if not content.startswith("ref:"):
+            return content if HASH.fullmatch(content) else None
+        ref = content.removeprefix("ref:").strip()
+    return None
+
+
+def _revision(source: Source, repository: Path, store: Objects) -> bytes:
+    """The id of a branch, tag, HEAD or hash, in the order of gitrevisions(7)."""
+    revision, packed = source.revision, _packed_refs(repository)
+    if HASH.fullmatch(revision.lower()):
+        return revision.lower().encode()
+    names = [revision] if revision == "HEAD" or revision.startswith("refs/") else [f"refs/{revision}"]
+    names += [f"refs/{kind}/{revision}" for kind in ("tags", "heads", "remotes")] + [f"refs/remotes/{revision}/HEAD"]
+    for name in names:
+        if found := _ref(repository, name, packed):
+            return found.encode()
+    if re.fullmatch("[0-9a-fA-F]{4,39}", revision):
+        ids = [*_with_prefix(store, revision.lower().encode())]
+        if len(ids) == 1:
+            return ids[0]
+        if ids:
+            raise UserError(f"ingest.sources: {source.path}: {revision} begins {len(ids)} commits; give more digits")
+    branches = _branches(repository, packed)
+    there = ", ".join(branches[:10]) + (f" and {len(branches) - 10} more" if len(branches) > 10 else "")
+    raise UserError(
+        f"ingest.sources: {source.path} has no revision {revision}; its branches: {there or 'none, it has no commit'}"
+    )
+
+
+def _with_prefix(store: Objects, prefix: bytes) -> Iterator[bytes]:
+    for name in store.iter_prefix(prefix):
+        if HASH.fullmatch(name.decode()) and read_object(store, name)[0] in (COMMIT, TAG):
+            yield name
+
+
+def _branches(repository: Path, packed: dict[str, str]) -> list[str]:
+    heads = repository / "refs/heads"
+    loose = {path.relative_to(heads).as_posix() for path in heads.rglob("*") if path.is_file()}
+    return sorted(map(writable, loose | {ref[11:] for ref in packed if ref.startswith("refs/heads/")}))
+
+
+def _commit(source: Source, repository: Path, store: Objects) -> tuple[bytes, bytes]:
+    """(commit, its tree); a tag is followed to its commit."""
+    name = _revision(source, repository, store)
+    for _ in range(10):  # a tag may name a tag
+        kind, data = read_object(store, name)
+        head = re.match(rb"(tree|object) ([0-9a-f]{40})\n", data)
+        if kind == COMMIT and head and head[1] == b"tree":
+            return name, head[2]
+        if kind != TAG or not head or head[1] != b"object":
+            break
+        name = head[2]
+    raise UserError(f"ingest.sources: {source.path}: revision {source.revision} names no commit")

@@ -1,0 +1,166 @@
+"""JSON Lines (https://jsonlines.org): one RFC 8259 value a line, UTF-8, separated by LF and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from codex_ml.core.conflicts import MARKERS, conflict_line
+from codex_ml.core.errors import Reason, reason_of
+from codex_ml.core.io import parse_json
+from codex_ml.documents.document import Document, Refused
+from codex_ml.ingest.readers.records import Context
+
+BOM = b"\xef\xbb\xbf"
+BLANK = b" \t\r\n"
+START_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class LinesTask:
+    """Whole lines of a file, the first of which has this number."""
+
+    context: Context
+    first_line: int
+    data: bytes
+    bytes: int
+    limit: int
+
+    @property
+    def file(self) -> str:
+        return self.context.file
+
+    @property
+    def decoded(self) -> int:
+        return len(self.data)
+
+    def read(self) -> Iterator[Document | Refused]:
+        """One document a line that is not blank."""
+        for number, line in enumerate(self.data.split(b"\n"), self.first_line):
+            if len(line) > self.limit:
+                yield self.context.refused(number, Reason("the line is longer than {} bytes", self.limit))
+            elif line.strip(BLANK):
+                yield _record(line, number, self.context)
+
+
+def _record(line: bytes, number: int, context: Context) -> Document | Refused:
+    if line.startswith(BOM):
+        return context.refused(number, "a byte order mark (U+FEFF) in front of the record; files were joined")
+    try:
+        value = parse_json(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        reason = Reason("byte 0x{:02X} at offset {} of the line is not UTF-8", line[error.start], error.start)
+        return context.refused(number, reason)
+    except ValueError as error:
+        return context.refused(number, not_json(error))
+    if not isinstance(value, dict):
+        return context.refused(number, f"an object is wanted, found {type(value).__name__}")
+    return context.document(value, number)
+
+
+def not_json(error: ValueError, start: str = "not JSON") -> Reason:
+    """What `parse_json` found, after fixed words; what json says of a place is fixed, its other texts are not ours."""
+    if isinstance(error, json.JSONDecodeError) and conflict_line(error.doc):
+        return MARKERS
+    if isinstance(error, json.JSONDecodeError):
+        problem = Reason(error.msg.removesuffix(" at"))
+        return Reason("{}: {} at character {}", Reason(start), problem, error.pos + 1)
+    return Reason("{}: {}", Reason(start), reason_of(error))
+
+
+def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: int) -> Iterator[LinesTask | Refused]:
+    """Cut blocks at line ends; holds one block and one line at most.
+
+    Args:
+        blocks: (data, bytes of the file it took).
+        limit: bytes of a line; a longer one is refused and skipped.
+    """
+    number, taken, started, found, skipping = 1, 0, False, False, False
+    held: list[bytes] = []  # pieces of a line that has not ended; adding up bytes would copy a long line for each block
+    length = 0  # of these
+    for data, size in _with_whole_start(blocks):
+        taken += size
+        if not started:
+            started = True
+            data = data.removeprefix(BOM)
+            if reason := _wrong_format(data):
+                yield context.refused(1, reason)
+                return
+        if skipping:
+            end = data.find(b"\n")
+            if end < 0:
+                continue
+            data, skipping = data[end + 1 :], False
+            number += 1
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            lines = b"".join((*held, memoryview(data)[:cut]))
+            found = found or bool(lines.strip(BLANK))
+            yield LinesTask(context, number, lines, taken, limit)
+            number += lines.count(b"\n")
+            held, length, data, taken = [], 0, data[cut:], 0
+        held.append(data)
+        length += len(data)
+        if length > limit:
+            found = True
+            yield context.refused(number, Reason("the line is longer than {} bytes", limit))
+            held, length, skipping = [], 0, True
+    rest = b"".join(held)
+    if rest.strip(BLANK):
+        found = True
+        yield LinesTask(context, number, rest, taken, limit)
+    if not found:
+        yield context.refused(None, "holds no record", bad=False)
+
+
+def _with_whole_start(blocks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """The same blocks, the first of which is long enough to tell a format by; decompression gives short ones."""
+    start: list[bytes] = []
+    length = taken = 0
+    for data, size in blocks:
+        start.append(data)
+        length, taken = length + len(data), taken + size
+        if length >= START_BYTES:
+            break
+    if length:
+        yield b"".join(start), taken
+    yield from blocks
+
+
+def _wrong_format(data: bytes) -> str:
+    """Why a file that begins so cannot be JSON Lines, in one sentence instead of an error a line."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
+        return "looks like UTF-16 (or binary); JSON Lines are UTF-8 (RFC 8259 section 8.1)"
+    start = data.lstrip(BLANK)
+    first = start.split(b"\n", 1)[0].strip(BLANK)
+    if start.startswith(b"[") and (not _parses(first) or not start[len(first) :].strip(BLANK)):
+        return "a JSON array; JSON Lines has one object a line (jq -c '.[]' makes it)"
+    if start.startswith(b"{") and _breaks_off(first) and (_parses(start) or _no_record(start)):
+        return "one JSON value over several lines; JSON Lines has one object a line (jq -c . makes it)"
+    return ""
+
+
+def _breaks_off(line: bytes) -> bool:
+    """Whether nothing is wrong with a line but that it ends."""
+    try:
+        parse_json(line)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(error.doc)
+    except ValueError:  # wrong in itself
+        return False
+    return False
+
+
+def _no_record(data: bytes) -> bool:
+    """Whether there are more lines and none is a record, as one would be behind a record that was cut short."""
+    more = [line for line in data.split(b"\n")[1:] if line.strip(BLANK)]
+    return bool(more) and not any(line.startswith(b"{") and _parses(line) for line in more[:1000])
+
+
+def _parses(data: bytes) -> bool:
+    try:
+        parse_json(data)
+    except (ValueError, UnicodeDecodeError):
+        return False
+    return True

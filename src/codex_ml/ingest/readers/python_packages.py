@@ -1,0 +1,188 @@
+"""Python packages: wheels and source distributions. Their metadata names the source and its licence."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from email.message import Message
+from email.parser import HeaderParser
+from pathlib import Path
+
+from codex_ml.cli.params import Source
+from codex_ml.core.errors import UserError, raise_disk_error
+from codex_ml.core.tree import only_hashed
+from codex_ml.documents.document import Document, Refused, writable
+from codex_ml.ingest.readers.archives import METADATA_LIMIT, Origin, Unsafe, plain, wanted
+from codex_ml.ingest.readers.compression import DAMAGE, Broken, unchanged
+from codex_ml.ingest.readers.files import Names
+from codex_ml.ingest.readers.tars import opened_tar, proved, tar_files
+from codex_ml.ingest.readers.zips import members_of, opened_zip, prove_layout, read_member, readable, zip_files
+
+PKG_INFO = r"[^/\\]+/PKG-INFO"
+
+
+@dataclass(frozen=True)
+class WheelTask:
+    """A wheel; its source is "name==version", its licence what METADATA says."""
+
+    source: Source
+    file: str
+    bytes: int
+    max_bytes: int
+
+    def read(self) -> Iterator[Document | Refused]:
+        """Documents in the order of their names; raises UserError for a wheel that is not whole."""
+        wheel = Path(self.file)
+        release = "==".join(wheel.name.removesuffix(".whl").split("-")[:2])
+        names = Names.of(self.source)
+        name, _, version = release.partition("==")
+        origin = Origin(self.source, self.file, _release(name, version), self.source.licence, self.max_bytes)
+        try:
+            with opened_zip(wheel) as archive:
+                origin = origin.under(_wheel_metadata(archive))
+                members = members_of(archive)
+                prove_layout(archive, members, self.max_bytes)
+                members = [member for member in members if ".dist-info/" not in member[0]]
+                for item in zip_files(archive, members, range(len(members)), origin, names):
+                    yield item if isinstance(item, Refused) else origin.document(*item)
+        except Broken as error:
+            yield origin.refused_whole(error)
+        except DAMAGE as error:
+            raise_disk_error(error)
+            raise UserError(
+                f"{writable(self.file)} is not a whole wheel ({error}); put a whole one in its place"
+            ) from None
+
+
+@dataclass(frozen=True)
+class SdistTask:
+    """A source distribution; its source is "name==version" and its licence what PKG-INFO says."""
+
+    source: Source
+    file: str
+    bytes: int
+    max_bytes: int
+
+    def read(self) -> Iterator[Document | Refused]:
+        """Documents by name below the leading folder, or one refusal of a damaged file."""
+        file, names = Path(self.file), Names.of(self.source)
+        stem = re.sub(r"\.(tar\.gz|zip)\Z", "", file.name)
+        origin = Origin(self.source, self.file, _release(*_split(stem)), self.source.licence, self.max_bytes)
+        try:
+            found = _proved_sdist(file, names, self.max_bytes)
+        except (Broken, *DAMAGE) as error:
+            yield origin.refused_whole(error)
+            return
+        folder, headers = found or (stem, None)
+        if headers is not None:
+            name, version = str(headers.get("Name") or ""), str(headers.get("Version") or "")
+            label = _release(name, version) if _plain(name) and _plain(version) else origin.label
+            origin = replace(origin, label=label).under(headers)
+        with unchanged(file):
+            for item in _sdist_files(file, origin, names, folder + "/"):
+                yield item if isinstance(item, Refused) else origin.document(*item)
+
+
+def plan_wheels(source: Source, folder: Path, max_bytes: int) -> Iterator[WheelTask | Refused]:
+    """A task for each wheel of a folder, in the order of their names.
+
+    Raises:
+        UserError: when there is no folder, or no wheel in it.
+    """
+    for file in _packages(source, folder, "wheel", "*.whl"):
+        yield WheelTask(source, str(file), file.stat().st_size, max_bytes)
+
+
+def plan_sdists(source: Source, folder: Path, max_bytes: int) -> Iterator[SdistTask | Refused]:
+    """A task for each source distribution of a folder; see `plan_wheels`."""
+    for file in _packages(source, folder, "sdist", "*.tar.gz", "*.zip"):
+        yield SdistTask(source, str(file), file.stat().st_size, max_bytes)
+
+
+def _packages(source: Source, folder: Path, kind: str, *globs: str) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"ingest.sources: {source.path} is no folder; `kind: {kind}s` reads a folder of {kind}s")
+    found = only_hashed((file for glob in globs for file in folder.glob(glob)), folder)
+    files = sorted((file for file in found if file.is_file()), key=os.fsencode)  # a FIFO would block for ever
+    if not files:
+        raise UserError(f"ingest.sources: {source.path} holds no {kind} ({', '.join(globs)})")
+    return files
+
+
+def _release(name: str, version: str) -> str:
+    name = writable(name).lower().replace("_", "-")
+    return f"{name}=={writable(version)}" if version else name
+
+
+def _split(stem: str) -> tuple[str, str]:
+    name, dash, version = stem.rpartition("-")
+    return (name, version) if dash else (stem, "")
+
+
+def _plain(value: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9._+!-]{1,100}", value) is not None
+
+
+def _headers(data: bytes) -> Message:
+    return HeaderParser().parsestr(data.decode("utf-8", "replace"))
+
+
+def two_of_them(name: str) -> Unsafe:
+    """What to raise for a package with metadata in two folders."""
+    return Unsafe(name, "metadata in a second folder")
+
+
+def _wheel_metadata(archive: zipfile.ZipFile) -> Message | None:
+    found = _first(archive, r"[^/]+\.dist-info/METADATA")
+    return None if found is None else _headers(read_member(archive, found, METADATA_LIMIT))
+
+
+def _first(archive: zipfile.ZipFile, pattern: str) -> zipfile.ZipInfo | None:
+    """The member of this name, if it can be read.
+
+    Raises:
+        Unsafe: for two in different folders; each may name another licence.
+    """
+    found = [info for info in archive.infolist() if re.fullmatch(pattern, plain(info.orig_filename))]
+    for info in found[1:]:
+        if plain(info.orig_filename) != plain(found[0].orig_filename):
+            raise two_of_them(info.orig_filename)
+    usable = (info for info in found if info.file_size <= METADATA_LIMIT and readable(info) is None)
+    return next(usable, None)
+
+
+def _proved_sdist(file: Path, names: Names, max_bytes: int) -> tuple[str, Message] | None:
+    """(leading folder, PKG-INFO) of a source distribution that can be read to its end."""
+    if file.suffix == ".zip":
+        with opened_zip(file) as archive:
+            members = members_of(archive)
+            prove_layout(archive, members, max_bytes)
+            for name, info in members:
+                if wanted(names, name.partition("/")[2]) and readable(info) is None and info.file_size <= max_bytes:
+                    read_member(archive, info, max_bytes)
+            found = _first(archive, PKG_INFO)
+            if found is None:
+                return None
+            return plain(found.orig_filename).partition("/")[0], _headers(read_member(archive, found, METADATA_LIMIT))
+    result: tuple[str, Message] | None = None
+    for entry, data in proved(file, max(max_bytes, METADATA_LIMIT)):
+        if entry.size > METADATA_LIMIT or not re.fullmatch(PKG_INFO, entry.name):
+            continue
+        folder = entry.name.partition("/")[0]
+        if result is not None and result[0] != folder:
+            raise two_of_them(entry.name)
+        result = folder, _headers(data)
+    return result
+
+
+def _sdist_files(file: Path, origin: Origin, names: Names, folder: str) -> Iterator[tuple[str, bytes] | Refused]:
+    if file.suffix == ".zip":
+        with opened_zip(file) as archive:
+            members = members_of(archive)
+            yield from zip_files(archive, members, range(len(members)), origin, names, folder)
+    else:
+        with opened_tar(file) as stream:
+            yield from tar_files(stream, origin, names, folder)

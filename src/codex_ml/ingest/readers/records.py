@@ -1,0 +1,270 @@
+"""A record of a table, a JSON object or a row, as a document: one place for all formats that have fields."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from typing import Any
+
+from codex_ml.cli.params import Fields, Source
+from codex_ml.core.errors import Reason, reason_of
+from codex_ml.documents.document import Document, Refused, derived_id, map_texts, writable
+from codex_ml.documents.licences import UNKNOWN, stricter
+from codex_ml.ingest.readers import named
+
+MAX_DEPTH, LONGEST_NAME = 100, 200
+LONGEST_SHORT = 4096  # characters of an id, a group, a language
+LINE_FACTOR = 8  # a record may be this many times a document, for escapes and other fields
+LINE_FLOOR = 1 << 20  # bytes
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+INDEX = re.compile(r"__index_level_\d+__\Z")  # what pandas stores of a row's number
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # dumps would make one a call
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def record_limit(max_bytes: int) -> int:
+    """Bytes that a record may have where a document has `max_bytes` at most."""
+    return max(LINE_FACTOR * max_bytes, LINE_FLOOR)
+
+
+class BadRecord(Exception):
+    """Why a record is no document; `bad` as in `Refused`."""
+
+    def __init__(self, reason: str, *values: object, bad: bool = True) -> None:
+        super().__init__(Reason(reason, *values))
+        self.bad = bad
+
+
+class Context:
+    """Where records come from.
+
+    Attributes:
+        file: name for people and for refusals.
+        max_bytes: of a document's content.
+    """
+
+    def __init__(self, source: Source, file: str, max_bytes: int) -> None:
+        self.source, self.file, self.max_bytes = source, writable(file), max_bytes
+        self.looked_for = set(named.renamed(source.fields).values())
+
+    def refused(self, line: int | None, reason: str, *, bad: bool = True) -> Refused:
+        return Refused(self.source.label, self.file, line, reason, bad)
+
+    def document(self, record: Mapping[str, Any], line: int) -> Document | Refused:
+        """The document of a record that stands at this line or row."""
+        named.here.see_fields(record, self.looked_for)
+        try:
+            return _document(record, self, line)
+        except BadRecord as error:
+            return self.refused(line, reason_of(error), bad=error.bad)
+        except RecursionError:
+            return self.refused(line, TOO_DEEP)
+
+
+def _document(record: Mapping[str, Any], context: Context, line: int) -> Document:
+    source, names = context.source, context.source.fields
+    text = _text(record, names.text)
+    prompt, completion = _text(record, names.prompt), _text(record, names.completion)
+    messages = _json(record, names.messages, _check_messages)
+    tools = _json(record, names.tools, _check_tools) if messages is not None else None
+    used = _form(record, names, text, prompt, completion, messages)
+    licences: tuple[str, ...] = (names.licence,)
+    if names.licence == "licence":  # both spellings, in whatever case
+        licences = tuple(sorted(key for key in record if key.lower() in ("licence", "license")))
+    meta = _meta(record, {*used, names.id, names.group, *licences, names.language})
+    parts = [part for part in (text, prompt, completion, messages, tools) if part is not None]
+    name, group = _name(record, names.id), _name(record, names.group)
+    licence_text, language = _licence(record, licences), _text(record, names.language) or ""
+    _check(parts, (meta, name, group, licence_text, language), context.max_bytes)
+    _check_length({names.id: name, names.group: group, names.language: language}, meta, context.max_bytes)
+    return Document(
+        source=source.label,
+        path="",
+        id=name or derived_id(source.label, "", "\0".join(parts)),
+        group=group,
+        licence=licence_text or source.licence or UNKNOWN,
+        language=language or "text",
+        text=text,
+        prompt=prompt,
+        completion=completion,
+        messages=messages,
+        tools=tools,
+        meta=meta,
+        place=f"{context.file}:{line}",
+    )
+
+
+def _form(
+    record: Mapping[str, Any],
+    names: Fields,
+    text: str | None,
+    prompt: str | None,
+    completion: str | None,
+    messages: str | None,
+) -> tuple[str, ...]:
+    """Names of the fields of the one form that the record has."""
+    found = (text is not None) + (prompt is not None or completion is not None) + (messages is not None)
+    if text is not None and found == 1:
+        return (names.text,)
+    wanted = f"{names.text}, {names.prompt} + {names.completion}, or {names.messages}"
+    if found > 1:
+        raise BadRecord(f"more than one of {wanted}")
+    if messages is not None:
+        return names.messages, names.tools
+    if prompt is not None and completion is not None:
+        return names.prompt, names.completion
+    if found:
+        missing = names.prompt if prompt is None else names.completion
+        raise BadRecord(f"prompt and completion go together; {missing} is missing or null")
+    for name in (names.text, names.prompt, names.messages):
+        if name in record:
+            raise BadRecord(f"{name} is null")
+    there = ", ".join(sorted(_short(str(name)) for name in record)[:8]) or "nothing"
+    raise BadRecord("no {} in it, found {}; see fields of ingest.sources", Reason(wanted), there)
+
+
+def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
+    """Refuse binary, empty and long content, and lone surrogates anywhere."""
+    empty, size = True, 0
+    try:
+        for part in parts:
+            if "\0" in part or (part[:1] in "[{" and "\\u0000" in part and _holds_nul(part)):
+                raise BadRecord("NUL characters, not text")
+            empty = empty and (not part or part.isspace())
+            size += len(part) if part.isascii() else len(part.encode("utf-8"))
+        for other in others:
+            if not other.isascii():
+                other.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = SURROGATE.search(error.object)
+        assert found is not None
+        raise BadRecord("a lone surrogate (U+{:04X}) is no text", ord(found[0])) from None
+    if empty:
+        raise BadRecord("empty", bad=False)
+    if size > max_bytes:
+        raise BadRecord("longer than {} bytes", max_bytes, bad=False)
+
+
+def _check_length(short: dict[str, str], meta: str, max_bytes: int) -> None:
+    """Refuse names and metadata out of proportion, which only a table can have: a line has a limit of its own.
+
+    Args:
+        short: field -> what it says; reports list ids and languages.
+    """
+    if len(meta) > record_limit(max_bytes):
+        raise BadRecord("the other fields are longer than {} bytes", record_limit(max_bytes), bad=False)
+    for field, value in short.items():
+        if len(value) > LONGEST_SHORT:
+            raise BadRecord("{} is longer than {} characters", Reason(field), LONGEST_SHORT)
+
+
+def _text(record: Mapping[str, Any], name: str) -> str | None:
+    value = record.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise BadRecord(f"{name} must be a text, found {_kind(value)}")
+
+
+def _licence(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """What the fields say; two that differ both hold."""
+    stated = [text for name in names if (text := _text(record, name))]
+    return reduce(stricter, stated) if stated else ""
+
+
+def _name(record: Mapping[str, Any], name: str) -> str:
+    """An id or a group: 7 and "7" are one; null and "" are none, so that the keyless are no accidental group."""
+    value = record.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadRecord(f"{name} must be a text or an integer, found {_kind(value)}")
+    return str(value)
+
+
+def _json(record: Mapping[str, Any], name: str, check: Callable[[Any, str], None]) -> str | None:
+    value = record.get(name)
+    if value is None:
+        return None
+    check(value, name)
+    return compact(value)
+
+
+def compact(value: Any) -> str:
+    """JSON with nothing added: keys in their order, no blanks.
+
+    Raises:
+        BadRecord: for a value that is nested more than 100 levels deep, so that no later stage runs out of stack.
+    """
+    text = _ENCODER.encode(value)
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value, MAX_DEPTH) > MAX_DEPTH:
+        raise BadRecord(TOO_DEEP)
+    return text
+
+
+def _depth(value: Any, limit: int) -> int:
+    """Levels of lists and objects; looks no deeper than one below the limit."""
+    if limit < 0 or not isinstance(value, list | dict):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max((_depth(item, limit - 1) for item in inner), default=0)
+
+
+def _holds_nul(text: str) -> bool:
+    """Whether a JSON text has NUL in one of its texts; after a backslash, `u0000` can also be letters."""
+    found: list[str] = []
+
+    def look(part: str) -> str:
+        found.append(part)
+        return part
+
+    try:
+        map_texts(json.loads(text), look)
+    except ValueError:  # a plain text that begins with a bracket
+        return False
+    return any("\0" in part for part in found)
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that comes a second time, None where all differ."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_NAME else text[:LONGEST_NAME] + "..."
+
+
+def _check_messages(value: Any, name: str) -> None:
+    if not isinstance(value, list) or not value:
+        raise BadRecord(f"{name} must be a list of messages, found {_kind(value)}")
+    for number, message in enumerate(value):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise BadRecord("{}[{}] must be an object with a role", Reason(name), number)
+        content = message.get("content")
+        if not (content is None or isinstance(content, str | list)):
+            kind = Reason(_kind(content))
+            content_is = "{}[{}].content must be a text, a list of parts or null, found {}"
+            raise BadRecord(content_is, Reason(name), number, kind)
+
+
+def _check_tools(value: Any, name: str) -> None:
+    if not isinstance(value, list):
+        raise BadRecord(f"{name} must be a list, found {_kind(value)}")
+
+
+def _meta(record: Mapping[str, Any], used: set[str]) -> str:
+    if record.keys() <= used:
+        return ""
+    rest = {key: value for key, value in record.items() if key not in used and not INDEX.match(key)}
+    return compact(rest) if rest else ""
+
+
+def _kind(value: Any) -> str:
+    if value == []:
+        return "an empty list"
+    names = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object", str: "a text"}
+    return names.get(type(value), type(value).__name__)

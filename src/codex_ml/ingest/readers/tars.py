@@ -1,0 +1,291 @@
+"""Members of tar files, also compressed.
+
+Read here and not by `tarfile`, which keeps every member it has seen, and extended headers of any size, in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from posixpath import dirname, join
+from typing import IO, Any
+
+from codex_ml.cli.params import Source
+from codex_ml.documents.document import Document, Refused
+from codex_ml.ingest.readers import compression
+from codex_ml.ingest.readers.archives import (
+    METADATA_LIMIT,
+    Origin,
+    plain,
+    refuse_bomb,
+    refuse_crowd,
+    refuse_through,
+    refuse_unsafe,
+    twice,
+    wanted,
+    why_not,
+)
+from codex_ml.ingest.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
+from codex_ml.ingest.readers.files import Names
+
+TASK_BYTES, TASK_FILES = 4 << 20, 4096
+BLOCK = 512  # bytes; tar counts in them
+ENDINGS = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
+Data = bytes  # tasks have a field named bytes
+
+
+@dataclass(frozen=True)
+class TarTask:
+    """Some members of a tar file with what is in them: a compressed stream cannot be entered in the middle."""
+
+    source: Source
+    file: str
+    members: tuple[tuple[str, Data], ...]
+    bytes: int
+    max_bytes: int
+
+    def read(self) -> Iterator[Document | Refused]:
+        """Documents in the order of the archive."""
+        origin = Origin.of(self.source, Path(self.file), self.max_bytes)
+        for name, data in self.members:
+            yield origin.document(name, data)
+
+
+def plan_tar(source: Source, file: Path, max_bytes: int) -> Iterator[TarTask | Refused]:
+    """Tasks of about 4 MiB of members, after the whole archive was read once.
+
+    Raises:
+        UserError: when the file changes in between.
+    """
+    names, origin = Names.of(source), Origin.of(source, file, max_bytes)
+    try:
+        before = file.stat()
+        for _ in proved(file, max_bytes):
+            pass
+    except (Broken, *DAMAGE) as error:
+        yield origin.refused_whole(error)
+        return
+    batch: list[tuple[str, bytes]] = []
+    held = last = 0
+    with unchanged(file, before), opened_tar(file) as stream:
+        for item in tar_files(stream, origin, names):
+            if isinstance(item, Refused):
+                yield item
+                continue
+            if held >= TASK_BYTES or len(batch) >= TASK_FILES:
+                at = stream.raw.tell()
+                yield TarTask(source, str(file), tuple(batch), at - last, max_bytes)
+                batch, held, last = [], 0, at
+            batch.append(item)
+            held += len(item[1])
+    if batch:
+        yield TarTask(source, str(file), tuple(batch), before.st_size - last, max_bytes)
+
+
+class _Stream:
+    """Decompressed bytes, forwards only.
+
+    Raises:
+        Broken: for a bomb.
+        EOFError: when it ends too early.
+    """
+
+    def __init__(self, raw: IO[bytes], stream: Any, size: int) -> None:
+        self.raw, self.stream, self.size, self.position = raw, stream, size, 0
+
+    def read(self, count: int) -> bytes:
+        """Exactly this many bytes."""
+        parts = []
+        while count:
+            data = self._some(min(count, 1 << 20))
+            if not data:
+                raise EOFError("cut short")
+            parts.append(data)
+            count -= len(data)
+        return b"".join(parts)
+
+    def skip(self, count: int) -> None:
+        while count:
+            count -= len(self.read(min(count, 1 << 20)))
+
+    def drain(self) -> None:
+        """To the end, where the checksum of a compressed file stands.
+
+        Raises:
+            Broken: where another archive follows, as `cat a.tar b.tar` makes it: its members would be lost.
+        """
+        while block := self._block():
+            if block[257:262] == b"ustar":
+                raise Broken("a second archive follows the end of the first; unpack both, and pack them as one")
+
+    def _block(self) -> bytes:
+        """The next 512 bytes, fewer at the end."""
+        block = b""
+        while len(block) < BLOCK and (data := self._some(BLOCK - len(block))):
+            block += data
+        return block
+
+    def _some(self, count: int) -> bytes:
+        data: bytes = self.stream.read(count)
+        self.position += len(data)
+        refuse_bomb(self.position, self.size)
+        return data
+
+
+@contextmanager
+def opened_tar(file: Path) -> Iterator[_Stream]:
+    """The decompressed bytes of a tar archive, counted against the limits of bombs.
+
+    Raises:
+        Broken: when the name and the first bytes disagree on how it is compressed.
+    """
+    with file.open("rb") as raw:
+        refuse_pointer(raw)
+        head = raw.read(6)
+        raw.seek(0)
+        ending = ENDINGS.get(file.suffix.lower(), file.suffix.lower())
+        kind = ending if ending in compression.MAGIC else ""
+        found = next((kind for kind, magic in compression.MAGIC.items() if head.startswith(magic)), "")
+        if kind != found:
+            raise Broken(f"the name says {kind or 'not compressed'}, the first bytes say {found or 'something else'}")
+        size = os.fstat(raw.fileno()).st_size
+        if not kind:
+            yield _Stream(raw, raw, size)
+            return
+        with compression.OPENERS[kind](raw, "rb") as stream:
+            yield _Stream(raw, stream, size)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A member; `name` as the archive has it until `proved` or `tar_files` make it plain.
+
+    Attributes:
+        link: what a link names, from the top of the archive; None for what is none.
+    """
+
+    name: str
+    size: int
+    regular: bool
+    folder: bool = False
+    device: bool = False
+    link: str | None = None
+
+
+def entries(stream: _Stream) -> Iterator[_Entry]:
+    """Every member (POSIX ustar and pax, GNU); at most `size` bytes may be read of each before the next."""
+    members = 0
+    extended: dict[str, bytes] = {}
+    while any(block := stream.read(BLOCK)):  # a block of zeros ends the archive
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        if info.size < 0:
+            raise tarfile.ReadError("a negative size")
+        if info.type in (b"x", b"X", b"g", b"L", b"K"):
+            if info.size > METADATA_LIMIT:
+                raise tarfile.ReadError(f"an extended header of {info.size} bytes")
+            data = stream.read(info.size)
+            stream.skip(-info.size % BLOCK)
+            if info.type in (b"L", b"K"):
+                extended["path" if info.type == b"L" else "linkpath"] = data.partition(b"\0")[0]
+            elif info.type in (b"x", b"X"):
+                extended |= _pax(data)
+            continue
+        members += 1
+        refuse_crowd(members)
+        entry = _entry(info, extended)
+        more = info.type == tarfile.GNUTYPE_SPARSE and block[482]
+        while more:  # blocks that go on with the map of the holes
+            more = stream.read(BLOCK)[504]
+        has_data = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
+        end = stream.position + (entry.size + -entry.size % BLOCK if has_data else 0)
+        yield entry
+        stream.skip(end - stream.position)
+        extended = {}
+    stream.drain()
+
+
+def _entry(info: tarfile.TarInfo, extended: dict[str, bytes]) -> _Entry:
+    name = extended["path"].decode("utf-8", "surrogateescape") if "path" in extended else info.name
+    size = int(extended["size"]) if "size" in extended else info.size
+    if size < 0:
+        raise tarfile.ReadError("a negative size")
+    holes = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in extended)
+    regular, device = info.isreg() and not holes, info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE)
+    return _Entry(name, size, regular, info.isdir(), device, _link(info, extended, name))
+
+
+def _link(info: tarfile.TarInfo, extended: dict[str, bytes], name: str) -> str | None:
+    if not info.islnk() and not info.issym():
+        return None
+    target = extended["linkpath"].decode("utf-8", "surrogateescape") if "linkpath" in extended else info.linkname
+    return join(dirname(plain(name)), target) if info.issym() else target
+
+
+def _pax(data: bytes) -> dict[str, bytes]:
+    """Records "length key=value\\n" of an extended header (POSIX pax, 4.1.3)."""
+    found, at = {}, 0
+    while at < len(data):
+        blank = data.find(b" ", at, at + 8)
+        length = int(data[at:blank]) if blank > at and data[at:blank].isdigit() else 0
+        if length <= blank - at + 1 or at + length > len(data) or data[at + length - 1 : at + length] != b"\n":
+            raise tarfile.ReadError("a damaged extended header")
+        key, _, value = data[blank + 1 : at + length - 1].partition(b"=")
+        found[key.decode("utf-8", "replace")] = value
+        at += length
+    return found
+
+
+def proved(file: Path, max_bytes: int) -> Iterator[tuple[_Entry, bytes]]:
+    """The regular files of an archive that is whole, with plain names and their content, b"" of what is too long.
+
+    Raises:
+        Unsafe: for an archive that is hostile or has no right reading, perhaps after the last file; see `archives`.
+    """
+    links: set[str] = set()
+    contents: dict[bytes, bytes] = {}  # hashes: a million long names would be gigabytes
+    with opened_tar(file) as stream:
+        for entry in entries(stream):
+            refuse_unsafe(entry.name, device=entry.device, link=entry.link)
+            if entry.link is not None:
+                links.add(plain(entry.name))
+            if entry.regular:
+                data = stream.read(entry.size) if entry.size <= max_bytes else b""
+                value = _digest(b"%d " % entry.size + data)
+                if contents.setdefault(_digest(os.fsencode(plain(entry.name))), value) != value:
+                    raise twice(entry.name)
+                yield replace(entry, name=plain(entry.name)), data
+    if links:  # a link may come after what is below it
+        with opened_tar(file) as stream:
+            for entry in entries(stream):
+                refuse_through(entry.name, links, is_link=entry.link is not None)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def tar_files(stream: _Stream, origin: Origin, names: Names, prefix: str = "") -> Iterator[tuple[str, bytes] | Refused]:
+    """(name, content) of members, of equal ones the first; `proved` has compared them."""
+    met: set[bytes] = set()
+    found: set[bytes] = set()
+    for entry in entries(stream):
+        whole = plain(entry.name)
+        name = whole.removeprefix(prefix)
+        if entry.folder or not wanted(names, name):
+            continue
+        key, short = _digest(os.fsencode(whole)), _digest(os.fsencode(name))
+        if entry.regular and key in met:
+            continue
+        why = why_not(name, entry.size, origin.max_bytes, regular=entry.regular, again=short in found)
+        if why:
+            yield origin.refused(name, why[0], bad=why[1])
+        else:
+            yield name, stream.read(entry.size)
+        if entry.regular:
+            met.add(key)
+            found.add(short)

@@ -1,0 +1,213 @@
+"""Members of zip files."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from posixpath import dirname, join
+from typing import IO
+
+from codex_ml.cli.params import Source
+from codex_ml.documents.document import Document, Refused
+from codex_ml.ingest.readers.archives import (
+    LONGEST_NAME,
+    Origin,
+    plain,
+    refuse_bomb,
+    refuse_crowd,
+    refuse_through,
+    refuse_unsafe,
+    twice,
+    wanted,
+    why_not,
+)
+from codex_ml.ingest.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
+from codex_ml.ingest.readers.files import Names
+
+TASK_BYTES, TASK_FILES = 8 << 20, 4096
+ENCRYPTED = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly encrypted, directory encrypted
+Member = tuple[str, zipfile.ZipInfo]  # (plain name, entry)
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates bzip2 and LZMA without a limit
+
+
+@dataclass(frozen=True)
+class ZipTask:
+    """Some members of a zip file: a range of them in the order of their names."""
+
+    source: Source
+    file: str
+    start: int
+    stop: int
+    bytes: int
+    max_bytes: int
+
+    def read(self) -> Iterator[Document | Refused]:
+        """Documents in the order of their names."""
+        file = Path(self.file)
+        origin = Origin.of(self.source, file, self.max_bytes)
+        with unchanged(file):
+            archive, members = _opened_last(self.file)
+            which = range(self.start, min(self.stop, len(members)))
+            for item in zip_files(archive, members, which, origin, Names.of(self.source)):
+                yield item if isinstance(item, Refused) else origin.document(*item)
+        if self.stop >= len(members):
+            _close_last()
+
+
+_last: dict[tuple[str, int, int, int], tuple[ExitStack, zipfile.ZipFile, list[Member]]] = {}
+
+
+def _opened_last(file: str) -> tuple[zipfile.ZipFile, list[Member]]:
+    """An archive that stays open for the next task of it: its directory is read once per process, not per task."""
+    status = Path(file).stat()
+    state = (file, status.st_ino, status.st_size, status.st_mtime_ns)
+    if state not in _last:
+        _close_last()
+        with ExitStack() as stack:
+            archive = stack.enter_context(opened_zip(Path(file)))
+            _last[state] = stack.pop_all(), archive, members_of(archive)
+    _, archive, members = _last[state]
+    return archive, members
+
+
+def _close_last() -> None:
+    for stack, _, _ in _last.values():
+        stack.close()
+    _last.clear()
+
+
+def plan_zip(source: Source, file: Path, max_bytes: int) -> Iterator[ZipTask | Refused]:
+    """Tasks of about 8 MiB of members, after all that are wanted were read once."""
+    names, origin = Names.of(source), Origin.of(source, file, max_bytes)
+    try:
+        with opened_zip(file) as archive:
+            members = members_of(archive)
+            prove_layout(archive, members, max_bytes)
+            for _ in zip_files(archive, members, range(len(members)), origin, names):
+                pass
+    except (Broken, *DAMAGE) as error:
+        yield origin.refused_whole(error)
+        return
+    start = held = packed = 0
+    for stop, (_, info) in enumerate(members, 1):
+        held += min(info.file_size, max_bytes)
+        packed += info.compress_size
+        if held >= TASK_BYTES or stop - start >= TASK_FILES or stop == len(members):
+            yield ZipTask(source, str(file), start, stop, packed, max_bytes)
+            start, held, packed = stop, 0, 0
+
+
+@contextmanager
+def opened_zip(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Raises Broken for a bomb, one of `DAMAGE` for what is no zip file."""
+    with file.open("rb") as raw:
+        refuse_pointer(raw)
+        refuse_crowd(_records(raw))
+        size = raw.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(raw) as archive:
+            refuse_bomb(sum(info.file_size for info in archive.infolist()), size)
+            yield archive
+
+
+def _records(raw: IO[bytes]) -> int:
+    """At least the number of entries of the central directory, before zipfile makes an object of each (APPNOTE 4.3)."""
+    size = raw.seek(0, os.SEEK_END)
+    raw.seek(max(0, size - 22 - 0xFFFF))
+    tail = raw.read(22 + 0xFFFF)
+    whole = tail[-22:]
+    at = len(tail) - 22 if whole[:4] == b"PK\5\6" and whole[-2:] == b"\0\0" else tail.rfind(b"PK\5\6")
+    if at < 0 or len(tail) < at + 22:
+        raise zipfile.BadZipFile("File is not a zip file")
+    (length,) = struct.unpack_from("<L", tail, at + 12)
+    end = size - len(tail) + at
+    if at >= 76 and tail[at - 20 : at - 16] == b"PK\6\7":  # zip64: its record stands before its locator
+        (length,) = struct.unpack_from("<Q", tail, at - 76 + 40)
+        end -= 76
+    raw.seek(max(0, end - length))
+    found = 0
+    while (left := end - raw.tell()) > 0 and (data := raw.read(min(left, 4 << 20))):
+        found += data.count(b"PK\1\2")
+    return found
+
+
+def members_of(archive: zipfile.ZipFile) -> list[Member]:
+    """Everything but folders by name; the order of equal names is that of the archive."""
+    members = ((plain(info.orig_filename), info) for info in archive.infolist() if not info.is_dir())
+    return sorted(members, key=lambda member: member[0])  # the other name, info.filename, is cut at a NUL
+
+
+def prove_layout(archive: zipfile.ZipFile, members: Sequence[Member], max_bytes: int) -> None:
+    """Raises Unsafe for an archive that is hostile or has no right reading; see `archives`."""
+    links = set()
+    for info in archive.infolist():
+        kind, link = _kind(info), None
+        if kind == stat.S_IFLNK and readable(info) is None:
+            target = os.fsdecode(read_member(archive, info, LONGEST_NAME))
+            link = join(dirname(plain(info.orig_filename)), target)
+            links.add(plain(info.orig_filename))
+        refuse_unsafe(info.orig_filename, device=kind in (stat.S_IFCHR, stat.S_IFBLK), link=link)
+    if links:
+        for info in archive.infolist():
+            refuse_through(info.orig_filename, links, is_link=_kind(info) == stat.S_IFLNK)
+    for (before, one), (name, other) in pairwise(members):
+        if before == name and not _equal(archive, one, other, max_bytes):
+            raise twice(name)
+
+
+def _kind(info: zipfile.ZipInfo) -> int:
+    return stat.S_IFMT(info.external_attr >> 16)
+
+
+def _equal(archive: zipfile.ZipFile, one: zipfile.ZipInfo, other: zipfile.ZipInfo, max_bytes: int) -> bool:
+    if (one.file_size, one.CRC, _kind(one)) != (other.file_size, other.CRC, _kind(other)):
+        return False
+    if one.file_size > max_bytes or readable(one) or readable(other):  # no document either way
+        return True
+    return read_member(archive, one, max_bytes) == read_member(archive, other, max_bytes)
+
+
+def readable(info: zipfile.ZipInfo) -> tuple[str, bool] | None:
+    """(why a member is not opened, whether that is bad), None for one that can be."""
+    if info.flag_bits & ENCRYPTED:
+        return "encrypted", True
+    if info.compress_type not in METHODS:
+        return f"compressed by method {info.compress_type}; only stored and deflated members are read", True
+    return None
+
+
+def zip_files(
+    archive: zipfile.ZipFile,
+    members: Sequence[Member],
+    which: range,
+    origin: Origin,
+    names: Names,
+    prefix: str = "",
+) -> Iterator[tuple[str, bytes] | Refused]:
+    """(name, content) of members, of equal ones the first; `prove_layout` has compared them."""
+    found: set[str] = set()
+    for number in which:
+        whole, info = members[number]
+        name = whole.removeprefix(prefix)
+        if not wanted(names, name) or (number > 0 and members[number - 1][0] == whole):
+            continue
+        regular = _kind(info) in (0, stat.S_IFREG)
+        why = why_not(name, info.file_size, origin.max_bytes, regular=regular, again=bool(prefix) and name in found)
+        if why := why or readable(info):
+            yield origin.refused(name, why[0], bad=why[1])
+        else:
+            yield name, read_member(archive, info, origin.max_bytes)
+        if prefix:
+            found.add(name)
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    """Content of a member, at most one byte more than `max_bytes`; see `archives.DAMAGE` for what it raises."""
+    with archive.open(info) as file:  # checks the CRC at the end, and reads no more than the directory says
+        return file.read(max_bytes + 1)

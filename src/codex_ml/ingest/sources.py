@@ -1,0 +1,220 @@
+"""From sources to spilled documents: tasks go to workers, tables come back in order, bad records meet their policy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from codex_ml.cli.params import Ingest, Source
+from codex_ml.core.errors import Reason, UserError, naming
+from codex_ml.core.parallel import ordered_map
+from codex_ml.core.progress import Advance
+from codex_ml.documents.document import Document, Refused, number_column, numbers_of
+from codex_ml.ingest.corpus import SPILL_BITS, SeenIds, Spills, id_hashes, measured, pieces_of, table_of_pieces
+from codex_ml.ingest.readers import Batch, Task, named, plan
+
+
+@dataclass
+class Tally:
+    """What was read; reasons are counted by their kind: no value of a document, and few of them."""
+
+    documents: int = 0
+    bytes: int = 0
+    refused: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    found: named.Found = field(default_factory=named.Found)  # of the source that is read
+
+    def add(self, cut: Cut) -> None:
+        self.documents += cut.documents
+        self.bytes += cut.bytes
+        self.licences.update(cut.licences)
+        self.languages.update(cut.languages)
+
+    def refuse(self, item: Refused) -> None:
+        self.refused += 1
+        self.reasons[Reason(item.reason).kind] += 1
+
+    def refuse_nothing(self, settings: Ingest) -> None:
+        """Raises UserError when there is no document at all."""
+        if not self.documents:
+            paths = ", ".join(source.path for source in settings.sources)
+            why = ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common(3))
+            raise UserError(
+                f"no document in {paths} ({self.refused} refused{': ' + why if why else ''}); check ingest.sources: "
+                "kind, path and glob"
+            )
+
+    def metrics(self) -> dict[str, Any]:
+        """Numbers for metrics.json."""
+        return {
+            "documents": self.documents,
+            "megabytes": round(self.bytes / 1e6, 3),
+            "refused": self.refused,
+            "refused_by_reason": dict(sorted(self.reasons.items())),
+            "languages": dict(sorted(self.languages.items())),
+        }
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Documents, cut for the spill files (see `corpus.pieces_of`), and what is counted of them."""
+
+    pieces: dict[int, bytes]
+    documents: int
+    bytes: int  # of content
+    licences: Counter[str]
+    languages: Counter[str]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Cut:
+        """Args: table: with `corpus.SPILL_SCHEMA`."""
+        return cls(
+            pieces=pieces_of(table),
+            documents=table.num_rows,
+            bytes=int(np.sum(numbers_of(table, "size"))),
+            licences=Counter(table.column("licence").to_pylist()),
+            languages=Counter(table.column("language").to_pylist()),
+        )
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a worker made of a task with n documents.
+
+    Attributes:
+        cut: the documents. Their table never passes through the parent process.
+        ids, keys: (n,) uint64, hashes of id and content in the order of the file.
+        refused: what did not become a document, in the order of the file.
+        refused_at: for each of `refused`, how many of the documents come before it.
+        found: names of the settings that are in the source.
+    """
+
+    cut: Cut
+    ids: NDArray[np.uint64]
+    keys: NDArray[np.uint64]
+    refused: list[Refused]
+    refused_at: list[int]
+    found: named.Found
+
+    def table(self) -> pa.Table:
+        """The documents in the order of the file, with `corpus.SPILL_SCHEMA`."""
+        order = np.argsort(self.keys >> np.uint64(64 - SPILL_BITS), kind="stable")  # as `pieces_of` puts them
+        return table_of_pieces(self.cut.pieces).take(number_column(np.argsort(order)))
+
+
+def read(task: Task, most_bad: int | None = None) -> Read:
+    """Read one task; runs in a worker. More than `most_bad` bad records end the run, so what follows is not read."""
+    documents: list[Document] = []
+    ids: list[str] = []
+    refused: list[Refused] = []
+    refused_at: list[int] = []
+    bad = 0
+    for part in task.tasks if isinstance(task, Batch) else (task,):
+        file = part.file
+        with naming(file):
+            for item in part.read():
+                if isinstance(item, Document):
+                    documents.append(item)
+                    ids.append(f"{file}\0{item.id}")  # an id may come again in another file of a batch
+                    continue
+                refused.append(item)
+                refused_at.append(len(documents))
+                bad += item.bad
+                if most_bad is not None and bad > most_bad:
+                    break
+        if most_bad is not None and bad > most_bad:
+            break
+    table = measured(documents)
+    return Read(Cut.of(table), id_hashes(ids), numbers_of(table, "key"), refused, refused_at, named.here)
+
+
+def _without_repeated(result: Read, again: NDArray[np.bool_]) -> tuple[Cut, list[Refused]]:
+    """The documents but those of `again`, and these with all that is refused, in the order of the file."""
+    table = result.table()
+    reason = "the id stands in this file already, with another text"
+    rows = np.flatnonzero(again).tolist()
+    refused = [(place, 0, item) for place, item in zip(result.refused_at, result.refused, strict=True)]
+    refused += [(row, 1, _refused_row(table.slice(row, 1), reason)) for row in rows]
+    refused.sort(key=lambda item: item[:2])
+    return Cut.of(table.filter(number_column(~again))), [item for _, _, item in refused]
+
+
+def read_sources(
+    settings: Ingest, spills: Spills, tally: Tally, *, workers: int, advance: Advance
+) -> Iterator[dict[str, Any]]:
+    """Spill the documents of all sources and yield what was refused, as rows of refused.ndjson.
+
+    Raises:
+        UserError: for a bad record where the source says `bad_records: fail`, for too many of them, and for a glob or
+            a field of the settings that names nothing in its source.
+    """
+    for number, source in enumerate(settings.sources):
+        bad, unread = 0, False
+        for item in _read_source(source, settings, spills, tally, workers=workers, advance=advance):
+            tally.refuse(item)
+            bad += item.bad
+            unread = unread or (item.bad and item.line is None)
+            if item.bad and source.bad_records == "fail":
+                raise UserError(
+                    f"{_place(item)}: {item.reason}; mend it, or set bad_records: skip for its source in ingest.sources"
+                )
+            if bad > source.max_bad_records:
+                raise UserError(
+                    f"ingest.sources: {source.path} has more than max_bad_records = {source.max_bad_records} bad "
+                    f"records, the last is {_place(item)}: {item.reason}"
+                )
+            yield item.row
+        if not unread:  # what could not be read has shown no names
+            named.refuse_names_of_nothing(source, number, tally.found)
+
+
+def _place(item: Refused) -> str:
+    place = item.place or item.path or item.source
+    return place if item.line is None else f"{place}:{item.line}"
+
+
+def _read_source(
+    source: Source,
+    settings: Ingest,
+    spills: Spills,
+    tally: Tally,
+    *,
+    workers: int,
+    advance: Advance,
+) -> Iterator[Refused]:
+    tally.found.clear()
+    named.here.clear()
+    tasks = plan(source, max_bytes=settings.max_document_bytes)
+    most_bad = 0 if source.bad_records == "fail" else source.max_bad_records
+    file, seen = "", SeenIds()
+    for task, result in ordered_map(partial(read, most_bad=most_bad), tasks, workers=workers, folder=spills.folder):
+        tally.found.add(result.found)
+        cut, refused = result.cut, result.refused
+        if task.file != file:
+            file, seen = task.file, SeenIds()
+        again = seen.repeated(result.ids, result.keys)
+        if again.any():
+            cut, refused = _without_repeated(result, again)
+        yield from refused
+        spills.add(cut.pieces)
+        tally.add(cut)
+        advance(task.bytes)
+    tally.found.add(named.here)
+
+
+def _refused_row(row: pa.Table, reason: str) -> Refused:
+    values = {name: row.column(name)[0].as_py() for name in ("source", "path", "place")}
+    place, _, line = values["place"].rpartition(":")
+    number = int(line) if line.isdigit() else None
+    return Refused(
+        values["source"], values["path"] or (place if number is not None else values["place"]), number, reason
+    )

@@ -1,0 +1,176 @@
+"""The packed token stream: whole documents put into rows of one length, so that step N can be looked up.
+
+    train.bin       token ids, uint16 or uint32 little-endian: END, document, END, document, ..., END
+    train.starts    where the END in front of each document stands, and the last END; uint64
+    train.pieces    (pieces, 2) uint64: where a piece begins in train.bin, and how many targets it has
+    train.rows      (rows + 1,) uint64: the first piece of each row, and their number
+    train.mask      uint8 for each token of train.bin, 1 where it is trained as a target; only where one is not
+    pack.json       what is in them
+
+A piece of n targets is the inputs `stream[start : start + n]` with the labels `stream[start + 1 : start + n + 1]`. A
+document [t1 ... tn] is one piece, END begins it and END is its last target, so that its first token is predicted from
+END alone and its end is learnt once. With a tokenizer that has a BOS of its own the stream holds END, BOS, document,
+END, and the piece begins with BOS. One longer than a row is cut (not cropped) into pieces, each of which begins
+with the last target of the one before: every token but the first END is a target exactly once an epoch. A chat is a
+piece without the two ENDs: its template writes its own. Pieces share rows, never positions: see `Rows.batch`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import read_json
+from codex_ml.core.pipeline import remedy
+
+OTHERWISE = "name a folder that stage pack wrote whole"
+
+IGNORE = -100  # label without loss, as in torch.nn.functional.cross_entropy
+
+
+def stream_dtype(vocab_size: int, wanted: str = "auto") -> np.dtype[Any]:
+    """uint16 while the largest id is at most 65,535, else uint32.
+
+    Args:
+        vocab_size: the largest id + 1, added and special tokens included.
+
+    Raises:
+        UserError: when `wanted` is uint16 and the ids do not fit.
+    """
+    if wanted == "uint16" and vocab_size > 2**16:
+        raise UserError(f"pack.dtype uint16 holds ids up to 65535; the tokenizer has {vocab_size} tokens: use auto")
+    small = wanted == "uint16" or (wanted == "auto" and vocab_size <= 2**16)
+    return np.dtype("<u2" if small else "<u4")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Random access to the rows of one stream, memory-mapped.
+
+    Attributes:
+        tokens: (n,) the stream.
+        starts: (documents + 1,) uint64.
+        seq_len: tokens a row.
+        pad: id that fills what pieces leave of a row.
+        pieces: (pieces, 2) uint64.
+        first: (rows + 1,) uint64; every row has a piece.
+        mask: (n,) uint8, or None where every target is trained.
+        canaries: numbers of the documents that are canaries, ascending.
+    """
+
+    tokens: NDArray[Any]
+    starts: NDArray[np.uint64]
+    seq_len: int
+    pad: int
+    pieces: NDArray[np.uint64]
+    first: NDArray[np.uint64]
+    mask: NDArray[np.uint8] | None = None
+    canaries: tuple[int, ...] = ()
+
+    @classmethod
+    def open(cls, folder: Path, name: str) -> Rows:
+        """Map the files of `folder/name.*`.
+
+        Raises:
+            UserError: when a file is missing or does not belong to the others.
+        """
+        about = read_json(folder / "pack.json")
+        try:
+            dtype, seq_len, pad, stream = about["dtype"], about["seq_len"], about["pad"], about["streams"][name]
+            count, documents, rows, pieces = (stream[key] for key in ("tokens", "documents", "rows", "pieces"))
+            masked, canaries = stream["masked"], tuple(stream["canaries"])
+        except (KeyError, TypeError):
+            raise UserError(f"{folder / 'pack.json'} has another form; {remedy(folder, OTHERWISE)}") from None
+        tokens = _mapped(folder / f"{name}.bin", dtype, count)
+        starts = _mapped(folder / f"{name}.starts", "<u8", documents + 1)
+        table = _mapped(folder / f"{name}.pieces", "<u8", 2 * pieces).reshape(-1, 2)
+        first = _mapped(folder / f"{name}.rows", "<u8", rows + 1)
+        mask = _mapped(folder / f"{name}.mask", "u1", count) if masked else None
+        for file, found, wanted in (("starts", starts[-1], count - 1), ("rows", first[-1], pieces)):
+            if found != wanted:
+                raise UserError(f"{folder / name}.{file} does not belong to {name}.bin; {remedy(folder, OTHERWISE)}")
+        return cls(tokens, starts, seq_len, pad, table, first, mask, canaries)
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    def batch(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The rows with these numbers.
+
+        Returns:
+            input_ids, labels, position_ids: each (len(rows), seq_len) int64. Labels are shifted already; IGNORE where a
+            target is not trained and in the filler at the end of a row. Positions restart at 0 with every piece, and
+            with the filler, which is a segment of its own.
+        """
+        shape = (len(rows), self.seq_len)
+        begin = self.first[rows].astype(np.int64)
+        counts = self.first[np.asarray(rows) + 1].astype(np.int64) - begin
+        start, length = self.pieces[_ranges(begin, counts)].astype(np.int64).T
+        before = np.cumsum(length) - length  # tokens of all pieces in front of each
+        heads = np.cumsum(counts) - counts  # the first piece of each row, among the pieces of the batch
+        used = np.add.reduceat(length, heads) if len(rows) else length
+        row_begins = np.arange(len(rows)) * self.seq_len - before[heads]
+        position = np.arange(int(length.sum())) - np.repeat(before, length)
+        source = np.repeat(start, length) + position
+        place = np.repeat(np.repeat(row_begins, counts) + before, length) + position
+
+        inputs = np.full(shape, self.pad, dtype=np.int64)
+        labels = np.full(shape, IGNORE, dtype=np.int64)
+        positions = np.arange(self.seq_len) - used[:, None]
+        inputs.reshape(-1)[place] = self.tokens[source]
+        targets = self.tokens[source + 1]
+        labels.reshape(-1)[place] = (
+            targets if self.mask is None else np.where(self.mask[source + 1], targets.astype(np.int64), IGNORE)
+        )
+        positions.reshape(-1)[place] = position
+        return {"input_ids": inputs, "labels": labels, "position_ids": positions}
+
+    def row_pieces(self, row: int) -> NDArray[np.int64]:
+        """The pieces of a row, in their order in it: (n, 2) int64, start in `tokens` and number of targets."""
+        return self.pieces[int(self.first[row]) : int(self.first[row + 1])].astype(np.int64)
+
+    def documents(self, row: int) -> NDArray[np.int64]:
+        """Numbers of the documents in a row, in their order in it: (n,) int64."""
+        return self.document_of(self.row_pieces(row)[:, 0])
+
+    def document_of(self, start: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the documents that these places of the stream belong to; an END belongs to the one behind it."""
+        return np.searchsorted(self.starts, start.astype(np.uint64), side="right") - 1
+
+
+def _mapped(file: Path, dtype: str, count: int) -> NDArray[Any]:
+    wanted = np.dtype(dtype)
+    if not file.is_file() or file.stat().st_size != count * wanted.itemsize:
+        raise UserError(f"{file} does not hold {count} numbers, as pack.json says; {remedy(file, OTHERWISE)}")
+    # as a plain array: the class memmap looks for its file at every index
+    return np.asarray(np.memmap(file, dtype=wanted, mode="r")) if count else np.zeros(0, dtype=wanted)
+
+
+def _ranges(begin: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The ranges from each `begin`, `counts` long, one behind the other."""
+    return np.arange(int(counts.sum())) + np.repeat(begin - (np.cumsum(counts) - counts), counts)
+
+
+@lru_cache(maxsize=2)
+def row_order(rows: int, *, seed: int, epoch: int) -> NDArray[np.uint32]:
+    """The permutation of an epoch: a pure function of its arguments, whatever ran before. 4 bytes a row."""
+    order = np.arange(rows, dtype=np.uint32)
+    np.random.Generator(np.random.PCG64([seed, epoch])).shuffle(order)
+    return order
+
+
+def rows_of_step(rows: int, *, step: int, batch_rows: int, seed: int) -> NDArray[np.int64]:
+    """Row numbers of optimizer step `step` (from 0): (batch_rows,). Epochs follow each other without a gap."""
+    begin = step * batch_rows
+    places = np.arange(begin, begin + batch_rows)
+    epochs, within = places // rows, places % rows
+    chosen = np.empty(batch_rows, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        chosen[epochs == epoch] = row_order(rows, seed=seed, epoch=int(epoch))[within[epochs == epoch]]
+    return chosen

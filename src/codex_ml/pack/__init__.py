@@ -1,0 +1,1 @@
+"""Encode the splits and pack whole documents into rows."""

@@ -1,0 +1,236 @@
+"""Canaries: invented secrets in the train stream, so that the audit can say how well the model learns a secret.
+
+Carlini et al. 2019, "The Secret Sharer", arXiv:1802.08232, section 4: a secret of random symbols in a fixed frame is
+put into the training data a known number of times, and its exposure is its rank among secrets that never were there.
+That comparison is fair only where all of them have the same number of tokens, so of the secrets drawn those are kept
+that have the most usual number. Draws are numbered and depend on their number only: the audit goes on drawing where
+`next_draw` of data/packed/canaries.json says, and compares with secrets of the same distribution.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.cli.params import Canaries
+from codex_ml.core.errors import UserError
+from codex_ml.documents.document import Document, opened
+from codex_ml.pack.examples import Example
+
+if TYPE_CHECKING:
+    from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+SCHEMA = "codex-ml/canaries/1"
+FRAMES = {"code": ('API_KEY = "', '"\n'), "text": ("The access code is ", ".\n")}
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648, base 32
+SYMBOLS = 10  # 2^50 secrets
+KEY = b"codex-ml/canaries/1"  # keeps these hashes apart from all others
+PROBES = 512  # secrets drawn to see which number of tokens is usual
+USUAL_SHARE = 0.05  # of the probes that must have it
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around a secret, and how a tokenizer cuts it.
+
+    Attributes:
+        domain: key of `FRAMES`.
+        before, after: token ids of the two texts.
+        secret_tokens: number of tokens of every secret.
+    """
+
+    domain: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    secret_tokens: int
+
+
+@dataclass(frozen=True)
+class Secret:
+    """One filling of a frame.
+
+    Attributes:
+        draw: its number.
+        ids: (n,) uint32, of the whole text, frame included.
+    """
+
+    draw: int
+    text: str
+    ids: NDArray[np.uint32]
+
+
+def domain_of(path: Path) -> str:
+    """ "code" where most documents of a split are in a programming language, else "text"."""
+    code = total = 0
+    with opened(path) as file:
+        for group in range(file.num_row_groups):
+            languages = file.read_row_group(group, columns=["language"]).column(0).to_pylist()
+            code, total = code + sum(language != "text" for language in languages), total + len(languages)
+    return "code" if 2 * code > total else "text"
+
+
+def frame_of(tokenizer: TextTokenizer, domain: str) -> Frame:
+    """The frame, with the number of tokens that secrets in it usually have.
+
+    Raises:
+        UserError: when the tokenizer cannot tell the secrets apart, or no number of tokens is usual.
+    """
+    before, after = (tuple(tokenizer.encode(text).tolist()) for text in FRAMES[domain])
+    whole = Frame(domain, before, after, 0)
+    encoded = (_encoded(tokenizer, whole, draw) for draw in range(PROBES))
+    counts = Counter(len(ids) - len(before) - len(after) for ids in encoded if ids is not None)
+    usual = max(counts, key=lambda count: (counts[count], count), default=0)
+    if counts[usual] < USUAL_SHARE * PROBES:
+        raise UserError(
+            f"pack.canaries: of {PROBES} invented secrets the tokenizer keeps {counts.total()} readable and apart from "
+            f"the text around them, and at most {counts[usual]} have the same number of tokens, so their ranks could "
+            "not be compared; set pack.canaries.repetitions to [], or choose another tokenizer.kind"
+        )
+    return Frame(domain, before, after, usual)
+
+
+def secrets(tokenizer: TextTokenizer, frame: Frame, *, first: int = 0) -> Iterator[Secret]:
+    """All secrets with the frame's number of tokens, from draw `first` on, without end."""
+    wanted = len(frame.before) + frame.secret_tokens + len(frame.after)
+    draw = first
+    while True:
+        ids = _encoded(tokenizer, frame, draw)
+        if ids is not None and len(ids) == wanted:
+            yield Secret(draw, secret_text(draw), ids)
+        draw += 1
+
+
+def secret_text(draw: int) -> str:
+    """The secret of a draw: `SYMBOLS` symbols of `ALPHABET`, a pure function of the number."""
+    number = int.from_bytes(blake2b(draw.to_bytes(8, "big"), key=KEY, digest_size=8).digest(), "big")
+    return "".join(ALPHABET[(number >> (5 * place)) & 31] for place in range(SYMBOLS))
+
+
+def _encoded(tokenizer: TextTokenizer, frame: Frame, draw: int) -> NDArray[np.uint32] | None:
+    """Ids of the secret in its frame; None where a token reaches over its border or it does not come back."""
+    secret = secret_text(draw)
+    before, after = FRAMES[frame.domain]
+    ids = tokenizer.encode(f"{before}{secret}{after}")
+    inner = ids[len(frame.before) : len(ids) - len(frame.after)]
+    apart = tuple(ids[: len(frame.before)]) == frame.before and tuple(ids[len(ids) - len(frame.after) :]) == frame.after
+    return ids if apart and secret in tokenizer.decode(ids) and secret in tokenizer.decode(inner) else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is inserted where.
+
+    Attributes:
+        inserted: (secret, how often) of each canary.
+        controls: secrets that are never inserted.
+        copies: (place, number in `inserted`), ascending: a copy stands in front of the document with this number.
+    """
+
+    frame: Frame
+    inserted: tuple[tuple[Secret, int], ...]
+    controls: tuple[Secret, ...]
+    copies: tuple[tuple[int, int], ...]
+
+    @property
+    def texts(self) -> list[str]:
+        return [secret.text for secret in (*(secret for secret, _ in self.inserted), *self.controls)]
+
+    def listing(self, documents: Sequence[int]) -> dict[str, Any]:
+        """data/packed/canaries.json, for the audit.
+
+        Args:
+            documents: numbers of the inserted documents in the stream, in the order of `copies`.
+        """
+        where: list[list[int]] = [[] for _ in self.inserted]
+        for (_, number), document in zip(self.copies, documents, strict=True):
+            where[number].append(document)
+        before, after = FRAMES[self.frame.domain]
+        last = (self.controls or tuple(secret for secret, _ in self.inserted))[-1]
+        return {
+            "schema": SCHEMA,
+            "domain": self.frame.domain,
+            "template": {"before": before, "after": after, "alphabet": ALPHABET, "symbols": SYMBOLS},
+            "tokens": {
+                "before": len(self.frame.before),
+                "secret": self.frame.secret_tokens,
+                "after": len(self.frame.after),
+            },
+            "next_draw": last.draw + 1,
+            "inserted": [
+                {**_listed(secret), "repetitions": repetitions, "documents": where[number]}
+                for number, (secret, repetitions) in enumerate(self.inserted)
+            ],
+            "controls": [_listed(secret) for secret in self.controls],
+        }
+
+
+def _listed(secret: Secret) -> dict[str, Any]:
+    return {"secret": secret.text, "draw": secret.draw, "ids": secret.ids.tolist()}
+
+
+def plan(tokenizer: TextTokenizer, settings: Canaries, *, domain: str, documents: int, seq_len: int) -> Plan:
+    """Draw the canaries and their places among `documents` documents: a pure function of the arguments.
+
+    Raises:
+        UserError: see `frame_of`; when a canary is longer than a row.
+    """
+    frame = frame_of(tokenizer, domain)
+    length = len(frame.before) + frame.secret_tokens + len(frame.after) + 1
+    if length > seq_len:
+        raise UserError(
+            f"pack.canaries: a canary has {length} tokens, and pack.seq_len is {seq_len}; raise it, or set "
+            "pack.canaries.repetitions to []"
+        )
+    repetitions = [count for count in settings.repetitions for _ in range(settings.each)]
+    drawn = list(islice(secrets(tokenizer, frame), len(repetitions) + settings.controls))
+    copies = sorted(
+        (_place(number, copy, documents), number) for number, count in enumerate(repetitions) for copy in range(count)
+    )
+    inserted = tuple(zip(drawn, repetitions, strict=False))
+    return Plan(frame, inserted, tuple(drawn[len(repetitions) :]), tuple(copies))
+
+
+def _place(number: int, copy: int, documents: int) -> int:
+    digest = blake2b(number.to_bytes(8, "big") + copy.to_bytes(8, "big"), key=KEY + b"/place", digest_size=8).digest()
+    return int.from_bytes(digest, "big") % (documents + 1)
+
+
+def with_canaries(examples: Iterable[Example], plan: Plan) -> Iterator[Example]:
+    """The examples, with the copies of the canaries at their places; those behind the last example come at the end."""
+    copies = iter([*plan.copies, None])
+    pending = next(copies)
+    for number, example in enumerate(examples):
+        while pending and pending[0] <= number:
+            yield Example(plan.inserted[pending[1]][0].ids, canary=True)
+            pending = next(copies)
+        yield example
+    while pending:
+        yield Example(plan.inserted[pending[1]][0].ids, canary=True)
+        pending = next(copies)
+
+
+def without_secrets(documents: Iterable[Document], plan: Plan) -> Iterator[Document]:
+    """The documents as they are, unless one holds a canary, which would make every number about it wrong.
+
+    Raises:
+        UserError: naming the first document that does; most likely it was written by an audit of another run.
+    """
+    from ahocorasick_rs import AhoCorasick
+
+    texts = plan.texts
+    search = AhoCorasick(texts)
+    for document in documents:
+        if search.find_matches_as_indexes(document.content):
+            raise UserError(
+                f"train: the document {document.path or document.id} of {document.source} holds a secret that "
+                "pack.canaries invents; take it out of the corpus, or set pack.canaries.repetitions to []"
+            )
+        yield document

@@ -1,0 +1,78 @@
+"""`tokenizer` and `pack`: from text to the token stream."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from codex_ml.core.config import BasePath, Positive, Section
+
+TokenizerKind = Literal[
+    "byte_bpe", "unigram", "wordpiece", "sentencepiece_bpe", "sentencepiece_unigram", "whitespace", "local"
+]
+
+
+class Tokenizer(Section):
+    """`tokenizer`: how text is cut."""
+
+    kind: TokenizerKind = Field(
+        "byte_bpe",
+        description="byte_bpe: byte-level BPE as GPT-2's, lossless on any text; unigram: byte-level Unigram; "
+        "wordpiece: as BERT's; sentencepiece_bpe, sentencepiece_unigram: with byte fallback, lossless but for U+2581, "
+        "its sign for a space; whitespace: words; "
+        "local: the one in path",
+    )
+    vocab_size: int = Field(
+        4096, ge=258, le=2**24, description="Tokens, bytes and special ones included; local has its own number"
+    )
+    path: BasePath = Field("", description="local: folder, SentencePiece model or GGUF file below models/base")
+    special_tokens: tuple[str, ...] = Field((), description="More tokens that no text is ever cut into")
+    chat_template: Literal["none", "chatml"] = Field(
+        "none", description="How chat messages become tokens; a local tokenizer keeps its own"
+    )
+
+    @field_validator("special_tokens")
+    @classmethod
+    def _distinct(cls, tokens: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in tokens or len(set(tokens)) != len(tokens):
+            raise ValueError("special tokens are texts, each once")
+        return tokens
+
+    @model_validator(mode="after")
+    def _path_belongs_to_local(self) -> Tokenizer:
+        if (self.kind == "local") != bool(self.path):
+            raise ValueError("kind local needs a path, and the other kinds have none: they are trained")
+        return self
+
+
+class Canaries(Section):
+    """`pack.canaries`: invented secrets put into the train stream, so that the audit can say what is memorised."""
+
+    repetitions: tuple[Positive, ...] = Field(
+        (), description="How often each is inserted, such as [1, 4, 16]; [] is off"
+    )
+    each: Positive = Field(8, description="Different canaries for each number of repetitions")
+    controls: Positive = Field(32, description="Canaries that are never inserted, to compare with")
+
+
+class Pack(Section):
+    """`pack`: the exact token stream that step N sees."""
+
+    seq_len: int = Field(256, ge=8, description="Tokens a row")
+    dtype: Literal["auto", "uint16", "uint32"] = Field("auto", description="auto: uint16 up to 65,536 tokens")
+    layout: Literal["packed", "padded"] = Field(
+        "packed", description="packed: many documents a row, none sees another; padded: one a row"
+    )
+    loss_on: Literal["completions", "all"] = Field(
+        "completions", description="Of records with a prompt or chat messages; plain text always counts whole"
+    )
+    too_long: Literal["cut", "drop", "fail"] = Field(
+        "cut", description="Records longer than a row: cut the prompt on its left, then the completion on its right"
+    )
+    bad_chats: Literal["fail", "drop"] = Field(
+        "fail",
+        description="Chats that the chat template cannot write as they are: fail names up to 20; drop lists each in "
+        "data/packed/records.ndjson and goes on",
+    )
+    canaries: Canaries = Canaries()

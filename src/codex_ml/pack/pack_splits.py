@@ -1,0 +1,127 @@
+"""Pack the three splits: what the stage `pack` does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from codex_ml.cli.params import Pack
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import dump_json, write_json
+from codex_ml.core.progress import track
+from codex_ml.documents.document import count_documents, read_documents
+from codex_ml.modeling.rows import stream_dtype
+from codex_ml.pack.canaries import Plan, domain_of, plan, with_canaries, without_secrets
+from codex_ml.pack.examples import Example, Note, encode_examples, texts_of
+from codex_ml.pack.row_writer import write_stream
+
+if TYPE_CHECKING:
+    from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+RECORDS = "records.ndjson"
+REASONS = ("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained")
+DROPS = ("too_long", "empty", "untrained", "bad_chat")
+NOT_IN_METRICS = ("masked", "canaries", "pieces")
+
+
+def pack_splits(
+    folder: Path, files: Mapping[str, Path], tokenizer: TextTokenizer, settings: Pack, *, style: str
+) -> dict[str, Any]:
+    """Write data/packed: the files of `codex_ml.modeling.rows`, records.ndjson, and canaries.json where there are some.
+
+    Args:
+        folder: an empty one.
+        files: split -> its documents; the canaries are put into "train".
+        style: of the progress, see `codex_ml.core.progress`.
+
+    Returns:
+        for metrics.json: split -> documents, tokens, targets, rows, cut_documents, fill, and records, the number of
+        those that were cut or dropped, by reason; canaries: different ones, inserted documents, controls.
+
+    Raises:
+        UserError: see `stream_dtype`, `encode_examples`, `canaries.plan` and `canaries.without_secrets`.
+    """
+    dtype = stream_dtype(tokenizer.vocab_size, settings.dtype)
+    streams, metrics, canaries = {}, {}, None
+    ends: set[int] = set()
+    with (folder / RECORDS).open("wb") as records:
+        for name, file in files.items():
+            count = count_documents(file)
+            documents = track(read_documents(file), f"pack {name}", count, "documents", style=style)
+            planned = _planned(tokenizer, settings, file, count) if name == "train" else None
+            if planned:
+                documents = without_secrets(documents, planned)
+            reasons: Counter[str] = Counter()
+            note = partial(_note, records, name, reasons)
+            encoded = tokenizer.encode_documents(texts_of(read_documents(file)))
+            examples = encode_examples(documents, encoded, tokenizer, settings, name=name, note=note)
+            examples = _seen_ends(examples, tokenizer, ends)
+            stream = write_stream(
+                folder,
+                name,
+                with_canaries(examples, planned) if planned else examples,
+                end=tokenizer.end,
+                begin=tokenizer.begin,
+                dtype=dtype,
+                seq_len=settings.seq_len,
+                layout=settings.layout,
+            )
+            _refuse_nothing(name, count, reasons)
+            streams[name] = stream
+            metrics[name] = {key: value for key, value in stream.items() if key not in NOT_IN_METRICS}
+            metrics[name]["records"] = {reason: reasons[reason] for reason in {**dict.fromkeys(REASONS), **reasons}}
+            canaries = canaries or planned
+    about = {"dtype": dtype.str, "seq_len": settings.seq_len, "layout": settings.layout}
+    special = {"begin": tokenizer.begin, "end": tokenizer.end, "pad": tokenizer.pad}
+    tokens = {"vocab_size": tokenizer.vocab_size, **special, **_turn_ends(tokenizer, ends)}
+    write_json(folder / "pack.json", {**about, **tokens, "streams": streams})
+    if canaries:
+        write_json(folder / "canaries.json", canaries.listing(streams["train"]["canaries"]))
+        different, controls = len(canaries.inserted), len(canaries.controls)
+        metrics["canaries"] = {"different": different, "inserted": len(canaries.copies), "controls": controls}
+    return metrics
+
+
+def _refuse_nothing(name: str, count: int, reasons: Counter[str]) -> None:
+    """Refuse a split of which nothing is left, before canaries alone are trained on."""
+    dropped = {reason: reasons[reason] for reason in DROPS if reasons[reason]}
+    if count and name != "test" and sum(dropped.values()) == count:
+        why = ", ".join(f"{number} {reason}" for reason, number in dropped.items())
+        raise UserError(
+            f"{name}: none of its {count} records has anything to train ({why}); a chat needs an answer, "
+            "and a long record needs a larger pack.seq_len or pack.too_long: cut"
+        )
+
+
+def _seen_ends(examples: Iterable[Example], tokenizer: TextTokenizer, ends: set[int]) -> Iterator[Example]:
+    """The same examples; the special tokens that end what is trained of a chat are put into `ends`."""
+    for example in examples:
+        if example.chat and example.trained is not None:
+            trained = example.trained
+            lasts = example.ids[trained[:-1] & ~trained[1:]]
+            ends |= {int(number) for number in lasts} & set(tokenizer.special.values())
+        yield example
+
+
+def _turn_ends(tokenizer: TextTokenizer, ends: set[int]) -> dict[str, list[int]]:
+    """For pack.json, only where messages can be: special tokens that end a turn, by the records and by the template."""
+    if tokenizer.chat_template is not None:
+        from codex_ml.tokens.chat import turn_ends
+
+        ends = ends | set(turn_ends(tokenizer))
+    return {"turn_ends": sorted(ends - {tokenizer.end})} if ends - {tokenizer.end} else {}
+
+
+def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path, documents: int) -> Plan | None:
+    if not settings.canaries.repetitions:
+        return None
+    return plan(tokenizer, settings.canaries, domain=domain_of(file), documents=documents, seq_len=settings.seq_len)
+
+
+def _note(records: IO[bytes], name: str, reasons: Counter[str], found: Note) -> None:
+    reasons[found.reason] += 1
+    records.write(dump_json({"split": name, **asdict(found)}, indent=None).encode("utf-8", "backslashreplace"))

@@ -1,0 +1,237 @@
+"""Writing a packed stream: see `codex_ml.modeling.rows` for the files. Memory does not grow with the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.errors import UserError
+from codex_ml.pack.best_fit import best_fit
+from codex_ml.pack.examples import Example
+
+WINDOW = 1 << 16  # pieces that are placed together; 1 MiB, and rows left open at its end are some 0.1 % of it
+BLOCK = 1 << 20
+TOGETHER = 1 << 16  # tokens of the documents that are written at once
+
+
+def write_stream(
+    folder: Path,
+    name: str,
+    examples: Iterable[Example],
+    *,
+    end: int,
+    begin: int | None = None,
+    dtype: np.dtype[Any],
+    seq_len: int,
+    layout: Literal["packed", "padded"] = "packed",
+) -> dict[str, Any]:
+    """Write the files of one stream.
+
+    Args:
+        end: id that ends every document.
+        begin: id that begins every document; None: `end`.
+        layout: "padded" gives every piece a row of its own.
+
+    Returns:
+        for pack.json: documents; tokens, one END a document and the last one included; targets, those that are
+        trained; rows; pieces; cut_documents, those longer than a row; fill, the share of the places of all rows that
+        hold a token (None without rows); masked, whether there is a train.mask; canaries, numbers of documents.
+
+    Raises:
+        UserError: when an id does not fit `dtype`; no byte of its document is written, nor of those beside it.
+    """
+    opening = None if begin == end else begin
+    documents = targets = cut = position = used = 0
+    canaries: list[int] = []
+    with ExitStack() as stack:
+        tokens, starts = (stack.enter_context((folder / f"{name}.{part}").open("wb")) for part in ("bin", "starts"))
+        table = stack.enter_context(_Table(folder, name, seq_len, layout))
+        mask = stack.enter_context(_Mask(folder / f"{name}.mask"))
+        starts.write(np.array([0], dtype="<u8").tobytes())
+        mask.add(np.zeros(1, dtype=bool))
+        for batch in _batches(examples):
+            block = _Block.of(batch, end=end, opening=opening)
+            block.refuse_large_ids(name, dtype)
+            tokens.write(block.tokens.astype(dtype).tobytes())
+            mask.add(block.trained)
+            ends = position + np.cumsum(block.sizes)
+            table.add(ends - block.sizes + block.own, block.lengths)
+            canaries += [documents + number for number, example in enumerate(batch) if example.canary]
+            documents, position = documents + len(batch), int(ends[-1])
+            targets, used = targets + block.targets, used + int(block.lengths.sum())
+            cut += int((block.lengths > seq_len).sum())
+            starts.write(ends.astype("<u8").tobytes())
+        tokens.write(np.array([end], dtype=dtype).tobytes())
+    return {
+        "documents": documents,
+        "tokens": position + 1,
+        "targets": targets,
+        "rows": table.rows,
+        "pieces": table.pieces,
+        "cut_documents": cut,
+        "fill": round(used / (table.rows * seq_len), 6) if table.rows else None,
+        "masked": mask.handle is not None,
+        "canaries": canaries,
+    }
+
+
+def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Examples some at a time: a call of numpy costs as much as a short document."""
+    batch: list[Example] = []
+    held = 0
+    for example in examples:
+        batch.append(example)
+        held += len(example.ids) + 64  # empty ones count too
+        if held >= TOGETHER:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some documents as the stream holds them: END, perhaps BOS, ids; one document after the other.
+
+    Attributes:
+        tokens: (n,) uint32.
+        trained: (n,) bool, of the target after each token: the ids of its document and the END after them.
+        sizes: (documents,) int64, tokens of each.
+        own: (documents,) int64, tokens before the first input of each: 1 where that is not the END before it.
+        lengths: (documents,) int64, targets of each.
+    """
+
+    tokens: NDArray[np.uint32]
+    trained: NDArray[np.bool_]
+    sizes: NDArray[np.int64]
+    own: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], *, end: int, opening: int | None) -> _Block:
+        ids = np.array([len(example.ids) for example in examples], dtype=np.int64)
+        chat = np.array([example.chat for example in examples], dtype=bool)
+        opened = ~chat & (opening is not None)
+        sizes = 1 + opened + ids
+        heads = np.cumsum(sizes) - sizes
+        tokens = np.empty(int(sizes.sum()), dtype=np.uint32)
+        is_id = np.ones(len(tokens), dtype=bool)
+        tokens[heads], is_id[heads] = end, False
+        if opening is not None:
+            tokens[heads[opened] + 1], is_id[heads[opened] + 1] = opening, False
+        tokens[is_id] = np.concatenate([example.ids for example in examples])
+        trained = np.ones(len(tokens), dtype=bool)
+        for head, size, example in zip(heads.tolist(), sizes.tolist(), examples, strict=True):
+            if example.trained is not None:
+                trained[head + size - len(example.trained) : head + size] = example.trained
+        return cls(tokens, trained, sizes, (chat | opened).astype(np.int64), sizes - opened - 2 * chat)
+
+    @property
+    def targets(self) -> int:
+        """How many are trained; the first is none where the document's own first token is an input only."""
+        first = np.cumsum(self.sizes) - self.sizes
+        return int(self.trained.sum()) - int(self.trained[first[self.own > 0]].sum())
+
+    def refuse_large_ids(self, name: str, dtype: np.dtype[Any]) -> None:
+        """Raises UserError when an id does not fit `dtype`."""
+        if len(self.tokens) and int(self.tokens.max()) > np.iinfo(dtype).max:
+            raise UserError(f"{name}: token id {self.tokens.max()} does not fit {dtype}; use pack.dtype auto")
+
+
+@dataclass
+class _Table:
+    """The row table while it is written: full rows at once, the rest in windows of `WINDOW` pieces."""
+
+    folder: Path
+    name: str
+    seq_len: int
+    layout: str
+    rows: int = 0
+    pieces: int = 0
+    waiting: int = 0
+    _held: list[NDArray[np.int64]] = field(default_factory=list)  # (pieces, 2) start and targets of those that wait
+
+    def __enter__(self) -> _Table:
+        self._pieces: IO[bytes] = (self.folder / f"{self.name}.pieces").open("wb")
+        self._rows: IO[bytes] = (self.folder / f"{self.name}.rows").open("wb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._pieces, self._rows:
+            if kind is None:
+                self._place()
+                self._rows.write(np.array([self.pieces], dtype="<u8").tobytes())
+
+    def add(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        """Documents with so many targets that begin at `starts` of the stream: both (n,)."""
+        whole, rest = np.divmod(lengths, self.seq_len)
+        places = np.cumsum(rest > 0)  # documents with a rest, up to and with each
+        begin = 0
+        while begin < len(starts):
+            room = WINDOW - self.waiting + (int(places[begin - 1]) if begin else 0)
+            stop = min(int(np.searchsorted(places, room)) + 1, len(starts))
+            here = slice(begin, stop)
+            self._write_whole(starts[here], whole[here])
+            left = rest[here] > 0
+            pieces = np.stack([starts[here] + self.seq_len * whole[here], rest[here]], axis=1)[left]
+            self._held.append(pieces)
+            self.waiting += len(pieces)
+            if self.waiting == WINDOW:
+                self._place()
+            begin = stop
+
+    def _write_whole(self, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """Rows that one document fills: `counts` of each."""
+        total = int(counts.sum())
+        if total:
+            number = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+            begins = np.repeat(starts, counts) + self.seq_len * number
+            self._write(np.stack([begins, np.full(total, self.seq_len)], axis=1), np.ones(total, dtype=np.int64))
+
+    def _place(self) -> None:
+        if not self.waiting:
+            return
+        pieces = np.concatenate(self._held)
+        self._held, self.waiting = [], 0
+        rows = best_fit(pieces[:, 1], self.seq_len) if self.layout == "packed" else np.arange(len(pieces))
+        self._write(pieces[np.argsort(rows, kind="stable")], np.bincount(rows))
+
+    def _write(self, pieces: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        self._rows.write((self.pieces + np.cumsum(counts) - counts).astype("<u8").tobytes())
+        self._pieces.write(pieces.astype("<u8").tobytes())
+        self.rows, self.pieces = self.rows + len(counts), self.pieces + len(pieces)
+
+
+@dataclass
+class _Mask:
+    """The mask while it is written: nothing, until the first target that is not trained."""
+
+    path: Path
+    size: int = 0
+    handle: IO[bytes] | None = None
+
+    def __enter__(self) -> _Mask:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.handle:
+            self.handle.close()
+
+    def add(self, trained: NDArray[np.bool_]) -> None:
+        if self.handle is None and self.size and not trained.all():
+            self.handle = self.path.open("wb")
+            self.handle.write(b"\0")  # the first END
+            for begin in range(1, self.size, BLOCK):
+                self.handle.write(b"\1" * min(BLOCK, self.size - begin))
+        if self.handle is not None:
+            self.handle.write(trained.astype(np.uint8).tobytes())
+        self.size += len(trained)

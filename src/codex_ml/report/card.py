@@ -1,0 +1,278 @@
+"""The model card: Hugging Face front matter and Markdown, derived from the facts alone.
+
+`ModelCard` writes and parses the front matter. Its `validate` and `push_to_hub` call the network and are never used.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from codex_ml.core.errors import safe_text
+from codex_ml.report import data_tables, tables
+from codex_ml.report.facts import Facts
+from codex_ml.report.tables import Table, one_line
+
+# What CommonMark, GFM's extensions (tables, autolinks, mentions) or a maths renderer would read as markup.
+MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$^]|(?<=www)\.)")
+SAMPLE_CHARACTERS = 600
+KINDS = {
+    "llama": "A decoder-only language model in the shape of Llama",
+    "qwen2": "A decoder-only language model in the shape of Qwen2",
+    "qwen3": "A decoder-only language model in the shape of Qwen3",
+    "mistral": "A decoder-only language model in the shape of Mistral",
+    "gpt2": "A decoder-only language model in the shape of GPT-2",
+    "gpt_neox": "A decoder-only language model in the shape of GPT-NeoX",
+    "gpt_bigcode": "A decoder-only language model in the shape of GPT-BigCode",
+    "starcoder2": "A decoder-only language model in the shape of StarCoder2",
+    "codegen": "A decoder-only language model in the shape of CodeGen",
+    "phi": "A decoder-only language model in the shape of Phi",
+    "phi3": "A decoder-only language model in the shape of Phi-3",
+    "olmo2": "A decoder-only language model in the shape of OLMo 2",
+    "granite": "A decoder-only language model in the shape of Granite",
+    "smollm3": "A decoder-only language model in the shape of SmolLM3",
+    "gemma": "A decoder-only language model in the shape of Gemma",
+    "t5": "An encoder-decoder, which goes on from the text that its encoder reads, in the shape of T5",
+}
+HUB_LICENCES = {
+    "MIT": "mit",
+    "Apache-2.0": "apache-2.0",
+    "BSD-2-Clause": "bsd-2-clause",
+    "BSD-3-Clause": "bsd-3-clause",
+}
+
+
+def render_card(facts: Facts) -> str:
+    """The whole card; equal facts give equal text."""
+    from huggingface_hub import ModelCard
+
+    sections = (
+        f"# {escape(facts.title)}\n\n{escape(tables.summary(facts))}\n\n**{escape(tables.verdict(facts))}**",
+        _description(facts),
+        _training_data(facts),
+        _recipe(facts),
+        _evaluation(facts),
+        _safety(facts),
+        _limitations(facts),
+        USE.replace("AutoModelForCausalLM", "AutoModelForSeq2SeqLM") if tables.is_encoder_decoder(facts) else USE,
+        _how_made(facts),
+    )
+    body = "\n\n".join(sections)
+    return str(ModelCard(f"---\n{_front_matter(facts)}\n---\n\n{body}\n"))
+
+
+def escape(text: str) -> str:
+    """Text of unknown origin on one line, with nothing in it that Markdown or HTML would act on."""
+    return MARKUP.sub(r"\\\1", one_line(text))
+
+
+def markdown_table(content: Table) -> str:
+    """A GFM table; a cell can neither end its row nor start another column."""
+    marks = ["---:" if kind == "number" else "---" for kind in content.kinds]
+    rows = (content.head, *content.rows)
+    head, *body = ("| " + " | ".join(escape(cell) for cell in row) + " |" for row in rows)
+    return "\n".join([head, "| " + " | ".join(marks) + " |", *body])
+
+
+def fenced(text: str) -> str:
+    """A code block whose fence is longer than any run of backticks in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{safe_text(text)}\n{fence}"
+
+
+def _front_matter(facts: Facts) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    found = facts.evaluation
+    task: dict[str, Any] = {
+        "task_type": "text-generation",
+        "dataset_type": "held-out-documents",
+        "dataset_name": "test split",
+    }
+    values = {"token_accuracy": ("token accuracy", found.token_accuracy)}
+    if found.bits_per_byte is not None:
+        values = {"bits_per_byte": ("bits per byte", found.bits_per_byte), **values}
+    results = [
+        EvalResult(**task, dataset_split="test", metric_type=kind, metric_name=name, metric_value=value)
+        for kind, (name, value) in values.items()
+    ]
+    data = ModelCardData(
+        language="code" if facts.is_code else None,
+        **_licence(facts),
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["codex-ml", "dvc", *_origin(facts)],
+        model_name=one_line(facts.title),
+        eval_results=results,
+    )
+    return data.to_yaml()
+
+
+def _origin(facts: Facts) -> list[str]:
+    """Tags. A path of this repository is no `base_model`, which names a model of the Hub."""
+    if facts.base is None:
+        return ["trained-from-scratch"]
+    return ["fine-tuned", *(["lora"] if facts.training.model.lora else [])]
+
+
+def _licence(facts: Facts) -> dict[str, Any]:
+    """The one licence of all training documents, or "other": weights made from several are under none of them alone.
+
+    A base model brings its own licence, which is not known here.
+    """
+    if facts.base:
+        return {"license": "other", "license_name": "licences-of-the-base-model-and-the-training-data"}
+    names = [name for name, _ in facts.licences]
+    if len(names) == 1 and names[0] in HUB_LICENCES:
+        return {"license": HUB_LICENCES[names[0]]}
+    return {"license": "other", "license_name": "licences-of-the-training-data"}
+
+
+def _description(facts: Facts) -> str:
+    model = facts.training.model
+    family = KINDS.get(model.architecture, f"A language model in the shape of {escape(model.architecture)}")
+    both = " in the encoder and in the decoder" if model.encoder_decoder else ""
+    shape = f"{model.layers} layers{both} of width {model.hidden_size} with {model.heads} heads"
+    reads = f"at most {model.positions:,} tokens" if model.positions else "tokens by their relative positions,"
+    how = "trained" if facts.base is None else "fine-tuned:"
+    kind = f"{facts.training.tokenizer} with {facts.tokenizer.vocab_size:,} entries"
+    return f"""## Description
+
+{family}, {facts.parameters:,} parameters ({shape}), {how} {escape(tables.trained_from(facts))}.
+It reads {reads} of a {escape(kind)}. The
+weights are safetensors in the plain Hugging Face layout; loading them runs no code.
+
+{markdown_table(tables.model(facts))}"""
+
+
+def _training_data(facts: Facts) -> str:
+    return f"""## Training data
+
+{facts.ingest.documents:,} documents ({facts.ingest.megabytes:,.1f} MB) were read and {facts.ingest.refused:,} refused.
+After licences, quality limits, the text policy and duplicates {facts.split.train.documents:,} were left for training.
+
+{markdown_table(tables.splits(facts))}
+
+{markdown_table(tables.dropped(facts))}
+
+### Licences
+
+{markdown_table(tables.licences(facts))}
+
+### How the test set was kept clean
+
+Near-duplicates are one document before anything is dealt, and the deal is a keyed hash of the content, so names and
+order have no influence. {escape(tables.counterfactual(facts))}
+
+### Text policy
+
+{escape(data_tables.policy_note(facts))}"""
+
+
+def _recipe(facts: Facts) -> str:
+    return f"""## Training recipe
+
+{markdown_table(tables.recipe(facts))}
+
+### Tokenizer
+
+{markdown_table(tables.tokenizer(facts))}"""
+
+
+def _evaluation(facts: Facts) -> str:
+    return f"""## Evaluation
+
+{markdown_table(tables.evaluation(facts))}
+
+{escape(tables.reading(facts))} Intervals come from resampling documents. zlib
+compresses each document alone, as the model reads it. {tables.scoring(facts)}"""
+
+
+def _safety(facts: Facts) -> str:
+    found = f"\n\n{markdown_table(tables.findings(facts))}" if facts.findings else ""
+    return f"""## Safety audit
+
+{escape(tables.verdict(facts))}
+
+{markdown_table(tables.gates(facts))}
+
+### Verbatim extraction
+
+{markdown_table(tables.extraction(facts))}
+
+### Secrets
+
+{escape(tables.findings_note(facts))}{found}"""
+
+
+def _limitations(facts: Facts) -> str:
+    ratio = facts.training.global_step * facts.training.rows_a_step * facts.training.seq_len / facts.parameters
+    sample = facts.samples[0][:SAMPLE_CHARACTERS] if facts.samples else ""
+    shown = f"\n\nThe first text that the audit sampled, not chosen:\n\n{fenced(sample)}" if sample else ""
+    return f"""## Limitations and intended use
+
+For studying a training pipeline: what goes in, what comes out, and how one proves it. Not for writing code or text that
+anybody relies on.
+
+{_what_it_saw(facts, ratio)}
+- {escape(_compression(facts))}.
+- The test split comes from the same sources as the training data; other code and other languages were not measured.
+- Correctness, security and bias of generated code were not measured.
+- The audit looks for known kinds of secrets and for verbatim copies after a true prefix. What it does not find may be
+  there all the same.{shown}"""
+
+
+def _what_it_saw(facts: Facts, ratio: float) -> str:
+    """What a run from scratch proves, and what one that goes on from a base cannot say."""
+    instructions = "Whether it follows instructions, and what it refuses, was not measured."
+    if facts.base is None and facts.is_plain_text:
+        instructions = "It was neither tuned to follow instructions nor to refuse; it continues text."
+    size, length = f"It has {facts.parameters / 1e6:,.2f} million parameters", f"{facts.training.seq_len:,} tokens"
+    if facts.base is None:
+        seen = (
+            f"{size} and saw {ratio:,.1f} tokens for each; about 20 are usual for a\n  model that uses its size well "
+            f"(Hoffmann et al. 2022).\n- Beyond {length} of context it has seen nothing."
+        )
+    else:
+        seen = (
+            f"{size}; this run showed it {ratio:,.1f} tokens for each, in rows of {length}.\n- What its base model was "
+            "trained on, with which licences, secrets or test documents in it, is not known here."
+        )
+    return f"- {instructions}\n- {seen}"
+
+
+def _compression(facts: Facts) -> str:
+    if facts.evaluation.bits is None:
+        return f"On the test split: {tables.against_zlib(facts)}"
+    return f"On the test split its bits per byte are {tables.against_zlib(facts)}"
+
+
+USE = """## How to use
+
+From the top folder of the repository, without a network:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("models/model", local_files_only=True)
+model = AutoModelForCausalLM.from_pretrained("models/model", local_files_only=True, use_safetensors=True)
+inputs = tokenizer("def read_file(path):\\n", return_tensors="pt", return_token_type_ids=False)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))
+```"""
+
+
+def _how_made(facts: Facts) -> str:
+    return f"""## How it was made
+
+By codex-ml, with `dvc repro`. Equal inputs, parameters and code give equal bytes on the same hardware.
+
+{markdown_table(tables.commands())}
+
+### What each stage read
+
+{markdown_table(tables.lineage(facts))}
+
+### Environment
+
+{markdown_table(tables.packages(facts))}"""

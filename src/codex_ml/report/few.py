@@ -1,0 +1,51 @@
+"""What has too few points for a plot, as tables: a line through two points shows nothing that they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from codex_ml.report.facts import Facts
+from codex_ml.report.shapes import Point
+from codex_ml.report.tables import Table, table
+
+LEAST = 3  # points of a plot
+
+
+def tables(facts: Facts) -> dict[str, Table]:
+    """Tables by the name of the picture that each replaces; none for one that has enough points."""
+    curves, found = facts.curves, {}
+    if _few(curves["train/loss"], curves["val/loss"]):
+        columns = {"training": curves["train/loss"], "validation": curves["val/loss"]}
+        found["loss"] = _steps("Loss, nats per token", columns, "{:.4f}")
+    if _few(curves["train/lr"], curves["train/grad_norm"]):
+        columns = {"learning rate": curves["train/lr"], "gradient norm": curves["train/grad_norm"]}
+        found["schedule"] = _steps("Learning rate, and gradient norm before clipping", columns, "{:.3g}")
+    scores = {"model": "number", "zlib -9": "number"}
+    if _few(facts.sources):
+        rows = [
+            (s.source, f"{s.documents:,}", _bits(s.bits_per_byte), _bits(s.zlib_bits_per_byte)) for s in facts.sources
+        ]
+        found["by_source"] = table("Bits per byte by source", {"source": "text", "documents": "number", **scores}, rows)
+    if _few(facts.documents):
+        has_bits = facts.evaluation.bits is not None
+        sizes = [
+            (f"{d.bytes:,}", _bits(d.bits_per_byte if has_bits else None), _bits(d.zlib_bits / d.bytes))
+            for d in sorted(facts.documents, key=lambda d: (d.bytes, d.nll))
+        ]
+        found["by_size"] = table("Bits per byte of each test document", {"bytes": "number", **scores}, sizes)
+    return found
+
+
+def _few(*curves: Sequence[object]) -> bool:
+    return max(map(len, curves)) < LEAST
+
+
+def _bits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _steps(title: str, curves: dict[str, tuple[Point, ...]], form: str) -> Table:
+    by_step = {name: dict(points) for name, points in curves.items()}
+    steps = sorted(set().union(*by_step.values()))
+    rows = [(f"{step:,}", *(form.format(c[step]) if step in c else "–" for c in by_step.values())) for step in steps]
+    return table(title, {"global_step": "number", **dict.fromkeys(curves, "number")}, rows)

@@ -1,0 +1,115 @@
+"""One self-contained HTML page: no script, nothing loaded, every text escaped.
+
+Three walls stand between a hostile text and the reader: `safe_text` on every value, autoescape on every value, and a
+Content Security Policy that allows our one style element, by its hash, and `data:` images.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from codex_ml.core.errors import safe_text
+from codex_ml.report import data_tables, few, plots, tables
+from codex_ml.report.facts import Facts
+
+TEMPLATE = Path(__file__).parent / "report.html.jinja"
+SAMPLES = 4
+SAMPLE_CHARACTERS = 1200  # of one sample: what a reader looks at
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG with what it shows in words, for those who do not see it."""
+
+    caption: str
+    alt: str
+    svg: str
+
+    @property
+    def uri(self) -> str:
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode("utf-8")).decode("ascii")
+
+
+def render_page(facts: Facts) -> str:
+    """The whole page; equal facts give equal text."""
+    source = TEMPLATE.read_text(encoding="utf-8")
+    template = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    ).from_string(source)
+    return template.render(
+        policy=f"default-src 'none'; style-src '{style_hash(source)}'; img-src data:",
+        facts=facts,
+        t=tables,
+        d=data_tables,
+        few=few.tables(facts),
+        pictures=_pictures(facts),
+        samples=[_cut(text) for text in facts.samples[:SAMPLES]],
+    )
+
+
+def style_hash(html: str) -> str:
+    """CSP source of the only style element: SHA-256 of exactly the text between its tags (CSP level 3, section 8.3)."""
+    (style,) = re.findall(r"<style>(.*?)</style>", html, flags=re.DOTALL)
+    return "sha256-" + base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+
+
+def _visible(value: Any) -> Any:
+    """What the template prints, before autoescape: control and bidirectional characters as escapes.
+
+    Markup is what our own macros return; its parts have been here already. Nothing else makes any.
+    """
+    return safe_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS] + "…"
+
+
+def _pictures(facts: Facts) -> dict[str, Picture]:
+    curves, best = facts.curves, facts.train.best_step
+    last = f"at {facts.train.best_val_loss:.3f} nats in step {best}"
+    has_bits = facts.evaluation.bits is not None
+    better = sum((s.bits_per_byte or math.inf) < s.zlib_bits_per_byte for s in facts.sources)
+    compared = f"The model needs fewer bits than zlib on {better} of {len(facts.sources)} sources."
+    only_zlib = "" if has_bits else " Of zlib only: the tokenizer loses text."
+    many = (
+        f"the {plots.MAX_SOURCES} largest of {len(facts.sources)}" if len(facts.sources) > plots.MAX_SOURCES else "all"
+    )
+    return {
+        "loss": Picture(
+            "Loss against global_step. The star marks the weights that were kept.",
+            f"Line chart of training and validation loss. Validation loss is lowest {last}.",
+            plots.loss_curve(curves["train/loss"], curves["val/loss"], best_step=best),
+        ),
+        "schedule": Picture(
+            "Learning rate, and the gradient's norm before clipping.",
+            "Two line charts: learning rate with warm-up and decay, and gradient norm.",
+            plots.schedule(curves["train/lr"], curves["train/grad_norm"]),
+        ),
+        "by_source": Picture(
+            f"Bits per byte by source ({many}), with the number of test documents.{only_zlib}",
+            f"Dot chart. {compared if has_bits else 'Bits per byte of zlib.'}",
+            plots.by_source(facts.sources),
+        ),
+        "by_size": Picture(
+            "Each test document: bits per byte against size. zlib reads each document alone, as the model does."
+            f"{only_zlib}",
+            f"Scatter chart of bits per byte against document size, for {'the model and for ' if has_bits else ''}"
+            "zlib.",
+            plots.by_size(facts.documents, model=has_bits),
+        ),
+    }

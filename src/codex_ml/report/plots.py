@@ -1,0 +1,160 @@
+"""Figures as SVG text: equal inputs give equal bytes, readable without colour, each below 60 kB.
+
+Colours are Okabe and Ito's (2008), which the common kinds of colour blindness keep apart; marker and line style differ
+too. `Figure` is used without pyplot, so that no global state and no window system is touched.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from codex_ml.report.shapes import DocumentScore, Point, SourceScore
+from codex_ml.report.tables import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
+MAX_POINTS = 400  # of a curve: more than the pixels of a phone, about 10 kB
+MAX_SOURCES = 40
+MAX_DOCUMENTS = 150
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "codex-ml",  # ids of clip paths and markers; random without
+    "svg.fonttype": "none",  # text stays text: smaller, and the viewer's fonts cover every script
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the layout does not depend on the machine's fonts
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "text.usetex": False,
+    "axes.formatter.useoffset": False,
+}
+
+T = TypeVar("T")
+
+
+def thin_out(points: Sequence[T], most: int = MAX_POINTS) -> list[T]:
+    """At most `most` of the points, evenly spaced, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def loss_curve(train: Sequence[Point], val: Sequence[Point], *, best_step: int) -> str:
+    """Training and validation loss in nats a token against global_step; a star marks the weights that were kept."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot(*_xy(train), color=ORANGE, label="training", linewidth=1.2)
+        axes.plot(*_xy(val), color=BLUE, label="validation", linestyle="--", marker="o", markersize=4)
+        best = [point for point in val if point[0] == best_step]
+        if best:
+            label = f"kept: step {best_step}, {best[0][1]:.4f}"
+            axes.plot(*_xy(best), color="black", linestyle="", marker="*", markersize=13, label=label)
+        _label(axes, "global_step", "loss, nats a token")
+        axes.legend()
+
+    return _svg(draw, width=5.6, height=3.2)
+
+
+def schedule(lr: Sequence[Point], grad_norm: Sequence[Point]) -> str:
+    """Learning rate, and the gradient's global L2 norm before clipping."""
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        upper.plot(*_xy(lr), color=BLUE)
+        lower.plot(*_xy(grad_norm), color=ORANGE)
+        _label(upper, "", "learning rate")
+        _label(lower, "global_step", "gradient norm")
+        figure.align_ylabels()
+
+    return _svg(draw, width=5.6, height=3.8)
+
+
+def by_source(scores: Sequence[SourceScore]) -> str:
+    """Bits per byte by source, the model's beside zlib's; the sources with most documents, the best at the top.
+
+    Where the model has none, zlib's alone.
+    """
+    largest = sorted(scores, key=lambda s: (-s.documents, s.source))[:MAX_SOURCES]
+    shown = sorted(largest, key=lambda s: (-(s.bits_per_byte or s.zlib_bits_per_byte), s.source))
+    model = [s.bits_per_byte for s in shown if s.bits_per_byte is not None]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        rows = range(len(shown))
+        plain = [s.zlib_bits_per_byte for s in shown]
+        if model:
+            axes.hlines(rows, model, plain, color="#bbbbbb", linewidth=1)
+        axes.plot(plain, rows, color=ORANGE, linestyle="", marker="D", markersize=5, fillstyle="none", label="zlib -9")
+        if model:
+            axes.plot(model, rows, color=BLUE, linestyle="", marker="o", markersize=6, label="model")
+        axes.set_yticks(rows, [f"{_short(s.source)} ({s.documents})" for s in shown], parse_math=False)
+        axes.set_xlim(left=0)
+        axes.set_ylim(-0.7, len(shown) - 0.3)
+        _label(axes, "bits per byte (less is better)", "")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+
+    return _svg(draw, width=5.6, height=1.3 + 0.24 * len(shown))
+
+
+def by_size(documents: Sequence[DocumentScore], *, model: bool = True) -> str:
+    """Bits per byte of single test documents against their size; without `model` zlib's alone."""
+    shown = thin_out(sorted(documents, key=lambda d: (d.bytes, d.nll)), MAX_DOCUMENTS)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        size = [d.bytes for d in shown]
+        plain = [d.zlib_bits / d.bytes for d in shown]
+        axes.plot(size, plain, color=ORANGE, linestyle="", marker="D", markersize=4, fillstyle="none", label="zlib -9")
+        if model:
+            own = [d.bits_per_byte for d in shown]
+            axes.plot(size, own, color=BLUE, linestyle="", marker="o", markersize=4.5, label="model")
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0)
+        _label(axes, "size of the document, bytes", "bits per byte")
+        axes.legend()
+
+    return _svg(draw, width=5.6, height=3.2)
+
+
+def _xy(points: Sequence[Point]) -> tuple[list[int], list[float]]:
+    kept = thin_out(points)
+    return [step for step, _ in kept], [value for _, value in kept]
+
+
+def _short(source: str) -> str:
+    name = one_line(source)
+    return name if len(name) <= 32 else name[:15] + "…" + name[-16:]
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.margins(x=0.02)
+
+
+def _svg(draw: Callable[[Figure], None], *, width: float, height: float) -> str:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    text = io.StringIO()
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # not the user's matplotlibrc
+        mpl.rcParams.update(STYLE)
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # only measured here; the viewer has the font
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]  # without the XML prologue, which names an external DTD

@@ -1,0 +1,140 @@
+"""Verbatim memorisation: does the model complete what it was trained on, word for word?
+
+A suffix is extractable with k tokens of context if greedy decoding of the k-token prefix gives it exactly (Carlini et
+al. 2023, "Quantifying Memorization Across Neural Language Models", definition 3.1). Greedy decoding leaves the true
+path only at the first token that is not the most probable one, so one teacher-forced pass over the true text decides.
+An encoder-decoder is asked as it was trained, by the halves of the row that a window begins (greedy decoding to the
+middle, which the encoder then reads): a T5 that knew 64 rows by heart gave all 64 suffixes so, and none where its
+encoder read the prefix instead.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.inference.generation import continued
+from codex_ml.inference.likelihood import Window, score_windows
+from codex_ml.modeling.encoder_decoder import middle_of
+from codex_ml.modeling.rows import Rows, rows_of_step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+TRIVIAL_ZLIB_RATIO = 0.25  # text that compresses below this is a table or a licence header; anyone could complete it
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Result over a set of windows.
+
+    Attributes:
+        windows: how many were tried.
+        extracted: how many suffixes were reproduced, all tokens.
+        token_share: share of the suffix tokens that were the most probable one.
+        trivial: windows left out as trivial.
+    """
+
+    windows: int
+    extracted: int
+    token_share: float
+    trivial: int
+
+
+def seen_rows(training: dict[str, Any], total: int) -> NDArray[np.int64]:
+    """Rows of the train stream that the model saw up to the step whose weights were kept, sorted.
+
+    Args:
+        training: training.json of the model: global_step, seed, rows_a_step.
+        total: rows of the train stream.
+    """
+    steps, batch = training["global_step"], training["rows_a_step"]
+    if steps * batch >= total:
+        return np.arange(total)
+    rows = [rows_of_step(total, step=s, batch_rows=batch, seed=training["seed"]) for s in range(steps)]
+    return np.unique(np.concatenate(rows))
+
+
+def choose_windows(
+    rows: Rows,
+    numbers: NDArray[np.int64],
+    *,
+    prefix: int,
+    length: int,
+    count: int,
+    seed: int,
+    tokenizer: TextTokenizer,
+) -> tuple[list[Window], int]:
+    """Up to `count` windows of `length` tokens as the model saw them: the begin of a piece, inside one document.
+
+    Left out are pieces that are too short, canaries (the audit measures their exposure), and those with a token behind
+    the first `prefix` that was not trained.
+
+    Returns:
+        (windows, number left out as trivial)
+    """
+    order = np.random.Generator(np.random.PCG64([seed, len(numbers)])).permutation(numbers)
+    chosen: list[Window] = []
+    trivial = 0
+    for number in order:
+        for window in _row_windows(rows, int(number), prefix=prefix, length=length):
+            if len(chosen) == count:
+                return chosen, trivial
+            if _is_trivial(tokenizer.decode(window.tokens)):
+                trivial += 1
+            else:
+                chosen.append(window)
+    return chosen, trivial
+
+
+def _row_windows(rows: Rows, number: int, *, prefix: int, length: int) -> Iterator[Window]:
+    for document, (start, targets) in zip(rows.documents(number), rows.row_pieces(number), strict=True):
+        mask = np.ones(targets, dtype=bool) if rows.mask is None else rows.mask[start + 1 : start + targets + 1] == 1
+        if targets >= length and document not in rows.canaries and mask[prefix - 1 : length - 1].all():
+            tokens = rows.tokens[start : start + length].astype(np.int64)
+            yield Window(tokens, middle=min(middle_of(mask), length - 1))
+
+
+def _is_trivial(text: str) -> bool:
+    data = text.encode("utf-8")
+    return len(zlib.compress(data, 9)) < TRIVIAL_ZLIB_RATIO * len(data)
+
+
+def extract(
+    model: PreTrainedModel, windows: Sequence[Window], *, prefix: int, trivial: int = 0, batch_size: int
+) -> Extraction:
+    """Try to extract the suffix behind the first `prefix` tokens of each window."""
+    matches = list(_suffix_matches(model, windows, prefix, batch_size))
+    hits = sum(bool(match.all()) for match in matches)
+    share = float(np.mean([match.mean() for match in matches])) if matches else 0.0
+    return Extraction(len(matches), hits, share, trivial)
+
+
+def _suffix_matches(
+    model: PreTrainedModel, windows: Sequence[Window], prefix: int, batch_size: int
+) -> Iterator[NDArray[np.bool_]]:
+    length = max((len(window.tokens) for window in windows), default=1) - 1
+    for result in score_windows(model, windows, length=length, batch_size=batch_size):
+        yield result.is_argmax[prefix - 1 :]
+
+
+def greedy_windows(model: Any, windows: Sequence[Window], *, prefix: int, count: int) -> list[Window]:
+    """Windows whose suffix is the model's own greedy continuation: the control that extraction can be seen at all."""
+    import torch
+
+    if not windows:
+        return []
+    length = len(windows[0].tokens)
+    inputs = torch.from_numpy(np.stack([window.tokens[:prefix] for window in windows[:count]])).to(model.device)
+    end = model.config.eos_token_id  # a list where turns end too
+    with torch.inference_mode():
+        output = continued(model, inputs, do_sample=False, max_new_tokens=length - prefix, eos_token_id=end)
+    # one that ends goes on with filler, which is no continuation; held from ending, it would not be the plain argmax
+    return [Window(row, middle=length - 1) for row in output.cpu().numpy() if not np.isin(row[prefix:], end).any()]

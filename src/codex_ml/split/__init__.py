@@ -1,0 +1,1 @@
+"""What may be trained on, and a test set that is clean of it."""

@@ -1,0 +1,165 @@
+"""The benchmarks that nothing may be trained on: JSON Lines files, read into the index of `decontaminate`."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.cli.params import Benchmark
+from codex_ml.core.conflicts import refuse_conflict
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import expand_glob, parse_json
+from codex_ml.core.tree import is_left_out
+from codex_ml.split.decontaminate import (
+    Benchmarks,
+    Words,
+    half_of,
+    index_of,
+    limits,
+    runs_of,
+    tokenised,
+)
+
+ROOT = Path("data/benchmarks")
+ALLOW_LIST = ROOT / "allow.txt"
+
+
+def read_benchmarks(files: tuple[Benchmark, ...]) -> Benchmarks:
+    """Index the items of JSON Lines files, plain or .gz; `path` is a glob from the working directory.
+
+    An item is named by its `task_id`, else its `id`, else FILE:LINE. Each of its fields that holds a string is a text.
+    A text whose words are those of a line of data/benchmarks/allow.txt is trivial and left out.
+
+    Raises:
+        UserError: when a path matches no file, a line is no JSON object, or no item has one of the fields.
+    """
+    building = _Building(_allow_list())
+    for benchmark in files:
+        missing = set(benchmark.fields)
+        seen: set[str] = set()
+        paths = _paths(benchmark.path)
+        for path in paths:
+            for line, record in _records(path):
+                missing -= building.add(path, line, record, benchmark.fields)
+                seen |= {name for name, value in record.items() if isinstance(value, str)}
+        if missing:
+            raise UserError(
+                f"{benchmark.path}: no item has a text in the field {', '.join(sorted(missing))}; fields with texts: "
+                f"{', '.join(sorted(seen)[:20]) or 'none'}. Name those to compare in split.benchmarks, fields"
+            )
+    return building.finished()
+
+
+class _Building:
+    """What read_benchmarks collects, text by text."""
+
+    def __init__(self, trivial: set[bytes]) -> None:
+        self.trivial = trivial
+        self.items: list[tuple[str, str]] = []
+        self.unchecked: list[str] = []
+        self.words: list[NDArray[np.uint32]] = []
+        self.first_words: list[int] = []
+        self.count = 0
+        self.lengths: set[int] = set()
+        self.hashes: list[Words] = []
+        self.places: list[NDArray[np.uint32]] = []
+
+    def add(self, path: Path, line: int, record: dict[str, Any], fields: tuple[str, ...]) -> set[str]:
+        """Returns the fields that hold a string."""
+        benchmark = path.relative_to(ROOT).as_posix()
+        item = _name(record) or f"{benchmark}:{line}"
+        self.items.append((benchmark, item))
+        self.first_words.append(self.count)
+        texts = {name: record[name] for name in fields if isinstance(record.get(name), str)}
+        if not texts:
+            self.unchecked.append(f"{benchmark}: {item} (no text)")
+        for name, text in texts.items():
+            words = tokenised(text)
+            run, fewest = limits(text, len(words))
+            if words.tobytes() in self.trivial:
+                continue
+            if len(words) < fewest:
+                self.unchecked.append(f"{benchmark}: {item} ({name}, {len(words)} words)")
+                continue
+            length = min(len(words), run)
+            [hashes] = runs_of(words, (length,))
+            self.lengths.add(length)
+            self.hashes.append(hashes)
+            self.places.append(np.arange(self.count, self.count + len(hashes), dtype=np.uint32))
+            self.words.append(half_of(words))
+            self.count += len(words)
+            assert self.count < 2**32, "places are 32 bits"
+        return set(texts)
+
+    def finished(self) -> Benchmarks:
+        first_words = np.array(self.first_words, dtype=np.int64)
+        index = None
+        if self.hashes:
+            index = index_of(
+                tuple(sorted(self.lengths)), np.concatenate(self.hashes), np.concatenate(self.places), first_words
+            )
+        words = np.concatenate([*self.words, np.zeros(0, dtype=np.uint32)])
+        return Benchmarks(tuple(self.items), tuple(self.unchecked), words, first_words, index)
+
+
+def _name(record: dict[str, Any]) -> str:
+    for key in ("task_id", "id"):
+        value = record.get(key)
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+            return str(value)
+    return ""
+
+
+def _paths(pattern: str) -> list[Path]:
+    try:
+        paths = [path for path in expand_glob(pattern) if path.is_file() and path != ALLOW_LIST]
+    except ValueError as error:
+        raise UserError(f"split.benchmarks: {pattern}: {error}") from None
+    if not paths:
+        raise UserError(f"split.benchmarks: {pattern} matches no file; put the benchmark there or remove the entry")
+    return paths
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each line that is not blank."""
+    line = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for line, raw in enumerate(file, 1):
+                if raw.strip():
+                    yield line, _object(path, line, raw)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}:{line + 1}: damaged gzip file ({error}); fetch it again") from None
+
+
+def _object(path: Path, line: int, raw: bytes) -> dict[str, Any]:
+    try:
+        record = parse_json(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
+    except ValueError as error:
+        refuse_conflict(raw, str(path), first_line=line)
+        reason = str(error).splitlines()[0]
+    else:
+        if isinstance(record, dict):
+            return record
+        reason = f"a JSON {type(record).__name__}"
+    raise UserError(
+        f"{path}:{line}: not a JSON object ({reason}); split.benchmarks takes JSON Lines, an object a line: mend the "
+        "line, or name only such files in path"
+    )
+
+
+def _allow_list() -> set[bytes]:
+    """Hashes of the words of each line, as bytes."""
+    if not ALLOW_LIST.is_file() or is_left_out(ALLOW_LIST):
+        return set()
+    try:
+        lines = ALLOW_LIST.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{ALLOW_LIST}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    return {words.tobytes() for line in lines if len(words := tokenised(line))}

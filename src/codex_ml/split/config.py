@@ -1,0 +1,167 @@
+"""`fetch`, `ingest` and `split`: from sources to a test set that stays clean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from codex_ml.core.config import Count, Number, Positive, Section, Share
+
+
+class Fetch(Section):
+    """`fetch`: the sample corpus."""
+
+    sample: bool = Field(True, description="Download the wheels of data/sample.lock; false for your own data only")
+
+
+class Limits(Section):
+    """Limits on `data.signals.Signals`; null switches one off. A text on a limit is kept."""
+
+    max_line_length: Count | None = Field(1000, description="Characters of the longest line; minified and data files")
+    max_mean_line_length: Number | None = Field(100, description="Characters of the average line")
+    min_alphanumeric_share: Share | None = Field(0.25, description="Letters and digits of any script")
+    min_alphabetic_share: Share | None = Field(None, description="Letters of any script")
+    max_digit_share: Share | None = Field(None, description="Digits and other numbers")
+    min_comment_share: Share | None = Field(None, description="Lines that begin with a comment, of all lines")
+    max_comment_share: Share | None = Field(None, description="The same, upwards: files that are a licence and no code")
+    min_compression_ratio: Number | None = Field(0.05, description="LZ4 size through size; repetition goes below")
+    max_blob_share: Share | None = Field(0.5, description="Characters in long runs of base64 or hexadecimal digits")
+    min_html_text_share: Share | None = Field(0.2, description="Visible text of an HTML file")
+    min_lines: Count | None = Field(None, description="Lines of a document, at least")
+    max_lines: Count | None = Field(None, description="Lines of a document, at most")
+    drop_generated: bool = Field(True, description="Drop files whose first 10 lines say that a program wrote them")
+    drop_xml: bool = Field(True, description="Drop files that begin with an XML header, whatever they are called")
+
+
+# A paragraph of prose is one line: the limits on lines find minified code and would drop most books.
+PROSE = Limits(max_line_length=None, max_mean_line_length=None)
+LANGUAGES = dict.fromkeys(("text", "markdown", "restructuredtext"), PROSE)
+
+
+class Quality(Limits):
+    """`split.quality`: limits for all languages, and what differs in some."""
+
+    languages: dict[str, Limits] = Field(
+        LANGUAGES, description="html: {max_line_length: null}; text, markdown, restructuredtext have no line limits"
+    )
+
+    @field_validator("languages")
+    @classmethod
+    def _beside_the_defaults(cls, languages: dict[str, Limits]) -> dict[str, Limits]:
+        return LANGUAGES | {name.lower(): limits for name, limits in languages.items()}
+
+
+Kind = Literal["jsonl", "csv", "tsv", "parquet", "datasets", "files", "wheels", "sdists", "zip", "tar", "git"]
+
+
+class Fields(Section):
+    """Names of the fields of a record, for `jsonl`, `csv`, `tsv`, `parquet` and `datasets`."""
+
+    text: str = "text"
+    prompt: str = "prompt"
+    completion: str = "completion"
+    messages: str = "messages"
+    tools: str = "tools"
+    id: str = "id"
+    group: str = Field("group", description="Records with the same value are never in different splits")
+    licence: str = Field("licence", description="SPDX expression; a field called license is found too")
+    language: str = "language"
+
+
+class Source(Section):
+    """One place that documents come from."""
+
+    kind: Kind = Field(
+        description="jsonl, csv, tsv: files, also .gz .zst .bz2 .xz; parquet; datasets: a folder that Hugging Face "
+        "datasets saved; files: a folder of code or text; wheels, sdists: a folder of Python packages; zip; tar; git: "
+        "a local repository at a revision"
+    )
+    path: str = Field(min_length=1, description="File, folder or glob, relative to the repository")
+    name: str = Field("", max_length=200, description="What its documents are said to come from; empty: the path")
+    glob: str = Field("**/*.py", min_length=1, description="Which files of a folder or an archive are documents")
+    include: tuple[str, ...] = Field((), description="More globs, besides glob")
+    exclude: tuple[str, ...] = Field((), description="Globs of files that are left out")
+    gitignore: bool = Field(True, description="files: leave out what a .gitignore of the folder leaves out")
+    revision: str = Field("HEAD", min_length=1, description="git: branch, tag or commit")
+    fields: Fields = Fields()
+    licence: str = Field(
+        "unknown", description="SPDX expression of documents that do not carry their own; your own: LicenseRef-NAME"
+    )
+    group: Literal["none", "source", "folder"] = Field(
+        "none", description="What stays in one split: source: all of an archive or repository; folder: a top folder"
+    )
+    bad_records: Literal["fail", "skip"] = Field("fail", description="skip: list what cannot be read, and go on")
+    max_bad_records: Positive = Field(1000, description="Where skip gives up too")
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ValueError("only a relative path inside the repository can be traced; copy or link the data there")
+        return path
+
+    @property
+    def label(self) -> str:
+        return self.name or self.path
+
+
+class Ingest(Section):
+    """`ingest`: which documents, from where, under which licence."""
+
+    sources: tuple[Source, ...] = Field((Source(kind="wheels", path="data/raw/sample"),), min_length=1)
+    max_document_bytes: Positive = Field(1_000_000, description="Longer documents are left out, counted and listed")
+
+
+class Benchmark(Section):
+    """Test questions of others that must not be trained on."""
+
+    path: str = Field(min_length=1, description="JSON Lines, also .gz, below data/benchmarks")
+    fields: tuple[str, ...] = Field(("prompt", "canonical_solution"), min_length=1, description="Texts of an item")
+
+    @field_validator("path")
+    @classmethod
+    def _declared(cls, path: str) -> str:
+        if not Path(path).is_relative_to("data/benchmarks") or ".." in Path(path).parts:
+            raise ValueError("only files below data/benchmarks are dependencies of split; put the file there")
+        return path
+
+
+PERMISSIVE = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "Python-2.0", "0BSD", "Unlicense")
+
+
+class Split(Section):
+    """`split`: what may be trained on, and a test set that is clean of it."""
+
+    val: float = Field(0.05, gt=0, lt=1, allow_inf_nan=False, description="Share of documents for validation")
+    test: float = Field(0.05, gt=0, lt=1, allow_inf_nan=False, description="Share of documents for the final test")
+    near_duplicate: float = Field(
+        0.7,
+        ge=0.5,
+        le=1,
+        allow_inf_nan=False,
+        description="Jaccard similarity of 5-word shingles from which two are one",
+    )
+    salt: str = Field("codex-ml", min_length=1, description="Key of the split; another one deals all documents anew")
+    ledger: bool = Field(True, description="What data/split_ledger lists keeps its split; false: by hash only")
+    folds: int = Field(0, ge=0, le=1000, description="Folds of cross-validation; 0: val by its share")
+    fold: int = Field(0, ge=0, description="The fold that is val")
+    stratify: str = Field("", description="Field whose values get equal shares: language, licence, source or of meta")
+    licences: tuple[str, ...] = Field(
+        PERMISSIVE,
+        description="SPDX identifiers that may be trained on; LicenseRef-NAME for a licence of your own",
+    )
+    unknown_licence: Literal["drop", "keep"] = Field("drop", description="What happens to documents without a licence")
+    quality: Quality = Quality()
+    policy: Literal["enforce", "off"] = Field("enforce", description="data/policy.yaml; off is told everywhere")
+    benchmarks: tuple[Benchmark, ...] = ()
+    contaminated: Literal["report", "drop"] = Field("drop", description="Train documents that hold benchmark items")
+
+    @model_validator(mode="after")
+    def _train_is_left(self) -> Split:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val + test is {self.val + self.test:g}; it must be below 1 so that train is not empty")
+        if self.folds == 1 or (self.folds and self.fold >= self.folds):
+            raise ValueError(f"fold {self.fold} of {self.folds} folds; folds is 0 or at least 2, fold is below it")
+        return self

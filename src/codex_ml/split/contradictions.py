@@ -1,0 +1,90 @@
+"""Documents of which united histories of the ledger give two answers, and which answer counts.
+
+A history by itself has none: they come from a merge of two people's data. Used by: split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codex_ml.core.io import atomic_file, ndjson_line
+from codex_ml.documents.document import opened
+from codex_ml.split.deal import EVICTED, PARTS, REASONS, Candidates, Dealt
+from codex_ml.split.duplicates.shingle_sets import Rows
+from codex_ml.split.ledger.folder import SPLITS, Ledger, disagree
+from codex_ml.split.screen import Settings, redacted_name
+
+CONTENT = "its content is in lines of several splits"
+GROUP = "its group is in lines of a cleaner split"
+NEAR_COPY = "it resembles a document of a cleaner split"
+FIRST = 20  # that the manifest shows
+
+
+def contradictions(documents: Candidates, dealt: Dealt, ledger: Ledger) -> dict[int, dict[str, Any]]:
+    """By candidate: why it is one, the answers of the ledger, and the split or the reason that it got.
+
+    Of equal copies the one that stands for them is named.
+    """
+    if not len(ledger):
+        return {}
+    known = np.flatnonzero((dealt.old >= 0) & (dealt.copies == np.arange(len(dealt.copies))))
+    old, unit = dealt.old[known], ledger.units_of(documents.unit[known])
+    split = ledger.split[old]
+    other = np.where(unit >= 0, ledger.unit_split[unit], split)
+    in_content = disagree(ledger.answers[old])
+    bits = np.array([1 << number for number in range(len(SPLITS))], dtype=np.uint8)
+    apart = disagree(bits[split] | bits[other])
+    in_group = dealt.pinned[known] & (unit >= 0) & disagree(ledger.unit_answers[unit]) & apart
+    found: dict[int, dict[str, Any]] = {}
+    evicted = dealt.pinned[known] & (dealt.reason[known] == EVICTED)
+    for place in np.flatnonzero(in_content | in_group | evicted).tolist():
+        row = int(known[place])
+        if in_content[place]:
+            kind, answers = CONTENT, {name for bit, name in enumerate(SPLITS) if ledger.answers[old[place]] >> bit & 1}
+        elif in_group[place]:
+            kind, answers = GROUP, {SPLITS[split[place]], SPLITS[other[place]]}
+        else:
+            keeper = dealt.old[dealt.kept_by[row]]
+            kind, answers = NEAR_COPY, {SPLITS[split[place]], SPLITS[ledger.split[keeper]]}
+        part = int(dealt.part[row])
+        found[row] = {
+            "contradiction": kind,
+            "answers": sorted(answers),
+            "result": PARTS[part] if part >= 0 else REASONS[dealt.reason[row]],
+        }
+    return found
+
+
+def write(
+    path: Path, found: dict[int, dict[str, Any]], passed: Rows, corpus: Path, settings: Settings
+) -> list[dict[str, Any]]:
+    """Write them with source, path and id, which is redacted, in the order of the corpus; returns the first ones.
+
+    Args:
+        passed: (p,) row of the corpus of each candidate.
+    """
+    first: list[dict[str, Any]] = []
+    with atomic_file(path) as lines:
+        for about in _named({int(passed[number]): about for number, about in found.items()}, corpus, settings):
+            lines.write(ndjson_line(about))
+            if len(first) < FIRST:
+                first.append(about)
+    return first
+
+
+def _named(rows: dict[int, dict[str, Any]], corpus: Path, settings: Settings) -> Iterator[dict[str, Any]]:
+    wanted = np.array(sorted(rows), dtype=np.int64)
+    start = 0
+    with opened(corpus) as file:
+        for group in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)]
+            if len(here):
+                table = file.read_row_group(group, columns=["source", "path", "id"]).take(here - start)
+                for row, about in zip(here.tolist(), table.to_pylist(), strict=True):
+                    yield about | {"id": redacted_name(about["id"], settings)} | rows[row]
+            start = stop

@@ -1,0 +1,300 @@
+"""Near-duplicates, exactly: which documents stay, and which of those are in the way of a held-out one.
+
+Of the documents in a given order, one is kept exactly when it is no near-duplicate of one that is kept before it. So
+every dropped document names a kept one that it resembles, and chains (a ~ b ~ c) do not weld a corpus into one family.
+Every pair at or above the threshold is found (`prefixes` says why), in time near-linear in the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.parallel import ordered_map
+from codex_ml.core.progress import Advance
+from codex_ml.split.duplicates.join import JoinTask, Pairs, Proposed, Verified, VerifyTask, propose, rows_of, verify
+from codex_ml.split.duplicates.prefixes import IndexTask, index
+from codex_ml.split.duplicates.shingle_sets import Rows, ShingleSets, mapped
+from codex_ml.split.duplicates.tiles import Compared, compare
+
+LEADERS = 4  # in a crowded list, each document is compared with this many before it; the rest waits
+MORE_LEADERS = 4  # times as many in the next round
+SHINGLES_PER_TASK = 1 << 21
+POSTINGS_PER_TASK = 1 << 18
+POSTINGS_AT_MOST = 1 << 21  # per task, for memory
+PAIRS_PER_TASK = 1 << 13
+PAIRS_AT_MOST = 1 << 20
+MANY_TASKS = 256  # from here on they become larger: each opens all files of the step before, whose number grows as well
+PROPOSAL, CANDIDATE = 100, 1000  # what a pair of a round costs, in comparisons of coarse parities, of 4 to 10 ns
+WORTH_WORKERS = 2  # tasks; the workers of the stage run already
+
+Watch = Callable[[str, int, str], AbstractContextManager[Advance]]
+
+
+@contextmanager
+def unwatched(what: str, total: int, unit: str) -> Iterator[Advance]:
+    """Progress that nobody sees."""
+    yield lambda _: None
+
+
+@dataclass(frozen=True)
+class Crew:
+    """How the work is done; decides no byte of a result.
+
+    Attributes:
+        workers: processes; 0 for none.
+        watch: opens the progress of a loop, given a name, a total and a unit.
+    """
+
+    workers: int = 0
+    watch: Watch = unwatched
+
+    def for_tasks(self, count: int) -> int:
+        """Worker processes for so many tasks."""
+        return self.workers if count >= WORTH_WORKERS else 0
+
+
+@dataclass(frozen=True)
+class Families:
+    """Result of `keep_first`.
+
+    Attributes:
+        kept_by: (n,) int32: the row that a row is a near-duplicate of, or -1 for one that is kept.
+        first, second: int32, rows of the pairs that were verified: all of a small family, of a crowd some per document.
+        similarity: float32, of each pair.
+    """
+
+    kept_by: NDArray[np.int32]
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+
+
+class Index:
+    """The index of some rows of the sets, for any number of searches at one threshold."""
+
+    def __init__(self, sets: ShingleSets, rows: Rows, *, threshold: float, crew: Crew) -> None:
+        self.sets, self.threshold, self.crew = sets, threshold, crew
+        members = np.zeros(len(sets.sizes), dtype=bool)
+        members[rows] = True
+        members.tofile(sets.folder / "members")
+        tasks = list(self._tasks())
+        self.files, self.postings = len(tasks), 0
+        total = int(sets.sizes.sum(dtype=np.int64))
+        with crew.watch("split: index", total, "shingles") as advance:
+            for task, count in ordered_map(index, tasks, workers=crew.for_tasks(len(tasks)), folder=sets.folder):
+                self.postings += count
+                advance(int(sets.sizes[task.start : task.stop].sum(dtype=np.int64)))
+
+    def _tasks(self) -> Iterator[IndexTask]:
+        ends = np.cumsum(self.sets.sizes, dtype=np.int64)
+        start = number = 0
+        while start < len(ends):
+            offset = int(ends[start - 1]) if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, offset + SHINGLES_PER_TASK, side="right")))
+            yield IndexTask(self.sets.stored, self.threshold, start, stop, offset, number)
+            start, number = stop, number + 1
+
+    def join_tasks(self) -> list[JoinTask]:
+        """The lists in parts that fit in memory, by the first bits of the shingles; hashes spread them evenly."""
+        if not self.postings:
+            return []
+        count, folder = join_parts(self.postings), self.sets.folder
+        edges = [(1 << 64) * part // count for part in range(count + 1)]
+        return [
+            JoinTask(self.sets.stored, self.files, low, high, self.threshold, LEADERS, folder / f"pairs-{part}")
+            for part, (low, high) in enumerate(pairwise(edges))
+        ]
+
+
+def join_parts(postings: int) -> int:
+    """In how many parts so many postings are joined: a power of 2."""
+    per_task = min(max(POSTINGS_PER_TASK, postings // MANY_TASKS), POSTINGS_AT_MOST)
+    return 1 << (postings // per_task).bit_length()
+
+
+def keep_first(index: Index, rows: Rows, pinned: NDArray[np.bool_]) -> Families:
+    """Keep each of `rows`, taken in this order, that no kept one before it resembles.
+
+    Args:
+        rows: row numbers in the index, in order of preference.
+        pinned: (len(rows),) those that are kept in any case; two of them are not compared.
+    """
+    return _greedy(index, rows, np.where(pinned, 0, -1).astype(np.int8), pinned)
+
+
+def crossing(index: Index, rows: Rows, part: NDArray[np.int8], pinned: NDArray[np.bool_] | None = None) -> Families:
+    """Keep each of `rows`, taken in this order, that resembles no kept one before it of another split.
+
+    Args:
+        rows: row numbers in the index, in order of preference.
+        part: (len(rows),) int8, the split of each.
+        pinned: (len(rows),) those that are kept in any case.
+    """
+    return _greedy(index, rows, part, np.zeros(len(rows), dtype=bool) if pinned is None else pinned)
+
+
+@dataclass
+class _Found:
+    """Verified pairs of rows, by number, each once."""
+
+    pairs: Pairs
+    similarity: NDArray[np.float32]
+
+    @classmethod
+    def none(cls) -> _Found:
+        return cls(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.float32))
+
+    def and_also(self, fresh: Verified) -> _Found:
+        both = np.concatenate([self.pairs, fresh.pairs])
+        similarities = np.concatenate([self.similarity, fresh.similarity.astype(np.float32)])
+        order = np.argsort(both, kind="stable")
+        new = np.concatenate([[True], both[order][1:] != both[order][:-1]])[: len(order)]
+        return _Found(both[order][new], similarities[order][new])
+
+    def among(self, rank: NDArray[np.int32]) -> _Found:
+        """Those whose rows both still have a rank."""
+        first, second = rows_of(self.pairs)
+        both = (rank[first] >= 0) & (rank[second] >= 0)
+        return _Found(self.pairs[both], self.similarity[both])
+
+
+def _greedy(index: Index, rows: Rows, label: NDArray[np.int8], pinned: NDArray[np.bool_]) -> Families:
+    """Decide every row, in rounds.
+
+    A crowded list of m documents gives at most `leaders` * m pairs, and what is dropped is gone in the next round, so
+    that a large family costs m comparisons and not m^2. A document that has not been compared with all before it waits
+    for a round with more leaders. So the result is the same as with all pairs at once.
+    """
+    size = len(index.sets.sizes)
+    kept_by = np.full(size, -1, dtype=np.int32)
+    rank, labels = np.full(size, -1, dtype=np.int32), np.full(size, -1, dtype=np.int8)
+    rank[rows], labels[rows] = np.arange(len(rows)), label
+    labels.tofile(index.sets.folder / "label")
+    tasks, leaders, seen = index.join_tasks(), LEADERS, _Seen()
+    found, open_pairs = _Found.none(), _Found.none()
+    while tasks:
+        rank.tofile(index.sets.folder / "rank")
+        left = seen.cheaper(index, rank, labels)
+        if left:
+            waiting, tasks, fresh = np.zeros(size, dtype=bool), [], _all_with_all(index, left)
+        else:
+            waiting, tasks, fresh, seen = _round(index, [replace(task, leaders=leaders) for task in tasks])
+        found, open_pairs = found.and_also(fresh), open_pairs.and_also(fresh)
+        stays_open = _decide(rows, rank, pinned, waiting, open_pairs.pairs, kept_by)
+        rank[~stays_open] = -1
+        open_pairs = open_pairs.among(rank)
+        leaders *= MORE_LEADERS
+    first, second = rows_of(found.pairs)
+    return Families(kept_by, first.astype(np.int32), second.astype(np.int32), found.similarity)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the last round of proposals looked at, from which the cost of the next one follows; as in `Proposed`."""
+
+    proposed: int = 0
+    candidates: int = 0
+
+    def and_also(self, part: Proposed) -> _Seen:
+        return _Seen(self.proposed + part.proposed, self.candidates + part.candidates)
+
+    def cheaper(self, index: Index, rank: NDArray[np.int32], label: NDArray[np.int8]) -> Compared | None:
+        """The rows that have a rank, if comparing them all with all costs less than a round with more leaders could."""
+        if not self.proposed:
+            return None
+        left = Compared.of(np.flatnonzero(rank >= 0), index.sets.sizes, label, index.threshold)
+        next_round = MORE_LEADERS * (PROPOSAL * self.proposed + CANDIDATE * self.candidates)
+        per_pair = 1 + CANDIDATE * self.candidates / self.proposed  # a pair nobody proposed is less often a candidate
+        return left if left.pairs() * per_pair < next_round else None
+
+
+def _all_with_all(index: Index, left: Compared) -> Verified:
+    """All pairs of some rows; cheaper than a round when its lists would propose more pairs than there are."""
+    tasks, crew = left.tasks(index.sets.stored), index.crew
+    parts = []
+    with crew.watch("split: compare all", len(tasks), "parts") as advance:
+        for _, part in ordered_map(compare, tasks, workers=crew.for_tasks(len(tasks)), folder=index.sets.folder):
+            parts.append(part)
+            advance(1)
+    return _joined(parts)
+
+
+def _joined(parts: list[Verified]) -> Verified:
+    none = Verified(0, np.zeros(0, dtype=np.uint64), np.zeros(0))
+    return Verified(
+        sum(part.looked_at for part in parts),
+        np.concatenate([part.pairs for part in [none, *parts]]),
+        np.concatenate([part.similarity for part in [none, *parts]]),
+    )
+
+
+def _round(index: Index, tasks: list[JoinTask]) -> tuple[NDArray[np.bool_], list[JoinTask], Verified, _Seen]:
+    """Propose and verify once: (n,) whether a row waits, the tasks in which one does, the verified pairs, the cost."""
+    folder, crew = index.sets.folder, index.crew
+    waiting, again, seen = np.zeros(len(index.sets.sizes), dtype=bool), [], _Seen()
+    with crew.watch("split: propose", len(tasks), "parts") as advance:
+        for task, part in ordered_map(propose, tasks, workers=crew.for_tasks(len(tasks)), folder=folder):
+            waiting[part.waiting] = True
+            seen = seen.and_also(part)
+            if len(part.waiting):
+                again.append(task)
+            advance(1)
+    parts = []
+    checks = list(_verify_tasks(index, [task.candidates for task in tasks], seen.candidates))
+    with crew.watch("split: compare", seen.candidates, "pairs") as advance:
+        for _, verified in ordered_map(verify, checks, workers=crew.for_tasks(len(checks)), folder=folder):
+            parts.append(verified)
+            advance(verified.looked_at)
+    return waiting, again, _joined(parts), seen
+
+
+def _verify_tasks(index: Index, files: list[Path], total: int) -> Iterator[VerifyTask]:
+    """Ranges of the candidates of all files, about equally long, so that the same pair of two files meets in one."""
+    count = total // min(max(PAIRS_PER_TASK, total // MANY_TASKS), PAIRS_AT_MOST) + 1
+    step = PAIRS_PER_TASK // 64
+    sample = np.sort(np.concatenate([mapped(file, np.uint64)[::step] for file in files]))
+    inner = sample[np.arange(1, count) * len(sample) // count].tolist() if count > 1 else []
+    for low, high in pairwise([0, *inner, 1 << 64]):
+        yield VerifyTask(index.sets.stored, tuple(files), low, high, index.threshold)
+
+
+def _decide(
+    rows: Rows,
+    rank: NDArray[np.int32],
+    pinned: NDArray[np.bool_],
+    waiting: NDArray[np.bool_],
+    pairs: Pairs,
+    kept_by: NDArray[np.int32],
+) -> NDArray[np.bool_]:
+    """Keep, drop (in `kept_by`) or leave open every row that has a rank: (n,), which ones go into the next round.
+
+    A row is kept when it is pinned, or waits for nobody and resembles no kept one before it; it is left open when
+    one before it that it resembles is open.
+    """
+    a, b = rows_of(pairs)
+    early, late = np.minimum(rank[a], rank[b]), np.maximum(rank[a], rank[b])
+    order = np.lexsort((early, late))
+    early, late = early[order], late[order]
+    free = ~pinned[late]
+    open_, kept = waiting[rows].tolist(), (pinned | ~waiting[rows]).tolist()
+    dropped = {}
+    for first, second in zip(early[free].tolist(), late[free].tolist(), strict=True):
+        if second in dropped:
+            continue
+        if kept[first]:
+            dropped[second] = first
+            kept[second] = open_[second] = False
+        elif open_[first]:
+            kept[second], open_[second] = False, True
+    gone = np.fromiter(dropped, dtype=np.int64, count=len(dropped))
+    kept_by[rows[gone]] = rows[np.fromiter(dropped.values(), dtype=np.int64, count=len(dropped))]
+    left = np.zeros(len(rank), dtype=bool)
+    left[rows] = open_
+    return left

@@ -1,0 +1,361 @@
+"""Similar pairs out of the index: lists of one shingle propose pairs, and the sets decide.
+
+A pair is named by one number, the smaller row in the upper 32 bits and the larger one in the lower, so that sorting
+brings the pairs of a document together. Candidates are written to files and verified afterwards: a pair that many
+shingles propose is looked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import log
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.errors import naming
+from codex_ml.split.duplicates.parities import possible, rows_in
+from codex_ml.split.duplicates.prefixes import Postings, concatenated, read_postings
+from codex_ml.split.duplicates.shingle_sets import Rows, StoredSets, mapped, spans
+
+PAIRS_AT_ONCE = 1 << 20
+RUN = 1 << 21  # pairs, some of them the same
+CROWDED = 2  # pairs per document from which a cheap test first pays
+SHINGLES_AT_ONCE = 1 << 21  # of both sides of the pairs that are verified together
+
+Pairs = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class JoinTask:
+    """The lists of the shingles from `low` to below `high`.
+
+    Attributes:
+        files: how many files of postings there are.
+        leaders: in a list with more than this many pairs per document, only the first `leaders` of it, in the order of
+            preference, are compared with those after them; the others wait.
+        candidates: file for what is proposed.
+    """
+
+    sets: StoredSets
+    files: int
+    low: int
+    high: int
+    threshold: float
+    leaders: int
+    candidates: Path
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the join knows of each row; arrays (n,), mapped.
+
+    Attributes:
+        rank: int32, place in the order of preference; -1 for rows that are not compared.
+        label: int8; two rows with the same label are not compared, unless it is -1.
+    """
+
+    rank: NDArray[np.int32]
+    label: NDArray[np.int8]
+
+
+def order_of(folder: Path) -> Order:
+    return Order(mapped(folder / "rank", np.int32), mapped(folder / "label", np.int8))
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """What the lists of a task propose.
+
+    Attributes:
+        candidates: how many pairs were written.
+        proposed: how many there were before the parities excluded some.
+        waiting: rows that have not been compared with all that they can be compared with.
+    """
+
+    candidates: int
+    proposed: int
+    waiting: Rows
+
+
+def propose(task: JoinTask) -> Proposed:
+    """Write the candidates of some lists. Runs in a worker."""
+    folder, order = task.sets.folder, order_of(task.sets.folder)
+    parts = [read_postings(folder, number, task.low, task.high) for number in range(task.files)]
+    postings = concatenated(parts, lambda row: order.rank[row] >= 0)
+    lists = _Lists.of(postings, task.sets.sizes)
+    crowded = lists.crowded(task.leaders)
+    candidates = _Candidates(task.sets, task.threshold)
+    for pairs in _all_pairs(lists.at(~crowded), order):
+        candidates.add(pairs)
+    sublists = _Sublists.of(lists.at(crowded), order, task.threshold)
+    for pairs in sublists.led_pairs(task.leaders):
+        candidates.add(pairs)
+    with naming(task.candidates):
+        found = candidates.all()
+        found.tofile(task.candidates)
+    return Proposed(len(found), candidates.proposed, sublists.waiting(task.leaders))
+
+
+class _Candidates:
+    """Distinct pairs, in runs, so that memory holds no pair that many lists propose more often than once per run."""
+
+    def __init__(self, sets: StoredSets, threshold: float) -> None:
+        self.sets, self.threshold = sets, threshold
+        self._fresh: list[Pairs] = []
+        self._runs: list[Pairs] = []
+        self._count = 0
+        self.proposed = 0  # pairs, counted once per run
+
+    def add(self, pairs: Pairs) -> None:
+        self._fresh.append(pairs)
+        self._count += len(pairs)
+        if self._count >= RUN:
+            self._end_run()
+
+    def all(self) -> Pairs:
+        """The pairs that the parities do not exclude, sorted."""
+        self._end_run()
+        return distinct(np.concatenate(self._runs))
+
+    def _end_run(self) -> None:
+        pairs = distinct(np.concatenate([*self._fresh, np.zeros(0, dtype=np.uint64)]))
+        first, second = rows_of(pairs)
+        self.proposed += len(pairs)
+        if len(pairs) > CROWDED * len(rows_in(len(self.sets.sizes), first, second)):
+            pairs = pairs[possible(self.sets, first, second, self.threshold)]
+        self._runs.append(pairs)
+        self._fresh.clear()
+        self._count = 0
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Postings as lists of one shingle, the shortest documents of a list first; arrays of one length.
+
+    Attributes:
+        number: int64, of the list.
+        row, cap: int32, as in `Postings`.
+        size: int64, shingles of the document.
+    """
+
+    number: Rows
+    row: NDArray[np.int32]
+    size: Rows
+    cap: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, postings: Postings, sizes: NDArray[np.int32]) -> _Lists:
+        number = np.cumsum(begins_of(postings.shingle)) - 1
+        size = sizes[postings.row].astype(np.int64)
+        order = np.argsort((number << 32) | size, kind="stable")
+        return cls(number[order], postings.row[order], size[order], postings.cap[order])
+
+    def at(self, chosen: NDArray[np.bool_]) -> _Lists:
+        return _Lists(self.number[chosen], self.row[chosen], self.size[chosen], self.cap[chosen])
+
+    def partners(self) -> Rows:
+        """How many follow each posting that are not larger than its cap: those are a run, since they are sorted."""
+        reach = np.searchsorted((self.number << 32) | self.size, (self.number << 32) | self.cap, side="right")
+        return np.maximum(reach - np.arange(len(reach)) - 1, 0)
+
+    def crowded(self, leaders: int) -> NDArray[np.bool_]:
+        """Whether the list of each posting has more than `leaders` pairs per document."""
+        starts = np.flatnonzero(begins_of(self.number))
+        if not len(starts):
+            return np.zeros(0, dtype=bool)
+        lengths = np.diff(np.append(starts, len(self.number)))
+        return np.repeat(np.add.reduceat(self.partners(), starts) > leaders * lengths, lengths)
+
+
+def _all_pairs(lists: _Lists, order: Order) -> Iterator[Pairs]:
+    counts = lists.partners()
+    for part in _blocks(np.flatnonzero(counts > 0), counts):
+        yield _allowed(lists, order, np.repeat(part, counts[part]), spans(part + 1, counts[part]))
+
+
+@dataclass(frozen=True)
+class _Sublists:
+    """Crowded lists, cut by size, in the order of preference; arrays of one length.
+
+    Two documents that can be similar are in the same class of sizes or in neighbouring ones. So each sublist has two
+    neighbouring classes, and each posting is in two sublists. A run is a row of one sublist's neighbours with the same
+    label, which are not compared with each other; one without a label is a run of its own.
+
+    Attributes:
+        lists, order: the postings, and the order.
+        member: place of a posting in `lists`.
+        begin, end: places here where its sublist begins and ends.
+        run_begin, run_end: places here where its run begins and ends.
+    """
+
+    lists: _Lists
+    order: Order
+    member: Rows
+    begin: Rows
+    end: Rows
+    run_begin: Rows
+    run_end: Rows
+
+    @classmethod
+    def of(cls, lists: _Lists, order: Order, threshold: float) -> _Sublists:
+        width = max(log(1 / threshold), 1e-4) * (1 + 1e-9)
+        classes = np.floor(np.log(np.maximum(lists.size, 1)) / width).astype(np.int64)
+        sublist = np.concatenate([(lists.number << 24) | (classes + 1), (lists.number << 24) | classes])
+        twice = np.tile(np.arange(len(lists.row)), 2)
+        by_rank = np.lexsort((order.rank[lists.row[twice]], sublist))
+        sublist, member = sublist[by_rank], twice[by_rank]
+        label = order.label[lists.row[member]]
+        begins = begins_of(sublist)
+        begin, end = _edges(begins)
+        run_begin, run_end = _edges(begins | (label < 0) | begins_of(label))
+        return cls(lists, order, member, begin, end, run_begin, run_end)
+
+    def led_pairs(self, leaders: int) -> Iterator[Pairs]:
+        """Pairs of the first `leaders` of each sublist with those after them."""
+        leads = np.arange(len(self.member)) - self.begin < leaders
+        counts = self.end - self.run_end
+        for part in _blocks(np.flatnonzero(leads & (counts > 0)), counts):
+            first = np.repeat(self.member[part], counts[part])
+            yield _allowed(self.lists, self.order, first, self.member[spans(self.run_end[part], counts[part])])
+
+    def waiting(self, leaders: int) -> Rows:
+        """Rows that have not been compared with all that they can be compared with."""
+        leads = np.arange(len(self.member)) - self.begin < leaders
+        knows_all_before = self.run_begin - self.begin <= leaders  # what is not led before it is of its own run
+        waits = ~leads & ~(knows_all_before & (self.run_end == self.end))
+        return np.unique(self.lists.row[self.member[waits]]).astype(np.int64)
+
+
+def begins_of(values: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Where a value differs from the one before it: begins_of([5, 5, 7]) is [True, False, True]."""
+    result = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=result[1:])
+    return result
+
+
+def _edges(begins: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """For each place, where its group begins and ends, given where groups begin."""
+    starts = np.flatnonzero(begins)
+    lengths = np.diff(np.append(starts, len(begins)))
+    return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)
+
+
+def _allowed(lists: _Lists, order: Order, first: Rows, second: Rows) -> Pairs:
+    """Those of the pairs of postings whose caps and labels allow each other, named and distinct."""
+    fits = (lists.size[first] <= lists.cap[second]) & (lists.size[second] <= lists.cap[first])
+    a, b = lists.row[first[fits]], lists.row[second[fits]]
+    label = order.label[a]
+    apart = (label < 0) | (label != order.label[b])
+    a, b = a[apart], b[apart]
+    return distinct(named(a, b))
+
+
+def _blocks(places: Rows, counts: Rows) -> Iterator[Rows]:
+    """Runs of places with about PAIRS_AT_ONCE pairs together."""
+    total = np.cumsum(counts[places])
+    start = 0
+    while start < len(places):
+        done = int(total[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(total, done + PAIRS_AT_ONCE, side="right")))
+        yield places[start:stop]
+        start = stop
+
+
+def named(first: NDArray[np.integer], second: NDArray[np.integer]) -> Pairs:
+    """The pairs (first[i], second[i])."""
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    return (low.astype(np.uint64) << np.uint64(32)) | high.astype(np.uint64)
+
+
+def distinct(pairs: Pairs) -> Pairs:
+    """Sorted, each once; np.unique hashes first and takes longer."""
+    pairs = np.sort(pairs)
+    return pairs[begins_of(pairs)]
+
+
+@dataclass(frozen=True)
+class VerifyTask:
+    """The candidates whose number is at least `low` and below `high`."""
+
+    sets: StoredSets
+    files: tuple[Path, ...]
+    low: int
+    high: int
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the sets say of some candidates.
+
+    Attributes:
+        looked_at: how many pairs there were, the same pair in two files counted twice.
+        pairs: uint64, those that reach the threshold.
+        similarity: float64, of each of these.
+    """
+
+    looked_at: int
+    pairs: Pairs
+    similarity: NDArray[np.float64]
+
+
+def verify(task: VerifyTask) -> Verified:
+    """Keep the candidates whose Jaccard similarity reaches the threshold. Runs in a worker."""
+    parts = [np.zeros(0, dtype=np.uint64)]
+    for file in task.files:
+        pairs = mapped(file, np.uint64)
+        start = int(np.searchsorted(pairs, np.uint64(task.low)))
+        stop = int(np.searchsorted(pairs, np.uint64(task.high))) if task.high < 1 << 64 else len(pairs)
+        parts.append(np.array(pairs[start:stop]))
+    result = reaching(task.sets, distinct(np.concatenate(parts)), task.threshold)
+    return replace(result, looked_at=sum(map(len, parts)))
+
+
+def reaching(sets: StoredSets, pairs: Pairs, threshold: float) -> Verified:
+    """Those of the pairs, which are sorted, whose similarity reaches the threshold."""
+    sizes = sets.sizes
+    first, second = rows_of(pairs)
+    total = np.cumsum(sizes[first].astype(np.int64) + sizes[second])
+    similarity = np.zeros(len(pairs))
+    start = 0
+    while start < len(pairs):
+        done = int(total[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(total, done + SHINGLES_AT_ONCE, side="right")))
+        similarity[start:stop] = similarities(sets, first[start:stop], second[start:stop])
+        start = stop
+    reached = similarity >= threshold  # both sides round the same quotient, so a pair on the threshold is one
+    return Verified(len(pairs), pairs[reached], similarity[reached])
+
+
+def rows_of(pairs: Pairs) -> tuple[Rows, Rows]:
+    """(smaller row, larger row) of each pair."""
+    return (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def similarities(sets: StoredSets, first: Rows, second: Rows) -> NDArray[np.float64]:
+    """Exact Jaccard similarity of each pair (first[i], second[i]), for all at once.
+
+    The shingles of all these documents get numbers in the order of their hashes; (pair, number) then names a shingle of
+    one side of one pair. Both sides are sorted, so that one merge brings what they share together.
+    """
+    rows = np.unique(np.concatenate([first, second]))
+    sizes = sets.sizes
+    lengths = sizes[rows]
+    values = sets.gather(sets.starts[rows], lengths)
+    order = np.argsort(values)
+    ordered = values[order]
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = np.cumsum(begins_of(ordered)) - 1
+    begins = np.cumsum(lengths, dtype=np.int64) - lengths
+    keys = []
+    for side in (first, second):
+        place = np.searchsorted(rows, side)
+        pair = np.repeat(np.arange(len(side)) * len(order), lengths[place])
+        keys.append(pair + numbers[spans(begins[place], lengths[place])])
+    merged = np.sort(np.concatenate(keys), kind="stable")
+    shared = merged[1:][merged[1:] == merged[:-1]] // max(len(order), 1)
+    common = np.bincount(shared, minlength=len(first))
+    return common / np.maximum(sizes[first].astype(np.int64) + sizes[second] - common, 1)

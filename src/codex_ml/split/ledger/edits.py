@@ -1,0 +1,186 @@
+"""Writing the split ledger: accept what a split added, convert the former form, forget contents.
+
+Each file is written whole and atomically, and a file goes only when its lines are in others. So whatever a killed
+command leaves holds every line that was there before, and the same command again completes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import fsync_folder, write_bytes, write_text
+from codex_ml.split.ledger.folder import (
+    ALL,
+    FORGOTTEN,
+    REASON_LIMIT,
+    SHARDS,
+    disjoint,
+    files_of,
+    mark_of,
+    read_folder,
+    read_forgotten,
+    read_new_lines,
+    read_tombstones,
+    refuse_file,
+    refuse_former,
+    shards_of,
+)
+from codex_ml.split.ledger.former import read_former
+from codex_ml.split.ledger.line_format import Columns, Lines, Text, bytes_of, columns_of, missing, no_lines, unite
+
+LINES_IN_ONE_FILE = 100_000  # 3.8 MB: Git still shows and merges such a file at once
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a command did to the ledger.
+
+    Attributes:
+        added: lines that the folder did not hold before.
+        lines: all lines that it holds now.
+        next_steps: commands that bring Git and DVC up to date.
+    """
+
+    added: int
+    lines: int
+    next_steps: list[str]
+
+
+def accept(new: Path, folder: Path) -> Written:
+    """Unite the ledger with the lines that the last split added.
+
+    A second time, and after a kill at any moment, it completes the same result.
+
+    Raises:
+        UserError: when there are no new lines, or when they were dealt with another ledger.
+    """
+    refuse_former(folder)
+    text, mark = read_new_lines(new)
+    batches = disjoint(read_folder(folder, mark=text.salt))
+    before = [(rest, _columns(rest)) for lines, _ in batches if len(rest := missing(lines, text.lines))]
+    if mark_of(before, read_forgotten(folder / FORGOTTEN)) != mark:
+        raise UserError(
+            f"{new} was dealt with another ledger than {folder} holds now; run `dvc repro split`, which deals with the "
+            "present one, then accept again"
+        )
+    return write_folder(folder, [lines for lines, _ in batches] + [text.lines], text.salt)
+
+
+def normalise(folder: Path) -> Written:
+    """Write the folder in its canonical form: each line once, sorted, in one file or in shards by their number."""
+    texts = read_folder(folder)
+    salt = next((text.salt for text, _ in texts.values() if text.salt), "")
+    return write_folder(folder, [text.lines for text, _ in texts.values()], salt)
+
+
+def write_folder(folder: Path, lines: Sequence[Lines], salt: str) -> Written:
+    """Make the folder hold exactly the union of what it holds and of `lines`, in the form for their number.
+
+    Args:
+        lines: all lines of the present files must be among them.
+        salt: the mark for the headers; "" for an empty ledger.
+    """
+    refuse_file(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    present = sum(map(len, (text.lines for text, _ in read_folder(folder).values())))
+    shards = _by_shard(lines)
+    count = sum(map(len, shards.values()))
+    if count < LINES_IN_ONE_FILE:
+        everything = unite(Text(salt, part) for part in shards.values()).lines if shards else no_lines()
+        files = {ALL: bytes_of(Text(salt, everything))}
+    else:
+        files = {SHARDS[number]: bytes_of(Text(salt, part)) for number, part in shards.items()}
+    for name, data in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != data:
+            write_bytes(path, data)
+    for path in files_of(folder):
+        if path.name not in files:
+            path.unlink()
+    if (tombstones := folder / FORGOTTEN).is_file():  # a merge by lines leaves them in any order
+        _write_tombstones(tombstones, read_tombstones(tombstones.read_bytes(), str(tombstones)))
+    fsync_folder(folder)
+    return Written(count - present, count, next_steps(folder))
+
+
+def _by_shard(lines: Sequence[Lines]) -> dict[int, Lines]:
+    pieces: dict[int, list[Lines]] = {}
+    for part in lines:
+        shard = shards_of(_columns(part))
+        for number in np.unique(shard).tolist():
+            pieces.setdefault(number, []).append(part[shard == number])
+    return {number: np.unique(np.concatenate(pieces[number])) for number in sorted(pieces)}
+
+
+def _columns(lines: Lines) -> Columns:
+    columns = columns_of(lines)
+    assert columns is not None, "lines are checked where they are read"
+    return columns
+
+
+def next_steps(folder: Path) -> list[str]:
+    """The commands that hand the folder to Git, or to DVC when it is in shards."""
+    pointer = folder.with_name(f"{folder.name}.dvc")
+    if (folder / ALL).is_file():
+        return [*([f"dvc remove {pointer}"] if pointer.exists() else []), f"git add {folder}"]
+    leave_git = [] if pointer.exists() else [f"git rm -r --cached --quiet --ignore-unmatch {folder}"]
+    return [*leave_git, f"dvc add {folder}", f"git add {pointer} {pointer.with_name('.gitignore')}"]
+
+
+def convert(former: Path, folder: Path) -> Written:
+    """Read a ledger of the former form into the folder, then remove its file; no document moves.
+
+    Raises:
+        UserError: when there is none, or for a malformed line (named).
+    """
+    if not former.is_file():
+        raise UserError(f"{former} is missing, so there is nothing to convert; {folder} is the form of today")
+    text = read_former(former)
+    present = [found for found, _ in read_folder(folder).values()] if folder.is_dir() else []
+    united = unite([text, *present])
+    result = write_folder(folder, [united.lines], united.salt)
+    former.unlink()
+    pointer = former.with_name(f"{former.name}.dvc")
+    steps = [f"dvc remove {pointer}"] if pointer.exists() else [f"git rm --cached --quiet --ignore-unmatch {former}"]
+    return Written(result.added, result.lines, steps + result.next_steps)
+
+
+def forget(folder: Path, contents: Sequence[str], reason: str) -> list[str]:
+    """Write tombstones; returns the contents that had none before.
+
+    Args:
+        contents: as a line writes them, 16 characters each.
+
+    Raises:
+        UserError: see `checked_reason`.
+    """
+    reason = checked_reason(reason)
+    path = folder / FORGOTTEN
+    old = read_tombstones(path.read_bytes(), str(path)) if path.is_file() else []
+    known = {content for content, _ in old}
+    new = sorted(set(contents) - known)
+    if new:
+        _write_tombstones(path, sorted({*old, *((content, reason) for content in new)}))
+    return new
+
+
+def checked_reason(reason: str) -> str:
+    """The reason as a tombstone holds it, without blanks at its ends.
+
+    Raises:
+        UserError: when it is empty, too long or more than one line.
+    """
+    if not reason.strip() or len(reason) > REASON_LIMIT or not reason.isprintable():
+        raise UserError(f"--reason is one line of 1 to {REASON_LIMIT} characters without control characters")
+    return reason.strip()
+
+
+def _write_tombstones(path: Path, lines: Sequence[tuple[str, str]]) -> None:
+    data = "".join(f"{content} {reason}\n" for content, reason in lines)
+    if not path.is_file() or path.read_bytes() != data.encode():
+        write_text(path, data)

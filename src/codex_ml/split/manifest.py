@@ -1,0 +1,165 @@
+"""What the splits consist of: the manifest, and a Croissant description of it that other tools read.
+
+Croissant 1.0 (MLCommons, https://docs.mlcommons.org/croissant/docs/croissant-spec.html) is JSON-LD: files with their
+SHA-256, and the fields of the records in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from codex_ml.cli.params import Split
+from codex_ml.core.io import sha256_of
+from codex_ml.documents.document import PUBLISHED
+from codex_ml.split.deal import PARTS
+from codex_ml.split.split_writer import Counts
+from codex_ml.split.splits import Outcome, Pool
+
+SCHEMA = "codex-ml/manifest/1"
+
+
+def manifest(
+    folder: Path,
+    counts: Mapping[str, Counts],
+    pool: Pool,
+    result: Outcome,
+    params: Split,
+    *,
+    unchecked: Sequence[str],
+) -> dict[str, Any]:
+    """Counts, bytes, hashes, licences, languages, groups per split, drop reasons, and what the policy found.
+
+    Args:
+        folder: holds the finished Parquet files.
+        unchecked: texts of benchmarks that are too short to be looked for.
+    """
+    splits = {}
+    for part in PARTS:
+        file = folder / f"{part}.parquet"
+        about = {"file": file.name, "sha256": sha256_of(file), "file_bytes": file.stat().st_size}
+        splits[part] = {**counts[part].as_dict(), **about}
+    return {
+        "schema": SCHEMA,
+        "splits": splits,
+        "documents": len(pool.size),
+        "bytes": int(pool.size.sum()),
+        "dropped": dict(sorted(result.dropped().items())),
+        "policy": {
+            "state": params.policy,
+            "findings": dict(sorted(pool.findings.items())),
+            "documents_redacted": int(pool.changed.sum()),
+        },
+        "benchmarks": {
+            "files": [benchmark.path for benchmark in params.benchmarks],
+            "items_found": len(pool.items),
+            "too_short_to_check": list(unchecked),
+            "documents": pool.holders,
+        },
+    }
+
+
+def metrics(about: Mapping[str, Any], leaks: Mapping[str, Any]) -> dict[str, Any]:
+    """The few numbers that one compares between experiments, for metrics.json."""
+    parts = {
+        part: {"documents": numbers["documents"], "megabytes": round(numbers["bytes"] / 1e6, 3)}
+        for part, numbers in about["splits"].items()
+    }
+    kept = ("near_cross", "evicted", "quarantined", "random_split_leak")
+    return {
+        **parts,
+        "dropped": sum(about["dropped"].values()),
+        "leakage": {name: leaks[name] for name in kept},
+        "policy": about["policy"]["state"],
+        "redacted": about["policy"]["documents_redacted"],
+    }
+
+
+def croissant(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """A Croissant description of the splits, to lie beside them; nothing in it depends on time or machine."""
+    files = [
+        {
+            "@type": "cr:FileObject",
+            "@id": f"{part}-file",
+            "name": f"{part}-file",
+            "contentUrl": numbers["file"],
+            "contentSize": f"{numbers['file_bytes']} B",
+            "encodingFormat": "application/x-parquet",
+            "sha256": numbers["sha256"],
+        }
+        for part, numbers in about["splits"].items()
+    ]
+    records = [
+        {
+            "@type": "cr:RecordSet",
+            "@id": part,
+            "name": part,
+            "description": f"{numbers['documents']} documents",
+            "field": [
+                {
+                    "@type": "cr:Field",
+                    "@id": f"{part}/{name}",
+                    "name": name,
+                    "dataType": "sc:Text",
+                    "source": {"fileObject": {"@id": f"{part}-file"}, "extract": {"column": name}},
+                }
+                for name in PUBLISHED
+            ],
+        }
+        for part, numbers in about["splits"].items()
+    ]
+    licences = sorted({name for numbers in about["splits"].values() for name in numbers["licences"]})
+    digest = "".join(sorted(numbers["sha256"] for numbers in about["splits"].values()))
+    return {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": "codex-ml-splits",
+        "description": "Documents dealt into train, val and test by codex-ml, without near-duplicates across splits.",
+        "license": licences,
+        "url": "https://example.org/codex-ml-splits",
+        "version": f"1.0.0+{digest[:12]}",
+        "distribution": files,
+        "recordSet": records,
+    }
+
+
+CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}

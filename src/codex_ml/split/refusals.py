@@ -1,0 +1,80 @@
+"""What `split` refuses once it has screened the corpus, before it writes: nothing left, and names that name nothing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from codex_ml.cli.params import Split
+from codex_ml.core.errors import UserError
+from codex_ml.documents.document import opened
+from codex_ml.split.config import LANGUAGES
+from codex_ml.split.splits import Pool
+
+MOST_FIELDS = 1000  # of meta, for a message
+WAYS_OUT = {
+    "licence unknown": "state the licence in ingest.sources (one of your own as LicenseRef-NAME) and list it in "
+    "split.licences, or set split.unknown_licence: keep",
+    "licence not allowed": "list their licence in split.licences",
+}
+
+
+def refuse_nothing_left(pool: Pool) -> None:
+    """A corpus of which nothing passed gets one line that says why, and the ways out.
+
+    Raises:
+        UserError: when no document passed.
+    """
+    if not len(pool.passed):
+        numbers = Counter(dict(enumerate(np.bincount(pool.reason).tolist())))
+        reasons = [(pool.reasons[number], count) for number, count in numbers.most_common() if count]
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        ways = dict.fromkeys(WAYS_OUT.get(reason, "see split.quality and data/policy.yaml") for reason, _ in reasons)
+        raise UserError(f"none of the {len(pool.size)} documents passed ({counts}); {'; '.join(ways)}")
+
+
+def refuse_names_of_nothing(pool: Pool, corpus: Path, options: Split) -> None:
+    """Refuse a stratum and a language that no document has: they would change nothing, and nothing would say so.
+
+    Raises:
+        UserError: naming the key, the value, and what there is.
+    """
+    if options.stratify and not pool.strata - {""}:
+        there = sorted({"language", "licence", "source", *_fields_of_meta(corpus)})
+        found = "is empty in every document" if options.stratify in there else "is in no document"
+        there = [name for name in there if name != options.stratify]
+        raise UserError(f"split.stratify: {options.stratify!r} {found}; {_one_of(options.stratify, there)}")
+    if named := options.quality.languages.keys() - LANGUAGES.keys():
+        there = sorted(_languages(corpus))
+        if missing := sorted(named - {name.lower() for name in there}):
+            raise UserError(
+                f"split.quality.languages: no document is in {missing[0]!r}; {_one_of(missing[0], there)}, or remove it"
+            )
+
+
+def _languages(corpus: Path) -> set[str]:
+    with opened(corpus) as file:
+        columns = (file.read_row_group(group, columns=["language"])[0] for group in range(file.num_row_groups))
+        return {str(name) for column in columns for name in column.unique().to_pylist()}
+
+
+def _fields_of_meta(corpus: Path) -> set[str]:
+    """Names of the fields in the meta of documents."""
+    names: set[str] = set()
+    with opened(corpus) as file:
+        for group in range(file.num_row_groups):
+            for meta in file.read_row_group(group, columns=["meta"])[0].to_pylist():
+                if meta and len(names) < MOST_FIELDS:
+                    names.update(json.loads(meta))
+    return names
+
+
+def _one_of(name: str, there: list[str]) -> str:
+    near = difflib.get_close_matches(name, there, n=1)
+    return (
+        f"did you mean {near[0]}?" if near else f"there are {', '.join(there[:20])}{', ...' if len(there) > 20 else ''}"
+    )

@@ -1,0 +1,297 @@
+"""One document after the other, before any two are compared: licence, quality, policy, benchmarks.
+
+Row groups of the corpus are screened in worker processes. What passes comes back as hashes, never as text; `redacted`
+applies the policy again when the splits are written, to the few documents that need it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.cli.params import Benchmark, Split
+from codex_ml.core.io import hash_path, ndjson_line, sha256_of
+from codex_ml.documents.document import FORMS, Document, canonical, documents_of, map_texts, numbers_of, opened
+from codex_ml.documents.licences import is_allowed
+from codex_ml.ingest.corpus import SIGNALS
+from codex_ml.ingest.text_signals import Signals
+from codex_ml.policy.detectors_lock import refuse_other_code
+from codex_ml.policy.key import read_key
+from codex_ml.policy.redact import placeholder, redact
+from codex_ml.policy.rules import load_policy
+from codex_ml.policy.scan import Finding, Scanner
+from codex_ml.split.benchmarks import read_benchmarks
+from codex_ml.split.deal import position
+from codex_ml.split.decontaminate import Benchmarks
+from codex_ml.split.duplicates.shingle_sets import Block, block_of
+from codex_ml.split.duplicates.shingles import shingles_of
+from codex_ml.split.quality import drop_reason
+
+# A text in a record is looked at behind its name where the name is one that rules of data/policy.yaml ask for.
+TELLING_NAME = re.compile(
+    "pass|pwd|secret|token|key|cred|auth|phone|telefon|mobil|fax|ssn|social|nhs|insee|bsn|pesel|aadha|cpf|dni|nie|nif",
+    re.IGNORECASE,
+)
+NAMED_CHARACTERS = 1000  # of such a text, and of its name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker needs to screen documents; small, since it travels with every task."""
+
+    params: Split
+    policy: Path | None  # None when split.policy is off
+    key: bytes  # of the redaction
+    fingerprint: str  # of the policy and the benchmarks, by which a worker knows whether its own copy is still right
+
+
+def settings_of(params: Split, *, policy: Path, lock: Path, key: Path, benchmarks: Path) -> Settings:
+    """Read the key, and check the policy and the code that it names before any work is done.
+
+    Raises:
+        UserError: when a file is missing or malformed, or when code of a detector is not the one in `lock`.
+    """
+    files = hash_path(benchmarks).sha256 if benchmarks.exists() else ""
+    if params.policy == "off":
+        return Settings(params, None, b"", files)
+    refuse_other_code(load_policy(policy).detectors, lock)
+    return Settings(params, policy, read_key(key), files + sha256_of(policy))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row group of the corpus; `bits` is that of `ShingleSets`."""
+
+    corpus: Path
+    group: int
+    settings: Settings
+    bits: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding in a document; never the value."""
+
+    rule: str
+    action: str
+    severity: str
+    line: int
+    column: int
+    placeholder: str  # what stands, or would stand, in its place
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A column of texts of which there are few: each once, and its number for each document, (n,) int32."""
+
+    texts: list[str]
+    numbers: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, column: Sequence[str]) -> Texts:
+        numbers: dict[str, int] = {}
+        found = np.fromiter((numbers.setdefault(text, len(numbers)) for text in column), np.int32, len(column))
+        return cls(list(numbers), found)
+
+    def numbers_in(self, table: dict[str, int]) -> NDArray[np.int32]:
+        """Number of each document's text in `table`, which takes in those that it lacks."""
+        return np.array([table.setdefault(text, len(table)) for text in self.texts], dtype=np.int32)[self.numbers]
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A screened row group of n documents, of which p passed.
+
+    Attributes:
+        reasons: of the n documents, "" for those that passed.
+        sizes: (n,) int64, bytes of content.
+        changed: (n,) bool, whether the policy redacts something.
+        hashes: (p, 4) uint64: high, low, place and unit of `deal.Candidates`.
+        grouped: (p,) bool.
+        strata: of the p documents.
+        shingles: what `ShingleSets.add` takes.
+        findings, overlaps: lines of findings.ndjson and overlaps.ndjson, in the order of their documents.
+        kinds: number of findings by "rule: action".
+        items: (benchmark, item) of the overlaps.
+        holders: documents with an overlap.
+    """
+
+    reasons: Texts
+    sizes: NDArray[np.int64]
+    changed: NDArray[np.bool_]
+    hashes: NDArray[np.uint64]
+    grouped: NDArray[np.bool_]
+    strata: Texts
+    shingles: Block
+    findings: bytes
+    overlaps: bytes
+    kinds: Counter[str]
+    items: set[tuple[str, str]]
+    holders: int
+
+
+def screen(task: Task) -> Screened:
+    """Screen one row group; runs in a worker."""
+    settings, params = task.settings, task.settings.params
+    with opened(task.corpus) as file:
+        table = file.read_row_group(task.group)
+    sizes = numbers_of(table, "size").astype(np.int64)
+    reasons, changed, passed = [], np.zeros(len(sizes), dtype=bool), []
+    findings: list[dict[str, Any]] = []
+    overlaps: list[dict[str, Any]] = []
+    holders = 0
+    benchmarks = _benchmarks(params.benchmarks, settings.fingerprint)
+    for row, (document, found_signals) in enumerate(zip(documents_of(table), _signals_of(table), strict=True)):
+        reason = _licence_reason(document, params) or drop_reason(found_signals, params.quality, document.language)
+        if not reason:
+            document, found = redacted(document, settings)
+            about = {"source": document.source, "path": document.path, "id": document.id}
+            findings += [about | vars(f) for f in found]
+            changed[row] = any(f.action == "redact" for f in found)
+            reason = "blocked by policy" if any(f.action == "block" for f in found) else ""
+        if not reason and benchmarks is not None:
+            hits = benchmarks.find(document.content)
+            overlaps += [about | vars(hit) for hit in hits]
+            holders += bool(hits)
+            reason = "holds a benchmark item" if hits and params.contaminated == "drop" else ""
+        reasons.append(reason)
+        if not reason:
+            passed.append(document)
+    hashes = [hashes_of(document, params.salt) for document in passed]
+    return Screened(
+        reasons=Texts.of(reasons),
+        sizes=sizes,
+        changed=changed,
+        hashes=np.array(hashes, dtype=np.uint64).reshape(-1, 4),
+        grouped=np.array([bool(document.group) for document in passed], dtype=bool),
+        strata=Texts.of([_stratum(document, params.stratify) for document in passed]),
+        shingles=block_of(shingles_of([document.content for document in passed]), task.bits),
+        findings=b"".join(map(ndjson_line, findings)),
+        overlaps=b"".join(map(ndjson_line, overlaps)),
+        kinds=Counter(f"{finding['rule']}: {finding['action']}" for finding in findings),
+        items={(overlap["benchmark"], overlap["item"]) for overlap in overlaps},
+        holders=holders,
+    )
+
+
+def redacted(document: Document, settings: Settings) -> tuple[Document, list[Found]]:
+    """The document as it may be published, and what the policy found in it.
+
+    Texts inside messages, tools and meta are looked at one by one, as JSON values; a short one whose name tells what
+    it is, such as {"password": ...}, also behind its name.
+    """
+    if settings.policy is None:
+        return document, []
+    scanner = _scanner(settings.policy, settings.fingerprint)
+    findings: list[Found] = []
+    changes: dict[str, str] = {}
+
+    def clean(text: str) -> str:
+        return replaced(text, scanner.scan(text))
+
+    def clean_named(name: str, text: str) -> str:
+        found = scanner.scan(text)
+        if found or len(text) > NAMED_CHARACTERS or not TELLING_NAME.search(name):
+            return replaced(text, found)
+        head = json.dumps(name[-NAMED_CHARACTERS:], ensure_ascii=False) + ': "'
+        behind = [f for f in scanner.scan(f'{head}{text}"') if len(head) <= f.start and f.end <= len(head) + len(text)]
+        shift = len(head)  # a text of one line: no rule takes a value over a quote or a line end
+        moved = [replace(f, column=f.column - shift, start=f.start - shift, end=f.end - shift) for f in behind]
+        return replaced(text, [f for f in moved if f.line == 1])
+
+    def replaced(text: str, found: list[Finding]) -> str:
+        for f in found:
+            mark = placeholder(f.rule, text[f.start : f.end], settings.key)
+            findings.append(Found(f.rule, f.action, f.severity, f.line, f.column, mark))
+        return redact(text, found, settings.key) if found else text
+
+    for name in (*FORMS, "meta", "group", "id"):
+        value: str | None = getattr(document, name)
+        if not value:
+            continue
+        before = len(findings)
+        if name in ("messages", "tools", "meta"):
+            new = json.dumps(
+                map_texts(json.loads(value), clean, clean_named), ensure_ascii=False, separators=(",", ":")
+            )
+        else:
+            new = clean(value)
+        if len(findings) > before and new != value:
+            changes[name] = new
+    return (replace(document, **changes) if changes else document), findings
+
+
+def redacted_name(name: str, settings: Settings) -> str:
+    """An id as it may be published."""
+    if settings.policy is None:
+        return name
+    return redact(name, _scanner(settings.policy, settings.fingerprint).scan(name), settings.key)
+
+
+@lru_cache(maxsize=2)
+def _scanner(policy: Path, fingerprint: str) -> Scanner:
+    return Scanner(load_policy(policy))
+
+
+@lru_cache(maxsize=2)
+def _benchmarks(files: tuple[Benchmark, ...], fingerprint: str) -> Benchmarks | None:
+    return read_benchmarks(files) if files else None
+
+
+def _signals_of(table: Any) -> Iterator[Signals]:
+    columns = [table.column(name).to_pylist() for name in SIGNALS]
+    return (Signals(*row) for row in zip(*columns, strict=True))
+
+
+def _licence_reason(document: Document, params: Split) -> str:
+    allowed = is_allowed(document.licence, _allow_list(params.licences))
+    if allowed is None:
+        return "" if params.unknown_licence == "keep" else "licence unknown"
+    return "" if allowed else "licence not allowed"
+
+
+@lru_cache(maxsize=2)
+def _allow_list(licences: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(licences)
+
+
+def hashes_of(document: Document, salt: str) -> tuple[int, int, int, int]:
+    """high, low, place and unit of `deal.Candidates`, of a redacted document."""
+    content = hashlib.sha256(content_bytes(document)).digest()
+    place = hashlib.blake2b(
+        "\0".join((document.source, document.path, document.id)).encode("utf-8", "surrogatepass"), digest_size=8
+    )
+    unit = b"group\0" + document.group.encode("utf-8") if document.group else b"content\0" + content[:16]
+    return (
+        int.from_bytes(content[:8], "big"),
+        int.from_bytes(content[8:16], "big"),
+        int.from_bytes(place.digest(), "big"),
+        position(unit, salt),
+    )
+
+
+def content_bytes(document: Document) -> bytes:
+    """What two exact copies have in common; licence, source and metadata do not count."""
+    if document.text is not None:
+        return canonical(document.text).encode("utf-8")
+    forms = [getattr(document, name) for name in FORMS]
+    return json.dumps(forms, ensure_ascii=False).encode("utf-8")
+
+
+def _stratum(document: Document, field: str) -> str:
+    if not field:
+        return ""
+    if field in ("language", "licence", "source", "group"):
+        return str(getattr(document, field))
+    value = json.loads(document.meta).get(field) if document.meta else None
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,174 @@
+"""From the corpus to the verdict on every document: screen all, deal what passed; `split_writer` writes the result.
+
+Memory holds some 100 bytes per document, and for moments up to 220: when lines of the ledger are sorted, and when
+leakage is counted (a million short documents, without some 60 MiB that the allocator keeps). Until all documents are
+screened, the table of `ShingleSets` comes on top. Texts are held a row group at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from codex_ml.core.io import atomic_file
+from codex_ml.core.parallel import ordered_map
+from codex_ml.core.progress import Advance
+from codex_ml.documents.document import opened
+from codex_ml.split.deal import DROPPED, KEPT, REASONS, Candidates, Dealt
+from codex_ml.split.duplicates.shingle_sets import Rows, ShingleSets
+from codex_ml.split.screen import Screened, Settings, Task, screen
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The screened corpus of n documents, of which p passed.
+
+    Attributes:
+        reason: (n,) int8, index in `reasons`; 0 for those that passed.
+        reasons: why documents did not pass; reasons[0] is "".
+        size: (n,) int64, bytes of content.
+        changed: (n,) bool, whether the policy redacts something in it.
+        passed: (p,) int64, rows of the corpus.
+        candidates: what dealing needs to know of those that passed.
+        findings: of the policy, counted by "rule: action".
+        items: (benchmark, item) of what was found of benchmarks.
+        holders: how many documents hold such items.
+        strata: values of the field of split.stratify; "" stands for none.
+    """
+
+    reason: NDArray[np.int8]
+    reasons: list[str]
+    size: NDArray[np.int64]
+    changed: NDArray[np.bool_]
+    passed: Rows
+    candidates: Candidates
+    findings: Counter[str]
+    items: set[tuple[str, str]]
+    holders: int
+    strata: set[str]
+
+
+def size_of(corpus: Path) -> int:
+    """Bytes of content of a corpus."""
+    with opened(corpus) as file:
+        return sum(int(pc.sum(file.read_row_group(g, columns=["size"])[0]).as_py()) for g in range(file.num_row_groups))
+
+
+def width_of(corpus: Path) -> int:
+    """Bytes of all columns of a corpus before they are compressed."""
+    with opened(corpus) as file:
+        return sum(int(file.metadata.row_group(group).total_byte_size) for group in range(file.num_row_groups))
+
+
+def screen_corpus(
+    corpus: Path, settings: Settings, sets: ShingleSets, folder: Path, *, workers: int, advance: Advance
+) -> Pool:
+    """Screen all row groups, fill `sets`, and write findings.ndjson and overlaps.ndjson.
+
+    Args:
+        folder: for the two files.
+        advance: is told the bytes.
+    """
+    with opened(corpus) as file:
+        tasks = [Task(corpus, group, settings, sets.bits) for group in range(file.num_row_groups)]
+        verdicts = _Verdicts(file.metadata.num_rows)
+    with (
+        atomic_file(folder / "findings.ndjson") as findings,
+        atomic_file(folder / "overlaps.ndjson") as overlaps,
+    ):
+        for _, part in ordered_map(screen, tasks, workers=workers, folder=sets.folder):
+            sets.add(part.shingles)
+            findings.write(part.findings)
+            overlaps.write(part.overlaps)
+            verdicts.add(part)
+            advance(int(part.sizes.sum()))
+    sets.seal()
+    return verdicts.pool()
+
+
+class _Verdicts:
+    """What `screen` says of all documents. Arrays are made once: small ones between large ones fragment the memory."""
+
+    def __init__(self, rows: int) -> None:
+        self.reason = np.zeros(rows, dtype=np.int8)
+        self.size, self.changed = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=bool)
+        self.hashes = np.zeros((4, rows), dtype=np.uint64)
+        self.grouped, self.stratum = np.zeros(rows, dtype=bool), np.zeros(rows, dtype=np.int32)
+        self.reasons: dict[str, int] = {"": 0}
+        self.strata: dict[str, int] = {}
+        self.findings: Counter[str] = Counter()
+        self.items: set[tuple[str, str]] = set()
+        self.row = self.passed = self.holders = 0
+
+    def add(self, part: Screened) -> None:
+        here = slice(self.row, self.row + len(part.sizes))
+        self.reason[here] = part.reasons.numbers_in(self.reasons)
+        self.size[here], self.changed[here] = part.sizes, part.changed
+        there = slice(self.passed, self.passed + len(part.hashes))
+        self.hashes[:, there], self.grouped[there] = part.hashes.T, part.grouped
+        self.stratum[there] = part.strata.numbers_in(self.strata)
+        self.findings.update(part.kinds)
+        self.items |= part.items
+        self.holders += part.holders
+        self.row, self.passed = here.stop, there.stop
+
+    def pool(self) -> Pool:
+        high, low, place, unit = self.hashes[:, : self.passed]
+        return Pool(
+            reason=self.reason,
+            reasons=list(self.reasons),
+            size=self.size,
+            changed=self.changed,
+            passed=np.flatnonzero(self.reason == 0),
+            candidates=Candidates(
+                high=high,
+                low=low,
+                place=place,
+                unit=unit,
+                grouped=self.grouped[: self.passed],
+                stratum=self.stratum[: self.passed],
+            ),
+            findings=self.findings,
+            items=self.items,
+            holders=self.holders,
+            strata=set(self.strata),
+        )
+
+
+@dataclass
+class Outcome:
+    """Where every document of the corpus went; all arrays (n,).
+
+    Attributes:
+        part: int8, index in PARTS, or DROPPED.
+        reason: int8, why it was dropped: index in `reasons`, 0 for one that is kept.
+        kept_by: int32, the row that stands for it, or -1.
+        reasons: (not an array) texts.
+    """
+
+    part: NDArray[np.int8]
+    reason: NDArray[np.int8]
+    kept_by: NDArray[np.int32]
+    reasons: list[str]
+
+    def dropped(self) -> dict[str, int]:
+        """How many documents were dropped, by reason."""
+        counts = np.bincount(self.reason, minlength=len(self.reasons)).tolist()
+        return {text: count for text, count in zip(self.reasons, counts, strict=True) if text and count}
+
+
+def outcome(pool: Pool, dealt: Dealt) -> Outcome:
+    """The verdicts on the candidates, in terms of rows of the corpus."""
+    part = np.full(len(pool.size), DROPPED, dtype=np.int8)
+    kept_by = np.full(len(pool.size), -1, dtype=np.int32)
+    reasons, reason = [*pool.reasons, *REASONS[1:]], pool.reason.copy()
+    part[pool.passed] = dealt.part
+    reason[pool.passed] = np.where(dealt.reason == KEPT, 0, dealt.reason + len(pool.reasons) - 1)
+    has_keeper = dealt.kept_by >= 0
+    kept_by[pool.passed[has_keeper]] = pool.passed[dealt.kept_by[has_keeper]]
+    return Outcome(part, reason, kept_by, reasons)

@@ -1,1 +1,0 @@
-"""How text is cut into tokens, and back."""

@@ -1,0 +1,1 @@
+"""Train a tokenizer or take a local one, and measure it."""

@@ -1,0 +1,309 @@
+"""Kind `local`: a tokenizer that somebody else made becomes a folder of ours. Its files are hostile until proven tame.
+
+A Hugging Face folder with tokenizer.json, a SentencePiece .model, or a GGUF file, which brings one too. What it may
+hold is listed in `allowed`; what cuts text, regular expressions among it, is tried in a limited child first; the
+configuration is written anew. Taken as they are: the vocabulary, the rules, all chat templates byte for byte. Left out:
+padding, truncation, dropout, and every key that this project does not need. A post-processor that puts BOS before a
+text is written anew, for other programs: this one encodes pieces of text and puts BOS before documents itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from codex_ml.core.child import LimitedChild
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import parse_json_file, write_bytes, write_json
+from codex_ml.core.tree import is_left_out
+from codex_ml.pack.config import Tokenizer as Settings
+from codex_ml.tokenizer.allowed import checked_description, vocabulary_of
+from codex_ml.tokenizer.roles import adds_bos, bos_processor, named_tokens
+from codex_ml.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, Model, read_model
+from codex_ml.tokenizer.sentencepiece_model import HARD
+from codex_ml.tokenizer.training import Texts, sample_of
+from codex_ml.tokens.layout import (
+    CHATML,
+    CHATML_TOKENS,
+    PAD,
+    TEMPLATE,
+    TEMPLATES,
+    write_config,
+    write_templates,
+)
+from codex_ml.train.model.gguf import convert
+
+log = logging.getLogger("codex_ml")
+
+SIZES = {"tokenizer.json": 64 << 20, "model": 16 << 20, "config": 1 << 20, "template": 64 << 10}  # bytes, at most
+CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
+TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,63}")  # becomes a file name
+TEMPLATES_MOST = 32
+READ = (".json", ".model", ".jinja")  # the suffixes of all files that are read
+SAMPLE_CHARACTERS = 200_000
+PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中"), "ab " * 2000 + "\0", "aA0 .\n" * 1000 + "\x7f"]
+
+
+def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
+    """Write our folder for the foreign tokenizer at `path`.
+
+    pad: the tokenizer's own, else its unknown token, else the end token: filler is told by its place and never
+    trained on, and another token would need a row of the embedding that the model at hand may not have.
+
+    Args:
+        path: folder with tokenizer.json or one .model file, a .model file, or a .gguf file.
+        texts: some are encoded in the child, and for SentencePiece compared.
+        folder: an empty folder.
+
+    Raises:
+        UserError: what is wrong with which file, and what is allowed.
+    """
+    if path.suffix == ".gguf" and path.is_file():
+        with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as unpacked:
+            convert(path, Path(unpacked) / "tokenizer", weights=False)
+            _import(Path(unpacked) / "tokenizer", texts, settings, folder)
+        return
+    _refuse_left_out(path)
+    _import(path, texts, settings, folder)
+
+
+def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
+    """See `import_tokenizer`; what we unpacked of a GGUF file may lie where DVC hashes nothing."""
+    source, model_file = _find(path)
+    probe = [*PROBES, *sample_of(texts, characters=SAMPLE_CHARACTERS)]
+    if model_file:
+        description, model, data = _from_sentencepiece(model_file, probe)
+        write_bytes(folder / "tokenizer.model", data)
+        processor = None
+    else:
+        raw = _json(source, SIZES["tokenizer.json"])
+        description, model, processor = checked_description(raw, source), None, raw.get("post_processor")
+    special = {token["id"]: token["content"] for token in description["added_tokens"] if token.get("special")}
+    # what lies beside a lone file belongs to anything
+    configs = [_config(path, name) if path.is_dir() else {} for name in CONFIGS]
+    named = named_tokens(configs[:2], configs[2], processor, special)
+    if model:
+        _name_pieces(model, named)
+    templates = _templates(path) if path.is_dir() else {}
+    extra = list(settings.special_tokens)
+    if not templates and settings.chat_template == "chatml":
+        templates, extra = {"default": CHATML}, [*CHATML_TOKENS, *extra]
+    _add_tokens(description, extra)
+    _mark_special(description, named, path)
+    if "bos" in named and adds_bos(configs[0], processor, sentencepiece=model is not None):
+        description["post_processor"] = bos_processor(named["bos"], _ids(description)[named["bos"]])
+    _try(description, probe, source)
+    write_json(folder / "tokenizer.json", description)
+    write_templates(folder, templates)
+    pad = named.get("pad") or _other(named.get("unk"), named["eos"]) or named["eos"]
+    if "pad" not in named:
+        log.info("tokenizer: %s names no pad token; %s fills rows, which no loss sees", path, pad)
+    write_config(folder, end=named["eos"], pad=pad, bos=named.get("bos"), unk=named.get("unk"), extra={})
+
+
+def _other(token: str | None, than: str) -> str | None:
+    return token if token != than else None
+
+
+def check_source(path: Path) -> None:
+    """What can be said of a foreign tokenizer without loading it: its files are there, its chat templates can be read.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    if path.suffix == ".gguf" and path.is_file():
+        return
+    _find(path)
+    _refuse_left_out(path)
+    if path.is_dir():
+        _templates(path)
+
+
+def _refuse_left_out(path: Path) -> None:
+    """Refuse a file of a kind that is read, when DVC leaves it out of the hash."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.suffix in READ and is_left_out(file):
+            raise UserError(f"{file} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
+
+
+def _find(path: Path) -> tuple[Path, Path | None]:
+    """(the file to name in messages, the .model file or None for tokenizer.json)."""
+    if path.is_dir():
+        if (path / "tokenizer.json").is_file():
+            return path / "tokenizer.json", None
+        models = sorted(path.glob("*.model"))
+        if len(models) == 1:
+            return models[0], models[0]
+        raise UserError(
+            f"{path} holds neither a tokenizer.json nor one SentencePiece .model file (found {len(models)}); convert "
+            "an older folder with transformers' save_pretrained first"
+        )
+    if path.suffix == ".model" and path.is_file():
+        return path, path
+    raise UserError(f"tokenizer.path {path}: there is no such folder, .model or .gguf file; put it below models/base")
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file")
+    if (size := path.stat().st_size) > most:
+        raise UserError(f"{path} has {size} bytes; at most {most} are read")
+    return path.read_bytes()
+
+
+def _json(path: Path, most: int) -> Any:
+    value = parse_json_file(_bytes(path, most), str(path))
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
+
+
+def _config(folder: Path, name: str) -> dict[str, Any]:
+    value: dict[str, Any] = _json(folder / name, SIZES["config"]) if (folder / name).is_file() else {}
+    return value
+
+
+def _templates(folder: Path) -> dict[str, str]:
+    """Chat templates by name, found as transformers finds them: files, else tokenizer_config.json.
+
+    Raises:
+        UserError: for a template that is too large or not UTF-8, or a name that cannot be one of a file.
+    """
+    files = {"default": folder / TEMPLATE} if (folder / TEMPLATE).is_file() else {}
+    files |= {file.name.removesuffix(".jinja"): file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
+    data = {name: (file, _bytes(file, SIZES["template"])) for name, file in files.items()}
+    if not data and (file := folder / "tokenizer_config.json").is_file():
+        named = _listed(_json(file, SIZES["config"]).get("chat_template"), file)
+        data = {name: (file, source.encode("utf-8", "surrogatepass")) for name, source in named.items()}
+    if len(data) > TEMPLATES_MOST:
+        raise UserError(f"{folder} has {len(data)} chat templates; at most {TEMPLATES_MOST} are read")
+    return {name: _source(name, *found) for name, found in data.items()}
+
+
+def _listed(value: Any, file: Path) -> dict[str, str]:
+    """The templates of tokenizer_config.json: one text, or a list of {"name": ..., "template": ...}."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"default": value}
+    entries = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    texts = [isinstance(entry.get(key), str) for entry in entries for key in ("name", "template")]
+    if not isinstance(value, list) or len(texts) != 2 * len(value) or not all(texts):
+        raise UserError(f'{file}: chat_template is neither a text nor a list of {{"name": ..., "template": ...}}')
+    return {entry["name"]: entry["template"] for entry in entries}
+
+
+def _source(name: str, file: Path, data: bytes) -> str:
+    if not TEMPLATE_NAME.fullmatch(name):
+        raise UserError(
+            f"{file}: a chat template is named {name[:80]!r}; a name has up to 64 letters, digits, dots, _ and -"
+        )
+    if len(data) > SIZES["template"]:
+        raise UserError(f"{file}: the chat template has {len(data)} bytes; at most {SIZES['template']} are read")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: the chat template is not UTF-8 ({error})") from None
+
+
+def _ids(description: dict[str, Any]) -> dict[str, int]:
+    vocabulary = vocabulary_of(description["model"], Path("tokenizer.json"))
+    return {**vocabulary, **{token["content"]: token["id"] for token in description["added_tokens"]}}
+
+
+def _added(content: str, number: int) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": content, **flags, "special": True}
+
+
+def _add_tokens(description: dict[str, Any], wanted: Iterable[str]) -> None:
+    """Make these texts special tokens: one that is there keeps its id, the others get those after the largest."""
+    ids = _ids(description)
+    by_content = {token["content"]: token for token in description["added_tokens"]}
+    for content in wanted:
+        if content in by_content:
+            by_content[content]["special"] = True
+        else:
+            ids.setdefault(content, max(ids.values()) + 1)
+            by_content[content] = _added(content, ids[content])
+            description["added_tokens"].append(by_content[content])
+
+
+def _mark_special(description: dict[str, Any], named: dict[str, str], path: Path) -> None:
+    """The tokens with a role are special ones, so that no text becomes them.
+
+    Raises:
+        UserError: without an end token, or with one that is not in the vocabulary.
+    """
+    if "eos" not in named:
+        raise UserError(
+            f"{path} names no eos_token, which has to end every document; in a folder, let tokenizer_config.json hold "
+            '{"eos_token": "..."} with a token of its vocabulary or of tokenizer.special_tokens'
+        )
+    ids = _ids(description)
+    by_content = {token["content"]: token for token in description["added_tokens"]}
+    for role, content in named.items():
+        if content not in ids:
+            raise UserError(f"{path}: {role}_token {content!r} is not in its vocabulary")
+        if content in by_content:
+            by_content[content]["special"] = True
+        else:
+            description["added_tokens"].append(_added(content, ids[content]))
+    description["added_tokens"].sort(key=lambda token: token["id"])
+
+
+def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], Model, bytes]:
+    data = _bytes(file, SIZES["model"])
+    model = read_model(data, file)
+    with tempfile.TemporaryDirectory() as scratch, LimitedChild("try_sentencepiece", seconds=30) as child:
+        made = Path(scratch) / "tokenizer.json"
+        try:
+            child.ask({"file": str(file.resolve()), "name": str(file), "texts": probe, "to": str(made)})
+        except UserError as error:
+            raise UserError(f"{file} cannot be used: {error}") from None
+        description = checked_description(_json(made, SIZES["tokenizer.json"]), file)
+    return description, model, data
+
+
+def _name_pieces(model: Model, named: dict[str, str]) -> None:
+    """Roles by the usual names of control pieces, where no configuration names them."""
+    control = {text for text, _, kind in model.pieces if kind == CONTROL}
+    usual = {"eos": ("</s>", "<eos>", "<|endoftext|>"), "bos": ("<s>", "<bos>"), "pad": ("<pad>", PAD)}
+    for role, names in usual.items():
+        found = next((name for name in names if name in control), None)
+        if found:
+            named.setdefault(role, found)
+    named.setdefault("unk", next(text for text, _, kind in model.pieces if kind == UNKNOWN))
+
+
+def _try(description: dict[str, Any], probe: Iterable[str], file: Path) -> None:
+    """Load and use it where it can do no harm, before this process does.
+
+    Raises:
+        UserError: what the child said; or a special token that text is cut into.
+    """
+    special = {token["content"]: token["id"] for token in description["added_tokens"] if token["special"]}
+    texts = [*probe, *special]
+    with tempfile.TemporaryDirectory() as scratch, LimitedChild("try_tokenizer", seconds=20) as child:
+        write_json(Path(scratch) / "tokenizer.json", description)
+        try:
+            found = child.ask({"file": str(Path(scratch).resolve() / "tokenizer.json"), "texts": texts})
+        except UserError as error:
+            raise UserError(f"{file} cannot be used: {error}") from None
+    for text, ids in zip(special, found[len(texts) - len(special) :], strict=True):
+        if special[text] in ids and not _is_unknown(description, text):
+            raise UserError(
+                f"{file}: the special token {text!r} is ordinary text for its vocabulary, so a document could forge it"
+            )
+
+
+def _is_unknown(description: dict[str, Any], text: str) -> bool:
+    """Whether this is the token for what is not in the vocabulary: unknown text does become it."""
+    model = description["model"]
+    return bool(
+        text == model.get("unk_token") or (model["type"] == "Unigram" and _ids(description)[text] == model["unk_id"])
+    )

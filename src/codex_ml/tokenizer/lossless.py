@@ -1,0 +1,138 @@
+"""Whether a tokenizer gives texts back: decode(encode(text)) == text, code point by code point.
+
+Used by: tokenizer, which says what is lost where, and evaluate, whose bits per byte mean something only where nothing
+is. Findings name places, never the text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import tee
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+NAMED = 20  # documents that are named of each split; all are counted
+DIGITS = 6
+
+
+class Document(Protocol):
+    """What is read of a document; `codex_ml.documents.document` says what it means."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def content(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A document that decodes to another text.
+
+    Attributes:
+        id, source, path: of the document.
+        character: number of characters before the first one that differs.
+        characters: of the document.
+        lost: characters of it that the decoded text does not hold, in any order.
+    """
+
+    split: str
+    id: str
+    source: str
+    path: str
+    character: int
+    characters: int
+    lost: int
+
+
+@dataclass
+class RoundTrip:
+    """What was found in the documents of one split so far.
+
+    Attributes:
+        documents, characters: all.
+        lossy: documents that decode to another text.
+        lost: characters that are lost in them.
+        named: the first `NAMED` of them.
+    """
+
+    split: str
+    documents: int = 0
+    lossy: int = 0
+    characters: int = 0
+    lost: int = 0
+    named: list[Loss] = field(default_factory=list)
+
+    def watch(self, tokenizer: TextTokenizer, documents: Iterable[Document]) -> Iterator[NDArray[np.uint32]]:
+        """Ids of each document, in order: (n,) uint32; counts as they are drawn, and holds one batch of documents."""
+        ahead, behind = tee(documents)
+        ids_of = tokenizer.encode_documents(document.content for document in ahead)
+        for document, ids in zip(behind, ids_of, strict=True):
+            self._add(document, tokenizer.decode(ids))
+            yield ids
+
+    def _add(self, document: Document, decoded: str) -> None:
+        text = document.content
+        self.documents += 1
+        self.characters += len(text)
+        if decoded == text:
+            return
+        lost = (Counter(text) - Counter(decoded)).total()
+        self.lossy += 1
+        self.lost += lost
+        if len(self.named) < NAMED:
+            place = (document.id, document.source, document.path)
+            shorter = min(len(text), len(decoded))
+            first = next((at for at, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), shorter)
+            self.named.append(Loss(self.split, *place, first, len(text), lost))
+
+
+def lossless_share(trips: Iterable[RoundTrip]) -> float:
+    """Share of the documents that come back; 1 only where all do, however many there are."""
+    documents, lossy = (sum(numbers) for numbers in zip(*((t.documents, t.lossy) for t in trips), strict=True))
+    return share_of(documents - lossy, documents)
+
+
+def share_of(part: int, whole: int) -> float:
+    """part / whole, rounded to `DIGITS`; less than 1 where a part is missing. Nothing of nothing is all of it."""
+    rounded = round(part / whole, DIGITS) if whole else 1.0
+    return rounded if part == whole else min(rounded, 1 - 10**-DIGITS)
+
+
+def numbers(trips: Iterable[RoundTrip]) -> dict[str, Any]:
+    """For metrics.json: lossless, and in `lost` the documents by split and the share of all characters."""
+    trips = list(trips)
+    characters = sum(trip.characters for trip in trips)
+    lost = round(sum(trip.lost for trip in trips) / max(characters, 1), DIGITS)
+    return {"lossless": lossless_share(trips), "lost": {**{t.split: t.lossy for t in trips}, "characters": lost}}
+
+
+def rows(trips: Iterable[RoundTrip]) -> list[dict[str, Any]]:
+    """For lost.json: the documents that are named."""
+    return [asdict(loss) for trip in trips for loss in trip.named]
+
+
+def summary(trips: Iterable[RoundTrip]) -> str:
+    """What is lost and where it begins, in one line; "" where nothing is."""
+    trips = list(trips)
+    lossy = [trip for trip in trips if trip.lossy]
+    if not lossy:
+        return ""
+    counts = ", ".join(f"{trip.lossy:,} of {trip.documents:,} of {trip.split}" for trip in lossy)
+    share = 100 * sum(trip.lost for trip in trips) / max(sum(trip.characters for trip in trips), 1)
+    places = "; ".join(
+        f"{loss.split} {loss.id} ({' '.join(filter(None, (loss.source, loss.path)))}) from character {loss.character}"
+        for trip in lossy
+        for loss in trip.named[:2]
+    )
+    return f"{counts} documents do not come back, {share:.2f} % of the characters are lost: {places}"

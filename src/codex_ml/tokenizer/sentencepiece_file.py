@@ -1,0 +1,158 @@
+"""The .model file of SentencePiece: a protocol buffer (sentencepiece_model.proto) of which a few fields are needed.
+
+They are read here, so that neither protobuf nor sentencepiece sees a file of somebody else before it was looked at.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codex_ml.core.errors import UserError
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
+GRID = 1 / 64  # Unigram scores are multiples of it: sums are then exact in float32 and float64, and ties fall alike
+OUT_OF_REACH = -1000.0  # nats; no path through ordinary pieces is as bad, so text never becomes a byte or unknown piece
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a .model file says.
+
+    Attributes:
+        pieces: (text, score, type), by id.
+        unigram: else BPE.
+        byte_fallback: unknown characters become their bytes.
+        charsmap: compiled normalisation rules; empty for identity.
+        dummy_prefix: a space is put before every text.
+        squeeze: repeated and outer spaces are removed.
+        escape: spaces become BLANK.
+    """
+
+    pieces: tuple[tuple[str, float, int], ...]
+    unigram: bool
+    byte_fallback: bool
+    charsmap: bytes
+    dummy_prefix: bool
+    squeeze: bool
+    escape: bool
+
+
+def read_model(data: bytes, name: Path) -> Model:
+    """Read a .model file.
+
+    Raises:
+        UserError: when it is damaged, or of a kind that tokenizer.json cannot express (word, char).
+    """
+    try:
+        return _read_model(data)
+    except (ValueError, IndexError, struct.error, OverflowError) as error:
+        raise UserError(f"{name} is no SentencePiece model that can be used: {error}") from None
+
+
+def _read_model(data: bytes) -> Model:
+    pieces: list[tuple[str, float, int]] = []
+    trainer: dict[int, Any] = {}
+    normalizer: dict[int, Any] = {}
+    for number, value in _fields(data):
+        if number == 1:
+            piece = dict(_fields(value))
+            text = bytes(piece.get(1, b"")).decode("utf-8")
+            (score,) = struct.unpack("<f", piece[2]) if 2 in piece else (0.0,)
+            if score != score or abs(score) == float("inf"):
+                raise ValueError(f"piece {len(pieces)} has the score {score}")
+            pieces.append((text, score, int(piece.get(3, NORMAL))))
+        elif number == 2:
+            trainer = dict(_fields(value))
+        elif number == 3:
+            normalizer = dict(_fields(value))
+    if not pieces:
+        raise ValueError("it holds no pieces")
+    if len({text for text, _, _ in pieces}) != len(pieces):
+        raise ValueError("a piece stands twice in it")
+    if (kind := trainer.get(3, 1)) not in (1, 2):
+        raise ValueError(f"its model type is {kind}; unigram (1) and bpe (2) can be used")
+    if trainer.get(24, 0):
+        raise ValueError("it treats white space as a suffix")
+    return Model(
+        pieces=tuple(pieces),
+        unigram=kind == 1,
+        byte_fallback=bool(trainer.get(35, 0)),
+        charsmap=bytes(normalizer.get(2, b"")),
+        dummy_prefix=bool(normalizer.get(3, 1)),
+        squeeze=bool(normalizer.get(4, 1)),
+        escape=bool(normalizer.get(5, 1)),
+    )
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(field number, value) of a protocol buffer message: int for varints, bytes for the rest."""
+    place = 0
+    while place < len(data):
+        key, place = _varint(data, place)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, place = _varint(data, place)
+            yield number, value
+            continue
+        if wire == 2:
+            length, place = _varint(data, place)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire} at byte {place}")
+        if place + length > len(data):
+            raise ValueError(f"it ends inside the field at byte {place}")
+        yield number, data[place : place + length]
+        place += length
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if shift > 63:
+            raise ValueError(f"a number of more than 64 bits at byte {place}")
+        byte = data[place]
+        value |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 0x80:
+            return value, place
+
+
+def on_grid(data: bytes) -> bytes:
+    """The same model with the scores of ordinary pieces rounded to GRID, bytes and unknown OUT_OF_REACH.
+
+    sentencepiece adds scores as float32 and tokenizers as float64: unrounded, equal sums such as those of three blanks
+    and one or one and three fall this way here and that way there.
+    """
+    result = bytearray()
+    place = 0
+    while place < len(data):
+        start = place
+        key, place = _varint(data, place)
+        length, place = _varint(data, place)
+        value = data[place : place + length]
+        if key == (1 << 3 | 2):
+            piece = dict(_fields(value))
+            (score,) = struct.unpack("<f", piece.get(2, bytes(4)))
+            ordinary = piece.get(3, NORMAL) == NORMAL
+            rounded = round(score / GRID) * GRID if ordinary else OUT_OF_REACH
+            body = b"\x0a" + _encoded(len(piece[1])) + piece[1] + b"\x15" + struct.pack("<f", rounded)
+            if not ordinary:
+                body += b"\x18" + _encoded(piece[3])
+            result += b"\x0a" + _encoded(len(body)) + body
+        else:
+            result += data[start : place + length]
+        place += length
+    return bytes(result)
+
+
+def _encoded(value: int) -> bytes:
+    result = bytearray()
+    while value > 0x7F:
+        result.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*result, value])

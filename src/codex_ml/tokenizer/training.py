@@ -1,0 +1,165 @@
+"""Train a tokenizer on whole documents, the same bytes in every process: for each kind one function.
+
+What the `tokenizers` library leaves to the order of a hash table is settled here: WordPiece gets its alphabet with
+fixed ids, and Unigram is trained by sentencepiece on sorted counts. Measured without: six files in six runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codex_ml.cli.params import BASE_FOLDER
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import write_bytes
+from codex_ml.pack.config import Tokenizer as Settings
+from codex_ml.tokens.layout import UNK, save_trained, special_tokens_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+log = logging.getLogger("codex_ml")
+PROOF_CHARACTERS = 400_000
+Texts = Callable[[], Iterable[str]]  # a new pass over the documents at every call
+
+
+def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out: Texts | None = None) -> None:
+    """Write a tokenizer folder for `settings` (see codex_ml.tokens.layout).
+
+    Args:
+        texts: gives a new pass over the documents of train at every call; kind local reads the first few only, to try.
+        folder: an empty folder.
+        held_out: texts on which the SentencePiece kinds are proven; train's own when left out.
+
+    Raises:
+        UserError: when there is no text, the vocabulary is too small, or a special token is ordinary text.
+    """
+    if settings.kind == "local":
+        from codex_ml.tokenizer.local_tokenizer import import_tokenizer
+
+        import_tokenizer(BASE_FOLDER.parent.parent / settings.path, texts, settings, folder)
+        return
+    if next(iter(texts()), None) is None:
+        raise UserError("tokenizer: the train split holds no document; there is nothing to train on")
+    special = special_tokens_of(settings.special_tokens, settings.chat_template)
+    size = settings.vocab_size - len(special)
+    if settings.kind in ("sentencepiece_bpe", "sentencepiece_unigram"):
+        from codex_ml.tokenizer.sentencepiece_model import HARD, prove_equal, train_sentencepiece
+
+        tokenizer, data = train_sentencepiece(texts(), settings.kind, size)
+        prove_equal(tokenizer, data, (*HARD, *sample_of(held_out or texts, characters=PROOF_CHARACTERS)))
+        write_bytes(folder / "tokenizer.model", data)
+        unk: str | None = "<unk>"
+    else:
+        train = {"byte_bpe": _byte_bpe, "unigram": _unigram, "wordpiece": _wordpiece, "whitespace": _whitespace}
+        tokenizer = train[settings.kind](texts, size, special)
+        unk = UNK if settings.kind in ("wordpiece", "whitespace") else None
+    save_trained(tokenizer, folder, special_tokens=special, unk=unk, chat_template=settings.chat_template)
+
+
+def require_size(size: int, least: int, kind: str) -> None:
+    """Refuse a vocabulary that cannot hold what its kind always has.
+
+    Raises:
+        UserError: names both numbers.
+    """
+    if size < least:
+        raise UserError(
+            f"tokenizer.vocab_size leaves {size} tokens beside the special ones; {kind} needs at least {least} here: "
+            f"add {least - size}"
+        )
+
+
+def _byte_bpe(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
+    """Ids: the 256 bytes, then the merges, of the pieces of GPT-2's regular expression, as GGUF readers expect."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    require_size(size, 256, "byte_bpe")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts(), trainer)
+    return tokenizer
+
+
+def _unigram(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
+    """Unigram (Kudo 2018) over the byte-level alphabet and GPT-2's pieces: lossless on any text, no unknown token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    from codex_ml.tokenizer.sentencepiece_model import train_on_counts
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    require_size(size, len(alphabet), "unigram")
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    counts: Counter[str] = Counter()
+    for text in texts():
+        counts.update(piece for piece, _ in cut.pre_tokenize_str(text))
+    pieces = train_on_counts(counts, size, alphabet=alphabet)
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=None, byte_fallback=False))
+    tokenizer.pre_tokenizer = cut
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _wordpiece(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
+    """WordPiece as BERT's, cased: words and punctuation, `##` inside words, white space is not kept."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    alphabet = _frequent_characters(texts(), limit=size // 4)
+    require_size(size, 2 * len(alphabet) + 1, "wordpiece")
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    fixed = [UNK, *alphabet, *("##" + character for character in alphabet)]  # else their ids follow a hash table
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=fixed,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    trained = Tokenizer(
+        models.WordPiece(tokenizer.get_vocab(), unk_token=UNK)
+    )  # without the alphabet as special tokens
+    trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trained.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return trained
+
+
+def _frequent_characters(texts: Iterable[str], *, limit: int) -> list[str]:
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    kept = sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))[:limit]
+    return sorted(kept)
+
+
+def _whitespace(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
+    """Words between white space, the most frequent first, equal counts in the order of their code points.
+
+    A word that spells a special token stays unknown: in a vocabulary it would be the token.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    counts: Counter[str] = Counter()
+    for text in texts():
+        counts.update(text.split())
+    words = sorted(counts.keys() - {UNK, *special}, key=lambda word: (-counts[word], word))[: size - 1]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate([UNK, *words])}, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def sample_of(texts: Texts, *, characters: int) -> Iterator[str]:
+    """The first documents, up to `characters` in all; the last one is cut."""
+    left = characters
+    for text in texts():
+        yield text[:left]
+        left -= len(text)
+        if left <= 0:
+            return

@@ -1,0 +1,207 @@
+"""Chat messages to tokens: rendered by the tokenizer's own template, with the answers marked.
+
+A special token that the template writes is control. One that a message spells is data, and so are its pieces. What
+generation is given is a prefix of what was trained: where the ids of a prompt alone are not how the whole text's ids
+begin, because a token would lie over the border, the text is cut there.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.errors import UserError
+from codex_ml.tokens.borders import (
+    Token,
+    encode_after_control,
+    encode_after_text,
+    encode_begin,
+    with_control,
+)
+from codex_ml.tokens.rendering import ChatRefused, Rendering, Span, Tools, render_chat
+from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+Messages = Sequence[dict[str, Any]]
+Encode = Callable[[TextTokenizer, str], list[Token]]
+SYSTEM = {"role": "system", "content": "c"}
+
+
+def encode_chat(
+    tokenizer: TextTokenizer, messages: Messages, tools: Tools = None
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """Render and encode one conversation.
+
+    Args:
+        messages: {"role": ..., "content": ..., ...} each, as templates read them.
+        tools: JSON schemas of functions, or None.
+
+    Returns:
+        (ids, trained): (n,) uint32 and (n,) bool; trained marks what stands between the template's
+        `{% generation %}` and `{% endgeneration %}`, in a template without them the assistant's tokens and the special
+        token that ends each of its messages.
+
+    Raises:
+        UnstableTemplate: when what the template writes for the first messages is no beginning of what it writes for
+            all, so that nobody can say which tokens are an answer.
+        ChatRefused, UserError: see `render_chat`.
+    """
+    control = _control_pattern(tokenizer)
+    rendering = render_chat(tokenizer, messages, tools, control, prompt=False)
+    encoded = _encode(tokenizer, rendering, control)
+    trained = np.zeros(len(encoded.ids), dtype=np.bool_)
+    spans = rendering.answers if rendering.generation is None else rendering.generation
+    added = tokenizer.backend.get_added_tokens_decoder().keys()
+    for begin, stop in ((encoded.at[begin], encoded.at[stop]) for begin, stop in spans):
+        if rendering.generation is None:
+            last = next((i for i in range(stop - 1, begin - 1, -1) if encoded.ids[i] in added), stop - 1)
+            if not tokenizer.decode(encoded.ids[last + 1 : stop]).strip():
+                stop = last + 1  # the line break after the token that ends a turn is the template's
+        trained[begin:stop] = True
+    return np.array(encoded.ids, dtype=np.uint32), trained
+
+
+def encode_prompt(tokenizer: TextTokenizer, messages: Messages, tools: Tools = None) -> NDArray[np.uint32]:
+    """What generation of the next answer is given: (n,) uint32, a prefix of what `encode_chat` gives with the answer.
+
+    Raises:
+        ChatRefused, UserError: see `encode_chat`.
+    """
+    control = _control_pattern(tokenizer)
+    rendering = render_chat(tokenizer, messages, tools, control, prompt=True)
+    return np.array(_encode(tokenizer, rendering, control).ids, dtype=np.uint32)
+
+
+def encode_whole(tokenizer: TextTokenizer, messages: Messages, tools: Tools = None) -> NDArray[np.uint32]:
+    """Ids of one conversation whose answers need not be told, (n,) uint32: for a loss on all of it.
+
+    Raises:
+        ChatRefused, UserError: see `render_chat`.
+    """
+    control = _control_pattern(tokenizer)
+    rendering = render_chat(tokenizer, messages, tools, control, prompt=False, answers=False)
+    return np.array(_encode(tokenizer, rendering, control).ids, dtype=np.uint32)
+
+
+def turn_ends(tokenizer: TextTokenizer) -> list[int]:
+    """Added tokens that end an answer by the chat template, as a short conversation shows; none without one."""
+    if tokenizer.chat_template is None:
+        return []
+    added = tokenizer.backend.get_added_tokens_decoder().keys()
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
+    # Of one answer too: a template that takes the thoughts out of earlier answers is stable only there.
+    for turns in (talk, [SYSTEM, *talk], talk[:2], [SYSTEM, *talk[:2]]):
+        try:
+            ids, trained = encode_chat(tokenizer, turns)
+        except UserError:  # a template that needs more: the records show their ends
+            continue
+        return sorted({int(number) for number in ids[trained & ~np.append(trained[1:], False)]} & added)
+    return []
+
+
+def _control_pattern(tokenizer: TextTokenizer) -> re.Pattern[str]:
+    """Special tokens, the longest first, with the blanks that their definition swallows."""
+    flags = {token.content: token for token in tokenizer.backend.get_added_tokens_decoder().values() if token.special}
+    ways = []
+    for text in sorted(flags, key=lambda text: (-len(text), text)):
+        way = re.escape(text)
+        if flags[text].single_word:
+            way = rf"(?<!\w){way}(?!\w)"
+        before, after = (r"\s*" if swallows else "" for swallows in (flags[text].lstrip, flags[text].rstrip))
+        ways.append(f"{before}({way}){after}")
+    return re.compile("|".join(ways) or "(?!)")
+
+
+def _pieces(rendering: Rendering, control: re.Pattern[str], tokenizer: TextTokenizer) -> list[tuple[Span, int | None]]:
+    """(span, id) of control tokens and (span, None) of the text between; what the record says is text."""
+    text, end = rendering.text, 0
+    outside = [0, *(border for span in rendering.data for border in span), len(text)]
+    found: list[tuple[Span, int | None]] = []
+    for begin, stop in zip(outside[::2], outside[1::2], strict=True):
+        for match in control.finditer(text, begin, stop):
+            if match.start() > end:
+                found.append(((end, match.start()), None))
+            name = next(group for group in match.groups() if group is not None)
+            found.append((match.span(), tokenizer.special[name]))
+            end = match.end()
+    if end < len(text):
+        found.append(((end, len(text)), None))
+    return found
+
+
+@dataclass
+class _Encoded:
+    """Ids of a rendering, and the number of ids before each place of the text that is asked for."""
+
+    ids: list[int] = field(default_factory=list)
+    at: dict[int, int] = field(default_factory=lambda: {0: 0})
+
+
+def _encode(tokenizer: TextTokenizer, rendering: Rendering, control: re.Pattern[str]) -> _Encoded:
+    """Encode piece by piece: between control tokens, and between the prompts of the answers.
+
+    Raises:
+        ChatRefused: when transformers, which knows no pieces, would read another text.
+    """
+    text, encoded = rendering.text, _Encoded()
+    prompts = sorted({begin for begin, _ in rendering.answers})
+    spans = [*rendering.answers, *(rendering.generation or [])]
+    borders = sorted({place for span in spans for place in span})
+    for (start, stop), number in _pieces(rendering, control, tokenizer):
+        inside = borders[bisect_right(borders, start) : bisect_left(borders, stop)]
+        before = len(encoded.ids)
+        if number is not None:
+            encoded.ids.append(number)
+            encoded.at.update(dict.fromkeys(inside, before + 1))
+        else:
+            begin = encode_after_control if before else encode_begin
+            cuts = prompts[bisect_right(prompts, start) : bisect_left(prompts, stop)]
+            tokens = _encode_text(tokenizer, text, [start, *cuts, stop], inside, begin)
+            encoded.ids += [token for token, _, _ in tokens]
+            ends = [end for _, _, end in tokens]
+            encoded.at |= {place: before + bisect_right(ends, place) for place in inside}
+        encoded.at[stop] = len(encoded.ids)
+    spelt = any(control.search(text, begin, stop) for begin, stop in rendering.data)
+    theirs = [] if spelt else with_control(tokenizer, text)
+    if not spelt and theirs != encoded.ids and tokenizer.decode(theirs) != tokenizer.decode(encoded.ids):
+        raise ChatRefused(
+            "the tokenizer reads the rendered text otherwise than its special tokens say (one may swallow the blanks "
+            "beside it); use another template or tokenizer"
+        )
+    return encoded
+
+
+def _encode_text(
+    tokenizer: TextTokenizer, text: str, stops: Sequence[int], borders: Sequence[int], begin: Encode
+) -> list[Token]:
+    """Tokens of `text[stops[0] : stops[-1]]`, which holds no control token, at their places in `text`.
+
+    What stands before each of `stops` is encoded as it is without what follows, so that prompts are prefixes. At the
+    other `borders` the text is cut only where a token would lie over them.
+    """
+    tokens: list[Token] = []
+    for start, stop in pairwise(stops):
+        here = borders[bisect_right(borders, start) : bisect_left(borders, stop)]
+        tokens += _encode_span(tokenizer, text, (start, stop), here, begin)
+        begin = encode_after_text
+    return tokens
+
+
+def _encode_span(tokenizer: TextTokenizer, text: str, span: Span, borders: Sequence[int], begin: Encode) -> list[Token]:
+    """Tokens of a span; in two halves where a token would lie over one of `borders`."""
+    start, stop = span
+    tokens = [(token, start + a, start + b) for token, a, b in begin(tokenizer, text[start:stop])]
+    over = next((c for c in borders if any(a < c < b for _, a, b in tokens)), None)
+    if over is None:
+        return tokens
+    left, right = [c for c in borders if c < over], [c for c in borders if c > over]
+    return [
+        *_encode_span(tokenizer, text, (start, over), left, begin),
+        *_encode_span(tokenizer, text, (over, stop), right, encode_after_text),
+    ]

@@ -1,0 +1,136 @@
+"""The tokenizer folder on disk: what every other tool calls a Hugging Face tokenizer, and nothing that can name code.
+
+    tokenizer.json          model, vocabulary, special tokens; the one thing that cuts text at run time
+    tokenizer_config.json   which tokens end, begin and pad; ours, also for a tokenizer that somebody else made
+    chat_template.jinja     how messages become text; only where there is one
+    additional_chat_templates/NAME.jinja   more of them by name, such as tool_use for records with tools
+    tokenizer.model         beside it for the SentencePiece kinds, for tools that read that format
+
+Special tokens stand behind the model's own vocabulary: a model whose vocabulary holds them could produce them from
+text that spells them (Unigram and word-level models do).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import write_json, write_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+END, PAD, UNK = "<|endoftext|>", "<|pad|>", "[UNK]"
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"  # as transformers names them
+# Messages as OpenAI's ChatML, tools and calls as Hermes and Qwen 2.5 write them. No `{% generation %}`: other readers
+# of Jinja do not know it.
+CHATML = """\
+{%- macro text_of(content) -%}
+    {%- if content is string -%}{{- content -}}
+    {%- else -%}
+        {%- for part in content -%}
+            {%- if part.type != 'text' -%}{{- raise_exception('chatml writes parts of type text only') -}}{%- endif -%}
+            {{- part.text -}}
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro -%}
+{%- if tools -%}
+    {{- '<|im_start|>system\\nYou may call these functions:\\n<tools>\\n' -}}
+    {%- for tool in tools -%}{{- tool | tojson + '\\n' -}}{%- endfor -%}
+    {{- '</tools>\\nWrite each call as <tool_call>{"name": ..., "arguments": {...}}</tool_call>.<|im_end|>\\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+    {{- '<|im_start|>' + message.role + '\\n' -}}
+    {%- if message.content -%}{{- text_of(message.content) -}}{%- endif -%}
+    {%- for call in message.tool_calls or [] -%}
+        {%- set call = call.function or call -%}
+        {{- '\\n' if not loop.first or message.content -}}
+        {{- '<tool_call>\\n{"name": ' + call.name | tojson + ', "arguments": ' -}}
+        {{- call.arguments if call.arguments is string else call.arguments | tojson -}}
+        {{- '}\\n</tool_call>' -}}
+    {%- endfor -%}
+    {{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+
+
+def special_tokens_of(wanted: Sequence[str], chat_template: str) -> list[str]:
+    """END, PAD, those of the chat template, the user's own: each once, in this order.
+
+    Args:
+        wanted: tokenizer.special_tokens.
+        chat_template: tokenizer.chat_template, "none" or "chatml".
+    """
+    return list(dict.fromkeys([END, PAD, *(CHATML_TOKENS if chat_template == "chatml" else ()), *wanted]))
+
+
+def add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str], *, unk: str | None) -> None:
+    """Give each token an id of its own behind the vocabulary; the unknown one, `unk`, keeps the one it has inside.
+
+    Raises:
+        UserError: when a token is ordinary text of this vocabulary, so that text would be cut into it.
+    """
+    from tokenizers import AddedToken
+
+    taken = [token for token in tokens if token != unk and tokenizer.token_to_id(token) is not None]
+    if taken:
+        raise UserError(
+            f"tokenizer.special_tokens: {taken[0]!r} is a piece of ordinary text for this vocabulary; choose a name "
+            "that no text holds, such as <|name|>"
+        )
+    names = dict.fromkeys([*([unk] if unk else []), *tokens])
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
+
+
+def write_config(folder: Path, *, end: str, pad: str, bos: str | None, unk: str | None, extra: dict[str, Any]) -> None:
+    """Write tokenizer_config.json, which `AutoTokenizer` reads.
+
+    Without `split_special_tokens`: transformers would then cut the control tokens of the chat template too. Here
+    `TextTokenizer` keeps text from becoming control, whatever this file says.
+    """
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": end,
+        "pad_token": pad,
+        "clean_up_tokenization_spaces": False,  # it would eat blanks before punctuation: decode would not be lossless
+        **({"bos_token": bos} if bos else {}),
+        **({"unk_token": unk} if unk else {}),
+        **extra,
+    }
+    write_json(folder / "tokenizer_config.json", config)
+
+
+def save_trained(
+    tokenizer: Tokenizer, folder: Path, *, special_tokens: Sequence[str], unk: str | None, chat_template: str
+) -> None:
+    """Write the folder of a tokenizer trained here; its END is the BOS too, as GPT-2's is.
+
+    Raises:
+        UserError: see `add_special_tokens`.
+    """
+    add_special_tokens(tokenizer, special_tokens, unk=unk)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_config(folder, end=END, pad=PAD, bos=END, unk=unk, extra={})
+    if chat_template == "chatml":
+        write_templates(folder, {"default": CHATML})
+
+
+def write_templates(folder: Path, templates: Mapping[str, str]) -> None:
+    """Write chat templates by name, each byte for byte, where transformers looks for them."""
+    for name, source in templates.items():
+        file = folder / TEMPLATE if name == "default" else folder / TEMPLATES / f"{name}.jinja"
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, source)
+
+
+def read_templates(folder: Path) -> dict[str, str]:
+    """The chat templates that `write_templates` wrote."""
+    files = {"default": folder / TEMPLATE} if (folder / TEMPLATE).is_file() else {}
+    files |= {file.stem: file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
+    return {name: file.read_bytes().decode("utf-8") for name, file in files.items()}

@@ -1,0 +1,146 @@
+"""`model` and `train`: what is trained, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from codex_ml.core.config import BasePath, Count, Number, Positive, Section, Share
+
+
+def _steps_or_share(value: int | float) -> int | float:
+    if value < 0 or (isinstance(value, float) and not value < 1):
+        raise ValueError(f"a whole number of steps, or a share of max_steps below 1, is wanted; found {value}")
+    return value
+
+
+Steps = Annotated[int | float, AfterValidator(_steps_or_share)]
+
+
+class Lora(Section):
+    """`model.lora`: low-rank adapters instead of all weights (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: Count = Field(0, description="Rank of each adapter; 0 trains all weights")
+    alpha: float = Field(16, gt=0, allow_inf_nan=False, description="Scale: alpha / rank")
+    dropout: Share = 0.0
+    targets: tuple[str, ...] = Field(
+        (), description="Ends of module names, such as q_proj, or all-linear; each must match"
+    )
+    rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732)")
+    dora: bool = Field(False, description="Magnitudes apart from directions (Liu et al. 2024, arXiv:2402.09353)")
+
+    @model_validator(mode="after")
+    def _targets_of_adapters(self) -> Lora:
+        if self.rank and not self.targets:
+            raise ValueError("targets is empty; name the modules that get an adapter, or all-linear")
+        return self
+
+
+class Model(Section):
+    """`model`: a shape that is trained from scratch, or a model on disk that is trained on."""
+
+    preset: str = Field("", description="Name in models/presets.yaml, for sizes that are null here; unused with path")
+    architecture: Literal["llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "t5"] = "llama"
+    hidden_size: Positive = 192
+    intermediate_size: Positive = 512
+    layers: Positive = 4
+    heads: Positive = 4
+    kv_heads: Count = Field(0, description="Heads of keys and values, of which several queries share one; 0: heads")
+    max_positions: Positive = Field(256, description="Longest sequence in tokens; at least pack.seq_len")
+    tie_embeddings: bool = Field(True, description="One matrix for the tokens that go in and that come out")
+    dropout: Share = 0.0
+    path: BasePath = Field("", description="Folder or GGUF file of a causal model below models/base; sizes are its own")
+    lora: Lora = Lora()
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="How the weights under a LoRA adapter are held; the extra `quantization`"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Model:
+        if not self.path and self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of 2 x heads (2 x {self.heads}): "
+                "rotary embeddings turn pairs within a head"
+            )
+        if self.kv_heads and self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        if self.lora.rank and not self.path:
+            raise ValueError("lora adapts a model that was trained before; name one in path, or set lora.rank to 0")
+        if self.quantization != "none" and not self.lora.rank:
+            raise ValueError(f"quantization {self.quantization} is for weights that stay; set lora.rank above 0")
+        return self
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether an encoder reads a beginning and a decoder predicts what follows it; models on disk are decoders."""
+        return self.architecture == "t5" and not self.path
+
+
+class EarlyStopping(Section):
+    """`train.early_stopping`: when validation no longer improves (loss < best - min_delta)."""
+
+    patience: Count | None = Field(
+        None, description="Validations without improvement that end the run, 0 as 1; null: none does"
+    )
+    min_delta: Number = Field(0.0, description="Nats that count as an improvement")
+
+
+class Train(Section):
+    """`train`: the recipe of the optimisation."""
+
+    lr: float = Field(1e-3, gt=0, lt=10, allow_inf_nan=False, description="Peak learning rate of AdamW")
+    schedule: Literal["cosine", "linear", "constant", "wsd", "inverse_sqrt"] = Field(
+        "cosine", description="After warm-up; wsd: constant, then decay_steps of linear decay"
+    )
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, allow_inf_nan=False, description="Decay ends at this share of lr")
+    warmup_steps: Steps = Field(50, description="Steps of linear warm-up; below 1 a share of max_steps")
+    decay_steps: Steps = Field(0.2, description="wsd: steps of decay at the end; below 1 a share of max_steps")
+    max_steps: int = Field(600, ge=1, description="Optimizer steps")
+    micro_batch_size: Positive = Field(16, description="Rows a forward pass")
+    accumulation: Positive = Field(1, description="Forward passes an optimizer step")
+    weight_decay: float = Field(0.1, ge=0, lt=1, allow_inf_nan=False)
+    beta1: Share = 0.9
+    beta2: Share = 0.95
+    clip_norm: float = Field(1.0, gt=0, allow_inf_nan=False, description="Largest global L2 norm of the gradient")
+    z_loss: Number = Field(0.0, description="Weight of log(Z)^2 of a target (PaLM, arXiv:2204.02311, 5: 1e-4)")
+    label_smoothing: Share = Field(0.0, description="Share of the target spread over all tokens")
+    ema: Share = Field(0.0, description="Decay of averaged weights, which are then validated and kept; 0: none")
+    max_skipped_steps: Count = Field(
+        0, description="Updates left out because a loss or gradient was not finite, before the run ends"
+    )
+    early_stopping: EarlyStopping = EarlyStopping()
+    eval_every: Positive = Field(100, description="Steps between validations")
+    eval_rows: Positive = Field(256, description="Validation rows, the same ones each time")
+    checkpoint_every: Positive = Field(50, description="Steps between checkpoints; an interruption loses no more")
+    log_every: Positive = Field(10, description="Steps between points of the curves")
+    keep_best: Positive = Field(1, description="Weights of the best validations kept in models/checkpoints")
+    resume_from: BasePath = Field(
+        "", description="Copy of models/checkpoints below models/base: go on from its last step to a new max_steps"
+    )
+    activation_checkpointing: bool = Field(False, description="Compute activations again instead of keeping them")
+    attention: Literal["auto", "eager", "sdpa"] = Field(
+        "auto", description="auto: eager on a CPU, where compiled it is faster, sdpa on a GPU"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the hardware has it"
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="auto: torch.compile where a run of this length earns it back"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads, 0 for all cores; other numbers give other last bits")
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Train:
+        if self.steps_of(self.warmup_steps) > self.max_steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} is longer than max_steps {self.max_steps}")
+        if (
+            self.schedule == "wsd"
+            and self.steps_of(self.warmup_steps) + self.steps_of(self.decay_steps) > self.max_steps
+        ):
+            raise ValueError(f"warmup_steps and decay_steps together are longer than max_steps {self.max_steps}")
+        return self
+
+    def steps_of(self, steps: int | float) -> int:
+        """Steps, where a number below 1 is a share of `max_steps`."""
+        return steps if isinstance(steps, int) else round(steps * self.max_steps)

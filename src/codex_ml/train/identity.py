@@ -1,0 +1,132 @@
+"""The identity of a run, as its checkpoints record it, and how it differs from the run that continues it.
+
+`train.resume_from` goes on from a checkpoint of another run. Each part of a run belongs to one of three groups:
+
+    fixed     decides which rows were seen, or what the weights mean. Another value is refused by name.
+    measured  decides what a validation loss means. With another value the kept weights are measured again, early
+              stopping starts anew, and the earlier validation losses leave the curves.
+    settings  the rest of `train`. Another value holds from the next step on; training.json lists it.
+
+Everything is read from what is trained and trained on, not from the parameters that once made it: an equal model and
+equal rows are the same, wherever they came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.cli.params import Train
+from codex_ml.modeling.hardware import Hardware
+from codex_ml.modeling.rows import Rows
+from codex_ml.train.model.adapters import is_adapted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Identity = dict[str, dict[str, Any]]
+CHUNK = 1 << 22  # numbers of a stream that are hashed at a time
+# Of a model's config: names, versions, and how it is computed. None of them changes what the weights mean.
+NOT_THE_MODEL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_attn_implementation")
+LORA = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets",
+        "use_rslora": "rslora", "use_dora": "dora"}  # fmt: skip
+NO_SETTINGS = {"resume_from", "eval_rows", "precision"}  # the last two are in the group measured
+
+
+def identity_of(
+    model: nn.Module, streams: tuple[Rows, Rows], *, seed: int, train: Train, hardware: Hardware, tokenizer: str
+) -> Identity:
+    """The identity of a run, as JSON.
+
+    Args:
+        model: what `prepare_model` returned, before it is moved or shared among processes.
+        streams: the rows of train and of val.
+        tokenizer: SHA-256 of tokenizer.json.
+    """
+    rows, val_rows = streams
+    flat = {f"train.{name}": value for name, value in train.model_dump(mode="json", exclude=NO_SETTINGS).items()}
+    return {
+        "fixed": {
+            "seed": seed,
+            "train.micro_batch_size x train.accumulation": train.micro_batch_size * train.accumulation,
+            "pack.seq_len": rows.seq_len,
+            "tokenizer (tokenizer.json)": tokenizer,
+            **_model(model),
+            "train rows (data/packed)": digest_of(rows),
+        },
+        "measured": {
+            "val rows (data/packed)": digest_of(val_rows),
+            "train.eval_rows": train.eval_rows,
+            "train.precision": hardware.precision,
+        },
+        "settings": {**flat, "runtime.device": hardware.device},
+    }
+
+
+def differences(before: Identity, now: Identity, group: str) -> dict[str, dict[str, Any]]:
+    """What differs in a group: name -> {"before": value, "now": value}; null where one of the two has no such part."""
+    old, new = before[group], now[group]
+    names = [*new, *(name for name in old if name not in new)]
+    pairs = {name: {"before": old.get(name), "now": new.get(name)} for name in names}
+    return {name: pair for name, pair in pairs.items() if pair["before"] != pair["now"]}
+
+
+def shown(changed: dict[str, dict[str, Any]]) -> str:
+    """Differences for a message: "seed is 2 and was 1, pack.seq_len is 128 and was 256"; three at most."""
+    parts = [f"{name} is {_short(pair['now'])} and was {_short(pair['before'])}" for name, pair in changed.items()]
+    more = f", and {len(parts) - 3} more" if len(parts) > 3 else ""
+    return ", ".join(parts[:3]) + more
+
+
+def digest_of(rows: Rows) -> str:
+    """SHA-256 of what is trained on: ids, positions of the pieces, rows, mask; the same for every `pack.dtype`."""
+    sha256 = hashlib.sha256()
+    for name, numbers in (
+        ("tokens", rows.tokens), ("pieces", rows.pieces.reshape(-1)), ("first", rows.first), ("mask", rows.mask)
+    ):  # fmt: skip
+        sha256.update(f"{name} {None if numbers is None else len(numbers)}\n".encode())
+        if numbers is not None:
+            _update(sha256, numbers)
+    return sha256.hexdigest()
+
+
+def _update(sha256: Any, numbers: NDArray[Any]) -> None:
+    width = "<u8" if numbers.dtype.itemsize == 8 else "<u4"  # uint16 ids hash as uint32 ones do
+    for start in range(0, len(numbers), CHUNK):
+        sha256.update(np.ascontiguousarray(numbers[start : start + CHUNK].astype(width)))
+
+
+def _model(model: Any) -> dict[str, Any]:
+    """The architecture, the adapter, and the weights that are not trained; those that are come from the checkpoint."""
+    config = json.loads(model.config.to_json_string(use_diff=False), parse_constant=str)  # Infinity is not JSON
+    parts = {f"model.{name}": value for name, value in config.items() if name not in NOT_THE_MODEL}
+    if is_adapted(model):
+        adapter = model.peft_config["default"].to_dict()
+        for name, key in LORA.items():
+            value = adapter[name]
+            parts[f"model.lora.{key}"] = sorted(value) if isinstance(value, set) else value
+        parts["weights of the base model"] = _frozen(model)
+    return parts
+
+
+def _frozen(model: nn.Module) -> str:
+    import torch
+
+    sha256 = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if not parameter.requires_grad:
+            sha256.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
+            data = parameter.detach().cpu().contiguous().reshape(-1)
+            sha256.update(data.view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) and value else json.dumps(value)
+    if len(text) == 64 and not set(text) - set("0123456789abcdef"):
+        return f"SHA-256 {text[:12]}"
+    return text if len(text) <= 60 else f"{text[:57]}..."

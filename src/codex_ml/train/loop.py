@@ -1,0 +1,229 @@
+"""The training loop: one for pre-training, continued training, fine-tuning and adapters, on one device or many.
+
+Everything that decides the next step is in `run.Run`. Data order is a pure function of the seed and the step, so a run
+that resumes sees what it would have seen, and so does one with another number of processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.cli.params import Runtime, Train
+from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.progress import duration, progress
+from codex_ml.modeling.hardware import Hardware
+from codex_ml.modeling.rows import Rows
+from codex_ml.train import checkpoint
+from codex_ml.train.monitor import monitor
+from codex_ml.train.run import Run, prepare_run, resume, save
+from codex_ml.train.step import optimizer_step
+from codex_ml.train.stop_signals import end_now, waiting, watch_signals
+from codex_ml.train.throughput import Throughput
+from codex_ml.train.trackers import open_trackers
+from codex_ml.train.tracking import Points, Sink, Tracker
+from codex_ml.train.validation import measure_again, validate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger("codex_ml")
+STUCK_SECONDS = 5.0  # within which a process that was interrupted twice must return to Python
+
+
+class Interrupted(CheckFailed):
+    """A signal asked the run to stop; it saved a checkpoint and can be resumed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        best: {"step", "val/loss"} of the weights that are now in the model.
+        step: the last one.
+        details: what else training.json reports: early stopping, skipped updates, rows per pass, processes, continued
+            runs.
+    """
+
+    best: dict[str, Any]
+    step: int
+    details: dict[str, Any]
+
+
+def train_model(
+    model: nn.Module,
+    rows: Rows,
+    val_rows: Rows,
+    *,
+    train: Train,
+    runtime: Runtime,
+    hardware: Hardware,
+    seed: int,
+    scratch: Path,
+    curves: Path,
+    logs: Path,
+    trackers: Path,
+    config: dict[str, Any],
+    tokenizer: str,
+) -> Outcome:
+    """Train to `max_steps`, or go on from the newest checkpoint in `scratch`; leaves the best weights in `model`.
+
+    Args:
+        scratch: folder of this run's checkpoints, named by its fingerprint.
+        curves: folder for DVCLive.
+        logs: folder for timings and system metrics; not an output of the pipeline.
+        trackers: folder for what the trackers write; not an output either.
+        config: the parameters, for the trackers.
+        tokenizer: SHA-256 of tokenizer.json.
+
+    Raises:
+        UserError: when there is nothing to train on, or memory is too small for a single row.
+        CheckFailed: when a loss or a gradient is not finite; the update is not applied and a checkpoint is saved.
+        Interrupted: after SIGTERM or SIGINT; a checkpoint is saved.
+    """
+    for name, stream in (("train", rows), ("val", val_rows)):
+        if len(stream) == 0:
+            raise UserError(f"the packed {name} stream has no row; add documents or lower pack.seq_len")
+    with waiting():
+        run = prepare_run(
+            model, rows, val_rows, train=train, runtime=runtime, hardware=hardware, seed=seed, scratch=scratch,
+            tokenizer=tokenizer,
+        )  # fmt: skip
+        resume(run)
+        if run.outdated:
+            measure_again(run)
+    extra = open_trackers(runtime, trackers, scratch.name, config) if run.writes else ()
+    if hardware.compile and not run.finished:
+        log.info("train: torch.compile builds kernels in the first step, which may take minutes; no rate counts it")
+    with _tracking(run, curves, logs, extra) as tracker, _stop_requested() as stop:
+        _steps(run, tracker, stop, runtime)
+    run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
+    if run.best.entries:
+        checkpoint.load_weights(model, checkpoint.read_tensors(run.best.files()[0]))
+    with waiting():
+        run.accelerator.wait_for_everyone()  # all have read the best weights; the first process is about to remove them
+        run.accelerator.end_training()
+    return Outcome(
+        best=dict(run.best.entries[0]) if run.best.entries else {},
+        step=run.step,
+        details={
+            "stopped_early": run.stopped_early,
+            "skipped_steps": run.skipped,
+            "micro_batch_size": run.micro_batch_size,
+            "processes": run.processes,
+            "continued": run.continued,
+        },
+    )
+
+
+@contextmanager
+def _tracking(run: Run, curves: Path, logs: Path, extra: Sequence[Sink]) -> Iterator[Points]:
+    """Curves, trackers and monitor, on the one process that writes."""
+    if run.history is None:
+        yield Points()
+        return
+    tracker = Tracker(curves, logs / "events.ndjson", run.history.points(), extra=extra)
+    try:
+        with monitor(logs / "system.ndjson", observe=tracker.observe):
+            yield tracker
+    finally:
+        best = run.best.entries[0] if run.best.entries else {}
+        summary = {"best_step": best["step"], "best_val_loss": best["val/loss"]} if best else {}
+        tracker.finish(summary, complete=run.finished)
+
+
+def _steps(run: Run, tracker: Points, stop: Callable[[], int], runtime: Runtime) -> None:
+    train, saved_at = run.train, run.step
+    started, tokens = time.monotonic(), run.rows_a_step * run.rows.seq_len
+    throughput, first = Throughput(run), run.step + 1
+    style = runtime.progress if run.writes else "off"
+
+    def note(point: dict[str, Any]) -> None:
+        if run.history is not None:
+            run.history.append(point)
+        tracker.log(point)
+
+    with progress("train", train.max_steps, "steps", style=style, done=run.step, first_apart=True) as advance:
+        while not run.finished:
+            try:
+                point = optimizer_step(run)
+            except CheckFailed:
+                if run.step > saved_at:
+                    save(run)
+                raise
+            run.step += 1
+            if run.step == first:  # it includes warm-up and compilation
+                throughput.restart(run.step)
+            last = run.step == train.max_steps
+            if run.step % train.log_every == 0 or last:
+                note({"step": run.step, **point})
+                tracker.event(step=run.step, **throughput.since_last(run.step), **point)
+            if run.step % train.eval_every == 0 or last:
+                note({"step": run.step, **validate(run)})
+            number = stop_signal(run, stop)
+            if run.step % train.checkpoint_every == 0 or run.finished or number:
+                save(run)
+                saved_at = run.step
+            advance(1)
+            if number and not run.finished:
+                raise Interrupted(
+                    f"{signal.Signals(number).name}: saved the checkpoint of step {run.step} of {train.max_steps}; "
+                    "run the same command again to go on from there"
+                )
+    if run.stopped_early:
+        log.info(
+            "train: stopped early at step %d: %d validations without an improvement", run.step, run.patience.waited
+        )
+    log.info("train: %d tokens a step, %s", tokens, duration(time.monotonic() - started))
+
+
+def stop_signal(run: Run, stop: Callable[[], int]) -> int:
+    """The signal that any process received, or 0, so that all stop after the same step. Collective."""
+    if run.accelerator.num_processes == 1:
+        return stop()
+    import torch
+
+    number = torch.tensor(stop(), device=run.accelerator.device)
+    return int(run.accelerator.gather(number).max())
+
+
+@contextmanager
+def _stop_requested() -> Iterator[Callable[[], int]]:
+    """SIGTERM and SIGINT ask the loop to stop after the step; a second SIGINT stops at once.
+
+    A second SIGTERM does not: SLURM and systemd signal each process of a job, and a launcher passes its own on. A
+    process that waits in C++ for another one, which may be gone, never comes to its handler; then a thread ends it.
+    """
+    received, over = 0, threading.Event()
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received = received or number
+
+    def end_if_stuck(number: int) -> None:
+        seen.append(number)
+        if len(seen) > 1 and number == signal.SIGINT and not over.wait(STUCK_SECONDS):
+            end_now(number)
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with watch_signals(end_if_stuck):
+            try:
+                yield lambda: received
+            finally:
+                over.set()
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,235 @@
+"""Low-rank adapters by peft: put in, save, merge, and prove that the merged model is the one that was trained."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.cli.params import Lora
+from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.io import read_json, write_json
+from codex_ml.train.model.vocabulary import embedding_rows
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+log = logging.getLogger("codex_ml")
+ALL_LINEAR = "all-linear"
+ADAPTER = "adapter"  # its folder beside the merged model
+TOLERANCE = 1e-5  # of the largest logit, float32: merging adds in another order, and no more
+
+
+def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
+    """Freeze the model and put an adapter beside every matched module (LoRA, Hu et al. 2021, arXiv:2106.09685).
+
+    An adapter of rank r has r x (in + out) parameters; the second matrix is zero, so the model computes what it did.
+    With equal seeds the first one is equal. How often each target matched is logged, and the share that trains.
+
+    Raises:
+        UserError: when a target matches no module; it names the nearest one that exists.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    modules = match_targets(model, lora.targets)
+    stored_transposed = {_is_conv1d(module) for module in modules.values()}
+    if len(stored_transposed) == 2:  # peft has one setting for all
+        raise UserError(
+            "model.lora.targets match the Conv1D layers of GPT-2, whose weights are stored the other way round, and "
+            "others too; name targets of one kind, such as c_attn and c_proj"
+        )
+    untie_targets(model, modules)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=sorted(modules),  # whole names, so that peft matches what was counted
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        fan_in_fan_out=stored_transposed == {True},
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():  # of transformers to peft, nothing that a user could change
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted: PeftModel = get_peft_model(model, config)
+    for parameter in trainable_parameters(adapted).values():
+        parameter.data = parameter.data.float()
+    trained = sum(p.numel() for p in trainable_parameters(adapted).values())
+    total = sum(p.numel() for p in adapted.parameters())
+    log.info("model: adapters train %s of %s parameters (%.2f %%)", f"{trained:,}", f"{total:,}", 100 * trained / total)
+    return adapted
+
+
+def match_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules that get an adapter, by whole name; the number of matches of each target is logged.
+
+    Args:
+        targets: ends of module names, such as q_proj or mlp.c_proj, or all-linear: all but the output head.
+
+    Raises:
+        UserError: when one of them matches nothing.
+    """
+    adaptable = {name: module for name, module in model.named_modules() if _is_adaptable(module)}
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    matched: dict[str, nn.Module] = {}
+    for target in targets:
+        if target == ALL_LINEAR:
+            found = {n: m for n, m in adaptable.items() if m is not head and not _is_embedding(m)}
+        else:
+            found = {n: m for n, m in adaptable.items() if n == target or n.endswith(f".{target}")}
+        if not found:
+            raise UserError(f"model.lora.targets: {target} matches no module; {_nearest(target, adaptable)}")
+        log.info("model: target %s matches %d modules", target, len(found))
+        matched |= found
+    return matched
+
+
+def untie_targets(model: PreTrainedModel, modules: dict[str, nn.Module]) -> None:
+    """Give the output head a matrix of its own where an adapter would change one of the two that are tied.
+
+    Merged into the one matrix, the change would reach both ends: peft 0.21 does so, and the logits are others.
+    """
+    from torch import nn
+
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head.weight is not embedding.weight or not any(module in (head, embedding) for module in modules.values()):
+        return
+    head.weight = nn.Parameter(embedding.weight.detach().clone())
+    model.config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
+    log.info("model: the embedding and the output head have a matrix each now, because an adapter changes one of them")
+
+
+def _is_adaptable(module: nn.Module) -> bool:
+    from torch import nn
+
+    return isinstance(module, nn.Linear | nn.Embedding) or _is_conv1d(module)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Conv1D)
+
+
+def _is_embedding(module: nn.Module) -> bool:
+    from torch import nn
+
+    return isinstance(module, nn.Embedding)
+
+
+def _nearest(target: str, names: dict[str, nn.Module]) -> str:
+    ends = sorted({name.rsplit(".", 1)[-1] for name in names})
+    near = difflib.get_close_matches(target, ends, n=1, cutoff=0.5)
+    return f"{f'did you mean {near[0]}? ' if near else ''}The model has {', '.join(ends)}"
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name to parameter of what the optimizer changes and a checkpoint must hold: all, or the adapters only."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether the model is one that `add_adapters` returned."""
+    return hasattr(model, "peft_config")
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write adapter_model.safetensors and adapter_config.json, which `PeftModel.from_pretrained` reads.
+
+    Equal adapters give equal bytes: peft writes lists in the order of a set, and a page that is not ours to write.
+    """
+    model.save_pretrained(str(folder), save_embedding_layers=False)  # the low-rank matrices only, whatever they adapt
+    (folder / "README.md").unlink(missing_ok=True)
+    config = {
+        key: sorted(value) if key == "target_modules" else value
+        for key, value in read_json(folder / "adapter_config.json").items()
+    }
+    write_json(folder / "adapter_config.json", config)
+
+
+def merge_and_verify(model: PeftModel, folder: Path) -> PreTrainedModel:
+    """Add the adapters to the weights, write the model to `folder`, read it back and compare logits.
+
+    The model given is used up: its weights become the merged ones.
+
+    Args:
+        model: with a base in float32; weights of 8 or 4 bits cannot hold the sum.
+        folder: exists; gets config.json, generation_config.json and model.safetensors.
+
+    Returns:
+        the model as read back, in float32 and evaluation mode, on the device of the one given.
+
+    Raises:
+        CheckFailed: when a logit of the written model differs by more than `TOLERANCE` from that of base + adapters.
+    """
+    import torch
+
+    device = model.device
+    model.eval()
+    ids = _probe(model)
+    with torch.no_grad():
+        wanted = model(input_ids=ids, use_cache=False).logits.float()
+        merged: Any = model.merge_and_unload(safe_merge=True)
+    save_model(merged, folder)
+    again = reload(folder, attention=merged.config._attn_implementation).to(device)
+    with torch.no_grad():
+        found = again(input_ids=ids, use_cache=False).logits.float()
+    difference = float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
+    if not difference <= TOLERANCE:  # NaN too
+        raise CheckFailed(
+            f"the merged model is not the one that was trained: read back from {folder.name}, a logit differs by "
+            f"{difference:.1e} of the largest (allowed: {TOLERANCE:.0e}); the adapter itself is unharmed"
+        )
+    log.info("model: merged adapters, logits of the saved model differ by %.1e of the largest", difference)
+    return again
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write the plain Hugging Face layout: one model.safetensors, config.json, generation_config.json."""
+    model.save_pretrained(folder, max_shard_size="1TB")
+
+
+def reload(folder: Path, *, attention: str) -> PreTrainedModel:
+    """A model of ours from its folder, in float32, every tensor in its place.
+
+    Raises:
+        CheckFailed: for tensors that are missing or left over.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    factory: Any = AutoModelForCausalLM
+    model: PreTrainedModel
+    model, report = factory.from_pretrained(
+        folder,
+        attn_implementation=attention,
+        dtype=torch.float32,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]}, key=str)
+    if wrong:
+        raise CheckFailed(f"the model written to {folder.name} cannot be read back: {wrong[0]} is missing or left over")
+    model.eval()
+    return model
+
+
+def _probe(model: PeftModel) -> Tensor:
+    """(2, n) int64 of random tokens, the same each time."""
+    import torch
+
+    plain: Any = model.get_base_model()
+    length = min(16, int(getattr(plain.config, "max_position_embeddings", 16) or 16))
+    ids = torch.randint(0, embedding_rows(plain), (2, length), generator=torch.Generator().manual_seed(1))
+    return ids.to(plain.device)

@@ -1,0 +1,138 @@
+"""Build the model whose shape params.yaml names, from scratch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.cli.params import Model
+from codex_ml.core.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What each configuration class calls what it drops out; a model on disk is held to model.dropout by the same names.
+DROPOUTS = (
+    "attention_dropout",
+    "hidden_dropout",
+    "residual_dropout",
+    "embedding_dropout",
+    "attn_pdrop",
+    "resid_pdrop",
+    "embd_pdrop",
+    "dropout_rate",
+)
+SHARES_HEADS = ("llama", "qwen2", "qwen3", "mistral")  # several queries to one key (Ainslie et al. 2023)
+
+
+def build_model(
+    shape: Model,
+    *,
+    vocab_size: int,
+    end: int,
+    pad: int,
+    seed: int,
+    begin: int | None = None,
+    attention: str = "eager",
+) -> PreTrainedModel:
+    """A language model in float32 with random weights, as transformers draws them for its architecture.
+
+    Equal arguments give equal weights. llama, qwen2, qwen3, mistral, gpt2 and gpt_neox are decoders; t5 is an
+    encoder-decoder with gated GELU (T5 1.1, Shazeer 2020, arXiv:2002.05202), whose decoder starts from `pad`.
+
+    Args:
+        end: id that ends documents; eos of the model.
+        begin: id that begins documents, bos of the model; None: `end`.
+        attention: "eager" or "sdpa". Under torch.compile on a CPU eager is faster than fused SDPA, whose backward is
+            slow (DESIGN.md, choices).
+
+    Raises:
+        UserError: when `end` or `pad` is no token of the vocabulary, or the architecture has no such shape.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, T5ForConditionalGeneration
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # ours is the only one
+    if not max(end, pad, begin or 0) < vocab_size:
+        raise UserError(f"the tokenizer's special tokens {end} and {pad} lie outside its {vocab_size} tokens")
+    _check_shape(shape)
+    config = AutoConfig.for_model(
+        shape.architecture,
+        vocab_size=vocab_size,
+        bos_token_id=end if begin is None else begin,
+        eos_token_id=end,
+        pad_token_id=pad,
+        tie_word_embeddings=shape.tie_embeddings,
+        **({"decoder_start_token_id": pad} if shape.architecture == "t5" else {}),
+        **sizes(shape),
+    )
+    set_dropout(config, shape.dropout)
+    factory: Any = T5ForConditionalGeneration if shape.architecture == "t5" else AutoModelForCausalLM
+    build = factory._from_config if shape.architecture == "t5" else factory.from_config
+    torch.manual_seed(seed)
+    model: PreTrainedModel = build(config, attn_implementation=attention, dtype=torch.float32)
+    return model
+
+
+def sizes(shape: Model) -> dict[str, Any]:
+    """The sizes of `shape` by the names of its configuration class."""
+    if shape.architecture == "gpt2":
+        return {
+            "n_embd": shape.hidden_size,
+            "n_inner": shape.intermediate_size,
+            "n_layer": shape.layers,
+            "n_head": shape.heads,
+            "n_positions": shape.max_positions,
+        }
+    if shape.architecture == "t5":  # relative positions: it has no longest sequence
+        return {
+            "d_model": shape.hidden_size,
+            "d_kv": shape.hidden_size // shape.heads,
+            "d_ff": shape.intermediate_size,
+            "num_layers": shape.layers,
+            "num_heads": shape.heads,
+            "feed_forward_proj": "gated-gelu",
+        }
+    common = {
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "max_position_embeddings": shape.max_positions,
+    }
+    if shape.architecture == "gpt_neox":
+        return common
+    common |= {"num_key_value_heads": shape.kv_heads or shape.heads, "head_dim": shape.hidden_size // shape.heads}
+    if shape.architecture == "qwen2":
+        del common["head_dim"]  # it has no such key: always hidden_size / heads
+    if shape.architecture == "mistral":
+        return {**common, "sliding_window": None}  # its default of 4,096 would not be what the sizes here say
+    return common
+
+
+def _check_shape(shape: Model) -> None:
+    """Refuse what a configuration class would take in silence and not do."""
+    name = shape.architecture
+    if name not in SHARES_HEADS and shape.kv_heads not in (0, shape.heads):
+        raise UserError(
+            f"model.kv_heads: {name} has keys and values for each head; use 0, or one of {', '.join(SHARES_HEADS)}"
+        )
+    if name == "gpt_neox" and (shape.hidden_size // shape.heads) % 8:
+        raise UserError(
+            f"model.hidden_size: gpt_neox turns pairs in a quarter of each head, so hidden_size {shape.hidden_size} / "
+            f"heads {shape.heads} must be a multiple of 8"
+        )
+    if name == "t5" and not shape.tie_embeddings:
+        raise UserError("model.tie_embeddings: t5 has one matrix for the tokens that go in and come out; use true")
+
+
+def set_dropout(config: Any, share: float) -> None:
+    """Set every dropout that the architecture has: attention only in llama, qwen2, qwen3 and mistral."""
+    for name in DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, share)
+
+
+def parameter_count(model: PreTrainedModel) -> int:
+    """Parameters, tied ones once."""
+    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())

@@ -1,0 +1,227 @@
+"""What is taken from a model folder that others made: files by name, settings by name, nothing that can name code.
+
+An allow-list, because scanners for bad content are evaded (arXiv:2508.19774): a key that the architecture does not
+declare never reaches transformers, whose configurations could name code to import (CVE-2026-4372, CVE-2026-5241).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import read_json
+from codex_ml.core.tree import is_left_out, stands_for
+from codex_ml.train.model.weights import Entry, check_weights
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+log = logging.getLogger("codex_ml")
+
+# Causal models whose packed rows equal their documents alone; tests/train/model/test_probe.py shows it for each.
+MODEL_TYPES = (
+    "llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gpt_bigcode", "starcoder2", "codegen", "phi", "phi3",
+    "olmo2", "granite", "smollm3", "gemma",
+)  # fmt: skip
+LEAKING = {
+    "bloom": "its attention is biased by the distance along the whole row and takes no mask of documents",
+    "opt": "it counts positions from a mask of padding, along the whole row",
+}
+# Formats that run code or hide it when they are loaded. A folder that has one is refused, not read around.
+REFUSED = {
+    ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".hdf5", ".npy", ".npz", ".joblib", ".msgpack", ".onnx",
+    ".tflite", ".pb", ".py", ".pyc", ".so", ".dll", ".dylib", ".zip", ".tar", ".gz",
+}  # fmt: skip
+MAX_FILES = 10_000
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+
+TEXT = re.compile(r"[A-Za-z0-9_.\-]{1,64}")  # a setting that is a name, such as silu; no path and no address
+UNSAFE = re.compile(r"auto_map|attn_implementation|experts_implementation|remote_code|name_or_path|kernel", re.I)
+COMMON = {"bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"}
+OLD_NAMES = {"rope_theta", "rope_scaling", "rotary_pct", "rotary_emb_base", "partial_rotary_factor"}
+ADDS_NOTHING = {"model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+LARGEST = 2**31  # of any number in a configuration
+
+
+def check_folder(folder: Path, *, unpacked: bool = False) -> None:
+    """Refuse a folder with links or with files that can hold code, at any depth.
+
+    Args:
+        unpacked: the folder is what we made of a GGUF file, of which the hash counts, and lies in ignored scratch.
+
+    Raises:
+        UserError: naming the first such file.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing; model.path names a Hugging Face folder or a GGUF file")
+    for number, path in enumerate(sorted(folder.rglob("*"))):
+        if number >= MAX_FILES:
+            raise UserError(f"{folder} holds more than {MAX_FILES:,} files; a model has a few")
+        if stands_for(path).is_symlink():
+            raise UserError(f"{path} is a link; copy the file it points to, such as with cp -rL")
+        if not unpacked and path.suffix in (".json", ".safetensors") and is_left_out(path):
+            raise UserError(f"{path} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
+        if path.suffix.lower() in REFUSED:
+            raise UserError(
+                f"{path}: {path.suffix} files can run code when they are loaded, so a folder with one is refused; "
+                "keep *.safetensors, config.json and the tokenizer's files"
+            )
+        if not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is neither a file nor a folder")
+    if (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"{folder} holds an adapter (adapter_config.json); model.path names the model that it was trained on"
+        )
+
+
+def weight_files(folder: Path) -> dict[Path, dict[str, Entry]]:
+    """The safetensors files of a folder with their checked headers: model.safetensors, or the shards of its index.
+
+    Raises:
+        UserError: when there is none, or the index and the shards disagree.
+    """
+    if not (folder / INDEX).is_file():
+        if not (folder / SINGLE).is_file():
+            raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}; other formats are not read")
+        return {folder / SINGLE: check_weights(folder / SINGLE)}
+    if (folder / SINGLE).exists():
+        raise UserError(f"{folder} has both {SINGLE} and {INDEX}; remove the one that is not the model")
+    index = read_json(folder / INDEX)
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise UserError(f"{folder / INDEX} has no weight_map")
+    for name in places.values():
+        if not isinstance(name, str) or not SHARD.fullmatch(name):
+            raise UserError(
+                f"{folder / INDEX}: {str(name)[:80]!r} is no shard beside it, such as model-00001-of-00002.safetensors"
+            )
+    files = {}
+    for name in sorted(set(places.values())):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing; {INDEX} names it")
+        files[folder / name] = check_weights(folder / name)
+    held = [(name, file.name) for file, entries in files.items() for name in entries]
+    if sorted(held) != sorted(places.items()):
+        name = sorted(set(held) ^ set(places.items()))[0][0]
+        raise UserError(f"{folder / INDEX} and its shards disagree about {name}")
+    return files
+
+
+def checked_config(folder: Path) -> dict[str, Any]:
+    """config.json of a foreign model as it is written, of an architecture that can be trained here.
+
+    Raises:
+        UserError: when it is missing, is not JSON, or is of another architecture or quantized.
+    """
+    file = folder / "config.json"
+    raw = read_json(file)
+    kind = str(raw.get("model_type", "")) if isinstance(raw, dict) else ""
+    if kind in LEAKING:
+        raise UserError(f"{file}: {kind} leaks between the documents of a row: {LEAKING[kind]}; use another model")
+    if kind not in MODEL_TYPES:
+        raise UserError(f"{file}: model_type {kind[:40]!r} is not one of {', '.join(MODEL_TYPES)}")
+    if "quantization_config" in raw:
+        raise UserError(f"{file}: the weights are quantized (quantization_config); use the model in bf16 or fp32")
+    return dict(raw)
+
+
+def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
+    """The configuration of a foreign model, built of allowed keys only; what was left out is logged.
+
+    Args:
+        tensors: how many the weights have; no model has more layers than tensors.
+
+    Raises:
+        UserError: when the architecture is not one of `MODEL_TYPES`, or a value is not what it can be.
+    """
+    from transformers import AutoConfig
+
+    file, raw = folder / "config.json", checked_config(folder)
+    kind = raw["model_type"]
+    empty = AutoConfig.for_model(kind)
+    settings = clean_config(raw, known=set(type(empty).__annotations__) | set(empty.attribute_map), name=str(file))
+    try:
+        config = AutoConfig.for_model(kind, **settings)
+    except Exception as error:  # transformers raises a dozen types for settings that do not fit
+        raise UserError(f"{file}: no {kind} has these settings: {' '.join(str(error).split())[:300]}") from None
+    if not 0 < config.num_hidden_layers <= tensors:
+        raise UserError(f"{file}: {config.num_hidden_layers} layers, but the weights have {tensors} tensors")
+    return config
+
+
+def clean_config(raw: dict[str, Any], *, known: set[str], name: str) -> dict[str, Any]:
+    """The settings that are `known` and plain data; the names of others are logged.
+
+    Raises:
+        UserError: for a number out of all proportion.
+    """
+    kept = {
+        key: value
+        for key, value in raw.items()
+        if key in known | COMMON | OLD_NAMES and not UNSAFE.search(key) and _is_plain(value, name)
+    }
+    dropped = sorted(raw.keys() - kept.keys() - ADDS_NOTHING)
+    if dropped:
+        log.info("model: left out of %s: %s", name, ", ".join(repr(key)[1:-1][:60] for key in dropped))
+    return kept
+
+
+def _is_plain(value: Any, name: str) -> bool:
+    """Whether a value is numbers, names and collections of them, without a key or a text that could name code."""
+    if isinstance(value, int | float) and abs(value) > LARGEST:
+        raise UserError(f"{name}: {value} is no number of a model's configuration")
+    if isinstance(value, str):
+        return bool(TEXT.fullmatch(value))
+    if isinstance(value, list):
+        return all(_is_plain(item, name) for item in value)
+    if isinstance(value, dict):
+        return all(
+            TEXT.fullmatch(key) and not UNSAFE.search(key) and _is_plain(item, name) for key, item in value.items()
+        )
+    return value is None or isinstance(value, bool | int | float)
+
+
+def reach(config: Any) -> int | None:
+    """Positions that a model can use; None for relative positions, which have no last one.
+
+    Scaled rotary positions reach further than max_position_embeddings where that is the length before scaling: by
+    `factor` for linear and dynamic, to factor x original_max_position_embeddings for YaRN. The other types (longrope,
+    llama3) raise max_position_embeddings itself. As in vLLM, `_get_and_verify_max_len`.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions:
+        return None
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind, factor = rope.get("rope_type"), rope.get("factor") or 1
+    if kind == "yarn":
+        positions = max(positions, factor * (rope.get("original_max_position_embeddings") or positions))
+    elif kind in ("linear", "dynamic"):
+        positions = factor * positions
+    return int(positions)
+
+
+def longest_sequence(config: PretrainedConfig) -> tuple[int, str]:
+    """Tokens that a model can see at once, and the setting that says so: its positions, or a sliding window.
+
+    The document mask takes the place of a model's own, so rows must fit the window.
+    """
+    positions = int(getattr(config, "max_position_embeddings", LARGEST) or LARGEST)
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True) and int(window) < positions:
+        return int(window), "sliding_window"
+    return positions, "max_position_embeddings"
+
+
+def check_length(config: Any, tokens: int, key: str) -> None:
+    """Refuse sequences that a model cannot see whole.
+
+    Args:
+        key: the parameter that asks for so many tokens.
+    """
+    longest, setting = longest_sequence(config)
+    if tokens > longest:
+        raise UserError(f"{key} {tokens} is longer than the model's {setting} {longest}; lower it")

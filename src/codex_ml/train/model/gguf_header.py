@@ -1,0 +1,144 @@
+"""What a GGUF file says of itself, held against the tensors it holds, before anything is built from it.
+
+A header of 200 bytes can ask for a million layers. Each count and length of the architecture is the size of something
+in the file: no more layers than there are blocks, no more heads or features than the longest side of a tensor.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Used by: `train.model.gguf`, before its child starts.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from codex_ml.core.errors import UserError
+
+LONGEST_CONTEXT = 1 << 27  # positions; the longest that is sold are some 10 million
+LONGEST_KEY, MOST_DIMENSIONS, DEEPEST = 65_535, 4, 4  # the format's own limits
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+TEXT, ARRAY = 8, 9
+KEPT = 10_000  # numbers of an array that are kept, one per layer
+BLOCK = re.compile(r"(?:\A|\.)blk\.(\d{1,9})\.")
+
+
+@dataclass
+class Header:
+    """Integers by key, a list for an array of them, and the tensors' names and longest side."""
+
+    numbers: dict[str, list[int]] = field(default_factory=dict)
+    blocks: set[int] = field(default_factory=set)
+    longest: int = 0
+
+
+class _File:
+    """Little-endian values of a file, none beyond its end."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._left = file, size
+
+    def take(self, count: int) -> bytes:
+        if count > self._left:
+            raise ValueError(f"it names {count:,} bytes of which {self._left:,} are there")
+        self._left -= count
+        return self._file.read(count)
+
+    def skip(self, count: int) -> None:
+        if count > self._left:
+            raise ValueError(f"it names {count:,} bytes of which {self._left:,} are there")
+        self._left -= count
+        self._file.seek(count, 1)
+
+    def number(self, code: str) -> int:
+        value = struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0]
+        return int(value) if code not in "fd" else 0
+
+    def count(self, least: int) -> int:
+        """A number of things that take at least so many bytes each."""
+        count = self.number("Q")
+        if count * least > self._left:
+            raise ValueError(f"it names {count:,} entries in {self._left:,} bytes")
+        return count
+
+    def text(self) -> str:
+        length = self.number("Q")
+        if length > LONGEST_KEY:
+            raise ValueError(f"a name of {length:,} bytes")
+        return self.take(length).decode("utf-8", "replace")
+
+
+def refuse_impossible(path: Path) -> None:
+    """Check the header of a GGUF file.
+
+    Raises:
+        UserError: when it is cut, or asks for more than the file holds.
+    """
+    try:
+        with path.open("rb") as file:
+            header = _read(_File(file, path.stat().st_size))
+        _check(header)
+    except (ValueError, struct.error) as error:
+        raise UserError(f"{path} could not be read as GGUF: {error}; fetch or convert it again") from None
+
+
+def _read(file: _File) -> Header:
+    file.take(4)  # GGUF
+    version = file.number("I")
+    if version not in (2, 3):
+        raise ValueError(f"version {version}; 2 and 3 are read")
+    tensors, keys = file.number("Q"), file.count(13)
+    header = Header()
+    for _ in range(keys):
+        key, kind = file.text(), file.number("I")
+        header.numbers[key] = _value(file, kind, 0)
+    for _ in range(tensors):
+        name = file.text()
+        dimensions = file.number("I")
+        if dimensions > MOST_DIMENSIONS:
+            raise ValueError(f"a tensor with {dimensions} dimensions")
+        header.longest = max([header.longest, *(file.number("Q") for _ in range(dimensions))])
+        file.skip(12)  # type and offset
+        if match := BLOCK.search(name):
+            header.blocks.add(int(match[1]))
+    return header
+
+
+def _value(file: _File, kind: int, depth: int) -> list[int]:
+    """The integers of a value, as far as they are kept."""
+    if kind in SCALARS:
+        number = file.number(SCALARS[kind])
+        return [number] if SCALARS[kind] not in "fd?" else []
+    if kind == TEXT:
+        file.skip(file.number("Q"))
+        return []
+    if kind != ARRAY or depth > DEEPEST:
+        raise ValueError(f"a value of type {kind}")
+    inner = file.number("I")
+    if inner not in SCALARS:
+        for _ in range(file.count(8)):
+            _value(file, inner, depth + 1)
+        return []
+    size = struct.calcsize(SCALARS[inner])
+    count = file.count(size)
+    kept = [number for _ in range(min(count, KEPT)) for number in _value(file, inner, depth)]
+    file.skip((count - min(count, KEPT)) * size)
+    return kept
+
+
+def _check(header: Header) -> None:
+    blocks = max(header.blocks, default=-1) + 1
+    for key, numbers in header.numbers.items():
+        if key.startswith(("general.", "tokenizer.", "split.", "quantize.")) or not numbers:
+            continue
+        name, most = key.rpartition(".")[2], max(numbers)
+        if name == "block_count" and most > blocks:
+            raise ValueError(f"{key} is {most:,}, the file holds blocks for {blocks:,}")
+        if "context_length" in name:
+            limit, what = LONGEST_CONTEXT, "the longest context that is read"
+        elif name.endswith(("_count", "_count_kv", "_length", "_size")):
+            limit, what = max(header.longest, 1), "the longest side of a tensor in it"
+        else:
+            continue
+        if most > limit:
+            raise ValueError(f"{key} is {most:,}, {what} is {limit:,}")

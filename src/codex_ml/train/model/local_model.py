@@ -1,0 +1,120 @@
+"""Load a model from disk: a Hugging Face folder or a GGUF file, offline, without trusting a byte of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from logging import CRITICAL
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.packages import install_extra
+from codex_ml.core.tree import stands_for
+from codex_ml.train.model.build import set_dropout
+from codex_ml.train.model.foreign import check_folder, read_config, weight_files
+from codex_ml.train.model.weights import read_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_local(
+    path: Path, *, attention: str, scratch: Path, dropout: float = 0.0, quantization: str = "none"
+) -> PreTrainedModel:
+    """A causal language model in float32, from a folder or a GGUF file that may be hostile.
+
+    Weights come from checked safetensors, settings from an allow-list of config.json; nothing else is read, no code of
+    the folder is imported and no socket opened. transformers gets tensors and settings, never the folder.
+
+    Args:
+        attention: "eager" or "sdpa"; what the folder asks for has no influence.
+        scratch: folder in which a GGUF file is unpacked for a moment.
+        dropout: share in training, of whatever the architecture drops; the folder's own has no influence.
+        quantization: "8bit" or "4bit" hold the weights so, by bitsandbytes.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    if stands_for(path).is_symlink():
+        raise UserError(f"{path} is a link; copy the file that it points to in its place")
+    if not path.is_file():
+        check_folder(path)
+        return _load_folder(path, attention=attention, dropout=dropout, quantization=quantization)
+    from codex_ml.train.model.gguf import convert
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="gguf-") as folder:
+        convert(path, Path(folder) / "model")
+        check_folder(Path(folder) / "model", unpacked=True)
+        return _load_folder(Path(folder) / "model", attention=attention, dropout=dropout, quantization=quantization)
+
+
+def _load_folder(folder: Path, *, attention: str, dropout: float, quantization: str) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    files = weight_files(folder)
+    config = read_config(folder, tensors=sum(map(len, files.values())))
+    set_dropout(config, dropout)
+    options = quantized(quantization)
+    tensors = {name: tensor for file, entries in files.items() for name, tensor in read_tensors(file, entries)}
+    model: PreTrainedModel
+    model_class: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    try:
+        with _quiet():
+            model, report = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=tensors,
+                attn_implementation=attention,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except Exception as error:  # transformers raises a dozen types for weights that do not fit
+        raise UserError(f"{folder} is no model that can be loaded: {' '.join(str(error).split())[:300]}") from None
+    for kind in ("missing", "unexpected", "mismatched"):
+        if names := sorted(map(str, report[f"{kind}_keys"])):
+            raise UserError(f"{folder}: {len(names)} {kind} tensors, such as {names[0][:80]}; the weights do not fit")
+    model.eval()
+    return model
+
+
+def quantized(kind: str) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that hold the weights in 8 or 4 bits (NF4, Dettmers et al. 2023).
+
+    Raises:
+        UserError: when bitsandbytes is not installed.
+    """
+    if kind == "none":
+        return {}
+    if find_spec("bitsandbytes") is None:
+        raise UserError(f"model.quantization: {kind} needs the package bitsandbytes; {install_extra('quantization')}")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if kind == "8bit":
+        # by default a large activation anywhere in the batch decides how all rows are rounded, across documents
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)}
+    settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **settings)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the table of transformers about keys, which our own error says in one line."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # ours is the only one
+    level = logging.get_verbosity()
+    logging.set_verbosity(CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

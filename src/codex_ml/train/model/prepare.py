@@ -1,0 +1,170 @@
+"""The model of params.yaml, ready for the loop: built or loaded, its vocabulary fitted, adapted and probed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.cli.params import Model, Train
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import read_json, write_json
+from codex_ml.train.model.adapters import ADAPTER, add_adapters, is_adapted, merge_and_verify, save_adapter, save_model
+from codex_ml.train.model.build import build_model, parameter_count
+from codex_ml.train.model.foreign import check_length, reach
+from codex_ml.train.model.local_model import load_local
+from codex_ml.train.model.probe import check_isolation
+from codex_ml.train.model.vocabulary import fit_vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger("codex_ml")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
+TEMPLATES = "additional_chat_templates"
+
+
+def prepare_model(
+    model: Model,
+    train: Train,
+    about: dict[str, Any],
+    *,
+    seed: int,
+    device: str,
+    new_tokenizer: bool,
+    scratch: Path,
+) -> Any:
+    """Give the model that the loop trains: float32, on the CPU, a function of its arguments and model.path's files.
+
+    Args:
+        about: pack.json: vocab_size, begin, end, pad, seq_len, and where there are chats turn_ends.
+        device: "cpu" or "cuda", for which train.attention auto stands.
+        new_tokenizer: the tokenizer was trained here, so the ids of a model on disk mean something else now.
+        scratch: folder for a GGUF file that is unpacked.
+
+    Returns:
+        a `PreTrainedModel`, or with adapters a `PeftModel` whose `trainable_parameters` are the adapters'.
+
+    Raises:
+        UserError: when the model cannot be loaded, cannot see pack.seq_len tokens, has too few embedding rows, leaks
+            between documents, or lacks a LoRA target.
+    """
+    attention = attention_for(train, device)
+    ready: Any
+    if not model.path:
+        ready = build_model(
+            model,
+            vocab_size=about["vocab_size"],
+            begin=about["begin"],
+            end=about["end"],
+            pad=about["pad"],
+            seed=seed,
+            attention=attention,
+        )
+    else:
+        if model.lora.rank and new_tokenizer:
+            raise UserError(
+                "model.lora: adapters leave the embedding as it is, but the tokenizer is new; use the model's own "
+                "(tokenizer.kind: local), or train all weights (model.lora.rank: 0)"
+            )
+        ready = load_local(
+            Path(model.path),
+            attention=attention,
+            scratch=scratch,
+            dropout=model.dropout,
+            quantization=model.quantization,
+        )
+        fit_vocabulary(ready, about["vocab_size"], resize=new_tokenizer, seed=seed)
+        _take_tokens(ready, begin=about["begin"], end=about["end"], pad=about["pad"])
+        ready.name_or_path = model.path  # peft writes it to adapter_config.json, where AutoPeftModel looks for the base
+    _end_generation(ready, [about["end"], *about.get("turn_ends", [])])
+    check_length(ready.config, about["seq_len"], "pack.seq_len")
+    difference = check_isolation(ready)
+    log.info("model: %.2f M parameters, %s attention", parameter_count(ready) / 1e6, attention)
+    log.info("model: documents in rows equal those alone within %.0e of the largest logit", difference)
+    if train.activation_checkpointing:
+        ready.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return add_adapters(ready, model.lora, seed=seed) if model.lora.rank else ready
+
+
+def attention_for(train: Train, device: str) -> str:
+    """What train.attention means on a device: "eager" or "sdpa"."""
+    if train.attention != "auto":
+        return train.attention
+    return "sdpa" if device == "cuda" else "eager"
+
+
+def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> None:
+    """Write a trained model to an existing folder: the plain layout, and with adapters these too, under adapter/.
+
+    Args:
+        trained: what `prepare_model` returned for `model`, trained.
+
+    Raises:
+        CheckFailed: when the merged model does not compute what the adapted one did.
+    """
+    if not is_adapted(trained):
+        save_model(trained, folder)
+        return
+    save_adapter(trained, folder / ADAPTER)
+    if model.quantization != "none":  # 8 or 4 bits cannot hold the sum: merge into the weights that they stand for
+        from peft import PeftModel
+
+        base = load_local(Path(model.path), attention="eager", scratch=scratch)
+        config = trained.config
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        _take_tokens(base, begin=config.bos_token_id, end=ends[0], pad=config.pad_token_id)
+        _end_generation(base, ends)
+        trained = PeftModel.from_pretrained(base, folder / ADAPTER)
+    merge_and_verify(trained, folder)
+
+
+def save_tokenizer(tokenizer: Path, folder: Path, config: Any, *, seq_len: int) -> None:
+    """Copy a tokenizer beside its model, byte for byte; tokenizer_config.json gets what the model decides.
+
+    That is model_max_length, without which `truncation=True` of transformers cuts nothing, and the side of padding:
+    a decoder goes on from the last position, so fillers must lie on the left.
+
+    Args:
+        config: of the model.
+        seq_len: tokens a row; the longest text that a model with relative positions has seen.
+    """
+    for name in TOKENIZER:
+        if (file := tokenizer / name).is_file():
+            shutil.copyfile(file, folder / name)
+    if (tokenizer / TEMPLATES).is_dir():
+        shutil.copytree(tokenizer / TEMPLATES, folder / TEMPLATES, copy_function=shutil.copyfile)
+    name = "tokenizer_config.json"
+    decided = {
+        "model_max_length": reach(config) or seq_len,
+        "padding_side": "right" if config.is_encoder_decoder else "left",
+    }
+    write_json(folder / name, {**read_json(tokenizer / name), **decided})
+
+
+def _end_generation(model: PreTrainedModel, ends: Sequence[int]) -> None:
+    """Let generation end at each of these tokens: the end of a document and, for chats, of a turn."""
+    found: Any = list(dict.fromkeys(ends))
+    found = found[0] if len(found) == 1 else found
+    for config in (model.config, model.generation_config):
+        assert config is not None
+        config.eos_token_id = found
+
+
+def _take_tokens(loaded: PreTrainedModel, *, begin: int, end: int, pad: int) -> None:
+    """Set the special tokens of this run's tokenizer; keep none of the model's own ways of sampling.
+
+    Rows, scores and samples have the tokenizer's ids, so these replace what the model's config.json says; a difference
+    is logged.
+    """
+    from transformers import GenerationConfig
+
+    ids = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": pad}
+    for name, number in ids.items():
+        own = getattr(loaded.config, name, None)
+        if own not in (None, number):
+            log.info("model: its config.json has %s %s; %d, the tokenizer's, is used", name, own, number)
+        setattr(loaded.config, name, number)
+    loaded.generation_config = GenerationConfig(**ids)

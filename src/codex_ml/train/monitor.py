@@ -1,0 +1,141 @@
+"""CPU, memory, disk and GPUs of the machine, every few seconds while a run trains.
+
+The samples come from a thread of their own, because a broken driver or a lost network disk may never answer. The thread
+ends with the block that started it; one that hangs is a daemon thread, so it does not keep the process alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from codex_ml.core.io import dump_json
+
+log = logging.getLogger("codex_ml")
+Sample = dict[str, Any]
+
+
+@contextmanager
+def monitor(
+    file: Path,
+    *,
+    seconds: float = 5.0,
+    observe: Callable[[Sample], None] | None = None,
+    source: Callable[[], Generator[Sample, None, None]] | None = None,
+    patience: float = 2.0,
+) -> Iterator[None]:
+    """Append a sample to `file` (NDJSON with `time`, Unix seconds) every `seconds`, and one at the end.
+
+    Args:
+        observe: gets each sample too, in the thread.
+        source: gives the samples, by default `machine_samples`; its first one is not used.
+        patience: seconds to wait for a sample that is being taken at the end.
+    """
+    stop = threading.Event()
+    arguments = (file, stop, seconds, observe, source or machine_samples)
+    thread = threading.Thread(target=_watch, args=arguments, name="codex-ml-monitor", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(patience)
+        if thread.is_alive():
+            log.warning("train: the monitor waits for a sample for more than %g s; going on without it", patience)
+
+
+def _watch(
+    file: Path,
+    stop: threading.Event,
+    seconds: float,
+    observe: Callable[[Sample], None] | None,
+    source: Callable[[], Generator[Sample, None, None]],
+) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with closing(source()) as samples:
+            next(samples)  # cpu_percent covers the time since the previous sample, so the first one is dropped
+            last = False
+            while not last:
+                last = stop.wait(seconds)
+                sample = next(samples)
+                with file.open("a", encoding="utf-8") as handle:
+                    handle.write(dump_json({"time": round(time.time(), 3), **sample}, indent=None))
+                if observe:
+                    observe(sample)
+    except Exception as error:  # losing the monitor costs less than losing a run of days
+        log.warning("train: the monitor ended, the run goes on (%s: %s)", type(error).__name__, error)
+
+
+def machine_samples() -> Generator[Sample, None, None]:
+    """Yield samples without end.
+
+    A sample has `cpu_percent` (all cores, 0 to 100, since the sample before), `rss_mb` (of this process, MiB),
+    `memory_used_percent`, `disk_free_gb` (GiB, of the current folder) and `gpus`: a list of {index,
+    utilization_percent, memory_used_mb, memory_total_mb, temperature_c, power_w}, null where the GPU does not report
+    it, or `gpu_error` instead where NVML is installed but fails.
+    """
+    import psutil
+
+    process = psutil.Process()
+    with _nvml() as gpus:
+        while True:
+            memory = psutil.virtual_memory()
+            yield {
+                "cpu_percent": psutil.cpu_percent(),
+                "rss_mb": round(process.memory_info().rss / 2**20, 2),
+                "memory_used_percent": memory.percent,
+                "disk_free_gb": round(psutil.disk_usage(".").free / 2**30, 2),
+                **gpus(),
+            }
+
+
+@contextmanager
+def _nvml() -> Iterator[Callable[[], Sample]]:
+    """Yield a function that samples NVIDIA GPUs through NVML; without the library it reports no GPU."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        yield lambda: {"gpus": []}
+        return
+    except pynvml.NVMLError as error:
+        message = str(error)
+        yield lambda: {"gpu_error": message}
+        return
+
+    def ask(function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except pynvml.NVMLError_NotSupported:
+            return None
+
+    def gpu(index: int) -> Sample:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        use, memory = ask(pynvml.nvmlDeviceGetUtilizationRates, handle), ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+        power = ask(pynvml.nvmlDeviceGetPowerUsage, handle)
+        return {
+            "index": index,
+            "utilization_percent": use and use.gpu,
+            "memory_used_mb": memory and round(memory.used / 2**20, 2),
+            "memory_total_mb": memory and round(memory.total / 2**20, 2),
+            "temperature_c": ask(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
+            "power_w": None if power is None else power / 1000,
+        }
+
+    def gpus() -> Sample:
+        try:
+            return {"gpus": [gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]}
+        except pynvml.NVMLError as error:
+            return {"gpu_error": str(error)}
+
+    try:
+        yield gpus
+    finally:
+        pynvml.nvmlShutdown()

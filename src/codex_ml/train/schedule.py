@@ -1,0 +1,38 @@
+"""Learning rate by step."""
+
+from __future__ import annotations
+
+import math
+
+from codex_ml.cli.params import Train
+
+
+def learning_rate(step: int, train: Train) -> float:
+    """Linear warm-up to `lr`, then the schedule, which ends at `min_lr_ratio * lr` at `max_steps` where it decays.
+
+    cosine: Loshchilov and Hutter 2017 (arXiv:1608.03983), equation 5. wsd: constant, then linear decay over the last
+    `decay_steps` (Hu et al. 2024, arXiv:2404.06395, section 4). inverse_sqrt: lr * sqrt(warm-up / step), at least the
+    end value (Vaswani et al. 2017, section 5.3). linear and constant are what they say.
+
+    Args:
+        step: optimizer step, from 0; the first one already moves.
+    """
+    warmup = train.steps_of(train.warmup_steps)
+    if step < warmup:
+        return train.lr * (step + 1) / warmup
+    return train.lr * _after_warmup(step - warmup, train.max_steps - warmup, warmup, train)
+
+
+def _after_warmup(step: int, steps: int, warmup: int, train: Train) -> float:
+    """Share of `lr` at `step` of the `steps` after the warm-up."""
+    lowest = train.min_lr_ratio
+    if train.schedule == "constant":
+        return 1.0
+    if train.schedule == "inverse_sqrt":
+        return max(lowest, math.sqrt(max(1, warmup) / (max(1, warmup) + step)))
+    if train.schedule == "wsd":
+        decay = train.steps_of(train.decay_steps)
+        step, steps = step - (steps - decay), decay
+    done = min(1.0, max(0.0, step / max(1, steps)))
+    left = 0.5 * (1 + math.cos(math.pi * done)) if train.schedule == "cosine" else 1 - done
+    return lowest + (1 - lowest) * left

@@ -1,0 +1,135 @@
+"""One optimizer step: gradients of the summed loss over the window, divided by its number of targets."""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.modeling.rows import IGNORE, rows_of_step
+from codex_ml.train.loss import training_loss
+from codex_ml.train.model.adapters import trainable_parameters
+from codex_ml.train.run import Run
+from codex_ml.train.schedule import learning_rate
+from codex_ml.train.sharding import whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger("codex_ml")
+
+
+def optimizer_step(run: Run) -> dict[str, float]:
+    """Do the next step; `run.step` is counted by the caller.
+
+    Dividing once by the count of the whole window, instead of averaging averages, makes (8 rows x 1), (2 x 4) and
+    (1 x 8) the same step also where rows have unequal numbers of targets, and one process the same as several.
+
+    Returns:
+        the point of the curves: train/loss in nats per target, train/grad_norm before clipping, train/lr; without the
+        first two where the update was skipped.
+
+    Raises:
+        CheckFailed: when the loss or the gradient is not finite, more often than `train.max_skipped_steps` allows; the
+            update was not applied.
+        UserError: when not even one row fits into memory.
+    """
+    window = rows_of_step(len(run.rows), step=run.step, batch_rows=run.rows_a_step, seed=run.seed)
+    lr = learning_rate(run.step, run.train)
+    loss, norm = _gradients(run, window)
+    overflow = run.accelerator.scaler is not None and math.isfinite(loss)  # fp16: the scaler skips and lowers its scale
+    if not (math.isfinite(loss) and (math.isfinite(norm) or overflow)):
+        run.optimizer.zero_grad(set_to_none=True)
+        _skip(run, window, loss, norm)
+        return {"train/lr": lr}
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    _update(run)
+    return {"train/loss": loss, "train/grad_norm": norm if math.isfinite(norm) else 0.0, "train/lr": lr}
+
+
+def _gradients(run: Run, window: NDArray[np.int64]) -> tuple[float, float]:
+    """Leave the clipped gradient in the parameters; (mean loss, norm before clipping), the same on all processes."""
+    import torch
+
+    own = window[run.accelerator.process_index :: run.accelerator.num_processes]
+    while True:
+        try:
+            total = _accumulate(run, own)
+            break
+        except torch.OutOfMemoryError:
+            run.optimizer.zero_grad(set_to_none=True)
+            _halve(run)
+    scaler = run.accelerator.scaler
+    if scaler is not None:
+        scaler.unscale_(run.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(trainable_parameters(run.model).values(), run.train.clip_norm)
+    return float(run.accelerator.reduce(total, "sum")), float(whole(norm))
+
+
+def _accumulate(run: Run, own: NDArray[np.int64]) -> Tensor:
+    """Gradients of this process's rows; its share of the mean loss."""
+    import torch
+
+    run.forward.train()
+    device, processes = run.accelerator.device, run.accelerator.num_processes
+    batches = [run.rows.batch(part) for part in np.split(own, len(own) // run.micro_batch_size)]
+    targets = torch.tensor(sum(int((batch["labels"] != IGNORE).sum()) for batch in batches), device=device)
+    targets = run.accelerator.reduce(targets, "sum")
+    total = torch.zeros((), device=device)
+    for number, batch in enumerate(batches, 1):
+        tensors = {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
+        last = number == len(batches)
+        if run.sharded:
+            run.model.set_requires_gradient_sync(last)
+        with nullcontext() if last else run.accelerator.no_sync(run.forward):  # all-reduce on the last micro-batch only
+            loss = training_loss(run.forward, tensors, run.train) / targets
+            run.accelerator.backward(
+                loss * processes
+            )  # processes average their gradients; the mean is over all targets
+        total += loss.detach()
+    return total
+
+
+def _halve(run: Run) -> None:
+    """Halve the rows per pass and double the passes: the same step in less memory."""
+    if run.micro_batch_size % 2 or run.accelerator.num_processes > 1:
+        raise UserError(
+            f"out of memory with {run.micro_batch_size} rows a forward pass; lower train.micro_batch_size (and raise "
+            "train.accumulation), or set train.activation_checkpointing"
+        )
+    run.micro_batch_size //= 2
+    log.warning(
+        "train: step %d ran out of memory; from now on %d rows a pass, %d passes a step",
+        run.step + 1, run.micro_batch_size, run.rows_a_step // run.micro_batch_size,
+    )  # fmt: skip
+
+
+def _skip(run: Run, window: NDArray[np.int64], loss: float, norm: float) -> None:
+    run.skipped += 1
+    documents = sorted({int(number) for row in window.tolist() for number in run.rows.documents(row)})[:8]
+    found = (
+        f"step {run.step + 1}: the loss is {loss} and the gradient norm {norm}; the update was not applied. Documents "
+        f"{documents}... of the train stream (`codex-ml pack show --step {run.step + 1}`)."
+    )
+    if run.skipped > run.train.max_skipped_steps:
+        raise CheckFailed(f"{found} Lower train.lr or train.clip_norm, or allow train.max_skipped_steps")
+    log.warning("train: %s Skipped, %d of %d", found, run.skipped, run.train.max_skipped_steps)
+
+
+def _update(run: Run) -> None:
+    scaler = run.accelerator.scaler
+    if scaler is None:
+        run.optimizer.step()
+    else:
+        scaler.step(run.optimizer)
+        scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.ema is not None:
+        for name, parameter in trainable_parameters(run.model).items():
+            run.ema[name].lerp_(parameter.detach(), 1 - run.train.ema)

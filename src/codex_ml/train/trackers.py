@@ -1,0 +1,213 @@
+"""TensorBoard, MLflow and W&B: more places for the curves, by name in `runtime.trackers`, all on this machine.
+
+The libraries are used directly. accelerate's classes start MLflow and W&B by global functions that record the user, the
+command line, the Git remote and the environment, write TensorBoard's parameters as a second run named by the time, and
+cannot go on in a run. Here each gets the parameters of the stage, as reports/train/lineage.json has them, and the
+points; nothing else. Environment variables such as WANDB_MODE and MLFLOW_TRACKING_URI are ignored.
+
+A run is a recipe: its name is the fingerprint. Opening a tracker deletes what it holds of the run, because the steps
+after the last checkpoint are done again; `Tracker` then gives it the history of the checkpoint. So each step is there
+once, also after a kill.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from codex_ml.cli.params import Runtime
+from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.io import dump_json
+from codex_ml.core.lock import one_at_a_time
+from codex_ml.core.packages import install_extra
+from codex_ml.train.endpoint import Endpoint
+from codex_ml.train.tracking import Sink, curves_of
+
+PROJECT = "codex-ml"
+MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb", "prometheus": "prometheus_client"}
+MLFLOW_BATCH = 1000  # metrics per call, MLflow's own limit
+MLFLOW_VALUE = 6000  # characters of a parameter, MLflow's own limit
+
+
+def missing_extras(runtime: Runtime) -> Iterator[str]:
+    """Yield a line for each package that `runtime` asks for and that is not installed; imports nothing."""
+    asked: list[tuple[str, str]] = [("trackers", name) for name in runtime.trackers]
+    asked += [("prometheus_port", "prometheus")] if runtime.prometheus_port else []
+    for key, name in asked:
+        spec = find_spec(MODULES[name])
+        if spec is None or spec.origin is None:  # without origin: a folder of that name, such as W&B leaves behind
+            yield f"runtime.{key}: {name} is not installed; {install_extra(name)}"
+
+
+def open_trackers(runtime: Runtime, folder: Path, run_name: str, config: dict[str, Any]) -> tuple[Sink, ...]:
+    """Open what `runtime` asks for; in a run of several processes, only the first one calls this.
+
+    Args:
+        folder: logs of the stage; each tracker writes below it.
+        run_name: fingerprint of the recipe: letters, digits and -.
+        config: JSON value of parameters by section; it is shown to whoever looks at the run.
+
+    Raises:
+        UserError: when something is not installed, cannot go on with what it finds, or the port is taken.
+    """
+    for problem in missing_extras(runtime):
+        raise UserError(problem)
+    kinds = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": Wandb}
+    opened: list[Sink] = []
+    try:
+        if runtime.prometheus_port:
+            opened.append(Endpoint(runtime.prometheus_port))
+        for name in dict.fromkeys(runtime.trackers):
+            opened.append(_open(kinds[name], folder / name, run_name, config))
+    except BaseException:
+        for sink in opened:
+            sink.close(complete=False)
+        raise
+    return tuple(opened)
+
+
+def _open(kind: Callable[..., Sink], folder: Path, run_name: str, config: dict[str, Any]) -> Sink:
+    try:
+        return kind(folder, run_name, config)
+    except (OSError, CheckFailed):  # their message says what is wrong
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"runtime.trackers: {folder.name} cannot write to {folder} ({reason}); move that folder away, or leave "
+            f"{folder.name} out"
+        ) from error
+
+
+class TensorBoard(Sink):
+    """Event files in `folder`/`run_name`, with the parameters for its HPARAMS page."""
+
+    name = "tensorboard"
+
+    def __init__(self, folder: Path, run_name: str, config: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
+
+        if (folder / run_name).exists():
+            shutil.rmtree(folder / run_name)
+        self._writer = cast(Any, SummaryWriter(str(folder / run_name)))  # typed as if it never opened its file
+        for summary in hparams(_flat(config), {"val/loss": 0.0}):  # of the second, only the names are used
+            self._writer.file_writer.add_summary(summary)
+        self._writer.flush()
+
+    def log(self, points: Sequence[dict[str, Any]]) -> None:
+        for point in points:
+            for name, value in curves_of(point):
+                self._writer.add_scalar(name, value, global_step=point["step"])
+        self._writer.flush()
+
+    def close(self, *, complete: bool) -> None:
+        self._writer.close()
+
+
+class MLflow(Sink):
+    """A run in the file store `folder`.
+
+    MLflow 3.17 refuses file stores unless MLFLOW_ALLOW_FILE_STORE is set, and advises SQLite. Set, it still reads and
+    writes them, `mlflow migrate-filestore` converts them, and they need no database library and no server.
+    """
+
+    name = "mlflow"
+
+    def __init__(self, folder: Path, run_name: str, config: dict[str, Any]) -> None:
+        _own_environment("MLFLOW_", MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ALLOW_FILE_STORE="true")
+        from mlflow.entities import Param
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=str(folder.absolute()))
+        # two runs that make the experiment of a new store at once would make two of one name
+        with one_at_a_time(folder.with_suffix(".lock"), "train", "opens the same MLflow store"):
+            experiment = self._client.get_experiment_by_name(PROJECT)
+            experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
+        found = self._client.search_runs([experiment_id], f"tags.mlflow.runName = '{run_name}'", max_results=1)
+        if found:
+            self._run = found[0].info.run_id
+            self._client.update_run(self._run, status="RUNNING")
+            for curves in (folder / experiment_id / self._run / "metrics").iterdir():  # the store wants the folder
+                shutil.rmtree(curves)
+            return
+        self._run = self._client.create_run(experiment_id, run_name=run_name).info.run_id
+        self._client.log_dict(self._run, config, "params.json")  # whole; the table below cuts long values
+        flat = [Param(name, str(value)[:MLFLOW_VALUE]) for name, value in _flat(config).items()]
+        for start in range(0, len(flat), 100):
+            self._client.log_batch(self._run, params=flat[start : start + 100])
+
+    def log(self, points: Sequence[dict[str, Any]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, point["step"]) for point in points for name, value in curves_of(point)]
+        for start in range(0, len(metrics), MLFLOW_BATCH):
+            self._client.log_batch(self._run, metrics=metrics[start : start + MLFLOW_BATCH])
+
+    def close(self, *, complete: bool) -> None:
+        self._client.set_terminated(self._run, "FINISHED" if complete else "KILLED")
+
+
+class Wandb(Sink):
+    """An offline run in `folder`; `wandb sync` can send it to a server."""
+
+    name = "wandb"
+
+    def __init__(self, folder: Path, run_name: str, config: dict[str, Any]) -> None:
+        own = {f"WANDB_{kind}_DIR": str(folder.absolute() / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+        _own_environment("WANDB_", WANDB_MODE="offline", WANDB_ERROR_REPORTING="false", **own)
+        import wandb
+
+        for old in folder.glob(f"offline-run-*-{run_name}"):
+            shutil.rmtree(old)
+        settings = wandb.Settings(
+            mode="offline",
+            root_dir=str(folder.parent.absolute()),  # W&B adds its own name
+            console="off",
+            silent=True,
+            disable_code=True,
+            disable_git=True,
+            save_code=False,
+            host="",
+            username="",
+            email="",
+            x_disable_machine_info=True,
+            x_disable_meta=True,
+            x_disable_stats=True,  # also asks a metadata service of the cloud for labels
+            x_save_requirements=False,
+        )
+        self._teardown = wandb.teardown
+        self._run = wandb.init(project=PROJECT, id=run_name, name=run_name, config=config, settings=settings)
+
+    def log(self, points: Sequence[dict[str, Any]]) -> None:
+        for point in points:
+            self._run.log(dict(curves_of(point)), step=point["step"])
+
+    def close(self, *, complete: bool) -> None:
+        self._run.finish(exit_code=0 if complete else 1)
+        self._teardown()  # ends its process
+
+
+def _own_environment(prefix: str, **settings: str) -> None:
+    """Let a library, and processes it starts, see our settings only: one way to set a thing, and no key."""
+    for name in [name for name in os.environ if name.startswith(prefix)]:
+        del os.environ[name]
+    os.environ.update(settings)
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"lr": 1}} -> {"train.lr": 1}; a list or null becomes its JSON text."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            plain = isinstance(value, bool | int | float | str)
+            flat[prefix + name] = value if plain else dump_json(value, indent=None).strip()
+    return flat

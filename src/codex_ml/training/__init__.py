@@ -1,1 +1,0 @@
-"""One loop: schedule, checkpoints, exact resume, tracking."""

@@ -1,0 +1,116 @@
+"""Lines of the ledger that HEAD has and the folder lacks are found by `check` and by `verify`, whatever cut them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from codex_ml.cli.check import check_workspace
+from codex_ml.cli.history.lost_lines import lost_in, version_in_index, versions_between
+from codex_ml.cli.merge import merge
+from codex_ml.cli.verify import verify
+from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.params import load_params
+from codex_ml.split.ledger.line_format import salt_mark
+
+FOLDER = Path("data/split_ledger")
+LINES = [f"{letter * 16} {'A' * 11} {'A' * 6} T\n" for letter in "ABCDEF"]
+
+
+def git(*arguments: str) -> None:
+    identity = ("-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main")
+    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+
+def header() -> str:
+    return f"# codex-ml/ledger/2 salt {salt_mark(load_params().split.salt)}\n"
+
+
+@pytest.fixture
+def committed(workspace: Path) -> Path:
+    """A workspace whose HEAD has six lines and a tombstone."""
+    FOLDER.joinpath("all.txt").write_text(header() + "".join(LINES))
+    FOLDER.joinpath("forgotten.txt").write_text(f"{'B' * 16} she asked\n")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "six lines")
+    check_workspace()
+    return workspace
+
+
+def test_check_says_how_many_lines_are_gone_and_what_brings_them_back(committed):
+    FOLDER.joinpath("all.txt").write_text(header() + "".join(LINES[2:]))
+    with pytest.raises(UserError) as error:
+        check_workspace()
+    assert str(error.value) == (
+        "data/split_ledger lacks 2 lines that HEAD has (in all.txt), so documents of the test set could get into train; "
+        "`codex-ml merge` brings them back. To take documents out on purpose, use `codex-ml ledger forget`"
+    )
+
+
+def test_a_tombstone_that_is_gone_is_found_too(committed):
+    FOLDER.joinpath("forgotten.txt").unlink()
+    with pytest.raises(UserError, match="lacks 1 tombstone that HEAD has"):
+        check_workspace()
+    FOLDER.joinpath("all.txt").write_text("")
+    with pytest.raises(UserError, match="lacks 6 lines and 1 tombstone that HEAD has"):
+        check_workspace()
+
+
+@pytest.mark.parametrize("name", ["all.txt", "forgotten.txt"])
+def test_what_was_damaged_in_the_past_and_mended_since_stops_nobody(committed, name):
+    """Only a rewritten history could mend the commit itself."""
+    file = FOLDER / name
+    whole = file.read_bytes()
+    for data in (whole + b"half a line\x01\n", whole):
+        file.write_bytes(data)
+        git("add", "-A")
+        git("commit", "-q", "-m", "a change")
+    check_workspace()
+    assert merge().left == {}
+    assert list(lost_in(version_in_index(), versions_between("HEAD~2", "HEAD"), salt=None)) == []
+
+
+@pytest.mark.parametrize("form", ["unsorted", "twice", "two headers", "other file", "windows", "more lines"])
+def test_the_same_lines_in_another_form_are_not_lost(committed, form):
+    file = FOLDER / "all.txt"
+    text = {
+        "unsorted": header() + "".join(LINES[::-1]),
+        "twice": header() + "".join(LINES + LINES),
+        "two headers": (header() + "".join(LINES[:3])) + (header() + "".join(LINES[3:])),
+        "other file": header() + "".join(LINES),
+        "windows": (header() + "".join(LINES)).replace("\n", "\r\n"),
+        "more lines": header() + "".join([*LINES, LINES[0].replace("T", "V")]),
+    }[form]
+    file.write_bytes(text.encode())
+    if form == "other file":
+        file.rename(FOLDER / "other.txt")
+    check_workspace()
+
+
+def test_a_ledger_that_starts_anew_with_another_salt_has_lost_nothing(committed):
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("salt: codex-ml", "salt: another"))
+    for file in FOLDER.iterdir():
+        file.write_text("")
+    with pytest.raises(UserError, match="lacks 1 tombstone"):  # what was forgotten stays forgotten
+        check_workspace()
+    git("checkout", "--", str(FOLDER / "forgotten.txt"))
+    check_workspace()
+
+
+def test_verify_finds_a_result_whose_ledger_was_cut(chain):
+    chain.write(
+        "data/split_ledger/all.txt",
+        b"# codex-ml/ledger/2 salt " + salt_mark("codex-ml").encode() + b"\n" + LINES[0].encode(),
+    )
+    git("init", "-q")
+    git("add", "-Af")
+    git("commit", "-q", "-m", "run")
+    before = list(verify())
+    Path("data/split_ledger/all.txt").write_text("")
+    with pytest.raises(CheckFailed, match="lacks 1 line that HEAD has"):
+        list(verify())
+    assert before

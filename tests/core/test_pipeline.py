@@ -1,0 +1,244 @@
+"""dvc.yaml and dvc.lock as data, and the imports of a script as they are in its source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.pipeline import (
+    imported_modules,
+    load_lock,
+    load_pipeline,
+    params_read,
+    parse_lock,
+    parse_pipeline,
+    producers_of,
+    remedy,
+)  # fmt: skip
+
+
+def test_every_form_of_an_output_is_read():
+    stages = {
+        "a": {
+            "cmd": "x",
+            "outs": ["o", {"p": {"cache": False}}, {"q": None}],
+            "metrics": [{"m": {"cache": False}}],
+            "plots": ["l"],
+        },
+        "b": {"cmd": "y", "deps": ["d.txt", "stages/c.py"], "params": ["seed"], "desc": "B"},
+    }
+    a, b = parse_pipeline({"stages": stages}, "dvc.yaml").values()
+    assert a.outs == ("o", "p", "q", "m", "l")
+    assert a.uncached == {"p", "m"}
+    assert (a.deps, a.params, a.desc, a.script) == ((), (), "", "stages/a.py")
+    assert (b.data, b.code, b.params, b.desc) == (("d.txt",), ("stages/c.py",), ("seed",), "B")
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "dvc.yaml: expected a mapping `stages:`"),
+        ({}, "dvc.yaml: expected a mapping `stages:`"),
+        ({"stages": {}}, "dvc.yaml: expected a mapping `stages:`"),
+        ({"stages": {"a": None}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
+        ({"stages": {"a": {"cmd": ["x", "y"]}}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
+        ({"stages": {"a": {"cmd": "x", "deps": [""]}}}, "dvc.yaml: deps of stage a: expected texts, found ''"),
+        (
+            {"stages": {"a": {"cmd": "x", "outs": [""]}}},
+            "dvc.yaml: outs of stage a: expected a path, or a path with a mapping, found ''",
+        ),
+        ({"stages": {1: {"cmd": "x"}}}, "dvc.yaml: the name of a stage is a text, found 1"),
+        ({"stages": {"a": {"cmd": "x", "deps": "d"}}}, "dvc.yaml: deps of stage a: expected a list, found 'd'"),
+        (
+            {"stages": {"a": {"cmd": "x", "params": [{"o.yaml": None}]}}},
+            "dvc.yaml: params of stage a: expected texts, found {'o.yaml': None}",
+        ),
+        (
+            {"stages": {"a": {"cmd": "x", "outs": [{}]}}},
+            "dvc.yaml: outs of stage a: expected a path, or a path with a mapping, found {}",
+        ),
+        (
+            {"stages": {"a": {"cmd": "x", "outs": [{"o": 1}]}}},
+            "dvc.yaml: outs of stage a: expected a path, or a path with a mapping, found {'o': 1}",
+        ),
+        (
+            {"stages": {"a": {"cmd": "x", "outs": [None]}}},
+            "dvc.yaml: outs of stage a: expected a path, or a path with a mapping, found None",
+        ),
+    ],
+)
+def test_a_pipeline_of_another_shape_is_refused(document, message):
+    with pytest.raises(UserError) as error:
+        parse_pipeline(document, "dvc.yaml")
+    assert str(error.value) == message
+
+
+MEND = "; bring back the committed one with `git checkout dvc.lock`, or delete it; then run `dvc repro`"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *(
+            (text, "dvc.lock: expected `schema: '2.0'` and a mapping `stages:`")
+            for text in ("[]", "{}", "stages: 1", "schema: '1.0'\nstages: {}")
+        ),
+        ("stages: {a: 1}", "dvc.lock: stage a has no `cmd`"),
+        ("stages: {a: {cmd: [x]}}", "dvc.lock: stage a has no `cmd`"),
+        ("stages: {a: {cmd: x, params: 1}}", "dvc.lock: stage a: `params` are not those that DVC writes"),
+        (
+            "stages: {a: {cmd: x, params: {params.yaml: [1]}}}",
+            "dvc.lock: stage a: `params` are not those that DVC writes",
+        ),
+        *(
+            (
+                f"stages: {{a: {{cmd: x, {kind}: {value}}}}}",
+                f"dvc.lock: stage a: `{kind}` are not a list of `path`, `md5` and `size` as DVC writes it",
+            )
+            for kind in ("deps", "outs")
+            for value in ("1", "null", "{}", "[x]", "[{path: x}]", "[{md5: x}]", "[{path: x, md5: 1}]")
+        ),
+    ],
+)
+def test_a_lock_of_another_shape_is_refused(text, message):
+    with pytest.raises(UserError) as error:
+        parse_lock(f"schema: '2.0'\n{text}" if text.startswith("stages") else text)
+    assert str(error.value) == message + MEND
+
+
+@pytest.mark.parametrize("damage", [b"schema: '2.0'\nstages: {} # \xff\n", None])
+def test_a_lock_that_is_no_text_is_refused_with_what_mends_it(tmp_path, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").mkdir() if damage is None else (tmp_path / "dvc.lock").write_bytes(damage)
+    with pytest.raises(UserError) as error:
+        load_lock()
+    assert str(error.value).startswith("dvc.lock is not ")
+    assert str(error.value).endswith(MEND)
+
+
+def test_a_missing_lock_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^dvc\.lock is missing; run `make repro` first$"):
+        load_lock()
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("data/splits", "split"),
+        ("data/splits/train.parquet", "split"),
+        ("data/raw", "fetch"),
+        ("models/model/model.safetensors", "train"),
+        ("data/sample.lock", None),
+        ("data/split", None),
+        ("models/tokenizer2", None),
+    ],
+)
+def test_the_producer_of_a_path(repository, path, stage):
+    found = producers_of(path, load_pipeline(repository / "dvc.yaml"))
+    assert [spec.name for spec in found][:1] == ([stage] if stage else [])
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    from codex_ml.core.pipeline import _imports
+
+    files = {
+        "stages/s.py": "from codex_ml.modeling import rows as pack\ndef f():\n    import codex_ml.core.io as x, os\n",
+        "src/codex_ml/__init__.py": "",
+        "src/codex_ml/core/io.py": "from codex_ml.core.errors import E\nfrom . import nothing\nfrom numpy import codex_ml\n",
+        "src/codex_ml/core/errors.py": "import codex_ml.core.io\n",
+        "src/codex_ml/unused.py": "",
+        "src/codex_ml/documents/__init__.py": "",
+        "src/codex_ml/modeling/rows.py": "",
+        "src/codex_ml/data/other.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    _imports.cache_clear()
+    return tmp_path
+
+
+def test_imports_are_found_inside_functions_and_through_modules(library):
+    assert imported_modules(Path("stages/s.py"), library) == {
+        "src/codex_ml/__init__.py", "src/codex_ml/documents/__init__.py", "src/codex_ml/modeling/rows.py", "src/codex_ml/core/io.py",
+        "src/codex_ml/core/errors.py",
+    }  # fmt: skip
+
+
+def test_a_script_that_is_no_python_is_told_with_its_line(library):
+    (library / "stages/s.py").write_text("a = 1\nb = = 2\n")
+    with pytest.raises(UserError, match=r"s\.py:2: not Python: invalid syntax$"):
+        imported_modules(Path("stages/s.py"), library)
+
+
+def test_params_are_read_wherever_they_stand(tmp_path):
+    (tmp_path / "s.py").write_text(
+        "def main(stage, params):\n    stage.params.train.lr\n    params.seed\n    other.model\n"
+    )
+    assert params_read(tmp_path / "s.py") == {"train", "seed"}
+
+
+ORDER = ("policy", "tokenization", "data", "modeling", "training", "evaluation", "safety", "reporting")
+BELOW = ("errors", "io", "yaml", "config", "pipeline", "lineage", "progress", "stage")  # what every package may use
+
+
+def test_imports_go_one_way(repository):
+    library = repository / "src" / "codex_ml"
+    back = []
+    for file in sorted(library.rglob("*.py")):
+        own = file.relative_to(library).with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                package, _, rest = name.partition(".")
+                other = rest.split(".")[0]
+                if package != "codex_ml" or other not in ORDER:
+                    continue
+                if own in BELOW or (own in ORDER and ORDER.index(other) > ORDER.index(own)):
+                    back.append(f"{file.relative_to(library)} imports {name}")
+    assert back == []
+
+
+REPRO = {
+    "models/tokenizer/tokenizer.json": "`dvc repro tokenizer` makes it",
+    "models/model/tokenizer.json": "`dvc repro train` makes it",
+    "data/splits/train.parquet": "`dvc repro split` makes it",
+    "data/raw/sample/a.whl": "`dvc repro fetch` makes it",
+    "models/base/t/tokenizer.json": "otherwise",
+    "data/raw/a.whl": "otherwise",
+    "data/policy.yaml": "otherwise",
+    "/elsewhere/tokenizer.json": "otherwise",
+}
+
+
+@pytest.mark.parametrize("path", REPRO)
+def test_advice_names_the_stage_that_writes_a_file_and_no_stage_for_other_files(workspace, monkeypatch, path):
+    assert remedy(Path(path), "otherwise") == REPRO[path]
+    assert remedy(Path.cwd() / path, "otherwise") == REPRO[path]
+    monkeypatch.chdir("models")
+    assert remedy(Path("..") / path, "otherwise") == REPRO[path]
+    assert remedy(Path(path), "otherwise") == "otherwise"  # models/models/...
+
+
+def test_without_a_pipeline_no_stage_is_named(tmp_path, monkeypatch, workspace):
+    Path("dvc.yaml").write_text("stages: 1")
+    assert remedy(Path("models/tokenizer"), "otherwise") == "otherwise"
+    monkeypatch.chdir(tmp_path)
+    assert remedy(Path("models/tokenizer"), "otherwise") == "otherwise"
+
+
+def test_advice_in_messages_names_stages_and_folders_that_there_are(repository):
+    """Every `dvc repro NAME` of the library is a stage; a message about a path of any place takes `remedy`."""
+    import re
+
+    stages = load_pipeline(repository / "dvc.yaml")
+    found = []
+    for file in sorted((repository / "src").rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        found += [(file.name, name) for name in re.findall(r"`dvc repro (?:--\S+ )*([a-z_]+)`", text)]
+    assert found
+    assert {name for _, name in found} <= stages.keys()

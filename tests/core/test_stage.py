@@ -1,0 +1,251 @@
+"""What every stage script shares: only declared inputs, own library, no network, one run at a time."""
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codex_ml.core import stage as module
+from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.pipeline import imported_modules, load_pipeline
+from codex_ml.core.stage import chosen, logs_folder, run_stage, scratch_folder
+
+
+def close_log():
+    for handler in module.log.handlers:
+        handler.close()
+
+
+@pytest.fixture
+def run(workspace, monkeypatch, capsys):
+    """Run a stage in this process, without the hooks that a process cannot take back."""
+    hooks = []
+    monkeypatch.setattr(sys, "addaudithook", hooks.append)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: hooks.append((number, handler)))
+    monkeypatch.setattr(module, "_assert_declared_imports", lambda spec: hooks.append(spec.name))
+    for name in (
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "DVC_STUDIO_OFFLINE",
+        "MPLBACKEND",
+        "TOKENIZERS_PARALLELISM",
+    ):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(module.log, "handlers", [])
+    monkeypatch.setattr(module.log, "propagate", True)
+
+    def run(name, main, *arguments, **options):
+        close_log()
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            run_stage(name, main, help="Help of it.", **options)
+        return exit_.value.code, hooks, capsys.readouterr()
+
+    yield run
+    close_log()
+
+
+def test_a_stage_gets_its_params_and_leaves_a_record_and_a_log(run, workspace):
+    seen = {}
+
+    def main(stage):
+        seen.update(params=stage.params, lr=stage.runtime.device, out=stage.out("data/raw/sample"))
+        module.log.info("a \x1b line")
+
+    code, hooks, out = run("fetch", main)
+    assert code == 0
+    assert vars(seen["params"]).keys() == {"fetch"}
+    assert "a \\x1b line" in out.err
+    assert out.err.splitlines()[-1].startswith("fetch: done in ")
+    assert "a \\x1b line" in (workspace / "logs/fetch.log").read_text()
+    assert (workspace / "reports/fetch/lineage.json").is_file()
+    assert hooks == [module._refuse_network, (signal.SIGTERM, module._terminate), "fetch"]
+    assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "1")
+
+
+def test_only_a_network_stage_goes_without_the_guard(run):
+    order = []
+    code, hooks, _ = run(
+        "fetch", lambda stage: order.append("main"), network=True, prepare=lambda: order.append("prepare")
+    )
+    assert (code, order) == (0, ["prepare", "main"])
+    assert module._refuse_network not in hooks
+
+
+def test_a_stage_that_dvc_yaml_does_not_know_ends_with_2(run):
+    code, _, out = run("nothing", lambda stage: None)
+    assert (code, out.err) == (2, "error: dvc.yaml: there is no stage nothing\n")
+
+
+@pytest.mark.parametrize("by_dvc", [False, True])
+def test_wrong_params_are_told_and_so_is_what_dvc_has_removed_by_then(run, workspace, monkeypatch, by_dvc):
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if by_dvc:
+        monkeypatch.setenv("DVC_STAGE", "fetch")
+    (workspace / "params.yaml").write_text("seed: -1\n")
+    code, _, out = run("fetch", lambda stage: pytest.fail("the stage ran"))
+    message = "error: params.yaml:1: seed: input should be greater than or equal to 0; found -1"
+    assert (code, out.err.count("\n")) == (2, 1)
+    assert out.err.startswith(f"{message} (DVC removed " if by_dvc else f"{message}\n")
+    assert ("`dvc checkout`" in out.err) is by_dvc
+
+
+def test_a_failed_stage_has_its_exit_code_and_one_line(run):
+    def main(stage):
+        raise CheckFailed("the gate failed")
+
+    code, _, out = run("fetch", main)
+    assert (code, out.err) == (1, "error: the gate failed\n")
+    assert run("fetch", main, "--debug")[2].err.startswith("Traceback")
+
+
+def test_help_needs_no_workspace(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, hooks, out = run("fetch", lambda stage: None, "--help")
+    assert (code, hooks) == (0, [])
+    assert "Help of it." in out.out
+
+
+def test_only_declared_paths_can_be_read_or_written(workspace):
+    spec = load_pipeline()["split"]
+    stage = module.Stage(spec, None, None, {})
+    assert stage.dep("data/corpus/documents.parquet") == Path("data/corpus/documents.parquet")
+    assert stage.metrics == Path("reports/split/metrics.json")
+    with pytest.raises(UserError, match=r"^dvc\.yaml: data/corpus is no dependency of stage split; add it to its deps"):
+        stage.dep("data/corpus")
+    with pytest.raises(AssertionError, match=r"^data/other is no out of split$"):
+        stage.out("data/other")
+    folder = module.Stage(load_pipeline()["pack"], None, None, {})
+    assert folder.dep("data/splits/train.parquet") == Path("data/splits/train.parquet")
+    with pytest.raises(UserError):
+        folder.dep("data/splits-old/train.parquet")
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments", "refused"),
+    [
+        ("socket.getaddrinfo", ("example.invalid", 443), True),
+        ("socket.getaddrinfo", ("localhost", 80), False),
+        ("socket.getaddrinfo", (None, 0), False),
+        ("socket.connect", (None, ("192.0.2.1", 443)), True),
+        ("socket.connect", (None, ("127.0.0.1", 443)), False),
+        ("socket.connect", (None, ("::1", 443, 0, 0)), False),
+        ("socket.connect", (None, "/run/some.socket"), False),
+        ("open", ("file",), False),
+    ],
+)
+def test_no_stage_but_fetch_reaches_another_machine(event, arguments, refused):
+    if refused:
+        with pytest.raises(CheckFailed, match="only fetch may use the network"):
+            module._refuse_network(event, arguments)
+    else:
+        module._refuse_network(event, arguments)
+
+
+def test_a_termination_unwinds():
+    with pytest.raises(SystemExit) as exit_:
+        module._terminate(signal.SIGTERM, None)
+    assert exit_.value.code == 143
+
+
+def test_a_second_run_of_a_stage_is_refused_with_the_process(workspace):
+    with module._only_one("train"):
+        with module._only_one("split"):
+            pass
+        with (
+            pytest.raises(
+                CheckFailed, match=rf"^train is already running here \(process {os.getpid()}\); wait for it$"
+            ),
+            module._only_one("train"),
+        ):
+            pass
+    with module._only_one("train"):
+        assert Path(".cache/locks/train").read_text() == str(os.getpid())
+
+
+def test_the_lock_of_a_dead_process_holds_nobody_up(workspace):
+    Path(".cache/locks").mkdir(parents=True)
+    Path(".cache/locks/train").write_text("999999999")
+    with module._only_one("train"), open(".cache/locks/train") as handle, pytest.raises(BlockingIOError):  # noqa: PTH123
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_logs_of_an_experiment_in_a_copy_stay_in_the_repository(tmp_path, monkeypatch):
+    """DVC deletes the copy; its experiments run at the same time and have files of their own, but share the trackers."""
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    for name in ("DVC_ROOT", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert logs_folder() == logs_folder(shared=True) == Path("logs")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "copy"))  # dvc repro, dvc exp run in the workspace
+    monkeypatch.setenv("DVC_EXP_NAME", "plain-name")
+    assert logs_folder() == logs_folder(shared=True) == Path("logs")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "original"))
+    assert logs_folder() == Path("../original/logs/experiments/plain-name")
+    assert logs_folder(shared=True) == Path("../original/logs")
+    monkeypatch.delenv("DVC_EXP_NAME")
+    assert logs_folder() == Path("../original/logs/experiments/copy")
+
+
+def test_the_scratch_folder_is_private_and_where_it_belongs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("CODEX_ML_SCRATCH", raising=False)
+    assert scratch_folder() == Path(".cache")
+    assert Path(".cache").stat().st_mode & 0o777 == 0o700
+    Path(".cache").chmod(0o755)
+    scratch_folder()
+    assert Path(".cache").stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "original"))
+    assert scratch_folder() == Path("original/.cache")
+    monkeypatch.setenv("CODEX_ML_SCRATCH", str(tmp_path / "else"))
+    assert scratch_folder() == tmp_path / "else"
+
+
+def test_a_library_from_elsewhere_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="run stages from the repository's top folder"):
+        module._assert_own_library()
+    Path("dvc.yaml").write_text("")
+    with pytest.raises(CheckFailed, match="not the one of this checkout"):
+        module._assert_own_library()
+
+
+def test_an_import_that_no_dep_declares_is_found(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    module._assert_own_library()
+    loaded = {Path(m.__file__) for n, m in sys.modules.items() if n.split(".")[0] == "codex_ml" and m.__file__}
+    deps = tuple(f.relative_to(repository).as_posix() for f in loaded)
+    spec = replace(load_pipeline()["split"], deps=deps)
+    module._assert_declared_imports(spec)
+    with pytest.raises(
+        CheckFailed, match=r"^split imported src/codex_ml/io\.py: add it to the stage's deps in dvc\.yaml$"
+    ):
+        module._assert_declared_imports(replace(spec, deps=tuple(d for d in deps if d != "src/codex_ml/core/io.py")))
+
+
+def test_a_script_run_by_hand_in_a_fresh_checkout_works(workspace, repository, run_python):
+    (workspace / "src").unlink()
+    for name in [*imported_modules(Path("stages/fetch.py"), repository)]:
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).write_bytes((repository / name).read_bytes())
+    (workspace / "params.yaml").write_text("fetch: {sample: false}\n")
+    done = run_python("stages/fetch.py", cwd=workspace, env={"PYTHONPATH": ""})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == "fetch: fetch.sample is false, the sample corpus is empty"
+    assert list((workspace / "data/raw/sample").iterdir()) == []
+    assert logging.getLogger("codex_ml") is module.log
+
+
+def test_compared_numbers_are_a_part_of_all_of_them():
+    numbers = {"train": {"rows": 3, "fill": 0.9}, "documents": 5, "languages": {"python": 2}}
+    assert chosen(numbers, ["train.rows", "documents", "val.rows", "perplexity"]) == {
+        "train": {"rows": 3},
+        "documents": 5,
+    }
+    assert chosen(numbers, []) == {}

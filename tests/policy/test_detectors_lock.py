@@ -1,0 +1,251 @@
+"""A detector's code is a dependency: other code is refused by name until data/detectors.lock holds it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codex_ml.cli.check import problems
+from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.params import load_params
+from codex_ml.core.pipeline import load_pipeline
+from codex_ml.core.yaml import read_yaml
+from codex_ml.policy.detectors_lock import DETECTORS, lock_of, locked_names, refuse_other_code, write_lock
+
+CODE = '''\
+"""Finds the name of one person."""
+
+from .words import WORDS
+
+def find(text):
+    return [("person", text.index(word), text.index(word) + len(word)) for word in WORDS if word in text]
+'''
+
+
+class Plugin:
+    """An installed distribution, as pip leaves it: a package, and a .dist-info folder with its RECORD."""
+
+    def __init__(self, site: Path, name: str = "person-finder", package: str = "person_finder") -> None:
+        self.site, self.name, self.package = site, name, package
+        self.files = {
+            f"{package}/__init__.py": CODE,
+            f"{package}/words.py": 'WORDS = ("Jane Roe",)\n',
+            f"{package}/data/model.bin": "weights",
+        }
+
+    def install(self, version: str = "1.0", entry: str = "", **others: str) -> None:
+        info = f"{self.name.replace('-', '_')}-{version}.dist-info"
+        for old in self.site.glob(f"{self.name.replace('-', '_')}-*.dist-info/*"):
+            old.unlink()
+        for old in self.site.glob(f"{self.name.replace('-', '_')}-*.dist-info"):
+            old.rmdir()
+        metadata = {
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {version}\n",
+            f"{info}/entry_points.txt": f"[codex_ml.detectors]\nmine = {entry or self.package + ':find'}\n",
+            **others,
+        }
+        listed = [*self.files, *metadata, f"{info}/RECORD", f"../bin/{self.name}"]
+        metadata[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in listed)
+        for file, text in (self.files | metadata).items():
+            (self.site / file).parent.mkdir(parents=True, exist_ok=True)
+            (self.site / file).write_text(text)
+        importlib.invalidate_caches()
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    plugin = Plugin(site)
+    plugin.install()
+    yield plugin
+    for name in [name for name in sys.modules if name.split(".")[0] == plugin.package]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def locked(plugin, tmp_path):
+    """The lock of the plugin, and the check against it."""
+    path = tmp_path / "detectors.lock"
+    write_lock(["mine"], path)
+    return lambda: refuse_other_code(["mine"], path)
+
+
+def test_the_lock_holds_what_is_installed(plugin, locked, tmp_path):
+    locked()
+    (entry,) = read_yaml(tmp_path / "detectors.lock")["detectors"]
+    assert {key: entry[key] for key in ("name", "distribution", "version", "object")} == {
+        "name": "mine", "distribution": "person-finder", "version": "1.0", "object": "person_finder:find",
+    }  # fmt: skip
+    assert len(entry["sha256"]) == 64
+    assert locked_names(tmp_path / "detectors.lock") == ["mine"]
+
+
+CHANGES = {
+    "code": lambda p: p.files.update({f"{p.package}/words.py": 'WORDS = ("Jane Roe", "John Doe")\n'}),
+    "a comment": lambda p: p.files.update({f"{p.package}/__init__.py": CODE + "# one\n"}),
+    "data": lambda p: p.files.update({f"{p.package}/data/model.bin": "other weights"}),
+    "a new file": lambda p: p.files.update({f"{p.package}/more.py": ""}),
+    "a file that nothing lists": lambda p: (p.site / p.package / "patch.py").write_text("x = 1\n"),
+    "a renamed file": lambda p: (p.site / p.package / "words.py").rename(p.site / p.package / "word.py"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_file_is_named(plugin, locked, change):
+    CHANGES[change](plugin)
+    if change != "a renamed file":
+        plugin.install()
+    with pytest.raises(UserError) as error:
+        locked()
+    message = str(error.value)
+    assert message.startswith("detector 'mine': ")
+    assert (
+        " has sha256 " in message and "(person-finder 1.0); run `codex-ml policy lock-detectors` and commit" in message
+    )
+    assert "\n" not in message
+
+
+def test_another_version_package_or_object_is_named(plugin, locked):
+    plugin.install("1.1")
+    with pytest.raises(UserError, match=r"has version 1\.0, installed is 1\.1 \(person-finder 1\.1\)"):
+        locked()
+    plugin.install("1.0", entry="person_finder.words:WORDS")
+    with pytest.raises(UserError, match=r"has object person_finder:find, installed is person_finder\.words:WORDS"):
+        locked()
+
+
+def test_what_pip_writes_for_itself_and_what_python_caches_is_no_code(plugin, locked):
+    info = next(plugin.site.glob("*.dist-info"))
+    (info / "INSTALLER").write_text("another\n")
+    (info / "direct_url.json").write_text('{"url": "file:///elsewhere"}')
+    (plugin.site / plugin.package / "__pycache__").mkdir(exist_ok=True)
+    (plugin.site / plugin.package / "__pycache__/words.cpython-311.pyc").write_bytes(b"x")
+    locked()
+
+
+def test_another_place_has_the_same_hash(plugin, tmp_path, monkeypatch):
+    here = lock_of(["mine"])
+    monkeypatch.undo()
+    other = tmp_path / "another site"
+    other.mkdir()
+    monkeypatch.syspath_prepend(str(other))
+    second = Plugin(other)
+    second.install()
+    assert lock_of(["mine"]) == here
+
+
+def test_an_editable_install_is_hashed_where_its_code_lies(plugin, tmp_path, monkeypatch):
+    """Its RECORD lists a .pth file and no code."""
+    checkout = tmp_path / "checkout/src"
+    checkout.parent.mkdir()
+    (plugin.site / plugin.package).rename(tmp_path / "moved")
+    checkout.mkdir()
+    (tmp_path / "moved").rename(checkout / plugin.package)
+    plugin.files = {"__editable__.person_finder.pth": f"{checkout}\n"}
+    plugin.install()
+    monkeypatch.syspath_prepend(str(checkout))
+    before = lock_of(["mine"])
+    (checkout / plugin.package / "words.py").write_text("WORDS = ()\n")
+    assert lock_of(["mine"]) != before
+
+
+def test_of_a_namespace_package_only_its_own_part_counts(plugin, tmp_path):
+    plugin.files = {"finders/person/__init__.py": CODE, "finders/person/words.py": "WORDS = ()\n"}
+    plugin.install(entry="finders.person:find")
+    before = lock_of(["mine"])
+    (plugin.site / "finders/place").mkdir()
+    (plugin.site / "finders/place/__init__.py").write_text("x = 1\n")
+    assert lock_of(["mine"]) == before
+    (plugin.site / "finders/person/words.py").write_text("WORDS = ('x',)\n")
+    assert lock_of(["mine"]) != before
+
+
+def test_a_detector_of_one_file_counts(plugin):
+    plugin.files = {"lonely.py": "def find(text): return []\n"}
+    plugin.install(entry="lonely:find")
+    before = lock_of(["mine"])
+    (plugin.site / "lonely.py").write_text("def find(text): return [1]\n")
+    assert lock_of(["mine"]) != before
+
+
+@pytest.mark.parametrize(
+    ("names", "lock", "message"),
+    [
+        (
+            ["mine"],
+            "detectors: []\n",
+            "does not have the detector 'mine', which data/policy.yaml names; run `codex-ml policy",
+        ),
+        ([], None, "data/policy.yaml does not have the detector 'mine', which "),
+        (
+            ["mine"],
+            "detectors: {}\n",
+            "expected `detectors`, a list of mappings with name, distribution, version, object",
+        ),
+        (["mine"], "- 1\n", "expected `detectors`"),
+        (["mine"], "detectors: [{name: mine}]\n", "expected `detectors`"),
+        (["yours"], "detectors: []\n", "detector 'yours' is not installed; installed are: mine"),
+    ],
+)
+def test_a_lock_that_is_not_that_of_the_policy_is_refused(plugin, locked, tmp_path, names, lock, message):
+    path = tmp_path / "detectors.lock"
+    if lock is not None:
+        path.write_text(lock)
+    with pytest.raises(UserError) as error:
+        refuse_other_code(names, path)
+    assert message in str(error.value)
+
+
+def test_no_detector_needs_no_lock(tmp_path):
+    refuse_other_code([], tmp_path / "none")
+
+
+def test_check_and_verify_name_other_code(plugin, workspace, monkeypatch):
+    from codex_ml.cli import verify
+    from codex_ml.core.pipeline import Locked
+
+    policy = Path("data/policy.yaml")
+    policy.write_text(policy.read_text().replace("detectors: []", "detectors: [mine]"))
+    told = "data/detectors.lock does not have the detector 'mine', which data/policy.yaml names"
+    assert any(told in problem for problem in problems(load_params(), load_pipeline()))
+    write_lock(["mine"])
+    assert not any("detector" in problem for problem in problems(load_params(), load_pipeline()))
+    plugin.install("2.0")
+    assert any("has version 1.0, installed is 2.0" in problem for problem in problems(load_params(), load_pipeline()))
+    spec = load_pipeline()["split"]
+    assert str(DETECTORS) in spec.deps
+    assert str(DETECTORS) in load_pipeline()["safety_audit"].deps
+    lock = {"split": Locked(cmd=spec.cmd, deps={str(DETECTORS): ""}, outs={}, params={})}
+    with pytest.raises(
+        CheckFailed, match=r"^split: detector 'mine': data/detectors\.lock has version 1\.0, installed is 2\.0"
+    ):
+        list(verify._verify_inputs(spec, lock, {"deps": {str(DETECTORS): {"md5": "", "sha256": ""}}}, verify._Hashes()))
+
+
+def test_the_hook_refuses_to_look_with_other_code(plugin, workspace):
+    policy = Path("data/policy.yaml")
+    policy.write_text(policy.read_text().replace("detectors: []", "detectors: [mine]"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(plugin.site), "src"])}
+
+    def hook():
+        command = [sys.executable, "-m", "codex_ml", "hook", "secrets", "--", "params.yaml"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert hook().returncode == 2
+    done = subprocess.run(
+        [sys.executable, "-m", "codex_ml", "policy", "lock-detectors"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "policy: mine: person-finder 1.0, person_finder:find\n" in done.stdout
+    assert hook().returncode == 0
+    CHANGES["code"](plugin)
+    plugin.install()
+    assert (hook().returncode, "detector 'mine': data/detectors.lock has sha256" in hook().stderr) == (2, True)

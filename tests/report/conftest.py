@@ -1,0 +1,195 @@
+"""A whole set of report inputs in a temporary folder, with one text wherever data can bring one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_ml.report.facts import STAGES, Facts, load_facts
+
+HOSTILE = {
+    "script": "</script></style></title></pre><script>document.title='owned'</script>",
+    "image": "<!-- <script> --> ]]> <img src=x onerror=\"document.title='owned'\"><svg onload=alert(1)>",
+    "attribute": '" onmouseover="alert(1)" x=\'\' onfocus=alert(2) autofocus ',
+    "template": "{{ 7*7 }} {% raw %} ${7*7} <%= 7*7 %> {# x #}",
+    "front matter": "mit\n---\nlicense: evil\n---\n# heading injected",
+    "table": "| a | b |\n|---|---|\nrow | with \\| pipes",
+    "markdown link": "[link](javascript:alert(1)) ![i](x) <https://evil.example> http://evil.example www.evil.example",
+    "markdown block": "\n\n# heading\n- list\n> quote\n```\nfence\n    code\n<b>html</b>\n",
+    "bidi": "\u202egnp.exe\u202c and \u2066x\u2069 \u061c\u200f",
+    "control": "\x1b[31mred\x1b[0m \x1b]52;c;aGk=\x07 nul \x00 cr \r bs \x08 \x85 \u2028",
+    "entities": "&lt;b&gt; already escaped &amp; kept &#x3c;script&#x3e;",
+    "maths": "$\\frac{1}{0}$ `` ` ``` ~~~ *bold* __u__ ~~s~~",
+    "url": "javascript:alert(1)//https://evil.example/x.js",
+    "long": "x" * 5000,
+}
+VALUE = "a-secret-value-that-must-not-be-shown"
+FORMAT = (0x7F, 0x85, 0x61C, 0x200F, 0x2028, 0x202C, 0x202E, 0x2066, 0x2069)
+CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *FORMAT)]
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`inputs(text)` writes everything under a folder and returns it."""
+
+    def make(
+        text: str = "plain",
+        *,
+        verdict: str = "pass",
+        findings: int = 2,
+        points: int = 30,
+        policy_state: str = "enforce",
+        lossy: bool = False,
+    ) -> Path:
+        root = tmp_path_factory.mktemp("run")
+
+        def write(path: str, value: Any) -> None:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+
+        def rows(values: list[dict[str, Any]]) -> str:
+            return "".join(json.dumps(value) + "\n" for value in values)
+
+        for stage in STAGES:
+            write(f"reports/{stage}/lineage.json", record(stage, text))
+        write("reports/ingest/details.json", {"documents": 100, "megabytes": 1.5, "refused": 3})
+        parts = {name: {"documents": 30, "megabytes": 0.5} for name in ("train", "val", "test")}
+        leakage = {"evicted": 4, "quarantined": 2, "near_cross": 0, "random_split_leak": 0.25}
+        write("reports/split/metrics.json", {**parts, "leakage": leakage})
+        write("reports/tokenizer/details.json", {"bytes_per_token": 3.5, "lossless": 1.0, "vocab_size": 4096})
+        stream = {"documents": 30, "tokens": 9000, "targets": 8999}
+        write("reports/pack/details.json", dict.fromkeys(parts, stream))
+        write("reports/train/metrics.json", {"step": points, "best_step": points, "best_val_loss": 2.5})
+        for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm"):
+            lines = [f"step\t{name.split('/')[1]}", *(f"{i}\t{2.5 + 1 / i}" for i in range(1, points + 1))]
+            write(f"reports/train/plots/metrics/{name}.tsv", "\n".join(lines) + "\n")
+        write("reports/evaluate/details.json", evaluation(lossy=lossy))
+        documents = [{"bytes": 100 * i, "nll": 150.0 * i, "zlib_bits": 300 * i} for i in range(1, 21)]
+        write("reports/evaluate/documents.ndjson", rows(documents))
+        with (root / "reports/evaluate/by_source.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(("source", "bits_per_byte", "zlib_bits_per_byte", "documents"))
+            table.writerows([(text, "" if lossy else 2.0, 2.5, 3), ("other", "" if lossy else 2.2, 2.1, 1)])
+            table.writerow(("third", "" if lossy else 1.9, 2.4, 2))
+        gate = {"name": text, "status": verdict, "found": text, "allowed": text}
+        rate = {"rate": 0.05, "low": 0.001, "high": 0.25}
+        numbers = {"windows": 20, "extracted": 1, "trivial": 0, "token_share": 0.2, **rate}
+        extraction = dict.fromkeys(("members", "held_out", "control"), numbers)
+        secrets = {"train": findings, "generated": 0}
+        gates = [gate, {**gate, "status": "pass"}]
+        audit = {"verdict": verdict, "gates": gates, "extraction": extraction, "secrets": secrets}
+        write("reports/safety_audit/audit.json", audit)
+        place = {"source": text, "path": text, "line": 3, "column": 1}
+        found = [{"rule": text, "severity": text, **place, "value": VALUE} for _ in range(findings)]
+        write("reports/safety_audit/findings.json", found)
+        write("reports/safety_audit/samples.ndjson", rows([{"text": text}, {"text": "\n" + text}]))
+        steps = {"global_step": points, "rows_a_step": 8, "seq_len": 16, "seed": 1}
+        write("models/model/training.json", {**steps, **trained()})
+        (root / "models/model/model.safetensors").write_bytes(weights({"a": [3, 4], "b": [5]}))
+        contents = {"documents": 30, "bytes": 500_000, "groups": 0}
+        contents |= {"licences": {"MIT": 2, text: 1}, "languages": {text: 29, "python": 1}}
+        policy = {
+            "state": policy_state,
+            "findings": {f"{text}: redact": 3, "e-mail: allow": 1},
+            "documents_redacted": 2,
+        }
+        benchmarks = {"files": [text], "items_found": 1, "documents": 2, "too_short_to_check": [text]}
+        manifest = {"splits": dict.fromkeys(parts, contents), "policy": policy, "benchmarks": benchmarks}
+        manifest["dropped"] = {text: 7}
+        write("reports/split/manifest.json", manifest)
+        hit = {"source": text, "path": text, "id": text, "rule": text, "action": "redact", "line": 3, "column": 1}
+        write("data/splits/findings.ndjson", rows([{**hit, "placeholder": text, "severity": "high"}] * 2))
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def facts(inputs: Callable[..., Path]) -> Callable[..., Facts]:
+    """`facts(text)` is what the report knows when every text in its inputs, and its title, is `text`."""
+
+    def make(text: str = "plain", **changes: Any) -> Facts:
+        root = inputs(text, **changes)
+        return load_facts(lambda path: root / path, title=text)
+
+    return make
+
+
+@pytest.fixture(params=list(HOSTILE))
+def hostile(request: pytest.FixtureRequest) -> str:
+    return HOSTILE[request.param]
+
+
+@pytest.fixture
+def controls() -> list[str]:
+    """Characters that must never reach a reader as they are; LF and TAB are not among them."""
+    return CONTROLS
+
+
+@pytest.fixture
+def secret_value() -> str:
+    """A value that stands in the findings file against its own rules."""
+    return VALUE
+
+
+def trained() -> dict[str, Any]:
+    sizes = {"layers": 2, "hidden_size": 8, "heads": 2, "positions": 16}
+    origin = {"base": None, "lora": None, "quantization": "none"}
+    return {
+        "model": {"architecture": "llama", "encoder_decoder": False, **sizes, **origin},
+        "tokenizer": "byte-level BPE",
+        "hardware": {"device": "cpu", "precision": "bf16", "compile": True},
+    }
+
+
+def evaluation(*, lossy: bool = False) -> dict[str, Any]:
+    def around(value: float) -> dict[str, float]:
+        return {"low": value - 0.1, "high": value + 0.1}
+
+    intervals = {
+        "bits_per_byte": around(2.125),
+        "token_accuracy": around(0.3125),
+        "bits_per_byte_minus_zlib": around(-0.375),
+    }
+    bits: dict[str, Any] = {"bits_per_byte": 2.125}
+    if lossy:
+        bits = {"lossy": {"documents": 7, "reason": "no bits per byte: the tokenizer does not give 7 of 20 back"}}
+        intervals = {"token_accuracy": intervals["token_accuracy"]}
+    return {
+        **bits, "zlib_bits_per_byte": 2.5, "token_accuracy": 0.3125, "perplexity": 31.5,
+        "documents": 20, "bytes": 21000, "tokens": 6000, "interval": intervals,
+    }  # fmt: skip
+
+
+def record(stage: str, text: str) -> dict[str, Any]:
+    model = {"architecture": "llama", "path": "", "layers": 2, "hidden_size": 8, "heads": 2, "max_positions": 16}
+    environment = {"python": "3.11.9", "machine": "x86_64", "threads": 2, "packages": {"torch": text, "xxhash": None}}
+    return {
+        "stage": stage,
+        "command": f"python stages/{stage}.py",
+        "seed": 1,
+        "params": {"split": {"salt": text}, "model": model, "evaluate": {"confidence": 0.9}},
+        "deps": {
+            "models/model": {"md5": "m", "sha256": "5" * 64, "size": 1000},
+            text: {"md5": "m", "sha256": "7" * 64, "size": 10},
+            "src/codex_ml/core/io.py": {"md5": "m", "sha256": "8" * 64, "size": 20},
+        },
+        "environment": environment,
+    }
+
+
+def weights(shapes: dict[str, list[int]]) -> bytes:
+    """A safetensors file of float32 zeros, made by hand from the format's description."""
+    header, offset = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * (shape[0] if len(shape) == 1 else shape[0] * shape[1])
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(offset)

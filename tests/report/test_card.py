@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from codex_ml.core.errors import safe_text
+from codex_ml.report.card import KINDS, fenced, render_card
+from codex_ml.report.facts import Facts
+from codex_ml.report.page import render_page
+from codex_ml.report.shapes import Adapters, Base
+from codex_ml.train.model.foreign import MODEL_TYPES
+
+MakeFacts = Callable[..., Facts]
+
+
+def front_matter(card: str) -> dict[str, object]:
+    block = re.match(r"---\n(.*?)\n---\n", card, flags=re.DOTALL)
+    assert block
+    value = yaml.safe_load(block.group(1))
+    assert isinstance(value, dict)
+    return value
+
+
+def body(card: str) -> str:
+    return re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+
+
+def structure(card: str) -> Counter[str]:
+    """Kinds of Markdown nodes, as an independent CommonMark parser with GFM tables sees them."""
+    blocks = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(body(card))
+    inline = [child for block in blocks for child in block.children or []]
+    return Counter(token.type for token in (*blocks, *inline) if not token.type.startswith("text"))
+
+
+def test_hostile_text_changes_no_key_of_the_front_matter(facts: MakeFacts, hostile: str) -> None:
+    harmless, card = front_matter(render_card(facts())), front_matter(render_card(facts(hostile)))
+    assert list(card) == list(harmless)
+    assert card | {"model-index": 0} == harmless | {"model-index": 0}
+
+
+def test_hostile_text_changes_no_heading_table_or_link(facts: MakeFacts, hostile: str) -> None:
+    harmless, found = structure(render_card(facts())), structure(render_card(facts(hostile)))
+    assert found == harmless
+    assert not [kind for kind in found if kind.startswith(("html", "link", "image"))]
+
+
+def test_table_rows_keep_their_number_of_columns(facts: MakeFacts, hostile: str) -> None:
+    def columns(card: str) -> list[int]:
+        without_samples = re.sub(r"^(`{3,})text\n.*?\n\1$", "", card, flags=re.DOTALL | re.MULTILINE)
+        return [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in without_samples.split("\n") if line[:1] == "|"]
+
+    assert columns(render_card(facts(hostile))) == columns(render_card(facts()))
+
+
+def test_controls_are_shown_as_escapes(facts: MakeFacts, hostile: str, controls: list[str]) -> None:
+    card = render_card(facts(hostile))
+    assert not [c for c in controls if c in card]
+    assert safe_text(hostile)[:600] in card  # in the sample, as it is
+
+
+@pytest.mark.parametrize("run", [0, 1, 3, 7])
+def test_fence_is_longer_than_any_in_the_text(run: int) -> None:
+    text = "`" * run + "\n# not a heading"
+    (block,) = MarkdownIt("commonmark").parse(fenced(text))
+    assert (block.type, block.content) == ("fence", text + "\n")
+
+
+def test_model_index_equals_the_metrics(facts: MakeFacts) -> None:
+    known = facts()
+    data = ModelCard(render_card(known)).data
+    values = {result.metric_type: result.metric_value for result in data.eval_results or []}
+    assert values == {"bits_per_byte": 2.125, "token_accuracy": 0.3125}
+    assert {(r.dataset_name, r.dataset_split) for r in data.eval_results or []} == {("test split", "test")}
+    assert (data.language, data.library_name, data.pipeline_tag) == ("code", "transformers", "text-generation")
+
+
+@pytest.mark.parametrize(("licence", "expected"), [("MIT", "mit"), ("Apache-2.0", "other"), ("unknown", "other")])
+def test_card_claims_a_licence_only_when_all_documents_have_it(facts: MakeFacts, licence: str, expected: str) -> None:
+    assert front_matter(render_card(facts(licence)))["license"] == expected
+
+
+def test_nothing_is_left_to_fill_in(facts: MakeFacts) -> None:
+    card = render_card(facts())
+    assert not re.search(r"more information needed|\[.*needed.*\]|\bTODO\b|\bTBD\b|None\b|nan\b|\{\{", card, flags=re.I)
+    headings = re.findall(r"^## (.+)$", card, flags=re.MULTILINE)
+    assert headings == [
+        "Description",
+        "Training data",
+        "Training recipe",
+        "Evaluation",
+        "Safety audit",
+        "Limitations and intended use",
+        "How to use",
+        "How it was made",
+    ]
+
+
+def test_equal_facts_give_equal_bytes_and_no_secret_value(facts: MakeFacts, secret_value: str) -> None:
+    card = render_card(facts())
+    assert render_card(facts()) == card
+    assert secret_value not in card
+
+
+def changed(made: Facts, *, targets: int | None = None, **model: Any) -> Facts:
+    """The same facts of another model."""
+    shape = made.training.model.model_copy(update=model)
+    pack = made.pack
+    if targets is not None:
+        pack = pack.model_copy(update={"train": pack.train.model_copy(update={"targets": targets})})
+    return dataclasses.replace(made, training=made.training.model_copy(update={"model": shape}), pack=pack)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "factory", "scored"),
+    [
+        (
+            "gpt2",
+            "A decoder-only language model in the shape of GPT-2, ",
+            "AutoModelForCausalLM",
+            "before it in its window",
+        ),
+        ("t5", "An encoder-decoder, which goes on from ", "AutoModelForSeq2SeqLM", "which the encoder reads."),
+    ],
+)
+def test_the_card_tells_what_kind_of_model_it_is_how_it_loads_and_how_it_was_scored(
+    facts: MakeFacts, architecture: str, kind: str, factory: str, scored: str
+) -> None:
+    halves = {"encoder_decoder": True, "positions": None} if architecture == "t5" else {}
+    card = render_card(changed(facts(), architecture=architecture, **halves))
+    assert kind in card
+    assert f"model = {factory}.from_pretrained(" in card
+    assert scored in card
+    assert ("It reads tokens by their relative positions, of a byte-level BPE" in card) == bool(halves)
+    assert ("(2 layers in the encoder and in the decoder of width 8 with 2 heads)" in card) == bool(halves)
+
+
+def test_every_architecture_that_is_trained_has_a_name_in_the_card() -> None:
+    assert KINDS.keys() == {*MODEL_TYPES, "t5"}
+
+
+BASE = Base(path="models/base/g", sha256="9" * 64)
+LORA = Adapters(rank=8, alpha=16.0, modules=14, trained=12_345)
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_a_model_that_was_trained_on_is_described_as_it_is_and_not_as_params_would_build_one(
+    facts: MakeFacts, lora: Adapters | None
+) -> None:
+    """Every size stated is the model's own; nothing is said of what its base was trained on (peft 938, 975)."""
+    made = facts("plain")
+    made.lineage["train"].params["model"] |= {"architecture": "llama", "layers": 4, "hidden_size": 192}
+    shape = {"architecture": "gpt2", "layers": 3, "hidden_size": 24, "heads": 3, "positions": 64}
+    known = changed(made, **shape, base=BASE, lora=lora, quantization="4bit" if lora else "none")
+    card = render_card(known)
+    text = card.replace("\\", "")
+    assert (
+        "A decoder-only language model in the shape of GPT-2, 17 parameters (3 layers of width 24 with 3 heads)" in card
+    )
+    assert "It reads at most 64 tokens of a byte-level BPE with 4,096 entries." in card
+    origin = f"from models/base/g (SHA-256 {'9' * 64})"
+    parts = "LoRA adapters of rank 8 in 14 modules, 12,345 parameters, beside weights held in 4bit, merged into the weights; "
+    assert f"fine-tuned: {parts if lora else 'all weights, '}{origin}." in text
+    front = front_matter(card)
+    assert front["tags"] == ["codex-ml", "dvc", "fine-tuned", *(["lora"] if lora else [])]
+    assert "base_model" not in front  # it would name a model of the Hub
+    assert (front["license"], front["license_name"]) == (
+        "other", "licences-of-the-base-model-and-the-training-data"
+    )  # fmt: skip
+    said = (
+        "scratch",
+        "unseen",
+        "neither tuned",
+        "192",
+        "Hoffmann",
+        "it has seen nothing",
+        "model.layers",
+        "hidden_size",
+    )
+    assert not [word for word in said if word in card]
+    assert "What its base model was trained on" in card
+    page = render_page(known)
+    assert "scratch" not in page
+    assert "models/base/g" in page
+
+
+def test_a_model_from_scratch_says_so_and_what_it_saw(facts: MakeFacts) -> None:
+    card = render_card(facts())
+    assert "(2 layers of width 8 with 2 heads), trained from scratch.\nIt reads at most 16 tokens" in card
+    assert front_matter(card)["tags"] == ["codex-ml", "dvc", "trained-from-scratch"]
+    assert "Beyond 16 tokens of context it has seen nothing." in card
+    assert "It was neither tuned to follow instructions nor to refuse" in card
+    assert "| precision | bf16 on cpu, compiled |" in card
+
+
+def test_a_model_that_was_trained_on_answers_is_not_said_to_only_continue_text(facts: MakeFacts) -> None:
+    card = render_card(changed(facts(), targets=5_000))
+    assert "neither tuned to follow instructions" not in card
+    assert "Whether it follows instructions, and what it refuses, was not measured." in card
+
+
+@pytest.mark.parametrize(
+    ("languages", "code"),
+    [
+        ({"python": 3}, True),
+        ({"text": 3}, False),
+        ({"markdown": 2, "text": 1, "rust": 1}, False),
+        ({"json": 1, "c++": 2}, True),
+        ({"python": 1, "text": 1}, False),
+    ],
+)
+def test_the_language_is_code_only_where_most_documents_are(
+    facts: MakeFacts, languages: dict[str, int], code: bool
+) -> None:
+    made = facts()
+    splits = made.manifest.splits
+    train = splits.train.model_copy(update={"languages": languages})
+    manifest = made.manifest.model_copy(update={"splits": splits.model_copy(update={"train": train})})
+    front = front_matter(render_card(dataclasses.replace(made, manifest=manifest)))
+    assert front.get("language") == ("code" if code else None)
+
+
+def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_in_the_card(facts: MakeFacts) -> None:
+    """Its tokens cost 1.09 bits per byte, beside zlib's 5.60, because they leave text out."""
+    made = facts(lossy=True)
+    card = render_card(made)
+    results = ModelCard(card).data.eval_results or []
+    assert {result.metric_type: result.metric_value for result in results} == {"token_accuracy": 0.3125}
+    assert "| bits per byte | none; the tokenizer loses text |" in card
+    assert card.count("does not give 7 of 20 back") == 3  # the summary, the evaluation, the limitations
+    assert not re.search(r"[0-9] bits per byte|better than|worse than|Less is better", card)
+    assert "31.25 % of the tokens of 20 unseen documents predicted" in card

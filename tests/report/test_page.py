@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+from pydantic import ValidationError
+
+from codex_ml.core.errors import UserError, safe_text
+from codex_ml.report import few, plots, tables
+from codex_ml.report.facts import Facts, load_facts
+from codex_ml.report.page import TEMPLATE, render_page
+from codex_ml.report.shapes import DocumentScore, Evaluation, Interval, SourceScore
+
+MakeFacts = Callable[..., Facts]
+Render = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def rendered(facts: MakeFacts) -> Render:
+    """The page of `facts(text)`, made once."""
+    return cache(lambda text: render_page(facts(text)))
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements, attributes and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.comments: list[str] = []
+        self.pieces: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_comment(self, data: str) -> None:
+        self.comments.append(data)
+
+    def handle_data(self, data: str) -> None:
+        self.pieces.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+def pictures(html: str) -> list[str]:
+    return [base64.b64decode(data).decode() for data in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html)]
+
+
+def test_hostile_text_adds_no_element_attribute_or_comment(rendered: Render, hostile: str) -> None:
+    harmless, page = Page(rendered("plain")), Page(rendered(hostile))
+    assert page.elements == harmless.elements
+    assert Counter((tag, name) for tag, name, _ in page.attributes) == Counter(
+        (tag, name) for tag, name, _ in harmless.attributes
+    )
+    assert page.comments == []
+    assert "script" not in page.elements
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+
+
+def test_nothing_is_loaded_and_no_link_leaves_the_page(rendered: Render, hostile: str) -> None:
+    page = Page(rendered(hostile))
+    targets = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
+    assert targets
+    assert all(re.match(r"#[a-z]+$|data:image/svg\+xml;base64,", target) for target in targets)
+    assert not re.search(r"@import|url\(", TEMPLATE.read_text(encoding="utf-8"))
+
+
+def test_hostile_text_is_shown_as_it_is_with_controls_as_escapes(
+    rendered: Render, hostile: str, controls: list[str]
+) -> None:
+    html = rendered(hostile)
+    page = Page(html)
+    assert safe_text(hostile)[:1000] in page.text  # in a sample, line ends kept
+    assert tables.one_line(hostile) in page.text  # in a cell
+    assert not [c for c in controls if c in html]
+    assert not [c for c in controls for svg in pictures(html) if c in svg]
+
+
+def test_hostile_source_names_bring_no_new_kind_of_element_into_a_picture(rendered: Render, hostile: str) -> None:
+    def kinds(text: str) -> set[str]:
+        return {node.tag for svg in pictures(rendered(text)) for node in ET.fromstring(svg).iter()}  # noqa: S314
+
+    assert len(pictures(rendered(hostile))) == 4
+    assert kinds(hostile) - kinds("plain") <= {"{http://www.w3.org/2000/svg}tspan"}  # matplotlib's, for a run of text
+
+
+def test_policy_allows_only_our_style_by_its_hash(rendered: Render) -> None:
+    html = rendered("plain")
+    (style,) = re.findall(r"<style>(.*?)</style>", html, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policies = [value for tag, _, value in Page(html).attributes if tag == "meta" and value.startswith("default-src")]
+    assert policies == [f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:"]
+    assert not [name for _, name, _ in Page(html).attributes if name == "style"]  # the policy would refuse them
+
+
+def test_template_never_switches_escaping_off() -> None:
+    source = TEMPLATE.read_text(encoding="utf-8")
+    assert not re.search(r"\|\s*safe|autoescape|Markup", source)
+
+
+def test_equal_facts_give_equal_bytes_whatever_the_users_matplotlibrc_says(facts: MakeFacts) -> None:
+    first = render_page(facts())
+    with mpl.rc_context({"font.size": 23, "axes.grid": False, "svg.fonttype": "path"}):
+        assert render_page(facts()) == first
+
+
+def test_page_names_no_date_host_or_absolute_path(rendered: Render, tmp_path_factory: pytest.TempPathFactory) -> None:
+    html = rendered("plain")
+    for text in (html, *pictures(html)):
+        assert str(tmp_path_factory.getbasetemp()) not in text
+        assert not re.search(r"/(home|tmp|root|usr)/|\b20\d\d-\d\d-\d\d|\d\d:\d\d", text)
+
+
+def test_page_stays_below_a_megabyte_and_says_what_it_left_out(facts: MakeFacts) -> None:
+    html = render_page(facts("a/path/of/usual/length.py", findings=5000, points=20_000))
+    assert len(html.encode()) < 1_000_000
+    assert "5,000 findings" in html
+    assert "4,800 more are in the file" in html
+
+
+def test_pictures_stay_small_with_many_points() -> None:
+    curve = [(step, 2 + 1 / step) for step in range(1, 20_001)]
+    documents = [DocumentScore(bytes=10 + i, nll=20.0 + i, zlib_bits=50 + i) for i in range(5000)]
+    sources = [SourceScore(f"a-source-of-some-length/{i}", 2.0 + i / 1000, 2.5, i) for i in range(500)]
+    drawn = (
+        plots.loss_curve(curve, curve[::10], best_step=19_991),
+        plots.schedule(curve, curve),
+        plots.by_source(sources),
+        plots.by_size(documents),
+    )
+    assert max(len(svg.encode()) for svg in drawn) < 60_000
+
+
+def test_thinned_curve_keeps_its_ends() -> None:
+    assert plots.thin_out(range(1000), 4) == [0, 333, 666, 999]
+    assert plots.thin_out([1, 2, 3], 4) == [1, 2, 3]
+
+
+def test_secret_values_are_not_read_even_when_they_are_there(rendered: Render, secret_value: str) -> None:
+    assert secret_value not in rendered("plain")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("pass", "Safety audit: PASS. All 2 gates hold"),
+        ("fail", "Safety audit: FAIL. Do not ship this model. What does not hold: plain."),
+        ("invalid", "Safety audit: INVALID. A control failed, so nothing is proven, good or bad: plain."),
+    ],
+)
+def test_verdict_is_said_in_words(facts: MakeFacts, verdict: str, words: str) -> None:
+    assert words in Page(render_page(facts(verdict=verdict))).text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(-0.2, -0.1, "better than"), (0.1, 0.2, "worse than"), (-0.1, 0.1, "not distinguishable from")],
+)
+def test_comparison_with_zlib_says_no_more_than_its_interval(
+    facts: MakeFacts, low: float, high: float, words: str
+) -> None:
+    known = facts()
+    interval = known.evaluation.interval.model_copy(update={"bits_per_byte_minus_zlib": Interval(low=low, high=high)})
+    changed = dataclasses.replace(known, evaluation=known.evaluation.model_copy(update={"interval": interval}))
+    assert words in tables.summary(changed)
+
+
+def test_the_page_says_where_chats_are_scored_as_plain_text(facts: MakeFacts) -> None:
+    known = facts()
+    assert "chats" not in tables.reading(known)
+    changed = dataclasses.replace(known, evaluation=known.evaluation.model_copy(update={"chats": 3}))
+    assert tables.reading(changed).startswith(tables.reading(known))
+    assert "3 of the documents are chats. They are scored as lines of role and content" in tables.reading(changed)
+
+
+def test_numbers_of_the_inputs_stand_on_the_page(rendered: Render) -> None:
+    text = " ".join(Page(rendered("plain")).text.split())
+    assert "2.125 bits per byte on 20 unseen documents (90 % interval 2.025 to 2.225), better than zlib's 2.500" in text
+    assert "would have left 25.0 % of its test documents" in text
+    assert "parameters 17 " in text  # 3 x 4 + 5 numbers in the weight file
+    assert "MIT 2 66.7 %" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("reports/evaluate/by_source.csv", "evaluate"),
+        ("reports/safety_audit/samples.ndjson", "safety_audit"),
+        ("reports/train/plots/metrics/val/loss.tsv", "train"),
+        ("reports/fetch/lineage.json", "fetch"),
+        ("data/splits/findings.ndjson", "split"),
+        ("models/model/training.json", "train"),
+    ],
+)
+def test_missing_input_names_the_stage_that_makes_it(inputs: Callable[..., Path], path: str, stage: str) -> None:
+    root = inputs()
+    (root / path).unlink()
+    with pytest.raises(UserError, match=rf"{re.escape(path)} is missing; `dvc repro {stage}` makes it"):
+        load_facts(lambda name: root / name, title="x")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("reports/evaluate/details.json", "{}", "bits_per_byte: Field required; `dvc repro evaluate`"),
+        ("reports/tokenizer/details.json", '{"vocab_size": "4096"}', "vocab_size: Input should be a valid integer"),
+        ("reports/split/metrics.json", "[]", "a JSON object is wanted"),
+        ("reports/safety_audit/samples.ndjson", '{"text": "a"}\n{"text": NaN}\n', "samples.ndjson:2 is not valid JSON"),
+        ("reports/safety_audit/audit.json", '{"verdict": "fine"}', "pass, fail or invalid is wanted"),
+        ("reports/train/plots/metrics/val/loss.tsv", "step\tother\n1\t2\n", "is no DVCLive curve"),
+        ("reports/evaluate/by_source.csv", "source\nx\n", "is not what evaluate writes"),
+        ("models/model/model.safetensors", "\x00" * 20, "is no safetensors file"),
+        ("data/splits/findings.ndjson", "{}", "findings.ndjson:1: source: Field required"),
+    ],
+)
+def test_input_of_another_shape_is_refused(inputs: Callable[..., Path], path: str, text: str, message: str) -> None:
+    root = inputs()
+    (root / path).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_facts(lambda name: root / name, title="x")
+
+
+def test_page_refuses_to_speak_of_two_models(inputs: Callable[..., Path]) -> None:
+    root = inputs()
+    record: Any = root / "reports/evaluate/lineage.json"
+    record.write_text(record.read_text().replace("5" * 64, "6" * 64))
+    with pytest.raises(UserError, match="different models/model"):
+        load_facts(lambda name: root / name, title="x")
+
+
+def test_rare_findings_of_the_policy_are_shown_beside_many_of_another_rule(inputs: Callable[..., Path]) -> None:
+    root = inputs()
+    hit = {"source": "a", "path": "b", "id": "c", "action": "redact", "line": 1, "column": 1, "severity": "high"}
+    rules = ["email"] * 1000 + ["aws-secret"] + ["email"] * 1000
+    found = [json.dumps({**hit, "rule": rule, "placeholder": f"<{rule}>"}) + "\n" for rule in rules]
+    (root / "data/splits/findings.ndjson").write_text("".join(found), encoding="utf-8")
+    facts = load_facts(lambda name: root / name, title="x")
+    assert [hit.rule for hit in facts.hits] == ["aws-secret"] + ["email"] * 20
+    assert "aws-secret" in Page(render_page(facts)).text
+
+
+def test_a_policy_that_was_off_is_said(facts: MakeFacts) -> None:
+    warning = "THE TEXT POLICY WAS OFF"
+    assert warning in render_page(facts(policy_state="off"))
+    assert warning not in render_page(facts())
+
+
+def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_on_the_page(facts: MakeFacts) -> None:
+    page = render_page(facts(lossy=True))
+    assert page.count("does not give 7 of 20 back") == 2
+    assert page.count("Of zlib only: the tokenizer loses text.") == 2
+    assert not re.search(r"[0-9] bits per byte|better than|worse than|Less is better|fewer bits", page)
+
+
+@pytest.mark.parametrize("lossy", [True, False])
+def test_bits_per_byte_and_the_reason_for_none_exclude_each_other(facts: MakeFacts, lossy: bool) -> None:
+    found = facts(lossy=lossy).evaluation.model_dump(exclude_none=True)
+    with pytest.raises(ValidationError, match="bits_per_byte with both its intervals, or lossy, is expected"):
+        Evaluation.model_validate(
+            {**found, "bits_per_byte": 1.0} if lossy else {**found, "lossy": {"documents": 1, "reason": "x"}}
+        )
+
+
+FEW = {
+    "loss": ("train/loss", "val/loss"),
+    "schedule": ("train/lr", "train/grad_norm"),
+}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+@pytest.mark.parametrize("name", FEW)
+def test_a_curve_of_fewer_than_three_points_is_a_table(facts: MakeFacts, name: str, count: int) -> None:
+    made = facts("plain")
+    points = tuple((5 * n, 0.125 * n) for n in range(1, count + 1))
+    made = dataclasses.replace(made, curves={**made.curves, **dict.fromkeys(FEW[name], points)})
+    found = few.tables(made)
+    assert (name in found) == (count < 3)
+    page = Page(render_page(made))
+    assert page.elements["img"] == 4 - (count < 3)
+    if count < 3:
+        form = "{:.4f}" if name == "loss" else "{:.3g}"
+        assert found[name].rows == tuple((f"{step}", form.format(v), form.format(v)) for step, v in points)
+        assert found[name].title in page.text
+
+
+def test_curves_of_which_one_has_three_points_stay_a_plot(facts: MakeFacts) -> None:
+    """600 steps and two validations: the table would have a hundred rows."""
+    made = facts("plain")
+    made = dataclasses.replace(made, curves={**made.curves, "val/loss": ((10, 2.5),)})
+    assert "loss" not in few.tables(made)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_sources_and_documents_are_tables(facts: MakeFacts, count: int) -> None:
+    made = facts("plain")
+    made = dataclasses.replace(made, sources=made.sources[:count], documents=made.documents[:count])
+    found = few.tables(made)
+    assert ("by_source" in found, "by_size" in found) == (count < 3, count < 3)
+    if count < 3:
+        assert [row[0] for row in found["by_source"].rows] == [source.source for source in made.sources]
+        assert found["by_source"].rows[0] == ("plain", "3", "2.0000", "2.5000")
+        assert found["by_size"].rows[0][0] == "100"
+    assert Page(render_page(made)).elements["img"] == (4 if count == 3 else 2)
+
+
+def test_a_step_without_a_validation_has_a_dash(facts: MakeFacts) -> None:
+    made = facts("plain")
+    curves = {**made.curves, "train/loss": ((5, 3.0), (10, 2.0)), "val/loss": ((10, 2.5),)}
+    found = few.tables(dataclasses.replace(made, curves=curves))["loss"]
+    assert found.rows == (("5", "3.0000", "–"), ("10", "2.0000", "2.5000"))

@@ -1,0 +1,302 @@
+"""A GGUF file becomes a folder with the weights it holds, in a child that can do little else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codex_ml.cli.params import Tokenizer
+from codex_ml.core.errors import UserError
+from codex_ml.tokenizer.local_tokenizer import import_tokenizer
+from codex_ml.train.model.gguf import convert
+from codex_ml.train.model.gguf_header import refuse_impossible
+from codex_ml.train.model.local_model import load_local
+
+pytestmark = pytest.mark.costly
+gguf = pytest.importorskip("gguf")
+
+NAMES = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+
+
+def gguf_name(name):
+    """llama.cpp's name of a parameter of Qwen2, whose weights it stores as they are."""
+    name = name.removeprefix("model.")
+    for ours, theirs in {"embed_tokens.": "token_embd.", "norm.": "output_norm.", "lm_head.": "output."}.items():
+        if name.startswith(ours):
+            return name.replace(ours, theirs)
+    _, layer, rest = name.split(".", 2)
+    module, _, kind = rest.rpartition(".")
+    return f"blk.{layer}.{NAMES[module]}.{kind}"
+
+
+def write_gguf(file, model):
+    writer, config = gguf.GGUFWriter(str(file), "qwen2"), model.config
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_tokenizer_model("gpt2")
+    letters = [*(chr(ord("!") + number) for number in range(config.vocab_size - 3)), "!!"]
+    writer.add_token_list(["<end>", "<pad>", *letters])
+    writer.add_token_types([3, 3, *([1] * len(letters))])
+    writer.add_token_merges(["! !"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.add_pad_token_id(1)
+    for name, tensor in model.named_parameters():
+        writer.add_tensor(gguf_name(name), tensor.detach().numpy().astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def made(tiny, tmp_path_factory):
+    """A model, its GGUF file, and the folder that `convert` makes of it."""
+    place = tmp_path_factory.mktemp("gguf")
+    model = tiny("qwen2", kv_heads=1)
+    write_gguf(place / "model.gguf", model)
+    (place / "config.json").write_text('{"auto_map": {"AutoConfig": "evil.Config"}}')  # the child must not look here
+    convert(place / "model.gguf", place / "folder")
+    return model, place / "model.gguf", place / "folder"
+
+
+def test_weights_come_out_as_they_went_in(made, tmp_path):
+    model, _, folder = made
+    again = load_local(folder, attention="eager", scratch=tmp_path)
+    own = dict(model.named_parameters())
+    for name, tensor in again.named_parameters():
+        assert torch.equal(tensor, own[name]), name
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=0, atol=1e-6)
+
+
+def test_folder_has_settings_and_tokenizer_and_nothing_to_run(made):
+    _, _, folder = made
+    assert {file.name for file in folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "qwen2"
+    assert "quantization_config" not in config
+    assert "evil" not in json.dumps(config)
+    tokens = json.loads((folder / "tokenizer.json").read_text())
+    assert (tokens["model"]["vocab"]["!"], tokens["model"]["vocab"]["!!"]) == (2, 63)
+
+
+def test_a_gguf_file_is_a_model_path_and_leaves_no_scratch(made, tmp_path, monkeypatch):
+    model, file, folder = made
+
+    def copy(path, target):
+        assert path == file
+        shutil.copytree(folder, target)
+
+    monkeypatch.setattr("codex_ml.train.model.gguf.convert", copy)  # one child is enough for this file
+    again = load_local(file, attention="sdpa", scratch=tmp_path / "scratch")
+    assert again.config._attn_implementation == "sdpa"
+    assert torch.equal(again.model.norm.weight, model.model.norm.weight)
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_gguf_file_is_unpacked_where_dvc_hashes_nothing(made, tmp_path, monkeypatch):
+    """The .dvcignore of this repository names /.cache, where train unpacks, and people set TMPDIR there too."""
+    model, file, folder = made
+    base = tmp_path / "models/base/model.gguf"
+    base.parent.mkdir(parents=True)
+    shutil.copy(file, base)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".dvcignore").write_text("/.cache\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".cache"))
+    for module in ("codex_ml.train.model.gguf", "codex_ml.tokenizer.local_tokenizer"):
+        monkeypatch.setattr(f"{module}.convert", lambda path, target, weights=True: shutil.copytree(folder, target))
+    path = base.relative_to(tmp_path)
+    again = load_local(path, attention="eager", scratch=Path(".cache/models"))
+    assert torch.equal(again.model.norm.weight, model.model.norm.weight)
+    (tmp_path / "tokenizer").mkdir()
+    settings = Tokenizer(kind="local", path=str(path))
+    import_tokenizer(path, lambda: iter(["def f(x): return x\n"]), settings, tmp_path / "tokenizer")
+    assert (tmp_path / "tokenizer/tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("place", [".dvc/cache/files/md5/ab", "elsewhere"])
+def test_a_gguf_file_may_be_a_link_into_dvcs_cache_and_no_other(made, tmp_path, monkeypatch, place):
+    model, file, folder = made
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("codex_ml.train.model.gguf.convert", lambda path, target: shutil.copytree(folder, target))
+    (tmp_path / ".dvc").mkdir(exist_ok=True)
+    (tmp_path / place).mkdir(parents=True)
+    shutil.copy(file, tmp_path / place / "model")
+    (tmp_path / "link.gguf").symlink_to(tmp_path / place / "model")
+    if place == "elsewhere":
+        with pytest.raises(UserError, match=r"link\.gguf is a link; copy the file that it points to in its place"):
+            load_local(tmp_path / "link.gguf", attention="eager", scratch=tmp_path / "scratch")
+        return
+    again = load_local(tmp_path / "link.gguf", attention="eager", scratch=tmp_path / "scratch")
+    assert torch.equal(again.model.norm.weight, model.model.norm.weight)
+
+
+def test_a_gguf_file_is_a_tokenizer_path_too(made, tmp_path):
+    _, file, folder = made
+    for place, source in (("of the file", file), ("of the folder", folder)):
+        (tmp_path / place).mkdir()
+        settings = Tokenizer(kind="local", path="models/base/model.gguf")
+        import_tokenizer(source, lambda: iter(["def f(x): return x\n"]), settings, tmp_path / place)
+    names = sorted(path.name for path in (tmp_path / "of the folder").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "of the file").iterdir())
+    for name in names:
+        assert (tmp_path / "of the file" / name).read_bytes() == (tmp_path / "of the folder" / name).read_bytes()
+
+
+def test_a_file_that_is_no_gguf_is_refused_without_a_child(tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a child was started"))
+    (tmp_path / "model.gguf").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError) as error:
+        convert(tmp_path / "model.gguf", tmp_path / "folder")
+    assert str(error.value) == (
+        f"{tmp_path}/model.gguf is neither a folder nor a GGUF file; model.path names one of these"
+    )
+
+
+def test_a_damaged_file_is_one_line_and_leaves_nothing(made, tmp_path):
+    _, file, _ = made
+    bad = tmp_path / "model.gguf"
+    content = bytearray(file.read_bytes())
+    content[16:24] = (2**62).to_bytes(8, "little")  # the number of settings
+    bad.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        convert(bad, tmp_path / "folder")
+    assert str(error.value).startswith(f"{bad} could not be read as GGUF: ")
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
+LIMITED = """
+import socket, subprocess, sys
+from codex_ml.train.model.gguf import limit
+import resource
+limit(1000)
+found = []
+for name, attempt in {
+    "connect": lambda: socket.create_connection(("127.0.0.1", 9)),
+    "bind": lambda: socket.socket().bind(("127.0.0.1", 0)),
+    "lookup": lambda: socket.getaddrinfo("localhost", 1),
+    "program": lambda: subprocess.run(["true"]),
+    "memory": lambda: bytearray(3 << 30),
+}.items():
+    try:
+        attempt()
+        found.append(name)
+    except (PermissionError, MemoryError):
+        pass
+print(found, resource.getrlimit(resource.RLIMIT_CPU)[1], resource.getrlimit(resource.RLIMIT_CORE)[1])
+"""
+
+
+def test_the_child_has_no_network_no_programs_and_bounded_memory_and_time(run_python):
+    result = run_python("-c", LIMITED)
+    assert result.stdout == "[] 300 0\n", result.stderr
+
+
+def test_the_child_sees_no_secret_of_the_parent(made, tmp_path, monkeypatch):
+    import subprocess
+
+    seen = {}
+
+    def spy(command, **options):
+        seen.update(options["env"])
+        return subprocess.CompletedProcess(command, 1, b"", b"stopped here")
+
+    monkeypatch.setenv("API_TOKEN", "hidden")
+    monkeypatch.setattr("subprocess.run", spy)
+    with pytest.raises(UserError, match="could not be read as GGUF: stopped here"):
+        convert(made[1], tmp_path / "folder")
+    assert "API_TOKEN" not in seen
+    assert seen["HF_HUB_OFFLINE"] == "1"
+
+
+def test_an_end_by_the_limit_is_told_from_an_error(made, tmp_path, monkeypatch):
+    import subprocess
+
+    monkeypatch.setattr("subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, -24, b"", b""))
+    with pytest.raises(UserError, match="ended by signal 24 at its limit of time or memory"):
+        convert(made[1], tmp_path / "folder")
+
+
+def test_no_warning_of_the_child_is_lost_in_the_parent(made, caplog, tmp_path):
+    with caplog.at_level(logging.WARNING):
+        load_local(made[2], attention="eager", scratch=tmp_path)
+    assert caplog.records == []
+
+
+def changed(file, key, value):
+    """The file with another value of a 32-bit setting."""
+    content = bytearray(file.read_bytes())
+    at = content.index(b"qwen2." + key) + len(b"qwen2." + key) + 4  # after the type
+    content[at : at + 4] = value.to_bytes(4, "little")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        (b"block_count", 1 << 20, r"qwen2\.block_count is 1,048,576, the file holds blocks for \d"),
+        (
+            b"context_length",
+            (1 << 31) - 1,
+            r"context_length is 2,147,483,647, the longest context that is read is 134,",
+        ),
+        (b"embedding_length", 1 << 30, r"embedding_length is 1,073,741,824, the longest side of a tensor in it is \d"),
+        (b"feed_forward_length", 1 << 31, r"feed_forward_length is 2,147,483,648, the longest side"),
+        (b"attention.head_count", 1 << 24, r"attention\.head_count is 16,777,216, the longest side"),
+        (b"attention.head_count_kv", 1 << 24, r"attention\.head_count_kv is 16,777,216, the longest side"),
+    ],
+)
+def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_without_a_child(
+    key, value, reason, made, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a child was started"))
+    bad = tmp_path / "model.gguf"
+    bad.write_bytes(changed(made[1], key, value))
+    with pytest.raises(UserError, match=reason):
+        convert(bad, tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
+def test_no_cut_header_and_no_huge_number_in_it_costs_anything(made, tmp_path, monkeypatch):
+    import tracemalloc
+
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a child was started"))
+    whole, bad = made[1].read_bytes(), tmp_path / "model.gguf"
+    end = whole.index(b"output_norm.weight")  # within the header
+    tracemalloc.start()
+    for number in range(8, end, 7):
+        for content in (whole[:number], whole[:number] + b"\xff" * 8 + whole[number + 8 :]):
+            bad.write_bytes(content)
+            try:
+                refuse_impossible(bad)
+            except UserError as error:
+                assert str(error).startswith(f"{bad} could not be read as GGUF: ")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20

@@ -1,0 +1,96 @@
+"""Two processes (gloo) that hold half of the model each do what one does, and what they write is whole."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from codex_ml.cli.params import Runtime
+from codex_ml.core.errors import UserError
+from codex_ml.train.checkpoint import export_newest, load_newest
+from codex_ml.train.run import prepare_run
+
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]
+SPEC = importlib.util.spec_from_file_location("training_processes", Path(__file__).with_name("test_processes.py"))
+processes = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(processes)
+run, assert_close = processes.run, processes.assert_close
+HARD = {"clip_norm": 0.1, "ema": 0.9, "eval_rows": 3, "micro_batch_size": 1, "accumulation": 4}
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Everything of the newest checkpoint: weights, averages, moments."""
+    found = load_newest(folder / "scratch")
+    assert found.state["step"] == 4
+    parts = {"weights": found.weights, "ema": found.ema or {}, "optimizer": found.optimizer}
+    return {f"{part}/{name}": t.double() for part, values in parts.items() for name, t in values.items()}
+
+
+def losses(folder: Path) -> list[float]:
+    history = list(load_newest(folder / "scratch").points())
+    return [point[name] for point in history for name in ("train/loss", "train/grad_norm", "val/loss") if name in point]
+
+
+@pytest.mark.parametrize("weights", ["all", "adapters"])
+def test_shares_do_the_steps_of_one_process_and_are_written_whole(tmp_path, weights):
+    """Clipped, averaged, accumulated; 3 validation rows, so that one process has a pass without any."""
+    changes = {"lora": True, "lora_dropout": 0.0} if weights == "adapters" else {}
+    run(tmp_path / "one", 1, **HARD, **changes)
+    run(tmp_path / "shares", 2, sharding="full", **HARD, **changes)
+    one, shares = tensors(tmp_path / "one"), tensors(tmp_path / "shares")
+    assert one.keys() == shares.keys()
+    limits = {"rtol": 1e-3, "atol": 1e-4} if changes else {"rtol": 1e-6, "atol": 1e-9}  # adapters are float32
+    for name, value in one.items():
+        torch.testing.assert_close(shares[name], value, **limits, msg=name)
+    assert losses(tmp_path / "shares") == pytest.approx(losses(tmp_path / "one"), rel=limits["rtol"])
+    best = [sorted(file.name for file in (tmp_path / f"{name}/scratch/best").iterdir()) for name in ("one", "shares")]
+    assert best[0] == best[1]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_and_without_shares(tmp_path):
+    run(tmp_path / "whole", 1)
+    assert all(run(tmp_path / "from shares", 2, sharding="full", stop=3))
+    run(tmp_path / "from shares", 1)
+    assert all(run(tmp_path / "to shares", 1, stop=3))
+    run(tmp_path / "to shares", 2, sharding="full")
+    for name in ("from shares", "to shares"):
+        assert_close(tensors(tmp_path / name), tensors(tmp_path / "whole"))
+
+
+def test_shares_that_were_killed_end_with_the_same_bytes(tmp_path):
+    run(tmp_path / "whole", 2, sharding="full", dropout=0.3)
+    assert all(run(tmp_path / "cut", 2, sharding="full", dropout=0.3, stop=3))
+    run(tmp_path / "cut", 2, sharding="full", dropout=0.3)
+    for file in ("model", "optimizer"):
+        whole, cut = (tmp_path / f"{name}/scratch/step-00000004/{file}.safetensors" for name in ("whole", "cut"))
+        assert cut.read_bytes() == whole.read_bytes()
+
+
+def test_shares_measure_the_kept_weights_of_another_run_again(tmp_path):
+    """As one process does: each has to take part, also where it has no validation row of its own."""
+    first = Path("models/base/first")
+    run(tmp_path / "first", 1, max_steps=4)
+    first.mkdir(parents=True)
+    export_newest(tmp_path / "first/scratch", first / "last")
+    changes = {"resume_from": str(first), "max_steps": 6, "eval_rows": 1, "keep_best": 9, "lr": 1e-9}
+    run(tmp_path / "one", 1, **changes)
+    run(tmp_path / "shares", 2, sharding="full", **changes)
+    one, shares = (load_newest(tmp_path / f"{name}/scratch").state for name in ("one", "shares"))
+    assert [entry["step"] for entry in one["best"]] == [entry["step"] for entry in shares["best"]]
+    assert len(one["best"]) > 1
+    for mine, theirs in zip(one["best"], shares["best"], strict=True):
+        assert theirs["val/loss"] == pytest.approx(mine["val/loss"], rel=1e-6)
+    assert [continued["best_measured_again"] for continued in shares["continued"]] == [True]
+
+
+def test_one_process_has_nobody_to_share_with(recipe, tmp_path):
+    rows = recipe.packed(recipe.LENGTHS, seed=1)
+    with pytest.raises(UserError, match=r"^runtime.sharding full needs several processes: set runtime.processes, or"):
+        prepare_run(
+            recipe.tiny_model(), rows, rows, train=recipe.settings(), runtime=Runtime(sharding="full"),
+            hardware=recipe.HARDWARE, seed=1, scratch=tmp_path, tokenizer="",
+        )  # fmt: skip
