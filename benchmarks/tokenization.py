@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from codex_ml.core.parallel import cores  # noqa: E402
 from codex_ml.documents.document import read_documents  # noqa: E402
-from codex_ml.pack.config import Tokenizer as Settings  # noqa: E402
+from codex_ml.tokenizer.config import Tokenizer as Settings  # noqa: E402
 from codex_ml.tokenizer.training import train_tokenizer  # noqa: E402
 from codex_ml.tokens import engine  # noqa: E402
 from codex_ml.tokens.text_tokenizer import TextTokenizer, load_tokenizer  # noqa: E402

@@ -112,10 +112,10 @@ def chosen_hardware(precision: str, threads: int) -> Any:
     Raises:
         UserError: when bf16 was asked for and the CPU has none.
     """
-    from codex_ml.cli.params import Runtime, Train
+    from codex_ml.core.config import Runtime
     from codex_ml.modeling.hardware import choose_hardware
 
-    return choose_hardware(Train(precision=precision, compile="off"), Runtime(device="cpu"), threads=threads)
+    return choose_hardware(Runtime(device="cpu"), threads=threads, precision=precision, compile="off")
 
 
 @app.callback(invoke_without_command=True)

@@ -145,7 +145,7 @@ def random_rows(shape: Shape) -> np.ndarray:
 
 def llama(shape: Shape, *, attention: str) -> Any:
     """The same weights for every peer."""
-    from codex_ml.cli.params import Model
+    from codex_ml.train.config import Model
     from codex_ml.train.model.build import build_model
 
     sizes = {"hidden_size": shape.hidden, "intermediate_size": shape.ffn, "layers": shape.layers, "heads": shape.heads}
@@ -157,9 +157,10 @@ def llama(shape: Shape, *, attention: str) -> Any:
 
 def ours(job: Job) -> None:
     """`train_model` as stages/train.py calls it; no validation or checkpoint falls into a round."""
-    from codex_ml.cli.params import Runtime, Train
+    from codex_ml.core.config import Runtime
     from codex_ml.modeling.hardware import choose_hardware, make_deterministic
     from codex_ml.modeling.rows import Rows
+    from codex_ml.train.config import Train
     from codex_ml.train.loop import train_model
 
     shape = SHAPES[job.shape]
@@ -173,7 +174,13 @@ def ours(job: Job) -> None:
         compile="on" if job.compile else "off",
     )
     runtime = Runtime(device="cpu", progress="off")
-    hardware = choose_hardware(settings, runtime, threads=job.threads)
+    hardware = choose_hardware(
+        runtime,
+        threads=job.threads,
+        precision=settings.precision,
+        compile=settings.compile,
+        max_steps=settings.max_steps,
+    )
     make_deterministic(hardware, seed=SEED)
     with TemporaryDirectory() as temporary:
         folder, packed = Path(temporary), Path(job.packed or temporary)
@@ -201,11 +208,11 @@ def bare(job: Job) -> None:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from codex_ml.cli.params import Runtime, Train
+    from codex_ml.core.config import Runtime
     from codex_ml.modeling.hardware import choose_hardware, make_deterministic
 
-    settings = Train(precision=job.precision, compile="off")
-    make_deterministic(choose_hardware(settings, Runtime(device="cpu"), threads=job.threads), seed=SEED)
+    hardware = choose_hardware(Runtime(device="cpu"), threads=job.threads, precision=job.precision, compile="off")
+    make_deterministic(hardware, seed=SEED)
     shape = SHAPES[job.shape]
     model, data = llama(shape, attention="eager"), random_rows(shape)
     model.train()

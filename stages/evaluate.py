@@ -9,24 +9,37 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
+from codex_ml.core.config import Section, Seed
 from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.evaluate.config import Evaluate
 from codex_ml.modeling.process import prepare_process
 
 COMPARED = ("bits_per_byte", "lossy", "zlib_bits_per_byte", "perplexity", "token_accuracy", "documents")
 
 
-def main(stage: Stage) -> None:
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    seed: Seed = 1
+    evaluate: Evaluate = Evaluate()
+
+
+def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import read_json, write_ndjson, write_text
     from codex_ml.core.progress import track
+    from codex_ml.core.record import cpu_threads
     from codex_ml.documents.document import count_documents, read_documents
     from codex_ml.evaluate.summary import by_source, document_row, summary
     from codex_ml.inference.likelihood import load_model, score_documents
     from codex_ml.modeling.hardware import inference_device
-    from codex_ml.tokenizer.lossless import RoundTrip
+    from codex_ml.tokens.lossless import RoundTrip
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     settings, folder = stage.params.evaluate, stage.dep("models/model")
-    model = load_model(folder, device=inference_device(stage.runtime, threads=stage.record["environment"]["threads"]))
+    training = read_json(folder / "training.json")
+    model = load_model(
+        folder, device=inference_device(stage.runtime, threads=cpu_threads(training["hardware"]["threads"]))
+    )
     tokenizer = load_tokenizer(folder)
     test, trip = stage.dep("data/splits/test.parquet"), RoundTrip("test")
     scores = score_documents(
@@ -34,7 +47,7 @@ def main(stage: Stage) -> None:
         trip.watch(tokenizer, read_documents(test)),
         end=tokenizer.end,
         begin=tokenizer.begin,
-        length=read_json(folder / "training.json")["seq_len"],
+        length=training["seq_len"],
         batch_size=settings.batch_size,
     )
     scores = track(scores, "evaluate", count_documents(test), "documents", style=stage.runtime.progress)
@@ -57,4 +70,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("evaluate", main, help=__doc__, prepare=prepare_process)
+    run_stage("evaluate", main, Params, prepare=prepare_process)

@@ -9,10 +9,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
+from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, log, run_stage, scratch_folder
+from codex_ml.fetch.config import Fetch
 
 
-def main(stage: Stage) -> None:
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    fetch: Fetch = Fetch()
+
+
+def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder
     from codex_ml.fetch.wheels import fetch_wheels, read_pins
 
@@ -27,4 +35,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("fetch", main, help=__doc__, network=True)
+    run_stage("fetch", main, Params, network=True)

@@ -9,10 +9,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
+from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.ingest.config import Ingest
 
 
-def main(stage: Stage) -> None:
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    ingest: Ingest = Ingest()
+
+
+def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_ndjson
     from codex_ml.core.parallel import shared_workers, workers_for
     from codex_ml.core.progress import progress
@@ -54,4 +62,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("ingest", main, help=__doc__)
+    run_stage("ingest", main, Params)

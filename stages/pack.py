@@ -9,25 +9,37 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
+from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.pack.config import Pack
 
 COMPARED = ("train.tokens", "train.rows", "train.cut_documents", "train.fill")
 
 CORPUS = Path("data/corpus/documents.parquet")  # no dependency: only an error reads it, for the line of the user's file
 
 
-def main(stage: Stage) -> None:
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    pack: Pack = Pack()
+
+
+def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder
     from codex_ml.documents.document import places_of
     from codex_ml.pack.examples import BadChats
     from codex_ml.pack.pack_splits import pack_splits
+    from codex_ml.tokens.layout import read_kind
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(stage.dep("models/tokenizer"))
+    made = stage.dep("models/tokenizer")
+    tokenizer = load_tokenizer(made)
     files = {part: stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val", "test")}
     try:
         with atomic_folder(stage.out("data/packed")) as folder:
-            metrics = pack_splits(folder, files, tokenizer, stage.params.pack, style=stage.runtime.progress)
+            metrics = pack_splits(
+                folder, files, tokenizer, stage.params.pack, kind=read_kind(made), style=stage.runtime.progress
+            )
     except BadChats as error:
         if not CORPUS.is_file():
             raise
@@ -39,4 +51,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("pack", main, help=__doc__)
+    run_stage("pack", main, Params)

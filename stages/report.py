@@ -8,10 +8,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
+from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.report.config import Report
 
 
-def main(stage: Stage) -> None:
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    report: Report = Report()
+
+
+def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import write_text
     from codex_ml.report.card import render_card
     from codex_ml.report.facts import load_facts
@@ -26,4 +34,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("report", main, help=__doc__)
+    run_stage("report", main, Params)

@@ -9,13 +9,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
+from codex_ml.core.config import Section, Seed
 from codex_ml.core.stage import Stage, log, run_stage
 from codex_ml.modeling.process import prepare_process
+from codex_ml.safety_audit.config import SafetyAudit
 
 
-def main(stage: Stage) -> None:
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    seed: Seed = 1
+    safety_audit: SafetyAudit = SafetyAudit()
+
+
+def main(stage: Stage[Params]) -> None:
     from codex_ml.core.errors import CheckFailed
     from codex_ml.core.io import read_json, write_json, write_ndjson
+    from codex_ml.core.record import cpu_threads
     from codex_ml.inference.generation import sample_texts
     from codex_ml.inference.likelihood import load_model
     from codex_ml.modeling.hardware import inference_device
@@ -37,7 +47,10 @@ def main(stage: Stage) -> None:
 
     settings, seed = stage.params.safety_audit, stage.params.seed
     folder, packed = stage.dep("models/model"), stage.dep("data/packed")
-    model = load_model(folder, device=inference_device(stage.runtime, threads=stage.record["environment"]["threads"]))
+    training = read_json(folder / "training.json")
+    model = load_model(
+        folder, device=inference_device(stage.runtime, threads=cpu_threads(training["hardware"]["threads"]))
+    )
     check_length(
         model.config,
         settings.prefix_tokens + settings.suffix_tokens,
@@ -58,7 +71,7 @@ def main(stage: Stage) -> None:
         tokenizer,
         Rows.open(packed, "train"),
         Rows.open(packed, "test"),
-        training=read_json(folder / "training.json"),
+        training=training,
         settings=settings,
         seed=seed,
     )
@@ -82,4 +95,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("safety_audit", main, help=__doc__, prepare=prepare_process)
+    run_stage("safety_audit", main, Params, prepare=prepare_process)

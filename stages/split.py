@@ -12,13 +12,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this che
 
 from functools import partial
 
+from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.split.config import Split
 
 
-def main(stage: Stage) -> None:
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    split: Split = Split()
+
+
+def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_json
     from codex_ml.core.parallel import shared_workers, workers_for
-    from codex_ml.core.params import load_params
     from codex_ml.core.progress import progress
     from codex_ml.documents.licences import wrong_licences
     from codex_ml.policy.key import warning
@@ -50,8 +57,8 @@ def main(stage: Stage) -> None:
     )
     if options.policy == "off":
         log.warning("split: WARNING: split.policy is off: secrets and personal data stay in the training text")
-    elif note := warning(stage.dep("data/redaction_key"), (s.path for s in load_params().ingest.sources)):
-        log.warning("split: WARNING: %s", note)  # the sources decide no byte of the split, only this line
+    elif note := warning(stage.dep("data/redaction_key"), split.places(corpus)):
+        log.warning("split: WARNING: %s", note)
 
     size = split.size_of(corpus)
     workers = workers_for(split.width_of(corpus), stage.runtime.workers)
@@ -95,4 +102,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("split", main, help=__doc__)
+    run_stage("split", main, Params)

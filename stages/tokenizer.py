@@ -10,18 +10,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
+from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.tokenizer.config import Tokenizer
 
 COMPARED = ("vocab_size", "bytes_per_token", "lossless", "unused_share")
 
 
-def main(stage: Stage) -> None:
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    tokenizer: Tokenizer = Tokenizer()
+
+
+def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_json
     from codex_ml.core.progress import track
     from codex_ml.documents.document import count_documents, read_documents
-    from codex_ml.tokenizer import lossless
     from codex_ml.tokenizer.measure import measure
     from codex_ml.tokenizer.training import train_tokenizer
+    from codex_ml.tokens import lossless
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     settings = stage.params.tokenizer
@@ -58,4 +66,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("tokenizer", main, help=__doc__)
+    run_stage("tokenizer", main, Params)

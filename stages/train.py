@@ -11,14 +11,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
+from codex_ml.core.config import Section, Seed
 from codex_ml.core.ranks import rank
 from codex_ml.core.record import cpu_threads
 from codex_ml.core.stage import Stage, checked_params, log, logs_folder, run_stage, scratch_folder
 from codex_ml.modeling.process import prepare_process
+from codex_ml.train.config import Model, Train
 from codex_ml.train.launch import among_others, launch
 
 
-def main(stage: Stage) -> None:
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    seed: Seed = 1
+    model: Model = Model()
+    train: Train = Train()
+
+
+def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, read_json, sha256_of, write_json
     from codex_ml.modeling.hardware import choose_hardware, make_deterministic
     from codex_ml.modeling.rows import Rows
@@ -32,9 +42,11 @@ def main(stage: Stage) -> None:
     stage.dep(params.model.path or "models/base")
     stage.dep(params.train.resume_from or "models/base")
     hardware = choose_hardware(
-        params.train,
         stage.runtime,
-        threads=stage.record["environment"]["threads"],
+        threads=cpu_threads(params.train.threads),
+        precision=params.train.precision,
+        compile=params.train.compile,
+        max_steps=params.train.max_steps,
         compiles=not params.model.is_encoder_decoder and stage.runtime.sharding == "none",
     )
     make_deterministic(hardware, seed=params.seed)
@@ -46,7 +58,7 @@ def main(stage: Stage) -> None:
             about,
             seed=params.seed,
             device=hardware.device,
-            new_tokenizer=params.tokenizer.kind != "local",
+            new_tokenizer=about["tokenizer_kind"] != "local",
             scratch=unpacked,
         )
         log.info("train: %s", hardware)
@@ -75,7 +87,12 @@ def main(stage: Stage) -> None:
             rows = params.train.micro_batch_size * params.train.accumulation
             seen = {"seed": params.seed, "rows_a_step": rows, "seq_len": about["seq_len"]}
             steps = {"global_step": outcome.best["step"], **outcome.details}
-            used = {"device": hardware.device, "precision": hardware.precision, "compile": hardware.compile}
+            used = {
+                "device": hardware.device,
+                "precision": hardware.precision,
+                "compile": hardware.compile,
+                "threads": params.train.threads,
+            }
             write_json(folder / "training.json", {**seen, **steps, **facts, "hardware": used})
             save_tokenizer(tokenizer, folder, model.config, seq_len=about["seq_len"])
     best = outcome.best
@@ -84,9 +101,9 @@ def main(stage: Stage) -> None:
 
 def prepare() -> None:
     prepare_process(compiles=True)
-    settings = checked_params()
-    launch(settings.runtime.processes, threads=cpu_threads(settings))
+    params, runtime = checked_params(Params)
+    launch(runtime.processes, threads=cpu_threads(params.train.threads))
 
 
 if __name__ == "__main__":
-    run_stage("train", main, help=__doc__, prepare=prepare, parallel=True)
+    run_stage("train", main, Params, prepare=prepare, parallel=True)

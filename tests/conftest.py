@@ -67,8 +67,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder is a copy of the repository for the user of `project`, with an empty sample; `src` is a link."""
-    from codex_ml.core import pipeline
-
     folder = tmp_path / "workspace"
     (folder / "data/raw/sample").mkdir(parents=True)
     shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
@@ -76,9 +74,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "src").symlink_to(REPOSITORY / "src")
     monkeypatch.chdir(folder)
-    pipeline._imports.cache_clear()  # its keys are relative to the current folder
-    yield folder
-    pipeline._imports.cache_clear()
+    return folder
 
 
 @pytest.fixture
@@ -162,8 +158,8 @@ class Chain:
 
     def lock(self, *, record: bool = True) -> None:
         """Write what `dvc repro` leaves behind: the record of each start and dvc.lock."""
+        from codex_ml.cli.params import load_params
         from codex_ml.core.io import hash_path, write_json
-        from codex_ml.core.params import load_params
         from codex_ml.core.pipeline import load_pipeline
         from codex_ml.core.record import record_path, start_record
         from codex_ml.core.yaml import read_yaml

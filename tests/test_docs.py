@@ -8,11 +8,12 @@ from typing import get_args
 
 import pytest
 
-from codex_ml.cli.params import Runtime
-from codex_ml.core.params import known_keys, validate_params
+from codex_ml.cli.params import Params, validate_params
+from codex_ml.core.config import Runtime
+from codex_ml.core.params import known_keys
 from codex_ml.core.yaml import parse_yaml
-from codex_ml.pack.config import TokenizerKind
-from codex_ml.split.config import Kind
+from codex_ml.ingest.config import Kind
+from codex_ml.tokenizer.config import TokenizerKind
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -52,7 +53,7 @@ def test_yaml_in_docs_is_valid(file, project, monkeypatch):
 @pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
 def test_keys_and_files_that_docs_name_exist(file):
     text = file.read_text(encoding="utf-8")
-    keys = set(known_keys())
+    keys = set(known_keys(Params))
     sections = {key.split(".")[0] for key in keys}
     named = {name for name in re.findall(r"`([a-z_]+\.[a-z_]+)[:`]", text) if name.split(".")[0] in sections}
     assert named

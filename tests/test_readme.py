@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.core.params import known_keys, validate_params
+from codex_ml.cli.params import Params, validate_params
+from codex_ml.core.params import known_keys
 from codex_ml.core.pipeline import load_pipeline, producers_of
 from codex_ml.core.yaml import parse_yaml
 
@@ -73,7 +74,7 @@ def test_commands_exist() -> None:
 def test_keys_exist_and_the_example_of_own_data_is_valid() -> None:
     named = set(re.findall(r"`((?:split|train|fetch|pack|tokenizer|runtime)\.[a-z_]+)", readme()))
     named |= set(re.findall(r"-S ([a-z_.]+)=", readme()))
-    assert named and named <= set(known_keys())
+    assert named and named <= set(known_keys(Params))
     example = block("yaml", "sources:")
     assert len(validate_params(parse_yaml(example, "README.md"), text=example).ingest.sources) == 3
 

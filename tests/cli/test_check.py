@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.check import check_workspace, problems
-from codex_ml.cli.params import Params
+from codex_ml.cli.params import Params, load_params, validate_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.packages import install_extra
-from codex_ml.core.params import load_params, validate_params
 from codex_ml.core.pipeline import load_pipeline
 
 FILES_SOURCE = {"kind": "files", "path": "data/raw/mine"}
@@ -45,12 +44,12 @@ STAGES = {
     "an undeclared param": (
         "train",
         {"params": without("seed")},
-        "stages/train.py reads params.seed, which the stage does not declare; add it in dvc.yaml",
+        "dvc.yaml: stage train lacks the param seed, which stages/train.py declares; add it",
     ),
     "a param that is not read": (
         "pack",
         {"params": plus("train")},
-        "dvc.yaml: stage pack declares the param train, which stages/pack.py does not read",
+        "dvc.yaml: stage pack declares the param train, which stages/pack.py does not",
     ),
     "a param that does not exist": (
         "pack",
@@ -69,23 +68,23 @@ STAGES = {
     ),
     "an undeclared import": (
         "split",
-        {"deps": without("src/codex_ml/split/duplicates/dedup.py")},
-        "dvc.yaml: stage split imports src/codex_ml/split/duplicates/dedup.py, which is not in its deps; add it",
+        {"deps": without("src/codex_ml/policy")},
+        "dvc.yaml: stage split imports from src/codex_ml/policy, which is not in its deps; add it",
     ),
     "a file that a stage reads": (
-        "report",
-        {"deps": without("src/codex_ml/report/report.html.jinja")},
-        "dvc.yaml: stage report reads src/codex_ml/report/report.html.jinja, which is not in its deps; add it",
+        "evaluate",
+        {"deps": without("data/splits/test.parquet")},
+        "dvc.yaml: stage evaluate reads data/splits/test.parquet, which is not in its deps; add it",
     ),
     "an undeclared script": (
         "split",
         {"deps": without("stages/split.py")},
-        "dvc.yaml: stage split imports stages/split.py, which is not in its deps; add it",
+        "dvc.yaml: stage split imports from stages/split.py, which is not in its deps; add it",
     ),
     "a dep too many": (
         "fetch",
-        {"deps": plus("src/codex_ml/modeling/rows.py")},
-        "dvc.yaml: stage fetch lists src/codex_ml/modeling/rows.py in deps but does not import it",
+        {"deps": plus("src/codex_ml/modeling")},
+        "dvc.yaml: stage fetch lists src/codex_ml/modeling in deps but does not import it",
     ),
 }
 
@@ -200,7 +199,7 @@ HEAVY = ("torch", "transformers", "pyarrow", "accelerate", "tokenizers", "dvcliv
 
 def test_check_imports_nothing_heavy(workspace, run_python):
     code = (
-        "import sys\nfrom codex_ml.cli.check import problems\nfrom codex_ml.core.params import load_params\n"
+        "import sys\nfrom codex_ml.cli.check import problems\nfrom codex_ml.cli.params import load_params\n"
         "from codex_ml.core.pipeline import load_pipeline\nimport codex_ml.cli.main\nlist(problems(load_params(), load_pipeline()))\n"
         f"print(sorted(set(sys.modules) & set({(*HEAVY, 'numpy')!r})))"
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.lineage import lineage, summary
+from codex_ml.cli.params import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.io import hash_path, write_json
-from codex_ml.core.params import load_params
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.record import record_path, start_record
 

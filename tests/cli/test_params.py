@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from codex_ml.cli import main as cli
-from codex_ml.cli.params import Params
+from codex_ml.cli.params import Params, json_schema, load_params, validate_params
 from codex_ml.core.errors import UserError
-from codex_ml.core.params import json_schema, known_keys, load_params, nearest_key, validate_params
+from codex_ml.core.params import known_keys, nearest_key
 from codex_ml.core.yaml import parse_yaml
 
 
@@ -340,7 +340,7 @@ def test_the_number_of_further_mistakes_is_told():
             b"train:\n  learning_rat: 1e-3\n",
             "params.yaml:2: train.learning_rat is not a parameter; did you mean train.lr?",
         ),
-        (b"- a\n", "params.yaml: a mapping of sections is wanted, found list"),
+        (b"- a\n", "params.yaml: expected a mapping of sections, found list"),
         (b"seed: \xff\n", "params.yaml is not UTF-8 (byte 6)"),
         (None, "params.yaml is missing; `git checkout params.yaml` brings back the committed one"),
     ],
@@ -390,11 +390,11 @@ def test_params_yaml_is_valid_short_and_holds_every_key_of_the_schema(repository
     assert len(lines) <= 60
     written = parse_yaml(text, "params.yaml")
     flat = {f"{s}.{k}" if k else s for s, body in written.items() for k in (body if isinstance(body, dict) else [None])}
-    assert flat == {".".join(key.split(".")[:2]) for key in known_keys()}
+    assert flat == {".".join(key.split(".")[:2]) for key in known_keys(Params)}
 
 
 def test_every_key_of_a_source_is_one_of_the_schema():
-    assert nearest_key("ingest.source") == "ingest.sources"
+    assert nearest_key("ingest.source", Params) == "ingest.sources"
 
 
 def test_the_schema_file_is_what_the_command_prints(repository, capsys, monkeypatch):

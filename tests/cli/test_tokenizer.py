@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from codex_ml.cli.tokenizer import app
 from codex_ml.documents.document import Document, write_documents
-from codex_ml.pack.config import Tokenizer
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
 

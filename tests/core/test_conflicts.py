@@ -10,18 +10,18 @@ from typer.testing import CliRunner
 from codex_ml.cli import hooks
 from codex_ml.cli.check import check_workspace
 from codex_ml.cli.lineage import Texts
-from codex_ml.cli.params import Source
+from codex_ml.cli.params import load_params
 from codex_ml.cli.verify import verify
 from codex_ml.core.conflicts import MARKERS, conflict_line, conflicts
 from codex_ml.core.dvcignore import patterns_for
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.io import read_json
 from codex_ml.core.packages import locked_versions
-from codex_ml.core.params import load_params
-from codex_ml.core.pipeline import imported_modules, load_lock, load_pipeline
+from codex_ml.core.pipeline import ImportGraph, load_lock, load_pipeline
 from codex_ml.core.record import read_record
 from codex_ml.core.yaml import read_yaml
 from codex_ml.fetch.wheels import read_pins
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.csv_tables import plan_table
 from codex_ml.ingest.readers.json_lines import LinesTask
 from codex_ml.ingest.readers.records import Context
@@ -74,7 +74,7 @@ READERS = {
     "data/benchmarks/questions.jsonl": lambda: list(_records(Path("data/benchmarks/questions.jsonl"))),
     "requirements.lock": lambda: locked_versions(),
     ".dvcignore": lambda: patterns_for(PurePosixPath("data")),
-    "stages/split.py": lambda: imported_modules(Path("stages/split.py")),
+    "stages/split.py": lambda: ImportGraph().modules(Path("stages/split.py")),
 }
 
 

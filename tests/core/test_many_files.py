@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.checks.data import data_problems
-from codex_ml.cli.params import Params, Source
+from codex_ml.cli.params import Params
 from codex_ml.core import io
 from codex_ml.core.pipeline import StageSpec
 from codex_ml.core.tree import files_of, scan
 from codex_ml.ingest import readers
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import plan, size_of
 
 COUNT = 2500

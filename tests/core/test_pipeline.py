@@ -7,10 +7,10 @@ import pytest
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import (
-    imported_modules,
+    ImportGraph,
     load_lock,
     load_pipeline,
-    params_read,
+    params_declared,
     parse_lock,
     parse_pipeline,
     producers_of,
@@ -142,65 +142,64 @@ def test_the_producer_of_a_path(repository, path, stage):
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    from codex_ml.core.pipeline import _imports
-
     files = {
         "stages/s.py": "from codex_ml.modeling import rows as pack\ndef f():\n    import codex_ml.core.io as x, os\n",
         "src/codex_ml/__init__.py": "",
         "src/codex_ml/core/io.py": "from codex_ml.core.errors import E\nfrom . import nothing\nfrom numpy import codex_ml\n",
         "src/codex_ml/core/errors.py": "import codex_ml.core.io\n",
         "src/codex_ml/unused.py": "",
-        "src/codex_ml/documents/__init__.py": "",
+        "src/codex_ml/modeling/__init__.py": "",
         "src/codex_ml/modeling/rows.py": "",
         "src/codex_ml/data/other.py": "",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    _imports.cache_clear()
     return tmp_path
 
 
 def test_imports_are_found_inside_functions_and_through_modules(library):
-    assert imported_modules(Path("stages/s.py"), library) == {
-        "src/codex_ml/__init__.py", "src/codex_ml/documents/__init__.py", "src/codex_ml/modeling/rows.py", "src/codex_ml/core/io.py",
-        "src/codex_ml/core/errors.py",
+    imports = ImportGraph(library)
+    assert imports.modules(Path("stages/s.py")) == {
+        "src/codex_ml/__init__.py", "src/codex_ml/modeling/__init__.py", "src/codex_ml/modeling/rows.py",
+        "src/codex_ml/core/io.py", "src/codex_ml/core/errors.py",
     }  # fmt: skip
+    assert imports.folders(Path("stages/s.py")) == {"src/codex_ml/core", "src/codex_ml/modeling"}
 
 
 def test_a_script_that_is_no_python_is_told_with_its_line(library):
     (library / "stages/s.py").write_text("a = 1\nb = = 2\n")
     with pytest.raises(UserError, match=r"s\.py:2: not Python: invalid syntax$"):
-        imported_modules(Path("stages/s.py"), library)
+        ImportGraph(library).modules(Path("stages/s.py"))
 
 
-def test_params_are_read_wherever_they_stand(tmp_path):
+def test_the_sections_of_a_stage_are_the_fields_of_its_params(tmp_path):
     (tmp_path / "s.py").write_text(
-        "def main(stage, params):\n    stage.params.train.lr\n    params.seed\n    other.model\n"
+        "class Params(Section):\n    seed: Seed = 1\n    train: Train\nclass Other:\n    model: int\n"
     )
-    assert params_read(tmp_path / "s.py") == {"train", "seed"}
+    assert params_declared(tmp_path / "s.py") == {"train", "seed"}
 
 
-ORDER = ("policy", "tokenization", "data", "modeling", "training", "evaluation", "safety", "reporting")
-BELOW = ("errors", "io", "yaml", "config", "pipeline", "lineage", "progress", "stage")  # what every package may use
+LAYERS = (("core",), ("documents", "policy", "statistics", "tokens"), ("modeling",), ("inference",))
+VERBS = ("fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report")
 
 
-def test_imports_go_one_way(repository):
+def test_imports_point_down_and_no_stage_imports_a_stage(repository):
     library = repository / "src" / "codex_ml"
-    back = []
+    level = {name: number for number, layer in enumerate((*LAYERS, VERBS, ("cli",))) for name in layer}
+    wrong = []
     for file in sorted(library.rglob("*.py")):
-        own = file.relative_to(library).with_suffix("").parts[0]
-        for node in ast.walk(ast.parse(file.read_bytes())):
+        own = file.relative_to(library).parts[0]
+        for node in ast.walk(ast.parse(file.read_bytes())) if own in level else ():
             names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in names:
                 package, _, rest = name.partition(".")
                 other = rest.split(".")[0]
-                if package != "codex_ml" or other not in ORDER:
-                    continue
-                if own in BELOW or (own in ORDER and ORDER.index(other) > ORDER.index(own)):
-                    back.append(f"{file.relative_to(library)} imports {name}")
-    assert back == []
+                if package == "codex_ml" and other in level and other != own and level[other] >= level[own]:
+                    wrong.append(f"{file.relative_to(library)} imports {name}")
+    assert wrong == []
+    assert {path.name for path in library.iterdir() if (path / "__init__.py").is_file()} == level.keys()
 
 
 REPRO = {

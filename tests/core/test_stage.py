@@ -3,16 +3,20 @@
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import create_model
 
+from codex_ml.cli.params import Params
 from codex_ml.core import stage as module
+from codex_ml.core.config import Section
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.pipeline import imported_modules, load_pipeline
+from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.stage import chosen, logs_folder, run_stage, scratch_folder
 
 
@@ -21,8 +25,16 @@ def close_log():
         handler.close()
 
 
+def schema(name, repository):
+    """What a stage script declares as its params."""
+    stages = load_pipeline(repository / "dvc.yaml")
+    declared = stages[name].params if name in stages else ()
+    fields = {section: Params.model_fields[section] for section in declared}
+    return create_model("Params", __base__=Section, **{n: (field.annotation, field) for n, field in fields.items()})
+
+
 @pytest.fixture
-def run(workspace, monkeypatch, capsys):
+def run(workspace, repository, monkeypatch, capsys):
     """Run a stage in this process, without the hooks that a process cannot take back."""
     hooks = []
     monkeypatch.setattr(sys, "addaudithook", hooks.append)
@@ -43,7 +55,7 @@ def run(workspace, monkeypatch, capsys):
         close_log()
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         with pytest.raises(SystemExit) as exit_:
-            run_stage(name, main, help="Help of it.", **options)
+            run_stage(name, main, schema(name, repository), **options)
         return exit_.value.code, hooks, capsys.readouterr()
 
     yield run
@@ -108,7 +120,7 @@ def test_help_needs_no_workspace(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, hooks, out = run("fetch", lambda stage: None, "--help")
     assert (code, hooks) == (0, [])
-    assert "Help of it." in out.out
+    assert "What every stage script shares" in " ".join(out.out.split())
 
 
 def test_only_declared_paths_can_be_read_or_written(workspace):
@@ -220,20 +232,20 @@ def test_an_import_that_no_dep_declares_is_found(repository, monkeypatch):
     monkeypatch.chdir(repository)
     module._assert_own_library()
     loaded = {Path(m.__file__) for n, m in sys.modules.items() if n.split(".")[0] == "codex_ml" and m.__file__}
-    deps = tuple(f.relative_to(repository).as_posix() for f in loaded)
+    root = repository / "src/codex_ml"
+    deps = tuple(f"src/codex_ml/{f.relative_to(root).parts[0]}" for f in loaded if f.parent != root)
     spec = replace(load_pipeline()["split"], deps=deps)
     module._assert_declared_imports(spec)
     with pytest.raises(
-        CheckFailed, match=r"^split imported src/codex_ml/io\.py: add it to the stage's deps in dvc\.yaml$"
+        CheckFailed,
+        match=r"^split imported src/codex_ml/core/__init__\.py, .*: add its folder to the stage's deps in dvc",
     ):
-        module._assert_declared_imports(replace(spec, deps=tuple(d for d in deps if d != "src/codex_ml/core/io.py")))
+        module._assert_declared_imports(replace(spec, deps=tuple(d for d in deps if d != "src/codex_ml/core")))
 
 
 def test_a_script_run_by_hand_in_a_fresh_checkout_works(workspace, repository, run_python):
     (workspace / "src").unlink()
-    for name in [*imported_modules(Path("stages/fetch.py"), repository)]:
-        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
-        (workspace / name).write_bytes((repository / name).read_bytes())
+    shutil.copytree(repository / "src", workspace / "src", ignore=shutil.ignore_patterns("__pycache__"))
     (workspace / "params.yaml").write_text("fetch: {sample: false}\n")
     done = run_python("stages/fetch.py", cwd=workspace, env={"PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.cli.params import Evaluate, Model
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import dump_json, parse_json
 from codex_ml.core.stage import chosen
 from codex_ml.documents.document import Document
+from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.summary import by_source, document_row, summary
 from codex_ml.inference.generation import sample_texts
 from codex_ml.inference.likelihood import (
@@ -26,9 +26,10 @@ from codex_ml.inference.likelihood import (
     score_documents,
     score_windows,
 )
-from codex_ml.pack.config import Tokenizer
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
+from codex_ml.train.config import Model
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.build import build_model, parameter_count
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from codex_ml.cli.params import Ingest, Source
+from codex_ml.ingest.config import Ingest, Source
 from codex_ml.ingest.corpus import spilling
 from codex_ml.ingest.corpus_writer import write_corpus
 from codex_ml.ingest.sources import Tally, read_sources

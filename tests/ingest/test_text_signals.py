@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codex_ml.documents.signals import NOT_APPLICABLE
 from codex_ml.ingest import text_signals as signals_module
-from codex_ml.ingest.text_signals import NOT_APPLICABLE, signals
+from codex_ml.ingest.text_signals import signals
 
 THAI, HINDI = "ภาษาไทยเป็นภาษาที่น่าสนใจ", "हिन्दी एक भाषा है"
 TEXTS = st.text() | st.text(st.sampled_from("aZ09 \n\r\t#/*-_+é²٣ไ中\u0301\ud800\U0001f600\U00020000"))

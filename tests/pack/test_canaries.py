@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from codex_ml.cli.params import Canaries
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.pack.canaries import (
@@ -20,6 +19,7 @@ from codex_ml.pack.canaries import (
     with_canaries,
     without_secrets,
 )
+from codex_ml.pack.config import Canaries
 
 from .byte_tokenizer import ByteTokenizer
 from .packing import example

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from codex_ml.cli.params import Pack
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document
+from codex_ml.pack.config import Pack
 from codex_ml.pack.examples import BadChats, Note, encode_examples, texts_of
 
 from .byte_tokenizer import FIRST, ByteTokenizer

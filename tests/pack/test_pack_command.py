@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from codex_ml.cli import main as cli
-from codex_ml.cli.params import Pack
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.modeling.rows import Rows, rows_of_step
+from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
 
 from .byte_tokenizer import ByteTokenizer
@@ -39,7 +39,7 @@ def here(tmp_path, monkeypatch):
         write_documents(files[name], documents(count))
     Path("data/packed").mkdir()
     settings = Pack(seq_len=32, canaries={"repetitions": (2,), "each": 3, "controls": 2})
-    pack_splits(Path("data/packed"), files, ByteTokenizer(), settings, style="off")
+    pack_splits(Path("data/packed"), files, ByteTokenizer(), settings, kind="byte_bpe", style="off")
     Path("params.yaml").write_text(PARAMS)
     Path("dvc.yaml").write_text("stages: {split: {cmd: x, outs: [data/splits]}, pack: {cmd: x, outs: [data/packed]}}")
     Path("src/codex_ml").mkdir(parents=True)
@@ -113,7 +113,7 @@ def test_text_for_people(here, run):
         Document("qa", "", "2", "", "MIT", "text", prompt="ask:", completion=" yes"),
     ]
     write_documents(files["train"], hostile)
-    pack_splits(Path("data/packed"), files, ByteTokenizer(), Pack(seq_len=32), style="off")
+    pack_splits(Path("data/packed"), files, ByteTokenizer(), Pack(seq_len=32), kind="byte_bpe", style="off")
     code, out, err = run("pack", "show", "--step", "1", "--row", "0")
     assert (code, err) == (0, "")
     assert out.splitlines() == [

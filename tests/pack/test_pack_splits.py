@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from codex_ml.cli.params import Pack
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.modeling.rows import IGNORE, Rows
+from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
 
 from .byte_tokenizer import END, ByteTokenizer
@@ -33,7 +33,7 @@ def packed(folder, *, train=(), val=(), test=(), tokenizer=None, **settings):
         write_documents(files[name], documents)
     out = folder / "packed"
     out.mkdir()
-    return out, pack_splits(out, files, tokenizer or ByteTokenizer(), Pack(**settings), style="off")
+    return out, pack_splits(out, files, tokenizer or ByteTokenizer(), Pack(**settings), kind="byte_bpe", style="off")
 
 
 NO_RECORDS = dict.fromkeys(("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained"), 0)
@@ -51,7 +51,7 @@ def test_numbers_of_a_small_corpus(tmp_path):
     about = json.loads((out / "pack.json").read_bytes())
     del about["streams"]
     assert about == {
-        "dtype": "<u2", "seq_len": 16, "layout": "packed", "vocab_size": 258, "begin": 0, "end": 0, "pad": 1
+        "dtype": "<u2", "seq_len": 16, "layout": "packed", "tokenizer_kind": "byte_bpe", "vocab_size": 258, "begin": 0, "end": 0, "pad": 1
     }  # fmt: skip
     assert (out / "records.ndjson").read_bytes() == b""
     assert not (out / "canaries.json").exists()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import pytest
 from workspace import Workspace
 
+from codex_ml.cli.params import Params
 from codex_ml.core.params import known_keys
 
 LATER = ["train", "evaluate", "safety_audit", "report"]
@@ -42,7 +43,7 @@ def test_one_knob_reruns_training_and_what_follows(identity: Workspace) -> None:
     shown = identity.dvc("metrics", "diff", "--all").stdout.splitlines()
     assert len(shown) <= 40, "it fits a screen"
     names = [line.split()[1] for line in shown[1:]]
-    assert not set(names) & set(known_keys())  # dvc exp show would have two columns of that name
+    assert not set(names) & set(known_keys(Params))  # dvc exp show would have two columns of that name
     plots = identity.dvc("plots", "diff", "--json").stdout
     for wanted in ("Loss (nats a token)", "Bits per byte by source", '"HEAD"', '"workspace"'):
         assert wanted in plots, wanted

@@ -10,7 +10,7 @@ import pytest
 from workspace import Finished, Workspace, commit
 
 from codex_ml.core.io import hash_path, parse_json
-from codex_ml.core.pipeline import imported_modules, load_lock, load_pipeline
+from codex_ml.core.pipeline import ImportGraph, load_lock, load_pipeline
 
 STAGES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
 
@@ -62,11 +62,9 @@ def test_every_json_output_is_strict(finished: Finished) -> None:
 
 def test_declared_deps_are_the_imports(finished: Finished) -> None:
     root = finished.workspace.root
+    imports = ImportGraph(root)
     for name, spec in load_pipeline(root / "dvc.yaml").items():
-        assert {dep for dep in spec.code if dep.endswith(".py")} == {
-            f"stages/{name}.py",
-            *imported_modules(Path(f"stages/{name}.py"), root),
-        }
+        assert set(spec.code) == {f"stages/{name}.py", *imports.folders(Path(f"stages/{name}.py"))}
 
 
 def test_early_cutoff_an_edit_that_changes_no_data_retrains_nothing(pipeline: Workspace) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.check import problems
+from codex_ml.cli.params import load_params
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.params import load_params
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.yaml import read_yaml
 from codex_ml.policy.detectors_lock import DETECTORS, lock_of, locked_names, refuse_other_code, write_lock

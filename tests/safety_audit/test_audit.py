@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.cli.params import Model, SafetyAudit
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_json
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.modeling.rows import Rows, rows_of_step
-from codex_ml.pack.config import Tokenizer
 from codex_ml.pack.examples import Example
 from codex_ml.pack.row_writer import write_stream
 from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
 from codex_ml.safety_audit.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics, result
+from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.extraction import Extraction, _is_trivial, seen_rows
 from codex_ml.safety_audit.gates import decide, verdict
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
+from codex_ml.train.config import Model
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.build import build_model
 

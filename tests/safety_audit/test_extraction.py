@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.cli.params import Model, SafetyAudit
 from codex_ml.inference.likelihood import Window
 from codex_ml.modeling.rows import Rows
 from codex_ml.safety_audit.audit import measure_extraction, metrics, result
+from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.extraction import Extraction, choose_windows, extract, greedy_windows, seen_rows
 from codex_ml.safety_audit.gates import Gate, decide
+from codex_ml.train.config import Model
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.build import build_model
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from codex_ml.cli.params import Split
 from codex_ml.documents.document import canonical
+from codex_ml.split.config import Split
 from codex_ml.split.deal import DROPPED, PARTS, REASONS, Candidates, deal, new_lines, position
 from codex_ml.split.duplicates.dedup import Crew
 from codex_ml.split.duplicates.shingle_sets import ShingleSets, block_of

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from codex_ml.cli.params import Split
 from codex_ml.core.errors import UserError
 from codex_ml.split import deal as module
+from codex_ml.split.config import Split
 from codex_ml.split.deal import EVICTED, PARTS, position
 from codex_ml.split.duplicates.dedup import Families
 

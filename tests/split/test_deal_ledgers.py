@@ -2,7 +2,7 @@
 
 import pytest
 
-from codex_ml.cli.params import Split
+from codex_ml.split.config import Split
 from codex_ml.split.deal import POOL, position
 
 from .dealing import Dealer, Doc, families_and_groups, ledger_of, line_of

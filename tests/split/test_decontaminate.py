@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codex_ml.cli.params import Benchmark
 from codex_ml.core.errors import UserError
 from codex_ml.split.benchmarks import read_benchmarks
+from codex_ml.split.config import Benchmark
 from codex_ml.split.decontaminate import Hit
 
 from .dealing import plain_words

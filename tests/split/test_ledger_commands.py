@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from codex_ml.cli.main import whole_app
-from codex_ml.core.params import load_params
+from codex_ml.cli.params import load_params
 from codex_ml.split.ledger.folder import FOLDER, NEW, read_ledger
 
 from .test_splits_end_to_end import corpus, main_of, splits, where, workspace  # noqa: F401

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from codex_ml.cli.params import Limits, Quality
 from codex_ml.ingest.text_signals import signals
+from codex_ml.split.config import Limits, Quality
 from codex_ml.split.quality import drop_reason
 
 NONE = Quality.model_validate(

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from codex_ml.cli.params import Split
+from codex_ml.split.config import Split
 
 from .dealing import Dealer, Doc
 

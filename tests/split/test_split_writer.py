@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_ml.cli.params import Split
 from codex_ml.core import parallel
 from codex_ml.documents.document import Document, read_documents
 from codex_ml.ingest import corpus_writer
 from codex_ml.ingest.corpus import measured, pieces_of, spilling
 from codex_ml.ingest.corpus_writer import write_corpus
+from codex_ml.split.config import Split
 from codex_ml.split.deal import DROPPED, Candidates
 from codex_ml.split.screen import Settings, settings_of
 from codex_ml.split.split_writer import _Names, write_splits

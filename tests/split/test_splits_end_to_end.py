@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from codex_ml.cli.params import validate_params
 from codex_ml.core.errors import UserError
-from codex_ml.core.params import validate_params
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.stage import Stage
 from codex_ml.split.ledger.edits import accept as accept_lines

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from codex_ml.core.errors import UserError
-from codex_ml.pack.config import Tokenizer
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.local_tokenizer import import_tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.core.errors import UserError
-from codex_ml.pack.config import Tokenizer
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
 
@@ -30,7 +30,7 @@ SPELLING = [
 CODE = """
 import json, sys
 from pathlib import Path
-from codex_ml.pack.config import Tokenizer
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 texts = json.loads(Path(sys.argv[1]).read_text())
 for kind in sys.argv[3:]:

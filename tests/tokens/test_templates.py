@@ -10,7 +10,7 @@ import pytest
 
 from codex_ml.cli.tokenizer_export import export_tokenizer
 from codex_ml.core.errors import UserError
-from codex_ml.pack.config import Tokenizer
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.local_tokenizer import import_tokenizer
 from codex_ml.tokens.chat import encode_chat, encode_prompt, encode_whole, turn_ends
 from codex_ml.tokens.layout import CHATML

@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from codex_ml.cli.params import Lora, Model, Pack, Runtime, Train
+from codex_ml.core.config import Runtime
 from codex_ml.core.io import write_json
 from codex_ml.documents.document import Document
 from codex_ml.modeling.hardware import Hardware, make_deterministic
 from codex_ml.modeling.rows import Rows
+from codex_ml.pack.config import Pack
 from codex_ml.pack.examples import encode_examples
 from codex_ml.pack.row_writer import write_stream
 from codex_ml.train import loop
+from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.history import History
 from codex_ml.train.model.adapters import add_adapters
 from codex_ml.train.model.build import build_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.cli.params import Runtime
+from codex_ml.core.config import Runtime
 from codex_ml.modeling.hardware import inference_device, make_deterministic
 
 pytestmark = pytest.mark.usefixtures("one_thread")

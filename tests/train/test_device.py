@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.cli.params import Runtime, Train
+from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 from codex_ml.modeling.hardware import Hardware, choose_hardware, settle_compiler
 from codex_ml.modeling.process import compiler_environment
 from codex_ml.train import random_state
+from codex_ml.train.config import Train
 from codex_ml.train.schedule import learning_rate
 from codex_ml.train.scratch import fingerprint
 
@@ -33,6 +34,13 @@ def machine(monkeypatch):
         monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}" if compiler else None)
 
     return pretend
+
+
+def chosen(train, runtime, **options):
+    """What `stages/train.py` asks for."""
+    return choose_hardware(
+        runtime, precision=train.precision, compile=train.compile, max_steps=train.max_steps, **options
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +61,7 @@ def machine(monkeypatch):
 )
 def test_auto_means_what_the_machine_has(machine, have, train, device, expected):
     machine(**have)
-    found = choose_hardware(Train(**{"warmup_steps": 1, **train}), Runtime(device=device), threads=3)
+    found = chosen(Train(**{"warmup_steps": 1, **train}), Runtime(device=device), threads=3)
     assert (found.device, found.precision, found.compile) == expected
     assert found.threads == 3
     assert found.capability
@@ -62,8 +70,8 @@ def test_auto_means_what_the_machine_has(machine, have, train, device, expected)
 def test_batches_of_many_shapes_are_not_compiled(machine):
     machine()
     long = Train(max_steps=9000)
-    assert choose_hardware(long, Runtime(), threads=1).compile
-    assert not choose_hardware(long, Runtime(), threads=1, compiles=False).compile
+    assert chosen(long, Runtime(), threads=1).compile
+    assert not chosen(long, Runtime(), threads=1, compiles=False).compile
 
 
 @pytest.mark.parametrize(
@@ -77,7 +85,7 @@ def test_batches_of_many_shapes_are_not_compiled(machine):
 def test_what_the_machine_does_not_have_is_refused(machine, have, train, device, message):
     machine(**have)
     with pytest.raises(UserError, match=message):
-        choose_hardware(Train(**train), Runtime(device=device), threads=1)
+        chosen(Train(**train), Runtime(device=device), threads=1)
 
 
 def test_each_process_takes_its_own_gpu_before_anything_is_put_there(machine, monkeypatch):
@@ -86,12 +94,12 @@ def test_each_process_takes_its_own_gpu_before_anything_is_put_there(machine, mo
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    choose_hardware(Train(), Runtime(), threads=1)
-    choose_hardware(Train(), Runtime(device="cpu"), threads=1)
+    chosen(Train(), Runtime(), threads=1)
+    chosen(Train(), Runtime(device="cpu"), threads=1)
     assert taken == [1]
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(UserError, match="process 2 of this machine has no GPU: torch finds 2"):
-        choose_hardware(Train(), Runtime(), threads=1)
+        chosen(Train(), Runtime(), threads=1)
 
 
 def test_learning_rate_warms_up_and_ends_where_it_should():

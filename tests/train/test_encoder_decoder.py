@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_ml.cli.params import Model
 from codex_ml.modeling.encoder_decoder import split_rows
 from codex_ml.modeling.forward import row_logits
 from codex_ml.modeling.rows import IGNORE
 from codex_ml.train.checkpoint import load_newest
+from codex_ml.train.config import Model
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.build import build_model
 

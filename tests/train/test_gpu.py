@@ -8,11 +8,12 @@ import signal
 import pytest
 import torch
 
-from codex_ml.cli.params import Lora, Model, Runtime, Train
+from codex_ml.core.config import Runtime
 from codex_ml.modeling.hardware import Hardware, choose_hardware, make_deterministic
 from codex_ml.train import loop
 from codex_ml.train import step as step_module
 from codex_ml.train.checkpoint import load_newest
+from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.adapters import trainable_parameters
 from codex_ml.train.model.build import build_model
@@ -42,7 +43,7 @@ def assert_equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
 
 
 def test_auto_takes_the_gpu_and_compiles_long_runs():
-    found = choose_hardware(Train(max_steps=1000), Runtime(), threads=1)
+    found = choose_hardware(Runtime(), threads=1, max_steps=1000)
     assert (found.device, found.compile, found.capability) == ("cuda", True, torch.cuda.get_device_name())
     assert found.precision == ("bf16" if torch.cuda.is_bf16_supported() else "fp32")
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from codex_ml.cli.params import Lora, Model, Pack, Train
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.modeling.rows import Rows
+from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
 from codex_ml.train import identity
+from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.model.adapters import add_adapters
 from codex_ml.train.model.build import build_model
 
@@ -56,7 +57,7 @@ def packed(folder: Path, **changes: Any) -> tuple[Rows, Rows]:
     folder.mkdir()
     for file in files.values():
         write_documents(file, DOCUMENTS)
-    pack_splits(folder, files, ByteTokenizer(), Pack(**{"seq_len": 32, **changes}), style="off")
+    pack_splits(folder, files, ByteTokenizer(), Pack(**{"seq_len": 32, **changes}), kind="byte_bpe", style="off")
     return Rows.open(folder, "train"), Rows.open(folder, "val")
 
 

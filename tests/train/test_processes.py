@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from codex_ml.cli.params import Train
 from codex_ml.modeling.rows import IGNORE
 from codex_ml.train.checkpoint import load_newest
+from codex_ml.train.config import Train
 from codex_ml.train.run import _rows_of_a_pass
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.cli.params import Lora, Train
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import sha256_of
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.modeling.rows import IGNORE
 from codex_ml.train.checkpoint import export_newest, load_checkpoint, load_newest, read_tensors
+from codex_ml.train.config import Lora, Train
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.adapters import add_adapters
 

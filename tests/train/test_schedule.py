@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from codex_ml.cli.params import Train
+from codex_ml.train.config import Train
 from codex_ml.train.schedule import learning_rate
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from codex_ml.cli.params import EarlyStopping
+from codex_ml.train.config import EarlyStopping
 from codex_ml.train.selection import BestWeights, Patience
 
 NAN, INF = math.nan, math.inf

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from codex_ml.cli.params import Runtime
+from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 from codex_ml.train.checkpoint import export_newest, load_newest
 from codex_ml.train.run import prepare_run

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from codex_ml.cli.params import Runtime
+from codex_ml.core.config import Runtime
 from codex_ml.train.trackers import open_trackers
 from codex_ml.train.tracking import Tracker
 
@@ -38,7 +38,7 @@ def refuse(event, arguments):
     if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in ("127.0.0.1", "::1"):
         os._exit(77)
 sys.addaudithook(refuse)
-from codex_ml.cli.params import Runtime
+from codex_ml.core.config import Runtime
 from codex_ml.train.trackers import open_trackers
 from codex_ml.train.tracking import Tracker
 name, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.params import Runtime
+from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.io import parse_json
 from codex_ml.core.packages import install_extra

@@ -12,21 +12,21 @@ from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.checks.dvc_state import leftovers
 from codex_ml.cli.history.lost_lines import baselines, lost_in
 from codex_ml.cli.history.versions import version_in_folder
-from codex_ml.cli.params import Params
+from codex_ml.cli.params import Params, load_params
 from codex_ml.core.conflicts import conflicts
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import expand_glob
 from codex_ml.core.packages import unlike_the_lock
-from codex_ml.core.params import PARAMS, load_params
+from codex_ml.core.params import PARAMS
 from codex_ml.core.pipeline import (
     LOCK,
     PIPELINE,
+    ImportGraph,
     StageSpec,
     deps_read,
-    imported_modules,
     load_lock,
     load_pipeline,
-    params_read,
+    params_declared,
 )
 from codex_ml.core.record import PACKAGES
 from codex_ml.core.yaml import read_yaml
@@ -108,23 +108,24 @@ def _parameters(stages: dict[str, StageSpec]) -> Iterator[str]:
         if forbidden := sorted(own & UNTRACKED_BY_STAGES):
             name = forbidden[0]
             yield f"{PIPELINE}: stage {spec.name} declares the param {name}, whose keys change no byte; remove it"
-        read = params_read(Path(spec.script))
+        read = params_declared(Path(spec.script))
         if undeclared := sorted(read - own):
-            yield f"{spec.script} reads params.{undeclared[0]}, which the stage does not declare; add it in {PIPELINE}"
+            yield f"{PIPELINE}: stage {spec.name} lacks the param {undeclared[0]}, which {spec.script} declares; add it"
         if unused := sorted(own - read):
-            yield f"{PIPELINE}: stage {spec.name} declares the param {unused[0]}, which {spec.script} does not read"
+            yield f"{PIPELINE}: stage {spec.name} declares the param {unused[0]}, which {spec.script} does not"
     for section in sorted(sections - declared - UNTRACKED_BY_STAGES):
         yield f"{PARAMS}: no stage reads {section}; remove it or declare it in {PIPELINE}"
 
 
 def _dependencies(stages: dict[str, StageSpec]) -> Iterator[str]:
+    imports = ImportGraph()
     for spec in stages.values():
-        needed = {spec.script, *imported_modules(Path(spec.script))}
+        needed = {spec.script, *imports.folders(Path(spec.script))}
         if missing := sorted(needed - set(spec.deps)):
-            yield f"{PIPELINE}: stage {spec.name} imports {missing[0]}, which is not in its deps; add it"
+            yield f"{PIPELINE}: stage {spec.name} imports from {missing[0]}, which is not in its deps; add it"
         if named := sorted(path for path in deps_read(Path(spec.script)) if not spec.reads(path)):
             yield f"{PIPELINE}: stage {spec.name} reads {named[0]}, which is not in its deps; add it"
-        if extra := sorted(dep for dep in set(spec.code) - needed if dep.endswith(".py")):
+        if extra := sorted(set(spec.code) - needed):
             yield f"{PIPELINE}: stage {spec.name} lists {extra[0]} in deps but does not import it"
 
 

@@ -191,7 +191,7 @@ def ledger() -> None:
     from codex_ml.cli.history.git_commands import files_of_commit
     from codex_ml.cli.history.lost_lines import baselines, lost_in, not_compared, version_in_index, versions_between
     from codex_ml.cli.history.versions import PATHS, version_of
-    from codex_ml.core.params import load_params
+    from codex_ml.cli.params import load_params
 
     with one_line_errors():
         go_to_top()

@@ -196,8 +196,8 @@ def lineage(
 @app.command()
 def schema(debug: Debug = False) -> None:
     """Print the JSON Schema of params.yaml, for editors; params.schema.json is a copy of it."""
+    from codex_ml.cli.params import json_schema
     from codex_ml.core.io import dump_json
-    from codex_ml.core.params import json_schema
 
     with one_line_errors(debug=debug):
         typer.echo(dump_json(json_schema()), nl=False)

@@ -1,50 +1,33 @@
-"""The schema of params.yaml: every knob with its default, unit and bounds; one module for each part of the pipeline.
+"""All of params.yaml: the sections of every stage, and the rules across sections.
 
-A key of a stage's section changes bytes, so that stage depends on it. A key that changes no byte lives in `runtime`,
-which no stage depends on.
+`codex-ml check` and the start of every stage validate the whole file, so that the first stage of a run refuses what the
+last one would. A key of a stage's section changes bytes; a key that changes no byte is in `runtime`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, get_args
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, model_validator
 
-from codex_ml.core.config import BASE_FOLDER, Positive, Section
-from codex_ml.evaluate.config import Evaluate, Report, SafetyAudit
-from codex_ml.pack.config import Canaries, Pack, Tokenizer
-from codex_ml.split.config import Benchmark, Fetch, Fields, Ingest, Kind, Limits, Quality, Source, Split
-from codex_ml.train.config import EarlyStopping, Lora, Model, Train
+from codex_ml.core.config import Runtime, Section, Seed
+from codex_ml.core.params import PARAMS, validate
+from codex_ml.core.yaml import parse_yaml, read_text
+from codex_ml.evaluate.config import Evaluate
+from codex_ml.fetch.config import Fetch
+from codex_ml.ingest.config import FOR_FILES, RECORDS, Ingest, Kind
+from codex_ml.pack.config import Pack
+from codex_ml.report.config import Report
+from codex_ml.safety_audit.config import SafetyAudit
+from codex_ml.split.config import Split
+from codex_ml.tokenizer.config import Tokenizer
+from codex_ml.train.config import SHAPE, Model, Train
 
-__all__ = [
-    "BASE_FOLDER",
-    "Benchmark",
-    "Canaries",
-    "EarlyStopping",
-    "Evaluate",
-    "Fetch",
-    "Fields",
-    "Ingest",
-    "Limits",
-    "Lora",
-    "Model",
-    "Pack",
-    "Params",
-    "Quality",
-    "Report",
-    "Runtime",
-    "SafetyAudit",
-    "Section",
-    "Source",
-    "Split",
-    "Tokenizer",
-    "Train",
-]
 UINT16_TOKENS = 2**16
 OWN_KEYS = ("gpt2", "gpt_neox", "t5")  # architectures in which no two heads share keys and values
-RECORDS = ("jsonl", "csv", "tsv", "parquet", "datasets")  # kinds of source that have fields; the others have files
 # Keys that count for nothing while another key has one of these values.
 WITHOUT_EFFECT = (
     ("split.fold", "split.folds", (0,)),
@@ -60,7 +43,6 @@ WITHOUT_EFFECT = (
     ("train.min_lr_ratio", "train.schedule", ("constant",)),
     ("train.early_stopping.min_delta", "train.early_stopping.patience", (None,)),
 )
-FOR_FILES = tuple(kind for kind in get_args(Kind) if kind not in RECORDS)
 # The same of a source.
 SOURCE_WITHOUT_EFFECT = (
     ("revision", "kind", tuple(kind for kind in get_args(Kind) if kind != "git")),
@@ -97,32 +79,10 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(value)
 
 
-class Runtime(Section):
-    """`runtime`: what changes no byte of the result; no stage depends on it."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    progress: Literal["auto", "plain", "off"] = Field("auto", description="auto: a bar on a terminal, lines elsewhere")
-    workers: int = Field(0, ge=0, le=1024, description="Processes of ingest and split, 0 for one a core")
-    processes: int = Field(
-        1,
-        ge=0,
-        le=1024,
-        description="Processes of train on this machine, one a GPU or a share of the cores; 0: per GPU",
-    )
-    sharding: Literal["none", "full"] = Field(
-        "none", description="full: each process holds a share of weights, gradients and optimizer (FSDP)"
-    )
-    keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
-    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
-        (), description="More places for the curves, all on this machine; each needs the extra of its name"
-    )
-    prometheus_port: int = Field(0, ge=0, le=65535, description="Port on 127.0.0.1 for metrics while training; 0: none")
-
-
 class Params(Section):
     """params.yaml, whole."""
 
-    seed: int = Field(1, ge=0, lt=2**32, description="Seed of initialisation, data order, sampling and bootstrap")
+    seed: Seed = 1
     fetch: Fetch = Fetch()
     ingest: Ingest = Ingest()
     split: Split = Split()
@@ -215,3 +175,29 @@ class Params(Section):
                 "their longest beginning; use auto or off"
             )
         return self
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and validate a whole params file.
+
+    Raises:
+        UserError: the first problem, as one line: file, line, key, what was found, what is allowed.
+    """
+    text = read_text(path)
+    return validate_params(parse_yaml(text, str(path)), text=text, name=str(path))
+
+
+def validate_params(value: Any, *, text: str = "", name: str = str(PARAMS)) -> Params:
+    """Validate all parameters, already parsed; see `load_params`."""
+    return validate(Params, value, text=text, name=name)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of params.yaml, for editors."""
+    schema = Params.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "params.yaml of codex-ml"
+    sizes = schema["$defs"]["Model"]["properties"]
+    for key in SHAPE:
+        sizes[key] = {"anyOf": [sizes[key], {"type": "null"}], "description": "null: the preset's, or the default"}
+    return schema

@@ -6,6 +6,7 @@ and, for each request, of processor time; the system ends a process that passes 
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import resource
@@ -98,12 +99,10 @@ def try_tokenizer(request: dict[str, Any]) -> list[list[int]]:
 
 def try_sentencepiece(request: dict[str, Any]) -> None:
     """Make the tokenizer.json of the .model in `file` under `to`, and prove it on `texts`."""
-    from codex_ml.tokenizer.sentencepiece_file import read_model
-    from codex_ml.tokenizer.sentencepiece_model import prove_equal, to_tokenizer
-
+    model = importlib.import_module("codex_ml.tokenizer.sentencepiece_model")
     data = Path(request["file"]).read_bytes()
-    tokenizer = to_tokenizer(read_model(data, Path(request["name"])))
-    prove_equal(tokenizer, data, request["texts"])
+    tokenizer = model.to_tokenizer(model.read_model(data, Path(request["name"])))
+    model.prove_equal(tokenizer, data, request["texts"])
     tokenizer.save(request["to"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -40,3 +40,26 @@ Count = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 BasePath = Annotated[str, AfterValidator(_in_base_folder)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of initialisation, data order, sampling and bootstrap")]
+
+
+class Runtime(Section):
+    """`runtime`: what changes no byte of the result; no stage depends on it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    progress: Literal["auto", "plain", "off"] = Field("auto", description="auto: a bar on a terminal, lines elsewhere")
+    workers: int = Field(0, ge=0, le=1024, description="Processes of ingest and split, 0 for one a core")
+    processes: int = Field(
+        1,
+        ge=0,
+        le=1024,
+        description="Processes of train on this machine, one a GPU or a share of the cores; 0: per GPU",
+    )
+    sharding: Literal["none", "full"] = Field(
+        "none", description="full: each process holds a share of weights, gradients and optimizer (FSDP)"
+    )
+    keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        (), description="More places for the curves, all on this machine; each needs the extra of its name"
+    )
+    prometheus_port: int = Field(0, ge=0, le=65535, description="Port on 127.0.0.1 for metrics while training; 0: none")

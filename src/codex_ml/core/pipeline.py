@@ -1,4 +1,4 @@
-"""dvc.yaml and dvc.lock as plain data, and the library modules that a script really imports."""
+"""dvc.yaml and dvc.lock as plain data, and what a stage script imports, declares and reads, from its source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # .dir: of a folder
 # What has run is in DVC's run cache, so a lost lock costs no computation.
 MEND_LOCK = f"bring back the committed one with `git checkout {LOCK}`, or delete it; then run `dvc repro`"
 PACKAGE = Path("src/codex_ml")
+ROOTS = ("src/codex_ml/__init__.py",)  # hold the version and no code, so no stage depends on them
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class StageSpec:
 
     @property
     def code(self) -> tuple[str, ...]:
-        """The deps that are code: the script and the library modules."""
+        """The deps that are code: the script and folders of the library."""
         return tuple(dep for dep in self.deps if Path(dep).parts[0] in ("src", "stages"))
 
     @property
@@ -221,37 +221,61 @@ def chain_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
     return sorted(chain, key=list(stages.values()).index, reverse=True)
 
 
-def imported_modules(script: Path, root: Path = Path()) -> set[str]:
-    """Files of the library that `script` imports, directly or not, also inside functions.
+class ImportGraph:
+    """Which modules of the library import which, read from their sources; each file is parsed once.
 
-    Returns:
-        paths relative to `root`, such as "src/codex_ml/core/io.py".
+    >>> ImportGraph(Path()).folders(Path("stages/fetch.py"))  # doctest: +SKIP
+    {'src/codex_ml/core', 'src/codex_ml/fetch'}
     """
-    found: set[str] = set()
-    todo = list(_imports(root / script, root))
-    while todo:
-        module = todo.pop()
-        if module not in found:
-            found.add(module)
-            todo.extend(_imports(root / module, root))
-    return found
 
+    def __init__(self, root: Path = Path()) -> None:
+        self._root = root
+        self._known: dict[str, set[str]] = {}
 
-@cache
-def _imports(file: Path, root: Path) -> tuple[str, ...]:
-    return tuple(sorted(set(_walk_imports(file, root))))
+    def modules(self, script: Path) -> set[str]:
+        """Files of the library that `script` imports, directly or not, also inside functions.
 
+        Returns:
+            paths relative to the root, such as "src/codex_ml/core/io.py".
+        """
+        modules: set[str] = set()
+        todo = list(self._imports(script.as_posix()))
+        while todo:
+            module = todo.pop()
+            if module not in modules:
+                modules.add(module)
+                todo.extend(self._imports(module))
+        return modules
 
-def _walk_imports(file: Path, root: Path) -> Iterator[str]:
-    for node in ast.walk(_parse_python(file)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            if name.split(".")[0] == PACKAGE.name:
-                yield from _files_of(name, root)
+    def folders(self, script: Path) -> set[str]:
+        """Folders of the packages that `script` imports from, directly or not."""
+        inner = (Path(module).relative_to(PACKAGE).parts for module in self.modules(script))
+        return {(PACKAGE / parts[0]).as_posix() for parts in inner if len(parts) > 1}
+
+    def _imports(self, file: str) -> set[str]:
+        if file not in self._known:
+            self._known[file] = set(self._read(self._root / file))
+        return self._known[file]
+
+    def _read(self, file: Path) -> Iterator[str]:
+        for node in ast.walk(_parse_python(file)):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                if name.split(".")[0] == PACKAGE.name:
+                    yield from self._files_of(name)
+
+    def _files_of(self, name: str) -> Iterator[str]:
+        """The module itself and the __init__.py files of its packages, which Python runs too."""
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            base = Path("src", *parts[:end])
+            for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+                if (self._root / candidate).is_file():
+                    yield candidate.as_posix()
 
 
 def _parse_python(file: Path) -> ast.Module:
@@ -262,16 +286,6 @@ def _parse_python(file: Path) -> ast.Module:
         refuse_conflict(source, str(file))
         line = getattr(error, "lineno", None) or 1
         raise UserError(f"{file}:{line}: not Python: {getattr(error, 'msg', error)}") from None
-
-
-def _files_of(name: str, root: Path) -> Iterator[str]:
-    """The module itself and the __init__.py files of its packages, which Python runs too."""
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        base = Path("src", *parts[:end])
-        for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-            if (root / candidate).is_file():
-                yield candidate.as_posix()
 
 
 def deps_read(script: Path) -> set[str]:
@@ -288,14 +302,12 @@ def deps_read(script: Path) -> set[str]:
     }
 
 
-def params_read(script: Path) -> set[str]:
-    """Names of the sections that a stage script reads: every `params.NAME` in its source."""
+def params_declared(script: Path) -> set[str]:
+    """Sections of params.yaml that a stage script reads: the fields of its `class Params`."""
     return {
-        node.attr
-        for node in ast.walk(_parse_python(script))
-        if isinstance(node, ast.Attribute)
-        and (
-            (isinstance(node.value, ast.Name) and node.value.id == "params")
-            or (isinstance(node.value, ast.Attribute) and node.value.attr == "params")
-        )
+        field.target.id
+        for node in _parse_python(script).body
+        if isinstance(node, ast.ClassDef) and node.name == "Params"
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
     }

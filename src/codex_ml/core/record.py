@@ -6,15 +6,15 @@ version that nobody ran. The record made here holds the hashes at the start; `co
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
-from codex_ml.cli.params import Params
+from codex_ml.core.config import Section
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import hash_path, read_json
 from codex_ml.core.packages import installed_versions, normal
+from codex_ml.core.parallel import cores
 from codex_ml.core.pipeline import StageSpec, remedy
 
 SCHEMA = "codex-ml/lineage/1"
@@ -56,15 +56,16 @@ def parse_record(record: Any, name: str) -> dict[str, Any]:
     return record
 
 
-def cpu_threads(params: Params) -> int:
-    """Threads that torch uses: `train.threads`, or every core this process may run on."""
-    if params.train.threads:
-        return params.train.threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cpu_threads(wanted: int) -> int:
+    """Threads that torch uses: `train.threads`, or where that is 0 every core that this process may run on."""
+    return wanted or cores()
 
 
-def start_record(spec: StageSpec, params: Params) -> dict[str, Any]:
+def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
     """Hash everything the stage declares that it reads.
+
+    Args:
+        params: has at least the sections that the stage declares.
 
     Returns:
         a JSON value without time, host, user or absolute path: equal inputs give equal bytes.
@@ -81,13 +82,12 @@ def start_record(spec: StageSpec, params: Params) -> dict[str, Any]:
         "schema": SCHEMA,
         "stage": spec.name,
         "command": spec.cmd,
-        "seed": params.seed,
         "params": {name: dumped[name] for name in spec.params},
         "deps": {dep: vars(hash_path(Path(dep))) for dep in sorted(spec.deps)},
         "environment": {
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "threads": cpu_threads(params),
+            "threads": cpu_threads(dumped["train"]["threads"] if "train" in spec.params else 0),
             "packages": {name: installed.get(normal(name)) for name in PACKAGES},
         },
     }

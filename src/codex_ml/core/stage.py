@@ -2,15 +2,19 @@
 
 from codex_ml.core.stage import Stage, run_stage
 
-def main(stage: Stage) -> None: ...
+class Params(Section):
+    ingest: Ingest
+
+def main(stage: Stage[Params]) -> None: ...
 
 if __name__ == "__main__":
-    run_stage("ingest", main, help=__doc__)
+    run_stage("ingest", main, Params)
 """
 
 from __future__ import annotations
 
 import fcntl
+import importlib
 import logging
 import os
 import signal
@@ -20,15 +24,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, SimpleNamespace
-from typing import Any, cast
+from types import FrameType
+from typing import Any, Generic, TypeVar
 
 import codex_ml
-from codex_ml.cli.params import Params, Runtime
+from codex_ml.core.config import Runtime, Section
 from codex_ml.core.errors import CheckFailed, UserError, describe_os_error, naming, one_line_errors, safe_text
 from codex_ml.core.io import write_json
-from codex_ml.core.params import load_params
-from codex_ml.core.pipeline import PIPELINE, StageSpec, load_pipeline
+from codex_ml.core.params import read_sections
+from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec, load_pipeline
 from codex_ml.core.ranks import rank, settle_launcher
 from codex_ml.core.record import record_path, start_record
 from codex_ml.core.tree import why_not_traced
@@ -36,12 +40,15 @@ from codex_ml.core.tree import why_not_traced
 log = logging.getLogger("codex_ml")
 
 
+Sections = TypeVar("Sections", bound=Section)
+
+
 @dataclass(frozen=True)
-class Stage:
+class Stage(Generic[Sections]):
     """A running stage: what it may read, where it may write."""
 
     spec: StageSpec
-    params: Params  # only the sections that dvc.yaml declares for this stage are there
+    params: Sections  # what the script declares, which is what dvc.yaml declares for this stage
     runtime: Runtime
     record: dict[str, Any]  # reports/<stage>/lineage.json, see codex_ml.core.record
 
@@ -133,16 +140,17 @@ def _origin() -> Path:
 
 def run_stage(
     name: str,
-    main: Callable[[Stage], None],
+    main: Callable[[Stage[Sections]], None],
+    params: type[Sections],
     *,
-    help: str | None,
     network: bool = False,
     prepare: Callable[[], None] | None = None,
     parallel: bool = False,
 ) -> None:
-    """Run a stage script as a Typer command; never returns.
+    """Run a stage script as a Typer command; never returns. The docstring of the script is its help.
 
     Args:
+        params: the sections of params.yaml that the stage reads.
         network: whether the stage may reach other machines.
         prepare: called first, before anything is read or recorded.
         parallel: whether several processes may share the work.
@@ -150,21 +158,26 @@ def run_stage(
     import typer
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    about = sys.modules[main.__module__].__doc__ or ""
 
-    @app.command(help=(help or "") + "\n\nRun by `dvc repro`; settings come from params.yaml, paths from dvc.yaml.")
+    @app.command(help=about + "\n\nRun by `dvc repro`; settings come from params.yaml, paths from dvc.yaml.")
     def command(debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error.")) -> None:
         with one_line_errors(debug=debug):
             settle_launcher(name, parallel=parallel)
             if prepare:
                 prepare()
-            with _set_up(name, network=network) as stage:
+            with _set_up(name, params, network=network) as stage:
                 main(stage)
 
     app()
 
 
+class _RuntimeOnly(Section):
+    runtime: Runtime = Runtime()
+
+
 @contextmanager
-def _set_up(name: str, *, network: bool) -> Iterator[Stage]:
+def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Stage[Sections]]:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     _assert_own_library()
@@ -173,26 +186,35 @@ def _set_up(name: str, *, network: bool) -> Iterator[Stage]:
     if not network:
         sys.addaudithook(_refuse_network)
     signal.signal(signal.SIGTERM, _terminate)
-    params = checked_params()
+    params, runtime = checked_params(schema)
     spec = load_pipeline().get(name)
     if spec is None:
         raise UserError(f"{PIPELINE}: there is no stage {name}")
+    if unlike := sorted(set(spec.params) ^ set(schema.model_fields)):
+        raise UserError(
+            f"{PIPELINE}: the params of stage {name} are not those that {spec.script} declares: {', '.join(unlike)}; "
+            "`codex-ml check` says which one is wrong"
+        )
     with nullcontext() if rank() else _only_one(name):
         _start_log(name)
         started = time.monotonic()
         record = start_record(spec, params)
         if not rank():
             write_json(record_path(name), record)
-        declared = SimpleNamespace(**{section: getattr(params, section) for section in spec.params})
-        yield Stage(spec, cast(Params, declared), params.runtime, record)
+        yield Stage(spec, params, runtime, record)
         _assert_declared_imports(spec)
         log.info("%s: done in %.1f s", name, time.monotonic() - started)
 
 
-def checked_params() -> Params:
-    """What params.yaml holds; inside DVC, where its outputs are if that is wrong."""
+def checked_params(schema: type[Sections]) -> tuple[Sections, Runtime]:
+    """The sections that a stage reads, and `runtime`, after all of params.yaml has been validated.
+
+    Raises:
+        UserError: the first problem of any section; inside DVC with where the outputs are.
+    """
     try:
-        return load_params()
+        _validate_all_params()
+        return read_sections(schema), read_sections(_RuntimeOnly).runtime
     except UserError as error:
         if "DVC_STAGE" in os.environ:  # too late to keep them: DVC removes outputs before it runs the command
             raise UserError(
@@ -200,6 +222,20 @@ def checked_params() -> Params:
                 "them back)"
             ) from None
         raise
+
+
+def _validate_all_params() -> None:
+    """Refuse what a later stage would refuse after hours of work: mistakes in its section, sections that disagree.
+
+    The schemas of other stages can refuse here, and do nothing else. So they are no dependency of this stage, and a
+    change of one does not make it stale. Their modules are forgotten, so that `_assert_declared_imports` sees only
+    what the stage itself imports.
+    """
+    before = set(sys.modules)
+    importlib.import_module("codex_ml.cli.params").load_params()
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] == "codex_ml":
+            del sys.modules[name]
 
 
 def _assert_own_library() -> None:
@@ -214,9 +250,11 @@ def _assert_own_library() -> None:
 def _assert_declared_imports(spec: StageSpec) -> None:
     here = Path.cwd().resolve()
     files = {Path(m.__file__).resolve() for n, m in sys.modules.items() if n.split(".")[0] == "codex_ml" and m.__file__}
-    undeclared = sorted({f.relative_to(here).as_posix() for f in files} - set(spec.deps))
-    if undeclared:
-        raise CheckFailed(f"{spec.name} imported {', '.join(undeclared)}: add it to the stage's deps in {PIPELINE}")
+    places = sorted(file.relative_to(here).as_posix() for file in files)
+    if undeclared := [place for place in places if not spec.reads(place) and place not in ROOTS]:
+        raise CheckFailed(
+            f"{spec.name} imported {', '.join(undeclared)}: add its folder to the stage's deps in {PIPELINE}"
+        )
 
 
 def _refuse_network(event: str, args: tuple[Any, ...]) -> None:

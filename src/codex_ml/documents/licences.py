@@ -11,12 +11,12 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.split.config import PERMISSIVE
 
 if TYPE_CHECKING:
     from license_expression import Licensing
 
 UNKNOWN = "unknown"
+PERMISSIVE = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "Python-2.0", "0BSD", "Unlicense")
 # Printing and evaluating recurse: 600 groups inside each other are a RecursionError. A text that long is a mistake or
 # an attack; 140 licences fit.
 MOST_CHARACTERS, DEEPEST = 1000, 20

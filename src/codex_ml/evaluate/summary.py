@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from codex_ml.cli.params import Evaluate
 from codex_ml.documents.document import Document
+from codex_ml.evaluate.config import Evaluate
 from codex_ml.inference.likelihood import Score, bits_per_byte, perplexity
 from codex_ml.statistics.bootstrap import bootstrap_ratio
 

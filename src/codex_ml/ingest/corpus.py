@@ -28,10 +28,10 @@ from codex_ml.documents.document import (
     table_of,
     text_column,
 )
-from codex_ml.ingest.text_signals import Signals, measure
+from codex_ml.documents.signals import Signals
+from codex_ml.ingest.text_signals import measure
 
 SPILL_BITS = 6  # of the key; 64 spill files
-SIGNALS = tuple(field.name for field in fields(Signals))
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 CORPUS_SCHEMA = pa.schema(
     [

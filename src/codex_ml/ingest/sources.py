@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from codex_ml.cli.params import Ingest, Source
 from codex_ml.core.errors import Reason, UserError, naming
 from codex_ml.core.parallel import ordered_map
 from codex_ml.core.progress import Advance
 from codex_ml.documents.document import Document, Refused, number_column, numbers_of
+from codex_ml.ingest.config import Ingest, Source
 from codex_ml.ingest.corpus import SPILL_BITS, SeenIds, Spills, id_hashes, measured, pieces_of, table_of_pieces
 from codex_ml.ingest.readers import Batch, Task, named, plan
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 import pyarrow
 from numpy.typing import NDArray
 
-NOT_APPLICABLE = -1.0  # the value of a share that has no meaning in a language; a sentinel, for JSON knows no NaN
+from codex_ml.documents.signals import NOT_APPLICABLE, Signals
+
 BLOCK = 1 << 20  # characters classified at a time: a file of one 50 MiB line costs two copies of it and not ten
 COMPRESSED_BYTES = 16 << 10
 BLOB_RUN = 60  # characters; PEM wraps base64 at 64 (RFC 7468), and no identifier of the sample is longer than 50
@@ -45,43 +45,6 @@ _COMMENTS = {  # what begins a comment, of a line or of a block
 COMMENTS = {language: mark for mark, languages in _COMMENTS.items() for language in languages.split()}
 HTML = ("html", "xhtml")
 HIDDEN = {"<!--": "-->", "<script": "</script", "<style": "</style"}  # and where each ends
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What a text looks like. Shares are of its characters and lie in [0, 1]; all are 0 for the empty text.
-
-    Attributes:
-        bytes: length in UTF-8.
-        characters: number of code points.
-        lines: ended by LF, CR LF or CR; text after the last end is one more.
-        max_line_length, mean_line_length: characters, without the line end.
-        alphanumeric_share, alphabetic_share: by `str.isalnum` and `str.isalpha`, so letters of every script count.
-        digit_share: alphanumeric and no letter.
-        comment_share: of the lines, those that begin with a comment; NOT_APPLICABLE where the language has none that
-            we know. Text between the marks of a block comment counts where each line has its `*`.
-        compression_ratio: bytes after LZ4 through bytes before, of the first 16 KiB; 1.0 for the empty text. Code of
-            the sample has 0.25 to 0.8, one line again and again 0.01, base64 1.0.
-        generated: one of the first 10 lines (8 KiB at most) says that a program wrote the file.
-        xml_header: `<?xml` among the first 100 characters.
-        html_text_share: characters outside tags, comments, scripts and styles; NOT_APPLICABLE but for HTML.
-        blob_share: characters in runs of 60 and more of the base64 alphabet, which hexadecimal digits are part of.
-    """
-
-    bytes: int
-    characters: int
-    lines: int
-    max_line_length: int
-    mean_line_length: float
-    alphanumeric_share: float
-    alphabetic_share: float
-    digit_share: float
-    comment_share: float
-    compression_ratio: float
-    generated: bool
-    xml_header: bool
-    html_text_share: float
-    blob_share: float
 
 
 def signals(text: str, language: str) -> Signals:

@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 
-from codex_ml.cli.params import Runtime, Train
+from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 
 # Steps from which compiling (about 45 s on 2 cores) is earned back. Measured at 2.6 M parameters: float32 on AVX2 gains
@@ -26,10 +26,19 @@ class Hardware:
     capability: str  # instruction set or GPU, as torch names it
 
 
-def choose_hardware(train: Train, runtime: Runtime, *, threads: int, compiles: bool = True) -> Hardware:
+def choose_hardware(
+    runtime: Runtime,
+    *,
+    threads: int,
+    precision: str = "auto",
+    compile: str = "auto",
+    max_steps: int = 0,
+    compiles: bool = True,
+) -> Hardware:
     """Resolve every `auto`.
 
     Args:
+        precision, compile, max_steps: of `train` in params.yaml.
         compiles: whether this run gains from it: batches of many shapes compile again and again, shards not at all.
 
     Raises:
@@ -44,19 +53,19 @@ def choose_hardware(train: Train, runtime: Runtime, *, threads: int, compiles: b
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         _take_own_gpu(int(os.environ["LOCAL_RANK"]))
     has_bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_has_bf16()
-    if train.precision == "bf16" and not has_bf16:
+    if precision == "bf16" and not has_bf16:
         raise UserError(f"train.precision: this {device} has no bf16 in hardware; use fp32 or auto")
-    if train.precision == "fp16" and device == "cpu":
+    if precision == "fp16" and device == "cpu":
         raise UserError("train.precision: fp16 is for GPUs, a CPU has no scaled half precision; use fp32, bf16 or auto")
-    auto = "bf16" if has_bf16 else "fp32"
-    precision = auto if train.precision == "auto" else train.precision
+    if precision == "auto":
+        precision = "bf16" if has_bf16 else "fp32"
     compiler = device == "cuda" or shutil.which("g++") or shutil.which("clang++")
-    if train.compile == "on" and not compiler:
+    if compile == "on" and not compiler:
         raise UserError(
             "train.compile: torch.compile needs a C++ compiler on a CPU and finds none; install g++ or use off"
         )
-    earned = train.max_steps >= COMPILE_FROM_STEPS["fp32" if precision == "fp32" and device == "cpu" else "bf16"]
-    compiled = train.compile == "on" or (train.compile == "auto" and bool(compiler) and earned and compiles)
+    earned = max_steps >= COMPILE_FROM_STEPS["fp32" if precision == "fp32" and device == "cpu" else "bf16"]
+    compiled = compile == "on" or (compile == "auto" and bool(compiler) and earned and compiles)
     capability = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     return Hardware(device, precision, compiled, threads, capability)
 
@@ -114,6 +123,6 @@ def settle_compiler(hardware: Hardware, *, seq_len: int) -> None:
 
 def inference_device(runtime: Runtime, *, threads: int) -> str:
     """Device for evaluation and audit, with the same threads and determinism as training."""
-    hardware = choose_hardware(Train(precision="fp32", compile="off"), runtime, threads=threads)
+    hardware = choose_hardware(runtime, threads=threads, precision="fp32", compile="off")
     make_deterministic(hardware, seed=0)
     return hardware.device

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.cli.params import Canaries
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, opened
+from codex_ml.pack.config import Canaries
 from codex_ml.pack.examples import Example
 
 if TYPE_CHECKING:

@@ -1,49 +1,12 @@
-"""`tokenizer` and `pack`: from text to the token stream."""
+"""The section `pack` of params.yaml."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
-from codex_ml.core.config import BasePath, Positive, Section
-
-TokenizerKind = Literal[
-    "byte_bpe", "unigram", "wordpiece", "sentencepiece_bpe", "sentencepiece_unigram", "whitespace", "local"
-]
-
-
-class Tokenizer(Section):
-    """`tokenizer`: how text is cut."""
-
-    kind: TokenizerKind = Field(
-        "byte_bpe",
-        description="byte_bpe: byte-level BPE as GPT-2's, lossless on any text; unigram: byte-level Unigram; "
-        "wordpiece: as BERT's; sentencepiece_bpe, sentencepiece_unigram: with byte fallback, lossless but for U+2581, "
-        "its sign for a space; whitespace: words; "
-        "local: the one in path",
-    )
-    vocab_size: int = Field(
-        4096, ge=258, le=2**24, description="Tokens, bytes and special ones included; local has its own number"
-    )
-    path: BasePath = Field("", description="local: folder, SentencePiece model or GGUF file below models/base")
-    special_tokens: tuple[str, ...] = Field((), description="More tokens that no text is ever cut into")
-    chat_template: Literal["none", "chatml"] = Field(
-        "none", description="How chat messages become tokens; a local tokenizer keeps its own"
-    )
-
-    @field_validator("special_tokens")
-    @classmethod
-    def _distinct(cls, tokens: tuple[str, ...]) -> tuple[str, ...]:
-        if "" in tokens or len(set(tokens)) != len(tokens):
-            raise ValueError("special tokens are texts, each once")
-        return tokens
-
-    @model_validator(mode="after")
-    def _path_belongs_to_local(self) -> Tokenizer:
-        if (self.kind == "local") != bool(self.path):
-            raise ValueError("kind local needs a path, and the other kinds have none: they are trained")
-        return self
+from codex_ml.core.config import Positive, Section
 
 
 class Canaries(Section):

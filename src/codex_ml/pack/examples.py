@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.cli.params import Pack
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document
+from codex_ml.pack.config import Pack
 from codex_ml.tokens.borders import encode_after_text, is_changed_by_joining
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from codex_ml.cli.params import Pack
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import dump_json, write_json
 from codex_ml.core.progress import track
 from codex_ml.documents.document import count_documents, read_documents
 from codex_ml.modeling.rows import stream_dtype
 from codex_ml.pack.canaries import Plan, domain_of, plan, with_canaries, without_secrets
+from codex_ml.pack.config import Pack
 from codex_ml.pack.examples import Example, Note, encode_examples, texts_of
 from codex_ml.pack.row_writer import write_stream
 
@@ -29,13 +29,14 @@ NOT_IN_METRICS = ("masked", "canaries", "pieces")
 
 
 def pack_splits(
-    folder: Path, files: Mapping[str, Path], tokenizer: TextTokenizer, settings: Pack, *, style: str
+    folder: Path, files: Mapping[str, Path], tokenizer: TextTokenizer, settings: Pack, *, kind: str, style: str
 ) -> dict[str, Any]:
     """Write data/packed: the files of `codex_ml.modeling.rows`, records.ndjson, and canaries.json where there are some.
 
     Args:
         folder: an empty one.
         files: split -> its documents; the canaries are put into "train".
+        kind: of the tokenizer, for pack.json.
         style: of the progress, see `codex_ml.core.progress`.
 
     Returns:
@@ -77,7 +78,7 @@ def pack_splits(
             canaries = canaries or planned
     about = {"dtype": dtype.str, "seq_len": settings.seq_len, "layout": settings.layout}
     special = {"begin": tokenizer.begin, "end": tokenizer.end, "pad": tokenizer.pad}
-    tokens = {"vocab_size": tokenizer.vocab_size, **special, **_turn_ends(tokenizer, ends)}
+    tokens = {"tokenizer_kind": kind, "vocab_size": tokenizer.vocab_size, **special, **_turn_ends(tokenizer, ends)}
     write_json(folder / "pack.json", {**about, **tokens, "streams": streams})
     if canaries:
         write_json(folder / "canaries.json", canaries.listing(streams["train"]["canaries"]))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from codex_ml.cli.params import SafetyAudit
 from codex_ml.core.progress import track
 from codex_ml.documents.document import FORMS, count_documents, read_documents
 from codex_ml.modeling.rows import Rows
 from codex_ml.policy.scan import Finding, Scanner
+from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.extraction import Extraction, choose_windows, extract, greedy_windows, seen_rows
 from codex_ml.safety_audit.gates import Gate, verdict
 from codex_ml.statistics.bootstrap import clopper_pearson

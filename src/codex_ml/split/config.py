@@ -1,4 +1,4 @@
-"""`fetch`, `ingest` and `split`: from sources to a test set that stays clean."""
+"""The section `split` of params.yaml."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from codex_ml.core.config import Count, Number, Positive, Section, Share
-
-
-class Fetch(Section):
-    """`fetch`: the sample corpus."""
-
-    sample: bool = Field(True, description="Download the wheels of data/sample.lock; false for your own data only")
+from codex_ml.core.config import Count, Number, Section, Share
+from codex_ml.documents.licences import PERMISSIVE
 
 
 class Limits(Section):
-    """Limits on `data.signals.Signals`; null switches one off. A text on a limit is kept."""
+    """Limits on `documents.signals.Signals`; null switches one off. A text on a limit is kept."""
 
     max_line_length: Count | None = Field(1000, description="Characters of the longest line; minified and data files")
     max_mean_line_length: Number | None = Field(100, description="Characters of the average line")
@@ -53,67 +48,6 @@ class Quality(Limits):
         return LANGUAGES | {name.lower(): limits for name, limits in languages.items()}
 
 
-Kind = Literal["jsonl", "csv", "tsv", "parquet", "datasets", "files", "wheels", "sdists", "zip", "tar", "git"]
-
-
-class Fields(Section):
-    """Names of the fields of a record, for `jsonl`, `csv`, `tsv`, `parquet` and `datasets`."""
-
-    text: str = "text"
-    prompt: str = "prompt"
-    completion: str = "completion"
-    messages: str = "messages"
-    tools: str = "tools"
-    id: str = "id"
-    group: str = Field("group", description="Records with the same value are never in different splits")
-    licence: str = Field("licence", description="SPDX expression; a field called license is found too")
-    language: str = "language"
-
-
-class Source(Section):
-    """One place that documents come from."""
-
-    kind: Kind = Field(
-        description="jsonl, csv, tsv: files, also .gz .zst .bz2 .xz; parquet; datasets: a folder that Hugging Face "
-        "datasets saved; files: a folder of code or text; wheels, sdists: a folder of Python packages; zip; tar; git: "
-        "a local repository at a revision"
-    )
-    path: str = Field(min_length=1, description="File, folder or glob, relative to the repository")
-    name: str = Field("", max_length=200, description="What its documents are said to come from; empty: the path")
-    glob: str = Field("**/*.py", min_length=1, description="Which files of a folder or an archive are documents")
-    include: tuple[str, ...] = Field((), description="More globs, besides glob")
-    exclude: tuple[str, ...] = Field((), description="Globs of files that are left out")
-    gitignore: bool = Field(True, description="files: leave out what a .gitignore of the folder leaves out")
-    revision: str = Field("HEAD", min_length=1, description="git: branch, tag or commit")
-    fields: Fields = Fields()
-    licence: str = Field(
-        "unknown", description="SPDX expression of documents that do not carry their own; your own: LicenseRef-NAME"
-    )
-    group: Literal["none", "source", "folder"] = Field(
-        "none", description="What stays in one split: source: all of an archive or repository; folder: a top folder"
-    )
-    bad_records: Literal["fail", "skip"] = Field("fail", description="skip: list what cannot be read, and go on")
-    max_bad_records: Positive = Field(1000, description="Where skip gives up too")
-
-    @field_validator("path")
-    @classmethod
-    def _inside(cls, path: str) -> str:
-        if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise ValueError("only a relative path inside the repository can be traced; copy or link the data there")
-        return path
-
-    @property
-    def label(self) -> str:
-        return self.name or self.path
-
-
-class Ingest(Section):
-    """`ingest`: which documents, from where, under which licence."""
-
-    sources: tuple[Source, ...] = Field((Source(kind="wheels", path="data/raw/sample"),), min_length=1)
-    max_document_bytes: Positive = Field(1_000_000, description="Longer documents are left out, counted and listed")
-
-
 class Benchmark(Section):
     """Test questions of others that must not be trained on."""
 
@@ -126,9 +60,6 @@ class Benchmark(Section):
         if not Path(path).is_relative_to("data/benchmarks") or ".." in Path(path).parts:
             raise ValueError("only files below data/benchmarks are dependencies of split; put the file there")
         return path
-
-
-PERMISSIVE = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "Python-2.0", "0BSD", "Unlicense")
 
 
 class Split(Section):

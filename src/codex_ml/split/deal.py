@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.cli.params import Split
 from codex_ml.core.errors import UserError
+from codex_ml.split.config import Split
 from codex_ml.split.duplicates.dedup import Crew, Families, Index, crossing, keep_first
 from codex_ml.split.duplicates.shingle_sets import Rows, ShingleSets
 from codex_ml.split.ledger.folder import RANKS, SPLITS, Ledger, content_keys

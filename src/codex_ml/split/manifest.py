@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from codex_ml.cli.params import Split
 from codex_ml.core.io import sha256_of
 from codex_ml.documents.document import PUBLISHED
+from codex_ml.split.config import Split
 from codex_ml.split.deal import PARTS
 from codex_ml.split.split_writer import Counts
 from codex_ml.split.splits import Outcome, Pool

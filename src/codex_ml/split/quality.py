@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from codex_ml.cli.params import Limits, Quality
-from codex_ml.ingest.text_signals import Signals
+from codex_ml.documents.signals import Signals
+from codex_ml.split.config import Limits, Quality
 
 
 def limits_of(thresholds: Quality, language: str) -> Limits:

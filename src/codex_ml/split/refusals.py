@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from codex_ml.cli.params import Split
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import opened
-from codex_ml.split.config import LANGUAGES
+from codex_ml.split.config import LANGUAGES, Split
 from codex_ml.split.splits import Pool
 
 MOST_FIELDS = 1000  # of meta, for a message

@@ -19,18 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.cli.params import Benchmark, Split
 from codex_ml.core.io import hash_path, ndjson_line, sha256_of
 from codex_ml.documents.document import FORMS, Document, canonical, documents_of, map_texts, numbers_of, opened
 from codex_ml.documents.licences import is_allowed
-from codex_ml.ingest.corpus import SIGNALS
-from codex_ml.ingest.text_signals import Signals
+from codex_ml.documents.signals import SIGNALS, Signals
 from codex_ml.policy.detectors_lock import refuse_other_code
 from codex_ml.policy.key import read_key
 from codex_ml.policy.redact import placeholder, redact
 from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Finding, Scanner
 from codex_ml.split.benchmarks import read_benchmarks
+from codex_ml.split.config import Benchmark, Split
 from codex_ml.split.deal import position
 from codex_ml.split.decontaminate import Benchmarks
 from codex_ml.split.duplicates.shingle_sets import Block, block_of

@@ -8,6 +8,7 @@ screened, the table of `ShingleSets` comes on top. Texts are held a row group at
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def size_of(corpus: Path) -> int:
     """Bytes of content of a corpus."""
     with opened(corpus) as file:
         return sum(int(pc.sum(file.read_row_group(g, columns=["size"])[0]).as_py()) for g in range(file.num_row_groups))
+
+
+def places(corpus: Path) -> Iterator[str]:
+    """Where each document of the corpus was read from: a path relative to the repository, and more inside of it."""
+    with opened(corpus) as file:
+        for batch in file.iter_batches(columns=["place"]):
+            yield from batch.column(0).to_pylist()
 
 
 def width_of(corpus: Path) -> int:

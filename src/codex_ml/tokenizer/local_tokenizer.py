@@ -9,6 +9,7 @@ text is written anew, for other programs: this one encodes pieces of text and pu
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 import tempfile
@@ -20,8 +21,8 @@ from codex_ml.core.child import LimitedChild
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import parse_json_file, write_bytes, write_json
 from codex_ml.core.tree import is_left_out
-from codex_ml.pack.config import Tokenizer as Settings
 from codex_ml.tokenizer.allowed import checked_description, vocabulary_of
+from codex_ml.tokenizer.config import Tokenizer as Settings
 from codex_ml.tokenizer.roles import adds_bos, bos_processor, named_tokens
 from codex_ml.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, Model, read_model
 from codex_ml.tokenizer.sentencepiece_model import HARD
@@ -35,7 +36,6 @@ from codex_ml.tokens.layout import (
     write_config,
     write_templates,
 )
-from codex_ml.train.model.gguf import convert
 
 log = logging.getLogger("codex_ml")
 
@@ -64,7 +64,9 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
     """
     if path.suffix == ".gguf" and path.is_file():
         with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as unpacked:
-            convert(path, Path(unpacked) / "tokenizer", weights=False)
+            importlib.import_module("codex_ml.train.model.gguf").convert(
+                path, Path(unpacked) / "tokenizer", weights=False
+            )
             _import(Path(unpacked) / "tokenizer", texts, settings, folder)
         return
     _refuse_left_out(path)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from codex_ml.core.errors import UserError
-from codex_ml.tokenizer.lossless import share_of
+from codex_ml.tokens.lossless import share_of
 from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 WORD = re.compile(r"\w+")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codex_ml.cli.params import BASE_FOLDER
+from codex_ml.core.config import BASE_FOLDER
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_bytes
-from codex_ml.pack.config import Tokenizer as Settings
-from codex_ml.tokens.layout import UNK, save_trained, special_tokens_of
+from codex_ml.tokenizer.config import Tokenizer as Settings
+from codex_ml.tokens.layout import UNK, save_trained, special_tokens_of, write_kind
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,6 +37,7 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
     Raises:
         UserError: when there is no text, the vocabulary is too small, or a special token is ordinary text.
     """
+    write_kind(folder, settings.kind)
     if settings.kind == "local":
         from codex_ml.tokenizer.local_tokenizer import import_tokenizer
 

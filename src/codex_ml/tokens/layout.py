@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import write_json, write_text
+from codex_ml.core.io import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 END, PAD, UNK = "<|endoftext|>", "<|pad|>", "[UNK]"
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+KIND = "kind.json"
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"  # as transformers names them
 # Messages as OpenAI's ChatML, tools and calls as Hermes and Qwen 2.5 write them. No `{% generation %}`: other readers
 # of Jinja do not know it.
@@ -102,6 +103,16 @@ def write_config(folder: Path, *, end: str, pad: str, bos: str | None, unk: str 
         **extra,
     }
     write_json(folder / "tokenizer_config.json", config)
+
+
+def write_kind(folder: Path, kind: str) -> None:
+    """Write what tokenizer.kind was, which no other file of the folder says."""
+    write_json(folder / KIND, {"kind": kind})
+
+
+def read_kind(folder: Path) -> str:
+    """What tokenizer.kind was when a tokenizer folder was made: "local", or how it was trained."""
+    return str(read_json(folder / KIND)["kind"])
 
 
 def save_trained(

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from codex_ml.core.config import BasePath, Count, Number, Positive, Section, Share
+from codex_ml.core.errors import UserError
+from codex_ml.core.yaml import parse_yaml
+
+PRESETS = Path("models/presets.yaml")
+# What a preset may name; null for these in params.yaml stands for the value of the preset.
+SHAPE = ("architecture", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_positions",
+         "tie_embeddings")  # fmt: skip
 
 
 def _steps_or_share(value: int | float) -> int | float:
@@ -56,6 +65,11 @@ class Model(Section):
         "none", description="How the weights under a LoRA adapter are held; the extra `quantization`"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, value: Any) -> Any:
+        return with_preset(value) if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _heads_divide(self) -> Model:
         if not self.path and self.hidden_size % (2 * self.heads):
@@ -75,6 +89,33 @@ class Model(Section):
     def is_encoder_decoder(self) -> bool:
         """Whether an encoder reads a beginning and a decoder predicts what follows it; models on disk are decoders."""
         return self.architecture == "t5" and not self.path
+
+
+def with_preset(model: dict[str, Any]) -> dict[str, Any]:
+    """The section `model` as it is in params.yaml, with the shape of `model.preset` where it has null.
+
+    Raises:
+        UserError: when models/presets.yaml lacks the preset, or a shape is given beside model.path.
+    """
+    if model.get("path") and (sizes := [key for key in SHAPE if model.get(key) is not None]):
+        raise UserError(
+            f"params.yaml: model.{sizes[0]} has no effect with model.path, whose model has its own; write null"
+        )
+    given = {key: item for key, item in model.items() if item is not None or key not in SHAPE}
+    preset = given.get("preset")
+    if not preset or not isinstance(preset, str):
+        return given
+    catalogue = parse_yaml(PRESETS.read_text(encoding="utf-8"), str(PRESETS)) if PRESETS.is_file() else {}
+    if not isinstance(catalogue, dict) or not all(isinstance(shape, dict) for shape in catalogue.values()):
+        raise UserError(f"{PRESETS}: expected a mapping of names to shapes")
+    if preset not in catalogue:
+        near = difflib.get_close_matches(preset, list(catalogue), n=1)
+        known = f"did you mean {near[0]}?" if near else f"it has {', '.join(catalogue) or 'none'}"
+        raise UserError(f"params.yaml: model.preset: {PRESETS} has no {preset}; {known}")
+    shape = catalogue[preset]
+    if other := [key for key in shape if key not in SHAPE]:
+        raise UserError(f"{PRESETS}: {preset}: {other[0]} is no part of a shape; it has {', '.join(SHAPE)}")
+    return {**shape, **given}
 
 
 class EarlyStopping(Section):

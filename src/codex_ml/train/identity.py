@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.cli.params import Train
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.modeling.rows import Rows
+from codex_ml.train.config import Train
 from codex_ml.train.model.adapters import is_adapted
 
 if TYPE_CHECKING:

@@ -17,12 +17,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.cli.params import Runtime, Train
+from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.progress import duration, progress
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.modeling.rows import Rows
 from codex_ml.train import checkpoint
+from codex_ml.train.config import Train
 from codex_ml.train.monitor import monitor
 from codex_ml.train.run import Run, prepare_run, resume, save
 from codex_ml.train.step import optimizer_step

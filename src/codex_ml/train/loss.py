@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from codex_ml.cli.params import Train
 from codex_ml.modeling.forward import row_logits
 from codex_ml.modeling.rows import IGNORE
+from codex_ml.train.config import Train
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

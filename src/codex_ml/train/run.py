@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.cli.params import Runtime, Train
+from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 from codex_ml.modeling.hardware import Hardware, settle_compiler
 from codex_ml.modeling.rows import Rows
 from codex_ml.train import checkpoint, random_state
+from codex_ml.train.config import Train
 from codex_ml.train.history import HISTORY, History
 from codex_ml.train.identity import Identity, differences, identity_of, shown
 from codex_ml.train.model.adapters import trainable_parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from codex_ml.cli.params import Train
+from codex_ml.train.config import Train
 
 
 def learning_rate(step: int, train: Train) -> float:

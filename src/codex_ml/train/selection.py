@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.cli.params import EarlyStopping
 from codex_ml.core.io import atomic_file
+from codex_ml.train.config import EarlyStopping
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from codex_ml.cli.params import Runtime
+from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.io import dump_json
 from codex_ml.core.lock import one_at_a_time

@@ -10,9 +10,8 @@ import pytest
 
 from codex_ml.cli.check import check_workspace, problems
 from codex_ml.cli.checks import preflight
-from codex_ml.cli.params import Params
+from codex_ml.cli.params import Params, load_params, validate_params
 from codex_ml.core.errors import UserError
-from codex_ml.core.params import load_params, validate_params
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.yaml import parse_yaml, read_yaml
 from codex_ml.ingest.readers import paths_of
@@ -380,7 +379,7 @@ from pathlib import Path
 from codex_ml.report.plots import loss_curve
 from codex_ml.train.tracking import Tracker
 from codex_ml.train.model.build import build_model
-from codex_ml.cli.params import Model
+from codex_ml.train.config import Model
 tracker = Tracker(Path("curves"), Path("events.ndjson"), [])
 tracker.log({"step": 1, "train/loss": 2.0})
 tracker.finish({})

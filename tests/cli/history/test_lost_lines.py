@@ -10,9 +10,9 @@ import pytest
 from codex_ml.cli.check import check_workspace
 from codex_ml.cli.history.lost_lines import lost_in, version_in_index, versions_between
 from codex_ml.cli.merge import merge
+from codex_ml.cli.params import load_params
 from codex_ml.cli.verify import verify
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.params import load_params
 from codex_ml.split.ledger.line_format import salt_mark
 
 FOLDER = Path("data/split_ledger")

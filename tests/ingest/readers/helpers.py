@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from codex_ml.cli.params import Source
 from codex_ml.documents.document import Document, Refused, documents_of
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import Task, plan
 from codex_ml.ingest.readers.json_lines import plan_lines
 from codex_ml.ingest.readers.records import Context

@@ -14,10 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from codex_ml.cli.params import Source
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, Refused
 from codex_ml.documents.licences import is_allowed
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import archives, tars, zips
 from codex_ml.ingest.readers import python_packages as packages
 

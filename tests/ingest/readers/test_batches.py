@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from codex_ml.cli.params import Ingest, Source
 from codex_ml.core.errors import UserError
 from codex_ml.ingest import readers
+from codex_ml.ingest.config import Ingest, Source
 from codex_ml.ingest.corpus import spilling
 from codex_ml.ingest.corpus_writer import write_corpus
 from codex_ml.ingest.readers import Batch, compression, zips

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.params import Source
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, derived_id
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import files, size_of
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -22,7 +22,7 @@ CHILD = """
 import json, resource, sys, tempfile
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
-from codex_ml.cli.params import Ingest, Source
+from codex_ml.ingest.config import Ingest, Source
 from codex_ml.ingest.corpus import spilling
 from codex_ml.ingest.sources import Tally, read_sources
 from codex_ml.core.errors import UserError

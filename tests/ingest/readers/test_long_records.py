@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from codex_ml.cli.params import Source
 from codex_ml.documents.document import Refused
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import compression
 from codex_ml.ingest.readers import csv_tables as tables
 from codex_ml.ingest.readers import json_lines as lines

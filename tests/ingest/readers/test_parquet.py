@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from codex_ml.cli.params import Source
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import parquet as module
 from codex_ml.ingest.readers import plan
 from codex_ml.ingest.readers import table_rows as rows

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from codex_ml.cli.params import Ingest, Source
 from codex_ml.core.errors import Reason, UserError
 from codex_ml.documents.document import Refused
+from codex_ml.ingest.config import Ingest, Source
 from codex_ml.ingest.sources import Tally
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_ml.cli.params import Source
 from codex_ml.documents.document import Document, Refused
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.csv_tables import plan_table
 from codex_ml.ingest.readers.records import Context
 

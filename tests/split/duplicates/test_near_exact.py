@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from codex_ml.cli.params import Split
+from codex_ml.split.config import Split
 from codex_ml.split.duplicates import dedup, tiles
 from codex_ml.split.duplicates.dedup import Crew, Index, crossing, keep_first
 from codex_ml.split.duplicates.shingle_sets import ShingleSets, block_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codex_ml.cli.params import Split
+from codex_ml.split.config import Split
 from codex_ml.split.duplicates.shingles import shingles_of
 from codex_ml.split.duplicates.words import cut, spans
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.params import Split
 from codex_ml.core.errors import UserError
+from codex_ml.split.config import Split
 from codex_ml.split.ledger.edits import convert
 from codex_ml.split.ledger.folder import read_ledger
 from codex_ml.split.ledger.line_format import salt_mark

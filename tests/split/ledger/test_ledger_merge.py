@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from codex_ml.cli.params import Split
 from codex_ml.core.errors import UserError
+from codex_ml.split.config import Split
 from codex_ml.split.contradictions import CONTENT, GROUP, NEAR_COPY, contradictions
 from codex_ml.split.ledger.edits import write_folder
 from codex_ml.split.ledger.folder import SPLITS, read_ledger

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.params import Split
 from codex_ml.core.errors import UserError
+from codex_ml.split.config import Split
 from codex_ml.split.ledger import edits as ledger_files
 from codex_ml.split.ledger.edits import forget, normalise
 from codex_ml.split.ledger.folder import read_ledger

@@ -26,7 +26,7 @@ def tiny() -> Callable[..., Any]:
     """A model of 64 tokens: `tiny("gpt2", kv_heads=...)`."""
 
     def build(architecture: str = "llama", *, seed: int = 1, attention: str = "eager", **shape: Any) -> Any:
-        from codex_ml.cli.params import Model
+        from codex_ml.train.config import Model
         from codex_ml.train.model.build import build_model
 
         sizes = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 2, "max_positions": 64}

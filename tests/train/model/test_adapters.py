@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from codex_ml.cli.params import Lora, Model
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.train.config import Lora, Model
 from codex_ml.train.model.adapters import (
     add_adapters,
     is_adapted,

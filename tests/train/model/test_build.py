@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from codex_ml.cli.params import Model
 from codex_ml.core.errors import UserError
-from codex_ml.pack.config import Tokenizer
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
+from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model, parameter_count
 
 SHAPE = Model(hidden_size=16, intermediate_size=24, layers=2, heads=2, max_positions=32)

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from codex_ml.cli.params import Lora, Model
-from codex_ml.pack.config import Tokenizer
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
+from codex_ml.train.config import Lora, Model
 from codex_ml.train.model.adapters import add_adapters, trainable_parameters
 from codex_ml.train.model.build import build_model
 from codex_ml.train.model.describe import describe_model, tokenizer_kind
@@ -32,7 +32,7 @@ def built(name):
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "t5"])
 def test_sizes_are_those_of_the_model_and_not_of_params(name, bases):
     (bases / "mine/config.json").write_text("{}")
-    other = Model(path="models/base/mine", hidden_size=192, layers=4, heads=4)  # what params.yaml would build
+    other = Model(path="models/base/mine")  # its sizes are the defaults of params.yaml
     assert describe_model(built(name), other) == {
         "architecture": name, "encoder_decoder": name == "t5", "layers": 3, "hidden_size": 32, "heads": 2,
         "positions": None if name == "t5" else 40,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.cli.params import Tokenizer
 from codex_ml.core.errors import UserError
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.local_tokenizer import import_tokenizer
 from codex_ml.train.model.gguf import convert
 from codex_ml.train.model.gguf_header import refuse_impossible
@@ -128,8 +128,9 @@ def test_a_gguf_file_is_unpacked_where_dvc_hashes_nothing(made, tmp_path, monkey
     (tmp_path / ".dvcignore").write_text("/.cache\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".cache"))
-    for module in ("codex_ml.train.model.gguf", "codex_ml.tokenizer.local_tokenizer"):
-        monkeypatch.setattr(f"{module}.convert", lambda path, target, weights=True: shutil.copytree(folder, target))
+    monkeypatch.setattr(
+        "codex_ml.train.model.gguf.convert", lambda path, target, weights=True: shutil.copytree(folder, target)
+    )
     path = base.relative_to(tmp_path)
     again = load_local(path, attention="eager", scratch=Path(".cache/models"))
     assert torch.equal(again.model.norm.weight, model.model.norm.weight)

@@ -9,9 +9,9 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer
 
-from codex_ml.cli.params import Lora, Model, Train
 from codex_ml.core.errors import UserError
 from codex_ml.inference.likelihood import load_model
+from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.adapters import trainable_parameters
 from codex_ml.train.model.foreign import MODEL_TYPES, check_length, reach

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codex_ml.cli.params import Model
 from codex_ml.core.errors import UserError
+from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
 from codex_ml.train.model.vocabulary import embedding_rows, fit_vocabulary
 

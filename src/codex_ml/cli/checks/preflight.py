@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from codex_ml.cli.params import BASE_FOLDER, Params
+from codex_ml.cli.params import Params
+from codex_ml.core.config import BASE_FOLDER
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import expand_glob, hash_file, hash_path, read_json
 from codex_ml.core.packages import install_extra

@@ -22,10 +22,10 @@ from codex_ml.cli.history.versions import (
     version_in_folder,
     version_of,
 )
+from codex_ml.cli.params import load_params
 from codex_ml.core.conflicts import conflict_in, conflict_line, without_markers
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_bytes, write_text
-from codex_ml.core.params import load_params
 
 if TYPE_CHECKING:
     from codex_ml.split.ledger.line_format import Text

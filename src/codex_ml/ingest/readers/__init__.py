@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from codex_ml.cli.params import Source
 from codex_ml.core.errors import UserError, naming, reason_of
 from codex_ml.core.io import expand_glob
 from codex_ml.core.tree import files_of
 from codex_ml.documents.document import Document, Refused, writable
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.compression import Broken, blocks
 from codex_ml.ingest.readers.records import Context, record_limit
 

@@ -13,10 +13,10 @@ from email.message import Message
 from pathlib import Path
 from posixpath import normpath
 
-from codex_ml.cli.params import Source
 from codex_ml.core.errors import Reason, raise_disk_error, reason_of
 from codex_ml.documents.document import Document, Refused, writable
 from codex_ml.documents.licences import licence_of_metadata
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.compression import Broken
 from codex_ml.ingest.readers.files import Names, file_document, group_of
 

@@ -12,12 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from posixpath import splitext
 
-from codex_ml.cli.params import Source
 from codex_ml.core.dvcignore import DvcIgnore
 from codex_ml.core.errors import Reason, UserError, naming, reason_of
 from codex_ml.core.tree import rules_for, stands_for
 from codex_ml.documents.document import Document, Refused, derived_id, writable
 from codex_ml.documents.licences import UNKNOWN, both, licence_of_text
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import named
 from codex_ml.ingest.readers.gitignore import Pattern, parse, translate
 from codex_ml.ingest.readers.notebooks import code_of_notebook

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from dulwich.refs import check_ref_format
 
-from codex_ml.cli.params import Source
 from codex_ml.core.errors import Reason, UserError, naming, reason_of
 from codex_ml.core.io import expand_glob
 from codex_ml.core.tree import rules_for, stands_for
 from codex_ml.documents.document import Document, Refused, writable
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.files import Names, file_document, group_of
 from codex_ml.ingest.readers.git_objects import BLOB, COMMIT, TAG, Damaged, Objects, read_object, size_of, walk
 

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codex_ml.cli.params import RECORDS, Fields, Source
 from codex_ml.core.errors import UserError
+from codex_ml.ingest.config import RECORDS, Fields, Source
 
 MOST_FIELDS = 1000  # names of fields that are kept for a message
 

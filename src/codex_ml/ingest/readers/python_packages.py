@@ -11,10 +11,10 @@ from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
 
-from codex_ml.cli.params import Source
 from codex_ml.core.errors import UserError, raise_disk_error
 from codex_ml.core.tree import only_hashed
 from codex_ml.documents.document import Document, Refused, writable
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.archives import METADATA_LIMIT, Origin, Unsafe, plain, wanted
 from codex_ml.ingest.readers.compression import DAMAGE, Broken, unchanged
 from codex_ml.ingest.readers.files import Names

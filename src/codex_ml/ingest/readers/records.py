@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Any
 
-from codex_ml.cli.params import Fields, Source
 from codex_ml.core.errors import Reason, reason_of
 from codex_ml.documents.document import Document, Refused, derived_id, map_texts, writable
 from codex_ml.documents.licences import UNKNOWN, stricter
+from codex_ml.ingest.config import Fields, Source
 from codex_ml.ingest.readers import named
 
 MAX_DEPTH, LONGEST_NAME = 100, 200

@@ -15,8 +15,8 @@ from pathlib import Path
 from posixpath import dirname, join
 from typing import IO, Any
 
-from codex_ml.cli.params import Source
 from codex_ml.documents.document import Document, Refused
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import compression
 from codex_ml.ingest.readers.archives import (
     METADATA_LIMIT,

@@ -14,8 +14,8 @@ from pathlib import Path
 from posixpath import dirname, join
 from typing import IO
 
-from codex_ml.cli.params import Source
 from codex_ml.documents.document import Document, Refused
+from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.archives import (
     LONGEST_NAME,
     Origin,

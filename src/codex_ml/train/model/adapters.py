@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.cli.params import Lora
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.io import read_json, write_json
+from codex_ml.train.config import Lora
 from codex_ml.train.model.vocabulary import embedding_rows
 
 if TYPE_CHECKING:

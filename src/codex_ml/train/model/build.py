@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.cli.params import Model
 from codex_ml.core.errors import UserError
+from codex_ml.train.config import Model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

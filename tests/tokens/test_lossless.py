@@ -10,10 +10,10 @@ import pytest
 import sentencepiece
 
 from codex_ml.documents.document import Document
-from codex_ml.pack.config import Tokenizer
+from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.local_tokenizer import import_tokenizer
-from codex_ml.tokenizer.lossless import NAMED, RoundTrip, numbers, rows, share_of, summary
 from codex_ml.tokenizer.measure import measure
+from codex_ml.tokens.lossless import NAMED, RoundTrip, numbers, rows, share_of, summary
 from codex_ml.tokens.text_tokenizer import load_tokenizer
 
 from .conftest import CORPUS, LOSSLESS, TRAINED
@@ -55,7 +55,7 @@ def lost(tokenizer, texts=TEXTS):
 
 @pytest.mark.parametrize("kind", TRAINED)
 def test_each_kind_loses_what_its_page_says(loaded, kind, monkeypatch):
-    monkeypatch.setattr("codex_ml.tokenizer.lossless.NAMED", len(TEXTS))
+    monkeypatch.setattr("codex_ml.tokens.lossless.NAMED", len(TEXTS))
     found = lost(loaded(kind))
     if kind in LOSSLESS:
         assert found == (META if kind.startswith("sentencepiece") else set())
@@ -77,7 +77,7 @@ SETTINGS = {
 @pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
 def test_a_sentencepiece_model_of_others_loses_what_sentencepiece_loses(tmp_path, options, monkeypatch):
     """google/sentencepiece 329, 650: white space and compatibility forms; U+2581 under every setting."""
-    monkeypatch.setattr("codex_ml.tokenizer.lossless.NAMED", len(TEXTS))
+    monkeypatch.setattr("codex_ml.tokens.lossless.NAMED", len(TEXTS))
     writer = io.BytesIO()
     known = [text for text in TEXTS.values() if text.strip()]
     sentencepiece.SentencePieceTrainer.train(
@@ -109,7 +109,7 @@ NORMALIZERS = {
 def test_a_byte_level_tokenizer_with_a_rule_of_its_own_loses_what_the_rule_changes(
     trained, tmp_path, kind, monkeypatch
 ):
-    monkeypatch.setattr("codex_ml.tokenizer.lossless.NAMED", len(TEXTS))
+    monkeypatch.setattr("codex_ml.tokens.lossless.NAMED", len(TEXTS))
     description = json.loads((trained("byte_bpe") / "tokenizer.json").read_bytes())
     description["normalizer"] = {"type": kind, **({"strip_left": True, "strip_right": True} if kind == "Strip" else {})}
     (tmp_path / "tokenizer.json").write_text(json.dumps(description))

@@ -1,0 +1,72 @@
+"""The section `ingest` of params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import Field, field_validator
+
+from codex_ml.core.config import Positive, Section
+
+Kind = Literal["jsonl", "csv", "tsv", "parquet", "datasets", "files", "wheels", "sdists", "zip", "tar", "git"]
+RECORDS = ("jsonl", "csv", "tsv", "parquet", "datasets")  # kinds of source that have fields; the others have files
+FOR_FILES = tuple(kind for kind in get_args(Kind) if kind not in RECORDS)
+
+
+class Fields(Section):
+    """Names of the fields of a record, for `jsonl`, `csv`, `tsv`, `parquet` and `datasets`."""
+
+    text: str = "text"
+    prompt: str = "prompt"
+    completion: str = "completion"
+    messages: str = "messages"
+    tools: str = "tools"
+    id: str = "id"
+    group: str = Field("group", description="Records with the same value are never in different splits")
+    licence: str = Field("licence", description="SPDX expression; a field called license is found too")
+    language: str = "language"
+
+
+class Source(Section):
+    """One place that documents come from."""
+
+    kind: Kind = Field(
+        description="jsonl, csv, tsv: files, also .gz .zst .bz2 .xz; parquet; datasets: a folder that Hugging Face "
+        "datasets saved; files: a folder of code or text; wheels, sdists: a folder of Python packages; zip; tar; git: "
+        "a local repository at a revision"
+    )
+    path: str = Field(min_length=1, description="File, folder or glob, relative to the repository")
+    name: str = Field("", max_length=200, description="What its documents are said to come from; empty: the path")
+    glob: str = Field("**/*.py", min_length=1, description="Which files of a folder or an archive are documents")
+    include: tuple[str, ...] = Field((), description="More globs, besides glob")
+    exclude: tuple[str, ...] = Field((), description="Globs of files that are left out")
+    gitignore: bool = Field(True, description="files: leave out what a .gitignore of the folder leaves out")
+    revision: str = Field("HEAD", min_length=1, description="git: branch, tag or commit")
+    fields: Fields = Fields()
+    licence: str = Field(
+        "unknown", description="SPDX expression of documents that do not carry their own; your own: LicenseRef-NAME"
+    )
+    group: Literal["none", "source", "folder"] = Field(
+        "none", description="What stays in one split: source: all of an archive or repository; folder: a top folder"
+    )
+    bad_records: Literal["fail", "skip"] = Field("fail", description="skip: list what cannot be read, and go on")
+    max_bad_records: Positive = Field(1000, description="Where skip gives up too")
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ValueError("only a relative path inside the repository can be traced; copy or link the data there")
+        return path
+
+    @property
+    def label(self) -> str:
+        return self.name or self.path
+
+
+class Ingest(Section):
+    """`ingest`: which documents, from where, under which licence."""
+
+    sources: tuple[Source, ...] = Field((Source(kind="wheels", path="data/raw/sample"),), min_length=1)
+    max_document_bytes: Positive = Field(1_000_000, description="Longer documents are left out, counted and listed")
