@@ -162,6 +162,7 @@ def ours(job: Job) -> None:
     from codex_ml.modeling.rows import Rows
     from codex_ml.train.config import Train
     from codex_ml.train.loop import train_model
+    from codex_ml.train.recipe import Recipe, RunFolders
 
     shape = SHAPES[job.shape]
     settings = Train(
@@ -188,18 +189,17 @@ def ours(job: Job) -> None:
             write_packed(packed, shape, tokens=1_000_000)
         train_model(
             llama(shape, attention="eager"),
-            Rows.open(packed, "train"),
-            Rows.open(packed, "val"),
-            train=settings,
-            runtime=runtime,
-            hardware=hardware,
-            seed=SEED,
-            scratch=folder / "scratch",
-            curves=folder / "curves",
-            logs=folder / "logs",
-            trackers=folder / "logs",
-            config={},
-            tokenizer="",
+            Recipe(
+                train=settings,
+                runtime=runtime,
+                hardware=hardware,
+                seed=SEED,
+                rows=Rows.open(packed, "train"),
+                val_rows=Rows.open(packed, "val"),
+                tokenizer="",
+            ),
+            RunFolders(folder / "scratch", folder / "curves", folder / "logs", folder / "logs"),
+            parameters={},
         )
 
 

@@ -36,6 +36,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.train.loop import train_model
     from codex_ml.train.model.describe import describe_model, tokenizer_kind
     from codex_ml.train.model.prepare import prepare_model, save_tokenizer, save_trained
+    from codex_ml.train.recipe import Recipe, RunFolders
     from codex_ml.train.scratch import run_folder
 
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
@@ -63,21 +64,18 @@ def main(stage: Stage[Params]) -> None:
         )
         log.info("train: %s", hardware)
         facts = {} if rank() else {"model": describe_model(model, params.model), "tokenizer": tokenizer_kind(tokenizer)}
-        outcome = train_model(
-            model,
-            Rows.open(packed, "train"),
-            Rows.open(packed, "val"),
+        recipe = Recipe(
             train=params.train,
             runtime=stage.runtime,
             hardware=hardware,
             seed=params.seed,
-            scratch=scratch,
-            curves=Path("reports/train"),
-            logs=logs_folder() / "train",
-            trackers=logs_folder(shared=True) / "train",
-            config=stage.record["params"],
+            rows=Rows.open(packed, "train"),
+            val_rows=Rows.open(packed, "val"),
             tokenizer=sha256_of(tokenizer / "tokenizer.json"),
         )
+        logs, trackers = logs_folder() / "train", logs_folder(shared=True) / "train"
+        folders = RunFolders(scratch, curves=Path("reports/train"), logs=logs, trackers=trackers)
+        result = train_model(model, recipe, folders, parameters=stage.record["params"])
         if rank():
             return
         with atomic_folder(stage.out("models/checkpoints")) as folder:
@@ -86,7 +84,7 @@ def main(stage: Stage[Params]) -> None:
             save_trained(model, folder, params.model, scratch=unpacked)
             rows = params.train.micro_batch_size * params.train.accumulation
             seen = {"seed": params.seed, "rows_a_step": rows, "seq_len": about["seq_len"]}
-            steps = {"global_step": outcome.best["step"], **outcome.details}
+            steps = {"global_step": result.best["step"], **result.details}
             used = {
                 "device": hardware.device,
                 "precision": hardware.precision,
@@ -95,7 +93,7 @@ def main(stage: Stage[Params]) -> None:
             }
             write_json(folder / "training.json", {**seen, **steps, **facts, "hardware": used})
             save_tokenizer(tokenizer, folder, model.config, seq_len=about["seq_len"])
-    best = outcome.best
+    best = result.best
     log.info("train: kept the weights of step %d, validation loss %.4f nats", best["step"], best["val/loss"])
 
 

@@ -28,6 +28,7 @@ from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.history import History
 from codex_ml.train.model.adapters import add_adapters
 from codex_ml.train.model.build import build_model
+from codex_ml.train.recipe import Recipe, RunFolders
 from codex_ml.train.run import Run
 
 END, PAD, VOCAB, SEQ_LEN = 0, 1, 64, 8
@@ -128,18 +129,17 @@ def train(
         rows, val_rows = rows or packed(LENGTHS, seed=1), val_rows or packed((9, 1, 13), seed=2)
     outcome = loop.train_model(
         model,
-        rows,
-        val_rows,
-        train=settings(**changes),
-        runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding),
-        hardware=hardware,
-        seed=seed,
-        scratch=scratch or folder / "scratch",
-        curves=folder / "curves",
-        logs=folder,
-        trackers=folder,
-        config={},
-        tokenizer=tokenizer,
+        Recipe(
+            train=settings(**changes),
+            runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding),
+            hardware=hardware,
+            seed=seed,
+            rows=rows,
+            val_rows=val_rows,
+            tokenizer=tokenizer,
+        ),
+        RunFolders(scratch or folder / "scratch", curves=folder / "curves", logs=folder, trackers=folder),
+        parameters={},
     )
     return model, outcome.best
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from codex_ml.core.config import Runtime
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.modeling.rows import Rows
@@ -16,6 +17,7 @@ from codex_ml.train import identity
 from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.model.adapters import add_adapters
 from codex_ml.train.model.build import build_model
+from codex_ml.train.recipe import Recipe
 
 from ..pack.byte_tokenizer import ByteTokenizer
 
@@ -63,7 +65,7 @@ def packed(folder: Path, **changes: Any) -> tuple[Rows, Rows]:
 
 def identity_of(model: Any, streams: tuple[Rows, Rows]) -> identity.Identity:
     hardware = Hardware("cpu", "fp32", compile=False, threads=1, capability="test")
-    return identity.identity_of(model, streams, seed=1, train=Train(), hardware=hardware, tokenizer="")
+    return identity.identity_of(model, Recipe(Train(), Runtime(), hardware, 1, *streams, tokenizer=""))
 
 
 @pytest.fixture(scope="module")

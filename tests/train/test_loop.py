@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.io import parse_json
 from codex_ml.modeling.hardware import Hardware
-from codex_ml.modeling.rows import IGNORE
+from codex_ml.modeling.rows import IGNORE, Rows
 from codex_ml.train import loop, validation
 from codex_ml.train import step as step_module
 from codex_ml.train.checkpoint import load_newest
 from codex_ml.train.loss import summed_loss
+from codex_ml.train.recipe import Recipe, RunFolders
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -130,14 +132,14 @@ def test_weights_of_the_lowest_validation_loss_are_kept(recipe, tmp_path):
 
 def test_validation_reads_evenly_spaced_rows(recipe, tmp_path, monkeypatch):
     read = []
-    batch = loop.Rows.batch
+    batch = Rows.batch
 
     def recorded(self, rows):
         if len(self) == 4:
             read.extend(rows.tolist())
         return batch(self, rows)
 
-    monkeypatch.setattr(loop.Rows, "batch", recorded)
+    monkeypatch.setattr(Rows, "batch", recorded)
     recipe.train(tmp_path, max_steps=1, warmup_steps=0, eval_rows=2)
     assert read == [0, 3]
 
@@ -248,18 +250,9 @@ def test_stream_without_a_row_is_refused(recipe, tmp_path, name):
     with pytest.raises(UserError, match=f"packed {name} stream has no row"):
         loop.train_model(
             recipe.tiny_model(),
-            rows,
-            val_rows,
-            train=recipe.settings(),
-            runtime=loop.Runtime(),
-            hardware=recipe.HARDWARE,
-            seed=1,
-            scratch=tmp_path / "scratch",
-            curves=tmp_path / "curves",
-            logs=tmp_path / "logs",
-            trackers=tmp_path / "logs",
-            config={},
-            tokenizer="",
+            Recipe(recipe.settings(), Runtime(), recipe.HARDWARE, 1, rows, val_rows, tokenizer=""),
+            RunFolders(tmp_path / "scratch", tmp_path / "curves", tmp_path / "logs", tmp_path / "logs"),
+            parameters={},
         )
     assert not any(tmp_path.iterdir())
 

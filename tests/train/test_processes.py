@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from codex_ml.modeling.rows import IGNORE
 from codex_ml.train.checkpoint import load_newest
 from codex_ml.train.config import Train
-from codex_ml.train.run import _rows_of_a_pass
+from codex_ml.train.run import rows_of_a_pass
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]
 SETTINGS = {"micro_batch_size": 2, "accumulation": 2, "max_steps": 4, "checkpoint_every": 2}
@@ -84,7 +84,7 @@ def test_two_processes_with_unequal_targets_do_the_steps_of_one(recipe, tmp_path
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 6, 12])
 @pytest.mark.parametrize(("micro", "accumulation"), [(1, 12), (2, 6), (4, 3), (12, 1)])
 def test_all_passes_of_a_process_have_as_many_rows(micro, accumulation, processes):
-    size = _rows_of_a_pass(Train(micro_batch_size=micro, accumulation=accumulation), processes)
+    size = rows_of_a_pass(Train(micro_batch_size=micro, accumulation=accumulation), processes)
     assert 12 // processes % size == 0
     assert 1 <= size <= micro
     assert processes > 1 or size == micro

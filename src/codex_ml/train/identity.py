@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.modeling.hardware import Hardware
 from codex_ml.modeling.rows import Rows
-from codex_ml.train.config import Train
 from codex_ml.train.model.adapters import is_adapted
+from codex_ml.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,33 +36,29 @@ LORA = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_m
 NO_SETTINGS = {"resume_from", "eval_rows", "precision"}  # the last two are in the group measured
 
 
-def identity_of(
-    model: nn.Module, streams: tuple[Rows, Rows], *, seed: int, train: Train, hardware: Hardware, tokenizer: str
-) -> Identity:
+def identity_of(model: nn.Module, recipe: Recipe) -> Identity:
     """The identity of a run, as JSON.
 
     Args:
         model: what `prepare_model` returned, before it is moved or shared among processes.
-        streams: the rows of train and of val.
-        tokenizer: SHA-256 of tokenizer.json.
     """
-    rows, val_rows = streams
+    train, rows = recipe.train, recipe.rows
     flat = {f"train.{name}": value for name, value in train.model_dump(mode="json", exclude=NO_SETTINGS).items()}
     return {
         "fixed": {
-            "seed": seed,
+            "seed": recipe.seed,
             "train.micro_batch_size x train.accumulation": train.micro_batch_size * train.accumulation,
             "pack.seq_len": rows.seq_len,
-            "tokenizer (tokenizer.json)": tokenizer,
+            "tokenizer (tokenizer.json)": recipe.tokenizer,
             **_model(model),
             "train rows (data/packed)": digest_of(rows),
         },
         "measured": {
-            "val rows (data/packed)": digest_of(val_rows),
+            "val rows (data/packed)": digest_of(recipe.val_rows),
             "train.eval_rows": train.eval_rows,
-            "train.precision": hardware.precision,
+            "train.precision": recipe.hardware.precision,
         },
-        "settings": {**flat, "runtime.device": hardware.device},
+        "settings": {**flat, "runtime.device": recipe.hardware.device},
     }
 
 

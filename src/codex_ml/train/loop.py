@@ -1,6 +1,6 @@
 """The training loop: one for pre-training, continued training, fine-tuning and adapters, on one device or many.
 
-Everything that decides the next step is in `run.Run`. Data order is a pure function of the seed and the step, so a run
+Everything that decides the next step is in `Run`. Data order is a pure function of the seed and the step, so a run
 that resumes sees what it would have seen, and so does one with another number of processes.
 """
 
@@ -13,19 +13,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.progress import duration, progress
-from codex_ml.modeling.hardware import Hardware
-from codex_ml.modeling.rows import Rows
 from codex_ml.train import checkpoint
-from codex_ml.train.config import Train
 from codex_ml.train.monitor import monitor
-from codex_ml.train.run import Run, prepare_run, resume, save
+from codex_ml.train.recipe import Recipe, RunFolders
+from codex_ml.train.resume import resume, save
+from codex_ml.train.run import Run, prepare_run
 from codex_ml.train.step import optimizer_step
 from codex_ml.train.stop_signals import end_now, waiting, watch_signals
 from codex_ml.train.throughput import Throughput
@@ -45,77 +42,53 @@ class Interrupted(CheckFailed):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a run ended.
 
     Attributes:
         best: {"step", "val/loss"} of the weights that are now in the model.
-        step: the last one.
         details: what else training.json reports: early stopping, skipped updates, rows per pass, processes, continued
             runs.
     """
 
     best: dict[str, Any]
-    step: int
     details: dict[str, Any]
 
 
-def train_model(
-    model: nn.Module,
-    rows: Rows,
-    val_rows: Rows,
-    *,
-    train: Train,
-    runtime: Runtime,
-    hardware: Hardware,
-    seed: int,
-    scratch: Path,
-    curves: Path,
-    logs: Path,
-    trackers: Path,
-    config: dict[str, Any],
-    tokenizer: str,
-) -> Outcome:
-    """Train to `max_steps`, or go on from the newest checkpoint in `scratch`; leaves the best weights in `model`.
+def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, parameters: dict[str, Any]) -> TrainingResult:
+    """Train to `max_steps`, or go on from the newest checkpoint of the run; leave the best weights in `model`.
 
     Args:
-        scratch: folder of this run's checkpoints, named by its fingerprint.
-        curves: folder for DVCLive.
-        logs: folder for timings and system metrics; not an output of the pipeline.
-        trackers: folder for what the trackers write; not an output either.
-        config: the parameters, for the trackers.
-        tokenizer: SHA-256 of tokenizer.json.
+        model: what `prepare_model` returned.
+        parameters: of the stage by section, as its record has them; the trackers show them.
 
     Raises:
         UserError: when there is nothing to train on, or memory is too small for a single row.
         CheckFailed: when a loss or a gradient is not finite; the update is not applied and a checkpoint is saved.
         Interrupted: after SIGTERM or SIGINT; a checkpoint is saved.
     """
-    for name, stream in (("train", rows), ("val", val_rows)):
+    for name, stream in (("train", recipe.rows), ("val", recipe.val_rows)):
         if len(stream) == 0:
             raise UserError(f"the packed {name} stream has no row; add documents or lower pack.seq_len")
     with waiting():
-        run = prepare_run(
-            model, rows, val_rows, train=train, runtime=runtime, hardware=hardware, seed=seed, scratch=scratch,
-            tokenizer=tokenizer,
-        )  # fmt: skip
+        run = prepare_run(model, recipe, scratch=folders.scratch)
         resume(run)
         if run.outdated:
             measure_again(run)
-    extra = open_trackers(runtime, trackers, scratch.name, config) if run.writes else ()
-    if hardware.compile and not run.finished:
+    name = folders.scratch.name
+    extra = open_trackers(recipe.runtime, folders.trackers, name, parameters) if run.writes else ()
+    if recipe.hardware.compile and not run.finished:
         log.info("train: torch.compile builds kernels in the first step, which may take minutes; no rate counts it")
-    with _tracking(run, curves, logs, extra) as tracker, _stop_requested() as stop:
-        _steps(run, tracker, stop, runtime)
+    with _tracking(run, folders, extra) as tracker, _stop_requested() as stop:
+        _steps(run, tracker, stop)
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
     if run.best.entries:
         checkpoint.load_weights(model, checkpoint.read_tensors(run.best.files()[0]))
     with waiting():
         run.accelerator.wait_for_everyone()  # all have read the best weights; the first process is about to remove them
         run.accelerator.end_training()
-    return Outcome(
+    return TrainingResult(
         best=dict(run.best.entries[0]) if run.best.entries else {},
-        step=run.step,
         details={
             "stopped_early": run.stopped_early,
             "skipped_steps": run.skipped,
@@ -127,14 +100,14 @@ def train_model(
 
 
 @contextmanager
-def _tracking(run: Run, curves: Path, logs: Path, extra: Sequence[Sink]) -> Iterator[Points]:
+def _tracking(run: Run, folders: RunFolders, extra: Sequence[Sink]) -> Iterator[Points]:
     """Curves, trackers and monitor, on the one process that writes."""
     if run.history is None:
         yield Points()
         return
-    tracker = Tracker(curves, logs / "events.ndjson", run.history.points(), extra=extra)
+    tracker = Tracker(folders.curves, folders.logs / "events.ndjson", run.history.points(), extra=extra)
     try:
-        with monitor(logs / "system.ndjson", observe=tracker.observe):
+        with monitor(folders.logs / "system.ndjson", observe=tracker.observe):
             yield tracker
     finally:
         best = run.best.entries[0] if run.best.entries else {}
@@ -142,11 +115,11 @@ def _tracking(run: Run, curves: Path, logs: Path, extra: Sequence[Sink]) -> Iter
         tracker.finish(summary, complete=run.finished)
 
 
-def _steps(run: Run, tracker: Points, stop: Callable[[], int], runtime: Runtime) -> None:
+def _steps(run: Run, tracker: Points, stop: Callable[[], int]) -> None:
     train, saved_at = run.train, run.step
     started, tokens = time.monotonic(), run.rows_a_step * run.rows.seq_len
     throughput, first = Throughput(run), run.step + 1
-    style = runtime.progress if run.writes else "off"
+    style = run.recipe.runtime.progress if run.writes else "off"
 
     def note(point: dict[str, Any]) -> None:
         if run.history is not None:

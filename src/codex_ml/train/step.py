@@ -1,4 +1,17 @@
-"""One optimizer step: gradients of the summed loss over the window, divided by its number of targets."""
+"""One optimizer step: the gradient of the mean loss over the targets of a window of rows.
+
+The calls of one step, in order:
+
+    rows_of_step             numbers of the rows of the window, from seed and step alone
+    learning_rate            the rate of this step
+    Rows.batch               each micro-batch of this process: ids, labels and positions from the packed file
+    row_logits               forward pass; no document sees another one
+    training_loss            sum of -ln p over the targets of the micro-batch
+    accelerator.backward     adds the gradient of the scaled sum; the last micro-batch also averages over the processes
+    clip_grad_norm_          limits the norm of the whole gradient
+    optimizer.step           AdamW, unless the loss or the norm is not finite
+    lerp_                    moves the averaged weights (train.ema)
+"""
 
 from __future__ import annotations
 
@@ -39,7 +52,7 @@ def optimizer_step(run: Run) -> dict[str, float]:
             update was not applied.
         UserError: when not even one row fits into memory.
     """
-    window = rows_of_step(len(run.rows), step=run.step, batch_rows=run.rows_a_step, seed=run.seed)
+    window = rows_of_step(len(run.rows), step=run.step, batch_rows=run.rows_a_step, seed=run.recipe.seed)
     lr = learning_rate(run.step, run.train)
     loss, norm = _gradients(run, window)
     overflow = run.accelerator.scaler is not None and math.isfinite(loss)  # fp16: the scaler skips and lowers its scale
@@ -73,7 +86,15 @@ def _gradients(run: Run, window: NDArray[np.int64]) -> tuple[float, float]:
 
 
 def _accumulate(run: Run, own: NDArray[np.int64]) -> Tensor:
-    """Gradients of this process's rows; its share of the mean loss."""
+    """Add up the gradients of this process's rows; return its part of the mean loss, a float32 scalar.
+
+    With P processes and n targets in the whole window:
+
+        summed_loss  = sum of the losses of the targets of one micro-batch
+        loss         = summed_loss / n             its part of the mean over the window
+        gradient     = d(loss * P)                 per micro-batch, added up over the micro-batches of a process
+        all-reduce   = sum of gradients / P        over the processes: the P above cancels
+    """
     import torch
 
     run.forward.train()
@@ -89,9 +110,7 @@ def _accumulate(run: Run, own: NDArray[np.int64]) -> Tensor:
             run.model.set_requires_gradient_sync(last)
         with nullcontext() if last else run.accelerator.no_sync(run.forward):  # all-reduce on the last micro-batch only
             loss = training_loss(run.forward, tensors, run.train) / targets
-            run.accelerator.backward(
-                loss * processes
-            )  # processes average their gradients; the mean is over all targets
+            run.accelerator.backward(loss * processes)
         total += loss.detach()
     return total
 

@@ -77,8 +77,9 @@ def weights_in_place(run: Run, weights: dict[str, Tensor] | None) -> Iterator[No
 def _mean_loss(run: Run) -> float:
     import torch
 
-    count = min(run.train.eval_rows, len(run.val_rows))
-    chosen = np.linspace(0, len(run.val_rows) - 1, count).astype(np.int64)
+    val_rows = run.recipe.val_rows
+    count = min(run.train.eval_rows, len(val_rows))
+    chosen = np.linspace(0, len(val_rows) - 1, count).astype(np.int64)
     own = chosen[run.accelerator.process_index :: run.accelerator.num_processes]
     # the same number of passes on every process: FSDP gathers parameters in each
     passes = -(-count // (run.accelerator.num_processes * run.micro_batch_size))
@@ -86,7 +87,7 @@ def _mean_loss(run: Run) -> float:
     run.model.eval()
     with torch.no_grad(), run.accelerator.autocast():
         for part in np.array_split(own, passes):
-            batch = run.val_rows.batch(part if len(part) else chosen[:1])
+            batch = val_rows.batch(part if len(part) else chosen[:1])
             if not len(part):
                 batch["labels"][:] = IGNORE
             tensors = {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
