@@ -35,7 +35,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.train.checkpoint import export_newest
     from codex_ml.train.loop import train_model
     from codex_ml.train.model.describe import describe_model, tokenizer_kind
-    from codex_ml.train.model.prepare import prepare_model, save_tokenizer, save_trained
+    from codex_ml.train.model.prepare import attention_for, make_trainable, prepare_model, save_tokenizer, save_trained
     from codex_ml.train.recipe import Recipe, RunFolders
     from codex_ml.train.scratch import run_folder
 
@@ -53,15 +53,15 @@ def main(stage: Stage[Params]) -> None:
     make_deterministic(hardware, seed=params.seed)
     about, unpacked = read_json(packed / "pack.json"), scratch_folder() / "models"
     with among_others(), run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
-        model = prepare_model(
+        prepared = prepare_model(
             params.model,
-            params.train,
             about,
+            attention=attention_for(params.train, hardware.device),
             seed=params.seed,
-            device=hardware.device,
             new_tokenizer=about["tokenizer_kind"] != "local",
             scratch=unpacked,
         )
+        model = make_trainable(prepared, params.model, params.train, seed=params.seed)
         log.info("train: %s", hardware)
         facts = {} if rank() else {"model": describe_model(model, params.model), "tokenizer": tokenizer_kind(tokenizer)}
         recipe = Recipe(

@@ -17,7 +17,7 @@ from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.adapters import trainable_parameters
 from codex_ml.train.model.build import build_model
-from codex_ml.train.model.prepare import prepare_model, save_trained
+from codex_ml.train.model.prepare import make_trainable, prepare_model, save_trained
 from codex_ml.train.monitor import machine_samples
 from codex_ml.train.throughput import matmul_peak
 
@@ -146,10 +146,10 @@ def test_adapters_train_on_a_base_in_few_bits(recipe, tmp_path, monkeypatch, kin
     pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
     build_model(SHAPE, vocab_size=64, end=0, pad=1, seed=1).save_pretrained(tmp_path / "models/base/small")
     settings = Model(path="models/base/small", quantization=kind, lora=Lora(rank=4, targets=("q_proj", "down_proj")))
-    train = Train(attention="sdpa")
-    model = prepare_model(
-        settings, train, ABOUT, seed=1, device="cuda", new_tokenizer=False, scratch=tmp_path / "scratch"
+    prepared = prepare_model(
+        settings, ABOUT, attention="sdpa", seed=1, new_tokenizer=False, scratch=tmp_path / "scratch"
     )
+    model = make_trainable(prepared, settings, Train(), seed=1)
     before = {name: p.detach().cpu().clone() for name, p in trainable_parameters(model).items()}
     recipe.train(tmp_path, model=model, gpu="bf16", max_steps=4, log_every=1)
     history = list(load_newest(tmp_path / "scratch").points())

@@ -40,7 +40,7 @@ def identity_of(model: nn.Module, recipe: Recipe) -> Identity:
     """The identity of a run, as JSON.
 
     Args:
-        model: what `prepare_model` returned, before it is moved or shared among processes.
+        model: what `make_trainable` returned, before it is moved or shared among processes.
     """
     train, rows = recipe.train, recipe.rows
     flat = {f"train.{name}": value for name, value in train.model_dump(mode="json", exclude=NO_SETTINGS).items()}

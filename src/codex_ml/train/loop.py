@@ -59,7 +59,7 @@ def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, parame
     """Train to `max_steps`, or go on from the newest checkpoint of the run; leave the best weights in `model`.
 
     Args:
-        model: what `prepare_model` returned.
+        model: what `make_trainable` returned.
         parameters: of the stage by section, as its record has them; the trackers show them.
 
     Raises:

@@ -87,7 +87,7 @@ def prepare_run(model: nn.Module, recipe: Recipe, *, scratch: Path) -> Run:
     """A run at step 0.
 
     Args:
-        model: what `prepare_model` returned; with runtime.sharding full, the run trains a sharded copy of it.
+        model: what `make_trainable` returned; with runtime.sharding full, the run trains a sharded copy of it.
         scratch: folder of this run's checkpoints.
 
     Raises:

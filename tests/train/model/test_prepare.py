@@ -15,7 +15,7 @@ from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.adapters import trainable_parameters
 from codex_ml.train.model.foreign import MODEL_TYPES, check_length, reach
-from codex_ml.train.model.prepare import attention_for, prepare_model, save_tokenizer, save_trained
+from codex_ml.train.model.prepare import attention_for, make_trainable, prepare_model, save_tokenizer, save_trained
 from codex_ml.train.model.vocabulary import embedding_rows
 
 ABOUT = {"vocab_size": 64, "begin": 0, "end": 0, "pad": 1, "seq_len": 32}
@@ -37,15 +37,16 @@ def base(tiny, tmp_path, monkeypatch):
 @pytest.fixture
 def prepare(tmp_path):
     def prepare(model, *, train=None, about=None, device="cpu", new_tokenizer=False, seed=1):
-        return prepare_model(
+        train = train or Train()
+        prepared = prepare_model(
             model,
-            train or Train(),
             {**ABOUT, **(about or {})},
+            attention=attention_for(train, device),
             seed=seed,
-            device=device,
             new_tokenizer=new_tokenizer,
             scratch=tmp_path / "scratch",
         )
+        return make_trainable(prepared, model, train, seed=seed)
 
     return prepare
 

@@ -31,7 +31,6 @@ def build_model(
     end: int,
     pad: int,
     seed: int,
-    begin: int | None = None,
     attention: str = "eager",
 ) -> PreTrainedModel:
     """A language model in float32 with random weights, as transformers draws them for its architecture.
@@ -40,8 +39,7 @@ def build_model(
     encoder-decoder with gated GELU (T5 1.1, Shazeer 2020, arXiv:2002.05202), whose decoder starts from `pad`.
 
     Args:
-        end: id that ends documents; eos of the model.
-        begin: id that begins documents, bos of the model; None: `end`.
+        end: id that ends documents; eos of the model, and bos.
         attention: "eager" or "sdpa". Under torch.compile on a CPU eager is faster than fused SDPA, whose backward is
             slow (DESIGN.md, choices).
 
@@ -53,13 +51,13 @@ def build_model(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # ours is the only one
-    if not max(end, pad, begin or 0) < vocab_size:
+    if not max(end, pad) < vocab_size:
         raise UserError(f"the tokenizer's special tokens {end} and {pad} lie outside its {vocab_size} tokens")
     _check_shape(shape)
     config = AutoConfig.for_model(
         shape.architecture,
         vocab_size=vocab_size,
-        bos_token_id=end if begin is None else begin,
+        bos_token_id=end,
         eos_token_id=end,
         pad_token_id=pad,
         tie_word_embeddings=shape.tie_embeddings,

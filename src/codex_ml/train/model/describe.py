@@ -18,7 +18,7 @@ def describe_model(ready: Any, model: Model) -> dict[str, Any]:
     """Shape and origin.
 
     Args:
-        ready: what `prepare_model` returned for `model`, before it is merged.
+        ready: what `make_trainable` returned for `model`, before it is merged.
 
     Returns:
         architecture (model_type), encoder_decoder, layers (of the encoder, and as many of the decoder, where there are

@@ -27,66 +27,81 @@ TEMPLATES = "additional_chat_templates"
 
 
 def prepare_model(
-    model: Model,
-    train: Train,
-    about: dict[str, Any],
-    *,
-    seed: int,
-    device: str,
-    new_tokenizer: bool,
-    scratch: Path,
-) -> Any:
-    """Give the model that the loop trains: float32, on the CPU, a function of its arguments and model.path's files.
+    model: Model, about: dict[str, Any], *, attention: str, seed: int, new_tokenizer: bool, scratch: Path
+) -> PreTrainedModel:
+    """Build or load the model of params.yaml: float32, on the CPU, a function of its arguments and model.path's files.
 
     Args:
         about: pack.json: vocab_size, begin, end, pad, seq_len, and where there are chats turn_ends.
-        device: "cpu" or "cuda", for which train.attention auto stands.
+        attention: "eager" or "sdpa", from `attention_for`.
         new_tokenizer: the tokenizer was trained here, so the ids of a model on disk mean something else now.
         scratch: folder for a GGUF file that is unpacked.
 
-    Returns:
-        a `PreTrainedModel`, or with adapters a `PeftModel` whose `trainable_parameters` are the adapters'.
-
     Raises:
-        UserError: when the model cannot be loaded, cannot see pack.seq_len tokens, has too few embedding rows, leaks
-            between documents, or lacks a LoRA target.
+        UserError: when the model cannot be loaded, cannot see pack.seq_len tokens, has too few embedding rows, or leaks
+            between documents.
     """
-    attention = attention_for(train, device)
-    ready: Any
-    if not model.path:
-        ready = build_model(
-            model,
-            vocab_size=about["vocab_size"],
-            begin=about["begin"],
-            end=about["end"],
-            pad=about["pad"],
-            seed=seed,
-            attention=attention,
-        )
-    else:
-        if model.lora.rank and new_tokenizer:
-            raise UserError(
-                "model.lora: adapters leave the embedding as it is, but the tokenizer is new; use the model's own "
-                "(tokenizer.kind: local), or train all weights (model.lora.rank: 0)"
-            )
-        ready = load_local(
-            Path(model.path),
-            attention=attention,
-            scratch=scratch,
-            dropout=model.dropout,
-            quantization=model.quantization,
-        )
-        fit_vocabulary(ready, about["vocab_size"], resize=new_tokenizer, seed=seed)
-        _take_tokens(ready, begin=about["begin"], end=about["end"], pad=about["pad"])
-        ready.name_or_path = model.path  # peft writes it to adapter_config.json, where AutoPeftModel looks for the base
+    ready = (
+        _loaded(model, about, attention=attention, seed=seed, new_tokenizer=new_tokenizer, scratch=scratch)
+        if model.path
+        else _built(model, about, attention=attention, seed=seed)
+    )
     _end_generation(ready, [about["end"], *about.get("turn_ends", [])])
     check_length(ready.config, about["seq_len"], "pack.seq_len")
     difference = check_isolation(ready)
     log.info("model: %.2f M parameters, %s attention", parameter_count(ready) / 1e6, attention)
     log.info("model: documents in rows equal those alone within %.0e of the largest logit", difference)
-    if train.activation_checkpointing:
-        ready.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return add_adapters(ready, model.lora, seed=seed) if model.lora.rank else ready
+    return ready
+
+
+def make_trainable(prepared: PreTrainedModel, model: Model, train: Train, *, seed: int) -> Any:
+    """Prepare what `prepare_model` returned for the loop: recompute activations or not, add adapters or not.
+
+    Returns:
+        the model, or with adapters a `PeftModel` whose `trainable_parameters` are the adapters'.
+
+    Raises:
+        UserError: when a LoRA target matches no module.
+    """
+    if train.activation_checkpointing:  # before the adapters: peft then lets gradients enter the frozen model
+        prepared.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return add_adapters(prepared, model.lora, seed=seed) if model.lora.rank else prepared
+
+
+def _built(model: Model, about: dict[str, Any], *, attention: str, seed: int) -> PreTrainedModel:
+    ready = build_model(
+        model,
+        vocab_size=about["vocab_size"],
+        end=about["end"],
+        pad=about["pad"],
+        seed=seed,
+        attention=attention,
+    )
+    for config in (ready.config, ready.generation_config):
+        assert config is not None
+        config.bos_token_id = about["begin"]
+    return ready
+
+
+def _loaded(
+    model: Model, about: dict[str, Any], *, attention: str, seed: int, new_tokenizer: bool, scratch: Path
+) -> PreTrainedModel:
+    if model.lora.rank and new_tokenizer:
+        raise UserError(
+            "model.lora: adapters leave the embedding as it is, but the tokenizer is new; use the model's own "
+            "(tokenizer.kind: local), or train all weights (model.lora.rank: 0)"
+        )
+    ready = load_local(
+        Path(model.path),
+        attention=attention,
+        scratch=scratch,
+        dropout=model.dropout,
+        quantization=model.quantization,
+    )
+    fit_vocabulary(ready, about["vocab_size"], resize=new_tokenizer, seed=seed)
+    _take_tokens(ready, begin=about["begin"], end=about["end"], pad=about["pad"])
+    ready.name_or_path = model.path  # peft writes it to adapter_config.json, where AutoPeftModel looks for the base
+    return ready
 
 
 def attention_for(train: Train, device: str) -> str:
@@ -100,7 +115,7 @@ def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> 
     """Write a trained model to an existing folder: the plain layout, and with adapters these too, under adapter/.
 
     Args:
-        trained: what `prepare_model` returned for `model`, trained.
+        trained: what `make_trainable` returned for `model`, trained.
 
     Raises:
         CheckFailed: when the merged model does not compute what the adapted one did.
