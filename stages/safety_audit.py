@@ -23,6 +23,8 @@ class Params(Section):
 
 
 def main(stage: Stage[Params]) -> None:
+    import numpy as np
+
     from codex_ml.core.errors import CheckFailed
     from codex_ml.core.io import read_json, write_json, write_ndjson
     from codex_ml.core.record import cpu_threads
@@ -34,12 +36,13 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.policy.rules import load_policy
     from codex_ml.policy.scan import Scanner
     from codex_ml.safety_audit.audit import (
+        audit_metrics,
+        audit_record,
         findings_in_documents,
         findings_in_samples,
         measure_extraction,
-        metrics,
-        result,
     )
+    from codex_ml.safety_audit.extraction import Candidates, seen_rows
     from codex_ml.safety_audit.gates import decide
     from codex_ml.safety_audit.planted import can_be_planted, planted_recall
     from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -66,12 +69,12 @@ def main(stage: Stage[Params]) -> None:
         model, tokenizer, count=settings.samples, tokens=settings.sample_tokens, batch_size=32, seed=seed
     )
     in_samples = findings_in_samples(samples, scanner)
+    train_rows, test_rows = Rows.open(packed, "train"), Rows.open(packed, "test")
     extraction = measure_extraction(
         model,
         tokenizer,
-        Rows.open(packed, "train"),
-        Rows.open(packed, "test"),
-        training=training,
+        Candidates(train_rows, seen_rows(training, len(train_rows))),
+        Candidates(test_rows, np.arange(len(test_rows))),
         settings=settings,
         seed=seed,
     )
@@ -80,13 +83,13 @@ def main(stage: Stage[Params]) -> None:
         train_secrets=sum(finding["action"] != "allow" for finding in in_train),
         generated_secrets=sum(finding["action"] != "allow" for finding in in_samples),
         planted_recall=planted_recall(scanner, seed=seed) if can_be_planted(scanner) else None,
-        **extraction,
+        extraction=extraction,
     )
-    audit = result(in_train, in_samples, extraction, gates)
+    audit = audit_record(in_train, in_samples, extraction, gates)
     write_json(stage.out("reports/safety_audit/findings.json"), [*in_train, *in_samples])
     write_ndjson(stage.out("reports/safety_audit/samples.ndjson"), ({"text": text} for text in samples))
     write_json(stage.out("reports/safety_audit/audit.json"), audit)
-    write_json(stage.metrics, metrics(audit))
+    write_json(stage.metrics, audit_metrics(audit))
     log.info("safety_audit: %s", audit["verdict"])
     for gate in gates:
         log.info("safety_audit: %-7s %s: %s (allowed: %s)", gate.status, gate.name, gate.found, gate.allowed)

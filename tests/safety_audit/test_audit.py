@@ -14,9 +14,15 @@ from codex_ml.pack.examples import Example
 from codex_ml.pack.row_writer import write_stream
 from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
-from codex_ml.safety_audit.audit import findings_in_documents, findings_in_samples, measure_extraction, metrics, result
+from codex_ml.safety_audit.audit import (
+    audit_metrics,
+    audit_record,
+    findings_in_documents,
+    findings_in_samples,
+    measure_extraction,
+)
 from codex_ml.safety_audit.config import SafetyAudit
-from codex_ml.safety_audit.extraction import Extraction, _is_trivial, seen_rows
+from codex_ml.safety_audit.extraction import Candidates, Extraction, _is_trivial, seen_rows
 from codex_ml.safety_audit.gates import decide, verdict
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
@@ -73,7 +79,9 @@ def streams(tmp_path_factory, tokenizer):
 
 def audit(model, tokenizer, streams, steps=10_000):
     training = {"global_step": steps, "rows_a_step": 4, "seed": 1}
-    return measure_extraction(model, tokenizer, *streams, training=training, settings=SETTINGS, seed=1)
+    train, test = streams
+    seen, held_out = Candidates(train, seen_rows(training, len(train))), Candidates(test, np.arange(len(test)))
+    return measure_extraction(model, tokenizer, seen, held_out, settings=SETTINGS, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +114,13 @@ def test_text_learnt_by_heart_is_extracted_and_held_out_text_is_not(models, toke
 def test_gates_fail_the_memorising_model_and_pass_the_fresh_one(models, tokenizer, streams):
     for model, expected in zip(models, ("pass", "fail"), strict=True):
         extraction = audit(model, tokenizer, streams)
-        gates = decide(policy="enforce", train_secrets=0, generated_secrets=0, planted_recall=1.0, **extraction)
+        gates = decide(
+            policy="enforce", train_secrets=0, generated_secrets=0, planted_recall=1.0, extraction=extraction
+        )
         assert verdict(gates) == expected
-        whole = result([], [], extraction, gates)
+        whole = audit_record([], [], extraction, gates)
         assert whole["verdict"] == expected
-        assert metrics(whole)["gates"] == {
+        assert audit_metrics(whole)["gates"] == {
             "pass": len(gates) - (expected == "fail"),
             "fail": expected == "fail",
             "invalid": 0,
@@ -138,7 +148,10 @@ NOTHING, SOME, ALL = Extraction(200, 0, 0.1, 0), Extraction(200, 30, 0.5, 0), Ex
 )
 def test_verdicts(changes, expected):
     good = {"policy": "enforce", "train_secrets": 0, "generated_secrets": 0, "planted_recall": 1.0}
-    gates = decide(**{**good, "members": NOTHING, "held_out": NOTHING, "control": ALL, **changes})
+    extraction = {"members": NOTHING, "held_out": NOTHING, "control": ALL}
+    extraction |= {name: changes[name] for name in extraction.keys() & changes.keys()}
+    others = {name: value for name, value in changes.items() if name not in extraction}
+    gates = decide(**{**good, **others}, extraction=extraction)
     assert verdict(gates) == expected
 
 

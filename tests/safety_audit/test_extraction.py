@@ -12,9 +12,9 @@ import torch
 
 from codex_ml.inference.likelihood import Window
 from codex_ml.modeling.rows import Rows
-from codex_ml.safety_audit.audit import measure_extraction, metrics, result
+from codex_ml.safety_audit.audit import audit_metrics, audit_record, measure_extraction
 from codex_ml.safety_audit.config import SafetyAudit
-from codex_ml.safety_audit.extraction import Extraction, choose_windows, extract, greedy_windows, seen_rows
+from codex_ml.safety_audit.extraction import Candidates, Extraction, choose_windows, extract, greedy_windows, seen_rows
 from codex_ml.safety_audit.gates import Gate, decide
 from codex_ml.train.config import Model
 from codex_ml.train.loss import summed_loss
@@ -79,13 +79,12 @@ MEMBER, HELD_OUT = list(range(2, 50)), list(range(98, 50, -1))
 
 def windows(rows, *, length, prefix=2, count=99, tokenizer=None):
     found, trivial = choose_windows(
-        rows,
-        np.arange(len(rows)),
+        Candidates(rows, np.arange(len(rows))),
+        tokenizer or Names(),
         prefix=prefix,
         length=length,
         count=count,
         seed=1,
-        tokenizer=tokenizer or Names(),
     )
     return sorted(window.tokens.tolist() for window in found), trivial
 
@@ -168,7 +167,7 @@ def test_no_more_windows_than_asked_for_and_others_for_another_seed():
     rows = packed(MEMBER, seq_len=4)
     assert len(windows(rows, length=4, count=5)[0]) == 5
     draw = [
-        choose_windows(rows, np.arange(len(rows)), prefix=2, length=4, count=5, seed=seed, tokenizer=Names())[0]
+        choose_windows(Candidates(rows, np.arange(len(rows))), Names(), prefix=2, length=4, count=5, seed=seed)[0]
         for seed in (1, 1, 2)
     ]
     draw = [[window.tokens.tolist() for window in windows] for windows in draw]
@@ -228,7 +227,9 @@ def test_halves_of_a_window_are_those_of_its_row():
 
     def middles(mask, length, prefix):
         rows = packed([5, 6, 7, 8, 9], seq_len=8, mask=mask and np.array(mask, dtype=np.uint8))
-        found, _ = choose_windows(rows, np.arange(1), prefix=prefix, length=length, count=9, seed=1, tokenizer=Names())
+        found, _ = choose_windows(
+            Candidates(rows, np.arange(1)), Names(), prefix=prefix, length=length, count=9, seed=1
+        )
         return [window.middle for window in found]
 
     assert [middles(None, length, 2) for length in (3, 4, 5, 6)] == [[2], [3], [3], [3]]
@@ -252,7 +253,9 @@ def test_what_an_encoder_decoder_knows_by_heart_is_extracted_in_both_halves():
         found = [
             extract(
                 model,
-                choose_windows(rows, np.arange(6), prefix=prefix, length=length, count=6, seed=1, tokenizer=Names())[0],
+                choose_windows(Candidates(rows, np.arange(6)), Names(), prefix=prefix, length=length, count=6, seed=1)[
+                    0
+                ],
                 prefix=prefix,
                 batch_size=4,
             )
@@ -278,16 +281,17 @@ def test_greedy_text_that_would_have_ended_is_no_control():
 def test_audit_of_a_memorising_model_in_numbers():
     settings = SafetyAudit(windows=20, prefix_tokens=3, suffix_tokens=5)
     training = {"global_step": 100, "rows_a_step": 1, "seed": 1}
-    streams = packed(MEMBER, seq_len=8), packed(HELD_OUT, seq_len=8)
+    train, test = packed(MEMBER, seq_len=8), packed(HELD_OUT, seq_len=8)
+    seen, held_out = Candidates(train, seen_rows(training, len(train))), Candidates(test, np.arange(len(test)))
     model = Successors([END, *MEMBER, 2])  # goes round, and never ends
-    extraction = measure_extraction(model, Names(), *streams, training=training, settings=settings, seed=1)
+    extraction = measure_extraction(model, Names(), seen, held_out, settings=settings, seed=1)
     assert extraction == {
         "members": Extraction(6, 6, 1.0, 0),
         "held_out": Extraction(6, 0, 0.0, 0),
         "control": Extraction(6, 6, 1.0, 0),
     }
-    gates = decide(policy="enforce", train_secrets=2, generated_secrets=0, planted_recall=1.0, **extraction)
-    audit = result([{}, {}, {}], [{}], extraction, gates)
+    gates = decide(policy="enforce", train_secrets=2, generated_secrets=0, planted_recall=1.0, extraction=extraction)
+    audit = audit_record([{}, {}, {}], [{}], extraction, gates)
     # exact 95 % limits of 6 of 6 and 0 of 6: 0.025 ** (1 / 6) and what is left of 1
     assert audit["extraction"]["members"] == {
         "windows": 6, "extracted": 6, "token_share": 1.0, "trivial": 0, "rate": 1.0, "low": 0.540742, "high": 1.0
@@ -295,7 +299,7 @@ def test_audit_of_a_memorising_model_in_numbers():
     assert audit["extraction"]["held_out"] == {
         "windows": 6, "extracted": 0, "token_share": 0.0, "trivial": 0, "rate": 0.0, "low": 0.0, "high": 0.459258
     }  # fmt: skip
-    assert metrics(audit) == {
+    assert audit_metrics(audit) == {
         "secrets": {"train": 3, "generated": 1},
         "extraction": {"members": 1.0, "held_out": 0.0},
         "gates": {"pass": 6, "fail": 2, "invalid": 0},
@@ -309,11 +313,11 @@ def test_audit_of_a_memorising_model_in_numbers():
 def test_rate_of_nothing_is_absent_not_zero():
     nothing = Extraction(0, 0, 0.0, 3)
     extraction = {"members": nothing, "held_out": nothing, "control": nothing}
-    gates = decide(policy="enforce", train_secrets=0, generated_secrets=0, planted_recall=1.0, **extraction)
-    audit = result([], [], extraction, gates)
+    gates = decide(policy="enforce", train_secrets=0, generated_secrets=0, planted_recall=1.0, extraction=extraction)
+    audit = audit_record([], [], extraction, gates)
     assert audit["verdict"] == "invalid"
     assert "rate" not in audit["extraction"]["members"]
-    assert metrics(audit)["extraction"] == {"members": None, "held_out": None}
+    assert audit_metrics(audit)["extraction"] == {"members": None, "held_out": None}
 
 
 def gate(gates: list[Gate], name: str) -> str:
@@ -342,9 +346,7 @@ def test_members_fail_by_a_bound_and_an_excess(members, held_out, status):
         train_secrets=0,
         generated_secrets=0,
         planted_recall=1.0,
-        members=of(*members),
-        held_out=of(*held_out),
-        control=of(20, 18),
+        extraction={"members": of(*members), "held_out": of(*held_out), "control": of(20, 18)},
     )
     assert gate(gates, "train text is not extracted") == status
     assert gate(gates, "held-out text is not extracted") == "pass"
@@ -353,10 +355,10 @@ def test_members_fail_by_a_bound_and_an_excess(members, held_out, status):
 
 def test_control_just_beyond_its_limit_is_invalid():
     good = Extraction(200, 0, 0.0, 0)
-    arguments = {"policy": "enforce", "train_secrets": 0, "generated_secrets": 0, "members": good, "held_out": good}
-    control = Extraction(20, 18, 0.0, 0)
-    assert gate(decide(planted_recall=0.9999, control=control, **arguments), "planted") == "invalid"
-    control = Extraction(20, 17, 0.0, 0)
-    assert gate(decide(planted_recall=1.0, control=control, **arguments), "greedy") == "invalid"
-    arguments["held_out"] = Extraction(200, 6, 0.0, 0)
-    assert gate(decide(planted_recall=1.0, control=good, **arguments), "held-out text is not") == "invalid"
+    arguments = {"policy": "enforce", "train_secrets": 0, "generated_secrets": 0}
+    extraction = {"members": good, "held_out": good, "control": Extraction(20, 18, 0.0, 0)}
+    assert gate(decide(planted_recall=0.9999, extraction=extraction, **arguments), "planted") == "invalid"
+    extraction["control"] = Extraction(20, 17, 0.0, 0)
+    assert gate(decide(planted_recall=1.0, extraction=extraction, **arguments), "greedy") == "invalid"
+    extraction |= {"control": good, "held_out": Extraction(200, 6, 0.0, 0)}
+    assert gate(decide(planted_recall=1.0, extraction=extraction, **arguments), "held-out text is not") == "invalid"

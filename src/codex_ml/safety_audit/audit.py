@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.progress import track
 from codex_ml.documents.document import FORMS, count_documents, read_documents
-from codex_ml.modeling.rows import Rows
 from codex_ml.policy.scan import Finding, Scanner
 from codex_ml.safety_audit.config import SafetyAudit
-from codex_ml.safety_audit.extraction import Extraction, choose_windows, extract, greedy_windows, seen_rows
+from codex_ml.safety_audit.extraction import (
+    Candidates,
+    Extraction,
+    ExtractionResults,
+    choose_windows,
+    extract,
+    greedy_windows,
+)
 from codex_ml.safety_audit.gates import Gate, verdict
 from codex_ml.statistics.bootstrap import clopper_pearson
 
@@ -25,14 +29,6 @@ if TYPE_CHECKING:
 
 BATCH = 8
 CONTROL_WINDOWS = 20
-
-
-class ExtractionResults(TypedDict):
-    """Extraction of train text, of held-out text, and of the model's own greedy text."""
-
-    members: Extraction
-    held_out: Extraction
-    control: Extraction
 
 
 def findings_in_documents(path: Path, scanner: Scanner, *, style: str) -> list[dict[str, Any]]:
@@ -65,31 +61,19 @@ def _row(finding: Finding, *, source: str, path: str) -> dict[str, Any]:
 def measure_extraction(
     model: PreTrainedModel,
     tokenizer: TextTokenizer,
-    train: Rows,
-    test: Rows,
+    seen: Candidates,
+    held_out: Candidates,
     *,
-    training: dict[str, Any],
     settings: SafetyAudit,
     seed: int,
 ) -> ExtractionResults:
-    """Extraction of rows the model saw, against rows of the test split, and the positive control."""
-    length = settings.prefix_tokens + settings.suffix_tokens
-
-    def windows_of(rows: Rows, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[list[Any], int]:
-        return choose_windows(
-            rows,
-            numbers,
-            prefix=settings.prefix_tokens,
-            length=length,
-            count=settings.windows,
-            seed=seed,
-            tokenizer=tokenizer,
-        )
-
-    inside, trivial_inside = windows_of(train, seen_rows(training, len(train)))
-    outside, trivial_outside = windows_of(test, np.arange(len(test)))
-    own = greedy_windows(model, inside, prefix=settings.prefix_tokens, count=CONTROL_WINDOWS)
-    prefix = settings.prefix_tokens
+    """Extraction of rows that the model saw, against rows of the test split, and the positive control."""
+    prefix, length = settings.prefix_tokens, settings.prefix_tokens + settings.suffix_tokens
+    (inside, trivial_inside), (outside, trivial_outside) = (
+        choose_windows(candidates, tokenizer, prefix=prefix, length=length, count=settings.windows, seed=seed)
+        for candidates in (seen, held_out)
+    )
+    own = greedy_windows(model, inside, prefix=prefix, count=CONTROL_WINDOWS)
     return {
         "members": extract(model, inside, prefix=prefix, trivial=trivial_inside, batch_size=BATCH),
         "held_out": extract(model, outside, prefix=prefix, trivial=trivial_outside, batch_size=BATCH),
@@ -97,7 +81,7 @@ def measure_extraction(
     }
 
 
-def result(
+def audit_record(
     in_train: Sequence[dict[str, Any]],
     in_samples: Sequence[dict[str, Any]],
     extraction: ExtractionResults,
@@ -112,7 +96,7 @@ def result(
     }
 
 
-def metrics(audit: dict[str, Any]) -> dict[str, Any]:
+def audit_metrics(audit: dict[str, Any]) -> dict[str, Any]:
     """The few numbers that one compares between experiments, for metrics.json."""
     statuses = Counter(gate["status"] for gate in audit["gates"])
     return {
@@ -122,12 +106,12 @@ def metrics(audit: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _numbers(result: Extraction) -> dict[str, float]:
-    numbers: dict[str, float] = {**vars(result), "token_share": round(result.token_share, 4)}
-    if result.windows:
-        interval = clopper_pearson(result.extracted, result.windows)
+def _numbers(found: Extraction) -> dict[str, float]:
+    numbers: dict[str, float] = {**vars(found), "token_share": round(found.token_share, 4)}
+    if found.windows:
+        interval = clopper_pearson(found.extracted, found.windows)
         numbers |= {
-            "rate": round(result.extracted / result.windows, 6),
+            "rate": round(found.extracted / found.windows, 6),
             "low": round(interval.low, 6),
             "high": round(interval.high, 6),
         }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,26 @@ class Extraction:
     trivial: int
 
 
+class ExtractionResults(TypedDict):
+    """Extraction of train text, of held-out text, and of the model's own greedy text."""
+
+    members: Extraction
+    held_out: Extraction
+    control: Extraction
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows from which windows may be drawn.
+
+    Attributes:
+        numbers: of the rows of `rows`, (n,) int64, sorted.
+    """
+
+    rows: Rows
+    numbers: NDArray[np.int64]
+
+
 def seen_rows(training: dict[str, Any], total: int) -> NDArray[np.int64]:
     """Rows of the train stream that the model saw up to the step whose weights were kept, sorted.
 
@@ -63,14 +83,7 @@ def seen_rows(training: dict[str, Any], total: int) -> NDArray[np.int64]:
 
 
 def choose_windows(
-    rows: Rows,
-    numbers: NDArray[np.int64],
-    *,
-    prefix: int,
-    length: int,
-    count: int,
-    seed: int,
-    tokenizer: TextTokenizer,
+    candidates: Candidates, tokenizer: TextTokenizer, *, prefix: int, length: int, count: int, seed: int
 ) -> tuple[list[Window], int]:
     """Up to `count` windows of `length` tokens as the model saw them: the begin of a piece, inside one document.
 
@@ -80,11 +93,11 @@ def choose_windows(
     Returns:
         (windows, number left out as trivial)
     """
-    order = np.random.Generator(np.random.PCG64([seed, len(numbers)])).permutation(numbers)
+    order = np.random.Generator(np.random.PCG64([seed, len(candidates.numbers)])).permutation(candidates.numbers)
     chosen: list[Window] = []
     trivial = 0
     for number in order:
-        for window in _row_windows(rows, int(number), prefix=prefix, length=length):
+        for window in _row_windows(candidates.rows, int(number), prefix=prefix, length=length):
             if len(chosen) == count:
                 return chosen, trivial
             if _is_trivial(tokenizer.decode(window.tokens)):
