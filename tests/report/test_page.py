@@ -18,7 +18,8 @@ import pytest
 from pydantic import ValidationError
 
 from codex_ml.core.errors import UserError, safe_text
-from codex_ml.report import few, plots, tables
+from codex_ml.report import few, plots, sentences
+from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts, load_facts
 from codex_ml.report.page import TEMPLATE, render_page
 from codex_ml.report.shapes import DocumentScore, Evaluation, Interval, SourceScore
@@ -89,7 +90,7 @@ def test_hostile_text_is_shown_as_it_is_with_controls_as_escapes(
     html = rendered(hostile)
     page = Page(html)
     assert safe_text(hostile)[:1000] in page.text  # in a sample, line ends kept
-    assert tables.one_line(hostile) in page.text  # in a cell
+    assert escaped_line(hostile) in page.text  # in a cell
     assert not [c for c in controls if c in html]
     assert not [c for c in controls for svg in pictures(html) if c in svg]
 
@@ -180,15 +181,15 @@ def test_comparison_with_zlib_says_no_more_than_its_interval(
     known = facts()
     interval = known.evaluation.interval.model_copy(update={"bits_per_byte_minus_zlib": Interval(low=low, high=high)})
     changed = dataclasses.replace(known, evaluation=known.evaluation.model_copy(update={"interval": interval}))
-    assert words in tables.summary(changed)
+    assert words in sentences.headline(changed)
 
 
 def test_the_page_says_where_chats_are_scored_as_plain_text(facts: MakeFacts) -> None:
     known = facts()
-    assert "chats" not in tables.reading(known)
+    assert "chats" not in sentences.reading(known)
     changed = dataclasses.replace(known, evaluation=known.evaluation.model_copy(update={"chats": 3}))
-    assert tables.reading(changed).startswith(tables.reading(known))
-    assert "3 of the documents are chats. They are scored as lines of role and content" in tables.reading(changed)
+    assert sentences.reading(changed).startswith(sentences.reading(known))
+    assert "3 of the documents are chats. They are scored as lines of role and content" in sentences.reading(changed)
 
 
 def test_numbers_of_the_inputs_stand_on_the_page(rendered: Render) -> None:

@@ -9,9 +9,9 @@ import re
 from typing import Any
 
 from codex_ml.core.errors import safe_text
-from codex_ml.report import data_tables, tables
+from codex_ml.report import data_tables, sentences, tables
+from codex_ml.report.cells import Table, escaped_line
 from codex_ml.report.facts import Facts
-from codex_ml.report.tables import Table, one_line
 
 # What CommonMark, GFM's extensions (tables, autolinks, mentions) or a maths renderer would read as markup.
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$^]|(?<=www)\.)")
@@ -47,14 +47,15 @@ def render_card(facts: Facts) -> str:
     from huggingface_hub import ModelCard
 
     sections = (
-        f"# {escape(facts.title)}\n\n{escape(tables.summary(facts))}\n\n**{escape(tables.verdict(facts))}**",
+        f"# {escape(facts.title)}\n\n{escape(sentences.headline(facts))}",
+        f"**{escape(sentences.audit_result(facts))}**",
         _description(facts),
         _training_data(facts),
         _recipe(facts),
         _evaluation(facts),
         _safety(facts),
         _limitations(facts),
-        USE.replace("AutoModelForCausalLM", "AutoModelForSeq2SeqLM") if tables.is_encoder_decoder(facts) else USE,
+        USE.replace("AutoModelForCausalLM", "AutoModelForSeq2SeqLM") if facts.training.model.encoder_decoder else USE,
         _how_made(facts),
     )
     body = "\n\n".join(sections)
@@ -63,7 +64,7 @@ def render_card(facts: Facts) -> str:
 
 def escape(text: str) -> str:
     """Text of unknown origin on one line, with nothing in it that Markdown or HTML would act on."""
-    return MARKUP.sub(r"\\\1", one_line(text))
+    return MARKUP.sub(r"\\\1", escaped_line(text))
 
 
 def markdown_table(content: Table) -> str:
@@ -103,7 +104,7 @@ def _front_matter(facts: Facts) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["codex-ml", "dvc", *_origin(facts)],
-        model_name=one_line(facts.title),
+        model_name=escaped_line(facts.title),
         eval_results=results,
     )
     return data.to_yaml()
@@ -139,7 +140,7 @@ def _description(facts: Facts) -> str:
     kind = f"{facts.training.tokenizer} with {facts.tokenizer.vocab_size:,} entries"
     return f"""## Description
 
-{family}, {facts.parameters:,} parameters ({shape}), {how} {escape(tables.trained_from(facts))}.
+{family}, {facts.parameters:,} parameters ({shape}), {how} {escape(sentences.trained_from(facts))}.
 It reads {reads} of a {escape(kind)}. The
 weights are safetensors in the plain Hugging Face layout; loading them runs no code.
 
@@ -163,7 +164,7 @@ After licences, quality limits, the text policy and duplicates {facts.split.trai
 ### How the test set was kept clean
 
 Near-duplicates are one document before anything is dealt, and the deal is a keyed hash of the content, so names and
-order have no influence. {escape(tables.counterfactual(facts))}
+order have no influence. {escape(sentences.counterfactual(facts))}
 
 ### Text policy
 
@@ -185,15 +186,15 @@ def _evaluation(facts: Facts) -> str:
 
 {markdown_table(tables.evaluation(facts))}
 
-{escape(tables.reading(facts))} Intervals come from resampling documents. zlib
-compresses each document alone, as the model reads it. {tables.scoring(facts)}"""
+{escape(sentences.reading(facts))} Intervals come from resampling documents. zlib
+compresses each document alone, as the model reads it. {sentences.scoring(facts)}"""
 
 
 def _safety(facts: Facts) -> str:
     found = f"\n\n{markdown_table(tables.findings(facts))}" if facts.findings else ""
     return f"""## Safety audit
 
-{escape(tables.verdict(facts))}
+{escape(sentences.audit_result(facts))}
 
 {markdown_table(tables.gates(facts))}
 
@@ -203,7 +204,7 @@ def _safety(facts: Facts) -> str:
 
 ### Secrets
 
-{escape(tables.findings_note(facts))}{found}"""
+{escape(sentences.findings_note(facts))}{found}"""
 
 
 def _limitations(facts: Facts) -> str:
@@ -244,8 +245,8 @@ def _what_it_saw(facts: Facts, ratio: float) -> str:
 
 def _compression(facts: Facts) -> str:
     if facts.evaluation.bits is None:
-        return f"On the test split: {tables.against_zlib(facts)}"
-    return f"On the test split its bits per byte are {tables.against_zlib(facts)}"
+        return f"On the test split: {sentences.against_zlib(facts)}"
+    return f"On the test split its bits per byte are {sentences.against_zlib(facts)}"
 
 
 USE = """## How to use

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from codex_ml.report.cells import Table, escaped_line, table
 from codex_ml.report.facts import HITS_A_RULE, Facts
-from codex_ml.report.tables import Table, one_line, table
 
 DONE = {"redact": "redacted", "block": "document dropped", "allow": "reported only"}
 
@@ -24,7 +24,7 @@ def policy_note(facts: Facts) -> str:
     """Whether the text policy was applied before training; being off is said first."""
     policy, marks = facts.manifest.policy, facts.manifest.benchmarks
     checked = (
-        f" {marks.items_found:,} items of {', '.join(map(one_line, marks.files))} were found in {marks.documents:,} "
+        f" {marks.items_found:,} items of {', '.join(map(escaped_line, marks.files))} were found in {marks.documents:,} "
         f"documents; {len(marks.too_short_to_check):,} texts of them are too short to be looked for."
         if marks.files
         else " No benchmark was compared with the corpus."

@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from codex_ml.core.errors import safe_text
-from codex_ml.report import data_tables, few, plots, tables
+from codex_ml.report import data_tables, few, plots, sentences, tables
 from codex_ml.report.facts import Facts
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
@@ -53,8 +53,9 @@ def render_page(facts: Facts) -> str:
     return template.render(
         policy=f"default-src 'none'; style-src '{style_hash(source)}'; img-src data:",
         facts=facts,
-        t=tables,
-        d=data_tables,
+        tables=tables,
+        sentences=sentences,
+        data_tables=data_tables,
         few=few.tables(facts),
         pictures=_pictures(facts),
         samples=[_cut(text) for text in facts.samples[:SAMPLES]],

@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from codex_ml.report.cells import escaped_line
 from codex_ml.report.shapes import DocumentScore, Point, SourceScore
-from codex_ml.report.tables import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,7 +134,7 @@ def _xy(points: Sequence[Point]) -> tuple[list[int], list[float]]:
 
 
 def _short(source: str) -> str:
-    name = one_line(source)
+    name = escaped_line(source)
     return name if len(name) <= 32 else name[:15] + "…" + name[-16:]
 
 

@@ -1,145 +1,17 @@
-"""The words and numbers of the report as plain sentences and tables, the same for the page and the model card."""
+"""The numbers of the report as tables, the same on the page and in the model card."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from codex_ml.core.errors import safe_text
+from codex_ml.report.cells import Table, between, percent, percents, table
 from codex_ml.report.facts import Facts
-from codex_ml.report.shapes import ExtractionNumbers, Interval
+from codex_ml.report.sentences import MAX_FINDINGS, trained_from
+from codex_ml.report.shapes import ExtractionNumbers
 
 # Parameters of `model` that a model on disk does not read.
 SIZES = ("preset", "architecture", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_positions",
          "tie_embeddings")  # fmt: skip
-MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.json
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts, each on one line.
-
-    Attributes:
-        kinds: of each column: "text", "status", "number" (right-aligned), "code" (paths, commands), "code key" or
-            "code hash"; the page has a style for each.
-    """
-
-    title: str
-    head: tuple[str, ...]
-    kinds: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def one_line(text: str) -> str:
-    """`safe_text` with line ends and tabs as escapes too."""
-    return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
-def table(title: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> Table:
-    cells = tuple(tuple(one_line(str(cell)) for cell in row) for row in rows)
-    assert all(len(row) == len(columns) for row in cells)
-    return Table(title, tuple(columns), tuple(columns.values()), cells)
-
-
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
-
-
-def _between(interval: Interval, digits: int = 3) -> str:
-    return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
-
-
-def summary(facts: Facts) -> str:
-    """The result in one sentence."""
-    found, level = facts.evaluation, percent(facts.confidence, 0)
-    if (bits := found.bits) is None:
-        between = _percents(found.interval.token_accuracy)
-        return (
-            f"{percent(found.token_accuracy, 2)} of the tokens of {found.documents:,} {_unseen(facts)} documents "
-            f"predicted ({level} interval {between}); {against_zlib(facts)}."
-        )
-    return (
-        f"{bits.value:.3f} bits per byte on {found.documents:,} {_unseen(facts)} documents "
-        f"({level} interval {_between(bits.interval)}), {against_zlib(facts)}."
-    )
-
-
-def _unseen(facts: Facts) -> str:
-    """What a base model was trained on is not known here."""
-    return "held-out" if facts.base else "unseen"
-
-
-def against_zlib(facts: Facts) -> str:
-    """What the interval of the difference allows to say, and no more."""
-    found = facts.evaluation
-    if (bits := found.bits) is None:
-        return _why_no_bits(facts)
-    gap = bits.minus_zlib
-    word = "better than" if gap.high < 0 else "worse than" if gap.low > 0 else "not distinguishable from"
-    return f"{word} zlib's {found.zlib_bits_per_byte:.3f} (difference {gap.low:+.3f} to {gap.high:+.3f})"
-
-
-def _why_no_bits(facts: Facts) -> str:
-    assert facts.evaluation.lossy is not None
-    return facts.evaluation.lossy.reason
-
-
-def reading(facts: Facts) -> str:
-    """How to read the numbers of the evaluation."""
-    chats = facts.evaluation.chats
-    form = (
-        f" {chats:,} of the documents are chats. They are scored as lines of role and content, not as the chat "
-        "template writes them, so these numbers do not measure the answers."
-    )
-    return _reading(facts) + (form if chats else "")
-
-
-def _reading(facts: Facts) -> str:
-    if facts.evaluation.bits is None:
-        why = _why_no_bits(facts)
-        return (
-            f"{why[:1].upper()}{why[1:]}, so its tokens are not the whole text. Token accuracy and perplexity are of "
-            "its own tokens, and cannot be compared with those of another tokenizer."
-        )
-    return "Less is better for bits per byte, which does not depend on the tokenizer."
-
-
-def is_encoder_decoder(facts: Facts) -> bool:
-    """Whether the model is one."""
-    return facts.training.model.encoder_decoder
-
-
-def scoring(facts: Facts) -> str:
-    """What a token is predicted from, in a sentence."""
-    window = f"Each token is scored once, in windows of {facts.training.seq_len:,} tokens"
-    if is_encoder_decoder(facts):
-        return (
-            f"{window}: of the first half the decoder sees the tokens before it, of the second half also the first, "
-            "which the encoder reads."
-        )
-    return f"{window}, from the tokens before it in its window."
-
-
-def verdict(facts: Facts) -> str:
-    """The audit's result in words that cannot be mistaken."""
-    total = len(facts.gates)
-    names = "; ".join(gate.name for gate in facts.gates if gate.status == facts.verdict)
-    return {
-        "pass": f"Safety audit: PASS. All {total} gates hold, the controls included.",
-        "fail": f"Safety audit: FAIL. Do not ship this model. What does not hold: {names}.",
-        "invalid": f"Safety audit: INVALID. A control failed, so nothing is proven, good or bad: {names}.",
-    }[facts.verdict]
-
-
-def counterfactual(facts: Facts) -> str:
-    """How clean the test set is, beside what the usual way would have given."""
-    leak = facts.split.leakage
-    return (
-        f"A random split of the same documents would have left {percent(leak.random_split_leak)} of its test documents "
-        f"with a near-duplicate in train. This split has {leak.near_cross} near-duplicate pairs across its parts; "
-        f"{leak.evicted} documents were evicted by a second, independent search and {leak.quarantined} put into "
-        "quarantine by the ledger or a group to get there."
-    )
 
 
 def evaluation(facts: Facts) -> Table:
@@ -149,13 +21,13 @@ def evaluation(facts: Facts) -> Table:
     if bits := found.bits:
         difference = f"{bits.value - found.zlib_bits_per_byte:+.4f}"
         compared = [
-            ("bits per byte", f"{bits.value:.4f}", _between(bits.interval, 4)),
+            ("bits per byte", f"{bits.value:.4f}", between(bits.interval, 4)),
             zlib,
-            ("difference to zlib", difference, _between(bits.minus_zlib, 4)),
+            ("difference to zlib", difference, between(bits.minus_zlib, 4)),
         ]
     rows: list[tuple[Any, ...]] = [
         *compared,
-        ("token accuracy", percent(found.token_accuracy, 2), _percents(found.interval.token_accuracy)),
+        ("token accuracy", percent(found.token_accuracy, 2), percents(found.interval.token_accuracy)),
         ("perplexity a token", f"{found.perplexity:,.2f}" if found.perplexity is not None else "not finite", "–"),
         ("documents", f"{found.documents:,}", "–"),
         ("bytes", f"{found.bytes:,}", "–"),
@@ -163,10 +35,6 @@ def evaluation(facts: Facts) -> Table:
     ]
     head = {"test split": "text", "value": "number", f"{percent(facts.confidence, 0)} interval": "number"}
     return table("Evaluation", head, rows)
-
-
-def _percents(interval: Interval) -> str:
-    return f"{percent(interval.low, 2)} to {percent(interval.high, 2)}"
 
 
 def _share(share: float) -> str:
@@ -222,21 +90,6 @@ def model(facts: Facts) -> Table:
         ("passes over the training tokens", f"{seen / facts.pack.train.tokens:.2f}"),
     ]
     return table("Model", {"model": "text", "value": "number"}, rows)
-
-
-def trained_from(facts: Facts) -> str:
-    """What the weights were before, and which of them were trained."""
-    shape = facts.training.model
-    if shape.base is None:
-        return "from scratch"
-    start = f"from {shape.base.path} (SHA-256 {shape.base.sha256})"
-    if (lora := shape.lora) is None:
-        return f"all weights, {start}"
-    held = "" if shape.quantization == "none" else f", beside weights held in {shape.quantization}"
-    return (
-        f"LoRA adapters of rank {lora.rank} in {lora.modules} modules, {lora.trained:,} parameters{held}, merged into "
-        f"the weights; {start}"
-    )
 
 
 def recipe(facts: Facts) -> Table:
@@ -295,14 +148,6 @@ def findings(facts: Facts) -> Table:
     rows = [(f.severity, f.rule, f.source, f.path, f.line) for f in facts.findings[:MAX_FINDINGS]]
     head = {"severity": "status", "rule": "text", "source": "code", "path": "code", "line": "number"}
     return table("Secrets found", head, rows)
-
-
-def findings_note(facts: Facts) -> str:
-    if not facts.findings:
-        return "No secret was found in the training data or in generated text."
-    more = len(facts.findings) - MAX_FINDINGS
-    rest = f" The first {MAX_FINDINGS} are shown; {more:,} more are in the file." if more > 0 else ""
-    return f"{len(facts.findings):,} findings in reports/safety_audit/findings.json; values are stored nowhere.{rest}"
 
 
 def commands() -> Table:

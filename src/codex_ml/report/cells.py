@@ -1,0 +1,47 @@
+"""A table of the report, and how a number is written in a cell or a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from codex_ml.core.errors import safe_text
+from codex_ml.report.shapes import Interval
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, each on one line.
+
+    Attributes:
+        kinds: of each column: "text", "status", "number" (right-aligned), "code" (paths, commands), "code key" or
+            "code hash"; the page has a style for each.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    kinds: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def escaped_line(text: str) -> str:
+    """`safe_text` with line ends and tabs as escapes too."""
+    return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def table(title: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> Table:
+    cells = tuple(tuple(escaped_line(str(cell)) for cell in row) for row in rows)
+    assert all(len(row) == len(columns) for row in cells)
+    return Table(title, tuple(columns), tuple(columns.values()), cells)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def between(interval: Interval, digits: int = 3) -> str:
+    return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
+
+
+def percents(interval: Interval) -> str:
+    return f"{percent(interval.low, 2)} to {percent(interval.high, 2)}"

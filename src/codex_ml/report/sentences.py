@@ -1,0 +1,122 @@
+"""What the report says in sentences, the same on the page and in the model card.
+
+A sentence claims what the numbers and their intervals allow, and no more.
+"""
+
+from __future__ import annotations
+
+from codex_ml.report.cells import between, percent, percents
+from codex_ml.report.facts import Facts
+
+MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.json
+
+
+def headline(facts: Facts) -> str:
+    """The result in one sentence."""
+    found, level = facts.evaluation, percent(facts.confidence, 0)
+    if (bits := found.bits) is None:
+        interval = percents(found.interval.token_accuracy)
+        return (
+            f"{percent(found.token_accuracy, 2)} of the tokens of {found.documents:,} {_unseen(facts)} documents "
+            f"predicted ({level} interval {interval}); {against_zlib(facts)}."
+        )
+    return (
+        f"{bits.value:.3f} bits per byte on {found.documents:,} {_unseen(facts)} documents "
+        f"({level} interval {between(bits.interval)}), {against_zlib(facts)}."
+    )
+
+
+def _unseen(facts: Facts) -> str:
+    """What a base model was trained on is not known here."""
+    return "held-out" if facts.base else "unseen"
+
+
+def against_zlib(facts: Facts) -> str:
+    """What the interval of the difference allows to say, and no more."""
+    found = facts.evaluation
+    if (bits := found.bits) is None:
+        return _why_no_bits(facts)
+    gap = bits.minus_zlib
+    word = "better than" if gap.high < 0 else "worse than" if gap.low > 0 else "not distinguishable from"
+    return f"{word} zlib's {found.zlib_bits_per_byte:.3f} (difference {gap.low:+.3f} to {gap.high:+.3f})"
+
+
+def _why_no_bits(facts: Facts) -> str:
+    assert facts.evaluation.lossy is not None
+    return facts.evaluation.lossy.reason
+
+
+def reading(facts: Facts) -> str:
+    """How to read the numbers of the evaluation."""
+    chats = facts.evaluation.chats
+    form = (
+        f" {chats:,} of the documents are chats. They are scored as lines of role and content, not as the chat "
+        "template writes them, so these numbers do not measure the answers."
+    )
+    return _reading(facts) + (form if chats else "")
+
+
+def _reading(facts: Facts) -> str:
+    if facts.evaluation.bits is None:
+        why = _why_no_bits(facts)
+        return (
+            f"{why[:1].upper()}{why[1:]}, so its tokens are not the whole text. Token accuracy and perplexity are of "
+            "its own tokens, and cannot be compared with those of another tokenizer."
+        )
+    return "Less is better for bits per byte, which does not depend on the tokenizer."
+
+
+def scoring(facts: Facts) -> str:
+    """What a token is predicted from, in a sentence."""
+    window = f"Each token is scored once, in windows of {facts.training.seq_len:,} tokens"
+    if facts.training.model.encoder_decoder:
+        return (
+            f"{window}: of the first half the decoder sees the tokens before it, of the second half also the first, "
+            "which the encoder reads."
+        )
+    return f"{window}, from the tokens before it in its window."
+
+
+def audit_result(facts: Facts) -> str:
+    """The audit's result in words that cannot be mistaken."""
+    total = len(facts.gates)
+    names = "; ".join(gate.name for gate in facts.gates if gate.status == facts.verdict)
+    return {
+        "pass": f"Safety audit: PASS. All {total} gates hold, the controls included.",
+        "fail": f"Safety audit: FAIL. Do not ship this model. What does not hold: {names}.",
+        "invalid": f"Safety audit: INVALID. A control failed, so nothing is proven, good or bad: {names}.",
+    }[facts.verdict]
+
+
+def counterfactual(facts: Facts) -> str:
+    """How clean the test set is, beside what the usual way would have given."""
+    leak = facts.split.leakage
+    return (
+        f"A random split of the same documents would have left {percent(leak.random_split_leak)} of its test documents "
+        f"with a near-duplicate in train. This split has {leak.near_cross} near-duplicate pairs across its parts; "
+        f"{leak.evicted} documents were evicted by a second, independent search and {leak.quarantined} put into "
+        "quarantine by the ledger or a group to get there."
+    )
+
+
+def trained_from(facts: Facts) -> str:
+    """What the weights were before, and which of them were trained."""
+    shape = facts.training.model
+    if shape.base is None:
+        return "from scratch"
+    start = f"from {shape.base.path} (SHA-256 {shape.base.sha256})"
+    if (lora := shape.lora) is None:
+        return f"all weights, {start}"
+    held = "" if shape.quantization == "none" else f", beside weights held in {shape.quantization}"
+    return (
+        f"LoRA adapters of rank {lora.rank} in {lora.modules} modules, {lora.trained:,} parameters{held}, merged into "
+        f"the weights; {start}"
+    )
+
+
+def findings_note(facts: Facts) -> str:
+    if not facts.findings:
+        return "No secret was found in the training data or in generated text."
+    more = len(facts.findings) - MAX_FINDINGS
+    rest = f" The first {MAX_FINDINGS} are shown; {more:,} more are in the file." if more > 0 else ""
+    return f"{len(facts.findings):,} findings in reports/safety_audit/findings.json; values are stored nowhere.{rest}"
