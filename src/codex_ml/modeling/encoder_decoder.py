@@ -88,27 +88,31 @@ def split_rows(
     """
     import torch
 
-    at = torch.arange(input_ids.shape[1], device=input_ids.device)
-    trained = labels != IGNORE
-    length = ((position_ids == 0).cumsum(-1) == 1).sum(-1)  # the filler is a segment of its own
+    # b rows of s places; h halves that have a target with a loss, of which the encoder reads r places and the decoder
+    # predicts p
+    at = torch.arange(input_ids.shape[1], device=input_ids.device)  # (s,)
+    trained = labels != IGNORE  # (b, s)
+    length = ((position_ids == 0).cumsum(-1) == 1).sum(-1)  # (b,); the filler is a segment of its own
     assert not bool((trained & (at >= length[:, None])).any()), "rows of several documents"
     if middle is None:
-        first = trained.int().argmax(-1)
+        first = trained.int().argmax(-1)  # (b,)
         middle = torch.where(first > 0, first, length // 2)
 
-    begin, end = torch.stack([torch.zeros_like(middle), middle]), torch.stack([middle, length])  # (2, batch)
+    # (2, b): the first and the second half of each row
+    begin, end = torch.stack([torch.zeros_like(middle), middle]), torch.stack([middle, length])
     kept = (trained & (at >= begin[..., None]) & (at < end[..., None])).any(-1)
+    # (h,): the row, the first target and the number of targets of each kept half
     row = torch.arange(len(input_ids), device=input_ids.device).expand_as(kept)[kept]
     begins, counts = begin[kept], (end - begin)[kept]
-    reads, predicts = at[: int(begins.max()) + 1], at[: int(counts.max())]
+    reads, predicts = at[: int(begins.max()) + 1], at[: int(counts.max())]  # (r,), (p,)
 
-    read = reads <= begins[:, None]
-    inputs = input_ids[row][:, : len(reads)].masked_fill(~read, start)
-    shifted = input_ids[row].gather(1, (begins[:, None] + predicts).clamp(max=len(at) - 1))
+    read = reads <= begins[:, None]  # (h, r)
+    inputs = input_ids[row][:, : len(reads)].masked_fill(~read, start)  # (h, r)
+    shifted = input_ids[row].gather(1, (begins[:, None] + predicts).clamp(max=len(at) - 1))  # (h, p)
     shifted = shifted.masked_fill((predicts == 0) | (predicts >= counts[:, None]), start)
 
-    second = (at >= middle[:, None]).long()  # (batch, seq): which half a target is in
-    number = (kept.flatten().cumsum(0) - 1).view_as(kept)
-    place = number.T.gather(1, second) * len(predicts) + at - begin.T.gather(1, second)
-    there = kept.T.gather(1, second) & (at < length[:, None])
+    second = (at >= middle[:, None]).long()  # (b, s): 1 where a target is in the second half
+    number = (kept.flatten().cumsum(0) - 1).view_as(kept)  # (2, b): of each kept half, in 0..h
+    place = number.T.gather(1, second) * len(predicts) + at - begin.T.gather(1, second)  # (b, s), in 0..h * p
+    there = kept.T.gather(1, second) & (at < length[:, None])  # (b, s)
     return Halves(inputs, read.long(), shifted, place.masked_fill(~there, 0))

@@ -24,8 +24,8 @@ def policy_note(facts: Facts) -> str:
     """Whether the text policy was applied before training; being off is said first."""
     policy, marks = facts.manifest.policy, facts.manifest.benchmarks
     checked = (
-        f" {marks.items_found:,} items of {', '.join(map(escaped_line, marks.files))} were found in {marks.documents:,} "
-        f"documents; {len(marks.too_short_to_check):,} texts of them are too short to be looked for."
+        f" {marks.items_found:,} items of {', '.join(map(escaped_line, marks.files))} were found in "
+        f"{marks.documents:,} documents; {len(marks.too_short_to_check):,} texts of them are too short to be looked for."
         if marks.files
         else " No benchmark was compared with the corpus."
     )

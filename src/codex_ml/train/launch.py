@@ -25,7 +25,9 @@ from codex_ml.core.errors import UserError
 LAUNCHED = "CODEX_ML_LAUNCHED"
 PEER_LOST = 75  # exit code of a process that ends because another one did
 GRACE = 30.0  # seconds in which the others may end by themselves
-# What gloo, NCCL and torch's store say when the other end of a connection is gone.
+# What gloo, NCCL and torch's store say when the other end of a connection is gone. Only the text tells: gloo raises a
+# plain RuntimeError for it (torch 2.13), as torch does for other errors. A text that is not listed here costs an error
+# of its own from the process that lost the other one; that all end and the next run goes on does not depend on it.
 LOST = re.compile(
     r"connection (closed|reset)|broken pipe|recv.*failed|sendBytes failed|store.*timeout|remote process exited"
     r"|communicator was aborted",

@@ -109,33 +109,43 @@ def _nvml() -> Iterator[Callable[[], Sample]]:
         message = str(error)
         yield lambda: {"gpu_error": message}
         return
-
-    def ask(function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except pynvml.NVMLError_NotSupported:
-            return None
-
-    def gpu(index: int) -> Sample:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        use, memory = ask(pynvml.nvmlDeviceGetUtilizationRates, handle), ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
-        power = ask(pynvml.nvmlDeviceGetPowerUsage, handle)
-        return {
-            "index": index,
-            "utilization_percent": use and use.gpu,
-            "memory_used_mb": memory and round(memory.used / 2**20, 2),
-            "memory_total_mb": memory and round(memory.total / 2**20, 2),
-            "temperature_c": ask(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
-            "power_w": None if power is None else power / 1000,
-        }
-
-    def gpus() -> Sample:
-        try:
-            return {"gpus": [gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]}
-        except pynvml.NVMLError as error:
-            return {"gpu_error": str(error)}
-
     try:
-        yield gpus
+        yield _gpus
     finally:
         pynvml.nvmlShutdown()
+
+
+def _gpus() -> Sample:
+    import pynvml
+
+    try:
+        return {"gpus": [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]}
+    except pynvml.NVMLError as error:
+        return {"gpu_error": str(error)}
+
+
+def _gpu(index: int) -> Sample:
+    import pynvml
+
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    use = _reported(pynvml.nvmlDeviceGetUtilizationRates, handle)
+    memory = _reported(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    power = _reported(pynvml.nvmlDeviceGetPowerUsage, handle)
+    return {
+        "index": index,
+        "utilization_percent": use and use.gpu,
+        "memory_used_mb": memory and round(memory.used / 2**20, 2),
+        "memory_total_mb": memory and round(memory.total / 2**20, 2),
+        "temperature_c": _reported(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
+        "power_w": None if power is None else power / 1000,
+    }
+
+
+def _reported(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What NVML reports; None where this GPU does not report it."""
+    import pynvml
+
+    try:
+        return function(*arguments)
+    except pynvml.NVMLError_NotSupported:
+        return None
