@@ -25,7 +25,8 @@ def policy_note(facts: Facts) -> str:
     policy, marks = facts.manifest.policy, facts.manifest.benchmarks
     checked = (
         f" {marks.items_found:,} items of {', '.join(map(escaped_line, marks.files))} were found in "
-        f"{marks.documents:,} documents; {len(marks.too_short_to_check):,} texts of them are too short to be looked for."
+        f"{marks.documents:,} documents; {len(marks.too_short_to_check):,} texts of them are too short to be looked "
+        "for."
         if marks.files
         else " No benchmark was compared with the corpus."
     )
