@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.digits
 ALNUM = UPPER + LOWER + DIGITS
-URLSAFE = ALNUM + "-_"
 HEX = DIGITS + "abcdef"
 MAX_TRIES = 10_000
 # What the policy takes for a sample: a random value holds it once in 100,000 times, and is drawn again.
