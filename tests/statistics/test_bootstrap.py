@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -44,3 +46,17 @@ def test_bootstrap_is_a_function_of_its_seed():
     settings = {"resamples": 300, "confidence": 0.9}
     draw = [bootstrap_ratio([1, 5, 2], [1, 2, 3], seed=seed, **settings) for seed in (1, 1, 2)]
     assert draw[0] == draw[1] != draw[2]
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
+@pytest.mark.parametrize(("successes", "trials"), [(1, 2), (7, 30), (41, 200), (199, 200), (3, 1000)])
+def test_each_limit_of_clopper_pearson_leaves_half_of_the_rest_in_its_tail(successes, trials, confidence):
+    """The definition, with sums of exact fractions: at the lower limit as many successes or more are that rare."""
+
+    def at_most(k: int, p: float) -> float:
+        p = Fraction(p)
+        return float(sum(math.comb(trials, i) * p**i * (1 - p) ** (trials - i) for i in range(k + 1)))
+
+    found = clopper_pearson(successes, trials, confidence=confidence)
+    assert 1 - at_most(successes - 1, found.low) == pytest.approx((1 - confidence) / 2, abs=1e-9)
+    assert at_most(successes, found.high) == pytest.approx((1 - confidence) / 2, abs=1e-9)

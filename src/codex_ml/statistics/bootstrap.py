@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +26,7 @@ def bootstrap_ratio(
     Efron and Tibshirani 1993, section 13.3. Tokens of one document are not independent, so whole documents are drawn.
 
     Args:
-        numerators, denominators: (n_documents,), one entry a document.
+        numerators, denominators: (n_documents,), one entry per document.
     """
     above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     random = np.random.Generator(np.random.PCG64(seed))
@@ -42,30 +41,14 @@ def bootstrap_ratio(
 
 
 def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
-    """Exact interval of a binomial proportion (Clopper and Pearson 1934), by bisection on the distribution function."""
+    """Exact interval of a binomial proportion (Clopper and Pearson 1934).
+
+    Raises:
+        ValueError: the counts are impossible.
+    """
+    from scipy.stats import binomtest  # here, because it takes 0.9 s: only the audit needs it
+
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"{successes} successes of {trials} trials")
-    tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else _solve(lambda p: 1 - _binomial_cdf(successes - 1, trials, p), tail)
-    high = 1.0 if successes == trials else 1 - _solve(lambda q: _binomial_cdf(successes, trials, 1 - q), tail)
-    return Interval(low, high)
-
-
-def _solve(increasing, target: float) -> float:  # type: ignore[no-untyped-def]
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if increasing(middle) < target else (low, middle)
-    return (low + high) / 2
-
-
-def _binomial_cdf(k: int, n: int, p: float) -> float:
-    if p <= 0:
-        return 1.0
-    if p >= 1:
-        return 1.0 if k >= n else 0.0
-    logs = (
-        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * math.log(p) + (n - i) * math.log1p(-p)
-        for i in range(k + 1)
-    )
-    return math.fsum(math.exp(value) for value in logs)
+    interval = binomtest(successes, trials).proportion_ci(confidence, method="exact")
+    return Interval(float(interval.low), float(interval.high))
