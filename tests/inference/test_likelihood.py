@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import runpy
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, safe_text
 from codex_ml.core.io import dump_json, parse_json
 from codex_ml.core.stage import chosen
 from codex_ml.documents.document import Document
@@ -157,7 +159,18 @@ def test_summary_is_the_ratio_of_sums():
         <= numbers["bits_per_byte"]
         <= numbers["interval"]["bits_per_byte"]["high"]
     )
-    assert by_source(rows).split("\n")[2].startswith('"b,\r",2')
+    assert by_source(rows).split("\n")[2].startswith('"b,\\r",2')
+
+
+def test_the_table_of_sources_holds_one_row_per_source_whatever_its_name_is():
+    names = ["z", "b\r", "a,b", 'say "so"', "line\nend", "nan", "NA", " x", "ü", "\U0001f600", "z"]
+    row = {"bytes": 100, "tokens": 2, "nll": 50 * math.log(2), "correct": 1, "zlib_bits": 300}
+    table = by_source([{**row, "source": name} for name in names])
+    assert "\r" not in table
+    read = list(csv.DictReader(io.StringIO(table, newline="")))
+    assert [row["source"] for row in read] == [safe_text(name) for name in sorted(set(names))]
+    assert [row["documents"] for row in read] == ["2" if row["source"] == "z" else "1" for row in read]
+    assert {(row["bits_per_byte"], row["zlib_bits_per_byte"]) for row in read} == {("0.5000", "3.0000")}
 
 
 def test_saved_model_loads_with_equal_logits_and_damage_is_told(model, tmp_path):

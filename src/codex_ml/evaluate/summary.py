@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
+from codex_ml.core.errors import safe_text
 from codex_ml.documents.document import Document
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.inference.likelihood import Score, bits_per_byte, perplexity
@@ -41,22 +44,23 @@ def summary(
             `lossy` says why: the tokens cost less than the text, by what they leave out.
         chats: documents that are chats, which are scored as plain text; stated where there are some.
     """
-    nll, size, tokens, correct, zlib_bits = (
-        [row[key] for row in rows] for key in ("nll", "bytes", "tokens", "correct", "zlib_bits")
-    )
-    bits = [bits_per_byte(value, 1) for value in nll]
+    table = pd.DataFrame(rows)
+    bits, size, tokens = bits_per_byte(table["nll"], 1), table["bytes"], table["tokens"]
 
-    def interval(above: list[float], below: list[float]) -> dict[str, float]:
+    def ratio(above: pd.Series, below: pd.Series) -> float:
+        return round(float(above.sum() / below.sum()), DIGITS)
+
+    def interval(above: pd.Series, below: pd.Series) -> dict[str, float]:
         found = bootstrap_ratio(above, below, resamples=settings.bootstrap, confidence=settings.confidence, seed=seed)
         return {"low": round(found.low, DIGITS), "high": round(found.high, DIGITS)}
 
     result: dict[str, Any] = {
-        "token_accuracy": round(sum(correct) / sum(tokens), DIGITS),
-        "zlib_bits_per_byte": round(sum(zlib_bits) / sum(size), DIGITS),
-        "documents": len(rows),
-        "bytes": sum(size),
-        "tokens": sum(tokens),
-        "interval": {"token_accuracy": interval(correct, tokens)},
+        "token_accuracy": ratio(table["correct"], tokens),
+        "zlib_bits_per_byte": ratio(table["zlib_bits"], size),
+        "documents": len(table),
+        "bytes": int(size.sum()),
+        "tokens": int(tokens.sum()),
+        "interval": {"token_accuracy": interval(table["correct"], tokens)},
     }
     if chats:
         result["chats"] = chats
@@ -64,25 +68,27 @@ def summary(
         reason = f"no bits per byte: the tokenizer does not give {lossy} of {len(rows)} test documents back"
         result["lossy"] = {"documents": lossy, "reason": reason}
     else:
-        result["bits_per_byte"] = round(sum(bits) / sum(size), DIGITS)
+        result["bits_per_byte"] = ratio(bits, size)
         result["interval"]["bits_per_byte"] = interval(bits, size)
-        difference = [b - z for b, z in zip(bits, zlib_bits, strict=True)]
-        result["interval"]["bits_per_byte_minus_zlib"] = interval(difference, size)
-    if (value := perplexity(sum(nll), sum(tokens))) is not None:  # JSON has no infinity: a missing one is not finite
+        result["interval"]["bits_per_byte_minus_zlib"] = interval(bits - table["zlib_bits"], size)
+    # JSON has no infinity: a missing one is not finite
+    if (value := perplexity(float(table["nll"].sum()), int(tokens.sum()))) is not None:
         result["perplexity"] = round(value, DIGITS)
     return result
 
 
 def by_source(rows: Sequence[dict[str, Any]], *, lossy: int = 0) -> str:
-    """CSV of bits per byte by source, the model's and zlib's, sorted by source; none of the model where `lossy`."""
-    groups = defaultdict(list)
-    for row in rows:
-        groups[row["source"]].append(row)
-    lines = ["source,bits_per_byte,zlib_bits_per_byte,documents"]
-    for source, members in sorted(groups.items()):
-        size = sum(row["bytes"] for row in members)
-        model = bits_per_byte(sum(row["nll"] for row in members), size)
-        plain = sum(row["zlib_bits"] for row in members) / size
-        name = '"' + source.replace('"', '""') + '"' if any(c in source for c in ',"\r\n') else source
-        lines.append(f"{name},{'' if lossy else f'{model:.4f}'},{plain:.4f},{len(members)}")
-    return "\n".join(lines) + "\n"
+    """CSV of bits per byte by source, the model's and zlib's, sorted by source; none of the model where `lossy`.
+
+    A control character in the name of a source is shown as an escape: Git may rewrite a carriage return.
+    """
+    groups = pd.DataFrame(rows).groupby("source")
+    size = groups["bytes"].sum()
+    table = pd.DataFrame(
+        {
+            "bits_per_byte": math.nan if lossy else bits_per_byte(groups["nll"].sum(), size),
+            "zlib_bits_per_byte": groups["zlib_bits"].sum() / size,
+            "documents": groups.size(),
+        }
+    )
+    return table.rename(index=safe_text).to_csv(float_format="%.4f", lineterminator="\n")

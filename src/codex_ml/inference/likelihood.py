@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halv
 from codex_ml.modeling.rows import IGNORE
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformers import PreTrainedModel
 
+Numbers = TypeVar("Numbers", float, "pd.Series[float]")
 FILL = 0  # id of padding behind the end of a window; causal attention keeps it from having any influence
 
 
@@ -177,8 +179,8 @@ def score_documents(
             pending, done = [], done + 1
 
 
-def bits_per_byte(nll: float, size: int) -> float:
-    """Bits per byte of UTF-8: nll / ln 2 / bytes (lm-evaluation-harness, `bits_per_byte`)."""
+def bits_per_byte(nll: Numbers, size: Numbers | int) -> Numbers:
+    """Bits per byte of UTF-8: nll / ln 2 / bytes (lm-evaluation-harness, `bits_per_byte`), of one text or a column."""
     return nll / math.log(2) / size
 
 
