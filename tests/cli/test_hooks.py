@@ -40,7 +40,12 @@ def hook(name: str, *files: Path) -> tuple[int, str]:
         ("env-files", "Server.PEM", b"", "a file for credentials"),
         ("yaml", "a.yaml", b"a: 1\na: 2\n", ":2: found duplicate key"),
         ("yaml", "a.yaml", b"a:\n\tb: 1\n", ":2: a tab cannot indent YAML"),
+        ("yaml", "a.yaml", b"a: {x: 1,\n<<<<<<< HEAD\n}\n", ":2: conflict markers of a merge"),
+        ("yaml", "a.yaml", b"a: \xff\n", " is not UTF-8 (byte 3)"),
         ("line-endings", "a.py", b"x\ny\r\n", ":2: a carriage return"),
+        ("line-endings", "a.txt", b"x\r\ny\r\n", ":1: a carriage return"),
+        ("line-endings", "a.txt", b"x\ny\rz\n", ":2: a carriage return"),
+        ("conflicts", "a.md", b"||||||| base\n", ":1: conflict markers of a merge"),
     ],
 )
 def test_what_must_not_be_committed_is_named(project, tmp_path, monkeypatch, name, file, data, told):
@@ -89,6 +94,7 @@ def test_the_ledger_may_be_in_git_as_long_as_it_is_one_file(tmp_path, monkeypatc
         ("env-files", "environment.py", b""),
         ("yaml", "a.yaml", b"a: 3e-4\n"),
         ("line-endings", "a.bin", b"\0\r\n"),
+        ("conflicts", "a.md", b"Heading\n=======\n"),
     ],
 )
 def test_what_is_in_order_passes(project, tmp_path, monkeypatch, name, file, data):

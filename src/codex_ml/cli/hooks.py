@@ -2,6 +2,12 @@
 
 Each finding is one line on stderr that starts with `file:line`, or `file` where there is no line. Exit codes: 0 when
 nothing is found, 1 for findings, 2 for wrong use. Values of secrets are never printed.
+
+The hooks of the public package pre-commit-hooks 6.0 start in 0.03 s, these in 0.2 s, but they do another job:
+check-yaml accepts conflict markers between braces and ends with a traceback at a file that is not UTF-8;
+mixed-line-ending passes a file of which every line ends with CRLF, or else rewrites it, and a lone carriage return
+becomes a new line; check-merge-conflict looks only during a merge, then refuses the underline of a heading;
+check-added-large-files skips a file that grows and a name with a newline, or else prints that name as two lines.
 """
 
 from __future__ import annotations

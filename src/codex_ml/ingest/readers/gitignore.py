@@ -1,9 +1,9 @@
 """Patterns of .gitignore as Git means them (gitignore(5), wildmatch.c and dir.c), for globs too.
 
 dulwich 1.2 and pathspec 1.1 read these files too. On random sets of patterns dulwich differs from Git in 49 of 2,000:
-`x/a**/b` does not match `x/ab/c/b`, and a backslash at the end of a line matches a name. pathspec differs in 137 of 300:
-`a` and then `!a/b` does not ignore `a/b`, though Git never enters `a`. Both try twelve `*a` and a `*b` on 40 letters
-for more than 10 s. The patterns here differ in none.
+`x/a**/b` does not match `x/ab/c/b`, and a backslash at the end of a line matches a name. pathspec differs in 137 of
+300: `a` and then `!a/b` does not ignore `a/b`, though Git never enters `a`. Both spend more than 10 s on the pattern of
+twelve `*a` and a `*b` and a name of 40 letters. The patterns here differ in none.
 
 A pattern becomes a regular expression that never tries a `*` twice: what is between two `*` of a name, or between
 two `**/` of a path, is taken where it matches first, in an atomic group. A later place leaves less text for the rest,

@@ -1,6 +1,7 @@
 """Members of tar files, also compressed.
 
-Read here and not by `tarfile`, which keeps every member it has seen, and extended headers of any size, in memory.
+`tarfile`, also as a stream, ends silently at a damaged header, at one that is cut short, and where a second archive
+follows: the members after it would be lost. It also reads extended headers of any size; one of 300 MB took 900 MiB.
 """
 
 from __future__ import annotations
