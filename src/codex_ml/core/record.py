@@ -22,7 +22,8 @@ SCHEMA = "codex-ml/lineage/1"
 PACKAGES = (
     "accelerate", "ahocorasick-rs", "bitsandbytes", "dulwich", "dvc", "dvclive", "gguf", "gigatoken", "huggingface-hub",
     "jinja2", "license-expression", "matplotlib", "numpy", "pandas", "peft", "pyarrow", "pydantic", "pyyaml",
-    "ruamel.yaml", "safetensors", "sentencepiece", "tiktoken", "tokenizers", "torch", "transformers", "typer", "xxhash",
+    "ruamel.yaml", "safetensors", "scipy", "sentencepiece", "tiktoken", "tokenizers", "torch", "transformers", "typer",
+    "xxhash",
 )  # fmt: skip
 
 
