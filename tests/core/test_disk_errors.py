@@ -120,9 +120,10 @@ def csv_file(path: Path) -> None:
 
 
 def yaml_file(path: Path) -> None:
-    from ruamel.yaml import YAML
+    import yaml
 
-    YAML().dump(list(range(SIZE // 10)), path)
+    with path.open("w") as handle:
+        yaml.safe_dump(list(range(SIZE // 10)), handle)
 
 
 def copied(path: Path) -> None:

@@ -161,8 +161,6 @@ def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
     value = parse_yaml(text, name)
     if not isinstance(value, dict):
         raise UserError(f"{name}: a mapping with the key `rules` is wanted, found {type(value).__name__}")
-    if place := _shared_node(value):
-        raise UserError(f"{name}:{line_of(text, place)}: anchors and aliases are not read here; write the value out")
     try:
         policy = Policy.model_validate(_tuples(value))
     except ValidationError as error:
@@ -188,26 +186,6 @@ def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         p for p in problems if p["type"] != "too_short" or all(o["loc"][:1] != p["loc"] or o is p for o in problems)
     ]
-
-
-def _shared_node(value: Any) -> tuple[str | int, ...] | None:
-    """Place of a list or mapping that stands at two places, which only a YAML alias can do.
-
-    The parser shares such nodes, so nine lines of aliases cost nothing until someone walks them: each is visited once.
-    """
-    seen: set[int] = set()
-    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
-    while waiting:
-        place, node = waiting.pop()
-        if not isinstance(node, dict | list):
-            continue
-        if id(node) in seen:
-            return place
-        seen.add(id(node))
-        waiting += [
-            ((*place, key), child) for key, child in (node.items() if isinstance(node, dict) else enumerate(node))
-        ]
-    return None
 
 
 def _tuples(value: Any) -> Any:

@@ -215,7 +215,7 @@ def test_wherever_the_lock_file_was_cut_the_verdict_is_that_of_dvc(repository_of
     from dvc.dvcfile import Lockfile
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from ruamel.yaml import YAML
+    from dvc.utils.serialize import dump_yaml
 
     def entry():
         return {"path": "out", "hash": "md5", "md5": "6b86b273ff34fce19d6b804eff5a3f57", "size": 2}
@@ -223,8 +223,7 @@ def test_wherever_the_lock_file_was_cut_the_verdict_is_that_of_dvc(repository_of
     def stage():
         return {"cmd": "x", "deps": [entry()], "params": {"params.yaml": {"seed": 1}}, "outs": [entry(), entry()]}
 
-    with Path("dvc.lock").open("w") as file:
-        YAML().dump({"schema": "2.0", "stages": {"a": stage(), "b": stage()}}, file)
+    dump_yaml("dvc.lock", {"schema": "2.0", "stages": {"a": stage(), "b": stage()}})
     whole = Path("dvc.lock").read_bytes()
     repo, refused = Repo(), 0
     for end in range(len(whole) + 1):
