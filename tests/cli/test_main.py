@@ -201,6 +201,13 @@ ANYWHERE = {
 }
 
 
+def test_asking_for_the_commands_again_adds_none():
+    """Else the command line would grow with each call in one process, and with it the time to build it."""
+    names = [[group.name for group in cli.whole_app().registered_groups] for _ in range(2)]
+    assert names[0] == names[1]
+    assert len(set(names[1])) == len(names[1]) > 0
+
+
 def test_every_command_that_reads_the_repository_says_that_there_is_none(tmp_path, run, monkeypatch):
     """And so works from a subfolder: it looks for the top folder first. A command that is added is found here."""
     import typer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -86,6 +87,7 @@ class _Output:
         os.close(null)
 
 
+@functools.cache  # it adds to `app`, and a second call in one process would add every group again
 def whole_app() -> typer.Typer:
     """The commands with the groups that have modules of their own."""
     from codex_ml.cli import hooks
