@@ -173,7 +173,6 @@ def record(stage: str, text: str) -> dict[str, Any]:
     return {
         "stage": stage,
         "command": f"python stages/{stage}.py",
-        "seed": 1,
         "params": {"split": {"salt": text}, "model": model, "evaluate": {"confidence": 0.9}},
         "deps": {
             "models/model": {"md5": "m", "sha256": "5" * 64, "size": 1000},

@@ -174,6 +174,7 @@ def test_the_config_cleans_nothing_up_and_the_template_is_there_when_asked(train
     assert {"<|im_start|>", "<|im_end|>"} <= set(load_tokenizer(folder).special)
     assert sorted(f.name for f in folder.iterdir()) == [
         "chat_template.jinja",
+        "kind.json",
         "tokenizer.json",
         "tokenizer_config.json",
     ]

@@ -293,7 +293,6 @@ class Record(Shape):
 
     stage: str
     command: str
-    seed: int
     params: dict[str, Any]
     deps: dict[str, Hashes]
     environment: Environment
