@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 import string
+from itertools import product
 
 import pytest
 
-from codex_ml.policy.validators import VALIDATORS, entropy, luhn
+from codex_ml.policy.validators import VALIDATORS, entropy
 
 # Published specimens: ISO 7812 and card schemes' test numbers, SWIFT IBAN registry, NHS Data Dictionary, INSEE,
 # Rijksdienst, Wikipedia on PESEL, UIDAI's and Receita Federal's test numbers, Ministerio del Interior.
 GOOD = {
     "card": ["4111 1111 1111 1111", "5555555555554444", "3782-822463-10005", "6011111111111117", "3530111333300000", "30569309025904"],
-    "iban": ["DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819", "FR1420041010050500013M02606", "NO9386011117947", "MT84MALT011000012345MTLCAST001S"],
+    "iban": ["DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819", "FR1420041010050500013M02606", "NO9386011117947", "MT84MALT011000012345MTLCAST001S", "LY83 0020 4800 0020 1001 2036 1", "RU0304452522540817810538091310419", "OM810180000001299123456"],
     "nhs": ["943 476 5919", "9434765919"],
     "nir": ["2 55 08 14 168 025 38", "255081416802538"],
     "bsn": ["111222333"],
@@ -30,15 +31,16 @@ GOOD = {
 }  # fmt: skip
 BAD = {
     "card": ["4111 1111-1111 1111", "0000 0000 0000 0000"],
-    "iban": ["DE89 3704 0044 0532 0130 0", "XX89370400440532013000"],
+    "iban": ["DE89 3704 0044 0532 0130 0", "XX89370400440532013000", "DE78A704004405320130B0"],
     "nhs": ["1111111111", "943476591"],
-    "us-ssn": ["000-12-3456", "666-12-3456", "900-12-3456", "123-00-4567", "123-45-0000", "078-05-1120"],
+    "us-ssn": ["000-12-3456", "666-12-3456", "900-12-3456", "123-00-4567", "123-45-0000", "078-05-1120", "457-55-5462", "123-45-6789"],
+    "aadhaar": ["234562265432", "1341 2341 2348"],
     "public-ip": ["10.0.0.1", "127.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1", "100.64.0.1", "224.0.0.1", "8.8.8.8", "2001:db8::1", "::1", "fe80::1", "::ffff:10.0.0.1", "300.1.1.1"],
     "phone": ["+1 202 555 0143", "+1 102 456 1111", "+1234567", "+20240116", "+48151623", "+4815162342", "+2147483647", "+24681357", "+999123456789", "+210123456789", "+3361234567", "+85228102"],
     "mailbox": ["a@b.c", "x@y.unknowntop", "me@example.com", "a..b@host.org", "logo@2x.ps", "w@x.to", "q@kk.mT"],
     "dni": ["12345678A"],
     "jwt": ["abc.def.ghi", "eyJhIjoxfQ.x.y"],
-    "pesel": ["44951401359", "00000000000"],
+    "pesel": ["44951401359", "00000000000", "44023013597"],
 }  # fmt: skip
 
 
@@ -62,9 +64,11 @@ def test_every_single_wrong_digit_is_noticed(name):
 
 
 def test_luhn_is_the_sum_of_the_standard():
-    assert luhn([7, 9, 9, 2, 7, 3, 9, 8, 7, 1, 3]) == 0
-    assert luhn([0]) == 0
-    assert luhn([1, 8]) == 0
+    for digits in product(range(10), repeat=3):
+        doubled = [digits[0], *divmod(2 * digits[1], 10), digits[2]]
+        assert VALIDATORS["luhn"]("".join(map(str, digits))) == (sum(doubled) % 10 == 0)
+    assert VALIDATORS["luhn"]("0")
+    assert VALIDATORS["luhn"]("1-8")
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ SCHEMA = "codex-ml/lineage/1"
 # Distributions that decide bytes: all that pyproject.toml asks for, and extras, without those below.
 PACKAGES = (
     "accelerate", "ahocorasick-rs", "bitsandbytes", "dulwich", "dvc", "dvclive", "gguf", "gigatoken", "huggingface-hub",
-    "jinja2", "license-expression", "matplotlib", "numpy", "pandas", "peft", "pyarrow", "pydantic", "pyyaml",
-    "ruamel.yaml", "safetensors", "scipy", "sentencepiece", "tiktoken", "tokenizers", "torch", "transformers", "typer",
-    "xxhash",
+    "jinja2", "license-expression", "matplotlib", "numpy", "pandas", "peft", "pyarrow", "pydantic", "python-stdnum",
+    "pyyaml", "ruamel.yaml", "safetensors", "scipy", "sentencepiece", "tiktoken", "tokenizers", "torch", "transformers",
+    "typer", "xxhash",
 )  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from codex_ml.policy.constants import IBAN_LENGTHS
 from codex_ml.policy.token_shapes import instance
 from codex_ml.policy.validators import VALIDATORS
 
@@ -28,6 +27,8 @@ UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.di
 ALNUM = UPPER + LOWER + DIGITS
 HEX = DIGITS + "abcdef"
 MAX_TRIES = 10_000
+# Countries whose account numbers may be all digits
+IBAN_LENGTHS = {"DE": 22, "FR": 27, "ES": 24, "NO": 15, "PL": 28, "AT": 20, "BE": 16, "PT": 25}
 # What the policy takes for a sample: a random value holds it once in 100,000 times, and is drawn again.
 SAMPLE = re.compile(
     r"(?i)x{4}|0{7}|(.)\1{6}|example|placeholder|dummy|sample|insert|redacted|change.?me|your[-_ ]|[-_]here\b"
@@ -118,8 +119,8 @@ def _ipv6(dice: random.Random) -> str:
 
 
 def _iban(dice: random.Random) -> str:
-    country = dice.choice(["DE", "FR", "ES", "NO", "PL", "AT", "BE", "PT"])
-    body = _text(dice, DIGITS, IBAN_LENGTHS[country] - 4)
+    country, length = dice.choice(list(IBAN_LENGTHS.items()))
+    body = _text(dice, DIGITS, length - 4)
     check = 98 - int(body + "".join(str(int(c, 36)) for c in country) + "00") % 97
     value = f"{country}{check:02d}{body}"
     return " ".join(value[i : i + 4] for i in range(0, len(value), 4)) if dice.random() < 0.5 else value
