@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tempfile
 from contextlib import chdir
 from pathlib import Path
@@ -47,8 +48,8 @@ LINES = st.lists(PATTERN, max_size=5)
 FILES = st.sets(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join), min_size=1, max_size=12)
 
 
-def dvc_says(top):
-    """(files, hash) of data/raw by DVC itself, or the error with which it stops."""
+def dvc_says(top, inner="data/raw"):
+    """(files, hash) of a folder by DVC itself, or the error with which it stops."""
     from dvc.fs import LocalFileSystem
     from dvc.ignore import DvcIgnoreFilter
     from dvc_data.hashfile.build import build
@@ -56,7 +57,7 @@ def dvc_says(top):
     from dvc_objects.fs.memory import MemoryFileSystem
 
     files = LocalFileSystem()
-    folder = f"{top}/data/raw"
+    folder = f"{top}/{inner}"
     try:
         ignore = DvcIgnoreFilter(files, top)
         names = {os.path.relpath(name, folder) for name in ignore.find(files, folder)}
@@ -67,8 +68,8 @@ def dvc_says(top):
     return names, tree.hash_info.value
 
 
-def we_say():
-    return {entry.name for entry in scan(Path("data/raw"))}, hash_path(Path("data/raw")).md5
+def we_say(inner="data/raw"):
+    return {entry.name for entry in scan(Path(inner))}, hash_path(Path(inner)).md5
 
 
 def fill(files, **ignores):
@@ -119,6 +120,34 @@ def test_an_ignored_file_of_the_desktop_changes_no_hash(here):
         Path("data/raw", name).write_text("noise")
     assert hash_path(Path("data/raw")) == before
     assert before.md5 == dvc_says(str(here))[1]
+
+
+LEFTOVERS = (
+    ".io.py.swp", ".io.py.swo", "io.py~", "#io.py#", "io.py.orig", "io.py.rej", "io.py.bak", ".DS_Store", "._io.py",
+    "io.pyc", "__pycache__/io.cpython-311.pyc", ".ipynb_checkpoints/io-checkpoint.py", "Thumbs.db", "desktop.ini",
+)  # fmt: skip
+
+
+def test_what_editors_and_systems_leave_in_the_library_changes_no_hash_of_it(here, repository):
+    """By the repository's own .dvcignore, for DVC and for us; a document of the same name counts."""
+    shutil.copyfile(repository / ".dvcignore", ".dvcignore")
+    code = Path("src/codex_ml/core")
+    for folder in (code, code / "deep/er", Path("data/raw")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "io.py").write_text("x = 1\n")
+    before = we_say(code)
+    for folder in (code, code / "deep/er"):
+        for name in LEFTOVERS:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("noise")
+        (folder / ".#io.py").symlink_to("user@host.1234:5678")  # Emacs locks a file by a link that leads nowhere
+    assert we_say(code) == before == dvc_says(str(here), code)
+    assert before[0] == {"io.py", "deep/er/io.py"}
+    (code / "new.py").write_text("y = 2\n")
+    assert we_say(code) == dvc_says(str(here), code) != before
+    Path("data/raw/notes.orig").write_text("a document")
+    assert we_say() == dvc_says(str(here))
+    assert "notes.orig" in we_say()[0]
 
 
 def test_a_dvcignore_that_another_one_leaves_out_does_not_count(here):

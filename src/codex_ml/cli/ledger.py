@@ -129,9 +129,9 @@ def _ledger() -> Ledger:
 
 def _contents(names: list[str], ledger: Ledger) -> list[str]:
     """Contents by these names; those that the corpus does not hold any more without names."""
+    from codex_ml.cli.named_contents import contents_gone, contents_named
     from codex_ml.cli.params import load_params
     from codex_ml.core.parallel import workers_for
-    from codex_ml.split.ledger.named_contents import contents_gone, contents_named
     from codex_ml.split.screen import settings_of
 
     params = load_params()
