@@ -10,12 +10,9 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from codex_ml.policy.finding import Finding
 from codex_ml.policy.hidden import plain_value
-
-if TYPE_CHECKING:
-    from codex_ml.policy.scan import Finding
 
 TAG = 8  # hexadecimal digits: among 10,000 values of one rule two share a tag with a chance of 1 in 86
 PLACEHOLDER = re.compile(r"<SECRET:[a-z][a-z0-9-]{1,39}:[0-9a-f]{8}>")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from codex_ml.policy.detectors import load_detectors, run_detector
+from codex_ml.policy.finding import Finding
 from codex_ml.policy.hidden import decode_base64, reveal
 from codex_ml.policy.match import Matcher
 from codex_ml.policy.providers import Action, Severity
@@ -20,28 +21,6 @@ from codex_ml.policy.rules import Policy
 RANK: dict[Action, int] = {"block": 0, "redact": 1, "allow": 2}
 ESCAPED_SPACE = {"n": " \n", "r": " \r", "t": " \t"}
 DENSE = 32  # characters per backslash
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One place that the policy names.
-
-    Attributes:
-        rule: id of the rule.
-        action: what the policy does with it.
-        severity: how bad it is.
-        line: from 1; lines end at LF only, as editors, grep and Python's parser count.
-        column: from 1, in characters (code points).
-        start, end: character offsets of the value.
-    """
-
-    rule: str
-    action: Action
-    severity: Severity
-    line: int
-    column: int
-    start: int
-    end: int
 
 
 @dataclass(frozen=True)

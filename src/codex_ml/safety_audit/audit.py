@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.progress import track
 from codex_ml.documents.document import FORMS, count_documents, read_documents
-from codex_ml.policy.scan import Finding, Scanner
+from codex_ml.policy.finding import Finding
+from codex_ml.policy.scan import Scanner
 from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.extraction import (
     Candidates,

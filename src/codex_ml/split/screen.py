@@ -24,10 +24,11 @@ from codex_ml.documents.document import FORMS, Document, canonical, documents_of
 from codex_ml.documents.licences import is_allowed
 from codex_ml.documents.signals import SIGNALS, Signals
 from codex_ml.policy.detectors_lock import refuse_other_code
+from codex_ml.policy.finding import Finding
 from codex_ml.policy.key import read_key
 from codex_ml.policy.redact import placeholder, redact
 from codex_ml.policy.rules import load_policy
-from codex_ml.policy.scan import Finding, Scanner
+from codex_ml.policy.scan import Scanner
 from codex_ml.split.benchmarks import read_benchmarks
 from codex_ml.split.config import Benchmark, Split
 from codex_ml.split.deal import position

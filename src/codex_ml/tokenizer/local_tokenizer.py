@@ -24,9 +24,9 @@ from codex_ml.core.tree import is_left_out
 from codex_ml.tokenizer.allowed import checked_description, vocabulary_of
 from codex_ml.tokenizer.config import Tokenizer as Settings
 from codex_ml.tokenizer.roles import adds_bos, bos_processor, named_tokens
+from codex_ml.tokenizer.sample import Texts, sample_of
 from codex_ml.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, Model, read_model
 from codex_ml.tokenizer.sentencepiece_model import HARD
-from codex_ml.tokenizer.training import Texts, sample_of
 from codex_ml.tokens.layout import (
     CHATML,
     CHATML_TOKENS,

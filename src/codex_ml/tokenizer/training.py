@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from codex_ml.core.config import BASE_FOLDER
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_bytes
 from codex_ml.tokenizer.config import Tokenizer as Settings
+from codex_ml.tokenizer.sample import Texts, sample_of
 from codex_ml.tokens.layout import UNK, save_trained, special_tokens_of, write_kind
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("codex_ml")
 PROOF_CHARACTERS = 400_000
-Texts = Callable[[], Iterable[str]]  # a new pass over the documents at every call
 
 
 def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out: Texts | None = None) -> None:
@@ -154,13 +154,3 @@ def _whitespace(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate([UNK, *words])}, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
-
-
-def sample_of(texts: Texts, *, characters: int) -> Iterator[str]:
-    """The first documents, up to `characters` in all; the last one is cut."""
-    left = characters
-    for text in texts():
-        yield text[:left]
-        left -= len(text)
-        if left <= 0:
-            return
