@@ -102,10 +102,11 @@ test-slow: setup ## Run the slow tests
 test-gpu: setup ## Run the tests that need a CUDA GPU (make setup TORCH=... names its torch)
 	$(RUN) pytest -m gpu --durations=10 $(ARGS)
 
-lint: setup ## Check style and types
+lint: setup ## Check style, types and who imports whom
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	$(RUN) pytest --quiet tests/test_imports.py
 
 format: setup ## Rewrite the code in the common style
 	$(RUN) ruff check --fix
