@@ -141,6 +141,41 @@ def test_what_lies_before_the_mixture_is_still_shown(chain):
     assert [step.spec.name for step in lineage("data/splits")] == ["split", "fetch"]
 
 
+def in_cache(chain, name):
+    """DVC keeps a file by its hash."""
+    digest = hash_path(Path(name)).md5
+    chain.write(f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}", Path(name).read_bytes())
+
+
+def test_a_record_that_is_not_in_git_comes_from_the_cache_by_the_hash_of_its_revision(chain):
+    git("init", "-q")
+    git("add", "dvc.yaml", "dvc.lock", "params.yaml")
+    git("commit", "-qm", "one")
+    in_cache(chain, "reports/train/lineage.json")
+    old = as_json("models/model")
+    chain.write("params.yaml", b"seed: 7\nsplit:\n  val: 0.1\ntrain:\n  lr: 1e-2\n")
+    chain.lock()
+    git("commit", "-qam", "two")
+    shown = as_json("models/model", "HEAD~1")
+    assert shown[0]["record"] == old[0]["record"]
+    assert shown[0]["record"]["params"]["train"]["lr"] == 3e-4
+    assert [step["record"] for step in shown[1:]] == [None, None]
+
+
+def test_the_screen_shows_results_and_reports_only_of_a_stage_that_writes_nothing_else(chain):
+    document = json.loads(Path("dvc.yaml").read_bytes())
+    document["stages"]["fetch"]["outs"] = ["reports/fetch/details.json", "reports/fetch/lineage.json"]
+    document["stages"]["split"]["outs"].append("reports/split/details.json")
+    chain.write("dvc.yaml", json.dumps(document).encode())
+    for name in ("fetch", "split"):
+        chain.write(f"reports/{name}/details.json", b"{}")
+    chain.lock()
+    lines = [line for name in ("data/splits", "reports/fetch") for line in summary(name, lineage(name), None)]
+    digests = {name: hash_path(Path(name)).md5[:12] for name in ("data/splits", "reports/fetch/details.json")}
+    assert f"split         data/splits {digests['data/splits']}" in lines
+    assert f"fetch         reports/fetch/details.json {digests['reports/fetch/details.json']}" in lines
+
+
 def test_lineage_of_a_stage_without_record_says_so(chain):
     record_path("split").unlink()
     steps = {step.spec.name: step for step in lineage("models/model")}

@@ -70,7 +70,7 @@ READERS = {
     "models/tokenizer/tokenizer.json": lambda: _load_backend(Path("models/tokenizer/tokenizer.json")),
     "reports/split/metrics.json": lambda: read_json(Path("reports/split/metrics.json")),
     "reports/split/lineage.json": lambda: read_record("split"),
-    "reports/train/lineage.json": lambda: Texts(None).record("train"),
+    "reports/train/lineage.json": lambda: Texts(None).record("train", ""),
     "data/benchmarks/questions.jsonl": lambda: list(_records(Path("data/benchmarks/questions.jsonl"))),
     "requirements.lock": lambda: locked_versions(),
     ".dvcignore": lambda: patterns_for(PurePosixPath("data")),

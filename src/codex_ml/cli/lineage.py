@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.cli.history.git_commands import git_text, run_git
-from codex_ml.cli.history.listing import listing_of
+from codex_ml.cli.history.listing import cached, listing_of
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.io import parse_json_file
 from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, parse_lock, parse_pipeline
@@ -29,7 +29,7 @@ class Step:
 
     spec: StageSpec
     locked: Locked
-    record: dict[str, Any] | None  # None: there is no record
+    record: dict[str, Any] | None  # None: neither Git nor DVC's cache has it
 
     def as_json(self) -> dict[str, Any]:
         """The step for `--json`: stage, desc, outs, deps, params, record."""
@@ -52,7 +52,8 @@ def lineage(path: str, revision: str | None = None) -> list[Step]:
     for spec in chain_of(path, stages):
         if spec.name not in lock:
             raise UserError(f"{LOCK} does not know stage {spec.name}; run `dvc repro`")
-        steps.append(Step(spec, lock[spec.name], texts.record(spec.name)))
+        locked = lock[spec.name]
+        steps.append(Step(spec, locked, texts.record(spec.name, locked.outs.get(str(record_path(spec.name)), ""))))
     for mixture in _mixtures(steps):
         raise CheckFailed(
             f"{LOCK} holds stages of several runs: {mixture}. Run `dvc repro`, or name a commit of one run with --rev"
@@ -81,12 +82,12 @@ class Texts:
         except UnicodeDecodeError as error:
             raise UserError(f"{name} is not UTF-8 (byte {error.start})") from None
 
-    def record(self, stage: str) -> dict[str, Any] | None:
-        """The record of a stage; None when there is no such file."""
+    def record(self, stage: str, md5: str) -> dict[str, Any] | None:
+        """The record of a stage, from where its bytes are: the workspace or Git, else DVC's cache, by its hash."""
         file = record_path(stage)
-        if not (self._has(file) if self.revision is not None else file.is_file()):
-            return None
-        return parse_record(parse_json_file(self.read(file), str(file)), str(file))
+        present = self._has(file) if self.revision is not None else file.is_file()
+        data = self.read(file) if present else cached(md5)
+        return None if data is None else parse_record(parse_json_file(data, str(file)), str(file))
 
     def _has(self, name: Path) -> bool:
         return run_git("cat-file", "-e", f"{self.revision}:./{name.as_posix()}").returncode == 0
@@ -151,8 +152,8 @@ def summary(path: str, steps: list[Step], revision: str | None) -> Iterator[str]
     written = {out for step in steps for out in step.locked.outs}
     yield "stage         wrote, and from what"
     for step in steps:
-        outs = {out: md5 for out, md5 in step.locked.outs.items() if out not in step.spec.uncached}
-        shown = outs or {out: md5 for out, md5 in step.locked.outs.items() if not out.endswith("lineage.json")}
+        outs = {out: md5 for out, md5 in step.locked.outs.items() if out != str(record_path(step.spec.name))}
+        shown = {out: md5 for out, md5 in outs.items() if not out.startswith("reports/")} or outs
         yield f"{step.spec.name:<13} {', '.join(f'{out} {md5[:SHOWN]}' for out, md5 in shown.items())}"
         inputs = [
             dep if any(Path(dep).is_relative_to(out) for out in written) else f"{dep} {step.locked.deps[dep][:SHOWN]}"

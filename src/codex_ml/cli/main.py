@@ -173,7 +173,8 @@ def lineage(
     """Print what a result was made from, stage by stage, at any Git revision.
 
     One screen: the hash of the result, the commit, and for each stage what it wrote and from what. Exits with 1 when
-    dvc.lock holds stages of several runs, and names the first two that do not belong together.
+    dvc.lock holds stages of several runs, and names the first two that do not belong together. With --json a stage has
+    the record of its start, or null where neither Git nor DVC's cache holds it; `dvc fetch --all-commits` brings it.
     """
     from codex_ml.cli.lineage import lineage as chain
     from codex_ml.cli.lineage import summary

@@ -44,14 +44,20 @@ def changed_file(path: str, md5: str, lock: dict[str, Locked]) -> str:
 
 def listing_of(md5: str) -> dict[str, str] | None:
     """Relative path -> MD5 of the files of a folder, from DVC's cache; None when it has no intact list of that hash."""
+    data = cached(md5) if md5.endswith(".dir") else None
+    return None if data is None else {entry["relpath"]: entry["md5"] for entry in parse_json(data)}
+
+
+def cached(md5: str) -> bytes | None:
+    """The bytes of a file, or of DVC's list of a folder, in DVC's cache; None when it has none that is intact."""
     try:
-        digest, cache = md5.removesuffix(".dir"), cache_folder()
+        cache = cache_folder()
     except UserError:  # of DVC's configuration, which DVC itself names
         return None
-    file = Path(cache or "") / "files/md5" / digest[:2] / f"{digest[2:]}.dir"
-    if digest == md5 or cache is None or not file.is_file() or hash_file(file).md5 != digest:
+    file = Path(cache or "") / "files/md5" / md5[:2] / md5[2:]
+    if cache is None or not file.is_file() or hash_file(file).md5 != md5.removesuffix(".dir"):
         return None
-    return {entry["relpath"]: entry["md5"] for entry in parse_json(file.read_bytes())}
+    return file.read_bytes()
 
 
 def _known_alone(folder: str, lock: dict[str, Locked]) -> dict[str, str]:
