@@ -31,6 +31,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.inference.generation import sample_texts
     from codex_ml.inference.likelihood import load_model
     from codex_ml.modeling.hardware import inference_device
+    from codex_ml.modeling.positions import check_length
     from codex_ml.modeling.rows import Rows
     from codex_ml.policy.detectors_lock import refuse_other_code
     from codex_ml.policy.rules import load_policy
@@ -46,7 +47,6 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.safety_audit.gates import decide
     from codex_ml.safety_audit.planted import can_be_planted, planted_recall
     from codex_ml.tokens.text_tokenizer import load_tokenizer
-    from codex_ml.train.model.foreign import check_length
 
     settings, seed = stage.params.safety_audit, stage.params.seed
     folder, packed = stage.dep("models/model"), stage.dep("data/packed")

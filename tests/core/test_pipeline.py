@@ -1,6 +1,5 @@
 """dvc.yaml and dvc.lock as data, and the imports of a script as they are in its source."""
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -178,28 +177,6 @@ def test_the_sections_of_a_stage_are_the_fields_of_its_params(tmp_path):
         "class Params(Section):\n    seed: Seed = 1\n    train: Train\nclass Other:\n    model: int\n"
     )
     assert params_declared(tmp_path / "s.py") == {"train", "seed"}
-
-
-LAYERS = (("core",), ("documents", "policy", "statistics", "tokens"), ("modeling",), ("inference",))
-VERBS = ("fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report")
-
-
-def test_imports_point_down_and_no_stage_imports_a_stage(repository):
-    library = repository / "src" / "codex_ml"
-    level = {name: number for number, layer in enumerate((*LAYERS, VERBS, ("cli",))) for name in layer}
-    wrong = []
-    for file in sorted(library.rglob("*.py")):
-        own = file.relative_to(library).parts[0]
-        for node in ast.walk(ast.parse(file.read_bytes())) if own in level else ():
-            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for name in names:
-                package, _, rest = name.partition(".")
-                other = rest.split(".")[0]
-                if package == "codex_ml" and other in level and other != own and level[other] >= level[own]:
-                    wrong.append(f"{file.relative_to(library)} imports {name}")
-    assert wrong == []
-    assert {path.name for path in library.iterdir() if (path / "__init__.py").is_file()} == level.keys()
 
 
 REPRO = {

@@ -15,8 +15,9 @@ from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.yaml import parse_yaml, read_yaml
 from codex_ml.ingest.readers import paths_of
+from codex_ml.modeling.positions import check_length
 from codex_ml.split.benchmarks import _paths
-from codex_ml.train.model.foreign import MODEL_TYPES, check_length, read_config
+from codex_ml.train.model.foreign import MODEL_TYPES, read_config
 
 INPUTS = (
     "data/policy.yaml",

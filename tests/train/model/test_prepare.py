@@ -11,10 +11,11 @@ from transformers import AutoConfig, AutoTokenizer
 
 from codex_ml.core.errors import UserError
 from codex_ml.inference.likelihood import load_model
+from codex_ml.modeling.positions import check_length, reach
 from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.adapters import trainable_parameters
-from codex_ml.train.model.foreign import MODEL_TYPES, check_length, reach
+from codex_ml.train.model.foreign import MODEL_TYPES
 from codex_ml.train.model.prepare import attention_for, make_trainable, prepare_model, save_tokenizer, save_trained
 from codex_ml.train.model.vocabulary import embedding_rows
 

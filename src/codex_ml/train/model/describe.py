@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.io import hash_path, read_json
+from codex_ml.modeling.positions import reach
 from codex_ml.train.config import Model
 from codex_ml.train.model.adapters import is_adapted, trainable_parameters
-from codex_ml.train.model.foreign import reach
 
 
 def describe_model(ready: Any, model: Model) -> dict[str, Any]:

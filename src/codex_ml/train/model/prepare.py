@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import read_json, write_json
+from codex_ml.modeling.positions import check_length, reach
 from codex_ml.train.config import Model, Train
 from codex_ml.train.model.adapters import ADAPTER, add_adapters, is_adapted, merge_and_verify, save_adapter, save_model
 from codex_ml.train.model.build import build_model, parameter_count
-from codex_ml.train.model.foreign import check_length, reach
 from codex_ml.train.model.local_model import load_local
 from codex_ml.train.model.probe import check_isolation
 from codex_ml.train.model.vocabulary import fit_vocabulary
