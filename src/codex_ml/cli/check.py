@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from codex_ml.cli.checks import preflight
+from codex_ml.cli.checks.code import code_problems
 from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.checks.dvc_state import leftovers
 from codex_ml.cli.history.lost_lines import baselines, lost_in
@@ -65,6 +66,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     licences = wrong_licences(params.split.licences, (source.licence for source in params.ingest.sources))
     yield from (f"{PARAMS}: {mistake}" for mistake in licences)
     yield from data_problems(params, stages)
+    yield from code_problems(stages)
     yield from preflight.former_ledger(params)
     yield from preflight.missing_inputs(stages)
     yield from preflight.base_files(params)

@@ -1,8 +1,6 @@
 """`codex-ml check` names a file that DVC hashes with the code of a stage and that Git does not have."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -113,34 +111,3 @@ def test_a_file_that_dvc_cannot_hash_is_named(in_git):
         "src/lib/gone.py is a link that leads nowhere (No such file or directory); remove it, or list it in the "
         ".dvcignore of the top folder"
     ]
-
-
-def test_the_temporary_copy_of_an_experiment_has_no_untracked_code(in_git, repository):
-    """A file that is staged and not committed comes along, staged; one that is not stays behind."""
-    git("config", "user.name", "T")
-    git("config", "user.email", "t@example.invalid")
-    code = "from codex_ml.cli.checks.code import code_problems; from codex_ml.core.pipeline import load_pipeline; "
-    code += "open('told.txt', 'w').write(repr(list(code_problems(load_pipeline()))))"
-    Path("stages/ingest.py").write_text(f"{code}\n")
-    Path("params.yaml").write_text("seed: 1\n")
-    Path(".gitignore").write_text("/told.txt\n")
-    Path("dvc.yaml").write_text(
-        f"stages:\n  ingest:\n    cmd: {sys.executable} stages/ingest.py\n    deps: [stages/ingest.py, src/lib]\n"
-        "    params: [seed]\n    outs: [told.txt]\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(repository / "src"), "DVC_NO_ANALYTICS": "1"}
-    environment["DVC_SITE_CACHE_DIR"] = str(in_git / ".dvc/tmp/site")
-
-    def dvc(*arguments):
-        subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True, capture_output=True, env=environment)
-
-    dvc("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "pipeline")
-    for name in ("staged", "loose"):
-        Path(f"src/lib/{name}.py").write_text("")
-    git("add", "src/lib/staged.py")
-    assert "src/lib/loose.py" in problems()[0]
-    dvc("exp", "run", "--temp", "--name", "copy", "-S", "seed=2")
-    dvc("exp", "apply", "copy")
-    assert Path("told.txt").read_text() == "[]"
