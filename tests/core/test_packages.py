@@ -41,7 +41,7 @@ def site(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
     (tmp_path / "site").mkdir()
     Path("requirements.lock").write_text(
-        "# comment\npyarrow==24.0.0 \\\n    --hash=sha256:00\n    # via codex-ml\nruamel-yaml==0.19.1 \\\n"
+        "# comment\npyarrow==24.0.0 \\\n    --hash=sha256:00\n    # via codex-ml\nhuggingface-hub==0.19.1 \\\n"
         "numpy==2.2.0 ; python_version < '3.12' \\\nnumpy==2.4.0 ; python_version >= '3.12' \\\n"
     )
 
@@ -55,11 +55,14 @@ def site(tmp_path, monkeypatch):
 
 def test_versions_are_read_from_folder_names_in_the_order_of_the_path(site, tmp_path, monkeypatch):
     site(
-        "PyArrow-24.0.0.dist-info", "ruamel_yaml-0.19.1.dist-info", "~umpy-1.0.dist-info", "torch-2.13.0+cpu.dist-info"
+        "PyArrow-24.0.0.dist-info",
+        "huggingface_hub-0.19.1.dist-info",
+        "~umpy-1.0.dist-info",
+        "torch-2.13.0+cpu.dist-info",
     )
     (tmp_path / "later/pyarrow-1.0.dist-info").mkdir(parents=True)
     monkeypatch.setattr(sys, "path", ["nowhere.zip", *sys.path, str(tmp_path / "later")])
-    assert installed_versions() == {"pyarrow": "24.0.0", "ruamel-yaml": "0.19.1", "torch": "2.13.0+cpu"}
+    assert installed_versions() == {"pyarrow": "24.0.0", "huggingface-hub": "0.19.1", "torch": "2.13.0+cpu"}
 
 
 def test_versions_are_those_of_importlib():
@@ -67,20 +70,20 @@ def test_versions_are_those_of_importlib():
 
     found = installed_versions()
     assert found["pyarrow"] == metadata.version("pyarrow")
-    assert found["ruamel-yaml"] == metadata.version("ruamel.yaml")
+    assert found["huggingface-hub"] == metadata.version("huggingface_hub")
 
 
 MEND = f"`{sys.executable} -m pip install --require-hashes --no-deps --no-build-isolation -r requirements.lock` brings"
 CASES = {
-    "as locked": (["pyarrow-24.0.0", "ruamel_yaml-0.19.1", "numpy-2.2.0"], ""),
-    "either version of a lock for several Pythons": (["pyarrow-24.0.0", "ruamel_yaml-0.19.1", "numpy-2.4.0"], ""),
-    "older": (["pyarrow-21.0.0", "ruamel_yaml-0.19.1", "numpy-2.2.0"], "pyarrow 21.0.0 is installed, requirements.lock has 24.0.0, and it decides bytes; " + MEND),
-    "newer": (["pyarrow-24.0.0.1", "ruamel_yaml-0.19.1", "numpy-2.2.0"], "pyarrow 24.0.0.1 is installed, requirements.lock has 24.0.0"),
-    "another spelling of the name": (["pyarrow-24.0.0", "ruamel.yaml-0.18.0", "numpy-2.2.0"], "ruamel-yaml 0.18.0 is installed, requirements.lock has 0.19.1"),
-    "none of several": (["pyarrow-24.0.0", "ruamel_yaml-0.19.1", "numpy-2.3.0"], "numpy 2.3.0 is installed, requirements.lock has 2.2.0 or 2.4.0"),
-    "missing": (["ruamel_yaml-0.19.1", "numpy-2.2.0"], "pyarrow is not installed, requirements.lock has 24.0.0"),
-    "two at once": (["pyarrow-24.0.0", "pyarrow-21.0.0", "ruamel_yaml-0.19.1", "numpy-2.2.0"], "pyarrow 21.0.0 and 24.0.0 is installed"),
-    "what the lock does not have": (["pyarrow-24.0.0", "ruamel_yaml-0.19.1", "numpy-2.2.0", "gigatoken-9", "torch-1.0"], ""),
+    "as locked": (["pyarrow-24.0.0", "huggingface_hub-0.19.1", "numpy-2.2.0"], ""),
+    "either version of a lock for several Pythons": (["pyarrow-24.0.0", "huggingface_hub-0.19.1", "numpy-2.4.0"], ""),
+    "older": (["pyarrow-21.0.0", "huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow 21.0.0 is installed, requirements.lock has 24.0.0, and it decides bytes; " + MEND),
+    "newer": (["pyarrow-24.0.0.1", "huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow 24.0.0.1 is installed, requirements.lock has 24.0.0"),
+    "another spelling of the name": (["pyarrow-24.0.0", "huggingface.hub-0.18.0", "numpy-2.2.0"], "huggingface-hub 0.18.0 is installed, requirements.lock has 0.19.1"),
+    "none of several": (["pyarrow-24.0.0", "huggingface_hub-0.19.1", "numpy-2.3.0"], "numpy 2.3.0 is installed, requirements.lock has 2.2.0 or 2.4.0"),
+    "missing": (["huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow is not installed, requirements.lock has 24.0.0"),
+    "two at once": (["pyarrow-24.0.0", "pyarrow-21.0.0", "huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow 21.0.0 and 24.0.0 is installed"),
+    "what the lock does not have": (["pyarrow-24.0.0", "huggingface_hub-0.19.1", "numpy-2.2.0", "gigatoken-9", "torch-1.0"], ""),
 }  # fmt: skip
 
 
@@ -91,7 +94,7 @@ def test_a_version_that_is_not_the_locked_one_is_named_with_what_mends_it(site, 
     lines = (
         list(unlike_the_lock(PACKAGES))
         if message
-        else list(unlike_the_lock(("pyarrow", "ruamel.yaml", "numpy", "gigatoken", "torch")))
+        else list(unlike_the_lock(("pyarrow", "huggingface-hub", "numpy", "gigatoken", "torch")))
     )
     assert len(lines) == bool(message)
     assert all(line.startswith(message) for line in lines)

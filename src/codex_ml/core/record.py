@@ -22,7 +22,7 @@ SCHEMA = "codex-ml/lineage/1"
 PACKAGES = (
     "accelerate", "ahocorasick-rs", "bitsandbytes", "dulwich", "dvc", "dvclive", "gguf", "gigatoken", "huggingface-hub",
     "jinja2", "license-expression", "matplotlib", "numpy", "pandas", "peft", "pyarrow", "pydantic", "python-stdnum",
-    "pyyaml", "ruamel.yaml", "safetensors", "scipy", "sentencepiece", "tiktoken", "tokenizers", "torch", "transformers",
+    "pyyaml", "safetensors", "scipy", "sentencepiece", "tiktoken", "tokenizers", "torch", "transformers",
     "typer", "xxhash",
 )  # fmt: skip
 
