@@ -273,7 +273,7 @@ def prepared(plan: Plan, case: Case, data: Path, root: Path) -> Path:
 def salt_mark() -> str:
     """What the header of a ledger keeps of the usual salt."""
     sys.path.insert(0, str(ROOT / "src"))
-    from codex_ml.split.ledger.folder import salt_mark as mark
+    from codex_ml.split.ledger.line_format import salt_mark as mark
 
     return mark("codex-ml")
 

@@ -30,25 +30,26 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.documents.licences import wrong_licences
     from codex_ml.policy.key import warning
     from codex_ml.split import contradictions, manifest
-    from codex_ml.split import splits as split
     from codex_ml.split.benchmarks import read_benchmarks
+    from codex_ml.split.crew import Crew
     from codex_ml.split.deal import deal, new_lines
-    from codex_ml.split.duplicates.dedup import Crew
     from codex_ml.split.duplicates.shingle_sets import ShingleSets, slot_bits
     from codex_ml.split.leakage import leakage
-    from codex_ml.split.ledger.folder import Ledger, read_ledger, write_new_lines
-    from codex_ml.split.refusals import refuse_names_of_nothing, refuse_nothing_left
-    from codex_ml.split.screen import settings_of
+    from codex_ml.split.ledger.answers import Ledger
+    from codex_ml.split.ledger.folder import read_ledger, write_new_lines
+    from codex_ml.split.refusals import refuse_unused_names, require_documents
+    from codex_ml.split.screen import screen_settings
     from codex_ml.split.split_writer import write_splits
+    from codex_ml.split.splits import column_bytes, corpus_bytes, corpus_split, places, screen_corpus
 
-    options, style = stage.params.split, stage.runtime.progress
+    options = stage.params.split
     for benchmark in options.benchmarks:
         stage.dep(benchmark.path)
     corpus, ledger_folder = stage.dep("data/corpus/documents.parquet"), stage.dep("data/split_ledger")
     ledger = read_ledger(ledger_folder, salt=options.salt) if options.ledger else Ledger.empty()
     for mistake in wrong_licences(options.licences, ()):
         raise mistake
-    settings = settings_of(
+    settings = screen_settings(
         options,
         policy=stage.dep("data/policy.yaml"),
         lock=stage.dep("data/detectors.lock"),
@@ -57,22 +58,20 @@ def main(stage: Stage[Params]) -> None:
     )
     if options.policy == "off":
         log.warning("split: WARNING: split.policy is off: secrets and personal data stay in the training text")
-    elif note := warning(stage.dep("data/redaction_key"), split.places(corpus)):
+    elif note := warning(stage.dep("data/redaction_key"), places(corpus)):
         log.warning("split: WARNING: %s", note)
 
-    size = split.size_of(corpus)
-    workers = workers_for(split.width_of(corpus), stage.runtime.workers)
+    workers = workers_for(column_bytes(corpus), stage.runtime.workers)
+    crew = Crew(workers, partial(progress, style=stage.runtime.progress))
     with shared_workers(workers), atomic_folder(stage.out("data/splits")) as folder:
-        with ShingleSets(folder / "shingles", bits=slot_bits(size)) as sets:
-            with progress("split: screen", size, "bytes", style=style) as advance:
-                pool = split.screen_corpus(corpus, settings, sets, folder, workers=workers, advance=advance)
-            refuse_nothing_left(pool)
-            refuse_names_of_nothing(pool, corpus, options)
-            dealt = deal(pool.candidates, sets, ledger, options, Crew(workers, partial(progress, style=style)))
+        with ShingleSets(folder / "shingles", bits=slot_bits(corpus_bytes(corpus))) as sets:
+            pool = screen_corpus(corpus, settings, sets, folder, crew)
+            require_documents(pool)
+            refuse_unused_names(pool, corpus, options)
+            dealt = deal(pool.candidates, sets, ledger, options, crew)
         sets.delete()
-        result = split.outcome(pool, dealt)
-        with progress("split: write", size, "bytes", style=style) as advance:
-            counts = write_splits(folder, corpus, result, pool, settings, workers=workers, advance=advance)
+        result = corpus_split(pool, dealt)
+        counts = write_splits(folder, corpus, result, pool, settings, crew)
         write_new_lines(
             folder / "new_ledger.txt",
             new_lines(pool.candidates, dealt, ledger, options),

@@ -15,13 +15,16 @@ from hypothesis import strategies as st
 
 from codex_ml.documents.document import canonical
 from codex_ml.split.config import Split
-from codex_ml.split.deal import DROPPED, PARTS, REASONS, Candidates, deal, new_lines, position
-from codex_ml.split.duplicates.dedup import Crew
+from codex_ml.split.crew import Crew
+from codex_ml.split.deal import deal, new_lines
 from codex_ml.split.duplicates.shingle_sets import ShingleSets, block_of
 from codex_ml.split.duplicates.shingles import shingles_of
-from codex_ml.split.ledger.edits import accept, write_folder
-from codex_ml.split.ledger.folder import RANKS, Ledger, read_ledger, write_new_lines
+from codex_ml.split.ledger.answers import RANKS, Ledger
+from codex_ml.split.ledger.edits import accept_new_lines, write_folder
+from codex_ml.split.ledger.folder import read_ledger, write_new_lines
 from codex_ml.split.ledger.line_format import Columns, Lines, lines_of, salt_mark
+from codex_ml.split.shares import position
+from codex_ml.split.verdicts import DROPPED, PARTS, REASONS, Candidates
 
 WORDS = [f"w{i}" for i in range(400)]
 
@@ -202,7 +205,7 @@ class Dealer:
             shutil.copytree(ledger, folder)
             new = self.folder / "new"
             write_new_lines(new, new_lines(documents, dealt, known, params), salt=params.salt, mark=known.mark)
-            accept(new, folder)
+            accept_new_lines(new, folder)
         return Result(docs, documents, dealt, folder, known)
 
     def empty(self) -> Path:

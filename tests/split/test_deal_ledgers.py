@@ -3,7 +3,8 @@
 import pytest
 
 from codex_ml.split.config import Split
-from codex_ml.split.deal import POOL, position
+from codex_ml.split.shares import position
+from codex_ml.split.verdicts import POOL
 
 from .dealing import Dealer, Doc, families_and_groups, ledger_of, line_of
 

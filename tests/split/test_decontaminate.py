@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from codex_ml.core.errors import UserError
 from codex_ml.split.benchmarks import read_benchmarks
 from codex_ml.split.config import Benchmark
-from codex_ml.split.decontaminate import Hit
+from codex_ml.split.decontaminate import Overlap
 
 from .dealing import plain_words
 
@@ -140,9 +140,9 @@ def test_two_benchmarks_one_of_them_compressed(folder):
     )
     benchmarks = read_benchmarks(files)
     assert benchmarks.find(f"x {LONG}\n{SHORT}") == [
-        Hit("a.jsonl", "a.jsonl:1", 2, 2 + len(LONG)),
-        Hit("a.jsonl", "a.jsonl:2", 3 + len(LONG), 2 + len(LONG) + len(SHORT)),
-        Hit("more/b.jsonl.gz", "b/0", 2, 2 + len(LONG)),
+        Overlap("a.jsonl", "a.jsonl:1", 2, 2 + len(LONG)),
+        Overlap("a.jsonl", "a.jsonl:2", 3 + len(LONG), 2 + len(LONG) + len(SHORT)),
+        Overlap("more/b.jsonl.gz", "b/0", 2, 2 + len(LONG)),
     ]
 
 

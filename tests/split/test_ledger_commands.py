@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.params import load_params
-from codex_ml.split.ledger.folder import FOLDER, NEW, read_ledger
+from codex_ml.core.paths import SPLIT_LEDGER
+from codex_ml.split.ledger.folder import NEW, read_ledger
 
 from .test_splits_end_to_end import corpus, main_of, splits, where, workspace  # noqa: F401
 
@@ -30,11 +31,11 @@ def run(*arguments):
 
 
 def ledger():
-    return read_ledger(FOLDER, salt=load_params().split.salt)
+    return read_ledger(SPLIT_LEDGER, salt=load_params().split.salt)
 
 
 def test_accept_reports_what_it_did_and_what_to_run_next(accepted):
-    size = len((FOLDER / "all.txt").read_bytes().splitlines()) - 1
+    size = len((SPLIT_LEDGER / "all.txt").read_bytes().splitlines()) - 1
     code, out, _ = run("accept")
     steps = ["next: git add data/split_ledger", "      dvc repro"]
     assert (code, out.splitlines()) == (0, [f"ledger: 0 new lines; data/split_ledger holds {size}", *steps])
@@ -58,21 +59,21 @@ def test_show_counts_what_counts(accepted):
 
 def one_in_test():
     known = ledger()
-    lines = (FOLDER / "all.txt").read_text().splitlines()[1:]
+    lines = (SPLIT_LEDGER / "all.txt").read_text().splitlines()[1:]
     return next(line[:16] for line in lines if line.endswith("T")), known
 
 
 def test_forget_by_content_keeps_the_lines_and_ends_what_they_say(accepted):
     content, before = one_in_test()
-    whole = (FOLDER / "all.txt").read_bytes()
+    whole = (SPLIT_LEDGER / "all.txt").read_bytes()
     code, out, _ = run("forget", content, "--reason", "the author asked for it", "--dry-run")
     assert code == 0 and out.startswith(f"{content}  test\nbefore: train ") and out.endswith("(--dry-run)\n")
-    assert not (FOLDER / "forgotten.txt").exists()
+    assert not (SPLIT_LEDGER / "forgotten.txt").exists()
     code, out, _ = run("forget", content, "--reason", "the author asked for it", "--json")
     found = json.loads(out)
     assert found["forgotten"] == {content: "test"} and found["before"]["test"] - found["after"]["test"] == 1
-    assert (FOLDER / "forgotten.txt").read_text() == f"{content} the author asked for it\n"
-    assert (FOLDER / "all.txt").read_bytes() == whole
+    assert (SPLIT_LEDGER / "forgotten.txt").read_text() == f"{content} the author asked for it\n"
+    assert (SPLIT_LEDGER / "all.txt").read_bytes() == whole
     assert len(ledger()) == len(before) - 1 and ledger().size == before.size
     splits([corpus(3, 60)])
     assert run("accept")[1].startswith("ledger: 0 new lines")
@@ -115,12 +116,12 @@ def test_a_mistake_is_one_line_and_changes_nothing(accepted, arguments, message)
     code, _, errors = run("forget", *arguments)
     assert (code, errors.count("\n")) == (2, 1)
     assert errors.startswith(f"error: {message}")
-    assert [path.name for path in FOLDER.iterdir()] == ["all.txt"]
+    assert [path.name for path in SPLIT_LEDGER.iterdir()] == ["all.txt"]
 
 
 def test_convert_replaces_the_former_file(workspace, monkeypatch):  # noqa: F811
     monkeypatch.setattr("codex_ml.cli.ledger.go_to_top", lambda: Path.cwd())
-    shutil.rmtree(FOLDER)
+    shutil.rmtree(SPLIT_LEDGER)
     Path("data/split_ledger.ndjson").touch()
     assert run("accept")[2] == "error: data/split_ledger.ndjson is a ledger of the former form; run `codex-ml ledger convert`, which moves no document\n"  # fmt: skip
     code, out, _ = run("convert")
@@ -133,9 +134,9 @@ def test_convert_replaces_the_former_file(workspace, monkeypatch):  # noqa: F811
 def test_the_documents_of_a_contradiction_are_named(accepted, caplog):
     """Another history had the text of one test document in train, and a near-copy of another one."""
     assert Path("data/splits/contradictions.ndjson").read_bytes() == b""
-    lines = (FOLDER / "all.txt").read_text().splitlines()
+    lines = (SPLIT_LEDGER / "all.txt").read_text().splitlines()
     line = next(line for line in lines if line.endswith("T"))
-    (FOLDER / "other.txt").write_text(f"{lines[0]}\n{line[:-1]}R\n")
+    (SPLIT_LEDGER / "other.txt").write_text(f"{lines[0]}\n{line[:-1]}R\n")
     before = where()
     splits([corpus(3, 60)])
     assert where() == before

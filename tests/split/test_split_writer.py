@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,10 +16,11 @@ from codex_ml.ingest import corpus_writer
 from codex_ml.ingest.corpus import measured, pieces_of, spilling
 from codex_ml.ingest.corpus_writer import write_corpus
 from codex_ml.split.config import Split
-from codex_ml.split.deal import DROPPED, Candidates
-from codex_ml.split.screen import Settings, settings_of
+from codex_ml.split.crew import Crew
+from codex_ml.split.screen import ScreenSettings, screen_settings
 from codex_ml.split.split_writer import _Names, write_splits
-from codex_ml.split.splits import Outcome, Pool, size_of, width_of
+from codex_ml.split.splits import CorpusSplit, Pool, column_bytes, corpus_bytes
+from codex_ml.split.verdicts import DROPPED, Candidates
 
 quiet = lambda _: None  # noqa: E731
 TOKEN = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project redacts it
@@ -46,14 +48,14 @@ def decided(documents, part, kept_by, reason):
     candidates = Candidates(empty, empty, empty, unit, grouped, np.zeros(len(passed), dtype=np.int32))
     reasons = ["", "near-duplicate", "few letters"]
     pool = Pool(reason, reasons, size, changed, passed, candidates, Counter(), set(), 0, set())
-    return Outcome(part, reason, kept_by.astype(np.int32), reasons), pool
+    return CorpusSplit(part, reason, kept_by.astype(np.int32), reasons), pool
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_document_is_where_it_was_dealt_and_redacted(tmp_path, monkeypatch, project, workers):
     texts = [f"use {TOKEN} {n}" if n % 7 == 0 else f"plain text number {n}" for n in range(60)]
     path, documents = corpus_of(tmp_path, texts, monkeypatch)
-    policy = settings_of(
+    policy = screen_settings(
         Split(),
         policy=project / "data/policy.yaml",
         lock=project / "data/detectors.lock",
@@ -68,7 +70,13 @@ def test_every_document_is_where_it_was_dealt_and_redacted(tmp_path, monkeypatch
     told = []
     out = tmp_path / "out"
     out.mkdir()
-    counts = write_splits(out, path, result, pool, policy, workers=workers, advance=told.append)
+
+    @contextmanager
+    def watch(what, total, unit):
+        assert (what, total, unit) == ("split: write", pool.size.sum(), "bytes")
+        yield told.append
+
+    counts = write_splits(out, path, result, pool, policy, Crew(workers, watch))
 
     assert sum(told) == pool.size.sum()
     assert sorted(file.name for file in out.iterdir()) == [
@@ -107,13 +115,13 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch)
     part = np.where(row % 3 == 2, DROPPED, row % 2).astype(np.int8)
     kept_by = np.where(part == DROPPED, (row + 1) % 90, -1)
     result, pool = decided(documents, part, kept_by, (part == DROPPED).astype(np.int8))
-    settings_ = Settings(Split(policy="off"), None, b"", "")
+    settings_ = ScreenSettings(Split(policy="off"), None, b"", "")
     written = {}
     for workers in (0, 2, 5):
         out = tmp_path / str(workers)
         out.mkdir()
         with parallel.shared_workers(workers):
-            write_splits(out, path, result, pool, settings_, workers=workers, advance=quiet)
+            write_splits(out, path, result, pool, settings_, Crew(workers))
         written[workers] = {file.name: file.read_bytes() for file in out.iterdir()}
     assert written[0] == written[2] == written[5]
     assert pq.ParquetFile(tmp_path / "0/train.parquet").num_row_groups > 5
@@ -143,5 +151,5 @@ def test_work_is_measured_in_all_columns(tmp_path):
     with spilling(tmp_path / "spills") as spills:
         spills.add(pieces_of(measured(documents)))
         write_corpus(tmp_path / "corpus.parquet", spills, advance=quiet)
-    assert size_of(tmp_path / "corpus.parquet") == 50 * len("short")
-    assert width_of(tmp_path / "corpus.parquet") > 50 * len("short") + sum(range(50))
+    assert corpus_bytes(tmp_path / "corpus.parquet") == 50 * len("short")
+    assert column_bytes(tmp_path / "corpus.parquet") > 50 * len("short") + sum(range(50))

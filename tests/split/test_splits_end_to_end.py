@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 
 from codex_ml.cli.params import validate_params
 from codex_ml.core.errors import UserError
+from codex_ml.core.paths import SPLIT_LEDGER
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.stage import Stage
-from codex_ml.split.ledger.edits import accept as accept_lines
-from codex_ml.split.ledger.folder import FOLDER, NEW
+from codex_ml.split.ledger.edits import accept_new_lines as accept_lines
+from codex_ml.split.ledger.folder import NEW
 
 REPOSITORY = Path(__file__).parents[2]
 OUTPUTS = (
@@ -97,7 +98,7 @@ def where():
 
 
 def accept():
-    accept_lines(NEW, FOLDER)
+    accept_lines(NEW, SPLIT_LEDGER)
 
 
 def record(text, **fields):
@@ -136,9 +137,9 @@ def test_order_of_lines_and_number_of_shards_change_no_byte(workspace, seed, sha
 @given(seed=st.integers(0, 10_000), extra=st.integers(1, 60))
 def test_added_documents_move_no_old_one(workspace, seed, extra):
     first, second = corpus(seed, 60), corpus(seed, 60 + extra)[60:]
-    shutil.rmtree(FOLDER)
-    FOLDER.mkdir()
-    (FOLDER / "all.txt").touch()
+    shutil.rmtree(SPLIT_LEDGER)
+    SPLIT_LEDGER.mkdir()
+    (SPLIT_LEDGER / "all.txt").touch()
     splits([first])
     before = where()
     accept()

@@ -28,6 +28,7 @@ import typer
 
 from codex_ml.core.conflicts import conflict_in
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
+from codex_ml.core.paths import SPLIT_LEDGER
 from codex_ml.core.top import go_to_top
 from codex_ml.core.yaml import read_yaml
 
@@ -41,7 +42,6 @@ MAX_KIB = 512
 MERGED = "GITHEAD_"  # begins the variables in which `git merge` names the commits that it merges
 POLICY = Path("data/policy.yaml")  # of the repository whose commit is checked; Git runs hooks in its top folder
 OUR_POLICY = Path(__file__).resolve().parents[3] / POLICY  # of this checkout, for a repository without one
-LEDGER = Path("data/split_ledger")
 CONFIG = Path(".pre-commit-config.yaml")
 RUNNER = "sh .ci/hook"  # begins every entry of the configuration
 SECRET_FILES = (
@@ -87,7 +87,7 @@ def find_secrets(file: Path) -> Iterator[str]:
 def find_large_file(file: Path) -> Iterator[str]:
     """Files that belong to DVC: Git keeps every version of them for ever."""
     size = file.stat().st_size
-    if file.parent == LEDGER:
+    if file.parent == SPLIT_LEDGER:
         yield from _large_ledger(file, size)
     elif size > MAX_KIB * 1024:
         yield f"{file}: {size / 1024:.0f} KiB, more than {MAX_KIB}; keep data and models with `dvc add`, not in Git"
@@ -96,13 +96,13 @@ def find_large_file(file: Path) -> Iterator[str]:
 def _large_ledger(file: Path, size: int) -> Iterator[str]:
     """A ledger stays in Git, where it merges, as long as it is one file."""
     from codex_ml.split.ledger.edits import LINES_IN_ONE_FILE
-    from codex_ml.split.ledger.folder import SHARDS
     from codex_ml.split.ledger.line_format import HEADER, WIDTH
+    from codex_ml.split.ledger.shards import SHARDS
 
     if file.name in SHARDS or size >= len(HEADER) + 17 + LINES_IN_ONE_FILE * WIDTH:
         yield (
             f"{file}: a ledger of {LINES_IN_ONE_FILE} lines or more belongs to DVC; `codex-ml merge` divides it and "
-            f"runs `dvc add {LEDGER}`, then `git add {LEDGER}.dvc {LEDGER.parent / '.gitignore'}`"
+            f"runs `dvc add {SPLIT_LEDGER}`, then `git add {SPLIT_LEDGER}.dvc {SPLIT_LEDGER.parent / '.gitignore'}`"
         )
 
 

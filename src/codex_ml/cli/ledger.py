@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.paths import FORGOTTEN, FORMER_LEDGER, SPLIT_LEDGER
 from codex_ml.core.top import go_to_top
 
 if TYPE_CHECKING:
-    from codex_ml.split.ledger.edits import Written
-    from codex_ml.split.ledger.folder import Ledger
+    from codex_ml.split.ledger.answers import Ledger
+    from codex_ml.split.ledger.edits import LedgerChange
 
 app = typer.Typer(no_args_is_help=True, help="The split ledger, data/split_ledger: what it lists keeps its split.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 CORPUS = Path("data/corpus/documents.parquet")
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
-FORMER = Path("data/split_ledger.ndjson")
 
 
 @app.command()
@@ -29,12 +29,12 @@ def accept(debug: Debug = False) -> None:
     From then on no document of it moves, whatever is added. Below 100,000 lines the ledger is one file, which Git keeps
     and merges; from there on it is a folder of DVC. The command prints what to run next.
     """
-    from codex_ml.split.ledger.edits import accept
-    from codex_ml.split.ledger.folder import FOLDER, NEW
+    from codex_ml.split.ledger.edits import accept_new_lines
+    from codex_ml.split.ledger.folder import NEW
 
     with one_line_errors(debug=debug):
         go_to_top()
-        _report(accept(NEW, FOLDER), "dvc repro")  # dvc.lock then names this ledger
+        _report(accept_new_lines(NEW, SPLIT_LEDGER), "dvc repro")  # dvc.lock then names this ledger
 
 
 @app.command()
@@ -43,12 +43,11 @@ def convert(debug: Debug = False) -> None:
 
     No document moves. The former file is removed when the folder is complete.
     """
-    from codex_ml.split.ledger.edits import convert
-    from codex_ml.split.ledger.folder import FOLDER
+    from codex_ml.split.ledger.edits import convert_former
 
     with one_line_errors(debug=debug):
         go_to_top()
-        _report(convert(FORMER, FOLDER))
+        _report(convert_former(FORMER_LEDGER, SPLIT_LEDGER))
 
 
 @app.command()
@@ -85,8 +84,8 @@ def forget(
     of the SHA-256 of a text: who has the text can tell that it was here.
     """
     from codex_ml.core.io import dump_json
-    from codex_ml.split.ledger.edits import checked_reason, forget, next_steps
-    from codex_ml.split.ledger.folder import FOLDER, FORGOTTEN
+    from codex_ml.split.ledger.edits import next_steps
+    from codex_ml.split.ledger.forgotten import add_tombstones, checked_reason
 
     with one_line_errors(debug=debug):
         go_to_top()
@@ -99,7 +98,7 @@ def forget(
         contents = _contents(names or [], ledger)
         found = _answers(contents, ledger)
         if not dry_run:
-            forget(FOLDER, contents, reason)
+            add_tombstones(SPLIT_LEDGER, contents, reason)
         result = {
             "forgotten": found,
             "before": _counts(ledger)["contents"],
@@ -116,15 +115,15 @@ def forget(
         if dry_run:
             typer.echo("ledger: nothing was changed (--dry-run)")
         else:
-            typer.echo(safe_text(f"ledger: {len(found)} contents are named in {FOLDER / FORGOTTEN}: {reason}"))
-            _next(next_steps(FOLDER))
+            typer.echo(safe_text(f"ledger: {len(found)} contents are named in {SPLIT_LEDGER / FORGOTTEN}: {reason}"))
+            _next(next_steps(SPLIT_LEDGER))
 
 
 def _ledger() -> Ledger:
     from codex_ml.cli.params import load_params
-    from codex_ml.split.ledger.folder import FOLDER, read_ledger
+    from codex_ml.split.ledger.folder import read_ledger
 
-    return read_ledger(FOLDER, salt=load_params().split.salt)
+    return read_ledger(SPLIT_LEDGER, salt=load_params().split.salt)
 
 
 def _contents(names: list[str], ledger: Ledger) -> list[str]:
@@ -132,10 +131,10 @@ def _contents(names: list[str], ledger: Ledger) -> list[str]:
     from codex_ml.cli.named_contents import contents_gone, contents_named
     from codex_ml.cli.params import load_params
     from codex_ml.core.parallel import workers_for
-    from codex_ml.split.screen import settings_of
+    from codex_ml.split.screen import screen_settings
 
     params = load_params()
-    settings = settings_of(
+    settings = screen_settings(
         params.split,
         policy=Path("data/policy.yaml"),
         lock=Path("data/detectors.lock"),
@@ -150,18 +149,18 @@ def _contents(names: list[str], ledger: Ledger) -> list[str]:
 
 def _answers(contents: list[str], ledger: Ledger) -> dict[str, str]:
     """What the ledger says of each content that it lists."""
-    import numpy as np
-
-    from codex_ml.split.ledger.folder import SPLITS, content_keys, contents_of
+    from codex_ml.core.sorted_arrays import find
+    from codex_ml.split.ledger.answers import SPLITS
+    from codex_ml.split.ledger.forgotten import contents_of
+    from codex_ml.split.ledger.line_format import content_keys
 
     if not contents:
         return {}
     keys, listed = contents_of(contents), content_keys(ledger.high, ledger.low)
     texts = sorted(contents, key=urlsafe_b64decode)  # the order of `keys`
-    rows = np.searchsorted(listed, keys)
     found = {}
-    for text, key, row in zip(texts, keys.tolist(), rows.tolist(), strict=True):
-        if row < len(listed) and listed[row] == key:
+    for text, row in zip(texts, find(listed, keys).tolist(), strict=True):
+        if row >= 0:
             found[text] = SPLITS[ledger.split[row]] + ("" if ledger.kept[row] else " (a duplicate)")
         else:
             found[text] = "not listed"
@@ -171,7 +170,9 @@ def _answers(contents: list[str], ledger: Ledger) -> dict[str, str]:
 def _counts(ledger: Ledger, without: list[str] | None = None) -> dict[str, Any]:
     import numpy as np
 
-    from codex_ml.split.ledger.folder import SPLITS, content_keys, contents_of, disagree
+    from codex_ml.split.ledger.answers import SPLITS, disagree
+    from codex_ml.split.ledger.forgotten import contents_of
+    from codex_ml.split.ledger.line_format import content_keys
 
     counts = np.ones(len(ledger), dtype=bool)
     if without:
@@ -189,10 +190,8 @@ def _counts(ledger: Ledger, without: list[str] | None = None) -> dict[str, Any]:
     }
 
 
-def _report(written: Written, *more: str) -> None:
-    from codex_ml.split.ledger.folder import FOLDER
-
-    typer.echo(f"ledger: {written.added} new lines; {FOLDER} holds {written.lines}")
+def _report(written: LedgerChange, *more: str) -> None:
+    typer.echo(f"ledger: {written.added} new lines; {SPLIT_LEDGER} holds {written.lines}")
     _next([*written.next_steps, *more])
 
 

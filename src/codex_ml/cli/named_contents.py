@@ -13,9 +13,10 @@ import numpy as np
 from codex_ml.core.errors import UserError, safe_text
 from codex_ml.core.parallel import ordered_map
 from codex_ml.documents.document import documents_of, opened
-from codex_ml.split.ledger.folder import Ledger, content_keys, contents_of
-from codex_ml.split.ledger.line_format import content_text
-from codex_ml.split.screen import Settings, hashes_of, redacted
+from codex_ml.split.ledger.answers import Ledger
+from codex_ml.split.ledger.forgotten import contents_of
+from codex_ml.split.ledger.line_format import content_keys, content_text
+from codex_ml.split.screen import ScreenSettings, hashes_of, redacted
 
 CONTENT = re.compile(r"[A-Za-z0-9_-]{16}")
 
@@ -26,7 +27,7 @@ class NameTask:
 
     corpus: Path
     group: int
-    settings: Settings
+    settings: ScreenSettings
     names: frozenset[str] | None
 
 
@@ -47,7 +48,7 @@ def name_contents(task: NameTask) -> list[tuple[str, str, int, int]]:
 
 
 def _named(
-    corpus: Path, settings: Settings, names: frozenset[str] | None, workers: int
+    corpus: Path, settings: ScreenSettings, names: frozenset[str] | None, workers: int
 ) -> Iterator[tuple[str, str, int, int]]:
     if not corpus.is_file():
         raise UserError(f"{corpus} is missing, so documents cannot be looked up; `dvc repro ingest` makes it")
@@ -58,7 +59,9 @@ def _named(
             yield from found
 
 
-def contents_named(names: Sequence[str], ledger: Ledger, corpus: Path, settings: Settings, workers: int) -> list[str]:
+def contents_named(
+    names: Sequence[str], ledger: Ledger, corpus: Path, settings: ScreenSettings, workers: int
+) -> list[str]:
     """Contents of documents by id, path or content: distinct, sorted, as a line of the ledger writes them.
 
     Raises:
@@ -80,7 +83,7 @@ def contents_named(names: Sequence[str], ledger: Ledger, corpus: Path, settings:
     return sorted(contents)
 
 
-def contents_gone(ledger: Ledger, corpus: Path, settings: Settings, workers: int) -> list[str]:
+def contents_gone(ledger: Ledger, corpus: Path, settings: ScreenSettings, workers: int) -> list[str]:
     """Contents of the ledger that no document of the corpus has, sorted, as a line of the ledger writes them."""
     pairs = ((high, low) for _, _, high, low in _named(corpus, settings, None, workers))
     here = np.fromiter(pairs, dtype=[("high", np.uint64), ("low", np.uint32)])  # a list takes ten times the memory

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from codex_ml.core.errors import Reason, UserError
+from codex_ml.core.paths import SPLIT_LEDGER
 
 # Files of data, in which no line may consist of one repeated sign.
 NO_HEADINGS = (
     ".yaml", ".yml", ".dvc", ".lock", ".json", ".jsonl", ".ndjson", ".ipynb", ".toml", ".csv", ".tsv",
 )  # fmt: skip
-LEDGER = "data/split_ledger"
 DOCUMENTS = "data/raw"  # what lies there may be about Git
 POINTERS = (".dvc", ".gitignore")  # what is ours among the documents
 MARKERS = Reason("conflict markers of a merge; keep the lines that you want of both sides, delete the markers")
@@ -86,7 +86,7 @@ def conflict_in(path: Path, name: str = "") -> str | None:
 
 def has_headings(name: str) -> bool:
     """Whether a file of that name may have a line of equals signs that is no conflict marker."""
-    return not (name.endswith(NO_HEADINGS) or PurePosixPath(name).is_relative_to(LEDGER))
+    return not (name.endswith(NO_HEADINGS) or PurePosixPath(name).is_relative_to(SPLIT_LEDGER))
 
 
 def conflicts(files: list[str]) -> Iterator[str]:
@@ -106,7 +106,7 @@ ALWAYS_READ = (
 
 
 def _message(name: str, line: int) -> str:
-    if name == "dvc.lock" or name.startswith(("reports/", LEDGER)):
+    if name == "dvc.lock" or name.startswith(("reports/", str(SPLIT_LEDGER))):
         advice = "`codex-ml merge` settles results and the split ledger, then `dvc repro` writes the results anew"
     else:
         advice = f"keep the lines that you want of both sides, delete the markers, then `git add {shlex.quote(name)}`"

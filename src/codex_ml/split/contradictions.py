@@ -13,10 +13,10 @@ import numpy as np
 
 from codex_ml.core.io import atomic_file, ndjson_line
 from codex_ml.documents.document import opened
-from codex_ml.split.deal import EVICTED, PARTS, REASONS, Candidates, Dealt
-from codex_ml.split.duplicates.shingle_sets import Rows
-from codex_ml.split.ledger.folder import SPLITS, Ledger, disagree
-from codex_ml.split.screen import Settings, redacted_name
+from codex_ml.split.duplicates.shingle_sets import RowNumbers
+from codex_ml.split.ledger.answers import SPLITS, Ledger, disagree
+from codex_ml.split.screen import ScreenSettings, redacted_name
+from codex_ml.split.verdicts import EVICTED, PARTS, REASONS, Candidates, Dealt
 
 CONTENT = "its content is in lines of several splits"
 GROUP = "its group is in lines of a cleaner split"
@@ -60,7 +60,7 @@ def contradictions(documents: Candidates, dealt: Dealt, ledger: Ledger) -> dict[
 
 
 def write(
-    path: Path, found: dict[int, dict[str, Any]], passed: Rows, corpus: Path, settings: Settings
+    path: Path, found: dict[int, dict[str, Any]], passed: RowNumbers, corpus: Path, settings: ScreenSettings
 ) -> list[dict[str, Any]]:
     """Write them with source, path and id, which is redacted, in the order of the corpus; returns the first ones.
 
@@ -76,7 +76,7 @@ def write(
     return first
 
 
-def _named(rows: dict[int, dict[str, Any]], corpus: Path, settings: Settings) -> Iterator[dict[str, Any]]:
+def _named(rows: dict[int, dict[str, Any]], corpus: Path, settings: ScreenSettings) -> Iterator[dict[str, Any]]:
     wanted = np.array(sorted(rows), dtype=np.int64)
     start = 0
     with opened(corpus) as file:

@@ -9,11 +9,13 @@ blanks, both limits are doubled: a letter says less than a word. Paraphrases are
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from codex_ml.core.sorted_arrays import begins_of, find
 from codex_ml.split.duplicates.shingles import MULTIPLY, word_hashes
 from codex_ml.split.duplicates.words import cut, spans, unspaced_letters
 
@@ -25,11 +27,12 @@ _PLACES = np.cumprod(np.full(2 * RUN_WORDS, MULTIPLY, dtype=np.uint64))  # odd, 
 
 Words = NDArray[np.uint64]
 Offsets = NDArray[np.int64]
+Span = tuple[int, int]  # the first, and the one after the last
 
 
 @dataclass(frozen=True)
-class Hit:
-    """Where an item stands in a text: text[start:end], in characters. The longest of its spans."""
+class Overlap:
+    """Where a text holds an item: text[start:end], in characters. The longest of its spans."""
 
     benchmark: str
     item: str
@@ -38,7 +41,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Index:
+class RunIndex:
     """The runs of all texts, whatever their length: 12 bytes each, and 2 to 4 for the filter.
 
     Attributes:
@@ -55,15 +58,14 @@ class Index:
     filter: NDArray[np.uint8]
     shift: np.uint64
 
-    def found(self, hashes: Words) -> tuple[Offsets, Offsets]:
+    def search(self, hashes: Words) -> tuple[Offsets, Offsets]:
         """Which of the hashes are in the index, and where they are first."""
         keys = (hashes >> self.shift).view(np.int64)
         bits = self.filter[keys >> 3] & _BITS[keys & 7]
         chosen = np.flatnonzero(bits)
         if len(chosen):
-            left = np.searchsorted(self.hashes, hashes[chosen])
-            equal = self.hashes[np.minimum(left, len(self.hashes) - 1)] == hashes[chosen]
-            return chosen[equal], left[equal]
+            first = find(self.hashes, hashes[chosen])
+            return chosen[first >= 0], first[first >= 0]
         return chosen, chosen
 
 
@@ -83,36 +85,31 @@ class Benchmarks:
     unchecked: tuple[str, ...]
     words: NDArray[np.uint32]
     first_words: Offsets
-    index: Index | None
+    index: RunIndex | None
 
-    def find(self, text: str) -> list[Hit]:
-        """The items that the text holds, in the order in which they were read; one hit each."""
+    def find(self, text: str) -> list[Overlap]:
+        """The items that the text holds, in the order in which they were read; one overlap each."""
         if self.index is None:
             return []
         words = tokenised(text)
         runs = runs_of(words, self.index.lengths)
-        chosen, left = self.index.found(np.concatenate(runs))
+        chosen, first = self.index.search(np.concatenate(runs))
         if not len(chosen):
             return []
-        found: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # per item: first word, word after last
+        found: defaultdict[int, list[Span]] = defaultdict(list)  # by item
         begin = 0
         for length, hashes in zip(self.index.lengths, runs, strict=True):
             here = (chosen >= begin) & (chosen < begin + len(hashes))
-            self._add_spans(found, self.index, length, chosen[here] - begin, left[here], words)
+            for item, in_words in self._spans(words, length, chosen[here] - begin, first[here]):
+                found[item] += in_words
             begin += len(hashes)
         characters = spans(text)  # of each word; slow, but few texts hold an item
-        return [Hit(*self.items[item], *_longest(found[item], characters)) for item in sorted(found)]
+        return [Overlap(*self.items[item], *_longest(found[item], characters)) for item in sorted(found)]
 
-    def _add_spans(
-        self,
-        spans: dict[int, list[tuple[int, int]]],
-        index: Index,
-        length: int,
-        places: Offsets,
-        left: Offsets,
-        words: Words,
-    ) -> None:
-        """Compare the runs that begin at `places` with those of the index at `left`, and note them for each item."""
+    def _spans(self, words: Words, length: int, places: Offsets, left: Offsets) -> Iterator[tuple[int, list[Span]]]:
+        """Compare the runs of `length` words at `places` with those of the index at `left`: spans in words, by item."""
+        index = self.index
+        assert index is not None
         same = np.ones(len(places), dtype=bool)
         for offset in range(length):
             same &= self.words[index.places[left].astype(np.int64) + offset] == half_of(words[places + offset])
@@ -127,25 +124,24 @@ class Benchmarks:
         for item, runs in runs_of_item.items():
             chosen = np.zeros(len(distinct), dtype=bool)
             chosen[runs] = True
-            spans[item] += _merged(places[chosen[run_of_place]], length)
+            yield item, _merged(places[chosen[run_of_place]], length)
 
     def _items_at(self, places: NDArray[np.uint32]) -> Offsets:
         return np.searchsorted(self.first_words, places, side="right") - 1
 
 
-def index_of(lengths: tuple[int, ...], hashes: Words, places: NDArray[np.uint32], first_words: Offsets) -> Index:
+def index_of(lengths: tuple[int, ...], hashes: Words, places: NDArray[np.uint32], first_words: Offsets) -> RunIndex:
     """What an item repeats is kept once."""
     order = np.argsort(hashes, kind="stable")
     hashes, places = hashes[order], places[order]
     items = np.searchsorted(first_words, places, side="right")
-    new = np.ones(len(hashes), dtype=bool)
-    new[1:] = (hashes[1:] != hashes[:-1]) | (items[1:] != items[:-1])
-    hashes, places = hashes[new], places[new]
+    distinct = begins_of(hashes, items)
+    hashes, places = hashes[distinct], places[distinct]
     bits = max(10, (len(hashes) * 16 - 1).bit_length())  # 16 to 32 bits a run
     shift = np.uint64(64 - bits)
     held = np.zeros(1 << bits, dtype=bool)
     held[hashes >> shift] = True
-    return Index(lengths, hashes, places, np.packbits(held, bitorder="little"), shift)
+    return RunIndex(lengths, hashes, places, np.packbits(held, bitorder="little"), shift)
 
 
 def tokenised(text: str) -> Words:
@@ -185,7 +181,7 @@ def half_of(words: Words) -> NDArray[np.uint32]:
     return (words >> np.uint64(32)).astype(np.uint32)
 
 
-def _merged(places: Offsets, length: int) -> list[tuple[int, int]]:
+def _merged(places: Offsets, length: int) -> list[Span]:
     """Spans (first word, word after the last) of runs that begin at sorted places, joined where they touch."""
     gaps = np.flatnonzero(np.diff(places) > length)
     firsts = places[np.concatenate([[0], gaps + 1])]
@@ -193,7 +189,7 @@ def _merged(places: Offsets, length: int) -> list[tuple[int, int]]:
     return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
-def _longest(found: list[tuple[int, int]], characters: list[tuple[int, int]]) -> tuple[int, int]:
+def _longest(found: list[Span], characters: list[Span]) -> Span:
     """The span of the most characters, the first of equals, after those of different lengths are joined too.
 
     Args:
@@ -203,7 +199,7 @@ def _longest(found: list[tuple[int, int]], characters: list[tuple[int, int]]) ->
     Returns:
         (start, end) in characters.
     """
-    joined: list[tuple[int, int]] = []
+    joined: list[Span] = []
     for first, last in sorted(found):
         if joined and first <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(joined[-1][1], last))

@@ -13,9 +13,9 @@ from typing import Any
 from codex_ml.core.io import sha256_of
 from codex_ml.documents.document import PUBLISHED
 from codex_ml.split.config import Split
-from codex_ml.split.deal import PARTS
 from codex_ml.split.split_writer import Counts
-from codex_ml.split.splits import Outcome, Pool
+from codex_ml.split.splits import CorpusSplit, Pool
+from codex_ml.split.verdicts import PARTS
 
 SCHEMA = "codex-ml/manifest/1"
 
@@ -24,7 +24,7 @@ def manifest(
     folder: Path,
     counts: Mapping[str, Counts],
     pool: Pool,
-    result: Outcome,
+    result: CorpusSplit,
     params: Split,
     *,
     unchecked: Sequence[str],

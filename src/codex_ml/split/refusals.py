@@ -22,7 +22,7 @@ WAYS_OUT = {
 }
 
 
-def refuse_nothing_left(pool: Pool) -> None:
+def require_documents(pool: Pool) -> None:
     """A corpus of which nothing passed gets one line that says why, and the ways out.
 
     Raises:
@@ -36,7 +36,7 @@ def refuse_nothing_left(pool: Pool) -> None:
         raise UserError(f"none of the {len(pool.size)} documents passed ({counts}); {'; '.join(ways)}")
 
 
-def refuse_names_of_nothing(pool: Pool, corpus: Path, options: Split) -> None:
+def refuse_unused_names(pool: Pool, corpus: Path, options: Split) -> None:
     """Refuse a stratum and a language that no document has: they would change nothing, and nothing would say so.
 
     Raises:

@@ -31,11 +31,11 @@ from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
 from codex_ml.split.benchmarks import read_benchmarks
 from codex_ml.split.config import Benchmark, Split
-from codex_ml.split.deal import position
 from codex_ml.split.decontaminate import Benchmarks
 from codex_ml.split.duplicates.shingle_sets import Block, block_of
 from codex_ml.split.duplicates.shingles import shingles_of
 from codex_ml.split.quality import drop_reason
+from codex_ml.split.shares import position
 
 # A text in a record is looked at behind its name where the name is one that rules of data/policy.yaml ask for.
 TELLING_NAME = re.compile(
@@ -46,7 +46,7 @@ NAMED_CHARACTERS = 1000  # of such a text, and of its name
 
 
 @dataclass(frozen=True)
-class Settings:
+class ScreenSettings:
     """What a worker needs to screen documents; small, since it travels with every task."""
 
     params: Split
@@ -55,7 +55,7 @@ class Settings:
     fingerprint: str  # of the policy and the benchmarks, by which a worker knows whether its own copy is still right
 
 
-def settings_of(params: Split, *, policy: Path, lock: Path, key: Path, benchmarks: Path) -> Settings:
+def screen_settings(params: Split, *, policy: Path, lock: Path, key: Path, benchmarks: Path) -> ScreenSettings:
     """Read the key, and check the policy and the code that it names before any work is done.
 
     Raises:
@@ -63,23 +63,23 @@ def settings_of(params: Split, *, policy: Path, lock: Path, key: Path, benchmark
     """
     files = hash_path(benchmarks).sha256 if benchmarks.exists() else ""
     if params.policy == "off":
-        return Settings(params, None, b"", files)
+        return ScreenSettings(params, None, b"", files)
     refuse_other_code(load_policy(policy).detectors, lock)
-    return Settings(params, policy, read_key(key), files + sha256_of(policy))
+    return ScreenSettings(params, policy, read_key(key), files + sha256_of(policy))
 
 
 @dataclass(frozen=True)
-class Task:
+class ScreenTask:
     """A row group of the corpus; `bits` is that of `ShingleSets`."""
 
     corpus: Path
     group: int
-    settings: Settings
+    settings: ScreenSettings
     bits: int
 
 
 @dataclass(frozen=True)
-class Found:
+class DocumentFinding:
     """A finding in a document; never the value."""
 
     rule: str
@@ -91,14 +91,14 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextColumn:
     """A column of texts of which there are few: each once, and its number for each document, (n,) int32."""
 
     texts: list[str]
     numbers: NDArray[np.int32]
 
     @classmethod
-    def of(cls, column: Sequence[str]) -> Texts:
+    def of(cls, column: Sequence[str]) -> TextColumn:
         numbers: dict[str, int] = {}
         found = np.fromiter((numbers.setdefault(text, len(numbers)) for text in column), np.int32, len(column))
         return cls(list(numbers), found)
@@ -126,12 +126,12 @@ class Screened:
         holders: documents with an overlap.
     """
 
-    reasons: Texts
+    reasons: TextColumn
     sizes: NDArray[np.int64]
     changed: NDArray[np.bool_]
     hashes: NDArray[np.uint64]
     grouped: NDArray[np.bool_]
-    strata: Texts
+    strata: TextColumn
     shingles: Block
     findings: bytes
     overlaps: bytes
@@ -140,7 +140,7 @@ class Screened:
     holders: int
 
 
-def screen(task: Task) -> Screened:
+def screen(task: ScreenTask) -> Screened:
     """Screen one row group; runs in a worker."""
     settings, params = task.settings, task.settings.params
     with opened(task.corpus) as file:
@@ -169,12 +169,12 @@ def screen(task: Task) -> Screened:
             passed.append(document)
     hashes = [hashes_of(document, params.salt) for document in passed]
     return Screened(
-        reasons=Texts.of(reasons),
+        reasons=TextColumn.of(reasons),
         sizes=sizes,
         changed=changed,
         hashes=np.array(hashes, dtype=np.uint64).reshape(-1, 4),
         grouped=np.array([bool(document.group) for document in passed], dtype=bool),
-        strata=Texts.of([_stratum(document, params.stratify) for document in passed]),
+        strata=TextColumn.of([_stratum(document, params.stratify) for document in passed]),
         shingles=block_of(shingles_of([document.content for document in passed]), task.bits),
         findings=b"".join(map(ndjson_line, findings)),
         overlaps=b"".join(map(ndjson_line, overlaps)),
@@ -184,7 +184,7 @@ def screen(task: Task) -> Screened:
     )
 
 
-def redacted(document: Document, settings: Settings) -> tuple[Document, list[Found]]:
+def redacted(document: Document, settings: ScreenSettings) -> tuple[Document, list[DocumentFinding]]:
     """The document as it may be published, and what the policy found in it.
 
     Texts inside messages, tools and meta are looked at one by one, as JSON values; a short one whose name tells what
@@ -193,7 +193,7 @@ def redacted(document: Document, settings: Settings) -> tuple[Document, list[Fou
     if settings.policy is None:
         return document, []
     scanner = _scanner(settings.policy, settings.fingerprint)
-    findings: list[Found] = []
+    findings: list[DocumentFinding] = []
     changes: dict[str, str] = {}
 
     def clean(text: str) -> str:
@@ -212,7 +212,7 @@ def redacted(document: Document, settings: Settings) -> tuple[Document, list[Fou
     def replaced(text: str, found: list[Finding]) -> str:
         for f in found:
             mark = placeholder(f.rule, text[f.start : f.end], settings.key)
-            findings.append(Found(f.rule, f.action, f.severity, f.line, f.column, mark))
+            findings.append(DocumentFinding(f.rule, f.action, f.severity, f.line, f.column, mark))
         return redact(text, found, settings.key) if found else text
 
     for name in (*FORMS, "meta", "group", "id"):
@@ -231,7 +231,7 @@ def redacted(document: Document, settings: Settings) -> tuple[Document, list[Fou
     return (replace(document, **changes) if changes else document), findings
 
 
-def redacted_name(name: str, settings: Settings) -> str:
+def redacted_name(name: str, settings: ScreenSettings) -> str:
     """An id as it may be published."""
     if settings.policy is None:
         return name

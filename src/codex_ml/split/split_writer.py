@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from codex_ml.core.io import atomic_file, ndjson_line
 from codex_ml.core.parallel import ordered_map
-from codex_ml.core.progress import Advance
 from codex_ml.documents.document import PUBLISHED, SCHEMA, documents_of, number_column, opened, table_of
 from codex_ml.documents.parquet_join import EncodedGroup, Joiner, encoded
-from codex_ml.split.deal import DROPPED, PARTS, Candidates
-from codex_ml.split.screen import Settings, redacted, redacted_name
-from codex_ml.split.splits import Outcome, Pool
+from codex_ml.split.crew import Crew
+from codex_ml.split.screen import ScreenSettings, redacted, redacted_name
+from codex_ml.split.splits import CorpusSplit, Pool
+from codex_ml.split.verdicts import DROPPED, PARTS, Candidates
 
 COUNTED = ("licence", "language", "source")
 
@@ -63,7 +63,7 @@ class GroupTask:
 
     corpus: Path
     group: int
-    settings: Settings
+    settings: ScreenSettings
     part: NDArray[np.int8]
     changed: NDArray[np.bool_]
     size: NDArray[np.int64]
@@ -79,7 +79,7 @@ class Encoded:
     names: list[bytes]
 
 
-def encode_group(task: GroupTask) -> Encoded:
+def encode_split_group(task: GroupTask) -> Encoded:
     """Redact and encode one row group; runs in a worker."""
     table = _read(task.corpus, task.group, PUBLISHED)
     ids = table.column("id").take(number_column(np.flatnonzero(task.names))).to_pylist()
@@ -101,7 +101,7 @@ def _read(corpus: Path, group: int, columns: list[str]) -> pa.Table:
     return table.cast(pa.schema([SCHEMA.field(name) for name in columns]))
 
 
-def _clean(table: pa.Table, rows: NDArray[np.int64], settings: Settings) -> tuple[pa.Table, NDArray[np.int64]]:
+def _clean(table: pa.Table, rows: NDArray[np.int64], settings: ScreenSettings) -> tuple[pa.Table, NDArray[np.int64]]:
     """The table with the redacted form of `rows` after its end, and the place of each row in it."""
     place = np.arange(table.num_rows)
     if not len(rows):
@@ -112,16 +112,13 @@ def _clean(table: pa.Table, rows: NDArray[np.int64], settings: Settings) -> tupl
 
 
 def write_splits(
-    folder: Path, corpus: Path, result: Outcome, pool: Pool, settings: Settings, *, workers: int, advance: Advance
+    folder: Path, corpus: Path, result: CorpusSplit, pool: Pool, settings: ScreenSettings, crew: Crew
 ) -> dict[str, Counts]:
-    """Write train.parquet, val.parquet, test.parquet and dropped.ndjson, redacted, in the order of the corpus.
-
-    Args:
-        advance: called with the bytes of content.
-    """
+    """Write train.parquet, val.parquet, test.parquet and dropped.ndjson, redacted, in the order of the corpus."""
     names = _Names(folder / "names", np.unique(result.kept_by[result.kept_by >= 0]))
     counts = {part: Counts() for part in PARTS}
     with ExitStack() as stack:
+        advance = stack.enter_context(crew.watch("split: write", int(pool.size.sum()), "bytes"))
         stack.enter_context(names)
         files = [stack.enter_context(Joiner(folder / f"{part}.parquet", SCHEMA)) for part in PARTS]
         tasks = (
@@ -129,7 +126,7 @@ def write_splits(
             for group, rows in _row_groups(corpus)
             for named in [names.needed(rows)]
         )
-        for task, done in ordered_map(encode_group, tasks, workers=workers, folder=folder):
+        for task, done in ordered_map(encode_split_group, tasks, workers=crew.workers, folder=folder):
             for number, data in done.files.items():
                 files[number].add(data)
                 counts[PARTS[number]].add(done.counts[number])
@@ -138,7 +135,9 @@ def write_splits(
         names.seal()
         with atomic_file(folder / "dropped.ndjson") as lines:
             dropped = _dropped_tasks(corpus, result, settings, names)
-            lines.writelines(data for _, data in ordered_map(dropped_lines, dropped, workers=workers, folder=folder))
+            lines.writelines(
+                data for _, data in ordered_map(dropped_lines, dropped, workers=crew.workers, folder=folder)
+            )
     for number, groups in enumerate(_groups(pool.candidates, result.part[pool.passed])):
         counts[PARTS[number]].groups = groups
     return counts
@@ -214,14 +213,14 @@ class DroppedTask:
 
     corpus: Path
     group: int
-    settings: Settings
+    settings: ScreenSettings
     rows: NDArray[np.int64]
     reasons: list[str]
     file: Path
     names: NDArray[np.int64]
 
 
-def _dropped_tasks(corpus: Path, result: Outcome, settings: Settings, names: _Names) -> Iterator[DroppedTask]:
+def _dropped_tasks(corpus: Path, result: CorpusSplit, settings: ScreenSettings, names: _Names) -> Iterator[DroppedTask]:
     for group, rows in _row_groups(corpus):
         dropped = np.flatnonzero(result.part[rows] == DROPPED)
         if len(dropped):

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from codex_ml.core.io import atomic_file
 from codex_ml.core.parallel import ordered_map
-from codex_ml.core.progress import Advance
 from codex_ml.documents.document import opened
-from codex_ml.split.deal import DROPPED, KEPT, REASONS, Candidates, Dealt
-from codex_ml.split.duplicates.shingle_sets import Rows, ShingleSets
-from codex_ml.split.screen import Screened, Settings, Task, screen
+from codex_ml.split.crew import Crew
+from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets
+from codex_ml.split.screen import Screened, ScreenSettings, ScreenTask, screen
+from codex_ml.split.verdicts import DROPPED, KEPT, REASONS, Candidates, Dealt
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Pool:
     reasons: list[str]
     size: NDArray[np.int64]
     changed: NDArray[np.bool_]
-    passed: Rows
+    passed: RowNumbers
     candidates: Candidates
     findings: Counter[str]
     items: set[tuple[str, str]]
@@ -54,10 +54,16 @@ class Pool:
     strata: set[str]
 
 
-def size_of(corpus: Path) -> int:
+def corpus_bytes(corpus: Path) -> int:
     """Bytes of content of a corpus."""
     with opened(corpus) as file:
         return sum(int(pc.sum(file.read_row_group(g, columns=["size"])[0]).as_py()) for g in range(file.num_row_groups))
+
+
+def column_bytes(corpus: Path) -> int:
+    """Bytes of all columns of a corpus before they are compressed."""
+    with opened(corpus) as file:
+        return sum(int(file.metadata.row_group(group).total_byte_size) for group in range(file.num_row_groups))
 
 
 def places(corpus: Path) -> Iterator[str]:
@@ -67,29 +73,17 @@ def places(corpus: Path) -> Iterator[str]:
             yield from batch.column(0).to_pylist()
 
 
-def width_of(corpus: Path) -> int:
-    """Bytes of all columns of a corpus before they are compressed."""
+def screen_corpus(corpus: Path, settings: ScreenSettings, sets: ShingleSets, folder: Path, crew: Crew) -> Pool:
+    """Screen all row groups, fill `sets`, and write findings.ndjson and overlaps.ndjson to `folder`."""
     with opened(corpus) as file:
-        return sum(int(file.metadata.row_group(group).total_byte_size) for group in range(file.num_row_groups))
-
-
-def screen_corpus(
-    corpus: Path, settings: Settings, sets: ShingleSets, folder: Path, *, workers: int, advance: Advance
-) -> Pool:
-    """Screen all row groups, fill `sets`, and write findings.ndjson and overlaps.ndjson.
-
-    Args:
-        folder: for the two files.
-        advance: is told the bytes.
-    """
-    with opened(corpus) as file:
-        tasks = [Task(corpus, group, settings, sets.bits) for group in range(file.num_row_groups)]
+        tasks = [ScreenTask(corpus, group, settings, sets.bits) for group in range(file.num_row_groups)]
         verdicts = _Verdicts(file.metadata.num_rows)
     with (
         atomic_file(folder / "findings.ndjson") as findings,
         atomic_file(folder / "overlaps.ndjson") as overlaps,
+        crew.watch("split: screen", corpus_bytes(corpus), "bytes") as advance,
     ):
-        for _, part in ordered_map(screen, tasks, workers=workers, folder=sets.folder):
+        for _, part in ordered_map(screen, tasks, workers=crew.workers, folder=sets.folder):
             sets.add(part.shingles)
             findings.write(part.findings)
             overlaps.write(part.overlaps)
@@ -149,7 +143,7 @@ class _Verdicts:
 
 
 @dataclass
-class Outcome:
+class CorpusSplit:
     """Where every document of the corpus went; all arrays (n,).
 
     Attributes:
@@ -170,8 +164,8 @@ class Outcome:
         return {text: count for text, count in zip(self.reasons, counts, strict=True) if text and count}
 
 
-def outcome(pool: Pool, dealt: Dealt) -> Outcome:
-    """The verdicts on the candidates, in terms of rows of the corpus."""
+def corpus_split(pool: Pool, dealt: Dealt) -> CorpusSplit:
+    """The verdicts on the candidates, by row of the corpus."""
     part = np.full(len(pool.size), DROPPED, dtype=np.int8)
     kept_by = np.full(len(pool.size), -1, dtype=np.int32)
     reasons, reason = [*pool.reasons, *REASONS[1:]], pool.reason.copy()
@@ -179,4 +173,4 @@ def outcome(pool: Pool, dealt: Dealt) -> Outcome:
     reason[pool.passed] = np.where(dealt.reason == KEPT, 0, dealt.reason + len(pool.reasons) - 1)
     has_keeper = dealt.kept_by >= 0
     kept_by[pool.passed[has_keeper]] = pool.passed[dealt.kept_by[has_keeper]]
-    return Outcome(part, reason, kept_by, reasons)
+    return CorpusSplit(part, reason, kept_by, reasons)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codex_ml.split.crew import Crew
 from codex_ml.split.duplicates import dedup as module
-from codex_ml.split.duplicates import join
-from codex_ml.split.duplicates.dedup import Crew, Index, crossing, keep_first
+from codex_ml.split.duplicates import pairs
+from codex_ml.split.duplicates.dedup import ShingleIndex, crossing, keep_first
 from codex_ml.split.duplicates.shingle_sets import ShingleSets, block_of
 from codex_ml.split.duplicates.shingles import shingles_of
 
@@ -22,7 +23,7 @@ NO_ROWS = np.zeros(0, np.int64)
 
 def index_of(sets, rows=None, threshold=0.7, workers=0):
     rows = np.arange(len(sets.sizes)) if rows is None else rows
-    return Index(sets, rows, threshold=threshold, crew=Crew(workers))
+    return ShingleIndex(sets, rows, threshold=threshold, crew=Crew(workers))
 
 
 def pairs_of(families):
@@ -123,8 +124,8 @@ def test_the_first_of_a_family_stays_whatever_its_row(tmp_path):
 ])  # fmt: skip
 def test_a_large_family_takes_no_comparison_of_all_pairs(tmp_path, monkeypatch, texts):
     seen = []
-    real = join.similarities
-    monkeypatch.setattr(join, "similarities", lambda sets, a, b: seen.append(len(a)) or real(sets, a, b))
+    real = pairs.similarities
+    monkeypatch.setattr(pairs, "similarities", lambda sets, a, b: seen.append(len(a)) or real(sets, a, b))
     with stored(tmp_path / "s", texts) as sets:
         result = keep_first(index_of(sets), np.arange(2000), np.zeros(2000, bool))
     assert result.kept_by.tolist() == [-1] + [0] * 1999
@@ -209,7 +210,7 @@ def test_of_near_duplicates_across_splits_the_first_stays(tmp_path, monkeypatch,
 
 
 def test_a_crowd_of_one_split_is_not_compared_with_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(join, "similarities", lambda sets, a, b: pytest.fail("compared"))
+    monkeypatch.setattr(pairs, "similarities", lambda sets, a, b: pytest.fail("compared"))
     texts = ["one two three four five"] * 1000
     with stored(tmp_path / "s", texts) as sets:
         index = index_of(sets)
@@ -219,7 +220,7 @@ def test_a_crowd_of_one_split_is_not_compared_with_itself(tmp_path, monkeypatch)
 
 def test_what_cannot_reach_the_threshold_is_not_read(tmp_path, monkeypatch):
     """The similarity is at most the ratio of the sizes."""
-    monkeypatch.setattr(join, "similarities", lambda sets, a, b: pytest.fail("compared"))
+    monkeypatch.setattr(pairs, "similarities", lambda sets, a, b: pytest.fail("compared"))
     texts = [" ".join(WORDS[:100]), " ".join(WORDS[:60])]
     with stored(tmp_path / "s", texts) as sets:
         assert (keep_first(index_of(sets), np.arange(2), np.zeros(2, bool)).kept_by < 0).all()

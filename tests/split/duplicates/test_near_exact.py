@@ -14,8 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from codex_ml.split.config import Split
+from codex_ml.split.crew import Crew
 from codex_ml.split.duplicates import dedup, tiles
-from codex_ml.split.duplicates.dedup import Crew, Index, crossing, keep_first
+from codex_ml.split.duplicates.dedup import ShingleIndex, crossing, keep_first
 from codex_ml.split.duplicates.shingle_sets import ShingleSets, block_of
 from codex_ml.split.duplicates.shingles import shingles_of
 
@@ -49,7 +50,7 @@ def joined(
     """Which row each row is dropped for, or -1."""
     rows = np.array(order, dtype=np.int64)
     with stored(folder, sets, **how) as made:
-        index = Index(made, rows, threshold=threshold, crew=Crew(workers))
+        index = ShingleIndex(made, rows, threshold=threshold, crew=Crew(workers))
         result: list[int] = keep_first(index, rows, np.array(pinned, dtype=bool)).kept_by.tolist()
     made.delete()
     return result
@@ -116,7 +117,7 @@ def test_of_pairs_across_splits_the_later_one_goes_and_no_other(tmp_path, monkey
     part = np.array(dice.choices([0, 1, 2], [8, 1, 1], k=len(texts)), dtype=np.int8)
     rows = np.array(order, dtype=np.int64)
     with stored(tmp_path / "s", shingles_of(texts), bits=HOW[how].get("bits", 16)) as made:
-        result = crossing(Index(made, rows, threshold=threshold, crew=Crew()), rows, part[rows])
+        result = crossing(ShingleIndex(made, rows, threshold=threshold, crew=Crew()), rows, part[rows])
     across = [others[part[others] != part[row]] for row, others in enumerate(near)]
     expected = keepers(order, [False] * len(order), across)
     kept_by = result.kept_by.tolist()

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from codex_ml.split.duplicates import dedup, join, parities, tiles
-from codex_ml.split.duplicates.dedup import Crew, Index, crossing, keep_first
-from codex_ml.split.duplicates.join import rows_of
+from codex_ml.split import crew
+from codex_ml.split.crew import Crew
+from codex_ml.split.duplicates import dedup, pairs, parities, proposals, tiles
+from codex_ml.split.duplicates.dedup import ShingleIndex, crossing, keep_first
+from codex_ml.split.duplicates.pairs import rows_of
 from codex_ml.split.duplicates.parities import possible
 from codex_ml.split.duplicates.shingle_sets import slot_bits
 
@@ -90,8 +92,8 @@ def test_what_stays_is_what_comparing_all_pairs_says(tmp_path, monkeypatch, kind
         cost = 0 if cut == "small, by lists" else 1 << 40
         for module, name, value in (
             (dedup, "LEADERS", 1), (dedup, "SHINGLES_PER_TASK", 2000), (dedup, "POSTINGS_PER_TASK", 500),
-            (dedup, "PAIRS_PER_TASK", 640), (join, "PAIRS_AT_ONCE", 700), (join, "RUN", 3000), (join, "CROWDED", 0),
-            (join, "SHINGLES_AT_ONCE", 900), (parities, "PAIRS_AT_ONCE", 700), (parities, "SHINGLES_AT_ONCE", 900),
+            (dedup, "PAIRS_PER_TASK", 640), (proposals, "PAIRS_AT_ONCE", 700), (proposals, "RUN", 3000), (proposals, "CROWDED", 0),
+            (pairs, "SHINGLES_AT_ONCE", 900), (parities, "PAIRS_AT_ONCE", 700), (parities, "SHINGLES_AT_ONCE", 900),
             (parities, "WORDS_AT_ONCE", 90), (tiles, "TILE", 30), (tiles, "STRIP", 7), (tiles, "VERIFIED_AT_ONCE", 90),
             (dedup, "PROPOSAL", cost), (dedup, "CANDIDATE", 0),
         ):  # fmt: skip
@@ -100,7 +102,7 @@ def test_what_stays_is_what_comparing_all_pairs_says(tmp_path, monkeypatch, kind
     order = dice.sample(range(len(texts)), len(texts))
     part = np.array([dice.randrange(3) for _ in texts], dtype=np.int8)
     with stored(tmp_path / "s", texts, block=40, bits=2 if small else 16) as sets:
-        index = Index(sets, np.arange(len(texts)), threshold=threshold, crew=Crew())
+        index = ShingleIndex(sets, np.arange(len(texts)), threshold=threshold, crew=Crew())
         kept_by = keep_first(index, np.array(order), np.zeros(len(texts), bool)).kept_by.tolist()
         across = crossing(index, np.array(order), part[order]).kept_by.tolist()
     dropped = greedy(order, similar)
@@ -141,7 +143,7 @@ def test_a_pair_exactly_at_the_threshold_is_found_and_one_shingle_less_is_not(tm
         fewer = [texts[0], f"{texts[1]} one_more", *texts[2:]]
         for name, these, expected in (("at", texts, 0), ("below", fewer, -1)):
             with stored(tmp_path / f"{number}{name}", these) as sets:
-                index = Index(sets, np.arange(len(these)), threshold=threshold, crew=Crew())
+                index = ShingleIndex(sets, np.arange(len(these)), threshold=threshold, crew=Crew())
                 result = keep_first(index, np.arange(len(these)), np.zeros(len(these), bool))
             assert result.kept_by.tolist() == [-1, expected, *[-1] * crowd], (threshold, shared, left, right)
 
@@ -169,12 +171,12 @@ def test_workers_change_no_result(tmp_path, monkeypatch, cost):
     monkeypatch.setattr(dedup, "CANDIDATE", 0)
     for name in ("SHINGLES_PER_TASK", "POSTINGS_PER_TASK", "PAIRS_PER_TASK"):
         monkeypatch.setattr(dedup, name, 500)
-    monkeypatch.setattr(dedup, "WORTH_WORKERS", 0)
+    monkeypatch.setattr(crew, "WORTH_WORKERS", 0)
     texts = [*headers(random.Random(3)), *crowd(random.Random(3))]
     results = []
     for workers in (0, 2):
         with stored(tmp_path / str(workers), texts) as sets:
-            index = Index(sets, np.arange(len(texts)), threshold=0.7, crew=Crew(workers))
+            index = ShingleIndex(sets, np.arange(len(texts)), threshold=0.7, crew=Crew(workers))
             results.append(keep_first(index, np.arange(len(texts)), np.zeros(len(texts), bool)))
     for one, other in zip(*(vars(result).values() for result in results), strict=True):
         assert one.tobytes() == other.tobytes()
@@ -183,13 +185,13 @@ def test_workers_change_no_result(tmp_path, monkeypatch, cost):
 
 def test_a_shared_header_proposes_no_pair_that_cannot_reach_the_threshold(tmp_path, monkeypatch):
     """The case that took ten hours: half of each text is the same, and no two texts are similar."""
-    monkeypatch.setattr(join, "similarities", lambda *a: pytest.fail("compared"))
+    monkeypatch.setattr(pairs, "similarities", lambda *a: pytest.fail("compared"))
     dice = random.Random(4)
     texts = [
         f"{HEADER} {' '.join(f'w{dice.randrange(10**6)}' for _ in range(dice.randint(60, 90)))}" for _ in range(2000)
     ]
     with stored(tmp_path / "s", texts) as sets:
-        index = Index(sets, np.arange(2000), threshold=0.7, crew=Crew())
+        index = ShingleIndex(sets, np.arange(2000), threshold=0.7, crew=Crew())
         assert (keep_first(index, np.arange(2000), np.zeros(2000, bool)).kept_by < 0).all()
 
 
@@ -205,7 +207,7 @@ def test_progress_counts_what_there_is(tmp_path):
 
     texts = crowd(random.Random(5))
     with stored(tmp_path / "s", texts) as sets:
-        index = Index(sets, np.arange(len(texts)), threshold=0.7, crew=Crew(watch=watch))
+        index = ShingleIndex(sets, np.arange(len(texts)), threshold=0.7, crew=Crew(watch=watch))
         keep_first(index, np.arange(len(texts)), np.zeros(len(texts), bool))
     assert told["split: index, shingles"] == [int(sets.sizes.sum())]
     assert told["split: propose, parts"][0] == 1

@@ -5,11 +5,12 @@ from random import Random
 import numpy as np
 import pytest
 
+from codex_ml.split.crew import Crew
 from codex_ml.split.duplicates import dedup, tiles
-from codex_ml.split.duplicates.dedup import Crew, Index, keep_first
-from codex_ml.split.duplicates.join import rows_of
+from codex_ml.split.duplicates.dedup import ShingleIndex, keep_first
+from codex_ml.split.duplicates.pairs import rows_of
 from codex_ml.split.duplicates.shingle_sets import ShingleSets, block_of
-from codex_ml.split.duplicates.tiles import Compared, compare
+from codex_ml.split.duplicates.tiles import Compared, compare_tile
 
 from ..dealing import near, stored, text
 
@@ -46,7 +47,7 @@ def test_the_pairs_that_reach_the_threshold_are_found_and_counted_by_size(
         sets.add(block_of(values, sets.bits))
         sets.seal()
     left = Compared.of(rows, sets.sizes, label, threshold)
-    found = [compare(task) for task in left.tasks(sets.stored)]
+    found = [compare_tile(task) for task in left.tasks(sets.stored)]
     apart = [(a, b) for a in rows for b in rows if a < b and (label[a] < 0 or label[a] != label[b])]
     sizes = [len(one) for one in values]
     alike = [(a, b) for a, b in apart if min(sizes[a], sizes[b]) >= max(threshold * max(sizes[a], sizes[b]), 1)]
@@ -78,7 +79,7 @@ def test_text_of_a_small_vocabulary_is_compared_at_once_and_near_copies_are_not(
 
     def kept(name, texts):
         with stored(tmp_path / name, texts) as sets:
-            index = Index(sets, np.arange(len(texts)), threshold=0.7, crew=Crew())
+            index = ShingleIndex(sets, np.arange(len(texts)), threshold=0.7, crew=Crew())
             return int((keep_first(index, np.arange(len(texts)), np.zeros(len(texts), bool)).kept_by < 0).sum())
 
     dice = Random(2)

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from codex_ml.core.errors import UserError, safe_text
-from codex_ml.split.ledger.edits import accept, forget, normalise, write_folder
-from codex_ml.split.ledger.folder import SPLITS, Ledger, read_forgotten, read_ledger, read_new_lines
+from codex_ml.split.ledger.answers import SPLITS, Ledger
+from codex_ml.split.ledger.edits import accept_new_lines, rewrite, write_folder
+from codex_ml.split.ledger.folder import read_ledger, read_new_lines
+from codex_ml.split.ledger.forgotten import add_tombstones, read_forgotten
 from codex_ml.split.ledger.line_format import salt_mark
 
 SALT = "pepper"
@@ -171,7 +173,7 @@ def test_what_a_merge_or_a_checkout_may_leave_means_what_its_lines_say(how):
         ledger = read_ledger(folder, salt=SALT)
         expected = meaning(data.replace(b"\r", b""))
         assert read_meaning(ledger) == expected
-        normalise(folder)
+        rewrite(folder)
         canonical = (folder / "all.txt").read_bytes()
         body = canonical.removeprefix(HEADER).splitlines(keepends=True)
         assert canonical.startswith(HEADER) and body == sorted(set(body))
@@ -189,7 +191,7 @@ def test_a_damaged_ledger_is_refused_in_one_line_that_names_the_place(how):
         one_line(caught.value, "all.txt:", *(["codex-ml merge"] if "marker" in how else []))
         if "salt" not in how:
             with pytest.raises(UserError) as caught:
-                normalise(folder)
+                rewrite(folder)
             one_line(caught.value, "all.txt:")
         assert (folder / "all.txt").read_bytes() == kept
         assert [path.name for path in folder.iterdir()] == ["all.txt"]
@@ -267,7 +269,7 @@ def test_a_foreign_file_in_the_folder_is_named_and_nothing_blocks(how):
     if "marker" in how:
         one_line(caught.value, "codex-ml merge")
     with pytest.raises(UserError) as caught:
-        normalise(folder)
+        rewrite(folder)
     one_line(caught.value, "split_ledger")
     assert (folder / "all.txt").read_bytes() == data
 
@@ -332,7 +334,7 @@ def test_damaged_new_lines_are_refused_and_change_no_ledger(tmp_path, data):
     folder = folder_with(HEADER)
     (tmp_path / "new_ledger.txt").write_bytes(data)
     with pytest.raises(UserError) as caught:
-        accept(tmp_path / "new_ledger.txt", folder)
+        accept_new_lines(tmp_path / "new_ledger.txt", folder)
     one_line(caught.value, "new_ledger.txt")
     if not data.endswith(b"cdef"):
         with pytest.raises(UserError):
@@ -344,6 +346,6 @@ def test_damaged_new_lines_are_refused_and_change_no_ledger(tmp_path, data):
 def test_a_reason_that_is_no_line_is_refused(reason):
     folder = folder_with(HEADER)
     with pytest.raises(UserError) as caught:
-        forget(folder, ["A" * 16], reason)
+        add_tombstones(folder, ["A" * 16], reason)
     one_line(caught.value, "--reason")
     assert not len(read_forgotten(folder / "forgotten.txt"))

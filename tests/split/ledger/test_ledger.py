@@ -12,23 +12,17 @@ from hypothesis import strategies as st
 from codex_ml.core.errors import UserError
 from codex_ml.split.ledger import edits as ledger_files
 from codex_ml.split.ledger import line_format as ledger_lines
-from codex_ml.split.ledger.edits import accept, normalise, write_folder
-from codex_ml.split.ledger.folder import (
-    SHARDS,
-    SPLITS,
-    Ledger,
-    content_keys,
-    contents_of,
-    read_ledger,
-    read_new_lines,
-    write_new_lines,
-)
+from codex_ml.split.ledger.answers import SPLITS, Ledger
+from codex_ml.split.ledger.edits import accept_new_lines, rewrite, write_folder
+from codex_ml.split.ledger.folder import read_ledger, read_new_lines, write_new_lines
+from codex_ml.split.ledger.forgotten import add_tombstones, contents_of
 from codex_ml.split.ledger.line_format import (
     LETTERS,
     Columns,
     Text,
     bytes_of,
     columns_of,
+    content_keys,
     lines_of,
     missing,
     no_lines,
@@ -36,6 +30,7 @@ from codex_ml.split.ledger.line_format import (
     salt_mark,
     unite,
 )
+from codex_ml.split.ledger.shards import SHARDS
 
 MARK = salt_mark("s")
 HEADER = f"# codex-ml/ledger/2 salt {MARK}\n".encode()
@@ -132,7 +127,7 @@ def test_the_cleanest_answer_counts(tmp_path_factory, rows, forget):
     gone = [rows[0][:2]] if forget and rows else []
     if gone:
         [line] = lines_of(columns([rows[0]])).tolist()
-        ledger_files.forget(folder, [line[:16].decode()], "asked for")
+        add_tombstones(folder, [line[:16].decode()], "asked for")
     ledger = read_ledger(folder, salt="s")
     contents, units = plain_meaning(rows, gone)
     found = zip(*(getattr(ledger, n).tolist() for n in ("high", "low", "unit", "place", "rank")), strict=True)
@@ -165,7 +160,7 @@ def test_every_form_of_the_folder_means_the_same(tmp_path_factory, one, other, l
         assert ledger.mark == first.mark and len(ledger) == len(first) and ledger.size == first.size
         for name in ("high", "low", "unit", "place", "rank", "answers", "units", "unit_split", "unit_answers"):
             assert getattr(ledger, name).tolist() == getattr(first, name).tolist()
-        normalise(folder)
+        rewrite(folder)
         assert [path.name for path in folder.iterdir()] == ["all.txt"]
         assert (folder / "all.txt").read_bytes() == (forms[0][0] / "all.txt").read_bytes()
 
@@ -282,11 +277,11 @@ def some(count, start=0):
 def test_accept_unites_and_does_so_once(tmp_path, limit):
     folder, new = tmp_path / "l", tmp_path / "new"
     with pytest.raises(UserError, match=r"new is missing; `dvc repro split` makes it$"):
-        accept(new, write_and_return(folder, some(3)))
+        accept_new_lines(new, write_and_return(folder, some(3)))
     ledger = read_ledger(folder, salt="s")
     write_new_lines(new, some(5, 1), salt="s", mark=ledger.mark)
     assert read_new_lines(new)[1] == ledger.mark
-    assert (accept(new, folder).added, accept(new, folder).added) == (5, 0)
+    assert (accept_new_lines(new, folder).added, accept_new_lines(new, folder).added) == (5, 0)
     everything = sorted([*some(3).tolist(), *some(5, 1).tolist()])
     assert (
         sorted(line for path in folder.iterdir() for line in read_text(path.read_bytes(), "").lines.tolist())
@@ -295,7 +290,7 @@ def test_accept_unites_and_does_so_once(tmp_path, limit):
     write_new_lines(new, some(5, 2), salt="s", mark=ledger.mark)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UserError, match=r"was dealt with another ledger than .* holds now; run `dvc repro split`"):
-        accept(new, folder)
+        accept_new_lines(new, folder)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -312,7 +307,7 @@ def test_a_damaged_file_of_new_lines_is_refused(tmp_path, damage):
     write_new_lines(tmp_path / "new", some(5, 1), salt="s", mark=read_ledger(tmp_path / "l", salt="s").mark)
     (tmp_path / "new").write_bytes(damage((tmp_path / "new").read_bytes()))
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "new"))):
-        accept(tmp_path / "new", tmp_path / "l")
+        accept_new_lines(tmp_path / "new", tmp_path / "l")
 
 
 def test_a_kill_between_two_files_loses_no_line_and_accept_completes(tmp_path, monkeypatch):
@@ -326,10 +321,10 @@ def test_a_kill_between_two_files_loses_no_line_and_accept_completes(tmp_path, m
             ledger = read_ledger(folder, salt="s")
             write_new_lines(new, some(6, 1), salt="s", mark=ledger.mark)
             monkeypatch.setattr(ledger_files, "LINES_IN_ONE_FILE", after)
-            finished = killed_after(stop, lambda folder=folder: accept(new, folder))
+            finished = killed_after(stop, lambda folder=folder: accept_new_lines(new, folder))
             held = np.concatenate([read_text(path.read_bytes(), "").lines for path in old.iterdir()])
             assert missing(some(4), np.unique(held)).tolist() == []
-            accept(new, folder)
+            accept_new_lines(new, folder)
             whole = read_ledger(folder, salt="s")
             assert whole.size == 10
             assert len(list(folder.iterdir())) == (
@@ -373,8 +368,8 @@ def killed_after(steps, work):
 def test_forgotten_contents_are_a_set_of_lines_too(tmp_path):
     folder = write_and_return(tmp_path / "l", some(3))
     names = [line[:16].decode() for line in some(3).tolist()]
-    assert ledger_files.forget(folder, names[:2], "asked for") == sorted(names[:2])
-    assert ledger_files.forget(folder, names[:2], "another reason") == []
+    assert add_tombstones(folder, names[:2], "asked for") == sorted(names[:2])
+    assert add_tombstones(folder, names[:2], "another reason") == []
     text = (folder / "forgotten.txt").read_text()
     assert text == "".join(f"{name} asked for\n" for name in sorted(names[:2]))
     (folder / "forgotten.txt").write_text(text + HEADER.decode() + text[::1] + "\r\n")
@@ -396,4 +391,4 @@ def test_a_malformed_tombstone_is_named(tmp_path, line):
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "two\nlines", "\x1b[2J"])
 def test_a_reason_is_one_line(tmp_path, reason):
     with pytest.raises(UserError, match="--reason is one line"):
-        ledger_files.forget(write_and_return(tmp_path / "l", some(1)), ["A" * 16], reason)
+        add_tombstones(write_and_return(tmp_path / "l", some(1)), ["A" * 16], reason)

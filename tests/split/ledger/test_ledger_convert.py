@@ -8,7 +8,7 @@ import pytest
 
 from codex_ml.core.errors import UserError
 from codex_ml.split.config import Split
-from codex_ml.split.ledger.edits import convert
+from codex_ml.split.ledger.edits import convert_former
 from codex_ml.split.ledger.folder import read_ledger
 from codex_ml.split.ledger.line_format import salt_mark
 
@@ -36,7 +36,7 @@ def test_no_document_moves(tmp_path, name):
     lines = [json.loads(line) for line in former.read_text().splitlines()[1:]]
     contents = {line["content"] for line in lines}
     assert len(contents) < len(lines)
-    written = convert(former, tmp_path / "split_ledger")
+    written = convert_former(former, tmp_path / "split_ledger")
     assert (written.added, written.lines) == (len(contents), len(contents))
     assert not former.exists()
     before = (FORMER / f"{name}.txt").read_text().strip()
@@ -58,7 +58,9 @@ def former(folder, *lines, header=HEADER):
 
 
 def test_of_two_lines_for_one_content_the_later_counts(tmp_path):
-    convert(former(tmp_path, LINE, LINE | {"split": "test"}, LINE | {"split": "val", "kept": False}), tmp_path / "l")
+    convert_former(
+        former(tmp_path, LINE, LINE | {"split": "test"}, LINE | {"split": "val", "kept": False}), tmp_path / "l"
+    )
     ledger = read_ledger(tmp_path / "l", salt="s")
     assert (ledger.size, ledger.split.tolist(), ledger.kept.tolist()) == (1, [1], [False])
     assert (ledger.place.tolist(), ledger.unit.tolist()) == ([0x11111111], [0xAAAAAAAAAAAAAAAA])
@@ -66,23 +68,23 @@ def test_of_two_lines_for_one_content_the_later_counts(tmp_path):
 
 @pytest.mark.parametrize("header", ["", HEADER])
 def test_an_empty_ledger_stays_one(tmp_path, header):
-    convert(former(tmp_path, header=header), tmp_path / "l")
+    convert_former(former(tmp_path, header=header), tmp_path / "l")
     assert (tmp_path / "l/all.txt").read_text() == (f"# codex-ml/ledger/2 salt {salt_mark('s')}\n" if header else "")
     assert [path.name for path in tmp_path.iterdir()] == ["l"]
 
 
 def test_what_was_stopped_is_completed(tmp_path):
     """The folder is there already, and the former file too."""
-    convert(former(tmp_path, LINE), tmp_path / "l")
-    assert convert(former(tmp_path, LINE, LINE | {"content": "1" * 32}), tmp_path / "l").lines == 2
+    convert_former(former(tmp_path, LINE), tmp_path / "l")
+    assert convert_former(former(tmp_path, LINE, LINE | {"content": "1" * 32}), tmp_path / "l").lines == 2
     assert [path.name for path in tmp_path.iterdir()] == ["l"]
 
 
 def test_the_file_of_dvc_is_named_among_the_next_steps(tmp_path):
     path = former(tmp_path, LINE)
-    assert convert(path, tmp_path / "l").next_steps[0].startswith("git rm --cached")
+    assert convert_former(path, tmp_path / "l").next_steps[0].startswith("git rm --cached")
     Path(f"{path}.dvc").touch()
-    assert convert(former(tmp_path, LINE), tmp_path / "l").next_steps[0] == f"dvc remove {path}.dvc"
+    assert convert_former(former(tmp_path, LINE), tmp_path / "l").next_steps[0] == f"dvc remove {path}.dvc"
 
 
 FORM = "a line of this ledger has the keys content, place, unit, split, kept"
@@ -108,7 +110,7 @@ def test_a_malformed_line_is_named_and_nothing_is_written(tmp_path, line, messag
     path = tmp_path / "split_ledger.ndjson"
     path.write_text(HEADER + json.dumps(LINE) + "\n" + line + "\n" + json.dumps(LINE) + "\n")
     with pytest.raises(UserError) as error:
-        convert(path, tmp_path / "l")
+        convert_former(path, tmp_path / "l")
     assert str(error.value).startswith(f"{path}:3")
     assert message in str(error.value)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -119,9 +121,9 @@ def test_a_malformed_line_is_named_and_nothing_is_written(tmp_path, line, messag
 )
 def test_a_missing_header_is_reported(tmp_path, head):
     with pytest.raises(UserError, match=r'split_ledger.ndjson:1: the first line of this ledger is {"schema"'):
-        convert(former(tmp_path, LINE, header=head + "\n"), tmp_path / "l")
+        convert_former(former(tmp_path, LINE, header=head + "\n"), tmp_path / "l")
 
 
 def test_nothing_to_convert_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"split_ledger.ndjson is missing, so there is nothing to convert"):
-        convert(tmp_path / "split_ledger.ndjson", tmp_path / "l")
+        convert_former(tmp_path / "split_ledger.ndjson", tmp_path / "l")

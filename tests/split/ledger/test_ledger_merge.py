@@ -9,8 +9,9 @@ import pytest
 from codex_ml.core.errors import UserError
 from codex_ml.split.config import Split
 from codex_ml.split.contradictions import CONTENT, GROUP, NEAR_COPY, contradictions
+from codex_ml.split.ledger.answers import SPLITS
 from codex_ml.split.ledger.edits import write_folder
-from codex_ml.split.ledger.folder import SPLITS, read_ledger
+from codex_ml.split.ledger.folder import read_ledger
 from codex_ml.split.ledger.line_format import read_text, salt_mark
 
 from ..dealing import Dealer, Doc, ledger_of, line_of, naive_pairs, variant

@@ -19,8 +19,9 @@ import pytest
 from codex_ml.core.errors import UserError
 from codex_ml.split.config import Split
 from codex_ml.split.ledger import edits as ledger_files
-from codex_ml.split.ledger.edits import forget, normalise
+from codex_ml.split.ledger.edits import rewrite
 from codex_ml.split.ledger.folder import read_ledger
+from codex_ml.split.ledger.forgotten import add_tombstones
 
 from ..brute_force import BruteForce
 from ..dealing import Dealer, Doc, Result, variant
@@ -106,7 +107,7 @@ class Branch:
         dealer.runs += 1
         copy = dealer.folder / f"forgetful-{dealer.runs}"
         shutil.copytree(self.ledger, copy)
-        forget(copy, [content], f"{self.name} asked for it")
+        add_tombstones(copy, [content], f"{self.name} asked for it")
         self.ledger = copy
 
 
@@ -183,7 +184,7 @@ def check_pair(seed: int, folder: Path) -> bool:
         docs = {path: doc for branch in order for path, doc in branch.docs.items() if path not in gone | hidden}
         ledger = merged(folder / "merged", order, dice)
         if dice.random() < 0.5:
-            normalise(ledger)
+            rewrite(ledger)
         mark = read_ledger(ledger, salt=SALT).mark
         try:
             result = dealer.deal(list(docs.values()), params_of(mode), ledger)
@@ -193,10 +194,10 @@ def check_pair(seed: int, folder: Path) -> bool:
             return False
         answers.append(verdicts_of(result))
         accepted.append(snapshot(result.ledger))
-        normalise(ledger)
+        rewrite(ledger)
         ledgers.append(snapshot(ledger))
         assert read_ledger(ledger, salt=SALT).mark == mark, "writing the canonical form changed what it means"
-        normalise(ledger)
+        rewrite(ledger)
         assert snapshot(ledger) == ledgers[-1], "the canonical form is not its own canonical form"
     assert all(value == ledgers[0] for value in ledgers), "the order of the merge is in the bytes of the ledger"
     assert all(value == answers[0] for value in answers), "the order of the merge moves a document"
@@ -210,16 +211,16 @@ def check_pair(seed: int, folder: Path) -> bool:
         for first, second, third in permutations(branches):
             pair = first.fork("pair")
             pair.ledger = merged(folder / "pair", [first, second], dice)
-            normalise(pair.ledger)
+            rewrite(pair.ledger)
             whole = merged(folder / "whole", [pair, third], dice)
-            normalise(whole)
+            rewrite(whole)
             assert snapshot(whole) == ledgers[0], "the union is not associative"
     again = one.fork("again")
     again.ledger = dealer.folder / "again"
     shutil.rmtree(again.ledger, ignore_errors=True)
     shutil.copytree(result.ledger, again.ledger)
     whole = merged(folder / "whole", [again, *branches], dice)
-    normalise(whole)
+    rewrite(whole)
     assert snapshot(whole) == accepted[0], "merging what is merged already changes something"
 
     refuse_a_leak(result, branches)
@@ -244,12 +245,12 @@ def check_pair(seed: int, folder: Path) -> bool:
     with pytest.MonkeyPatch.context() as patch:  # the form of large ledgers means the same
         patch.setattr(ledger_files, "LINES_IN_ONE_FILE", 1)
         sharded = merged(folder / "sharded", branches, dice)
-        normalise(sharded)
+        rewrite(sharded)
         assert not (sharded / "all.txt").exists()
         assert read_ledger(sharded, salt=SALT).mark == mark
         in_shards = dealer.deal(result.docs, params_of(mode), sharded)
     assert in_shards.verdicts == result.verdicts
-    normalise(in_shards.ledger)
+    rewrite(in_shards.ledger)
     assert snapshot(in_shards.ledger) == accepted[0]
     return True
 

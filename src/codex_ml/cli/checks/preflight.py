@@ -18,11 +18,11 @@ from codex_ml.core.config import BASE_FOLDER
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import expand_glob, hash_file, hash_path, read_json
 from codex_ml.core.packages import install_extra
+from codex_ml.core.paths import FORMER_LEDGER, SPLIT_LEDGER
 from codex_ml.core.pipeline import PARAMS, Locked, StageSpec
 
 # Architectures that read sliding_window: always, and with use_sliding_window: true only.
 WINDOWED, WINDOWED_ON_REQUEST = ("mistral", "phi3", "starcoder2"), ("qwen2", "qwen3", "smollm3")
-LEDGER = Path("data/split_ledger")
 # What a machine with a GPU has: NVIDIA's driver, AMD's, that of Windows below WSL.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
@@ -64,8 +64,8 @@ def how_to_get(path: Path) -> str:
 
 def former_ledger(params: Params) -> Iterator[str]:
     """A split ledger of the form before this one, which no stage reads."""
-    if params.split.ledger and LEDGER.with_suffix(".ndjson").exists():
-        yield f"{LEDGER.with_suffix('.ndjson')} is a ledger of the former form; run `codex-ml ledger convert`"
+    if params.split.ledger and FORMER_LEDGER.exists():
+        yield f"{FORMER_LEDGER} is a ledger of the former form; run `codex-ml ledger convert`"
 
 
 def base_files(params: Params) -> Iterator[str]:
@@ -206,7 +206,7 @@ def edited_files(params: Params, lock: dict[str, Locked]) -> Iterator[str]:
     """Files that `split` and `fetch` parse, where they are not those that these stages have read before."""
     readers: list[tuple[str, str, Callable[[Path], Any]]] = [("split", "data/policy.yaml", _policy)]
     if params.split.ledger:
-        readers.append(("split", str(LEDGER), lambda path: _ledger(path, params.split.salt)))
+        readers.append(("split", str(SPLIT_LEDGER), lambda path: _ledger(path, params.split.salt)))
     if params.fetch.sample:
         readers.append(("fetch", "data/sample.lock", _pins))
     for stage, name, read in readers:

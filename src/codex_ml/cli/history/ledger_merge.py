@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from codex_ml.cli.history.git_commands import INDEX, OURS, THEIRS, Files, Sides, change_index, files_of_commit, git_text
 from codex_ml.cli.history.versions import (
     FOLDER,
-    FORGOTTEN,
     FORMER,
     PATHS,
     POINTER,
@@ -26,6 +25,7 @@ from codex_ml.cli.params import load_params
 from codex_ml.core.conflicts import conflict_in, conflict_line, without_markers
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_bytes, write_text
+from codex_ml.core.paths import FORGOTTEN
 
 if TYPE_CHECKING:
     from codex_ml.split.ledger.line_format import Text
@@ -62,8 +62,8 @@ def unite_ledger(sides: Sides, commits: Sequence[str] = ()) -> United:
         commits: others whose lines count.
     """
     from codex_ml.split.ledger.edits import write_folder
-    from codex_ml.split.ledger.folder import ALL
     from codex_ml.split.ledger.line_format import missing, unite
+    from codex_ml.split.ledger.shards import ALL
 
     here, versions = version_in_folder(), _versions(sides, commits)
     if not any(version.parts or version.unreadable for version in [*versions, here]):

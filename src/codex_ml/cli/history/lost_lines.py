@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codex_ml.cli.history.git_commands import files_of_commit, files_of_index, git_text, operation, parents_of_merge
-from codex_ml.cli.history.versions import FOLDER, FORGOTTEN, PATHS, Version, before_head, past, text_of, version_of
+from codex_ml.cli.history.versions import FOLDER, PATHS, Version, before_head, past, text_of, version_of
 from codex_ml.core.errors import UserError
+from codex_ml.core.paths import FORGOTTEN
 
 ABBREVIATED = 12  # characters of a commit in messages
 

@@ -20,16 +20,16 @@ from codex_ml.cli.history.listing import listing_of
 from codex_ml.core.conflicts import without_markers
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import hash_file, hash_path
+from codex_ml.core.paths import FORGOTTEN, FORMER_LEDGER, SPLIT_LEDGER
 from codex_ml.core.tree import cache_folder
 from codex_ml.core.yaml import parse_yaml
 
 if TYPE_CHECKING:
     from codex_ml.split.ledger.line_format import Text
 
-FOLDER = "data/split_ledger"
+FOLDER = str(SPLIT_LEDGER)
 POINTER = f"{FOLDER}.dvc"
-FORMER = f"{FOLDER}.ndjson"
-FORGOTTEN = "forgotten.txt"
+FORMER = str(FORMER_LEDGER)
 PATHS = (FOLDER, POINTER, FORMER, f"{FORMER}.dvc")
 
 
@@ -113,7 +113,7 @@ class Version:
 
     def tombstones(self) -> set[tuple[str, str]]:
         """(content, reason) of what was forgotten."""
-        from codex_ml.split.ledger.folder import read_tombstones
+        from codex_ml.split.ledger.forgotten import read_tombstones
 
         return {
             entry

@@ -7,8 +7,7 @@ Every pair at or above the threshold is found (`prefixes` says why), in time nea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.parallel import ordered_map
-from codex_ml.core.progress import Advance
-from codex_ml.split.duplicates.join import JoinTask, Pairs, Proposed, Verified, VerifyTask, propose, rows_of, verify
+from codex_ml.core.sorted_arrays import begins_of, blocks_within
+from codex_ml.split.crew import Crew
+from codex_ml.split.duplicates.pairs import Pairs, Verified, VerifyTask, rows_of, verify_pairs
 from codex_ml.split.duplicates.prefixes import IndexTask, index
-from codex_ml.split.duplicates.shingle_sets import Rows, ShingleSets, mapped
-from codex_ml.split.duplicates.tiles import Compared, compare
+from codex_ml.split.duplicates.proposals import JoinTask, Proposed, propose
+from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets, mapped
+from codex_ml.split.duplicates.tiles import Compared, compare_tile
 
 LEADERS = 4  # in a crowded list, each document is compared with this many before it; the rest waits
 MORE_LEADERS = 4  # times as many in the next round
@@ -32,32 +33,6 @@ PAIRS_PER_TASK = 1 << 13
 PAIRS_AT_MOST = 1 << 20
 MANY_TASKS = 256  # from here on they become larger: each opens all files of the step before, whose number grows as well
 PROPOSAL, CANDIDATE = 100, 1000  # what a pair of a round costs, in comparisons of coarse parities, of 4 to 10 ns
-WORTH_WORKERS = 2  # tasks; the workers of the stage run already
-
-Watch = Callable[[str, int, str], AbstractContextManager[Advance]]
-
-
-@contextmanager
-def unwatched(what: str, total: int, unit: str) -> Iterator[Advance]:
-    """Progress that nobody sees."""
-    yield lambda _: None
-
-
-@dataclass(frozen=True)
-class Crew:
-    """How the work is done; decides no byte of a result.
-
-    Attributes:
-        workers: processes; 0 for none.
-        watch: opens the progress of a loop, given a name, a total and a unit.
-    """
-
-    workers: int = 0
-    watch: Watch = unwatched
-
-    def for_tasks(self, count: int) -> int:
-        """Worker processes for so many tasks."""
-        return self.workers if count >= WORTH_WORKERS else 0
 
 
 @dataclass(frozen=True)
@@ -76,10 +51,10 @@ class Families:
     similarity: NDArray[np.float32]
 
 
-class Index:
+class ShingleIndex:
     """The index of some rows of the sets, for any number of searches at one threshold."""
 
-    def __init__(self, sets: ShingleSets, rows: Rows, *, threshold: float, crew: Crew) -> None:
+    def __init__(self, sets: ShingleSets, rows: RowNumbers, *, threshold: float, crew: Crew) -> None:
         self.sets, self.threshold, self.crew = sets, threshold, crew
         members = np.zeros(len(sets.sizes), dtype=bool)
         members[rows] = True
@@ -94,12 +69,9 @@ class Index:
 
     def _tasks(self) -> Iterator[IndexTask]:
         ends = np.cumsum(self.sets.sizes, dtype=np.int64)
-        start = number = 0
-        while start < len(ends):
-            offset = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, offset + SHINGLES_PER_TASK, side="right")))
-            yield IndexTask(self.sets.stored, self.threshold, start, stop, offset, number)
-            start, number = stop, number + 1
+        for number, rows in enumerate(blocks_within(ends, SHINGLES_PER_TASK)):
+            offset = int(ends[rows.start - 1]) if rows.start else 0
+            yield IndexTask(self.sets.stored, self.threshold, rows.start, rows.stop, offset, number)
 
     def join_tasks(self) -> list[JoinTask]:
         """The lists in parts that fit in memory, by the first bits of the shingles; hashes spread them evenly."""
@@ -119,7 +91,7 @@ def join_parts(postings: int) -> int:
     return 1 << (postings // per_task).bit_length()
 
 
-def keep_first(index: Index, rows: Rows, pinned: NDArray[np.bool_]) -> Families:
+def keep_first(index: ShingleIndex, rows: RowNumbers, pinned: NDArray[np.bool_]) -> Families:
     """Keep each of `rows`, taken in this order, that no kept one before it resembles.
 
     Args:
@@ -129,7 +101,9 @@ def keep_first(index: Index, rows: Rows, pinned: NDArray[np.bool_]) -> Families:
     return _greedy(index, rows, np.where(pinned, 0, -1).astype(np.int8), pinned)
 
 
-def crossing(index: Index, rows: Rows, part: NDArray[np.int8], pinned: NDArray[np.bool_] | None = None) -> Families:
+def crossing(
+    index: ShingleIndex, rows: RowNumbers, part: NDArray[np.int8], pinned: NDArray[np.bool_] | None = None
+) -> Families:
     """Keep each of `rows`, taken in this order, that resembles no kept one before it of another split.
 
     Args:
@@ -155,8 +129,8 @@ class _Found:
         both = np.concatenate([self.pairs, fresh.pairs])
         similarities = np.concatenate([self.similarity, fresh.similarity.astype(np.float32)])
         order = np.argsort(both, kind="stable")
-        new = np.concatenate([[True], both[order][1:] != both[order][:-1]])[: len(order)]
-        return _Found(both[order][new], similarities[order][new])
+        distinct = begins_of(both[order])
+        return _Found(both[order][distinct], similarities[order][distinct])
 
     def among(self, rank: NDArray[np.int32]) -> _Found:
         """Those whose rows both still have a rank."""
@@ -165,7 +139,7 @@ class _Found:
         return _Found(self.pairs[both], self.similarity[both])
 
 
-def _greedy(index: Index, rows: Rows, label: NDArray[np.int8], pinned: NDArray[np.bool_]) -> Families:
+def _greedy(index: ShingleIndex, rows: RowNumbers, label: NDArray[np.int8], pinned: NDArray[np.bool_]) -> Families:
     """Decide every row, in rounds.
 
     A crowded list of m documents gives at most `leaders` * m pairs, and what is dropped is gone in the next round, so
@@ -205,7 +179,7 @@ class _Seen:
     def and_also(self, part: Proposed) -> _Seen:
         return _Seen(self.proposed + part.proposed, self.candidates + part.candidates)
 
-    def cheaper(self, index: Index, rank: NDArray[np.int32], label: NDArray[np.int8]) -> Compared | None:
+    def cheaper(self, index: ShingleIndex, rank: NDArray[np.int32], label: NDArray[np.int8]) -> Compared | None:
         """The rows that have a rank, if comparing them all with all costs less than a round with more leaders could."""
         if not self.proposed:
             return None
@@ -215,27 +189,18 @@ class _Seen:
         return left if left.pairs() * per_pair < next_round else None
 
 
-def _all_with_all(index: Index, left: Compared) -> Verified:
+def _all_with_all(index: ShingleIndex, left: Compared) -> Verified:
     """All pairs of some rows; cheaper than a round when its lists would propose more pairs than there are."""
     tasks, crew = left.tasks(index.sets.stored), index.crew
     parts = []
     with crew.watch("split: compare all", len(tasks), "parts") as advance:
-        for _, part in ordered_map(compare, tasks, workers=crew.for_tasks(len(tasks)), folder=index.sets.folder):
+        for _, part in ordered_map(compare_tile, tasks, workers=crew.for_tasks(len(tasks)), folder=index.sets.folder):
             parts.append(part)
             advance(1)
-    return _joined(parts)
+    return Verified.of_parts(parts)
 
 
-def _joined(parts: list[Verified]) -> Verified:
-    none = Verified(0, np.zeros(0, dtype=np.uint64), np.zeros(0))
-    return Verified(
-        sum(part.looked_at for part in parts),
-        np.concatenate([part.pairs for part in [none, *parts]]),
-        np.concatenate([part.similarity for part in [none, *parts]]),
-    )
-
-
-def _round(index: Index, tasks: list[JoinTask]) -> tuple[NDArray[np.bool_], list[JoinTask], Verified, _Seen]:
+def _round(index: ShingleIndex, tasks: list[JoinTask]) -> tuple[NDArray[np.bool_], list[JoinTask], Verified, _Seen]:
     """Propose and verify once: (n,) whether a row waits, the tasks in which one does, the verified pairs, the cost."""
     folder, crew = index.sets.folder, index.crew
     waiting, again, seen = np.zeros(len(index.sets.sizes), dtype=bool), [], _Seen()
@@ -249,13 +214,13 @@ def _round(index: Index, tasks: list[JoinTask]) -> tuple[NDArray[np.bool_], list
     parts = []
     checks = list(_verify_tasks(index, [task.candidates for task in tasks], seen.candidates))
     with crew.watch("split: compare", seen.candidates, "pairs") as advance:
-        for _, verified in ordered_map(verify, checks, workers=crew.for_tasks(len(checks)), folder=folder):
+        for _, verified in ordered_map(verify_pairs, checks, workers=crew.for_tasks(len(checks)), folder=folder):
             parts.append(verified)
             advance(verified.looked_at)
-    return waiting, again, _joined(parts), seen
+    return waiting, again, Verified.of_parts(parts), seen
 
 
-def _verify_tasks(index: Index, files: list[Path], total: int) -> Iterator[VerifyTask]:
+def _verify_tasks(index: ShingleIndex, files: list[Path], total: int) -> Iterator[VerifyTask]:
     """Ranges of the candidates of all files, about equally long, so that the same pair of two files meets in one."""
     count = total // min(max(PAIRS_PER_TASK, total // MANY_TASKS), PAIRS_AT_MOST) + 1
     step = PAIRS_PER_TASK // 64
@@ -266,7 +231,7 @@ def _verify_tasks(index: Index, files: list[Path], total: int) -> Iterator[Verif
 
 
 def _decide(
-    rows: Rows,
+    rows: RowNumbers,
     rank: NDArray[np.int32],
     pinned: NDArray[np.bool_],
     waiting: NDArray[np.bool_],

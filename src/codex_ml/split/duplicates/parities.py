@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from codex_ml.core.sorted_arrays import blocks_within
 from codex_ml.split.duplicates.prefixes import SLACK
-from codex_ml.split.duplicates.shingle_sets import Rows, StoredSets
+from codex_ml.split.duplicates.shingle_sets import RowNumbers, StoredSets
 
 BITS_PER_SHINGLE = 4  # with 4, a pair of similarity 0.6 is excluded at a threshold of 0.7, with 2 just half the time
 BITS_AT_MOST = 1 << 13
@@ -24,19 +25,19 @@ WORDS_AT_ONCE = 1 << 19
 Words = NDArray[np.uint64]
 
 
-def bits_of(sizes: NDArray[np.integer]) -> Rows:
+def bits_of(sizes: NDArray[np.integer]) -> RowNumbers:
     """Bits of the parity of a set: a power of 2."""
     wanted = np.clip(sizes.astype(np.int64) * BITS_PER_SHINGLE, 64, BITS_AT_MOST)
     return 1 << np.ceil(np.log2(wanted)).astype(np.int64)
 
 
-def possible(sets: StoredSets, first: Rows, second: Rows, threshold: float) -> NDArray[np.bool_]:
+def possible(sets: StoredSets, first: RowNumbers, second: RowNumbers, threshold: float) -> NDArray[np.bool_]:
     """Whether each pair (first[i], second[i]) can reach the threshold: never False for one that does."""
     blocks = [slice(start, start + PAIRS_AT_ONCE) for start in range(0, len(first), PAIRS_AT_ONCE)]
     return np.concatenate([_possible(sets, first[block], second[block], threshold) for block in blocks])
 
 
-def _possible(sets: StoredSets, first: Rows, second: Rows, threshold: float) -> NDArray[np.bool_]:
+def _possible(sets: StoredSets, first: RowNumbers, second: RowNumbers, threshold: float) -> NDArray[np.bool_]:
     sizes = sets.sizes
     allowed = allowed_bits(sizes[first], sizes[second], threshold)
     bits = bits_of(np.maximum(sizes[first], sizes[second]))
@@ -51,21 +52,21 @@ def _possible(sets: StoredSets, first: Rows, second: Rows, threshold: float) -> 
     return result
 
 
-def rows_in(size: int, first: Rows, second: Rows) -> Rows:
+def rows_in(size: int, first: RowNumbers, second: RowNumbers) -> RowNumbers:
     """The rows of some pairs, out of `size` rows, ascending; np.unique takes ten times as long."""
     mask = np.zeros(size, dtype=bool)
     mask[first] = mask[second] = True
     return np.flatnonzero(mask)
 
 
-def allowed_bits(first: NDArray[np.integer], second: NDArray[np.integer], threshold: float) -> Rows:
+def allowed_bits(first: NDArray[np.integer], second: NDArray[np.integer], threshold: float) -> RowNumbers:
     """How many bits may differ between two sets of these sizes that reach the threshold."""
     together = first.astype(np.int64) + second
     return np.floor(together * ((1 - threshold) / (1 + threshold)) + SLACK).astype(np.int64)
 
 
 def differ_at_most(
-    left: Words, right: Words, pairs: tuple[NDArray[np.integer], NDArray[np.integer]], allowed: Rows
+    left: Words, right: Words, pairs: tuple[NDArray[np.integer], NDArray[np.integer]], allowed: RowNumbers
 ) -> NDArray[np.bool_]:
     """Whether the parities left[pairs[0][i]] and right[pairs[1][i]] differ in at most allowed[i] bits."""
     first, second = pairs
@@ -78,18 +79,13 @@ def differ_at_most(
     return result
 
 
-def parities_of(sets: StoredSets, rows: Rows, level: int) -> Words:
+def parities_of(sets: StoredSets, rows: RowNumbers, level: int) -> Words:
     """Parities of the sets of these rows, which are ascending, in `level` bits: (len(rows), level / 64)."""
     sizes, words = sets.sizes[rows], level // 64
     table = np.zeros(len(rows) * words, dtype=np.uint64)
-    total = np.cumsum(sizes, dtype=np.int64)
-    start = 0
-    while start < len(rows):
-        done = int(total[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(total, done + SHINGLES_AT_ONCE, side="right")))
-        values = sets.gather(sets.starts[rows[start:stop]], sizes[start:stop])
-        word = np.repeat(np.arange(start, stop) * words, sizes[start:stop])
+    for some in blocks_within(np.cumsum(sizes, dtype=np.int64), SHINGLES_AT_ONCE):
+        values = sets.gather(sets.starts[rows[some]], sizes[some])
+        word = np.repeat(np.arange(some.start, some.stop) * words, sizes[some])
         word += ((values >> np.uint64(6)) & np.uint64(words - 1)).astype(np.int64)
         np.bitwise_xor.at(table, word, np.uint64(1) << (values & np.uint64(63)))
-        start = stop
     return table.reshape(len(rows), words)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import naming
-from codex_ml.split.duplicates.shingle_sets import Rows, StoredSets, mapped
+from codex_ml.split.duplicates.shingle_sets import RowNumbers, StoredSets, mapped
 
 BYTES_PER_POSTING = 16
 SLACK = 1e-6  # added to bounds, so that no rounding loses a pair that is exactly at the threshold
@@ -71,7 +71,7 @@ def posting_file(folder: Path, number: int) -> Path:
     return folder / f"{number}.postings"
 
 
-def least_size(sizes: NDArray[np.integer], threshold: float) -> Rows:
+def least_size(sizes: NDArray[np.integer], threshold: float) -> RowNumbers:
     """The fewest shingles that a document similar to one of n shingles can have: t * n, rounded up."""
     return np.ceil(sizes * threshold - SLACK).astype(np.int64)
 

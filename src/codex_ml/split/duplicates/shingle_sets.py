@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import naming
+from codex_ml.core.sorted_arrays import begins_of, ranges
 from codex_ml.split.duplicates.shingles import Shingles
 
 SLOTS_AT_LEAST, SLOTS_AT_MOST = 16, 25  # powers of 2; 4 bytes per slot, so at most 128 MiB
 BYTES_PER_SLOT = 8  # of text: code has a new shingle every 10 to 15 bytes
 NEIGHBOURS = 1 << 13  # shingles between two sets; reading them along is cheaper than a second read
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -54,7 +55,7 @@ def block_of(sets: Sequence[Shingles], bits: int) -> Block:
     """The sets of some documents as `ShingleSets.add` takes them."""
     values = np.concatenate([*sets, np.zeros(0, dtype=np.uint64)])
     slots = np.sort((values >> np.uint64(64 - bits)).astype(np.uint32))
-    edges = np.flatnonzero(np.concatenate([[True], slots[1:] != slots[:-1]])[: len(slots)])
+    edges = np.flatnonzero(begins_of(slots))
     times = np.diff(edges, append=len(slots)).astype(np.uint32)
     return Block(np.array([len(one) for one in sets], dtype=np.int32), values, slots[edges], times)
 
@@ -72,7 +73,7 @@ class StoredSets:
         return mapped(self.folder / "sizes", np.int32)
 
     @property
-    def starts(self) -> Rows:
+    def starts(self) -> RowNumbers:
         """(n,) where the set of each document begins in the file, in shingles, mapped."""
         return mapped(self.folder / "starts", np.int64)
 
@@ -86,7 +87,7 @@ class StoredSets:
         with naming(self.folder / "shingles"), (self.folder / "shingles").open("rb") as file:
             return _read(file.fileno(), start, stop)
 
-    def gather(self, starts: Rows, sizes: NDArray[np.int32]) -> Shingles:
+    def gather(self, starts: RowNumbers, sizes: NDArray[np.int32]) -> Shingles:
         """The sets that begin at `starts`, ascending, with these sizes, end to end."""
         stops = starts + sizes
         cuts = np.flatnonzero(starts[1:] - stops[:-1] > NEIGHBOURS) + 1
@@ -96,7 +97,7 @@ class StoredSets:
                 base = int(starts[first])
                 data = _read(file.fileno(), base, int(stops[last - 1]))
                 lengths = sizes[first:last]
-                places = spans(starts[first:last] - base, lengths)
+                places = ranges(starts[first:last] - base, lengths)
                 result[filled : filled + len(places)] = data[places]
                 filled += len(places)
         return result
@@ -141,13 +142,6 @@ class ShingleSets:
             self.sizes.tofile(self.folder / "sizes")
             (np.cumsum(self.sizes, dtype=np.int64) - self.sizes).tofile(self.folder / "starts")
         self._counts = np.zeros(0, dtype=np.uint32)  # a slice would keep the whole table, up to 128 MiB
-
-
-def spans(starts: Rows, lengths: NDArray[np.integer]) -> Rows:
-    """Indices of several runs end to end: spans([5, 9], [2, 1]) is [5, 6, 9]."""
-    lengths = lengths.astype(np.int64)
-    ends = np.cumsum(lengths)
-    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def mapped(path: Path, dtype: type[Scalar]) -> NDArray[Scalar]:

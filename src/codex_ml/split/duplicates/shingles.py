@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from codex_ml.core.sorted_arrays import begins_of
 from codex_ml.split.duplicates.words import cut
 
 SHINGLE_WORDS = 5
@@ -52,9 +53,7 @@ def shingles_of(texts: Sequence[str]) -> list[Shingles]:
 def _distinct(values: NDArray[np.uint64]) -> Shingles:
     """Sorted, each once; np.unique hashes first and takes twice as long."""
     values = np.sort(values)
-    new = np.ones(len(values), dtype=bool)
-    np.not_equal(values[1:], values[:-1], out=new[1:])
-    return values[new]
+    return values[begins_of(values)]
 
 
 def _encoded(text: str) -> bytes:

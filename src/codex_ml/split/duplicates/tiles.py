@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import naming
-from codex_ml.split.duplicates.join import Pairs, Verified, named, reaching
+from codex_ml.split.duplicates.pairs import Pairs, Verified, named, reaching
 from codex_ml.split.duplicates.parities import Words, allowed_bits, bits_of, differ_at_most, parities_of
 from codex_ml.split.duplicates.prefixes import SLACK, least_size
-from codex_ml.split.duplicates.shingle_sets import Rows, StoredSets, mapped
+from codex_ml.split.duplicates.shingle_sets import RowNumbers, StoredSets, mapped
 
 TILE = 1 << 12  # documents; their parities are made once per pair of tiles, which then is a third of the time
 STRIP = 16  # documents of one side that are compared at once with all of the other: 0.7 MiB, which stays in the cache
@@ -41,12 +41,12 @@ class Compared:
     """
 
     rows: NDArray[np.int32]
-    sizes: Rows
+    sizes: RowNumbers
     groups: tuple[tuple[int, int, int], ...]
     threshold: float
 
     @classmethod
-    def of(cls, rows: Rows, sizes: NDArray[np.int32], label: NDArray[np.int8], threshold: float) -> Compared:
+    def of(cls, rows: RowNumbers, sizes: NDArray[np.int32], label: NDArray[np.int8], threshold: float) -> Compared:
         rows = rows[sizes[rows] > 0]
         ordered = rows[np.lexsort((rows, sizes[rows], label[rows]))].astype(np.int32)
         labels = label[ordered]
@@ -61,7 +61,7 @@ class Compared:
         return sum(int((high - low).sum()) for _, _, low, high in self._sides())
 
     def tasks(self, sets: StoredSets) -> list[TileTask]:
-        """One per tile; also writes the documents where `compare` reads them."""
+        """One per tile; also writes the documents where `compare_tile` reads them."""
         path = _rows_file(sets.folder)
         with naming(path):
             self.rows.tofile(path)
@@ -71,7 +71,7 @@ class Compared:
             if low[0] < high[-1]
         ]
 
-    def _sides(self) -> Iterator[tuple[int, int, Rows, Rows]]:
+    def _sides(self) -> Iterator[tuple[int, int, RowNumbers, RowNumbers]]:
         """Runs of places, and for each place the first and the last + 1 of those it is compared with."""
         largest = np.floor(self.sizes / self.threshold + SLACK).astype(np.int64)
         for number, (label, begin, end) in enumerate(self.groups):
@@ -85,7 +85,7 @@ class Compared:
                     yield start, stop, low, np.maximum(low, high)
 
 
-def tiles_of(sizes: Rows, begin: int, end: int) -> Iterator[tuple[int, int]]:
+def tiles_of(sizes: RowNumbers, begin: int, end: int) -> Iterator[tuple[int, int]]:
     """Runs of places from begin to end, at most TILE long, whose parities are equally long."""
     bits = bits_of(sizes[begin:end])
     start = begin
@@ -108,11 +108,12 @@ class TileTask:
     high: int
 
 
-def compare(task: TileTask) -> Verified:
+def compare_tile(task: TileTask) -> Verified:
     """The pairs of a tile that reach the threshold. Runs in a worker."""
     rows = mapped(_rows_file(task.sets.folder), np.int32)
     sizes = task.sets.sizes[rows[task.low : task.high]].astype(np.int64)
-    found, waiting = [_verified(task, [])], []
+    found: list[Verified] = []
+    waiting: list[Pairs] = []
     left: _Tile | None = None
     least_level = int(bits_of(task.sets.sizes[rows[task.stop - 1 : task.stop]])[0])
     for start, stop in tiles_of(sizes, 0, task.high - task.low):
@@ -126,11 +127,7 @@ def compare(task: TileTask) -> Verified:
                 found.append(_verified(task, waiting))
                 waiting = []
     found.append(_verified(task, waiting))
-    return Verified(
-        sum(part.looked_at for part in found),
-        np.concatenate([part.pairs for part in found]),
-        np.concatenate([part.similarity for part in found]),
-    )
+    return Verified.of_parts(found)
 
 
 def _verified(task: TileTask, pairs: list[Pairs]) -> Verified:
@@ -156,8 +153,8 @@ class _Tile:
     """
 
     first: int
-    rows: Rows
-    sizes: Rows
+    rows: RowNumbers
+    sizes: RowNumbers
     level: int
     whole: Words
     coarse: Words

@@ -1,4 +1,4 @@
-"""Writing the split ledger: accept what a split added, convert the former form, forget contents.
+"""Writing the split ledger: accept what a split added, convert the former form.
 
 Each file is written whole and atomically, and a file goes only when its lines are in others. So whatever a killed
 command leaves holds every line that was there before, and the same command again completes it.
@@ -13,31 +13,19 @@ from pathlib import Path
 import numpy as np
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import fsync_folder, write_bytes, write_text
-from codex_ml.split.ledger.folder import (
-    ALL,
-    FORGOTTEN,
-    REASON_LIMIT,
-    SHARDS,
-    disjoint,
-    files_of,
-    mark_of,
-    read_folder,
-    read_forgotten,
-    read_new_lines,
-    read_tombstones,
-    refuse_file,
-    refuse_former,
-    shards_of,
-)
+from codex_ml.core.io import fsync_folder, write_bytes
+from codex_ml.core.paths import FORGOTTEN
+from codex_ml.split.ledger.folder import ledger_files, read_folder, read_new_lines, refuse_file, refuse_former
+from codex_ml.split.ledger.forgotten import read_forgotten, read_tombstones, write_tombstones
 from codex_ml.split.ledger.former import read_former
 from codex_ml.split.ledger.line_format import Columns, Lines, Text, bytes_of, columns_of, missing, no_lines, unite
+from codex_ml.split.ledger.shards import ALL, SHARDS, disjoint, mark_of, shards_of
 
 LINES_IN_ONE_FILE = 100_000  # 3.8 MB: Git still shows and merges such a file at once
 
 
 @dataclass(frozen=True)
-class Written:
+class LedgerChange:
     """What a command did to the ledger.
 
     Attributes:
@@ -51,7 +39,7 @@ class Written:
     next_steps: list[str]
 
 
-def accept(new: Path, folder: Path) -> Written:
+def accept_new_lines(new: Path, folder: Path) -> LedgerChange:
     """Unite the ledger with the lines that the last split added.
 
     A second time, and after a kill at any moment, it completes the same result.
@@ -71,14 +59,14 @@ def accept(new: Path, folder: Path) -> Written:
     return write_folder(folder, [lines for lines, _ in batches] + [text.lines], text.salt)
 
 
-def normalise(folder: Path) -> Written:
+def rewrite(folder: Path) -> LedgerChange:
     """Write the folder in its canonical form: each line once, sorted, in one file or in shards by their number."""
     texts = read_folder(folder)
     salt = next((text.salt for text, _ in texts.values() if text.salt), "")
     return write_folder(folder, [text.lines for text, _ in texts.values()], salt)
 
 
-def write_folder(folder: Path, lines: Sequence[Lines], salt: str) -> Written:
+def write_folder(folder: Path, lines: Sequence[Lines], salt: str) -> LedgerChange:
     """Make the folder hold exactly the union of what it holds and of `lines`, in the form for their number.
 
     Args:
@@ -99,13 +87,13 @@ def write_folder(folder: Path, lines: Sequence[Lines], salt: str) -> Written:
         path = folder / name
         if not path.is_file() or path.read_bytes() != data:
             write_bytes(path, data)
-    for path in files_of(folder):
+    for path in ledger_files(folder):
         if path.name not in files:
             path.unlink()
     if (tombstones := folder / FORGOTTEN).is_file():  # a merge by lines leaves them in any order
-        _write_tombstones(tombstones, read_tombstones(tombstones.read_bytes(), str(tombstones)))
+        write_tombstones(tombstones, read_tombstones(tombstones.read_bytes(), str(tombstones)))
     fsync_folder(folder)
-    return Written(count - present, count, next_steps(folder))
+    return LedgerChange(count - present, count, next_steps(folder))
 
 
 def _by_shard(lines: Sequence[Lines]) -> dict[int, Lines]:
@@ -132,7 +120,7 @@ def next_steps(folder: Path) -> list[str]:
     return [*leave_git, f"dvc add {folder}", f"git add {pointer} {pointer.with_name('.gitignore')}"]
 
 
-def convert(former: Path, folder: Path) -> Written:
+def convert_former(former: Path, folder: Path) -> LedgerChange:
     """Read a ledger of the former form into the folder, then remove its file; no document moves.
 
     Raises:
@@ -147,40 +135,4 @@ def convert(former: Path, folder: Path) -> Written:
     former.unlink()
     pointer = former.with_name(f"{former.name}.dvc")
     steps = [f"dvc remove {pointer}"] if pointer.exists() else [f"git rm --cached --quiet --ignore-unmatch {former}"]
-    return Written(result.added, result.lines, steps + result.next_steps)
-
-
-def forget(folder: Path, contents: Sequence[str], reason: str) -> list[str]:
-    """Write tombstones; returns the contents that had none before.
-
-    Args:
-        contents: as a line writes them, 16 characters each.
-
-    Raises:
-        UserError: see `checked_reason`.
-    """
-    reason = checked_reason(reason)
-    path = folder / FORGOTTEN
-    old = read_tombstones(path.read_bytes(), str(path)) if path.is_file() else []
-    known = {content for content, _ in old}
-    new = sorted(set(contents) - known)
-    if new:
-        _write_tombstones(path, sorted({*old, *((content, reason) for content in new)}))
-    return new
-
-
-def checked_reason(reason: str) -> str:
-    """The reason as a tombstone holds it, without blanks at its ends.
-
-    Raises:
-        UserError: when it is empty, too long or more than one line.
-    """
-    if not reason.strip() or len(reason) > REASON_LIMIT or not reason.isprintable():
-        raise UserError(f"--reason is one line of 1 to {REASON_LIMIT} characters without control characters")
-    return reason.strip()
-
-
-def _write_tombstones(path: Path, lines: Sequence[tuple[str, str]]) -> None:
-    data = "".join(f"{content} {reason}\n" for content, reason in lines)
-    if not path.is_file() or path.read_bytes() != data.encode():
-        write_text(path, data)
+    return LedgerChange(result.added, result.lines, steps + result.next_steps)

@@ -19,7 +19,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,8 @@ _NUMBERS = np.dtype(
     [("high", ">u8"), ("low", ">u4"), ("unit", ">u8"), ("fill_1", "u1"), ("place", ">u4"), ("fill_2", "u2")]
 )
 
-Lines = NDArray[np.bytes_]
+Lines = NDArray[np.bytes_]  # (n,) S37
+Contents = NDArray[np.bytes_]  # (n,) S12, the first 12 bytes of the SHA-256
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,16 @@ class Columns:
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Columns:
         """The fields of some of the lines."""
         return Columns(self.high[rows], self.low[rows], self.unit[rows], self.place[rows], self.rank[rows])
+
+
+def concatenated(parts: Sequence[Columns]) -> Columns:
+    """The fields of all parts, end to end."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {}
+    for name, kind in FIELDS.items():
+        columns[name] = np.concatenate([np.zeros(0, kind), *(getattr(part, name) for part in parts)])
+    return Columns(**columns)
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,13 @@ def lines_of(columns: Columns) -> Lines:
     lines.sort()  # in place: np.unique takes the memory of the lines twice more
     again = lines[1:] == lines[:-1]
     return lines[np.append(True, ~again)] if again.any() else lines
+
+
+def content_keys(high: NDArray[np.uint64], low: NDArray[np.uint32]) -> Contents:
+    """Contents as bytes, to sort and to look up: (n,) S12."""
+    keys = np.empty(len(high), dtype=[("high", ">u8"), ("low", ">u4")])
+    keys["high"], keys["low"] = high, low
+    return keys.view("S12").reshape(-1)
 
 
 def content_text(high: int, low: int) -> str:

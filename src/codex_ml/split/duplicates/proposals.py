@@ -1,14 +1,12 @@
-"""Similar pairs out of the index: lists of one shingle propose pairs, and the sets decide.
+"""Candidates out of the index: the documents in the list of one shingle propose pairs, which `pairs` verifies.
 
-A pair is named by one number, the smaller row in the upper 32 bits and the larger one in the lower, so that sorting
-brings the pairs of a document together. Candidates are written to files and verified afterwards: a pair that many
-shingles propose is looked at once.
+Used by: split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log
 from pathlib import Path
 
@@ -16,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import naming
+from codex_ml.core.sorted_arrays import begins_of, blocks_within, ranges
+from codex_ml.split.duplicates.pairs import Pairs, distinct, named, rows_of
 from codex_ml.split.duplicates.parities import possible, rows_in
 from codex_ml.split.duplicates.prefixes import Postings, concatenated, read_postings
-from codex_ml.split.duplicates.shingle_sets import Rows, StoredSets, mapped, spans
+from codex_ml.split.duplicates.shingle_sets import RowNumbers, StoredSets, mapped
 
 PAIRS_AT_ONCE = 1 << 20
 RUN = 1 << 21  # pairs, some of them the same
 CROWDED = 2  # pairs per document from which a cheap test first pays
-SHINGLES_AT_ONCE = 1 << 21  # of both sides of the pairs that are verified together
-
-Pairs = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class Proposed:
 
     candidates: int
     proposed: int
-    waiting: Rows
+    waiting: RowNumbers
 
 
 def propose(task: JoinTask) -> Proposed:
@@ -141,9 +138,9 @@ class _Lists:
         size: int64, shingles of the document.
     """
 
-    number: Rows
+    number: RowNumbers
     row: NDArray[np.int32]
-    size: Rows
+    size: RowNumbers
     cap: NDArray[np.int32]
 
     @classmethod
@@ -156,7 +153,7 @@ class _Lists:
     def at(self, chosen: NDArray[np.bool_]) -> _Lists:
         return _Lists(self.number[chosen], self.row[chosen], self.size[chosen], self.cap[chosen])
 
-    def partners(self) -> Rows:
+    def partners(self) -> RowNumbers:
         """How many follow each posting that are not larger than its cap: those are a run, since they are sorted."""
         reach = np.searchsorted((self.number << 32) | self.size, (self.number << 32) | self.cap, side="right")
         return np.maximum(reach - np.arange(len(reach)) - 1, 0)
@@ -172,8 +169,10 @@ class _Lists:
 
 def _all_pairs(lists: _Lists, order: Order) -> Iterator[Pairs]:
     counts = lists.partners()
-    for part in _blocks(np.flatnonzero(counts > 0), counts):
-        yield _allowed(lists, order, np.repeat(part, counts[part]), spans(part + 1, counts[part]))
+    places = np.flatnonzero(counts > 0)
+    for block in blocks_within(np.cumsum(counts[places]), PAIRS_AT_ONCE):
+        part = places[block]
+        yield _allowed(lists, order, np.repeat(part, counts[part]), ranges(part + 1, counts[part]))
 
 
 @dataclass(frozen=True)
@@ -193,11 +192,11 @@ class _Sublists:
 
     lists: _Lists
     order: Order
-    member: Rows
-    begin: Rows
-    end: Rows
-    run_begin: Rows
-    run_end: Rows
+    member: RowNumbers
+    begin: RowNumbers
+    end: RowNumbers
+    run_begin: RowNumbers
+    run_end: RowNumbers
 
     @classmethod
     def of(cls, lists: _Lists, order: Order, threshold: float) -> _Sublists:
@@ -217,11 +216,13 @@ class _Sublists:
         """Pairs of the first `leaders` of each sublist with those after them."""
         leads = np.arange(len(self.member)) - self.begin < leaders
         counts = self.end - self.run_end
-        for part in _blocks(np.flatnonzero(leads & (counts > 0)), counts):
+        places = np.flatnonzero(leads & (counts > 0))
+        for block in blocks_within(np.cumsum(counts[places]), PAIRS_AT_ONCE):
+            part = places[block]
             first = np.repeat(self.member[part], counts[part])
-            yield _allowed(self.lists, self.order, first, self.member[spans(self.run_end[part], counts[part])])
+            yield _allowed(self.lists, self.order, first, self.member[ranges(self.run_end[part], counts[part])])
 
-    def waiting(self, leaders: int) -> Rows:
+    def waiting(self, leaders: int) -> RowNumbers:
         """Rows that have not been compared with all that they can be compared with."""
         leads = np.arange(len(self.member)) - self.begin < leaders
         knows_all_before = self.run_begin - self.begin <= leaders  # what is not led before it is of its own run
@@ -229,21 +230,14 @@ class _Sublists:
         return np.unique(self.lists.row[self.member[waits]]).astype(np.int64)
 
 
-def begins_of(values: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where a value differs from the one before it: begins_of([5, 5, 7]) is [True, False, True]."""
-    result = np.ones(len(values), dtype=bool)
-    np.not_equal(values[1:], values[:-1], out=result[1:])
-    return result
-
-
-def _edges(begins: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+def _edges(begins: NDArray[np.bool_]) -> tuple[RowNumbers, RowNumbers]:
     """For each place, where its group begins and ends, given where groups begin."""
     starts = np.flatnonzero(begins)
     lengths = np.diff(np.append(starts, len(begins)))
     return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)
 
 
-def _allowed(lists: _Lists, order: Order, first: Rows, second: Rows) -> Pairs:
+def _allowed(lists: _Lists, order: Order, first: RowNumbers, second: RowNumbers) -> Pairs:
     """Those of the pairs of postings whose caps and labels allow each other, named and distinct."""
     fits = (lists.size[first] <= lists.cap[second]) & (lists.size[second] <= lists.cap[first])
     a, b = lists.row[first[fits]], lists.row[second[fits]]
@@ -251,111 +245,3 @@ def _allowed(lists: _Lists, order: Order, first: Rows, second: Rows) -> Pairs:
     apart = (label < 0) | (label != order.label[b])
     a, b = a[apart], b[apart]
     return distinct(named(a, b))
-
-
-def _blocks(places: Rows, counts: Rows) -> Iterator[Rows]:
-    """Runs of places with about PAIRS_AT_ONCE pairs together."""
-    total = np.cumsum(counts[places])
-    start = 0
-    while start < len(places):
-        done = int(total[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(total, done + PAIRS_AT_ONCE, side="right")))
-        yield places[start:stop]
-        start = stop
-
-
-def named(first: NDArray[np.integer], second: NDArray[np.integer]) -> Pairs:
-    """The pairs (first[i], second[i])."""
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    return (low.astype(np.uint64) << np.uint64(32)) | high.astype(np.uint64)
-
-
-def distinct(pairs: Pairs) -> Pairs:
-    """Sorted, each once; np.unique hashes first and takes longer."""
-    pairs = np.sort(pairs)
-    return pairs[begins_of(pairs)]
-
-
-@dataclass(frozen=True)
-class VerifyTask:
-    """The candidates whose number is at least `low` and below `high`."""
-
-    sets: StoredSets
-    files: tuple[Path, ...]
-    low: int
-    high: int
-    threshold: float
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What the sets say of some candidates.
-
-    Attributes:
-        looked_at: how many pairs there were, the same pair in two files counted twice.
-        pairs: uint64, those that reach the threshold.
-        similarity: float64, of each of these.
-    """
-
-    looked_at: int
-    pairs: Pairs
-    similarity: NDArray[np.float64]
-
-
-def verify(task: VerifyTask) -> Verified:
-    """Keep the candidates whose Jaccard similarity reaches the threshold. Runs in a worker."""
-    parts = [np.zeros(0, dtype=np.uint64)]
-    for file in task.files:
-        pairs = mapped(file, np.uint64)
-        start = int(np.searchsorted(pairs, np.uint64(task.low)))
-        stop = int(np.searchsorted(pairs, np.uint64(task.high))) if task.high < 1 << 64 else len(pairs)
-        parts.append(np.array(pairs[start:stop]))
-    result = reaching(task.sets, distinct(np.concatenate(parts)), task.threshold)
-    return replace(result, looked_at=sum(map(len, parts)))
-
-
-def reaching(sets: StoredSets, pairs: Pairs, threshold: float) -> Verified:
-    """Those of the pairs, which are sorted, whose similarity reaches the threshold."""
-    sizes = sets.sizes
-    first, second = rows_of(pairs)
-    total = np.cumsum(sizes[first].astype(np.int64) + sizes[second])
-    similarity = np.zeros(len(pairs))
-    start = 0
-    while start < len(pairs):
-        done = int(total[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(total, done + SHINGLES_AT_ONCE, side="right")))
-        similarity[start:stop] = similarities(sets, first[start:stop], second[start:stop])
-        start = stop
-    reached = similarity >= threshold  # both sides round the same quotient, so a pair on the threshold is one
-    return Verified(len(pairs), pairs[reached], similarity[reached])
-
-
-def rows_of(pairs: Pairs) -> tuple[Rows, Rows]:
-    """(smaller row, larger row) of each pair."""
-    return (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
-
-
-def similarities(sets: StoredSets, first: Rows, second: Rows) -> NDArray[np.float64]:
-    """Exact Jaccard similarity of each pair (first[i], second[i]), for all at once.
-
-    The shingles of all these documents get numbers in the order of their hashes; (pair, number) then names a shingle of
-    one side of one pair. Both sides are sorted, so that one merge brings what they share together.
-    """
-    rows = np.unique(np.concatenate([first, second]))
-    sizes = sets.sizes
-    lengths = sizes[rows]
-    values = sets.gather(sets.starts[rows], lengths)
-    order = np.argsort(values)
-    ordered = values[order]
-    numbers = np.empty(len(order), dtype=np.int64)
-    numbers[order] = np.cumsum(begins_of(ordered)) - 1
-    begins = np.cumsum(lengths, dtype=np.int64) - lengths
-    keys = []
-    for side in (first, second):
-        place = np.searchsorted(rows, side)
-        pair = np.repeat(np.arange(len(side)) * len(order), lengths[place])
-        keys.append(pair + numbers[spans(begins[place], lengths[place])])
-    merged = np.sort(np.concatenate(keys), kind="stable")
-    shared = merged[1:][merged[1:] == merged[:-1]] // max(len(order), 1)
-    common = np.bincount(shared, minlength=len(first))
-    return common / np.maximum(sizes[first].astype(np.int64) + sizes[second] - common, 1)

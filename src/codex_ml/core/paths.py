@@ -1,0 +1,7 @@
+"""Paths that stages, commands and messages share, relative to the repository."""
+
+from pathlib import Path
+
+SPLIT_LEDGER = Path("data/split_ledger")
+FORGOTTEN = "forgotten.txt"  # in that folder: contents whose lines do not count
+FORMER_LEDGER = Path("data/split_ledger.ndjson")  # `codex-ml ledger convert` reads it

@@ -1,0 +1,74 @@
+"""The shares of train, val and test: which split a unit that the ledger does not list is dealt to.
+
+A unit is a group, or a document without one. `position` gives it a number in [0, 2^64) that nothing else can change;
+the smallest numbers are test, the next ones val. So with test = 0.1 and val = 0.1 a unit at 0.05 * 2^64 is in test, one
+at 0.15 * 2^64 in val and one at 0.7 * 2^64 in train, whatever other documents there are.
+Used by: split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.sorted_arrays import find
+from codex_ml.split.config import Split
+from codex_ml.split.duplicates.shingle_sets import RowNumbers
+from codex_ml.split.verdicts import TEST, TRAIN, VAL, Candidates, Hashes
+
+
+def position(key: bytes, salt: str) -> int:
+    """A number in [0, 2^64) from a keyed hash (BLAKE2b, RFC 7693): the same for the same key, always."""
+    digest = hashlib.blake2b(key, key=hashlib.sha256(salt.encode()).digest(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def deal_new(documents: Candidates, rows: RowNumbers, part: NDArray[np.int8], params: Split) -> None:
+    """Deal those of `rows`, the documents that are kept, whose `part` is still -1; with folds, place train and val."""
+    unlisted = rows[part[rows] < 0]
+    dealt = _by_rank(documents, rows, part, params) if params.stratify else _by_hash(documents, params)
+    part[unlisted] = dealt[unlisted]
+    if params.folds:
+        part[rows] = np.where(part[rows] == TEST, TEST, _fold(documents.unit[rows], params))
+
+
+def _by_hash(documents: Candidates, params: Split) -> NDArray[np.int8]:
+    share = documents.unit / 2.0**64
+    return np.where(share < params.test, TEST, np.where(share < params.test + params.val, VAL, TRAIN)).astype(np.int8)
+
+
+def by_hash_without_test(unit: Hashes, params: Split) -> NDArray[np.int8]:
+    """Train or val for units that are not in test, in the proportion of their shares."""
+    share = (unit / 2.0**64 - params.test) / (1 - params.test)
+    return np.where(share < params.val / (1 - params.test), VAL, TRAIN).astype(np.int8)
+
+
+def _fold(unit: Hashes, params: Split) -> NDArray[np.int8]:
+    """Folds come from other bits of the same hash than test, which takes the smallest values."""
+    fold = (unit * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) * np.uint64(params.folds) >> np.uint64(32)
+    return np.where(fold == params.fold, VAL, TRAIN).astype(np.int8)
+
+
+def _by_rank(documents: Candidates, rows: RowNumbers, part: NDArray[np.int8], params: Split) -> NDArray[np.int8]:
+    """In each stratum, new units fill test and then val up to their shares, in the order of their hash.
+
+    A unit with several values belongs to that of its document with the smallest content hash.
+    """
+    result = np.full(len(part), TRAIN, dtype=np.int8)
+    rows = rows[np.lexsort((documents.high[rows], documents.unit[rows]))]
+    units, first = np.unique(documents.unit[rows], return_index=True)
+    stratum, old = documents.stratum[rows[first]], part[rows[first]]
+    dealt = np.full(len(units), TRAIN, dtype=np.int8)
+    for value in np.unique(stratum).tolist():
+        members = np.flatnonzero(stratum == value)
+        fresh = members[old[members] < 0]  # sorted by unit, that is by the hash
+        begin = 0
+        for target, share in ((TEST, params.test), (VAL, params.val)):
+            lacking = max(0, round(share * len(members)) - int((old[members] == target).sum()))
+            dealt[fresh[begin : begin + lacking]] = target
+            begin += lacking
+    index = find(units, documents.unit)
+    result[index >= 0] = dealt[index[index >= 0]]
+    return result
