@@ -27,7 +27,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.documents.licences import wrong_licences
     from codex_ml.ingest.corpus import spilling
     from codex_ml.ingest.corpus_writer import write_corpus
-    from codex_ml.ingest.readers import size_of
+    from codex_ml.ingest.readers import source_bytes
     from codex_ml.ingest.readers.git_repository import refuse_moving_revision
     from codex_ml.ingest.sources import Tally, read_sources
 
@@ -37,7 +37,7 @@ def main(stage: Stage[Params]) -> None:
     for source in settings.sources:
         stage.dep(source.path)
         refuse_moving_revision(source)
-    size = sum(size_of(source) for source in settings.sources)
+    size = sum(source_bytes(source) for source in settings.sources)
     tally = Tally()
     workers = workers_for(size, stage.runtime.workers)
     with (
@@ -48,7 +48,7 @@ def main(stage: Stage[Params]) -> None:
         with progress("ingest: read", size, "bytes", style=style) as advance:
             refused = read_sources(settings, spills, tally, workers=workers, advance=advance)
             write_ndjson(folder / "refused.ndjson", refused)
-        tally.refuse_nothing(settings)
+        tally.require_documents(settings)
         with progress("ingest: write", tally.bytes, "bytes", style=style) as advance:
             write_corpus(folder / "documents.parquet", spills, workers=workers, advance=advance)
         (folder / "spills").rmdir()

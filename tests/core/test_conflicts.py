@@ -24,7 +24,7 @@ from codex_ml.fetch.wheels import read_pins
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.csv_tables import plan_table
 from codex_ml.ingest.readers.json_lines import LinesTask
-from codex_ml.ingest.readers.records import Context
+from codex_ml.ingest.readers.tasks import Context
 from codex_ml.policy.detectors_lock import locked_names
 from codex_ml.policy.rules import load_policy
 from codex_ml.split.benchmarks import _records
@@ -106,7 +106,7 @@ def test_markers_between_braces_are_not_taken_for_values(workspace):
 def test_a_record_of_json_lines_that_is_a_marker_is_refused_by_that_name():
     context = Context(Source(kind="jsonl", path="data/raw/a.jsonl"), "data/raw/a.jsonl", 1000)
     data = b'{"text": "a"}\n' + CONFLICT + b'{"text": "=======\\n<<<<<<< not a marker"}\n'
-    results = list(LinesTask(context, 1, data, len(data), 1000).read())
+    results = list(LinesTask(context, len(data), 1, data, 1000).read())
     reasons = [str(result.reason) for result in results if hasattr(result, "reason")]
     assert len([reason for reason in reasons if reason.startswith("conflict markers of a merge")]) == 3
     assert len(results) - len(reasons) == 2

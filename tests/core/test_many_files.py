@@ -18,7 +18,7 @@ from codex_ml.core.pipeline import StageSpec
 from codex_ml.core.tree import files_of, scan
 from codex_ml.ingest import readers
 from codex_ml.ingest.config import Source
-from codex_ml.ingest.readers import plan, size_of
+from codex_ml.ingest.readers import plan_source, source_bytes
 
 COUNT = 2500
 MOST = 200  # bytes per file
@@ -44,11 +44,15 @@ WALKS = {
     "scan": lambda path: sum(1 for _ in scan(Path(path))),
     "files_of": lambda path: sum(1 for _ in files_of(Path(path))),
     "hash_path": lambda path: io.hash_path(Path(path)),
-    "size of a folder": lambda path: size_of(Source(kind="files", path=path)),
-    "size of a glob": lambda path: size_of(Source(kind="jsonl", path=f"{path}/**/*.py")),
-    "tasks of a folder": lambda path: sum(1 for _ in plan(Source(kind="files", path=path), max_bytes=9)),
-    "tasks of a glob": lambda path: sum(1 for _ in plan(Source(kind="files", path=f"{path}/**/*.py"), max_bytes=9)),
-    "tasks of files of records": lambda path: sum(1 for _ in plan(Source(kind="csv", path=f"{path}/*/*"), max_bytes=9)),
+    "size of a folder": lambda path: source_bytes(Source(kind="files", path=path)),
+    "size of a glob": lambda path: source_bytes(Source(kind="jsonl", path=f"{path}/**/*.py")),
+    "tasks of a folder": lambda path: sum(1 for _ in plan_source(Source(kind="files", path=path), max_bytes=9)),
+    "tasks of a glob": lambda path: sum(
+        1 for _ in plan_source(Source(kind="files", path=f"{path}/**/*.py"), max_bytes=9)
+    ),
+    "tasks of files of records": lambda path: sum(
+        1 for _ in plan_source(Source(kind="csv", path=f"{path}/*/*"), max_bytes=9)
+    ),
     "check": check,
 }
 
@@ -129,7 +133,7 @@ def test_a_folder_is_read_folder_by_folder_in_the_order_of_names(tmp_path, monke
             elif inner != folder / "z/c.b":
                 yield inner.relative_to(folder).as_posix()
 
-    tasks = plan(Source(kind="files", path="tree", glob="**"), max_bytes=1000)
+    tasks = plan_source(Source(kind="files", path="tree", glob="**"), max_bytes=1000)
     assert [name for task in tasks for name in task.names] == list(below(folder))
 
 

@@ -1,4 +1,4 @@
-"""From sources to spilled documents: tasks go to workers, tables come back in order, bad records meet their policy."""
+"""From sources to spilled documents: workers read tasks, tables come back in order, bad records are counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from codex_ml.core.progress import Advance
 from codex_ml.documents.document import Document, Refused, number_column, numbers_of
 from codex_ml.ingest.config import Ingest, Source
 from codex_ml.ingest.corpus import SPILL_BITS, SeenIds, Spills, id_hashes, measured, pieces_of, table_of_pieces
-from codex_ml.ingest.readers import Batch, Task, named, plan
+from codex_ml.ingest.readers import names_seen, plan_source
+from codex_ml.ingest.readers.tasks import BatchTask, ReadTask
 
 
 @dataclass
@@ -31,9 +32,9 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
-    found: named.Found = field(default_factory=named.Found)  # of the source that is read
+    seen: names_seen.NamesSeen = field(default_factory=names_seen.NamesSeen)  # of the source that is read
 
-    def add(self, cut: Cut) -> None:
+    def add(self, cut: SpillPieces) -> None:
         self.documents += cut.documents
         self.bytes += cut.bytes
         self.licences.update(cut.licences)
@@ -43,7 +44,7 @@ class Tally:
         self.refused += 1
         self.reasons[Reason(item.reason).kind] += 1
 
-    def refuse_nothing(self, settings: Ingest) -> None:
+    def require_documents(self, settings: Ingest) -> None:
         """Raises UserError when there is no document at all."""
         if not self.documents:
             paths = ", ".join(source.path for source in settings.sources)
@@ -65,7 +66,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Cut:
+class SpillPieces:
     """Documents, cut for the spill files (see `corpus.pieces_of`), and what is counted of them."""
 
     pieces: dict[int, bytes]
@@ -75,7 +76,7 @@ class Cut:
     languages: Counter[str]
 
     @classmethod
-    def of(cls, table: pa.Table) -> Cut:
+    def of(cls, table: pa.Table) -> SpillPieces:
         """Args: table: with `corpus.SPILL_SCHEMA`."""
         return cls(
             pieces=pieces_of(table),
@@ -87,7 +88,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Read:
+class TaskResult:
     """What a worker made of a task with n documents.
 
     Attributes:
@@ -95,15 +96,15 @@ class Read:
         ids, keys: (n,) uint64, hashes of id and content in the order of the file.
         refused: what did not become a document, in the order of the file.
         refused_at: for each of `refused`, how many of the documents come before it.
-        found: names of the settings that are in the source.
+        seen: names of the settings that are in the source.
     """
 
-    cut: Cut
+    cut: SpillPieces
     ids: NDArray[np.uint64]
     keys: NDArray[np.uint64]
     refused: list[Refused]
     refused_at: list[int]
-    found: named.Found
+    seen: names_seen.NamesSeen
 
     def table(self) -> pa.Table:
         """The documents in the order of the file, with `corpus.SPILL_SCHEMA`."""
@@ -111,14 +112,14 @@ class Read:
         return table_of_pieces(self.cut.pieces).take(number_column(np.argsort(order)))
 
 
-def read(task: Task, most_bad: int | None = None) -> Read:
+def read_task(task: ReadTask, most_bad: int | None = None) -> TaskResult:
     """Read one task; runs in a worker. More than `most_bad` bad records end the run, so what follows is not read."""
     documents: list[Document] = []
     ids: list[str] = []
     refused: list[Refused] = []
     refused_at: list[int] = []
     bad = 0
-    for part in task.tasks if isinstance(task, Batch) else (task,):
+    for part in task.tasks if isinstance(task, BatchTask) else (task,):
         file = part.file
         with naming(file):
             for item in part.read():
@@ -134,10 +135,12 @@ def read(task: Task, most_bad: int | None = None) -> Read:
         if most_bad is not None and bad > most_bad:
             break
     table = measured(documents)
-    return Read(Cut.of(table), id_hashes(ids), numbers_of(table, "key"), refused, refused_at, named.here)
+    return TaskResult(
+        SpillPieces.of(table), id_hashes(ids), numbers_of(table, "key"), refused, refused_at, names_seen.here
+    )
 
 
-def _without_repeated(result: Read, again: NDArray[np.bool_]) -> tuple[Cut, list[Refused]]:
+def _without_repeated(result: TaskResult, again: NDArray[np.bool_]) -> tuple[SpillPieces, list[Refused]]:
     """The documents but those of `again`, and these with all that is refused, in the order of the file."""
     table = result.table()
     reason = "the id stands in this file already, with another text"
@@ -145,7 +148,7 @@ def _without_repeated(result: Read, again: NDArray[np.bool_]) -> tuple[Cut, list
     refused = [(place, 0, item) for place, item in zip(result.refused_at, result.refused, strict=True)]
     refused += [(row, 1, _refused_row(table.slice(row, 1), reason)) for row in rows]
     refused.sort(key=lambda item: item[:2])
-    return Cut.of(table.filter(number_column(~again))), [item for _, _, item in refused]
+    return SpillPieces.of(table.filter(number_column(~again))), [item for _, _, item in refused]
 
 
 def read_sources(
@@ -174,12 +177,12 @@ def read_sources(
                 )
             yield item.row
         if not unread:  # what could not be read has shown no names
-            named.refuse_names_of_nothing(source, number, tally.found)
+            names_seen.refuse_unmatched_names(source, number, tally.seen)
 
 
 def _place(item: Refused) -> str:
-    place = item.place or item.path or item.source
-    return place if item.line is None else f"{place}:{item.line}"
+    file = item.place or item.path or item.source
+    return file if item.line is None else f"{file}:{item.line}"
 
 
 def _read_source(
@@ -191,13 +194,15 @@ def _read_source(
     workers: int,
     advance: Advance,
 ) -> Iterator[Refused]:
-    tally.found.clear()
-    named.here.clear()
-    tasks = plan(source, max_bytes=settings.max_document_bytes)
+    tally.seen.clear()
+    names_seen.here.clear()
+    tasks = plan_source(source, max_bytes=settings.max_document_bytes)
     most_bad = 0 if source.bad_records == "fail" else source.max_bad_records
     file, seen = "", SeenIds()
-    for task, result in ordered_map(partial(read, most_bad=most_bad), tasks, workers=workers, folder=spills.folder):
-        tally.found.add(result.found)
+    for task, result in ordered_map(
+        partial(read_task, most_bad=most_bad), tasks, workers=workers, folder=spills.folder
+    ):
+        tally.seen.add(result.seen)
         cut, refused = result.cut, result.refused
         if task.file != file:
             file, seen = task.file, SeenIds()
@@ -208,7 +213,7 @@ def _read_source(
         spills.add(cut.pieces)
         tally.add(cut)
         advance(task.bytes)
-    tally.found.add(named.here)
+    tally.seen.add(names_seen.here)
 
 
 def _refused_row(row: pa.Table, reason: str) -> Refused:

@@ -9,18 +9,18 @@ from typing import Any
 
 from codex_ml.documents.document import Document, Refused, documents_of
 from codex_ml.ingest.config import Source
-from codex_ml.ingest.readers import Task, plan
+from codex_ml.ingest.readers import plan_source
 from codex_ml.ingest.readers.json_lines import plan_lines
-from codex_ml.ingest.readers.records import Context
-from codex_ml.ingest.sources import read
+from codex_ml.ingest.readers.tasks import Context, ReadTask
+from codex_ml.ingest.sources import read_task
 
 MAX_BYTES = 1000
 LIMIT = 1 << 20  # bytes of a line for MAX_BYTES
 
 
-def tasks(kind: str, path: str = "in", *, max_bytes: int = MAX_BYTES, **settings: Any) -> Iterator[Task]:
+def tasks(kind: str, path: str = "in", *, max_bytes: int = MAX_BYTES, **settings: Any) -> Iterator[ReadTask]:
     """The tasks of a source below the current folder."""
-    return plan(Source(kind=kind, path=path, **settings), max_bytes=max_bytes)
+    return plan_source(Source(kind=kind, path=path, **settings), max_bytes=max_bytes)
 
 
 def ingest(kind: str, path: str = "in", **settings: Any) -> tuple[list[Document], list[Refused]]:
@@ -28,7 +28,7 @@ def ingest(kind: str, path: str = "in", **settings: Any) -> tuple[list[Document]
     documents: list[Document] = []
     refused: list[Refused] = []
     for task in tasks(kind, path, **settings):
-        result = read(task)
+        result = read_task(task)
         documents += documents_of(result.table())
         refused += result.refused
     return documents, refused

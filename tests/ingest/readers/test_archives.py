@@ -20,6 +20,7 @@ from codex_ml.documents.licences import is_allowed
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import archives, tars, zips
 from codex_ml.ingest.readers import python_packages as packages
+from codex_ml.ingest.readers.tasks import Context
 
 METADATA = "Metadata-Version: 2.1\nName: My_Pkg\nVersion: 1.0\nLicense-Expression: MIT\n\n"
 PLANNERS = {
@@ -40,7 +41,7 @@ def here(tmp_path, monkeypatch):
 
 
 def plan(kind, path="in", *, max_bytes=1000, **settings):
-    return list(PLANNERS[kind](Source(kind=kind, path=path, **settings), Path(path), max_bytes))
+    return list(PLANNERS[kind](Context(Source(kind=kind, path=path, **settings), path, max_bytes)))
 
 
 def read(kind, path="in", **settings):
@@ -370,7 +371,9 @@ def test_a_file_that_changes_after_it_was_proved_is_told(monkeypatch):
     Path("in.zip").write_bytes(b"")
     with pytest.raises(UserError, match=r"^in\.zip changed while it was read; stop what writes to it and run again$"):
         list(tasks[0].read())
-    tasks = tars.plan_tar(Source(kind="tar", path="in.tar"), Path(tarred(("a.py", "a = 1\n" * 9), ("b.py", "b"))), 1000)
+    tasks = tars.plan_tar(
+        Context(Source(kind="tar", path="in.tar"), str(tarred(("a.py", "a = 1\n" * 9), ("b.py", "b"))), 1000)
+    )
     next(tasks)
     os.utime("in.tar", (1, 1))
     with pytest.raises(UserError, match=r"^in\.tar changed while it was read"):

@@ -21,8 +21,9 @@ from codex_ml.ingest import readers
 from codex_ml.ingest.config import Ingest, Source
 from codex_ml.ingest.corpus import spilling
 from codex_ml.ingest.corpus_writer import write_corpus
-from codex_ml.ingest.readers import Batch, compression, zips
+from codex_ml.ingest.readers import compression, zips
 from codex_ml.ingest.readers import table_rows as rows
+from codex_ml.ingest.readers.tasks import BatchTask
 from codex_ml.ingest.sources import Tally, read_sources
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,7 +66,7 @@ def test_many_small_files_share_a_task(monkeypatch):
     for number in range(50):
         write(f"in/{number:02}.jsonl", json.dumps({"text": f"text {number}"}) + "\n")
     (task,) = tasks("jsonl")
-    assert isinstance(task, Batch) and len(task.tasks) == 50
+    assert isinstance(task, BatchTask) and len(task.tasks) == 50
     assert (task.file, task.bytes) == ("in/00.jsonl", sum(f.stat().st_size for f in Path("in").iterdir()))
     monkeypatch.setattr(readers, "BATCH_FILES", 20)
     assert [len(task.tasks) for task in tasks("jsonl")] == [20, 20, 10]

@@ -191,7 +191,7 @@ def test_a_damaged_file_costs_itself_only(kind):
 @KINDS
 def test_a_bomb_is_refused_before_its_first_record(kind, monkeypatch):
     monkeypatch.setattr(compression, "BOMB_BYTES", 1 << 20)
-    reason = "more than 0 GiB and 200 times its size: a decompression bomb"
+    reason = "more than 1 MiB and 200 times its size: a decompression bomb"
     assert damaged(PACK[kind](A + b" " * (8 << 20)), kind) == reason
 
 

@@ -235,7 +235,7 @@ def test_a_file_of_arrow_that_is_cut_between_plan_and_read_is_told(kind, monkeyp
     from helpers import tasks
 
     (task,) = tasks(kind, path)
-    cut(task.path)
+    cut(task.context.path)
     with pytest.raises(UserError, match="changed while it was read"):
         list(task.read())
 

@@ -16,7 +16,7 @@ import pytest
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, derived_id
 from codex_ml.ingest.config import Source
-from codex_ml.ingest.readers import files, size_of
+from codex_ml.ingest.readers import files, source_bytes
 
 sys.path.insert(0, str(Path(__file__).parent))
 from helpers import ingest, tasks, write
@@ -399,7 +399,7 @@ def test_the_bytes_of_the_tasks_are_those_of_the_files():
         write(f"in/{number:03}.py", "x" * 100_000)
     found = list(tasks("files", max_bytes=1_000_000))
     assert len(found) > 1 and sum(task.bytes for task in found) == 30_000_000
-    assert size_of(Source(kind="files", path="in")) == 30_000_000
+    assert source_bytes(Source(kind="files", path="in")) == 30_000_000
     assert len([item for task in found for item in task.read()]) == 300
 
 

@@ -16,6 +16,7 @@ from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import git_objects
 from codex_ml.ingest.readers import git_repository as reader
+from codex_ml.ingest.readers.tasks import Context
 
 CLEAN = {
     "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@b.example",
@@ -48,7 +49,7 @@ def here(tmp_path, monkeypatch):
 
 
 def plan(path="in", *, max_bytes=1000, **settings):
-    return list(reader.plan_git(Source(kind="git", path=path, **settings), Path(path), max_bytes))
+    return list(reader.plan_git(Context(Source(kind="git", path=path, **settings), path, max_bytes)))
 
 
 def read(path="in", **settings):
@@ -215,7 +216,7 @@ def test_sizes_are_read_from_headers(packed):
     store = git_objects.Objects("in/.git/objects")
     for line in git("ls-tree", "-rl", "HEAD").splitlines():
         _, _, name, size, *_ = line.split()
-        assert git_objects.size_of(store, name.encode()) == int(size)
+        assert git_objects.object_size(store, name.encode()) == int(size)
     store.close()
 
 

@@ -21,7 +21,7 @@ from codex_ml.ingest.readers import csv_tables as tables
 from codex_ml.ingest.readers import json_lines as lines
 from codex_ml.ingest.readers.csv_tables import plan_table
 from codex_ml.ingest.readers.json_lines import plan_lines
-from codex_ml.ingest.readers.records import Context
+from codex_ml.ingest.readers.tasks import Context
 
 sys.path.insert(0, str(Path(__file__).parent))
 from helpers import ingest, reasons, texts, write
@@ -57,8 +57,8 @@ def test_the_blocks_of_a_long_line_are_put_together_once(monkeypatch, length):
 @pytest.mark.parametrize("size", [3, BLOCK])
 def test_a_long_record_is_matched_as_often_as_it_doubles(monkeypatch, start, size):
     matched = []
-    plain = tables._end_of_whole
-    monkeypatch.setattr(tables, "_end_of_whole", lambda text, *rest: matched.append(len(text)) or plain(text, *rest))
+    plain = tables.end_of_whole
+    monkeypatch.setattr(tables, "end_of_whole", lambda text, *rest: matched.append(len(text)) or plain(text, *rest))
     length = 300 * size
     data = start + b"id,text\n" + b"".join(b'%d,"%s"\n' % (n, b'a""\n' * (length // 4)) for n in range(3))
     items = list(plan_table(map(bytes, blocks(data, size)), context("csv"), delimiter=",", limit=10 * length))
@@ -93,7 +93,7 @@ def test_lines_on_both_sides_of_the_limit_in_every_compression(tmp_path, monkeyp
     dice = random.Random(f"{kind}{packed}")
     for block, floor in [(700, 3000), (9000, 1000), (97, 5000)]:
         monkeypatch.setattr(compression, "BLOCK", block)
-        monkeypatch.setattr("codex_ml.ingest.readers.records.LINE_FLOOR", floor)
+        monkeypatch.setattr("codex_ml.ingest.readers.tasks.LINE_FLOOR", floor)
         lengths = [dice.choice([3, 50, floor // 2, floor - 60, floor + 1, 3 * floor, 7 * floor]) for _ in range(40)]
         data, found, refused = records(kind, lengths, floor)
         whole = pa.compress(data, "zstd", asbytes=True) if packed == ".zst" else PACK[packed](data)

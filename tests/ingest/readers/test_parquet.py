@@ -13,7 +13,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import parquet as module
-from codex_ml.ingest.readers import plan
+from codex_ml.ingest.readers import plan_source
 from codex_ml.ingest.readers import table_rows as rows
 
 TEXTS = ["one", "zwei\n", "three"]
@@ -25,7 +25,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def read(kind="parquet", path="t.parquet", **settings):
-    return [item for task in plan(Source(kind=kind, path=path, **settings), max_bytes=1000) for item in task.read()]
+    return [
+        item for task in plan_source(Source(kind=kind, path=path, **settings), max_bytes=1000) for item in task.read()
+    ]
 
 
 def write(table, name="t.parquet", **options):
@@ -157,7 +159,7 @@ def test_a_large_row_group_is_cut_into_tasks_that_read_every_row_once(monkeypatc
     monkeypatch.setattr(module, "MOST_PARTS", 1 << 20)
     texts = [f"{number:03} " * 40 for number in range(200)]
     pq.write_table(pa.table({"text": texts}), "t.parquet", row_group_size=150)
-    tasks = list(plan(Source(kind="parquet", path="t.parquet"), max_bytes=1000))
+    tasks = list(plan_source(Source(kind="parquet", path="t.parquet"), max_bytes=1000))
     found = [list(task.read()) for task in tasks]
     assert len(tasks) > 10 and max(sum(len(item.text) for item in items) for items in found) <= 2000
     assert [(item.text, item.place) for items in found for item in items] == [
@@ -190,7 +192,7 @@ def test_a_saved_data_set_is_cut_into_tasks_too(tmp_path, monkeypatch, rows_a_ba
     with pa.OSFile("set/a.arrow", "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=rows_a_batch)
     Path("set/state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
-    tasks = list(plan(Source(kind="datasets", path="set"), max_bytes=1000))
+    tasks = list(plan_source(Source(kind="datasets", path="set"), max_bytes=1000))
     assert len(tasks) >= 6
     found = [(item.text, item.place) for task in tasks for item in task.read()]
     assert found == [(text, f"set/a.arrow:{row}") for row, text in enumerate(texts)]

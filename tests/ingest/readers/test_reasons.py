@@ -93,7 +93,7 @@ def test_the_error_without_any_document_shows_kinds_only():
     for value in ("one", "two"):
         tally.refuse(Refused("in", "in", 1, Reason("the key {!r} of UTF-8", value)))
     with pytest.raises(UserError, match=r"2 refused: 2 the key \.\.\. of UTF-8\)"):
-        tally.refuse_nothing(Ingest(sources=(Source(kind="jsonl", path="in"),)))
+        tally.require_documents(Ingest(sources=(Source(kind="jsonl", path="in"),)))
 
 
 def test_a_line_of_the_list_has_the_same_fields_as_before():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.csv_tables import plan_table
-from codex_ml.ingest.readers.records import Context
+from codex_ml.ingest.readers.tasks import Context
 
 SOURCE = Source(kind="csv", path="t.csv")
 

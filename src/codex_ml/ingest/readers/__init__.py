@@ -1,74 +1,22 @@
 """Sources of documents. Each is cut into tasks that worker processes read; nothing is ever unpacked to disk.
 
-A task is small, can be pickled, and has
-    file: the file it belongs to, within which the ids of records must be unique,
-    bytes: what of the source it stands for, for the progress,
-    read(): its documents, and what did not become one,
-    decoded: where it can be small, the bytes that its records take in memory.
+`plan_source` chooses the reader by the kind of the source. `tasks` says what a reader takes and gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from codex_ml.core.errors import UserError, naming, reason_of
 from codex_ml.core.io import expand_glob
 from codex_ml.core.tree import files_of
-from codex_ml.documents.document import Document, Refused, writable
+from codex_ml.documents.document import Refused
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.compression import Broken, blocks
-from codex_ml.ingest.readers.records import Context, record_limit
+from codex_ml.ingest.readers.tasks import BATCH_BYTES, BATCH_FILES, BatchTask, Context, ReadTask, RefusedTask
 
 FOLDERS = ("wheels", "sdists", "git", "datasets")
-BATCH_BYTES, BATCH_FILES = 4 << 20, 1024  # small files in a task; refusals too
-
-
-class Task(Protocol):
-    """See the module's text."""
-
-    @property
-    def file(self) -> str: ...
-    @property
-    def bytes(self) -> int: ...
-    def read(self) -> Iterator[Document | Refused]: ...
-
-
-@dataclass(frozen=True)
-class RefusedTask:
-    """What was refused one after the other while tasks were made, in its place among them."""
-
-    refused: tuple[Refused, ...]
-    bytes: int = 0
-    decoded: int = 0
-
-    @property
-    def file(self) -> str:
-        return self.refused[0].path
-
-    def read(self) -> Iterator[Document | Refused]:
-        yield from self.refused
-
-
-@dataclass(frozen=True)
-class Batch:
-    """All tasks of some small files: to hand over a task costs more than to read such a file."""
-
-    tasks: tuple[Task, ...]
-
-    @property
-    def file(self) -> str:
-        return self.tasks[0].file
-
-    @property
-    def bytes(self) -> int:
-        return sum(task.bytes for task in self.tasks)
-
-    def read(self) -> Iterator[Document | Refused]:
-        """What the tasks give, one after the other."""
-        return (item for task in self.tasks for item in task.read())
 
 
 def paths_of(source: Source) -> Iterator[Path]:
@@ -127,13 +75,13 @@ def _within(folder: Path, source: Source) -> Iterator[Path]:
     return (file for file in files_of(folder) if file.name.lower().endswith((*names, *packed)))
 
 
-def size_of(source: Source) -> int:
+def source_bytes(source: Source) -> int:
     """Bytes on disk, for the progress."""
     files = (file for path in paths_of(source) for file in (files_of(path) if path.is_dir() else [path]))
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def plan(source: Source, *, max_bytes: int) -> Iterator[Task]:
+def plan_source(source: Source, *, max_bytes: int) -> Iterator[ReadTask]:
     """The tasks of a source, in an order that depends on names only; made as they are asked for.
 
     Raises:
@@ -145,24 +93,24 @@ def plan(source: Source, *, max_bytes: int) -> Iterator[Task]:
         label = source.label
         source, folder = _files_by_glob(source)
         source, paths = source.model_copy(update={"name": label}), [folder]
-    yield from _in_batches(_tasks(source, path, max_bytes) for path in paths)
+    yield from _in_batches(_tasks(Context(source, str(path), max_bytes)) for path in paths)
 
 
-def _in_batches(files: Iterable[Iterator[Task]]) -> Iterator[Task]:
+def _in_batches(files: Iterable[Iterator[ReadTask]]) -> Iterator[ReadTask]:
     """The tasks of files in their order, those of small files put together."""
-    batch: list[Task] = []
+    batch: list[ReadTask] = []
     held = 0
     for tasks in files:
-        first: list[Task] = []
+        first: list[ReadTask] = []
         decoded, small = 0, True
         for task in tasks:
             first.append(task)
-            decoded += getattr(task, "decoded", BATCH_BYTES)
+            decoded += task.decoded
             small = len(first) < 3 and decoded < BATCH_BYTES // 4  # a last line without LF is a task too
             if not small:
                 break
         if batch and not (small and held + decoded <= BATCH_BYTES and len(batch) < BATCH_FILES):
-            yield Batch(tuple(batch)) if len(batch) > 1 else batch[0]
+            yield BatchTask.of(batch)
             batch, held = [], 0
         if small:
             batch += first
@@ -171,67 +119,66 @@ def _in_batches(files: Iterable[Iterator[Task]]) -> Iterator[Task]:
             yield from first
             yield from tasks
     if batch:
-        yield Batch(tuple(batch)) if len(batch) > 1 else batch[0]
+        yield BatchTask.of(batch)
 
 
-def _tasks(source: Source, path: Path, max_bytes: int) -> Iterator[Task]:
+def _tasks(context: Context) -> Iterator[ReadTask]:
     """The tasks of a file or folder."""
+    path = Path(context.path)
     if not path.is_file() and not path.is_dir():
-        yield RefusedTask((Refused(source.label, writable(str(path)), None, "not a regular file", bad=False),))
+        yield RefusedTask(context, 0, (context.refused(None, "not a regular file", bad=False),))
         return
     refused: list[Refused] = []
     try:
         with naming(path):
-            for item in _plan(source, path, max_bytes):
+            for item in _plan(context):
                 if isinstance(item, Refused):
                     refused.append(item)
                 if refused and (not isinstance(item, Refused) or len(refused) == BATCH_FILES):
-                    yield RefusedTask(tuple(refused))
+                    yield RefusedTask(context, 0, tuple(refused))
                     refused = []
                 if not isinstance(item, Refused):
                     yield item
     except Broken as error:
-        refused.append(Refused(source.label, writable(str(path)), None, reason_of(error)))
+        refused.append(context.refused(None, reason_of(error)))
     if refused:
-        yield RefusedTask(tuple(refused))
+        yield RefusedTask(context, 0, tuple(refused))
 
 
-def _plan(source: Source, path: Path, max_bytes: int) -> Iterator[Task | Refused]:
-    context = Context(source, str(path), max_bytes)
-    limit = record_limit(max_bytes)
-    if source.kind == "jsonl":
+def _plan(context: Context) -> Iterator[ReadTask | Refused]:
+    """Import the reader of the kind and let it plan: most sources need one reader."""
+    kind, path, limit = context.source.kind, Path(context.path), context.record_limit
+    if kind == "jsonl":
         from codex_ml.ingest.readers.json_lines import plan_lines
 
-        yield from plan_lines(blocks(path), context, limit=limit)
-    elif source.kind in ("csv", "tsv"):
+        return plan_lines(blocks(path), context, limit=limit)
+    if kind in ("csv", "tsv"):
         from codex_ml.ingest.readers.csv_tables import plan_table
 
-        delimiter = "," if source.kind == "csv" else "\t"
-        yield from plan_table((data for data, _ in blocks(path)), context, delimiter=delimiter, limit=limit)
-    elif source.kind == "parquet":
+        delimiter = "," if kind == "csv" else "\t"
+        return plan_table((data for data, _ in blocks(path)), context, delimiter=delimiter, limit=limit)
+    if kind == "parquet":
         from codex_ml.ingest.readers.parquet import plan_parquet
 
-        yield from plan_parquet(path, context)
-    elif source.kind == "datasets":
+        return plan_parquet(context)
+    if kind == "datasets":
         from codex_ml.ingest.readers.datasets import plan_dataset
 
-        yield from plan_dataset(path, lambda name: Context(source, str(path / name), max_bytes))
-    elif source.kind == "files":
+        return plan_dataset(context)
+    if kind == "files":
         from codex_ml.ingest.readers.files import plan_files
 
-        yield from plan_files(source, path, max_bytes)
-    elif source.kind == "git":
+        return plan_files(context)
+    if kind == "git":
         from codex_ml.ingest.readers.git_repository import plan_git
 
-        yield from plan_git(source, path, max_bytes)
-    else:
-        from codex_ml.ingest.readers import python_packages as packages
-        from codex_ml.ingest.readers import tars, zips
+        return plan_git(context)
+    from codex_ml.ingest.readers import python_packages, tars, zips
 
-        planner = {
-            "wheels": packages.plan_wheels,
-            "sdists": packages.plan_sdists,
-            "zip": zips.plan_zip,
-            "tar": tars.plan_tar,
-        }[source.kind]
-        yield from planner(source, path, max_bytes)
+    planners: dict[str, Callable[[Context], Iterator[ReadTask | Refused]]] = {
+        "wheels": python_packages.plan_wheels,
+        "sdists": python_packages.plan_sdists,
+        "zip": zips.plan_zip,
+        "tar": tars.plan_tar,
+    }
+    return planners[kind](context)

@@ -8,21 +8,21 @@ out, members below a link, two different members of one name. Names that differ 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.message import Message
 from pathlib import Path
 from posixpath import normpath
 
 from codex_ml.core.errors import Reason, raise_disk_error, reason_of
-from codex_ml.documents.document import Document, Refused, writable
+from codex_ml.documents.document import Refused, writable
 from codex_ml.documents.licences import licence_of_metadata
-from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.compression import Broken
-from codex_ml.ingest.readers.files import Names, file_document, group_of
+from codex_ml.ingest.readers.name_globs import NameGlobs
+from codex_ml.ingest.readers.origin import LONGEST_NAME, Origin
+from codex_ml.ingest.readers.tasks import Context
 
 MOST_MEMBERS = 250_000  # zipfile keeps 500 bytes of each
-LONGEST_NAME = 4096  # characters; PATH_MAX of Linux
-BOMB_BYTES, BOMB_RATIO = 64 << 20, 200  # sources compress 3 to 20 times
+BOMB_BYTES = 64 << 20  # of all members, for any archive
 DEEPEST = 200  # folders in folders
 METADATA_LIMIT = 1 << 20  # bytes of METADATA, PKG-INFO or an extended header of tar
 
@@ -35,47 +35,25 @@ class Unsafe(Broken):
         self.member = member
 
 
-@dataclass(frozen=True)
-class Origin:
+def archive_origin(context: Context) -> Origin:
     """What the documents of an archive have in common."""
+    source = context.source
+    return Origin(context, f"{source.label}/{writable(Path(context.path).name)}", source.licence)
 
-    source: Source
-    file: str
-    label: str
-    licence: str
-    max_bytes: int
 
-    @classmethod
-    def of(cls, source: Source, file: Path, max_bytes: int) -> Origin:
-        return cls(source, str(file), f"{source.label}/{writable(file.name)}", source.licence, max_bytes)
+def under(origin: Origin, headers: Message | None) -> Origin:
+    """The same under the licence that the metadata of a package names, if it names one."""
+    licence = None if headers is None else licence_of_metadata(headers)
+    return replace(origin, licence=licence or origin.licence)
 
-    def under(self, headers: Message | None) -> Origin:
-        """The same under the licence that the metadata of a package names, if it names one."""
-        licence = None if headers is None else licence_of_metadata(headers)
-        return replace(self, licence=licence or self.licence)
 
-    def document(self, name: str, data: bytes) -> Document | Refused:
-        return file_document(
-            data,
-            source=self.label,
-            path=name,
-            licence=self.licence,
-            group=group_of(self.source, self.label, name),
-            place=f"{self.file}/{name}",
-            max_bytes=self.max_bytes,
-        )
-
-    def refused(self, name: str, reason: str, *, bad: bool) -> Refused:
-        name = writable(name[:LONGEST_NAME])
-        return Refused(self.label, name, None, reason, bad, place=f"{writable(self.file)}/{name}")
-
-    def refused_whole(self, error: Exception) -> Refused:
-        """The refusal of an archive for what was raised while it was read; an error of the disk is raised again."""
-        raise_disk_error(error)
-        if isinstance(error, Unsafe):
-            return self.refused(error.member, reason_of(error), bad=True)
-        reason = reason_of(error) if isinstance(error, Broken) else Reason("damaged ({})", _short(error))
-        return Refused(self.source.label, writable(self.file), None, reason)
+def refused_whole(origin: Origin, error: Exception) -> Refused:
+    """The refusal of an archive for what was raised while it was read; an error of the disk is raised again."""
+    raise_disk_error(error)
+    if isinstance(error, Unsafe):
+        return origin.refused(error.member, reason_of(error), bad=True)
+    reason = reason_of(error) if isinstance(error, Broken) else Reason("damaged ({})", _short(error))
+    return origin.context.refused(None, reason)
 
 
 def why_not(name: str, size: int, max_bytes: int, *, regular: bool, again: bool) -> tuple[str, bool] | None:
@@ -99,7 +77,7 @@ def plain(name: str) -> str:
 STRANGE = re.compile(r"(?:\A|/)\.?(?:/|\Z)")  # parts that are no name
 
 
-def wanted(names: Names, name: str) -> bool:
+def is_wanted(names: NameGlobs, name: str) -> bool:
     """Whether a plain name is a document; backslashes count as what they are elsewhere, so that they are reported."""
     return names.wanted(plain(name.replace("\\", "/")) if "\\" in name else name)
 
@@ -135,14 +113,8 @@ def twice(name: str) -> Unsafe:
     return Unsafe(name, "two different members of this name")
 
 
-def refuse_bomb(total: int, size: int) -> None:
-    """Raises Broken when so many bytes come out of a file of this size."""
-    if total > BOMB_BYTES and total > BOMB_RATIO * size:
-        raise Broken(f"more than {BOMB_BYTES >> 20} MiB and {BOMB_RATIO} times its size: a decompression bomb")
-
-
 def refuse_crowd(members: int) -> None:
-    """Raises Broken for more members than anybody wants to read."""
+    """Raises Broken for more members than are read."""
     if members > MOST_MEMBERS:
         raise Broken(f"more than {MOST_MEMBERS:,} members")
 

@@ -35,6 +35,20 @@ class Broken(Exception):
     """A compressed file that cannot be trusted; the text says why."""
 
 
+def refuse_bomb(total: int, size: int, least: int) -> None:
+    """Refuse a file of `size` bytes once `total` bytes came out of it.
+
+    Args:
+        least: bytes that may come out of any file.
+
+    Raises:
+        Broken: for more than that, and more than BOMB_RATIO times the size.
+    """
+    if total > least and total > BOMB_RATIO * size:
+        amount = f"{least >> 30} GiB" if least >= 1 << 30 else f"{least >> 20} MiB"
+        raise Broken(f"more than {amount} and {BOMB_RATIO} times its size: a decompression bomb")
+
+
 class _Streams(io.RawIOBase):
     """One stream after the other. The standard library's readers take whatever follows the first for padding."""
 
@@ -69,7 +83,7 @@ class _Streams(io.RawIOBase):
         return data
 
 
-class _Apart(io.RawIOBase):
+class _OwnPosition(io.RawIOBase):
     """The same open file with a position of its own, for Arrow, which reads ahead and closes what it read."""
 
     def __init__(self, raw: IO[bytes]) -> None:
@@ -94,7 +108,7 @@ def _open_xz(raw: IO[bytes], mode: str) -> Any:
 
 
 def _open_zst(raw: IO[bytes], mode: str) -> Any:
-    return pa.input_stream(_Apart(raw), compression="zstd")
+    return pa.input_stream(_OwnPosition(raw), compression="zstd")
 
 
 OPENERS: dict[str, Callable[[Any, str], Any]] = {
@@ -151,16 +165,18 @@ def unchanged(file: Path, before: os.stat_result | None = None) -> Iterator[None
             after = file.stat()
         except (Broken, *DAMAGE) as error:
             raise_disk_error(error)
-            raise _changed(file) from None
-    if _state(before) != _state(after):
-        raise _changed(file)
+            raise changed_while_read(file) from None
+    if state_of(before) != state_of(after):
+        raise changed_while_read(file)
 
 
-def _state(status: os.stat_result) -> tuple[int, int]:
+def state_of(status: os.stat_result) -> tuple[int, int]:
+    """Size and time of the last change: what differs once somebody has written to the file."""
     return status.st_size, status.st_mtime_ns
 
 
-def _changed(file: Path) -> UserError:
+def changed_while_read(file: Path) -> UserError:
+    """What to raise for a file that was written to while it was read."""
     return UserError(f"{writable(str(file))} changed while it was read; stop what writes to it and run again")
 
 
@@ -188,8 +204,7 @@ def _prove(raw: IO[bytes], kind: str, size: int) -> None:
             if not total and data.startswith(tuple(MAGIC.values())):
                 raise Broken("is compressed twice; unpack it once")
             total += len(data)
-            if total > BOMB_BYTES and total > BOMB_RATIO * size:
-                raise Broken(f"more than {BOMB_BYTES >> 30} GiB and {BOMB_RATIO} times its size: a decompression bomb")
+            refuse_bomb(total, size, BOMB_BYTES)
     except DAMAGE as error:
         raise_disk_error(error)
         raise Broken(Reason("damaged ({})", " ".join(str(error).split()) or type(error).__name__)) from None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +14,32 @@ from codex_ml.core.io import read_json
 from codex_ml.core.tree import is_left_out, stands_for
 from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
-from codex_ml.ingest.readers.records import Context
-from codex_ml.ingest.readers.table_rows import Part, damaged, documents, parts_of, wrong_columns
+from codex_ml.ingest.readers.table_rows import RowSpan, damaged, documents, file_shares, parts_of, wrong_columns
+from codex_ml.ingest.readers.tasks import Context, ReadTask
 
 
 @dataclass(frozen=True)
-class ArrowTask:
+class ArrowTask(ReadTask):
     """Some rows of one Arrow file."""
 
-    context: Context
-    path: str
-    part: Part
-    bytes: int
-
-    @property
-    def file(self) -> str:
-        return self.context.file
+    part: RowSpan
 
     def read(self) -> Iterator[Document | Refused]:
-        """One document a row."""
-        with unchanged(Path(self.path)):
-            yield from documents(_batches(self.path), self.part, 0, self.context)
+        """One document per row."""
+        with unchanged(Path(self.context.path)):
+            yield from documents(_batches(self.context.path), self.part, 0, self.context)
 
 
-def plan_dataset(folder: Path, context_of: Callable[[str], Context]) -> Iterator[ArrowTask | Refused]:
+def plan_dataset(folder_context: Context) -> Iterator[ArrowTask | Refused]:
     """Some megabytes of rows a task. A damaged file is refused whole, so every value is checked before.
 
     Raises:
         UserError: when it is no such folder, or names files outside of it.
     """
-    rows = 0
+    folder, rows = Path(folder_context.path), 0
     for name in _names(folder):
-        path, context = folder / name, context_of(name)
+        path = folder / name
+        context = replace(folder_context, path=str(path))
         try:
             with path.open("rb") as raw:
                 refuse_pointer(raw)
@@ -58,22 +52,19 @@ def plan_dataset(folder: Path, context_of: Callable[[str], Context]) -> Iterator
         if isinstance(parts, str):
             yield context.refused(None, parts)
             continue
-        size, total, done, told = path.stat().st_size, sum(part.bytes for part in parts), 0, 0
-        for part in parts:
-            rows, done = rows + part.count, done + part.bytes
-            share = size * done // max(total, 1)
-            yield ArrowTask(context, str(path), part, share - told)
-            told = share
+        for part, share in zip(parts, file_shares(path.stat().st_size, parts), strict=True):
+            rows += part.count
+            yield ArrowTask(context, share, part)
     if not rows:
-        yield context_of("state.json").refused(None, "holds no row", bad=False)
+        yield replace(folder_context, path=str(folder / "state.json")).refused(None, "holds no row", bad=False)
 
 
 def _names(folder: Path) -> list[str]:
     if (folder / "dataset_dict.json").is_file():
         found = read_json(folder / "dataset_dict.json")
         splits = found.get("splits") if isinstance(found, dict) else None
-        there = ", ".join(map(str, splits)) if isinstance(splits, list) else "none"
-        raise UserError(f"ingest.sources: {folder} holds the splits {there}; name one: {folder}/train")
+        present = ", ".join(map(str, splits)) if isinstance(splits, list) else "none"
+        raise UserError(f"ingest.sources: {folder} holds the splits {present}; name one: {folder}/train")
     state: Any = read_json(folder / "state.json")
     try:
         names = [str(entry["filename"]) for entry in state["_data_files"]]
@@ -88,7 +79,7 @@ def _names(folder: Path) -> list[str]:
     return names
 
 
-def _proved(path: str, context: Context) -> list[Part] | str:
+def _proved(path: str, context: Context) -> list[RowSpan] | str:
     """The parts of a file whose every value is what it claims to be, or what is wrong with its columns."""
 
     def checked() -> Iterator[pa.RecordBatch]:

@@ -69,7 +69,7 @@ def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
     return kind, data
 
 
-def size_of(store: Objects, name: bytes) -> int | None:
+def object_size(store: Objects, name: bytes) -> int | None:
     """Bytes of an object by its header alone, so that a long one is not inflated; None when it is not there."""
     try:
         for pack in store.packs:
@@ -183,7 +183,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def walk(store: Objects, root: bytes) -> Iterator[tuple[bytes, int, bytes, str]]:
+def walk_tree(store: Objects, root: bytes) -> Iterator[tuple[bytes, int, bytes, str]]:
     """(path, mode, id, reason to refuse it or "") of everything but folders; Git's order is that of the whole paths."""
     stack = [iter(_entries(store, root, b""))]
     met = 0

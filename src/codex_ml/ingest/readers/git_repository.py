@@ -20,90 +20,91 @@ from codex_ml.core.io import expand_glob
 from codex_ml.core.tree import rules_for, stands_for
 from codex_ml.documents.document import Document, Refused, writable
 from codex_ml.ingest.config import Source
-from codex_ml.ingest.readers.files import Names, file_document, group_of
-from codex_ml.ingest.readers.git_objects import BLOB, COMMIT, TAG, Damaged, Objects, read_object, size_of, walk
+from codex_ml.ingest.readers.git_objects import BLOB, COMMIT, TAG, Damaged, Objects, object_size, read_object, walk_tree
+from codex_ml.ingest.readers.name_globs import NameGlobs
+from codex_ml.ingest.readers.origin import Origin
+from codex_ml.ingest.readers.tasks import Context, ReadTask
 
 TASK_BYTES, TASK_BLOBS = 4 << 20, 4096
 REF_LIMIT, PACKED_REFS_LIMIT = 4096, 64 << 20  # bytes
 HASH = re.compile(r"[0-9a-f]{40}")
-Data = bytes  # tasks have a field named bytes
+Content = bytes  # tasks have a field named bytes
 
 
 @dataclass(frozen=True)
-class GitTask:
-    """Some blobs of a commit: (path in the tree, id)."""
+class GitTask(ReadTask):
+    """Some blobs of a commit: (path in the tree, id).
 
-    source: Source
-    file: str
+    Attributes:
+        objects: the folder that holds them.
+        label: source of the documents, with the commit.
+    """
+
     objects: str
     label: str
-    blobs: tuple[tuple[Data, Data], ...]
-    bytes: int
-    max_bytes: int
+    blobs: tuple[tuple[Content, Content], ...]
 
     def read(self) -> Iterator[Document | Refused]:
         """Documents in the order of their paths."""
-        store = Objects(self.objects)
+        store, origin = Objects(self.objects), git_origin(self.context, self.label)
         try:
             for path, name in self.blobs:
-                yield self._read(store, os.fsdecode(path), name)
+                yield _read_blob(store, origin, os.fsdecode(path), name)
         finally:
             store.close()
 
-    def _read(self, store: Objects, path: str, name: Data) -> Document | Refused:
-        try:
-            size = size_of(store, name)
-            if size is not None and size > self.max_bytes:
-                return self._refused(path, Reason("longer than {} bytes", self.max_bytes), bad=False)
-            kind, data = read_object(store, name)
-        except Damaged as error:
-            return self._refused(path, reason_of(error), bad=True)
-        if kind != BLOB:
-            return self._refused(path, Reason("object {} is no blob", name.decode()), bad=True)
-        return file_document(
-            data,
-            source=self.label,
-            path=path,
-            licence=self.source.licence,
-            group=group_of(self.source, self.source.label, path),
-            place=f"{self.file}/{path}",
-            max_bytes=self.max_bytes,
-        )
 
-    def _refused(self, path: str, reason: str, *, bad: bool) -> Refused:
-        return Refused(self.label, writable(path), None, reason, bad, place=writable(f"{self.file}/{path}"))
+def git_origin(context: Context, label: str) -> Origin:
+    """What the documents of a commit have in common; commits of one repository are one group."""
+    return Origin(context, label, context.source.licence, context.source.label)
 
 
-def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask | Refused]:
+def _read_blob(store: Objects, origin: Origin, path: str, name: bytes) -> Document | Refused:
+    max_bytes = origin.max_bytes
+    try:
+        size = object_size(store, name)
+        if size is not None and size > max_bytes:
+            return origin.refused(path, Reason("longer than {} bytes", max_bytes), bad=False)
+        kind, data = read_object(store, name)
+    except Damaged as error:
+        return origin.refused(path, reason_of(error), bad=True)
+    if kind != BLOB:
+        return origin.refused(path, Reason("object {} is no blob", name.decode()), bad=True)
+    return origin.document(path, data)
+
+
+def plan_git(context: Context) -> Iterator[GitTask | Refused]:
     """Tasks of about 4 MiB of blobs of a work tree's or a bare repository's `source.revision`, sorted by path.
 
     Raises:
         UserError: when there is no repository, it lends objects from another one, or the revision is unknown.
     """
-    repository = _repository(source, folder)
-    names, store = Names.of(source), Objects(repository / "objects")
+    source = context.source
+    repository = _repository(source, Path(context.path))
+    names, store = NameGlobs.of(source), Objects(repository / "objects")
     batch: list[tuple[bytes, bytes]] = []
     held = 0
     try:
         commit, tree = _commit(source, repository, store)
         label = f"{source.label}@{commit[:12].decode()}"
+        origin = git_origin(context, label)
 
         def task() -> GitTask:
-            return GitTask(source, str(folder), str(repository / "objects"), label, tuple(batch), held, max_bytes)
+            return GitTask(context, held, str(repository / "objects"), label, tuple(batch))
 
-        for path, mode, name, reason in walk(store, tree):
+        for path, mode, name, reason in walk_tree(store, tree):
             shown = os.fsdecode(path)
             if not names.wanted(shown):
                 continue
             if reason or not stat.S_ISREG(mode):
                 why = reason or ("a submodule" if stat.S_IFMT(mode) == 0o160000 else "not a regular file")
-                yield Refused(label, writable(shown), None, why, bool(reason), place=writable(f"{folder}/{shown}"))
+                yield origin.refused(shown, why, bad=bool(reason))
                 continue
             size = _size(store, name)
             if size is None and not is_hashed(repository):
                 raise Damaged(f"object {name.decode()} is missing (a shallow, partial or damaged clone)")
             batch.append((path, name))
-            held += min(size or 0, max_bytes)
+            held += min(size or 0, context.max_bytes)
             if held >= TASK_BYTES or len(batch) >= TASK_BLOBS:
                 yield task()
                 batch, held = [], 0
@@ -117,7 +118,7 @@ def plan_git(source: Source, folder: Path, max_bytes: int) -> Iterator[GitTask |
 
 def _size(store: Objects, name: bytes) -> int | None:
     try:
-        return size_of(store, name)
+        return object_size(store, name)
     except Damaged:
         return 0  # the worker says it of the file
 

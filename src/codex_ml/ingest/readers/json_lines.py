@@ -1,4 +1,4 @@
-"""JSON Lines (https://jsonlines.org): one RFC 8259 value a line, UTF-8, separated by LF and nothing else."""
+"""JSON Lines (https://jsonlines.org): one RFC 8259 value per line, UTF-8, separated by LF and nothing else."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from codex_ml.core.conflicts import MARKERS, conflict_line
 from codex_ml.core.errors import Reason, reason_of
 from codex_ml.core.io import parse_json
 from codex_ml.documents.document import Document, Refused
-from codex_ml.ingest.readers.records import Context
+from codex_ml.ingest.readers.records import record_document
+from codex_ml.ingest.readers.tasks import Context, ReadTask
 
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n"
 START_BYTES = 1 << 20
+Content = bytes  # tasks have a field named bytes
 
 
 @dataclass(frozen=True)
-class LinesTask:
-    """Whole lines of a file, the first of which has this number."""
+class LinesTask(ReadTask):
+    """Whole lines of a file, the first of which has this number.
 
-    context: Context
+    Attributes:
+        limit: bytes of a line.
+    """
+
     first_line: int
-    data: bytes
-    bytes: int
+    data: Content
     limit: int
-
-    @property
-    def file(self) -> str:
-        return self.context.file
 
     @property
     def decoded(self) -> int:
         return len(self.data)
 
     def read(self) -> Iterator[Document | Refused]:
-        """One document a line that is not blank."""
+        """One document per line that is not blank."""
         for number, line in enumerate(self.data.split(b"\n"), self.first_line):
             if len(line) > self.limit:
                 yield self.context.refused(number, Reason("the line is longer than {} bytes", self.limit))
@@ -56,7 +56,7 @@ def _record(line: bytes, number: int, context: Context) -> Document | Refused:
         return context.refused(number, not_json(error))
     if not isinstance(value, dict):
         return context.refused(number, f"an object is wanted, found {type(value).__name__}")
-    return context.document(value, number)
+    return record_document(context, value, number)
 
 
 def not_json(error: ValueError, start: str = "not JSON") -> Reason:
@@ -97,7 +97,7 @@ def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: 
         if cut:
             lines = b"".join((*held, memoryview(data)[:cut]))
             found = found or bool(lines.strip(BLANK))
-            yield LinesTask(context, number, lines, taken, limit)
+            yield LinesTask(context, taken, number, lines, limit)
             number += lines.count(b"\n")
             held, length, data, taken = [], 0, data[cut:], 0
         held.append(data)
@@ -109,7 +109,7 @@ def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: 
     rest = b"".join(held)
     if rest.strip(BLANK):
         found = True
-        yield LinesTask(context, number, rest, taken, limit)
+        yield LinesTask(context, taken, number, rest, limit)
     if not found:
         yield context.refused(None, "holds no record", bad=False)
 

@@ -15,10 +15,19 @@ import pyarrow.parquet as pq
 
 from codex_ml.core.errors import Reason
 from codex_ml.documents.document import Document, Refused
-from codex_ml.ingest.readers.compression import BOMB_BYTES, BOMB_RATIO, DAMAGE, refuse_pointer, unchanged
+from codex_ml.ingest.readers.compression import BOMB_BYTES, DAMAGE, refuse_bomb, refuse_pointer, unchanged
 from codex_ml.ingest.readers.parquet_pages import pages
-from codex_ml.ingest.readers.records import INDEX, LINE_FACTOR, Context
-from codex_ml.ingest.readers.table_rows import Part, damaged, documents, joined, parts_of, wrong_columns
+from codex_ml.ingest.readers.records import INDEX
+from codex_ml.ingest.readers.table_rows import (
+    RowSpan,
+    damaged,
+    documents,
+    file_shares,
+    joined,
+    parts_of,
+    wrong_columns,
+)
+from codex_ml.ingest.readers.tasks import LINE_FACTOR, Context, ReadTask
 
 GROUP_LIMIT = 2 << 30  # bytes that a row group may declare; a reader has to take a column chunk of it as a whole
 HELD_BYTES = 64 << 20  # of a batch, as far as the file's own sizes can tell
@@ -29,7 +38,7 @@ MOST_PARTS = 16  # of a row group; each has to decode what stands before it
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowRange:
     """Some rows of a file: a part of one row group, or small row groups as a whole.
 
     Attributes:
@@ -43,21 +52,14 @@ class Rows:
     last_group: int
     first_row: int
     batch: int
-    part: Part
+    part: RowSpan
 
 
 @dataclass(frozen=True)
-class ParquetTask:
-    """See `Rows`."""
+class ParquetTask(ReadTask):
+    """See `RowRange`."""
 
-    context: Context
-    path: str
-    rows: Rows
-    bytes: int
-
-    @property
-    def file(self) -> str:
-        return self.context.file
+    rows: RowRange
 
     @property
     def decoded(self) -> int:
@@ -66,43 +68,35 @@ class ParquetTask:
     def read(self) -> Iterator[Document | Refused]:
         """One document a row."""
         rows = self.rows
-        with unchanged(Path(self.path)), pq.ParquetFile(self.path) as file:
+        with unchanged(Path(self.context.path)), pq.ParquetFile(self.context.path) as file:
             batches = _batches(file, range(rows.first_group, rows.last_group + 1), rows.batch)
             yield from documents(batches, rows.part, rows.first_row, self.context)
 
 
-def plan_parquet(path: Path, context: Context) -> Iterator[ParquetTask | Refused]:
-    """Some megabytes of rows a task. A damaged file is refused whole, so every page is read once before."""
+def plan_parquet(context: Context) -> Iterator[ParquetTask | Refused]:
+    """Some megabytes of rows per task. A damaged file is refused whole, so every page is read once before."""
+    path = Path(context.path)
     size = path.stat().st_size
     with path.open("rb") as raw:
         refuse_pointer(raw)
+    proved: list[RowRange] = []
     try:
         with pq.ParquetFile(path) as file:
             problem = wrong_columns(file.schema_arrow, context) or _too_large(path, file.metadata, context.max_bytes)
-            found = [] if problem else list(_together(_proved(file, size)))
+            if not problem:
+                proved = list(_together(_proved(file, size)))
     except DAMAGE as error:
         problem = damaged(error, "Parquet")
-    except Bomb:
-        problem = f"more than {BOMB_BYTES >> 30} GiB and {BOMB_RATIO} times its size: a decompression bomb"
     if problem:
         yield context.refused(None, problem)
         return
-    total, told = sum(rows.part.bytes for rows in found), 0
-    done = 0
-    for rows in found:
-        done += rows.part.bytes
-        share = size * done // max(total, 1)
-        yield ParquetTask(context, str(path), rows, share - told)
-        told = share
-    if not found:
+    for rows, share in zip(proved, file_shares(size, [rows.part for rows in proved]), strict=True):
+        yield ParquetTask(context, share, rows)
+    if not proved:
         yield context.refused(None, "holds no row", bad=False)
 
 
-class Bomb(Exception):
-    """Decoded, the file is out of proportion."""
-
-
-def _proved(file: pq.ParquetFile, size: int) -> Iterator[Rows]:
+def _proved(file: pq.ParquetFile, size: int) -> Iterator[RowRange]:
     """The rows of a file that is decoded to its end, each row group by itself."""
     first_row = total = 0
     for group in range(file.metadata.num_row_groups):
@@ -111,20 +105,19 @@ def _proved(file: pq.ParquetFile, size: int) -> Iterator[Rows]:
         most = metadata.total_byte_size // MOST_PARTS
         for part in parts_of(_batches(file, (group,), batch), most):
             total += part.bytes
-            if total > BOMB_BYTES and total > BOMB_RATIO * size:
-                raise Bomb
-            yield Rows(group, group, first_row, batch, part)
+            refuse_bomb(total, size, BOMB_BYTES)
+            yield RowRange(group, group, first_row, batch, part)
         first_row += metadata.num_rows
 
 
-def _together(parts: Iterable[Rows]) -> Iterator[Rows]:
+def _together(parts: Iterable[RowRange]) -> Iterator[RowRange]:
     """The same rows, small row groups put together: each task reads the footer, which grows with their number."""
-    held: Rows | None = None
+    held: RowRange | None = None
     for rows in parts:
         part = None if held is None else joined(held.part, rows.part)
         if held is not None and part is not None:
             batch = min(held.batch, rows.batch)
-            held = Rows(held.first_group, rows.last_group, held.first_row, batch, part)
+            held = RowRange(held.first_group, rows.last_group, held.first_row, batch, part)
             continue
         if held is not None:
             yield held

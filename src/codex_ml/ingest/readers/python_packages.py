@@ -14,95 +14,86 @@ from pathlib import Path
 from codex_ml.core.errors import UserError, raise_disk_error
 from codex_ml.core.tree import only_hashed
 from codex_ml.documents.document import Document, Refused, writable
-from codex_ml.ingest.config import Source
-from codex_ml.ingest.readers.archives import METADATA_LIMIT, Origin, Unsafe, plain, wanted
+from codex_ml.ingest.readers.archives import METADATA_LIMIT, Unsafe, is_wanted, plain, refused_whole, under
 from codex_ml.ingest.readers.compression import DAMAGE, Broken, unchanged
-from codex_ml.ingest.readers.files import Names
+from codex_ml.ingest.readers.name_globs import NameGlobs
+from codex_ml.ingest.readers.origin import Origin
 from codex_ml.ingest.readers.tars import opened_tar, proved, tar_files
-from codex_ml.ingest.readers.zips import members_of, opened_zip, prove_layout, read_member, readable, zip_files
+from codex_ml.ingest.readers.tasks import Context, ReadTask
+from codex_ml.ingest.readers.zips import Members, members_of, opened_zip, prove_layout, read_member, readable, zip_files
 
 PKG_INFO = r"[^/\\]+/PKG-INFO"
 
 
 @dataclass(frozen=True)
-class WheelTask:
+class WheelTask(ReadTask):
     """A wheel; its source is "name==version", its licence what METADATA says."""
-
-    source: Source
-    file: str
-    bytes: int
-    max_bytes: int
 
     def read(self) -> Iterator[Document | Refused]:
         """Documents in the order of their names; raises UserError for a wheel that is not whole."""
-        wheel = Path(self.file)
+        source, wheel = self.context.source, Path(self.context.path)
         release = "==".join(wheel.name.removesuffix(".whl").split("-")[:2])
-        names = Names.of(self.source)
+        names = NameGlobs.of(source)
         name, _, version = release.partition("==")
-        origin = Origin(self.source, self.file, _release(name, version), self.source.licence, self.max_bytes)
+        origin = Origin(self.context, _release(name, version), source.licence)
         try:
             with opened_zip(wheel) as archive:
-                origin = origin.under(_wheel_metadata(archive))
+                origin = under(origin, _wheel_metadata(archive))
                 members = members_of(archive)
-                prove_layout(archive, members, self.max_bytes)
+                prove_layout(archive, members, self.context.max_bytes)
                 members = [member for member in members if ".dist-info/" not in member[0]]
-                for item in zip_files(archive, members, range(len(members)), origin, names):
+                for item in zip_files(Members(archive, members, range(len(members))), origin, names):
                     yield item if isinstance(item, Refused) else origin.document(*item)
         except Broken as error:
-            yield origin.refused_whole(error)
+            yield refused_whole(origin, error)
         except DAMAGE as error:
             raise_disk_error(error)
-            raise UserError(
-                f"{writable(self.file)} is not a whole wheel ({error}); put a whole one in its place"
-            ) from None
+            raise UserError(f"{self.file} is not a whole wheel ({error}); put a whole one in its place") from None
 
 
 @dataclass(frozen=True)
-class SdistTask:
+class SdistTask(ReadTask):
     """A source distribution; its source is "name==version" and its licence what PKG-INFO says."""
-
-    source: Source
-    file: str
-    bytes: int
-    max_bytes: int
 
     def read(self) -> Iterator[Document | Refused]:
         """Documents by name below the leading folder, or one refusal of a damaged file."""
-        file, names = Path(self.file), Names.of(self.source)
+        source, file = self.context.source, Path(self.context.path)
+        names = NameGlobs.of(source)
         stem = re.sub(r"\.(tar\.gz|zip)\Z", "", file.name)
-        origin = Origin(self.source, self.file, _release(*_split(stem)), self.source.licence, self.max_bytes)
+        origin = Origin(self.context, _release(*_split(stem)), source.licence)
         try:
-            found = _proved_sdist(file, names, self.max_bytes)
+            found = _proved_sdist(file, names, self.context.max_bytes)
         except (Broken, *DAMAGE) as error:
-            yield origin.refused_whole(error)
+            yield refused_whole(origin, error)
             return
         folder, headers = found or (stem, None)
         if headers is not None:
             name, version = str(headers.get("Name") or ""), str(headers.get("Version") or "")
             label = _release(name, version) if _plain(name) and _plain(version) else origin.label
-            origin = replace(origin, label=label).under(headers)
+            origin = under(replace(origin, label=label), headers)
         with unchanged(file):
             for item in _sdist_files(file, origin, names, folder + "/"):
                 yield item if isinstance(item, Refused) else origin.document(*item)
 
 
-def plan_wheels(source: Source, folder: Path, max_bytes: int) -> Iterator[WheelTask | Refused]:
+def plan_wheels(context: Context) -> Iterator[WheelTask | Refused]:
     """A task for each wheel of a folder, in the order of their names.
 
     Raises:
         UserError: when there is no folder, or no wheel in it.
     """
-    for file in _packages(source, folder, "wheel", "*.whl"):
-        yield WheelTask(source, str(file), file.stat().st_size, max_bytes)
+    for file in _packages(context, "wheel", "*.whl"):
+        yield WheelTask(replace(context, path=str(file)), file.stat().st_size)
 
 
-def plan_sdists(source: Source, folder: Path, max_bytes: int) -> Iterator[SdistTask | Refused]:
+def plan_sdists(context: Context) -> Iterator[SdistTask | Refused]:
     """A task for each source distribution of a folder; see `plan_wheels`."""
-    for file in _packages(source, folder, "sdist", "*.tar.gz", "*.zip"):
-        yield SdistTask(source, str(file), file.stat().st_size, max_bytes)
+    for file in _packages(context, "sdist", "*.tar.gz", "*.zip"):
+        yield SdistTask(replace(context, path=str(file)), file.stat().st_size)
 
 
-def _packages(source: Source, folder: Path, kind: str, *globs: str) -> list[Path]:
+def _packages(context: Context, kind: str, *globs: str) -> list[Path]:
+    source, folder = context.source, Path(context.path)
     if not folder.is_dir():
         raise UserError(f"ingest.sources: {source.path} is no folder; `kind: {kind}s` reads a folder of {kind}s")
     found = only_hashed((file for glob in globs for file in folder.glob(glob)), folder)
@@ -154,14 +145,14 @@ def _first(archive: zipfile.ZipFile, pattern: str) -> zipfile.ZipInfo | None:
     return next(usable, None)
 
 
-def _proved_sdist(file: Path, names: Names, max_bytes: int) -> tuple[str, Message] | None:
+def _proved_sdist(file: Path, names: NameGlobs, max_bytes: int) -> tuple[str, Message] | None:
     """(leading folder, PKG-INFO) of a source distribution that can be read to its end."""
     if file.suffix == ".zip":
         with opened_zip(file) as archive:
             members = members_of(archive)
             prove_layout(archive, members, max_bytes)
             for name, info in members:
-                if wanted(names, name.partition("/")[2]) and readable(info) is None and info.file_size <= max_bytes:
+                if is_wanted(names, name.partition("/")[2]) and readable(info) is None and info.file_size <= max_bytes:
                     read_member(archive, info, max_bytes)
             found = _first(archive, PKG_INFO)
             if found is None:
@@ -178,11 +169,11 @@ def _proved_sdist(file: Path, names: Names, max_bytes: int) -> tuple[str, Messag
     return result
 
 
-def _sdist_files(file: Path, origin: Origin, names: Names, folder: str) -> Iterator[tuple[str, bytes] | Refused]:
+def _sdist_files(file: Path, origin: Origin, names: NameGlobs, folder: str) -> Iterator[tuple[str, bytes] | Refused]:
     if file.suffix == ".zip":
         with opened_zip(file) as archive:
             members = members_of(archive)
-            yield from zip_files(archive, members, range(len(members)), origin, names, folder)
+            yield from zip_files(Members(archive, members, range(len(members))), origin, names, folder)
     else:
         with opened_tar(file) as stream:
             yield from tar_files(stream, origin, names, folder)

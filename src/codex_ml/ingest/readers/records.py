@@ -9,24 +9,18 @@ from functools import reduce
 from typing import Any
 
 from codex_ml.core.errors import Reason, reason_of
-from codex_ml.documents.document import Document, Refused, derived_id, map_texts, writable
+from codex_ml.documents.document import Document, Refused, derived_id, map_texts
 from codex_ml.documents.licences import UNKNOWN, stricter
-from codex_ml.ingest.config import Fields, Source
-from codex_ml.ingest.readers import named
+from codex_ml.ingest.config import Fields
+from codex_ml.ingest.readers import names_seen
+from codex_ml.ingest.readers.tasks import Context
 
 MAX_DEPTH, LONGEST_NAME = 100, 200
 LONGEST_SHORT = 4096  # characters of an id, a group, a language
-LINE_FACTOR = 8  # a record may be this many times a document, for escapes and other fields
-LINE_FLOOR = 1 << 20  # bytes
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 INDEX = re.compile(r"__index_level_\d+__\Z")  # what pandas stores of a row's number
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # dumps would make one a call
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def record_limit(max_bytes: int) -> int:
-    """Bytes that a record may have where a document has `max_bytes` at most."""
-    return max(LINE_FACTOR * max_bytes, LINE_FLOOR)
 
 
 class BadRecord(Exception):
@@ -37,30 +31,15 @@ class BadRecord(Exception):
         self.bad = bad
 
 
-class Context:
-    """Where records come from.
-
-    Attributes:
-        file: name for people and for refusals.
-        max_bytes: of a document's content.
-    """
-
-    def __init__(self, source: Source, file: str, max_bytes: int) -> None:
-        self.source, self.file, self.max_bytes = source, writable(file), max_bytes
-        self.looked_for = set(named.renamed(source.fields).values())
-
-    def refused(self, line: int | None, reason: str, *, bad: bool = True) -> Refused:
-        return Refused(self.source.label, self.file, line, reason, bad)
-
-    def document(self, record: Mapping[str, Any], line: int) -> Document | Refused:
-        """The document of a record that stands at this line or row."""
-        named.here.see_fields(record, self.looked_for)
-        try:
-            return _document(record, self, line)
-        except BadRecord as error:
-            return self.refused(line, reason_of(error), bad=error.bad)
-        except RecursionError:
-            return self.refused(line, TOO_DEEP)
+def record_document(context: Context, record: Mapping[str, Any], line: int) -> Document | Refused:
+    """The document of a record that is at this line or row, or why there is none."""
+    names_seen.here.see_fields(record, context.fields_looked_for)
+    try:
+        return _document(record, context, line)
+    except BadRecord as error:
+        return context.refused(line, reason_of(error), bad=error.bad)
+    except RecursionError:
+        return context.refused(line, TOO_DEEP)
 
 
 def _document(record: Mapping[str, Any], context: Context, line: int) -> Document:
@@ -78,7 +57,7 @@ def _document(record: Mapping[str, Any], context: Context, line: int) -> Documen
     name, group = _name(record, names.id), _name(record, names.group)
     licence_text, language = _licence(record, licences), _text(record, names.language) or ""
     _check(parts, (meta, name, group, licence_text, language), context.max_bytes)
-    _check_length({names.id: name, names.group: group, names.language: language}, meta, context.max_bytes)
+    _check_length({names.id: name, names.group: group, names.language: language}, meta, context.record_limit)
     return Document(
         source=source.label,
         path="",
@@ -108,9 +87,9 @@ def _form(
     found = (text is not None) + (prompt is not None or completion is not None) + (messages is not None)
     if text is not None and found == 1:
         return (names.text,)
-    wanted = f"{names.text}, {names.prompt} + {names.completion}, or {names.messages}"
+    forms = f"{names.text}, {names.prompt} + {names.completion}, or {names.messages}"
     if found > 1:
-        raise BadRecord(f"more than one of {wanted}")
+        raise BadRecord(f"more than one of {forms}")
     if messages is not None:
         return names.messages, names.tools
     if prompt is not None and completion is not None:
@@ -121,8 +100,8 @@ def _form(
     for name in (names.text, names.prompt, names.messages):
         if name in record:
             raise BadRecord(f"{name} is null")
-    there = ", ".join(sorted(_short(str(name)) for name in record)[:8]) or "nothing"
-    raise BadRecord("no {} in it, found {}; see fields of ingest.sources", Reason(wanted), there)
+    present = ", ".join(sorted(_short(str(name)) for name in record)[:8]) or "nothing"
+    raise BadRecord("no {} in it, found {}; see fields of ingest.sources", Reason(forms), present)
 
 
 def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
@@ -147,14 +126,15 @@ def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
         raise BadRecord("longer than {} bytes", max_bytes, bad=False)
 
 
-def _check_length(short: dict[str, str], meta: str, max_bytes: int) -> None:
+def _check_length(short: dict[str, str], meta: str, limit: int) -> None:
     """Refuse names and metadata out of proportion, which only a table can have: a line has a limit of its own.
 
     Args:
         short: field -> what it says; reports list ids and languages.
+        limit: bytes of a record.
     """
-    if len(meta) > record_limit(max_bytes):
-        raise BadRecord("the other fields are longer than {} bytes", record_limit(max_bytes), bad=False)
+    if len(meta) > limit:
+        raise BadRecord("the other fields are longer than {} bytes", limit, bad=False)
     for field, value in short.items():
         if len(value) > LONGEST_SHORT:
             raise BadRecord("{} is longer than {} characters", Reason(field), LONGEST_SHORT)

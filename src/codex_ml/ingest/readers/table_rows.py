@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from codex_ml.core.errors import Reason, raise_disk_error
 from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.readers.compression import DAMAGE
-from codex_ml.ingest.readers.records import Context, repeated
+from codex_ml.ingest.readers.records import record_document, repeated
+from codex_ml.ingest.readers.tasks import Context
 
 PART_BYTES = 16 << 20  # decoded, of a task
 ROWS = 1000  # made Python values at a time
@@ -23,7 +24,7 @@ UNREADABLE = object()  # in place of a value
 
 
 @dataclass(frozen=True)
-class Part:
+class RowSpan:
     """Rows `start` to `start + count - 1` of a series of batches, and their size in bytes."""
 
     start: int
@@ -31,7 +32,7 @@ class Part:
     bytes: int
 
 
-def parts_of(batches: Iterable[pa.RecordBatch], most: int = 0) -> Iterator[Part]:
+def parts_of(batches: Iterable[pa.RecordBatch], most: int = 0) -> Iterator[RowSpan]:
     """Cut rows into parts of about 16 MiB, or `most` bytes where that is more."""
     most = max(most, PART_BYTES)
     start = count = held = 0
@@ -43,17 +44,28 @@ def parts_of(batches: Iterable[pa.RecordBatch], most: int = 0) -> Iterator[Part]
             bytes_ = size * rows // batch.num_rows
             count, held, left = count + rows, held + bytes_, left - rows
             if held + bytes_ > most:
-                yield Part(start, count, held)
+                yield RowSpan(start, count, held)
                 start, count, held = start + count, 0, 0
     if count:
-        yield Part(start, count, held)
+        yield RowSpan(start, count, held)
 
 
-def joined(one: Part, other: Part) -> Part | None:
+def file_shares(size: int, parts: Sequence[RowSpan]) -> Iterator[int]:
+    """The bytes of a file of `size` bytes that each part stands for, by its decoded size; together they are `size`."""
+    total = max(sum(part.bytes for part in parts), 1)
+    decoded = before = 0
+    for part in parts:
+        decoded += part.bytes
+        upto = size * decoded // total
+        yield upto - before
+        before = upto
+
+
+def joined(one: RowSpan, other: RowSpan) -> RowSpan | None:
     """Two parts as one, where the second begins the series after that of the first; None for more than 16 MiB."""
     if other.start or one.bytes + other.bytes > PART_BYTES:
         return None
-    return Part(one.start, one.count + other.count, one.bytes + other.bytes)
+    return RowSpan(one.start, one.count + other.count, one.bytes + other.bytes)
 
 
 def decoded_size(batch: pa.RecordBatch) -> int:
@@ -69,7 +81,7 @@ def _decoded_size(column: pa.Array) -> int:
 
 
 def documents(
-    batches: Iterable[pa.RecordBatch], part: Part, first_row: int, context: Context
+    batches: Iterable[pa.RecordBatch], part: RowSpan, first_row: int, context: Context
 ) -> Iterator[Document | Refused]:
     """One document, or why there is none, for each row of a part.
 
@@ -92,7 +104,7 @@ def _documents(batch: pa.RecordBatch, row: int, context: Context) -> Iterator[Do
         record = {name: _plain(values[offset]) for name, values in columns.items()}
         bad = next((name for name, value in record.items() if value is UNREADABLE), None)
         if bad is None:
-            yield context.document(record, row + offset)
+            yield record_document(context, record, row + offset)
         else:
             reason = Reason("{} holds no UTF-8, or a time that Python cannot represent", bad)
             yield context.refused(row + offset, reason)
@@ -136,12 +148,12 @@ def _plain(value: Any) -> Any:
 
 def wrong_columns(schema: pa.Schema, context: Context) -> str:
     """Why the columns cannot be those of a corpus, "" when they can."""
-    there = schema.names  # a new list on each call
-    if (twice := repeated(there)) is not None:
+    present = schema.names  # a new list on each call
+    if (twice := repeated(present)) is not None:
         return Reason("the name {!r} stands for two columns", twice)
     names = context.source.fields
     for name in (names.text, names.prompt, names.completion):
-        kind = schema.field(name).type if name in there else pa.null()
+        kind = schema.field(name).type if name in present else pa.null()
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not _is_text(kind) and not pa.types.is_null(kind):
             return Reason("the column {} is {}, a text column is wanted", Reason(name), str(kind))

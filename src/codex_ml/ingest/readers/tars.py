@@ -17,59 +17,44 @@ from posixpath import dirname, join
 from typing import IO, Any
 
 from codex_ml.documents.document import Document, Refused
-from codex_ml.ingest.config import Source
-from codex_ml.ingest.readers import compression
-from codex_ml.ingest.readers.archives import (
-    METADATA_LIMIT,
-    Origin,
-    plain,
-    refuse_bomb,
-    refuse_crowd,
-    refuse_through,
-    refuse_unsafe,
-    twice,
-    wanted,
-    why_not,
-)
+from codex_ml.ingest.readers import archives, compression
 from codex_ml.ingest.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
-from codex_ml.ingest.readers.files import Names
+from codex_ml.ingest.readers.name_globs import NameGlobs
+from codex_ml.ingest.readers.origin import Origin
+from codex_ml.ingest.readers.tasks import Context, ReadTask
 
 TASK_BYTES, TASK_FILES = 4 << 20, 4096
 BLOCK = 512  # bytes; tar counts in them
 ENDINGS = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
-Data = bytes  # tasks have a field named bytes
+Content = bytes  # tasks have a field named bytes
 
 
 @dataclass(frozen=True)
-class TarTask:
+class TarTask(ReadTask):
     """Some members of a tar file with what is in them: a compressed stream cannot be entered in the middle."""
 
-    source: Source
-    file: str
-    members: tuple[tuple[str, Data], ...]
-    bytes: int
-    max_bytes: int
+    members: tuple[tuple[str, Content], ...]
 
     def read(self) -> Iterator[Document | Refused]:
         """Documents in the order of the archive."""
-        origin = Origin.of(self.source, Path(self.file), self.max_bytes)
+        origin = archives.archive_origin(self.context)
         for name, data in self.members:
             yield origin.document(name, data)
 
 
-def plan_tar(source: Source, file: Path, max_bytes: int) -> Iterator[TarTask | Refused]:
+def plan_tar(context: Context) -> Iterator[TarTask | Refused]:
     """Tasks of about 4 MiB of members, after the whole archive was read once.
 
     Raises:
         UserError: when the file changes in between.
     """
-    names, origin = Names.of(source), Origin.of(source, file, max_bytes)
+    file, names, origin = Path(context.path), NameGlobs.of(context.source), archives.archive_origin(context)
     try:
         before = file.stat()
-        for _ in proved(file, max_bytes):
+        for _ in proved(file, context.max_bytes):
             pass
     except (Broken, *DAMAGE) as error:
-        yield origin.refused_whole(error)
+        yield archives.refused_whole(origin, error)
         return
     batch: list[tuple[str, bytes]] = []
     held = last = 0
@@ -80,12 +65,12 @@ def plan_tar(source: Source, file: Path, max_bytes: int) -> Iterator[TarTask | R
                 continue
             if held >= TASK_BYTES or len(batch) >= TASK_FILES:
                 at = stream.raw.tell()
-                yield TarTask(source, str(file), tuple(batch), at - last, max_bytes)
+                yield TarTask(context, at - last, tuple(batch))
                 batch, held, last = [], 0, at
             batch.append(item)
             held += len(item[1])
     if batch:
-        yield TarTask(source, str(file), tuple(batch), before.st_size - last, max_bytes)
+        yield TarTask(context, before.st_size - last, tuple(batch))
 
 
 class _Stream:
@@ -134,7 +119,7 @@ class _Stream:
     def _some(self, count: int) -> bytes:
         data: bytes = self.stream.read(count)
         self.position += len(data)
-        refuse_bomb(self.position, self.size)
+        compression.refuse_bomb(self.position, self.size, archives.BOMB_BYTES)
         return data
 
 
@@ -187,7 +172,7 @@ def entries(stream: _Stream) -> Iterator[_Entry]:
         if info.size < 0:
             raise tarfile.ReadError("a negative size")
         if info.type in (b"x", b"X", b"g", b"L", b"K"):
-            if info.size > METADATA_LIMIT:
+            if info.size > archives.METADATA_LIMIT:
                 raise tarfile.ReadError(f"an extended header of {info.size} bytes")
             data = stream.read(info.size)
             stream.skip(-info.size % BLOCK)
@@ -197,7 +182,7 @@ def entries(stream: _Stream) -> Iterator[_Entry]:
                 extended |= _pax(data)
             continue
         members += 1
-        refuse_crowd(members)
+        archives.refuse_crowd(members)
         entry = _entry(info, extended)
         more = info.type == tarfile.GNUTYPE_SPARSE and block[482]
         while more:  # blocks that go on with the map of the holes
@@ -224,7 +209,7 @@ def _link(info: tarfile.TarInfo, extended: dict[str, bytes], name: str) -> str |
     if not info.islnk() and not info.issym():
         return None
     target = extended["linkpath"].decode("utf-8", "surrogateescape") if "linkpath" in extended else info.linkname
-    return join(dirname(plain(name)), target) if info.issym() else target
+    return join(dirname(archives.plain(name)), target) if info.issym() else target
 
 
 def _pax(data: bytes) -> dict[str, bytes]:
@@ -251,38 +236,40 @@ def proved(file: Path, max_bytes: int) -> Iterator[tuple[_Entry, bytes]]:
     contents: dict[bytes, bytes] = {}  # hashes: a million long names would be gigabytes
     with opened_tar(file) as stream:
         for entry in entries(stream):
-            refuse_unsafe(entry.name, device=entry.device, link=entry.link)
+            archives.refuse_unsafe(entry.name, device=entry.device, link=entry.link)
             if entry.link is not None:
-                links.add(plain(entry.name))
+                links.add(archives.plain(entry.name))
             if entry.regular:
                 data = stream.read(entry.size) if entry.size <= max_bytes else b""
                 value = _digest(b"%d " % entry.size + data)
-                if contents.setdefault(_digest(os.fsencode(plain(entry.name))), value) != value:
-                    raise twice(entry.name)
-                yield replace(entry, name=plain(entry.name)), data
+                if contents.setdefault(_digest(os.fsencode(archives.plain(entry.name))), value) != value:
+                    raise archives.twice(entry.name)
+                yield replace(entry, name=archives.plain(entry.name)), data
     if links:  # a link may come after what is below it
         with opened_tar(file) as stream:
             for entry in entries(stream):
-                refuse_through(entry.name, links, is_link=entry.link is not None)
+                archives.refuse_through(entry.name, links, is_link=entry.link is not None)
 
 
 def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def tar_files(stream: _Stream, origin: Origin, names: Names, prefix: str = "") -> Iterator[tuple[str, bytes] | Refused]:
+def tar_files(
+    stream: _Stream, origin: Origin, names: NameGlobs, prefix: str = ""
+) -> Iterator[tuple[str, bytes] | Refused]:
     """(name, content) of members, of equal ones the first; `proved` has compared them."""
     met: set[bytes] = set()
     found: set[bytes] = set()
     for entry in entries(stream):
-        whole = plain(entry.name)
+        whole = archives.plain(entry.name)
         name = whole.removeprefix(prefix)
-        if entry.folder or not wanted(names, name):
+        if entry.folder or not archives.is_wanted(names, name):
             continue
         key, short = _digest(os.fsencode(whole)), _digest(os.fsencode(name))
         if entry.regular and key in met:
             continue
-        why = why_not(name, entry.size, origin.max_bytes, regular=entry.regular, again=short in found)
+        why = archives.why_not(name, entry.size, origin.max_bytes, regular=entry.regular, again=short in found)
         if why:
             yield origin.refused(name, why[0], bad=why[1])
         else:

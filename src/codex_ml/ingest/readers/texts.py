@@ -31,7 +31,7 @@ class WrongEncoding(ValueError):
         self.line = line
 
 
-def decode(data: bytes) -> str:
+def decode_text(data: bytes) -> str:
     """Text of a file: UTF-8, or UTF-16 where a byte order mark says so. The mark itself is no text.
 
     Raises:
@@ -51,7 +51,7 @@ def python_source(data: bytes) -> str:
         WrongEncoding: for a cookie that contradicts the byte order mark, or names no encoding of texts.
     """
     if data.startswith(UTF_16):  # Python reads none, but what it says is plain
-        return decode(data)
+        return decode_text(data)
     head = b"\n".join(data.split(b"\n", 2)[:2]) + b"\n"
     try:
         encoding, _ = tokenize.detect_encoding(BytesIO(head).readline)
@@ -81,7 +81,7 @@ def python_source(data: bytes) -> str:
 def _refuse_bytes(data: bytes, size: int) -> None:
     """Raises UnicodeDecodeError where the first `size` bytes are not UTF-8."""
     try:
-        decode(data)
+        decode_text(data)
     except UnicodeDecodeError as error:
         if error.start + len(data) - len(error.object) < size:
             raise

@@ -15,21 +15,11 @@ from posixpath import dirname, join
 from typing import IO
 
 from codex_ml.documents.document import Document, Refused
-from codex_ml.ingest.config import Source
-from codex_ml.ingest.readers.archives import (
-    LONGEST_NAME,
-    Origin,
-    plain,
-    refuse_bomb,
-    refuse_crowd,
-    refuse_through,
-    refuse_unsafe,
-    twice,
-    wanted,
-    why_not,
-)
-from codex_ml.ingest.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
-from codex_ml.ingest.readers.files import Names
+from codex_ml.ingest.readers import archives
+from codex_ml.ingest.readers.compression import DAMAGE, Broken, refuse_bomb, refuse_pointer, unchanged
+from codex_ml.ingest.readers.name_globs import NameGlobs
+from codex_ml.ingest.readers.origin import LONGEST_NAME, Origin
+from codex_ml.ingest.readers.tasks import Context, ReadTask
 
 TASK_BYTES, TASK_FILES = 8 << 20, 4096
 ENCRYPTED = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly encrypted, directory encrypted
@@ -38,24 +28,19 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates bzip2 a
 
 
 @dataclass(frozen=True)
-class ZipTask:
+class ZipTask(ReadTask):
     """Some members of a zip file: a range of them in the order of their names."""
 
-    source: Source
-    file: str
     start: int
     stop: int
-    bytes: int
-    max_bytes: int
 
     def read(self) -> Iterator[Document | Refused]:
         """Documents in the order of their names."""
-        file = Path(self.file)
-        origin = Origin.of(self.source, file, self.max_bytes)
-        with unchanged(file):
-            archive, members = _opened_last(self.file)
-            which = range(self.start, min(self.stop, len(members)))
-            for item in zip_files(archive, members, which, origin, Names.of(self.source)):
+        origin, file = archives.archive_origin(self.context), self.context.path
+        with unchanged(Path(file)):
+            archive, members = _opened_last(file)
+            chosen = Members(archive, members, range(self.start, min(self.stop, len(members))))
+            for item in zip_files(chosen, origin, NameGlobs.of(self.context.source)):
                 yield item if isinstance(item, Refused) else origin.document(*item)
         if self.stop >= len(members):
             _close_last()
@@ -83,24 +68,24 @@ def _close_last() -> None:
     _last.clear()
 
 
-def plan_zip(source: Source, file: Path, max_bytes: int) -> Iterator[ZipTask | Refused]:
+def plan_zip(context: Context) -> Iterator[ZipTask | Refused]:
     """Tasks of about 8 MiB of members, after all that are wanted were read once."""
-    names, origin = Names.of(source), Origin.of(source, file, max_bytes)
+    names, origin = NameGlobs.of(context.source), archives.archive_origin(context)
     try:
-        with opened_zip(file) as archive:
+        with opened_zip(Path(context.path)) as archive:
             members = members_of(archive)
-            prove_layout(archive, members, max_bytes)
-            for _ in zip_files(archive, members, range(len(members)), origin, names):
+            prove_layout(archive, members, context.max_bytes)
+            for _ in zip_files(Members(archive, members, range(len(members))), origin, names):
                 pass
     except (Broken, *DAMAGE) as error:
-        yield origin.refused_whole(error)
+        yield archives.refused_whole(origin, error)
         return
     start = held = packed = 0
     for stop, (_, info) in enumerate(members, 1):
-        held += min(info.file_size, max_bytes)
+        held += min(info.file_size, context.max_bytes)
         packed += info.compress_size
         if held >= TASK_BYTES or stop - start >= TASK_FILES or stop == len(members):
-            yield ZipTask(source, str(file), start, stop, packed, max_bytes)
+            yield ZipTask(context, packed, start, stop)
             start, held, packed = stop, 0, 0
 
 
@@ -109,10 +94,10 @@ def opened_zip(file: Path) -> Iterator[zipfile.ZipFile]:
     """Raises Broken for a bomb, one of `DAMAGE` for what is no zip file."""
     with file.open("rb") as raw:
         refuse_pointer(raw)
-        refuse_crowd(_records(raw))
+        archives.refuse_crowd(_records(raw))
         size = raw.seek(0, os.SEEK_END)
         with zipfile.ZipFile(raw) as archive:
-            refuse_bomb(sum(info.file_size for info in archive.infolist()), size)
+            refuse_bomb(sum(info.file_size for info in archive.infolist()), size, archives.BOMB_BYTES)
             yield archive
 
 
@@ -139,7 +124,7 @@ def _records(raw: IO[bytes]) -> int:
 
 def members_of(archive: zipfile.ZipFile) -> list[Member]:
     """Everything but folders by name; the order of equal names is that of the archive."""
-    members = ((plain(info.orig_filename), info) for info in archive.infolist() if not info.is_dir())
+    members = ((archives.plain(info.orig_filename), info) for info in archive.infolist() if not info.is_dir())
     return sorted(members, key=lambda member: member[0])  # the other name, info.filename, is cut at a NUL
 
 
@@ -150,15 +135,15 @@ def prove_layout(archive: zipfile.ZipFile, members: Sequence[Member], max_bytes:
         kind, link = _kind(info), None
         if kind == stat.S_IFLNK and readable(info) is None:
             target = os.fsdecode(read_member(archive, info, LONGEST_NAME))
-            link = join(dirname(plain(info.orig_filename)), target)
-            links.add(plain(info.orig_filename))
-        refuse_unsafe(info.orig_filename, device=kind in (stat.S_IFCHR, stat.S_IFBLK), link=link)
+            link = join(dirname(archives.plain(info.orig_filename)), target)
+            links.add(archives.plain(info.orig_filename))
+        archives.refuse_unsafe(info.orig_filename, device=kind in (stat.S_IFCHR, stat.S_IFBLK), link=link)
     if links:
         for info in archive.infolist():
-            refuse_through(info.orig_filename, links, is_link=_kind(info) == stat.S_IFLNK)
+            archives.refuse_through(info.orig_filename, links, is_link=_kind(info) == stat.S_IFLNK)
     for (before, one), (name, other) in pairwise(members):
         if before == name and not _equal(archive, one, other, max_bytes):
-            raise twice(name)
+            raise archives.twice(name)
 
 
 def _kind(info: zipfile.ZipInfo) -> int:
@@ -182,27 +167,33 @@ def readable(info: zipfile.ZipInfo) -> tuple[str, bool] | None:
     return None
 
 
+@dataclass(frozen=True)
+class Members:
+    """Some members of an open archive: those at the places of `chosen`."""
+
+    archive: zipfile.ZipFile
+    members: Sequence[Member]
+    chosen: range
+
+
 def zip_files(
-    archive: zipfile.ZipFile,
-    members: Sequence[Member],
-    which: range,
-    origin: Origin,
-    names: Names,
-    prefix: str = "",
+    some: Members, origin: Origin, names: NameGlobs, prefix: str = ""
 ) -> Iterator[tuple[str, bytes] | Refused]:
     """(name, content) of members, of equal ones the first; `prove_layout` has compared them."""
     found: set[str] = set()
-    for number in which:
-        whole, info = members[number]
+    for number in some.chosen:
+        whole, info = some.members[number]
         name = whole.removeprefix(prefix)
-        if not wanted(names, name) or (number > 0 and members[number - 1][0] == whole):
+        if not archives.is_wanted(names, name) or (number > 0 and some.members[number - 1][0] == whole):
             continue
         regular = _kind(info) in (0, stat.S_IFREG)
-        why = why_not(name, info.file_size, origin.max_bytes, regular=regular, again=bool(prefix) and name in found)
+        why = archives.why_not(
+            name, info.file_size, origin.max_bytes, regular=regular, again=bool(prefix) and name in found
+        )
         if why := why or readable(info):
             yield origin.refused(name, why[0], bad=why[1])
         else:
-            yield name, read_member(archive, info, origin.max_bytes)
+            yield name, read_member(some.archive, info, origin.max_bytes)
         if prefix:
             found.add(name)
 

@@ -1,7 +1,7 @@
-"""What the settings of a source name, and what of it was found: a name that stands for nothing is a mistake.
+"""The names in the settings of a source (globs, fields), and which of them the source has: the others are mistakes.
 
-A source is read in pieces, by several processes. Each of them keeps what it has found here, for the source that it
-reads; `ingest` puts the pieces together. Used by: ingest.
+A source is read in pieces, by several processes. Each process keeps here what it has seen of the source that it reads;
+`ingest` puts the pieces together. Used by: ingest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOST_FIELDS = 1000  # names of fields that are kept for a message
 
 
 @dataclass(frozen=True)
-class Found:
+class NamesSeen:
     """What a piece of a source has shown.
 
     Attributes:
@@ -29,7 +29,7 @@ class Found:
     globs: set[str] = field(default_factory=set)
     fields: set[str] = field(default_factory=set)
 
-    def add(self, other: Found) -> None:
+    def add(self, other: NamesSeen) -> None:
         self.globs.update(other.globs)
         self.fields.update(other.fields)
 
@@ -43,7 +43,7 @@ class Found:
         self.fields.clear()
 
 
-here = Found()  # by this process, of the source that it reads
+here = NamesSeen()  # by this process, of the source that it reads
 
 
 def renamed(names: Fields) -> dict[str, str]:
@@ -52,7 +52,7 @@ def renamed(names: Fields) -> dict[str, str]:
     return {ours: theirs for ours, theirs in names.model_dump().items() if theirs != defaults[ours]}
 
 
-def refuse_names_of_nothing(source: Source, number: int, found: Found) -> None:
+def refuse_unmatched_names(source: Source, number: int, seen: NamesSeen) -> None:
     """Raise for a glob that matched no name, and for a field that no record had.
 
     Args:
@@ -63,22 +63,22 @@ def refuse_names_of_nothing(source: Source, number: int, found: Found) -> None:
     """
     where = f"ingest.sources.{number}"
     if source.kind in RECORDS:
-        there = found.fields
+        present = seen.fields
         for ours, theirs in renamed(source.fields).items():
-            if there and theirs not in there:
+            if present and theirs not in present:
                 raise UserError(
-                    f"{where}.fields.{ours}: no record of {source.path} has {theirs!r}; {_known(theirs, there)}"
+                    f"{where}.fields.{ours}: no record of {source.path} has {theirs!r}; {_suggestion(theirs, present)}"
                 )
         return
     if Path(source.path).is_file() and source.kind == "files":  # one file is taken whatever it is called
         return
-    named = [("exclude", glob) for glob in source.exclude]
+    globs = [("exclude", glob) for glob in source.exclude]
     if Path(source.path).exists() or source.kind != "files":  # else the path itself is the glob
-        named += [("include", glob) for glob in source.include]
+        globs += [("include", glob) for glob in source.include]
         if "glob" in source.model_fields_set or not source.include:
-            named.insert(0, ("glob", source.glob))
-    for key, glob in named:
-        if glob not in found.globs:
+            globs.insert(0, ("glob", source.glob))
+    for key, glob in globs:
+        if glob not in seen.globs:
             ignored = "; what a .gitignore leaves out is none of them" if source.kind == "files" else ""
             raise UserError(
                 f"{where}.{key}: {glob!r} matches no file of {source.path}; a glob is of whole names below it, such as "
@@ -86,7 +86,7 @@ def refuse_names_of_nothing(source: Source, number: int, found: Found) -> None:
             )
 
 
-def _known(name: str, there: set[str]) -> str:
-    near = difflib.get_close_matches(name, there, n=1)
-    listed = ", ".join(sorted(there)[:20]) + (", ..." if len(there) > 20 else "")
+def _suggestion(name: str, present: set[str]) -> str:
+    near = difflib.get_close_matches(name, present, n=1)
+    listed = ", ".join(sorted(present)[:20]) + (", ..." if len(present) > 20 else "")
     return f"did you mean {near[0]}?" if near else f"there are {listed}"

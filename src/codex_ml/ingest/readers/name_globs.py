@@ -1,0 +1,68 @@
+"""Which names of a folder or an archive are documents: the globs of a source."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from codex_ml.core.errors import UserError
+from codex_ml.ingest.config import Source
+from codex_ml.ingest.readers import names_seen
+from codex_ml.ingest.readers.gitignore import translate
+
+
+@dataclass(frozen=True)
+class NameGlobs:
+    """Which names of a folder or an archive are documents: glob and include, without exclude.
+
+    Globs are Git's: `**/` stands for any folders, also none. An excluded folder goes with all that is in it.
+
+    Attributes:
+        matched: gets the globs that match a name; see `names_seen`.
+    """
+
+    wanted_globs: tuple[str, ...]
+    unwanted_globs: tuple[str, ...]
+    matched: set[str] = field(default_factory=set, compare=False)
+
+    @classmethod
+    def of(cls, source: Source) -> NameGlobs:
+        """The names that a source asks for.
+
+        Raises:
+            UserError: for a glob that is none.
+        """
+        for glob in (source.glob, *source.include, *source.exclude):
+            if _expression(glob) is None:
+                raise UserError(f"ingest.sources: {glob!r} is no glob")
+        return cls((source.glob, *source.include), source.exclude, names_seen.here.globs)
+
+    def wanted(self, name: str) -> bool:
+        """Whether a relative name, with `/` between its parts, is a document."""
+        wanted = False
+        for glob in self.wanted_globs:
+            if (not wanted or glob not in self.matched) and _matches(glob, name):
+                wanted = True
+                self.matched.add(glob)
+        if not self.unwanted_globs:
+            return wanted
+        parts = name.split("/")
+        above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        for glob in self.unwanted_globs:
+            if (wanted or glob not in self.matched) and any(_matches(glob, part) for part in above):
+                wanted = False
+                self.matched.add(glob)
+        return wanted
+
+
+@lru_cache(maxsize=64)
+def _expression(glob: str) -> re.Pattern[str] | None:
+    """For a whole name; a glob begins at the top, unlike a pattern of .gitignore."""
+    glob = glob.rstrip("/")
+    return translate(glob if glob.startswith("**/") or glob == "**" else f"/{glob.lstrip('/')}")
+
+
+def _matches(glob: str, name: str) -> bool:
+    expression = _expression(glob)
+    return expression is not None and expression.fullmatch(name) is not None
