@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import string
+import subprocess
+import sys
 from itertools import product
 
 import pytest
@@ -76,6 +78,18 @@ def test_luhn_is_the_sum_of_the_standard():
 )
 def test_entropy_is_shannons(text, bits):
     assert entropy(text) == pytest.approx(bits, abs=1e-15)
+
+
+def test_check_digits_cost_an_import_only_where_a_value_has_some():
+    code = (
+        "import sys\n"
+        "from codex_ml.policy import scan, validators\n"
+        "assert 'stdnum' not in sys.modules\n"
+        "assert validators.VALIDATORS['iban']('DE89370400440532013000')\n"
+        "assert 'stdnum' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(VALIDATORS))
