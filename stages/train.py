@@ -29,7 +29,8 @@ class Params(Section):
 
 
 def main(stage: Stage[Params]) -> None:
-    from codex_ml.core.io import atomic_folder, read_json, sha256_of, write_json
+    from codex_ml.core.hashing import sha256_of
+    from codex_ml.core.io import atomic_folder, read_json, write_json
     from codex_ml.modeling.hardware import choose_hardware, make_deterministic
     from codex_ml.modeling.rows import Rows
     from codex_ml.train.checkpoint import export_newest

@@ -159,7 +159,8 @@ class Chain:
     def lock(self, *, record: bool = True) -> None:
         """Write what `dvc repro` leaves behind: the record of each start and dvc.lock."""
         from codex_ml.cli.params import load_params
-        from codex_ml.core.io import hash_path, write_json
+        from codex_ml.core.hashing import hash_path
+        from codex_ml.core.io import write_json
         from codex_ml.core.pipeline import load_pipeline
         from codex_ml.core.record import record_path, start_record
         from codex_ml.core.yaml import read_yaml

@@ -10,7 +10,8 @@ import pytest
 from codex_ml.cli.lineage import lineage, summary
 from codex_ml.cli.params import load_params
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.io import hash_path, write_json
+from codex_ml.core.hashing import hash_path
+from codex_ml.core.io import write_json
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.record import record_path, start_record
 

@@ -8,7 +8,7 @@ import pytest
 
 from codex_ml import __version__
 from codex_ml.cli import main as cli
-from codex_ml.core.io import hash_path
+from codex_ml.core.hashing import hash_path
 
 
 @pytest.fixture

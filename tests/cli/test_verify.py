@@ -10,7 +10,7 @@ import pytest
 from codex_ml.cli.params import load_params
 from codex_ml.cli.verify import verify
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.io import hash_path
+from codex_ml.core.hashing import hash_path
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.record import cpu_threads, record_path, start_record
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import hash_path
+from codex_ml.core.hashing import hash_path
 from codex_ml.core.tree import scan
 
 NAMES = (

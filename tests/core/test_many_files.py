@@ -13,7 +13,8 @@ import pytest
 
 from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.params import Params
-from codex_ml.core import io
+from codex_ml.core import hashing
+from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import StageSpec
 from codex_ml.core.tree import files_of, scan
 from codex_ml.ingest import readers
@@ -43,7 +44,7 @@ def check(path):
 WALKS = {
     "scan": lambda path: sum(1 for _ in scan(Path(path))),
     "files_of": lambda path: sum(1 for _ in files_of(Path(path))),
-    "hash_path": lambda path: io.hash_path(Path(path)),
+    "hash_path": lambda path: hashing.hash_path(Path(path)),
     "size of a folder": lambda path: source_bytes(Source(kind="files", path=path)),
     "size of a glob": lambda path: source_bytes(Source(kind="jsonl", path=f"{path}/**/*.py")),
     "tasks of a folder": lambda path: sum(1 for _ in plan_source(Source(kind="files", path=path), max_bytes=9)),
@@ -92,8 +93,8 @@ def random_tree(folder, seed):
 @pytest.mark.parametrize("seed", range(12))
 def test_names_come_in_the_order_of_whole_paths_and_the_hash_is_that_of_the_list(tmp_path, monkeypatch, seed):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(io, "CHUNK", 10)  # so that threads hash some of the files
-    monkeypatch.setattr(io, "HASHED_AHEAD", seed)
+    monkeypatch.setattr(hashing, "CHUNK", 10)  # so that threads hash some of the files
+    monkeypatch.setattr(hashing, "HASHED_AHEAD", seed)
     folder = random_tree(tmp_path / "tree", seed)
     folder.mkdir(exist_ok=True)
     entries = list(scan(folder))
@@ -103,7 +104,7 @@ def test_names_come_in_the_order_of_whole_paths_and_the_hash_is_that_of_the_list
     assert list(files_of(folder)) == sorted((folder / e.name for e in entries if e.is_file), key=os.fsencode)
 
     listed = [{"md5": md5_of(folder / e.name), "relpath": e.name} for e in entries if e.is_file]
-    hashes = io.hash_path(folder)
+    hashes = hashing.hash_path(folder)
     assert hashes.md5 == hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"  # noqa: S324
     assert hashes.size == sum((folder / e.name).stat().st_size for e in entries if e.is_file)
 
@@ -140,6 +141,6 @@ def test_a_folder_is_read_folder_by_folder_in_the_order_of_names(tmp_path, monke
 def test_what_cannot_be_hashed_is_named_before_a_file_is_hashed(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("x")
     os.mkfifo(tmp_path / "z")
-    monkeypatch.setattr(io, "hash_file", None)
-    with pytest.raises(io.UserError, match=r"z is a FIFO"):
-        io.hash_path(tmp_path)
+    monkeypatch.setattr(hashing, "hash_file", None)
+    with pytest.raises(UserError, match=r"z is a FIFO"):
+        hashing.hash_path(tmp_path)

@@ -12,7 +12,7 @@ from codex_ml.cli.check import check_workspace
 from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.params import Params
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import hash_path
+from codex_ml.core.hashing import hash_path
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.record import start_record
 from codex_ml.core.tree import cache_folder, files_of, scan, stands_for, why_not_traced

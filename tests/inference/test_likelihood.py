@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from codex_ml.core.errors import UserError, safe_text
-from codex_ml.core.io import dump_json, parse_json
 from codex_ml.core.stage import chosen
+from codex_ml.core.strict_json import dump_json, parse_json
 from codex_ml.documents.document import Document
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.summary import by_source, document_row, summary

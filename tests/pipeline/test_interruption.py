@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from workspace import AWKWARD, Finished, Workspace
 
-from codex_ml.core.io import hash_path
+from codex_ml.core.hashing import hash_path
 from codex_ml.core.pipeline import load_pipeline
 
 NAMES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]

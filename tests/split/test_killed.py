@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from codex_ml.core.io import hash_file
+from codex_ml.core.hashing import hash_file
 
 from .brute_force import everything
 

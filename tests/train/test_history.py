@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from codex_ml.core.io import sha256_of
+from codex_ml.core.hashing import sha256_of
 from codex_ml.train import history as module
 from codex_ml.train.checkpoint import damage, export_newest, load_checkpoint, load_newest, save_checkpoint
 from codex_ml.train.history import History, damage_of, read_points

@@ -12,7 +12,7 @@ import torch
 
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.io import parse_json
+from codex_ml.core.strict_json import parse_json
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.modeling.rows import IGNORE, Rows
 from codex_ml.train import loop, validation

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from codex_ml.core.io import parse_json
+from codex_ml.core.strict_json import parse_json
 from codex_ml.train.monitor import machine_samples, monitor
 
 

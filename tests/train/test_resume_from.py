@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import sha256_of
+from codex_ml.core.hashing import sha256_of
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.modeling.rows import IGNORE
 from codex_ml.train.checkpoint import export_newest, load_checkpoint, load_newest, read_tensors

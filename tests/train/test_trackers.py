@@ -14,8 +14,8 @@ import pytest
 
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.io import parse_json
 from codex_ml.core.packages import install_extra
+from codex_ml.core.strict_json import parse_json
 from codex_ml.train import trackers
 from codex_ml.train.tracking import Sink, Tracker
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from codex_ml.core.io import parse_json
+from codex_ml.core.strict_json import parse_json
 from codex_ml.train.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("one_thread")

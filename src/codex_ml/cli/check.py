@@ -16,7 +16,7 @@ from codex_ml.cli.history.versions import version_in_folder
 from codex_ml.cli.params import Params, load_params
 from codex_ml.core.conflicts import conflicts
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import expand_glob
+from codex_ml.core.globs import expand_glob
 from codex_ml.core.packages import unlike_the_lock
 from codex_ml.core.params import PARAMS
 from codex_ml.core.pipeline import (

@@ -53,7 +53,7 @@ def convert(debug: Debug = False) -> None:
 @app.command()
 def show(json: Json = False, debug: Debug = False) -> None:
     """Count what the ledger says: lines, contents by split, units, what is forgotten, and what contradicts itself."""
-    from codex_ml.core.io import dump_json
+    from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         go_to_top()
@@ -83,7 +83,7 @@ def forget(
     A document that is forgotten and still in the corpus is dealt as a new one in each split. The file holds the start
     of the SHA-256 of a text: who has the text can tell that it was here.
     """
-    from codex_ml.core.io import dump_json
+    from codex_ml.core.strict_json import dump_json
     from codex_ml.split.ledger.edits import next_steps
     from codex_ml.split.ledger.forgotten import add_tombstones, checked_reason
 

@@ -14,9 +14,9 @@ from typing import Any
 from codex_ml.cli.history.git_commands import git_text, run_git
 from codex_ml.cli.history.listing import cached, listing_of
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.io import parse_json_file
 from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, parse_lock, parse_pipeline
 from codex_ml.core.record import parse_record, record_path
+from codex_ml.core.strict_json import parse_json_file
 from codex_ml.core.yaml import parse_yaml
 
 SHOWN = 12  # hexadecimal digits of a hash on the screen: 48 bits

@@ -145,7 +145,7 @@ def verify(
     Prints the chain; exits with 1 at the first broken link and names it.
     """
     from codex_ml.cli.verify import verify as links
-    from codex_ml.core.io import dump_json
+    from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         here = go_to_top()
@@ -178,7 +178,7 @@ def lineage(
     """
     from codex_ml.cli.lineage import lineage as chain
     from codex_ml.cli.lineage import summary
-    from codex_ml.core.io import dump_json
+    from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         place = _relative(path, go_to_top())
@@ -200,7 +200,7 @@ def lineage(
 def schema(debug: Debug = False) -> None:
     """Print the JSON Schema of params.yaml, for editors; params.schema.json is a copy of it."""
     from codex_ml.cli.params import json_schema
-    from codex_ml.core.io import dump_json
+    from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         typer.echo(dump_json(json_schema()), nl=False)
@@ -224,7 +224,7 @@ def merge(
 
     from codex_ml.cli.merge import merge as unite
     from codex_ml.cli.merge import report
-    from codex_ml.core.io import dump_json
+    from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         go_to_top()

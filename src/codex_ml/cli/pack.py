@@ -40,7 +40,7 @@ def show(
 
     from codex_ml.cli.pack_step import describe, numbers_of_step, open_train
     from codex_ml.cli.params import load_params
-    from codex_ml.core.io import dump_json
+    from codex_ml.core.strict_json import dump_json
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     with one_line_errors(debug=debug):

@@ -13,7 +13,7 @@ import numpy as np
 
 from codex_ml.cli.params import Params
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import parse_json
+from codex_ml.core.strict_json import parse_json
 from codex_ml.documents.document import opened
 from codex_ml.modeling.rows import Rows, rows_of_step
 from codex_ml.pack.pack_splits import RECORDS

@@ -13,7 +13,7 @@ from codex_ml.cli.history.lost_lines import baselines, lost_in
 from codex_ml.cli.history.versions import version_in_folder
 from codex_ml.cli.params import load_params
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.io import Hashes, hash_path
+from codex_ml.core.hashing import Hashes, hash_path
 from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, load_lock, load_pipeline
 from codex_ml.core.record import read_record, record_path
 from codex_ml.core.yaml import read_yaml

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from codex_ml.core.conflicts import refuse_conflict
 from codex_ml.core.errors import CheckFailed, UserError, disk_error_in
-from codex_ml.core.io import atomic_folder, sha256_of
+from codex_ml.core.hashing import sha256_of
+from codex_ml.core.io import atomic_folder
 from codex_ml.core.lock import one_at_a_time
 from codex_ml.core.packages import normal
 from codex_ml.core.yaml import read_text

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import dump_json, write_json
+from codex_ml.core.io import write_json
 from codex_ml.core.progress import track
+from codex_ml.core.strict_json import dump_json
 from codex_ml.documents.document import count_documents, read_documents
 from codex_ml.modeling.rows import stream_dtype
 from codex_ml.pack.canaries import Plan, domain_of, plan, with_canaries, without_secrets

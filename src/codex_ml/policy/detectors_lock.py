@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import sha256_of, write_text
+from codex_ml.core.hashing import sha256_of
+from codex_ml.core.io import write_text
 from codex_ml.core.yaml import read_yaml
 from codex_ml.policy.detectors import installed_detector
 

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import parse_json, parse_json_file, read_json
+from codex_ml.core.io import read_json
 from codex_ml.core.record import record_path
+from codex_ml.core.strict_json import parse_json, parse_json_file
 from codex_ml.report.shapes import (
     AuditNumbers,
     Base,

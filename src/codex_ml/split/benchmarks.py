@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from codex_ml.core.conflicts import refuse_conflict
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import expand_glob, parse_json
+from codex_ml.core.globs import expand_glob
+from codex_ml.core.strict_json import parse_json
 from codex_ml.core.tree import is_left_out
 from codex_ml.split.config import Benchmark
 from codex_ml.split.decontaminate import (

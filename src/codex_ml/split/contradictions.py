@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from codex_ml.core.io import atomic_file, ndjson_line
+from codex_ml.core.io import atomic_file
+from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import opened
 from codex_ml.split.duplicates.shingle_sets import RowNumbers
 from codex_ml.split.ledger.answers import SPLITS, Ledger, disagree

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from codex_ml.core.io import sha256_of
+from codex_ml.core.hashing import sha256_of
 from codex_ml.documents.document import PUBLISHED
 from codex_ml.split.config import Split
 from codex_ml.split.split_writer import Counts

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.core.io import hash_path, ndjson_line, sha256_of
+from codex_ml.core.hashing import hash_path, sha256_of
+from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import FORMS, Document, canonical, documents_of, map_texts, numbers_of, opened
 from codex_ml.documents.licences import is_allowed
 from codex_ml.documents.signals import SIGNALS, Signals

@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from codex_ml.core.io import atomic_file, ndjson_line
+from codex_ml.core.io import atomic_file
 from codex_ml.core.parallel import ordered_map
+from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import PUBLISHED, SCHEMA, documents_of, number_column, opened, table_of
 from codex_ml.documents.parquet_join import EncodedGroup, Joiner, encoded
 from codex_ml.split.crew import Crew

@@ -19,7 +19,8 @@ from typing import Any
 
 from codex_ml.core.child import LimitedChild
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import parse_json_file, write_bytes, write_json
+from codex_ml.core.io import write_bytes, write_json
+from codex_ml.core.strict_json import parse_json_file
 from codex_ml.core.tree import is_left_out
 from codex_ml.tokenizer.allowed import checked_description, vocabulary_of
 from codex_ml.tokenizer.config import Tokenizer as Settings

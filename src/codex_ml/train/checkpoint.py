@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import atomic_folder, read_json, sha256_of, write_json
+from codex_ml.core.hashing import sha256_of
+from codex_ml.core.io import atomic_folder, read_json, write_json
 from codex_ml.train.history import HISTORY, copy_history, damage_of, read_points
 from codex_ml.train.model.adapters import trainable_parameters
 from codex_ml.train.sharding import placed_like, whole

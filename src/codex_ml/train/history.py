@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import naming
-from codex_ml.core.io import CHUNK, fsync_folder, ndjson_line, parse_json
+from codex_ml.core.hashing import CHUNK
+from codex_ml.core.io import fsync_folder
+from codex_ml.core.strict_json import ndjson_line, parse_json
 
 HISTORY = "history.ndjson"
 Mark = dict[str, Any]

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from codex_ml.core.io import dump_json
+from codex_ml.core.strict_json import dump_json
 
 log = logging.getLogger("codex_ml")
 Sample = dict[str, Any]

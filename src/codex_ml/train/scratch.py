@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import CheckFailed
-from codex_ml.core.io import dump_json
 from codex_ml.core.lock import Turn
 from codex_ml.core.ranks import rank
+from codex_ml.core.strict_json import dump_json
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.train.checkpoint import newest_step
 from codex_ml.train.stop_signals import waiting

@@ -22,9 +22,9 @@ from typing import Any, cast
 
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.io import dump_json
 from codex_ml.core.lock import one_at_a_time
 from codex_ml.core.packages import install_extra
+from codex_ml.core.strict_json import dump_json
 from codex_ml.train.endpoint import Endpoint
 from codex_ml.train.tracking import Sink, curves_of
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import naming
-from codex_ml.core.io import dump_json
+from codex_ml.core.strict_json import dump_json
 
 log = logging.getLogger("codex_ml")
 

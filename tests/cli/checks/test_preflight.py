@@ -340,7 +340,7 @@ def test_what_is_switched_off_is_not_asked_for(whole):
 
 
 def test_what_a_stage_has_read_before_is_not_read_again(whole, monkeypatch):
-    from codex_ml.core.io import hash_path
+    from codex_ml.core.hashing import hash_path
     from codex_ml.core.pipeline import Locked
 
     Path("data/policy.yaml").write_bytes(b"rules: 1\n")

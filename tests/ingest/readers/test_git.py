@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import hash_path
+from codex_ml.core.hashing import hash_path
 from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import git_objects

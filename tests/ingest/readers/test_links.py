@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import hash_path
+from codex_ml.core.hashing import hash_path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from helpers import ingest

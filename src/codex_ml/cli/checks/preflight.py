@@ -16,7 +16,9 @@ from typing import Any
 from codex_ml.cli.params import Params
 from codex_ml.core.config import BASE_FOLDER
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import expand_glob, hash_file, hash_path, read_json
+from codex_ml.core.globs import expand_glob
+from codex_ml.core.hashing import hash_file, hash_path
+from codex_ml.core.io import read_json
 from codex_ml.core.packages import install_extra
 from codex_ml.core.paths import FORMER_LEDGER, SPLIT_LEDGER
 from codex_ml.core.pipeline import PARAMS, Locked, StageSpec

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import hash_file, hash_path, parse_json
+from codex_ml.core.hashing import hash_file, hash_path
 from codex_ml.core.pipeline import Locked
 from codex_ml.core.record import read_record
+from codex_ml.core.strict_json import parse_json
 from codex_ml.core.tree import cache_folder, scan
 from codex_ml.core.yaml import read_yaml
 

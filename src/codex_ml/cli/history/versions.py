@@ -19,7 +19,7 @@ from codex_ml.cli.history.git_commands import Files, files_of_commit, parents
 from codex_ml.cli.history.listing import listing_of
 from codex_ml.core.conflicts import without_markers
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import hash_file, hash_path
+from codex_ml.core.hashing import hash_file, hash_path
 from codex_ml.core.paths import FORGOTTEN, FORMER_LEDGER, SPLIT_LEDGER
 from codex_ml.core.tree import cache_folder
 from codex_ml.core.yaml import parse_yaml

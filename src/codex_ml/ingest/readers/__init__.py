@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from codex_ml.core.errors import UserError, naming, reason_of
-from codex_ml.core.io import expand_glob
+from codex_ml.core.globs import expand_glob
 from codex_ml.core.tree import files_of
 from codex_ml.documents.document import Refused
 from codex_ml.ingest.config import Source

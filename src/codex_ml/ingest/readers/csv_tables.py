@@ -13,7 +13,7 @@ from itertools import chain
 
 from codex_ml.core.conflicts import MARKERS, starts_with_marker
 from codex_ml.core.errors import Reason
-from codex_ml.core.io import parse_json
+from codex_ml.core.strict_json import parse_json
 from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.readers import names_seen
 from codex_ml.ingest.readers.csv_records import end_of_first, end_of_whole, has_open_quote, records_in, too_long

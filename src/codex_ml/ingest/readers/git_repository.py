@@ -16,7 +16,7 @@ from pathlib import Path
 from dulwich.refs import check_ref_format
 
 from codex_ml.core.errors import Reason, UserError, naming, reason_of
-from codex_ml.core.io import expand_glob
+from codex_ml.core.globs import expand_glob
 from codex_ml.core.tree import rules_for, stands_for
 from codex_ml.documents.document import Document, Refused, writable
 from codex_ml.ingest.config import Source

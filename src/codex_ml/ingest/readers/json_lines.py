@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from codex_ml.core.conflicts import MARKERS, conflict_line
 from codex_ml.core.errors import Reason, reason_of
-from codex_ml.core.io import parse_json
+from codex_ml.core.strict_json import parse_json
 from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.readers.records import record_document
 from codex_ml.ingest.readers.tasks import Context, ReadTask

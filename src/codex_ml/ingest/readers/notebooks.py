@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from codex_ml.core.errors import Reason, reason_of
-from codex_ml.core.io import parse_json
+from codex_ml.core.strict_json import parse_json
 
 
 def code_of_notebook(data: bytes) -> str:

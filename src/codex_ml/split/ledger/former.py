@@ -17,7 +17,7 @@ import numpy as np
 
 from codex_ml.core.conflicts import refuse_conflict
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import parse_json
+from codex_ml.core.strict_json import parse_json
 from codex_ml.split.ledger.line_format import LETTERS, SIDES, Columns, Text, lines_of, no_lines
 
 SCHEMA = "codex-ml/ledger/1"

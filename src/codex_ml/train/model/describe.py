@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from codex_ml.core.io import hash_path, read_json
+from codex_ml.core.hashing import hash_path
+from codex_ml.core.io import read_json
 from codex_ml.modeling.positions import reach
 from codex_ml.train.config import Model
 from codex_ml.train.model.adapters import is_adapted, trainable_parameters

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import parse_json
+from codex_ml.core.strict_json import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
