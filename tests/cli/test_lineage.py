@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.lineage import lineage, summary
+from codex_ml.cli.history.stage_chain import chain_at, chain_summary
 from codex_ml.cli.params import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import hash_path
@@ -22,7 +22,7 @@ def git(*arguments):
 
 
 def as_json(*arguments):
-    return [step.as_json() for step in lineage(*arguments)]
+    return [step.as_json() for step in chain_at(*arguments)]
 
 
 def test_lineage_at_a_git_revision_is_that_of_the_revision(chain):
@@ -51,22 +51,22 @@ def test_the_screen_names_the_commit_and_says_what_is_not_in_it(chain):
     git("add", "dvc.yaml", "dvc.lock", "params.yaml", "reports")
     git("commit", "-qm", "one")
     commit = git("rev-parse", "HEAD")
-    assert list(summary("models/model", lineage("models/model"), None))[1] == f"commit  {commit}"
-    assert list(summary("models/model", lineage("models/model", "HEAD"), "HEAD"))[1] == f"commit  {commit}"
+    assert list(chain_summary("models/model", chain_at("models/model"), None))[1] == f"commit  {commit}"
+    assert list(chain_summary("models/model", chain_at("models/model", "HEAD"), "HEAD"))[1] == f"commit  {commit}"
     chain.write("models/model/weights", b"second model")
     chain.lock()
     changed = f"commit  {commit}, with changes to dvc.lock, dvc.yaml or params.yaml that are not in it"
-    assert list(summary("models/model", lineage("models/model"), None))[1] == changed
+    assert list(chain_summary("models/model", chain_at("models/model"), None))[1] == changed
 
 
 def test_a_file_inside_a_result_has_its_own_hash_where_dvc_has_the_list(chain):
-    steps = lineage("models/model/weights")
+    steps = chain_at("models/model/weights")
     digest = hash_path(Path("models/model")).md5
-    assert next(summary("models/model/weights", steps, None)) == f"models/model/weights  in models/model {digest}"
+    assert next(chain_summary("models/model/weights", steps, None)) == f"models/model/weights  in models/model {digest}"
     files = [{"md5": hash_path(f).md5, "relpath": f.name} for f in sorted(Path("models/model").iterdir())]
     chain.write(f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}", json.dumps(files).encode())
-    assert next(summary("models/model/weights", steps, None)).split() == ["models/model/weights", files[1]["md5"]]
-    assert next(summary("models", lineage("models"), None)) == "models  holds models/model"
+    assert next(chain_summary("models/model/weights", steps, None)).split() == ["models/model/weights", files[1]["md5"]]
+    assert next(chain_summary("models", chain_at("models"), None)) == "models  holds models/model"
 
 
 def rerun(chain, *names):
@@ -122,7 +122,7 @@ MIXED = {
 
 @pytest.mark.parametrize("case", MIXED)
 def test_a_lock_of_two_runs_is_never_shown_as_one(chain, case):
-    assert len(lineage("models/model")) == 3
+    assert len(chain_at("models/model")) == 3
     change, message = MIXED[case]
     change(chain)
     digest = hash_path(Path("data/splits")).md5
@@ -131,7 +131,7 @@ def test_a_lock_of_two_runs_is_never_shown_as_one(chain, case):
     listing = json.dumps([{"md5": md5, "relpath": name} for name, md5 in files], sort_keys=True)
     chain.write(f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}", listing.encode())
     with pytest.raises(CheckFailed) as error:
-        lineage("models/model")
+        chain_at("models/model")
     assert str(error.value).startswith("dvc.lock holds stages of several runs: ")
     assert message in str(error.value)
     assert str(error.value).endswith(". Run `dvc repro`, or name a commit of one run with --rev")
@@ -139,7 +139,7 @@ def test_a_lock_of_two_runs_is_never_shown_as_one(chain, case):
 
 def test_what_lies_before_the_mixture_is_still_shown(chain):
     new_data_split_only(chain)
-    assert [step.spec.name for step in lineage("data/splits")] == ["split", "fetch"]
+    assert [step.spec.name for step in chain_at("data/splits")] == ["split", "fetch"]
 
 
 def in_cache(chain, name):
@@ -171,7 +171,7 @@ def test_the_screen_shows_results_and_reports_only_of_a_stage_that_writes_nothin
     for name in ("fetch", "split"):
         chain.write(f"reports/{name}/details.json", b"{}")
     chain.lock()
-    lines = [line for name in ("data/splits", "reports/fetch") for line in summary(name, lineage(name), None)]
+    lines = [line for name in ("data/splits", "reports/fetch") for line in chain_summary(name, chain_at(name), None)]
     digests = {name: hash_path(Path(name)).md5[:12] for name in ("data/splits", "reports/fetch/details.json")}
     assert f"split         data/splits {digests['data/splits']}" in lines
     assert f"fetch         reports/fetch/details.json {digests['reports/fetch/details.json']}" in lines
@@ -179,7 +179,7 @@ def test_the_screen_shows_results_and_reports_only_of_a_stage_that_writes_nothin
 
 def test_lineage_of_a_stage_without_record_says_so(chain):
     record_path("split").unlink()
-    steps = {step.spec.name: step for step in lineage("models/model")}
+    steps = {step.spec.name: step for step in chain_at("models/model")}
     assert steps["split"].record is None
     assert steps["train"].record["stage"] == "train"
 
@@ -195,7 +195,7 @@ def test_lineage_of_a_stage_without_record_says_so(chain):
 def test_an_unknown_revision_is_told_and_never_an_option(chain, revision, message):
     git("init", "-q")
     with pytest.raises(UserError) as error:
-        lineage("models/model", revision)
+        chain_at("models/model", revision)
     assert str(error.value).startswith(message)
     assert not Path("x").exists()
 
@@ -203,10 +203,10 @@ def test_an_unknown_revision_is_told_and_never_an_option(chain, revision, messag
 def test_a_chain_that_has_not_run_is_told(chain):
     chain.edit_lock(lambda stages: stages.pop("split"))
     with pytest.raises(UserError, match=r"^dvc\.lock does not know stage split; run `dvc repro`$"):
-        lineage("models/model")
+        chain_at("models/model")
     Path("dvc.lock").unlink()
     with pytest.raises(UserError, match=r"^dvc\.lock is missing; run `make repro` first$"):
-        lineage("models/model")
+        chain_at("models/model")
 
 
 @pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock"])
@@ -215,4 +215,4 @@ def test_what_is_no_regular_file_is_named_and_never_waited_for(chain, name, make
     Path(name).unlink()
     make(name)
     with pytest.raises(UserError, match=f"{name} is not a regular file"):
-        list(lineage("models/model"))
+        list(chain_at("models/model"))

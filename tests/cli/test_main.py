@@ -136,9 +136,9 @@ def test_debug_shows_the_traceback(chain, run):
 
 
 def test_check_says_that_all_is_well(workspace, run, monkeypatch):
-    from codex_ml.cli import check
+    from codex_ml.cli.checks import workspace as checks
 
-    monkeypatch.setattr(check, "problems", lambda params, stages: iter(()))
+    monkeypatch.setattr(checks, "problems", lambda params, stages: iter(()))
     assert run("check") == (0, "check: params.yaml, dvc.yaml and the workspace are in order\n", "")
 
 

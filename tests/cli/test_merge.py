@@ -15,8 +15,8 @@ import pytest
 
 from codex_ml.cli import main as cli
 from codex_ml.cli.history.lost_lines import baselines, lost_in, not_compared, version_in_index
+from codex_ml.cli.history.unite import merge_report, unite
 from codex_ml.cli.history.versions import FOLDER, version_in_folder
-from codex_ml.cli.merge import merge, report
 from codex_ml.core.errors import UserError
 from codex_ml.split.ledger import edits as ledger_files
 from codex_ml.split.ledger.line_format import Text, bytes_of, read_text, salt_mark
@@ -161,7 +161,7 @@ def test_no_line_of_either_side_is_lost_in_either_direction(tmp_path, monkeypatc
         os.chdir(tmp_path / folder)
         git("checkout", "-q", "-B", "mine", mine)
         bring(way, other)
-        done = merge()
+        done = unite()
         assert in_folder() == base | a | b
         assert done.left == {}
         head = git("show", "HEAD:data/split_ledger/all.txt").stdout
@@ -169,7 +169,7 @@ def test_no_line_of_either_side_is_lost_in_either_direction(tmp_path, monkeypatc
         assert git("ls-files", "-u").stdout == ""
         assert Path("data/split_ledger/all.txt").read_bytes() == canonical(base | a | b)
         once = bytes_of_folder(), git("status", "--porcelain").stdout, Path("dvc.lock").read_text()
-        again = merge()
+        again = unite()
         assert (bytes_of_folder(), git("status", "--porcelain").stdout, Path("dvc.lock").read_text()) == once
         assert (again.added, again.left, again.united, again.results) == (0, {}, [], [])
         assert "<<<<<<<" not in Path("dvc.lock").read_text() + Path("reports/split/metrics.json").read_text()
@@ -219,7 +219,7 @@ def test_what_only_people_can_decide_is_listed_with_what_to_do_and_left_as_it_is
         "reports/train/plots/loss.tsv": ("1\t2\n", "1\t3\n"),
     })  # fmt: skip
     before = {name: Path(name).read_bytes() for name in ("params.yaml", "data/raw/notes.jsonl.dvc", "src/a.py")}
-    done = merge()
+    done = unite()
     assert set(done.left) == {"params.yaml", "data/raw/notes.jsonl.dvc", "src/a.py", "docs/gone.md", "picture.png"}
     assert (
         done.left["params.yaml"]
@@ -236,19 +236,19 @@ def test_what_only_people_can_decide_is_listed_with_what_to_do_and_left_as_it_is
     assert Path("reports/train/plots/loss.tsv").read_text() == "1\t2\n"
     assert done.results == ["dvc.lock", "reports/train/plots/loss.tsv"]
     assert done.next_steps == ["codex-ml merge"]
-    lines = list(report(done))
+    lines = list(merge_report(done))
     assert len(lines) == 8
     assert [line for line in lines if line.startswith("left for you: params.yaml: line 1: ")]
     for name in done.left:
         Path(name).write_text("settled: 1\n")
         git("add", name)
-    assert merge().left == {}
+    assert unite().left == {}
     git("commit", "-q", "--no-edit")
 
 
 def test_a_result_that_one_side_removed_is_that_of_head(project):
     conflict(**{"reports/split/metrics.json": (None, '{"a": 1}\n'), "dvc.lock": ("ours\n", None)})
-    assert merge().results == ["dvc.lock", "reports/split/metrics.json"]
+    assert unite().results == ["dvc.lock", "reports/split/metrics.json"]
     assert not Path("reports/split/metrics.json").exists()
     assert Path("dvc.lock").read_text() == "ours\n"
     assert git("ls-files", "-u").stdout == ""
@@ -263,7 +263,7 @@ def test_an_output_in_git_outside_of_reports_is_a_result_too(project):
     commit("stage")
     git("tag", "-f", "start")
     conflict(**{"tables/own.csv": ("1\n", "2\n"), "params.yaml": ("a: 1\n", "a: 2\n")})
-    done = merge()
+    done = unite()
     assert done.results == ["tables/own.csv"]
     assert list(done.left) == ["params.yaml"]
 
@@ -276,11 +276,11 @@ def test_a_lock_that_git_put_together_from_lines_of_both_is_of_no_run(project):
     one, two = LOCK.replace("md5: 2\n", "md5: one\n"), LOCK.replace("md5: 38\n", "md5: two\n")
     conflict(**{"dvc.lock": (one, two), "params.yaml": ("a: 1\n", "a: 2\n")})
     assert "one" in Path("dvc.lock").read_text() and "two" in Path("dvc.lock").read_text()
-    assert merge().results == ["dvc.lock"]
+    assert unite().results == ["dvc.lock"]
     assert Path("dvc.lock").read_text() == one
     Path("dvc.lock").write_text("what a rerun has written\n")
     git("add", "dvc.lock")
-    assert merge().results == []
+    assert unite().results == []
     assert Path("dvc.lock").read_text() == "what a rerun has written\n"
 
 
@@ -294,7 +294,7 @@ def test_markers_that_were_added_or_committed_are_settled_too(project):
         "<<<<<<< HEAD\n" + "".join(text[:5]) + "=======\n" + "".join(text[5:]) + ">>>>>>> b\n"
     )
     commit("in halves")
-    done = merge()
+    done = unite()
     assert in_folder() == set(lines)
     assert not Path("dvc.lock").exists()
     assert not Path("reports/split/metrics.json").exists()
@@ -311,7 +311,7 @@ def test_tombstones_of_both_sides_are_kept(project):
             )
         }
     )
-    done = merge()
+    done = unite()
     united = "AAAAAAAAAAAAAAAA she asked\nBBBBBBBBBBBBBBBB both\nCCCCCCCCCCCCCCCC he asked\n"
     assert (Path(name).read_text(), done.tombstones) == (united, 3)
 
@@ -325,11 +325,11 @@ def test_of_ledgers_of_two_salts_the_one_that_params_name_counts(project, salt):
     texts = canonical(one).decode(), canonical(other, salt_mark("other")).decode()
     conflict(**{file: texts, "params.yaml": ("split: {salt: salt}\n", "split: {salt: other}\n")})
     assert (
-        merge().left[FOLDER].startswith("the sides were dealt with different values of split.salt; settle split.salt")
+        unite().left[FOLDER].startswith("the sides were dealt with different values of split.salt; settle split.salt")
     )
     Path("params.yaml").write_text(f"split: {{salt: {salt}}}\n")
     git("add", "params.yaml")
-    done = merge()
+    done = unite()
     assert done.left == {}
     assert Path(file).read_bytes() == (canonical(one) if salt == "salt" else canonical(other, salt_mark("other")))
     assert list(lost_in(version_in_folder(), baselines(), salt=salt)) == []
@@ -339,7 +339,7 @@ def test_of_ledgers_of_two_salts_the_one_that_params_name_counts(project, salt):
 def test_a_damaged_line_of_the_former_form_is_named_by_commit_and_file(project):
     Path(f"{FOLDER}.ndjson").write_text(former(FORMER_LINES[:1]) + "half\n")
     commit()
-    assert merge().left[FOLDER].startswith(f"HEAD:{FOLDER}.ndjson:3 is not JSON")
+    assert unite().left[FOLDER].startswith(f"HEAD:{FOLDER}.ndjson:3 is not JSON")
 
 
 @pytest.mark.parametrize("salt", ["salt", "other"])
@@ -357,7 +357,7 @@ def test_of_former_ledgers_of_two_salts_the_one_that_params_name_counts(project,
     })  # fmt: skip
     Path("params.yaml").write_text(f"split: {{salt: {salt}}}\n")
     git("add", "params.yaml")
-    done = merge()
+    done = unite()
     assert (done.left, len(in_folder())) == ({}, 3 if salt == "salt" else 4)
     assert Path(FOLDER, "all.txt").read_text().startswith(f"# codex-ml/ledger/2 salt {salt_mark(salt)}\n")
 
@@ -370,20 +370,20 @@ def test_lines_that_a_revert_took_are_noticed_and_brought_back(project):
     git("revert", "--no-edit", "HEAD")
     [found] = lost_in(version_in_folder(), baselines(), salt="salt")
     assert found.startswith(f"data/split_ledger lacks 5 lines that {tip[:12]} has")
-    done = merge()
+    done = unite()
     assert (done.added, in_folder(), done.next_steps[0]) == (5, lines, f"git add {FOLDER}")
-    assert merge().added == 0
+    assert unite().added == 0
     git("checkout", "-q", "--", FOLDER)
     commit("another commit: the revert is no more the last one")
-    assert merge().added == 0
-    assert merge([tip]).added == 5
+    assert unite().added == 0
+    assert unite([tip]).added == 5
     assert in_folder() == lines
 
 
 def test_a_name_that_is_no_commit_is_refused_before_anything_is_done(project):
     for name in ("nobody", "--all", "HEAD:data"):
         with pytest.raises(UserError, match=f"^{name} is no commit of this clone"):
-            merge([name])
+            unite([name])
 
 
 @pytest.mark.parametrize("head", ["no ledger", "an empty one", "one of another salt"])
@@ -399,7 +399,7 @@ def test_lines_that_nobody_committed_are_kept(project, head):
     commit("another commit: the lines of the fixture are long gone")
     lines = some_lines(random.Random(8), 9)
     write_ledger(lines)
-    done = merge()
+    done = unite()
     assert (done.left, done.lines, done.brought, done.added, in_folder()) == ({}, 9, 9, 0, lines)
 
 
@@ -418,7 +418,7 @@ def test_lines_of_another_salt_that_nobody_committed_are_not_dropped(project, fo
         before = file.read_bytes() if form == "two salts" else b""
         file.write_bytes(before + canonical(other, salt_mark("other")))
     data = file.read_bytes()
-    assert f"{file} was dealt with another split.salt than params.yaml has" in merge().left[FOLDER]
+    assert f"{file} was dealt with another split.salt than params.yaml has" in unite().left[FOLDER]
     assert file.read_bytes() == data
 
 
@@ -436,7 +436,7 @@ def test_a_merge_that_ended_and_lost_lines_is_mended(project):
     tip = git("rev-parse", "a").stdout.strip()[:12]
     [found] = lost_in(version_in_folder(), baselines(), salt="salt")
     assert found.startswith(f"data/split_ledger lacks 5 lines that {tip} has (in all.txt)")
-    done = merge()
+    done = unite()
     assert (done.added, done.brought, in_folder()) == (5, 5, base | a | b)
     assert done.next_steps[0] == "git add data/split_ledger"
     assert list(lost_in(version_in_folder(), baselines(), salt="salt")) == []
@@ -449,7 +449,7 @@ def test_an_experiment_of_somebody_with_fewer_lines_is_noticed_and_mended(projec
     git("checkout", "start", "--", "data/split_ledger")
     [found] = lost_in(version_in_folder(), baselines(), salt="salt")
     assert "lacks 31 lines that HEAD has" in found
-    assert merge().added == 31
+    assert unite().added == 31
     assert len(in_folder()) == len(base) + 31
     assert list(lost_in(version_in_folder(), baselines(), salt="salt")) == []
 
@@ -457,7 +457,7 @@ def test_an_experiment_of_somebody_with_fewer_lines_is_noticed_and_mended(projec
 def test_outside_of_git_there_is_nothing_to_merge(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="in no Git repository with a commit"):
-        merge()
+        unite()
     assert baselines() == []
 
 
@@ -491,13 +491,13 @@ def test_a_ledger_of_dvc_is_united_with_one_of_git_or_of_dvc(project, monkeypatc
             to_dvc(base | lines)
         commit(branch)
     assert "already" not in git("merge", "a", check=False).stdout
-    done = merge()
+    done = unite()
     assert (done.left, in_folder()) == ({}, base | a | b)
     assert git("ls-files", "-u").stdout == ""
     assert git("ls-files", FOLDER).stdout == ""
     pointer = git("show", f":{FOLDER}.dvc").stdout
     assert f"md5: {version_in_folder().folder_md5}\n" in pointer
-    again = merge()
+    again = unite()
     assert (again.added, again.left, git("show", f":{FOLDER}.dvc").stdout) == (0, {}, pointer)
     bases = baselines()
     assert list(lost_in(version_in_index(), bases, salt="salt")) == list(not_compared(version_in_index(), bases)) == []
@@ -509,7 +509,7 @@ def test_a_ledger_of_dvc_is_united_with_one_of_git_or_of_dvc(project, monkeypatc
     shard.unlink()
     found, *_ = lost_in(version_in_folder(), baselines(), salt="salt")
     assert f"lacks {gone} line" in found and f"that HEAD has (in {shard.name})" in found
-    assert merge().added == gone
+    assert unite().added == gone
     assert list(lost_in(version_in_folder(), baselines(), salt="salt")) == []
 
     # Without the cache nothing can be compared, and that is said.
@@ -518,7 +518,7 @@ def test_a_ledger_of_dvc_is_united_with_one_of_git_or_of_dvc(project, monkeypatc
     assert list(lost_in(version_in_folder(), baselines(), salt="salt")) == []
     note, *_ = not_compared(version_in_folder(), baselines())
     assert "the ledger of HEAD is not in DVC's cache; `dvc fetch --all-commits data/split_ledger.dvc` brings it" in note
-    assert "codex-ml merge` again" in merge().left[f"{FOLDER}.dvc"]
+    assert "codex-ml merge` again" in unite().left[f"{FOLDER}.dvc"]
 
 
 FORMER_LINES = [
@@ -545,7 +545,7 @@ def test_a_side_that_still_has_the_former_form_is_converted_and_united(project):
     write_ledger(base)
     commit("converted, and other lines")
     git("merge", "old", check=False)
-    done = merge()
+    done = unite()
     assert done.left == {}
     assert in_folder() > base
     assert len(in_folder()) == len(base) + 4
@@ -611,6 +611,6 @@ def test_it_works_in_a_linked_work_tree_and_in_a_folder_of_a_larger_repository(p
     git("worktree", "add", "-q", "../linked", "-b", "c", "a")
     os.chdir("../linked/ml")
     git("merge", "b", check=False)
-    done = merge()
+    done = unite()
     assert (done.operation, list(done.left), in_folder()) == ("merge", ["params.yaml"], base | lines["a"] | lines["b"])
     assert git("show", ":./data/split_ledger/all.txt").stdout.encode() == canonical(in_folder())

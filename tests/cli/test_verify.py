@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.cli.checks.hash_chain import verified_links
 from codex_ml.cli.params import load_params
-from codex_ml.cli.verify import verify
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.pipeline import load_pipeline
@@ -16,7 +16,7 @@ from codex_ml.core.record import cpu_threads, record_path, start_record
 
 
 def links(path=None):
-    return [(link.stage, link.role, link.path) for link in verify(path)]
+    return [(link.stage, link.role, link.path) for link in verified_links(path)]
 
 
 FETCH = [
@@ -66,7 +66,7 @@ def test_a_pipeline_that_was_edited_after_the_run_does_not_hold(chain, key, valu
 
 
 def test_links_carry_the_hash_that_was_recomputed(chain):
-    first = next(verify())
+    first = next(verified_links())
     assert first.md5 == hash_path(Path("models/model")).md5
 
 

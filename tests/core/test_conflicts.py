@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from codex_ml.cli import hooks
-from codex_ml.cli.check import check_workspace
-from codex_ml.cli.lineage import Texts
+from codex_ml.cli.checks.hash_chain import verified_links
+from codex_ml.cli.checks.workspace import check_workspace
+from codex_ml.cli.history.stage_chain import TrackedTexts
 from codex_ml.cli.params import load_params
-from codex_ml.cli.verify import verify
 from codex_ml.core.conflicts import MARKERS, conflict_line, conflicts
 from codex_ml.core.dvcignore import patterns_for
 from codex_ml.core.errors import CheckFailed, UserError
@@ -70,7 +70,7 @@ READERS = {
     "models/tokenizer/tokenizer.json": lambda: _load_backend(Path("models/tokenizer/tokenizer.json")),
     "reports/split/metrics.json": lambda: read_json(Path("reports/split/metrics.json")),
     "reports/split/lineage.json": lambda: read_record("split"),
-    "reports/train/lineage.json": lambda: Texts(None).record("train", ""),
+    "reports/train/lineage.json": lambda: TrackedTexts(None).record("train", ""),
     "data/benchmarks/questions.jsonl": lambda: list(_records(Path("data/benchmarks/questions.jsonl"))),
     "requirements.lock": lambda: locked_versions(),
     ".dvcignore": lambda: patterns_for(PurePosixPath("data")),
@@ -164,7 +164,7 @@ def test_check_leaves_documents_about_git_alone(workspace):
 def test_verify_calls_them_a_finding(chain):
     chain.write("dvc.lock", (chain.folder / "dvc.lock").read_bytes() + b"\n" + CONFLICT)
     with pytest.raises(CheckFailed, match=r"^dvc.lock:2: conflict markers of a merge; `codex-ml merge`"):
-        list(verify())
+        list(verified_links())
 
 
 PROSE = {

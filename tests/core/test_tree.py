@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.check import check_workspace
 from codex_ml.cli.checks.data import data_problems
+from codex_ml.cli.checks.workspace import check_workspace
 from codex_ml.cli.params import Params
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.check import problems
+from codex_ml.cli.checks.workspace import problems
 from codex_ml.cli.params import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.pipeline import load_pipeline
@@ -208,7 +208,7 @@ def test_no_detector_needs_no_lock(tmp_path):
 
 
 def test_check_and_verify_name_other_code(plugin, workspace, monkeypatch):
-    from codex_ml.cli import verify
+    from codex_ml.cli.checks import hash_chain
     from codex_ml.core.pipeline import Locked
 
     policy = Path("data/policy.yaml")
@@ -226,7 +226,11 @@ def test_check_and_verify_name_other_code(plugin, workspace, monkeypatch):
     with pytest.raises(
         CheckFailed, match=r"^split: detector 'mine': data/detectors\.lock has version 1\.0, installed is 2\.0"
     ):
-        list(verify._verify_inputs(spec, lock, {"deps": {str(DETECTORS): {"md5": "", "sha256": ""}}}, verify._Hashes()))
+        list(
+            hash_chain._verify_inputs(
+                spec, lock, {"deps": {str(DETECTORS): {"md5": "", "sha256": ""}}}, hash_chain._Hashes()
+            )
+        )
 
 
 def test_the_hook_refuses_to_look_with_other_code(plugin, workspace):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from codex_ml.cli.check import problems
+from codex_ml.cli.checks.workspace import problems
 from codex_ml.cli.params import validate_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import load_pipeline

@@ -1,163 +1,29 @@
-"""`codex-ml check`: everything that can be wrong before any work is done. No torch, about a second."""
+"""`codex-ml check`: everything that can be wrong before any work is done."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+import typer
 
-from codex_ml.cli.checks import preflight
-from codex_ml.cli.checks.code import code_problems
-from codex_ml.cli.checks.data import data_problems
-from codex_ml.cli.checks.dvc_state import leftovers
-from codex_ml.cli.history.lost_lines import baselines, lost_in
-from codex_ml.cli.history.versions import version_in_folder
-from codex_ml.cli.params import Params, load_params
-from codex_ml.core.conflicts import conflicts
-from codex_ml.core.errors import UserError
-from codex_ml.core.globs import expand_glob
-from codex_ml.core.packages import unlike_the_lock
-from codex_ml.core.params import PARAMS
-from codex_ml.core.pipeline import (
-    LOCK,
-    PIPELINE,
-    ImportGraph,
-    StageSpec,
-    deps_read,
-    load_lock,
-    load_pipeline,
-    params_declared,
-)
-from codex_ml.core.record import PACKAGES
-from codex_ml.core.yaml import read_yaml
-from codex_ml.documents.licences import wrong_licences
-from codex_ml.train.trackers import missing_extras
-
-UNTRACKED_BY_STAGES = {"runtime"}  # changes no byte
+from codex_ml.cli.options import Debug, warn_of_lines_not_compared
+from codex_ml.core.errors import one_line_errors
+from codex_ml.core.top import go_to_top
 
 
-def check_workspace() -> Params:
-    """Validate params.yaml, dvc.yaml and the workspace of the current folder.
+def check(debug: Debug = False) -> None:
+    """Validate params.yaml, dvc.yaml and the workspace, before any work and without torch.
 
-    Raises:
-        UserError: the first problem, as one line.
+    Finds unknown keys (and names the closest), wrong types, impossible combinations, params that no stage reads,
+    stages that read what they do not declare, imports missing from deps, outputs that Git tracks, conflicts of a Git
+    merge, missing or damaged inputs and base models, package versions that are not those of requirements.lock, and what
+    a killed DVC left behind.
     """
-    for problem in conflicts(_tracked()):  # first: the readers below would name other symptoms
-        raise UserError(problem)
-    params = load_params()
-    stages = load_pipeline()
-    for problem in problems(params, stages):
-        raise UserError(problem)
-    return params
+    from codex_ml.cli.checks.workspace import check_workspace
+    from codex_ml.policy.key import KEY, warning
 
-
-def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
-    """Problems of a workspace whose files are well-formed, one line each."""
-    if shutil.which("git") is None:
-        yield "git is not installed; DVC needs it"
-    yield from leftovers()
-    lock = load_lock() if LOCK.exists() else {}
-    yield from _commands(stages)
-    yield from _parameters(stages)
-    yield from preflight.missing_sections(stages, read_yaml(PARAMS))
-    yield from _dependencies(stages)
-    yield from _sources(params, stages)
-    licences = wrong_licences(params.split.licences, (source.licence for source in params.ingest.sources))
-    yield from (f"{PARAMS}: {mistake}" for mistake in licences)
-    yield from data_problems(params, stages)
-    yield from code_problems(stages)
-    yield from preflight.former_ledger(params)
-    yield from preflight.missing_inputs(stages)
-    yield from preflight.base_files(params)
-    yield from preflight.benchmarks(params)
-    yield from preflight.combinations(params)
-    yield from preflight.home()
-    yield from preflight.hardware(params)
-    yield from preflight.edited_files(params, lock)
-    yield from lost_in(version_in_folder(), baselines(), salt=params.split.salt)
-    yield from preflight.other_detectors(lock)
-    yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))
-    yield from unlike_the_lock(PACKAGES)
-    yield from _git(stages)
-
-
-def _tracked() -> list[str]:
-    """Files below the current folder that Git tracks; none outside of Git."""
-    try:
-        listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=False)
-    except FileNotFoundError:  # `problems` says so
-        return []
-    return [name for name in listed.stdout.decode("utf-8", "surrogateescape").split("\0") if name]
-
-
-def _commands(stages: dict[str, StageSpec]) -> Iterator[str]:
-    for spec in stages.values():
-        if spec.cmd != f"python {spec.script}":
-            # DVC pastes ${...} into a shell command: a parameter from a pull request would be code
-            yield f"{PIPELINE}: the cmd of {spec.name} must be `python {spec.script}` and no more; found `{spec.cmd}`"
-        elif not Path(spec.script).is_file():
-            yield f"{PIPELINE}: stage {spec.name} has no script {spec.script}"
-
-
-def _parameters(stages: dict[str, StageSpec]) -> Iterator[str]:
-    sections = set(Params.model_fields)
-    declared = {param.split(".")[0] for spec in stages.values() for param in spec.params}
-    for spec in stages.values():
-        own = set(spec.params)
-        if unknown := sorted(own - sections):
-            yield f"{PIPELINE}: stage {spec.name} declares the param {unknown[0]}, which {PARAMS} does not have"
-        if forbidden := sorted(own & UNTRACKED_BY_STAGES):
-            name = forbidden[0]
-            yield f"{PIPELINE}: stage {spec.name} declares the param {name}, whose keys change no byte; remove it"
-        read = params_declared(Path(spec.script))
-        if undeclared := sorted(read - own):
-            yield f"{PIPELINE}: stage {spec.name} lacks the param {undeclared[0]}, which {spec.script} declares; add it"
-        if unused := sorted(own - read):
-            yield f"{PIPELINE}: stage {spec.name} declares the param {unused[0]}, which {spec.script} does not"
-    for section in sorted(sections - declared - UNTRACKED_BY_STAGES):
-        yield f"{PARAMS}: no stage reads {section}; remove it or declare it in {PIPELINE}"
-
-
-def _dependencies(stages: dict[str, StageSpec]) -> Iterator[str]:
-    imports = ImportGraph()
-    for spec in stages.values():
-        needed = {spec.script, *imports.folders(Path(spec.script))}
-        if missing := sorted(needed - set(spec.deps)):
-            yield f"{PIPELINE}: stage {spec.name} imports from {missing[0]}, which is not in its deps; add it"
-        if named := sorted(path for path in deps_read(Path(spec.script)) if not spec.reads(path)):
-            yield f"{PIPELINE}: stage {spec.name} reads {named[0]}, which is not in its deps; add it"
-        if extra := sorted(set(spec.code) - needed):
-            yield f"{PIPELINE}: stage {spec.name} lists {extra[0]} in deps but does not import it"
-
-
-def _sources(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
-    ingest = stages.get("ingest")
-    for number, source in enumerate(params.ingest.sources):
-        if ingest and not any(Path(source.path).is_relative_to(dep) for dep in ingest.deps):
-            yield (
-                f"{PARAMS}: ingest.sources.{number}.path {source.path} lies in no dependency of stage ingest; "
-                f"put the data under data/raw or add the path to its deps in {PIPELINE}"
-            )
-        sample = Path(source.path).is_relative_to("data/raw/sample")
-        if sample and not params.fetch.sample:
-            yield f"{PARAMS}: ingest.sources.{number} reads the sample, but fetch.sample is false; name your own data"
-        elif not sample and not Path(source.path).exists():
-            yield from _glob(f"{PARAMS}: ingest.sources.{number}.path {source.path}", source.path)
-
-
-def _glob(key: str, pattern: str) -> Iterator[str]:
-    """A path that does not exist is a glob, as `ingest` reads it."""
-    try:
-        if not any(expand_glob(pattern)):
-            yield f"{key} does not exist; put the data there"
-    except ValueError as error:
-        yield f"{key} is no glob: {error}"
-
-
-def _git(stages: dict[str, StageSpec]) -> Iterator[str]:
-    """An output that Git tracks too makes DVC fail after the stage has run, hours later."""
-    outs = [Path(out) for spec in stages.values() for out in spec.outs if out not in spec.uncached]
-    tracked = (name for name in _tracked() if any(Path(name).is_relative_to(out) for out in outs))
-    if first := next(tracked, None):
-        yield f"{first} is an output of the pipeline but tracked by Git; run `git rm -r --cached {first}`"
+    with one_line_errors(debug=debug):
+        go_to_top()
+        params = check_workspace()
+        if note := warning(KEY, (source.path for source in params.ingest.sources)):
+            typer.echo(f"warning: {note}", err=True)
+        warn_of_lines_not_compared()
+        typer.echo("check: params.yaml, dvc.yaml and the workspace are in order")

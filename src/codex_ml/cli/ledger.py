@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from codex_ml.cli.options import Debug, Json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.paths import FORGOTTEN, FORMER_LEDGER, SPLIT_LEDGER
 from codex_ml.core.top import go_to_top
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     from codex_ml.split.ledger.edits import LedgerChange
 
 app = typer.Typer(no_args_is_help=True, help="The split ledger, data/split_ledger: what it lists keeps its split.")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 CORPUS = Path("data/corpus/documents.parquet")
-Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 
 
 @app.command()

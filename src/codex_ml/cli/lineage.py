@@ -1,182 +1,43 @@
-"""`codex-ml lineage`: what a result was made from, as dvc.lock and the records tell it, at any Git revision.
-
-A chain is shown only when it is of one run: dvc.lock holds each stage as that stage ended, so after `dvc repro train`
-or a killed run it can hold a tokenizer of today beside rows that yesterday's tokenizer cut.
-"""
+"""`codex-ml lineage`: what a result was made from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from codex_ml.cli.history.git_commands import git_text, run_git
-from codex_ml.cli.history.listing import cached, listing_of
-from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, parse_lock, parse_pipeline
-from codex_ml.core.record import parse_record, record_path
-from codex_ml.core.strict_json import parse_json_file
-from codex_ml.core.yaml import parse_yaml
+import typer
 
-SHOWN = 12  # hexadecimal digits of a hash on the screen: 48 bits
-INPUTS = 4  # of a stage on the screen
+from codex_ml.cli.options import Debug, Json, in_columns, relative_to_top
+from codex_ml.core.errors import one_line_errors, safe_text
+from codex_ml.core.top import go_to_top
 
 
-@dataclass(frozen=True)
-class Step:
-    """One stage of a chain: what dvc.lock and the record of its start hold."""
+def lineage(
+    path: Annotated[str, typer.Argument(help="A result such as models/model or reports/evaluate/metrics.json.")],
+    rev: Annotated[str | None, typer.Option(help="Git revision: a commit, a tag, an experiment.")] = None,
+    whole: Annotated[bool, typer.Option("--all", help="Print every file, the code and the parameters too.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print what a result was made from, stage by stage, at any Git revision.
 
-    spec: StageSpec
-    locked: Locked
-    record: dict[str, Any] | None  # None: neither Git nor DVC's cache has it
-
-    def as_json(self) -> dict[str, Any]:
-        """The step for `--json`: stage, desc, outs, deps, params, record."""
-        spec, locked = self.spec, self.locked
-        about = {"stage": spec.name, "desc": spec.desc, "outs": locked.outs, "deps": locked.deps}
-        return {**about, "params": locked.params, "record": self.record}
-
-
-def lineage(path: str, revision: str | None = None) -> list[Step]:
-    """The chain of `path` in a Git revision (in the workspace, when None), from the stage that wrote it backwards.
-
-    Raises:
-        UserError: for an unknown path or revision, a stage that has not run, or a file that cannot be read.
-        CheckFailed: when the chain is of several runs.
+    One screen: the hash of the result, the commit, and for each stage what it wrote and from what. Exits with 1 when
+    dvc.lock holds stages of several runs, and names the first two that do not belong together. With --json a stage has
+    the record of its start, or null where neither Git nor DVC's cache holds it; `dvc fetch --all-commits` brings it.
     """
-    texts = Texts(revision)
-    stages = parse_pipeline(parse_yaml(texts.read(PIPELINE), str(PIPELINE)), str(PIPELINE))
-    lock = parse_lock(texts.read(LOCK))
-    steps = []
-    for spec in chain_of(path, stages):
-        if spec.name not in lock:
-            raise UserError(f"{LOCK} does not know stage {spec.name}; run `dvc repro`")
-        locked = lock[spec.name]
-        steps.append(Step(spec, locked, texts.record(spec.name, locked.outs.get(str(record_path(spec.name)), ""))))
-    for mixture in _mixtures(steps):
-        raise CheckFailed(
-            f"{LOCK} holds stages of several runs: {mixture}. Run `dvc repro`, or name a commit of one run with --rev"
-        )
-    return steps
+    from codex_ml.cli.history.stage_chain import chain_at, chain_summary
+    from codex_ml.core.strict_json import dump_json
 
-
-@dataclass(frozen=True)
-class Texts:
-    """The tracked files of a Git revision, or of the workspace."""
-
-    revision: str | None
-
-    def read(self, name: Path) -> str:
-        """A file's text.
-
-        Raises:
-            UserError: when it is not there, is no regular file (reading a pipe would wait for ever), or is not UTF-8.
-        """
-        if self.revision is None and name.exists() and not name.is_file():
-            raise UserError(f"{name} is not a regular file; put the file of that name there")
-        try:
-            return (self._show(name) if self.revision is not None else name.read_bytes()).decode("utf-8")
-        except FileNotFoundError:
-            raise UserError(f"{name} is missing; run `make repro` first") from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name} is not UTF-8 (byte {error.start})") from None
-
-    def record(self, stage: str, md5: str) -> dict[str, Any] | None:
-        """The record of a stage, from where its bytes are: the workspace or Git, else DVC's cache, by its hash."""
-        file = record_path(stage)
-        present = self._has(file) if self.revision is not None else file.is_file()
-        data = self.read(file) if present else cached(md5)
-        return None if data is None else parse_record(parse_json_file(data, str(file)), str(file))
-
-    def _has(self, name: Path) -> bool:
-        return run_git("cat-file", "-e", f"{self.revision}:./{name.as_posix()}").returncode == 0
-
-    def _show(self, name: Path) -> bytes:
-        assert self.revision is not None
-        if self.revision.startswith("-") or not self.revision:
-            raise UserError(f"{self.revision!r} is no Git revision")
-        done = run_git("show", f"{self.revision}:./{name.as_posix()}")
-        if done.returncode:
-            reason = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise UserError(f"{name} at {self.revision}: {reason[-1] if reason else 'not found'}")
-        return done.stdout
-
-
-def _mixtures(steps: list[Step]) -> Iterator[str]:
-    """Each sign that two stages of the chain do not belong to one run, as text."""
-    written = {path: (step, md5) for step in steps for path, md5 in step.locked.outs.items()}
-    read: dict[str, tuple[Step, str]] = {}
-    sections: dict[str, tuple[Step, Any]] = {}
-    for step in reversed(steps):  # in the order in which they run
-        name, locked = step.spec.name, step.locked
-        if locked.cmd != step.spec.cmd or locked.deps.keys() ^ set(step.spec.deps) | locked.outs.keys() ^ set(
-            step.spec.outs
-        ):
-            yield f"{name} ran with other deps, outs or cmd than {PIPELINE} has"
-        for path, md5 in locked.deps.items():
-            writer, now = _writer_of(path, written)
-            if writer and now != md5:
-                yield f"{name} read {path} {md5[:SHOWN]}, but {writer.spec.name} has written {now[:SHOWN]}"
-            other, seen = read.setdefault(path, (step, md5))
-            if seen != md5:
-                yield f"{name} read {path} {md5[:SHOWN]}, but {other.spec.name} read {seen[:SHOWN]}"
-        for section, value in locked.params.items():
-            other, known = sections.setdefault(section, (step, value))
-            if known != value:
-                yield f"{name} ran with another {section} in {PARAMS} than {other.spec.name}"
-        yield from _record_of_another_run(step)
-
-
-def _writer_of(path: str, written: dict[str, tuple[Step, str]]) -> tuple[Step | None, str]:
-    """The stage that wrote `path`, and its hash there; (None, "") when nothing wrote it or nothing knows the hash."""
-    if path in written:
-        return written[path]
-    for out, (step, md5) in written.items():
-        if Path(path).is_relative_to(out) and (listing := listing_of(md5)):
-            return step, listing.get(Path(path).relative_to(out).as_posix(), "nothing there")
-    return None, ""
-
-
-def _record_of_another_run(step: Step) -> Iterator[str]:
-    started = {} if step.record is None else {path: dep["md5"] for path, dep in step.record["deps"].items()}
-    for path in sorted(started):
-        if step.locked.deps.get(path) != started[path]:
-            yield f"{record_path(step.spec.name)} is of a start with another {path} than {LOCK} has"
-
-
-def summary(path: str, steps: list[Step], revision: str | None) -> Iterator[str]:
-    """One screen: the result's hash, the commit, where the data came from, and a line or two per stage."""
-    yield f"{path}  {_digest_of(path, steps[0])}"
-    yield f"commit  {_commit(revision)}"
-    written = {out for step in steps for out in step.locked.outs}
-    yield "stage         wrote, and from what"
-    for step in steps:
-        outs = {out: md5 for out, md5 in step.locked.outs.items() if out != str(record_path(step.spec.name))}
-        shown = {out: md5 for out, md5 in outs.items() if not out.startswith("reports/")} or outs
-        yield f"{step.spec.name:<13} {', '.join(f'{out} {md5[:SHOWN]}' for out, md5 in shown.items())}"
-        inputs = [
-            dep if any(Path(dep).is_relative_to(out) for out in written) else f"{dep} {step.locked.deps[dep][:SHOWN]}"
-            for dep in step.spec.data
-        ]
-        more = f" and {len(inputs) - INPUTS} more" if len(inputs) > INPUTS else ""
-        yield f"{'':<13} from {', '.join(inputs[:INPUTS])}{more}"
-
-
-def _digest_of(path: str, step: Step) -> str:
-    for out, md5 in step.locked.outs.items():
-        if path == out:
-            return md5
-        if Path(path).is_relative_to(out):
-            inside = (listing_of(md5) or {}).get(Path(path).relative_to(out).as_posix())
-            return inside or f"in {out} {md5}"
-    return f"holds {', '.join(out for out in step.locked.outs if Path(out).is_relative_to(path))}"
-
-
-def _commit(revision: str | None) -> str:
-    """Which commit the chain is of, and whether it is committed at all."""
-    commit = git_text("rev-parse", "--verify", "--quiet", f"{revision or 'HEAD'}^{{commit}}")
-    if not commit:
-        return f"none: {LOCK} is not in Git"
-    changed = "" if revision else git_text("status", "--porcelain", "--", str(LOCK), str(PIPELINE), PARAMS)
-    return f"{commit}, with changes to {LOCK}, {PIPELINE} or {PARAMS} that are not in it" if changed else commit
+    with one_line_errors(debug=debug):
+        place = relative_to_top(path, go_to_top())
+        steps = chain_at(place, rev)
+        if json:
+            typer.echo(dump_json([step.as_json() for step in steps]), nl=False)
+            return
+        for line in chain_summary(place, steps, rev):
+            typer.echo(safe_text(line))
+        for step in steps if whole else ():
+            typer.echo(safe_text(f"\n{step.spec.name}: {step.spec.desc}"))
+            for role, files in (("out", step.locked.outs), ("dep", step.locked.deps)):
+                for name, md5 in files.items():
+                    typer.echo(in_columns("", role, name, md5))
+            typer.echo(in_columns("", "params", dump_json(step.locked.params, indent=None).strip(), ""))

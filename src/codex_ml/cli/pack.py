@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codex_ml.cli.options import Debug
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.top import go_to_top
 
@@ -28,7 +29,7 @@ def show(
     step: Annotated[int | None, typer.Option(help="Optimizer step, from 1 as in the curves.")] = None,
     row: Annotated[int | None, typer.Option(help="Row of the train stream, from 0; without --step, any row.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, one row a line.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Print what an optimizer step sees: its rows, their documents, and which tokens are trained.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
+from codex_ml.cli.options import Debug
 from codex_ml.core.errors import one_line_errors
 from codex_ml.core.top import go_to_top
 
@@ -13,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, help="The text policy: data/policy.yaml 
 
 
 @app.command("new-key")
-def new_key(debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False) -> None:
+def new_key(debug: Debug = False) -> None:
     """Make a private key for redacted values in data/redaction_key, tracked by DVC and not by Git.
 
     The key that comes with the repository is public: with it, anyone who guesses a redacted value can confirm the
@@ -33,7 +32,7 @@ def new_key(debug: Annotated[bool, typer.Option("--debug", help="Print the trace
 
 @app.command("lock-detectors")
 def lock_detectors(
-    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Write data/detectors.lock: name, version and hash of the code of each detector that data/policy.yaml names.
 

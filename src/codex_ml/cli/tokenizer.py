@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from codex_ml.cli.options import Debug, Json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.top import from_top
 
@@ -30,8 +31,6 @@ Sample = Annotated[
     ),
 ]
 Text = Annotated[Path | None, typer.Option("--file", "-f", help="Read this UTF-8 file; - for standard input.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 
 
 @app.command()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.check import check_workspace, problems
 from codex_ml.cli.checks import preflight
+from codex_ml.cli.checks.workspace import check_workspace, problems
 from codex_ml.cli.params import Params, load_params, validate_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import load_pipeline

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.check import check_workspace
+from codex_ml.cli.checks.hash_chain import verified_links
+from codex_ml.cli.checks.workspace import check_workspace
 from codex_ml.cli.history.lost_lines import lost_in, version_in_index, versions_between
-from codex_ml.cli.merge import merge
+from codex_ml.cli.history.unite import unite
 from codex_ml.cli.params import load_params
-from codex_ml.cli.verify import verify
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.split.ledger.line_format import salt_mark
 
@@ -69,7 +69,7 @@ def test_what_was_damaged_in_the_past_and_mended_since_stops_nobody(committed, n
         git("add", "-A")
         git("commit", "-q", "-m", "a change")
     check_workspace()
-    assert merge().left == {}
+    assert unite().left == {}
     assert list(lost_in(version_in_index(), versions_between("HEAD~2", "HEAD"), salt=None)) == []
 
 
@@ -109,8 +109,8 @@ def test_verify_finds_a_result_whose_ledger_was_cut(chain):
     git("init", "-q")
     git("add", "-Af")
     git("commit", "-q", "-m", "run")
-    before = list(verify())
+    before = list(verified_links())
     Path("data/split_ledger/all.txt").write_text("")
     with pytest.raises(CheckFailed, match="lacks 1 line that HEAD has"):
-        list(verify())
+        list(verified_links())
     assert before

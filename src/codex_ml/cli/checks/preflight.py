@@ -1,6 +1,6 @@
 """What a late stage would be the first to find: files that `params.yaml` and `dvc.yaml` name, and what they must be.
 
-Each function yields problems, one line each, as `codex_ml.cli.check` prints them. What a stage reads is judged by the
+Each function yields problems, one line each, as `codex-ml check` prints them. What a stage reads is judged by the
 function of that stage, as far as it needs no torch; the stage judges it again.
 """
 

@@ -1,0 +1,40 @@
+"""What several commands share: options, paths that the user typed, lines in columns."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codex_ml.core.errors import UserError, safe_text
+
+Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def relative_to_top(path: str, here: Path) -> str:
+    """A path that the user typed in the folder `here`, relative to the top folder, with forward slashes.
+
+    Raises:
+        UserError: when it lies outside the repository.
+    """
+    place = Path(os.path.relpath(here / path))
+    if os.pardir in place.parts:
+        raise UserError(f"{path} lies outside this repository")
+    return place.as_posix()
+
+
+def in_columns(stage: str, role: str, path: str, digest: str) -> str:
+    """One line about a file of a chain."""
+    return safe_text(f"{stage:<13} {role:<7} {path}  {digest}".rstrip())
+
+
+def warn_of_lines_not_compared() -> None:
+    """Say on stderr which earlier lines of the split ledger could not be read, so that their loss would go unseen."""
+    from codex_ml.cli.history.lost_lines import baselines, not_compared
+    from codex_ml.cli.history.versions import version_in_folder
+
+    for note in not_compared(version_in_folder(), baselines()):
+        typer.echo(safe_text(f"warning: {note}"), err=True)

@@ -1,0 +1,37 @@
+"""Standard output that may be read in part only."""
+
+from __future__ import annotations
+
+import os
+from typing import TextIO
+
+
+class Output:
+    """Standard output of which a reader such as `head` may take only a part.
+
+    What nobody reads any more is dropped, and the command goes on: its exit code is that of its work.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
