@@ -80,7 +80,8 @@ def summary(
 def by_source(rows: Sequence[dict[str, Any]], *, lossy: int = 0) -> str:
     """CSV of bits per byte by source, the model's and zlib's, sorted by source; none of the model where `lossy`.
 
-    A control character in the name of a source is shown as an escape: Git may rewrite a carriage return.
+    A control character in the name of a source is an escape: pandas does not quote a lone carriage return, and the
+    commit hook for line endings refuses a file that holds one.
     """
     groups = pd.DataFrame(rows).groupby("source")
     size = groups["bytes"].sum()
