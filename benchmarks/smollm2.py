@@ -161,7 +161,7 @@ def greedy() -> list[str]:
     """Greedy continuations of `PROMPTS` by models/model."""
     import torch
 
-    from codex_ml.inference.likelihood import load_model
+    from codex_ml.modeling.trained_model import load_model
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     model, tokenizer = load_model(Path("models/model"), device="cpu"), load_tokenizer(Path("models/model"))
@@ -178,7 +178,7 @@ def merged_against_adapter() -> float:
     import torch
     from peft import PeftModel
 
-    from codex_ml.inference.likelihood import load_model
+    from codex_ml.modeling.trained_model import load_model
     from codex_ml.tokens.text_tokenizer import load_tokenizer
     from codex_ml.train.model.local_model import load_local
 

@@ -35,7 +35,7 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from codex_ml.core.parallel import cores  # noqa: E402
+from codex_ml.core.cores import cores  # noqa: E402
 from codex_ml.documents.document import read_documents  # noqa: E402
 from codex_ml.tokenizer.config import Tokenizer as Settings  # noqa: E402
 from codex_ml.tokenizer.training import train_tokenizer  # noqa: E402

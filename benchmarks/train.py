@@ -29,6 +29,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 from measuring import measure  # noqa: E402
 from train_peers import PEERS, SHAPES, Job, Shape, command, write_packed  # noqa: E402
 
+from codex_ml.core.cores import cores  # noqa: E402
 from codex_ml.core.errors import UserError  # noqa: E402
 from codex_ml.modeling.process import ALLOCATOR  # noqa: E402
 
@@ -129,7 +130,7 @@ def speed(
     compile: Annotated[
         bool, typer.Option("--compile/--no-compile", help="torch.compile, where a peer uses it.")
     ] = True,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = cores(),
 ) -> None:
     """Tokens a second of each peer, ratios, and the share of the peak that ours reaches."""
     if context.invoked_subcommand:
@@ -203,7 +204,7 @@ def memory(
     small: Annotated[int, typer.Option(min=1, help="MB of tokens.")] = 100,
     large: Annotated[int, typer.Option(min=1, help="MB of tokens.")] = 2000,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 4,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = cores(),
 ) -> None:
     """Peak of private memory while training on much and on little; pages of the token file count as far as touched.
 

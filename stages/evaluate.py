@@ -30,8 +30,9 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.record import cpu_threads
     from codex_ml.documents.document import count_documents, read_documents
     from codex_ml.evaluate.summary import by_source, document_row, summary
-    from codex_ml.inference.likelihood import load_model, score_documents
+    from codex_ml.inference.likelihood import score_documents
     from codex_ml.modeling.hardware import inference_device
+    from codex_ml.modeling.trained_model import load_model
     from codex_ml.tokens.lossless import RoundTrip
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 

@@ -35,7 +35,7 @@ def main(stage: Stage[Params]) -> None:
     for mistake in wrong_licences((), (source.licence for source in settings.sources)):
         raise mistake
     for source in settings.sources:
-        stage.dep(source.path)
+        stage.require(source.path)
         refuse_moving_revision(source)
     size = sum(source_bytes(source) for source in settings.sources)
     tally = Tally()

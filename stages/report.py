@@ -25,7 +25,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.report.facts import load_facts
     from codex_ml.report.page import render_page
 
-    assert stage.dep("src/codex_ml/report/report.html.jinja")
+    stage.require("src/codex_ml/report/report.html.jinja")
     facts = load_facts(stage.dep, title=stage.params.report.title)
     page, card = render_page(facts), render_card(facts)
     write_text(stage.out("reports/report/index.html"), page)

@@ -29,10 +29,10 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import read_json, write_json, write_ndjson
     from codex_ml.core.record import cpu_threads
     from codex_ml.inference.generation import sample_texts
-    from codex_ml.inference.likelihood import load_model
     from codex_ml.modeling.hardware import inference_device
     from codex_ml.modeling.positions import check_length
     from codex_ml.modeling.rows import Rows
+    from codex_ml.modeling.trained_model import load_model
     from codex_ml.policy.detectors_lock import refuse_other_code
     from codex_ml.policy.rules import load_policy
     from codex_ml.policy.scan import Scanner

@@ -44,7 +44,7 @@ def main(stage: Stage[Params]) -> None:
 
     options = stage.params.split
     for benchmark in options.benchmarks:
-        stage.dep(benchmark.path)
+        stage.require(benchmark.path)
     corpus, ledger_folder = stage.dep("data/corpus/documents.parquet"), stage.dep("data/split_ledger")
     ledger = read_ledger(ledger_folder, salt=options.salt) if options.ledger else Ledger.empty()
     for mistake in wrong_licences(options.licences, ()):

@@ -33,7 +33,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     settings = stage.params.tokenizer
-    stage.dep(settings.path or "models/base")
+    stage.require(settings.path or "models/base")
     files = {part: stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val", "test")}
     train, val = files["train"], files["val"]
 

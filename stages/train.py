@@ -41,8 +41,8 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.train.scratch import run_folder
 
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
-    stage.dep(params.model.path or "models/base")
-    stage.dep(params.train.resume_from or "models/base")
+    stage.require(params.model.path or "models/base")
+    stage.require(params.train.resume_from or "models/base")
     hardware = choose_hardware(
         stage.runtime,
         threads=cpu_threads(params.train.threads),

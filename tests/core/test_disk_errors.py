@@ -345,7 +345,8 @@ def test_child_processes_report_it_too(monkeypatch, tmp_path):
     """pip, the reader of GGUF files and the trial of a SentencePiece model write in processes of their own."""
     from codex_ml.core.child import LimitedChild
     from codex_ml.fetch import wheels as fetch
-    from codex_ml.train.model import gguf
+    from codex_ml.tokenizer.trials import sentencepiece_trial
+    from codex_ml.train.model.gguf_weights import unpack_weights
 
     said = f"Traceback ...\nOSError: [Errno 28] {os.strerror(28)}\n"
     ended = subprocess.CompletedProcess([], 1, "", said)
@@ -354,14 +355,13 @@ def test_child_processes_report_it_too(monkeypatch, tmp_path):
         fetch._download([fetch.Pin("a", "1", "0" * 64)], tmp_path)
     assert failed.value.filename == str(tmp_path)
 
+    monkeypatch.setattr(LimitedChild, "_start", lambda child: None)
+    answer = f'{{"error": "OSError: [Errno 28] {os.strerror(28)}"}}'
+    monkeypatch.setattr(LimitedChild, "_exchange", lambda child, *_: answer)
     (tmp_path / "a.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))  # version 3, nothing in it
-    ended = subprocess.CompletedProcess([], 1, b"", said.encode())
     with pytest.raises(OSError, match="Errno 28"):
-        gguf.convert(tmp_path / "a.gguf", tmp_path / "made")
+        unpack_weights(tmp_path / "a.gguf", tmp_path / "made")
 
-    child = LimitedChild("try_sentencepiece")
-    monkeypatch.setattr(child, "_start", lambda: None)
-    monkeypatch.setattr(child, "_exchange", lambda *_: f'{{"error": "OSError: [Errno 28] {os.strerror(28)}"}}')
     with pytest.raises(OSError, match="Errno 28") as failed:
-        child.ask({"to": "models/tokenizer/tokenizer.json"})
+        LimitedChild(sentencepiece_trial).ask({"to": "models/tokenizer/tokenizer.json"})
     assert failed.value.filename == "models/tokenizer/tokenizer.json"

@@ -2,11 +2,21 @@
 
 import errno
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 
-from codex_ml.core.errors import CheckFailed, Reason, UserError, naming, one_line_errors, reason_of, safe_text
+from codex_ml.core.errors import (
+    CheckFailed,
+    Reason,
+    UserError,
+    naming,
+    one_line,
+    one_line_errors,
+    reason_of,
+    safe_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -145,3 +155,18 @@ def test_an_error_of_the_disk_gets_the_path_it_lacks_and_keeps_the_one_it_has():
     with pytest.raises(OSError, match="damaged") as caught, naming("a/b"):
         raise OSError("damaged")
     assert caught.value.filename is None
+
+
+def test_what_a_library_says_is_one_line_of_a_bounded_length():
+    assert one_line(ValueError("  two\n\tlines ")) == "two lines"
+    assert one_line(ValueError("\n")) == "ValueError"
+    assert (one_line("a\nb"), one_line("\n")) == ("a b", "no message")
+    assert one_line(ValueError("x" * 1000)) == "x" * 300
+
+
+def test_no_other_module_makes_one_line_of_an_error(repository):
+    sources = [*(repository / "src").rglob("*.py"), *(repository / "stages").glob("*.py")]
+    found = [
+        path.relative_to(repository) for path in sources if re.search(r"join\(.+\.split\(\)\)\[:", path.read_text())
+    ]
+    assert found == [Path("src/codex_ml/core/errors.py")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.core import lock as turns
-from codex_ml.core.lock import Turn, one_at_a_time
+from codex_ml.core import lock as module
+from codex_ml.core.errors import CheckFailed
+from codex_ml.core.lock import ProcessLock, one_at_a_time, only_one
 
 SCRIPT = """
 import logging, signal, sys
@@ -33,7 +36,7 @@ with one_line_errors(), one_at_a_time(Path(sys.argv[2]), "fetch", "uses the same
 @contextmanager
 def process(lock: Path, **own: str) -> Iterator[subprocess.Popen[str]]:
     """A process that takes the lock, says so, and holds it until it gets a line; one that waits says that instead."""
-    source = str(Path(turns.__file__).parents[2])
+    source = str(Path(module.__file__).parents[2])
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     command = [sys.executable, "-c", SCRIPT, source, str(lock)]
     with subprocess.Popen(command, env={**os.environ, **own}, text=True, **pipes) as started:
@@ -70,9 +73,9 @@ def test_a_killed_process_gives_its_turn_to_the_next(tmp_path):
         assert "waiting until it ends" in second.stderr.readline()
         first.send_signal(signal.SIGKILL)
         assert second.stdout.readline() == "mine\n"
-        with closing(Turn(tmp_path / "a.lock", "fetch", "works")) as third:
-            assert not third.take()
-            assert f"process {second.pid} on " in third._holder()
+        with closing(ProcessLock(tmp_path / "a.lock", "fetch", "works")) as third:
+            assert not third.try_acquire()
+            assert f"process {second.pid} on " in third.holder()
 
 
 def test_ctrl_c_ends_the_wait_with_one_line_and_leaves_the_first_alone(tmp_path):
@@ -81,26 +84,26 @@ def test_ctrl_c_ends_the_wait_with_one_line_and_leaves_the_first_alone(tmp_path)
         second.send_signal(signal.SIGINT)
         assert second.communicate() == ("", "error: interrupted\n")
         assert second.returncode == 130
-        with closing(Turn(tmp_path / "a.lock", "fetch", "works")) as third:
-            assert not third.take()
+        with closing(ProcessLock(tmp_path / "a.lock", "fetch", "works")) as third:
+            assert not third.try_acquire()
         assert first.communicate("\n")[1] == ""
         assert first.returncode == 0
 
 
 def test_who_ends_sees_whether_others_wait(tmp_path):
-    first, second, third = (Turn(tmp_path / "a.lock", "train", "works") for _ in range(3))
-    assert first.take()
+    first, second, third = (ProcessLock(tmp_path / "a.lock", "train", "works") for _ in range(3))
+    assert first.try_acquire()
     with first.nobody_waits() as alone:
         assert alone
-        assert not second.take()  # it came in this moment: it has no place in the queue yet
+        assert not second.try_acquire()  # it came in this moment: it has no place in the queue yet
     with first.nobody_waits() as alone:
         assert alone
-    assert not second.take()
-    assert not third.take()
+    assert not second.try_acquire()
+    assert not third.try_acquire()
     with first.nobody_waits() as alone:
         assert not alone
     first.close()
-    assert second.take()
+    assert second.try_acquire()
     with second.nobody_waits() as alone:
         assert not alone  # the third one still waits
     third.close()
@@ -112,19 +115,19 @@ def test_who_ends_sees_whether_others_wait(tmp_path):
 def test_the_wait_is_reported_now_and_then_with_the_state_of_the_other(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="codex_ml")
     now = [1000.0]
-    monkeypatch.setattr(turns.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(turns.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 16))
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 16))
     states = iter(["step 7", "step 9"])
-    first = Turn(tmp_path / "a.lock", "train", "works")
-    second = Turn(tmp_path / "a.lock", "train", "trains the same recipe", state=lambda: next(states))
-    assert first.take()
+    first = ProcessLock(tmp_path / "a.lock", "train", "works")
+    second = ProcessLock(tmp_path / "a.lock", "train", "trains the same recipe", state=lambda: next(states))
+    assert first.try_acquire()
     for _ in range(5):
-        assert not second.take()
+        assert not second.try_acquire()
         second.wait()
     first.close()
-    assert second.take()
+    assert second.try_acquire()
     second.close()
-    holder = f"process {os.getpid()} on {turns.socket.gethostname()} ({Path.cwd()})"
+    holder = f"process {os.getpid()} on {module.socket.gethostname()} ({Path.cwd()})"
     assert caplog.messages == [
         f"train: {holder} trains the same recipe; waiting until it ends",
         f"train: still waiting for {holder}, 32 s so far; step 7",
@@ -138,3 +141,23 @@ def test_a_failure_gives_the_turn_back(tmp_path):
         raise ZeroDivisionError
     with one_at_a_time(tmp_path / "a.lock", "fetch", "works"):
         pass
+
+
+def test_a_second_process_is_refused_where_it_must_not_wait(tmp_path):
+    holder = f"process {os.getpid()} on {module.socket.gethostname()} ({Path.cwd()})"
+    with only_one(tmp_path / "train", "train"):
+        with only_one(tmp_path / "split", "split"):
+            pass
+        with (
+            pytest.raises(CheckFailed, match=rf"^train is already running here, by {re.escape(holder)}; wait for it$"),
+            only_one(tmp_path / "train", "train"),
+        ):
+            pass
+    with only_one(tmp_path / "train", "train"):
+        assert (tmp_path / "train").read_text() == holder
+
+
+def test_the_lock_file_of_a_dead_process_holds_nobody_up(tmp_path):
+    (tmp_path / "train").write_text("process 999999999")
+    with only_one(tmp_path / "train", "train"), (tmp_path / "train").open() as handle, pytest.raises(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

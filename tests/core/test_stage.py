@@ -1,6 +1,5 @@
 """What every stage script shares: only declared inputs, own library, no network, one run at a time."""
 
-import fcntl
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from codex_ml.cli.params import Params
 from codex_ml.core import stage as module
 from codex_ml.core.config import Section
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.lock import only_one
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.stage import chosen, logs_folder, run_stage, scratch_folder
 
@@ -130,6 +130,9 @@ def test_only_declared_paths_can_be_read_or_written(workspace):
     assert stage.metrics == Path("reports/split/metrics.json")
     with pytest.raises(UserError, match=r"^dvc\.yaml: data/corpus is no dependency of stage split; add it to its deps"):
         stage.dep("data/corpus")
+    with pytest.raises(UserError, match="data/corpus is no dependency of stage"):
+        stage.require("data/corpus")
+    stage.require("data/corpus/documents.parquet")
     with pytest.raises(AssertionError, match=r"^data/other is no out of split$"):
         stage.out("data/other")
     folder = module.Stage(load_pipeline()["pack"], None, None, {})
@@ -165,26 +168,11 @@ def test_a_termination_unwinds():
     assert exit_.value.code == 143
 
 
-def test_a_second_run_of_a_stage_is_refused_with_the_process(workspace):
-    with module._only_one("train"):
-        with module._only_one("split"):
-            pass
-        with (
-            pytest.raises(
-                CheckFailed, match=rf"^train is already running here \(process {os.getpid()}\); wait for it$"
-            ),
-            module._only_one("train"),
-        ):
-            pass
-    with module._only_one("train"):
-        assert Path(".cache/locks/train").read_text() == str(os.getpid())
-
-
-def test_the_lock_of_a_dead_process_holds_nobody_up(workspace):
-    Path(".cache/locks").mkdir(parents=True)
-    Path(".cache/locks/train").write_text("999999999")
-    with module._only_one("train"), open(".cache/locks/train") as handle, pytest.raises(BlockingIOError):  # noqa: PTH123
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def test_the_lock_of_a_stage_lies_in_a_private_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with only_one(module._lock_file("train"), "train"):
+        assert Path(".cache").stat().st_mode & 0o777 == 0o700
+        assert Path(".cache/locks/train").read_text().startswith(f"process {os.getpid()} on ")
 
 
 def test_logs_of_an_experiment_in_a_copy_stay_in_the_repository(tmp_path, monkeypatch):

@@ -23,7 +23,6 @@ from codex_ml.inference.generation import sample_texts
 from codex_ml.inference.likelihood import (
     Window,
     bits_per_byte,
-    load_model,
     perplexity,
     score_documents,
     score_windows,
@@ -171,20 +170,6 @@ def test_the_table_of_sources_holds_one_row_per_source_whatever_its_name_is():
     assert [row["source"] for row in read] == [safe_text(name) for name in sorted(set(names))]
     assert [row["documents"] for row in read] == ["2" if row["source"] == "z" else "1" for row in read]
     assert {(row["bits_per_byte"], row["zlib_bits_per_byte"]) for row in read} == {("0.5000", "3.0000")}
-
-
-def test_saved_model_loads_with_equal_logits_and_damage_is_told(model, tmp_path):
-    model.save_pretrained(tmp_path / "model")
-    again = load_model(tmp_path / "model", device="cpu")
-    ids = torch.arange(2, 12)[None]
-    assert torch.equal(again(ids).logits, model(ids).logits)
-    weights = tmp_path / "model/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-7])
-    with pytest.raises(UserError, match="is no model that can be loaded"):
-        load_model(tmp_path / "model", device="cpu")
-    weights.unlink()
-    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
-        load_model(tmp_path / "model", device="cpu")
 
 
 def test_equal_seeds_give_equal_weights_and_special_tokens_must_exist(model):

@@ -10,6 +10,7 @@ import pytest
 from codex_ml.core.child import LimitedChild
 from codex_ml.core.errors import UserError
 from codex_ml.tokens.chat import encode_chat, encode_prompt
+from codex_ml.tokens.templates import renderer
 
 from .conftest import END, TRAINED
 
@@ -163,7 +164,7 @@ def test_a_message_without_content_is_told(chatml):
 
 
 def test_a_child_serves_large_requests_and_can_be_closed_twice(tmp_path):
-    with LimitedChild("render") as child:
+    with LimitedChild(renderer) as child:
         content = "\u00e9\n" * 300_000
         request = {"template": "{{ messages[0].content }}", "messages": [{"role": "u", "content": content}], "tools": None,
                    "variables": {}, "prefixes": [(1, False)], "generation": False}  # fmt: skip

@@ -8,7 +8,7 @@ import accelerate
 import pytest
 
 from codex_ml.core.errors import CheckFailed
-from codex_ml.core.lock import Turn
+from codex_ml.core.lock import ProcessLock
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.train.scratch import fingerprint, run_folder
 
@@ -68,11 +68,11 @@ def test_failed_run_keeps_its_folder_and_lets_others_in(tmp_path):
 
 def test_end_of_a_run_leaves_its_folder_to_who_waits(tmp_path):
     lock = tmp_path / f"{fingerprint(RECORD, HARDWARE)}.lock"
-    second = Turn(lock, "train", "works")
+    second = ProcessLock(lock, "train", "works")
     with run_folder(tmp_path, RECORD, HARDWARE) as folder:
-        assert not second.take()
+        assert not second.try_acquire()
     assert folder.is_dir()
-    assert second.take()
+    assert second.try_acquire()
     second.close()
     with run_folder(tmp_path, RECORD, HARDWARE):
         pass

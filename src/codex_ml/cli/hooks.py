@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codex_ml.core.conflicts import conflict_in
-from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
+from codex_ml.core.errors import CheckFailed, UserError, one_line, one_line_errors, safe_text
 from codex_ml.core.paths import SPLIT_LEDGER
 from codex_ml.core.top import go_to_top
 from codex_ml.core.yaml import read_yaml
@@ -274,5 +274,5 @@ def _dry_run() -> str:
     dvc = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
     run = subprocess.run(dvc, capture_output=True, text=True, encoding="utf-8", errors="replace", env=environment)
     if run.returncode:
-        raise UserError(f"`dvc repro --dry` failed: {' '.join(run.stderr.split())[:300]}")
+        raise UserError(f"`dvc repro --dry` failed: {one_line(run.stderr)}")
     return run.stdout

@@ -1,37 +1,56 @@
-"""A child process with limits, for what somebody else wrote: a bomb ends the child, and the parent gets a reason.
+"""A child process with limits, for what somebody else wrote: a bomb ends the child, and the parent gets one line.
 
-`RLIMIT_AS` bounds its memory, `RLIMIT_CPU` the processor time of a request, the parent's clock the time on the wall.
-The child lives for many requests; it is started again after one that ended it.
+What holds the child:
+
+    environment         an allow-list, so that it sees no secret of the parent
+    memory              RLIMIT_AS, beyond what its imports took
+    time                RLIMIT_CPU for each request, and the parent's clock
+    network, programs   an audit hook refuses them
+    its parent          the child ends when the parent does, however that dies
+
+The owner of the work passes a function that runs in the child before the limits: it imports libraries, which takes more
+memory than the work, and returns the function that answers requests. Parent and child exchange one JSON value per line:
+the request goes in, {"ok": result} or {"error": one line} comes out.
+
+Used by: tokens (chat templates), tokenizer (foreign vocabularies), gguf_file, parallel, train.launch.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from codex_ml.core import child_worker as worker
-from codex_ml.core.errors import UserError, disk_error_in
+from codex_ml.core.errors import UserError, disk_error_in, one_line
 
-MEMORY = 1 << 30  # bytes beyond what the imports took
-SECONDS = 2  # of processor time a request
-START_SECONDS = 60.0  # for the imports, on a busy machine
+log = logging.getLogger("codex_ml")
+Answer = Callable[[dict[str, Any]], Any]
+
+START_SECONDS = 180.0  # for the imports, on a busy machine
 KEPT = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "SYSTEMROOT",
-    "TMPDIR",
-    "COVERAGE_PROCESS_CONFIG",
+    "PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "TMPDIR", "COVERAGE_PROCESS_CONFIG",
     "COVERAGE_PROCESS_START",
-)
+)  # fmt: skip
+FIXED = {
+    **{"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"},
+    **{"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"},
+    **{"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"},
+}
+FORBIDDEN = (
+    "socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.spawn",
+    "os.posix_spawn", "os.fork",
+)  # fmt: skip
 
 
 class AnswerError(UserError):
@@ -39,18 +58,35 @@ class AnswerError(UserError):
 
 
 class LimitedChild:
-    """Runs one operation of codex_ml.core.child_worker; a context manager.
+    """A process that answers requests, started when it is first asked; a context manager.
 
-    Attributes:
-        operation: name in `worker.OPERATIONS`.
-        memory: bytes.
-        seconds: of processor time a request; the wall clock allows five times as much.
+    After a request that ended it, the next one starts it again.
+
+    Args:
+        prepare: a function at the top of a module. The child imports and calls it, then takes on its limits; what it
+            returns answers each request. Both requests and answers are JSON values.
+        memory: bytes of address space beyond what `prepare` took.
+        seconds: of processor time per request; the wall clock allows five times as much.
+        once: whether the child answers one request only; its limit of processor time is final then.
+        folder: the child's home and working folder; None for the root folder, where it finds nothing.
+
+    >>> with LimitedChild(sentencepiece_trial, seconds=30, once=True) as child:  # doctest: +SKIP
+    ...     child.ask({"file": "theirs.model", "to": "tokenizer.json", "texts": ["def f(x): return x"]})
     """
 
-    def __init__(self, operation: str, *, memory: int = MEMORY, seconds: int = SECONDS) -> None:
-        assert operation in worker.OPERATIONS
-        self.operation, self.memory, self.seconds = operation, memory, seconds
+    def __init__(
+        self,
+        prepare: Callable[[], Answer],
+        *,
+        memory: int = 1 << 30,
+        seconds: int = 2,
+        once: bool = False,
+        folder: Path | None = None,
+    ) -> None:
+        assert prepare.__qualname__.isidentifier(), "the child must import it"
+        self.prepare, self.memory, self.seconds, self.once, self.folder = prepare, memory, seconds, once, folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline = -1  # the end of a pipe that only this process holds
 
     def __enter__(self) -> LimitedChild:
         return self
@@ -63,14 +99,18 @@ class LimitedChild:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
+            os.close(self._lifeline)
             self._process = None
 
     def ask(self, request: dict[str, Any]) -> Any:
         """Send one request and wait for its answer.
 
+        Args:
+            request: a JSON value; `to` names what the child writes, if anything.
+
         Raises:
             AnswerError: what the child said.
-            UserError: which limit ended it.
+            UserError: which limit ended it, or why it did not start.
             OSError: when the disk failed to take what the child writes.
         """
         try:
@@ -87,22 +127,33 @@ class LimitedChild:
         return answer["ok"]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        source = str(Path(worker.__file__).resolve().parents[2])
-        code = (
-            f"import sys; sys.path.insert(0, sys.argv[1]); from {worker.__name__} import main; main({self.operation!r}"
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"{code}, {self.memory}, {self.seconds})", source],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={
-                **{name: os.environ[name] for name in KEPT if name in os.environ},
-                **{"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"},
-                **{"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0", "RAYON_NUM_THREADS": "1"},
-            },
-        )
-        self._exchange(self._process, b"", START_SECONDS)
+        import codex_ml
+
+        home = str(self.folder or "/")
+        given = (self.prepare.__module__, self.prepare.__qualname__, self.memory, self.seconds, self.once)
+        held, self._lifeline = os.pipe()
+        try:
+            # -P and -s: neither the working folder nor the user's packages are on the path; this library is
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-s", "-c", _START, str(Path(codex_ml.__file__).resolve().parents[1]),
+                 json.dumps([*given, held])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[held],
+                cwd=home,
+                env={**{name: os.environ[name] for name in KEPT if name in os.environ}, **FIXED, "HOME": home},
+            )  # fmt: skip
+        except BaseException:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(held)
+        answer = json.loads(self._exchange(self._process, b"", START_SECONDS))
+        if "error" in answer:
+            raise UserError(f"its process could not start: {answer['error']}")
+        if answer["ok"]:
+            log.warning("this system does not limit the %s of child processes", " and the ".join(answer["ok"]))
         return self._process
 
     def _exchange(self, process: subprocess.Popen[bytes], data: bytes, seconds: float) -> bytes:
@@ -111,9 +162,9 @@ class LimitedChild:
         assert process.stdout is not None
         deadline = time.monotonic() + seconds
         ends = (process.stdin.fileno(), process.stdout.fileno())
-        left, found = memoryview(data), bytearray()
+        left, answer = memoryview(data), bytearray()
         os.set_blocking(ends[0], False)
-        while not found.endswith(b"\n"):
+        while not answer.endswith(b"\n"):
             wait = deadline - time.monotonic()
             readable, writable, _ = select.select([ends[1]], [ends[0]] if left else [], [], max(wait, 0))
             if not readable and not writable:
@@ -125,14 +176,105 @@ class LimitedChild:
                     left = left[:0]  # the child ended; its end is read below
             if readable:
                 if not (part := os.read(ends[1], 1 << 20)):
-                    raise UserError(self._why_ended(process))
-                found += part
-        return bytes(found)
+                    raise UserError(self._why_ended(process.wait()))
+                answer += part
+        return bytes(answer)
 
-    def _why_ended(self, process: subprocess.Popen[bytes]) -> str:
-        code = process.wait()
-        if code in (-signal.SIGXCPU, -signal.SIGKILL):
+    def _why_ended(self, code: int) -> str:
+        if code == -signal.SIGXCPU:
             return f"it used more than {self.seconds} s of processor time and was ended"
-        return (
-            f"it ended its process (code {code}), most likely for want of memory ({self.memory >> 20} MiB are allowed)"
-        )
+        how = signal.Signals(-code).name if code < 0 else f"code {code}"
+        return f"its process ended ({how}), most likely for want of memory ({self.memory >> 20} MiB are allowed)"
+
+
+def end_with_parent(pipe: int) -> None:
+    """End this process when its parent does, however that dies.
+
+    Args:
+        pipe: file descriptor of the read end of a pipe; the parent alone holds the other end, and writes nothing.
+    """
+    threading.Thread(target=_wait_and_end, args=(pipe,), daemon=True).start()
+
+
+def _wait_and_end(pipe: int) -> None:
+    os.read(pipe, 1)
+    os._exit(1)
+
+
+# What the child runs. The library lies where the parent's lies.
+_START = f"""import json, sys
+sys.path.insert(0, sys.argv[1])
+from {__name__} import serve
+serve(*json.loads(sys.argv[2]))"""
+
+
+def serve(module: str, name: str, memory: int, seconds: int, once: bool, lifeline: int) -> None:
+    """The child: prepare, take on the limits, answer until stdin ends. See `LimitedChild` for the arguments."""
+    end_with_parent(lifeline)
+    with os.fdopen(os.dup(1), "w", encoding="ascii") as out:
+        os.dup2(2, 1)  # what a library prints must not look like an answer
+        try:
+            answer = getattr(import_module(module), name)()
+            missing = confine(memory)
+        except BaseException as error:  # the parent reports it
+            print(json.dumps({"error": _told(error)}), file=out, flush=True)
+            return
+        print(json.dumps({"ok": missing}), file=out, flush=True)
+        for line in sys.stdin:
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            most = int(used.ru_utime + used.ru_stime) + 1 + seconds
+            _limit(resource.RLIMIT_CPU, most, final=most + 1 if once else None)
+            print(json.dumps(_answered(answer, line)), file=out, flush=True)
+
+
+def confine(memory: int) -> list[str]:
+    """Bound this process for good: address space, no core dump, no network, no other program.
+
+    Args:
+        memory: bytes of address space beyond what this process has.
+
+    Returns:
+        names of the limits that this system does not have, such as macOS, which has none for memory.
+    """
+    total = _address_space() + memory
+    held = {
+        "memory": _limit(resource.RLIMIT_AS, total, final=total),
+        "core dumps": _limit(resource.RLIMIT_CORE, 0, final=0),
+    }
+    sys.addaudithook(_refuse)
+    return [name for name, holds in held.items() if not holds]
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if event.startswith(FORBIDDEN):
+        raise PermissionError(f"{event} is not allowed while a foreign file is read")
+
+
+def _limit(kind: int, value: int, *, final: int | None) -> bool:
+    """Set a limit of this process; `final` also sets the one above it, which cannot be raised again."""
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value, final = min(value, hard), min(hard, hard if final is None else final)
+    try:
+        resource.setrlimit(kind, (value, hard if final is None else final))
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _address_space() -> int:
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[0]) * resource.getpagesize() if statm.is_file() else 1 << 32
+
+
+def _answered(answer: Answer, line: str) -> dict[str, Any]:
+    try:
+        return {"ok": answer(json.loads(line))}
+    except BaseException as error:  # PanicException of Rust libraries is not an Exception
+        return {"error": _told(error)}
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "it needs more memory than it may have"
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -38,6 +38,12 @@ def safe_text(text: str) -> str:
     )
 
 
+def one_line(said: BaseException | str) -> str:
+    """What a library or program said, on one line of at most 300 characters; the type of an error that says nothing."""
+    silent = "no message" if isinstance(said, str) else type(said).__name__
+    return " ".join(str(said).split())[:300] or silent
+
+
 LONGEST_VALUE = 200  # characters of a document that a message may show
 
 
@@ -68,7 +74,7 @@ class Reason(str):
 def reason_of(error: BaseException) -> Reason:
     """The reason that an exception carries; the message of one that carries none counts as a value."""
     first = error.args[0] if error.args else ""
-    return first if isinstance(first, Reason) else Reason("{}", " ".join(str(error).split()) or type(error).__name__)
+    return first if isinstance(first, Reason) else Reason("{}", one_line(error))
 
 
 def _shown(value: object) -> object:

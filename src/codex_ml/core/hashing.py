@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codex_ml.core.cores import cores
 from codex_ml.core.tree import Entry, walk
 
 CHUNK = 1 << 20
@@ -73,7 +74,7 @@ def _hashed(folder: Path) -> Iterator[tuple[Entry, Hashes | None]]:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     waiting: deque[tuple[Entry, Hashes | Future[Hashes] | None]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         for entry in walk(folder):
             file = folder / entry.name
             if not entry.is_file:

@@ -1,9 +1,13 @@
-"""One process at a time: the others wait for their turn, and say for whom and for how long.
+"""One process at a time: the others wait and say for whom and for how long, or are refused.
 
-Experiments in temporary copies and clones with one CODEX_ML_SCRATCH share a scratch folder. The kernel holds the lock
+Experiments in temporary copies, and clones with one CODEX_ML_SCRATCH, share a scratch folder. The kernel holds the lock
 (flock), so it ends with its process, however that dies.
 
-Used by: fetch (downloads), train (checkpoints of one recipe, MLflow's store).
+filelock 4.2 (a dependency of torch and huggingface-hub) does not replace this: its kernel lock has no shared mode, by
+which the holder sees here whether others wait, and it says neither who holds the lock nor how far that process is.
+
+Used by: core.stage (a stage runs once per checkout), fetch (downloads), train (checkpoints of one recipe, MLflow's
+store).
 """
 
 from __future__ import annotations
@@ -14,11 +18,11 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
-from codex_ml.core.errors import naming
+from codex_ml.core.errors import CheckFailed, naming
 from codex_ml.core.progress import duration
 
 log = logging.getLogger("codex_ml")
@@ -26,8 +30,8 @@ POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 30.0
 
 
-class Turn:
-    """A place in the queue for a lock file.
+class ProcessLock:
+    """A lock file that one process at a time holds, and the queue of those that wait for it.
 
     Args:
         file: the lock file. It stays: a process that waits for a deleted file would not see who locks a new one.
@@ -44,7 +48,7 @@ class Turn:
             self._lock: IO[str] = file.open("a+", encoding="utf-8")
             self._queue: IO[str] = file.with_suffix(".queue").open("a+", encoding="utf-8")
 
-    def take(self) -> bool:
+    def try_acquire(self) -> bool:
         """Take the lock and return True, or return False at once when another process holds it."""
         # first the place in the queue: so a process that ends sees everyone whom it kept from the lock
         if not (_locked(self._queue, fcntl.LOCK_SH) and _locked(self._lock, fcntl.LOCK_EX)):
@@ -64,11 +68,11 @@ class Turn:
         now = time.monotonic()
         if not self._started:
             self._started = self._reported = now
-            log.info("%s: %s %s; waiting until it ends", self._stage, self._holder(), self._work)
+            log.info("%s: %s %s; waiting until it ends", self._stage, self.holder(), self._work)
         elif now - self._reported >= HEARTBEAT_SECONDS:
             self._reported = now
             waited, state = duration(now - self._started), self._state()
-            line = f"still waiting for {self._holder()}, {waited} so far" + (f"; {state}" if state else "")
+            line = f"still waiting for {self.holder()}, {waited} so far" + (f"; {state}" if state else "")
             log.info("%s: %s", self._stage, line)
         time.sleep(POLL_SECONDS)
 
@@ -86,21 +90,32 @@ class Turn:
         self._lock.close()
         self._queue.close()
 
-    def _holder(self) -> str:
+    def holder(self) -> str:
+        """The process that holds the lock, for messages."""
         self._lock.seek(0)
         return self._lock.read().strip() or "another process"
 
 
 @contextmanager
 def one_at_a_time(file: Path, stage: str, work: str) -> Iterator[None]:
-    """A block that one process at a time runs; see `Turn` for the arguments."""
-    turn = Turn(file, stage, work)
-    try:
-        while not turn.take():
-            turn.wait()
+    """A block that one process at a time runs; others wait. See `ProcessLock` for the arguments."""
+    with closing(ProcessLock(file, stage, work)) as lock:
+        while not lock.try_acquire():
+            lock.wait()
         yield
-    finally:
-        turn.close()
+
+
+@contextmanager
+def only_one(file: Path, stage: str) -> Iterator[None]:
+    """A block that one process at a time runs; others are refused.
+
+    Raises:
+        CheckFailed: naming the process that runs it.
+    """
+    with closing(ProcessLock(file, stage, "runs it")) as lock:
+        if not lock.try_acquire():
+            raise CheckFailed(f"{stage} is already running here, by {lock.holder()}; wait for it")
+        yield
 
 
 def _locked(handle: IO[str], kind: int) -> bool:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -16,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkstemp
 from typing import Any, TypeVar
 
+from codex_ml.core.child import end_with_parent
+from codex_ml.core.cores import cores
 from codex_ml.core.errors import CheckFailed, naming
 
 Task = TypeVar("Task")
@@ -23,11 +24,6 @@ Result = TypeVar("Result")
 
 SMALL = 8 << 20  # bytes; a worker starts in half a second, in which one core does this much
 AHEAD = 2  # tasks a worker that are read in advance; more would only hold memory
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers_for(size: int, wanted: int) -> int:
@@ -129,12 +125,6 @@ def _read(name: str) -> Any:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells the workers to stop
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers; they would wait for work for ever."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    assert parent is not None
+    end_with_parent(parent.sentinel)  # a killed parent cannot stop them; they would wait for work for ever

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from codex_ml.core.config import Section
 from codex_ml.core.errors import UserError
+from codex_ml.core.validation import Problem, dotted, first_problem
 from codex_ml.core.yaml import line_of, parse_yaml, read_text
 
 PARAMS = Path("params.yaml")
@@ -68,30 +69,17 @@ def validate(schema: type[Sections], value: Any, *, text: str = "", name: str = 
     try:
         return schema.model_validate(_mapping(value, name))
     except ValidationError as error:
-        details = _independent([dict(problem) for problem in error.errors(include_url=False)])
-        # a misspelt key explains the other problems, so it comes first
-        first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
-        message = _explain(first, schema)
-        line = line_of(text, _keys_to_show(first["loc"], message, schema)) if text else None
+        problem = first_problem(error)
+        message = _explain(problem, schema)
+        line = line_of(text, _keys_to_show(problem.place, message, schema)) if text else None
         where = f"{name}:{line}" if line else name
-        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise UserError(f"{where}: {message}{more}") from None
+        raise UserError(f"{where}: {message}{problem.more}") from None
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{name}: expected a mapping of sections, found {type(value).__name__}")
     return value
-
-
-def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out that a list became too short because one of its items is wrong."""
-    places = [problem["loc"] for problem in problems]
-
-    def has_inner(place: tuple[int | str, ...]) -> bool:
-        return any(len(other) > len(place) and other[: len(place)] == place for other in places)
-
-    return [problem for problem in problems if problem["type"] != "too_short" or not has_inner(problem["loc"])]
 
 
 def _keys_to_show(place: tuple[int | str, ...], message: str, schema: type[BaseModel]) -> tuple[int | str, ...]:
@@ -103,18 +91,12 @@ def _keys_to_show(place: tuple[int | str, ...], message: str, schema: type[BaseM
     return tuple(named.split("."))
 
 
-def _explain(problem: dict[str, Any], schema: type[BaseModel]) -> str:
-    dotted = ".".join(str(key) for key in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        near = nearest_key(dotted, schema)
-        return f"{dotted} is not a parameter" + (f"; did you mean {near}?" if near else "")
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    message = message.replace("a valid dictionary or instance of", "a mapping with the keys of").replace(
-        "tuple", "list"
-    )
-    found = "" if problem["type"] == "value_error" else f"; found {problem['input']!r}"
-    return f"{dotted}: {message}{found}" if dotted else message
+def _explain(problem: Problem, schema: type[BaseModel]) -> str:
+    if problem.kind != "extra_forbidden":
+        return problem.line
+    key = dotted(problem.place)
+    near = nearest_key(key, schema)
+    return f"{key} is not a parameter" + (f"; did you mean {near}?" if near else "")
 
 
 def known_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -127,23 +109,23 @@ def known_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def nearest_key(dotted: str, schema: type[BaseModel]) -> str | None:
+def nearest_key(key: str, schema: type[BaseModel]) -> str | None:
     """The known parameter that a misspelt one most likely means, or None.
 
     Looked for in this order: the usual name of it in other trainers, the same name in another section, a similar name
     in this section, a similar dotted name anywhere.
     """
-    section, _, leaf = dotted.rpartition(".")
+    section, _, leaf = key.rpartition(".")
     keys = [*known_keys(schema), *_keys_of_item(section, schema)]
     usual = difflib.get_close_matches(leaf, list(SYNONYMS), n=1, cutoff=0.85)
     leaf = SYNONYMS[usual[0]] if usual else leaf
     wanted = f"{section}.{leaf}" if section else leaf
     if wanted in keys:
         return wanted
-    here = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
-    same = [key for key in keys if key.rpartition(".")[2] == leaf]
+    here = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] == section}
+    same = [known for known in keys if known.rpartition(".")[2] == leaf]
     similar = difflib.get_close_matches(leaf, list(here), n=1, cutoff=0.6)
-    anywhere = difflib.get_close_matches(dotted, [*keys, *schema.model_fields], n=1, cutoff=0.75)
+    anywhere = difflib.get_close_matches(key, [*keys, *schema.model_fields], n=1, cutoff=0.75)
     return next(iter([*same, *(here[name] for name in similar), *anywhere]), None)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.config import Section
+from codex_ml.core.cores import cores
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import read_json
 from codex_ml.core.packages import installed_versions, normal
-from codex_ml.core.parallel import cores
 from codex_ml.core.pipeline import StageSpec, remedy
 
 SCHEMA = "codex-ml/lineage/1"

@@ -13,7 +13,6 @@ if __name__ == "__main__":
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import logging
 import os
@@ -29,8 +28,9 @@ from typing import Any, Generic, TypeVar
 
 import codex_ml
 from codex_ml.core.config import Runtime, Section
-from codex_ml.core.errors import CheckFailed, UserError, describe_os_error, naming, one_line_errors, safe_text
+from codex_ml.core.errors import CheckFailed, UserError, describe_os_error, one_line_errors, safe_text
 from codex_ml.core.io import write_json
+from codex_ml.core.lock import only_one
 from codex_ml.core.params import read_sections
 from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec, load_pipeline
 from codex_ml.core.ranks import rank, settle_launcher
@@ -56,6 +56,15 @@ class Stage(Generic[Sections]):
         """A declared dependency, or a path inside one.
 
         Raises:
+            UserError: see `require`.
+        """
+        self.require(path)
+        return Path(path)
+
+    def require(self, path: str) -> None:
+        """Check that the stage depends on a path.
+
+        Raises:
             UserError: when DVC would not notice a change there.
         """
         if not self.spec.reads(path):
@@ -65,7 +74,6 @@ class Stage(Generic[Sections]):
             )
         if why := why_not_traced(path, self.spec.deps):
             raise UserError(f"{self.spec.name}: {why}")
-        return Path(path)
 
     def out(self, path: str) -> Path:
         """A declared output."""
@@ -195,7 +203,7 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
             f"{PIPELINE}: the params of stage {name} are not those that {spec.script} declares: {', '.join(unlike)}; "
             "`codex-ml check` says which one is wrong"
         )
-    with nullcontext() if rank() else _only_one(name):
+    with nullcontext() if rank() else only_one(_lock_file(name), name):
         _start_log(name)
         started = time.monotonic()
         record = start_record(spec, params)
@@ -273,24 +281,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)  # unwinds, so that temporary files are removed
 
 
-@contextmanager
-def _only_one(name: str) -> Iterator[None]:
-    folder = Path(".cache/locks")
-    folder.parent.mkdir(mode=0o700, exist_ok=True)
-    folder.mkdir(exist_ok=True)
-    with (folder / name).open("a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise CheckFailed(
-                f"{name} is already running here (process {handle.read().strip()}); wait for it"
-            ) from None
-        with naming(folder / name):
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
-        yield
+def _lock_file(name: str) -> Path:
+    Path(".cache").mkdir(mode=0o700, exist_ok=True)
+    return Path(".cache/locks") / name
 
 
 class _Plain(logging.Formatter):

@@ -28,7 +28,7 @@ from yaml.constructor import SafeConstructor
 from yaml.cyaml import CBaseLoader
 
 from codex_ml.core.conflicts import refuse_conflict
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, one_line
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 100
@@ -98,12 +98,12 @@ def parse_yaml(text: str, name: str) -> Any:
         return {} if node is None or node.tag == _TAG + "null" else _Reader().value(node)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = " ".join((error.problem or "not YAML").split())
+        problem = one_line(error.problem or "not YAML")
         if problem == "second occurrence":
             problem = "found duplicate anchor"
         raise UserError(f"{name}:{mark.line + 1}: {problem}") from None
     except (YAMLError, UnicodeEncodeError) as error:
-        raise UserError(f"{name}: not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{name}: not YAML: {one_line(error)}") from None
 
 
 def read_yaml(path: Path) -> Any:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from codex_ml.core.errors import UserError, naming, raise_disk_error
+from codex_ml.core.errors import UserError, naming, one_line, raise_disk_error
 from codex_ml.core.pipeline import remedy
 
 OTHERWISE = "name a whole file of documents, such as data/splits/val.parquet"
@@ -290,5 +290,4 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
             with naming(path):
                 raise_disk_error(error)
         raise_disk_error(error)
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({reason}); {remedy(path, OTHERWISE)}") from None
+        raise UserError(f"{path} is damaged ({one_line(error)}); {remedy(path, OTHERWISE)}") from None

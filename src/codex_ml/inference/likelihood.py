@@ -6,14 +6,11 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.core.errors import UserError
-from codex_ml.core.pipeline import remedy
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halves
 from codex_ml.modeling.rows import IGNORE
 
@@ -63,35 +60,6 @@ class Targets:
 
     logprobs: NDArray[np.float32]
     is_argmax: NDArray[np.bool_]
-
-
-def load_model(folder: Path, *, device: str) -> Any:
-    """Load a model folder for inference: safetensors only, no code from it, attention chosen by us.
-
-    Raises:
-        UserError: when the folder is missing or is no model.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # ours is the only one
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(f"{folder}/model.safetensors is missing; {remedy(folder, 'name the folder of a model')}")
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        factory: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model: Any = factory.from_pretrained(
-            folder,
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            attn_implementation="eager",
-            dtype=torch.float32,
-        )
-    except Exception as error:  # the libraries raise a dozen types for a damaged file
-        raise UserError(f"{folder} is no model that can be loaded: {' '.join(str(error).split())[:300]}") from None
-    return model.to(device).eval()
 
 
 def score_windows(

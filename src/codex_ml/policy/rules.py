@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from codex_ml.core.errors import UserError
+from codex_ml.core.validation import Problem, dotted, first_problem
 from codex_ml.core.yaml import line_of, parse_yaml
 from codex_ml.policy.providers import Action, Provider, Severity
 from codex_ml.policy.validators import VALIDATORS
@@ -164,10 +166,9 @@ def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
     try:
         policy = Policy.model_validate(_tuples(value))
     except ValidationError as error:
-        problems = _independent([dict(problem) for problem in error.errors(include_url=False)])
-        first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{_where(text, name, first['loc'])}: {_explain(value, first)}{more}") from None
+        problem = first_problem(error)
+        where = _where(text, name, problem.place)
+        raise UserError(f"{where}: {_explain(value, problem)}{problem.more}") from None
     seen: dict[str, tuple[str, int, str]] = {}
     ids = [("providers", number, provider.id) for number, provider in enumerate(policy.providers)]
     for section, number, rule_id in [*ids, *(("rules", number, rule.id) for number, rule in enumerate(policy.rules))]:
@@ -179,13 +180,6 @@ def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
         seen[rule_id] = place
     made = tuple(Rule.model_validate(provider.as_rule()) for provider in policy.providers)
     return policy.model_copy(update={"rules": made + policy.rules})
-
-
-def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out that `rules` is too short because one of them is wrong."""
-    return [
-        p for p in problems if p["type"] != "too_short" or all(o["loc"][:1] != p["loc"] or o is p for o in problems)
-    ]
 
 
 def _tuples(value: Any) -> Any:
@@ -200,25 +194,21 @@ def _where(text: str, name: str, place: tuple[str | int, ...]) -> str:
     return f"{name}:{line}" if line else name
 
 
-def _explain(value: Any, problem: dict[str, Any]) -> str:
-    place, message = problem["loc"], str(problem["msg"]).removeprefix("Value error, ").replace("tuple", "list")
-    message = message[:1].lower() + message[1:]
-    rule = ""
+def _explain(value: Any, problem: Problem) -> str:
+    place, rule = problem.place, ""
     fields: dict[str, Any] = Policy.model_fields
     if len(place) > 1 and place[0] in ("rules", "providers"):
-        entry = value[place[0]][place[1]]
+        number = int(place[1])
+        entry = value[place[0]][number]
         fields = Rule.model_fields if place[0] == "rules" else Provider.model_fields
-        label = entry.get("id", f"number {place[1] + 1}") if isinstance(entry, dict) else f"number {place[1] + 1}"
+        label = (entry.get("id") if isinstance(entry, dict) else None) or f"number {number + 1}"
         rule, place = f"rule {str(label)[:40]}: ", place[2:]
-    dotted = ".".join(str(key) for key in place)
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(dotted, fields, n=1)
-        return f"{rule}{dotted} is not a key of {'a rule' if rule else 'the policy'}" + (
+    key = dotted(place)
+    if problem.kind == "extra_forbidden":
+        near = difflib.get_close_matches(key, fields, n=1)
+        return f"{rule}{key} is not a key of {'a rule' if rule else 'the policy'}" + (
             f"; did you mean {near[0]}?" if near else ""
         )
-    if problem["type"] == "missing":
-        return f"{rule}the key {dotted} is missing"
-    if problem["type"] == "model_type":
-        return f"{rule}a mapping with the keys of a rule is wanted; found {str(problem['input'])[:80]!r}"
-    found = "" if problem["type"] == "value_error" else f"; found {str(problem['input'])[:80]!r}"
-    return f"{rule}{dotted}: {message}{found}" if dotted else f"{rule}{message}"
+    if problem.kind == "missing":
+        return f"{rule}the key {key} is missing"
+    return rule + replace(problem, place=place).line

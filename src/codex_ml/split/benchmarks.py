@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.conflicts import refuse_conflict
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.globs import expand_glob
 from codex_ml.core.strict_json import parse_json
 from codex_ml.core.tree import is_left_out
@@ -144,7 +144,7 @@ def _object(path: Path, line: int, raw: bytes) -> dict[str, Any]:
         record = parse_json(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
     except ValueError as error:
         refuse_conflict(raw, str(path), first_line=line)
-        reason = str(error).splitlines()[0]
+        reason = one_line(error)
     else:
         if isinstance(record, dict):
             return record

@@ -9,7 +9,6 @@ text is written anew, for other programs: this one encodes pieces of text and pu
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
 import tempfile
@@ -24,10 +23,12 @@ from codex_ml.core.strict_json import parse_json_file
 from codex_ml.core.tree import is_left_out
 from codex_ml.tokenizer.allowed import checked_description, vocabulary_of
 from codex_ml.tokenizer.config import Tokenizer as Settings
+from codex_ml.tokenizer.gguf_tokenizer import unpack_tokenizer
 from codex_ml.tokenizer.roles import adds_bos, bos_processor, named_tokens
 from codex_ml.tokenizer.sample import Texts, sample_of
 from codex_ml.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, Model, read_model
 from codex_ml.tokenizer.sentencepiece_model import HARD
+from codex_ml.tokenizer.trials import sentencepiece_trial, tokenizer_trial
 from codex_ml.tokens.layout import (
     CHATML,
     CHATML_TOKENS,
@@ -65,9 +66,7 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
     """
     if path.suffix == ".gguf" and path.is_file():
         with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as unpacked:
-            importlib.import_module("codex_ml.train.model.gguf").convert(
-                path, Path(unpacked) / "tokenizer", weights=False
-            )
+            unpack_tokenizer(path, Path(unpacked) / "tokenizer")
             _import(Path(unpacked) / "tokenizer", texts, settings, folder)
         return
     _refuse_left_out(path)
@@ -262,7 +261,10 @@ def _mark_special(description: dict[str, Any], named: dict[str, str], path: Path
 def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], Model, bytes]:
     data = _bytes(file, SIZES["model"])
     model = read_model(data, file)
-    with tempfile.TemporaryDirectory() as scratch, LimitedChild("try_sentencepiece", seconds=30) as child:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        LimitedChild(sentencepiece_trial, seconds=30, once=True, folder=Path(scratch)) as child,
+    ):
         made = Path(scratch) / "tokenizer.json"
         try:
             child.ask({"file": str(file.resolve()), "name": str(file), "texts": probe, "to": str(made)})
@@ -291,7 +293,10 @@ def _try(description: dict[str, Any], probe: Iterable[str], file: Path) -> None:
     """
     special = {token["content"]: token["id"] for token in description["added_tokens"] if token["special"]}
     texts = [*probe, *special]
-    with tempfile.TemporaryDirectory() as scratch, LimitedChild("try_tokenizer", seconds=20) as child:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        LimitedChild(tokenizer_trial, seconds=20, once=True, folder=Path(scratch)) as child,
+    ):
         write_json(Path(scratch) / "tokenizer.json", description)
         try:
             found = child.ask({"file": str(Path(scratch).resolve() / "tokenizer.json"), "texts": texts})

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.errors import CheckFailed, UserError, one_line
 from codex_ml.tokenizer.sentencepiece_file import (
     NORMAL,
     OUT_OF_REACH,
@@ -109,15 +109,15 @@ def _train(sentences: Iterable[str], **options: Any) -> bytes:
             **options,
         )
     except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = str(error)
         if "sentences_.empty()" in reason:
             raise UserError("tokenizer: the train split holds no text; there is nothing to train on") from None
         if "required_chars" in reason or "vocab_size" in reason.lower() or "vocabulary size" in reason.lower():
             raise UserError(
                 f"tokenizer.vocab_size {options['vocab_size']} is too small for the characters of this text; "
-                f"use a larger one (sentencepiece: {reason[-200:]})"
+                f"use a larger one (sentencepiece: {one_line(error)})"
             ) from None
-        raise CheckFailed(f"sentencepiece could not train: {reason[-300:]}") from None
+        raise CheckFailed(f"sentencepiece could not train: {one_line(error)}") from None
     return writer.getvalue()
 
 

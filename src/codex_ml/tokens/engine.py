@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.core.errors import UserError
-from codex_ml.core.parallel import cores
+from codex_ml.core.cores import cores
+from codex_ml.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -99,7 +99,7 @@ def choose_engine(tokenizer: Tokenizer, sample: list[str]) -> Engine:
                 expected = judge(proof) if expected is None else expected
                 found = engine(proof)
         except Exception as error:  # an engine that cannot is an engine not used; the judge's own failure comes below
-            log.info("tokens: %s cannot be used for this vocabulary (%s)", name, str(error)[:200])
+            log.info("tokens: %s cannot be used for this vocabulary (%s)", name, one_line(error))
             continue
         if len(found) == len(expected) and all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True)):
             log.info("tokens: encoded by %s, proven equal to tokenizers on %d texts", name, len(proof))
@@ -117,7 +117,7 @@ def panics_told() -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise UserError(f"the tokenizer's rules cannot be applied to a text: {str(error)[:200]}") from None
+        raise UserError(f"the tokenizer's rules cannot be applied to a text: {one_line(error)}") from None
 
 
 def tokenizers_engine(tokenizer: Tokenizer) -> Engine:

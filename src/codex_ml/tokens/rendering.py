@@ -16,10 +16,10 @@ from functools import lru_cache
 from typing import Any
 
 from codex_ml.core.child import AnswerError, LimitedChild
-from codex_ml.core.child_worker import render
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, one_line
 from codex_ml.tokens.layout import CHATML
 from codex_ml.tokens.said import MARK, MARKED, MARKS, Said, refuse_marks
+from codex_ml.tokens.templates import render, renderer
 from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 TEMPLATE_BYTES = 64 << 10
@@ -134,7 +134,7 @@ def checked_template(tokenizer: TextTokenizer, tools: Tools) -> str:
 
 @lru_cache(maxsize=1)
 def _child() -> LimitedChild:
-    child = LimitedChild("render")
+    child = LimitedChild(renderer)
     atexit.register(child.close)
     return child
 
@@ -147,7 +147,7 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"the chat template cannot be rendered: {error}") from None
     except Exception as error:  # of our own template: a message that it cannot write
-        raise ChatRefused(f"the chat template cannot be rendered: {type(error).__name__}: {error}") from None
+        raise ChatRefused(f"the chat template cannot be rendered: {type(error).__name__}: {one_line(error)}") from None
 
 
 def _names(tokenizer: TextTokenizer) -> dict[str, str]:

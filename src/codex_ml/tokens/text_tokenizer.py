@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.conflicts import refuse_conflict
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.io import read_json
 from codex_ml.core.pipeline import remedy
 from codex_ml.tokens.layout import read_templates
@@ -118,7 +118,7 @@ def _load_backend(file: Path) -> Tokenizer:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         refuse_conflict(file.read_bytes(), str(file))
-        raise UserError(f"{file} is no tokenizer that can be read: {str(error)[:200]}") from None
+        raise UserError(f"{file} is no tokenizer that can be read: {one_line(error)}") from None
     if backend.get_vocab_size(with_added_tokens=True) == 0:
         raise UserError(f"{file} is no tokenizer that can be read: its vocabulary is empty")
     backend.encode_special_tokens = True

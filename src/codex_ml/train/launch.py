@@ -13,13 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from codex_ml.core.child import end_with_parent
 from codex_ml.core.errors import UserError
 
 LAUNCHED = "CODEX_ML_LAUNCHED"
@@ -50,7 +50,7 @@ def launch(processes: int, *, threads: int) -> None:
     _drop_settings()
     if "RANK" in os.environ:
         if os.environ.pop(LAUNCHED, None):
-            threading.Thread(target=_end_with_parent, daemon=True).start()
+            end_with_parent(0)
         return
     if processes != 1:
         processes = _resolve(processes)
@@ -144,11 +144,6 @@ def _tell(rank: int, code: int, errors: Path) -> None:
     else:
         line = f"process {rank}: {errors.read_text(encoding='utf-8', errors='replace').strip()}"
     print(line, file=sys.stderr, flush=True)
-
-
-def _end_with_parent() -> None:
-    os.read(0, 1)  # nothing is ever written there: it ends when the parent does
-    os._exit(1)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import CheckFailed
-from codex_ml.core.lock import Turn
+from codex_ml.core.lock import ProcessLock
 from codex_ml.core.ranks import rank
 from codex_ml.core.strict_json import dump_json
 from codex_ml.modeling.hardware import Hardware
@@ -76,17 +76,17 @@ def run_folder(parent: Path, record: dict[str, Any], hardware: Hardware) -> Iter
         CheckFailed: when the processes of this run do not agree.
     """
     folder = parent / _agreed(fingerprint(record, hardware), record, hardware)
-    lock = parent / f"{folder.name}.lock"
-    turn = None if rank() else Turn(lock, "train", "trains the same recipe", state=lambda: _state(folder))
-    with closing(turn) if turn else nullcontext():
-        while not _of_the_first([turn is not None and turn.take()])[0]:
-            if turn:
-                turn.wait()
-        if turn:
+    file = parent / f"{folder.name}.lock"
+    lock = None if rank() else ProcessLock(file, "train", "trains the same recipe", state=lambda: _state(folder))
+    with closing(lock) if lock else nullcontext():
+        while not _of_the_first([lock is not None and lock.try_acquire()])[0]:
+            if lock:
+                lock.wait()
+        if lock:
             folder.mkdir(parents=True, exist_ok=True)
         yield folder
-        if turn:
-            with turn.nobody_waits() as alone:
+        if lock:
+            with lock.nobody_waits() as alone:
                 if alone:
                     shutil.rmtree(folder)
 

@@ -293,7 +293,7 @@ def test_weights_of_another_shape_are_refused(folder, load):
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] = torch.ones(7)
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"is no model that can be loaded: .*mismatched"):
+    with pytest.raises(UserError, match=r"is not a model that can be loaded: .*mismatched"):
         load(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -13,15 +14,18 @@ import pytest
 import torch
 
 from codex_ml.core.errors import UserError
+from codex_ml.core.gguf_file import refuse_impossible
 from codex_ml.tokenizer.config import Tokenizer
+from codex_ml.tokenizer.gguf_tokenizer import unpack_tokenizer
 from codex_ml.tokenizer.local_tokenizer import import_tokenizer
-from codex_ml.train.model.gguf import convert
-from codex_ml.train.model.gguf_header import refuse_impossible
+from codex_ml.train.model.gguf_weights import unpack_weights
 from codex_ml.train.model.local_model import load_local
 
 pytestmark = pytest.mark.costly
 gguf = pytest.importorskip("gguf")
 
+UNPACK_WEIGHTS = "codex_ml.train.model.local_model.unpack_weights"
+UNPACK_TOKENIZER = "codex_ml.tokenizer.local_tokenizer.unpack_tokenizer"
 NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
@@ -68,13 +72,21 @@ def write_gguf(file, model):
 
 @pytest.fixture(scope="module")
 def made(tiny, tmp_path_factory):
-    """A model, its GGUF file, and the folder that `convert` makes of it."""
+    """A model, its GGUF file, and the folder that `unpack_weights` makes of it."""
     place = tmp_path_factory.mktemp("gguf")
     model = tiny("qwen2", kv_heads=1)
     write_gguf(place / "model.gguf", model)
     (place / "config.json").write_text('{"auto_map": {"AutoConfig": "evil.Config"}}')  # the child must not look here
-    convert(place / "model.gguf", place / "folder")
+    unpack_weights(place / "model.gguf", place / "folder")
     return model, place / "model.gguf", place / "folder"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(made):
+    """The folder that `unpack_tokenizer` makes of the GGUF file."""
+    folder = made[1].parent / "tokenizer"
+    unpack_tokenizer(made[1], folder)
+    return folder
 
 
 def test_weights_come_out_as_they_went_in(made, tmp_path):
@@ -88,19 +100,15 @@ def test_weights_come_out_as_they_went_in(made, tmp_path):
         torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=0, atol=1e-6)
 
 
-def test_folder_has_settings_and_tokenizer_and_nothing_to_run(made):
+def test_folders_have_settings_or_the_tokenizer_and_nothing_to_run(made, tokenizer):
     _, _, folder = made
-    assert {file.name for file in folder.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert {file.name for file in tokenizer.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "qwen2"
     assert "quantization_config" not in config
     assert "evil" not in json.dumps(config)
-    tokens = json.loads((folder / "tokenizer.json").read_text())
+    tokens = json.loads((tokenizer / "tokenizer.json").read_text())
     assert (tokens["model"]["vocab"]["!"], tokens["model"]["vocab"]["!!"]) == (2, 63)
 
 
@@ -111,14 +119,14 @@ def test_a_gguf_file_is_a_model_path_and_leaves_no_scratch(made, tmp_path, monke
         assert path == file
         shutil.copytree(folder, target)
 
-    monkeypatch.setattr("codex_ml.train.model.gguf.convert", copy)  # one child is enough for this file
+    monkeypatch.setattr(UNPACK_WEIGHTS, copy)  # one child is enough for this file
     again = load_local(file, attention="sdpa", scratch=tmp_path / "scratch")
     assert again.config._attn_implementation == "sdpa"
     assert torch.equal(again.model.norm.weight, model.model.norm.weight)
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_a_gguf_file_is_unpacked_where_dvc_hashes_nothing(made, tmp_path, monkeypatch):
+def test_a_gguf_file_is_unpacked_where_dvc_hashes_nothing(made, tokenizer, tmp_path, monkeypatch):
     """The .dvcignore of this repository names /.cache, where train unpacks, and people set TMPDIR there too."""
     model, file, folder = made
     base = tmp_path / "models/base/model.gguf"
@@ -128,9 +136,8 @@ def test_a_gguf_file_is_unpacked_where_dvc_hashes_nothing(made, tmp_path, monkey
     (tmp_path / ".dvcignore").write_text("/.cache\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ".cache"))
-    monkeypatch.setattr(
-        "codex_ml.train.model.gguf.convert", lambda path, target, weights=True: shutil.copytree(folder, target)
-    )
+    for name, source in ((UNPACK_WEIGHTS, folder), (UNPACK_TOKENIZER, tokenizer)):
+        monkeypatch.setattr(name, lambda path, target, source=source: shutil.copytree(source, target))
     path = base.relative_to(tmp_path)
     again = load_local(path, attention="eager", scratch=Path(".cache/models"))
     assert torch.equal(again.model.norm.weight, model.model.norm.weight)
@@ -144,7 +151,7 @@ def test_a_gguf_file_is_unpacked_where_dvc_hashes_nothing(made, tmp_path, monkey
 def test_a_gguf_file_may_be_a_link_into_dvcs_cache_and_no_other(made, tmp_path, monkeypatch, place):
     model, file, folder = made
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("codex_ml.train.model.gguf.convert", lambda path, target: shutil.copytree(folder, target))
+    monkeypatch.setattr(UNPACK_WEIGHTS, lambda path, target: shutil.copytree(folder, target))
     (tmp_path / ".dvc").mkdir(exist_ok=True)
     (tmp_path / place).mkdir(parents=True)
     shutil.copy(file, tmp_path / place / "model")
@@ -157,9 +164,15 @@ def test_a_gguf_file_may_be_a_link_into_dvcs_cache_and_no_other(made, tmp_path, 
     assert torch.equal(again.model.norm.weight, model.model.norm.weight)
 
 
-def test_a_gguf_file_is_a_tokenizer_path_too(made, tmp_path):
-    _, file, folder = made
-    for place, source in (("of the file", file), ("of the folder", folder)):
+def test_a_gguf_file_is_a_tokenizer_path_too(made, tokenizer, tmp_path, monkeypatch):
+    _, file, _ = made
+
+    def copy(path, target):
+        assert path == file
+        shutil.copytree(tokenizer, target)
+
+    monkeypatch.setattr(UNPACK_TOKENIZER, copy)  # the fixture has started a child for this file
+    for place, source in (("of the file", file), ("of the folder", tokenizer)):
         (tmp_path / place).mkdir()
         settings = Tokenizer(kind="local", path="models/base/model.gguf")
         import_tokenizer(source, lambda: iter(["def f(x): return x\n"]), settings, tmp_path / place)
@@ -170,10 +183,10 @@ def test_a_gguf_file_is_a_tokenizer_path_too(made, tmp_path):
 
 
 def test_a_file_that_is_no_gguf_is_refused_without_a_child(tmp_path, monkeypatch):
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a child was started"))
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a child was started"))
     (tmp_path / "model.gguf").write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError) as error:
-        convert(tmp_path / "model.gguf", tmp_path / "folder")
+        unpack_weights(tmp_path / "model.gguf", tmp_path / "folder")
     assert str(error.value) == (
         f"{tmp_path}/model.gguf is neither a folder nor a GGUF file; model.path names one of these"
     )
@@ -186,62 +199,34 @@ def test_a_damaged_file_is_one_line_and_leaves_nothing(made, tmp_path):
     content[16:24] = (2**62).to_bytes(8, "little")  # the number of settings
     bad.write_bytes(content)
     with pytest.raises(UserError) as error:
-        convert(bad, tmp_path / "folder")
+        unpack_weights(bad, tmp_path / "folder")
     assert str(error.value).startswith(f"{bad} could not be read as GGUF: ")
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
-LIMITED = """
-import socket, subprocess, sys
-from codex_ml.train.model.gguf import limit
-import resource
-limit(1000)
-found = []
-for name, attempt in {
-    "connect": lambda: socket.create_connection(("127.0.0.1", 9)),
-    "bind": lambda: socket.socket().bind(("127.0.0.1", 0)),
-    "lookup": lambda: socket.getaddrinfo("localhost", 1),
-    "program": lambda: subprocess.run(["true"]),
-    "memory": lambda: bytearray(3 << 30),
-}.items():
-    try:
-        attempt()
-        found.append(name)
-    except (PermissionError, MemoryError):
-        pass
-print(found, resource.getrlimit(resource.RLIMIT_CPU)[1], resource.getrlimit(resource.RLIMIT_CORE)[1])
-"""
+@pytest.mark.parametrize("unpack", [unpack_weights, unpack_tokenizer])
+def test_the_child_may_use_what_a_file_of_this_size_needs(made, tmp_path, monkeypatch, unpack):
+    asked = {}
 
+    class Child(contextlib.nullcontext):
+        def __init__(self, prepare, **limits):
+            super().__init__(self)
+            asked.update(limits)
 
-def test_the_child_has_no_network_no_programs_and_bounded_memory_and_time(run_python):
-    result = run_python("-c", LIMITED)
-    assert result.stdout == "[] 300 0\n", result.stderr
+        def ask(self, request):
+            raise UserError("stopped here")
 
-
-def test_the_child_sees_no_secret_of_the_parent(made, tmp_path, monkeypatch):
-    import subprocess
-
-    seen = {}
-
-    def spy(command, **options):
-        seen.update(options["env"])
-        return subprocess.CompletedProcess(command, 1, b"", b"stopped here")
-
-    monkeypatch.setenv("API_TOKEN", "hidden")
-    monkeypatch.setattr("subprocess.run", spy)
-    with pytest.raises(UserError, match="could not be read as GGUF: stopped here"):
-        convert(made[1], tmp_path / "folder")
-    assert "API_TOKEN" not in seen
-    assert seen["HF_HUB_OFFLINE"] == "1"
-
-
-def test_an_end_by_the_limit_is_told_from_an_error(made, tmp_path, monkeypatch):
-    import subprocess
-
-    monkeypatch.setattr("subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, -24, b"", b""))
-    with pytest.raises(UserError, match="ended by signal 24 at its limit of time or memory"):
-        convert(made[1], tmp_path / "folder")
+    monkeypatch.setattr("codex_ml.core.gguf_file.LimitedChild", Child)
+    with pytest.raises(UserError, match=r"model\.gguf could not be read as GGUF: stopped here"):
+        unpack(made[1], tmp_path / "folder")
+    size = made[1].stat().st_size
+    assert (asked["memory"], asked["seconds"], asked["once"]) == (
+        40 * size + (2 << 30),
+        300 + 1200 * size // 2**30,
+        True,
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_warning_of_the_child_is_lost_in_the_parent(made, caplog, tmp_path):
@@ -276,18 +261,18 @@ def changed(file, key, value):
 def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_without_a_child(
     key, value, reason, made, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a child was started"))
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a child was started"))
     bad = tmp_path / "model.gguf"
     bad.write_bytes(changed(made[1], key, value))
     with pytest.raises(UserError, match=reason):
-        convert(bad, tmp_path / "folder")
+        unpack_weights(bad, tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
 def test_no_cut_header_and_no_huge_number_in_it_costs_anything(made, tmp_path, monkeypatch):
     import tracemalloc
 
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a child was started"))
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a child was started"))
     whole, bad = made[1].read_bytes(), tmp_path / "model.gguf"
     end = whole.index(b"output_norm.weight")  # within the header
     tracemalloc.start()

@@ -10,8 +10,8 @@ from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer
 
 from codex_ml.core.errors import UserError
-from codex_ml.inference.likelihood import load_model
 from codex_ml.modeling.positions import check_length, reach
+from codex_ml.modeling.trained_model import load_model
 from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.adapters import trainable_parameters

@@ -23,7 +23,7 @@ from codex_ml.cli.history.versions import (
 )
 from codex_ml.cli.params import load_params
 from codex_ml.core.conflicts import conflict_in, conflict_line, without_markers
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.io import write_bytes, write_text
 from codex_ml.core.paths import FORGOTTEN
 
@@ -230,5 +230,5 @@ def _add_to_dvc(sides: Sides) -> str:
     run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if not run.returncode:
         return ""
-    said = " ".join(run.stderr.split())[:200]
+    said = one_line(run.stderr)
     return f"the ledger is united, but `dvc add {FOLDER}` failed ({said}); mend that, then `codex-ml merge` again"

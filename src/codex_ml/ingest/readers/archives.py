@@ -13,7 +13,7 @@ from email.message import Message
 from pathlib import Path
 from posixpath import normpath
 
-from codex_ml.core.errors import Reason, raise_disk_error, reason_of
+from codex_ml.core.errors import Reason, one_line, raise_disk_error, reason_of
 from codex_ml.documents.document import Refused, writable
 from codex_ml.documents.licences import licence_of_metadata
 from codex_ml.ingest.readers.compression import Broken
@@ -52,7 +52,7 @@ def refused_whole(origin: Origin, error: Exception) -> Refused:
     raise_disk_error(error)
     if isinstance(error, Unsafe):
         return origin.refused(error.member, reason_of(error), bad=True)
-    reason = reason_of(error) if isinstance(error, Broken) else Reason("damaged ({})", _short(error))
+    reason = reason_of(error) if isinstance(error, Broken) else Reason("damaged ({})", one_line(error))
     return origin.context.refused(None, reason)
 
 
@@ -117,7 +117,3 @@ def refuse_crowd(members: int) -> None:
     """Raises Broken for more members than are read."""
     if members > MOST_MEMBERS:
         raise Broken(f"more than {MOST_MEMBERS:,} members")
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from codex_ml.core.errors import Reason, UserError, naming, raise_disk_error
+from codex_ml.core.errors import Reason, UserError, naming, one_line, raise_disk_error
 from codex_ml.documents.document import writable
 from codex_ml.ingest.readers.texts import POINTER_BYTES, missing_content
 
@@ -207,7 +207,7 @@ def _prove(raw: IO[bytes], kind: str, size: int) -> None:
             refuse_bomb(total, size, BOMB_BYTES)
     except DAMAGE as error:
         raise_disk_error(error)
-        raise Broken(Reason("damaged ({})", " ".join(str(error).split()) or type(error).__name__)) from None
+        raise Broken(Reason("damaged ({})", one_line(error))) from None
 
 
 def _read(raw: IO[bytes], kind: str) -> Iterator[bytes]:

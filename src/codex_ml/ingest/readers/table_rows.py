@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codex_ml.core.errors import Reason, raise_disk_error
+from codex_ml.core.errors import Reason, one_line, raise_disk_error
 from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.readers.compression import DAMAGE
 from codex_ml.ingest.readers.records import record_document, repeated
@@ -167,4 +167,4 @@ def _is_text(kind: pa.DataType) -> bool:
 def damaged(error: Exception, format_name: str) -> str:
     """Why a file is refused that Arrow cannot read; an error of the disk is raised again."""
     raise_disk_error(error)
-    return Reason(f"damaged, or no {format_name} file ({{}})", " ".join(str(error).split())[:150])
+    return Reason(f"damaged, or no {format_name} file ({{}})", one_line(error))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.io import read_json, write_json
+from codex_ml.modeling.trained_model import load_model
 from codex_ml.train.config import Lora
 from codex_ml.train.model.vocabulary import embedding_rows
 
@@ -180,7 +181,10 @@ def merge_and_verify(model: PeftModel, folder: Path) -> PreTrainedModel:
         wanted = model(input_ids=ids, use_cache=False).logits.float()
         merged: Any = model.merge_and_unload(safe_merge=True)
     save_model(merged, folder)
-    again = reload(folder, attention=merged.config._attn_implementation).to(device)
+    try:
+        again = load_model(folder, device=str(device), attention=merged.config._attn_implementation)
+    except UserError as error:  # we wrote it
+        raise CheckFailed(f"the model written to {folder.name} cannot be read back: {error}") from None
     with torch.no_grad():
         found = again(input_ids=ids, use_cache=False).logits.float()
     difference = float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
@@ -196,33 +200,6 @@ def merge_and_verify(model: PeftModel, folder: Path) -> PreTrainedModel:
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Write the plain Hugging Face layout: one model.safetensors, config.json, generation_config.json."""
     model.save_pretrained(folder, max_shard_size="1TB")
-
-
-def reload(folder: Path, *, attention: str) -> PreTrainedModel:
-    """A model of ours from its folder, in float32, every tensor in its place.
-
-    Raises:
-        CheckFailed: for tensors that are missing or left over.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    factory: Any = AutoModelForCausalLM
-    model: PreTrainedModel
-    model, report = factory.from_pretrained(
-        folder,
-        attn_implementation=attention,
-        dtype=torch.float32,
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]}, key=str)
-    if wrong:
-        raise CheckFailed(f"the model written to {folder.name} cannot be read back: {wrong[0]} is missing or left over")
-    model.eval()
-    return model
 
 
 def _probe(model: PeftModel) -> Tensor:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.io import read_json
 from codex_ml.core.tree import is_left_out, stands_for
 from codex_ml.train.model.weights import Entry, check_weights
@@ -147,7 +147,7 @@ def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
     try:
         config = AutoConfig.for_model(kind, **settings)
     except Exception as error:  # transformers raises a dozen types for settings that do not fit
-        raise UserError(f"{file}: no {kind} has these settings: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{file}: no {kind} has these settings: {one_line(error)}") from None
     if not 0 < config.num_hidden_layers <= tensors:
         raise UserError(f"{file}: {config.num_hidden_layers} layers, but the weights have {tensors} tensors")
     return config

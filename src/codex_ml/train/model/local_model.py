@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
-from logging import CRITICAL
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.packages import install_extra
 from codex_ml.core.tree import stands_for
+from codex_ml.modeling.trained_model import load_fitting
 from codex_ml.train.model.build import set_dropout
 from codex_ml.train.model.foreign import check_folder, read_config, weight_files
+from codex_ml.train.model.gguf_weights import unpack_weights
 from codex_ml.train.model.weights import read_tensors
 
 if TYPE_CHECKING:
@@ -43,17 +42,14 @@ def load_local(
     if not path.is_file():
         check_folder(path)
         return _load_folder(path, attention=attention, dropout=dropout, quantization=quantization)
-    from codex_ml.train.model.gguf import convert
-
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="gguf-") as folder:
-        convert(path, Path(folder) / "model")
+        unpack_weights(path, Path(folder) / "model")
         check_folder(Path(folder) / "model", unpacked=True)
         return _load_folder(Path(folder) / "model", attention=attention, dropout=dropout, quantization=quantization)
 
 
 def _load_folder(folder: Path, *, attention: str, dropout: float, quantization: str) -> PreTrainedModel:
-    import torch
     from transformers import AutoModelForCausalLM
 
     files = weight_files(folder)
@@ -61,29 +57,9 @@ def _load_folder(folder: Path, *, attention: str, dropout: float, quantization: 
     set_dropout(config, dropout)
     options = quantized(quantization)
     tensors = {name: tensor for file, entries in files.items() for name, tensor in read_tensors(file, entries)}
-    model: PreTrainedModel
     model_class: Any = AutoModelForCausalLM._model_mapping[type(config)]
-    try:
-        with _quiet():
-            model, report = model_class.from_pretrained(
-                None,
-                config=config,
-                state_dict=tensors,
-                attn_implementation=attention,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
-            )
-    except Exception as error:  # transformers raises a dozen types for weights that do not fit
-        raise UserError(f"{folder} is no model that can be loaded: {' '.join(str(error).split())[:300]}") from None
-    for kind in ("missing", "unexpected", "mismatched"):
-        if names := sorted(map(str, report[f"{kind}_keys"])):
-            raise UserError(f"{folder}: {len(names)} {kind} tensors, such as {names[0][:80]}; the weights do not fit")
-    model.eval()
-    return model
+    given = {"config": config, "state_dict": tensors, "attn_implementation": attention}
+    return load_fitting(model_class, None, folder, **given, **options)
 
 
 def quantized(kind: str) -> dict[str, Any]:
@@ -104,17 +80,3 @@ def quantized(kind: str) -> dict[str, Any]:
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)}
     settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **settings)}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the table of transformers about keys, which our own error says in one line."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # ours is the only one
-    level = logging.get_verbosity()
-    logging.set_verbosity(CRITICAL)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.errors import CheckFailed, UserError, one_line
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halves, split_rows
 from codex_ml.modeling.forward import packed_logits
 from codex_ml.modeling.rows import IGNORE
@@ -38,7 +38,7 @@ def check_isolation(model: PreTrainedModel) -> float:
     except Exception as error:  # whatever an architecture raises that has no such arguments
         raise UserError(
             f"{name} cannot be trained on packed rows: it takes no mask of documents with their positions "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); use another architecture"
+            f"({type(error).__name__}: {one_line(error)}); use another architecture"
         ) from None
     finally:
         model.train(was_training)

@@ -1,26 +1,87 @@
-"""What a GGUF file says of itself, held against the tensors it holds, before anything is built from it.
+"""A GGUF file: checked before anything is built from it, then unpacked in a child process that can do little else.
 
-A header of 200 bytes can ask for a million layers. Each count and length of the architecture is the size of something
-in the file: no more layers than there are blocks, no more heads or features than the longest side of a tensor.
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Used by: `train.model.gguf`, before its child starts.
+Parsers of GGUF are where attacks on model files went (CVE-2025-53630, CVE-2026-27940, CVE-2026-7482), so the Python
+reader alone parses the file, in a process with limits on memory and time and without network and programs. What the
+child leaves is read as a foreign folder, like any other.
+
+A header of 200 bytes can ask for a million layers. So each count and length of the architecture must be the size of
+something in the file: no more layers than blocks, no more heads or features than the longest side of a tensor.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+
+Used by: tokenizer and train, which each unpack their half.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import struct
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from codex_ml.core.child import Answer, LimitedChild
 from codex_ml.core.errors import UserError
+from codex_ml.core.io import atomic_folder
+from codex_ml.core.packages import install_extra
 
+MAGIC = b"GGUF"
+# The reader holds the model about twice in float32; formats of 2 bits grow to 16 times their size.
+GROWTH, HEADROOM = 40, 2 << 30  # times the file, and bytes
+CPU_SECONDS, CPU_SECONDS_PER_GIB = 300, 1200
 LONGEST_CONTEXT = 1 << 27  # positions; the longest that is sold are some 10 million
 LONGEST_KEY, MOST_DIMENSIONS, DEEPEST = 65_535, 4, 4  # the format's own limits
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 TEXT, ARRAY = 8, 9
 KEPT = 10_000  # numbers of an array that are kept, one per layer
 BLOCK = re.compile(r"(?:\A|\.)blk\.(\d{1,9})\.")
+
+
+def unpack(path: Path, folder: Path, prepare: Callable[[], Answer]) -> None:
+    """Let a child make a folder of a GGUF file.
+
+    Args:
+        folder: appears complete or not at all.
+        prepare: see `LimitedChild`; what it returns reads `file` and writes into the folder `to`.
+
+    Raises:
+        UserError: when the file is not a GGUF file, the package `gguf` is missing, or the child could not read the file
+            within its limits.
+    """
+    with path.open("rb") as handle:
+        if handle.read(len(MAGIC)) != MAGIC:
+            raise UserError(f"{path} is neither a folder nor a GGUF file; model.path names one of these")
+    if find_spec("gguf") is None:
+        raise UserError(f"{path} needs the package gguf; {install_extra('gguf')}")
+    refuse_impossible(path)
+    size = path.stat().st_size
+    with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as scratch:
+        # an empty folder, so that the library finds nothing beside the file
+        source, made = Path(scratch) / "model.gguf", Path(scratch) / "made"
+        source.symlink_to(path.resolve())
+        made.mkdir()
+        memory, seconds = HEADROOM + GROWTH * size, CPU_SECONDS + CPU_SECONDS_PER_GIB * size // 2**30
+        with LimitedChild(prepare, memory=memory, seconds=seconds, once=True, folder=Path(scratch)) as child:
+            try:
+                child.ask({"file": str(source), "to": str(made)})
+            except UserError as error:
+                raise UserError(f"{path} could not be read as GGUF: {error}") from None
+        with atomic_folder(folder) as target:
+            shutil.copytree(made, target, copy_function=shutil.copyfile, dirs_exist_ok=True)
+
+
+def load_reader() -> None:
+    """Import in the child what reads GGUF files, and quieten it."""
+    import gguf  # noqa: F401
+    import torch
+    from transformers import modeling_gguf_pytorch_utils  # noqa: F401
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(1)
 
 
 @dataclass

@@ -1,0 +1,74 @@
+"""How many cores this process may use: those it may run on, and no more than the quota of its control groups.
+
+A container with `--cpus=2` on a machine with 64 cores may run on all of them, for 200 ms of processor time per 100 ms.
+64 threads would use that up in 3 ms and stand still for the rest.
+
+Sources: Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max) and Documentation/scheduler/sched-bwc.rst
+(cpu.cfs_quota_us). Used by: parallel, record, hashing, tokens.engine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+GROUPS = Path("/sys/fs/cgroup")  # where systemd and containers mount them
+OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+def cores() -> int:
+    """Cores that this process may use, at least 1.
+
+    A quota of 1.5 cores counts as 2: one thread would leave a third of it unused.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *(math.ceil(quota) for quota in quotas(GROUPS, OWN_GROUPS))]))
+
+
+def quotas(groups: Path, own: Path) -> Iterator[float]:
+    """Quotas of this process, in cores: of its control group and of each group around that one; none where unlimited.
+
+    Args:
+        groups: where the control groups are mounted.
+        own: the file in which the kernel names the groups of this process, a line `number:controllers:/path` for each
+            hierarchy; version 2 has one, without a list of controllers.
+    """
+    for line in _text(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for mount in (groups / controllers, groups / "cpu") if controllers else (groups, groups / "unified"):
+            for folder in _with_parents(mount, path):
+                yield from _quota_v1(folder) if controllers else _quota_v2(folder)
+
+
+def _with_parents(mount: Path, path: str) -> Iterator[Path]:
+    """The folder of a group and of all groups around it; the mount alone where `path` is one outside of a container."""
+    group = PurePosixPath(path.lstrip("/"))
+    for part in (group, *group.parents):
+        if ".." not in part.parts:
+            yield mount / part
+
+
+def _quota_v2(folder: Path) -> Iterator[float]:
+    """Of cpu.max: `150000 100000`, microseconds per period, or `max 100000`."""
+    quota, period = (_text(folder / "cpu.max").split() or ["max", ""])[:2]
+    if quota != "max":
+        yield int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> Iterator[float]:
+    """Of cpu.cfs_quota_us, microseconds per period, or -1 for no quota."""
+    quota = int(_text(folder / "cpu.cfs_quota_us") or -1)
+    if quota > 0:
+        yield quota / int(_text(folder / "cpu.cfs_period_us"))
+
+
+def _text(file: Path) -> str:
+    """A file of the kernel; empty where this system, or this group, does not have it."""
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,74 @@
+"""What pydantic found wrong with a value that somebody wrote, as one line for people.
+
+Used by: params, policy.rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+SHOWN = 80  # characters of the value that was found
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The problem that is told of a value.
+
+    Attributes:
+        place: keys and positions of the wrong part, from the outside in; empty where the whole is wrong.
+        kind: pydantic's name of the problem, such as "extra_forbidden" for an unknown key.
+        message: what is allowed and what was found.
+        more: " (and 2 more)" where there are others, else "".
+    """
+
+    place: tuple[int | str, ...]
+    kind: str
+    message: str
+    more: str
+
+    @property
+    def line(self) -> str:
+        """The dotted place and the message."""
+        return f"{dotted(self.place)}: {self.message}" if self.place else self.message
+
+
+def dotted(place: tuple[int | str, ...]) -> str:
+    """The place as people write it.
+
+    >>> dotted(("rules", 0, "id"))
+    'rules.0.id'
+    """
+    return ".".join(map(str, place))
+
+
+def first_problem(error: ValidationError) -> Problem:
+    """The problem to tell: a misspelt key if there is one, because it explains the others, else the first."""
+    problems = _independent([dict(problem) for problem in error.errors(include_url=False)])
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return Problem(first["loc"], first["type"], _message(first), more)
+
+
+def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out that a list became too short because one of its items is wrong."""
+    places = [problem["loc"] for problem in problems]
+
+    def has_inner(place: tuple[int | str, ...]) -> bool:
+        return any(len(other) > len(place) and other[: len(place)] == place for other in places)
+
+    return [problem for problem in problems if problem["type"] != "too_short" or not has_inner(problem["loc"])]
+
+
+def _message(problem: dict[str, Any]) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = (message[:1].lower() + message[1:]).replace("tuple", "list")
+    message = message.replace("a valid dictionary or instance of", "a mapping with the keys of")
+    return message if problem["type"] == "value_error" else f"{message}; found {_shown(problem['input'])}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
