@@ -113,7 +113,7 @@ def documents(shape: Shape, *, tokens: int) -> Iterator[np.ndarray]:
 
 def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
     """A data/packed of random documents with the streams train and val."""
-    from codex_ml.core.io import write_json
+    from codex_ml.modeling.pack_files import Packed
     from codex_ml.modeling.rows import stream_dtype
     from codex_ml.pack.examples import Example
     from codex_ml.pack.row_writer import write_stream
@@ -126,15 +126,17 @@ def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
         )
         for name, size in sizes.items()
     }
-    about = {
-        "dtype": dtype.str,
-        "seq_len": shape.seq_len,
-        "begin": END,
-        "end": END,
-        "pad": PAD,
-        "vocab_size": shape.vocabulary,
-    }
-    write_json(folder / "pack.json", {**about, "streams": streams})
+    Packed(
+        dtype=dtype.str,
+        seq_len=shape.seq_len,
+        layout="packed",
+        tokenizer_kind="byte_bpe",
+        vocab_size=shape.vocabulary,
+        begin=END,
+        end=END,
+        pad=PAD,
+        streams=streams,
+    ).write(folder / "pack.json")
 
 
 def random_rows(shape: Shape) -> np.ndarray:

@@ -37,7 +37,7 @@ def main(stage: Stage[Params]) -> None:
     files = {part: stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val", "test")}
     try:
         with atomic_folder(stage.out("data/packed")) as folder:
-            metrics = pack_splits(
+            details = pack_splits(
                 folder, files, tokenizer, stage.params.pack, kind=read_kind(made), style=stage.runtime.progress
             )
     except BadChats as error:
@@ -45,9 +45,9 @@ def main(stage: Stage[Params]) -> None:
             raise
         places = places_of(CORPUS, {(source, id) for source, id, _ in error.bad})
         raise BadChats(error.split, error.bad, places) from None
-    for name, numbers in metrics.items():
+    for name, numbers in details.as_json().items():
         log.info("pack: %s %s", name, numbers)
-    stage.write_numbers(metrics, compared=COMPARED)
+    stage.write_numbers(details.as_json(), compared=COMPARED)
 
 
 if __name__ == "__main__":

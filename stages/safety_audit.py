@@ -26,12 +26,15 @@ def main(stage: Stage[Params]) -> None:
     import numpy as np
 
     from codex_ml.core.errors import CheckFailed
-    from codex_ml.core.io import read_json, write_json, write_ndjson
+    from codex_ml.core.io import write_json
     from codex_ml.core.record import cpu_threads
+    from codex_ml.documents.split_files import SplitMetrics
+    from codex_ml.inference.audit_files import AuditFinding, GeneratedSample
     from codex_ml.inference.generation import sample_texts
     from codex_ml.modeling.hardware import inference_device
     from codex_ml.modeling.positions import check_length
     from codex_ml.modeling.rows import Rows
+    from codex_ml.modeling.train_files import Training
     from codex_ml.modeling.trained_model import load_model
     from codex_ml.policy.detectors_lock import refuse_other_code
     from codex_ml.policy.rules import load_policy
@@ -50,10 +53,8 @@ def main(stage: Stage[Params]) -> None:
 
     settings, seed = stage.params.safety_audit, stage.params.seed
     folder, packed = stage.dep("models/model"), stage.dep("data/packed")
-    training = read_json(folder / "training.json")
-    model = load_model(
-        folder, device=inference_device(stage.runtime, threads=cpu_threads(training["hardware"]["threads"]))
-    )
+    training = Training.read(folder / "training.json")
+    model = load_model(folder, device=inference_device(stage.runtime, threads=cpu_threads(training.hardware.threads)))
     check_length(
         model.config,
         settings.prefix_tokens + settings.suffix_tokens,
@@ -79,22 +80,24 @@ def main(stage: Stage[Params]) -> None:
         seed=seed,
     )
     gates = decide(
-        policy=read_json(stage.dep("reports/split/metrics.json"))["policy"],
-        train_secrets=sum(finding["action"] != "allow" for finding in in_train),
-        generated_secrets=sum(finding["action"] != "allow" for finding in in_samples),
+        policy=SplitMetrics.read(stage.dep("reports/split/metrics.json")).policy,
+        train_secrets=sum(finding.action != "allow" for finding in in_train),
+        generated_secrets=sum(finding.action != "allow" for finding in in_samples),
         planted_recall=planted_recall(scanner, seed=seed) if can_be_planted(scanner) else None,
         extraction=extraction,
     )
     audit = audit_record(in_train, in_samples, extraction, gates)
-    write_json(stage.out("reports/safety_audit/findings.json"), [*in_train, *in_samples])
-    write_ndjson(stage.out("reports/safety_audit/samples.ndjson"), ({"text": text} for text in samples))
-    write_json(stage.out("reports/safety_audit/audit.json"), audit)
+    AuditFinding.write_array(stage.out("reports/safety_audit/findings.json"), [*in_train, *in_samples])
+    GeneratedSample.write_lines(
+        stage.out("reports/safety_audit/samples.ndjson"), (GeneratedSample(text=text) for text in samples)
+    )
+    audit.write(stage.out("reports/safety_audit/audit.json"))
     write_json(stage.metrics, audit_metrics(audit))
-    log.info("safety_audit: %s", audit["verdict"])
+    log.info("safety_audit: %s", audit.verdict)
     for gate in gates:
         log.info("safety_audit: %-7s %s: %s (allowed: %s)", gate.status, gate.name, gate.found, gate.allowed)
-    if settings.enforce and audit["verdict"] != "pass":
-        raise CheckFailed(f"the safety audit is {audit['verdict']}; see reports/safety_audit/audit.json")
+    if settings.enforce and audit.verdict != "pass":
+        raise CheckFailed(f"the safety audit is {audit.verdict}; see reports/safety_audit/audit.json")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.parallel import shared_workers, workers_for
     from codex_ml.core.progress import progress
     from codex_ml.documents.licences import wrong_licences
+    from codex_ml.documents.split_files import LedgerCounts
     from codex_ml.policy.key import warning
     from codex_ml.split import contradictions, manifest
     from codex_ml.split.benchmarks import read_benchmarks
@@ -81,13 +82,14 @@ def main(stage: Stage[Params]) -> None:
         found = contradictions.contradictions(pool.candidates, dealt, ledger)
         first = contradictions.write(folder / "contradictions.ndjson", found, pool.passed, corpus, settings)
         unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()
-        about = manifest.manifest(folder, counts, pool, result, options, unchecked=unchecked)
-        about["ledger"] = {"lines": ledger.size, "contradictions": len(found), "first": first}
-        write_json(folder / "croissant.json", manifest.croissant(folder, about))
+        parts = manifest.split_parts(folder, counts)
+        lines = LedgerCounts(lines=ledger.size, contradictions=len(found), first=first)
+        about = manifest.manifest(parts, pool, result, options, ledger=lines, unchecked=unchecked)
+        write_json(folder / "croissant.json", manifest.croissant(parts))
     leaks = leakage(pool.candidates, dealt, test_share=options.test)
-    write_json(stage.out("reports/split/manifest.json"), about)
-    write_json(stage.out("reports/split/leakage.json"), leaks)
-    write_json(stage.metrics, manifest.metrics(about, leaks))
+    about.write(stage.out("reports/split/manifest.json"))
+    leaks.write(stage.out("reports/split/leakage.json"))
+    manifest.metrics(about, leaks).write(stage.metrics)
     log.info("split: %s", ", ".join(f"{part} {counts[part].documents}" for part in counts))
     if found:
         log.warning(
@@ -96,8 +98,8 @@ def main(stage: Stage[Params]) -> None:
             len(found),
         )
     log.info("split: dropped %s", result.dropped())
-    log.info("split: findings %s", about["policy"]["findings"])
-    log.info("split: a random split would have leaked %.1f %% of its test documents", 100 * leaks["random_split_leak"])
+    log.info("split: findings %s", about.policy.findings)
+    log.info("split: a random split would have leaked %.1f %% of its test documents", 100 * leaks.random_split_leak)
 
 
 if __name__ == "__main__":

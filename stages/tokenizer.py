@@ -31,6 +31,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.tokenizer.training import train_tokenizer
     from codex_ml.tokens import lossless
     from codex_ml.tokens.text_tokenizer import load_tokenizer
+    from codex_ml.tokens.tokenizer_files import TokenizerDetails
 
     settings = stage.params.tokenizer
     stage.require(settings.path or "models/base")
@@ -59,7 +60,7 @@ def main(stage: Stage[Params]) -> None:
             pass
     numbers |= lossless.numbers(trips)
     write_json(stage.out("reports/tokenizer/lost.json"), lossless.rows(trips))
-    stage.write_numbers(numbers, compared=COMPARED)
+    stage.write_numbers(TokenizerDetails.model_validate(numbers).as_json(), compared=COMPARED)
     log.info("tokenizer: %s", {name: value for name, value in numbers.items() if name not in ("languages", "lost")})
     if lost := lossless.summary(trips):
         log.warning("tokenizer: WARNING: %s; evaluate gives no bits per byte where test loses something", lost)

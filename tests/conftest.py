@@ -70,7 +70,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "workspace"
     (folder / "data/raw/sample").mkdir(parents=True)
     shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
-    shutil.copy(REPOSITORY / "dvc.yaml", folder / "dvc.yaml")
+    for name in ("dvc.yaml", "pyproject.toml"):
+        shutil.copy(REPOSITORY / name, folder / name)
     shutil.copytree(REPOSITORY / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "src").symlink_to(REPOSITORY / "src")
     monkeypatch.chdir(folder)
@@ -128,6 +129,8 @@ class Chain:
         "data/splits/sub/test.bin": b"test tokens",
         "models/model/weights": b"weights " * 100,
         "models/model/config.json": b"{}",
+        "pyproject.toml": b'[project]\ndependencies = ["dvc>=3"]\n[project.optional-dependencies]\n'
+        b"fast = []\ngguf = []\nquantization = []\n",
         "params.yaml": b"seed: 7\nsplit:\n  val: 0.1\ntrain:\n  lr: 3e-4\n",
     }
 
@@ -187,9 +190,6 @@ class Chain:
 @pytest.fixture
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """The current folder holds a small pipeline that has run."""
-    from codex_ml.core import record as lineage
-
-    monkeypatch.setattr(lineage, "PACKAGES", ("dvc",))  # looking up a version takes milliseconds
     folder = tmp_path / "chain"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from codex_ml.core import packages
-from codex_ml.core.packages import install_extra, installed_versions, locked_versions, normal, unlike_the_lock
-from codex_ml.core.record import PACKAGES
+from codex_ml.core.errors import UserError
+from codex_ml.core.packages import (
+    deciding_packages,
+    install_extra,
+    installed_versions,
+    locked_versions,
+    normal,
+    unlike_the_lock,
+)
 
 NO_BYTES = {"nvidia-ml-py", "psutil", "rich"}  # they read the load of the machine, or draw the progress bar
 EXTRAS_WITH_BYTES = ("fast", "gguf", "quantization")
@@ -26,11 +33,52 @@ def project(repository):
     return tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def test_the_packages_of_a_record_are_all_that_the_project_asks_for_and_that_decide_bytes(project):
+def test_the_packages_of_a_record_are_all_that_the_project_asks_for_and_that_decide_bytes(
+    project, repository, monkeypatch
+):
+    monkeypatch.chdir(repository)
     extras = [r for extra in EXTRAS_WITH_BYTES for r in project["optional-dependencies"][extra]]
     asked = {name_of(r) for r in [*project["dependencies"], *extras]}
-    assert set(map(normal, PACKAGES)) == asked - NO_BYTES
-    assert list(PACKAGES) == sorted(PACKAGES)
+    found = deciding_packages()
+    assert set(map(normal, found)) == asked - NO_BYTES
+    assert found == sorted(found)
+    assert {"peft", "sentencepiece", "tiktoken", "torch", "pyyaml", "gguf", "bitsandbytes"} <= set(found)
+    assert not {"rich", "psutil", "pytest", "wandb"} & set(found)
+
+
+def project_of(*dependencies):
+    """A pyproject.toml in the current folder."""
+    extras = "".join(f"{extra} = []\n" for extra in EXTRAS_WITH_BYTES)
+    listed = ", ".join(map(repr, dependencies))
+    Path("pyproject.toml").write_text(
+        f"[project]\ndependencies = [{listed}]\n[project.optional-dependencies]\n{extras}"
+    )
+
+
+def test_names_of_packages_end_where_versions_extras_and_markers_begin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").write_text(
+        '[project]\ndependencies = ["Zope.Interface>=1,<2", "torch", "a_b-c[x]~=1 ; os_name == \'nt\'", "rich>=13"]\n'
+        '[project.optional-dependencies]\nfast = ["torch>1"]\ngguf = ["gguf == 1"]\nquantization = []\ndev = ["ruff"]\n'
+    )
+    assert deciding_packages() == ["Zope.Interface", "a_b-c", "gguf", "torch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"^pyproject\.toml is missing; `git checkout pyproject\.toml` brings back the committed one$"),
+        ("[project\n", r"^pyproject\.toml is not that of this project \(.*\); `git checkout pyproject\.toml` brings"),
+        ("[tool]\n", r"^pyproject\.toml is not that of this project \('project'\)"),
+        ("<<<<<<< HEAD\n=======\n>>>>>>> b\n", r"^pyproject\.toml:1: .*conflict"),
+    ],
+)
+def test_without_the_list_of_packages_nothing_is_recorded(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("pyproject.toml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        deciding_packages()
 
 
 @pytest.fixture
@@ -44,6 +92,7 @@ def site(tmp_path, monkeypatch):
         "# comment\npyarrow==24.0.0 \\\n    --hash=sha256:00\n    # via codex-ml\nhuggingface-hub==0.19.1 \\\n"
         "numpy==2.2.0 ; python_version < '3.12' \\\nnumpy==2.4.0 ; python_version >= '3.12' \\\n"
     )
+    project_of("pyarrow>1", "huggingface_hub", "numpy", "gigatoken", "torch")
 
     def install(*folders):
         for name in folders:
@@ -91,11 +140,7 @@ CASES = {
 def test_a_version_that_is_not_the_locked_one_is_named_with_what_mends_it(site, case):
     folders, message = CASES[case]
     site(*(f"{name}.dist-info" for name in folders))
-    lines = (
-        list(unlike_the_lock(PACKAGES))
-        if message
-        else list(unlike_the_lock(("pyarrow", "huggingface-hub", "numpy", "gigatoken", "torch")))
-    )
+    lines = list(unlike_the_lock())
     assert len(lines) == bool(message)
     assert all(line.startswith(message) for line in lines)
 
@@ -104,8 +149,9 @@ def test_torch_is_compared_with_the_one_that_was_set_up(site):
     site("torch-2.14.0.dist-info")
     Path("venv").mkdir()
     Path("venv/constraints.txt").write_text("numpy==1.0\ntorch==2.13.0+cu130\n")
+    project_of("torch")
     assert locked_versions()["torch"] == {"2.13.0+cu130"}
-    assert list(unlike_the_lock(("torch",))) == [
+    assert list(unlike_the_lock()) == [
         "torch 2.14.0 is installed, this environment was set up with 2.13.0+cu130, and it decides bytes; "
         "`make packages` makes .venv anew, with the same TORCH"
     ]
@@ -116,8 +162,8 @@ def test_check_refuses_another_version_than_the_locked_one(tmp_path, repository,
     (tmp_path / "pyarrow-1.0.0.dist-info").mkdir()
     (tmp_path / "pyarrow-1.0.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: pyarrow\nVersion: 1.0.0\n")
     code = (
-        "from codex_ml.core.record import PACKAGES\nfrom codex_ml.core.packages import unlike_the_lock\n"
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nprint(*unlike_the_lock(PACKAGES), sep='\\n')"
+        "from codex_ml.core.packages import unlike_the_lock\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nprint(*unlike_the_lock(), sep='\\n')"
     )
     locked = re.search(r"^pyarrow==(\S+)", (repository / "requirements.lock").read_text(), re.MULTILINE)[1]
     [line] = run_python("-c", code, cwd=repository).stdout.splitlines()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
+from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import IGNORE
 from codex_ml.pack.examples import Example
 from codex_ml.pack.row_writer import write_stream
@@ -25,10 +25,11 @@ def pack(folder: Path, examples, *, seq_len=8, dtype="<u2", name="train", layout
     options = {"end": END, "begin": begin, "dtype": np.dtype(dtype), "seq_len": seq_len, "layout": layout}
     stream = write_stream(folder, name, made, **options)
     file = folder / "pack.json"
-    streams = json.loads(file.read_bytes())["streams"] if file.is_file() else {}
-    about = {"dtype": dtype, "seq_len": seq_len, "pad": PAD, "streams": {**streams, name: stream}}
-    file.write_text(json.dumps(about))
-    return stream
+    streams = Packed.read(file).streams if file.is_file() else {}
+    begin = END if begin is None else begin
+    about = {"dtype": dtype, "seq_len": seq_len, "layout": layout, "vocab_size": 512, "tokenizer_kind": "byte_bpe"}
+    Packed(**about, begin=begin, end=END, pad=PAD, streams={**streams, name: stream}).write(file)
+    return stream.as_json()
 
 
 def slow_batch(rows):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from codex_ml.cli.params import Params
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.pack.canaries import (
@@ -25,6 +26,10 @@ from .byte_tokenizer import ByteTokenizer
 from .packing import example
 
 SETTINGS = Canaries(repetitions=(1, 4), each=3, controls=5)
+
+
+def test_no_secret_is_invented_unless_params_asks_for_it():
+    assert Params().pack.canaries.repetitions == ()
 
 
 class Bpe:

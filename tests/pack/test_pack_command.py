@@ -149,7 +149,7 @@ def test_wrong_use_is_one_line(here, run, arguments, message):
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ("data/packed/pack.json", "data/packed/pack.json is missing"),
+        ("data/packed/pack.json", "data/packed/pack.json is missing; `dvc repro pack` makes it"),
         ("data/packed/records.ndjson", "data/packed/records.ndjson is missing; `dvc repro pack` makes it"),
         ("data/splits/train.parquet", "data/splits/train.parquet is missing; `dvc repro split` makes it"),
         ("params.yaml", "params.yaml is missing; `git checkout params.yaml` brings back the committed one"),

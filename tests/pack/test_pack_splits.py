@@ -26,14 +26,15 @@ def record(id, prompt, completion):
 
 
 def packed(folder, *, train=(), val=(), test=(), tokenizer=None, **settings):
-    """(data/packed, metrics)"""
+    """(data/packed, reports/pack/details.json)"""
     files = {}
     for name, documents in (("train", train), ("val", val), ("test", test)):
         files[name] = folder / f"{name}.parquet"
         write_documents(files[name], documents)
     out = folder / "packed"
     out.mkdir()
-    return out, pack_splits(out, files, tokenizer or ByteTokenizer(), Pack(**settings), kind="byte_bpe", style="off")
+    details = pack_splits(out, files, tokenizer or ByteTokenizer(), Pack(**settings), kind="byte_bpe", style="off")
+    return out, details.as_json()
 
 
 NO_RECORDS = dict.fromkeys(("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained"), 0)

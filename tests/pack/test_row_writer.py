@@ -176,7 +176,7 @@ def test_how_many_documents_are_written_at_once_changes_no_byte(tmp_path, monkey
         monkeypatch.setattr(pack_writer, "TOGETHER", together)
         folder = tmp_path / str(together)
         folder.mkdir()
-        about = write_stream(folder, "train", made, end=END, begin=begin, dtype=np.dtype("<u2"), seq_len=16)
+        about = write_stream(folder, "train", made, end=END, begin=begin, dtype=np.dtype("<u2"), seq_len=16).as_json()
         written.append((about, digest(folder)))
     assert written == [written[0]] * 3
     assert about["canaries"] == list(range(0, 400, 50))

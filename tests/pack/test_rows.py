@@ -234,10 +234,13 @@ BELONGS = r"train\.{} does not belong to train\.bin; name a folder that stage pa
         (last("train.rows", 2), BELONGS.format("rows")),
         (lambda folder: (folder / "train.mask").unlink(), holds("mask", 16)),
         (cut("train.mask", -1), holds("mask", 16)),
-        (lambda folder: (folder / "pack.json").unlink(), r"pack\.json is missing$"),
+        (lambda folder: (folder / "pack.json").unlink(), r"pack\.json is missing; `dvc repro pack` makes it$"),
         (cut("pack.json", 20), r"pack\.json is not valid JSON: "),
-        (without("pieces"), r"pack\.json has another form; name a folder that stage pack wrote whole$"),
-        (lambda folder: (folder / "pack.json").write_text("[]"), r"pack\.json has another form; "),
+        (without("pieces"), r"pack\.json: streams\.train\.pieces: Field required; `dvc repro pack` makes it anew$"),
+        (
+            lambda folder: (folder / "pack.json").write_text("[]"),
+            r"pack\.json: expected a JSON object, found list; `dvc repro pack` makes it anew$",
+        ),
     ],
 )
 def test_truncated_missing_or_swapped_files_are_refused(packed, damage, message):

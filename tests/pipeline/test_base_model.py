@@ -57,6 +57,13 @@ def ids_of(tokenizer_json: Path) -> dict[str, int]:
     return {t["content"]: t["id"] for t in json.loads(tokenizer_json.read_bytes())["added_tokens"]}
 
 
+def vocabulary(folder: Path) -> dict[str, int]:
+    from tokenizers import Tokenizer
+
+    whole: dict[str, int] = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    return whole
+
+
 def test_bos_and_eos_have_one_id_in_every_file_and_plain_text_gets_one_bos(run: Workspace) -> None:
     folder = run.root / "models/model"
     ids = ids_of(folder / "tokenizer.json")
@@ -118,7 +125,7 @@ def test_the_card_says_what_was_trained(run: Workspace) -> None:
     }  # fmt: skip
     assert training["tokenizer"] == "byte-level BPE"
     assert training["hardware"]["device"] == "cpu"
-    card = (run.root / "reports/report/model_card.md").read_text(encoding="utf-8").replace("\\", "")
+    card = (run.root / "reports/report/model_card.md").read_text(encoding="utf-8")
     assert (
         f"fine-tuned: LoRA adapters of rank 2 in 2 modules, 192 parameters, merged into the weights; from {BASE}"
         in card
@@ -127,6 +134,18 @@ def test_the_card_says_what_was_trained(run: Workspace) -> None:
     assert "(2 layers of width 24 with 2 heads)" in card
     assert "It reads at most 48 tokens of a byte-level BPE with 402 entries." in card
     assert "scratch" not in card
+
+
+def test_the_card_of_a_run_from_scratch_says_so(finished: Finished) -> None:
+    root = finished.workspace.root
+    training = json.loads((root / "models/model/training.json").read_bytes())
+    assert (training["model"]["base"], training["model"]["lora"]) == (None, None)
+    card = (root / "reports/report/model_card.md").read_text(encoding="utf-8")
+    assert "(1 layers of width 16 with 2 heads), trained from scratch.\nIt reads at most 64 tokens" in card
+    assert f"of a byte-level BPE with {len(vocabulary(root / 'models/model'))} entries." in card
+    assert "| trained | from scratch |" in card
+    assert f"| precision | {training['hardware']['precision']} on cpu |" in card
+    assert "fine-tuned" not in card
 
 
 def wrong_modes(root: Path, stages: tuple[str, ...], mask: int) -> tuple[dict[str, str], int]:

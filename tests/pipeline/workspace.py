@@ -17,6 +17,7 @@ TRACKED = (
     "src",
     "stages",
     "dvc.yaml",
+    "pyproject.toml",
     ".dvc/config",
     ".dvc/.gitignore",
     ".dvcignore",

@@ -29,7 +29,6 @@ HOSTILE = {
     "url": "javascript:alert(1)//https://evil.example/x.js",
     "long": "x" * 5000,
 }
-VALUE = "a-secret-value-that-must-not-be-shown"
 FORMAT = (0x7F, 0x85, 0x61C, 0x200F, 0x2028, 0x202C, 0x202E, 0x2066, 0x2069)
 CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *FORMAT)]
 
@@ -58,26 +57,40 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
         for stage in STAGES:
             write(f"reports/{stage}/lineage.json", record(stage, text))
-        write("reports/ingest/details.json", {"documents": 100, "megabytes": 1.5, "refused": 3})
+        ingested = {"documents": 100, "megabytes": 1.5, "refused": 3}
+        write("reports/ingest/details.json", {**ingested, "refused_by_reason": {text: 3}, "languages": {text: 100}})
         parts = {name: {"documents": 30, "megabytes": 0.5} for name in ("train", "val", "test")}
         leakage = {"evicted": 4, "quarantined": 2, "near_cross": 0, "random_split_leak": 0.25}
-        write("reports/split/metrics.json", {**parts, "leakage": leakage})
-        write("reports/tokenizer/details.json", {"bytes_per_token": 3.5, "lossless": 1.0, "vocab_size": 4096})
-        stream = {"documents": 30, "tokens": 9000, "targets": 8999}
+        write(
+            "reports/split/metrics.json",
+            {**parts, "leakage": leakage, "dropped": 7, "policy": policy_state, "redacted": 2},
+        )
+        measures = {"bytes_per_token": 3.5, "lossless": 1.0, "tokens_per_word": 2.5, "unk_share": 0.0}
+        lost = {**dict.fromkeys(parts, 0), "characters": 0.0}
+        more = {"vocab_size": 4096, "unused_share": 0.125, "lost": lost, "languages": {text: measures}}
+        write("reports/tokenizer/details.json", {**measures, **more})
+        stream = {"documents": 30, "tokens": 9000, "targets": 8999, "rows": 600, "cut_documents": 0, "fill": 0.9375}
+        stream["records"] = {"too_long": 0}
         write("reports/pack/details.json", dict.fromkeys(parts, stream))
         write("reports/train/metrics.json", {"step": points, "best_step": points, "best_val_loss": 2.5})
         for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm"):
             lines = [f"step\t{name.split('/')[1]}", *(f"{i}\t{2.5 + 1 / i}" for i in range(1, points + 1))]
             write(f"reports/train/plots/metrics/{name}.tsv", "\n".join(lines) + "\n")
         write("reports/evaluate/details.json", evaluation(lossy=lossy))
-        documents = [{"bytes": 100 * i, "nll": 150.0 * i, "zlib_bits": 300 * i} for i in range(1, 21)]
+        documents = [
+            {
+                **dict.fromkeys(("id", "source", "path"), text),
+                **{"bytes": 100 * i, "tokens": 30 * i, "correct": 9 * i, "nll": 150.0 * i, "zlib_bits": 300 * i},
+            }
+            for i in range(1, 21)
+        ]
         write("reports/evaluate/documents.ndjson", rows(documents))
         with (root / "reports/evaluate/by_source.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(("source", "bits_per_byte", "zlib_bits_per_byte", "documents"))
             table.writerows([(text, "" if lossy else 2.0, 2.5, 3), ("other", "" if lossy else 2.2, 2.1, 1)])
             table.writerow(("third", "" if lossy else 1.9, 2.4, 2))
-        gate = {"name": text, "status": verdict, "found": text, "allowed": text}
+        gate: dict[str, Any] = {"name": text, "status": verdict, "found": text, "allowed": text}
         rate = {"rate": 0.05, "low": 0.001, "high": 0.25}
         numbers = {"windows": 20, "extracted": 1, "trivial": 0, "token_share": 0.2, **rate}
         extraction = dict.fromkeys(("members", "held_out", "control"), numbers)
@@ -86,14 +99,16 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         audit = {"verdict": verdict, "gates": gates, "extraction": extraction, "secrets": secrets}
         write("reports/safety_audit/audit.json", audit)
         place = {"source": text, "path": text, "line": 3, "column": 1}
-        found = [{"rule": text, "severity": text, **place, "value": VALUE} for _ in range(findings)]
+        found = [{"rule": text, "action": "redact", "severity": text, **place} for _ in range(findings)]
         write("reports/safety_audit/findings.json", found)
         write("reports/safety_audit/samples.ndjson", rows([{"text": text}, {"text": "\n" + text}]))
-        steps = {"global_step": points, "rows_a_step": 8, "seq_len": 16, "seed": 1}
+        steps = {"global_step": points, "rows_a_step": 8, "seq_len": 16, "seed": 1, "micro_batch_size": 8}
+        steps |= {"stopped_early": False, "skipped_steps": 0, "processes": [1], "continued": []}
         write("models/model/training.json", {**steps, **trained()})
         (root / "models/model/model.safetensors").write_bytes(weights({"a": [3, 4], "b": [5]}))
-        contents = {"documents": 30, "bytes": 500_000, "groups": 0}
+        contents = {"documents": 30, "bytes": 500_000, "groups": 0, "sources": {text: 30}}
         contents |= {"licences": {"MIT": 2, text: 1}, "languages": {text: 29, "python": 1}}
+        contents |= {"file": "train.parquet", "sha256": "3" * 64, "file_bytes": 1000}
         policy = {
             "state": policy_state,
             "findings": {f"{text}: redact": 3, "e-mail: allow": 1},
@@ -101,7 +116,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         }
         benchmarks = {"files": [text], "items_found": 1, "documents": 2, "too_short_to_check": [text]}
         manifest = {"splits": dict.fromkeys(parts, contents), "policy": policy, "benchmarks": benchmarks}
-        manifest["dropped"] = {text: 7}
+        manifest |= {"dropped": {text: 7}, "schema": "codex-ml/manifest/1", "documents": 97, "bytes": 1_500_000}
+        named = {**dict.fromkeys(("source", "path", "id"), text), "contradiction": "content"}
+        first = [{**named, "answers": ["test", "train"], "result": "test"}]
+        manifest["ledger"] = {"lines": 3, "contradictions": 1, "first": first}
         write("reports/split/manifest.json", manifest)
         hit = {"source": text, "path": text, "id": text, "rule": text, "action": "redact", "line": 3, "column": 1}
         write("data/splits/findings.ndjson", rows([{**hit, "placeholder": text, "severity": "high"}] * 2))
@@ -132,19 +150,13 @@ def controls() -> list[str]:
     return CONTROLS
 
 
-@pytest.fixture
-def secret_value() -> str:
-    """A value that stands in the findings file against its own rules."""
-    return VALUE
-
-
 def trained() -> dict[str, Any]:
     sizes = {"layers": 2, "hidden_size": 8, "heads": 2, "positions": 16}
     origin = {"base": None, "lora": None, "quantization": "none"}
     return {
         "model": {"architecture": "llama", "encoder_decoder": False, **sizes, **origin},
         "tokenizer": "byte-level BPE",
-        "hardware": {"device": "cpu", "precision": "bf16", "compile": True},
+        "hardware": {"device": "cpu", "precision": "bf16", "compile": True, "threads": 0},
     }
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import write_json
 from codex_ml.documents.document import Document, write_documents
+from codex_ml.inference.audit_files import AuditFinding
+from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import Rows, rows_of_step
+from codex_ml.modeling.train_files import Training
 from codex_ml.pack.examples import Example
 from codex_ml.pack.row_writer import write_stream
 from codex_ml.policy.rules import load_policy
@@ -59,7 +61,7 @@ def tokenizer(tmp_path_factory):
 def streams(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("packed")
     texts = {"train": [random_text(1), random_text(2)], "test": [random_text(3), random_text(4)]}
-    about = {
+    written = {
         name: write_stream(
             folder,
             name,
@@ -70,15 +72,15 @@ def streams(tmp_path_factory, tokenizer):
         )
         for name, documents in texts.items()
     }
-    write_json(
-        folder / "pack.json",
-        {"dtype": "<u2", "seq_len": 32, "pad": tokenizer.pad, "end": tokenizer.end, "streams": about},
+    special = {"begin": tokenizer.end, "end": tokenizer.end, "pad": tokenizer.pad, "vocab_size": tokenizer.vocab_size}
+    Packed(dtype="<u2", seq_len=32, layout="packed", tokenizer_kind="byte_bpe", **special, streams=written).write(
+        folder / "pack.json"
     )
     return Rows.open(folder, "train"), Rows.open(folder, "test")
 
 
 def audit(model, tokenizer, streams, steps=10_000):
-    training = {"global_step": steps, "rows_a_step": 4, "seed": 1}
+    training = Training.model_construct(global_step=steps, rows_a_step=4, seed=1)
     train, test = streams
     seen, held_out = Candidates(train, seen_rows(training, len(train))), Candidates(test, np.arange(len(test)))
     return measure_extraction(model, tokenizer, seen, held_out, settings=SETTINGS, seed=1)
@@ -119,7 +121,7 @@ def test_gates_fail_the_memorising_model_and_pass_the_fresh_one(models, tokenize
         )
         assert verdict(gates) == expected
         whole = audit_record([], [], extraction, gates)
-        assert whole["verdict"] == expected
+        assert whole.verdict == expected
         assert audit_metrics(whole)["gates"] == {
             "pass": len(gates) - (expected == "fail"),
             "fail": expected == "fail",
@@ -161,7 +163,7 @@ def test_tables_and_repetitions_are_trivial():
 
 
 def test_rows_that_were_seen_are_those_of_the_steps():
-    training = {"global_step": 3, "rows_a_step": 4, "seed": 7}
+    training = Training.model_construct(global_step=3, rows_a_step=4, seed=7)
     by_hand = sorted({int(r) for s in range(3) for r in rows_of_step(50, step=s, batch_rows=4, seed=7)})
     assert seen_rows(training, 50).tolist() == by_hand
     assert len(by_hand) == 12
@@ -179,8 +181,8 @@ def test_findings_name_the_place_and_never_the_value(tmp_path, scanner):
     write_documents(tmp_path / "d.parquet", [Document("s==1", "p.py", "0", "", "MIT", "python", text=text)])
     place = {"rule": "github-token", "action": "redact", "severity": "critical", "line": 2, "column": 10}
     found = findings_in_documents(tmp_path / "d.parquet", scanner, style="off")
-    assert found == [{**place, "source": "s==1", "path": "p.py"}]
-    assert findings_in_samples(["clean", text], scanner) == [{**place, "source": "generated", "path": "1"}]
+    assert found == [AuditFinding(**place, source="s==1", path="p.py")]
+    assert findings_in_samples(["clean", text], scanner) == [AuditFinding(**place, source="generated", path="1")]
 
 
 def test_missing_split_is_told(tmp_path, scanner):

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from codex_ml.inference.audit_files import AuditFinding, Gate
 from codex_ml.inference.likelihood import Window
 from codex_ml.modeling.rows import Rows
+from codex_ml.modeling.train_files import Training
 from codex_ml.safety_audit.audit import audit_metrics, audit_record, measure_extraction
 from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.extraction import Candidates, Extraction, choose_windows, extract, greedy_windows, seen_rows
-from codex_ml.safety_audit.gates import Gate, decide
+from codex_ml.safety_audit.gates import decide
 from codex_ml.train.config import Model
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.build import build_model
@@ -174,6 +176,14 @@ def test_no_more_windows_than_asked_for_and_others_for_another_seed():
     assert draw[0] == draw[1] != draw[2]
 
 
+FOUND = AuditFinding(rule="jwt", action="redact", severity="high", source="s", path="p", line=1, column=1)
+
+
+def trained(steps: int, *, rows: int, seed: int) -> Training:
+    """What the audit reads of training.json."""
+    return Training.model_construct(global_step=steps, rows_a_step=rows, seed=seed)
+
+
 def test_trivial_windows_are_left_out_and_counted():
     rows = packed(MEMBER, seq_len=12)  # rows start with END, 13, 25, 37
     found, trivial = windows(rows, length=12, tokenizer=Names(zeros=range(13, 37)))
@@ -184,10 +194,9 @@ def test_trivial_windows_are_left_out_and_counted():
 def test_rows_that_were_seen_follow_the_order_of_training():
     """10 rows, 3 a step: two steps saw the first six of the epoch's order, four steps all of them."""
     order = np.random.Generator(np.random.PCG64([5, 0])).permutation(10)
-    training = {"global_step": 2, "rows_a_step": 3, "seed": 5}
-    assert seen_rows(training, 10).tolist() == sorted(order[:6].tolist())
-    assert seen_rows({**training, "global_step": 3}, 10).tolist() == sorted(order[:9].tolist())
-    assert seen_rows({**training, "global_step": 4}, 10).tolist() == list(range(10))
+    assert seen_rows(trained(2, rows=3, seed=5), 10).tolist() == sorted(order[:6].tolist())
+    assert seen_rows(trained(3, rows=3, seed=5), 10).tolist() == sorted(order[:9].tolist())
+    assert seen_rows(trained(4, rows=3, seed=5), 10).tolist() == list(range(10))
 
 
 def test_own_greedy_text_is_extracted_whatever_the_model():
@@ -280,7 +289,7 @@ def test_greedy_text_that_would_have_ended_is_no_control():
 
 def test_audit_of_a_memorising_model_in_numbers():
     settings = SafetyAudit(windows=20, prefix_tokens=3, suffix_tokens=5)
-    training = {"global_step": 100, "rows_a_step": 1, "seed": 1}
+    training = trained(100, rows=1, seed=1)
     train, test = packed(MEMBER, seq_len=8), packed(HELD_OUT, seq_len=8)
     seen, held_out = Candidates(train, seen_rows(training, len(train))), Candidates(test, np.arange(len(test)))
     model = Successors([END, *MEMBER, 2])  # goes round, and never ends
@@ -291,12 +300,12 @@ def test_audit_of_a_memorising_model_in_numbers():
         "control": Extraction(6, 6, 1.0, 0),
     }
     gates = decide(policy="enforce", train_secrets=2, generated_secrets=0, planted_recall=1.0, extraction=extraction)
-    audit = audit_record([{}, {}, {}], [{}], extraction, gates)
+    audit = audit_record([FOUND] * 3, [FOUND], extraction, gates)
     # exact 95 % limits of 6 of 6 and 0 of 6: 0.025 ** (1 / 6) and what is left of 1
-    assert audit["extraction"]["members"] == {
+    assert audit.extraction.members.as_json() == {
         "windows": 6, "extracted": 6, "token_share": 1.0, "trivial": 0, "rate": 1.0, "low": 0.540742, "high": 1.0
     }  # fmt: skip
-    assert audit["extraction"]["held_out"] == {
+    assert audit.extraction.held_out.as_json() == {
         "windows": 6, "extracted": 0, "token_share": 0.0, "trivial": 0, "rate": 0.0, "low": 0.0, "high": 0.459258
     }  # fmt: skip
     assert audit_metrics(audit) == {
@@ -304,7 +313,7 @@ def test_audit_of_a_memorising_model_in_numbers():
         "extraction": {"members": 1.0, "held_out": 0.0},
         "gates": {"pass": 6, "fail": 2, "invalid": 0},
     }
-    assert [gate["name"] for gate in audit["gates"] if gate["status"] == "fail"] == [
+    assert [gate.name for gate in audit.gates if gate.status == "fail"] == [
         "train text is not extracted beyond held-out text",
         "no secret or personal data in the training data",
     ]
@@ -315,8 +324,8 @@ def test_rate_of_nothing_is_absent_not_zero():
     extraction = {"members": nothing, "held_out": nothing, "control": nothing}
     gates = decide(policy="enforce", train_secrets=0, generated_secrets=0, planted_recall=1.0, extraction=extraction)
     audit = audit_record([], [], extraction, gates)
-    assert audit["verdict"] == "invalid"
-    assert "rate" not in audit["extraction"]["members"]
+    assert audit.verdict == "invalid"
+    assert "rate" not in audit.as_json()["extraction"]["members"]
     assert audit_metrics(audit)["extraction"] == {"members": None, "held_out": None}
 
 

@@ -97,6 +97,7 @@ def checkout(tmp_path_factory, repository, project):
     for name in ("src", "stages"):
         shutil.copytree(repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(repository / "dvc.yaml", root / "dvc.yaml")
+    shutil.copyfile(repository / "pyproject.toml", root / "pyproject.toml")
     lower(root)
     write_data(root / "data/raw")
     (root / "tmp").mkdir()

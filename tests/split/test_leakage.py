@@ -54,7 +54,7 @@ def test_ten_documents_by_hand():
             (0, 1, 0.9),  # one split
         ],
     )
-    found = leakage(documents, result, test_share=0.2)
+    found = leakage(documents, result, test_share=0.2).as_json()
     assert found == {
         "exact_cross": 1,
         "group_cross": 1,
@@ -74,13 +74,13 @@ def test_near_duplicates_are_counted_by_the_similarity_to_what_was_kept():
         families=[(0, 2, 0.7), (0, 3, 0.89), (1, 4, 0.8), (1, 5, 1.0), (1, 2, 0.95), (2, 3, 0.75)],
     )
     documents = candidates(range(6), range(6), [0] * 6)
-    found = leakage(documents, result, test_share=0.2)["near_duplicates"]
+    found = leakage(documents, result, test_share=0.2).near_duplicates
     assert found == {"0.7": 1, "0.8": 2, "1.0": 1}
 
 
 def test_a_clean_deal_has_zeros():
     documents = candidates(range(4), range(4), [0] * 4)
-    found = leakage(documents, dealt([0, 0, 1, 2]), test_share=0.25)
+    found = leakage(documents, dealt([0, 0, 1, 2]), test_share=0.25).as_json()
     assert found.pop("near_duplicates") == {}
     assert set(found.values()) == {0}
 

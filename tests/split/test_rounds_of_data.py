@@ -41,6 +41,7 @@ class Project:
         for name in ("src", "stages"):
             shutil.copytree(repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copyfile(repository / "dvc.yaml", root / "dvc.yaml")
+        shutil.copyfile(repository / "pyproject.toml", root / "pyproject.toml")
         (root / "data/raw").mkdir()
 
     def run(self, *command: str) -> None:

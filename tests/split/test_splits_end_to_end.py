@@ -193,6 +193,7 @@ def test_worker_processes_and_hash_seeds_change_no_byte(workspace):
     for name in ("src", "stages"):
         shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile("dvc.yaml", root / "dvc.yaml")
+    shutil.copyfile(REPOSITORY / "pyproject.toml", root / "pyproject.toml")
     shutil.copytree("data", root / "data")
     (root / "data/raw").mkdir()
     dice = random.Random(3)

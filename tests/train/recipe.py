@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from codex_ml.core.config import Runtime
-from codex_ml.core.io import write_json
 from codex_ml.documents.document import Document
 from codex_ml.modeling.hardware import Hardware, make_deterministic
+from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import Rows
 from codex_ml.pack.config import Pack
 from codex_ml.pack.examples import encode_examples
@@ -70,7 +70,14 @@ def padded(folder: Path, count: int, *, seed: int) -> Rows:
     folder.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype("<u2")
     stream = write_stream(folder, "train", examples, end=END, dtype=dtype, seq_len=SEQ_LEN, layout=pack.layout)
-    write_json(folder / "pack.json", {"dtype": dtype.str, "seq_len": SEQ_LEN, "pad": PAD, "streams": {"train": stream}})
+    about: dict[str, Any] = {
+        "dtype": dtype.str,
+        "seq_len": SEQ_LEN,
+        "layout": pack.layout,
+        "vocab_size": VOCAB,
+        "tokenizer_kind": "byte_bpe",
+    }
+    Packed(**about, begin=END, end=END, pad=PAD, streams={"train": stream}).write(folder / "pack.json")
     return Rows.open(folder, "train")
 
 

@@ -1,4 +1,4 @@
-"""Interruption changes nothing (DESIGN.md, invariant 2), in every cell of the matrix.
+"""Interruption changes nothing, in every cell of the matrix.
 
 {accumulation 1, 3} x {all weights, LoRA} x {packed text, padded records trained on their completions} x {middle of
 epoch 1, its end, middle of epoch 2} x {killed between two steps, killed in a save}. In each a process dies of SIGKILL,

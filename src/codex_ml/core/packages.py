@@ -10,18 +10,48 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from codex_ml.core.conflicts import refuse_conflict
+from codex_ml.core.errors import UserError
+from codex_ml.core.yaml import read_text
 
+PROJECT = Path("pyproject.toml")
 REQUIREMENTS = Path("requirements.lock")
+# Of what pyproject.toml asks for: the extras that decide bytes, and dependencies that decide none because they read
+# the load of the machine or draw the progress bar.
+EXTRAS = ("fast", "gguf", "quantization")
+WITHOUT_BYTES = ("nvidia-ml-py", "psutil", "rich")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
 def normal(name: str) -> str:
     """A distribution's name as indexes compare it (PyPA name normalisation)."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def deciding_packages() -> list[str]:
+    """Names of the distributions that decide bytes, installed or not, as pyproject.toml spells them, sorted.
+
+    Raises:
+        UserError: when pyproject.toml is missing or is not that of this project.
+    """
+    import tomllib
+
+    text = read_text(PROJECT)
+    try:
+        project = tomllib.loads(text)["project"]
+        extras = [project["optional-dependencies"][extra] for extra in EXTRAS]
+        requirements = [NAME.match(line) for line in chain(project["dependencies"], *extras)]
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        refuse_conflict(text, str(PROJECT))
+        raise UserError(
+            f"{PROJECT} is not that of this project ({error}); `git checkout {PROJECT}` brings it back"
+        ) from None
+    return sorted({found[0] for found in requirements if found and normal(found[0]) not in WITHOUT_BYTES})
 
 
 def installed_versions() -> dict[str, str]:
@@ -57,10 +87,10 @@ def locked_versions() -> dict[str, set[str]]:
     return locked
 
 
-def unlike_the_lock(names: Iterable[str]) -> Iterator[str]:
-    """A line for each package of `names` whose installed version is not the locked one."""
+def unlike_the_lock() -> Iterator[str]:
+    """A line for each package that decides bytes and whose installed version is not the locked one."""
     installed, locked = installed_versions(), locked_versions()
-    for name in map(normal, names):
+    for name in map(normal, deciding_packages()):
         version, expected = installed.get(name), locked.get(name)
         if expected is None or version in expected:
             continue

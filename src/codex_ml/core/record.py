@@ -15,17 +15,10 @@ from codex_ml.core.cores import cores
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import read_json
-from codex_ml.core.packages import installed_versions, normal
+from codex_ml.core.packages import deciding_packages, installed_versions, normal
 from codex_ml.core.pipeline import StageSpec, remedy
 
 SCHEMA = "codex-ml/lineage/1"
-# Distributions that decide bytes: all that pyproject.toml asks for, and extras, without those below.
-PACKAGES = (
-    "accelerate", "ahocorasick-rs", "bitsandbytes", "dulwich", "dvc", "dvclive", "gguf", "gigatoken", "huggingface-hub",
-    "jinja2", "license-expression", "matplotlib", "numpy", "pandas", "peft", "pyarrow", "pydantic", "python-stdnum",
-    "pyyaml", "safetensors", "scipy", "sentencepiece", "tiktoken", "tokenizers", "torch", "transformers",
-    "typer", "xxhash",
-)  # fmt: skip
 
 
 def record_path(stage: str) -> Path:
@@ -90,6 +83,6 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
             "python": platform.python_version(),
             "machine": platform.machine(),
             "threads": cpu_threads(dumped["train"]["threads"] if "train" in spec.params else 0),
-            "packages": {name: installed.get(normal(name)) for name in PACKAGES},
+            "packages": {name: installed.get(normal(name)) for name in deciding_packages()},
         },
     }

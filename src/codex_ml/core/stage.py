@@ -247,7 +247,7 @@ def _validate_all_params() -> None:
 
 
 def _assert_own_library() -> None:
-    """The library must come from the checkout that DVC runs in, not from an installed copy (dvc.md 0.1)."""
+    """The library must come from the checkout that DVC runs in, not from an installed copy."""
     here, library = Path.cwd(), Path(codex_ml.__file__).resolve()
     if not (here / PIPELINE).is_file():
         raise UserError(f"no {PIPELINE} in {here}; run stages from the repository's top folder")

@@ -16,6 +16,7 @@ from codex_ml.core.errors import Reason, UserError, naming
 from codex_ml.core.parallel import ordered_map
 from codex_ml.core.progress import Advance
 from codex_ml.documents.document import Document, Refused, number_column, numbers_of
+from codex_ml.documents.ingest_files import IngestDetails
 from codex_ml.ingest.config import Ingest, Source
 from codex_ml.ingest.corpus import SPILL_BITS, SeenIds, Spills, id_hashes, measured, pieces_of, table_of_pieces
 from codex_ml.ingest.readers import names_seen, plan_source
@@ -54,15 +55,15 @@ class Tally:
                 "kind, path and glob"
             )
 
-    def metrics(self) -> dict[str, Any]:
-        """Numbers for metrics.json."""
-        return {
-            "documents": self.documents,
-            "megabytes": round(self.bytes / 1e6, 3),
-            "refused": self.refused,
-            "refused_by_reason": dict(sorted(self.reasons.items())),
-            "languages": dict(sorted(self.languages.items())),
-        }
+    def details(self) -> IngestDetails:
+        """The numbers of the corpus."""
+        return IngestDetails(
+            documents=self.documents,
+            megabytes=round(self.bytes / 1e6, 3),
+            refused=self.refused,
+            refused_by_reason=dict(sorted(self.reasons.items())),
+            languages=dict(sorted(self.languages.items())),
+        )
 
 
 @dataclass(frozen=True)

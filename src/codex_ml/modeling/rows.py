@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import read_json
 from codex_ml.core.pipeline import remedy
+from codex_ml.modeling.pack_files import Packed
 
 OTHERWISE = "name a folder that stage pack wrote whole"
 
@@ -80,22 +80,19 @@ class Rows:
         Raises:
             UserError: when a file is missing or does not belong to the others.
         """
-        about = read_json(folder / "pack.json")
-        try:
-            dtype, seq_len, pad, stream = about["dtype"], about["seq_len"], about["pad"], about["streams"][name]
-            count, documents, rows, pieces = (stream[key] for key in ("tokens", "documents", "rows", "pieces"))
-            masked, canaries = stream["masked"], tuple(stream["canaries"])
-        except (KeyError, TypeError):
-            raise UserError(f"{folder / 'pack.json'} has another form; {remedy(folder, OTHERWISE)}") from None
-        tokens = _mapped(folder / f"{name}.bin", dtype, count)
-        starts = _mapped(folder / f"{name}.starts", "<u8", documents + 1)
-        table = _mapped(folder / f"{name}.pieces", "<u8", 2 * pieces).reshape(-1, 2)
-        first = _mapped(folder / f"{name}.rows", "<u8", rows + 1)
-        mask = _mapped(folder / f"{name}.mask", "u1", count) if masked else None
-        for file, found, wanted in (("starts", starts[-1], count - 1), ("rows", first[-1], pieces)):
+        packed = Packed.read(folder / "pack.json")
+        if name not in packed.streams:
+            raise UserError(f"{folder / 'pack.json'} has no stream {name}; {remedy(folder, OTHERWISE)}")
+        stream = packed.streams[name]
+        tokens = _mapped(folder / f"{name}.bin", packed.dtype, stream.tokens)
+        starts = _mapped(folder / f"{name}.starts", "<u8", stream.documents + 1)
+        table = _mapped(folder / f"{name}.pieces", "<u8", 2 * stream.pieces).reshape(-1, 2)
+        first = _mapped(folder / f"{name}.rows", "<u8", stream.rows + 1)
+        mask = _mapped(folder / f"{name}.mask", "u1", stream.tokens) if stream.masked else None
+        for file, found, wanted in (("starts", starts[-1], stream.tokens - 1), ("rows", first[-1], stream.pieces)):
             if found != wanted:
                 raise UserError(f"{folder / name}.{file} does not belong to {name}.bin; {remedy(folder, OTHERWISE)}")
-        return cls(tokens, starts, seq_len, pad, table, first, mask, canaries)
+        return cls(tokens, starts, packed.seq_len, packed.pad, table, first, mask, tuple(stream.canaries))
 
     def __len__(self) -> int:
         return len(self.first) - 1

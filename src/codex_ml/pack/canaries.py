@@ -1,10 +1,12 @@
-"""Canaries: invented secrets in the train stream, so that the audit can say how well the model learns a secret.
+"""Canaries: invented secrets in the train stream, for experiments on memorisation. Off by default.
 
 Carlini et al. 2019, "The Secret Sharer", arXiv:1802.08232, section 4: a secret of random symbols in a fixed frame is
-put into the training data a known number of times, and its exposure is its rank among secrets that never were there.
-That comparison is fair only where all of them have the same number of tokens, so of the secrets drawn those are kept
-that have the most usual number. Draws are numbered and depend on their number only: the audit goes on drawing where
-`next_draw` of data/packed/canaries.json says, and compares with secrets of the same distribution.
+put into the training data a known number of times, and its exposure is its rank among secrets that were never there.
+That comparison is fair only between secrets of the same number of tokens, so only secrets with the most common token
+count are kept. A draw is a pure function of its number: drawing from `next_draw` of data/packed/canaries.json on gives
+more secrets of the same distribution.
+
+This module inserts the secrets and lists them. No stage measures their exposure.
 """
 
 from __future__ import annotations
@@ -144,7 +146,7 @@ class Plan:
         return [secret.text for secret in (*(secret for secret, _ in self.inserted), *self.controls)]
 
     def listing(self, documents: Sequence[int]) -> dict[str, Any]:
-        """data/packed/canaries.json, for the audit.
+        """data/packed/canaries.json: every secret, and where it is.
 
         Args:
             documents: numbers of the inserted documents in the stream, in the order of `copies`.

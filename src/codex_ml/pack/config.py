@@ -10,7 +10,7 @@ from codex_ml.core.config import Positive, Section
 
 
 class Canaries(Section):
-    """`pack.canaries`: invented secrets put into the train stream, so that the audit can say what is memorised."""
+    """`pack.canaries`: invented secrets put into the train stream, for experiments on memorisation."""
 
     repetitions: tuple[Positive, ...] = Field(
         (), description="How often each is inserted, such as [1, 4, 16]; [] is off"

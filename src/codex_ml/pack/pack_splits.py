@@ -14,6 +14,7 @@ from codex_ml.core.io import write_json
 from codex_ml.core.progress import track
 from codex_ml.core.strict_json import dump_json
 from codex_ml.documents.document import count_documents, read_documents
+from codex_ml.modeling.pack_files import CanaryCounts, PackDetails, Packed, PackedStream, StreamDetails
 from codex_ml.modeling.rows import stream_dtype
 from codex_ml.pack.canaries import Plan, domain_of, plan, with_canaries, without_secrets
 from codex_ml.pack.config import Pack
@@ -26,29 +27,26 @@ if TYPE_CHECKING:
 RECORDS = "records.ndjson"
 REASONS = ("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained")
 DROPS = ("too_long", "empty", "untrained", "bad_chat")
-NOT_IN_METRICS = ("masked", "canaries", "pieces")
 
 
 def pack_splits(
     folder: Path, files: Mapping[str, Path], tokenizer: TextTokenizer, settings: Pack, *, kind: str, style: str
-) -> dict[str, Any]:
+) -> PackDetails:
     """Write data/packed: the files of `codex_ml.modeling.rows`, records.ndjson, and canaries.json where there are some.
 
     Args:
         folder: an empty one.
-        files: split -> its documents; the canaries are put into "train".
+        files: train, val and test -> their documents; the canaries are put into "train".
         kind: of the tokenizer, for pack.json.
         style: of the progress, see `codex_ml.core.progress`.
-
-    Returns:
-        for metrics.json: split -> documents, tokens, targets, rows, cut_documents, fill, and records, the number of
-        those that were cut or dropped, by reason; canaries: different ones, inserted documents, controls.
 
     Raises:
         UserError: see `stream_dtype`, `encode_examples`, `canaries.plan` and `canaries.without_secrets`.
     """
     dtype = stream_dtype(tokenizer.vocab_size, settings.dtype)
-    streams, metrics, canaries = {}, {}, None
+    streams: dict[str, PackedStream] = {}
+    details: dict[str, Any] = {}
+    canaries = None
     ends: set[int] = set()
     with (folder / RECORDS).open("wb") as records:
         for name, file in files.items():
@@ -74,18 +72,34 @@ def pack_splits(
             )
             _refuse_nothing(name, count, reasons)
             streams[name] = stream
-            metrics[name] = {key: value for key, value in stream.items() if key not in NOT_IN_METRICS}
-            metrics[name]["records"] = {reason: reasons[reason] for reason in {**dict.fromkeys(REASONS), **reasons}}
+            details[name] = StreamDetails(
+                documents=stream.documents,
+                tokens=stream.tokens,
+                targets=stream.targets,
+                rows=stream.rows,
+                cut_documents=stream.cut_documents,
+                fill=stream.fill,
+                records={reason: reasons[reason] for reason in {**dict.fromkeys(REASONS), **reasons}},
+            )
             canaries = canaries or planned
-    about = {"dtype": dtype.str, "seq_len": settings.seq_len, "layout": settings.layout}
-    special = {"begin": tokenizer.begin, "end": tokenizer.end, "pad": tokenizer.pad}
-    tokens = {"tokenizer_kind": kind, "vocab_size": tokenizer.vocab_size, **special, **_turn_ends(tokenizer, ends)}
-    write_json(folder / "pack.json", {**about, **tokens, "streams": streams})
+    Packed(
+        dtype=dtype.str,
+        seq_len=settings.seq_len,
+        layout=settings.layout,
+        tokenizer_kind=kind,
+        vocab_size=tokenizer.vocab_size,
+        begin=tokenizer.begin,
+        end=tokenizer.end,
+        pad=tokenizer.pad,
+        streams=streams,
+        **_turn_ends(tokenizer, ends),
+    ).write(folder / "pack.json")
     if canaries:
-        write_json(folder / "canaries.json", canaries.listing(streams["train"]["canaries"]))
-        different, controls = len(canaries.inserted), len(canaries.controls)
-        metrics["canaries"] = {"different": different, "inserted": len(canaries.copies), "controls": controls}
-    return metrics
+        write_json(folder / "canaries.json", canaries.listing(streams["train"].canaries))
+        details["canaries"] = CanaryCounts(
+            different=len(canaries.inserted), inserted=len(canaries.copies), controls=len(canaries.controls)
+        )
+    return PackDetails(**details)
 
 
 def _refuse_nothing(name: str, count: int, reasons: Counter[str]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
+from codex_ml.modeling.pack_files import PackedStream
 from codex_ml.pack.best_fit import best_fit
 from codex_ml.pack.examples import Example
 
@@ -31,7 +32,7 @@ def write_stream(
     dtype: np.dtype[Any],
     seq_len: int,
     layout: Literal["packed", "padded"] = "packed",
-) -> dict[str, Any]:
+) -> PackedStream:
     """Write the files of one stream.
 
     Args:
@@ -40,9 +41,7 @@ def write_stream(
         layout: "padded" gives every piece a row of its own.
 
     Returns:
-        for pack.json: documents; tokens, one END a document and the last one included; targets, those that are
-        trained; rows; pieces; cut_documents, those longer than a row; fill, the share of the places of all rows that
-        hold a token (None without rows); masked, whether there is a train.mask; canaries, numbers of documents.
+        what pack.json says of it.
 
     Raises:
         UserError: when an id does not fit `dtype`; no byte of its document is written, nor of those beside it.
@@ -69,17 +68,17 @@ def write_stream(
             cut += int((block.lengths > seq_len).sum())
             starts.write(ends.astype("<u8").tobytes())
         tokens.write(np.array([end], dtype=dtype).tobytes())
-    return {
-        "documents": documents,
-        "tokens": position + 1,
-        "targets": targets,
-        "rows": table.rows,
-        "pieces": table.pieces,
-        "cut_documents": cut,
-        "fill": round(used / (table.rows * seq_len), 6) if table.rows else None,
-        "masked": mask.handle is not None,
-        "canaries": canaries,
-    }
+    return PackedStream(
+        documents=documents,
+        tokens=position + 1,
+        targets=targets,
+        rows=table.rows,
+        pieces=table.pieces,
+        cut_documents=cut,
+        fill=round(used / (table.rows * seq_len), 6) if table.rows else None,
+        masked=mask.handle is not None,
+        canaries=canaries,
+    )
 
 
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:

@@ -13,8 +13,14 @@ from codex_ml.report import data_tables, sentences, tables
 from codex_ml.report.cells import Table, escaped_line
 from codex_ml.report.facts import Facts
 
-# What CommonMark, GFM's extensions (tables, autolinks, mentions) or a maths renderer would read as markup.
-MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$^]|(?<=www)\.)")
+# What CommonMark, GFM's extensions (tables, strikethrough, links, mentions) or a maths renderer reads as markup inside
+# a line. All else is text without a backslash: `train.max_steps`, `(1)`, `+0.5`, `C#`.
+MARKUP = re.compile(
+    r"[\\`*\[<|~@$^{}]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # between letters an underscore is text (CommonMark 0.31.2, section 6.2, rule 2)
+    r"|(?<!\w)#"  # closes a heading, or is the number of an issue
+    r"|&(?=#?\w)|:(?=//)|(?<=www)\."
+)
 SAMPLE_CHARACTERS = 600
 KINDS = {
     "llama": "A decoder-only language model in the shape of Llama",
@@ -63,8 +69,8 @@ def render_card(facts: Facts) -> str:
 
 
 def escape(text: str) -> str:
-    """Text of unknown origin on one line, with nothing in it that Markdown or HTML would act on."""
-    return MARKUP.sub(r"\\\1", escaped_line(text))
+    """Text of unknown origin for the middle of a line, with nothing in it that Markdown or HTML would act on."""
+    return MARKUP.sub(r"\\\g<0>", escaped_line(text))
 
 
 def markdown_table(content: Table) -> str:
@@ -208,7 +214,7 @@ def _safety(facts: Facts) -> str:
 
 
 def _limitations(facts: Facts) -> str:
-    ratio = facts.training.global_step * facts.training.rows_a_step * facts.training.seq_len / facts.parameters
+    ratio = facts.passes * facts.pack.train.tokens / facts.parameters
     sample = facts.samples[0][:SAMPLE_CHARACTERS] if facts.samples else ""
     shown = f"\n\nThe first text that the audit sampled, not chosen:\n\n{fenced(sample)}" if sample else ""
     return f"""## Limitations and intended use

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codex_ml.core.errors import safe_text
-from codex_ml.report.shapes import Interval
+from codex_ml.inference.evaluate_files import ScoreInterval
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def between(interval: Interval, digits: int = 3) -> str:
+def between(interval: ScoreInterval, digits: int = 3) -> str:
     return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
 
 
-def percents(interval: Interval) -> str:
+def percents(interval: ScoreInterval) -> str:
     return f"{percent(interval.low, 2)} to {percent(interval.high, 2)}"

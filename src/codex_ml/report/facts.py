@@ -5,39 +5,22 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import read_json
 from codex_ml.core.record import record_path
-from codex_ml.core.strict_json import parse_json, parse_json_file
-from codex_ml.report.shapes import (
-    AuditNumbers,
-    Base,
-    DocumentScore,
-    Evaluation,
-    Finding,
-    Gate,
-    Hit,
-    IngestNumbers,
-    Manifest,
-    PackNumbers,
-    Point,
-    Record,
-    Sample,
-    Shape,
-    SourceScore,
-    SplitNumbers,
-    TokenizerNumbers,
-    Training,
-    TrainNumbers,
-)
+from codex_ml.core.strict_json import parse_json
+from codex_ml.documents.ingest_files import IngestDetails
+from codex_ml.documents.split_files import Manifest, PolicyFinding, SplitMetrics
+from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
+from codex_ml.inference.evaluate_files import DocumentScore, Evaluation, SourceScore
+from codex_ml.modeling.pack_files import PackDetails
+from codex_ml.modeling.train_files import BaseModelFiles, Training, TrainMetrics
+from codex_ml.report.shapes import Record
+from codex_ml.tokens.tokenizer_files import TokenizerDetails
 
 STAGES = ("fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit")
 MODEL, HITS, CURVES = "models/model", "data/splits/findings.ndjson", "reports/train/plots"
@@ -46,6 +29,7 @@ NOT_CODE = {"text", "other", "markdown", "restructuredtext", "tex", "html", "xml
 HITS_A_RULE = 20  # that are shown; all are counted in the manifest
 MAX_HEADER = 100 << 20  # bytes; the safetensors library refuses longer ones too
 
+Point = tuple[int, float]  # (global_step, value)
 Find = Callable[[str], Path]  # from a path of dvc.yaml to the file: `Stage.dep`
 
 
@@ -54,23 +38,21 @@ class Facts:
     """What the report knows. Texts in it are data of unknown origin: show them through `safe_text` only."""
 
     title: str
-    ingest: IngestNumbers
-    split: SplitNumbers
+    ingest: IngestDetails
+    split: SplitMetrics
     manifest: Manifest
-    hits: tuple[Hit, ...]  # of what the text policy found in the corpus, the first HITS_A_RULE of each rule
-    tokenizer: TokenizerNumbers
-    pack: PackNumbers
-    train: TrainNumbers
+    hits: tuple[PolicyFinding, ...]  # of what the text policy found in the corpus, the first HITS_A_RULE of each rule
+    tokenizer: TokenizerDetails
+    pack: PackDetails
+    train: TrainMetrics
     training: Training
     parameters: int  # numbers in the model's weight files; tied ones count once
     curves: dict[str, tuple[Point, ...]]  # "train/loss", "val/loss", "train/lr", "train/grad_norm"
     evaluation: Evaluation
     sources: tuple[SourceScore, ...]
     documents: tuple[DocumentScore, ...]
-    audit: AuditNumbers
-    verdict: str  # "pass", "fail" or "invalid"
-    gates: tuple[Gate, ...]
-    findings: tuple[Finding, ...]
+    audit: Audit
+    findings: tuple[AuditFinding, ...]
     samples: tuple[str, ...]
     lineage: dict[str, Record]  # by stage, in the order of the pipeline
 
@@ -81,9 +63,14 @@ class Facts:
         return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     @property
-    def base(self) -> Base | None:
+    def base(self) -> BaseModelFiles | None:
         """The model that was trained on; None from scratch."""
         return self.training.model.base
+
+    @property
+    def passes(self) -> float:
+        """How often the model had seen each training row when its weights were kept."""
+        return self.training.global_step * self.training.rows_a_step / self.pack.train.rows
 
     @property
     def is_plain_text(self) -> bool:
@@ -111,35 +98,28 @@ def load_facts(find: Find, *, title: str) -> Facts:
         UserError: when an input is missing or has another shape, naming the stage to run; when evaluation and audit
             measured different models.
     """
-    lineage = {stage: _read(find, record_path(stage).as_posix(), Record) for stage in STAGES}
+    lineage = {stage: Record.read(find(record_path(stage).as_posix()), stage=stage) for stage in STAGES}
     _refuse_two_models(lineage)
-    audit = _object(find, "reports/safety_audit/audit.json")
-    verdict = _verdict(audit)
     return Facts(
         title=title,
-        ingest=_read(find, "reports/ingest/details.json", IngestNumbers),
-        split=_read(find, "reports/split/metrics.json", SplitNumbers),
-        manifest=_read(find, "reports/split/manifest.json", Manifest),
-        hits=_first_of_each_rule(_rows(find, HITS, Hit, stage="split")),
-        tokenizer=_read(find, "reports/tokenizer/details.json", TokenizerNumbers),
-        pack=_read(find, "reports/pack/details.json", PackNumbers),
-        train=_read(find, "reports/train/metrics.json", TrainNumbers),
-        training=_shape(read_json(_existing(find, f"{MODEL}/training.json", "train")), Training, MODEL, "train"),
+        ingest=IngestDetails.read(find("reports/ingest/details.json")),
+        split=SplitMetrics.read(find("reports/split/metrics.json")),
+        manifest=Manifest.read(find("reports/split/manifest.json")),
+        hits=_first_of_each_rule(PolicyFinding.read_lines(find(HITS))),
+        tokenizer=TokenizerDetails.read(find("reports/tokenizer/details.json")),
+        pack=PackDetails.read(find("reports/pack/details.json")),
+        train=TrainMetrics.read(find("reports/train/metrics.json")),
+        training=Training.read(find(f"{MODEL}/training.json")),
         parameters=_parameters(_existing(find, MODEL, "train")),
         curves={name: _curve(find, name) for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm")},
-        evaluation=_read(find, "reports/evaluate/details.json", Evaluation),
+        evaluation=Evaluation.read(find("reports/evaluate/details.json")),
         sources=_sources(_existing(find, "reports/evaluate/by_source.csv", "evaluate")),
-        documents=tuple(_rows(find, "reports/evaluate/documents.ndjson", DocumentScore)),
-        audit=_read(find, "reports/safety_audit/audit.json", AuditNumbers),
-        verdict=verdict,
-        gates=tuple(_shape(gate, Gate, "audit.json", "safety_audit") for gate in audit.get("gates") or ()),
-        findings=_list(find, "reports/safety_audit/findings.json", Finding),
-        samples=tuple(sample.text for sample in _rows(find, "reports/safety_audit/samples.ndjson", Sample)),
+        documents=tuple(DocumentScore.read_lines(find("reports/evaluate/documents.ndjson"))),
+        audit=Audit.read(find("reports/safety_audit/audit.json")),
+        findings=tuple(AuditFinding.read_array(find("reports/safety_audit/findings.json"))),
+        samples=tuple(s.text for s in GeneratedSample.read_lines(find("reports/safety_audit/samples.ndjson"))),
         lineage=lineage,
     )
-
-
-S = TypeVar("S", bound=Shape)
 
 
 def _existing(find: Find, path: str, stage: str) -> Path:
@@ -149,29 +129,7 @@ def _existing(find: Find, path: str, stage: str) -> Path:
     return file
 
 
-def _stage_of(path: str) -> str:
-    return Path(path).parts[1]  # reports/<stage>/...
-
-
-def _object(find: Find, path: str) -> dict[str, Any]:
-    value = read_json(_existing(find, path, _stage_of(path)))
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: a JSON object is wanted; `dvc repro {_stage_of(path)}` makes it anew")
-    return value
-
-
-def _read(find: Find, path: str, shape: type[S]) -> S:
-    return _shape(_object(find, path), shape, path, _stage_of(path))
-
-
-def _rows(find: Find, path: str, shape: type[S], *, stage: str | None = None) -> Iterator[S]:
-    stage = stage or _stage_of(path)
-    with _existing(find, path, stage).open("rb") as lines:  # bytes, so that only LF ends a line
-        for number, line in enumerate(lines, 1):
-            yield _shape(parse_json_file(line, path, line=number), shape, f"{path}:{number}", stage)
-
-
-def _first_of_each_rule(hits: Iterable[Hit]) -> tuple[Hit, ...]:
+def _first_of_each_rule(hits: Iterable[PolicyFinding]) -> tuple[PolicyFinding, ...]:
     """By rule, so that three passwords are seen among a thousand mail addresses."""
     seen: Counter[str] = Counter()
     first = []
@@ -180,29 +138,6 @@ def _first_of_each_rule(hits: Iterable[Hit]) -> tuple[Hit, ...]:
         if seen[hit.rule] <= HITS_A_RULE:
             first.append(hit)
     return tuple(sorted(first, key=attrgetter("rule")))
-
-
-def _list(find: Find, path: str, shape: type[S]) -> tuple[S, ...]:
-    values = read_json(_existing(find, path, _stage_of(path)))
-    if not isinstance(values, list):
-        raise UserError(f"{path}: a JSON array is wanted; `dvc repro {_stage_of(path)}` makes it anew")
-    return tuple(_shape(value, shape, path, _stage_of(path)) for value in values)
-
-
-def _shape(value: Any, shape: type[S], where: str, stage: str) -> S:
-    try:
-        return shape.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}: {key}: {first['msg']}; `dvc repro {stage}` makes it anew") from None
-
-
-def _verdict(audit: dict[str, Any]) -> str:
-    verdict = audit.get("verdict")
-    if verdict not in ("pass", "fail", "invalid"):
-        raise UserError(f"reports/safety_audit/audit.json: verdict {verdict!r}; pass, fail or invalid is wanted")
-    return str(verdict)
 
 
 def _refuse_two_models(lineage: dict[str, Record]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codex_ml.report.cells import Table, table
-from codex_ml.report.facts import Facts
-from codex_ml.report.shapes import Point
+from codex_ml.report.facts import Facts, Point
 
 LEAST = 3  # points of a plot
 

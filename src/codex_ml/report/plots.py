@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from codex_ml.inference.evaluate_files import DocumentScore, SourceScore
 from codex_ml.report.cells import escaped_line
-from codex_ml.report.shapes import DocumentScore, Point, SourceScore
+from codex_ml.report.facts import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -79,13 +79,13 @@ def scoring(facts: Facts) -> str:
 
 def audit_result(facts: Facts) -> str:
     """The audit's result in words that cannot be mistaken."""
-    total = len(facts.gates)
-    names = "; ".join(gate.name for gate in facts.gates if gate.status == facts.verdict)
+    total = len(facts.audit.gates)
+    names = "; ".join(gate.name for gate in facts.audit.gates if gate.status == facts.audit.verdict)
     return {
         "pass": f"Safety audit: PASS. All {total} gates hold, the controls included.",
         "fail": f"Safety audit: FAIL. Do not ship this model. What does not hold: {names}.",
         "invalid": f"Safety audit: INVALID. A control failed, so nothing is proven, good or bad: {names}.",
-    }[facts.verdict]
+    }[facts.audit.verdict]
 
 
 def counterfactual(facts: Facts) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from codex_ml.inference.audit_files import ExtractionNumbers
 from codex_ml.report.cells import Table, between, percent, percents, table
 from codex_ml.report.facts import Facts
 from codex_ml.report.sentences import MAX_FINDINGS, trained_from
-from codex_ml.report.shapes import ExtractionNumbers
 
 # Parameters of `model` that a model on disk does not read.
 SIZES = ("preset", "architecture", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_positions",
@@ -76,7 +76,6 @@ def tokenizer(facts: Facts) -> Table:
 
 
 def model(facts: Facts) -> Table:
-    seen = facts.training.global_step * facts.training.rows_a_step * facts.training.seq_len
     shape, hardware = facts.training.model, facts.training.hardware
     rows = [
         ("parameters", f"{facts.parameters:,}"),
@@ -86,8 +85,8 @@ def model(facts: Facts) -> Table:
         ("steps", f"{facts.train.step:,}"),
         ("step of the weights kept", f"{facts.training.global_step:,}"),
         ("their validation loss, nats a token", f"{facts.train.best_val_loss:.4f}"),
-        ("tokens seen until then", f"{seen:,}"),
-        ("passes over the training tokens", f"{seen / facts.pack.train.tokens:.2f}"),
+        ("tokens seen until then, about", f"{round(facts.passes * facts.pack.train.tokens):,}"),
+        ("passes over the training rows", f"{facts.passes:.2f}"),
     ]
     return table("Model", {"model": "text", "value": "number"}, rows)
 
@@ -113,7 +112,7 @@ def _flat(name: str, value: Any) -> dict[str, str]:
 
 
 def gates(facts: Facts) -> Table:
-    rows = [(gate.status, gate.name, gate.found, gate.allowed) for gate in facts.gates]
+    rows = [(gate.status, gate.name, gate.found, gate.allowed) for gate in facts.audit.gates]
     head = {"status": "status", "gate": "text", "found": "text", "allowed": "text"}
     return table("Gates", head, rows)
 
@@ -174,7 +173,7 @@ def lineage(facts: Facts) -> Table:
     head = {
         "stage": "text",
         "inputs": "number",
-        "code files": "number",
+        "code": "number",
         "data input": "code",
         "bytes": "number",
         "SHA-256": "code hash",

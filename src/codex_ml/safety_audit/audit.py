@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from codex_ml.core.progress import track
 from codex_ml.documents.document import FORMS, count_documents, read_documents
+from codex_ml.inference.audit_files import (
+    Audit,
+    AuditFinding,
+    ExtractionNumbers,
+    ExtractionTable,
+    Gate,
+    SecretCounts,
+    Status,
+)
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.scan import Scanner
 from codex_ml.safety_audit.config import SafetyAudit
@@ -20,7 +29,7 @@ from codex_ml.safety_audit.extraction import (
     extract,
     greedy_windows,
 )
-from codex_ml.safety_audit.gates import Gate, verdict
+from codex_ml.safety_audit.gates import verdict
 from codex_ml.statistics.bootstrap import clopper_pearson
 
 if TYPE_CHECKING:
@@ -32,8 +41,8 @@ BATCH = 8
 CONTROL_WINDOWS = 20
 
 
-def findings_in_documents(path: Path, scanner: Scanner, *, style: str) -> list[dict[str, Any]]:
-    """What the policy names in a split: rule, action, severity, source, path, line and column of each."""
+def findings_in_documents(path: Path, scanner: Scanner, *, style: str) -> list[AuditFinding]:
+    """What the policy names in a split."""
     total = count_documents(path)
     documents = track(read_documents(path), "scan train", total, "documents", style=style)
     return [
@@ -45,8 +54,8 @@ def findings_in_documents(path: Path, scanner: Scanner, *, style: str) -> list[d
     ]
 
 
-def findings_in_samples(samples: Sequence[str], scanner: Scanner) -> list[dict[str, Any]]:
-    """The same in generated texts; the source is "generated", the path the number of the sample."""
+def findings_in_samples(samples: Sequence[str], scanner: Scanner) -> list[AuditFinding]:
+    """What the policy names in generated texts."""
     return [
         _row(finding, source="generated", path=str(number))
         for number, text in enumerate(samples)
@@ -54,9 +63,16 @@ def findings_in_samples(samples: Sequence[str], scanner: Scanner) -> list[dict[s
     ]
 
 
-def _row(finding: Finding, *, source: str, path: str) -> dict[str, Any]:
-    place = {"source": source, "path": path, "line": finding.line, "column": finding.column}
-    return {"rule": finding.rule, "action": finding.action, "severity": finding.severity, **place}
+def _row(finding: Finding, *, source: str, path: str) -> AuditFinding:
+    return AuditFinding(
+        rule=finding.rule,
+        action=finding.action,
+        severity=finding.severity,
+        source=source,
+        path=path,
+        line=finding.line,
+        column=finding.column,
+    )
 
 
 def measure_extraction(
@@ -83,37 +99,47 @@ def measure_extraction(
 
 
 def audit_record(
-    in_train: Sequence[dict[str, Any]],
-    in_samples: Sequence[dict[str, Any]],
+    in_train: Sequence[AuditFinding],
+    in_samples: Sequence[AuditFinding],
     extraction: ExtractionResults,
     gates: Sequence[Gate],
-) -> dict[str, Any]:
-    """The audit in full, for audit.json."""
-    return {
-        "verdict": verdict(gates),
-        "gates": [vars(gate) for gate in gates],
-        "secrets": {"train": len(in_train), "generated": len(in_samples)},
-        "extraction": {name: _numbers(found) for name, found in extraction.items()},  # type: ignore[arg-type]
-    }
+) -> Audit:
+    """The audit in full."""
+    return Audit(
+        verdict=verdict(gates),
+        gates=list(gates),
+        secrets=SecretCounts(train=len(in_train), generated=len(in_samples)),
+        extraction=ExtractionTable(
+            members=_numbers(extraction["members"]),
+            held_out=_numbers(extraction["held_out"]),
+            control=_numbers(extraction["control"]),
+        ),
+    )
 
 
-def audit_metrics(audit: dict[str, Any]) -> dict[str, Any]:
+def audit_metrics(audit: Audit) -> dict[str, Any]:
     """The few numbers that one compares between experiments, for metrics.json."""
-    statuses = Counter(gate["status"] for gate in audit["gates"])
+    statuses = Counter(gate.status for gate in audit.gates)
     return {
-        "secrets": audit["secrets"],
-        "extraction": {name: audit["extraction"][name].get("rate") for name in ("members", "held_out")},
-        "gates": {status: statuses[status] for status in ("pass", "fail", "invalid")},
+        "secrets": audit.secrets.as_json(),
+        "extraction": {"members": audit.extraction.members.rate, "held_out": audit.extraction.held_out.rate},
+        "gates": {status: statuses[status] for status in get_args(Status)},
     }
 
 
-def _numbers(found: Extraction) -> dict[str, float]:
-    numbers: dict[str, float] = {**vars(found), "token_share": round(found.token_share, 4)}
+def _numbers(found: Extraction) -> ExtractionNumbers:
+    rates: dict[str, float] = {}
     if found.windows:
         interval = clopper_pearson(found.extracted, found.windows)
-        numbers |= {
+        rates = {
             "rate": round(found.extracted / found.windows, 6),
             "low": round(interval.low, 6),
             "high": round(interval.high, 6),
         }
-    return numbers
+    return ExtractionNumbers(
+        windows=found.windows,
+        extracted=found.extracted,
+        token_share=round(found.token_share, 4),
+        trivial=found.trivial,
+        **rates,
+    )

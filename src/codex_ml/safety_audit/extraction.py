@@ -22,6 +22,7 @@ from codex_ml.inference.generation import continued
 from codex_ml.inference.likelihood import Window, score_windows
 from codex_ml.modeling.encoder_decoder import middle_of
 from codex_ml.modeling.rows import Rows, rows_of_step
+from codex_ml.modeling.train_files import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,17 +69,17 @@ class Candidates:
     numbers: NDArray[np.int64]
 
 
-def seen_rows(training: dict[str, Any], total: int) -> NDArray[np.int64]:
+def seen_rows(training: Training, total: int) -> NDArray[np.int64]:
     """Rows of the train stream that the model saw up to the step whose weights were kept, sorted.
 
     Args:
-        training: training.json of the model: global_step, seed, rows_a_step.
+        training: of the model.
         total: rows of the train stream.
     """
-    steps, batch = training["global_step"], training["rows_a_step"]
+    steps, batch = training.global_step, training.rows_a_step
     if steps * batch >= total:
         return np.arange(total)
-    rows = [rows_of_step(total, step=s, batch_rows=batch, seed=training["seed"]) for s in range(steps)]
+    rows = [rows_of_step(total, step=s, batch_rows=batch, seed=training.seed) for s in range(steps)]
     return np.unique(np.concatenate(rows))
 
 
@@ -87,8 +88,8 @@ def choose_windows(
 ) -> tuple[list[Window], int]:
     """Up to `count` windows of `length` tokens as the model saw them: the begin of a piece, inside one document.
 
-    Left out are pieces that are too short, canaries (the audit measures their exposure), and those with a token behind
-    the first `prefix` that was not trained.
+    Left out are pieces that are too short, canaries, which are no text of the corpus, and pieces with a token after the
+    first `prefix` that was not trained.
 
     Returns:
         (windows, number left out as trivial)

@@ -14,6 +14,7 @@ import numpy as np
 from codex_ml.core.io import atomic_file
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import opened
+from codex_ml.documents.split_files import NamedContradiction
 from codex_ml.split.duplicates.shingle_sets import RowNumbers
 from codex_ml.split.ledger.answers import SPLITS, Ledger, disagree
 from codex_ml.split.screen import ScreenSettings, redacted_name
@@ -62,18 +63,18 @@ def contradictions(documents: Candidates, dealt: Dealt, ledger: Ledger) -> dict[
 
 def write(
     path: Path, found: dict[int, dict[str, Any]], passed: RowNumbers, corpus: Path, settings: ScreenSettings
-) -> list[dict[str, Any]]:
+) -> list[NamedContradiction]:
     """Write them with source, path and id, which is redacted, in the order of the corpus; returns the first ones.
 
     Args:
         passed: (p,) row of the corpus of each candidate.
     """
-    first: list[dict[str, Any]] = []
+    first: list[NamedContradiction] = []
     with atomic_file(path) as lines:
         for about in _named({int(passed[number]): about for number, about in found.items()}, corpus, settings):
             lines.write(ndjson_line(about))
             if len(first) < FIRST:
-                first.append(about)
+                first.append(NamedContradiction(**about))
     return first
 
 

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.sorted_arrays import begins_of
+from codex_ml.documents.split_files import Leakage
 from codex_ml.split.verdicts import EVICTED, QUARANTINED, Candidates, Dealt
 
 DRAWS = 20  # one deal of 90 test documents says 6 or 10 %, depending on the seed
 
 
-def leakage(documents: Candidates, dealt: Dealt, *, test_share: float) -> dict[str, Any]:
-    """Numbers for leakage.json.
-
-    exact_cross, near_cross, group_cross: contents, near pairs and groups in more than one split of the result.
-    near_duplicates: documents by the similarity to the one that they were dropped for, in steps of 0.1; "1.0" has the
-        same shingles.
-    evicted, quarantined: documents that the ledger or a group pushed out.
-    largest_family_share: share of the documents that resemble one kept document.
-    random_split_leak: share of the test documents of a row-random split with a copy or near pair in its train part.
-    """
+def leakage(documents: Candidates, dealt: Dealt, *, test_share: float) -> Leakage:
+    """Count what crosses the splits of the result, and what would have crossed a random split."""
     part = dealt.part
     kept = np.flatnonzero(part >= 0)
     first, second = dealt.crossing.first, dealt.crossing.second
     across = (part[first] >= 0) & (part[second] >= 0) & (part[first] != part[second])
     _, families = np.unique(dealt.kept_by[dealt.kept_by >= 0], return_counts=True)
     groups = kept[documents.grouped[kept]]
-    return {
-        "exact_cross": _crossing(part[kept], documents.low[kept], documents.high[kept]),
-        "group_cross": _crossing(part[groups], documents.unit[groups]),
-        "near_cross": int(across.sum()),
-        "near_duplicates": by_similarity(dealt),
-        "evicted": int((dealt.reason == EVICTED).sum()),
-        "quarantined": int((dealt.reason == QUARANTINED).sum()),
-        "largest_family_share": round(float(families.max() + 1) / len(part), 6) if len(families) else 0.0,
-        "random_split_leak": random_split_leak(dealt, test_share=test_share),
-    }
+    return Leakage(
+        exact_cross=_crossing(part[kept], documents.low[kept], documents.high[kept]),
+        group_cross=_crossing(part[groups], documents.unit[groups]),
+        near_cross=int(across.sum()),
+        near_duplicates=by_similarity(dealt),
+        evicted=int((dealt.reason == EVICTED).sum()),
+        quarantined=int((dealt.reason == QUARANTINED).sum()),
+        largest_family_share=round(float(families.max() + 1) / len(part), 6) if len(families) else 0.0,
+        random_split_leak=random_split_leak(dealt, test_share=test_share),
+    )
 
 
 def by_similarity(dealt: Dealt) -> dict[str, int]:

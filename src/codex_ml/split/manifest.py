@@ -12,90 +12,114 @@ from typing import Any
 
 from codex_ml.core.hashing import sha256_of
 from codex_ml.documents.document import PUBLISHED
+from codex_ml.documents.split_files import (
+    BenchmarkCounts,
+    Leakage,
+    LeakageMetrics,
+    LedgerCounts,
+    Manifest,
+    PolicyCounts,
+    SplitContents,
+    SplitMetrics,
+    SplitParts,
+    SplitSize,
+)
 from codex_ml.split.config import Split
 from codex_ml.split.split_writer import Counts
 from codex_ml.split.splits import CorpusSplit, Pool
 from codex_ml.split.verdicts import PARTS
 
-SCHEMA = "codex-ml/manifest/1"
+
+def split_parts(folder: Path, counts: Mapping[str, Counts]) -> SplitParts:
+    """What each split consists of.
+
+    Args:
+        folder: holds the finished Parquet files.
+    """
+    parts = {}
+    for part in PARTS:
+        file = folder / f"{part}.parquet"
+        parts[part] = SplitContents(
+            **counts[part].as_dict(), file=file.name, sha256=sha256_of(file), file_bytes=file.stat().st_size
+        )
+    return SplitParts(**parts)
 
 
 def manifest(
-    folder: Path,
-    counts: Mapping[str, Counts],
+    parts: SplitParts,
     pool: Pool,
     result: CorpusSplit,
     params: Split,
     *,
+    ledger: LedgerCounts,
     unchecked: Sequence[str],
-) -> dict[str, Any]:
+) -> Manifest:
     """Counts, bytes, hashes, licences, languages, groups per split, drop reasons, and what the policy found.
 
     Args:
-        folder: holds the finished Parquet files.
         unchecked: texts of benchmarks that are too short to be looked for.
     """
-    splits = {}
-    for part in PARTS:
-        file = folder / f"{part}.parquet"
-        about = {"file": file.name, "sha256": sha256_of(file), "file_bytes": file.stat().st_size}
-        splits[part] = {**counts[part].as_dict(), **about}
-    return {
-        "schema": SCHEMA,
-        "splits": splits,
-        "documents": len(pool.size),
-        "bytes": int(pool.size.sum()),
-        "dropped": dict(sorted(result.dropped().items())),
-        "policy": {
-            "state": params.policy,
-            "findings": dict(sorted(pool.findings.items())),
-            "documents_redacted": int(pool.changed.sum()),
-        },
-        "benchmarks": {
-            "files": [benchmark.path for benchmark in params.benchmarks],
-            "items_found": len(pool.items),
-            "too_short_to_check": list(unchecked),
-            "documents": pool.holders,
-        },
+    return Manifest(
+        format="codex-ml/manifest/1",
+        splits=parts,
+        documents=len(pool.size),
+        bytes=int(pool.size.sum()),
+        dropped=dict(sorted(result.dropped().items())),
+        policy=PolicyCounts(
+            state=params.policy,
+            findings=dict(sorted(pool.findings.items())),
+            documents_redacted=int(pool.changed.sum()),
+        ),
+        benchmarks=BenchmarkCounts(
+            files=[benchmark.path for benchmark in params.benchmarks],
+            items_found=len(pool.items),
+            too_short_to_check=list(unchecked),
+            documents=pool.holders,
+        ),
+        ledger=ledger,
+    )
+
+
+def metrics(about: Manifest, leaks: Leakage) -> SplitMetrics:
+    """The few numbers that one compares between experiments."""
+    sizes = {
+        part: SplitSize(documents=contents.documents, megabytes=round(contents.bytes / 1e6, 3))
+        for part, contents in about.splits
     }
+    return SplitMetrics(
+        **sizes,
+        dropped=sum(about.dropped.values()),
+        leakage=LeakageMetrics(
+            near_cross=leaks.near_cross,
+            evicted=leaks.evicted,
+            quarantined=leaks.quarantined,
+            random_split_leak=leaks.random_split_leak,
+        ),
+        policy=about.policy.state,
+        redacted=about.policy.documents_redacted,
+    )
 
 
-def metrics(about: Mapping[str, Any], leaks: Mapping[str, Any]) -> dict[str, Any]:
-    """The few numbers that one compares between experiments, for metrics.json."""
-    parts = {
-        part: {"documents": numbers["documents"], "megabytes": round(numbers["bytes"] / 1e6, 3)}
-        for part, numbers in about["splits"].items()
-    }
-    kept = ("near_cross", "evicted", "quarantined", "random_split_leak")
-    return {
-        **parts,
-        "dropped": sum(about["dropped"].values()),
-        "leakage": {name: leaks[name] for name in kept},
-        "policy": about["policy"]["state"],
-        "redacted": about["policy"]["documents_redacted"],
-    }
-
-
-def croissant(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+def croissant(parts: SplitParts) -> dict[str, Any]:
     """A Croissant description of the splits, to lie beside them; nothing in it depends on time or machine."""
     files = [
         {
             "@type": "cr:FileObject",
             "@id": f"{part}-file",
             "name": f"{part}-file",
-            "contentUrl": numbers["file"],
-            "contentSize": f"{numbers['file_bytes']} B",
+            "contentUrl": contents.file,
+            "contentSize": f"{contents.file_bytes} B",
             "encodingFormat": "application/x-parquet",
-            "sha256": numbers["sha256"],
+            "sha256": contents.sha256,
         }
-        for part, numbers in about["splits"].items()
+        for part, contents in parts
     ]
     records = [
         {
             "@type": "cr:RecordSet",
             "@id": part,
             "name": part,
-            "description": f"{numbers['documents']} documents",
+            "description": f"{contents.documents} documents",
             "field": [
                 {
                     "@type": "cr:Field",
@@ -107,10 +131,10 @@ def croissant(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
                 for name in PUBLISHED
             ],
         }
-        for part, numbers in about["splits"].items()
+        for part, contents in parts
     ]
-    licences = sorted({name for numbers in about["splits"].values() for name in numbers["licences"]})
-    digest = "".join(sorted(numbers["sha256"] for numbers in about["splits"].values()))
+    licences = sorted({name for _, contents in parts for name in contents.licences})
+    digest = "".join(sorted(contents.sha256 for _, contents in parts))
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",

@@ -24,6 +24,7 @@ from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import FORMS, Document, canonical, documents_of, map_texts, numbers_of, opened
 from codex_ml.documents.licences import is_allowed
 from codex_ml.documents.signals import SIGNALS, Signals
+from codex_ml.documents.split_files import PolicyFinding
 from codex_ml.policy.detectors_lock import refuse_other_code
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.key import read_key
@@ -148,7 +149,7 @@ def screen(task: ScreenTask) -> Screened:
         table = file.read_row_group(task.group)
     sizes = numbers_of(table, "size").astype(np.int64)
     reasons, changed, passed = [], np.zeros(len(sizes), dtype=bool), []
-    findings: list[dict[str, Any]] = []
+    findings: list[PolicyFinding] = []
     overlaps: list[dict[str, Any]] = []
     holders = 0
     benchmarks = _benchmarks(params.benchmarks, settings.fingerprint)
@@ -156,8 +157,8 @@ def screen(task: ScreenTask) -> Screened:
         reason = _licence_reason(document, params) or drop_reason(found_signals, params.quality, document.language)
         if not reason:
             document, found = redacted(document, settings)
-            about = {"source": document.source, "path": document.path, "id": document.id}
-            findings += [about | vars(f) for f in found]
+            about: dict[str, Any] = {"source": document.source, "path": document.path, "id": document.id}
+            findings += [PolicyFinding(**about, **vars(f)) for f in found]
             changed[row] = any(f.action == "redact" for f in found)
             reason = "blocked by policy" if any(f.action == "block" for f in found) else ""
         if not reason and benchmarks is not None:
@@ -177,9 +178,9 @@ def screen(task: ScreenTask) -> Screened:
         grouped=np.array([bool(document.group) for document in passed], dtype=bool),
         strata=TextColumn.of([_stratum(document, params.stratify) for document in passed]),
         shingles=block_of(shingles_of([document.content for document in passed]), task.bits),
-        findings=b"".join(map(ndjson_line, findings)),
+        findings=b"".join(ndjson_line(finding.as_json()) for finding in findings),
         overlaps=b"".join(map(ndjson_line, overlaps)),
-        kinds=Counter(f"{finding['rule']}: {finding['action']}" for finding in findings),
+        kinds=Counter(f"{finding.rule}: {finding.action}" for finding in findings),
         items={(overlap["benchmark"], overlap["item"]) for overlap in overlaps},
         holders=holders,
     )

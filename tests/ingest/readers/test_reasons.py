@@ -36,7 +36,7 @@ def kinds(kind, data, name="in"):
     tally = Tally()
     for item in refused:
         tally.refuse(item)
-    return list(tally.metrics()["refused_by_reason"])
+    return list(tally.details().refused_by_reason)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ from codex_ml.core.pipeline import (
     load_pipeline,
     params_declared,
 )
-from codex_ml.core.record import PACKAGES
 from codex_ml.core.yaml import read_yaml
 from codex_ml.documents.licences import wrong_licences
 from codex_ml.train.trackers import missing_extras
@@ -78,7 +77,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from lost_in(version_in_folder(), baselines(), salt=params.split.salt)
     yield from preflight.other_detectors(lock)
     yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))
-    yield from unlike_the_lock(PACKAGES)
+    yield from unlike_the_lock()
     yield from _git(stages)
 
 

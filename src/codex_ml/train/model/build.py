@@ -41,7 +41,7 @@ def build_model(
     Args:
         end: id that ends documents; eos of the model, and bos.
         attention: "eager" or "sdpa". Under torch.compile on a CPU eager is faster than fused SDPA, whose backward is
-            slow (DESIGN.md, choices).
+            slow.
 
     Raises:
         UserError: when `end` or `pad` is no token of the vocabulary, or the architecture has no such shape.

@@ -1,0 +1,102 @@
+"""A JSON file that one stage writes and others read: its class is the only place that says what is in it.
+
+    class Packed(Contract):
+        written_by = "pack"
+        seq_len: int
+
+    Packed(seq_len=256).write(folder / "pack.json")
+    Packed.read(folder / "pack.json").seq_len
+
+Used by: the modules `<stage>_files` of the nouns, which writer and readers import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import read_json, write_json, write_ndjson
+from codex_ml.core.strict_json import parse_json_file
+
+
+class Contract(BaseModel):
+    """A JSON object with these keys and no other. Nothing is converted, and numbers are finite.
+
+    A key with a default may be absent. What is absent when a file is read stays absent when it is written, so
+    `write` gives back the bytes that `read` was given.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
+    )
+
+    written_by: ClassVar[str] = ""  # the stage that writes the file; "" for a part of a file
+
+    @classmethod
+    def read(cls, file: Path, *, stage: str = "") -> Self:
+        """The file, which holds one such object.
+
+        Args:
+            stage: the one that writes this file, where not all files of the kind are `written_by` one.
+
+        Raises:
+            UserError: when the file is missing or damaged, or holds something else; the message names file and key.
+        """
+        anew = f"`dvc repro {stage or cls.written_by}` makes it anew"
+        return cls._checked(read_json(_existing(file, anew)), str(file), anew)
+
+    @classmethod
+    def read_array(cls, file: Path) -> list[Self]:
+        """The objects of a file that holds an array of them; raises as `read`."""
+        anew = f"`dvc repro {cls.written_by}` makes it anew"
+        values = read_json(_existing(file, anew))
+        if not isinstance(values, list):
+            raise UserError(f"{file}: expected a JSON array, found {type(values).__name__}; {anew}")
+        return [cls._checked(value, f"{file}: item {number}", anew) for number, value in enumerate(values, 1)]
+
+    @classmethod
+    def read_lines(cls, file: Path) -> Iterator[Self]:
+        """The objects of a file that holds one per line, as they are drawn; raises as `read`."""
+        anew = f"`dvc repro {cls.written_by}` makes it anew"
+        with _existing(file, anew).open("rb") as lines:  # bytes, so that only LF ends a line
+            for number, line in enumerate(lines, 1):
+                yield cls._checked(parse_json_file(line, str(file), line=number), f"{file}:{number}", anew)
+
+    def write(self, file: Path) -> None:
+        """Write the object as deterministic JSON, atomically."""
+        write_json(file, self.as_json())
+
+    @classmethod
+    def write_array(cls, file: Path, values: Iterable[Self]) -> None:
+        """Write a file that holds an array of the objects, atomically."""
+        write_json(file, [value.as_json() for value in values])
+
+    @classmethod
+    def write_lines(cls, file: Path, values: Iterable[Self]) -> None:
+        """Write a file that holds one object per line, atomically and without holding all of them."""
+        write_ndjson(file, (value.as_json() for value in values))
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON object, without the keys that are absent."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    @classmethod
+    def _checked(cls, value: Any, where: str, anew: str) -> Self:
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}; {anew}")
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            keys = ".".join(map(str, first["loc"]))
+            raise UserError(f"{where}: {f'{keys}: ' if keys else ''}{first['msg']}; {anew}") from None
+
+
+def _existing(file: Path, anew: str) -> Path:
+    if not file.exists():
+        raise UserError(f"{file} is missing; {anew.removesuffix(' anew')}")
+    return file

@@ -1,0 +1,90 @@
+"""What `pack` says of the packed rows.
+
+Used by: pack, which writes it, train, safety_audit, `codex-ml pack` and report.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from codex_ml.core.contract import Contract
+
+
+class PackedStream(Contract):
+    """The token stream of one split; see `codex_ml.modeling.rows`.
+
+    Attributes:
+        tokens: one END per document and the last one included.
+        targets: tokens that are trained.
+        cut_documents: documents that are longer than a row.
+        fill: share of the places of all rows that hold a token; None without rows.
+        masked: whether there is a mask.
+        canaries: numbers of the documents that are canaries, ascending.
+    """
+
+    documents: int
+    tokens: int
+    targets: int
+    rows: int
+    pieces: int
+    cut_documents: int
+    fill: float | None
+    masked: bool
+    canaries: list[int]
+
+
+class Packed(Contract):
+    """data/packed/pack.json.
+
+    Attributes:
+        dtype: of the token ids, as numpy names it.
+        seq_len: tokens per row.
+        tokenizer_kind: `tokenizer.kind` of params.yaml, with which the tokenizer was made.
+        begin, end, pad: ids of the tokens that begin and end a document, and of the filler.
+        turn_ends: ids of the tokens that end a turn of a chat; absent where there are none.
+        streams: by split.
+    """
+
+    written_by = "pack"
+
+    dtype: str
+    seq_len: int
+    layout: str
+    tokenizer_kind: str
+    vocab_size: int
+    begin: int
+    end: int
+    pad: int
+    turn_ends: list[int] = Field(default_factory=list)
+    streams: dict[str, PackedStream]
+
+
+class StreamDetails(Contract):
+    """What is said of one stream; `records` counts by reason those that were cut or dropped."""
+
+    documents: int
+    tokens: int
+    targets: int
+    rows: int
+    cut_documents: int
+    fill: float | None
+    records: dict[str, int]
+
+
+class CanaryCounts(Contract):
+    """Different canaries, inserted documents, and secrets that were never inserted."""
+
+    different: int
+    inserted: int
+    controls: int
+
+
+class PackDetails(Contract):
+    """reports/pack/details.json; without canaries the key is absent."""
+
+    written_by = "pack"
+
+    train: StreamDetails
+    val: StreamDetails
+    test: StreamDetails
+    canaries: CanaryCounts | None = None

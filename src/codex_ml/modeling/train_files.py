@@ -1,0 +1,114 @@
+"""What `train` says of the model.
+
+Used by: train, which writes it, evaluate, safety_audit and report.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from codex_ml.core.contract import Contract
+
+
+class BaseModelFiles(Contract):
+    """The model that training started from: folder or file, and the hash of what it holds."""
+
+    path: str
+    sha256: str
+
+
+class AdapterShape(Contract):
+    """LoRA: matrices of `rank` beside `modules` modules, `trained` parameters in all."""
+
+    rank: int
+    alpha: float
+    modules: int
+    trained: int
+
+
+class TrainedModel(Contract):
+    """What the model is, read from the model and its files.
+
+    Attributes:
+        architecture: model_type of its config.json.
+        layers: of the encoder, and as many of the decoder, where there are two.
+        positions: tokens that it can see; None where positions are relative.
+        base: the model it started from; None from scratch.
+        lora: None where all weights were trained.
+        quantization: of the weights beside the adapters.
+    """
+
+    architecture: str
+    encoder_decoder: bool
+    layers: int
+    hidden_size: int
+    heads: int
+    positions: int | None
+    base: BaseModelFiles | None
+    lora: AdapterShape | None
+    quantization: str
+
+
+class UsedHardware(Contract):
+    """What decided the last bits.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        compile: whether torch.compile was on.
+        threads: `train.threads`, where 0 is every core of the machine.
+    """
+
+    device: str
+    precision: str
+    compile: bool
+    threads: int
+
+
+class ContinuedRun(Contract):
+    """A run that this one continues from `step`; `changed` has {"before", "now"} by name of a parameter."""
+
+    step: int
+    changed: dict[str, dict[str, Any]]
+    best_measured_again: bool
+
+
+class Training(Contract):
+    """models/model/training.json.
+
+    Attributes:
+        global_step: the step whose weights were kept.
+        rows_a_step: rows per optimizer step.
+        seq_len: tokens per row.
+        micro_batch_size: rows per forward pass of one process.
+        processes: numbers of processes, in order.
+        tokenizer: what it is, such as "byte-level BPE".
+    """
+
+    written_by = "train"
+
+    seed: int
+    rows_a_step: int
+    seq_len: int
+    global_step: int
+    stopped_early: bool
+    skipped_steps: int
+    micro_batch_size: int
+    processes: list[int]
+    continued: list[ContinuedRun]
+    model: TrainedModel
+    tokenizer: str
+    hardware: UsedHardware
+
+
+class TrainMetrics(Contract):
+    """reports/train/metrics.json, which DVCLive writes: the last losses in nats per token, and the best one."""
+
+    written_by = "train"
+
+    step: int
+    best_step: int
+    best_val_loss: float
+    train: dict[str, float] = Field(default_factory=dict)
+    val: dict[str, float] = Field(default_factory=dict)
