@@ -1,5 +1,6 @@
 # Works with GNU make 3.81, which macOS ships. Tools are called as `python -m`, because the scripts in .venv/bin name
-# their interpreter in a #! line that does not survive every character a folder may have in its name.
+# their interpreter in a #! line that does not survive every character a folder may have in its name. .venv/bin/dvc is
+# ours (.ci/dvc) and does.
 
 ARGS ?=
 COOLDOWN ?= 3 days
@@ -21,8 +22,6 @@ PIP := $(RUN) pip --disable-pip-version-check --no-input
 # Another place (scripts hold absolute paths), torch or lock makes another environment.
 PACKAGES = printf '%s\n' "$$(pwd -P)" "$$USED_TORCH" "$$(cksum < requirements.lock)"
 VERSION = -c 'import sys; print(*sys.version_info[:2], sep=".")'
-# DVC runs `python stages/...`; with .venv first in PATH that is ours, without anybody activating anything.
-WITH_VENV = PATH="$$(pwd -P)/.venv/bin:$$PATH"
 
 .PHONY: help setup packages library check repro verify report test test-fast test-shipped test-slow test-gpu lint format hooks lock build \
   clean distclean
@@ -68,8 +67,13 @@ packages:
 
 library:
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
-	@echo 'import dvc_startup' > \
-	  "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dvc_startup.pth"
+	@ln -sf ../../.ci/dvc .venv/bin/dvc
+# DVC would keep its index, which is pickles, in a folder in which every user of the machine may write; .dvc/tmp is closed.
+# DVC can write a path into its configuration only if it is ASCII and holds no %.
+	@LC_ALL=C; case "$$(pwd -P)" in \
+	  *[!\ -~]*|*%*) echo "note: $$(pwd -P) is not plain ASCII, so DVC keeps its index where other users may write;" \
+	    "before you type dvc: export DVC_SITE_CACHE_DIR=\"\$$PWD/.dvc/tmp/site\"" >&2 ;; \
+	  *) $(RUN) dvc config --quiet --local core.site_cache_dir "$$(pwd -P)/.dvc/tmp/site" ;; esac
 	@cat pyproject.toml Makefile | cksum > .venv/.library
 	@echo 'ready: .venv'
 
@@ -77,7 +81,7 @@ check: setup ## Check params.yaml, dvc.yaml and the environment, in seconds
 	@$(RUN) codex_ml check
 
 repro: check ## Run what is not up to date of the pipeline (ARGS="train" for one stage and what it needs)
-	$(WITH_VENV) $(RUN) dvc repro $(ARGS)
+	.venv/bin/dvc repro $(ARGS)
 
 verify: setup ## Prove that every result belongs to the recorded data, parameters and code
 	@$(RUN) codex_ml verify

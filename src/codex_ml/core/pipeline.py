@@ -20,7 +20,7 @@ MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # .dir: of a folder
 # What has run is in DVC's run cache, so a lost lock costs no computation.
 MEND_LOCK = f"bring back the committed one with `git checkout {LOCK}`, or delete it; then run `dvc repro`"
 PACKAGE = Path("src/codex_ml")
-ROOTS = ("src/codex_ml/__init__.py",)  # hold the version and no code, so no stage depends on them
+ROOTS = ("src/codex_ml/__init__.py",)  # the version, and a refusal of other Pythons: nothing that decides bytes
 
 
 @dataclass(frozen=True)

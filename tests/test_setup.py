@@ -1,0 +1,83 @@
+"""What `make setup` leaves: DVC finds our Python and keeps its index to itself; another Python says what to type."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = sorted(file.name for file in (ROOT / "stages").glob("*.py"))
+NO_PYTHON = {
+    name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DVC_", "MAKE", "GIT_"))
+}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python without packages, as the system's is."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, symlinks=True)
+    return folder / "bin/python"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_says_in_one_line_that_another_python_started_it(bare: Path, tmp_path: Path, stage: str) -> None:
+    done = subprocess.run([bare, ROOT / "stages" / stage], capture_output=True, text=True, env=NO_PYTHON, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: this Python ({bare}) has no pydantic; type `make repro`, or `. .venv/bin/activate` first\n"
+    )
+
+
+def test_so_does_the_command_line(bare: Path, tmp_path: Path) -> None:
+    environment = {**NO_PYTHON, "PYTHONPATH": str(ROOT / "src")}
+    command = [bare, "-m", "codex_ml", "check"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: this Python ({bare}) has no pydantic; ")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A DVC project with our Makefile, in which `make library` runs everything but pip."""
+    folder = tmp_path / "a (project) of o'Neill, & co"
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    shutil.copytree(ROOT / ".ci", folder / ".ci")
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    python = folder / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\n[ "$2" = pip ] || exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return folder
+
+
+def make_library(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", "library"], cwd=folder, env=NO_PYTHON, capture_output=True, text=True, check=True)
+
+
+def test_dvc_of_the_environment_needs_no_activation(project: Path) -> None:
+    """Its stages run our Python from any folder, its index is ours alone, and the user's own settings stay."""
+    (project / ".dvc/config.local").write_text('[remote "mine"]\n    url = /somewhere\n')
+    (project / "dvc.yaml").write_text("stages: {a: {cmd: command -v python > where, outs: [where]}}\n")
+    (project / "below").mkdir()
+    make_library(project)
+    bare_path = {**NO_PYTHON, "PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    command = ["../.venv/bin/dvc", "repro", "--quiet", "../dvc.yaml"]
+    subprocess.run(command, cwd=project / "below", env=bare_path, check=True)
+    assert (project / "where").read_text() == f"{project}/.venv/bin/python\n"
+    assert list((project / ".dvc/tmp/site/repo").iterdir())
+    assert 'remote "mine"' in (project / ".dvc/config.local").read_text()
+
+
+def test_a_folder_that_dvc_cannot_write_down_is_named(project: Path, tmp_path: Path) -> None:
+    odd = project.rename(tmp_path / "ünï")
+    assert make_library(odd).stderr.startswith(f"note: {odd} is not plain ASCII, so DVC keeps its index where other ")
+    assert not (odd / ".dvc/config.local").exists()
