@@ -31,49 +31,30 @@ class Params(Section):
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.hashing import sha256_of
     from codex_ml.core.io import atomic_folder, read_json, write_json
-    from codex_ml.modeling.hardware import choose_hardware, make_deterministic
+    from codex_ml.modeling.hardware import make_deterministic
     from codex_ml.modeling.rows import Rows
     from codex_ml.train.checkpoint import export_newest
     from codex_ml.train.loop import train_model
-    from codex_ml.train.model.describe import describe_model, tokenizer_kind
-    from codex_ml.train.model.prepare import attention_for, make_trainable, prepare_model, save_tokenizer, save_trained
-    from codex_ml.train.recipe import Recipe, RunFolders
+    from codex_ml.train.model.describe import describe_model, describe_run, tokenizer_kind
+    from codex_ml.train.model.prepare import save_tokenizer, save_trained, trainable_model
+    from codex_ml.train.recipe import Recipe, RunFolders, hardware_for
     from codex_ml.train.scratch import run_folder
 
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
     stage.require(params.model.path or "models/base")
     stage.require(params.train.resume_from or "models/base")
-    hardware = choose_hardware(
-        stage.runtime,
-        threads=cpu_threads(params.train.threads),
-        precision=params.train.precision,
-        compile=params.train.compile,
-        max_steps=params.train.max_steps,
-        compiles=not params.model.is_encoder_decoder and stage.runtime.sharding == "none",
-    )
+    hardware = hardware_for(params.model, params.train, stage.runtime)
     make_deterministic(hardware, seed=params.seed)
     about, unpacked = read_json(packed / "pack.json"), scratch_folder() / "models"
     with among_others(), run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
-        prepared = prepare_model(
-            params.model,
-            about,
-            attention=attention_for(params.train, hardware.device),
-            seed=params.seed,
-            new_tokenizer=about["tokenizer_kind"] != "local",
-            scratch=unpacked,
+        model = trainable_model(
+            params.model, params.train, about, device=hardware.device, seed=params.seed, scratch=unpacked
         )
-        model = make_trainable(prepared, params.model, params.train, seed=params.seed)
         log.info("train: %s", hardware)
         facts = {} if rank() else {"model": describe_model(model, params.model), "tokenizer": tokenizer_kind(tokenizer)}
-        recipe = Recipe(
-            train=params.train,
-            runtime=stage.runtime,
-            hardware=hardware,
-            seed=params.seed,
-            rows=Rows.open(packed, "train"),
-            val_rows=Rows.open(packed, "val"),
-            tokenizer=sha256_of(tokenizer / "tokenizer.json"),
-        )
+        rows, val_rows = (Rows.open(packed, name) for name in ("train", "val"))
+        digest = sha256_of(tokenizer / "tokenizer.json")
+        recipe = Recipe(params.train, stage.runtime, hardware, params.seed, rows, val_rows, tokenizer=digest)
         logs, trackers = logs_folder() / "train", logs_folder(shared=True) / "train"
         folders = RunFolders(scratch, curves=Path("reports/train"), logs=logs, trackers=trackers)
         result = train_model(model, recipe, folders, parameters=stage.record["params"])
@@ -83,16 +64,7 @@ def main(stage: Stage[Params]) -> None:
             export_newest(scratch, folder / "last")
         with atomic_folder(stage.out("models/model")) as folder:
             save_trained(model, folder, params.model, scratch=unpacked)
-            rows = params.train.micro_batch_size * params.train.accumulation
-            seen = {"seed": params.seed, "rows_a_step": rows, "seq_len": about["seq_len"]}
-            steps = {"global_step": result.best["step"], **result.details}
-            used = {
-                "device": hardware.device,
-                "precision": hardware.precision,
-                "compile": hardware.compile,
-                "threads": params.train.threads,
-            }
-            write_json(folder / "training.json", {**seen, **steps, **facts, "hardware": used})
+            write_json(folder / "training.json", {**facts, **describe_run(recipe, result)})
             save_tokenizer(tokenizer, folder, model.config, seq_len=about["seq_len"])
     best = result.best
     log.info("train: kept the weights of step %d, validation loss %.4f nats", best["step"], best["val/loss"])

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.progress import duration, progress
 from codex_ml.train import checkpoint
 from codex_ml.train.monitor import monitor
-from codex_ml.train.recipe import Recipe, RunFolders
+from codex_ml.train.recipe import Recipe, RunFolders, TrainingResult
 from codex_ml.train.resume import resume, save
 from codex_ml.train.run import Run, prepare_run
 from codex_ml.train.step import optimizer_step
@@ -39,20 +38,6 @@ STUCK_SECONDS = 5.0  # within which a process that was interrupted twice must re
 
 class Interrupted(CheckFailed):
     """A signal asked the run to stop; it saved a checkpoint and can be resumed."""
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a run ended.
-
-    Attributes:
-        best: {"step", "val/loss"} of the weights that are now in the model.
-        details: what else training.json reports: early stopping, skipped updates, rows per pass, processes, continued
-            runs.
-    """
-
-    best: dict[str, Any]
-    details: dict[str, Any]
 
 
 def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, parameters: dict[str, Any]) -> TrainingResult:

@@ -1,17 +1,35 @@
-"""What a run is trained on and how, and where it writes: built by the stage, read by the loop.
+"""What a run is trained on and how, where it writes, and what became of it: the stage and the loop share these.
 
-Used by: stages/train.py, loop, run, resume, identity.
+Used by: stages/train.py, loop, run, resume, identity, describe.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from codex_ml.core.config import Runtime
-from codex_ml.modeling.hardware import Hardware
+from codex_ml.core.record import cpu_threads
+from codex_ml.modeling.hardware import Hardware, choose_hardware
 from codex_ml.modeling.rows import Rows
-from codex_ml.train.config import Train
+from codex_ml.train.config import Model, Train
+
+
+def hardware_for(model: Model, train: Train, runtime: Runtime) -> Hardware:
+    """Resolve every `auto` of a training run.
+
+    Raises:
+        UserError: when something was asked for by name that this machine does not have.
+    """
+    return choose_hardware(
+        runtime,
+        threads=cpu_threads(train.threads),
+        precision=train.precision,
+        compile=train.compile,
+        max_steps=train.max_steps,
+        compiles=not model.is_encoder_decoder and runtime.sharding == "none",
+    )
 
 
 @dataclass(frozen=True)
@@ -49,3 +67,17 @@ class RunFolders:
     curves: Path
     logs: Path
     trackers: Path
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        best: {"step", "val/loss"} of the weights that are now in the model.
+        details: what else training.json reports: early stopping, skipped updates, rows per pass, processes, continued
+            runs.
+    """
+
+    best: dict[str, Any]
+    details: dict[str, Any]

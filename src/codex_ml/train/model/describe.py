@@ -13,6 +13,7 @@ from codex_ml.core.io import read_json
 from codex_ml.modeling.positions import reach
 from codex_ml.train.config import Model
 from codex_ml.train.model.adapters import is_adapted, trainable_parameters
+from codex_ml.train.recipe import Recipe, TrainingResult
 
 
 def describe_model(ready: Any, model: Model) -> dict[str, Any]:
@@ -38,6 +39,29 @@ def describe_model(ready: Any, model: Model) -> dict[str, Any]:
         "base": {"path": model.path, "sha256": hash_path(Path(model.path)).sha256} if model.path else None,
         "lora": _lora(ready) if is_adapted(ready) else None,
         "quantization": model.quantization,
+    }
+
+
+def describe_run(recipe: Recipe, result: TrainingResult) -> dict[str, Any]:
+    """What was trained on, with which hardware, and how it ended.
+
+    Returns:
+        seed, rows_a_step, seq_len, global_step of the weights that were kept, the details of the result, and hardware
+        {device, precision, compile, threads}; threads is train.threads, 0 for all cores.
+    """
+    hardware = recipe.hardware
+    return {
+        "seed": recipe.seed,
+        "rows_a_step": recipe.train.micro_batch_size * recipe.train.accumulation,
+        "seq_len": recipe.rows.seq_len,
+        "global_step": result.best["step"],
+        **result.details,
+        "hardware": {
+            "device": hardware.device,
+            "precision": hardware.precision,
+            "compile": hardware.compile,
+            "threads": recipe.train.threads,
+        },
     }
 
 

@@ -54,6 +54,24 @@ def prepare_model(
     return ready
 
 
+def trainable_model(model: Model, train: Train, about: dict[str, Any], *, device: str, seed: int, scratch: Path) -> Any:
+    """The model that the loop trains: `prepare_model`, then `make_trainable`.
+
+    Args:
+        about: pack.json; beside what `prepare_model` reads, tokenizer_kind.
+        device: "cpu" or "cuda".
+    """
+    prepared = prepare_model(
+        model,
+        about,
+        attention=attention_for(train, device),
+        seed=seed,
+        new_tokenizer=about["tokenizer_kind"] != "local",
+        scratch=scratch,
+    )
+    return make_trainable(prepared, model, train, seed=seed)
+
+
 def make_trainable(prepared: PreTrainedModel, model: Model, train: Train, *, seed: int) -> Any:
     """Prepare what `prepare_model` returned for the loop: recompute activations or not, add adapters or not.
 
