@@ -116,13 +116,13 @@ def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
     from codex_ml.modeling.pack_files import Packed
     from codex_ml.modeling.rows import stream_dtype
     from codex_ml.pack.examples import Example
-    from codex_ml.pack.row_writer import write_stream
+    from codex_ml.pack.row_writer import StreamFormat, write_stream
 
     dtype = stream_dtype(shape.vocabulary)
     sizes = {"train": tokens, "val": 16 * shape.seq_len}
     streams = {
         name: write_stream(
-            folder, name, map(Example, documents(shape, tokens=size)), end=END, dtype=dtype, seq_len=shape.seq_len
+            folder, name, map(Example, documents(shape, tokens=size)), StreamFormat(END, dtype, shape.seq_len)
         )
         for name, size in sizes.items()
     }

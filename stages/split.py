@@ -27,7 +27,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_json
     from codex_ml.core.parallel import shared_workers, workers_for
     from codex_ml.core.progress import progress
-    from codex_ml.documents.licences import wrong_licences
+    from codex_ml.documents.licence_mistakes import wrong_licences
     from codex_ml.documents.split_files import LedgerCounts
     from codex_ml.policy.key import warning
     from codex_ml.split import contradictions, manifest

@@ -27,7 +27,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_json
     from codex_ml.core.progress import track
     from codex_ml.documents.document import count_documents, read_documents
-    from codex_ml.tokenizer.measure import measure
+    from codex_ml.tokenizer.measure import tokenizer_metrics
     from codex_ml.tokenizer.training import train_tokenizer
     from codex_ml.tokens import lossless
     from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -52,7 +52,7 @@ def main(stage: Stage[Params]) -> None:
             held_out=lambda: (document.content for document in read_documents(val)),
         )
     tokenizer = load_tokenizer(Path("models/tokenizer"))
-    numbers = measure(tokenizer, ((document.language, document.content) for document in read_documents(val)))
+    numbers = tokenizer_metrics(tokenizer, ((document.language, document.content) for document in read_documents(val)))
     trips = [lossless.RoundTrip(part) for part in files]
     for trip, file in zip(trips, files.values(), strict=True):
         ids = trip.watch(tokenizer, read_documents(file))
@@ -62,7 +62,7 @@ def main(stage: Stage[Params]) -> None:
     write_json(stage.out("reports/tokenizer/lost.json"), lossless.rows(trips))
     stage.write_numbers(TokenizerDetails.model_validate(numbers).as_json(), compared=COMPARED)
     log.info("tokenizer: %s", {name: value for name, value in numbers.items() if name not in ("languages", "lost")})
-    if lost := lossless.summary(trips):
+    if lost := lossless.loss_summary(trips):
         log.warning("tokenizer: WARNING: %s; evaluate gives no bits per byte where test loses something", lost)
 
 

@@ -19,7 +19,7 @@ from codex_ml.cli.history.unite import merge_report, unite
 from codex_ml.cli.history.versions import FOLDER, version_in_folder
 from codex_ml.core.errors import UserError
 from codex_ml.split.ledger import edits as ledger_files
-from codex_ml.split.ledger.line_format import Text, bytes_of, read_text, salt_mark
+from codex_ml.split.ledger.line_format import Text, bytes_of, read_ledger_text, salt_mark
 
 ATTRIBUTES = Path(__file__).parents[2] / ".gitattributes"
 SALT = salt_mark("salt")
@@ -69,7 +69,7 @@ def write_ledger(lines: set[str], file: str = "data/split_ledger/all.txt") -> No
 
 def in_folder() -> set[str]:
     texts = [
-        read_text(file.read_bytes(), str(file))
+        read_ledger_text(file.read_bytes(), str(file))
         for file in Path("data/split_ledger").glob("*.txt")
         if file.stem != "forgotten"
     ]
@@ -468,7 +468,7 @@ def dvc(*arguments: str) -> None:
 
 def to_dvc(lines: set[str]) -> None:
     """Put the ledger into shards and DVC, as `codex-ml ledger accept` and the commands that it prints do."""
-    ledger_files.write_folder(Path(FOLDER), [read_text(canonical(lines), "").lines], SALT)
+    ledger_files.write_folder(Path(FOLDER), [read_ledger_text(canonical(lines), "").lines], SALT)
     git("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", FOLDER)
     dvc("add", "--quiet", FOLDER)
 
@@ -505,7 +505,7 @@ def test_a_ledger_of_dvc_is_united_with_one_of_git_or_of_dvc(project, monkeypatc
 
     # An experiment with fewer lines: the folder has them no more, and the pointer of HEAD does.
     (shard,) = random.Random(8).sample([file for file in Path(FOLDER).glob("*.txt") if file.stat().st_size > 60], 1)
-    gone = len(read_text(shard.read_bytes(), "").lines)
+    gone = len(read_ledger_text(shard.read_bytes(), "").lines)
     shard.unlink()
     found, *_ = lost_in(version_in_folder(), baselines(), salt="salt")
     assert f"lacks {gone} line" in found and f"that HEAD has (in {shard.name})" in found

@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.core.errors import UserError
-from codex_ml.documents.licences import (
-    is_allowed,
-    licence_of_metadata,
-    licence_of_text,
-    normalise,
-    refuse_unknown_expression,
-    refuse_unknown_licence,
-)
+from codex_ml.documents.licence_mistakes import refuse_unknown_expression, refuse_unknown_licence
+from codex_ml.documents.licences import is_allowed, licence_of_metadata, licence_of_text, normalise
 
 ALLOWED = frozenset({"MIT", "Apache-2.0", "BSD-3-Clause", "CC0-1.0", "Unlicense"})
 LGPL = "GNU Lesser General Public License v3 or later (LGPLv3+)"

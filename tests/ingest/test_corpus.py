@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_ml.documents.document import Document, read_documents
-from codex_ml.ingest import corpus as module
+from codex_ml.documents.signals import SIGNALS
 from codex_ml.ingest import corpus_writer, spill_sort
 from codex_ml.ingest.corpus import (
     CORPUS_SCHEMA,
@@ -87,9 +87,7 @@ def test_the_measures_are_those_of_the_content():
     for row, document in zip(table.to_pylist(), documents, strict=True):
         assert row["size"] == len(document.content.encode())
         expected = signals(document.content, "python")
-        assert {name: row[name] for name in module.SIGNALS} == {
-            name: getattr(expected, name) for name in module.SIGNALS
-        }
+        assert {name: row[name] for name in SIGNALS} == {name: getattr(expected, name) for name in SIGNALS}
 
 
 def test_one_long_line_is_measured_with_four_copies_of_it():

@@ -9,7 +9,7 @@ import numpy as np
 from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import IGNORE
 from codex_ml.pack.examples import Example
-from codex_ml.pack.row_writer import write_stream
+from codex_ml.pack.row_writer import StreamFormat, write_stream
 
 END, PAD = 0, 1
 
@@ -22,8 +22,7 @@ def example(ids, trained=None, *, chat=False, canary=False):
 def pack(folder: Path, examples, *, seq_len=8, dtype="<u2", name="train", layout="packed", begin=None):
     """Write a stream and pack.json; lists of ids are documents of plain text."""
     made = (e if isinstance(e, Example) else example(e) for e in examples)
-    options = {"end": END, "begin": begin, "dtype": np.dtype(dtype), "seq_len": seq_len, "layout": layout}
-    stream = write_stream(folder, name, made, **options)
+    stream = write_stream(folder, name, made, StreamFormat(END, np.dtype(dtype), seq_len, begin, layout))
     file = folder / "pack.json"
     streams = Packed.read(file).streams if file.is_file() else {}
     begin = END if begin is None else begin

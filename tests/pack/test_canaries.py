@@ -12,11 +12,11 @@ from codex_ml.documents.document import Document, write_documents
 from codex_ml.pack.canaries import (
     ALPHABET,
     FRAMES,
+    canary_secrets,
     domain_of,
     frame_of,
-    plan,
+    plan_canaries,
     secret_text,
-    secrets,
     with_canaries,
     without_secrets,
 )
@@ -57,7 +57,7 @@ def bpe():
 
 
 def made(tokenizer, settings=SETTINGS, *, domain="code", documents=10, seq_len=64):
-    return plan(tokenizer, settings, domain=domain, documents=documents, seq_len=seq_len)
+    return plan_canaries(tokenizer, settings, domain=domain, documents=documents, seq_len=seq_len)
 
 
 def test_secrets_are_frozen_and_have_fifty_bits():
@@ -72,7 +72,7 @@ def test_secrets_are_frozen_and_have_fifty_bits():
 def test_all_fillings_have_the_same_number_of_tokens(bpe):
     assert len({len(bpe.encode(secret_text(draw))) for draw in range(100)}) > 2
     frame = frame_of(bpe, "code")
-    drawn = list(islice(secrets(bpe, frame), 300))
+    drawn = list(islice(canary_secrets(bpe, frame), 300))
     assert {len(secret.ids) for secret in drawn} == {len(frame.before) + frame.secret_tokens + len(frame.after)}
     for secret in drawn:
         assert secret.ids[: len(frame.before)].tolist() == bpe.encode('API_KEY = "').tolist()
@@ -84,8 +84,8 @@ def test_all_fillings_have_the_same_number_of_tokens(bpe):
 def test_the_audit_can_go_on_drawing_where_the_plan_ended(bpe):
     found = made(bpe)
     listing = found.listing(range(len(found.copies)))
-    every = list(islice(secrets(bpe, found.frame), 11 + 20))
-    further = list(islice(secrets(bpe, found.frame, first=listing["next_draw"]), 20))
+    every = list(islice(canary_secrets(bpe, found.frame), 11 + 20))
+    further = list(islice(canary_secrets(bpe, found.frame, first=listing["next_draw"]), 20))
     assert [secret.text for secret in further] == [secret.text for secret in every[11:]]
     assert [c["secret"] for c in (*listing["inserted"], *listing["controls"])] == [s.text for s in every[:11]]
 

@@ -10,7 +10,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.modeling.rows import Rows
 from codex_ml.pack import row_writer as pack_writer
 from codex_ml.pack.examples import Example
-from codex_ml.pack.row_writer import write_stream
+from codex_ml.pack.row_writer import StreamFormat, write_stream
 
 from .packing import END, example, pack
 
@@ -176,7 +176,7 @@ def test_how_many_documents_are_written_at_once_changes_no_byte(tmp_path, monkey
         monkeypatch.setattr(pack_writer, "TOGETHER", together)
         folder = tmp_path / str(together)
         folder.mkdir()
-        about = write_stream(folder, "train", made, end=END, begin=begin, dtype=np.dtype("<u2"), seq_len=16).as_json()
+        about = write_stream(folder, "train", made, StreamFormat(END, np.dtype("<u2"), 16, begin)).as_json()
         written.append((about, digest(folder)))
     assert written == [written[0]] * 3
     assert about["canaries"] == list(range(0, 400, 50))

@@ -13,7 +13,7 @@ from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import Rows, rows_of_step
 from codex_ml.modeling.train_files import Training
 from codex_ml.pack.examples import Example
-from codex_ml.pack.row_writer import write_stream
+from codex_ml.pack.row_writer import StreamFormat, write_stream
 from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
 from codex_ml.safety_audit.audit import (
@@ -66,9 +66,7 @@ def streams(tmp_path_factory, tokenizer):
             folder,
             name,
             map(Example, tokenizer.encode_documents(documents)),
-            end=tokenizer.end,
-            dtype=np.dtype("<u2"),
-            seq_len=32,
+            StreamFormat(tokenizer.end, np.dtype("<u2"), 32),
         )
         for name, documents in texts.items()
     }

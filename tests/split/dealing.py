@@ -24,7 +24,7 @@ from codex_ml.split.ledger.edits import accept_new_lines, write_folder
 from codex_ml.split.ledger.folder import read_ledger, write_new_lines
 from codex_ml.split.ledger.line_format import Columns, Lines, lines_of, salt_mark
 from codex_ml.split.shares import position
-from codex_ml.split.verdicts import DROPPED, PARTS, REASONS, Candidates
+from codex_ml.split.verdicts import DROPPED, PARTS, REASONS, DocumentKeys
 
 WORDS = [f"w{i}" for i in range(400)]
 
@@ -131,14 +131,14 @@ class Doc(NamedTuple):
         return b"group\0" + self.group.encode() if self.group else b"content\0" + self.content[:16]
 
 
-def candidates(docs: Sequence[Doc], salt: str) -> Candidates:
+def candidates(docs: Sequence[Doc], salt: str) -> DocumentKeys:
     """The same numbers as `screen` makes, one document at a time."""
     strata = sorted({d.stratum for d in docs})
 
     def u64(values: Any) -> Any:
         return np.array(list(values), dtype=np.uint64)
 
-    return Candidates(
+    return DocumentKeys(
         high=u64(int.from_bytes(d.content[:8], "big") for d in docs),
         low=u64(int.from_bytes(d.content[8:16], "big") for d in docs),
         place=u64(int.from_bytes(hashlib.blake2b(d.path.encode(), digest_size=8).digest(), "big") for d in docs),
@@ -217,7 +217,7 @@ class Dealer:
 
 class Result(NamedTuple):
     docs: Sequence[Doc]
-    documents: Candidates
+    documents: DocumentKeys
     dealt: Any
     ledger: Path  # after accept
     known: Ledger

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from codex_ml.split.duplicates.dedup import Families
 from codex_ml.split.leakage import leakage, random_split_leak
-from codex_ml.split.verdicts import EVICTED, EXACT, KEPT, NEAR, QUARANTINED, Candidates, Dealt
+from codex_ml.split.verdicts import EVICTED, EXACT, KEPT, NEAR, QUARANTINED, Dealt, DocumentKeys
 
 
 def families_of(kept_by, pairs):
@@ -35,7 +35,7 @@ def dealt(part, *, reason=None, kept_by=None, copies=None, families=(), crossing
 def candidates(high, unit, grouped):
     high, unit = np.array(high, dtype=np.uint64), np.array(unit, dtype=np.uint64)
     zeros = np.zeros(len(high), np.uint64)
-    return Candidates(high, zeros, zeros, unit, np.array(grouped, dtype=bool), zeros.astype(np.int32))
+    return DocumentKeys(high, zeros, zeros, unit, np.array(grouped, dtype=bool), zeros.astype(np.int32))
 
 
 def test_ten_documents_by_hand():

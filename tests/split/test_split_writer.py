@@ -20,7 +20,7 @@ from codex_ml.split.crew import Crew
 from codex_ml.split.screen import ScreenSettings, screen_settings
 from codex_ml.split.split_writer import _Names, write_splits
 from codex_ml.split.splits import CorpusSplit, Pool, column_bytes, corpus_bytes
-from codex_ml.split.verdicts import DROPPED, Candidates
+from codex_ml.split.verdicts import DROPPED, DocumentKeys
 
 quiet = lambda _: None  # noqa: E731
 TOKEN = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project redacts it
@@ -45,7 +45,7 @@ def decided(documents, part, kept_by, reason):
     grouped = np.array([bool(documents[row].group) for row in passed])
     empty = np.zeros(len(passed), dtype=np.uint64)
     changed = np.array([TOKEN in document.content for document in documents])
-    candidates = Candidates(empty, empty, empty, unit, grouped, np.zeros(len(passed), dtype=np.int32))
+    candidates = DocumentKeys(empty, empty, empty, unit, grouped, np.zeros(len(passed), dtype=np.int32))
     reasons = ["", "near-duplicate", "few letters"]
     pool = Pool(reason, reasons, size, changed, passed, candidates, Counter(), set(), 0, set())
     return CorpusSplit(part, reason, kept_by.astype(np.int32), reasons), pool

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from codex_ml.core.errors import UserError
-from codex_ml.tokenizer.measure import measure
+from codex_ml.tokenizer.measure import tokenizer_metrics
 
 
 def test_bytes_alone_are_one_byte_a_token(loaded):
     tokenizer = loaded("byte_bpe", vocab_size=258, texts=["z"])
-    numbers = measure(tokenizer, [("python", "ab cd"), ("german", "\u00e4 b"), ("python", "")])
+    numbers = tokenizer_metrics(tokenizer, [("python", "ab cd"), ("german", "\u00e4 b"), ("python", "")])
     assert numbers == {
         "vocab_size": 258, "bytes_per_token": 1.0, "tokens_per_word": 9 / 4, "unk_share": 0.0, "lossless": 1.0,
         "unused_share": round((256 - 7) / 256, 6),  # used: a b c d, the space, and the two bytes of the umlaut
@@ -25,7 +25,7 @@ def test_bytes_alone_are_one_byte_a_token(loaded):
 
 def test_unknown_words_and_losses_are_seen(loaded):
     tokenizer = loaded("whitespace", vocab_size=258, texts=["a b c d"])
-    numbers = measure(tokenizer, [("text", "a b x y"), ("text", "a"), ("text", "a\tb"), ("text", "d")])
+    numbers = tokenizer_metrics(tokenizer, [("text", "a b x y"), ("text", "a"), ("text", "a\tb"), ("text", "d")])
     assert numbers["unk_share"] == 0.25  # 2 of 8
     assert numbers["lossless"] == 0.5
     assert numbers["unused_share"] == 0.25  # c, of a b c d
@@ -42,9 +42,9 @@ def test_the_lossless_share_compares_code_points(loaded):
             return getattr(tokenizer.backend, name)
 
     lossy = replace(tokenizer, backend=Lossy())
-    assert measure(lossy, [("x", text) for text in ("a , b", "c", "d", "e")])["lossless"] == 0.75
+    assert tokenizer_metrics(lossy, [("x", text) for text in ("a , b", "c", "d", "e")])["lossless"] == 0.75
 
 
 def test_nothing_to_measure_on_is_told(loaded):
     with pytest.raises(UserError, match="no held-out document"):
-        measure(loaded("byte_bpe"), [])
+        tokenizer_metrics(loaded("byte_bpe"), [])

@@ -12,8 +12,8 @@ import sentencepiece
 from codex_ml.documents.document import Document
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.local_tokenizer import import_tokenizer
-from codex_ml.tokenizer.measure import measure
-from codex_ml.tokens.lossless import NAMED, RoundTrip, numbers, rows, share_of, summary
+from codex_ml.tokenizer.measure import tokenizer_metrics
+from codex_ml.tokens.lossless import NAMED, RoundTrip, loss_summary, numbers, rows, share_of
 from codex_ml.tokens.text_tokenizer import load_tokenizer
 
 from .conftest import CORPUS, LOSSLESS, TRAINED
@@ -136,7 +136,7 @@ def test_what_is_lost_is_counted_by_split_and_named_by_place_without_its_text(lo
         "lost": listed[0]["lost"],
     }  # fmt: skip
     assert 10 <= listed[0]["lost"] <= 13  # of hunter2secret, what [UNK] does not happen to hold
-    line = summary(trips)
+    line = loss_summary(trips)
     assert line.startswith(f"1 of 2 of train, {NAMED + 5} of {NAMED + 5} of test documents do not come back, ")
     assert "train gone (s gone.txt) from character 7; test t0 (s t0.txt) from character " in line
     assert "hunter2" not in line + json.dumps(listed)
@@ -144,7 +144,7 @@ def test_what_is_lost_is_counted_by_split_and_named_by_place_without_its_text(lo
 
 def test_nothing_lost_is_no_line(loaded):
     trips = [trip_of(loaded("byte_bpe"), split=split) for split in ("train", "val", "test")]
-    assert summary(trips) == ""
+    assert loss_summary(trips) == ""
     assert rows(trips) == []
     assert numbers(trips) == {"lossless": 1.0, "lost": {"train": 0, "val": 0, "test": 0, "characters": 0.0}}
 
@@ -154,7 +154,7 @@ def test_one_lost_document_of_millions_is_not_rounded_away(loaded):
     assert share_of(10_000_000, 10_000_000) == 1
     assert share_of(0, 0) == 1
     texts = [("text", "return value")] * 99 + [("text", "return  value")]
-    assert measure(loaded("whitespace"), texts)["lossless"] == 0.99
+    assert tokenizer_metrics(loaded("whitespace"), texts)["lossless"] == 0.99
 
 
 def test_memory_does_not_grow_with_the_documents(loaded, monkeypatch):

@@ -22,7 +22,7 @@ from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import Rows
 from codex_ml.pack.config import Pack
 from codex_ml.pack.examples import encode_examples
-from codex_ml.pack.row_writer import write_stream
+from codex_ml.pack.row_writer import StreamFormat, write_stream
 from codex_ml.train import loop
 from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.history import History
@@ -69,7 +69,7 @@ def padded(folder: Path, count: int, *, seed: int) -> Rows:
     examples = encode_examples(records, iter(parts), tokenizer, pack, name="train", note=lambda note: None)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype("<u2")
-    stream = write_stream(folder, "train", examples, end=END, dtype=dtype, seq_len=SEQ_LEN, layout=pack.layout)
+    stream = write_stream(folder, "train", examples, StreamFormat(END, dtype, SEQ_LEN, layout=pack.layout))
     about: dict[str, Any] = {
         "dtype": dtype.str,
         "seq_len": SEQ_LEN,

@@ -46,10 +46,10 @@ def stats(
     that stand for something unknown. unused_share: of the vocabulary, never needed by this text. lossless: share of the
     texts that decoding gives back exactly. A split is measured by language too.
     """
-    from codex_ml.tokenizer.measure import measure
+    from codex_ml.tokenizer.measure import tokenizer_metrics
 
     with one_line_errors(debug=debug):
-        numbers = measure(_load(tokenizer), _documents(file))
+        numbers = tokenizer_metrics(_load(tokenizer), _documents(file))
         if json:
             _print_json(numbers)
             return
@@ -133,11 +133,11 @@ def compare(
     """
     import numpy as np
 
-    from codex_ml.tokenizer.measure import measure
+    from codex_ml.tokenizer.measure import tokenizer_metrics
 
     with one_line_errors(debug=debug):
         both = [_load(first), _load(second)]
-        numbers = [measure(loaded, _documents(file)) for loaded in both]
+        numbers = [tokenizer_metrics(loaded, _documents(file)) for loaded in both]
         streams = [loaded.encode_documents(text for _, text in _documents(file)) for loaded in both]
         differ = sum(not np.array_equal(a, b) for a, b in zip(*streams, strict=True))
         shared = len(both[0].backend.get_vocab().keys() & both[1].backend.get_vocab().keys())

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_folder, write_json, write_text
-from codex_ml.tokens.layout import read_templates, write_templates
+from codex_ml.tokens.layout import FILES, read_templates, write_templates
 from codex_ml.tokens.text_tokenizer import load_tokenizer
-
-LAYOUT = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def export_tokenizer(folder: Path, to: Path) -> list[str]:
@@ -31,7 +29,7 @@ def export_tokenizer(folder: Path, to: Path) -> list[str]:
         raise UserError(f"{to} is there already; name a folder that is not")
     description = json.loads(load_tokenizer(folder).backend.to_str())
     with atomic_folder(to) as new:
-        for name in LAYOUT:
+        for name in FILES:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, new / name)
         write_templates(new, read_templates(folder))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator
 from email.message import Message
 from functools import cache, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
-
-from codex_ml.core.errors import UserError
 
 if TYPE_CHECKING:
     from license_expression import Licensing
@@ -50,33 +46,6 @@ HEADER = re.compile(MARK + r"[ \t]*([A-Za-z0-9.+:() \t-]*)(.?)")
 BEHIND = frozenset("*#\"'`\\}%]<>")
 # What stands for "no statement", or for "all rights reserved" (npm's UNLICENSED), the opposite of the Unlicense.
 NO_LICENCE = frozenset({"UNKNOWN", "NOASSERTION", "NONE", "UNLICENSED", "PROPRIETARY"})
-# What people call licences whose SPDX names are not near: letters and digits, without "the" and "license".
-COMMON_NAMES = {
-    "bsd": "BSD-3-Clause or BSD-2-Clause",
-    "newbsd": "BSD-3-Clause",
-    "bsd3": "BSD-3-Clause",
-    "bsd2": "BSD-2-Clause",
-    "simplifiedbsd": "BSD-2-Clause",
-    "mit": "MIT",
-    "expat": "MIT",
-    "gpl": "GPL-3.0-only or GPL-2.0-only",
-    "gplv2": "GPL-2.0-only",
-    "gpl2": "GPL-2.0-only",
-    "gplv3": "GPL-3.0-only",
-    "gpl3": "GPL-3.0-only",
-    "lgpl": "LGPL-3.0-only or LGPL-2.1-only",
-    "lgplv3": "LGPL-3.0-only",
-    "lgpl3": "LGPL-3.0-only",
-    "agpl": "AGPL-3.0-only",
-    "agplv3": "AGPL-3.0-only",
-    "agpl3": "AGPL-3.0-only",
-    "mpl": "MPL-2.0",
-    "mpl2": "MPL-2.0",
-    "apache2": "Apache-2.0",
-    "apachev2": "Apache-2.0",
-    "artistic2": "Artistic-2.0",
-}
-NEAR = 0.8  # of difflib: Apach2.0 is near Apache-2.0, Acme is near nothing (Naumen has 0.6)
 PREFIX = "License :: OSI Approved :: "
 # A licence that no list knows, by the name that its owner gives it (SPDX 2.3, annex D.1).
 REFERENCE = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
@@ -84,7 +53,7 @@ _REFERENCE_WORDS = re.compile(r"(?<![A-Za-z0-9.+-])(document|license)ref-", re.I
 
 
 @cache
-def _licensing() -> Licensing:
+def spdx_licensing() -> Licensing:
     from license_expression import build_spdx_licensing, get_license_index  # 1 MB: only when a licence is looked at
 
     # ScanCode's index has 1,694 names LicenseRef-..., some as other names of an SPDX licence. SPDX defines none of
@@ -107,17 +76,17 @@ def normalise(expression: str) -> str | None:
 
 @lru_cache(maxsize=CACHED)
 def _normalised(expression: str) -> str | None:
-    parsed = _parsed(expression)
+    parsed = parsed_expression(expression)
     return None if parsed is None else str(parsed)
 
 
-def _parsed(expression: str) -> Any:
-    """The tree of the expression; its nodes are OR, AND and licences."""
+def parsed_expression(expression: str) -> Any:
+    """The tree of the expression; its nodes are OR, AND and licences; None for what is no SPDX expression."""
     from license_expression import ExpressionError
 
     if _depth(expression) > DEEPEST:
         return None
-    licensing = _licensing()
+    licensing = spdx_licensing()
     expression = _REFERENCE_WORDS.sub(lambda word: f"{word[1].capitalize()}Ref-", expression)
     try:
         parsed = licensing.parse(expression, strict=True)
@@ -201,75 +170,6 @@ def licence_of_text(text: str) -> str | None:
     return normalise(" AND ".join(f"({expression})" for expression in each)) or UNKNOWN
 
 
-def refuse_unknown_licence(expression: str, where: str) -> None:
-    """Raise for an entry of an allow list that is no licence, so that no document can ever be under it.
-
-    Args:
-        where: the key of params.yaml, for the message.
-
-    Raises:
-        UserError: naming the entry, the nearest licence that SPDX knows, and how to write one of one's own.
-    """
-    parsed = _parsed(expression) if len(expression) <= MOST_CHARACTERS else None
-    if parsed is not None and parsed.isliteral:
-        return
-    if parsed is not None:
-        raise UserError(f"{where}: {expression} combines licences; list each of them for itself")
-    raise UserError(
-        f"{where}: {expression[:80]!r} is no SPDX licence, so no document is under it; {_advice(expression)}"
-    )
-
-
-def refuse_unknown_expression(expression: str, where: str) -> None:
-    """Raise for the licence of a source that is neither an SPDX expression nor a word for "not known".
-
-    Raises:
-        UserError: as `refuse_unknown_licence`.
-    """
-    if expression and expression.upper() not in NO_LICENCE and normalise(expression) is None:
-        raise UserError(
-            f"{where}: {expression[:80]!r} is no SPDX expression; {_advice(expression)}, or unknown if you do not know"
-        )
-
-
-def wrong_licences(licences: Iterable[str], sources: Iterable[str]) -> Iterator[UserError]:
-    """The mistakes in split.licences and in the licences of ingest.sources."""
-    checks = [(refuse_unknown_licence, licence, "split.licences") for licence in licences if licence not in PERMISSIVE]
-    checks += [
-        (refuse_unknown_expression, expression, f"ingest.sources.{number}.licence")
-        for number, expression in enumerate(sources)
-        if expression != UNKNOWN and expression not in PERMISSIVE
-    ]
-    for check, value, where in checks:
-        try:
-            check(value, where)
-        except UserError as error:
-            yield error
-
-
-def _advice(name: str) -> str:
-    bare = re.sub(r"^licenseref-", "", name, flags=re.IGNORECASE)
-    own = "LicenseRef-" + (re.sub(r"[^A-Za-z0-9.]+", "-", bare[:40]).strip("-.") or "NAME")
-    if name.upper() in NO_LICENCE:
-        return f"a licence of your own is {own}, and split.unknown_licence says what happens to documents without any"
-    near = _nearest(bare)
-    own = f"a licence of your own is written {own}"
-    return f"did you mean {near}? ({own})" if near else own
-
-
-def _nearest(name: str) -> str:
-    """What SPDX calls a licence that people call `name`: its newest version, else the nearest spelling, else ""."""
-    letters = re.sub(r"[^a-z0-9]", "", name.lower()[:80])
-    letters = letters.removeprefix("the").removesuffix("license").removesuffix("licence").rstrip("v")
-    if letters in COMMON_NAMES:
-        return COMMON_NAMES[letters]
-    known = {key.lower(): key for key, symbol in _licensing().known_symbols.items() if not symbol.is_exception}
-    versions = [key for key in known if re.fullmatch(r"[0-9.]+", key.replace("-", "").removeprefix(letters))]
-    versions = [key for key in versions if key.replace("-", "").startswith(letters)]
-    near = [max(versions)] if letters and versions else difflib.get_close_matches(name.lower()[:80], known, 1, NEAR)
-    return known[near[0]] if near else ""
-
-
 def is_allowed(expression: str | None, allowed: frozenset[str]) -> bool | None:
     """Whether text under an SPDX expression may be used.
 
@@ -287,7 +187,7 @@ def is_allowed(expression: str | None, allowed: frozenset[str]) -> bool | None:
 
 @lru_cache(maxsize=CACHED)
 def _verdict(expression: str, allowed: frozenset[str]) -> bool | None:
-    parsed = _parsed(expression)
+    parsed = parsed_expression(expression)
     return None if parsed is None else _evaluate(parsed, _canonical(allowed))
 
 
@@ -297,7 +197,7 @@ def _canonical(allowed: frozenset[str]) -> frozenset[str]:
 
 
 def _evaluate(node: Any, allowed: frozenset[str]) -> bool:
-    licensing = _licensing()
+    licensing = spdx_licensing()
     if isinstance(node, licensing.OR):
         return any(_evaluate(child, allowed) for child in node.args)
     if isinstance(node, licensing.AND):

@@ -29,7 +29,7 @@ from codex_ml.documents.document import (
     text_column,
 )
 from codex_ml.documents.signals import Signals
-from codex_ml.ingest.text_signals import measure
+from codex_ml.ingest.text_signals import signals_of_texts
 
 SPILL_BITS = 6  # of the key; 64 spill files
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
@@ -48,7 +48,7 @@ def measured(documents: Sequence[Document]) -> pa.Table:
     """Documents with their signals, and the hash of their content that orders the corpus; `SPILL_SCHEMA`."""
     contents = [document.content for document in documents]
     keys = [int.from_bytes(hashlib.sha256(content.encode("utf-8")).digest()[:8], "big") for content in contents]
-    signals = measure(contents, [document.language for document in documents])
+    signals = signals_of_texts(contents, [document.language for document in documents])
     columns = {
         "place": text_column([document.place for document in documents]),
         "size": number_column(signals["bytes"]),

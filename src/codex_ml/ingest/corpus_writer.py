@@ -39,7 +39,7 @@ def write_corpus(path: Path, spills: Spills, *, workers: int = 0, advance: Advan
         parts = ordered_map(sort_part, spills.parts(), workers=workers, folder=folder)
         with closing(_row_groups(found for _, found in parts)) as groups:
             kept: list[Path] = []
-            for group, data in ordered_map(encode_group, groups, workers=workers, folder=folder):
+            for group, data in ordered_map(encode_corpus_group, groups, workers=workers, folder=folder):
                 file.add(data)
                 advance(group.bytes)
                 kept += [run.file for run in group.runs if run.file not in kept]
@@ -75,7 +75,7 @@ def sort_part(part: Path) -> Sorted:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunSlice:
     """Rows `start` to `stop - 1` of a file that `sort_part` wrote."""
 
     file: Path
@@ -87,14 +87,14 @@ class Run:
 class RowGroup:
     """Rows that become one row group, and their bytes of content."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[RunSlice, ...]
     bytes: int
 
 
 def _row_groups(parts: Iterable[Sorted]) -> Generator[RowGroup, None, None]:
     """Cut rows into row groups. The row that reaches one of the three limits ends its group."""
     limits = np.array([ROW_GROUP_BYTES, ALL_COLUMNS * ROW_GROUP_BYTES, ROW_GROUP_ROWS])
-    runs: list[Run] = []
+    runs: list[RunSlice] = []
     held = np.zeros(3, dtype=np.int64)
     for part in parts:
         count = len(part.content)
@@ -104,7 +104,7 @@ def _row_groups(parts: Iterable[Sorted]) -> Generator[RowGroup, None, None]:
             room = limits - held + before
             full = min(int(np.searchsorted(sums[i], room[i], side="left")) for i in range(3)) + 1
             stop = min(full, count)
-            runs.append(Run(part.file, start, stop))
+            runs.append(RunSlice(part.file, start, stop))
             held += sums[:, stop - 1] - before
             start, before = stop, sums[:, stop - 1]
             if full <= count:
@@ -114,7 +114,7 @@ def _row_groups(parts: Iterable[Sorted]) -> Generator[RowGroup, None, None]:
         yield RowGroup(tuple(runs), int(held[0]))
 
 
-def encode_group(group: RowGroup) -> EncodedGroup:
+def encode_corpus_group(group: RowGroup) -> EncodedGroup:
     """Encode a row group; runs in a worker."""
     pieces = []
     for run in group.runs:
@@ -124,7 +124,7 @@ def encode_group(group: RowGroup) -> EncodedGroup:
     return encoded(pa.concat_tables(pieces).combine_chunks())  # Parquet pages end where chunks do
 
 
-def _overlapping(reader: pa.RecordBatchFileReader, run: Run) -> Iterator[pa.RecordBatch]:
+def _overlapping(reader: pa.RecordBatchFileReader, run: RunSlice) -> Iterator[pa.RecordBatch]:
     """The rows of a run, from the batches of its file that hold some of them."""
     begin = 0
     for number in range(reader.num_record_batches):

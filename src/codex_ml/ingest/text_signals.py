@@ -48,11 +48,11 @@ HIDDEN = {"<!--": "-->", "<script": "</script", "<style": "</style"}  # and wher
 
 
 def signals(text: str, language: str) -> Signals:
-    """Look at one text; see `measure`."""
-    return Signals(**{name: column[0].item() for name, column in measure([text], [language]).items()})
+    """Look at one text; see `signals_of_texts`."""
+    return Signals(**{name: column[0].item() for name, column in signals_of_texts([text], [language]).items()})
 
 
-def measure(texts: Sequence[str], languages: Sequence[str]) -> dict[str, NDArray[Any]]:
+def signals_of_texts(texts: Sequence[str], languages: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The signals of many texts, a column each; lone surrogates and NUL are characters like others.
 
     Texts are classified together, a block at a time: numpy costs microseconds a call, and a document is short. About

@@ -99,13 +99,13 @@ def frame_of(tokenizer: TextTokenizer, domain: str) -> Frame:
     return Frame(domain, before, after, usual)
 
 
-def secrets(tokenizer: TextTokenizer, frame: Frame, *, first: int = 0) -> Iterator[Secret]:
+def canary_secrets(tokenizer: TextTokenizer, frame: Frame, *, first: int = 0) -> Iterator[Secret]:
     """All secrets with the frame's number of tokens, from draw `first` on, without end."""
-    wanted = len(frame.before) + frame.secret_tokens + len(frame.after)
+    length = len(frame.before) + frame.secret_tokens + len(frame.after)
     draw = first
     while True:
         ids = _encoded(tokenizer, frame, draw)
-        if ids is not None and len(ids) == wanted:
+        if ids is not None and len(ids) == length:
             yield Secret(draw, secret_text(draw), ids)
         draw += 1
 
@@ -127,7 +127,7 @@ def _encoded(tokenizer: TextTokenizer, frame: Frame, draw: int) -> NDArray[np.ui
 
 
 @dataclass(frozen=True)
-class Plan:
+class CanaryPlan:
     """What is inserted where.
 
     Attributes:
@@ -178,7 +178,9 @@ def _listed(secret: Secret) -> dict[str, Any]:
     return {"secret": secret.text, "draw": secret.draw, "ids": secret.ids.tolist()}
 
 
-def plan(tokenizer: TextTokenizer, settings: Canaries, *, domain: str, documents: int, seq_len: int) -> Plan:
+def plan_canaries(
+    tokenizer: TextTokenizer, settings: Canaries, *, domain: str, documents: int, seq_len: int
+) -> CanaryPlan:
     """Draw the canaries and their places among `documents` documents: a pure function of the arguments.
 
     Raises:
@@ -192,12 +194,12 @@ def plan(tokenizer: TextTokenizer, settings: Canaries, *, domain: str, documents
             "pack.canaries.repetitions to []"
         )
     repetitions = [count for count in settings.repetitions for _ in range(settings.each)]
-    drawn = list(islice(secrets(tokenizer, frame), len(repetitions) + settings.controls))
+    drawn = list(islice(canary_secrets(tokenizer, frame), len(repetitions) + settings.controls))
     copies = sorted(
         (_place(number, copy, documents), number) for number, count in enumerate(repetitions) for copy in range(count)
     )
     inserted = tuple(zip(drawn, repetitions, strict=False))
-    return Plan(frame, inserted, tuple(drawn[len(repetitions) :]), tuple(copies))
+    return CanaryPlan(frame, inserted, tuple(drawn[len(repetitions) :]), tuple(copies))
 
 
 def _place(number: int, copy: int, documents: int) -> int:
@@ -205,8 +207,8 @@ def _place(number: int, copy: int, documents: int) -> int:
     return int.from_bytes(digest, "big") % (documents + 1)
 
 
-def with_canaries(examples: Iterable[Example], plan: Plan) -> Iterator[Example]:
-    """The examples, with the copies of the canaries at their places; those behind the last example come at the end."""
+def with_canaries(examples: Iterable[Example], plan: CanaryPlan) -> Iterator[Example]:
+    """The examples, with the copies of the canaries at their places; those after the last example come at the end."""
     copies = iter([*plan.copies, None])
     pending = next(copies)
     for number, example in enumerate(examples):
@@ -219,7 +221,7 @@ def with_canaries(examples: Iterable[Example], plan: Plan) -> Iterator[Example]:
         pending = next(copies)
 
 
-def without_secrets(documents: Iterable[Document], plan: Plan) -> Iterator[Document]:
+def without_secrets(documents: Iterable[Document], plan: CanaryPlan) -> Iterator[Document]:
     """The documents as they are, unless one holds a canary, which would make every number about it wrong.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -16,10 +16,10 @@ from codex_ml.core.strict_json import dump_json
 from codex_ml.documents.document import count_documents, read_documents
 from codex_ml.modeling.pack_files import CanaryCounts, PackDetails, Packed, PackedStream, StreamDetails
 from codex_ml.modeling.rows import stream_dtype
-from codex_ml.pack.canaries import Plan, domain_of, plan, with_canaries, without_secrets
+from codex_ml.pack.canaries import CanaryPlan, domain_of, plan_canaries, with_canaries, without_secrets
 from codex_ml.pack.config import Pack
 from codex_ml.pack.examples import Example, Note, encode_examples, texts_of
-from codex_ml.pack.row_writer import write_stream
+from codex_ml.pack.row_writer import StreamFormat, write_stream
 
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
@@ -27,6 +27,49 @@ if TYPE_CHECKING:
 RECORDS = "records.ndjson"
 REASONS = ("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained")
 DROPS = ("too_long", "empty", "untrained", "bad_chat")
+
+
+@dataclass
+class _Packer:
+    """Packs one split after the other into `folder`, with the same settings.
+
+    Attributes:
+        records: file for what is cut or dropped.
+        turn_ends: special tokens that end what is trained of a chat, as far as they were seen.
+    """
+
+    folder: Path
+    tokenizer: TextTokenizer
+    settings: Pack
+    form: StreamFormat
+    style: str
+    records: IO[bytes]
+    turn_ends: set[int] = field(default_factory=set)
+
+    def pack(self, name: str, file: Path, canaries: CanaryPlan | None) -> tuple[PackedStream, StreamDetails]:
+        """Encode the documents of a split, and write its stream."""
+        tokenizer, reasons, count = self.tokenizer, Counter[str](), count_documents(file)
+        documents = track(read_documents(file), f"pack {name}", count, "documents", style=self.style)
+        if canaries:
+            documents = without_secrets(documents, canaries)
+        note = partial(_note, self.records, name, reasons)
+        encoded = tokenizer.encode_documents(texts_of(read_documents(file)))
+        examples = encode_examples(documents, encoded, tokenizer, self.settings, name=name, note=note)
+        examples = _seen_ends(examples, tokenizer, self.turn_ends)
+        if canaries:
+            examples = with_canaries(examples, canaries)
+        stream = write_stream(self.folder, name, examples, self.form)
+        _require_targets(name, count, reasons)
+        details = StreamDetails(
+            documents=stream.documents,
+            tokens=stream.tokens,
+            targets=stream.targets,
+            rows=stream.rows,
+            cut_documents=stream.cut_documents,
+            fill=stream.fill,
+            records={reason: reasons[reason] for reason in {**dict.fromkeys(REASONS), **reasons}},
+        )
+        return stream, details
 
 
 def pack_splits(
@@ -41,47 +84,17 @@ def pack_splits(
         style: of the progress, see `codex_ml.core.progress`.
 
     Raises:
-        UserError: see `stream_dtype`, `encode_examples`, `canaries.plan` and `canaries.without_secrets`.
+        UserError: see `stream_dtype`, `encode_examples`, `plan_canaries` and `without_secrets`.
     """
     dtype = stream_dtype(tokenizer.vocab_size, settings.dtype)
+    form = StreamFormat(tokenizer.end, dtype, settings.seq_len, tokenizer.begin, settings.layout)
     streams: dict[str, PackedStream] = {}
     details: dict[str, Any] = {}
-    canaries = None
-    ends: set[int] = set()
+    canaries = _planned(tokenizer, settings, files["train"])
     with (folder / RECORDS).open("wb") as records:
+        packer = _Packer(folder, tokenizer, settings, form, style, records)
         for name, file in files.items():
-            count = count_documents(file)
-            documents = track(read_documents(file), f"pack {name}", count, "documents", style=style)
-            planned = _planned(tokenizer, settings, file, count) if name == "train" else None
-            if planned:
-                documents = without_secrets(documents, planned)
-            reasons: Counter[str] = Counter()
-            note = partial(_note, records, name, reasons)
-            encoded = tokenizer.encode_documents(texts_of(read_documents(file)))
-            examples = encode_examples(documents, encoded, tokenizer, settings, name=name, note=note)
-            examples = _seen_ends(examples, tokenizer, ends)
-            stream = write_stream(
-                folder,
-                name,
-                with_canaries(examples, planned) if planned else examples,
-                end=tokenizer.end,
-                begin=tokenizer.begin,
-                dtype=dtype,
-                seq_len=settings.seq_len,
-                layout=settings.layout,
-            )
-            _refuse_nothing(name, count, reasons)
-            streams[name] = stream
-            details[name] = StreamDetails(
-                documents=stream.documents,
-                tokens=stream.tokens,
-                targets=stream.targets,
-                rows=stream.rows,
-                cut_documents=stream.cut_documents,
-                fill=stream.fill,
-                records={reason: reasons[reason] for reason in {**dict.fromkeys(REASONS), **reasons}},
-            )
-            canaries = canaries or planned
+            streams[name], details[name] = packer.pack(name, file, canaries if name == "train" else None)
     Packed(
         dtype=dtype.str,
         seq_len=settings.seq_len,
@@ -92,7 +105,7 @@ def pack_splits(
         end=tokenizer.end,
         pad=tokenizer.pad,
         streams=streams,
-        **_turn_ends(tokenizer, ends),
+        **_turn_ends(tokenizer, packer.turn_ends),
     ).write(folder / "pack.json")
     if canaries:
         write_json(folder / "canaries.json", canaries.listing(streams["train"].canaries))
@@ -102,7 +115,7 @@ def pack_splits(
     return PackDetails(**details)
 
 
-def _refuse_nothing(name: str, count: int, reasons: Counter[str]) -> None:
+def _require_targets(name: str, count: int, reasons: Counter[str]) -> None:
     """Refuse a split of which nothing is left, before canaries alone are trained on."""
     dropped = {reason: reasons[reason] for reason in DROPS if reasons[reason]}
     if count and name != "test" and sum(dropped.values()) == count:
@@ -132,12 +145,13 @@ def _turn_ends(tokenizer: TextTokenizer, ends: set[int]) -> dict[str, list[int]]
     return {"turn_ends": sorted(ends - {tokenizer.end})} if ends - {tokenizer.end} else {}
 
 
-def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path, documents: int) -> Plan | None:
+def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path) -> CanaryPlan | None:
     if not settings.canaries.repetitions:
         return None
-    return plan(tokenizer, settings.canaries, domain=domain_of(file), documents=documents, seq_len=settings.seq_len)
+    documents, domain = count_documents(file), domain_of(file)
+    return plan_canaries(tokenizer, settings.canaries, domain=domain, documents=documents, seq_len=settings.seq_len)
 
 
-def _note(records: IO[bytes], name: str, reasons: Counter[str], found: Note) -> None:
-    reasons[found.reason] += 1
-    records.write(dump_json({"split": name, **asdict(found)}, indent=None).encode("utf-8", "backslashreplace"))
+def _note(records: IO[bytes], name: str, reasons: Counter[str], note: Note) -> None:
+    reasons[note.reason] += 1
+    records.write(dump_json({"split": name, **asdict(note)}, indent=None).encode("utf-8", "backslashreplace"))

@@ -22,23 +22,32 @@ BLOCK = 1 << 20
 TOGETHER = 1 << 16  # tokens of the documents that are written at once
 
 
-def write_stream(
-    folder: Path,
-    name: str,
-    examples: Iterable[Example],
-    *,
-    end: int,
-    begin: int | None = None,
-    dtype: np.dtype[Any],
-    seq_len: int,
-    layout: Literal["packed", "padded"] = "packed",
-) -> PackedStream:
-    """Write the files of one stream.
+@dataclass(frozen=True)
+class StreamFormat:
+    """How documents become a stream.
 
-    Args:
+    Attributes:
         end: id that ends every document.
+        dtype: of an id.
+        seq_len: targets of a row.
         begin: id that begins every document; None: `end`.
         layout: "padded" gives every piece a row of its own.
+    """
+
+    end: int
+    dtype: np.dtype[Any]
+    seq_len: int
+    begin: int | None = None
+    layout: Literal["packed", "padded"] = "packed"
+
+    @property
+    def opening(self) -> int | None:
+        """The id that begins a document where it is not the END before it."""
+        return None if self.begin == self.end else self.begin
+
+
+def write_stream(folder: Path, name: str, examples: Iterable[Example], form: StreamFormat) -> PackedStream:
+    """Write the files of one stream.
 
     Returns:
         what pack.json says of it.
@@ -46,28 +55,27 @@ def write_stream(
     Raises:
         UserError: when an id does not fit `dtype`; no byte of its document is written, nor of those beside it.
     """
-    opening = None if begin == end else begin
     documents = targets = cut = position = used = 0
     canaries: list[int] = []
     with ExitStack() as stack:
         tokens, starts = (stack.enter_context((folder / f"{name}.{part}").open("wb")) for part in ("bin", "starts"))
-        table = stack.enter_context(_Table(folder, name, seq_len, layout))
+        table = stack.enter_context(_RowTable(folder, name, form.seq_len, form.layout))
         mask = stack.enter_context(_Mask(folder / f"{name}.mask"))
         starts.write(np.array([0], dtype="<u8").tobytes())
         mask.add(np.zeros(1, dtype=bool))
         for batch in _batches(examples):
-            block = _Block.of(batch, end=end, opening=opening)
-            block.refuse_large_ids(name, dtype)
-            tokens.write(block.tokens.astype(dtype).tobytes())
+            block = _Block.of(batch, end=form.end, opening=form.opening)
+            block.refuse_large_ids(name, form.dtype)
+            tokens.write(block.tokens.astype(form.dtype).tobytes())
             mask.add(block.trained)
             ends = position + np.cumsum(block.sizes)
             table.add(ends - block.sizes + block.own, block.lengths)
             canaries += [documents + number for number, example in enumerate(batch) if example.canary]
             documents, position = documents + len(batch), int(ends[-1])
             targets, used = targets + block.targets, used + int(block.lengths.sum())
-            cut += int((block.lengths > seq_len).sum())
+            cut += int((block.lengths > form.seq_len).sum())
             starts.write(ends.astype("<u8").tobytes())
-        tokens.write(np.array([end], dtype=dtype).tobytes())
+        tokens.write(np.array([form.end], dtype=form.dtype).tobytes())
     return PackedStream(
         documents=documents,
         tokens=position + 1,
@@ -75,7 +83,7 @@ def write_stream(
         rows=table.rows,
         pieces=table.pieces,
         cut_documents=cut,
-        fill=round(used / (table.rows * seq_len), 6) if table.rows else None,
+        fill=round(used / (table.rows * form.seq_len), 6) if table.rows else None,
         masked=mask.handle is not None,
         canaries=canaries,
     )
@@ -145,7 +153,7 @@ class _Block:
 
 
 @dataclass
-class _Table:
+class _RowTable:
     """The row table while it is written: full rows at once, the rest in windows of `WINDOW` pieces."""
 
     folder: Path
@@ -157,7 +165,7 @@ class _Table:
     waiting: int = 0
     _held: list[NDArray[np.int64]] = field(default_factory=list)  # (pieces, 2) start and targets of those that wait
 
-    def __enter__(self) -> _Table:
+    def __enter__(self) -> _RowTable:
         self._pieces: IO[bytes] = (self.folder / f"{self.name}.pieces").open("wb")
         self._rows: IO[bytes] = (self.folder / f"{self.name}.rows").open("wb")
         return self

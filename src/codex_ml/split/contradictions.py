@@ -18,7 +18,7 @@ from codex_ml.documents.split_files import NamedContradiction
 from codex_ml.split.duplicates.shingle_sets import RowNumbers
 from codex_ml.split.ledger.answers import SPLITS, Ledger, disagree
 from codex_ml.split.screen import ScreenSettings, redacted_name
-from codex_ml.split.verdicts import EVICTED, PARTS, REASONS, Candidates, Dealt
+from codex_ml.split.verdicts import EVICTED, PARTS, REASONS, Dealt, DocumentKeys
 
 CONTENT = "its content is in lines of several splits"
 GROUP = "its group is in lines of a cleaner split"
@@ -26,7 +26,7 @@ NEAR_COPY = "it resembles a document of a cleaner split"
 FIRST = 20  # that the manifest shows
 
 
-def contradictions(documents: Candidates, dealt: Dealt, ledger: Ledger) -> dict[int, dict[str, Any]]:
+def contradictions(documents: DocumentKeys, dealt: Dealt, ledger: Ledger) -> dict[int, dict[str, Any]]:
     """By candidate: why it is one, the answers of the ledger, and the split or the reason that it got.
 
     Of equal copies the one that stands for them is named.

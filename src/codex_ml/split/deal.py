@@ -36,8 +36,8 @@ from codex_ml.split.verdicts import (
     TEST,
     TRAIN,
     Bools,
-    Candidates,
     Dealt,
+    DocumentKeys,
 )  # fmt: skip
 
 CLEANEST_FIRST = np.array([2, 1, 0, 3, 4], dtype=np.int8)  # of train, val, test, pool and, as -1, unknown
@@ -64,7 +64,7 @@ class _Listing:
         return self.conflict & (self.side > TRAIN)
 
 
-def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger, params: Split, crew: Crew) -> Dealt:
+def deal(documents: DocumentKeys, sets: ShingleSets, ledger: Ledger, params: Split, crew: Crew) -> Dealt:
     """Deal every candidate; row i of `sets` belongs to candidate i.
 
     Args:
@@ -115,7 +115,7 @@ def deal(documents: Candidates, sets: ShingleSets, ledger: Ledger, params: Split
     )  # fmt: skip
 
 
-def _first_copies(documents: Candidates, choice: NDArray[np.int8]) -> NDArray[np.int32]:
+def _first_copies(documents: DocumentKeys, choice: NDArray[np.int8]) -> NDArray[np.int32]:
     """For each document the exact copy that stands for it: the one with the least choice, the first by place."""
     order = np.lexsort((documents.place, choice, documents.low, documents.high))
     begins = begins_of(documents.high[order], documents.low[order])
@@ -135,7 +135,9 @@ def _tier(listing: _Listing, old: NDArray[np.int32]) -> NDArray[np.int8]:
     return np.where(listing.held_out, 1, np.where(listing.conflict, 4, tier)).astype(np.int8)
 
 
-def _evicted_by(index: ShingleIndex, documents: Candidates, with_words: Bools, listing: _Listing) -> NDArray[np.int32]:
+def _evicted_by(
+    index: ShingleIndex, documents: DocumentKeys, with_words: Bools, listing: _Listing
+) -> NDArray[np.int32]:
     """For each document that the ledger binds, a cleaner one that it binds too and that it resembles, or -1: (n,).
 
     There is one only where histories were united, or the threshold was lowered.
@@ -149,7 +151,7 @@ def _evicted_by(index: ShingleIndex, documents: Candidates, with_words: Bools, l
 
 
 def _listing(
-    documents: Candidates, rows: RowNumbers, old: NDArray[np.int32], ledger: Ledger, params: Split
+    documents: DocumentKeys, rows: RowNumbers, old: NDArray[np.int32], ledger: Ledger, params: Split
 ) -> _Listing:
     """Look the documents up in the ledger.
 
@@ -178,7 +180,7 @@ def _listing(
 
 
 def _follow_listed_content(
-    documents: Candidates, rows: RowNumbers, part: NDArray[np.int8], in_content: NDArray[np.int8]
+    documents: DocumentKeys, rows: RowNumbers, part: NDArray[np.int8], in_content: NDArray[np.int8]
 ) -> None:
     """A unit that the ledger does not list, with a content that it does, goes where that content is.
 
@@ -193,7 +195,7 @@ def _follow_listed_content(
     part[follows] = in_content[rows[first[index[follows]]]]
 
 
-def _refuse_empty(documents: Candidates, part: NDArray[np.int8]) -> None:
+def _refuse_empty(documents: DocumentKeys, part: NDArray[np.int8]) -> None:
     kept = np.flatnonzero(part >= 0)
     for number, name in enumerate(PARTS):
         if (part[kept] == number).any():
@@ -211,7 +213,7 @@ def _refuse_empty(documents: Candidates, part: NDArray[np.int8]) -> None:
         )
 
 
-def new_lines(documents: Candidates, dealt: Dealt, ledger: Ledger, params: Split) -> Lines:
+def new_lines(documents: DocumentKeys, dealt: Dealt, ledger: Ledger, params: Split) -> Lines:
     """Lines that this split adds to the ledger, distinct and sorted; the ledger has none of them.
 
     They are those of contents that it does not know yet, or knows as duplicates and that are kept now; of known

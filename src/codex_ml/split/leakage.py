@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from codex_ml.core.sorted_arrays import begins_of
 from codex_ml.documents.split_files import Leakage
-from codex_ml.split.verdicts import EVICTED, QUARANTINED, Candidates, Dealt
+from codex_ml.split.verdicts import EVICTED, QUARANTINED, Dealt, DocumentKeys
 
 DRAWS = 20  # one deal of 90 test documents says 6 or 10 %, depending on the seed
 
 
-def leakage(documents: Candidates, dealt: Dealt, *, test_share: float) -> Leakage:
+def leakage(documents: DocumentKeys, dealt: Dealt, *, test_share: float) -> Leakage:
     """Count what crosses the splits of the result, and what would have crossed a random split."""
     part = dealt.part
     kept = np.flatnonzero(part >= 0)

@@ -118,7 +118,7 @@ class Screened:
         reasons: of the n documents, "" for those that passed.
         sizes: (n,) int64, bytes of content.
         changed: (n,) bool, whether the policy redacts something.
-        hashes: (p, 4) uint64: high, low, place and unit of `deal.Candidates`.
+        hashes: (p, 4) uint64: high, low, place and unit of `verdicts.DocumentKeys`.
         grouped: (p,) bool.
         strata: of the p documents.
         shingles: what `ShingleSets.add` takes.
@@ -268,7 +268,7 @@ def _allow_list(licences: tuple[str, ...]) -> frozenset[str]:
 
 
 def hashes_of(document: Document, salt: str) -> tuple[int, int, int, int]:
-    """high, low, place and unit of `deal.Candidates`, of a redacted document."""
+    """high, low, place and unit of `verdicts.DocumentKeys`, of a redacted document."""
     content = hashlib.sha256(content_bytes(document)).digest()
     place = hashlib.blake2b(
         "\0".join((document.source, document.path, document.id)).encode("utf-8", "surrogatepass"), digest_size=8

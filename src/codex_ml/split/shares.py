@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from codex_ml.core.sorted_arrays import find
 from codex_ml.split.config import Split
 from codex_ml.split.duplicates.shingle_sets import RowNumbers
-from codex_ml.split.verdicts import TEST, TRAIN, VAL, Candidates, Hashes
+from codex_ml.split.verdicts import TEST, TRAIN, VAL, DocumentKeys, Hashes
 
 
 def position(key: bytes, salt: str) -> int:
@@ -25,7 +25,7 @@ def position(key: bytes, salt: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def deal_new(documents: Candidates, rows: RowNumbers, part: NDArray[np.int8], params: Split) -> None:
+def deal_new(documents: DocumentKeys, rows: RowNumbers, part: NDArray[np.int8], params: Split) -> None:
     """Deal those of `rows`, the documents that are kept, whose `part` is still -1; with folds, place train and val."""
     unlisted = rows[part[rows] < 0]
     dealt = _by_rank(documents, rows, part, params) if params.stratify else _by_hash(documents, params)
@@ -34,7 +34,7 @@ def deal_new(documents: Candidates, rows: RowNumbers, part: NDArray[np.int8], pa
         part[rows] = np.where(part[rows] == TEST, TEST, _fold(documents.unit[rows], params))
 
 
-def _by_hash(documents: Candidates, params: Split) -> NDArray[np.int8]:
+def _by_hash(documents: DocumentKeys, params: Split) -> NDArray[np.int8]:
     share = documents.unit / 2.0**64
     return np.where(share < params.test, TEST, np.where(share < params.test + params.val, VAL, TRAIN)).astype(np.int8)
 
@@ -51,7 +51,7 @@ def _fold(unit: Hashes, params: Split) -> NDArray[np.int8]:
     return np.where(fold == params.fold, VAL, TRAIN).astype(np.int8)
 
 
-def _by_rank(documents: Candidates, rows: RowNumbers, part: NDArray[np.int8], params: Split) -> NDArray[np.int8]:
+def _by_rank(documents: DocumentKeys, rows: RowNumbers, part: NDArray[np.int8], params: Split) -> NDArray[np.int8]:
     """In each stratum, new units fill test and then val up to their shares, in the order of their hash.
 
     A unit with several values belongs to that of its document with the smallest content hash.

@@ -26,7 +26,7 @@ from codex_ml.documents.parquet_join import EncodedGroup, Joiner, encoded
 from codex_ml.split.crew import Crew
 from codex_ml.split.screen import ScreenSettings, redacted, redacted_name
 from codex_ml.split.splits import CorpusSplit, Pool
-from codex_ml.split.verdicts import DROPPED, PARTS, Candidates
+from codex_ml.split.verdicts import DROPPED, PARTS, DocumentKeys
 
 COUNTED = ("licence", "language", "source")
 
@@ -144,7 +144,7 @@ def write_splits(
     return counts
 
 
-def _groups(candidates: Candidates, part: NDArray[np.int8]) -> list[int]:
+def _groups(candidates: DocumentKeys, part: NDArray[np.int8]) -> list[int]:
     """Number of groups in each part."""
     return [len(np.unique(candidates.unit[candidates.grouped & (part == number)])) for number in range(len(PARTS))]
 

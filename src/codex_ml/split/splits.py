@@ -22,7 +22,7 @@ from codex_ml.documents.document import opened
 from codex_ml.split.crew import Crew
 from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets
 from codex_ml.split.screen import Screened, ScreenSettings, ScreenTask, screen
-from codex_ml.split.verdicts import DROPPED, KEPT, REASONS, Candidates, Dealt
+from codex_ml.split.verdicts import DROPPED, KEPT, REASONS, Dealt, DocumentKeys
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Pool:
     size: NDArray[np.int64]
     changed: NDArray[np.bool_]
     passed: RowNumbers
-    candidates: Candidates
+    candidates: DocumentKeys
     findings: Counter[str]
     items: set[tuple[str, str]]
     holders: int
@@ -127,7 +127,7 @@ class _Verdicts:
             size=self.size,
             changed=self.changed,
             passed=np.flatnonzero(self.reason == 0),
-            candidates=Candidates(
+            candidates=DocumentKeys(
                 high=high,
                 low=low,
                 place=place,

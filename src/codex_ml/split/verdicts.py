@@ -24,7 +24,7 @@ Hashes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Candidates:
+class DocumentKeys:
     """What dealing needs to know of the n documents that passed licences, quality and policy; all arrays (n,).
 
     Attributes:

@@ -10,7 +10,6 @@ text is written anew, for other programs: this one encodes pieces of text and pu
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,33 +18,34 @@ from typing import Any
 from codex_ml.core.child import LimitedChild
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_bytes, write_json
-from codex_ml.core.strict_json import parse_json_file
-from codex_ml.core.tree import is_left_out
 from codex_ml.tokenizer.allowed import checked_description, vocabulary_of
 from codex_ml.tokenizer.config import Tokenizer as Settings
+from codex_ml.tokenizer.foreign_files import (
+    SIZES,
+    find_files,
+    read_bytes,
+    read_chat_templates,
+    read_config,
+    read_object,
+    refuse_left_out,
+)
 from codex_ml.tokenizer.gguf_tokenizer import unpack_tokenizer
 from codex_ml.tokenizer.roles import adds_bos, bos_processor, named_tokens
 from codex_ml.tokenizer.sample import Texts, sample_of
-from codex_ml.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, Model, read_model
+from codex_ml.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, SentencePieceModel, read_model
 from codex_ml.tokenizer.sentencepiece_model import HARD
 from codex_ml.tokenizer.trials import sentencepiece_trial, tokenizer_trial
 from codex_ml.tokens.layout import (
     CHATML,
     CHATML_TOKENS,
     PAD,
-    TEMPLATE,
-    TEMPLATES,
     write_config,
     write_templates,
 )
 
 log = logging.getLogger("codex_ml")
 
-SIZES = {"tokenizer.json": 64 << 20, "model": 16 << 20, "config": 1 << 20, "template": 64 << 10}  # bytes, at most
 CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
-TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,63}")  # becomes a file name
-TEMPLATES_MOST = 32
-READ = (".json", ".model", ".jinja")  # the suffixes of all files that are read
 SAMPLE_CHARACTERS = 200_000
 PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中"), "ab " * 2000 + "\0", "aA0 .\n" * 1000 + "\x7f"]
 
@@ -69,28 +69,28 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
             unpack_tokenizer(path, Path(unpacked) / "tokenizer")
             _import(Path(unpacked) / "tokenizer", texts, settings, folder)
         return
-    _refuse_left_out(path)
+    refuse_left_out(path)
     _import(path, texts, settings, folder)
 
 
 def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
     """See `import_tokenizer`; what we unpacked of a GGUF file may lie where DVC hashes nothing."""
-    source, model_file = _find(path)
+    source, model_file = find_files(path)
     probe = [*PROBES, *sample_of(texts, characters=SAMPLE_CHARACTERS)]
     if model_file:
         description, model, data = _from_sentencepiece(model_file, probe)
         write_bytes(folder / "tokenizer.model", data)
         processor = None
     else:
-        raw = _json(source, SIZES["tokenizer.json"])
+        raw = read_object(source, SIZES["tokenizer.json"])
         description, model, processor = checked_description(raw, source), None, raw.get("post_processor")
     special = {token["id"]: token["content"] for token in description["added_tokens"] if token.get("special")}
     # what lies beside a lone file belongs to anything
-    configs = [_config(path, name) if path.is_dir() else {} for name in CONFIGS]
+    configs = [read_config(path, name) if path.is_dir() else {} for name in CONFIGS]
     named = named_tokens(configs[:2], configs[2], processor, special)
     if model:
         _name_pieces(model, named)
-    templates = _templates(path) if path.is_dir() else {}
+    templates = read_chat_templates(path) if path.is_dir() else {}
     extra = list(settings.special_tokens)
     if not templates and settings.chat_template == "chatml":
         templates, extra = {"default": CHATML}, [*CHATML_TOKENS, *extra]
@@ -109,107 +109,6 @@ def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
 
 def _other(token: str | None, than: str) -> str | None:
     return token if token != than else None
-
-
-def check_source(path: Path) -> None:
-    """What can be said of a foreign tokenizer without loading it: its files are there, its chat templates can be read.
-
-    Raises:
-        UserError: naming the file and what is wrong with it.
-    """
-    if path.suffix == ".gguf" and path.is_file():
-        return
-    _find(path)
-    _refuse_left_out(path)
-    if path.is_dir():
-        _templates(path)
-
-
-def _refuse_left_out(path: Path) -> None:
-    """Refuse a file of a kind that is read, when DVC leaves it out of the hash."""
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.suffix in READ and is_left_out(file):
-            raise UserError(f"{file} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
-
-
-def _find(path: Path) -> tuple[Path, Path | None]:
-    """(the file to name in messages, the .model file or None for tokenizer.json)."""
-    if path.is_dir():
-        if (path / "tokenizer.json").is_file():
-            return path / "tokenizer.json", None
-        models = sorted(path.glob("*.model"))
-        if len(models) == 1:
-            return models[0], models[0]
-        raise UserError(
-            f"{path} holds neither a tokenizer.json nor one SentencePiece .model file (found {len(models)}); convert "
-            "an older folder with transformers' save_pretrained first"
-        )
-    if path.suffix == ".model" and path.is_file():
-        return path, path
-    raise UserError(f"tokenizer.path {path}: there is no such folder, .model or .gguf file; put it below models/base")
-
-
-def _bytes(path: Path, most: int) -> bytes:
-    if not path.is_file():
-        raise UserError(f"{path} is no regular file")
-    if (size := path.stat().st_size) > most:
-        raise UserError(f"{path} has {size} bytes; at most {most} are read")
-    return path.read_bytes()
-
-
-def _json(path: Path, most: int) -> Any:
-    value = parse_json_file(_bytes(path, most), str(path))
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return value
-
-
-def _config(folder: Path, name: str) -> dict[str, Any]:
-    value: dict[str, Any] = _json(folder / name, SIZES["config"]) if (folder / name).is_file() else {}
-    return value
-
-
-def _templates(folder: Path) -> dict[str, str]:
-    """Chat templates by name, found as transformers finds them: files, else tokenizer_config.json.
-
-    Raises:
-        UserError: for a template that is too large or not UTF-8, or a name that cannot be one of a file.
-    """
-    files = {"default": folder / TEMPLATE} if (folder / TEMPLATE).is_file() else {}
-    files |= {file.name.removesuffix(".jinja"): file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
-    data = {name: (file, _bytes(file, SIZES["template"])) for name, file in files.items()}
-    if not data and (file := folder / "tokenizer_config.json").is_file():
-        named = _listed(_json(file, SIZES["config"]).get("chat_template"), file)
-        data = {name: (file, source.encode("utf-8", "surrogatepass")) for name, source in named.items()}
-    if len(data) > TEMPLATES_MOST:
-        raise UserError(f"{folder} has {len(data)} chat templates; at most {TEMPLATES_MOST} are read")
-    return {name: _source(name, *found) for name, found in data.items()}
-
-
-def _listed(value: Any, file: Path) -> dict[str, str]:
-    """The templates of tokenizer_config.json: one text, or a list of {"name": ..., "template": ...}."""
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        return {"default": value}
-    entries = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-    texts = [isinstance(entry.get(key), str) for entry in entries for key in ("name", "template")]
-    if not isinstance(value, list) or len(texts) != 2 * len(value) or not all(texts):
-        raise UserError(f'{file}: chat_template is neither a text nor a list of {{"name": ..., "template": ...}}')
-    return {entry["name"]: entry["template"] for entry in entries}
-
-
-def _source(name: str, file: Path, data: bytes) -> str:
-    if not TEMPLATE_NAME.fullmatch(name):
-        raise UserError(
-            f"{file}: a chat template is named {name[:80]!r}; a name has up to 64 letters, digits, dots, _ and -"
-        )
-    if len(data) > SIZES["template"]:
-        raise UserError(f"{file}: the chat template has {len(data)} bytes; at most {SIZES['template']} are read")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: the chat template is not UTF-8 ({error})") from None
 
 
 def _ids(description: dict[str, Any]) -> dict[str, int]:
@@ -258,8 +157,8 @@ def _mark_special(description: dict[str, Any], named: dict[str, str], path: Path
     description["added_tokens"].sort(key=lambda token: token["id"])
 
 
-def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], Model, bytes]:
-    data = _bytes(file, SIZES["model"])
+def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], SentencePieceModel, bytes]:
+    data = read_bytes(file, SIZES["model"])
     model = read_model(data, file)
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -270,11 +169,11 @@ def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], M
             child.ask({"file": str(file.resolve()), "name": str(file), "texts": probe, "to": str(made)})
         except UserError as error:
             raise UserError(f"{file} cannot be used: {error}") from None
-        description = checked_description(_json(made, SIZES["tokenizer.json"]), file)
+        description = checked_description(read_object(made, SIZES["tokenizer.json"]), file)
     return description, model, data
 
 
-def _name_pieces(model: Model, named: dict[str, str]) -> None:
+def _name_pieces(model: SentencePieceModel, named: dict[str, str]) -> None:
     """Roles by the usual names of control pieces, where no configuration names them."""
     control = {text for text, _, kind in model.pieces if kind == CONTROL}
     usual = {"eos": ("</s>", "<eos>", "<|endoftext|>"), "bos": ("<s>", "<bos>"), "pad": ("<pad>", PAD)}

@@ -35,7 +35,7 @@ class _Sums:
         }
 
 
-def measure(tokenizer: TextTokenizer, documents: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def tokenizer_metrics(tokenizer: TextTokenizer, documents: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Numbers of a tokenizer on held-out text; memory does not grow with it.
 
     Args:

@@ -19,7 +19,7 @@ OUT_OF_REACH = -1000.0  # nats; no path through ordinary pieces is as bad, so te
 
 
 @dataclass(frozen=True)
-class Model:
+class SentencePieceModel:
     """What a .model file says.
 
     Attributes:
@@ -41,7 +41,7 @@ class Model:
     escape: bool
 
 
-def read_model(data: bytes, name: Path) -> Model:
+def read_model(data: bytes, name: Path) -> SentencePieceModel:
     """Read a .model file.
 
     Raises:
@@ -53,7 +53,7 @@ def read_model(data: bytes, name: Path) -> Model:
         raise UserError(f"{name} is no SentencePiece model that can be used: {error}") from None
 
 
-def _read_model(data: bytes) -> Model:
+def _read_model(data: bytes) -> SentencePieceModel:
     pieces: list[tuple[str, float, int]] = []
     trainer: dict[int, Any] = {}
     normalizer: dict[int, Any] = {}
@@ -77,7 +77,7 @@ def _read_model(data: bytes) -> Model:
         raise ValueError(f"its model type is {kind}; unigram (1) and bpe (2) can be used")
     if trainer.get(24, 0):
         raise ValueError("it treats white space as a suffix")
-    return Model(
+    return SentencePieceModel(
         pieces=tuple(pieces),
         unigram=kind == 1,
         byte_fallback=bool(trainer.get(35, 0)),

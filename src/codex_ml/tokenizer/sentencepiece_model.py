@@ -18,7 +18,7 @@ from codex_ml.tokenizer.sentencepiece_file import (
     OUT_OF_REACH,
     UNKNOWN,
     USER_DEFINED,
-    Model,
+    SentencePieceModel,
     on_grid,
     read_model,
 )  # fmt: skip
@@ -132,7 +132,7 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
         log.info("tokenizer: sentencepiece reserves U+2585 and NUL: %d of them were not trained on", left_out)
 
 
-def to_tokenizer(model: Model) -> Tokenizer:
+def to_tokenizer(model: SentencePieceModel) -> Tokenizer:
     """The tokenizer of the `tokenizers` library with the same ids; special pieces are not yet marked as such."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers
 
@@ -171,7 +171,7 @@ def to_tokenizer(model: Model) -> Tokenizer:
     return tokenizer
 
 
-def _merges(model: Model) -> list[tuple[str, str]]:
+def _merges(model: SentencePieceModel) -> list[tuple[str, str]]:
     """Every way to make a piece of two others, the best piece first: sentencepiece joins any two whose text is one."""
     normal = {text: (-score, i) for i, (text, score, kind) in enumerate(model.pieces) if kind in (NORMAL, USER_DEFINED)}
     merges = []

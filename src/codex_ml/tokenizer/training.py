@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,9 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
         write_bytes(folder / "tokenizer.model", data)
         unk: str | None = "<unk>"
     else:
-        train = {"byte_bpe": _byte_bpe, "unigram": _unigram, "wordpiece": _wordpiece, "whitespace": _whitespace}
-        tokenizer = train[settings.kind](texts, size, special)
+        train = {"byte_bpe": _byte_bpe, "unigram": _unigram, "wordpiece": _wordpiece}
+        train["whitespace"] = partial(_whitespace, special=special)
+        tokenizer = train[settings.kind](texts, size)
         unk = UNK if settings.kind in ("wordpiece", "whitespace") else None
     save_trained(tokenizer, folder, special_tokens=special, unk=unk, chat_template=settings.chat_template)
 
@@ -74,7 +76,7 @@ def require_size(size: int, least: int, kind: str) -> None:
         )
 
 
-def _byte_bpe(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
+def _byte_bpe(texts: Texts, size: int) -> Tokenizer:
     """Ids: the 256 bytes, then the merges, of the pieces of GPT-2's regular expression, as GGUF readers expect."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -88,7 +90,7 @@ def _byte_bpe(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
-def _unigram(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
+def _unigram(texts: Texts, size: int) -> Tokenizer:
     """Unigram (Kudo 2018) over the byte-level alphabet and GPT-2's pieces: lossless on any text, no unknown token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -107,7 +109,7 @@ def _unigram(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
-def _wordpiece(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
+def _wordpiece(texts: Texts, size: int) -> Tokenizer:
     """WordPiece as BERT's, cased: words and punctuation, `##` inside words, white space is not kept."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codex_ml.core.errors import UserError
-from codex_ml.tokens.engine import panics_told
+from codex_ml.tokens.engine import panics_as_errors
 from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 ANCHORS = ("\n", ".", "a", "\u4e2d")  # texts of few tokens, which some tokenizers join to what follows
@@ -20,7 +20,7 @@ Token = tuple[int, int, int]  # id, and where it begins and ends in characters o
 
 def encode_begin(tokenizer: TextTokenizer, text: str) -> list[Token]:
     """Tokens of a text that begins a document; what it spells is data."""
-    with panics_told():
+    with panics_as_errors():
         encoding = tokenizer.backend.encode(text, add_special_tokens=False)
     return [(number, *place) for number, place in zip(encoding.ids, encoding.offsets, strict=True)]
 
@@ -71,7 +71,7 @@ def with_control(tokenizer: TextTokenizer, text: str) -> list[int]:
     backend = tokenizer.backend
     backend.encode_special_tokens = False
     try:
-        with panics_told():
+        with panics_as_errors():
             return list(backend.encode(text, add_special_tokens=False).ids)
     finally:
         backend.encode_special_tokens = True

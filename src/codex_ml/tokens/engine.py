@@ -37,7 +37,7 @@ BATCH_CHARACTERS = 1 << 20
 WORTH_IT = 1 << 17  # characters; below, the proof takes longer than the work
 PROOF_CHARACTERS = 1 << 16
 PROOF_SHARE = 2000  # characters of one document, so that many are tried
-NASTY = [
+HARD_TEXTS = [
     "", " ", "\0", "\U0010fffe\U0010ffff", "a\0b", "\r\n\r\r\n", "\t\t \t", " " * 1000, "\n" * 300,
     "a" * 1000, "=" * 1000, "0123456789" * 30, "I'm we'll they'RE 'S it's'",
     "e\u0301\u00e9 \u1112\u1161\u11ab \u00a0\u2003\u3000\u0085\u2028\u200b\ufeff", "\ufffd\uffff\U0010ffff",
@@ -59,7 +59,7 @@ def encode_all(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
     first = next(batches, [])
     engine = choose_engine(tokenizer, first) if sum(map(len, first)) >= WORTH_IT else tokenizers_engine(tokenizer)
     for batch in chain([first], batches):
-        with panics_told():
+        with panics_as_errors():
             found = engine(batch)
         yield from found
 
@@ -78,10 +78,10 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def choose_engine(tokenizer: Tokenizer, sample: list[str]) -> Engine:
-    """The first engine whose ids equal those of `tokenizers` on the sample, the special tokens' texts and NASTY."""
+    """The first engine with the ids of `tokenizers` for the sample, the special tokens' texts and HARD_TEXTS."""
     judge = tokenizers_engine(tokenizer)
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    proof = [*NASTY, *special, "".join(special), " ".join(f"x{token}y {token}" for token in special)]
+    proof = [*HARD_TEXTS, *special, "".join(special), " ".join(f"x{token}y {token}" for token in special)]
     left = PROOF_CHARACTERS
     for text in sample:
         proof.append(text[: min(left, PROOF_SHARE)])
@@ -93,7 +93,7 @@ def choose_engine(tokenizer: Tokenizer, sample: list[str]) -> Engine:
         if importlib.util.find_spec(name) is None:
             continue
         try:
-            with panics_told():
+            with panics_as_errors():
                 if (engine := make(tokenizer)) is None:
                     continue
                 expected = judge(proof) if expected is None else expected
@@ -110,8 +110,8 @@ def choose_engine(tokenizer: Tokenizer, sample: list[str]) -> Engine:
 
 
 @contextmanager
-def panics_told() -> Iterator[None]:
-    """Make one line of a panic of the Rust library, whose PanicException is no Exception."""
+def panics_as_errors() -> Iterator[None]:
+    """Raise a panic of the Rust library as a UserError: its PanicException is not an Exception."""
     try:
         yield
     except BaseException as error:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 END, PAD, UNK = "<|endoftext|>", "<|pad|>", "[UNK]"
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 KIND = "kind.json"
+FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")  # the templates are files of their own
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"  # as transformers names them
 # Messages as OpenAI's ChatML, tools and calls as Hermes and Qwen 2.5 write them. No `{% generation %}`: other readers
 # of Jinja do not know it.

@@ -22,8 +22,8 @@ NAMED = 20  # documents that are named of each split; all are counted
 DIGITS = 6
 
 
-class Document(Protocol):
-    """What is read of a document; `codex_ml.documents.document` says what it means."""
+class NamedText(Protocol):
+    """What is read of a `codex_ml.documents.document.Document`."""
 
     @property
     def id(self) -> str: ...
@@ -73,7 +73,7 @@ class RoundTrip:
     lost: int = 0
     named: list[Loss] = field(default_factory=list)
 
-    def watch(self, tokenizer: TextTokenizer, documents: Iterable[Document]) -> Iterator[NDArray[np.uint32]]:
+    def watch(self, tokenizer: TextTokenizer, documents: Iterable[NamedText]) -> Iterator[NDArray[np.uint32]]:
         """Ids of each document, in order: (n,) uint32; counts as they are drawn, and holds one batch of documents."""
         ahead, behind = tee(documents)
         ids_of = tokenizer.encode_documents(document.content for document in ahead)
@@ -81,7 +81,7 @@ class RoundTrip:
             self._add(document, tokenizer.decode(ids))
             yield ids
 
-    def _add(self, document: Document, decoded: str) -> None:
+    def _add(self, document: NamedText, decoded: str) -> None:
         text = document.content
         self.documents += 1
         self.characters += len(text)
@@ -122,7 +122,7 @@ def rows(trips: Iterable[RoundTrip]) -> list[dict[str, Any]]:
     return [asdict(loss) for trip in trips for loss in trip.named]
 
 
-def summary(trips: Iterable[RoundTrip]) -> str:
+def loss_summary(trips: Iterable[RoundTrip]) -> str:
     """What is lost and where it begins, in one line; "" where nothing is."""
     trips = list(trips)
     lossy = [trip for trip in trips if trip.lossy]

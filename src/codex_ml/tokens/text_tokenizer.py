@@ -62,9 +62,9 @@ class TextTokenizer:
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Ids of one text: (n,) uint32, without special tokens."""
-        from codex_ml.tokens.engine import panics_told
+        from codex_ml.tokens.engine import panics_as_errors
 
-        with panics_told():
+        with panics_as_errors():
             return np.array(self.backend.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
 
     def encode_documents(self, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]:

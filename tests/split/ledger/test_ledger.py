@@ -26,7 +26,7 @@ from codex_ml.split.ledger.line_format import (
     lines_of,
     missing,
     no_lines,
-    read_text,
+    read_ledger_text,
     salt_mark,
     unite,
 )
@@ -68,7 +68,7 @@ def test_what_is_written_comes_back(rows):
     assert lines.tolist() == sorted(set(lines.tolist()))
     assert sorted(rows_of(columns_of(lines))) == sorted(set(rows))
     text = Text(MARK, lines)
-    assert read_text(bytes_of(text), "f").lines.tolist() == lines.tolist()
+    assert read_ledger_text(bytes_of(text), "f").lines.tolist() == lines.tolist()
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 7, 8, 1000])
@@ -85,7 +85,7 @@ def test_a_line_is_frozen():
     high, low = 0xE3B0C44298FC1C14, 0x9AFBF4C8  # of the SHA-256 of nothing
     [line] = lines_of(columns([(high, low, 1, 2, LETTERS.index(b"R"))])).tolist()
     assert line + b"\n" == LINE
-    assert bytes_of(read_text(HEADER + LINE, "f")) == HEADER + LINE
+    assert bytes_of(read_ledger_text(HEADER + LINE, "f")) == HEADER + LINE
     assert len(LINE) == 38
 
 
@@ -97,9 +97,9 @@ def test_a_union_in_any_order_with_repeated_headers_is_the_same_text(rows, dice)
     dice.shuffle(mixed)
     end = dice.choice([b"\n", b"\r\n"])
     data = end.join(piece[:-1] for piece in [HEADER, *mixed]) + dice.choice([b"", end, end + end])
-    assert bytes_of(read_text(data, "f")) == canonical
+    assert bytes_of(read_ledger_text(data, "f")) == canonical
     half = dice.randint(0, len(mixed))
-    parts = [read_text(HEADER + b"".join(part), "f") for part in (mixed[:half], mixed[half:])]
+    parts = [read_ledger_text(HEADER + b"".join(part), "f") for part in (mixed[:half], mixed[half:])]
     assert bytes_of(unite(parts)) == bytes_of(unite(reversed(parts))) == bytes_of(unite([*parts, *parts])) == canonical
 
 
@@ -214,7 +214,7 @@ def test_a_malformed_line_is_named(bad, place):
     lines = [LINE, LINE, LINE]
     lines.insert(place, bad + b"\n")
     with pytest.raises(UserError, match=rf"^dir/f:{place + 2}: this is not a line of the ledger: "):
-        read_text(HEADER + b"".join(lines), "dir/f")
+        read_ledger_text(HEADER + b"".join(lines), "dir/f")
 
 
 @pytest.mark.parametrize("marker", [b"<<<<<<< HEAD", b"=======", b">>>>>>> other", b"||||||| 1234567", b"<<<<<<<"])
@@ -222,7 +222,7 @@ def test_conflict_markers_are_named_as_such(marker):
     with pytest.raises(
         UserError, match=r"^data/split_ledger/all\.txt:3: conflict markers of a merge; `codex-ml merge`"
     ):
-        read_text(HEADER + LINE + marker + b"\n" + LINE, "data/split_ledger/all.txt")
+        read_ledger_text(HEADER + LINE + marker + b"\n" + LINE, "data/split_ledger/all.txt")
 
 
 @pytest.mark.parametrize(
@@ -230,15 +230,15 @@ def test_conflict_markers_are_named_as_such(marker):
 )
 def test_a_missing_header_is_reported(head):
     with pytest.raises(UserError, match=r"^f:1: the first line of a ledger is `# codex-ml/ledger/2 salt <16 digits>`"):
-        read_text(head + LINE, "f")
+        read_ledger_text(head + LINE, "f")
 
 
 def test_a_header_of_another_salt_is_refused_wherever_it_is():
     other = HEADER.replace(MARK.encode(), salt_mark("t").encode())
     with pytest.raises(UserError, match=r"^f:3: this line is of another split\.salt"):
-        read_text(HEADER + LINE + other, "f")
+        read_ledger_text(HEADER + LINE + other, "f")
     with pytest.raises(UserError, match=r"different values of split\.salt"):
-        unite([read_text(HEADER, "f"), read_text(other, "f")])
+        unite([read_ledger_text(HEADER, "f"), read_ledger_text(other, "f")])
 
 
 def test_a_hundred_thousand_lines_are_a_folder_of_256_files(tmp_path):
@@ -284,7 +284,7 @@ def test_accept_unites_and_does_so_once(tmp_path, limit):
     assert (accept_new_lines(new, folder).added, accept_new_lines(new, folder).added) == (5, 0)
     everything = sorted([*some(3).tolist(), *some(5, 1).tolist()])
     assert (
-        sorted(line for path in folder.iterdir() for line in read_text(path.read_bytes(), "").lines.tolist())
+        sorted(line for path in folder.iterdir() for line in read_ledger_text(path.read_bytes(), "").lines.tolist())
         == everything
     )
     write_new_lines(new, some(5, 2), salt="s", mark=ledger.mark)
@@ -322,7 +322,7 @@ def test_a_kill_between_two_files_loses_no_line_and_accept_completes(tmp_path, m
             write_new_lines(new, some(6, 1), salt="s", mark=ledger.mark)
             monkeypatch.setattr(ledger_files, "LINES_IN_ONE_FILE", after)
             finished = killed_after(stop, lambda folder=folder: accept_new_lines(new, folder))
-            held = np.concatenate([read_text(path.read_bytes(), "").lines for path in old.iterdir()])
+            held = np.concatenate([read_ledger_text(path.read_bytes(), "").lines for path in old.iterdir()])
             assert missing(some(4), np.unique(held)).tolist() == []
             accept_new_lines(new, folder)
             whole = read_ledger(folder, salt="s")

@@ -12,7 +12,7 @@ from codex_ml.split.contradictions import CONTENT, GROUP, NEAR_COPY, contradicti
 from codex_ml.split.ledger.answers import SPLITS
 from codex_ml.split.ledger.edits import write_folder
 from codex_ml.split.ledger.folder import read_ledger
-from codex_ml.split.ledger.line_format import read_text, salt_mark
+from codex_ml.split.ledger.line_format import read_ledger_text, salt_mark
 
 from ..dealing import Dealer, Doc, ledger_of, line_of, naive_pairs, variant
 
@@ -26,7 +26,7 @@ def params(mode):
 
 
 def lines_in(folder):
-    texts = [read_text(path.read_bytes(), path.name).lines for path in sorted(folder.glob("*.txt"))]
+    texts = [read_ledger_text(path.read_bytes(), path.name).lines for path in sorted(folder.glob("*.txt"))]
     return np.unique(np.concatenate(texts)) if texts else np.zeros(0, "S37")
 
 

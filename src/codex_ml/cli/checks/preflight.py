@@ -94,7 +94,7 @@ def _told(where: str, problems: Callable[[Path, Params], Iterator[str]], path: P
 
 
 def _tokenizer(path: Path, _: Params) -> Iterator[str]:
-    from codex_ml.tokenizer.local_tokenizer import check_source
+    from codex_ml.tokenizer.foreign_files import check_source
 
     check_source(path)
     yield from _gguf(path)

@@ -30,7 +30,7 @@ from codex_ml.core.pipeline import (
     params_declared,
 )
 from codex_ml.core.yaml import read_yaml
-from codex_ml.documents.licences import wrong_licences
+from codex_ml.documents.licence_mistakes import wrong_licences
 from codex_ml.train.trackers import missing_extras
 
 UNTRACKED_BY_STAGES = {"runtime"}  # changes no byte

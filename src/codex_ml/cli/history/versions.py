@@ -191,11 +191,11 @@ def _cached(md5: str) -> Path:
 def text_of(part: Part) -> Text:
     """The lines of a file of whatever form, also where it holds the conflict markers of a merge."""
     from codex_ml.split.ledger.former import read_former
-    from codex_ml.split.ledger.line_format import read_text
+    from codex_ml.split.ledger.line_format import read_ledger_text
 
     data = without_markers(part.read())
     if part.name != PurePosixPath(FORMER).name:
-        return read_text(data, part.place)
+        return read_ledger_text(data, part.place)
     with tempfile.TemporaryDirectory(prefix="codex-ml-ledger-") as folder:  # its reader takes a file
         copy = Path(folder) / part.name
         copy.write_bytes(data)

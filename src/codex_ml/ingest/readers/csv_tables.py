@@ -19,30 +19,18 @@ from codex_ml.ingest.readers import names_seen
 from codex_ml.ingest.readers.csv_records import end_of_first, end_of_whole, has_open_quote, records_in, too_long
 from codex_ml.ingest.readers.json_lines import not_json
 from codex_ml.ingest.readers.records import record_document, repeated
-from codex_ml.ingest.readers.tasks import Context, ReadTask
+from codex_ml.ingest.readers.tasks import Context, RecordsTask
 
 BOM = b"\xef\xbb\xbf"
-Content = bytes  # tasks have a field named bytes
 BLANKS = re.compile(rb"(?:\r?\n)*")
 
 
 @dataclass(frozen=True)
-class TableTask(ReadTask):
-    """Whole records of a file, the first of which begins at this line.
-
-    Attributes:
-        limit: bytes of a record.
-    """
+class TableTask(RecordsTask):
+    """Whole records of a table."""
 
     header: tuple[str, ...]
     delimiter: str
-    first_line: int
-    data: Content
-    limit: int
-
-    @property
-    def decoded(self) -> int:
-        return len(self.data)
 
     def read(self) -> Iterator[Document | Refused]:
         """One document a record."""
@@ -104,7 +92,7 @@ def plan_table(
             data = data[end:]
         if _end_of_blanks(data) < len(data):
             found = True
-            yield TableTask(context, len(data), header, delimiter, first_line, data, limit)
+            yield TableTask(context, len(data), first_line, data, limit, header, delimiter)
     if not found:
         yield context.refused(None, "holds no record", bad=False)
 

@@ -23,12 +23,11 @@ from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.git_objects import BLOB, COMMIT, TAG, Damaged, Objects, object_size, read_object, walk_tree
 from codex_ml.ingest.readers.name_globs import NameGlobs
 from codex_ml.ingest.readers.origin import Origin
-from codex_ml.ingest.readers.tasks import Context, ReadTask
+from codex_ml.ingest.readers.tasks import Content, Context, ReadTask
 
 TASK_BYTES, TASK_BLOBS = 4 << 20, 4096
 REF_LIMIT, PACKED_REFS_LIMIT = 4096, 64 << 20  # bytes
 HASH = re.compile(r"[0-9a-f]{40}")
-Content = bytes  # tasks have a field named bytes
 
 
 @dataclass(frozen=True)

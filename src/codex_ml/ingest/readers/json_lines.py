@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from codex_ml.core.conflicts import MARKERS, conflict_line
 from codex_ml.core.errors import Reason, reason_of
 from codex_ml.core.strict_json import parse_json
 from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.readers.records import record_document
-from codex_ml.ingest.readers.tasks import Context, ReadTask
+from codex_ml.ingest.readers.tasks import Context, RecordsTask
 
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n"
 START_BYTES = 1 << 20
-Content = bytes  # tasks have a field named bytes
 
 
-@dataclass(frozen=True)
-class LinesTask(ReadTask):
-    """Whole lines of a file, the first of which has this number.
-
-    Attributes:
-        limit: bytes of a line.
-    """
-
-    first_line: int
-    data: Content
-    limit: int
-
-    @property
-    def decoded(self) -> int:
-        return len(self.data)
+class LinesTask(RecordsTask):
+    """Whole lines of JSON."""
 
     def read(self) -> Iterator[Document | Refused]:
         """One document per line that is not blank."""

@@ -21,12 +21,11 @@ from codex_ml.ingest.readers import archives, compression
 from codex_ml.ingest.readers.compression import DAMAGE, Broken, refuse_pointer, unchanged
 from codex_ml.ingest.readers.name_globs import NameGlobs
 from codex_ml.ingest.readers.origin import Origin
-from codex_ml.ingest.readers.tasks import Context, ReadTask
+from codex_ml.ingest.readers.tasks import Content, Context, ReadTask
 
 TASK_BYTES, TASK_FILES = 4 << 20, 4096
 BLOCK = 512  # bytes; tar counts in them
 ENDINGS = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
-Content = bytes  # tasks have a field named bytes
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,26 @@ class ReadTask(ABC):
         """Its documents, and what did not become one, in the order of the file."""
 
 
+Content = bytes  # in a class that has a field named bytes
+
+
+@dataclass(frozen=True)
+class RecordsTask(ReadTask):
+    """Whole records of a file of text, the first of which begins at this line.
+
+    Attributes:
+        limit: bytes of a record.
+    """
+
+    first_line: int
+    data: Content
+    limit: int
+
+    @property
+    def decoded(self) -> int:
+        return len(self.data)
+
+
 @dataclass(frozen=True)
 class RefusedTask(ReadTask):
     """What was refused one after the other while tasks were made, in its place among them."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.sorted_arrays import begins_of, find
-from codex_ml.split.ledger.line_format import Columns, Contents, concatenated, content_keys
+from codex_ml.split.ledger.line_format import Columns, Contents, concatenate_columns, content_keys
 from codex_ml.split.ledger.shards import mark_of
 
 SPLITS = ("train", "val", "test", "pool")
@@ -132,7 +132,7 @@ class Ledger:
                 unit_parts.append(live.unit)
                 rank_parts.append(live.rank)
                 repeated.append(live.take(_repeated(live)))
-        chosen = concatenated([columns for columns, _ in answers])
+        chosen = concatenate_columns([columns for columns, _ in answers])
         masks = np.concatenate([np.zeros(0, dtype=np.uint8), *(mask for _, mask in answers)])
         answers.clear()
         if not _ascending(chosen.high, chosen.low):
@@ -150,7 +150,7 @@ class Ledger:
             also_row=nothing, also_unit=nothing.astype(np.uint64), also_place=nothing.astype(np.uint32),
             forgotten=forgotten, size=size, mark=mark,
         )  # fmt: skip
-        lines = concatenated(repeated)
+        lines = concatenate_columns(repeated)
         rows = ledger.rows_of(lines.high, lines.low)
         also = (lines.rank % 2 == 0) & (lines.rank // 2 == ledger.rank[rows] // 2)
         also &= (lines.unit != ledger.unit[rows]) | (lines.place != ledger.place[rows])

@@ -78,7 +78,7 @@ class Columns:
         return Columns(self.high[rows], self.low[rows], self.unit[rows], self.place[rows], self.rank[rows])
 
 
-def concatenated(parts: Sequence[Columns]) -> Columns:
+def concatenate_columns(parts: Sequence[Columns]) -> Columns:
     """The fields of all parts, end to end."""
     if len(parts) == 1:
         return parts[0]
@@ -111,7 +111,7 @@ def no_lines() -> Lines:
     return np.zeros(0, dtype=LINE_TYPE)
 
 
-def read_text(data: bytes, name: str) -> Text:
+def read_ledger_text(data: bytes, name: str) -> Text:
     """Read the text of one file of the ledger, in whatever state a merge by lines left it.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.split.ledger.line_format import Columns, Contents, Lines, Text, columns_of, concatenated, lines_of
+from codex_ml.split.ledger.line_format import Columns, Contents, Lines, Text, columns_of, concatenate_columns, lines_of
 
 ALL = "all.txt"
 SHARDS = tuple(f"{number:02x}.txt" for number in range(256))
@@ -22,7 +22,7 @@ def disjoint(texts: dict[str, tuple[Text, Columns]]) -> list[tuple[Lines, Column
     files = [(name, text.lines, columns) for name, (text, columns) in texts.items() if len(columns)]
     if len(files) <= 1 or all(in_own_shard(name, columns) for name, _, columns in files):
         return [(lines, columns) for _, lines, columns in files]
-    lines = lines_of(concatenated([columns for _, _, columns in files]))
+    lines = lines_of(concatenate_columns([columns for _, _, columns in files]))
     columns = columns_of(lines)
     assert columns is not None
     return [(lines, columns)]

@@ -1,0 +1,124 @@
+"""The files of a tokenizer that somebody else made: found, limited in size, and read; hostile until proven tame.
+
+Used by: `local_tokenizer`, and `codex-ml check`, which loads no tokenizer.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.strict_json import parse_json_file
+from codex_ml.core.tree import is_left_out
+from codex_ml.tokens.layout import TEMPLATE, TEMPLATES
+
+SIZES = {"tokenizer.json": 64 << 20, "model": 16 << 20, "config": 1 << 20, "template": 64 << 10}  # bytes, at most
+TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,63}")  # becomes a file name
+TEMPLATES_MOST = 32
+READ = (".json", ".model", ".jinja")  # the suffixes of all files that are read
+
+
+def check_source(path: Path) -> None:
+    """What can be said of a foreign tokenizer without loading it: its files are there, its chat templates can be read.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    if path.suffix == ".gguf" and path.is_file():
+        return
+    find_files(path)
+    refuse_left_out(path)
+    if path.is_dir():
+        read_chat_templates(path)
+
+
+def refuse_left_out(path: Path) -> None:
+    """Refuse a file of a kind that is read, when DVC leaves it out of the hash."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.suffix in READ and is_left_out(file):
+            raise UserError(f"{file} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
+
+
+def find_files(path: Path) -> tuple[Path, Path | None]:
+    """(the file to name in messages, the .model file or None for tokenizer.json)."""
+    if path.is_dir():
+        if (path / "tokenizer.json").is_file():
+            return path / "tokenizer.json", None
+        models = sorted(path.glob("*.model"))
+        if len(models) == 1:
+            return models[0], models[0]
+        raise UserError(
+            f"{path} holds neither a tokenizer.json nor one SentencePiece .model file (found {len(models)}); convert "
+            "an older folder with transformers' save_pretrained first"
+        )
+    if path.suffix == ".model" and path.is_file():
+        return path, path
+    raise UserError(f"tokenizer.path {path}: there is no such folder, .model or .gguf file; put it below models/base")
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """A regular file of at most this many bytes."""
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file")
+    if (size := path.stat().st_size) > most:
+        raise UserError(f"{path} has {size} bytes; at most {most} are read")
+    return path.read_bytes()
+
+
+def read_object(path: Path, most: int) -> Any:
+    """The JSON object in a file of at most this many bytes."""
+    value = parse_json_file(read_bytes(path, most), str(path))
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
+
+
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """One of the configurations; {} where it is not there."""
+    value: dict[str, Any] = read_object(folder / name, SIZES["config"]) if (folder / name).is_file() else {}
+    return value
+
+
+def read_chat_templates(folder: Path) -> dict[str, str]:
+    """Chat templates by name, found as transformers finds them: files, else tokenizer_config.json.
+
+    Raises:
+        UserError: for a template that is too large or not UTF-8, or a name that cannot be one of a file.
+    """
+    files = {"default": folder / TEMPLATE} if (folder / TEMPLATE).is_file() else {}
+    files |= {file.name.removesuffix(".jinja"): file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
+    data = {name: (file, read_bytes(file, SIZES["template"])) for name, file in files.items()}
+    if not data and (file := folder / "tokenizer_config.json").is_file():
+        named = _named_templates(read_object(file, SIZES["config"]).get("chat_template"), file)
+        data = {name: (file, source.encode("utf-8", "surrogatepass")) for name, source in named.items()}
+    if len(data) > TEMPLATES_MOST:
+        raise UserError(f"{folder} has {len(data)} chat templates; at most {TEMPLATES_MOST} are read")
+    return {name: _source(name, *found) for name, found in data.items()}
+
+
+def _named_templates(value: Any, file: Path) -> dict[str, str]:
+    """The templates of tokenizer_config.json: one text, or a list of {"name": ..., "template": ...}."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"default": value}
+    entries = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    texts = [isinstance(entry.get(key), str) for entry in entries for key in ("name", "template")]
+    if not isinstance(value, list) or len(texts) != 2 * len(value) or not all(texts):
+        raise UserError(f'{file}: chat_template is neither a text nor a list of {{"name": ..., "template": ...}}')
+    return {entry["name"]: entry["template"] for entry in entries}
+
+
+def _source(name: str, file: Path, data: bytes) -> str:
+    if not TEMPLATE_NAME.fullmatch(name):
+        raise UserError(
+            f"{file}: a chat template is named {name[:80]!r}; a name has up to 64 letters, digits, dots, _ and -"
+        )
+    if len(data) > SIZES["template"]:
+        raise UserError(f"{file}: the chat template has {len(data)} bytes; at most {SIZES['template']} are read")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: the chat template is not UTF-8 ({error})") from None
