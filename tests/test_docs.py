@@ -66,3 +66,27 @@ def test_every_kind_of_tokenizer_is_explained_and_no_other():
     text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \|", text, re.MULTILINE)
     assert sorted(re.findall(r"`([a-z_]+)`", " ".join(rows))) == sorted(get_args(TokenizerKind))
+
+
+def test_the_picture_of_the_house_shows_every_package_and_no_other():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    picture = re.search(r"```\n(faces.*?)```", text, re.DOTALL).group(1)
+    lines = [
+        line.split(maxsplit=1)[1] if not line.startswith(" ") else line.strip() for line in picture.split("\n") if line
+    ]
+    packages = {path.parent.name for path in (ROOT / "src/codex_ml").glob("*/__init__.py")}
+    verbs = {path.stem for path in (ROOT / "stages").glob("*.py")}
+    others = {line.split()[0] for line in lines if line.split()[0] in packages - verbs}
+    drawn = next(set(line.split()) for line in lines if line.startswith("fetch"))
+    assert drawn == verbs
+    assert others | drawn == packages
+
+
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+def test_a_file_of_the_library_that_a_page_names_exists(file):
+    """Whole paths, and those below the package: `train/run.py`. Inventions of an example are named after it."""
+    named = re.findall(r"`((?:src/|stages/|core/|[a-z_]+/)[a-z_/]+\.py)`", file.read_text(encoding="utf-8"))
+    invented = [path for path in named if "shorten" in path or "mbox" in path]
+    for path in sorted(set(named) - set(invented)):
+        assert (ROOT / path).is_file() or (ROOT / "src/codex_ml" / path).is_file(), path
+    assert file.name != "architecture.md" or len(set(named) - set(invented)) > 10
