@@ -24,7 +24,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_ndjson
     from codex_ml.core.parallel import shared_workers, workers_for
     from codex_ml.core.progress import progress
-    from codex_ml.documents.licence_mistakes import wrong_licences
+    from codex_ml.documents.licence_mistakes import refuse_wrong_licences
     from codex_ml.ingest.corpus import spilling
     from codex_ml.ingest.corpus_writer import write_corpus
     from codex_ml.ingest.readers import source_bytes
@@ -32,8 +32,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.ingest.sources import Tally, read_sources
 
     settings, style = stage.params.ingest, stage.runtime.progress
-    for mistake in wrong_licences((), (source.licence for source in settings.sources)):
-        raise mistake
+    refuse_wrong_licences((), (source.licence for source in settings.sources))
     for source in settings.sources:
         stage.require(source.path)
         refuse_moving_revision(source)

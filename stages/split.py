@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this che
 from functools import partial
 
 from codex_ml.core.config import Section
-from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.core.stage import Stage, run_stage
 from codex_ml.split.config import Split
 
 
@@ -27,79 +27,53 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_json
     from codex_ml.core.parallel import shared_workers, workers_for
     from codex_ml.core.progress import progress
-    from codex_ml.documents.licence_mistakes import wrong_licences
-    from codex_ml.documents.split_files import LedgerCounts
-    from codex_ml.policy.key import warning
-    from codex_ml.split import contradictions, manifest
-    from codex_ml.split.benchmarks import read_benchmarks
+    from codex_ml.documents.licence_mistakes import refuse_wrong_licences
+    from codex_ml.split.contradictions import write_contradictions
     from codex_ml.split.crew import Crew
     from codex_ml.split.deal import deal, new_lines
-    from codex_ml.split.duplicates.shingle_sets import ShingleSets, slot_bits
     from codex_ml.split.leakage import leakage
     from codex_ml.split.ledger.answers import Ledger
     from codex_ml.split.ledger.folder import read_ledger, write_new_lines
+    from codex_ml.split.manifest import croissant, log_summary, split_manifest, split_metrics
     from codex_ml.split.refusals import refuse_unused_names, require_documents
     from codex_ml.split.screen import screen_settings
     from codex_ml.split.split_writer import write_splits
-    from codex_ml.split.splits import column_bytes, corpus_bytes, corpus_split, places, screen_corpus
+    from codex_ml.split.splits import column_bytes, corpus_split, screen_corpus, shingle_sets, warn_of_policy
 
     options = stage.params.split
+    refuse_wrong_licences(options.licences, ())
     for benchmark in options.benchmarks:
         stage.require(benchmark.path)
     corpus, ledger_folder = stage.dep("data/corpus/documents.parquet"), stage.dep("data/split_ledger")
+    policy, key = stage.dep("data/policy.yaml"), stage.dep("data/redaction_key")
+    lock, benchmarks = stage.dep("data/detectors.lock"), stage.dep("data/benchmarks")
     ledger = read_ledger(ledger_folder, salt=options.salt) if options.ledger else Ledger.empty()
-    for mistake in wrong_licences(options.licences, ()):
-        raise mistake
-    settings = screen_settings(
-        options,
-        policy=stage.dep("data/policy.yaml"),
-        lock=stage.dep("data/detectors.lock"),
-        key=stage.dep("data/redaction_key"),
-        benchmarks=stage.dep("data/benchmarks"),
-    )
-    if options.policy == "off":
-        log.warning("split: WARNING: split.policy is off: secrets and personal data stay in the training text")
-    elif note := warning(stage.dep("data/redaction_key"), places(corpus)):
-        log.warning("split: WARNING: %s", note)
-
+    settings = screen_settings(options, policy=policy, lock=lock, key=key, benchmarks=benchmarks)
+    warn_of_policy(options, key, corpus)
     workers = workers_for(column_bytes(corpus), stage.runtime.workers)
     crew = Crew(workers, partial(progress, style=stage.runtime.progress))
     with shared_workers(workers), atomic_folder(stage.out("data/splits")) as folder:
-        with ShingleSets(folder / "shingles", bits=slot_bits(corpus_bytes(corpus))) as sets:
+        with shingle_sets(folder / "shingles", corpus) as sets:
+            # 1. Screen each document by itself: licence, quality, policy, benchmarks.
             pool = screen_corpus(corpus, settings, sets, folder, crew)
             require_documents(pool)
             refuse_unused_names(pool, corpus, options)
+            # 2. Drop copies and near-duplicates, and deal the rest into train, val and test.
             dealt = deal(pool.candidates, sets, ledger, options, crew)
-        sets.delete()
+        # 3. Write the splits, redacted, and the lines that `codex-ml ledger accept` adds to the ledger.
         result = corpus_split(pool, dealt)
         counts = write_splits(folder, corpus, result, pool, settings, crew)
-        write_new_lines(
-            folder / "new_ledger.txt",
-            new_lines(pool.candidates, dealt, ledger, options),
-            salt=options.salt,
-            mark=ledger.mark,
-        )
-        found = contradictions.contradictions(pool.candidates, dealt, ledger)
-        first = contradictions.write(folder / "contradictions.ndjson", found, pool.passed, corpus, settings)
-        unchecked = read_benchmarks(options.benchmarks).unchecked if options.benchmarks else ()
-        parts = manifest.split_parts(folder, counts)
-        lines = LedgerCounts(lines=ledger.size, contradictions=len(found), first=first)
-        about = manifest.manifest(parts, pool, result, options, ledger=lines, unchecked=unchecked)
-        write_json(folder / "croissant.json", manifest.croissant(parts))
+        lines = new_lines(pool.candidates, dealt, ledger, options)
+        write_new_lines(folder / "new_ledger.txt", lines, salt=options.salt, mark=ledger.mark)
+        # 4. Say what they consist of, and how clean the test set is.
+        ledger_counts = write_contradictions(folder, corpus, pool, dealt, ledger, settings)
+        manifest = split_manifest(folder, counts, pool, result, options, ledger_counts)
+        write_json(folder / "croissant.json", croissant(manifest.splits))
     leaks = leakage(pool.candidates, dealt, test_share=options.test)
-    about.write(stage.out("reports/split/manifest.json"))
+    manifest.write(stage.out("reports/split/manifest.json"))
     leaks.write(stage.out("reports/split/leakage.json"))
-    manifest.metrics(about, leaks).write(stage.metrics)
-    log.info("split: %s", ", ".join(f"{part} {counts[part].documents}" for part in counts))
-    if found:
-        log.warning(
-            "split: WARNING: documents for which the ledger gives two answers: %d. The cleaner one counts; "
-            "data/splits/contradictions.ndjson names them",
-            len(found),
-        )
-    log.info("split: dropped %s", result.dropped())
-    log.info("split: findings %s", about.policy.findings)
-    log.info("split: a random split would have leaked %.1f %% of its test documents", 100 * leaks.random_split_leak)
+    split_metrics(manifest, leaks).write(stage.metrics)
+    log_summary(manifest, leaks)
 
 
 if __name__ == "__main__":

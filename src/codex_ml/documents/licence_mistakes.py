@@ -77,6 +77,16 @@ def refuse_unknown_expression(expression: str, where: str) -> None:
         )
 
 
+def refuse_wrong_licences(licences: Iterable[str], sources: Iterable[str]) -> None:
+    """Raise the first mistake in split.licences and in the licences of ingest.sources.
+
+    Raises:
+        UserError: see `wrong_licences`.
+    """
+    for mistake in wrong_licences(licences, sources):
+        raise mistake
+
+
 def wrong_licences(licences: Iterable[str], sources: Iterable[str]) -> Iterator[UserError]:
     """The mistakes in split.licences and in the licences of ingest.sources."""
     checks = [(refuse_unknown_licence, licence, "split.licences") for licence in licences if licence not in PERMISSIVE]

@@ -14,10 +14,10 @@ import numpy as np
 from codex_ml.core.io import atomic_file
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import opened
-from codex_ml.documents.split_files import NamedContradiction
-from codex_ml.split.duplicates.shingle_sets import RowNumbers
+from codex_ml.documents.split_files import LedgerCounts, NamedContradiction
 from codex_ml.split.ledger.answers import SPLITS, Ledger, disagree
 from codex_ml.split.screen import ScreenSettings, redacted_name
+from codex_ml.split.splits import Pool
 from codex_ml.split.verdicts import EVICTED, PARTS, REASONS, Dealt, DocumentKeys
 
 CONTENT = "its content is in lines of several splits"
@@ -61,32 +61,34 @@ def contradictions(documents: DocumentKeys, dealt: Dealt, ledger: Ledger) -> dic
     return found
 
 
-def write(
-    path: Path, found: dict[int, dict[str, Any]], passed: RowNumbers, corpus: Path, settings: ScreenSettings
-) -> list[NamedContradiction]:
-    """Write them with source, path and id, which is redacted, in the order of the corpus; returns the first ones.
+def write_contradictions(
+    folder: Path, corpus: Path, pool: Pool, dealt: Dealt, ledger: Ledger, settings: ScreenSettings
+) -> LedgerCounts:
+    """Write contradictions.ndjson: source, path and id, which is redacted, in the order of the corpus.
 
-    Args:
-        passed: (p,) row of the corpus of each candidate.
+    Returns:
+        what the manifest says of the ledger, the first contradictions included.
     """
+    by_document = contradictions(pool.candidates, dealt, ledger)
+    by_row = {int(pool.passed[number]): contradiction for number, contradiction in by_document.items()}
     first: list[NamedContradiction] = []
-    with atomic_file(path) as lines:
-        for about in _named({int(passed[number]): about for number, about in found.items()}, corpus, settings):
-            lines.write(ndjson_line(about))
+    with atomic_file(folder / "contradictions.ndjson") as lines:
+        for contradiction in _named(by_row, corpus, settings):
+            lines.write(ndjson_line(contradiction))
             if len(first) < FIRST:
-                first.append(NamedContradiction(**about))
-    return first
+                first.append(NamedContradiction(**contradiction))
+    return LedgerCounts(lines=ledger.size, contradictions=len(by_row), first=first)
 
 
 def _named(rows: dict[int, dict[str, Any]], corpus: Path, settings: ScreenSettings) -> Iterator[dict[str, Any]]:
-    wanted = np.array(sorted(rows), dtype=np.int64)
+    sorted_rows = np.array(sorted(rows), dtype=np.int64)
     start = 0
     with opened(corpus) as file:
         for group in range(file.num_row_groups):
             stop = start + file.metadata.row_group(group).num_rows
-            here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)]
+            here = sorted_rows[np.searchsorted(sorted_rows, start) : np.searchsorted(sorted_rows, stop)]
             if len(here):
                 table = file.read_row_group(group, columns=["source", "path", "id"]).take(here - start)
-                for row, about in zip(here.tolist(), table.to_pylist(), strict=True):
-                    yield about | {"id": redacted_name(about["id"], settings)} | rows[row]
+                for row, names in zip(here.tolist(), table.to_pylist(), strict=True):
+                    yield names | {"id": redacted_name(names["id"], settings)} | rows[row]
             start = stop

@@ -6,7 +6,8 @@ SHA-256, and the fields of the records in them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,44 +25,27 @@ from codex_ml.documents.split_files import (
     SplitParts,
     SplitSize,
 )
+from codex_ml.split.benchmarks import read_benchmarks
 from codex_ml.split.config import Split
 from codex_ml.split.split_writer import Counts
 from codex_ml.split.splits import CorpusSplit, Pool
 from codex_ml.split.verdicts import PARTS
 
-
-def split_parts(folder: Path, counts: Mapping[str, Counts]) -> SplitParts:
-    """What each split consists of.
-
-    Args:
-        folder: holds the finished Parquet files.
-    """
-    parts = {}
-    for part in PARTS:
-        file = folder / f"{part}.parquet"
-        parts[part] = SplitContents(
-            **counts[part].as_dict(), file=file.name, sha256=sha256_of(file), file_bytes=file.stat().st_size
-        )
-    return SplitParts(**parts)
+log = logging.getLogger("codex_ml")
 
 
-def manifest(
-    parts: SplitParts,
-    pool: Pool,
-    result: CorpusSplit,
-    params: Split,
-    *,
-    ledger: LedgerCounts,
-    unchecked: Sequence[str],
+def split_manifest(
+    folder: Path, counts: Mapping[str, Counts], pool: Pool, result: CorpusSplit, params: Split, ledger: LedgerCounts
 ) -> Manifest:
     """Counts, bytes, hashes, licences, languages, groups per split, drop reasons, and what the policy found.
 
     Args:
-        unchecked: texts of benchmarks that are too short to be looked for.
+        folder: holds the finished Parquet files.
     """
+    unchecked = read_benchmarks(params.benchmarks).unchecked if params.benchmarks else ()
     return Manifest(
         format="codex-ml/manifest/1",
-        splits=parts,
+        splits=_split_parts(folder, counts),
         documents=len(pool.size),
         bytes=int(pool.size.sum()),
         dropped=dict(sorted(result.dropped().items())),
@@ -80,24 +64,48 @@ def manifest(
     )
 
 
-def metrics(about: Manifest, leaks: Leakage) -> SplitMetrics:
+def _split_parts(folder: Path, counts: Mapping[str, Counts]) -> SplitParts:
+    parts = {}
+    for part in PARTS:
+        file = folder / f"{part}.parquet"
+        parts[part] = SplitContents(
+            **counts[part].as_dict(), file=file.name, sha256=sha256_of(file), file_bytes=file.stat().st_size
+        )
+    return SplitParts(**parts)
+
+
+def split_metrics(manifest: Manifest, leaks: Leakage) -> SplitMetrics:
     """The few numbers that one compares between experiments."""
     sizes = {
         part: SplitSize(documents=contents.documents, megabytes=round(contents.bytes / 1e6, 3))
-        for part, contents in about.splits
+        for part, contents in manifest.splits
     }
     return SplitMetrics(
         **sizes,
-        dropped=sum(about.dropped.values()),
+        dropped=sum(manifest.dropped.values()),
         leakage=LeakageMetrics(
             near_cross=leaks.near_cross,
             evicted=leaks.evicted,
             quarantined=leaks.quarantined,
             random_split_leak=leaks.random_split_leak,
         ),
-        policy=about.policy.state,
-        redacted=about.policy.documents_redacted,
+        policy=manifest.policy.state,
+        redacted=manifest.policy.documents_redacted,
     )
+
+
+def log_summary(manifest: Manifest, leaks: Leakage) -> None:
+    """Say what became of the documents."""
+    log.info("split: %s", ", ".join(f"{part} {contents.documents}" for part, contents in manifest.splits))
+    if manifest.ledger.contradictions:
+        log.warning(
+            "split: WARNING: documents for which the ledger gives two answers: %d. The cleaner one counts; "
+            "data/splits/contradictions.ndjson names them",
+            manifest.ledger.contradictions,
+        )
+    log.info("split: dropped %s", manifest.dropped)
+    log.info("split: findings %s", manifest.policy.findings)
+    log.info("split: a random split would have leaked %.1f %% of its test documents", 100 * leaks.random_split_leak)
 
 
 def croissant(parts: SplitParts) -> dict[str, Any]:

@@ -7,8 +7,10 @@ screened, the table of `ShingleSets` comes on top. Texts are held a row group at
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +21,14 @@ from numpy.typing import NDArray
 from codex_ml.core.io import atomic_file
 from codex_ml.core.parallel import ordered_map
 from codex_ml.documents.document import opened
+from codex_ml.policy.key import warning
+from codex_ml.split.config import Split
 from codex_ml.split.crew import Crew
-from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets
+from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets, slot_bits
 from codex_ml.split.screen import Screened, ScreenSettings, ScreenTask, screen
 from codex_ml.split.verdicts import DROPPED, KEPT, REASONS, Dealt, DocumentKeys
+
+log = logging.getLogger("codex_ml")
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,23 @@ def column_bytes(corpus: Path) -> int:
         return sum(int(file.metadata.row_group(group).total_byte_size) for group in range(file.num_row_groups))
 
 
-def places(corpus: Path) -> Iterator[str]:
+@contextmanager
+def shingle_sets(folder: Path, corpus: Path) -> Iterator[ShingleSets]:
+    """Empty sets of shingles in a folder of their own, which is removed at the end."""
+    with ShingleSets(folder, bits=slot_bits(corpus_bytes(corpus))) as sets:
+        yield sets
+    sets.delete()
+
+
+def warn_of_policy(options: Split, key: Path, corpus: Path) -> None:
+    """Warn when the policy is off, or when users' own data meets the redaction key that everybody has."""
+    if options.policy == "off":
+        log.warning("split: WARNING: split.policy is off: secrets and personal data stay in the training text")
+    elif note := warning(key, _places(corpus)):
+        log.warning("split: WARNING: %s", note)
+
+
+def _places(corpus: Path) -> Iterator[str]:
     """Where each document of the corpus was read from: a path relative to the repository, and more inside of it."""
     with opened(corpus) as file:
         for batch in file.iter_batches(columns=["place"]):
