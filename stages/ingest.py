@@ -51,7 +51,7 @@ def main(stage: Stage[Params]) -> None:
         with progress("ingest: write", tally.bytes, "bytes", style=style) as advance:
             write_corpus(folder / "documents.parquet", spills, workers=workers, advance=advance)
         (folder / "spills").rmdir()
-    stage.write_numbers(tally.details().as_json(), compared=("documents", "megabytes", "refused"))
+    stage.write_numbers(tally.details().as_json(), compared=("refused",))
     log.info(
         "ingest: %d documents, %.1f MB, %d refused, %d licences",
         tally.documents, tally.bytes / 1e6, tally.refused, len(tally.licences),

@@ -150,14 +150,26 @@ def test_trackers_that_are_not_installed_are_named_with_their_extra(workspace, m
     ]
 
 
-@pytest.mark.parametrize("name", ["data/raw/sample/a.whl", "models/tokenizer/ünï\nx.json"])
-def test_an_output_that_git_tracks_is_named(workspace, name):
-    (workspace / name).parent.mkdir(parents=True, exist_ok=True)
-    (workspace / name).write_text("x")
+def test_outputs_that_git_tracks_are_named_in_one_command(workspace):
+    for name in ("data/raw/sample/a.whl", "models/tokenizer/ünï\nx.json", "reports/fetch/lineage.json"):
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).write_text("x")
     subprocess.run(["git", "init", "-q"], check=True)
-    subprocess.run(["git", "add", "-f", "--", name], check=True)
-    expected = f"{name} is an output of the pipeline but tracked by Git; run `git rm -r --cached {name}`"
+    subprocess.run(["git", "add", "-f", "data/raw/sample", "models/tokenizer", "reports"], check=True)
+    expected = (
+        "Git tracks data/raw/sample, which is an output in DVC's cache, so DVC would fail after the stage has run; run "
+        "`git rm -r --cached data/raw/sample reports/fetch/lineage.json models/tokenizer`"
+    )
     assert expected in list(problems(load_params(), some("fetch", "tokenizer")))
+
+
+def test_an_output_that_turns_the_run_cache_off_is_named(workspace):
+    text = Path("dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(text.replace("lineage.json\n", "lineage.json: {cache: false}\n", 1))
+    assert [problem for problem in problems(load_params(), some("fetch", "split")) if "run cache" in problem] == [
+        "dvc.yaml: output reports/fetch/lineage.json of stage fetch has `cache: false` and is neither a metric nor a plot, "
+        "so DVC would never restore the stage from its run cache; remove `cache: false`"
+    ]
 
 
 def test_reports_that_belong_into_git_are_no_problem(workspace):
@@ -165,7 +177,7 @@ def test_reports_that_belong_into_git_are_no_problem(workspace):
     (workspace / "reports/split/metrics.json").write_text("{}")
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "add", "-f", "reports"], check=True)
-    assert not [p for p in problems(load_params(), some("split")) if "tracked by Git" in p]
+    assert not [p for p in problems(load_params(), some("split")) if "Git tracks" in p]
 
 
 def test_a_machine_without_git_is_told(workspace, monkeypatch):

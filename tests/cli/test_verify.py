@@ -278,6 +278,69 @@ def test_a_record_names_every_missing_dependency_and_packages_that_are_not_there
         start_record(spec, load_params())
 
 
+@pytest.fixture
+def library(chain):
+    """Stage train depends on a folder of code."""
+    for name in ("loop.py", "model/build.py"):
+        chain.write(f"src/codex_ml/train/{name}", b"# code\n")
+    document = json.loads(Path("dvc.yaml").read_bytes())
+    document["stages"]["train"]["deps"].append("src/codex_ml/train")
+    chain.write("dvc.yaml", json.dumps(document).encode())
+    chain.lock()
+    return chain
+
+
+def test_a_record_lists_the_files_of_a_folder_of_code_and_of_no_folder_of_data(library):
+    deps = json.loads(record_path("train").read_bytes())["deps"]
+    code = Path("src/codex_ml/train")
+    files = {name: hash_path(code / name).md5 for name in ("loop.py", "model/build.py")}
+    assert deps["src/codex_ml/train"] == {**vars(hash_path(code)), "files": files}
+    assert "files" not in deps["stages/train.py"]
+    assert "files" not in json.loads(record_path("split").read_bytes())["deps"]["data/raw"]
+    assert len(links("models/model")) == len([*TRAIN, *SPLIT, *FETCH]) + 1
+
+
+LATER = {
+    "edited": (lambda: Path("src/codex_ml/train/loop.py").write_bytes(b"# x\n"), "loop.py"),
+    "added": (lambda: Path("src/codex_ml/train/new.py").write_bytes(b""), "new.py (added)"),
+    "gone": (lambda: Path("src/codex_ml/train/model/build.py").unlink(), "model/build.py (missing)"),
+}
+
+
+@pytest.mark.parametrize("case", LATER)
+def test_the_file_of_the_library_that_changed_after_the_run_is_named(library, case):
+    change, name = LATER[case]
+    change()
+    with pytest.raises(CheckFailed) as error:
+        links()
+    assert str(error.value).startswith(
+        f"train: code src/codex_ml/train/{name} was changed after the run; dvc.lock has "
+    )
+
+
+def test_the_file_of_the_library_that_was_edited_while_the_stage_ran_is_named(library):
+    library.write("src/codex_ml/train/loop.py", b"# edited\n")
+    library.lock(record=False)
+    with pytest.raises(CheckFailed) as error:
+        links()
+    assert str(error.value).startswith(
+        "train: src/codex_ml/train/loop.py was edited while the stage ran; it started with "
+    )
+    library.write("src/codex_ml/train/loop.py", b"# code\n")  # put back: no file differs from the start
+    with pytest.raises(CheckFailed, match=r"^train: src/codex_ml/train was edited while the stage ran; "):
+        links()
+
+
+@pytest.mark.parametrize("files", [1, [], {"loop.py": None}, {"loop.py": 1}])
+def test_a_list_of_files_of_another_shape_is_a_finding(library, files):
+    record = json.loads(record_path("train").read_bytes())
+    record["deps"]["src/codex_ml/train"]["files"] = files
+    library.write(RECORD, json.dumps(record).encode())
+    renewed_hash(library, RECORD)
+    with pytest.raises(CheckFailed, match=r"^reports/train/lineage\.json: deps: src/codex_ml/train: `files` are not "):
+        links()
+
+
 def test_threads_are_those_that_were_asked_for_or_all_cores():
     assert cpu_threads(3) == 3
     assert cpu_threads(0) >= 1

@@ -1,5 +1,7 @@
 """dvc.yaml and dvc.lock as data, and the imports of a script as they are in its source."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,29 @@ def test_every_form_of_an_output_is_read():
     }
     a, b = parse_pipeline({"stages": stages}, "dvc.yaml").values()
     assert a.outs == ("o", "p", "q", "m", "l")
-    assert a.uncached == {"p", "m"}
+    assert (a.uncached, a.plain_uncached) == ({"p", "m"}, {"p"})
     assert (a.deps, a.params, a.desc, a.script) == ((), (), "", "stages/a.py")
     assert (b.data, b.code, b.params, b.desc) == (("d.txt",), ("stages/c.py",), ("seed",), "B")
+
+
+def test_git_ignores_what_lies_in_the_cache_and_nothing_that_lies_in_git(repository, tmp_path, monkeypatch):
+    """DVC adds what Git does not ignore to .gitignore files of its own, and a metric that Git ignores is in no commit."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(repository / ".gitignore", ".gitignore")
+    subprocess.run(["git", "init", "-q"], check=True)
+    specs = load_pipeline(repository / "dvc.yaml").values()
+    kept = {out for spec in specs for out in spec.uncached}
+    everything = {out for spec in specs for out in spec.outs}
+    for out in everything:
+        (tmp_path / out).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / out).touch() if Path(out).suffix else (tmp_path / out).mkdir()
+    names = "\0".join(sorted(everything))
+    done = subprocess.run(
+        ["git", "check-ignore", "-z", "--stdin"], input=names, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split("\0")) - {""} == everything - kept
+    assert "reports/train/plots" in kept
+    assert "reports/train/metrics.json" in kept
 
 
 @pytest.mark.parametrize(

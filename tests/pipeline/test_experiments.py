@@ -31,7 +31,8 @@ def identity(pipeline: Workspace) -> Workspace:
     return pipeline
 
 
-def test_one_knob_reruns_training_and_what_follows(identity: Workspace) -> None:
+def test_one_knob_reruns_training_and_what_follows_and_the_way_back_runs_nothing(identity: Workspace) -> None:
+    lock, record = identity.lock, (identity.root / "reports/train/lineage.json").read_bytes()
     done = identity.dvc("exp", "run", "-S", "train.lr=2e-3")
     assert ran(done.stdout) == LATER
     shown = json.loads(identity.dvc("exp", "show", "--json").stdout)
@@ -47,6 +48,12 @@ def test_one_knob_reruns_training_and_what_follows(identity: Workspace) -> None:
     plots = identity.dvc("plots", "diff", "--json").stdout
     for wanted in ("Loss (nats a token)", "Bits per byte by source", '"HEAD"', '"workspace"'):
         assert wanted in plots, wanted
+    assert "links hold" in identity.cli("verify").stdout
+    back = identity.dvc("exp", "run", "-S", "train.lr=3e-3").stdout
+    assert ran(back) == []
+    assert re.findall(r"^Stage '(\w+)' is cached - skipping run", back, re.MULTILINE) == LATER
+    assert (identity.lock, (identity.root / "reports/train/lineage.json").read_bytes()) == (lock, record)
+    assert identity.run("git", "status", "--porcelain").stdout.split() == ["M", "params.yaml"]  # 3e-3 is 0.003 there
     assert "links hold" in identity.cli("verify").stdout
 
 

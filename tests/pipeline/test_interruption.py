@@ -104,10 +104,27 @@ def test_training_killed_three_times_resumes_and_ends_with_the_same_bytes(pipeli
         assert process.wait() != 0
         reached = int(_checkpoints(pipeline)[-1].removeprefix("step-")) // 3
         process.communicate()
-    last = pipeline.dvc("repro")
+    last = pipeline.dvc("repro", "--force", "--single-item", "train")
     assert f"train: resumed from the checkpoint of step {3 * reached} of 60" in last.stderr
     assert pipeline.lock == lock
     assert pipeline.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_a_recipe_that_ran_before_is_restored_after_a_kill_and_not_trained_again(pipeline: Workspace) -> None:
+    """DVC deletes the outputs before it runs a stage; its run cache brings back those of the first run, all of them."""
+    expected, lock = {stage: outputs(pipeline, stage) for stage in NAMES}, pipeline.lock
+    process = _start(pipeline, "-m", "dvc", "repro", "--force", "--single-item", "train")
+    _wait(lambda: _checkpoints(pipeline), process)
+    os.killpg(process.pid, signal.SIGKILL)  # DVC, and the stage with it
+    process.communicate()
+    assert outputs(pipeline, "train").keys() < expected["train"].keys()
+    again = pipeline.dvc("repro").stdout
+    assert "Running stage" not in again
+    assert "Stage 'train' is cached - skipping run, checking out outputs" in again
+    assert {stage: outputs(pipeline, stage) for stage in NAMES} == expected
+    assert pipeline.lock == lock
+    assert pipeline.run("git", "status", "--porcelain").stdout == ""
+    assert "links hold" in pipeline.cli("verify").stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -90,11 +90,10 @@ def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path, cache: str) 
     pointers = sorted(f"{name}.dvc" for name in OWN)
     untracked = first.run("git", "status", "--porcelain", "-uall").stdout.splitlines()
     ignores = [f"{folder}/.gitignore" for folder in ("data/raw", "data/raw/team", "models/base")]  # dvc add wrote them
-    made = ["dvc.lock", "reports/fetch/lineage.json"]
     assert untracked == [
         " M .dvc/config",
         " M params.yaml",
-        *(f"?? {name}" for name in sorted([*pointers, *ignores, *made])),
+        *(f"?? {name}" for name in sorted([*pointers, *ignores, "dvc.lock"])),
     ]
     assert first.cli("check").returncode == 0
     first.dvc("remote", "add", "--default", "team", "../../remote")
@@ -109,7 +108,7 @@ def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path, cache: str) 
     second.dvc("pull", *pointers)
     assert own(second) == data
     second.dvc("repro", "ingest")
-    assert json.loads((second.root / "reports/ingest/metrics.json").read_bytes())["documents"] == 22
+    assert json.loads((second.root / "reports/ingest/details.json").read_bytes())["documents"] == 22
     commit(second, "run")
     assert (second.root / "data/raw/code/a.py").is_symlink() == (cache == "symlink")
     assert second.dvc("data", "status", "--json").stdout.strip() == "{}"

@@ -74,6 +74,37 @@ def test_early_cutoff_an_edit_that_changes_no_data_retrains_nothing(pipeline: Wo
     assert "links hold" in pipeline.cli("verify").stdout
 
 
+def stale(workspace: Workspace) -> set[str]:
+    """Stages of which DVC says that something they read has changed."""
+    return set(parse_json(workspace.dvc("status", "--json").stdout))
+
+
+def comment(workspace: Workspace, name: str) -> None:
+    with (workspace.root / name).open("a", encoding="utf-8") as file:
+        file.write("# a comment\n")
+
+
+def test_an_edit_in_the_schema_of_split_reruns_split_and_trains_no_model_whose_data_stay(pipeline: Workspace) -> None:
+    comment(pipeline, "src/codex_ml/split/config.py")
+    assert stale(pipeline) == {"split"}
+    assert ran(pipeline.dvc("repro", "split").stdout) == ["split"]
+    assert stale(pipeline) == {"report"}
+
+
+def test_an_edit_in_evaluate_trains_nothing_and_what_editors_leave_makes_no_stage_stale(pipeline: Workspace) -> None:
+    for folder in ("core", "train", "ingest/readers"):
+        for name in (".io.py.swp", "io.py~", "#io.py#", "io.py.orig", ".DS_Store", "__pycache__/io.cpython-311.pyc"):
+            file = pipeline.root / "src/codex_ml" / folder / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(b"\0noise")
+        (pipeline.root / "src/codex_ml" / folder / ".#io.py").symlink_to("user@host.1:2")
+    assert stale(pipeline) == set()
+    assert "links hold" in pipeline.cli("verify").stdout
+    assert pipeline.cli("check").returncode == 0
+    comment(pipeline, "src/codex_ml/evaluate/summary.py")
+    assert stale(pipeline) == {"evaluate"}
+
+
 def test_runtime_keys_rerun_nothing(pipeline: Workspace) -> None:
     pipeline.edit("params.yaml", "runtime: {device: cpu}", "runtime: {device: cpu, progress: off, keep_checkpoints: 5}")
     assert ran(pipeline.dvc("repro").stdout) == []

@@ -67,7 +67,7 @@ def test_damaged_stream_is_named_by_verify_and_refused_by_training(pipeline: Wor
 
 def test_library_edited_while_a_stage_ran_is_found(pipeline: Workspace) -> None:
     """DVC hashes a dep at the end of the command; the record of the start tells."""
-    start = "def main(stage: Stage) -> None:\n"
+    start = "def main(stage: Stage[Params]) -> None:\n"
     late = "    file = Path('src/codex_ml/split/duplicates/dedup.py')\n    file.write_text(file.read_text() + '# late\\n')\n"
     pipeline.edit("stages/split.py", start, start + late)
     pipeline.dvc("repro", "--single-item", "split")

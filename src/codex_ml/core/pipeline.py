@@ -34,6 +34,7 @@ class StageSpec:
     params: tuple[str, ...]
     outs: tuple[str, ...]
     uncached: frozenset[str]  # outs that lie in Git instead of DVC's cache
+    plain_uncached: frozenset[str] = frozenset()  # those of them that are neither metric nor plot
 
     @property
     def script(self) -> str:
@@ -79,11 +80,13 @@ def _stages(document: Any, name: str) -> dict[str, Any]:
 def _spec(stage: str, body: Any, name: str) -> StageSpec:
     if not isinstance(body, dict) or not isinstance(body.get("cmd"), str):
         raise UserError(f"{name}: stage {stage} needs a `cmd` that is one text")
-    outs = [
-        _path_and_flags(out, f"{name}: {kind} of stage {stage}")
+    outs = {
+        kind: [_path_and_flags(out, f"{name}: {kind} of stage {stage}") for out in _list(body, kind, name, stage)]
         for kind in ("outs", "metrics", "plots")
-        for out in _list(body, kind, name, stage)
-    ]
+    }
+    uncached = {
+        kind: frozenset(path for path, flags in items if flags.get("cache") is False) for kind, items in outs.items()
+    }
     for kind in ("deps", "params"):
         if odd := [item for item in _list(body, kind, name, stage) if not isinstance(item, str) or not item]:
             raise UserError(f"{name}: {kind} of stage {stage}: expected texts, found {odd[0]!r}")
@@ -93,8 +96,9 @@ def _spec(stage: str, body: Any, name: str) -> StageSpec:
         desc=str(body.get("desc") or ""),
         deps=tuple(body.get("deps") or ()),
         params=tuple(body.get("params") or ()),
-        outs=tuple(path for path, _ in outs),
-        uncached=frozenset(path for path, flags in outs if flags.get("cache") is False),
+        outs=tuple(path for items in outs.values() for path, _ in items),
+        uncached=frozenset().union(*uncached.values()),
+        plain_uncached=uncached["outs"],
     )
 
 

@@ -22,7 +22,7 @@ SCHEMA = "codex-ml/lineage/1"
 
 
 def record_path(stage: str) -> Path:
-    """Where the record of a stage lies: in its report folder, in Git, outside what later stages depend on.
+    """Where the record of a stage lies: in its report folder, in DVC's cache, outside what later stages depend on.
 
     An edit that leaves a stage's data as they were re-runs that stage and the report, which shows the records, only.
     """
@@ -48,6 +48,9 @@ def parse_record(record: Any, name: str) -> dict[str, Any]:
     for path, dep in deps.items():
         if not isinstance(dep, dict) or not all(isinstance(dep.get(kind), str) for kind in ("md5", "sha256")):
             raise UserError(f"{name}: deps: {path}: expected its md5 and sha256")
+        files = dep.get("files", {})
+        if not isinstance(files, dict) or not all(isinstance(md5, str) for md5 in files.values()):
+            raise UserError(f"{name}: deps: {path}: `files` are not names with their md5")
     return record
 
 
@@ -78,7 +81,7 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
         "stage": spec.name,
         "command": spec.cmd,
         "params": {name: dumped[name] for name in spec.params},
-        "deps": {dep: vars(hash_path(Path(dep))) for dep in sorted(spec.deps)},
+        "deps": {dep: _hashed(dep, list_files=dep in spec.code) for dep in sorted(spec.deps)},
         "environment": {
             "python": platform.python_version(),
             "machine": platform.machine(),
@@ -86,3 +89,13 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
             "packages": {name: installed.get(normal(name)) for name in deciding_packages()},
         },
     }
+
+
+def _hashed(dep: str, *, list_files: bool) -> dict[str, Any]:
+    """The hashes of a dependency, and for a folder of code the MD5 of each file: `verify` then names the changed one.
+
+    Folders of data have no list here: they can hold 200,000 files, and DVC's cache has the list of what a stage wrote.
+    """
+    files: dict[str, str] = {}
+    hashes = hash_path(Path(dep), listing=files if list_files else None)
+    return {**vars(hashes), "files": files} if files else vars(hashes)

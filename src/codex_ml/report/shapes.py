@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from codex_ml.core.contract import Contract
 
@@ -15,6 +15,7 @@ class Hashes(Contract):
     md5: str
     sha256: str
     size: int
+    files: dict[str, str] = Field(default={})  # of a folder of code: name -> MD5
 
 
 class Environment(Contract):

@@ -329,8 +329,8 @@ def test_skipped_records_are_listed_with_file_line_and_reason(stage):
     assert len(listed) == 4 and {row["source"] for row in listed} == {"data/raw/rows.jsonl"}
     corpus = stage.root / "data/corpus/documents.parquet"
     assert count_documents(corpus) == 1 and [(d.id, d.text) for d in read_documents(corpus)] == [("1", "a")]
-    metrics = json.loads((stage.root / "reports/ingest/metrics.json").read_bytes())
-    assert (metrics["documents"], metrics["refused"]) == (1, 4)
+    details = json.loads((stage.root / "reports/ingest/details.json").read_bytes())
+    assert (details["documents"], details["refused"]) == (1, 4)
     assert left(stage.root) == [
         "data/corpus/documents.parquet",
         "data/corpus/refused.ndjson",

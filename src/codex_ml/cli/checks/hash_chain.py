@@ -123,13 +123,14 @@ def _verify_inputs(spec: StageSpec, lock: dict[str, Locked], record: dict[str, A
         role = "code" if path in spec.code else "input"
         started = record["deps"][path]
         if started["md5"] != md5:
+            where = changed_file(path, started["md5"], lock, started.get("files"))
             raise CheckFailed(
-                f"{spec.name}: {path} was edited while the stage ran; it started with {started['md5']}, {LOCK} "
-                f"recorded {md5} at its end. Run `dvc repro --force {spec.name}`"
+                f"{spec.name}: {where} was edited while the stage ran; it started with {path} {started['md5']}, and "
+                f"{LOCK} recorded {md5} at its end. Run `dvc repro --force {spec.name}`"
             )
         found = hashes.of(spec.name, path)
         if found.md5 != md5 or found.sha256 != started["sha256"]:
-            where = changed_file(path, md5, lock)
+            where = changed_file(path, md5, lock, started.get("files"))
             raise CheckFailed(f"{spec.name}: {role} {where} was changed after the run; {_differ(md5, found.md5)}")
         yield Link(spec.name, role, path, found.md5)
 

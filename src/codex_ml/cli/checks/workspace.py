@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from _parameters(stages)
     yield from preflight.missing_sections(stages, read_yaml(PARAMS))
     yield from _dependencies(stages)
+    yield from _run_cache(stages)
     yield from _sources(params, stages)
     licences = wrong_licences(params.split.licences, (source.licence for source in params.ingest.sources))
     yield from (f"{PARAMS}: {mistake}" for mistake in licences)
@@ -156,7 +158,20 @@ def _glob(key: str, pattern: str) -> Iterator[str]:
 
 def _git(stages: dict[str, StageSpec]) -> Iterator[str]:
     """An output that Git tracks too makes DVC fail after the stage has run, hours later."""
-    outs = [Path(out) for spec in stages.values() for out in spec.outs if out not in spec.uncached]
-    tracked = (name for name in _tracked() if any(Path(name).is_relative_to(out) for out in outs))
-    if first := next(tracked, None):
-        yield f"{first} is an output of the pipeline but tracked by Git; run `git rm -r --cached {first}`"
+    outs = [out for spec in stages.values() for out in spec.outs if out not in spec.uncached]
+    tracked = [Path(name) for name in _tracked()]
+    if both := [out for out in outs if any(name.is_relative_to(out) for name in tracked)]:
+        yield (
+            f"Git tracks {both[0]}, which is an output in DVC's cache, so DVC would fail after the stage has run; run "
+            f"`git rm -r --cached {shlex.join(both)}`"
+        )
+
+
+def _run_cache(stages: dict[str, StageSpec]) -> Iterator[str]:
+    """What turns DVC's run cache off for a stage (dvc/stage/__init__.py, no_cache_outs), which then runs every time."""
+    for spec in stages.values():
+        for out in sorted(spec.plain_uncached):
+            yield (
+                f"{PIPELINE}: output {out} of stage {spec.name} has `cache: false` and is neither a metric nor a plot, "
+                "so DVC would never restore the stage from its run cache; remove `cache: false`"
+            )

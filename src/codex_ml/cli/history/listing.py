@@ -13,11 +13,15 @@ from codex_ml.core.tree import cache_folder, scan
 from codex_ml.core.yaml import read_yaml
 
 
-def changed_file(path: str, md5: str, lock: dict[str, Locked]) -> str:
+def changed_file(path: str, md5: str, lock: dict[str, Locked], files: dict[str, str] | None = None) -> str:
     """Name the first file of folder `path` that is not the one of hash `md5`, as far as anything knows its files.
 
     DVC's list of the folder knows all of them. Without it, dvc.lock and the records of the stages know those that are
     inputs or outputs by themselves, such as data/splits/train.parquet, and .dvc files those that `dvc add` took.
+
+    Args:
+        files: relative path -> MD5 of the files of the folder when it had that hash, from a record; DVC has no list of
+            a folder of code.
 
     Returns:
         the path of the file, with "(missing)" or "(added)" where that is so; `path` itself when nothing knows.
@@ -25,7 +29,7 @@ def changed_file(path: str, md5: str, lock: dict[str, Locked]) -> str:
     folder = Path(path)
     if not folder.is_dir():
         return path
-    listing = listing_of(md5)
+    listing = files or listing_of(md5)
     if listing is None:
         for inner, digest in {**_known_alone(path, lock), **_added_alone(folder)}.items():
             if not Path(inner).exists():
