@@ -1,0 +1,60 @@
+"""`dvc exp run -S` changes the line of the key that it sets, and leaves the rest of params.yaml as people wrote it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = [
+    pytest.param(ROOT / "tests/project/params.yaml", id="of an invented user"),
+    pytest.param(ROOT / "params.yaml", id="as shipped", marks=pytest.mark.shipped),
+]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC project in a Git repository, with one stage that reads params.yaml."""
+    for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    folder = tmp_path / "project"
+    (folder / ".dvc").mkdir(parents=True)
+    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    (folder / ".gitignore").write_text("/.dvc/tmp\n/.dvc/cache\n/out\n")
+    (folder / "dvc.yaml").write_text("stages: {a: {cmd: echo > out, outs: [out], params: [train]}}\n")
+    return folder
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_experiment_leaves_every_other_line_as_it_was(project: Path, file: Path) -> None:
+    def run(*command: str) -> None:
+        subprocess.run(command, cwd=project, check=True, capture_output=True)
+
+    def changed(*settings: str) -> dict[str, str]:
+        """Line before -> line after an experiment with these settings."""
+        run("git", "checkout", "--quiet", "params.yaml")
+        run(sys.executable, "-m", "dvc", "exp", "run", *(word for key in settings for word in ("-S", key)))
+        after = (project / "params.yaml").read_text(encoding="utf-8").split("\n")
+        return {old: new for old, new in zip(before, after, strict=True) if old != new}
+
+    text = file.read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(text, encoding="utf-8")
+    before = text.split("\n")
+    run("git", "init", "--quiet")
+    run("git", "config", "user.name", "Test")
+    run("git", "config", "user.email", "test@example.org")
+    run("git", "add", ".")
+    run("git", "commit", "--quiet", "-m", "all")
+    assert "  lr: 3e-3                      # peak" in before
+    assert changed("train.lr=1e-3") == {
+        "  lr: 3e-3                      # peak": "  lr: 0.001                     # peak"
+    }
+    assert {old.split()[0]: new.split()[1] for old, new in changed("model.layers=2", "split.salt=other").items()} == {
+        "layers:": "2",
+        "salt:": "other",
+    }
