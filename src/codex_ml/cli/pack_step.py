@@ -25,7 +25,7 @@ PACKED, TRAIN = Path("data/packed"), Path("data/splits/train.parquet")
 
 
 @dataclass(frozen=True)
-class Run:
+class TokenRun:
     """Neighbouring tokens of a piece that are all trained as targets, or all not."""
 
     trained: bool
@@ -51,7 +51,7 @@ class Piece:
     id: str
     begin: int
     targets: int
-    runs: list[Run]
+    runs: list[TokenRun]
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ def describe(rows: Rows, number: int, tokenizer: TextTokenizer, origin: Origins)
     return Row(number, sum(piece.targets for piece in pieces), trained, pieces)
 
 
-def _runs(rows: Rows, begin: int, length: int, tokenizer: TextTokenizer) -> list[Run]:
+def _runs(rows: Rows, begin: int, length: int, tokenizer: TextTokenizer) -> list[TokenRun]:
     ids = rows.tokens[begin : begin + length + 1].astype(np.uint32)
     trained = np.ones(length + 1, dtype=bool) if rows.mask is None else rows.mask[begin : begin + length + 1] == 1
     trained[0] = False  # no target of this piece
     runs, place = [], 0
     for is_trained, group in groupby(trained.tolist()):
         part = ids[place : place + len(list(group))]
-        runs.append(Run(is_trained, part.tolist(), tokenizer.decode(part)))
+        runs.append(TokenRun(is_trained, part.tolist(), tokenizer.decode(part)))
         place += len(part)
     return runs
 

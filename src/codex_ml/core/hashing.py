@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.cores import cores
-from codex_ml.core.tree import Entry, walk
+from codex_ml.core.tree import TreeEntry, walk
 
 CHUNK = 1 << 20
 HASHED_AHEAD = 256  # files of a folder
@@ -71,14 +71,14 @@ def hash_path(path: Path, *, listing: dict[str, str] | None = None) -> Hashes:
     return Hashes(md5=f"{md5.hexdigest()}.dir", sha256=sha256.hexdigest(), size=size)
 
 
-def _hashed(folder: Path) -> Iterator[tuple[Entry, Hashes | None]]:
+def _hashed(folder: Path) -> Iterator[tuple[TreeEntry, Hashes | None]]:
     """The entries of a folder by their whole names, as dvc_data's Tree.as_list sorts them, with the hashes of files.
 
     Threads hash large files, as hashing large pieces lets other threads run; small ones are hashed here meanwhile.
     """
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    waiting: deque[tuple[Entry, Hashes | Future[Hashes] | None]] = deque()
+    waiting: deque[tuple[TreeEntry, Hashes | Future[Hashes] | None]] = deque()
     with ThreadPoolExecutor(cores()) as threads:
         for entry in walk(folder):
             file = folder / entry.name
@@ -94,7 +94,7 @@ def _hashed(folder: Path) -> Iterator[tuple[Entry, Hashes | None]]:
             yield _result(*waiting.popleft())
 
 
-def _result(entry: Entry, hashes: Any) -> tuple[Entry, Hashes | None]:
+def _result(entry: TreeEntry, hashes: Any) -> tuple[TreeEntry, Hashes | None]:
     return entry, hashes if hashes is None or isinstance(hashes, Hashes) else hashes.result()
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from codex_ml.core.config import Section
 from codex_ml.core.errors import UserError
-from codex_ml.core.validation import Problem, dotted, first_problem
+from codex_ml.core.problems import Problem, dotted, first_problem
 from codex_ml.core.yaml import line_of, parse_yaml, read_text
 
 PARAMS = Path("params.yaml")

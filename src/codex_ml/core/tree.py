@@ -30,7 +30,7 @@ OR_IGNORE = f"or list it in the {IGNORE_FILE} of the top folder"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """Something in a folder.
 
     Attributes:
@@ -47,7 +47,7 @@ class Entry:
     problem: str = ""
 
 
-def scan(folder: Path) -> Iterator[Entry]:
+def scan(folder: Path) -> Iterator[TreeEntry]:
     """All entries of a folder but folders themselves, and without what DVC ignores, in the order of their names.
 
     Only the names of the folders on the way are held: of 200,000 files in one folder, 20 MB.
@@ -72,13 +72,13 @@ def scan(folder: Path) -> Iterator[Entry]:
             try:
                 stack.append((below, iter(_sorted_keys(folder, below, prefix, rules))))
             except OSError as error:
-                yield Entry(below, problem=f"{folder / below} cannot be listed ({error.strerror}); change its mode")
+                yield TreeEntry(below, problem=f"{folder / below} cannot be listed ({error.strerror}); change its mode")
         elif key.endswith(SPECIAL_ENTRY):
             yield _special(folder, name)
         elif check_mode and not os.access(f"{folder}/{name}", os.R_OK):
-            yield Entry(name, problem=f"{folder / name} cannot be read; change its mode, {OR_IGNORE}")
+            yield TreeEntry(name, problem=f"{folder / name} cannot be read; change its mode, {OR_IGNORE}")
         else:
-            yield Entry(name)
+            yield TreeEntry(name)
 
 
 def _sorted_keys(folder: Path, below: str, prefix: str, rules: DvcIgnore) -> list[str]:
@@ -102,7 +102,7 @@ def _sorted_keys(folder: Path, below: str, prefix: str, rules: DvcIgnore) -> lis
     return keys
 
 
-def walk(folder: Path) -> Iterator[Entry]:
+def walk(folder: Path) -> Iterator[TreeEntry]:
     """As `scan`.
 
     Raises:
@@ -169,31 +169,33 @@ def _misplaced(folder: Path, name: str) -> str:
     return f"{folder / name}: DVC refuses one in {folder}; move its lines to the {IGNORE_FILE} of the top folder"
 
 
-def _special(folder: Path, name: str) -> Entry:
+def _special(folder: Path, name: str) -> TreeEntry:
     """What DVC cannot hash whatever it is, a link, or what is neither a file nor a folder."""
     path = folder / name
     if path.name == ".dvc":  # before the patterns: none can hide it from DVC
-        return Entry(name, problem=_repository(path.parent))
+        return TreeEntry(name, problem=_repository(path.parent))
     if path.name == IGNORE_FILE:
-        return Entry(name, problem=_misplaced(folder, name))
+        return TreeEntry(name, problem=_misplaced(folder, name))
     if not _is_utf8(name):
-        return Entry(name, problem=f"{path}: a name that is not UTF-8 cannot be recorded; rename it")
+        return TreeEntry(name, problem=f"{path}: a name that is not UTF-8 cannot be recorded; rename it")
     try:
         mode = path.lstat().st_mode
         if not stat.S_ISLNK(mode):
-            return Entry(name, problem=_not_a_file(path, mode))
+            return TreeEntry(name, problem=_not_a_file(path, mode))
         target = os.path.realpath(path, strict=True)
         mode = Path(target).stat().st_mode
     except OSError as error:
-        return Entry(name, problem=f"{path} is a link that leads nowhere ({error.strerror}); remove it, {OR_IGNORE}")
+        return TreeEntry(
+            name, problem=f"{path} is a link that leads nowhere ({error.strerror}); remove it, {OR_IGNORE}"
+        )
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        return Entry(name, problem=_not_a_file(path, mode))
+        return TreeEntry(name, problem=_not_a_file(path, mode))
     if stat.S_ISREG(mode) and _inside(target, cache_folder()):
-        return Entry(name)
+        return TreeEntry(name)
     top = os.path.realpath(folder)
     if target == top or _inside(target, top):
-        return Entry(name, is_file=stat.S_ISREG(mode), target=os.path.relpath(target, top))
-    return Entry(name, problem=_leads_out(path, folder, is_folder=stat.S_ISDIR(mode)))
+        return TreeEntry(name, is_file=stat.S_ISREG(mode), target=os.path.relpath(target, top))
+    return TreeEntry(name, problem=_leads_out(path, folder, is_folder=stat.S_ISDIR(mode)))
 
 
 def _not_a_file(path: Path, mode: int) -> str:

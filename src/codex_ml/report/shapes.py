@@ -11,7 +11,7 @@ from codex_ml.core.contract import Contract
 CODE = ("stages/", "src/")  # scripts, and folders of the library
 
 
-class Hashes(Contract):
+class RecordedHashes(Contract):
     md5: str
     sha256: str
     size: int
@@ -33,13 +33,13 @@ class Record(Contract):
     stage: str
     command: str
     params: dict[str, Any]
-    deps: dict[str, Hashes]
+    deps: dict[str, RecordedHashes]
     environment: Environment
 
     @property
-    def data(self) -> dict[str, Hashes]:
+    def data(self) -> dict[str, RecordedHashes]:
         return {path: hashes for path, hashes in self.deps.items() if not path.startswith(CODE)}
 
     @property
-    def code(self) -> dict[str, Hashes]:
+    def code(self) -> dict[str, RecordedHashes]:
         return {path: hashes for path, hashes in self.deps.items() if path.startswith(CODE)}

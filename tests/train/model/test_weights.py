@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from codex_ml.core.errors import UserError
-from codex_ml.train.model.weights import Entry, check_weights, read_tensors
+from codex_ml.train.model.weights import TensorEntry, check_weights, read_tensors
 
 FOUR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 
@@ -156,7 +156,7 @@ def test_weights_that_happen_to_hold_the_mark_of_a_zip_are_no_zip(raw_safetensor
     data = b"PK\x05\x06" + bytes(range(1, 253))
     header = {"a": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}
     (tmp_path / "w.safetensors").write_bytes(raw_safetensors(header, data))
-    assert check_weights(tmp_path / "w.safetensors") == {"a": Entry("U8", (256,), 0, 256)}
+    assert check_weights(tmp_path / "w.safetensors") == {"a": TensorEntry("U8", (256,), 0, 256)}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -41,7 +41,7 @@ IGNORE = ".gitignore"
 
 
 @dataclass
-class United:
+class MergeResult:
     """What the command did, and what is left.
 
     Attributes:
@@ -67,7 +67,7 @@ class United:
     next_steps: list[str] = field(default_factory=list)
 
 
-def unite(commits: Sequence[str] = ()) -> United:
+def unite(commits: Sequence[str] = ()) -> MergeResult:
     """Do all of the module's docstring.
 
     Args:
@@ -82,7 +82,7 @@ def unite(commits: Sequence[str] = ()) -> United:
         if not git_text("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"):
             raise UserError(f"{commit} is no commit of this clone; `git log` lists them, `git fetch` brings more")
     sides = taking_part()
-    done = United(sides.now.name)
+    done = MergeResult(sides.now.name)
     _settle_results(sides, done)
     _unite_ignored(sides, done)
     ledger = unite_ledger(sides, commits)
@@ -97,7 +97,7 @@ def unite(commits: Sequence[str] = ()) -> United:
 # --- results
 
 
-def _settle_results(sides: Sides, done: United) -> None:
+def _settle_results(sides: Sides, done: MergeResult) -> None:
     """Make results those of HEAD where Git could not, or should not, merge them."""
     outs = _uncached_outs(sides.head)
     tracked = {*sides.unmerged, *sides.index[0].blobs}
@@ -143,7 +143,7 @@ def _take_from_head(head: Files, path: str) -> None:
 # --- names that `dvc add` told Git to ignore
 
 
-def _unite_ignored(sides: Sides, done: United) -> None:
+def _unite_ignored(sides: Sides, done: MergeResult) -> None:
     for path in sorted({*sides.unmerged, *sides.index[0].blobs}):
         if not path.endswith(f"/{IGNORE}") or not path.startswith(("data/", "models/")):
             continue
@@ -165,7 +165,7 @@ def _unite_ignored(sides: Sides, done: United) -> None:
 # --- the rest
 
 
-def _list_the_rest(done: United) -> None:
+def _list_the_rest(done: MergeResult) -> None:
     """What only people can settle."""
     index = files_of_index()
     for path in unmerged(index):
@@ -194,7 +194,7 @@ def _advice(path: str, index: dict[int, Files]) -> str:
     )
 
 
-def _next_steps(sides: Sides, done: United, steps: list[str]) -> list[str]:
+def _next_steps(sides: Sides, done: MergeResult, steps: list[str]) -> list[str]:
     """The commands to go on with."""
     if done.left:
         return ["codex-ml merge"]
@@ -207,7 +207,7 @@ def _next_steps(sides: Sides, done: United, steps: list[str]) -> list[str]:
     return [*steps, "dvc repro --pull", "codex-ml ledger accept", "dvc repro", "git add dvc.lock reports", "git commit"]
 
 
-def merge_report(done: United) -> Iterator[str]:
+def merge_report(done: MergeResult) -> Iterator[str]:
     """What was done, in a few lines."""
     if done.lines:
         forgotten = f", {done.tombstones} forgotten" if done.tombstones else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.io import read_json
 from codex_ml.core.tree import is_left_out, stands_for
-from codex_ml.train.model.weights import Entry, check_weights
+from codex_ml.train.model.weights import TensorEntry, check_weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -78,7 +78,7 @@ def check_folder(folder: Path, *, unpacked: bool = False) -> None:
         )
 
 
-def weight_files(folder: Path) -> dict[Path, dict[str, Entry]]:
+def weight_files(folder: Path) -> dict[Path, dict[str, TensorEntry]]:
     """The safetensors files of a folder with their checked headers: model.safetensors, or the shards of its index.
 
     Raises:

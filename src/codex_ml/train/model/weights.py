@@ -41,7 +41,7 @@ ZIP_END, ZIP_ENTRY = b"PK\x05\x06", b"PK\x01\x02"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor of a header."""
 
     dtype: str
@@ -50,7 +50,7 @@ class Entry:
     end: int
 
 
-def check_weights(file: Path) -> dict[str, Entry]:
+def check_weights(file: Path) -> dict[str, TensorEntry]:
     """Check a safetensors file against its header.
 
     Returns:
@@ -66,7 +66,7 @@ def check_weights(file: Path) -> dict[str, Entry]:
         raise UserError(f"{file}: {error}; this file is not used") from None
 
 
-def _check(handle: IO[bytes], *, size: int) -> dict[str, Entry]:
+def _check(handle: IO[bytes], *, size: int) -> dict[str, TensorEntry]:
     start = handle.read(32)
     for magic, kind in MAGIC.items():
         if start.startswith(magic):
@@ -89,7 +89,7 @@ def _check(handle: IO[bytes], *, size: int) -> dict[str, Entry]:
     return dict(sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)))
 
 
-def _entry(name: str, value: Any) -> Entry:
+def _entry(name: str, value: Any) -> TensorEntry:
     if not NAME.fullmatch(name):
         raise ValueError(f"a tensor is named {name[:40]!r}; letters, digits and _.- are allowed")
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
@@ -102,14 +102,14 @@ def _entry(name: str, value: Any) -> Entry:
             raise ValueError(f"the {key} of {name} is no list of at most {most} sizes")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype]:
         raise ValueError(f"the offsets {offsets} of {name} do not fit its shape {shape} of {dtype}")
-    return Entry(dtype, tuple(shape), offsets[0], offsets[1])
+    return TensorEntry(dtype, tuple(shape), offsets[0], offsets[1])
 
 
 def _is_size(number: Any) -> bool:
     return type(number) is int and 0 <= number < 2**48
 
 
-def _cover_exactly(entries: dict[str, Entry], size: int) -> None:
+def _cover_exactly(entries: dict[str, TensorEntry], size: int) -> None:
     """Tensors must lie one behind the other from the header to the end of the file."""
     if not entries:
         raise ValueError("it holds no tensor")
@@ -137,7 +137,7 @@ def _ends_as_zip(handle: IO[bytes], size: int) -> bool:
     return False
 
 
-def read_tensors(file: Path, entries: dict[str, Entry]) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(file: Path, entries: dict[str, TensorEntry]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a checked file, in memory of their own: those of `safe_open` are views that change with the file.
 
     Raises:

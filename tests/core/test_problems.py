@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from codex_ml.core.validation import Problem, first_problem
+from codex_ml.core.problems import Problem, first_problem
 
 
 class Inner(BaseModel):
