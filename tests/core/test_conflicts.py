@@ -28,7 +28,7 @@ from codex_ml.ingest.readers.tasks import Context
 from codex_ml.policy.detectors_lock import locked_names
 from codex_ml.policy.rules import load_policy
 from codex_ml.split.benchmarks import _records
-from codex_ml.tokenizer.foreign_files import read_object
+from codex_ml.tokenizer.foreign_files import read_foreign_json
 from codex_ml.tokens.text_tokenizer import _load_backend
 
 CONFLICT = b"<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> other\n"
@@ -66,7 +66,7 @@ READERS = {
     "data/detectors.lock": lambda: locked_names(Path("data/detectors.lock")),
     "data/sample.lock": lambda: read_pins(Path("data/sample.lock")),
     "models/presets.yaml": lambda: load_params(),
-    "models/base/tokenizer.json": lambda: read_object(Path("models/base/tokenizer.json"), 1 << 20),
+    "models/base/tokenizer.json": lambda: read_foreign_json(Path("models/base/tokenizer.json"), 1 << 20),
     "models/tokenizer/tokenizer.json": lambda: _load_backend(Path("models/tokenizer/tokenizer.json")),
     "reports/split/metrics.json": lambda: read_json(Path("reports/split/metrics.json")),
     "reports/split/lineage.json": lambda: read_record("split"),

@@ -170,8 +170,8 @@ def text_column(values: Sequence[str | None]) -> pa.Array:
     encoded = [b"" if value is None else value.encode("utf-8") for value in values]
     offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
     np.cumsum([len(data) for data in encoded], out=offsets[1:])
-    there = np.array([value is not None for value in values], dtype=bool)
-    validity = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
+    present = np.array([value is not None for value in values], dtype=bool)
+    validity = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
     buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.large_string(), len(encoded), buffers)
 
@@ -260,13 +260,13 @@ def read_documents(path: Path) -> Iterator[Document]:
             yield from documents_of(file.read_row_group(group, columns=names))
 
 
-def places_of(path: Path, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def places_of(path: Path, names: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """File and line of the documents with these (source, id), as far as a corpus has them; for messages to people."""
     found = {}
     with opened(path) as file:
         for batch in file.iter_batches(columns=["source", "id", "place"]):
             for source, id, place in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                if (source, id) in wanted:
+                if (source, id) in names:
                     found[source, id] = place
     return found
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import naming
+from codex_ml.core.sorted_arrays import find
 from codex_ml.documents.document import (
     SCHEMA,
     Document,
@@ -150,10 +151,9 @@ class SeenIds:
         earliest = added["key"].copy()
         fresh = np.ones(len(added), dtype=bool)
         for run in self._runs:
-            place = np.minimum(np.searchsorted(run["id"], names), len(run) - 1)
-            there = run["id"][place] == names
-            earliest[there] = run["key"][place[there]]
-            fresh &= ~there
+            index = find(run["id"], names)
+            earliest[index >= 0] = run["key"][index[index >= 0]]
+            fresh &= index < 0
         added = added[fresh]
         while self._runs and len(self._runs[-1]) <= len(added):
             merged = np.concatenate([self._runs.pop(), added])

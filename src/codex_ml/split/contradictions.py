@@ -33,25 +33,25 @@ def contradictions(documents: DocumentKeys, dealt: Dealt, ledger: Ledger) -> dic
     """
     if not len(ledger):
         return {}
-    known = np.flatnonzero((dealt.old >= 0) & (dealt.copies == np.arange(len(dealt.copies))))
-    old, unit = dealt.old[known], ledger.units_of(documents.unit[known])
+    listed = np.flatnonzero((dealt.old >= 0) & (dealt.copies == np.arange(len(dealt.copies))))
+    old, unit = dealt.old[listed], ledger.units_of(documents.unit[listed])
     split = ledger.split[old]
     other = np.where(unit >= 0, ledger.unit_split[unit], split)
     in_content = disagree(ledger.answers[old])
     bits = np.array([1 << number for number in range(len(SPLITS))], dtype=np.uint8)
     apart = disagree(bits[split] | bits[other])
-    in_group = dealt.pinned[known] & (unit >= 0) & disagree(ledger.unit_answers[unit]) & apart
+    in_group = dealt.pinned[listed] & (unit >= 0) & disagree(ledger.unit_answers[unit]) & apart
     found: dict[int, dict[str, Any]] = {}
-    evicted = dealt.pinned[known] & (dealt.reason[known] == EVICTED)
-    for place in np.flatnonzero(in_content | in_group | evicted).tolist():
-        row = int(known[place])
-        if in_content[place]:
-            kind, answers = CONTENT, {name for bit, name in enumerate(SPLITS) if ledger.answers[old[place]] >> bit & 1}
-        elif in_group[place]:
-            kind, answers = GROUP, {SPLITS[split[place]], SPLITS[other[place]]}
+    evicted = dealt.pinned[listed] & (dealt.reason[listed] == EVICTED)
+    for number in np.flatnonzero(in_content | in_group | evicted).tolist():
+        row = int(listed[number])
+        if in_content[number]:
+            kind, answers = CONTENT, {name for bit, name in enumerate(SPLITS) if ledger.answers[old[number]] >> bit & 1}
+        elif in_group[number]:
+            kind, answers = GROUP, {SPLITS[split[number]], SPLITS[other[number]]}
         else:
             keeper = dealt.old[dealt.kept_by[row]]
-            kind, answers = NEAR_COPY, {SPLITS[split[place]], SPLITS[ledger.split[keeper]]}
+            kind, answers = NEAR_COPY, {SPLITS[split[number]], SPLITS[ledger.split[keeper]]}
         part = int(dealt.part[row])
         found[row] = {
             "contradiction": kind,

@@ -167,11 +167,11 @@ def runs_of(words: Words, lengths: tuple[int, ...]) -> list[Words]:
     """
     total = np.zeros(len(words) + 1, dtype=np.uint64)
     runs, length = [], 0
-    for wanted in lengths:
-        for place in range(length, wanted):
+    for longer in lengths:
+        for place in range(length, longer):
             total = total[: max(0, len(words) - place)]
             total += words[place:] * _PLACES[place]
-        length = wanted
+        length = longer
         runs.append(total.copy())
     return runs
 

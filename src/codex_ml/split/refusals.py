@@ -43,16 +43,15 @@ def refuse_unused_names(pool: Pool, corpus: Path, options: Split) -> None:
         UserError: naming the key, the value, and what there is.
     """
     if options.stratify and not pool.strata - {""}:
-        there = sorted({"language", "licence", "source", *_fields_of_meta(corpus)})
-        found = "is empty in every document" if options.stratify in there else "is in no document"
-        there = [name for name in there if name != options.stratify]
-        raise UserError(f"split.stratify: {options.stratify!r} {found}; {_one_of(options.stratify, there)}")
+        present = sorted({"language", "licence", "source", *_fields_of_meta(corpus)})
+        problem = "is empty in every document" if options.stratify in present else "is in no document"
+        present = [name for name in present if name != options.stratify]
+        raise UserError(f"split.stratify: {options.stratify!r} {problem}; {_suggestion(options.stratify, present)}")
     if named := options.quality.languages.keys() - LANGUAGES.keys():
-        there = sorted(_languages(corpus))
-        if missing := sorted(named - {name.lower() for name in there}):
-            raise UserError(
-                f"split.quality.languages: no document is in {missing[0]!r}; {_one_of(missing[0], there)}, or remove it"
-            )
+        present = sorted(_languages(corpus))
+        if missing := sorted(named - {name.lower() for name in present}):
+            suggestion = _suggestion(missing[0], present)
+            raise UserError(f"split.quality.languages: no document is in {missing[0]!r}; {suggestion}, or remove it")
 
 
 def _languages(corpus: Path) -> set[str]:
@@ -72,8 +71,7 @@ def _fields_of_meta(corpus: Path) -> set[str]:
     return names
 
 
-def _one_of(name: str, there: list[str]) -> str:
-    near = difflib.get_close_matches(name, there, n=1)
-    return (
-        f"did you mean {near[0]}?" if near else f"there are {', '.join(there[:20])}{', ...' if len(there) > 20 else ''}"
-    )
+def _suggestion(name: str, present: list[str]) -> str:
+    if near := difflib.get_close_matches(name, present, n=1):
+        return f"did you mean {near[0]}?"
+    return f"there are {', '.join(present[:20])}{', ...' if len(present) > 20 else ''}"

@@ -157,13 +157,13 @@ def screen(task: ScreenTask) -> Screened:
         reason = _licence_reason(document, params) or drop_reason(found_signals, params.quality, document.language)
         if not reason:
             document, found = redacted(document, settings)
-            about: dict[str, Any] = {"source": document.source, "path": document.path, "id": document.id}
-            findings += [PolicyFinding(**about, **vars(f)) for f in found]
+            identity: dict[str, Any] = {"source": document.source, "path": document.path, "id": document.id}
+            findings += [PolicyFinding(**identity, **vars(f)) for f in found]
             changed[row] = any(f.action == "redact" for f in found)
             reason = "blocked by policy" if any(f.action == "block" for f in found) else ""
         if not reason and benchmarks is not None:
             hits = benchmarks.find(document.content)
-            overlaps += [about | vars(hit) for hit in hits]
+            overlaps += [identity | vars(hit) for hit in hits]
             holders += bool(hits)
             reason = "holds a benchmark item" if hits and params.contaminated == "drop" else ""
         reasons.append(reason)

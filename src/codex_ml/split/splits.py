@@ -130,16 +130,16 @@ class _Verdicts:
         self.row = self.passed = self.holders = 0
 
     def add(self, part: Screened) -> None:
-        here = slice(self.row, self.row + len(part.sizes))
-        self.reason[here] = part.reasons.numbers_in(self.reasons)
-        self.size[here], self.changed[here] = part.sizes, part.changed
-        there = slice(self.passed, self.passed + len(part.hashes))
-        self.hashes[:, there], self.grouped[there] = part.hashes.T, part.grouped
-        self.stratum[there] = part.strata.numbers_in(self.strata)
+        rows = slice(self.row, self.row + len(part.sizes))
+        self.reason[rows] = part.reasons.numbers_in(self.reasons)
+        self.size[rows], self.changed[rows] = part.sizes, part.changed
+        passed_rows = slice(self.passed, self.passed + len(part.hashes))
+        self.hashes[:, passed_rows], self.grouped[passed_rows] = part.hashes.T, part.grouped
+        self.stratum[passed_rows] = part.strata.numbers_in(self.strata)
         self.findings.update(part.kinds)
         self.items |= part.items
         self.holders += part.holders
-        self.row, self.passed = here.stop, there.stop
+        self.row, self.passed = rows.stop, passed_rows.stop
 
     def pool(self) -> Pool:
         high, low, place, unit = self.hashes[:, : self.passed]

@@ -67,7 +67,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     return path.read_bytes()
 
 
-def read_object(path: Path, most: int) -> Any:
+def read_foreign_json(path: Path, most: int) -> Any:
     """The JSON object in a file of at most this many bytes."""
     value = parse_json_file(read_bytes(path, most), str(path))
     if not isinstance(value, dict):
@@ -75,9 +75,9 @@ def read_object(path: Path, most: int) -> Any:
     return value
 
 
-def read_config(folder: Path, name: str) -> dict[str, Any]:
+def read_foreign_config(folder: Path, name: str) -> dict[str, Any]:
     """One of the configurations; {} where it is not there."""
-    value: dict[str, Any] = read_object(folder / name, SIZES["config"]) if (folder / name).is_file() else {}
+    value: dict[str, Any] = read_foreign_json(folder / name, SIZES["config"]) if (folder / name).is_file() else {}
     return value
 
 
@@ -91,7 +91,7 @@ def read_chat_templates(folder: Path) -> dict[str, str]:
     files |= {file.name.removesuffix(".jinja"): file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
     data = {name: (file, read_bytes(file, SIZES["template"])) for name, file in files.items()}
     if not data and (file := folder / "tokenizer_config.json").is_file():
-        named = _named_templates(read_object(file, SIZES["config"]).get("chat_template"), file)
+        named = _named_templates(read_foreign_json(file, SIZES["config"]).get("chat_template"), file)
         data = {name: (file, source.encode("utf-8", "surrogatepass")) for name, source in named.items()}
     if len(data) > TEMPLATES_MOST:
         raise UserError(f"{folder} has {len(data)} chat templates; at most {TEMPLATES_MOST} are read")

@@ -15,18 +15,11 @@ KEPT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "addit
 
 
 def unpack_tokenizer(path: Path, folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and the chat templates of a GGUF file to `folder`.
-
-    Args:
-        folder: appears complete or not at all.
-
-    Raises:
-        UserError: see `codex_ml.core.gguf_file.unpack`.
-    """
-    unpack(path, folder, prepare)
+    """Write tokenizer.json, tokenizer_config.json and the chat templates of a GGUF file; see `gguf_file.unpack`."""
+    unpack(path, folder, tokenizer_writer)
 
 
-def prepare() -> Callable[[dict[str, Any]], None]:
+def tokenizer_writer() -> Callable[[dict[str, Any]], None]:
     """Import in the child what `write_tokenizer` needs, and return it."""
     from transformers import AutoTokenizer  # noqa: F401
 

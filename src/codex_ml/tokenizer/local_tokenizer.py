@@ -25,8 +25,8 @@ from codex_ml.tokenizer.foreign_files import (
     find_files,
     read_bytes,
     read_chat_templates,
-    read_config,
-    read_object,
+    read_foreign_config,
+    read_foreign_json,
     refuse_left_out,
 )
 from codex_ml.tokenizer.gguf_tokenizer import unpack_tokenizer
@@ -82,11 +82,11 @@ def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
         write_bytes(folder / "tokenizer.model", data)
         processor = None
     else:
-        raw = read_object(source, SIZES["tokenizer.json"])
+        raw = read_foreign_json(source, SIZES["tokenizer.json"])
         description, model, processor = checked_description(raw, source), None, raw.get("post_processor")
     special = {token["id"]: token["content"] for token in description["added_tokens"] if token.get("special")}
     # what lies beside a lone file belongs to anything
-    configs = [read_config(path, name) if path.is_dir() else {} for name in CONFIGS]
+    configs = [read_foreign_config(path, name) if path.is_dir() else {} for name in CONFIGS]
     named = named_tokens(configs[:2], configs[2], processor, special)
     if model:
         _name_pieces(model, named)
@@ -121,11 +121,11 @@ def _added(content: str, number: int) -> dict[str, Any]:
     return {"id": number, "content": content, **flags, "special": True}
 
 
-def _add_tokens(description: dict[str, Any], wanted: Iterable[str]) -> None:
+def _add_tokens(description: dict[str, Any], contents: Iterable[str]) -> None:
     """Make these texts special tokens: one that is there keeps its id, the others get those after the largest."""
     ids = _ids(description)
     by_content = {token["content"]: token for token in description["added_tokens"]}
-    for content in wanted:
+    for content in contents:
         if content in by_content:
             by_content[content]["special"] = True
         else:
@@ -169,7 +169,7 @@ def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], S
             child.ask({"file": str(file.resolve()), "name": str(file), "texts": probe, "to": str(made)})
         except UserError as error:
             raise UserError(f"{file} cannot be used: {error}") from None
-        description = checked_description(read_object(made, SIZES["tokenizer.json"]), file)
+        description = checked_description(read_foreign_json(made, SIZES["tokenizer.json"]), file)
     return description, model, data
 
 

@@ -18,7 +18,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_bytes
 from codex_ml.tokenizer.config import Tokenizer as Settings
 from codex_ml.tokenizer.sample import Texts, sample_of
-from codex_ml.tokens.layout import UNK, save_trained, special_tokens_of, write_kind
+from codex_ml.tokens.layout import UNK, save_trained_tokenizer, special_tokens_of, write_kind
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -60,7 +60,7 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
         train["whitespace"] = partial(_whitespace, special=special)
         tokenizer = train[settings.kind](texts, size)
         unk = UNK if settings.kind in ("wordpiece", "whitespace") else None
-    save_trained(tokenizer, folder, special_tokens=special, unk=unk, chat_template=settings.chat_template)
+    save_trained_tokenizer(tokenizer, folder, special_tokens=special, unk=unk, chat_template=settings.chat_template)
 
 
 def require_size(size: int, least: int, kind: str) -> None:

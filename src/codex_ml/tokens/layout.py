@@ -60,14 +60,14 @@ CHATML = """\
 """
 
 
-def special_tokens_of(wanted: Sequence[str], chat_template: str) -> list[str]:
+def special_tokens_of(own: Sequence[str], chat_template: str) -> list[str]:
     """END, PAD, those of the chat template, the user's own: each once, in this order.
 
     Args:
-        wanted: tokenizer.special_tokens.
+        own: tokenizer.special_tokens.
         chat_template: tokenizer.chat_template, "none" or "chatml".
     """
-    return list(dict.fromkeys([END, PAD, *(CHATML_TOKENS if chat_template == "chatml" else ()), *wanted]))
+    return list(dict.fromkeys([END, PAD, *(CHATML_TOKENS if chat_template == "chatml" else ()), *own]))
 
 
 def add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str], *, unk: str | None) -> None:
@@ -116,7 +116,7 @@ def read_kind(folder: Path) -> str:
     return str(read_json(folder / KIND)["kind"])
 
 
-def save_trained(
+def save_trained_tokenizer(
     tokenizer: Tokenizer, folder: Path, *, special_tokens: Sequence[str], unk: str | None, chat_template: str
 ) -> None:
     """Write the folder of a tokenizer trained here; its END is the BOS too, as GPT-2's is.

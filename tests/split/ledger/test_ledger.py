@@ -28,7 +28,7 @@ from codex_ml.split.ledger.line_format import (
     no_lines,
     read_ledger_text,
     salt_mark,
-    unite,
+    unite_texts,
 )
 from codex_ml.split.ledger.shards import SHARDS
 
@@ -100,7 +100,12 @@ def test_a_union_in_any_order_with_repeated_headers_is_the_same_text(rows, dice)
     assert bytes_of(read_ledger_text(data, "f")) == canonical
     half = dice.randint(0, len(mixed))
     parts = [read_ledger_text(HEADER + b"".join(part), "f") for part in (mixed[:half], mixed[half:])]
-    assert bytes_of(unite(parts)) == bytes_of(unite(reversed(parts))) == bytes_of(unite([*parts, *parts])) == canonical
+    assert (
+        bytes_of(unite_texts(parts))
+        == bytes_of(unite_texts(reversed(parts)))
+        == bytes_of(unite_texts([*parts, *parts]))
+        == canonical
+    )
 
 
 def plain_meaning(rows, forgotten=()):
@@ -238,7 +243,7 @@ def test_a_header_of_another_salt_is_refused_wherever_it_is():
     with pytest.raises(UserError, match=r"^f:3: this line is of another split\.salt"):
         read_ledger_text(HEADER + LINE + other, "f")
     with pytest.raises(UserError, match=r"different values of split\.salt"):
-        unite([read_ledger_text(HEADER, "f"), read_ledger_text(other, "f")])
+        unite_texts([read_ledger_text(HEADER, "f"), read_ledger_text(other, "f")])
 
 
 def test_a_hundred_thousand_lines_are_a_folder_of_256_files(tmp_path):

@@ -62,7 +62,7 @@ def unite_ledger(sides: Sides, commits: Sequence[str] = ()) -> United:
         commits: others whose lines count.
     """
     from codex_ml.split.ledger.edits import write_folder
-    from codex_ml.split.ledger.line_format import missing, unite
+    from codex_ml.split.ledger.line_format import missing, unite_texts
     from codex_ml.split.ledger.shards import ALL
 
     here, versions = version_in_folder(), _versions(sides, commits)
@@ -75,10 +75,10 @@ def unite_ledger(sides: Sides, commits: Sequence[str] = ()) -> United:
         _refuse_to_drop(here, mark, versions)
     except UserError as error:
         return United(left={FOLDER: str(error)})
-    before = unite(text for text in _texts([here]) if text.salt in ("", mark))
-    united = unite([before, *(text for text in _texts(versions) if text.salt in ("", mark))])
+    before = unite_texts(text for text in _texts([here]) if text.salt in ("", mark))
+    united = unite_texts([before, *(text for text in _texts(versions) if text.salt in ("", mark))])
     tombstones = set[tuple[str, str]]().union(*(version.tombstones() for version in [*versions, here]))
-    head = unite(text for text in _texts(versions[:1]) if text.salt in ("", mark))
+    head = unite_texts(text for text in _texts(versions[:1]) if text.salt in ("", mark))
     done = United(
         lines=len(united.lines),
         brought=len(missing(united.lines, head.lines)),

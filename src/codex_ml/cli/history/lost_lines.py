@@ -44,10 +44,11 @@ def lost(base: Version, now: Version, *, salt: str | None) -> Lost | None:
     changed = [part for part in base.parts if part.name not in same or not part.equals(same[part.name])]
     if not changed:
         return None
-    from codex_ml.split.ledger.line_format import missing, salt_mark, unite  # with numpy, which most calls do not need
+    # with numpy, which most calls do not need
+    from codex_ml.split.ledger.line_format import missing, salt_mark, unite_texts
 
     texts = [text_of(part) for part in changed if part.name != FORGOTTEN]
-    lines = unite(text for text in texts if salt is None or text.salt in ("", salt_mark(salt))).lines
+    lines = unite_texts(text for text in texts if salt is None or text.salt in ("", salt_mark(salt))).lines
     for _, text in now.texts():
         if not len(lines):
             break

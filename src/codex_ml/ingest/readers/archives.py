@@ -79,7 +79,7 @@ STRANGE = re.compile(r"(?:\A|/)\.?(?:/|\Z)")  # parts that are no name
 
 def is_wanted(names: NameGlobs, name: str) -> bool:
     """Whether a plain name is a document; backslashes count as what they are elsewhere, so that they are reported."""
-    return names.wanted(plain(name.replace("\\", "/")) if "\\" in name else name)
+    return names.accepts(plain(name.replace("\\", "/")) if "\\" in name else name)
 
 
 def refuse_unsafe(name: str, *, device: bool = False, link: str | None = None) -> None:

@@ -57,7 +57,7 @@ def plan_files(context: Context) -> Iterator[FilesTask | Refused]:
     batch: list[str] = []
     held = found = 0
     for name, size in _walk(path, ignore=source.gitignore):
-        if not names.wanted(name):
+        if not names.accepts(name):
             continue
         found += 1
         batch.append(name)

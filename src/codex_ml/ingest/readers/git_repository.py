@@ -93,7 +93,7 @@ def plan_git(context: Context) -> Iterator[GitTask | Refused]:
 
         for path, mode, name, reason in walk_tree(store, tree):
             shown = os.fsdecode(path)
-            if not names.wanted(shown):
+            if not names.accepts(shown):
                 continue
             if reason or not stat.S_ISREG(mode):
                 why = reason or ("a submodule" if stat.S_IFMT(mode) == 0o160000 else "not a regular file")
@@ -251,9 +251,9 @@ def _revision(source: Source, repository: Path, store: Objects) -> bytes:
         if ids:
             raise UserError(f"ingest.sources: {source.path}: {revision} begins {len(ids)} commits; give more digits")
     branches = _branches(repository, packed)
-    there = ", ".join(branches[:10]) + (f" and {len(branches) - 10} more" if len(branches) > 10 else "")
+    listed = ", ".join(branches[:10]) + (f" and {len(branches) - 10} more" if len(branches) > 10 else "")
     raise UserError(
-        f"ingest.sources: {source.path} has no revision {revision}; its branches: {there or 'none, it has no commit'}"
+        f"ingest.sources: {source.path} has no revision {revision}; its branches: {listed or 'none, it has no commit'}"
     )
 
 

@@ -22,8 +22,8 @@ class NameGlobs:
         matched: gets the globs that match a name; see `names_seen`.
     """
 
-    wanted_globs: tuple[str, ...]
-    unwanted_globs: tuple[str, ...]
+    document_globs: tuple[str, ...]
+    excluded_globs: tuple[str, ...]
     matched: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
@@ -38,22 +38,22 @@ class NameGlobs:
                 raise UserError(f"ingest.sources: {glob!r} is no glob")
         return cls((source.glob, *source.include), source.exclude, names_seen.here.globs)
 
-    def wanted(self, name: str) -> bool:
+    def accepts(self, name: str) -> bool:
         """Whether a relative name, with `/` between its parts, is a document."""
-        wanted = False
-        for glob in self.wanted_globs:
-            if (not wanted or glob not in self.matched) and _matches(glob, name):
-                wanted = True
+        accepted = False
+        for glob in self.document_globs:
+            if (not accepted or glob not in self.matched) and _matches(glob, name):
+                accepted = True
                 self.matched.add(glob)
-        if not self.unwanted_globs:
-            return wanted
+        if not self.excluded_globs:
+            return accepted
         parts = name.split("/")
         above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
-        for glob in self.unwanted_globs:
-            if (wanted or glob not in self.matched) and any(_matches(glob, part) for part in above):
-                wanted = False
+        for glob in self.excluded_globs:
+            if (accepted or glob not in self.matched) and any(_matches(glob, part) for part in above):
+                accepted = False
                 self.matched.add(glob)
-        return wanted
+        return accepted
 
 
 @lru_cache(maxsize=64)

@@ -27,8 +27,8 @@ Words = NDArray[np.uint64]
 
 def bits_of(sizes: NDArray[np.integer]) -> RowNumbers:
     """Bits of the parity of a set: a power of 2."""
-    wanted = np.clip(sizes.astype(np.int64) * BITS_PER_SHINGLE, 64, BITS_AT_MOST)
-    return 1 << np.ceil(np.log2(wanted)).astype(np.int64)
+    bits = np.clip(sizes.astype(np.int64) * BITS_PER_SHINGLE, 64, BITS_AT_MOST)
+    return 1 << np.ceil(np.log2(bits)).astype(np.int64)
 
 
 def possible(sets: StoredSets, first: RowNumbers, second: RowNumbers, threshold: float) -> NDArray[np.bool_]:

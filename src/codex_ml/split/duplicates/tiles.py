@@ -76,10 +76,10 @@ class Compared:
         largest = np.floor(self.sizes / self.threshold + SLACK).astype(np.int64)
         for number, (label, begin, end) in enumerate(self.groups):
             for other, first, after in self.groups[number + (label >= 0) :]:
-                there = self.sizes[first:after]
+                other_sizes = self.sizes[first:after]
                 for start, stop in tiles_of(self.sizes, begin, end):
-                    low = first + np.searchsorted(there, least_size(self.sizes[start:stop], self.threshold))
-                    high = first + np.searchsorted(there, largest[start:stop], side="right")
+                    low = first + np.searchsorted(other_sizes, least_size(self.sizes[start:stop], self.threshold))
+                    high = first + np.searchsorted(other_sizes, largest[start:stop], side="right")
                     if label == other:
                         low = np.arange(start + 1, stop + 1)
                     yield start, stop, low, np.maximum(low, high)

@@ -99,10 +99,10 @@ class Ledger:
             rows: (m,) of contents, or -1.
             unit, place: (m,) of a document with that content.
         """
-        known = np.flatnonzero(rows >= 0)
+        listed = np.flatnonzero(rows >= 0)
         at_place, in_unit = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
-        at_place[known] = self.place[rows[known]] == place[known]
-        in_unit[known] = self.unit[rows[known]] == unit[known]
+        at_place[listed] = self.place[rows[listed]] == place[listed]
+        in_unit[listed] = self.unit[rows[listed]] == unit[listed]
         several = np.flatnonzero(np.isin(rows, self.also_row))
         for result, ours, theirs in ((at_place, place, self.also_place), (in_unit, unit, self.also_unit)):
             lines = _pairs(self.also_row, theirs)

@@ -18,7 +18,7 @@ from codex_ml.core.paths import FORGOTTEN
 from codex_ml.split.ledger.folder import ledger_files, read_folder, read_new_lines, refuse_file, refuse_former
 from codex_ml.split.ledger.forgotten import read_forgotten, read_tombstones, write_tombstones
 from codex_ml.split.ledger.former import read_former
-from codex_ml.split.ledger.line_format import Columns, Lines, Text, bytes_of, columns_of, missing, no_lines, unite
+from codex_ml.split.ledger.line_format import Columns, Lines, Text, bytes_of, columns_of, missing, no_lines, unite_texts
 from codex_ml.split.ledger.shards import ALL, SHARDS, disjoint, mark_of, shards_of
 
 LINES_IN_ONE_FILE = 100_000  # 3.8 MB: Git still shows and merges such a file at once
@@ -79,7 +79,7 @@ def write_folder(folder: Path, lines: Sequence[Lines], salt: str) -> LedgerChang
     shards = _by_shard(lines)
     count = sum(map(len, shards.values()))
     if count < LINES_IN_ONE_FILE:
-        everything = unite(Text(salt, part) for part in shards.values()).lines if shards else no_lines()
+        everything = unite_texts(Text(salt, part) for part in shards.values()).lines if shards else no_lines()
         files = {ALL: bytes_of(Text(salt, everything))}
     else:
         files = {SHARDS[number]: bytes_of(Text(salt, part)) for number, part in shards.items()}
@@ -130,7 +130,7 @@ def convert_former(former: Path, folder: Path) -> LedgerChange:
         raise UserError(f"{former} is missing, so there is nothing to convert; {folder} is the form of today")
     text = read_former(former)
     present = [found for found, _ in read_folder(folder).values()] if folder.is_dir() else []
-    united = unite([text, *present])
+    united = unite_texts([text, *present])
     result = write_folder(folder, [united.lines], united.salt)
     former.unlink()
     pointer = former.with_name(f"{former.name}.dvc")

@@ -69,8 +69,8 @@ def add_tombstones(folder: Path, contents: Sequence[str], reason: str) -> list[s
     reason = checked_reason(reason)
     path = folder / FORGOTTEN
     old = read_tombstones(path.read_bytes(), str(path)) if path.is_file() else []
-    known = {content for content, _ in old}
-    new = sorted(set(contents) - known)
+    before = {content for content, _ in old}
+    new = sorted(set(contents) - before)
     if new:
         write_tombstones(path, sorted({*old, *((content, reason) for content in new)}))
     return new

@@ -242,7 +242,7 @@ def blocks_of(lines: Lines) -> Iterator[bytes]:
         yield table.tobytes()
 
 
-def unite(texts: Iterable[Text]) -> Text:
+def unite_texts(texts: Iterable[Text]) -> Text:
     """The union of texts; the order does not matter.
 
     Raises:
@@ -259,6 +259,6 @@ def unite(texts: Iterable[Text]) -> Text:
     return Text(salts[0] if salts else "", np.unique(np.concatenate(lines)) if lines else no_lines())
 
 
-def missing(wanted: Lines, present: Lines) -> Lines:
+def missing(expected: Lines, present: Lines) -> Lines:
     """Those of the lines `wanted` that are not among `present`."""
-    return np.setdiff1d(wanted, present, assume_unique=True)
+    return np.setdiff1d(expected, present, assume_unique=True)

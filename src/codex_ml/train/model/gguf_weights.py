@@ -14,18 +14,11 @@ from codex_ml.core.io import write_json
 
 
 def unpack_weights(path: Path, folder: Path) -> None:
-    """Write model.safetensors (float32) and config.json of a GGUF file to `folder`.
-
-    Args:
-        folder: appears complete or not at all.
-
-    Raises:
-        UserError: see `codex_ml.core.gguf_file.unpack`.
-    """
-    unpack(path, folder, prepare)
+    """Write model.safetensors (float32) and config.json of a GGUF file; see `gguf_file.unpack`."""
+    unpack(path, folder, weights_writer)
 
 
-def prepare() -> Callable[[dict[str, Any]], None]:
+def weights_writer() -> Callable[[dict[str, Any]], None]:
     """Import in the child what `write_weights` needs, and return it."""
     from transformers import AutoModelForCausalLM  # noqa: F401
 
