@@ -30,7 +30,7 @@ def workers_for(size: int, wanted: int) -> int:
     """Worker processes for `size` bytes of work: none where starting them would take longer than the work.
 
     Args:
-        wanted: runtime.workers; 0 for one a core.
+        wanted: runtime.workers; 0: one per core.
     """
     return 0 if size < SMALL or (wanted or cores()) == 1 else wanted or cores()
 
