@@ -48,7 +48,9 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     progress: Literal["auto", "plain", "off"] = Field("auto", description="auto: a bar on a terminal, lines elsewhere")
-    workers: int = Field(0, ge=0, le=1024, description="Processes of ingest and split; 0: one per core within the quota")
+    workers: int = Field(
+        0, ge=0, le=1024, description="Processes of ingest and split; 0: one per core within the quota"
+    )
     processes: int = Field(
         1,
         ge=0,

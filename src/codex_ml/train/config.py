@@ -169,7 +169,9 @@ class Train(Section):
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="auto: torch.compile where a run of this length earns it back"
     )
-    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores within the quota; other numbers give other last bits")
+    threads: int = Field(
+        0, ge=0, description="CPU threads; 0: all cores within the quota; other numbers give other last bits"
+    )
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Train:
