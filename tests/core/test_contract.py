@@ -53,14 +53,14 @@ def test_a_writer_sets_what_is_there_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({**WHOLE, "count": "3"}, "count: Input should be a valid integer"),
-        ({**WHOLE, "count": 3.0}, "count: Input should be a valid integer"),
-        ({**WHOLE, "count": True}, "count: Input should be a valid integer"),
-        ({**WHOLE, "inner": {"low": None}}, "inner.low: Input should be a valid number"),
-        ({**WHOLE, "inner": {}}, "inner.low: Field required"),
-        ({**WHOLE, "inner": {"low": 1, "names": ["a", 2]}}, "inner.names.1: Input should be a valid string"),
-        ({**WHOLE, "other": 1}, "other: Extra inputs are not permitted"),
-        ({"schema": "x/1"}, "count: Field required"),
+        ({**WHOLE, "count": "3"}, "count: input should be a valid integer"),
+        ({**WHOLE, "count": 3.0}, "count: input should be a valid integer"),
+        ({**WHOLE, "count": True}, "count: input should be a valid integer"),
+        ({**WHOLE, "inner": {"low": None}}, "inner.low: input should be a valid number"),
+        ({**WHOLE, "inner": {}}, "inner.low: field required"),
+        ({**WHOLE, "inner": {"low": 1, "names": ["a", 2]}}, "inner.names.1: input should be a valid string"),
+        ({**WHOLE, "other": 1}, "other: extra inputs are not permitted"),
+        ({"schema": "x/1"}, "count: field required"),
         ([], "expected a JSON object, found list"),
         ("null", "expected a JSON object, found NoneType"),
     ],
@@ -98,7 +98,7 @@ def test_arrays_and_lines_name_the_item_and_the_line(tmp_path: Path) -> None:
     assert list(Inner.read_lines(tmp_path / "a.ndjson")) == values
     assert (tmp_path / "a.ndjson").read_text() == '{"low": 0.0}\n{"low": 1.0, "names": ["a"]}\n'
     (tmp_path / "a.json").write_text('[{"low": 0.0}, {"low": "x"}]')
-    with pytest.raises(UserError, match=r"a\.json: item 2: low: Input should be a valid number"):
+    with pytest.raises(UserError, match=r"a\.json: item 2: low: input should be a valid number"):
         Inner.read_array(tmp_path / "a.json")
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(UserError, match=r"a\.json: expected a JSON array, found dict"):
@@ -107,7 +107,7 @@ def test_arrays_and_lines_name_the_item_and_the_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.ndjson:2 is not valid JSON"):
         list(Inner.read_lines(tmp_path / "a.ndjson"))
     (tmp_path / "a.ndjson").write_text('{"low": 0.0}\n{}\n')
-    with pytest.raises(UserError, match=r"a\.ndjson:2: low: Field required"):
+    with pytest.raises(UserError, match=r"a\.ndjson:2: low: field required"):
         list(Inner.read_lines(tmp_path / "a.ndjson"))
 
 

@@ -30,10 +30,10 @@ class Outer(BaseModel):
         return self
 
 
-def problem(value: Any) -> Problem:
+def problem(value: Any, *, show: bool = True) -> Problem:
     with pytest.raises(ValidationError) as error:
         Outer.model_validate(value)
-    return first_problem(error.value)
+    return first_problem(error.value, show=show)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,10 @@ def problem(value: Any) -> Problem:
 def test_a_problem_is_one_line_with_its_place(value, line):
     assert problem(value).line == line
     assert problem(value).more == ""
+
+
+def test_a_private_value_is_not_shown():
+    assert problem({"inner": {"size": "secret"}}, show=False).line == "inner.size: input should be a valid integer"
 
 
 def test_a_misspelt_key_explains_the_others():

@@ -236,7 +236,7 @@ BELONGS = r"train\.{} does not belong to train\.bin; name a folder that stage pa
         (cut("train.mask", -1), holds("mask", 16)),
         (lambda folder: (folder / "pack.json").unlink(), r"pack\.json is missing; `dvc repro pack` makes it$"),
         (cut("pack.json", 20), r"pack\.json is not valid JSON: "),
-        (without("pieces"), r"pack\.json: streams\.train\.pieces: Field required; `dvc repro pack` makes it anew$"),
+        (without("pieces"), r"pack\.json: streams\.train\.pieces: field required; `dvc repro pack` makes it anew$"),
         (
             lambda folder: (folder / "pack.json").write_text("[]"),
             r"pack\.json: expected a JSON object, found list; `dvc repro pack` makes it anew$",

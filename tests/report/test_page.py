@@ -165,7 +165,7 @@ def test_a_file_that_holds_values_of_secrets_is_refused_without_showing_one(
     root, value = inputs(findings=1), "a-secret-value-that-must-not-be-shown"
     text = (root / path).read_text(encoding="utf-8")
     (root / path).write_text(text.replace('"rule":', f'"value": "{value}", "rule":', 1), encoding="utf-8")
-    with pytest.raises(UserError, match=r"value: Extra inputs are not permitted; `dvc repro") as refused:
+    with pytest.raises(UserError, match=r"value: extra inputs are not permitted; `dvc repro") as refused:
         load_facts(lambda name: root / name, title="x")
     assert value not in str(refused.value)
 
@@ -234,19 +234,19 @@ def test_missing_input_names_the_stage_that_makes_it(inputs: Callable[..., Path]
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
-        ("reports/evaluate/details.json", "{}", "zlib_bits_per_byte: Field required; `dvc repro evaluate`"),
-        ("reports/tokenizer/details.json", '{"vocab_size": "4096"}', "vocab_size: Input should be a valid integer"),
+        ("reports/evaluate/details.json", "{}", "zlib_bits_per_byte: field required; `dvc repro evaluate`"),
+        ("reports/tokenizer/details.json", '{"vocab_size": "4096"}', "vocab_size: input should be a valid integer"),
         ("reports/split/metrics.json", "[]", "expected a JSON object, found list; `dvc repro split` makes it anew"),
         ("reports/safety_audit/samples.ndjson", '{"text": "a"}\n{"text": NaN}\n', "samples.ndjson:2 is not valid JSON"),
         (
             "reports/safety_audit/audit.json",
             '{"verdict": "fine"}',
-            "verdict: Input should be 'pass', 'fail' or 'invalid'; `dvc repro safety_audit`",
+            "verdict: input should be 'pass', 'fail' or 'invalid'; `dvc repro safety_audit`",
         ),
         ("reports/train/plots/metrics/val/loss.tsv", "step\tother\n1\t2\n", "is no DVCLive curve"),
         ("reports/evaluate/by_source.csv", "source\nx\n", "is not what evaluate writes"),
         ("models/model/model.safetensors", "\x00" * 20, "is no safetensors file"),
-        ("data/splits/findings.ndjson", "{}", "findings.ndjson:1: source: Field required"),
+        ("data/splits/findings.ndjson", "{}", "findings.ndjson:1: source: field required"),
     ],
 )
 def test_input_of_another_shape_is_refused(inputs: Callable[..., Path], path: str, text: str, message: str) -> None:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import read_json, write_json, write_ndjson
 from codex_ml.core.strict_json import parse_json_file
+from codex_ml.core.validation import first_problem
 
 
 class Contract(BaseModel):
@@ -91,9 +92,7 @@ class Contract(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            keys = ".".join(map(str, first["loc"]))
-            raise UserError(f"{where}: {f'{keys}: ' if keys else ''}{first['msg']}; {anew}") from None
+            raise UserError(f"{where}: {first_problem(error, show=False).line}; {anew}") from None
 
 
 def _existing(file: Path, anew: str) -> Path:

@@ -1,6 +1,6 @@
 """What pydantic found wrong with a value that somebody wrote, as one line for people.
 
-Used by: params, policy.rules.
+Used by: params, contract, policy.rules.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Problem:
     Attributes:
         place: keys and positions of the wrong part, from the outside in; empty where the whole is wrong.
         kind: pydantic's name of the problem, such as "extra_forbidden" for an unknown key.
-        message: what is allowed and what was found.
+        message: what is allowed, and mostly what was found.
         more: " (and 2 more)" where there are others, else "".
     """
 
@@ -44,12 +44,16 @@ def dotted(place: tuple[int | str, ...]) -> str:
     return ".".join(map(str, place))
 
 
-def first_problem(error: ValidationError) -> Problem:
-    """The problem to tell: a misspelt key if there is one, because it explains the others, else the first."""
+def first_problem(error: ValidationError, *, show: bool = True) -> Problem:
+    """The problem to tell: a misspelt key if there is one, because it explains the others, else the first.
+
+    Args:
+        show: whether the message shows the value that was found; False where it may be private.
+    """
     problems = _independent([dict(problem) for problem in error.errors(include_url=False)])
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return Problem(first["loc"], first["type"], _message(first), more)
+    return Problem(first["loc"], first["type"], _message(first, show=show), more)
 
 
 def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -62,11 +66,11 @@ def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [problem for problem in problems if problem["type"] != "too_short" or not has_inner(problem["loc"])]
 
 
-def _message(problem: dict[str, Any]) -> str:
+def _message(problem: dict[str, Any], *, show: bool) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = (message[:1].lower() + message[1:]).replace("tuple", "list")
     message = message.replace("a valid dictionary or instance of", "a mapping with the keys of")
-    return message if problem["type"] == "value_error" else f"{message}; found {_shown(problem['input'])}"
+    return f"{message}; found {_shown(problem['input'])}" if show and problem["type"] != "value_error" else message
 
 
 def _shown(value: Any) -> str:
