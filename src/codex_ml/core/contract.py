@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import read_json, write_json, write_ndjson
+from codex_ml.core.problems import first_problem
 from codex_ml.core.strict_json import parse_json_file
-from codex_ml.core.validation import first_problem
 
 
 class Contract(BaseModel):
