@@ -1,4 +1,4 @@
-# The tools, not the project: mount a checkout at /workspace and its code, data and DVC cache stay on your disk.
+# The image holds the tools, not the project. Mount a checkout at /workspace; code, data and DVC cache stay on disk.
 #
 #   docker build -t codex-ml .
 #   docker run --rm -v "$PWD:/workspace" --user "$(id -u):$(id -g)" codex-ml
@@ -14,19 +14,20 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /workspace
 
-# The steps of `make setup`, for its reasons. Before the sources, so that an edit there does not install torch again.
+# The same steps as in `make setup`; see the Makefile for the reasons. They come before the sources, so that an edit of
+# the sources does not install torch again.
 COPY requirements.lock ./
 RUN awk '/^[a-z]/ { keep = /^setuptools==/ } keep' requirements.lock > /tmp/build.lock \
   && awk '/^[a-z]/ { sub(/ *\\$/, ""); print }' requirements.lock > /opt/venv/constraints.txt \
   && pip install --require-hashes --no-deps -r /tmp/build.lock
-# Unquoted, as TORCH may hold options of pip. A layer of its own: torch is the largest part and changes least.
+# TORCH is unquoted, because it may hold options of pip. torch gets its own layer: it is the largest and changes least.
 # hadolint ignore=SC2086,DL3059
 RUN pip install --constraint /opt/venv/constraints.txt $TORCH \
   && python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> /opt/venv/constraints.txt
 # hadolint ignore=DL3059
 RUN pip install --require-hashes --no-deps --no-build-isolation -r requirements.lock
 
-# Editable: the library is then the one of the checkout that will be mounted here, never a stale copy in the image.
+# Editable, so that the library is that of the mounted checkout, never an old copy in the image.
 COPY LICENSE README.md pyproject.toml ./
 COPY src ./src
 RUN pip install --no-deps --no-build-isolation --editable .
@@ -35,8 +36,8 @@ RUN pip install --no-deps --no-build-isolation --editable .
 FROM python:3.11-slim-bookworm
 
 # git: DVC needs it for experiments. g++: torch.compile builds its CPU kernels with it.
-# Unpinned, as Debian drops old versions from its mirrors and a pinned build would fail after the next security fix.
-# The checkout belongs to the user of the host, so git must be told that this owner is expected.
+# Versions are not pinned: Debian removes old ones from its mirrors, so a pinned build would fail after a security fix.
+# The checkout belongs to a user of the host, so safe.directory must allow that owner.
 # hadolint ignore=DL3008
 RUN apt-get update \
   && apt-get install --yes --no-install-recommends g++ git \
@@ -46,8 +47,8 @@ RUN apt-get update \
 
 COPY --from=builder /opt/venv /opt/venv
 
-# HOME and the caches lie in /tmp and USER is set, so that any --user works, also one without an entry in /etc/passwd.
-# DVC's pickles stay inside the container, where nobody else is; mount a volume there to keep them between runs.
+# HOME and the caches are in /tmp and USER is set, so that any --user works, also one without an entry in /etc/passwd.
+# DVC's index (pickles) stays inside the container, which no other user can enter; mount a volume there to keep it.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     USER=codex \

@@ -374,7 +374,7 @@ def test_make_hooks_in_a_monorepo_says_how_the_hooks_are_set(monorepo):
     assert done.returncode == 2
     config = "../../.pre-commit-config.yaml"
     assert done.stdout.decode().splitlines()[0] == (
-        f"error: the Git repository begins above this folder, and its hooks are set in {config}; write it with "
+        f"error: this folder is inside a larger Git repository, whose hooks are in {config}; write that file with "
         f"`.venv/bin/python -m codex_ml hook config > {config}` (if it exists, add the hooks that are printed)"
     )
     assert (
