@@ -10,7 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
 from codex_ml.core.config import Section
-from codex_ml.core.stage import Stage, log, run_stage, scratch_folder
+from codex_ml.core.folders import scratch_folder
+from codex_ml.core.stage import Stage, log, run_stage
 from codex_ml.fetch.config import Fetch
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
 from codex_ml.core.config import Section, Seed
+from codex_ml.core.folders import logs_folder, scratch_folder
 from codex_ml.core.ranks import rank
 from codex_ml.core.record import cpu_threads
-from codex_ml.core.stage import Stage, checked_params, log, logs_folder, run_stage, scratch_folder
+from codex_ml.core.stage import Stage, checked_params, log, run_stage
 from codex_ml.modeling.process import prepare_process
 from codex_ml.train.config import Model, Train
 from codex_ml.train.launch import among_others, launch

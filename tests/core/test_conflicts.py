@@ -15,9 +15,10 @@ from codex_ml.cli.params import load_params
 from codex_ml.core.conflicts import MARKERS, conflict_line, conflicts
 from codex_ml.core.dvcignore import patterns_for
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.import_graph import ImportGraph
 from codex_ml.core.io import read_json
 from codex_ml.core.packages import locked_versions
-from codex_ml.core.pipeline import ImportGraph, load_lock, load_pipeline
+from codex_ml.core.pipeline import load_lock, load_pipeline
 from codex_ml.core.record import read_record
 from codex_ml.core.yaml import read_yaml
 from codex_ml.fetch.wheels import read_pins

@@ -325,10 +325,10 @@ def test_no_temporary_folder_is_said_as_it_is(capsys):
 def test_log_on_a_full_disk_ends_and_the_work_goes_on(tiny_disk, run_python):
     (tiny_disk / "fill").write_bytes(b"x" * 60_000)
     code = (
-        "import sys; from codex_ml.core import stage\n"
-        "stage._start_log('pack')\n"
+        "import sys; from codex_ml.core import stage_log\n"
+        "stage_log.start_log('pack')\n"
         "for n in range(2000):\n"
-        "    stage.log.info('line %d %s', n, 'x' * 60)\n"
+        "    stage_log.log.info('line %d %s', n, 'x' * 60)\n"
     )
     try:
         done = run_python("-c", code, cwd=tiny_disk)

@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.pipeline import (
-    ImportGraph,
+from codex_ml.core.import_graph import ImportGraph, params_declared  # fmt: skip
+from codex_ml.core.pipeline import (  # fmt: skip
     load_lock,
     load_pipeline,
-    params_declared,
     parse_lock,
     parse_pipeline,
     producers_of,
     remedy,
-)  # fmt: skip
+)
 
 
 def test_every_form_of_an_output_is_read():

@@ -15,9 +15,10 @@ from codex_ml.cli.params import Params
 from codex_ml.core import stage as module
 from codex_ml.core.config import Section
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.folders import logs_folder, scratch_folder
 from codex_ml.core.lock import only_one
 from codex_ml.core.pipeline import load_pipeline
-from codex_ml.core.stage import chosen, logs_folder, run_stage, scratch_folder
+from codex_ml.core.stage import chosen, run_stage
 
 
 def close_log():

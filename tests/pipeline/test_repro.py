@@ -10,7 +10,8 @@ import pytest
 from workspace import Finished, Workspace, commit
 
 from codex_ml.core.hashing import hash_path
-from codex_ml.core.pipeline import ImportGraph, load_lock, load_pipeline
+from codex_ml.core.import_graph import ImportGraph
+from codex_ml.core.pipeline import load_lock, load_pipeline
 from codex_ml.core.strict_json import parse_json
 
 STAGES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), "params.yaml"
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # .dir: of a folder
 # What has run is in DVC's run cache, so a lost lock costs no computation.
 MEND_LOCK = f"bring back the committed one with `git checkout {LOCK}`, or delete it; then run `dvc repro`"
-PACKAGE = Path("src/codex_ml")
 ROOTS = ("src/codex_ml/__init__.py",)  # the version, and a refusal of other Pythons: nothing that decides bytes
 
 
@@ -223,95 +220,3 @@ def chain_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
             chain.append(spec)
             todo += [producer for dep in spec.data for producer in producers_of(dep, stages)]
     return sorted(chain, key=list(stages.values()).index, reverse=True)
-
-
-class ImportGraph:
-    """Which modules of the library import which, read from their sources; each file is parsed once.
-
-    >>> ImportGraph(Path()).folders(Path("stages/fetch.py"))  # doctest: +SKIP
-    {'src/codex_ml/core', 'src/codex_ml/fetch'}
-    """
-
-    def __init__(self, root: Path = Path()) -> None:
-        self._root = root
-        self._known: dict[str, set[str]] = {}
-
-    def modules(self, script: Path) -> set[str]:
-        """Files of the library that `script` imports, directly or not, also inside functions.
-
-        Returns:
-            paths relative to the root, such as "src/codex_ml/core/io.py".
-        """
-        modules: set[str] = set()
-        todo = list(self._imports(script.as_posix()))
-        while todo:
-            module = todo.pop()
-            if module not in modules:
-                modules.add(module)
-                todo.extend(self._imports(module))
-        return modules
-
-    def folders(self, script: Path) -> set[str]:
-        """Folders of the packages that `script` imports from, directly or not."""
-        inner = (Path(module).relative_to(PACKAGE).parts for module in self.modules(script))
-        return {(PACKAGE / parts[0]).as_posix() for parts in inner if len(parts) > 1}
-
-    def _imports(self, file: str) -> set[str]:
-        if file not in self._known:
-            self._known[file] = set(self._read(self._root / file))
-        return self._known[file]
-
-    def _read(self, file: Path) -> Iterator[str]:
-        for node in ast.walk(_parse_python(file)):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                if name.split(".")[0] == PACKAGE.name:
-                    yield from self._files_of(name)
-
-    def _files_of(self, name: str) -> Iterator[str]:
-        """The module itself and the __init__.py files of its packages, which Python runs too."""
-        parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            base = Path("src", *parts[:end])
-            for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-                if (self._root / candidate).is_file():
-                    yield candidate.as_posix()
-
-
-def _parse_python(file: Path) -> ast.Module:
-    source = file.read_bytes()
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError) as error:
-        refuse_conflict(source, str(file))
-        line = getattr(error, "lineno", None) or 1
-        raise UserError(f"{file}:{line}: not Python: {getattr(error, 'msg', error)}") from None
-
-
-def deps_read(script: Path) -> set[str]:
-    """Paths that a stage script names as its dependencies: the text of every `stage.dep("PATH")` in its source."""
-    return {
-        node.args[0].value
-        for node in ast.walk(_parse_python(script))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "dep"
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-        and isinstance(node.args[0].value, str)
-    }
-
-
-def params_declared(script: Path) -> set[str]:
-    """Sections of params.yaml that a stage script reads: the fields of its `class Params`."""
-    return {
-        field.target.id
-        for node in _parse_python(script).body
-        if isinstance(node, ast.ClassDef) and node.name == "Params"
-        for field in node.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-    }

@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,13 +28,15 @@ from typing import Any, Generic, TypeVar
 
 import codex_ml
 from codex_ml.core.config import Runtime, Section
-from codex_ml.core.errors import CheckFailed, UserError, describe_os_error, one_line_errors, safe_text
+from codex_ml.core.errors import CheckFailed, UserError, one_line_errors
 from codex_ml.core.io import write_json
 from codex_ml.core.lock import only_one
 from codex_ml.core.params import read_sections
 from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec, load_pipeline
+from codex_ml.core.progress import Advance, Item, progress, track
 from codex_ml.core.ranks import rank, settle_launcher
 from codex_ml.core.record import record_path, start_record
+from codex_ml.core.stage_log import start_log
 from codex_ml.core.tree import why_not_traced
 
 log = logging.getLogger("codex_ml")
@@ -80,6 +82,14 @@ class Stage(Generic[Sections]):
         assert path in self.spec.outs, f"{path} is no out of {self.spec.name}"
         return Path(path)
 
+    def progress(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        """Show the progress of a loop in the way of runtime.progress; see `codex_ml.core.progress`."""
+        return progress(what, total, unit, style=self.runtime.progress)
+
+    def track(self, items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
+        """Iterate over `items` and show the progress."""
+        return track(items, what, total, unit, style=self.runtime.progress)
+
     @property
     def metrics(self) -> Path:
         return self.out(f"reports/{self.spec.name}/metrics.json")
@@ -111,39 +121,6 @@ def chosen(numbers: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
                 target = target.setdefault(folder, {})
             target[leaf] = source[leaf]
     return result
-
-
-def scratch_folder() -> Path:
-    """The ignored, private (0700) folder for downloads and checkpoints: `.cache` of the repository.
-
-    An experiment that DVC runs in a temporary copy uses the one of the repository it came from (DVC_ROOT), so a killed
-    one resumes. The path is relative: an absolute one can hold bytes that Rust and C++ libraries refuse in a C locale.
-    """
-    folder = Path(os.environ.get("CODEX_ML_SCRATCH") or _origin() / ".cache")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_mode & 0o077:
-        folder.chmod(0o700)
-    return folder
-
-
-def logs_folder(*, shared: bool = False) -> Path:
-    """`logs` of the repository, which is no output.
-
-    DVC deletes the temporary copy of an experiment; so it writes to `logs/experiments/<its name>` of the repository it
-    came from. Experiments run at the same time, and each gets its own files.
-
-    Args:
-        shared: the folder that all runs share, for trackers, which keep runs apart themselves.
-    """
-    logs = _origin() / "logs"
-    if shared or logs.absolute() == Path("logs").absolute():
-        return logs
-    return logs / "experiments" / (os.environ.get("DVC_EXP_NAME") or Path.cwd().name)
-
-
-def _origin() -> Path:
-    """The repository that an experiment in a temporary copy came from, else this one."""
-    return Path(os.path.relpath(os.environ.get("DVC_ROOT") or "."))
 
 
 def run_stage(
@@ -204,7 +181,7 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
             "`codex-ml check` says which one is wrong"
         )
     with nullcontext() if rank() else only_one(_lock_file(name), name):
-        _start_log(name)
+        start_log(name)
         started = time.monotonic()
         record = start_record(spec, params)
         if not rank():
@@ -284,41 +261,3 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _lock_file(name: str) -> Path:
     Path(".cache").mkdir(mode=0o700, exist_ok=True)
     return Path(".cache/locks") / name
-
-
-class _Plain(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return safe_text(super().format(record))
-
-
-class _LogFile(logging.FileHandler):
-    """A log that a full disk ends; the work goes on. By default each line would print a traceback."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-            return
-        log.removeHandler(self)
-        log.warning("%s gets no more lines: %s", os.path.relpath(self.baseFilename), describe_os_error(error))
-
-    def close(self) -> None:
-        with suppress(OSError):  # what could not be written before cannot be written now
-            super().close()
-
-
-def _start_log(name: str) -> None:
-    """Plain lines to stderr, the same with time stamps to <stage>.log in the logs folder."""
-    if rank():
-        screen = logging.StreamHandler()
-        screen.setFormatter(_Plain(f"process {rank()}: %(message)s"))
-        log.handlers[:], log.propagate = [screen], False
-        log.setLevel(logging.WARNING)
-        return
-    logs_folder().mkdir(parents=True, exist_ok=True)
-    screen, file = logging.StreamHandler(), _LogFile(logs_folder() / f"{name}.log", encoding="utf-8")
-    screen.setFormatter(_Plain("%(message)s"))
-    file.setFormatter(_Plain("%(asctime)s %(message)s"))
-    log.handlers[:] = [screen, file]
-    log.setLevel(logging.INFO)
-    log.propagate = False
