@@ -139,13 +139,22 @@ def run(stage: str) -> str:
 
 def base_model() -> None:
     """The base as models/model, so that the evaluate stage measures it like any other."""
+    from codex_ml.modeling.train_files import Training, UsedHardware
+    from codex_ml.train.config import Model
     from codex_ml.train.model.adapters import save_model
+    from codex_ml.train.model.describe import describe_model, tokenizer_kind
     from codex_ml.train.model.local_model import load_local
 
     folder = Path("models/model")
     folder.mkdir(parents=True)
-    save_model(load_local(Path(BASE), attention="eager", scratch=Path(".cache")), folder)
-    write_json(folder / "training.json", {"seq_len": SETTINGS["pack"]["seq_len"]})
+    base, tokenizer = load_local(Path(BASE), attention="eager", scratch=Path(".cache")), Path("models/tokenizer")
+    save_model(base, folder)
+    Training(
+        seed=0, rows_a_step=0, seq_len=SETTINGS["pack"]["seq_len"], global_step=0, stopped_early=False,
+        skipped_steps=0, micro_batch_size=0, processes=[], continued=[],
+        model=describe_model(base, Model(path=BASE)), tokenizer=tokenizer_kind(tokenizer),
+        hardware=UsedHardware(device="cpu", precision="fp32", compile=False, threads=0),
+    ).write(folder / "training.json")  # fmt: skip
     for file in Path("models/tokenizer").iterdir():
         if file.suffix in (".json", ".jinja"):
             shutil.copyfile(file, folder / file.name)

@@ -25,22 +25,22 @@ class Params(Section):
 
 
 def main(stage: Stage[Params]) -> None:
-    from codex_ml.core.io import read_json, write_ndjson, write_text
+    from codex_ml.core.io import write_text
     from codex_ml.core.progress import track
     from codex_ml.core.record import cpu_threads
     from codex_ml.documents.document import count_documents, read_documents
-    from codex_ml.evaluate.summary import by_source, document_row, summary
+    from codex_ml.evaluate.summary import by_source, document_score, summary
+    from codex_ml.inference.evaluate_files import DocumentScore
     from codex_ml.inference.likelihood import score_documents
     from codex_ml.modeling.hardware import inference_device
+    from codex_ml.modeling.train_files import Training
     from codex_ml.modeling.trained_model import load_model
     from codex_ml.tokens.lossless import RoundTrip
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     settings, folder = stage.params.evaluate, stage.dep("models/model")
-    training = read_json(folder / "training.json")
-    model = load_model(
-        folder, device=inference_device(stage.runtime, threads=cpu_threads(training["hardware"]["threads"]))
-    )
+    training = Training.read(folder / "training.json")
+    model = load_model(folder, device=inference_device(stage.runtime, threads=cpu_threads(training.hardware.threads)))
     tokenizer = load_tokenizer(folder)
     test, trip = stage.dep("data/splits/test.parquet"), RoundTrip("test")
     scores = score_documents(
@@ -48,26 +48,26 @@ def main(stage: Stage[Params]) -> None:
         trip.watch(tokenizer, read_documents(test)),
         end=tokenizer.end,
         begin=tokenizer.begin,
-        length=training["seq_len"],
+        length=training.seq_len,
         batch_size=settings.batch_size,
     )
     scores = track(scores, "evaluate", count_documents(test), "documents", style=stage.runtime.progress)
-    rows = [document_row(document, score) for document, score in zip(read_documents(test), scores, strict=True)]
+    rows = [document_score(document, score) for document, score in zip(read_documents(test), scores, strict=True)]
     chats = sum(document.messages is not None for document in read_documents(test))
-    numbers = summary(rows, settings, seed=stage.params.seed, lossy=trip.lossy, chats=chats)
-    write_ndjson(stage.out("reports/evaluate/documents.ndjson"), rows)
+    found = summary(rows, settings, seed=stage.params.seed, lossy=trip.lossy, chats=chats)
+    DocumentScore.write_lines(stage.out("reports/evaluate/documents.ndjson"), rows)
     write_text(stage.out("reports/evaluate/by_source.csv"), by_source(rows, lossy=trip.lossy))
-    stage.write_numbers(numbers, compared=COMPARED)
+    stage.write_numbers(found.as_json(), compared=COMPARED)
     if chats:
         log.warning(
             "evaluate: %d chats are scored as lines of `role: content`, not as the chat template writes them", chats
         )
-    if trip.lossy:
-        log.warning("evaluate: WARNING: %s", numbers["lossy"]["reason"])
-        log.info("evaluate: perplexity %s a token on test, no bits per byte", numbers.get("perplexity", "not finite"))
+    if found.lossy:
+        perplexity = "not finite" if found.perplexity is None else found.perplexity
+        log.warning("evaluate: WARNING: %s", found.lossy.reason)
+        log.info("evaluate: perplexity %s a token on test, no bits per byte", perplexity)
     else:
-        found, plain = numbers["bits_per_byte"], numbers["zlib_bits_per_byte"]
-        log.info("evaluate: %s bits per byte on test, zlib %s", found, plain)
+        log.info("evaluate: %s bits per byte on test, zlib %s", found.bits_per_byte, found.zlib_bits_per_byte)
 
 
 if __name__ == "__main__":

@@ -31,12 +31,12 @@ class Params(Section):
 
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.hashing import sha256_of
-    from codex_ml.core.io import atomic_folder, read_json, write_json
+    from codex_ml.core.io import atomic_folder
     from codex_ml.modeling.hardware import make_deterministic
     from codex_ml.modeling.rows import Rows
     from codex_ml.train.checkpoint import export_newest
     from codex_ml.train.loop import train_model
-    from codex_ml.train.model.describe import describe_model, describe_run, tokenizer_kind
+    from codex_ml.train.model.describe import describe_model, describe_run
     from codex_ml.train.model.prepare import save_tokenizer, save_trained, trainable_model
     from codex_ml.train.recipe import Recipe, RunFolders, hardware_for
     from codex_ml.train.scratch import run_folder
@@ -46,27 +46,27 @@ def main(stage: Stage[Params]) -> None:
     stage.require(params.train.resume_from or "models/base")
     hardware = hardware_for(params.model, params.train, stage.runtime)
     make_deterministic(hardware, seed=params.seed)
-    about, unpacked = read_json(packed / "pack.json"), scratch_folder() / "models"
+    unpacked = scratch_folder() / "models"
     with among_others(), run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
         model = trainable_model(
-            params.model, params.train, about, device=hardware.device, seed=params.seed, scratch=unpacked
+            params.model, params.train, packed, device=hardware.device, seed=params.seed, scratch=unpacked
         )
         log.info("train: %s", hardware)
-        facts = {} if rank() else {"model": describe_model(model, params.model), "tokenizer": tokenizer_kind(tokenizer)}
+        described = None if rank() else describe_model(model, params.model)
         rows, val_rows = (Rows.open(packed, name) for name in ("train", "val"))
         digest = sha256_of(tokenizer / "tokenizer.json")
         recipe = Recipe(params.train, stage.runtime, hardware, params.seed, rows, val_rows, tokenizer=digest)
         logs, trackers = logs_folder() / "train", logs_folder(shared=True) / "train"
         folders = RunFolders(scratch, curves=Path("reports/train"), logs=logs, trackers=trackers)
         result = train_model(model, recipe, folders, parameters=stage.record["params"])
-        if rank():
+        if described is None:
             return
         with atomic_folder(stage.out("models/checkpoints")) as folder:
             export_newest(scratch, folder / "last")
         with atomic_folder(stage.out("models/model")) as folder:
             save_trained(model, folder, params.model, scratch=unpacked)
-            write_json(folder / "training.json", {**facts, **describe_run(recipe, result)})
-            save_tokenizer(tokenizer, folder, model.config, seq_len=about["seq_len"])
+            describe_run(recipe, result, model=described, tokenizer=tokenizer).write(folder / "training.json")
+            save_tokenizer(tokenizer, folder, model.config, seq_len=rows.seq_len)
     best = result.best
     log.info("train: kept the weights of step %d, validation loss %.4f nats", best["step"], best["val/loss"])
 

@@ -16,17 +16,23 @@ from codex_ml.core.stage import chosen
 from codex_ml.core.strict_json import dump_json, parse_json
 from codex_ml.documents.document import Document
 from codex_ml.evaluate.config import Evaluate
-from codex_ml.evaluate.summary import by_source, document_row, summary
+from codex_ml.evaluate.summary import by_source, document_score, summary
+from codex_ml.inference.evaluate_files import DocumentScore
 from codex_ml.inference.likelihood import (
     perplexity,
 )
 
 
+def scored(**numbers):
+    """A document of the source "s" with these numbers."""
+    return DocumentScore(id="a", source="s", path="p", **numbers)
+
+
 def test_perplexity_that_overflows_is_absent_and_the_metrics_stay_json():
     assert perplexity(709.0, 1) == pytest.approx(math.exp(709))
     assert perplexity(710.0, 1) is None
-    row = {"id": "a", "source": "s", "bytes": 3, "tokens": 1, "nll": 800.0, "correct": 0, "zlib_bits": 88}
-    numbers = summary([row], Evaluate(), seed=1)
+    row = scored(bytes=3, tokens=1, nll=800.0, correct=0, zlib_bits=88)
+    numbers = summary([row], Evaluate(), seed=1).as_json()
     assert "perplexity" not in numbers
     assert parse_json(dump_json(numbers)) == numbers
 
@@ -40,8 +46,8 @@ def test_summary_is_the_ratio_of_sums():
         SimpleNamespace(nll=math.log(2) * 60, tokens=30, correct=10),
         SimpleNamespace(nll=math.log(2) * 42, tokens=4, correct=4),
     ]
-    rows = [document_row(document, score) for document, score in zip(documents, scores, strict=True)]
-    numbers = summary(rows, Evaluate(), seed=1)
+    rows = [document_score(document, score) for document, score in zip(documents, scores, strict=True)]
+    numbers = summary(rows, Evaluate(), seed=1).as_json()
     assert numbers["bits_per_byte"] == pytest.approx(1.0, abs=1e-4)  # 102 bits over 102 bytes
     assert numbers["token_accuracy"] == pytest.approx(14 / 34, abs=1e-6)
     assert (
@@ -54,8 +60,8 @@ def test_summary_is_the_ratio_of_sums():
 
 def test_the_table_of_sources_holds_one_row_per_source_whatever_its_name_is():
     names = ["z", "b\r", "a,b", 'say "so"', "line\nend", "nan", "NA", " x", "ü", "\U0001f600", "z"]
-    row = {"bytes": 100, "tokens": 2, "nll": 50 * math.log(2), "correct": 1, "zlib_bits": 300}
-    table = by_source([{**row, "source": name} for name in names])
+    row = scored(bytes=100, tokens=2, nll=50 * math.log(2), correct=1, zlib_bits=300)
+    table = by_source([row.model_copy(update={"source": name}) for name in names])
     assert "\r" not in table
     read = list(csv.DictReader(io.StringIO(table, newline="")))
     assert [row["source"] for row in read] == [safe_text(name) for name in sorted(set(names))]
@@ -64,14 +70,14 @@ def test_the_table_of_sources_holds_one_row_per_source_whatever_its_name_is():
 
 
 def test_chats_that_are_scored_as_plain_text_are_counted():
-    rows = [{"id": "a", "source": "s", "bytes": 300, "tokens": 2, "nll": 3.0, "correct": 1, "zlib_bits": 88}]
-    plain, chats = summary(rows, Evaluate(), seed=1), summary(rows, Evaluate(), seed=1, chats=1)
+    rows = [scored(bytes=300, tokens=2, nll=3.0, correct=1, zlib_bits=88)]
+    plain, chats = (summary(rows, Evaluate(), seed=1, chats=count).as_json() for count in (0, 1))
     assert chats == {**plain, "chats": 1}
 
 
 def test_a_tokenizer_that_loses_text_gets_no_bits_per_byte():
-    rows = [{"id": "a", "source": "s", "bytes": 300, "tokens": 2, "nll": 3.0, "correct": 1, "zlib_bits": 88}]
-    whole, lossy = summary(rows, Evaluate(), seed=1), summary(rows, Evaluate(), seed=1, lossy=1)
+    rows = [scored(bytes=300, tokens=2, nll=3.0, correct=1, zlib_bits=88)]
+    whole, lossy = (summary(rows, Evaluate(), seed=1, lossy=count).as_json() for count in (0, 1))
     assert {"bits_per_byte", "lossy"} & whole.keys() == {"bits_per_byte"}
     assert whole["interval"].keys() == {"bits_per_byte", "token_accuracy", "bits_per_byte_minus_zlib"}
     assert lossy["lossy"] == {

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from workspace import Workspace, make_workspace
+from workspace import Finished, Workspace, make_workspace
 
 from codex_ml.core.pipeline import load_pipeline
+from codex_ml.documents.ingest_files import IngestDetails
+from codex_ml.documents.split_files import Leakage, Manifest, PolicyFinding, SplitMetrics
+from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
+from codex_ml.inference.evaluate_files import DocumentScore, Evaluation
+from codex_ml.modeling.pack_files import PackDetails, Packed
+from codex_ml.modeling.train_files import Training, TrainMetrics
+from codex_ml.tokens.tokenizer_files import TokenizerDetails
 
 NAMES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
 
@@ -101,8 +108,9 @@ def test_failed_audit_ends_the_run_only_when_enforced(pipeline: Workspace, enfor
     """A planted secret in the training data fails a gate."""
     plant = (
         "    import codex_ml.safety_audit.audit as audit\n"
+        "    from codex_ml.inference.audit_files import AuditFinding\n"
         "    audit.findings_in_documents = lambda path, scanner, style: [\n"
-        "        dict(rule='jwt', action='redact', severity='high', source='s', path='p', line=1, column=1)\n    ]\n"
+        "        AuditFinding(rule='jwt', action='redact', severity='high', source='s', path='p', line=1, column=1)\n    ]\n"
     )
     pipeline.edit(
         "stages/safety_audit.py", "def main(stage: Stage) -> None:\n", f"def main(stage: Stage) -> None:\n{plant}"
@@ -112,3 +120,36 @@ def test_failed_audit_ends_the_run_only_when_enforced(pipeline: Workspace, enfor
     assert "safety_audit: fail    no secret or personal data in the training data: 1 (allowed: 0)" in done.stderr
     assert done.returncode == (1 if enforce else 0)
     assert ("the safety audit is fail" in done.stderr) is enforce
+
+
+FILES = {
+    "reports/ingest/details.json": IngestDetails,
+    "reports/split/manifest.json": Manifest,
+    "reports/split/leakage.json": Leakage,
+    "reports/split/metrics.json": SplitMetrics,
+    "reports/tokenizer/details.json": TokenizerDetails,
+    "data/packed/pack.json": Packed,
+    "reports/pack/details.json": PackDetails,
+    "models/model/training.json": Training,
+    "reports/evaluate/details.json": Evaluation,
+    "reports/safety_audit/audit.json": Audit,
+}
+LINES = {
+    "data/splits/findings.ndjson": PolicyFinding,
+    "reports/evaluate/documents.ndjson": DocumentScore,
+    "reports/safety_audit/samples.ndjson": GeneratedSample,
+}
+
+
+def test_each_file_that_crosses_a_border_is_what_its_class_says(finished: Finished, tmp_path: Path) -> None:
+    """Of a real run: read by the class and written by it, each file has the same bytes."""
+    root, again = finished.workspace.root, tmp_path / "again"
+    for name, kind in FILES.items():
+        kind.read(root / name).write(again)
+        assert again.read_bytes() == (root / name).read_bytes(), name
+    for name, kind in LINES.items():
+        kind.write_lines(again, kind.read_lines(root / name))
+        assert again.read_bytes() == (root / name).read_bytes(), name
+    AuditFinding.write_array(again, AuditFinding.read_array(root / "reports/safety_audit/findings.json"))
+    assert again.read_bytes() == (root / "reports/safety_audit/findings.json").read_bytes()
+    assert TrainMetrics.read(root / "reports/train/metrics.json").step == 60

@@ -184,9 +184,9 @@ def test_the_card_tells_what_kind_of_model_it_is_how_it_loads_and_how_it_was_sco
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "layers": 3, "heads": 2, "max_positions": 40}
 
 
-def card_of(made: Facts, described: dict[str, Any]) -> str:
+def card_of(made: Facts, described: TrainedModel) -> str:
     """The card where `described` is what training.json says of the model."""
-    training = made.training.model_copy(update={"model": TrainedModel.model_validate(described)})
+    training = made.training.model_copy(update={"model": described})
     return render_card(dataclasses.replace(made, training=training))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from codex_ml.core.errors import safe_text
 from codex_ml.documents.document import Document
 from codex_ml.evaluate.config import Evaluate
+from codex_ml.inference.evaluate_files import DocumentScore, Evaluation
 from codex_ml.inference.likelihood import Score, bits_per_byte, perplexity
 from codex_ml.statistics.bootstrap import bootstrap_ratio
 
@@ -19,24 +20,24 @@ ZLIB_LEVEL = 9
 DIGITS = 6  # metrics are compared across commits; digits beyond that are rounding of the hardware
 
 
-def document_row(document: Document, score: Score) -> dict[str, Any]:
-    """Numerators and denominators of one document, for reports/evaluate/documents.ndjson."""
+def document_score(document: Document, score: Score) -> DocumentScore:
+    """Numerators and denominators of one document."""
     data = document.content.encode("utf-8")
-    return {
-        "id": document.id,
-        "source": document.source,
-        "path": document.path,
-        "bytes": len(data),
-        "tokens": score.tokens,
-        "nll": round(score.nll, 3),
-        "correct": score.correct,
-        "zlib_bits": 8 * len(zlib.compress(data, ZLIB_LEVEL)),
-    }
+    return DocumentScore(
+        id=document.id,
+        source=document.source,
+        path=document.path,
+        bytes=len(data),
+        tokens=score.tokens,
+        nll=round(score.nll, 3),
+        correct=score.correct,
+        zlib_bits=8 * len(zlib.compress(data, ZLIB_LEVEL)),
+    )
 
 
 def summary(
-    rows: Sequence[dict[str, Any]], settings: Evaluate, *, seed: int, lossy: int = 0, chats: int = 0
-) -> dict[str, Any]:
+    rows: Sequence[DocumentScore], settings: Evaluate, *, seed: int, lossy: int = 0, chats: int = 0
+) -> Evaluation:
     """The metrics of a test split: ratios of sums over documents, each with its bootstrap interval.
 
     Args:
@@ -44,7 +45,7 @@ def summary(
             `lossy` says why: the tokens cost less than the text, by what they leave out.
         chats: documents that are chats, which are scored as plain text; stated where there are some.
     """
-    table = pd.DataFrame(rows)
+    table = _table(rows)
     bits, size, tokens = bits_per_byte(table["nll"], 1), table["bytes"], table["tokens"]
 
     def ratio(above: pd.Series, below: pd.Series) -> float:
@@ -74,16 +75,20 @@ def summary(
     # JSON has no infinity: a missing one is not finite
     if (value := perplexity(float(table["nll"].sum()), int(tokens.sum()))) is not None:
         result["perplexity"] = round(value, DIGITS)
-    return result
+    return Evaluation.model_validate(result)
 
 
-def by_source(rows: Sequence[dict[str, Any]], *, lossy: int = 0) -> str:
+def _table(rows: Sequence[DocumentScore]) -> pd.DataFrame:
+    return pd.DataFrame([row.as_json() for row in rows])
+
+
+def by_source(rows: Sequence[DocumentScore], *, lossy: int = 0) -> str:
     """CSV of bits per byte by source, the model's and zlib's, sorted by source; none of the model where `lossy`.
 
     A control character in the name of a source is an escape: pandas does not quote a lone carriage return, and the
     commit hook for line endings refuses a file that holds one.
     """
-    groups = pd.DataFrame(rows).groupby("source")
+    groups = _table(rows).groupby("source")
     size = groups["bytes"].sum()
     table = pd.DataFrame(
         {

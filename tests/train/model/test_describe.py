@@ -33,13 +33,13 @@ def built(name):
 def test_sizes_are_those_of_the_model_and_not_of_params(name, bases):
     (bases / "mine/config.json").write_text("{}")
     other = Model(path="models/base/mine")  # its sizes are the defaults of params.yaml
-    assert describe_model(built(name), other) == {
+    assert describe_model(built(name), other).as_json() == {
         "architecture": name, "encoder_decoder": name == "t5", "layers": 3, "hidden_size": 32, "heads": 2,
         "positions": None if name == "t5" else 40,
         "base": {"path": "models/base/mine", "sha256": folder_hash({"config.json": b"{}"})},
         "lora": None, "quantization": "none",
     }  # fmt: skip
-    assert describe_model(built(name), Model(architecture=name, **SHAPE))["base"] is None
+    assert describe_model(built(name), Model(architecture=name, **SHAPE)).base is None
 
 
 def folder_hash(files):
@@ -53,7 +53,7 @@ def test_the_digest_of_a_base_is_that_of_its_own_files_only(bases):
         (bases / name / "config.json").write_text(name)
     (bases / "three.gguf").write_bytes(b"GGUF")
     digests = [
-        describe_model(built("gpt2"), Model(path=f"models/base/{name}"))["base"]["sha256"]
+        describe_model(built("gpt2"), Model(path=f"models/base/{name}")).base.sha256
         for name in ("one", "two", "three.gguf")
     ]
     assert digests == [
@@ -66,7 +66,7 @@ def test_the_digest_of_a_base_is_that_of_its_own_files_only(bases):
 def test_adapters_are_counted(bases, targets, modules, rank):
     lora = Lora(rank=rank, alpha=8, targets=targets)
     model = add_adapters(built("llama"), lora, seed=1)
-    found = describe_model(model, Model(path="models/base/mine", lora=lora))
+    found = describe_model(model, Model(path="models/base/mine", lora=lora)).as_json()
     trained = sum(p.numel() for p in trainable_parameters(model).values())
     assert found["lora"] == {"rank": rank, "alpha": 8.0, "modules": modules, "trained": trained}
     assert (found["layers"], found["hidden_size"], found["positions"]) == (3, 32, 40)

@@ -10,6 +10,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer
 
 from codex_ml.core.errors import UserError
+from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.positions import check_length, reach
 from codex_ml.modeling.trained_model import load_model
 from codex_ml.train.config import Lora, Model, Train
@@ -19,7 +20,10 @@ from codex_ml.train.model.foreign import MODEL_TYPES
 from codex_ml.train.model.prepare import attention_for, make_trainable, prepare_model, save_tokenizer, save_trained
 from codex_ml.train.model.vocabulary import embedding_rows
 
-ABOUT = {"vocab_size": 64, "begin": 0, "end": 0, "pad": 1, "seq_len": 32}
+ABOUT = {
+    "dtype": "<u2", "seq_len": 32, "layout": "packed", "tokenizer_kind": "byte_bpe", "vocab_size": 64,
+    "begin": 0, "end": 0, "pad": 1, "streams": {},
+}  # fmt: skip
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 2, "max_positions": 64}
 
 
@@ -41,7 +45,7 @@ def prepare(tmp_path):
         train = train or Train()
         prepared = prepare_model(
             model,
-            {**ABOUT, **(about or {})},
+            Packed(**{**ABOUT, **(about or {})}),
             attention=attention_for(train, device),
             seed=seed,
             new_tokenizer=new_tokenizer,

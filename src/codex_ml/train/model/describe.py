@@ -11,70 +11,65 @@ from typing import Any
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import read_json
 from codex_ml.modeling.positions import reach
+from codex_ml.modeling.train_files import AdapterShape, BaseModelFiles, TrainedModel, Training, UsedHardware
 from codex_ml.train.config import Model
 from codex_ml.train.model.adapters import is_adapted, trainable_parameters
 from codex_ml.train.recipe import Recipe, TrainingResult
 
 
-def describe_model(ready: Any, model: Model) -> dict[str, Any]:
+def describe_model(ready: Any, model: Model) -> TrainedModel:
     """Shape and origin.
 
     Args:
         ready: what `make_trainable` returned for `model`, before it is merged.
-
-    Returns:
-        architecture (model_type), encoder_decoder, layers (of the encoder, and as many of the decoder, where there are
-        two), hidden_size, heads; positions, None where they are relative; base {path, sha256} of the model it started
-        from, None from scratch; lora {rank, alpha, modules, trained}, None where all weights are trained; quantization
-        of the weights under the adapters.
     """
     config = ready.config
-    return {
-        "architecture": config.model_type,
-        "encoder_decoder": bool(config.is_encoder_decoder),
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "heads": config.num_attention_heads,
-        "positions": reach(config),
-        "base": {"path": model.path, "sha256": hash_path(Path(model.path)).sha256} if model.path else None,
-        "lora": _lora(ready) if is_adapted(ready) else None,
-        "quantization": model.quantization,
-    }
+    return TrainedModel(
+        architecture=config.model_type,
+        encoder_decoder=bool(config.is_encoder_decoder),
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        heads=config.num_attention_heads,
+        positions=reach(config),
+        base=BaseModelFiles(path=model.path, sha256=hash_path(Path(model.path)).sha256) if model.path else None,
+        lora=_lora(ready) if is_adapted(ready) else None,
+        quantization=model.quantization,
+    )
 
 
-def describe_run(recipe: Recipe, result: TrainingResult) -> dict[str, Any]:
-    """What was trained on, with which hardware, and how it ended.
+def describe_run(recipe: Recipe, result: TrainingResult, *, model: TrainedModel, tokenizer: Path) -> Training:
+    """What was trained, on what, with which hardware, and how it ended.
 
-    Returns:
-        seed, rows_a_step, seq_len, global_step of the weights that were kept, the details of the result, and hardware
-        {device, precision, compile, threads}; threads is train.threads, 0 for all cores.
+    Args:
+        tokenizer: its folder.
     """
-    hardware = recipe.hardware
-    return {
-        "seed": recipe.seed,
-        "rows_a_step": recipe.train.micro_batch_size * recipe.train.accumulation,
-        "seq_len": recipe.rows.seq_len,
-        "global_step": result.best["step"],
+    return Training(
+        seed=recipe.seed,
+        rows_a_step=recipe.train.micro_batch_size * recipe.train.accumulation,
+        seq_len=recipe.rows.seq_len,
+        global_step=result.best["step"],
         **result.details,
-        "hardware": {
-            "device": hardware.device,
-            "precision": hardware.precision,
-            "compile": hardware.compile,
-            "threads": recipe.train.threads,
-        },
-    }
+        model=model,
+        tokenizer=tokenizer_kind(tokenizer),
+        hardware=UsedHardware(
+            device=recipe.hardware.device,
+            precision=recipe.hardware.precision,
+            compile=recipe.hardware.compile,
+            threads=recipe.train.threads,
+        ),
+    )
 
 
-def _lora(adapted: Any) -> dict[str, Any]:
+def _lora(adapted: Any) -> AdapterShape:
     from peft.tuners.lora import LoraLayer
 
     settings = adapted.peft_config["default"]
-    return {
-        "rank": settings.r,
-        "alpha": float(settings.lora_alpha),
-        "modules": sum(isinstance(module, LoraLayer) for module in adapted.modules()),
-        "trained": sum(parameter.numel() for parameter in trainable_parameters(adapted).values()),
-    }
+    return AdapterShape(
+        rank=settings.r,
+        alpha=float(settings.lora_alpha),
+        modules=sum(isinstance(module, LoraLayer) for module in adapted.modules()),
+        trained=sum(parameter.numel() for parameter in trainable_parameters(adapted).values()),
+    )
 
 
 def tokenizer_kind(folder: Path) -> str:

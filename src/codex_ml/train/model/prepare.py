@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import read_json, write_json
+from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.positions import check_length, reach
 from codex_ml.train.config import Model, Train
 from codex_ml.train.model.adapters import ADAPTER, add_adapters, is_adapted, merge_and_verify, save_adapter, save_model
@@ -27,12 +28,12 @@ TEMPLATES = "additional_chat_templates"
 
 
 def prepare_model(
-    model: Model, about: dict[str, Any], *, attention: str, seed: int, new_tokenizer: bool, scratch: Path
+    model: Model, packed: Packed, *, attention: str, seed: int, new_tokenizer: bool, scratch: Path
 ) -> PreTrainedModel:
     """Build or load the model of params.yaml: float32, on the CPU, a function of its arguments and model.path's files.
 
     Args:
-        about: pack.json: vocab_size, begin, end, pad, seq_len, and where there are chats turn_ends.
+        packed: of the rows that the model trains on.
         attention: "eager" or "sdpa", from `attention_for`.
         new_tokenizer: the tokenizer was trained here, so the ids of a model on disk mean something else now.
         scratch: folder for a GGUF file that is unpacked.
@@ -42,31 +43,32 @@ def prepare_model(
             between documents.
     """
     ready = (
-        _loaded(model, about, attention=attention, seed=seed, new_tokenizer=new_tokenizer, scratch=scratch)
+        _loaded(model, packed, attention=attention, seed=seed, new_tokenizer=new_tokenizer, scratch=scratch)
         if model.path
-        else _built(model, about, attention=attention, seed=seed)
+        else _built(model, packed, attention=attention, seed=seed)
     )
-    _end_generation(ready, [about["end"], *about.get("turn_ends", [])])
-    check_length(ready.config, about["seq_len"], "pack.seq_len")
+    _end_generation(ready, [packed.end, *packed.turn_ends])
+    check_length(ready.config, packed.seq_len, "pack.seq_len")
     difference = check_isolation(ready)
     log.info("model: %.2f M parameters, %s attention", parameter_count(ready) / 1e6, attention)
     log.info("model: documents in rows equal those alone within %.0e of the largest logit", difference)
     return ready
 
 
-def trainable_model(model: Model, train: Train, about: dict[str, Any], *, device: str, seed: int, scratch: Path) -> Any:
+def trainable_model(model: Model, train: Train, folder: Path, *, device: str, seed: int, scratch: Path) -> Any:
     """The model that the loop trains: `prepare_model`, then `make_trainable`.
 
     Args:
-        about: pack.json; beside what `prepare_model` reads, tokenizer_kind.
+        folder: of the packed rows that the model trains on.
         device: "cpu" or "cuda".
     """
+    packed = Packed.read(folder / "pack.json")
     prepared = prepare_model(
         model,
-        about,
+        packed,
         attention=attention_for(train, device),
         seed=seed,
-        new_tokenizer=about["tokenizer_kind"] != "local",
+        new_tokenizer=packed.tokenizer_kind != "local",
         scratch=scratch,
     )
     return make_trainable(prepared, model, train, seed=seed)
@@ -86,23 +88,23 @@ def make_trainable(prepared: PreTrainedModel, model: Model, train: Train, *, see
     return add_adapters(prepared, model.lora, seed=seed) if model.lora.rank else prepared
 
 
-def _built(model: Model, about: dict[str, Any], *, attention: str, seed: int) -> PreTrainedModel:
+def _built(model: Model, packed: Packed, *, attention: str, seed: int) -> PreTrainedModel:
     ready = build_model(
         model,
-        vocab_size=about["vocab_size"],
-        end=about["end"],
-        pad=about["pad"],
+        vocab_size=packed.vocab_size,
+        end=packed.end,
+        pad=packed.pad,
         seed=seed,
         attention=attention,
     )
     for config in (ready.config, ready.generation_config):
         assert config is not None
-        config.bos_token_id = about["begin"]
+        config.bos_token_id = packed.begin
     return ready
 
 
 def _loaded(
-    model: Model, about: dict[str, Any], *, attention: str, seed: int, new_tokenizer: bool, scratch: Path
+    model: Model, packed: Packed, *, attention: str, seed: int, new_tokenizer: bool, scratch: Path
 ) -> PreTrainedModel:
     if model.lora.rank and new_tokenizer:
         raise UserError(
@@ -116,8 +118,8 @@ def _loaded(
         dropout=model.dropout,
         quantization=model.quantization,
     )
-    fit_vocabulary(ready, about["vocab_size"], resize=new_tokenizer, seed=seed)
-    _take_tokens(ready, begin=about["begin"], end=about["end"], pad=about["pad"])
+    fit_vocabulary(ready, packed.vocab_size, resize=new_tokenizer, seed=seed)
+    _take_tokens(ready, begin=packed.begin, end=packed.end, pad=packed.pad)
     ready.name_or_path = model.path  # peft writes it to adapter_config.json, where AutoPeftModel looks for the base
     return ready
 
