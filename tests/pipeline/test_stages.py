@@ -97,7 +97,11 @@ def test_import_that_is_not_declared_stops_the_stage(pipeline: Workspace) -> Non
 
 def test_only_fetch_may_open_a_socket(pipeline: Workspace) -> None:
     call = "    import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
-    pipeline.edit("stages/split.py", "def main(stage: Stage[Params]) -> None:\n", f"def main(stage: Stage[Params]) -> None:\n{call}")
+    pipeline.edit(
+        "stages/split.py",
+        "def main(stage: Stage[Params]) -> None:\n",
+        f"def main(stage: Stage[Params]) -> None:\n{call}",
+    )
     refused = pipeline.run("python", "stages/split.py", check=False)
     assert refused.returncode == 1
     assert "this stage tried to reach '192.0.2.1'; only fetch may use the network" in refused.stderr
@@ -113,7 +117,9 @@ def test_failed_audit_ends_the_run_only_when_enforced(pipeline: Workspace, enfor
         "        AuditFinding(rule='jwt', action='redact', severity='high', source='s', path='p', line=1, column=1)\n    ]\n"
     )
     pipeline.edit(
-        "stages/safety_audit.py", "def main(stage: Stage[Params]) -> None:\n", f"def main(stage: Stage[Params]) -> None:\n{plant}"
+        "stages/safety_audit.py",
+        "def main(stage: Stage[Params]) -> None:\n",
+        f"def main(stage: Stage[Params]) -> None:\n{plant}",
     )
     pipeline.edit("params.yaml", "sample_tokens: 16", f"sample_tokens: 16, enforce: {str(enforce).lower()}")
     done = pipeline.run("python", "stages/safety_audit.py", check=False)
