@@ -34,7 +34,7 @@ OF_THE_USER = (
     "*shorten*", "*mbox*",  # the examples of docs/architecture.md
     "data/raw*", "models/base/*", "logs/*", ".cache/*", "data/split_ledger.dvc", "data/split_ledger/*",
     "data/redaction_key.dvc", "data/benchmarks/allow.txt", "reports/STAGE/*", "reports/<stage>/*", "data/.gitignore",
-    "models/base", "data/split_ledger.ndjson",
+    "models/base", "data/split_ledger.ndjson", "*/shorten*",
 )  # fmt: skip
 TOP = r"src|stages|data|docs|models|reports|benchmarks|tests|logs|\.cache"
 OF_FILES = (".py", ".md", ".json", ".ndjson", ".yaml", ".csv", ".txt", ".bin", ".parquet", ".mask", ".rows", ".pieces",
