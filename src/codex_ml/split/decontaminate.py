@@ -182,7 +182,10 @@ def half_of(words: Words) -> NDArray[np.uint32]:
 
 
 def _merged(places: Offsets, length: int) -> list[Span]:
-    """Spans (first word, word after the last) of runs that begin at sorted places, joined where they touch."""
+    """Spans (first word, word after the last) of runs that begin at sorted places, joined where they touch.
+
+    Runs of 3 words at 4, 5 and 9 are the spans (4, 8) and (9, 12).
+    """
     gaps = np.flatnonzero(np.diff(places) > length)
     firsts = places[np.concatenate([[0], gaps + 1])]
     lasts = places[np.concatenate([gaps, [-1]])] + length

@@ -115,28 +115,28 @@ def crossing(
 
 
 @dataclass
-class _Found:
+class _VerifiedPairs:
     """Verified pairs of rows, by number, each once."""
 
     pairs: Pairs
     similarity: NDArray[np.float32]
 
     @classmethod
-    def none(cls) -> _Found:
+    def none(cls) -> _VerifiedPairs:
         return cls(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.float32))
 
-    def and_also(self, fresh: Verified) -> _Found:
+    def and_also(self, fresh: Verified) -> _VerifiedPairs:
         both = np.concatenate([self.pairs, fresh.pairs])
         similarities = np.concatenate([self.similarity, fresh.similarity.astype(np.float32)])
         order = np.argsort(both, kind="stable")
         distinct = begins_of(both[order])
-        return _Found(both[order][distinct], similarities[order][distinct])
+        return _VerifiedPairs(both[order][distinct], similarities[order][distinct])
 
-    def among(self, rank: NDArray[np.int32]) -> _Found:
+    def among(self, rank: NDArray[np.int32]) -> _VerifiedPairs:
         """Those whose rows both still have a rank."""
         first, second = rows_of(self.pairs)
         both = (rank[first] >= 0) & (rank[second] >= 0)
-        return _Found(self.pairs[both], self.similarity[both])
+        return _VerifiedPairs(self.pairs[both], self.similarity[both])
 
 
 def _greedy(index: ShingleIndex, rows: RowNumbers, label: NDArray[np.int8], pinned: NDArray[np.bool_]) -> Families:
@@ -152,7 +152,7 @@ def _greedy(index: ShingleIndex, rows: RowNumbers, label: NDArray[np.int8], pinn
     rank[rows], labels[rows] = np.arange(len(rows)), label
     labels.tofile(index.sets.folder / "label")
     tasks, leaders, seen = index.join_tasks(), LEADERS, _Seen()
-    found, open_pairs = _Found.none(), _Found.none()
+    found, open_pairs = _VerifiedPairs.none(), _VerifiedPairs.none()
     while tasks:
         rank.tofile(index.sets.folder / "rank")
         left = seen.cheaper(index, rank, labels)

@@ -4,6 +4,15 @@ Where histories disagree, the cleanest answer wins, in whatever order they were 
 pool. The answer for one content is its cleanest line; of equally clean lines a kept document counts before a duplicate,
 and then the smallest line. A unit belongs to the cleanest split of its kept lines, or of its duplicates if none is
 kept.
+
+For example, two people dealt the same document A, and one of them has a near-duplicate B of it in the same group u:
+
+    content A  unit u  R    kept in train, in the one history
+    content A  unit u  T    kept in test, in the other
+    content B  unit u  r    a duplicate of what is in train
+
+The answer for A is its line T: test. The answer for B is its only line: a duplicate in train. The kept lines of u name
+train and test, so u belongs to test, and every new document of that group goes there.
 Used by: split, check, and the commands `codex-ml ledger`.
 """
 
