@@ -62,7 +62,7 @@ Written by `python benchmarks/smollm2.py` on the machine that is named below.
 SETTINGS = {
     "tokenizer": {"kind": "local", "path": BASE},
     "model": {"path": BASE, "lora": {"rank": 16, "alpha": 32, "targets": ["all-linear"]}},
-    "pack": {"seq_len": 256, "canaries": {"repetitions": []}},
+    "pack": {"seq_len": 256},
     "train": {
         "lr": 5e-4, "max_steps": 60, "warmup_steps": 6, "micro_batch_size": 4, "accumulation": 4, "weight_decay": 0.0,
         "eval_every": 20, "eval_rows": 64, "checkpoint_every": 20, "compile": "off",

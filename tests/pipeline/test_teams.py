@@ -105,7 +105,6 @@ def start(workspace: Workspace, base: list[dict[str, str]], stages: tuple[str, .
     params = parse_yaml(PARAMS, "params")
     source = {"kind": "jsonl", "path": "data/raw/notes/*.jsonl", "licence": "MIT", "fields": {"group": "customer"}}
     params["fetch"], params["ingest"] = {"sample": False}, {"sources": [source]}
-    params["pack"]["canaries"] = {"repetitions": []}
     (workspace.root / "params.yaml").write_text(json.dumps(params, indent=1), encoding="utf-8")
     pipeline = parse_yaml((workspace.root / "dvc.yaml").read_text(encoding="utf-8"), "dvc.yaml")
     if stages:
