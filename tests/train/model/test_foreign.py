@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.packages import install_extra
-from codex_ml.train.model.foreign import MODEL_TYPES, check_folder, clean_config, longest_sequence, read_config
+from codex_ml.modeling.positions import longest_sequence
+from codex_ml.train.model.foreign import MODEL_TYPES, check_folder, clean_config, read_config
 from codex_ml.train.model.local_model import load_local, quantized
 
 
