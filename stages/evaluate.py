@@ -26,7 +26,6 @@ class Params(Section):
 
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import write_text
-    from codex_ml.core.progress import track
     from codex_ml.core.record import cpu_threads
     from codex_ml.documents.document import count_documents, read_documents
     from codex_ml.evaluate.summary import by_source, document_score, summary
@@ -51,7 +50,7 @@ def main(stage: Stage[Params]) -> None:
         length=training.seq_len,
         batch_size=settings.batch_size,
     )
-    scores = track(scores, "evaluate", count_documents(test), "documents", style=stage.runtime.progress)
+    scores = stage.track(scores, "evaluate", count_documents(test), "documents")
     rows = [document_score(document, score) for document, score in zip(read_documents(test), scores, strict=True)]
     chats = sum(document.messages is not None for document in read_documents(test))
     found = summary(rows, settings, seed=stage.params.seed, lossy=trip.lossy, chats=chats)

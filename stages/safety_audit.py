@@ -23,30 +23,19 @@ class Params(Section):
 
 
 def main(stage: Stage[Params]) -> None:
-    import numpy as np
-
     from codex_ml.core.errors import CheckFailed
     from codex_ml.core.io import write_json
     from codex_ml.core.record import cpu_threads
+    from codex_ml.documents.document import count_documents, read_documents
     from codex_ml.documents.split_files import SplitMetrics
     from codex_ml.inference.audit_files import AuditFinding, GeneratedSample
     from codex_ml.inference.generation import sample_texts
     from codex_ml.modeling.hardware import inference_device
-    from codex_ml.modeling.positions import check_length
     from codex_ml.modeling.rows import Rows
     from codex_ml.modeling.train_files import Training
     from codex_ml.modeling.trained_model import load_model
-    from codex_ml.policy.detectors_lock import refuse_other_code
-    from codex_ml.policy.rules import load_policy
-    from codex_ml.policy.scan import Scanner
-    from codex_ml.safety_audit.audit import (
-        audit_metrics,
-        audit_record,
-        findings_in_documents,
-        findings_in_samples,
-        measure_extraction,
-    )
-    from codex_ml.safety_audit.extraction import Candidates, seen_rows
+    from codex_ml.safety_audit import audit
+    from codex_ml.safety_audit.extraction import Candidates
     from codex_ml.safety_audit.gates import decide
     from codex_ml.safety_audit.planted import can_be_planted, planted_recall
     from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -55,30 +44,17 @@ def main(stage: Stage[Params]) -> None:
     folder, packed = stage.dep("models/model"), stage.dep("data/packed")
     training = Training.read(folder / "training.json")
     model = load_model(folder, device=inference_device(stage.runtime, threads=cpu_threads(training.hardware.threads)))
-    check_length(
-        model.config,
-        settings.prefix_tokens + settings.suffix_tokens,
-        "safety_audit.prefix_tokens + safety_audit.suffix_tokens",
-    )
-    check_length(model.config, settings.sample_tokens, "safety_audit.sample_tokens")
+    audit.check_lengths(model.config, settings)
     tokenizer = load_tokenizer(folder)
-    policy = load_policy(stage.dep("data/policy.yaml"))
-    refuse_other_code(policy.detectors, stage.dep("data/detectors.lock"))
-    scanner = Scanner(policy)
-    in_train = findings_in_documents(stage.dep("data/splits/train.parquet"), scanner, style=stage.runtime.progress)
-    samples = sample_texts(
-        model, tokenizer, count=settings.samples, tokens=settings.sample_tokens, batch_size=32, seed=seed
-    )
-    in_samples = findings_in_samples(samples, scanner)
-    train_rows, test_rows = Rows.open(packed, "train"), Rows.open(packed, "test")
-    extraction = measure_extraction(
-        model,
-        tokenizer,
-        Candidates(train_rows, seen_rows(training, len(train_rows))),
-        Candidates(test_rows, np.arange(len(test_rows))),
-        settings=settings,
-        seed=seed,
-    )
+    scanner = audit.scanner_of(stage.dep("data/policy.yaml"), stage.dep("data/detectors.lock"))
+    train = stage.dep("data/splits/train.parquet")
+    documents = stage.track(read_documents(train), "scan train", count_documents(train), "documents")
+    in_train = audit.findings_in_documents(documents, scanner)
+    samples = sample_texts(model, tokenizer, count=settings.samples, tokens=settings.sample_tokens, seed=seed)
+    in_samples = audit.findings_in_samples(samples, scanner)
+    seen = Candidates.seen(Rows.open(packed, "train"), training)
+    held_out = Candidates.all_of(Rows.open(packed, "test"))
+    extraction = audit.measure_extraction(model, tokenizer, seen, held_out, settings=settings, seed=seed)
     gates = decide(
         policy=SplitMetrics.read(stage.dep("reports/split/metrics.json")).policy,
         train_secrets=sum(finding.action != "allow" for finding in in_train),
@@ -86,18 +62,17 @@ def main(stage: Stage[Params]) -> None:
         planted_recall=planted_recall(scanner, seed=seed) if can_be_planted(scanner) else None,
         extraction=extraction,
     )
-    audit = audit_record(in_train, in_samples, extraction, gates)
+    record = audit.audit_record(in_train, in_samples, extraction, gates)
     AuditFinding.write_array(stage.out("reports/safety_audit/findings.json"), [*in_train, *in_samples])
-    GeneratedSample.write_lines(
-        stage.out("reports/safety_audit/samples.ndjson"), (GeneratedSample(text=text) for text in samples)
-    )
-    audit.write(stage.out("reports/safety_audit/audit.json"))
-    write_json(stage.metrics, audit_metrics(audit))
-    log.info("safety_audit: %s", audit.verdict)
+    texts = (GeneratedSample(text=text) for text in samples)
+    GeneratedSample.write_lines(stage.out("reports/safety_audit/samples.ndjson"), texts)
+    record.write(stage.out("reports/safety_audit/audit.json"))
+    write_json(stage.metrics, audit.audit_metrics(record))
+    log.info("safety_audit: %s", record.verdict)
     for gate in gates:
         log.info("safety_audit: %-7s %s: %s (allowed: %s)", gate.status, gate.name, gate.found, gate.allowed)
-    if settings.enforce and audit.verdict != "pass":
-        raise CheckFailed(f"the safety audit is {audit.verdict}; see reports/safety_audit/audit.json")
+    if settings.enforce and record.verdict != "pass":
+        raise CheckFailed(f"the safety audit is {record.verdict}; see reports/safety_audit/audit.json")
 
 
 if __name__ == "__main__":

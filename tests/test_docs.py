@@ -10,7 +10,7 @@ import pytest
 
 from codex_ml.cli.params import Params, validate_params
 from codex_ml.core.config import Runtime
-from codex_ml.core.params import known_keys
+from codex_ml.core.sections import known_keys
 from codex_ml.core.yaml import parse_yaml
 from codex_ml.ingest.config import Kind
 from codex_ml.tokenizer.config import TokenizerKind

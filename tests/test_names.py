@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from codex_ml.cli.params import Params
-from codex_ml.core.params import known_keys
 from codex_ml.core.pipeline import load_pipeline
+from codex_ml.core.sections import known_keys
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]

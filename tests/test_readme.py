@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.params import Params, validate_params
-from codex_ml.core.params import known_keys
 from codex_ml.core.pipeline import load_pipeline, producers_of
+from codex_ml.core.sections import known_keys
 from codex_ml.core.yaml import parse_yaml
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ import pytest
 from workspace import Workspace
 
 from codex_ml.cli.params import Params
-from codex_ml.core.params import known_keys
+from codex_ml.core.sections import known_keys
 
 LATER = ["train", "evaluate", "safety_audit", "report"]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from codex_ml.core.errors import UserError
-from codex_ml.documents.document import Document, write_documents
+from codex_ml.documents.document import Document, read_documents, write_documents
 from codex_ml.inference.audit_files import AuditFinding
 from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import Rows, rows_of_step
@@ -178,11 +178,11 @@ def test_findings_name_the_place_and_never_the_value(tmp_path, scanner):
     text = f"import os\ntoken = '{secret}'\n"
     write_documents(tmp_path / "d.parquet", [Document("s==1", "p.py", "0", "", "MIT", "python", text=text)])
     place = {"rule": "github-token", "action": "redact", "severity": "critical", "line": 2, "column": 10}
-    found = findings_in_documents(tmp_path / "d.parquet", scanner, style="off")
+    found = findings_in_documents(read_documents(tmp_path / "d.parquet"), scanner)
     assert found == [AuditFinding(**place, source="s==1", path="p.py")]
     assert findings_in_samples(["clean", text], scanner) == [AuditFinding(**place, source="generated", path="1")]
 
 
 def test_missing_split_is_told(tmp_path, scanner):
     with pytest.raises(UserError, match="is missing"):
-        findings_in_documents(tmp_path / "none.parquet", scanner, style="off")
+        findings_in_documents(read_documents(tmp_path / "none.parquet"), scanner)

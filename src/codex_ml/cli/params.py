@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, model_validator
 
 from codex_ml.core.config import Runtime, Section, Seed
-from codex_ml.core.params import PARAMS, validate
+from codex_ml.core.sections import PARAMS, validate
 from codex_ml.core.yaml import parse_yaml, read_text
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.fetch.config import Fetch

@@ -31,11 +31,11 @@ from codex_ml.core.config import Runtime, Section
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors
 from codex_ml.core.io import write_json
 from codex_ml.core.lock import only_one
-from codex_ml.core.params import read_sections
 from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec, load_pipeline
 from codex_ml.core.progress import Advance, Item, progress, track
 from codex_ml.core.ranks import rank, settle_launcher
 from codex_ml.core.record import record_path, start_record
+from codex_ml.core.sections import read_sections
 from codex_ml.core.stage_log import start_log
 from codex_ml.core.tree import why_not_traced
 

@@ -32,7 +32,7 @@ def continued(model: Any, prefixes: Tensor, **sampling: Any) -> Tensor:
 
 
 def sample_texts(
-    model: Any, tokenizer: TextTokenizer, *, count: int, tokens: int, batch_size: int, seed: int
+    model: Any, tokenizer: TextTokenizer, *, count: int, tokens: int, batch_size: int = 32, seed: int
 ) -> list[str]:
     """Unconditional samples at temperature 1 from the whole distribution, each up to `tokens` tokens or its END.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from codex_ml.core.progress import track
-from codex_ml.documents.document import FORMS, count_documents, read_documents
+from codex_ml.documents.document import FORMS, Document
 from codex_ml.inference.audit_files import (
     Audit,
     AuditFinding,
@@ -18,7 +17,10 @@ from codex_ml.inference.audit_files import (
     SecretCounts,
     Status,
 )
+from codex_ml.modeling.positions import check_length
+from codex_ml.policy.detectors_lock import refuse_other_code
 from codex_ml.policy.finding import Finding
+from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
 from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.extraction import (
@@ -41,10 +43,33 @@ BATCH = 8
 CONTROL_WINDOWS = 20
 
 
-def findings_in_documents(path: Path, scanner: Scanner, *, style: str) -> list[AuditFinding]:
+def check_lengths(config: Any, settings: SafetyAudit) -> None:
+    """Refuse windows or samples that are longer than what the model sees.
+
+    Args:
+        config: of the model.
+
+    Raises:
+        UserError: naming the key of params.yaml.
+    """
+    windows = "safety_audit.prefix_tokens + safety_audit.suffix_tokens"
+    check_length(config, settings.prefix_tokens + settings.suffix_tokens, windows)
+    check_length(config, settings.sample_tokens, "safety_audit.sample_tokens")
+
+
+def scanner_of(policy: Path, lock: Path) -> Scanner:
+    """The scanner of a policy whose detectors are those of detectors.lock.
+
+    Raises:
+        UserError: when the policy is not valid, or the code of a detector is another one.
+    """
+    rules = load_policy(policy)
+    refuse_other_code(rules.detectors, lock)
+    return Scanner(rules)
+
+
+def findings_in_documents(documents: Iterable[Document], scanner: Scanner) -> list[AuditFinding]:
     """What the policy names in a split."""
-    total = count_documents(path)
-    documents = track(read_documents(path), "scan train", total, "documents", style=style)
     return [
         _row(finding, source=document.source, path=document.path)
         for document in documents

@@ -68,6 +68,16 @@ class Candidates:
     rows: Rows
     numbers: NDArray[np.int64]
 
+    @classmethod
+    def seen(cls, rows: Rows, training: Training) -> Candidates:
+        """The rows of the train stream that the model saw."""
+        return cls(rows, seen_rows(training, len(rows)))
+
+    @classmethod
+    def all_of(cls, rows: Rows) -> Candidates:
+        """All rows of a stream."""
+        return cls(rows, np.arange(len(rows)))
+
 
 def seen_rows(training: Training, total: int) -> NDArray[np.int64]:
     """Rows of the train stream that the model saw up to the step whose weights were kept, sorted.

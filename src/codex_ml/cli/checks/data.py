@@ -9,8 +9,8 @@ from pathlib import Path
 
 from codex_ml.cli.params import Params
 from codex_ml.core.errors import UserError
-from codex_ml.core.params import PARAMS
 from codex_ml.core.pipeline import StageSpec, producers_of
+from codex_ml.core.sections import PARAMS
 from codex_ml.core.tree import OR_IGNORE, scan, why_not_traced
 from codex_ml.core.yaml import read_yaml
 

@@ -20,8 +20,8 @@ from codex_ml.core.errors import UserError
 from codex_ml.core.globs import expand_glob
 from codex_ml.core.import_graph import ImportGraph, deps_read, params_declared
 from codex_ml.core.packages import unlike_the_lock
-from codex_ml.core.params import PARAMS
 from codex_ml.core.pipeline import LOCK, PIPELINE, StageSpec, load_lock, load_pipeline
+from codex_ml.core.sections import PARAMS
 from codex_ml.core.yaml import read_yaml
 from codex_ml.documents.licence_mistakes import wrong_licences
 from codex_ml.train.trackers import missing_extras
