@@ -8,6 +8,7 @@ import pytest
 from workspace import Finished, Workspace, make_workspace
 
 from codex_ml.core.pipeline import load_pipeline
+from codex_ml.core.record import Record
 from codex_ml.documents.ingest_files import IngestDetails
 from codex_ml.documents.split_files import Leakage, Manifest, PolicyFinding, SplitMetrics
 from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
@@ -152,6 +153,9 @@ def test_each_file_that_crosses_a_border_is_what_its_class_says(finished: Finish
     root, again = finished.workspace.root, tmp_path / "again"
     for name, kind in FILES.items():
         kind.read(root / name).write(again)
+        assert again.read_bytes() == (root / name).read_bytes(), name
+    for name in (f"reports/{stage}/lineage.json" for stage in NAMES):
+        Record.read(root / name).write(again)
         assert again.read_bytes() == (root / name).read_bytes(), name
     for name, kind in LINES.items():
         kind.write_lines(again, kind.read_lines(root / name))

@@ -183,6 +183,7 @@ def record(stage: str, text: str) -> dict[str, Any]:
     model = {"architecture": "llama", "path": "", "layers": 2, "hidden_size": 8, "heads": 2, "max_positions": 16}
     environment = {"python": "3.11.9", "machine": "x86_64", "threads": 2, "packages": {"torch": text, "xxhash": None}}
     return {
+        "schema": "codex-ml/lineage/1",
         "stage": stage,
         "command": f"python stages/{stage}.py",
         "params": {"split": {"salt": text}, "model": model, "evaluate": {"confidence": 0.9}},

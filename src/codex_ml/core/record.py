@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
+
+from pydantic import Field
 
 from codex_ml.core.config import Section
+from codex_ml.core.contract import Contract
 from codex_ml.core.cores import cores
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path
@@ -18,7 +21,47 @@ from codex_ml.core.io import read_json
 from codex_ml.core.packages import deciding_packages, installed_versions, normal
 from codex_ml.core.pipeline import StageSpec, remedy
 
-SCHEMA = "codex-ml/lineage/1"
+SCHEMA: Final = "codex-ml/lineage/1"
+CODE = ("stages/", "src/")  # scripts, and folders of the library
+
+
+class RecordedHashes(Contract):
+    """Digests of a dependency; `size` in bytes, `files` of a folder of code: name -> MD5."""
+
+    md5: str
+    sha256: str
+    size: int
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+class Environment(Contract):
+    """What ran the stage; a package that is not installed has no version."""
+
+    python: str
+    machine: str
+    threads: int
+    packages: dict[str, str | None]
+
+
+class Record(Contract):
+    """reports/<stage>/lineage.json as this version writes it; `parse_record` reads those of former versions too."""
+
+    format: Literal["codex-ml/lineage/1"] = Field(alias="schema")
+    stage: str
+    command: str
+    params: dict[str, Any]
+    deps: dict[str, RecordedHashes]
+    environment: Environment
+
+    @property
+    def data(self) -> dict[str, RecordedHashes]:
+        """Dependencies that are no code."""
+        return {path: hashes for path, hashes in self.deps.items() if not path.startswith(CODE)}
+
+    @property
+    def code(self) -> dict[str, RecordedHashes]:
+        """The script and the folders of the library."""
+        return {path: hashes for path, hashes in self.deps.items() if path.startswith(CODE)}
 
 
 def record_path(stage: str) -> Path:
@@ -76,26 +119,27 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
         what = "put it there, or bring it back with `git checkout` or `dvc pull`"
         raise UserError(f"{spec.name}: {', '.join(missing)} is missing; {remedy(Path(missing[0]), what)}")
     dumped, installed = params.model_dump(mode="json"), installed_versions()
-    return {
-        "schema": SCHEMA,
-        "stage": spec.name,
-        "command": spec.cmd,
-        "params": {name: dumped[name] for name in spec.params},
-        "deps": {dep: _hashed(dep, list_files=dep in spec.code) for dep in sorted(spec.deps)},
-        "environment": {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "threads": cpu_threads(dumped["train"]["threads"] if "train" in spec.params else 0),
-            "packages": {name: installed.get(normal(name)) for name in deciding_packages()},
-        },
-    }
+    return Record(
+        format=SCHEMA,
+        stage=spec.name,
+        command=spec.cmd,
+        params={name: dumped[name] for name in spec.params},
+        deps={dep: _hashed(dep, list_files=dep in spec.code) for dep in sorted(spec.deps)},
+        environment=Environment(
+            python=platform.python_version(),
+            machine=platform.machine(),
+            threads=cpu_threads(dumped["train"]["threads"] if "train" in spec.params else 0),
+            packages={name: installed.get(normal(name)) for name in deciding_packages()},
+        ),
+    ).as_json()
 
 
-def _hashed(dep: str, *, list_files: bool) -> dict[str, Any]:
+def _hashed(dep: str, *, list_files: bool) -> RecordedHashes:
     """The hashes of a dependency, and for a folder of code the MD5 of each file: `verify` then names the changed one.
 
     Folders of data have no list here: they can hold 200,000 files, and DVC's cache has the list of what a stage wrote.
     """
     files: dict[str, str] = {}
     hashes = hash_path(Path(dep), listing=files if list_files else None)
-    return {**vars(hashes), "files": files} if files else vars(hashes)
+    listed: dict[str, Any] = {"files": files} if files else {}
+    return RecordedHashes(md5=hashes.md5, sha256=hashes.sha256, size=hashes.size, **listed)

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.record import record_path
+from codex_ml.core.record import Record, record_path
 from codex_ml.core.strict_json import parse_json
 from codex_ml.documents.ingest_files import IngestDetails
 from codex_ml.documents.split_files import Manifest, PolicyFinding, SplitMetrics
@@ -19,7 +19,6 @@ from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
 from codex_ml.inference.evaluate_files import DocumentScore, Evaluation, SourceScore
 from codex_ml.modeling.pack_files import PackDetails
 from codex_ml.modeling.train_files import BaseModelFiles, Training, TrainMetrics
-from codex_ml.report.shapes import Record
 from codex_ml.tokens.tokenizer_files import TokenizerDetails
 
 STAGES = ("fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit")
