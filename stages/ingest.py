@@ -23,7 +23,6 @@ class Params(Section):
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_ndjson
     from codex_ml.core.parallel import shared_workers, workers_for
-    from codex_ml.core.progress import progress
     from codex_ml.documents.licence_mistakes import refuse_wrong_licences
     from codex_ml.ingest.corpus import spilling
     from codex_ml.ingest.corpus_writer import write_corpus
@@ -31,7 +30,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.ingest.readers.git_repository import refuse_moving_revision
     from codex_ml.ingest.sources import Tally, read_sources
 
-    settings, style = stage.params.ingest, stage.runtime.progress
+    settings = stage.params.ingest
     refuse_wrong_licences((), (source.licence for source in settings.sources))
     for source in settings.sources:
         stage.require(source.path)
@@ -44,11 +43,11 @@ def main(stage: Stage[Params]) -> None:
         atomic_folder(stage.out("data/corpus")) as folder,
         spilling(folder / "spills") as spills,
     ):
-        with progress("ingest: read", size, "bytes", style=style) as advance:
+        with stage.progress("ingest: read", size, "bytes") as advance:
             refused = read_sources(settings, spills, tally, workers=workers, advance=advance)
             write_ndjson(folder / "refused.ndjson", refused)
         tally.require_documents(settings)
-        with progress("ingest: write", tally.bytes, "bytes", style=style) as advance:
+        with stage.progress("ingest: write", tally.bytes, "bytes") as advance:
             write_corpus(folder / "documents.parquet", spills, workers=workers, advance=advance)
         (folder / "spills").rmdir()
     stage.write_numbers(tally.details().as_json(), compared=("refused",))

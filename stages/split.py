@@ -10,7 +10,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-from functools import partial
 
 from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, run_stage
@@ -26,7 +25,6 @@ class Params(Section):
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_json
     from codex_ml.core.parallel import shared_workers, workers_for
-    from codex_ml.core.progress import progress
     from codex_ml.documents.licence_mistakes import refuse_wrong_licences
     from codex_ml.split.contradictions import write_contradictions
     from codex_ml.split.crew import Crew
@@ -51,7 +49,7 @@ def main(stage: Stage[Params]) -> None:
     settings = screen_settings(options, policy=policy, lock=lock, key=key, benchmarks=benchmarks)
     warn_of_policy(options, key, corpus)
     workers = workers_for(column_bytes(corpus), stage.runtime.workers)
-    crew = Crew(workers, partial(progress, style=stage.runtime.progress))
+    crew = Crew(workers, stage.progress)
     with shared_workers(workers), atomic_folder(stage.out("data/splits")) as folder:
         with shingle_sets(folder / "shingles", corpus) as sets:
             # 1. Screen each document by itself: licence, quality, policy, benchmarks.

@@ -25,7 +25,6 @@ class Params(Section):
 
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_json
-    from codex_ml.core.progress import track
     from codex_ml.documents.document import count_documents, read_documents
     from codex_ml.tokenizer.measure import tokenizer_metrics
     from codex_ml.tokenizer.training import train_tokenizer
@@ -39,9 +38,7 @@ def main(stage: Stage[Params]) -> None:
     train, val = files["train"], files["val"]
 
     def texts() -> Iterator[str]:
-        documents = track(
-            read_documents(train), "tokenizer", count_documents(train), "documents", style=stage.runtime.progress
-        )
+        documents = stage.track(read_documents(train), "tokenizer", count_documents(train), "documents")
         return (document.content for document in documents)
 
     with atomic_folder(stage.out("models/tokenizer")) as folder:
@@ -56,7 +53,7 @@ def main(stage: Stage[Params]) -> None:
     trips = [lossless.RoundTrip(part) for part in files]
     for trip, file in zip(trips, files.values(), strict=True):
         ids = trip.watch(tokenizer, read_documents(file))
-        for _ in track(ids, f"decode {trip.split}", count_documents(file), "documents", style=stage.runtime.progress):
+        for _ in stage.track(ids, f"decode {trip.split}", count_documents(file), "documents"):
             pass
     numbers |= lossless.numbers(trips)
     write_json(stage.out("reports/tokenizer/lost.json"), lossless.rows(trips))

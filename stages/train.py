@@ -67,8 +67,7 @@ def main(stage: Stage[Params]) -> None:
             save_trained(model, folder, params.model, scratch=unpacked)
             describe_run(recipe, result, model=described, tokenizer=tokenizer).write(folder / "training.json")
             save_tokenizer(tokenizer, folder, model.config, seq_len=rows.seq_len)
-    best = result.best
-    log.info("train: kept the weights of step %d, validation loss %.4f nats", best["step"], best["val/loss"])
+    log.info("train: kept the weights of step %(step)d, validation loss %(val/loss).4f nats", result.best)
 
 
 def prepare() -> None:

@@ -40,6 +40,12 @@ def test_modules_have_at_most_300_lines() -> None:
     assert [file for file, count in lines.items() if count > LINES] == []
 
 
+def test_scripts_of_stages_have_at_most_80_lines() -> None:
+    lines = {file.name: file.read_text("utf-8").count("\n") for file in (ROOT / "stages").glob("*.py")}
+    assert len(lines) == 9
+    assert [file for file, count in lines.items() if count > 80] == []
+
+
 def is_command(node: ast.FunctionDef) -> bool:
     """Typer makes a command of a function: there each option is a parameter."""
     return any(isinstance(d, ast.Call) and ast.unparse(d.func).endswith(".command") for d in node.decorator_list)
