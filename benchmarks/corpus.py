@@ -1,4 +1,4 @@
-"""Text for benchmarks: JSON Lines of invented code, some of it copied or copied and edited, from a seed.
+"""Text for benchmarks: JSON Lines of invented code from a seed; some documents are copies or edited copies.
 
 python benchmarks/corpus.py data/raw/bench 400   # MB, in shards of 64 MB
 """
@@ -14,11 +14,11 @@ import typer
 
 SHARD_BYTES = 64_000_000
 WORDS, ZIPF = 20_000, 1.1
-MEAN_WORDS, EXACT, NEAR = 700, 0.03, 0.08  # a document is about 5 KB; shares of copies and of edited copies
+MEAN_WORDS, EXACT, NEAR = 700, 0.03, 0.08  # a document has about 5 KB; shares of copies and of edited copies
 
 
 def documents(seed: int, size: int) -> Iterator[str]:
-    """Documents of invented code with `size` bytes in all; near copies have one word in forty changed."""
+    """Yield documents of invented code, `size` bytes together; an edited copy differs in one word of forty."""
     random = np.random.Generator(np.random.PCG64(seed))
     vocabulary = _vocabulary(random)
     chances = 1 / np.arange(1, WORDS + 1) ** ZIPF
@@ -50,7 +50,7 @@ def _vocabulary(random: np.random.Generator) -> np.ndarray:
 
 
 def write(folder: Path, megabytes: int, *, seed: int = 1) -> int:
-    """Write shards of JSON Lines; returns the bytes of text."""
+    """Write shards of JSON Lines; return the number of bytes of text."""
     folder.mkdir(parents=True, exist_ok=True)
     written = number = 0
     while written < megabytes * 1_000_000:

@@ -1,11 +1,11 @@
-"""Speed and memory of ingest and split, beside the usual tools, as ratios within one interleaved run.
+"""Speed and memory of ingest and split, compared with the usual tools, which take turns within one run.
 
     python benchmarks/data.py speed --megabytes 100 --peer-python PATH
     python benchmarks/data.py memory --small 400 --large 4000
     python benchmarks/data.py serial --small 80 --large 320 --code .venv/lib/python3.11/site-packages
 
-Peers run in an environment of their own (pip install datatrove datasketch 'xxhash<4' pyarrow regex orjson tokenizers);
-their settings stand in PEERS and are printed. Nothing of them is installed with codex-ml.
+The other tools run in an environment of their own (pip install datatrove datasketch 'xxhash<4' pyarrow regex orjson
+tokenizers). codex-ml does not install them. Their settings are in PEERS and are printed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PEERS = {
 
 
 def corpus_workspace(root: Path, megabytes: int, *, policy: str, workers: int = 0) -> Path:
-    """A copy of the repository's code with a corpus of invented text."""
+    """Make a copy of the repository's code with a corpus of invented text."""
     workspace(root, PARAMS.format(policy=policy, source=INVENTED, workers=workers))
     write(root / "data/raw/bench", megabytes)
     return root
@@ -56,18 +56,18 @@ def stage(root: Path, name: str) -> Run:
 
 
 def peer(name: str, python: Path, root: Path, out: Path) -> Run:
-    """Run a peer on the same files."""
+    """Run another tool on the same files."""
     shutil.rmtree(out, ignore_errors=True)
     return measure([str(python), str(HERE / f"peer_{name}.py"), str(root / "data/raw/bench"), str(out)], root)
 
 
 @app.command()
 def speed(
-    megabytes: Annotated[int, typer.Option(help="Text of the corpus, MB.")] = 100,
+    megabytes: Annotated[int, typer.Option(help="Size of the corpus, MB of text.")] = 100,
     rounds: Annotated[int, typer.Option(help="Rounds; medians are printed.")] = 3,
-    peer_python: Annotated[Path | None, typer.Option(help="Python of an environment with the peers.")] = None,
+    peer_python: Annotated[Path | None, typer.Option(help="Python of an environment with the other tools.")] = None,
 ) -> None:
-    """MB/s of ingest, of split without and with policy, and of the peers, in turn."""
+    """Measure MB/s of ingest, of split without and with policy, and of the other tools, in turns."""
     with TemporaryDirectory() as temporary:
         plain = corpus_workspace(Path(temporary) / "plain", megabytes, policy="off")
         policy = corpus_workspace(Path(temporary) / "policy", megabytes, policy="enforce")
@@ -91,15 +91,15 @@ def speed(
         print(f"{'ingest + split, whole':24s} {whole:7.1f} MB/s")
         for name, settings in PEERS.items():
             if name in speeds:
-                print(f"{name}: {speeds['dedup + split'] / speeds[name]:.2f} times as fast as it ({settings})")
+                print(f"{name}: {speeds['dedup + split'] / speeds[name]:.2f} times as fast ({settings})")
 
 
 @app.command()
 def memory(
-    small: Annotated[int, typer.Option(help="MB.")] = 400,
-    large: Annotated[int, typer.Option(help="MB.")] = 4000,
+    small: Annotated[int, typer.Option(help="Size of the small corpus, MB.")] = 400,
+    large: Annotated[int, typer.Option(help="Size of the large corpus, MB.")] = 4000,
 ) -> None:
-    """Peak memory of ingest and split (policy on), the small corpus against the large one."""
+    """Compare the peak memory of ingest and split (policy on) on a small and on a large corpus."""
     peaks: dict[str, list[float]] = {"ingest": [], "split": []}
     for megabytes in (small, large):
         with TemporaryDirectory() as temporary:
@@ -114,15 +114,15 @@ def memory(
 
 @app.command()
 def serial(
-    small: Annotated[int, typer.Option(help="MB.")] = 80,
-    large: Annotated[int, typer.Option(help="MB.")] = 320,
-    workers: Annotated[list[int], typer.Option(help="Worker processes; repeat for several.")] = [2, 4],  # noqa: B006
+    small: Annotated[int, typer.Option(help="Size of the small corpus, MB.")] = 80,
+    large: Annotated[int, typer.Option(help="Size of the large corpus, MB.")] = 320,
+    workers: Annotated[list[int], typer.Option(help="Worker processes; give it several times.")] = [2, 4],  # noqa: B006
     code: Annotated[Path | None, typer.Option(help="Folder of Python files, such as a site-packages.")] = None,
 ) -> None:
-    """CPU seconds of the main thread, which works alone, and of its process, as shares of all CPU time (policy on).
+    """Measure the CPU seconds of the main thread and of the first process, as shares of all CPU time (policy on).
 
-    The other threads of the first process hash its input side by side. What starting a stage takes is part of both
-    sizes; "growth" is what the further MB add.
+    The main thread is the serial part. The other threads of the first process hash its input in parallel. Both sizes
+    include the start of a stage; "growth" is the difference between the two sizes.
     """
     for count in workers:
         runs: dict[str, list[Run]] = {"ingest": [], "split": []}

@@ -1,10 +1,11 @@
-"""CPU and memory of the stages on corpora that ordinary text does not show, of this checkout and of another.
+"""CPU time and memory of the stages on unusual corpora, for this checkout and for another one.
 
     python benchmarks/load.py run headers=4000 equal=300000 --before ../other-checkout --limit 600 --record load.ndjson
     python benchmarks/load.py table load.ndjson
 
-Each case is CASE=SIZE, or CASE for its usual sizes; `cases` lists them. Both checkouts run in turn, on the same input.
-The machine may do other work: CPU seconds count, not wall time. Peers need an environment of their own, see data.py.
+A case is CASE=SIZE, or CASE for its usual sizes; `cases` lists them. The checkouts run in turns, on the same input. The
+machine may do other work, because the table has CPU seconds and not wall time. The other tools need an environment of
+their own, see data.py.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ HEAD = ("case", "size", "MB", "stage", "before: CPU s", "parent", "MiB", "after:
 
 @dataclass(frozen=True)
 class Case:
-    """A corpus, and the stages that are measured on it.
+    """A corpus and the stages that are measured on it.
 
     Attributes:
-        what: the corpus, and what its size counts.
+        what: description of the corpus, with the unit of its size.
         sizes: the usual ones.
-        write: fills a folder.
-        stages: those that are measured.
-        before: stages that only prepare.
+        write: writes the corpus to a folder.
+        stages: the stages that are measured.
+        before: stages that only prepare the input.
         source: the entry of ingest.sources.
         document_bytes: ingest.max_document_bytes.
         twin: whether unrelated texts of the same sizes are measured too.
@@ -85,19 +86,19 @@ class Case:
 
 
 def texts(function: Callable[[int, Generator], Iterable[str]]) -> Callable[[Path, int, Generator], None]:
-    """A writer of the texts that a function of load_inputs gives, beside others, so that no split is empty."""
+    """Return a writer of the texts of a function in load_inputs and of other texts, so that no split is empty."""
     return lambda folder, size, random: inputs.write_texts(
         folder, function(size, random), inputs.short(OTHERS, Generator(PCG64(3)))
     )
 
 
 def some_texts(folder: Path, size: int, random: Generator) -> None:
-    """A small corpus, whatever the size is."""
+    """Write a small corpus; `size` is ignored."""
     inputs.write_texts(folder, inputs.short(inputs.LEDGER_DOCUMENTS, random))
 
 
 def ordinary(folder: Path, size: int, random: Generator) -> None:
-    """The corpus of data.py."""
+    """Write the corpus of data.py."""
     corpus.write(folder, size)
 
 
@@ -128,12 +129,12 @@ CASES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A measured stage of a case: one line of the record.
+    """One measured stage of a case: one line of the record.
 
     Attributes:
-        code: `before`, `after`, or a peer.
-        megabytes: of the input.
-        note: what the case adds, such as bytes per checkpoint.
+        code: `before`, `after`, or the name of another tool.
+        megabytes: size of the input.
+        note: more results of the case, such as bytes per checkpoint.
     """
 
     case: str
@@ -147,7 +148,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, on which input, and how."""
+    """What to measure, on which input, and how."""
 
     case: str
     size: int
@@ -169,16 +170,16 @@ def cases() -> None:
 @app.command()
 def run(
     wanted: Annotated[list[str], typer.Argument(metavar="CASE[=SIZE]...", help="See `cases`.")],
-    before: Annotated[Path | None, typer.Option(help="Another checkout, measured in turn with this one.")] = None,
+    before: Annotated[Path | None, typer.Option(help="Another checkout, which takes turns with this one.")] = None,
     after: Annotated[bool, typer.Option(help="Measure this checkout.")] = True,
-    limit: Annotated[float | None, typer.Option(help="CPU seconds of a run, after which it is killed.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median of the CPU seconds counts.")] = 1,
+    limit: Annotated[float | None, typer.Option(help="CPU seconds after which a run is killed.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the table has the median of the CPU seconds.")] = 1,
     policy: Annotated[str, typer.Option(help="split.policy: off or enforce.")] = "off",
     workers: Annotated[int, typer.Option(min=0, help="runtime.workers; 0: one per core.")] = 0,
-    peer_python: Annotated[Path | None, typer.Option(help="Python of an environment with the peers (headers).")] = None,
-    record: Annotated[Path | None, typer.Option(help="File that gets a line of JSON per run.")] = None,
+    peer_python: Annotated[Path | None, typer.Option(help="Python with the other tools, for headers.")] = None,
+    record: Annotated[Path | None, typer.Option(help="File that gets one line of JSON per run.")] = None,
 ) -> None:
-    """Measure cases; prints the table. Exit code 1 when a stage of this checkout gave no result."""
+    """Measure cases and print the table. Exit code 1 if a stage of this checkout gave no result."""
     checkouts = {"before": before.resolve()} if before else {}
     checkouts |= {"after": ROOT} if after else {}
     rows = []
@@ -198,7 +199,7 @@ def run(
 
 @app.command()
 def table(records: Annotated[list[Path], typer.Argument(help="Files that `run --record` wrote.")]) -> None:
-    """Print one table of several runs; of equal ones the last counts."""
+    """Print one table of several runs; of runs with equal case, size, stage and code, the last one."""
     rows = []
     for file in records:
         for line in file.read_text(encoding="utf-8").splitlines():
@@ -208,18 +209,18 @@ def table(records: Annotated[list[Path], typer.Argument(help="Files that `run --
 
 
 def chosen(wanted: list[str]) -> Iterator[tuple[str, int]]:
-    """Cases and sizes of arguments CASE or CASE=SIZE."""
+    """Yield the cases and sizes of the arguments CASE or CASE=SIZE."""
     for argument in wanted:
         name, _, size = argument.partition("=")
         if name not in CASES:
-            raise typer.BadParameter(f"{name} is no case; there are {', '.join(CASES)}")
+            raise typer.BadParameter(f"{name} is not a case; the cases are {', '.join(CASES)}")
         if size and not size.replace("_", "").isdecimal():
             raise typer.BadParameter(f"{argument}: the size must be a whole number, as in {name}=1000")
         yield from ((name, number) for number in ([int(size)] if size else CASES[name].sizes))
 
 
 def measured(plan: Plan, temporary: Path) -> Iterator[Row]:
-    """Write the input, measure all stages in turn, then the same for its twin and the peers."""
+    """Write the input and measure all stages; then do the same for its twin, and run the other tools."""
     case, data = CASES[plan.case], temporary / "input"
     case.write(data, plan.size, Generator(PCG64(1)))
     yield from stages(plan, data, temporary / plan.case)
@@ -234,7 +235,7 @@ def measured(plan: Plan, temporary: Path) -> Iterator[Row]:
 
 
 def stages(plan: Plan, data: Path, folder: Path) -> Iterator[Row]:
-    """The stages of a case on the input in `data`, each by all checkouts before the next one."""
+    """Measure the stages of a case on the input in `data`: each stage in all checkouts before the next stage."""
     case = CASES[plan.case.partition(",")[0]]
     places = {code: prepared(plan, case, data, folder / code) for code in plan.checkouts}
     failed: set[str] = set()
@@ -252,7 +253,7 @@ def stages(plan: Plan, data: Path, folder: Path) -> Iterator[Row]:
 
 
 def prepared(plan: Plan, case: Case, data: Path, root: Path) -> Path:
-    """A workspace of a checkout whose data/raw/bench has the files of `data`."""
+    """Make a workspace of a checkout with the files of `data` in data/raw/bench."""
     short = plan.case == "short"
     params = PARAMS.format(
         source=case.source,
@@ -271,7 +272,7 @@ def prepared(plan: Plan, case: Case, data: Path, root: Path) -> Path:
 
 
 def salt_mark() -> str:
-    """What the header of a ledger keeps of the usual salt."""
+    """Return the mark of the usual salt in the header of a ledger."""
     sys.path.insert(0, str(ROOT / "src"))
     from codex_ml.split.ledger.line_format import salt_mark as mark
 
@@ -279,7 +280,7 @@ def salt_mark() -> str:
 
 
 def middle(runs: list[Run]) -> Run:
-    """The median of the CPU seconds, the largest memory; an error where there is one."""
+    """Return the median of the CPU seconds and the largest memory, or the first run with an error."""
     for one in runs:
         if one.error:
             return one
@@ -293,7 +294,7 @@ def middle(runs: list[Run]) -> Run:
 
 
 def noted(plan: Plan, root: Path, one: Run) -> str:
-    """What the seconds and the memory do not say."""
+    """Return results other than seconds and memory, or an empty text."""
     if one.error:
         return ""
     if plan.case == "steps":
@@ -306,10 +307,10 @@ def noted(plan: Plan, root: Path, one: Run) -> str:
 
 
 def checkpoint_costs(root: Path, one: Run) -> str:
-    """Wall time of the last checkpoints and the bytes of the run per checkpoint.
+    """Return the wall time of the last checkpoints, and the bytes written per checkpoint.
 
-    A line of the log of timings comes before the checkpoint of its step. So the checkpoint is in the rate of the next
-    line, and costs what that line took longer than one without a checkpoint.
+    The log of timings has the line of a step before the checkpoint of that step. So the rate in the next line includes
+    the checkpoint, and the cost of a checkpoint is the difference to a line without one.
     """
     events = [json.loads(line) for line in (root / "logs/train/events.ndjson").read_text().splitlines()]
     rates = {event["step"]: event["tokens_per_second"] for event in events if event.get("tokens_per_second")}
@@ -327,19 +328,19 @@ def checkpoint_costs(root: Path, one: Run) -> str:
 
 
 def megabytes(folder: Path) -> float:
-    """Size of the input."""
+    """Return the size of the input, MB."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 def told(row: Row) -> str:
-    """A run in a few words."""
+    """Describe a run in one line."""
     one = row.run
     cost = f"{one.cpu:.1f} CPU s, {one.parent:.1f} in the parent, {one.peak:.0f} MiB"
     return f"{one.error or cost} {row.note}".strip()
 
 
 def as_table(rows: list[Row]) -> str:
-    """A Markdown table, a line per case and stage; then how much slower each case is than its twin."""
+    """Return a Markdown table, one line per case and stage, and the CPU time of each case relative to its twin."""
     last = {(row.case, row.size, row.stage, row.code): row for row in rows}
     keys = list(dict.fromkeys((row.case, row.size, row.stage) for row in rows if row.code not in PEERS))
     lines = [" | ".join(HEAD), " | ".join("---" for _ in HEAD)]

@@ -1,6 +1,8 @@
-"""Corpora that ordinary text does not show: headers, boiler-plate, families, records of odd shape. Used by load.py.
+"""Unusual corpora: licence headers, boiler-plate, families of near-copies, large metadata, long lines.
 
-Each function takes the number that load.py calls the size and a random generator; equal arguments give equal bytes.
+Each function takes a size, whose unit depends on the case, and a random generator. Equal arguments give equal bytes.
+
+Used by: load.py.
 """
 
 from __future__ import annotations
@@ -51,16 +53,16 @@ METHOD = """\
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')"""
 HANDLER = "'{method}': grpc.unary_unary_rpc_method_handler(servicer.{method}, empty_pb2.Empty.FromString)"
-VOCABULARY, LONGEST = 20_000, 9  # words, and letters of the longest
+VOCABULARY, LONGEST = 20_000, 9  # number of words; letters of the longest word
 LINE_BYTES = 50_000_000
 META_BYTES = 20_000
-FOLDER_FILES = 1_000  # in one folder of `files`
-LEDGER_DOCUMENTS = 2_000  # split beside a ledger of any size
-LINES_IN_ONE_FILE = 100_000  # of a ledger; more are in 256 files
+FOLDER_FILES = 1_000  # files in one folder of the case `files`
+LEDGER_DOCUMENTS = 2_000  # documents of the case `ledger`, at every size of the ledger
+LINES_IN_ONE_FILE = 100_000  # a ledger with this many lines or more has 256 files
 
 
 class Words:
-    """Texts of invented words, each as likely as the others: unrelated texts share no five words in a row."""
+    """Texts of invented words, drawn uniformly, so that unrelated texts share no five consecutive words."""
 
     def __init__(self, random: Generator) -> None:
         self._random = random
@@ -73,33 +75,33 @@ class Words:
         self._words = np.array(words, dtype=object)
 
     def list(self, low: int, high: int) -> list[str]:
-        """`low` to `high` words."""
+        """Draw `low` to `high` words."""
         picked = self._random.integers(0, VOCABULARY, self._random.integers(low, high + 1))
         return list(self._words[picked])
 
     def text(self, low: int, high: int) -> str:
-        """`low` to `high` words with blanks between."""
+        """Draw `low` to `high` words, joined by blanks."""
         return " ".join(self.list(low, high))
 
     def long(self, size: int) -> str:
-        """A text of `size` letters."""
-        return self.text(size // 5 + 1, size // 5 + 1)[:size]  # a word has at least four letters, and a blank
+        """Draw a text of `size` characters."""
+        return self.text(size // 5 + 1, size // 5 + 1)[:size]  # a word has at least four letters and a blank
 
 
 def headers(size: int, random: Generator) -> Iterator[str]:
-    """Small documents under one licence header, as in a repository of code."""
+    """Return small documents under one licence header, as in a repository of code."""
     words = Words(random)
     return (f"{HEADER} {words.text(40, 90)}" for _ in range(size))
 
 
 def few_words(size: int, random: Generator) -> Iterator[str]:
-    """The header and few words: each two documents have a similarity between 0.6 and 0.7, and all are kept."""
+    """Return documents of the header and few words: similarities are between 0.6 and 0.7, so all are kept."""
     words = Words(random)
     return (f"{HEADER} {words.text(22, 28)}" for _ in range(size))
 
 
 def boiler_plate(size: int, random: Generator) -> Iterator[str]:
-    """Generated files that differ in the names of a service and of its one to six methods."""
+    """Yield generated files that differ in the name of a service and in the names of its one to six methods."""
     words = Words(random)
     for _ in range(size):
         (name,), methods = words.list(1, 1), words.list(1, 6)
@@ -111,7 +113,7 @@ def boiler_plate(size: int, random: Generator) -> Iterator[str]:
 
 
 def json_rows(size: int, random: Generator) -> Iterator[str]:
-    """Tables as text: twelve JSON objects with the same seven keys. Most shingles are in many documents."""
+    """Yield tables as text: twelve JSON objects with the same seven keys. Most shingles are in many documents."""
     states = ("active", "closed", "waiting")
     for numbers in random.integers(0, 6, (size, 12, 5)).tolist():
         yield "\n".join(
@@ -122,12 +124,12 @@ def json_rows(size: int, random: Generator) -> Iterator[str]:
 
 
 def equal(size: int, random: Generator) -> Iterator[str]:
-    """One text again and again."""
+    """Return `size` copies of one text."""
     return repeat(Words(random).text(30, 30), size)
 
 
 def families(size: int, random: Generator, *, members: int = 100) -> Iterator[str]:
-    """Families of near-copies: in each, three of 300 words differ from a first text."""
+    """Yield families of near-copies: in each copy, three of 300 words differ from the first text of the family."""
     words = Words(random)
     for number in range(size):
         if number % members == 0:
@@ -139,36 +141,36 @@ def families(size: int, random: Generator, *, members: int = 100) -> Iterator[st
 
 
 def family(size: int, random: Generator) -> Iterator[str]:
-    """One family of near-copies."""
+    """Return one family of near-copies."""
     return families(size, random, members=size)
 
 
 def short(size: int, random: Generator) -> Iterator[str]:
-    """Short documents of 200 letters."""
+    """Return short documents of 200 characters."""
     words = Words(random)
     return (words.long(200) for _ in range(size))
 
 
 def write_texts(folder: Path, texts: Iterable[str], others: Iterable[str] = ()) -> None:
-    """One JSON Lines file of these texts and others."""
+    """Write one JSON Lines file of the other texts and these texts."""
     _write_records(folder, ({"text": text} for text in chain(others, texts)))
 
 
 def write_twin(source: Path, folder: Path, random: Generator) -> None:
-    """Unrelated texts of the sizes of those in `source`, a folder that `write_texts` filled."""
+    """Write unrelated texts with the sizes of those in `source`, a folder that `write_texts` filled."""
     words = Words(random)
     with (source / "input.jsonl").open(encoding="utf-8") as lines:
         write_texts(folder, (words.long(len(json.loads(line)["text"])) for line in lines))
 
 
 def write_metadata(folder: Path, size: int, random: Generator) -> None:
-    """Records whose metadata is a hundred times their text."""
+    """Write records whose metadata is a hundred times as long as their text."""
     words = Words(random)
     _write_records(folder, ({"text": words.long(200), "notes": words.long(META_BYTES)} for _ in range(size)))
 
 
 def write_lines(folder: Path, size: int, random: Generator) -> None:
-    """Lines of 50 MB, each a document, and a short one."""
+    """Write lines of 50 MB, each a document, and one short document."""
     words = Words(random)
     long = words.long(1_000_000) * (LINE_BYTES // 1_000_000 or 1)
     write_texts(folder, repeat(long[:LINE_BYTES], size), [words.long(200)])
@@ -182,7 +184,7 @@ def _write_records(folder: Path, records: Iterable[dict[str, str]]) -> None:
 
 
 def write_files(folder: Path, size: int, random: Generator) -> None:
-    """A thousand Python files of 400 letters in each folder."""
+    """Write Python files of 400 characters, a thousand per folder."""
     words = Words(random)
     for number in range(size):
         place = folder / f"{number // FOLDER_FILES:05d}"
@@ -192,7 +194,7 @@ def write_files(folder: Path, size: int, random: Generator) -> None:
 
 
 def write_ledger(data: Path, size: int, random: Generator, *, salt_mark: str) -> None:
-    """A ledger of this many documents, in the form that the checkout of the folder `data` has."""
+    """Write a ledger of `size` documents, in the form that the checkout of the folder `data` uses."""
     old, folder = data / "split_ledger.ndjson", data / "split_ledger"
     if old.is_file():
         _write_old_ledger(old, size, random, salt_mark)
@@ -207,7 +209,7 @@ def write_ledger(data: Path, size: int, random: Generator, *, salt_mark: str) ->
 
 
 def _ledger_lines(size: int, random: Generator, first: int | None = None) -> bytes:
-    """Sorted lines of random hashes, 38 bytes each: content, unit, place, letter of the split.
+    """Return sorted lines of random hashes, 38 bytes each: content, unit, place, letter of the split.
 
     Args:
         first: the first byte of each content.
@@ -223,7 +225,7 @@ def _ledger_lines(size: int, random: Generator, first: int | None = None) -> byt
 
 
 def _base64(hashes: np.ndarray) -> np.ndarray:
-    """Base64 without padding of each row of bytes, shape (rows, letters)."""
+    """Encode each row of bytes as base64 without padding; uint8, shape (rows, characters)."""
     rows, count = hashes.shape
     padded = np.pad(hashes, ((0, 0), (0, -count % 3)))
     letters = np.frombuffer(base64.urlsafe_b64encode(padded.tobytes()), dtype=np.uint8)
@@ -231,7 +233,7 @@ def _base64(hashes: np.ndarray) -> np.ndarray:
 
 
 def _write_old_ledger(file: Path, size: int, random: Generator, salt_mark: str) -> None:
-    """The form of one JSON object per line."""
+    """Write the former form of the ledger, one JSON object per line."""
     with file.open("w", encoding="ascii") as lines:
         lines.write(json.dumps({"schema": "codex-ml/ledger/1", "salt": salt_mark}) + "\n")
         for begin in range(0, size, 100_000):

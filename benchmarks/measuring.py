@@ -1,6 +1,8 @@
-"""What the benchmarks share: a workspace with the code of a checkout, and what a process costs with all its children.
+"""Make a workspace with the code of a checkout, and measure the cost of a process and its children.
 
-Runs on Linux: it waits by pidfd and reads /proc through psutil.
+Linux only: it waits through a pidfd and reads /proc through psutil.
+
+Used by: data.py, load.py, train.py.
 """
 
 from __future__ import annotations
@@ -28,16 +30,15 @@ RESULTS = ("raw", "corpus", "splits", "packed")  # folders of data/ that users a
 
 @dataclass(frozen=True)
 class Run:
-    """What a process and its children cost.
+    """Cost of a process and its children.
 
     Attributes:
         seconds: wall time.
         cpu: CPU seconds of all processes, user and system.
         parent: CPU seconds of the first process alone.
-        peak: MiB of all processes together at the worst moment, sampled five times per second (USS: without what
-            processes share).
-        written: MB passed to write(), as far as sampled.
-        error: why there is no result; "" where there is one.
+        peak: MiB, the largest sum over all processes, sampled five times per second (USS: private memory only).
+        written: MB passed to write(), from the same samples.
+        error: why there is no result; "" if there is one.
         main: CPU seconds of the main thread of the first process alone.
     """
 
@@ -51,7 +52,7 @@ class Run:
 
 
 def measure(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Run:
-    """Run a command in `folder`; one that fails ends the benchmark."""
+    """Run a command in `folder` and return its cost; end the benchmark if it fails."""
     run = attempt(command, folder, environment)
     if run.error:
         sys.exit(f"{command}: {run.error}")
@@ -61,7 +62,7 @@ def measure(command: list[str], folder: Path, environment: dict[str, str] | None
 def attempt(
     command: list[str], folder: Path, environment: dict[str, str] | None = None, *, limit: float | None = None
 ) -> Run:
-    """Run a command in `folder`; one that takes `limit` CPU seconds is killed with its children."""
+    """Run a command in `folder` and return its cost; kill it and its children after `limit` CPU seconds."""
     with TemporaryFile() as errors:
         start = time.monotonic()
         process = subprocess.Popen(
@@ -76,22 +77,22 @@ def attempt(
         try:
             peak, written, killed = _watch(process, limit)
             seconds = time.monotonic() - start
-            times = psutil.Process(process.pid).cpu_times()  # it is not reaped yet, even where it has ended
+            times = psutil.Process(process.pid).cpu_times()  # the process is not reaped yet, even if it has ended
             main = _main_thread(process.pid)
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # after the limit or Ctrl-C all, else what an error left
+                os.killpg(process.pid, signal.SIGKILL)  # all of them, or what an error left
             process.wait()
         parent = times.user + times.system
         cpu = parent + times.children_user + times.children_system
         error = _error(process.returncode, errors)
-    if killed:  # how much CPU the living children had used is not known
+    if killed:  # the CPU time of living children is not known
         return Run(seconds, peak=peak, written=written, error=f"not done in {limit:g} CPU s")
     return Run(seconds, cpu, parent, peak, written, error, main)
 
 
 def _watch(process: subprocess.Popen[bytes], limit: float | None) -> tuple[float, float, bool]:
-    """MiB of memory, MB written, and whether the limit was reached before the process ended."""
+    """Return MiB of memory, MB written, and whether the process reached the limit before it ended."""
     peak, written, killed = 0.0, Counter[int](), False
     ended = os.pidfd_open(process.pid)
     try:
@@ -113,7 +114,7 @@ def _watch(process: subprocess.Popen[bytes], limit: float | None) -> tuple[float
 
 
 def _main_thread(pid: int) -> float:
-    """CPU seconds of the main thread of a process that has ended and is not reaped yet (proc(5): utime and stime)."""
+    """Return the CPU seconds of the main thread of an ended, not yet reaped process (proc(5): utime, stime)."""
     fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
@@ -127,7 +128,7 @@ def _error(status: int, errors: IO[bytes]) -> str:
 
 
 def workspace(root: Path, params: str, *, checkout: Path = ROOT) -> Path:
-    """A folder with the code of a checkout, its policy and its empty ledger, and these parameters; without data."""
+    """Make a folder with the code, policy and empty ledger of a checkout, and these parameters; without data."""
     generated = shutil.ignore_patterns("__pycache__")
     for name in ("src", "stages", "models/base"):
         shutil.copytree(checkout / name, root / name, ignore=generated)

@@ -1,4 +1,4 @@
-"""Near-duplicate removal by datasketch, on JSON Lines; run by data.py in an environment that has it."""
+"""Remove near-duplicates from JSON Lines with datasketch. Used by: data.py and load.py, in its own environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORDS = re.compile(r"\w+")
 
 
 def main(source: str, out: str) -> None:
-    """MinHash, bands in dictionaries, union-find."""
+    """Keep one document per cluster: MinHash, bands in dictionaries, union-find."""
     bands, rows = 42, 6
     buckets: list[dict[bytes, int]] = [{} for _ in range(bands)]
     parent: list[int] = []

@@ -1,4 +1,4 @@
-"""Near-duplicate removal by datatrove, on JSON Lines; run by data.py in an environment that has it."""
+"""Remove near-duplicates from JSON Lines with datatrove. Used by: data.py and load.py, in its own environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datatrove.utils.word_tokenizers import WordTokenizer
 
 
 class Words(WordTokenizer):
-    """Words as ours are; its own for English takes most of its time."""
+    """Our definition of a word. datatrove's own English tokenizer would take most of its time."""
 
     def word_tokenize(self, text: str) -> list[str]:
         return re.findall(r"\w+", text)
@@ -29,7 +29,7 @@ class Words(WordTokenizer):
 
 
 def main(source: str, out: str) -> None:
-    """MinHash in four steps with the local executor, as in the example of its documentation."""
+    """Run the four MinHash steps with the local executor, as in the example of datatrove's documentation."""
     config = MinhashConfig(hash_config=HashConfig(precision=64), num_buckets=14, hashes_per_bucket=8, n_grams=5)
     tasks = max(2, len(list(Path(source).glob("*.jsonl"))))
 

@@ -1,14 +1,14 @@
-"""Speed, memory, recall and false hits of the text policy, beside detect-secrets in one interleaved run.
+"""Speed, memory, recall and false hits of the text policy; detect-secrets takes turns with it in the same run.
 
-    python benchmarks/policy.py                                     # ours alone, on the whole sample
+    python benchmarks/policy.py                                     # our policy alone, on the whole sample
     python benchmarks/policy.py --peer-python ../peer/bin/python    # both, on 2 MB (detect-secrets needs 10 s for it)
 
-The peer lives in an environment of its own and is never imported here. Both scan the same files in the same order,
-batch by batch, each in one process; times are CPU seconds of the scan alone, without reading the wheels.
+detect-secrets runs in an environment of its own and is never imported here. Both scan the same files in the same order,
+batch by batch, each in one process. Times are CPU seconds of the scan alone, without the reading of the wheels.
 
-False hits are what the rules for secrets find in public code: the standard library, this environment and
-the sample. A few are true (a token that a package publishes), and all are counted. Addresses and numbers of people are
-counted apart, for authors write theirs there.
+False hits are findings of the rules for secrets in public code: the standard library, this environment and the sample.
+A few are real secrets (a token that a package publishes); all are counted. Findings of personal data are counted
+separately, because authors write their addresses there.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from codex_ml.policy.rules import load_policy  # noqa: E402
 from codex_ml.policy.scan import Scanner  # noqa: E402
 from codex_ml.safety_audit.planted import planted  # noqa: E402
 
-BATCH = 250_000  # bytes between two changes of the scanner
+BATCH = 250_000  # characters, after which the other scanner takes its turn
 
-# Reads a folder a line, answers with seconds and the lines it reports of each file; default plugins and filters.
+# Reads one folder per line; answers with seconds and the reported lines of each file. Default plugins and filters.
 PEER = """
 import json, os, sys, time
 from importlib.metadata import version
@@ -56,21 +56,21 @@ with default_settings():
 
 
 def documents(sample: Path, limit: int) -> list[str]:
-    """Python files of the sample's wheels, spread over all of them, up to `limit` bytes (0: all)."""
+    """Return Python files from all wheels of the sample, about `limit` characters together (0: all files)."""
     texts = []
     for wheel in sorted(sample.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if name.endswith((".py", ".pyi"))]
             texts += [archive.read(name).decode("utf-8", "replace") for name in names]
     if not texts:
-        raise typer.BadParameter(f"no wheels in {sample}; run `dvc repro fetch`, or name a folder with --sample")
+        raise typer.BadParameter(f"{sample} has no wheels; run `dvc repro fetch`, or name a folder with --sample")
     total = sum(map(len, texts))
     step = max(1, total // limit) if limit else 1
     return texts[::step]
 
 
 def batches(texts: list[str]) -> list[list[str]]:
-    """The texts in groups of about `BATCH` characters."""
+    """Group the texts into batches of about `BATCH` characters."""
     groups: list[list[str]] = [[]]
     size = 0
     for text in texts:
@@ -93,11 +93,11 @@ class Peer:
     def _answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"the peer ended with status {self.process.wait()}; is detect-secrets installed there?")
+            raise SystemExit(f"detect-secrets ended with status {self.process.wait()}; is it installed there?")
         return json.loads(line)
 
     def scan(self, texts: list[str]) -> tuple[float, list[list[int]]]:
-        """CPU seconds, and the lines reported of each text."""
+        """Return CPU seconds, and the reported lines of each text."""
         with tempfile.TemporaryDirectory() as folder:
             for number, text in enumerate(texts):
                 Path(folder, f"{number:06d}.py").write_text(text, encoding="utf-8", newline="")
@@ -108,7 +108,7 @@ class Peer:
 
 
 def recall(scanner: Scanner, peer: Peer | None, *, seed: int, instances: int) -> None:
-    """Of the planted values of kind secret: the share reported, ours by span, the peer's by line."""
+    """Print the share of planted secrets that are reported: ours by span, detect-secrets by line."""
     kinds = {rule.id for rule in scanner.policy.rules if rule.kind == "secret"}
     cases = list(planted(seed, instances, rules=kinds, providers=scanner.policy.providers))
     ours = [any(text[f.start : f.end] == value for f in scanner.scan(text)) for _, text, value in cases]
@@ -120,11 +120,11 @@ def recall(scanner: Scanner, peer: Peer | None, *, seed: int, instances: int) ->
             start = text.index(value)
             first = text.count("\n", 0, start) + 1
             theirs.append(any(first <= line <= first + value.count("\n") for line in reported))
-        print(f"  detect-secrets {sum(theirs) / len(cases):.3f} (a line of the value is reported)")
+        print(f"  detect-secrets {sum(theirs) / len(cases):.3f} (reports a line of the value)")
 
 
 def text_files(root: Path) -> Iterator[str]:
-    """Every file below `root` that is text, without the packages inside the standard library's folder."""
+    """Yield every text file below `root`, without site-packages if `root` is the standard library."""
     for file in sorted(root.rglob("*")):
         if file.is_file() and (root.name == "site-packages" or "site-packages" not in file.parts):
             try:
@@ -136,7 +136,7 @@ def text_files(root: Path) -> Iterator[str]:
 
 
 def false_hits(scanner: Scanner, name: str, texts: Iterable[str]) -> None:
-    """Print the findings per MB of the rules for secrets, and how many each other rule has."""
+    """Print the findings per MB of the rules for secrets, and the number of findings of each other rule."""
     kinds = {rule.id: rule.kind for rule in scanner.policy.rules}
     size, found = 0, Counter()
     for text in texts:
@@ -152,11 +152,11 @@ def main(
     sample: Annotated[Path, typer.Option(help="Folder of wheels")] = ROOT / "data/raw/sample",
     policy: Annotated[Path, typer.Option(help="Policy file")] = ROOT / "data/policy.yaml",
     peer_python: Annotated[Path | None, typer.Option(help="Python of an environment with detect-secrets")] = None,
-    megabytes: Annotated[float, typer.Option(help="MB of the sample; 0: 2 with a peer, else all")] = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="Times the files are scanned; the fastest counts")] = 3,
+    megabytes: Annotated[float, typer.Option(help="MB of the sample; 0: 2 with --peer-python, else all")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of scans; the fastest counts")] = 3,
     seed: int = 0,
-    instances: Annotated[int, typer.Option(min=1, help="Planted instances of each rule")] = 30,
-    precision: Annotated[bool, typer.Option(help="Count false hits in public code, 400 MB")] = True,
+    instances: Annotated[int, typer.Option(min=1, help="Planted secrets per rule")] = 30,
+    precision: Annotated[bool, typer.Option(help="Also count false hits in public code, 400 MB")] = True,
 ) -> None:
     """Print MB/s on one core, peak memory, findings, recall and false hits."""
     scanner = Scanner(load_policy(policy))
@@ -176,7 +176,7 @@ def main(
             ours[-1] += time.process_time() - start
             if not number:
                 found.update(finding.rule for finding in findings)
-            if peer and not number:  # once: its times vary by 3 %, and a round takes 40 of ours
+            if peer and not number:  # once: its times vary by 3 %, and one round takes as long as 40 of ours
                 seconds, lines = peer.scan(group)
                 theirs[0] += seconds
                 reported += sum(map(len, lines))

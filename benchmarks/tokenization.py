@@ -1,18 +1,18 @@
-"""Speed of text to uint16 arrays: ours beside `tokenizers` in interleaved rounds, ids compared on the whole corpus.
+"""Speed of encoding texts to uint16 arrays: our engine and `tokenizers` in turns; all ids are compared.
 
     python benchmarks/tokenization.py                               # data/splits/train.parquet, vocabulary 4096
     python benchmarks/tokenization.py other.parquet --rounds 9
 
 Rows:
-    encode_batch         tokenizers' default call
+    encode_batch         the default call of tokenizers
     encode_batch_fast    the same without offsets
     ours                 with the default dependencies: tiktoken over the trained merges
-    ours + gigatoken     with the extra, when it is installed
+    ours + gigatoken     with the extra `fast`, if it is installed
 
-The file is not called tokenize.py: that would stand in the way of Python's own module for all scripts of this folder.
+The file is not called tokenize.py, because that name would hide Python's own module for all scripts of this folder.
 
-All run on all cores, each in its own way, in one process, on texts that are in memory; the proof that ours makes before
-it chooses an engine is part of its time. Peers are at their defaults, special tokens in text are data for all.
+Each runs in one process on all cores, on texts in memory. Our time includes the test that our engine makes before it is
+used. `tokenizers` has its default settings. Special tokens in a text are data for all of them.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from codex_ml.tokens import engine  # noqa: E402
 from codex_ml.tokens.text_tokenizer import TextTokenizer, load_tokenizer  # noqa: E402
 
 Arrays = list[np.ndarray[Any, np.dtype[np.uint16]]]
-PEERS_BATCH = 1000  # documents a call; more made encode_batch slower here
+PEERS_BATCH = 1000  # documents per call; larger batches made encode_batch slower
 
 
 def main(
     path: Annotated[Path, typer.Argument(help="Parquet file of documents.")] = Path("data/splits/train.parquet"),
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
-    vocab_size: Annotated[int, typer.Option(help="Of the byte-level BPE that is trained first.")] = 4096,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the numbers here too.")] = None,
+    vocab_size: Annotated[int, typer.Option(help="Vocabulary of the byte-level BPE that is trained first.")] = 4096,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
-    """Measure and compare; exits with 1 when ids differ."""
+    """Measure and compare; exit with 1 if any ids differ."""
     texts = [document.content for document in read_documents(path)]
     size = sum(len(text.encode("utf-8")) for text in texts)
     with tempfile.TemporaryDirectory() as scratch:
@@ -98,7 +98,7 @@ def main(
 
 
 def contenders(tokenizer: TextTokenizer) -> dict[str, Callable[[list[str]], Arrays]]:
-    """Name -> a function from texts to uint16 arrays."""
+    """Return, by name, functions from texts to uint16 arrays of ids."""
 
     def peer(call: Callable[..., Any]) -> Callable[[list[str]], Arrays]:
         def encode(texts: list[str]) -> Arrays:
@@ -109,7 +109,7 @@ def contenders(tokenizer: TextTokenizer) -> dict[str, Callable[[list[str]], Arra
 
     def ours(texts: list[str]) -> Arrays:
         for make in (engine.gigatoken_engine, engine.tiktoken_engine):
-            make.cache_clear()  # what an engine remembers of the round before would flatter it
+            make.cache_clear()  # an engine that remembers the previous round would be too fast
         return [ids.astype(np.uint16) for ids in tokenizer.encode_documents(texts)]
 
     def without_extra(texts: list[str]) -> Arrays:
@@ -127,7 +127,7 @@ def contenders(tokenizer: TextTokenizer) -> dict[str, Callable[[list[str]], Arra
 
 @contextmanager
 def hidden(name: str) -> Iterator[None]:
-    """Let the choice of an engine find this package not installed."""
+    """Hide this package from the choice of an engine."""
     find = importlib.util.find_spec
     engine.importlib.util.find_spec = lambda wanted, *rest: None if wanted == name else find(wanted, *rest)
     try:

@@ -1,11 +1,11 @@
-"""Speed of the training loop beside others on one model, as ratios within one interleaved run; memory by corpus size.
+"""Speed of the training loop and of other loops on one model, in turns within one run; memory by corpus size.
 
     python benchmarks/train.py --rounds 5 --steps 5
     python benchmarks/train.py --shape small --only ours --only bare
     python benchmarks/train.py memory --small 100 --large 2000
 
-Each peer is a process of its own (train_peers.py), so that allocator settings and compiled kernels stay apart. They
-take turns: one trains while the others wait on a pipe. Run it on free cores.
+Each loop runs in a process of its own (train_peers.py), so that allocator settings and compiled kernels are separate.
+The loops take turns: one trains while the others wait on a pipe. Run it on idle cores.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from codex_ml.modeling.process import ALLOCATOR  # noqa: E402
 app = typer.Typer(help=__doc__)
 WARM_UP = 2  # steps; the first compiles
 
-# What issue 4 asks of `ours` over each peer, on 2 cores with bf16.
+# Smallest acceptable ratio of `ours` to each other loop, on 2 cores with bf16; then the share of the matmul peak.
 WANTED = {"bare": 0.97, "trainer": 2.4, "trainer-fast": 1.3, "trainer-ours": 1.0, "nanogpt": 2.4}
 WANTED_SHARE = 0.62
 
 
 class Process:
-    """A peer that waits for its turn."""
+    """The process of one loop, which waits for its turn."""
 
     def __init__(self, job: Job, folder: Path) -> None:
         self._errors = (folder / f"{job.peer}.log").open("w+")
@@ -52,11 +52,11 @@ class Process:
         )  # fmt: skip
 
     def warm_up(self) -> float:
-        """Seconds that compiling and the first steps took, beside the other peers'."""
+        """Wait for the end of the warm-up; return its seconds. All loops warm up at the same time."""
         return self._answer()
 
     def steps(self, number: int) -> float:
-        """Seconds of this many steps."""
+        """Train this many steps; return the seconds."""
         assert self._process.stdin
         print(number, file=self._process.stdin, flush=True)
         return self._answer()
@@ -73,12 +73,12 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # end of its stdin: it ends
+        self._process.communicate()  # closes stdin, so the process ends
         self._errors.close()
 
 
 def environment(job: Job, folder: Path) -> dict[str, str]:
-    """The caller's environment, allocator and compiler settings its own."""
+    """Return the caller's environment, with the loop's own settings of allocator and compiler."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "TORCHINDUCTOR_"))}
     own = {
         "OMP_NUM_THREADS": str(job.threads),
@@ -89,7 +89,7 @@ def environment(job: Job, folder: Path) -> dict[str, str]:
 
 
 def matmul_peak(shape: Shape, *, precision: str, threads: int) -> float:
-    """FLOP/s of the fastest of some matrix products: those of the model, and squares of 1024 and 2048."""
+    """Return the FLOP/s of the fastest of these products: those of the model, and squares of 1024 and 2048."""
     import torch
 
     torch.set_num_threads(threads)
@@ -108,10 +108,10 @@ def matmul_peak(shape: Shape, *, precision: str, threads: int) -> float:
 
 
 def chosen_hardware(precision: str, threads: int) -> Any:
-    """What `auto` comes to on this machine.
+    """Return the hardware settings that `auto` resolves to on this machine.
 
     Raises:
-        UserError: when bf16 was asked for and the CPU has none.
+        UserError: if bf16 was requested and the CPU does not have it.
     """
     from codex_ml.core.config import Runtime
     from codex_ml.modeling.hardware import choose_hardware
@@ -123,21 +123,21 @@ def chosen_hardware(precision: str, threads: int) -> Any:
 def speed(
     context: typer.Context,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are printed.")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps a round and peer.")] = 5,
-    only: Annotated[list[str] | None, typer.Option(help=f"Peers, of: {', '.join(PEERS)}.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per round and loop.")] = 5,
+    only: Annotated[list[str] | None, typer.Option(help=f"Loops, of: {', '.join(PEERS)}.")] = None,
     shape: Annotated[str, typer.Option(help=f"Model, of: {', '.join(SHAPES)}.")] = "7m",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     compile: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="torch.compile, where a peer uses it.")
+        bool, typer.Option("--compile/--no-compile", help="torch.compile, in loops that use it.")
     ] = True,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = cores(),
 ) -> None:
-    """Tokens a second of each peer, ratios, and the share of the peak that ours reaches."""
+    """Measure tokens per second of each loop, the ratios, and the share of the matmul peak that ours reaches."""
     if context.invoked_subcommand:
         return
     names = list(dict.fromkeys(only or PEERS))
     if wrong := [*(set(names) - set(PEERS)), *({shape} - set(SHAPES))]:
-        raise typer.BadParameter(f"{wrong[0]} is neither a peer ({', '.join(PEERS)}) nor a shape ({', '.join(SHAPES)})")
+        raise typer.BadParameter(f"{wrong[0]} is neither a loop ({', '.join(PEERS)}) nor a shape ({', '.join(SHAPES)})")
     try:
         hardware = chosen_hardware(precision, threads)
     except UserError as error:
@@ -160,7 +160,7 @@ def speed(
 
 
 def describe(name: str, hardware: Any, *, compiled: bool) -> None:
-    """What was run, on what."""
+    """Print the model, the machine and the versions."""
     import torch
     import transformers
 
@@ -171,21 +171,21 @@ def describe(name: str, hardware: Any, *, compiled: bool) -> None:
         f"; torch {torch.__version__}, transformers {transformers.__version__}, compile {'on' if compiled else 'off'}"
     )
     if hardware.precision == "fp32":
-        print("fp32: this says nothing of the bf16 figures, which need a CPU with bf16 (AVX-512 BF16, AMX, Arm BF16)")
+        print("fp32: not comparable with the bf16 figures, which need a CPU with bf16 (AVX-512 BF16, AMX, Arm BF16)")
 
 
 def cpu_name() -> str:
-    """The processor, as Linux names it."""
+    """Return the name of the processor, as Linux reports it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "CPU")
 
 
 def tell(shape: Shape, seconds: dict[str, list[float]], *, peak: float, precision: str) -> None:
-    """The table, the ratios with their spread over the rounds, and the share of the peak."""
+    """Print the table, the ratios with their spread over the rounds, and the share of the peak."""
     tokens = shape.rows * shape.seq_len
     for name, found in seconds.items():
         middle = median(found)
-        print(f"{name:13s} {tokens / middle:8.0f} tok/s, {1000 * middle:.0f} ms a step ", end="")
+        print(f"{name:13s} {tokens / middle:8.0f} tok/s, {1000 * middle:.0f} ms per step ", end="")
         print(f"({1000 * min(found):.0f} to {1000 * max(found):.0f})\n    {PEERS[name].settings}")
     print(f"{precision} matmul peak {peak / 1e9:.0f} GFLOP/s: the best of the model's products and of squares")
     if "ours" not in seconds:
@@ -193,10 +193,10 @@ def tell(shape: Shape, seconds: dict[str, list[float]], *, peak: float, precisio
     for name in [name for name in seconds if name in WANTED]:
         ratios = [theirs / own for theirs, own in zip(seconds[name], seconds["ours"], strict=True)]
         print(f"ours / {name:13s} {median(seconds[name]) / median(seconds['ours']):.2f} ", end="")
-        print(f"(rounds {min(ratios):.2f} to {max(ratios):.2f}; with bf16 at least {WANTED[name]:.2f} is wanted)")
+        print(f"(rounds {min(ratios):.2f} to {max(ratios):.2f}; with bf16 at least {WANTED[name]:.2f} is expected)")
     share = shape.flops_per_token * tokens / median(seconds["ours"]) / peak
-    print(f"ours uses {share:.1%} of the peak (with bf16 at least {WANTED_SHARE:.0%} is wanted), counting ", end="")
-    print(f"6 N + 12 L d T = {shape.flops_per_token / 1e6:.1f} MFLOP a token")
+    print(f"ours uses {share:.1%} of the peak (with bf16 at least {WANTED_SHARE:.0%} is expected), counting ", end="")
+    print(f"6 N + 12 L d T = {shape.flops_per_token / 1e6:.1f} MFLOP per token")
 
 
 @app.command()
@@ -206,9 +206,9 @@ def memory(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = cores(),
 ) -> None:
-    """Peak of private memory while training on much and on little; pages of the token file count as far as touched.
+    """Compare the peak of private memory while training on few and on many tokens.
 
-    The model has one small layer: the allocator's choices vary by 70 MiB between equal runs of a larger one.
+    The model has one small layer, because equal runs of a larger model differ by 70 MiB through the allocator.
     """
     shape, peaks = "one-layer", []
     for megabytes in (small, large):
@@ -219,7 +219,7 @@ def memory(
             run = measure(command(job), folder, environment(job, folder))
             peaks.append(run.peak)
             print(f"{megabytes:6d} MB of tokens: peak {run.peak:.0f} MiB over {steps} steps")
-    print(f"grows by {peaks[1] - peaks[0]:.0f} MiB (at most 50 are wanted)")
+    print(f"grows by {peaks[1] - peaks[0]:.0f} MiB (at most 50 are expected)")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The training loops that benchmarks/train.py times against each other, each in a process of its own.
+"""The training loops that benchmarks/train.py compares, each in a process of its own.
 
     python benchmarks/train_peers.py JOB
 
-JOB is JSON (`Job`). The process builds its model, compiles, warms up and writes a line on stdout; then it waits for a
-number of steps on stdin, takes that many, answers with seconds, and so on until stdin ends. torch's own hook after each
-optimizer step paces all loops, so none is changed for it: a round lasts from one update of the weights to another, and
-holds all that the loop does between the two.
+JOB is JSON (`Job`). The process builds its model, compiles, warms up and writes one line to stdout. Then it reads a
+number of steps from stdin, takes these steps, answers with the seconds, and repeats this until stdin ends. torch's hook
+after each optimizer step paces all loops, so no loop needs a change: a round lasts from one update of the weights to
+another and includes everything that the loop does between them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 END, PAD = 0, 1
-FOREVER = 100_000  # steps of a run that only the end of stdin ends
+FOREVER = 100_000  # steps; only the end of stdin ends a run
 SEED = 1
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama shape with tied embeddings, and what it reads a step."""
+    """A Llama shape with tied embeddings, and the rows of a step."""
 
     layers: int
     hidden: int
@@ -45,7 +45,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """Weights, the tied matrix once: embedding, 4 attention and 3 ffn matrices and 2 norms a layer, last norm."""
+        """Number of weights, the tied matrix once: embedding; per layer 7 matrices and 2 norms; last norm."""
         layer = 4 * self.hidden**2 + 3 * self.hidden * self.ffn + 2 * self.hidden
         return self.vocabulary * self.hidden + self.layers * layer + self.hidden
 
@@ -53,7 +53,7 @@ class Shape:
     def flops_per_token(self) -> int:
         """6 N + 12 L d T, forward and backward (Kaplan et al., arXiv:2001.08361, 2.1; PaLM, arXiv:2204.02311, B).
 
-        N counts the tied matrix once, as the output projection; looking a row up in it costs nothing.
+        N counts the tied matrix once, as the output projection: the lookup of a row costs nothing.
         """
         return 6 * self.parameters + 12 * self.layers * self.hidden * self.seq_len
 
@@ -68,19 +68,19 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does."""
+    """The work of one process."""
 
-    peer: str  # name in PEERS
-    shape: str  # name in SHAPES
-    precision: str  # "fp32" or "bf16", what the machine has
+    peer: str  # a name in PEERS
+    shape: str  # a name in SHAPES
+    precision: str  # "fp32" or "bf16"
     compile: bool
     threads: int
     warm_up: int  # steps before the first round
-    packed: str = ""  # folder that `ours` reads; empty: makes one of its own
+    packed: str = ""  # folder of packed rows for `ours`; empty: it writes its own
 
 
 class Pace:
-    """Lets a loop go on for as many steps as stdin says, and tells how long they took."""
+    """Hook that lets a loop take as many steps as stdin says, and reports how long they took."""
 
     def __init__(self, warm_up: int, answers: Any) -> None:
         self._left, self._answers, self._started = warm_up, answers, time.perf_counter()
@@ -97,10 +97,10 @@ class Pace:
 
 
 def documents(shape: Shape, *, tokens: int) -> Iterator[np.ndarray]:
-    """Random documents of together at least `tokens` tokens; lengths as of source files, median 300."""
-    dice = np.random.Generator(np.random.PCG64(SEED))
-    supply = dice.integers(2, shape.vocabulary, size=2**20, dtype=np.uint32)  # cut anew: drawing takes most of the time
-    lengths = np.clip(dice.lognormal(math.log(300), 1.2, size=2**12), 1, 20_000).astype(int).tolist()
+    """Yield random documents of at least `tokens` tokens together; lengths as in source files, median 300."""
+    rng = np.random.Generator(np.random.PCG64(SEED))
+    supply = rng.integers(2, shape.vocabulary, size=2**20, dtype=np.uint32)  # reused: drawing takes most of the time
+    lengths = np.clip(rng.lognormal(math.log(300), 1.2, size=2**12), 1, 20_000).astype(int).tolist()
     begin = written = 0
     while written < tokens:
         for length in lengths:
@@ -112,7 +112,7 @@ def documents(shape: Shape, *, tokens: int) -> Iterator[np.ndarray]:
 
 
 def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
-    """A data/packed of random documents with the streams train and val."""
+    """Write a folder like data/packed, of random documents, with the streams train and val."""
     from codex_ml.modeling.pack_files import Packed
     from codex_ml.modeling.rows import stream_dtype
     from codex_ml.pack.examples import Example
@@ -140,13 +140,13 @@ def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
 
 
 def random_rows(shape: Shape) -> np.ndarray:
-    """(1024, seq_len + 1) int64: rows of random tokens for the peers, which read no packed documents."""
-    dice = np.random.Generator(np.random.PCG64(SEED))
-    return dice.integers(2, shape.vocabulary, size=(1024, shape.seq_len + 1))
+    """Return rows of random tokens, int64 (1024, seq_len + 1), for the loops that read no packed documents."""
+    rng = np.random.Generator(np.random.PCG64(SEED))
+    return rng.integers(2, shape.vocabulary, size=(1024, shape.seq_len + 1))
 
 
 def llama(shape: Shape, *, attention: str) -> Any:
-    """The same weights for every peer."""
+    """Build the model; every loop gets the same weights."""
     from codex_ml.train.config import Model
     from codex_ml.train.model.build import build_model
 
@@ -158,7 +158,7 @@ def llama(shape: Shape, *, attention: str) -> Any:
 
 
 def ours(job: Job) -> None:
-    """`train_model` as stages/train.py calls it; no validation or checkpoint falls into a round."""
+    """`train_model` as stages/train.py calls it; no validation or checkpoint is inside a round."""
     from codex_ml.core.config import Runtime
     from codex_ml.modeling.hardware import choose_hardware, make_deterministic
     from codex_ml.modeling.rows import Rows
@@ -206,7 +206,7 @@ def ours(job: Job) -> None:
 
 
 def bare(job: Job) -> None:
-    """What is left of a loop when nothing is left but the training: the bound that ours is held to."""
+    """Train with a minimal PyTorch loop: the upper bound for ours."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -219,7 +219,7 @@ def bare(job: Job) -> None:
     model, data = llama(shape, attention="eager"), random_rows(shape)
     model.train()
 
-    # the loss stays outside of the graph: compiled it is slower (133 against 104 ms for 4096 x 8192 logits on AVX2)
+    # the loss is not compiled: compiled it is slower (133 against 104 ms for 4096 x 8192 logits on AVX2)
     forward = torch.compile(model, dynamic=False) if job.compile else model
     optimizer = torch.optim.AdamW(_groups(model, 0.1), lr=1e-3, betas=(0.9, 0.95), fused=True)
     for step in range(FOREVER):
@@ -236,7 +236,7 @@ def bare(job: Job) -> None:
 
 
 def trainer(job: Job, *, attention: str = "sdpa", **settings: Any) -> None:
-    """transformers' Trainer on rows as run_clm makes them: input_ids, an attention_mask of ones, labels."""
+    """Train with transformers' Trainer on rows as in run_clm: input_ids, an attention_mask of ones, labels."""
     import torch
     from transformers import Trainer, TrainingArguments, default_data_collator
 
@@ -259,12 +259,12 @@ def trainer(job: Job, *, attention: str = "sdpa", **settings: Any) -> None:
 
 
 def faster_trainer(job: Job, *, attention: str = "sdpa") -> None:
-    """The same with what its users switch on for speed."""
+    """Train with the Trainer and the settings that its users switch on for speed."""
     trainer(job, attention=attention, bf16=job.precision == "bf16", torch_compile=job.compile)
 
 
 def nanogpt(job: Job) -> None:
-    """nanoGPT's loop by its published settings, as they come out on a CPU: no autocast, AdamW that is not fused."""
+    """Train with nanoGPT's loop and published settings; on a CPU these mean no autocast and no fused AdamW."""
     import torch
     from torch import nn
     from torch.nn.functional import cross_entropy
@@ -275,7 +275,7 @@ def nanogpt(job: Job) -> None:
     data = random_rows(shape).flatten().astype(np.uint16)
 
     class WithLoss(nn.Module):
-        """A model that gives its loss, as nanoGPT's does."""
+        """A model that returns its loss, as nanoGPT's does."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -303,7 +303,7 @@ def nanogpt(job: Job) -> None:
         for group in optimizer.param_groups:
             group["lr"] = 6e-4 * min(1.0, (step + 1) / 2000)
         loss = model(inputs, targets)
-        inputs, targets = batch()  # while a GPU would be busy
+        inputs, targets = batch()  # nanoGPT prefetches here, while a GPU computes
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -313,7 +313,7 @@ def nanogpt(job: Job) -> None:
 
 
 def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for matrices, none for vectors, as both ours and nanoGPT have it."""
+    """Return parameter groups: weight decay for matrices, none for vectors, as in ours and in nanoGPT."""
     parameters = list(model.parameters())
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -329,7 +329,7 @@ def _autocast(precision: str) -> Any:
 
 @dataclass(frozen=True)
 class Peer:
-    """A loop, whether its process has our allocator settings, and what to tell of it."""
+    """A loop, whether its process has our allocator settings, and the description that is printed."""
 
     run: Callable[[Job], None]
     allocator: bool
@@ -368,7 +368,7 @@ PEERS = {
 
 
 def main() -> None:
-    """Run the job that the command line holds; stdout is for answers, what a loop prints goes to stderr."""
+    """Run the job of the command line. stdout is for answers; prints of a loop go to stderr."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     answers = os.fdopen(os.dup(1), "w")
@@ -379,7 +379,7 @@ def main() -> None:
 
 
 def command(job: Job) -> list[str]:
-    """How the parent starts it."""
+    """Return the command that starts this file for a job."""
     return [sys.executable, __file__, json.dumps(asdict(job))]
 
 
