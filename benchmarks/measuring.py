@@ -133,7 +133,7 @@ def workspace(root: Path, params: str, *, checkout: Path = ROOT) -> Path:
     for name in ("src", "stages", "models/base"):
         shutil.copytree(checkout / name, root / name, ignore=generated)
     shutil.copytree(checkout / "data", root / "data", ignore=shutil.ignore_patterns(*RESULTS))
-    for name in ("dvc.yaml", "models/presets.yaml"):
+    for name in ("dvc.yaml", "pyproject.toml", "models/presets.yaml"):
         shutil.copyfile(checkout / name, root / name)
     (root / "params.yaml").write_text(params, encoding="utf-8")
     return root

@@ -104,6 +104,7 @@ def prepare(folder: Path, source: Path, *, steps: int, documents: int) -> None:
         "src",
         "stages",
         "dvc.yaml",
+        "pyproject.toml",
         "models/presets.yaml",
         "data/splits",
         "data/policy.yaml",
