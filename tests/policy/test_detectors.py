@@ -60,7 +60,7 @@ def test_a_rule_of_the_policy_with_its_id_says_what_happens(monkeypatch):
         (names, 0, "detector 'mine' is not installed; installed are: none"),
         (names, 2, "detector 'mine' is offered by 2 packages"),
         (ImportError("x"), 1, "cannot be imported"),
-        ("text", 1, "is no callable, but str"),
+        ("text", 1, "is not callable, but str"),
     ],
 )
 def test_one_that_cannot_be_loaded_stops_the_run(monkeypatch, detector, count, message):
@@ -94,7 +94,7 @@ def lazily_raising(text):
         (lambda text: [(3, 0, 2)], "the rule id must match"),
     ],
 )
-def test_one_that_fails_stops_the_run_and_no_text_is_told(monkeypatch, detector, message):
+def test_one_that_fails_stops_the_run_and_its_message_holds_no_text(monkeypatch, detector, message):
     install(monkeypatch, detector)
     with pytest.raises(UserError) as caught:
         Scanner(parse_policy(POLICY)).scan("SECRET")

@@ -121,7 +121,7 @@ def test_another_version_package_or_object_is_named(plugin, locked):
         locked()
 
 
-def test_what_pip_writes_for_itself_and_what_python_caches_is_no_code(plugin, locked):
+def test_files_of_pip_and_caches_of_python_are_not_hashed(plugin, locked):
     info = next(plugin.site.glob("*.dist-info"))
     (info / "INSTALLER").write_text("another\n")
     (info / "direct_url.json").write_text('{"url": "file:///elsewhere"}')
@@ -141,7 +141,7 @@ def test_another_place_has_the_same_hash(plugin, tmp_path, monkeypatch):
     assert lock_of(["mine"]) == here
 
 
-def test_an_editable_install_is_hashed_where_its_code_lies(plugin, tmp_path, monkeypatch):
+def test_an_editable_install_is_hashed_where_its_code_is(plugin, tmp_path, monkeypatch):
     """Its RECORD lists a .pth file and no code."""
     checkout = tmp_path / "checkout/src"
     checkout.parent.mkdir()
@@ -156,7 +156,7 @@ def test_an_editable_install_is_hashed_where_its_code_lies(plugin, tmp_path, mon
     assert lock_of(["mine"]) != before
 
 
-def test_of_a_namespace_package_only_its_own_part_counts(plugin, tmp_path):
+def test_only_the_detectors_own_part_of_a_namespace_package_is_hashed(plugin, tmp_path):
     plugin.files = {"finders/person/__init__.py": CODE, "finders/person/words.py": "WORDS = ()\n"}
     plugin.install(entry="finders.person:find")
     before = lock_of(["mine"])
@@ -194,7 +194,7 @@ def test_a_detector_of_one_file_counts(plugin):
         (["yours"], "detectors: []\n", "detector 'yours' is not installed; installed are: mine"),
     ],
 )
-def test_a_lock_that_is_not_that_of_the_policy_is_refused(plugin, locked, tmp_path, names, lock, message):
+def test_a_lock_with_other_detectors_than_the_policy_is_refused(plugin, locked, tmp_path, names, lock, message):
     path = tmp_path / "detectors.lock"
     if lock is not None:
         path.write_text(lock)

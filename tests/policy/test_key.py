@@ -57,7 +57,7 @@ def test_a_missing_or_short_key_is_refused_with_the_command(tmp_path: Path, cont
         read_key(tmp_path / "key")
 
 
-def test_a_key_that_dvc_has_is_fetched_instead_of_made_anew(tmp_path: Path):
+def test_the_message_for_a_key_that_dvc_tracks_says_dvc_pull(tmp_path: Path):
     (tmp_path / "key.dvc").write_text("outs: []\n")
     with pytest.raises(UserError, match=r"`dvc pull .*/key\.dvc` fetches it$"):
         read_key(tmp_path / "key")

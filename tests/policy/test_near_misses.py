@@ -116,12 +116,12 @@ def test_it_stays_as_it_is(scanner, line, frame):
     assert [(f.rule, text[f.start : f.end]) for f in scanner.scan(text)] == []
 
 
-def test_a_ten_digit_number_is_no_person_without_a_word_for_it(scanner):
+def test_a_ten_digit_number_without_a_word_for_it_is_not_personal(scanner):
     for number in range(9_000_000_000, 9_000_400_000, 977):
         assert scanner.scan(f"rows = {number}\n") == []
 
 
-def test_the_standard_library_holds_no_secret_and_less_than_a_false_hit_a_megabyte(scanner):
+def test_the_standard_library_holds_no_secret_and_less_than_one_false_hit_per_megabyte(scanner):
     """Clean code of many hands, on every machine. Mail addresses in it are real ones, and its tests hold keys."""
     root, size, found = Path(sysconfig.get_path("stdlib")), 0, []
     for file in sorted(root.rglob("*.py")):

@@ -188,7 +188,7 @@ def test_a_run_of_hits_costs_its_length(scanner):
         ("ab_(x|y)", "a shape has"),
         ("ab_[^a]{3}", "a shape has"),
         ("ab_x+", "a shape has"),
-        ("ab_[z-a]{3}", "ends before it begins"),
+        ("ab_[z-a]{3}", "a range whose end comes before its start"),
         ("a_[a-z]{9}", "must begin with 3 fixed characters"),
     ],
 )

@@ -73,7 +73,7 @@ MARK = placeholder("env-secret", "v", KEY)
     ["{}", "{}@host.org", "a@{}.org", "token = '{}'", "api_key = {}", "SECRET_KEY={}", "password: {}", "https://u:{}@host/", "Bearer {}", "phone: {}", "ssn {}", "{}{}", "+49{}", "a{}b@host"],
 )  # fmt: skip
 @pytest.mark.parametrize("tag", ["01234567", "12345678", "deadbeef", "00000000"])
-def test_a_placeholder_is_no_finding(scanner, frame, tag):
+def test_a_placeholder_is_not_a_finding(scanner, frame, tag):
     assert scanner.scan(frame.replace("{}", f"<SECRET:env-secret:{tag}>")) == []
 
 

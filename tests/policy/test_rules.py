@@ -63,13 +63,13 @@ def test_the_policy_of_the_repository_is_valid_and_speaks_of_every_kind(policy):
         ("  - id: first", "  - 3\n  - id: first", "policy.yaml:3: rule number 1: input should be a mapping with the keys of Rule; found 3"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_line_and_rule(old, new, message):
+def test_a_mistake_is_reported_with_line_and_rule(old, new, message):
     assert old in GOOD
     assert error(GOOD.replace(old, new)) == message
 
 
 def test_other_shapes_are_refused():
-    assert error("[1]") == "policy.yaml: a mapping with the key `rules` is wanted, found list"
+    assert error("[1]") == "policy.yaml: expected a mapping with the key `rules`, found list"
     assert error("") == "policy.yaml: the key rules is missing"
     assert error("rules:\n\t- 1") == "policy.yaml:2: a tab cannot indent YAML; use spaces, or \\t in double quotes"
 
@@ -86,7 +86,7 @@ def test_an_alias_is_what_it_stands_for():
     assert rule.allow == rule.literals == ("ab",)
 
 
-def test_a_missing_file_and_one_that_is_no_text_are_told(tmp_path):
+def test_a_missing_file_and_one_that_is_not_utf8_are_reported(tmp_path):
     with pytest.raises(UserError, match=r"none\.yaml is missing"):
         load_policy(tmp_path / "none.yaml")
     (tmp_path / "p.yaml").write_bytes(b"\xff\xfe")
@@ -136,7 +136,9 @@ def test_a_provider_is_a_rule_before_the_others(policy):
     assert error(text.replace("shapes", "shape")) == (
         "policy.yaml:3: rule acme-key: shape is not a key of a rule; did you mean shapes? (and 1 more)"
     )
-    assert error(text.replace("9,}", "9}z+")).startswith("policy.yaml:3: rule acme-key: shapes: a shape has characters")
+    assert error(text.replace("9,}", "9}z+")).startswith(
+        "policy.yaml:3: rule acme-key: shapes: a shape holds characters"
+    )
     assert error(text.replace("https:", "http:")).startswith("policy.yaml:3: rule acme-key: docs: string should match")
 
 

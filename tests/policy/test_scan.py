@@ -54,7 +54,7 @@ def test_an_emoji_before_between_and_after_shifts_no_offset(scanner, token):
     assert [text[f.start : f.end] for f in scanner.scan(text)] == [one, two]
 
 
-def test_a_longer_word_is_no_token_but_two_touching_tokens_are_two(scanner, token):
+def test_a_longer_word_is_not_a_token_but_two_touching_tokens_are_two(scanner, token):
     key = token("AK" + "IA", 16, alphabet="ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
     assert scanner.scan("x" + key) == scanner.scan(key + "x") == scanner.scan(key + key + "x") == []
     assert [f.start for f in scanner.scan(key * 3)] == [0, 20, 40]

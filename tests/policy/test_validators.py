@@ -52,7 +52,7 @@ def test_a_published_specimen_is_valid(name, value):
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
-def test_what_cannot_be_is_not_valid(name, value):
+def test_an_impossible_value_is_not_valid(name, value):
     assert not VALIDATORS[name](value)
 
 

@@ -1,1 +1,5 @@
-"""What text may be trained on and emitted: rules, detectors, redaction."""
+"""The text policy: which values a text must not hold, how to find them, and what replaces them.
+
+`data/policy.yaml` holds the rules, `Scanner` finds the values, and `redact` replaces them by placeholders.
+Used by: split, safety_audit, the Git hooks, `codex-ml check` and `codex-ml policy`.
+"""

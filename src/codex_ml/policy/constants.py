@@ -1,4 +1,4 @@
-"""Facts that validators look up: domains, lengths of phone numbers, addresses that everybody writes."""
+"""Tables that the validators look up: top-level domains, lengths of phone numbers, addresses common in examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Top-level domains in use that are not two letters.
+# Top-level domains in use with more than two letters.
 GENERIC = _words(
     "com org net edu gov mil int info biz name pro aero coop museum jobs mobi travel cat tel asia post xxx arpa "
     "app dev page cloud online site website tech store shop blog space email agency digital systems solutions "
@@ -17,7 +17,7 @@ GENERIC = _words(
     "codes engineering design studio team tools zone academy education university school institute foundation "
     "health bank finance capital berlin london paris nyc wien hamburg koeln bayern swiss science llc ltd"
 )
-# ISO 3166-1 codes delegated as domains, with .eu, .uk, .su, .ac.
+# ISO 3166-1 codes that are delegated as domains, and .eu, .uk, .su, .ac.
 COUNTRIES = _words(
     "ac ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw by bz ca cc cd "
     "cf cg ch ci ck cl cm cn co cr cu cv cw cx cy cz de dj dk dm do dz ec ee eg er es et eu fi fj fk fm fo fr ga gd ge "
@@ -29,22 +29,22 @@ COUNTRIES = _words(
 )
 TOP_LEVEL = GENERIC | COUNTRIES
 DOCUMENTATION = re.compile(r"(?:^|\.)(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost)\Z")  # RFC 2606
-# Public resolvers, and addresses that people type as examples (BigCode keeps 14 such ones).
+# Public DNS resolvers, and addresses that people type as examples (BigCode keeps 14 of them).
 RESOLVERS = _words(
     "8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 9.9.9.9 149.112.112.112 208.67.222.222 208.67.220.220 4.2.2.1 4.2.2.2 "
     "114.114.114.114 1.2.3.4 5.6.7.8 1.2.3.5 4.3.2.1 2.2.2.2 3.3.3.3 4.4.4.4 5.5.5.5 6.6.6.6 7.7.7.7 11.22.33.44"
 )
-# Words of two letters in camelCase names; shorter parts of a value than three letters speak for a generated one.
+# Short words of camelCase names. Any other part of fewer than three letters is a sign of a generated value.
 SHORT_WORDS = _words("Id ID To Of By In On At My Is As Or If No Up Do Go V v")
 
 
 def _lengths(text: str) -> dict[str, range]:
-    """Country code -> digits after it, from lines `least most codes`."""
+    """Country code -> allowed number of digits after it, from lines `minimum maximum code code ...`."""
     rows = (line.split() for line in text.split("\n") if line.strip())
     return {code: range(int(row[0]), int(row[1]) + 1) for row in rows for code in row[2:]}
 
 
-# Assigned country codes and the digits that follow them (ITU-T E.164 and its list of codes; the national plans).
+# Assigned country codes and how many digits follow them (ITU-T E.164 and its list of codes; the national plans).
 PHONE_LENGTHS = _lengths("""
 4 7 683 690
 5 5 247 500 682
@@ -76,7 +76,7 @@ PHONE_LENGTHS = _lengths("""
 10 11 54 90
 10 12 30 878 888
 """)
-# Pairs of letters that make up four fifths of the words in program text; of random letters a fourth are among them.
+# Common pairs of letters: 80 % of the pairs in the words of program text are among them, 25 % of random pairs.
 _AFTER = _words(
     "a:bcdgilmnprst b:ail c:aehiklortu d:aeiosu e:acdefglmnprstvx f:efior g:eir h:aeio i:abcdefglmnoprstvz k:e "
     "l:adeilosty m:aeiop n:acdefgiost o:cdlmnoprstuw p:aeiloprt q:u r:acdeimorsty s:acehiopstu t:acehiorstuy "

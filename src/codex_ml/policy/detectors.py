@@ -1,7 +1,7 @@
-"""Detectors of other packages, found by the entry point group `codex_ml.detectors` and named in data/policy.yaml.
+"""Detectors of other packages: installed under the entry point group `codex_ml.detectors`, named in data/policy.yaml.
 
-A detector is a callable: text -> iterable of (rule id, start, end), offsets in characters. One that is named but not
-installed, raises, or gives offsets outside the text stops the run: a scan that leaves one out has not been done.
+A detector is a callable: text -> iterable of (rule id, start, end), offsets in characters. The run stops when a named
+detector is not installed, raises, or returns offsets outside the text: a scan without it would be incomplete.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RULE_ID = re.compile(r"[a-z][a-z0-9-]{1,39}\Z")
 
 
 def load_detectors(names: Iterable[str]) -> dict[str, Detector]:
-    """The named detectors.
+    """Import the named detectors: name -> callable.
 
     Raises:
         UserError: when one is not installed, is installed twice, or cannot be imported.
@@ -28,10 +28,10 @@ def load_detectors(names: Iterable[str]) -> dict[str, Detector]:
 
 
 def installed_detector(name: str) -> EntryPoint:
-    """The entry point of a detector, not imported.
+    """Find the entry point of a detector, without importing it.
 
     Raises:
-        UserError: when it is not installed, or is offered by two packages.
+        UserError: when it is not installed, or when two packages offer it.
     """
     installed = entry_points(group=GROUP)
     found = [point for point in installed if point.name == name]
@@ -49,16 +49,16 @@ def _load(name: str) -> Detector:
     except Exception as error:
         raise UserError(f"data/policy.yaml: detector {name!r} cannot be imported ({type(error).__name__})") from None
     if not callable(detector):
-        raise UserError(f"data/policy.yaml: detector {name!r} is no callable, but {type(detector).__name__}")
+        raise UserError(f"data/policy.yaml: detector {name!r} is not callable, but {type(detector).__name__}")
     return detector
 
 
 def run_detector(name: str, detector: Detector, text: str) -> list[tuple[str, int, int]]:
-    """The detector's findings, checked.
+    """Run a detector on a text and check its findings, (rule id, start, end).
 
     Raises:
-        UserError: when it raises or gives something else than (rule id, start, end) with 0 <= start < end <= len(text).
-            The message holds no text of the document: an exception of a detector may quote what it was given.
+        UserError: when it raises, or when a finding is not (rule id, start, end) with 0 <= start < end <= len(text).
+            The message leaves out the detector's own error text, because that may quote the document.
     """
     found = []
     try:

@@ -1,9 +1,9 @@
-"""data/detectors.lock: which code the detectors are that data/policy.yaml names.
+"""data/detectors.lock: the version and hash of the code of each detector that data/policy.yaml names.
 
-A detector decides what may be trained on, and its code lies in an installed package, which DVC does not see. So its
-name, version and the hash of its files are written to a file, which the stages that use detectors depend on. They
-refuse to run with other code, and another lock makes them run again. Used by: split, safety_audit, the hook for
-secrets, `codex-ml check`, `codex-ml verify`.
+A detector decides what may be trained on. Its code is in an installed package, which DVC does not track. So the lock
+records its name, version and the hash of its files, and the stages that use detectors depend on the lock. They refuse
+to run with other code, and they run again when the lock changes.
+Used by: split, safety_audit, the hook for secrets, `codex-ml check`, `codex-ml verify`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KEYS = ("name", "distribution", "version", "object", "sha256")
 
 
 def lock_of(names: Iterable[str]) -> list[dict[str, str]]:
-    """What is installed of these detectors, as data/detectors.lock holds it.
+    """The entries of data/detectors.lock for these detectors as they are installed, in order of their names.
 
     Raises:
         UserError: when one is not installed, or its code cannot be found.
@@ -37,7 +37,7 @@ def lock_of(names: Iterable[str]) -> list[dict[str, str]]:
 
 
 def write_lock(names: Iterable[str], path: Path = DETECTORS) -> list[dict[str, str]]:
-    """Write what is installed of these detectors; returns it."""
+    """Write the lock of these detectors as they are installed; returns its entries."""
     import yaml
 
     entries = lock_of(names)
@@ -46,10 +46,10 @@ def write_lock(names: Iterable[str], path: Path = DETECTORS) -> list[dict[str, s
 
 
 def refuse_other_code(names: Iterable[str], path: Path = DETECTORS) -> None:
-    """Raise unless the detectors that a policy names are installed with exactly the code that the lock holds.
+    """Raise unless the installed code of each detector that a policy names is the code that the lock records.
 
     Raises:
-        UserError: naming the detector, what the lock has, what is installed, and the command that updates the lock.
+        UserError: names the detector, what the lock has, what is installed, and the command that updates the lock.
     """
     installed = {entry["name"]: entry for entry in lock_of(names)}
     locked = {entry["name"]: entry for entry in _read(path)}
@@ -67,7 +67,7 @@ def refuse_other_code(names: Iterable[str], path: Path = DETECTORS) -> None:
 
 
 def locked_names(path: Path = DETECTORS) -> list[str]:
-    """Names of the detectors in the lock.
+    """The names of the detectors in the lock; none without a lock.
 
     Raises:
         UserError: when the file is malformed.
@@ -76,7 +76,7 @@ def locked_names(path: Path = DETECTORS) -> list[str]:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():  # a stage that depends on it does not begin; a commit elsewhere may have none
+    if not path.exists():  # an older commit may have no lock; a stage that depends on it does not start without it
         return []
     value: Any = read_yaml(path)
     entries = value.get("detectors") if isinstance(value, dict) else None
@@ -101,7 +101,7 @@ def _entry(point: EntryPoint) -> dict[str, str]:
 
 
 def _hash(point: EntryPoint, distribution: Distribution) -> str:
-    """SHA-256 over the names and contents of all files of the package, wherever it was installed to."""
+    """SHA-256 over the names and contents of all files of the package; it does not depend on where they are."""
     files = dict(_listed(distribution)) | dict(_imported(point.module))
     if not files:
         raise UserError(f"detector {point.name!r}: no file of {distribution.name} was found; install it with pip")
@@ -112,7 +112,7 @@ def _hash(point: EntryPoint, distribution: Distribution) -> str:
 
 
 def _listed(distribution: Distribution) -> Iterator[tuple[str, Path]]:
-    """Files that the installer lists, without what differs between places: metadata, scripts, links to a checkout."""
+    """Files that the installer lists, without those that differ by machine: metadata, scripts, links to a checkout."""
     for file in distribution.files or ():
         path = Path(str(distribution.locate_file(file)))
         top = file.parts[0]
@@ -123,9 +123,9 @@ def _listed(distribution: Distribution) -> Iterator[tuple[str, Path]]:
 
 
 def _imported(module: str) -> Iterator[tuple[str, Path]]:
-    """Files of the top package that the detector is in, or its one file; they lie elsewhere in an editable install.
+    """Files of the detector's top package, or its single file; an editable install does not list them.
 
-    A namespace package is shared by distributions, so the first package below it counts.
+    Several distributions can share a namespace package, so the first package below it counts.
     """
     parts, end, spec = module.split("."), 0, None
     while end < len(parts) and (spec is None or spec.origin is None):

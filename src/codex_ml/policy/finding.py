@@ -1,4 +1,7 @@
-"""What the policy finds in a text: written by the scanner, read by the redaction, `split` and `safety_audit`."""
+"""A finding of the text policy: where a value is in a text, and which rule names it.
+
+Used by: scan.py, which makes findings; redact.py, split and safety_audit, which read them.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from codex_ml.policy.providers import Action, Severity
 
 @dataclass(frozen=True)
 class Finding:
-    """One place that the policy names.
+    """One value that a rule of the policy matches.
 
     Attributes:
         rule: id of the rule.
-        action: what the policy does with it.
-        severity: how bad it is.
-        line: from 1; lines end at LF only, as editors, grep and Python's parser count.
+        action: what the policy does with the value.
+        severity: how bad the value is.
+        line: from 1. Lines end at LF only, as for editors, grep and Python's parser.
         column: from 1, in characters (code points).
-        start, end: character offsets of the value.
+        start, end: character offsets of the value; `end` is one after its last character.
     """
 
     rule: str

@@ -1,8 +1,9 @@
-"""Text behind text: characters without width, look-alike letters, escapes, and one level of base64.
+"""Disguised text: zero-width characters, look-alike letters, escapes, and one level of base64.
 
-A scan of the text as it stands misses `ig<ZWSP>nore`, a key with a Cyrillic `А` or a `\\u0041` in it, and a key file
-that a deployment tool wrapped in base64. `reveal` gives the text as a reader, a JSON parser or a model would take it,
-with the way back to the original offsets, so that what is replaced is the original's span.
+A scan of the raw text misses `ig<ZWSP>nore`, a key with a Cyrillic `А` or a `\\u0041` in it, and a key file that a
+deployment tool encoded in base64. `reveal` returns the text as a reader, a JSON parser or a model takes it. It also
+maps offsets back to the raw text, so a redaction replaces the right span.
+Used by: scan.py, match.py, redact.py.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import unicodedata
 from bisect import bisect_right
 from dataclasses import dataclass
 
-# Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), which also holds the bidi controls' marks, and
-# the bidi embeddings and isolates; tag characters have a range of their own, because they spell ASCII (U+E0041 is A).
+# Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), which includes the bidi marks, and the bidi
+# embeddings and isolates. Tag characters have a range of their own, because they spell ASCII (U+E0041 is A).
 _IGNORED = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
 )
 _TAGS = "\U000e0000-\U000e0fff"
-# Letters that Latin fonts cannot tell apart (Unicode UTS 39, confusables.txt, Cyrillic, Greek and Armenian rows).
+# Letters that look like Latin ones (Unicode UTS 39, confusables.txt, Cyrillic, Greek and Armenian rows).
 _LOOKALIKES = dict(
     zip(
         "АВЕЅІЈКМНОРСТХУаесѕіјорхуһԁԛԝ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧονι" + "օսոһ" + "ӀіӏЬ",
@@ -29,9 +30,11 @@ _LOOKALIKES = dict(
     )
 )
 _ALIKE = "".join(sorted(_LOOKALIKES))
-# Compatibility letters, digits, spaces: full width, mathematical, enclosed. Other full-width signs are plain Chinese.
+# Compatibility letters, digits and spaces: full-width, mathematical, enclosed. The other full-width signs are normal in
+# Chinese text.
 _WIDE = "\u00a0\u2000-\u200a\u202f\u205f\u3000\uff10-\uff19\uff20-\uff3a\uff41-\uff5a\u24b6-\u24e9\U0001d400-\U0001d7ff"
-# Only look-alikes beside a Latin letter or digit: a Russian word is no disguise, and folding it costs 50 scans.
+# Only look-alikes beside a Latin letter or digit: a Russian word is not a disguise, and folding one costs as much as 50
+# scans.
 _UNICODE = re.compile(
     f"[{_IGNORED}{_TAGS}{_WIDE}]|(?<=[A-Za-z0-9_])[{_ALIKE}]+|[{_ALIKE}]+(?=[{_IGNORED}]?[A-Za-z0-9_])"
 )
@@ -41,13 +44,13 @@ _SUSPECT = frozenset(
         f"[{_IGNORED}{_TAGS}{_WIDE}{_ALIKE}]", "".join(map(chr, [*range(0x80, 0x20000), *range(0xE0000, 0xE1000)]))
     )
 )
-# Escapes of printable ASCII in JSON, JavaScript, Python, C. `\\n` and its like stay: they end a value, as they should.
+# Escapes of printable ASCII in JSON, JavaScript, Python, C. `\\n` and similar ones stay, because they end a value.
 _ESCAPE = re.compile(r"\\(?:u00|x|u\{)([2-7][0-9a-fA-F])(?:(?<=\{..)\})?")
 
 BASE64 = "A-Za-z0-9+/"
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-MAX_BASE64 = 1 << 20  # characters of one run that are decoded
-# A line of a folded run counts only if nothing else stands on it; a JSON-escaped end of line is one too.
+MAX_BASE64 = 1 << 20  # characters per line of a run
+# A run may be folded into lines. A line is part of it only when it holds nothing else. A JSON-escaped line end counts.
 _REST = re.compile(
     rf"[{BASE64}]{{0,{MAX_BASE64}}}"
     rf"(?:(?:\\{{1,4}}[rn]|\s){{1,20}}[{BASE64}]{{16,{MAX_BASE64}}}"
@@ -59,12 +62,13 @@ _SPACE = re.compile(r"\\{1,4}[rn]|\s")
 
 @dataclass(frozen=True)
 class View:
-    """A text as a reader takes it.
+    """A text without its disguises, in segments that map back to the original.
 
     Attributes:
         text: the revealed text.
-        starts, origins, lengths: of each segment: its offset in `text`, its offset in the original, and its length
-            there (0 for a segment that stands there as it is).
+        starts: offset of each segment in `text`, ascending.
+        origins: offset of each segment in the original.
+        lengths: length of each segment in the original; 0 for a segment that is the same in both.
     """
 
     text: str
@@ -73,7 +77,10 @@ class View:
     lengths: tuple[int, ...]
 
     def original(self, start: int, end: int) -> tuple[int, int]:
-        """The original span of a non-empty span of `text`; ignored characters at its ends stay outside."""
+        """The span (start, end) in the original of a non-empty span of `text`.
+
+        Ignored characters directly before or after it are not part of it.
+        """
         return self._place(start)[0], self._place(end - 1)[1]
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -85,7 +92,7 @@ class View:
 
 
 def reveal(text: str) -> View | None:
-    """The text without disguises, or None where there is nothing to undo, which for ASCII costs two `in` tests."""
+    """The text without disguises; None for a text that has none. For ASCII without a backslash that is two tests."""
     changes: list[tuple[int, int, str]] = []
     if not text.isascii() and not _SUSPECT.isdisjoint(_NOT_ASCII.findall(text)):
         for match in _UNICODE.finditer(text):
@@ -116,13 +123,13 @@ def reveal(text: str) -> View | None:
 
 
 def plain_value(value: str) -> str:
-    """A value as a reader takes it, so that a disguised one and a plain one are equal."""
+    """A value without disguises, so that a disguised value equals the plain one."""
     view = reveal(value)
     return value if view is None else view.text
 
 
 def _plain(character: str) -> str:
-    """What a reader sees: nothing, an ASCII letter, or the character itself."""
+    """What a reader sees: nothing (""), an ASCII character, or the character itself."""
     code = ord(character)
     if 0xE0020 <= code < 0xE007F:
         return chr(code - 0xE0000)
@@ -135,27 +142,31 @@ def _plain(character: str) -> str:
 
 
 def base64_forms(literal: str) -> dict[str, int]:
-    """The fixed characters of `literal` in base64 (RFC 4648) for its three places in a group: form -> bytes before it.
+    """The base64 forms (RFC 4648) of `literal` at each of the three offsets in a group of three bytes.
 
-    A form shorter than four characters would turn up by chance in each 260 kB of base64, and is left out.
+    A form holds only the characters that `literal` alone decides. A form shorter than four characters is left out: by
+    chance it would occur once per 260 kB of base64.
+
+    Returns:
+        form -> number of base64 characters between the start of the group and the form.
     """
     forms = {}
     data = literal.encode("utf-8")
     for skip in range(3):
         encoded = base64.b64encode(b"\0" * skip + data).decode()
-        first = (8 * skip + 5) // 6  # characters that also hold bits of the bytes before
-        last = (8 * (skip + len(data))) // 6  # and from here bits of what follows
+        first = (8 * skip + 5) // 6  # characters before it also hold bits of the bytes before `literal`
+        last = (8 * (skip + len(data))) // 6  # characters from here on also hold bits of what follows
         if last - first >= 4:
             forms[encoded[first:last]] = first
     return forms
 
 
 def decode_base64(text: str, start: int, first: int) -> tuple[int, int, str] | None:
-    """Decode the run that holds a form at `start`, whose group begins `first` characters earlier.
+    """Decode the base64 run that holds a form at `start`; the form's group begins `first` characters earlier.
 
     Returns:
-        Start and end of the whole run, padding included, and its text (Latin-1, so that any byte has one character);
-        None when no whole group is left.
+        (start of the run, end of the run with its padding, decoded text as Latin-1, one character per byte); None when
+        the run begins after the form's group, or holds fewer than 8 characters.
     """
     left = _run_start(text, start)
     low = start - first
@@ -176,7 +187,7 @@ def decode_base64(text: str, start: int, first: int) -> tuple[int, int, str] | N
 
 
 def _run_start(text: str, start: int) -> int:
-    """Where the base64 run that reaches to `start` begins; looked for in growing steps, because most runs are short."""
+    """Offset at which the base64 run that reaches `start` begins. Most runs are short, so the search grows in steps."""
     step = 64
     while True:
         floor = max(0, start - step)

@@ -1,7 +1,7 @@
-"""The key of the placeholders: who has it can tell which of a few guesses a placeholder stands for.
+"""The secret key of the placeholders. A person who has it can check whether a placeholder stands for a guessed value.
 
-The repository publishes one for its public sample. A private one is DVC's, like the raw data: `dvc push` gives it to
-those who get the data, `dvc exp run --temp` finds it, and Git never sees it. Used by: split, `codex-ml check`.
+The repository publishes a key for its public sample. DVC tracks a private key, like the raw data: `dvc push` gives it
+to those who get the data, `dvc exp run --temp` finds it, and it is never in Git. Used by: split, `codex-ml check`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from codex_ml.core.io import write_bytes
 KEY = Path("data/redaction_key")
 FEWEST_BYTES = 16
 SAMPLE = "data/raw/sample"
-# SHA-256 of the key that this repository publishes; it stays in the history of Git for everybody to read.
+# SHA-256 of the key that this repository publishes; anyone can read that key in the history of Git.
 PUBLISHED = "75428f08e2fe45c2b1fc669bb7ec13f5b737d70fca174b28a8c481128603e842"
 
 
 def read_key(path: Path) -> bytes:
-    """The secret of the placeholders: 32 bytes.
+    """The secret of the placeholders: 32 bytes, the SHA-256 of the file's content.
 
     Raises:
         UserError: when the file is missing, or too short to be a secret.
@@ -40,7 +40,7 @@ def read_key(path: Path) -> bytes:
 
 
 def warning(key: Path, sources: Iterable[str]) -> str:
-    """One line where sources beside the sample are redacted with the published key, else ""."""
+    """A warning of one line when the published key redacts a source that is not the sample, else ""."""
     own = next((source for source in sources if not Path(source).is_relative_to(SAMPLE)), None)
     if own is None or not key.is_file() or read_key(key).hex() != PUBLISHED:
         return ""
@@ -51,11 +51,11 @@ def warning(key: Path, sources: Iterable[str]) -> str:
 
 
 def make_private_key() -> None:
-    """Write a new key to data/redaction_key (mode 0600), take the file out of Git's index, and give it to DVC.
+    """Write a new key to data/redaction_key (mode 0600), remove the file from Git's index, and let DVC track it.
 
     Raises:
-        UserError: when the key of this repository is private already, here or in DVC's remote (another one would change
-            every placeholder), or when Git or DVC refuse; the file is then as it was.
+        UserError: when the key of this repository is already private, here or in DVC's remote, because a new key would
+            change every placeholder; also when Git or DVC refuse. The file is then unchanged.
     """
     private = KEY.is_file() and hashlib.sha256(KEY.read_bytes().strip()).hexdigest() != PUBLISHED
     absent = not KEY.is_file() and _pointer(KEY).is_file()  # a clone before `dvc pull`
@@ -70,18 +70,18 @@ def make_private_key() -> None:
     try:
         _write_private(secrets.token_hex(32).encode() + b"\n")
         _run(sys.executable, "-m", "dvc", "add", "--quiet", KEY.as_posix())
-        if not KEY.is_symlink() and KEY.stat().st_nlink == 1:  # DVC put a copy of its own there; a link is the cache's
+        if not KEY.is_symlink() and KEY.stat().st_nlink == 1:  # a copy that DVC made; a link belongs to the cache
             KEY.chmod(0o600)
     except BaseException:
         KEY.unlink(missing_ok=True)
         if before is not None:
             write_bytes(KEY, before)
-            _run("git", "add", "--force", "--", KEY.as_posix())  # DVC may have told Git to ignore it by now
+            _run("git", "add", "--force", "--", KEY.as_posix())  # `dvc add` may have added it to .gitignore
         raise
 
 
 def _write_private(data: bytes) -> None:
-    """Write the key for its owner only, from its first moment on. DVC's folders keep the umask of the user."""
+    """Write the key so that only its owner can ever read it. The umask is set back, because DVC makes folders too."""
     umask = os.umask(0o077)
     try:
         write_bytes(KEY, data)
@@ -90,7 +90,7 @@ def _write_private(data: bytes) -> None:
 
 
 def _pointer(key: Path) -> Path:
-    """What `dvc add` writes beside a file; Git has it in every clone, the file itself comes with `dvc pull`."""
+    """The file that `dvc add` writes beside the key. Every clone has it; `dvc pull` then fetches the key."""
     return key.parent / f"{key.name}.dvc"
 
 

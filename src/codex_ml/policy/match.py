@@ -1,7 +1,8 @@
-"""Where rules match: one automaton for all literals, then each rule's expression around its own hits only.
+"""Where rules match: one automaton finds all literals, then each rule's expression runs around its own hits only.
 
-The Aho-Corasick automaton runs over the lower-cased text at 280 MB/s on one core, whatever the number of literals
-(Python's `re` needs 0.5 s a rule for 25 MB). Nothing here walks a text more than once, however long its lines are.
+The Aho-Corasick automaton searches the lower-cased text at 280 MB/s on one core, for any number of literals (Python's
+`re` needs 0.5 s per rule for 25 MB). Each step walks the text once, also where a line is very long.
+Used by: scan.py.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from codex_ml.policy.rules import Policy, Rule
 from codex_ml.policy.validators import VALIDATORS, entropy
 
 CHUNK = 1 << 18  # characters; hits are Python tuples, 150 bytes each, and a text of `@` only is all hits
-SHORT = 300  # characters of a value that checks look at; longer values have no exceptions of the policy (`AAAAAAA`)
+SHORT = 300  # characters of a value that checks read; the policy's general exceptions apply up to this length
 CONTEXT = 100  # characters of the line before a value that `allow_before` sees
 NEAR = 8  # characters; no expression of the policy looks further ahead
 
-EIGHT_DIGITS = "[0-9][0-9][0-9][0-9][ -]?[0-9]{4}"  # the gate of card and bank numbers; spelt so it is twice as fast
+EIGHT_DIGITS = "[0-9][0-9][0-9][0-9][ -]?[0-9]{4}"  # the gate of card and bank numbers; twice as fast as `[0-9]{4}`
 _TO_ZERO = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
 
 WHOLE = frozenset({"jwt", "pem"})  # validators that decode the value and so need all of it
-# `\x3dkey`, `\u003dkey`, `%3Dkey`: the letter before the key belongs to an escape.
+# `\x3dkey`, `\u003dkey`, `%3Dkey`: the letter directly before the key belongs to an escape.
 _ESCAPED_EDGE = re.compile(r"\\(?:[abfv0]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})\Z|%[0-9a-fA-F]{2}\Z")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A rule, ready to run; `order` is its place in the policy."""
+    """A rule with its expressions compiled; `order` is its index in the policy."""
 
     rule: Rule
     order: int
@@ -48,9 +49,9 @@ class Compiled:
     allow_after: tuple[re.Pattern[str], ...]
 
     def confirms(self, text: str, start: int, end: int) -> bool:
-        """Whether the value passes the rule's checks and no exception holds for it.
+        """Whether the value at [start, end) passes the rule's checks and no exception applies to it.
 
-        Checks look at the first `SHORT` characters, so a text of overlapping hits costs its length times a constant.
+        Checks read the first `SHORT` characters only, so the cost is linear also for a text full of overlapping hits.
         """
         rule = self.rule
         if self.until and not self.until.match(text, end):
@@ -77,21 +78,21 @@ Match = tuple[int, int, Compiled]  # start and end of the value, and its rule
 class _Trigger:
     """What to do where a literal occurs: try a rule, or decode base64 whose group begins `first` characters before."""
 
-    literal: str | None  # to be compared again where case matters
+    literal: str | None  # compared with the text once more; None where case does not matter
     rule: Compiled | None
     first: int = 0
 
 
 @dataclass
 class _Hits:
-    """What a walk over the text gathers: windows to search by rule, and places of base64."""
+    """What one walk over the text collects: matches, windows still to search (by rule), and offsets of base64."""
 
     matches: list[tuple[int, int, Compiled]] = field(default_factory=list)
     windows: dict[int, tuple[Compiled, int, int]] = field(default_factory=dict)
     base64: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, text: str, rule: Compiled, start: int, end: int) -> None:
-        """Try a rule at a hit; windows that overlap become one, so that no text is searched twice."""
+        """Try a rule at a hit. Windows that overlap become one, so that no text is searched twice."""
         if not rule.rule.before:
             if match := rule.pattern.match(text, start):
                 self._keep(rule, match)
@@ -113,7 +114,7 @@ class _Hits:
 
     def _search(self, text: str, rule: Compiled, low: int, high: int) -> None:
         for match in rule.pattern.finditer(text, low, high):
-            # `endpos` hides what follows, so a match near it may be cut short, or may have seen an end that is none.
+            # `endpos` hides the text after it: a match near it may be cut short, or may take it for the text's end.
             whole = match if match.end() + NEAR <= high else rule.pattern.match(text, match.start())
             if whole:
                 self._keep(rule, whole)
@@ -125,7 +126,7 @@ class _Hits:
 
 
 class Matcher:
-    """The rules of a policy over one automaton."""
+    """The rules of a policy, compiled, with one automaton over all of their literals."""
 
     def __init__(self, policy: Policy) -> None:
         triggers: dict[str, list[_Trigger]] = {}
@@ -141,11 +142,16 @@ class Matcher:
                 self._gates.setdefault(compiled.gate.pattern, (compiled.gate, []))[1].append(compiled)
         self._triggers = [tuple(dict.fromkeys(found)) for found in triggers.values()]
         self._longest = max(map(len, triggers), default=1)
-        # DFA: 281 MB/s where the default for so many literals gives 119, for 2 MB of memory.
+        # A DFA searches 281 MB/s, the default for so many literals 119 MB/s; it takes 2 MB of memory.
         self._automaton = AhoCorasick(list(triggers), implementation=Implementation.DFA) if triggers else None
 
     def matches(self, text: str) -> tuple[list[Match], list[tuple[int, int]]]:
-        """Confirmed values of all rules, overlaps included, and places where base64 may hide more (`decode_base64`)."""
+        """Search a text.
+
+        Returns:
+            (confirmed values of all rules, which may overlap; arguments (start, first) for `decode_base64`, one pair
+            for each place where base64 may hide a value).
+        """
         hits = _Hits()
         for start, end, trigger in self._triggered(text):
             rule = trigger.rule
@@ -164,7 +170,7 @@ class Matcher:
         return confirmed(text, hits.matches), hits.base64
 
     def _triggered(self, text: str) -> Iterator[tuple[int, int, _Trigger]]:
-        """Every occurrence of every literal, in its own case where that matters."""
+        """Every occurrence (start, end, trigger) of every literal, in the right case where case matters."""
         if self._automaton is None:
             return
         for low in range(0, len(text), CHUNK):
@@ -174,17 +180,17 @@ class Matcher:
             except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
                 found = self._automaton.find_matches_as_indexes(_SURROGATE.sub("\ufffd", piece), overlapping=True)
             for number, start, end in found:
-                if start < CHUNK:  # later ones are the next chunk's
+                if start < CHUNK:  # later hits belong to the next chunk
                     for trigger in self._triggers[number]:
                         if trigger.literal is None or text.startswith(trigger.literal, low + start):
                             yield low + start, low + end, trigger
 
 
 def confirmed(text: str, matches: list[Match]) -> list[Match]:
-    """Matches with their values' natural ends, that pass all checks and touch no `edge` character of their rule.
+    """The matches that pass all checks and touch no `edge` character of their rule, each with its natural end.
 
-    A value of a rule with `run` goes on while that holds, unless another value begins just where its pattern ends. So a
-    limit never hides or cuts a value, `KEYKEY` is two keys, and `xKEY` is none.
+    A value of a rule with `run` continues while `run` matches, unless another value begins where its pattern ends. So
+    the length in a pattern never cuts a value: `KEYKEY` is two keys, and `xKEY` is not a key.
     """
     matches.sort(key=lambda match: match[:2])
     right: list[Match] = []
@@ -208,9 +214,9 @@ def confirmed(text: str, matches: list[Match]) -> list[Match]:
 
 
 def _natural_end(text: str, end: int, rule: Compiled, runs: dict[int, tuple[int, int]]) -> int:
-    """Where the run of a value that reaches `end` ends; a full stop after it is prose.
+    """Offset at which the run that includes `end` stops; full stops at its end belong to the prose.
 
-    `runs` holds the rule's last run, which begins further right: no character is walked over twice.
+    Matches come from right to left. `runs` holds the last run of each rule, so no character is read twice.
     """
     assert rule.run is not None
     low, high = runs.get(rule.order, (len(text), len(text)))
@@ -241,7 +247,7 @@ def _compile(policy: Policy, rule: Rule, order: int) -> Compiled:
 
 
 def _forms(rule: Rule, literal: str) -> Iterator[tuple[str, int]]:
-    """The base64 forms of a literal that stands at the start of a credential, or in an order to a model."""
+    """The base64 forms of a literal that a credential starts with, or that occurs in an injection."""
     if rule.kind == "secret" and not rule.ignore_case and not rule.before:
         yield from base64_forms(literal).items()
     if rule.kind == "injection":
@@ -250,12 +256,12 @@ def _forms(rule: Rule, literal: str) -> Iterator[tuple[str, int]]:
 
 
 def _has_eight_digits(text: str) -> bool:
-    """Whether `EIGHT_DIGITS` matches: 0.03 s for 25 MB, where the expression takes 0.2 s, a fifth of the whole scan."""
+    """Whether `EIGHT_DIGITS` matches. Takes 0.03 s for 25 MB; the expression takes 0.2 s, a fifth of the whole scan."""
     shape = text.encode("utf-8", "surrogatepass").translate(_TO_ZERO)
     return b"00000000" in shape or b"0000 0000" in shape or b"0000-0000" in shape
 
 
 def _lower(text: str) -> str:
-    """Lower case of the same length: two letters of Unicode 16 grow when lower-cased, and would move all offsets."""
+    """The text in lower case, of the same length: U+0130 stays, because it would become two and move the offsets."""
     lower = text.lower()
     return lower if len(lower) == len(text) else "".join(c if len(c.lower()) > 1 else c.lower() for c in text)

@@ -1,4 +1,4 @@
-"""Whether a value is generated, or words: the checks of secrets that have no shape of their own.
+"""Whether a value is generated or consists of words: the checks for secrets that have no fixed shape.
 
 Used by: validators.py, under the names that data/policy.yaml gives them.
 """
@@ -11,11 +11,14 @@ from itertools import pairwise
 
 from codex_ml.policy.constants import COMMON_PAIRS, SHORT_WORDS
 
-LOOKED = 100  # characters; more tell nothing new, and in a hostile line a value begins every few characters
+LOOKED = 100  # characters that a check reads; more do not help, and a hostile line can hold very many values
 
 
 def is_password(value: str) -> bool:
-    """A generated value, or letters with two digits or with a digit and another sign; not one word and a number."""
+    """Whether a value may be a password: it is generated, or it mixes letters with digits.
+
+    It needs two digits, or one digit and one other sign. One word followed by a number is not a password.
+    """
     value = value[:LOOKED]
     count = sum(c.isdigit() for c in value)
     others = sum(not c.isalnum() for c in value)
@@ -29,10 +32,10 @@ def is_password(value: str) -> bool:
 
 
 def is_readable(value: str) -> bool:
-    """Words and numbers with signs between them: a model's name, a path, a file, an attribute.
+    """Whether a value is words and numbers with signs between them: a path, a file, an attribute, a model's name.
 
-    Half of the pairs of letters are common ones, and letters and digits take turns at most once in six characters; or a
-    third and once in twelve. Of random URL-safe base-64 texts of 32 characters 3 in 1,000 are so.
+    Letters and digits may alternate once per six characters where half of the letter pairs are common, and once per
+    twelve where 35 % are. Of random URL-safe base64 texts of 32 characters, 3 in 1,000 count as readable.
     """
     share, pairs = _common_pairs(value)
     turns = sum(a.isdigit() != b.isdigit() for a, b in pairwise(value) if a.isalnum() and b.isalnum())
@@ -42,26 +45,29 @@ def is_readable(value: str) -> bool:
 
 
 def _common_pairs(value: str) -> tuple[float, int]:
-    """Share of common pairs among neighbouring letters (0.8 in words, 0.25 in random text), and the number of pairs."""
+    """(share of common pairs among neighbouring letters, number of pairs); words have 0.8, random letters 0.25."""
     pairs = [value[i : i + 2].lower() for i in range(len(value) - 1) if value[i : i + 2].isalpha()]
     return sum(pair in COMMON_PAIRS for pair in pairs) / max(1, len(pairs)), len(pairs)
 
 
 def _turns(value: str) -> float:
-    """How often small letters, capitals and digits take turns: 0.62 in random base 62, 0.4 in camelCase, 0 in words."""
+    """Share of neighbours of different class (small letter, capital, digit).
+
+    It is 0.62 in random base 62, 0.4 in camelCase and 0 in words.
+    """
     pairs = [(a, b) for a, b in pairwise(value) if a.isalnum() and b.isalnum()]
     return sum((a.isdigit(), a.isupper()) != (b.isdigit(), b.isupper()) for a, b in pairs) / max(1, len(pairs))
 
 
 def is_token(value: str) -> bool:
-    """Not words: for tokens whose beginning, such as `sk-`, is that of names as well."""
+    """Whether a value is not words; for tokens whose prefix, such as `sk-`, also begins ordinary names."""
     return _turns(value[:LOOKED]) >= 0.12
 
 
 def is_generated(value: str) -> bool:
-    """A generated value rather than a name: long camelCase names fall into words (Yelp/detect-secrets#693).
+    """Whether a value is generated rather than a name. Long camelCase names split into words (Yelp/detect-secrets#693).
 
-    Of random base-62 texts 2 % of 12 characters are taken for names, 0.4 % of 20, and 0.05 % of 32.
+    Of random base-62 texts it takes for a name: 2 % at 12 characters, 0.4 % at 20, 0.05 % at 32.
     """
     return _is_generated(value[:LOOKED])
 

@@ -1,7 +1,8 @@
-"""Replace values by placeholders that say the kind, and whether two values were equal, but not the value.
+"""Replace values by placeholders. A placeholder shows the rule and whether two values are equal, but not the value.
 
-A plain digest of a phone number can be inverted by trying all numbers, so the tag is keyed: HMAC-SHA256 (RFC 2104) of
-the rule's id, a NUL and the value. Without the key nobody can link the placeholders of two data sets.
+A plain digest of a phone number can be inverted by trying all numbers. So the tag has a key: it is the HMAC-SHA256
+(RFC 2104) of the rule's id, a NUL and the value. The placeholders of two data sets can be linked only with the key.
+Used by: split, safety_audit.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from collections.abc import Iterable
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.hidden import plain_value
 
-TAG = 8  # hexadecimal digits: among 10,000 values of one rule two share a tag with a chance of 1 in 86
+TAG = 8  # hexadecimal digits: among 10,000 values of one rule, two share a tag with probability 1/86
 PLACEHOLDER = re.compile(r"<SECRET:[a-z][a-z0-9-]{1,39}:[0-9a-f]{8}>")
 
 
 def placeholder(rule: str, value: str, key: bytes) -> str:
-    """`<SECRET:rule:tag>`; equal values of a rule give equal placeholders, disguised ones (hidden.py) too.
+    """`<SECRET:rule:tag>`. Equal values of a rule get equal placeholders, also when one is disguised (hidden.py).
 
     Raises:
-        ValueError: for an empty key, with which anybody could compute the tags.
+        ValueError: for an empty key, because anyone could then compute the tags.
     """
     if not key:
         raise ValueError("the key of the placeholders is empty")
@@ -31,16 +32,16 @@ def placeholder(rule: str, value: str, key: bytes) -> str:
 
 
 def placeholder_length(rule: str) -> int:
-    """Characters of a rule's placeholder."""
+    """Length of a rule's placeholder in characters."""
     return len("<SECRET::>") + len(rule) + TAG
 
 
 def redact(text: str, findings: Iterable[Finding], key: bytes) -> str:
-    """The text with every value replaced whose action is not `allow`; all other characters stay as they are.
+    """Replace every value whose action is not `allow`; all other characters stay as they are.
 
     Args:
-        findings: of `Scanner.scan` on this very text, in order and without overlaps.
-        key: secret of the placeholders, not empty; the same key gives the same placeholders in every file.
+        findings: what `Scanner.scan` returned for this text: in order and without overlaps.
+        key: secret of the placeholders, not empty. The same key gives the same placeholders in every file.
     """
     pieces, last = [], 0
     for finding in findings:

@@ -1,7 +1,7 @@
-"""The text policy: what is looked for, how a hit is confirmed, how bad it is, and what happens to it.
+"""The schema of data/policy.yaml: what a rule finds, how a hit is confirmed, how bad it is, and what happens to it.
 
-The rules stand in data/policy.yaml, one readable list. This file is their schema: what a rule may say, and the one line
-that tells what is wrong with it. How rules are run is scan.py's business.
+The file is one readable list of rules. This module reads it and reports the first mistake in it as one line. scan.py
+runs the rules.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from codex_ml.policy.providers import Action, Provider, Severity
 from codex_ml.policy.validators import VALIDATORS
 
 POLICY = Path("data/policy.yaml")
-MAX_WINDOW = 1000  # characters; a wider window would be scanned again and again around frequent literals
+MAX_WINDOW = 1000  # characters; a wider window would make frequent literals slow
 
 Kind = Literal["secret", "personal", "injection"]
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
@@ -35,11 +35,11 @@ class _Strict(BaseModel):
 
 
 class Rule(_Strict):
-    """One kind of text that may not be trained on or emitted, or that is reported.
+    """One kind of text that must not be trained on or emitted, or that is only reported.
 
-    A rule is tried only where one of its `literals` occurs, or where its `gate` matches; `pattern` decides, then
-    `min_entropy`, `validator` and the exceptions. The named group `value`, else group 1, else the whole match is the
-    value, which is all that a redaction replaces.
+    A rule is tried only where one of its `literals` occurs, or where its `gate` matches. Then `pattern` decides, then
+    `min_entropy`, `validator` and the exceptions. The value is the named group `value`, else group 1, else the whole
+    match. A redaction replaces the value only.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,39}$")] = Field(description="Unique name, in placeholders too")
@@ -47,26 +47,32 @@ class Rule(_Strict):
     kind: Kind = Field(
         description="secret: a credential; personal: data about a person; injection: an order to a model"
     )
-    severity: Severity = Field(description="critical: works for whoever reads it; high: a secret or a person's number")
+    severity: Severity = Field(description="critical: any reader can use it; high: a secret or a person's number")
     action: Action = Field(description="redact: replace the value; block: drop the document; allow: report only")
-    literals: tuple[Text, ...] = Field((), description="Texts of which one must occur")
-    ignore_case: bool = Field(False, description="Literals and pattern in any case")
+    literals: tuple[Text, ...] = Field((), description="The rule is tried where one of these texts occurs")
+    ignore_case: bool = Field(False, description="Match literals and pattern in any case")
     gate: Text | None = Field(
-        None, description="A cheap expression, run over the text, or at each literal if there are"
+        None, description="A cheap expression, run at each literal, or over the whole text without literals"
     )
-    before: int = Field(0, ge=0, le=MAX_WINDOW, description="A match may begin so many characters before the literal")
-    after: int = Field(300, ge=1, le=MAX_WINDOW, description="With `before`: and end so many after it")
-    pattern: Text = Field(description="Regular expression, or a list of its pieces; it begins at the literal")
-    run: Text | None = Field(
-        None, description="One character of the value, as an expression: it goes on while these do"
+    before: int = Field(
+        0, ge=0, le=MAX_WINDOW, description="A match may begin up to this many characters before the literal"
     )
-    until: Text | None = Field(None, description="What must follow the value; looked for after `run`")
-    edge: str = Field("A-Za-z0-9_", max_length=80, description="Characters that may not touch the value; '' for none")
-    min_entropy: float = Field(0.0, ge=0, le=8, description="Least Shannon entropy of the value, bits a character")
-    validator: str | None = Field(None, description="Check of the value: luhn, iban, ip, jwt, ...")
-    allow: tuple[Text, ...] = Field((), description="Exceptions: expressions looked for in the value")
-    allow_before: tuple[Text, ...] = Field((), description="... in the 100 characters of the line before the value")
-    allow_after: tuple[Text, ...] = Field((), description="... directly after the value")
+    after: int = Field(
+        300, ge=1, le=MAX_WINDOW, description="With `before`: a match may end up to this many characters after it"
+    )
+    pattern: Text = Field(description="Regular expression, or a list of its pieces; begins at the literal or gate")
+    run: Text | None = Field(None, description="Expression for one character: the value continues while it matches")
+    until: Text | None = Field(None, description="Expression that must match directly after the value (after `run`)")
+    edge: str = Field("A-Za-z0-9_", max_length=80, description="Characters that must not touch the value; '' for none")
+    min_entropy: float = Field(
+        0.0, ge=0, le=8, description="Smallest Shannon entropy of the value, in bits per character"
+    )
+    validator: str | None = Field(None, description="Check of the value: luhn, iban, public-ip, jwt, ...")
+    allow: tuple[Text, ...] = Field((), description="Exceptions: expressions searched in the value")
+    allow_before: tuple[Text, ...] = Field(
+        (), description="Exceptions searched in the 100 characters of the line before the value"
+    )
+    allow_after: tuple[Text, ...] = Field((), description="Exceptions matched directly after the value")
 
     @field_validator("pattern", mode="before")
     @classmethod
@@ -111,15 +117,16 @@ class Rule(_Strict):
 
 
 class Policy(_Strict):
-    """data/policy.yaml, whole. Earlier rules win over later ones where two findings of one length overlap.
+    """The whole of data/policy.yaml. Where two findings of one action and length overlap, the earlier rule wins.
 
-    `parse_policy` puts a rule for each provider before the rules of the file: they say more than `assigned-secret`.
+    `parse_policy` puts a rule for each provider before the rules of the file, because these rules are more specific
+    than `assigned-secret`.
     """
 
     version: Literal[1] = 1
     detectors: tuple[Text, ...] = Field((), description="Names of installed `codex_ml.detectors` entry points to run")
-    allow: tuple[Text, ...] = Field((), description="Exceptions looked for in the value of every rule of kind secret")
-    providers: tuple[Provider, ...] = Field((), description="Tokens that begin with something of their own")
+    allow: tuple[Text, ...] = Field((), description="Exceptions searched in the value of every rule of kind secret")
+    providers: tuple[Provider, ...] = Field((), description="Tokens that begin with a fixed prefix")
     rules: tuple[Rule, ...] = Field(min_length=1)
 
     @field_validator("allow")
@@ -130,13 +137,17 @@ class Policy(_Strict):
         return value
 
     def only(self, *, kinds: Collection[Kind], severities: Collection[Severity]) -> Policy:
-        """The policy with those rules only; for a check that may stop people, such as a Git hook."""
+        """A copy with the rules of these kinds and severities only, for a check that stops people (a Git hook)."""
         kept = tuple(rule for rule in self.rules if rule.kind in kinds and rule.severity in severities)
         return self.model_copy(update={"rules": kept})
 
 
 def compile_expression(expression: str, flags: int = 0) -> re.Pattern[str]:
-    """Compile, or raise a `ValueError` that says where the expression is wrong."""
+    """Compile a regular expression.
+
+    Raises:
+        ValueError: says what is wrong with the expression, and where.
+    """
     try:
         return re.compile(expression, flags)
     except (re.error, OverflowError, RecursionError) as error:
@@ -147,7 +158,7 @@ def load_policy(path: Path = POLICY) -> Policy:
     """Read and validate a policy file.
 
     Raises:
-        UserError: the first problem as one line: file, line, rule, what was found, what is allowed.
+        UserError: for the first mistake, as one line: file, line, rule, what was found, what is allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -159,10 +170,10 @@ def load_policy(path: Path = POLICY) -> Policy:
 
 
 def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
-    """Validate the text of a policy; see `load_policy`."""
+    """Parse and validate the text of a policy; raises as `load_policy`."""
     value = parse_yaml(text, name)
     if not isinstance(value, dict):
-        raise UserError(f"{name}: a mapping with the key `rules` is wanted, found {type(value).__name__}")
+        raise UserError(f"{name}: expected a mapping with the key `rules`, found {type(value).__name__}")
     try:
         policy = Policy.model_validate(_tuples(value))
     except ValidationError as error:
@@ -183,7 +194,7 @@ def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists as tuples: strict validation takes nothing else for a frozen field."""
+    """Turn lists into tuples: strict validation accepts only a tuple for a tuple field."""
     if isinstance(value, dict):
         return {key: _tuples(child) for key, child in value.items()}
     return tuple(_tuples(child) for child in value) if isinstance(value, list) else value

@@ -1,7 +1,8 @@
-"""Find what the policy names. A finding says where and what kind, never the value.
+"""Find the values in a text that the policy names. A finding holds the place and the rule, never the value.
 
-Rules come from data/policy.yaml (rules.py), match.py runs them; here their matches are put together: behind disguises
-(hidden.py), from detectors, without overlaps, and until a redacted text would have nothing left to redact.
+rules.py reads the rules and match.py runs them. This module adds the matches in disguised text (hidden.py) and those
+of detectors, and removes overlaps. It repeats the scan until a redacted text has nothing left to redact.
+Used by: split, safety_audit, the Git hooks and `codex-ml policy`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class _Span:
 
 
 class Scanner:
-    """A policy, ready to run on many texts; pickled as the policy, and built again where it is unpickled.
+    """A compiled policy that scans many texts. A pickle holds the policy only; unpickling compiles it again.
 
     Raises:
         UserError: when a detector that the policy names cannot be loaded.
@@ -52,11 +53,12 @@ class Scanner:
         return Scanner, (self.policy,)
 
     def scan(self, text: str) -> list[Finding]:
-        """All findings in order of their place, without overlaps.
+        """Scan a text; returns its findings in order of their offsets, without overlaps.
 
-        Of overlapping ones the stronger action stays (block, redact, allow), then the longer span, then the earlier
-        rule. What would only be found once the others are replaced is found now, by scanning again with placeholders
-        in their place: so a redacted text has nothing left to redact, and placeholders are no findings themselves.
+        Of overlapping findings the stronger action wins (block, then redact, then allow), then the longer span, then
+        the earlier rule. Some values match only after others are replaced, so the text is scanned again with
+        placeholders in place of what was found, until nothing new is found. Thus a second scan of the redacted text
+        finds nothing to redact. Placeholders themselves are not findings.
 
         Raises:
             UserError: when a detector fails.
@@ -74,7 +76,7 @@ class Scanner:
         return list(_findings(text, sorted([*replaced, *found], key=lambda span: span.start)))
 
     def _spans(self, text: str, mark: str) -> list[_Span]:
-        """Findings of one pass: in the text, behind its disguises, and by the detectors."""
+        """Findings of one pass: in the text, in the text without disguises, and by the detectors."""
         plain = _without_escaped_space(text)
         found = self._confirmed(plain, base64=True)
         if view := reveal(plain):
@@ -96,8 +98,8 @@ class Scanner:
         return [*spans, *self._in_base64(text, places)] if base64 and places else spans
 
     def _in_base64(self, text: str, places: list[tuple[int, int]]) -> Iterator[_Span]:
-        """Credentials and orders one base64 level deep; the whole run goes, because half of one cannot be decoded."""
-        done: dict[int, int] = {}  # by alignment: up to where runs have been decoded
+        """Credentials and injections in one level of base64. The span is the whole run: a part would not decode."""
+        done: dict[int, int] = {}  # alignment (offset modulo 4) -> offset up to which runs have been decoded
         for start, first in places:
             if start < done.get((start - first) % 4, 0) or not (decoded := decode_base64(text, start, first)):
                 continue
@@ -126,7 +128,7 @@ def _without_escaped_space(text: str) -> str:
 
 
 def _unused(text: str) -> str:
-    """A character that no rule names and that the text does not hold, to fill placeholders while scanning."""
+    """A character that no rule names and that the text does not hold; it fills placeholders during the scan."""
     return next((mark for mark in ("\0", *map(chr, range(0xFDD0, 0xFDF0))) if mark not in text), "\ufdd0")
 
 
@@ -135,9 +137,12 @@ def _neutral(length: int, mark: str) -> str:
 
 
 def _mask(text: str, spans: list[_Span], mark: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text with neutral placeholders in place of old ones and of `spans`, and (offset here, offset there) pairs.
+    """Put neutral placeholders in place of earlier placeholders and of `spans`, which are in order.
 
-    Neutral, because whether a rule fires must not depend on the hexadecimal digits of a tag.
+    They are neutral, because the hexadecimal digits of a tag must not decide whether a rule matches.
+
+    Returns:
+        (masked text, pairs (offset in the masked text, offset in `text`), one at the start and one after each span).
     """
 
     def without_old(piece: str) -> str:
@@ -153,7 +158,7 @@ def _mask(text: str, spans: list[_Span], mark: str) -> tuple[str, list[tuple[int
 
 
 def _moved(span: _Span, places: list[tuple[int, int]]) -> _Span:
-    """The span's place in the text that was masked."""
+    """The span with its offsets in the text before `_mask`."""
     here, there = places[bisect_left(places, (span.start + 1, 0)) - 1]
     return _at(span, span.start - here + there, span.end - here + there)
 
@@ -163,7 +168,7 @@ def _at(span: _Span, start: int, end: int) -> _Span:
 
 
 def _choose(spans: list[_Span]) -> list[_Span]:
-    """Of overlapping spans the strongest action, then the longest, then the earliest rule; in order of place."""
+    """Drop overlaps: the strongest action wins, then the longest span, then the earliest rule. Sorted by offset."""
     chosen: list[tuple[int, int, _Span]] = []
     for span in sorted(spans, key=lambda s: (RANK[s.action], s.start - s.end, s.order, s.start)):
         place = bisect_left(chosen, (span.start, 0))
@@ -175,7 +180,7 @@ def _choose(spans: list[_Span]) -> list[_Span]:
 
 def _findings(text: str, spans: list[_Span]) -> Iterator[Finding]:
     line, line_start, last = 1, 0, 0
-    for span in spans:  # each character is looked at once: a line may be 50 MiB long and hold a million findings
+    for span in spans:  # each character is read once: a line may be 50 MiB long and hold a million findings
         line += text.count("\n", last, span.start)
         line_start = max(line_start, text.rfind("\n", last, span.start) + 1)
         last = span.start

@@ -1,10 +1,10 @@
-"""Checks that a value can be what its shape says: check digits, address ranges, decodable parts.
+"""Checks that a value can be what its shape suggests: check digits, address ranges, decodable parts.
 
-Each is a pure function of the value. A random ten-digit number passes a mod-11 check once in eleven times, so such a
-check never stands alone: rules ask for a word of context as well (speakeasy-api/gram#5106).
+Each is a pure function of the value. One in eleven random ten-digit numbers passes a modulo-11 check, so a rule never
+relies on such a check alone: it also needs a word of context (speakeasy-api/gram#5106).
 
-python-stdnum computes the check digits, in 5 to 30 microseconds per value. Its import takes 0.1 s, so it waits for the
-first value that has one.
+python-stdnum computes the check digits, in 5 to 30 microseconds per value. Its import takes 0.1 s, so it is imported
+for the first value that needs it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from codex_ml.policy.randomness import is_generated, is_password, is_token
 
 
 def entropy(value: str) -> float:
-    """Shannon entropy of the characters, in bits a character; 0 for an empty text."""
+    """Shannon entropy of the characters, in bits per character; 0 for an empty text."""
     return -sum(n / len(value) * math.log2(n / len(value)) for n in Counter(value).values())
 
 
@@ -37,22 +37,22 @@ def _digits(value: str) -> str:
 
 
 def _conforms(module: str, value: str) -> bool:
-    """Whether a module of python-stdnum takes a value for a number of its kind."""
+    """Whether a module of python-stdnum accepts a value as valid."""
     return bool(import_module(f"stdnum.{module}").is_valid(value))
 
 
 def _is_varied(text: str) -> bool:
-    """Whether more than two characters occur: `111111112` is a sample, whatever its check digit is."""
+    """Whether more than two different characters occur: `111111112` is a sample, also with a valid check digit."""
     return len(set(text)) > 2
 
 
 def is_luhn(value: str) -> bool:
-    """Any digits with a valid check digit (ISO/IEC 7812-1 annex B)."""
+    """Digits with a valid check digit (ISO/IEC 7812-1 annex B)."""
     return _conforms("luhn", _digits(value))
 
 
 def is_card(value: str) -> bool:
-    """A payment card: issuer range, its length, one kind of separator, Luhn."""
+    """A payment card number: issuer range, its length, one kind of separator, Luhn check digit."""
     text = _digits(value)
     separators = {c for c in value if not c.isdigit()}
     ranges = re.match(
@@ -64,9 +64,10 @@ def is_card(value: str) -> bool:
 
 
 def is_iban(value: str) -> bool:
-    """An IBAN: ISO 7064 MOD 97-10 (ISO 13616-1), and the country's format in the registry of SWIFT.
+    """An IBAN: ISO 7064 MOD 97-10 (ISO 13616-1), and the country's format in SWIFT's registry.
 
-    The check digits that some countries put into their account numbers are not part of either, and do not count.
+    Some countries have further check digits in their account numbers. Neither standard includes them, so they are not
+    checked.
     """
     from stdnum import iban
 
@@ -74,9 +75,9 @@ def is_iban(value: str) -> bool:
 
 
 def is_public_ip(value: str) -> bool:
-    """An address that may lead to somebody: globally routable in form (IANA special-purpose registries).
+    """An address that may identify a person or machine: globally routable (IANA special-purpose registries).
 
-    Private, loopback, link-local, documentation, multicast, netmask-like and well-known resolvers' are nobody's.
+    Private, loopback, link-local, documentation and multicast addresses, netmasks and well-known resolvers are not.
     192.88.99.0/24 counts as public although it is retired (RFC 7526).
     """
     try:
@@ -103,14 +104,14 @@ def is_jwt(value: str) -> bool:
 
 
 def is_private_key(value: str) -> bool:
-    """A block with a real body: one run of 24 base64 characters and 64 in all; headers alone in code are none."""
+    """A PEM block with a real body: 64 base64 characters, 24 of them in one run. Headers alone, as in code, fail."""
     body = re.sub(r"-----[A-Z0-9 ]{4,60}-----", " ", value)
     runs = re.findall(r"[A-Za-z0-9+/=_-]{8,}", body)
     return any(len(run) >= 24 and entropy(run) >= 2.5 for run in runs) and sum(map(len, runs)) >= 64
 
 
 def is_mailbox(value: str) -> bool:
-    """An address with a host that can exist: a known top-level domain, two letters before it, no RFC 2606 example."""
+    """A mail address with a plausible host: a known top-level domain, two characters before it, not in RFC 2606."""
     local, _, host = value.rpartition("@")
     labels = host.split(".")
     top = labels[-1]
@@ -127,9 +128,9 @@ def is_mailbox(value: str) -> bool:
 
 
 def is_phone(value: str) -> bool:
-    """An international number (ITU-T E.164): an assigned country code and as many digits as its numbers have.
+    """An international number (ITU-T E.164): an assigned country code, and a number of digits that the country uses.
 
-    555-01xx is fiction. No code is the beginning of another one.
+    North American numbers 555-01xx are reserved for fiction and fail. No country code is a prefix of another.
     """
     text = _digits(value)
     if text.startswith("1"):
@@ -142,7 +143,7 @@ def is_phone(value: str) -> bool:
 
 
 def is_national_phone(value: str) -> bool:
-    """A national number: 9 to 12 digits from 0, or ten of North America."""
+    """A national phone number: 9 to 12 digits that begin with 0, or ten digits of the North American plan."""
     text = _digits(value)
     if text.startswith("0"):
         return 9 <= len(text) <= 12 and len(set(text)) > 3 and text not in "0123456789" * 3
@@ -150,14 +151,14 @@ def is_national_phone(value: str) -> bool:
 
 
 def _is_american(text: str) -> bool:
-    """Ten digits of the North American plan: area and exchange from 2 up, not one of its fictional numbers."""
+    """Ten digits of the North American plan: area and exchange begin with 2 to 9, and it is not a fictional number."""
     return text[0] in "23456789" and text[3] in "23456789" and text[3:8] != "55501" and len(set(text)) > 3
 
 
 def is_us_ssn(value: str) -> bool:
-    """A US social security number: no group that the agency never issues (20 CFR 422.103, randomised since 2011)."""
+    """A US social security number: every group can be issued (20 CFR 422.103, randomised since 2011)."""
     text = _digits(value)
-    return text not in {"123456789", "111223333"} and _conforms("us.ssn", text)  # those are printed on sample cards
+    return text not in {"123456789", "111223333"} and _conforms("us.ssn", text)  # both are printed on sample cards
 
 
 def is_nhs(value: str) -> bool:
@@ -172,18 +173,18 @@ def is_nir(value: str) -> bool:
 
 
 def is_bsn(value: str) -> bool:
-    """A Dutch BSN: nine digits, the eleven-test with weight -1 for the last one."""
+    """A Dutch BSN: nine digits, modulo 11 with weight -1 for the last digit."""
     text = _digits(value)
     return len(text) == 9 and _conforms("nl.bsn", text) and _is_varied(text)
 
 
 def is_pesel(value: str) -> bool:
-    """A Polish PESEL: weights 1, 3, 7, 9, modulo 10, and a day that exists in one of five centuries."""
+    """A Polish PESEL: weights 1, 3, 7, 9, modulo 10, and an existing date in one of five centuries."""
     return _conforms("pl.pesel", _digits(value))
 
 
 def is_aadhaar(value: str) -> bool:
-    """An Indian Aadhaar number: twelve digits, not from 0 or 1, no palindrome, Verhoeff's check digit."""
+    """An Indian Aadhaar number: twelve digits, the first from 2 to 9, not a palindrome, Verhoeff's check digit."""
     text = _digits(value)
     return _conforms("in_.aadhaar", text) and _is_varied(text)
 
