@@ -42,17 +42,28 @@ def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @pytest.fixture(scope="session")
-def train_and_kill() -> Iterator[Callable[..., int]]:
-    """Train in another process that kills itself; returns its exit code, -9 for SIGKILL."""
+def train_in_processes() -> Iterator[Callable[..., list[int]]]:
+    """Train in processes of their own, as `_serve` of recipe.py is ordered to; returns their exit codes, -9 for SIGKILL."""
     # looking for a GPU by CUDA itself would leave the children of the server without one
     environment = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
     command = [sys.executable, str(RECIPE)]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
 
-        def run(folder: Path, kill: dict[str, object], **changes: object) -> int:
-            server.stdin.write(json.dumps({"folder": str(folder), "kill": kill, "changes": changes}) + "\n")
+        def run(folder: Path, **order: object) -> list[int]:
+            server.stdin.write(json.dumps({"folder": str(folder), **order}) + "\n")
             server.stdin.flush()
-            return int(server.stdout.readline())
+            return json.loads(server.stdout.readline())
 
         yield run
         server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def train_and_kill(train_in_processes: Callable[..., list[int]]) -> Callable[..., int]:
+    """Train in another process that kills itself; returns its exit code."""
+
+    def run(folder: Path, kill: dict[str, object], **changes: object) -> int:
+        [code] = train_in_processes(folder, kill=kill, changes=changes)
+        return code
+
+    return run

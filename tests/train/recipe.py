@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -218,8 +219,32 @@ def _kill_in_history(step: int, history: str) -> None:
         History.mark = deadly
 
 
+def _run(order: dict[str, Any], rank: dict[str, str]) -> None:
+    """Do what the order says as one process of a run; never returns."""
+    os.chdir(order["folder"])
+    os.environ.update(rank)
+    seed_everything()
+    if kill := order.get("kill"):
+        deadly = {"file": _kill_in_save, "history": _kill_in_history}
+        next((deadly[key] for key in deadly if key in kill), _kill_between_steps)(**kill)
+    changes = order["changes"]
+    if "dropout" in order:
+        changes["model"] = tiny_model(dropout=order["dropout"]).double()
+    status = 1
+    try:
+        train(Path(order["folder"]), **changes)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
 def _serve() -> None:
-    """A line of JSON in, {"folder", "kill", "changes"}; the exit status out."""
+    """A line of JSON in, {"folder", "kill", "changes", "dropout", "ranks"}; the exit status of each process out.
+
+    "dropout" asks for a model in double precision; "ranks" lists the environment variables of each process.
+    """
     import accelerate  # noqa: F401 - loaded here once, not in each child
     import dvclive  # noqa: F401
     import peft  # noqa: F401
@@ -231,18 +256,12 @@ def _serve() -> None:
     torch.optim.AdamW(tiny_model().parameters())
     for line in sys.stdin:
         order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            os.chdir(order["folder"])
-            seed_everything()
-            kill = order["kill"]
-            deadly = {"file": _kill_in_save, "history": _kill_in_history}
-            next((deadly[key] for key in deadly if key in kill), _kill_between_steps)(**kill)
-            try:
-                train(Path(order["folder"]), **order["changes"])
-            finally:
-                os._exit(99)  # it should not have come this far
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        children = []
+        for rank in order.get("ranks", [{}]):
+            if (child := os.fork()) == 0:
+                _run(order, rank)
+            children.append(child)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
 
 
 if __name__ == "__main__":

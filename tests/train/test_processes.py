@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,40 +18,24 @@ from codex_ml.train.run import rows_of_a_pass
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]
 SETTINGS = {"micro_batch_size": 2, "accumulation": 2, "max_steps": 4, "checkpoint_every": 2}
-SCRIPT = """
-import importlib.util, json, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("training_recipe", sys.argv[1])
-recipe = importlib.util.module_from_spec(spec)
-sys.modules["training_recipe"] = recipe
-spec.loader.exec_module(recipe)
-import torch
-torch.set_num_threads(1)
-torch.use_deterministic_algorithms(True)
-recipe.seed_everything()
-order = json.loads(sys.argv[3])
-if order["stop"]:
-    recipe._kill_between_steps(order["stop"])
-recipe.train(Path(sys.argv[2]), model=recipe.tiny_model(dropout=order["dropout"]).double(), keep=9, **order["changes"])
-"""
 
 
-def run(folder: Path, processes: int, *, stop: int = 0, dropout: float = 0.0, **changes: object) -> list[int]:
-    """Exit statuses of the processes of a run; each dies after `stop` steps when that is not 0."""
-    folder.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    order = json.dumps({"stop": stop, "dropout": dropout, "changes": {**SETTINGS, **changes}})
-    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).with_name("recipe.py")), str(folder), order]
-    own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-    common = {**own, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [{**common, "RANK": str(n), "LOCAL_RANK": str(n)} if processes > 1 else own for n in range(processes)]
-    started = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE) for env in ranks]
-    errors = [process.communicate(timeout=240)[1] for process in started]
-    found = [process.returncode for process in started]
-    assert stop or not any(found), b"\n".join(errors).decode()[-3000:]
-    return found
+@pytest.fixture
+def run(train_in_processes) -> Callable[..., None]:
+    """Train with that many processes; each dies after `stop` steps when that is not 0."""
+
+    def run(folder: Path, processes: int, *, stop: int = 0, dropout: float = 0.0, **changes: object) -> None:
+        folder.mkdir(exist_ok=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        ranks = [{**common, "RANK": str(n), "LOCAL_RANK": str(n)} if processes > 1 else {} for n in range(processes)]
+        order = {"kill": {"step": stop} if stop else None, "changes": {**SETTINGS, "keep": 9, **changes}}
+        codes = train_in_processes(folder, ranks=ranks, dropout=dropout, **order)
+        assert all(codes) if stop else not any(codes)  # a process that lost its peer may end by that error
+
+    return run
 
 
 def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -68,7 +49,7 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         torch.testing.assert_close(tensor, other[name], rtol=1e-6, atol=1e-9, msg=name)
 
 
-def test_two_processes_with_unequal_targets_do_the_steps_of_one(recipe, tmp_path):
+def test_two_processes_with_unequal_targets_do_the_steps_of_one(recipe, run, tmp_path):
     rows = recipe.packed(recipe.LENGTHS, seed=1)
     counts = (rows.batch(np.arange(len(rows)))["labels"] != IGNORE).sum(axis=1)
     assert len(set(counts.tolist())) > 1
@@ -90,10 +71,10 @@ def test_all_passes_of_a_process_have_as_many_rows(micro, accumulation, processe
     assert processes > 1 or size == micro
 
 
-def test_two_killed_processes_end_with_the_bytes_of_two_that_were_not(tmp_path):
+def test_two_killed_processes_end_with_the_bytes_of_two_that_were_not(run, tmp_path):
     """With dropout: each process goes on with its own random numbers."""
     run(tmp_path / "whole", 2, dropout=0.3)
-    assert all(run(tmp_path / "cut", 2, dropout=0.3, stop=3))
+    run(tmp_path / "cut", 2, dropout=0.3, stop=3)
     run(tmp_path / "cut", 2, dropout=0.3)
     assert weights(tmp_path / "cut", 4).keys() == weights(tmp_path / "whole", 4).keys()
     for file in ("model", "optimizer"):
@@ -103,10 +84,9 @@ def test_two_killed_processes_end_with_the_bytes_of_two_that_were_not(tmp_path):
     assert one != other  # or both would drop the same units
 
 
-@pytest.mark.slow
-def test_a_run_of_two_goes_on_alone_with_the_same_rows_and_says_so(tmp_path):
+def test_a_run_of_two_goes_on_alone_with_the_same_rows_and_says_so(run, tmp_path):
     run(tmp_path / "whole", 1)
-    assert all(run(tmp_path / "cut", 2, stop=3))
+    run(tmp_path / "cut", 2, stop=3)
     run(tmp_path / "cut", 1)
     assert_close(weights(tmp_path / "cut", 4), weights(tmp_path / "whole", 4))
     assert load_newest(tmp_path / "cut/scratch").state["processes"] == [2, 1]
