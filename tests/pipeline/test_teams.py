@@ -163,6 +163,7 @@ def merge_in_both_directions(team: Team) -> None:
     assert max(likeness(one, held_out) for one in train for held_out in tests) < 0.7
 
 
+@pytest.mark.slow
 def test_a_merge_ends_in_the_same_bytes_in_either_direction_and_no_test_set_is_trained_on(
     tmp_path: Path, repository: Path
 ) -> None:

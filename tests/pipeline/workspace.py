@@ -25,6 +25,7 @@ TRACKED = (
     "params.schema.json",
 )
 PROJECT = REPOSITORY / "tests/project"  # data and models as an invented user has them
+MAIN = "def main(stage: Stage[Params]) -> None:\n"  # of every stage script
 AWKWARD = 'my proj ünï (1) & co\'s "best"'
 
 PARAMS = """\
@@ -134,10 +135,11 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Finished:
-    """A workspace in which `dvc repro` has run once, and what that printed."""
+    """A workspace in which `dvc repro` has run once, where that was, and what it printed."""
 
     workspace: Workspace
-    first: subprocess.CompletedProcess[str]
+    made_in: str
+    printed: str
 
 
 def make_workspace(parent: Path) -> Workspace:
