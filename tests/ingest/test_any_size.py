@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -81,25 +82,42 @@ def shards(found, count):
         Path(f"in/{number}.jsonl{'.gz' if packed else ''}").write_bytes(gzip.compress(data) if packed else data)
 
 
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Make something in a folder of its own, at the sizes as shipped."""
+
+    def run(make):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path_factory.mktemp("shipped"))
+            Path("work").mkdir()
+            return make()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def corpus_of_one_file(elsewhere):
+    def make():
+        shards(records(), 1)
+        return corpus([Source(kind="jsonl", path="in")])
+
+    return elsewhere(make)
+
+
 @pytest.mark.parametrize(("seed", "workers"), [*((seed, 0) for seed in range(12)), (99, 2)])
-def test_shuffled_lines_in_shards_give_the_same_corpus_with_all_sizes_lowered(monkeypatch, seed, workers):
-    found, source = records(), Source(kind="jsonl", path="in")
-    shards(found, 1)
-    expected = corpus([source])
-    for file in Path("in").iterdir():
-        file.unlink()
-    Path("in").rmdir()
+def test_shuffled_lines_in_shards_give_the_same_corpus_with_all_sizes_lowered(
+    monkeypatch, corpus_of_one_file, seed, workers
+):
+    found = records()
     dice = random.Random(seed)
     dice.shuffle(found)
     shards(found, dice.choice([1, 2, 30, 200]))
     lower(monkeypatch, dice)
-    assert corpus([source], workers).equals(expected)
+    assert corpus([Source(kind="jsonl", path="in")], workers).equals(corpus_of_one_file)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_folders_and_archives_give_the_same_corpus_with_all_sizes_lowered(monkeypatch, seed):
-    import shutil
-
+def archives():
+    """A folder of files and three archives of it, as sources."""
     dice = random.Random(7)
     for number in range(60):
         file = Path(f"in/{dice.choice('abc')}/{number}.py")
@@ -108,8 +126,16 @@ def test_folders_and_archives_give_the_same_corpus_with_all_sizes_lowered(monkey
     for kind in ("zip", "tar", "gztar"):
         shutil.make_archive(kind, kind, "in")
     named = [("files", "in"), ("zip", "zip.zip"), ("tar", "tar.tar"), ("tar", "gztar.tar.gz")]
-    sources = [Source(kind=kind, path=path, name=path, glob="**/*.py") for kind, path in named]
-    expected = corpus(sources)
-    assert expected.num_rows == 4 * 60
+    return [Source(kind=kind, path=path, name=path, glob="**/*.py") for kind, path in named]
+
+
+@pytest.fixture(scope="module")
+def corpus_of_archives(elsewhere):
+    return elsewhere(lambda: corpus(archives()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_folders_and_archives_give_the_same_corpus_with_all_sizes_lowered(monkeypatch, corpus_of_archives, seed):
+    assert corpus_of_archives.num_rows == 4 * 60
     lower(monkeypatch, random.Random(seed))
-    assert corpus(sources).equals(expected)
+    assert corpus(archives()).equals(corpus_of_archives)

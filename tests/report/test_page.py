@@ -7,7 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,6 +26,26 @@ from codex_ml.report.page import TEMPLATE, render_page
 
 MakeFacts = Callable[..., Facts]
 Render = Callable[[str], str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn() -> Iterator[dict[tuple[str, str], str]]:
+    """Pictures by their function and data: equal ones are drawn once, because drawing is most of the time of a page."""
+    known: dict[tuple[str, str], str] = {}
+
+    def once(draw: Callable[..., str]) -> Callable[..., str]:
+        def picture(*values: Any, **named: Any) -> str:
+            key = (draw.__name__, repr((values, named)))
+            if key not in known:
+                known[key] = draw(*values, **named)
+            return known[key]
+
+        return picture
+
+    with pytest.MonkeyPatch.context() as patch:
+        for draw in (plots.loss_curve, plots.schedule, plots.by_source, plots.by_size):
+            patch.setattr(plots, draw.__name__, once(draw))
+        yield known
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +137,11 @@ def test_template_never_switches_escaping_off() -> None:
     assert not re.search(r"\|\s*safe|autoescape|Markup", source)
 
 
-def test_equal_facts_give_equal_bytes_whatever_the_users_matplotlibrc_says(facts: MakeFacts) -> None:
+def test_equal_facts_give_equal_bytes_whatever_the_users_matplotlibrc_says(
+    facts: MakeFacts, drawn: dict[tuple[str, str], str]
+) -> None:
     first = render_page(facts())
+    drawn.clear()
     with mpl.rc_context({"font.size": 23, "axes.grid": False, "svg.fonttype": "path"}):
         assert render_page(facts()) == first
 
