@@ -25,11 +25,11 @@ pytestmark = pytest.mark.costly
 MOMENTS = Path(__file__).with_name("moments")
 # Every path of the code that large data take: spill files cut again and again, many row groups, worker processes.
 LOWERED = {
-    "parallel.py": {"SMALL": "0"},
-    "data/corpus_writer.py": {"ROW_GROUP_ROWS": "50"},
-    "data/spill_sort.py": {"SPILL_BYTES": "1 << 13", "RUNS": "3"},
-    "data/documents.py": {"ROW_GROUP_BYTES": "1 << 15"},
-    "data/readers/compression.py": {"BLOCK": "1 << 15"},
+    "core/parallel.py": {"SMALL": "0"},
+    "ingest/corpus_writer.py": {"ROW_GROUP_ROWS": "50"},
+    "ingest/spill_sort.py": {"SPILL_BYTES": "1 << 13", "RUNS": "3"},
+    "documents/document.py": {"ROW_GROUP_BYTES": "1 << 15"},
+    "ingest/readers/compression.py": {"BLOCK": "1 << 15"},
 }
 LEFT_OUT = ("src/", "logs/", ".cache/locks/")
 OUT = {"ingest": "data/corpus", "split": "data/splits"}
