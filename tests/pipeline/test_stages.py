@@ -111,7 +111,7 @@ def test_failed_audit_ends_the_run_only_when_enforced(pipeline: Workspace, enfor
     plant = (
         "    import codex_ml.safety_audit.audit as audit\n"
         "    from codex_ml.inference.audit_files import AuditFinding\n"
-        "    audit.findings_in_documents = lambda path, scanner, style: [\n"
+        "    audit.findings_in_documents = lambda documents, scanner: [\n"
         "        AuditFinding(rule='jwt', action='redact', severity='high', source='s', path='p', line=1, column=1)\n    ]\n"
     )
     pipeline.edit("stages/safety_audit.py", MAIN, MAIN + plant)
