@@ -196,7 +196,7 @@ def test_a_work_tree_without_a_fitting_environment_says_what_to_do(checkout):
     assert code == 1
     lines = {line for line in output.splitlines() if line.startswith("error: ")}
     assert lines == {
-        f"error: {checkout.top}/.venv is of another requirements.lock than this work tree's; run `make setup` in {side.top}"
+        f"error: {checkout.top}/.venv was made from another requirements.lock than that of this work tree; run `make setup` in {side.top}"
     }
     (checkout.top / ".venv").unlink()
     code, output = side.commit()

@@ -50,7 +50,7 @@ def test_one_knob_reruns_training_and_what_follows_and_the_way_back_runs_nothing
     names = [line.split()[1] for line in shown[1:]]
     assert not set(names) & set(known_keys(Params))  # dvc exp show would have two columns of that name
     plots = identity.dvc("plots", "diff", "--json").stdout
-    for wanted in ("Loss (nats a token)", "Bits per byte by source", '"HEAD"', '"workspace"'):
+    for wanted in ("Loss (nats per token)", "Bits per byte by source", '"HEAD"', '"workspace"'):
         assert wanted in plots, wanted
     assert "links hold" in identity.cli("verify").stdout
     back = identity.dvc("exp", "run", "-S", "train.lr=3e-3").stdout
