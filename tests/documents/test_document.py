@@ -112,7 +112,7 @@ def test_documents_come_back_in_order_over_row_groups(tmp_path, monkeypatch):
     assert pq.ParquetFile(tmp_path / "d.parquet").num_row_groups == 3
 
 
-def test_missing_and_empty_forms_stay_apart(tmp_path):
+def test_missing_and_empty_forms_stay_different(tmp_path):
     written = [
         document(""),
         document(prompt="", completion=None),
@@ -130,12 +130,12 @@ def test_equal_documents_give_equal_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_no_documents_are_a_file_without_rows(tmp_path):
+def test_no_documents_make_a_file_without_rows(tmp_path):
     assert write_documents(tmp_path / "d.parquet", []) == (0, 0)
     assert list(read_documents(tmp_path / "d.parquet")) == []
 
 
-def test_a_missing_or_damaged_file_is_told(tmp_path):
+def test_a_missing_or_damaged_file_is_reported(tmp_path):
     with pytest.raises(
         UserError, match=r"d\.parquet is missing; name a whole file of documents, such as data/splits/val\.parquet$"
     ):

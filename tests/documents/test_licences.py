@@ -127,7 +127,7 @@ OWN = frozenset({"LicenseRef-ACME", "DocumentRef-x:LicenseRef-b", "MIT"})
         ("LicenseRef-Acme OR", None, None),
     ],
 )
-def test_a_licence_of_ones_own_is_one_by_its_whole_name(expression, canonical, verdict):
+def test_a_licence_of_your_own_counts_by_its_whole_name(expression, canonical, verdict):
     assert normalise(expression) == canonical
     assert is_allowed(expression, OWN) is verdict
 
@@ -145,20 +145,20 @@ LIST = "split.licences"
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("Apache 2.0", "'Apache 2.0' is no SPDX licence, so no document is under it; did you mean Apache-2.0?"),
+        ("Apache 2.0", "'Apache 2.0' is not an SPDX licence, so no document is under it; did you mean Apache-2.0?"),
         ("BSD3-Clause", "did you mean BSD-3-Clause?"),
         ("MIT-Licence", "did you mean"),
         ("LicenceRef-Acme", "a licence of your own is written LicenseRef-"),
         ("LicenseRef-Acme_Ltd", "a licence of your own is written LicenseRef-"),
         ("in house!", "a licence of your own is written LicenseRef-in-house"),
-        ("proprietary", "a licence of your own is LicenseRef-proprietary, and split.unknown_licence says what happens"),
-        ("unknown", "a licence of your own is LicenseRef-unknown, and split.unknown_licence says"),
-        ("NOASSERTION", "split.unknown_licence says"),
-        ("MIT OR ISC", "MIT OR ISC combines licences; list each of them for itself"),
-        ("Classpath-exception-2.0", "is no SPDX licence"),  # an exception is none
-        ("", "'' is no SPDX licence"),
-        ("M" * 5000, "is no SPDX licence"),
-        ("(" * 500, "is no SPDX licence"),
+        ("proprietary", "a licence of your own is LicenseRef-proprietary; split.unknown_licence decides"),
+        ("unknown", "a licence of your own is LicenseRef-unknown; split.unknown_licence decides"),
+        ("NOASSERTION", "split.unknown_licence decides"),
+        ("MIT OR ISC", "MIT OR ISC combines licences; list each of them as an entry of its own"),
+        ("Classpath-exception-2.0", "is not an SPDX licence"),  # an exception is not a licence
+        ("", "'' is not an SPDX licence"),
+        ("M" * 5000, "is not an SPDX licence"),
+        ("(" * 500, "is not an SPDX licence"),
     ],
 )
 def test_an_entry_that_no_document_can_match_is_refused(entry, message):
@@ -179,14 +179,15 @@ def test_an_entry_that_is_not_refused_matches_itself(entry):
 
 
 @pytest.mark.parametrize("expression", ["", "unknown", "NOASSERTION", "proprietary", "MIT OR LicenseRef-a", "mit"])
-def test_the_licence_of_a_source_is_an_expression_or_not_known(expression):
+def test_the_licence_of_a_source_is_an_expression_or_unknown(expression):
     refuse_unknown_expression(expression, "ingest.sources.0.licence")
 
 
 @pytest.mark.parametrize("expression", ["Apache 2", "MIT OR", "see LICENSE", "LicenseRef_a", "MTI"])
 def test_another_licence_of_a_source_is_refused(expression):
     with pytest.raises(
-        UserError, match=r"^ingest\.sources\.0\.licence: '.*' is no SPDX expression; .*LicenseRef-.*, or unknown"
+        UserError,
+        match=r"^ingest\.sources\.0\.licence: '.*' is not an SPDX expression; .*LicenseRef-.*, or write unknown",
     ):
         refuse_unknown_expression(expression, "ingest.sources.0.licence")
 
@@ -213,7 +214,7 @@ def test_a_hostile_expression_is_unknown(expression):
     assert licence_of_text(f"# SPDX-License-Identifier: {expression}\n") == "unknown"
 
 
-def test_a_long_or_nested_expression_of_good_will_is_read():
+def test_a_long_or_nested_expression_within_the_limits_is_read():
     assert is_allowed(" OR ".join(["GPL-3.0-only"] * 50 + ["MIT"]), ALLOWED) is True
     assert is_allowed("(" * 20 + "MIT" + ")" * 20, ALLOWED) is True
 
@@ -334,7 +335,7 @@ def test_the_header_of_a_file(text, licence):
 
 
 @pytest.mark.parametrize("expression", [None, "", "x" * 2_000_000])
-def test_what_is_no_text_or_too_long_is_unknown(expression):
+def test_a_missing_empty_or_long_expression_is_unknown(expression):
     assert is_allowed(expression, ALLOWED) is None
 
 
@@ -348,7 +349,7 @@ def test_what_is_no_text_or_too_long_is_unknown(expression):
         ("Apach-2.0", "Apache-2.0"),
     ],
 )  # fmt: skip
-def test_the_licence_that_is_advised_is_the_one_that_was_meant_or_none(name, meant):
+def test_the_advice_names_the_licence_that_was_meant_or_none(name, meant):
     with pytest.raises(UserError) as error:
         refuse_unknown_licence(name, "split.licences")
     advised = str(error.value).partition("did you mean ")[2].partition("?")[0]

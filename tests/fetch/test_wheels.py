@@ -139,9 +139,9 @@ def test_three_releases_of_one_name_take_three_calls(index, fake_pip, tmp_path):
     assert sorted(map(len, fake_pip)) == [1, 1, 2]
 
 
-def test_a_release_without_pure_python_wheel_is_told(index, fake_pip, tmp_path):
+def test_a_release_without_pure_python_wheel_is_reported(index, fake_pip, tmp_path):
     one = pin(make_wheel(index, "aaa", "1.0", tag="cp311-cp311-linux_x86_64"))
-    with pytest.raises(CheckFailed, match=r"^aaa==1\.0: pip brought no pure-Python wheel of this release$"):
+    with pytest.raises(CheckFailed, match=r"^aaa==1\.0: pip downloaded no pure-Python wheel of this release$"):
         fetch_wheels([one], into=tmp_path / "out", store=tmp_path / "store")
 
 
@@ -160,7 +160,7 @@ def test_the_credentials_of_an_index_are_never_shown(monkeypatch, tmp_path, pass
     ]
 
 
-def test_a_pip_that_says_nothing_is_told_by_its_exit_code(monkeypatch, tmp_path):
+def test_the_exit_code_is_reported_when_pip_prints_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(
         module.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 7, "", "")
     )
@@ -221,12 +221,12 @@ def test_a_line_that_pins_nothing_is_named(tmp_path, line):
     lock = tmp_path / "sample.lock"
     lock.write_text(f"# one\naaa==1.0 --hash=sha256:{HASH}\n{line}\n")
     with pytest.raises(
-        UserError, match=r"sample\.lock:3: a line `name==version --hash=sha256:<64 hex digits>` is wanted$"
+        UserError, match=r"sample\.lock:3: expected a line `name==version --hash=sha256:<64 hex digits>`$"
     ):
         read_pins(lock)
 
 
-def test_an_empty_lock_is_told(tmp_path):
+def test_an_empty_lock_is_reported(tmp_path):
     (tmp_path / "sample.lock").write_text("# nothing\n")
     with pytest.raises(UserError, match=r"sample\.lock pins nothing; set fetch\.sample to false"):
         read_pins(tmp_path / "sample.lock")

@@ -200,8 +200,8 @@ def corpus(workspace):
             {"quality": {"languages": {"pyhton": {"max_lines": 9}}}},
             "split.quality.languages: no document is in 'pyhton'; there are text, or remove it",
         ),
-        ({"licences": ["MIT", "Apache 2.0"]}, "split.licences: 'Apache 2.0' is no SPDX licence, so no document is under it; did you mean Apache-2.0?"),
-        ({"licences": ["proprietary"]}, "split.licences: 'proprietary' is no SPDX licence"),
+        ({"licences": ["MIT", "Apache 2.0"]}, "split.licences: 'Apache 2.0' is not an SPDX licence, so no document is under it; did you mean Apache-2.0?"),
+        ({"licences": ["proprietary"]}, "split.licences: 'proprietary' is not an SPDX licence"),
         ({"licences": ["MIT OR ISC"]}, "split.licences: MIT OR ISC combines licences"),
         ({"benchmarks": [{"path": "data/benchmarks/none.jsonl"}]}, "data/benchmarks/none.jsonl"),
     ],
@@ -259,8 +259,8 @@ SOURCE = {"kind": "jsonl", "path": "data/raw/notes.jsonl"}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"split": {"licences": ["BSD 3"]}}, r"params\.yaml: split\.licences: 'BSD 3' is no SPDX licence, .*BSD-3"),
-        ({"ingest": {"sources": [{**SOURCE, "licence": "Apache 2"}]}}, r"params\.yaml: ingest\.sources\.0\.licence: 'Apache 2' is no SPDX"),
+        ({"split": {"licences": ["BSD 3"]}}, r"params\.yaml: split\.licences: 'BSD 3' is not an SPDX licence, .*BSD-3"),
+        ({"ingest": {"sources": [{**SOURCE, "licence": "Apache 2"}]}}, r"params\.yaml: ingest\.sources\.0\.licence: 'Apache 2' is not an SPDX"),
         ({"ingest": {"sources": [{**SOURCE, "path": "data/raw/*.jsnl"}]}}, r"ingest\.sources\.0\.path data/raw/\*\.jsnl does not exist"),
         ({"ingest": {"sources": [{**SOURCE, "path": "data/raw/note.jsonl"}]}}, r"ingest\.sources\.0\.path data/raw/note\.jsonl does not exist"),
     ],

@@ -1,7 +1,7 @@
 """The corpus on disk: one Parquet schema for all stages, streamed by row group.
 
-A document is in one of three forms: `text`, `prompt` + `completion`, or chat `messages` (with optional `tools`).
-Messages, tools and free metadata are kept as JSON texts: a column of structs would invent keys that a record did not
+A document has one of three forms: `text`, `prompt` + `completion`, or chat `messages` (with optional `tools`).
+Messages, tools and free metadata are stored as JSON texts: a column of structs would add keys that a record does not
 have (huggingface/trl#5118).
 """
 
@@ -26,8 +26,8 @@ from codex_ml.core.pipeline import remedy
 
 OTHERWISE = "name a whole file of documents, such as data/splits/val.parquet"
 
-ROW_GROUP_BYTES = 8 << 20  # of text; what a reader holds at a time
-FORMS = ("text", "prompt", "completion", "messages", "tools")  # what detectors look into and redaction changes
+ROW_GROUP_BYTES = 8 << 20  # of text; a reader holds one row group at a time
+FORMS = ("text", "prompt", "completion", "messages", "tools")  # the fields that detectors read and redaction changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,16 @@ class Document:
     """One document.
 
     Attributes:
-        source: where it came from, such as "flask==3.1.2" or the name of a source in params.yaml.
-        path: name inside the source; "" for a record of a table, which has none.
-        id: the user's own, else 16 hexadecimal digits of a hash of source, path and content.
-        group: documents of one group are never in different splits; "" for none.
+        source: origin, such as "flask==3.1.2" or the name of a source in params.yaml.
+        path: name inside the source; "" for a record of a table.
+        id: the user's own id, else 16 hexadecimal digits of a hash of source, path and content.
+        group: documents of one group are never in different splits; "" for no group.
         licence: SPDX expression, or "unknown".
-        language: name such as "python"; "text" where nothing says otherwise.
+        language: name such as "python"; "text" for a record that names none, "other" for an unknown file name.
         text, prompt, completion, messages, tools: the content in its form; None for the other forms. Messages and tools
             are JSON texts.
         meta: JSON object of all other fields of a record; "" for none.
-        place: file, and line or row, where it was read; for messages to people, in the corpus only.
+        place: file, and line or row, at which it was read. Only the corpus has it, for messages to people.
     """
 
     source: str
@@ -63,7 +63,7 @@ class Document:
 
     @property
     def content(self) -> str:
-        """The document as one text, the way a language model without a chat template reads it."""
+        """The document as one text, as a language model without a chat template reads it."""
         if self.text is not None:
             return self.text
         if self.messages is None:
@@ -73,14 +73,14 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Something that did not become a document, and why. Listed in data/corpus/refused.ndjson.
+    """A record or file that did not become a document, and why. data/corpus/refused.ndjson lists it.
 
     Attributes:
         source, path: as in `Document`.
-        line: physical line (LF bytes before it + 1) or row from 0 in a Parquet file; None for a whole file.
+        line: physical line (number of LF bytes before it, plus 1), or row from 0 in a Parquet file; None for a file.
         reason: what was found, in a few words; a `Reason` where it shows a value of the document.
-        bad: True for what cannot be right (damage, wrong encoding, wrong type): the source's policy counts it. False
-            for what is merely no document (empty, too long, a link).
+        bad: True for an error in the data (damage, wrong encoding, wrong type), which `bad_records` of its source
+            decides about. False for valid data that is not a document (empty, too long, a link).
         place: file, and the member of an archive, for messages to people; "" where source and path say it.
     """
 
@@ -98,29 +98,29 @@ class Refused:
 
 
 def writable(name: str) -> str:
-    """A file name as text that can be written as UTF-8, whatever bytes it holds."""
+    """A file name as text that UTF-8 can encode. Other bytes in the name become escapes such as `\\udcff`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def derived_id(source: str, path: str, content: str) -> str:
-    """Identity of a document that brings none: it depends on what it is, never on its row or file shard."""
+    """The id of a document that has none: it depends on source, path and content, never on its row or file shard."""
     return hashlib.sha256(f"{source}\0{path}\0{content}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def canonical(text: str) -> str:
-    """What is compared for equality: LF line ends, no blanks at line ends, no empty lines at the end.
+    """The form in which texts are compared: LF line ends, no blanks at line ends, no empty lines at the end.
 
-    Case and Unicode form are content. `canonical(canonical(x)) == canonical(x)`.
+    Case and Unicode form stay, because they are content. `canonical(canonical(x)) == canonical(x)`.
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n")
-    if " \n" in text or "\t\n" in text or "\r\n" in text:  # line by line: an expression backtracks over long blanks
+    if " \n" in text or "\t\n" in text or "\r\n" in text:  # by line: a regular expression backtracks over long blanks
         text = "\n".join(line.rstrip(" \t\r") for line in text.split("\n"))
     return text.rstrip(" \t\r\n")
 
 
 def _as_text(content: Any) -> str:
-    """Message content: a text, null, or a list of parts as in the chat formats of several vendors."""
+    """The text of a message's content, which is a text, null, or a list of parts (chat formats of several vendors)."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -132,12 +132,12 @@ def _as_text(content: Any) -> str:
 def map_texts(
     value: Any, change: Callable[[str], str], change_named: Callable[[str, str], str] | None = None, name: str = ""
 ) -> Any:
-    """A JSON value with `change` applied to every text in it, keys included.
+    """A copy of a JSON value with `change` applied to every text in it, keys included.
 
     Args:
-        change_named: called with (name, text) in place of `change` for a text that has a name: its key, or what stands
-            beside it in {"name": ..., "value": ...}.
-        name: of `value`.
+        change_named: called with (name, text) in place of `change` for a text that has a name. The name is its key. The
+            name of the value in {"name": "password", "value": ...} is "password".
+        name: name of `value` itself.
     """
     if isinstance(value, str):
         return change_named(name, value) if change_named and name else change(value)
@@ -157,15 +157,15 @@ _ROW = attrgetter(*PUBLISHED)
 
 
 def table_of(documents: Sequence[Document]) -> pa.Table:
-    """Documents as an Arrow table with `SCHEMA`."""
+    """Documents as an Arrow table with `SCHEMA`, one row per document."""
     columns = zip(*map(_ROW, documents), strict=True) if documents else ([] for _ in PUBLISHED)
     return pa.table([text_column(column) for column in columns], schema=SCHEMA)
 
 
 def text_column(values: Sequence[str | None]) -> pa.Array:
-    """Texts as an Arrow column, put together from their bytes.
+    """Texts as an Arrow column of large strings (len(values),), built from their bytes; None becomes null.
 
-    `pa.array` takes three times as long, and loads pandas to ask whether a list is one of its own.
+    `pa.array` takes three times as long, and it imports pandas to test the type of the list.
     """
     encoded = [b"" if value is None else value.encode("utf-8") for value in values]
     offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
@@ -177,7 +177,7 @@ def text_column(values: Sequence[str | None]) -> pa.Array:
 
 
 def number_column(values: NDArray[Any]) -> pa.Array:
-    """Numbers or truth values as an Arrow column of the same type; see `text_column`."""
+    """Numbers or booleans (n,) as an Arrow column of the same type; see `text_column`."""
     if values.dtype == bool:
         bits = pa.py_buffer(np.packbits(values, bitorder="little"))
         return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits])
@@ -185,18 +185,18 @@ def number_column(values: NDArray[Any]) -> pa.Array:
 
 
 def numbers_of(table: pa.Table, name: str) -> NDArray[Any]:
-    """A column of integers without nulls: (rows,) of its own type, a view where it lies in one piece."""
+    """A column of integers without nulls: (rows,) of its own type. It is a view where the column has one chunk."""
     parts = []
     for chunk in table.column(name).chunks:
         dtype = np.dtype(str(chunk.type))
         parts.append(np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize))
-    if not parts:  # what a filter leaves of a table without matching rows
+    if not parts:  # a filter that matches no row leaves no chunk
         return np.empty(0, np.dtype(str(table.schema.field(name).type)))
     return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
 
 def row_bytes(table: pa.Table) -> NDArray[np.int64]:
-    """Bytes of each row over all columns: (rows,). Columns are large strings, numbers or truth values."""
+    """Bytes of each row over all columns: (rows,) int64. Columns must be large strings, numbers or booleans."""
     sizes = np.zeros(table.num_rows, dtype=np.int64)
     for column in table.columns:
         if not pa.types.is_large_string(column.type):
@@ -211,10 +211,10 @@ def row_bytes(table: pa.Table) -> NDArray[np.int64]:
 
 
 def documents_of(table: pa.Table | pa.RecordBatch) -> Iterator[Document]:
-    """Rows of a table, read back; columns that are no field of a document are left out."""
+    """Turn rows of a table into documents; columns that are not fields of a document are ignored."""
     names = [name for name in TEXT_COLUMNS if name in table.schema.names]
     columns = [table.column(name).to_pylist() for name in names]
-    if names == TEXT_COLUMNS[: len(names)]:  # as in all files of ours; takes half the time of names
+    if names == TEXT_COLUMNS[: len(names)]:  # true for every file we write; takes half the time of keyword arguments
         yield from map(Document, *columns)
         return
     for row in zip(*columns, strict=True):
@@ -243,13 +243,16 @@ def write_documents(path: Path, documents: Iterable[Document]) -> tuple[int, int
 
 
 def parquet_writer(path: Path | pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer whose bytes depend on the rows only. Dictionaries pay for columns that repeat, not for texts."""
+    """A Parquet writer whose bytes depend on the rows only.
+
+    Only columns with repeated values use dictionaries, because dictionaries do not make texts smaller.
+    """
     repeating = [name for name in ("source", "group", "licence", "language") if name in schema.names]
     return pq.ParquetWriter(path, schema, compression="zstd", store_schema=False, use_dictionary=repeating)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Stream the documents of a Parquet file in their order.
+    """Stream the documents of a Parquet file in the order of its rows.
 
     Raises:
         UserError: when the file is missing or damaged.
@@ -261,7 +264,10 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 
 def places_of(path: Path, names: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """File and line of the documents with these (source, id), as far as a corpus has them; for messages to people."""
+    """Where documents were read, for messages to people: (source, id) -> file and line.
+
+    Names that the corpus does not hold are left out.
+    """
     found = {}
     with opened(path) as file:
         for batch in file.iter_batches(columns=["source", "id", "place"]):
@@ -279,14 +285,14 @@ def count_documents(path: Path) -> int:
 
 @contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of ours, with errors that say what to do; see `read_documents`."""
+    """Open a Parquet file that a stage wrote; its errors say what to do. Raises as `read_documents`."""
     try:
         with pq.ParquetFile(path) as file:
             yield file
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {remedy(path, OTHERWISE)}") from None
     except (pa.ArrowException, OSError) as error:
-        if "reading bytes" in str(error):  # by Arrow, so of this file; the block may write another one
+        if "reading bytes" in str(error):  # Arrow failed to read this file; other errors may come from a file written
             with naming(path):
                 raise_disk_error(error)
         raise_disk_error(error)

@@ -1,4 +1,4 @@
-"""What `ingest` says of the corpus.
+"""The typed definition of the file in which `ingest` describes the corpus.
 
 Used by: ingest, which writes it, and report.
 """
@@ -13,8 +13,9 @@ class IngestDetails(Contract):
 
     Attributes:
         megabytes: 10^6 bytes of UTF-8.
-        refused: records and files that did not become a document.
-        languages: documents by programming language, or "text" and the like.
+        refused: number of records and files that did not become a document.
+        refused_by_reason: the same number by reason.
+        languages: number of documents by language, such as "python" or "text".
     """
 
     written_by = "ingest"

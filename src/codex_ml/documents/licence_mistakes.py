@@ -1,4 +1,7 @@
-"""Mistakes in the licences that params.yaml names, and what was probably meant."""
+"""Mistakes in the licences that params.yaml names, and what the user probably meant.
+
+Used by: ingest, split, `codex-ml check`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from codex_ml.documents.licences import (
     spdx_licensing,
 )
 
-# What people call licences whose SPDX names are not near: letters and digits, without "the" and "license".
+# Common names of licences whose SPDX names are spelt differently: letters and digits, without "the" and "license".
 COMMON_NAMES = {
     "bsd": "BSD-3-Clause or BSD-2-Clause",
     "newbsd": "BSD-3-Clause",
@@ -43,42 +46,42 @@ COMMON_NAMES = {
     "apachev2": "Apache-2.0",
     "artistic2": "Artistic-2.0",
 }
-NEAR = 0.8  # of difflib: Apach2.0 is near Apache-2.0, Acme is near nothing (Naumen has 0.6)
+NEAR = 0.8  # difflib's ratio: Apach2.0 is near Apache-2.0; Acme is near no licence (Naumen has 0.6)
 
 
 def refuse_unknown_licence(expression: str, where: str) -> None:
-    """Raise for an entry of an allow list that is no licence, so that no document can ever be under it.
+    """Raise for an entry of the allow list that is not an SPDX licence, because no document could be under it.
 
     Args:
         where: the key of params.yaml, for the message.
 
     Raises:
-        UserError: naming the entry, the nearest licence that SPDX knows, and how to write one of one's own.
+        UserError: names the entry, the nearest SPDX licence, and how to write a licence of your own.
     """
     parsed = parsed_expression(expression) if len(expression) <= MOST_CHARACTERS else None
     if parsed is not None and parsed.isliteral:
         return
     if parsed is not None:
-        raise UserError(f"{where}: {expression} combines licences; list each of them for itself")
+        raise UserError(f"{where}: {expression} combines licences; list each of them as an entry of its own")
     raise UserError(
-        f"{where}: {expression[:80]!r} is no SPDX licence, so no document is under it; {_advice(expression)}"
+        f"{where}: {expression[:80]!r} is not an SPDX licence, so no document is under it; {_advice(expression)}"
     )
 
 
 def refuse_unknown_expression(expression: str, where: str) -> None:
-    """Raise for the licence of a source that is neither an SPDX expression nor a word for "not known".
+    """Raise for the licence of a source that is neither an SPDX expression nor a word for "unknown".
 
     Raises:
         UserError: as `refuse_unknown_licence`.
     """
     if expression and expression.upper() not in NO_LICENCE and normalise(expression) is None:
         raise UserError(
-            f"{where}: {expression[:80]!r} is no SPDX expression; {_advice(expression)}, or unknown if you do not know"
+            f"{where}: {expression[:80]!r} is not an SPDX expression; {_advice(expression)}, or write unknown"
         )
 
 
 def refuse_wrong_licences(licences: Iterable[str], sources: Iterable[str]) -> None:
-    """Raise the first mistake in split.licences and in the licences of ingest.sources.
+    """Raise for the first mistake in split.licences and in the licences of ingest.sources.
 
     Raises:
         UserError: see `wrong_licences`.
@@ -106,14 +109,14 @@ def _advice(name: str) -> str:
     bare = re.sub(r"^licenseref-", "", name, flags=re.IGNORECASE)
     own = "LicenseRef-" + (re.sub(r"[^A-Za-z0-9.]+", "-", bare[:40]).strip("-.") or "NAME")
     if name.upper() in NO_LICENCE:
-        return f"a licence of your own is {own}, and split.unknown_licence says what happens to documents without any"
+        return f"a licence of your own is {own}; split.unknown_licence decides about documents without a licence"
     near = _nearest(bare)
     own = f"a licence of your own is written {own}"
     return f"did you mean {near}? ({own})" if near else own
 
 
 def _nearest(name: str) -> str:
-    """What SPDX calls a licence that people call `name`: its newest version, else the nearest spelling, else ""."""
+    """The SPDX name of a licence that people call `name`: its newest version, else the nearest spelling, else ""."""
     letters = re.sub(r"[^a-z0-9]", "", name.lower()[:80])
     letters = letters.removeprefix("the").removesuffix("license").removesuffix("licence").rstrip("v")
     if letters in COMMON_NAMES:

@@ -1,4 +1,7 @@
-"""Which licence a document is under, and whether it may be trained on. Unknown is never silently permissive."""
+"""Which licence a document is under, and whether it may be trained on. An unknown licence never counts as permissive.
+
+Used by: ingest, which finds the licence of each document, and split, which applies split.licences.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 PERMISSIVE = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "Python-2.0", "0BSD", "Unlicense")
-# Printing and evaluating recurse: 600 groups inside each other are a RecursionError. A text that long is a mistake or
-# an attack; 140 licences fit.
+# Printing and evaluating recurse: 600 nested groups raise RecursionError. A longer text is a mistake or an attack; 140
+# licences fit.
 MOST_CHARACTERS, DEEPEST = 1000, 20
-CACHED = 4096  # expressions; corpora have some hundred, hostile ones as many as documents
+CACHED = 4096  # expressions; a corpus has some hundred, a hostile one has one per document
 HEAD = 8192  # characters in which the first header must begin: 20 lines of 400
 
-# Trove classifiers (PyPI's list) as SPDX. "BSD License" covers a family; the strictest in common use stands for it.
+# Trove classifiers (PyPI's list) as SPDX. "BSD License" names a family; we take the strictest one in common use.
 CLASSIFIERS = {
     "MIT License": "MIT",
     "MIT No Attribution License (MIT-0)": "MIT-0",
@@ -41,23 +44,24 @@ CLASSIFIERS = {
 }
 MARK = "SPDX-License-Identifier:"
 HEADER = re.compile(MARK + r"[ \t]*([A-Za-z0-9.+:() \t-]*)(.?)")
-# What may stand behind an expression: white space, or the end of a comment, a string or a box around it. Anything else
-# is part of what was meant: MIT/GPL-3.0-only begins like an expression.
+# Characters that may follow an expression, besides white space: the end of a comment, a string or a box around it.
+# Any other character belongs to the statement: MIT/GPL-3.0-only begins like an expression.
 BEHIND = frozenset("*#\"'`\\}%]<>")
-# What stands for "no statement", or for "all rights reserved" (npm's UNLICENSED), the opposite of the Unlicense.
+# Words for "no statement", and for "all rights reserved" (npm's UNLICENSED), the opposite of the Unlicense.
 NO_LICENCE = frozenset({"UNKNOWN", "NOASSERTION", "NONE", "UNLICENSED", "PROPRIETARY"})
 PREFIX = "License :: OSI Approved :: "
-# A licence that no list knows, by the name that its owner gives it (SPDX 2.3, annex D.1).
+# A licence that is not in SPDX's list, with the name that its owner gives it (SPDX 2.3, annex D.1).
 REFERENCE = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
 _REFERENCE_WORDS = re.compile(r"(?<![A-Za-z0-9.+-])(document|license)ref-", re.IGNORECASE)
 
 
 @cache
 def spdx_licensing() -> Licensing:
-    from license_expression import build_spdx_licensing, get_license_index  # 1 MB: only when a licence is looked at
+    """The parser of SPDX expressions, with SPDX's list of licences."""
+    from license_expression import build_spdx_licensing, get_license_index  # 1 MB: loaded for the first licence only
 
-    # ScanCode's index has 1,694 names LicenseRef-..., some as other names of an SPDX licence. SPDX defines none of
-    # them: LicenseRef-MIT-TC is what its owner says, not MIT.
+    # ScanCode's index has 1,694 names LicenseRef-..., some of them aliases of an SPDX licence. SPDX defines none of
+    # them: the owner of LicenseRef-MIT-TC defines it, so it is not MIT.
     index = [entry for entry in get_license_index() if "ref-" not in (entry.get("spdx_license_key") or "").lower()]
     for entry in index:
         aliases = entry.get("other_spdx_license_keys", [])
@@ -66,12 +70,13 @@ def spdx_licensing() -> Licensing:
 
 
 def normalise(expression: str) -> str | None:
-    """The SPDX expression in its canonical spelling, or None when it is none (SPDX 2.3, annex D).
+    """The canonical spelling of an SPDX expression (SPDX 2.3, annex D); None when it is not an SPDX expression.
 
-    None too for one longer than 1,000 characters or nested deeper than 20. Licences of one's own, LicenseRef-NAME and
-    DocumentRef-NAME:LicenseRef-NAME, are part of SPDX.
+    None also for more than 1,000 characters or more than 20 nested groups. SPDX includes licences of your own:
+    LicenseRef-NAME and DocumentRef-NAME:LicenseRef-NAME.
     """
-    return _normalised(expression) if len(expression) <= MOST_CHARACTERS else None  # a cache keeps what it is asked
+    # the length is tested here, because the cache keeps its arguments
+    return _normalised(expression) if len(expression) <= MOST_CHARACTERS else None
 
 
 @lru_cache(maxsize=CACHED)
@@ -81,7 +86,7 @@ def _normalised(expression: str) -> str | None:
 
 
 def parsed_expression(expression: str) -> Any:
-    """The tree of the expression; its nodes are OR, AND and licences; None for what is no SPDX expression."""
+    """The tree of the expression, with nodes OR, AND and licences; None when it is not an SPDX expression."""
     from license_expression import ExpressionError
 
     if _depth(expression) > DEEPEST:
@@ -92,7 +97,7 @@ def parsed_expression(expression: str) -> Any:
         parsed = licensing.parse(expression, strict=True)
         unknown = licensing.unknown_license_keys(parsed)
         return parsed if all(REFERENCE.fullmatch(key) for key in unknown) else None
-    except (ExpressionError, AttributeError, TypeError, IndexError):  # the parser's own slips count as "no expression"
+    except (ExpressionError, AttributeError, TypeError, IndexError):  # the last three are errors inside the parser
         return None
 
 
@@ -102,16 +107,16 @@ def _depth(expression: str) -> int:
 
 
 def licence_of_metadata(headers: Message) -> str | None:
-    """Licence of a Python distribution by its METADATA: `License-Expression` (PEP 639), else `License`, classifiers.
+    """The licence in METADATA of a Python distribution: `License-Expression` (PEP 639), else `License`, classifiers.
 
     Returns:
-        an SPDX expression, or None when the metadata does not name a licence that SPDX knows.
+        an SPDX expression, or None when the metadata does not name an SPDX licence.
     """
     stated = headers.get_all("License-Expression", [])
-    if stated:  # nothing else counts then: MIT AND LicenseRef-Strict must not become the MIT of an old classifier
+    if stated:  # ignore the others: MIT AND LicenseRef-Strict must not become the MIT of an old classifier
         return normalise(str(stated[0])) if len(stated) == 1 else None
     values = {str(value).strip() for value in headers.get_all("License", [])}
-    if len(values) > 1:  # two that differ have no right reading
+    if len(values) > 1:  # they contradict each other
         return None
     value = values.pop() if values else ""
     if value and (found := normalise(value)):
@@ -119,22 +124,28 @@ def licence_of_metadata(headers: Message) -> str | None:
     classifiers = [str(value) for value in headers.get_all("Classifier", [])]
     named = {c.removeprefix(PREFIX) for c in classifiers if c.startswith("License :: ") and c != PREFIX[:-4]}
     known = sorted(CLASSIFIERS[name] for name in named if name in CLASSIFIERS)
-    if not named or len(known) < len(named):  # one that we cannot read may be the strict one
+    if not named or len(known) < len(named):  # a classifier that we do not know may be the strict one
         return None
-    # METADATA does not say whether several classifiers are a choice or all hold: "Apache" and "MIT" is a choice in one
-    # package and parts of different origin in the next. AND is the reading that never permits too much.
+    # METADATA does not say whether several classifiers are alternatives or all apply: "Apache" and "MIT" is a choice in
+    # one package, and licences of different parts in the next. AND never permits too much.
     return " AND ".join(known)
 
 
 def both(licence: str, own: str) -> str:
-    """Licence of a file under `own` that is part of what is under `licence`: both hold, unless one is unknown."""
+    """The licence of a file that states `own` inside a package under `licence`: both apply, unless one is unknown.
+
+    >>> both("MIT", "GPL-3.0-only")
+    '(MIT) AND (GPL-3.0-only)'
+    """
     if licence == own or not licence or UNKNOWN in (licence, own):
         return own
     return f"({licence}) AND ({own})"
 
 
 def stricter(first: str, second: str) -> str:
-    """Licence of what two fields describe: the first where they agree, else both; unknown where one is no SPDX.
+    """The licence of a record with two licence fields: the first where they agree, else both of them.
+
+    It is "unknown" where they differ and one is not an SPDX expression.
 
     >>> stricter("MIT", "GPL-3.0-only")
     'MIT AND GPL-3.0-only'
@@ -148,37 +159,37 @@ def stricter(first: str, second: str) -> str:
 
 
 def licence_of_text(text: str) -> str | None:
-    """What the `SPDX-License-Identifier:` lines among the first 20 say, all of them (SPDX 2.3, annex E).
+    """The licence that the `SPDX-License-Identifier:` lines among the first 20 lines state (SPDX 2.3, annex E).
 
     Returns:
-        None without such a line, UNKNOWN when what it says is no SPDX expression.
+        AND of all such lines; None without one; UNKNOWN when one does not hold an SPDX expression.
     """
-    if text.find(MARK, 0, HEAD) < 0:  # nearly every document, in 2 us
+    if text.find(MARK, 0, HEAD) < 0:  # true for nearly every document; takes 2 us
         return None
     head = "\n".join(text.split("\n", 20)[:20])
     found = []
     for expression, behind in HEADER.findall(head):
         if behind and behind not in BEHIND and not behind.isspace():
             return UNKNOWN
-        if expression.strip():  # else the mark alone, as in code that looks for it
+        if expression.strip():  # the mark alone occurs in code that searches for it
             found.append(expression.split(" --")[0].strip())  # "--" ends an HTML comment
     if not found:
         return None
-    each = [normalise(expression) for expression in found]  # one by one: "MIT) OR (ISC" is none
+    each = [normalise(expression) for expression in found]  # one by one, because "MIT) OR (ISC" is not an expression
     if None in each:
         return UNKNOWN
     return normalise(" AND ".join(f"({expression})" for expression in each)) or UNKNOWN
 
 
 def is_allowed(expression: str | None, allowed: frozenset[str]) -> bool | None:
-    """Whether text under an SPDX expression may be used.
+    """Whether the allow list permits text under an SPDX expression.
 
-    `A OR B` needs one allowed licence, `A AND B` both; AND binds tighter than OR (SPDX 2.3, annex D.4). `A WITH x` is
-    A with more permissions, so it is allowed where A is. Identifiers compare without case (annex D.2), those of
-    LicenseRef too, deprecated ones as what replaced them.
+    `A OR B` needs one allowed licence, `A AND B` needs both; AND binds tighter than OR (SPDX 2.3, annex D.4).
+    `A WITH x` is A with more permissions, so it is allowed where A is. Identifiers, LicenseRef too, are compared
+    without case (annex D.2). A deprecated identifier counts as its replacement.
 
     Returns:
-        None when the expression is unknown or not SPDX: the caller's policy decides.
+        True or False; None when the expression is unknown or not SPDX, so that the caller decides.
     """
     if not expression or len(expression) > MOST_CHARACTERS or expression.upper() in NO_LICENCE:
         return None

@@ -1,9 +1,9 @@
-"""One Parquet file of row groups that worker processes encoded, byte for byte what one writer makes of the same rows.
+"""Join row groups that worker processes encoded into one Parquet file, with the bytes that a single writer makes.
 
-A worker writes its row group as a Parquet file of its own (`encoded`). `Joiner` appends its pages to the common file
-and shifts the offsets in its metadata by the place where they begin: the parent process only copies compressed bytes.
-The footer is a struct of Thrift's compact protocol, which is read and written here field by field, whatever the fields
-are. Those that hold offsets are named below
+A worker writes its row group as a Parquet file of its own (`encoded`). `Joiner` appends the pages to the common file
+and adds their position to the offsets in the metadata. So the parent process only copies compressed bytes.
+The footer is a struct of Thrift's compact protocol. This module reads and writes all of its fields, also those that it
+does not know; the constants below name the fields that hold offsets
 (https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift,
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md).
 Used by: ingest, split.
@@ -21,16 +21,16 @@ from codex_ml.core.errors import naming
 from codex_ml.documents.document import parquet_writer
 
 MAGIC = b"PAR1"
-TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, STRUCT = 1, 2, 3, 7, 8, 9, 12  # types of Thrift; 4 to 6 are integers
+TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, STRUCT = 1, 2, 3, 7, 8, 9, 12  # Thrift's types; 4 to 6 are integers
 NUM_ROWS, ROW_GROUPS = 3, 4  # fields of FileMetaData
-COLUMNS, GROUP_ROWS, GROUP_OFFSET, ORDINAL = 1, 3, 5, 7  # of RowGroup
-CHUNK_OFFSETS, COLUMN = (2, 4, 6), 3  # of ColumnChunk: of the chunk and of its two indexes; its metadata
-COLUMN_OFFSETS = (9, 10, 11, 14)  # of ColumnMetaData: of the data, an index, a dictionary, a Bloom filter
-MOST_ORDINALS = 1 << 15  # an int16, which the writer leaves out beyond
+COLUMNS, GROUP_ROWS, GROUP_OFFSET, ORDINAL = 1, 3, 5, 7  # fields of RowGroup
+CHUNK_OFFSETS, COLUMN = (2, 4, 6), 3  # fields of ColumnChunk: offsets of the chunk and its two indexes; its metadata
+COLUMN_OFFSETS = (9, 10, 11, 14)  # fields of ColumnMetaData: offsets of data, an index, a dictionary, a Bloom filter
+MOST_ORDINALS = 1 << 15  # the ordinal is an int16; the writer leaves out larger ones
 
 
 class Field(NamedTuple):
-    """Type and value of a field: an integer, bytes, a `Struct`, or for a list (type of its items, items)."""
+    """Thrift type and value of a field. The value is an integer, bytes, a `Struct`, or (type of the items, items)."""
 
     kind: int
     value: Any
@@ -40,14 +40,14 @@ Struct = dict[int, Field]
 
 
 class EncodedGroup(NamedTuple):
-    """A row group: its pages as they are at the begin of a file, after the magic, and its metadata there."""
+    """An encoded row group: the bytes of its pages, and its metadata as if it were the first group of a file."""
 
     pages: bytes
     metadata: Struct
 
 
 def encoded(table: pa.Table) -> EncodedGroup:
-    """A table, of one row at least, as a row group. Runs in a worker."""
+    """Encode a table of at least one row as one row group. Runs in a worker."""
     sink = pa.BufferOutputStream()
     with parquet_writer(sink, table.schema) as writer:
         writer.write_table(table, row_group_size=table.num_rows)
@@ -58,7 +58,7 @@ def encoded(table: pa.Table) -> EncodedGroup:
 
 
 class Joiner:
-    """Write a Parquet file of the row groups that `encoded` makes, in the order of the calls.
+    """Write row groups that `encoded` returned to one Parquet file, in the order of the calls of `add`.
 
     >>> with Joiner(Path("all.parquet"), schema) as file:
     ...     file.add(encoded(first))
@@ -77,7 +77,7 @@ class Joiner:
         self._place = self._file.write(MAGIC)
 
     def add(self, group: EncodedGroup) -> None:
-        """Append a row group that `encoded` made of a table with the same schema."""
+        """Append a row group; its table must have the same schema."""
         self._rows += group.metadata[GROUP_ROWS].value
         _shift(group.metadata, self._place - len(MAGIC), number=len(self._groups))
         self._groups.append(group.metadata)
@@ -98,15 +98,15 @@ class Joiner:
 
 
 def _footer_of(file: bytes) -> tuple[Struct, int]:
-    """FileMetaData of a Parquet file, and where it begins."""
+    """(FileMetaData of a Parquet file, its offset)."""
     begin = len(file) - 8 - int.from_bytes(file[-8:-4], "little")
     footer, end = _struct(memoryview(file)[:-8], begin)
-    assert end == len(file) - 8, "a footer that does not fill its place"
+    assert end == len(file) - 8, "the footer must end where its length says"
     return footer, begin
 
 
 def _shift(group: Struct, bytes_: int, *, number: int) -> None:
-    """Move the offsets of a row group; 0 stands for none where it is not an offset after the magic."""
+    """Add `bytes_` to the offsets of a row group. An offset of 0 means that the part does not exist."""
 
     def move(struct: Struct, fields: tuple[int, ...]) -> None:
         for field in fields:
@@ -124,7 +124,7 @@ def _shift(group: Struct, bytes_: int, *, number: int) -> None:
 
 
 def _struct(data: memoryview, place: int) -> tuple[Struct, int]:
-    """A struct that begins at `place`, and where it ends."""
+    """(the struct that begins at `place`, the offset after it)."""
     fields: Struct = {}
     number = 0
     while header := data[place]:
@@ -157,9 +157,9 @@ def _value(data: memoryview, place: int, kind: int) -> tuple[Any, int]:
         return bytes(data[place : place + length]), place + length
     if kind == DOUBLE:
         return bytes(data[place : place + 8]), place + 8
-    if kind in (TRUE, FALSE, BYTE):  # the first two: of a list
+    if kind in (TRUE, FALSE, BYTE):  # a boolean takes a byte only in a list
         return data[place], place + 1
-    assert 3 < kind < DOUBLE, f"type {kind} of Thrift is in no footer"
+    assert 3 < kind < DOUBLE, f"no footer has Thrift type {kind}"
     return _zigzag(data, place)
 
 
@@ -215,7 +215,7 @@ def _put_value(out: bytearray, kind: int, value: Any) -> None:
 
 
 def _unsigned(value: int) -> int:
-    """Zigzag: 0, -1, 1, -2 ... as 0, 1, 2, 3 ..."""
+    """Zigzag encoding: 0, -1, 1, -2, ... become 0, 1, 2, 3, ..."""
     return value << 1 if value >= 0 else (-value << 1) - 1
 
 

@@ -1,31 +1,31 @@
-"""What `ingest` stores about the text of each document, and `split` compares with its limits."""
+"""The signals of a text: numbers that `ingest` stores with each document, and `split` compares with its limits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-NOT_APPLICABLE = -1.0  # the value of a share that has no meaning in a language; JSON has no NaN
+NOT_APPLICABLE = -1.0  # a share that has no meaning for a language; not NaN, because JSON has none
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What a text looks like. Shares are of its characters and lie in [0, 1]; all are 0 for the empty text.
+    """Measurements of a text. Shares are fractions of its characters in [0, 1]; for the empty text they are 0.
 
     Attributes:
         bytes: length in UTF-8.
         characters: number of code points.
-        lines: ended by LF, CR LF or CR; text after the last end is one more.
-        max_line_length, mean_line_length: characters, without the line end.
+        lines: number of lines. A line ends at LF, CR LF or CR; text after the last line end is one more line.
+        max_line_length, mean_line_length: in characters, without the line end.
         alphanumeric_share, alphabetic_share: by `str.isalnum` and `str.isalpha`, so letters of every script count.
-        digit_share: alphanumeric and no letter.
-        comment_share: of the lines, those that begin with a comment; NOT_APPLICABLE where the language has none that
-            we know. Text between the marks of a block comment counts where each line has its `*`.
-        compression_ratio: bytes after LZ4 through bytes before, of the first 16 KiB; 1.0 for the empty text. Code of
-            the sample has 0.25 to 0.8, one line again and again 0.01, base64 1.0.
-        generated: one of the first 10 lines (8 KiB at most) says that a program wrote the file.
-        xml_header: `<?xml` among the first 100 characters.
-        html_text_share: characters outside tags, comments, scripts and styles; NOT_APPLICABLE but for HTML.
-        blob_share: characters in runs of 60 and more of the base64 alphabet, which hexadecimal digits are part of.
+        digit_share: characters that are alphanumeric but not alphabetic.
+        comment_share: fraction of the lines that begin with a comment; NOT_APPLICABLE for a language whose comments we
+            do not know. A line inside a block comment counts if it begins with `*`.
+        compression_ratio: bytes after LZ4 divided by bytes before, for the first 16 KiB; 1.0 for the empty text. Code
+            of the sample has 0.25 to 0.8, one line repeated many times 0.01, base64 1.0.
+        generated: True when one of the first 10 lines (at most 8 KiB) says that a program wrote the file.
+        xml_header: True when the first 100 characters hold `<?xml`.
+        html_text_share: characters outside tags, comments, scripts and styles; NOT_APPLICABLE for other languages.
+        blob_share: characters in runs of at least 60 characters of the base64 alphabet, which includes hexadecimal.
     """
 
     bytes: int

@@ -1,6 +1,6 @@
-"""What `split` says of the splits: their contents, how clean they are, what the text policy found.
+"""The typed definitions of the files in which `split` describes the splits: contents, leakage, findings of the policy.
 
-Used by: split, which writes it, safety_audit and report.
+Used by: split, which writes them, safety_audit and report.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from codex_ml.core.contract import Contract
 
 
 class SplitContents(Contract):
-    """One split.
+    """The contents of one split.
 
     Attributes:
-        bytes: of UTF-8, all documents.
-        groups: documents that belong to a group.
-        licences, languages, sources: documents by value.
-        file: name of the Parquet file in data/splits; sha256 and file_bytes are of this file.
+        bytes: of all documents, in UTF-8.
+        groups: number of groups.
+        licences, languages, sources: number of documents by value.
+        file: name of the Parquet file in data/splits; sha256 and file_bytes belong to this file.
     """
 
     documents: int
@@ -34,7 +34,7 @@ class SplitContents(Contract):
 
 
 class SplitParts(Contract):
-    """All three splits."""
+    """The contents of all three splits."""
 
     train: SplitContents
     val: SplitContents
@@ -42,7 +42,7 @@ class SplitParts(Contract):
 
 
 class PolicyCounts(Contract):
-    """What the text policy did; `findings` counts by "rule: action"."""
+    """What the text policy did; `findings` maps "rule: action" to a number of findings."""
 
     state: str
     findings: dict[str, int]
@@ -50,7 +50,14 @@ class PolicyCounts(Contract):
 
 
 class BenchmarkCounts(Contract):
-    """What was found of the benchmarks in `documents` documents; texts of a few words are not looked for."""
+    """Benchmark items that occur in the corpus.
+
+    Attributes:
+        files: the benchmarks, as params.yaml names them.
+        items_found: number of items that occur in at least one document.
+        documents: number of documents that hold such an item.
+        too_short_to_check: items that have too few words to search for.
+    """
 
     files: list[str]
     items_found: int
@@ -59,7 +66,7 @@ class BenchmarkCounts(Contract):
 
 
 class NamedContradiction(Contract):
-    """A document for which the ledger gives several answers, and what became of it."""
+    """A document that the ledger assigns to several splits, and what `split` did with it."""
 
     source: str
     path: str
@@ -70,7 +77,7 @@ class NamedContradiction(Contract):
 
 
 class LedgerCounts(Contract):
-    """Lines of the ledger, and documents for which it gives several answers, the first of them by name."""
+    """Number of lines of the ledger, number of contradictory documents, and the first of these by name."""
 
     lines: int
     contradictions: int
@@ -78,7 +85,7 @@ class LedgerCounts(Contract):
 
 
 class Manifest(Contract):
-    """reports/split/manifest.json; `documents` and `bytes` are of the corpus, `dropped` counts documents by reason."""
+    """reports/split/manifest.json. `documents` and `bytes` count the corpus; `dropped` counts documents by reason."""
 
     written_by = "split"
 
@@ -96,12 +103,15 @@ class Leakage(Contract):
     """reports/split/leakage.json.
 
     Attributes:
-        exact_cross, near_cross, group_cross: contents, near pairs and groups in more than one split of the result.
-        near_duplicates: documents by the similarity to the one that they were dropped for, rounded down to a tenth;
-            "1.0" has the same shingles.
-        evicted, quarantined: documents that the ledger or a group pushed out.
-        largest_family_share: share of the documents that resemble one kept document.
-        random_split_leak: share of the test documents of a row-random split with a copy or near pair in its train part.
+        exact_cross, near_cross, group_cross: contents, near-duplicate pairs and groups in more than one of the splits.
+        near_duplicates: dropped documents by their similarity to the document that was kept, rounded down to a tenth;
+            "1.0" means the same shingles.
+        evicted: documents dropped as a near-duplicate of a document in a cleaner split (test, then val, then train).
+        quarantined: documents in no split, because the ledger, their group and their near-duplicates contradict.
+        largest_family_share: share of all documents that the largest family has: one kept document and those dropped
+            for it.
+        random_split_leak: after a random split by rows, the share of its test documents that have a copy or a
+            near-duplicate in its train part.
     """
 
     written_by = "split"
@@ -117,14 +127,14 @@ class Leakage(Contract):
 
 
 class SplitSize(Contract):
-    """Documents of a split, and 10^6 bytes of their text."""
+    """Number of documents of a split, and the size of their text in 10^6 bytes."""
 
     documents: int
     megabytes: float
 
 
 class LeakageMetrics(Contract):
-    """The part of `Leakage` that one compares between experiments."""
+    """The numbers of `Leakage` to compare between experiments."""
 
     near_cross: int
     evicted: int
@@ -147,11 +157,11 @@ class SplitMetrics(Contract):
 
 
 class PolicyFinding(Contract):
-    """One line of data/splits/findings.ndjson: a place that the text policy names, never the value.
+    """One line of data/splits/findings.ndjson: where the text policy found a value, never the value itself.
 
     Attributes:
         line, column: from 1; column in characters.
-        placeholder: what stands, or would stand, in place of the value.
+        placeholder: what replaces the value, or would replace it if the action were `redact`.
     """
 
     written_by = "split"

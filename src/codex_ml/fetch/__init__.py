@@ -1,1 +1,4 @@
-"""Download the sample corpus, pinned by SHA-256."""
+"""Download the sample corpus: wheels that data/sample.lock pins by name, version and SHA-256.
+
+Used by: the stage `fetch`, the only one that opens a socket.
+"""

@@ -1,4 +1,4 @@
-"""Download the sample corpus: wheels pinned by name, version and SHA-256, through pip, without building anything."""
+"""Download the sample corpus with pip: wheels pinned by name, version and SHA-256. Nothing is built or installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("codex_ml")
 LINE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_]+) --hash=sha256:(?P<sha256>[0-9a-f]{64})"
 )
-USERINFO = re.compile(r"(?<=://)[^/\s]*@")  # to the last @: a password may hold one
+USERINFO = re.compile(r"(?<=://)[^/\s]*@")  # up to the last @, because a password may hold one
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Pin:
         return f"{self.name}=={self.version}"
 
     def is_wheel(self, filename: str) -> bool:
-        """Whether a file name is a wheel of this release (PyPA binary distribution format, escaping)."""
+        """Whether a file name is that of a pure-Python wheel of this release (PyPA binary distribution format)."""
         parts = filename.split("-")
         same_name = normal(parts[0]) == normal(self.name)
         return filename.endswith("-none-any.whl") and same_name and parts[1] == self.version
 
 
 def read_pins(lock: Path) -> list[Pin]:
-    """Read data/sample.lock: one `name==version --hash=sha256:<hex>` a line, '#' starts a comment.
+    """Read data/sample.lock: one `name==version --hash=sha256:<hex>` per line. Lines that begin with # are comments.
 
     Raises:
-        UserError: names file and line.
+        UserError: for a wrong line, with file and line; for a file without a pin.
     """
     pins = []
     text = read_text(lock)
@@ -59,7 +59,7 @@ def read_pins(lock: Path) -> list[Pin]:
             continue
         match = LINE.fullmatch(line)
         if not match:
-            raise UserError(f"{lock}:{number}: a line `name==version --hash=sha256:<64 hex digits>` is wanted")
+            raise UserError(f"{lock}:{number}: expected a line `name==version --hash=sha256:<64 hex digits>`")
         pins.append(Pin(**match.groupdict()))
     if not pins:
         raise UserError(f"{lock} pins nothing; set fetch.sample to false to work without the sample")
@@ -67,18 +67,18 @@ def read_pins(lock: Path) -> list[Pin]:
 
 
 def fetch_wheels(pins: list[Pin], *, into: Path, store: Path) -> int:
-    """Put the pinned wheels into the folder `into`, downloading only what `store` or `into` does not hold yet.
+    """Put the pinned wheels into the folder `into`; download only those that neither `store` nor `into` holds.
+
+    Experiments in temporary copies share the store, so only one process at a time uses it.
 
     Args:
-        store: private folder that outlives the output; `store/<sha256>/<file>`.
-
-    Experiments in temporary copies share the store, so one process at a time uses it.
+        store: scratch folder that outlives the output; it holds `<sha256>/<file name>`.
 
     Returns:
         number of wheels that were downloaded.
 
     Raises:
-        CheckFailed: when a download has another hash (nothing is written), or pip fails.
+        CheckFailed: when a download has a wrong hash (nothing is written), or pip fails.
     """
     with one_at_a_time(store.with_suffix(".lock"), "fetch", "uses the same store of downloads"):
         return _fetch_wheels(pins, into, store)
@@ -120,7 +120,7 @@ def _present(pin: Pin, folder: Path) -> Path | None:
 def _verified(pin: Pin, folder: Path) -> Path:
     wheels = [wheel for wheel in folder.iterdir() if pin.is_wheel(wheel.name)]
     if len(wheels) != 1:
-        raise CheckFailed(f"{pin}: pip brought no pure-Python wheel of this release")
+        raise CheckFailed(f"{pin}: pip downloaded no pure-Python wheel of this release")
     found = sha256_of(wheels[0])
     if found != pin.sha256:
         raise CheckFailed(f"{pin}: wrong hash, nothing was written; pinned sha256 {pin.sha256}, downloaded {found}")
@@ -129,7 +129,7 @@ def _verified(pin: Pin, folder: Path) -> Path:
 
 def _download(pins: list[Pin], folder: Path) -> None:
     rest = list(pins)
-    while rest:  # pip refuses two releases of one name in a call
+    while rest:  # one call of pip cannot download two releases of one name
         batch = list({pin.name: pin for pin in reversed(rest)}.values())
         rest = [pin for pin in rest if pin not in batch]
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"]
