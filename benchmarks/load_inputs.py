@@ -129,7 +129,7 @@ def equal(size: int, random: Generator) -> Iterator[str]:
 
 
 def families(size: int, random: Generator, *, members: int = 100) -> Iterator[str]:
-    """Yield families of near-copies: in each copy, three of 300 words differ from the first text of the family."""
+    """Yield families of near-copies: a copy differs from the first text in up to three of 300 words."""
     words = Words(random)
     for number in range(size):
         if number % members == 0:

@@ -182,5 +182,5 @@ def test_limit_kills_the_children_too(load: ModuleType, tmp_path: Path) -> None:
     assert run.error == "not done in 0.5 CPU s"
     with suppress(psutil.NoSuchProcess):
         child_process = psutil.Process(int((tmp_path / "pid").read_text()))
-        while child_process.status() != psutil.STATUS_ZOMBIE:  # for ever, if nothing killed it
+        while child_process.status() != psutil.STATUS_ZOMBIE:  # never ends if nothing killed it
             time.sleep(0.01)
