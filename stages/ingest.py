@@ -1,7 +1,7 @@
 """Ingest: read every source of params.yaml into one corpus of documents with source, path, licence and signals.
 
-The order of the corpus depends on contents only. What cannot be a document (not UTF-8, empty, too long, a link) is
-listed with file, line and reason in data/corpus/refused.ndjson.
+The order of the corpus depends on the contents only. data/corpus/refused.ndjson lists what is not a document (not
+UTF-8, empty, too long, a link), with file, line and reason.
 """
 
 import sys

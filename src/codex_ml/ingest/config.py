@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from codex_ml.core.config import Positive, Section
 
 Kind = Literal["jsonl", "csv", "tsv", "parquet", "datasets", "files", "wheels", "sdists", "zip", "tar", "git"]
-RECORDS = ("jsonl", "csv", "tsv", "parquet", "datasets")  # kinds of source that have fields; the others have files
+RECORDS = ("jsonl", "csv", "tsv", "parquet", "datasets")  # kinds whose records have fields; the others hold files
 FOR_FILES = tuple(kind for kind in get_args(Kind) if kind not in RECORDS)
 
 
@@ -29,7 +29,7 @@ class Fields(Section):
 
 
 class Source(Section):
-    """One place that documents come from."""
+    """One source of documents: a file, a folder or a glob, and how to read it."""
 
     kind: Kind = Field(
         description="jsonl, csv, tsv: files, also .gz .zst .bz2 .xz; parquet; datasets: a folder that Hugging Face "
@@ -37,21 +37,25 @@ class Source(Section):
         "a local repository at a revision"
     )
     path: str = Field(min_length=1, description="File, folder or glob, relative to the repository")
-    name: str = Field("", max_length=200, description="What its documents are said to come from; empty: the path")
+    name: str = Field("", max_length=200, description="Name of the source in its documents; empty: the path")
     glob: str = Field("**/*.py", min_length=1, description="Which files of a folder or an archive are documents")
-    include: tuple[str, ...] = Field((), description="More globs, besides glob")
+    include: tuple[str, ...] = Field((), description="More globs, in addition to glob")
     exclude: tuple[str, ...] = Field((), description="Globs of files that are left out")
-    gitignore: bool = Field(True, description="files: leave out what a .gitignore of the folder leaves out")
+    gitignore: bool = Field(True, description="files: leave out files that a .gitignore in the folder ignores")
     revision: str = Field("HEAD", min_length=1, description="git: branch, tag or commit")
     fields: Fields = Fields()
     licence: str = Field(
-        "unknown", description="SPDX expression of documents that do not carry their own; your own: LicenseRef-NAME"
+        "unknown",
+        description="SPDX expression for documents that name no licence; write your own licence as LicenseRef-NAME",
     )
     group: Literal["none", "source", "folder"] = Field(
-        "none", description="What stays in one split: source: all of an archive or repository; folder: a top folder"
+        "none",
+        description="Documents that stay in one split. source: a whole archive or repository; folder: a top folder",
     )
-    bad_records: Literal["fail", "skip"] = Field("fail", description="skip: list what cannot be read, and go on")
-    max_bad_records: Positive = Field(1000, description="Where skip gives up too")
+    bad_records: Literal["fail", "skip"] = Field(
+        "fail", description="fail: stop at the first bad record; skip: list it in refused.ndjson and continue"
+    )
+    max_bad_records: Positive = Field(1000, description="skip: stop when there are more bad records than this")
 
     @field_validator("path")
     @classmethod

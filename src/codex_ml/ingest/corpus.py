@@ -1,8 +1,8 @@
-"""Writing the corpus in an order that only the contents decide.
+"""The corpus in an order that depends on the contents only: the spill files of an external sort.
 
-Documents arrive in the order of files and lines. They are cut by the hash of their content into spill files. Each of
-these is sorted and appended to the result: shuffled lines, other shards or more processes give the same bytes (an
-external distribution sort; Knuth, The Art of Computer Programming 3, 5.4).
+Documents arrive in the order of files and lines. The hash of their content distributes them over spill files. Each
+spill file is then sorted and appended to the corpus. So shuffled lines, other shards or more processes give the same
+bytes (external distribution sort; Knuth, The Art of Computer Programming 3, 5.4). Used by: ingest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from codex_ml.documents.document import (
 from codex_ml.documents.signals import Signals
 from codex_ml.ingest.text_signals import signals_of_texts
 
-SPILL_BITS = 6  # of the key; 64 spill files
+SPILL_BITS = 6  # leading bits of the key that choose a spill file: 64 files
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 CORPUS_SCHEMA = pa.schema(
     [
@@ -46,7 +46,7 @@ SPILL_SCHEMA = CORPUS_SCHEMA.append(pa.field("key", pa.uint64()))
 
 
 def measured(documents: Sequence[Document]) -> pa.Table:
-    """Documents with their signals, and the hash of their content that orders the corpus; `SPILL_SCHEMA`."""
+    """Documents as a table with `SPILL_SCHEMA`: with signals, and the hash of the content that orders the corpus."""
     contents = [document.content for document in documents]
     keys = [int.from_bytes(hashlib.sha256(content.encode("utf-8")).digest()[:8], "big") for content in contents]
     signals = signals_of_texts(contents, [document.language for document in documents])
@@ -63,9 +63,13 @@ def measured(documents: Sequence[Document]) -> pa.Table:
 
 
 def pieces_of(table: pa.Table) -> dict[int, bytes]:
-    """A table with `SPILL_SCHEMA`, cut by the leading bits of the key: number of a spill file -> Arrow IPC message.
+    """Cut a table with `SPILL_SCHEMA` by the leading bits of its key. Runs in a worker.
 
-    Runs in a worker.
+    Rows of one piece keep their order. With 1 bit in place of 6, three rows with the keys 0x9.., 0x1.. and 0x8.. would
+    give {0: (row 1), 1: (row 0, row 2)}.
+
+    Returns:
+        number of a spill file -> Arrow IPC message; no entry for a file that gets no row.
     """
     part = numbers_of(table, "key") >> np.uint64(64 - SPILL_BITS)
     order = np.argsort(part, kind="stable")
@@ -79,14 +83,14 @@ def pieces_of(table: pa.Table) -> dict[int, bytes]:
 
 
 def table_of_pieces(pieces: Mapping[int, bytes]) -> pa.Table:
-    """The table that `pieces_of` cut, in the order of the spill files."""
+    """Join the pieces of `pieces_of` again; rows are in the order of the spill files."""
     return pa.Table.from_batches(
         [pa.ipc.read_record_batch(piece, SPILL_SCHEMA) for _, piece in sorted(pieces.items())], SPILL_SCHEMA
     )
 
 
 class Spills:
-    """Spill files by the leading bits of the key: streams of Arrow IPC messages."""
+    """Spill files in a folder, one per value of the key's leading bits: streams of Arrow IPC messages."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -95,7 +99,7 @@ class Spills:
         folder.mkdir(parents=True)
 
     def add(self, pieces: Mapping[int, bytes]) -> None:
-        """Append what `pieces_of` cut. Nothing is held."""
+        """Append the pieces of `pieces_of` to their files at once; nothing is kept in memory."""
         for number, piece in pieces.items():
             file = self._files.get(number)
             if file is None:
@@ -110,14 +114,14 @@ class Spills:
             self._stack.close()
 
     def parts(self) -> list[Path]:
-        """The spill files, complete, in the order of their keys; `spill_sort.sorted_tables` reads each."""
+        """Close the spill files and return them in the order of their keys; `spill_sort.sorted_tables` reads each."""
         self.close()
         return [self.folder / str(number) for number in sorted(self._files)]
 
 
 @contextmanager
 def spilling(folder: Path) -> Iterator[Spills]:
-    """Spill files below `folder`, closed whatever happens."""
+    """Open spill files in a new folder, and close them at the end of the block, also after an error."""
     spills = Spills(folder)
     try:
         yield spills
@@ -126,23 +130,28 @@ def spilling(folder: Path) -> Iterator[Spills]:
 
 
 def id_hashes(ids: Sequence[str]) -> NDArray[np.uint64]:
-    """64 bits of each id, for `SeenIds`: (n,) uint64."""
+    """Hash ids to 64 bits each, for `SeenIds`: (n,) uint64."""
     digests = (hashlib.blake2b(name.encode("utf-8"), digest_size=8).digest() for name in ids)
     return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
 class SeenIds:
-    """Ids of a file and the contents they stand for: sorted runs of hashes, 16 bytes an id (a log-structured merge)."""
+    """The ids that a file has used, each with the hash of its content; 16 bytes per id.
+
+    They are sorted runs that are merged as they grow (a log-structured merge).
+    """
 
     def __init__(self) -> None:
         self._runs: list[NDArray[np.void]] = []
 
     def repeated(self, ids: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Add ids, and return which of them were there before with another content: (n,).
+        """Add ids, and return for each whether it occurred before with another content: (n,) bool.
+
+        For example, ids [7, 7, 8] with keys [1, 2, 3] give [False, True, False]; then id [8] with key [4] gives [True].
 
         Args:
-            ids: (n,) uint64, see `id_hashes`.
-            keys: (n,) uint64, hash of each one's content.
+            ids: (n,) uint64, from `id_hashes`.
+            keys: (n,) uint64, hash of each content.
         """
         new = np.zeros(len(ids), dtype=[("id", "<u8"), ("key", "<u8")])
         new["id"], new["key"] = ids, keys

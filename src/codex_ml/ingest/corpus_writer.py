@@ -1,8 +1,8 @@
-"""From spill files to documents.parquet: sorted, cut into row groups and encoded by worker processes.
+"""Write documents.parquet from the spill files: worker processes sort them and encode the row groups.
 
-Each spill file is sorted by a worker, which writes the rows in their order and reports their sizes. From the sizes
-the parent process decides where the row groups end. So the layout depends on the documents only, and a row group can
-hold rows of several spill files. Workers encode the row groups; the parent appends them. Used by: ingest.
+A worker sorts each spill file, writes its rows in order, and returns their sizes. From the sizes the parent process
+decides where row groups end. So the layout depends on the documents only, and a row group can hold rows of several
+spill files. Workers encode the row groups, and the parent appends them. Used by: ingest.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from codex_ml.documents.parquet_join import EncodedGroup, Joiner, encoded
 from codex_ml.ingest.corpus import CORPUS_SCHEMA, SPILL_SCHEMA, Spills
 from codex_ml.ingest.spill_sort import sorted_tables
 
-ALL_COLUMNS = 3  # times ROW_GROUP_BYTES: what a row group may hold in all columns
-ROW_GROUP_ROWS = 1 << 16  # documents of 128 bytes and more fill ROW_GROUP_BYTES before
+ALL_COLUMNS = 3  # times ROW_GROUP_BYTES: the limit of a row group over all columns
+ROW_GROUP_ROWS = 1 << 16  # documents of at least 128 bytes reach ROW_GROUP_BYTES first
 
 
 def write_corpus(path: Path, spills: Spills, *, workers: int = 0, advance: Advance) -> None:
     """Write the spilled documents as one Parquet file with `CORPUS_SCHEMA`.
 
     Args:
-        workers: processes; 0 for none.
-        advance: called with the bytes of content.
+        workers: number of worker processes; 0 for none.
+        advance: called with the bytes of content of each row group that is written.
     """
     folder = path.parent
     with shared_workers(workers), Joiner(path, CORPUS_SCHEMA) as file:
@@ -52,9 +52,13 @@ def write_corpus(path: Path, spills: Spills, *, workers: int = 0, advance: Advan
 
 @dataclass(frozen=True)
 class Sorted:
-    """A spill file in order: an Arrow file of its rows, and of each the bytes of content and of all columns.
+    """A sorted spill file of n rows, and the sizes of the rows.
 
-    All but `place`: it depends on the order of the input, and where row groups of a split end must not.
+    Attributes:
+        file: Arrow file of the rows.
+        content: (n,) int64, bytes of content.
+        total: (n,) int64, bytes of all columns except `place`. `place` depends on the order of the input, and the row
+            groups must not.
     """
 
     file: Path
@@ -63,7 +67,7 @@ class Sorted:
 
 
 def sort_part(part: Path) -> Sorted:
-    """Sort a spill file, which is deleted; runs in a worker."""
+    """Sort a spill file into a new file and delete it. Runs in a worker."""
     file = part.with_name(f"{part.name}.sorted")
     content, total = [], []
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, SPILL_SCHEMA) as writer:
@@ -85,14 +89,17 @@ class RunSlice:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows that become one row group, and their bytes of content."""
+    """Rows that become one row group; `bytes` counts their content."""
 
     runs: tuple[RunSlice, ...]
     bytes: int
 
 
 def _row_groups(parts: Iterable[Sorted]) -> Generator[RowGroup, None, None]:
-    """Cut rows into row groups. The row that reaches one of the three limits ends its group."""
+    """Cut rows into row groups. A group ends with the row that reaches one of the three limits.
+
+    For example, with a limit of 10 bytes of content, parts of 4, 7, 2 and 9 bytes give the groups (4, 7) and (2, 9).
+    """
     limits = np.array([ROW_GROUP_BYTES, ALL_COLUMNS * ROW_GROUP_BYTES, ROW_GROUP_ROWS])
     runs: list[RunSlice] = []
     held = np.zeros(3, dtype=np.int64)
@@ -125,7 +132,7 @@ def encode_corpus_group(group: RowGroup) -> EncodedGroup:
 
 
 def _overlapping(reader: pa.RecordBatchFileReader, run: RunSlice) -> Iterator[pa.RecordBatch]:
-    """The rows of a run, from the batches of its file that hold some of them."""
+    """The rows of a slice, from those batches of its file that overlap it."""
     begin = 0
     for number in range(reader.num_record_batches):
         batch = reader.get_batch(number)  # mapped, not copied

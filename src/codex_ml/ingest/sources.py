@@ -1,4 +1,7 @@
-"""From sources to spilled documents: workers read tasks, tables come back in order, bad records are counted."""
+"""Read the sources into spill files: workers read tasks, their results come back in order, bad records are counted.
+
+Used by: the stage `ingest`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from codex_ml.ingest.readers.tasks import BatchTask, ReadTask
 
 @dataclass
 class Tally:
-    """What was read; reasons are counted by their kind: no value of a document, and few of them."""
+    """Counts of what was read. Reasons are counted by kind: a kind holds no value of a document, and there are few."""
 
     documents: int = 0
     bytes: int = 0
@@ -46,7 +49,11 @@ class Tally:
         self.reasons[Reason(item.reason).kind] += 1
 
     def require_documents(self, settings: Ingest) -> None:
-        """Raises UserError when there is no document at all."""
+        """Check that there is at least one document.
+
+        Raises:
+            UserError: when there is none, with the most common reasons.
+        """
         if not self.documents:
             paths = ", ".join(source.path for source in settings.sources)
             why = ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common(3))
@@ -56,7 +63,7 @@ class Tally:
             )
 
     def details(self) -> IngestDetails:
-        """The numbers of the corpus."""
+        """The counts as reports/ingest/details.json has them."""
         return IngestDetails(
             documents=self.documents,
             megabytes=round(self.bytes / 1e6, 3),
@@ -68,7 +75,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class SpillPieces:
-    """Documents, cut for the spill files (see `corpus.pieces_of`), and what is counted of them."""
+    """Documents, cut for the spill files (see `corpus.pieces_of`), and their counts for `Tally`."""
 
     pieces: dict[int, bytes]
     documents: int
@@ -78,7 +85,7 @@ class SpillPieces:
 
     @classmethod
     def of(cls, table: pa.Table) -> SpillPieces:
-        """Args: table: with `corpus.SPILL_SCHEMA`."""
+        """Cut and count a table with `corpus.SPILL_SCHEMA`."""
         return cls(
             pieces=pieces_of(table),
             documents=table.num_rows,
@@ -90,14 +97,14 @@ class SpillPieces:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a worker made of a task with n documents.
+    """The result of a task with n documents.
 
     Attributes:
-        cut: the documents. Their table never passes through the parent process.
-        ids, keys: (n,) uint64, hashes of id and content in the order of the file.
-        refused: what did not become a document, in the order of the file.
-        refused_at: for each of `refused`, how many of the documents come before it.
-        seen: names of the settings that are in the source.
+        cut: the documents. The parent process handles them as bytes, not as a table.
+        ids, keys: (n,) uint64, hashes of id and content, in the order of the file.
+        refused: records and files that did not become a document, in the order of the file.
+        refused_at: for each of `refused`, the number of documents before it.
+        seen: globs and fields of the settings that the task found in the source.
     """
 
     cut: SpillPieces
@@ -109,12 +116,16 @@ class TaskResult:
 
     def table(self) -> pa.Table:
         """The documents in the order of the file, with `corpus.SPILL_SCHEMA`."""
-        order = np.argsort(self.keys >> np.uint64(64 - SPILL_BITS), kind="stable")  # as `pieces_of` puts them
+        order = np.argsort(self.keys >> np.uint64(64 - SPILL_BITS), kind="stable")  # the order of `pieces_of`
         return table_of_pieces(self.cut.pieces).take(number_column(np.argsort(order)))
 
 
 def read_task(task: ReadTask, most_bad: int | None = None) -> TaskResult:
-    """Read one task; runs in a worker. More than `most_bad` bad records end the run, so what follows is not read."""
+    """Read one task. Runs in a worker.
+
+    Args:
+        most_bad: stop reading after more bad records than this, because `read_sources` then ends the run.
+    """
     documents: list[Document] = []
     ids: list[str] = []
     refused: list[Refused] = []
@@ -126,7 +137,7 @@ def read_task(task: ReadTask, most_bad: int | None = None) -> TaskResult:
             for item in part.read():
                 if isinstance(item, Document):
                     documents.append(item)
-                    ids.append(f"{file}\0{item.id}")  # an id may come again in another file of a batch
+                    ids.append(f"{file}\0{item.id}")  # another file of a batch may use the same id
                     continue
                 refused.append(item)
                 refused_at.append(len(documents))
@@ -142,7 +153,7 @@ def read_task(task: ReadTask, most_bad: int | None = None) -> TaskResult:
 
 
 def _without_repeated(result: TaskResult, again: NDArray[np.bool_]) -> tuple[SpillPieces, list[Refused]]:
-    """The documents but those of `again`, and these with all that is refused, in the order of the file."""
+    """Move the documents that `again`, (n,) bool, marks to the refused ones, which stay in the order of the file."""
     table = result.table()
     reason = "the id stands in this file already, with another text"
     rows = np.flatnonzero(again).tolist()
@@ -155,11 +166,11 @@ def _without_repeated(result: TaskResult, again: NDArray[np.bool_]) -> tuple[Spi
 def read_sources(
     settings: Ingest, spills: Spills, tally: Tally, *, workers: int, advance: Advance
 ) -> Iterator[dict[str, Any]]:
-    """Spill the documents of all sources and yield what was refused, as rows of refused.ndjson.
+    """Spill the documents of all sources and yield the refused ones as rows of refused.ndjson.
 
     Raises:
-        UserError: for a bad record where the source says `bad_records: fail`, for too many of them, and for a glob or
-            a field of the settings that names nothing in its source.
+        UserError: for a bad record of a source with `bad_records: fail`, for too many bad records, and for a glob or a
+            field in the settings that nothing in its source has.
     """
     for number, source in enumerate(settings.sources):
         bad, unread = 0, False
@@ -169,7 +180,8 @@ def read_sources(
             unread = unread or (item.bad and item.line is None)
             if item.bad and source.bad_records == "fail":
                 raise UserError(
-                    f"{_place(item)}: {item.reason}; mend it, or set bad_records: skip for its source in ingest.sources"
+                    f"{_place(item)}: {item.reason}; correct it, or set bad_records: skip for its source in "
+                    "ingest.sources"
                 )
             if bad > source.max_bad_records:
                 raise UserError(
@@ -177,7 +189,7 @@ def read_sources(
                     f"records, the last is {_place(item)}: {item.reason}"
                 )
             yield item.row
-        if not unread:  # what could not be read has shown no names
+        if not unread:  # a file that could not be read may hold the missing names
             names_seen.refuse_unmatched_names(source, number, tally.seen)
 
 

@@ -1,7 +1,7 @@
-"""One spill file of the corpus in sorted order, in bounded memory.
+"""Sort one spill file of the corpus in bounded memory.
 
-A small file is sorted at once. A large one becomes sorted runs on disk, which are merged: a corpus of one text a
-million times has one key, so no cut by key bits could make it small (external merge sort; Knuth, The Art of Computer
+A small file is sorted at once. A large file becomes sorted runs on disk, which are then merged. More key bits would not
+help: a corpus that holds one text a million times has one key (external merge sort; Knuth, The Art of Computer
 Programming 3, 5.4.1). Used by: ingest.
 """
 
@@ -19,16 +19,15 @@ import pyarrow as pa
 
 from codex_ml.documents.document import PUBLISHED, ROW_GROUP_BYTES, numbers_of, row_bytes
 
-SPILL_BYTES = 64 << 20  # a larger spill file is sorted as runs of this size; sorting holds them twice
-RUNS = 16  # merged at once; more are merged to longer runs first
+SPILL_BYTES = 64 << 20  # a larger spill file is sorted as runs of this size; sorting holds a run twice in memory
+RUNS = 16  # runs merged at once; if there are more, the first ones are merged to a longer run
 ORDER = [(name, "ascending") for name in ("key", *PUBLISHED, "place")]
 
 
 def sorted_tables(file: Path) -> Iterator[pa.Table]:
     """The rows of a spill file in `ORDER`, in tables of about `ROW_GROUP_BYTES`.
 
-    Depends on the file only, so that any process can do it. The file is deleted once it is read, and nothing else
-    remains.
+    The result depends on the file only, so any process can do it. The spill file and all temporary runs are deleted.
     """
     if file.stat().st_size <= SPILL_BYTES:
         with _opened(file) as batches:
@@ -49,7 +48,7 @@ def sorted_tables(file: Path) -> Iterator[pa.Table]:
 
 
 def _block() -> int:
-    """Bytes of a piece of a run; half of `SPILL_BYTES` holds one of each run."""
+    """Bytes per piece of a run. One piece of each of `RUNS` runs takes half of `SPILL_BYTES`."""
     return max(1, SPILL_BYTES // (2 * RUNS))
 
 
@@ -60,7 +59,7 @@ def _opened(file: Path) -> Iterator[pa.RecordBatchReader]:
 
 
 def _loads(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Batches in tables of about `SPILL_BYTES`."""
+    """Join batches to tables of about `SPILL_BYTES`."""
     held: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
@@ -76,10 +75,10 @@ def _loads(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _in_order(table: pa.Table, most: int) -> Iterator[pa.Table]:
-    """The rows of a table in `ORDER`, in pieces of about `most` bytes, or the table would be in memory twice."""
-    from pyarrow.compute import sort_indices  # 40 ms that no worker of reading needs
+    """The rows of a table in `ORDER`, in pieces of about `most` bytes, so that memory does not hold the table twice."""
+    from pyarrow.compute import sort_indices  # takes 40 ms; workers that only read do not need it
 
-    table = table.combine_chunks()  # else each piece below would put all chunks together
+    table = table.combine_chunks()  # once here, because `take` would combine all chunks for each piece
     order = sort_indices(table, sort_keys=ORDER)
     rows = np.frombuffer(order.buffers()[1], np.uint64, len(order))  # to_numpy takes 0.25 s: it imports pandas
     piece_of_row = np.cumsum(row_bytes(table)[rows]) // most
@@ -89,7 +88,7 @@ def _in_order(table: pa.Table, most: int) -> Iterator[pa.Table]:
 
 
 def _written(file: Path, number: int, tables: Iterable[pa.Table]) -> Path:
-    """A new sorted run beside the spill file."""
+    """Write a sorted run beside the spill file."""
     run = file.with_name(f"{file.name}.run-{number}")
     with ExitStack() as stack:
         writer = None
@@ -104,8 +103,9 @@ def _written(file: Path, number: int, tables: Iterable[pa.Table]) -> Path:
 def _merged(runs: Sequence[Path], most: int) -> Iterator[pa.Table]:
     """The rows of sorted runs in `ORDER`, in pieces of about `most` bytes; the runs are deleted.
 
-    One piece of each run is held. Let b be the smallest of their last rows. Each row up to b is held, because a row
-    that is not held yet follows the last row of its run's piece. So the held rows up to b come next.
+    Memory holds one piece of each run. Let b be the smallest of the last rows of these pieces. Every row up to b is in
+    memory, because a row that is still on disk follows the last row of its run's piece. So the rows in memory up to b
+    come next.
 
         held [1 4 9] [2 3 5] [6 7 8]    b = 5    next 1 2 3 4 5    then [9] [next piece of its run] [6 7 8]
     """
@@ -131,13 +131,13 @@ def _next_piece(reader: pa.RecordBatchReader) -> pa.Table | None:
 
 
 def _rows_up_to(bound: tuple[Any, ...], piece: pa.Table) -> int:
-    """How many rows of a sorted piece come before `bound` or equal it; most differ in the key already."""
+    """Number of rows of a sorted piece that come before `bound` or equal it. The key alone decides most of them."""
     keys = numbers_of(piece, "key")
     first, last = (int(np.searchsorted(keys, np.uint64(bound[0]), side)) for side in ("left", "right"))
     return first + bisect_right(range(first, last), bound, key=lambda row: _row(piece, row))
 
 
 def _row(table: pa.Table, row: int) -> tuple[Any, ...]:
-    """What orders a row, as Arrow does it: texts by their bytes, which is the order of Python's; null comes last."""
+    """The sort key of a row, in Arrow's order: null comes last, and texts compare by bytes, as in Python."""
     key, *texts = (table.column(name)[row].as_py() for name, _ in ORDER)
     return (key, *((text is None, text or "") for text in texts))

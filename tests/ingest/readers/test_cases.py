@@ -308,7 +308,7 @@ def test_a_bad_record_ends_the_run_with_file_and_line_and_leaves_nothing(stage):
     done = stage(SOURCE)
     assert done.returncode == 2, done.stderr
     assert errors(done) == [
-        "error: data/raw/rows.jsonl:2: text must be a text, found a number; mend it, or set bad_records: skip for its source "
+        "error: data/raw/rows.jsonl:2: text must be a text, found a number; correct it, or set bad_records: skip for its source "
         "in ingest.sources"
     ]
     assert "Traceback" not in done.stderr and left(stage.root) == []
@@ -379,7 +379,7 @@ def test_a_compressed_shard_that_is_cut_short_is_named(stage):
         done = stage({"kind": "jsonl", "path": "data/raw"})
         assert done.returncode == 2
         assert errors(done) == [
-            "error: data/raw/cut.jsonl.gz: damaged (Compressed file ended before the end-of-stream marker was reached); mend it, "
+            "error: data/raw/cut.jsonl.gz: damaged (Compressed file ended before the end-of-stream marker was reached); correct it, "
             "or set bad_records: skip for its source in ingest.sources"
         ]
     finally:
