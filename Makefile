@@ -26,7 +26,7 @@ VERSION = -c 'import sys; print(*sys.version_info[:2], sep=".")'
   clean distclean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@printf '\n'; printf '  %s\n' "PYTHON=$$USED_PYTHON    the Python 3.11, 3.12 or 3.13 that makes .venv" \
 	  "TORCH=\"$$USED_TORCH\"    torch as pip installs it, with options of pip; for a GPU build:" \
 	  '    TORCH="torch==2.13.0 --index-url URL"    kept until you give another TORCH=' \
