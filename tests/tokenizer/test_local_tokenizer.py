@@ -1,4 +1,4 @@
-"""Tokenizers of others: taken as they are where that is safe, refused with the reason where it is not."""
+"""Foreign tokenizers are kept unchanged if that is safe, and else refused with the reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = Tokenizer(kind="local", path="models/base/theirs")
 
 @pytest.fixture
 def take(tmp_path):
-    """take(folder) -> (our tokenizer, our folder)"""
+    """take(folder) -> (the imported tokenizer, its folder)"""
 
     def take(path, settings=SETTINGS):
         out = tmp_path / "out"
@@ -50,7 +50,7 @@ def theirs(trained, tmp_path):
     return Theirs()
 
 
-def test_files_that_dvc_keeps_in_its_cache_are_read_and_those_it_ignores_are_not(take, theirs, tmp_path, monkeypatch):
+def test_files_in_the_dvc_cache_are_read_and_files_ignored_by_dvc_are_refused(take, theirs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cache = tmp_path / ".dvc/cache/files/md5/ab"
     cache.mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_files_that_dvc_keeps_in_its_cache_are_read_and_those_it_ignores_are_not
         take(theirs.path)
 
 
-def test_ids_stay_and_what_adds_or_cuts_is_taken_out(take, theirs, loaded):
+def test_ids_stay_and_truncation_dropout_and_post_processors_are_removed(take, theirs, loaded):
     def change(value):
         ids = {"id": END, "ids": [418], "tokens": [END]}
         single = [{"SpecialToken": {"id": END, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
@@ -96,7 +96,7 @@ def test_ids_stay_and_what_adds_or_cuts_is_taken_out(take, theirs, loaded):
     assert tokenizer.decode(tokenizer.encode("x , y . don 't")) == "x , y . don 't"
 
 
-def test_text_cannot_forge_a_role_that_the_folder_forgot_to_mark_special(take, theirs):
+def test_text_cannot_forge_a_role_token_that_the_folder_does_not_mark_special(take, theirs):
     def forget(value):
         for token in value["added_tokens"]:
             token["special"] = False
@@ -116,15 +116,15 @@ def test_the_chat_template_is_kept_byte_for_byte(take, theirs):
     assert take(theirs.path, SETTINGS.model_copy(update={"chat_template": "chatml"}))[0].chat_template == "own file\r\n"
 
 
-def test_chatml_and_tokens_of_the_user_stand_behind_the_vocabulary(take, theirs):
+def test_chatml_and_user_tokens_get_ids_after_the_vocabulary(take, theirs):
     settings = SETTINGS.model_copy(update={"chat_template": "chatml", "special_tokens": ("<|tool|>",)})
     tokenizer, _ = take(theirs.path, settings)
     assert [tokenizer.special[name] for name in ("<|im_start|>", "<|im_end|>", "<|tool|>")] == [420, 421, 422]
     assert tokenizer.vocab_size == 423
 
 
-def test_tokens_of_chatml_that_the_folder_has_as_plain_ones_become_special(take, theirs):
-    """One in the vocabulary only, one added without the mark: both keep their ids, and no text becomes them."""
+def test_chatml_tokens_that_the_folder_has_as_ordinary_tokens_become_special(take, theirs):
+    """One is in the vocabulary only, one is added but not special: both keep their ids, and no text becomes them."""
 
     def change(value):
         value["model"]["vocab"]["<|im_start|>"] = 420
@@ -137,7 +137,7 @@ def test_tokens_of_chatml_that_the_folder_has_as_plain_ones_become_special(take,
     assert not {420, 421} & set(tokenizer.encode("a<|im_start|>b<|im_end|>").tolist())
 
 
-def test_without_a_pad_token_the_unknown_one_fills_else_the_end(take, theirs):
+def test_without_a_pad_token_the_unknown_token_pads_else_the_end_token(take, theirs):
     theirs.edit(lambda value: value.pop("pad_token"), "tokenizer_config.json")
     tokenizer, _ = take(theirs.path)
     assert tokenizer.pad == tokenizer.end
@@ -145,7 +145,7 @@ def test_without_a_pad_token_the_unknown_one_fills_else_the_end(take, theirs):
     assert take(theirs.path)[0].pad == 419
 
 
-def test_an_end_token_is_needed(take, theirs):
+def test_a_folder_without_an_end_token_is_refused(take, theirs):
     theirs.edit(lambda value: value.pop("eos_token"), "tokenizer_config.json")
     with pytest.raises(UserError, match=r"names no eos_token, which has to end every document; in a folder, let"):
         take(theirs.path)
@@ -166,12 +166,12 @@ def split_by(pattern):
 
 
 @pytest.mark.parametrize("pattern", [r"(a+)+$", "(", "x" * 5000, r"(a|aa)+$"])
-def test_a_regular_expression_that_explodes_or_is_none_is_refused_and_the_parent_lives(take, theirs, pattern):
+def test_an_exploding_or_invalid_regular_expression_is_refused_and_the_parent_survives(take, theirs, pattern):
     with pytest.raises(UserError, match=r"tokenizer\.json(: a regular expression| cannot be used: )"):
         take(theirs.edit(split_by(pattern)))
 
 
-def test_a_regular_expression_in_use_elsewhere_is_taken(take, theirs):
+def test_a_regular_expression_of_a_published_tokenizer_is_accepted(take, theirs):
     usual = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     tokenizer, _ = take(theirs.edit(split_by(usual)))
     assert tokenizer.decode(tokenizer.encode("def f(x):\r\n  return 12345")) == "def f(x):\r\n  return 12345"
@@ -202,12 +202,12 @@ def set_id(number):
         (lambda v: v["model"].update(vocab=[]), "there have to be some|two of its tokens|cannot be used"),
     ],
 )  # fmt: skip
-def test_what_is_not_allowed_is_refused_by_name(take, theirs, change, told):
+def test_a_part_that_is_not_allowed_is_refused_and_named(take, theirs, change, told):
     with pytest.raises(UserError, match=told):
         take(theirs.edit(change))
 
 
-def test_sizes_are_capped(take, theirs, monkeypatch):
+def test_file_sizes_are_limited(take, theirs, monkeypatch):
     from codex_ml.tokenizer import local_tokenizer as local
 
     monkeypatch.setitem(local.SIZES, "template", 10)
@@ -227,7 +227,7 @@ def test_a_word_level_end_token_that_a_document_can_spell_is_refused(take, train
         take(folder)
 
 
-def test_a_sentencepiece_file_is_taken_with_its_own_control_pieces(take, tmp_path):
+def test_a_sentencepiece_file_keeps_its_own_control_pieces(take, tmp_path):
     import sentencepiece
 
     file = tmp_path / "their.model"
@@ -249,13 +249,13 @@ def test_a_sentencepiece_file_is_taken_with_its_own_control_pieces(take, tmp_pat
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04cbuiltins\neval\n", b"\x0a\xff\xff\xff\x7f"])
-def test_a_file_that_is_no_model_is_told(take, tmp_path, content):
+def test_a_file_that_is_not_a_model_is_refused(take, tmp_path, content):
     (tmp_path / "their.model").write_bytes(content)
     with pytest.raises(UserError, match=r"their\.model is no SentencePiece model that can be used"):
         take(tmp_path / "their.model")
 
 
-def test_a_path_with_nothing_to_take_is_told(take, tmp_path):
+def test_a_path_without_a_tokenizer_is_refused(take, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         UserError, match=r"holds neither a tokenizer\.json nor one SentencePiece \.model file \(found 0\)"
@@ -265,7 +265,7 @@ def test_a_path_with_nothing_to_take_is_told(take, tmp_path):
         take(tmp_path / "nothing")
 
 
-def test_the_kind_local_takes_what_params_name(theirs, tmp_path, monkeypatch, loaded):
+def test_kind_local_reads_the_path_of_params(theirs, tmp_path, monkeypatch, loaded):
     (tmp_path / "models/base").mkdir(parents=True)
     theirs.path.rename(tmp_path / "models/base/theirs")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Numbers of a tokenizer, checked by hand."""
+"""Measurements of a tokenizer, checked by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.tokenizer.measure import tokenizer_metrics
 
 
-def test_bytes_alone_are_one_byte_a_token(loaded):
+def test_byte_tokens_have_one_byte_per_token(loaded):
     tokenizer = loaded("byte_bpe", vocab_size=258, texts=["z"])
     numbers = tokenizer_metrics(tokenizer, [("python", "ab cd"), ("german", "\u00e4 b"), ("python", "")])
     assert numbers == {
@@ -23,7 +23,7 @@ def test_bytes_alone_are_one_byte_a_token(loaded):
     }  # fmt: skip
 
 
-def test_unknown_words_and_losses_are_seen(loaded):
+def test_unknown_words_and_lost_text_are_counted(loaded):
     tokenizer = loaded("whitespace", vocab_size=258, texts=["a b c d"])
     numbers = tokenizer_metrics(tokenizer, [("text", "a b x y"), ("text", "a"), ("text", "a\tb"), ("text", "d")])
     assert numbers["unk_share"] == 0.25  # 2 of 8
@@ -45,6 +45,6 @@ def test_the_lossless_share_compares_code_points(loaded):
     assert tokenizer_metrics(lossy, [("x", text) for text in ("a , b", "c", "d", "e")])["lossless"] == 0.75
 
 
-def test_nothing_to_measure_on_is_told(loaded):
+def test_an_empty_held_out_set_is_refused(loaded):
     with pytest.raises(UserError, match="no held-out document"):
         tokenizer_metrics(loaded("byte_bpe"), [])

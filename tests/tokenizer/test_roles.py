@@ -1,4 +1,4 @@
-"""Which token begins a document, wherever a folder says it, and that no text ever begins with two of them."""
+"""Which token begins a document, for each file that can name it. No text begins with two of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "
 def template(first, *, last=None):
     tokens = {
         name: {"id": name, "ids": [0], "tokens": [name]} for name in (first, last) if name
-    }  # other ids on purpose
+    }  # the ids differ on purpose
     single = [{"SpecialToken": {"id": first, "type_id": 0}}] if first else []
     single += [{"Sequence": {"id": "A", "type_id": 0}}]
     single += [{"SpecialToken": {"id": last, "type_id": 0}}] if last else []
@@ -32,7 +32,7 @@ def template(first, *, last=None):
 
 LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 CLS = {"sep": [EOS, 419], "cls": [BOS, 418], "add_prefix_space": False, "trim_offsets": True}
-# tokenizer_config.json, post-processor, config.json of the model beside it -> BOS, and whether plain text gets it
+# tokenizer_config.json, post-processor, config.json of the model -> BOS, and whether plain text gets it
 FOLDERS = {
     "llama 2, fast": ({"bos_token": BOS, "add_bos_token": True, "add_eos_token": False}, template(BOS), {}, BOS, True),
     "add_bos_token and no post-processor": ({"bos_token": BOS, "add_bos_token": True}, None, {}, BOS, True),
@@ -84,7 +84,7 @@ def take(tmp_path):
 
 
 @pytest.mark.parametrize(("config", "processor", "model", "bos", "added"), FOLDERS.values(), ids=FOLDERS)
-def test_the_bos_is_found_wherever_it_is_named(theirs, take, config, processor, model, bos, added):
+def test_the_bos_is_found_in_each_file_that_can_name_it(theirs, take, config, processor, model, bos, added):
     tokenizer, out = take(theirs(config, processor, model))
     eos = tokenizer.special[EOS]
     number = tokenizer.special[bos] if bos else None
@@ -124,7 +124,7 @@ def check_chats(folder, bos, *, writes):
     assert prompt.tolist() == ids[: len(prompt)].tolist()
 
 
-def test_an_end_that_only_the_model_names_ends_documents_and_the_first_of_several_counts(theirs, take):
+def test_an_end_token_named_only_by_the_model_is_used_and_the_first_of_several_counts(theirs, take):
     folder = theirs({"eos_token": None, "pad_token": None}, None, {"eos_token_id": [419, 416], "pad_token_id": 418})
     tokenizer, _ = take(folder)
     assert (tokenizer.end, tokenizer.pad) == (419, 418)
@@ -135,7 +135,7 @@ def test_a_bos_that_is_not_in_the_vocabulary_is_refused(theirs, take):
         take(theirs({"bos_token": "<bos>"}, None, {}))
 
 
-def test_a_sentencepiece_file_with_a_begin_piece_adds_it(take, tmp_path):
+def test_a_sentencepiece_file_with_a_bos_piece_adds_it(take, tmp_path):
     import sentencepiece
 
     file = tmp_path / "their.model"
@@ -155,6 +155,6 @@ def test_a_sentencepiece_file_with_a_begin_piece_adds_it(take, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["byte_bpe", "whitespace"])
-def test_a_tokenizer_trained_here_begins_documents_with_its_end(loaded, kind):
+def test_a_trained_tokenizer_begins_documents_with_its_end_token(loaded, kind):
     tokenizer = loaded(kind)
     assert tokenizer.begin == tokenizer.bos == tokenizer.end == tokenizer.special[END]

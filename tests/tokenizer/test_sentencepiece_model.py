@@ -1,4 +1,4 @@
-"""Reading .model files: what is damaged is told, what differs is refused."""
+"""Reading .model files: a damaged file is refused, and so is a tokenizer that gives different ids."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_fields_are_read_as_sentencepiece_reads_them():
 @pytest.mark.parametrize(
     "options",
     [
-        {},  # nmt_nfkc, dummy prefix, squeezed blanks: the defaults of most published models
+        {},  # nmt_nfkc, dummy prefix, squeezed spaces: the defaults of most published models
         {"model_type": "unigram"},
         {"byte_fallback": False},
         {"normalization_rule_name": "identity", "remove_extra_whitespaces": False},
     ],
     ids=["defaults", "unigram", "no bytes", "identity"],
 )
-def test_models_of_others_become_tokenizers_with_the_same_ids(options):
+def test_foreign_models_become_tokenizers_with_the_same_ids(options):
     data = train(**options)
     texts = [text for text in HARD if "\0" not in text] if options.get("byte_fallback") is False else HARD
     prove_equal(to_tokenizer(read_model(data, NAME)), data, [*texts, *CORPUS])
@@ -81,8 +81,8 @@ WHITE_SPACE = {
 
 
 @pytest.mark.parametrize("options", WHITE_SPACE.values(), ids=WHITE_SPACE)
-def test_white_space_anywhere_is_cut_and_given_back_as_sentencepiece_does(options):
-    """The library's Strip took line breaks, tabs and U+0085 off both ends, where sentencepiece takes spaces only."""
+def test_white_space_is_encoded_and_decoded_as_in_sentencepiece(options):
+    """The library's Strip removes line breaks, tabs and U+0085 at both ends; sentencepiece removes only spaces."""
     random_ = random.Random(7)
     texts = ["".join(random_.choices(PIECES, k=random_.randrange(9))) for _ in range(2000)]
     data = train([*TEXTS, *filter(None, texts[:200])], num_threads=1, **options)
@@ -93,19 +93,19 @@ def test_white_space_anywhere_is_cut_and_given_back_as_sentencepiece_does(option
         assert tokenizer.decode(ids, skip_special_tokens=False) == judge.decode(ids), repr(text)
 
 
-def test_a_unigram_model_that_text_could_forge_control_pieces_of_is_refused():
+def test_a_unigram_model_whose_control_pieces_text_could_forge_is_refused():
     data = train(["no angle brackets here"] * 9 + ["abc de"], model_type="unigram", vocab_size=300)
     with pytest.raises(CheckFailed, match="differently from token"):
         prove_equal(to_tokenizer(read_model(data, NAME)), data, HARD)
 
 
 @pytest.mark.parametrize("kind", ["word", "char"])
-def test_kinds_that_have_no_tokenizer_json_are_refused(kind):
+def test_model_types_without_a_tokenizer_json_form_are_refused(kind):
     with pytest.raises(UserError, match=r"its model type is [34]; unigram \(1\) and bpe \(2\) can be used$"):
         read_model(train(model_type=kind, byte_fallback=False), NAME)
 
 
-def test_every_cut_file_is_told_or_read_without_a_crash():
+def test_a_truncated_file_is_refused_or_read_without_a_crash():
     data = train()
     for end in range(0, len(data), 97):
         try:
@@ -118,7 +118,7 @@ def test_every_cut_file_is_told_or_read_without_a_crash():
     "data",
     [b"", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0b\x00", b"PK\x03\x04", b"\x0a\x02\x0a\x05"],
 )
-def test_what_is_no_model_is_told(data):
+def test_data_that_is_not_a_model_is_refused(data):
     with pytest.raises(UserError, match=r"^their\.model is no SentencePiece model that can be used: "):
         read_model(data, NAME)
 
@@ -134,7 +134,7 @@ def test_a_tokenizer_that_differs_is_refused():
         prove_equal(tokenizer, data, CORPUS)
 
 
-def test_our_unigram_scores_add_up_exactly_in_float32(trained):
+def test_unigram_scores_of_a_trained_model_sum_exactly_in_float32(trained):
     model = read_model((trained("sentencepiece_unigram") / "tokenizer.model").read_bytes(), NAME)
     assert all((score / GRID).is_integer() for _, score, kind in model.pieces if kind == NORMAL)
     assert min(score for _, score, kind in model.pieces if kind == NORMAL) > -50

@@ -1,4 +1,4 @@
-"""Every kind: the same bytes in every process, special tokens never made from text, and one clear line for bad input."""
+"""Every kind: the same bytes in every process, no special token from text, and one clear line for bad input."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_five_processes_give_equal_bytes_of_every_kind(tmp_path, run_python, tre
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 @pytest.mark.parametrize("text", HARD)
-def test_decoding_gives_the_text_back_code_point_by_code_point(loaded, kind, text):
+def test_decoding_returns_the_text_code_point_by_code_point(loaded, kind, text):
     tokenizer = loaded(kind)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -79,7 +79,7 @@ def test_text_that_spells_a_special_token_is_data(loaded, kind, text):
 
 
 @pytest.mark.parametrize("kind", TRAINED)
-def test_special_tokens_are_there_and_distinct(loaded, kind):
+def test_special_tokens_exist_and_are_distinct(loaded, kind):
     tokenizer = loaded(kind, special_tokens=tuple(NAMED))
     assert set(NAMED) | {END, PAD} <= set(tokenizer.special)
     assert len(set(tokenizer.special.values())) == len(tokenizer.special)
@@ -96,11 +96,11 @@ def test_ids_are_bytes_then_merges_then_special_tokens(loaded):
     assert all(len(tokenizer.backend.id_to_token(i)) > 1 for i in range(256, 298))
 
 
-def test_a_small_corpus_gives_fewer_tokens_than_wanted(loaded):
+def test_a_small_corpus_gives_fewer_tokens_than_requested(loaded):
     assert loaded("byte_bpe", vocab_size=5000, texts=["a"]).vocab_size == 258
 
 
-def test_words_come_by_frequency_and_then_by_code_point(loaded):
+def test_words_are_ordered_by_frequency_then_by_code_point(loaded):
     tokenizer = loaded("whitespace", vocab_size=258, texts=["b a c\n\tb d", "c  b \u00e9 [UNK]"])
     words = [tokenizer.backend.id_to_token(i) for i in range(6)]
     assert words == ["[UNK]", "b", "c", "a", "d", "\u00e9"]
@@ -108,7 +108,7 @@ def test_words_come_by_frequency_and_then_by_code_point(loaded):
 
 
 def longest_first(word, vocabulary):
-    """Devlin et al. 2018's greedy matching, written out."""
+    """Greedy longest-match-first of Devlin et al. 2018."""
     pieces, start = [], 0
     while start < len(word):
         marks = ("##" if start else "") + word[start:]
@@ -120,7 +120,7 @@ def longest_first(word, vocabulary):
     return pieces
 
 
-def test_wordpiece_cuts_the_longest_known_beginning_first(loaded):
+def test_wordpiece_takes_the_longest_known_prefix_first(loaded):
     tokenizer = loaded("wordpiece", texts=["unable unable unable able able un"] * 9)
     words = ["unable", "ununable", "able", "lab", "\u2603", "n\u2603"]
     tokens = [tokenizer.backend.id_to_token(i) for i in tokenizer.encode(" ".join(words))]
@@ -155,17 +155,17 @@ def test_a_vocabulary_that_cannot_hold_the_bytes_is_refused_with_the_number(tmp_
         train_tokenizer(lambda: iter(CORPUS), settings, tmp_path)
 
 
-def test_a_vocabulary_too_small_for_sentencepiece_is_told(tmp_path):
+def test_a_vocabulary_too_small_for_sentencepiece_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"vocab_size \d+ is too small for the characters of this text"):
         train_tokenizer(lambda: iter(CORPUS), Tokenizer(kind="sentencepiece_unigram", vocab_size=270), tmp_path)
 
 
 def test_a_special_token_that_is_ordinary_text_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"'value' is a piece of ordinary text .* such as <\|name\|>$"):
+    with pytest.raises(UserError, match=r"'value' is already an ordinary token .* such as <\|name\|>$"):
         train_tokenizer(lambda: iter(CORPUS), Tokenizer(kind="byte_bpe", special_tokens=("value",)), tmp_path)
 
 
-def test_the_config_cleans_nothing_up_and_the_template_is_there_when_asked(trained):
+def test_the_config_disables_clean_up_and_the_template_is_written_on_request(trained):
     folder = trained("byte_bpe", chat_template="chatml")
     assert json.loads((folder / "tokenizer_config.json").read_bytes()) == {
         "bos_token": END, "eos_token": END, "pad_token": PAD, "clean_up_tokenization_spaces": False,
@@ -181,7 +181,7 @@ def test_the_config_cleans_nothing_up_and_the_template_is_there_when_asked(train
 
 
 @pytest.mark.parametrize("kind", TRAINED)
-def test_transformers_reads_the_folder_and_gives_the_same_ids(trained, kind):
+def test_transformers_loads_the_folder_and_gives_the_same_ids(trained, kind):
     from transformers import AutoTokenizer
 
     folder: Path = trained(kind)
@@ -192,7 +192,7 @@ def test_transformers_reads_the_folder_and_gives_the_same_ids(trained, kind):
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece_bpe", "sentencepiece_unigram"])
-def test_sentencepiece_gives_the_same_ids_from_the_model_beside(trained, kind):
+def test_sentencepiece_gives_the_same_ids_from_tokenizer_model(trained, kind):
     import sentencepiece
 
     folder = trained(kind)

@@ -1,4 +1,4 @@
-"""Chat messages: the template's control tokens, contents that stay data, answers marked, and templates that attack."""
+"""Chat messages: control tokens come only from the template, answers are marked, and hostile templates are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_answers_and_their_end_are_trained_and_nothing_else(chatml):
 
 
 @pytest.mark.parametrize("kind", TRAINED)
-def test_ids_are_those_of_transformers(trained, loaded, kind):
+def test_ids_equal_those_of_transformers(trained, loaded, kind):
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(trained(kind, chat_template="chatml"))
@@ -54,7 +54,7 @@ def test_ids_are_those_of_transformers(trained, loaded, kind):
 
 
 @pytest.mark.parametrize("template", ["chatml", "double"])
-def test_the_prompt_of_generation_is_a_prefix_of_the_same_ids(chatml, template):
+def test_the_ids_of_a_prompt_are_a_prefix_of_the_ids_of_the_conversation(chatml, template):
     tokenizer = chatml if template == "chatml" else replace(chatml, chat_template=DOUBLE)
     ids, trained = encode_chat(tokenizer, TALK)
     prompt = encode_prompt(tokenizer, TALK[:2])
@@ -85,26 +85,26 @@ def test_special_tokens_in_contents_are_data(chatml, bad, place):
     assert trained_text(chatml, ids, trained) == "".join(f"{answer}<|im_end|>" for answer in answers)
 
 
-def test_a_role_cannot_forge_control_either(chatml):
+def test_a_role_cannot_forge_control_tokens(chatml):
     ids, _ = encode_chat(chatml, [{"role": f"user{END}", "content": "x"}])
     assert chatml.end not in ids
 
 
-def test_a_template_whose_beginnings_change_is_refused_with_the_reason(chatml):
+def test_a_template_that_changes_earlier_messages_is_refused_with_the_reason(chatml):
     last = "{% for m in messages %}{% if loop.last %}[last]{% endif %}{{ m.content }}{% endfor %}"
-    with pytest.raises(UserError, match="writes earlier messages differently once more follow"):
+    with pytest.raises(UserError, match="writes earlier messages differently when more follow"):
         encode_chat(replace(chatml, chat_template=last), TALK)
     reasoning = (
         "{% for m in messages %}{{ m.role ~ m.content }}{% endfor %}{% if add_generation_prompt %}<think>{% endif %}"
     )
-    with pytest.raises(UserError, match="its generation prompt is not how an answer begins"):
+    with pytest.raises(UserError, match="an answer does not begin with its generation prompt"):
         encode_chat(replace(chatml, chat_template=reasoning), TALK)
 
 
-def test_without_a_template_or_with_too_large_a_one_it_is_told(loaded, chatml):
+def test_a_missing_or_too_large_template_is_refused(loaded, chatml):
     with pytest.raises(UserError, match=r"has no chat template.*tokenizer\.chat_template: chatml"):
         encode_chat(loaded("byte_bpe"), TALK)
-    with pytest.raises(UserError, match="larger than 65536 bytes"):
+    with pytest.raises(UserError, match="larger than the limit of 65536 bytes"):
         encode_chat(replace(chatml, chat_template="\u00e9" * 40_000), TALK)
 
 
@@ -122,7 +122,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("template", ATTACKS)
-def test_an_attack_by_template_is_one_clear_line(chatml, template, tmp_path, monkeypatch):
+def test_a_hostile_template_is_refused_in_one_line(chatml, template, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^the chat template cannot be rendered: ") as told:
         encode_chat(replace(chatml, chat_template=template), TALK)
@@ -130,7 +130,7 @@ def test_an_attack_by_template_is_one_clear_line(chatml, template, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nested_loops_end_by_the_limit_and_the_next_request_is_served(chatml):
+def test_nested_loops_stop_at_the_limit_and_the_next_request_is_served(chatml):
     bomb = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(UserError, match=r"used more than 2 s of processor time and was ended|still at work after 11 s"):
         encode_chat(replace(chatml, chat_template=bomb), TALK)
@@ -138,7 +138,7 @@ def test_nested_loops_end_by_the_limit_and_the_next_request_is_served(chatml):
     assert len(ids) > 10
 
 
-def test_the_date_and_chance_of_a_template_are_fixed(chatml):
+def test_the_date_and_the_rng_of_a_template_are_fixed(chatml):
     template = "{{ strftime_now('%d %b %Y') }} {{ [1, 2, 3, 4, 5, 6, 7, 8, 9] | random }}{% for m in messages %}{{ m.content }}{% endfor %}"
     texts = {chatml.decode(encode_chat(replace(chatml, chat_template=template), TALK[:2])[0]) for _ in range(3)}
     assert len(texts) == 1
@@ -153,12 +153,12 @@ def test_tools_reach_the_template(chatml):
     assert chatml.decode(encode_chat(with_tools, TALK[:1])[0]) == "nonebe brief"
 
 
-def test_private_marks_in_a_message_are_refused(chatml):
+def test_private_use_marks_in_a_message_are_refused(chatml):
     with pytest.raises(UserError, match=r"holds U\+F0000"):
         encode_chat(chatml, [{"role": "user", "content": "\U000f0000"}])
 
 
-def test_a_message_without_content_is_told(chatml):
+def test_a_message_without_content_is_refused(chatml):
     with pytest.raises(UserError, match=r"^the chat template cannot be rendered: "):
         encode_chat(chatml, [{"role": "user"}])
 

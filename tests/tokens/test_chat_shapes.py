@@ -103,7 +103,7 @@ def byte_level(add_prefix_space):
 
 
 def llama(scheme):
-    """As Llama 2's: blanks are letters, bytes where a piece is missing; scheme None: the normalizer of older files."""
+    """As in Llama 2: spaces are letters, and a missing piece becomes bytes. scheme None: the normalizer of older files."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     if scheme is None:
         steps = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
@@ -134,7 +134,7 @@ MAKERS = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """folders(tokenizer, template) -> a folder of ours, made once."""
+    """folders(tokenizer, template) -> a folder as this project writes it, made once."""
     made = {}
 
     def folder(tokenizer, template):
@@ -161,14 +161,14 @@ def messages_of(record):
 
 
 def rendered(theirs, messages, **options):
-    """What transformers writes, or None."""
+    """The text that transformers renders, or None if it refuses."""
     try:
         return theirs.apply_chat_template(messages, tokenize=False, **options)
     except Exception:
         return None
 
 
-MAY_REFUSE = {  # template -> records that it cannot write as they are
+MAY_REFUSE = {  # template -> records that it cannot write unchanged
     "trims": {"code", "line breaks first", "blank", "unicode", "two answers"},
     "drops system": {"usual", "single letters"},
     "upper": RECORDS.keys() - {"no words", "blank"},
@@ -189,7 +189,7 @@ PAIRS = [(t, s) for t, s in product(MAKERS, TEMPLATES) if t == "byte level" or s
 
 
 @pytest.mark.parametrize(("tokenizer", "template"), PAIRS)
-def test_text_is_whole_prompts_are_prefixes_and_ids_are_those_of_transformers(folders, tokenizer, template):
+def test_text_is_complete_prompts_are_prefixes_and_ids_equal_those_of_transformers(folders, tokenizer, template):
     from transformers import AutoTokenizer
 
     folder = folders(tokenizer, template)
@@ -204,7 +204,7 @@ def test_text_is_whole_prompts_are_prefixes_and_ids_are_those_of_transformers(fo
             continue
         text = rendered(theirs, messages)
         spelt = record == "special tokens spelt"
-        judge = ours.decode(theirs(text)["input_ids"])  # some tokenizers write a blank after each special token
+        judge = ours.decode(theirs(text)["input_ids"])  # some tokenizers write a space after each special token
         found, judge = (part.replace(" ", "") if spelt else part for part in (ours.decode(ids), judge))
         assert found == judge, record
         assert trained.any(), record
@@ -219,7 +219,7 @@ def test_text_is_whole_prompts_are_prefixes_and_ids_are_those_of_transformers(fo
             assert prompt.tolist() == ids[: len(prompt)].tolist(), (record, turn)
             asked = rendered(theirs, messages[:turn], add_generation_prompt=True)
             if asked is None or spelt:
-                cut = True  # transformers renders no prompt of no message; ours may be one that joins
+                cut = True  # transformers does not render a prompt without messages; the tokenizer may join its text
                 continue
             if not cut:
                 assert prompt.tolist() == theirs(asked)["input_ids"], (record, turn)
@@ -235,11 +235,11 @@ def test_text_is_whole_prompts_are_prefixes_and_ids_are_those_of_transformers(fo
 
 
 def joins_at_the_end(template):
-    """Whether an answer is ended by text, which may share a token with what follows."""
+    """Whether text ends an answer. Such text may share a token with the text that follows."""
     return template in ("no control tokens", "unicode")
 
 
-def test_the_end_of_a_turn_is_found_where_only_a_chat_of_one_answer_is_stable(folders):
+def test_the_end_of_a_turn_is_found_if_only_a_chat_of_one_answer_is_stable(folders):
     tokenizer = load_tokenizer(folders("byte level", "forgets thoughts"))
     assert turn_ends(tokenizer) == [tokenizer.special[STOP]]
 
@@ -249,8 +249,8 @@ def test_the_end_of_a_turn_is_found_where_only_a_chat_of_one_answer_is_stable(fo
     [
         ({"content": "x", "function_call": {"name": "f", "arguments": "{}"}}, "the name of the function call of message 2"),
         ({"content": None, "function_call": {"name": "f", "arguments": "{}"}}, "the name of the function call of message 2"),
-        ({"content": "x", "function_call": "auto"}, "the function call of message 2 .* is no JSON object"),
-        ({"content": "x", "tool_calls": {"name": "f"}}, "message 2 .* has tool_calls that are no list"),
+        ({"content": "x", "function_call": "auto"}, "the function call of message 2 .* is not a JSON object"),
+        ({"content": "x", "tool_calls": {"name": "f"}}, "message 2 .* has tool_calls that are not a list"),
     ],
 )  # fmt: skip
 def test_a_call_that_the_template_does_not_write_is_refused_in_every_shape(folders, message, reason):
@@ -260,7 +260,7 @@ def test_a_call_that_the_template_does_not_write_is_refused_in_every_shape(folde
 
 
 @pytest.mark.parametrize(("content", "advised"), [(" value", True), ("value", False)])
-def test_white_space_is_advised_only_where_there_is_some(folders, content, advised):
+def test_the_advice_names_white_space_only_if_the_text_has_some_at_its_ends(folders, content, advised):
     tokenizer = load_tokenizer(folders("byte level", "trims" if advised else "upper"))
     with pytest.raises(ChatRefused, match="leaves out or changes message 1") as error:
         encode_chat(tokenizer, [{"role": "user", "content": content}, {"role": "assistant", "content": "1"}])
@@ -279,7 +279,7 @@ def test_exactly_the_answers_and_their_ends_are_trained(folders, template, recor
     assert turn_ends(tokenizer) == [tokenizer.special[STOP]]
 
 
-def test_generation_marks_decide_what_is_trained(folders):
+def test_generation_tags_decide_what_is_trained(folders):
     from transformers import AutoTokenizer
 
     folder = folders("byte level", "generation marks")

@@ -1,4 +1,4 @@
-"""Fast engines: chosen only when they give the ids of `tokenizers`, on everything, also where they are known to differ."""
+"""Fast engines are chosen only if they give the ids of `tokenizers`, also on texts on which engines often differ."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def split_first(pattern, **changes):
     return tokenizer
 
 
-def test_other_patterns_are_taken_over():
+def test_other_patterns_are_adopted():
     backend = split_first(r"\p{N}{1,3}| ?\p{L}+|[^\p{L}\p{N}]+")
     made = tiktoken_engine(backend)
     assert differing(made, backend, [*hostile_texts(), "abcabc 1234567 aabbcc"]) == []
@@ -79,11 +79,11 @@ def test_what_tiktoken_cannot_express_is_left_to_tokenizers(loaded):
     assert gigatoken_engine(loaded("sentencepiece_unigram").backend) is None
 
 
-def test_ranks_are_refused_where_ids_do_not_follow_the_merges():
+def test_ranks_are_refused_if_ids_are_not_in_merge_order():
     letters = byte_letters()
     vocabulary = {letter: i for i, letter in enumerate(letters)} | {"ab": 300, "abc": 299}
     assert byte_ranks({"vocab": vocabulary, "merges": [["a", "b"], ["ab", "c"]]}) is None
-    assert byte_ranks({"vocab": vocabulary, "merges": [["ab", "c"]]}) is None  # ab is never made
+    assert byte_ranks({"vocab": vocabulary, "merges": [["ab", "c"]]}) is None  # no merge makes ab
     vocabulary["abc"] = 301
     ranks = byte_ranks({"vocab": vocabulary, "merges": ["a b", "ab c"]})
     assert ranks[b"abc"] == 301 and ranks[b"\0"] == vocabulary["\u0100"] and len(ranks) == 258
@@ -113,7 +113,7 @@ def unbuildable(tokenizer):
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
-        (wrong, "gigatoken gives other ids than tokenizers for this vocabulary; not used"),
+        (wrong, "gigatoken is not used: its ids differ from those of tokenizers for this vocabulary"),
         (failing, "gigatoken cannot be used for this vocabulary (no)"),
         (unbuildable, "tiktoken cannot be used for this vocabulary (no such pattern)"),
     ],
@@ -131,13 +131,13 @@ def test_an_engine_that_differs_or_fails_is_not_used_and_the_log_says_so(loaded,
     assert caplog.messages[-1] == "tokens: encoded by tokenizers"
 
 
-def test_a_pattern_that_only_tokenizers_can_read_is_left_to_it():
-    backend = split_first(r"\h+|(?<a>b)\g<a>?|[^\h]")  # \h is a hexadecimal digit there, \g<a> a call
+def test_a_pattern_that_only_tokenizers_supports_is_left_to_it():
+    backend = split_first(r"\h+|(?<a>b)\g<a>?|[^\h]")  # in Oniguruma \h is a hexadecimal digit and \g<a> a call
     texts = ["abcb 0x1F"] * 20_000
     assert [ids.tolist() for ids in encode_all(backend, texts)] == [backend.encode(texts[0]).ids] * len(texts)
 
 
-def test_bulk_encoding_equals_one_by_one_whatever_the_engine(loaded, monkeypatch):
+def test_bulk_encoding_equals_single_encoding_with_every_engine(loaded, monkeypatch):
     tokenizer = loaded("byte_bpe")
     texts = CORPUS * 40
     expected = [tokenizer.encode(text).tolist() for text in CORPUS] * 40
@@ -152,7 +152,7 @@ def test_bulk_encoding_equals_one_by_one_whatever_the_engine(loaded, monkeypatch
             assert [ids.tolist() for ids in encode_all(tokenizer.backend, iter(texts))] == expected
 
 
-def test_texts_are_drawn_as_they_are_needed(loaded, monkeypatch):
+def test_texts_are_read_lazily(loaded, monkeypatch):
     monkeypatch.setattr(engine, "BATCH_CHARACTERS", 1000)
     drawn = 0
 
@@ -168,14 +168,14 @@ def test_texts_are_drawn_as_they_are_needed(loaded, monkeypatch):
     assert drawn < 100
 
 
-def test_the_json_of_a_tokenizer_survives_the_engines(loaded):
+def test_engines_do_not_change_the_tokenizer(loaded):
     backend = loaded("byte_bpe").backend
     before = backend.to_str()
     choose_engine(backend, CORPUS)
     assert json.loads(backend.to_str()) == json.loads(before)
 
 
-def test_a_regular_expression_that_gives_up_in_the_middle_is_one_line():
+def test_a_regular_expression_that_fails_on_a_text_is_one_line():
     backend = split_first(r"(a+)+$")
     with pytest.raises(UserError, match=r"^the tokenizer's rules cannot be applied to a text: "):
         list(encode_all(backend, ["fine", "a" * 5000 + "!"]))

@@ -1,4 +1,4 @@
-"""Which texts a tokenizer of each kind does not give back, and that every one of them is counted and some are named."""
+"""Which texts a tokenizer of each kind loses. All lossy documents are counted, and the first ones are listed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from codex_ml.tokens.text_tokenizer import load_tokenizer
 
 from .conftest import CORPUS, LOSSLESS, TRAINED
 
-# What the rules of published tokenizers change: compatibility forms, spaces, the sign for a space, long words.
+# What the rules of published tokenizers change: compatibility forms, spaces, U+2581 (SentencePiece's space), long words.
 TEXTS = {
     "plain": "return value", "roman numeral": "chapter \u2167", "half width": "\uff76\uff85", "fraction": "\u00bd cup",
     "combined": "a\u0308rger", "precomposed": "\u00e4rger", "three blanks": "a   b", "leading": "  x", "trailing": "x \t",
@@ -29,7 +29,7 @@ TEXTS = {
     "syriac": "\u0710\u0742\u0712", "surrogate range": "\ud7ff\ue000", "private": "\U0010fffd", "end": "<|endoftext|>",
 }  # fmt: skip
 META = {name for name, text in TEXTS.items() if "\u2581" in text}
-# kind: what it must lose; WordPiece and words lose white space, and what their vocabulary does not have
+# kind -> what it must lose; WordPiece and whitespace lose white space, and text that is not in the vocabulary
 MUST_LOSE = {
     "wordpiece": {"three blanks", "leading", "crlf", "last line", "long word", "long path", "syriac", "private", "punctuation"},
     "whitespace": {"three blanks", "leading", "crlf", "last line", "long word", "long path", "syriac", "private", "case"},
@@ -54,7 +54,7 @@ def lost(tokenizer, texts=TEXTS):
 
 
 @pytest.mark.parametrize("kind", TRAINED)
-def test_each_kind_loses_what_its_page_says(loaded, kind, monkeypatch):
+def test_each_kind_loses_exactly_the_documented_text(loaded, kind, monkeypatch):
     monkeypatch.setattr("codex_ml.tokens.lossless.NAMED", len(TEXTS))
     found = lost(loaded(kind))
     if kind in LOSSLESS:
@@ -75,8 +75,8 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
-def test_a_sentencepiece_model_of_others_loses_what_sentencepiece_loses(tmp_path, options, monkeypatch):
-    """google/sentencepiece 329, 650: white space and compatibility forms; U+2581 under every setting."""
+def test_a_foreign_sentencepiece_model_loses_the_same_text_as_sentencepiece(tmp_path, options, monkeypatch):
+    """google/sentencepiece 329, 650: white space and compatibility forms are lost, and U+2581 with every setting."""
     monkeypatch.setattr("codex_ml.tokens.lossless.NAMED", len(TEXTS))
     writer = io.BytesIO()
     known = [text for text in TEXTS.values() if text.strip()]
@@ -106,7 +106,7 @@ NORMALIZERS = {
 
 
 @pytest.mark.parametrize("kind", NORMALIZERS)
-def test_a_byte_level_tokenizer_with_a_rule_of_its_own_loses_what_the_rule_changes(
+def test_a_byte_level_tokenizer_with_a_normalizer_loses_what_the_normalizer_changes(
     trained, tmp_path, kind, monkeypatch
 ):
     monkeypatch.setattr("codex_ml.tokens.lossless.NAMED", len(TEXTS))
@@ -119,7 +119,7 @@ def test_a_byte_level_tokenizer_with_a_rule_of_its_own_loses_what_the_rule_chang
     assert "plain" not in found
 
 
-def test_what_is_lost_is_counted_by_split_and_named_by_place_without_its_text(loaded):
+def test_lost_text_is_counted_per_split_and_located_without_showing_it(loaded):
     tokenizer = loaded("whitespace")
     trips = [
         trip_of(tokenizer, {"kept": "return value", "gone": "return hunter2secret"}),
@@ -135,14 +135,16 @@ def test_what_is_lost_is_counted_by_split_and_named_by_place_without_its_text(lo
         "split": "train", "id": "gone", "source": "s", "path": "gone.txt", "character": 7, "characters": 20,
         "lost": listed[0]["lost"],
     }  # fmt: skip
-    assert 10 <= listed[0]["lost"] <= 13  # of hunter2secret, what [UNK] does not happen to hold
+    assert 10 <= listed[0]["lost"] <= 13  # the letters of hunter2secret, except those that [UNK] holds by chance
     line = loss_summary(trips)
-    assert line.startswith(f"1 of 2 of train, {NAMED + 5} of {NAMED + 5} of test documents do not come back, ")
+    assert line.startswith(
+        f"1 of 2 of train, {NAMED + 5} of {NAMED + 5} of test documents decode to a different text, "
+    )
     assert "train gone (s gone.txt) from character 7; test t0 (s t0.txt) from character " in line
     assert "hunter2" not in line + json.dumps(listed)
 
 
-def test_nothing_lost_is_no_line(loaded):
+def test_a_lossless_tokenizer_gives_an_empty_summary(loaded):
     trips = [trip_of(loaded("byte_bpe"), split=split) for split in ("train", "val", "test")]
     assert loss_summary(trips) == ""
     assert rows(trips) == []

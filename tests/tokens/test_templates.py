@@ -1,4 +1,4 @@
-"""Chat templates as folders bring them: one or several by name, in files or in the configuration; tools, calls and parts."""
+"""Chat templates of a folder: one or several by name, in files or in the configuration; tools, calls and parts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TALK = [{"role": "user", "content": "value?"}, {"role": "assistant", "content": 
 
 
 def template(mark):
-    """One that writes `mark`, the names of the tools and the messages."""
+    """A template that writes `mark`, the names of the tools and the messages."""
     return (
         mark + "{% for t in tools or [] %}[{{ t.function.name }}]{% endfor %}{% for m in messages %}({{ m.role }})"
         "{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -38,7 +38,7 @@ def listed(**templates):
 
 
 DEFAULT, TOOL_USE, RAG = template("D"), template("T"), template("R")
-LAYOUTS = {  # what lies in the folder -> templates by name
+LAYOUTS = {  # files of the folder -> templates by name
     "a text": ({"config": DEFAULT}, {"default": DEFAULT}),
     "a list": ({"config": listed(tool_use=TOOL_USE, default=DEFAULT)}, {"default": DEFAULT, "tool_use": TOOL_USE}),
     "a list of one": ({"config": listed(default=DEFAULT)}, {"default": DEFAULT}),
@@ -60,7 +60,7 @@ LAYOUTS = {  # what lies in the folder -> templates by name
 
 @pytest.fixture
 def theirs(trained, tmp_path):
-    """theirs(contents) -> a folder as others publish it."""
+    """theirs(contents) -> a tokenizer folder as others publish it."""
 
     def make(contents):
         folder = tmp_path / "theirs"
@@ -88,7 +88,7 @@ def take(tmp_path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_template_is_kept_and_the_one_of_transformers_is_used(theirs, take, tmp_path, layout):
+def test_every_template_is_kept_and_the_choice_equals_that_of_transformers(theirs, take, tmp_path, layout):
     from transformers import AutoTokenizer
 
     contents, expected = LAYOUTS[layout]
@@ -98,7 +98,7 @@ def test_every_template_is_kept_and_the_one_of_transformers_is_used(theirs, take
     assert {**ours.named_templates, **({"default": ours.chat_template} if ours.chat_template else {})} == expected
     export_tokenizer(folder, tmp_path / "exported")
     for judge in (AutoTokenizer.from_pretrained(path) for path in (source, folder, tmp_path / "exported")):
-        judge.split_special_tokens = False  # the source was written by us; others do not set it
+        judge.split_special_tokens = False  # this test wrote the source; published folders do not set it
         for tools in (None, [], TOOLS):
             if "default" not in expected and (tools is None or "tool_use" not in expected):
                 with pytest.raises(UserError, match=r"has the chat templates .*tool_use, but none named default"):
@@ -125,7 +125,7 @@ def test_every_template_is_kept_and_the_one_of_transformers_is_used(theirs, take
         ({"additional_chat_templates/rag.jinja": "x" * 70_000}, r"rag\.jinja has 70000 bytes; at most 65536"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_a_list_of_templates_is_refused(theirs, take, contents, told):
+def test_an_invalid_list_of_templates_is_refused(theirs, take, contents, told):
     with pytest.raises(UserError, match=told):
         take(theirs(contents))
 
@@ -167,7 +167,7 @@ def test_the_built_in_chatml_writes_calls_tools_and_parts(chatml, trained, chat)
     assert turn_ends(chatml) == [chatml.special["<|im_end|>"]]
 
 
-def test_calls_are_json_that_can_be_read_back(chatml):
+def test_tool_calls_are_valid_json(chatml):
     messages, tools = CHATS["null with a call"]
     ids, trained = encode_chat(chatml, messages, tools)
     said = chatml.decode(ids[trained])
@@ -194,7 +194,7 @@ ORDERS = {"as it is": "c.arguments", "sorted": "c.arguments | dictsort", "items"
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 @pytest.mark.parametrize("order", ORDERS)
-def test_arguments_of_every_type_are_taken_where_a_template_writes_them(chatml, order, value):
+def test_arguments_of_every_type_are_accepted_if_the_template_writes_them(chatml, order, value):
     body = "{% for k, v in " + ORDERS[order].replace("c.arguments", "args") + " %}{{ k }}={{ v | tojson }};{% endfor %}"
     if order == "as it is":
         body = "{{ args | tojson }}"
@@ -213,24 +213,24 @@ def test_arguments_of_every_type_are_taken_where_a_template_writes_them(chatml, 
 @pytest.mark.parametrize(
     ("source", "messages", "tools", "told"),
     [
-        (CHATML, [{"role": "user", "content": None}, TALK[1]], None, r"message 1 \(user\) has no content; null goes with"),
+        (CHATML, [{"role": "user", "content": None}, TALK[1]], None, r"message 1 \(user\) has no content; null is allowed only with"),
         (CHATML, [{"role": "user"}, TALK[1]], None, r"message 1 \(user\) has no content"),
         (CHATML, [{"role": "user", "content": []}, TALK[1]], None, r"message 1 \(user\) has no content"),
         (CHATML, [TALK[0], {"role": "assistant", "content": None, "tool_calls": []}], None, r"message 2 .* has no content"),
         (CHATML, [{"role": "user", "content": [IMAGE]}, TALK[1]], None, r"message 1 \(user\) holds a part of type 'image'"),
         (CHATML, [{"role": "user", "content": ["a"]}, TALK[1]], None, r"holds a part of type 'str'; only parts of type text"),
         (CHATML, [{"role": "user", "content": [{"type": "text"}]}, TALK[1]], None, "holds a part of type 'text'"),
-        (CHATML, TALK, ["f"], "tool 1 is no JSON object"),
-        (CHATML, [*TALK, {"role": "assistant", "tool_calls": ["f"]}], None, "a tool call of message 3 .* is no JSON object"),
+        (CHATML, TALK, ["f"], "tool 1 is not a JSON object"),
+        (CHATML, [*TALK, {"role": "assistant", "tool_calls": ["f"]}], None, "a tool call of message 3 .* is not a JSON object"),
         (NO_CALLS, TALK, TOOLS, "leaves out or changes the name of tool 1"),
         (JUST_CONTENT, [TALK[0], {"role": "assistant", "tool_calls": CALLS}], None, "the name of a tool call of message 2"),
         *((NAMES_ONLY, [TALK[0], called(value)], None, "changes the arguments of a tool call of message 2") for value in VALUES),
         (NO_CALLS, [{"role": "user", "content": [{"type": "text", "text": "a"}]}, TALK[1]], None, "writes Python objects"),
         (NO_CALLS, [TALK[0], {**TALK[1], "reasoning_content": "hm"}], None, "changes the reasoning of message 2"),
-        (NO_CALLS + "{{ '\\ud800' }}", TALK, None, r"writes a lone surrogate \(U\+D800\), which is no text"),
+        (NO_CALLS + "{{ '\\ud800' }}", TALK, None, r"writes a lone surrogate \(U\+D800\), which is not text"),
     ],
 )  # fmt: skip
-def test_what_a_template_does_not_write_is_refused_by_name(chatml, source, messages, tools, told):
+def test_a_text_that_the_template_does_not_write_is_refused_and_named(chatml, source, messages, tools, told):
     with pytest.raises(ChatRefused, match=told) as refused:
         encode_chat(replace(chatml, chat_template=source), messages, tools)
     assert "\n" not in str(refused.value)
@@ -248,7 +248,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_generation_marks_enclose_is_trained_and_nothing_else(trained, tmp_path, place):
+def test_only_text_between_generation_tags_is_trained(trained, tmp_path, place):
     from transformers import AutoTokenizer
 
     folder = tmp_path / "marked"
@@ -268,17 +268,17 @@ def test_what_generation_marks_enclose_is_trained_and_nothing_else(trained, tmp_
     assert ours.decode(ids[marked]) == expected[place]
 
 
-def test_generation_marks_whose_place_cannot_be_told_are_refused(chatml):
+def test_generation_tags_with_an_unknown_offset_are_refused(chatml):
     macro = (
         "{% macro turn(m) %}[{{ m.role }}]"
         + PLACES["content"]
         + "{% endmacro %}{% for m in messages %}{{ turn(m) }}{% endfor %}"
     )
-    with pytest.raises(ChatRefused, match=r"generation %\} is used in a macro or a set block"):
+    with pytest.raises(ChatRefused, match=r"generation %\} is inside a macro or a set block"):
         encode_chat(replace(chatml, chat_template=macro), TALK)
 
 
-def test_a_whole_conversation_can_be_encoded_where_answers_cannot_be_told(chatml):
+def test_a_whole_conversation_can_be_encoded_if_its_answers_cannot_be_located(chatml):
     last = "{% for m in messages %}{% if loop.last %}[last]{% endif %}{{ m.content }}{% endfor %}"
     tokenizer = replace(chatml, chat_template=last)
     with pytest.raises(UnstableTemplate):
@@ -286,8 +286,8 @@ def test_a_whole_conversation_can_be_encoded_where_answers_cannot_be_told(chatml
     assert chatml.decode(encode_whole(tokenizer, TALK * 2)) == "value?defvalue?[last]def"
 
 
-def test_an_answer_of_weight_0_is_read_and_not_trained(chatml):
-    """The field of OpenAI's format for fine-tuning; every answer was trained, whatever it said."""
+def test_an_answer_of_weight_0_is_an_input_but_not_trained(chatml):
+    """The field `weight` of OpenAI's format for fine-tuning."""
     question, first = {"role": "user", "content": "value?"}, {"role": "assistant", "content": "def"}
     talk = [question, {**first, "weight": 0}, question, {**first, "weight": 1}]
     ids, mask = encode_chat(chatml, talk)
@@ -299,12 +299,12 @@ def test_an_answer_of_weight_0_is_read_and_not_trained(chatml):
 
 
 @pytest.mark.parametrize("weight", [0.5, 2, -1, "0", [0]])
-def test_another_weight_is_refused(chatml, weight):
+def test_a_weight_other_than_0_or_1_is_refused(chatml, weight):
     with pytest.raises(ChatRefused, match="weight of a message must be 0"):
         encode_chat(chatml, [TALK[0], {**TALK[1], "weight": weight}])
 
 
-def test_weight_0_beside_generation_marks_is_refused(chatml):
+def test_weight_0_together_with_generation_tags_is_refused(chatml):
     marked = replace(chatml, chat_template=MARKED.format(body=PLACES["content"]))
     with pytest.raises(ChatRefused, match="has weight 0, but the template itself marks"):
         encode_chat(marked, [TALK[0], {**TALK[1], "weight": 0}])

@@ -1,4 +1,4 @@
-"""The tokenizer of run time: what it says of itself is true, and a damaged folder is told."""
+"""The tokenizer at run time: its attributes are correct, and a damaged folder is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codex_ml.tokens.text_tokenizer import load_tokenizer
 from .conftest import END, PAD
 
 
-def test_ids_are_uint32_and_documents_come_one_by_one_also_empty_ones(loaded):
+def test_ids_are_uint32_and_empty_documents_are_kept(loaded):
     tokenizer = loaded("byte_bpe")
     texts = [f"text {i}" * (i % 3) for i in range(130)]
     ids = list(tokenizer.encode_documents(iter(texts)))
@@ -42,7 +42,7 @@ def test_the_vocabulary_size_counts_added_tokens(tmp_path, tokens, added):
     assert load_tokenizer(tmp_path).vocab_size == tokens + added
 
 
-def test_the_vocabulary_size_is_the_largest_id_plus_one_also_with_gaps(tmp_path):
+def test_the_vocabulary_size_is_the_largest_id_plus_one_even_with_gaps(tmp_path):
     write(tmp_path, tokens=4, added=0)
     text = (tmp_path / "tokenizer.json").read_text().replace('"t3": 3', '"t3": 70000')
     (tmp_path / "tokenizer.json").write_text(text)
@@ -50,13 +50,13 @@ def test_the_vocabulary_size_is_the_largest_id_plus_one_also_with_gaps(tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"not json", b"\xff\xfe", b'{"model": {"type": "BPE"}}', b"[" * 100_000])
-def test_what_is_no_tokenizer_is_told(tmp_path, data):
+def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path, data):
     (tmp_path / "tokenizer.json").write_bytes(data)
-    with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer that can be read: "):
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read as a tokenizer: "):
         load_tokenizer(tmp_path)
 
 
-def test_a_missing_tokenizer_is_told(tmp_path):
+def test_a_missing_tokenizer_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"tokenizer\.json is missing; name the folder of a whole tokenizer$"):
         load_tokenizer(tmp_path)
 
@@ -70,14 +70,14 @@ def test_a_missing_tokenizer_is_told(tmp_path):
         ([], "names no eos_token"),
     ],
 )
-def test_a_tokenizer_without_its_roles_is_told(tmp_path, config, told):
+def test_a_tokenizer_without_an_end_or_pad_token_is_refused(tmp_path, config, told):
     write(tmp_path, tokens=4, added=0)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=told):
         load_tokenizer(tmp_path)
 
 
-def test_an_interruption_while_loading_stays_one(trained, monkeypatch):
+def test_a_keyboard_interrupt_during_loading_is_raised_again(trained, monkeypatch):
     import tokenizers
 
     class Interrupted:
@@ -91,6 +91,6 @@ def test_an_interruption_while_loading_stays_one(trained, monkeypatch):
         load_tokenizer(folder)
 
 
-def test_decoding_spells_special_tokens_out(loaded):
+def test_decoding_writes_special_tokens(loaded):
     tokenizer = loaded("byte_bpe")
     assert tokenizer.decode([*tokenizer.encode("a"), tokenizer.end, tokenizer.pad]) == f"a{END}{PAD}"

@@ -1,1 +1,4 @@
-"""The tokenizer at run time: text to ids and back, chat templates. Used by: tokenizer, pack, evaluate, safety_audit."""
+"""The tokenizer at run time.
+
+It turns text into ids and back, and renders chat templates. Used by: tokenizer, pack, evaluate, safety_audit.
+"""

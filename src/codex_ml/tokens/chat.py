@@ -1,8 +1,10 @@
-"""Chat messages to tokens: rendered by the tokenizer's own template, with the answers marked.
+"""Chat messages to token ids. The tokenizer's own template renders the text, and a mask marks the answers.
 
-A special token that the template writes is control. One that a message spells is data, and so are its pieces. What
-generation is given is a prefix of what was trained: where the ids of a prompt alone are not how the whole text's ids
-begin, because a token would lie over the border, the text is cut there.
+A special token that the template writes is control. A special token that a message spells is data. The ids of a prompt
+are always a prefix of the ids of the whole conversation: if a token would cross the end of the prompt, the text is
+cut there and both parts are encoded separately.
+
+Used by: pack.
 """
 
 from __future__ import annotations
@@ -39,17 +41,17 @@ def encode_chat(
     """Render and encode one conversation.
 
     Args:
-        messages: {"role": ..., "content": ..., ...} each, as templates read them.
+        messages: dicts such as {"role": ..., "content": ...}, as templates read them.
         tools: JSON schemas of functions, or None.
 
     Returns:
-        (ids, trained): (n,) uint32 and (n,) bool; trained marks what stands between the template's
-        `{% generation %}` and `{% endgeneration %}`, in a template without them the assistant's tokens and the special
-        token that ends each of its messages.
+        (ids, trained): (n,) uint32 and (n,) bool. `trained` marks the tokens between the template's
+        `{% generation %}` and `{% endgeneration %}`. In a template without them it marks the tokens of the assistant's
+        messages, and the special token that ends each message.
 
     Raises:
-        UnstableTemplate: when what the template writes for the first messages is no beginning of what it writes for
-            all, so that nobody can say which tokens are an answer.
+        UnstableTemplate: when the text of the first messages is not a prefix of the text of all messages, so the
+            answers cannot be located.
         ChatRefused, UserError: see `render_chat`.
     """
     control = _control_pattern(tokenizer)
@@ -62,13 +64,13 @@ def encode_chat(
         if rendering.generation is None:
             last = next((i for i in range(stop - 1, begin - 1, -1) if encoded.ids[i] in added), stop - 1)
             if not tokenizer.decode(encoded.ids[last + 1 : stop]).strip():
-                stop = last + 1  # the line break after the token that ends a turn is the template's
+                stop = last + 1  # the line break after the token that ends a turn belongs to the template
         trained[begin:stop] = True
     return np.array(encoded.ids, dtype=np.uint32), trained
 
 
 def encode_prompt(tokenizer: TextTokenizer, messages: Messages, tools: Tools = None) -> NDArray[np.uint32]:
-    """What generation of the next answer is given: (n,) uint32, a prefix of what `encode_chat` gives with the answer.
+    """Ids of the prompt for the next answer: (n,) uint32, a prefix of the ids of `encode_chat` with that answer.
 
     Raises:
         ChatRefused, UserError: see `encode_chat`.
@@ -79,7 +81,7 @@ def encode_prompt(tokenizer: TextTokenizer, messages: Messages, tools: Tools = N
 
 
 def encode_whole(tokenizer: TextTokenizer, messages: Messages, tools: Tools = None) -> NDArray[np.uint32]:
-    """Ids of one conversation whose answers need not be told, (n,) uint32: for a loss on all of it.
+    """Ids of one conversation, (n,) uint32, without locating the answers: for a loss on all tokens.
 
     Raises:
         ChatRefused, UserError: see `render_chat`.
@@ -90,23 +92,23 @@ def encode_whole(tokenizer: TextTokenizer, messages: Messages, tools: Tools = No
 
 
 def turn_ends(tokenizer: TextTokenizer) -> list[int]:
-    """Added tokens that end an answer by the chat template, as a short conversation shows; none without one."""
+    """Ids of the added tokens that end an answer, found by rendering a short conversation; [] without a template."""
     if tokenizer.chat_template is None:
         return []
     added = tokenizer.backend.get_added_tokens_decoder().keys()
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
-    # Of one answer too: a template that takes the thoughts out of earlier answers is stable only there.
+    # With one answer too: a template that removes the reasoning from earlier answers is stable only with one.
     for turns in (talk, [SYSTEM, *talk], talk[:2], [SYSTEM, *talk[:2]]):
         try:
             ids, trained = encode_chat(tokenizer, turns)
-        except UserError:  # a template that needs more: the records show their ends
+        except UserError:  # the template does not accept this conversation; packing collects the ends from the records
             continue
         return sorted({int(number) for number in ids[trained & ~np.append(trained[1:], False)]} & added)
     return []
 
 
 def _control_pattern(tokenizer: TextTokenizer) -> re.Pattern[str]:
-    """Special tokens, the longest first, with the blanks that their definition swallows."""
+    """Pattern of the special tokens, the longest first, with the white space that lstrip and rstrip include."""
     flags = {token.content: token for token in tokenizer.backend.get_added_tokens_decoder().values() if token.special}
     ways = []
     for text in sorted(flags, key=lambda text: (-len(text), text)):
@@ -119,7 +121,7 @@ def _control_pattern(tokenizer: TextTokenizer) -> re.Pattern[str]:
 
 
 def _pieces(rendering: Rendering, control: re.Pattern[str], tokenizer: TextTokenizer) -> list[tuple[Span, int | None]]:
-    """(span, id) of control tokens and (span, None) of the text between; what the record says is text."""
+    """(span, id) of control tokens and (span, None) of the text between them; the record's own texts are text."""
     text, end = rendering.text, 0
     outside = [0, *(border for span in rendering.data for border in span), len(text)]
     found: list[tuple[Span, int | None]] = []
@@ -137,17 +139,22 @@ def _pieces(rendering: Rendering, control: re.Pattern[str], tokenizer: TextToken
 
 @dataclass
 class _Encoded:
-    """Ids of a rendering, and the number of ids before each place of the text that is asked for."""
+    """Ids of a rendering.
+
+    Attributes:
+        ids: the token ids.
+        at: character offset in the text -> number of ids before it; holds the borders of the spans and of the pieces.
+    """
 
     ids: list[int] = field(default_factory=list)
     at: dict[int, int] = field(default_factory=lambda: {0: 0})
 
 
 def _encode(tokenizer: TextTokenizer, rendering: Rendering, control: re.Pattern[str]) -> _Encoded:
-    """Encode piece by piece: between control tokens, and between the prompts of the answers.
+    """Encode each piece of text between control tokens; the end of an answer's prompt also ends a piece.
 
     Raises:
-        ChatRefused: when transformers, which knows no pieces, would read another text.
+        ChatRefused: when transformers, which encodes the text as a whole, would give ids of a different text.
     """
     text, encoded = rendering.text, _Encoded()
     prompts = sorted({begin for begin, _ in rendering.answers})
@@ -171,8 +178,8 @@ def _encode(tokenizer: TextTokenizer, rendering: Rendering, control: re.Pattern[
     theirs = [] if spelt else with_control(tokenizer, text)
     if not spelt and theirs != encoded.ids and tokenizer.decode(theirs) != tokenizer.decode(encoded.ids):
         raise ChatRefused(
-            "the tokenizer reads the rendered text otherwise than its special tokens say (one may swallow the blanks "
-            "beside it); use another template or tokenizer"
+            "the tokenizer encodes the rendered text differently when its special tokens are cut out first (one may "
+            "remove the white space beside it); use another template or tokenizer"
         )
     return encoded
 
@@ -180,10 +187,10 @@ def _encode(tokenizer: TextTokenizer, rendering: Rendering, control: re.Pattern[
 def _encode_text(
     tokenizer: TextTokenizer, text: str, stops: Sequence[int], borders: Sequence[int], begin: Encode
 ) -> list[Token]:
-    """Tokens of `text[stops[0] : stops[-1]]`, which holds no control token, at their places in `text`.
+    """Tokens of `text[stops[0] : stops[-1]]`, which holds no control token, with their offsets in `text`.
 
-    What stands before each of `stops` is encoded as it is without what follows, so that prompts are prefixes. At the
-    other `borders` the text is cut only where a token would lie over them.
+    The text before each of `stops` is encoded without the text after it, so that the ids of a prompt are a prefix. At
+    the other `borders` the text is cut only if a token would cross them.
     """
     tokens: list[Token] = []
     for start, stop in pairwise(stops):
@@ -194,7 +201,7 @@ def _encode_text(
 
 
 def _encode_span(tokenizer: TextTokenizer, text: str, span: Span, borders: Sequence[int], begin: Encode) -> list[Token]:
-    """Tokens of a span; in two halves where a token would lie over one of `borders`."""
+    """Tokens of a span. If a token would cross one of `borders`, both sides are encoded separately."""
     start, stop = span
     tokens = [(token, start + a, start + b) for token, a, b in begin(tokenizer, text[start:stop])]
     over = next((c for c in borders if any(a < c < b for _, a, b in tokens)), None)

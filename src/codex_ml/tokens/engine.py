@@ -1,10 +1,10 @@
-"""Bulk encoding: the fastest engine that gives, proven on texts of this very run, the ids of `tokenizers`.
+"""Bulk encoding with the fastest engine that gives the same ids as `tokenizers`, proven on texts of each run.
 
-    gigatoken    when installed (an extra); BPE of any form it knows
-    tiktoken     byte-level BPE whose merges follow from the order of its ids
-    tokenizers   everything; the judge
+    gigatoken    if installed (an extra); each form of BPE that it supports
+    tiktoken     byte-level BPE in which the order of the ids is the order of the merges
+    tokenizers   every tokenizer; the reference
 
-An engine changes no byte of the result, so which one ran is only logged.
+The engine does not change any byte of the result, so its name is only logged. Used by: TextTokenizer.encode_documents.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Ids = NDArray[np.uint32]
 Engine = Callable[[list[str]], list[Ids]]
 
 BATCH_CHARACTERS = 1 << 20
-WORTH_IT = 1 << 17  # characters; below, the proof takes longer than the work
+WORTH_IT = 1 << 17  # characters; for fewer, the proof takes longer than the encoding
 PROOF_CHARACTERS = 1 << 16
-PROOF_SHARE = 2000  # characters of one document, so that many are tried
+PROOF_SHARE = 2000  # characters per document, so that the proof covers many documents
 HARD_TEXTS = [
     "", " ", "\0", "\U0010fffe\U0010ffff", "a\0b", "\r\n\r\r\n", "\t\t \t", " " * 1000, "\n" * 300,
     "a" * 1000, "=" * 1000, "0123456789" * 30, "I'm we'll they'RE 'S it's'",
@@ -52,8 +52,8 @@ def encode_all(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
     """Ids of each text, in order, without special tokens: (n,) uint32.
 
     Args:
-        tokenizer: with `encode_special_tokens`, so that text is data.
-        texts: drawn as needed; memory does not grow with their number.
+        tokenizer: `encode_special_tokens` must be set, so that special tokens in text are data.
+        texts: read as needed; memory does not grow with their number.
     """
     batches = _batches(texts)
     first = next(batches, [])
@@ -69,7 +69,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     held = 0
     for text in texts:
         batch.append(text)
-        held += len(text) + 64  # empty documents count too
+        held += len(text) + 64  # so that a batch of empty documents ends too
         if held >= BATCH_CHARACTERS:
             yield batch
             batch, held = [], 0
@@ -78,7 +78,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def choose_engine(tokenizer: Tokenizer, sample: list[str]) -> Engine:
-    """The first engine with the ids of `tokenizers` for the sample, the special tokens' texts and HARD_TEXTS."""
+    """The first engine that gives the ids of `tokenizers` for the sample, the special tokens' texts and HARD_TEXTS."""
     judge = tokenizers_engine(tokenizer)
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     proof = [*HARD_TEXTS, *special, "".join(special), " ".join(f"x{token}y {token}" for token in special)]
@@ -98,13 +98,13 @@ def choose_engine(tokenizer: Tokenizer, sample: list[str]) -> Engine:
                     continue
                 expected = judge(proof) if expected is None else expected
                 found = engine(proof)
-        except Exception as error:  # an engine that cannot is an engine not used; the judge's own failure comes below
+        except Exception as error:  # skip this engine; if the reference fails too, encoding with it raises
             log.info("tokens: %s cannot be used for this vocabulary (%s)", name, one_line(error))
             continue
         if len(found) == len(expected) and all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True)):
             log.info("tokens: encoded by %s, proven equal to tokenizers on %d texts", name, len(proof))
             return engine
-        log.info("tokens: %s gives other ids than tokenizers for this vocabulary; not used", name)
+        log.info("tokens: %s is not used: its ids differ from those of tokenizers for this vocabulary", name)
     log.info("tokens: encoded by tokenizers")
     return judge
 
@@ -121,7 +121,7 @@ def panics_as_errors() -> Iterator[None]:
 
 
 def tokenizers_engine(tokenizer: Tokenizer) -> Engine:
-    """`encode_batch_fast`, which leaves out offsets."""
+    """The reference: `encode_batch_fast`, which computes no offsets."""
 
     def encode(texts: list[str]) -> list[Ids]:
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -132,7 +132,7 @@ def tokenizers_engine(tokenizer: Tokenizer) -> Engine:
 
 @lru_cache(maxsize=2)
 def gigatoken_engine(tokenizer: Tokenizer) -> Engine | None:
-    """gigatoken on the same tokenizer.json; special tokens are taken out, so that their text is data."""
+    """gigatoken on the same tokenizer.json without its special tokens, so that their text is data."""
     description = json.loads(tokenizer.to_str())
     if description["model"]["type"] != "BPE" or _cuts_text(description):
         return None
@@ -150,15 +150,15 @@ def gigatoken_engine(tokenizer: Tokenizer) -> Engine | None:
 
 @lru_cache(maxsize=2)
 def tiktoken_engine(tokenizer: Tokenizer) -> Engine | None:
-    """tiktoken with one rank a token; None where the vocabulary is no byte-level BPE in the order of its merges."""
+    """tiktoken with one rank per token; None if the vocabulary is not byte-level BPE with ids in merge order."""
     description = json.loads(tokenizer.to_str())
     pattern = _byte_level_pattern(description)
     if pattern is None or (ranks := byte_ranks(description["model"])) is None:
         return None
     import tiktoken
 
-    # Without any special token its search for them stops at every letter (measured: 4.6 MB/s against 7.2). This one is
-    # never allowed in a call, so a text that spells it is cut as any other.
+    # With an empty set of special tokens, tiktoken's search for them matches at every letter (measured: 4.6 MB/s
+    # instead of 7.2). No call allows this one, so text that spells it is encoded as ordinary text.
     nobody = {"\U0010fffe\U0010ffff": max(ranks.values()) + 1}
     engine = tiktoken.Encoding("trained", pat_str=pattern, mergeable_ranks=ranks, special_tokens=nobody)
 
@@ -172,7 +172,7 @@ def tiktoken_engine(tokenizer: Tokenizer) -> Engine | None:
 
 
 def _map(function: Callable[[str], Ids], texts: list[str]) -> Iterator[Ids]:
-    """In order, on all cores: tiktoken lets go of the interpreter's lock while it works."""
+    """Apply the function to all texts on all cores, in order: tiktoken releases the GIL while it encodes."""
     if (threads := cores()) == 1 or len(texts) < 2 * threads:
         yield from map(function, texts)
         return
@@ -188,12 +188,12 @@ GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+
 
 
 def _cuts_text(description: dict[str, Any]) -> bool:
-    """Whether there are added tokens that text is cut into, which only `tokenizers` does exactly."""
+    """Whether text can become added tokens that are not special; only `tokenizers` encodes those exactly."""
     return any(not token["special"] for token in description["added_tokens"])
 
 
 def _byte_level_pattern(description: dict[str, Any]) -> str | None:
-    """The one regular expression of a byte-level pre-tokenizer; None for any other."""
+    """The regular expression of a byte-level pre-tokenizer; None for any other pre-tokenizer."""
     model, cut = description["model"], description["pre_tokenizer"]
     plain = not any(
         model.get(key)
@@ -221,7 +221,7 @@ def byte_letters() -> dict[str, int]:
 
 
 def byte_ranks(model: dict[str, Any]) -> dict[bytes, int] | None:
-    """Bytes -> id of a byte-level BPE; None unless every merge makes a token with a higher id than the merge before."""
+    """Bytes -> id of a byte-level BPE; None unless each merge makes a token with a higher id than the one before."""
     letters, vocabulary = byte_letters(), model["vocab"]
     if any(letter not in vocabulary for letter in letters):
         return None

@@ -1,13 +1,16 @@
-"""The tokenizer folder on disk: what every other tool calls a Hugging Face tokenizer, and nothing that can name code.
+"""The tokenizer folder on disk: a Hugging Face tokenizer without any key that can name code.
 
-    tokenizer.json          model, vocabulary, special tokens; the one thing that cuts text at run time
-    tokenizer_config.json   which tokens end, begin and pad; ours, also for a tokenizer that somebody else made
-    chat_template.jinja     how messages become text; only where there is one
-    additional_chat_templates/NAME.jinja   more of them by name, such as tool_use for records with tools
-    tokenizer.model         beside it for the SentencePiece kinds, for tools that read that format
+    tokenizer.json          model, vocabulary, special tokens; the only file that encodes text at run time
+    tokenizer_config.json   the end, begin and pad tokens; written by this project, also for a local tokenizer
+    chat_template.jinja     how messages become text; only if there is a chat template
+    additional_chat_templates/NAME.jinja   more chat templates by name, such as tool_use for records with tools
+    tokenizer.model         the SentencePiece kinds only, for tools that read that format
+    kind.json               tokenizer.kind
 
-Special tokens stand behind the model's own vocabulary: a model whose vocabulary holds them could produce them from
+Special tokens get ids after the model's own vocabulary: if the vocabulary held them, the model could produce them from
 text that spells them (Unigram and word-level models do).
+
+Used by: tokenizer, which writes the folder, and all who load it.
 """
 
 from __future__ import annotations
@@ -25,10 +28,10 @@ if TYPE_CHECKING:
 END, PAD, UNK = "<|endoftext|>", "<|pad|>", "[UNK]"
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 KIND = "kind.json"
-FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")  # the templates are files of their own
+FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")  # without the templates
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"  # as transformers names them
-# Messages as OpenAI's ChatML, tools and calls as Hermes and Qwen 2.5 write them. No `{% generation %}`: other readers
-# of Jinja do not know it.
+# Messages as in OpenAI's ChatML; tools and calls as in Hermes and Qwen 2.5. Without `{% generation %}`, which other
+# Jinja readers do not support.
 CHATML = """\
 {%- macro text_of(content) -%}
     {%- if content is string -%}{{- content -}}
@@ -61,7 +64,7 @@ CHATML = """\
 
 
 def special_tokens_of(own: Sequence[str], chat_template: str) -> list[str]:
-    """END, PAD, those of the chat template, the user's own: each once, in this order.
+    """END, PAD, the tokens of the chat template, the user's own tokens: each once, in this order.
 
     Args:
         own: tokenizer.special_tokens.
@@ -71,18 +74,18 @@ def special_tokens_of(own: Sequence[str], chat_template: str) -> list[str]:
 
 
 def add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str], *, unk: str | None) -> None:
-    """Give each token an id of its own behind the vocabulary; the unknown one, `unk`, keeps the one it has inside.
+    """Give each token a new id after the vocabulary. The unknown token `unk` keeps its id inside the vocabulary.
 
     Raises:
-        UserError: when a token is ordinary text of this vocabulary, so that text would be cut into it.
+        UserError: when a token is already in the vocabulary, so that ordinary text could become it.
     """
     from tokenizers import AddedToken
 
     taken = [token for token in tokens if token != unk and tokenizer.token_to_id(token) is not None]
     if taken:
         raise UserError(
-            f"tokenizer.special_tokens: {taken[0]!r} is a piece of ordinary text for this vocabulary; choose a name "
-            "that no text holds, such as <|name|>"
+            f"tokenizer.special_tokens: {taken[0]!r} is already an ordinary token of this vocabulary; choose a name "
+            "that is not in any text, such as <|name|>"
         )
     names = dict.fromkeys([*([unk] if unk else []), *tokens])
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
@@ -91,14 +94,14 @@ def add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str], *, unk: str 
 def write_config(folder: Path, *, end: str, pad: str, bos: str | None, unk: str | None, extra: dict[str, Any]) -> None:
     """Write tokenizer_config.json, which `AutoTokenizer` reads.
 
-    Without `split_special_tokens`: transformers would then cut the control tokens of the chat template too. Here
-    `TextTokenizer` keeps text from becoming control, whatever this file says.
+    It does not set `split_special_tokens`: transformers would then split the control tokens of the chat template too.
+    In this project `TextTokenizer` encodes special tokens in text as data, whatever this file says.
     """
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": end,
         "pad_token": pad,
-        "clean_up_tokenization_spaces": False,  # it would eat blanks before punctuation: decode would not be lossless
+        "clean_up_tokenization_spaces": False,  # it removes spaces before punctuation, so decode would lose text
         **({"bos_token": bos} if bos else {}),
         **({"unk_token": unk} if unk else {}),
         **extra,
@@ -107,19 +110,19 @@ def write_config(folder: Path, *, end: str, pad: str, bos: str | None, unk: str 
 
 
 def write_kind(folder: Path, kind: str) -> None:
-    """Write what tokenizer.kind was, which no other file of the folder says."""
+    """Write tokenizer.kind. No other file of the folder holds it."""
     write_json(folder / KIND, {"kind": kind})
 
 
 def read_kind(folder: Path) -> str:
-    """What tokenizer.kind was when a tokenizer folder was made: "local", or how it was trained."""
+    """The value of tokenizer.kind with which the folder was written: "local", or how the tokenizer was trained."""
     return str(read_json(folder / KIND)["kind"])
 
 
 def save_trained_tokenizer(
     tokenizer: Tokenizer, folder: Path, *, special_tokens: Sequence[str], unk: str | None, chat_template: str
 ) -> None:
-    """Write the folder of a tokenizer trained here; its END is the BOS too, as GPT-2's is.
+    """Write the folder of a tokenizer trained by this project. END is also its BOS, as in GPT-2.
 
     Raises:
         UserError: see `add_special_tokens`.
@@ -134,7 +137,7 @@ def save_trained_tokenizer(
 
 
 def write_templates(folder: Path, templates: Mapping[str, str]) -> None:
-    """Write chat templates by name, each byte for byte, where transformers looks for them."""
+    """Write each chat template, byte for byte, to the path where transformers looks for its name."""
     for name, source in templates.items():
         file = folder / TEMPLATE if name == "default" else folder / TEMPLATES / f"{name}.jinja"
         file.parent.mkdir(exist_ok=True)
@@ -142,7 +145,7 @@ def write_templates(folder: Path, templates: Mapping[str, str]) -> None:
 
 
 def read_templates(folder: Path) -> dict[str, str]:
-    """The chat templates that `write_templates` wrote."""
+    """Name -> source of the chat templates that `write_templates` wrote."""
     files = {"default": folder / TEMPLATE} if (folder / TEMPLATE).is_file() else {}
     files |= {file.stem: file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
     return {name: file.read_bytes().decode("utf-8") for name, file in files.items()}

@@ -1,7 +1,7 @@
-"""Whether a tokenizer gives texts back: decode(encode(text)) == text, code point by code point.
+"""Whether a tokenizer is lossless: decode(encode(text)) == text, code point by code point.
 
-Used by: tokenizer, which says what is lost where, and evaluate, whose bits per byte mean something only where nothing
-is. Findings name places, never the text.
+Used by: tokenizer, which lists the documents that lose text, and evaluate, which reports bits per byte only if nothing
+is lost. The list names documents and offsets, never the text.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
-NAMED = 20  # documents that are named of each split; all are counted
+NAMED = 20  # lossy documents listed per split; all are counted
 DIGITS = 6
 
 
 class NamedText(Protocol):
-    """What is read of a `codex_ml.documents.document.Document`."""
+    """The fields of `codex_ml.documents.document.Document` that are read here."""
 
     @property
     def id(self) -> str: ...
@@ -37,13 +37,13 @@ class NamedText(Protocol):
 
 @dataclass(frozen=True)
 class Loss:
-    """A document that decodes to another text.
+    """A document that decodes to a different text.
 
     Attributes:
         id, source, path: of the document.
-        character: number of characters before the first one that differs.
-        characters: of the document.
-        lost: characters of it that the decoded text does not hold, in any order.
+        character: offset, in characters, of the first difference.
+        characters: length of the document.
+        lost: number of its characters that the decoded text does not hold, regardless of order.
     """
 
     split: str
@@ -57,13 +57,13 @@ class Loss:
 
 @dataclass
 class RoundTrip:
-    """What was found in the documents of one split so far.
+    """Counts over the documents of one split so far.
 
     Attributes:
-        documents, characters: all.
-        lossy: documents that decode to another text.
-        lost: characters that are lost in them.
-        named: the first `NAMED` of them.
+        documents, characters: numbers of all documents and of all their characters.
+        lossy: number of documents that decode to a different text.
+        lost: number of characters that are lost in them.
+        named: the first `NAMED` lossy documents.
     """
 
     split: str
@@ -74,7 +74,10 @@ class RoundTrip:
     named: list[Loss] = field(default_factory=list)
 
     def watch(self, tokenizer: TextTokenizer, documents: Iterable[NamedText]) -> Iterator[NDArray[np.uint32]]:
-        """Ids of each document, in order: (n,) uint32; counts as they are drawn, and holds one batch of documents."""
+        """Yield the ids of each document, in order: (n,) uint32. Counts each document when it is yielded.
+
+        Holds one batch of documents in memory.
+        """
         ahead, behind = tee(documents)
         ids_of = tokenizer.encode_documents(document.content for document in ahead)
         for document, ids in zip(behind, ids_of, strict=True):
@@ -98,19 +101,19 @@ class RoundTrip:
 
 
 def lossless_share(trips: Iterable[RoundTrip]) -> float:
-    """Share of the documents that come back; 1 only where all do, however many there are."""
+    """Share of the documents that decode to their own text; 1 only if all do."""
     documents, lossy = (sum(numbers) for numbers in zip(*((t.documents, t.lossy) for t in trips), strict=True))
     return share_of(documents - lossy, documents)
 
 
 def share_of(part: int, whole: int) -> float:
-    """part / whole, rounded to `DIGITS`; less than 1 where a part is missing. Nothing of nothing is all of it."""
+    """part / whole, rounded to `DIGITS` digits. Less than 1 if part < whole, also after rounding; 1 if whole is 0."""
     rounded = round(part / whole, DIGITS) if whole else 1.0
     return rounded if part == whole else min(rounded, 1 - 10**-DIGITS)
 
 
 def numbers(trips: Iterable[RoundTrip]) -> dict[str, Any]:
-    """For metrics.json: lossless, and in `lost` the documents by split and the share of all characters."""
+    """For details.json: `lossless`, and in `lost` the lossy documents per split and the share of lost characters."""
     trips = list(trips)
     characters = sum(trip.characters for trip in trips)
     lost = round(sum(trip.lost for trip in trips) / max(characters, 1), DIGITS)
@@ -118,12 +121,12 @@ def numbers(trips: Iterable[RoundTrip]) -> dict[str, Any]:
 
 
 def rows(trips: Iterable[RoundTrip]) -> list[dict[str, Any]]:
-    """For lost.json: the documents that are named."""
+    """For lost.json: the first `NAMED` lossy documents of each split."""
     return [asdict(loss) for trip in trips for loss in trip.named]
 
 
 def loss_summary(trips: Iterable[RoundTrip]) -> str:
-    """What is lost and where it begins, in one line; "" where nothing is."""
+    """How much text is lost, and where the first losses are, in one line; "" if nothing is lost."""
     trips = list(trips)
     lossy = [trip for trip in trips if trip.lossy]
     if not lossy:
@@ -135,4 +138,4 @@ def loss_summary(trips: Iterable[RoundTrip]) -> str:
         for trip in lossy
         for loss in trip.named[:2]
     )
-    return f"{counts} documents do not come back, {share:.2f} % of the characters are lost: {places}"
+    return f"{counts} documents decode to a different text, {share:.2f} % of the characters are lost: {places}"

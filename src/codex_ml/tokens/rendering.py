@@ -1,8 +1,10 @@
-"""Chat messages to text: the tokenizer's own template in a sandbox, and the proof that it wrote what the messages say.
+"""Chat messages to text: render the tokenizer's own template in a sandbox, and prove that it wrote each message.
 
-The template is rendered as transformers does it, and once more with marks around every text of the record. Where the
-two are one text, the marks show where each text lies, unchanged: nothing was trimmed or left out, and a special token
-that is spelt there is data.
+The template is rendered as transformers renders it, and once more with marks around every text of the record. If both
+renderings are equal apart from the marks, the marks show the span of each text. This proves that no text was trimmed
+or left out. A special token that is spelt inside such a span is data.
+
+Used by: tokens.chat.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ Tools = Sequence[Any] | None
 
 
 class ChatRefused(UserError):
-    """The template cannot be used for this record; others may go through."""
+    """The template cannot be used for this record. It may work for other records."""
 
 
 class UnstableTemplate(ChatRefused):
-    """It cannot be told which part of the text is an answer."""
+    """The template does not show which part of the text is an answer."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class Rendering:
 
     Attributes:
         text: what transformers renders.
-        data: where texts of the record lie in it, in order.
-        answers: from the end of the generation prompt to the end of the assistant's message, for each of these.
-        generation: what stands between `{% generation %}` and `{% endgeneration %}`; None where the template has none.
+        data: spans of the record's texts in `text`, in order.
+        answers: one span per assistant message, from the end of the generation prompt to the end of the message.
+        generation: spans between `{% generation %}` and `{% endgeneration %}`; None if the template has none.
     """
 
     text: str
@@ -66,14 +68,14 @@ def render_chat(
     """Render one conversation.
 
     Args:
-        control: what the special tokens look like.
-        prompt: whether the generation prompt follows.
-        answers: False leaves `Rendering.answers` empty and asks the template for the whole text only.
+        control: pattern that matches the special tokens.
+        prompt: whether the generation prompt follows the messages.
+        answers: False leaves `Rendering.answers` empty and renders the whole conversation only.
 
     Raises:
-        ChatRefused: when the template fails, or leaves out or changes what the record says.
-        UserError: without a template; when the template passes its limits (64 KiB of source, 2 s of processor time,
-            1 GiB).
+        ChatRefused: when the template fails, or leaves out or changes a text of the record.
+        UserError: when there is no template, or the template exceeds its limits (64 KiB of source, 2 s of processor
+            time, 1 GiB of memory).
     """
     template = checked_template(tokenizer, tools)
     # transformers leaves out keys that are null, so that templates need not know them
@@ -93,7 +95,7 @@ def render_chat(
     once = _ask({**request, "messages": marked_messages, "tools": marked_tools, "prefixes": prefixes[:1]})
     (whole, *parts), [marked] = found["texts"], once["texts"]
     if surrogate := SURROGATE.search(whole):
-        raise ChatRefused(f"the chat template writes a lone surrogate (U+{ord(surrogate[0]):04X}), which is no text")
+        raise ChatRefused(f"the chat template writes a lone surrogate (U+{ord(surrogate[0]):04X}), which is not text")
     data = _data_spans(whole, marked, said, control)
     generation = [(int(a), min(int(b), len(whole))) for a, b in found["generation"]] if request["generation"] else None
     if answers and generation is not None and not all(trained):
@@ -102,7 +104,7 @@ def render_chat(
 
 
 def _weight(message: dict[str, Any]) -> bool:
-    """Whether an answer is trained: its `weight`, 0 or 1 in the format of OpenAI for fine-tuning, 1 when absent."""
+    """Whether an answer is trained: its `weight`, 0 or 1 in OpenAI's format for fine-tuning; 1 when absent."""
     weight = message.get("weight", 1)
     if weight not in (0, 1):
         raise ChatRefused("the weight of a message must be 0 (read, not trained) or 1")
@@ -110,10 +112,10 @@ def _weight(message: dict[str, Any]) -> bool:
 
 
 def checked_template(tokenizer: TextTokenizer, tools: Tools) -> str:
-    """The chat template for a record, chosen as transformers chooses it: `tool_use` where there are tools.
+    """The chat template for a record, chosen as transformers chooses it: `tool_use` if the record has tools.
 
     Raises:
-        UserError: when there is none or it is larger than 64 KiB.
+        UserError: when there is none, or it is larger than 64 KiB.
     """
     named = tokenizer.named_templates
     template = named["tool_use"] if tools is not None and "tool_use" in named else tokenizer.chat_template
@@ -128,7 +130,7 @@ def checked_template(tokenizer: TextTokenizer, tools: Tools) -> str:
             "chatml, or give records of text"
         )
     if len(template.encode("utf-8")) > TEMPLATE_BYTES:
-        raise UserError(f"the chat template is larger than {TEMPLATE_BYTES} bytes; no real one is")
+        raise UserError(f"the chat template is larger than the limit of {TEMPLATE_BYTES} bytes; use another template")
     return template
 
 
@@ -146,7 +148,7 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
         raise ChatRefused(f"the chat template cannot be rendered: {error}") from None
     except UserError as error:
         raise UserError(f"the chat template cannot be rendered: {error}") from None
-    except Exception as error:  # of our own template: a message that it cannot write
+    except Exception as error:  # our own template met a message that it cannot write
         raise ChatRefused(f"the chat template cannot be rendered: {type(error).__name__}: {one_line(error)}") from None
 
 
@@ -157,10 +159,10 @@ def _names(tokenizer: TextTokenizer) -> dict[str, str]:
 
 
 def _data_spans(whole: str, marked: str, said: Said, control: re.Pattern[str]) -> list[Span]:
-    """Where the record's texts lie in `whole`; none where the template looks into them but writes them all the same.
+    """Spans of the record's texts in `whole`; [] if the marks change what the template writes, but every text is there.
 
     Raises:
-        ChatRefused: naming what is not in the text as the record says it.
+        ChatRefused: when a text of the record is missing or changed; the message names it.
     """
     found: dict[int, list[str]] = {}
     spans: list[Span] = []
@@ -183,28 +185,32 @@ def _data_spans(whole: str, marked: str, said: Said, control: re.Pattern[str]) -
         ):
             advice = "use another template, or leave the record out"
             if text != text.strip():
-                advice = f"take white space at its ends away, {advice}"
+                advice = f"remove the white space at its ends, {advice}"
             raise ChatRefused(
-                f"the chat template leaves out or changes {where}, so the model would learn another text than the "
-                f"record's; {advice}"
+                f"the chat template leaves out or changes {where}, so the model would learn a text that is not in the "
+                f"record; {advice}"
             )
     if not exact and any(control.search(text) for _, text in said.texts):
-        raise ChatRefused("the chat template takes messages apart inside a special token that one of them spells")
+        raise ChatRefused(
+            "a message spells a special token, and the chat template changes how messages are cut, so the spelt token "
+            "cannot be located; use another template, or leave the record out"
+        )
     return spans if exact else []
 
 
 def _answer_spans(whole: str, parts: Sequence[str], end: str) -> list[Span]:
-    """Where each answer stands in the rendering: from the end of its prompt to the end of its message.
+    """Span of each answer in the rendering, from the end of its prompt to the end of its message.
 
-    Some templates (Phi-3's) put the `end` of a document after the last message, whichever it is.
+    Some templates (Phi-3's) write the end token `end` after the last message, so it ends the text of a prefix but is
+    not in the whole text at this offset: there it is removed.
     """
     spans = []
     for prompt, done in zip(parts[::2], parts[1::2], strict=True):
         done = done if whole.startswith(done) else done.removesuffix(end)
         if not whole.startswith(prompt) or not whole.startswith(done) or len(done) < len(prompt):
             raise UnstableTemplate(
-                "the chat template writes earlier messages differently once more follow (or its generation prompt is "
-                "not how an answer begins), so the tokens of the answers cannot be told; use loss_on: all, or another "
+                "the chat template writes earlier messages differently when more follow (or an answer does not begin "
+                "with its generation prompt), so the tokens of the answers are unknown; use loss_on: all, or another "
                 "template"
             )
         spans.append((len(prompt), len(done)))

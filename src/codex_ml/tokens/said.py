@@ -1,4 +1,7 @@
-"""What a chat record says, with marks around it: each content, call and function name must come out of the template."""
+"""Copies of a chat record with marks around its texts. Each content, call and function name must be in the rendering.
+
+Used by: tokens.rendering.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,18 @@ from typing import Any
 MARKS = "\U000f0000\U000f0001"  # private use: <open>number<open>text<close>
 MARK = re.compile(f"{MARKS[0]}[0-9]*{MARKS[0]}|{MARKS[1]}")
 MARKED = re.compile(f"{MARKS[0]}([0-9]*){MARKS[0]}([^{MARKS}]*){MARKS[1]}")
-REASONING = ("reasoning_content", "thinking", "reasoning")  # the first that is there; templates know it by all names
+# Templates use all three names; the first one that is present counts.
+REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class Said:
-    """Copies of messages and tools with marks, and the list of what they say.
+    """Copies of messages and tools with marks, and the list of their texts.
 
-    What has a number must be written; a special token that is spelt elsewhere (a role, a key, a description) is marked
-    without one: it may be left out, but never is control.
+    A text with a number in its mark must be in the rendering. A special token that is spelt elsewhere (in a role, a
+    key, a description) is marked without a number: the template may leave it out, but it is never control.
 
     Attributes:
-        texts: (what it is, for people; the text) by number.
+        texts: (description for messages, text), indexed by number.
     """
 
     def __init__(self, control: re.Pattern[str]) -> None:
@@ -27,27 +31,31 @@ class Said:
         self.texts: list[tuple[str, str]] = []
 
     def messages(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Raises: ValueError for a message that says nothing, or something that is no text."""
+        """Marked copies of the messages.
+
+        Raises:
+            ValueError: for a message without content, or with content that is not text.
+        """
         return [self._message(message, f"message {i} ({message.get('role')})") for i, message in enumerate(messages, 1)]
 
     def tools(self, tools: Sequence[Any] | None) -> list[Any] | None:
-        """The functions that may be called: their names must be written."""
+        """Marked copies of the functions that may be called. The rendering must hold their names."""
         return None if tools is None else [self._function(tool, f"tool {i}") for i, tool in enumerate(tools, 1)]
 
     def _message(self, message: dict[str, Any], where: str) -> dict[str, Any]:
         calls = message.get("tool_calls") or message.get("function_call")
         if not isinstance(message.get("tool_calls", []), list):
-            raise ValueError(f"{where} has tool_calls that are no list")
+            raise ValueError(f"{where} has tool_calls that are not a list")
         reasoning = next((key for key in REASONING if isinstance(message.get(key), str)), None)
         if message.get("content") in (None, []) and not calls and not reasoning:
-            raise ValueError(f"{where} has no content; null goes with tool_calls only")
+            raise ValueError(f"{where} has no content; null is allowed only with tool_calls")
         marked = {}
         for key, value in message.items():
             if key == "content":
                 marked[key] = self._content(value, where)
             elif key == "tool_calls":
                 marked[key] = [self._function(call, f"a tool call of {where}") for call in value]
-            elif key == "function_call":  # of OpenAI before tool_calls
+            elif key == "function_call":  # OpenAI's older form of tool_calls
                 marked[key] = self._function(value, f"the function call of {where}")
             elif key == reasoning:
                 marked[key] = self._say(value, f"the reasoning of {where}")
@@ -70,7 +78,7 @@ class Said:
     def _function(self, value: Any, where: str) -> Any:
         """A tool or a call: {"function": {"name": ...}} or {"name": ...}."""
         if not isinstance(value, dict):
-            raise ValueError(f"{where} is no JSON object")
+            raise ValueError(f"{where} is not a JSON object")
         if isinstance(inner := value.get("function"), dict):
             others = {key: item for key, item in value.items() if key != "function"}
             return {**self._other(others), "function": self._named(inner, where)}
@@ -88,7 +96,7 @@ class Said:
         return marked
 
     def _leaves(self, value: Any, where: str) -> Any:
-        """Texts and the names of arguments; a name also shows that its number, which can have no marks, is written."""
+        """Mark texts and argument names. A number cannot have marks; the name of its argument proves its presence."""
         if isinstance(value, str):
             return self._say(value, where)
         if isinstance(value, dict):
@@ -102,7 +110,7 @@ class Said:
         return f"{MARKS[0]}{len(self.texts) - 1}{MARKS[0]}{text}{MARKS[1]}"
 
     def _other(self, value: Any) -> Any:
-        """The same with marks around what would be control, in all texts and keys."""
+        """A copy with marks, without a number, around each special token that a text or a key spells."""
         if isinstance(value, str):
             return self.control.sub(lambda match: f"{MARKS[0]}{MARKS[0]}{match.group()}{MARKS[1]}", value)
         if isinstance(value, dict):
@@ -111,11 +119,15 @@ class Said:
 
 
 def refuse_marks(*values: Any) -> None:
-    """Raises: ValueError for a record that holds one of the two private characters."""
+    """Refuse a record that holds one of the two private-use characters of the marks.
+
+    Raises:
+        ValueError: names both characters.
+    """
     for value in values:
         if isinstance(value, str):
             if any(mark in value for mark in MARKS):
-                raise ValueError("a chat message holds U+F0000 or U+F0001, private-use characters that are needed here")
+                raise ValueError("a chat message holds U+F0000 or U+F0001; these private-use characters are reserved")
         elif isinstance(value, dict):
             refuse_marks(*value.keys(), *value.values())
         elif isinstance(value, list | tuple):

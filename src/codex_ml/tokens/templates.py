@@ -1,4 +1,4 @@
-"""Render a chat template as transformers does. Templates are programs: those of others run in a limited child.
+"""Render a chat template as transformers does. Templates are programs, so foreign ones run in a limited child process.
 
 Used by: tokens.rendering.
 """
@@ -14,7 +14,7 @@ RENDERED_CHARACTERS = 16 << 20
 
 
 class FixedDay(datetime):
-    """Templates that write the date write this one: tomorrow gives the same bytes."""
+    """A fixed date for templates that write the current date, so that every day gives the same bytes."""
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> FixedDay:
@@ -22,22 +22,25 @@ class FixedDay(datetime):
 
 
 def renderer() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Make transformers write a fixed date in this process, and return `render`: for a `LimitedChild`."""
+    """Make transformers use a fixed date in this process, and return `render`. Called in a `LimitedChild`."""
     from transformers.utils import chat_template_utils
 
-    vars(chat_template_utils)["datetime"] = FixedDay  # its strftime_now asks this class
+    vars(chat_template_utils)["datetime"] = FixedDay  # its strftime_now calls this class
     return render
 
 
 def render(request: dict[str, Any]) -> dict[str, Any]:
-    """Render a chat template once for each of `prefixes`, by transformers' sandbox.
+    """Render a chat template once per prefix, in transformers' sandbox.
 
     Args:
         request: template; messages; tools or None; variables, such as bos_token; prefixes: pairs of (number of
             messages, whether the generation prompt follows); generation: whether the template has the tag of this name.
 
     Returns:
-        texts, one per prefix; generation, [begin, end) in characters of what the tag encloses in the first text.
+        texts: one per prefix. generation: spans [begin, end), in characters of the first text, that the tag encloses.
+
+    Raises:
+        ValueError: when the tag is inside a macro or a set block, or the texts exceed `RENDERED_CHARACTERS`.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -45,7 +48,7 @@ def render(request: dict[str, Any]) -> dict[str, Any]:
     texts: list[str] = []
     spans: list[Any] = []
     for count, prompt in request["prefixes"]:
-        random.seed(0)  # Jinja's `random` filter and lipsum draw from it
+        random.seed(0)  # Jinja's `random` filter and lipsum use this RNG
         marked = _recorded(request["template"]) if request["generation"] else []
         [text], generation = write(
             [request["messages"][:count]],
@@ -57,7 +60,7 @@ def render(request: dict[str, Any]) -> dict[str, Any]:
         )
         found = [span for of_chat in generation for span in of_chat]
         if [text[begin:end] for begin, end in found] != marked:
-            raise ValueError("{% generation %} is used in a macro or a set block: its place cannot be told")
+            raise ValueError("{% generation %} is inside a macro or a set block, so its offset is unknown")
         spans = spans if texts else found
         texts.append(text)
         if sum(map(len, texts)) > RENDERED_CHARACTERS:
@@ -66,10 +69,10 @@ def render(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recorded(template: str) -> list[str]:
-    """A list that the next rendering of the template fills with what `{% generation %}` encloses.
+    """A list that the next rendering of the template fills with the texts that `{% generation %}` encloses.
 
-    transformers counts the places of these texts from the begin of the block that is being written, which is another
-    one inside a macro.
+    transformers counts the offsets of these texts from the start of the current block. Inside a macro that is not the
+    start of the whole text, so the caller compares the offsets with these texts.
     """
     import jinja2
     from transformers.utils import chat_template_utils

@@ -1,6 +1,6 @@
-"""The one tokenizer of run time: packing, evaluation, the audit and the commands all cut text with it.
+"""The tokenizer at run time. Packing, evaluation, the audit and the commands all encode text with it.
 
-Text is data: no special token ever comes from it, whatever it spells, and none is added around it.
+Text is data: text that spells a special token is encoded as ordinary text, and no special token is added around it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class TextTokenizer:
     Attributes:
         end: id that ends every document (EOS).
         pad: id that fills rows; equals `end` where a foreign tokenizer has no other.
-        bos: id of the begin token (BOS); None for none.
-        unk: id of what is not in the vocabulary; None where everything is.
-        vocab_size: largest id + 1, added tokens included: the rows an embedding needs.
-        chat_template: Jinja source, byte for byte; None for none.
+        bos: id of the begin token (BOS); None if there is none.
+        unk: id of the unknown token; None if the vocabulary covers every text.
+        vocab_size: largest id + 1, added tokens included: the number of rows that an embedding needs.
+        chat_template: Jinja source, byte for byte; None if there is none.
         special: text -> id of all special tokens.
-        backend: the `tokenizers` object, with special tokens in text switched off.
-        named_templates: name -> Jinja source of the chat templates beside `chat_template`.
+        backend: the `tokenizers` object. It does not recognise special tokens in text.
+        named_templates: name -> Jinja source of the other chat templates.
     """
 
     end: int
@@ -55,8 +55,8 @@ class TextTokenizer:
     def begin(self) -> int:
         """Id that begins every document: BOS, else EOS (as in lm-evaluation-harness, `prefix_token_id`).
 
-        Without the BOS that it was trained with, a model predicts nothing of use: Gemma-7b has a perplexity of 5.9e9
-        without and 3.46 with it (EleutherAI/lm-evaluation-harness 1465).
+        A model that was trained with a BOS needs it: Gemma-7b has a perplexity of 5.9e9 without BOS and 3.46 with it
+        (EleutherAI/lm-evaluation-harness 1465).
         """
         return self.end if self.bos is None else self.bos
 
@@ -68,21 +68,21 @@ class TextTokenizer:
             return np.array(self.backend.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
 
     def encode_documents(self, texts: Iterable[str]) -> Iterator[NDArray[np.uint32]]:
-        """Ids of each text, in order: (n,) uint32; by the fastest engine that is proven to give the same ids."""
+        """Ids of each text, in order: (n,) uint32. The fastest engine that is proven to give the same ids encodes."""
         from codex_ml.tokens.engine import encode_all
 
         return encode_all(self.backend, texts)
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Text of ids, special tokens spelt out, nothing cleaned up."""
+        """Text of ids. Special tokens are spelt out, and white space is not cleaned up."""
         return str(self.backend.decode([int(number) for number in ids], skip_special_tokens=False))
 
 
 def load_tokenizer(folder: Path) -> TextTokenizer:
-    """Load a folder that the tokenizer stage wrote (or a model's, which holds a copy).
+    """Load a folder that the tokenizer stage wrote, or a model folder, which holds a copy of it.
 
     Raises:
-        UserError: when a file is missing or is no tokenizer, or the end or pad token is not in it.
+        UserError: when a file is missing or is not a tokenizer, or the end or pad token is not in it.
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
@@ -114,13 +114,13 @@ def _load_backend(file: Path) -> Tokenizer:
 
     try:
         backend = Tokenizer.from_file(str(file))
-    except BaseException as error:  # the Rust library raises PanicException, which is no Exception
+    except BaseException as error:  # the Rust library raises PanicException, which is not an Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         refuse_conflict(file.read_bytes(), str(file))
-        raise UserError(f"{file} is no tokenizer that can be read: {one_line(error)}") from None
+        raise UserError(f"{file} cannot be read as a tokenizer: {one_line(error)}") from None
     if backend.get_vocab_size(with_added_tokens=True) == 0:
-        raise UserError(f"{file} is no tokenizer that can be read: its vocabulary is empty")
+        raise UserError(f"{file} cannot be read as a tokenizer: its vocabulary is empty")
     backend.encode_special_tokens = True
     return backend
 

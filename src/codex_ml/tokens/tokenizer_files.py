@@ -1,6 +1,6 @@
-"""What `tokenizer` measures of the tokenizer.
+"""The measurements that the stage `tokenizer` writes.
 
-Used by: tokenizer, which writes it, and report.
+Used by: tokenizer, which writes them, and report.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from codex_ml.core.contract import Contract
 
 
 class TextMeasures(Contract):
-    """A tokenizer on validation texts; see `codex_ml.tokenizer.measure`."""
+    """Measurements of a tokenizer on validation texts; see `codex_ml.tokenizer.measure`."""
 
     bytes_per_token: float
     tokens_per_word: float
@@ -18,7 +18,7 @@ class TextMeasures(Contract):
 
 
 class LostText(Contract):
-    """Documents of each split that decode to another text, and the share of all characters that is lost."""
+    """Number of documents per split that decode to a different text, and the share of all characters that is lost."""
 
     train: int
     val: int
@@ -31,8 +31,8 @@ class TokenizerDetails(Contract):
 
     Attributes:
         lossless: share of the documents of all splits that decode to their own text.
-        unused_share: share of the vocabulary that no validation text uses, special tokens left out.
-        languages: the same measures by language of the document.
+        unused_share: share of the vocabulary, without special tokens, that no validation text uses.
+        languages: the same measures per language of the document.
     """
 
     written_by = "tokenizer"
