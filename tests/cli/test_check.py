@@ -234,5 +234,5 @@ print(sorted(set(sys.modules) & set({HEAVY!r})))
 def test_every_stage_answers_help_at_once(repository, run_python):
     done = run_python("-c", HELP, *load_pipeline(repository / "dvc.yaml"), cwd=repository)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("Run by `dvc repro`") == len(load_pipeline(repository / "dvc.yaml"))
+    assert done.stdout.count("`dvc repro` runs it") == len(load_pipeline(repository / "dvc.yaml"))
     assert done.stdout.splitlines()[-1] == "[]"

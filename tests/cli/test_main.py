@@ -113,7 +113,7 @@ def test_commands_work_from_a_subfolder_and_typed_paths_count_from_there(chain, 
     monkeypatch.chdir(chain.folder / "models")
     assert run("verify", "../../x") == (2, "", "error: ../../x lies outside this repository\n")
     monkeypatch.chdir(chain.folder / "models")
-    assert run("verify", "models/model")[2].startswith("error: models/models/model is no output of the pipeline; ")
+    assert run("verify", "models/model")[2].startswith("error: models/models/model is not an output of the pipeline; ")
 
 
 def test_a_project_of_others_below_the_data_is_not_taken_for_the_top(chain, run, monkeypatch):

@@ -67,16 +67,16 @@ def check(capsys, monkeypatch):
     return exit_.value.code, capsys.readouterr()
 
 
-NUMBER = "a number is wanted, without quotes; found"
+NUMBER = "expected a number without quotes, found"
 VALUES = [
     ("seed", "-1", "input should be greater than or equal to 0; found -1"),
     ("seed", "1.5", "input should be a valid integer, got a number with a fractional part; found 1.5"),
     ("seed", "true", f"{NUMBER} True"),
     ("seed", "4294967296", "input should be less than 4294967296; found 4294967296"),
-    ("fetch.sample", "yes", "true or false is wanted; found 'yes'"),
-    ("fetch.sample", "1", "true or false is wanted; found 1"),
+    ("fetch.sample", "yes", "expected true or false, found 'yes'"),
+    ("fetch.sample", "1", "expected true or false, found 1"),
     ("split.near_duplicate", "0.2", "input should be greater than or equal to 0.5; found 0.2"),
-    ("split.salt", "7", "a text is wanted; put quotes around 7"),
+    ("split.salt", "7", "expected a string; put quotes around 7"),
     ("split.salt", "''", "string should have at least 1 character; found ''"),
     ("split.licences", "MIT", "input should be a valid list; found 'MIT'"),
     ("split.unknown_licence", "maybe", "input should be 'drop' or 'keep'; found 'maybe'"),
@@ -95,8 +95,8 @@ VALUES = [
     ("train.micro_batch_size", "0", "input should be greater than 0; found 0"),
     ("train.micro_batch_size", "", "input should be a valid integer; found None"),
     ("evaluate.confidence", "1", "input should be less than 1; found 1"),
-    ("safety_audit.enforce", "'true'", "true or false is wanted; found 'true'"),
-    ("report.title", "2024", "a text is wanted; put quotes around 2024"),
+    ("safety_audit.enforce", "'true'", "expected true or false, found 'true'"),
+    ("report.title", "2024", "expected a string; put quotes around 2024"),
     ("ingest.max_document_bytes", "1.5e-3", "input should be a valid integer, got a number with a fractional part; found 0.0015"),
 ]  # fmt: skip
 
@@ -223,8 +223,8 @@ BAD_SETTINGS = [
     ('train:\n  label_smoothing: -0.1\n', '2: train.label_smoothing: input should be greater than or equal to 0; found -0.1'),
     ('train:\n  early_stopping: {patience: -1}\n', '2: train.early_stopping.patience: input should be greater than or equal to 0; found -1'),
     ('train:\n  early_stopping: {patiens: 3}\n', '2: train.early_stopping.patiens is not a parameter; did you mean train.early_stopping.patience?'),
-    ('train:\n  resume_from: models/checkpoints\n', '2: train.resume_from: only what lies below models/base is a dependency of the pipeline; put it there'),
-    ('train:\n  resume_from: models/base/../model\n', '2: train.resume_from: only what lies below models/base is a dependency of the pipeline; put it there'),
+    ('train:\n  resume_from: models/checkpoints\n', '2: train.resume_from: the pipeline depends only on files below models/base; put it there'),
+    ('train:\n  resume_from: models/base/../model\n', '2: train.resume_from: the pipeline depends only on files below models/base; put it there'),
     ('train:\n  keep_best: 0\n', '2: train.keep_best: input should be greater than 0; found 0'),
     ('train:\n  attention: flash_attention_2\n', "2: train.attention: input should be 'auto', 'eager' or 'sdpa'; found 'flash_attention_2'"),
     ('model:\n  lora: {rank: 8}\n', '2: model.lora: targets is empty; name the modules that get an adapter, or all-linear'),
@@ -234,8 +234,8 @@ BAD_SETTINGS = [
     ('model:\n  quantization: 4bit\n', '1: model: quantization 4bit is for weights that stay; set lora.rank above 0'),
     ('model:\n  heads: 4\n  kv_heads: 3\n', '1: model: heads 4 must be a multiple of kv_heads 3'),
     ('model:\n  hidden_size: 190\n', '1: model: hidden_size 190 must be a multiple of 2 x heads (2 x 4): rotary embeddings turn pairs within a head'),
-    ('model:\n  path: /models/m\n', '2: model.path: only what lies below models/base is a dependency of the pipeline; put it there'),
-    ('model:\n  path: models/base\n', '2: model.path: only what lies below models/base is a dependency of the pipeline; put it there'),
+    ('model:\n  path: /models/m\n', '2: model.path: the pipeline depends only on files below models/base; put it there'),
+    ('model:\n  path: models/base\n', '2: model.path: the pipeline depends only on files below models/base; put it there'),
     ('model:\n  architecture: bloom\n', "2: model.architecture: input should be 'llama', 'qwen2', 'qwen3', 'mistral', 'gpt2', 'gpt_neox' or 't5'; found 'bloom'"),
     ('tokenizer:\n  kind: local\n', '1: tokenizer: kind local needs a path, and the other kinds have none: they are trained'),
     ('tokenizer:\n  path: models/base/t\n', '1: tokenizer: kind local needs a path, and the other kinds have none: they are trained'),
@@ -364,7 +364,7 @@ def test_the_module_run_as_a_command_ends_with_2(workspace, text, tree, run_pyth
     before = tree(workspace)
     done = run_python("-m", "codex_ml", "check", cwd=workspace)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: params.yaml:{line}: train.lr: a number is wanted, without quotes; found '3e-4'\n"
+    assert done.stderr == f"error: params.yaml:{line}: train.lr: expected a number without quotes, found '3e-4'\n"
     assert tree(workspace) == before
 
 

@@ -84,7 +84,7 @@ def test_the_whole_repository_as_a_path_is_verified_whole(chain):
 
 
 def test_unknown_results_are_told_with_the_known_ones(chain):
-    with pytest.raises(UserError, match=r"^models/other is no output of the pipeline; outputs: data/raw/sample, "):
+    with pytest.raises(UserError, match=r"^models/other is not an output of the pipeline; outputs: data/raw/sample, "):
         links("models/other")
 
 
@@ -337,7 +337,9 @@ def test_a_list_of_files_of_another_shape_is_a_finding(library, files):
     record["deps"]["src/codex_ml/train"]["files"] = files
     library.write(RECORD, json.dumps(record).encode())
     renewed_hash(library, RECORD)
-    with pytest.raises(CheckFailed, match=r"^reports/train/lineage\.json: deps: src/codex_ml/train: `files` are not "):
+    with pytest.raises(
+        CheckFailed, match=r"^reports/train/lineage\.json: deps: src/codex_ml/train: expected `files` to "
+    ):
         links()
 
 

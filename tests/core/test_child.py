@@ -130,20 +130,20 @@ def test_an_error_is_one_line_and_the_next_request_is_served(work):
     with LimitedChild(work.prepare) as child:
         with pytest.raises(AnswerError, match=r"^ValueError: two lines$"):
             child.ask({"do": "fail"})
-        with pytest.raises(AnswerError, match=r"^it needs more memory than it may have$"):
+        with pytest.raises(AnswerError, match=r"^it needs more memory than its limit$"):
             child.ask({"do": "take"})
         assert child.ask({"do": "echo", "value": 1}) == 1
 
 
 def test_a_limit_that_ended_the_child_is_named_and_the_next_request_is_served(work, tmp_path):
     with LimitedChild(work.prepare, seconds=0) as child:
-        ends = r"^it used more than 0 s of processor time and was ended$|^it was still at work after 1 s and was ended$"
+        ends = r"^it used more than 0 s of CPU time and was ended$|^it did not finish within 1 s and was ended$"
         with pytest.raises(UserError, match=ends):
             child.ask({"do": "burn"})
-        with pytest.raises(UserError, match=r"^it was still at work after 1 s and was ended$"):
+        with pytest.raises(UserError, match=r"^it did not finish within 1 s and was ended$"):
             child.ask({"do": "sleep", "to": str(tmp_path / "pid")})
         with pytest.raises(
-            UserError, match=r"^its process ended \(SIGKILL\), most likely for want of memory \(1024 MiB"
+            UserError, match=r"^the child process ended \(SIGKILL\), most likely out of memory \(its limit is 1024 MiB"
         ):
             child.ask({"do": "die"})
         assert child.ask({"do": "echo", "value": 1}) == 1
@@ -152,7 +152,7 @@ def test_a_limit_that_ended_the_child_is_named_and_the_next_request_is_served(wo
 def test_a_child_that_cannot_start_says_why(work):
     with (
         LimitedChild(work.broken) as child,
-        pytest.raises(UserError, match=r"^its process could not start: ImportError: no such library$"),
+        pytest.raises(UserError, match=r"^the child process could not start: ImportError: no such library$"),
     ):
         child.ask({})
 

@@ -99,7 +99,7 @@ def test_dvc_and_we_leave_out_the_same_files(files, top, data):
         fill(files, top=top, data=data)
         expected = dvc_says(os.path.realpath(folder))
         if isinstance(expected, type):
-            with pytest.raises(UserError, match=r"\.dvcignore:\d+: .* is no pattern, and DVC stops at it"):
+            with pytest.raises(UserError, match=r"\.dvcignore:\d+: .* is not a valid pattern, and DVC fails on it"):
                 we_say()
         else:
             assert we_say() == expected

@@ -132,7 +132,7 @@ def test_the_wait_is_reported_now_and_then_with_the_state_of_the_other(tmp_path,
         f"train: {holder} trains the same recipe; waiting until it ends",
         f"train: still waiting for {holder}, 32 s so far; step 7",
         f"train: still waiting for {holder}, 1 min 4 s so far; step 9",
-        "train: waited 1 min 20 s for another process; going on from what it left",
+        "train: waited 1 min 20 s for another process; continuing from what it left",
     ]
 
 
@@ -149,7 +149,10 @@ def test_a_second_process_is_refused_where_it_must_not_wait(tmp_path):
         with only_one(tmp_path / "split", "split"):
             pass
         with (
-            pytest.raises(CheckFailed, match=rf"^train is already running here, by {re.escape(holder)}; wait for it$"),
+            pytest.raises(
+                CheckFailed,
+                match=rf"^train is already running in this folder, in {re.escape(holder)}; wait until it ends$",
+            ),
             only_one(tmp_path / "train", "train"),
         ):
             pass

@@ -68,8 +68,11 @@ def test_names_of_packages_end_where_versions_extras_and_markers_begin(tmp_path,
     ("text", "message"),
     [
         (None, r"^pyproject\.toml is missing; `git checkout pyproject\.toml` brings back the committed one$"),
-        ("[project\n", r"^pyproject\.toml is not that of this project \(.*\); `git checkout pyproject\.toml` brings"),
-        ("[tool]\n", r"^pyproject\.toml is not that of this project \('project'\)"),
+        (
+            "[project\n",
+            r"^pyproject\.toml is not the one of this project \(.*\); `git checkout pyproject\.toml` brings",
+        ),
+        ("[tool]\n", r"^pyproject\.toml is not the one of this project \('project'\)"),
         ("<<<<<<< HEAD\n=======\n>>>>>>> b\n", r"^pyproject\.toml:1: .*conflict"),
     ],
 )
@@ -126,11 +129,11 @@ MEND = f"`{sys.executable} -m pip install --require-hashes --no-deps --no-build-
 CASES = {
     "as locked": (["pyarrow-24.0.0", "huggingface_hub-0.19.1", "numpy-2.2.0"], ""),
     "either version of a lock for several Pythons": (["pyarrow-24.0.0", "huggingface_hub-0.19.1", "numpy-2.4.0"], ""),
-    "older": (["pyarrow-21.0.0", "huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow 21.0.0 is installed, requirements.lock has 24.0.0, and it decides bytes; " + MEND),
-    "newer": (["pyarrow-24.0.0.1", "huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow 24.0.0.1 is installed, requirements.lock has 24.0.0"),
-    "another spelling of the name": (["pyarrow-24.0.0", "huggingface.hub-0.18.0", "numpy-2.2.0"], "huggingface-hub 0.18.0 is installed, requirements.lock has 0.19.1"),
-    "none of several": (["pyarrow-24.0.0", "huggingface_hub-0.19.1", "numpy-2.3.0"], "numpy 2.3.0 is installed, requirements.lock has 2.2.0 or 2.4.0"),
-    "missing": (["huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow is not installed, requirements.lock has 24.0.0"),
+    "older": (["pyarrow-21.0.0", "huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow 21.0.0 is installed, but requirements.lock has 24.0.0, and it decides bytes; " + MEND),
+    "newer": (["pyarrow-24.0.0.1", "huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow 24.0.0.1 is installed, but requirements.lock has 24.0.0"),
+    "another spelling of the name": (["pyarrow-24.0.0", "huggingface.hub-0.18.0", "numpy-2.2.0"], "huggingface-hub 0.18.0 is installed, but requirements.lock has 0.19.1"),
+    "none of several": (["pyarrow-24.0.0", "huggingface_hub-0.19.1", "numpy-2.3.0"], "numpy 2.3.0 is installed, but requirements.lock has 2.2.0 or 2.4.0"),
+    "missing": (["huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow is not installed, but requirements.lock has 24.0.0"),
     "two at once": (["pyarrow-24.0.0", "pyarrow-21.0.0", "huggingface_hub-0.19.1", "numpy-2.2.0"], "pyarrow 21.0.0 and 24.0.0 is installed"),
     "what the lock does not have": (["pyarrow-24.0.0", "huggingface_hub-0.19.1", "numpy-2.2.0", "gigatoken-9", "torch-1.0"], ""),
 }  # fmt: skip
@@ -152,8 +155,8 @@ def test_torch_is_compared_with_the_one_that_was_set_up(site):
     project_of("torch")
     assert locked_versions()["torch"] == {"2.13.0+cu130"}
     assert list(unlike_the_lock()) == [
-        "torch 2.14.0 is installed, this environment was set up with 2.13.0+cu130, and it decides bytes; "
-        "`make packages` makes .venv anew, with the same TORCH"
+        "torch 2.14.0 is installed, but this environment was set up with 2.13.0+cu130, and it decides bytes; "
+        "`make packages` builds .venv again, with the same TORCH"
     ]
 
 
@@ -167,7 +170,7 @@ def test_check_refuses_another_version_than_the_locked_one(tmp_path, repository,
     )
     locked = re.search(r"^pyarrow==(\S+)", (repository / "requirements.lock").read_text(), re.MULTILINE)[1]
     [line] = run_python("-c", code, cwd=repository).stdout.splitlines()
-    assert line.startswith(f"pyarrow 1.0.0 is installed, requirements.lock has {locked}, and it decides bytes; `")
+    assert line.startswith(f"pyarrow 1.0.0 is installed, but requirements.lock has {locked}, and it decides bytes; `")
 
 
 def test_advice_for_an_extra_is_a_command_of_the_shell_that_keeps_the_lock(site, tmp_path, monkeypatch):

@@ -150,7 +150,7 @@ try:
 except CheckFailed as error:
     print(error)
 """)
-    assert run.stdout == "a worker process died, most likely for want of memory; try runtime.workers: 1\n", run.stderr
+    assert run.stdout == "a worker process died, most likely out of memory; try runtime.workers: 1\n", run.stderr
 
 
 def test_large_tasks_and_results_travel_in_a_folder_of_their_own_that_is_gone_in_the_end(script):

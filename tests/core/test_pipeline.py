@@ -61,18 +61,18 @@ def test_git_ignores_what_lies_in_the_cache_and_nothing_that_lies_in_git(reposit
         ([], "dvc.yaml: expected a mapping `stages:`"),
         ({}, "dvc.yaml: expected a mapping `stages:`"),
         ({"stages": {}}, "dvc.yaml: expected a mapping `stages:`"),
-        ({"stages": {"a": None}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
-        ({"stages": {"a": {"cmd": ["x", "y"]}}}, "dvc.yaml: stage a needs a `cmd` that is one text"),
-        ({"stages": {"a": {"cmd": "x", "deps": [""]}}}, "dvc.yaml: deps of stage a: expected texts, found ''"),
+        ({"stages": {"a": None}}, "dvc.yaml: stage a needs a `cmd` that is one string"),
+        ({"stages": {"a": {"cmd": ["x", "y"]}}}, "dvc.yaml: stage a needs a `cmd` that is one string"),
+        ({"stages": {"a": {"cmd": "x", "deps": [""]}}}, "dvc.yaml: deps of stage a: expected strings, found ''"),
         (
             {"stages": {"a": {"cmd": "x", "outs": [""]}}},
             "dvc.yaml: outs of stage a: expected a path, or a path with a mapping, found ''",
         ),
-        ({"stages": {1: {"cmd": "x"}}}, "dvc.yaml: the name of a stage is a text, found 1"),
+        ({"stages": {1: {"cmd": "x"}}}, "dvc.yaml: the name of a stage must be a string, found 1"),
         ({"stages": {"a": {"cmd": "x", "deps": "d"}}}, "dvc.yaml: deps of stage a: expected a list, found 'd'"),
         (
             {"stages": {"a": {"cmd": "x", "params": [{"o.yaml": None}]}}},
-            "dvc.yaml: params of stage a: expected texts, found {'o.yaml': None}",
+            "dvc.yaml: params of stage a: expected strings, found {'o.yaml': None}",
         ),
         (
             {"stages": {"a": {"cmd": "x", "outs": [{}]}}},
@@ -106,15 +106,15 @@ MEND = "; bring back the committed one with `git checkout dvc.lock`, or delete i
         ),
         ("stages: {a: 1}", "dvc.lock: stage a has no `cmd`"),
         ("stages: {a: {cmd: [x]}}", "dvc.lock: stage a has no `cmd`"),
-        ("stages: {a: {cmd: x, params: 1}}", "dvc.lock: stage a: `params` are not those that DVC writes"),
+        ("stages: {a: {cmd: x, params: 1}}", "dvc.lock: stage a: `params` do not have the form that DVC writes"),
         (
             "stages: {a: {cmd: x, params: {params.yaml: [1]}}}",
-            "dvc.lock: stage a: `params` are not those that DVC writes",
+            "dvc.lock: stage a: `params` do not have the form that DVC writes",
         ),
         *(
             (
                 f"stages: {{a: {{cmd: x, {kind}: {value}}}}}",
-                f"dvc.lock: stage a: `{kind}` are not a list of `path`, `md5` and `size` as DVC writes it",
+                f"dvc.lock: stage a: expected `{kind}` to be a list of `path`, `md5` and `size`, as DVC writes it",
             )
             for kind in ("deps", "outs")
             for value in ("1", "null", "{}", "[x]", "[{path: x}]", "[{md5: x}]", "[{path: x, md5: 1}]")

@@ -38,9 +38,7 @@ SEVERAL = [
 @pytest.mark.parametrize("variables", SEVERAL, ids=str)
 def test_a_stage_that_is_not_parallel_is_refused_among_several(environment, variables):
     environment(variables)
-    with pytest.raises(
-        UserError, match=r"^pack is the work of one process, and a launcher started several \(.*="
-    ) as told:
+    with pytest.raises(UserError, match=r"^pack runs in one process, but a launcher started several \(.*=") as told:
         settle_launcher("pack", parallel=False)
     assert "`dvc repro pack`" in str(told.value)
 
@@ -88,7 +86,7 @@ def test_train_refuses_half_a_place(environment, variables, lacks):
 @pytest.mark.parametrize("key", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
 def test_a_place_that_is_no_number_is_named(environment, key, value):
     environment({key: value})
-    with pytest.raises(UserError, match=f"environment variable {key} is"):
+    with pytest.raises(UserError, match=f"environment variable {key} must be a number"):
         settle_launcher("train", parallel=True)
 
 
@@ -98,6 +96,6 @@ def test_each_stage_is_refused_before_it_reads_or_writes(workspace, run_python, 
     before = sorted(path for path in workspace.rglob("*") if "src" not in path.parts)
     done = run_python(f"stages/{stage}.py", cwd=workspace, env=variables)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {stage} is the work of one process")
+    assert done.stderr.startswith(f"error: {stage} runs in one process")
     assert done.stderr.count("\n") == 1
     assert sorted(path for path in workspace.rglob("*") if "src" not in path.parts) == before

@@ -92,7 +92,7 @@ def test_only_a_network_stage_goes_without_the_guard(run):
 
 def test_a_stage_that_dvc_yaml_does_not_know_ends_with_2(run):
     code, _, out = run("nothing", lambda stage: None)
-    assert (code, out.err) == (2, "error: dvc.yaml: there is no stage nothing\n")
+    assert (code, out.err) == (2, "error: dvc.yaml has no stage nothing\n")
 
 
 @pytest.mark.parametrize("by_dvc", [False, True])
@@ -104,7 +104,7 @@ def test_wrong_params_are_told_and_so_is_what_dvc_has_removed_by_then(run, works
     code, _, out = run("fetch", lambda stage: pytest.fail("the stage ran"))
     message = "error: params.yaml:1: seed: input should be greater than or equal to 0; found -1"
     assert (code, out.err.count("\n")) == (2, 1)
-    assert out.err.startswith(f"{message} (DVC removed " if by_dvc else f"{message}\n")
+    assert out.err.startswith(f"{message} (DVC has removed " if by_dvc else f"{message}\n")
     assert ("`dvc checkout`" in out.err) is by_dvc
 
 
@@ -129,12 +129,14 @@ def test_only_declared_paths_can_be_read_or_written(workspace):
     stage = module.Stage(spec, None, None, {})
     assert stage.dep("data/corpus/documents.parquet") == Path("data/corpus/documents.parquet")
     assert stage.metrics == Path("reports/split/metrics.json")
-    with pytest.raises(UserError, match=r"^dvc\.yaml: data/corpus is no dependency of stage split; add it to its deps"):
+    with pytest.raises(
+        UserError, match=r"^dvc\.yaml: data/corpus is not a dependency of stage split; add it to its deps"
+    ):
         stage.dep("data/corpus")
-    with pytest.raises(UserError, match="data/corpus is no dependency of stage"):
+    with pytest.raises(UserError, match="data/corpus is not a dependency of stage"):
         stage.require("data/corpus")
     stage.require("data/corpus/documents.parquet")
-    with pytest.raises(AssertionError, match=r"^data/other is no out of split$"):
+    with pytest.raises(AssertionError, match=r"^data/other is not an out of split$"):
         stage.out("data/other")
     folder = module.Stage(load_pipeline()["pack"], None, None, {})
     assert folder.dep("data/splits/train.parquet") == Path("data/splits/train.parquet")

@@ -16,8 +16,8 @@ from codex_ml.core.errors import UserError
 from codex_ml.core.yaml import parse_yaml
 
 STRICTER = re.compile(
-    r"p:\d+: (?:expected a mapping, found one text|nested deeper than|more than \d+ values|a line that begins with %|a tab cannot indent|an invisible end of line"
-    r"|expected a space before|a mapping in brackets needs braces|a key must be one text|a tag before nothing"
+    r"p:\d+: (?:expected a mapping, found a string|nested deeper than|more than \d+ values|a line that begins with %|a tab cannot indent|an invisible end of line"
+    r"|expected a space before|a mapping in brackets needs braces|a key must be a string|a tag without a value"
     r"|could not determine a value for the tag 'tag:yaml.org,2002:(?:set|binary|omap|timestamp|value)'"
     r"|found duplicate (?:anchor|key)|did not find expected alphabetic or numeric character"
     r"|'.*' looks like a value of type bool"

@@ -149,7 +149,7 @@ def test_two_trainings_at_once_the_second_is_told_who_runs(pipeline: Workspace) 
     second = run_stage(pipeline, "train")
     os.kill(process.pid, signal.SIGCONT)
     assert second.returncode == 1
-    assert f"train is already running here, by process {process.pid} on " in second.stderr
+    assert f"train is already running in this folder, in process {process.pid} on " in second.stderr
     assert process.wait() == 0
     process.communicate()
 

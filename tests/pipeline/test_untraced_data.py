@@ -45,7 +45,7 @@ def linked_folder(workspace: Workspace) -> str:
 def linked_version(workspace: Workspace) -> str:
     (workspace.root / "data/raw/latest").symlink_to("code")
     use(workspace, "kind: files, path: data/raw/latest")
-    return "data/raw/latest is a link to a folder, and DVC does not look into it; name data/raw/code"
+    return "data/raw/latest is a link to a folder, and DVC does not look into it; use data/raw/code"
 
 
 def moving_revision(workspace: Workspace) -> str:
@@ -61,12 +61,12 @@ def moving_revision(workspace: Workspace) -> str:
 
 def pipe(workspace: Workspace) -> str:
     os.mkfifo(workspace.root / "data/raw/code/pipe.py")
-    return "data/raw/code/pipe.py is a FIFO, for which DVC would wait for ever; remove it"
+    return "data/raw/code/pipe.py is a FIFO, for which DVC would wait forever; remove it"
 
 
 def name_in_latin_1(workspace: Workspace) -> str:
     Path(os.fsdecode(os.fsencode(workspace.root) + b"/data/raw/code/caf\xe9.py")).touch()
-    return "data/raw/code/caf\\udce9.py: a name that is not UTF-8 cannot be recorded; rename it"
+    return "data/raw/code/caf\\udce9.py: the name is not UTF-8, so DVC cannot record it; rename it"
 
 
 def ignored_source(workspace: Workspace) -> str:

@@ -1,16 +1,16 @@
-"""A child process with limits, for what somebody else wrote: a bomb ends the child, and the parent gets one line.
+"""Read foreign files in a child process with limits: a hostile file can end the child, and the parent gets one line.
 
-What holds the child:
+Limits of the child:
 
     environment         an allow-list, so that it sees no secret of the parent
-    memory              RLIMIT_AS, beyond what its imports took
+    memory              RLIMIT_AS, in addition to what its imports take
     time                RLIMIT_CPU for each request, and the parent's clock
     network, programs   an audit hook refuses them
-    its parent          the child ends when the parent does, however that dies
+    its parent          the child ends when the parent ends, even if the parent is killed
 
-The owner of the work passes a function that runs in the child before the limits: it imports libraries, which takes more
-memory than the work, and returns the function that answers requests. Parent and child exchange one JSON value per line:
-the request goes in, {"ok": result} or {"error": one line} comes out.
+The caller passes a function that runs in the child before the limits apply. It imports libraries, which takes more
+memory than the work itself, and returns the function that answers requests. Parent and child exchange one JSON value
+per line: the request goes in, {"ok": result} or {"error": one line} comes out.
 
 Used by: tokens (chat templates), tokenizer (foreign vocabularies), gguf_file, parallel, train.launch.
 """
@@ -54,20 +54,20 @@ FORBIDDEN = (
 
 
 class AnswerError(UserError):
-    """The child could not do what it was asked; it lives and takes the next request."""
+    """The child reported an error; it is still running and takes the next request."""
 
 
 class LimitedChild:
-    """A process that answers requests, started when it is first asked; a context manager.
+    """A child process that answers requests; a context manager.
 
-    After a request that ended it, the next one starts it again.
+    The first request starts the process. If a request ends it, the next request starts it again.
 
     Args:
-        prepare: a function at the top of a module. The child imports and calls it, then takes on its limits; what it
-            returns answers each request. Both requests and answers are JSON values.
-        memory: bytes of address space beyond what `prepare` took.
-        seconds: of processor time per request; the wall clock allows five times as much.
-        once: whether the child answers one request only; its limit of processor time is final then.
+        prepare: a function at module level. The child imports and calls it, then sets its limits; the function that it
+            returns answers each request. Requests and answers are JSON values.
+        memory: bytes of address space in addition to what `prepare` takes.
+        seconds: of CPU time per request; the limit on wall time is five times as much, plus a second.
+        once: whether the child answers only one request; its limit on CPU time is then final.
         folder: the child's home and working folder; None for the root folder, where it finds nothing.
 
     >>> with LimitedChild(sentencepiece_trial, seconds=30, once=True) as child:  # doctest: +SKIP
@@ -106,12 +106,12 @@ class LimitedChild:
         """Send one request and wait for its answer.
 
         Args:
-            request: a JSON value; `to` names what the child writes, if anything.
+            request: a JSON object; its key `to` is the path that the child writes, if any.
 
         Raises:
-            AnswerError: what the child said.
-            UserError: which limit ended it, or why it did not start.
-            OSError: when the disk failed to take what the child writes.
+            AnswerError: with the error that the child reported.
+            UserError: when a limit ended the child, or when it did not start.
+            OSError: when a disk error stopped the child from writing.
         """
         try:
             process = self._process or self._start()
@@ -151,13 +151,13 @@ class LimitedChild:
             os.close(held)
         answer = json.loads(self._exchange(self._process, b"", START_SECONDS))
         if "error" in answer:
-            raise UserError(f"its process could not start: {answer['error']}")
+            raise UserError(f"the child process could not start: {answer['error']}")
         if answer["ok"]:
             log.warning("this system does not limit the %s of child processes", " and the ".join(answer["ok"]))
         return self._process
 
     def _exchange(self, process: subprocess.Popen[bytes], data: bytes, seconds: float) -> bytes:
-        """Write while the child takes it, read one line; neither end can block the other."""
+        """Write the request and read one line at the same time, so that two full pipes cannot block each other."""
         assert process.stdin is not None
         assert process.stdout is not None
         deadline = time.monotonic() + seconds
@@ -168,7 +168,7 @@ class LimitedChild:
             wait = deadline - time.monotonic()
             readable, writable, _ = select.select([ends[1]], [ends[0]] if left else [], [], max(wait, 0))
             if not readable and not writable:
-                raise UserError(f"it was still at work after {seconds:.0f} s and was ended")
+                raise UserError(f"it did not finish within {seconds:.0f} s and was ended")
             if writable:
                 try:
                     left = left[os.write(ends[0], left[: 1 << 16]) :]
@@ -182,16 +182,16 @@ class LimitedChild:
 
     def _why_ended(self, code: int) -> str:
         if code == -signal.SIGXCPU:
-            return f"it used more than {self.seconds} s of processor time and was ended"
+            return f"it used more than {self.seconds} s of CPU time and was ended"
         how = signal.Signals(-code).name if code < 0 else f"code {code}"
-        return f"its process ended ({how}), most likely for want of memory ({self.memory >> 20} MiB are allowed)"
+        return f"the child process ended ({how}), most likely out of memory (its limit is {self.memory >> 20} MiB)"
 
 
 def end_with_parent(pipe: int) -> None:
-    """End this process when its parent does, however that dies.
+    """End this process when its parent ends, even if the parent is killed.
 
     Args:
-        pipe: file descriptor of the read end of a pipe; the parent alone holds the other end, and writes nothing.
+        pipe: file descriptor of the read end of a pipe. Only the parent holds the write end, and it writes nothing.
     """
     threading.Thread(target=_wait_and_end, args=(pipe,), daemon=True).start()
 
@@ -201,7 +201,7 @@ def _wait_and_end(pipe: int) -> None:
     os._exit(1)
 
 
-# What the child runs. The library lies where the parent's lies.
+# The program of the child. It imports the same library as the parent.
 _START = f"""import json, sys
 sys.path.insert(0, sys.argv[1])
 from {__name__} import serve
@@ -209,7 +209,7 @@ serve(*json.loads(sys.argv[2]))"""
 
 
 def serve(module: str, name: str, memory: int, seconds: int, once: bool, lifeline: int) -> None:
-    """The child: prepare, take on the limits, answer until stdin ends. See `LimitedChild` for the arguments."""
+    """Run the child: prepare, set the limits, answer requests until stdin ends. Arguments: see `LimitedChild`."""
     end_with_parent(lifeline)
     with os.fdopen(os.dup(1), "w", encoding="ascii") as out:
         os.dup2(2, 1)  # what a library prints must not look like an answer
@@ -228,13 +228,13 @@ def serve(module: str, name: str, memory: int, seconds: int, once: bool, lifelin
 
 
 def confine(memory: int) -> list[str]:
-    """Bound this process for good: address space, no core dump, no network, no other program.
+    """Limit this process permanently: address space, no core dump, no network, no other program.
 
     Args:
-        memory: bytes of address space beyond what this process has.
+        memory: bytes of address space in addition to what this process uses.
 
     Returns:
-        names of the limits that this system does not have, such as macOS, which has none for memory.
+        names of the limits that this system does not support; macOS, for example, cannot limit memory.
     """
     total = _address_space() + memory
     held = {
@@ -251,7 +251,7 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _limit(kind: int, value: int, *, final: int | None) -> bool:
-    """Set a limit of this process; `final` also sets the one above it, which cannot be raised again."""
+    """Set a soft limit of this process; `final` also sets the hard limit, which cannot be raised again."""
     _, hard = resource.getrlimit(kind)
     if hard != resource.RLIM_INFINITY:
         value, final = min(value, hard), min(hard, hard if final is None else final)
@@ -276,5 +276,5 @@ def _answered(answer: Answer, line: str) -> dict[str, Any]:
 
 def _told(error: BaseException) -> str:
     if isinstance(error, MemoryError):
-        return "it needs more memory than it may have"
+        return "it needs more memory than its limit"
     return f"{type(error).__name__}: {one_line(error)}"

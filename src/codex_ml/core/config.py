@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-BASE_FOLDER = Path("models/base")  # models, tokenizers and runs of others; a dependency of the stages that read it
+BASE_FOLDER = Path("models/base")  # foreign models, tokenizers and runs; a dependency of the stages that read it
 
 
 class Section(BaseModel):
@@ -21,17 +21,17 @@ class Section(BaseModel):
         annotation = cls.model_fields[info.field_name or ""].annotation
         wanted = {annotation, *(get_args(kind)[0] if get_args(kind) else kind for kind in get_args(annotation))}
         if wanted & {int, float} and isinstance(value, bool | str):
-            raise ValueError(f"a number is wanted, without quotes; found {value!r}")
+            raise ValueError(f"expected a number without quotes, found {value!r}")
         if annotation is str and not isinstance(value, str):
-            raise ValueError(f"a text is wanted; put quotes around {value!r}")
+            raise ValueError(f"expected a string; put quotes around {value!r}")
         if annotation is bool and not isinstance(value, bool):
-            raise ValueError(f"true or false is wanted; found {value!r}")
+            raise ValueError(f"expected true or false, found {value!r}")
         return value
 
 
 def _in_base_folder(path: str) -> str:
     if path and (not Path(path).is_relative_to(BASE_FOLDER) or ".." in Path(path).parts or Path(path) == BASE_FOLDER):
-        raise ValueError(f"only what lies below {BASE_FOLDER} is a dependency of the pipeline; put it there")
+        raise ValueError(f"the pipeline depends only on files below {BASE_FOLDER}; put it there")
     return path
 
 
@@ -44,7 +44,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of initialisation,
 
 
 class Runtime(Section):
-    """`runtime`: what changes no byte of the result; no stage depends on it."""
+    """`runtime`: settings that do not change a byte of the result; no stage depends on them."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     progress: Literal["auto", "plain", "off"] = Field("auto", description="auto: a bar on a terminal, lines elsewhere")
@@ -55,13 +55,13 @@ class Runtime(Section):
         1,
         ge=0,
         le=1024,
-        description="Processes of train on this machine, one a GPU or a share of the cores; 0: per GPU",
+        description="Training processes on this machine, each with one GPU or a share of the cores; 0: one per GPU",
     )
     sharding: Literal["none", "full"] = Field(
-        "none", description="full: each process holds a share of weights, gradients and optimizer (FSDP)"
+        "none", description="full: each process holds a part of the weights, gradients and optimizer state (FSDP)"
     )
     keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
-        (), description="More places for the curves, all on this machine; each needs the extra of its name"
+        (), description="Trackers that also record the curves, all on this machine; each needs the extra of its name"
     )
     prometheus_port: int = Field(0, ge=0, le=65535, description="Port on 127.0.0.1 for metrics while training; 0: none")

@@ -1,7 +1,7 @@
-"""The markers that a merge of Git leaves in a file: one definition for the commit hook, `check` and every reader.
+"""The conflict markers that a Git merge leaves in a file: one definition for the commit hook, `check` and all readers.
 
 Git writes `<<<<<<< ours`, `||||||| base` (styles diff3 and zdiff3), `=======` and `>>>>>>> theirs` at the start of a
-line. `=======` alone is also an underline of a heading, so it counts only in files that have no headings.
+line. `=======` alone can also underline a heading, so it counts only in files that have no headings.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path, PurePosixPath
 from codex_ml.core.errors import Reason, UserError
 from codex_ml.core.paths import SPLIT_LEDGER
 
-# Files of data, in which no line may consist of one repeated sign.
+# Data files, in which no line may consist of seven equals signs.
 NO_HEADINGS = (
     ".yaml", ".yml", ".dvc", ".lock", ".json", ".jsonl", ".ndjson", ".ipynb", ".toml", ".csv", ".tsv",
 )  # fmt: skip
-DOCUMENTS = "data/raw"  # what lies there may be about Git
-POINTERS = (".dvc", ".gitignore")  # what is ours among the documents
+DOCUMENTS = "data/raw"  # a document there may quote conflict markers
+POINTERS = (".dvc", ".gitignore")  # the project's own files among the documents
 MARKERS = Reason("conflict markers of a merge; keep the lines that you want of both sides, delete the markers")
 _SIGNS = (b"<<<<<<<", b">>>>>>>", b"|||||||", b"=======")
-# A row of a table may begin with seven bars; it has more of them.
+# A table row may begin with seven bars, but more bars follow.
 _IN_TEXT = re.compile(rb"^(?:<{7}|>{7}) \S|^\|{7} [^|\r\n]+\r?$", re.MULTILINE)
 _IN_DATA = re.compile(rb"^(?:<{7}|>{7}|\|{7})(?: |\r?$)|^={7}\r?$", re.MULTILINE)
 
@@ -42,12 +42,12 @@ def conflict_line(data: bytes | str, *, headings: bool = False) -> int | None:
 
 
 def starts_with_marker(text: str, *, headings: bool) -> bool:
-    """Whether a cell of a table is a conflict marker; asked for each record, so most are answered by one character."""
+    """Whether a table cell is a conflict marker. It runs for each record, so it looks at one character first."""
     return text[:1] in ("<", ">", "|", "=") and conflict_line(text.split("\n", 1)[0], headings=headings) is not None
 
 
 def without_markers(data: bytes) -> bytes:
-    """The lines of both sides of a conflict, for a file that is a set of lines."""
+    """Remove conflict markers and keep the lines of both sides, for a file that is a set of lines."""
     if not conflict_line(data):
         return data
     return b"".join(line for line in data.splitlines(keepends=True) if not conflict_line(line))
@@ -56,7 +56,7 @@ def without_markers(data: bytes) -> bytes:
 def refuse_conflict(data: bytes | str, name: str, *, first_line: int = 1) -> None:
     """Refuse the text of a file without headings that holds conflict markers.
 
-    Readers of YAML call it before they parse, those of JSON where the text is not JSON: no JSON text holds a marker.
+    A reader of YAML calls it before it parses. A reader of JSON calls it after an error: valid JSON holds no marker.
 
     Args:
         name: the file, for the message.
@@ -70,10 +70,10 @@ def refuse_conflict(data: bytes | str, name: str, *, first_line: int = 1) -> Non
 
 
 def conflict_in(path: Path, name: str = "") -> str | None:
-    """A line about the conflict markers of a file; None where it has none, is binary, or is a document of `data/raw`.
+    """A message about the conflict markers of a file; None if it has none, is binary, or is a document of `data/raw`.
 
     Args:
-        name: what to call the file; its path when left out.
+        name: of the file, for the message; its path by default.
     """
     name = name or path.as_posix()
     document = path.is_relative_to(DOCUMENTS) and not name.endswith(POINTERS)
@@ -85,15 +85,15 @@ def conflict_in(path: Path, name: str = "") -> str | None:
 
 
 def has_headings(name: str) -> bool:
-    """Whether a file of that name may have a line of equals signs that is no conflict marker."""
+    """Whether a file of that name may have a line of equals signs that is not a conflict marker."""
     return not (name.endswith(NO_HEADINGS) or PurePosixPath(name).is_relative_to(SPLIT_LEDGER))
 
 
 def conflicts(files: list[str]) -> Iterator[str]:
-    """A line for each file of the project that Git left with both sides of a merge in it.
+    """One message per file of the project that holds conflict markers.
 
     Args:
-        files: tracked by Git; of these, pointers of DVC, data in Git and results are read besides the fixed ones.
+        files: paths that Git tracks. Of these, DVC's pointers, data and results are read, besides `ALWAYS_READ`.
     """
     ours = [name for name in files if name.endswith(POINTERS) or name.startswith(("data/", "reports/"))]
     yield from filter(None, (conflict_in(Path(name)) for name in dict.fromkeys([*ALWAYS_READ, *ours])))

@@ -1,4 +1,4 @@
-"""A JSON file that one stage writes and others read: its class is the only place that says what is in it.
+"""A JSON file that one stage writes and others read: its class is the only definition of its contents.
 
     class Packed(Contract):
         written_by = "pack"
@@ -39,10 +39,10 @@ class Contract(BaseModel):
 
     @classmethod
     def read(cls, file: Path, *, stage: str = "") -> Self:
-        """The file, which holds one such object.
+        """Read a file that holds one such object.
 
         Args:
-            stage: the one that writes this file, where not all files of the kind are `written_by` one.
+            stage: the stage that writes this file, if it is not `written_by`.
 
         Raises:
             UserError: when the file is missing or damaged, or holds something else; the message names file and key.
@@ -52,7 +52,7 @@ class Contract(BaseModel):
 
     @classmethod
     def read_array(cls, file: Path) -> list[Self]:
-        """The objects of a file that holds an array of them; raises as `read`."""
+        """Read a file that holds an array of the objects; raises like `read`."""
         anew = f"`dvc repro {cls.written_by}` makes it anew"
         values = read_json(_existing(file, anew))
         if not isinstance(values, list):
@@ -61,7 +61,7 @@ class Contract(BaseModel):
 
     @classmethod
     def read_lines(cls, file: Path) -> Iterator[Self]:
-        """The objects of a file that holds one per line, as they are drawn; raises as `read`."""
+        """Read a file that holds one object per line, line by line as the caller iterates; raises like `read`."""
         anew = f"`dvc repro {cls.written_by}` makes it anew"
         with _existing(file, anew).open("rb") as lines:  # bytes, so that only LF ends a line
             for number, line in enumerate(lines, 1):
@@ -78,7 +78,7 @@ class Contract(BaseModel):
 
     @classmethod
     def write_lines(cls, file: Path, values: Iterable[Self]) -> None:
-        """Write a file that holds one object per line, atomically and without holding all of them."""
+        """Write a file that holds one object per line, atomically and without holding all objects in memory."""
         write_ndjson(file, (value.as_json() for value in values))
 
     def as_json(self) -> dict[str, Any]:

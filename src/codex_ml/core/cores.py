@@ -1,7 +1,7 @@
 """How many cores this process may use: those it may run on, and no more than the quota of its control groups.
 
-A container with `--cpus=2` on a machine with 64 cores may run on all of them, for 200 ms of processor time per 100 ms.
-64 threads would use that up in 3 ms and stand still for the rest.
+A container with `--cpus=2` on a machine with 64 cores may run on all of them, for 200 ms of CPU time per 100 ms.
+64 threads would use that up in 3 ms and then wait for the rest of the 100 ms.
 
 Sources: Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max) and Documentation/scheduler/sched-bwc.rst
 (cpu.cfs_quota_us). Used by: parallel, record, hashing, tokens.engine.
@@ -45,7 +45,7 @@ def quotas(groups: Path, own: Path) -> Iterator[float]:
 
 
 def _with_parents(mount: Path, path: str) -> Iterator[Path]:
-    """The folder of a group and of all groups around it; the mount alone where `path` is one outside of a container."""
+    """The folder of a group and of all groups around it; only the mount where `path` lies outside the container."""
     group = PurePosixPath(path.lstrip("/"))
     for part in (group, *group.parents):
         if ".." not in part.parts:
@@ -53,14 +53,14 @@ def _with_parents(mount: Path, path: str) -> Iterator[Path]:
 
 
 def _quota_v2(folder: Path) -> Iterator[float]:
-    """Of cpu.max: `150000 100000`, microseconds per period, or `max 100000`."""
+    """The quota in cpu.max: `150000 100000`, microseconds per period, or `max 100000` for no quota."""
     quota, period = (_text(folder / "cpu.max").split() or ["max", ""])[:2]
     if quota != "max":
         yield int(quota) / int(period)
 
 
 def _quota_v1(folder: Path) -> Iterator[float]:
-    """Of cpu.cfs_quota_us, microseconds per period, or -1 for no quota."""
+    """The quota in cpu.cfs_quota_us: microseconds per period, or -1 for no quota."""
     quota = int(_text(folder / "cpu.cfs_quota_us") or -1)
     if quota > 0:
         yield quota / int(_text(folder / "cpu.cfs_period_us"))

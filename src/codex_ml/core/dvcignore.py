@@ -19,7 +19,7 @@ BUILT_IN = tuple((text, "dvc") for text in (".hg/", ".git/", ".git", ".dvc/"))  
 
 
 class DvcIgnore:
-    """Patterns that hold for the entries of one folder; the last one that matches decides.
+    """Patterns that apply to the entries of one folder; the last one that matches decides.
 
     Names are relative to the repository, with `/` between their parts.
     """
@@ -28,7 +28,7 @@ class DvcIgnore:
         self.patterns = patterns
         compiled = [_compiled(number, *pattern) for number, pattern in enumerate(patterns)]
         self._groups: list[tuple[re.Pattern[str], bool, bool]] = []
-        # one expression for patterns in a row that agree: a folder can have 100,000 entries
+        # consecutive patterns of one kind become one expression: a folder can have 100,000 entries
         for (ignores, folders_only), group in groupby(filter(None, compiled), key=lambda item: item[1:]):
             expressions = "|".join(f"(?:{regex})" for regex, _, _ in group)
             self._groups.insert(0, (re.compile(expressions), ignores, folders_only))
@@ -50,13 +50,13 @@ class DvcIgnore:
 
 
 def patterns_for(folder: PurePosixPath, root: Path = Path()) -> DvcIgnore:
-    """What holds for the entries of a folder of the repository, by the `.dvcignore` files from `root` down to it.
+    """The patterns that apply to the entries of a folder, from the `.dvcignore` files in `root` down to the folder.
 
     Args:
         folder: relative to `root`.
 
     Raises:
-        UserError: for a `.dvcignore` that DVC cannot read either.
+        UserError: for a `.dvcignore` that DVC cannot read.
     """
     found = DvcIgnore()
     for parent in reversed([folder, *folder.parents]):
@@ -75,13 +75,13 @@ def _read(file: Path, parent: PurePosixPath) -> list[Pattern]:
     lines = [line.strip() for line in text.split("\n")]
     below = parent.as_posix()
     found = ((line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line and not line.startswith("#"))
-    # what says nothing where it stands says nothing once moved either
+    # a pattern without effect, such as "/", must not get one by the move
     said = (pattern for pattern in found if _compiled(0, *pattern))
     return [(line if below == "." else _moved(line, below), place) for line, place in said]
 
 
 def _moved(pattern: str, below: str) -> str:
-    """The same pattern, seen from the repository instead of from the folder of its file (dvc/pathspec_math.py)."""
+    """The same pattern, relative to the repository instead of to the folder of its file (dvc/pathspec_math.py)."""
     sign, pattern = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
     if "/" in pattern[:-1] and not pattern.startswith("**/"):
         return f"{sign}/{below}/{pattern.removeprefix('/').removeprefix(chr(92))}"
@@ -89,7 +89,7 @@ def _moved(pattern: str, below: str) -> str:
 
 
 def _compiled(number: int, pattern: str, place: str) -> tuple[str, bool, bool] | None:
-    """(regular expression, whether it ignores, whether it names folders only), None where it says nothing."""
+    """(regular expression, whether it ignores, whether it matches folders only); None for a pattern without effect."""
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     try:
@@ -99,5 +99,5 @@ def _compiled(number: int, pattern: str, place: str) -> tuple[str, bool, bool] |
         expression = expression.replace("<ps_d>", f"<ps_d{number}>")
         re.compile(expression)
     except (ValueError, re.error):
-        raise UserError(f"{place}: {pattern!r} is no pattern, and DVC stops at it; remove the line") from None
+        raise UserError(f"{place}: {pattern!r} is not a valid pattern, and DVC fails on it; remove the line") from None
     return expression, ignores, pattern.endswith("/")

@@ -32,14 +32,14 @@ class CheckFailed(Exception):
 
 
 def safe_text(text: str) -> str:
-    """Show control, bidirectional and surrogate characters as escapes, so that a terminal cannot be driven by data."""
+    """Show control, bidirectional and surrogate characters as escapes, so that data cannot control a terminal."""
     return "".join(
         c if c in "\n\t" or (c.isprintable() and not 0xD800 <= ord(c) < 0xE000) else _escape(c) for c in text
     )
 
 
 def one_line(said: BaseException | str) -> str:
-    """What a library or program said, on one line of at most 300 characters; the type of an error that says nothing."""
+    """A message of a library or program on one line of at most 300 characters; without a message, the error's type."""
     silent = "no message" if isinstance(said, str) else type(said).__name__
     return " ".join(str(said).split())[:300] or silent
 
@@ -48,14 +48,14 @@ LONGEST_VALUE = 200  # characters of a document that a message may show
 
 
 class Reason(str):
-    """A message, and the same without the values that come from a document: `kind`, by which messages are counted.
+    """A message about a document. `kind` is the same message without the document's values; reports count by kind.
 
     >>> Reason("the line is longer than {} bytes; JSON Lines are UTF-8", 1000).kind
     'the line is longer than N bytes; JSON Lines are UTF-8'
 
     Args:
-        template: fixed words, which `kind` keeps, and a `{}` for each value; without values it is taken as it is.
-        values: numbers, other reasons, or texts, which are cut, and escaped for a terminal.
+        template: fixed words, which `kind` keeps, and one `{}` per value; without values it is the message itself.
+        values: numbers, other reasons, or texts; texts are cut to LONGEST_VALUE and escaped for a terminal.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class Reason(str):
 
 
 def reason_of(error: BaseException) -> Reason:
-    """The reason that an exception carries; the message of one that carries none counts as a value."""
+    """The reason that an exception carries. Of any other exception, the whole message counts as a value."""
     first = error.args[0] if error.args else ""
     return first if isinstance(first, Reason) else Reason("{}", one_line(error))
 
@@ -92,7 +92,7 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-# What a disk says, whichever library wrote or read. EIO: the medium or the connection to it failed.
+# Messages for disk errors, whichever library wrote or read. EIO: the medium or the connection to it failed.
 DISK = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
@@ -100,17 +100,17 @@ DISK = {
     errno.EROFS: "the file system is read-only; use a writable checkout",
     errno.EIO: "the disk failed (input/output error); check it (dmesg), then run the same command again",
 }
-# How libraries in Rust and C++, and errors that came as text from a child process, carry the number.
+# The error number in messages of Rust and C++ libraries, and in errors that a child process sends as text.
 NUMBER = re.compile(r"\[errno (\d+)\]|\(os error (\d+)\)", re.IGNORECASE)
 QUOTED = re.compile(r": '([^'\n]+)'(?: -> '([^'\n]+)')?")
-NO_SPACE = 1 << 16  # bytes free; a writer that failed with less than this and gave no reason had no space
+NO_SPACE = 1 << 16  # bytes; if less is free, a writer that failed without a reason ran out of space
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
-    """The failure of a disk that `error` is, was raised from, or reports in its text.
+    """The disk error behind an exception: the exception itself, one that it was raised from, or one that it quotes.
 
     Returns:
-        an `OSError` whose `errno` is in `DISK`; its `filename` is the path that failed, None where nothing names it.
+        an `OSError` whose `errno` is in `DISK`, or None. Its `filename` is the path that failed, None if unknown.
     """
     first, seen = None, set()
     while error is not None and id(error) not in seen:
@@ -132,17 +132,17 @@ def _own_disk_error(error: BaseException) -> OSError | None:
     if isinstance(error, OSError) and error.errno:
         if error.errno not in DISK:
             return None
-        # of a copy, the second name is the one that is written
+        # a copy writes the second name
         name = error.filename2 if error.filename2 and error.errno != errno.EIO else error.filename
         return OSError(error.errno, os.strerror(error.errno), name)
     return disk_error_in(str(error))
 
 
 def disk_error_in(text: str, path: str | None = None) -> OSError | None:
-    """The failure of a disk that a message reports, as `disk_error` gives it.
+    """The disk error that a message reports; see `disk_error` for the result.
 
     Args:
-        path: what failed; None where only the message can say it.
+        path: the path that failed; None to look for it in the message.
     """
     match = NUMBER.search(text)
     number = int(next(filter(None, match.groups()))) if match else next((n for n in DISK if os.strerror(n) in text), 0)
@@ -154,15 +154,15 @@ def disk_error_in(text: str, path: str | None = None) -> OSError | None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise whatever a library makes of a fault of the disk as the `OSError` that it is, with the path.
+    """Raise a disk error as an `OSError` with its path, whatever exception a library makes of it.
 
-    A library may hide the reason altogether; then a file system without space is the reason.
+    A library may hide the reason; if the file system is full, that is taken as the reason.
     """
     try:
         yield
     except (UserError, CheckFailed, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # panics of Rust libraries are no Exception
+    except BaseException as error:  # a panic of a Rust library is not an Exception
         own = error if isinstance(error, OSError) and error.errno else None
         found = disk_error(error) or (own and OSError(*own.args)) or _out_of_space(path)
         if found is None or (own and own.filename and not own.filename2):
@@ -178,7 +178,7 @@ def _out_of_space(path: Path) -> OSError | None:
 
 
 def describe_os_error(error: OSError) -> str:
-    """What went wrong, what to do, and the path, for people."""
+    """Say on one line what went wrong, what to do, and with which path."""
     where = f" ({error.filename})" if error.filename else ""
     advice = {
         **DISK,
@@ -191,9 +191,9 @@ def describe_os_error(error: OSError) -> str:
 
 
 def raise_disk_error(error: BaseException) -> None:
-    """Raise the failure of the system that `error` is or was raised from; return where the data are to blame.
+    """Raise the system error that `error` is or was raised from; return if the data are the cause.
 
-    Libraries raise `OSError` for damaged files, too: without a number, or EINVAL where a file sends them to nowhere.
+    Libraries raise `OSError` for damaged files, too: without a number, or with EINVAL for an impossible offset.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -204,7 +204,7 @@ def raise_disk_error(error: BaseException) -> None:
 
 @contextmanager
 def naming(path: os.PathLike[str] | str) -> Iterator[None]:
-    """Give an error of the disk the path that failed where the system gives none, as for a read of an open file."""
+    """Add `path` to a system error that has no path, such as one from reading an open file."""
     try:
         yield
     except OSError as error:
@@ -221,13 +221,13 @@ def one_line_errors(*, debug: bool = False) -> Iterator[None]:
         return
     except (SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # panics of Rust libraries are no Exception
+    except BaseException as error:  # a panic of a Rust library is not an Exception
         if debug:
             traceback.print_exc()
         message, code = _line(error, debug)
     try:
         print(f"error: {safe_text(message)}", file=sys.stderr, flush=True)
-    except OSError:  # stderr itself is gone; the exit code still tells
+    except OSError:  # stderr is closed; the exit code still reports the failure
         os._exit(code)
     raise SystemExit(code)
 

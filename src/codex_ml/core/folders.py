@@ -9,8 +9,9 @@ from pathlib import Path
 def scratch_folder() -> Path:
     """The ignored, private (0700) folder for downloads and checkpoints: `.cache` of the repository.
 
-    An experiment that DVC runs in a temporary copy uses the one of the repository it came from (DVC_ROOT), so a killed
-    one resumes. The path is relative: an absolute one can hold bytes that Rust and C++ libraries refuse in a C locale.
+    An experiment that DVC runs in a temporary copy uses the folder of the original repository (DVC_ROOT), so that it
+    resumes after a kill. The path is relative: an absolute path can hold bytes that Rust and C++ libraries refuse in a
+    C locale.
     """
     folder = Path(os.environ.get("CODEX_ML_SCRATCH") or _origin() / ".cache")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -20,13 +21,13 @@ def scratch_folder() -> Path:
 
 
 def logs_folder(*, shared: bool = False) -> Path:
-    """`logs` of the repository, which is no output.
+    """`logs` of the repository, which is not an output of the pipeline.
 
-    DVC deletes the temporary copy of an experiment; so it writes to `logs/experiments/<its name>` of the repository it
-    came from. Experiments run at the same time, and each gets its own files.
+    DVC deletes the temporary copy of an experiment. So an experiment writes to `logs/experiments/<its name>` of the
+    original repository, where experiments that run at the same time get separate files.
 
     Args:
-        shared: the folder that all runs share, for trackers, which keep runs apart themselves.
+        shared: return the folder that all runs share, for trackers, which keep runs apart themselves.
     """
     logs = _origin() / "logs"
     if shared or logs.absolute() == Path("logs").absolute():
@@ -35,5 +36,5 @@ def logs_folder(*, shared: bool = False) -> Path:
 
 
 def _origin() -> Path:
-    """The repository that an experiment in a temporary copy came from, else this one."""
+    """The original repository of an experiment in a temporary copy; otherwise this repository."""
     return Path(os.path.relpath(os.environ.get("DVC_ROOT") or "."))

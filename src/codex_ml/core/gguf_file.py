@@ -1,11 +1,11 @@
-"""A GGUF file: checked before anything is built from it, then unpacked in a child process that can do little else.
+"""Read a GGUF file: check its header, then unpack it in a child process with limits.
 
-Parsers of GGUF are where attacks on model files went (CVE-2025-53630, CVE-2026-27940, CVE-2026-7482), so the Python
-reader alone parses the file, in a process with limits on memory and time and without network and programs. What the
-child leaves is read as a foreign folder, like any other.
+Attacks on model files have used bugs in GGUF parsers (CVE-2025-53630, CVE-2026-27940, CVE-2026-7482). So only the
+Python reader parses the file, in a process with limits on memory and time and without network and programs. The folder
+that the child writes is then read like any foreign model folder.
 
-A header of 200 bytes can ask for a million layers. So each count and length of the architecture must be the size of
-something in the file: no more layers than blocks, no more heads or features than the longest side of a tensor.
+A header of 200 bytes can ask for a million layers. So each count and length of the architecture must match the contents
+of the file: no more layers than blocks, no more heads or features than the longest side of a tensor.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 
 Used by: tokenizer and train, which each unpack their half.
@@ -30,18 +30,18 @@ from codex_ml.core.packages import install_extra
 
 MAGIC = b"GGUF"
 # The reader holds the model about twice in float32; formats of 2 bits grow to 16 times their size.
-GROWTH, HEADROOM = 40, 2 << 30  # times the file, and bytes
+GROWTH, HEADROOM = 40, 2 << 30  # times the size of the file, and bytes
 CPU_SECONDS, CPU_SECONDS_PER_GIB = 300, 1200
-LONGEST_CONTEXT = 1 << 27  # positions; the longest that is sold are some 10 million
+LONGEST_CONTEXT = 1 << 27  # positions; the longest context of a published model is about 10 million
 LONGEST_KEY, MOST_DIMENSIONS, DEEPEST = 65_535, 4, 4  # the format's own limits
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 TEXT, ARRAY = 8, 9
-KEPT = 10_000  # numbers of an array that are kept, one per layer
+KEPT = 10_000  # how many numbers of an array are kept; an array has one per layer
 BLOCK = re.compile(r"(?:\A|\.)blk\.(\d{1,9})\.")
 
 
 def unpack(path: Path, folder: Path, prepare: Callable[[], Answer]) -> None:
-    """Let a child make a folder of a GGUF file.
+    """Unpack a GGUF file into a folder, in a child process.
 
     Args:
         folder: appears complete or not at all.
@@ -74,7 +74,7 @@ def unpack(path: Path, folder: Path, prepare: Callable[[], Answer]) -> None:
 
 
 def load_reader() -> None:
-    """Import in the child what reads GGUF files, and quieten it."""
+    """Import the libraries that read GGUF files, and silence their logs. Runs in the child."""
     import gguf  # noqa: F401
     import torch
     from transformers import modeling_gguf_pytorch_utils  # noqa: F401
@@ -86,7 +86,13 @@ def load_reader() -> None:
 
 @dataclass
 class Header:
-    """Integers by key, a list for an array of them, and the tensors' names and longest side."""
+    """The parts of a header that `_check` needs.
+
+    Attributes:
+        numbers: key -> its integers: one of a scalar, at most KEPT of an array, none of a text.
+        blocks: numbers of the blocks (layers) that the names of the tensors hold.
+        longest: the longest side of any tensor.
+    """
 
     numbers: dict[str, list[int]] = field(default_factory=dict)
     blocks: set[int] = field(default_factory=set)
@@ -94,20 +100,20 @@ class Header:
 
 
 class _File:
-    """Little-endian values of a file, none beyond its end."""
+    """Reads little-endian values of a file, and refuses to read beyond its end."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file, self._left = file, size
 
     def take(self, count: int) -> bytes:
         if count > self._left:
-            raise ValueError(f"it names {count:,} bytes of which {self._left:,} are there")
+            raise ValueError(f"it asks for {count:,} bytes, but only {self._left:,} are left")
         self._left -= count
         return self._file.read(count)
 
     def skip(self, count: int) -> None:
         if count > self._left:
-            raise ValueError(f"it names {count:,} bytes of which {self._left:,} are there")
+            raise ValueError(f"it asks for {count:,} bytes, but only {self._left:,} are left")
         self._left -= count
         self._file.seek(count, 1)
 
@@ -116,16 +122,16 @@ class _File:
         return int(value) if code not in "fd" else 0
 
     def count(self, least: int) -> int:
-        """A number of things that take at least so many bytes each."""
+        """A count of items that take at least `least` bytes each."""
         count = self.number("Q")
         if count * least > self._left:
-            raise ValueError(f"it names {count:,} entries in {self._left:,} bytes")
+            raise ValueError(f"it asks for {count:,} entries, but only {self._left:,} bytes are left")
         return count
 
     def text(self) -> str:
         length = self.number("Q")
         if length > LONGEST_KEY:
-            raise ValueError(f"a name of {length:,} bytes")
+            raise ValueError(f"a name has {length:,} bytes; at most {LONGEST_KEY:,} are allowed")
         return self.take(length).decode("utf-8", "replace")
 
 
@@ -147,7 +153,7 @@ def _read(file: _File) -> Header:
     file.take(4)  # GGUF
     version = file.number("I")
     if version not in (2, 3):
-        raise ValueError(f"version {version}; 2 and 3 are read")
+        raise ValueError(f"version {version} is not supported; versions 2 and 3 are")
     tensors, keys = file.number("Q"), file.count(13)
     header = Header()
     for _ in range(keys):
@@ -157,7 +163,7 @@ def _read(file: _File) -> Header:
         name = file.text()
         dimensions = file.number("I")
         if dimensions > MOST_DIMENSIONS:
-            raise ValueError(f"a tensor with {dimensions} dimensions")
+            raise ValueError(f"a tensor has {dimensions} dimensions; at most {MOST_DIMENSIONS} are allowed")
         header.longest = max([header.longest, *(file.number("Q") for _ in range(dimensions))])
         file.skip(12)  # type and offset
         if match := BLOCK.search(name):
@@ -166,7 +172,7 @@ def _read(file: _File) -> Header:
 
 
 def _value(file: _File, kind: int, depth: int) -> list[int]:
-    """The integers of a value, as far as they are kept."""
+    """The integers of a value; at most KEPT of an array."""
     if kind in SCALARS:
         number = file.number(SCALARS[kind])
         return [number] if SCALARS[kind] not in "fd?" else []
@@ -174,7 +180,7 @@ def _value(file: _File, kind: int, depth: int) -> list[int]:
         file.skip(file.number("Q"))
         return []
     if kind != ARRAY or depth > DEEPEST:
-        raise ValueError(f"a value of type {kind}")
+        raise ValueError(f"a value of type {kind} is unknown or nested too deeply")
     inner = file.number("I")
     if inner not in SCALARS:
         for _ in range(file.count(8)):
@@ -194,12 +200,12 @@ def _check(header: Header) -> None:
             continue
         name, most = key.rpartition(".")[2], max(numbers)
         if name == "block_count" and most > blocks:
-            raise ValueError(f"{key} is {most:,}, the file holds blocks for {blocks:,}")
+            raise ValueError(f"{key} is {most:,}, but the file holds {blocks:,} blocks")
         if "context_length" in name:
-            limit, what = LONGEST_CONTEXT, "the longest context that is read"
+            limit, what = LONGEST_CONTEXT, "the longest supported context"
         elif name.endswith(("_count", "_count_kv", "_length", "_size")):
-            limit, what = max(header.longest, 1), "the longest side of a tensor in it"
+            limit, what = max(header.longest, 1), "the longest side of any tensor"
         else:
             continue
         if most > limit:
-            raise ValueError(f"{key} is {most:,}, {what} is {limit:,}")
+            raise ValueError(f"{key} is {most:,}, but {what} is {limit:,}")

@@ -15,11 +15,11 @@ from codex_ml.core.tree import only_hashed
 def expand_glob(pattern: str) -> Iterator[Path]:
     """Paths of the current folder that match and that DVC can see, sorted by their bytes; the same in every Python.
 
-    `**` as a whole part of the path stands for any folders, at its end for everything below. Python 3.11 takes a final
-    `**` for folders only, and 3.13 reads `a**` as `a*`.
+    `**` must be a whole part of the path. It matches any number of folders, and at the end everything below. In Python
+    3.11 a final `**` matches folders only, and 3.13 reads `a**` as `a*`.
 
     Raises:
-        ValueError: for `**` inside a name, or another pattern that is none; at once.
+        ValueError: for `**` inside a name; at the call, before the first path is yielded.
     """
     parts = pattern.split("/")
     if any("**" in part and part != "**" for part in parts):

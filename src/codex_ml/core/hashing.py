@@ -46,14 +46,14 @@ def hash_path(path: Path, *, listing: dict[str, str] | None = None) -> Hashes:
     link became a copy, or where a link to a folder leads.
 
     Args:
-        listing: gets the MD5 of each file of a folder by its name there; 200 bytes per file, so for small folders only.
+        listing: if given, gets relative name -> MD5 of each file of a folder; 200 bytes per file, so for small folders.
 
     Raises:
         UserError: for what DVC cannot hash, such as a FIFO or a link that leads out (see `codex_ml.core.tree`).
     """
     if not path.is_dir():
         return hash_file(path)
-    for _ in walk(path):  # what DVC cannot hash is named before hours of hashing; 1.5 us per file
+    for _ in walk(path):  # report what DVC cannot hash before hours of hashing; 1.5 us per file
         pass
     md5, sha256, size = hashlib.md5(b"[", usedforsecurity=False), hashlib.sha256(), 0
     separator = ""
@@ -72,9 +72,9 @@ def hash_path(path: Path, *, listing: dict[str, str] | None = None) -> Hashes:
 
 
 def _hashed(folder: Path) -> Iterator[tuple[TreeEntry, Hashes | None]]:
-    """The entries of a folder by their whole names, as dvc_data's Tree.as_list sorts them, with the hashes of files.
+    """The entries of a folder with the hashes of its files, sorted by full name like dvc_data's Tree.as_list.
 
-    Threads hash large files, as hashing large pieces lets other threads run; small ones are hashed here meanwhile.
+    Threads hash large files: hashlib releases the GIL for large pieces. This thread hashes small files meanwhile.
     """
     from concurrent.futures import Future, ThreadPoolExecutor
 

@@ -25,7 +25,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Delete what a killed process left behind for this name; DVC's lock keeps two writers apart."""
+    """Delete the temporary files that a killed process left for this name; DVC's lock keeps two writers apart."""
     for leftover in path.parent.glob(f".{escape(path.name)}.tmp-*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
@@ -41,7 +41,7 @@ def fsync_folder(path: Path) -> None:
 
 @contextmanager
 def _writing(path: Path, temporary: Path) -> Iterator[None]:
-    """`errors.writing`, with the name that the user knows instead of the temporary one."""
+    """Like `errors.writing`, but an error names the file that the user knows instead of the temporary one."""
     try:
         with writing(path):
             yield
@@ -81,9 +81,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         with _writing(path, temporary):
             temporary.mkdir()
-            mode = temporary.stat().st_mode  # 0777 & ~umask, without asking for the umask, which all threads share
+            mode = temporary.stat().st_mode  # 0777 & ~umask; os.umask itself would change it for all threads
             yield temporary
-            for inner in sorted(temporary.rglob("*"), reverse=True):  # what a folder holds before the folder
+            for inner in sorted(temporary.rglob("*"), reverse=True):  # the contents of a folder before the folder
                 if not inner.is_symlink() and (inner.is_file() or inner.is_dir()):
                     _settle(inner, mode)
             fsync_folder(temporary)
@@ -109,7 +109,7 @@ def _replace_folder(path: Path, new: Path) -> None:
 
 
 def _settle(path: Path, mode: int) -> None:
-    """Give a new file or folder the permissions of `mode` (a file without those to execute) and make it durable."""
+    """Give a new file or folder the permissions of `mode` (a file: without the execute bits) and make it durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         found = os.fstat(descriptor).st_mode
@@ -138,7 +138,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_ndjson(path: Path, rows: Iterable[Any]) -> None:
-    """Write one compact JSON value a line, atomically and without holding all rows."""
+    """Write one compact JSON value per line, atomically and without holding all rows in memory."""
     with atomic_file(path) as handle:
         handle.writelines(map(ndjson_line, rows))
 

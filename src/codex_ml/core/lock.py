@@ -1,10 +1,10 @@
-"""One process at a time: the others wait and say for whom and for how long, or are refused.
+"""Locks that one process at a time holds. The others wait, and report for whom and how long, or are refused.
 
 Experiments in temporary copies, and clones with one CODEX_ML_SCRATCH, share a scratch folder. The kernel holds the lock
-(flock), so it ends with its process, however that dies.
+(flock), so the lock ends with its process, even if the process is killed.
 
 filelock 4.2 (a dependency of torch and huggingface-hub) does not replace this: its kernel lock has no shared mode, by
-which the holder sees here whether others wait, and it says neither who holds the lock nor how far that process is.
+which the holder sees whether others wait, and it reports neither who holds the lock nor how far that process is.
 
 Used by: core.stage (a stage runs once per checkout), fetch (downloads), train (checkpoints of one recipe, MLflow's
 store).
@@ -50,7 +50,7 @@ class ProcessLock:
 
     def try_acquire(self) -> bool:
         """Take the lock and return True, or return False at once when another process holds it."""
-        # first the place in the queue: so a process that ends sees everyone whom it kept from the lock
+        # the queue first, so that a process that ends sees all processes that wait for its lock
         if not (_locked(self._queue, fcntl.LOCK_SH) and _locked(self._lock, fcntl.LOCK_EX)):
             return False
         fcntl.flock(self._queue, fcntl.LOCK_UN)
@@ -60,7 +60,7 @@ class ProcessLock:
             self._lock.flush()
         if self._started:
             waited = duration(time.monotonic() - self._started)
-            log.info("%s: waited %s for another process; going on from what it left", self._stage, waited)
+            log.info("%s: waited %s for another process; continuing from what it left", self._stage, waited)
         return True
 
     def wait(self) -> None:
@@ -78,7 +78,7 @@ class ProcessLock:
 
     @contextmanager
     def nobody_waits(self) -> Iterator[bool]:
-        """Whether no other process waits for this lock; while the block runs, none can begin to."""
+        """Yield True if no other process waits for this lock. During the block, none can start to wait."""
         alone = _locked(self._queue, fcntl.LOCK_EX)
         try:
             yield alone
@@ -114,7 +114,7 @@ def only_one(file: Path, stage: str) -> Iterator[None]:
     """
     with closing(ProcessLock(file, stage, "runs it")) as lock:
         if not lock.try_acquire():
-            raise CheckFailed(f"{stage} is already running here, by {lock.holder()}; wait for it")
+            raise CheckFailed(f"{stage} is already running in this folder, in {lock.holder()}; wait until it ends")
         yield
 
 

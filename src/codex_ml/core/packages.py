@@ -1,7 +1,7 @@
-"""Installed packages: their versions, those of requirements.lock, and commands that change them and keep the lock.
+"""Versions of the installed packages and of requirements.lock, and commands that install what the lock says.
 
-A command is printed so that it works where it is read: with the interpreter that runs, and with the constraints that
-`make setup` wrote, so that an extra does not move the versions that decide bytes.
+A printed command can be copied as it is: it has the path of this interpreter and the constraints that `make setup`
+wrote, so that installing an extra does not change the versions that decide bytes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from codex_ml.core.yaml import read_text
 
 PROJECT = Path("pyproject.toml")
 REQUIREMENTS = Path("requirements.lock")
-# Of what pyproject.toml asks for: the extras that decide bytes, and dependencies that decide none because they read
-# the load of the machine or draw the progress bar.
+# Of the requirements in pyproject.toml: the extras that decide bytes, and the dependencies that do not, because they
+# read the load of the machine or draw the progress bar.
 EXTRAS = ("fast", "gguf", "quantization")
 WITHOUT_BYTES = ("nvidia-ml-py", "psutil", "rich")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -37,7 +37,7 @@ def deciding_packages() -> list[str]:
     """Names of the distributions that decide bytes, installed or not, as pyproject.toml spells them, sorted.
 
     Raises:
-        UserError: when pyproject.toml is missing or is not that of this project.
+        UserError: when pyproject.toml is missing or is not the one of this project.
     """
     import tomllib
 
@@ -49,7 +49,7 @@ def deciding_packages() -> list[str]:
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         refuse_conflict(text, str(PROJECT))
         raise UserError(
-            f"{PROJECT} is not that of this project ({error}); `git checkout {PROJECT}` brings it back"
+            f"{PROJECT} is not the one of this project ({error}); `git checkout {PROJECT}` brings it back"
         ) from None
     return sorted({found[0] for found in requirements if found and normal(found[0]) not in WITHOUT_BYTES})
 
@@ -64,7 +64,7 @@ def installed_versions() -> dict[str, str]:
     for folder in dict.fromkeys(sys.path):
         try:
             names = sorted(os.listdir(folder or "."))  # noqa: PTH208 - a Path for each of thousands takes longer
-        except OSError:  # no folder, such as the zip file of the standard library
+        except OSError:  # not a folder, such as the zip file of the standard library
             continue
         here: dict[str, list[str]] = {}
         for name in names:
@@ -76,7 +76,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def locked_versions() -> dict[str, set[str]]:
-    """Normalised name -> versions in requirements.lock, and of torch, which is not in it, the one that was set up."""
+    """Normalised name -> versions in requirements.lock, which lacks torch: of torch, the version that was set up."""
     locked: dict[str, set[str]] = {}
     for file, kept in ((REQUIREMENTS, None), (_constraints(), "torch")):
         text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
@@ -88,7 +88,7 @@ def locked_versions() -> dict[str, set[str]]:
 
 
 def unlike_the_lock() -> Iterator[str]:
-    """A line for each package that decides bytes and whose installed version is not the locked one."""
+    """One message per package that decides bytes and whose installed version is not the locked one."""
     installed, locked = installed_versions(), locked_versions()
     for name in map(normal, deciding_packages()):
         version, expected = installed.get(name), locked.get(name)
@@ -96,18 +96,18 @@ def unlike_the_lock() -> Iterator[str]:
             continue
         where = "this environment was set up with" if name == "torch" else f"{REQUIREMENTS} has"
         found = f"{name} {version} is installed" if version else f"{name} is not installed"
-        yield f"{found}, {where} {' or '.join(sorted(expected))}, and it decides bytes; {_mend(name)}"
+        yield f"{found}, but {where} {' or '.join(sorted(expected))}, and it decides bytes; {_mend(name)}"
 
 
 def _mend(name: str) -> str:
     if name == "torch":
-        return "`make packages` makes .venv anew, with the same TORCH"
+        return "`make packages` builds .venv again, with the same TORCH"
     options = "--require-hashes --no-deps --no-build-isolation"
     return f"`{_python()} -m pip install {options} -r {REQUIREMENTS}` brings the locked version back"
 
 
 def install_extra(name: str) -> str:
-    """What to do to get an extra of pyproject.toml, as the end of a message."""
+    """The command that installs an extra of pyproject.toml, as the end of a message."""
     constraints = f"-c {_shown(_constraints())} " if _constraints().is_file() else ""
     checkout = Path(os.environ.get("DVC_ROOT") or ".")  # not the temporary copy that an experiment of DVC runs in
     target = f"{'.' if checkout.resolve() == Path.cwd() else checkout}[{name}]"
@@ -123,5 +123,5 @@ def _python() -> str:
 
 
 def _shown(path: Path) -> str:
-    """A path as a word of a shell: relative where it lies below the current folder."""
+    """A path as a quoted word for a shell, relative if it lies below the current folder."""
     return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

@@ -1,4 +1,4 @@
-"""Work for all cores whose result does not depend on how many there are."""
+"""Run work on all cores; the result does not depend on their number."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from codex_ml.core.errors import CheckFailed, naming
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-SMALL = 8 << 20  # bytes; a worker starts in half a second, in which one core does this much
-AHEAD = 2  # tasks a worker that are read in advance; more would only hold memory
+SMALL = 8 << 20  # bytes that one core processes in the 0.5 s that a worker takes to start
+AHEAD = 2  # tasks per worker that are read in advance; more would only take memory
 
 
 def workers_for(size: int, wanted: int) -> int:
-    """Worker processes for `size` bytes of work: none where starting them would take longer than the work.
+    """Number of worker processes for `size` bytes of work: 0 where starting them would take longer than the work.
 
     Args:
         wanted: runtime.workers; 0: one per core.
@@ -40,13 +40,13 @@ def ordered_map(
 ) -> Iterator[tuple[Task, Result]]:
     """Apply `function` to every task and yield (task, result) in the order of the tasks.
 
-    Tasks are drawn as they are needed, so an endless stream of them takes constant memory. Tasks and results travel in
-    files: through a pipe, which holds 64 KiB, 4 MiB make both sides wait 64 times, a fourth of the time of ingest.
+    Tasks are read as they are needed, so an endless stream of tasks takes constant memory. Tasks and results go through
+    files: a pipe holds 64 KiB, so both sides would wait 64 times for 4 MiB, which took a fourth of the time of ingest.
 
     Args:
         function: importable by name; what it returns must be picklable when there are workers.
-        workers: processes; 0 for none, then all happens here.
-        folder: where a folder for those files may be; it is gone in the end.
+        workers: number of processes; 0: all work runs in this process.
+        folder: gets a temporary folder for those files, which is deleted at the end.
 
     Raises:
         whatever `function` raises; CheckFailed when a worker dies.
@@ -64,17 +64,18 @@ _shared: ProcessPoolExecutor | None = None
 
 @contextmanager
 def shared_workers(workers: int) -> Iterator[None]:
-    """Let all calls of `ordered_map` in this block use the same processes: each start takes some 0.3 s of a core.
+    """Let all calls of `ordered_map` in this block use the same processes: a start takes about 0.3 s of CPU time.
 
     Args:
-        workers: processes; 0 for none. A block inside of such a block uses the processes of the outer one.
+        workers: number of processes; 0 for none. A block inside such a block uses the processes of the outer one.
     """
     global _shared
     if _shared is not None:
         yield
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of pyarrow
-    pool = ProcessPoolExecutor(workers or 1, mp_context=context, initializer=_start_worker)  # starts none by itself
+    # the first task starts a process
+    pool = ProcessPoolExecutor(workers or 1, mp_context=context, initializer=_start_worker)
     _shared = pool
     try:
         yield
@@ -99,9 +100,10 @@ def _mapped(
             first, future = pending.popleft()
             yield first, _read(future.result())
     except BrokenProcessPool:
-        raise CheckFailed("a worker process died, most likely for want of memory; try runtime.workers: 1") from None
+        raise CheckFailed("a worker process died, most likely out of memory; try runtime.workers: 1") from None
     finally:
-        wait([future for _, future in pending if not future.cancel()])  # they write into the folder, which goes now
+        # they write into the folder, which is deleted next
+        wait([future for _, future in pending if not future.cancel()])
 
 
 def _work(function: Callable[[Any], Any], task: str, folder: str) -> str:
@@ -124,7 +126,7 @@ def _read(name: str) -> Any:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells the workers to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
     parent = multiprocessing.parent_process()
     assert parent is not None
-    end_with_parent(parent.sentinel)  # a killed parent cannot stop them; they would wait for work for ever
+    end_with_parent(parent.sentinel)  # a killed parent cannot stop them; they would wait for work forever

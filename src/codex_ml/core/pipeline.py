@@ -1,4 +1,4 @@
-"""dvc.yaml and dvc.lock as plain data, and what a stage script imports, declares and reads, from its source."""
+"""Read dvc.yaml and dvc.lock into plain data, and find the stages that write a path."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from codex_ml.core.yaml import parse_yaml, read_text, read_yaml
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), "params.yaml"
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # .dir: of a folder
-# What has run is in DVC's run cache, so a lost lock costs no computation.
+# DVC's run cache has each run, so a lost lock costs no computation.
 MEND_LOCK = f"bring back the committed one with `git checkout {LOCK}`, or delete it; then run `dvc repro`"
-ROOTS = ("src/codex_ml/__init__.py",)  # the version, and a refusal of other Pythons: nothing that decides bytes
+ROOTS = ("src/codex_ml/__init__.py",)  # has the version and the check of Python: nothing that decides bytes
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class StageSpec:
     params: tuple[str, ...]
     outs: tuple[str, ...]
     uncached: frozenset[str]  # outs that lie in Git instead of DVC's cache
-    plain_uncached: frozenset[str] = frozenset()  # those of them that are neither metric nor plot
+    plain_uncached: frozenset[str] = frozenset()  # the uncached outs that are neither metric nor plot
 
     @property
     def script(self) -> str:
@@ -55,13 +55,13 @@ def load_pipeline(path: Path = PIPELINE) -> dict[str, StageSpec]:
     """Stages of dvc.yaml by name, in the order of the file.
 
     Raises:
-        UserError: when the file is missing or is not shaped like ours.
+        UserError: when the file is missing or has another structure.
     """
     return parse_pipeline(read_yaml(path), str(path))
 
 
 def parse_pipeline(document: Any, name: str) -> dict[str, StageSpec]:
-    """See `load_pipeline`; `name` stands in messages."""
+    """See `load_pipeline`; `name` is for messages."""
     return {stage: _spec(stage, body, name) for stage, body in _stages(document, name).items()}
 
 
@@ -70,13 +70,13 @@ def _stages(document: Any, name: str) -> dict[str, Any]:
     if not isinstance(stages, dict) or not stages:
         raise UserError(f"{name}: expected a mapping `stages:`")
     if odd := [stage for stage in stages if not isinstance(stage, str)]:
-        raise UserError(f"{name}: the name of a stage is a text, found {odd[0]!r}")
+        raise UserError(f"{name}: the name of a stage must be a string, found {odd[0]!r}")
     return stages
 
 
 def _spec(stage: str, body: Any, name: str) -> StageSpec:
     if not isinstance(body, dict) or not isinstance(body.get("cmd"), str):
-        raise UserError(f"{name}: stage {stage} needs a `cmd` that is one text")
+        raise UserError(f"{name}: stage {stage} needs a `cmd` that is one string")
     outs = {
         kind: [_path_and_flags(out, f"{name}: {kind} of stage {stage}") for out in _list(body, kind, name, stage)]
         for kind in ("outs", "metrics", "plots")
@@ -86,7 +86,7 @@ def _spec(stage: str, body: Any, name: str) -> StageSpec:
     }
     for kind in ("deps", "params"):
         if odd := [item for item in _list(body, kind, name, stage) if not isinstance(item, str) or not item]:
-            raise UserError(f"{name}: {kind} of stage {stage}: expected texts, found {odd[0]!r}")
+            raise UserError(f"{name}: {kind} of stage {stage}: expected strings, found {odd[0]!r}")
     return StageSpec(
         name=stage,
         cmd=body["cmd"],
@@ -157,7 +157,7 @@ def _locked(body: Any, where: str) -> Locked:
     files = body.get("params", {})
     params = files.get(PARAMS, {}) if isinstance(files, dict) else None
     if not isinstance(params, dict):
-        raise UserError(f"{where}: `params` are not those that DVC writes; {MEND_LOCK}")
+        raise UserError(f"{where}: `params` do not have the form that DVC writes; {MEND_LOCK}")
     return Locked(body["cmd"], _digests(body, "deps", where), _digests(body, "outs", where), params)
 
 
@@ -168,7 +168,7 @@ def _digests(body: dict[str, Any], kind: str, where: str) -> dict[str, str]:
         sized = named and all(isinstance(entry.get(key, 0), int) for key in ("size", "nfiles"))
         if not sized or not MD5.fullmatch(str(entry.get("md5"))):
             raise UserError(
-                f"{where}: `{kind}` are not a list of `path`, `md5` and `size` as DVC writes it; {MEND_LOCK}"
+                f"{where}: expected `{kind}` to be a list of `path`, `md5` and `size`, as DVC writes it; {MEND_LOCK}"
             )
     return {entry["path"]: entry["md5"] for entry in entries}
 
@@ -184,11 +184,11 @@ def producers_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
 
 
 def remedy(path: Path, otherwise: str) -> str:
-    """The end of a message about a file that is missing or damaged: which stage writes it.
+    """The end of a message about a missing or damaged file: the stage that writes it.
 
     Args:
-        path: from the current folder.
-        otherwise: what to do about a file that no stage writes, such as a tokenizer's that the user named.
+        path: relative to the current folder.
+        otherwise: what to do about a file that no stage writes, such as a file of the user's own tokenizer.
     """
     top = find_top(Path.cwd())
     if top is None:
@@ -196,14 +196,14 @@ def remedy(path: Path, otherwise: str) -> str:
     place = os.path.relpath(path.absolute(), top)
     try:
         stages = load_pipeline(top / PIPELINE)
-    except UserError:  # a mistake in dvc.yaml is not what this message is about
+    except UserError:  # this message is not about a mistake in dvc.yaml
         return otherwise
     writer = next((s for s in stages.values() if any(Path(place).is_relative_to(out) for out in s.outs)), None)
     return f"`dvc repro {writer.name}` makes it" if writer else otherwise
 
 
 def chain_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
-    """The stages that `path` rests on, from the one that wrote it back to the sources.
+    """The stages that `path` depends on, from the one that wrote it back to the first.
 
     Raises:
         UserError: when no stage writes `path`.
@@ -211,7 +211,7 @@ def chain_of(path: str, stages: dict[str, StageSpec]) -> list[StageSpec]:
     todo = producers_of(path, stages)
     if not todo:
         raise UserError(
-            f"{path} is no output of the pipeline; outputs: {', '.join(o for s in stages.values() for o in s.outs)}"
+            f"{path} is not an output of the pipeline; outputs: {', '.join(o for s in stages.values() for o in s.outs)}"
         )
     chain: list[StageSpec] = []
     while todo:

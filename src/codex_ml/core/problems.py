@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a value that somebody wrote, as one line for people.
+"""Turn the errors that pydantic finds in a user's value into one line.
 
 Used by: params, contract, policy.rules.
 """
@@ -15,10 +15,10 @@ SHOWN = 80  # characters of the value that was found
 
 @dataclass(frozen=True)
 class Problem:
-    """The problem that is told of a value.
+    """The problem of a value that a message reports.
 
     Attributes:
-        place: keys and positions of the wrong part, from the outside in; empty where the whole is wrong.
+        place: keys and positions of the wrong part, outermost first; empty where the whole value is wrong.
         kind: pydantic's name of the problem, such as "extra_forbidden" for an unknown key.
         message: what is allowed, and mostly what was found.
         more: " (and 2 more)" where there are others, else "".
@@ -36,7 +36,7 @@ class Problem:
 
 
 def dotted(place: tuple[int | str, ...]) -> str:
-    """The place as people write it.
+    """The place with dots, as a message shows it.
 
     >>> dotted(("rules", 0, "id"))
     'rules.0.id'
@@ -45,7 +45,7 @@ def dotted(place: tuple[int | str, ...]) -> str:
 
 
 def first_problem(error: ValidationError, *, show: bool = True) -> Problem:
-    """The problem to tell: a misspelt key if there is one, because it explains the others, else the first.
+    """The problem to report: a misspelt key if there is one, because it explains the others; else the first.
 
     Args:
         show: whether the message shows the value that was found; False where it may be private.
@@ -57,7 +57,7 @@ def first_problem(error: ValidationError, *, show: bool = True) -> Problem:
 
 
 def _independent(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out that a list became too short because one of its items is wrong."""
+    """Drop the error that a list is too short where one of its items is wrong: pydantic counts valid items only."""
     places = [problem["loc"] for problem in problems]
 
     def has_inner(place: tuple[int | str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Progress with rate and time left: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress with rate and time left: a bar on a terminal, elsewhere a plain line every ten seconds."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def progress(
         total: number of units when it is complete.
         style: "auto", "plain" or "off" (params.yaml, runtime.progress).
         done: units that were done before, by an interrupted run.
-        first_apart: whether the first unit is slower than the others, because it compiles, for instance; rate and time
-            left then count from its end. A bar never counts it.
+        first_apart: whether the first unit is slower than the others, for example because it compiles; rate and time
+            left then count from its end. A bar never counts the first unit.
 
     Yields:
         a function to call with the number of units that were just done.
@@ -67,7 +67,7 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 class _Lines:
     def __init__(self, what: str, total: int, unit: str, done: int, *, first_apart: bool) -> None:
         self.what, self.total, self.unit, self.done, self.first_apart = what, total, unit, done, first_apart
-        # the rate is that since a few lines ago, so that it follows what slows down
+        # the rate covers the last few lines, so that it follows a slow-down
         self.marks = deque([(time.monotonic(), done)], maxlen=6)
 
     def advance(self, count: int) -> None:

@@ -1,7 +1,7 @@
 """What a stage read, recorded at the moment it starts.
 
 DVC hashes dependencies when a command *ends* (dvc issue 11058): a file edited in between is recorded with the hash of a
-version that nobody ran. The record made here holds the hashes at the start; `codex-ml verify` compares the two.
+version that did not run. The record holds the hashes at the start; `codex-ml verify` compares the two.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class Record(Contract):
 
 
 def record_path(stage: str) -> Path:
-    """Where the record of a stage lies: in its report folder, in DVC's cache, outside what later stages depend on.
+    """Path of the record of a stage, in its report folder; of the later stages, only `report` depends on it.
 
-    An edit that leaves a stage's data as they were re-runs that stage and the report, which shows the records, only.
+    So an edit that does not change a stage's outputs re-runs only that stage and the report, which prints the records.
     """
     return Path("reports") / stage / "lineage.json"
 
@@ -93,20 +93,20 @@ def parse_record(record: Any, name: str) -> dict[str, Any]:
             raise UserError(f"{name}: deps: {path}: expected its md5 and sha256")
         files = dep.get("files", {})
         if not isinstance(files, dict) or not all(isinstance(md5, str) for md5 in files.values()):
-            raise UserError(f"{name}: deps: {path}: `files` are not names with their md5")
+            raise UserError(f"{name}: deps: {path}: expected `files` to map names to md5")
     return record
 
 
 def cpu_threads(wanted: int) -> int:
-    """Threads that torch uses: `train.threads`, or where that is 0 every core that this process may run on."""
+    """Number of threads that torch uses: `train.threads`, or all cores that this process may use where that is 0."""
     return wanted or cores()
 
 
 def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
-    """Hash everything the stage declares that it reads.
+    """Hash each declared dependency of a stage, and list its parameters and environment.
 
     Args:
-        params: has at least the sections that the stage declares.
+        params: at least the sections that the stage declares.
 
     Returns:
         a JSON value without time, host, user or absolute path: equal inputs give equal bytes.
@@ -137,7 +137,7 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
 def _hashed(dep: str, *, list_files: bool) -> RecordedHashes:
     """The hashes of a dependency, and for a folder of code the MD5 of each file: `verify` then names the changed one.
 
-    Folders of data have no list here: they can hold 200,000 files, and DVC's cache has the list of what a stage wrote.
+    A folder of data has no list: it can hold 200,000 files, and DVC's cache has the list of what a stage wrote.
     """
     files: dict[str, str] = {}
     hashes = hash_path(Path(dep), listing=files if list_files else None)

@@ -1,4 +1,4 @@
-"""Read sections of params.yaml: validate them, and put the first mistake into one line."""
+"""Read sections of params.yaml, validate them, and report the first mistake on one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codex_ml.core.yaml import line_of, parse_yaml, read_text
 PARAMS = Path("params.yaml")
 Sections = TypeVar("Sections", bound=Section)
 
-# What people type who come from other trainers; only used to say the right name.
+# Names of other trainers; used only to suggest the name that is right here.
 SYNONYMS = {
     "learning_rate": "lr",
     "batch_size": "micro_batch_size",
@@ -45,7 +45,7 @@ SYNONYMS = {
 
 
 def read_sections(schema: type[Sections], path: Path = PARAMS) -> Sections:
-    """The sections of a params file that `schema` names; what the file has besides is not looked at.
+    """Read the sections of a params file that `schema` names; other sections of the file are not checked.
 
     Raises:
         UserError: the first problem, as one line: file, line, key, what was found, what is allowed.
@@ -57,7 +57,7 @@ def read_sections(schema: type[Sections], path: Path = PARAMS) -> Sections:
 
 
 def validate(schema: type[Sections], value: Any, *, text: str = "", name: str = str(PARAMS)) -> Sections:
-    """Parsed parameters as `schema`, which must know every key.
+    """Validate parsed parameters; `schema` must know every key.
 
     Args:
         text: what `value` was parsed from, for the number of the line in a message.
@@ -83,7 +83,7 @@ def _mapping(value: Any, name: str) -> dict[str, Any]:
 
 
 def _keys_to_show(place: tuple[int | str, ...], message: str, schema: type[BaseModel]) -> tuple[int | str, ...]:
-    """Where to point at: the place of the problem, or the first key that a message about two sections names."""
+    """The keys that a message points at: the place of the problem, or the first key named in a message about two."""
     if place:
         return place
     known = set(known_keys(schema))
@@ -100,7 +100,7 @@ def _explain(problem: Problem, schema: type[BaseModel]) -> str:
 
 
 def known_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted names of every parameter, in the order of the schema; those of the items of a list are left out."""
+    """Dotted names of all parameters, in the order of the schema, without the keys of list items."""
     for name, field in schema.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -112,7 +112,7 @@ def known_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def nearest_key(key: str, schema: type[BaseModel]) -> str | None:
     """The known parameter that a misspelt one most likely means, or None.
 
-    Looked for in this order: the usual name of it in other trainers, the same name in another section, a similar name
+    It tries, in this order: the name of a parameter in other trainers, the same name in another section, a similar name
     in this section, a similar dotted name anywhere.
     """
     section, _, leaf = key.rpartition(".")
@@ -130,7 +130,7 @@ def nearest_key(key: str, schema: type[BaseModel]) -> str | None:
 
 
 def _keys_of_item(section: str, schema: type[BaseModel]) -> list[str]:
-    """Keys of the item of a list that a section such as "ingest.sources.0" names; none for other sections."""
+    """Dotted keys of a list item, for a section such as "ingest.sources.0"; none for any other section."""
     inner: Any = schema
     for name in section.split("."):
         if name.isdigit():

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 def begins_of(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """(n,) where a run of equal rows begins: begins_of([5, 5, 7]) is [True, False, True].
+    """(n,) True where a run of equal rows begins: begins_of([5, 5, 7]) is [True, False, True].
 
     Args:
-        columns: one or more arrays (n,), sorted together; a row is equal to the one before it if each column is.
+        columns: one or more arrays (n,), sorted together; a row equals the one before it if it does in each column.
     """
     result = np.ones(len(columns[0]), dtype=bool)
     np.not_equal(columns[0][1:], columns[0][:-1], out=result[1:])
@@ -30,7 +30,7 @@ def find(values: NDArray[np.generic], wanted: NDArray[np.generic]) -> NDArray[np
 
 
 def ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The numbers of several ranges end to end: ranges([5, 9], [2, 1]) is [5, 6, 9]."""
+    """Concatenate ranges of integers: ranges([5, 9], [2, 1]) is [5, 6, 9]."""
     lengths = lengths.astype(np.int64)
     ends = np.cumsum(lengths)
     return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)

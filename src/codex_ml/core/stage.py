@@ -71,19 +71,19 @@ class Stage(Generic[Sections]):
         """
         if not self.spec.reads(path):
             raise UserError(
-                f"{PIPELINE}: {path} is no dependency of stage {self.spec.name}; add it to its deps, or DVC will not "
-                "notice a change"
+                f"{PIPELINE}: {path} is not a dependency of stage {self.spec.name}; add it to its deps, or DVC will "
+                "not notice a change"
             )
         if why := why_not_traced(path, self.spec.deps):
             raise UserError(f"{self.spec.name}: {why}")
 
     def out(self, path: str) -> Path:
         """A declared output."""
-        assert path in self.spec.outs, f"{path} is no out of {self.spec.name}"
+        assert path in self.spec.outs, f"{path} is not an out of {self.spec.name}"
         return Path(path)
 
     def progress(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
-        """Show the progress of a loop in the way of runtime.progress; see `codex_ml.core.progress`."""
+        """Show the progress of a loop in the style of runtime.progress; see `codex_ml.core.progress`."""
         return progress(what, total, unit, style=self.runtime.progress)
 
     def track(self, items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
@@ -95,10 +95,10 @@ class Stage(Generic[Sections]):
         return self.out(f"reports/{self.spec.name}/metrics.json")
 
     def write_numbers(self, numbers: dict[str, Any], *, compared: Iterable[str]) -> None:
-        """Write all numbers to details.json, and to metrics.json, which `dvc metrics diff` shows, those of `compared`.
+        """Write all numbers to details.json, and the `compared` ones to metrics.json, which `dvc metrics diff` shows.
 
         Args:
-            compared: dotted names; one that `numbers` does not have is left out.
+            compared: dotted names; a name that `numbers` lacks is skipped.
         """
         write_json(self.out(f"reports/{self.spec.name}/details.json"), numbers)
         write_json(self.metrics, chosen(numbers, compared))
@@ -145,7 +145,7 @@ def run_stage(
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     about = sys.modules[main.__module__].__doc__ or ""
 
-    @app.command(help=about + "\n\nRun by `dvc repro`; settings come from params.yaml, paths from dvc.yaml.")
+    @app.command(help=about + "\n\n`dvc repro` runs it. Its settings are in params.yaml, its paths in dvc.yaml.")
     def command(debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error.")) -> None:
         with one_line_errors(debug=debug):
             settle_launcher(name, parallel=parallel)
@@ -174,10 +174,10 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
     params, runtime = checked_params(schema)
     spec = load_pipeline().get(name)
     if spec is None:
-        raise UserError(f"{PIPELINE}: there is no stage {name}")
+        raise UserError(f"{PIPELINE} has no stage {name}")
     if unlike := sorted(set(spec.params) ^ set(schema.model_fields)):
         raise UserError(
-            f"{PIPELINE}: the params of stage {name} are not those that {spec.script} declares: {', '.join(unlike)}; "
+            f"{PIPELINE}: stage {name} and {spec.script} declare different params: {', '.join(unlike)}; "
             "`codex-ml check` says which one is wrong"
         )
     with nullcontext() if rank() else only_one(_lock_file(name), name):
@@ -192,19 +192,19 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
 
 
 def checked_params(schema: type[Sections]) -> tuple[Sections, Runtime]:
-    """The sections that a stage reads, and `runtime`, after all of params.yaml has been validated.
+    """Validate all of params.yaml; return the sections that the stage reads, and `runtime`.
 
     Raises:
-        UserError: the first problem of any section; inside DVC with where the outputs are.
+        UserError: the first problem of any section; inside DVC also how to get the outputs back.
     """
     try:
         _validate_all_params()
         return read_sections(schema), read_sections(_RuntimeOnly).runtime
     except UserError as error:
-        if "DVC_STAGE" in os.environ:  # too late to keep them: DVC removes outputs before it runs the command
+        if "DVC_STAGE" in os.environ:  # DVC removes the outputs before it runs the command
             raise UserError(
-                f"{error} (DVC removed this stage's outputs before; `dvc checkout` and `git checkout reports` bring "
-                "them back)"
+                f"{error} (DVC has removed this stage's outputs; `dvc checkout` and `git checkout reports` bring them "
+                "back)"
             ) from None
         raise
 
@@ -212,9 +212,9 @@ def checked_params(schema: type[Sections]) -> tuple[Sections, Runtime]:
 def _validate_all_params() -> None:
     """Refuse what a later stage would refuse after hours of work: mistakes in its section, sections that disagree.
 
-    The schemas of other stages can refuse here, and do nothing else. So they are no dependency of this stage, and a
-    change of one does not make it stale. Their modules are forgotten, so that `_assert_declared_imports` sees only
-    what the stage itself imports.
+    The schemas of other stages can only refuse here. So they are not dependencies of this stage, and a change of one
+    does not make this stage stale. Their modules are removed from `sys.modules`, so that `_assert_declared_imports`
+    sees only what the stage itself imports.
     """
     before = set(sys.modules)
     importlib.import_module("codex_ml.cli.params").load_params()
@@ -224,7 +224,7 @@ def _validate_all_params() -> None:
 
 
 def _assert_own_library() -> None:
-    """The library must come from the checkout that DVC runs in, not from an installed copy."""
+    """Check that the library comes from the checkout that DVC runs in, not from an installed copy."""
     here, library = Path.cwd(), Path(codex_ml.__file__).resolve()
     if not (here / PIPELINE).is_file():
         raise UserError(f"no {PIPELINE} in {here}; run stages from the repository's top folder")

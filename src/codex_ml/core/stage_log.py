@@ -1,4 +1,4 @@
-"""The log of a stage: plain lines on the screen, the same with times in a file."""
+"""The log of a stage: plain lines on the screen, and the same lines with times in a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Plain(logging.Formatter):
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk ends; the work goes on. By default each line would print a traceback."""
+    """A log that ends at a disk error while the work goes on. By default each further line would print a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -28,15 +28,15 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
             return
         log.removeHandler(self)
-        log.warning("%s gets no more lines: %s", os.path.relpath(self.baseFilename), describe_os_error(error))
+        log.warning("the log %s ends here: %s", os.path.relpath(self.baseFilename), describe_os_error(error))
 
     def close(self) -> None:
-        with suppress(OSError):  # what could not be written before cannot be written now
+        with suppress(OSError):  # lines that could not be written before cannot be written at the end
             super().close()
 
 
 def start_log(name: str) -> None:
-    """Plain lines to stderr, the same with time stamps to <stage>.log in the logs folder."""
+    """Write plain lines to stderr, and the same lines with time stamps to <stage>.log in the logs folder."""
     if rank():
         screen = logging.StreamHandler()
         screen.setFormatter(_Plain(f"process {rank()}: %(message)s"))

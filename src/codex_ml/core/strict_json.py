@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it: written with sorted keys, read without NaN, duplicate keys or endless nesting."""
+"""JSON by RFC 8259: written with sorted keys; NaN, duplicate keys and deep nesting are refused on reading."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _is_too_deep(value: Any) -> bool:
 
 
 def _same_in_every_python(error: json.JSONDecodeError) -> json.JSONDecodeError:
-    """The error as Python 3.13 words it: older ones speak of the character after a trailing comma."""
+    """The error as Python 3.13 words it: older versions point at the character after a trailing comma."""
     before = error.doc[: error.pos].rstrip(" \t\n\r")
     expected = {"]": ("array", "Expecting value"), "}": ("object", "Expecting property name enclosed in double quotes")}
     kind, message = expected.get(error.doc[error.pos : error.pos + 1], ("", ""))
@@ -90,7 +90,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_json_file(data: bytes | str, name: str, *, line: int | None = None) -> Any:
-    """Parse what a file of ours holds, or a line of it.
+    """Parse a file of the project, or one line of it.
 
     Args:
         name: the file, for messages.

@@ -1,4 +1,4 @@
-"""The top folder of the repository, found from wherever in it a command is typed, as DVC and Git do."""
+"""Find the top folder of the repository from any folder in it, as DVC and Git do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from codex_ml.core.errors import UserError
 
-MARKS = ("dvc.yaml", "src/codex_ml")  # both: a project below data/raw may have a dvc.yaml of its own
+MARKS = ("dvc.yaml", "src/codex_ml")  # both, because a project below data/raw may have its own dvc.yaml
 
 
 def find_top(start: Path) -> Path | None:
@@ -19,7 +19,7 @@ def go_to_top() -> Path:
     """Make the top folder the current one.
 
     Returns:
-        the folder that the command was typed in, relative to the top folder; relative paths of the user count from it.
+        the folder where the user typed the command, relative to the top folder. The user's paths are relative to it.
 
     Raises:
         UserError: when no folder here or above is a top folder.
@@ -33,7 +33,7 @@ def go_to_top() -> Path:
 
 
 def from_top(path: Path) -> Path:
-    """A path of the repository as it is written from the current folder; as it is, outside of a repository."""
+    """A path of the repository relative to the current folder; unchanged outside a repository."""
     start = Path.cwd()
     top = find_top(start)
     return path if top in (None, start) else Path(os.path.relpath(top / path, start))

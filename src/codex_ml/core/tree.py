@@ -1,9 +1,10 @@
-"""The files of a folder as DVC hashes them, and what it cannot hash: what is read must be what is hashed.
+"""The files of a folder that DVC hashes, and what DVC cannot hash. A stage must read exactly what DVC hashes.
 
-DVC leaves out what `.dvcignore` names, looks into no linked folder, reads through linked files, waits for ever for a
-FIFO and dies at a broken link. Here each of these has a name and an advice, before DVC starts.
+DVC skips what `.dvcignore` names, does not look into linked folders, follows links to files, waits forever for a FIFO
+and fails at a broken link. This module reports each of these cases with advice, before DVC starts.
 
-Used by: every stage at its start (`io.hash_path`), `codex-ml check`, the readers of ingest, the loaders of models/base.
+Used by: every stage at its start (`hashing.hash_path`), `codex-ml check`, the readers of ingest, the loaders of
+models/base.
 """
 
 from __future__ import annotations
@@ -20,25 +21,26 @@ from codex_ml.core.dvcignore import DvcIgnore, patterns_for
 from codex_ml.core.errors import UserError
 
 SPECIAL = {
-    stat.S_ISFIFO: "a FIFO, for which DVC would wait for ever",
+    stat.S_ISFIFO: "a FIFO, for which DVC would wait forever",
     stat.S_ISSOCK: "a socket, which DVC cannot hash",
     stat.S_ISCHR: "a device, which DVC cannot hash",
     stat.S_ISBLK: "a device, which DVC cannot hash",
 }
-FOLDER, SPECIAL_ENTRY = "/", "\0"  # at the end of a name in a sorted list: a folder, and what is not a plain file
+FOLDER, SPECIAL_ENTRY = "/", "\0"  # end a name in a sorted list: of a folder, and of what is not a plain file
 OR_IGNORE = f"or list it in the {IGNORE_FILE} of the top folder"
 
 
 @dataclass(frozen=True)
 class TreeEntry:
-    """Something in a folder.
+    """An entry of a folder.
 
     Attributes:
-        name: relative to the folder, `/` between its parts.
-        is_file: a file, or a link into DVC's cache, which is how DVC itself may store a file (cache.type symlink).
-        target: "" or, of a link to another place inside the folder, that place. DVC hashes what such a link to a file
-            shows, and does not see such a link to a folder.
-        problem: "" or why DVC cannot hash the folder, with the path and an advice.
+        name: relative to the folder, with `/` between its parts.
+        is_file: a file, or a link to a file in the folder or in DVC's cache (where DVC stores it with cache.type
+            symlink).
+        target: "", or for a link to another place inside the folder, that place. DVC hashes the contents of a linked
+            file, and does not see a linked folder.
+        problem: "", or why DVC cannot hash the folder, with the path and advice.
     """
 
     name: str
@@ -48,9 +50,9 @@ class TreeEntry:
 
 
 def scan(folder: Path) -> Iterator[TreeEntry]:
-    """All entries of a folder but folders themselves, and without what DVC ignores, in the order of their names.
+    """All entries below a folder in the order of their names, without folders and without what DVC ignores.
 
-    Only the names of the folders on the way are held: of 200,000 files in one folder, 20 MB.
+    Memory holds only the names in the current folder and in the folders above it: 20 MB for 200,000 files in a folder.
 
     Raises:
         UserError: for a `.dvcignore` that cannot be read.
@@ -82,9 +84,9 @@ def scan(folder: Path) -> Iterator[TreeEntry]:
 
 
 def _sorted_keys(folder: Path, below: str, prefix: str, rules: DvcIgnore) -> list[str]:
-    """Names in one folder, each with a mark of its kind at the end, in the order of the whole paths.
+    """Names in one folder, each with a mark of its kind at the end, in the order of the full paths.
 
-    A folder `a` sorts as `a/`, which is after `a.txt`: so do the paths of the files in it.
+    A folder `a` sorts as `a/`, after `a.txt`, like the paths of the files in it.
     """
     keys = []
     with os.scandir(folder / below) as listing:
@@ -103,7 +105,7 @@ def _sorted_keys(folder: Path, below: str, prefix: str, rules: DvcIgnore) -> lis
 
 
 def walk(folder: Path) -> Iterator[TreeEntry]:
-    """As `scan`.
+    """The same entries as `scan`.
 
     Raises:
         UserError: at the first entry that DVC cannot hash.
@@ -115,12 +117,12 @@ def walk(folder: Path) -> Iterator[TreeEntry]:
 
 
 def files_of(folder: Path) -> Iterator[Path]:
-    """The files of a folder that are in its hash, linked ones too, in the order of their bytes."""
+    """The files of a folder that are in its hash, including linked files, in the order of their bytes."""
     return (folder / entry.name for entry in scan(folder) if entry.is_file and not entry.problem)
 
 
 def only_hashed(paths: Iterable[Path], folder: Path) -> Iterator[Path]:
-    """Those of some paths below a folder that are in its hash: left out by no rule, and behind no linked folder."""
+    """The paths below a folder that are in its hash: no rule leaves them out, and no linked folder leads to them."""
     rules, prefix = rules_for(folder)
     count = len(folder.parts)
     for path in paths:
@@ -166,18 +168,18 @@ def _repository(folder: Path) -> str:
 
 
 def _misplaced(folder: Path, name: str) -> str:
-    return f"{folder / name}: DVC refuses one in {folder}; move its lines to the {IGNORE_FILE} of the top folder"
+    return f"{folder / name}: DVC refuses it in {folder}; move its lines to the {IGNORE_FILE} of the top folder"
 
 
 def _special(folder: Path, name: str) -> TreeEntry:
-    """What DVC cannot hash whatever it is, a link, or what is neither a file nor a folder."""
+    """The entry for what is not a plain file or folder: a link, a FIFO or a device, or a name that DVC refuses."""
     path = folder / name
     if path.name == ".dvc":  # before the patterns: none can hide it from DVC
         return TreeEntry(name, problem=_repository(path.parent))
     if path.name == IGNORE_FILE:
         return TreeEntry(name, problem=_misplaced(folder, name))
     if not _is_utf8(name):
-        return TreeEntry(name, problem=f"{path}: a name that is not UTF-8 cannot be recorded; rename it")
+        return TreeEntry(name, problem=f"{path}: the name is not UTF-8, so DVC cannot record it; rename it")
     try:
         mode = path.lstat().st_mode
         if not stat.S_ISLNK(mode):
@@ -185,9 +187,7 @@ def _special(folder: Path, name: str) -> TreeEntry:
         target = os.path.realpath(path, strict=True)
         mode = Path(target).stat().st_mode
     except OSError as error:
-        return TreeEntry(
-            name, problem=f"{path} is a link that leads nowhere ({error.strerror}); remove it, {OR_IGNORE}"
-        )
+        return TreeEntry(name, problem=f"{path} is a broken link ({error.strerror}); remove it, {OR_IGNORE}")
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         return TreeEntry(name, problem=_not_a_file(path, mode))
     if stat.S_ISREG(mode) and _inside(target, cache_folder()):
@@ -204,11 +204,11 @@ def _not_a_file(path: Path, mode: int) -> str:
 
 
 def _leads_out(path: Path, folder: Path, *, is_folder: bool) -> str:
-    what, why = ("file", "only what lies there is traced")
+    what, why = ("file", "DVC traces only what lies inside")
     if is_folder:
         what, why = ("folder", "DVC does not look into it, so a change would go unnoticed")
     return (
-        f"{path} is a link to a {what} outside {folder}: {why}; copy the {what} in its place (cp -rL), or let DVC keep "
+        f"{path} is a link to a {what} outside {folder}: {why}; copy the {what} to its place (cp -rL), or let DVC keep "
         f"it on the other disk (`dvc cache dir`, `dvc config cache.type symlink`, then `dvc add`), {OR_IGNORE}"
     )
 
@@ -218,7 +218,7 @@ def _inside(path: str, folder: str | None) -> bool:
 
 
 def cache_folder() -> str | None:
-    """The real path of the cache of this repository's DVC, wherever its configuration puts it.
+    """The real path of this repository's DVC cache, as DVC's configuration sets it; None without DVC.
 
     Raises:
         UserError: when DVC's configuration cannot be read.
@@ -232,7 +232,7 @@ def cache_folder() -> str | None:
 
 @lru_cache(maxsize=1)
 def _cache_folder(settings: Path, *written: int) -> str:
-    """See `cache_folder`; `written` are the times of the files, so that an edit counts."""
+    """See `cache_folder`; `written` are the times of the files, so that an edit is noticed."""
     from dvc.config import Config, ConfigError
 
     try:
@@ -243,7 +243,7 @@ def _cache_folder(settings: Path, *written: int) -> str:
 
 
 def stands_for(path: Path) -> Path:
-    """The file itself, or the one in DVC's cache that it is a link to."""
+    """The file in DVC's cache that `path` links to, or `path` itself."""
     if not path.is_symlink():
         return path
     target = os.path.realpath(path)
@@ -251,16 +251,16 @@ def stands_for(path: Path) -> Path:
 
 
 def why_not_traced(path: str, deps: Iterable[str]) -> str:
-    """Why a change of what a parameter names would go unnoticed; "" if DVC hashes it as part of a dependency.
+    """Why DVC would not notice a change at the path of a parameter; "" if DVC hashes it as part of a dependency.
 
     Args:
-        path: relative to the repository; may be a glob, of which the folders before the first wildcard count.
-        deps: of the stage that reads it.
+        path: relative to the repository; of a glob, the folders before the first wildcard count.
+        deps: the dependencies of the stage that reads it.
     """
     parts = Path(path).parts
     dep = next((dep for dep in deps if Path(path).is_relative_to(dep)), None)
     if dep is None or ".." in parts:
-        return f"{path} lies in no dependency"
+        return f"{path} is not inside a dependency"
     top = len(Path(dep).parts)
     rules = patterns_for(PurePosixPath(dep))
     for count in range(top, len(parts) + 1):
@@ -268,10 +268,10 @@ def why_not_traced(path: str, deps: Iterable[str]) -> str:
         if set(place.name) & set("*?[") and not place.exists():
             return ""
         if rules.ignores(place.as_posix(), is_folder=place.is_dir()):
-            return f"{place} is in no hash: DVC leaves it out ({IGNORE_FILE}, or a rule of its own); name another place"
+            return f"{place} is in no hash: DVC leaves it out ({IGNORE_FILE}, or a rule of its own); use another path"
         if count > top and place.is_symlink():
             found = _special(Path(dep), "/".join(parts[top:count]))
             if found.problem or not found.is_file:
-                inside = f"{place} is a link to a folder, and DVC does not look into it; name {dep}/{found.target}"
+                inside = f"{place} is a link to a folder, and DVC does not look into it; use {dep}/{found.target}"
                 return found.problem or inside
     return ""

@@ -1,14 +1,14 @@
 """Read YAML 1.2 with the values that DVC records in dvc.lock.
 
 DVC reads YAML with ruamel.yaml, in Python. This module uses the parser of PyYAML, in C, which is about ten times faster
-(dvc.lock: 12 ms, not 120 ms). PyYAML itself follows YAML 1.1, where `3e-4` is a text and `no` is false; a stage that
-read params.yaml so would train with another recipe than the one in dvc.lock. So the scalars have the rules of
-ruamel.yaml here.
+(dvc.lock: 12 ms, not 120 ms). PyYAML itself follows YAML 1.1, where `3e-4` is a string and `no` is false. A stage that
+read params.yaml with these rules would train with values other than those in dvc.lock. So this module gives scalars
+the rules of ruamel.yaml.
 
 A document gets the value that DVC gives it, or it is refused. `read_yaml` refuses what DVC refuses, and also:
 
 - nesting deeper than MAX_DEPTH (DVC stops at some hundred levels), and more than MAX_VALUES values, aliases expanded;
-- tags other than those of null, bool, int, float, str, timestamp, seq and map, and a tag before nothing;
+- tags other than those of null, bool, int, float, str, timestamp, seq and map, and a tag without a value;
 - a mapping without braces in brackets (`[a: 1]`); a key that is empty or not a scalar; a key given twice beside `<<`;
 - an anchor defined twice, or with a letter that is not ASCII; `::` in braces; what _NOT_READ lists.
 
@@ -33,10 +33,10 @@ from codex_ml.core.errors import UserError, one_line
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 100
 MAX_VALUES = 50_000  # dvc.lock has 3,000
-# Where YAML 1.1 and 1.2, or the two parsers, see different things. The line of the last character is named.
+# Text that YAML 1.1 and 1.2, or the two parsers, read differently. The message names the line of the last character.
 _NOT_READ = (
     ("^%", "a line that begins with % is not read; delete it"),
-    # Tabs may stand in a comment; what looks like one after a quote may be text.
+    # A comment may hold tabs. What looks like a comment after a quote may be text.
     (r"^(?![^\t\"'\n]*(?<![^ \n])#)[^\t\n]*\t", r"a tab cannot indent YAML; use spaces, or \t in double quotes"),
     ("\r(?!\n)|[\x85\u2028\u2029]|(?<=[\\s\\S])\ufeff", "an invisible end of line or byte order mark; delete it"),
     (r"(?<![^\s,\[{])(?:[&*][\w-]+[:?]|[|>][-+1-9]*#)", "expected a space before the last character of {!r}"),
@@ -82,11 +82,11 @@ def parse_yaml(text: str, name: str) -> Any:
 
     Raises:
         UserError: for a syntax error, a tab, a key given twice, conflict markers of a merge, and the rest of the list
-            above; the message starts with `name:line`.
+            in the module's docstring; the message starts with `name:line`.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise UserError(f"{name} is larger than {MAX_BYTES // 1024} KiB; parameters are not the place for data")
-    refuse_conflict(text, name)  # first: between braces, markers are values to YAML
+    refuse_conflict(text, name)  # first, because YAML reads markers between braces as values
     for pattern, problem in _NOT_READ:
         if odd := re.search(pattern, text, re.MULTILINE):
             line = text.count("\n", 0, odd.end() - 1) + 1
@@ -94,7 +94,7 @@ def parse_yaml(text: str, name: str) -> Any:
     try:
         node = _compose(text)
         if isinstance(node, ScalarNode) and node.style in ("|", ">"):  # the parsers differ in where such a text ends
-            raise _problem(node, "expected a mapping, found one text")
+            raise _problem(node, "expected a mapping, found a string")
         return {} if node is None or node.tag == _TAG + "null" else _Reader().value(node)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -110,7 +110,7 @@ def read_yaml(path: Path) -> Any:
     """Read a YAML 1.2 file.
 
     Raises:
-        UserError: when the file is missing, is no regular file, is not UTF-8, or is not YAML.
+        UserError: when the file is missing, is not a regular file, is not UTF-8, or is not YAML.
     """
     return parse_yaml(read_text(path), str(path))
 
@@ -165,7 +165,7 @@ def _entries(node: Node | None) -> Iterator[tuple[str, tuple[int, Node]]]:
 
 
 class _Reader:
-    """Turns the nodes of one document into values, and counts them: an alias costs what it stands for."""
+    """Turns the nodes of one document into values and counts them; an alias counts as all values that it repeats."""
 
     def __init__(self) -> None:
         self.values = 0
@@ -175,7 +175,7 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise _problem(node, f"nested deeper than {MAX_DEPTH} levels")
         if self.values > MAX_VALUES:
-            raise _problem(node, f"more than {MAX_VALUES} values, those of aliases included")
+            raise _problem(node, f"more than {MAX_VALUES} values, with aliases expanded")
         if isinstance(node, ScalarNode):
             return _scalar(node)
         if node.tag == _TAG + "seq" and isinstance(node, SequenceNode):
@@ -191,7 +191,7 @@ class _Reader:
         merged: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode) or (key_node.value == "" and _is_plain(key_node)):
-                raise _problem(key_node, "a key must be one text or number")
+                raise _problem(key_node, "a key must be a string or a number")
             is_merge = key_node.tag == _TAG + "merge"
             key = "<<" if is_merge else _scalar(key_node)
             if key in lines:
@@ -208,7 +208,7 @@ class _Reader:
 
 
 def _with_braces(item: Node) -> Node:
-    """An item of a list, unless it is the `a: 1` of `[a: 1]`, which begins where its key begins."""
+    """Return an item of a list; refuse the `a: 1` of `[a: 1]`, which has no brace before its first key."""
     flow = isinstance(item, MappingNode) and item.flow_style and item.value
     if flow and item.value[0][0].start_mark.index == item.start_mark.index:
         raise _problem(item, "a mapping in brackets needs braces: [{key: value}]")
@@ -220,12 +220,12 @@ def _scalar(node: ScalarNode) -> Any:
     if convert is None:
         raise _unknown_tag(node)
     if node.value == "" and node.tag == _TAG + "str" and _is_plain(node):
-        raise _problem(node, "a tag before nothing; write '' for the empty text")
+        raise _problem(node, "a tag without a value; write '' for the empty string")
     try:
         return convert(node)
     except (ValueError, OverflowError, KeyError, IndexError, AttributeError):
         kind = node.tag.removeprefix(_TAG)
-        raise _problem(node, f"{node.value[:50]!r} looks like a value of type {kind}, but is none") from None
+        raise _problem(node, f"{node.value[:50]!r} looks like a value of type {kind}, but is not valid") from None
 
 
 def _is_plain(node: ScalarNode) -> bool:
@@ -250,14 +250,14 @@ def _float(node: ScalarNode) -> float:
 
 
 def _timestamp(node: ScalarNode) -> Any:
-    """A date, or a time; PyYAML cuts the seventh digit of a second off, ruamel.yaml rounds."""
+    """A date or a time. PyYAML drops the seventh digit of a second; ruamel.yaml rounds it."""
     half = re.search(r"\.[0-9]{6}[5-9]", node.value)
     return SafeConstructor().construct_yaml_timestamp(node) + timedelta(microseconds=1 if half else 0)
 
 
 _CONVERT = {
     "null": lambda node: None,
-    "bool": lambda node: SafeConstructor.bool_values[node.value.lower()],  # yes and no have come with `!!bool`
+    "bool": lambda node: SafeConstructor.bool_values[node.value.lower()],  # `yes` and `no` only after the tag `!!bool`
     "int": _int,
     "float": _float,
     "str": lambda node: node.value,

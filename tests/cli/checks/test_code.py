@@ -108,6 +108,6 @@ def test_a_repository_around_that_tracks_nothing_of_the_project_is_not_asked(pro
 def test_a_file_that_dvc_cannot_hash_is_named(in_git):
     Path("src/lib/gone.py").symlink_to("nowhere.py")
     assert problems() == [
-        "src/lib/gone.py is a link that leads nowhere (No such file or directory); remove it, or list it in the "
+        "src/lib/gone.py is a broken link (No such file or directory); remove it, or list it in the "
         ".dvcignore of the top folder"
     ]

@@ -246,16 +246,16 @@ def changed(file, key, value):
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        (b"block_count", 1 << 20, r"qwen2\.block_count is 1,048,576, the file holds blocks for \d"),
+        (b"block_count", 1 << 20, r"qwen2\.block_count is 1,048,576, but the file holds \d"),
         (
             b"context_length",
             (1 << 31) - 1,
-            r"context_length is 2,147,483,647, the longest context that is read is 134,",
+            r"context_length is 2,147,483,647, but the longest supported context is 134,",
         ),
-        (b"embedding_length", 1 << 30, r"embedding_length is 1,073,741,824, the longest side of a tensor in it is \d"),
-        (b"feed_forward_length", 1 << 31, r"feed_forward_length is 2,147,483,648, the longest side"),
-        (b"attention.head_count", 1 << 24, r"attention\.head_count is 16,777,216, the longest side"),
-        (b"attention.head_count_kv", 1 << 24, r"attention\.head_count_kv is 16,777,216, the longest side"),
+        (b"embedding_length", 1 << 30, r"embedding_length is 1,073,741,824, but the longest side of any tensor is \d"),
+        (b"feed_forward_length", 1 << 31, r"feed_forward_length is 2,147,483,648, but the longest side"),
+        (b"attention.head_count", 1 << 24, r"attention\.head_count is 16,777,216, but the longest side"),
+        (b"attention.head_count_kv", 1 << 24, r"attention\.head_count_kv is 16,777,216, but the longest side"),
     ],
 )
 def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_without_a_child(
