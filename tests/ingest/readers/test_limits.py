@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,34 +19,27 @@ from codex_ml.ingest.readers import parquet
 sys.path.insert(0, str(Path(__file__).parent))
 from helpers import ingest, write
 
-CHILD = """
-import json, resource, sys, tempfile
-from pathlib import Path
-resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
-from codex_ml.ingest.config import Ingest, Source
-from codex_ml.ingest.corpus import spilling
-from codex_ml.ingest.sources import Tally, read_sources
-from codex_ml.core.errors import UserError
-kind, path, glob = sys.argv[1:]
-source = Source(kind=kind, path=path, glob=glob, bad_records="skip")
-settings, tally, reasons = Ingest(sources=(source,)), Tally(), []
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    with tempfile.TemporaryDirectory() as folder, spilling(Path(folder) / "spills") as spills:
-        for row in read_sources(settings, spills, tally, workers=0, advance=lambda _: None):
-            reasons = [*reasons, row["reason"]][:3]
-except UserError as error:
-    reasons = [*reasons, str(error)]
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps([tally.documents, tally.refused, reasons, grown >> 10]))
-"""
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(Path(__file__).with_name("counted.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        yield server
+        server.stdin.close()
 
 
-def cost(kind, path, glob="**/*.py"):
-    """(documents, refused, reasons, MiB that memory has grown by)."""
-    done = subprocess.run([sys.executable, "-c", CHILD, kind, path, glob], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture
+def cost(server, tmp_path) -> Callable[..., list]:
+    """Read a source in a process of its own: (documents, refused, reasons, MiB by which memory has grown)."""
+
+    def cost(kind: str, path: str, glob: str = "**/*.py") -> list:
+        server.stdin.write(json.dumps({"folder": str(tmp_path), "source": [kind, path, glob]}) + "\n")
+        server.stdin.flush()
+        answer = json.loads(server.stdout.readline())
+        assert isinstance(answer, list), f"the child ended with status {answer}"
+        return answer
+
+    return cost
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +60,7 @@ QUOTES = {
 
 
 @pytest.mark.parametrize("unit", QUOTES.values(), ids=QUOTES)
-def test_quotes_of_every_kind_cost_what_a_thousand_bad_records_cost(unit):
+def test_quotes_of_every_kind_cost_what_a_thousand_bad_records_cost(cost, unit):
     write("in.csv", "id,text\n" + unit * (MB12 // len(unit)))
     documents, refused, reasons, grown = cost("csv", "in.csv")
     assert documents == 0 and refused <= 1001
@@ -74,7 +68,7 @@ def test_quotes_of_every_kind_cost_what_a_thousand_bad_records_cost(unit):
     assert any("more than max_bad_records = 1000" in reason or "longer than" in reason for reason in reasons)
 
 
-def test_a_hundred_thousand_columns_cost_no_more_than_as_many_cells():
+def test_a_hundred_thousand_columns_cost_no_more_than_as_many_cells(cost):
     names = [f"c{number}" for number in range(100_000)]
     write("in.csv", ",".join(["text", *names]) + "\n" + ("a" + ",1" * len(names) + "\n") * 10)
     documents, refused, _, grown = cost("csv", "in.csv")
@@ -96,7 +90,7 @@ def test_a_hundred_thousand_columns_cost_no_more_than_as_many_cells():
     ],
     ids=["keys", "depth", "digits", "open"],
 )
-def test_one_record_of_json_costs_a_small_multiple_of_its_bytes(record, reason):
+def test_one_record_of_json_costs_a_small_multiple_of_its_bytes(cost, record, reason):
     write("in.jsonl", record + "\n")
     documents, refused, reasons, grown = cost("jsonl", "in.jsonl")
     assert (documents, refused) == ((1, 0) if reason is None else (0, 1))
@@ -124,14 +118,14 @@ def test_a_page_beyond_the_limit_is_refused_by_its_header_and_never_decoded(monk
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("dictionary", [True, False])
-def test_a_page_of_values_that_no_document_may_have_is_refused_by_its_header(version, dictionary):
+def test_a_page_of_values_that_no_document_may_have_is_refused_by_its_header(cost, version, dictionary):
     parquet_of("x" * 70_000_000, use_dictionary=dictionary, data_page_version=version)
     documents, refused, (reason, *_), grown = cost("parquet", "in.parquet")
     assert (documents, refused) == (0, 1) and grown < 64
     assert re.fullmatch(r"a page declares values of 700000\d\d bytes on average, which no document may have", reason)
 
 
-def test_pages_of_many_documents_are_read():
+def test_pages_of_many_documents_are_read(cost):
     table = pa.table({"text": pa.array(["y" * 100_000] * 800, pa.large_string())})
     pq.write_table(table, "in.parquet", compression="zstd", use_dictionary=False)
     documents, refused, _, grown = cost("parquet", "in.parquet")
@@ -139,7 +133,7 @@ def test_pages_of_many_documents_are_read():
 
 
 @pytest.mark.parametrize("at", range(4, 40, 3))
-def test_a_damaged_page_header_is_one_refusal(at):
+def test_a_damaged_page_header_is_one_refusal(cost, at):
     pq.write_table(pa.table({"text": ["a" * 50] * 10}), "in.parquet", use_dictionary=False)
     data = bytearray(Path("in.parquet").read_bytes())
     data[at : at + 3] = b"\xff\xff\xff"
@@ -171,7 +165,7 @@ def empty_zip(count):
     )
 
 
-def test_the_directory_of_a_zip_file_is_counted_before_it_is_read():
+def test_the_directory_of_a_zip_file_is_counted_before_it_is_read(cost):
     write("in.zip", empty_zip(300_000))
     documents, refused, (reason, *_), grown = cost("zip", "in.zip")
     assert (documents, refused, reason) == (0, 1, "more than 250,000 members") and grown < 64
