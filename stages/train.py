@@ -44,6 +44,7 @@ def main(stage: Stage[Params]) -> None:
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
     stage.require(params.model.path or "models/base")
     stage.require(params.train.resume_from or "models/base")
+    rows, val_rows = (Rows.open(packed, name) for name in ("train", "val"))  # refuses damaged files before torch loads
     hardware = hardware_for(params.model, params.train, stage.runtime)
     make_deterministic(hardware, seed=params.seed)
     unpacked = scratch_folder() / "models"
@@ -53,7 +54,6 @@ def main(stage: Stage[Params]) -> None:
         )
         log.info("train: %s", hardware)
         described = None if rank() else describe_model(model, params.model)
-        rows, val_rows = (Rows.open(packed, name) for name in ("train", "val"))
         digest = sha256_of(tokenizer / "tokenizer.json")
         recipe = Recipe(params.train, stage.runtime, hardware, params.seed, rows, val_rows, tokenizer=digest)
         logs, trackers = logs_folder() / "train", logs_folder(shared=True) / "train"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from workspace import MAIN, Finished, Workspace, commit
@@ -50,7 +51,10 @@ def test_any_flipped_byte_is_found_and_its_file_named(pipeline: Workspace) -> No
 
 
 @pytest.mark.parametrize("damage", ["truncate", "append", "swap", "delete"])
-def test_damaged_stream_is_named_by_verify_and_refused_by_training(pipeline: Workspace, damage: str) -> None:
+def test_damaged_stream_is_named_by_verify_and_refused_by_training(
+    pipeline: Workspace, tmp_path: Path, damage: str
+) -> None:
+    """Training refuses it before it imports torch."""
     file, other = pipeline.root / "data/packed/train.bin", pipeline.root / "data/packed/val.bin"
     good = file.read_bytes()
     if damage == "delete":
@@ -58,6 +62,9 @@ def test_damaged_stream_is_named_by_verify_and_refused_by_training(pipeline: Wor
     else:
         file.write_bytes({"truncate": good[:-1], "append": good + b"\0\0", "swap": other.read_bytes()}[damage])
     assert "data/packed/train.bin" in pipeline.cli("verify", check=False).stderr
+    (tmp_path / "site/torch").mkdir(parents=True)
+    (tmp_path / "site/torch/__init__.py").write_text("raise SystemExit('torch was imported')\n")
+    pipeline.extra["PYTHONPATH"] = str(tmp_path / "site")
     refused = pipeline.run("python", "stages/train.py", check=False)
     assert refused.returncode == 2
     assert "data/packed/train.bin" in refused.stderr

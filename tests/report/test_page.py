@@ -328,8 +328,13 @@ FEW = {
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 @pytest.mark.parametrize("name", FEW)
-def test_a_curve_of_fewer_than_three_points_is_a_table(facts: MakeFacts, name: str, count: int) -> None:
+def test_a_curve_of_fewer_than_three_points_is_a_table(
+    facts: MakeFacts, monkeypatch: pytest.MonkeyPatch, name: str, count: int
+) -> None:
     made = facts("plain")
+    if count < 3:
+        draw = {"loss": "loss_curve", "schedule": "schedule"}[name]
+        monkeypatch.setattr(plots, draw, lambda *_, **__: pytest.fail("a plot is drawn that the page does not show"))
     points = tuple((5 * n, 0.125 * n) for n in range(1, count + 1))
     made = dataclasses.replace(made, curves={**made.curves, **dict.fromkeys(FEW[name], points)})
     found = few.tables(made)

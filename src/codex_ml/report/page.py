@@ -10,7 +10,9 @@ import base64
 import hashlib
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,15 @@ SAMPLE_CHARACTERS = 1200  # of one sample: what a reader looks at
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG with what it shows in words, for those who do not see it."""
+    """An SVG with what it shows in words, for those who do not see it. It is drawn where the page shows it."""
 
     caption: str
     alt: str
-    svg: str
+    draw: Callable[[], str]
 
     @property
     def uri(self) -> str:
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode("utf-8")).decode("ascii")
+        return "data:image/svg+xml;base64," + base64.b64encode(self.draw().encode("utf-8")).decode("ascii")
 
 
 def render_page(facts: Facts) -> str:
@@ -94,23 +96,23 @@ def _pictures(facts: Facts) -> dict[str, Picture]:
         "loss": Picture(
             "Loss against global_step. The star marks the weights that were kept.",
             f"Line chart of training and validation loss. Validation loss is lowest {last}.",
-            plots.loss_curve(curves["train/loss"], curves["val/loss"], best_step=best),
+            partial(plots.loss_curve, curves["train/loss"], curves["val/loss"], best_step=best),
         ),
         "schedule": Picture(
             "Learning rate, and the gradient's norm before clipping.",
             "Two line charts: learning rate with warm-up and decay, and gradient norm.",
-            plots.schedule(curves["train/lr"], curves["train/grad_norm"]),
+            partial(plots.schedule, curves["train/lr"], curves["train/grad_norm"]),
         ),
         "by_source": Picture(
             f"Bits per byte by source ({many}), with the number of test documents.{only_zlib}",
             f"Dot chart. {compared if has_bits else 'Bits per byte of zlib.'}",
-            plots.by_source(facts.sources),
+            partial(plots.by_source, facts.sources),
         ),
         "by_size": Picture(
             "Each test document: bits per byte against size. zlib reads each document alone, as the model does."
             f"{only_zlib}",
             f"Scatter chart of bits per byte against document size, for {'the model and for ' if has_bits else ''}"
             "zlib.",
-            plots.by_size(facts.documents, model=has_bits),
+            partial(plots.by_size, facts.documents, model=has_bits),
         ),
     }
