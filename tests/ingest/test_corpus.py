@@ -100,7 +100,7 @@ def test_one_long_line_is_measured_with_four_copies_of_it():
         tracemalloc.stop()
 
 
-def test_no_documents_are_a_corpus_without_rows(tmp_path):
+def test_no_documents_make_a_corpus_without_rows(tmp_path):
     written(tmp_path, [])
     file = pq.ParquetFile(tmp_path / "corpus.parquet")
     assert (file.metadata.num_rows, file.schema_arrow.names) == (0, CORPUS_SCHEMA.names)
@@ -153,7 +153,7 @@ def test_row_groups_are_bounded_in_all_columns_and_in_rows(tmp_path, monkeypatch
     assert [group.num_rows for group in groups_of(tmp_path / "short/corpus.parquet")] == [25] * 5 + [5]
 
 
-def test_where_a_document_was_read_decides_no_row_group(tmp_path, monkeypatch):
+def test_row_groups_do_not_depend_on_where_a_document_was_read(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus_writer, "ROW_GROUP_BYTES", 4000)
     documents = [replace(forms(n, f"{n}"), meta="m" * 500) for n in range(100)]
     elsewhere = [replace(document, place="folder/" * 30 + document.place) for document in documents]
@@ -189,7 +189,7 @@ def open_below(folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks open files up in /proc")
-def test_after_an_exception_no_file_is_open(tmp_path):
+def test_after_an_exception_no_file_stays_open(tmp_path):
     class BrokenError(Exception):
         pass
 
@@ -220,7 +220,7 @@ IDS = st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(0, 2)), max_
 
 @given(IDS, st.lists(st.integers(0, 40), max_size=5))
 @settings(max_examples=200, deadline=None)
-def test_an_id_with_another_content_is_told_where_each_id_has_few_contents(rows, cuts):
+def test_an_id_with_another_content_is_reported(rows, cuts):
     """Against a dictionary; whatever the batches are, the first content of an id is never told."""
     seen, model = SeenIds(), {}
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]

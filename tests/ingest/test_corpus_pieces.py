@@ -20,7 +20,7 @@ def table():
 
 
 @pytest.mark.parametrize("spill_bytes", [10_000, 60_000])
-def test_the_bytes_do_not_tell_how_a_spill_file_was_sorted(tmp_path, monkeypatch, table, spill_bytes):
+def test_the_bytes_do_not_depend_on_how_a_spill_file_was_sorted(tmp_path, monkeypatch, table, spill_bytes):
     found = []
     for limit in (128 << 20, spill_bytes):
         monkeypatch.setattr(spill_sort, "SPILL_BYTES", limit)

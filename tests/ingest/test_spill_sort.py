@@ -67,9 +67,7 @@ def model(found):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("spill_bytes", "runs"), [(1, 2), (3000, 2), (20_000, 3), (20_000, 16)])
-def test_the_rows_of_one_spill_file_come_in_order_whatever_memory_there_is(
-    tmp_path, monkeypatch, kind, spill_bytes, runs
-):
+def test_the_rows_of_a_spill_file_come_in_order_with_any_memory_limit(tmp_path, monkeypatch, kind, spill_bytes, runs):
     found = documents(kind, 60 if spill_bytes == 1 else 250)
     file = spilled(tmp_path, found)
     monkeypatch.setattr(spill_sort, "SPILL_BYTES", spill_bytes)

@@ -73,7 +73,7 @@ def test_every_code_point_is_classed_as_python_does():
 
 
 @pytest.mark.parametrize(("text", "letters"), [(THAI, 21), (HINDI, 8)])
-def test_marks_are_no_letters_but_other_scripts_are_kept(text, letters):
+def test_combining_marks_are_not_letters_but_letters_of_other_scripts_are(text, letters):
     found = signals(text, "text")
     assert found.alphanumeric_share == letters / len(text) == sum(map(str.isalnum, text)) / len(text)
 

@@ -144,7 +144,7 @@ def test_a_field_that_no_record_has_is_named(project, kind, field):
     message = f"ingest.sources.0.fields.{field}: no record of {TABLES[kind]} has 'custmer'; did you mean customer?"
     assert str(error.value) == message
     assert not (project / "data/corpus").exists()
-    with pytest.raises(UserError, match=r"; there are .*customer.*text"):
+    with pytest.raises(UserError, match=r"; its fields are .*customer.*text"):
         ingest({"kind": kind, "path": TABLES[kind], "fields": {field: "zzz"}})
 
 

@@ -185,7 +185,7 @@ def test_an_archive_with_one_reading_is_read_once(kind, layout):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_wrong_with_one_member_is_told_of_it_with_its_archive_and_the_others_are_read(kind):
+def test_a_bad_member_is_reported_with_its_archive_and_the_others_are_read(kind):
     documents, refused, name = read(kind, [("back\\slash.py", X), GOOD, ("bad.py", "\0"), ("long.py", "x" * 2000)])
     assert documents == dict([GOOD])
     assert {item.path: item.bad for item in refused} == {"back\\slash.py": True, "bad.py": True, "long.py": False}
@@ -193,7 +193,7 @@ def test_what_is_wrong_with_one_member_is_told_of_it_with_its_archive_and_the_ot
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_equal_members_that_are_too_long_or_no_document_are_no_trouble(kind):
+def test_equal_members_that_are_too_long_or_not_documents_do_not_refuse_the_archive(kind):
     documents, refused, _ = read(kind, [("a.py", "x" * 2000), ("a.py", "x" * 2000), ("b.md", X), ("b.md", X), GOOD])
     assert documents == dict([GOOD])
     assert [(item.path, item.bad) for item in refused] == [("a.py", False)]
@@ -210,7 +210,7 @@ def test_every_spelling_of_a_name_is_one_in_zip_and_tar():
             assert len(refused) == (same[0] == same[1])
 
 
-def test_two_files_of_an_sdist_that_become_one_name_are_told():
+def test_two_files_of_an_sdist_that_become_one_name_are_reported():
     meta = "Metadata-Version: 2.1\nName: pkg\nVersion: 1\nLicense: MIT\n"
     documents, refused, _ = read("sdists", [("pkg-1/PKG-INFO", meta), ("pkg-1/a.py", X), ("a.py", Y)])
     assert documents == {"a.py": X}
@@ -242,7 +242,7 @@ def test_two_licences_in_one_metadata_are_none():
         ("tar", "a text", False),
     ],
 )
-def test_a_second_archive_behind_the_first_is_never_lost_without_a_word(kind, behind, refused):
+def test_a_second_archive_after_the_first_is_never_lost_silently(kind, behind, refused):
     path, name = packed(kind, [GOOD, ("pkg-1/PKG-INFO", "Name: pkg\nVersion: 1\n")])
     first = Path(name).read_bytes()
     Path(name).write_bytes(

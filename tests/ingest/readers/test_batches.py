@@ -96,7 +96,7 @@ def test_the_corpus_and_what_is_refused_are_those_of_files_read_one_by_one(monke
     assert places == sorted(places)
 
 
-def test_an_id_may_come_again_in_another_file_but_not_in_its_own():
+def test_an_id_may_occur_again_in_another_file_but_not_in_its_own():
     write("in/a.jsonl", '{"id": "x", "text": "one"}\n{"id": "y", "text": "two"}\n')
     write("in/b.jsonl", '{"id": "x", "text": "three"}\n{"id": "x", "text": "four"}\n')
     _, refused = stage("jsonl")

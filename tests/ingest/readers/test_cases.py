@@ -120,7 +120,7 @@ def test_c010_shards_without_a_last_line_end_do_not_fuse():
     assert texts(ingest("jsonl")[0]) == ["a", "b", "c"]
 
 
-def test_c010_two_values_on_a_line_and_other_layouts_are_told_once():
+def test_c010_two_values_on_a_line_and_other_layouts_are_reported_once():
     documents, refused = read_lines('{"text": "a"}\n{"text": "b"}{"text": "c"}\n\n \n{"text": "d"}\n')
     assert [(line_of(d), d.text) for d in documents] == [(1, "a"), (5, "d")]
     assert reasons(refused) == [(2, "not JSON: Extra data at character 14")]
@@ -208,7 +208,7 @@ def parquet(name, table, **options):
     return write(name, file.getvalue())
 
 
-def test_c018_how_a_text_is_stored_is_no_property_of_it():
+def test_c018_a_text_is_the_same_however_it_is_stored():
     pytest.importorskip("codex_ml.ingest.readers.parquet")
     values, ids = ["gamma", "δ\n", "gamma"], ["x", "y", "z"]
     table = pa.table({"id": ids, "text": values})
@@ -237,7 +237,7 @@ def test_c018_broken_and_foreign_parquet_files_are_refused_by_file_or_row():
     ]  # fmt: skip
 
 
-def test_c030_the_keyless_are_no_group_and_seven_is_seven():
+def test_c030_records_without_a_key_form_no_group_and_7_equals_its_text():
     keys = ["owner/a", "owner/a", None, "", 8, "8", ["x"], 8.0]
     rows = [{"id": n, "text": f"t{n}", "repository": key} for n, key in enumerate(keys)]
     documents, refused = read_lines(lines(*rows, {"id": 9, "text": "t9"}), fields={"group": "repository"})

@@ -83,7 +83,7 @@ def test_a_folder_is_searched_for_compressed_files_too(kind):
 
 
 @KINDS
-def test_nothing_compressed_is_no_record(kind):
+def test_a_compressed_empty_file_has_no_record(kind):
     assert reasons(read(PACK[kind](b""), kind)[1]) == [(None, "holds no record")]
     assert reasons(read(b"", kind)[1]) == [(None, "holds no record")]
 
@@ -124,17 +124,17 @@ def test_a_flipped_bit_gives_no_wrong_document(kind):
 
 
 @pytest.mark.parametrize("padding", [1, 4, 512, 8192, BLOCK])
-def test_zeros_behind_a_gzip_file_are_padding(padding):
+def test_zeros_after_a_gzip_file_are_padding(padding):
     assert texts(read(gzip.compress(A) + b"\0" * padding, "gz")[0]) == ["a"]
 
 
 @pytest.mark.parametrize("padding", [4, 512, BLOCK])
-def test_zeros_behind_an_xz_file_are_padding(padding):
+def test_zeros_after_an_xz_file_are_padding(padding):
     assert texts(read(lzma.compress(A) + b"\0" * padding, "xz")[0]) == ["a"]
 
 
 @pytest.mark.parametrize("padding", [4, 512, BLOCK - len(lzma.compress(A)), BLOCK])
-def test_nothing_behind_the_padding_of_an_xz_file_is_lost_in_silence(padding):
+def test_data_after_the_padding_of_an_xz_file_is_never_lost_silently(padding):
     documents, refused = read(lzma.compress(A) + b"\0" * padding + lzma.compress(B), "xz")
     assert texts(documents) == ["a", "b"] if not refused else documents == []
 
@@ -153,31 +153,31 @@ def test_a_wrong_checksum_or_length_is_damage(tail, reason):
 
 @KINDS
 @pytest.mark.parametrize("data", [A, b"P", b"PK\3\4", b"\x1f", b"\0" * 20])
-def test_a_name_that_promises_too_much_is_told(kind, data):
+def test_a_name_that_promises_compression_is_reported(kind, data):
     assert damaged(data, kind) == f"the name says .{kind}, the first bytes do not"
 
 
 @KINDS
 @pytest.mark.parametrize("other", PACK)
-def test_a_name_with_the_wrong_ending_is_told(kind, other):
+def test_a_name_with_the_wrong_ending_is_reported(kind, other):
     if kind != other:
         assert damaged(PACK[other](A), kind) == f"the name says .{kind}, the first bytes do not"
 
 
 @KINDS
-def test_a_compressed_file_without_an_ending_is_told(kind):
+def test_a_compressed_file_without_an_ending_is_reported(kind):
     write("in.jsonl", PACK[kind](A))
     documents, refused = ingest("jsonl", "in.jsonl")
     assert documents == [] and reasons(refused) == [(None, f"is compressed; let its name end in .{kind}")]
 
 
 @KINDS
-def test_a_file_that_was_compressed_twice_is_told(kind):
+def test_a_file_that_was_compressed_twice_is_reported(kind):
     assert reasons(read(PACK[kind](PACK[kind](A)), kind)[1]) == [(None, "is compressed twice; unpack it once")]
 
 
 @KINDS
-def test_a_damaged_file_costs_itself_only(kind):
+def test_a_damaged_file_does_not_affect_other_files(kind):
     write("in/a.jsonl", A)
     write(f"in/b.jsonl.{kind}", PACK[kind](B * 30)[:-2])
     write(f"in/c.jsonl.{kind}", PACK[kind](C))
@@ -196,14 +196,14 @@ def test_a_bomb_is_refused_before_its_first_record(kind, monkeypatch):
 
 
 @KINDS
-def test_a_large_file_that_compresses_like_text_is_no_bomb(kind, monkeypatch):
+def test_a_large_file_that_compresses_like_text_is_not_a_bomb(kind, monkeypatch):
     monkeypatch.setattr(compression, "BOMB_BYTES", 1000)
     lines = b"".join(b'{"text": "%016x"}\n' % random.Random(n).getrandbits(64) for n in range(500))
     assert len(read(PACK[kind](lines), kind)[0]) == 500
 
 
 @KINDS
-def test_a_small_file_that_compresses_too_well_is_no_bomb(kind):
+def test_a_small_file_that_compresses_too_well_is_not_a_bomb(kind):
     documents, refused = read(PACK[kind](A + b"\n" * (1 << 20) + B), kind)
     assert [d.text for d in documents] == ["a", "b"] and refused == []
 

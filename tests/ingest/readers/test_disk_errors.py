@@ -223,7 +223,7 @@ def test_arrow_files_are_read_without_a_map_and_a_real_error_of_the_disk_is_name
 
 
 @pytest.mark.parametrize("kind", ["parquet", "datasets"])
-def test_a_file_of_arrow_that_is_cut_between_plan_and_read_is_told(kind, monkeypatch):
+def test_an_arrow_file_that_is_cut_between_plan_and_read_is_reported(kind, monkeypatch):
     path = "in.parquet" if kind == "parquet" else "in"
     table = pa.table({"text": [f"row {n}" for n in range(3000)]})
     if kind == "parquet":
@@ -240,7 +240,7 @@ def test_a_file_of_arrow_that_is_cut_between_plan_and_read_is_told(kind, monkeyp
         list(task.read())
 
 
-def test_an_error_of_another_file_is_not_said_of_the_corpus_that_is_open():
+def test_an_error_of_another_file_does_not_blame_the_open_corpus():
     write_documents(Path("corpus.parquet"), [])
     with pytest.raises(OSError, match="space") as caught:
         for _ in iter_while_writing():
@@ -256,7 +256,7 @@ def iter_while_writing():
         raise OSError(errno.ENOSPC, "No space left: Error writing bytes to file")
 
 
-def test_a_disk_that_fails_under_our_own_corpus_is_no_damage(monkeypatch):
+def test_a_disk_error_on_our_own_corpus_is_not_reported_as_damage(monkeypatch):
     write_documents(Path("corpus.parquet"), [])
 
     def failing(*_):

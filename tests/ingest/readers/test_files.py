@@ -86,14 +86,14 @@ def test_a_folder_that_is_a_link_is_a_source():
     assert [d.path for d in ingest("files", "link")[0]] == ["a.py"]
 
 
-def test_a_missing_folder_is_told():
+def test_a_missing_folder_is_reported():
     with pytest.raises(
         UserError, match=r"^ingest\.sources: gone does not exist; put the data there or remove the source$"
     ):
         ingest("files", "gone")
 
 
-def test_a_folder_without_a_match_is_told_and_is_not_bad():
+def test_a_folder_without_a_match_is_reported_and_is_not_bad():
     write("in/a.txt", "x")
     documents, (item,) = ingest("files")
     assert documents == [] and (item.reason, item.bad) == ("holds no file that matches **/*.py", False)
@@ -141,7 +141,7 @@ def test_glob_and_include_without_exclude(settings, wanted):
 
 
 @pytest.mark.parametrize("settings", [{"glob": "a\\"}, {"include": ("!\\",)}, {"exclude": ("\\",)}])
-def test_a_glob_that_is_none_is_told(settings):
+def test_an_invalid_glob_is_reported(settings):
     write("in/a.py", "x\n")
     with pytest.raises(UserError, match=r"^ingest\.sources: "):
         names(**settings)
@@ -184,7 +184,7 @@ def test_a_gitignore_means_what_it_means_to_git(top, nested, wanted):
         assert sorted(names(glob="**", exclude=("**/.gitignore",))) == sorted(wanted)  # .git is no part of it
 
 
-def test_a_byte_order_mark_in_front_of_a_gitignore_is_no_pattern():
+def test_a_byte_order_mark_before_a_gitignore_is_not_part_of_a_pattern():
     write("in/.gitignore", "\ufeff*.log\n")
     write("in/a.log", "x")
     write("in/a.py", "x")
@@ -343,13 +343,13 @@ def test_folders_may_be_deep():
 @pytest.mark.parametrize(
     "data", [b"", b" \t\r\n\n", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", "\u2003\u3000\n".encode()]
 )
-def test_a_file_without_text_is_told_and_is_not_bad(data):
+def test_a_file_without_text_is_reported_and_is_not_bad(data):
     item = one(data)
     assert (item.path, item.line, item.reason, item.bad) == ("a.py", None, "empty", False)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_is_no_text(encoding):
+def test_a_byte_order_mark_is_not_part_of_the_text(encoding):
     text = "α = 'βeta \U0001f600'\n\ufeffmark\n"
     assert one(text.encode(encoding)).text == text
 
@@ -380,7 +380,7 @@ NUL = "NUL bytes, not UTF-8 text (UTF-16 without a byte order mark, or binary)"
         ("ab\n".encode("utf-32"), 1, "NUL bytes, not text"),
     ],
 )
-def test_what_is_no_text_is_named_with_its_line_and_byte(data, line, reason):
+def test_bytes_that_are_not_text_are_named_with_line_and_byte(data, line, reason):
     item = one(data)
     assert (item.path, item.line, item.reason, item.bad) == ("a.py", line, reason, True)
 
@@ -492,7 +492,7 @@ def test_a_glob_in_the_path_follows_no_link_and_obeys_exclude():
 
 
 @pytest.mark.parametrize("kind", ["files", "jsonl", "csv", "parquet", "zip", "tar"])
-def test_a_source_that_is_a_fifo_or_a_device_is_told_and_never_opened(kind):
+def test_a_source_that_is_a_fifo_or_a_device_is_reported_and_never_opened(kind):
     os.mkfifo("fifo.jsonl")
     Path("zero.jsonl").symlink_to("/dev/zero")
     for path in ("fifo.jsonl", "zero.jsonl"):

@@ -152,7 +152,7 @@ def test_a_revision_is_a_branch_a_tag_head_or_a_hash(packed):
 @pytest.mark.parametrize(
     "revision", ["gone", "0" * 6, "HEAD~1", "../../secret", "/etc/passwd", "a..b", "refs/../config", "config", "x\ny"]
 )
-def test_an_unknown_revision_is_told_with_the_branches(revision):
+def test_an_unknown_revision_is_reported_with_the_branches(revision):
     commit({"a.py": "a = 1\n"})
     git("branch", "topic/one")
     git("pack-refs", "--all")
@@ -162,12 +162,12 @@ def test_an_unknown_revision_is_told_with_the_branches(revision):
     assert str(error.value) == f"ingest.sources: in has no revision {revision}; its branches: loose, main, topic/one"
 
 
-def test_a_repository_without_a_commit_is_told():
+def test_a_repository_without_a_commit_is_reported():
     with pytest.raises(UserError, match=r"has no revision HEAD; its branches: none, it has no commit$"):
         read()
 
 
-def test_a_hash_that_is_not_there_or_no_commit_is_told():
+def test_a_hash_that_is_missing_or_not_a_commit_is_reported():
     commit({"a.py": "a = 1\n"})
     with pytest.raises(UserError, match=r"object 0{40} is missing"):
         read(revision="0" * 40)
@@ -244,7 +244,7 @@ def test_names_of_a_tree_never_become_paths(here, tree):
     assert tree(here) == before
 
 
-def test_a_tree_that_multiplies_is_given_up(monkeypatch):
+def test_a_tree_that_multiplies_is_refused(monkeypatch):
     monkeypatch.setattr(git_objects, "MOST_ENTRIES", 500)
     inner = git("hash-object", "-w", "--stdin", data=b"x = 1\n")
     mode = b"100644"
@@ -277,7 +277,7 @@ def test_a_damaged_or_missing_blob_is_refused_by_its_path():
 
 
 @pytest.mark.parametrize("kind", ["partial", "pruned"])
-def test_what_a_later_fetch_could_bring_back_is_refused_where_no_hash_would_show_it(kind):
+def test_a_missing_blob_is_refused_where_no_hash_would_show_its_return(kind):
     """DVC hashes no `.git`: a blob that comes back would change the corpus and nothing else."""
     name = commit({"a.py": "a = 1\n", "b.py": "b = 1\n"})
     path = "in"
@@ -313,7 +313,9 @@ def test_a_revision_that_can_move_in_a_folder_that_dvc_does_not_hash_is_refused_
     git("tag", "-am", "first", "annotated")
     git("update-ref", "refs/remotes/origin/main", name)
     revision = revision.format(short=name[:7]).replace(f"{name[:7]}f", name[:39])
-    expected = rf"^ingest\.sources: {re.escape(place)}: .* it would not notice where {revision} moves; write `revision: {name}`"
+    expected = (
+        rf"^ingest\.sources: {re.escape(place)}: .* it would not notice when {revision} moves; write `revision: {name}`"
+    )
     with pytest.raises(UserError, match=expected):
         moving(place, revision=revision)
     moving(place, revision=name)
@@ -347,13 +349,15 @@ def test_a_bare_repository_whose_refs_dvc_ignores_needs_a_commit(ignored):
 # --- repositories that are refused
 
 
-def test_what_is_no_repository_is_told(here):
+def test_a_folder_that_is_not_a_repository_is_reported(here):
     (here / "plain").mkdir()
-    with pytest.raises(UserError, match=r"^ingest\.sources: plain is no Git repository; `kind: git` reads a work tree"):
+    with pytest.raises(
+        UserError, match=r"^ingest\.sources: plain is not a Git repository; `kind: git` reads a work tree"
+    ):
         read("plain")
 
 
-def test_a_linked_work_tree_is_told():
+def test_a_linked_work_tree_is_reported():
     commit({"a.py": "a = 1\n"})
     git("worktree", "add", "-q", "../linked", "-b", "other")
     with pytest.raises(

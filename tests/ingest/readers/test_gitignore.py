@@ -39,7 +39,7 @@ def we_ignore(patterns, names):
     return {name for name in names if ignored(name)}
 
 
-def test_random_patterns_say_of_random_paths_what_git_says(tmp_path):
+def test_random_patterns_match_the_same_random_paths_as_in_git(tmp_path):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     rng = random.Random(8)
     hits = 0
@@ -73,7 +73,7 @@ def test_random_patterns_say_of_random_paths_what_git_says(tmp_path):
         ("a" * 5000, "a" * 5000, False),
     ],
 )
-def test_where_git_is_not_what_one_expects(pattern, name, ignored):
+def test_surprising_rules_of_git_hold(pattern, name, ignored):
     assert we_ignore([pattern], [name]) == ({name} if ignored else set())
 
 

@@ -53,7 +53,7 @@ def test_an_escaped_control_character_is_content(code):
     assert texts(documents) == [f"a{chr(code)}b"]
 
 
-def test_carriage_returns_at_line_ends_are_no_content():
+def test_carriage_returns_at_line_ends_are_not_content():
     documents, refused = read_lines('{"text": "a\\r\\n"}\r\n\r\n{"text": "b"}\r\n')
     assert [(line_of(d), d.text) for d in documents] == [(1, "a\r\n"), (3, "b")] and refused == []
 
@@ -73,7 +73,7 @@ def test_blank_lines_are_counted_but_are_nothing():
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b" \t\r\n\n", BOM, BOM + b"\n"])
-def test_a_file_without_a_record_is_told_and_is_not_bad(data):
+def test_a_file_without_a_record_is_reported_and_is_not_bad(data):
     documents, (item,) = read_lines(data)
     assert documents == []
     assert (item.path, item.line, item.reason, item.bad) == ("in.jsonl", None, "holds no record", False)
@@ -92,7 +92,7 @@ def test_a_file_without_a_record_is_told_and_is_not_bad(data):
         ("true", "an object is wanted, found bool"),
     ],
 )
-def test_a_line_that_is_no_single_object_is_refused_by_number(line, reason):
+def test_a_line_that_is_not_a_single_object_is_refused_by_number(line, reason):
     documents, refused = read_lines(row("a") + line + "\n" + row("b"))
     assert texts(documents) == ["a", "b"] and reasons(refused) == [(2, reason)]
 
@@ -132,7 +132,7 @@ def test_records_over_several_lines_are_refused_once(data):
     ]
 
 
-def test_a_first_record_that_was_cut_short_costs_itself_only():
+def test_a_first_record_that_was_cut_short_refuses_only_itself():
     documents, refused = read_lines('{"text": "a",\n' + row("b") + row("c"))
     assert texts(documents) == ["b", "c"]
     assert [line for line, _ in reasons(refused)] == [1]
@@ -181,7 +181,7 @@ def test_a_byte_order_mark_inside_a_text_is_content():
         (b"ab\xe2\x82", "E2", 12),  # cut short
     ],
 )
-def test_a_byte_that_is_not_utf8_costs_its_line_only(bad, byte, offset):
+def test_a_byte_that_is_not_utf8_refuses_only_its_line(bad, byte, offset):
     documents, refused = read_lines(row("é").encode() + b'{"text": "' + bad + b'"}\n' + row("last").encode())
     assert texts(documents) == ["é", "last"]
     assert reasons(refused) == [(2, f"byte 0x{byte} at offset {offset} of the line is not UTF-8")]
@@ -216,7 +216,7 @@ def test_a_byte_that_is_not_utf8_costs_its_line_only(bad, byte, offset):
         ("[" * 5000 + "]" * 5000, "not JSON: nested too deeply, more than 200 levels"),
     ],
 )  # fmt: skip
-def test_what_rfc_8259_forbids_costs_its_line_only(value, reason):
+def test_what_rfc_8259_forbids_refuses_only_its_line(value, reason):
     documents, refused = read_lines(f'{{"text": "a","n": {value}}}\n' + row("next"), max_bytes=10_000)
     assert texts(documents) == ["next"]
     ((line, found),) = reasons(refused)
@@ -285,7 +285,7 @@ def test_nul_characters_in_messages_and_tools_are_refused(record):
     assert reasons(read_lines(json.dumps(record))[1]) == [(1, "NUL characters, not text")]
 
 
-def test_the_text_backslash_u0000_is_no_nul():
+def test_the_text_backslash_u0000_is_not_nul():
     record = {"messages": [{"role": "user", "content": "print('\\u0000')"}]}
     documents, refused = read_lines(json.dumps(record))
     assert json.loads(documents[0].messages) == record["messages"] and refused == []

@@ -181,7 +181,7 @@ ROWS = pytest.mark.parametrize(
 
 
 @ROWS
-def test_what_is_wrong_is_said_in_exact_words(kind, name, data, documents, refused):
+def test_the_reason_of_a_refusal_has_exact_words(kind, name, data, documents, refused):
     write(name, data)
     path = "in" if name.startswith("in/") else name
     found = ingest(kind, path)
@@ -225,7 +225,7 @@ PROBLEMS = [
     (
         "jsonl",
         "in/**x",
-        "ingest.sources: in/**x is no glob: ** must be a whole part of the path, as in data/**/name; use * inside a name",
+        "ingest.sources: in/**x is not a glob: ** must be a whole part of the path, as in data/**/name; use * inside a name",
     ),
     ("jsonl", "in", EMPTY_FOLDER.format(".jsonl or .ndjson")),
     ("csv", "in", EMPTY_FOLDER.format(".csv")),
@@ -235,14 +235,14 @@ PROBLEMS = [
     ("tar", "in", EMPTY_FOLDER.format(".tar or .tgz")),
     ("wheels", "in", "ingest.sources: in holds no wheel (*.whl)"),
     ("sdists", "in", "ingest.sources: in holds no sdist (*.tar.gz, *.zip)"),
-    ("wheels", "file", "ingest.sources: file is no folder; `kind: wheels` reads a folder"),
-    ("datasets", "file", "ingest.sources: file is no folder; `kind: datasets` reads a folder"),
+    ("wheels", "file", "ingest.sources: file is not a folder; `kind: wheels` reads a folder"),
+    ("datasets", "file", "ingest.sources: file is not a folder; `kind: datasets` reads a folder"),
     ("datasets", "in", "in/state.json is missing"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "path", "message"), PROBLEMS)
-def test_a_source_that_cannot_be_read_at_all_is_told(kind, path, message):
+def test_a_source_that_cannot_be_read_at_all_is_reported(kind, path, message):
     Path("in").mkdir()
     write("file", b"x")
     with pytest.raises(UserError) as error:

@@ -65,7 +65,7 @@ def test_a_single_cell_stands_as_it_is():
     assert code(version_4(["a = 1\r\n\n\n"])) == "a = 1\r\n\n\n"
 
 
-def test_a_byte_order_mark_is_no_damage():
+def test_a_byte_order_mark_is_not_damage():
     assert code_of_notebook(b"\xef\xbb\xbf" + json.dumps(version_4(["a"])).encode()) == "a"
 
 
@@ -95,6 +95,6 @@ def test_a_byte_order_mark_is_no_damage():
         (b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": "\\ud800"}]}', "^a lone surrogate is no text$"),
     ],
 )  # fmt: skip
-def test_what_is_no_notebook_is_refused_with_a_reason(data, reason):
+def test_data_that_is_not_a_notebook_is_refused_with_a_reason(data, reason):
     with pytest.raises(ValueError, match=reason):
         code_of_notebook(data)

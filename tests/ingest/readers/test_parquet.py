@@ -45,12 +45,12 @@ def test_every_kind_of_text_column_and_row_group_gives_the_same_documents(kind, 
     ]
 
 
-def test_an_index_of_pandas_is_no_metadata():
+def test_an_index_of_pandas_is_not_metadata():
     items = write(pa.table({"text": TEXTS, "__index_level_0__": [5, 6, 7]}))
     assert {item.meta for item in items} == {""}
 
 
-def test_keys_that_arrow_fills_in_are_not_there():
+def test_keys_that_arrow_fills_in_are_left_out():
     calls = [[{"role": "user", "content": "hi"}, {"role": "tool", "content": "3", "name": "add"}]]
     (item,) = write(pa.table({"messages": calls}))
     assert json.loads(item.messages) == calls[0]
@@ -105,7 +105,7 @@ def test_a_text_column_of_numbers_is_refused_once():
     assert (item.line, item.reason) == (None, "the column text is int64, a text column is wanted")
 
 
-def test_no_rows_is_said_and_not_bad():
+def test_a_table_without_rows_is_reported_and_is_not_bad():
     (item,) = write(pa.table({"text": pa.array([], pa.string())}))
     assert (item.reason, item.bad) == ("holds no row", False)
 
@@ -135,11 +135,11 @@ def test_a_saved_data_set_is_read_file_by_file(tmp_path):
 def test_a_data_set_cannot_name_files_outside(tmp_path):
     saved(tmp_path / "set")
     (tmp_path / "set/state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}')
-    with pytest.raises(UserError, match=r"names '\.\./x\.arrow', which is no file in that folder"):
+    with pytest.raises(UserError, match=r"names '\.\./x\.arrow', which is not a file in that folder"):
         read("datasets", "set")
 
 
-def test_a_dictionary_of_splits_says_which_there_are(tmp_path):
+def test_the_message_for_a_dictionary_of_splits_names_them(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     with pytest.raises(UserError, match=r"set holds the splits train, test; name one: set/train"):

@@ -100,7 +100,7 @@ FORMS = "text, prompt + completion, or messages"
         ({"text": "a", "language": 1}, "language must be a text, found a number"),
     ],
 )  # fmt: skip
-def test_what_is_no_record_of_one_form_is_bad(record, reason):
+def test_a_record_without_exactly_one_form_is_bad(record, reason):
     assert refusal(record) == (reason, True)
 
 
@@ -114,7 +114,7 @@ def test_what_is_no_record_of_one_form_is_bad(record, reason):
         ({"prompt": "a" * 600, "completion": "b" * 401}, "longer than 1000 bytes"),
     ],
 )
-def test_what_is_merely_no_document_is_not_bad(record, reason):
+def test_an_empty_or_long_record_is_refused_and_not_bad(record, reason):
     assert refusal(record) == (reason, False)
 
 
@@ -123,7 +123,7 @@ def test_a_prompt_may_be_empty():
     assert (document.prompt, document.completion) == ("", "c")
 
 
-def test_a_null_of_another_form_is_no_second_form():
+def test_a_null_field_of_another_form_is_not_a_second_form():
     document = read_record({"text": "a", "prompt": None, "completion": None})
     assert document.text == "a" and json.loads(document.meta) == {"prompt": None, "completion": None}
 
@@ -200,7 +200,7 @@ def test_the_licence_is_the_records_own_else_the_sources(more, licence, meta):
     assert json.loads(document.meta or "{}").get("license") == meta.get("license")
 
 
-def test_a_licence_that_nobody_names_is_unknown_and_a_language_is_text():
+def test_without_a_name_the_licence_is_unknown_and_the_language_is_text():
     document = read_record({"text": "a", "language": ""})
     assert (document.licence, document.language) == ("unknown", "text")
     assert read_record({"text": "a", "language": "python"}).language == "python"
@@ -271,7 +271,7 @@ def test_metadata_keeps_its_order_and_types_that_change_from_line_to_line():
     assert [d.meta for d in documents] == ['{"z":1,"a":"1"}', '{"z":"1","a":{}}', '{"z":null}', ""] and refused == []
 
 
-def test_the_row_numbers_that_pandas_stores_are_no_metadata():
+def test_the_row_numbers_that_pandas_stores_are_not_metadata():
     document = read_record({"text": "a", "__index_level_0__": 5, "__index_level_x__": 1, "path": "p", "source": "s"})
     assert json.loads(document.meta) == {"__index_level_x__": 1, "path": "p", "source": "s"}
     assert (document.path, document.source) == ("", "in.jsonl")

@@ -107,11 +107,11 @@ def test_a_stray_quote_does_not_make_records_of_what_a_later_cell_holds():
         (b'"id","text"\n"1","a"\n', [(2, "1", "a")]),
     ],
 )  # fmt: skip
-def test_what_is_no_table_is_told_with_its_line(data, expected):
+def test_data_that_is_not_a_table_is_reported_with_its_line(data, expected):
     assert told(read(data)) == expected
 
 
-def test_an_open_quote_beyond_the_limit_is_told_where_it_opens():
+def test_an_open_quote_beyond_the_limit_is_reported_where_it_opens():
     data = b'id,text\n1,a\n2,"' + b"x" * 5000 + b"\n3,b\n"
     items = told(read(data[:100], data[100:4000], data[4000:], limit=1000))
     assert items[0] == (2, "1", "a")
@@ -149,7 +149,7 @@ def test_a_task_can_be_sent_to_a_worker():
     assert told(item for task in copies for item in task.read()) == EXPECTED
 
 
-def test_a_long_cell_is_no_limit():
+def test_a_long_cell_is_read():
     (item,) = read(b'id,text\n1,"' + b"y\n" * 100_000 + b'"\n')
     assert len(item.text) == 200_000
 

@@ -79,7 +79,7 @@ def test_no_cookie_no_line_end_and_no_text_are_read_as_tokenize_opens_them():
 
 
 @pytest.mark.parametrize("name", ["utf-16", "utf-32-le", "cp037", "punycode", "idna", "undefined", "base64", "zlib"])
-def test_an_encoding_that_cannot_read_its_own_cookie_is_no_encoding_of_python(name):
+def test_an_encoding_that_cannot_read_its_own_cookie_is_refused(name):
     write("in/a.py", f"#\n# coding: {name}\nx = 1\n")
     documents, (item,) = ingest("files")
     assert documents == [] and item.bad
@@ -175,14 +175,14 @@ CONTENT = [
 ]
 
 
-def test_pointers_are_told_from_what_only_quotes_one():
+def test_pointers_differ_from_text_that_only_quotes_one():
     assert [text for text in POINTERS if missing_content(text.encode()) is None] == []
     assert [text for text in CONTENT if missing_content(text.encode()) is not None] == []
     assert missing_content(b"version https://git-lfs.github.com/spec/v1\n\xff") is None
 
 
 @pytest.mark.parametrize("kind", OF_FILES)
-def test_a_pointer_in_any_source_of_files_is_missing_content_and_no_document(kind):
+def test_a_pointer_in_any_source_of_files_is_refused_as_missing_content(kind):
     endings = ["py", "csv", "ipynb"] * 3
     names = {f"p{n}.{end}": text for n, (text, end) in enumerate(zip(POINTERS, endings, strict=True))}
     others = {f"c{n}.md": text for n, text in enumerate(CONTENT)}

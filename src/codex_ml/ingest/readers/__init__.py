@@ -1,6 +1,7 @@
-"""Sources of documents. Each is cut into tasks that worker processes read; nothing is ever unpacked to disk.
+"""The readers of sources. A reader cuts a source into tasks that worker processes read; nothing is unpacked to disk.
 
-`plan_source` chooses the reader by the kind of the source. `tasks` says what a reader takes and gives.
+`plan_source` chooses the reader by the kind of the source. The module `tasks` defines the input and output of a reader.
+Used by: ingest.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ FOLDERS = ("wheels", "sdists", "git", "datasets")
 
 
 def paths_of(source: Source) -> Iterator[Path]:
-    """The files of a source, or its folder, in the order of their names.
+    """The files of a source in the order of their names, or its folder.
 
     Raises:
-        UserError: when there is none, after the last.
+        UserError: when the source does not exist or has no such file; raised when the caller asks for the first path.
     """
     path = Path(source.path)
     if path.is_dir() and (source.kind in FOLDERS or source.kind == "files"):
@@ -31,8 +32,8 @@ def paths_of(source: Source) -> Iterator[Path]:
         return
     if path.exists() and not path.is_dir():
         if source.kind in FOLDERS:
-            raise UserError(f"ingest.sources: {source.path} is no folder; `kind: {source.kind}` reads a folder")
-        if not path.is_file():  # a FIFO blocks for ever, a device has no end
+            raise UserError(f"ingest.sources: {source.path} is not a folder; `kind: {source.kind}` reads a folder")
+        if not path.is_file():  # reading a FIFO can block without end, and a device may never end
             raise UserError(f"ingest.sources: {source.path} is neither a file nor a folder; only these are read")
         yield path
         return
@@ -47,16 +48,16 @@ def paths_of(source: Source) -> Iterator[Path]:
 
 
 def _matching(source: Source) -> Iterator[Path]:
-    """What the glob of a source matches."""
+    """The paths that match the glob of a source; only folders' readers get folders."""
     try:
         found = expand_glob(source.path)
     except ValueError as error:
-        raise UserError(f"ingest.sources: {source.path} is no glob: {error}") from None
+        raise UserError(f"ingest.sources: {source.path} is not a glob: {error}") from None
     return (file for file in found if source.kind in FOLDERS or not file.is_dir())
 
 
 def _files_by_glob(source: Source) -> tuple[Source, Path]:
-    """The folder in front of the first wildcard, and the source with the rest of its path as the glob in there."""
+    """(the source with the rest of its path as its glob, the folder before the first wildcard of its path)."""
     parts = Path(source.path).parts
     fixed = next(number for number, part in enumerate(parts) if set(part) & set("*?["))
     return source.model_copy(update={"glob": "/".join(parts[fixed:]), "include": ()}), Path(*parts[:fixed])
@@ -69,27 +70,27 @@ ENDINGS = {
 
 
 def _within(folder: Path, source: Source) -> Iterator[Path]:
-    """Files of the kind in a folder."""
+    """The files in a folder whose names have an ending of the source's kind, also compressed."""
     names = ENDINGS[source.kind]
     packed = tuple(name + ending for name in names for ending in (".gz", ".bz2", ".xz", ".zst"))
     return (file for file in files_of(folder) if file.name.lower().endswith((*names, *packed)))
 
 
 def source_bytes(source: Source) -> int:
-    """Bytes on disk, for the progress."""
+    """Bytes of a source on disk, for the progress bar."""
     files = (file for path in paths_of(source) for file in (files_of(path) if path.is_dir() else [path]))
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def plan_source(source: Source, *, max_bytes: int) -> Iterator[ReadTask]:
-    """The tasks of a source, in an order that depends on names only; made as they are asked for.
+    """Cut a source into tasks, lazily, in an order that depends on names only.
 
     Raises:
-        UserError: when the source is missing, or damaged in a way that no policy covers.
+        UserError: when the source is missing, or has an error that `bad_records` cannot skip.
     """
     paths: Iterable[Path] = paths_of(source)
     if source.kind == "files" and not Path(source.path).exists():
-        next(iter(paths))  # raises where there is none
+        next(iter(paths))  # raises when nothing matches
         label = source.label
         source, folder = _files_by_glob(source)
         source, paths = source.model_copy(update={"name": label}), [folder]
@@ -97,7 +98,7 @@ def plan_source(source: Source, *, max_bytes: int) -> Iterator[ReadTask]:
 
 
 def _in_batches(files: Iterable[Iterator[ReadTask]]) -> Iterator[ReadTask]:
-    """The tasks of files in their order, those of small files put together."""
+    """The tasks of files in their order; tasks of small files are joined to batches."""
     batch: list[ReadTask] = []
     held = 0
     for tasks in files:
@@ -106,7 +107,7 @@ def _in_batches(files: Iterable[Iterator[ReadTask]]) -> Iterator[ReadTask]:
         for task in tasks:
             first.append(task)
             decoded += task.decoded
-            small = len(first) < 3 and decoded < BATCH_BYTES // 4  # a last line without LF is a task too
+            small = len(first) < 3 and decoded < BATCH_BYTES // 4  # a last line without LF is a second task
             if not small:
                 break
         if batch and not (small and held + decoded <= BATCH_BYTES and len(batch) < BATCH_FILES):
@@ -123,7 +124,7 @@ def _in_batches(files: Iterable[Iterator[ReadTask]]) -> Iterator[ReadTask]:
 
 
 def _tasks(context: Context) -> Iterator[ReadTask]:
-    """The tasks of a file or folder."""
+    """The tasks of one file or folder; refusals become tasks too, so that the order stays."""
     path = Path(context.path)
     if not path.is_file() and not path.is_dir():
         yield RefusedTask(context, 0, (context.refused(None, "not a regular file", bad=False),))
@@ -146,7 +147,7 @@ def _tasks(context: Context) -> Iterator[ReadTask]:
 
 
 def _plan(context: Context) -> Iterator[ReadTask | Refused]:
-    """Import the reader of the kind and let it plan: most sources need one reader."""
+    """Import only the reader of this kind, and let it plan."""
     kind, path, limit = context.source.kind, Path(context.path), context.record_limit
     if kind == "jsonl":
         from codex_ml.ingest.readers.json_lines import plan_lines

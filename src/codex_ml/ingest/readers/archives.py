@@ -1,8 +1,9 @@
-"""Documents in archives: what zip, tar and packages share. Nothing is unpacked to disk, no name becomes a path.
+"""What the readers of zip, tar and packages share. Nothing is unpacked to disk, and no member's name becomes a path.
 
-A damaged archive is refused whole, so it is proved before the first of its documents. So is one that has no right
-reading, or that would write outside of itself where it is unpacked: `..`, absolute names, devices, links that lead
-out, members below a link, two different members of one name. Names that differ in case or in Unicode form are two.
+A damaged archive is refused as a whole, so a reader checks all of it before it returns the first document. An archive
+is also refused when it is ambiguous or when unpacking it would write outside its folder: `..`, absolute names, devices,
+links that lead out, members below a link, two different members of one name. Names that differ in case or in Unicode
+form are different names.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from codex_ml.ingest.readers.name_globs import NameGlobs
 from codex_ml.ingest.readers.origin import LONGEST_NAME, Origin
 from codex_ml.ingest.readers.tasks import Context
 
-MOST_MEMBERS = 250_000  # zipfile keeps 500 bytes of each
-BOMB_BYTES = 64 << 20  # of all members, for any archive
-DEEPEST = 200  # folders in folders
+MOST_MEMBERS = 250_000  # zipfile keeps 500 bytes per member
+BOMB_BYTES = 64 << 20  # bytes of all members that are allowed at any compression ratio
+DEEPEST = 200  # nested folders
 METADATA_LIMIT = 1 << 20  # bytes of METADATA, PKG-INFO or an extended header of tar
 
 
 class Unsafe(Broken):
-    """A member for which the whole archive is refused."""
+    """An unsafe member: the whole archive is refused."""
 
     def __init__(self, member: str, reason: str) -> None:
         super().__init__(Reason(reason + "; nothing of this archive is read"))
@@ -36,19 +37,19 @@ class Unsafe(Broken):
 
 
 def archive_origin(context: Context) -> Origin:
-    """What the documents of an archive have in common."""
+    """What the documents of an archive have in common: its label "source/file name", and its licence."""
     source = context.source
     return Origin(context, f"{source.label}/{writable(Path(context.path).name)}", source.licence)
 
 
 def under(origin: Origin, headers: Message | None) -> Origin:
-    """The same under the licence that the metadata of a package names, if it names one."""
+    """The same origin with the licence that the package's metadata names, if it names one."""
     licence = None if headers is None else licence_of_metadata(headers)
     return replace(origin, licence=licence or origin.licence)
 
 
 def refused_whole(origin: Origin, error: Exception) -> Refused:
-    """The refusal of an archive for what was raised while it was read; an error of the disk is raised again."""
+    """The refusal of a whole archive for an error while reading it; raises an error of the disk again."""
     raise_disk_error(error)
     if isinstance(error, Unsafe):
         return origin.refused(error.member, reason_of(error), bad=True)
@@ -57,7 +58,13 @@ def refused_whole(origin: Origin, error: Exception) -> Refused:
 
 
 def why_not(name: str, size: int, max_bytes: int, *, regular: bool, again: bool) -> tuple[str, bool] | None:
-    """(reason, whether it counts as bad) why a member is not read, None when it is."""
+    """(reason why a member is not read, whether it is bad as in `Refused`); None when it is read.
+
+    Args:
+        size: bytes of the member.
+        regular: whether it is a regular file.
+        again: whether a member of this name came before.
+    """
     if "\0" in name or len(name) > LONGEST_NAME:
         return "a name with NUL, or longer than 4096 characters", True
     if "\\" in name:
@@ -70,23 +77,26 @@ def why_not(name: str, size: int, max_bytes: int, *, regular: bool, again: bool)
 
 
 def plain(name: str) -> str:
-    """The one spelling of a name: `./a//b` is a/b."""
+    """The canonical spelling of a name: `./a//b` becomes a/b."""
     return "/".join(part for part in name.split("/") if part not in ("", ".")) if STRANGE.search(name) else name
 
 
-STRANGE = re.compile(r"(?:\A|/)\.?(?:/|\Z)")  # parts that are no name
+STRANGE = re.compile(r"(?:\A|/)\.?(?:/|\Z)")  # empty parts and "."
 
 
 def is_wanted(names: NameGlobs, name: str) -> bool:
-    """Whether a plain name is a document; backslashes count as what they are elsewhere, so that they are reported."""
+    """Whether the globs choose a plain name. A backslash counts as "/", so that `why_not` can report it."""
     return names.accepts(plain(name.replace("\\", "/")) if "\\" in name else name)
 
 
 def refuse_unsafe(name: str, *, device: bool = False, link: str | None = None) -> None:
-    """Raises Unsafe for a member that would be outside, or open a device or a file outside, once it is unpacked.
+    """Refuse a member that, once unpacked, would be outside, or would open a device or a file outside.
 
     Args:
-        link: what a link names, from the top of the archive.
+        link: target of a link, relative to the top of the archive; None for other members.
+
+    Raises:
+        Unsafe: names the member.
     """
     elsewhere = name.replace("\\", "/")
     if elsewhere.startswith("/") or re.match(r"[A-Za-z]:", name):
@@ -102,18 +112,25 @@ def refuse_unsafe(name: str, *, device: bool = False, link: str | None = None) -
 
 
 def refuse_through(name: str, links: set[str], *, is_link: bool) -> None:
-    """Raises Unsafe for a member that would be written through a link; `links` are plain names."""
+    """Refuse a member that would be written through a link.
+
+    Args:
+        links: plain names of all links of the archive.
+
+    Raises:
+        Unsafe: names the member.
+    """
     parts = plain(name).split("/")
     if any("/".join(parts[:count]) in links for count in range(1, len(parts) + (not is_link))):
         raise Unsafe(name, "a member in the place of a link, or below one")
 
 
 def twice(name: str) -> Unsafe:
-    """What to raise for two members that differ."""
+    """The error for two different members of one name."""
     return Unsafe(name, "two different members of this name")
 
 
 def refuse_crowd(members: int) -> None:
-    """Raises Broken for more members than are read."""
+    """Raise Broken for more than MOST_MEMBERS members."""
     if members > MOST_MEMBERS:
         raise Broken(f"more than {MOST_MEMBERS:,} members")

@@ -1,9 +1,8 @@
 """The grammar of a CSV record (RFC 4180): where it ends, its cells, and the first mistake in it.
 
-One expression matches each record, at 130 MB/s. The readers of others take what the RFC calls an error for text:
-`csv.reader` with `strict` (140 MB/s) reads `1,say "hi"` and makes two records of `1,a<CR>b`. `pyarrow.csv` reads
-`1,"a"b` as `ab`, takes all that follows an open quote for one cell, and fails at the first byte that is not UTF-8.
-Used by: `csv_tables`.
+One regular expression matches each record, at 130 MB/s. Other libraries accept what the RFC forbids: `csv.reader` with
+`strict` (140 MB/s) reads `1,say "hi"` and makes two records of `1,a<CR>b`. `pyarrow.csv` reads `1,"a"b` as `ab`, makes
+one cell of everything after an open quote, and stops at the first byte that is not UTF-8. Used by: `csv_tables`.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from functools import lru_cache
 
 from codex_ml.core.errors import Reason
 
-INSIDE = r'[^"]*+(?:""[^"]*+)*+'  # of a quoted cell; runs, as one character a step is ten times slower
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such a byte
+INSIDE = r'[^"]*+(?:""[^"]*+)*+'  # inside of a quoted cell; it matches runs, which is ten times faster than characters
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # surrogateescape turns a byte that is not UTF-8 into one of these
 UNCLOSED = "a quote opened here is never closed"
 
 
 def too_long(limit: int) -> Reason:
-    """Why a record is refused that is longer than the limit."""
+    """The reason for refusing a record that is longer than `limit` bytes."""
     return Reason("the record is longer than {} bytes", limit)
 
 
@@ -29,9 +28,9 @@ def end_of_whole(text: str, delimiter: str, limit: int) -> int:
     record, _ = _patterns(delimiter)
     start = 0
     while (quote := text.find('"', start)) >= 0:
-        start = max(start, text.rfind("\n", start, quote) + 1)  # lines without a quote end where they end
+        start = max(start, text.rfind("\n", start, quote) + 1)  # a line without a quote is a whole record
         if match := record.match(text, start):
-            end = match.end() if text[match.end() - 1] == "\n" else 0  # else the next byte may be one more quote
+            end = match.end() if text[match.end() - 1] == "\n" else 0  # at the end of `text` the record may continue
         else:
             end = mistake_in(text, start, delimiter)[1]
         if not end or end - start > limit:
@@ -41,19 +40,27 @@ def end_of_whole(text: str, delimiter: str, limit: int) -> int:
 
 
 def has_open_quote(text: str, delimiter: str) -> bool:
-    """Whether the first record has a quote that is open at the end of `text`."""
+    """Whether the first record has a quote that is still open at the end of `text`."""
     return not _patterns(delimiter)[0].match(text) and mistake_in(text, 0, delimiter)[0] == UNCLOSED
 
 
 def end_of_first(data: bytes, start: int, delimiter: str) -> int:
-    """Offset of the end of the record that begins at `start`; there must be one."""
+    """Offset of the end of the record that begins at `start`, or of the end of `data`."""
     text = data.decode("latin-1")
     match = _patterns(delimiter)[0].match(text, start)
     return (match.end() if match else mistake_in(text, start, delimiter)[1]) or len(data)
 
 
 def records_in(data: bytes, line: int, delimiter: str, limit: int) -> Iterator[tuple[int, list[str] | str]]:
-    """(line at which it begins, its cells or what is wrong with it) of every record that is not blank."""
+    """Split whole records into cells; blank lines are skipped.
+
+    Args:
+        line: physical line, from 1, at which `data` begins.
+        limit: bytes per record.
+
+    Yields:
+        (line at which the record begins, its cells, or the reason why it is refused).
+    """
     try:
         text, sound = data.decode("utf-8"), b"\0" not in data
     except UnicodeDecodeError:
@@ -63,7 +70,7 @@ def records_in(data: bytes, line: int, delimiter: str, limit: int) -> Iterator[t
     while start < len(text):
         quote = text.find('"', start)
         end = text.rfind("\n", start, quote) + 1 if quote >= 0 else len(text)
-        if end > start:  # nine of ten lines have no quote
+        if end > start:  # a fast path, because nine of ten lines have no quote
             for row in text[start:end].replace("\r\n", "\n").removesuffix("\n").split("\n"):
                 if row:
                     certain = sound and len(row) * 4 <= limit and "\r" not in row
@@ -75,7 +82,7 @@ def records_in(data: bytes, line: int, delimiter: str, limit: int) -> Iterator[t
             end = match.end()
             problem = "" if sound else _no_text(match[0])
             cells = [quoted or plain for quoted, plain in cell.findall(match[1])]
-            if '""' in match[1]:  # in a quoted cell: of an empty one nothing is left that could be replaced
+            if '""' in match[1]:  # a doubled quote; an empty quoted cell has become "", so nothing is replaced in it
                 cells = [one.replace('""', '"') for one in cells]
             yield line, problem or cells
         else:
@@ -87,8 +94,8 @@ def records_in(data: bytes, line: int, delimiter: str, limit: int) -> Iterator[t
 
 
 def _plain_cells(row: str, delimiter: str, limit: int) -> list[str] | str:
-    """Cells of a line without quotes, or what is wrong with it."""
-    if len(row) * 4 > limit and len(row.encode("utf-8", "surrogateescape")) >= limit:  # more with its LF
+    """Cells of a line without quotes, or the reason why it is refused."""
+    if len(row) * 4 > limit and len(row.encode("utf-8", "surrogateescape")) >= limit:  # its LF is one more byte
         return too_long(limit)
     return "a carriage return outside of quotes" if "\r" in row else _no_text(row) or row.split(delimiter)
 
@@ -105,7 +112,10 @@ def _no_text(record: str) -> str:
 
 @lru_cache(maxsize=4)
 def _patterns(delimiter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A whole record (without its line end as group 1), and one cell of it (quoted as group 1, plain as group 2)."""
+    """(expression for a record, expression for a cell).
+
+    Group 1 of a record is the record without its line end. Group 1 of a cell is a quoted cell, group 2 a plain one.
+    """
     d = re.escape(delimiter)
     quoted, plain = '"' + INSIDE + '"', r'[^"\r\n' + d + "]*+"
     record = f"((?:{quoted}|{plain})(?:{d}(?:{quoted}|{plain}))*+)(?:\r?\n|\\Z)"
@@ -113,7 +123,7 @@ def _patterns(delimiter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def mistake_in(text: str, start: int, delimiter: str) -> tuple[str, int]:
-    """(the first mistake of a record that does not match, the offset after the next LF or 0 without one)."""
+    """(the first mistake in a record that does not match, the offset after the next LF, or 0 without an LF)."""
     d = re.escape(delimiter)
     cell = re.compile(f'(?:"{INSIDE}"|[^"\\r\\n{d}]*+)')
     place = start

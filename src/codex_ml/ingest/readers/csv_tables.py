@@ -1,7 +1,7 @@
 """CSV and TSV by RFC 4180, with the physical line at which each record begins.
 
-The file is cut where records end by the grammar of `csv_records`: counting quotes would, after one stray quote, cut
-inside of cells and read their text as records.
+The grammar of `csv_records` decides where the file is cut. To count quotes would not do: after one stray quote it would
+cut inside cells and read their text as records.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class TableTask(RecordsTask):
     delimiter: str
 
     def read(self) -> Iterator[Document | Refused]:
-        """One document a record."""
-        names_seen.here.see_fields(self.header, self.context.fields_looked_for)  # a record leaves out its empty cells
+        """One document per record."""
+        names_seen.here.see_fields(self.header, self.context.fields_looked_for)  # records leave out their empty cells
         for line, found in records_in(self.data, self.first_line, self.delimiter, self.limit):
             if isinstance(found, str):
                 yield self.context.refused(line, found)
@@ -62,10 +62,13 @@ class TableTask(RecordsTask):
 def plan_table(
     blocks: Iterator[bytes], context: Context, *, delimiter: str, limit: int
 ) -> Iterator[TableTask | Refused]:
-    """Cut blocks at the ends of records; where the blocks end makes no difference. Holds `limit` and a block at most.
+    """Cut blocks into tasks at the ends of records. The size of the blocks does not change the result.
+
+    Memory holds at most `limit` bytes and one block.
 
     Args:
-        limit: bytes of a record. A longer one is refused, and with a quote that is open by then all that follows, too.
+        limit: bytes per record. A longer record is refused. If it has an open quote at the limit, so is the rest of the
+            file.
     """
     header: tuple[str, ...] | None = None
     found = False
@@ -104,7 +107,7 @@ def _end_of_blanks(data: bytes) -> int:
 
 
 def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same without a byte order mark at the start."""
+    """The same blocks without a byte order mark at the start."""
     start: bytes | None = b""
     for data in blocks:
         if start is None:
@@ -119,14 +122,14 @@ def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _pieces(blocks: Iterable[bytes], delimiter: str, limit: int) -> Iterator[tuple[int, bytes | str]]:
-    """(line at which it begins, whole records or what is wrong with one that is longer than the limit)."""
+    """(line at which it begins, whole records, or the reason why a record is refused that exceeds the limit)."""
     held, line, skipping = b"", 1, False
     waiting: list[bytes] = []
-    size = 0  # of these
+    size = 0  # bytes of `waiting`
     for data in chain(blocks, (b"",)):
         waiting.append(data)
         size += len(data)
-        # to match a long record again for each block would be quadratic, so it has to double, or to exceed the limit
+        # matching a long record once per block would be quadratic: wait until it has doubled or exceeds the limit
         if not size or (data and size < min(len(held), limit + 1 - len(held))):
             continue
         held, waiting, size = b"".join((held, *waiting)), [], 0
@@ -153,7 +156,7 @@ def _pieces(blocks: Iterable[bytes], delimiter: str, limit: int) -> Iterator[tup
 
 
 def _header(data: bytes, delimiter: str, limit: int) -> tuple[str, ...] | str:
-    """The names of the columns, or what is wrong with them."""
+    """The names of the columns, or the reason why the header is refused."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
         return "looks like UTF-16 (or binary); UTF-8 is wanted"
     _, names = next(records_in(data, 1, delimiter, limit))

@@ -1,4 +1,4 @@
-"""Folders that `save_to_disk` of Hugging Face datasets wrote: state.json names Arrow files in the same folder."""
+"""Folders that `save_to_disk` of Hugging Face datasets has written: state.json names Arrow files in the same folder."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ class ArrowTask(ReadTask):
 
 
 def plan_dataset(folder_context: Context) -> Iterator[ArrowTask | Refused]:
-    """Some megabytes of rows a task. A damaged file is refused whole, so every value is checked before.
+    """Cut the Arrow files into tasks of about 16 MiB of rows.
+
+    A damaged file is refused as a whole, so all of its values are checked first.
 
     Raises:
-        UserError: when it is no such folder, or names files outside of it.
+        UserError: when it is not such a folder, or its state.json names files outside it.
     """
     folder, rows = Path(folder_context.path), 0
     for name in _names(folder):
@@ -69,18 +71,20 @@ def _names(folder: Path) -> list[str]:
     try:
         names = [str(entry["filename"]) for entry in state["_data_files"]]
     except (KeyError, TypeError):
-        raise UserError(f"{folder}/state.json lists no _data_files; save the data set anew with save_to_disk") from None
+        raise UserError(
+            f"{folder}/state.json lists no _data_files; save the data set again with save_to_disk"
+        ) from None
     for name in ("state.json", *names):
         path = folder / name
         if "\0" in name or Path(name).name != name or not path.is_file() or stands_for(path).is_symlink():
-            raise UserError(f"{folder}/state.json names {name!r}, which is no file in that folder")
+            raise UserError(f"{folder}/state.json names {name!r}, which is not a file in that folder")
         if is_left_out(path):
             raise UserError(f"{path} is in no hash: DVC leaves it out (.dvcignore); remove that pattern")
     return names
 
 
 def _proved(path: str, context: Context) -> list[RowSpan] | str:
-    """The parts of a file whose every value is what it claims to be, or what is wrong with its columns."""
+    """Check every value of a file and cut its rows into parts; or return the reason why its columns are refused."""
 
     def checked() -> Iterator[pa.RecordBatch]:
         for batch in _batches(path):
@@ -93,8 +97,8 @@ def _proved(path: str, context: Context) -> list[RowSpan] | str:
 
 
 def _batches(path: str) -> Iterator[pa.RecordBatch]:
-    """The batches of a stream, as datasets writes them, or of a file with a footer."""
-    with pa.OSFile(path) as source:  # a memory map of a file that is cut meanwhile kills the process
+    """The batches of an Arrow stream, as datasets writes it, or of an Arrow file with a footer."""
+    with pa.OSFile(path) as source:  # not a memory map: the process would die if the file became shorter
         try:
             reader = pa.ipc.open_stream(source)
         except pa.ArrowInvalid:

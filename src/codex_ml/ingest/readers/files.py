@@ -22,17 +22,18 @@ from codex_ml.ingest.readers.tasks import Context, ReadTask
 
 BATCH_BYTES, BATCH_FILES = 4 << 20, 4096
 GITIGNORE_LIMIT = 1 << 20  # bytes
-NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENOENT)  # a link, a socket, a device without a driver, gone
+NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENOENT)  # a link, a socket, a device without a driver, deleted
 
-Patterns = tuple[tuple[str, list[Pattern]], ...]  # (folder with "/", what its .gitignore says), outermost first
+Patterns = tuple[tuple[str, list[Pattern]], ...]  # (folder with "/" at its end, patterns of its .gitignore), top first
 
 
 @dataclass(frozen=True)
 class FilesTask(ReadTask):
-    """Some files of the folder of the context, by their names below it.
+    """Some files below the folder of the context.
 
     Attributes:
-        follow: whether a name may be a link.
+        names: relative to the folder.
+        follow: whether a name may be a symbolic link.
     """
 
     names: tuple[str, ...]
@@ -47,10 +48,10 @@ class FilesTask(ReadTask):
 
 
 def plan_files(context: Context) -> Iterator[FilesTask | Refused]:
-    """Batches of the files below a folder; the path of the context may also be one file."""
+    """Cut the files below a folder into tasks; the path of the context may also be one file."""
     source, path = context.source, Path(context.path)
     if path.is_file():
-        # the source itself may be a link, as DVC makes them; what is below a folder may not
+        # the source itself may be a link, because DVC makes such links; a file below a folder must not be one
         yield FilesTask(replace(context, path=str(path.parent)), path.stat().st_size, (path.name,), follow=True)
         return
     names = NameGlobs.of(source)
@@ -73,9 +74,10 @@ def plan_files(context: Context) -> Iterator[FilesTask | Refused]:
 
 
 def _walk(folder: Path, *, ignore: bool) -> Iterator[tuple[str, int]]:
-    """(name, size) of everything but folders, sorted; nothing that DVC leaves out, and `.git` is not entered.
+    """(relative name, size) of everything below a folder except folders, sorted.
 
-    Links are not followed, but those into DVC's cache, which are how DVC may store a file.
+    It leaves out `.git` and what .dvcignore excludes. It does not follow links, except links into DVC's cache, because
+    DVC can store a file as such a link.
     """
     rules, prefix = rules_for(folder)
 
@@ -83,7 +85,7 @@ def _walk(folder: Path, *, ignore: bool) -> Iterator[tuple[str, int]]:
         names = _listed(folder, below, prefix, rules)
         return below, (*patterns, *_own_patterns(folder / below, below, names)) if ignore else (), iter(names)
 
-    stack = [listed("", ())]  # a path has room for more folders than Python can nest calls
+    stack = [listed("", ())]  # not recursive: a path can have more folders than Python allows nested calls
     while stack:
         below, patterns, names = stack[-1]
         entry = next(names, None)
@@ -101,11 +103,11 @@ def _walk(folder: Path, *, ignore: bool) -> Iterator[tuple[str, int]]:
             yield name, (stands_for(path) if mark == LINK else path).lstat().st_size
 
 
-FOLDER, LINK = "f", "l"  # marks of what is no plain file, after NUL, which is in no name
+FOLDER, LINK = "f", "l"  # marks of folders and links; NUL separates them from the name, because no name holds NUL
 
 
 def _listed(folder: Path, below: str, prefix: str, rules: DvcIgnore) -> list[bytes]:
-    """Names in one folder, sorted, each with the mark of its kind; an object of the listing takes ten times as much."""
+    """Names in one folder, sorted, each with the mark of its kind. Entries of os.scandir take ten times the memory."""
     names = []
     with os.scandir(folder / below) as listing:
         for entry in listing:
@@ -118,7 +120,7 @@ def _listed(folder: Path, below: str, prefix: str, rules: DvcIgnore) -> list[byt
 
 
 def _own_patterns(folder: Path, below: str, names: list[bytes]) -> Patterns:
-    """What the .gitignore of a folder says, but for the lines of `dvc add`, which are no opinion on what data is."""
+    """The patterns of a folder's .gitignore, without the lines of `dvc add`: the user did not choose those."""
     own = folder / ".gitignore"
     if not {b".gitignore", b".gitignore\0" + LINK.encode()}.intersection(names):
         return ()
@@ -147,7 +149,7 @@ def _read_file(origin: Origin, name: str, *, follow: bool) -> Document | Refused
         mode = path.stat(follow_symlinks=follow).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # opening it can block or have side effects
             return origin.refused(name, "not a regular file", bad=False)
-        # a link leads out; what became a FIFO just now would block for ever
+        # do not follow a link out of the folder, and do not block if the file has just become a FIFO
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
     except OSError as error:
         if error.errno in NO_FILE:
@@ -162,7 +164,7 @@ def _read_file(origin: Origin, name: str, *, follow: bool) -> Document | Refused
         if before.st_size > max_bytes:
             return origin.refused(name, Reason("longer than {} bytes", max_bytes), bad=False)
         with naming(place), os.fdopen(handle, "rb", closefd=False) as file:
-            data = file.read(before.st_size + 1)  # a buffer of max_bytes would cost a small file 20 us
+            data = file.read(before.st_size + 1)  # a buffer of max_bytes takes 20 us, too much for a small file
         after = os.fstat(handle)
     finally:
         os.close(handle)
@@ -172,7 +174,7 @@ def _read_file(origin: Origin, name: str, *, follow: bool) -> Document | Refused
 
 
 def _is_another(path: Path, before: os.stat_result, *, follow: bool) -> bool:
-    """Whether the name stands for another file by now; what was read is then not what lineage has hashed."""
+    """Whether the name belongs to another file than before, so that lineage has hashed other bytes than were read."""
     try:
         return path.stat(follow_symlinks=follow).st_ino != before.st_ino
     except OSError:

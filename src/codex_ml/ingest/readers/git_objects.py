@@ -1,4 +1,7 @@
-"""Objects of a Git repository, each checked against its id: what is read is what was committed."""
+"""Read objects of a Git repository, and check each against its id, so that the content is what was committed.
+
+Used by: ingest.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ from dulwich.objects import ObjectID, RawObjectID
 from codex_ml.core.errors import Reason, naming
 from codex_ml.core.tree import stands_for
 
-MOST_ENTRIES = 5_000_000  # of all trees; a tree that names one tree twice, 30 deep, would have a billion
-DEEPEST = 200  # folders in folders
-OBJECT_LIMIT = 256 << 20  # bytes of an object and all that its delta needs; hosts refuse files of 100 MB
-LONGEST_CHAIN = 4096  # of deltas (pack.depth in git-config(1))
+MOST_ENTRIES = 5_000_000  # of all trees; trees that each name the next one twice, 30 deep, would have a billion
+DEEPEST = 200  # nested folders
+OBJECT_LIMIT = 256 << 20  # bytes of an object and of all bases of its delta; hosts refuse files of 100 MB
+LONGEST_CHAIN = 4096  # deltas (pack.depth in git-config(1))
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4  # gitformat-pack(5)
 OFS_DELTA, REF_DELTA = 6, 7
 NAMES = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
@@ -28,14 +31,14 @@ ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0(?=.{20})", re.DOTALL)  # mode, nam
 
 
 class Damaged(Exception):
-    """An object that is missing, or whose content is not what its id says; see `Reason` for the arguments."""
+    """An object that is missing, cannot be decoded, or does not match its id; see `Reason` for the arguments."""
 
     def __init__(self, reason: str, *values: object) -> None:
         super().__init__(Reason(reason, *values))
 
 
 class Objects(DiskObjectStore):
-    """The objects below one folder. What can name a file elsewhere, alternates and a pack index, is not followed."""
+    """The objects below one folder. Alternates and a multi-pack index can name files elsewhere, so they are ignored."""
 
     @property
     def alternates(self) -> list[BaseObjectStore]:
@@ -46,10 +49,13 @@ class Objects(DiskObjectStore):
 
 
 def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
-    """(kind, content) of an object.
+    """Read an object: (kind, content).
+
+    Args:
+        name: its id, 40 hexadecimal digits.
 
     Raises:
-        Damaged: when it is missing, or hashes to another id.
+        Damaged: when it is missing or damaged, hashes to another id, or needs too much memory.
     """
     try:
         _refuse_costly(store, name)
@@ -60,7 +66,7 @@ def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
         raise Damaged("object {} is missing (a shallow, partial or damaged clone)", name.decode()) from None
     except OSError:
         raise
-    except Exception as error:  # dulwich raises some dozen types for damage, AssertionError and struct.error among them
+    except Exception as error:  # dulwich raises a dozen types for damage, also AssertionError and struct.error
         raise Damaged("object {} is damaged ({})", name.decode(), type(error).__name__) from None
     digest = hashlib.sha1(NAMES.get(kind, b"?") + b" %d\0" % len(data), usedforsecurity=False)
     digest.update(data)
@@ -70,7 +76,11 @@ def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
 
 
 def object_size(store: Objects, name: bytes) -> int | None:
-    """Bytes of an object by its header alone, so that a long one is not inflated; None when it is not there."""
+    """Bytes of an object, read from its header without decompressing it; None when it is missing.
+
+    Raises:
+        Damaged: when the header is damaged.
+    """
     try:
         for pack in store.packs:
             try:
@@ -93,7 +103,7 @@ def object_size(store: Objects, name: bytes) -> int | None:
 
 
 def _refuse_costly(store: Objects, name: bytes) -> None:
-    """Raises Damaged for an object that needs too much memory: 10 kB can stand for gigabytes, as a delta or by zlib."""
+    """Raise Damaged for an object that needs too much memory: a delta or zlib can expand 10 kB to gigabytes."""
     for pack in store.packs:
         try:
             offset = pack.index.object_offset(ObjectID(name))
@@ -122,7 +132,7 @@ def _refuse_costly(store: Objects, name: bytes) -> None:
 
 
 def _loose_file(store: Objects, name: bytes) -> Path | None:
-    """The file of an object that is in no pack. Raises Damaged for a link or a FIFO in its place."""
+    """The file of an object that is not in a pack; None when there is none. Raises Damaged for a link or a FIFO."""
     digits = name.decode()
     file = stands_for(Path(os.fsdecode(store.path)) / digits[:2] / digits[2:])
     try:
@@ -136,12 +146,12 @@ def _loose_file(store: Objects, name: bytes) -> Path | None:
 
 @dataclass(frozen=True)
 class _Head:
-    """What the header of a packed object says (gitformat-pack(5)).
+    """The header of a packed object (gitformat-pack(5)).
 
     Attributes:
-        size: bytes that its data has, inflated.
-        result: bytes of the object; for a delta, once it is applied.
-        base: of a delta, the id of its base, or how far in front of it the base begins.
+        size: bytes of its data after decompression.
+        result: bytes of the object; for a delta, after the delta is applied.
+        base: the base of a delta: its id, or its distance in bytes before this object; None for a whole object.
     """
 
     size: int
@@ -184,7 +194,11 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def walk_tree(store: Objects, root: bytes) -> Iterator[tuple[bytes, int, bytes, str]]:
-    """(path, mode, id, reason to refuse it or "") of everything but folders; Git's order is that of the whole paths."""
+    """(path, mode, id, reason to refuse it or "") of everything below a tree except folders, sorted by path.
+
+    Raises:
+        Damaged: for a damaged tree, and for too many entries or folders.
+    """
     stack = [iter(_entries(store, root, b""))]
     met = 0
     while stack:

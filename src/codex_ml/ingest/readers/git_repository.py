@@ -1,7 +1,8 @@
-"""Files of a Git repository at one revision, read as objects: no work tree, no configuration, nothing is run.
+"""Read the files of a Git repository at one revision from its objects: no work tree, no configuration, no program runs.
 
-Git itself would run what a repository's configuration names: core.fsmonitor, hooks, filters, textconv, a pager. Here
-refs are read as the files they are (gitrepository-layout(5)), objects by dulwich from one folder only.
+Git itself runs programs that a repository's configuration names: core.fsmonitor, hooks, filters, textconv, a pager. So
+this module reads refs as plain files (gitrepository-layout(5)), and dulwich reads objects from one folder only.
+Used by: ingest.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ HASH = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class GitTask(ReadTask):
-    """Some blobs of a commit: (path in the tree, id).
+    """Some blobs of a commit.
 
     Attributes:
-        objects: the folder that holds them.
-        label: source of the documents, with the commit.
+        objects: the folder of the repository's objects.
+        label: source of the documents, "source@commit".
+        blobs: (path in the tree, id) of each blob.
     """
 
     objects: str
@@ -54,7 +56,7 @@ class GitTask(ReadTask):
 
 
 def git_origin(context: Context, label: str) -> Origin:
-    """What the documents of a commit have in common; commits of one repository are one group."""
+    """What the documents of a commit have in common. All commits of one repository are one group."""
     return Origin(context, label, context.source.licence, context.source.label)
 
 
@@ -73,10 +75,12 @@ def _read_blob(store: Objects, origin: Origin, path: str, name: bytes) -> Docume
 
 
 def plan_git(context: Context) -> Iterator[GitTask | Refused]:
-    """Tasks of about 4 MiB of blobs of a work tree's or a bare repository's `source.revision`, sorted by path.
+    """Cut the blobs of `source.revision` into tasks of about 4 MiB, sorted by path.
+
+    The repository may be a work tree with .git, or bare.
 
     Raises:
-        UserError: when there is no repository, it lends objects from another one, or the revision is unknown.
+        UserError: when there is no repository, it borrows objects from another one, or the revision is unknown.
     """
     source = context.source
     repository = _repository(source, Path(context.path))
@@ -119,20 +123,20 @@ def _size(store: Objects, name: bytes) -> int | None:
     try:
         return object_size(store, name)
     except Damaged:
-        return 0  # the worker says it of the file
+        return 0  # the worker refuses the file, with the reason
 
 
 # --- the revision
 
 
 def refuse_moving_revision(source: Source) -> None:
-    """A revision must be in a hash, or be one: DVC leaves `.git` out, and a branch, a tag or HEAD there moves unseen.
+    """Refuse a revision that could change its meaning without a change of a hash.
 
-    A bare repository such as project.git is hashed with its refs; anywhere else only a whole commit id is the same for
-    ever.
+    DVC does not hash `.git`, so it does not notice when a branch, a tag or HEAD moves there. It hashes a bare
+    repository such as project.git with its refs. In any other repository the revision must be a whole commit id.
 
     Raises:
-        UserError: naming the commit that the revision means now.
+        UserError: names the commit that the revision means at the moment.
     """
     if source.kind != "git" or HASH.fullmatch(source.revision.lower()):
         return
@@ -148,14 +152,14 @@ def refuse_moving_revision(source: Source) -> None:
         finally:
             store.close()
         raise UserError(
-            f"ingest.sources: {source.path}: DVC hashes no .git folder, so it would not notice where {source.revision} "
-            f"moves; write `revision: {commit.decode()}`, which it means now, or read a bare repository "
-            f"(git clone --bare), which is hashed whole"
+            f"ingest.sources: {source.path}: DVC does not hash a .git folder, so it would not notice when "
+            f"{source.revision} moves; write `revision: {commit.decode()}`, which it means now, or read a "
+            "bare repository (git clone --bare), which DVC hashes as a whole"
         )
 
 
 def is_hashed(repository: Path) -> bool:
-    """Whether DVC hashes what a revision is looked up in."""
+    """Whether DVC hashes the refs of a repository."""
     rules, prefix = rules_for(repository)
     if ".git" in repository.parts or (prefix and rules.ignores(prefix.rstrip("/"), is_folder=True)):
         return False
@@ -170,7 +174,7 @@ def is_hashed(repository: Path) -> bool:
 
 
 def _repository(source: Source, folder: Path) -> Path:
-    """The folder with HEAD, objects and refs."""
+    """The folder that holds HEAD, objects and refs; raises UserError for a repository that cannot be read safely."""
     where = f"ingest.sources: {source.path}"
     inner = folder / ".git"
     if inner.is_file():
@@ -179,7 +183,9 @@ def _repository(source: Source, folder: Path) -> Path:
     if (repository / "commondir").exists():
         raise UserError(f"{where} belongs to a linked work tree; name the main repository instead")
     if not (repository / "HEAD").is_file() or not (repository / "objects").is_dir():
-        raise UserError(f"{where} is no Git repository; `kind: git` reads a work tree with .git, or a bare repository")
+        raise UserError(
+            f"{where} is not a Git repository; `kind: git` reads a work tree with .git, or a bare repository"
+        )
     if any((repository / name).is_symlink() for name in ("", "objects", "objects/info", "objects/pack")):
         raise UserError(f"{where} keeps its objects behind a link; clone it to a folder of its own")
     if _holds_links(repository / "objects"):
@@ -193,9 +199,9 @@ def _repository(source: Source, folder: Path) -> Path:
 
 
 def _holds_links(objects: Path) -> bool:
-    """Whether a pack, or a folder of loose objects, is a link (or a FIFO, which would block for ever).
+    """Whether a pack or a folder of loose objects is a link, or a FIFO, which would block.
 
-    A link into DVC's cache is the file that DVC keeps there.
+    A link into DVC's cache is allowed: it counts as the file there.
     """
     packs = objects / "pack"
     entries = [*os.scandir(objects), *(os.scandir(packs) if packs.is_dir() else ())]
@@ -204,7 +210,7 @@ def _holds_links(objects: Path) -> bool:
 
 
 def _text(file: Path, limit: int) -> str:
-    """The beginning of a regular file; "" for a link, a FIFO, or nothing."""
+    """The first `limit` bytes of a regular file as text; "" for a link, a FIFO, or a missing file."""
     try:
         handle = os.open(stands_for(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (OSError, ValueError):
@@ -223,8 +229,8 @@ def _packed_refs(repository: Path) -> dict[str, str]:
 
 
 def _ref(repository: Path, ref: str, packed: dict[str, str]) -> str | None:
-    """The id that a ref names, through symbolic refs."""
-    for _ in range(5):  # as Git
+    """The id that a ref names; symbolic refs are followed. None for a ref that does not exist."""
+    for _ in range(5):  # Git's limit
         if ref != "HEAD" and not (ref.startswith("refs/") and check_ref_format(os.fsencode(ref))):  # type: ignore[arg-type]
             return None
         content = _text(repository / ref, REF_LIMIT).strip() or packed.get(ref, "")
@@ -249,7 +255,9 @@ def _revision(source: Source, repository: Path, store: Objects) -> bytes:
         if len(ids) == 1:
             return ids[0]
         if ids:
-            raise UserError(f"ingest.sources: {source.path}: {revision} begins {len(ids)} commits; give more digits")
+            raise UserError(
+                f"ingest.sources: {source.path}: {len(ids)} commits begin with {revision}; give more digits"
+            )
     branches = _branches(repository, packed)
     listed = ", ".join(branches[:10]) + (f" and {len(branches) - 10} more" if len(branches) > 10 else "")
     raise UserError(
@@ -270,9 +278,9 @@ def _branches(repository: Path, packed: dict[str, str]) -> list[str]:
 
 
 def _commit(source: Source, repository: Path, store: Objects) -> tuple[bytes, bytes]:
-    """(commit, its tree); a tag is followed to its commit."""
+    """(id of the commit, id of its tree); a tag is followed to its commit."""
     name = _revision(source, repository, store)
-    for _ in range(10):  # a tag may name a tag
+    for _ in range(10):  # a tag can name another tag
         kind, data = read_object(store, name)
         head = re.match(rb"(tree|object) ([0-9a-f]{40})\n", data)
         if kind == COMMIT and head and head[1] == b"tree":

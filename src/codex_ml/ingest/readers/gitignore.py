@@ -1,13 +1,14 @@
-"""Patterns of .gitignore as Git means them (gitignore(5), wildmatch.c and dir.c), for globs too.
+"""Patterns of .gitignore with exactly Git's meaning (gitignore(5), wildmatch.c and dir.c). Globs use them too.
 
-dulwich 1.2 and pathspec 1.1 read these files too. On random sets of patterns dulwich differs from Git in 49 of 2,000:
+dulwich 1.2 and pathspec 1.1 also read these files. On random sets of patterns dulwich differs from Git in 49 of 2,000:
 `x/a**/b` does not match `x/ab/c/b`, and a backslash at the end of a line matches a name. pathspec differs in 137 of
-300: `a` and then `!a/b` does not ignore `a/b`, though Git never enters `a`. Both spend more than 10 s on the pattern of
-twelve `*a` and a `*b` and a name of 40 letters. The patterns here differ in none.
+300: `a` and then `!a/b` does not ignore `a/b`, although Git never enters `a`. Both take more than 10 s for a pattern of
+twelve `*a` and a `*b` with a name of 40 letters. The patterns here differ from Git in none of these sets.
 
-A pattern becomes a regular expression that never tries a `*` twice: what is between two `*` of a name, or between
-two `**/` of a path, is taken where it matches first, in an atomic group. A later place leaves less text for the rest,
-so it cannot match more; and time is bounded by the length of the pattern times the length of the path.
+A pattern becomes a regular expression that never tries a `*` twice. The part between two `*` of a name, or between two
+`**/` of a path, matches at its first possible offset, in an atomic group. A later offset would leave less text for the
+rest, so it could not match more. Thus the time is at most the length of the pattern times the length of the path.
+Used by: ingest.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _CLASSES = {
     "graph": "!-~", "lower": "a-z", "print": " -~", "punct": r"!-/:-@\[-`{-~", "space": r" \t-\r", "upper": "A-Z",
     "xdigit": "0-9a-fA-F",
 }  # fmt: skip
-STAR, STARS, SLASH = "*", "**", "/"  # tokens beside expressions of one character, none of which is one of these
+STAR, STARS, SLASH = "*", "**", "/"  # the other tokens are expressions for one character and never equal these
 ANY = "[^/]*"
-LONGEST = 4096  # characters of a path (PATH_MAX); what needs more matches none, and would be slow to compile
+LONGEST = 4096  # characters of a path (PATH_MAX); a longer pattern matches no path and would be slow to compile
 LITERAL = re.compile(r"[^*?\[\\]*")
 
 
@@ -33,9 +34,9 @@ class Pattern:
     """One line of a .gitignore.
 
     Attributes:
-        expression: for the bytes of the whole relative name as Latin-1, without a slash at its end.
-        negated: takes back what a line before it said.
-        folders_only: says nothing about files.
+        expression: matches the whole relative name, its bytes as Latin-1, without a slash at its end.
+        negated: it includes again what an earlier line ignores.
+        folders_only: it does not apply to files.
     """
 
     expression: re.Pattern[str]
@@ -47,12 +48,12 @@ class Pattern:
 
 
 def _bytewise(text: str) -> str:
-    """A character per byte, as Git compares: `?` is one byte of a letter that takes two in UTF-8."""
+    """The text with one character per byte, because Git matches bytes: `?` matches one byte of a two-byte letter."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def parse(text: str) -> list[Pattern]:
-    """The patterns of a .gitignore; like for Git, a line that is no pattern says nothing."""
+    """The patterns of a .gitignore. A line that is not a valid pattern is ignored, as in Git."""
     lines = text.removeprefix("\ufeff").split("\n")
     return [pattern for line in lines if (pattern := _parse_line(line)) is not None]
 
@@ -67,7 +68,7 @@ def _parse_line(line: str) -> Pattern | None:
     line = line[:-1] if folders_only else line
     if not line:
         return None
-    # Git compares what has no wildcard first, so that in `a**` the stars stand where a pattern begins (dir.c)
+    # Git first compares the part without wildcards, so the stars of `a**` begin the rest of the pattern (dir.c)
     fixed = LITERAL.match(line)
     assert fixed is not None
     expression = translate(line, len(fixed[0]) if "/" in line else 0)
@@ -75,7 +76,7 @@ def _parse_line(line: str) -> Pattern | None:
 
 
 def _without_blanks(line: str) -> str:
-    """Without the blanks at its end that no backslash escapes."""
+    """The line without blanks at its end, except one that a backslash escapes."""
     bare = line.rstrip(" ")
     escaped = (len(bare) - len(bare.rstrip("\\"))) % 2
     return bare + line[len(bare) : len(bare) + escaped]
@@ -83,10 +84,12 @@ def _without_blanks(line: str) -> str:
 
 @lru_cache(maxsize=1024)
 def translate(glob: str, begin: int = 0) -> re.Pattern[str] | None:
-    """A glob as an expression for whole names; one without a slash is meant at any depth. None for what is no glob.
+    """Translate a glob to an expression for whole names; None for an invalid glob.
+
+    A glob without a slash matches at any depth.
 
     Args:
-        begin: characters without a wildcard, after which `**` counts as after a slash.
+        begin: number of characters before the first wildcard. A `**` there is read as if a slash came before it.
     """
     anchored = "/" in glob
     start = glob.startswith("/")
@@ -108,7 +111,7 @@ def _tokens(glob: str) -> list[str] | None:
         if character == "*":
             end = len(glob) - len(glob[place:].lstrip("*"))
             alone = end - place > 1 and (place == 0 or glob[place - 1] == "/")
-            if alone and glob.startswith("\\/", end):  # an escaped slash must be there
+            if alone and glob.startswith("\\/", end):  # unlike `**/`, `**\/` needs a slash in the name
                 tokens += [STAR, SLASH, STARS]
             else:
                 tokens.append(STARS if alone and glob[end : end + 1] in ("", "/") else STAR)
@@ -130,8 +133,8 @@ def _tokens(glob: str) -> list[str] | None:
 
 
 def _path(tokens: list[str]) -> str:
-    """The expression of a path: parts between `**/`, each of which begins a folder."""
-    parts: list[list[list[str]]] = [[]]  # of folders of tokens
+    """The expression of a path. `**/` separates its parts, and each part begins at a folder."""
+    parts: list[list[list[str]]] = [[]]  # part -> folder -> token
     for folder in _split(tokens, SLASH):
         if folder == [STARS]:
             parts.append([])
@@ -152,7 +155,10 @@ def _folders(folders: list[list[str]]) -> str:
 
 
 def _name(tokens: list[str]) -> str:
-    """The expression of one name: what stands first, then each chunk where it first matches, the last at the end."""
+    """The expression of one name without `/`; `*` separates its chunks.
+
+    The first chunk is at the start, each next one at its first match, and the last one at the end.
+    """
     first, *chunks = ("".join(chunk) for chunk in _split(tokens, STAR))
     if not chunks:
         return first
@@ -167,9 +173,9 @@ def _split(tokens: list[str], separator: str) -> list[list[str]]:
 
 
 def _class(text: str) -> tuple[str, int] | None:
-    """A bracket expression at the start of `text`: (expression, its length), None when it is not closed.
+    """Translate the bracket expression at the start of `text`: (expression, its length in `text`); None when invalid.
 
-    The steps of wildmatch.c: the low end of a range is a character of its own, before the range is seen.
+    It follows wildmatch.c step by step: the low end of a range first counts as a character, before the range is seen.
     """
     negated = text[1:2] in ("!", "^") and len(text) > 1
     place = 1 + negated

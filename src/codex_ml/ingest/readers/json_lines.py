@@ -1,4 +1,7 @@
-"""JSON Lines (https://jsonlines.org): one RFC 8259 value per line, UTF-8, separated by LF and nothing else."""
+"""JSON Lines (https://jsonlines.org): one RFC 8259 value per line, in UTF-8. Only LF separates lines.
+
+Used by: ingest.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ def _record(line: bytes, number: int, context: Context) -> Document | Refused:
 
 
 def not_json(error: ValueError, start: str = "not JSON") -> Reason:
-    """What `parse_json` found, after fixed words; what json says of a place is fixed, its other texts are not ours."""
+    """The reason for an error of `parse_json`: `start`, the problem, and the character, from 1, where there is one."""
     if isinstance(error, json.JSONDecodeError) and conflict_line(error.doc):
         return MARKERS
     if isinstance(error, json.JSONDecodeError):
@@ -55,15 +58,15 @@ def not_json(error: ValueError, start: str = "not JSON") -> Reason:
 
 
 def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: int) -> Iterator[LinesTask | Refused]:
-    """Cut blocks at line ends; holds one block and one line at most.
+    """Cut blocks into tasks at line ends. Memory holds at most one block and one line.
 
     Args:
-        blocks: (data, bytes of the file it took).
-        limit: bytes of a line; a longer one is refused and skipped.
+        blocks: (data, bytes of the file that it took).
+        limit: bytes per line; a longer line is refused and skipped.
     """
     number, taken, started, found, skipping = 1, 0, False, False, False
-    held: list[bytes] = []  # pieces of a line that has not ended; adding up bytes would copy a long line for each block
-    length = 0  # of these
+    held: list[bytes] = []  # pieces of an incomplete line; `bytes +=` would copy a long line once per block
+    length = 0  # bytes of `held`
     for data, size in _with_whole_start(blocks):
         taken += size
         if not started:
@@ -100,7 +103,7 @@ def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: 
 
 
 def _with_whole_start(blocks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
-    """The same blocks, the first of which is long enough to tell a format by; decompression gives short ones."""
+    """The same blocks, but the first is long enough to recognise a format: decompression gives short ones."""
     start: list[bytes] = []
     length = taken = 0
     for data, size in blocks:
@@ -114,7 +117,7 @@ def _with_whole_start(blocks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[byt
 
 
 def _wrong_format(data: bytes) -> str:
-    """Why a file that begins so cannot be JSON Lines, in one sentence instead of an error a line."""
+    """The reason why a file with this start is not JSON Lines, or "". One sentence replaces an error per line."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
         return "looks like UTF-16 (or binary); JSON Lines are UTF-8 (RFC 8259 section 8.1)"
     start = data.lstrip(BLANK)
@@ -127,18 +130,18 @@ def _wrong_format(data: bytes) -> str:
 
 
 def _breaks_off(line: bytes) -> bool:
-    """Whether nothing is wrong with a line but that it ends."""
+    """Whether the only error in a line is that it ends too early."""
     try:
         parse_json(line)
     except json.JSONDecodeError as error:
         return error.pos >= len(error.doc)
-    except ValueError:  # wrong in itself
+    except ValueError:  # another error
         return False
     return False
 
 
 def _no_record(data: bytes) -> bool:
-    """Whether there are more lines and none is a record, as one would be behind a record that was cut short."""
+    """Whether there are more lines and none is a record. After a record that was cut short, a record would follow."""
     more = [line for line in data.split(b"\n")[1:] if line.strip(BLANK)]
     return bool(more) and not any(line.startswith(b"{") and _parses(line) for line in more[:1000])
 

@@ -1,4 +1,4 @@
-"""The language of a file, by its name."""
+"""The language of a file, derived from its name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ BY_NAME = {"makefile": "makefile", "dockerfile": "dockerfile", "cmakelists.txt":
 
 
 def language_of(path: str) -> str:
-    """Language by the name of a file, "other" where the name says nothing."""
+    """The language of a file, derived from its name; "other" for an unknown name."""
     name = path.rpartition("/")[2].lower()
     return BY_NAME.get(name) or LANGUAGES.get(splitext(name)[1], "other")

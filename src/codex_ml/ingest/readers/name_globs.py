@@ -1,4 +1,4 @@
-"""Which names of a folder or an archive are documents: the globs of a source."""
+"""The globs of a source: they choose which files of a folder or an archive are documents. Used by: ingest."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from codex_ml.ingest.readers.gitignore import translate
 
 @dataclass(frozen=True)
 class NameGlobs:
-    """Which names of a folder or an archive are documents: glob and include, without exclude.
+    """The globs of a source: `glob` and `include` choose names, `exclude` removes names.
 
-    Globs are Git's: `**/` stands for any folders, also none. An excluded folder goes with all that is in it.
+    Globs have Git's meaning: `**/` matches any number of folders, also none. Excluding a folder excludes all that is in
+    it.
 
     Attributes:
-        matched: gets the globs that match a name; see `names_seen`.
+        matched: the globs that have matched a name; `accepts` adds to it. See `names_seen`.
     """
 
     document_globs: tuple[str, ...]
@@ -28,18 +29,18 @@ class NameGlobs:
 
     @classmethod
     def of(cls, source: Source) -> NameGlobs:
-        """The names that a source asks for.
+        """The globs of a source.
 
         Raises:
-            UserError: for a glob that is none.
+            UserError: for an invalid glob.
         """
         for glob in (source.glob, *source.include, *source.exclude):
             if _expression(glob) is None:
-                raise UserError(f"ingest.sources: {glob!r} is no glob")
+                raise UserError(f"ingest.sources: {glob!r} is not a glob")
         return cls((source.glob, *source.include), source.exclude, names_seen.here.globs)
 
     def accepts(self, name: str) -> bool:
-        """Whether a relative name, with `/` between its parts, is a document."""
+        """Whether the globs choose a relative name, with `/` between its parts."""
         accepted = False
         for glob in self.document_globs:
             if (not accepted or glob not in self.matched) and _matches(glob, name):
@@ -58,7 +59,7 @@ class NameGlobs:
 
 @lru_cache(maxsize=64)
 def _expression(glob: str) -> re.Pattern[str] | None:
-    """For a whole name; a glob begins at the top, unlike a pattern of .gitignore."""
+    """The expression for a whole name. Unlike a pattern of .gitignore, a glob without `/` matches at the top only."""
     glob = glob.rstrip("/")
     return translate(glob if glob.startswith("**/") or glob == "**" else f"/{glob.lstrip('/')}")
 

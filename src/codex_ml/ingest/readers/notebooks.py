@@ -1,4 +1,4 @@
-"""The code of a Jupyter notebook: what somebody wrote, without outputs, prose or the JSON around them."""
+"""The code of a Jupyter notebook, without outputs, prose and the JSON around them. Used by: ingest."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from codex_ml.core.strict_json import parse_json
 
 
 def code_of_notebook(data: bytes) -> str:
-    """The non-empty code cells, character for character and magics as written, joined by one blank line.
+    """The non-empty code cells, unchanged (magics too), joined by one blank line.
 
-    Formats 3 (cells in worksheets, code under `input`) and 4 (cells at the top, code under `source`); a text may be a
-    string or a list of strings to be joined (https://nbformat.readthedocs.io/en/latest/format_description.html).
+    It reads format 3 (cells in worksheets, code under `input`) and format 4 (cells at the top, code under `source`). A
+    text is a string or a list of strings (https://nbformat.readthedocs.io/en/latest/format_description.html).
 
     Raises:
-        ValueError: a short reason why this is no notebook.
+        ValueError: a short reason why this is not a notebook.
     """
     notebook = _parsed(data)
     version = notebook.get("nbformat")
@@ -29,7 +29,7 @@ def code_of_notebook(data: bytes) -> str:
 
 
 def _joined(texts: list[str]) -> str:
-    """One blank line between cells: a cell that ends its last line itself needs one line end less."""
+    """Join cells with one blank line; a cell that ends with a line end needs one line end less."""
     parts = [text + ("\n" if text.endswith("\n") else "\n\n") for text in texts[:-1]]
     return "".join(parts + texts[-1:])
 

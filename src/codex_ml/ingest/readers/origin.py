@@ -1,4 +1,4 @@
-"""The document of a file's bytes: the same for folders, archives, packages and Git repositories."""
+"""Make a document from the bytes of a file, for folders, archives, packages and Git repositories. Used by: ingest."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Origin:
 
     Attributes:
         label: source of the documents.
-        licence: of the whole; an SPDX header in a file counts beside it.
-        group_label: the group that the whole is; "" for its label.
+        licence: licence of the whole. If a file has an SPDX header, both apply.
+        group_label: name of the group when `group` of the source is "source"; "" for the label.
     """
 
     context: Context
@@ -35,7 +35,7 @@ class Origin:
         return self.context.max_bytes
 
     def document(self, name: str, data: bytes) -> Document | Refused:
-        """The document of the file with this name below the whole, or why there is none."""
+        """The document of the file with this relative name and content, or its refusal."""
         path = writable(name)
 
         def refused(line: int | None, reason: str, *, bad: bool = True) -> Refused:
@@ -56,7 +56,7 @@ class Origin:
             return refused(text.count("\n", 0, text.index("\0")) + 1, "NUL bytes, not text")
         if not text.strip():
             return refused(None, "empty", bad=False)
-        own = licence_of_text(text)  # a vendored file can be under another licence than the package around it
+        own = licence_of_text(text)  # a vendored file can have another licence than the package around it
         return Document(
             source=self.label,
             path=path,
@@ -69,7 +69,7 @@ class Origin:
         )
 
     def refused(self, name: str, reason: str, *, bad: bool) -> Refused:
-        """What the file with this name did not become; of a name that no system can have, the beginning is shown."""
+        """The refusal of the file with this name. A name that no system allows is cut to LONGEST_NAME characters."""
         path = writable(name[:LONGEST_NAME])
         return Refused(self.label, path, None, reason, bad, self._place(path))
 
@@ -77,7 +77,7 @@ class Origin:
         return path if self.context.file == "." else f"{self.context.file}/{path}"
 
     def _group(self, path: str) -> str:
-        """The unit that stays in one split: nothing, the whole archive or repository, or its top folder."""
+        """The group of a document: none (""), the whole archive or repository, or its top folder."""
         whole, by = self.group_label or self.label, self.context.source.group
         if by == "none":
             return ""
@@ -93,7 +93,7 @@ def _text(data: bytes, path: str) -> str:
 
 
 def _line(error: ValueError) -> int:
-    """The line that an error names, which is the second of a Python file or the first of any."""
+    """The line of an error: the line of a Python file's encoding cookie, else 1."""
     return error.line if isinstance(error, WrongEncoding) else 1
 
 

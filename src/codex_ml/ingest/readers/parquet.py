@@ -1,7 +1,7 @@
 """Parquet files: rows as Python values, a bounded number of bytes at a time.
 
-A few kilobytes can stand for a terabyte (one long text in a dictionary, a million references to it), so everything
-here goes by the size of what was decoded and not by what the file says of itself.
+A few kilobytes can encode a terabyte (one long text in a dictionary, and a million references to it). So the limits
+here apply to the decoded size, not to the sizes that the file declares. Used by: ingest.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from codex_ml.ingest.readers.table_rows import (
 )
 from codex_ml.ingest.readers.tasks import LINE_FACTOR, Context, ReadTask
 
-GROUP_LIMIT = 2 << 30  # bytes that a row group may declare; a reader has to take a column chunk of it as a whole
-HELD_BYTES = 64 << 20  # of a batch, as far as the file's own sizes can tell
-FEWEST_ROWS, MOST_ROWS = 64, 1000  # of a batch; 16 rows are read at 90 MB/s, 64 at 250, 1000 at 600
-PAGE_LIMIT = 512 << 20  # bytes of a page, decoded; Arrow holds one twice
-SUSPECT = 64 << 20  # bytes from which the values of a page must be of a length that can be documents
-MOST_PARTS = 16  # of a row group; each has to decode what stands before it
+GROUP_LIMIT = 2 << 30  # bytes that a row group may declare; a reader takes a whole column chunk into memory
+HELD_BYTES = 64 << 20  # bytes of a batch, estimated from the sizes that the file declares
+FEWEST_ROWS, MOST_ROWS = 64, 1000  # rows of a batch; batches of 16 are read at 90 MB/s, of 64 at 250, of 1000 at 600
+PAGE_LIMIT = 512 << 20  # bytes of a decoded page; Arrow holds a page twice
+SUSPECT = 64 << 20  # in a larger page, the average value must not exceed LINE_FACTOR times max_bytes
+MOST_PARTS = 16  # parts of a row group; the task of a part also decodes the rows before it
 
 
 @dataclass(frozen=True)
 class RowRange:
-    """Some rows of a file: a part of one row group, or small row groups as a whole.
+    """Some rows of a file: a part of one row group, or several small row groups.
 
     Attributes:
-        first_group, last_group: row groups, both included.
-        first_row: number of the first row of the first group in the file.
+        first_group, last_group: indices of the row groups; the last one is included.
+        first_row: number, in the file, of the first row of the first group.
         batch: rows to decode at a time.
-        part: rows of the groups.
+        part: the rows, counted from the first row of the first group.
     """
 
     first_group: int
@@ -57,7 +57,7 @@ class RowRange:
 
 @dataclass(frozen=True)
 class ParquetTask(ReadTask):
-    """See `RowRange`."""
+    """Some rows of a Parquet file, a `RowRange`."""
 
     rows: RowRange
 
@@ -66,7 +66,7 @@ class ParquetTask(ReadTask):
         return self.rows.part.bytes
 
     def read(self) -> Iterator[Document | Refused]:
-        """One document a row."""
+        """One document per row."""
         rows = self.rows
         with unchanged(Path(self.context.path)), pq.ParquetFile(self.context.path) as file:
             batches = _batches(file, range(rows.first_group, rows.last_group + 1), rows.batch)
@@ -74,7 +74,10 @@ class ParquetTask(ReadTask):
 
 
 def plan_parquet(context: Context) -> Iterator[ParquetTask | Refused]:
-    """Some megabytes of rows per task. A damaged file is refused whole, so every page is read once before."""
+    """Cut a file into tasks of about 16 MiB of rows.
+
+    A damaged file is refused as a whole, so every page is decoded once before the first task.
+    """
     path = Path(context.path)
     size = path.stat().st_size
     with path.open("rb") as raw:
@@ -97,7 +100,11 @@ def plan_parquet(context: Context) -> Iterator[ParquetTask | Refused]:
 
 
 def _proved(file: pq.ParquetFile, size: int) -> Iterator[RowRange]:
-    """The rows of a file that is decoded to its end, each row group by itself."""
+    """Decode a file to its end and cut each of its row groups into parts.
+
+    Raises:
+        Broken: for a decompression bomb; also the errors of `DAMAGE`.
+    """
     first_row = total = 0
     for group in range(file.metadata.num_row_groups):
         metadata = file.metadata.row_group(group)
@@ -111,7 +118,7 @@ def _proved(file: pq.ParquetFile, size: int) -> Iterator[RowRange]:
 
 
 def _together(parts: Iterable[RowRange]) -> Iterator[RowRange]:
-    """The same rows, small row groups put together: each task reads the footer, which grows with their number."""
+    """Join small row groups: each task reads the footer, and the footer grows with the number of row groups."""
     held: RowRange | None = None
     for rows in parts:
         part = None if held is None else joined(held.part, rows.part)
@@ -132,7 +139,7 @@ def _batches(file: pq.ParquetFile, groups: Sequence[int], rows: int) -> Iterator
 
 
 def _rows_of_a_batch(group: pq.RowGroupMetaData) -> int:
-    """As many as fit, were each row of average length, or as long as a whole dictionary."""
+    """Rows that fit into HELD_BYTES if each has the average length, or that of the largest column with a dictionary."""
     longest = group.total_byte_size // max(group.num_rows, 1)
     for number in range(group.num_columns):
         column = group.column(number)
@@ -142,7 +149,7 @@ def _rows_of_a_batch(group: pq.RowGroupMetaData) -> int:
 
 
 def _too_large(path: Path, metadata: pq.FileMetaData, max_bytes: int) -> str:
-    """Why the file is not decoded, "" when it is; nothing is built from it before."""
+    """The reason why a file is too large to decode, or ""; only its footer and page headers are read."""
     for number in range(metadata.num_row_groups):
         size = metadata.row_group(number).total_byte_size
         if size > GROUP_LIMIT:

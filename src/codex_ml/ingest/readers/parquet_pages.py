@@ -1,9 +1,9 @@
-"""What the pages of a Parquet file say of their size, read before Arrow decodes one.
+"""The sizes that the pages of a Parquet file declare, read before Arrow decodes a page.
 
-Arrow decodes a page as a whole, so a page is what a reader must hold; 25 kB can be one of 800 MB. The footer only
-gives the sum of a column's pages, and need not be true. The headers are structs of Thrift's compact protocol, of which
-this reads the fields that count (https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift).
-Used by: ingest.
+Arrow decodes a page as a whole, so a reader must hold a page in memory; 25 kB can encode a page of 800 MB. The footer
+gives only the sum over a column's pages, and that can be false. Page headers are structs of Thrift's compact protocol.
+This module reads only the fields that it needs
+(https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift). Used by: ingest.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from typing import IO
 
 import pyarrow.parquet as pq
 
-HEADER_BYTES, MOST_HEADER_BYTES = 4096, 16 << 20  # of a page: usual, and where Arrow gives up
-DEEPEST = 20
-TRUE, FALSE, BYTE, DOUBLE, BINARY, STRUCT = 1, 2, 3, 7, 8, 12  # types of Thrift; 4 to 6 are integers, 0 ends a struct
+HEADER_BYTES, MOST_HEADER_BYTES = 4096, 16 << 20  # of a page header: read first, and Arrow's limit
+DEEPEST = 20  # nested structs
+TRUE, FALSE, BYTE, DOUBLE, BINARY, STRUCT = 1, 2, 3, 7, 8, 12  # Thrift's types; 4 to 6 are integers, 0 ends a struct
 UNCOMPRESSED, COMPRESSED = 2, 3  # fields of PageHeader
 WITH_VALUES = (
     5,
     7,
     8,
-)  # headers of a data page, a dictionary, a data page v2; field 1 of each counts values
+)  # fields of PageHeader: header of a data page, of a dictionary page, of a data page v2; their field 1 counts values
 
 
 @dataclass(frozen=True)
 class Page:
-    """Size of a page once it is decompressed, in bytes, and its values."""
+    """A page: its size in bytes after decompression, and its number of values."""
 
     bytes: int
     values: int
 
 
 def pages(path: Path, metadata: pq.FileMetaData) -> Iterator[Page]:
-    """Every page of every column, found as Arrow finds it.
+    """Every page of every column, located as Arrow locates it.
 
     Raises:
-        ValueError: for a header that is none.
+        ValueError: for a damaged page header.
     """
     with path.open("rb") as file:
         size = file.seek(0, 2)
         for group in range(metadata.num_row_groups):
             for number in range(metadata.num_columns):
                 column = metadata.row_group(group).column(number)
-                if not column.num_values:  # Arrow reads no page then; its offsets may be 0
+                if not column.num_values:  # Arrow reads no page of an empty column, and its offsets may be 0
                     continue
                 place = column.data_page_offset
                 if column.has_dictionary_page and 0 < column.dictionary_page_offset < place:
@@ -58,7 +58,7 @@ def pages(path: Path, metadata: pq.FileMetaData) -> Iterator[Page]:
 
 
 def _page(file: IO[bytes], place: int) -> tuple[Page, int]:
-    """The page whose header begins here, and the bytes that header and page take in the file."""
+    """(the page whose header begins at `place`, bytes of header and page in the file)."""
     most = HEADER_BYTES
     while True:
         file.seek(place)
@@ -83,7 +83,7 @@ def _number(fields: dict[int, object], number: int) -> int:
 
 
 def _struct(data: bytes, place: int, depth: int) -> tuple[dict[int, object], int]:
-    """(numbers and structs by field, where the next thing begins). Raises IndexError where `data` is too short."""
+    """(field -> integer, struct or None, offset after the struct). Raises IndexError when `data` is too short."""
     if depth > DEEPEST:
         raise ValueError("a page header nested too deeply")
     fields: dict[int, object] = {}
@@ -99,7 +99,7 @@ def _struct(data: bytes, place: int, depth: int) -> tuple[dict[int, object], int
 
 
 def _value(data: bytes, place: int, kind: int, depth: int) -> tuple[object, int]:
-    if kind in (TRUE, FALSE):  # of a field, its type is its value
+    if kind in (TRUE, FALSE):  # the type of a boolean field is its value
         return None, place
     if kind == STRUCT:
         return _struct(data, place, depth + 1)
@@ -112,7 +112,7 @@ def _value(data: bytes, place: int, kind: int, depth: int) -> tuple[object, int]
         if length >= MOST_HEADER_BYTES:
             raise ValueError("a page header that does not end")
         return None, place + length
-    raise ValueError("a page header with a list or a map")  # the format has none
+    raise ValueError("a page header with a list or a map")  # the format defines no such field
 
 
 def _zigzag(data: bytes, place: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Python packages: wheels and source distributions. Their metadata names the source and its licence."""
+"""Python packages: wheels and source distributions. Their metadata names source and licence. Used by: ingest."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ PKG_INFO = r"[^/\\]+/PKG-INFO"
 
 @dataclass(frozen=True)
 class WheelTask(ReadTask):
-    """A wheel; its source is "name==version", its licence what METADATA says."""
+    """One wheel. The source of its documents is "name==version", and METADATA names their licence."""
 
     def read(self) -> Iterator[Document | Refused]:
-        """Documents in the order of their names; raises UserError for a wheel that is not whole."""
+        """Documents in the order of their names.
+
+        Raises:
+            UserError: for a wheel that is not complete.
+        """
         source, wheel = self.context.source, Path(self.context.path)
         release = "==".join(wheel.name.removesuffix(".whl").split("-")[:2])
         names = NameGlobs.of(source)
@@ -48,15 +52,15 @@ class WheelTask(ReadTask):
             yield refused_whole(origin, error)
         except DAMAGE as error:
             raise_disk_error(error)
-            raise UserError(f"{self.file} is not a whole wheel ({error}); put a whole one in its place") from None
+            raise UserError(f"{self.file} is not a whole wheel ({error}); replace it by a whole one") from None
 
 
 @dataclass(frozen=True)
 class SdistTask(ReadTask):
-    """A source distribution; its source is "name==version" and its licence what PKG-INFO says."""
+    """One source distribution. The source of its documents is "name==version", and PKG-INFO names their licence."""
 
     def read(self) -> Iterator[Document | Refused]:
-        """Documents by name below the leading folder, or one refusal of a damaged file."""
+        """Documents with their names below the leading folder, or one refusal of a damaged file."""
         source, file = self.context.source, Path(self.context.path)
         names = NameGlobs.of(source)
         stem = re.sub(r"\.(tar\.gz|zip)\Z", "", file.name)
@@ -77,17 +81,17 @@ class SdistTask(ReadTask):
 
 
 def plan_wheels(context: Context) -> Iterator[WheelTask | Refused]:
-    """A task for each wheel of a folder, in the order of their names.
+    """One task per wheel of a folder, in the order of their names.
 
     Raises:
-        UserError: when there is no folder, or no wheel in it.
+        UserError: when the path is not a folder, or holds no wheel.
     """
     for file in _packages(context, "wheel", "*.whl"):
         yield WheelTask(replace(context, path=str(file)), file.stat().st_size)
 
 
 def plan_sdists(context: Context) -> Iterator[SdistTask | Refused]:
-    """A task for each source distribution of a folder; see `plan_wheels`."""
+    """One task per source distribution of a folder; raises as `plan_wheels`."""
     for file in _packages(context, "sdist", "*.tar.gz", "*.zip"):
         yield SdistTask(replace(context, path=str(file)), file.stat().st_size)
 
@@ -95,9 +99,9 @@ def plan_sdists(context: Context) -> Iterator[SdistTask | Refused]:
 def _packages(context: Context, kind: str, *globs: str) -> list[Path]:
     source, folder = context.source, Path(context.path)
     if not folder.is_dir():
-        raise UserError(f"ingest.sources: {source.path} is no folder; `kind: {kind}s` reads a folder of {kind}s")
+        raise UserError(f"ingest.sources: {source.path} is not a folder; `kind: {kind}s` reads a folder of {kind}s")
     found = only_hashed((file for glob in globs for file in folder.glob(glob)), folder)
-    files = sorted((file for file in found if file.is_file()), key=os.fsencode)  # a FIFO would block for ever
+    files = sorted((file for file in found if file.is_file()), key=os.fsencode)  # a FIFO would block
     if not files:
         raise UserError(f"ingest.sources: {source.path} holds no {kind} ({', '.join(globs)})")
     return files
@@ -122,7 +126,7 @@ def _headers(data: bytes) -> Message:
 
 
 def two_of_them(name: str) -> Unsafe:
-    """What to raise for a package with metadata in two folders."""
+    """The error for a package with metadata in two folders."""
     return Unsafe(name, "metadata in a second folder")
 
 
@@ -132,10 +136,10 @@ def _wheel_metadata(archive: zipfile.ZipFile) -> Message | None:
 
 
 def _first(archive: zipfile.ZipFile, pattern: str) -> zipfile.ZipInfo | None:
-    """The member of this name, if it can be read.
+    """The member with such a name, if it can be read; else None.
 
     Raises:
-        Unsafe: for two in different folders; each may name another licence.
+        Unsafe: for two in different folders, because each could name another licence.
     """
     found = [info for info in archive.infolist() if re.fullmatch(pattern, plain(info.orig_filename))]
     for info in found[1:]:
@@ -146,7 +150,11 @@ def _first(archive: zipfile.ZipFile, pattern: str) -> zipfile.ZipInfo | None:
 
 
 def _proved_sdist(file: Path, names: NameGlobs, max_bytes: int) -> tuple[str, Message] | None:
-    """(leading folder, PKG-INFO) of a source distribution that can be read to its end."""
+    """Read a source distribution to its end: (leading folder, PKG-INFO), or None without PKG-INFO.
+
+    Raises:
+        Broken: for an unsafe archive; also the errors of `DAMAGE`.
+    """
     if file.suffix == ".zip":
         with opened_zip(file) as archive:
             members = members_of(archive)

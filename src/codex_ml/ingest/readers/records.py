@@ -1,4 +1,4 @@
-"""A record of a table, a JSON object or a row, as a document: one place for all formats that have fields."""
+"""Make a document from a record (a JSON object or a row), for all formats that have fields. Used by: ingest."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from codex_ml.ingest.readers.tasks import Context
 MAX_DEPTH, LONGEST_NAME = 100, 200
 LONGEST_SHORT = 4096  # characters of an id, a group, a language
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
-INDEX = re.compile(r"__index_level_\d+__\Z")  # what pandas stores of a row's number
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # dumps would make one a call
+INDEX = re.compile(r"__index_level_\d+__\Z")  # the column in which pandas stores row numbers
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False
+)  # dumps would build one per call
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadRecord(Exception):
-    """Why a record is no document; `bad` as in `Refused`."""
+    """The reason why a record is refused; `bad` as in `Refused`."""
 
     def __init__(self, reason: str, *values: object, bad: bool = True) -> None:
         super().__init__(Reason(reason, *values))
@@ -32,7 +34,11 @@ class BadRecord(Exception):
 
 
 def record_document(context: Context, record: Mapping[str, Any], line: int) -> Document | Refused:
-    """The document of a record that is at this line or row, or why there is none."""
+    """The document of a record, or its refusal.
+
+    Args:
+        line: physical line or row of the record.
+    """
     names_seen.here.see_fields(record, context.fields_looked_for)
     try:
         return _document(record, context, line)
@@ -50,7 +56,7 @@ def _document(record: Mapping[str, Any], context: Context, line: int) -> Documen
     tools = _json(record, names.tools, _check_tools) if messages is not None else None
     used = _form(record, names, text, prompt, completion, messages)
     licences: tuple[str, ...] = (names.licence,)
-    if names.licence == "licence":  # both spellings, in whatever case
+    if names.licence == "licence":  # both spellings, in any case
         licences = tuple(sorted(key for key in record if key.lower() in ("licence", "license")))
     meta = _meta(record, {*used, names.id, names.group, *licences, names.language})
     parts = [part for part in (text, prompt, completion, messages, tools) if part is not None]
@@ -83,7 +89,7 @@ def _form(
     completion: str | None,
     messages: str | None,
 ) -> tuple[str, ...]:
-    """Names of the fields of the one form that the record has."""
+    """The field names of the form that the record has; raises BadRecord unless it has exactly one form."""
     found = (text is not None) + (prompt is not None or completion is not None) + (messages is not None)
     if text is not None and found == 1:
         return (names.text,)
@@ -105,7 +111,12 @@ def _form(
 
 
 def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
-    """Refuse binary, empty and long content, and lone surrogates anywhere."""
+    """Raise BadRecord for binary, empty or long content, and for a lone surrogate in any field.
+
+    Args:
+        parts: the content.
+        others: metadata, id, group, licence and language.
+    """
     empty, size = True, 0
     try:
         for part in parts:
@@ -127,11 +138,11 @@ def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
 
 
 def _check_length(short: dict[str, str], meta: str, limit: int) -> None:
-    """Refuse names and metadata out of proportion, which only a table can have: a line has a limit of its own.
+    """Raise BadRecord for a very long id, group, language or metadata. Only tables need it: lines have a limit.
 
     Args:
-        short: field -> what it says; reports list ids and languages.
-        limit: bytes of a record.
+        short: field -> its text. Reports list ids and languages, so these must be short.
+        limit: characters of the metadata.
     """
     if len(meta) > limit:
         raise BadRecord("the other fields are longer than {} bytes", limit, bad=False)
@@ -148,13 +159,13 @@ def _text(record: Mapping[str, Any], name: str) -> str | None:
 
 
 def _licence(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """What the fields say; two that differ both hold."""
+    """The licence that the fields name; if two differ, both apply."""
     stated = [text for name in names if (text := _text(record, name))]
     return reduce(stricter, stated) if stated else ""
 
 
 def _name(record: Mapping[str, Any], name: str) -> str:
-    """An id or a group: 7 and "7" are one; null and "" are none, so that the keyless are no accidental group."""
+    """The text of an id or a group: 7 and "7" are equal. null is "", so records without a group do not form one."""
     value = record.get(name)
     if value is None:
         return ""
@@ -174,10 +185,10 @@ def _json(record: Mapping[str, Any], name: str, check: Callable[[Any, str], None
 
 
 def compact(value: Any) -> str:
-    """JSON with nothing added: keys in their order, no blanks.
+    """A value as JSON text, with its keys in their order and without blanks.
 
     Raises:
-        BadRecord: for a value that is nested more than 100 levels deep, so that no later stage runs out of stack.
+        BadRecord: for more than 100 nested levels, because a later stage could run out of stack.
     """
     text = _ENCODER.encode(value)
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value, MAX_DEPTH) > MAX_DEPTH:
@@ -186,7 +197,7 @@ def compact(value: Any) -> str:
 
 
 def _depth(value: Any, limit: int) -> int:
-    """Levels of lists and objects; looks no deeper than one below the limit."""
+    """Number of nested lists and objects; it stops one level below the limit."""
     if limit < 0 or not isinstance(value, list | dict):
         return 0
     inner = value.values() if isinstance(value, dict) else value
@@ -194,7 +205,7 @@ def _depth(value: Any, limit: int) -> int:
 
 
 def _holds_nul(text: str) -> bool:
-    """Whether a JSON text has NUL in one of its texts; after a backslash, `u0000` can also be letters."""
+    """Whether a text of a JSON value holds NUL. It parses the JSON: after an escaped backslash, `u0000` is letters."""
     found: list[str] = []
 
     def look(part: str) -> str:
@@ -209,7 +220,7 @@ def _holds_nul(text: str) -> bool:
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """The first name that comes a second time, None where all differ."""
+    """The first name that occurs a second time; None when all names differ."""
     seen: set[str] = set()
     return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 

@@ -1,4 +1,4 @@
-"""Rows of Arrow tables as documents: what Parquet and saved data sets share."""
+"""Make documents from rows of Arrow tables, for Parquet files and saved data sets. Used by: ingest."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from codex_ml.ingest.readers.compression import DAMAGE
 from codex_ml.ingest.readers.records import record_document, repeated
 from codex_ml.ingest.readers.tasks import Context
 
-PART_BYTES = 16 << 20  # decoded, of a task
-ROWS = 1000  # made Python values at a time
-UNREADABLE = object()  # in place of a value
+PART_BYTES = 16 << 20  # decoded bytes of a task
+ROWS = 1000  # rows that are turned into Python values at a time
+UNREADABLE = object()  # replaces a value that Python cannot represent
 
 
 @dataclass(frozen=True)
 class RowSpan:
-    """Rows `start` to `start + count - 1` of a series of batches, and their size in bytes."""
+    """Rows `start` to `start + count - 1` of a series of batches, and their decoded size in bytes."""
 
     start: int
     count: int
@@ -33,12 +33,12 @@ class RowSpan:
 
 
 def parts_of(batches: Iterable[pa.RecordBatch], most: int = 0) -> Iterator[RowSpan]:
-    """Cut rows into parts of about 16 MiB, or `most` bytes where that is more."""
+    """Cut the rows of batches into parts of about 16 MiB, or of `most` bytes if that is more."""
     most = max(most, PART_BYTES)
     start = count = held = 0
     for batch in batches:
         size, left = decoded_size(batch), batch.num_rows
-        step = max(1, left * most // max(size, most))  # a batch that is a part and more is cut itself
+        step = max(1, left * most // max(size, most))  # a batch larger than a part is cut too
         while left:
             rows = min(step, left)
             bytes_ = size * rows // batch.num_rows
@@ -51,7 +51,10 @@ def parts_of(batches: Iterable[pa.RecordBatch], most: int = 0) -> Iterator[RowSp
 
 
 def file_shares(size: int, parts: Sequence[RowSpan]) -> Iterator[int]:
-    """The bytes of a file of `size` bytes that each part stands for, by its decoded size; together they are `size`."""
+    """Distribute the `size` bytes of a file over its parts, in proportion to their decoded size; the sum is `size`.
+
+    For example, 10 bytes over parts of 1, 1 and 2 decoded bytes give 2, 3 and 5.
+    """
     total = max(sum(part.bytes for part in parts), 1)
     decoded = before = 0
     for part in parts:
@@ -62,14 +65,18 @@ def file_shares(size: int, parts: Sequence[RowSpan]) -> Iterator[int]:
 
 
 def joined(one: RowSpan, other: RowSpan) -> RowSpan | None:
-    """Two parts as one, where the second begins the series after that of the first; None for more than 16 MiB."""
+    """Join two parts if `other` begins the series after the series of `one`.
+
+    Returns:
+        None when `other` does not begin a series, or when both together exceed 16 MiB.
+    """
     if other.start or one.bytes + other.bytes > PART_BYTES:
         return None
     return RowSpan(one.start, one.count + other.count, one.bytes + other.bytes)
 
 
 def decoded_size(batch: pa.RecordBatch) -> int:
-    """Bytes of a batch, a text of a dictionary counted as often as it is used."""
+    """Decoded bytes of a batch; a text of a dictionary counts once per use."""
     return sum(_decoded_size(column) for column in batch.columns)
 
 
@@ -83,10 +90,10 @@ def _decoded_size(column: pa.Array) -> int:
 def documents(
     batches: Iterable[pa.RecordBatch], part: RowSpan, first_row: int, context: Context
 ) -> Iterator[Document | Refused]:
-    """One document, or why there is none, for each row of a part.
+    """The document of each row of a part, or its refusal.
 
     Args:
-        first_row: number that the first row of the first batch has for people.
+        first_row: row number, for messages, of the first row of the first batch.
     """
     place, end = 0, part.start + part.count
     for batch in batches:
@@ -100,7 +107,7 @@ def documents(
 
 def _documents(batch: pa.RecordBatch, row: int, context: Context) -> Iterator[Document | Refused]:
     columns = {name: _values(batch.column(name)) for name in batch.schema.names}
-    for offset in range(batch.num_rows):  # also of a batch without a column
+    for offset in range(batch.num_rows):  # a batch without columns has rows too
         record = {name: _plain(values[offset]) for name, values in columns.items()}
         bad = next((name for name, value in record.items() if value is UNREADABLE), None)
         if bad is None:
@@ -111,7 +118,7 @@ def _documents(batch: pa.RecordBatch, row: int, context: Context) -> Iterator[Do
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Python values; Arrow checks neither UTF-8 nor the range of a date when it reads a file."""
+    """The Python values of a column. Arrow does not check UTF-8 and the range of dates when it reads a file."""
     try:
         return list(column.to_pylist())
     except DAMAGE:
@@ -126,15 +133,15 @@ def _value(scalar: pa.Scalar) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it. Arrow gives every struct all keys: those that are null were not there."""
-    if isinstance(value, str):  # most of all values
+    """The value in JSON's types. Arrow gives every struct all keys, so keys whose value is null are left out."""
+    if isinstance(value, str):  # most values are texts
         return value
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # what pandas writes for a missing number
+        return None  # pandas writes NaN for a missing number
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, datetime.date | datetime.time):
@@ -143,12 +150,12 @@ def _plain(value: Any) -> Any:
         return str(value)
     if value is None or value is UNREADABLE or isinstance(value, bool | int | float):
         return value
-    return str(value)  # of an extension type, such as a UUID
+    return str(value)  # a value of an extension type, such as a UUID
 
 
 def wrong_columns(schema: pa.Schema, context: Context) -> str:
-    """Why the columns cannot be those of a corpus, "" when they can."""
-    present = schema.names  # a new list on each call
+    """The reason why the columns of a file are refused, or ""."""
+    present = schema.names  # pyarrow builds a new list on each access
     if (twice := repeated(present)) is not None:
         return Reason("the name {!r} stands for two columns", twice)
     names = context.source.fields
@@ -165,6 +172,6 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def damaged(error: Exception, format_name: str) -> str:
-    """Why a file is refused that Arrow cannot read; an error of the disk is raised again."""
+    """The reason for refusing a file that Arrow cannot read; raises an error of the disk again."""
     raise_disk_error(error)
     return Reason(f"damaged, or no {format_name} file ({{}})", one_line(error))

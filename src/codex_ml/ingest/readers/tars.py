@@ -1,7 +1,8 @@
-"""Members of tar files, also compressed.
+"""Read the members of tar files, also compressed.
 
-`tarfile`, also as a stream, ends silently at a damaged header, at one that is cut short, and where a second archive
-follows: the members after it would be lost. It also reads extended headers of any size; one of 300 MB took 900 MiB.
+The module parses headers itself. `tarfile` stops silently at a damaged or truncated header and before a second archive,
+so the members after it would be lost. It also reads extended headers of any size: one of 300 MB took 900 MiB.
+Used by: ingest.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ ENDINGS = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst
 
 @dataclass(frozen=True)
 class TarTask(ReadTask):
-    """Some members of a tar file with what is in them: a compressed stream cannot be entered in the middle."""
+    """Some members of a tar file with their content, because a worker cannot start in the middle of a stream.
+
+    Attributes:
+        members: (name, content) of each.
+    """
 
     members: tuple[tuple[str, Content], ...]
 
@@ -42,10 +47,10 @@ class TarTask(ReadTask):
 
 
 def plan_tar(context: Context) -> Iterator[TarTask | Refused]:
-    """Tasks of about 4 MiB of members, after the whole archive was read once.
+    """Check the whole archive, then cut its members into tasks of about 4 MiB.
 
     Raises:
-        UserError: when the file changes in between.
+        UserError: when the file changes after the check.
     """
     file, names, origin = Path(context.path), NameGlobs.of(context.source), archives.archive_origin(context)
     try:
@@ -73,18 +78,16 @@ def plan_tar(context: Context) -> Iterator[TarTask | Refused]:
 
 
 class _Stream:
-    """Decompressed bytes, forwards only.
+    """The decompressed bytes of a tar file, read forward only.
 
-    Raises:
-        Broken: for a bomb.
-        EOFError: when it ends too early.
+    Its methods raise Broken for a decompression bomb, and EOFError when the file ends too early.
     """
 
     def __init__(self, raw: IO[bytes], stream: Any, size: int) -> None:
         self.raw, self.stream, self.size, self.position = raw, stream, size, 0
 
     def read(self, count: int) -> bytes:
-        """Exactly this many bytes."""
+        """Read exactly `count` bytes."""
         parts = []
         while count:
             data = self._some(min(count, 1 << 20))
@@ -99,17 +102,17 @@ class _Stream:
             count -= len(self.read(min(count, 1 << 20)))
 
     def drain(self) -> None:
-        """To the end, where the checksum of a compressed file stands.
+        """Read to the end, because the checksum of a compressed file is there.
 
         Raises:
-            Broken: where another archive follows, as `cat a.tar b.tar` makes it: its members would be lost.
+            Broken: when another archive follows, as after `cat a.tar b.tar`: its members would be lost.
         """
         while block := self._block():
             if block[257:262] == b"ustar":
                 raise Broken("a second archive follows the end of the first; unpack both, and pack them as one")
 
     def _block(self) -> bytes:
-        """The next 512 bytes, fewer at the end."""
+        """The next 512 bytes; fewer at the end."""
         block = b""
         while len(block) < BLOCK and (data := self._some(BLOCK - len(block))):
             block += data
@@ -124,10 +127,10 @@ class _Stream:
 
 @contextmanager
 def opened_tar(file: Path) -> Iterator[_Stream]:
-    """The decompressed bytes of a tar archive, counted against the limits of bombs.
+    """Open a tar file, compressed or not; its stream checks the limits for decompression bombs.
 
     Raises:
-        Broken: when the name and the first bytes disagree on how it is compressed.
+        Broken: when the name and the first bytes disagree about the compression.
     """
     with file.open("rb") as raw:
         refuse_pointer(raw)
@@ -148,10 +151,11 @@ def opened_tar(file: Path) -> Iterator[_Stream]:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A member; `name` as the archive has it until `proved` or `tar_files` make it plain.
+    """A member of a tar file.
 
     Attributes:
-        link: what a link names, from the top of the archive; None for what is none.
+        name: as the archive has it; `proved` returns entries with the plain name.
+        link: target of a link, relative to the top of the archive; None for other members.
     """
 
     name: str
@@ -163,7 +167,10 @@ class _Entry:
 
 
 def entries(stream: _Stream) -> Iterator[_Entry]:
-    """Every member (POSIX ustar and pax, GNU); at most `size` bytes may be read of each before the next."""
+    """Every member of an archive (POSIX ustar and pax, GNU).
+
+    The caller may read up to `size` bytes of a member from the stream before it asks for the next one.
+    """
     members = 0
     extended: dict[str, bytes] = {}
     while any(block := stream.read(BLOCK)):  # a block of zeros ends the archive
@@ -184,7 +191,7 @@ def entries(stream: _Stream) -> Iterator[_Entry]:
         archives.refuse_crowd(members)
         entry = _entry(info, extended)
         more = info.type == tarfile.GNUTYPE_SPARSE and block[482]
-        while more:  # blocks that go on with the map of the holes
+        while more:  # further blocks of the map of holes
             more = stream.read(BLOCK)[504]
         has_data = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
         end = stream.position + (entry.size + -entry.size % BLOCK if has_data else 0)
@@ -212,7 +219,7 @@ def _link(info: tarfile.TarInfo, extended: dict[str, bytes], name: str) -> str |
 
 
 def _pax(data: bytes) -> dict[str, bytes]:
-    """Records "length key=value\\n" of an extended header (POSIX pax, 4.1.3)."""
+    """The records "length key=value\\n" of an extended header (POSIX pax, 4.1.3): key -> value."""
     found, at = {}, 0
     while at < len(data):
         blank = data.find(b" ", at, at + 8)
@@ -226,13 +233,15 @@ def _pax(data: bytes) -> dict[str, bytes]:
 
 
 def proved(file: Path, max_bytes: int) -> Iterator[tuple[_Entry, bytes]]:
-    """The regular files of an archive that is whole, with plain names and their content, b"" of what is too long.
+    """Read an archive to its end and check it: (entry with plain name, content) of each regular file.
+
+    The content is b"" for a file longer than `max_bytes`.
 
     Raises:
-        Unsafe: for an archive that is hostile or has no right reading, perhaps after the last file; see `archives`.
+        Unsafe: for a hostile or ambiguous archive, possibly only after the last file; see `archives`.
     """
     links: set[str] = set()
-    contents: dict[bytes, bytes] = {}  # hashes: a million long names would be gigabytes
+    contents: dict[bytes, bytes] = {}  # hash of the name -> hash of the content: many long names would take gigabytes
     with opened_tar(file) as stream:
         for entry in entries(stream):
             archives.refuse_unsafe(entry.name, device=entry.device, link=entry.link)
@@ -244,7 +253,7 @@ def proved(file: Path, max_bytes: int) -> Iterator[tuple[_Entry, bytes]]:
                 if contents.setdefault(_digest(os.fsencode(archives.plain(entry.name))), value) != value:
                     raise archives.twice(entry.name)
                 yield replace(entry, name=archives.plain(entry.name)), data
-    if links:  # a link may come after what is below it
+    if links:  # a second pass, because a link can come after members below it
         with opened_tar(file) as stream:
             for entry in entries(stream):
                 archives.refuse_through(entry.name, links, is_link=entry.link is not None)
@@ -257,7 +266,10 @@ def _digest(data: bytes) -> bytes:
 def tar_files(
     stream: _Stream, origin: Origin, names: NameGlobs, prefix: str = ""
 ) -> Iterator[tuple[str, bytes] | Refused]:
-    """(name, content) of members, of equal ones the first; `proved` has compared them."""
+    """(name, content) of the members that the globs choose, or their refusals.
+
+    Of several members with one name it returns the first; `proved` has checked that they are equal.
+    """
     met: set[bytes] = set()
     found: set[bytes] = set()
     for entry in entries(stream):

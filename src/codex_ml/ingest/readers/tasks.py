@@ -1,7 +1,7 @@
-"""What a reader takes and gives: a context, and tasks that worker processes read.
+"""The input and output of a reader: a context, and tasks that worker processes read.
 
-A reader is one function, `plan_...`, from a context to tasks. Each task is small and can be pickled; nothing is ever
-unpacked to disk. Used by: ingest.
+A reader is one function `plan_...` that takes a context and yields tasks. Each task is small and can be pickled.
+Nothing is unpacked to disk. Used by: ingest.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from codex_ml.documents.document import Document, Refused, writable
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import names_seen
 
-BATCH_BYTES, BATCH_FILES = 4 << 20, 1024  # small files in a task; refusals too
-LINE_FACTOR = 8  # a record may be this many times a document, for escapes and other fields
-LINE_FLOOR = 1 << 20  # bytes
+BATCH_BYTES, BATCH_FILES = 4 << 20, 1024  # limits of a batch of small files, and of refusals
+LINE_FACTOR = 8  # a record may be this many times as long as a document, for escapes and other fields
+LINE_FLOOR = 1 << 20  # bytes that a record may always have
 
 
 @dataclass(frozen=True)
 class Context:
-    """A file or a folder of a source, and the limit of its documents.
+    """A file or a folder of a source, and the limit for its documents.
 
     Attributes:
-        path: as it is opened.
-        max_bytes: of a document's content.
+        path: the path to open; it may hold bytes that are not UTF-8.
+        max_bytes: limit of a document's content.
     """
 
     source: Source
@@ -35,21 +35,21 @@ class Context:
 
     @cached_property
     def file(self) -> str:
-        """The path as it is shown and written."""
+        """The path as text for messages and documents."""
         return writable(self.path)
 
     @cached_property
     def fields_looked_for(self) -> set[str]:
-        """Fields of the records that the user has named."""
+        """The field names that the user has set for this source."""
         return set(names_seen.renamed(self.source.fields).values())
 
     @property
     def record_limit(self) -> int:
-        """Bytes that a record may have."""
+        """The limit of a record in bytes."""
         return max(LINE_FACTOR * self.max_bytes, LINE_FLOOR)
 
     def refused(self, line: int | None, reason: str, *, bad: bool = True) -> Refused:
-        """What a line, a row or (None) the whole file did not become."""
+        """The refusal of a line, a row, or the whole file (None)."""
         return Refused(self.source.label, self.file, line, reason, bad)
 
 
@@ -58,8 +58,8 @@ class ReadTask(ABC):
     """A part of a source. Ids of records must be unique within `file`.
 
     Attributes:
-        context: the file or folder that it belongs to.
-        bytes: of the source that it stands for, for the progress.
+        context: the file or folder that the part belongs to.
+        bytes: bytes of the source that the part covers, for the progress bar.
     """
 
     context: Context
@@ -71,23 +71,24 @@ class ReadTask(ABC):
 
     @property
     def decoded(self) -> int:
-        """Bytes that its records take in memory, where that can be little."""
+        """Bytes that its records take in memory; BATCH_BYTES for a task that never joins a batch."""
         return BATCH_BYTES
 
     @abstractmethod
     def read(self) -> Iterator[Document | Refused]:
-        """Its documents, and what did not become one, in the order of the file."""
+        """Its documents and refusals, in the order of the file."""
 
 
-Content = bytes  # in a class that has a field named bytes
+Content = bytes  # for classes with a field named `bytes`, which hides the type
 
 
 @dataclass(frozen=True)
 class RecordsTask(ReadTask):
-    """Whole records of a file of text, the first of which begins at this line.
+    """Whole records of a text file.
 
     Attributes:
-        limit: bytes of a record.
+        first_line: physical line, from 1, at which the first record begins.
+        limit: bytes per record.
     """
 
     first_line: int
@@ -101,7 +102,7 @@ class RecordsTask(ReadTask):
 
 @dataclass(frozen=True)
 class RefusedTask(ReadTask):
-    """What was refused one after the other while tasks were made, in its place among them."""
+    """Neighbouring refusals that were found while planning; their place among the tasks keeps the order of the file."""
 
     refused: tuple[Refused, ...]
 
@@ -115,17 +116,17 @@ class RefusedTask(ReadTask):
 
 @dataclass(frozen=True)
 class BatchTask(ReadTask):
-    """All tasks of some small files: to hand over a task costs more than to read such a file."""
+    """All tasks of some small files, because sending a task to a worker takes longer than reading a small file."""
 
     tasks: tuple[ReadTask, ...]
 
     @classmethod
     def of(cls, tasks: list[ReadTask]) -> ReadTask:
-        """The tasks as one; a single one as it is."""
+        """Join tasks to one task; a single task stays as it is."""
         if len(tasks) == 1:
             return tasks[0]
         return cls(tasks[0].context, sum(task.bytes for task in tasks), tuple(tasks))
 
     def read(self) -> Iterator[Document | Refused]:
-        """What the tasks give, one after the other."""
+        """The documents and refusals of the tasks, one task after the other."""
         return (item for task in self.tasks for item in task.read())

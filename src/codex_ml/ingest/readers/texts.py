@@ -1,6 +1,6 @@
-"""Bytes of a file as text: which encoding they are in, and whether they only stand for content that is elsewhere.
+"""Decode the bytes of a file to text, and recognise pointers to content that is elsewhere (Git LFS, git-annex).
 
-Used by all readers of files: folders, archives, packages and Git.
+Used by: ingest, for all files in folders, archives, packages and Git repositories.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from io import BytesIO
 from codex_ml.core.errors import Reason
 
 PYTHON = (".py", ".pyi", ".pyw")
-HOST_NAMES = ("punycode", "idna")  # codecs of single names, of which one takes quadratic time
+HOST_NAMES = ("punycode", "idna")  # codecs for host names, not for texts; one of them takes quadratic time
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-POINTER_BYTES = 1024  # a Git LFS pointer is shorter; git-annex reads 32 KiB, of which a path is the first line
-# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md, and the two names that Git LFS had before
+POINTER_BYTES = 1024  # a Git LFS pointer is shorter; git-annex reads 32 KiB, but its path is in the first line
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md, and two older names of Git LFS
 LFS = re.compile(r"version https?://(?:git-lfs\.github\.com/spec|git-media\.io|hawser\.github\.com/spec)/v/?[0-9]+")
 LFS_KEY = re.compile(r"([a-z0-9.-]+) \S.*")
 LFS_VALUES = {"oid": re.compile(r"oid [a-z0-9]+:[0-9a-f]{32,}"), "size": re.compile(r"size [0-9]+")}
@@ -24,7 +24,7 @@ ANNEX = re.compile(rb"[\\/]annex[\\/]objects[\\/][^\s\\/]+-[^\s\\/]+\r?\n?\Z")
 
 
 class WrongEncoding(ValueError):
-    """What the head of a Python file says of its encoding cannot be; `line` is where."""
+    """A Python file declares an impossible encoding in line `line`."""
 
     def __init__(self, line: int, reason: Reason) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class WrongEncoding(ValueError):
 
 
 def decode_text(data: bytes) -> str:
-    """Text of a file: UTF-8, or UTF-16 where a byte order mark says so. The mark itself is no text.
+    """Decode UTF-8, or UTF-16 with a byte order mark. The mark is not part of the text.
 
     Raises:
         UnicodeDecodeError: for other bytes.
@@ -41,16 +41,16 @@ def decode_text(data: bytes) -> str:
 
 
 def python_source(data: bytes) -> str:
-    """Text of a Python file as `tokenize.open` decodes it, by its byte order mark and cookie (PEP 263); line ends stay.
+    """Decode a Python file as `tokenize.open` does, by byte order mark and cookie (PEP 263), but keep its line ends.
 
-    Stricter in one thing, in which PEP 263 and the interpreter are, too: the encoding must read the cookie itself as
-    what it is. UTF-16, or EBCDIC, would turn a file of ASCII into other letters.
+    It is stricter in one point, as PEP 263 and the interpreter are: decoding with the declared encoding must give the
+    same cookie. UTF-16 or EBCDIC would turn a file of ASCII into other letters.
 
     Raises:
-        UnicodeDecodeError: for bytes that are not of its encoding.
-        WrongEncoding: for a cookie that contradicts the byte order mark, or names no encoding of texts.
+        UnicodeDecodeError: for bytes that the encoding cannot decode.
+        WrongEncoding: for a cookie that contradicts the byte order mark, or that names no text encoding.
     """
-    if data.startswith(UTF_16):  # Python reads none, but what it says is plain
+    if data.startswith(UTF_16):  # Python does not read UTF-16, but the byte order mark is clear
         return decode_text(data)
     head = b"\n".join(data.split(b"\n", 2)[:2]) + b"\n"
     try:
@@ -71,7 +71,7 @@ def python_source(data: bytes) -> str:
         if _cookie(again.encode("utf-8", "replace")) != (line, name):
             raise LookupError
         return data.decode(encoding)
-    except UnicodeDecodeError as error:  # some codecs give no place, or another text than they were given
+    except UnicodeDecodeError as error:  # some codecs report no offset, or other bytes than they were given
         start = error.start if error.object == data else 0
         raise UnicodeDecodeError(encoding, data, start, min(start + 1, len(data)), error.reason) from None
     except (LookupError, UnicodeError):
@@ -79,7 +79,7 @@ def python_source(data: bytes) -> str:
 
 
 def _refuse_bytes(data: bytes, size: int) -> None:
-    """Raises UnicodeDecodeError where the first `size` bytes are not UTF-8."""
+    """Raise UnicodeDecodeError when the first `size` bytes are not UTF-8."""
     try:
         decode_text(data)
     except UnicodeDecodeError as error:
@@ -91,7 +91,7 @@ UNKNOWN_CODEC = "the cookie names {!r}, which is no encoding of Python source"
 
 
 def _cookie(head: bytes) -> tuple[int, str]:
-    """(line, name of the encoding) of the cookie in the first two lines; (1, "") for none."""
+    """(line, name of the encoding) of the cookie in the first two lines; (1, "") without a cookie."""
     for number, line in enumerate(head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")[:2], 1):
         if match := tokenize.cookie_re.match(line):
             return number, match[1]
@@ -99,7 +99,7 @@ def _cookie(head: bytes) -> tuple[int, str]:
 
 
 def missing_content(data: bytes) -> Reason | None:
-    """Why these bytes are not the content of their file but a pointer to it, None when they are content."""
+    """The reason for refusing bytes that are a pointer to content elsewhere; None when they are content."""
     if len(data) >= POINTER_BYTES:
         return None
     if data.startswith(b"version ") and _is_lfs_pointer(data):
@@ -110,7 +110,10 @@ def missing_content(data: bytes) -> Reason | None:
 
 
 def _is_lfs_pointer(data: bytes) -> bool:
-    """Version first, then sorted keys, among them oid and size; as lenient as Git LFS with blanks and line ends."""
+    """Whether the first line is a version and sorted keys follow, with oid and size.
+
+    It accepts the same blanks and line ends as Git LFS.
+    """
     try:
         lines = [line.rstrip("\r") for line in data.decode("utf-8").strip().split("\n")]
     except UnicodeDecodeError:

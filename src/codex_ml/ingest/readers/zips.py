@@ -1,4 +1,4 @@
-"""Members of zip files."""
+"""Read the members of zip files. Used by: ingest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates bzip2 a
 
 @dataclass(frozen=True)
 class ZipTask(ReadTask):
-    """Some members of a zip file: a range of them in the order of their names."""
+    """Members `start` to `stop - 1` of a zip file, in the order of their names."""
 
     start: int
     stop: int
@@ -50,7 +50,7 @@ _last: dict[tuple[str, int, int, int], tuple[ExitStack, zipfile.ZipFile, list[Me
 
 
 def _opened_last(file: str) -> tuple[zipfile.ZipFile, list[Member]]:
-    """An archive that stays open for the next task of it: its directory is read once per process, not per task."""
+    """An archive that stays open for its next task, so a process reads its directory once, not once per task."""
     status = Path(file).stat()
     state = (file, status.st_ino, status.st_size, status.st_mtime_ns)
     if state not in _last:
@@ -69,7 +69,7 @@ def _close_last() -> None:
 
 
 def plan_zip(context: Context) -> Iterator[ZipTask | Refused]:
-    """Tasks of about 8 MiB of members, after all that are wanted were read once."""
+    """Check the archive and all members that the globs choose, then cut its members into tasks of about 8 MiB."""
     names, origin = NameGlobs.of(context.source), archives.archive_origin(context)
     try:
         with opened_zip(Path(context.path)) as archive:
@@ -91,7 +91,11 @@ def plan_zip(context: Context) -> Iterator[ZipTask | Refused]:
 
 @contextmanager
 def opened_zip(file: Path) -> Iterator[zipfile.ZipFile]:
-    """Raises Broken for a bomb, one of `DAMAGE` for what is no zip file."""
+    """Open a zip file.
+
+    Raises:
+        Broken: for a decompression bomb, a pointer, or too many members; also the errors of `DAMAGE`.
+    """
     with file.open("rb") as raw:
         refuse_pointer(raw)
         archives.refuse_crowd(_records(raw))
@@ -102,7 +106,7 @@ def opened_zip(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _records(raw: IO[bytes]) -> int:
-    """At least the number of entries of the central directory, before zipfile makes an object of each (APPNOTE 4.3)."""
+    """An upper bound for the entries of the directory (APPNOTE 4.3), before zipfile makes an object per entry."""
     size = raw.seek(0, os.SEEK_END)
     raw.seek(max(0, size - 22 - 0xFFFF))
     tail = raw.read(22 + 0xFFFF)
@@ -112,7 +116,7 @@ def _records(raw: IO[bytes]) -> int:
         raise zipfile.BadZipFile("File is not a zip file")
     (length,) = struct.unpack_from("<L", tail, at + 12)
     end = size - len(tail) + at
-    if at >= 76 and tail[at - 20 : at - 16] == b"PK\6\7":  # zip64: its record stands before its locator
+    if at >= 76 and tail[at - 20 : at - 16] == b"PK\6\7":  # zip64: its record comes before its locator
         (length,) = struct.unpack_from("<Q", tail, at - 76 + 40)
         end -= 76
     raw.seek(max(0, end - length))
@@ -123,13 +127,18 @@ def _records(raw: IO[bytes]) -> int:
 
 
 def members_of(archive: zipfile.ZipFile) -> list[Member]:
-    """Everything but folders by name; the order of equal names is that of the archive."""
+    """All members except folders, sorted by plain name; members of one name keep the order of the archive."""
+    # orig_filename, because zipfile cuts info.filename at a NUL
     members = ((archives.plain(info.orig_filename), info) for info in archive.infolist() if not info.is_dir())
-    return sorted(members, key=lambda member: member[0])  # the other name, info.filename, is cut at a NUL
+    return sorted(members, key=lambda member: member[0])
 
 
 def prove_layout(archive: zipfile.ZipFile, members: Sequence[Member], max_bytes: int) -> None:
-    """Raises Unsafe for an archive that is hostile or has no right reading; see `archives`."""
+    """Check an archive.
+
+    Raises:
+        Unsafe: for a hostile or ambiguous archive; see `archives`.
+    """
     links = set()
     for info in archive.infolist():
         kind, link = _kind(info), None
@@ -153,13 +162,13 @@ def _kind(info: zipfile.ZipInfo) -> int:
 def _equal(archive: zipfile.ZipFile, one: zipfile.ZipInfo, other: zipfile.ZipInfo, max_bytes: int) -> bool:
     if (one.file_size, one.CRC, _kind(one)) != (other.file_size, other.CRC, _kind(other)):
         return False
-    if one.file_size > max_bytes or readable(one) or readable(other):  # no document either way
+    if one.file_size > max_bytes or readable(one) or readable(other):  # neither becomes a document
         return True
     return read_member(archive, one, max_bytes) == read_member(archive, other, max_bytes)
 
 
 def readable(info: zipfile.ZipInfo) -> tuple[str, bool] | None:
-    """(why a member is not opened, whether that is bad), None for one that can be."""
+    """(reason why a member cannot be opened, whether it is bad as in `Refused`); None when it can."""
     if info.flag_bits & ENCRYPTED:
         return "encrypted", True
     if info.compress_type not in METHODS:
@@ -169,7 +178,7 @@ def readable(info: zipfile.ZipInfo) -> tuple[str, bool] | None:
 
 @dataclass(frozen=True)
 class Members:
-    """Some members of an open archive: those at the places of `chosen`."""
+    """Some members of an open archive: those with the indices `chosen`."""
 
     archive: zipfile.ZipFile
     members: Sequence[Member]
@@ -179,7 +188,10 @@ class Members:
 def zip_files(
     some: Members, origin: Origin, names: NameGlobs, prefix: str = ""
 ) -> Iterator[tuple[str, bytes] | Refused]:
-    """(name, content) of members, of equal ones the first; `prove_layout` has compared them."""
+    """(name, content) of the members that the globs choose, or their refusals.
+
+    Of several members with one name it returns the first; `prove_layout` has checked that they are equal.
+    """
     found: set[str] = set()
     for number in some.chosen:
         whole, info = some.members[number]
@@ -199,6 +211,10 @@ def zip_files(
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
-    """Content of a member, at most one byte more than `max_bytes`; see `archives.DAMAGE` for what it raises."""
-    with archive.open(info) as file:  # checks the CRC at the end, and reads no more than the directory says
+    """Content of a member, at most `max_bytes` + 1 bytes.
+
+    Raises:
+        One of `compression.DAMAGE`.
+    """
+    with archive.open(info) as file:  # zipfile checks the CRC at the end, and never reads more than the directory says
         return file.read(max_bytes + 1)
