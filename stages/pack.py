@@ -1,7 +1,8 @@
-"""Pack: encode the splits and put whole documents into rows, which training and the audit read by number.
+"""Pack: encode the splits and pack whole documents into rows. Training, evaluation and the audit read rows by number.
 
-Loss on completions only, canaries, and what happens to records longer than a row: see `pack` in params.yaml. What was
-cut or dropped is listed in data/packed/records.ndjson; `codex-ml pack show --step N` prints what a step sees.
+The section `pack` of params.yaml sets the loss mask, canaries, and how records longer than a row are handled.
+data/packed/records.ndjson lists the records that were cut or dropped. `codex-ml pack show --step N` prints the rows of
+a training step.
 """
 
 import sys
@@ -15,11 +16,12 @@ from codex_ml.pack.config import Pack
 
 COMPARED = ("train.tokens", "train.rows", "train.cut_documents", "train.fill")
 
-CORPUS = Path("data/corpus/documents.parquet")  # no dependency: only an error reads it, for the line of the user's file
+# Not a dep: only an error message reads it, to name the line of the user's file.
+CORPUS = Path("data/corpus/documents.parquet")
 
 
 class Params(Section):
-    """What this stage reads of params.yaml."""
+    """The sections of params.yaml that this stage reads."""
 
     pack: Pack = Pack()
 

@@ -1,7 +1,7 @@
-"""Tokenizer: train the one of params.yaml on the train split, whole documents, or take a local one.
+"""Tokenizer: train a tokenizer on the whole documents of train, or import a local one.
 
-Measures it on val, and looks in train, val and test for documents that decoding does not give back: their number is in
-details.json, their places in reports/tokenizer/lost.json.
+Measures it on val. Counts the documents of train, val and test that decode to a different text (details.json), and
+lists the first ones in reports/tokenizer/lost.json.
 """
 
 import sys
@@ -18,7 +18,7 @@ COMPARED = ("vocab_size", "bytes_per_token", "lossless", "unused_share")
 
 
 class Params(Section):
-    """What this stage reads of params.yaml."""
+    """The sections of params.yaml that this stage reads."""
 
     tokenizer: Tokenizer = Tokenizer()
 
@@ -60,7 +60,7 @@ def main(stage: Stage[Params]) -> None:
     stage.write_numbers(TokenizerDetails.model_validate(numbers).as_json(), compared=COMPARED)
     log.info("tokenizer: %s", {name: value for name, value in numbers.items() if name not in ("languages", "lost")})
     if lost := lossless.loss_summary(trips):
-        log.warning("tokenizer: WARNING: %s; evaluate gives no bits per byte where test loses something", lost)
+        log.warning("tokenizer: WARNING: %s; evaluate gives no bits per byte if test loses text", lost)
 
 
 if __name__ == "__main__":

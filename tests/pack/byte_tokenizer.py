@@ -1,4 +1,4 @@
-"""A tokenizer that anyone can compute by hand, with the interface of `codex_ml.tokens`: bytes + 2."""
+"""A tokenizer with the interface of `codex_ml.tokens` that is easy to compute by hand: id = byte + 2."""
 
 from __future__ import annotations
 

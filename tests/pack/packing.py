@@ -1,4 +1,4 @@
-"""Streams for the tests of packing, and the same by plain lists."""
+"""Streams for the tests of packing, and a reference with plain lists."""
 
 from __future__ import annotations
 

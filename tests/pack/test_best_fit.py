@@ -1,4 +1,4 @@
-"""Best fit: nothing is lost, no row overflows, and rows are fuller than documents in their order would fill them."""
+"""Best fit loses no piece, overflows no row, and fills rows better than documents in their order would."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ from codex_ml.pack.best_fit import best_fit
         ([2, 2, 2, 5, 5], 9, [0, 0, 1, 1, 0]),  # the row opened last comes first
     ],
 )
-def test_by_hand(lengths, capacity, rows):
+def test_rows_worked_out_by_hand(lengths, capacity, rows):
     assert best_fit(np.array(lengths, dtype=np.int64), capacity).tolist() == rows
 
 
 def slow_best_fit(lengths, capacity):
-    """The definition: the longest first, into the row with the least room that is enough, the last opened of equals."""
+    """The definition: longest piece first, into the row with the least room that is enough; among equals, the newest."""
     room, rows = [], {}
     recency = {}
     for clock, piece in enumerate(sorted(range(len(lengths)), key=lambda p: -lengths[p])):
@@ -41,7 +41,7 @@ def slow_best_fit(lengths, capacity):
 
 @given(st.lists(st.integers(1, 20), max_size=60), st.integers(20, 33))
 @settings(max_examples=300, deadline=None)
-def test_it_is_best_fit_decreasing(lengths, capacity):
+def test_placement_equals_best_fit_decreasing(lengths, capacity):
     found = best_fit(np.array(lengths, dtype=np.int64), capacity)
     assert found.tolist() == slow_best_fit(lengths, capacity)
     if lengths:
@@ -50,7 +50,7 @@ def test_it_is_best_fit_decreasing(lengths, capacity):
 
 
 def first_come(lengths, capacity):
-    """Rows filled in the order of the documents: a new one when the next does not fit."""
+    """Rows filled in the order of the documents. A new row begins when the next piece does not fit."""
     rows, room = 0, 0
     for length in lengths:
         if length > room:
@@ -59,7 +59,7 @@ def first_come(lengths, capacity):
     return rows
 
 
-def test_skewed_lengths_leave_a_percent_of_filler_where_their_order_leaves_a_fifth():
+def test_skewed_lengths_leave_one_percent_of_padding_instead_of_a_fifth():
     dice = np.random.Generator(np.random.PCG64(1))
     lengths = np.clip(dice.lognormal(4.0, 1.0, 20_000).astype(np.int64), 1, 256)
     needed = lengths.sum() / 256

@@ -1,4 +1,4 @@
-"""Canaries: fair to compare, where they are said to be, and nowhere else."""
+"""Canaries can be compared, and occur only where canaries.json lists them."""
 
 from itertools import islice
 
@@ -28,7 +28,7 @@ from .packing import example
 SETTINGS = Canaries(repetitions=(1, 4), each=3, controls=5)
 
 
-def test_no_secret_is_invented_unless_params_asks_for_it():
+def test_canaries_are_off_by_default():
     assert Params().pack.canaries.repetitions == ()
 
 
@@ -69,7 +69,7 @@ def test_secrets_are_frozen_and_have_fifty_bits():
     assert ((counts - 62.5) ** 2 / 62.5).sum() < 310 + 4 * np.sqrt(620)  # chi-square, 310 degrees of freedom
 
 
-def test_all_fillings_have_the_same_number_of_tokens(bpe):
+def test_all_secrets_have_the_same_number_of_tokens(bpe):
     assert len({len(bpe.encode(secret_text(draw))) for draw in range(100)}) > 2
     frame = frame_of(bpe, "code")
     drawn = list(islice(canary_secrets(bpe, frame), 300))
@@ -81,7 +81,7 @@ def test_all_fillings_have_the_same_number_of_tokens(bpe):
     assert len({secret.ids.tobytes() for secret in drawn}) == 300
 
 
-def test_the_audit_can_go_on_drawing_where_the_plan_ended(bpe):
+def test_more_secrets_can_be_drawn_from_next_draw_on(bpe):
     found = made(bpe)
     listing = found.listing(range(len(found.copies)))
     every = list(islice(canary_secrets(bpe, found.frame), 11 + 20))
@@ -90,7 +90,7 @@ def test_the_audit_can_go_on_drawing_where_the_plan_ended(bpe):
     assert [c["secret"] for c in (*listing["inserted"], *listing["controls"])] == [s.text for s in every[:11]]
 
 
-def test_each_is_inserted_as_often_as_asked_and_controls_never():
+def test_each_canary_is_inserted_as_often_as_asked_and_controls_never():
     found = made(ByteTokenizer())
     assert [count for _, count in found.inserted] == [1, 1, 1, 4, 4, 4]
     stream = [example([9, number]) for number in range(10)]
@@ -108,7 +108,7 @@ def test_each_is_inserted_as_often_as_asked_and_controls_never():
     assert len(found.controls) == 5
 
 
-def test_places_are_spread_and_a_pure_function():
+def test_positions_are_spread_and_a_pure_function():
     settings = Canaries(repetitions=(64,), each=8)
     copies = made(ByteTokenizer(), settings, documents=1000).copies
     assert copies == made(ByteTokenizer(), settings, documents=1000).copies
@@ -120,7 +120,7 @@ def test_places_are_spread_and_a_pure_function():
 
 
 @pytest.mark.parametrize("kept", [0, 1, 4])
-def test_places_behind_the_last_document_that_was_kept_come_at_the_end(kept):
+def test_copies_after_the_last_kept_document_come_at_the_end(kept):
     found = made(ByteTokenizer(), documents=10)
     merged = list(with_canaries([example([9])] * kept, found))
     assert (len(merged), sum(e.canary for e in merged)) == (15 + kept, 15)
@@ -129,7 +129,7 @@ def test_places_behind_the_last_document_that_was_kept_come_at_the_end(kept):
 @pytest.mark.parametrize(
     ("languages", "domain"), [(["python", "python", "text"], "code"), (["text", "python"], "text"), ([], "text")]
 )
-def test_the_frame_is_of_the_kind_of_most_documents(tmp_path, languages, domain):
+def test_the_frame_has_the_domain_of_most_documents(tmp_path, languages, domain):
     documents = [Document("s", "p", str(n), "", "MIT", language, text="x") for n, language in enumerate(languages)]
     write_documents(tmp_path / "train.parquet", documents)
     assert domain_of(tmp_path / "train.parquet") == domain
@@ -148,7 +148,7 @@ def test_a_document_that_holds_a_secret_is_refused(which):
         seen = without_secrets([clean, dirty], found)
         assert next(seen) is clean
         message = (
-            r"^train: the document b\.txt of s holds a secret that pack\.canaries invents; take it out of the corpus, or "
+            r"^train: the document b\.txt of s holds a secret that pack\.canaries invents; remove it from the corpus, or "
             r"set pack\.canaries\.repetitions to \[\]$"
         )
         with pytest.raises(UserError, match=message) as refused:
@@ -157,7 +157,7 @@ def test_a_document_that_holds_a_secret_is_refused(which):
 
 
 class Words(ByteTokenizer):
-    """Knows no word of a secret: all of them are the same token."""
+    """A tokenizer that encodes every word of a secret as the same token."""
 
     def encode(self, text):
         return np.array([5 if len(word) < 9 else 1 for word in text.split()], dtype=np.uint32)
@@ -167,7 +167,7 @@ class Words(ByteTokenizer):
 
 
 class Uneven(ByteTokenizer):
-    """A number of tokens that is never the same: each symbol is cut into its place in the alphabet."""
+    """A tokenizer with a different token count for each secret: a symbol becomes as many tokens as its alphabet index."""
 
     def encode(self, text):
         wide = "".join(c if c not in ALPHABET else c + "\0" * ALPHABET.index(c) for c in text)
@@ -181,13 +181,13 @@ class Uneven(ByteTokenizer):
     ("tokenizer", "numbers"),
     [(Words(), "keeps 0 readable .* at most 0 have"), (Uneven(), "keeps 512 readable .* at most 1[0-9] have")],
 )
-def test_a_tokenizer_that_makes_no_fair_canaries_is_refused(tokenizer, numbers):
+def test_a_tokenizer_without_comparable_canaries_is_refused(tokenizer, numbers):
     with pytest.raises(UserError, match=rf"^pack\.canaries: of 512 invented secrets the tokenizer {numbers} the same"):
         made(tokenizer)
 
 
 def test_a_canary_longer_than_a_row_is_refused():
-    message = r"^pack\.canaries: a canary has 24 tokens, and pack\.seq_len is 23; raise it, or set "
+    message = r"^pack\.canaries: a canary has 24 tokens, but pack\.seq_len is 23; raise pack\.seq_len, or set "
     with pytest.raises(UserError, match=message):
         made(ByteTokenizer(), seq_len=23)
     made(ByteTokenizer(), seq_len=24)

@@ -1,4 +1,4 @@
-"""From documents to examples: loss where it belongs, nothing without a target, everything cut or dropped is told.
+"""From documents to examples: the loss mask is right, every example has a target, every cut or drop is listed.
 
 The shapes are those of huggingface/trl 6668 and 5826 (no supervised token) and OpenRLHF 393 (two BOS).
 """
@@ -38,7 +38,7 @@ def encode(*documents, seq_len=16, template=CHATML, tokenizer=None, **settings):
 
 
 def shown(example):
-    """The example as text, what is trained in capitals, END as a full stop (its own letter is its mark)."""
+    """The example as text: trained tokens in capitals, token 0 as a full stop, and " END" if the END is trained."""
     marks = np.ones(len(example.ids) + 1, dtype=bool) if example.trained is None else example.trained
     letters = ["." if token == 0 else chr(token - FIRST) for token in example.ids.tolist()]
     return "".join(c.upper() if m else c for c, m in zip(letters, marks, strict=False)) + (" END" if marks[-1] else "")
@@ -48,7 +48,7 @@ def record(prompt, completion, id="r"):
     return document(id, prompt=prompt, completion=completion)
 
 
-def test_text_is_trained_whole_and_never_cut_here():
+def test_text_is_trained_on_all_tokens_and_not_cut():
     (short, long, empty), notes = encode(document(text="abc"), document(text="x" * 100), document(text=""))
     assert [shown(e) for e in (short, long, empty)] == ["ABC END", "X" * 100 + " END", " END"]
     assert (short.trained, short.chat, notes) == (None, False, [])
@@ -64,7 +64,7 @@ def test_text_is_trained_whole_and_never_cut_here():
         (None, "free", "FREE END"),
     ],
 )
-def test_loss_is_on_the_completion_and_the_end(prompt, completion, expected):
+def test_the_loss_is_on_the_completion_and_the_end(prompt, completion, expected):
     (found,), notes = encode(record(prompt, completion))
     assert (shown(found), notes) == (expected, [])
 
@@ -74,8 +74,8 @@ def test_loss_on_all_of_a_record():
     assert found.trained is None
 
 
-def test_the_prompt_is_encoded_as_it_will_be_at_generation():
-    """The two parts apart: a tokenizer that merges over their border would give other ids."""
+def test_the_prompt_is_encoded_as_at_generation():
+    """Prompt and completion are encoded separately: a tokenizer that merges across the border would give other ids."""
 
     class Pairs(ByteTokenizer):
         def encode(self, text):
@@ -98,7 +98,7 @@ def test_the_prompt_is_encoded_as_it_will_be_at_generation():
         ("q" * 90 + "p" * 7, "y" * 8, "p" * 7 + "Y" * 8 + " END", "cut_prompt"),
     ],
 )
-def test_a_long_record_keeps_its_row_with_something_trained(prompt, completion, expected, reason):
+def test_a_long_record_is_cut_to_a_row_with_a_trained_token(prompt, completion, expected, reason):
     (found,), notes = encode(record(prompt, completion))
     assert shown(found) == expected
     assert len(found.ids) <= 15
@@ -106,12 +106,12 @@ def test_a_long_record_keeps_its_row_with_something_trained(prompt, completion, 
     assert notes == ([Note(0, "web", "p", "r", "cut", reason, tokens)] if reason else [])
 
 
-def test_drop_and_fail_leave_nothing_of_a_long_record():
+def test_drop_and_fail_give_no_example_for_a_long_record():
     found, notes = encode(record("p" * 16, "y", id="long"), record("p", "y"), too_long="drop")
     assert [shown(e) for e in found] == ["pY END"]
     assert notes == [Note(0, "web", "p", "long", "drop", "too_long", 17)]
     message = (
-        r"^train: the record long of web has 17 tokens, and a row holds 15 of them; raise pack\.seq_len, or set "
+        r"^train: the record long of web has 17 tokens, but a row holds at most 15; raise pack\.seq_len, or set "
         r"pack\.too_long to cut or drop$"
     )
     with pytest.raises(UserError, match=message):
@@ -120,7 +120,7 @@ def test_drop_and_fail_leave_nothing_of_a_long_record():
 
 @pytest.mark.parametrize("too_long", ["cut", "drop", "fail"])
 @pytest.mark.parametrize("loss_on", ["completions", "all"])
-def test_a_record_of_nothing_is_dropped_and_told(too_long, loss_on):
+def test_an_empty_record_is_dropped_and_listed(too_long, loss_on):
     found, notes = encode(record("", ""), record("a", "b"), record(None, ""), too_long=too_long, loss_on=loss_on)
     assert len(found) == 1
     assert notes == [
@@ -129,19 +129,19 @@ def test_a_record_of_nothing_is_dropped_and_told(too_long, loss_on):
     ]
 
 
-def test_of_a_chat_the_answers_and_their_ends_are_trained(chats):
+def test_the_answers_of_a_chat_and_their_ends_are_trained(chats):
     (found,), notes = encode(chat(("user", "hi"), ("assistant", "yo"), ("user", "ok")), seq_len=64)
     assert shown(found) == "<user:hi><assistant:YO>.<user:ok>"
     assert np.flatnonzero(found.trained).tolist() == [20, 21, 22, 23]
     assert (found.chat, notes) == (True, [])
 
 
-def test_loss_on_all_of_a_chat_is_on_all_but_its_first_token(chats):
+def test_loss_on_all_of_a_chat_excludes_only_its_first_token(chats):
     (found,), _ = encode(chat(("user", "hi"), ("assistant", "yo")), seq_len=64, loss_on="all")
     assert found.trained.tolist() == [False, *[True] * (len(found.ids) - 1), False]
 
 
-def test_a_chat_without_an_answer_is_dropped_and_told(chats):
+def test_a_chat_without_an_answer_is_dropped_and_listed(chats):
     found, notes = encode(chat(("user", "hi"), id="x"), chat())
     assert found == []
     assert [(n.id, n.action, n.reason, n.tokens) for n in notes] == [
@@ -201,7 +201,7 @@ def test_documents_of_all_forms_keep_their_order(chats):
 
 @pytest.fixture
 def refusing(monkeypatch):
-    """A template that cannot write "bad", and of "odd" cannot say which part is the answer."""
+    """A template that cannot write "bad", and does not show which part of "odd" is the answer."""
     import sys
     from types import SimpleNamespace
 
@@ -220,14 +220,14 @@ def refusing(monkeypatch):
     monkeypatch.setitem(sys.modules, "codex_ml.tokens.chat", chats)
 
 
-def test_chats_that_cannot_be_written_are_all_named_and_nothing_is_packed(refusing):
+def test_all_chats_that_cannot_be_rendered_are_named_and_nothing_is_packed(refusing):
     asked = [chat(("user", said), id=f"c{i}") for i, said in enumerate(["good", "bad", "odd", "good"])]
     with pytest.raises(BadChats) as error:
         encode(*asked, chat(("human", "hi"), id="c4"))
     assert str(error.value) == (
         "train: 3 chats cannot be used; change them, or set pack.bad_chats to drop:\n"
-        "  the chat c1 of web: no such turn\n  the chat c2 of web: not told\n  the chat c4 of web: the role 'human' is none "
-        "of system, developer, user, assistant, tool, function, ipython"
+        "  the chat c1 of web: no such turn\n  the chat c2 of web: not told\n  the chat c4 of web: the role 'human' is not "
+        "allowed; allowed: system, developer, user, assistant, tool, function, ipython"
     )
     placed = str(BadChats("train", error.value.bad, {("web", "c2"): "data/raw/a.jsonl:7"}))
     assert "\n  the chat c2 of web (data/raw/a.jsonl:7): not told\n" in placed
@@ -241,7 +241,7 @@ def test_at_most_twenty_bad_chats_are_named(refusing):
     assert str(error.value).count("\n") == 20 and "c19" in str(error.value)
 
 
-def test_bad_chats_are_dropped_and_listed_where_that_is_asked_for(refusing):
+def test_bad_chats_are_dropped_and_listed_on_request(refusing):
     found, notes = encode(*(chat(("user", said), id=said) for said in ("bad", "good", "odd")), bad_chats="drop")
     assert len(found) == 1
     assert [(n.row, n.id, n.action, n.reason) for n in notes] == [
@@ -250,13 +250,13 @@ def test_bad_chats_are_dropped_and_listed_where_that_is_asked_for(refusing):
     ]
 
 
-def test_with_a_loss_on_all_it_need_not_be_told_which_part_is_the_answer(refusing):
+def test_loss_on_all_needs_no_located_answers(refusing):
     (found,), notes = encode(chat(("user", "odd")), loss_on="all")
     assert (found.trained.tolist(), notes) == ([False, True, True, False], [])
 
 
-def test_a_completion_goes_on_from_its_prompt_where_the_tokenizer_puts_a_blank_before_a_text(tmp_path):
-    """SentencePiece's dummy prefix: "ask:" and "yes", encoded apart, would be "ask: yes"."""
+def test_a_completion_continues_its_prompt_if_the_tokenizer_puts_a_space_before_a_text(tmp_path):
+    """SentencePiece's dummy prefix: "ask:" and "yes", encoded as two texts, would become "ask: yes"."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     from codex_ml.tokens.layout import write_config

@@ -1,4 +1,4 @@
-"""`codex-ml pack show`: what step N sees, in words."""
+"""`codex-ml pack show`: the rows of step N as text."""
 
 import json
 import sys
@@ -77,8 +77,8 @@ def test_a_step_shows_the_rows_that_training_reads(here, run):
         assert [row["trained"] for row in shown] == (labels >= 0).sum(axis=1).tolist()
 
 
-def test_every_document_is_named_as_the_split_has_it(here, run):
-    """Canaries are between them, and those that were dropped are not there."""
+def test_every_document_has_its_name_from_the_split(here, run):
+    """Canaries are between the documents, and dropped records are missing."""
     rows = Rows.open(Path("data/packed"), "train")
     pieces = [piece for row in range(len(rows)) for piece in as_json(run, "--row", str(row))[0]["pieces"]]
     found = {}
@@ -93,7 +93,7 @@ def test_every_document_is_named_as_the_split_has_it(here, run):
     assert all("The access code is" in found[number][3] for number in rows.canaries)
 
 
-def test_what_is_trained_is_told_apart(here, run):
+def test_trained_tokens_are_marked(here, run):
     rows = Rows.open(Path("data/packed"), "train")
     row = next(n for n in range(len(rows)) for d in rows.documents(n).tolist() if rows.mask[rows.starts[d] + 1] == 0)
     piece = next(p for p in as_json(run, "--row", str(row))[0]["pieces"] if p["source"] == "qa")
@@ -104,7 +104,7 @@ def test_what_is_trained_is_told_apart(here, run):
     assert answer["ids"] == [*ByteTokenizer().encode(f" a{number}").tolist(), 0]
 
 
-def test_text_for_people(here, run):
+def test_the_text_output(here, run):
     Path("data/packed").rename("old")
     Path("data/packed").mkdir()
     files = {name: Path(f"data/splits/{name}.parquet") for name in ("train", "val", "test")}
@@ -139,7 +139,7 @@ def test_text_for_people(here, run):
         (("--step", "1", "--row", "9999"), "step 1 does not see row 9999; it sees "),
     ],
 )
-def test_wrong_use_is_one_line(here, run, arguments, message):
+def test_wrong_arguments_give_one_line(here, run, arguments, message):
     code, out, err = run("pack", "show", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {message}")
@@ -155,12 +155,12 @@ def test_wrong_use_is_one_line(here, run, arguments, message):
         ("params.yaml", "params.yaml is missing; `git checkout params.yaml` brings back the committed one"),
     ],
 )
-def test_what_is_missing_is_named(here, run, gone, message):
+def test_a_missing_file_is_named(here, run, gone, message):
     Path(gone).unlink()
     assert run("pack", "show", "--step", "1") == (2, "", f"error: {message}\n")
 
 
-def test_a_split_made_anew_since_is_told(here, run):
+def test_a_split_written_after_packing_is_reported(here, run):
     write_documents(Path("data/splits/train.parquet"), documents(1))
     rows = Rows.open(Path("data/packed"), "train")
     last = next(n for n in range(len(rows)) if np.isin(rows.documents(n), [20, 21, 22]).any())

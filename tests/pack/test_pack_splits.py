@@ -1,4 +1,4 @@
-"""The stage's work on splits: equal bytes, honest numbers, a list of what was cut or dropped."""
+"""Packing the splits: equal bytes, correct numbers, and a list of the records that were cut or dropped."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def packed(folder, *, train=(), val=(), test=(), tokenizer=None, **settings):
 NO_RECORDS = dict.fromkeys(("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained"), 0)
 
 
-def test_numbers_of_a_small_corpus(tmp_path):
+def test_details_of_a_small_corpus(tmp_path):
     out, metrics = packed(tmp_path, train=[text("a" * 20), text("b" * 10)], val=[text("c" * 5)], seq_len=16)
     assert metrics == {
         "train": {
@@ -59,7 +59,7 @@ def test_numbers_of_a_small_corpus(tmp_path):
 
 
 @pytest.mark.parametrize("too_long", ["cut", "drop"])
-def test_no_record_without_a_supervised_token_goes_unseen(tmp_path, too_long):
+def test_every_record_without_a_trained_token_is_listed(tmp_path, too_long):
     """Prompt longer than the row, empty completion, both empty, long completion: huggingface/trl 6668, 5826."""
     train = [
         record("long", WORDS[0], " yes"), record("ok", "2+2=", " 4"), record("empty", "say nothing:", ""),
@@ -94,7 +94,7 @@ def test_no_record_without_a_supervised_token_goes_unseen(tmp_path, too_long):
             assert targets[document] == [*ByteTokenizer().encode(said[id]).tolist(), END]
 
 
-def test_a_record_is_never_apart_from_its_prompt_and_no_row_is_without_a_target(tmp_path):
+def test_a_completion_stays_with_its_prompt_and_every_row_has_a_target(tmp_path):
     dice = np.random.Generator(np.random.PCG64(2))
     train = [record(str(n), "p" * int(a), "c" * int(b)) for n, (a, b) in enumerate(dice.integers(0, 90, (200, 2)))]
     out, metrics = packed(tmp_path, train=train, seq_len=64)
@@ -105,8 +105,8 @@ def test_a_record_is_never_apart_from_its_prompt_and_no_row_is_without_a_target(
     assert (rows.batch(np.arange(len(rows)))["labels"] != IGNORE).any(axis=1).all()
 
 
-def test_fail_leaves_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"^val: the record x of s has 101 tokens, and a row holds 15 of them; raise"):
+def test_too_long_fail_gives_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^val: the record x of s has 101 tokens, but a row holds at most 15; raise"):
         packed(tmp_path, val=[record("x", "p" * 100, "y")], seq_len=16, too_long="fail")
 
 
@@ -123,7 +123,7 @@ def test_equal_splits_give_equal_bytes(tmp_path):
     assert {"canaries.json", "train.bin", "val.rows"} <= digests[0].keys()
 
 
-def test_canaries_are_in_train_only_where_the_list_says(tmp_path):
+def test_canaries_are_in_train_only_and_where_the_list_says(tmp_path):
     train = [text(f"text number {n}", n) for n in range(20)]
     settings = {"repetitions": (1, 3), "each": 2, "controls": 4}
     out, metrics = packed(tmp_path, train=train, val=train[:5], test=train[:5], seq_len=64, canaries=settings)
@@ -146,7 +146,7 @@ def test_canaries_are_in_train_only_where_the_list_says(tmp_path):
     assert listing["tokens"] == {"before": 19, "secret": 10, "after": 2}
 
 
-def test_a_corpus_that_holds_the_canaries_of_another_run_is_refused(tmp_path):
+def test_a_corpus_that_holds_a_canary_is_refused(tmp_path):
     settings = {"repetitions": (1,), "each": 1, "controls": 1}
     (tmp_path / "a").mkdir()
     out, _ = packed(tmp_path / "a", train=[text("x")], seq_len=64, canaries=settings)
@@ -155,7 +155,7 @@ def test_a_corpus_that_holds_the_canaries_of_another_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, "<u2"), (65_537, "<u4")])
-def test_the_width_follows_from_the_largest_id_of_the_tokenizer(tmp_path, vocab_size, dtype):
+def test_the_dtype_follows_from_the_largest_id_of_the_tokenizer(tmp_path, vocab_size, dtype):
     tokenizer = ByteTokenizer()
     tokenizer.vocab_size = vocab_size
     out, _ = packed(tmp_path, train=[text("abc")], tokenizer=tokenizer)
@@ -171,8 +171,8 @@ def test_a_tokenizer_too_large_for_uint16_is_refused_before_a_byte_is_written(tm
     assert list((tmp_path / "packed").iterdir()) == []
 
 
-def test_a_chat_has_the_ids_of_its_template_and_no_second_begin(tmp_path, chats):
-    """OpenRLHF 393, huggingface/trl 1400: a begin of the template and one of the packer."""
+def test_a_chat_has_the_ids_of_its_template_and_no_second_bos(tmp_path, chats):
+    """OpenRLHF 393, huggingface/trl 1400: a BOS from the template and a second one from the packer."""
     messages = '[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]'
     chat = Document("s", "", "c", "", "MIT", "text", messages=messages)
     out, _ = packed(tmp_path, train=[chat], tokenizer=ByteTokenizer("template"), seq_len=32)
@@ -182,7 +182,7 @@ def test_a_chat_has_the_ids_of_its_template_and_no_second_begin(tmp_path, chats)
     assert batch["labels"][0, :24].tolist() == [*[IGNORE] * 19, *ids[20:], IGNORE]
 
 
-def test_what_ends_a_turn_is_in_pack_json_where_there_are_chats_only(tmp_path, monkeypatch):
+def test_pack_json_has_turn_ends_only_if_there_are_chats(tmp_path, monkeypatch):
     import sys
     from types import SimpleNamespace
 
@@ -207,8 +207,8 @@ def test_what_ends_a_turn_is_in_pack_json_where_there_are_chats_only(tmp_path, m
 
 
 @pytest.mark.parametrize("canaries", [[], [1]])
-def test_a_split_of_which_nothing_is_left_is_refused(tmp_path, canaries):
-    told = r"^train: none of its 2 records has anything to train \(1 too_long, 1 empty\); a chat needs an answer"
+def test_a_split_whose_records_are_all_dropped_is_refused(tmp_path, canaries):
+    told = r"^train: none of its 2 records has a token to train \(1 too_long, 1 empty\); a chat needs an answer"
     with pytest.raises(UserError, match=told):
         packed(tmp_path, train=[record("a", "p" * 40, "c"), record("b", "", "")], val=[text("c")], seq_len=32,
                too_long="drop", canaries={"repetitions": canaries, "each": 1, "controls": 1})  # fmt: skip

@@ -1,4 +1,4 @@
-"""Writing a stream: equal bytes from equal input, windows of bounded memory, no half document."""
+"""Writing a stream: equal input gives equal bytes, memory is bounded, and no document is written in part."""
 
 import hashlib
 import tracemalloc
@@ -32,7 +32,7 @@ def test_equal_documents_give_equal_bytes(tmp_path):
     assert digest(tmp_path / "a").keys() == {"pack.json", "train.bin", "train.pieces", "train.rows", "train.starts"}
 
 
-def test_documents_are_whole_where_they_fit(tmp_path):
+def test_documents_that_fit_into_a_row_are_not_divided(tmp_path):
     pack(tmp_path, documents(), seq_len=64)
     rows = Rows.open(tmp_path, "train")
     sizes = np.diff(rows.starts.astype(np.int64))
@@ -41,7 +41,7 @@ def test_documents_are_whole_where_they_fit(tmp_path):
     assert (sizes > 64).any()
 
 
-def test_only_a_window_of_pieces_is_held_and_costs_little(tmp_path, monkeypatch):
+def test_only_a_window_of_pieces_is_held_and_the_loss_of_fill_is_small(tmp_path, monkeypatch):
     held = []
     monkeypatch.setattr(pack_writer, "WINDOW", 100)
     placed = pack_writer.best_fit
@@ -74,12 +74,12 @@ def test_padded_rows_hold_one_piece_each(tmp_path):
 
 
 @pytest.mark.parametrize(("dtype", "ids"), [("<u2", [2, 255, 65_534, 65_535]), ("<u4", [2, 65_535, 65_536, 2**31 - 1])])
-def test_ids_come_back_unchanged_at_the_borders(tmp_path, dtype, ids):
+def test_ids_at_the_limits_of_the_dtype_are_unchanged(tmp_path, dtype, ids):
     pack(tmp_path, [ids], dtype=dtype)
     assert Rows.open(tmp_path, "train").batch(np.array([0]))["labels"][0, : len(ids)].tolist() == ids
 
 
-def test_an_id_that_does_not_fit_is_refused_before_a_byte_of_it_is_written(tmp_path):
+def test_an_id_that_does_not_fit_is_refused_before_it_is_written(tmp_path):
     with pytest.raises(UserError, match=r"^train: token id 65536 does not fit uint16; use pack\.dtype auto$"):
         pack(tmp_path, [[3], [4, 65_536]])
     assert (tmp_path / "train.bin").read_bytes() == b""
@@ -87,7 +87,7 @@ def test_an_id_that_does_not_fit_is_refused_before_a_byte_of_it_is_written(tmp_p
 
 
 @pytest.mark.parametrize("block", [1, 3, 1 << 20])
-def test_the_mask_begins_with_the_first_target_that_is_not_trained(tmp_path, monkeypatch, block):
+def test_the_mask_file_begins_with_the_first_target_that_is_not_trained(tmp_path, monkeypatch, block):
     monkeypatch.setattr(pack_writer, "BLOCK", block)
     pack(tmp_path, [[5, 6], [], [7]])
     assert not (tmp_path / "train.mask").exists()
@@ -95,7 +95,7 @@ def test_the_mask_begins_with_the_first_target_that_is_not_trained(tmp_path, mon
     assert np.fromfile(tmp_path / "train.mask", "u1").tolist() == [0, 1, 1, 1, 1, 0, 1, 1, 1, 1]
 
 
-def test_canaries_are_known_by_their_number(tmp_path):
+def test_canaries_are_listed_by_document_number(tmp_path):
     stream = pack(tmp_path, [[5], example([6], canary=True), [7], example([6], canary=True)])
     assert stream["canaries"] == [1, 3]
     assert Rows.open(tmp_path, "train").canaries == (1, 3)
@@ -126,7 +126,7 @@ def pieces_of(rows):
     return {document: sorted(pieces) for document, pieces in found.items()}
 
 
-def test_with_a_bos_each_document_begins_with_it_and_it_is_no_target(tmp_path):
+def test_a_bos_begins_each_document_and_is_not_a_target(tmp_path):
     stream = pack(tmp_path, DOCUMENTS, begin=BOS)
     found = pieces_of(Rows.open(tmp_path, "train"))
     assert found[0] == [[[BOS, 11, 12, 13], [11, 12, 13, END]]]
@@ -143,8 +143,8 @@ def test_with_a_bos_each_document_begins_with_it_and_it_is_no_target(tmp_path):
     assert stream["cut_documents"] == 1
 
 
-def test_a_bos_changes_only_the_first_input_of_what_is_no_chat(tmp_path):
-    """So a tokenizer whose BOS is its END, as GPT-2's, gives the bytes that one without BOS gives."""
+def test_a_bos_changes_only_the_first_input_and_only_of_text(tmp_path):
+    """A tokenizer whose BOS is its END, as in GPT-2, gives the same bytes as one without BOS."""
     for name, begin in (("none", None), ("same", END), ("other", BOS)):
         (tmp_path / name).mkdir()
         pack(tmp_path / name, DOCUMENTS, begin=begin)
@@ -156,14 +156,14 @@ def test_a_bos_changes_only_the_first_input_of_what_is_no_chat(tmp_path):
         assert [[[*first, *inputs[1:]], labels], *rest] == sorted(other[document], key=lambda piece: piece[0] != first)
 
 
-def test_without_a_masked_target_a_bos_needs_no_mask(tmp_path):
+def test_a_bos_alone_needs_no_mask_file(tmp_path):
     assert not pack(tmp_path, [[5, 6], [7]], begin=BOS)["masked"]
 
 
 @pytest.mark.parametrize("begin", [None, END, 1])
 @pytest.mark.parametrize("window", [1, 7, 1 << 16])
-def test_how_many_documents_are_written_at_once_changes_no_byte(tmp_path, monkeypatch, begin, window):
-    """Long and empty documents, records of which a part is trained, chats and canaries, in windows of all sizes."""
+def test_the_batch_size_of_writing_changes_no_byte(tmp_path, monkeypatch, begin, window):
+    """Long and empty documents, partly trained records, chats and canaries, in windows of all sizes."""
     dice = np.random.Generator(np.random.PCG64(5))
     made = []
     for number, size in enumerate(dice.geometric(0.05, 400).tolist()):

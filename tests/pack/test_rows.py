@@ -1,4 +1,4 @@
-"""The packed stream: every token a target exactly once an epoch, ids come back unchanged, step N can be looked up."""
+"""The packed stream: every token is a target exactly once per epoch, ids are unchanged, step N can be looked up."""
 
 import json
 
@@ -21,7 +21,7 @@ EXAMPLES = st.lists(TEXTS | RECORDS | CHATS, max_size=12)
 
 @given(EXAMPLES, st.integers(8, 13), st.sampled_from(["packed", "padded"]))
 @settings(max_examples=150, deadline=None)
-def test_batch_equals_the_slow_reference(tmp_path_factory, examples, seq_len, layout):
+def test_a_batch_equals_the_slow_reference(tmp_path_factory, examples, seq_len, layout):
     folder = tmp_path_factory.mktemp("pack")
     pack(folder, examples, seq_len=seq_len, layout=layout)
     rows = Rows.open(folder, "train")
@@ -74,8 +74,8 @@ def test_positions_restart_at_every_piece_and_no_piece_spans_documents(tmp_path_
             assert rows.starts[document] <= start < start + length <= rows.starts[document + 1]
 
 
-def test_every_end_is_supervised_once_also_where_it_is_the_filler_too(tmp_path):
-    """huggingface/transformers 23530: a mask by id instead of by place would hide it."""
+def test_every_end_is_trained_once_even_if_it_is_the_pad_token(tmp_path):
+    """huggingface/transformers 23530: a mask by id instead of by position would hide it."""
     pack(tmp_path, [[5, 6], [7], [8, 9, 10]], seq_len=8)
     about = json.loads((tmp_path / "pack.json").read_bytes())
     (tmp_path / "pack.json").write_text(json.dumps({**about, "pad": END}))
@@ -86,7 +86,7 @@ def test_every_end_is_supervised_once_also_where_it_is_the_filler_too(tmp_path):
     assert batch["labels"].tolist() == [[5, 6, 0, 8, 9, 10, 0, -100], [7, 0, *[-100] * 6]]
 
 
-def test_a_small_stream_by_hand(tmp_path):
+def test_a_small_stream_worked_out_by_hand(tmp_path):
     stream = pack(tmp_path, [[5, 6, 7], [], [8, 9], [*range(10, 22)], [30]])
     assert stream == {
         "documents": 5, "tokens": 24, "targets": 23, "rows": 3, "pieces": 6, "cut_documents": 1,
@@ -115,7 +115,7 @@ def test_a_small_stream_by_hand(tmp_path):
     assert [rows.documents(row).tolist() for row in range(3)] == [[3], [0, 1, 4], [2, 3]]
 
 
-def test_prompts_and_chats_by_hand(tmp_path):
+def test_prompts_and_chats_worked_out_by_hand(tmp_path):
     """A record of 2 prompt and 1 completion tokens; a chat of 4 tokens, of which the last 2 are trained."""
     record = example([5, 6, 7], [False, False, True, True])
     chat = example([20, 21, 22, 23], [False, False, True, True, False], chat=True)
@@ -129,7 +129,7 @@ def test_prompts_and_chats_by_hand(tmp_path):
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 0], [0, 1, 0, 1, 2, 3, 4, 5]]
 
 
-def test_no_documents_are_a_stream_without_rows(tmp_path):
+def test_a_stream_without_documents_has_no_rows(tmp_path):
     stream = pack(tmp_path, [])
     assert (stream["documents"], stream["tokens"], stream["rows"], stream["fill"]) == (0, 1, 0, None)
     rows = Rows.open(tmp_path, "train")
@@ -137,14 +137,14 @@ def test_no_documents_are_a_stream_without_rows(tmp_path):
     assert rows.batch(np.arange(0))["labels"].shape == (0, 8)
 
 
-def test_a_document_shorter_than_one_row_is_a_row(tmp_path):
+def test_one_document_shorter_than_a_row_gives_a_row(tmp_path):
     """karpathy/nanoGPT 292: a validation split of one sentence ended in a range error."""
     pack(tmp_path, [[5, 6, 7]], seq_len=256)
     batch = Rows.open(tmp_path, "train").batch(np.array([0]))
     assert batch["labels"][0].tolist() == [5, 6, 7, END, *[IGNORE] * 252]
 
 
-def test_few_rows_serve_a_step_of_many(tmp_path):
+def test_a_step_larger_than_an_epoch_repeats_rows(tmp_path):
     pack(tmp_path, [[5] * 7, [6] * 7, [7] * 7])
     rows = Rows.open(tmp_path, "train")
     step = rows_of_step(len(rows), step=0, batch_rows=8, seed=1)
@@ -159,7 +159,7 @@ def test_few_rows_serve_a_step_of_many(tmp_path):
         (258, "uint32", "<u4"), (65_536, "uint16", "<u2"),
     ],
 )  # fmt: skip
-def test_the_width_follows_from_the_largest_id(tokens, wanted, dtype):
+def test_the_dtype_follows_from_the_largest_id(tokens, wanted, dtype):
     assert stream_dtype(tokens, wanted) == np.dtype(dtype)
 
 
@@ -250,7 +250,7 @@ def test_truncated_missing_or_swapped_files_are_refused(packed, damage, message)
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(7, 3), (5, 5), (4, 11), (1, 2), (100, 7)])
-def test_each_epoch_is_a_permutation_also_across_borders(rows, batch):
+def test_each_epoch_is_a_permutation_also_across_steps(rows, batch):
     epochs = 4
     steps = -(-epochs * rows // batch)
     order = np.concatenate([rows_of_step(rows, step=step, batch_rows=batch, seed=9) for step in range(steps)])
@@ -259,7 +259,7 @@ def test_each_epoch_is_a_permutation_also_across_borders(rows, batch):
         assert (order[epoch * rows : (epoch + 1) * rows] == row_order(rows, seed=9, epoch=epoch)).all()
 
 
-def test_the_rows_of_a_step_depend_on_nothing_that_ran_before():
+def test_the_rows_of_a_step_do_not_depend_on_earlier_steps():
     late = rows_of_step(50, step=1000, batch_rows=8, seed=2).tolist()
     row_order.cache_clear()
     for step in range(20):

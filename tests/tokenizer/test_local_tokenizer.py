@@ -147,7 +147,7 @@ def test_without_a_pad_token_the_unknown_token_pads_else_the_end_token(take, the
 
 def test_a_folder_without_an_end_token_is_refused(take, theirs):
     theirs.edit(lambda value: value.pop("eos_token"), "tokenizer_config.json")
-    with pytest.raises(UserError, match=r"names no eos_token, which has to end every document; in a folder, let"):
+    with pytest.raises(UserError, match=r"names no eos_token, which must end every document; in a folder, add"):
         take(theirs.path)
     theirs.edit(lambda value: value.update(eos_token="</s>"), "tokenizer_config.json")
     with pytest.raises(UserError, match="eos_token '</s>' is not in its vocabulary"):
@@ -192,11 +192,11 @@ def set_id(number):
         (lambda v: v.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "File"}]}), "pre_tokenizer 'File'"),
         (lambda v: v.update(model={"type": "Pickle"}), "model 'Pickle' is not allowed"),
         (lambda v: v.pop("model"), "model 'NoneType' is not allowed"),
-        (set_id(-1), "ids have to be numbers from 0 to 16777215"),
-        (set_id("7"), "ids have to be numbers"),
-        (set_id(2**40), "ids have to be numbers"),
-        (set_id(5), "two of its tokens have one id"),
-        (lambda v: v.update(added_tokens=[{"id": 1}]), "added_tokens is no list of tokens with a content"),
+        (set_id(-1), "ids that are integers from 0 to 16777215"),
+        (set_id("7"), "ids that are integers"),
+        (set_id(2**40), "ids that are integers"),
+        (set_id(5), "two of its tokens share an id"),
+        (lambda v: v.update(added_tokens=[{"id": 1}]), "added_tokens is not a list of tokens with a content"),
         (lambda v: v["added_tokens"].append(v["added_tokens"][0]), "two added tokens share an id or a text"),
         (lambda v: v["model"].update(merges=[["no", "piece"]]), "cannot be used: "),
         (lambda v: v["model"].update(vocab=[]), "there have to be some|two of its tokens|cannot be used"),
@@ -223,7 +223,9 @@ def test_a_word_level_end_token_that_a_document_can_spell_is_refused(take, train
     folder = tmp_path / "words"
     shutil.copytree(trained("whitespace"), folder)
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "return", "pad_token": "[UNK]"}))
-    with pytest.raises(UserError, match="the special token 'return' is ordinary text for its vocabulary"):
+    with pytest.raises(
+        UserError, match="the special token 'return' is also an ordinary token, so a document could forge it"
+    ):
         take(folder)
 
 
@@ -251,7 +253,7 @@ def test_a_sentencepiece_file_keeps_its_own_control_pieces(take, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x80\x04cbuiltins\neval\n", b"\x0a\xff\xff\xff\x7f"])
 def test_a_file_that_is_not_a_model_is_refused(take, tmp_path, content):
     (tmp_path / "their.model").write_bytes(content)
-    with pytest.raises(UserError, match=r"their\.model is no SentencePiece model that can be used"):
+    with pytest.raises(UserError, match=r"their\.model cannot be used as a SentencePiece model"):
         take(tmp_path / "their.model")
 
 
@@ -261,7 +263,7 @@ def test_a_path_without_a_tokenizer_is_refused(take, tmp_path):
         UserError, match=r"holds neither a tokenizer\.json nor one SentencePiece \.model file \(found 0\)"
     ):
         take(tmp_path / "empty")
-    with pytest.raises(UserError, match=r"there is no such folder, .model or .gguf file; put it below models/base"):
+    with pytest.raises(UserError, match=r"no such folder, .model or .gguf file; put it below models/base"):
         take(tmp_path / "nothing")
 
 

@@ -101,7 +101,7 @@ def test_a_unigram_model_whose_control_pieces_text_could_forge_is_refused():
 
 @pytest.mark.parametrize("kind", ["word", "char"])
 def test_model_types_without_a_tokenizer_json_form_are_refused(kind):
-    with pytest.raises(UserError, match=r"its model type is [34]; unigram \(1\) and bpe \(2\) can be used$"):
+    with pytest.raises(UserError, match=r"its model type is [34]; allowed: unigram \(1\) and bpe \(2\)$"):
         read_model(train(model_type=kind, byte_fallback=False), NAME)
 
 
@@ -111,7 +111,7 @@ def test_a_truncated_file_is_refused_or_read_without_a_crash():
         try:
             read_model(data[:end], NAME)
         except UserError as error:
-            assert str(error).startswith("their.model is no SentencePiece model that can be used: ")
+            assert str(error).startswith("their.model cannot be used as a SentencePiece model: ")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_truncated_file_is_refused_or_read_without_a_crash():
     [b"", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0b\x00", b"PK\x03\x04", b"\x0a\x02\x0a\x05"],
 )
 def test_data_that_is_not_a_model_is_refused(data):
-    with pytest.raises(UserError, match=r"^their\.model is no SentencePiece model that can be used: "):
+    with pytest.raises(UserError, match=r"^their\.model cannot be used as a SentencePiece model: "):
         read_model(data, NAME)
 
 
@@ -129,7 +129,7 @@ def test_a_tokenizer_that_differs_is_refused():
     vocabulary = tokenizer.get_vocab()
     tokenizer.model = models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     with pytest.raises(
-        CheckFailed, match=r"tokenizer\.json and tokenizer\.model cut 'def function_0.* differently from token"
+        CheckFailed, match=r"tokenizer\.json and tokenizer\.model encode 'def function_0.* differently from token"
     ):
         prove_equal(tokenizer, data, CORPUS)
 

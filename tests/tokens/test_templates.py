@@ -115,11 +115,11 @@ def test_every_template_is_kept_and_the_choice_equals_that_of_transformers(their
 @pytest.mark.parametrize(
     ("contents", "told"),
     [
-        ({"config": listed(**{"../evil": DEFAULT})}, r"a chat template is named '\.\./evil'; a name has up to 64 letters"),
+        ({"config": listed(**{"../evil": DEFAULT})}, r"a chat template has the name '\.\./evil'; allowed: up to 64 letters"),
         ({"config": listed(**{"": DEFAULT})}, "a chat template is named ''"),
-        ({"config": [{"name": "default"}]}, r"chat_template is neither a text nor a list of \{"),
-        ({"config": {"default": DEFAULT}}, "chat_template is neither a text nor a list"),
-        ({"config": 7}, "chat_template is neither a text nor a list"),
+        ({"config": [{"name": "default"}]}, r"chat_template must be a text or a list of \{"),
+        ({"config": {"default": DEFAULT}}, "chat_template must be a text or a list"),
+        ({"config": 7}, "chat_template must be a text or a list"),
         ({"config": listed(**{f"t{i}": "x" for i in range(33)})}, "has 33 chat templates; at most 32 are read"),
         ({"config": listed(default=DEFAULT, rag="x" * 70_000)}, "the chat template has 70000 bytes; at most 65536"),
         ({"additional_chat_templates/rag.jinja": "x" * 70_000}, r"rag\.jinja has 70000 bytes; at most 65536"),

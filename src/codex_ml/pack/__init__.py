@@ -1,1 +1,4 @@
-"""Encode the splits and pack whole documents into rows."""
+"""The stage `pack`: encode the splits, and pack whole documents into rows.
+
+Training, evaluation and the audit read the rows by number, through `codex_ml.modeling.rows`. Used by: stages/pack.py.
+"""

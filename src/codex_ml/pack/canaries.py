@@ -1,12 +1,12 @@
 """Canaries: invented secrets in the train stream, for experiments on memorisation. Off by default.
 
 Carlini et al. 2019, "The Secret Sharer", arXiv:1802.08232, section 4: a secret of random symbols in a fixed frame is
-put into the training data a known number of times, and its exposure is its rank among secrets that were never there.
-That comparison is fair only between secrets of the same number of tokens, so only secrets with the most common token
-count are kept. A draw is a pure function of its number: drawing from `next_draw` of data/packed/canaries.json on gives
-more secrets of the same distribution.
+inserted into the training data a known number of times. Its exposure is its rank among secrets that were never
+inserted. This comparison is fair only between secrets with the same number of tokens, so only secrets with the most
+common token count are kept. A secret is a pure function of its draw number. More secrets of the same distribution
+follow from draw `next_draw` of data/packed/canaries.json.
 
-This module inserts the secrets and lists them. No stage measures their exposure.
+This module inserts the secrets and lists them. No stage measures their exposure. Used by: pack.pack_splits.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ SCHEMA = "codex-ml/canaries/1"
 FRAMES = {"code": ('API_KEY = "', '"\n'), "text": ("The access code is ", ".\n")}
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648, base 32
 SYMBOLS = 10  # 2^50 secrets
-KEY = b"codex-ml/canaries/1"  # keeps these hashes apart from all others
-PROBES = 512  # secrets drawn to see which number of tokens is usual
-USUAL_SHARE = 0.05  # of the probes that must have it
+KEY = b"codex-ml/canaries/1"  # makes these hashes differ from all others
+PROBES = 512  # secrets drawn to find the most common token count
+USUAL_SHARE = 0.05  # least share of the probes with the most common token count
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around a secret, and how a tokenizer cuts it.
+    """The text around a secret, as a tokenizer encodes it.
 
     Attributes:
         domain: key of `FRAMES`.
-        before, after: token ids of the two texts.
+        before, after: token ids of the text before and after the secret.
         secret_tokens: number of tokens of every secret.
     """
 
@@ -57,11 +57,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Secret:
-    """One filling of a frame.
+    """An invented secret.
 
     Attributes:
-        draw: its number.
-        ids: (n,) uint32, of the whole text, frame included.
+        draw: number from which the secret is derived.
+        text: the secret without its frame.
+        ids: (n,) uint32, token ids of the frame with the secret.
     """
 
     draw: int
@@ -70,7 +71,7 @@ class Secret:
 
 
 def domain_of(path: Path) -> str:
-    """ "code" where most documents of a split are in a programming language, else "text"."""
+    """ "code" if more than half of the documents of a split are in a programming language, else "text"."""
     code = total = 0
     with opened(path) as file:
         for group in range(file.num_row_groups):
@@ -80,10 +81,11 @@ def domain_of(path: Path) -> str:
 
 
 def frame_of(tokenizer: TextTokenizer, domain: str) -> Frame:
-    """The frame, with the number of tokens that secrets in it usually have.
+    """The frame, with the most common token count of secrets in it.
 
     Raises:
-        UserError: when the tokenizer cannot tell the secrets apart, or no number of tokens is usual.
+        UserError: when no token count has a share of `USUAL_SHARE`, for example because the tokenizer does not keep
+            secrets readable.
     """
     before, after = (tuple(tokenizer.encode(text).tolist()) for text in FRAMES[domain])
     whole = Frame(domain, before, after, 0)
@@ -92,15 +94,15 @@ def frame_of(tokenizer: TextTokenizer, domain: str) -> Frame:
     usual = max(counts, key=lambda count: (counts[count], count), default=0)
     if counts[usual] < USUAL_SHARE * PROBES:
         raise UserError(
-            f"pack.canaries: of {PROBES} invented secrets the tokenizer keeps {counts.total()} readable and apart from "
-            f"the text around them, and at most {counts[usual]} have the same number of tokens, so their ranks could "
-            "not be compared; set pack.canaries.repetitions to [], or choose another tokenizer.kind"
+            f"pack.canaries: of {PROBES} invented secrets the tokenizer keeps {counts.total()} readable and separate "
+            f"from the text around them, and at most {counts[usual]} have the same number of tokens, so their ranks "
+            "cannot be compared; set pack.canaries.repetitions to [], or choose another tokenizer.kind"
         )
     return Frame(domain, before, after, usual)
 
 
 def canary_secrets(tokenizer: TextTokenizer, frame: Frame, *, first: int = 0) -> Iterator[Secret]:
-    """All secrets with the frame's number of tokens, from draw `first` on, without end."""
+    """Endless iterator over the secrets with the frame's token count, starting at draw `first`."""
     length = len(frame.before) + frame.secret_tokens + len(frame.after)
     draw = first
     while True:
@@ -111,13 +113,13 @@ def canary_secrets(tokenizer: TextTokenizer, frame: Frame, *, first: int = 0) ->
 
 
 def secret_text(draw: int) -> str:
-    """The secret of a draw: `SYMBOLS` symbols of `ALPHABET`, a pure function of the number."""
+    """The secret of a draw number: `SYMBOLS` symbols of `ALPHABET`; a pure function of the number."""
     number = int.from_bytes(blake2b(draw.to_bytes(8, "big"), key=KEY, digest_size=8).digest(), "big")
     return "".join(ALPHABET[(number >> (5 * place)) & 31] for place in range(SYMBOLS))
 
 
 def _encoded(tokenizer: TextTokenizer, frame: Frame, draw: int) -> NDArray[np.uint32] | None:
-    """Ids of the secret in its frame; None where a token reaches over its border or it does not come back."""
+    """Ids of the secret in its frame; None if a token crosses the secret's border, or decoding changes the secret."""
     secret = secret_text(draw)
     before, after = FRAMES[frame.domain]
     ids = tokenizer.encode(f"{before}{secret}{after}")
@@ -128,12 +130,12 @@ def _encoded(tokenizer: TextTokenizer, frame: Frame, draw: int) -> NDArray[np.ui
 
 @dataclass(frozen=True)
 class CanaryPlan:
-    """What is inserted where.
+    """Which secrets are inserted, and where.
 
     Attributes:
-        inserted: (secret, how often) of each canary.
+        inserted: (secret, number of copies) per canary.
         controls: secrets that are never inserted.
-        copies: (place, number in `inserted`), ascending: a copy stands in front of the document with this number.
+        copies: (document, index in `inserted`) per copy, ascending: the copy is inserted before this document.
     """
 
     frame: Frame
@@ -146,7 +148,7 @@ class CanaryPlan:
         return [secret.text for secret in (*(secret for secret, _ in self.inserted), *self.controls)]
 
     def listing(self, documents: Sequence[int]) -> dict[str, Any]:
-        """data/packed/canaries.json: every secret, and where it is.
+        """Contents of data/packed/canaries.json: every secret, and the documents of the stream that hold it.
 
         Args:
             documents: numbers of the inserted documents in the stream, in the order of `copies`.
@@ -181,7 +183,7 @@ def _listed(secret: Secret) -> dict[str, Any]:
 def plan_canaries(
     tokenizer: TextTokenizer, settings: Canaries, *, domain: str, documents: int, seq_len: int
 ) -> CanaryPlan:
-    """Draw the canaries and their places among `documents` documents: a pure function of the arguments.
+    """Draw the canaries, and their positions among `documents` documents. A pure function of the arguments.
 
     Raises:
         UserError: see `frame_of`; when a canary is longer than a row.
@@ -190,7 +192,7 @@ def plan_canaries(
     length = len(frame.before) + frame.secret_tokens + len(frame.after) + 1
     if length > seq_len:
         raise UserError(
-            f"pack.canaries: a canary has {length} tokens, and pack.seq_len is {seq_len}; raise it, or set "
+            f"pack.canaries: a canary has {length} tokens, but pack.seq_len is {seq_len}; raise pack.seq_len, or set "
             "pack.canaries.repetitions to []"
         )
     repetitions = [count for count in settings.repetitions for _ in range(settings.each)]
@@ -208,7 +210,7 @@ def _place(number: int, copy: int, documents: int) -> int:
 
 
 def with_canaries(examples: Iterable[Example], plan: CanaryPlan) -> Iterator[Example]:
-    """The examples, with the copies of the canaries at their places; those after the last example come at the end."""
+    """Yield the examples, with each copy of a canary before its document; copies after the last example come last."""
     copies = iter([*plan.copies, None])
     pending = next(copies)
     for number, example in enumerate(examples):
@@ -222,10 +224,10 @@ def with_canaries(examples: Iterable[Example], plan: CanaryPlan) -> Iterator[Exa
 
 
 def without_secrets(documents: Iterable[Document], plan: CanaryPlan) -> Iterator[Document]:
-    """The documents as they are, unless one holds a canary, which would make every number about it wrong.
+    """Yield the documents unchanged, and refuse one that holds a canary: its number of copies would be wrong.
 
     Raises:
-        UserError: naming the first document that does; most likely it was written by an audit of another run.
+        UserError: names the first document that holds one.
     """
     from ahocorasick_rs import AhoCorasick
 
@@ -235,6 +237,6 @@ def without_secrets(documents: Iterable[Document], plan: CanaryPlan) -> Iterator
         if search.find_matches_as_indexes(document.content):
             raise UserError(
                 f"train: the document {document.path or document.id} of {document.source} holds a secret that "
-                "pack.canaries invents; take it out of the corpus, or set pack.canaries.repetitions to []"
+                "pack.canaries invents; remove it from the corpus, or set pack.canaries.repetitions to []"
             )
         yield document

@@ -1,8 +1,9 @@
-"""From documents to token ids, and which of them are trained.
+"""Turn documents into token ids and a loss mask.
 
-Plain text is trained whole and may be cut over rows. A record (prompt and completion, or chat messages) is never cut
-over rows, because its completion would lose its prompt; one longer than a row is cut at its ends, dropped or refused,
-as `pack.too_long` says. A record without anything to train is dropped: the mean loss over no target is no number.
+Plain text has a loss on all tokens, and may be divided between rows. A record (prompt and completion, or chat messages)
+is never divided, because its completion would lose its prompt. `pack.too_long` says whether a record longer than a row
+is cut at its ends, dropped or refused. A record without a target is dropped: its mean loss is undefined.
+Used by: pack.pack_splits.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ Ids = NDArray[np.uint32]
 Bools = NDArray[np.bool_]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
 EMPTY: Mapping[tuple[str, str], str] = MappingProxyType({})
-MOST_BAD = 20  # chats that are named before the stage ends
+MOST_BAD = 20  # the stage fails after this many bad chats, and names them
 BadRecord = tuple[str, str, str]  # source, id, what is wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One document, encoded.
+    """One encoded document.
 
     Attributes:
         ids: (n,) uint32, the document without its BOS and END.
-        trained: (n + 1,) bool, which of the ids, and END behind them, are targets with a loss; None: all.
-        chat: whether the ids are all that the model sees: a chat template writes its own begin and end.
-        canary: whether it was invented by `codex_ml.pack.canaries`.
+        trained: (n + 1,) bool, loss mask of the ids and of the END after them; None means all True.
+        chat: True if the ids are complete, because a chat template writes its own begin and end tokens.
+        canary: whether `codex_ml.pack.canaries` invented it.
     """
 
     ids: Ids
@@ -53,14 +54,14 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What was done to a record. Listed in data/packed/records.ndjson.
+    """A record that was cut or dropped. Listed in data/packed/records.ndjson.
 
     Attributes:
         row: number of the document in the split, from 0.
         source, path, id: as in `Document`.
         action: "cut" or "drop".
         reason: key of `records` in reports/pack/details.json.
-        tokens: of the record before it was cut.
+        tokens: length of the record before it was cut.
     """
 
     row: int
@@ -73,9 +74,9 @@ class Note:
 
 
 def texts_of(documents: Iterable[Document]) -> Iterator[str]:
-    """What is encoded as plain text: a text, or the two parts of a record.
+    """The texts that are encoded as plain text: one per text document, two per prompt and completion, none per chat.
 
-    The parts apart, because at generation the prompt is encoded alone: it has to be a prefix of the same ids.
+    Prompt and completion are encoded separately: generation encodes the prompt alone, and its ids must be a prefix.
     """
     return (text for document in documents for text in _texts(document))
 
@@ -95,17 +96,17 @@ def encode_examples(
     name: str,
     note: Callable[[Note], None],
 ) -> Iterator[Example]:
-    """The documents of a split as examples, in their order.
+    """Yield the documents of a split as examples, in their order.
 
     Args:
-        encoded: ids of `texts_of` the same documents. They are read twice, so that the bulk encoder sees one stream
-            and nothing waits in memory for it.
-        name: of the split, for messages.
-        note: called for every record that is cut or dropped; a dropped one gives no example.
+        encoded: ids of `texts_of` the same documents. The caller reads the documents twice, so that the bulk encoder
+            gets one stream and no document waits in memory for it.
+        name: name of the split, for messages.
+        note: called for every record that is cut or dropped; a dropped record gives no example.
 
     Raises:
-        BadChats: where `bad_chats` is fail, for chats that the chat template cannot write as they are.
-        UserError: for chats where there is no chat template; for a record longer than a row where `too_long` is fail.
+        BadChats: for chats that the chat template cannot write unchanged, if `bad_chats` is fail.
+        UserError: for a chat if there is no chat template; for a record longer than a row if `too_long` is fail.
     """
     apart = is_changed_by_joining(tokenizer)
     bad: list[BadRecord] = []
@@ -131,14 +132,14 @@ def encode_examples(
     if bad:
         lines = "\n  ".join(_lines(bad, EMPTY))
         log.warning(
-            "pack: %s: %d chats are dropped, as pack.bad_chats says; the first are:\n  %s", name, len(bad), lines
+            "pack: %s: %d chats are dropped because pack.bad_chats is drop; the first are:\n  %s", name, len(bad), lines
         )
 
 
 def _example(
     document: Document, parts: list[Ids], tokenizer: TextTokenizer, settings: Pack, name: str
 ) -> tuple[Example | None, str, int]:
-    """The example, or None for a record that is dropped; what was done to it ("" for nothing); its tokens."""
+    """(example, or None if the record is dropped; reason why it is cut or dropped, or ""; its tokens before a cut)."""
     if document.text is not None:
         return Example(parts[0]), "", len(parts[0])
     if document.messages is None:
@@ -156,8 +157,8 @@ def _example(
     if too_long := len(ids) > room:
         if settings.too_long == "fail":
             raise UserError(
-                f"{name}: the record {document.id} of {document.source} has {len(ids)} tokens, and a row holds {room} "
-                "of them; raise pack.seq_len, or set pack.too_long to cut or drop"
+                f"{name}: the record {document.id} of {document.source} has {len(ids)} tokens, but a row holds at most "
+                f"{room}; raise pack.seq_len, or set pack.too_long to cut or drop"
             )
         if settings.too_long == "drop":
             return None, "too_long", len(ids)
@@ -173,13 +174,18 @@ def _example(
 
 
 def _cut(context: int, length: int, room: int) -> tuple[slice, bool, str]:
-    """What is kept of a record of `length` tokens, the first `context` of them before anything trained.
+    """Which tokens of a record are kept.
 
-    The context loses its left end to make room, but keeps half a row; then the rest loses its right end. So something
-    trained always stays. END behind a rest that was cut is not trained: the text does not end there.
+    First the context loses tokens on its left, but at most until it fills half a row. Then the rest loses tokens on its
+    right. So some trained token always stays. END after a cut rest is not trained, because the text does not end there.
+
+    Args:
+        context: number of tokens before the first trained one.
+        length: number of tokens of the record.
+        room: number of tokens that fit into a row.
 
     Returns:
-        (tokens that stay, whether the end is among them, reason)
+        (slice of the kept tokens, whether the end of the record is kept, reason)
     """
     rest = length - context
     keep = min(context, max(room - rest, room // 2))
@@ -189,16 +195,16 @@ def _cut(context: int, length: int, room: int) -> tuple[slice, bool, str]:
 
 
 class BadChat(UserError):
-    """A chat that cannot be used, whatever the others are."""
+    """A chat that cannot be used. Other chats may be usable."""
 
 
 class BadChats(UserError):
-    """Chats that cannot be used, a line for each of the first.
+    """Chats that cannot be used, with one line for each of the first `MOST_BAD`.
 
     Args:
-        split: name.
-        bad: what is wrong with which record.
-        places: (source, id) -> file and line where it is known.
+        split: name of the split.
+        bad: (source, id, what is wrong) per chat.
+        places: (source, id) -> file and line, as far as they are known.
     """
 
     def __init__(self, split: str, bad: Sequence[BadRecord], places: Mapping[tuple[str, str], str] = EMPTY) -> None:
@@ -221,7 +227,7 @@ def _encode_chat(document: Document, tokenizer: TextTokenizer, settings: Pack, n
     tools: Any = json.loads(document.tools) if document.tools else None
     roles = (message.get("role") for message in messages)
     if (role := next((role for role in roles if role not in ROLES), None)) is not None:
-        raise BadChat(f"the role {role[:40]!r} is none of {', '.join(ROLES)}")
+        raise BadChat(f"the role {role[:40]!r} is not allowed; allowed: {', '.join(ROLES)}")
     try:
         return encode_chat(tokenizer, messages, tools)
     except UnstableTemplate as error:

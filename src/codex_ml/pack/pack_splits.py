@@ -1,4 +1,4 @@
-"""Pack the three splits: what the stage `pack` does."""
+"""Pack the three splits into data/packed. Used by: stages/pack.py."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class _Packer:
     """Packs one split after the other into `folder`, with the same settings.
 
     Attributes:
-        records: file for what is cut or dropped.
-        turn_ends: special tokens that end what is trained of a chat, as far as they were seen.
+        records: open file that lists the records that are cut or dropped.
+        turn_ends: ids of the special tokens that end a trained answer of a chat; grows with each split.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class _Packer:
     turn_ends: set[int] = field(default_factory=set)
 
     def pack(self, name: str, file: Path, canaries: CanaryPlan | None) -> tuple[PackedStream, StreamDetails]:
-        """Encode the documents of a split, and write its stream."""
+        """Encode the documents of the split `name`, and write its stream."""
         tokenizer, reasons, count = self.tokenizer, Counter[str](), count_documents(file)
         documents = track(read_documents(file), f"pack {name}", count, "documents", style=self.style)
         if canaries:
@@ -75,13 +75,13 @@ class _Packer:
 def pack_splits(
     folder: Path, files: Mapping[str, Path], tokenizer: TextTokenizer, settings: Pack, *, kind: str, style: str
 ) -> PackDetails:
-    """Write data/packed: the files of `codex_ml.modeling.rows`, records.ndjson, and canaries.json where there are some.
+    """Write data/packed: the files of `codex_ml.modeling.rows`, records.ndjson, and canaries.json if there are any.
 
     Args:
-        folder: an empty one.
-        files: train, val and test -> their documents; the canaries are put into "train".
-        kind: of the tokenizer, for pack.json.
-        style: of the progress, see `codex_ml.core.progress`.
+        folder: an empty folder.
+        files: train, val and test -> file of their documents. Canaries are inserted into "train" only.
+        kind: tokenizer.kind, for pack.json.
+        style: how progress is shown, see `codex_ml.core.progress`.
 
     Raises:
         UserError: see `stream_dtype`, `encode_examples`, `plan_canaries` and `without_secrets`.
@@ -116,18 +116,18 @@ def pack_splits(
 
 
 def _require_targets(name: str, count: int, reasons: Counter[str]) -> None:
-    """Refuse a split of which nothing is left, before canaries alone are trained on."""
+    """Refuse a split whose records are all dropped; else the model would be trained on canaries alone."""
     dropped = {reason: reasons[reason] for reason in DROPS if reasons[reason]}
     if count and name != "test" and sum(dropped.values()) == count:
         why = ", ".join(f"{number} {reason}" for reason, number in dropped.items())
         raise UserError(
-            f"{name}: none of its {count} records has anything to train ({why}); a chat needs an answer, "
+            f"{name}: none of its {count} records has a token to train ({why}); a chat needs an answer, "
             "and a long record needs a larger pack.seq_len or pack.too_long: cut"
         )
 
 
 def _seen_ends(examples: Iterable[Example], tokenizer: TextTokenizer, ends: set[int]) -> Iterator[Example]:
-    """The same examples; the special tokens that end what is trained of a chat are put into `ends`."""
+    """Yield the same examples, and add the special tokens that end a trained answer of a chat to `ends`."""
     for example in examples:
         if example.chat and example.trained is not None:
             trained = example.trained
@@ -137,7 +137,10 @@ def _seen_ends(examples: Iterable[Example], tokenizer: TextTokenizer, ends: set[
 
 
 def _turn_ends(tokenizer: TextTokenizer, ends: set[int]) -> dict[str, list[int]]:
-    """For pack.json, only where messages can be: special tokens that end a turn, by the records and by the template."""
+    """The entry `turn_ends` of pack.json: special tokens that end a turn, from the records and from the template.
+
+    Empty if there are none besides the tokenizer's END.
+    """
     if tokenizer.chat_template is not None:
         from codex_ml.tokens.chat import turn_ends
 

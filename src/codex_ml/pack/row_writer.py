@@ -1,4 +1,7 @@
-"""Writing a packed stream: see `codex_ml.modeling.rows` for the files. Memory does not grow with the stream."""
+"""Write a packed stream. Memory does not grow with the stream. `codex_ml.modeling.rows` describes the files.
+
+Used by: pack.pack_splits.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from codex_ml.modeling.pack_files import PackedStream
 from codex_ml.pack.best_fit import best_fit
 from codex_ml.pack.examples import Example
 
-WINDOW = 1 << 16  # pieces that are placed together; 1 MiB, and rows left open at its end are some 0.1 % of it
+WINDOW = 1 << 16  # pieces that are placed together; 1 MiB, and about 0.1 % of its rows are not full at its end
 BLOCK = 1 << 20
-TOGETHER = 1 << 16  # tokens of the documents that are written at once
+TOGETHER = 1 << 16  # tokens per batch of documents that is written at once
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class StreamFormat:
 
     Attributes:
         end: id that ends every document.
-        dtype: of an id.
-        seq_len: targets of a row.
-        begin: id that begins every document; None: `end`.
-        layout: "padded" gives every piece a row of its own.
+        dtype: dtype of the ids in the file.
+        seq_len: targets per row.
+        begin: id that begins every document; None means `end`.
+        layout: "padded" puts one piece into each row.
     """
 
     end: int
@@ -42,7 +45,7 @@ class StreamFormat:
 
     @property
     def opening(self) -> int | None:
-        """The id that begins a document where it is not the END before it."""
+        """The id that begins a document; None if the preceding END serves as the begin token."""
         return None if self.begin == self.end else self.begin
 
 
@@ -50,10 +53,10 @@ def write_stream(folder: Path, name: str, examples: Iterable[Example], form: Str
     """Write the files of one stream.
 
     Returns:
-        what pack.json says of it.
+        the entry of the stream in pack.json.
 
     Raises:
-        UserError: when an id does not fit `dtype`; no byte of its document is written, nor of those beside it.
+        UserError: when an id does not fit `dtype`. No byte of the batch with this id is written.
     """
     documents = targets = cut = position = used = 0
     canaries: list[int] = []
@@ -90,12 +93,12 @@ def write_stream(folder: Path, name: str, examples: Iterable[Example], form: Str
 
 
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    """Examples some at a time: a call of numpy costs as much as a short document."""
+    """Batches of examples, because a call of numpy costs as much time as a short document."""
     batch: list[Example] = []
     held = 0
     for example in examples:
         batch.append(example)
-        held += len(example.ids) + 64  # empty ones count too
+        held += len(example.ids) + 64  # so that a batch of empty examples ends too
         if held >= TOGETHER:
             yield batch
             batch, held = [], 0
@@ -105,14 +108,15 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 @dataclass(frozen=True)
 class _Block:
-    """Some documents as the stream holds them: END, perhaps BOS, ids; one document after the other.
+    """A batch of documents as in the stream: END, BOS if there is one, ids; one document after the other.
 
     Attributes:
         tokens: (n,) uint32.
-        trained: (n,) bool, of the target after each token: the ids of its document and the END after them.
-        sizes: (documents,) int64, tokens of each.
-        own: (documents,) int64, tokens before the first input of each: 1 where that is not the END before it.
-        lengths: (documents,) int64, targets of each.
+        trained: (n,) bool, whether the next token (an id of the same document, or the END after it) is trained.
+        sizes: (documents,) int64, tokens per document.
+        own: (documents,) int64, offset of the first input in each document: 0 if it is the END, 1 if it is the BOS or
+            the first token of a chat.
+        lengths: (documents,) int64, targets per document.
     """
 
     tokens: NDArray[np.uint32]
@@ -142,19 +146,23 @@ class _Block:
 
     @property
     def targets(self) -> int:
-        """How many are trained; the first is none where the document's own first token is an input only."""
+        """Number of trained targets. If `own` is 1, the token after the END is an input only and does not count."""
         first = np.cumsum(self.sizes) - self.sizes
         return int(self.trained.sum()) - int(self.trained[first[self.own > 0]].sum())
 
     def refuse_large_ids(self, name: str, dtype: np.dtype[Any]) -> None:
-        """Raises UserError when an id does not fit `dtype`."""
+        """Refuse ids that do not fit `dtype`.
+
+        Raises:
+            UserError: names the largest id.
+        """
         if len(self.tokens) and int(self.tokens.max()) > np.iinfo(dtype).max:
             raise UserError(f"{name}: token id {self.tokens.max()} does not fit {dtype}; use pack.dtype auto")
 
 
 @dataclass
 class _RowTable:
-    """The row table while it is written: full rows at once, the rest in windows of `WINDOW` pieces."""
+    """Writes the row table: full rows immediately, all other pieces in windows of `WINDOW` pieces."""
 
     folder: Path
     name: str
@@ -179,7 +187,7 @@ class _RowTable:
                 self._rows.write(np.array([self.pieces], dtype="<u8").tobytes())
 
     def add(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
-        """Documents with so many targets that begin at `starts` of the stream: both (n,)."""
+        """Add documents. starts: (n,) int64, offsets in the stream; lengths: (n,) int64, numbers of targets."""
         whole, rest = np.divmod(lengths, self.seq_len)
         places = np.cumsum(rest > 0)  # documents with a rest, up to and with each
         begin = 0
@@ -197,7 +205,7 @@ class _RowTable:
             begin = stop
 
     def _write_whole(self, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-        """Rows that one document fills: `counts` of each."""
+        """Write rows that one document fills: (n,) int64 `counts` rows per document, from offsets `starts` on."""
         total = int(counts.sum())
         if total:
             number = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -220,7 +228,7 @@ class _RowTable:
 
 @dataclass
 class _Mask:
-    """The mask while it is written: nothing, until the first target that is not trained."""
+    """Writes the loss mask. There is no file until the first target that is not trained."""
 
     path: Path
     size: int = 0

@@ -1,4 +1,7 @@
-"""What a tokenizer.json of others may hold: parts by type, ids, a vocabulary. Anything else is refused by name."""
+"""What a foreign tokenizer.json may hold: parts by type, ids, a vocabulary. Anything else is refused and named.
+
+Used by: tokenizer.local_tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from codex_ml.core.errors import UserError
 
 LARGEST_ID = 1 << 24
 PATTERN_CHARACTERS = 4000
-TYPES = {  # of tokenizer.json, by part; none of them reads a file or runs code
+TYPES = {  # allowed types per part of tokenizer.json; none of them reads a file or runs code
     "model": {"BPE", "Unigram", "WordPiece", "WordLevel"},
     "normalizer": {
         "BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend",
@@ -27,10 +30,10 @@ NESTED = {"normalizers", "pretokenizers", "decoders"}
 
 
 def checked_description(value: dict[str, Any], file: Path) -> dict[str, Any]:
-    """tokenizer.json with what is allowed and nothing else.
+    """A copy of tokenizer.json that holds only what is allowed.
 
     Raises:
-        UserError: for a part that is not on the list, ids that are no ids, or a vocabulary that is none.
+        UserError: for a part that is not on the list, or an invalid id or vocabulary.
     """
     parts = {part: value.get(part) for part in TYPES}
     for part, found in parts.items():
@@ -39,11 +42,11 @@ def checked_description(value: dict[str, Any], file: Path) -> dict[str, Any]:
         _check_types(found, part, file)
     model: dict[str, Any] = dict(value["model"])
     if model["type"] == "BPE":
-        model["dropout"] = None  # it would cut at random
+        model["dropout"] = None  # BPE dropout skips merges at random
     added = value.get("added_tokens") or []
     ids = [*vocabulary_of(model, file).values(), *_added_ids(added, file)]
     if not ids or any(type(number) is not int or not 0 <= number < LARGEST_ID for number in ids):
-        raise UserError(f"{file}: its ids have to be numbers from 0 to {LARGEST_ID - 1}, and there have to be some")
+        raise UserError(f"{file}: expected at least one token, and ids that are integers from 0 to {LARGEST_ID - 1}")
     empty = {"version": "1.0", "truncation": None, "padding": None, "post_processor": None}
     return {**empty, **parts, "added_tokens": added, "model": model}
 
@@ -64,12 +67,12 @@ def _check_types(found: Any, part: str, file: Path) -> None:
 
 def vocabulary_of(model: Any, file: Path) -> dict[str, Any]:
     vocabulary = model.get("vocab")
-    if isinstance(vocabulary, list):  # of Unigram: [text, score] by id
+    if isinstance(vocabulary, list):  # Unigram: [text, score], in the order of the ids
         if not all(isinstance(e, list) and len(e) == 2 and isinstance(e[0], str) for e in vocabulary):
-            raise UserError(f"{file}: a piece of the vocabulary is no [text, score]")
+            raise UserError(f"{file}: a piece of the vocabulary is not [text, score]")
         return {text: number for number, (text, _) in enumerate(vocabulary)}
     if not isinstance(vocabulary, dict) or len(set(map(repr, vocabulary.values()))) != len(vocabulary):
-        raise UserError(f"{file}: the vocabulary is missing, or two of its tokens have one id")
+        raise UserError(f"{file}: the vocabulary is missing, or two of its tokens share an id")
     return vocabulary
 
 
@@ -78,7 +81,7 @@ def _added_ids(added: Any, file: Path) -> list[Any]:
         isinstance(token, dict) and isinstance(token.get("content"), str) and token["content"] for token in added
     )
     if not good:
-        raise UserError(f"{file}: added_tokens is no list of tokens with a content")
+        raise UserError(f"{file}: added_tokens is not a list of tokens with a content")
     ids = [token.get("id") for token in added]
     if len(set(map(repr, ids))) != len(ids) or len({token["content"] for token in added}) != len(added):
         raise UserError(f"{file}: two added tokens share an id or a text")

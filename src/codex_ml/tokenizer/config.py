@@ -14,20 +14,20 @@ TokenizerKind = Literal[
 
 
 class Tokenizer(Section):
-    """`tokenizer`: how text is cut."""
+    """`tokenizer`: how text becomes tokens."""
 
     kind: TokenizerKind = Field(
         "byte_bpe",
-        description="byte_bpe: byte-level BPE as GPT-2's, lossless on any text; unigram: byte-level Unigram; "
-        "wordpiece: as BERT's; sentencepiece_bpe, sentencepiece_unigram: with byte fallback, lossless but for U+2581, "
-        "its sign for a space; whitespace: words; "
-        "local: the one in path",
+        description="byte_bpe: byte-level BPE as in GPT-2, lossless on any text; unigram: byte-level Unigram; "
+        "wordpiece: as in BERT; sentencepiece_bpe, sentencepiece_unigram: with byte fallback, lossless except for "
+        "U+2581, its sign for a space; whitespace: words; "
+        "local: the tokenizer in path",
     )
     vocab_size: int = Field(
-        4096, ge=258, le=2**24, description="Tokens, bytes and special ones included; local has its own number"
+        4096, ge=258, le=2**24, description="Number of tokens, with bytes and special tokens; local has its own"
     )
     path: BasePath = Field("", description="local: folder, SentencePiece model or GGUF file below models/base")
-    special_tokens: tuple[str, ...] = Field((), description="More tokens that no text is ever cut into")
+    special_tokens: tuple[str, ...] = Field((), description="More special tokens; text never becomes one of them")
     chat_template: Literal["none", "chatml"] = Field(
         "none", description="How chat messages become tokens; a local tokenizer keeps its own"
     )
@@ -36,11 +36,11 @@ class Tokenizer(Section):
     @classmethod
     def _distinct(cls, tokens: tuple[str, ...]) -> tuple[str, ...]:
         if "" in tokens or len(set(tokens)) != len(tokens):
-            raise ValueError("special tokens are texts, each once")
+            raise ValueError("special tokens must be distinct texts, not empty")
         return tokens
 
     @model_validator(mode="after")
     def _path_belongs_to_local(self) -> Tokenizer:
         if (self.kind == "local") != bool(self.path):
-            raise ValueError("kind local needs a path, and the other kinds have none: they are trained")
+            raise ValueError("kind local needs a path; the other kinds are trained and must have none")
         return self

@@ -1,6 +1,6 @@
-"""The files of a tokenizer that somebody else made: found, limited in size, and read; hostile until proven tame.
+"""Find the files of a foreign tokenizer, limit their size, and read them. The files are treated as hostile.
 
-Used by: `local_tokenizer`, and `codex-ml check`, which loads no tokenizer.
+Used by: `local_tokenizer`, and `codex-ml check`, which does not load the tokenizer.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from codex_ml.core.tree import is_left_out
 from codex_ml.tokens.layout import TEMPLATE, TEMPLATES
 
 SIZES = {"tokenizer.json": 64 << 20, "model": 16 << 20, "config": 1 << 20, "template": 64 << 10}  # bytes, at most
-TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,63}")  # becomes a file name
+TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,63}")  # the name becomes a file name
 TEMPLATES_MOST = 32
 READ = (".json", ".model", ".jinja")  # the suffixes of all files that are read
 
 
 def check_source(path: Path) -> None:
-    """What can be said of a foreign tokenizer without loading it: its files are there, its chat templates can be read.
+    """Check without loading a foreign tokenizer that its files exist and that its chat templates can be read.
 
     Raises:
-        UserError: naming the file and what is wrong with it.
+        UserError: names the file and what is wrong with it.
     """
     if path.suffix == ".gguf" and path.is_file():
         return
@@ -35,14 +35,22 @@ def check_source(path: Path) -> None:
 
 
 def refuse_left_out(path: Path) -> None:
-    """Refuse a file of a kind that is read, when DVC leaves it out of the hash."""
+    """Refuse the folder if DVC leaves a file that is read out of the hash.
+
+    Raises:
+        UserError: names the file.
+    """
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.suffix in READ and is_left_out(file):
             raise UserError(f"{file} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
 
 
 def find_files(path: Path) -> tuple[Path, Path | None]:
-    """(the file to name in messages, the .model file or None for tokenizer.json)."""
+    """(the file to name in messages, the .model file or None for tokenizer.json).
+
+    Raises:
+        UserError: when there is neither a tokenizer.json nor exactly one .model file.
+    """
     if path.is_dir():
         if (path / "tokenizer.json").is_file():
             return path / "tokenizer.json", None
@@ -55,37 +63,45 @@ def find_files(path: Path) -> tuple[Path, Path | None]:
         )
     if path.suffix == ".model" and path.is_file():
         return path, path
-    raise UserError(f"tokenizer.path {path}: there is no such folder, .model or .gguf file; put it below models/base")
+    raise UserError(f"tokenizer.path {path}: no such folder, .model or .gguf file; put it below models/base")
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """A regular file of at most this many bytes."""
+    """Contents of a regular file of at most `most` bytes.
+
+    Raises:
+        UserError: when it is not a regular file, or larger.
+    """
     if not path.is_file():
-        raise UserError(f"{path} is no regular file")
+        raise UserError(f"{path} is not a regular file")
     if (size := path.stat().st_size) > most:
         raise UserError(f"{path} has {size} bytes; at most {most} are read")
     return path.read_bytes()
 
 
 def read_foreign_json(path: Path, most: int) -> Any:
-    """The JSON object in a file of at most this many bytes."""
+    """The JSON object in a file of at most `most` bytes.
+
+    Raises:
+        UserError: see `read_bytes`; when the file does not hold a JSON object.
+    """
     value = parse_json_file(read_bytes(path, most), str(path))
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} does not hold a JSON object")
     return value
 
 
 def read_foreign_config(folder: Path, name: str) -> dict[str, Any]:
-    """One of the configurations; {} where it is not there."""
+    """The configuration file `name`; {} if it does not exist."""
     value: dict[str, Any] = read_foreign_json(folder / name, SIZES["config"]) if (folder / name).is_file() else {}
     return value
 
 
 def read_chat_templates(folder: Path) -> dict[str, str]:
-    """Chat templates by name, found as transformers finds them: files, else tokenizer_config.json.
+    """Name -> chat template, found as transformers finds them: in files, else in tokenizer_config.json.
 
     Raises:
-        UserError: for a template that is too large or not UTF-8, or a name that cannot be one of a file.
+        UserError: for a template that is too large or not UTF-8, or a name that cannot be a file name.
     """
     files = {"default": folder / TEMPLATE} if (folder / TEMPLATE).is_file() else {}
     files |= {file.name.removesuffix(".jinja"): file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
@@ -107,14 +123,14 @@ def _named_templates(value: Any, file: Path) -> dict[str, str]:
     entries = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
     texts = [isinstance(entry.get(key), str) for entry in entries for key in ("name", "template")]
     if not isinstance(value, list) or len(texts) != 2 * len(value) or not all(texts):
-        raise UserError(f'{file}: chat_template is neither a text nor a list of {{"name": ..., "template": ...}}')
+        raise UserError(f'{file}: chat_template must be a text or a list of {{"name": ..., "template": ...}}')
     return {entry["name"]: entry["template"] for entry in entries}
 
 
 def _source(name: str, file: Path, data: bytes) -> str:
     if not TEMPLATE_NAME.fullmatch(name):
         raise UserError(
-            f"{file}: a chat template is named {name[:80]!r}; a name has up to 64 letters, digits, dots, _ and -"
+            f"{file}: a chat template has the name {name[:80]!r}; allowed: up to 64 letters, digits, dots, _ and -"
         )
     if len(data) > SIZES["template"]:
         raise UserError(f"{file}: the chat template has {len(data)} bytes; at most {SIZES['template']} are read")

@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file becomes a Hugging Face folder, which is then read as any foreign folder.
+"""Convert the tokenizer of a GGUF file to a Hugging Face folder, which is then imported like any foreign folder.
 
 Used by: tokenizer.local_tokenizer.
 """
@@ -20,7 +20,7 @@ def unpack_tokenizer(path: Path, folder: Path) -> None:
 
 
 def tokenizer_writer() -> Callable[[dict[str, Any]], None]:
-    """Import in the child what `write_tokenizer` needs, and return it."""
+    """Import what `write_tokenizer` needs, in the child process, and return `write_tokenizer`."""
     from transformers import AutoTokenizer  # noqa: F401
 
     load_reader()

@@ -1,10 +1,15 @@
-"""Kind `local`: a tokenizer that somebody else made becomes a folder of ours. Its files are hostile until proven tame.
+"""Kind `local`: import a foreign tokenizer into a folder of this project. Its files are treated as hostile.
 
-A Hugging Face folder with tokenizer.json, a SentencePiece .model, or a GGUF file, which brings one too. What it may
-hold is listed in `allowed`; what cuts text, regular expressions among it, is tried in a limited child first; the
-configuration is written anew. Taken as they are: the vocabulary, the rules, all chat templates byte for byte. Left out:
-padding, truncation, dropout, and every key that this project does not need. A post-processor that puts BOS before a
-text is written anew, for other programs: this one encodes pieces of text and puts BOS before documents itself.
+The source is a Hugging Face folder with tokenizer.json, a SentencePiece .model, or a GGUF file, which holds a
+tokenizer too. `allowed` lists what tokenizer.json may hold. A limited child process first tries the model and the
+regular expressions.
+
+    kept unchanged   the vocabulary, the rules, all chat templates byte for byte
+    removed          padding, truncation, dropout, and every key that this project does not need
+    rewritten        the configuration, and a post-processor that puts BOS before a text
+
+The post-processor is for other programs: this project encodes parts of documents, and adds BOS to documents itself.
+Used by: tokenizer.training.
 """
 
 from __future__ import annotations
@@ -51,18 +56,19 @@ PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中"), "ab " * 2000 
 
 
 def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
-    """Write our folder for the foreign tokenizer at `path`.
+    """Write the tokenizer folder for the foreign tokenizer at `path`.
 
-    pad: the tokenizer's own, else its unknown token, else the end token: filler is told by its place and never
-    trained on, and another token would need a row of the embedding that the model at hand may not have.
+    The pad token is the tokenizer's own, else its unknown token, else its end token. Padding is recognised by its
+    position and never trained on, so any id serves; a new token would need an embedding row that the model may not
+    have.
 
     Args:
         path: folder with tokenizer.json or one .model file, a .model file, or a .gguf file.
-        texts: some are encoded in the child, and for SentencePiece compared.
+        texts: the first ones are encoded in the child process; for SentencePiece the ids are compared with it.
         folder: an empty folder.
 
     Raises:
-        UserError: what is wrong with which file, and what is allowed.
+        UserError: says what is wrong with which file, and what is allowed.
     """
     if path.suffix == ".gguf" and path.is_file():
         with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as unpacked:
@@ -74,7 +80,7 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
 
 
 def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
-    """See `import_tokenizer`; what we unpacked of a GGUF file may lie where DVC hashes nothing."""
+    """See `import_tokenizer`. Does not check DVC's hashes: an unpacked GGUF file is in a temporary folder."""
     source, model_file = find_files(path)
     probe = [*PROBES, *sample_of(texts, characters=SAMPLE_CHARACTERS)]
     if model_file:
@@ -85,7 +91,7 @@ def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
         raw = read_foreign_json(source, SIZES["tokenizer.json"])
         description, model, processor = checked_description(raw, source), None, raw.get("post_processor")
     special = {token["id"]: token["content"] for token in description["added_tokens"] if token.get("special")}
-    # what lies beside a lone file belongs to anything
+    # files beside a single .model file may belong to another tokenizer
     configs = [read_foreign_config(path, name) if path.is_dir() else {} for name in CONFIGS]
     named = named_tokens(configs[:2], configs[2], processor, special)
     if model:
@@ -103,7 +109,7 @@ def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
     write_templates(folder, templates)
     pad = named.get("pad") or _other(named.get("unk"), named["eos"]) or named["eos"]
     if "pad" not in named:
-        log.info("tokenizer: %s names no pad token; %s fills rows, which no loss sees", path, pad)
+        log.info("tokenizer: %s names no pad token; %s pads the rows and has no loss", path, pad)
     write_config(folder, end=named["eos"], pad=pad, bos=named.get("bos"), unk=named.get("unk"), extra={})
 
 
@@ -122,7 +128,7 @@ def _added(content: str, number: int) -> dict[str, Any]:
 
 
 def _add_tokens(description: dict[str, Any], contents: Iterable[str]) -> None:
-    """Make these texts special tokens: one that is there keeps its id, the others get those after the largest."""
+    """Make these texts special tokens. An existing token keeps its id; a new one gets the next id after the largest."""
     ids = _ids(description)
     by_content = {token["content"]: token for token in description["added_tokens"]}
     for content in contents:
@@ -135,14 +141,14 @@ def _add_tokens(description: dict[str, Any], contents: Iterable[str]) -> None:
 
 
 def _mark_special(description: dict[str, Any], named: dict[str, str], path: Path) -> None:
-    """The tokens with a role are special ones, so that no text becomes them.
+    """Mark the tokens with a role as special, so that text cannot become them.
 
     Raises:
-        UserError: without an end token, or with one that is not in the vocabulary.
+        UserError: when there is no end token, or a token with a role is not in the vocabulary.
     """
     if "eos" not in named:
         raise UserError(
-            f"{path} names no eos_token, which has to end every document; in a folder, let tokenizer_config.json hold "
+            f"{path} names no eos_token, which must end every document; in a folder, add to tokenizer_config.json "
             '{"eos_token": "..."} with a token of its vocabulary or of tokenizer.special_tokens'
         )
     ids = _ids(description)
@@ -174,7 +180,7 @@ def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], S
 
 
 def _name_pieces(model: SentencePieceModel, named: dict[str, str]) -> None:
-    """Roles by the usual names of control pieces, where no configuration names them."""
+    """Find roles by the usual names of control pieces, if no configuration names them."""
     control = {text for text, _, kind in model.pieces if kind == CONTROL}
     usual = {"eos": ("</s>", "<eos>", "<|endoftext|>"), "bos": ("<s>", "<bos>"), "pad": ("<pad>", PAD)}
     for role, names in usual.items():
@@ -185,10 +191,10 @@ def _name_pieces(model: SentencePieceModel, named: dict[str, str]) -> None:
 
 
 def _try(description: dict[str, Any], probe: Iterable[str], file: Path) -> None:
-    """Load and use it where it can do no harm, before this process does.
+    """Load and use the tokenizer in a limited child process, before this process does.
 
     Raises:
-        UserError: what the child said; or a special token that text is cut into.
+        UserError: with the child's error; when text can become a special token.
     """
     special = {token["content"]: token["id"] for token in description["added_tokens"] if token["special"]}
     texts = [*probe, *special]
@@ -204,12 +210,12 @@ def _try(description: dict[str, Any], probe: Iterable[str], file: Path) -> None:
     for text, ids in zip(special, found[len(texts) - len(special) :], strict=True):
         if special[text] in ids and not _is_unknown(description, text):
             raise UserError(
-                f"{file}: the special token {text!r} is ordinary text for its vocabulary, so a document could forge it"
+                f"{file}: the special token {text!r} is also an ordinary token, so a document could forge it"
             )
 
 
 def _is_unknown(description: dict[str, Any], text: str) -> bool:
-    """Whether this is the token for what is not in the vocabulary: unknown text does become it."""
+    """Whether this is the unknown token. Text that is not in the vocabulary rightly becomes it."""
     model = description["model"]
     return bool(
         text == model.get("unk_token") or (model["type"] == "Unigram" and _ids(description)[text] == model["unk_id"])

@@ -1,4 +1,7 @@
-"""What a tokenizer does to text: how short it gets, what is lost, what of the vocabulary is of use."""
+"""Measure a tokenizer on held-out text: compression, lost text, and the share of the vocabulary that is used.
+
+Used by: stages/tokenizer.py.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ WORD = re.compile(r"\w+")
 @dataclass
 class _Sums:
     texts: int = 0
-    size: int = 0  # bytes of UTF-8
+    size: int = 0  # UTF-8 bytes
     tokens: int = 0
     words: int = 0
     unknown: int = 0
@@ -36,16 +39,16 @@ class _Sums:
 
 
 def tokenizer_metrics(tokenizer: TextTokenizer, documents: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Numbers of a tokenizer on held-out text; memory does not grow with it.
+    """Measurements of a tokenizer on held-out text. Memory does not grow with the text.
 
     Args:
-        documents: (language, text) of each.
+        documents: (language, text) per document.
 
     Returns:
-        vocab_size; bytes_per_token (UTF-8); tokens_per_word, where a word is a run of letters, digits and _ and the
-        tokens are all of the text's; unused_share of the vocabulary, special tokens left out; unk_share of the tokens;
-        lossless, the share of texts with decode(encode(text)) == text, code point by code point. `languages` holds the
-        same but vocab_size and unused_share for each language.
+        vocab_size; bytes_per_token, in UTF-8; tokens_per_word: all tokens / runs of letters, digits and _;
+        unused_share: of the vocabulary without special tokens; unk_share: of the tokens; lossless: share of texts with
+        decode(encode(text)) == text, code point by code point. `languages` holds the same measurements per language,
+        without vocab_size and unused_share.
 
     Raises:
         UserError: when there is no document.

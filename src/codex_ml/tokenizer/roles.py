@@ -1,8 +1,8 @@
-"""Which tokens of a foreign tokenizer begin, end and pad, and whether plain text gets its BOS added.
+"""Find the begin, end, pad and unknown tokens of a foreign tokenizer, and whether it adds BOS to plain text.
 
-Used by: tokenizer, kind local. Folders of the Hugging Face layout say it in up to four files. The first one that names
-a role counts: tokenizer_config.json, special_tokens_map.json, the post-processor of tokenizer.json (BOS only), and the
-ids of the model's config.json where the model lies in the same folder.
+A Hugging Face folder names them in up to four files. The first file that names a role counts, in this order:
+tokenizer_config.json, special_tokens_map.json, the post-processor of tokenizer.json (BOS only), and the ids in the
+model's config.json, if the model is in the same folder. Used by: tokenizer.local_tokenizer.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ ROLES = ("eos", "bos", "pad", "unk")
 def named_tokens(
     configs: list[dict[str, Any]], model: Mapping[str, Any], processor: Any, special: Mapping[int, str]
 ) -> dict[str, str]:
-    """Text of the token of each role that something names.
+    """Role -> text of its token, for each role that a file names.
 
     Args:
-        configs: tokenizer_config.json and special_tokens_map.json, in this order; {} for one that is not there.
-        model: config.json of the model beside the tokenizer; empty for none.
+        configs: tokenizer_config.json and special_tokens_map.json, in this order; {} for a missing file.
+        model: config.json of the model in the same folder; empty if there is none.
         processor: post_processor of tokenizer.json, or None.
-        special: id -> text of the special tokens. An id of config.json that is ordinary text is the default of a
-            configuration class, such as 1 and 2 of Llama, and names nothing.
+        special: id -> text of the special tokens. If config.json names an ordinary token, the id is only the default
+            of a configuration class, such as 1 and 2 of Llama, and is ignored.
     """
     named: dict[str, str] = {}
     for role in ROLES:
@@ -36,7 +36,7 @@ def named_tokens(
         named.setdefault("bos", first)
     for role in ("eos", "bos", "pad"):
         number = model.get(f"{role}_token_id")
-        number = number[0] if isinstance(number, list) and number else number  # of several ends, the first
+        number = number[0] if isinstance(number, list) and number else number  # the first of several end tokens
         if type(number) is int and number in special:
             named.setdefault(role, special[number])
     return named
@@ -62,10 +62,10 @@ def first_token(processor: Any) -> str | None:
 
 
 def adds_bos(config: Mapping[str, Any], processor: Any, *, sentencepiece: bool) -> bool:
-    """Whether the tokenizer gives plain text a BOS.
+    """Whether the tokenizer adds BOS to plain text.
 
-    As in transformers: add_bos_token decides where it is there; else the post-processor, or for a SentencePiece .model
-    the default of its classes, which is yes.
+    As in transformers: add_bos_token decides if it is set; else the post-processor. For a SentencePiece .model the
+    default is True.
     """
     if isinstance(flag := config.get("add_bos_token"), bool):
         return flag
@@ -73,7 +73,7 @@ def adds_bos(config: Mapping[str, Any], processor: Any, *, sentencepiece: bool) 
 
 
 def bos_processor(bos: str, number: int) -> dict[str, Any]:
-    """The post-processor that puts BOS before a text (and before both of a pair), as tokenizer.json spells it."""
+    """The post-processor that puts BOS before a text (and before each text of a pair), as in tokenizer.json."""
     token = [{"SpecialToken": {"id": bos, "type_id": kind}} for kind in (0, 1)]
     text = [{"Sequence": {"id": name, "type_id": kind}} for kind, name in enumerate("AB")]
     return {

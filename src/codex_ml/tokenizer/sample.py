@@ -1,17 +1,17 @@
-"""The documents that a tokenizer is trained or tried on: a new pass over all of them, or the first few.
+"""The documents on which a tokenizer is trained or tried: a new pass over all of them, or the first few.
 
-Used by: the training of each kind, the import of a local tokenizer.
+Used by: tokenizer.training, tokenizer.local_tokenizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-Texts = Callable[[], Iterable[str]]  # a new pass over the documents at every call
+Texts = Callable[[], Iterable[str]]  # each call starts a new pass over the documents
 
 
 def sample_of(texts: Texts, *, characters: int) -> Iterator[str]:
-    """The first documents, up to `characters` in all; the last one is cut."""
+    """The first documents, up to `characters` in total. The last document is cut there."""
     left = characters
     for text in texts():
         yield text[:left]

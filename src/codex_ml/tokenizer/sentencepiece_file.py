@@ -1,6 +1,7 @@
-"""The .model file of SentencePiece: a protocol buffer (sentencepiece_model.proto) of which a few fields are needed.
+"""Read a SentencePiece .model file: a protocol buffer (sentencepiece_model.proto), of which a few fields are needed.
 
-They are read here, so that neither protobuf nor sentencepiece sees a file of somebody else before it was looked at.
+This module parses them itself, so that neither protobuf nor sentencepiece reads a foreign file that is not yet checked.
+Used by: tokenizer.sentencepiece_model, tokenizer.local_tokenizer.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from typing import Any
 from codex_ml.core.errors import UserError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
-GRID = 1 / 64  # Unigram scores are multiples of it: sums are then exact in float32 and float64, and ties fall alike
-OUT_OF_REACH = -1000.0  # nats; no path through ordinary pieces is as bad, so text never becomes a byte or unknown piece
+GRID = 1 / 64  # Unigram scores are multiples of it, so float32 and float64 sums are exact, and ties are broken alike
+OUT_OF_REACH = -1000.0  # nats; lower than any path of ordinary pieces, so byte and unknown pieces are the last choice
 
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """What a .model file says.
+    """The contents of a .model file.
 
     Attributes:
-        pieces: (text, score, type), by id.
-        unigram: else BPE.
-        byte_fallback: unknown characters become their bytes.
+        pieces: (text, score, type), indexed by id.
+        unigram: True for Unigram, False for BPE.
+        byte_fallback: unknown characters become their UTF-8 bytes.
         charsmap: compiled normalisation rules; empty for identity.
         dummy_prefix: a space is put before every text.
-        squeeze: repeated and outer spaces are removed.
-        escape: spaces become BLANK.
+        squeeze: leading, trailing and repeated spaces are removed.
+        escape: spaces become U+2581.
     """
 
     pieces: tuple[tuple[str, float, int], ...]
@@ -50,7 +51,7 @@ def read_model(data: bytes, name: Path) -> SentencePieceModel:
     try:
         return _read_model(data)
     except (ValueError, IndexError, struct.error, OverflowError) as error:
-        raise UserError(f"{name} is no SentencePiece model that can be used: {error}") from None
+        raise UserError(f"{name} cannot be used as a SentencePiece model: {error}") from None
 
 
 def _read_model(data: bytes) -> SentencePieceModel:
@@ -72,9 +73,9 @@ def _read_model(data: bytes) -> SentencePieceModel:
     if not pieces:
         raise ValueError("it holds no pieces")
     if len({text for text, _, _ in pieces}) != len(pieces):
-        raise ValueError("a piece stands twice in it")
+        raise ValueError("it holds a piece twice")
     if (kind := trainer.get(3, 1)) not in (1, 2):
-        raise ValueError(f"its model type is {kind}; unigram (1) and bpe (2) can be used")
+        raise ValueError(f"its model type is {kind}; allowed: unigram (1) and bpe (2)")
     if trainer.get(24, 0):
         raise ValueError("it treats white space as a suffix")
     return SentencePieceModel(
@@ -89,7 +90,7 @@ def _read_model(data: bytes) -> SentencePieceModel:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a protocol buffer message: int for varints, bytes for the rest."""
+    """Yield (field number, value) of a protocol buffer message: int for varints, bytes for all other types."""
     place = 0
     while place < len(data):
         key, place = _varint(data, place)
@@ -123,10 +124,10 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def on_grid(data: bytes) -> bytes:
-    """The same model with the scores of ordinary pieces rounded to GRID, bytes and unknown OUT_OF_REACH.
+    """The same model with the scores of ordinary pieces rounded to GRID; byte and unknown pieces get OUT_OF_REACH.
 
-    sentencepiece adds scores as float32 and tokenizers as float64: unrounded, equal sums such as those of three blanks
-    and one or one and three fall this way here and that way there.
+    sentencepiece adds scores as float32 and tokenizers as float64. Without rounding, they would break ties differently,
+    such as the tie between the pieces "three spaces, one space" and "one space, three spaces".
     """
     result = bytearray()
     place = 0

@@ -1,4 +1,7 @@
-"""SentencePiece: train it, and make the tokenizer.json that gives the same ids, proven."""
+"""Train SentencePiece models, convert them to tokenizer.json, and prove that both give the same ids.
+
+Used by: tokenizer.training, tokenizer.local_tokenizer, tokenizer.trials.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("codex_ml")
 
-BLANK = "\u2581"  # stands for a space inside pieces
-RESERVED = "\u2585\0"  # the trainer leaves out a whole sentence that holds one; text is cut around them
-THREADS = 4  # a number, not the cores of this machine: Unigram adds up its threads' sums
-SQUEEZED = 1 << 20  # leading spaces that decoding removes, where encoding keeps none
-PROOF_CHARACTERS = 2000  # a text a time: sentencepiece adds float32, which is exact up to 2**24 * GRID nats
-# Hangul written in jamo is not here: tokenizers applies compiled rules to short graphemes only (known upstream)
+BLANK = "\u2581"  # represents a space inside pieces
+RESERVED = "\u2585\0"  # the trainer skips every sentence that holds one, so text is split at them
+THREADS = 4  # fixed, not the number of cores: Unigram adds the sums of its threads, so the number changes the result
+SQUEEZED = 1 << 20  # limit of leading spaces that decoding removes; encoding keeps none of them
+PROOF_CHARACTERS = 2000  # per encoded text: float32 sums of sentencepiece are exact up to 2**24 * GRID nats
+# Hangul written in jamo is missing: tokenizers applies compiled rules only to short graphemes (known upstream)
 HARD = (
     "a  b   c    d     e\t\tf\r\n\n\n  g", "<unk><s></s><pad><0x0A><0xFF>", "nul\0inside", "x , y . z !", "",
     "\u2603 \U0001f469\u200d\U0001f467", " leading and trailing ", "e\u0301 \ufb01 \u00a0 \u3000",
@@ -43,20 +46,20 @@ HARD = (
 
 
 def train_sentencepiece(texts: Iterable[str], kind: str, size: int) -> tuple[Tokenizer, bytes]:
-    """Train on whole documents; give the tokenizer and the .model file that it has to equal (see `prove_equal`).
+    """Train on whole documents; return the tokenizer, and the .model file whose ids it must give (see `prove_equal`).
 
-    No normalisation, no dummy prefix, no squeezed blanks, byte fallback, and no document is left out for its length.
-    sentencepiece holds the text of train in memory.
+    There is no normalisation, no dummy prefix and no squeezing of spaces. There is byte fallback, and no document is
+    skipped for its length. sentencepiece holds the text of train in memory.
 
     Args:
         kind: sentencepiece_bpe or sentencepiece_unigram.
-        size: pieces, the unknown one and 256 bytes included; fewer where the text has no more.
+        size: number of pieces, with the unknown piece and 256 bytes; a small text may give fewer.
 
     Raises:
         UserError: when there is no text, or the vocabulary cannot hold the characters.
     """
     unigram = kind == "sentencepiece_unigram"
-    # a letter that no text holds is no piece and `<0x0A>` in a text then has no path but the piece of that byte
+    # A letter that no text holds would not be a piece. Then the text `<0x0A>` would have no path but the byte piece.
     letters = [c for c in string.printable if not c.isspace()] if unigram else []
     data = _train(
         chain(_sentences(texts), letters),
@@ -70,12 +73,16 @@ def train_sentencepiece(texts: Iterable[str], kind: str, size: int) -> tuple[Tok
 
 
 def train_on_counts(counts: Mapping[str, int], size: int, *, alphabet: Sequence[str]) -> list[tuple[str, float]]:
-    """Unigram pieces and scores for words with their numbers, best first; every letter of `alphabet` is one."""
+    """Unigram pieces and their scores from word -> count, best first. Every letter of `alphabet` is a piece.
+
+    Raises:
+        UserError: when the vocabulary cannot hold the characters.
+    """
     weighed = Counter(counts)
-    weighed.update(alphabet)  # a letter that no text holds would be no piece
+    weighed.update(alphabet)  # a letter that no text holds would not become a piece
     data = _train(
         (f"{word}\t{count}" for word, count in sorted(weighed.items())),
-        vocab_size=size + 1,  # sentencepiece's own unknown piece is left out
+        vocab_size=size + 1,  # sentencepiece's own unknown piece is removed below
         model_type="unigram",
         input_format="tsv",
         character_coverage=1.0,
@@ -111,7 +118,7 @@ def _train(sentences: Iterable[str], **options: Any) -> bytes:
     except (RuntimeError, OSError) as error:
         reason = str(error)
         if "sentences_.empty()" in reason:
-            raise UserError("tokenizer: the train split holds no text; there is nothing to train on") from None
+            raise UserError("tokenizer: the train split holds no text to train on; add documents with text") from None
         if "required_chars" in reason or "vocab_size" in reason.lower() or "vocabulary size" in reason.lower():
             raise UserError(
                 f"tokenizer.vocab_size {options['vocab_size']} is too small for the characters of this text; "
@@ -122,25 +129,29 @@ def _train(sentences: Iterable[str], **options: Any) -> bytes:
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:
-    """Whole documents, cut only around characters that the trainer reserves; these become bytes at run time."""
+    """Whole documents, split only at characters that the trainer reserves. At run time these become bytes."""
     left_out = 0
     for text in texts:
         parts = re.split(f"[{RESERVED}]", text)
         left_out += len(parts) - 1
         yield from filter(None, parts)
     if left_out:
-        log.info("tokenizer: sentencepiece reserves U+2585 and NUL: %d of them were not trained on", left_out)
+        log.info("tokenizer: sentencepiece reserves U+2585 and NUL: %d of these characters were skipped", left_out)
 
 
 def to_tokenizer(model: SentencePieceModel) -> Tokenizer:
-    """The tokenizer of the `tokenizers` library with the same ids; special pieces are not yet marked as such."""
+    """The tokenizer of the `tokenizers` library with the same ids. The caller still has to mark special pieces.
+
+    Raises:
+        UserError: when the model has no unknown piece.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers
 
     unk = next((i for i, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), None)
     if unk is None:
         raise UserError("the SentencePiece model has no unknown piece")
     if model.unigram:
-        # a piece that text may not become has to lose against every other path
+        # a piece that text must not become needs a lower score than every other path
         scored = [(text, s if kind in (NORMAL, USER_DEFINED) else OUT_OF_REACH) for text, s, kind in model.pieces]
         tokenizer = Tokenizer(models.Unigram(scored, unk_id=unk, byte_fallback=model.byte_fallback))
     else:
@@ -155,8 +166,8 @@ def to_tokenizer(model: SentencePieceModel) -> Tokenizer:
             )
         )
     steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
-    if model.squeeze:  # spaces only: the library's own Strip would take line breaks and all other white space too
-        last = f"[ {BLANK}]+" if model.escape else " +"  # sentencepiece takes the end off after it escaped spaces
+    if model.squeeze:  # spaces only: the library's Strip would remove line breaks and all other white space too
+        last = f"[ {BLANK}]+" if model.escape else " +"  # sentencepiece strips the end after it escaped the spaces
         steps += [normalizers.Replace(Regex(expression), by) for expression, by in ((" {2,}", " "), (r"\A ", ""))]
         steps.append(normalizers.Replace(Regex(rf"{last}\z"), ""))
     if model.dummy_prefix:
@@ -172,7 +183,7 @@ def to_tokenizer(model: SentencePieceModel) -> Tokenizer:
 
 
 def _merges(model: SentencePieceModel) -> list[tuple[str, str]]:
-    """Every way to make a piece of two others, the best piece first: sentencepiece joins any two whose text is one."""
+    """All pairs of pieces that join to a piece, the best piece first: sentencepiece merges any such pair."""
     normal = {text: (-score, i) for i, (text, score, kind) in enumerate(model.pieces) if kind in (NORMAL, USER_DEFINED)}
     merges = []
     for text in sorted(normal, key=normal.__getitem__):
@@ -182,10 +193,10 @@ def _merges(model: SentencePieceModel) -> list[tuple[str, str]]:
 
 
 def prove_equal(tokenizer: Tokenizer, data: bytes, texts: Iterable[str]) -> None:
-    """Compare the ids with sentencepiece's.
+    """Compare the ids of the tokenizer with those that sentencepiece gives for the .model file `data`.
 
     Raises:
-        CheckFailed: at the first difference.
+        CheckFailed: names the first difference.
     """
     import sentencepiece
 
@@ -196,6 +207,6 @@ def prove_equal(tokenizer: Tokenizer, data: bytes, texts: Iterable[str]) -> None
             if (ours := tokenizer.encode(part, add_special_tokens=False).ids) != (theirs := judge.encode(part)):
                 at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), 0)
                 raise CheckFailed(
-                    f"tokenizer.json and tokenizer.model cut {part[:60]!r} differently from token {at} on "
+                    f"tokenizer.json and tokenizer.model encode {part[:60]!r} differently from token {at} on "
                     f"({ours[at : at + 4]} and {theirs[at : at + 4]}); please report it, and use byte_bpe meanwhile"
                 )

@@ -1,7 +1,8 @@
-"""Train a tokenizer on whole documents, the same bytes in every process: for each kind one function.
+"""Train a tokenizer on whole documents, with the same bytes in every process. Each kind has its own function.
 
-What the `tokenizers` library leaves to the order of a hash table is settled here: WordPiece gets its alphabet with
-fixed ids, and Unigram is trained by sentencepiece on sorted counts. Measured without: six files in six runs.
+In the `tokenizers` library some results depend on the order of a hash table: six runs gave six different files. So
+WordPiece gets its alphabet with fixed ids, and sentencepiece trains Unigram on sorted counts.
+Used by: stages/tokenizer.py.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
     """Write a tokenizer folder for `settings` (see codex_ml.tokens.layout).
 
     Args:
-        texts: gives a new pass over the documents of train at every call; kind local reads the first few only, to try.
+        texts: each call starts a new pass over the documents of train. Kind local reads only the first few, as a trial.
         folder: an empty folder.
-        held_out: texts on which the SentencePiece kinds are proven; train's own when left out.
+        held_out: texts for the proof of the SentencePiece kinds; `texts` if None.
 
     Raises:
-        UserError: when there is no text, the vocabulary is too small, or a special token is ordinary text.
+        UserError: when there is no text, the vocabulary is too small, or a special token is already an ordinary token.
     """
     write_kind(folder, settings.kind)
     if settings.kind == "local":
@@ -45,7 +46,7 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
         import_tokenizer(BASE_FOLDER.parent.parent / settings.path, texts, settings, folder)
         return
     if next(iter(texts()), None) is None:
-        raise UserError("tokenizer: the train split holds no document; there is nothing to train on")
+        raise UserError("tokenizer: the train split holds no document to train on; add documents")
     special = special_tokens_of(settings.special_tokens, settings.chat_template)
     size = settings.vocab_size - len(special)
     if settings.kind in ("sentencepiece_bpe", "sentencepiece_unigram"):
@@ -64,20 +65,20 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
 
 
 def require_size(size: int, least: int, kind: str) -> None:
-    """Refuse a vocabulary that cannot hold what its kind always has.
+    """Refuse a vocabulary that is smaller than the alphabet that its kind needs.
 
     Raises:
         UserError: names both numbers.
     """
     if size < least:
         raise UserError(
-            f"tokenizer.vocab_size leaves {size} tokens beside the special ones; {kind} needs at least {least} here: "
+            f"tokenizer.vocab_size leaves {size} tokens without the special ones; {kind} needs at least {least} here: "
             f"add {least - size}"
         )
 
 
 def _byte_bpe(texts: Texts, size: int) -> Tokenizer:
-    """Ids: the 256 bytes, then the merges, of the pieces of GPT-2's regular expression, as GGUF readers expect."""
+    """Byte-level BPE with GPT-2's regular expression. Ids: 256 bytes, then the merges, as GGUF readers expect."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     require_size(size, 256, "byte_bpe")
@@ -110,14 +111,14 @@ def _unigram(texts: Texts, size: int) -> Tokenizer:
 
 
 def _wordpiece(texts: Texts, size: int) -> Tokenizer:
-    """WordPiece as BERT's, cased: words and punctuation, `##` inside words, white space is not kept."""
+    """WordPiece as in BERT, cased: words and punctuation, `##` inside words. White space is lost."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     alphabet = _frequent_characters(texts(), limit=size // 4)
     require_size(size, 2 * len(alphabet) + 1, "wordpiece")
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    fixed = [UNK, *alphabet, *("##" + character for character in alphabet)]  # else their ids follow a hash table
+    fixed = [UNK, *alphabet, *("##" + character for character in alphabet)]  # else a hash table decides their ids
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         special_tokens=fixed,
@@ -143,9 +144,9 @@ def _frequent_characters(texts: Iterable[str], *, limit: int) -> list[str]:
 
 
 def _whitespace(texts: Texts, size: int, special: Sequence[str]) -> Tokenizer:
-    """Words between white space, the most frequent first, equal counts in the order of their code points.
+    """Words between white space, by falling frequency; words of equal frequency are in code point order.
 
-    A word that spells a special token stays unknown: in a vocabulary it would be the token.
+    A word that spells a special token stays unknown: in the vocabulary it would become that token.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
 

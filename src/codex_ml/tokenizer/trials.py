@@ -1,6 +1,6 @@
-"""Try a foreign tokenizer where it can do no harm: these functions run in a limited child.
+"""Try a foreign tokenizer in a limited child process, where it can do no harm.
 
-A vocabulary or a regular expression can make a tokenizer run for hours, take all memory, or crash. See
+A vocabulary or a regular expression can make a tokenizer run for hours, use all memory, or crash. See
 `codex_ml.core.child.LimitedChild`. Used by: tokenizer.local_tokenizer.
 """
 
@@ -15,14 +15,14 @@ from codex_ml.tokenizer.sentencepiece_model import prove_equal, to_tokenizer
 
 
 def tokenizer_trial() -> Callable[[dict[str, Any]], list[list[int]]]:
-    """Import what `try_tokenizer` needs and return it."""
+    """Import what `try_tokenizer` needs, and return `try_tokenizer`."""
     import tokenizers  # noqa: F401
 
     return try_tokenizer
 
 
 def sentencepiece_trial() -> Callable[[dict[str, Any]], None]:
-    """Import what `try_sentencepiece` needs and return it."""
+    """Import what `try_sentencepiece` needs, and return `try_sentencepiece`."""
     import sentencepiece  # noqa: F401
     import tokenizers  # noqa: F401
 
@@ -30,7 +30,7 @@ def sentencepiece_trial() -> Callable[[dict[str, Any]], None]:
 
 
 def try_tokenizer(request: dict[str, Any]) -> list[list[int]]:
-    """Load the tokenizer.json in `file`; return the ids of `texts` after decoding them, too."""
+    """Load the tokenizer.json `file`, encode `texts`, and decode the ids; return the ids per text."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(request["file"])
@@ -42,7 +42,7 @@ def try_tokenizer(request: dict[str, Any]) -> list[list[int]]:
 
 
 def try_sentencepiece(request: dict[str, Any]) -> None:
-    """Write the tokenizer.json of the .model in `file` to `to`, and prove on `texts` that both give the same ids."""
+    """Convert the .model `file` to the tokenizer.json `to`, and prove on `texts` that both give the same ids."""
     data = Path(request["file"]).read_bytes()
     tokenizer = to_tokenizer(read_model(data, Path(request["name"])))
     prove_equal(tokenizer, data, request["texts"])
