@@ -193,6 +193,12 @@ TOGETHER = [
         "train.compile on needs batches of one shape, and those of model.architecture t5 have the shape of their "
         "longest beginning; use auto or off",
     ),
+    (
+        {"safety_audit.prefix_tokens": "15", "pack.seq_len": "64"},
+        "safety_audit.prefix_tokens",
+        "safety_audit.prefix_tokens + suffix_tokens is 65, longer than a row (pack.seq_len 64), so no window of the "
+        "audit fits into one; lower them",
+    ),
 ]
 BASE = {
     "split.test": "0.05",
@@ -211,6 +217,20 @@ def test_an_impossible_combination_is_told_with_its_line(text, changes, key, mes
     with pytest.raises(UserError) as error:
         validate_params(parse_yaml(text, "params.yaml"), text=text)
     assert str(error.value) == f"params.yaml:{place(text, key) + 1}: {message}"
+
+
+def test_adapters_go_with_the_tokenizer_of_their_model_only():
+    adapters = {"model": {"path": "models/base/m", "lora": {"rank": 4, "targets": ["q_proj"]}}}
+    message = "model.lora.rank 4 leaves the embedding as it is, but tokenizer.kind byte_bpe makes a new tokenizer"
+    with pytest.raises(UserError, match=f"^params.yaml: {message}; use the model's own .tokenizer.kind: local"):
+        validate_params(adapters)
+    validate_params({**adapters, "tokenizer": {"kind": "local", "path": "models/base/m"}})
+
+
+def test_a_window_of_the_audit_may_fill_a_row(text):
+    for name, value in {**BASE, "safety_audit.prefix_tokens": "14", "pack.seq_len": "64"}.items():
+        text, _ = with_value(text, name, value)
+    assert validate_params(parse_yaml(text, "params.yaml"), text=text).pack.seq_len == 64
 
 
 # What a recipe of training can ask for and cannot have; where the key has no line of its own, its section's is told.

@@ -234,6 +234,15 @@ def test_an_import_that_no_dep_declares_is_found(repository, monkeypatch):
         module._assert_declared_imports(replace(spec, deps=tuple(d for d in deps if d != "src/codex_ml/core")))
 
 
+def test_a_library_behind_a_link_is_the_one_of_the_checkout(workspace, repository, tmp_path, run_python):
+    (workspace / "src").unlink()
+    shutil.copytree(repository / "src", tmp_path / "other", ignore=shutil.ignore_patterns("__pycache__"))
+    (workspace / "src").symlink_to(tmp_path / "other")
+    (workspace / "params.yaml").write_text("fetch: {sample: false}\n")
+    done = run_python("stages/fetch.py", cwd=workspace, env={"PYTHONPATH": ""})
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_script_run_by_hand_in_a_fresh_checkout_works(workspace, repository, run_python):
     (workspace / "src").unlink()
     shutil.copytree(repository / "src", workspace / "src", ignore=shutil.ignore_patterns("__pycache__"))

@@ -155,6 +155,26 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _windows_of_the_audit_fit_into_rows(self) -> Params:
+        window = self.safety_audit.prefix_tokens + self.safety_audit.suffix_tokens
+        if window > self.pack.seq_len:
+            raise ValueError(
+                f"safety_audit.prefix_tokens + suffix_tokens is {window}, longer than a row (pack.seq_len "
+                f"{self.pack.seq_len}), so no window of the audit fits into one; lower them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_keep_the_tokenizer_of_the_model(self) -> Params:
+        if self.model.lora.rank and self.tokenizer.kind != "local":
+            raise ValueError(
+                f"model.lora.rank {self.model.lora.rank} leaves the embedding as it is, but tokenizer.kind "
+                f"{self.tokenizer.kind} makes a new tokenizer; use the model's own (tokenizer.kind: local), or train "
+                "all weights (model.lora.rank: 0)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _heads_share_keys_where_they_can(self) -> Params:
         model = self.model
         if not model.path and model.architecture in OWN_KEYS and model.kv_heads not in (0, model.heads):

@@ -233,9 +233,9 @@ def _assert_own_library() -> None:
 
 
 def _assert_declared_imports(spec: StageSpec) -> None:
-    here = Path.cwd().resolve()
-    files = {Path(m.__file__).resolve() for n, m in sys.modules.items() if n.split(".")[0] == "codex_ml" and m.__file__}
-    places = sorted(file.relative_to(here).as_posix() for file in files)
+    source = Path(codex_ml.__file__).parents[1]  # src of this checkout, which may be a link
+    files = {Path(m.__file__) for n, m in sys.modules.items() if n.split(".")[0] == "codex_ml" and m.__file__}
+    places = sorted(f"src/{file.relative_to(source).as_posix()}" for file in files)
     if undeclared := [place for place in places if not spec.reads(place) and place not in ROOTS]:
         raise CheckFailed(
             f"{spec.name} imported {', '.join(undeclared)}: add its folder to the stage's deps in {PIPELINE}"

@@ -8,6 +8,7 @@ the rules of ruamel.yaml.
 A document gets the value that DVC gives it, or it is refused. `read_yaml` refuses what DVC refuses, and also:
 
 - nesting deeper than MAX_DEPTH (DVC stops at some hundred levels), and more than MAX_VALUES values, aliases expanded;
+- an integer that Python does not print (more than 4,300 digits);
 - tags other than those of null, bool, int, float, str, timestamp, seq and map, and a tag without a value;
 - a mapping without braces in brackets (`[a: 1]`); a key that is empty or not a scalar; a key given twice beside `<<`;
 - an anchor defined twice, or with a letter that is not ASCII; `::` in braces; what _NOT_READ lists.
@@ -238,7 +239,9 @@ def _int(node: ScalarNode) -> int:
     if digits[0] in "+-":
         digits = digits[1:]
     base = {"0b": 2, "0o": 8, "0x": 16}.get(digits[:2], 10)
-    return sign * int(digits if base == 10 else digits[2:], base)
+    number = sign * int(digits if base == 10 else digits[2:], base)
+    str(number)  # ValueError beyond 4,300 digits, which int() itself raises for base 10 only
+    return number
 
 
 def _float(node: ScalarNode) -> float:

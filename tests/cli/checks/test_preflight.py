@@ -174,9 +174,12 @@ def test_check_and_train_agree_on_sliding_windows(whole, kind):
 def test_audit_windows_longer_than_the_positions_are_named(whole):
     write_model(Path("models/base/m"), max_position_embeddings=300)
     params = params_with(
-        model={"path": "models/base/m"}, safety_audit={"prefix_tokens": 200, "suffix_tokens": 101, "sample_tokens": 301}
+        pack={"seq_len": 301},
+        model={"path": "models/base/m"},
+        safety_audit={"prefix_tokens": 200, "suffix_tokens": 101, "sample_tokens": 301},
     )
     assert [line.split(" and ")[1].split(" is ")[0] for line in preflight.base_files(params)] == [
+        "pack.seq_len",
         "safety_audit.prefix_tokens + suffix_tokens",
         "safety_audit.sample_tokens",
     ]
@@ -272,18 +275,18 @@ def test_check_and_the_stages_agree_on_every_glob(whole, pattern, found):
     assert (not named) == found
 
 
-@pytest.mark.parametrize(
-    ("sections", "message"),
-    [
-        ({"pack": {"seq_len": 64}, "safety_audit": {"prefix_tokens": 40, "suffix_tokens": 25}}, "safety_audit.prefix_tokens + suffix_tokens is 65, longer than a row (pack.seq_len 64)"),
-        ({"model": {"path": "models/base/m", "lora": {"rank": 4, "targets": ["q_proj"]}}}, "model.lora.rank 4 leaves the embedding as it is, but tokenizer.kind byte_bpe makes a new tokenizer"),
-        ({"pack": {"seq_len": 64}, "safety_audit": {"prefix_tokens": 40, "suffix_tokens": 24}}, ""),
-    ],
-)  # fmt: skip
-def test_parameters_of_two_stages_that_do_not_go_together(sections, message):
-    lines = list(preflight.combinations(params_with(**sections)))
-    assert len(lines) == bool(message)
-    assert all(line.startswith(f"params.yaml: {message}") for line in lines)
+def test_quantization_needs_its_package(monkeypatch):
+    params = params_with(
+        model={"path": "models/base/m", "quantization": "nf4", "lora": {"rank": 4, "targets": ["q_proj"]}},
+        tokenizer={"kind": "local", "path": "models/base/m"},
+    )
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    [line] = preflight.quantization(params)
+    assert line.startswith("params.yaml: model.quantization nf4 needs bitsandbytes; ")
+    monkeypatch.setattr(preflight, "find_spec", lambda name: name)
+    assert list(preflight.quantization(params)) == []
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    assert list(preflight.quantization(params_with())) == []
 
 
 @pytest.mark.parametrize(

@@ -161,23 +161,11 @@ def benchmarks(params: Params) -> Iterator[str]:
             yield f"{key} matches no file; {how_to_get(Path(benchmark.path))}"
 
 
-def combinations(params: Params) -> Iterator[str]:
-    """Parameters of two stages that do not go together; each by itself is allowed."""
-    model, audit = params.model, params.safety_audit
-    window = audit.prefix_tokens + audit.suffix_tokens
-    if window > params.pack.seq_len:
-        yield (
-            f"{PARAMS}: safety_audit.prefix_tokens + suffix_tokens is {window}, longer than a row (pack.seq_len "
-            f"{params.pack.seq_len}), so no window of the audit fits into one; lower them"
-        )
-    if model.lora.rank and params.tokenizer.kind != "local":
-        yield (
-            f"{PARAMS}: model.lora.rank {model.lora.rank} leaves the embedding as it is, but tokenizer.kind "
-            f"{params.tokenizer.kind} makes a new tokenizer; use the model's own (tokenizer.kind: local), or train all "
-            "weights (model.lora.rank: 0)"
-        )
-    if model.quantization != "none" and find_spec("bitsandbytes") is None:
-        yield f"{PARAMS}: model.quantization {model.quantization} needs bitsandbytes; {install_extra('quantization')}"
+def quantization(params: Params) -> Iterator[str]:
+    """The package that params.yaml needs for weights of 8 or 4 bits."""
+    kind = params.model.quantization
+    if kind != "none" and find_spec("bitsandbytes") is None:
+        yield f"{PARAMS}: model.quantization {kind} needs bitsandbytes; {install_extra('quantization')}"
 
 
 def home() -> Iterator[str]:
