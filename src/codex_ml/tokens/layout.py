@@ -5,7 +5,7 @@
     chat_template.jinja     how messages become text; only if there is a chat template
     additional_chat_templates/NAME.jinja   more chat templates by name, such as tool_use for records with tools
     tokenizer.model         the SentencePiece kinds only, for tools that read that format
-    kind.json               tokenizer.kind
+    kind.json               tokenizer.kind; no other file of the folder holds it
 
 Special tokens get ids after the model's own vocabulary: if the vocabulary held them, the model could produce them from
 text that spells them (Unigram and word-level models do).
@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codex_ml.core.contract import Contract
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import read_json, write_json, write_text
+from codex_ml.core.io import write_json, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -109,14 +110,30 @@ def write_config(folder: Path, *, end: str, pad: str, bos: str | None, unk: str 
     write_json(folder / "tokenizer_config.json", config)
 
 
+class TokenizerKind(Contract):
+    """kind.json of a tokenizer folder.
+
+    Attributes:
+        kind: what tokenizer.kind was when the folder was made: "local", or how the tokenizer was trained.
+    """
+
+    written_by = "tokenizer"
+
+    kind: str
+
+
 def write_kind(folder: Path, kind: str) -> None:
-    """Write tokenizer.kind. No other file of the folder holds it."""
-    write_json(folder / KIND, {"kind": kind})
+    """Write kind.json."""
+    TokenizerKind(kind=kind).write(folder / KIND)
 
 
 def read_kind(folder: Path) -> str:
-    """The value of tokenizer.kind with which the folder was written: "local", or how the tokenizer was trained."""
-    return str(read_json(folder / KIND)["kind"])
+    """What kind.json says.
+
+    Raises:
+        UserError: when it is missing or damaged.
+    """
+    return TokenizerKind.read(folder / KIND).kind
 
 
 def save_trained_tokenizer(

@@ -277,12 +277,12 @@ def test_check_and_the_stages_agree_on_every_glob(whole, pattern, found):
 
 def test_quantization_needs_its_package(monkeypatch):
     params = params_with(
-        model={"path": "models/base/m", "quantization": "nf4", "lora": {"rank": 4, "targets": ["q_proj"]}},
+        model={"path": "models/base/m", "quantization": "4bit", "lora": {"rank": 4, "targets": ["q_proj"]}},
         tokenizer={"kind": "local", "path": "models/base/m"},
     )
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     [line] = preflight.quantization(params)
-    assert line.startswith("params.yaml: model.quantization nf4 needs bitsandbytes; ")
+    assert line.startswith("params.yaml: model.quantization 4bit needs bitsandbytes; ")
     monkeypatch.setattr(preflight, "find_spec", lambda name: name)
     assert list(preflight.quantization(params)) == []
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
