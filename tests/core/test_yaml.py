@@ -161,6 +161,6 @@ def test_line_of_a_key_or_of_its_nearest_parent(keys, line):
 @pytest.mark.parametrize("number", ["9" * 4301, "0x" + "f" * 4000, "-0o" + "7" * 5000, "0b" + "1" * 15_000])
 def test_an_integer_that_python_cannot_print_is_refused(number):
     with pytest.raises(
-        UserError, match=r"^params\.yaml:2: '[-0-9a-z]{50}' looks like a value of type int, but is none$"
+        UserError, match=r"^params\.yaml:2: '[-0-9a-z]{50}' looks like a value of type int, but is not valid$"
     ):
         parse_yaml(f"a: 1\nb: {number}", "params.yaml")
