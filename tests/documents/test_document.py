@@ -1,4 +1,4 @@
-"""Documents come back from Parquet as they went in, and what is equal, and what a model reads, is well-defined."""
+"""Documents come back from Parquet unchanged; tests define which texts are equal, and which text a model reads."""
 
 import json
 

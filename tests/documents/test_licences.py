@@ -1,4 +1,4 @@
-"""Unknown is never silently permissive: SPDX expressions, METADATA of wheels, headers of files."""
+"""An unknown licence never counts as permissive: SPDX expressions, METADATA of wheels, headers of files."""
 
 from email.parser import HeaderParser
 

@@ -1,4 +1,4 @@
-"""Row groups that were encoded apart and joined are, byte for byte, the file of one writer."""
+"""Row groups that were encoded separately and joined are, byte for byte, the file of a single writer."""
 
 import numpy as np
 import pyarrow as pa

@@ -40,7 +40,7 @@ def index(tmp_path, monkeypatch):
 
 @pytest.fixture
 def fake_pip(index, monkeypatch):
-    """pip's part, in this process: copies what is asked for from the index; real pip is slow to start."""
+    """Does pip's part in this process, because real pip starts slowly: it copies the requested wheels from the index."""
     calls = []
 
     def run(command, **options):

@@ -1,4 +1,4 @@
-"""The corpus is the same whatever the sizes are at which ingest switches to its ways for large data.
+"""The corpus does not depend on the sizes at which ingest switches to its code for large data.
 
 Every size is lowered, so that each way runs here; lines are shuffled and spread over shards, workers read and write.
 """
@@ -34,7 +34,7 @@ SIZES = {
 
 
 def records():
-    """Unlike texts, one text under many ids, long ones, metadata of all sizes, and one that repeats an id."""
+    """Different texts, one text with many ids, long texts, metadata of all sizes, and a repeated id."""
     dice = random.Random(1)
     found = []
     for number in range(260):
@@ -74,7 +74,7 @@ def here(tmp_path, monkeypatch):
 
 
 def shards(found, count):
-    """JSON Lines in so many files, every second one compressed."""
+    """JSON Lines in this many files, every second one compressed."""
     Path("in").mkdir()
     for number in range(count):
         data = "".join(json.dumps(record) + "\n" for record in found[number::count]).encode()
@@ -84,7 +84,7 @@ def shards(found, count):
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """Make something in a folder of its own, at the sizes as shipped."""
+    """Make something in a new folder, with the sizes that the library ships."""
 
     def run(make):
         with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The corpus on disk depends on its documents only: not on their order, nor on how they came in pieces."""
+"""The corpus on disk depends on its documents only, not on their order or on the pieces in which they arrive."""
 
 import json
 import random
@@ -221,7 +221,7 @@ IDS = st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(0, 2)), max_
 @given(IDS, st.lists(st.integers(0, 40), max_size=5))
 @settings(max_examples=200, deadline=None)
 def test_an_id_with_another_content_is_reported(rows, cuts):
-    """Against a dictionary; whatever the batches are, the first content of an id is never told."""
+    """Compared with a dictionary: for any batches, the first content of an id is never reported."""
     seen, model = SeenIds(), {}
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     for start, stop in pairwise(edges):

@@ -1,4 +1,4 @@
-"""A detector of another package runs when the policy names it, and a failing one is never left out in silence."""
+"""A detector of another package runs when the policy names it; a detector that fails is never skipped silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A detector's code is a dependency: other code is refused by name until data/detectors.lock holds it."""
+"""A detector's code is a dependency: changed code is refused until data/detectors.lock records it."""
 
 from __future__ import annotations
 

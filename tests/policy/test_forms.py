@@ -1,4 +1,4 @@
-"""Credentials in the forms that files have: what joins a name and a value differs, the value goes, the rest stays."""
+"""Credentials in many file formats, which join name and value differently: the value is removed, the rest stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disguises do not help: what a reader or a parser would see is found, and replaced where it stands."""
+"""Disguised values are found as a reader or a parser would see them, and replaced at their place in the raw text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Your own data is never redacted with the key that everybody knows without a word."""
+"""A warning appears when your own data would be redacted with the published key."""
 
 import hashlib
 import json

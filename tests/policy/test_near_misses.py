@@ -1,4 +1,4 @@
-"""What looks like a secret or a person and is none stays as it is. Each line is a kind that other scanners report."""
+"""Text that only looks like a secret or personal data stays unchanged. Other scanners report each of these lines."""
 
 from __future__ import annotations
 

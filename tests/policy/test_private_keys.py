@@ -1,4 +1,4 @@
-"""Of a private key nothing may stay: RFC 7468 blocks from header to footer, in every spelling. Public material stays."""
+"""Nothing of a private key may stay: RFC 7468 blocks from header to footer, in every spelling. Public keys stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every provider's token goes whole in every context, however long it is, and the text around it stays."""
+"""Every provider's token is removed as a whole in every context, at any length, and the text around it stays."""
 
 from __future__ import annotations
 

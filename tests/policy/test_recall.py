@@ -1,4 +1,4 @@
-"""Secrets of over forty kinds are found wherever they stand. The values are made here, not by the library's own control."""
+"""Secrets of over forty kinds are found at any place. The tests make the values, not the library's own control."""
 
 from __future__ import annotations
 

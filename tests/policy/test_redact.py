@@ -1,4 +1,4 @@
-"""Redaction takes the values, all of them and nothing else, and doing it twice changes nothing."""
+"""Redaction replaces all values and nothing else, and a second redaction changes nothing."""
 
 from __future__ import annotations
 

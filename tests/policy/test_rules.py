@@ -1,4 +1,4 @@
-"""A policy that is wrong is refused in one line: file, line, rule, what is wrong."""
+"""A wrong policy is refused in one line: file, line, rule, mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings stand where editors say, never overlap, never hold the value, and follow the policy's precedence."""
+"""Findings have the line and column of editors, never overlap, never hold the value, and follow the policy's order."""
 
 from __future__ import annotations
 

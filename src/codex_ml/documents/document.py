@@ -3,6 +3,7 @@
 A document has one of three forms: `text`, `prompt` + `completion`, or chat `messages` (with optional `tools`).
 Messages, tools and free metadata are stored as JSON texts: a column of structs would add keys that a record does not
 have (huggingface/trl#5118).
+Used by: ingest, split, tokenizer, pack, evaluate, safety_audit, the commands of `codex-ml`.
 """
 
 from __future__ import annotations

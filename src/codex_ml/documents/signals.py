@@ -1,4 +1,7 @@
-"""The signals of a text: numbers that `ingest` stores with each document, and `split` compares with its limits."""
+"""The signals of a text: numbers that `ingest` stores with each document, and `split` compares with its limits.
+
+Used by: ingest, split.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ NOT_APPLICABLE = -1.0  # a share that has no meaning for a language; not NaN, be
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """Measurements of a text. Shares are fractions of its characters in [0, 1]; for the empty text they are 0.
+    """Measurements of a text. Shares are fractions in [0, 1] of its characters; 0 for the empty text.
 
     Attributes:
         bytes: length in UTF-8.

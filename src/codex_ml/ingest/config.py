@@ -66,6 +66,7 @@ class Source(Section):
 
     @property
     def label(self) -> str:
+        """The `source` of its documents: its name, else its path."""
         return self.name or self.path
 
 

@@ -110,6 +110,7 @@ class Spills:
                 file.write(piece)
 
     def close(self) -> None:
+        """Close the files; a second call does nothing."""
         with naming(self.folder):
             self._stack.close()
 

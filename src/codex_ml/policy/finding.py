@@ -17,7 +17,7 @@ class Finding:
     Attributes:
         rule: id of the rule.
         action: what the policy does with the value.
-        severity: how bad the value is.
+        severity: how harmful the value is if it leaks.
         line: from 1. Lines end at LF only, as for editors, grep and Python's parser.
         column: from 1, in characters (code points).
         start, end: character offsets of the value; `end` is one after its last character.

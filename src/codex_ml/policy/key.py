@@ -1,7 +1,8 @@
-"""The secret key of the placeholders. A person who has it can check whether a placeholder stands for a guessed value.
+"""The secret key of the placeholders. A person who has it can check whether a guessed value gives a placeholder.
 
 The repository publishes a key for its public sample. DVC tracks a private key, like the raw data: `dvc push` gives it
-to those who get the data, `dvc exp run --temp` finds it, and it is never in Git. Used by: split, `codex-ml check`.
+to those who get the data, `dvc exp run --temp` finds it, and it is never in Git.
+Used by: split, `codex-ml check`, `codex-ml policy new-key`.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ Match = tuple[int, int, Compiled]  # start and end of the value, and its rule
 class _Trigger:
     """What to do where a literal occurs: try a rule, or decode base64 whose group begins `first` characters before."""
 
-    literal: str | None  # compared with the text once more; None where case does not matter
+    literal: str | None  # compared again with the text, in its own case; None where case does not matter
     rule: Compiled | None
     first: int = 0
 

@@ -34,8 +34,9 @@ def is_password(value: str) -> bool:
 def is_readable(value: str) -> bool:
     """Whether a value is words and numbers with signs between them: a path, a file, an attribute, a model's name.
 
-    Letters and digits may alternate once per six characters where half of the letter pairs are common, and once per
-    twelve where 35 % are. Of random URL-safe base64 texts of 32 characters, 3 in 1,000 count as readable.
+    It needs such a sign and six letter pairs. Letters and digits may alternate once per six characters if half of the
+    letter pairs are common, and once per twelve if 35 % are. Of random URL-safe base64 texts of 32 characters, 3 in
+    1,000 count as readable.
     """
     share, pairs = _common_pairs(value)
     turns = sum(a.isdigit() != b.isdigit() for a, b in pairwise(value) if a.isalnum() and b.isalnum())

@@ -2,7 +2,7 @@
 
 A plain digest of a phone number can be inverted by trying all numbers. So the tag has a key: it is the HMAC-SHA256
 (RFC 2104) of the rule's id, a NUL and the value. The placeholders of two data sets can be linked only with the key.
-Used by: split, safety_audit.
+Used by: scan.py, split.
 """
 
 from __future__ import annotations

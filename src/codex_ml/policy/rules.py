@@ -1,7 +1,7 @@
 """The schema of data/policy.yaml: what a rule finds, how a hit is confirmed, how bad it is, and what happens to it.
 
 The file is one readable list of rules. This module reads it and reports the first mistake in it as one line. scan.py
-runs the rules.
+runs the rules. Used by: split, safety_audit, the Git hooks, `codex-ml check` and `codex-ml policy`.
 """
 
 from __future__ import annotations

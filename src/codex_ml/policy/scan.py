@@ -2,7 +2,7 @@
 
 rules.py reads the rules and match.py runs them. This module adds the matches in disguised text (hidden.py) and those
 of detectors, and removes overlaps. It repeats the scan until a redacted text has nothing left to redact.
-Used by: split, safety_audit, the Git hooks and `codex-ml policy`.
+Used by: split, safety_audit, the Git hooks.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ class Scanner:
 
 
 def _without_escaped_space(text: str) -> str:
-    """`\\n` and its like as white space of the same length, so that the `n` is no letter of the word after it.
+    """The text with `\\n`, `\\r` and `\\t` as white space of the same length; otherwise their letter would join a word.
 
-    Where backslashes are few, cutting at them takes a fourth of the time of three replacements; where they are many, it
-    takes memory.
+    To cut at backslashes takes a fourth of the time of three replacements. It takes much memory where there are many
+    backslashes, so such a text gets the replacements.
     """
     count = text.count("\\")
     if count * DENSE > len(text):

@@ -49,13 +49,13 @@ def read_lines(data: bytes | str, *, name: str = "in.jsonl", **settings: Any) ->
 
 
 def read_record(record: Any, **settings: Any) -> Document | Refused:
-    """What becomes of one record."""
+    """The document of one record, or its refusal."""
     (item,) = [item for items in read_lines(json.dumps(record), **settings) for item in items]
     return item
 
 
 def cut_lines(blocks: Iterable[bytes], *, limit: int = LIMIT, max_bytes: int = MAX_BYTES) -> list[Document | Refused]:
-    """What is read of JSON Lines that come in these blocks."""
+    """The documents and refusals of JSON Lines that arrive in these blocks."""
     context = Context(Source(kind="jsonl", path="in.jsonl"), "in.jsonl", max_bytes)
     items: list[Document | Refused] = []
     for task in plan_lines(((block, len(block)) for block in blocks), context, limit=limit):
@@ -72,5 +72,5 @@ def reasons(refused: Iterable[Refused]) -> list[tuple[int | None, str]]:
 
 
 def line_of(document: Document) -> int:
-    """The line that the document says it was read from."""
+    """The line at which the document was read, by its `place`."""
     return int(document.place.rpartition(":")[2])

@@ -1,4 +1,4 @@
-"""Archives by the layout of their members: one reading, or refused whole with archive and member named."""
+"""Archives with unusual layouts: read in one way, or refused as a whole with the names of archive and member."""
 
 from __future__ import annotations
 

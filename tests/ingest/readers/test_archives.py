@@ -1,4 +1,4 @@
-"""What an archive holds becomes documents or is named with a reason; hostile and damaged ones touch nothing."""
+"""A member of an archive becomes a document, or is refused with a reason. A hostile or damaged archive is refused."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Small files, small row groups and refusals share a task, which changes nothing of what is read from them."""
+"""Small files, small row groups and refusals share a task. The documents do not depend on it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def one_by_one(monkeypatch):
 
 
 def lines(dice, number):
-    """Records, among them bad ones, ids that come again in the file and ids of other files."""
+    """Records, some of them bad, some with an id that occurs again in this file or in another file."""
     found = []
     for _ in range(dice.choice([0, 1, 1, 2, 30])):
         record = {
@@ -77,7 +77,7 @@ def test_many_small_files_share_a_task(monkeypatch):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("block", "batch_bytes"), [(4 << 20, 4 << 20), (300, 4 << 20), (4 << 20, 900), (300, 900)])
 def test_the_corpus_and_what_is_refused_are_those_of_files_read_one_by_one(monkeypatch, seed, block, batch_bytes):
-    """The order of what is refused, too: it is that of files and lines, wherever files are cut."""
+    """Refusals keep the order of files and lines too, wherever files are cut."""
     dice = random.Random(seed)
     for number in range(25):
         write(f"in/{number:02}.jsonl", lines(dice, number))
@@ -133,7 +133,7 @@ def test_row_groups_of_every_size_give_the_same_documents(monkeypatch, seed):
 
 @pytest.mark.parametrize("groups", [10, 400])
 def test_a_file_of_tiny_row_groups_is_opened_as_often_as_its_bytes_need(monkeypatch, groups):
-    """Each opening reads the footer, which has a line for each of them: 4,000 took 31 s."""
+    """Each opening reads the footer, which has an entry per row group: 4,000 row groups took 31 s."""
     pq.write_table(pa.table({"text": [f"text {number}" for number in range(groups)]}), "in.parquet", row_group_size=1)
     opened = []
     plain = pq.ParquetFile

@@ -1,4 +1,4 @@
-"""A compressed file is read to its last member, or refused whole with the reason, before one of its records is used."""
+"""A compressed file is read to its last member, or refused as a whole before any of its records is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that fails, or a file that is cut, at any read of any reader: one line with that file, never a document less."""
+"""A disk fails or a file is cut short at any read of any reader: one line names the file, and no document is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder: every file that is wanted becomes a document under its own name, nothing outside is read, no byte changes."""
+"""Every chosen file of a folder becomes a document with its name and its exact content; nothing outside is read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refusals(**settings):
 
 
 def one(data, name="a.py", **settings):
-    """What becomes of one file."""
+    """The document of one file, or its refusal."""
     write(f"in/{name}", data)
     (item,) = [item for items in ingest("files", glob="**/*", **settings) for item in items]
     return item

@@ -278,7 +278,7 @@ def test_a_damaged_or_missing_blob_is_refused_by_its_path():
 
 @pytest.mark.parametrize("kind", ["partial", "pruned"])
 def test_a_missing_blob_is_refused_where_no_hash_would_show_its_return(kind):
-    """DVC hashes no `.git`: a blob that comes back would change the corpus and nothing else."""
+    """DVC does not hash `.git`: a blob that a fetch brings back would change the corpus, but no hash."""
     name = commit({"a.py": "a = 1\n", "b.py": "b = 1\n"})
     path = "in"
     if kind == "partial":

@@ -40,13 +40,13 @@ def head(kind, size):
 
 
 def copies(base, times):
-    """A delta that copies the whole base so many times."""
+    """A delta that copies the whole base this many times."""
     step = b"\xf0" + struct.pack("<L", base)[:3]  # from 0, three bytes of length
     return varint(base) + varint(base * times) + step * times
 
 
 def packed(*objects):
-    """objects/ with one pack of (kind, data) objects, a delta based on the one before it; returns their ids."""
+    """Write objects/ with one pack of (kind, data) objects; each delta has the object before it as its base. Returns ids."""
     folder = Path("objects/pack")
     folder.mkdir(parents=True)
     body, names, places = b"PACK" + struct.pack(">LL", 2, len(objects)), [], []
@@ -66,7 +66,7 @@ def packed(*objects):
 
 
 def refused(name):
-    """Why an object is not read, after which memory has not grown."""
+    """The reason why an object is not read; checks that memory has not grown."""
     store = Objects("objects")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
@@ -79,7 +79,7 @@ def refused(name):
 
 
 def test_deltas_that_grow_in_steps_are_refused():
-    """Each copies what is before it 16 times: a MiB and some bytes would be 256 MiB, and 4 GiB one step later."""
+    """Each delta copies the object before it 16 times: from 1 MiB to 256 MiB, and to 4 GiB one step later."""
     names = packed(
         (git_objects.BLOB, bytes(MIB)), *((git_objects.REF_DELTA, copies(MIB * 16**n, 16)) for n in range(2))
     )
@@ -87,7 +87,7 @@ def test_deltas_that_grow_in_steps_are_refused():
 
 
 def test_a_small_result_of_a_large_base_is_refused():
-    """What is asked for has 4 bytes, what it is cut from 300 MiB."""
+    """The object has 4 bytes, but its base has 300 MiB."""
     small = varint(300 * MIB) + varint(4) + b"\x90\x04"
     names = packed((git_objects.BLOB, bytes(300 * MIB)), (git_objects.REF_DELTA, small))
     assert Path("objects/pack/pack-a.pack").stat().st_size < MIB

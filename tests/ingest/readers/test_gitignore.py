@@ -1,4 +1,4 @@
-"""Patterns against Git itself, at random, and what a hostile pattern may cost."""
+"""Random patterns give the same result as Git, and a hostile pattern takes little time."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_hostile_pattern_costs_little_cpu(settings, documents, tmp_path):
 
 
 def test_a_long_pattern_matches_a_long_path_in_one_pass_per_chunk():
-    """Steps of the matcher: each `*a` of the pattern takes the next `a`, none twice, so a miss is found at once."""
+    """Counts steps of the matcher: each `*a` of the pattern takes the next `a` once, so a mismatch is found at once."""
     expression = translate("*a" * 2000 + "*b")
     assert expression is not None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -144,7 +144,7 @@ def test_a_damaged_page_header_is_one_refusal(cost, at):
 
 
 def empty_zip(count):
-    """A zip file of so many empty members, by hand: zipfile takes a minute for a million."""
+    """A zip file with this many empty members, written by hand: zipfile takes a minute for a million."""
     local, central, place = [], [], 0
     for number in range(count):
         name = b"%06d.py" % number

@@ -1,4 +1,4 @@
-"""JSON Lines: a line is what stands between two LF, a record is strict JSON, and a bad line costs itself only."""
+"""JSON Lines: only LF separates lines, a record is strict JSON, and a bad line does not affect other lines."""
 
 from __future__ import annotations
 

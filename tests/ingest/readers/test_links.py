@@ -1,4 +1,4 @@
-"""Every kind of source reads what is hashed: DVC's own links as files, nothing behind other links, nothing ignored."""
+"""Every kind of source reads only what DVC hashes: DVC's own links as files, no other links, no ignored files."""
 
 import io
 import json
@@ -176,7 +176,7 @@ def test_a_link_into_the_cache_is_the_file_it_stands_for(kind, cache):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_dvc_ignores_is_not_read(kind):
-    """A second file of each kind is ignored: it is in no hash, so it must be in no document."""
+    """DVC ignores a second file of each kind. No hash includes it, so no document may come from it."""
     make, settings, _ = KINDS[kind]
     make(Path("in"))
     before = read(settings)
@@ -212,7 +212,7 @@ def test_a_part_of_a_saved_data_set_that_dvc_ignores_is_named(what):
 
 
 def test_a_gitignore_that_dvc_ignores_does_not_count():
-    """It is in no hash, so it must not decide what is a document."""
+    """No hash includes it, so it must not decide which files are documents."""
     code(Path("in"))
     Path(".dvcignore").write_text(".gitignore\n")
     assert "C = 1\n" in [text for _, _, _, text, *_ in read({"kind": "files"})[0]]
@@ -220,7 +220,7 @@ def test_a_gitignore_that_dvc_ignores_does_not_count():
 
 @pytest.mark.parametrize("target", ["a.py", "../other.py", "/etc/hostname"])
 def test_other_links_below_a_folder_of_files_stay_unread(target):
-    """The stage refuses a run with those that lead out; a link inside is listed, its target is read once."""
+    """The stage refuses links that lead out of the folder. It lists a link inside, and reads its target once."""
     code(Path("in"))
     Path("other.py").write_text("SECRET = 1\n")
     before, _ = read({"kind": "files"})

@@ -1,4 +1,4 @@
-"""A long line or record costs what its bytes cost: it is neither copied nor matched again for each block."""
+"""A long line or record takes time in proportion to its bytes: it is not copied or matched again for each block."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BLOCK = 1000
 
 
 class Block(bytes):
-    """A block that cannot be added to what came before."""
+    """A block that raises when it is appended to bytes with `+`."""
 
     def __radd__(self, other):
         raise AssertionError(f"{len(other)} bytes are copied for a block of {len(self)}")

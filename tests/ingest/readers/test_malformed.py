@@ -1,4 +1,4 @@
-"""One table of what can be wrong with an input, over all kinds, and the exact words that people get to see for it."""
+"""One table of what can be wrong with an input of any kind, with the exact words of each message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody wrote in a notebook is kept character for character; what the machine wrote is not."""
+"""The code that a person wrote in a notebook is kept character for character; outputs are left out."""
 
 import json
 

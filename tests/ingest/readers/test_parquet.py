@@ -1,4 +1,4 @@
-"""Parquet and saved data sets: the physical type of a column is no property of the text."""
+"""Parquet and saved data sets: the text does not depend on the physical type of its column."""
 
 import datetime
 import json

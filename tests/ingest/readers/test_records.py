@@ -129,7 +129,7 @@ def test_a_null_field_of_another_form_is_not_a_second_form():
 
 
 def test_the_reason_stays_short_whatever_the_names_of_the_fields():
-    """It is counted, printed and written to metrics.json, so it must not be the content."""
+    """The reason is counted, printed and written to reports, so it must not hold the content."""
     reason, _ = refusal({"x" * 100_000: 1}, max_bytes=1_000_000)
     assert len(reason) < 1000
 

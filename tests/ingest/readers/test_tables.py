@@ -1,4 +1,4 @@
-"""CSV and TSV: RFC 4180, the line at which a record begins, and nothing lost without a word."""
+"""CSV and TSV: RFC 4180, the line at which a record begins, and nothing lost silently."""
 
 import csv
 import io

@@ -36,7 +36,7 @@ def here(tmp_path, monkeypatch):
 
 
 def opened(data):
-    """What `tokenize.open` makes of a file, its line ends as they are; None where it makes nothing."""
+    """The text that `tokenize.open` decodes from a file, with its line ends unchanged; None when it raises."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         with io.TextIOWrapper(io.BytesIO(data), encoding, newline="") as file:

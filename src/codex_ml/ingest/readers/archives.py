@@ -3,7 +3,7 @@
 A damaged archive is refused as a whole, so a reader checks all of it before it returns the first document. An archive
 is also refused when it is ambiguous or when unpacking it would write outside its folder: `..`, absolute names, devices,
 links that lead out, members below a link, two different members of one name. Names that differ in case or in Unicode
-form are different names.
+form are different names. Used by: ingest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CSV and TSV by RFC 4180, with the physical line at which each record begins.
 
-The grammar of `csv_records` decides where the file is cut. To count quotes would not do: after one stray quote it would
-cut inside cells and read their text as records.
+The grammar of `csv_records` decides where the file is cut. Counting quotes does not work: after one stray quote it cuts
+inside cells and reads their text as records. Used by: ingest.
 """
 
 from __future__ import annotations

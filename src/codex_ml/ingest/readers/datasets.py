@@ -1,4 +1,7 @@
-"""Folders that `save_to_disk` of Hugging Face datasets has written: state.json names Arrow files in the same folder."""
+"""Read folders that `save_to_disk` of Hugging Face datasets has written: state.json names Arrow files in the folder.
+
+Used by: ingest.
+"""
 
 from __future__ import annotations
 

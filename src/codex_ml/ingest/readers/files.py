@@ -1,4 +1,4 @@
-"""A folder of code or text: one document per file."""
+"""Read a folder of code or text: one document per file. Used by: ingest."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ class Pattern:
     folders_only: bool
 
     def matches(self, name: str, *, is_folder: bool) -> bool:
+        """Whether the pattern matches a name relative to the folder of its .gitignore."""
         return (is_folder or not self.folders_only) and self.expression.fullmatch(_bytewise(name)) is not None
 
 
