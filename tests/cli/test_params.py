@@ -160,7 +160,7 @@ TOGETHER = [
     (
         {"model.heads": "5"},
         "model",
-        "model: hidden_size 128 must be a multiple of 2 x heads (2 x 5): rotary embeddings turn pairs within a head",
+        "model: hidden_size 128 must be a multiple of 2 x heads (2 x 5): rotary embeddings rotate pairs within a head",
     ),
     (
         {"pack.seq_len": "257"},
@@ -248,12 +248,12 @@ BAD_SETTINGS = [
     ('train:\n  keep_best: 0\n', '2: train.keep_best: input should be greater than 0; found 0'),
     ('train:\n  attention: flash_attention_2\n', "2: train.attention: input should be 'auto', 'eager' or 'sdpa'; found 'flash_attention_2'"),
     ('model:\n  lora: {rank: 8}\n', '2: model.lora: targets is empty; name the modules that get an adapter, or all-linear'),
-    ('model:\n  lora: {rank: 8, targets: [q_proj]}\n', '1: model: lora adapts a model that was trained before; name one in path, or set lora.rank to 0'),
+    ('model:\n  lora: {rank: 8, targets: [q_proj]}\n', '1: model: lora needs a trained model to adapt; name one in path, or set lora.rank to 0'),
     ('model:\n  path: models/base/m\n  lora: {rank: 8, targets: q_proj}\n', "3: model.lora.targets: input should be a valid list; found 'q_proj'"),
     ('model:\n  lora: {r: 8}\n', '2: model.lora.r is not a parameter; did you mean model.lora.rank?'),
-    ('model:\n  quantization: 4bit\n', '1: model: quantization 4bit is for weights that stay; set lora.rank above 0'),
+    ('model:\n  quantization: 4bit\n', '1: model: quantization 4bit is for frozen weights; set lora.rank above 0'),
     ('model:\n  heads: 4\n  kv_heads: 3\n', '1: model: heads 4 must be a multiple of kv_heads 3'),
-    ('model:\n  hidden_size: 190\n', '1: model: hidden_size 190 must be a multiple of 2 x heads (2 x 4): rotary embeddings turn pairs within a head'),
+    ('model:\n  hidden_size: 190\n', '1: model: hidden_size 190 must be a multiple of 2 x heads (2 x 4): rotary embeddings rotate pairs within a head'),
     ('model:\n  path: /models/m\n', '2: model.path: the pipeline depends only on files below models/base; put it there'),
     ('model:\n  path: models/base\n', '2: model.path: the pipeline depends only on files below models/base; put it there'),
     ('model:\n  architecture: bloom\n', "2: model.architecture: input should be 'llama', 'qwen2', 'qwen3', 'mistral', 'gpt2', 'gpt_neox' or 't5'; found 'bloom'"),
@@ -306,7 +306,7 @@ def test_a_preset_is_a_shape_and_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "models/presets.yaml").write_text("small: {layers: 2, path: models/base/x}\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=r"^models/presets.yaml: small: path is no part of a shape; it has architecture"
+        UserError, match=r"^models/presets.yaml: small: path is not a key of a shape; allowed: architecture"
     ):
         validate_params({"model": {"preset": "small"}})
 

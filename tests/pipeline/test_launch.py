@@ -119,7 +119,7 @@ def test_mistakes_are_told_once(two: Workspace) -> None:
     done = two.run("python", "stages/train.py", check=False)
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if "error" in line] == [
-        "error: train.resume_from: models/base/nothing/last is no complete checkpoint "
+        "error: train.resume_from: models/base/nothing/last is not a complete checkpoint "
         "(models/base/nothing/last/manifest.json is missing); name a copy of models/checkpoints"
     ]
     two.edit("params.yaml", "processes: 2", "processes: 3")

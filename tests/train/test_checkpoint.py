@@ -82,11 +82,11 @@ def test_damaged_file_is_named_and_the_checkpoint_before_is_used(tmp_path, caplo
     file = tmp_path / "step-00000002" / name
     for number, data in enumerate(how(file), start=1):
         file.write_bytes(data)
-        assert damage(tmp_path / "step-00000002") == f"{name} has another hash"
+        assert damage(tmp_path / "step-00000002") == f"{name} does not match its SHA-256"
         assert load_newest(tmp_path).state["step"] == 1
         assert len(caplog.records) == number
         assert caplog.records[-1].levelname == "WARNING"
-        assert f"step-00000002 is damaged ({name} has another hash)" in caplog.messages[-1]
+        assert f"step-00000002 is damaged ({name} does not match its SHA-256)" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -82,8 +82,8 @@ def test_a_taken_port_is_told(fake):
     with pytest.raises(UserError) as error:
         Endpoint(1)
     assert str(error.value) == (
-        "runtime.prometheus_port: port 1 of 127.0.0.1 cannot be had (Address already in use); name another one, or 0 "
-        "for none"
+        "runtime.prometheus_port: port 1 of 127.0.0.1 cannot be opened (Address already in use); choose another "
+        "port, or 0 for none"
     )
 
 
@@ -136,6 +136,6 @@ def test_a_port_that_someone_listens_on_is_refused(library):
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
         with pytest.raises(
-            UserError, match=rf"^runtime\.prometheus_port: port {port} of 127\.0\.0\.1 cannot be had \("
+            UserError, match=rf"^runtime\.prometheus_port: port {port} of 127\.0\.0\.1 cannot be opened \("
         ):
             Endpoint(port)

@@ -65,7 +65,7 @@ def test_what_lies_after_a_mark_cannot_damage_it_and_every_byte_before_can(tmp_p
     assert damage_of(file, mark) is None
     for place in range(len(data)):
         file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        assert damage_of(file, mark) == "history.ndjson has another hash"
+        assert damage_of(file, mark) == "history.ndjson does not match its SHA-256"
         file.write_bytes(data[:place])
         assert damage_of(file, mark) == "history.ndjson ends too early"
     file.unlink()

@@ -87,7 +87,7 @@ def test_a_hanging_sample_does_not_hold_the_run_and_is_told(tmp_path, caplog):
 
     with monitor(tmp_path / "s.ndjson", source=stuck, patience=0.05):
         pass
-    assert caplog.messages == ["train: the monitor waits for a sample for more than 0.05 s; going on without it"]
+    assert caplog.messages == ["train: the monitor has waited for a sample for more than 0.05 s; going on without it"]
     (thread,) = watchers()
     assert thread.daemon
     release.set()

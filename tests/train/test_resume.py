@@ -70,7 +70,7 @@ def test_a_history_damaged_after_a_checkpoint_costs_only_the_later_ones(recipe, 
 
     assert_equal(again, whole)
     assert list(again.steps) == [8, 9]
-    assert "step-00000010 is damaged (history.ndjson has another hash)" in caplog.text
+    assert "step-00000010 is damaged (history.ndjson does not match its SHA-256)" in caplog.text
 
 
 def test_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, monkeypatch, tmp_path, caplog):
@@ -83,7 +83,7 @@ def test_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, monk
 
     assert_equal(again, whole)
     assert list(again.steps) == [8, 9]
-    assert "step-00000010 is damaged (model.safetensors has another hash)" in caplog.text
+    assert "step-00000010 is damaged (model.safetensors does not match its SHA-256)" in caplog.text
 
 
 def test_two_runs_of_one_recipe_are_equal_and_another_seed_is_not(recipe, monkeypatch, tmp_path):

@@ -212,7 +212,7 @@ def test_another_run_is_refused_by_name_before_a_step(recipe, first, message):
     text = str(refused.value)
     assert text.startswith("train.resume_from: models/base/first/last is another run: ")
     assert message.rstrip() in text
-    assert "Set back what differs" in text
+    assert "Restore the old values" in text
     assert not list(Path("second").rglob("step-*"))
 
 

@@ -95,7 +95,7 @@ def test_a_process_that_reads_or_has_something_else_is_refused(tmp_path, monkeyp
     with run_folder(tmp_path, {**RECORD, "environment": {**RECORD["environment"], "threads": 1}}, HARDWARE) as folder:
         assert folder == tmp_path / first[0]  # of another kind of machine
     with (
-        pytest.raises(CheckFailed, match=f"process 1 has another {named} than the first process"),
+        pytest.raises(CheckFailed, match=f"process 1 differs from the first process in {named}"),
         run_folder(tmp_path, {**RECORD, **change}, HARDWARE),
     ):
         pass

@@ -75,7 +75,7 @@ def test_out_of_memory_halves_the_rows_and_keeps_the_step(recipe, monkeypatch, t
     caplog.set_level("WARNING")
     short, _ = recipe.train(tmp_path / "short", model=recipe.tiny_model().double(), **settings)
     assert sizes == [4, 2, *[1] * 16]
-    assert "step 1 ran out of memory; from now on 1 rows a pass, 8 passes a step" in caplog.text
+    assert "step 1 ran out of memory; from now on 1 rows per pass, 8 passes per step" in caplog.text
     assert load_newest(tmp_path / "short/scratch").state["micro_batch_size"] == 1
     for found, expected in zip(short.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
@@ -83,7 +83,7 @@ def test_out_of_memory_halves_the_rows_and_keeps_the_step(recipe, monkeypatch, t
 
 def test_memory_for_no_single_row_is_told(recipe, monkeypatch, tmp_path):
     run_out_of_memory(monkeypatch, 0)
-    with pytest.raises(UserError, match=r"^out of memory with 1 rows a forward pass; lower train.micro_batch_size"):
+    with pytest.raises(UserError, match=r"^out of memory with 1 rows per forward pass; lower train.micro_batch_size"):
         recipe.train(tmp_path, max_steps=2)
 
 

@@ -1,15 +1,17 @@
 """Checkpoints: safetensors and JSON only, complete or absent, verified before use.
 
-    <folder>/step-00000120/model.safetensors      weights that are trained
+    <folder>/step-00000120/model.safetensors      trained weights: all, or the adapters' only
                            optimizer.safetensors  AdamW's moments and step counts
-                           ema.safetensors        averaged weights, when there are some
+                           ema.safetensors        averaged weights, with train.ema only
                            best/00000100.safetensors  weights of the best validations so far
                            state.json             step, best, early stopping, scaler, random states, and the length and
                                                   SHA-256 of its part of history.ndjson
                            manifest.json          SHA-256 of the others, written last
              history.ndjson                       points of the curves, for all checkpoints; see `history`
 
-The folder is named by a fingerprint of everything that decides the result, so a run resumes from its own work only.
+The name of the folder is a fingerprint of everything that decides the result. So a run resumes only from its own work.
+
+Used by: resume, scratch, validation, loop, stages/train.py.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ log = logging.getLogger("codex_ml")
 NAME = re.compile(r"step-(\d{8,})")
 MANIFEST, STATE, BEST = "manifest.json", "state.json", "best"
 NEEDED = {"model.safetensors", "optimizer.safetensors", STATE}
-ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what torch.optim.AdamW keeps of each parameter
+ADAMW = ("step", "exp_avg", "exp_avg_sq")  # the state that torch.optim.AdamW keeps per parameter
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Checkpoint:
     """A checkpoint in memory.
 
     Attributes:
-        folder: where it is; the best weights are not loaded and stay there.
+        folder: the checkpoint's folder. The best weights stay there; they are not loaded.
         weights, optimizer, ema: tensors by name; `ema` is None when the run does not average.
         state: the content of state.json.
     """
@@ -72,11 +74,11 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
 ) -> None:
-    """Write the checkpoint of `step`; then delete later ones, which are damaged, and all but the newest `keep`.
+    """Write the checkpoint of `step`. Then delete later checkpoints, which are damaged, and all but the newest `keep`.
 
     Args:
-        tensors: "model", "optimizer" and perhaps "ema", each tensors by name.
-        best: files of the best weights, which are copied into it.
+        tensors: "model", "optimizer" and, with averaged weights, "ema": each a mapping of names to tensors.
+        best: files of the best weights; they are copied into the checkpoint.
     """
     from safetensors.torch import save_file
 
@@ -100,7 +102,10 @@ def _files(checkpoint: Path) -> list[str]:
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose files all match its manifest; a damaged one is passed over with a warning."""
+    """Load the newest checkpoint whose files all match its manifest; None where there is none.
+
+    A damaged checkpoint is skipped with a warning.
+    """
     for candidate in _newest_first(folder):
         if problem := damage(candidate):
             log.warning("train: checkpoint %s is damaged (%s); trying the one before it", candidate.name, problem)
@@ -110,7 +115,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint folder, or None."""
+    """Return what is wrong with a checkpoint folder, or None if it is complete and unchanged."""
     try:
         manifest = read_json(checkpoint / MANIFEST)
     except UserError as error:
@@ -122,13 +127,13 @@ def damage(checkpoint: Path) -> str | None:
         if not file.is_file():
             return f"{name} is missing"
         if sha256_of(file) != sha256:
-            return f"{name} has another hash"
+            return f"{name} does not match its SHA-256"
     history = read_json(checkpoint / STATE).get("history")
     return damage_of(_history_of(checkpoint), history) if isinstance(history, dict) else None
 
 
 def load_checkpoint(checkpoint: Path) -> Checkpoint:
-    """Read a checkpoint that is not damaged."""
+    """Read a checkpoint in which `damage` finds nothing."""
     ema = checkpoint / "ema.safetensors"
     return Checkpoint(
         folder=checkpoint,
@@ -140,7 +145,7 @@ def load_checkpoint(checkpoint: Path) -> Checkpoint:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read tensors into memory: those of `load_file` are views of the file, and change when it does."""
+    """Read tensors into memory as copies: `load_file` returns views, which change when the file does."""
     from safetensors.torch import load_file
 
     return {name: tensor.clone() for name, tensor in load_file(file).items()}
@@ -154,12 +159,12 @@ def export_newest(folder: Path, target: Path) -> None:
 
 
 def newest_step(folder: Path) -> int:
-    """The step of the newest checkpoint in a folder, damaged or not; 0 where there is none."""
+    """Return the step of the newest checkpoint in a folder, damaged or not; 0 where there is none."""
     return next(map(_step_of, _newest_first(folder)), 0)
 
 
 def _history_of(checkpoint: Path) -> Path:
-    """Its history file: inside an exported checkpoint, beside the others."""
+    """The checkpoint's history file: inside an exported checkpoint, else in the folder of the run."""
     own = checkpoint / HISTORY
     return own if own.exists() else checkpoint.parent / HISTORY
 
@@ -169,22 +174,22 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _step_of(checkpoint: Path) -> int:
-    """Its step, a number: as text "step-100000000" would come before "step-99999999"."""
+    """The checkpoint's step, as a number. As text, "step-100000000" would sort before "step-99999999"."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the trained parameters on the CPU, by name. Collective when the model is sharded."""
+    """Copy the trained parameters to the CPU; return tensors by name. Collective when the model is sharded."""
     return {name: on_cpu(parameter) for name, parameter in trainable_parameters(model).items()}
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """A copy on the CPU, gathered when the tensor is sharded; then collective."""
+    """Copy a tensor to the CPU, gathered if it is sharded. Collective when it is sharded."""
     return whole(tensor.detach()).to("cpu", copy=True).contiguous()
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights into the model's own tensors.
+    """Copy weights into the model's own tensors. Collective when the model is sharded.
 
     Raises:
         UserError: when names or shapes differ.
@@ -204,7 +209,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def optimizer_tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as "parameter name/key" to tensor."""
+    """Return the optimizer's state on the CPU: "parameter name/key" to tensor. Collective when the model is sharded."""
     return {
         f"{name}/{key}": on_cpu(value)
         for name, parameter in trainable_parameters(model).items()
@@ -213,13 +218,17 @@ def optimizer_tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str,
 
 
 def load_optimizer(model: nn.Module, optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put the saved state back; a missing one is an error, never a cold start."""
+    """Restore the optimizer's saved state. Collective when the model is sharded.
+
+    Raises:
+        UserError: when the state of a parameter is missing, or belongs to none: the optimizer never starts empty.
+    """
     named = trainable_parameters(model)
     if tensors.keys() != {f"{name}/{entry}" for name in named for entry in ADAMW}:
         raise UserError("the checkpoint's optimizer state does not belong to this model")
     for key, value in tensors.items():
         name, _, entry = key.rpartition("/")
-        parameter = named[name]  # the fused AdamW counts steps on its device too
+        parameter = named[name]  # the fused AdamW keeps its step count on the parameter's device
         optimizer.state[parameter][entry] = (
             value.to(parameter.device) if entry == "step" else placed_like(value, parameter)
         )

@@ -1,4 +1,4 @@
-"""`model` and `train`: what is trained, and how."""
+"""The sections `model` and `train` of params.yaml."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from codex_ml.core.errors import UserError
 from codex_ml.core.yaml import parse_yaml
 
 PRESETS = Path("models/presets.yaml")
-# What a preset may name; null for these in params.yaml stands for the value of the preset.
+# Keys that a preset may set. For these, null in params.yaml means the preset's value.
 SHAPE = ("architecture", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_positions",
          "tie_embeddings")  # fmt: skip
 
 
 def _steps_or_share(value: int | float) -> int | float:
     if value < 0 or (isinstance(value, float) and not value < 1):
-        raise ValueError(f"a whole number of steps, or a share of max_steps below 1, is wanted; found {value}")
+        raise ValueError(f"expected a whole number of steps, or a share of max_steps below 1; found {value}")
     return value
 
 
@@ -37,7 +37,9 @@ class Lora(Section):
         (), description="Ends of module names, such as q_proj, or all-linear; each must match"
     )
     rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732)")
-    dora: bool = Field(False, description="Magnitudes apart from directions (Liu et al. 2024, arXiv:2402.09353)")
+    dora: bool = Field(
+        False, description="Train magnitudes and directions separately (Liu et al. 2024, arXiv:2402.09353)"
+    )
 
     @model_validator(mode="after")
     def _targets_of_adapters(self) -> Lora:
@@ -47,22 +49,22 @@ class Lora(Section):
 
 
 class Model(Section):
-    """`model`: a shape that is trained from scratch, or a model on disk that is trained on."""
+    """`model`: the shape of a model to train from scratch, or the path of a model to train further."""
 
-    preset: str = Field("", description="Name in models/presets.yaml, for sizes that are null here; unused with path")
+    preset: str = Field("", description="Name in models/presets.yaml; gives the sizes that are null here")
     architecture: Literal["llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "t5"] = "llama"
     hidden_size: Positive = 192
     intermediate_size: Positive = 512
     layers: Positive = 4
     heads: Positive = 4
-    kv_heads: Count = Field(0, description="Heads of keys and values, of which several queries share one; 0: heads")
+    kv_heads: Count = Field(0, description="Heads of keys and values, shared by groups of queries; 0: as many as heads")
     max_positions: Positive = Field(256, description="Longest sequence in tokens; at least pack.seq_len")
-    tie_embeddings: bool = Field(True, description="One matrix for the tokens that go in and that come out")
+    tie_embeddings: bool = Field(True, description="Share one matrix between input embedding and output head")
     dropout: Share = 0.0
-    path: BasePath = Field("", description="Folder or GGUF file of a causal model below models/base; sizes are its own")
+    path: BasePath = Field("", description="Folder or GGUF file of a causal model below models/base; it sets the sizes")
     lora: Lora = Lora()
     quantization: Literal["none", "8bit", "4bit"] = Field(
-        "none", description="How the weights under a LoRA adapter are held; the extra `quantization`"
+        "none", description="Precision of the frozen weights under a LoRA adapter; needs the extra `quantization`"
     )
 
     @model_validator(mode="before")
@@ -75,31 +77,31 @@ class Model(Section):
         if not self.path and self.hidden_size % (2 * self.heads):
             raise ValueError(
                 f"hidden_size {self.hidden_size} must be a multiple of 2 x heads (2 x {self.heads}): "
-                "rotary embeddings turn pairs within a head"
+                "rotary embeddings rotate pairs within a head"
             )
         if self.kv_heads and self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
         if self.lora.rank and not self.path:
-            raise ValueError("lora adapts a model that was trained before; name one in path, or set lora.rank to 0")
+            raise ValueError("lora needs a trained model to adapt; name one in path, or set lora.rank to 0")
         if self.quantization != "none" and not self.lora.rank:
-            raise ValueError(f"quantization {self.quantization} is for weights that stay; set lora.rank above 0")
+            raise ValueError(f"quantization {self.quantization} is for frozen weights; set lora.rank above 0")
         return self
 
     @property
     def is_encoder_decoder(self) -> bool:
-        """Whether an encoder reads a beginning and a decoder predicts what follows it; models on disk are decoders."""
+        """Whether the model has an encoder and a decoder; a model on disk (`path`) never has."""
         return self.architecture == "t5" and not self.path
 
 
 def with_preset(model: dict[str, Any]) -> dict[str, Any]:
-    """The section `model` as it is in params.yaml, with the shape of `model.preset` where it has null.
+    """Return the section `model` of params.yaml with its null sizes filled from `model.preset`.
 
     Raises:
-        UserError: when models/presets.yaml lacks the preset, or a shape is given beside model.path.
+        UserError: when models/presets.yaml lacks the preset, or a size is given together with model.path.
     """
     if model.get("path") and (sizes := [key for key in SHAPE if model.get(key) is not None]):
         raise UserError(
-            f"params.yaml: model.{sizes[0]} has no effect with model.path, whose model has its own; write null"
+            f"params.yaml: model.{sizes[0]} has no effect with model.path, because that model has its own; write null"
         )
     given = {key: item for key, item in model.items() if item is not None or key not in SHAPE}
     preset = given.get("preset")
@@ -114,17 +116,17 @@ def with_preset(model: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"params.yaml: model.preset: {PRESETS} has no {preset}; {known}")
     shape = catalogue[preset]
     if other := [key for key in shape if key not in SHAPE]:
-        raise UserError(f"{PRESETS}: {preset}: {other[0]} is no part of a shape; it has {', '.join(SHAPE)}")
+        raise UserError(f"{PRESETS}: {preset}: {other[0]} is not a key of a shape; allowed: {', '.join(SHAPE)}")
     return {**shape, **given}
 
 
 class EarlyStopping(Section):
-    """`train.early_stopping`: when validation no longer improves (loss < best - min_delta)."""
+    """`train.early_stopping`: end a run whose validation loss does not improve (loss < best - min_delta)."""
 
     patience: Count | None = Field(
-        None, description="Validations without improvement that end the run, 0 as 1; null: none does"
+        None, description="Validations in a row without improvement that end the run; 0 means 1; null: never end it"
     )
-    min_delta: Number = Field(0.0, description="Nats that count as an improvement")
+    min_delta: Number = Field(0.0, description="Nats by which the loss must fall, at least, to be an improvement")
 
 
 class Train(Section):
@@ -138,39 +140,41 @@ class Train(Section):
     warmup_steps: Steps = Field(50, description="Steps of linear warm-up; below 1 a share of max_steps")
     decay_steps: Steps = Field(0.2, description="wsd: steps of decay at the end; below 1 a share of max_steps")
     max_steps: int = Field(600, ge=1, description="Optimizer steps")
-    micro_batch_size: Positive = Field(16, description="Rows a forward pass")
-    accumulation: Positive = Field(1, description="Forward passes an optimizer step")
+    micro_batch_size: Positive = Field(16, description="Rows per forward pass")
+    accumulation: Positive = Field(1, description="Forward passes per optimizer step")
     weight_decay: float = Field(0.1, ge=0, lt=1, allow_inf_nan=False)
     beta1: Share = 0.9
     beta2: Share = 0.95
     clip_norm: float = Field(1.0, gt=0, allow_inf_nan=False, description="Largest global L2 norm of the gradient")
-    z_loss: Number = Field(0.0, description="Weight of log(Z)^2 of a target (PaLM, arXiv:2204.02311, 5: 1e-4)")
+    z_loss: Number = Field(0.0, description="Weight of log(Z)^2 per target (PaLM, arXiv:2204.02311, 5: 1e-4)")
     label_smoothing: Share = Field(0.0, description="Share of the target spread over all tokens")
-    ema: Share = Field(0.0, description="Decay of averaged weights, which are then validated and kept; 0: none")
+    ema: Share = Field(0.0, description="Decay of averaged weights; these are then validated and kept; 0: no averaging")
     max_skipped_steps: Count = Field(
-        0, description="Updates left out because a loss or gradient was not finite, before the run ends"
+        0, description="Updates that may be skipped because the loss or gradient is not finite; one more ends the run"
     )
     early_stopping: EarlyStopping = EarlyStopping()
     eval_every: Positive = Field(100, description="Steps between validations")
     eval_rows: Positive = Field(256, description="Validation rows, the same ones each time")
-    checkpoint_every: Positive = Field(50, description="Steps between checkpoints; an interruption loses no more")
+    checkpoint_every: Positive = Field(50, description="Steps between checkpoints; a crash loses at most as many")
     log_every: Positive = Field(10, description="Steps between points of the curves")
-    keep_best: Positive = Field(1, description="Weights of the best validations kept in models/checkpoints")
-    resume_from: BasePath = Field(
-        "", description="Copy of models/checkpoints below models/base: go on from its last step to a new max_steps"
+    keep_best: Positive = Field(
+        1, description="How many of the best validations keep their weights in models/checkpoints"
     )
-    activation_checkpointing: bool = Field(False, description="Compute activations again instead of keeping them")
+    resume_from: BasePath = Field(
+        "", description="Copy of models/checkpoints below models/base; training continues from its last step"
+    )
+    activation_checkpointing: bool = Field(False, description="Recompute activations instead of storing them")
     attention: Literal["auto", "eager", "sdpa"] = Field(
-        "auto", description="auto: eager on a CPU, where compiled it is faster, sdpa on a GPU"
+        "auto", description="auto: eager on a CPU (faster there when compiled), sdpa on a GPU"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the hardware has it"
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="auto: torch.compile where a run of this length earns it back"
+        "auto", description="auto: use torch.compile if the run is long enough to pay for compiling"
     )
     threads: int = Field(
-        0, ge=0, description="CPU threads; 0: all cores within the quota; other numbers give other last bits"
+        0, ge=0, description="CPU threads; 0: all cores within the quota; the number affects the last bits"
     )
 
     @model_validator(mode="after")
@@ -185,5 +189,5 @@ class Train(Section):
         return self
 
     def steps_of(self, steps: int | float) -> int:
-        """Steps, where a number below 1 is a share of `max_steps`."""
+        """Return a number of steps; a float is a share of `max_steps`."""
         return steps if isinstance(steps, int) else round(steps * self.max_steps)

@@ -1,4 +1,4 @@
-"""A page of gauges for Prometheus while a run trains: 127.0.0.1 only, `runtime.prometheus_port`."""
+"""Serve gauges to Prometheus while a run trains, on port `runtime.prometheus_port` of 127.0.0.1 only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GAUGES = {
 
 
 class Endpoint(Sink):
-    """Shows the last value of each gauge; a value that is not known yet is absent, not 0.
+    """Shows the last value of each gauge. A gauge without a value is absent, not 0.
 
     Raises:
         UserError: when the port is taken or not allowed.
@@ -38,8 +38,8 @@ class Endpoint(Sink):
             self._server, self._thread = start_http_server(port, addr=ADDRESS, registry=self._registry)
         except OSError as error:
             raise UserError(
-                f"runtime.prometheus_port: port {port} of {ADDRESS} cannot be had ({error.strerror}); name another "
-                "one, or 0 for none"
+                f"runtime.prometheus_port: port {port} of {ADDRESS} cannot be opened ({error.strerror}); choose "
+                "another port, or 0 for none"
             ) from None
 
     def log(self, points: Sequence[dict[str, Any]]) -> None:

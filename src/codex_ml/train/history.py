@@ -1,8 +1,8 @@
-"""The points of the curves so far, in one file that only grows.
+"""The history of a run: the points of its curves, in one file that grows until the run resumes.
 
 A checkpoint holds the length and the SHA-256 of the lines before it, not the lines. So its size and time do not grow
-with the number of steps, and nothing of the history stays in memory. Lines after the newest checkpoint belong to steps
-that are done again; they are cut off when the run resumes.
+with the number of steps, and no part of the history stays in memory. A run that resumes repeats the steps after its
+newest checkpoint, so it first cuts off their lines.
 
 Used by: run (resume, save) and checkpoint (verification, export).
 """
@@ -53,7 +53,7 @@ class History:
         self.bytes += len(line)
 
     def mark(self) -> Mark:
-        """Make all points durable; return {"bytes", "sha256"} of the file up to here, for a checkpoint."""
+        """Flush all points to disk; return {"bytes", "sha256"} of the file so far, for a checkpoint."""
         with naming(self.file), self.file.open("ab") as handle:
             os.fsync(handle.fileno())
         return {"bytes": self.bytes, "sha256": self._sha256.hexdigest()}
@@ -71,7 +71,7 @@ def read_points(file: Path, size: int) -> Iterator[dict[str, Any]]:
 
 
 def damage_of(file: Path, mark: Mark) -> str | None:
-    """What is wrong with the part of a history file that a checkpoint refers to, or None."""
+    """Return what is wrong with the part of a history file that a checkpoint refers to, or None."""
     if not file.is_file():
         return f"{HISTORY} is missing"
     sha256, size = hashlib.sha256(), 0
@@ -80,7 +80,7 @@ def damage_of(file: Path, mark: Mark) -> str | None:
         size += len(piece)
     if size < mark["bytes"]:
         return f"{HISTORY} ends too early"
-    return None if sha256.hexdigest() == mark["sha256"] else f"{HISTORY} has another hash"
+    return None if sha256.hexdigest() == mark["sha256"] else f"{HISTORY} does not match its SHA-256"
 
 
 def copy_history(file: Path, target: Path, size: int) -> None:

@@ -1,14 +1,16 @@
-"""The identity of a run, as its checkpoints record it, and how it differs from the run that continues it.
+"""The identity of a run, which its checkpoints record, and how it differs from that of a run that continues it.
 
-`train.resume_from` goes on from a checkpoint of another run. Each part of a run belongs to one of three groups:
+`train.resume_from` continues from a checkpoint of another run. Each part of the identity is in one of three groups:
 
-    fixed     decides which rows were seen, or what the weights mean. Another value is refused by name.
-    measured  decides what a validation loss means. With another value the kept weights are measured again, early
-              stopping starts anew, and the earlier validation losses leave the curves.
-    settings  the rest of `train`. Another value holds from the next step on; training.json lists it.
+    fixed     decides which rows were seen, or what the weights mean. A different value is an error, which names it.
+    measured  decides what a validation loss means. With a different value the kept weights are validated again, early
+              stopping restarts, and the curves lose the earlier validation losses.
+    settings  the rest of `train`. A different value applies from the next step; training.json lists it.
 
-Everything is read from what is trained and trained on, not from the parameters that once made it: an equal model and
-equal rows are the same, wherever they came from.
+The identity is read from the model and the rows themselves, not from the parameters that made them. So equal models and
+equal rows are the same, whatever their origin.
+
+Used by: run (computes it), resume (compares it).
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Identity = dict[str, dict[str, Any]]
-CHUNK = 1 << 22  # numbers of a stream that are hashed at a time
-# Of a model's config: names, versions, and how it is computed. None of them changes what the weights mean.
+CHUNK = 1 << 22  # numbers of a stream that are hashed at once
+# Keys of a model's config that do not change what the weights mean: names, versions, ways of computing.
 NOT_THE_MODEL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_attn_implementation")
 LORA = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets",
         "use_rslora": "rslora", "use_dora": "dora"}  # fmt: skip
@@ -37,10 +39,10 @@ NO_SETTINGS = {"resume_from", "eval_rows", "precision"}  # the last two are in t
 
 
 def identity_of(model: nn.Module, recipe: Recipe) -> Identity:
-    """The identity of a run, as JSON.
+    """Return the identity of a run, as a JSON value.
 
     Args:
-        model: what `make_trainable` returned, before it is moved or shared among processes.
+        model: what `make_trainable` returned, before it is moved to a device or sharded.
     """
     train, rows = recipe.train, recipe.rows
     flat = {f"train.{name}": value for name, value in train.model_dump(mode="json", exclude=NO_SETTINGS).items()}
@@ -63,7 +65,7 @@ def identity_of(model: nn.Module, recipe: Recipe) -> Identity:
 
 
 def differences(before: Identity, now: Identity, group: str) -> dict[str, dict[str, Any]]:
-    """What differs in a group: name -> {"before": value, "now": value}; null where one of the two has no such part."""
+    """Return the parts of a group that differ: name -> {"before": value, "now": value}; None for a missing part."""
     old, new = before[group], now[group]
     names = [*new, *(name for name in old if name not in new)]
     pairs = {name: {"before": old.get(name), "now": new.get(name)} for name in names}
@@ -71,14 +73,14 @@ def differences(before: Identity, now: Identity, group: str) -> dict[str, dict[s
 
 
 def shown(changed: dict[str, dict[str, Any]]) -> str:
-    """Differences for a message: "seed is 2 and was 1, pack.seq_len is 128 and was 256"; three at most."""
+    """Format differences for a message, at most three: "seed is 2 and was 1, pack.seq_len is 128 and was 256"."""
     parts = [f"{name} is {_short(pair['now'])} and was {_short(pair['before'])}" for name, pair in changed.items()]
     more = f", and {len(parts) - 3} more" if len(parts) > 3 else ""
     return ", ".join(parts[:3]) + more
 
 
 def digest_of(rows: Rows) -> str:
-    """SHA-256 of what is trained on: ids, positions of the pieces, rows, mask; the same for every `pack.dtype`."""
+    """SHA-256 of packed rows: ids, offsets of the pieces, rows, mask. It does not depend on `pack.dtype`."""
     sha256 = hashlib.sha256()
     for name, numbers in (
         ("tokens", rows.tokens), ("pieces", rows.pieces.reshape(-1)), ("first", rows.first), ("mask", rows.mask)
@@ -96,7 +98,7 @@ def _update(sha256: Any, numbers: NDArray[Any]) -> None:
 
 
 def _model(model: Any) -> dict[str, Any]:
-    """The architecture, the adapter, and the weights that are not trained; those that are come from the checkpoint."""
+    """The architecture, the adapter's settings and a hash of the frozen weights; a checkpoint has the trained ones."""
     config = json.loads(model.config.to_json_string(use_diff=False), parse_constant=str)  # Infinity is not JSON
     parts = {f"model.{name}": value for name, value in config.items() if name not in NOT_THE_MODEL}
     if is_adapted(model):

@@ -1,8 +1,8 @@
-"""Several processes on one machine, each a copy of the stage with a rank, as torchrun starts them.
+"""Start several processes of a stage on one machine, each with a rank, as torchrun does.
 
-Own, because DVC and people see the stage's process: it passes signals on, ends with the first failure's code and line,
-and its death ends all, also by kill -9. Whoever sets RANK and WORLD_SIZE (torchrun, accelerate launch, SLURM through
-either) has processes already; this module then starts none.
+This is not torchrun, because DVC and users watch the stage's own process. That process forwards signals, and it exits
+with the code and the message of the first failure. When it dies, even by kill -9, all processes end. If RANK is set (by
+torchrun, accelerate launch, or SLURM through either), the processes exist already, and this module starts none.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from codex_ml.core.errors import UserError
 
 LAUNCHED = "CODEX_ML_LAUNCHED"
 PEER_LOST = 75  # exit code of a process that ends because another one did
-GRACE = 30.0  # seconds in which the others may end by themselves
-# What gloo, NCCL and torch's store say when the other end of a connection is gone. Only the text tells: gloo raises a
-# plain RuntimeError for it (torch 2.13), as torch does for other errors. A text that is not listed here costs an error
-# of its own from the process that lost the other one; that all end and the next run goes on does not depend on it.
+GRACE = 30.0  # seconds that the others have to end by themselves
+# Error texts of gloo, NCCL and torch's store when the other end of a connection is gone. Only the text shows it: gloo
+# raises a plain RuntimeError (torch 2.13), as torch does for other errors. If a text is not listed here, the process
+# that lost the other one reports an error too. Even then all processes end, and the next run resumes.
 LOST = re.compile(
     r"connection (closed|reset)|broken pipe|recv.*failed|sendBytes failed|store.*timeout|remote process exited"
     r"|communicator was aborted",
@@ -36,16 +36,18 @@ LOST = re.compile(
 
 
 def launch(processes: int, *, threads: int) -> None:
-    """Run this script in several processes and end with their exit code; returns at once inside one of them.
+    """Run this script in several processes and exit with their exit code.
+
+    Returns at once inside one of these processes, and where one process is enough.
 
     Args:
-        processes: how many; 0 for one a GPU, which is one on a machine without.
-        threads: CPU threads that they share.
+        processes: how many; 0: one per GPU, or one on a machine without GPUs.
+        threads: CPU threads that the processes share.
 
     Raises:
-        UserError: when there are fewer GPUs than processes, and at least one, or when `accelerate launch` was told to
-            train in a way that the loop does not know.
-        SystemExit: in the process that launched.
+        UserError: when a machine with GPUs has fewer GPUs than processes, or when accelerate's configuration asks for
+            a way of training that the loop does not support.
+        SystemExit: in the process that launched the others.
     """
     _drop_settings()
     if "RANK" in os.environ:
@@ -73,13 +75,13 @@ def launch(processes: int, *, threads: int) -> None:
 
 
 def _drop_settings() -> None:
-    """Forget what `accelerate launch` says beside the ranks: accelerate would obey, and the record would not know."""
+    """Remove the settings of `accelerate launch`: accelerate would obey them, and the record would not show them."""
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
         wanted = os.environ.pop(name).lower() == "true"
         if wanted and name.startswith("ACCELERATE_USE_") and name != "ACCELERATE_USE_CPU":
             raise UserError(
-                f"{name} is true: accelerate's configuration asks for a way to train that params.yaml decides; use "
-                "torchrun, or a configuration with distributed_type MULTI_GPU"
+                f"{name} is true: params.yaml decides how to train, not accelerate's configuration; use torchrun, or a "
+                "configuration with distributed_type MULTI_GPU"
             )
 
 
@@ -88,12 +90,12 @@ def _resolve(processes: int) -> int:
 
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
-        raise UserError(f"runtime.processes: {processes} were asked for, but torch finds {gpus} GPUs; 0 takes them all")
+        raise UserError(f"runtime.processes: {processes} exceeds the {gpus} GPUs that torch finds; 0 takes them all")
     return processes or max(1, gpus)
 
 
 def _environments(processes: int, threads: int) -> Iterator[dict[str, str]]:
-    """The variables of torchrun (torch.distributed.run, "Environment Variables"), for each rank."""
+    """Yield the environment of each rank with torchrun's variables (torch.distributed.run, "Environment Variables")."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -105,7 +107,10 @@ def _environments(processes: int, threads: int) -> Iterator[dict[str, str]]:
 
 
 def _wait(started: list[subprocess.Popen[bytes]]) -> int | None:
-    """Wait for all, pass signals on; the rank that failed first, for a reason of its own."""
+    """Wait for all processes and forward signals. Return the first rank that failed for its own reason.
+
+    If all failed ones only lost another process, return the first of them; None if none failed.
+    """
 
     def pass_on(number: int, frame: object) -> None:
         for process in started:
@@ -114,7 +119,7 @@ def _wait(started: list[subprocess.Popen[bytes]]) -> int | None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
     first, deadline = None, None
-    while None in [process.poll() for process in started]:  # a list: each is polled, also those after one that runs
+    while None in [process.poll() for process in started]:  # a list polls every process, also after a running one
         failed = [rank for rank, process in enumerate(started) if process.returncode not in (None, 0)]
         own = [rank for rank in failed if started[rank].returncode != PEER_LOST]
         first = first if first is not None or not own else own[0]
@@ -131,7 +136,7 @@ def _wait(started: list[subprocess.Popen[bytes]]) -> int | None:
 
 
 def _told(first: int, codes: list[int]) -> bool:
-    """Whether rank 0, whose stderr is this process's own, has said it: its own failure, or one that all came to."""
+    """Whether rank 0 has reported the failure: its own, or one with the same exit code. It shares our stderr."""
     return codes[first] == codes[0] > 0 and codes[0] != PEER_LOST
 
 
@@ -148,7 +153,7 @@ def _tell(rank: int, code: int, errors: Path) -> None:
 
 @contextmanager
 def among_others() -> Iterator[None]:
-    """End quietly when a call failed because another process is gone; that one reports why."""
+    """Exit without a message when a call failed because another process is gone; that process reports why."""
     try:
         yield
     except RuntimeError as error:

@@ -1,7 +1,7 @@
 """The training loop: one for pre-training, continued training, fine-tuning and adapters, on one device or many.
 
-Everything that decides the next step is in `Run`. Data order is a pure function of the seed and the step, so a run
-that resumes sees what it would have seen, and so does one with another number of processes.
+Everything that decides the next step is in `Run`. The order of the rows is a pure function of the seed and the step. So
+a resumed run sees the same rows as an uninterrupted one, with any number of processes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger("codex_ml")
-STUCK_SECONDS = 5.0  # within which a process that was interrupted twice must return to Python
+STUCK_SECONDS = 5.0  # a process that was interrupted twice must return to Python within this time
 
 
 class Interrupted(CheckFailed):
@@ -41,11 +41,11 @@ class Interrupted(CheckFailed):
 
 
 def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, parameters: dict[str, Any]) -> TrainingResult:
-    """Train to `max_steps`, or go on from the newest checkpoint of the run; leave the best weights in `model`.
+    """Train to `max_steps`, from the newest checkpoint of the run if there is one; leave the best weights in `model`.
 
     Args:
         model: what `make_trainable` returned.
-        parameters: of the stage by section, as its record has them; the trackers show them.
+        parameters: the stage's parameters by section, as in its record; the trackers show them.
 
     Raises:
         UserError: when there is nothing to train on, or memory is too small for a single row.
@@ -63,14 +63,14 @@ def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, parame
     name = folders.scratch.name
     extra = open_trackers(recipe.runtime, folders.trackers, name, parameters) if run.writes else ()
     if recipe.hardware.compile and not run.finished:
-        log.info("train: torch.compile builds kernels in the first step, which may take minutes; no rate counts it")
+        log.info("train: torch.compile builds kernels in the first step, which may take minutes; the rates exclude it")
     with _tracking(run, folders, extra) as tracker, _stop_requested() as stop:
         _steps(run, tracker, stop)
-    run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # or it would go on computing in bf16
+    run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # otherwise it keeps computing in bf16
     if run.best.entries:
         checkpoint.load_weights(model, checkpoint.read_tensors(run.best.files()[0]))
     with waiting():
-        run.accelerator.wait_for_everyone()  # all have read the best weights; the first process is about to remove them
+        run.accelerator.wait_for_everyone()  # the first process removes the best weights; all must have read them
         run.accelerator.end_training()
     return TrainingResult(
         best=dict(run.best.entries[0]) if run.best.entries else {},
@@ -86,7 +86,7 @@ def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, parame
 
 @contextmanager
 def _tracking(run: Run, folders: RunFolders, extra: Sequence[Sink]) -> Iterator[Points]:
-    """Curves, trackers and monitor, on the one process that writes."""
+    """Open curves, trackers and monitor in the one process that writes."""
     if run.history is None:
         yield Points()
         return
@@ -120,7 +120,7 @@ def _steps(run: Run, tracker: Points, stop: Callable[[], int]) -> None:
                     save(run)
                 raise
             run.step += 1
-            if run.step == first:  # it includes warm-up and compilation
+            if run.step == first:  # the first step includes warm-up and compilation
                 throughput.restart(run.step)
             last = run.step == train.max_steps
             if run.step % train.log_every == 0 or last:
@@ -142,11 +142,14 @@ def _steps(run: Run, tracker: Points, stop: Callable[[], int]) -> None:
         log.info(
             "train: stopped early at step %d: %d validations without an improvement", run.step, run.patience.waited
         )
-    log.info("train: %d tokens a step, %s", tokens, duration(time.monotonic() - started))
+    log.info("train: %d tokens per step, %s", tokens, duration(time.monotonic() - started))
 
 
 def stop_signal(run: Run, stop: Callable[[], int]) -> int:
-    """The signal that any process received, or 0, so that all stop after the same step. Collective."""
+    """Return the signal that any process received, or 0, so that all stop after the same step.
+
+    Collective: every process must call it.
+    """
     if run.accelerator.num_processes == 1:
         return stop()
     import torch
@@ -159,8 +162,9 @@ def stop_signal(run: Run, stop: Callable[[], int]) -> int:
 def _stop_requested() -> Iterator[Callable[[], int]]:
     """SIGTERM and SIGINT ask the loop to stop after the step; a second SIGINT stops at once.
 
-    A second SIGTERM does not: SLURM and systemd signal each process of a job, and a launcher passes its own on. A
-    process that waits in C++ for another one, which may be gone, never comes to its handler; then a thread ends it.
+    A second SIGTERM does not: SLURM and systemd signal each process of a job, and the launcher forwards its own signal
+    too. A process that waits in C++ for a lost process never runs its Python handler, so a thread ends it
+    STUCK_SECONDS after the second SIGINT.
     """
     received, over = 0, threading.Event()
     seen: list[int] = []

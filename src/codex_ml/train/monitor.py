@@ -1,7 +1,7 @@
-"""CPU, memory, disk and GPUs of the machine, every few seconds while a run trains.
+"""Sample the machine's CPU, memory, disk and GPUs every few seconds while a run trains.
 
-The samples come from a thread of their own, because a broken driver or a lost network disk may never answer. The thread
-ends with the block that started it; one that hangs is a daemon thread, so it does not keep the process alive.
+A separate thread takes the samples, because a broken driver or a lost network disk may never answer. The thread ends
+with the block that started it. If it hangs, it does not keep the process alive: it is a daemon thread.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def monitor(
     """Append a sample to `file` (NDJSON with `time`, Unix seconds) every `seconds`, and one at the end.
 
     Args:
-        observe: gets each sample too, in the thread.
-        source: gives the samples, by default `machine_samples`; its first one is not used.
-        patience: seconds to wait for a sample that is being taken at the end.
+        observe: called with each sample, in the thread.
+        source: generator of samples, by default `machine_samples`; its first sample is dropped.
+        patience: seconds to wait at the end for the last sample.
     """
     stop = threading.Event()
     arguments = (file, stop, seconds, observe, source or machine_samples)
@@ -46,7 +46,7 @@ def monitor(
         stop.set()
         thread.join(patience)
         if thread.is_alive():
-            log.warning("train: the monitor waits for a sample for more than %g s; going on without it", patience)
+            log.warning("train: the monitor has waited for a sample for more than %g s; going on without it", patience)
 
 
 def _watch(
@@ -75,7 +75,7 @@ def _watch(
 def machine_samples() -> Generator[Sample, None, None]:
     """Yield samples without end.
 
-    A sample has `cpu_percent` (all cores, 0 to 100, since the sample before), `rss_mb` (of this process, MiB),
+    A sample has `cpu_percent` (all cores, 0 to 100, since the previous sample), `rss_mb` (of this process, MiB),
     `memory_used_percent`, `disk_free_gb` (GiB, of the current folder) and `gpus`: a list of {index,
     utilization_percent, memory_used_mb, memory_total_mb, temperature_c, power_w}, null where the GPU does not report
     it, or `gpu_error` instead where NVML is installed but fails.
@@ -142,7 +142,7 @@ def _gpu(index: int) -> Sample:
 
 
 def _reported(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What NVML reports; None where this GPU does not report it."""
+    """Return the value that NVML reports; None if this GPU does not report it."""
     import pynvml
 
     try:

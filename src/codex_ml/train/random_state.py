@@ -1,4 +1,4 @@
-"""The state of every random generator a library may draw from, as JSON."""
+"""Save and restore the global random number generators (RNGs) of Python, NumPy and torch, as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def capture() -> dict[str, Any]:
-    """States of Python's, NumPy's and torch's (CPU, and the GPU of this process) global generators."""
+    """Return the states of the global RNGs of Python, NumPy and torch (CPU, and the GPU of this process)."""
     import torch
 
     version, internal, gauss = random.getstate()
@@ -24,7 +24,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put the states of `capture` back."""
+    """Restore the states that `capture` returned."""
     import torch
 
     version, internal, gauss = state["python"]

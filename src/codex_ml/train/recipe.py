@@ -1,4 +1,4 @@
-"""What a run is trained on and how, where it writes, and what became of it: the stage and the loop share these.
+"""The recipe, the folders and the result of a training run, which the stage and the loop share.
 
 Used by: stages/train.py, loop, run, resume, identity, describe.
 """
@@ -20,7 +20,7 @@ def hardware_for(model: Model, train: Train, runtime: Runtime) -> Hardware:
     """Resolve every `auto` of a training run.
 
     Raises:
-        UserError: when something was asked for by name that this machine does not have.
+        UserError: when params.yaml names something that this machine does not have.
     """
     return choose_hardware(
         runtime,
@@ -34,13 +34,13 @@ def hardware_for(model: Model, train: Train, runtime: Runtime) -> Hardware:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what becomes of a model.
+    """Everything that decides the result of a training run, except the model at its start.
 
     Attributes:
         rows, val_rows: the packed rows of train and of val.
-        hardware: what every `auto` of `train` and `runtime` was resolved to.
-        seed: of the order of the rows, and of dropout.
-        tokenizer: SHA-256 of tokenizer.json; another one would give the ids another meaning.
+        hardware: how every `auto` of `train` and `runtime` was resolved.
+        seed: seed of the row order and of dropout.
+        tokenizer: SHA-256 of tokenizer.json, which decides what the ids mean.
     """
 
     train: Train

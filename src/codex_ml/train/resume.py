@@ -1,4 +1,4 @@
-"""Save a run and go on with it: from its own newest checkpoint, or from another run's (`train.resume_from`)."""
+"""Save a run and continue it: from its own newest checkpoint, or from that of another run (`train.resume_from`)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ log = logging.getLogger("codex_ml")
 
 
 def resume(run: Run) -> None:
-    """Go on from the newest checkpoint in the scratch folder, or from the run that `train.resume_from` names.
+    """Continue from the newest checkpoint in the scratch folder, or from the run that `train.resume_from` names.
 
-    Sets `run.history` to the points up to there. When `run.outdated` is True afterwards, the kept weights must be
-    validated again first.
+    Sets `run.history` to the points up to that step. If it sets `run.outdated`, the caller must validate the kept
+    weights again before the next step.
 
     Raises:
         UserError: when the run that `train.resume_from` names cannot be continued with these parameters and data.
@@ -55,12 +55,12 @@ def _other_run(run: Run) -> checkpoint.Checkpoint:
     """The last checkpoint of the finished run that `train.resume_from` names.
 
     Raises:
-        UserError: when it is missing, damaged or of another run, or when no step is left to do.
+        UserError: when it is missing, damaged or of another run, or when no step is left.
     """
     folder = Path(run.train.resume_from) / "last"
     if problem := checkpoint.damage(folder):
         raise UserError(
-            f"train.resume_from: {folder} is no complete checkpoint ({problem}); name a copy of models/checkpoints"
+            f"train.resume_from: {folder} is not a complete checkpoint ({problem}); name a copy of models/checkpoints"
         )
     found = checkpoint.load_checkpoint(folder)
     if "identity" not in found.state:
@@ -70,8 +70,8 @@ def _other_run(run: Run) -> checkpoint.Checkpoint:
         )
     if changed := differences(found.state["identity"], run.identity, "fixed"):
         raise UserError(
-            f"train.resume_from: {folder} is another run: {shown(changed)}. Set back what differs, or start a new run "
-            "from its weights: copy models/model to models/base and name it in model.path"
+            f"train.resume_from: {folder} is another run: {shown(changed)}. Restore the old values, or start a new "
+            "run from its weights: copy models/model to models/base and name it in model.path"
         )
     done, planned = found.state["step"], found.state["max_steps"]
     if done >= run.train.max_steps:
@@ -83,7 +83,7 @@ def _other_run(run: Run) -> checkpoint.Checkpoint:
 
 
 def _continue(run: Run, found: checkpoint.Checkpoint) -> Iterator[dict[str, Any]]:
-    """Note what differs from the run that is continued; return its points that are still valid."""
+    """Record how this run differs from the continued one; return the points of that one that are still valid."""
     before = found.state["identity"]
     measured, settings = (differences(before, run.identity, group) for group in ("measured", "settings"))
     run.outdated, run.stopped_early = bool(measured), False
@@ -95,7 +95,7 @@ def _continue(run: Run, found: checkpoint.Checkpoint) -> Iterator[dict[str, Any]
     if not measured:
         return found.points()
     log.warning(
-        "train: %s: the kept weights are measured again, early stopping starts anew, and the curves leave out the "
+        "train: %s: the kept weights are validated again, early stopping restarts, and the curves leave out the "
         "validation losses up to here", shown(measured),
     )  # fmt: skip
     return (point for point in found.points() if "val/loss" not in point)

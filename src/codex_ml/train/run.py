@@ -1,4 +1,4 @@
-"""The state of a run between two steps, and how it begins. `resume` saves and restores it."""
+"""The state of a run between two steps. `prepare_run` creates it; `resume` saves and restores it."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ class Run:
     """Everything that decides the next step.
 
     Attributes:
-        model: the plain one, for validation and saving; `forward` is compiled or wrapped, or the same.
+        model, forward: the plain model, for validation and saving; and the one for training, which is compiled or
+            wrapped where needed. They share their weights.
         micro_batch_size: rows per forward pass of one process; halved when memory runs out.
         step: optimizer steps done.
-        skipped: updates left out because a number was not finite.
-        ema: averaged weights by name, on the model's device; None when none are averaged.
-        processes: the numbers of processes, in order; a resume with another number adds one.
-        identity: what a later run must share to continue from this one.
+        skipped: updates skipped because the loss or the gradient was not finite.
+        ema: averaged weights by name, on the model's device; None without averaging.
+        processes: numbers of processes, in order; a resume with a different number appends it.
+        identity: compared with the identity of a run that continues this one.
         continued: {"step", "changed", "best_measured_again"} for each run that this one continues.
-        outdated: whether the kept weights were validated in another way than this run validates.
-        sharded: whether each process holds a shard of the model; then reading it whole is collective.
+        outdated: whether the kept weights must be validated again, because this run validates differently.
+        sharded: whether each process holds a shard of the model; then gathering it is collective.
         history: the points of the curves so far; None on a process that does not write.
     """
 
@@ -79,19 +80,19 @@ class Run:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes files; one of them does."""
+        """Whether this process writes files; exactly one process does."""
         return bool(self.accelerator.is_main_process)
 
 
 def prepare_run(model: nn.Module, recipe: Recipe, *, scratch: Path) -> Run:
-    """A run at step 0.
+    """Return a run at step 0.
 
     Args:
         model: what `make_trainable` returned; with runtime.sharding full, the run trains a sharded copy of it.
         scratch: folder of this run's checkpoints.
 
     Raises:
-        UserError: when the rows of a step cannot be shared among the processes, or there is none to share with.
+        UserError: when the processes cannot share the rows of a step evenly, or when sharding has one process only.
     """
     import torch
 
@@ -104,7 +105,7 @@ def prepare_run(model: nn.Module, recipe: Recipe, *, scratch: Path) -> Run:
         model = _sharded_copy(model, accelerator, device=recipe.hardware.device)
     forward = accelerator.prepare_model(model, device_placement=not sharded, evaluation_mode=sharded)
     optimizer = _optimizer(model, train)
-    if accelerator.process_index:  # after the model is built, equal on all processes: dropout must differ between them
+    if accelerator.process_index:  # the model was built with one seed on all processes; dropout must differ per process
         torch.manual_seed(recipe.seed + accelerator.process_index)
     return Run(
         accelerator=accelerator,
@@ -134,7 +135,7 @@ def _accelerator(hardware: Hardware) -> Accelerator:
 
 
 def _sharded_copy(model: nn.Module, accelerator: Accelerator, *, device: str) -> nn.Module:
-    """A copy, because sharding changes the classes of a model's modules, and the given model is saved later."""
+    """Shard a copy: sharding changes the classes of a model's modules, and the given model is saved later."""
     if accelerator.num_processes == 1:
         raise UserError(
             "runtime.sharding full needs several processes: set runtime.processes, or start the stage with torchrun"
@@ -145,7 +146,7 @@ def _sharded_copy(model: nn.Module, accelerator: Accelerator, *, device: str) ->
 
 
 def _optimizer(model: nn.Module, train: Train) -> optim.Optimizer:
-    """AdamW over what is trained. Norms and biases, which have one dimension, do not decay."""
+    """AdamW over the trained parameters, without weight decay of norms and biases, which have one dimension."""
     import torch
 
     trained = trainable_parameters(model).values()
@@ -161,16 +162,20 @@ def _optimizer(model: nn.Module, train: Train) -> optim.Optimizer:
 
 
 def rows_of_a_pass(train: Train, processes: int) -> int:
-    """Rows per forward pass of one process, so that a step has the same rows with any number of processes."""
+    """Return the rows per forward pass of one process; a step has the same rows with any number of processes.
+
+    Raises:
+        UserError: when the processes cannot share the rows of a step evenly.
+    """
     own, rest = divmod(train.micro_batch_size * train.accumulation, processes)
     if rest:
         raise UserError(
             f"train: the {train.micro_batch_size} x {train.accumulation} rows of a step cannot be shared evenly among "
-            f"{processes} processes; choose micro_batch_size x accumulation as a multiple of it"
+            f"{processes} processes; make micro_batch_size x accumulation a multiple of {processes}"
         )
     return largest_pass(own, train.micro_batch_size)
 
 
 def largest_pass(own: int, limit: int) -> int:
-    """The most rows, at most `limit`, that divide the `own` rows of a process into passes of one size."""
+    """Return the largest divisor of `own`, the rows of a process, that is at most `limit`: rows per forward pass."""
     return max(size for size in range(1, min(limit, own) + 1) if own % size == 0)

@@ -8,14 +8,15 @@ from codex_ml.train.config import Train
 
 
 def learning_rate(step: int, train: Train) -> float:
-    """Linear warm-up to `lr`, then the schedule, which ends at `min_lr_ratio * lr` at `max_steps` where it decays.
+    """Return the learning rate of a step: linear warm-up to `lr`, then the schedule.
 
-    cosine: Loshchilov and Hutter 2017 (arXiv:1608.03983), equation 5. wsd: constant, then linear decay over the last
-    `decay_steps` (Hu et al. 2024, arXiv:2404.06395, section 4). inverse_sqrt: lr * sqrt(warm-up / step), at least the
-    end value (Vaswani et al. 2017, section 5.3). linear and constant are what they say.
+    cosine: decays to `min_lr_ratio * lr` at `max_steps` (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5).
+    linear: decays linearly to the same value. wsd: constant, then linear decay to it over the last `decay_steps` (Hu et
+    al. 2024, arXiv:2404.06395, section 4). inverse_sqrt: lr * sqrt(warm-up / step), at least `min_lr_ratio * lr`
+    (Vaswani et al. 2017, section 5.3). constant: `lr`.
 
     Args:
-        step: optimizer step, from 0; the first one already moves.
+        step: optimizer step, from 0; its rate is above 0 from the first step.
     """
     warmup = train.steps_of(train.warmup_steps)
     if step < warmup:

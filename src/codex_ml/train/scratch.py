@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints, named by everything that decides its result."""
+"""The folder of a run's checkpoints. Its name is a fingerprint of everything that decides the result."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from codex_ml.train.stop_signals import waiting
 
 
 def fingerprint(record: dict[str, Any], hardware: Hardware) -> str:
-    """16 hexadecimal digits over the parameters, inputs, code, package versions and hardware of a run."""
+    """Return 16 hex digits of a hash of the parameters, inputs, code, package versions and hardware of a run."""
     recipe = dump_json({"record": record, "hardware": vars(hardware)})
     return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
 def _agreed(name: str, record: dict[str, Any], hardware: Hardware) -> str:
-    """The name that the first process gives; machines and threads may differ, what is trained on and with may not.
+    """Return the name that the first process chose. Processes may differ in machine and threads, not in data or code.
 
     Raises:
-        CheckFailed: when this process has read other bytes, or has other versions of packages.
+        CheckFailed: when this process has different inputs or different versions of packages.
     """
     if not _several():
         return name
@@ -41,8 +41,8 @@ def _agreed(name: str, record: dict[str, Any], hardware: Hardware) -> str:
     agreed, first = _of_the_first([name, own])
     if differ := sorted(key for key in own.keys() | first.keys() if own.get(key) != first.get(key)):
         raise CheckFailed(
-            f"process {rank()} has another {', '.join(differ[:3])} than the first process; give all the same checkout, "
-            "data and packages"
+            f"process {rank()} differs from the first process in {', '.join(differ[:3])}; give all processes the same "
+            "checkout, data and packages"
         )
     return str(agreed)
 
@@ -52,7 +52,7 @@ def _several() -> bool:
 
 
 def _of_the_first(values: list[Any]) -> list[Any]:
-    """The values of the first process. Collective: every process must call it."""
+    """Return the values of the first process. Collective: every process must call it."""
     if not _several():
         return values
     from accelerate.utils import broadcast_object_list
@@ -63,14 +63,13 @@ def _of_the_first(values: list[Any]) -> list[Any]:
 
 @contextmanager
 def run_folder(parent: Path, record: dict[str, Any], hardware: Hardware) -> Iterator[Path]:
-    """The folder of this recipe's checkpoints, for one run at a time.
+    """Yield the folder of this recipe's checkpoints, for one run at a time.
 
-    A second run of the same recipe waits here. It then finds the last checkpoint of the first one, which may be the
-    final one, and goes on from there. When the block ends without an error, the folder is removed, unless another run
-    waits for it.
+    A second run of the same recipe waits here. It then continues from the last checkpoint of the first run, which may
+    be the final one. When the block ends without an error, the folder is removed, unless another run waits for it.
 
-    Of several processes of one run the first names the folder, also on other machines, and holds the lock. The others
-    wait with it, in short collective calls: one long call would exceed the timeout of gloo or NCCL.
+    In a run of several processes, the first process names the folder, also for other machines, and holds the lock. The
+    others wait with it, in short collective calls: one long call would exceed the timeout of gloo or NCCL.
 
     Raises:
         CheckFailed: when the processes of this run do not agree.

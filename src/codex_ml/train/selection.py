@@ -1,4 +1,4 @@
-"""What validations decide: which weights are kept, and when a run no longer improves."""
+"""Keep the weights of the best validations, and end a run that does not improve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Patience:
     waited: int = 0
 
     def update(self, loss: float) -> bool:
-        """Take a validation loss; return True when training should stop."""
+        """Add a validation loss; return True when training should stop."""
         if loss < self.best - self.settings.min_delta:
             self.best, self.waited = loss, 0
             return False
@@ -35,7 +35,7 @@ class Patience:
 
 @dataclass
 class BestWeights:
-    """The weights of the `keep` lowest validation losses, in files; of equal losses the earliest is the best.
+    """The weights of the `keep` lowest validation losses, in files. Of equal losses the earliest is the best.
 
     Attributes:
         entries: {"step", "val/loss"} of each, the best first.
@@ -73,14 +73,14 @@ class BestWeights:
         self.drop_others()
 
     def file(self, step: int) -> Path:
-        """Where the weights of a validation are."""
+        """Return the path of the weights of a step."""
         return self.folder / f"{step:08d}.safetensors"
 
     def files(self) -> list[Path]:
-        """The files of the entries, the best first."""
+        """Return the files of the entries, the best first."""
         return [self.file(entry["step"]) for entry in self.entries]
 
     def drop_others(self) -> None:
-        """Delete weights that are no longer among the best."""
+        """Delete weights that are not among the best."""
         for file in set(self.folder.glob("*.safetensors")) - set(self.files()):
             file.unlink()

@@ -1,6 +1,6 @@
-"""Weights, gradients and optimizer state split among the processes: torch's fully_shard (FSDP2).
+"""Split weights, gradients and optimizer state among the processes, with torch's fully_shard (FSDP2).
 
-Each parameter is then a DTensor, split along its first dimension; each block is gathered when it is used. Checkpoints
+Each parameter becomes a DTensor, split along its first dimension. Each block is gathered when it is used. Checkpoints
 hold whole tensors, so a run resumes with or without shards and with any number of processes.
 """
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def shard(model: Any, *, device: str, processes: int) -> None:
-    """Split every block of a transformers model, then what is left of it, among the processes, in place.
+    """Shard a transformers model in place: each of its blocks, then the rest.
 
     Args:
-        model: a transformers or PEFT model, on the device, the same on all processes.
+        model: a transformers or PEFT model, on its device, with equal weights on all processes.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -27,7 +27,7 @@ def shard(model: Any, *, device: str, processes: int) -> None:
     for module in list(model.modules()):
         if type(module).__name__ in blocks:
             fully_shard(module, mesh=mesh)
-    # by default the last group stays gathered after a forward pass without gradients; what is read then is not a shard
+    # by default the last group stays gathered after a forward pass without gradients, so its parameters are not shards
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 
@@ -39,7 +39,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def placed_like(value: Tensor, like: Tensor) -> Tensor:
-    """`value` on the device of `like`, and sharded as `like` is. Collective when `like` is sharded."""
+    """Move `value` to the device of `like`, and shard it as `like` is. Collective when `like` is sharded."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(like, DTensor) and not isinstance(value, DTensor):

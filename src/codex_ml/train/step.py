@@ -1,4 +1,4 @@
-"""One optimizer step: the gradient of the mean loss over the targets of a window of rows.
+"""One optimizer step: an update by the gradient of the mean loss over the targets of a window of rows.
 
 The calls of one step, in order:
 
@@ -38,18 +38,19 @@ log = logging.getLogger("codex_ml")
 
 
 def optimizer_step(run: Run) -> dict[str, float]:
-    """Do the next step; `run.step` is counted by the caller.
+    """Do the next step. The caller must then increment `run.step`.
 
-    Dividing once by the count of the whole window, instead of averaging averages, makes (8 rows x 1), (2 x 4) and
-    (1 x 8) the same step also where rows have unequal numbers of targets, and one process the same as several.
+    The summed loss is divided once by the number of targets of the whole window; means are not averaged. So (8 rows x
+    1), (2 x 4) and (1 x 8) are the same step, even if rows have different numbers of targets, and one process does the
+    same step as several.
 
     Returns:
-        the point of the curves: train/loss in nats per target, train/grad_norm before clipping, train/lr; without the
-        first two where the update was skipped.
+        the point of the curves: train/loss in nats per target, train/grad_norm before clipping, train/lr. If the update
+        was skipped, train/lr only.
 
     Raises:
-        CheckFailed: when the loss or the gradient is not finite, more often than `train.max_skipped_steps` allows; the
-            update was not applied.
+        CheckFailed: when the loss or the gradient is not finite more often than `train.max_skipped_steps` allows; this
+            update is not applied.
         UserError: when not even one row fits into memory.
     """
     window = rows_of_step(len(run.rows), step=run.step, batch_rows=run.rows_a_step, seed=run.recipe.seed)
@@ -67,7 +68,7 @@ def optimizer_step(run: Run) -> dict[str, float]:
 
 
 def _gradients(run: Run, window: NDArray[np.int64]) -> tuple[float, float]:
-    """Leave the clipped gradient in the parameters; (mean loss, norm before clipping), the same on all processes."""
+    """Leave the clipped gradient in the parameters; return (mean loss, norm before clipping), equal on all ranks."""
     import torch
 
     own = window[run.accelerator.process_index :: run.accelerator.num_processes]
@@ -119,12 +120,12 @@ def _halve(run: Run) -> None:
     """Halve the rows per pass and double the passes: the same step in less memory."""
     if run.micro_batch_size % 2 or run.accelerator.num_processes > 1:
         raise UserError(
-            f"out of memory with {run.micro_batch_size} rows a forward pass; lower train.micro_batch_size (and raise "
+            f"out of memory with {run.micro_batch_size} rows per forward pass; lower train.micro_batch_size (and raise "
             "train.accumulation), or set train.activation_checkpointing"
         )
     run.micro_batch_size //= 2
     log.warning(
-        "train: step %d ran out of memory; from now on %d rows a pass, %d passes a step",
+        "train: step %d ran out of memory; from now on %d rows per pass, %d passes per step",
         run.step + 1, run.micro_batch_size, run.rows_a_step // run.micro_batch_size,
     )  # fmt: skip
 

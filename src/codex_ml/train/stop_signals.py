@@ -1,7 +1,7 @@
-"""Signals that arrive while the main thread waits in C++, where Python's own handlers do not run.
+"""Act on signals that arrive while the main thread waits in C++, where Python's own handlers do not run.
 
-A process waits there for another one: in torch's store at the rendezvous, in gloo or NCCL later. Python's C handler
-still writes each signal's number to the wakeup descriptor, at once (signal.set_wakeup_fd), and a thread reads it.
+A process waits in C++ for others: in torch's store at the rendezvous, later in gloo or NCCL. Python's C handler still
+writes each signal's number to the wakeup descriptor at once (signal.set_wakeup_fd). A thread reads it there.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def watch_signals(act: Callable[[int], None]) -> Iterator[None]:
-    """Call `act` with the number of each SIGTERM and SIGINT of the block, from a thread: also while C++ waits.
+    """Call `act` from a thread with the number of each SIGTERM and SIGINT in the block, even while C++ waits.
 
-    The Python handlers run too, as soon as the main thread is back in Python. Blocks nest: the inner one gets them.
+    The Python handlers run too, as soon as the main thread is back in Python. Blocks nest: the inner one gets the
+    signals.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -40,20 +41,20 @@ def watch_signals(act: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(old)
-        os.close(writer)  # the thread reads the end
+        os.close(writer)  # the thread reads the end of the pipe and returns
         thread.join()
         os.close(reader)
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """A block in which one of several processes waits for the others; a signal ends it, as there is nothing to save."""
+    """Let a signal end this process in a block in which it waits for other processes: there is nothing to save."""
     with watch_signals(end_now) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else nullcontext():
         yield
 
 
 def end_now(number: int) -> None:
-    """End this process from a thread, while its main thread waits for a process that may never come."""
+    """End this process from a thread, while its main thread waits for a process that may never answer."""
     if private := os.environ.get(PRIVATE):
         shutil.rmtree(private, ignore_errors=True)
     line = f"error: {signal.Signals(number).name} while waiting for the other processes; run the same command again\n"

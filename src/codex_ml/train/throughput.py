@@ -1,4 +1,4 @@
-"""Speed of a run, in tokens and operations per second, and as a share of the machine's peak (MFU)."""
+"""Measure the speed of a run, in tokens and operations per second, and as a share of the machine's peak (MFU)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-SIZE, ROUNDS = {"cpu": 1024, "cuda": 4096}, 5  # of the matrices that find the peak; 5 take 0.2 s on a slow CPU
+SIZE, ROUNDS = {"cpu": 1024, "cuda": 4096}, 5  # side of the matrices that measure the peak; 0.2 s on a slow CPU
 
 
 def flops_per_token(model: nn.Module, seq_len: int) -> float:
-    """Floating point operations of forward and backward: 6 N + 12 L d T (Chowdhery et al. 2022, appendix B).
+    """Floating point operations per token, forward and backward: 6 N + 12 L d T (Chowdhery et al. 2022, appendix B).
 
-    N: parameters, tied ones once; L: layers; d: hidden size; T: tokens per row, as if each attended to all. Of an
+    N: parameters, tied ones once; L: layers; d: hidden size; T: tokens per row, as if each attended to all. For an
     encoder-decoder this is an upper bound: its encoder reads half of a text.
     """
     config: Any = model.config
@@ -26,11 +26,11 @@ def flops_per_token(model: nn.Module, seq_len: int) -> float:
 
 
 def matmul_peak(device: torch.device, precision: str) -> float:
-    """Operations per second of a large square matrix product in this precision; the best of ROUNDS."""
+    """Measure the operations per second of a large square matrix product in this precision; the best of ROUNDS."""
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    size, rng = SIZE[device.type], torch.Generator(device).manual_seed(0)  # own RNG: that of the run is not advanced
+    size, rng = SIZE[device.type], torch.Generator(device).manual_seed(0)  # own RNG: must not advance the run's
     left, right = (torch.randn(size, size, dtype=dtype, device=device, generator=rng) for _ in range(2))
     best = float("inf")
     for _ in range(ROUNDS):
@@ -60,11 +60,11 @@ class Throughput:
         self._step, self._time = run.step, time.monotonic()
 
     def restart(self, step: int) -> None:
-        """Count from here: earlier work, such as compiling, is not in any rate."""
+        """Start counting at this step, so that earlier work, such as compiling, is in no rate."""
         self._step, self._time = step, time.monotonic()
 
     def since_last(self, step: int) -> dict[str, float]:
-        """Numbers for the log of timings; empty when no step was done since the last call."""
+        """Return the speeds since the last call, for the log of timings; empty if no step was done since then."""
         if step == self._step:
             return {}
         now = time.monotonic()

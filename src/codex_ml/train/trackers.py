@@ -1,13 +1,14 @@
-"""TensorBoard, MLflow and W&B: more places for the curves, by name in `runtime.trackers`, all on this machine.
+"""Write the curves also to TensorBoard, MLflow and W&B (`runtime.trackers`), in files on this machine.
 
-The libraries are used directly. accelerate's classes start MLflow and W&B by global functions that record the user, the
-command line, the Git remote and the environment, write TensorBoard's parameters as a second run named by the time, and
-cannot go on in a run. Here each gets the parameters of the stage, as reports/train/lineage.json has them, and the
-points; nothing else. Environment variables such as WANDB_MODE and MLFLOW_TRACKING_URI are ignored.
+The libraries are used directly. accelerate's classes start MLflow and W&B with global functions that record the user,
+the command line, the Git remote and the environment. They write TensorBoard's parameters as a second run named by the
+time, and they cannot continue a run. Here each tracker gets the parameters of the stage, as in
+reports/train/lineage.json, and the points; nothing else. Environment variables such as WANDB_MODE and
+MLFLOW_TRACKING_URI are ignored.
 
-A run is a recipe: its name is the fingerprint. Opening a tracker deletes what it holds of the run, because the steps
-after the last checkpoint are done again; `Tracker` then gives it the history of the checkpoint. So each step is there
-once, also after a kill.
+The name of a run is the fingerprint of its recipe. Opening a tracker deletes its points of that run, because the steps
+after the last checkpoint are repeated. `Tracker` then gives it the history of the checkpoint. So each step appears
+once, even after a kill.
 """
 
 from __future__ import annotations
@@ -35,25 +36,25 @@ MLFLOW_VALUE = 6000  # characters of a parameter, MLflow's own limit
 
 
 def missing_extras(runtime: Runtime) -> Iterator[str]:
-    """Yield a line for each package that `runtime` asks for and that is not installed; imports nothing."""
+    """Yield one line per package that `runtime` needs and that is not installed; import none of them."""
     asked: list[tuple[str, str]] = [("trackers", name) for name in runtime.trackers]
     asked += [("prometheus_port", "prometheus")] if runtime.prometheus_port else []
     for key, name in asked:
         spec = find_spec(MODULES[name])
-        if spec is None or spec.origin is None:  # without origin: a folder of that name, such as W&B leaves behind
+        if spec is None or spec.origin is None:  # no origin: only a folder of that name, such as W&B creates
             yield f"runtime.{key}: {name} is not installed; {install_extra(name)}"
 
 
 def open_trackers(runtime: Runtime, folder: Path, run_name: str, config: dict[str, Any]) -> tuple[Sink, ...]:
-    """Open what `runtime` asks for; in a run of several processes, only the first one calls this.
+    """Open the trackers that `runtime` names; in a run of several processes, only the first one calls this.
 
     Args:
         folder: logs of the stage; each tracker writes below it.
         run_name: fingerprint of the recipe: letters, digits and -.
-        config: JSON value of parameters by section; it is shown to whoever looks at the run.
+        config: parameters by section, as a JSON value; the trackers show them.
 
     Raises:
-        UserError: when something is not installed, cannot go on with what it finds, or the port is taken.
+        UserError: when a package is not installed, a tracker cannot write to its folder, or the port is taken.
     """
     for problem in missing_extras(runtime):
         raise UserError(problem)
@@ -74,7 +75,7 @@ def open_trackers(runtime: Runtime, folder: Path, run_name: str, config: dict[st
 def _open(kind: Callable[..., Sink], folder: Path, run_name: str, config: dict[str, Any]) -> Sink:
     try:
         return kind(folder, run_name, config)
-    except (OSError, CheckFailed):  # their message says what is wrong
+    except (OSError, CheckFailed):  # these messages say what is wrong
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -96,7 +97,7 @@ class TensorBoard(Sink):
         if (folder / run_name).exists():
             shutil.rmtree(folder / run_name)
         self._writer = cast(Any, SummaryWriter(str(folder / run_name)))  # typed as if it never opened its file
-        for summary in hparams(_flat(config), {"val/loss": 0.0}):  # of the second, only the names are used
+        for summary in hparams(_flat(config), {"val/loss": 0.0}):  # only the names of the second are used
             self._writer.file_writer.add_summary(summary)
         self._writer.flush()
 
@@ -113,8 +114,9 @@ class TensorBoard(Sink):
 class MLflow(Sink):
     """A run in the file store `folder`.
 
-    MLflow 3.17 refuses file stores unless MLFLOW_ALLOW_FILE_STORE is set, and advises SQLite. Set, it still reads and
-    writes them, `mlflow migrate-filestore` converts them, and they need no database library and no server.
+    MLflow 3.17 recommends SQLite and refuses file stores unless MLFLOW_ALLOW_FILE_STORE is set. With the variable it
+    still reads and writes them, and `mlflow migrate-filestore` converts them. They need no database library and no
+    server.
     """
 
     name = "mlflow"
@@ -125,7 +127,7 @@ class MLflow(Sink):
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(tracking_uri=str(folder.absolute()))
-        # two runs that make the experiment of a new store at once would make two of one name
+        # without the lock, two runs that start at once could create two experiments of one name in a new store
         with one_at_a_time(folder.with_suffix(".lock"), "train", "opens the same MLflow store"):
             experiment = self._client.get_experiment_by_name(PROJECT)
             experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
@@ -133,11 +135,13 @@ class MLflow(Sink):
         if found:
             self._run = found[0].info.run_id
             self._client.update_run(self._run, status="RUNNING")
-            for curves in (folder / experiment_id / self._run / "metrics").iterdir():  # the store wants the folder
+            for curves in (
+                folder / experiment_id / self._run / "metrics"
+            ).iterdir():  # the store needs the folder itself
                 shutil.rmtree(curves)
             return
         self._run = self._client.create_run(experiment_id, run_name=run_name).info.run_id
-        self._client.log_dict(self._run, config, "params.json")  # whole; the table below cuts long values
+        self._client.log_dict(self._run, config, "params.json")  # complete; the table below cuts long values
         flat = [Param(name, str(value)[:MLFLOW_VALUE]) for name, value in _flat(config).items()]
         for start in range(0, len(flat), 100):
             self._client.log_batch(self._run, params=flat[start : start + 100])
@@ -195,7 +199,7 @@ class Wandb(Sink):
 
 
 def _own_environment(prefix: str, **settings: str) -> None:
-    """Let a library, and processes it starts, see our settings only: one way to set a thing, and no key."""
+    """Replace a library's environment variables with our settings: only params.yaml decides, and no API key is used."""
     for name in [name for name in os.environ if name.startswith(prefix)]:
         del os.environ[name]
     os.environ.update(settings)

@@ -1,7 +1,7 @@
-"""Curves, metrics and the log of timings.
+"""Write the curves, the metrics and the log of timings of a run.
 
-`reports/train/` gets what is the same for equal runs: curves over `global_step` and the last numbers (DVCLive, TSV and
-JSON). `logs/train/` gets what differs from run to run: times, tokens per second, memory, and the optional trackers.
+`reports/train/` gets what is the same in equal runs: curves over `global_step` and the last numbers (DVCLive, TSV and
+JSON). `logs/train/` gets what differs between equal runs: times, tokens per second, memory, and the optional trackers.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from codex_ml.core.strict_json import dump_json
 
 log = logging.getLogger("codex_ml")
 
-# The curves; everything else of a point goes to the log of timings only.
+# The curves. All other values of a point go only to the log of timings.
 CURVES = ("train/loss", "train/grad_norm", "train/lr", "val/loss", "val/bits_per_byte")
-BATCH = 1000  # points of the history that are in memory at once when a run resumes
+BATCH = 1000  # points of the history in memory at once when a run resumes
 
 
 class Sink(ABC):
-    """A place that gets the points of the curves."""
+    """A tracker: it receives the points of the curves."""
 
     name = ""
 
     @abstractmethod
     def log(self, points: Sequence[dict[str, Any]]) -> None:
-        """Take points {"step": global_step, curve: value, ...}, in the order of their steps."""
+        """Record points {"step": global_step, curve: value, ...}, sorted by step."""
 
     def observe(self, values: dict[str, Any]) -> None:  # noqa: B027 - most have nothing to do here
-        """Take timings and system metrics; only a sink that shows the current state uses them."""
+        """Receive timings and system metrics; only a sink that shows the current state uses them."""
 
     @abstractmethod
     def close(self, *, complete: bool) -> None:
-        """End the run here; `complete` is whether it came to its last step."""
+        """Close the run; `complete` says whether it reached its last step."""
 
 
 class Points:
-    """Takes the points of the curves and drops them: for a process that writes nothing."""
+    """Ignores the points of the curves; for a process that writes nothing."""
 
     def log(self, point: dict[str, Any]) -> None:
         """Add a point {"step": global_step, curve: value, ...}."""
 
     def event(self, **values: Any) -> None:
-        """Take times and speeds, which are not part of the result."""
+        """Add times and speeds, which are not part of the result."""
 
 
 class Tracker(Points):
-    """Writes points of the curves as they come; rewritten from the history when a run resumes.
+    """Writes the points of the curves as they come; first it writes the points of `history` again.
 
     A tracker of `extra` that fails gets no more points; a warning and a line in the log of timings say so.
     """
@@ -110,7 +110,7 @@ class Tracker(Points):
         """Write metrics.json, the last point of each curve and `summary`, and end the trackers.
 
         Args:
-            complete: whether the run came to its last step; MLflow and W&B show it.
+            complete: whether the run reached its last step; MLflow and W&B show it.
         """
         try:
             with naming(self._live.dir):
@@ -136,5 +136,5 @@ def _compared(value: Any) -> Any:
 
 
 def curves_of(point: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Names and values of a point without its step."""
+    """Yield the names and values of a point, without its step."""
     return ((name, value) for name, value in point.items() if name != "step")

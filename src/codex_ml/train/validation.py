@@ -1,4 +1,4 @@
-"""The validation loss of a run, with the weights that would be kept."""
+"""Compute the validation loss of a run, with the averaged weights if there are any."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ log = logging.getLogger("codex_ml")
 
 
 def validate(run: Run) -> dict[str, float]:
-    """Mean loss over a fixed, evenly spaced choice of validation rows; decides what is kept and whether to stop.
+    """Compute the mean loss over fixed, evenly spaced validation rows; update the kept weights and early stopping.
+
+    Collective: every process must call it.
 
     Returns:
         the point of the curves: val/loss, nats per target.
@@ -44,7 +46,7 @@ def validate(run: Run) -> dict[str, float]:
 
 
 def measure_again(run: Run) -> None:
-    """Measure the kept weights of an earlier run as this run does; early stopping restarts from the best of them.
+    """Validate the kept weights of an earlier run as this run does; early stopping restarts from the best of them.
 
     Collective: every process must call it. Weights whose loss is not finite here are not kept.
     """
@@ -62,7 +64,7 @@ def measure_again(run: Run) -> None:
 
 @contextmanager
 def weights_in_place(run: Run, weights: dict[str, Tensor] | None) -> Iterator[None]:
-    """Put other weights into the model inside the block; None leaves its own."""
+    """Replace the model's weights inside the block; None leaves them."""
     if weights is None:
         yield
         return
