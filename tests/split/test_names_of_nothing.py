@@ -291,7 +291,7 @@ def test_check_takes_a_glob_that_matches_and_licences_of_ones_own(project):
         ({"train": {"schedule": "constant", "min_lr_ratio": 0.5}}, "train.min_lr_ratio has no effect with train.schedule constant"),
         ({"train": {"early_stopping": {"min_delta": 0.1}}}, "train.early_stopping.min_delta has no effect with train.early_stopping.patience null"),
         ({"model": {"path": "models/base/x", "layers": 3}}, "model.layers has no effect with model.path, because that model has its own; write null"),
-        ({"model": {"architecture": "gpt2", "kv_heads": 2}}, "model.kv_heads: gpt2 has keys and values for each head; use 0"),
+        ({"model": {"architecture": "gpt2", "kv_heads": 2}}, "model.kv_heads: gpt2 cannot share heads of keys and values; use 0"),
         ({"ingest": {"sources": [{**SOURCE, "revision": "v1"}]}}, "ingest.sources.0.revision has no effect with kind jsonl"),
         ({"ingest": {"sources": [{**SOURCE, "glob": "**/*.md"}]}}, "ingest.sources.0.glob has no effect with kind jsonl"),
         ({"ingest": {"sources": [{**SOURCE, "exclude": ["a"]}]}}, "ingest.sources.0.exclude has no effect with kind jsonl"),

@@ -178,7 +178,7 @@ class Params(Section):
     def _heads_share_keys_where_they_can(self) -> Params:
         model = self.model
         if not model.path and model.architecture in OWN_KEYS and model.kv_heads not in (0, model.heads):
-            raise ValueError(f"model.kv_heads: {model.architecture} has keys and values for each head; use 0")
+            raise ValueError(f"model.kv_heads: {model.architecture} cannot share heads of keys and values; use 0")
         return self
 
     @model_validator(mode="after")

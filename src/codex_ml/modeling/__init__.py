@@ -1,1 +1,4 @@
-"""From packed rows to logits. Used by: pack, train, inference."""
+"""Read packed rows and run them through a model: rows, masks, hardware, and loading a trained model.
+
+It also holds the contracts of the files of `pack` and `train`. Used by: pack, train, inference, safety_audit, report.
+"""

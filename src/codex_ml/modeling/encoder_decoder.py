@@ -1,14 +1,22 @@
-"""How a row goes through an encoder-decoder: the encoder reads a beginning, the decoder predicts what follows it.
+"""Run packed rows through an encoder-decoder: the encoder reads a prefix, the decoder predicts what follows it.
 
-A row is one document or a piece of one: inputs x[0..n), targets y[i] = x[i + 1]. A text is predicted in two halves,
+A row is one document or a piece of one: inputs x[0..n), targets y[i] = x[i + 1]. The decoder predicts it in two halves,
 
-    p(y) = p(y[:k] | x[:1]) p(y[k:] | x[:k + 1])    with k = n // 2,
+    p(y) = p(y[:k] | x[:1]) p(y[k:] | x[:k + 1])    with k = n // 2.
 
-by the decoder, each from what the encoder read (`|`) and the targets before it in its half. So every target is
-predicted once, as by a decoder-only model, and the likelihood of a row is one of the whole row. Where targets at the
-begin of a row have no loss, as the prompt of a record has none, k is the first that has one, and the first half is
-only read. That is prefix language modelling (Raffel et al. 2020, arXiv:1910.10683, section 3.2.3), whose prefix ends
-where the row says, not at random: a row means the same in every epoch, and in evaluation.
+The part after `|` is what the encoder reads. The decoder also sees the targets before the current one in the same half.
+So every target is predicted once, as by a decoder-only model, and the product is the likelihood of the whole row. For
+the row a b c d e (n = 4, k = 2), with the decoder's start token S:
+
+    half      encoder reads    decoder inputs    targets
+    first     a                S b               b c
+    second    a b c            S d               d e
+
+If the first targets of a row have no loss, like the prompt of a record, k is the first target that has one, and the
+first half is not predicted. This is prefix language modelling (Raffel et al. 2020, arXiv:1910.10683, section 3.2.3).
+The row decides where the prefix ends, not chance, so a row means the same in every epoch and in evaluation.
+
+Used by: forward, likelihood, generation, probe.
 """
 
 from __future__ import annotations
@@ -27,12 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Halves:
-    """The halves that have a target with a loss, one a row.
+    """The halves of a batch that have a target with a loss, one half per row of the tensors.
 
     Attributes:
-        input_ids, attention_mask: (halves, read) int64, what the encoder reads, and 1 where it does.
-        decoder_input_ids: (halves, predicted) int64, the targets shifted right behind the start token.
-        place: (batch, seq) int64, where the logits of a target are in (halves x predicted); 0 where there are none.
+        input_ids, attention_mask: (halves, read) int64, inputs of the encoder, and 1 for a token, 0 for padding.
+        decoder_input_ids: (halves, predicted) int64, the start token and the targets, shifted right by one.
+        place: (batch, seq) int64, index of each target's logits in the flattened (halves x predicted); 0 without any.
     """
 
     input_ids: Tensor
@@ -42,31 +50,35 @@ class Halves:
 
 
 def config_of(model: nn.Module) -> Any:
-    """The configuration of a model, also of one that is wrapped for several processes."""
+    """Return the configuration of a model, even if it is wrapped for several processes."""
     return getattr(model, "module", model).config
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:
-    """Whether rows go through an encoder and a decoder."""
+    """Whether a model has an encoder and a decoder."""
     return bool(config_of(model).is_encoder_decoder)
 
 
 def middle_of(trained: NDArray[np.bool_]) -> int:
-    """Targets in the first half of a row, from which of its targets have a loss."""
+    """Return the number of targets in the first half of a row.
+
+    Args:
+        trained: (n,) bool, whether each target has a loss.
+    """
     return int(trained.argmax()) or len(trained) // 2
 
 
 def logits_by_halves(
     model: nn.Module, input_ids: Tensor, labels: Tensor, position_ids: Tensor, *, middle: Tensor | None = None
 ) -> Tensor:
-    """Logits of the targets of rows that hold one document each.
+    """Return the logits of the targets of rows that hold one document each.
 
     Args:
-        input_ids, labels, position_ids: (batch, seq) int64, as `codex_ml.modeling.rows.Rows.batch` gives them.
-        middle: (batch,) int64, targets in the first half of each row; None: as `middle_of` says.
+        input_ids, labels, position_ids: (batch, seq) int64, from `codex_ml.modeling.rows.Rows.batch`.
+        middle: (batch,) int64, number of targets in the first half of each row; None: as `middle_of` computes it.
 
     Returns:
-        (batch, seq, vocab) in the model's dtype, for every target with a loss; elsewhere without a meaning.
+        (batch, seq, vocab) in the model's dtype; meaningless where a target has no loss.
     """
     halves = split_rows(input_ids, labels, position_ids, middle, start=config_of(model).decoder_start_token_id)
     logits: Tensor = model(
@@ -81,15 +93,15 @@ def logits_by_halves(
 def split_rows(
     input_ids: Tensor, labels: Tensor, position_ids: Tensor, middle: Tensor | None = None, *, start: int
 ) -> Halves:
-    """What the encoder reads and the decoder predicts; see `logits_by_halves`.
+    """Split rows into the inputs of the encoder and of the decoder; see `logits_by_halves`.
 
     Args:
-        start: id of the decoder's first input, which also fills what is not read.
+        start: id of the decoder's first input, which is also the padding.
     """
     import torch
 
-    # b rows of s places; h halves that have a target with a loss, of which the encoder reads r places and the decoder
-    # predicts p
+    # b rows of s positions; h halves with a target that has a loss; in each the encoder reads at most r positions and
+    # the decoder predicts at most p
     at = torch.arange(input_ids.shape[1], device=input_ids.device)  # (s,)
     trained = labels != IGNORE  # (b, s)
     length = ((position_ids == 0).cumsum(-1) == 1).sum(-1)  # (b,); the filler is a segment of its own

@@ -1,4 +1,4 @@
-"""How rows go through a model: the one call that the loss, the validation and the probe of isolation share."""
+"""Run packed rows through a model: the call that the loss, the validation and the isolation probe share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def document_mask(position_ids: Tensor) -> Tensor:
-    """Causal attention that does not cross documents.
+    """Return a causal attention mask that does not cross documents.
 
     Args:
         position_ids: (batch, seq) int64, restarting at 0 with each document.
 
     Returns:
-        (batch, 1, seq, seq) float32: 0 where a token may look, the lowest float where it may not.
+        (batch, 1, seq, seq) float32: 0 where a token may attend, the lowest float where it may not.
     """
     import torch
 
@@ -28,13 +28,13 @@ def document_mask(position_ids: Tensor) -> Tensor:
 
 
 def row_logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Logits of the targets of a batch, by the only way that the model's kind has.
+    """Return the logits of the targets of a batch, from a decoder-only model or an encoder-decoder.
 
     Args:
-        batch: input_ids, labels, position_ids: (batch, seq) int64, as `codex_ml.modeling.rows.Rows.batch` gives them.
+        batch: input_ids, labels, position_ids: (batch, seq) int64, from `codex_ml.modeling.rows.Rows.batch`.
 
     Returns:
-        (batch, seq, vocab) in the model's dtype; without a meaning where a label is IGNORE.
+        (batch, seq, vocab) in the model's dtype; meaningless where a label is IGNORE.
     """
     if is_encoder_decoder(model):
         return logits_by_halves(model, batch["input_ids"], batch["labels"], batch["position_ids"])
@@ -42,7 +42,7 @@ def row_logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def packed_logits(model: nn.Module, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-    """Next-token logits of rows that hold several documents each, none of which sees another.
+    """Return next-token logits of rows that hold several documents each; no document sees another one.
 
     Args:
         input_ids: (batch, seq) int64.

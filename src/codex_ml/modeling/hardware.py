@@ -1,4 +1,7 @@
-"""Device, precision, threads and determinism: decided once, and logged."""
+"""Choose device, precision, threads and compilation once per run, and make torch deterministic.
+
+Used by: train, evaluate, safety_audit.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from dataclasses import dataclass
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 
-# Steps from which compiling (about 45 s on 2 cores) is earned back. Measured at 2.6 M parameters: float32 on AVX2 gains
-# 5 % of a step, bf16 on AVX-512 more than half.
+# Number of steps from which compiling (about 45 s on 2 cores) pays off. Measured with 2.6 M parameters: it saves 5 % of
+# a step in float32 on AVX2, and more than half in bf16 on AVX-512.
 COMPILE_FROM_STEPS = {"fp32": 2000, "bf16": 200}
 VECTOR = 16  # float32 numbers in the widest vector of a CPU (AVX-512)
 
@@ -39,10 +42,10 @@ def choose_hardware(
 
     Args:
         precision, compile, max_steps: of `train` in params.yaml.
-        compiles: whether this run gains from it: batches of many shapes compile again and again, shards not at all.
+        compiles: whether `auto` may compile: batches of many shapes compile again and again, and shards do not compile.
 
     Raises:
-        UserError: when something was asked for by name that this machine does not have.
+        UserError: when params.yaml names something that this machine does not have.
     """
     import torch
 
@@ -71,16 +74,18 @@ def choose_hardware(
 
 
 def _take_own_gpu(local_rank: int) -> None:
-    """Make the GPU of this process the current one, before anything is put there: else all begin on the first."""
+    """Make the GPU of this process the current one, before anything is placed on one; else all use the first."""
     import torch
 
     if local_rank >= (gpus := torch.cuda.device_count()):
-        raise UserError(f"process {local_rank} of this machine has no GPU: torch finds {gpus}; start one process a GPU")
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU: torch finds {gpus}; start one process per GPU"
+        )
     torch.cuda.set_device(local_rank)
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 itself (AVX-512 BF16, AMX, Arm BF16); emulated it is slower than fp32."""
+    """Whether the CPU multiplies bf16 in hardware (AVX-512 BF16, AMX, Arm BF16); emulated bf16 is slower than fp32."""
     import torch
 
     capabilities = torch.cpu.get_capabilities()
@@ -88,7 +93,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def make_deterministic(hardware: Hardware, *, seed: int) -> None:
-    """Equal inputs, equal bits: also under torch.compile, with cold caches and after a resume."""
+    """Make equal inputs give equal bits, also under torch.compile, with cold caches and after a resume."""
     import random
 
     import numpy as np
@@ -107,12 +112,12 @@ def make_deterministic(hardware: Hardware, *, seed: int) -> None:
 
 
 def settle_compiler(hardware: Hardware, *, seq_len: int) -> None:
-    """Let torch.compile on a CPU repeat the bits of rows that do not fill its vectors; other rows keep their kernels.
+    """Make torch.compile on a CPU reproducible for rows whose length is not a multiple of its vectors.
 
-    The rest of a loop, less than a vector, is compiled number by number. As a vector it would also load what lies after
-    the end of a tensor, into its unused lanes. SLEEF's sin and cos choose their method by the largest of all lanes. So
-    the last bits of the rotary angles depended on foreign memory: of equal runs with rows of 8 tokens about half
-    differed.
+    For these rows, the tail of a loop that does not fill a vector is compiled number by number. As a vector, the tail
+    would load memory after the end of a tensor into its unused lanes. SLEEF's sin and cos choose their method by the
+    largest value of all lanes. So the last bits of the rotary angles would depend on unrelated memory: with rows of 8
+    tokens, about half of equal runs differed. Other rows keep their kernels.
     """
     if not (hardware.compile and hardware.device == "cpu" and seq_len % VECTOR):
         return
@@ -122,7 +127,7 @@ def settle_compiler(hardware: Hardware, *, seq_len: int) -> None:
 
 
 def inference_device(runtime: Runtime, *, threads: int) -> str:
-    """Device for evaluation and audit, with the same threads and determinism as training."""
+    """Return the device for evaluation and audit; set threads and determinism as in training."""
     hardware = choose_hardware(runtime, threads=threads, precision="fp32", compile="off")
     make_deterministic(hardware, seed=0)
     return hardware.device

@@ -1,6 +1,6 @@
-"""What `pack` says of the packed rows.
+"""Contracts of the files in which `pack` describes the packed rows.
 
-Used by: pack, which writes it, train, safety_audit, `codex-ml pack` and report.
+Used by: pack, which writes them; train, safety_audit, `codex-ml pack` and report, which read them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ class PackedStream(Contract):
     """The token stream of one split; see `codex_ml.modeling.rows`.
 
     Attributes:
-        tokens: one END per document and the last one included.
-        targets: tokens that are trained.
+        tokens: length of the stream: one END before each document and a last one are included.
+        targets: tokens that are trained as targets.
         cut_documents: documents that are longer than a row.
-        fill: share of the places of all rows that hold a token; None without rows.
-        masked: whether there is a mask.
+        fill: share of the positions of all rows that hold a token; None without rows.
+        masked: whether the stream has a mask file.
         canaries: numbers of the documents that are canaries, ascending.
     """
 
@@ -40,7 +40,7 @@ class Packed(Contract):
         dtype: of the token ids, as numpy names it.
         seq_len: tokens per row.
         tokenizer_kind: `tokenizer.kind` of params.yaml, with which the tokenizer was made.
-        begin, end, pad: ids of the tokens that begin and end a document, and of the filler.
+        begin, end, pad: ids of the tokens that begin and end a document, and of the padding.
         turn_ends: ids of the tokens that end a turn of a chat; absent where there are none.
         streams: by split.
     """

@@ -1,6 +1,6 @@
-"""How many tokens a model can see at once, by its configuration.
+"""Compute from a model's configuration how many tokens it can see at once.
 
-Used by: train, and the safety audit, before either makes a row.
+Used by: train and safety_audit.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from typing import Any
 
 from codex_ml.core.errors import UserError
 
-UNBOUNDED = 2**31  # of a model with relative positions
+UNBOUNDED = 2**31  # positions of a model with relative positions
 
 
 def reach(config: Any) -> int | None:
-    """Positions that a model can use; None for relative positions, which have no last one.
+    """Return the number of positions that a model can use; None for relative positions, which have no limit.
 
-    Scaled rotary positions reach further than max_position_embeddings where that is the length before scaling: by
-    `factor` for linear and dynamic, to factor x original_max_position_embeddings for YaRN. The other types (longrope,
-    llama3) raise max_position_embeddings itself. As in vLLM, `_get_and_verify_max_len`.
+    For some types of scaled rotary positions, max_position_embeddings is the length before scaling. The result is then
+    `factor` times that length for linear and dynamic, and factor x original_max_position_embeddings for YaRN. The other
+    types (longrope, llama3) raise max_position_embeddings itself. As in vLLM, `_get_and_verify_max_len`.
     """
     positions = getattr(config, "max_position_embeddings", None)
     if not positions:
@@ -32,9 +32,9 @@ def reach(config: Any) -> int | None:
 
 
 def longest_sequence(config: Any) -> tuple[int, str]:
-    """Tokens that a model can see at once, and the setting that says so: its positions, or a sliding window.
+    """Return how many tokens a model can see at once, and the name of the setting that limits it.
 
-    The document mask takes the place of a model's own, so rows must fit the window.
+    The document mask replaces the model's own mask, so rows must fit into a sliding window.
     """
     positions = int(getattr(config, "max_position_embeddings", UNBOUNDED) or UNBOUNDED)
     window = getattr(config, "sliding_window", None)
@@ -44,10 +44,13 @@ def longest_sequence(config: Any) -> tuple[int, str]:
 
 
 def check_length(config: Any, tokens: int, key: str) -> None:
-    """Refuse sequences that a model cannot see whole.
+    """Refuse sequences that are longer than a model can see at once.
 
     Args:
-        key: the parameter that asks for so many tokens.
+        key: the key of params.yaml that sets this number of tokens.
+
+    Raises:
+        UserError: naming the key and the setting of the model.
     """
     longest, setting = longest_sequence(config)
     if tokens > longest:

@@ -1,18 +1,21 @@
-"""The packed token stream: whole documents put into rows of one length, so that step N can be looked up.
+"""Read the packed token stream: documents in rows of equal length, with random access, so that any step can be read.
 
     train.bin       token ids, uint16 or uint32 little-endian: END, document, END, document, ..., END
-    train.starts    where the END in front of each document stands, and the last END; uint64
-    train.pieces    (pieces, 2) uint64: where a piece begins in train.bin, and how many targets it has
-    train.rows      (rows + 1,) uint64: the first piece of each row, and their number
-    train.mask      uint8 for each token of train.bin, 1 where it is trained as a target; only where one is not
-    pack.json       what is in them
+    train.starts    (documents + 1,) uint64: offset of the END before each document, and of the last END
+    train.pieces    (pieces, 2) uint64: offset of a piece in train.bin, and its number of targets
+    train.rows      (rows + 1,) uint64: index of the first piece of each row, and the number of pieces
+    train.mask      uint8 per token of train.bin: 1 if it is trained as a target; absent if all are
+    pack.json       describes the files
 
-A piece of n targets is the inputs `stream[start : start + n]` with the labels `stream[start + 1 : start + n + 1]`. A
-document [t1 ... tn] is one piece, END begins it and END is its last target, so that its first token is predicted from
-END alone and its end is learnt once. With a tokenizer that has a BOS of its own the stream holds END, BOS, document,
-END, and the piece begins with BOS. One longer than a row is cut (not cropped) into pieces, each of which begins
-with the last target of the one before: every token but the first END is a target exactly once an epoch. A chat is a
-piece without the two ENDs: its template writes its own. Pieces share rows, never positions: see `Rows.batch`.
+A piece of n targets has the inputs `stream[start : start + n]` and the labels `stream[start + 1 : start + n + 1]`.
+A document [t1 ... tn] is one piece. It begins with END, and END is its last target. So its first token is predicted
+from END alone, and its end is learnt once. If the tokenizer has its own BOS, the stream holds END, BOS, document, END,
+and the piece begins with BOS. A document that is longer than a row is cut into several pieces, and no token is lost:
+each piece begins with the last target of the previous one. So every token except the first END is a target exactly once
+per epoch. The piece of a chat leaves out both ENDs, because its template writes its own. Pieces share rows but not
+positions; see `Rows.batch`.
+
+Used by: train, safety_audit, `codex-ml pack`; pack writes the files.
 """
 
 from __future__ import annotations
@@ -35,10 +38,11 @@ IGNORE = -100  # label without loss, as in torch.nn.functional.cross_entropy
 
 
 def stream_dtype(vocab_size: int, wanted: str = "auto") -> np.dtype[Any]:
-    """uint16 while the largest id is at most 65,535, else uint32.
+    """Return the dtype of a stream. `auto` is uint16 if the largest id is at most 65,535, else uint32.
 
     Args:
-        vocab_size: the largest id + 1, added and special tokens included.
+        vocab_size: the largest id + 1, including added and special tokens.
+        wanted: `pack.dtype`: "auto", "uint16" or "uint32".
 
     Raises:
         UserError: when `wanted` is uint16 and the ids do not fit.
@@ -51,13 +55,13 @@ def stream_dtype(vocab_size: int, wanted: str = "auto") -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Random access to the rows of one stream, memory-mapped.
+    """Random access to the rows of one stream, through memory maps.
 
     Attributes:
         tokens: (n,) the stream.
         starts: (documents + 1,) uint64.
-        seq_len: tokens a row.
-        pad: id that fills what pieces leave of a row.
+        seq_len: tokens per row.
+        pad: id of the padding at the end of a row.
         pieces: (pieces, 2) uint64.
         first: (rows + 1,) uint64; every row has a piece.
         mask: (n,) uint8, or None where every target is trained.
@@ -98,18 +102,18 @@ class Rows:
         return len(self.first) - 1
 
     def batch(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """The rows with these numbers.
+        """Return the rows with these numbers.
 
         Returns:
-            input_ids, labels, position_ids: each (len(rows), seq_len) int64. Labels are shifted already; IGNORE where a
-            target is not trained and in the filler at the end of a row. Positions restart at 0 with every piece, and
-            with the filler, which is a segment of its own.
+            input_ids, labels, position_ids: each (len(rows), seq_len) int64. Labels are already shifted. They are
+            IGNORE where a target is not trained, and in the padding at the end of a row. Positions restart at 0 with
+            every piece and with the padding, which is a segment of its own.
         """
         shape = (len(rows), self.seq_len)
         begin = self.first[rows].astype(np.int64)
         counts = self.first[np.asarray(rows) + 1].astype(np.int64) - begin
         start, length = self.pieces[_ranges(begin, counts)].astype(np.int64).T
-        before = np.cumsum(length) - length  # tokens of all pieces in front of each
+        before = np.cumsum(length) - length  # tokens of all pieces before each
         heads = np.cumsum(counts) - counts  # the first piece of each row, among the pieces of the batch
         used = np.add.reduceat(length, heads) if len(rows) else length
         row_begins = np.arange(len(rows)) * self.seq_len - before[heads]
@@ -129,15 +133,15 @@ class Rows:
         return {"input_ids": inputs, "labels": labels, "position_ids": positions}
 
     def row_pieces(self, row: int) -> NDArray[np.int64]:
-        """The pieces of a row, in their order in it: (n, 2) int64, start in `tokens` and number of targets."""
+        """Return the pieces of a row, in order: (n, 2) int64, offset in `tokens` and number of targets."""
         return self.pieces[int(self.first[row]) : int(self.first[row + 1])].astype(np.int64)
 
     def documents(self, row: int) -> NDArray[np.int64]:
-        """Numbers of the documents in a row, in their order in it: (n,) int64."""
+        """Return the numbers of the documents in a row, in order, one per piece: (n,) int64."""
         return self.document_of(self.row_pieces(row)[:, 0])
 
     def document_of(self, start: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers of the documents that these places of the stream belong to; an END belongs to the one behind it."""
+        """Return the numbers of the documents at these offsets of the stream; an END belongs to the next document."""
         return np.searchsorted(self.starts, start.astype(np.uint64), side="right") - 1
 
 
@@ -145,25 +149,25 @@ def _mapped(file: Path, dtype: str, count: int) -> NDArray[Any]:
     wanted = np.dtype(dtype)
     if not file.is_file() or file.stat().st_size != count * wanted.itemsize:
         raise UserError(f"{file} does not hold {count} numbers, as pack.json says; {remedy(file, OTHERWISE)}")
-    # as a plain array: the class memmap looks for its file at every index
+    # a plain array, because the class memmap looks for its file at every index
     return np.asarray(np.memmap(file, dtype=wanted, mode="r")) if count else np.zeros(0, dtype=wanted)
 
 
 def _ranges(begin: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The ranges from each `begin`, `counts` long, one behind the other."""
+    """Concatenate ranges: _ranges([5, 9], [2, 3]) is [5, 6, 9, 10, 11]."""
     return np.arange(int(counts.sum())) + np.repeat(begin - (np.cumsum(counts) - counts), counts)
 
 
 @lru_cache(maxsize=2)
 def row_order(rows: int, *, seed: int, epoch: int) -> NDArray[np.uint32]:
-    """The permutation of an epoch: a pure function of its arguments, whatever ran before. 4 bytes a row."""
+    """Return the permutation of an epoch, a pure function of the arguments: (rows,) uint32."""
     order = np.arange(rows, dtype=np.uint32)
     np.random.Generator(np.random.PCG64([seed, epoch])).shuffle(order)
     return order
 
 
 def rows_of_step(rows: int, *, step: int, batch_rows: int, seed: int) -> NDArray[np.int64]:
-    """Row numbers of optimizer step `step` (from 0): (batch_rows,). Epochs follow each other without a gap."""
+    """Return the row numbers of optimizer step `step` (from 0): (batch_rows,). Epochs follow without a gap."""
     begin = step * batch_rows
     places = np.arange(begin, begin + batch_rows)
     epochs, within = places // rows, places % rows

@@ -1,6 +1,6 @@
-"""What `train` says of the model.
+"""Contracts of the files in which `train` describes the model.
 
-Used by: train, which writes it, evaluate, safety_audit and report.
+Used by: train, which writes them; evaluate, safety_audit and report, which read them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from codex_ml.core.contract import Contract
 
 
 class BaseModelFiles(Contract):
-    """The model that training started from: folder or file, and the hash of what it holds."""
+    """The model that training started from: its folder or file, and the hash of its content."""
 
     path: str
     sha256: str
 
 
 class AdapterShape(Contract):
-    """LoRA: matrices of `rank` beside `modules` modules, `trained` parameters in all."""
+    """LoRA: adapters of rank `rank` on `modules` modules, with `trained` parameters in all."""
 
     rank: int
     alpha: float
@@ -29,15 +29,15 @@ class AdapterShape(Contract):
 
 
 class TrainedModel(Contract):
-    """What the model is, read from the model and its files.
+    """Shape and origin of the model, read from the model and its files.
 
     Attributes:
         architecture: model_type of its config.json.
-        layers: of the encoder, and as many of the decoder, where there are two.
-        positions: tokens that it can see; None where positions are relative.
-        base: the model it started from; None from scratch.
-        lora: None where all weights were trained.
-        quantization: of the weights beside the adapters.
+        layers: layers; of an encoder-decoder, those of the encoder (the decoder has as many).
+        positions: tokens that it can see at once; None for relative positions.
+        base: the model it started from; None if it was trained from scratch.
+        lora: None if all weights were trained.
+        quantization: precision of the frozen weights under the adapters.
     """
 
     architecture: str
@@ -52,12 +52,12 @@ class TrainedModel(Contract):
 
 
 class UsedHardware(Contract):
-    """What decided the last bits.
+    """The hardware settings that decide the last bits of the result.
 
     Attributes:
         device: "cpu" or "cuda".
         compile: whether torch.compile was on.
-        threads: `train.threads`, where 0 is every core of the machine.
+        threads: `train.threads`; 0 is all cores within the quota.
     """
 
     device: str
@@ -82,8 +82,8 @@ class Training(Contract):
         rows_a_step: rows per optimizer step.
         seq_len: tokens per row.
         micro_batch_size: rows per forward pass of one process.
-        processes: numbers of processes, in order.
-        tokenizer: what it is, such as "byte-level BPE".
+        processes: numbers of processes, in order; more than one if the run resumed with a different number.
+        tokenizer: kind of the tokenizer, such as "byte-level BPE".
     """
 
     written_by = "train"

@@ -1,7 +1,7 @@
-"""Load a model into memory: in float32, every tensor in its place, no code of its folder run.
+"""Load a model into memory in float32, check that every tensor fits, and run no code of its folder.
 
-Used by: train (proves what it wrote), evaluate and safety_audit. It lies here, not in `inference`, so that an edit of
-what asks a model retrains none.
+Used by: train (checks what it wrote), evaluate and safety_audit. It is here, not in `inference`, so that an edit of
+`inference` does not retrain a model.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def load_model(folder: Path, *, device: str = "cpu", attention: str = "eager") -> PreTrainedModel:
-    """Load a model folder of ours: safetensors and settings only, in evaluation mode.
+    """Load a model folder that this program wrote: safetensors and settings only, in evaluation mode.
 
     Args:
         folder: config.json and model.safetensors in the layout of Hugging Face.
         device: such as "cpu" or "cuda:0".
-        attention: "eager" or "sdpa"; what the folder asks for has no influence.
+        attention: "eager" or "sdpa"; the folder's own setting is ignored.
 
     Raises:
         UserError: when the folder is missing, is not a model, or its weights do not fit its settings.
@@ -51,12 +51,12 @@ def load_fitting(model_class: Any, source: Path | None, folder: Path, **options:
 
     Args:
         model_class: a model class of transformers.
-        source: the folder that it reads; None where `options` have a state_dict.
+        source: the folder that it reads; None if `options` have a state_dict.
         folder: for messages.
         options: further arguments of `from_pretrained`.
 
     Raises:
-        UserError: for whatever the library raises, and for tensors that are missing, left over or of another shape.
+        UserError: for any error of the library, and for tensors that are missing, left over or of another shape.
     """
     import torch
 
@@ -87,7 +87,7 @@ def _unusable(folder: Path, error: Exception) -> UserError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bar of transformers and its table about keys, which our own error says in one line."""
+    """Switch off the progress bar of transformers and its table of keys; our own error reports the keys in one line."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -209,7 +209,7 @@ def test_a_merge_that_went_wrong_fails_and_keeps_the_adapter(tiny, adapted, tmp_
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
     monkeypatch.setattr(adapters, "save_model", damaged)
-    with pytest.raises(CheckFailed, match=r"^the merged model is not the one that was trained: read back from"):
+    with pytest.raises(CheckFailed, match=r"^the merged model differs from the trained one: read back from"):
         merge_and_verify(model, tmp_path)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 

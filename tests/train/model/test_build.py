@@ -167,7 +167,7 @@ def test_queries_share_keys_and_values(tiny, name):
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "t5"])
 def test_kv_heads_are_refused_where_every_head_has_its_own(tiny, name):
-    with pytest.raises(UserError, match=f"model.kv_heads: {name} has keys and values for each head; use 0"):
+    with pytest.raises(UserError, match=f"model.kv_heads: {name} cannot share heads of keys and values; use 0"):
         tiny(name, kv_heads=1)
 
 
@@ -191,7 +191,7 @@ def test_the_encoder_decoder_is_built_tied_and_only_so(tiny):
     model = tiny("t5")
     assert model.config.is_encoder_decoder
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    with pytest.raises(UserError, match="t5 has one matrix"):
+    with pytest.raises(UserError, match="t5 shares one matrix"):
         tiny("t5", tie_embeddings=False)
 
 

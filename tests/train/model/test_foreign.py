@@ -74,10 +74,10 @@ def test_links_are_refused_wherever_they_lead(folder, load, tmp_path):
         link.symlink_to(target)
         with pytest.raises(UserError) as error:
             load(folder)
-        assert str(error.value) == f"{link} is a link; copy the file it points to, such as with cp -rL"
+        assert str(error.value) == f"{link} is a symbolic link; copy the file it points to, for example with cp -rL"
         link.unlink()
     (tmp_path / "linked").symlink_to(folder)
-    with pytest.raises(UserError, match="linked is a link"):
+    with pytest.raises(UserError, match="linked is a symbolic link"):
         load(tmp_path / "linked")
 
 
@@ -179,13 +179,13 @@ CONFIGS = {
     "unknown": ({"model_type": "evil"}, "model_type 'evil' is not one of " + ", ".join(MODEL_TYPES)),
     "no type": ({"model_type": ...}, "model_type '' is not one of " + ", ".join(MODEL_TYPES)),
     "type list": ({"model_type": ["llama"]}, "model_type \"['llama']\" is not one of " + ", ".join(MODEL_TYPES)),
-    "bloom": ({"model_type": "bloom"}, "bloom leaks between the documents of a row: its attention is biased by the distance along the whole row and takes no mask of documents; use another model"),
-    "opt": ({"model_type": "opt"}, "opt leaks between the documents of a row: it counts positions from a mask of padding, along the whole row; use another model"),
+    "bloom": ({"model_type": "bloom"}, "bloom leaks between the documents of a row: its attention uses distances along the whole row and takes no document mask; use another model"),
+    "opt": ({"model_type": "opt"}, "opt leaks between the documents of a row: it counts positions along the whole row, from the padding mask; use another model"),
     "quantized": ({"quantization_config": {"quant_method": "gptq"}}, "the weights are quantized (quantization_config); use the model in bf16 or fp32"),
-    "huge": ({"hidden_size": 2**40}, "1099511627776 is no number of a model's configuration"),
+    "huge": ({"hidden_size": 2**40}, "1099511627776 is too large for a model's configuration; at most 2147483648 is allowed"),
     "layers": ({"num_hidden_layers": 1_000_000}, "1000000 layers, but the weights have 20 tensors"),
-    "text": ({"hidden_size": "many"}, "no llama has these settings: "),
-    "heads": ({"num_attention_heads": 0}, "no llama has these settings: "),
+    "text": ({"hidden_size": "many"}, "llama does not accept these settings: "),
+    "heads": ({"num_attention_heads": 0}, "llama does not accept these settings: "),
 }  # fmt: skip
 
 
@@ -239,9 +239,9 @@ def test_shards_are_read_by_their_index(tiny, load, tmp_path):
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        ("../secret.safetensors", "'../secret.safetensors' is no shard beside it, such as model-00001-of-00002.safetensors"),
-        ("/etc/passwd", "'/etc/passwd' is no shard beside it, such as model-00001-of-00002.safetensors"),
-        (7, "'7' is no shard beside it, such as model-00001-of-00002.safetensors"),
+        ("../secret.safetensors", "'../secret.safetensors' is not the name of a shard, such as model-00001-of-00002.safetensors"),
+        ("/etc/passwd", "'/etc/passwd' is not the name of a shard, such as model-00001-of-00002.safetensors"),
+        (7, "'7' is not the name of a shard, such as model-00001-of-00002.safetensors"),
     ],
 )  # fmt: skip
 def test_an_index_may_name_shards_beside_it_only(tiny, load, tmp_path, place, reason):

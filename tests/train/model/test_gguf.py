@@ -157,7 +157,9 @@ def test_a_gguf_file_may_be_a_link_into_dvcs_cache_and_no_other(made, tmp_path, 
     shutil.copy(file, tmp_path / place / "model")
     (tmp_path / "link.gguf").symlink_to(tmp_path / place / "model")
     if place == "elsewhere":
-        with pytest.raises(UserError, match=r"link\.gguf is a link; copy the file that it points to in its place"):
+        with pytest.raises(
+            UserError, match=r"link\.gguf is a symbolic link; replace it with a copy of what it points to"
+        ):
             load_local(tmp_path / "link.gguf", attention="eager", scratch=tmp_path / "scratch")
         return
     again = load_local(tmp_path / "link.gguf", attention="eager", scratch=tmp_path / "scratch")

@@ -49,27 +49,27 @@ def test_tensors_stay_when_the_file_changes(tmp_path):
 
 HEADERS = {
     "duplicate": ('{"a": 1, "a": 2}', b"", "the key 'a' stands twice in one object"),
-    "not an object": ("[1, 2, 3]", b"", "this is not safetensors: no header at its begin"),
+    "not an object": ("[1, 2, 3]", b"", "this is not safetensors: it does not begin with a header"),
     "broken": ('{"a": ', b"", "Expecting value: line 1 column 7 (char 6)"),
     "no tensor": ({"__metadata__": {}}, b"", "it holds no tensor"),
     "path": ({"../a": FOUR}, bytes(4), "a tensor is named '../a'; letters, digits and _.- are allowed"),
     "escape": ({"\x1b]52;": FOUR}, bytes(4), r"a tensor is named '\x1b]52;'; letters, digits and _.- are allowed"),
-    "extra key": ({"a": {**FOUR, "code": 1}}, bytes(4), "the header's a has not the keys dtype, shape, data_offsets"),
+    "extra key": ({"a": {**FOUR, "code": 1}}, bytes(4), "the header's a does not have the keys dtype, shape, data_offsets, and only these"),
     "dtype": ({"a": {**FOUR, "dtype": "F8_E4M3"}}, bytes(4), "a is of dtype 'F8_E4M3'; F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL are read"),
     "dtype list": ({"a": {**FOUR, "dtype": ["F32"]}}, bytes(4), "a is of dtype \"['F32']\"; F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL are read"),
-    "negative": ({"a": {**FOUR, "shape": [-1]}}, bytes(4), "the shape of a is no list of at most 8 sizes"),
-    "bool size": ({"a": {**FOUR, "shape": [True]}}, bytes(4), "the shape of a is no list of at most 8 sizes"),
-    "rank": ({"a": {**FOUR, "shape": [1] * 9}}, bytes(4), "the shape of a is no list of at most 8 sizes"),
-    "huge": ({"a": {**FOUR, "shape": [2**63]}}, bytes(4), "the shape of a is no list of at most 8 sizes"),
+    "negative": ({"a": {**FOUR, "shape": [-1]}}, bytes(4), "the shape of a is not a list of at most 8 sizes"),
+    "bool size": ({"a": {**FOUR, "shape": [True]}}, bytes(4), "the shape of a is not a list of at most 8 sizes"),
+    "rank": ({"a": {**FOUR, "shape": [1] * 9}}, bytes(4), "the shape of a is not a list of at most 8 sizes"),
+    "huge": ({"a": {**FOUR, "shape": [2**63]}}, bytes(4), "the shape of a is not a list of at most 8 sizes"),
     "product": ({"a": {**FOUR, "shape": [2**40, 2**40]}}, bytes(4), f"the offsets [0, 4] of a do not fit its shape [{2**40}, {2**40}] of F32"),
     "backwards": ({"a": {**FOUR, "data_offsets": [4, 0]}}, bytes(4), "the offsets [4, 0] of a do not fit its shape [1] of F32"),
-    "overlap": ({"a": FOUR, "b": {**FOUR, "data_offsets": [2, 6]}}, bytes(6), "b begins at byte 2 of the data where byte 4 is next"),
-    "same place": ({"a": FOUR, "b": FOUR}, bytes(4), "b begins at byte 0 of the data where byte 4 is next"),
-    "gap": ({"a": FOUR, "b": {**FOUR, "data_offsets": [8, 12]}}, bytes(12), "b begins at byte 8 of the data where byte 4 is next"),
+    "overlap": ({"a": FOUR, "b": {**FOUR, "data_offsets": [2, 6]}}, bytes(6), "b begins at byte 2 of the data; expected byte 4"),
+    "same place": ({"a": FOUR, "b": FOUR}, bytes(4), "b begins at byte 0 of the data; expected byte 4"),
+    "gap": ({"a": FOUR, "b": {**FOUR, "data_offsets": [8, 12]}}, bytes(12), "b begins at byte 8 of the data; expected byte 4"),
     "cut off": ({"a": FOUR}, bytes(3), "its tensors take 4 bytes, and 3 follow the header"),
     "appended": ({"a": FOUR}, bytes(5), "its tensors take 4 bytes, and 5 follow the header"),
-    "metadata": ({"a": FOUR, "__metadata__": {"m": "x" * 70_000}}, bytes(4), "its metadata is no mapping of at most 65,536 bytes"),
-    "metadata list": ({"a": FOUR, "__metadata__": [1]}, bytes(4), "its metadata is no mapping of at most 65,536 bytes"),
+    "metadata": ({"a": FOUR, "__metadata__": {"m": "x" * 70_000}}, bytes(4), "its metadata is not a mapping of at most 65,536 bytes"),
+    "metadata list": ({"a": FOUR, "__metadata__": [1]}, bytes(4), "its metadata is not a mapping of at most 65,536 bytes"),
     "not a number": ('{"a": NaN}', b"", "NaN is not JSON (RFC 8259 section 6)"),
     "nested": ('{"a":' * 100_000, b"", "nested too deeply, more than 200 levels"),
 }  # fmt: skip
@@ -136,7 +136,7 @@ def test_another_format_under_this_name_is_named_and_refused(tmp_path, name):
 def test_what_has_no_header_is_refused(tmp_path, content):
     file = tmp_path / "model.safetensors"
     file.write_bytes(content)
-    with pytest.raises(UserError, match="this is not safetensors: no header at its begin"):
+    with pytest.raises(UserError, match="this is not safetensors: it does not begin with a header"):
         check_weights(file)
 
 
@@ -149,7 +149,7 @@ def test_a_file_that_is_a_zip_archive_too_is_refused(raw_safetensors, tmp_path):
     assert zipfile.is_zipfile(file)
     with pytest.raises(UserError) as error:
         check_weights(file)
-    assert str(error.value) == f"{file}: it is a zip archive too, seen from its end; this file is not used"
+    assert str(error.value) == f"{file}: it is also a zip archive, if it is read from its end; this file is not used"
 
 
 def test_weights_that_happen_to_hold_the_mark_of_a_zip_are_no_zip(raw_safetensors, tmp_path):

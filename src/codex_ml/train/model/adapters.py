@@ -1,4 +1,4 @@
-"""Low-rank adapters by peft: put in, save, merge, and prove that the merged model is the one that was trained."""
+"""Low-rank adapters with peft: add, save and merge them, and check that merging does not change the model."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("codex_ml")
 ALL_LINEAR = "all-linear"
 ADAPTER = "adapter"  # its folder beside the merged model
-TOLERANCE = 1e-5  # of the largest logit, float32: merging adds in another order, and no more
+TOLERANCE = 1e-5  # share of the largest logit, float32: merging changes only the order of additions
 
 
 def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
-    """Freeze the model and put an adapter beside every matched module (LoRA, Hu et al. 2021, arXiv:2106.09685).
+    """Freeze the model and add an adapter to every matched module (LoRA, Hu et al. 2021, arXiv:2106.09685).
 
-    An adapter of rank r has r x (in + out) parameters; the second matrix is zero, so the model computes what it did.
-    With equal seeds the first one is equal. How often each target matched is logged, and the share that trains.
+    An adapter of rank r has r x (in + out) parameters. Its second matrix starts at zero, so the output of the model
+    does not change. The seed decides its first matrix. The matches of each target and the share of parameters that
+    train are logged.
 
     Raises:
-        UserError: when a target matches no module; it names the nearest one that exists.
+        UserError: when a target matches no module (the message names the nearest one), or targets need both settings of
+            peft's `fan_in_fan_out`.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -42,15 +44,15 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
     stored_transposed = {_is_conv1d(module) for module in modules.values()}
     if len(stored_transposed) == 2:  # peft has one setting for all
         raise UserError(
-            "model.lora.targets match the Conv1D layers of GPT-2, whose weights are stored the other way round, and "
-            "others too; name targets of one kind, such as c_attn and c_proj"
+            "model.lora.targets match the Conv1D layers of GPT-2, whose weights are stored transposed, and other "
+            "layers too; name targets of one kind, such as c_attn and c_proj"
         )
     untie_targets(model, modules)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
-        target_modules=sorted(modules),  # whole names, so that peft matches what was counted
+        target_modules=sorted(modules),  # full names, so that peft matches the same modules
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         fan_in_fan_out=stored_transposed == {True},
@@ -58,7 +60,7 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    with warnings.catch_warnings():  # of transformers to peft, nothing that a user could change
+    with warnings.catch_warnings():  # from transformers to peft; users cannot act on it
         warnings.simplefilter("ignore", FutureWarning)
         adapted: PeftModel = get_peft_model(model, config)
     for parameter in trainable_parameters(adapted).values():
@@ -70,13 +72,14 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
 
 
 def match_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules that get an adapter, by whole name; the number of matches of each target is logged.
+    """Return the modules that get an adapter, by full name; log the number of matches of each target.
 
     Args:
-        targets: ends of module names, such as q_proj or mlp.c_proj, or all-linear: all but the output head.
+        targets: ends of module names, such as q_proj or mlp.c_proj, or all-linear: all linear layers except the output
+            head.
 
     Raises:
-        UserError: when one of them matches nothing.
+        UserError: when a target matches nothing.
     """
     adaptable = {name: module for name, module in model.named_modules() if _is_adaptable(module)}
     head = model.get_output_embeddings()  # type: ignore[operator]
@@ -94,9 +97,9 @@ def match_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Modu
 
 
 def untie_targets(model: PreTrainedModel, modules: dict[str, nn.Module]) -> None:
-    """Give the output head a matrix of its own where an adapter would change one of the two that are tied.
+    """Untie the output head from the embedding if an adapter changes one of them.
 
-    Merged into the one matrix, the change would reach both ends: peft 0.21 does so, and the logits are others.
+    peft 0.21 would merge the change into the shared matrix. Then it would affect both, and the logits would change.
     """
     from torch import nn
 
@@ -106,7 +109,7 @@ def untie_targets(model: PreTrainedModel, modules: dict[str, nn.Module]) -> None
     head.weight = nn.Parameter(embedding.weight.detach().clone())
     model.config.tie_word_embeddings = False
     model.all_tied_weights_keys = {}
-    log.info("model: the embedding and the output head have a matrix each now, because an adapter changes one of them")
+    log.info("model: untied the output head from the embedding, because an adapter changes one of them")
 
 
 def _is_adaptable(module: nn.Module) -> bool:
@@ -134,7 +137,7 @@ def _nearest(target: str, names: dict[str, nn.Module]) -> str:
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name to parameter of what the optimizer changes and a checkpoint must hold: all, or the adapters only."""
+    """Return the parameters that the optimizer changes and a checkpoint holds, by name: all, or the adapters' only."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -146,9 +149,10 @@ def is_adapted(model: nn.Module) -> bool:
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write adapter_model.safetensors and adapter_config.json, which `PeftModel.from_pretrained` reads.
 
-    Equal adapters give equal bytes: peft writes lists in the order of a set, and a page that is not ours to write.
+    Equal adapters give equal bytes: the target modules, which peft writes in the order of a set, are sorted. The
+    README.md that peft writes is removed.
     """
-    model.save_pretrained(str(folder), save_embedding_layers=False)  # the low-rank matrices only, whatever they adapt
+    model.save_pretrained(str(folder), save_embedding_layers=False)  # only low-rank matrices, even for an embedding
     (folder / "README.md").unlink(missing_ok=True)
     config = {
         key: sorted(value) if key == "target_modules" else value
@@ -160,17 +164,18 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 def merge_and_verify(model: PeftModel, folder: Path) -> PreTrainedModel:
     """Add the adapters to the weights, write the model to `folder`, read it back and compare logits.
 
-    The model given is used up: its weights become the merged ones.
+    The given model cannot be used afterwards: its weights become the merged ones.
 
     Args:
-        model: with a base in float32; weights of 8 or 4 bits cannot hold the sum.
-        folder: exists; gets config.json, generation_config.json and model.safetensors.
+        model: an adapted model in float32; weights of 8 or 4 bits cannot hold the sum.
+        folder: an existing folder; gets config.json, generation_config.json and model.safetensors.
 
     Returns:
-        the model as read back, in float32 and evaluation mode, on the device of the one given.
+        the model that was read back, in float32 and evaluation mode, on the device of the given one.
 
     Raises:
-        CheckFailed: when a logit of the written model differs by more than `TOLERANCE` from that of base + adapters.
+        CheckFailed: when a logit of the written model differs from that of base + adapters by more than `TOLERANCE` of
+            the largest one.
     """
     import torch
 
@@ -183,15 +188,15 @@ def merge_and_verify(model: PeftModel, folder: Path) -> PreTrainedModel:
     save_model(merged, folder)
     try:
         again = load_model(folder, device=str(device), attention=merged.config._attn_implementation)
-    except UserError as error:  # we wrote it
+    except UserError as error:  # this program wrote it, so it is not the user's mistake
         raise CheckFailed(f"the model written to {folder.name} cannot be read back: {error}") from None
     with torch.no_grad():
         found = again(input_ids=ids, use_cache=False).logits.float()
     difference = float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
     if not difference <= TOLERANCE:  # NaN too
         raise CheckFailed(
-            f"the merged model is not the one that was trained: read back from {folder.name}, a logit differs by "
-            f"{difference:.1e} of the largest (allowed: {TOLERANCE:.0e}); the adapter itself is unharmed"
+            f"the merged model differs from the trained one: read back from {folder.name}, a logit differs by "
+            f"{difference:.1e} of the largest (allowed: {TOLERANCE:.0e}); the adapter itself is correct"
         )
     log.info("model: merged adapters, logits of the saved model differ by %.1e of the largest", difference)
     return again
@@ -203,7 +208,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _probe(model: PeftModel) -> Tensor:
-    """(2, n) int64 of random tokens, the same each time."""
+    """(2, n) int64: random tokens, the same in every call."""
     import torch
 
     plain: Any = model.get_base_model()

@@ -1,4 +1,4 @@
-"""Build the model whose shape params.yaml names, from scratch."""
+"""Build a model from scratch, with the shape in params.yaml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from codex_ml.train.config import Model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What each configuration class calls what it drops out; a model on disk is held to model.dropout by the same names.
+# Names of the dropout settings in the configuration classes. model.dropout sets them, also for a model on disk.
 DROPOUTS = (
     "attention_dropout",
     "hidden_dropout",
@@ -21,7 +21,7 @@ DROPOUTS = (
     "embd_pdrop",
     "dropout_rate",
 )
-SHARES_HEADS = ("llama", "qwen2", "qwen3", "mistral")  # several queries to one key (Ainslie et al. 2023)
+SHARES_HEADS = ("llama", "qwen2", "qwen3", "mistral")  # grouped-query attention (Ainslie et al. 2023)
 
 
 def build_model(
@@ -33,18 +33,18 @@ def build_model(
     seed: int,
     attention: str = "eager",
 ) -> PreTrainedModel:
-    """A language model in float32 with random weights, as transformers draws them for its architecture.
+    """Build a language model in float32 with random weights, which transformers draws as the architecture defines.
 
     Equal arguments give equal weights. llama, qwen2, qwen3, mistral, gpt2 and gpt_neox are decoders; t5 is an
     encoder-decoder with gated GELU (T5 1.1, Shazeer 2020, arXiv:2002.05202), whose decoder starts from `pad`.
 
     Args:
-        end: id that ends documents; eos of the model, and bos.
+        end: id that ends documents; it becomes eos and bos of the model.
         attention: "eager" or "sdpa". Under torch.compile on a CPU eager is faster than fused SDPA, whose backward is
             slow.
 
     Raises:
-        UserError: when `end` or `pad` is no token of the vocabulary, or the architecture has no such shape.
+        UserError: when `end` or `pad` is outside the vocabulary, or the architecture does not support the shape.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, T5ForConditionalGeneration
@@ -73,7 +73,7 @@ def build_model(
 
 
 def sizes(shape: Model) -> dict[str, Any]:
-    """The sizes of `shape` by the names of its configuration class."""
+    """Return the sizes of `shape` under the names of its configuration class."""
     if shape.architecture == "gpt2":
         return {
             "n_embd": shape.hidden_size,
@@ -82,7 +82,7 @@ def sizes(shape: Model) -> dict[str, Any]:
             "n_head": shape.heads,
             "n_positions": shape.max_positions,
         }
-    if shape.architecture == "t5":  # relative positions: it has no longest sequence
+    if shape.architecture == "t5":  # relative positions: no longest sequence
         return {
             "d_model": shape.hidden_size,
             "d_kv": shape.hidden_size // shape.heads,
@@ -104,24 +104,24 @@ def sizes(shape: Model) -> dict[str, Any]:
     if shape.architecture == "qwen2":
         del common["head_dim"]  # it has no such key: always hidden_size / heads
     if shape.architecture == "mistral":
-        return {**common, "sliding_window": None}  # its default of 4,096 would not be what the sizes here say
+        return {**common, "sliding_window": None}  # its default of 4,096 would limit max_positions
     return common
 
 
 def _check_shape(shape: Model) -> None:
-    """Refuse what a configuration class would take in silence and not do."""
+    """Refuse a shape that a configuration class would accept and then ignore."""
     name = shape.architecture
     if name not in SHARES_HEADS and shape.kv_heads not in (0, shape.heads):
         raise UserError(
-            f"model.kv_heads: {name} has keys and values for each head; use 0, or one of {', '.join(SHARES_HEADS)}"
+            f"model.kv_heads: {name} cannot share heads of keys and values; use 0, or one of {', '.join(SHARES_HEADS)}"
         )
     if name == "gpt_neox" and (shape.hidden_size // shape.heads) % 8:
         raise UserError(
-            f"model.hidden_size: gpt_neox turns pairs in a quarter of each head, so hidden_size {shape.hidden_size} / "
-            f"heads {shape.heads} must be a multiple of 8"
+            f"model.hidden_size: gpt_neox rotates pairs in a quarter of each head, so hidden_size {shape.hidden_size} "
+            f"/ heads {shape.heads} must be a multiple of 8"
         )
     if name == "t5" and not shape.tie_embeddings:
-        raise UserError("model.tie_embeddings: t5 has one matrix for the tokens that go in and come out; use true")
+        raise UserError("model.tie_embeddings: t5 shares one matrix between embedding and output head; use true")
 
 
 def set_dropout(config: Any, share: float) -> None:
@@ -132,5 +132,5 @@ def set_dropout(config: Any, share: float) -> None:
 
 
 def parameter_count(model: PreTrainedModel) -> int:
-    """Parameters, tied ones once."""
+    """Return the number of parameters; tied ones count once."""
     return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())

@@ -1,6 +1,6 @@
-"""What training.json says of a model, read from the model, the files it came from and its tokenizer, not from params.
+"""Describe a trained model for training.json, from the model, its files and its tokenizer, not from params.yaml.
 
-Used by: train; the report and the model card show it.
+Used by: train. The report and the model card show the description.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from codex_ml.train.recipe import Recipe, TrainingResult
 
 
 def describe_model(ready: Any, model: Model) -> TrainedModel:
-    """Shape and origin.
+    """Return the shape and the origin of a model.
 
     Args:
         ready: what `make_trainable` returned for `model`, before it is merged.
@@ -38,10 +38,10 @@ def describe_model(ready: Any, model: Model) -> TrainedModel:
 
 
 def describe_run(recipe: Recipe, result: TrainingResult, *, model: TrainedModel, tokenizer: Path) -> Training:
-    """What was trained, on what, with which hardware, and how it ended.
+    """Return what was trained, on which rows, with which hardware, and how the run ended.
 
     Args:
-        tokenizer: its folder.
+        tokenizer: folder of the tokenizer.
     """
     return Training(
         seed=recipe.seed,
@@ -73,7 +73,7 @@ def _lora(adapted: Any) -> AdapterShape:
 
 
 def tokenizer_kind(folder: Path) -> str:
-    """What a tokenizer is, by its own tokenizer.json, such as "byte-level BPE" or "WordPiece"."""
+    """Return the kind of a tokenizer, from its tokenizer.json, such as "byte-level BPE" or "WordPiece"."""
     description = read_json(folder / "tokenizer.json")
     model = description["model"]
     name = {"WordLevel": "word-level vocabulary"}.get(model["type"], model["type"])

@@ -1,7 +1,10 @@
-"""What is taken from a model folder that others made: files by name, settings by name, nothing that can name code.
+"""Read a model folder that others made: only listed files and listed settings, nothing that can name code.
 
-An allow-list, because scanners for bad content are evaded (arXiv:2508.19774): a key that the architecture does not
-declare never reaches transformers, whose configurations could name code to import (CVE-2026-4372, CVE-2026-5241).
+This is an allow-list, because scanners for bad content can be evaded (arXiv:2508.19774). A key that the architecture
+does not declare never reaches transformers, whose configurations can name code to import (CVE-2026-4372,
+CVE-2026-5241).
+
+Used by: local_model.
 """
 
 from __future__ import annotations
@@ -21,16 +24,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("codex_ml")
 
-# Causal models whose packed rows equal their documents alone; tests/train/model/test_probe.py shows it for each.
+# Causal models that give packed documents the logits of documents alone; tests/train/model/test_probe.py checks each.
 MODEL_TYPES = (
     "llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gpt_bigcode", "starcoder2", "codegen", "phi", "phi3",
     "olmo2", "granite", "smollm3", "gemma",
 )  # fmt: skip
 LEAKING = {
-    "bloom": "its attention is biased by the distance along the whole row and takes no mask of documents",
-    "opt": "it counts positions from a mask of padding, along the whole row",
+    "bloom": "its attention uses distances along the whole row and takes no document mask",
+    "opt": "it counts positions along the whole row, from the padding mask",
 }
-# Formats that run code or hide it when they are loaded. A folder that has one is refused, not read around.
+# Formats that can run or hide code when they are loaded. A folder with such a file is refused as a whole.
 REFUSED = {
     ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".hdf5", ".npy", ".npz", ".joblib", ".msgpack", ".onnx",
     ".tflite", ".pb", ".py", ".pyc", ".so", ".dll", ".dylib", ".zip", ".tar", ".gz",
@@ -44,14 +47,15 @@ UNSAFE = re.compile(r"auto_map|attn_implementation|experts_implementation|remote
 COMMON = {"bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"}
 OLD_NAMES = {"rope_theta", "rope_scaling", "rotary_pct", "rotary_emb_base", "partial_rotary_factor"}
 ADDS_NOTHING = {"model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
-LARGEST = 2**31  # of any number in a configuration
+LARGEST = 2**31  # limit of any number in a configuration
 
 
 def check_folder(folder: Path, *, unpacked: bool = False) -> None:
     """Refuse a folder with links or with files that can hold code, at any depth.
 
     Args:
-        unpacked: the folder is what we made of a GGUF file, of which the hash counts, and lies in ignored scratch.
+        unpacked: whether we made the folder from a GGUF file. Then the record has the hash of that file, and the folder
+            is in scratch, which DVC ignores.
 
     Raises:
         UserError: naming the first such file.
@@ -62,7 +66,7 @@ def check_folder(folder: Path, *, unpacked: bool = False) -> None:
         if number >= MAX_FILES:
             raise UserError(f"{folder} holds more than {MAX_FILES:,} files; a model has a few")
         if stands_for(path).is_symlink():
-            raise UserError(f"{path} is a link; copy the file it points to, such as with cp -rL")
+            raise UserError(f"{path} is a symbolic link; copy the file it points to, for example with cp -rL")
         if not unpacked and path.suffix in (".json", ".safetensors") and is_left_out(path):
             raise UserError(f"{path} is in no hash: DVC leaves it out (.dvcignore); remove that pattern, or the file")
         if path.suffix.lower() in REFUSED:
@@ -79,7 +83,7 @@ def check_folder(folder: Path, *, unpacked: bool = False) -> None:
 
 
 def weight_files(folder: Path) -> dict[Path, dict[str, TensorEntry]]:
-    """The safetensors files of a folder with their checked headers: model.safetensors, or the shards of its index.
+    """Return the safetensors files of a folder with their checked headers: model.safetensors, or the index's shards.
 
     Raises:
         UserError: when there is none, or the index and the shards disagree.
@@ -97,7 +101,8 @@ def weight_files(folder: Path) -> dict[Path, dict[str, TensorEntry]]:
     for name in places.values():
         if not isinstance(name, str) or not SHARD.fullmatch(name):
             raise UserError(
-                f"{folder / INDEX}: {str(name)[:80]!r} is no shard beside it, such as model-00001-of-00002.safetensors"
+                f"{folder / INDEX}: {str(name)[:80]!r} is not the name of a shard, such as "
+                "model-00001-of-00002.safetensors"
             )
     files = {}
     for name in sorted(set(places.values())):
@@ -112,10 +117,10 @@ def weight_files(folder: Path) -> dict[Path, dict[str, TensorEntry]]:
 
 
 def checked_config(folder: Path) -> dict[str, Any]:
-    """config.json of a foreign model as it is written, of an architecture that can be trained here.
+    """Read config.json of a foreign model, unchanged; refuse an architecture that cannot be trained here.
 
     Raises:
-        UserError: when it is missing, is not JSON, or is of another architecture or quantized.
+        UserError: when it is missing or is not JSON, or the model is of another architecture or quantized.
     """
     file = folder / "config.json"
     raw = read_json(file)
@@ -130,13 +135,13 @@ def checked_config(folder: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
-    """The configuration of a foreign model, built of allowed keys only; what was left out is logged.
+    """Build the configuration of a foreign model from allowed keys only; log the names of the others.
 
     Args:
-        tensors: how many the weights have; no model has more layers than tensors.
+        tensors: number of tensors of the weights; no model has more layers than tensors.
 
     Raises:
-        UserError: when the architecture is not one of `MODEL_TYPES`, or a value is not what it can be.
+        UserError: when the architecture is not one of `MODEL_TYPES`, or its configuration class refuses a value.
     """
     from transformers import AutoConfig
 
@@ -147,17 +152,17 @@ def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
     try:
         config = AutoConfig.for_model(kind, **settings)
     except Exception as error:  # transformers raises a dozen types for settings that do not fit
-        raise UserError(f"{file}: no {kind} has these settings: {one_line(error)}") from None
+        raise UserError(f"{file}: {kind} does not accept these settings: {one_line(error)}") from None
     if not 0 < config.num_hidden_layers <= tensors:
         raise UserError(f"{file}: {config.num_hidden_layers} layers, but the weights have {tensors} tensors")
     return config
 
 
 def clean_config(raw: dict[str, Any], *, known: set[str], name: str) -> dict[str, Any]:
-    """The settings that are `known` and plain data; the names of others are logged.
+    """Return the settings that are `known` and plain data; log the names of the others.
 
     Raises:
-        UserError: for a number out of all proportion.
+        UserError: for a number whose magnitude exceeds `LARGEST`.
     """
     kept = {
         key: value
@@ -171,9 +176,9 @@ def clean_config(raw: dict[str, Any], *, known: set[str], name: str) -> dict[str
 
 
 def _is_plain(value: Any, name: str) -> bool:
-    """Whether a value is numbers, names and collections of them, without a key or a text that could name code."""
+    """Whether a value holds only numbers, names and collections of them, and no key or text that could name code."""
     if isinstance(value, int | float) and abs(value) > LARGEST:
-        raise UserError(f"{name}: {value} is no number of a model's configuration")
+        raise UserError(f"{name}: {value} is too large for a model's configuration; at most {LARGEST} is allowed")
     if isinstance(value, str):
         return bool(TEXT.fullmatch(value))
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The weights of a GGUF file become a Hugging Face folder, which is then read as any foreign folder.
+"""Convert a GGUF file to a Hugging Face folder, which is then read like any foreign folder.
 
 Used by: train.model.local_model.
 """
@@ -19,7 +19,7 @@ def unpack_weights(path: Path, folder: Path) -> None:
 
 
 def weights_writer() -> Callable[[dict[str, Any]], None]:
-    """Import in the child what `write_weights` needs, and return it."""
+    """Import in the child what `write_weights` needs, and return `write_weights`."""
     from transformers import AutoModelForCausalLM  # noqa: F401
 
     load_reader()

@@ -1,4 +1,4 @@
-"""Load a model from disk: a Hugging Face folder or a GGUF file, offline, without trusting a byte of it."""
+"""Load a model from disk, offline: a Hugging Face folder or a GGUF file, which may be hostile."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
 def load_local(
     path: Path, *, attention: str, scratch: Path, dropout: float = 0.0, quantization: str = "none"
 ) -> PreTrainedModel:
-    """A causal language model in float32, from a folder or a GGUF file that may be hostile.
+    """Load a causal language model in float32, from a folder or a GGUF file that may be hostile.
 
-    Weights come from checked safetensors, settings from an allow-list of config.json; nothing else is read, no code of
-    the folder is imported and no socket opened. transformers gets tensors and settings, never the folder.
+    Weights come from checked safetensors, and settings from an allow-list of the keys of config.json. Nothing else is
+    read, no code of the folder is imported and no socket is opened. transformers gets tensors and settings, never the
+    folder.
 
     Args:
-        attention: "eager" or "sdpa"; what the folder asks for has no influence.
-        scratch: folder in which a GGUF file is unpacked for a moment.
-        dropout: share in training, of whatever the architecture drops; the folder's own has no influence.
-        quantization: "8bit" or "4bit" hold the weights so, by bitsandbytes.
+        attention: "eager" or "sdpa"; the folder's own setting is ignored.
+        scratch: folder in which a GGUF file is unpacked; the unpacked files are then removed.
+        dropout: every dropout of the architecture, in training; the folder's own setting is ignored.
+        quantization: "none"; or "8bit" or "4bit", in which bitsandbytes holds the weights instead of float32.
 
     Raises:
         UserError: naming the file and what is wrong with it.
     """
     if stands_for(path).is_symlink():
-        raise UserError(f"{path} is a link; copy the file that it points to in its place")
+        raise UserError(f"{path} is a symbolic link; replace it with a copy of what it points to")
     if not path.is_file():
         check_folder(path)
         return _load_folder(path, attention=attention, dropout=dropout, quantization=quantization)
@@ -63,7 +64,7 @@ def _load_folder(folder: Path, *, attention: str, dropout: float, quantization: 
 
 
 def quantized(kind: str) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that hold the weights in 8 or 4 bits (NF4, Dettmers et al. 2023).
+    """Return the arguments of `from_pretrained` for weights in 8 or 4 bits (NF4, Dettmers et al. 2023).
 
     Raises:
         UserError: when bitsandbytes is not installed.
@@ -76,7 +77,7 @@ def quantized(kind: str) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     if kind == "8bit":
-        # by default a large activation anywhere in the batch decides how all rows are rounded, across documents
+        # by default one large activation changes the rounding of all rows of the batch, so documents affect each other
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)}
     settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **settings)}

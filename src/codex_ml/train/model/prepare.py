@@ -1,4 +1,4 @@
-"""The model of params.yaml, ready for the loop: built or loaded, its vocabulary fitted, adapted and probed."""
+"""Prepare the model of params.yaml for the loop (build or load, fit the vocabulary, probe, add adapters); save it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ TEMPLATES = "additional_chat_templates"
 def prepare_model(
     model: Model, packed: Packed, *, attention: str, seed: int, new_tokenizer: bool, scratch: Path
 ) -> PreTrainedModel:
-    """Build or load the model of params.yaml: float32, on the CPU, a function of its arguments and model.path's files.
+    """Build or load the model of params.yaml, in float32 on the CPU. Equal arguments and files give equal weights.
 
     Args:
-        packed: of the rows that the model trains on.
+        packed: pack.json of the rows that the model trains on.
         attention: "eager" or "sdpa", from `attention_for`.
-        new_tokenizer: the tokenizer was trained here, so the ids of a model on disk mean something else now.
-        scratch: folder for a GGUF file that is unpacked.
+        new_tokenizer: whether the tokenizer was trained here, so that its ids differ from those of a model on disk.
+        scratch: folder in which a GGUF file is unpacked.
 
     Raises:
         UserError: when the model cannot be loaded, cannot see pack.seq_len tokens, has too few embedding rows, or leaks
@@ -51,15 +51,15 @@ def prepare_model(
     check_length(ready.config, packed.seq_len, "pack.seq_len")
     difference = check_isolation(ready)
     log.info("model: %.2f M parameters, %s attention", parameter_count(ready) / 1e6, attention)
-    log.info("model: documents in rows equal those alone within %.0e of the largest logit", difference)
+    log.info("model: packing changes the logits of a document by at most %.0e of the largest logit", difference)
     return ready
 
 
 def trainable_model(model: Model, train: Train, folder: Path, *, device: str, seed: int, scratch: Path) -> Any:
-    """The model that the loop trains: `prepare_model`, then `make_trainable`.
+    """Return the model that the loop trains: `prepare_model`, then `make_trainable`.
 
     Args:
-        folder: of the packed rows that the model trains on.
+        folder: folder of the packed rows that the model trains on.
         device: "cpu" or "cuda".
     """
     packed = Packed.read(folder / "pack.json")
@@ -75,10 +75,10 @@ def trainable_model(model: Model, train: Train, folder: Path, *, device: str, se
 
 
 def make_trainable(prepared: PreTrainedModel, model: Model, train: Train, *, seed: int) -> Any:
-    """Prepare what `prepare_model` returned for the loop: recompute activations or not, add adapters or not.
+    """Switch on activation checkpointing and add adapters to a prepared model, as params.yaml says.
 
     Returns:
-        the model, or with adapters a `PeftModel` whose `trainable_parameters` are the adapters'.
+        the model; with adapters a `PeftModel`, of which only the adapters' parameters are trained.
 
     Raises:
         UserError: when a LoRA target matches no module.
@@ -125,14 +125,14 @@ def _loaded(
 
 
 def attention_for(train: Train, device: str) -> str:
-    """What train.attention means on a device: "eager" or "sdpa"."""
+    """Return "eager" or "sdpa": `train.attention`, with auto resolved for a device."""
     if train.attention != "auto":
         return train.attention
     return "sdpa" if device == "cuda" else "eager"
 
 
 def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> None:
-    """Write a trained model to an existing folder: the plain layout, and with adapters these too, under adapter/.
+    """Write a trained model to an existing folder, in the Hugging Face layout; with adapters, also to adapter/ in it.
 
     Args:
         trained: what `make_trainable` returned for `model`, trained.
@@ -144,7 +144,7 @@ def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> 
         save_model(trained, folder)
         return
     save_adapter(trained, folder / ADAPTER)
-    if model.quantization != "none":  # 8 or 4 bits cannot hold the sum: merge into the weights that they stand for
+    if model.quantization != "none":  # 8 or 4 bits cannot hold the sum: merge into the original weights
         from peft import PeftModel
 
         base = load_local(Path(model.path), attention="eager", scratch=scratch)
@@ -157,14 +157,14 @@ def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> 
 
 
 def save_tokenizer(tokenizer: Path, folder: Path, config: Any, *, seq_len: int) -> None:
-    """Copy a tokenizer beside its model, byte for byte; tokenizer_config.json gets what the model decides.
+    """Copy a tokenizer into the folder of its model, byte for byte, and set two keys of tokenizer_config.json.
 
-    That is model_max_length, without which `truncation=True` of transformers cuts nothing, and the side of padding:
-    a decoder goes on from the last position, so fillers must lie on the left.
+    Without model_max_length, `truncation=True` of transformers truncates nothing. padding_side is left for a decoder,
+    because it continues from the last position.
 
     Args:
-        config: of the model.
-        seq_len: tokens a row; the longest text that a model with relative positions has seen.
+        config: the model's configuration.
+        seq_len: tokens per row; the longest text that a model with relative positions has seen.
     """
     for name in TOKENIZER:
         if (file := tokenizer / name).is_file():
@@ -189,10 +189,10 @@ def _end_generation(model: PreTrainedModel, ends: Sequence[int]) -> None:
 
 
 def _take_tokens(loaded: PreTrainedModel, *, begin: int, end: int, pad: int) -> None:
-    """Set the special tokens of this run's tokenizer; keep none of the model's own ways of sampling.
+    """Set the special tokens of this run's tokenizer, and remove the model's own settings for generation.
 
-    Rows, scores and samples have the tokenizer's ids, so these replace what the model's config.json says; a difference
-    is logged.
+    Rows, scores and samples use the tokenizer's ids, so these replace the ids in the model's config.json. Differences
+    are logged.
     """
     from transformers import GenerationConfig
 

@@ -1,4 +1,4 @@
-"""Does one document of a batch see another? Asked of the model in use, before it is trained."""
+"""Check that no document of a batch sees another one, on the model itself, before it is trained."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TOLERANCE = 1e-4  # of the largest logit
 
 
 def check_isolation(model: PreTrainedModel) -> float:
-    """Compare documents in rows, called as the loss calls the model, with each document alone.
+    """Compare the logits of packed documents, computed as in the loss, with the logits of each document alone.
 
     Returns:
-        the largest difference of a logit, as a share of the largest logit (at least 1).
+        the largest difference of a logit, divided by the largest logit or by 1, whichever is larger.
 
     Raises:
-        UserError: when the architecture leaks, or cannot be called so.
-        CheckFailed: when the model is so that no leak could show.
+        UserError: when the architecture leaks, or does not accept the arguments that packed rows need.
+        CheckFailed: when even a deliberate leak does not change the logits, so that the check shows nothing.
     """
     import torch
 
@@ -35,9 +35,9 @@ def check_isolation(model: PreTrainedModel) -> float:
     try:
         with torch.no_grad():
             wanted, found, leaking = (_halves if is_encoder_decoder(model) else _packed)(model)
-    except Exception as error:  # whatever an architecture raises that has no such arguments
+    except Exception as error:  # an architecture without these arguments can raise anything
         raise UserError(
-            f"{name} cannot be trained on packed rows: it takes no mask of documents with their positions "
+            f"{name} cannot be trained on packed rows: it does not accept a document mask with positions "
             f"({type(error).__name__}: {one_line(error)}); use another architecture"
         ) from None
     finally:
@@ -51,18 +51,19 @@ def check_isolation(model: PreTrainedModel) -> float:
         )
     if control <= TOLERANCE:
         raise CheckFailed(
-            f"{name}: whether documents of a row see each other cannot be told, because one document's logits differ "
-            f"by {control:.1e} only when they do; the model attends to nothing"
+            f"{name}: cannot check whether documents of a row see each other: even when they do, a document's logits "
+            f"differ by only {control:.1e}; the model attends to nothing"
         )
     return difference
 
 
 def _packed(model: PreTrainedModel) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of a decoder-only model: of documents alone, packed, and as a leak would make them.
+    """Return the logits of a decoder-only model: of documents alone, packed, and with a deliberate leak.
 
-    Two rows of three documents each, one of a single token, the last as the tail of padding is. Positions that are
-    counted along the row, a mask that is ignored and attention across rows all show here. Weights of 8 or 4 bits round
-    otherwise in a call of another shape, so there each document is compared with itself beside other documents.
+    Each of two rows has three documents, one of them of a single token. The last document also shows what happens to
+    the padding at the end of a row. The comparison detects positions that are counted along the row, a mask that is
+    ignored, and attention across rows. Weights of 8 or 4 bits round differently in calls of different shapes, so with
+    them each document is compared with itself beside other documents.
     """
     import torch
 
@@ -74,9 +75,9 @@ def _packed(model: PreTrainedModel) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _halves(model: PreTrainedModel) -> tuple[Tensor, Tensor, Tensor]:
-    """The same of an encoder-decoder: records of unequal lengths in the rows of a batch, and each called alone.
+    """The same for an encoder-decoder: records of different lengths in one batch, and each record alone.
 
-    What could leak is the padding of what the encoder reads, or of the decoder's inputs: a leak sees it.
+    Only padding can leak here, from the encoder's or the decoder's inputs. The deliberate leak attends to it.
     """
     import torch
 
@@ -106,13 +107,13 @@ def _rows(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
     n = min(ROW, int(getattr(model.config, "max_position_embeddings", ROW) or ROW))
     lengths = [(n // 2 - 1, 1, n - n // 2), (1, n // 3, n - n // 3 - 1)]
     positions = torch.stack([torch.cat([torch.arange(length) for length in row]) for row in lengths])
-    dice = torch.Generator().manual_seed(0)  # of its own: the run's random numbers stay where they are
-    ids = torch.randint(0, embedding_rows(model), positions.shape, generator=dice)
+    rng = torch.Generator().manual_seed(0)  # own RNG: must not advance the run's
+    ids = torch.randint(0, embedding_rows(model), positions.shape, generator=rng)
     return ids.to(model.device), positions.to(model.device)
 
 
 def _alone(model: PreTrainedModel, ids: Tensor, positions: Tensor) -> Tensor:
-    """(2, n, vocab) float32: the logits of each document in a call of its own, called as evaluation does."""
+    """(2, n, vocab) float32: the logits of each document in its own call, as in evaluation."""
     import torch
 
     rows = []
@@ -124,7 +125,7 @@ def _alone(model: PreTrainedModel, ids: Tensor, positions: Tensor) -> Tensor:
 
 
 def _beside_others(model: PreTrainedModel, ids: Tensor, positions: Tensor) -> Tensor:
-    """(2, n, vocab) float32: the logits of each document of a row while all other tokens of the batch are changed."""
+    """(2, n, vocab) float32: the logits of each document in a batch in which all other tokens are different ones."""
     import torch
 
     document = (positions == 0).cumsum(-1)

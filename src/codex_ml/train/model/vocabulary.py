@@ -1,4 +1,4 @@
-"""Make tokenizer and embedding agree before the first step, not at the first id that has no row."""
+"""Make the tokenizer and the embedding of a model agree before the first step."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ log = logging.getLogger("codex_ml")
 
 
 def embedding_rows(model: PreTrainedModel) -> int:
-    """Tokens that the model has an input vector for."""
+    """Return the number of rows of the input embedding."""
     weight: Any = model.get_input_embeddings().weight
     return int(weight.shape[0])
 
 
 def fit_vocabulary(model: PreTrainedModel, vocab_size: int, *, resize: bool = False, seed: int = 0) -> None:
-    """Check that every id has an embedding row, or give the model exactly `vocab_size` rows.
+    """Check that every id has an embedding row, or resize the embedding to exactly `vocab_size` rows.
 
-    More rows than ids is how models pad their vocabulary to a round number; that is accepted.
+    More rows than ids are accepted: many models pad their vocabulary to a round number.
 
     Args:
         vocab_size: ids of the tokenizer, added and special ones included (`len(tokenizer)`).
-        resize: the tokenizer is not the model's own, so its ids mean something else: rows are cut off or added. Added
-            ones are drawn as transformers draws them for the architecture, the same for the same seed.
+        resize: whether the tokenizer is not the model's own. Then rows are cut off or added; transformers draws the
+            added rows as the architecture defines. Equal seeds give equal rows.
 
     Raises:
         UserError: when an id would have no row and `resize` is False.

@@ -1,6 +1,9 @@
-"""Read a foreign safetensors file: every byte accounted for before a library opens it, every number finite after.
+"""Read a foreign safetensors file: check that its header accounts for every byte, then that every number is finite.
 
-The format: 8 bytes, the length N of the header; N bytes of JSON, name to dtype, shape and offsets; the tensors.
+The format is: 8 bytes with the length N of the header; N bytes of JSON, name to dtype, shape and offsets; the tensors.
+The header is checked before a library opens the file.
+
+Used by: foreign, local_model.
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ from codex_ml.core.strict_json import parse_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Bytes of one number. Formats below 16 bits need a scale from elsewhere to mean anything, so they are not read.
+# Bytes per number. Float formats below 16 bits mean nothing without a scale from elsewhere, so they are not read.
 DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-MAX_HEADER = 10 << 20  # bytes; a model of 100,000 tensors has as much
+MAX_HEADER = 10 << 20  # bytes; enough for 100,000 tensors
 MAX_METADATA = 64 << 10  # bytes
 MAX_RANK = 8
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
@@ -46,7 +49,7 @@ class TensorEntry:
 
     dtype: str
     shape: tuple[int, ...]
-    begin: int  # offsets into the bytes behind the header
+    begin: int  # offsets into the bytes after the header
     end: int
 
 
@@ -72,7 +75,7 @@ def _check(handle: IO[bytes], *, size: int) -> dict[str, TensorEntry]:
         if start.startswith(magic):
             raise ValueError(f"this is {kind}, not safetensors")
     if size < 10 or start[8:9] != b"{":
-        raise ValueError("this is not safetensors: no header at its begin")
+        raise ValueError("this is not safetensors: it does not begin with a header")
     (length,) = struct.unpack("<Q", start[:8])
     if length > MAX_HEADER:
         raise ValueError(f"its header claims {length:,} bytes; at most {MAX_HEADER:,} are read")
@@ -81,11 +84,11 @@ def _check(handle: IO[bytes], *, size: int) -> dict[str, TensorEntry]:
     handle.seek(8)
     header = parse_json(handle.read(length).decode("utf-8"))
     if len(str(metadata := header.pop("__metadata__", {}))) > MAX_METADATA or not isinstance(metadata, dict):
-        raise ValueError(f"its metadata is no mapping of at most {MAX_METADATA:,} bytes")
+        raise ValueError(f"its metadata is not a mapping of at most {MAX_METADATA:,} bytes")
     entries = {name: _entry(name, value) for name, value in header.items()}
     _cover_exactly(entries, size - 8 - length)
     if _ends_as_zip(handle, size):
-        raise ValueError("it is a zip archive too, seen from its end")
+        raise ValueError("it is also a zip archive, if it is read from its end")
     return dict(sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)))
 
 
@@ -93,13 +96,13 @@ def _entry(name: str, value: Any) -> TensorEntry:
     if not NAME.fullmatch(name):
         raise ValueError(f"a tensor is named {name[:40]!r}; letters, digits and _.- are allowed")
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"the header's {name} has not the keys dtype, shape, data_offsets")
+        raise ValueError(f"the header's {name} does not have the keys dtype, shape, data_offsets, and only these")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{name} is of dtype {str(dtype)[:20]!r}; {', '.join(DTYPES)} are read")
     for key, numbers, most in (("shape", shape, MAX_RANK), ("data_offsets", offsets, 2)):
         if not isinstance(numbers, list) or len(numbers) > most or not all(_is_size(n) for n in numbers):
-            raise ValueError(f"the {key} of {name} is no list of at most {most} sizes")
+            raise ValueError(f"the {key} of {name} is not a list of at most {most} sizes")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype]:
         raise ValueError(f"the offsets {offsets} of {name} do not fit its shape {shape} of {dtype}")
     return TensorEntry(dtype, tuple(shape), offsets[0], offsets[1])
@@ -110,20 +113,20 @@ def _is_size(number: Any) -> bool:
 
 
 def _cover_exactly(entries: dict[str, TensorEntry], size: int) -> None:
-    """Tensors must lie one behind the other from the header to the end of the file."""
+    """Check that the tensors follow each other without a gap, from the header to the end of the file."""
     if not entries:
         raise ValueError("it holds no tensor")
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != position:
-            raise ValueError(f"{name} begins at byte {entry.begin:,} of the data where byte {position:,} is next")
+            raise ValueError(f"{name} begins at byte {entry.begin:,} of the data; expected byte {position:,}")
         position = entry.end
     if position != size:
         raise ValueError(f"its tensors take {position:,} bytes, and {size:,} follow the header")
 
 
 def _ends_as_zip(handle: IO[bytes], size: int) -> bool:
-    """Whether a zip reader, which looks from the end, finds an archive: an end record that points to an entry."""
+    """Whether a zip reader, which starts at the end, finds an archive: an end record that points to an entry."""
     tail = min(size, 22 + 65535)  # the record and its longest comment (APPNOTE 4.3.16)
     handle.seek(size - tail)
     data = handle.read(tail)
@@ -138,7 +141,7 @@ def _ends_as_zip(handle: IO[bytes], size: int) -> bool:
 
 
 def read_tensors(file: Path, entries: dict[str, TensorEntry]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a checked file, in memory of their own: those of `safe_open` are views that change with the file.
+    """Yield the tensors of a checked file as copies: `safe_open` returns views, which change when the file does.
 
     Raises:
         UserError: for NaN or infinity in a tensor.
