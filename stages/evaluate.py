@@ -1,7 +1,7 @@
-"""Evaluate: bits per byte, perplexity and token accuracy on the test split, with intervals, beside zlib.
+"""Evaluate: bits per byte, perplexity and token accuracy on the test split, with intervals, compared with zlib.
 
-zlib at level 9 compresses each document alone, as the model reads each document alone. Where the tokenizer does not
-give every test document back there are no bits per byte, because its tokens are not the whole text.
+zlib at level 9 compresses each document alone, as the model reads each document alone. If the tokenizer does not
+reproduce every test document, there is no value in bits per byte, because its tokens are not the whole text.
 """
 
 import sys
@@ -64,7 +64,7 @@ def main(stage: Stage[Params]) -> None:
     if found.lossy:
         perplexity = "not finite" if found.perplexity is None else found.perplexity
         log.warning("evaluate: WARNING: %s", found.lossy.reason)
-        log.info("evaluate: perplexity %s a token on test, no bits per byte", perplexity)
+        log.info("evaluate: perplexity %s per token on test, no bits per byte", perplexity)
     else:
         log.info("evaluate: %s bits per byte on test, zlib %s", found.bits_per_byte, found.zlib_bits_per_byte)
 

@@ -1,6 +1,6 @@
-"""Report: one page for people and a model card, from the numbers that the stages before have written.
+"""Report: write one page for people and a model card, from the numbers that the other stages wrote.
 
-The page is one self-contained file without scripts; every text in it is escaped. It opens offline in any browser.
+The page is one self-contained file without scripts, in which every text is escaped. It opens offline in any browser.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Safety audit: what the model leaks, copies or emits, each number beside a control that shows it could have failed.
+"""Safety audit: what the model leaks, copies or emits. A control for each number shows that it could have failed.
 
-Scans the training data and generated text for secrets, and measures verbatim extraction (prefix -> suffix, greedy) of
-text the model was trained on against held-out text. Findings name the place and the kind, never the value.
+The stage scans the training data and generated text for secrets. It measures verbatim extraction (greedy, from prefix
+to suffix) of training text and of held-out text. Findings name the place and the kind, never the value.
 """
 
 import sys

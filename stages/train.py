@@ -1,9 +1,9 @@
-"""Train: the model of params.yaml on the packed rows, from scratch or on; an interrupted run goes on where it was.
+"""Train the model of params.yaml on the packed rows, from scratch or from a model on disk; an interrupted run resumes.
 
-Checkpoints lie in .cache/train/<fingerprint of parameters, inputs, code and hardware>. The outputs are the weights of
-the best validation, in the plain Hugging Face layout (with adapters: merged, and beside it adapter/), and in
-models/checkpoints the last step with all that another run needs to go on from it (train.resume_from). Curves:
-reports/train; timings: logs/train.
+Checkpoints are in .cache/train/<fingerprint of parameters, inputs, code and hardware>. models/model gets the weights of
+the best validation, in the Hugging Face layout; adapters are merged into it, and are also in its folder adapter.
+models/checkpoints gets the last step, with everything that another run needs to continue from it (train.resume_from).
+Curves are in reports/train, timings in logs/train.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""How good the model is, and how sure we are."""
+"""Turn the scores of test documents into metrics with confidence intervals. Used by: stages/evaluate.py."""

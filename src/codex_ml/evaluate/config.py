@@ -8,8 +8,8 @@ from codex_ml.core.config import Positive, Section
 
 
 class Evaluate(Section):
-    """`evaluate`: how good, with what confidence."""
+    """`evaluate`: scores on the test split, and their confidence intervals."""
 
     bootstrap: int = Field(1000, ge=100, le=1_000_000, description="Resamples of documents for the intervals")
     confidence: float = Field(0.95, gt=0.5, lt=1, allow_inf_nan=False)
-    batch_size: Positive = Field(8, description="Windows a forward pass; another number gives other last bits")
+    batch_size: Positive = Field(8, description="Windows per forward pass; the number affects the last bits")

@@ -1,4 +1,4 @@
-"""From the scores of documents to the numbers and tables of reports/evaluate."""
+"""Compute the numbers and tables of reports/evaluate from the scores of documents."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from codex_ml.inference.likelihood import Score, bits_per_byte, perplexity
 from codex_ml.statistics.bootstrap import bootstrap_ratio
 
 ZLIB_LEVEL = 9
-DIGITS = 6  # metrics are compared across commits; digits beyond that are rounding of the hardware
+DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
 
 
 def document_score(document: Document, score: Score) -> DocumentScore:
-    """Numerators and denominators of one document."""
+    """Return the numerators and denominators of the scores of one document."""
     data = document.content.encode("utf-8")
     return DocumentScore(
         id=document.id,
@@ -38,12 +38,12 @@ def document_score(document: Document, score: Score) -> DocumentScore:
 def summary(
     rows: Sequence[DocumentScore], settings: Evaluate, *, seed: int, lossy: int = 0, chats: int = 0
 ) -> Evaluation:
-    """The metrics of a test split: ratios of sums over documents, each with its bootstrap interval.
+    """Return the metrics of a test split: ratios of sums over documents, with bootstrap intervals.
 
     Args:
-        lossy: documents that the tokenizer does not give back. Where there are some, bits per byte are absent and
-            `lossy` says why: the tokens cost less than the text, by what they leave out.
-        chats: documents that are chats, which are scored as plain text; stated where there are some.
+        lossy: number of documents that the tokenizer does not reproduce. If it is above 0, bits per byte is absent and
+            `lossy` gives the reason: the tokens leave out text, so they cost too little.
+        chats: number of documents that are chats; they are scored as plain text. Left out if it is 0.
     """
     table = _table(rows)
     bits, size, tokens = bits_per_byte(table["nll"], 1), table["bytes"], table["tokens"]
@@ -72,7 +72,7 @@ def summary(
         result["bits_per_byte"] = ratio(bits, size)
         result["interval"]["bits_per_byte"] = interval(bits, size)
         result["interval"]["bits_per_byte_minus_zlib"] = interval(bits - table["zlib_bits"], size)
-    # JSON has no infinity: a missing one is not finite
+    # JSON has no infinity: a missing perplexity is not finite
     if (value := perplexity(float(table["nll"].sum()), int(tokens.sum()))) is not None:
         result["perplexity"] = round(value, DIGITS)
     return Evaluation.model_validate(result)
@@ -83,9 +83,9 @@ def _table(rows: Sequence[DocumentScore]) -> pd.DataFrame:
 
 
 def by_source(rows: Sequence[DocumentScore], *, lossy: int = 0) -> str:
-    """CSV of bits per byte by source, the model's and zlib's, sorted by source; none of the model where `lossy`.
+    """Return a CSV of bits per byte by source, sorted by source: the model's (empty if `lossy`) and zlib's.
 
-    A control character in the name of a source is an escape: pandas does not quote a lone carriage return, and the
+    Control characters in the name of a source become escapes: pandas does not quote a lone carriage return, and the
     commit hook for line endings refuses a file that holds one.
     """
     groups = _table(rows).groupby("source")

@@ -1,6 +1,6 @@
-"""What `safety_audit` finds.
+"""Contracts of the files that `safety_audit` writes.
 
-Used by: safety_audit, which writes it, and report.
+Used by: safety_audit and report.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Status = Literal["pass", "fail", "invalid"]  # invalid: the measurement failed, 
 
 
 class Gate(Contract):
-    """One verdict: what was found, and what is allowed."""
+    """One check of the audit: what was found, and what is allowed."""
 
     name: str
     status: Status
@@ -25,8 +25,8 @@ class ExtractionNumbers(Contract):
     """Extraction from a set of windows; without windows there is no rate.
 
     Attributes:
-        windows: how many were tried.
-        extracted: how many suffixes were reproduced, all tokens.
+        windows: number of windows that were tried.
+        extracted: number of suffixes of which the model reproduced every token.
         token_share: share of the suffix tokens that were the most probable one.
         trivial: windows left out as trivial.
         rate, low, high: extracted / windows, and its exact interval.

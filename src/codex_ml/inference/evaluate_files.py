@@ -1,6 +1,6 @@
-"""What `evaluate` measures on the test split.
+"""Contracts of the files in which `evaluate` describes the test split.
 
-Used by: evaluate, which writes it, and report.
+Used by: evaluate, which writes them, and report.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ScoreInterval(Contract):
 
 
 class ScoreIntervals(Contract):
-    """Intervals by score; those of bits per byte are absent together with it."""
+    """Intervals by score; the two of bits per byte are absent if bits per byte is."""
 
     token_accuracy: ScoreInterval
     bits_per_byte: ScoreInterval | None = None
@@ -29,7 +29,7 @@ class ScoreIntervals(Contract):
 
 
 class LossyTest(Contract):
-    """Test documents that the tokenizer does not give back, and what that means."""
+    """Number of test documents that the tokenizer does not reproduce, and why bits per byte is absent."""
 
     documents: int
     reason: str
@@ -37,7 +37,7 @@ class LossyTest(Contract):
 
 @dataclass(frozen=True)
 class BitsPerByte:
-    """Bits per byte, their interval, and that of their difference to zlib's."""
+    """Bits per byte, its interval, and the interval of its difference to zlib."""
 
     value: float
     interval: ScoreInterval
@@ -48,9 +48,9 @@ class Evaluation(Contract):
     """reports/evaluate/details.json.
 
     Attributes:
-        bits_per_byte: absent where the tokenizer loses text; `lossy` then says so.
-        chats: documents that are chats; absent where there are none.
-        perplexity: per token; absent where it is not a finite double.
+        bits_per_byte: absent if the tokenizer loses text; `lossy` then gives the reason.
+        chats: number of documents that are chats.
+        perplexity: per token; absent if it is not a finite double.
     """
 
     written_by = "evaluate"
@@ -111,7 +111,7 @@ class DocumentScore(Contract):
 
 @dataclass(frozen=True)
 class SourceScore:
-    """One row of reports/evaluate/by_source.csv; no bits per byte of the model where the tokenizer loses text."""
+    """One row of reports/evaluate/by_source.csv; without the model's bits per byte if the tokenizer loses text."""
 
     source: str
     bits_per_byte: float | None

@@ -1,4 +1,7 @@
-"""Sample text from a model, the same text for the same seed."""
+"""Generate text with a model, the same text for the same seed.
+
+Used by: safety_audit.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ if TYPE_CHECKING:
 
 
 def continued(model: Any, prefixes: Tensor, **sampling: Any) -> Tensor:
-    """Prefixes and what the model says behind them: (n, prefix + new) int64.
+    """Return the prefixes, each with the model's continuation: (n, prefix + new) int64.
 
-    An encoder-decoder goes on as in the first half of a row: the encoder reads the first token, the decoder the others.
+    An encoder-decoder continues as in the first half of a row: the encoder reads the first token, the decoder the
+    others.
 
     Args:
         prefixes: (n, prefix) int64.
-        sampling: arguments of `generate`.
+        sampling: arguments of the model's `generate`.
     """
     import torch
 
@@ -34,9 +38,9 @@ def continued(model: Any, prefixes: Tensor, **sampling: Any) -> Tensor:
 def sample_texts(
     model: Any, tokenizer: TextTokenizer, *, count: int, tokens: int, batch_size: int = 32, seed: int
 ) -> list[str]:
-    """Unconditional samples at temperature 1 from the whole distribution, each up to `tokens` tokens or its END.
+    """Sample texts without a prompt, at temperature 1 from the whole distribution, each up to `tokens` tokens or END.
 
-    Each begins as a document does: with the tokenizer's BOS, else with END.
+    Each sample begins as a document does: with the tokenizer's BOS, or with END if it has none.
     """
     import torch
 

@@ -1,4 +1,7 @@
-"""Teacher-forced likelihood of documents under a language model."""
+"""Compute the teacher-forced likelihood of documents under a language model.
+
+Used by: evaluate, safety_audit.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Numbers = TypeVar("Numbers", float, "pd.Series[float]")
-FILL = 0  # id of padding behind the end of a window; causal attention keeps it from having any influence
+FILL = 0  # id of the padding after the end of a window; with causal attention it has no influence
 
 
 @dataclass(frozen=True)
 class Score:
-    """What the model made of one document; END at its end is scored as a token of no bytes.
+    """The likelihood of one document. Its final END is scored too, as a token of zero bytes.
 
     Attributes:
         nll: sum of -ln p over `tokens` targets, nats.
@@ -38,11 +41,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Window:
-    """What is scored at once.
+    """A sequence of tokens that is scored in one row.
 
     Attributes:
-        tokens: (n,) int64, of which all but the first are targets.
-        middle: targets in the first half of the row that it is the begin of; only an encoder-decoder has halves.
+        tokens: (n,) int64; all but the first are targets.
+        middle: number of targets in the first half of this window's row (encoder-decoder only).
     """
 
     tokens: NDArray[np.int64]
@@ -51,7 +54,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Targets:
-    """Result of each target of one window, in their order.
+    """Result for each target of one window, in order.
 
     Attributes:
         logprobs: (n_tokens,) float32, nats.
@@ -65,10 +68,10 @@ class Targets:
 def score_windows(
     model: PreTrainedModel, windows: Iterable[Window], *, length: int, batch_size: int
 ) -> Iterator[Targets]:
-    """Score windows of at most `length` + 1 tokens; all tokens but the first of each are targets.
+    """Score windows of at most `length` + 1 tokens. All tokens of a window except the first are targets.
 
-    A decoder-only model sees the tokens before a target; an encoder-decoder sees a window by halves, see
-    `codex_ml.modeling.encoder_decoder`. Results depend on `batch_size` in the last bits only.
+    A decoder-only model predicts a target from the tokens before it. An encoder-decoder predicts a window in two
+    halves; see `codex_ml.modeling.encoder_decoder`. `batch_size` affects only the last bits of the results.
     """
     import torch
 
@@ -90,13 +93,13 @@ def score_windows(
 
 
 def _rows(windows: list[Window], shape: tuple[int, int]) -> tuple[NDArray[np.int64], ...]:
-    """Inputs, labels and positions, int64 of one shape for all batches, as training has them; and the middles."""
+    """Inputs, labels and positions: int64, as in training, in the same shape for all batches; and the middles."""
     inputs, labels, middle = np.full(shape, FILL), np.full(shape, IGNORE), np.zeros(shape[0], dtype=np.int64)
     positions = np.tile(np.arange(shape[1]), (shape[0], 1))
     for row, window in enumerate(windows):
         used = len(window.tokens) - 1
         inputs[row, :used], labels[row, :used] = window.tokens[:-1], window.tokens[1:]
-        positions[row, used:] = np.arange(shape[1] - used)  # the filler is a segment of its own
+        positions[row, used:] = np.arange(shape[1] - used)  # the padding is a segment of its own
         middle[row] = window.middle
     return inputs, labels, positions, middle
 
@@ -110,17 +113,18 @@ def score_documents(
     length: int,
     batch_size: int,
 ) -> Iterator[Score]:
-    """Score whole documents in disjoint windows: the first starts with `begin`, others with the last token before them.
+    """Score whole documents in disjoint windows.
 
-    That is what a row of training looks like, so the number is the one that training minimises; the first tokens of a
-    window have little context, which makes it a little worse than a sliding window would. With an encoder-decoder these
-    are the first tokens of both halves, and every token is still scored once.
+    The first window begins with `begin`, each later one with the last token of the previous window. The rows of
+    training look the same, so this is the loss that training minimises. The first tokens of a window have little
+    context, so the result is a little worse than with a sliding window. With an encoder-decoder that holds for the
+    first tokens of both halves. Every token is scored once.
 
     Args:
         documents: token ids without special tokens.
         end: id that ends every document.
         begin: id that begins every document; None: `end`.
-        length: targets a window.
+        length: targets per window.
     """
     counts: list[int] = []
     first = end if begin is None else begin
@@ -148,12 +152,12 @@ def score_documents(
 
 
 def bits_per_byte(nll: Numbers, size: Numbers | int) -> Numbers:
-    """Bits per byte of UTF-8: nll / ln 2 / bytes (lm-evaluation-harness, `bits_per_byte`), of one text or a column."""
+    """Return bits per byte of UTF-8, of one text or a column: nll / ln 2 / bytes (as in lm-evaluation-harness)."""
     return nll / math.log(2) / size
 
 
 def perplexity(nll: float, tokens: int) -> float | None:
-    """exp(nll / tokens), or None where that is no finite double (a mean above 709 nats)."""
+    """Return exp(nll / tokens), or None if that is not a finite double (a mean above 709 nats)."""
     try:
         return math.exp(nll / tokens)
     except OverflowError:

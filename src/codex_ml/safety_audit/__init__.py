@@ -1,1 +1,4 @@
-"""What the model leaks, copies or emits."""
+"""Audit a model: scan text for secrets, measure verbatim extraction, and decide the gates.
+
+Used by: stages/safety_audit.py.
+"""

@@ -1,4 +1,4 @@
-"""The parts of the audit: scans and extraction, with their controls."""
+"""The parts of the audit: scans and extraction, with their controls, and the record of the audit."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ CONTROL_WINDOWS = 20
 
 
 def check_lengths(config: Any, settings: SafetyAudit) -> None:
-    """Refuse windows or samples that are longer than what the model sees.
+    """Refuse windows or samples that are longer than the model can see at once.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
 
     Raises:
         UserError: naming the key of params.yaml.
@@ -58,10 +58,10 @@ def check_lengths(config: Any, settings: SafetyAudit) -> None:
 
 
 def scanner_of(policy: Path, lock: Path) -> Scanner:
-    """The scanner of a policy whose detectors are those of detectors.lock.
+    """Return the scanner of a policy, after a check that its detectors are those of detectors.lock.
 
     Raises:
-        UserError: when the policy is not valid, or the code of a detector is another one.
+        UserError: when the policy is not valid, or the code of a detector has changed.
     """
     rules = load_policy(policy)
     refuse_other_code(rules.detectors, lock)
@@ -69,7 +69,7 @@ def scanner_of(policy: Path, lock: Path) -> Scanner:
 
 
 def findings_in_documents(documents: Iterable[Document], scanner: Scanner) -> list[AuditFinding]:
-    """What the policy names in a split."""
+    """Return the findings of the policy in the documents of a split."""
     return [
         _row(finding, source=document.source, path=document.path)
         for document in documents
@@ -80,7 +80,7 @@ def findings_in_documents(documents: Iterable[Document], scanner: Scanner) -> li
 
 
 def findings_in_samples(samples: Sequence[str], scanner: Scanner) -> list[AuditFinding]:
-    """What the policy names in generated texts."""
+    """Return the findings of the policy in generated texts."""
     return [
         _row(finding, source="generated", path=str(number))
         for number, text in enumerate(samples)
@@ -109,7 +109,7 @@ def measure_extraction(
     settings: SafetyAudit,
     seed: int,
 ) -> ExtractionResults:
-    """Extraction of rows that the model saw, against rows of the test split, and the positive control."""
+    """Measure extraction of rows that the model saw, of rows of the test split, and of the positive control."""
     prefix, length = settings.prefix_tokens, settings.prefix_tokens + settings.suffix_tokens
     (inside, trivial_inside), (outside, trivial_outside) = (
         choose_windows(candidates, tokenizer, prefix=prefix, length=length, count=settings.windows, seed=seed)
@@ -129,7 +129,7 @@ def audit_record(
     extraction: ExtractionResults,
     gates: Sequence[Gate],
 ) -> Audit:
-    """The audit in full."""
+    """Return the content of audit.json."""
     return Audit(
         verdict=verdict(gates),
         gates=list(gates),
@@ -143,7 +143,7 @@ def audit_record(
 
 
 def audit_metrics(audit: Audit) -> dict[str, Any]:
-    """The few numbers that one compares between experiments, for metrics.json."""
+    """Return the few numbers that people compare between experiments, for metrics.json."""
     statuses = Counter(gate.status for gate in audit.gates)
     return {
         "secrets": audit.secrets.as_json(),

@@ -1,11 +1,11 @@
-"""Verbatim memorisation: does the model complete what it was trained on, word for word?
+"""Measure verbatim memorisation: whether the model reproduces its training text, token by token.
 
 A suffix is extractable with k tokens of context if greedy decoding of the k-token prefix gives it exactly (Carlini et
 al. 2023, "Quantifying Memorization Across Neural Language Models", definition 3.1). Greedy decoding leaves the true
 path only at the first token that is not the most probable one, so one teacher-forced pass over the true text decides.
-An encoder-decoder is asked as it was trained, by the halves of the row that a window begins (greedy decoding to the
-middle, which the encoder then reads): a T5 that knew 64 rows by heart gave all 64 suffixes so, and none where its
-encoder read the prefix instead.
+An encoder-decoder is tested as it was trained, in the two halves of the row that begins with the window: greedy
+decoding up to the middle, which the encoder then reads. A T5 that had memorised 64 rows gave all 64 suffixes this way,
+and none when its encoder read the prefix instead.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
-TRIVIAL_ZLIB_RATIO = 0.25  # text that compresses below this is a table or a licence header; anyone could complete it
+TRIVIAL_ZLIB_RATIO = 0.25  # text that compresses below this is a table or a licence header, which is easy to complete
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Extraction:
     """Result over a set of windows.
 
     Attributes:
-        windows: how many were tried.
-        extracted: how many suffixes were reproduced, all tokens.
+        windows: number of windows that were tried.
+        extracted: number of suffixes of which the model reproduced every token.
         token_share: share of the suffix tokens that were the most probable one.
         trivial: windows left out as trivial.
     """
@@ -62,7 +62,7 @@ class Candidates:
     """Rows from which windows may be drawn.
 
     Attributes:
-        numbers: of the rows of `rows`, (n,) int64, sorted.
+        numbers: (n,) int64, sorted: the numbers of these rows in `rows`.
     """
 
     rows: Rows
@@ -70,21 +70,21 @@ class Candidates:
 
     @classmethod
     def seen(cls, rows: Rows, training: Training) -> Candidates:
-        """The rows of the train stream that the model saw."""
+        """Return the rows of the train stream that the model saw."""
         return cls(rows, seen_rows(training, len(rows)))
 
     @classmethod
     def all_of(cls, rows: Rows) -> Candidates:
-        """All rows of a stream."""
+        """Return all rows of a stream."""
         return cls(rows, np.arange(len(rows)))
 
 
 def seen_rows(training: Training, total: int) -> NDArray[np.int64]:
-    """Rows of the train stream that the model saw up to the step whose weights were kept, sorted.
+    """Return the numbers of the train rows that the kept weights have seen: (n,) int64, sorted.
 
     Args:
-        training: of the model.
-        total: rows of the train stream.
+        training: training.json of the model.
+        total: number of rows of the train stream.
     """
     steps, batch = training.global_step, training.rows_a_step
     if steps * batch >= total:
@@ -96,10 +96,10 @@ def seen_rows(training: Training, total: int) -> NDArray[np.int64]:
 def choose_windows(
     candidates: Candidates, tokenizer: TextTokenizer, *, prefix: int, length: int, count: int, seed: int
 ) -> tuple[list[Window], int]:
-    """Up to `count` windows of `length` tokens as the model saw them: the begin of a piece, inside one document.
+    """Choose up to `count` windows of `length` tokens as the model saw them: the start of a piece of one document.
 
-    Left out are pieces that are too short, canaries, which are no text of the corpus, and pieces with a token after the
-    first `prefix` that was not trained.
+    Three kinds of pieces are left out: pieces that are too short; canaries, which are not text of the corpus; and
+    pieces in which a token of the window after the first `prefix` was not trained.
 
     Returns:
         (windows, number left out as trivial)
@@ -134,7 +134,7 @@ def _is_trivial(text: str) -> bool:
 def extract(
     model: PreTrainedModel, windows: Sequence[Window], *, prefix: int, trivial: int = 0, batch_size: int
 ) -> Extraction:
-    """Try to extract the suffix behind the first `prefix` tokens of each window."""
+    """Try to extract the suffix after the first `prefix` tokens of each window."""
     matches = list(_suffix_matches(model, windows, prefix, batch_size))
     hits = sum(bool(match.all()) for match in matches)
     share = float(np.mean([match.mean() for match in matches])) if matches else 0.0
@@ -150,15 +150,15 @@ def _suffix_matches(
 
 
 def greedy_windows(model: Any, windows: Sequence[Window], *, prefix: int, count: int) -> list[Window]:
-    """Windows whose suffix is the model's own greedy continuation: the control that extraction can be seen at all."""
+    """Return windows whose suffix is the model's own greedy continuation: a control that must be extracted."""
     import torch
 
     if not windows:
         return []
     length = len(windows[0].tokens)
     inputs = torch.from_numpy(np.stack([window.tokens[:prefix] for window in windows[:count]])).to(model.device)
-    end = model.config.eos_token_id  # a list where turns end too
+    end = model.config.eos_token_id  # a list if turns have their own end
     with torch.inference_mode():
         output = continued(model, inputs, do_sample=False, max_new_tokens=length - prefix, eos_token_id=end)
-    # one that ends goes on with filler, which is no continuation; held from ending, it would not be the plain argmax
+    # a text that ends is followed by padding, which is not a continuation; with END forbidden it would not be greedy
     return [Window(row, middle=length - 1) for row in output.cpu().numpy() if not np.isin(row[prefix:], end).any()]

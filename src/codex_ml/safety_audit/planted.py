@@ -1,8 +1,7 @@
-"""The scan's control: invented instances of every rule, hidden in text, which a scan must find.
+"""The control of the scan: invented instances of every rule, planted in text, which the scan must find.
 
-A scan that reports nothing may have looked for nothing; `planted_recall` beside it shows that it would have found
-something. Every value is made at run time, and prefixes are joined from parts: no secret-shaped text stands in this
-file.
+A scan without findings may be a broken scan. `planted_recall` shows that it does find secrets. Every value is made at
+run time, and prefixes are joined from parts, so this file contains no text in the shape of a secret.
 """
 
 from __future__ import annotations
@@ -27,33 +26,33 @@ UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.di
 ALNUM = UPPER + LOWER + DIGITS
 HEX = DIGITS + "abcdef"
 MAX_TRIES = 10_000
-# Countries whose account numbers may be all digits
+# Countries in which an account number may have digits only
 IBAN_LENGTHS = {"DE": 22, "FR": 27, "ES": 24, "NO": 15, "PL": 28, "AT": 20, "BE": 16, "PT": 25}
-# What the policy takes for a sample: a random value holds it once in 100,000 times, and is drawn again.
+# Text that the policy takes for a sample. One of 100,000 random values contains it; that value is drawn again.
 SAMPLE = re.compile(
     r"(?i)x{4}|0{7}|(.)\1{6}|example|placeholder|dummy|sample|insert|redacted|change.?me|your[-_ ]|[-_]here\b"
     r"|\*{3}|\.{3}|0123456789|1234567890|abcdefgh"
 )
 
-# A value and the text right around it, which a rule may need: a name, a scheme, a word of context.
+# Makes a text and the value in it. A rule may need the text around the value: a name, a scheme, a word of context.
 Instance = Callable[[random.Random], tuple[str, str]]
 
 
-def _text(dice: random.Random, alphabet: str, length: int) -> str:
-    return "".join(dice.choices(alphabet, k=length))
+def _text(rng: random.Random, alphabet: str, length: int) -> str:
+    return "".join(rng.choices(alphabet, k=length))
 
 
 def _token(prefix: str, alphabet: str, length: int, frame: str = "{}") -> Instance:
-    def make(dice: random.Random) -> tuple[str, str]:
-        value = prefix + _text(dice, alphabet, length)
+    def make(rng: random.Random) -> tuple[str, str]:
+        value = prefix + _text(rng, alphabet, length)
         return frame.replace("{}", value), value
 
     return make
 
 
 def _framed(frame: str, make: Callable[[random.Random], str]) -> Instance:
-    def framed(dice: random.Random) -> tuple[str, str]:
-        value = make(dice)
+    def framed(rng: random.Random) -> tuple[str, str]:
+        value = make(rng)
         return frame.replace("{}", value), value
 
     return framed
@@ -61,15 +60,15 @@ def _framed(frame: str, make: Callable[[random.Random], str]) -> Instance:
 
 def _mixed(alphabet: str, length: int) -> Callable[[random.Random], str]:
     """A generated password or token: letters and at least three digits."""
-    return lambda dice: "k" + _text(dice, DIGITS, 3) + _text(dice, alphabet, length - 5) + "Q"
+    return lambda rng: "k" + _text(rng, DIGITS, 3) + _text(rng, alphabet, length - 5) + "Q"
 
 
 def _checked(validator: str, alphabet: str, pattern: str) -> Callable[[random.Random], str]:
-    """Fill `#` of a pattern until the check digits hold: a check modulo n needs about n tries."""
+    """Replace each `#` of a pattern at random until the check digits hold; a check modulo n needs about n tries."""
 
-    def make(dice: random.Random) -> str:
+    def make(rng: random.Random) -> str:
         for _ in range(MAX_TRIES):
-            value = "".join(dice.choice(alphabet) if c == "#" else c for c in pattern)
+            value = "".join(rng.choice(alphabet) if c == "#" else c for c in pattern)
             if VALIDATORS[validator](value):
                 return value
         raise AssertionError(f"no value passes {validator}")
@@ -77,57 +76,57 @@ def _checked(validator: str, alphabet: str, pattern: str) -> Callable[[random.Ra
     return make
 
 
-def _pem(dice: random.Random) -> tuple[str, str]:
-    body = base64.b64encode(dice.randbytes(dice.randrange(300, 900))).decode()
-    name = dice.choice(["", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED "]) + "PRIVATE " + "KEY"
+def _pem(rng: random.Random) -> tuple[str, str]:
+    body = base64.b64encode(rng.randbytes(rng.randrange(300, 900))).decode()
+    name = rng.choice(["", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED "]) + "PRIVATE " + "KEY"
     lines = [f"-----BEGIN {name}-----", *(body[i : i + 64] for i in range(0, len(body), 64)), f"-----END {name}-----"]
-    value = dice.choice(["\n", "\r\n", "\n    ", "\\n"]).join(lines)
+    value = rng.choice(["\n", "\r\n", "\n    ", "\\n"]).join(lines)
     return value, value
 
 
-def _putty(dice: random.Random) -> tuple[str, str]:
-    value = "\n".join(_text(dice, ALNUM, 64) for _ in range(4))
+def _putty(rng: random.Random) -> tuple[str, str]:
+    value = "\n".join(_text(rng, ALNUM, 64) for _ in range(4))
     return "Private-Lines: 4\n" + value + "\nPrivate-MAC: 0", value
 
 
-def _jwt(dice: random.Random) -> str:
-    parts = [b'{"alg":"HS256","typ":"JWT"}', b'{"sub":"' + dice.randbytes(9).hex().encode() + b'"}', dice.randbytes(32)]
+def _jwt(rng: random.Random) -> str:
+    parts = [b'{"alg":"HS256","typ":"JWT"}', b'{"sub":"' + rng.randbytes(9).hex().encode() + b'"}', rng.randbytes(32)]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
 
-def _sas(dice: random.Random) -> str:
-    return base64.b64encode(dice.randbytes(32)).decode().replace("+", "%2B")
+def _sas(rng: random.Random) -> str:
+    return base64.b64encode(rng.randbytes(32)).decode().replace("+", "%2B")
 
 
-def _teams(dice: random.Random) -> str:
-    parts = [str(uuid.UUID(bytes=dice.randbytes(16))) for _ in range(3)]
-    return f"{parts[0]}@{parts[1]}/Incoming" + f"Webhook/{_text(dice, HEX, 32)}/{parts[2]}"
+def _teams(rng: random.Random) -> str:
+    parts = [str(uuid.UUID(bytes=rng.randbytes(16))) for _ in range(3)]
+    return f"{parts[0]}@{parts[1]}/Incoming" + f"Webhook/{_text(rng, HEX, 32)}/{parts[2]}"
 
 
-def _discord(dice: random.Random) -> str:
-    return "MT" + _text(dice, ALNUM, 22) + "." + _text(dice, ALNUM, 6) + "." + _text(dice, ALNUM, 27)
+def _discord(rng: random.Random) -> str:
+    return "MT" + _text(rng, ALNUM, 22) + "." + _text(rng, ALNUM, 6) + "." + _text(rng, ALNUM, 27)
 
 
-def _email(dice: random.Random) -> str:
-    host = _text(dice, LOWER, 9) + dice.choice([".org", ".net", ".co.uk", ".de", "-lab.io"])
-    return _text(dice, LOWER, 6) + dice.choice([".", "_", "+", ""]) + _text(dice, LOWER + DIGITS, 4) + "@" + host
+def _email(rng: random.Random) -> str:
+    host = _text(rng, LOWER, 9) + rng.choice([".org", ".net", ".co.uk", ".de", "-lab.io"])
+    return _text(rng, LOWER, 6) + rng.choice([".", "_", "+", ""]) + _text(rng, LOWER + DIGITS, 4) + "@" + host
 
 
-def _ipv6(dice: random.Random) -> str:
-    groups = [f"{dice.randrange(1, 65536):x}" for _ in range(6)]
-    return f"2a0{dice.randrange(1, 10)}:" + dice.choice([f"{groups[0]}::{groups[1]}", "1:" + ":".join(groups)])
+def _ipv6(rng: random.Random) -> str:
+    groups = [f"{rng.randrange(1, 65536):x}" for _ in range(6)]
+    return f"2a0{rng.randrange(1, 10)}:" + rng.choice([f"{groups[0]}::{groups[1]}", "1:" + ":".join(groups)])
 
 
-def _iban(dice: random.Random) -> str:
-    country, length = dice.choice(list(IBAN_LENGTHS.items()))
-    body = _text(dice, DIGITS, length - 4)
+def _iban(rng: random.Random) -> str:
+    country, length = rng.choice(list(IBAN_LENGTHS.items()))
+    body = _text(rng, DIGITS, length - 4)
     check = 98 - int(body + "".join(str(int(c, 36)) for c in country) + "00") % 97
     value = f"{country}{check:02d}{body}"
-    return " ".join(value[i : i + 4] for i in range(0, len(value), 4)) if dice.random() < 0.5 else value
+    return " ".join(value[i : i + 4] for i in range(0, len(value), 4)) if rng.random() < 0.5 else value
 
 
-def _injection(dice: random.Random) -> str:
-    verb, which = dice.choice(["Ignore", "disregard", "FORGET"]), dice.choice(["previous", "prior", "above"])
+def _injection(rng: random.Random) -> str:
+    verb, which = rng.choice(["Ignore", "disregard", "FORGET"]), rng.choice(["previous", "prior", "above"])
     return f"{verb} all {which} instructions"
 
 
@@ -167,16 +166,14 @@ INSTANCES: dict[str, Instance] = {
     "aws-secret-key": _token("", ALNUM + "/+", 40, "aws_" + 'secret_access_key = "{}"'),
     "slack-webhook": _framed(
         "https://hooks.slack" + ".com/services/{}",
-        lambda dice: f"T{_text(dice, UPPER, 9)}/B{_text(dice, UPPER, 9)}/{_text(dice, ALNUM, 24)}",
+        lambda rng: f"T{_text(rng, UPPER, 9)}/B{_text(rng, UPPER, 9)}/{_text(rng, ALNUM, 24)}",
     ),
-    "azure-connection": _framed("Account" + "Key={};", lambda dice: base64.b64encode(dice.randbytes(64)).decode()),
+    "azure-connection": _framed("Account" + "Key={};", lambda rng: base64.b64encode(rng.randbytes(64)).decode()),
     "twilio-key": _token("S" + "K", HEX, 32),
-    "telegram-token": _framed(
-        "{}", lambda dice: f"{dice.randrange(10**9, 10**10)}:" + "A" + "A" + _text(dice, ALNUM, 33)
-    ),
+    "telegram-token": _framed("{}", lambda rng: f"{rng.randrange(10**9, 10**10)}:" + "A" + "A" + _text(rng, ALNUM, 33)),
     "discord-webhook": _framed(
         "https://discord" + ".com/api/web" + "hooks/{}",
-        lambda dice: f"{dice.randrange(10**17, 10**18)}/{_text(dice, ALNUM, 68)}",
+        lambda rng: f"{rng.randrange(10**17, 10**18)}/{_text(rng, ALNUM, 68)}",
     ),
     "discord-token": _framed("{}", _discord),
     "jwt": _framed("{}", _jwt),
@@ -189,9 +186,7 @@ INSTANCES: dict[str, Instance] = {
     "curl-password": _framed("curl -s -u admin:{} https://db.internal", _mixed(ALNUM, 16)),
     "yaml-secret": _framed("\n  pass" + "word: {}\n", _mixed(ALNUM, 20)),
     "email": _framed("{}", _email),
-    "ipv4": _framed(
-        "{}", lambda dice: f"85.{dice.randrange(16, 255)}.{dice.randrange(16, 255)}.{dice.randrange(1, 255)}"
-    ),
+    "ipv4": _framed("{}", lambda rng: f"85.{rng.randrange(16, 255)}.{rng.randrange(16, 255)}.{rng.randrange(1, 255)}"),
     "ipv6": _framed("{}", _ipv6),
     "phone": _framed("{}", _checked("phone", DIGITS, "+49 30 #### ####")),
     "phone-national": _framed("phone: {}", _checked("phone-national", DIGITS, "(415) 7##-####")),
@@ -206,7 +201,7 @@ INSTANCES: dict[str, Instance] = {
     "br-cpf": _framed("CPF: {}", _checked("cpf", DIGITS, "###.###.###-##")),
     "es-dni": _framed("DNI: {}", _checked("dni", "0123456789TRWAGMYFPDXBNJZSQVHLCKE", "5678432##")),
     "prompt-injection": _framed("{}", _injection),
-    "jailbreak": _framed("{}", lambda dice: f"You can {dice.choice(['', 'now '])}do anything now"),
+    "jailbreak": _framed("{}", lambda rng: f"You can {rng.choice(['', 'now '])}do anything now"),
     # Providers of data/policy.yaml; a policy of a user may have rules for them.
     "aws-access-key": _token("AK" + "IA", UPPER + "234567", 16),
     "github-token": _token("gh" + "p_", ALNUM, 36),
@@ -227,7 +222,8 @@ INSTANCES: dict[str, Instance] = {
     "docker-token": _token("dckr_" + "pat_", ALNUM, 27),
     "vault-token": _token("hv" + "s.", ALNUM, 90),
 }
-# Around an instance: odd line ends, joiners and an override, which a scanner that counts bytes or splits lines loses.
+# Text around an instance: unusual line ends, joiners and an override. A scanner that counts bytes or splits lines would
+# lose the instance there.
 FRAMES = (
     "def handler():\n    # ünï\u2028code \U0001f600\n    value = {}\n    return 1\n",
     "{}",
@@ -242,9 +238,9 @@ FRAMES = (
 def planted(
     seed: int, instances: int, *, rules: Collection[str] | None = None, providers: Iterable[Provider] = ()
 ) -> Iterator[tuple[str, str, str]]:
-    """Rule id, text and the value in it: `instances` of each rule and provider, the same for the same seed.
+    """Yield rule id, text and the value in it: `instances` of each rule and provider, the same for the same seed.
 
-    A value stands once in its text. With `rules`, of these only.
+    A value occurs once in its text. With `rules`, only these rules are planted.
     """
     makers = INSTANCES | {provider.id: _provider(provider) for provider in providers}
     for rule, make in makers.items():
@@ -268,7 +264,7 @@ def _provider(provider: Provider) -> Instance:
 
 
 def rules_without_instances(scanner: Scanner) -> list[str]:
-    """Ids of the policy's rules that no control covers: rules of the user's own."""
+    """Return the ids of the rules that no control covers: rules that the user added to the policy."""
     known = INSTANCES.keys() | {provider.id for provider in scanner.policy.providers}
     return [rule.id for rule in scanner.policy.rules if rule.id not in known]
 
@@ -279,10 +275,10 @@ def can_be_planted(scanner: Scanner) -> bool:
 
 
 def planted_recall(scanner: Scanner, *, seed: int, instances: int = 20) -> float:
-    """The share of planted values that the scanner finds in full, over the rules of its policy that have instances.
+    """Return the share of planted values that the scanner finds in full, for the rules of its policy with instances.
 
     Raises:
-        ValueError: when the policy has no rule with instances, so that nothing can be planted.
+        ValueError: when the policy has no rule with instances, or `instances` is below 1.
     """
     rules = {rule.id for rule in scanner.policy.rules} - set(rules_without_instances(scanner))
     if not rules or instances < 1:

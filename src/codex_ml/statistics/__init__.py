@@ -1,1 +1,1 @@
-"""Intervals for numbers that were measured on a sample. Used by: evaluate, safety_audit."""
+"""Confidence intervals for numbers that were measured on a sample. Used by: evaluate, safety_audit."""

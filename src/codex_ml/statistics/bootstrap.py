@@ -1,4 +1,4 @@
-"""Confidence intervals."""
+"""Confidence intervals: the percentile bootstrap and the exact binomial interval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-CHUNK = 256  # resamples at a time
+CHUNK = 256  # resamples per draw
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Interval:
 def bootstrap_ratio(
     numerators: ArrayLike, denominators: ArrayLike, *, resamples: int, confidence: float, seed: int
 ) -> Interval:
-    """Percentile bootstrap of sum(numerators) / sum(denominators), resampling documents.
+    """Return the percentile-bootstrap interval of sum(numerators) / sum(denominators), resampling documents.
 
     Efron and Tibshirani 1993, section 13.3. Tokens of one document are not independent, so whole documents are drawn.
 
@@ -41,12 +41,12 @@ def bootstrap_ratio(
 
 
 def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
-    """Exact interval of a binomial proportion (Clopper and Pearson 1934).
+    """Return the exact interval of a binomial proportion (Clopper and Pearson 1934).
 
     Raises:
-        ValueError: the counts are impossible.
+        ValueError: unless 0 <= successes <= trials and trials is at least 1.
     """
-    from scipy.stats import binomtest  # here, because it takes 0.9 s: only the audit needs it
+    from scipy.stats import binomtest  # imported here, because it takes 0.9 s and only the audit needs it
 
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"{successes} successes of {trials} trials")

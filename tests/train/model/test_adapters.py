@@ -87,7 +87,7 @@ def test_a_target_that_matches_nothing_is_refused(gpt2, targets, message):
 
 
 def test_layers_of_both_kinds_at_once_are_refused(gpt2):
-    with pytest.raises(UserError, match=r"match the Conv1D layers of GPT-2, .* and others too"):
+    with pytest.raises(UserError, match=r"match the Conv1D layers of GPT-2, .* and other layers too"):
         add_adapters(gpt2(), Lora(rank=4, targets=("c_attn", "lm_head")), seed=1)
 
 
