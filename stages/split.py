@@ -1,8 +1,8 @@
-"""Split: what may be trained on, and a test set that is clean of it.
+"""Split: choose the documents that may be trained on, and keep a test set that has no near-duplicate in train.
 
-Drops documents by licence, quality and policy, redacts secrets and personal data, keeps one of each family of
-duplicates, deals the rest into train, val and test by a keyed hash, and evicts what the ledger lists in train but
-resembles a held-out document. What data/split_ledger lists never moves.
+Drops documents by licence, quality and policy. Redacts secrets and personal data. Keeps one document of each family of
+duplicates. Deals these into train, val and test by a keyed hash. Evicts documents that the ledger lists in train but
+that are near-duplicates of a held-out document. No document that data/split_ledger lists moves to another split.
 """
 
 import sys
@@ -17,7 +17,7 @@ from codex_ml.split.config import Split
 
 
 class Params(Section):
-    """What this stage reads of params.yaml."""
+    """The sections of params.yaml that this stage reads."""
 
     split: Split = Split()
 
@@ -63,7 +63,7 @@ def main(stage: Stage[Params]) -> None:
         counts = write_splits(folder, corpus, result, pool, settings, crew)
         lines = new_lines(pool.candidates, dealt, ledger, options)
         write_new_lines(folder / "new_ledger.txt", lines, salt=options.salt, mark=ledger.mark)
-        # 4. Say what they consist of, and how clean the test set is.
+        # 4. Describe the splits, and count what crosses them.
         ledger_counts = write_contradictions(folder, corpus, pool, dealt, ledger, settings)
         manifest = split_manifest(folder, counts, pool, result, options, ledger_counts)
         write_json(folder / "croissant.json", croissant(manifest.splits))

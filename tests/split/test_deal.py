@@ -55,7 +55,7 @@ def test_the_order_of_documents_changes_nothing(dealer, docs, mode, with_ledger,
 
 @given(CORPORA, CORPORA, MODES)
 @settings(max_examples=40, deadline=None, phases=UNSHRUNK)
-def test_with_a_ledger_no_addition_moves_what_was_dealt(dealer, old, new, mode):
+def test_with_a_ledger_added_documents_move_no_listed_one(dealer, old, new, mode):
     first = dealt(dealer, old, mode, dealer.empty())
     again = dealer.deal(first.docs, params(mode), first.ledger)
     assert again.parts == first.parts
@@ -68,7 +68,7 @@ def test_with_a_ledger_no_addition_moves_what_was_dealt(dealer, old, new, mode):
 
 @given(CORPORA, CORPORA, MODES, st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_no_unit_no_copy_and_no_near_pair_is_in_two_splits(dealer, old, new, mode, with_ledger):
+def test_no_unit_copy_or_near_pair_is_in_two_splits(dealer, old, new, mode, with_ledger):
     ledger = dealt(dealer, old, mode, dealer.empty()).ledger if with_ledger else None
     result = dealt(dealer, new, mode, ledger)
     kept = [(doc, part) for doc, part in zip(result.docs, result.parts, strict=True) if part]
@@ -126,7 +126,7 @@ def test_without_a_ledger_the_hash_of_the_unit_alone_decides(dealer, corpus):
     assert not {(a, b) for a, b in zip(result.parts, later.parts, strict=False) if a and b and a != b}
 
 
-def test_shares_are_met_and_another_salt_deals_anew(dealer, corpus):
+def test_shares_are_met_and_another_salt_deals_again(dealer, corpus):
     docs = [doc._replace(group="") for doc in corpus]
     by_salt = [
         dealer.deal(docs, params({"salt": salt, "val": 0.1, "test": 0.2}), dealer.empty()) for salt in ("a", "b")
@@ -164,7 +164,7 @@ def test_each_unit_is_validation_in_exactly_one_fold(dealer, corpus, with_ledger
 
 
 @pytest.mark.parametrize("modes", [({}, {"folds": 4}), ({"folds": 4}, {}), ({"folds": 4}, {"folds": 7, "fold": 6})])
-def test_a_ledger_goes_on_from_folds_to_none_and_back(dealer, corpus, modes):
+def test_a_ledger_stays_valid_with_and_without_folds(dealer, corpus, modes):
     before = dealer.deal(corpus[:1000], params(modes[0]), dealer.empty())
     after = dealer.deal(corpus, params(modes[1]), before.ledger)
     assert after.known.split.max() == (3 if modes[0] else 2)
@@ -183,7 +183,7 @@ def test_each_stratum_has_its_share(dealer):
         assert abs(parts.count("val") - 0.1 * len(parts)) <= 1
 
 
-def test_documents_without_a_key_are_no_group(dealer):
+def test_documents_without_a_group_key_do_not_form_a_group(dealer):
     docs = [Doc(f"{i} text of {i} five words", path=str(i)) for i in range(300)]
     assert set(dealer.deal(docs, PARAMS).parts) == set(PARTS)
     assert len(set(dealer.deal([*docs, *(Doc(f"t{i}", "7", f"t{i}") for i in range(50))], PARAMS).parts[300:])) == 1
@@ -192,8 +192,11 @@ def test_documents_without_a_key_are_no_group(dealer):
 @pytest.mark.parametrize(
     ("docs", "found"),
     [
-        ([], r"the train split is empty \(0 of 0 documents passed duplicates\)"),
-        ([Doc("a", path=str(i)) for i in range(5)], r"the \w+ split is empty \(1 of 5 documents passed duplicates\)"),
+        ([], r"the train split is empty \(0 of 0 documents are left after deduplication\)"),
+        (
+            [Doc("a", path=str(i)) for i in range(5)],
+            r"the \w+ split is empty \(1 of 5 documents are left after deduplication\)",
+        ),
         (
             [Doc(str(i), "one", str(i)) for i in range(40)],
             r"the \w+ split is empty: one group holds 100 % of the 40 documents",
@@ -204,10 +207,10 @@ def test_documents_without_a_key_are_no_group(dealer):
         ),
     ],
 )
-def test_an_empty_split_is_told_with_advice(dealer, docs, found):
+def test_an_empty_split_is_refused_with_advice(dealer, docs, found):
     advice = {
         "(": "; add documents, raise split.val and split.test, or change split.salt or split.licences",
-        ":": ", and a group is never cut; map a finer group field, set group: none, or add other sources",
+        ":": ", and a group is never divided; map a finer group field, set group: none, or add sources",
     }[":" if "group" in found else "("]
     with pytest.raises(UserError) as error:
         dealer.deal(docs, PARAMS)
@@ -230,7 +233,7 @@ def lines(docs, parts):
     return [line_of(doc, PARTS.index(part), PARAMS.salt) for doc, part in zip(docs, parts, strict=True)]
 
 
-def test_a_content_whose_group_is_elsewhere_is_quarantined(dealer, ledger):
+def test_a_content_whose_group_is_in_another_split_is_quarantined(dealer, ledger):
     """The ledger knows the content as train and the group, which it got since, as test: it is used for neither."""
     member, loose = Doc("one member of the group", "g", "m"), Doc("a text without any group", path="l")
     file = ledger(*lines([member, loose], ["test", "train"]))
@@ -239,7 +242,7 @@ def test_a_content_whose_group_is_elsewhere_is_quarantined(dealer, ledger):
     assert dealer.deal([*FILLER, member, loose], PARAMS, file).parts[-2:] == ["test", "train"]
 
 
-def test_a_new_group_follows_a_content_that_is_known(dealer, ledger):
+def test_a_new_group_follows_a_listed_content(dealer, ledger):
     group = in_part("train")[0]
     old = Doc("a text without any group", path="l")
     new = [old._replace(group=group), Doc("something else altogether here", group, "n")]
@@ -256,7 +259,7 @@ def test_the_cleanest_line_of_the_ledger_counts(dealer, ledger):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_the_family_of_a_vanished_representative_keeps_its_split(dealer, part):
+def test_a_family_keeps_its_split_if_its_representative_is_removed(dealer, part):
     family = [Doc(f"{variant(9, 0)} {i}", path=f"f{i}") for i in range(99)]
     first = dealer.deal([*FILLER, *family[: 60 + PARTS.index(part)]], PARAMS, dealer.empty())
     [keeper] = [i for i, p in enumerate(first.parts[len(FILLER) :]) if p]
@@ -268,7 +271,7 @@ def test_the_family_of_a_vanished_representative_keeps_its_split(dealer, part):
     assert {p for p in third.parts[len(FILLER) :] if p} == {split}
 
 
-def test_a_duplicate_of_another_split_does_not_take_its_group_along(dealer):
+def test_a_duplicate_of_another_split_does_not_pull_its_group(dealer):
     """The ledger lists it with the split of its family; its group is what the kept members say."""
     group = in_part("test")[0]
     pairs = [(Doc(variant(b, 0), path="k"), Doc(variant(b, 2), group, "d")) for b in range(9, 60)]
@@ -282,7 +285,7 @@ def test_a_duplicate_of_another_split_does_not_take_its_group_along(dealer):
         assert again.parts == [*first.parts, "test"]
 
 
-def test_a_new_near_duplicate_of_two_splits_goes_and_the_old_ones_stay(dealer, ledger):
+def test_a_new_near_duplicate_of_two_splits_is_dropped_and_the_listed_ones_stay(dealer, ledger):
     old = [Doc(variant(9, 0), path="a"), Doc(variant(9, 8), path="b")]
     file = ledger(*lines(old, ["test", "train"]))
     result = dealer.deal([*FILLER, Doc(variant(9, 4), path="c"), *old], PARAMS, file)
@@ -291,7 +294,7 @@ def test_a_new_near_duplicate_of_two_splits_goes_and_the_old_ones_stay(dealer, l
 
 
 @pytest.mark.parametrize(("old", "new"), [(a, b) for a, b in pairwise([*PARTS, "train"])])
-def test_what_the_ledger_lists_stays_where_the_second_search_alone_finds_a_pair(dealer, ledger, monkeypatch, old, new):
+def test_listed_documents_stay_if_only_the_second_search_finds_a_pair(dealer, ledger, monkeypatch, old, new):
     nobody = np.full(len(FILLER) + 2, -1)
     monkeypatch.setattr(module, "keep_first", lambda *a: Families(nobody, *[nobody[:0]] * 3))
     first = Doc(variant(9, 0), path="a")

@@ -33,7 +33,7 @@ def test_a_second_run_gives_the_same_reasons(dealer, corpus):
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
-def test_a_copy_of_a_known_text_takes_no_new_group_along(dealer, part):
+def test_a_copy_of_a_listed_text_does_not_pull_its_group(dealer, part):
     """Otherwise an empty __init__.py that was once dealt to test would draw every new repository there."""
     texts = [Doc(f"an old text of its own {i} with number {i}", path=f"old{i}") for i in range(60)]
     first = dealer.deal(texts, PARAMS, dealer.empty())
@@ -45,7 +45,7 @@ def test_a_copy_of_a_known_text_takes_no_new_group_along(dealer, part):
 
 
 @pytest.mark.parametrize("modes", [(PARAMS, FOLDS, FOLDS), (FOLDS, PARAMS, PARAMS), (PARAMS, FOLDS, PARAMS)])
-def test_groups_that_grew_under_folds_and_without_stay_whole(dealer, modes):
+def test_groups_that_grew_with_and_without_folds_stay_whole(dealer, modes):
     docs = [Doc(f"{i} words of the document {i} here", f"g{i % 40}", f"d{i}") for i in range(160)]
     ledger = dealer.empty()
     for params, size in zip(modes, (80, 160, 160), strict=True):

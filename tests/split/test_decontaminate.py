@@ -76,7 +76,7 @@ def test_thirteen_words_in_a_row_are_needed(folder):
     assert found(benchmarks, THIRTEEN.replace("six seven", "sixseven zero")) == []
 
 
-def test_a_short_item_is_found_as_a_whole_only(folder):
+def test_a_short_item_is_found_only_as_a_whole(folder):
     benchmarks = index(folder, SHORT, "a b c d e f")
     assert benchmarks.unchecked == ()
     text = "if x: RETURN sorted( set(left) & set(right), reverse = Flag)  # a.b.c.d.e.f"
@@ -87,7 +87,7 @@ def test_a_short_item_is_found_as_a_whole_only(folder):
     assert found(benchmarks, SHORT.removesuffix("flag)")) == []
 
 
-def test_the_longest_span_is_the_hit_and_touching_spans_are_one(folder):
+def test_the_longest_span_is_reported_and_touching_spans_are_joined(folder):
     words = [f"w{i}" for i in range(40)]
     benchmarks = index(folder, " ".join(words))
     part, whole = " ".join(words[:13]), " ".join(words)
@@ -96,7 +96,7 @@ def test_the_longest_span_is_the_hit_and_touching_spans_are_one(folder):
     assert found(benchmarks, f"x {both} x") == [("t/0", both)]
 
 
-def test_the_fields_of_an_item_are_texts_of_their_own(folder):
+def test_the_fields_of_an_item_are_separate_texts(folder):
     words = THIRTEEN.split()
     write(folder / "b.jsonl", [{"id": 7, "prompt": " ".join(words[:6]), "solution": " ".join(words[6:])}])
     benchmarks = read("b.jsonl", fields=("prompt", "solution"))
@@ -105,7 +105,7 @@ def test_the_fields_of_an_item_are_texts_of_their_own(folder):
     assert found(benchmarks, " ".join(words[3:10])) == []
 
 
-def test_what_is_too_short_to_check_is_named(folder):
+def test_a_text_too_short_to_check_is_listed(folder):
     records = [
         {"task_id": "t/0", "prompt": "return x + y", "solution": SHORT},
         {"task_id": "t/1", "prompt": "", "solution": "a b c d e"},
@@ -123,7 +123,7 @@ def test_what_is_too_short_to_check_is_named(folder):
     assert [hit.item for hit in benchmarks.find(SHORT)] == ["t/0", "t/3"]
 
 
-def test_allowed_texts_are_no_hits_and_not_unchecked(folder):
+def test_allowed_texts_are_neither_hits_nor_unchecked(folder):
     (folder / "allow.txt").write_text(f"\nreturn x+y\n{SHORT.upper()}\n{THIRTEEN}\n", encoding="utf-8")
     benchmarks = index(folder, SHORT, "Return x + y", THIRTEEN, LONG)
     assert benchmarks.unchecked == ()
@@ -151,7 +151,7 @@ def test_items_that_repeat_a_run_are_each_found_once(folder):
     assert found(benchmarks, "0 " * 5000) == [("t/0", ("0 " * 5000).strip()), ("t/1", ("0 " * 5000).strip())]
 
 
-def test_nothing_to_check_finds_nothing(folder):
+def test_without_texts_nothing_is_found(folder):
     assert index(folder, "a b").find(LONG) == []
     assert read_benchmarks(()).find(LONG) == []
 
@@ -179,9 +179,13 @@ def test_nothing_to_check_finds_nothing(folder):
         (
             b'{"text": "x", "n": 1}\n',
             "b.jsonl",
-            "no item has a text in the field prompt; fields with texts: text. Name",
+            "no item has a text in the field prompt; fields with texts: text. Set `fields`",
         ),
-        (b'{"prompt": 1}\n', "b.jsonl", "no item has a text in the field prompt; fields with texts: none. Name"),
+        (
+            b'{"prompt": 1}\n',
+            "b.jsonl",
+            "no item has a text in the field prompt; fields with texts: none. Set `fields`",
+        ),
         (b"", "b.jsonl", "no item has a text in the field prompt"),
         (b"no gzip", "b.jsonl.gz", "data/benchmarks/b.jsonl.gz:1: damaged gzip file (Not a gzipped file"),
         (
@@ -191,7 +195,7 @@ def test_nothing_to_check_finds_nothing(folder):
         ),
     ],
 )
-def test_what_cannot_be_read_says_where_and_what_to_do(folder, content, path, message):
+def test_an_unreadable_file_gives_the_place_and_the_advice(folder, content, path, message):
     for name in ("b.jsonl", "b.jsonl.gz"):
         (folder / name).write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -205,7 +209,7 @@ def test_an_allow_list_in_another_encoding_is_refused(folder):
         index(folder, LONG)
 
 
-def test_a_byte_order_mark_and_foreign_line_separators_are_data_of_no_harm(folder):
+def test_a_byte_order_mark_and_unicode_line_separators_do_no_harm(folder):
     (folder / "b.jsonl").write_bytes(
         b"\xef\xbb\xbf" + json.dumps({"prompt": f"\u2028{LONG}"}, ensure_ascii=False).encode()
     )
@@ -240,7 +244,7 @@ def test_a_planted_item_is_always_found(folder, data, words, before, after):
     item=st.lists(st.sampled_from("abc"), min_size=6, max_size=20),
     text=st.lists(st.sampled_from("abc"), max_size=60),
 )
-def test_hits_are_those_of_a_plain_search(folder, item, text):
+def test_hits_equal_those_of_a_plain_search(folder, item, text):
     length = min(13, len(item))
     runs = {tuple(item[i : i + length]) for i in range(len(item) - length + 1)}
     held = any(tuple(text[i : i + length]) in runs for i in range(len(text) - length + 1))

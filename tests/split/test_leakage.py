@@ -38,7 +38,7 @@ def candidates(high, unit, grouped):
     return DocumentKeys(high, zeros, zeros, unit, np.array(grouped, dtype=bool), zeros.astype(np.int32))
 
 
-def test_ten_documents_by_hand():
+def test_ten_documents_worked_out_by_hand():
     documents = candidates(
         high=[0, 1, 2, 3, 4, 4, 6, 7, 0, 9],  # 4 and 5 are equal and in two splits; 8 equals 0 and is dropped
         unit=[10, 100, 100, 200, 200, 15, 100, 17, 18, 200],  # 100 is in train and val, 200 in test only
@@ -67,7 +67,7 @@ def test_ten_documents_by_hand():
     }
 
 
-def test_near_duplicates_are_counted_by_the_similarity_to_what_was_kept():
+def test_near_duplicates_are_counted_by_their_similarity_to_the_kept_document():
     result = dealt(
         [0, 0, -1, -1, -1, -1],
         kept_by=[-1, -1, 0, 0, 1, 1],
@@ -87,7 +87,7 @@ def test_a_clean_deal_has_zeros():
 
 @given(st.data())
 @settings(max_examples=100, deadline=None)
-def test_the_random_split_is_what_its_definition_says(data):
+def test_the_leak_of_a_random_split_equals_its_definition(data):
     size = data.draw(st.integers(1, 30))
     contents = data.draw(st.lists(st.integers(0, 20), min_size=size, max_size=size))
     copies = [contents.index(content) for content in contents]

@@ -34,7 +34,7 @@ def ledger():
     return read_ledger(SPLIT_LEDGER, salt=load_params().split.salt)
 
 
-def test_accept_reports_what_it_did_and_what_to_run_next(accepted):
+def test_accept_reports_its_changes_and_the_next_commands(accepted):
     size = len((SPLIT_LEDGER / "all.txt").read_bytes().splitlines()) - 1
     code, out, _ = run("accept")
     steps = ["next: git add data/split_ledger", "      dvc repro"]
@@ -50,7 +50,7 @@ def test_a_split_after_accept_adds_no_line_and_moves_nothing(accepted):
     assert len(NEW.read_bytes().splitlines()) == 2
 
 
-def test_show_counts_what_counts(accepted):
+def test_show_counts_documents_and_tombstones(accepted):
     found = json.loads(run("show", "--json")[1])
     assert found["contents"]["train"] + found["contents"]["val"] + found["contents"]["test"] == len(where())
     assert found["contradictory"] == {"contents": 0, "units": 0} and found["forgotten"] == 0
@@ -63,7 +63,7 @@ def one_in_test():
     return next(line[:16] for line in lines if line.endswith("T")), known
 
 
-def test_forget_by_content_keeps_the_lines_and_ends_what_they_say(accepted):
+def test_forget_by_content_keeps_the_lines_but_they_do_not_count(accepted):
     content, before = one_in_test()
     whole = (SPLIT_LEDGER / "all.txt").read_bytes()
     code, out, _ = run("forget", content, "--reason", "the author asked for it", "--dry-run")
@@ -91,7 +91,7 @@ def test_forget_by_id_and_by_path_finds_the_documents(accepted):
     assert list(found.values()) == ["val"] * len(paths) and paths[0].endswith(".jsonl")
 
 
-def test_forget_gone_takes_what_the_corpus_does_not_hold(accepted):
+def test_forget_gone_forgets_contents_that_the_corpus_does_not_hold(accepted):
     kept = len(ledger())
     assert json.loads(run("forget", "--gone", "--reason", "x", "--json")[1])["forgotten"] == {}
     splits([corpus(3, 60)[:50]])
@@ -149,4 +149,4 @@ def test_the_documents_of_a_contradiction_are_named(accepted, caplog):
     }
     about = json.loads(Path("reports/split/manifest.json").read_text())["ledger"]
     assert (about["lines"], about["contradictions"], len(about["first"])) == (len(lines), 1, 1)
-    assert "documents for which the ledger gives two answers: 1. The cleaner one counts" in caplog.text
+    assert "the ledger gives two answers for 1 documents; the cleaner split counts" in caplog.text

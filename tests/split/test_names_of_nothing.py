@@ -113,7 +113,7 @@ def test_a_default_glob_need_not_match_beside_another(project):
         ingest({"kind": "files", "path": "data/raw/prose"})
 
 
-def test_several_workers_put_together_what_each_has_found(project):
+def test_results_of_several_workers_are_joined(project):
     for number in range(3):
         with zipfile.ZipFile(project / f"data/raw/part{number}.zip", "w") as archive:
             archive.writestr(f"only{number}/a.py", "x = 1\n")
@@ -153,14 +153,14 @@ def test_fields_that_a_record_has_are_read(project, kind):
     ingest({"kind": kind, "path": TABLES[kind], "fields": {"group": "customer", "text": "text", "tools": "tools"}})
 
 
-def test_a_field_of_the_last_record_and_an_empty_column_are_there(project):
+def test_a_field_of_the_last_record_and_an_empty_column_exist(project):
     with (project / "data/raw/notes.jsonl").open("a") as lines:
         lines.write(json.dumps({"text": "the last one", "rare": "x"}) + "\n")
     ingest({"kind": "jsonl", "path": TABLES["jsonl"], "fields": {"group": "rare"}})
     ingest({"kind": "csv", "path": TABLES["csv"], "fields": {"group": "empty"}})
 
 
-def test_a_field_after_thousands_of_others_is_there(project):
+def test_a_field_after_thousands_of_others_exists(project):
     with (project / "data/raw/many.jsonl").open("w") as lines:
         for number in range(1500):
             lines.write(json.dumps({"text": f"text {number}", f"field{number}": 1}) + "\n")
@@ -190,15 +190,15 @@ def corpus(workspace):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stratify": "nonsense"}, "split.stratify: 'nonsense' is in no document; there are language, licence, nothing, source, team"),
+        ({"stratify": "nonsense"}, "split.stratify: 'nonsense' is in no document; present: language, licence, nothing, source, team"),
         ({"stratify": "langauge"}, "split.stratify: 'langauge' is in no document; did you mean language?"),
         ({"stratify": "Team"}, "split.stratify: 'Team' is in no document; did you mean team?"),
-        ({"stratify": "group"}, "split.stratify: 'group' is in no document; there are language"),
-        ({"stratify": "nothing"}, "split.stratify: 'nothing' is empty in every document; there are language, licence, source, team"),
+        ({"stratify": "group"}, "split.stratify: 'group' is in no document; present: language"),
+        ({"stratify": "nothing"}, "split.stratify: 'nothing' is empty in every document; present: language, licence, source, team"),
         ({"stratify": "text"}, "split.stratify: 'text' is in no document"),
         (
             {"quality": {"languages": {"pyhton": {"max_lines": 9}}}},
-            "split.quality.languages: no document is in 'pyhton'; there are text, or remove it",
+            "split.quality.languages: no document is in 'pyhton'; present: text; or remove it",
         ),
         ({"licences": ["MIT", "Apache 2.0"]}, "split.licences: 'Apache 2.0' is not an SPDX licence, so no document is under it; did you mean Apache-2.0?"),
         ({"licences": ["proprietary"]}, "split.licences: 'proprietary' is not an SPDX licence"),
@@ -217,7 +217,7 @@ def test_a_name_of_split_that_no_document_has_is_refused(corpus, settings, messa
 
 
 @pytest.mark.parametrize("field", ["language", "licence", "source", "team"])
-def test_a_stratum_that_documents_have_is_dealt_by(corpus, field):
+def test_an_existing_stratum_is_accepted(corpus, field):
     languages = {"Text": {"max_line_length": None, "max_mean_line_length": None}}
     quality = {**SPLIT["quality"], "languages": languages}
     run(
@@ -234,7 +234,7 @@ def test_a_stratum_that_documents_have_is_dealt_by(corpus, field):
         ("keep", "LicenseRef-Acme", r"40 licence not allowed\); list their licence"),
     ],
 )  # fmt: skip
-def test_when_nothing_passed_the_ways_out_are_named(corpus, unknown, licence, ways):
+def test_if_no_document_passed_the_message_says_what_to_change(corpus, unknown, licence, ways):
     lines = [json.loads(line) for line in Path("data/raw/notes.jsonl").read_text().splitlines()]
     Path("data/raw/notes.jsonl").write_text("".join(json.dumps({**line, "licence": licence}) + "\n" for line in lines))
     ingest({"kind": "jsonl", "path": "data/raw/notes.jsonl"})
@@ -242,7 +242,7 @@ def test_when_nothing_passed_the_ways_out_are_named(corpus, unknown, licence, wa
         run("split", validate_params({"split": {**SPLIT, "unknown_licence": unknown}, "runtime": {"progress": "off"}}))
 
 
-def test_a_licence_of_ones_own_passes_where_it_is_listed(corpus):
+def test_a_licence_of_your_own_passes_if_it_is_listed(corpus):
     """The case that people have: private code, a name of its own for its licence."""
     lines = [json.loads(line) for line in Path("data/raw/notes.jsonl").read_text().splitlines()]
     Path("data/raw/notes.jsonl").write_text("".join(json.dumps({**line, "licence": ""}) + "\n" for line in lines))
@@ -270,7 +270,7 @@ def test_check_finds_what_the_parameters_alone_show(project, changes, message):
     assert any(re.search(message, problem) for problem in problems(params, load_pipeline()))
 
 
-def test_check_takes_a_glob_that_matches_and_licences_of_ones_own(project):
+def test_check_accepts_a_glob_that_matches_and_licences_of_your_own(project):
     sources = [{**SOURCE, "path": "data/raw/*.jsonl", "licence": "LicenseRef-a OR MIT"}]
     params = {"fetch": {"sample": False}, "ingest": {"sources": sources}, "split": {"licences": ["LicenseRef-a"]}}
     found = list(problems(validate_params(params), load_pipeline()))
@@ -301,7 +301,7 @@ def test_check_takes_a_glob_that_matches_and_licences_of_ones_own(project):
         ({"ingest": {"sources": [{**SOURCE, "max_bad_records": 5}]}}, "ingest.sources.0.max_bad_records has no effect with bad_records fail"),
     ],
 )  # fmt: skip
-def test_a_value_that_counts_for_nothing_is_refused(changes, message, tmp_path, monkeypatch):
+def test_a_value_without_effect_is_refused(changes, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
         validate_params(changes)
@@ -309,6 +309,6 @@ def test_a_value_that_counts_for_nothing_is_refused(changes, message, tmp_path, 
     assert "\n" not in str(error.value)
 
 
-def test_every_default_written_out_is_no_mistake(tmp_path, monkeypatch):
+def test_every_default_may_be_written_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     validate_params({**validate_params({}).model_dump(mode="json")})

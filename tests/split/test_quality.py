@@ -47,12 +47,12 @@ def test_every_limit_has_a_case_above():
     assert [name for _, limit, _ in LIMITS for name in limit] == list(Limits.model_fields)
 
 
-def test_no_limit_on_what_a_language_does_not_have():
+def test_a_limit_ignores_a_signal_that_the_language_lacks():
     limits = NONE.model_copy(update={"min_comment_share": 0.5, "min_html_text_share": 0.5})
     assert drop_reason(signals("words and words", "text"), limits, "text") == ""
 
 
-def test_minified_code_goes_and_a_book_with_a_line_for_each_paragraph_stays():
+def test_minified_code_is_dropped_and_a_book_with_one_line_per_paragraph_is_kept():
     banner = "/* a banner */\n" + "var a=b(1);" * 3000
     assert drop_reason(signals(banner, "javascript"), Quality(), "javascript") == "longest line"
     prose = "Call me what you like, it is a long story and it has no end. " * 10 + "\n"
@@ -78,6 +78,6 @@ def test_scripts_with_marks_are_kept(text):
     assert drop_reason(signals(text, "text"), Quality(), "text") == ""
 
 
-def test_the_empty_text_breaks_no_limit_and_line_ends_alone_hold_few_letters():
+def test_an_empty_text_exceeds_no_limit_and_line_ends_alone_have_few_letters():
     assert drop_reason(signals("", "python"), NONE, "python") == ""
     assert drop_reason(signals("\n" * 1000, "python"), Quality(), "python") == "few letters"

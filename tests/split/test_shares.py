@@ -54,7 +54,7 @@ def test_one_of_each_family_is_dealt_once(tmp_path, size, kind, with_ledger):
 
 @pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("with_ledger", [False, True])
-def test_a_stratum_gets_its_exact_shares_of_what_is_kept(tmp_path, size, with_ledger):
+def test_a_stratum_gets_its_exact_shares_of_the_kept_documents(tmp_path, size, with_ledger):
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger/all.txt").touch()
     docs = families(size)
@@ -81,7 +81,7 @@ def test_with_folds_test_keeps_its_share_and_is_the_same_in_every_fold(tmp_path,
     assert set(validation.values()) == {1}
 
 
-def test_without_a_ledger_a_family_goes_where_its_new_member_goes(tmp_path):
+def test_without_a_ledger_a_family_can_move_to_the_split_of_a_new_member(tmp_path):
     """The stateless mode remembers nothing; docs/data.md says so and names the ledger as the way out."""
     docs = families(5)
     before = Dealer(tmp_path / "a").deal([d for d in docs if not d.path.endswith("4")], Split(**SHARES, ledger=False))

@@ -52,7 +52,7 @@ def decided(documents, part, kept_by, reason):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_document_is_where_it_was_dealt_and_redacted(tmp_path, monkeypatch, project, workers):
+def test_every_document_is_in_its_split_and_redacted(tmp_path, monkeypatch, project, workers):
     texts = [f"use {TOKEN} {n}" if n % 7 == 0 else f"plain text number {n}" for n in range(60)]
     path, documents = corpus_of(tmp_path, texts, monkeypatch)
     policy = screen_settings(
@@ -129,7 +129,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch)
 
 @given(st.lists(st.tuples(st.booleans(), st.text(max_size=5)), min_size=1, max_size=30), st.integers(1, 7), st.data())
 @settings(max_examples=60, deadline=None)
-def test_names_come_back_from_their_file(tmp_path_factory, ids, step, data):
+def test_names_are_read_back_from_their_file(tmp_path_factory, ids, step, data):
     rows = np.flatnonzero([needed for needed, _ in ids]).astype(np.int32)
     asked = np.array(data.draw(st.lists(st.sampled_from([-1, *rows.tolist()]), max_size=9)), dtype=np.int32)
     encoded = [name.encode("utf-8", "replace") for _, name in ids]
@@ -144,7 +144,7 @@ def test_names_come_back_from_their_file(tmp_path_factory, ids, step, data):
     assert not names.path.exists()
 
 
-def test_work_is_measured_in_all_columns(tmp_path):
+def test_the_size_of_the_work_counts_all_columns(tmp_path):
     documents = [
         Document("s", "", f"{n}", "", "MIT", "text", "short", meta='{"a": "%s"}' % ("m" * n)) for n in range(50)
     ]

@@ -151,7 +151,7 @@ def test_added_documents_move_no_old_one(workspace, seed, extra):
 
 @examples
 @given(seed=st.integers(0, 10_000))
-def test_a_group_stands_in_one_split(workspace, seed):
+def test_a_group_is_in_one_split(workspace, seed):
     dice = random.Random(seed)
     records = [{**r, "repo": dice.choice(["a", "b", "c", 7, "7", None, ""])} for r in corpus(seed, 80)]
     try:
@@ -276,7 +276,7 @@ def test_block_drops_the_whole_document(workspace):
     assert '"blocked by policy"' in Path("data/splits/dropped.ndjson").read_text()
 
 
-def test_chat_records_come_out_equal_as_json(workspace):
+def test_chat_records_stay_equal_as_json(workspace):
     calls = [{"id": "c1", "function": {"name": "f", "arguments": {"city": "Ede", "n": None}}}]
     chats = [
         {"messages": [{"role": "user", "content": f"ask {i}"}, {"role": "assistant", "content": None, "tool_calls": calls}],
@@ -298,7 +298,7 @@ def test_chat_records_come_out_equal_as_json(workspace):
 
 
 @pytest.mark.shipped
-def test_a_secret_that_only_its_name_tells_goes_from_fields_and_arguments(workspace):
+def test_a_secret_recognised_only_by_its_field_name_is_redacted(workspace):
     shutil.copyfile(REPOSITORY / "data/policy.yaml", "data/policy.yaml")  # all rules
     value, other = "k3yT0nic" + "Water99x", "Zr8qLw2x" + "Nc5vTg7b" + "Hy4mJd6p"
     named = [
@@ -390,14 +390,14 @@ def test_benchmark_items_are_kept_out_of_training(workspace):
     assert any(item.upper() in text for text in where())
 
 
-def test_nothing_that_passes_is_a_sentence_and_leaves_nothing(workspace):
+def test_a_corpus_without_a_passing_document_is_one_message_and_no_output(workspace):
     with pytest.raises(UserError, match=r"none of the 3 documents passed \(3 licence not allowed\)"):
         splits([[record(f"text {i}", licence="GPL-3.0-only") for i in range(3)]])
     assert not Path("data/splits").exists()
     assert [file.name for file in Path("data").iterdir() if file.name.startswith(".")] == []
 
 
-def test_own_sources_with_the_published_key_are_warned_about(workspace, caplog):
+def test_your_own_sources_with_the_published_key_give_a_warning(workspace, caplog):
     logger = logging.getLogger("codex_ml")
     logger.addHandler(caplog.handler)
     try:
@@ -413,7 +413,7 @@ def test_own_sources_with_the_published_key_are_warned_about(workspace, caplog):
 
 
 @pytest.mark.parametrize("letters", ["\u0e01\u0e27\u0e19\u0e2a\u0e23\u0e14", "的一是不了人我在有他这中大来上国"])
-def test_near_copies_without_blanks_do_not_cross_the_splits(workspace, letters):
+def test_near_copies_without_spaces_do_not_cross_the_splits(workspace, letters):
     dice = random.Random(4)
     whole = ["".join(dice.choices(letters, k=200)) for _ in range(40)]
     splits([[record(text) for text in whole], [record(text + dice.choice(letters)) for text in whole]])

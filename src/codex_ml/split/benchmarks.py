@@ -1,4 +1,7 @@
-"""The benchmarks that nothing may be trained on: JSON Lines files, read into the index of `decontaminate`."""
+"""Read the benchmarks that must not be trained on, from JSON Lines files, into the index of `decontaminate`.
+
+Used by: split.screen, split.manifest.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,13 @@ ALLOW_LIST = ROOT / "allow.txt"
 
 
 def read_benchmarks(files: tuple[Benchmark, ...]) -> Benchmarks:
-    """Index the items of JSON Lines files, plain or .gz; `path` is a glob from the working directory.
+    """Index the items of JSON Lines files, plain or .gz. `path` is a glob relative to the working directory.
 
-    An item is named by its `task_id`, else its `id`, else FILE:LINE. Each of its fields that holds a string is a text.
-    A text whose words are those of a line of data/benchmarks/allow.txt is trivial and left out.
+    The name of an item is its `task_id`, else its `id`, else FILE:LINE. Each of `fields` that holds a string is a text.
+    A text with the same words as a line of data/benchmarks/allow.txt is trivial and skipped.
 
     Raises:
-        UserError: when a path matches no file, a line is no JSON object, or no item has one of the fields.
+        UserError: when a path matches no file, a line is not a JSON object, or no item has one of the fields.
     """
     building = _Building(_allow_list())
     for benchmark in files:
@@ -52,13 +55,13 @@ def read_benchmarks(files: tuple[Benchmark, ...]) -> Benchmarks:
         if missing:
             raise UserError(
                 f"{benchmark.path}: no item has a text in the field {', '.join(sorted(missing))}; fields with texts: "
-                f"{', '.join(sorted(seen)[:20]) or 'none'}. Name those to compare in split.benchmarks, fields"
+                f"{', '.join(sorted(seen)[:20]) or 'none'}. Set `fields` of this entry to some of them"
             )
     return building.finished()
 
 
 class _Building:
-    """What read_benchmarks collects, text by text."""
+    """Collects the texts that `read_benchmarks` reads."""
 
     def __init__(self, trivial: set[bytes]) -> None:
         self.trivial = trivial
@@ -72,7 +75,7 @@ class _Building:
         self.places: list[NDArray[np.uint32]] = []
 
     def add(self, path: Path, line: int, record: dict[str, Any], fields: tuple[str, ...]) -> set[str]:
-        """Returns the fields that hold a string."""
+        """Add an item; return the names of its fields that hold a string."""
         benchmark = path.relative_to(ROOT).as_posix()
         item = _name(record) or f"{benchmark}:{line}"
         self.items.append((benchmark, item))
@@ -128,7 +131,7 @@ def _paths(pattern: str) -> list[Path]:
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line that is not blank."""
+    """Yield (line number, object) of each line that is not blank."""
     line = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -150,13 +153,13 @@ def _object(path: Path, line: int, raw: bytes) -> dict[str, Any]:
             return record
         reason = f"a JSON {type(record).__name__}"
     raise UserError(
-        f"{path}:{line}: not a JSON object ({reason}); split.benchmarks takes JSON Lines, an object a line: mend the "
-        "line, or name only such files in path"
+        f"{path}:{line}: not a JSON object ({reason}); split.benchmarks takes JSON Lines, one object per line: correct "
+        "the line, or name only such files in path"
     )
 
 
 def _allow_list() -> set[bytes]:
-    """Hashes of the words of each line, as bytes."""
+    """The word hashes of each line of the allow list, as bytes."""
     if not ALLOW_LIST.is_file() or is_left_out(ALLOW_LIST):
         return set()
     try:

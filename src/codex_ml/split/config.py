@@ -12,31 +12,31 @@ from codex_ml.documents.licences import PERMISSIVE
 
 
 class Limits(Section):
-    """Limits on `documents.signals.Signals`; null switches one off. A text on a limit is kept."""
+    """Limits on `documents.signals.Signals`. null switches a limit off. A text exactly at a limit is kept."""
 
-    max_line_length: Count | None = Field(1000, description="Characters of the longest line; minified and data files")
-    max_mean_line_length: Number | None = Field(100, description="Characters of the average line")
-    min_alphanumeric_share: Share | None = Field(0.25, description="Letters and digits of any script")
-    min_alphabetic_share: Share | None = Field(None, description="Letters of any script")
-    max_digit_share: Share | None = Field(None, description="Digits and other numbers")
-    min_comment_share: Share | None = Field(None, description="Lines that begin with a comment, of all lines")
-    max_comment_share: Share | None = Field(None, description="The same, upwards: files that are a licence and no code")
-    min_compression_ratio: Number | None = Field(0.05, description="LZ4 size through size; repetition goes below")
-    max_blob_share: Share | None = Field(0.5, description="Characters in long runs of base64 or hexadecimal digits")
-    min_html_text_share: Share | None = Field(0.2, description="Visible text of an HTML file")
-    min_lines: Count | None = Field(None, description="Lines of a document, at least")
-    max_lines: Count | None = Field(None, description="Lines of a document, at most")
+    max_line_length: Count | None = Field(1000, description="Characters in the longest line; minified and data files")
+    max_mean_line_length: Number | None = Field(100, description="Characters in the average line")
+    min_alphanumeric_share: Share | None = Field(0.25, description="Share of letters and digits of any script")
+    min_alphabetic_share: Share | None = Field(None, description="Share of letters of any script")
+    max_digit_share: Share | None = Field(None, description="Share of digits and other numbers")
+    min_comment_share: Share | None = Field(None, description="Share of lines that begin with a comment")
+    max_comment_share: Share | None = Field(None, description="The same share, at most; licence texts without code")
+    min_compression_ratio: Number | None = Field(0.05, description="LZ4 size / size; repetitive text has a low ratio")
+    max_blob_share: Share | None = Field(0.5, description="Share of long runs of base64 or hexadecimal digits")
+    min_html_text_share: Share | None = Field(0.2, description="Share of visible text in an HTML file")
+    min_lines: Count | None = Field(None, description="Lines per document, at least")
+    max_lines: Count | None = Field(None, description="Lines per document, at most")
     drop_generated: bool = Field(True, description="Drop files whose first 10 lines say that a program wrote them")
-    drop_xml: bool = Field(True, description="Drop files that begin with an XML header, whatever they are called")
+    drop_xml: bool = Field(True, description="Drop files that begin with an XML header, whatever their name is")
 
 
-# A paragraph of prose is one line: the limits on lines find minified code and would drop most books.
+# A paragraph of prose is one line. The limits on line lengths find minified code, and would drop most books.
 PROSE = Limits(max_line_length=None, max_mean_line_length=None)
 LANGUAGES = dict.fromkeys(("text", "markdown", "restructuredtext"), PROSE)
 
 
 class Quality(Limits):
-    """`split.quality`: limits for all languages, and what differs in some."""
+    """`split.quality`: limits for all languages, and exceptions per language."""
 
     languages: dict[str, Limits] = Field(
         LANGUAGES, description="html: {max_line_length: null}; text, markdown, restructuredtext have no line limits"
@@ -49,7 +49,7 @@ class Quality(Limits):
 
 
 class Benchmark(Section):
-    """Test questions of others that must not be trained on."""
+    """Items of a public benchmark that must not be trained on."""
 
     path: str = Field(min_length=1, description="JSON Lines, also .gz, below data/benchmarks")
     fields: tuple[str, ...] = Field(("prompt", "canonical_solution"), min_length=1, description="Texts of an item")
@@ -58,7 +58,7 @@ class Benchmark(Section):
     @classmethod
     def _declared(cls, path: str) -> str:
         if not Path(path).is_relative_to("data/benchmarks") or ".." in Path(path).parts:
-            raise ValueError("only files below data/benchmarks are dependencies of split; put the file there")
+            raise ValueError("only files below data/benchmarks are a dep of split; move the file there")
         return path
 
 
@@ -72,27 +72,29 @@ class Split(Section):
         ge=0.5,
         le=1,
         allow_inf_nan=False,
-        description="Jaccard similarity of 5-word shingles from which two are one",
+        description="Two documents are near-duplicates from this Jaccard similarity of 5-word shingles on",
     )
-    salt: str = Field("codex-ml", min_length=1, description="Key of the split; another one deals all documents anew")
-    ledger: bool = Field(True, description="What data/split_ledger lists keeps its split; false: by hash only")
-    folds: int = Field(0, ge=0, le=1000, description="Folds of cross-validation; 0: val by its share")
+    salt: str = Field("codex-ml", min_length=1, description="Key of the split; another key deals all documents again")
+    ledger: bool = Field(True, description="Documents in data/split_ledger keep their split; false: by hash only")
+    folds: int = Field(0, ge=0, le=1000, description="Folds of cross-validation; 0: val has the share split.val")
     fold: int = Field(0, ge=0, description="The fold that is val")
-    stratify: str = Field("", description="Field whose values get equal shares: language, licence, source or of meta")
+    stratify: str = Field(
+        "", description="Field whose values each get these shares: language, licence, source, group or a field of meta"
+    )
     licences: tuple[str, ...] = Field(
         PERMISSIVE,
         description="SPDX identifiers that may be trained on; LicenseRef-NAME for a licence of your own",
     )
     unknown_licence: Literal["drop", "keep"] = Field("drop", description="What happens to documents without a licence")
     quality: Quality = Quality()
-    policy: Literal["enforce", "off"] = Field("enforce", description="data/policy.yaml; off is told everywhere")
+    policy: Literal["enforce", "off"] = Field("enforce", description="data/policy.yaml; off is shown in all reports")
     benchmarks: tuple[Benchmark, ...] = ()
-    contaminated: Literal["report", "drop"] = Field("drop", description="Train documents that hold benchmark items")
+    contaminated: Literal["report", "drop"] = Field("drop", description="What happens to documents that hold items")
 
     @model_validator(mode="after")
     def _train_is_left(self) -> Split:
         if self.val + self.test >= 1:
             raise ValueError(f"val + test is {self.val + self.test:g}; it must be below 1 so that train is not empty")
         if self.folds == 1 or (self.folds and self.fold >= self.folds):
-            raise ValueError(f"fold {self.fold} of {self.folds} folds; folds is 0 or at least 2, fold is below it")
+            raise ValueError(f"fold {self.fold} of {self.folds} folds; folds must be 0 or at least 2, fold below it")
         return self

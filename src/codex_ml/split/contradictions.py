@@ -1,6 +1,6 @@
-"""Documents of which united histories of the ledger give two answers, and which answer counts.
+"""List documents for which united histories of the ledger give two answers, and the answer that counts.
 
-A history by itself has none: they come from a merge of two people's data. Used by: split.
+A single history has no contradictions; they come from a merge of two people's data. Used by: stages/split.py.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from codex_ml.split.verdicts import EVICTED, PARTS, REASONS, Dealt, DocumentKeys
 CONTENT = "its content is in lines of several splits"
 GROUP = "its group is in lines of a cleaner split"
 NEAR_COPY = "it resembles a document of a cleaner split"
-FIRST = 20  # that the manifest shows
+FIRST = 20  # contradictions shown in the manifest
 
 
 def contradictions(documents: DocumentKeys, dealt: Dealt, ledger: Ledger) -> dict[int, dict[str, Any]]:
-    """By candidate: why it is one, the answers of the ledger, and the split or the reason that it got.
+    """Candidate -> kind of contradiction, the answers of the ledger, and the resulting split or drop reason.
 
-    Of equal copies the one that stands for them is named.
+    Of exact copies only the representative is listed.
     """
     if not len(ledger):
         return {}
@@ -64,10 +64,10 @@ def contradictions(documents: DocumentKeys, dealt: Dealt, ledger: Ledger) -> dic
 def write_contradictions(
     folder: Path, corpus: Path, pool: Pool, dealt: Dealt, ledger: Ledger, settings: ScreenSettings
 ) -> LedgerCounts:
-    """Write contradictions.ndjson: source, path and id, which is redacted, in the order of the corpus.
+    """Write contradictions.ndjson in the order of the corpus: source, path, redacted id, and the contradiction.
 
     Returns:
-        what the manifest says of the ledger, the first contradictions included.
+        counts for the manifest, with the first contradictions.
     """
     by_document = contradictions(pool.candidates, dealt, ledger)
     by_row = {int(pool.passed[number]): contradiction for number, contradiction in by_document.items()}

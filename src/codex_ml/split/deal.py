@@ -1,11 +1,15 @@
-"""Train, validation and test: who goes where.
+"""Deal documents into train, validation and test.
 
-Of exact copies and of near-duplicates one is kept. It is dealt by a keyed hash of its group, or of its content where it
-has none, so that neither row order nor shards nor other documents have a say, and so that a family counts once whatever
-its size. What the ledger lists keeps its split; where that and a group or a near-duplicate disagree, the newer document
-goes into quarantine. Where the ledger unites histories that disagree, what one of them held out stays out of train: of
-two near-copies that it lists, the less clean one goes (train before val before test), and a document whose group was
-held out elsewhere is used for neither side.
+One document is kept of each family of exact copies or near-duplicates. A keyed hash of its group, or of its content if
+it has no group, decides its split. So row order, shards and other documents have no influence, and a family counts once
+whatever its size. A document that the ledger lists keeps its split. If that split contradicts the split of its group or
+of a near-duplicate, the newer document is quarantined.
+
+The ledger may unite histories that disagree. Then a document that one history held out stays out of train. Of two
+near-copies that the ledger lists, the one in the less clean split is evicted (train before val before test). A document
+whose group another history held out is used for neither split.
+
+Used by: stages/split.py. `verdicts.Dealt` shows a worked example.
 """
 
 from __future__ import annotations
@@ -40,18 +44,18 @@ from codex_ml.split.verdicts import (
     DocumentKeys,
 )  # fmt: skip
 
-CLEANEST_FIRST = np.array([2, 1, 0, 3, 4], dtype=np.int8)  # of train, val, test, pool and, as -1, unknown
+CLEANEST_FIRST = np.array([2, 1, 0, 3, 4], dtype=np.int8)  # sort key of train, val, test, pool, and of unknown (-1)
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """What the ledger says of each document, duplicates included; all arrays (n,).
+    """What the ledger lists for each document, duplicates included; all arrays (n,).
 
     Attributes:
-        part: int8, split of its group or content, -1 where the ledger knows neither.
-        side: int8, the split that binds it, which is that of a kept document; -1 for others.
-        conflict: whether its group and its content belong to different splits; then only a held-out one has a side.
-        pinned: whether the ledger knows it as kept.
+        part: int8, split of its group or content; -1 if the ledger lists neither.
+        side: int8, the split that the document must not leave, because the ledger lists it as kept; -1 for others.
+        conflict: whether its group and its content belong to different splits. Then only a held-out one has a side.
+        pinned: whether the ledger lists it as kept.
     """
 
     part: NDArray[np.int8]
@@ -65,26 +69,27 @@ class _Listing:
 
 
 def deal(documents: DocumentKeys, sets: ShingleSets, ledger: Ledger, params: Split, crew: Crew) -> Dealt:
-    """Deal every candidate; row i of `sets` belongs to candidate i.
+    """Deal every candidate.
 
     Args:
-        ledger: an empty one for the stateless mode, in which an added document can take the place of a near-duplicate,
-            and the family then goes to the split of that document.
+        sets: shingle sets; row i belongs to candidate i.
+        ledger: an empty ledger for the stateless mode. In that mode an added document can replace a near-duplicate,
+            and the family then moves to the split of the added document.
         crew: worker processes and progress of the search for near-duplicates.
 
     Raises:
-        UserError: when val or test (or train) would be empty.
+        UserError: when train, val or test would be empty.
     """
     size = len(documents.high)
-    # What the ledger lists, and one of each family of exact copies.
+    # Look up the ledger, and choose one of each family of exact copies.
     old = ledger.rows_of(documents.high, documents.ledger_low).astype(np.int32)
     at_place, in_unit = ledger.records(old, documents.unit, documents.ledger_place)
     copies = _first_copies(documents, np.where(at_place, 0, np.where(in_unit, 1, 2)).astype(np.int8))
     is_first = copies == np.arange(size)
     listing = _listing(documents, np.flatnonzero(is_first), old, ledger, params)
     held_out, pinned = listing.held_out, listing.pinned
-    # One of each family of near-duplicates; what binds in a cleaner split evicts.
-    with_words = is_first & (sets.sizes > 0)  # a text of fewer than 5 words resembles none
+    # Choose one of each family of near-duplicates. A bound document of a cleaner split evicts its near-duplicates.
+    with_words = is_first & (sets.sizes > 0)  # a text of fewer than 5 words has no near-duplicates
     index = ShingleIndex(sets, np.flatnonzero(with_words), threshold=params.near_duplicate, crew=crew)
     evicted_by = _evicted_by(index, documents, with_words, listing)
     rows = np.flatnonzero(with_words & (evicted_by < 0))
@@ -97,7 +102,7 @@ def deal(documents: DocumentKeys, sets: ShingleSets, ledger: Ledger, params: Spl
     reason[families.kept_by >= 0] = NEAR
     reason[by_held_out | (evicted_by >= 0)] = EVICTED
     reason[listing.conflict & (reason == KEPT)] = QUARANTINED
-    # Deal the rest. Of a near pair across splits the newer document goes; of two of the ledger, the one in train.
+    # Deal the rest. Of a near pair across splits, drop the newer document; if the ledger lists both, the one in train.
     part, kept_by = listing.part.copy(), np.where(is_first, keeper, copies)
     left = np.flatnonzero(reason == KEPT)
     deal_new(documents, left, part, params)
@@ -116,7 +121,7 @@ def deal(documents: DocumentKeys, sets: ShingleSets, ledger: Ledger, params: Spl
 
 
 def _first_copies(documents: DocumentKeys, choice: NDArray[np.int8]) -> NDArray[np.int32]:
-    """For each document the exact copy that stands for it: the one with the least choice, the first by place."""
+    """(n,) int32: for each document the exact copy that represents it: least choice first, then least place."""
     order = np.lexsort((documents.place, choice, documents.low, documents.high))
     begins = begins_of(documents.high[order], documents.low[order])
     first = np.empty(len(order), dtype=np.int32)
@@ -125,10 +130,11 @@ def _first_copies(documents: DocumentKeys, choice: NDArray[np.int8]) -> NDArray[
 
 
 def _tier(listing: _Listing, old: NDArray[np.int32]) -> NDArray[np.int8]:
-    """(n,) which of several near-duplicates stands for them: the least.
+    """(n,) int8 rank. Of several near-duplicates, the one with the least rank represents them.
 
-    It comes neither from the split nor from the salted hash that deals: families would crowd into test. One in
-    quarantine comes last, so that it stands for none, but keeps out what resembles it if it is held out.
+    The rank does not depend on the split or on the salted hash that deals; else families would accumulate in test. A
+    quarantined document has the last rank, so it represents no other. If it is held out, it still evicts its
+    near-duplicates.
     """
     tier = np.where(old >= 0, 2, 3)
     tier = np.where(listing.pinned, 0, tier)
@@ -138,9 +144,9 @@ def _tier(listing: _Listing, old: NDArray[np.int32]) -> NDArray[np.int8]:
 def _evicted_by(
     index: ShingleIndex, documents: DocumentKeys, with_words: Bools, listing: _Listing
 ) -> NDArray[np.int32]:
-    """For each document that the ledger binds, a cleaner one that it binds too and that it resembles, or -1: (n,).
+    """(n,) int32: for each bound document, a bound near-duplicate in a cleaner split, or -1.
 
-    There is one only where histories were united, or the threshold was lowered.
+    One exists only if histories were united, or the threshold was lowered.
     """
     side = listing.side
     rows = np.flatnonzero(with_words & (side >= 0))
@@ -156,8 +162,8 @@ def _listing(
     """Look the documents up in the ledger.
 
     Args:
-        rows: the first of each family of exact copies.
-        old: (n,) row of each content in the ledger, or -1.
+        rows: the representative of each family of exact copies.
+        old: (n,) int32, row of each content in the ledger, or -1.
     """
     if not len(ledger):
         unlisted, no = np.full(len(old), -1, dtype=np.int8), np.zeros(len(old), dtype=bool)
@@ -170,7 +176,7 @@ def _listing(
     held_out_apart = (in_content == TEST) != (part == TEST)
     if not params.folds:  # the ledger may have been written with folds
         part = np.where(part == POOL, by_hash_without_test(documents.unit, params), part).astype(np.int8)
-    pooled = (in_content == POOL) | (params.folds > 0)  # then train and val count as one side
+    pooled = (in_content == POOL) | (params.folds > 0)  # then a difference between train and val is not a conflict
     conflict = (in_content >= 0) & (part >= 0) & (held_out_apart | ((in_content != part) & ~pooled))
     side = np.where(conflict, in_content, part)
     if params.folds:
@@ -182,10 +188,10 @@ def _listing(
 def _follow_listed_content(
     documents: DocumentKeys, rows: RowNumbers, part: NDArray[np.int8], in_content: NDArray[np.int8]
 ) -> None:
-    """A unit that the ledger does not list, with a content that it does, goes where that content is.
+    """Put a unit that the ledger does not list into the split of a listed content in it.
 
-    With contents of several splits it goes to the cleanest. Only the first of equal copies counts: an empty __init__.py
-    must not draw every repository after it.
+    If its contents are in several splits, the cleanest one counts. Only the representative of exact copies counts;
+    else one empty __init__.py would pull every repository into its split.
     """
     rows = rows[(part[rows] < 0) & (in_content[rows] >= 0)]
     rows = rows[np.lexsort((CLEANEST_FIRST[in_content[rows]], documents.unit[rows]))]
@@ -205,26 +211,26 @@ def _refuse_empty(documents: DocumentKeys, part: NDArray[np.int8]) -> None:
         if len(kept) and largest > 1 and largest >= 0.5 * len(kept):
             raise UserError(
                 f"the {name} split is empty: one group holds {100 * largest / len(kept):.0f} % of the {len(kept)} "
-                "documents, and a group is never cut; map a finer group field, set group: none, or add other sources"
+                "documents, and a group is never divided; map a finer group field, set group: none, or add sources"
             )
         raise UserError(
-            f"the {name} split is empty ({len(kept)} of {len(part)} documents passed duplicates); "
+            f"the {name} split is empty ({len(kept)} of {len(part)} documents are left after deduplication); "
             "add documents, raise split.val and split.test, or change split.salt or split.licences"
         )
 
 
 def new_lines(documents: DocumentKeys, dealt: Dealt, ledger: Ledger, params: Split) -> Lines:
-    """Lines that this split adds to the ledger, distinct and sorted; the ledger has none of them.
+    """Lines that this split adds to the ledger, distinct and sorted. The ledger holds none of them.
 
-    They are those of contents that it does not know yet, or knows as duplicates and that are kept now; of known
-    contents in another unit; and of known contents that a document of a cleaner split evicts.
+    They are the lines of contents that the ledger does not list, or lists as duplicates although they are kept; of
+    listed contents in another unit; and of listed contents that a document of a cleaner split evicts.
     """
     before = np.where(dealt.old >= 0, ledger.split[dealt.old] if len(ledger) else -1, -1)
     kept = dealt.part >= 0
     split = np.where(kept, dealt.part, dealt.part[dealt.kept_by])
     if params.folds:
         split = np.where(split == TEST, TEST, POOL)
-    split = np.where(kept & (before >= 0), before, split).astype(np.int8)  # a listed one stays what it is
+    split = np.where(kept & (before >= 0), before, split).astype(np.int8)  # a listed document keeps its listed split
     follows = (dealt.reason == NEAR) & (before < 0) | dealt.moved
     follows &= (dealt.kept_by >= 0) & kept[dealt.kept_by]  # else its representative was evicted
     chosen = (kept & ~(dealt.pinned & dealt.recorded)) | follows

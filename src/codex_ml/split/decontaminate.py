@@ -1,9 +1,10 @@
-"""Items of public benchmarks inside training text: exact runs of words, wherever case and punctuation differ.
+"""Find items of public benchmarks inside training text: exact runs of words, regardless of case and punctuation.
 
-Words are lower-cased and cut as `words` says. A text of 13 words or more is found by any 13 of its words in a row
-(Brown et al. 2020, "Language Models are Few-Shot Learners", appendix C), one of 6 to 12 words only as a whole: most
-solutions of HumanEval have no line of 13 words. Where most words of an item are single letters of a script without
-blanks, both limits are doubled: a letter says less than a word. Paraphrases are not found.
+Words are lower-cased and cut as in `words`. An item text of 13 words or more is found by any run of 13 of its words
+(Brown et al. 2020, "Language Models are Few-Shot Learners", appendix C). A text of 6 to 12 words is found only as a
+whole: most solutions of HumanEval have no line of 13 words. If most words of an item are single letters of a script
+without spaces, both limits are doubled, because a letter carries less information than a word. Paraphrases are not
+found. Used by: split.screen, split.benchmarks.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ RUN_WORDS, FEWEST_WORDS = 13, 6
 
 _IS_WORD = np.array([byte >= 128 or chr(byte).isalnum() or byte == 95 for byte in range(256)])
 _BITS = np.array([1 << bit for bit in range(8)], dtype=np.uint8)
-_PLACES = np.cumprod(np.full(2 * RUN_WORDS, MULTIPLY, dtype=np.uint64))  # odd, so no word at any place loses a bit
+_PLACES = np.cumprod(np.full(2 * RUN_WORDS, MULTIPLY, dtype=np.uint64))  # odd factors, so that no bit of a word is lost
 
 Words = NDArray[np.uint64]
 Offsets = NDArray[np.int64]
-Span = tuple[int, int]  # the first, and the one after the last
+Span = tuple[int, int]  # half-open
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Where a text holds an item: text[start:end], in characters. The longest of its spans."""
+    """The longest span of a text that holds part of an item: text[start:end], in characters."""
 
     benchmark: str
     item: str
@@ -42,14 +43,14 @@ class Overlap:
 
 @dataclass(frozen=True)
 class RunIndex:
-    """The runs of all texts, whatever their length: 12 bytes each, and 2 to 4 for the filter.
+    """The runs of all item texts, of all lengths: 12 bytes per run, and 2 to 4 for the filter.
 
     Attributes:
-        lengths: words of a run, those that occur.
+        lengths: the lengths of runs that occur, in words, ascending.
         hashes: (n_runs,) uint64, sorted.
-        places: (n_runs,) uint32, of the first word of a run in Benchmarks.words.
-        filter: bits, by the first bits of a hash. It spares 15 of 16 runs, or more, the search.
-        shift: leaves those first bits.
+        places: (n_runs,) uint32, offset of the first word of a run in Benchmarks.words.
+        filter: bit set, indexed by the first bits of a hash. At least 15 of 16 runs need no search.
+        shift: right shift that leaves these first bits.
     """
 
     lengths: tuple[int, ...]
@@ -59,7 +60,7 @@ class RunIndex:
     shift: np.uint64
 
     def search(self, hashes: Words) -> tuple[Offsets, Offsets]:
-        """Which of the hashes are in the index, and where they are first."""
+        """(indices of the hashes that are in the index, offset of the first equal hash in the index): both (k,)."""
         keys = (hashes >> self.shift).view(np.int64)
         bits = self.filter[keys >> 3] & _BITS[keys & 7]
         chosen = np.flatnonzero(bits)
@@ -71,14 +72,14 @@ class RunIndex:
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """An index of items.
+    """An index of benchmark items.
 
     Attributes:
         items: names (benchmark, item).
-        unchecked: texts below 6 words, as "BENCHMARK: ITEM (FIELD, n words)", and items without any text.
-        words: (n_words,) uint32, halves of the hashes of the words of all texts: a hit is compared with them.
-        first_words: (n_items,) int64, where the words of an item begin.
-        index: None without any text.
+        unchecked: texts that are too short, as "BENCHMARK: ITEM (FIELD, n words)", and items without any text.
+        words: (n_words,) uint32, upper halves of the word hashes of all texts. Each hit is compared with them.
+        first_words: (n_items,) int64, offset of the first word of each item in `words`.
+        index: None if there is no text.
     """
 
     items: tuple[tuple[str, str], ...]
@@ -88,7 +89,7 @@ class Benchmarks:
     index: RunIndex | None
 
     def find(self, text: str) -> list[Overlap]:
-        """The items that the text holds, in the order in which they were read; one overlap each."""
+        """The items that the text holds, in the order in which they were read; one overlap per item."""
         if self.index is None:
             return []
         words = tokenised(text)
@@ -103,18 +104,18 @@ class Benchmarks:
             for item, in_words in self._spans(words, length, chosen[here] - begin, first[here]):
                 found[item] += in_words
             begin += len(hashes)
-        characters = spans(text)  # of each word; slow, but few texts hold an item
+        characters = spans(text)  # span of each word; slow, but few texts hold an item
         return [Overlap(*self.items[item], *_longest(found[item], characters)) for item in sorted(found)]
 
     def _spans(self, words: Words, length: int, places: Offsets, left: Offsets) -> Iterator[tuple[int, list[Span]]]:
-        """Compare the runs of `length` words at `places` with those of the index at `left`: spans in words, by item."""
+        """Compare the runs of `length` words at `places` with the index at `left`; yield (item, spans in words)."""
         index = self.index
         assert index is not None
         same = np.ones(len(places), dtype=bool)
         for offset in range(length):
             same &= self.words[index.places[left].astype(np.int64) + offset] == half_of(words[places + offset])
         places, left = places[same], left[same]
-        # A run that many items share and the text repeats is kept once an item, never as items times repetitions.
+        # A run that many items share and the text repeats is kept once per item, never as items x repetitions.
         distinct, run_of_place = np.unique(left, return_inverse=True)
         after = np.searchsorted(index.hashes, index.hashes[distinct], side="right")
         runs_of_item: defaultdict[int, list[int]] = defaultdict(list)
@@ -131,13 +132,19 @@ class Benchmarks:
 
 
 def index_of(lengths: tuple[int, ...], hashes: Words, places: NDArray[np.uint32], first_words: Offsets) -> RunIndex:
-    """What an item repeats is kept once."""
+    """Build the index of runs. A run that an item repeats is kept once.
+
+    Args:
+        hashes: (n,) uint64, one per run.
+        places: (n,) uint32, offset of the first word of each run.
+        first_words: as in `Benchmarks`.
+    """
     order = np.argsort(hashes, kind="stable")
     hashes, places = hashes[order], places[order]
     items = np.searchsorted(first_words, places, side="right")
     distinct = begins_of(hashes, items)
     hashes, places = hashes[distinct], places[distinct]
-    bits = max(10, (len(hashes) * 16 - 1).bit_length())  # 16 to 32 bits a run
+    bits = max(10, (len(hashes) * 16 - 1).bit_length())  # 16 to 32 bits per run
     shift = np.uint64(64 - bits)
     held = np.zeros(1 << bits, dtype=bool)
     held[hashes >> shift] = True
@@ -146,7 +153,7 @@ def index_of(lengths: tuple[int, ...], hashes: Words, places: NDArray[np.uint32]
 
 def tokenised(text: str) -> Words:
     """Hashes of the words of a text: (n_words,) uint64, in the order of `words.spans(text)`."""
-    # A capital I with a dot is the one character whose lower case is two, and the second would end the word.
+    # Only the capital I with a dot has a lower case of two characters, and the second one would end the word.
     padded = b" " + cut(text.replace("\u0130", "i").lower()).encode("utf-8", "surrogatepass") + b" " * 9
     inside = _IS_WORD[np.frombuffer(padded, np.uint8)]
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
@@ -155,15 +162,22 @@ def tokenised(text: str) -> Words:
 
 
 def limits(text: str, words: int) -> tuple[int, int]:
-    """(words in a row that give an item away, fewest words of a text that is checked) for the text of an item."""
+    """(words per run that identify an item, fewest words of a text that is checked) for the text of an item."""
     factor = 2 if 2 * unspaced_letters(text) > words else 1
     return factor * RUN_WORDS, factor * FEWEST_WORDS
 
 
 def runs_of(words: Words, lengths: tuple[int, ...]) -> list[Words]:
-    """Hashes of all runs of so many words, for each of the ascending lengths: a longer run is a shorter one and more.
+    """Hashes of all runs of words, one array per length.
 
-    Empty for lengths above that of the text.
+    The hash of a longer run is the hash of a shorter run plus terms for its other words.
+
+    Args:
+        words: (n,) uint64, hashes of the words of a text.
+        lengths: ascending.
+
+    Returns:
+        one (max(0, n - length + 1),) uint64 array per length.
     """
     total = np.zeros(len(words) + 1, dtype=np.uint64)
     runs, length = [], 0
@@ -177,12 +191,12 @@ def runs_of(words: Words, lengths: tuple[int, ...]) -> list[Words]:
 
 
 def half_of(words: Words) -> NDArray[np.uint32]:
-    """The upper halves of the hashes of words, all that is kept of those of an index."""
+    """Upper halves of word hashes, (n,) uint32. The index keeps only these."""
     return (words >> np.uint64(32)).astype(np.uint32)
 
 
 def _merged(places: Offsets, length: int) -> list[Span]:
-    """Spans (first word, word after the last) of runs that begin at sorted places, joined where they touch.
+    """Spans (first word, word after the last) of runs that begin at sorted places. Touching runs are joined.
 
     Runs of 3 words at 4, 5 and 9 are the spans (4, 8) and (9, 12).
     """
@@ -193,11 +207,11 @@ def _merged(places: Offsets, length: int) -> list[Span]:
 
 
 def _longest(found: list[Span], characters: list[Span]) -> Span:
-    """The span of the most characters, the first of equals, after those of different lengths are joined too.
+    """Join touching spans, and return the one with the most characters; the first one of equals.
 
     Args:
         found: spans (first word, word after the last).
-        characters: (start, end) of each word.
+        characters: (start, end) of each word in characters.
 
     Returns:
         (start, end) in characters.

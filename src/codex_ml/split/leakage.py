@@ -1,4 +1,7 @@
-"""How clean the test set is, and how clean the usual random split of the same documents would have been."""
+"""Count what crosses the splits, and what a random split of the same documents would have leaked.
+
+Used by: stages/split.py.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from codex_ml.core.sorted_arrays import begins_of
 from codex_ml.documents.split_files import Leakage
 from codex_ml.split.verdicts import EVICTED, QUARANTINED, Dealt, DocumentKeys
 
-DRAWS = 20  # one deal of 90 test documents says 6 or 10 %, depending on the seed
+DRAWS = 20  # random splits; with 90 test documents a single one gives 6 or 10 %, depending on the seed
 
 
 def leakage(documents: DocumentKeys, dealt: Dealt, *, test_share: float) -> Leakage:
-    """Count what crosses the splits of the result, and what would have crossed a random split."""
+    """Count copies, groups and near pairs across the splits, and estimate the leak of a random split."""
     part = dealt.part
     kept = np.flatnonzero(part >= 0)
     first, second = dealt.crossing.first, dealt.crossing.second
@@ -33,7 +36,7 @@ def leakage(documents: DocumentKeys, dealt: Dealt, *, test_share: float) -> Leak
 
 
 def by_similarity(dealt: Dealt) -> dict[str, int]:
-    """Near-duplicates by the similarity to the document that was kept instead, rounded down to a tenth."""
+    """Similarity to the document that was kept instead, rounded down to a tenth -> number of near-duplicates."""
     families = dealt.families
     dropped = (families.kept_by[families.first] == families.second) | (
         families.kept_by[families.second] == families.first
@@ -43,21 +46,21 @@ def by_similarity(dealt: Dealt) -> dict[str, int]:
 
 
 def _crossing(part: NDArray[np.int8], *columns: NDArray[np.uint64]) -> int:
-    """How many values, each a row of the columns, are in more than one split."""
+    """Number of distinct rows of the columns that occur in more than one split."""
     if not len(part):
         return 0
     order = np.lexsort(columns)
     begins = np.zeros(len(part), dtype=bool)
-    for column in columns:  # one at a time, so that memory holds one sorted column
+    for column in columns:  # one after the other, so that memory holds one sorted column
         begins |= begins_of(column[order])
     starts, part = np.flatnonzero(begins), part[order]
     return int((np.minimum.reduceat(part, starts) != np.maximum.reduceat(part, starts)).sum())
 
 
 def random_split_leak(dealt: Dealt, *, test_share: float) -> float:
-    """The counterfactual: rows dealt at random, as the usual one-liner does, with nothing removed; mean of DRAWS deals.
+    """Share of test documents with a copy or near-duplicate in train, if rows are split at random and none is removed.
 
-    Only verified pairs count, so that the true share is at least this.
+    The mean of DRAWS random splits. Only verified pairs count, so the true share is at least this.
     """
     random = np.random.Generator(np.random.PCG64(0))
     return round(sum(_leak_of_one_draw(dealt, random, test_share) for _ in range(DRAWS)) / DRAWS, 6)
@@ -67,7 +70,7 @@ def _leak_of_one_draw(dealt: Dealt, random: np.random.Generator, test_share: flo
     size = len(dealt.copies)
     held_out = np.zeros(size, dtype=bool)
     held_out[random.permutation(size)[: max(1, round(size * test_share))]] = True
-    in_train = np.zeros(size, dtype=bool)  # by first copy: whether one of the copies is in train
+    in_train = np.zeros(size, dtype=bool)  # indexed by representative: whether one of its copies is in train
     in_train[dealt.copies[~held_out]] = True
     leaks = in_train.copy()
     first, second = dealt.families.first, dealt.families.second

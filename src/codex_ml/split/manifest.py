@@ -1,7 +1,7 @@
-"""What the splits consist of: the manifest, and a Croissant description of it that other tools read.
+"""Describe the splits: the manifest, the metrics, and a Croissant description for other tools.
 
 Croissant 1.0 (MLCommons, https://docs.mlcommons.org/croissant/docs/croissant-spec.html) is JSON-LD: files with their
-SHA-256, and the fields of the records in them.
+SHA-256, and the fields of their records. Used by: stages/split.py.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ log = logging.getLogger("codex_ml")
 def split_manifest(
     folder: Path, counts: Mapping[str, Counts], pool: Pool, result: CorpusSplit, params: Split, ledger: LedgerCounts
 ) -> Manifest:
-    """Counts, bytes, hashes, licences, languages, groups per split, drop reasons, and what the policy found.
+    """Counts, bytes, hashes, licences, languages and groups per split, drop reasons, and findings of the policy.
 
     Args:
-        folder: holds the finished Parquet files.
+        folder: folder with the finished Parquet files.
     """
     unchecked = read_benchmarks(params.benchmarks).unchecked if params.benchmarks else ()
     return Manifest(
@@ -75,7 +75,7 @@ def _split_parts(folder: Path, counts: Mapping[str, Counts]) -> SplitParts:
 
 
 def split_metrics(manifest: Manifest, leaks: Leakage) -> SplitMetrics:
-    """The few numbers that one compares between experiments."""
+    """The few numbers that are compared between experiments."""
     sizes = {
         part: SplitSize(documents=contents.documents, megabytes=round(contents.bytes / 1e6, 3))
         for part, contents in manifest.splits
@@ -95,12 +95,12 @@ def split_metrics(manifest: Manifest, leaks: Leakage) -> SplitMetrics:
 
 
 def log_summary(manifest: Manifest, leaks: Leakage) -> None:
-    """Say what became of the documents."""
+    """Log how many documents each split has, and why documents were dropped."""
     log.info("split: %s", ", ".join(f"{part} {contents.documents}" for part, contents in manifest.splits))
     if manifest.ledger.contradictions:
         log.warning(
-            "split: WARNING: documents for which the ledger gives two answers: %d. The cleaner one counts; "
-            "data/splits/contradictions.ndjson names them",
+            "split: WARNING: the ledger gives two answers for %d documents; the cleaner split counts. "
+            "data/splits/contradictions.ndjson lists them",
             manifest.ledger.contradictions,
         )
     log.info("split: dropped %s", manifest.dropped)
@@ -109,7 +109,7 @@ def log_summary(manifest: Manifest, leaks: Leakage) -> None:
 
 
 def croissant(parts: SplitParts) -> dict[str, Any]:
-    """A Croissant description of the splits, to lie beside them; nothing in it depends on time or machine."""
+    """A Croissant description of the splits. Nothing in it depends on time or machine."""
     files = [
         {
             "@type": "cr:FileObject",

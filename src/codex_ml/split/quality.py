@@ -1,7 +1,7 @@
-"""Is a text worth training on? The limits on its signals that drop a document.
+"""Drop documents of low quality, by limits on their signals.
 
-They are those of the code models before us: Codex (Chen et al. 2021, arXiv:2107.03374, section 3.1) for line lengths,
-letters and generated files; StarCoder (Li et al. 2023, arXiv:2305.06161, section 3) for XML and HTML.
+The limits follow earlier code models: Codex (Chen et al. 2021, arXiv:2107.03374, section 3.1) for line lengths, letters
+and generated files; StarCoder (Li et al. 2023, arXiv:2305.06161, section 3) for XML and HTML. Used by: split.screen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from codex_ml.split.config import Limits, Quality
 
 
 def limits_of(thresholds: Quality, language: str) -> Limits:
-    """The limits for a language: those that it names itself, the general ones for the rest."""
+    """The limits for a language: its own where it sets them, the general ones for all others."""
     own = thresholds.languages.get(language.lower())
     if own is None or not own.model_fields_set:
         return thresholds
@@ -21,7 +21,7 @@ def limits_of(thresholds: Quality, language: str) -> Limits:
 
 
 def drop_reason(signals: Signals, thresholds: Quality, language: str) -> str:
-    """The first limit that a text is beyond, in words that stay the same between versions; "" to keep it."""
+    """Name of the first limit that a text exceeds; "" if the text is kept. The names are frozen between versions."""
     limits = limits_of(thresholds, language)
     return next((reason for reason, dropped in _verdicts(signals, limits) if dropped), "")
 

@@ -1,4 +1,7 @@
-"""What `split` refuses once it has screened the corpus, before it writes: nothing left, and names that name nothing."""
+"""Refuse, after screening and before writing, an empty corpus and parameters that match no document.
+
+Used by: stages/split.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from codex_ml.documents.document import opened
 from codex_ml.split.config import LANGUAGES, Split
 from codex_ml.split.splits import Pool
 
-MOST_FIELDS = 1000  # of meta, for a message
+MOST_FIELDS = 1000  # field names of meta that are collected for a message
 WAYS_OUT = {
     "licence unknown": "state the licence in ingest.sources (one of your own as LicenseRef-NAME) and list it in "
     "split.licences, or set split.unknown_licence: keep",
@@ -23,10 +26,10 @@ WAYS_OUT = {
 
 
 def require_documents(pool: Pool) -> None:
-    """A corpus of which nothing passed gets one line that says why, and the ways out.
+    """Refuse a corpus of which no document passed screening.
 
     Raises:
-        UserError: when no document passed.
+        UserError: says why no document passed, and what to change.
     """
     if not len(pool.passed):
         numbers = Counter(dict(enumerate(np.bincount(pool.reason).tolist())))
@@ -37,10 +40,10 @@ def require_documents(pool: Pool) -> None:
 
 
 def refuse_unused_names(pool: Pool, corpus: Path, options: Split) -> None:
-    """Refuse a stratum and a language that no document has: they would change nothing, and nothing would say so.
+    """Refuse a stratum and a language that no document has; they would silently change nothing.
 
     Raises:
-        UserError: naming the key, the value, and what there is.
+        UserError: names the key, the value, and the values that exist.
     """
     if options.stratify and not pool.strata - {""}:
         present = sorted({"language", "licence", "source", *_fields_of_meta(corpus)})
@@ -51,7 +54,7 @@ def refuse_unused_names(pool: Pool, corpus: Path, options: Split) -> None:
         present = sorted(_languages(corpus))
         if missing := sorted(named - {name.lower() for name in present}):
             suggestion = _suggestion(missing[0], present)
-            raise UserError(f"split.quality.languages: no document is in {missing[0]!r}; {suggestion}, or remove it")
+            raise UserError(f"split.quality.languages: no document is in {missing[0]!r}; {suggestion}; or remove it")
 
 
 def _languages(corpus: Path) -> set[str]:
@@ -74,4 +77,4 @@ def _fields_of_meta(corpus: Path) -> set[str]:
 def _suggestion(name: str, present: list[str]) -> str:
     if near := difflib.get_close_matches(name, present, n=1):
         return f"did you mean {near[0]}?"
-    return f"there are {', '.join(present[:20])}{', ...' if len(present) > 20 else ''}"
+    return f"present: {', '.join(present[:20])}{', ...' if len(present) > 20 else ''}"

@@ -1,7 +1,8 @@
-"""One document after the other, before any two are compared: licence, quality, policy, benchmarks.
+"""Screen each document by itself: licence, quality, policy, benchmarks. No two documents are compared here.
 
-Row groups of the corpus are screened in worker processes. What passes comes back as hashes, never as text; `redacted`
-applies the policy again when the splits are written, to the few documents that need it.
+Worker processes screen row groups of the corpus. They return hashes of the documents that pass, never text. When the
+splits are written, `redacted` applies the policy again to the few documents that need it.
+Used by: split.splits, split.split_writer.
 """
 
 from __future__ import annotations
@@ -39,29 +40,29 @@ from codex_ml.split.duplicates.shingles import shingles_of
 from codex_ml.split.quality import drop_reason
 from codex_ml.split.shares import position
 
-# A text in a record is looked at behind its name where the name is one that rules of data/policy.yaml ask for.
+# If the name of a field matches this pattern, its text is also scanned together with the name: `"name": "text"`.
 TELLING_NAME = re.compile(
     "pass|pwd|secret|token|key|cred|auth|phone|telefon|mobil|fax|ssn|social|nhs|insee|bsn|pesel|aadha|cpf|dni|nie|nif",
     re.IGNORECASE,
 )
-NAMED_CHARACTERS = 1000  # of such a text, and of its name
+NAMED_CHARACTERS = 1000  # limit for such a text, and for its name
 
 
 @dataclass(frozen=True)
 class ScreenSettings:
-    """What a worker needs to screen documents; small, since it travels with every task."""
+    """What a worker needs to screen documents. It is small, because every task carries it."""
 
     params: Split
     policy: Path | None  # None when split.policy is off
-    key: bytes  # of the redaction
-    fingerprint: str  # of the policy and the benchmarks, by which a worker knows whether its own copy is still right
+    key: bytes  # key of the redaction
+    fingerprint: str  # of policy and benchmarks; a worker that cached other files reads them again
 
 
 def screen_settings(params: Split, *, policy: Path, lock: Path, key: Path, benchmarks: Path) -> ScreenSettings:
-    """Read the key, and check the policy and the code that it names before any work is done.
+    """Read the key, and check the policy and the detector code that it names, before any work.
 
     Raises:
-        UserError: when a file is missing or malformed, or when code of a detector is not the one in `lock`.
+        UserError: when a file is missing or malformed, or the code of a detector differs from `lock`.
     """
     files = hash_path(benchmarks).sha256 if benchmarks.exists() else ""
     if params.policy == "off":
@@ -72,7 +73,7 @@ def screen_settings(params: Split, *, policy: Path, lock: Path, key: Path, bench
 
 @dataclass(frozen=True)
 class ScreenTask:
-    """A row group of the corpus; `bits` is that of `ShingleSets`."""
+    """A row group of the corpus to screen; `bits` as in `ShingleSets`."""
 
     corpus: Path
     group: int
@@ -82,19 +83,19 @@ class ScreenTask:
 
 @dataclass(frozen=True)
 class DocumentFinding:
-    """A finding in a document; never the value."""
+    """A finding of the policy in a document. It does not hold the value that was found."""
 
     rule: str
     action: str
     severity: str
     line: int
     column: int
-    placeholder: str  # what stands, or would stand, in its place
+    placeholder: str  # text that replaces the value when it is redacted
 
 
 @dataclass(frozen=True)
 class TextColumn:
-    """A column of texts of which there are few: each once, and its number for each document, (n,) int32."""
+    """A column with few distinct texts: each text once, and (n,) int32, the number of its text per document."""
 
     texts: list[str]
     numbers: NDArray[np.int32]
@@ -106,7 +107,7 @@ class TextColumn:
         return cls(list(numbers), found)
 
     def numbers_in(self, table: dict[str, int]) -> NDArray[np.int32]:
-        """Number of each document's text in `table`, which takes in those that it lacks."""
+        """(n,) int32: number of each document's text in `table`. Missing texts are added to `table`."""
         return np.array([table.setdefault(text, len(table)) for text in self.texts], dtype=np.int32)[self.numbers]
 
 
@@ -115,17 +116,17 @@ class Screened:
     """A screened row group of n documents, of which p passed.
 
     Attributes:
-        reasons: of the n documents, "" for those that passed.
+        reasons: of the n documents; "" if the document passed.
         sizes: (n,) int64, bytes of content.
         changed: (n,) bool, whether the policy redacts something.
         hashes: (p, 4) uint64: high, low, place and unit of `verdicts.DocumentKeys`.
-        grouped: (p,) bool.
+        grouped: (p,) bool, whether the document has a group.
         strata: of the p documents.
-        shingles: what `ShingleSets.add` takes.
+        shingles: argument for `ShingleSets.add`.
         findings, overlaps: lines of findings.ndjson and overlaps.ndjson, in the order of their documents.
-        kinds: number of findings by "rule: action".
+        kinds: "rule: action" -> number of findings.
         items: (benchmark, item) of the overlaps.
-        holders: documents with an overlap.
+        holders: number of documents with an overlap.
     """
 
     reasons: TextColumn
@@ -143,7 +144,7 @@ class Screened:
 
 
 def screen(task: ScreenTask) -> Screened:
-    """Screen one row group; runs in a worker."""
+    """Screen one row group. Runs in a worker."""
     settings, params = task.settings, task.settings.params
     with opened(task.corpus) as file:
         table = file.read_row_group(task.group)
@@ -187,10 +188,10 @@ def screen(task: ScreenTask) -> Screened:
 
 
 def redacted(document: Document, settings: ScreenSettings) -> tuple[Document, list[DocumentFinding]]:
-    """The document as it may be published, and what the policy found in it.
+    """The document as it may be published, and the findings of the policy in it.
 
-    Texts inside messages, tools and meta are looked at one by one, as JSON values; a short one whose name tells what
-    it is, such as {"password": ...}, also behind its name.
+    Texts inside messages, tools and meta are scanned one by one, as JSON values. A short text whose field name suggests
+    a secret, such as {"password": ...}, is also scanned together with the name.
     """
     if settings.policy is None:
         return document, []
@@ -207,7 +208,7 @@ def redacted(document: Document, settings: ScreenSettings) -> tuple[Document, li
             return replaced(text, found)
         head = json.dumps(name[-NAMED_CHARACTERS:], ensure_ascii=False) + ': "'
         behind = [f for f in scanner.scan(f'{head}{text}"') if len(head) <= f.start and f.end <= len(head) + len(text)]
-        shift = len(head)  # a text of one line: no rule takes a value over a quote or a line end
+        shift = len(head)  # to the text itself; no rule finds a named value across a quote or a line end
         moved = [replace(f, column=f.column - shift, start=f.start - shift, end=f.end - shift) for f in behind]
         return replaced(text, [f for f in moved if f.line == 1])
 
@@ -234,7 +235,7 @@ def redacted(document: Document, settings: ScreenSettings) -> tuple[Document, li
 
 
 def redacted_name(name: str, settings: ScreenSettings) -> str:
-    """An id as it may be published."""
+    """A document id as it may be published."""
     if settings.policy is None:
         return name
     return redact(name, _scanner(settings.policy, settings.fingerprint).scan(name), settings.key)
@@ -268,7 +269,7 @@ def _allow_list(licences: tuple[str, ...]) -> frozenset[str]:
 
 
 def hashes_of(document: Document, salt: str) -> tuple[int, int, int, int]:
-    """high, low, place and unit of `verdicts.DocumentKeys`, of a redacted document."""
+    """(high, low, place, unit) of a redacted document, as in `verdicts.DocumentKeys`."""
     content = hashlib.sha256(content_bytes(document)).digest()
     place = hashlib.blake2b(
         "\0".join((document.source, document.path, document.id)).encode("utf-8", "surrogatepass"), digest_size=8
@@ -283,7 +284,7 @@ def hashes_of(document: Document, salt: str) -> tuple[int, int, int, int]:
 
 
 def content_bytes(document: Document) -> bytes:
-    """What two exact copies have in common; licence, source and metadata do not count."""
+    """The bytes that two exact copies share: the content without licence, source and metadata."""
     if document.text is not None:
         return canonical(document.text).encode("utf-8")
     forms = [getattr(document, name) for name in FORMS]

@@ -1,7 +1,7 @@
-"""Writing what `split` decided: the three Parquet files, redacted, and the list of what was left out.
+"""Write the result of `split`: three redacted Parquet files, and the list of dropped documents.
 
-Row groups of the corpus go to worker processes and come back encoded: what is left to the parent process is to append
-bytes. Used by: split.
+Worker processes encode row groups of the corpus; the parent process only appends their bytes.
+Used by: stages/split.py.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COUNTED = ("licence", "language", "source")
 
 @dataclass
 class Counts:
-    """What a split consists of, for the manifest."""
+    """Numbers of documents, bytes and groups of a split, for the manifest."""
 
     documents: int = 0
     bytes: int = 0
@@ -53,13 +53,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class GroupTask:
-    """A row group of n documents, and what becomes of them.
+    """A row group of n documents, and the verdicts on them.
 
     Attributes:
         part: (n,) int8, index in PARTS, or DROPPED.
-        changed: (n,) bool, whether the policy redacts something in it.
+        changed: (n,) bool, whether the policy redacts something.
         size: (n,) int64, bytes of content.
-        names: (n,) bool, whether dropped.ndjson needs its id.
+        names: (n,) bool, whether dropped.ndjson needs the id.
     """
 
     corpus: Path
@@ -73,7 +73,13 @@ class GroupTask:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The row group, by index in PARTS: its documents as `parquet_join.encoded` writes them, and their counts."""
+    """A row group, encoded.
+
+    Attributes:
+        files: index in PARTS -> documents, as `parquet_join.encoded` writes them.
+        counts: index in PARTS -> counts of these documents.
+        names: redacted ids that dropped.ndjson needs, in order.
+    """
 
     files: dict[int, EncodedGroup]
     counts: dict[int, Counts]
@@ -81,7 +87,7 @@ class Encoded:
 
 
 def encode_split_group(task: GroupTask) -> Encoded:
-    """Redact and encode one row group; runs in a worker."""
+    """Redact and encode one row group. Runs in a worker."""
     table = _read(task.corpus, task.group, PUBLISHED)
     ids = table.column("id").take(number_column(np.flatnonzero(task.names))).to_pylist()
     table, place = _clean(table, np.flatnonzero(task.changed & (task.part != DROPPED)), task.settings)
@@ -103,7 +109,7 @@ def _read(corpus: Path, group: int, columns: list[str]) -> pa.Table:
 
 
 def _clean(table: pa.Table, rows: NDArray[np.int64], settings: ScreenSettings) -> tuple[pa.Table, NDArray[np.int64]]:
-    """The table with the redacted form of `rows` after its end, and the place of each row in it."""
+    """(the table with redacted copies of `rows` appended, (n,) row number of each document's published form)."""
     place = np.arange(table.num_rows)
     if not len(rows):
         return table, place
@@ -115,7 +121,11 @@ def _clean(table: pa.Table, rows: NDArray[np.int64], settings: ScreenSettings) -
 def write_splits(
     folder: Path, corpus: Path, result: CorpusSplit, pool: Pool, settings: ScreenSettings, crew: Crew
 ) -> dict[str, Counts]:
-    """Write train.parquet, val.parquet, test.parquet and dropped.ndjson, redacted, in the order of the corpus."""
+    """Write train.parquet, val.parquet, test.parquet and dropped.ndjson, redacted, in the order of the corpus.
+
+    Returns:
+        name of the split -> its counts.
+    """
     names = _Names(folder / "names", np.unique(result.kept_by[result.kept_by >= 0]))
     counts = {part: Counts() for part in PARTS}
     with ExitStack() as stack:
@@ -145,12 +155,12 @@ def write_splits(
 
 
 def _groups(candidates: DocumentKeys, part: NDArray[np.int8]) -> list[int]:
-    """Number of groups in each part."""
+    """Number of groups per split."""
     return [len(np.unique(candidates.unit[candidates.grouped & (part == number)])) for number in range(len(PARTS))]
 
 
 def _row_groups(corpus: Path) -> Iterator[tuple[int, slice]]:
-    """The number of each row group, and its rows."""
+    """Yield the number of each row group, and its rows in the corpus."""
     with opened(corpus) as file:
         rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     start = 0
@@ -160,10 +170,10 @@ def _row_groups(corpus: Path) -> Iterator[tuple[int, slice]]:
 
 
 class _Names:
-    """Redacted ids of the documents that stand for a dropped one, in a file: an id can be long.
+    """Redacted ids of the documents that represent a dropped one. They are in a file, because an id can be long.
 
     Args:
-        rows: (n,) of the corpus, ascending; `write` takes their names in this order.
+        rows: (n,) int32, rows of the corpus, ascending. `write` expects their names in this order.
     """
 
     def __init__(self, path: Path, rows: NDArray[np.int32]) -> None:
@@ -192,11 +202,11 @@ class _Names:
         self._file.writelines(names)
 
     def seal(self) -> None:
-        """After the last `write`."""
+        """Flush the file. Call once after the last `write`."""
         self._file.flush()
 
     def bytes_of(self, rows: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Where in the file the names of these rows are: (n, 2) start and end; an empty range for a row of -1."""
+        """(n, 2) int64: start and end of the names of these rows in the file; an empty range for row -1."""
         place = np.searchsorted(self.rows, rows)
         found = np.stack([self.edges[np.minimum(place, len(self.rows))], self.edges[place + (rows >= 0)]], axis=1)
         return np.where((rows >= 0)[:, None], found, 0)
@@ -204,12 +214,13 @@ class _Names:
 
 @dataclass(frozen=True)
 class DroppedTask:
-    """The m documents of a row group that were dropped.
+    """The m dropped documents of a row group.
 
     Attributes:
-        rows: (m,) int64 in the row group.
+        rows: (m,) int64, row numbers in the row group.
         reasons: m texts.
-        names: (m, 2) int64, where in `file` the id of the document that stands for it is.
+        file: the file of `_Names`.
+        names: (m, 2) int64, start and end in `file` of the id of the document that represents the dropped one.
     """
 
     corpus: Path
@@ -231,9 +242,9 @@ def _dropped_tasks(corpus: Path, result: CorpusSplit, settings: ScreenSettings, 
 
 
 def dropped_lines(task: DroppedTask) -> bytes:
-    """Lines of dropped.ndjson: source, path, id, reason, and the id of the document that stands for it; ids redacted.
+    """Lines of dropped.ndjson: source, path, id, reason, and the id of the document that is kept instead.
 
-    Runs in a worker.
+    The ids are redacted. Runs in a worker.
     """
     table = _read(task.corpus, task.group, ["source", "path", "id"]).take(number_column(task.rows))
     columns = [column.to_pylist() for column in table.columns]

@@ -1,8 +1,9 @@
-"""From the corpus to the verdict on every document: screen all, deal what passed; `split_writer` writes the result.
+"""Screen the corpus, and join the verdicts on all documents. `deal` deals, and `split_writer` writes the result.
 
-Memory holds some 100 bytes per document, and for moments up to 220: when lines of the ledger are sorted, and when
-leakage is counted (a million short documents, without some 60 MiB that the allocator keeps). Until all documents are
-screened, the table of `ShingleSets` comes on top. Texts are held a row group at a time.
+Memory holds about 100 bytes per document, and at the peak up to 220: when lines of the ledger are sorted, and when
+leakage is counted (measured with a million short documents, without about 60 MiB that the allocator keeps). During
+screening, the table of `ShingleSets` is added. Texts are held for one row group at a time.
+Used by: stages/split.py.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ class Pool:
     """The screened corpus of n documents, of which p passed.
 
     Attributes:
-        reason: (n,) int8, index in `reasons`; 0 for those that passed.
+        reason: (n,) int8, index in `reasons`; 0 if the document passed.
         reasons: why documents did not pass; reasons[0] is "".
         size: (n,) int64, bytes of content.
-        changed: (n,) bool, whether the policy redacts something in it.
-        passed: (p,) int64, rows of the corpus.
-        candidates: what dealing needs to know of those that passed.
-        findings: of the policy, counted by "rule: action".
-        items: (benchmark, item) of what was found of benchmarks.
-        holders: how many documents hold such items.
-        strata: values of the field of split.stratify; "" stands for none.
+        changed: (n,) bool, whether the policy redacts something.
+        passed: (p,) int64, rows of the corpus that passed.
+        candidates: keys of the documents that passed, for dealing.
+        findings: "rule: action" -> number of findings of the policy.
+        items: (benchmark, item) of the benchmark items that were found.
+        holders: number of documents that hold such items.
+        strata: values of the field split.stratify; "" means that the document has no value.
     """
 
     reason: NDArray[np.int8]
@@ -61,7 +62,7 @@ class Pool:
 
 
 def corpus_bytes(corpus: Path) -> int:
-    """Bytes of content of a corpus."""
+    """Bytes of content of all documents of a corpus."""
     with opened(corpus) as file:
         return sum(int(pc.sum(file.read_row_group(g, columns=["size"])[0]).as_py()) for g in range(file.num_row_groups))
 
@@ -74,14 +75,14 @@ def column_bytes(corpus: Path) -> int:
 
 @contextmanager
 def shingle_sets(folder: Path, corpus: Path) -> Iterator[ShingleSets]:
-    """Empty sets of shingles in a folder of their own, which is removed at the end."""
+    """Open empty shingle sets in a new folder, which is removed at the end."""
     with ShingleSets(folder, bits=slot_bits(corpus_bytes(corpus))) as sets:
         yield sets
     sets.delete()
 
 
 def warn_of_policy(options: Split, key: Path, corpus: Path) -> None:
-    """Warn when the policy is off, or when users' own data meets the redaction key that everybody has."""
+    """Warn when the policy is off, or when the published redaction key is used for the user's own data."""
     if options.policy == "off":
         log.warning("split: WARNING: split.policy is off: secrets and personal data stay in the training text")
     elif note := warning(key, _places(corpus)):
@@ -89,7 +90,7 @@ def warn_of_policy(options: Split, key: Path, corpus: Path) -> None:
 
 
 def _places(corpus: Path) -> Iterator[str]:
-    """Where each document of the corpus was read from: a path relative to the repository, and more inside of it."""
+    """The place from which each document was read: a path relative to the repository, and a position in that file."""
     with opened(corpus) as file:
         for batch in file.iter_batches(columns=["place"]):
             yield from batch.column(0).to_pylist()
@@ -116,7 +117,7 @@ def screen_corpus(corpus: Path, settings: ScreenSettings, sets: ShingleSets, fol
 
 
 class _Verdicts:
-    """What `screen` says of all documents. Arrays are made once: small ones between large ones fragment the memory."""
+    """Collects the results of `screen`. Arrays are allocated once: small ones between large ones fragment memory."""
 
     def __init__(self, rows: int) -> None:
         self.reason = np.zeros(rows, dtype=np.int8)
@@ -166,13 +167,13 @@ class _Verdicts:
 
 @dataclass
 class CorpusSplit:
-    """Where every document of the corpus went; all arrays (n,).
+    """The verdict on every document of the corpus; all arrays (n,).
 
     Attributes:
         part: int8, index in PARTS, or DROPPED.
-        reason: int8, why it was dropped: index in `reasons`, 0 for one that is kept.
-        kept_by: int32, the row that stands for it, or -1.
-        reasons: (not an array) texts.
+        reason: int8, index in `reasons`; 0 if the document is kept.
+        kept_by: int32, row of the document that represents a dropped one, or -1.
+        reasons: texts of the reasons.
     """
 
     part: NDArray[np.int8]
@@ -181,13 +182,18 @@ class CorpusSplit:
     reasons: list[str]
 
     def dropped(self) -> dict[str, int]:
-        """How many documents were dropped, by reason."""
+        """Reason -> number of documents that were dropped for it."""
         counts = np.bincount(self.reason, minlength=len(self.reasons)).tolist()
         return {text: count for text, count in zip(self.reasons, counts, strict=True) if text and count}
 
 
 def corpus_split(pool: Pool, dealt: Dealt) -> CorpusSplit:
-    """The verdicts on the candidates, by row of the corpus."""
+    """Join the results of screening and of dealing, by row of the corpus.
+
+    For example, of three documents the second was blocked in screening, and the third is a copy of the first:
+    pool.passed is [0, 2], dealt.part [TRAIN, DROPPED] and dealt.kept_by [-1, 0]. The result has part
+    [TRAIN, DROPPED, DROPPED] and kept_by [-1, -1, 0].
+    """
     part = np.full(len(pool.size), DROPPED, dtype=np.int8)
     kept_by = np.full(len(pool.size), -1, dtype=np.int32)
     reasons, reason = [*pool.reasons, *REASONS[1:]], pool.reason.copy()

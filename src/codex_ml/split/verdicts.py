@@ -1,4 +1,4 @@
-"""The documents that are dealt, and where each of them went: what `deal` takes and what it returns.
+"""The input and the result of `deal`: keys of the documents, and the verdict on each.
 
 Used by: split.
 """
@@ -25,14 +25,14 @@ Hashes = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class DocumentKeys:
-    """What dealing needs to know of the n documents that passed licences, quality and policy; all arrays (n,).
+    """Keys of the n documents that passed screening; all arrays (n,).
 
     Attributes:
         high, low: uint64, the first 128 bits of the SHA-256 of the canonical content.
         place: uint64, hash of source, path and id.
-        unit: uint64, `position` of the group, or of the content.
-        grouped: bool, whether unit is that of a group.
-        stratum: int32, number of the value of split.stratify; zeros without it.
+        unit: uint64, `position` of the group; of the content if the document has no group.
+        grouped: bool, whether the document has a group.
+        stratum: int32, number of the value of split.stratify; zeros if it is not set.
     """
 
     high: Hashes
@@ -44,21 +44,21 @@ class DocumentKeys:
 
     @property
     def ledger_low(self) -> NDArray[np.uint32]:
-        """What the ledger keeps of `low`."""
+        """(n,) uint32: the upper half of `low`, which the ledger stores."""
         return (self.low >> np.uint64(32)).astype(np.uint32)
 
     @property
     def ledger_place(self) -> NDArray[np.uint32]:
-        """What the ledger keeps of `place`."""
+        """(n,) uint32: the upper half of `place`, which the ledger stores."""
         return (self.place >> np.uint64(32)).astype(np.uint32)
 
 
 @dataclass(frozen=True)
 class Dealt:
-    """Where the candidates went: 17 bytes for each, and the pairs.
+    """The verdicts on the candidates: 17 bytes per candidate, and the verified pairs.
 
-    For example, of five documents the second is an exact copy of the first and the third a near-duplicate of it; the
-    fourth is in test, and the fifth, which `salt` dealt to train, resembles the fourth:
+    For example, of five documents the second is an exact copy of the first, and the third is a near-duplicate of the
+    first. The fourth is in test. The fifth was dealt to train, and is a near-duplicate of the fourth:
 
         part    [TRAIN, DROPPED, DROPPED, TEST, DROPPED]
         reason  [KEPT, EXACT, NEAR, KEPT, EVICTED]
@@ -66,16 +66,16 @@ class Dealt:
         copies  [0, 0, 2, 3, 4]
 
     Attributes:
-        part: (n,) int8, index in PARTS or DROPPED.
-        reason: (n,) int8, why it was dropped: index in REASONS.
-        kept_by: (n,) int32, the candidate that stands for a dropped one, or -1.
-        copies: (n,) int32, the first of its exact copies.
-        families: verified near pairs among the first copies.
-        crossing: verified near pairs across splits among what was kept, before anything was evicted.
+        part: (n,) int8, index in PARTS, or DROPPED.
+        reason: (n,) int8, index in REASONS.
+        kept_by: (n,) int32, the candidate that represents a dropped one, or -1.
+        copies: (n,) int32, the representative of its exact copies.
+        families: verified near pairs among these representatives.
+        crossing: verified near pairs across splits among the kept documents, before any of them was evicted.
         old: (n,) int32, row of the content in the ledger, or -1.
-        pinned: (n,) bool, whether the ledger knew it as kept.
-        recorded: (n,) bool, whether the ledger knew it in its unit.
-        moved: (n,) bool, whether a document of a cleaner split, which the ledger lists too, evicted it.
+        pinned: (n,) bool, whether the ledger lists it as kept.
+        recorded: (n,) bool, whether the ledger lists it in its unit.
+        moved: (n,) bool, whether a listed document of a cleaner split evicted it.
     """
 
     part: NDArray[np.int8]
