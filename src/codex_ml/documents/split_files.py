@@ -56,7 +56,8 @@ class BenchmarkCounts(Contract):
         files: the benchmarks, as params.yaml names them.
         items_found: number of items that occur in at least one document.
         documents: number of documents that hold such an item.
-        too_short_to_check: items that have too few words to search for.
+        too_short_to_check: texts with too few words to search for, as "BENCHMARK: ITEM (FIELD, n words)", and items
+            without text.
     """
 
     files: list[str]
@@ -66,7 +67,13 @@ class BenchmarkCounts(Contract):
 
 
 class NamedContradiction(Contract):
-    """A document that the ledger assigns to several splits, and what `split` did with it."""
+    """A document for which the entries of the ledger name several splits, and what `split` did with it.
+
+    Attributes:
+        contradiction: why the entries contradict each other.
+        answers: the splits that they name.
+        result: the split of the document, or the reason why it is in none.
+    """
 
     source: str
     path: str
@@ -103,11 +110,12 @@ class Leakage(Contract):
     """reports/split/leakage.json.
 
     Attributes:
-        exact_cross, near_cross, group_cross: contents, near-duplicate pairs and groups in more than one of the splits.
+        exact_cross, near_cross, group_cross: number of contents, near-duplicate pairs and groups that are in more than
+            one of the splits.
         near_duplicates: dropped documents by their similarity to the document that was kept, rounded down to a tenth;
             "1.0" means the same shingles.
         evicted: documents dropped as a near-duplicate of a document in a cleaner split (test, then val, then train).
-        quarantined: documents in no split, because the ledger, their group and their near-duplicates contradict.
+        quarantined: documents in no split, because the ledger, their group or a near-duplicate name different splits.
         largest_family_share: share of all documents that the largest family has: one kept document and those dropped
             for it.
         random_split_leak: after a random split by rows, the share of its test documents that have a copy or a

@@ -26,7 +26,7 @@ PUBLISHED = "75428f08e2fe45c2b1fc669bb7ec13f5b737d70fca174b28a8c481128603e842"
 
 
 def read_key(path: Path) -> bytes:
-    """The secret of the placeholders: 32 bytes, the SHA-256 of the file's content.
+    """The secret of the placeholders: 32 bytes, the SHA-256 of the file without white space at its ends.
 
     Raises:
         UserError: when the file is missing, or too short to be a secret.

@@ -1,4 +1,4 @@
-"""How refusals are counted: fixed words keep their digits, and no value of a document gets into metrics.json."""
+"""How refusals are counted: fixed words keep their digits, and no value of a document gets into reports/ingest."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Origin:
     Attributes:
         label: source of the documents.
         licence: licence of the whole. If a file has an SPDX header, both apply.
-        group_label: name of the group when `group` of the source is "source"; "" for the label.
+        group_label: the group for `group: source`, and prefix of the groups for `group: folder`; "" for the label.
     """
 
     context: Context

@@ -45,7 +45,7 @@ class RowRange:
         first_group, last_group: indices of the row groups; the last one is included.
         first_row: number, in the file, of the first row of the first group.
         batch: rows to decode at a time.
-        part: the rows, counted from the first row of the first group.
+        part: the rows; `part.start` counts from the first row of the first group.
     """
 
     first_group: int
