@@ -16,6 +16,7 @@ import pytest
 from workspace import AWKWARD, Finished, Workspace
 
 from codex_ml.core.hashing import hash_path
+from codex_ml.core.lock import last_holder
 from codex_ml.core.pipeline import load_pipeline
 
 NAMES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
@@ -61,7 +62,9 @@ def test_killed_or_failing_stage_ends_with_the_same_bytes(pipeline: Workspace, s
 
 
 def _train_process(workspace: Workspace) -> int:
-    return int((workspace.root / ".cache/locks/train").read_text())
+    number = last_holder(workspace.root / ".cache/locks/train")
+    assert number is not None
+    return number
 
 
 def _checkpoints(workspace: Workspace) -> list[str]:

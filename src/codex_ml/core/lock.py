@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from codex_ml.core.errors import CheckFailed, naming
 from codex_ml.core.progress import duration
 
 log = logging.getLogger("codex_ml")
+HOLDER = re.compile(r"process ([0-9]{1,9}) on (.+) \(.*\)", re.DOTALL)  # what `_own_name` gives
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 30.0
 
@@ -124,6 +126,12 @@ def _locked(handle: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def last_holder(file: Path) -> int | None:
+    """The number of the process that took the lock last, if it was a process of this machine; it may have ended."""
+    match = HOLDER.fullmatch(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else None
+    return int(match[1]) if match and match[2] == socket.gethostname() else None
 
 
 def _own_name() -> str:

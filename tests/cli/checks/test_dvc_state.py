@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -176,17 +177,26 @@ def test_locks_of_the_usual_kind_are_no_problem(repository_of_dvc):
     assert list(leftovers()) == []
 
 
+SCRIPT = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {source!r})
+from codex_ml.core.lock import only_one
+with only_one(Path(".cache/locks/train"), "train"):
+    print("up", flush=True)
+    time.sleep(120)
+"""
+
+
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """A process that looks like a stage, and the file that a stage writes its number to."""
+    """A process that looks like a stage, and holds the lock of one."""
     monkeypatch.chdir(tmp_path)
     Path("stages").mkdir()
-    Path("stages/train.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(120)\n")
-    Path(".cache/locks").mkdir(parents=True)
+    Path("stages/train.py").write_text(SCRIPT.format(source=str(Path(dvc_state.__file__).parents[3])))
     start = f"{shlex.quote(sys.executable)} stages/train.py >up & echo $!"  # the shell ends, the stage is an orphan
     number = int(subprocess.run(["sh", "-c", start], stdout=subprocess.PIPE, check=True).stdout)
     wait_until(lambda: Path("up").read_text())
-    Path(".cache/locks/train").write_text(str(number))
     yield number
     with contextlib.suppress(ProcessLookupError):
         os.kill(number, signal.SIGKILL)
@@ -202,11 +212,20 @@ def test_a_stage_that_outlived_its_dvc_is_named_until_it_ends(stage):
     wait_until(lambda: list(leftovers()) == [])
 
 
-@pytest.mark.parametrize("text", ["", "x", "999999999", "99999999999999999999", "own", "1", "-1"])
+@pytest.mark.parametrize("text", ["", "x", "999999999", "99999999999999999999", "own", "1", "-1", "cut"])
 def test_the_number_of_no_stage_is_no_problem(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     Path(".cache/locks").mkdir(parents=True)
-    Path(".cache/locks/train").write_text(str(os.getpid()) if text == "own" else text)
+    number = os.getpid() if text == "own" else text
+    Path(".cache/locks/train").write_text(
+        f"process {os.getpid()}" if text == "cut" else f"process {number} on {socket.gethostname()} (/here)"
+    )
+    assert list(leftovers()) == []
+
+
+def test_a_stage_of_another_machine_is_no_problem(stage):
+    lock = Path(".cache/locks/train")
+    lock.write_text(lock.read_text().replace(f" on {socket.gethostname()} ", " on another.host "))
     assert list(leftovers()) == []
 
 

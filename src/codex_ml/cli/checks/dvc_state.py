@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codex_ml.core.lock import last_holder
+
 if TYPE_CHECKING:
     import psutil
 
@@ -77,13 +79,13 @@ def _hard_links() -> Iterator[str]:
 def _orphans() -> Iterator[str]:
     """Stages that run on without the DVC that started them: the next one would delete what they write."""
     for lock in sorted(STAGE_LOCKS.glob("*")):
-        text = lock.read_text(errors="replace").strip() if lock.is_file() else ""
-        process = _process(int(text)) if text.isdigit() and len(text) < 10 else None
+        number = last_holder(lock)
+        process = None if number is None else _process(number)
         if process is None or not _is_stage(process, lock.name) or any(map(_may_be_dvc, process.parents())):
             continue
         yield (
-            f"stage {lock.name} is still running without DVC (process {text}); wait for it, or end it with `kill "
-            f"{text}`: DVC would delete what it writes"
+            f"stage {lock.name} is still running without DVC (process {number}); wait for it, or end it with `kill "
+            f"{number}`: DVC would delete what it writes"
         )
 
 
