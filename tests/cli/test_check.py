@@ -33,7 +33,7 @@ def plus(item):
     return lambda items: (*items, item)
 
 
-CMD = "dvc.yaml: the cmd of train must be `python stages/train.py` and no more; found"
+CMD = "dvc.yaml: the cmd of train must be exactly `python stages/train.py`; found"
 STAGES = {
     "a parameter in a command": (
         "train",
@@ -112,7 +112,7 @@ def test_a_script_that_is_no_python_is_told_with_its_line(workspace):
         (
             [{"kind": "files", "path": "texts"}],
             True,
-            "params.yaml: ingest.sources.0.path texts lies in no dependency of stage ingest; put the data under data/raw or "
+            "params.yaml: ingest.sources.0.path texts is not inside a dependency of stage ingest; put the data under data/raw or "
             "add the path to its deps in dvc.yaml",
         ),
         (

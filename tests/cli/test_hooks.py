@@ -33,7 +33,7 @@ def hook(name: str, *files: Path) -> tuple[int, str]:
             "large-files",
             "a.bin",
             b"0" * (512 * 1024 + 1),
-            "512 KiB, more than 512; keep data and models with `dvc add`",
+            "512 KiB, more than 512; keep data and models in DVC (`dvc add`)",
         ),
         ("env-files", ".env", b"", "a file for credentials"),
         ("env-files", "id_ed25519", b"", "a file for credentials"),
@@ -79,7 +79,7 @@ def test_the_ledger_may_be_in_git_as_long_as_it_is_one_file(tmp_path, monkeypatc
     assert code == refused
     if refused:
         assert errors.startswith(
-            f"{file}: a ledger of 100000 lines or more belongs to DVC; `codex-ml merge` divides it"
+            f"{file}: a ledger of 100000 lines or more belongs in DVC; `codex-ml merge` divides it"
         )
         assert "`git add data/split_ledger.dvc data/.gitignore`" in errors
 
@@ -170,7 +170,7 @@ def test_hooks_for_a_monorepo_need_one(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     result = CliRunner().invoke(hooks.app, ["config"])
     assert (result.exit_code, result.stderr) == (
-        2, "error: this folder is in no Git repository; run `git init` in the top folder first\n"
+        2, "error: this folder is not in a Git repository; run `git init` in the top folder first\n"
     )  # fmt: skip
     subprocess.run(["git", "init", "-q"], check=True)
     result = CliRunner().invoke(hooks.app, ["config"])

@@ -115,7 +115,7 @@ MIXED = {
     "split after train, the list of the folder known": (new_data_split_only, "train read data/splits/train.bin "),
     "train with another seed than split": (new_seed_train_only, "train ran with another seed in params.yaml than split"),
     "split with newer shared code than train": (shared_code_split_only, "train read src/codex_ml/core/io.py "),
-    "a stage that was killed after its start": (record_only, "reports/train/lineage.json is of a start with another stages/train.py than dvc.lock has"),
+    "a stage that was killed after its start": (record_only, "reports/train/lineage.json belongs to a start with another stages/train.py than dvc.lock has"),
     "a pipeline that was edited": (new_dep_in_the_pipeline, "train ran with other deps, outs or cmd than dvc.yaml has"),
 }  # fmt: skip
 
@@ -187,8 +187,8 @@ def test_lineage_of_a_stage_without_record_says_so(chain):
 @pytest.mark.parametrize(
     ("revision", "message"),
     [
-        ("--output=x", "'--output=x' is no Git revision"),
-        ("", "'' is no Git revision"),
+        ("--output=x", "'--output=x' is not a Git revision"),
+        ("", "'' is not a Git revision"),
         ("nowhere", "dvc.yaml at nowhere: fatal: "),
     ],
 )

@@ -324,9 +324,7 @@ def test_of_ledgers_of_two_salts_the_one_that_params_name_counts(project, salt):
     one, other = in_folder() | some_lines(dice, 1), some_lines(dice, 3)
     texts = canonical(one).decode(), canonical(other, salt_mark("other")).decode()
     conflict(**{file: texts, "params.yaml": ("split: {salt: salt}\n", "split: {salt: other}\n")})
-    assert (
-        unite().left[FOLDER].startswith("the sides were dealt with different values of split.salt; settle split.salt")
-    )
+    assert unite().left[FOLDER].startswith("the sides were split with different values of split.salt; set split.salt")
     Path("params.yaml").write_text(f"split: {{salt: {salt}}}\n")
     git("add", "params.yaml")
     done = unite()
@@ -382,7 +380,7 @@ def test_lines_that_a_revert_took_are_noticed_and_brought_back(project):
 
 def test_a_name_that_is_no_commit_is_refused_before_anything_is_done(project):
     for name in ("nobody", "--all", "HEAD:data"):
-        with pytest.raises(UserError, match=f"^{name} is no commit of this clone"):
+        with pytest.raises(UserError, match=f"^{name} is not a commit of this clone"):
             unite([name])
 
 
@@ -418,7 +416,7 @@ def test_lines_of_another_salt_that_nobody_committed_are_not_dropped(project, fo
         before = file.read_bytes() if form == "two salts" else b""
         file.write_bytes(before + canonical(other, salt_mark("other")))
     data = file.read_bytes()
-    assert f"{file} was dealt with another split.salt than params.yaml has" in unite().left[FOLDER]
+    assert f"{file} was split with another split.salt than params.yaml has" in unite().left[FOLDER]
     assert file.read_bytes() == data
 
 
@@ -456,7 +454,7 @@ def test_an_experiment_of_somebody_with_fewer_lines_is_noticed_and_mended(projec
 
 def test_outside_of_git_there_is_nothing_to_merge(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="in no Git repository with a commit"):
+    with pytest.raises(UserError, match="not in a Git repository with a commit"):
         unite()
     assert baselines() == []
 
@@ -572,10 +570,10 @@ def test_the_command_says_what_it_did_and_ends_with_1_while_something_is_left(pr
     assert run() == (0, "ledger: 12 lines, HEAD lacks 0 of them, the folder lacked 0\nmerge: nothing to do\n", "")
     conflict(**{"params.yaml": ("a: 1\n", "a: 2\n"), "dvc.lock": ("1\n", "2\n")})
     code, out, err = run()
-    assert (code, err) == (1, "error: 1 file is left for you to settle\n")
+    assert (code, err) == (1, "error: 1 file is left for you to resolve\n")
     assert out.splitlines() == [
         "ledger: 12 lines, HEAD lacks 0 of them, the folder lacked 0",
-        "results: dvc.lock as in HEAD, for `dvc repro` to write anew",
+        "results: dvc.lock as in HEAD; `dvc repro` updates them",
         "left for you: params.yaml: line 1: keep what you want of both sides, delete the markers, then `git add params.yaml`",
         "next: `codex-ml merge`",
     ]

@@ -185,13 +185,13 @@ TOGETHER = [
     (
         {"model.architecture": "t5"},
         "pack.layout",
-        "pack.layout packed puts several documents into a row, and model.architecture t5 reads one; use padded",
+        "pack.layout packed puts several documents into a row, but model.architecture t5 reads one; use padded",
     ),
     (
         {"model.architecture": "t5", "pack.layout": "padded", "train.compile": "on"},
         "train.compile",
-        "train.compile on needs batches of one shape, and those of model.architecture t5 have the shape of their "
-        "longest beginning; use auto or off",
+        "train.compile on needs batches of one shape, but batches of model.architecture t5 are as long as "
+        "their longest encoder input; use auto or off",
     ),
     (
         {"safety_audit.prefix_tokens": "15", "pack.seq_len": "64"},
@@ -268,7 +268,7 @@ BAD_SETTINGS = [
     ('pack:\n  too_long: truncate\n', "2: pack.too_long: input should be 'cut', 'drop' or 'fail'; found 'truncate'"),
     ('runtime:\n  trackers: [comet]\n', "2: runtime.trackers.0: input should be 'tensorboard', 'mlflow' or 'wandb'; found 'comet'"),
     ('runtime:\n  trackers: wandb\n', "2: runtime.trackers: input should be a valid list; found 'wandb'"),
-    ('runtime:\n  sharding: full\ntrain:\n  precision: fp16\n', '2: runtime.sharding full does not go with train.precision fp16; use bf16, fp32 or auto'),
+    ('runtime:\n  sharding: full\ntrain:\n  precision: fp16\n', '2: runtime.sharding full cannot be combined with train.precision fp16; use bf16, fp32 or auto'),
     ('runtime:\n  processes: -1\n', '2: runtime.processes: input should be greater than or equal to 0; found -1'),
     ('runtime:\n  prometheus_port: 65536\n', '2: runtime.prometheus_port: input should be less than or equal to 65535; found 65536'),
 ]  # fmt: skip
@@ -306,13 +306,17 @@ def test_a_preset_is_a_shape_and_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "models/presets.yaml").write_text("small: {layers: 2, path: models/base/x}\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
+<<<<<<< HEAD
         UserError, match=r"^models/presets.yaml: small: path is not a key of a shape; allowed: architecture"
+=======
+        UserError, match=r"^models/presets.yaml: small: path is not a key of a shape; its keys are architecture"
+>>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
     ):
         validate_params({"model": {"preset": "small"}})
 
 
 SOURCE = "ingest:\n  sources:\n    - kind: files\n      path: data/raw/mine\n"
-INSIDE = "only a relative path inside the repository can be traced; copy or link the data there"
+INSIDE = "only relative paths inside the repository can be traced; copy or link the data there"
 
 
 @pytest.mark.parametrize(

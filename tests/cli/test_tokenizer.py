@@ -92,7 +92,7 @@ def test_an_export_is_read_by_other_tools(run, folders, tmp_path):
     for text in TEXTS:
         assert other.encode(text).ids == auto.encode(text) == ours.encode(text).tolist()
     again = run("export", tmp_path / "new")
-    assert (again.exit_code, "is there already" in again.stderr) == (2, True)
+    assert (again.exit_code, "already exists" in again.stderr) == (2, True)
     names = json.loads(run("export", tmp_path / "sp", "--json", folder="sentencepiece_bpe").stdout)["files"]
     assert names == ["merges.txt", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json"]
 
@@ -103,8 +103,8 @@ def test_an_export_is_read_by_other_tools(run, folders, tmp_path):
         (("encode",), "give either a text or --file"),
         (("encode", "x", "-f", "y"), "give either a text or --file"),
         (("encode", "-f", "no_such"), "no_such is missing"),
-        (("decode", "7", "x"), "'x' is no token id; ids are numbers from 0 to"),
-        (("decode", "99999999999"), "is no token id"),
+        (("decode", "7", "x"), "'x' is not a token id; ids are numbers from 0 to"),
+        (("decode", "99999999999"), "is not a token id"),
         (("stats", "no.parquet"), "no.parquet is missing"),
         (("compare", "nowhere", "nowhere"), "tokenizer.json is missing"),
     ],

@@ -504,7 +504,7 @@ def test_what_is_no_file_or_folder_is_named(chain, name):
 def test_what_dvc_cannot_hash_is_a_finding(chain):
     """Put there after the run: a failed check, not a mistake in the command."""
     os.mkfifo("data/raw/mine/pipe")
-    with pytest.raises(CheckFailed, match=r"^split: data/raw/mine/pipe is a FIFO, for which DVC would wait for ever"):
+    with pytest.raises(CheckFailed, match=r"^split: data/raw/mine/pipe is a FIFO, for which DVC would wait forever"):
         links()
 
 

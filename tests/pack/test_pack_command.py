@@ -131,7 +131,7 @@ def test_the_text_output(here, run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "what should be shown? Say --step N, or --row R, or both"),
+        ((), "give --step N, --row R, or both: they choose what is shown"),
         (("--step", "0"), "there is no step 0; steps go from 1 to 6 (train.max_steps)"),
         (("--step", "7"), "there is no step 7; steps go from 1 to 6 (train.max_steps)"),
         (("--row", "-1"), "there is no row -1; the train stream has rows 0 to "),

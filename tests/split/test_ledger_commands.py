@@ -104,8 +104,8 @@ def test_forget_gone_forgets_contents_that_the_corpus_does_not_hold(accepted):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--reason", "x"), "name what to forget by id, path or content, or say --gone; one of the two"),
-        (("a", "--gone", "--reason", "x"), "name what to forget by id, path or content, or say --gone; one of the two"),
+        (("--reason", "x"), "give either --gone, or the ids, paths or contents to forget"),
+        (("a", "--gone", "--reason", "x"), "give either --gone, or the ids, paths or contents to forget"),
         (("no-such-thing", "--reason", "x"), "no-such-thing is neither the id nor the path of a document in "),
         (("", "--reason", "x"), "an empty name names no document"),
         (("A" * 16, "--reason", "x"), f"{'A' * 16} is neither the id nor the path of a document in "),

@@ -1,4 +1,4 @@
-"""`codex-ml check`: everything that can be wrong before any work is done."""
+"""`codex-ml check`: find mistakes before any work is done."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from codex_ml.core.top import go_to_top
 def check(debug: Debug = False) -> None:
     """Validate params.yaml, dvc.yaml and the workspace, before any work and without torch.
 
-    Finds unknown keys (and names the closest), wrong types, impossible combinations, params that no stage reads,
-    stages that read what they do not declare, imports missing from deps, outputs that Git tracks, conflicts of a Git
-    merge, missing or damaged inputs and base models, package versions that are not those of requirements.lock, and what
-    a killed DVC left behind.
+    It finds unknown keys (and suggests the closest one), wrong types, impossible combinations, params that no stage
+    reads, params, files and imports that a stage uses but does not declare, outputs that Git tracks, conflict markers,
+    missing or damaged inputs and base models, package versions that differ from requirements.lock, and locks that a
+    killed DVC left.
     """
     from codex_ml.cli.checks.workspace import check_workspace
     from codex_ml.policy.key import KEY, warning

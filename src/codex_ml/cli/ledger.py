@@ -1,4 +1,4 @@
-"""`codex-ml ledger`: what keeps its split, and how it changes."""
+"""`codex-ml ledger`: show and change the split ledger, whose documents keep their split."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from codex_ml.split.ledger.answers import Ledger
     from codex_ml.split.ledger.edits import LedgerChange
 
-app = typer.Typer(no_args_is_help=True, help="The split ledger, data/split_ledger: what it lists keeps its split.")
+app = typer.Typer(no_args_is_help=True, help="The split ledger, data/split_ledger: a document in it keeps its split.")
 CORPUS = Path("data/corpus/documents.parquet")
 
 
 @app.command()
 def accept(debug: Debug = False) -> None:
-    """Make the last split binding: unite the ledger with data/splits/new_ledger.txt.
+    """Make the last split permanent: add data/splits/new_ledger.txt to the ledger.
 
-    From then on no document of it moves, whatever is added. Below 100,000 lines the ledger is one file, which Git keeps
-    and merges; from there on it is a folder of DVC. The command prints what to run next.
+    After that its documents keep their split, whatever documents you add. A ledger below 100,000 lines is one file,
+    which Git keeps and merges; DVC keeps a larger ledger as a folder. The command prints what to run next.
     """
     from codex_ml.split.ledger.edits import accept_new_lines
     from codex_ml.split.ledger.folder import NEW
@@ -38,9 +38,9 @@ def accept(debug: Debug = False) -> None:
 
 @app.command()
 def convert(debug: Debug = False) -> None:
-    """Rewrite a ledger of the former form, data/split_ledger.ndjson, as the folder data/split_ledger.
+    """Convert a ledger in the old format, data/split_ledger.ndjson, to the folder data/split_ledger.
 
-    No document moves. The former file is removed when the folder is complete.
+    All documents keep their split. The old file is removed when the folder is complete.
     """
     from codex_ml.split.ledger.edits import convert_former
 
@@ -51,7 +51,7 @@ def convert(debug: Debug = False) -> None:
 
 @app.command()
 def show(json: Json = False, debug: Debug = False) -> None:
-    """Count what the ledger says: lines, contents by split, units, what is forgotten, and what contradicts itself."""
+    """Print the counts of the ledger: lines, contents per split, units, forgotten contents, and contradictions."""
     from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
@@ -67,20 +67,20 @@ def show(json: Json = False, debug: Debug = False) -> None:
 
 @app.command()
 def forget(
-    reason: Annotated[str, typer.Option(help="Why, in one line; it is kept beside the content.")],
+    reason: Annotated[str, typer.Option(help="The reason, in one line; it is stored with the content.")],
     names: Annotated[
         list[str] | None, typer.Argument(help="Ids, paths or contents (the first 16 characters of a line).")
     ] = None,
-    gone: Annotated[bool, typer.Option("--gone", help="All contents that the corpus does not hold any more.")] = False,
+    gone: Annotated[bool, typer.Option("--gone", help="Forget all contents that the corpus no longer holds.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would do, and change nothing.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Take documents out of the ledger on purpose: their lines do not count any more.
+    """Take documents out of the ledger on purpose: their lines no longer count.
 
     The lines stay, and data/split_ledger/forgotten.txt names their contents, so that a merge does not bring them back.
-    A document that is forgotten and still in the corpus is dealt as a new one in each split. The file holds the start
-    of the SHA-256 of a text: who has the text can tell that it was here.
+    If a forgotten document is still in the corpus, `split` treats it as a new one each time. The file holds the start
+    of the SHA-256 of a text: a person who has the text can see that it was here.
     """
     from codex_ml.core.strict_json import dump_json
     from codex_ml.split.ledger.edits import next_steps
@@ -89,7 +89,7 @@ def forget(
     with one_line_errors(debug=debug):
         go_to_top()
         if bool(names) == gone:
-            raise UserError("name what to forget by id, path or content, or say --gone; one of the two")
+            raise UserError("give either --gone, or the ids, paths or contents to forget")
         reason = checked_reason(reason)
         if "" in (names or []):
             raise UserError("an empty name names no document; give an id, a path or a content")
@@ -126,7 +126,7 @@ def _ledger() -> Ledger:
 
 
 def _contents(names: list[str], ledger: Ledger) -> list[str]:
-    """Contents by these names; those that the corpus does not hold any more without names."""
+    """The contents with these names; without names, the contents that the corpus no longer holds."""
     from codex_ml.cli.named_contents import contents_gone, contents_named
     from codex_ml.cli.params import load_params
     from codex_ml.core.parallel import workers_for
@@ -147,7 +147,7 @@ def _contents(names: list[str], ledger: Ledger) -> list[str]:
 
 
 def _answers(contents: list[str], ledger: Ledger) -> dict[str, str]:
-    """What the ledger says of each content that it lists."""
+    """Content -> its split in the ledger, or "not listed"."""
     from codex_ml.core.sorted_arrays import find
     from codex_ml.split.ledger.answers import SPLITS
     from codex_ml.split.ledger.forgotten import contents_of

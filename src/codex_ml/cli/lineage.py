@@ -20,9 +20,9 @@ def lineage(
 ) -> None:
     """Print what a result was made from, stage by stage, at any Git revision.
 
-    One screen: the hash of the result, the commit, and for each stage what it wrote and from what. Exits with 1 when
-    dvc.lock holds stages of several runs, and names the first two that do not belong together. With --json a stage has
-    the record of its start, or null where neither Git nor DVC's cache holds it; `dvc fetch --all-commits` brings it.
+    It shows the hash of the result, the commit, and what each stage wrote and read. It exits with 1 when dvc.lock holds
+    stages of several runs, and names the first two that do not belong together. With --json each stage has the record
+    of its start, or null where neither Git nor DVC's cache holds it; `dvc fetch --all-commits` fetches it.
     """
     from codex_ml.cli.history.stage_chain import chain_at, chain_summary
     from codex_ml.core.strict_json import dump_json

@@ -1,6 +1,6 @@
 """The command `codex-ml`, put together from one module per command.
 
-Those modules import what they need inside the commands, so that help is there at once.
+Those modules import what they need inside the commands, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def main() -> None:
     sys.stdout = cast(TextIO, Output(screen))
     try:
         whole_app()()
-    except Exception as error:  # of an import: what a command does is caught inside it
+    except Exception as error:  # an import failed: a command handles its own errors
         if "--debug" in sys.argv:
             raise
         print(f"error: {safe_text(_broken_module(error))}", file=sys.stderr)
         sys.exit(1)
     finally:
-        sys.stdout.flush()  # here, because an error of Python's own flush at its end has no exit code of ours
+        sys.stdout.flush()  # here, because Python's own flush at exit would not set our exit code
         sys.stdout = screen
 
 
 def _broken_module(error: Exception) -> str:
-    """One line about an error of the library itself, which `verify` may meet where it is to find the damage."""
+    """One line about an error in the library itself, such as damage that `verify` must report."""
     package = Path(__file__).parents[1]
     frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     place = getattr(error, "filename", None) or next((f for f in reversed(frames) if f.is_relative_to(package)), "")
@@ -62,13 +62,13 @@ def whole_app() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         help="Train, evaluate and safety-audit language models in a pipeline whose every byte can be traced.\n\n"
-        "The pipeline itself runs with `dvc repro`; these commands look at it. Exit codes: 0 good, 1 a check failed, "
-        "2 your input is wrong.",
+        "`dvc repro` runs the pipeline; these commands check it and show what is in it. Exit codes: 0 success, 1 a "
+        "check failed, 2 your input is wrong.",
     )
     app.callback(invoke_without_command=True)(_version)
     for command in (check, verify, lineage, schema, merge):
         app.command()(command)
-    app.add_typer(hooks.app, name="hook", help="The checks behind the pre-commit hooks.")
+    app.add_typer(hooks.app, name="hook", help="The checks that the pre-commit hooks run.")
     app.add_typer(tokenizer.app, name="tokenizer")
     app.add_typer(pack.app, name="pack")
     app.add_typer(ledger.app, name="ledger")

@@ -13,16 +13,16 @@ from codex_ml.core.top import go_to_top
 
 def merge(
     commits: Annotated[
-        list[str] | None, typer.Argument(help="Other commits that have lines of the ledger which are lost here.")
+        list[str] | None, typer.Argument(help="Other commits whose lines of the ledger are missing here.")
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Unite two people's work after `git merge`, rebase, cherry-pick, stash pop or `dvc exp apply`.
 
-    The split ledger gets the lines of all sides, results become those of HEAD for a rerun to write anew, and what only
-    people can settle is listed: parameters, code, pointers to data. Exits with 1 while something is left. A second time
-    it changes nothing. docs/teams.md shows a merge from begin to end.
+    The split ledger gets the lines of all sides. Conflicting results are reset to those of HEAD, and a rerun updates
+    them. Conflicts that only you can resolve are listed: parameters, code, pointers to data. It exits with 1 while any
+    are left. A second run changes nothing. docs/teams.md shows a whole merge.
     """
     from dataclasses import asdict
 
@@ -39,5 +39,5 @@ def merge(
                 typer.echo(safe_text(line))
         if done.left:
             raise CheckFailed(
-                f"{len(done.left)} file{' is' if len(done.left) == 1 else 's are'} left for you to settle"
+                f"{len(done.left)} file{' is' if len(done.left) == 1 else 's are'} left for you to resolve"
             )

@@ -1,4 +1,4 @@
-"""From documents of the corpus to contents of the ledger, for `codex-ml ledger forget` and `show`."""
+"""Find the contents of the ledger that belong to documents of the corpus. Used by: `codex-ml ledger forget`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTENT = re.compile(r"[A-Za-z0-9_-]{16}")
 
 @dataclass(frozen=True)
 class NameTask:
-    """A row group of the corpus, and the paths and ids that are looked for; None for all documents."""
+    """A row group of the corpus, and the paths and ids to look for; None for all documents."""
 
     corpus: Path
     group: int
@@ -32,7 +32,7 @@ class NameTask:
 
 
 def name_contents(task: NameTask) -> list[tuple[str, str, int, int]]:
-    """(id, path, high, low) of the documents that are looked for, as the split publishes them; runs in a worker."""
+    """(id, path, high, low) of each document to look for; high and low hash its redacted text. Runs in a worker."""
     with opened(task.corpus) as file:
         table = file.read_row_group(task.group)
     if task.names is not None:

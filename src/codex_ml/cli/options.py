@@ -32,7 +32,7 @@ def in_columns(stage: str, role: str, path: str, digest: str) -> str:
 
 
 def warn_of_lines_not_compared() -> None:
-    """Say on stderr which earlier lines of the split ledger could not be read, so that their loss would go unseen."""
+    """Warn on stderr about versions of the split ledger that cannot be read: a loss of their lines would go unseen."""
     from codex_ml.cli.history.lost_lines import baselines, not_compared
     from codex_ml.cli.history.versions import version_in_folder
 

@@ -1,4 +1,4 @@
-"""Standard output that may be read in part only."""
+"""Standard output whose reader may stop early."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TextIO
 
 
 class Output:
-    """Standard output of which a reader such as `head` may take only a part.
+    """Standard output whose reader, such as `head`, may stop early.
 
-    What nobody reads any more is dropped, and the command goes on: its exit code is that of its work.
+    Later output is then dropped, and the command goes on, so that its exit code is that of its work.
     """
 
     def __init__(self, stream: TextIO) -> None:

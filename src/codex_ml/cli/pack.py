@@ -28,14 +28,14 @@ def _group() -> None:
 def show(
     step: Annotated[int | None, typer.Option(help="Optimizer step, from 1 as in the curves.")] = None,
     row: Annotated[int | None, typer.Option(help="Row of the train stream, from 0; without --step, any row.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, one row a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, one row per line.")] = False,
     debug: Debug = False,
 ) -> None:
     """Print what an optimizer step sees: its rows, their documents, and which tokens are trained.
 
-    Each piece of a document begins a line of its own that names the document. Below it, `trained` marks the tokens
-    that the model learns to predict, `context` those that it only reads. The order is that of train.micro_batch_size,
-    train.accumulation and seed in params.yaml.
+    Each piece of a document starts with a line that names the document. Below it, `trained` marks the tokens that the
+    model learns to predict, and `context` those that it only reads. The rows of a step depend on
+    train.micro_batch_size, train.accumulation and seed in params.yaml.
     """
     from dataclasses import asdict
 
@@ -47,7 +47,7 @@ def show(
     with one_line_errors(debug=debug):
         go_to_top()
         if step is None and row is None:
-            raise UserError("what should be shown? Say --step N, or --row R, or both")
+            raise UserError("give --step N, --row R, or both: they choose what is shown")
         rows, origins = open_train()
         numbers = [row] if row is not None else []
         if step is not None:
@@ -79,6 +79,6 @@ def _lines(row: Row, seq_len: int) -> Iterator[str]:
 
 
 def _name(piece: Piece) -> str:
-    """One line, whatever is in it: a path is data."""
+    """One line, even if the path holds newlines: a path is data."""
     where = " ".join(part for part in (piece.source, piece.path, piece.id) if part)
     return f"document {piece.document} ({where})".replace("\n", "\\n").replace("\t", "\\t")

@@ -26,7 +26,7 @@ PACKED, TRAIN = Path("data/packed"), Path("data/splits/train.parquet")
 
 @dataclass(frozen=True)
 class TokenRun:
-    """Neighbouring tokens of a piece that are all trained as targets, or all not."""
+    """Neighbouring tokens of a piece: either all are trained as targets, or none is."""
 
     trained: bool
     ids: list[int]
@@ -35,14 +35,14 @@ class TokenRun:
 
 @dataclass(frozen=True)
 class Piece:
-    """A document, or what of it is in a row.
+    """A document, or the part of it that is in a row.
 
     Attributes:
         document: its number in the stream.
         source, path, id: as in `codex_ml.documents.document.Document`; source is "canary" for an invented one.
-        begin: its first token, counted from the END in front of the document.
-        targets: how many tokens the piece predicts.
-        runs: the input that comes first and all targets, in their order.
+        begin: offset of its first token; 0 is the END token before the document.
+        targets: number of tokens that the piece predicts.
+        runs: the first input token and all targets, in order.
     """
 
     document: int
@@ -56,7 +56,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its number in the train stream, the places that hold a token, the targets that are trained."""
+    """One row of the train stream.
+
+    Attributes:
+        row: its number in the stream.
+        used: how many of its places hold a token.
+        trained: how many of its targets are trained.
+        pieces: what is in it, in order.
+    """
 
     row: int
     used: int
@@ -68,7 +75,7 @@ def numbers_of_step(rows: Rows, params: Params, step: int) -> list[int]:
     """Row numbers of a step, counted from 1 as in the curves.
 
     Raises:
-        UserError: when training has no such step, or nothing to train on.
+        UserError: when training has no such step, or the stream has no rows.
     """
     if not 1 <= step <= params.train.max_steps:
         raise UserError(f"there is no step {step}; steps go from 1 to {params.train.max_steps} (train.max_steps)")
@@ -115,7 +122,7 @@ def _runs(rows: Rows, begin: int, length: int, tokenizer: TextTokenizer) -> list
 
 
 class Origins:
-    """Where the documents of the train stream come from: their rows in the split, but for canaries and dropped ones."""
+    """Where documents of the train stream come from: a row of the split, or a canary. Dropped rows are skipped."""
 
     def __init__(self, rows: Rows, split: Path, records: Path) -> None:
         self._canaries, self._split = rows.canaries, split
@@ -125,7 +132,7 @@ class Origins:
         """(source, path, id) of a document of the stream.
 
         Raises:
-            UserError: when the split was made anew since.
+            UserError: when the split has changed since it was packed.
         """
         before = bisect_left(self._canaries, document)
         if before < len(self._canaries) and self._canaries[before] == document:
@@ -148,7 +155,7 @@ class Origins:
 
 
 def _dropped(records: Path) -> Iterator[int]:
-    """Rows of the train split that gave no document of the stream, ascending."""
+    """Rows of the train split that are not in the stream, in ascending order."""
     if not records.is_file():
         raise UserError(f"{records} is missing; `dvc repro pack` makes it")
     with records.open("rb") as lines:

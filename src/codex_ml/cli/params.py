@@ -1,7 +1,7 @@
 """All of params.yaml: the sections of every stage, and the rules across sections.
 
-`codex-ml check` and the start of every stage validate the whole file, so that the first stage of a run refuses what the
-last one would. A key of a stage's section changes bytes; a key that changes no byte is in `runtime`.
+`codex-ml check` and each stage at its start validate the whole file, so that the first stage of a run refuses what the
+last one would refuse. A key in the section of a stage changes bytes; a key that changes no byte is in `runtime`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from codex_ml.train.config import SHAPE, Model, Train
 
 UINT16_TOKENS = 2**16
 OWN_KEYS = ("gpt2", "gpt_neox", "t5")  # architectures in which no two heads share keys and values
-# Keys that count for nothing while another key has one of these values.
+# (key, other key, values): the key has no effect while the other key has one of these values.
 WITHOUT_EFFECT = (
     ("split.fold", "split.folds", (0,)),
     ("split.contaminated", "split.benchmarks", ((),)),
@@ -43,7 +43,7 @@ WITHOUT_EFFECT = (
     ("train.min_lr_ratio", "train.schedule", ("constant",)),
     ("train.early_stopping.min_delta", "train.early_stopping.patience", (None,)),
 )
-# The same of a source.
+# The same for the keys of a source.
 SOURCE_WITHOUT_EFFECT = (
     ("revision", "kind", tuple(kind for kind in get_args(Kind) if kind != "git")),
     ("gitignore", "kind", tuple(kind for kind in get_args(Kind) if kind != "files")),
@@ -57,7 +57,7 @@ SOURCE_WITHOUT_EFFECT = (
 
 
 def without_effect(section: BaseModel, table: tuple[tuple[str, str, tuple[Any, ...]], ...]) -> Iterator[str]:
-    """What has another value than its default and counts for nothing; one message for each."""
+    """One message for each key that has no effect although its value is not the default."""
     for key, other, off in table:
         value, default = _value(section, key)
         switch, _ = _value(section, other)
@@ -124,12 +124,12 @@ class Params(Section):
             (self.model.quantization != "none" and f"model.quantization {self.model.quantization}", "none"),
         ):
             if found:
-                raise ValueError(f"runtime.sharding full does not go with {found}; use {instead}")
+                raise ValueError(f"runtime.sharding full cannot be combined with {found}; use {instead}")
         return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Params:
-        if self.model.path:  # its positions stand in its own folder; train and safety_audit compare
+        if self.model.path:  # its own config.json has the number of positions; train and safety_audit compare
             return self
         if self.pack.seq_len > self.model.max_positions:
             raise ValueError(
@@ -187,12 +187,12 @@ class Params(Section):
             return self
         if self.pack.layout != "padded":
             raise ValueError(
-                "pack.layout packed puts several documents into a row, and model.architecture t5 reads one; use padded"
+                "pack.layout packed puts several documents into a row, but model.architecture t5 reads one; use padded"
             )
         if self.train.compile == "on":
             raise ValueError(
-                "train.compile on needs batches of one shape, and those of model.architecture t5 have the shape of "
-                "their longest beginning; use auto or off"
+                "train.compile on needs batches of one shape, but batches of model.architecture t5 are as long as "
+                "their longest encoder input; use auto or off"
             )
         return self
 
@@ -219,5 +219,5 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "params.yaml of codex-ml"
     sizes = schema["$defs"]["Model"]["properties"]
     for key in SHAPE:
-        sizes[key] = {"anyOf": [sizes[key], {"type": "null"}], "description": "null: the preset's, or the default"}
+        sizes[key] = {"anyOf": [sizes[key], {"type": "null"}], "description": "null: the preset's, else the default"}
     return schema

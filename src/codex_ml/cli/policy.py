@@ -15,8 +15,8 @@ app = typer.Typer(no_args_is_help=True, help="The text policy: data/policy.yaml 
 def new_key(debug: Debug = False) -> None:
     """Make a private key for redacted values in data/redaction_key, tracked by DVC and not by Git.
 
-    The key that comes with the repository is public: with it, anyone who guesses a redacted value can confirm the
-    guess. Make a private one before you read your own data. All placeholders change with it.
+    The key that comes with the repository is public: anyone who guesses a redacted value can confirm the guess with it.
+    Make a private key before you read your own data. All placeholders change with the key.
     """
     from codex_ml.policy.key import KEY, make_private_key
 
@@ -36,7 +36,7 @@ def lock_detectors(
 ) -> None:
     """Write data/detectors.lock: name, version and hash of the code of each detector that data/policy.yaml names.
 
-    `split` and `safety_audit` depend on that file, and refuse to run with other code than it holds.
+    `split` and `safety_audit` depend on that file, and refuse to run if the code of a detector differs from it.
     """
     from codex_ml.policy.detectors_lock import DETECTORS, write_lock
     from codex_ml.policy.rules import load_policy

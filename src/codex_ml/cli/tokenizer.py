@@ -1,4 +1,4 @@
-"""`codex-ml tokenizer`: look at a tokenizer, use it, compare two, give one to another tool."""
+"""`codex-ml tokenizer`: measure a tokenizer, use it, compare two, export one for other tools."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from codex_ml.core.top import from_top
 FOLDER, VAL = Path("models/tokenizer"), Path("data/splits/val.parquet")
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look at a tokenizer, encode and decode with it, compare two, export one.\n\n"
-    "A tokenizer is a folder such as models/tokenizer, which `dvc repro tokenizer` makes by the section `tokenizer` of "
-    "params.yaml. Text is data here: `<|endoftext|>` in a text becomes the letters it is made of, never the special "
+    help="Measure a tokenizer, encode and decode with it, compare two, export one.\n\n"
+    "A tokenizer is a folder such as models/tokenizer, which `dvc repro tokenizer` makes from the section `tokenizer` "
+    "of params.yaml. Text is data: `<|endoftext|>` in a text is encoded as ordinary characters, never as the special "
     "token.",
 )
 Folder = Annotated[
@@ -40,11 +40,11 @@ def stats(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a tokenizer on text: how short the text gets, what is lost, what of the vocabulary is of use.
+    """Measure a tokenizer on text: how short the text gets, what is lost, how much of the vocabulary it uses.
 
-    bytes_per_token: higher is shorter. tokens_per_word: a word is a run of letters, digits and _. unk_share: tokens
-    that stand for something unknown. unused_share: of the vocabulary, never needed by this text. lossless: share of the
-    texts that decoding gives back exactly. A split is measured by language too.
+    bytes_per_token: a higher number means fewer tokens. tokens_per_word: a word is a run of letters, digits and _.
+    unk_share: share of tokens that are the unknown token. unused_share: share of the vocabulary that this text does not
+    use. lossless: share of the texts that decoding restores exactly. A split is also measured per language.
     """
     from codex_ml.tokenizer.measure import tokenizer_metrics
 
@@ -65,17 +65,17 @@ def encode(
     text: Annotated[str | None, typer.Argument(help="The text; or use --file.")] = None,
     file: Text = None,
     tokenizer: Folder = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Cut behind this many tokens.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut after this many tokens.")] = None,
     pad_to: Annotated[int | None, typer.Option(min=1, help="Fill up to this many tokens with the pad token.")] = None,
     add_end: Annotated[
-        bool, typer.Option("--add-end", help="Put the end token behind the text, before padding.")
+        bool, typer.Option("--add-end", help="Add the end token after the text, before padding.")
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Print the token ids of a text, separated by spaces; with --json also each token's text.
 
-    --max-length counts the end token of --add-end: what is cut is text. Example:
+    --max-length counts the end token of --add-end, so the cut removes text, not the end token. Example:
 
         codex-ml tokenizer encode 'def add(a, b):' --add-end --pad-to 16
     """
@@ -104,7 +104,7 @@ def decode(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print the text of token ids, exactly, special tokens spelt out.
+    """Print the exact text of token ids; a special token appears as its name.
 
     Example: codex-ml tokenizer encode 'a b' | codex-ml tokenizer decode
     """
@@ -129,7 +129,7 @@ def compare(
 ) -> None:
     """Measure two tokenizers on one text, side by side, and say whether they give the same ids.
 
-    Two tokenizers with one vocabulary and other rules show as equal sizes and unequal ids.
+    Two tokenizers with the same vocabulary but different rules have equal sizes and different ids.
     """
     import numpy as np
 
@@ -154,7 +154,7 @@ def compare(
 
 @app.command()
 def export(
-    to: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    to: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
     tokenizer: Folder = None,
     json: Json = False,
     debug: Debug = False,
@@ -209,7 +209,7 @@ def _text(text: str | None, file: Path | None) -> str:
 
 def _number(word: str, vocab_size: int) -> int:
     if not word.isascii() or not word.isdigit() or int(word[:9]) >= vocab_size or len(word) > 9:
-        raise UserError(f"{word[:40]!r} is no token id; ids are numbers from 0 to {vocab_size - 1}")
+        raise UserError(f"{word[:40]!r} is not a token id; ids are numbers from 0 to {vocab_size - 1}")
     return int(word)
 
 

@@ -17,7 +17,7 @@ def export_tokenizer(folder: Path, to: Path) -> list[str]:
 
     Args:
         folder: as the tokenizer stage writes it, or a model's.
-        to: a folder that is not there yet.
+        to: a folder that does not exist yet.
 
     Returns:
         the names of the files written, sorted.
@@ -26,7 +26,7 @@ def export_tokenizer(folder: Path, to: Path) -> list[str]:
         UserError: when `to` exists or `folder` holds no tokenizer.
     """
     if to.exists():
-        raise UserError(f"{to} is there already; name a folder that is not")
+        raise UserError(f"{to} already exists; give a new folder")
     description = json.loads(load_tokenizer(folder).backend.to_str())
     with atomic_folder(to) as new:
         for name in FILES:
@@ -36,7 +36,7 @@ def export_tokenizer(folder: Path, to: Path) -> list[str]:
         model = description["model"]
         if model["type"] == "BPE":
             write_json(new / "vocab.json", model["vocab"])
-            # spaces never stand inside a piece: byte-level letters and SentencePiece's both have another sign for them
+            # a piece holds no space: byte-level BPE and SentencePiece both write another character for it
             lines = (" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"])
             write_text(new / "merges.txt", "#version: 0.2\n" + "".join(f"{line}\n" for line in lines))
         return sorted(str(file.relative_to(new)) for file in new.rglob("*") if file.is_file())

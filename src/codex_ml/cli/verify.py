@@ -18,9 +18,9 @@ def verify(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Recompute every hash from a result back to data/sample.lock and compare with dvc.lock and the stages' records.
+    """Recompute every hash from a result back to data/sample.lock; compare it with dvc.lock and the stages' records.
 
-    Prints the chain; exits with 1 at the first broken link and names it.
+    It prints the chain, and exits with 1 at the first hash that differs, which it names.
     """
     from codex_ml.cli.checks.hash_chain import verified_links
     from codex_ml.core.strict_json import dump_json

@@ -10,4 +10,4 @@ from codex_ml.core.config import Section
 class Fetch(Section):
     """`fetch`: the sample corpus."""
 
-    sample: bool = Field(True, description="Download the wheels of data/sample.lock; false for your own data only")
+    sample: bool = Field(True, description="Download the wheels of data/sample.lock; false: use your own data only")

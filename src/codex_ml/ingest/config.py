@@ -24,7 +24,7 @@ class Fields(Section):
     tools: str = "tools"
     id: str = "id"
     group: str = Field("group", description="Records with the same value are never in different splits")
-    licence: str = Field("licence", description="SPDX expression; a field called license is found too")
+    licence: str = Field("licence", description="SPDX expression; a field named license is read too")
     language: str = "language"
 
 
@@ -61,7 +61,7 @@ class Source(Section):
     @classmethod
     def _inside(cls, path: str) -> str:
         if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise ValueError("only a relative path inside the repository can be traced; copy or link the data there")
+            raise ValueError("only relative paths inside the repository can be traced; copy or link the data there")
         return path
 
     @property

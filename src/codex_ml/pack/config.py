@@ -23,10 +23,10 @@ class Pack(Section):
     seq_len: int = Field(256, ge=8, description="Tokens per row")
     dtype: Literal["auto", "uint16", "uint32"] = Field("auto", description="auto: uint16 up to 65,536 tokens")
     layout: Literal["packed", "padded"] = Field(
-        "packed", description="packed: many documents per row, none sees another; padded: one per row"
+        "packed", description="packed: many documents per row, masked from each other; padded: one per row"
     )
     loss_on: Literal["completions", "all"] = Field(
-        "completions", description="Records with a prompt or chat messages only; plain text has a loss on all tokens"
+        "completions", description="Tokens with a loss in records with a prompt or messages; plain text: all tokens"
     )
     too_long: Literal["cut", "drop", "fail"] = Field(
         "cut", description="Records longer than a row; cut: the prompt on its left, then the completion on its right"

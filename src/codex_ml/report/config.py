@@ -10,4 +10,4 @@ from codex_ml.core.config import Section
 class Report(Section):
     """`report`: one page for people."""
 
-    title: str = Field("codex-ml sample model", min_length=1, max_length=200)
+    title: str = Field("codex-ml sample model", min_length=1, max_length=200, description="Title of the page")

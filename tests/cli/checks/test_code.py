@@ -52,7 +52,7 @@ def test_nothing_is_named_where_git_has_every_file(in_git):
 def test_a_new_file_is_named_with_what_to_do(in_git):
     Path("src/lib/b/new one.py").write_text("y = 1\n")
     assert problems() == [
-        "DVC hashes 'src/lib/b/new one.py' with the code of a stage, but Git does not track it, so nobody else gets this "
+        "DVC hashes 'src/lib/b/new one.py' with the code of a stage, but Git does not track it, so a clone would lack this "
         "code: run `git add 'src/lib/b/new one.py'`, or list it in .dvcignore"
     ]
     git("add", "src/lib/b/new one.py")

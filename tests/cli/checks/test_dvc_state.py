@@ -110,7 +110,7 @@ def test_a_lock_that_names_another_program_by_now_is_named_and_mended(repository
         other.wait()
 
 
-CUT = ".dvc/tmp/rwlock was cut when DVC was killed, and no DVC runs here now; `rm .dvc/tmp/rwlock` mends it"
+CUT = ".dvc/tmp/rwlock was cut when DVC was killed, and no DVC runs here; `rm .dvc/tmp/rwlock` fixes it"
 
 
 def test_a_lock_that_was_cut_is_named_and_mended(repository_of_dvc):
@@ -162,8 +162,8 @@ def test_the_hard_links_of_a_killed_dvc_are_named_and_mended(repository_of_dvc):
     holder.stdout.close()
     assert "Unable to acquire lock" in dvc("repro").stderr
     [message] = leftovers()
-    assert message.startswith(".dvc/tmp/lock is of a DVC that was killed: on this machine none runs here now; `rm ")
-    assert message.endswith(" mends it, unless another machine works in this folder")
+    assert message.startswith(".dvc/tmp/lock belongs to a DVC that was killed: on this machine no DVC runs here; `rm ")
+    assert message.endswith(" fixes it, unless another machine works in this folder")
     run_the_advice(message)
     finishes()
 

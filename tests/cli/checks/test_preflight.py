@@ -139,8 +139,8 @@ MODELS = {
     "a pointer of Git LFS": (lambda f: (f / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"), "a Git LFS pointer"),
     "pickles": (lambda f: (f / "pytorch_model.bin").write_bytes(b"x"), ".bin files can run code"),
     "quantized weights": (lambda f: (f / "config.json").write_text('{"model_type": "llama", "quantization_config": {}}'), "the weights are quantized"),
-    "rows longer than its positions": (lambda f: (f / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 128}'), "has 128 positions, and pack.seq_len is 256; lower it"),
-    "positions by another name": (lambda f: (f / "config.json").write_text('{"model_type": "gpt2", "n_positions": 64}'), "has 64 positions, and pack.seq_len is 256"),
+    "rows longer than its positions": (lambda f: (f / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 128}'), "has 128 positions, but pack.seq_len is 256; lower it"),
+    "positions by another name": (lambda f: (f / "config.json").write_text('{"model_type": "gpt2", "n_positions": 64}'), "has 64 positions, but pack.seq_len is 256"),
 }  # fmt: skip
 
 
@@ -221,14 +221,12 @@ def test_a_run_to_go_on_from_must_be_one_and_have_steps_left(whole):
     params = params_with(train={"resume_from": "models/base/run", "max_steps": 100})
     Path("models/base/run/last").mkdir(parents=True)
     [line] = preflight.base_files(params)
-    assert line.endswith("is no copy of models/checkpoints: models/base/run/last/state.json is missing")
+    assert line.endswith("is not a copy of models/checkpoints: models/base/run/last/state.json is missing")
     for text in ("[]", "null", "{}", '{"step": "100"}'):
         Path("models/base/run/last/state.json").write_text(text)
-        assert next(preflight.base_files(params)).endswith(
-            "does not say at which step it is; copy models/checkpoints anew"
-        )
+        assert next(preflight.base_files(params)).endswith("has no number of its step; copy models/checkpoints again")
     Path("models/base/run/last/state.json").write_text('{"step": 100}')
-    assert "has done 100 steps, and train.max_steps is 100; raise it" in next(preflight.base_files(params))
+    assert "has done 100 steps, but train.max_steps is 100; raise it" in next(preflight.base_files(params))
     Path("models/base/run/last/state.json").write_text('{"step": 99}')
     assert list(preflight.base_files(params)) == []
 
@@ -271,7 +269,9 @@ def test_check_and_the_stages_agree_on_every_glob(whole, pattern, found):
         read = False
     assert read == found
     assert (not list(preflight.benchmarks(params))) == found
-    named = [line for line in problems(params, load_pipeline()) if "does not exist" in line or "is no glob" in line]
+    named = [
+        line for line in problems(params, load_pipeline()) if "does not exist" in line or "is not a valid glob" in line
+    ]
     assert (not named) == found
 
 
@@ -330,7 +330,7 @@ def test_a_file_that_was_edited_wrongly_is_named_before_its_stage_runs(whole, na
 def test_a_ledger_of_the_former_form_is_named_with_the_command_that_converts_it(whole, data):
     Path("data/split_ledger.ndjson").write_bytes(data)
     shutil.rmtree("data/split_ledger")
-    message = "data/split_ledger.ndjson is a ledger of the former form; run `codex-ml ledger convert`"
+    message = "data/split_ledger.ndjson is a ledger in the old format; run `codex-ml ledger convert`"
     assert next(problems(params_with(), load_pipeline())) == message
     assert list(preflight.former_ledger(params_with(split={"ledger": False}))) == []
 

@@ -1,4 +1,4 @@
-"""What `codex-ml check` proves of the library: DVC can hash its folders, and Git has each of their files."""
+"""Checks of the library for `codex-ml check`: DVC can hash its folders, and Git tracks each of their files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def code_problems(stages: dict[str, StageSpec]) -> Iterator[str]:
 
 
 def _untracked(files: list[str]) -> Iterator[str]:
-    """A file that is in a hash but not in Git: a clone gets other hashes, and other results."""
+    """Files that are in a hash but not in Git: a clone would get other hashes, and other results."""
     tracked = {os.fsdecode(name) for name in run_git("ls-files", "-z").stdout.split(b"\0")}
     if str(PIPELINE) not in tracked:
         return  # this folder is not under Git, or lies in a repository that has nothing of it
@@ -39,6 +39,6 @@ def _untracked(files: list[str]) -> Iterator[str]:
     if missing:
         more = f" (and {len(missing) - SHOWN} more)" if len(missing) > SHOWN else ""
         yield (
-            f"DVC hashes {', '.join(missing[:SHOWN])}{more} with the code of a stage, but Git does not track it, so "
-            f"nobody else gets this code: run `git add {' '.join(missing[:SHOWN])}`, or list it in {IGNORE_FILE}"
+            f"DVC hashes {', '.join(missing[:SHOWN])}{more} with the code of a stage, but Git does not track it, so a "
+            f"clone would lack this code: run `git add {' '.join(missing[:SHOWN])}`, or list it in {IGNORE_FILE}"
         )

@@ -1,4 +1,4 @@
-"""What `codex-ml check` proves of the data: DVC can hash all of it, and every path of params.yaml is in a hash."""
+"""Checks of the data for `codex-ml check`: DVC can hash all of it, and every path of params.yaml is in a hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMIT_DIGITS = 40
 
 
 def data_problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
-    """Problems of what people put into the workspace, one line each."""
+    """Problems of the data that people put into the workspace, one line each."""
     for dep in sorted({dep for spec in stages.values() for dep in spec.data}):
         made = any(Path(dep).is_relative_to(out) for spec in producers_of(dep, stages) for out in spec.outs)
         if not made:
@@ -28,7 +28,7 @@ def data_problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]
 
 
 def _unhashable(dep: Path) -> Iterator[str]:
-    """The first thing in a dependency that DVC cannot hash, and how many more there are."""
+    """The first entry of a dependency that DVC cannot hash, and the number of the others."""
     if why := why_not_traced(str(dep), [str(dep)]):
         yield why
     elif dep.is_dir():
@@ -49,7 +49,7 @@ def _unhashable(dep: Path) -> Iterator[str]:
 
 
 def _foreign_pointers(dep: Path, pointers: list[Path]) -> Iterator[str]:
-    """Pointers that came with somebody's data: what `dvc add` did not write can fetch, or overwrite, any path."""
+    """Pointers that came with foreign data: one that `dvc add` did not write can fetch, or overwrite, any path."""
     strange = sorted(pointer for pointer in pointers if not _is_of_dvc_add(pointer))
     if not strange:
         return
@@ -84,7 +84,7 @@ def _untraced(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
 
 
 def _moving(params: Params) -> Iterator[str]:
-    """Git revisions that can mean another commit tomorrow while every hash stays as it is."""
+    """Git revisions that can later mean another commit, without a change of any hash."""
     for number, source in enumerate(params.ingest.sources):
         if source.kind != "git" or len(source.revision) == COMMIT_DIGITS or not Path(source.path).exists():
             continue

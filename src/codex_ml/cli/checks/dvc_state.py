@@ -1,8 +1,8 @@
-"""What a DVC that was killed leaves in .dvc/tmp, where it stops every later DVC.
+"""What a killed DVC leaves in .dvc/tmp that stops every later DVC.
 
-DVC lets go of most by itself: the kernel frees its file lock, and of the processes that .dvc/tmp/rwlock names it drops
-those that are gone. It stops for ever at a rwlock that was cut while it was written, at a process number that another
-program has by now, and, with core.hardlink_lock, at the lock itself, which holds for a year.
+DVC recovers from most of it: the kernel frees its file lock, and DVC drops from .dvc/tmp/rwlock the processes that have
+ended. It does not recover from a rwlock that was cut while it was written, from a process number that another program
+has got since, and, with core.hardlink_lock, from the lock itself, which is valid for a year.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STAGE_LOCKS = Path(".cache/locks")
 
 
 def leftovers() -> Iterator[str]:
-    """A line for each thing that stops DVC although nothing that is alive holds it, with the command that mends it."""
+    """One line per leftover that stops DVC although no running process holds it, with the command that fixes it."""
     yield from _read_write_lock()
     yield from _hard_links()
     yield from _orphans()
@@ -36,7 +36,7 @@ def _read_write_lock() -> Iterator[str]:
     holders = _holders()
     if holders is None:
         if not (running := _running_dvc()):
-            yield f"{RWLOCK} was cut when DVC was killed, and no DVC runs here now; `rm {RWLOCK}` mends it"
+            yield f"{RWLOCK} was cut when DVC was killed, and no DVC runs here; `rm {RWLOCK}` fixes it"
         else:  # it may be writing at this moment
             yield f"{RWLOCK} cannot be read while DVC is running ({_name(running[0])}); wait for it, then check again"
         return
@@ -45,7 +45,7 @@ def _read_write_lock() -> Iterator[str]:
         pid, process = next(iter(alive.items()))
         yield (
             f"{RWLOCK} names process {pid} ({holders[pid][:50]}), which was killed: another program has its number "
-            f"({_name(process)}), at which DVC would stop; `rm {RWLOCK}` mends it"
+            f"({_name(process)}), so DVC would not start; `rm {RWLOCK}` fixes it"
         )
 
 
@@ -63,7 +63,7 @@ def _holders() -> dict[int, str] | None:
 
 
 def _hard_links() -> Iterator[str]:
-    """With core.hardlink_lock a lock is a second name of a claim file beside it, of which its text is the path."""
+    """With core.hardlink_lock a lock is a hard link to a claim file beside it, and holds the path of that file."""
     for lock in (LOCK, GUARD):
         if not lock.is_file() or lock.stat().st_size > 4096:
             continue
@@ -71,13 +71,13 @@ def _hard_links() -> Iterator[str]:
         if claim.suffix == ".lock" and claim.parent.name == TMP.name and not _running_dvc():
             files = " ".join(str(file) for file in (lock, TMP / claim.name) if file.exists())
             yield (
-                f"{lock} is of a DVC that was killed: on this machine none runs here now; `rm {files}` mends it, "
+                f"{lock} belongs to a DVC that was killed: on this machine no DVC runs here; `rm {files}` fixes it, "
                 "unless another machine works in this folder"
             )
 
 
 def _orphans() -> Iterator[str]:
-    """Stages that run on without the DVC that started them: the next one would delete what they write."""
+    """Stages that run on without the DVC that started them: the next DVC would delete what they write."""
     for lock in sorted(STAGE_LOCKS.glob("*")):
         number = last_holder(lock)
         process = None if number is None else _process(number)
@@ -97,7 +97,7 @@ def _process(pid: int) -> psutil.Process | None:
         return None
     except PermissionError:
         pass
-    import psutil  # here, because there mostly is none
+    import psutil  # here, because usually there is no such process
 
     try:
         process = psutil.Process(pid)

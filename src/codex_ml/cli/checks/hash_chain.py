@@ -51,7 +51,7 @@ def verified_links(path: str | None = None) -> Iterator[Link]:
 
 @contextmanager
 def _findings() -> Iterator[None]:
-    """What cannot be read was damaged after the run: a finding, not a mistake in how the command is used."""
+    """Turn a UserError into CheckFailed: a file that cannot be read was damaged after the run, which is a finding."""
     try:
         yield
     except UserError as error:
@@ -59,14 +59,14 @@ def _findings() -> Iterator[None]:
 
 
 def _refuse_lost_lines() -> None:
-    """A result whose test set may have been trained on is broken, whatever its hashes say."""
+    """Refuse lost lines of the ledger: the test set may then be in train, even if all hashes agree."""
     with _findings():
         for problem in lost_in(version_in_folder(), baselines(), salt=load_params().split.salt):
             raise CheckFailed(problem)
 
 
 class _Hashes:
-    """Each path is hashed once, however many stages read it."""
+    """Hashes of paths; each path is hashed once, even if several stages read it."""
 
     def __init__(self) -> None:
         self._known: dict[str, Hashes] = {}

@@ -1,7 +1,7 @@
-"""What a late stage would be the first to find: files that `params.yaml` and `dvc.yaml` name, and what they must be.
+"""Check files that `params.yaml` and `dvc.yaml` name, so that a mistake is found before a late stage fails at it.
 
-Each function yields problems, one line each, as `codex-ml check` prints them. What a stage reads is judged by the
-function of that stage, as far as it needs no torch; the stage judges it again.
+Each function yields problems, one line each, as `codex-ml check` prints them. It checks a file with the function of the
+stage that reads it, if that needs no torch; the stage checks the file again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from codex_ml.core.pipeline import PARAMS, Locked, StageSpec
 
 # Architectures that read sliding_window: always, and with use_sliding_window: true only.
 WINDOWED, WINDOWED_ON_REQUEST = ("mistral", "phi3", "starcoder2"), ("qwen2", "qwen3", "smollm3")
-# What a machine with a GPU has: NVIDIA's driver, AMD's, that of Windows below WSL.
+# Devices of a machine with a GPU: the drivers of NVIDIA, of AMD, and of Windows under WSL.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 def missing_sections(stages: dict[str, StageSpec], written: dict[str, Any]) -> Iterator[str]:
-    """Sections that params.yaml leaves out: DVC wants them there when the stage ends, whatever their defaults are.
+    """Sections that params.yaml lacks: DVC requires them when the stage ends, even if all their keys have defaults.
 
     Args:
         written: params.yaml as it is, without defaults.
@@ -41,12 +41,12 @@ def missing_sections(stages: dict[str, StageSpec], written: dict[str, Any]) -> I
                 default = "1" if name == "seed" else "{}"
                 yield (
                     f"{PARAMS} has no {name}, so DVC would fail after stage {spec.name} has run; add the line "
-                    f"`{name}: {default}`, which means its defaults"
+                    f"`{name}: {default}`, which keeps the defaults"
                 )
 
 
 def missing_inputs(stages: dict[str, StageSpec]) -> Iterator[str]:
-    """Deps that are not there and that no stage makes."""
+    """Deps that do not exist and that no stage writes."""
     outs = [Path(out) for spec in stages.values() for out in spec.outs]
     for spec in stages.values():
         for dep in map(Path, spec.data):
@@ -56,7 +56,7 @@ def missing_inputs(stages: dict[str, StageSpec]) -> Iterator[str]:
 
 
 def how_to_get(path: Path) -> str:
-    """What brings back a file of the user: DVC where `dvc add` took it, or a folder that holds it; else Git."""
+    """How to get back a file of the user: from DVC, if `dvc add` tracks it or a folder that holds it; else from Git."""
     for place in (path, *path.parents):
         pointer = place.parent / f"{place.name}.dvc"
         if place.name and pointer.is_file():
@@ -65,9 +65,9 @@ def how_to_get(path: Path) -> str:
 
 
 def former_ledger(params: Params) -> Iterator[str]:
-    """A split ledger of the form before this one, which no stage reads."""
+    """A split ledger in the old format, which no stage reads."""
     if params.split.ledger and FORMER_LEDGER.exists():
-        yield f"{FORMER_LEDGER} is a ledger of the former form; run `codex-ml ledger convert`"
+        yield f"{FORMER_LEDGER} is a ledger in the old format; run `codex-ml ledger convert`"
 
 
 def base_files(params: Params) -> Iterator[str]:
@@ -118,24 +118,24 @@ def _model(path: Path, params: Params) -> Iterator[str]:
         ("safety_audit.sample_tokens", audit.sample_tokens),
     ):
         if longest is not None and tokens > longest:
-            yield f"{path / 'config.json'} has {longest} positions, and {key} is {tokens}; lower it"
+            yield f"{path / 'config.json'} has {longest} positions, but {key} is {tokens}; lower it"
     kind, window = config["model_type"], config.get("sliding_window")
     used = kind in WINDOWED or (kind in WINDOWED_ON_REQUEST and config.get("use_sliding_window"))
     if isinstance(window, int) and used and 0 < window < params.pack.seq_len:
-        yield f"{path / 'config.json'} has a sliding_window of {window}, and pack.seq_len is longer; lower it"
+        yield f"{path / 'config.json'} has a sliding_window of {window}, but pack.seq_len is longer; lower it"
 
 
 def _checkpoint(path: Path, params: Params) -> Iterator[str]:
     state = path / "last" / "state.json"
     if not state.is_file():
-        yield f"{path} is no copy of models/checkpoints: {state} is missing"
+        yield f"{path} is not a copy of models/checkpoints: {state} is missing"
         return
     found = read_json(state)
     done = found.get("step") if isinstance(found, dict) else None
     if not isinstance(done, int):
-        yield f"{state} does not say at which step it is; copy models/checkpoints anew"
+        yield f"{state} has no number of its step; copy models/checkpoints again"
     elif done >= params.train.max_steps:
-        yield f"{path} has done {done} steps, and train.max_steps is {params.train.max_steps}; raise it"
+        yield f"{path} has done {done} steps, but train.max_steps is {params.train.max_steps}; raise it"
 
 
 def _gguf(path: Path) -> Iterator[str]:
@@ -169,7 +169,7 @@ def quantization(params: Params) -> Iterator[str]:
 
 
 def home() -> Iterator[str]:
-    """DVC asks for the user's home folder, and ends in a traceback where there is none; the stages need none."""
+    """DVC needs the user's home folder, and ends with a traceback where there is none; the stages need none."""
     try:
         Path.home()
     except RuntimeError:
@@ -180,7 +180,7 @@ def home() -> Iterator[str]:
 
 
 def hardware(params: Params) -> Iterator[str]:
-    """What params.yaml asks for by name and this machine does not have, as far as it shows without torch."""
+    """Hardware that params.yaml asks for and this machine lacks, as far as this can be seen without torch."""
     has_gpu = any(Path(device).exists() for device in GPU_DEVICES)
     device, train = params.runtime.device, params.train
     if device == "cuda" and not has_gpu:
@@ -193,7 +193,7 @@ def hardware(params: Params) -> Iterator[str]:
 
 
 def edited_files(params: Params, lock: dict[str, Locked]) -> Iterator[str]:
-    """Files that `split` and `fetch` parse, where they are not those that these stages have read before."""
+    """Problems of the files that `split` and `fetch` parse, if they changed since these stages last read them."""
     readers: list[tuple[str, str, Callable[[Path], Any]]] = [("split", "data/policy.yaml", _policy)]
     if params.split.ledger:
         readers.append(("split", str(SPLIT_LEDGER), lambda path: _ledger(path, params.split.salt)))
@@ -209,7 +209,7 @@ def edited_files(params: Params, lock: dict[str, Locked]) -> Iterator[str]:
 
 
 def other_detectors(lock: dict[str, Locked]) -> Iterator[str]:
-    """Detectors whose installed code is not that of data/detectors.lock."""
+    """Detectors whose installed code differs from that in data/detectors.lock."""
     from codex_ml.policy.detectors_lock import DETECTORS, locked_names, refuse_other_code
 
     policy = Path("data/policy.yaml")

@@ -1,4 +1,4 @@
-"""What can be wrong with params.yaml, dvc.yaml and the workspace before any work is done. No torch, about a second."""
+"""Check params.yaml, dvc.yaml and the workspace before any work is done: without torch, in about a second."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_workspace() -> Params:
     Raises:
         UserError: the first problem, as one line.
     """
-    for problem in conflicts(_tracked()):  # first: the readers below would name other symptoms
+    for problem in conflicts(_tracked()):  # first, because the readers below would report other symptoms
         raise UserError(problem)
     params = load_params()
     stages = load_pipeline()
@@ -88,7 +88,7 @@ def _commands(stages: dict[str, StageSpec]) -> Iterator[str]:
     for spec in stages.values():
         if spec.cmd != f"python {spec.script}":
             # DVC pastes ${...} into a shell command: a parameter from a pull request would be code
-            yield f"{PIPELINE}: the cmd of {spec.name} must be `python {spec.script}` and no more; found `{spec.cmd}`"
+            yield f"{PIPELINE}: the cmd of {spec.name} must be exactly `python {spec.script}`; found `{spec.cmd}`"
         elif not Path(spec.script).is_file():
             yield f"{PIPELINE}: stage {spec.name} has no script {spec.script}"
 
@@ -129,7 +129,7 @@ def _sources(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     for number, source in enumerate(params.ingest.sources):
         if ingest and not any(Path(source.path).is_relative_to(dep) for dep in ingest.deps):
             yield (
-                f"{PARAMS}: ingest.sources.{number}.path {source.path} lies in no dependency of stage ingest; "
+                f"{PARAMS}: ingest.sources.{number}.path {source.path} is not inside a dependency of stage ingest; "
                 f"put the data under data/raw or add the path to its deps in {PIPELINE}"
             )
         sample = Path(source.path).is_relative_to("data/raw/sample")
@@ -145,11 +145,11 @@ def _glob(key: str, pattern: str) -> Iterator[str]:
         if not any(expand_glob(pattern)):
             yield f"{key} does not exist; put the data there"
     except ValueError as error:
-        yield f"{key} is no glob: {error}"
+        yield f"{key} is not a valid glob: {error}"
 
 
 def _git(stages: dict[str, StageSpec]) -> Iterator[str]:
-    """An output that Git tracks too makes DVC fail after the stage has run, hours later."""
+    """Outputs that Git tracks too: they make DVC fail after the stage has run, hours later."""
     outs = [out for spec in stages.values() for out in spec.outs if out not in spec.uncached]
     tracked = [Path(name) for name in _tracked()]
     if both := [out for out in outs if any(name.is_relative_to(out) for name in tracked)]:
@@ -160,7 +160,7 @@ def _git(stages: dict[str, StageSpec]) -> Iterator[str]:
 
 
 def _run_cache(stages: dict[str, StageSpec]) -> Iterator[str]:
-    """What turns DVC's run cache off for a stage (dvc/stage/__init__.py, no_cache_outs), which then runs every time."""
+    """Outputs that turn DVC's run cache off for a stage (dvc/stage/__init__.py, no_cache_outs): it then always runs."""
     for spec in stages.values():
         for out in sorted(spec.plain_uncached):
             yield (

@@ -1,7 +1,7 @@
-"""What Git holds of this project: the files of a commit or of the index, and what it is in the middle of.
+"""Read Git: the files of a commit or of the index, and the operation in progress, such as a merge.
 
-All paths are relative to the current folder, which is the top folder of the project, also where that is a folder of a
-larger repository. Used by: merge, the check for lost lines of the ledger, lineage.
+All paths are relative to the current folder. That is the top folder of the project, which may be a folder of a larger
+repository. Used by: merge, the check for lost lines of the ledger, lineage.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OURS, THEIRS = 2, 3  # stages of a conflict in the index; 0 is a file without on
 
 
 def run_git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run Git; its exit code is the caller's to judge.
+    """Run Git and return the result, whatever the exit code is.
 
     Raises:
         UserError: when Git is not installed.
@@ -26,7 +26,7 @@ def run_git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(["git", *arguments], capture_output=True, check=False)
     except FileNotFoundError:
-        raise UserError("git is not installed; this needs it") from None
+        raise UserError("git is not installed, but this command needs it; install it") from None
 
 
 def git_text(*arguments: str) -> str:
@@ -97,7 +97,7 @@ def files_of_index(*paths: str) -> dict[int, Files]:
 
 @dataclass(frozen=True)
 class Operation:
-    """What Git is in the middle of.
+    """The operation that Git has in progress.
 
     Attributes:
         name: "merge", "rebase", "cherry-pick", "revert", "am", or "" for none of these.
@@ -109,12 +109,12 @@ class Operation:
 
     @property
     def go_on(self) -> str:
-        """The command that ends it."""
+        """The command that completes it."""
         return f"git {self.name} --continue" if self.name not in ("", "merge") else "git commit"
 
 
 def operation() -> Operation:
-    """What Git is in the middle of here."""
+    """The operation that Git has in progress here."""
     words = [word for name in _STATE for word in ("--git-path", name)]
     state = dict(zip(_STATE, map(Path, git_text("rev-parse", *words).split("\n")), strict=False))
     if len(state) < len(_STATE):  # outside of Git
@@ -128,7 +128,7 @@ def operation() -> Operation:
     if picked := _words_of(state["CHERRY_PICK_HEAD"]):
         return Operation("cherry-pick", picked)
     if state["REVERT_HEAD"].is_file():
-        return Operation("revert", ())  # brings nothing in: it takes something out
+        return Operation("revert", ())  # it brings in no commit, it undoes one
     return Operation("", ())
 
 
@@ -152,13 +152,13 @@ def parents_of_merge() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Sides:
-    """All that takes part in a merge, whichever command of Git makes it.
+    """The sides of a merge, whichever Git command makes it.
 
     Attributes:
-        now: what Git is in the middle of.
+        now: the operation in progress.
         head: the files of HEAD.
-        commits: of HEAD and of the commits that it brings in, or of the parents of a merge that ended.
-        index: by stage.
+        commits: the files of HEAD and of each commit that is merged, or of each parent of a merge that has ended.
+        index: the files of the index, by stage.
     """
 
     now: Operation
@@ -173,12 +173,12 @@ class Sides:
 
     @property
     def in_progress(self) -> bool:
-        """Whether what is settled has to be told to the index; `git stash pop` leaves conflicts and no other trace."""
+        """Whether resolved files must be added to the index. `git stash pop` leaves conflicts and no other trace."""
         return bool(self.now.name or self.unmerged)
 
 
 def taking_part() -> Sides:
-    """What takes part here and now."""
+    """The sides of the merge in progress, or of the commit HEAD if it is a merge."""
     now = operation()
     others = now.others if now.name else parents_of_merge()
     commits = tuple(files_of_commit(commit) for commit in ("HEAD", *others))

@@ -1,4 +1,4 @@
-"""The part of `codex-ml merge` that unites the split ledger: no line of any side is lost, whoever keeps the folder."""
+"""The part of `codex-ml merge` that unites the split ledger, kept by Git or DVC: no line of any side is lost."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class United:
         brought: lines that HEAD lacks.
         added: lines that the folder lacked.
         tombstones: of the ledger.
-        left: path -> what people have to do.
+        left: path -> what people must do.
         next_steps: commands for Git.
     """
 
@@ -56,10 +56,10 @@ class United:
 
 
 def unite_ledger(sides: Sides, commits: Sequence[str] = ()) -> United:
-    """Write the union of all sides' lines and tombstones in canonical form, and hand it to Git or DVC.
+    """Write the union of all sides' lines and tombstones in canonical form, and add it to Git or DVC.
 
     Args:
-        commits: others whose lines count.
+        commits: other commits whose lines count.
     """
     from codex_ml.split.ledger.edits import write_folder
     from codex_ml.split.ledger.line_format import missing, unite_texts
@@ -69,7 +69,7 @@ def unite_ledger(sides: Sides, commits: Sequence[str] = ()) -> United:
     if not any(version.parts or version.unreadable for version in [*versions, here]):
         return United()
     if unreadable := [version.unreadable for version in versions if version.unreadable]:
-        return United(left={POINTER: f"{unreadable[0]}, then `codex-ml merge` again"})
+        return United(left={POINTER: f"{unreadable[0]}, then run `codex-ml merge` again"})
     try:
         mark = _one_salt(list(_texts([*versions, here])))
         _refuse_to_drop(here, mark, versions)
@@ -96,7 +96,7 @@ def unite_ledger(sides: Sides, commits: Sequence[str] = ()) -> United:
 
 
 def _versions(sides: Sides, commits: Sequence[str]) -> list[Version]:
-    """The ledger of each side; the common ancestor has nothing that no side has."""
+    """The ledger of each side, without the common ancestor: its lines are in the sides."""
     index = (sides.index[stage] for stage in (0, OURS, THEIRS))
     more = (files_of_commit(commit) for commit in commits)
     versions = [version_of(_ledger_of(files)) for files in (*sides.commits, *index, *more)]
@@ -118,9 +118,10 @@ def _ledger_of(files: Files) -> Files:
 
 
 def _texts(versions: list[Version]) -> Iterator[Text]:
-    """The lines of each file, those of equal files once.
+    """The lines of each file; equal files count once.
 
-    Where Git joined ledgers of two salts line by line, in the index and in the folder, the sides say all.
+    Git may have merged ledgers of two salts line by line, in the index and in the folder. Such a file is skipped: its
+    lines are in the sides.
     """
     seen: set[str] = set()
     for version in versions:
@@ -150,8 +151,8 @@ def _one_salt(texts: list[Text]) -> str:
         mark = ""
     if mark not in salts:
         raise UserError(
-            "the sides were dealt with different values of split.salt; settle split.salt in params.yaml, which decides "
-            "whose lines count, then `codex-ml merge` again"
+            "the sides were split with different values of split.salt; set split.salt in params.yaml, which decides "
+            "whose lines count, then run `codex-ml merge` again"
         )
     return mark
 
@@ -179,13 +180,13 @@ def _refuse_to_drop(here: Version, mark: str, versions: list[Version]) -> None:
         known = known or {line.strip() for v in versions for each in v.parts for line in each.read().split(b"\n")}
         if lines := {line.strip() for line in without_markers(data).split(b"\n")} - known - {b""}:
             raise UserError(
-                f"{part.place} was dealt with another split.salt than params.yaml has, and {len(lines)} of its lines "
-                "are in no commit; give that salt back or move the file out of data, then `codex-ml merge` again"
+                f"{part.place} was split with another split.salt than params.yaml has, and {len(lines)} of its lines "
+                "are in no commit; restore that salt or move the file out of data, then run `codex-ml merge` again"
             )
 
 
 def _make_readable(mark: str) -> None:
-    """Take out of the folder what its writer cannot read: conflict markers, and ledgers of another salt."""
+    """Remove from the folder what its writer cannot read: conflict markers, and ledgers of another salt."""
     for path in Path(FOLDER).glob("*.txt"):
         data = path.read_bytes()
         if _is_of_other_salt(data, mark):
@@ -200,7 +201,7 @@ def _write_changed(path: Path, text: str) -> None:
 
 
 def _hand_over(sides: Sides, done: United, *, in_dvc: bool) -> None:
-    """Give the folder to Git or to DVC, which a conflict may have left to neither."""
+    """Add the folder to Git or to DVC; after a conflict, it may be in neither."""
     tracked = {*sides.unmerged, *sides.index[0].blobs}
     if former := [path for path in (FORMER, f"{FORMER}.dvc") if path in tracked]:
         change_index("rm", "--quiet", "--cached", "--force", "--", *former)
@@ -220,15 +221,15 @@ def _hand_over(sides: Sides, done: United, *, in_dvc: bool) -> None:
 
 
 def _add_to_dvc(sides: Sides) -> str:
-    """Make the pointer that of the folder as it is now; returns "" or what people have to do first."""
+    """Update the pointer to the folder as it is; returns "" or what people must do first."""
     pointer = Path(POINTER)
     if POINTER in sides.unmerged or not pointer.is_file() or conflict_in(pointer):
         data = next((d for stage in (OURS, THEIRS, 0) if (d := sides.index[stage].read(POINTER))), None)
-        if data is not None:  # any version: `dvc add` writes the hash and leaves what people wrote
+        if data is not None:  # any version: `dvc add` replaces the hash and keeps the rest
             write_bytes(pointer, data)
     command = [sys.executable, "-m", "dvc", "add", "--quiet", FOLDER]
     run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if not run.returncode:
         return ""
     said = one_line(run.stderr)
-    return f"the ledger is united, but `dvc add {FOLDER}` failed ({said}); mend that, then `codex-ml merge` again"
+    return f"the ledger is united, but `dvc add {FOLDER}` failed ({said}); fix that, then run `codex-ml merge` again"

@@ -1,4 +1,4 @@
-"""Which file inside a folder differs from the hash that dvc.lock has of the whole folder."""
+"""Find the changed file in a folder of which dvc.lock has only the hash of the whole folder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from codex_ml.core.yaml import read_yaml
 
 
 def changed_file(path: str, md5: str, lock: dict[str, Locked], files: dict[str, str] | None = None) -> str:
-    """Name the first file of folder `path` that is not the one of hash `md5`, as far as anything knows its files.
+    """Name the first file of folder `path` that changed since the folder had the hash `md5`.
 
-    DVC's list of the folder knows all of them. Without it, dvc.lock and the records of the stages know those that are
-    inputs or outputs by themselves, such as data/splits/train.parquet, and .dvc files those that `dvc add` took.
+    DVC's list of the folder names all its files. Without it, dvc.lock and the records of the stages name those that are
+    inputs or outputs by themselves, such as data/splits/train.parquet, and .dvc files those that `dvc add` tracks.
 
     Args:
         files: relative path -> MD5 of the files of the folder when it had that hash, from a record; DVC has no list of
             a folder of code.
 
     Returns:
-        the path of the file, with "(missing)" or "(added)" where that is so; `path` itself when nothing knows.
+        the path of the file, with "(missing)" or "(added)" where that applies; `path` itself if the file is unknown.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -77,7 +77,7 @@ def _known_alone(folder: str, lock: dict[str, Locked]) -> dict[str, str]:
 
 
 def _added_alone(folder: Path) -> dict[str, str]:
-    """Path -> MD5 of what `dvc add` took inside a folder, from the .dvc files there."""
+    """Path -> MD5 of what `dvc add` tracks inside a folder, from the .dvc files there."""
     added = {}
     for pointer in sorted(folder.rglob("*.dvc")):
         try:

@@ -1,8 +1,8 @@
 """Lines of the split ledger that a commit has and the folder, or the next commit, lacks.
 
-A document of the test set whose line is lost is dealt anew, and may be trained on. Nothing removes lines on purpose:
-`codex-ml ledger forget` adds tombstones. So a line that is gone was lost, by a merge that took one side, by an
-experiment of somebody who had fewer lines, or by an edit.
+A document of the test set whose line is lost is split again, and may get into train. No command removes lines:
+`codex-ml ledger forget` adds tombstones. So a missing line was lost by a merge that took one side, by an experiment of
+a person who had fewer lines, or by an edit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def lost(base: Version, now: Version, *, salt: str | None) -> Lost | None:
     """What `base` has and `now` lacks; None for nothing. Files of equal bytes are not read.
 
     Args:
-        salt: split.salt: lines that were dealt with another one belong to another ledger; None for all lines.
+        salt: split.salt; lines of another salt belong to another ledger and do not count. None: all lines count.
     """
     same = {part.name: part for part in now.parts}
     changed = [part for part in base.parts if part.name not in same or not part.equals(same[part.name])]
@@ -58,7 +58,7 @@ def lost(base: Version, now: Version, *, salt: str | None) -> Lost | None:
 
 
 def baselines(*more: str) -> list[Version]:
-    """The versions whose lines may not be lost: of HEAD, of what is being merged, and of the parents of HEAD.
+    """The versions whose lines must not be lost: of HEAD, of the commits in a merge, and of the parents of HEAD.
 
     Args:
         more: other commits.
@@ -72,10 +72,10 @@ def baselines(*more: str) -> list[Version]:
 
 
 def versions_between(known: str, pushed: str) -> list[Version]:
-    """The versions whose lines a push may not lose: of the commits on the way, the latest first, and of the remote.
+    """The versions whose lines a push must not lose: of the pushed commits, the latest first, and of the remote.
 
-    So what a merge or a revert lost is found, also where no hook of commits ran and other commits followed. Versions on
-    the way that DVC's cache lacks are left out: nobody has to fetch what others had before their last commit.
+    This finds what a merge or a revert lost, even if no commit hook ran and other commits followed. Versions that DVC's
+    cache lacks are left out: a push must not require a fetch of old versions.
     """
     changed = git_text("rev-list", "--full-history", f"{known}..{pushed}", "--", *PATHS).split()
     on_the_way = past(version_of(files_of_commit(commit, *PATHS)) for commit in changed)
@@ -110,11 +110,11 @@ def lost_in(now: Version, bases: Iterable[Version], *, salt: str | None, named: 
 
 
 def not_compared(now: Version, bases: Iterable[Version]) -> Iterator[str]:
-    """A line for each version of which not all lines could be read, so that lost ones may not have been noticed."""
+    """One line for each version that cannot be read in full, so that lost lines may go unnoticed."""
     unlike = [base for base in bases if not base.is_same_folder(now)]
     for version in [*unlike, now] if unlike else []:
         if version.unreadable:
-            yield f"lost lines of {FOLDER} could not be looked for: {version.unreadable}"
+            yield f"{FOLDER} cannot be checked for lost lines: {version.unreadable}"
 
 
 def version_in_index() -> Version:

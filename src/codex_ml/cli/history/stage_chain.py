@@ -1,7 +1,7 @@
-"""What a result was made from, as dvc.lock and the records tell it, at any Git revision.
+"""What a result was made from, according to dvc.lock and the records, at any Git revision.
 
-A chain is shown only when it is of one run: dvc.lock holds each stage as that stage ended, so after `dvc repro train`
-or a killed run it can hold a tokenizer of today beside rows that yesterday's tokenizer cut.
+A chain is shown only if all its stages belong to one run. dvc.lock holds each stage as that stage ended, so after
+`dvc repro train` or a killed run it can hold today's tokenizer beside rows that yesterday's tokenizer encoded.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TrackedTexts:
         """A file's text.
 
         Raises:
-            UserError: when it is not there, is no regular file (reading a pipe would wait for ever), or is not UTF-8.
+            UserError: when it is missing, is not a regular file (reading a pipe would wait forever), or is not UTF-8.
         """
         if self.revision is None and name.exists() and not name.is_file():
             raise UserError(f"{name} is not a regular file; put the file of that name there")
@@ -95,7 +95,7 @@ class TrackedTexts:
     def _show(self, name: Path) -> bytes:
         assert self.revision is not None
         if self.revision.startswith("-") or not self.revision:
-            raise UserError(f"{self.revision!r} is no Git revision")
+            raise UserError(f"{self.revision!r} is not a Git revision")
         done = run_git("show", f"{self.revision}:./{name.as_posix()}")
         if done.returncode:
             reason = done.stderr.decode("utf-8", "replace").strip().splitlines()
@@ -104,7 +104,7 @@ class TrackedTexts:
 
 
 def _mixtures(steps: list[ChainStep]) -> Iterator[str]:
-    """Each sign that two stages of the chain do not belong to one run, as text."""
+    """One message for each sign that two stages of the chain do not belong to one run."""
     written = {path: (step, md5) for step in steps for path, md5 in step.locked.outs.items()}
     read: dict[str, tuple[ChainStep, str]] = {}
     sections: dict[str, tuple[ChainStep, Any]] = {}
@@ -142,7 +142,7 @@ def _record_of_another_run(step: ChainStep) -> Iterator[str]:
     started = {} if step.record is None else {path: dep["md5"] for path, dep in step.record["deps"].items()}
     for path in sorted(started):
         if step.locked.deps.get(path) != started[path]:
-            yield f"{record_path(step.spec.name)} is of a start with another {path} than {LOCK} has"
+            yield f"{record_path(step.spec.name)} belongs to a start with another {path} than {LOCK} has"
 
 
 def chain_summary(path: str, steps: list[ChainStep], revision: str | None) -> Iterator[str]:

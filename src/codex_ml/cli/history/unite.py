@@ -1,13 +1,13 @@
-"""After Git merged two people's work, unite what is a set, settle what a rerun writes, list the rest.
+"""After a Git merge, unite files that are sets of lines, reset results that a rerun writes, and list the rest.
 
-It works in the middle of a merge, rebase, cherry-pick or revert, after one that ended, after `git stash pop` and after
-`dvc exp apply`, and a second time it changes nothing:
+It works during a merge, rebase, cherry-pick or revert, after one that ended, after `git stash pop` and after
+`dvc exp apply`. A second run changes nothing.
 
-- the split ledger becomes the union of all sides' lines and tombstones, in whatever form a side keeps it;
+- the split ledger becomes the union of all sides' lines and tombstones, in each form in which a side keeps it;
 - a result that conflicts (dvc.lock, reports) becomes that of HEAD, so that dvc.lock and reports are of one run, and
   `dvc repro` writes what no longer fits;
 - the lists of ignored names that `dvc add` writes are united and sorted, because data/raw is hashed with them;
-- everything else that conflicts is a decision of people.
+- people must resolve every other conflict.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class MergeResult:
     """What the command did, and what is left.
 
     Attributes:
-        operation: what Git is in the middle of; "" for nothing.
+        operation: the operation that Git has in progress; "" for none.
         lines: of the ledger.
         brought: lines that HEAD lacks.
         added: lines that the folder lacked; Git has put those of both sides there where it could.
         tombstones: of the ledger.
         results: files that a rerun writes anew.
         united: lists of ignored names.
-        left: path -> what people have to do.
+        left: path -> what people must do.
         next_steps: commands.
     """
 
@@ -71,16 +71,16 @@ def unite(commits: Sequence[str] = ()) -> MergeResult:
     """Do all of the module's docstring.
 
     Args:
-        commits: others whose ledger is united, too.
+        commits: other commits whose ledger is united, too.
 
     Raises:
-        UserError: outside of Git, and for something that is no commit.
+        UserError: outside of Git, and for a name that is not a commit.
     """
     if not git_text("rev-parse", "--verify", "--quiet", "HEAD"):
-        raise UserError("this folder is in no Git repository with a commit, so there is nothing to merge")
+        raise UserError("this folder is not in a Git repository with a commit, so there is nothing to merge")
     for commit in commits:
         if not git_text("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"):
-            raise UserError(f"{commit} is no commit of this clone; `git log` lists them, `git fetch` brings more")
+            raise UserError(f"{commit} is not a commit of this clone; `git log` lists them, `git fetch` gets more")
     sides = taking_part()
     done = MergeResult(sides.now.name)
     _settle_results(sides, done)
@@ -116,13 +116,13 @@ def _uncached_outs(head: Files) -> set[str]:
         return set()
     try:
         stages = parse_pipeline(parse_yaml(text.decode("utf-8", "replace"), str(PIPELINE)), str(PIPELINE))
-    except UserError:  # committed like this; `check` says so
+    except UserError:  # HEAD has a broken dvc.yaml; `check` reports it
         return set()
     return {out for spec in stages.values() for out in spec.uncached}
 
 
 def _merged_by_lines(sides: Sides, results: list[str]) -> set[str]:
-    """Results that Git made of lines of both sides, where .gitattributes did not forbid it: nobody has run that."""
+    """Results that Git merged line by line, where .gitattributes did not prevent it: no run wrote such a file."""
     automatic = files_of_commit("AUTO_MERGE", *results) if sides.in_progress and results else None
     if automatic is None:
         return set()
@@ -133,7 +133,9 @@ def _merged_by_lines(sides: Sides, results: list[str]) -> set[str]:
 
 def _take_from_head(head: Files, path: str) -> None:
     data = head.read(path)
-    if data is None or (conflict_line(data) and path.endswith((".json", ".lock"))):  # none, or committed in halves
+    if data is None or (
+        conflict_line(data) and path.endswith((".json", ".lock"))
+    ):  # HEAD lacks it, or has markers in it
         change_index("rm", "--quiet", "--force", "--ignore-unmatch", "--", path)
         Path(path).unlink(missing_ok=True)
     else:
@@ -149,12 +151,12 @@ def _unite_ignored(sides: Sides, done: MergeResult) -> None:
             continue
         blob = sides.index[0].blobs.get(path)
         if blob is not None and any(files.blobs.get(path) == blob for files in sides.commits):
-            continue  # of one side, whole
+            continue  # all of it is from one side
         texts = [sides.index[stage].read(path) or b"" for stage in (0, OURS, THEIRS)]
         texts.append(without_markers(Path(path).read_bytes()) if Path(path).is_file() else b"")
         lines = {line for text in texts for line in text.splitlines() if line}
         if not all(line.startswith(b"/") for line in lines):
-            continue  # written by people: the order may count
+            continue  # people wrote it, so the order may matter
         united = b"".join(line + b"\n" for line in sorted(lines))
         if not Path(path).is_file() or Path(path).read_bytes() != united or sides.index[0].read(path) != united:
             write_bytes(Path(path), united)
@@ -214,7 +216,7 @@ def merge_report(done: MergeResult) -> Iterator[str]:
         lacked = f"HEAD lacks {done.brought} of them, the folder lacked {done.added}"
         yield f"ledger: {done.lines} lines, {lacked}{forgotten}"
     if done.results:
-        yield f"results: {_some(done.results)} as in HEAD, for `dvc repro` to write anew"
+        yield f"results: {_some(done.results)} as in HEAD; `dvc repro` updates them"
     if done.united:
         yield f"ignored names: {_some(done.united)} united"
     for path, advice in done.left.items():

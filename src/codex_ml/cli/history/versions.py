@@ -1,7 +1,7 @@
-"""The split ledger as commits, the index and the folder hold it, and the lines that one lacks of another.
+"""The split ledger in commits, in the index and in the folder.
 
 A version may hold the ledger in Git (`data/split_ledger/*.txt`), in DVC (the pointer `data/split_ledger.dvc`, whose
-files lie in DVC's cache) or in its former form. The lines are the same, so versions of different forms can be compared.
+files lie in DVC's cache) or in its old format. The lines are the same, so versions of different forms can be compared.
 Used by: `codex-ml merge`, `check`, `verify`, the commit hook.
 """
 
@@ -51,7 +51,7 @@ class Part:
 
     @property
     def key(self) -> str:
-        """Equal for files of equal bytes where Git or DVC says so; "" where they do not."""
+        """The hash that Git or DVC has of the bytes, so that equal files need not be read; "" where there is none."""
         return self.md5 or (self.blob[0].blobs[self.blob[1]] if self.blob else "")
 
     def read(self) -> bytes:
@@ -64,7 +64,7 @@ class Part:
         return (_cached(self.md5) if self.md5 else Path(self.place)).read_bytes()
 
     def equals(self, other: Part) -> bool:
-        """Whether two files have the same bytes; neither is read where hashes say it."""
+        """Whether two files have the same bytes; they are read only where hashes cannot tell."""
         if self.blob and other.blob:
             return self.key == other.key
         if self.md5 or other.md5:
@@ -86,7 +86,7 @@ class Version:
         parts: its files.
         unreadable: "" or why not all of its lines can be read, with what to do.
         md5: of the folder, where DVC keeps it; else "".
-        is_past: whether a later commit replaced it. Then what is damaged in it was mended, and it is left out.
+        is_past: whether a later commit replaced it; such a version is skipped if it is damaged.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Version:
     is_past: bool = False
 
     def is_same_folder(self, other: Version) -> bool:
-        """Whether DVC says that both are the same files, so that none has to be read."""
+        """Whether both have the same hash in DVC, so that no file must be read."""
         return bool(self.md5) and self.md5 == other.folder_md5
 
     @cached_property
@@ -124,7 +124,7 @@ class Version:
 
 
 def version_in_folder() -> Version:
-    """The ledger as it lies in the folder, whoever keeps it."""
+    """The ledger in the folder, kept by Git or by DVC."""
     files = sorted(Path(FOLDER).glob("*.txt")) if Path(FOLDER).is_dir() else []
     former = [Path(FORMER)] if Path(FORMER).is_file() else []
     return Version(FOLDER, tuple(Part(file.name, file.as_posix()) for file in [*files, *former] if file.is_file()))
@@ -146,9 +146,9 @@ def version_of(files: Files) -> Version:
 
 
 def before_head() -> list[Version]:
-    """The ledger of the parent of HEAD, which a revert may have undone; none of a merge, or where it cannot be read.
+    """The ledger of the parent of HEAD, which a revert may have undone; empty for a merge, or if it cannot be read.
 
-    A clone has the present version only, and one before it need not be fetched for each commit.
+    A clone has only the current version, and a commit must not require a fetch of earlier ones.
     """
     commits = parents()
     files = [files_of_commit(commit, *PATHS) for commit in commits] if len(commits) == 1 else []
@@ -158,7 +158,7 @@ def before_head() -> list[Version]:
 
 
 def past(versions: Iterable[Version]) -> list[Version]:
-    """Those that can be read, as versions of the past."""
+    """The versions that can be read, marked as past."""
     return [replace(version, is_past=True) for version in versions if not version.unreadable]
 
 
@@ -189,7 +189,7 @@ def _cached(md5: str) -> Path:
 
 
 def text_of(part: Part) -> Text:
-    """The lines of a file of whatever form, also where it holds the conflict markers of a merge."""
+    """The lines of a file in either format, even if it holds conflict markers."""
     from codex_ml.split.ledger.former import read_former
     from codex_ml.split.ledger.line_format import read_ledger_text
 
