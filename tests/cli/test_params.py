@@ -306,11 +306,7 @@ def test_a_preset_is_a_shape_and_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "models/presets.yaml").write_text("small: {layers: 2, path: models/base/x}\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-<<<<<<< HEAD
         UserError, match=r"^models/presets.yaml: small: path is not a key of a shape; allowed: architecture"
-=======
-        UserError, match=r"^models/presets.yaml: small: path is not a key of a shape; its keys are architecture"
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
     ):
         validate_params({"model": {"preset": "small"}})
 

@@ -12,7 +12,6 @@ from codex_ml.documents.licences import PERMISSIVE
 
 
 class Limits(Section):
-<<<<<<< HEAD
     """Limits on `documents.signals.Signals`. null switches a limit off. A text exactly at a limit is kept."""
 
     max_line_length: Count | None = Field(1000, description="Characters in the longest line; minified and data files")
@@ -29,24 +28,6 @@ class Limits(Section):
     max_lines: Count | None = Field(None, description="Lines per document, at most")
     drop_generated: bool = Field(True, description="Drop files whose first 10 lines say that a program wrote them")
     drop_xml: bool = Field(True, description="Drop files that begin with an XML header, whatever their name is")
-=======
-    """Limits on `documents.signals.Signals`; null switches a limit off. A text exactly at a limit is kept."""
-
-    max_line_length: Count | None = Field(1000, description="Characters of the longest line; minified and data files")
-    max_mean_line_length: Number | None = Field(100, description="Characters of the average line")
-    min_alphanumeric_share: Share | None = Field(0.25, description="Letters and digits of any script")
-    min_alphabetic_share: Share | None = Field(None, description="Letters of any script")
-    max_digit_share: Share | None = Field(None, description="Digits and other numerals")
-    min_comment_share: Share | None = Field(None, description="Lines that begin with a comment, of all lines")
-    max_comment_share: Share | None = Field(None, description="The same, at most; finds files that are only a licence")
-    min_compression_ratio: Number | None = Field(0.05, description="LZ4 size divided by size; repetition lowers it")
-    max_blob_share: Share | None = Field(0.5, description="Characters in long runs of base64 or hexadecimal digits")
-    min_html_text_share: Share | None = Field(0.2, description="Visible text of an HTML file")
-    min_lines: Count | None = Field(None, description="Lines of a document, at least")
-    max_lines: Count | None = Field(None, description="Lines of a document, at most")
-    drop_generated: bool = Field(True, description="Drop files whose first 10 lines say that a program wrote them")
-    drop_xml: bool = Field(True, description="Drop files that begin with an XML header, whatever their names")
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
 
 
 # A paragraph of prose is one line. The limits on line lengths find minified code, and would drop most books.
@@ -68,11 +49,7 @@ class Quality(Limits):
 
 
 class Benchmark(Section):
-<<<<<<< HEAD
     """Items of a public benchmark that must not be trained on."""
-=======
-    """A benchmark whose items must not be in the training text."""
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
 
     path: str = Field(min_length=1, description="JSON Lines, also .gz, below data/benchmarks")
     fields: tuple[str, ...] = Field(
@@ -97,7 +74,6 @@ class Split(Section):
         ge=0.5,
         le=1,
         allow_inf_nan=False,
-<<<<<<< HEAD
         description="Two documents are near-duplicates from this Jaccard similarity of 5-word shingles on",
     )
     salt: str = Field("codex-ml", min_length=1, description="Key of the split; another key deals all documents again")
@@ -106,16 +82,6 @@ class Split(Section):
     fold: int = Field(0, ge=0, description="The fold that is val")
     stratify: str = Field(
         "", description="Field whose values each get these shares: language, licence, source, group or a field of meta"
-=======
-        description="Two documents are duplicates from this Jaccard similarity of their 5-word shingles on",
-    )
-    salt: str = Field("codex-ml", min_length=1, description="Key of the split; another key splits all documents again")
-    ledger: bool = Field(True, description="Documents in data/split_ledger keep their split; false: the hash decides")
-    folds: int = Field(0, ge=0, le=1000, description="Folds of cross-validation; 0: val by its share")
-    fold: int = Field(0, ge=0, description="The fold that becomes val")
-    stratify: str = Field(
-        "", description="Each value of this field gets the same shares: language, licence, source or a field of meta"
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
     )
     licences: tuple[str, ...] = Field(
         PERMISSIVE,
@@ -123,26 +89,14 @@ class Split(Section):
     )
     unknown_licence: Literal["drop", "keep"] = Field("drop", description="What happens to documents without a licence")
     quality: Quality = Quality()
-<<<<<<< HEAD
     policy: Literal["enforce", "off"] = Field("enforce", description="data/policy.yaml; off is shown in all reports")
     benchmarks: tuple[Benchmark, ...] = ()
     contaminated: Literal["report", "drop"] = Field("drop", description="What happens to documents that hold items")
-=======
-    policy: Literal["enforce", "off"] = Field("enforce", description="off: do not apply data/policy.yaml")
-    benchmarks: tuple[Benchmark, ...] = ()
-    contaminated: Literal["report", "drop"] = Field(
-        "drop", description="What happens to train documents that hold benchmark items"
-    )
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
 
     @model_validator(mode="after")
     def _train_is_left(self) -> Split:
         if self.val + self.test >= 1:
             raise ValueError(f"val + test is {self.val + self.test:g}; it must be below 1 so that train is not empty")
         if self.folds == 1 or (self.folds and self.fold >= self.folds):
-<<<<<<< HEAD
             raise ValueError(f"fold {self.fold} of {self.folds} folds; folds must be 0 or at least 2, fold below it")
-=======
-            raise ValueError(f"fold {self.fold} of {self.folds} folds; folds must be 0 or at least 2, fold below folds")
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
         return self

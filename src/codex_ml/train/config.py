@@ -49,21 +49,14 @@ class Lora(Section):
 
 
 class Model(Section):
-<<<<<<< HEAD
     """`model`: the shape of a model to train from scratch, or the path of a model to train further."""
 
     preset: str = Field("", description="Name in models/presets.yaml; gives the sizes that are null here")
-=======
-    """`model`: the shape of a model to train from scratch, or a model on disk to train further."""
-
-    preset: str = Field("", description="Name in models/presets.yaml, for sizes that are null here; ignored with path")
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
     architecture: Literal["llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "t5"] = "llama"
     hidden_size: Positive = 192
     intermediate_size: Positive = 512
     layers: Positive = 4
     heads: Positive = 4
-<<<<<<< HEAD
     kv_heads: Count = Field(0, description="Heads of keys and values, shared by groups of queries; 0: as many as heads")
     max_positions: Positive = Field(256, description="Longest sequence in tokens; at least pack.seq_len")
     tie_embeddings: bool = Field(True, description="Share one matrix between input embedding and output head")
@@ -72,18 +65,6 @@ class Model(Section):
     lora: Lora = Lora()
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="Precision of the frozen weights under a LoRA adapter; needs the extra `quantization`"
-=======
-    kv_heads: Count = Field(0, description="Key/value heads, each shared by several query heads; 0: same as heads")
-    max_positions: Positive = Field(256, description="Longest sequence in tokens; at least pack.seq_len")
-    tie_embeddings: bool = Field(True, description="Use one matrix as input and output embedding")
-    dropout: Share = 0.0
-    path: BasePath = Field(
-        "", description="Folder or GGUF file of a causal model below models/base, with its own sizes"
-    )
-    lora: Lora = Lora()
-    quantization: Literal["none", "8bit", "4bit"] = Field(
-        "none", description="Format of the weights under a LoRA adapter; needs the extra `quantization`"
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
     )
 
     @model_validator(mode="before")
@@ -135,11 +116,7 @@ def with_preset(model: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"params.yaml: model.preset: {PRESETS} has no {preset}; {known}")
     shape = catalogue[preset]
     if other := [key for key in shape if key not in SHAPE]:
-<<<<<<< HEAD
         raise UserError(f"{PRESETS}: {preset}: {other[0]} is not a key of a shape; allowed: {', '.join(SHAPE)}")
-=======
-        raise UserError(f"{PRESETS}: {preset}: {other[0]} is not a key of a shape; its keys are {', '.join(SHAPE)}")
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
     return {**shape, **given}
 
 
@@ -147,15 +124,9 @@ class EarlyStopping(Section):
     """`train.early_stopping`: end a run whose validation loss does not improve (loss < best - min_delta)."""
 
     patience: Count | None = Field(
-<<<<<<< HEAD
         None, description="Validations in a row without improvement that end the run; 0 means 1; null: never end it"
     )
     min_delta: Number = Field(0.0, description="Nats by which the loss must fall, at least, to be an improvement")
-=======
-        None, description="Validations without improvement after which the run ends (0 means 1); null: never"
-    )
-    min_delta: Number = Field(0.0, description="Decrease of the loss, in nats, that counts as an improvement")
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
 
 
 class Train(Section):
@@ -177,7 +148,6 @@ class Train(Section):
     beta1: Share = 0.9
     beta2: Share = 0.95
     clip_norm: float = Field(1.0, gt=0, allow_inf_nan=False, description="Largest global L2 norm of the gradient")
-<<<<<<< HEAD
     z_loss: Number = Field(0.0, description="Weight of log(Z)^2 per target (PaLM, arXiv:2204.02311, 5: 1e-4)")
     label_smoothing: Share = Field(0.0, description="Share of the target spread over all tokens")
     ema: Share = Field(0.0, description="Decay of averaged weights; these are then validated and kept; 0: no averaging")
@@ -198,42 +168,15 @@ class Train(Section):
     activation_checkpointing: bool = Field(False, description="Recompute activations instead of storing them")
     attention: Literal["auto", "eager", "sdpa"] = Field(
         "auto", description="auto: eager on a CPU (faster there when compiled), sdpa on a GPU"
-=======
-    z_loss: Number = Field(0.0, description="Weight of log(Z)^2 per target (PaLM, arXiv:2204.02311, section 5: 1e-4)")
-    label_smoothing: Share = Field(0.0, description="Share of the target's probability that is spread over all tokens")
-    ema: Share = Field(0.0, description="Decay of the averaged weights, which are validated and kept; 0: no average")
-    max_skipped_steps: Count = Field(
-        0, description="Updates that may be skipped for a loss or gradient that is not finite; one more ends the run"
-    )
-    early_stopping: EarlyStopping = EarlyStopping()
-    eval_every: Positive = Field(100, description="Steps between validations")
-    eval_rows: Positive = Field(256, description="Validation rows, the same rows each time")
-    checkpoint_every: Positive = Field(50, description="Steps between checkpoints; an interruption loses no more")
-    log_every: Positive = Field(10, description="Steps between points of the curves")
-    keep_best: Positive = Field(1, description="How many best validations keep their weights in models/checkpoints")
-    resume_from: BasePath = Field(
-        "", description="Copy of models/checkpoints below models/base: continue from its last step to a new max_steps"
-    )
-    activation_checkpointing: bool = Field(False, description="Recompute activations instead of keeping them")
-    attention: Literal["auto", "eager", "sdpa"] = Field(
-        "auto", description="auto: eager on a CPU, where it is faster when compiled; sdpa on a GPU"
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the hardware has it"
     )
     compile: Literal["auto", "on", "off"] = Field(
-<<<<<<< HEAD
         "auto", description="auto: use torch.compile if the run is long enough to pay for compiling"
     )
     threads: int = Field(
         0, ge=0, description="CPU threads; 0: all cores within the quota; the number affects the last bits"
-=======
-        "auto", description="auto: torch.compile where it saves more time than compiling takes"
-    )
-    threads: int = Field(
-        0, ge=0, description="CPU threads; 0: all cores within the quota; another number changes the last bits"
->>>>>>> a3719be (codex-ml: help, messages, descriptions of params in plain English)
     )
 
     @model_validator(mode="after")

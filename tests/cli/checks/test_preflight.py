@@ -178,7 +178,7 @@ def test_audit_windows_longer_than_the_positions_are_named(whole):
         model={"path": "models/base/m"},
         safety_audit={"prefix_tokens": 200, "suffix_tokens": 101, "sample_tokens": 301},
     )
-    assert [line.split(" and ")[1].split(" is ")[0] for line in preflight.base_files(params)] == [
+    assert [line.split(" but ")[1].split(" is ")[0] for line in preflight.base_files(params)] == [
         "pack.seq_len",
         "safety_audit.prefix_tokens + suffix_tokens",
         "safety_audit.sample_tokens",
