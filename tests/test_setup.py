@@ -77,6 +77,13 @@ def test_dvc_of_the_environment_needs_no_activation(project: Path) -> None:
     assert 'remote "mine"' in (project / ".dvc/config.local").read_text()
 
 
+def test_dvc_of_the_environment_works_with_the_users_cdpath(project: Path) -> None:
+    make_library(project)
+    environment = {**NO_PYTHON, "CDPATH": f".:{project}"}
+    done = subprocess.run([".venv/bin/dvc", "--version"], cwd=project, env=environment, capture_output=True, check=True)
+    assert done.stdout[:1].isdigit()
+
+
 def test_a_folder_that_dvc_cannot_write_down_is_named(project: Path, tmp_path: Path) -> None:
     odd = project.rename(tmp_path / "ünï")
     assert make_library(odd).stderr.startswith(f"note: {odd} is not plain ASCII, so DVC keeps its index where other ")

@@ -1,6 +1,6 @@
 """Turn the errors that pydantic finds in a user's value into one line.
 
-Used by: params, contract, policy.rules.
+Used by: sections, contract, policy.rules.
 """
 
 from __future__ import annotations
