@@ -166,7 +166,7 @@ def changed(made: Facts, *, targets: int | None = None, **model: Any) -> Facts:
             "AutoModelForCausalLM",
             "before it in its window",
         ),
-        ("t5", "An encoder-decoder, which goes on from ", "AutoModelForSeq2SeqLM", "which the encoder reads."),
+        ("t5", "An encoder-decoder, which continues the text ", "AutoModelForSeq2SeqLM", "which the encoder reads."),
     ],
 )
 def test_the_card_tells_what_kind_of_model_it_is_how_it_loads_and_how_it_was_scored(
@@ -238,7 +238,9 @@ def test_a_model_that_was_trained_on_is_described_as_it_is_and_not_as_params_wou
     )
     assert "It reads at most 64 tokens of a byte-level BPE with 4,096 entries." in card
     origin = f"from models/base/g (SHA-256 {'9' * 64})"
-    parts = "LoRA adapters of rank 8 in 14 modules, 12,345 parameters, beside weights held in 4bit, merged into the weights; "
+    parts = (
+        "LoRA adapters of rank 8 in 14 modules, 12,345 parameters, on weights held in 4bit, merged into the weights; "
+    )
     assert f"fine-tuned: {parts if lora else 'all weights, '}{origin}." in text
     front = front_matter(card)
     assert front["tags"] == ["codex-ml", "dvc", "fine-tuned", *(["lora"] if lora else [])]
@@ -252,12 +254,12 @@ def test_a_model_that_was_trained_on_is_described_as_it_is_and_not_as_params_wou
         "neither tuned",
         "192",
         "Hoffmann",
-        "it has seen nothing",
+        "has never seen a context",
         "model.layers",
         "hidden_size",
     )
     assert not [word for word in said if word in card]
-    assert "What its base model was trained on" in card
+    assert "It is not known here what its base model was trained on" in card
     page = render_page(known)
     assert "scratch" not in page
     assert "models/base/g" in page
@@ -267,7 +269,7 @@ def test_a_model_from_scratch_says_so_and_what_it_saw(facts: MakeFacts) -> None:
     card = render_card(facts())
     assert "(2 layers of width 8 with 2 heads), trained from scratch.\nIt reads at most 16 tokens" in card
     assert front_matter(card)["tags"] == ["codex-ml", "dvc", "trained-from-scratch"]
-    assert "Beyond 16 tokens of context it has seen nothing." in card
+    assert "It has never seen a context longer than 16 tokens." in card
     assert "It was neither tuned to follow instructions nor to refuse" in card
     assert "| precision | bf16 on cpu, compiled |" in card
 

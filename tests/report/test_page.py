@@ -266,9 +266,9 @@ def test_missing_input_names_the_stage_that_makes_it(inputs: Callable[..., Path]
             '{"verdict": "fine"}',
             "verdict: input should be 'pass', 'fail' or 'invalid'; `dvc repro safety_audit`",
         ),
-        ("reports/train/plots/metrics/val/loss.tsv", "step\tother\n1\t2\n", "is no DVCLive curve"),
+        ("reports/train/plots/metrics/val/loss.tsv", "step\tother\n1\t2\n", "is not a DVCLive curve"),
         ("reports/evaluate/by_source.csv", "source\nx\n", "is not what evaluate writes"),
-        ("models/model/model.safetensors", "\x00" * 20, "is no safetensors file"),
+        ("models/model/model.safetensors", "\x00" * 20, "is not a safetensors file"),
         ("data/splits/findings.ndjson", "{}", "findings.ndjson:1: source: field required"),
     ],
 )

@@ -1,1 +1,5 @@
-"""One page for people: plots, tables, model card."""
+"""Write one HTML page and a model card for people, from the numbers that the other stages wrote.
+
+`facts` reads the inputs, `sentences` and the tables phrase them, `page` and `card` render them. Used by:
+stages/report.py.
+"""

@@ -38,7 +38,7 @@ KINDS = {
     "granite": "A decoder-only language model in the shape of Granite",
     "smollm3": "A decoder-only language model in the shape of SmolLM3",
     "gemma": "A decoder-only language model in the shape of Gemma",
-    "t5": "An encoder-decoder, which goes on from the text that its encoder reads, in the shape of T5",
+    "t5": "An encoder-decoder, which continues the text that its encoder reads, in the shape of T5",
 }
 HUB_LICENCES = {
     "MIT": "mit",
@@ -49,7 +49,7 @@ HUB_LICENCES = {
 
 
 def render_card(facts: Facts) -> str:
-    """The whole card; equal facts give equal text."""
+    """Return the whole card; equal facts give equal text."""
     from huggingface_hub import ModelCard
 
     sections = (
@@ -69,12 +69,12 @@ def render_card(facts: Facts) -> str:
 
 
 def escape(text: str) -> str:
-    """Text of unknown origin for the middle of a line, with nothing in it that Markdown or HTML would act on."""
+    """Escape text of unknown origin for the middle of a line: Markdown and HTML show it and do not interpret it."""
     return MARKUP.sub(r"\\\g<0>", escaped_line(text))
 
 
 def markdown_table(content: Table) -> str:
-    """A GFM table; a cell can neither end its row nor start another column."""
+    """Return a GFM table; a cell can neither end its row nor start another column."""
     marks = ["---:" if kind == "number" else "---" for kind in content.kinds]
     rows = (content.head, *content.rows)
     head, *body = ("| " + " | ".join(escape(cell) for cell in row) + " |" for row in rows)
@@ -82,7 +82,7 @@ def markdown_table(content: Table) -> str:
 
 
 def fenced(text: str) -> str:
-    """A code block whose fence is longer than any run of backticks in the text."""
+    """Return a code block whose fence is longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{safe_text(text)}\n{fence}"
@@ -117,14 +117,14 @@ def _front_matter(facts: Facts) -> str:
 
 
 def _origin(facts: Facts) -> list[str]:
-    """Tags. A path of this repository is no `base_model`, which names a model of the Hub."""
+    """Tags. A path of this repository is not a `base_model`, which must be a model of the Hub."""
     if facts.base is None:
         return ["trained-from-scratch"]
     return ["fine-tuned", *(["lora"] if facts.training.model.lora else [])]
 
 
 def _licence(facts: Facts) -> dict[str, Any]:
-    """The one licence of all training documents, or "other": weights made from several are under none of them alone.
+    """The licence of the training documents if they have only one, or "other": no single one covers the weights then.
 
     A base model brings its own licence, which is not known here.
     """
@@ -169,8 +169,8 @@ After licences, quality limits, the text policy and duplicates {facts.split.trai
 
 ### How the test set was kept clean
 
-Near-duplicates are one document before anything is dealt, and the deal is a keyed hash of the content, so names and
-order have no influence. {escape(sentences.counterfactual(facts))}
+Near-duplicates count as one document. A keyed hash of the content decides its split, so names and order have no
+influence. {escape(sentences.counterfactual(facts))}
 
 ### Text policy
 
@@ -216,22 +216,22 @@ def _safety(facts: Facts) -> str:
 def _limitations(facts: Facts) -> str:
     ratio = facts.passes * facts.pack.train.tokens / facts.parameters
     sample = facts.samples[0][:SAMPLE_CHARACTERS] if facts.samples else ""
-    shown = f"\n\nThe first text that the audit sampled, not chosen:\n\n{fenced(sample)}" if sample else ""
+    shown = f"\n\nThe first text that the audit sampled; it was not selected:\n\n{fenced(sample)}" if sample else ""
     return f"""## Limitations and intended use
 
-For studying a training pipeline: what goes in, what comes out, and how one proves it. Not for writing code or text that
-anybody relies on.
+This model is for studying a training pipeline: its inputs, its outputs, and how to verify them. It is not for writing
+code or text that people rely on.
 
 {_what_it_saw(facts, ratio)}
 - {escape(_compression(facts))}.
 - The test split comes from the same sources as the training data; other code and other languages were not measured.
 - Correctness, security and bias of generated code were not measured.
-- The audit looks for known kinds of secrets and for verbatim copies after a true prefix. What it does not find may be
-  there all the same.{shown}"""
+- The audit looks for known kinds of secrets and for verbatim copies after a true prefix. The model may contain secrets
+  and copies that the audit does not find.{shown}"""
 
 
 def _what_it_saw(facts: Facts, ratio: float) -> str:
-    """What a run from scratch proves, and what one that goes on from a base cannot say."""
+    """What the model has seen: all of it for a run from scratch; for a base model, that it is not known."""
     instructions = "Whether it follows instructions, and what it refuses, was not measured."
     if facts.base is None and facts.is_plain_text:
         instructions = "It was neither tuned to follow instructions nor to refuse; it continues text."
@@ -239,12 +239,12 @@ def _what_it_saw(facts: Facts, ratio: float) -> str:
     if facts.base is None:
         seen = (
             f"{size} and saw {ratio:,.1f} tokens for each; about 20 are usual for a\n  model that uses its size well "
-            f"(Hoffmann et al. 2022).\n- Beyond {length} of context it has seen nothing."
+            f"(Hoffmann et al. 2022).\n- It has never seen a context longer than {length}."
         )
     else:
         seen = (
-            f"{size}; this run showed it {ratio:,.1f} tokens for each, in rows of {length}.\n- What its base model was "
-            "trained on, with which licences, secrets or test documents in it, is not known here."
+            f"{size}; this run showed it {ratio:,.1f} tokens for each, in rows of {length}.\n- It is not known here "
+            "what its base model was trained on, and which licences, secrets or test documents that data has."
         )
     return f"- {instructions}\n- {seen}"
 

@@ -1,4 +1,4 @@
-"""A table of the report, and how a number is written in a cell or a sentence."""
+"""A table of the report, and the format of numbers in cells and sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Table:
     """A table of texts, each on one line.
 
     Attributes:
-        kinds: of each column: "text", "status", "number" (right-aligned), "code" (paths, commands), "code key" or
+        kinds: kind of each column: "text", "status", "number" (right-aligned), "code" (paths, commands), "code key" or
             "code hash"; the page has a style for each.
     """
 
@@ -25,7 +25,7 @@ class Table:
 
 
 def escaped_line(text: str) -> str:
-    """`safe_text` with line ends and tabs as escapes too."""
+    """Return `safe_text` of a text, in which line ends and tabs are escapes too."""
     return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
 
 

@@ -1,4 +1,4 @@
-"""The data card: what the splits consist of, and what the text policy found and did."""
+"""Tables of the data: the languages of the splits, and what the text policy found and did."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DONE = {"redact": "redacted", "block": "document dropped", "allow": "reported on
 
 
 def contents(facts: Facts) -> Table:
-    """Languages of each split."""
+    """Return the number of documents per language and split."""
     parts = facts.manifest.splits
     names = sorted({name for part in (parts.train, parts.val, parts.test) for name in part.languages})
     rows = [
@@ -21,19 +21,19 @@ def contents(facts: Facts) -> Table:
 
 
 def policy_note(facts: Facts) -> str:
-    """Whether the text policy was applied before training; being off is said first."""
+    """Return whether the text policy was applied before training; if it was off, the text begins with that."""
     policy, marks = facts.manifest.policy, facts.manifest.benchmarks
     checked = (
         f" {marks.items_found:,} items of {', '.join(map(escaped_line, marks.files))} were found in "
-        f"{marks.documents:,} documents; {len(marks.too_short_to_check):,} texts of them are too short to be looked "
-        "for."
+        f"{marks.documents:,} documents; {len(marks.too_short_to_check):,} texts of them are too short to be "
+        "checked."
         if marks.files
         else " No benchmark was compared with the corpus."
     )
     if policy.state != "enforce":
         return (
-            "THE TEXT POLICY WAS OFF: secrets and personal data of the corpus were not looked for, and what there is "
-            f"stands in the training text.{checked}"
+            "THE TEXT POLICY WAS OFF: the corpus was not scanned for secrets and personal data. If it contains any, "
+            f"the training text contains them too.{checked}"
         )
     total = sum(policy.findings.values())
     return (
@@ -44,7 +44,7 @@ def policy_note(facts: Facts) -> str:
 
 
 def policy(facts: Facts) -> Table:
-    """Places by rule and action, most first."""
+    """Return the number of places by rule and action, the largest number first."""
     counts = sorted(facts.manifest.policy.findings.items(), key=lambda item: (-item[1], item[0]))
     parts = ((*name.partition(": ")[::2], count) for name, count in counts)
     rows = [(rule, DONE.get(action, action), f"{count:,}") for rule, action, count in parts]
@@ -53,7 +53,7 @@ def policy(facts: Facts) -> Table:
 
 
 def hits(facts: Facts) -> Table:
-    """Rule, place and placeholder of the first of each rule; no value."""
+    """Return rule, place and placeholder of the first findings of each rule, without the values."""
     rows = [(hit.rule, hit.source, hit.path, hit.line, hit.placeholder) for hit in facts.hits]
     head = {"rule": "text", "source": "code", "path": "code", "line": "number", "placeholder": "code"}
     return table(f"The first {HITS_A_RULE} places of each rule", head, rows)

@@ -1,4 +1,4 @@
-"""Everything the page and the model card say, read once and strictly from what the stages before have written."""
+"""Read and check everything that the page and the model card show, from the files that the other stages wrote."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from codex_ml.tokens.tokenizer_files import TokenizerDetails
 
 STAGES = ("fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit")
 MODEL, HITS, CURVES = "models/model", "data/splits/findings.ndjson", "reports/train/plots"
-# Languages of documents, as `ingest` names them, that are no programming languages.
+# Languages of documents, as `ingest` names them, that are not programming languages.
 NOT_CODE = {"text", "other", "markdown", "restructuredtext", "tex", "html", "xml", "json", "yaml", "toml", "ini"}
-HITS_A_RULE = 20  # that are shown; all are counted in the manifest
+HITS_A_RULE = 20  # findings that are shown per rule; the manifest counts all
 MAX_HEADER = 100 << 20  # bytes; the safetensors library refuses longer ones too
 
 Point = tuple[int, float]  # (global_step, value)
@@ -34,13 +34,13 @@ Find = Callable[[str], Path]  # from a path of dvc.yaml to the file: `Stage.dep`
 
 @dataclass(frozen=True)
 class Facts:
-    """What the report knows. Texts in it are data of unknown origin: show them through `safe_text` only."""
+    """The data of the report. Its texts are of unknown origin: show them through `safe_text` only."""
 
     title: str
     ingest: IngestDetails
     split: SplitMetrics
     manifest: Manifest
-    hits: tuple[PolicyFinding, ...]  # of what the text policy found in the corpus, the first HITS_A_RULE of each rule
+    hits: tuple[PolicyFinding, ...]  # findings of the text policy in the corpus, the first HITS_A_RULE of each rule
     tokenizer: TokenizerDetails
     pack: PackDetails
     train: TrainMetrics
@@ -63,7 +63,7 @@ class Facts:
 
     @property
     def base(self) -> BaseModelFiles | None:
-        """The model that was trained on; None from scratch."""
+        """The model that training started from; None if it was trained from scratch."""
         return self.training.model.base
 
     @property
@@ -73,7 +73,7 @@ class Facts:
 
     @property
     def is_plain_text(self) -> bool:
-        """Whether every token was a target: no prompt, no chat, no BOS of a tokenizer that somebody else made."""
+        """Whether every token was a target: no prompt, no chat, and no BOS of a foreign tokenizer."""
         return self.pack.train.targets == self.pack.train.tokens - 1
 
     @property
@@ -91,11 +91,11 @@ def load_facts(find: Find, *, title: str) -> Facts:
     """Read every input of the report.
 
     Args:
-        find: gives the file for a path of dvc.yaml, such as `Stage.dep`.
+        find: returns the file for a path of dvc.yaml, such as `Stage.dep`.
 
     Raises:
-        UserError: when an input is missing or has another shape, naming the stage to run; when evaluation and audit
-            measured different models.
+        UserError: when an input is missing or does not have the expected form (the message names the stage to run), or
+            evaluation and audit measured different models.
     """
     lineage = {stage: Record.read(find(record_path(stage).as_posix()), stage=stage) for stage in STAGES}
     _refuse_two_models(lineage)
@@ -129,7 +129,7 @@ def _existing(find: Find, path: str, stage: str) -> Path:
 
 
 def _first_of_each_rule(hits: Iterable[PolicyFinding]) -> tuple[PolicyFinding, ...]:
-    """By rule, so that three passwords are seen among a thousand mail addresses."""
+    """Sorted by rule, and limited per rule, so that a thousand mail addresses do not hide three passwords."""
     seen: Counter[str] = Counter()
     first = []
     for hit in hits:
@@ -143,19 +143,19 @@ def _refuse_two_models(lineage: dict[str, Record]) -> None:
     hashes = {stage: lineage[stage].deps.get(MODEL) for stage in ("evaluate", "safety_audit")}
     if hashes["evaluate"] != hashes["safety_audit"] or not hashes["evaluate"]:
         raise UserError(
-            f"evaluate and safety_audit read different {MODEL}: {hashes}; one page cannot speak of two models. "
+            f"evaluate and safety_audit read different {MODEL}: {hashes}; one page cannot describe two models. "
             "Run `dvc repro` without --single-item"
         )
 
 
 def _curve(find: Find, name: str) -> tuple[Point, ...]:
-    """A DVCLive TSV. Values that are not finite leave a gap."""
+    """The points of a DVCLive TSV, without values that are not finite."""
     path = f"{CURVES}/metrics/{name}.tsv"
     with _existing(find, path, "train").open(encoding="utf-8", newline="") as lines:
         try:
             rows = [(int(row["step"]), float(row[name.split("/")[1]])) for row in csv.DictReader(lines, delimiter="\t")]
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is no DVCLive curve ({error}); `dvc repro train` makes it anew") from None
+            raise UserError(f"{path} is not a DVCLive curve ({error}); `dvc repro train` makes it anew") from None
     return tuple((step, value) for step, value in rows if math.isfinite(value))
 
 
@@ -176,7 +176,7 @@ def _sources(file: Path) -> tuple[SourceScore, ...]:
 
 
 def _parameters(folder: Path) -> int:
-    """Numbers in the weight files, from the safetensors headers: 8 bytes of length, then JSON with the shapes."""
+    """The number of parameters in the weight files, from their safetensors headers: 8 bytes of length, then JSON."""
     total = 0
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as handle:
@@ -187,7 +187,7 @@ def _parameters(folder: Path) -> int:
                 header = parse_json(handle.read(length))
                 total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"{file} is no safetensors file ({error}); `dvc repro train` makes it") from None
+                raise UserError(f"{file} is not a safetensors file ({error}); `dvc repro train` makes it") from None
     if not total:
         raise UserError(f"{folder} holds no weights (*.safetensors); `dvc repro train` makes them")
     return total

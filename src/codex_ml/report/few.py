@@ -1,4 +1,4 @@
-"""What has too few points for a plot, as tables: a line through two points shows nothing that they do not say."""
+"""Show data as a table if it has too few points for a plot: a line through two points shows no more than a table."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One self-contained HTML page: no script, nothing loaded, every text escaped.
+"""Render one self-contained HTML page: it has no script, loads nothing, and escapes every text.
 
-Three walls stand between a hostile text and the reader: `safe_text` on every value, autoescape on every value, and a
-Content Security Policy that allows our one style element, by its hash, and `data:` images.
+Three things protect the reader from a hostile text: `safe_text` on every value, autoescape on every value, and a
+Content Security Policy that allows only our style element, by its hash, and `data:` images.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from codex_ml.report.facts import Facts
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 SAMPLES = 4
-SAMPLE_CHARACTERS = 1200  # of one sample: what a reader looks at
+SAMPLE_CHARACTERS = 1200  # characters that are shown of a sample
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG with what it shows in words, for those who do not see it. It is drawn where the page shows it."""
+    """A picture, with a text for people who do not see it. It is drawn only where the page shows it."""
 
     caption: str
     alt: str
@@ -42,7 +42,7 @@ class Picture:
 
 
 def render_page(facts: Facts) -> str:
-    """The whole page; equal facts give equal text."""
+    """Return the whole page; equal facts give equal text."""
     source = TEMPLATE.read_text(encoding="utf-8")
     template = Environment(
         autoescape=True,
@@ -65,15 +65,15 @@ def render_page(facts: Facts) -> str:
 
 
 def style_hash(html: str) -> str:
-    """CSP source of the only style element: SHA-256 of exactly the text between its tags (CSP level 3, section 8.3)."""
+    """Return the CSP source of the only style element: SHA-256 of the text in it (CSP level 3, section 8.3)."""
     (style,) = re.findall(r"<style>(.*?)</style>", html, flags=re.DOTALL)
     return "sha256-" + base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
 
 
 def _visible(value: Any) -> Any:
-    """What the template prints, before autoescape: control and bidirectional characters as escapes.
+    """Escape control and bidirectional characters of what the template prints, before autoescape.
 
-    Markup is what our own macros return; its parts have been here already. Nothing else makes any.
+    Markup is left as it is: only our own macros make it, from parts that this function has escaped.
     """
     return safe_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 

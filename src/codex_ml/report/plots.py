@@ -1,7 +1,7 @@
-"""Figures as SVG text: equal inputs give equal bytes, readable without colour, each below 60 kB.
+"""Draw figures as SVG text: equal inputs give equal bytes, no figure needs colour to be read, each is below 60 kB.
 
-Colours are Okabe and Ito's (2008), which the common kinds of colour blindness keep apart; marker and line style differ
-too. `Figure` is used without pyplot, so that no global state and no window system is touched.
+The colours are Okabe and Ito's (2008), which people with the common kinds of colour blindness can distinguish; markers
+and line styles differ too. `Figure` is used without pyplot, which would need global state and a window system.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
-MAX_POINTS = 400  # of a curve: more than the pixels of a phone, about 10 kB
+MAX_POINTS = 400  # per curve: more than the pixels of a phone, about 10 kB
 MAX_SOURCES = 40
 MAX_DOCUMENTS = 150
 STYLE: dict[Any, Any] = {
@@ -45,14 +45,14 @@ T = TypeVar("T")
 
 
 def thin_out(points: Sequence[T], most: int = MAX_POINTS) -> list[T]:
-    """At most `most` of the points, evenly spaced, the first and the last among them."""
+    """Return at most `most` of the points, evenly spaced, including the first and the last."""
     if len(points) <= most:
         return list(points)
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
 def loss_curve(train: Sequence[Point], val: Sequence[Point], *, best_step: int) -> str:
-    """Training and validation loss in nats a token against global_step; a star marks the weights that were kept."""
+    """Draw training and validation loss in nats per token against global_step; a star marks the kept weights."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -62,14 +62,14 @@ def loss_curve(train: Sequence[Point], val: Sequence[Point], *, best_step: int) 
         if best:
             label = f"kept: step {best_step}, {best[0][1]:.4f}"
             axes.plot(*_xy(best), color="black", linestyle="", marker="*", markersize=13, label=label)
-        _label(axes, "global_step", "loss, nats a token")
+        _label(axes, "global_step", "loss, nats per token")
         axes.legend()
 
     return _svg(draw, width=5.6, height=3.2)
 
 
 def schedule(lr: Sequence[Point], grad_norm: Sequence[Point]) -> str:
-    """Learning rate, and the gradient's global L2 norm before clipping."""
+    """Draw the learning rate, and the gradient's global L2 norm before clipping."""
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True)
@@ -83,9 +83,9 @@ def schedule(lr: Sequence[Point], grad_norm: Sequence[Point]) -> str:
 
 
 def by_source(scores: Sequence[SourceScore]) -> str:
-    """Bits per byte by source, the model's beside zlib's; the sources with most documents, the best at the top.
+    """Draw bits per byte of the model and of zlib by source, for the sources with most documents, the best at the top.
 
-    Where the model has none, zlib's alone.
+    If the model has no bits per byte, only zlib's are drawn.
     """
     largest = sorted(scores, key=lambda s: (-s.documents, s.source))[:MAX_SOURCES]
     shown = sorted(largest, key=lambda s: (-(s.bits_per_byte or s.zlib_bits_per_byte), s.source))
@@ -110,7 +110,7 @@ def by_source(scores: Sequence[SourceScore]) -> str:
 
 
 def by_size(documents: Sequence[DocumentScore], *, model: bool = True) -> str:
-    """Bits per byte of single test documents against their size; without `model` zlib's alone."""
+    """Draw bits per byte of single test documents against their size; without `model`, zlib's only."""
     shown = thin_out(sorted(documents, key=lambda d: (d.bytes, d.nll)), MAX_DOCUMENTS)
 
     def draw(figure: Figure) -> None:

@@ -1,6 +1,6 @@
-"""What the report says in sentences, the same on the page and in the model card.
+"""The sentences of the report, the same on the page and in the model card.
 
-A sentence claims what the numbers and their intervals allow, and no more.
+A sentence claims no more than the numbers and their intervals allow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.j
 
 
 def headline(facts: Facts) -> str:
-    """The result in one sentence."""
+    """Return the result in one sentence."""
     found, level = facts.evaluation, percent(facts.confidence, 0)
     if (bits := found.bits) is None:
         interval = percents(found.interval.token_accuracy)
@@ -27,12 +27,12 @@ def headline(facts: Facts) -> str:
 
 
 def _unseen(facts: Facts) -> str:
-    """What a base model was trained on is not known here."""
+    """ "held-out" if there is a base model: it is not known whether its training data had these documents."""
     return "held-out" if facts.base else "unseen"
 
 
 def against_zlib(facts: Facts) -> str:
-    """What the interval of the difference allows to say, and no more."""
+    """Compare the model with zlib, as far as the interval of the difference allows."""
     found = facts.evaluation
     if (bits := found.bits) is None:
         return _why_no_bits(facts)
@@ -47,7 +47,7 @@ def _why_no_bits(facts: Facts) -> str:
 
 
 def reading(facts: Facts) -> str:
-    """How to read the numbers of the evaluation."""
+    """Explain how to read the numbers of the evaluation."""
     chats = facts.evaluation.chats
     form = (
         f" {chats:,} of the documents are chats. They are scored as lines of role and content, not as the chat "
@@ -67,18 +67,18 @@ def _reading(facts: Facts) -> str:
 
 
 def scoring(facts: Facts) -> str:
-    """What a token is predicted from, in a sentence."""
+    """Say from which tokens a token is predicted."""
     window = f"Each token is scored once, in windows of {facts.training.seq_len:,} tokens"
     if facts.training.model.encoder_decoder:
         return (
-            f"{window}: of the first half the decoder sees the tokens before it, of the second half also the first, "
-            "which the encoder reads."
+            f"{window}. In the first half of a window the decoder sees the tokens before it. In the second half it "
+            "also sees the first half, which the encoder reads."
         )
     return f"{window}, from the tokens before it in its window."
 
 
 def audit_result(facts: Facts) -> str:
-    """The audit's result in words that cannot be mistaken."""
+    """Return the result of the audit in clear words."""
     total = len(facts.audit.gates)
     names = "; ".join(gate.name for gate in facts.audit.gates if gate.status == facts.audit.verdict)
     return {
@@ -89,25 +89,25 @@ def audit_result(facts: Facts) -> str:
 
 
 def counterfactual(facts: Facts) -> str:
-    """How clean the test set is, beside what the usual way would have given."""
+    """Say how clean the test set is, compared with that of a random split."""
     leak = facts.split.leakage
     return (
         f"A random split of the same documents would have left {percent(leak.random_split_leak)} of its test documents "
         f"with a near-duplicate in train. This split has {leak.near_cross} near-duplicate pairs across its parts; "
-        f"{leak.evicted} documents were evicted by a second, independent search and {leak.quarantined} put into "
-        "quarantine by the ledger or a group to get there."
+        f"for this, a second, independent search evicted {leak.evicted} documents, and the ledger or a group put "
+        f"{leak.quarantined} into quarantine."
     )
 
 
 def trained_from(facts: Facts) -> str:
-    """What the weights were before, and which of them were trained."""
+    """Say from which weights training started, and which of them were trained."""
     shape = facts.training.model
     if shape.base is None:
         return "from scratch"
     start = f"from {shape.base.path} (SHA-256 {shape.base.sha256})"
     if (lora := shape.lora) is None:
         return f"all weights, {start}"
-    held = "" if shape.quantization == "none" else f", beside weights held in {shape.quantization}"
+    held = "" if shape.quantization == "none" else f", on weights held in {shape.quantization}"
     return (
         f"LoRA adapters of rank {lora.rank} in {lora.modules} modules, {lora.trained:,} parameters{held}, merged into "
         f"the weights; {start}"

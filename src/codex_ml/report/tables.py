@@ -1,4 +1,4 @@
-"""The numbers of the report as tables, the same on the page and in the model card."""
+"""The tables of the report, the same on the page and in the model card."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def evaluation(facts: Facts) -> Table:
     rows: list[tuple[Any, ...]] = [
         *compared,
         ("token accuracy", percent(found.token_accuracy, 2), percents(found.interval.token_accuracy)),
-        ("perplexity a token", f"{found.perplexity:,.2f}" if found.perplexity is not None else "not finite", "–"),
+        ("perplexity per token", f"{found.perplexity:,.2f}" if found.perplexity is not None else "not finite", "–"),
         ("documents", f"{found.documents:,}", "–"),
         ("bytes", f"{found.bytes:,}", "–"),
         ("tokens", f"{found.tokens:,}", "–"),
@@ -38,7 +38,7 @@ def evaluation(facts: Facts) -> Table:
 
 
 def _share(share: float) -> str:
-    """100 % is said of all only."""
+    """A percentage that is 100 % only if the share is exactly 1."""
     return percent(share) if share == 1 else percent(min(share, 0.999999), 4)
 
 
@@ -69,7 +69,7 @@ def tokenizer(facts: Facts) -> Table:
     found = facts.tokenizer
     rows = [
         ("vocabulary", f"{found.vocab_size:,} tokens"),
-        ("bytes a token, validation", f"{found.bytes_per_token:.4f}"),
+        ("bytes per token, validation", f"{found.bytes_per_token:.4f}"),
         ("documents that decode to their own text", _share(found.lossless)),
     ]
     return table("Tokenizer", {"measure": "text", "value": "number"}, rows)
@@ -84,7 +84,7 @@ def model(facts: Facts) -> Table:
         ("longest text, tokens", f"{shape.positions:,}" if shape.positions else "relative positions"),
         ("steps", f"{facts.train.step:,}"),
         ("step of the weights kept", f"{facts.training.global_step:,}"),
-        ("their validation loss, nats a token", f"{facts.train.best_val_loss:.4f}"),
+        ("their validation loss, nats per token", f"{facts.train.best_val_loss:.4f}"),
         ("tokens seen until then, about", f"{round(facts.passes * facts.pack.train.tokens):,}"),
         ("passes over the training rows", f"{facts.passes:.2f}"),
     ]
@@ -92,7 +92,7 @@ def model(facts: Facts) -> Table:
 
 
 def recipe(facts: Facts) -> Table:
-    """The parameters of all stages that shaped the model, as their records have them."""
+    """Return the parameters of the stages that decide the model, from their records."""
     rows: dict[str, str] = {}
     without = {f"model.{name}" for name in SIZES} if facts.base else set()
     if facts.lineage["train"].params.get("tokenizer", {}).get("kind") == "local":
@@ -143,7 +143,7 @@ def _extraction_row(name: str, found: ExtractionNumbers) -> tuple[Any, ...]:
 
 
 def findings(facts: Facts) -> Table:
-    """Place and kind of each secret; no value."""
+    """Return place and kind of each secret, without its value."""
     rows = [(f.severity, f.rule, f.source, f.path, f.line) for f in facts.findings[:MAX_FINDINGS]]
     head = {"severity": "status", "rule": "text", "source": "code", "path": "code", "line": "number"}
     return table("Secrets found", head, rows)
@@ -159,7 +159,7 @@ def commands() -> Table:
         ("evaluation", "dvc repro evaluate", "reports/evaluate/metrics.json"),
         ("audit", "dvc repro safety_audit", "reports/safety_audit/metrics.json"),
         ("this report", "dvc repro report", "reports/report"),
-        ("that the records hold", "codex-ml verify", "dvc.lock, reports/*/lineage.json"),
+        ("check of the records", "codex-ml verify", "dvc.lock, reports/*/lineage.json"),
     ]
     return table("Commands", {"what": "text", "command": "code", "written to": "code"}, rows)
 
@@ -182,7 +182,7 @@ def lineage(facts: Facts) -> Table:
 
 
 def packages(facts: Facts) -> Table:
-    """Versions from the records of all stages; more than one in a row means that they ran in different environments."""
+    """Return the versions in the records of all stages; two versions in a row mean two different environments."""
     environments = [record.environment for record in facts.lineage.values()]
     found: dict[str, set[str]] = {
         "python": {e.python for e in environments},
