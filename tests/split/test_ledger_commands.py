@@ -109,7 +109,7 @@ def test_forget_gone_forgets_contents_that_the_corpus_does_not_hold(accepted):
         (("no-such-thing", "--reason", "x"), "no-such-thing is neither the id nor the path of a document in "),
         (("", "--reason", "x"), "an empty name names no document"),
         (("A" * 16, "--reason", "x"), f"{'A' * 16} is neither the id nor the path of a document in "),
-        (("--gone", "--reason", " "), "--reason is one line of 1 to 200 characters"),
+        (("--gone", "--reason", " "), "--reason must be one line of 1 to 200 characters"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(accepted, arguments, message):
@@ -123,7 +123,7 @@ def test_convert_replaces_the_former_file(workspace, monkeypatch):  # noqa: F811
     monkeypatch.setattr("codex_ml.cli.ledger.go_to_top", lambda: Path.cwd())
     shutil.rmtree(SPLIT_LEDGER)
     Path("data/split_ledger.ndjson").touch()
-    assert run("accept")[2] == "error: data/split_ledger.ndjson is a ledger of the former form; run `codex-ml ledger convert`, which moves no document\n"  # fmt: skip
+    assert run("accept")[2] == "error: data/split_ledger.ndjson is a ledger of the former form; run `codex-ml ledger convert`; it moves no document\n"  # fmt: skip
     code, out, _ = run("convert")
     assert (code, out.splitlines()[0]) == (0, "ledger: 0 new lines; data/split_ledger holds 0")
     assert out.splitlines()[1] == "next: git rm --cached --quiet --ignore-unmatch data/split_ledger.ndjson"

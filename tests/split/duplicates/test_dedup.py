@@ -86,7 +86,7 @@ def check(folder, texts, order, pinned, similar=None, threshold=0.7):
 
 @pytest.mark.parametrize("leaders", [1, 2, 4, 32])
 @pytest.mark.parametrize("share_pinned", [0.0, 0.3])
-def test_what_is_kept_is_what_comparing_all_pairs_would_keep(tmp_path, monkeypatch, leaders, share_pinned):
+def test_the_kept_documents_are_those_of_comparing_all_pairs(tmp_path, monkeypatch, leaders, share_pinned):
     monkeypatch.setattr(module, "LEADERS", leaders)
     for seed in (0, 1):
         dice = random.Random(seed)
@@ -111,7 +111,7 @@ def test_small_families_of_borderline_pairs_are_decided_the_same_way(tmp_path_fa
         check(tmp_path_factory.mktemp("runs") / "s", texts, order, pinned)
 
 
-def test_the_first_of_a_family_stays_whatever_its_row(tmp_path):
+def test_the_first_of_a_family_is_kept_whatever_its_row(tmp_path):
     texts = families(7, singles=0, sizes=(60,))
     for number, order in enumerate((list(range(len(texts))), list(range(len(texts)))[::-1])):
         result = check(tmp_path / str(number), texts, order, [False] * len(order))
@@ -132,7 +132,7 @@ def test_a_large_family_takes_no_comparison_of_all_pairs(tmp_path, monkeypatch, 
     assert sum(seen) <= 2000 * module.LEADERS
 
 
-def test_chains_do_not_weld_a_corpus_into_one_family(tmp_path):
+def test_chains_do_not_join_a_corpus_into_one_family(tmp_path):
     """Each text resembles its neighbours only; every second or third one is kept."""
     words = [f"n{i}" for i in range(2000)]
     texts = [" ".join(words[start : start + 104]) for start in range(0, 1500, 12)]
@@ -165,7 +165,7 @@ def test_the_blocks_in_which_documents_are_added_make_no_difference(tmp_path, bl
             assert (whole.folder / name).read_bytes() == (cut.folder / name).read_bytes()
 
 
-def test_no_documents_are_no_work_and_no_error(tmp_path):
+def test_no_documents_need_no_work_and_give_no_error(tmp_path):
     for name, blocks in (("none", []), ("empty", [[], []])):
         with ShingleSets(tmp_path / name) as sets:
             for block in blocks:
@@ -192,7 +192,7 @@ def evicted(rows, part, similar):
 
 @pytest.mark.parametrize("leaders", [1, 4])
 @pytest.mark.parametrize("by_part", [True, False])
-def test_of_near_duplicates_across_splits_the_first_stays(tmp_path, monkeypatch, leaders, by_part):
+def test_the_first_of_near_duplicates_across_splits_is_kept(tmp_path, monkeypatch, leaders, by_part):
     monkeypatch.setattr(module, "LEADERS", leaders)
     texts, similar = known_families(1)
     dice = random.Random(5)
@@ -218,7 +218,7 @@ def test_a_crowd_of_one_split_is_not_compared_with_itself(tmp_path, monkeypatch)
         assert (keep_first(index, np.arange(1000), np.ones(1000, bool)).kept_by < 0).all()
 
 
-def test_what_cannot_reach_the_threshold_is_not_read(tmp_path, monkeypatch):
+def test_documents_that_cannot_reach_the_threshold_are_not_read(tmp_path, monkeypatch):
     """The similarity is at most the ratio of the sizes."""
     monkeypatch.setattr(pairs, "similarities", lambda sets, a, b: pytest.fail("compared"))
     texts = [" ".join(WORDS[:100]), " ".join(WORDS[:60])]

@@ -57,7 +57,7 @@ def joined(
 
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)
-def test_of_five_thousand_documents_those_stay_that_comparing_all_pairs_would_keep(tmp_path, threshold):
+def test_of_five_thousand_documents_the_same_are_kept_as_by_comparing_all_pairs(tmp_path, threshold):
     texts, brute = known(1, 5000)
     expected = keepers(range(len(texts)), [False] * len(texts), brute.neighbours(threshold))
     order = random.Random(threshold).sample(range(len(texts)), len(texts))
@@ -86,7 +86,7 @@ HOW = {
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("threshold", [0.5, 0.7])
-def test_no_way_of_working_decides_which_documents_stay(tmp_path, monkeypatch, how, threshold):
+def test_block_and_task_sizes_do_not_change_which_documents_are_kept(tmp_path, monkeypatch, how, threshold):
     """Any rows in any order, any of them pinned, counts that collide, tasks and rounds of any size."""
     for name in [name for name in HOW[how] if name.isupper()]:
         monkeypatch.setattr(tiles if name == "TILE" else dedup, name, HOW[how][name])
@@ -108,7 +108,7 @@ def test_no_way_of_working_decides_which_documents_stay(tmp_path, monkeypatch, h
     "how", ["as shipped", "one leader, again and again", "all with all after one round", "many small tasks"]
 )
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 1.0])
-def test_of_pairs_across_splits_the_later_one_goes_and_no_other(tmp_path, monkeypatch, how, threshold):
+def test_only_the_later_document_of_a_pair_across_splits_is_dropped(tmp_path, monkeypatch, how, threshold):
     for name in [name for name in HOW[how] if name.isupper()]:
         monkeypatch.setattr(tiles if name == "TILE" else dedup, name, HOW[how][name])
     texts, brute = known(2, 1000)
@@ -145,7 +145,7 @@ def least_common(sizes: tuple[int, int], share: Fraction) -> int:
         *(pytest.param(one, 1, marks=pytest.mark.slow) for one in (0.5, 0.8, 1.0)),
     ],
 )
-def test_a_pair_of_any_size_is_found_from_the_threshold_on_and_not_a_shingle_below(tmp_path, threshold, bits):
+def test_a_pair_of_any_size_is_found_at_the_threshold_and_not_one_shingle_below(tmp_path, threshold, bits):
     """Every size from 1 to 2,000 shingles, with a partner of the same size, of the largest possible, or between."""
     share, dice = Fraction(str(threshold)), np.random.default_rng(3)
     sets: list[NDArray[np.uint64]] = []
@@ -166,7 +166,7 @@ def test_a_pair_of_any_size_is_found_from_the_threshold_on_and_not_a_shingle_bel
 
 
 @pytest.mark.parametrize("threshold", [0.7, 0.8])
-def test_a_pair_exactly_at_the_threshold_is_found_in_what_everybody_shares(tmp_path, threshold):
+def test_a_pair_at_the_threshold_is_found_among_shingles_that_all_documents_share(tmp_path, threshold):
     """The shared shingles are the commonest of all, which the index takes last, and others hold most of them too."""
     share, dice = Fraction(str(threshold)), np.random.default_rng(4)
     header = np.unique(dice.integers(0, 2**64, size=700, dtype=np.uint64))

@@ -83,7 +83,7 @@ def greedy(order, similar):
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 1.0])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cut", ["as shipped", "small, by lists", "small, all with all"])
-def test_what_stays_is_what_comparing_all_pairs_says(tmp_path, monkeypatch, kind, threshold, cut):
+def test_the_kept_documents_equal_those_of_comparing_all_pairs(tmp_path, monkeypatch, kind, threshold, cut):
     """Also with all sizes at which the work is cut lowered, and with a table of counts in which all slots are shared."""
     dice = random.Random(kind.__name__)
     texts = kind(dice)
@@ -195,7 +195,7 @@ def test_a_shared_header_proposes_no_pair_that_cannot_reach_the_threshold(tmp_pa
         assert (keep_first(index, np.arange(2000), np.zeros(2000, bool)).kept_by < 0).all()
 
 
-def test_progress_counts_what_there_is(tmp_path):
+def test_progress_counts_the_whole_work(tmp_path):
     told = {}
 
     @contextmanager
@@ -222,7 +222,7 @@ def test_the_parts_of_a_join_grow_with_the_index_until_memory_bounds_them(postin
     assert dedup.join_parts(postings) == parts
 
 
-def test_a_pair_is_named_by_its_rows():
+def test_a_pair_number_holds_both_rows():
     rows = np.array([[0, 5], [3, 2**31 - 1]])
     names = (rows[:, 0].astype(np.uint64) << np.uint64(32)) | rows[:, 1].astype(np.uint64)
     assert [column.tolist() for column in rows_of(names)] == rows.T.tolist()

@@ -43,7 +43,7 @@ def test_shingles_are_the_runs_of_five_words(texts):
             assert jaccard(found[i], found[j]) == jaccard(naive[i], naive[j])
 
 
-def test_every_character_is_part_of_a_word_or_one_or_none():
+def test_every_character_is_a_word_or_part_of_one_or_a_separator():
     every = [chr(code) for code in range(0x110000)]
     step = 4096
     for start in range(0, len(every), step):
@@ -53,7 +53,7 @@ def test_every_character_is_part_of_a_word_or_one_or_none():
 
 @given(st.lists(st.one_of(TEXT, WORDY), max_size=8))
 @settings(max_examples=100, deadline=None)
-def test_many_texts_at_once_are_what_each_is_alone(texts):
+def test_many_texts_at_once_give_the_same_shingles_as_each_alone(texts):
     for together, text in zip(shingles_of(texts), texts, strict=True):
         assert together.dtype == np.uint64
         assert together.tolist() == shingles_of([text])[0].tolist() == sorted(set(together.tolist()))
@@ -80,7 +80,7 @@ def test_words_of_every_length_differ_in_every_byte(letter):
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 16, 63, 64, 65, 200])
 @pytest.mark.parametrize("count", [4, 5, 6])
-def test_the_place_of_a_word_in_the_text_does_not_change_it(length, count):
+def test_the_position_of_a_word_does_not_change_its_hash(length, count):
     """The last word of all texts is read with the bytes behind it; what stands there must not count."""
     run = " ".join(f"{i}" + "x" * (length - 1) for i in range(count))
     alone = shingles_of([run])[0].tolist()
@@ -96,7 +96,7 @@ def test_the_order_of_words_counts():
     assert len({int(values[0]) for values in shingles_of(orders)}) == len(set(orders))
 
 
-def test_fewer_than_five_words_are_no_shingle():
+def test_fewer_than_five_words_give_no_shingle():
     short = shingles_of(["", "one", "a b c d", "a b c d", "?!", "a, b; c\nd"])
     assert [len(values) for values in short] == [0] * 6
 

@@ -39,12 +39,12 @@ def reference(text):
 
 @given(st.lists(st.text(max_size=60), max_size=4))
 @settings(max_examples=100, deadline=None)
-def test_the_hash_of_any_text_is_what_the_definition_says(texts):
+def test_the_hash_of_any_text_equals_the_definition(texts):
     assert [values.tolist() for values in shingles_of(texts)] == [reference(text) for text in texts]
 
 
 @pytest.mark.parametrize("length", [*range(1, 20), 31, 32, 33, 63, 64, 65, 66, 127, 128, 200])
-def test_the_hash_of_words_of_every_length_is_what_the_definition_says(length):
+def test_the_hash_of_words_of_every_length_equals_the_definition(length):
     text = " ".join(f"{i}" + "abcdefgh_0123456789"[i] * (length - 1) for i in range(8))
     assert shingles_of([text])[0].tolist() == reference(text)
     assert len(reference(text)) == 4

@@ -61,7 +61,7 @@ def test_the_pairs_that_reach_the_threshold_are_found_and_counted_by_size(
     assert sum(part.looked_at for part in found) < len(expected) + 0.1 * len(alike)
 
 
-def test_no_rows_are_no_work(tmp_path):
+def test_no_rows_need_no_work(tmp_path):
     with stored(tmp_path / "s", ["a text of six words here", ""]) as sets:
         label = np.full(2, -1, np.int8)
         for rows in ([], [1], [0]):
@@ -70,7 +70,7 @@ def test_no_rows_are_no_work(tmp_path):
             assert left.tasks(sets.stored) == []
 
 
-def test_text_of_a_small_vocabulary_is_compared_at_once_and_near_copies_are_not(tmp_path, monkeypatch):
+def test_text_of_a_small_vocabulary_is_compared_by_tiles_and_near_copies_are_not(tmp_path, monkeypatch):
     """The lists of few values would propose each pair many times; of a family little is left after the first round."""
     rounds, compared = [], []
     propose, all_with_all = dedup._round, dedup._all_with_all

@@ -82,7 +82,7 @@ def test_unrelated_texts_of_one_script_are_kept(tmp_path, script):
         ("\u200b漢\u200b字\u3000。", ["漢", "字"]),
     ],
 )
-def test_where_a_text_is_cut(text, words):
+def test_how_a_text_is_cut_into_words(text, words):
     found = [text[start:end] for start, end in spans(text)]
     assert found == plain_words(text)
     assert found == (words if words is not None else found)

@@ -165,7 +165,7 @@ WRONG: dict[str, Callable[[list[bytes], random.Random], bytes]] = {
 
 
 @pytest.mark.parametrize("how", MEANT)
-def test_what_a_merge_or_a_checkout_may_leave_means_what_its_lines_say(how):
+def test_a_folder_left_by_a_merge_or_a_checkout_means_its_lines(how):
     for seed in range(4):
         dice = random.Random(f"{how} {seed}")
         data = MEANT[how]([HEADER, *sorted(set(some_lines(dice, 60)))], dice)
@@ -181,7 +181,7 @@ def test_what_a_merge_or_a_checkout_may_leave_means_what_its_lines_say(how):
 
 
 @pytest.mark.parametrize("how", WRONG)
-def test_a_damaged_ledger_is_refused_in_one_line_that_names_the_place(how):
+def test_a_damaged_ledger_is_refused_in_one_line_with_file_and_line(how):
     for seed in range(4):
         dice = random.Random(f"{how} {seed}")
         folder = folder_with(WRONG[how]([HEADER, *sorted(set(some_lines(dice, 60)))], dice))
@@ -259,7 +259,7 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("how", FOREIGN)
-def test_a_foreign_file_in_the_folder_is_named_and_nothing_blocks(how):
+def test_a_foreign_file_in_the_folder_is_named_and_never_blocks(how):
     data = HEADER + b"".join(sorted(set(some_lines(random.Random(1), 9))))
     folder = folder_with(data)
     FOREIGN[how](folder)
@@ -274,7 +274,7 @@ def test_a_foreign_file_in_the_folder_is_named_and_nothing_blocks(how):
     assert (folder / "all.txt").read_bytes() == data
 
 
-def test_links_to_files_and_a_linked_folder_are_read_as_a_cache_of_links_leaves_them(tmp_path):
+def test_symbolic_links_to_files_and_to_the_folder_are_followed(tmp_path):
     data = HEADER + b"".join(sorted(set(some_lines(random.Random(2), 40))))
     (tmp_path / "cached").write_bytes(data)
     folder = FOLDER
@@ -287,7 +287,7 @@ def test_links_to_files_and_a_linked_folder_are_read_as_a_cache_of_links_leaves_
 
 
 @pytest.mark.parametrize("kind", ["missing", "a file", "a link to nothing", "empty"])
-def test_a_folder_that_is_none_is_said_so(kind):
+def test_a_ledger_that_is_not_a_folder_is_refused(kind):
     folder = FOLDER
     if kind == "a file":
         folder.write_bytes(HEADER)
@@ -299,7 +299,11 @@ def test_a_folder_that_is_none_is_said_so(kind):
         return
     with pytest.raises(UserError) as caught:
         read_ledger(folder, salt=SALT)
-    one_line(caught.value, "split_ledger", "is not a folder" if kind == "a file" else "is missing; `mkdir")
+    one_line(
+        caught.value,
+        "split_ledger",
+        "is not a folder" if kind == "a file" else "is missing; start a new ledger with `mkdir",
+    )
     if kind == "a file":
         with pytest.raises(UserError, match="is not a folder"):
             write_folder(folder, [], "")
@@ -343,7 +347,7 @@ def test_damaged_new_lines_are_refused_and_change_no_ledger(tmp_path, data):
 
 
 @pytest.mark.parametrize("reason", ["", " ", "two\nlines", "a\x1b[31mred", "x" * 201, "a\u2028b", "\udcff"])
-def test_a_reason_that_is_no_line_is_refused(reason):
+def test_a_reason_that_is_not_one_line_is_refused(reason):
     folder = folder_with(HEADER)
     with pytest.raises(UserError) as caught:
         add_tombstones(folder, ["A" * 16], reason)

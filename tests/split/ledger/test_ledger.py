@@ -63,7 +63,7 @@ ROWS = st.lists(
 
 
 @given(st.lists(st.tuples(number(64), number(32), number(64), number(32), st.integers(0, 7)), max_size=20))
-def test_what_is_written_comes_back(rows):
+def test_written_lines_are_read_back(rows):
     lines = lines_of(columns(rows))
     assert lines.tolist() == sorted(set(lines.tolist()))
     assert sorted(rows_of(columns_of(lines))) == sorted(set(rows))
@@ -182,12 +182,12 @@ def test_an_empty_file_is_an_empty_ledger(tmp_path):
 
 
 def test_a_missing_folder_is_reported(tmp_path):
-    with pytest.raises(UserError, match=r"l is missing; `mkdir .*l` and `touch .*all\.txt` start a new ledger"):
+    with pytest.raises(UserError, match=r"l is missing; start a new ledger with `mkdir .*l` and `touch .*all\.txt`"):
         read_ledger(tmp_path / "l", salt="s")
 
 
 @pytest.mark.parametrize("name", ["all.txt.orig", "README.md", "deeper.txt/all.txt", "ALL.TXT"])
-def test_what_is_not_part_of_a_ledger_is_refused(tmp_path, name):
+def test_a_foreign_file_is_refused(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     with pytest.raises(UserError, match=f"{name.split('/')[0]} is not part of a ledger"):
@@ -198,7 +198,7 @@ def test_another_salt_is_refused_and_not_shown(tmp_path):
     write_folder(tmp_path, [no_lines()], salt_mark("the secret salt"))
     assert b"secret" not in (tmp_path / "all.txt").read_bytes()
     with pytest.raises(
-        UserError, match=r"all.txt:1: this ledger was dealt with another split\.salt; give that one back"
+        UserError, match=r"all.txt:1: this ledger was dealt with another split\.salt; set that salt again"
     ):
         read_ledger(tmp_path, salt="s")
 
@@ -223,7 +223,7 @@ def test_a_malformed_line_is_named(bad, place):
 
 
 @pytest.mark.parametrize("marker", [b"<<<<<<< HEAD", b"=======", b">>>>>>> other", b"||||||| 1234567", b"<<<<<<<"])
-def test_conflict_markers_are_named_as_such(marker):
+def test_conflict_markers_are_reported(marker):
     with pytest.raises(
         UserError, match=r"^data/split_ledger/all\.txt:3: conflict markers of a merge; `codex-ml merge`"
     ):
@@ -234,13 +234,15 @@ def test_conflict_markers_are_named_as_such(marker):
     "head", [LINE, b"\xef\xbb\xbf" + HEADER, HEADER.replace(b"2", b"3", 1), HEADER[1:], b"\0\n", b"{}\n"]
 )
 def test_a_missing_header_is_reported(head):
-    with pytest.raises(UserError, match=r"^f:1: the first line of a ledger is `# codex-ml/ledger/2 salt <16 digits>`"):
+    with pytest.raises(
+        UserError, match=r"^f:1: the first line of a ledger must be `# codex-ml/ledger/2 salt <16 digits>`"
+    ):
         read_ledger_text(head + LINE, "f")
 
 
 def test_a_header_of_another_salt_is_refused_wherever_it_is():
     other = HEADER.replace(MARK.encode(), salt_mark("t").encode())
-    with pytest.raises(UserError, match=r"^f:3: this line is of another split\.salt"):
+    with pytest.raises(UserError, match=r"^f:3: this header has another split\.salt"):
         read_ledger_text(HEADER + LINE + other, "f")
     with pytest.raises(UserError, match=r"different values of split\.salt"):
         unite_texts([read_ledger_text(HEADER, "f"), read_ledger_text(other, "f")])
@@ -279,7 +281,7 @@ def some(count, start=0):
     return lines_of(columns([(dice.getrandbits(64), 1, 2, 3, 4) for _ in range(count)]))
 
 
-def test_accept_unites_and_does_so_once(tmp_path, limit):
+def test_accept_unites_and_repeating_it_changes_nothing(tmp_path, limit):
     folder, new = tmp_path / "l", tmp_path / "new"
     with pytest.raises(UserError, match=r"new is missing; `dvc repro split` makes it$"):
         accept_new_lines(new, write_and_return(folder, some(3)))
@@ -294,7 +296,7 @@ def test_accept_unites_and_does_so_once(tmp_path, limit):
     )
     write_new_lines(new, some(5, 2), salt="s", mark=ledger.mark)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UserError, match=r"was dealt with another ledger than .* holds now; run `dvc repro split`"):
+    with pytest.raises(UserError, match=r"was dealt with another ledger than the one in .*; run `dvc repro split`"):
         accept_new_lines(new, folder)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -370,7 +372,7 @@ def killed_after(steps, work):
     return True
 
 
-def test_forgotten_contents_are_a_set_of_lines_too(tmp_path):
+def test_forgotten_contents_are_a_set_of_lines(tmp_path):
     folder = write_and_return(tmp_path / "l", some(3))
     names = [line[:16].decode() for line in some(3).tolist()]
     assert add_tombstones(folder, names[:2], "asked for") == sorted(names[:2])
@@ -395,5 +397,5 @@ def test_a_malformed_tombstone_is_named(tmp_path, line):
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "two\nlines", "\x1b[2J"])
 def test_a_reason_is_one_line(tmp_path, reason):
-    with pytest.raises(UserError, match="--reason is one line"):
+    with pytest.raises(UserError, match="--reason must be one line"):
         add_tombstones(write_and_return(tmp_path / "l", some(1)), ["A" * 16], reason)

@@ -57,7 +57,7 @@ def former(folder, *lines, header=HEADER):
     return path
 
 
-def test_of_two_lines_for_one_content_the_later_counts(tmp_path):
+def test_the_later_of_two_lines_for_one_content_counts(tmp_path):
     convert_former(
         former(tmp_path, LINE, LINE | {"split": "test"}, LINE | {"split": "val", "kept": False}), tmp_path / "l"
     )
@@ -67,13 +67,13 @@ def test_of_two_lines_for_one_content_the_later_counts(tmp_path):
 
 
 @pytest.mark.parametrize("header", ["", HEADER])
-def test_an_empty_ledger_stays_one(tmp_path, header):
+def test_an_empty_ledger_stays_empty(tmp_path, header):
     convert_former(former(tmp_path, header=header), tmp_path / "l")
     assert (tmp_path / "l/all.txt").read_text() == (f"# codex-ml/ledger/2 salt {salt_mark('s')}\n" if header else "")
     assert [path.name for path in tmp_path.iterdir()] == ["l"]
 
 
-def test_what_was_stopped_is_completed(tmp_path):
+def test_an_interrupted_conversion_is_completed(tmp_path):
     """The folder is there already, and the former file too."""
     convert_former(former(tmp_path, LINE), tmp_path / "l")
     assert convert_former(former(tmp_path, LINE, LINE | {"content": "1" * 32}), tmp_path / "l").lines == 2
@@ -87,8 +87,8 @@ def test_the_file_of_dvc_is_named_among_the_next_steps(tmp_path):
     assert convert_former(former(tmp_path, LINE), tmp_path / "l").next_steps[0] == f"dvc remove {path}.dvc"
 
 
-FORM = "a line of this ledger has the keys content, place, unit, split, kept"
-VALUE = "split is one of test, val, train, pool, kept true or false"
+FORM = "a line of this ledger must have exactly the keys content, place, unit, split, kept"
+VALUE = "split must be one of test, val, train, pool, and kept true or false"
 BAD = [
     ("{", "is not JSON ("),
     ("", "is not JSON ("),
@@ -120,7 +120,7 @@ def test_a_malformed_line_is_named_and_nothing_is_written(tmp_path, line, messag
     "head", [json.dumps(LINE), "[]", "{}", '"codex-ml/ledger/1"', '{"schema": "codex-ml/ledger/1"}']
 )
 def test_a_missing_header_is_reported(tmp_path, head):
-    with pytest.raises(UserError, match=r'split_ledger.ndjson:1: the first line of this ledger is {"schema"'):
+    with pytest.raises(UserError, match=r'split_ledger.ndjson:1: the first line must be {"schema"'):
         convert_former(former(tmp_path, LINE, header=head + "\n"), tmp_path / "l")
 
 

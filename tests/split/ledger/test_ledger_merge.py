@@ -173,7 +173,7 @@ def kinds(result):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_history_by_itself_has_no_contradiction(dealer, seed):
+def test_a_single_history_has_no_contradiction(dealer, seed):
     dice = random.Random(seed)
     one = History(dealer, {doc.path: doc for doc in FILLER}, dealer.empty())
     for number in range(4):

@@ -1,8 +1,9 @@
-"""Near-duplicates, exactly: which documents stay, and which of those are in the way of a held-out one.
+"""Find near-duplicates exactly, and decide which documents are kept.
 
-Of the documents in a given order, one is kept exactly when it is no near-duplicate of one that is kept before it. So
-every dropped document names a kept one that it resembles, and chains (a ~ b ~ c) do not weld a corpus into one family.
-Every pair at or above the threshold is found (`prefixes` says why), in time near-linear in the text.
+Documents are taken in a given order. A document is kept if and only if it is not a near-duplicate of a document that is
+kept before it. So every dropped document has a kept near-duplicate, and chains (a ~ b ~ c) do not join a corpus into
+one family. Every pair at or above the threshold is found (`prefixes` proves it), in time near-linear in the text.
+Used by: split.deal.
 """
 
 from __future__ import annotations
@@ -24,25 +25,26 @@ from codex_ml.split.duplicates.proposals import JoinTask, Proposed, propose
 from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets, mapped
 from codex_ml.split.duplicates.tiles import Compared, compare_tile
 
-LEADERS = 4  # in a crowded list, each document is compared with this many before it; the rest waits
-MORE_LEADERS = 4  # times as many in the next round
+LEADERS = 4  # in a crowded list, only the first so many documents are compared with those after them; the others wait
+MORE_LEADERS = 4  # factor from one round to the next
 SHINGLES_PER_TASK = 1 << 21
 POSTINGS_PER_TASK = 1 << 18
-POSTINGS_AT_MOST = 1 << 21  # per task, for memory
+POSTINGS_AT_MOST = 1 << 21  # per task; limits the memory
 PAIRS_PER_TASK = 1 << 13
 PAIRS_AT_MOST = 1 << 20
-MANY_TASKS = 256  # from here on they become larger: each opens all files of the step before, whose number grows as well
-PROPOSAL, CANDIDATE = 100, 1000  # what a pair of a round costs, in comparisons of coarse parities, of 4 to 10 ns
+MANY_TASKS = 256  # above it, tasks grow in size, not in number: each task opens all files of the previous step
+PROPOSAL, CANDIDATE = 100, 1000  # cost per pair of a round, in comparisons of coarse parities (4 to 10 ns each)
 
 
 @dataclass(frozen=True)
 class Families:
-    """Result of `keep_first`.
+    """Result of `keep_first` and `crossing`; n rows, m verified pairs.
 
     Attributes:
-        kept_by: (n,) int32: the row that a row is a near-duplicate of, or -1 for one that is kept.
-        first, second: int32, rows of the pairs that were verified: all of a small family, of a crowd some per document.
-        similarity: float32, of each pair.
+        kept_by: (n,) int32, for a dropped row the kept row of which it is a near-duplicate; else -1.
+        first, second: (m,) int32, rows of the verified pairs: all pairs of a small family, some per document of a
+            crowded one.
+        similarity: (m,) float32.
     """
 
     kept_by: NDArray[np.int32]
@@ -74,7 +76,10 @@ class ShingleIndex:
             yield IndexTask(self.sets.stored, self.threshold, rows.start, rows.stop, offset, number)
 
     def join_tasks(self) -> list[JoinTask]:
-        """The lists in parts that fit in memory, by the first bits of the shingles; hashes spread them evenly."""
+        """The lists, divided by the first bits of the shingles into parts that fit in memory.
+
+        Shingles are hashes, so the parts are about equally large.
+        """
         if not self.postings:
             return []
         count, folder = join_parts(self.postings), self.sets.folder
@@ -86,17 +91,20 @@ class ShingleIndex:
 
 
 def join_parts(postings: int) -> int:
-    """In how many parts so many postings are joined: a power of 2."""
+    """Number of parts for the join of `postings` postings: a power of 2."""
     per_task = min(max(POSTINGS_PER_TASK, postings // MANY_TASKS), POSTINGS_AT_MOST)
     return 1 << (postings // per_task).bit_length()
 
 
 def keep_first(index: ShingleIndex, rows: RowNumbers, pinned: NDArray[np.bool_]) -> Families:
-    """Keep each of `rows`, taken in this order, that no kept one before it resembles.
+    """Keep each of `rows`, in this order, that is not a near-duplicate of a row kept before it.
+
+    For example, if rows 7 and 2 are near-duplicates, keep_first(index, [7, 2, 5], ...) keeps 7 and 5, and
+    kept_by[2] is 7.
 
     Args:
         rows: row numbers in the index, in order of preference.
-        pinned: (len(rows),) those that are kept in any case; two of them are not compared.
+        pinned: (len(rows),) bool, rows that are always kept. Two pinned rows are not compared.
     """
     return _greedy(index, rows, np.where(pinned, 0, -1).astype(np.int8), pinned)
 
@@ -104,19 +112,19 @@ def keep_first(index: ShingleIndex, rows: RowNumbers, pinned: NDArray[np.bool_])
 def crossing(
     index: ShingleIndex, rows: RowNumbers, part: NDArray[np.int8], pinned: NDArray[np.bool_] | None = None
 ) -> Families:
-    """Keep each of `rows`, taken in this order, that resembles no kept one before it of another split.
+    """Keep each of `rows`, in this order, that is not a near-duplicate of a row of another split kept before it.
 
     Args:
         rows: row numbers in the index, in order of preference.
-        part: (len(rows),) int8, the split of each.
-        pinned: (len(rows),) those that are kept in any case.
+        part: (len(rows),) int8, the split of each row.
+        pinned: (len(rows),) bool, rows that are always kept; None for none.
     """
     return _greedy(index, rows, part, np.zeros(len(rows), dtype=bool) if pinned is None else pinned)
 
 
 @dataclass
 class _VerifiedPairs:
-    """Verified pairs of rows, by number, each once."""
+    """Verified pairs of rows, sorted and distinct."""
 
     pairs: Pairs
     similarity: NDArray[np.float32]
@@ -133,7 +141,7 @@ class _VerifiedPairs:
         return _VerifiedPairs(both[order][distinct], similarities[order][distinct])
 
     def among(self, rank: NDArray[np.int32]) -> _VerifiedPairs:
-        """Those whose rows both still have a rank."""
+        """The pairs of which both rows still have a rank."""
         first, second = rows_of(self.pairs)
         both = (rank[first] >= 0) & (rank[second] >= 0)
         return _VerifiedPairs(self.pairs[both], self.similarity[both])
@@ -142,9 +150,9 @@ class _VerifiedPairs:
 def _greedy(index: ShingleIndex, rows: RowNumbers, label: NDArray[np.int8], pinned: NDArray[np.bool_]) -> Families:
     """Decide every row, in rounds.
 
-    A crowded list of m documents gives at most `leaders` * m pairs, and what is dropped is gone in the next round, so
-    that a large family costs m comparisons and not m^2. A document that has not been compared with all before it waits
-    for a round with more leaders. So the result is the same as with all pairs at once.
+    A crowded list of m documents gives at most `leaders` * m pairs. A dropped document is not in the next round, so a
+    large family costs about m comparisons instead of m^2. A document that was not compared with all documents before it
+    waits for a round with more leaders. So the result is the same as with all pairs at once.
     """
     size = len(index.sets.sizes)
     kept_by = np.full(size, -1, dtype=np.int32)
@@ -171,7 +179,7 @@ def _greedy(index: ShingleIndex, rows: RowNumbers, label: NDArray[np.int8], pinn
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the last round of proposals looked at, from which the cost of the next one follows; as in `Proposed`."""
+    """Numbers of pairs of the last round, as in `Proposed`. They predict the cost of the next round."""
 
     proposed: int = 0
     candidates: int = 0
@@ -180,17 +188,17 @@ class _Seen:
         return _Seen(self.proposed + part.proposed, self.candidates + part.candidates)
 
     def cheaper(self, index: ShingleIndex, rank: NDArray[np.int32], label: NDArray[np.int8]) -> Compared | None:
-        """The rows that have a rank, if comparing them all with all costs less than a round with more leaders could."""
+        """The rows that have a rank, if comparing all pairs costs less than a round with more leaders; else None."""
         if not self.proposed:
             return None
         left = Compared.of(np.flatnonzero(rank >= 0), index.sets.sizes, label, index.threshold)
         next_round = MORE_LEADERS * (PROPOSAL * self.proposed + CANDIDATE * self.candidates)
-        per_pair = 1 + CANDIDATE * self.candidates / self.proposed  # a pair nobody proposed is less often a candidate
+        per_pair = 1 + CANDIDATE * self.candidates / self.proposed  # an upper bound: other pairs pass less often
         return left if left.pairs() * per_pair < next_round else None
 
 
 def _all_with_all(index: ShingleIndex, left: Compared) -> Verified:
-    """All pairs of some rows; cheaper than a round when its lists would propose more pairs than there are."""
+    """Verify all pairs of some rows."""
     tasks, crew = left.tasks(index.sets.stored), index.crew
     parts = []
     with crew.watch("split: compare all", len(tasks), "parts") as advance:
@@ -201,7 +209,11 @@ def _all_with_all(index: ShingleIndex, left: Compared) -> Verified:
 
 
 def _round(index: ShingleIndex, tasks: list[JoinTask]) -> tuple[NDArray[np.bool_], list[JoinTask], Verified, _Seen]:
-    """Propose and verify once: (n,) whether a row waits, the tasks in which one does, the verified pairs, the cost."""
+    """Propose and verify once.
+
+    Returns:
+        (waiting: (n,) bool, the tasks with a waiting row, the verified pairs, the numbers of pairs)
+    """
     folder, crew = index.sets.folder, index.crew
     waiting, again, seen = np.zeros(len(index.sets.sizes), dtype=bool), [], _Seen()
     with crew.watch("split: propose", len(tasks), "parts") as advance:
@@ -221,7 +233,7 @@ def _round(index: ShingleIndex, tasks: list[JoinTask]) -> tuple[NDArray[np.bool_
 
 
 def _verify_tasks(index: ShingleIndex, files: list[Path], total: int) -> Iterator[VerifyTask]:
-    """Ranges of the candidates of all files, about equally long, so that the same pair of two files meets in one."""
+    """Divide the candidates of all files into ranges of about equal length, so that equal pairs are in one task."""
     count = total // min(max(PAIRS_PER_TASK, total // MANY_TASKS), PAIRS_AT_MOST) + 1
     step = PAIRS_PER_TASK // 64
     sample = np.sort(np.concatenate([mapped(file, np.uint64)[::step] for file in files]))
@@ -238,10 +250,13 @@ def _decide(
     pairs: Pairs,
     kept_by: NDArray[np.int32],
 ) -> NDArray[np.bool_]:
-    """Keep, drop (in `kept_by`) or leave open every row that has a rank: (n,), which ones go into the next round.
+    """Keep, drop (set `kept_by`) or leave open every row that has a rank.
 
-    A row is kept when it is pinned, or waits for nobody and resembles no kept one before it; it is left open when
-    one before it that it resembles is open.
+    A row is kept if it is pinned, or if it does not wait and is not a near-duplicate of a row kept before it. It stays
+    open if it waits, or if it is a near-duplicate of an open row before it.
+
+    Returns:
+        (n,) bool, the rows that stay open for the next round.
     """
     a, b = rows_of(pairs)
     early, late = np.minimum(rank[a], rank[b]), np.maximum(rank[a], rank[b])

@@ -1,9 +1,9 @@
 """Pairs of documents, and their exact similarity.
 
-A pair is named by one number, the smaller row in the upper 32 bits and the larger one in the lower, so that sorting
-brings the pairs of a document together. Candidates are written to files and verified afterwards: a pair that many
-shingles propose is looked at once.
-Used by: split.
+One number names a pair: the smaller row in the upper 32 bits, the larger row in the lower 32 bits. So sorting brings
+the pairs of a document together; the pair of rows 1 and 3 is 0x0000000100000003. Candidates are written to files and
+verified afterwards, so that a pair that many shingles propose is verified once.
+Used by: duplicates.dedup, duplicates.proposals, duplicates.tiles.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from numpy.typing import NDArray
 from codex_ml.core.sorted_arrays import begins_of, blocks_within, ranges
 from codex_ml.split.duplicates.shingle_sets import RowNumbers, StoredSets, mapped
 
-SHINGLES_AT_ONCE = 1 << 21  # of both sides of the pairs that are verified together
+SHINGLES_AT_ONCE = 1 << 21  # on both sides of the pairs that are verified together
 
 Pairs = NDArray[np.uint64]
 
 
 def named(first: NDArray[np.integer], second: NDArray[np.integer]) -> Pairs:
-    """The pairs (first[i], second[i])."""
+    """(n,) uint64: the numbers of the pairs (first[i], second[i])."""
     low, high = np.minimum(first, second), np.maximum(first, second)
     return (low.astype(np.uint64) << np.uint64(32)) | high.astype(np.uint64)
 
 
 def distinct(pairs: Pairs) -> Pairs:
-    """Sorted, each once; np.unique hashes first and takes longer."""
+    """Sorted and distinct pairs. np.unique hashes first and takes longer."""
     pairs = np.sort(pairs)
     return pairs[begins_of(pairs)]
 
 
 @dataclass(frozen=True)
 class VerifyTask:
-    """The candidates whose number is at least `low` and below `high`."""
+    """The candidates in `files` with low <= pair < high."""
 
     sets: StoredSets
     files: tuple[Path, ...]
@@ -48,12 +48,12 @@ class VerifyTask:
 
 @dataclass(frozen=True)
 class Verified:
-    """What the sets say of some candidates.
+    """Verified candidates.
 
     Attributes:
-        looked_at: how many pairs there were, the same pair in two files counted twice.
-        pairs: uint64, those that reach the threshold.
-        similarity: float64, of each of these.
+        looked_at: number of candidates; the same pair in two files counts twice.
+        pairs: (m,) uint64, the pairs that reach the threshold.
+        similarity: (m,) float64.
     """
 
     looked_at: int
@@ -62,7 +62,7 @@ class Verified:
 
     @classmethod
     def of_parts(cls, parts: Sequence[Verified]) -> Verified:
-        """All parts, end to end."""
+        """Join all parts, in order."""
         none = cls(0, np.zeros(0, dtype=np.uint64), np.zeros(0))
         return cls(
             sum(part.looked_at for part in parts),
@@ -84,14 +84,14 @@ def verify_pairs(task: VerifyTask) -> Verified:
 
 
 def reaching(sets: StoredSets, pairs: Pairs, threshold: float) -> Verified:
-    """Those of the pairs, which are sorted, whose similarity reaches the threshold."""
+    """The pairs whose similarity reaches the threshold. `pairs` must be sorted."""
     sizes = sets.sizes
     first, second = rows_of(pairs)
     total = np.cumsum(sizes[first].astype(np.int64) + sizes[second])
     similarity = np.zeros(len(pairs))
     for some in blocks_within(total, SHINGLES_AT_ONCE):
         similarity[some] = similarities(sets, first[some], second[some])
-    reached = similarity >= threshold  # both sides round the same quotient, so a pair on the threshold is one
+    reached = similarity >= threshold  # a similarity equal to the threshold rounds to the same float, so >= includes it
     return Verified(len(pairs), pairs[reached], similarity[reached])
 
 
@@ -101,10 +101,11 @@ def rows_of(pairs: Pairs) -> tuple[RowNumbers, RowNumbers]:
 
 
 def similarities(sets: StoredSets, first: RowNumbers, second: RowNumbers) -> NDArray[np.float64]:
-    """Exact Jaccard similarity of each pair (first[i], second[i]), for all at once.
+    """Exact Jaccard similarity of each pair (first[i], second[i]): (n,) float64, computed for all pairs at once.
 
-    The shingles of all these documents get numbers in the order of their hashes; (pair, number) then names a shingle of
-    one side of one pair. Both sides are sorted, so that one merge brings what they share together.
+    The distinct shingles of all these documents are numbered in the order of their hashes. A key (pair, number) is one
+    shingle of one side of a pair. Both sides are sorted, so after a merge equal keys, which are the shared shingles,
+    are neighbours.
     """
     rows = np.unique(np.concatenate([first, second]))
     sizes = sets.sizes

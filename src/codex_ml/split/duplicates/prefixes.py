@@ -1,4 +1,4 @@
-"""An index of just those shingles by which two documents can reach a Jaccard similarity.
+"""An index of only those shingles that two documents with the required Jaccard similarity must share.
 
 Order the shingles of each document from rare to frequent: by (documents that hold it, hash). Let two documents have n_x
 and n_y shingles and share o of them. Their similarity is o / (n_x + n_y - o), so it reaches t exactly when
@@ -7,10 +7,14 @@ share at most r_x = n_x - p, and likewise r_y. So both r must reach that sum, wh
 
     n_y <= r_x * (1 + t) / t - n_x  and  n_x <= r_y * (1 + t) / t - n_y
 
-A posting whose cap is below t * n_x has no possible partner and is left out. What stays is the prefix of AllPairs
-(Bayardo, Ma, Srikant 2007) and the caps are the position filter of PPJoin (Xiao, Wang, Lin, Yu 2008), both exact. A
-licence header, being frequent, comes last: it proposes a pair only when the pair can really reach t. A shingle that no
-other document holds proposes nothing and is left out as well.
+A posting whose cap is below t * n_x has no possible partner and is left out. The remaining postings are the prefix of
+AllPairs (Bayardo, Ma, Srikant 2007), and the caps are the position filter of PPJoin (Xiao, Wang, Lin, Yu 2008). Both
+are exact. The shingles of a licence header are frequent, so they come last and propose a pair only if it can reach t. A
+shingle that no other document holds proposes no pair and is left out too.
+
+For example, let t = 0.5 and let x hold 3 shingles, all shared with other documents. Their r are 3, 2, 1, and their caps
+r * 3 - 3 are 6, 3, 0. The least size of a partner is 2, so the third posting is left out.
+Used by: duplicates.dedup, duplicates.proposals, duplicates.tiles.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from codex_ml.core.errors import naming
 from codex_ml.split.duplicates.shingle_sets import RowNumbers, StoredSets, mapped
 
 BYTES_PER_POSTING = 16
-SLACK = 1e-6  # added to bounds, so that no rounding loses a pair that is exactly at the threshold
+SLACK = 1e-6  # added to bounds, so that rounding never loses a pair exactly at the threshold
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Postings:
 
     Attributes:
         shingle: uint64.
-        row: int32, the document.
-        cap: int32, the most shingles that a partner may have.
+        row: int32, row number of the document.
+        cap: int32, largest number of shingles that a partner may have.
     """
 
     shingle: NDArray[np.uint64]
@@ -46,18 +50,18 @@ class Postings:
 
 @dataclass(frozen=True)
 class IndexTask:
-    """Documents start to stop, whose shingles begin at `offset` of the file."""
+    """Documents start to stop to index. Their shingles begin at `offset` of the file, counted in shingles."""
 
     sets: StoredSets
     threshold: float
     start: int
     stop: int
     offset: int
-    number: int  # of the file
+    number: int  # number of the file that is written
 
 
 def index(task: IndexTask) -> int:
-    """Write the postings of some documents; returns how many there are. Runs in a worker."""
+    """Write the postings of some documents, and return their number. Runs in a worker."""
     found = postings_of(task)
     path = posting_file(task.sets.folder, task.number)
     with naming(path), path.open("wb") as file:
@@ -67,24 +71,25 @@ def index(task: IndexTask) -> int:
 
 
 def posting_file(folder: Path, number: int) -> Path:
-    """All shingles, then all rows, then all caps: each part of the join opens one file per task, not three."""
+    """Path of a file with all shingles, then all rows, then all caps: one file, so that the join opens fewer files."""
     return folder / f"{number}.postings"
 
 
 def least_size(sizes: NDArray[np.integer], threshold: float) -> RowNumbers:
-    """The fewest shingles that a document similar to one of n shingles can have: t * n, rounded up."""
+    """Least number of shingles of a document that is similar to one of n shingles: t * n, rounded up."""
     return np.ceil(sizes * threshold - SLACK).astype(np.int64)
 
 
 def postings_of(task: IndexTask) -> Postings:
-    """The postings of documents start to stop: those that `rows` of the folder marks."""
+    """The postings of those of the documents start to stop that the file `members` marks."""
     sizes = task.sets.sizes[task.start : task.stop].astype(np.int64)
     member = mapped(task.sets.folder / "members", np.bool_)[task.start : task.stop]
     values = task.sets.read(task.offset, task.offset + int(sizes.sum()))
     counts = task.sets.counts[(values >> np.uint64(64 - task.sets.bits)).view(np.int64)]
     document = np.repeat(np.arange(len(sizes)), sizes)
     shared = counts > 1
-    alone = sizes - np.bincount(document[shared], minlength=len(sizes))  # the first places, which propose nothing
+    # Shingles that only this document holds come first, and propose no pair.
+    alone = sizes - np.bincount(document[shared], minlength=len(sizes))
     least = least_size(sizes, task.threshold)
     useful = member & (alone <= sizes - least) & (sizes > 0)
     chosen = shared & useful[document]
@@ -101,7 +106,7 @@ def postings_of(task: IndexTask) -> Postings:
 
 
 def read_postings(folder: Path, number: int, low: int, high: int) -> Postings:
-    """The postings of one file whose shingle is at least `low` and below `high`."""
+    """The postings of one file with low <= shingle < high."""
     data = mapped(posting_file(folder, number), np.uint8)
     count = len(data) // BYTES_PER_POSTING
     shingles, numbers = data[: 8 * count].view(np.uint64), data[8 * count :].view(np.int32)
@@ -112,7 +117,7 @@ def read_postings(folder: Path, number: int, low: int, high: int) -> Postings:
 
 
 def concatenated(parts: list[Postings], chosen: Callable[[NDArray[np.int32]], NDArray[np.bool_]]) -> Postings:
-    """The postings of some files whose rows `chosen` says yes to, sorted by shingle."""
+    """The postings of some files, sorted by shingle. Only rows for which `chosen` is True are kept."""
     masks = [chosen(part.row) for part in parts]
     shingle = np.concatenate([part.shingle[mask] for part, mask in zip(parts, masks, strict=True)])
     order = np.argsort(shingle, kind="stable")

@@ -1,6 +1,6 @@
-"""Candidates out of the index: the documents in the list of one shingle propose pairs, which `pairs` verifies.
+"""Propose candidate pairs from the index: documents that share a posting. `pairs` verifies the candidates.
 
-Used by: split.
+Used by: duplicates.dedup.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from codex_ml.split.duplicates.prefixes import Postings, concatenated, read_post
 from codex_ml.split.duplicates.shingle_sets import RowNumbers, StoredSets, mapped
 
 PAIRS_AT_ONCE = 1 << 20
-RUN = 1 << 21  # pairs, some of them the same
-CROWDED = 2  # pairs per document from which a cheap test first pays
+RUN = 1 << 21  # pairs per run, before equal ones are removed
+CROWDED = 2  # pairs per document above which the cheap parity test pays
 
 
 @dataclass(frozen=True)
 class JoinTask:
-    """The lists of the shingles from `low` to below `high`.
+    """The lists of the shingles with low <= shingle < high.
 
     Attributes:
-        files: how many files of postings there are.
-        leaders: in a list with more than this many pairs per document, only the first `leaders` of it, in the order of
-            preference, are compared with those after them; the others wait.
-        candidates: file for what is proposed.
+        files: number of files of postings.
+        leaders: in a list with more than `leaders` pairs per document, only the first `leaders` documents, in the order
+            of preference, are compared with those after them. The others wait.
+        candidates: file to which the proposed pairs are written.
     """
 
     sets: StoredSets
@@ -47,11 +47,11 @@ class JoinTask:
 
 @dataclass(frozen=True)
 class Order:
-    """What the join knows of each row; arrays (n,), mapped.
+    """Rank and label of each row; arrays (n,), memory-mapped.
 
     Attributes:
-        rank: int32, place in the order of preference; -1 for rows that are not compared.
-        label: int8; two rows with the same label are not compared, unless it is -1.
+        rank: int32, position in the order of preference; -1 for rows that are not compared.
+        label: int8; two rows with the same label are not compared, unless the label is -1.
     """
 
     rank: NDArray[np.int32]
@@ -64,12 +64,12 @@ def order_of(folder: Path) -> Order:
 
 @dataclass(frozen=True)
 class Proposed:
-    """What the lists of a task propose.
+    """Result of `propose`.
 
     Attributes:
-        candidates: how many pairs were written.
-        proposed: how many there were before the parities excluded some.
-        waiting: rows that have not been compared with all that they can be compared with.
+        candidates: number of pairs that were written.
+        proposed: number of pairs before the parities excluded some.
+        waiting: rows that were not compared with all their possible partners.
     """
 
     candidates: int
@@ -78,7 +78,7 @@ class Proposed:
 
 
 def propose(task: JoinTask) -> Proposed:
-    """Write the candidates of some lists. Runs in a worker."""
+    """Write the candidates of the lists of a task. Runs in a worker."""
     folder, order = task.sets.folder, order_of(task.sets.folder)
     parts = [read_postings(folder, number, task.low, task.high) for number in range(task.files)]
     postings = concatenated(parts, lambda row: order.rank[row] >= 0)
@@ -97,14 +97,14 @@ def propose(task: JoinTask) -> Proposed:
 
 
 class _Candidates:
-    """Distinct pairs, in runs, so that memory holds no pair that many lists propose more often than once per run."""
+    """Collects distinct pairs in runs. A pair that many lists propose is in memory at most once per finished run."""
 
     def __init__(self, sets: StoredSets, threshold: float) -> None:
         self.sets, self.threshold = sets, threshold
         self._fresh: list[Pairs] = []
         self._runs: list[Pairs] = []
         self._count = 0
-        self.proposed = 0  # pairs, counted once per run
+        self.proposed = 0  # distinct pairs, summed over the runs
 
     def add(self, pairs: Pairs) -> None:
         self._fresh.append(pairs)
@@ -130,12 +130,12 @@ class _Candidates:
 
 @dataclass(frozen=True)
 class _Lists:
-    """Postings as lists of one shingle, the shortest documents of a list first; arrays of one length.
+    """Postings grouped into one list per shingle; in each list the smallest documents come first. Arrays of one length.
 
     Attributes:
-        number: int64, of the list.
+        number: int64, number of the list.
         row, cap: int32, as in `Postings`.
-        size: int64, shingles of the document.
+        size: int64, number of shingles of the document.
     """
 
     number: RowNumbers
@@ -154,12 +154,15 @@ class _Lists:
         return _Lists(self.number[chosen], self.row[chosen], self.size[chosen], self.cap[chosen])
 
     def partners(self) -> RowNumbers:
-        """How many follow each posting that are not larger than its cap: those are a run, since they are sorted."""
+        """For each posting, the number of postings after it in its list whose size is at most its cap.
+
+        Lists are sorted by size, so these follow it directly.
+        """
         reach = np.searchsorted((self.number << 32) | self.size, (self.number << 32) | self.cap, side="right")
         return np.maximum(reach - np.arange(len(reach)) - 1, 0)
 
     def crowded(self, leaders: int) -> NDArray[np.bool_]:
-        """Whether the list of each posting has more than `leaders` pairs per document."""
+        """For each posting, whether its list has more than `leaders` pairs per document."""
         starts = np.flatnonzero(begins_of(self.number))
         if not len(starts):
             return np.zeros(0, dtype=bool)
@@ -177,17 +180,17 @@ def _all_pairs(lists: _Lists, order: Order) -> Iterator[Pairs]:
 
 @dataclass(frozen=True)
 class _Sublists:
-    """Crowded lists, cut by size, in the order of preference; arrays of one length.
+    """Crowded lists, divided by size, each in the order of preference; arrays of one length.
 
-    Two documents that can be similar are in the same class of sizes or in neighbouring ones. So each sublist has two
-    neighbouring classes, and each posting is in two sublists. A run is a row of one sublist's neighbours with the same
-    label, which are not compared with each other; one without a label is a run of its own.
+    Two documents that can be similar are in the same size class or in neighbouring ones. So each sublist covers two
+    neighbouring classes, and each posting is in two sublists. A run is a series of neighbours of a sublist with the
+    same label; they are not compared with each other. A posting without a label is a run by itself.
 
     Attributes:
         lists, order: the postings, and the order.
-        member: place of a posting in `lists`.
-        begin, end: places here where its sublist begins and ends.
-        run_begin, run_end: places here where its run begins and ends.
+        member: index of a posting in `lists`.
+        begin, end: where its sublist begins and ends in these arrays.
+        run_begin, run_end: where its run begins and ends in these arrays.
     """
 
     lists: _Lists
@@ -213,7 +216,7 @@ class _Sublists:
         return cls(lists, order, member, begin, end, run_begin, run_end)
 
     def led_pairs(self, leaders: int) -> Iterator[Pairs]:
-        """Pairs of the first `leaders` of each sublist with those after them."""
+        """Yield the pairs of the first `leaders` postings of each sublist with the postings after them."""
         leads = np.arange(len(self.member)) - self.begin < leaders
         counts = self.end - self.run_end
         places = np.flatnonzero(leads & (counts > 0))
@@ -223,22 +226,25 @@ class _Sublists:
             yield _allowed(self.lists, self.order, first, self.member[ranges(self.run_end[part], counts[part])])
 
     def waiting(self, leaders: int) -> RowNumbers:
-        """Rows that have not been compared with all that they can be compared with."""
+        """Rows that were not compared with all their possible partners."""
         leads = np.arange(len(self.member)) - self.begin < leaders
-        knows_all_before = self.run_begin - self.begin <= leaders  # what is not led before it is of its own run
+        knows_all_before = self.run_begin - self.begin <= leaders  # all others before it are in its own run
         waits = ~leads & ~(knows_all_before & (self.run_end == self.end))
         return np.unique(self.lists.row[self.member[waits]]).astype(np.int64)
 
 
 def _edges(begins: NDArray[np.bool_]) -> tuple[RowNumbers, RowNumbers]:
-    """For each place, where its group begins and ends, given where groups begin."""
+    """(begin, end) of the group of each element, given a mask of the first elements of groups.
+
+    For [True, False, True] they are [0, 0, 2] and [2, 2, 3].
+    """
     starts = np.flatnonzero(begins)
     lengths = np.diff(np.append(starts, len(begins)))
     return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)
 
 
 def _allowed(lists: _Lists, order: Order, first: RowNumbers, second: RowNumbers) -> Pairs:
-    """Those of the pairs of postings whose caps and labels allow each other, named and distinct."""
+    """The distinct row pairs of those pairs of postings that caps and labels allow."""
     fits = (lists.size[first] <= lists.cap[second]) & (lists.size[second] <= lists.cap[first])
     a, b = lists.row[first[fits]], lists.row[second[fits]]
     label = order.label[a]

@@ -1,7 +1,7 @@
-"""The shingle sets of all documents in one file, and a table of how many documents hold each shingle.
+"""Store the shingle sets of all documents in one file, with a table that counts the documents per shingle.
 
-Used by: split. Rows are numbered in the order in which documents are added. Memory holds 4 bytes per document and the
-table, whose size is bounded; the sets stay on disk.
+Rows are numbered in the order in which documents are added. Memory holds 4 bytes per document and the table, whose size
+is bounded. The sets stay on disk. Used by: split.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from codex_ml.core.sorted_arrays import begins_of, ranges
 from codex_ml.split.duplicates.shingles import Shingles
 
 SLOTS_AT_LEAST, SLOTS_AT_MOST = 16, 25  # powers of 2; 4 bytes per slot, so at most 128 MiB
-BYTES_PER_SLOT = 8  # of text: code has a new shingle every 10 to 15 bytes
-NEIGHBOURS = 1 << 13  # shingles between two sets; reading them along is cheaper than a second read
+BYTES_PER_SLOT = 8  # bytes of text per slot: code has a new shingle every 10 to 15 bytes
+NEIGHBOURS = 1 << 13  # up to so many shingles between two sets, one read is cheaper than two
 
 RowNumbers = NDArray[np.int64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def slot_bits(size: int) -> int:
-    """Power of 2 of the slots of the table for `size` bytes of text; it decides the speed, never a result."""
+    """Binary logarithm of the number of slots for `size` bytes of text. It changes the speed, never a result."""
     return min(max((size // BYTES_PER_SLOT).bit_length(), SLOTS_AT_LEAST), SLOTS_AT_MOST)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sets of n neighbouring documents.
+    """The sets of n consecutive documents.
 
     Attributes:
-        lengths: (n,) int32, shingles of each.
-        values: (lengths.sum(),) uint64, the shingles end to end, sorted within each document.
-        slots: uint32, where they count in the table, ascending and distinct.
-        times: uint32, how often each slot counts.
+        lengths: (n,) int32, shingles per document.
+        values: (lengths.sum(),) uint64, all shingles, one document after the other, sorted within each document.
+        slots: (k,) uint32, slots of these shingles in the table, ascending and distinct.
+        times: (k,) uint32, number of shingles per slot.
     """
 
     lengths: NDArray[np.int32]
@@ -52,7 +52,7 @@ class Block:
 
 
 def block_of(sets: Sequence[Shingles], bits: int) -> Block:
-    """The sets of some documents as `ShingleSets.add` takes them."""
+    """The sets of some documents, as `ShingleSets.add` expects them."""
     values = np.concatenate([*sets, np.zeros(0, dtype=np.uint64)])
     slots = np.sort((values >> np.uint64(64 - bits)).astype(np.uint32))
     edges = np.flatnonzero(begins_of(slots))
@@ -62,33 +62,36 @@ def block_of(sets: Sequence[Shingles], bits: int) -> Block:
 
 @dataclass(frozen=True)
 class StoredSets:
-    """Where the sets lie, for workers; opened anew for each task."""
+    """Read access to the stored sets, for workers. Each access opens the files again."""
 
     folder: Path
     bits: int
 
     @property
     def sizes(self) -> NDArray[np.int32]:
-        """(n,) shingles per document, mapped."""
+        """(n,) int32, shingles per document, memory-mapped."""
         return mapped(self.folder / "sizes", np.int32)
 
     @property
     def starts(self) -> RowNumbers:
-        """(n,) where the set of each document begins in the file, in shingles, mapped."""
+        """(n,) int64, offset of the set of each document in the file, in shingles, memory-mapped."""
         return mapped(self.folder / "starts", np.int64)
 
     @property
     def counts(self) -> NDArray[np.uint32]:
-        """(2^bits,) documents that hold a shingle of a slot, mapped: a bound, since two shingles can share a slot."""
+        """(2^bits,) uint32, memory-mapped: documents that hold a shingle, by slot.
+
+        An upper bound, because two shingles can share a slot.
+        """
         return mapped(self.folder / "counts", np.uint32)
 
     def read(self, start: int, stop: int) -> Shingles:
-        """Shingles start to stop of the file. Read with pread: mapped pages would count as memory."""
+        """Shingles start to stop of the file, read with pread: memory-mapped pages would count as memory."""
         with naming(self.folder / "shingles"), (self.folder / "shingles").open("rb") as file:
             return _read(file.fileno(), start, stop)
 
     def gather(self, starts: RowNumbers, sizes: NDArray[np.int32]) -> Shingles:
-        """The sets that begin at `starts`, ascending, with these sizes, end to end."""
+        """The sets with these offsets and sizes, one after the other. `starts` must be ascending."""
         stops = starts + sizes
         cuts = np.flatnonzero(starts[1:] - stops[:-1] > NEIGHBOURS) + 1
         result, filled = np.empty(int(sizes.sum()), dtype=np.uint64), 0
@@ -104,7 +107,7 @@ class StoredSets:
 
 
 class ShingleSets:
-    """Writer of the sets. Call `add` per block of documents, then `seal`; `delete` removes the files."""
+    """Writer of the sets. Call `add` per block of documents, then `seal` once. `delete` removes the files."""
 
     def __init__(self, folder: Path, *, bits: int = SLOTS_AT_LEAST) -> None:
         folder.mkdir(parents=True)
@@ -134,18 +137,18 @@ class ShingleSets:
         self._counts[block.slots] += block.times
 
     def seal(self) -> None:
-        """Call once after the last `add`; then `sizes` is (n,) int32, the number of shingles of each document."""
+        """Finish the files. Call once after the last `add`; then `sizes` is (n,) int32, shingles per document."""
         self.sizes = np.frombuffer(self._sizes, dtype=np.int32)
         with naming(self.folder):
             self._file.close()
             self._counts.tofile(self.folder / "counts")
             self.sizes.tofile(self.folder / "sizes")
             (np.cumsum(self.sizes, dtype=np.int64) - self.sizes).tofile(self.folder / "starts")
-        self._counts = np.zeros(0, dtype=np.uint32)  # a slice would keep the whole table, up to 128 MiB
+        self._counts = np.zeros(0, dtype=np.uint32)  # a new array: a slice would keep the whole table, up to 128 MiB
 
 
 def mapped(path: Path, dtype: type[Scalar]) -> NDArray[Scalar]:
-    """An array in a file, which may be empty: an empty file cannot be mapped."""
+    """Memory-map an array in a file. An empty file, which cannot be mapped, gives an empty array."""
     if not path.stat().st_size:
         return np.zeros(0, dtype=dtype)
     return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)

@@ -1,8 +1,8 @@
-"""Texts as sets of shingles, by which near-duplicates are compared.
+"""Turn texts into sets of shingles, which the search for near-duplicates compares.
 
-A shingle is a run of 5 lower-cased words, as `words` cuts them. Everything is computed for many texts at once in numpy.
-The hashes are frozen: they are equal on every machine and in every version, because an append to a corpus must find the
-pairs of before.
+A shingle is a run of 5 lower-cased words, cut as in `words`. numpy computes them for many texts at once. The hashes are
+frozen: they are equal on every machine and in every version, because documents that are added later must still find
+their near-duplicates. Used by: split.screen, split.decontaminate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from codex_ml.core.sorted_arrays import begins_of
 from codex_ml.split.duplicates.words import cut
 
 SHINGLE_WORDS = 5
-LANES = 8  # of 8 bytes; the few longer words are hashed one by one
+LANES = 8  # lanes of 8 bytes per word; the few longer words are hashed one by one
 
 Shingles = NDArray[np.uint64]
 
@@ -33,7 +33,7 @@ _PLACES = np.array(
 def shingles_of(texts: Sequence[str]) -> list[Shingles]:
     """Hashes of the distinct shingles of each text, sorted: (n,) uint64. Empty for a text of fewer than 5 words."""
     encoded = [_encoded(text) for text in texts]
-    data = b" " + b" ".join(encoded) + b" " * 9  # a blank before and after each word, and room for the last lane
+    data = b" " + b" ".join(encoded) + b" " * 9  # spaces between texts and at both ends; room for the last lane
     ends = np.cumsum([len(text) + 1 for text in encoded])
     steps = np.diff(_IS_WORD[np.frombuffer(data, np.uint8)].view(np.int8))
     starts = np.flatnonzero(steps == 1) + 1
@@ -51,19 +51,19 @@ def shingles_of(texts: Sequence[str]) -> list[Shingles]:
 
 
 def _distinct(values: NDArray[np.uint64]) -> Shingles:
-    """Sorted, each once; np.unique hashes first and takes twice as long."""
+    """Sorted and distinct values. np.unique hashes first and takes twice as long."""
     values = np.sort(values)
     return values[begins_of(values)]
 
 
 def _encoded(text: str) -> bytes:
-    """Lower case as UTF-8, in which a word is a run of bytes of `_IS_WORD`."""
+    """The text in lower case as UTF-8. A word is a run of bytes for which `_IS_WORD` is True."""
     return cut(text.lower()).encode("utf-8", "surrogatepass")
 
 
 def word_hashes(data: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Hashes of the words data[start : start + length], 8 bytes at a time for all words together."""
-    view = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))  # the 8 bytes from each place on
+    """Hashes of the words data[start : start + length]: (n,) uint64, 8 bytes per step for all words at once."""
+    view = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))  # the 8 bytes from each offset on
     hashes = lengths.astype(np.uint64) * MULTIPLY
     rest = np.flatnonzero((lengths > 0) & (lengths <= 8 * LANES))
     place, left = starts[rest], lengths[rest]

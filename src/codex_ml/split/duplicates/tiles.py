@@ -1,9 +1,10 @@
-"""Documents compared all with all, where the index would propose more pairs than there are.
+"""Compare all pairs of documents, if the index would propose more pairs than exist.
 
-In text of a small vocabulary no shingle is rare. Two documents then share many shingles of the index, and each of these
-proposes the same pair again: 400 to 1,200 ns per pair. Two coarse parities are compared in 4 to 10 ns, many at once:
-documents of similar size form tiles, and a tile is compared with another one word by word. The pairs that remain are
+In text with a small vocabulary no shingle is rare. Two documents then share many postings, and each of them proposes
+the same pair again: 400 to 1,200 ns per pair. Comparing two coarse parities costs only 4 to 10 ns, because many are
+compared at once: documents of similar size form tiles, and two tiles are compared word by word. The remaining pairs are
 compared by their whole parities, and then by their sets, so the result is as exact as that of the index.
+Used by: duplicates.dedup.
 """
 
 from __future__ import annotations
@@ -21,23 +22,22 @@ from codex_ml.split.duplicates.parities import Words, allowed_bits, bits_of, dif
 from codex_ml.split.duplicates.prefixes import SLACK, least_size
 from codex_ml.split.duplicates.shingle_sets import RowNumbers, StoredSets, mapped
 
-TILE = 1 << 12  # documents; their parities are made once per pair of tiles, which then is a third of the time
-STRIP = 16  # documents of one side that are compared at once with all of the other: 0.7 MiB, which stays in the cache
-COARSER = 4  # times fewer bits at first: with 1 per shingle, 98 % of the pairs of similarity 0.4 are excluded at 0.7
-ENOUGH = 1 << 12  # bits: more than coarse parities have
+TILE = 1 << 12  # documents; computing their parities, once per pair of tiles, takes a third of the time
+STRIP = 16  # documents of one side that are compared at once with all of the other: 0.7 MiB, which fits in the cache
+COARSER = 4  # coarse parities have so many times fewer bits; 1 per shingle excludes 98 % of pairs of 0.4 at 0.7
+ENOUGH = 1 << 12  # more bits than a coarse parity has
 VERIFIED_AT_ONCE = 1 << 18  # pairs
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Documents in groups of one label, each sorted by size; arrays of one length.
+    """Documents grouped by label, each group sorted by size; arrays of one length.
 
     Attributes:
-        rows: int32.
-        sizes: int64, shingles of each.
-        groups: (label, first place, place after the last); two documents with the same label are not compared, unless
-            it is -1.
-        threshold: of similarity.
+        rows: int32, row numbers.
+        sizes: int64, shingles per document.
+        groups: (label, begin, end) per group. Two documents with the same label are not compared, unless it is -1.
+        threshold: least Jaccard similarity of a pair.
     """
 
     rows: NDArray[np.int32]
@@ -57,11 +57,11 @@ class Compared:
         return cls(ordered, sizes[ordered].astype(np.int64), groups, threshold)
 
     def pairs(self) -> int:
-        """How many pairs have sizes that allow the threshold."""
+        """Number of pairs whose sizes allow a similarity at the threshold."""
         return sum(int((high - low).sum()) for _, _, low, high in self._sides())
 
     def tasks(self, sets: StoredSets) -> list[TileTask]:
-        """One per tile; also writes the documents where `compare_tile` reads them."""
+        """One task per tile and group. Also writes the file of rows that `compare_tile` reads."""
         path = _rows_file(sets.folder)
         with naming(path):
             self.rows.tofile(path)
@@ -72,7 +72,7 @@ class Compared:
         ]
 
     def _sides(self) -> Iterator[tuple[int, int, RowNumbers, RowNumbers]]:
-        """Runs of places, and for each place the first and the last + 1 of those it is compared with."""
+        """Yield (start, stop, low, high): document i of start to stop is compared with documents low[i] to high[i]."""
         largest = np.floor(self.sizes / self.threshold + SLACK).astype(np.int64)
         for number, (label, begin, end) in enumerate(self.groups):
             for other, first, after in self.groups[number + (label >= 0) :]:
@@ -86,7 +86,7 @@ class Compared:
 
 
 def tiles_of(sizes: RowNumbers, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Runs of places from begin to end, at most TILE long, whose parities are equally long."""
+    """Yield (start, stop): runs of at most TILE documents between begin and end whose parities have equal length."""
     bits = bits_of(sizes[begin:end])
     start = begin
     while start < end:
@@ -98,7 +98,7 @@ def tiles_of(sizes: RowNumbers, begin: int, end: int) -> Iterator[tuple[int, int
 
 @dataclass(frozen=True)
 class TileTask:
-    """The documents of places start to stop, each with those from `low` to `high` that come after it."""
+    """Compare each of the documents start to stop with those of the documents low to high that come after it."""
 
     sets: StoredSets
     threshold: float
@@ -143,13 +143,13 @@ class _Tile:
     """Parities of n documents.
 
     Attributes:
-        first: place of the first.
-        rows: (n,) int64.
+        first: index of the first document in `Compared`.
+        rows: (n,) int64, row numbers.
         sizes: (n,) int64, ascending.
-        level: bits of a parity.
+        level: bits per parity.
         whole: (n, level / 64) uint64, the parities.
-        coarse: (words, n) uint64, the parities in fewer bits, all first words before all second ones.
-        allowed: (n,) int16, half of what `allowed_bits` of two equally large documents says, rounded down.
+        coarse: (words, n) uint64, the coarse parities, one row per word.
+        allowed: (n,) int16, this document's half of `allowed_bits`, rounded down.
     """
 
     first: int
@@ -162,7 +162,7 @@ class _Tile:
 
     @classmethod
     def of(cls, task: TileTask, rows: NDArray[np.int32], places: tuple[int, int], level: int) -> _Tile:
-        """The tile of these places, with parities of `level` bits."""
+        """The tile of the documents places[0] to places[1], with parities of `level` bits."""
         here = rows[slice(*places)].astype(np.int64)
         sizes = task.sets.sizes[here].astype(np.int64)
         words = level // 64
@@ -179,7 +179,7 @@ class _Tile:
 
 
 def _possible_pairs(left: _Tile, right: _Tile, threshold: float) -> Iterator[Pairs]:
-    """Pairs of a document of each tile, the right one at a later place, that the parities do not exclude."""
+    """Yield the pairs (document of `left`, later document of `right`) that the parities do not exclude."""
     room = STRIP * len(right.rows)
     words, counts = np.empty(room, dtype=np.uint64), np.empty(room, dtype=np.uint8)
     differ = np.empty(room, dtype=np.int16)
@@ -199,7 +199,7 @@ def _possible_pairs(left: _Tile, right: _Tile, threshold: float) -> Iterator[Pai
         for one, other in zip(left.coarse[:, start:stop], right.coarse[:, low:high], strict=True):
             np.bitwise_count(np.bitwise_xor(one[:, None], other, out=word), out=count)
             np.add(more, count, out=more)
-        i, j = np.divmod(np.flatnonzero(more <= 1), shape[1])  # 1 for what both sides were rounded down
+        i, j = np.divmod(np.flatnonzero(more <= 1), shape[1])  # 1, because both halves of `allowed` are rounded down
         i, j = i + start, j + low
         later = left.first + i < right.first + j
         i, j = i[later], j[later]

@@ -1,19 +1,19 @@
-"""What counts as a word when texts are compared, in scripts with and without blanks between words.
+"""Definition of a word for the comparison of texts, in scripts with and without spaces between words.
 
 A word is a run of letters, digits and underscores (`\\w`). Chinese, Japanese and the scripts of South-East Asia put no
-blank between words, so there a letter with its marks counts as a word of its own. Five such words in a row are five
-characters of Chinese, or about two words of Thai. Used by: `shingles` and `decontaminate`, both in the split stage.
+spaces between words, so there each letter with its marks is a word. Five such words are five characters of Chinese, or
+about two words of Thai. Used by: duplicates.shingles, split.decontaminate.
 
-The table is frozen and does not follow the Unicode version of Python, because an append to a corpus must find the
-near-duplicates of before.
+The table is frozen and independent of the Unicode version of Python: documents that are added later must still find
+their near-duplicates.
 """
 
 from __future__ import annotations
 
 import re
 
-# Per script: letters and digits, then the marks that follow them. Tibetan is missing on purpose: a tsheg, which is no
-# letter, stands between its syllables. Korean has blanks.
+# Per script: letters and digits, then the marks that follow them. Tibetan is missing on purpose: a tsheg, which is not
+# a letter, separates its syllables. Korean has spaces.
 _UNSPACED = {
     "Han": (
         "\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9\U00020000-\U0003ffff",
@@ -57,9 +57,9 @@ _WORD = re.compile(rf"[{LETTERS}][{MARKS}]*|(?:(?![{LETTERS}])[\w{MARKS}])+")
 
 
 def cut(text: str) -> str:
-    """`text` with a blank around each letter of a script without blanks, and for each non-ASCII sign that is no letter.
+    """`text` with spaces around each letter of a script without spaces; other non-ASCII signs become spaces.
 
-    In the UTF-8 form of the result, a word is a run of ASCII letters, digits, underscores, and bytes above 127.
+    In the UTF-8 form of the result, a word is a run of ASCII letters, digits, underscores and bytes above 127.
     """
     if text.isascii():
         return text
@@ -67,10 +67,10 @@ def cut(text: str) -> str:
 
 
 def spans(text: str) -> list[tuple[int, int]]:
-    """Where each word of `text` is: (start, end) in characters, in order. The same words as in `cut(text)`."""
+    """Spans (start, end) of the words of `text`, in characters and in order. The same words as in `cut(text)`."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
 def unspaced_letters(text: str) -> int:
-    """How many of the words of `text` are single letters of a script without blanks."""
+    """Number of words of `text` that are single letters of a script without spaces."""
     return 0 if text.isascii() else sum(1 for _ in _UNSPACED_LETTER.finditer(text))

@@ -1,15 +1,15 @@
-"""What the lines of a split ledger mean: the answer for each content and for each unit.
+"""The meaning of the lines of a split ledger: the answer for each content and for each unit.
 
-Where histories disagree, the cleanest answer wins, in whatever order they were merged: test over val over train over
-pool. The answer for one content is its cleanest line; of equally clean lines a kept document counts before a duplicate,
-and then the smallest line. A unit belongs to the cleanest split of its kept lines, or of its duplicates if none is
-kept.
+If histories disagree, the cleanest answer wins, whatever the order of merging: test before val before train before
+pool. The answer for a content is its cleanest line. Of equally clean lines, a kept document counts before a duplicate,
+and then the smallest line counts. A unit belongs to the cleanest split of its kept lines, or of its duplicates if no
+line is kept.
 
 For example, two people dealt the same document A, and one of them has a near-duplicate B of it in the same group u:
 
-    content A  unit u  R    kept in train, in the one history
-    content A  unit u  T    kept in test, in the other
-    content B  unit u  r    a duplicate of what is in train
+    content A  unit u  R    kept in train, in one history
+    content A  unit u  T    kept in test, in the other history
+    content B  unit u  r    a duplicate of a document in train
 
 The answer for A is its line T: test. The answer for B is its only line: a duplicate in train. The kept lines of u name
 train and test, so u belongs to test, and every new document of that group goes there.
@@ -30,7 +30,7 @@ from codex_ml.split.ledger.shards import mark_of
 
 SPLITS = ("train", "val", "test", "pool")
 SPLIT_OF_RANK = np.array([2, 2, 1, 1, 0, 0, 3, 3], dtype=np.int8)  # TtVvRrPp as indices in SPLITS
-RANKS = np.array([4, 2, 0, 6], dtype=np.uint8)  # of a kept document, by index in SPLITS; one more for a duplicate
+RANKS = np.array([4, 2, 0, 6], dtype=np.uint8)  # rank of a kept document, by index in SPLITS; a duplicate has one more
 # The cleanest of a set of splits with bit i for SPLITS[i]: test (4), val (2), train (1), pool (8).
 CLEANEST = np.array([2 if bits & 4 else 1 if bits & 2 else 0 if bits & 1 else 3 for bits in range(16)], dtype=np.int8)
 DISAGREE = np.array([bits & 7 not in (0, 1, 2, 4) or bits & 12 == 12 for bits in range(16)])
@@ -38,20 +38,20 @@ DISAGREE = np.array([bits & 7 not in (0, 1, 2, 4) or bits & 12 == 12 for bits in
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger in memory: 26 bytes per content and 10 per unit, and 20 per line that repeats a content.
+    """The ledger in memory: 26 bytes per content, 10 per unit, and 20 per line that repeats a content.
 
     Attributes:
-        high, low, place, unit: (n,) as in `Columns`, of the line that counts for a content; sorted by (high, low).
+        high, low, place, unit: (n,) as in `Columns`, the line that counts for each content; sorted by (high, low).
         rank: (n,) uint8, index in LETTERS of that line.
-        answers: (n,) uint8, the splits in all lines of that content: bit i for SPLITS[i].
+        answers: (n,) uint8, the splits in all lines of the content: bit i for SPLITS[i].
         units: (u,) uint64, sorted.
         unit_split: (u,) int8, index in SPLITS.
-        unit_answers: (u,) uint8, the splits in its kept lines.
-        also_row, also_unit, also_place: (k,) int64, uint64, uint32, other lines of kept documents with the same split
-            as the one that counts for that row.
+        unit_answers: (u,) uint8, the splits in the unit's kept lines: bit i for SPLITS[i].
+        also_row, also_unit, also_place: (k,) int64, uint64, uint32, further lines of kept documents with the same split
+            as the line that counts for that row.
         forgotten: sorted contents whose lines do not count.
         size: number of lines.
-        mark: of the lines and of what is forgotten, the same for both forms of the folder.
+        mark: hash of the lines and of the forgotten contents; the same for both forms of the folder.
     """
 
     high: NDArray[np.uint64]
@@ -81,14 +81,14 @@ class Ledger:
 
     @property
     def kept(self) -> NDArray[np.bool_]:
-        """(n,) whether the line is that of a document that is kept, not of a duplicate."""
+        """(n,) bool, whether the line lists a kept document, not a duplicate."""
         return self.rank % 2 == 0
 
     def rows_of(self, high: NDArray[np.uint64], low: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """Row of each content, or -1: (m,) for m contents."""
+        """(m,) int64: row of each of m contents, or -1."""
         first = np.searchsorted(self.high, high)
         count = np.searchsorted(self.high, high, side="right") - first
-        for number in np.flatnonzero(count > 1).tolist():  # contents that begin with the same 8 bytes
+        for number in np.flatnonzero(count > 1).tolist():  # contents with the same first 8 bytes
             same = self.low[first[number] : first[number] + count[number]]
             first[number] += min(int(np.searchsorted(same, low[number])), len(same) - 1)
         found = count > 0
@@ -96,17 +96,20 @@ class Ledger:
         return np.where(found, first, -1)
 
     def units_of(self, unit: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Row of each unit in `units`, or -1: (m,) for m units."""
+        """(m,) int64: index in `units` of each of m units, or -1."""
         return find(self.units, unit)
 
     def records(
         self, rows: NDArray[np.int32], unit: NDArray[np.uint64], place: NDArray[np.uint32]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether lines of a content are of this place, and whether they are of this unit: two arrays (m,).
+        """Look up the place and the unit of m documents in the lines of their contents.
 
         Args:
-            rows: (m,) of contents, or -1.
-            unit, place: (m,) of a document with that content.
+            rows: (m,) row of each document's content, or -1.
+            unit, place: (m,) of each document.
+
+        Returns:
+            (at_place, in_unit): both (m,) bool, whether some line of the content has this place, and this unit.
         """
         listed = np.flatnonzero(rows >= 0)
         at_place, in_unit = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
@@ -120,17 +123,17 @@ class Ledger:
 
     @classmethod
     def empty(cls) -> Ledger:
-        """One that lists nothing."""
+        """A ledger without lines."""
         forgotten = content_keys(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint32))
         return cls.of([], forgotten, mark_of([], forgotten))
 
     @classmethod
     def of(cls, batches: Iterable[Columns], forgotten: Contents, mark: str = "") -> Ledger:
-        """The meaning of lines.
+        """Build a ledger from lines.
 
         Args:
-            batches: distinct lines, sorted by their bytes in each; no content is in two batches.
-            forgotten: sorted.
+            batches: distinct lines, in each batch sorted by their bytes. No content is in two batches.
+            forgotten: sorted contents whose lines do not count.
         """
         answers, unit_parts, rank_parts, repeated, size = [], [], [], [], 0
         for batch in batches:
@@ -167,21 +170,21 @@ class Ledger:
 
 
 def disagree(answers: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether a set of splits names two sides; pool goes with train and with val."""
+    """Whether each set of splits is contradictory. pool agrees with train and with val, and no other pair agrees."""
     return DISAGREE[answers]
 
 
 def _pairs(
     rows: NDArray[np.int64] | NDArray[np.int32], values: NDArray[np.uint64] | NDArray[np.uint32]
 ) -> NDArray[np.bytes_]:
-    """Each row with its value as 16 bytes, to look pairs up."""
+    """(n,) S16: each row with its value, as bytes that can be looked up."""
     pairs = np.empty(len(rows), dtype=[("row", ">u8"), ("value", ">u8")])
     pairs["row"], pairs["value"] = rows, values
     return pairs.view("S16").reshape(-1)
 
 
 def is_among(columns: Columns, contents: Contents) -> NDArray[np.bool_]:
-    """(n,) whether the content of each line is one of `contents`."""
+    """(n,) bool, whether the content of each line is one of `contents`."""
     return np.isin(content_keys(columns.high, columns.low), contents)
 
 
@@ -190,9 +193,9 @@ def _ascending(high: NDArray[np.uint64], low: NDArray[np.uint32]) -> bool:
 
 
 def _answers(lines: Columns) -> tuple[Columns, NDArray[np.uint8]]:
-    """(the line that counts of each content, the splits in all its lines), sorted by (high, low).
+    """(the line that counts for each content, the splits in all its lines), sorted by (high, low).
 
-    `lines` are sorted by their bytes, so those of one content are neighbours.
+    `lines` are sorted by their bytes, so the lines of a content are neighbours.
     """
     content = begins_of(lines.high, lines.low)
     starts = np.flatnonzero(content)
@@ -205,7 +208,7 @@ def _answers(lines: Columns) -> tuple[Columns, NDArray[np.uint8]]:
 
 
 def _repeated(lines: Columns) -> NDArray[np.bool_]:
-    """(n,) whether the content of a line is that of a neighbour, too."""
+    """(n,) bool, whether a line has the same content as a neighbour."""
     begins = begins_of(lines.high, lines.low)
     return ~begins | np.append(~begins[1:], False)
 
@@ -218,7 +221,7 @@ def _bits(rank: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _units(
     unit: NDArray[np.uint64], rank: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int8], NDArray[np.uint8]]:
-    """(units, split of each, splits in its kept lines), from all lines."""
+    """(distinct units, split of each unit, splits in its kept lines), from unit and rank of all lines."""
     if not len(unit):
         return unit, np.zeros(0, dtype=np.int8), np.zeros(0, dtype=np.uint8)
     order = np.argsort(unit)

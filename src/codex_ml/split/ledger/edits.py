@@ -1,7 +1,7 @@
-"""Writing the split ledger: accept what a split added, convert the former form.
+"""Write the split ledger: accept the lines that a split added, and convert the former form.
 
-Each file is written whole and atomically, and a file goes only when its lines are in others. So whatever a killed
-command leaves holds every line that was there before, and the same command again completes it.
+Each file is written whole and atomically, and a file is removed only after its lines are in other files. So a killed
+command loses no line, and running it again completes it. Used by: `codex-ml ledger`, `codex-ml merge`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from codex_ml.split.ledger.former import read_former
 from codex_ml.split.ledger.line_format import Columns, Lines, Text, bytes_of, columns_of, missing, no_lines, unite_texts
 from codex_ml.split.ledger.shards import ALL, SHARDS, disjoint, mark_of, shards_of
 
-LINES_IN_ONE_FILE = 100_000  # 3.8 MB: Git still shows and merges such a file at once
+LINES_IN_ONE_FILE = 100_000  # 3.8 MB: Git still shows and merges such a file without delay
 
 
 @dataclass(frozen=True)
 class LedgerChange:
-    """What a command did to the ledger.
+    """The change that a command made to the ledger.
 
     Attributes:
-        added: lines that the folder did not hold before.
-        lines: all lines that it holds now.
+        added: number of new lines.
+        lines: number of all lines after the change.
         next_steps: commands that bring Git and DVC up to date.
     """
 
@@ -40,12 +40,12 @@ class LedgerChange:
 
 
 def accept_new_lines(new: Path, folder: Path) -> LedgerChange:
-    """Unite the ledger with the lines that the last split added.
+    """Add the lines of the last split to the ledger.
 
-    A second time, and after a kill at any moment, it completes the same result.
+    Repeating the command, also after a kill at any moment, gives the same result.
 
     Raises:
-        UserError: when there are no new lines, or when they were dealt with another ledger.
+        UserError: when the file of new lines is missing, or its lines were dealt with another ledger.
     """
     refuse_former(folder)
     text, mark = read_new_lines(new)
@@ -53,25 +53,25 @@ def accept_new_lines(new: Path, folder: Path) -> LedgerChange:
     before = [(rest, _columns(rest)) for lines, _ in batches if len(rest := missing(lines, text.lines))]
     if mark_of(before, read_forgotten(folder / FORGOTTEN)) != mark:
         raise UserError(
-            f"{new} was dealt with another ledger than {folder} holds now; run `dvc repro split`, which deals with the "
+            f"{new} was dealt with another ledger than the one in {folder}; run `dvc repro split`, which uses the "
             "present one, then accept again"
         )
     return write_folder(folder, [lines for lines, _ in batches] + [text.lines], text.salt)
 
 
 def rewrite(folder: Path) -> LedgerChange:
-    """Write the folder in its canonical form: each line once, sorted, in one file or in shards by their number."""
+    """Write the folder in its canonical form: distinct sorted lines in one file, or in shards if there are many."""
     texts = read_folder(folder)
     salt = next((text.salt for text, _ in texts.values() if text.salt), "")
     return write_folder(folder, [text.lines for text, _ in texts.values()], salt)
 
 
 def write_folder(folder: Path, lines: Sequence[Lines], salt: str) -> LedgerChange:
-    """Make the folder hold exactly the union of what it holds and of `lines`, in the form for their number.
+    """Write the lines to the folder, in one file or in shards, depending on their number.
 
     Args:
-        lines: all lines of the present files must be among them.
-        salt: the mark for the headers; "" for an empty ledger.
+        lines: must include all lines of the present files.
+        salt: the salt mark for the headers; "" for an empty ledger.
     """
     refuse_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def _columns(lines: Lines) -> Columns:
 
 
 def next_steps(folder: Path) -> list[str]:
-    """The commands that hand the folder to Git, or to DVC when it is in shards."""
+    """The commands that add the folder to Git, or to DVC if it is in shards."""
     pointer = folder.with_name(f"{folder.name}.dvc")
     if (folder / ALL).is_file():
         return [*([f"dvc remove {pointer}"] if pointer.exists() else []), f"git add {folder}"]
@@ -121,13 +121,13 @@ def next_steps(folder: Path) -> list[str]:
 
 
 def convert_former(former: Path, folder: Path) -> LedgerChange:
-    """Read a ledger of the former form into the folder, then remove its file; no document moves.
+    """Read a ledger of the former form into the folder, then remove its file. No document moves.
 
     Raises:
-        UserError: when there is none, or for a malformed line (named).
+        UserError: when the file is missing, or for a malformed line, which the message names.
     """
     if not former.is_file():
-        raise UserError(f"{former} is missing, so there is nothing to convert; {folder} is the form of today")
+        raise UserError(f"{former} is missing, so there is nothing to convert; {folder} has the present form")
     text = read_former(former)
     present = [found for found, _ in read_folder(folder).values()] if folder.is_dir() else []
     united = unite_texts([text, *present])

@@ -1,9 +1,9 @@
-"""Reading the split ledger: which content was ever dealt to which split. Lines are added and never removed.
+"""Read the split ledger: the split to which each content was dealt. Lines are added and never removed.
 
 The folder `data/split_ledger` holds the lines: in one file `all.txt`, which Git merges, or in 256 files `00.txt` to
-`ff.txt` by the first byte of `content`, which DVC keeps. The union of the lines of all its .txt files is the ledger, so
-both forms mean the same, and so does every merge of them. `forgotten.txt` names contents whose lines do not count.
-`line_format` defines a line, `answers` says what the lines mean together.
+`ff.txt` by the first byte of `content`, which DVC tracks. The ledger is the union of the lines of all its .txt files.
+So both forms mean the same, and so does every merge of them. `forgotten.txt` lists contents whose lines do not count.
+`line_format` defines a line, and `answers` defines the meaning of the lines together.
 Used by: split, check, and the commands `codex-ml ledger`.
 """
 
@@ -27,11 +27,11 @@ _DEALT_WITH = "# dealt with "
 
 
 def read_ledger(folder: Path, *, salt: str) -> Ledger:
-    """Read a ledger; a folder with an empty file is an empty one.
+    """Read a ledger. A folder with an empty file is an empty ledger.
 
     Raises:
-        UserError: for a missing folder, one of the former form, a foreign file, a malformed line (file and line are
-            named) or a ledger that was dealt with another salt.
+        UserError: for a missing folder, a ledger of the former form, a foreign file, a malformed line (the message
+            names file and line) or a ledger that was dealt with another salt.
     """
     refuse_former(folder)
     forgotten, salt_hash = read_forgotten(folder / FORGOTTEN), salt_mark(salt)
@@ -42,7 +42,7 @@ def read_ledger(folder: Path, *, salt: str) -> Ledger:
 
 
 def _ledger_of(batches: Iterable[tuple[Lines, Columns]], forgotten: Contents) -> Ledger:
-    """The ledger of these lines with its mark; the batches are read once, and memory holds one of them."""
+    """The ledger of these lines, with its mark. The batches are read once, and memory holds one of them."""
     ledger_hash = LedgerHash()
 
     def hashed() -> Iterator[Columns]:
@@ -55,11 +55,11 @@ def _ledger_of(batches: Iterable[tuple[Lines, Columns]], forgotten: Contents) ->
 
 
 class _MisplacedLinesError(Exception):
-    """Lines of one content may be in several files, so that these must be read together."""
+    """Lines of one content may be in several files, so all files must be read together."""
 
 
 def _one_by_one(folder: Path, mark: str) -> Iterator[tuple[Lines, Columns]]:
-    """The lines file by file: of the 256 files one is in memory at a time."""
+    """Yield the lines file by file; of 256 files only one is in memory at a time."""
     paths = ledger_files(folder)
     for path in paths:
         text, columns = _read_file(path, mark)
@@ -69,26 +69,24 @@ def _one_by_one(folder: Path, mark: str) -> Iterator[tuple[Lines, Columns]]:
 
 
 def refuse_former(folder: Path) -> None:
-    """Refuse to work beside a ledger of the former form.
+    """Refuse to work if there is a ledger of the former form.
 
     Raises:
-        UserError: naming the command that converts it.
+        UserError: names the command that converts it.
     """
     former = folder.with_name(f"{folder.name}.ndjson")
     if former.exists():
-        raise UserError(
-            f"{former} is a ledger of the former form; run `codex-ml ledger convert`, which moves no document"
-        )
+        raise UserError(f"{former} is a ledger of the former form; run `codex-ml ledger convert`; it moves no document")
 
 
 def refuse_file(folder: Path) -> None:
     """Refuse a ledger that is a file.
 
     Raises:
-        UserError: naming it.
+        UserError: names the file.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; a ledger is a folder with text files, so move this file away")
+        raise UserError(f"{folder} is not a folder; a ledger is a folder of text files, so move this file away")
 
 
 def ledger_files(folder: Path) -> list[Path]:
@@ -100,15 +98,15 @@ def ledger_files(folder: Path) -> list[Path]:
     refuse_file(folder)
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is missing; `mkdir {folder}` and `touch {folder / ALL}` start a new ledger, split.ledger: false "
-            "does without one"
+            f"{folder} is missing; start a new ledger with `mkdir {folder}` and `touch {folder / ALL}`, or set "
+            "split.ledger: false"
         )
     found = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):  # what a killed command left, .gitignore
+        if path.name.startswith("."):  # .gitignore, and temporary files of a killed command
             continue
         if path.suffix != ".txt" or not path.is_file():
-            reason = "{} is not part of a ledger, which has text files with names in .txt only; move it out of {}"
+            reason = "{} is not part of a ledger, which holds only text files named *.txt; move it out of {}"
             raise UserError(Reason(reason, str(path), str(folder)))  # a name may hold line ends
         if path.name != FORGOTTEN:
             found.append(path)
@@ -116,10 +114,10 @@ def ledger_files(folder: Path) -> list[Path]:
 
 
 def read_folder(folder: Path, *, mark: str = "") -> dict[str, tuple[Text, Columns]]:
-    """Texts and fields of all files, by file name.
+    """File name -> text and fields, for all files.
 
     Args:
-        mark: `salt_mark` of split.salt; "" for whatever salt it is.
+        mark: `salt_mark` of split.salt; "" accepts any salt, but all files must have the same.
     """
     texts = {}
     for path in ledger_files(folder):
@@ -133,17 +131,17 @@ def _read_file(path: Path, mark: str) -> tuple[Text, Columns]:
     text, columns = decoded(path.read_bytes(), str(path))
     if mark and text.salt not in ("", mark):
         raise UserError(
-            f"{path}:1: this ledger was dealt with another split.salt; give that one back, or start an empty ledger to "
-            "deal all documents anew (then no earlier test result can be compared)"
+            f"{path}:1: this ledger was dealt with another split.salt; set that salt again, or start an empty ledger "
+            "to deal all documents again (earlier test results can then not be compared)"
         )
     return text, columns
 
 
 def write_new_lines(path: Path, lines: Lines, *, salt: str, mark: str) -> None:
-    """Write what a split adds to the ledger, into a folder that is not published yet.
+    """Write the lines that a split adds to the ledger, into a folder that is not yet published.
 
     Args:
-        mark: of the ledger that it was dealt with.
+        mark: mark of the ledger with which the documents were dealt.
     """
     with naming(path), path.open("wb") as file:
         file.write(f"{HEADER}{salt_mark(salt)}\n{_DEALT_WITH}{mark}\n".encode())
@@ -151,10 +149,10 @@ def write_new_lines(path: Path, lines: Lines, *, salt: str, mark: str) -> None:
 
 
 def read_new_lines(path: Path) -> tuple[Text, str]:
-    """What `write_new_lines` wrote: the lines and the mark.
+    """(lines, mark) that `write_new_lines` wrote.
 
     Raises:
-        UserError: when there is none, or when it is damaged.
+        UserError: when the file is missing or damaged.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; `dvc repro split` makes it")
@@ -163,6 +161,6 @@ def read_new_lines(path: Path) -> tuple[Text, str]:
     mark = re.fullmatch(f"{_DEALT_WITH}([0-9a-f]{{16}})", second.decode("ascii", "replace"))
     if not mark:
         raise UserError(
-            f"{path}:2: this line must be `{_DEALT_WITH}<16 digits>`; `dvc repro split` makes the file anew"
+            f"{path}:2: this line must be `{_DEALT_WITH}<16 digits>`; `dvc repro split` writes the file again"
         )
     return decoded(head + b"\n" + body, str(path))[0], mark[1]

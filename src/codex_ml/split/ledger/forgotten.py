@@ -1,4 +1,4 @@
-"""Contents of the ledger whose lines do not count: `forgotten.txt`, one tombstone per line.
+"""Read and write `forgotten.txt`: tombstones, one per line, of contents whose ledger lines do not count.
 
 Used by: split, check, and the commands `codex-ml ledger` and `codex-ml merge`.
 """
@@ -23,13 +23,17 @@ _TOMBSTONE = re.compile(r"([A-Za-z0-9_-]{16}) (\S(?:.*\S)?)")
 
 
 def read_forgotten(path: Path) -> Contents:
-    """Contents whose lines do not count any more, sorted and distinct; none where there is no such file."""
+    """Contents whose lines do not count, sorted and distinct; an empty array if the file does not exist.
+
+    Raises:
+        UserError: see `read_tombstones`.
+    """
     contents = [content for content, _ in read_tombstones(path.read_bytes(), str(path))] if path.is_file() else []
     return contents_of(contents)
 
 
 def contents_of(texts: Sequence[str]) -> Contents:
-    """Contents, as a line writes them, as bytes: sorted and distinct."""
+    """(n,) S12: contents as bytes, sorted and distinct, from their 16 characters in a line."""
     filler = b" AAAAAAAAAAA AAAAAA R"
     columns = columns_of(np.array([text.encode() + filler for text in sorted(set(texts))], dtype=no_lines().dtype))
     assert columns is not None
@@ -40,7 +44,7 @@ def read_tombstones(data: bytes, name: str) -> list[tuple[str, str]]:
     """(content, reason) of each line of forgotten.txt, distinct and sorted.
 
     Raises:
-        UserError: naming file and line, for one that is malformed.
+        UserError: for a malformed line; the message names file and line.
     """
     found = set()
     for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), start=1):
@@ -51,17 +55,17 @@ def read_tombstones(data: bytes, name: str) -> list[tuple[str, str]]:
         elif line and not line.startswith(HEADER):
             refuse_conflict(line, name, first_line=number)
             raise UserError(
-                f"{name}:{number}: a line of forgotten contents is `<content> <reason>`, 16 characters and a text; "
-                "take the file from another commit, then `codex-ml ledger forget` again"
+                f"{name}:{number}: a forgotten content must be `<content> <reason>`, 16 characters and a text; "
+                "take the file from another commit, then run `codex-ml ledger forget` again"
             )
     return sorted(found)
 
 
 def add_tombstones(folder: Path, contents: Sequence[str], reason: str) -> list[str]:
-    """Write tombstones; returns the contents that had none before.
+    """Write tombstones, and return the contents that had none before.
 
     Args:
-        contents: as a line writes them, 16 characters each.
+        contents: 16 characters each, as in a line of the ledger.
 
     Raises:
         UserError: see `checked_reason`.
@@ -77,18 +81,18 @@ def add_tombstones(folder: Path, contents: Sequence[str], reason: str) -> list[s
 
 
 def checked_reason(reason: str) -> str:
-    """The reason as a tombstone holds it, without blanks at its ends.
+    """The reason without white space at its ends, as a tombstone holds it.
 
     Raises:
         UserError: when it is empty, too long or more than one line.
     """
     if not reason.strip() or len(reason) > REASON_LIMIT or not reason.isprintable():
-        raise UserError(f"--reason is one line of 1 to {REASON_LIMIT} characters without control characters")
+        raise UserError(f"--reason must be one line of 1 to {REASON_LIMIT} characters without control characters")
     return reason.strip()
 
 
 def write_tombstones(path: Path, lines: Sequence[tuple[str, str]]) -> None:
-    """Write (content, reason) pairs, unless the file holds just these."""
+    """Write (content, reason) pairs, unless the file already holds exactly these."""
     data = "".join(f"{content} {reason}\n" for content, reason in lines)
     if not path.is_file() or path.read_bytes() != data.encode():
         write_text(path, data)

@@ -1,9 +1,9 @@
-"""The ledger's former form, `data/split_ledger.ndjson`, for `codex-ml ledger convert`.
+"""Read the former form of the ledger, `data/split_ledger.ndjson`, for `codex-ml ledger convert`.
 
     {"schema": "codex-ml/ledger/1", "salt": "5d41402abc4b2a76"}
     {"content": "<32 hex>", "place": "<16 hex>", "unit": "<16 hex>", "split": "train", "kept": true}
 
-Of two lines for one content the later counts.
+If a content has two lines, the later one counts. Used by: ledger.edits.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 
 def read_former(path: Path) -> Text:
-    """The lines that count, in the present form, which keeps 12 of 16 bytes of a content and 4 of 8 of a place.
+    """The lines that count, in the present form. It keeps 12 of 16 bytes of a content, and 4 of 8 of a place.
 
     Raises:
-        UserError: for a malformed line (named) or a missing header.
+        UserError: for a malformed line, which the message names, or a missing header.
     """
     salt, latest = "", {}
     for where, value in _values(path):
@@ -68,20 +68,20 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
 def _salt(value: Any, where: str) -> str:
     salt = value.get("salt") if isinstance(value, dict) and value.get("schema") == SCHEMA else None
     if not isinstance(salt, str) or len(salt) != 16 or not _HEX.fullmatch(salt):
-        raise UserError(f'{where}: the first line of this ledger is {{"schema": "{SCHEMA}", "salt": "<16 digits>"}}')
+        raise UserError(f'{where}: the first line must be {{"schema": "{SCHEMA}", "salt": "<16 digits>"}}')
     return salt
 
 
 def _entry(value: Any, where: str) -> tuple[int, tuple[int, int, int]]:
     """(content, (unit, place, rank))."""
     if not isinstance(value, dict) or sorted(value) != sorted(KEYS):
-        raise UserError(f"{where}: a line of this ledger has the keys {', '.join(KEYS)}")
+        raise UserError(f"{where}: a line of this ledger must have exactly the keys {', '.join(KEYS)}")
     for key, length in (("content", 32), ("place", 16), ("unit", 16)):
         text = value[key]
         if not isinstance(text, str) or len(text) != length or not _HEX.fullmatch(text):
             raise UserError(f"{where}: {key} must be {length} hexadecimal digits")
     if value["split"] not in SIDES or not isinstance(value["kept"], bool):
-        raise UserError(f"{where}: split is one of {', '.join(SIDES)}, kept true or false")
+        raise UserError(f"{where}: split must be one of {', '.join(SIDES)}, and kept true or false")
     rank = 2 * SIDES.index(value["split"]) + (not value["kept"])
     assert rank < len(LETTERS)
     return int(value["content"], 16), (int(value["unit"], 16), int(value["place"], 16) >> 32, rank)

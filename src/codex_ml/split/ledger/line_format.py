@@ -3,14 +3,17 @@
     # codex-ml/ledger/2 salt 5d41402abc4b2a76
     47DEQpj8HBSa-_TI AAAAAAAAAAE AAAAAg R
 
-The fields are, in base64url: content, the first 12 bytes of the SHA-256 of the canonical document; unit, the 8 bytes
-of the keyed hash of its group or, without one, of its content; place, the first 4 bytes of the hash of source, path
-and id.
-The letter is the split: T, V, R, P for test, val, train and pool (with folds: not test) of a document that is kept, and
-t, v, r, p for a duplicate, which belongs to the split of its family.
+The first three fields are in base64url:
 
-A text means the set of its lines, in any order and however often. Its canonical form has one header and then the
-distinct lines, sorted by their bytes.
+    content   the first 12 bytes of the SHA-256 of the canonical document
+    unit      8 bytes of the keyed hash of its group, or of its content if it has no group
+    place     the first 4 bytes of the hash of source, path and id
+
+The letter is the split. T, V, R, P mean a kept document in test, val, train and pool (with folds: not test). t, v, r, p
+mean a duplicate, which belongs to the split of its family.
+
+A text means the set of its lines; order and repetition do not matter. Its canonical form has one header and then the
+distinct lines, sorted by their bytes. Used by: the other modules of this package, `codex-ml ledger`, `codex-ml merge`.
 """
 
 from __future__ import annotations
@@ -33,18 +36,18 @@ HEADER = f"# {SCHEMA} salt "
 LETTERS = b"TtVvRrPp"  # from the cleanest answer to the least clean one; an index in it is a `rank`
 WIDTH = 38  # bytes of a line with its end
 LINE_TYPE = f"S{WIDTH - 1}"
-LINES_AT_ONCE = 1 << 16  # that are encoded together: 90 bytes each
+LINES_AT_ONCE = 1 << 16  # lines that are encoded together; each needs 90 bytes of memory
 SIDES = ("test", "val", "train", "pool")  # `rank // 2` is an index in it
 
 _HEADER = re.compile(rb"# codex-ml/ledger/2 salt ([0-9a-f]{16})")
-# Of the last character of a number only some bits count: the others are zero, so that a number has one spelling.
+# The last character of a number has unused bits. They must be zero, so that each number has only one spelling.
 _LINE = re.compile(rb"[A-Za-z0-9_-]{16} [A-Za-z0-9_-]{10}[AEIMQUYcgkosw048] [A-Za-z0-9_-]{5}[AQgw] [TtVvRrPp]")
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 _RANK = np.full(256, 255, dtype=np.uint8)
 _RANK[list(LETTERS)] = range(len(LETTERS))
 FIELDS = {"high": np.uint64, "low": np.uint32, "unit": np.uint64, "place": np.uint32, "rank": np.uint8}
 _FIELDS = ("high", "low", "unit", "place")
-# A line as 36 base64 characters: each number filled up with A, which is zero, to a group of four.
+# A line as 36 base64 characters: each number is padded with A, which is zero, to a multiple of four characters.
 _NUMBERS = np.dtype(
     [("high", ">u8"), ("low", ">u4"), ("unit", ">u8"), ("fill_1", "u1"), ("place", ">u4"), ("fill_2", "u2")]
 )
@@ -74,12 +77,12 @@ class Columns:
         return len(self.high)
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Columns:
-        """The fields of some of the lines."""
+        """The fields of the chosen lines."""
         return Columns(self.high[rows], self.low[rows], self.unit[rows], self.place[rows], self.rank[rows])
 
 
 def concatenate_columns(parts: Sequence[Columns]) -> Columns:
-    """The fields of all parts, end to end."""
+    """Join the fields of all parts, in order."""
     if len(parts) == 1:
         return parts[0]
     columns = {}
@@ -90,11 +93,11 @@ def concatenate_columns(parts: Sequence[Columns]) -> Columns:
 
 @dataclass(frozen=True)
 class Text:
-    """What one file says.
+    """The contents of one file of the ledger.
 
     Attributes:
-        salt: the mark of the salt in its header (see `salt_mark`); "" for an empty file.
-        lines: (n,) bytes of 37, distinct and sorted.
+        salt: the salt mark in its header (see `salt_mark`); "" for an empty file.
+        lines: (n,) S37, distinct and sorted.
     """
 
     salt: str
@@ -102,7 +105,7 @@ class Text:
 
 
 def salt_mark(salt: str) -> str:
-    """What the header keeps of the salt: enough to notice another one, nothing to learn it from."""
+    """The mark of the salt in the header. It shows whether two salts differ, but does not reveal the salt."""
     return hashlib.blake2b(salt.encode(), digest_size=8, person=b"ledger").hexdigest()
 
 
@@ -112,20 +115,24 @@ def no_lines() -> Lines:
 
 
 def read_ledger_text(data: bytes, name: str) -> Text:
-    """Read the text of one file of the ledger, in whatever state a merge by lines left it.
+    """Read the text of one file of the ledger, in any state in which a merge by lines may leave it.
 
     Args:
-        name: the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
-        UserError: naming file and line, for a line that is malformed, a missing header, headers of two salts, and
-            conflict markers.
+        UserError: for a malformed line, a missing header, headers of two salts, and conflict markers; the message names
+            file and line.
     """
     return decoded(data, name)[0]
 
 
 def decoded(data: bytes, name: str) -> tuple[Text, Columns]:
-    """The text of one file, and the fields of its lines in the same order."""
+    """The text of one file, and the fields of its lines in the same order.
+
+    Raises:
+        UserError: see `read_ledger_text`.
+    """
     text = _canonical_text(data)
     if text is not None and (columns := columns_of(text.lines)) is not None:
         return text, columns
@@ -136,7 +143,7 @@ def decoded(data: bytes, name: str) -> tuple[Text, Columns]:
 
 
 def _canonical_text(data: bytes) -> Text | None:
-    """The text if all lines have their width and follow in order; else None. No line is looked at by itself."""
+    """The text if all lines have the right width and are sorted; else None. Fast: no loop over lines."""
     if not data:
         return Text("", no_lines())
     head, _, body = data.partition(b"\n")
@@ -153,10 +160,10 @@ def _canonical_text(data: bytes) -> Text | None:
 
 
 def _any_text(data: bytes, name: str) -> Text:
-    """The text line by line; blank lines mean nothing."""
+    """The text, read line by line. Blank lines are ignored."""
     salt, found = "", []
     for number, line in enumerate(data.split(b"\n"), start=1):
-        line = line.removesuffix(b"\r")  # a checkout of Windows
+        line = line.removesuffix(b"\r")  # from a checkout on Windows
         header = _HEADER.fullmatch(line)
         if salt and _LINE.fullmatch(line):
             found.append(line)
@@ -170,18 +177,18 @@ def _any_text(data: bytes, name: str) -> Text:
 
 def _what_is_wrong(line: bytes, is_header: bool, salt: str) -> str:
     if is_header:
-        return f"this line is of another split.salt than the first one; a ledger has one: {HEADER}{salt}"
+        return f"this header has another split.salt than the first one; all headers must be: {HEADER}{salt}"
     if not salt:
-        return f"the first line of a ledger is `{HEADER}<16 digits>`; `codex-ml ledger --help` tells more"
+        return f"the first line of a ledger must be `{HEADER}<16 digits>`; see `codex-ml ledger --help`"
     shown = safe_text(repr(line[:60])[2:-1]) + ("..." if len(line) > 60 else "")
     return (
-        f"this is not a line of the ledger: {shown}; a line is `<content> <unit> <place> <letter>` with 16, 11, 6 and "
-        "1 characters; take the file from another commit (`git log -- data/split_ledger`) or from DVC"
+        f"this is not a line of the ledger: {shown}; a line must be `<content> <unit> <place> <letter>` with 16, 11, 6 "
+        "and 1 characters; take the file from another commit (`git log -- data/split_ledger`) or from DVC"
     )
 
 
 def columns_of(lines: Lines) -> Columns | None:
-    """Decode lines; None when one of them is malformed."""
+    """Decode lines; None if one of them is malformed."""
     table = lines.view(np.uint8).reshape(-1, WIDTH - 1)
     rank = _RANK[table[:, 36]]
     if not ((table[:, [16, 28, 35]] == ord(" ")).all() and (rank < len(LETTERS)).all()):
@@ -211,30 +218,30 @@ def lines_of(columns: Columns) -> Lines:
         table[some, :16], table[some, 17:28], table[some, 29:35] = digits[:, :16], digits[:, 16:27], digits[:, 28:34]
         table[some, 36] = np.frombuffer(LETTERS, dtype=np.uint8)[columns.rank[some]]
     lines = table.view(LINE_TYPE).reshape(-1)
-    lines.sort()  # in place: np.unique takes the memory of the lines twice more
+    lines.sort()  # in place: np.unique would need three times the memory
     again = lines[1:] == lines[:-1]
     return lines[np.append(True, ~again)] if again.any() else lines
 
 
 def content_keys(high: NDArray[np.uint64], low: NDArray[np.uint32]) -> Contents:
-    """Contents as bytes, to sort and to look up: (n,) S12."""
+    """Contents as bytes that can be sorted and looked up: (n,) S12."""
     keys = np.empty(len(high), dtype=[("high", ">u8"), ("low", ">u4")])
     keys["high"], keys["low"] = high, low
     return keys.view("S12").reshape(-1)
 
 
 def content_text(high: int, low: int) -> str:
-    """A content as a line writes it: 16 characters."""
+    """A content as it is in a line: 16 characters."""
     return base64.urlsafe_b64encode(high.to_bytes(8, "big") + low.to_bytes(4, "big")).decode()
 
 
 def bytes_of(text: Text) -> bytes:
-    """The canonical bytes of a text; nothing for an empty one without a header."""
+    """The canonical bytes of a text; b"" for a text without a header."""
     return b"".join([f"{HEADER}{text.salt}\n".encode(), *blocks_of(text.lines)]) if text.salt else b""
 
 
 def blocks_of(lines: Lines) -> Iterator[bytes]:
-    """The lines with their ends, LINES_AT_ONCE at a time."""
+    """Yield the bytes of the lines with their line ends, LINES_AT_ONCE lines at a time."""
     for start in range(0, len(lines), LINES_AT_ONCE):
         some = lines[start : start + LINES_AT_ONCE].astype(LINE_TYPE, copy=False)
         table = np.full((len(some), WIDTH), ord("\n"), dtype=np.uint8)
@@ -243,10 +250,10 @@ def blocks_of(lines: Lines) -> Iterator[bytes]:
 
 
 def unite_texts(texts: Iterable[Text]) -> Text:
-    """The union of texts; the order does not matter.
+    """The union of texts. Their order does not matter.
 
     Raises:
-        UserError: when they are of different salts.
+        UserError: when they have different salts.
     """
     parts = list(texts)
     salts = sorted({part.salt for part in parts} - {""})
@@ -260,5 +267,5 @@ def unite_texts(texts: Iterable[Text]) -> Text:
 
 
 def missing(expected: Lines, present: Lines) -> Lines:
-    """Those of the lines `wanted` that are not among `present`."""
+    """The lines of `expected` that are not in `present`."""
     return np.setdiff1d(expected, present, assume_unique=True)

@@ -1,6 +1,6 @@
-"""The two forms of the folder: one file, or 256 shards by the first byte of the content; both mean the same ledger.
+"""The two forms of the ledger folder: one file, or 256 shards by the first byte of the content.
 
-Used by: split, and the commands `codex-ml ledger` and `codex-ml merge`.
+Both forms mean the same ledger. Used by: split, and the commands `codex-ml ledger` and `codex-ml merge`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHARDS = tuple(f"{number:02x}.txt" for number in range(256))
 
 
 def disjoint(texts: dict[str, tuple[Text, Columns]]) -> list[tuple[Lines, Columns]]:
-    """The lines in batches that have no content in common, whatever file a line is in."""
+    """The lines in batches that share no content, whatever file a line is in."""
     files = [(name, text.lines, columns) for name, (text, columns) in texts.items() if len(columns)]
     if len(files) <= 1 or all(in_own_shard(name, columns) for name, _, columns in files):
         return [(lines, columns) for _, lines, columns in files]
@@ -29,7 +29,7 @@ def disjoint(texts: dict[str, tuple[Text, Columns]]) -> list[tuple[Lines, Column
 
 
 def in_own_shard(name: str, columns: Columns) -> bool:
-    """Whether a file is a shard and holds the lines of that shard alone."""
+    """Whether a file is a shard that holds only lines of that shard."""
     return name in SHARDS and bool((shards_of(columns) == SHARDS.index(name)).all())
 
 
@@ -39,7 +39,7 @@ def shards_of(columns: Columns) -> NDArray[np.uint8]:
 
 
 class LedgerHash:
-    """What names a ledger: a hash of its lines, the same for both forms of the folder.
+    """The mark of a ledger: a hash of its lines, the same for both forms of the folder.
 
     >>> ledger_hash = LedgerHash()
     >>> for lines, columns in disjoint(texts):
@@ -51,13 +51,13 @@ class LedgerHash:
         self._of_shard: dict[int, bytes] = {}
 
     def add(self, lines: Lines, columns: Columns) -> None:
-        """Add lines whose shards no other batch has."""
+        """Add a batch of lines. No other batch may hold lines of the same shards."""
         shard = shards_of(columns)
         for number in np.unique(shard).tolist():
             self._of_shard[number] = hashlib.blake2b(lines[shard == number].tobytes()).digest()
 
     def mark(self, forgotten: Contents) -> str:
-        """16 hexadecimal digits, of all lines and of the contents that are forgotten."""
+        """The hash of all added lines and of the forgotten contents: 16 hexadecimal digits."""
         whole = hashlib.blake2b(forgotten.tobytes(), digest_size=8)
         for number in sorted(self._of_shard):
             whole.update(bytes([number]) + self._of_shard[number])
