@@ -1,4 +1,4 @@
-"""What becomes of the tokens that a model generates."""
+"""Generated tokens become texts that end at END."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Letters:
 
 
 class Scripted:
-    """A model that says what it is told to, and remembers what it was asked."""
+    """A model that returns given tokens and records its calls."""
 
     device = "cpu"
     config = SimpleNamespace(eos_token_id=END, pad_token_id=PAD, is_encoder_decoder=False)

@@ -56,7 +56,7 @@ def documents():
     return [dice.integers(2, VOCAB, size=n).astype(np.uint32) for n in (5, 8, 1, 20, 17)]
 
 
-def test_uniform_model_costs_ln_v_a_token_and_the_end_counts():
+def test_uniform_model_costs_ln_v_per_token_and_the_end_counts():
     scores = list(score_documents(Uniform(), documents(), end=END, length=8, batch_size=3))
     assert [score.tokens for score in scores] == [6, 9, 2, 21, 18]
     for score in scores:
@@ -116,7 +116,7 @@ def test_evaluation_scores_a_row_as_training_does():
 
 
 def test_bits_per_byte_of_known_losses():
-    """11.75 nats over 137 bytes, as in case C049, and one bit a byte by definition."""
+    """11.75 nats over 137 bytes, as in case C049, and one bit per byte by definition."""
     assert bits_per_byte(11.75, 137) == pytest.approx(0.123734794, abs=1e-9)
     assert bits_per_byte(math.log(2) * 10, 10) == pytest.approx(1.0)
 

@@ -54,12 +54,12 @@ def test_a_saved_model_loads_with_equal_logits(saved, architecture):
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
 
 
-def test_attention_is_what_the_caller_asks_for(saved):
+def test_attention_is_what_the_caller_sets(saved):
     assert load_model(saved("llama")[1]).config._attn_implementation == "eager"
     assert load_model(saved("llama")[1], attention="sdpa").config._attn_implementation == "sdpa"
 
 
-def test_saved_model_with_damage_is_told(folder):
+def test_saved_model_with_damage_is_reported(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
     with pytest.raises(UserError, match="is not a model that can be loaded"):
@@ -78,7 +78,7 @@ def test_saved_model_with_damage_is_told(folder):
     ],
 )
 def test_a_tensor_that_is_missing_left_over_or_of_another_shape_is_named(folder, change, told):
-    """transformers would draw a missing one at random, and evaluate would measure that."""
+    """transformers would fill a missing tensor with random numbers, and evaluate would measure them."""
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

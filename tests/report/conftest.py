@@ -1,4 +1,4 @@
-"""A whole set of report inputs in a temporary folder, with one text wherever data can bring one."""
+"""All inputs of the report in a temporary folder, with the same text everywhere that data can contain text."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def facts(inputs: Callable[..., Path]) -> Callable[..., Facts]:
-    """`facts(text)` is what the report knows when every text in its inputs, and its title, is `text`."""
+    """`facts(text)` are the facts of a report in which the title and every text of the inputs is `text`."""
 
     def make(text: str = "plain", **changes: Any) -> Facts:
         root = inputs(text, **changes)
@@ -146,7 +146,7 @@ def hostile(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def controls() -> list[str]:
-    """Characters that must never reach a reader as they are; LF and TAB are not among them."""
+    """Characters that must never reach a reader unescaped; LF and TAB are allowed."""
     return CONTROLS
 
 

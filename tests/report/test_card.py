@@ -69,7 +69,7 @@ PLACES = {"heading": "# {}", "cell": "| a |\n|---|\n| {} |", "sentence": "Found:
 @example("train.max_steps __init__ _x_ a__b __").via("underscores")
 @example("![a](b) [c]: d [^1] <b> <!-- x --> &amp; &#35; # ## \\| \\").via("links and HTML")
 def test_a_markdown_parser_gives_the_text_back(place: str, text: str) -> None:
-    """Of an independent CommonMark parser with GFM tables; spaces at both ends are no part of a heading or a cell."""
+    """With an independent CommonMark parser with GFM tables; spaces at both ends do not belong to a heading or a cell."""
     blocks = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(PLACES[place].format(escape(text)))
     (inline,) = [block for block in blocks if block.type == "inline"][-1:]
     parts = inline.children or []
@@ -81,7 +81,7 @@ def test_a_markdown_parser_gives_the_text_back(place: str, text: str) -> None:
 
 @pytest.mark.parametrize("model", ["scratch", "lora", "t5"])
 def test_usual_text_has_no_backslash(facts: MakeFacts, model: str) -> None:
-    """Other than before the star of `reports/*/lineage.json`."""
+    """Except before the star of `reports/*/lineage.json`."""
     kinds = {
         "scratch": {},
         "lora": {"base": BASE, "lora": LORA, "quantization": "4bit"},
@@ -149,7 +149,7 @@ def test_equal_facts_give_equal_bytes(facts: MakeFacts) -> None:
 
 
 def changed(made: Facts, *, targets: int | None = None, **model: Any) -> Facts:
-    """The same facts of another model."""
+    """The same facts for a different model."""
     shape = made.training.model.model_copy(update=model)
     pack = made.pack
     if targets is not None:
@@ -169,7 +169,7 @@ def changed(made: Facts, *, targets: int | None = None, **model: Any) -> Facts:
         ("t5", "An encoder-decoder, which continues the text ", "AutoModelForSeq2SeqLM", "which the encoder reads."),
     ],
 )
-def test_the_card_tells_what_kind_of_model_it_is_how_it_loads_and_how_it_was_scored(
+def test_the_card_names_the_kind_of_model_how_it_loads_and_how_it_was_scored(
     facts: MakeFacts, architecture: str, kind: str, factory: str, scored: str
 ) -> None:
     halves = {"encoder_decoder": True, "positions": None} if architecture == "t5" else {}
@@ -226,7 +226,7 @@ LORA = AdapterShape(rank=8, alpha=16.0, modules=14, trained=12_345)
 def test_a_model_that_was_trained_on_is_described_as_it_is_and_not_as_params_would_build_one(
     facts: MakeFacts, lora: AdapterShape | None
 ) -> None:
-    """Every size stated is the model's own; nothing is said of what its base was trained on (peft 938, 975)."""
+    """Every size is the model's own; the card claims nothing about the training data of its base (peft 938, 975)."""
     made = facts("plain")
     made.lineage["train"].params["model"] |= {"architecture": "llama", "layers": 4, "hidden_size": 192}
     shape = {"architecture": "gpt2", "layers": 3, "hidden_size": 24, "heads": 3, "positions": 64}
@@ -302,7 +302,7 @@ def test_the_language_is_code_only_where_most_documents_are(
 
 
 def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_in_the_card(facts: MakeFacts) -> None:
-    """Its tokens cost 1.09 bits per byte, beside zlib's 5.60, because they leave text out."""
+    """Its tokens cost 1.09 bits per byte, and zlib 5.60, because they leave text out."""
     made = facts(lossy=True)
     card = render_card(made)
     results = ModelCard(card).data.eval_results or []

@@ -30,7 +30,7 @@ Render = Callable[[str], str]
 
 @pytest.fixture(scope="module", autouse=True)
 def drawn() -> Iterator[dict[tuple[str, str], str]]:
-    """Pictures by their function and data: equal ones are drawn once, because drawing is most of the time of a page."""
+    """Cache pictures by their function and data, because drawing takes most of the time of a page."""
     known: dict[tuple[str, str], str] = {}
 
     def once(draw: Callable[..., str]) -> Callable[..., str]:
@@ -55,7 +55,7 @@ def rendered(facts: MakeFacts) -> Render:
 
 
 class Page(HTMLParser):
-    """What a browser would find: elements, attributes and text."""
+    """The elements, attributes and text that a browser would find."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -228,7 +228,7 @@ def test_the_page_says_where_chats_are_scored_as_plain_text(facts: MakeFacts) ->
     assert "3 of the documents are chats. They are scored as lines of role and content" in sentences.reading(changed)
 
 
-def test_numbers_of_the_inputs_stand_on_the_page(rendered: Render) -> None:
+def test_numbers_of_the_inputs_are_on_the_page(rendered: Render) -> None:
     text = " ".join(Page(rendered("plain")).text.split())
     assert "2.125 bits per byte on 20 unseen documents (90 % interval 2.025 to 2.225), better than zlib's 2.500" in text
     assert "would have left 25.0 % of its test documents" in text
@@ -279,7 +279,7 @@ def test_input_of_another_shape_is_refused(inputs: Callable[..., Path], path: st
         load_facts(lambda name: root / name, title="x")
 
 
-def test_page_refuses_to_speak_of_two_models(inputs: Callable[..., Path]) -> None:
+def test_page_refuses_results_of_two_models(inputs: Callable[..., Path]) -> None:
     root = inputs()
     record: Any = root / "reports/evaluate/lineage.json"
     record.write_text(record.read_text().replace("5" * 64, "6" * 64))

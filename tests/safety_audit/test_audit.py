@@ -1,4 +1,4 @@
-"""The audit against models whose answer is known: one that learnt its text by heart, one that learnt nothing."""
+"""The audit of models with a known answer: one that memorised its text, one that learnt nothing."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def models(one_thread, tokenizer, streams):
     return fresh.eval(), overfit.eval()
 
 
-def test_text_learnt_by_heart_is_extracted_and_held_out_text_is_not(models, tokenizer, streams):
+def test_memorised_text_is_extracted_and_held_out_text_is_not(models, tokenizer, streams):
     fresh, overfit = models
     found = audit(overfit, tokenizer, streams)
     assert found["members"].extracted > 0.8 * found["members"].windows > 0
@@ -183,6 +183,6 @@ def test_findings_name_the_place_and_never_the_value(tmp_path, scanner):
     assert findings_in_samples(["clean", text], scanner) == [AuditFinding(**place, source="generated", path="1")]
 
 
-def test_missing_split_is_told(tmp_path, scanner):
+def test_missing_split_is_reported(tmp_path, scanner):
     with pytest.raises(UserError, match="is missing"):
         findings_in_documents(read_documents(tmp_path / "none.parquet"), scanner)

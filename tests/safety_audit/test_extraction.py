@@ -34,7 +34,7 @@ def one_thread():
 
 
 class Successors:
-    """Always says the token that follows in a table, as a model that learnt a text of distinct tokens by heart."""
+    """Always predicts the successor in a table, like a model that memorised a text of distinct tokens."""
 
     device = torch.device("cpu")
     config = SimpleNamespace(eos_token_id=END, is_encoder_decoder=False)
@@ -53,7 +53,7 @@ class Successors:
 
 
 class Names:
-    """A tokenizer that gives each token an uncompressible name, but for those of a table of zeros."""
+    """A tokenizer that gives each token an incompressible name, except the tokens of a table of zeros."""
 
     def __init__(self, zeros=()):
         self.zeros = set(zeros)
@@ -92,11 +92,11 @@ def windows(rows, *, length, prefix=2, count=99, tokenizer=None):
 
 
 def asked(*windows):
-    """Windows of these tokens, each the begin of a row that is twice as long."""
+    """Windows of these tokens, each the start of a row that is twice as long."""
     return [Window(np.array(tokens), middle=len(tokens) - 1) for tokens in windows]
 
 
-def test_text_learnt_by_heart_is_extracted_and_other_text_is_not():
+def test_memorised_text_is_extracted_and_other_text_is_not():
     model = Successors([END, *MEMBER, END])
     inside, _ = windows(packed(MEMBER, seq_len=8), length=8)
     outside, _ = windows(packed(HELD_OUT, seq_len=8), length=8)
@@ -134,7 +134,7 @@ def test_a_continuation_that_ends_a_turn_is_no_control_either():
     assert [window.tokens.tolist() for window in greedy_windows(model, tried, prefix=2, count=4)] == [[2, 3, 4, 5]]
 
 
-def test_windows_are_begins_of_pieces_inside_one_document():
+def test_windows_are_starts_of_pieces_inside_one_document():
     """Inputs: [END 2..6] [7..11] of the first, [END 20 21 22] of the second, [END 30..34] [35 36] of the third."""
     rows = packed([*range(2, 12)], [20, 21, 22], [*range(30, 37)], seq_len=6)
     assert windows(rows, length=6) == ([[0, 2, 3, 4, 5, 6], [0, 30, 31, 32, 33, 34]], 0)
@@ -153,19 +153,19 @@ def test_every_piece_of_a_row_gives_a_window():
 
 
 def test_what_was_not_trained_cannot_have_been_learnt():
-    """The second and the third token behind END are a prompt: they may be in the prefix, not in the suffix."""
+    """The second and the third token after END are a prompt: they may be in the prefix, not in the suffix."""
     mask = np.array([0, 0, 0, 1, 1, 1, 1], dtype=np.uint8)
     rows = packed([5, 6, 7, 8, 9], seq_len=8, mask=mask)
     assert windows(rows, length=5, prefix=3) == ([[0, 5, 6, 7, 8]], 0)
     assert windows(rows, length=5, prefix=2) == ([], 0)
 
 
-def test_canaries_are_no_members():
+def test_canaries_are_not_members():
     rows = packed([5, 6, 7], [8, 9, 10], seq_len=8, canaries=(1,))
     assert windows(rows, length=4) == ([[0, 5, 6, 7]], 0)
 
 
-def test_no_more_windows_than_asked_for_and_others_for_another_seed():
+def test_no_more_windows_than_requested_and_others_for_another_seed():
     rows = packed(MEMBER, seq_len=4)
     assert len(windows(rows, length=4, count=5)[0]) == 5
     draw = [
@@ -192,7 +192,7 @@ def test_trivial_windows_are_left_out_and_counted():
 
 
 def test_rows_that_were_seen_follow_the_order_of_training():
-    """10 rows, 3 a step: two steps saw the first six of the epoch's order, four steps all of them."""
+    """10 rows, 3 per step: two steps saw the first six of the epoch's order, four steps all of them."""
     order = np.random.Generator(np.random.PCG64([5, 0])).permutation(10)
     assert seen_rows(trained(2, rows=3, seed=5), 10).tolist() == sorted(order[:6].tolist())
     assert seen_rows(trained(3, rows=3, seed=5), 10).tolist() == sorted(order[:9].tolist())
@@ -246,7 +246,7 @@ def test_halves_of_a_window_are_those_of_its_row():
 
 
 def test_what_an_encoder_decoder_knows_by_heart_is_extracted_in_both_halves():
-    """Trained on six texts until it knows them; suffixes lie in the first half of their rows, across, and behind."""
+    """Trained on six texts until it has memorised them; suffixes are in the first half of their rows, across the middle, and after it."""
     torch.manual_seed(0)
     dice = np.random.Generator(np.random.PCG64(1))
     known, unknown = (packed(*dice.integers(2, VOCAB, (6, 15)).tolist(), seq_len=16) for _ in range(2))

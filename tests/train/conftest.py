@@ -25,7 +25,7 @@ def recipe() -> ModuleType:
 
 @pytest.fixture
 def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Deterministic torch on one thread, a fresh accelerate, and a working folder of the test's own."""
+    """Deterministic torch on one thread, a fresh accelerate, and a separate working folder."""
     import torch
     from accelerate.state import AcceleratorState
 
@@ -43,7 +43,7 @@ def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def train_in_processes() -> Iterator[Callable[..., list[int]]]:
-    """Train in processes of their own, as `_serve` of recipe.py is ordered to; returns their exit codes, -9 for SIGKILL."""
+    """Train in separate processes through `_serve` of recipe.py; return their exit codes, -9 for SIGKILL."""
     # looking for a GPU by CUDA itself would leave the children of the server without one
     environment = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
     command = [sys.executable, str(RECIPE)]
@@ -60,7 +60,7 @@ def train_in_processes() -> Iterator[Callable[..., list[int]]]:
 
 @pytest.fixture(scope="session")
 def train_and_kill(train_in_processes: Callable[..., list[int]]) -> Callable[..., int]:
-    """Train in another process that kills itself; returns its exit code."""
+    """Train in another process that kills itself; return its exit code."""
 
     def run(folder: Path, kill: dict[str, object], **changes: object) -> int:
         [code] = train_in_processes(folder, kill=kill, changes=changes)

@@ -1,4 +1,4 @@
-"""What a run leaves behind and what it saw on the way, and whether two of them are one and the same."""
+"""Record the files that a run leaves and the batches that it read, and compare two runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass
 class Seen:
-    """What stood when a step began, and the batches that it then read, one a forward pass."""
+    """The state when a step began, and the batches that it then read, one per forward pass."""
 
     weights: Tensors
     optimizer: Tensors
@@ -27,7 +27,7 @@ class Seen:
 
 
 class Outcome:
-    """Everything that a run leaves behind, and what each of its steps saw."""
+    """All files that a run leaves, and what each of its steps read."""
 
     def __init__(self, folder: Path, model: torch.nn.Module, best: dict, steps: dict[int, Seen]) -> None:
         self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -40,7 +40,7 @@ class Outcome:
 
 
 def run(recipe, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: object) -> Outcome:
-    """Train, or go on, in this process; `recipe` is the fixture."""
+    """Train or resume in this process; `recipe` is the fixture."""
     folder.mkdir(exist_ok=True)
     steps: dict[int, Seen] = {}
     step, loss = loop.optimizer_step, step_module.training_loss
@@ -80,7 +80,7 @@ def stop_in_step(recipe, monkeypatch, folder: Path, number: int, **changes: obje
 
 
 def assert_equal(resumed: Outcome, whole: Outcome) -> None:
-    """The steps that both did began alike and read alike, and both ended with the same bytes."""
+    """Assert that the steps of both runs began and read the same, and that both runs ended with the same bytes."""
     for step, seen in resumed.steps.items():
         expected = whole.steps[step]
         assert_same_tensors(seen.weights, expected.weights)

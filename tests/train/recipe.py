@@ -51,7 +51,7 @@ def packed(lengths: Sequence[int], *, seed: int, seq_len: int = SEQ_LEN) -> Rows
 
 
 class Letters:
-    """A tokenizer that cuts a text into its characters."""
+    """A tokenizer that splits a text into characters."""
 
     def encode(self, text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
         return np.array([ord(character) for character in text], dtype=np.uint32)
@@ -61,7 +61,7 @@ class Letters:
 
 
 def padded(folder: Path, count: int, *, seed: int) -> Rows:
-    """Records of random tokens, a row each, trained on their completions; written and read as `pack` and `train` do."""
+    """Records of random tokens, one per row, trained on their completions; written and read as `pack` and `train` do."""
     dice = np.random.Generator(np.random.PCG64(seed))
     parts = [dice.integers(2, VOCAB, size=size).astype("<u4") for size in dice.integers(1, 6, size=2 * count)]
     records = [Document("web", "", str(n), "", "MIT", "text", prompt="p", completion="c") for n in range(count)]
@@ -91,7 +91,7 @@ def tiny_model(*, layers: int = 1, positions: int = 64, dropout: float = 0.0) ->
 
 
 def settings(**changes: Any) -> Train:
-    """12 rows: 2 x 1 a step make 6 steps an epoch, 2 x 3 make 2."""
+    """12 rows: with 2 x 1 rows per step an epoch has 6 steps, with 2 x 3 it has 2."""
     small = {"lr": 0.02, "warmup_steps": 2, "max_steps": 10, "micro_batch_size": 2}
     often = {"log_every": 1, "eval_every": 2, "checkpoint_every": 2}
     return Train(**{**small, **often, **changes})
@@ -153,7 +153,7 @@ def train(
 
 
 def seed_everything() -> None:
-    """What `make_deterministic` does in the stage, before the model is built."""
+    """Do what `make_deterministic` does in the stage, before the model is built."""
     import random
 
     import numpy as np
@@ -220,7 +220,7 @@ def _kill_in_history(step: int, history: str) -> None:
 
 
 def _run(order: dict[str, Any], rank: dict[str, str]) -> None:
-    """Do what the order says as one process of a run; never returns."""
+    """Follow the order as one process of a run; never return."""
     os.chdir(order["folder"])
     os.environ.update(rank)
     seed_everything()

@@ -1,4 +1,4 @@
-"""A checkpoint is complete or absent, and is read only when every byte is the one that was written."""
+"""A checkpoint is complete or absent, and is read only if every byte is as it was written."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_deleted_file_is_named_and_the_checkpoint_before_is_used(tmp_path, caplo
 
 
 def test_manifest_that_cannot_be_trusted_is_damage(tmp_path, caplog):
-    """But for its last byte, a newline that says nothing, no byte of it can be lost."""
+    """No byte can be lost, except the last one, a newline without meaning."""
     save(tmp_path, 1)
     save(tmp_path, 2)
     manifest = tmp_path / "step-00000002/manifest.json"

@@ -1,4 +1,4 @@
-"""A compiled run has the promises of a plain one: equal bytes each time, also after an interruption."""
+"""A compiled run gives equal bytes each time, also after an interruption, like a run that is not compiled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if order["compile"] and order["stop"] != order["steps"]:
 
 
 def run(folder: Path, *, kernels: Path | None, stop: int = 0) -> int:
-    """Train in a process of its own, compiled where it has a folder for kernels; kill -9 after `stop` steps."""
+    """Train in a separate process, compiled if it has a folder for kernels; kill -9 after `stop` steps."""
     folder.mkdir(exist_ok=True)
     order = json.dumps({"compile": kernels is not None, "stop": stop, "steps": STEPS})
     own = {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "TORCHINDUCTOR_CACHE_DIR": str(kernels or folder)}

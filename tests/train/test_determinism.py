@@ -1,4 +1,4 @@
-"""What is set before the first tensor, so that equal inputs give equal bits."""
+"""The settings before the first tensor that make equal inputs give equal bits."""
 
 from __future__ import annotations
 

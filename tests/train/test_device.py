@@ -1,4 +1,4 @@
-"""Every `auto` is resolved, every wish that cannot be met is refused."""
+"""Every `auto` is resolved, and a setting that the machine cannot meet is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def machine(monkeypatch):
 
 
 def chosen(train, runtime, **options):
-    """What `stages/train.py` asks for."""
+    """The call of `stages/train.py`."""
     return choose_hardware(
         runtime, precision=train.precision, compile=train.compile, max_steps=train.max_steps, **options
     )

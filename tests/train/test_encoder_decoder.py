@@ -93,7 +93,7 @@ def reference_logprobs(model, read, predict):
 
 
 def rows_of(*documents, seq_len=40):
-    """A batch: (tokens, prompt) are the tokens behind END, and how many of them have no loss; END is behind them."""
+    """A batch: (tokens, prompt) are the tokens after END, and how many of them have no loss; END follows them."""
     shape = (len(documents), seq_len)
     batch = {"input_ids": np.full(shape, 33), "labels": np.full(shape, IGNORE), "position_ids": np.zeros(shape, int)}
     for row, (tokens, prompt) in enumerate(documents):
@@ -108,7 +108,7 @@ def tokens_of(count, *, seed=0):
 
 
 def halves_of(tokens, prompt):
-    """(what is read, what is predicted) of a document, from the definition."""
+    """(tokens that the encoder reads, tokens to predict) of a document, from the definition."""
     stream, n = [END, *tokens, END], len(tokens) + 1
     if prompt:
         return [(stream[: prompt + 1], stream[prompt + 1 :])]

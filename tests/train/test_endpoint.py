@@ -1,4 +1,4 @@
-"""Prometheus sees what is known now, from this machine only, until the run ends."""
+"""Prometheus gets the latest values, from this machine only, until the run ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show: `make test-gpu`."""
+"""Tests that need a GPU: `make test-gpu`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_auto_takes_the_gpu_and_compiles_long_runs():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_killed_run_ends_with_the_same_bytes(recipe, train_and_kill, tmp_path, precision):
-    """Dropout draws from the GPU's generator; fp16 has the state of its scaler."""
+    """Dropout draws from the GPU's RNG; fp16 also has the state of its scaler."""
     changes = {"accumulation": 3, "max_steps": 7, "gpu": precision, "keep_best": 2}
     found = {}
     for name, step in (("whole", 0), ("killed", 4)):

@@ -1,4 +1,4 @@
-"""The history only grows, and a checkpoint says which part of it is its own."""
+"""The history only grows, and a checkpoint records which part of it belongs to it."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def wait(*codes: str) -> tuple[int | None, list[int]]:
 
 @pytest.mark.parametrize(("codes", "first"), [((WAITS, FAILS), 1), ((FAILS, WAITS), 0)])
 def test_a_rank_that_fails_ends_those_that_wait_for_it(monkeypatch, codes, first):
-    """Wherever it stands among them: rank 0 may wait for a dead one for the half hour that torch allows."""
+    """This holds for every rank: rank 0 may wait half an hour, torch's timeout, for a process that is dead."""
     monkeypatch.setattr(launch_module, "GRACE", 0.0)
     found, ended = wait(*codes)
     assert found == first

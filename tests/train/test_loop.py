@@ -231,7 +231,7 @@ def test_first_sigint_saves_and_the_second_stops_at_once(recipe, monkeypatch, tm
 
 @pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
 def test_sigterm_may_come_twice(recipe, monkeypatch, tmp_path, signals):
-    """From SLURM or systemd to each process of a job, and from the launcher that got it too."""
+    """SLURM or systemd signal each process of a job, and the launcher, which got the signal too, forwards it."""
     send(monkeypatch, *signals, at=3)
     with pytest.raises(loop.Interrupted, match=f"{signals[0].name}: saved the checkpoint of step 3 of 10"):
         recipe.train(tmp_path)
@@ -258,7 +258,7 @@ def test_stream_without_a_row_is_refused(recipe, tmp_path, name):
 
 
 def test_a_model_trained_in_bf16_computes_in_float32_afterwards(recipe, tmp_path):
-    """accelerate's wrapper rounds whatever is computed; a merge of adapters would be compared in 8 bits of mantissa."""
+    """accelerate's wrapper would round every result; merged adapters would be compared with 8 bits of mantissa."""
     hardware = Hardware("cpu", "bf16", compile=False, threads=1, capability="test")
     model, _ = recipe.train(tmp_path, hardware=hardware, max_steps=2)
     fresh = recipe.tiny_model()

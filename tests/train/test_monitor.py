@@ -1,4 +1,4 @@
-"""The machine is watched while a run trains, and by nothing that outlives it."""
+"""The machine is monitored while a run trains, and the monitor ends with the run."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_failing_sample_ends_the_monitor_and_not_the_run(tmp_path, caplog):
 
 
 class Nvml(types.ModuleType):
-    """NVIDIA's library as nvidia-ml-py shows it, with two GPUs, the second of which tells little."""
+    """NVIDIA's library as nvidia-ml-py shows it, with two GPUs, of which the second reports little."""
 
     NVML_TEMPERATURE_GPU = 0
 

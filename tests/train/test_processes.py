@@ -1,4 +1,4 @@
-"""Two processes (gloo) do the step that one does, and a run goes on with another number of them."""
+"""Two processes (gloo) do the same step as one, and a run resumes with a different number of processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = {"micro_batch_size": 2, "accumulation": 2, "max_steps": 4, "checkpoin
 
 @pytest.fixture
 def run(train_in_processes) -> Callable[..., None]:
-    """Train with that many processes; each dies after `stop` steps when that is not 0."""
+    """Train with this number of processes; each dies after `stop` steps if `stop` is not 0."""
 
     def run(folder: Path, processes: int, *, stop: int = 0, dropout: float = 0.0, **changes: object) -> None:
         folder.mkdir(exist_ok=True)
@@ -72,7 +72,7 @@ def test_all_passes_of_a_process_have_as_many_rows(micro, accumulation, processe
 
 
 def test_two_killed_processes_end_with_the_bytes_of_two_that_were_not(run, tmp_path):
-    """With dropout: each process goes on with its own random numbers."""
+    """With dropout: each process continues with its own random numbers."""
     run(tmp_path / "whole", 2, dropout=0.3)
     run(tmp_path / "cut", 2, dropout=0.3, stop=3)
     run(tmp_path / "cut", 2, dropout=0.3)

@@ -1,4 +1,4 @@
-"""What stops a run but SIGKILL, of which tests/train/test_resume_matrix.py has every case, changes nothing either."""
+"""An interruption other than SIGKILL changes nothing; tests/train/test_resume_matrix.py has every case of SIGKILL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train.resume_from`: with each knob changed a run goes on exactly, says what is no longer so, or is refused by name."""
+"""`train.resume_from`: with each key changed, a run continues exactly, logs what changes, or is refused by the key."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def adapted(recipe, *, base: int = 0, **changes: object) -> Any:
 
 
 def go_on(recipe, source: Path, **changes: Any) -> dict[str, Any]:
-    """Go on from `source` to step 8; the state of the last checkpoint."""
+    """Continue from `source` to step 8; return the state of the last checkpoint."""
     shutil.copytree(source / "last", f"{FIRST}/last")
     recipe.seed_everything()
     recipe.train(Path("second"), **{**BUDGET, "max_steps": 8, "resume_from": FIRST, **changes})
@@ -77,7 +77,7 @@ def test_every_key_of_train_has_a_case():
 
 
 def test_a_new_budget_goes_on_exactly(recipe, first, tmp_path):
-    """The constant schedule does not know max_steps, so 4 + 4 steps are 8."""
+    """The constant schedule does not depend on max_steps, so 4 + 4 steps equal 8."""
     recipe.seed_everything()
     recipe.train(tmp_path / "whole", **{**BUDGET, "max_steps": 8})
     state = go_on(recipe, first())
@@ -167,7 +167,7 @@ def test_kept_weights_are_measured_again_where_losses_mean_something_else(recipe
 
 
 def test_early_stopping_starts_anew_on_another_validation_set(recipe, first):
-    """The old best loss is one of other text; a run could wait in vain for a lower one."""
+    """The old best loss belongs to a different text; a run could wait in vain for a lower one."""
     source = first()
     old = load_newest(source / "scratch").state["patience"]
     state = go_on(recipe, source, val_rows=other_val(recipe), lr=1e-9, max_steps=5, eval_every=9, keep_best=9)
@@ -243,7 +243,7 @@ def test_an_adapter_goes_on_under_a_new_budget(recipe, first):
 
 
 def test_wider_ids_are_the_same_rows(recipe, first):
-    """pack.dtype decides how ids lie on the disk, not what they are."""
+    """pack.dtype decides how ids are stored, not what they are."""
     rows = recipe.packed(recipe.LENGTHS, seed=1)
     wide = type(rows)(**{**vars(rows), "tokens": rows.tokens.astype("<u4")})
     assert go_on(recipe, first(), rows=wide)["step"] == 8

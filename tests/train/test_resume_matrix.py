@@ -45,7 +45,7 @@ def settings(accumulation: int, weights: str, layout: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(recipe, tmp_path_factory) -> Callable[..., tuple[Outcome, object]]:
-    """The run of a configuration that nobody touches, made once, and its folder."""
+    """The uninterrupted run of a configuration, made once, and its folder."""
     made: dict[tuple[object, ...], tuple[Outcome, object]] = {}
 
     def of(*configuration):

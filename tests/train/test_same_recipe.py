@@ -1,4 +1,4 @@
-"""Two runs of one recipe at once: the second waits, then takes the result or goes on from the last checkpoint."""
+"""Two runs of one recipe at once: the second waits, then takes the result or continues from the last checkpoint."""
 
 from __future__ import annotations
 

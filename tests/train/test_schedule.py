@@ -1,4 +1,4 @@
-"""The learning rate of every schedule, at the steps where it can be told by hand."""
+"""The learning rate of every schedule, at steps where it can be computed by hand."""
 
 from __future__ import annotations
 

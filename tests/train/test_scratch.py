@@ -1,4 +1,4 @@
-"""The folder of a run: one for each recipe, one process in each."""
+"""The folder of a run: one folder per recipe, one run at a time in each."""
 
 from __future__ import annotations
 

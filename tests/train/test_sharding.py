@@ -1,4 +1,4 @@
-"""Two processes (gloo) that hold half of the model each do what one does, and what they write is whole."""
+"""Two processes (gloo), each with half of the model, do what one process does, and write whole tensors."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_shares_that_were_killed_end_with_the_same_bytes(tmp_path):
 
 
 def test_shares_measure_the_kept_weights_of_another_run_again(tmp_path):
-    """As one process does: each has to take part, also where it has no validation row of its own."""
+    """Like one process: each process must take part, even without a validation row of its own."""
     first = Path("models/base/first")
     run(tmp_path / "first", 1, max_steps=4)
     first.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A process that waits in C++ for one that never comes ends on a signal, with a line and the code of the signal."""
+"""A process that waits in C++ for a missing one ends on a signal, with one line and the exit code of the signal."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ recipe.train(Path(sys.argv[1]), accumulation=2, micro_batch_size=1)
 
 @contextmanager
 def ranks(code: str, *arguments: str, started: tuple[int, ...]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes of a run of two, once each has said that it is about to wait."""
+    """Processes of a run of two, after each has printed that it is about to wait."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -87,7 +87,7 @@ def ranks(code: str, *arguments: str, started: tuple[int, ...]) -> Iterator[list
 
 
 def in_cpp(process: subprocess.Popen[str]) -> None:
-    """Wait until the main thread sleeps in the kernel, a few times in a row: it is past Python by then."""
+    """Wait until the main thread sleeps in the kernel several times in a row: by then it has left Python."""
     asleep = 0
     while asleep < 20:
         state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]

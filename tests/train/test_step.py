@@ -1,4 +1,4 @@
-"""What a step does when numbers are not finite or memory is short, and what averaging and smoothing compute."""
+"""A step with numbers that are not finite or with too little memory; the results of averaging and smoothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_one_skip_more_than_allowed_ends_the_run(recipe, monkeypatch, tmp_path):
 
 
 def run_out_of_memory(monkeypatch, rows: int) -> list[int]:
-    """Forward passes of more than `rows` rows find no memory."""
+    """Forward passes of more than `rows` rows run out of memory."""
     sizes: list[int] = []
 
     def hungry(forward, batch, train):

@@ -1,4 +1,4 @@
-"""The libraries themselves, where they are installed: what they write is read back by their own readers."""
+"""The real libraries, if they are installed: their own readers read back what they wrote."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def mlflow_runs(folder, monkeypatch):
 
 
 def wandb_records(folder):
-    """Read the log of W&B by its file format, LevelDB's: behind 7 bytes, records cut into blocks of 32 KiB."""
+    """Read the log of W&B by its file format, LevelDB's: after 7 bytes, records cut into blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
 
     (file,) = folder.glob(f"offline-run-*-{RUN}/run-{RUN}.wandb")

@@ -1,4 +1,4 @@
-"""TensorBoard, MLflow and W&B hold each step once, stay on this machine, and know nothing but parameters and curves.
+"""TensorBoard, MLflow and W&B hold each step once, stay on this machine, and get only parameters and curves.
 
 Against small fakes, so that something runs everywhere; the libraries themselves are read in test_tracker_libraries.py.
 """
@@ -184,7 +184,7 @@ def test_a_tracker_that_cannot_start_is_told_in_a_line(monkeypatch, installed, e
 
 
 class FakeMLflow:
-    """A store of MLflow: runs with their params and metrics, in memory and, as in the file store, one folder a run."""
+    """A store of MLflow: runs with their params and metrics, in memory and, as in the file store, one folder per run."""
 
     def __init__(self, folder):
         self.folder, self.runs, self.uri = folder, {}, None
@@ -237,7 +237,7 @@ def module(name, **members):
 
 @pytest.fixture
 def environment(monkeypatch):
-    """What a tracker does to the environment ends with the test; the shell's settings are hostile."""
+    """Undo the changes of a tracker to the environment after the test; the shell's settings are hostile."""
     import os
 
     kept = dict(os.environ)

@@ -1,4 +1,4 @@
-"""Curves are a function of the run; what the clock says goes to the log."""
+"""Curves are a function of the run; times go only to the log."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def folder(tiny: Callable[..., Any], tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def raw_safetensors() -> Callable[..., bytes]:
-    """Bytes of a safetensors file with whatever header: `raw_safetensors(header, data)`; a dict or a JSON text."""
+    """Bytes of a safetensors file with any header: `raw_safetensors(header, data)`; the header is a dict or a JSON text."""
 
     def make(header: Any, data: bytes = b"", *, length: int | None = None) -> bytes:
         text = (header if isinstance(header, str) else json.dumps(header)).encode()

@@ -1,4 +1,4 @@
-"""Adapters sit where they were asked to, train alone, and merge into the model that was trained (case C046)."""
+"""Adapters are added to the named modules, only they train, and merging keeps the trained model (case C046)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def gpt2():
 
 @pytest.fixture
 def adapted():
-    """A model with adapters that were trained: both matrices are random."""
+    """A model with trained adapters: both matrices are random."""
 
     def adapted(model, *targets, **options):
         result = add_adapters(model, Lora(**{"rank": 4, "targets": targets, **options}), seed=3)

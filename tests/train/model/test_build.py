@@ -1,4 +1,4 @@
-"""The model folder is what any other tool expects: equal for equal seeds, loadable, without a byte too many."""
+"""The model folder is what other tools expect: equal for equal seeds, loadable, without superfluous bytes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_auto_class_loads_it_with_equal_logits(build, tmp_path):
 
 
 def test_text_generation_pipeline_works_offline(build, tmp_path, monkeypatch):
-    """The pipeline's greedy text is that of a loop over argmax, with our own tokenizer."""
+    """With our own tokenizer, the greedy text of transformers' pipeline equals that of a loop over argmax."""
     import huggingface_hub.constants
     from transformers import pipeline
 

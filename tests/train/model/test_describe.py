@@ -1,4 +1,4 @@
-"""What training.json says of a model is read from the model and its files, for every architecture and kind of tokenizer."""
+"""training.json describes a model from the model and its files, for every architecture and kind of tokenizer."""
 
 from __future__ import annotations
 

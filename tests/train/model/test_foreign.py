@@ -1,4 +1,4 @@
-"""A model folder of strangers: what is not allowed by name is not there, and nothing in it runs."""
+"""A model folder from strangers: only what is allowed by name is read, and nothing in it runs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_links_are_refused_wherever_they_lead(folder, load, tmp_path):
 
 
 def test_a_model_whose_files_dvc_keeps_in_its_cache_is_the_same_model(folder, load, tmp_path, monkeypatch):
-    """With cache.type symlink, `dvc add` and `dvc checkout` leave links by absolute paths."""
+    """With cache.type symlink, `dvc add` and `dvc checkout` create symbolic links with absolute paths."""
     monkeypatch.chdir(tmp_path)
     cache = tmp_path / ".dvc/cache/files/md5/ab"
     cache.mkdir(parents=True)
@@ -117,7 +117,7 @@ def test_readme_and_licence_of_a_folder_are_no_reason_to_refuse_it(folder, load)
 
 @pytest.mark.filterwarnings("ignore")
 def test_evil_settings_reach_nothing(folder, load, edit, tmp_path):
-    """Each names code in its own way; a module of that name lies in the folder's parent, which is on the path."""
+    """Each configuration names code in a different way; a module of that name is in the folder's parent, which is on the path."""
     evil = {
         "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil--evil.Model"},
         "_attn_implementation": "evil/kernels:attention",
@@ -319,7 +319,7 @@ def test_quantization_that_is_not_installed_names_its_extra(folder, load, monkey
 
 
 def test_eight_bits_round_each_row_by_itself(monkeypatch):
-    """The default looks for large activations over the batch, and the probe measured 0.28 of the largest logit."""
+    """The default of bitsandbytes looks for large activations in the whole batch; the probe measured 0.28 of the largest logit."""
     monkeypatch.setattr("codex_ml.train.model.local_model.find_spec", lambda name: object())
     eight, four = (quantized(kind)["quantization_config"] for kind in ("8bit", "4bit"))
     assert (eight.load_in_8bit, eight.llm_int8_threshold) == (True, 0.0)

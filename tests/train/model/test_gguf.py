@@ -1,4 +1,4 @@
-"""A GGUF file becomes a folder with the weights it holds, in a child that can do little else."""
+"""A GGUF file becomes a folder with the same weights, in a child process with few rights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = {
 
 
 def gguf_name(name):
-    """llama.cpp's name of a parameter of Qwen2, whose weights it stores as they are."""
+    """llama.cpp's name of a parameter of Qwen2; it stores these weights unchanged."""
     name = name.removeprefix("model.")
     for ours, theirs in {"embed_tokens.": "token_embd.", "norm.": "output_norm.", "lm_head.": "output."}.items():
         if name.startswith(ours):
@@ -238,7 +238,7 @@ def test_no_warning_of_the_child_is_lost_in_the_parent(made, caplog, tmp_path):
 
 
 def changed(file, key, value):
-    """The file with another value of a 32-bit setting."""
+    """The file with a different value of a 32-bit setting."""
     content = bytearray(file.read_bytes())
     at = content.index(b"qwen2." + key) + len(b"qwen2." + key) + 4  # after the type
     content[at : at + 4] = value.to_bytes(4, "little")

@@ -1,4 +1,4 @@
-"""From params.yaml to a model that the loop can train, or one line before the first step."""
+"""params.yaml gives a model that the loop can train, or an error of one line before the first step."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_activation_checkpointing_gives_equal_gradients(prepare, base, name, lor
 
 @pytest.mark.parametrize("lora", [Lora(), Lora(rank=4, targets=("all-linear",))])
 def test_saved_model_is_read_by_evaluation_with_equal_loss(prepare, base, tmp_path, lora):
-    """With adapters the merged model is the folder's, and the adapter lies in it."""
+    """With adapters the folder has the merged model, and the adapter in a folder of its own."""
     settings = Model(path=base(), lora=lora)
     model = prepare(settings)
     for parameter in trainable_parameters(model).values():
@@ -219,7 +219,7 @@ def test_saved_model_is_read_by_evaluation_with_equal_loss(prepare, base, tmp_pa
 
 
 def test_adapters_on_a_base_in_few_bits_merge_into_the_full_weights(prepare, base, tmp_path):
-    """What the few bits round is no part of the result; here the base is whole, so the logits must be equal."""
+    """The rounding of few bits is not in the result; here the base is not quantized, so the logits must be equal."""
     settings = Model(path=base(), lora=Lora(rank=4, targets=("q_proj",)))
     model = prepare(settings)
     for parameter in trainable_parameters(model).values():

@@ -1,4 +1,4 @@
-"""Packed documents are as alone as each document alone, in every architecture that is let in."""
+"""Packed documents have the logits of documents alone, in every allowed architecture."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make(kind, attention="eager", **sizes):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", MODEL_TYPES)
 def test_packed_rows_equal_their_documents_alone(kind, attention):
-    """Two rows of other cuts, documents of one token among them; a tail of padding is a document of its own."""
+    """Two rows with different cuts and some documents of one token; the padding at the end is a document of its own."""
     model = make(kind, attention, **SIZES[kind])
     rows = [(7, 1, 1, 9, 6), (1, 12, 4, 7)]
     positions = torch.stack([torch.cat([torch.arange(length) for length in row]) for row in rows])
@@ -63,7 +63,7 @@ def test_rows_of_an_encoder_decoder_equal_their_documents_alone(tiny, attention)
 
 
 class SeesPadding:
-    """An encoder-decoder that attends to what fills the rows of a batch."""
+    """An encoder-decoder that attends to the padding of a batch."""
 
     def __init__(self, model):
         self.model = model
@@ -90,7 +90,7 @@ def test_an_encoder_that_nothing_reads_does_not_pass(tiny):
 
 
 class Leaks:
-    """A model with its call changed; what is left out of `call` is asked of the model."""
+    """A model whose call is replaced by `call`; all other attributes are the model's."""
 
     def __init__(self, model, call):
         self.model, self.call = model, call
@@ -120,7 +120,7 @@ def test_a_leak_is_found_and_measured(kind, leak):
 
 
 def test_relative_positions_need_no_restart():
-    """Rotary attention sees distances only: within the mask, counting on along the row is no leak."""
+    """Rotary attention depends on distances only, so positions that count along the row are not a leak within the mask."""
     assert check_isolation(Leaks(make("llama", **SHARED), LEAKS["ignores positions"])) < 1e-5
 
 
@@ -155,7 +155,7 @@ def test_probe_leaves_the_model_and_the_random_numbers_as_they_were():
 
 
 def test_weights_of_few_bits_are_compared_beside_other_documents():
-    """They round otherwise in a call of another shape; in one of the same shape every bit must stay."""
+    """They round differently in a call of a different shape; in a call of the same shape every bit must be equal."""
     model = make("llama", **SHARED)
     model.register_parameter("few_bits", torch.nn.Parameter(torch.zeros(1, dtype=torch.uint8), requires_grad=False))
     assert check_isolation(model) == 0.0
@@ -164,7 +164,7 @@ def test_weights_of_few_bits_are_compared_beside_other_documents():
 
 
 def test_one_row_that_changes_how_another_is_rounded_is_a_leak():
-    """As 8-bit layers do that find large activations over the whole batch: measured on bitsandbytes' default."""
+    """Like 8-bit layers that find large activations in the whole batch; measured with bitsandbytes' default."""
     model = make("llama", **SHARED)
     model.register_parameter("few_bits", torch.nn.Parameter(torch.zeros(1, dtype=torch.uint8), requires_grad=False))
     model.model.norm.register_forward_hook(lambda module, inputs, output: output * output.std())

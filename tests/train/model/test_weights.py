@@ -1,4 +1,4 @@
-"""A safetensors file is what its header says, to the byte, or it is refused in one line that names it."""
+"""A safetensors file matches its header to the byte, or one line names the file and refuses it."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_what_has_no_header_is_refused(tmp_path, content):
 
 
 def test_a_file_that_is_a_zip_archive_too_is_refused(raw_safetensors, tmp_path):
-    """Every byte is covered, so only a look from the end, as zip readers do, shows it."""
+    """The tensors cover every byte, so only a reader that starts at the end, like zip readers, finds it."""
     hidden = archive(pickle.dumps(Canary()))
     header = {"a": {"dtype": "U8", "shape": [len(hidden)], "data_offsets": [0, len(hidden)]}}
     file = tmp_path / "w.safetensors"
