@@ -155,7 +155,7 @@ def read_task(task: ReadTask, most_bad: int | None = None) -> TaskResult:
 def _without_repeated(result: TaskResult, again: NDArray[np.bool_]) -> tuple[SpillPieces, list[Refused]]:
     """Move the documents that `again`, (n,) bool, marks to the refused ones, which stay in the order of the file."""
     table = result.table()
-    reason = "the id stands in this file already, with another text"
+    reason = "this file has the id already, with another text"
     rows = np.flatnonzero(again).tolist()
     refused = [(place, 0, item) for place, item in zip(result.refused_at, result.refused, strict=True)]
     refused += [(row, 1, _refused_row(table.slice(row, 1), reason)) for row in rows]

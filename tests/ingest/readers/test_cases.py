@@ -1,4 +1,4 @@
-"""What others lost data by (shared/cases), with inputs of our own: planned, read by a worker, and the whole stage once."""
+"""Inputs by which other tools lost data, in forms of our own: planned, read by a worker, and the whole stage once."""
 
 from __future__ import annotations
 
@@ -322,7 +322,7 @@ def test_skipped_records_are_listed_with_file_line_and_reason(stage):
     listed = [json.loads(line) for line in (stage.root / "data/corpus/refused.ndjson").read_text("utf-8").splitlines()]
     assert {(row["path"], row["line"], row["reason"], row["bad"]) for row in listed} == {
         ("data/raw/rows.jsonl", 2, "text must be a text, found a number", True),
-        ("data/raw/rows.jsonl", 4, "the id stands in this file already, with another text", True),
+        ("data/raw/rows.jsonl", 4, "this file has the id already, with another text", True),
         ("data/raw/rows.jsonl", 5, "empty", False),
         ("data/raw/rows.jsonl", 6, "not JSON: Expecting ',' delimiter at character 22", True),
     }

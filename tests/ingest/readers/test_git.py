@@ -449,5 +449,5 @@ def test_an_object_that_is_a_fifo_does_not_block():
     file.unlink()
     os.mkfifo(file)
     (item, document) = read()
-    assert item.reason == f"object {name} is no regular file" and item.bad
+    assert item.reason == f"object {name} is not a regular file" and item.bad
     assert document.text == "b = 1\n"

@@ -85,11 +85,11 @@ def test_a_file_without_a_record_is_reported_and_is_not_bad(data):
         ('{"text": "a"}{"text": "b"}', "not JSON: Extra data at character 14"),
         ('{"text": "a"} {"text": "b"}', "not JSON: Extra data at character 15"),
         ('{"text": "a"}, ', "not JSON: Extra data at character 14"),
-        ('["text"]', "an object is wanted, found list"),
-        ('"text"', "an object is wanted, found str"),
-        ("7", "an object is wanted, found int"),
-        ("null", "an object is wanted, found NoneType"),
-        ("true", "an object is wanted, found bool"),
+        ('["text"]', "expected an object, found list"),
+        ('"text"', "expected an object, found str"),
+        ("7", "expected an object, found int"),
+        ("null", "expected an object, found NoneType"),
+        ("true", "expected an object, found bool"),
     ],
 )
 def test_a_line_that_is_not_a_single_object_is_refused_by_number(line, reason):
@@ -255,16 +255,16 @@ def test_a_lone_surrogate_in_any_field_is_refused(field, escape):
     record = {"text": "a", field: "X"}
     documents, refused = read_lines(json.dumps(record).replace("X", escape) + "\n" + row("next"))
     assert texts(documents) == ["next"]
-    assert reasons(refused) == [(1, f"a lone surrogate (U+{escape[2:6].upper()}) is no text")]
+    assert reasons(refused) == [(1, f"a lone surrogate (U+{escape[2:6].upper()}) is not text")]
 
 
 def test_a_lone_surrogate_in_a_name_of_metadata_is_refused():
-    assert reasons(read_lines('{"text": "a", "k\\udc80": 1}')[1]) == [(1, "a lone surrogate (U+DC80) is no text")]
+    assert reasons(read_lines('{"text": "a", "k\\udc80": 1}')[1]) == [(1, "a lone surrogate (U+DC80) is not text")]
 
 
 def test_a_lone_surrogate_in_messages_is_refused():
     data = '{"messages": [{"role": "user", "content": "\\ud800"}]}'
-    assert reasons(read_lines(data)[1]) == [(1, "a lone surrogate (U+D800) is no text")]
+    assert reasons(read_lines(data)[1]) == [(1, "a lone surrogate (U+D800) is not text")]
 
 
 @pytest.mark.parametrize("field", ["text", "prompt", "completion"])

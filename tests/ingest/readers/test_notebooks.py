@@ -87,12 +87,12 @@ def test_a_byte_order_mark_is_not_damage():
         (b'{"cells": []}', r"^not a notebook of format 3 or 4 \(nbformat\)$"),
         (b'{"nbformat": 2, "worksheets": []}', r"^not a notebook of format 3 or 4 \(nbformat\)$"),
         (b'{"nbformat": [4]}', r"^not a notebook of format 3 or 4 \(nbformat\)$"),
-        (b'{"nbformat": 4, "cells": {}}', "^not a notebook: cells is no list of objects$"),
-        (b'{"nbformat": 4, "cells": [7]}', "^not a notebook: cells is no list of objects$"),
-        (b'{"nbformat": 3, "worksheets": 7}', "^not a notebook: cells is no list of objects$"),
+        (b'{"nbformat": 4, "cells": {}}', "^not a notebook: cells is not a list of objects$"),
+        (b'{"nbformat": 4, "cells": [7]}', "^not a notebook: cells is not a list of objects$"),
+        (b'{"nbformat": 3, "worksheets": 7}', "^not a notebook: cells is not a list of objects$"),
         (b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": 7}]}', "neither a text nor a list of texts$"),
         (b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": ["a", null]}]}', "neither a text nor a list"),
-        (b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": "\\ud800"}]}', "^a lone surrogate is no text$"),
+        (b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": "\\ud800"}]}', "^a lone surrogate is not text$"),
     ],
 )  # fmt: skip
 def test_data_that_is_not_a_notebook_is_refused_with_a_reason(data, reason):

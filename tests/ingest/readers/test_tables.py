@@ -87,7 +87,7 @@ def test_a_stray_quote_does_not_make_records_of_what_a_later_cell_holds():
         (b"id,text,id\n1,a,2\n", [(1, "the header has the name 'id' twice")]),
         (b"id,,text\n", [(1, "the header has an empty name")]),
         (b'id,"text\n1,a\n', [(1, "the header: a quote opened here is never closed")]),
-        (b"\xff\xfei\0d\0", [(1, "looks like UTF-16 (or binary); UTF-8 is wanted")]),
+        (b"\xff\xfei\0d\0", [(1, "looks like UTF-16 (or binary); expected UTF-8")]),
         (b'id,text\n1,a\n2,"open\n3,b\n', [(2, "1", "a"), (3, "a quote opened here is never closed")]),
         (b"id,text\n1,a\rb\n2,c\n", [(2, "a carriage return outside of quotes"), (3, "2", "c")]),
         (b"id,text\n1,caf\xe9\n2,c\n", [(2, "byte 0xE9 at offset 5 of the record is not UTF-8"), (3, "2", "c")]),

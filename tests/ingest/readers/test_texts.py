@@ -83,13 +83,13 @@ def test_an_encoding_that_cannot_read_its_own_cookie_is_refused(name):
     write("in/a.py", f"#\n# coding: {name}\nx = 1\n")
     documents, (item,) = ingest("files")
     assert documents == [] and item.bad
-    assert (item.line, item.reason) == (2, f"the cookie names {name!r}, which is no encoding of Python source")
+    assert (item.line, item.reason) == (2, f"the cookie names {name!r}, which is not an encoding of Python source")
 
 
 @pytest.mark.parametrize(
     ("data", "line", "reason"),
     [
-        (b"# coding: latin1-9\n", 1, "the cookie names 'latin1-9', which is no encoding of Python source"),
+        (b"# coding: latin1-9\n", 1, "the cookie names 'latin1-9', which is not an encoding of Python source"),
         (
             MARK + b"#\n# coding: cp1252\n",
             2,

@@ -158,7 +158,7 @@ def _pieces(blocks: Iterable[bytes], delimiter: str, limit: int) -> Iterator[tup
 def _header(data: bytes, delimiter: str, limit: int) -> tuple[str, ...] | str:
     """The names of the columns, or the reason why the header is refused."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
-        return "looks like UTF-16 (or binary); UTF-8 is wanted"
+        return "looks like UTF-16 (or binary); expected UTF-8"
     _, names = next(records_in(data, 1, delimiter, limit))
     if isinstance(names, str):
         return Reason("the header: {}", Reason(names))

@@ -140,7 +140,7 @@ def _loose_file(store: Objects, name: bytes) -> Path | None:
     except OSError:
         return None
     if not stat.S_ISREG(mode):
-        raise Damaged("object {} is no regular file", digits)
+        raise Damaged("object {} is not a regular file", digits)
     return file
 
 
@@ -219,7 +219,7 @@ def walk_tree(store: Objects, root: bytes) -> Iterator[tuple[bytes, int, bytes, 
 def _entries(store: Objects, tree: bytes, below: bytes) -> list[tuple[bytes, int, bytes, str]]:
     kind, data = read_object(store, tree)
     if kind != TREE:
-        raise Damaged("object {} is no tree", tree.decode())
+        raise Damaged("object {} is not a tree", tree.decode())
     found: list[tuple[bytes, int, bytes, str]] = []
     at = 0
     while at < len(data):

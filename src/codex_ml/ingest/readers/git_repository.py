@@ -70,7 +70,7 @@ def _read_blob(store: Objects, origin: Origin, path: str, name: bytes) -> Docume
     except Damaged as error:
         return origin.refused(path, reason_of(error), bad=True)
     if kind != BLOB:
-        return origin.refused(path, Reason("object {} is no blob", name.decode()), bad=True)
+        return origin.refused(path, Reason("object {} is not a blob", name.decode()), bad=True)
     return origin.document(path, data)
 
 

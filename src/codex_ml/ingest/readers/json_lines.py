@@ -43,7 +43,7 @@ def _record(line: bytes, number: int, context: Context) -> Document | Refused:
     except ValueError as error:
         return context.refused(number, not_json(error))
     if not isinstance(value, dict):
-        return context.refused(number, f"an object is wanted, found {type(value).__name__}")
+        return context.refused(number, f"expected an object, found {type(value).__name__}")
     return record_document(context, value, number)
 
 

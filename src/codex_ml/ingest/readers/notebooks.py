@@ -53,7 +53,7 @@ def _cells(sheets: Any) -> list[dict[str, Any]]:
     for sheet in sheets if isinstance(sheets, list) else [None]:
         found = sheet.get("cells", []) if isinstance(sheet, dict) else None
         if not isinstance(found, list) or not all(isinstance(cell, dict) for cell in found):
-            raise ValueError(Reason("not a notebook: cells is no list of objects"))
+            raise ValueError(Reason("not a notebook: cells is not a list of objects"))
         cells += found
     return cells
 
@@ -66,5 +66,5 @@ def _text(value: Any) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError(Reason("a lone surrogate is no text")) from None
+        raise ValueError(Reason("a lone surrogate is not text")) from None
     return value

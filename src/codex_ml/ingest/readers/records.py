@@ -130,7 +130,7 @@ def _check(parts: list[str], others: tuple[str, ...], max_bytes: int) -> None:
     except UnicodeEncodeError as error:
         found = SURROGATE.search(error.object)
         assert found is not None
-        raise BadRecord("a lone surrogate (U+{:04X}) is no text", ord(found[0])) from None
+        raise BadRecord("a lone surrogate (U+{:04X}) is not text", ord(found[0])) from None
     if empty:
         raise BadRecord("empty", bad=False)
     if size > max_bytes:

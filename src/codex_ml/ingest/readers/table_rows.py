@@ -157,13 +157,13 @@ def wrong_columns(schema: pa.Schema, context: Context) -> str:
     """The reason why the columns of a file are refused, or ""."""
     present = schema.names  # pyarrow builds a new list on each access
     if (twice := repeated(present)) is not None:
-        return Reason("the name {!r} stands for two columns", twice)
+        return Reason("two columns have the name {!r}", twice)
     names = context.source.fields
     for name in (names.text, names.prompt, names.completion):
         kind = schema.field(name).type if name in present else pa.null()
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not _is_text(kind) and not pa.types.is_null(kind):
-            return Reason("the column {} is {}, a text column is wanted", Reason(name), str(kind))
+            return Reason("the column {} is {}; expected a text column", Reason(name), str(kind))
     return ""
 
 

@@ -87,7 +87,7 @@ def _refuse_bytes(data: bytes, size: int) -> None:
             raise
 
 
-UNKNOWN_CODEC = "the cookie names {!r}, which is no encoding of Python source"
+UNKNOWN_CODEC = "the cookie names {!r}, which is not an encoding of Python source"
 
 
 def _cookie(head: bytes) -> tuple[int, str]:
