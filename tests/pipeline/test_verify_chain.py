@@ -110,6 +110,6 @@ def test_check_before_a_run_finds_what_the_last_stage_would(pipeline: Workspace)
     conflict = pipeline.cli("check", check=False)
     assert conflict.returncode == 2
     assert (
-        "dvc.lock:3: conflict markers of a merge; `codex-ml merge` settles results and the split ledger"
+        "dvc.lock:3: conflict markers of a merge; `codex-ml merge` resolves results and the split ledger"
         in conflict.stderr
     )

@@ -1,1 +1,6 @@
-"""What every stage and command stands on: files, errors, parameters, the pipeline, processes."""
+"""The base of all stages and commands: files, hashes, errors, parameters, the pipeline, processes.
+
+It runs a stage (`stage.run_stage`), writes every file atomically (`io`), and turns each failure into one line with an
+exit code (`errors`). It imports no other package of the library, except that `stage` loads `cli.params` to validate
+all of params.yaml. Used by: every stage, every noun, `codex-ml`.
+"""

@@ -107,7 +107,7 @@ ALWAYS_READ = (
 
 def _message(name: str, line: int) -> str:
     if name == "dvc.lock" or name.startswith(("reports/", str(SPLIT_LEDGER))):
-        advice = "`codex-ml merge` settles results and the split ledger, then `dvc repro` writes the results anew"
+        advice = "`codex-ml merge` resolves results and the split ledger, then `dvc repro` updates the results"
     else:
         advice = f"keep the lines that you want of both sides, delete the markers, then `git add {shlex.quote(name)}`"
     return f"{name}:{line}: conflict markers of a merge; {advice}"

@@ -55,7 +55,7 @@ class Record(Contract):
 
     @property
     def data(self) -> dict[str, RecordedHashes]:
-        """Dependencies that are no code."""
+        """Dependencies that are not code."""
         return {path: hashes for path, hashes in self.deps.items() if not path.startswith(CODE)}
 
     @property

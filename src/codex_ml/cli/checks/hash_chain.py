@@ -35,7 +35,7 @@ def verified_links(path: str | None = None) -> Iterator[Link]:
 
     Raises:
         CheckFailed: at the first broken link, naming it, or at a file of the chain that cannot be read.
-        UserError: when the pipeline has not run, or `path` is no result.
+        UserError: when the pipeline has not run, or `path` is not a result.
     """
     if not (LOCK.exists() or LOCK.is_symlink()):
         raise UserError(f"{LOCK} is missing; run `make repro` first")

@@ -50,7 +50,7 @@ class MergeResult:
         brought: lines that HEAD lacks.
         added: lines that the folder lacked; Git has put those of both sides there where it could.
         tombstones: of the ledger.
-        results: files that a rerun writes anew.
+        results: files that a rerun writes again.
         united: lists of ignored names.
         left: path -> what people must do.
         next_steps: commands.
@@ -142,7 +142,7 @@ def _take_from_head(head: Files, path: str) -> None:
         change_index("checkout", "--quiet", "HEAD", "--", path)
 
 
-# --- names that `dvc add` told Git to ignore
+# --- the lists of ignored names that `dvc add` writes
 
 
 def _unite_ignored(sides: Sides, done: MergeResult) -> None:
