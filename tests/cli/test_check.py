@@ -1,4 +1,4 @@
-"""`codex-ml check` finds everything that can be wrong before any work, names it, and needs no torch."""
+"""`codex-ml check` finds mistakes before any work, names them, and needs no torch."""
 
 import subprocess
 from dataclasses import replace
@@ -100,7 +100,7 @@ def test_a_missing_script_is_named_first(workspace):
     assert next(problems(load_params(), load_pipeline())) == "dvc.yaml: stage pack has no script stages/pack.py"
 
 
-def test_a_script_that_is_no_python_is_told_with_its_line(workspace):
+def test_a_script_that_is_not_python_is_reported_with_its_line(workspace):
     (workspace / "stages/pack.py").write_text("x = 1\ny = (\n")
     with pytest.raises(UserError, match=r"stages/pack\.py:2: not Python"):
         list(problems(load_params(), load_pipeline()))
@@ -132,7 +132,7 @@ def test_a_source_that_cannot_be_read_is_named(workspace, sources, sample, messa
     assert message in list(problems(params, some("fetch", "ingest")))
 
 
-def test_a_source_that_is_there_is_no_problem(workspace):
+def test_a_source_that_is_there_is_not_a_problem(workspace):
     (workspace / "data/raw/mine").mkdir()
     params = validate_params({"ingest": {"sources": [FILES_SOURCE]}, "fetch": {"sample": False}})
     assert not [p for p in problems(params, some("fetch", "ingest")) if "ingest.sources" in p]
@@ -180,7 +180,7 @@ def test_reports_that_belong_into_git_are_no_problem(workspace):
     assert not [p for p in problems(load_params(), some("split")) if "Git tracks" in p]
 
 
-def test_a_machine_without_git_is_told(workspace, monkeypatch):
+def test_a_machine_without_git_is_reported(workspace, monkeypatch):
     monkeypatch.setenv("PATH", str(workspace))
     assert next(problems(load_params(), some("fetch"))) == "git is not installed; DVC needs it"
     Path("data/raw").mkdir(parents=True, exist_ok=True)

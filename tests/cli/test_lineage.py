@@ -192,7 +192,7 @@ def test_lineage_of_a_stage_without_record_says_so(chain):
         ("nowhere", "dvc.yaml at nowhere: fatal: "),
     ],
 )
-def test_an_unknown_revision_is_told_and_never_an_option(chain, revision, message):
+def test_an_unknown_revision_is_reported_and_never_read_as_an_option(chain, revision, message):
     git("init", "-q")
     with pytest.raises(UserError) as error:
         chain_at("models/model", revision)
@@ -200,7 +200,7 @@ def test_an_unknown_revision_is_told_and_never_an_option(chain, revision, messag
     assert not Path("x").exists()
 
 
-def test_a_chain_that_has_not_run_is_told(chain):
+def test_a_chain_that_has_not_run_is_reported(chain):
     chain.edit_lock(lambda stages: stages.pop("split"))
     with pytest.raises(UserError, match=r"^dvc\.lock does not know stage split; run `dvc repro`$"):
         chain_at("models/model")
@@ -211,7 +211,7 @@ def test_a_chain_that_has_not_run_is_told(chain):
 
 @pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_regular_file_is_named_and_never_waited_for(chain, name, make):
+def test_what_is_not_a_regular_file_is_named_and_never_waited_for(chain, name, make):
     Path(name).unlink()
     make(name)
     with pytest.raises(UserError, match=f"{name} is not a regular file"):

@@ -1,4 +1,4 @@
-"""The command line: one line an answer, JSON for machines, exit codes 0, 1 and 2."""
+"""The command line: one line per answer, JSON for machines, exit codes 0, 1 and 2."""
 
 import json
 import sys
@@ -165,7 +165,7 @@ print(child.stderr.read().decode(), child.wait())
         ("hook", "--help"),
     ],
 )  # fmt: skip
-def test_output_that_head_cuts_is_no_error(chain, run_python, arguments):
+def test_output_that_head_cuts_is_not_an_error(chain, run_python, arguments):
     assert run_python("-c", HEAD, *arguments).stdout == " 0\n"
 
 

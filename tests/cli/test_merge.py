@@ -269,7 +269,7 @@ def test_an_output_in_git_outside_of_reports_is_a_result_too(project):
 
 
 def test_a_lock_that_git_put_together_from_lines_of_both_is_of_no_run(project):
-    """Attributes of before: Git joins lines that are far apart, and DVC would find a run up to date that nobody made."""
+    """Old attributes: Git merges distant lines, and DVC would then take a run that never happened for up to date."""
     Path(".gitattributes").write_text("")
     commit("attributes of before")
     git("tag", "-f", "start")
@@ -378,14 +378,14 @@ def test_lines_that_a_revert_took_are_noticed_and_brought_back(project):
     assert in_folder() == lines
 
 
-def test_a_name_that_is_no_commit_is_refused_before_anything_is_done(project):
+def test_a_name_that_is_not_a_commit_is_refused_before_anything_is_done(project):
     for name in ("nobody", "--all", "HEAD:data"):
         with pytest.raises(UserError, match=f"^{name} is not a commit of this clone"):
             unite([name])
 
 
 @pytest.mark.parametrize("head", ["no ledger", "an empty one", "one of another salt"])
-def test_lines_that_nobody_committed_are_kept(project, head):
+def test_lines_that_are_in_no_commit_are_kept(project, head):
     """The first `codex-ml ledger accept` of a project, or of a new salt, before its commit."""
     file = Path(FOLDER, "all.txt")
     git("rm", "-q", str(file))
@@ -402,7 +402,7 @@ def test_lines_that_nobody_committed_are_kept(project, head):
 
 
 @pytest.mark.parametrize("form", ["all.txt", "two salts", "former"])
-def test_lines_of_another_salt_that_nobody_committed_are_not_dropped(project, form):
+def test_lines_of_another_salt_that_are_in_no_commit_are_not_dropped(project, form):
     """params.yaml says whose lines count, and no commit could bring back the others."""
     Path("params.yaml").write_text("split: {salt: salt}\n")
     commit()
@@ -440,7 +440,7 @@ def test_a_merge_that_ended_and_lost_lines_is_mended(project):
     assert list(lost_in(version_in_folder(), baselines(), salt="salt")) == []
 
 
-def test_an_experiment_of_somebody_with_fewer_lines_is_noticed_and_mended(project):
+def test_an_experiment_with_fewer_lines_is_noticed_and_repaired(project):
     """What `dvc exp apply` does: files of another commit, over those of the workspace."""
     base = in_folder()
     side("mine", some_lines(random.Random(5), 31), random.Random(5), others=False)

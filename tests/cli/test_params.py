@@ -1,4 +1,4 @@
-"""Every knob is declared once; whatever is wrong with params.yaml is told with its line before any work."""
+"""Every parameter is declared once; each mistake in params.yaml is reported with its line before any work."""
 
 import json
 import re
@@ -135,7 +135,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("key", "name", "nearest"), NAMES)
-def test_a_misspelt_key_is_told_with_the_nearest_name(text, key, name, nearest):
+def test_a_misspelt_key_is_reported_with_the_nearest_name(text, key, name, nearest):
     broken, line = with_name(text, key, name)
     section = "ingest.sources.0" if key == "ingest.path" else key.rpartition(".")[0]
     found = f"{section}.{name}".removeprefix(".")
@@ -146,7 +146,7 @@ def test_a_misspelt_key_is_told_with_the_nearest_name(text, key, name, nearest):
     assert told == f"params.yaml:{line}: {found} is not a parameter{advice}"
 
 
-def test_american_spelling_in_a_source_is_told(text):
+def test_american_spelling_in_a_source_is_reported(text):
     broken = text.replace("    path: data/raw/sample\n", "    path: data/raw/sample\n    license: MIT\n")
     with pytest.raises(
         UserError, match=r"ingest\.sources\.0\.license is not a parameter; did you mean ingest\.sources\.0\.licence\?"
@@ -211,7 +211,7 @@ BASE = {
 
 
 @pytest.mark.parametrize(("changes", "key", "message"), TOGETHER)
-def test_an_impossible_combination_is_told_with_its_line(text, changes, key, message):
+def test_an_impossible_combination_is_reported_with_its_line(text, changes, key, message):
     for name, value in {**BASE, **changes}.items():
         text, _ = with_value(text, name, value)
     with pytest.raises(UserError) as error:
@@ -275,13 +275,13 @@ BAD_SETTINGS = [
 
 
 @pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS)
-def test_a_bad_setting_of_training_is_told_in_one_line(settings, message):
+def test_a_bad_setting_of_training_is_reported_in_one_line(settings, message):
     with pytest.raises(UserError) as error:
         validate_params(parse_yaml(settings, "params.yaml"), text=settings)
     assert str(error.value) == f"params.yaml:{message}"
 
 
-def test_a_preset_that_does_not_exist_is_told_with_those_that_do(tmp_path, monkeypatch):
+def test_a_preset_that_does_not_exist_is_reported_with_those_that_do(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/presets.yaml").write_text("tiny: {layers: 2}\nlarge: {layers: 9}\n")
     monkeypatch.chdir(tmp_path)
@@ -291,7 +291,7 @@ def test_a_preset_that_does_not_exist_is_told_with_those_that_do(tmp_path, monke
         assert str(error.value) == f"params.yaml: model.preset: models/presets.yaml has no {asked}; {advice}"
 
 
-def test_null_stands_for_the_size_of_the_preset_and_a_number_for_itself(tmp_path, monkeypatch):
+def test_null_means_the_size_of_the_preset_and_a_number_for_itself(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/presets.yaml").write_text("small: {layers: 2, heads: 8, hidden_size: 64}\n")
     monkeypatch.chdir(tmp_path)
@@ -340,14 +340,14 @@ INSIDE = "only relative paths inside the repository can be traced; copy or link 
         (SOURCE, "split:\n  licences: [MIT, 0]\n", "2: split.licences.1: input should be a valid string; found 0"),
     ],
 )
-def test_one_mistake_in_a_list_is_told_as_one(old, new, message):
+def test_one_mistake_in_a_list_is_reported_as_one(old, new, message):
     broken = SOURCE.replace(old, new, 1)
     with pytest.raises(UserError) as error:
         validate_params(parse_yaml(broken, "params.yaml"), text=broken)
     assert str(error.value) == f"params.yaml:{message}"
 
 
-def test_the_number_of_further_mistakes_is_told():
+def test_the_number_of_further_mistakes_is_reported():
     with pytest.raises(UserError, match=r"^params\.yaml: seed: .* \(and 2 more\)$"):
         validate_params({"seed": -1, "train": {"lr": 0, "beta1": 2}})
 
@@ -366,7 +366,7 @@ def test_the_number_of_further_mistakes_is_told():
         (None, "params.yaml is missing; `git checkout params.yaml` brings back the committed one"),
     ],
 )
-def test_a_file_that_is_no_mapping_ends_with_2(workspace, tree, capsys, monkeypatch, data, message):
+def test_a_file_that_is_not_a_mapping_ends_with_2(workspace, tree, capsys, monkeypatch, data, message):
     (workspace / "params.yaml").unlink()
     if data is not None:
         (workspace / "params.yaml").write_bytes(data)

@@ -59,7 +59,7 @@ def test_a_file_and_standard_input_are_text_too(run, tmp_path):
     assert run("encode", "-f", tmp_path / "a.py").stdout == run("encode", "-f", "-", input="def f(value):\r\n").stdout
 
 
-def test_stats_of_a_split_are_told_by_language(run, tmp_path):
+def test_stats_of_a_split_are_printed_per_language(run, tmp_path):
     documents = [
         Document("s", str(i), str(i), "", "MIT", "python" if i % 2 else "c", text=t) for i, t in enumerate(TEXTS)
     ]

@@ -1,4 +1,4 @@
-"""The chain of hashes: whatever changes after the run, or while it ran, is found and named."""
+"""The chain of hashes: each change after the run, or during it, is found and named."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_the_whole_repository_as_a_path_is_verified_whole(chain):
         links(".")
 
 
-def test_unknown_results_are_told_with_the_known_ones(chain):
+def test_unknown_results_are_reported_with_the_known_ones(chain):
     with pytest.raises(UserError, match=r"^models/other is not an output of the pipeline; outputs: data/raw/sample, "):
         links("models/other")
 
@@ -234,7 +234,7 @@ def test_the_changed_file_of_a_folder_is_named_where_dvc_has_its_listing(chain):
         assert named in str(error.value)
 
 
-def test_a_stage_that_has_not_run_is_told(chain):
+def test_a_stage_that_has_not_run_is_reported(chain):
     chain.edit_lock(lambda stages: stages.pop("split"))
     with pytest.raises(UserError, match=r"^dvc\.lock does not know stage split; run `dvc repro`$"):
         links()
@@ -252,7 +252,7 @@ def test_without_the_sample_no_pins_are_asked_for(chain):
     assert ("fetch", "params", "fetch") in links()
 
 
-def test_a_record_tells_what_was_read_and_nothing_of_time_or_machine(chain):
+def test_a_record_has_what_was_read_and_nothing_of_time_or_machine(chain):
     record = start_record(load_pipeline()["split"], load_params())
     assert record == json.loads(record_path("split").read_bytes())
     assert list(record["deps"]) == ["data/raw", "src/codex_ml/core/io.py", "stages/split.py"]
@@ -488,7 +488,7 @@ def test_bytes_that_were_cut_or_flipped_are_a_finding_and_never_a_traceback(chai
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml", RECORD, "data/sample.lock", "models/model", "data/splits"])
-def test_what_is_no_file_or_folder_is_named(chain, name):
+def test_what_is_neither_a_file_nor_a_folder_is_named(chain, name):
     path = Path(name)
     path.rename("away")
     for make in (lambda: path.mkdir(), lambda: os.mkfifo(path), lambda: path.symlink_to("nowhere")):

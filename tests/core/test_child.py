@@ -1,4 +1,4 @@
-"""What runs in a limited child can do little else, ends at its limits, and leaves the parent one line."""
+"""A limited child ends at its limits, reaches neither network nor programs, and leaves the parent one line."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_function_that_the_child_could_not_import_is_refused():
         LimitedChild(lambda: print)
 
 
-def test_a_limit_that_the_system_does_not_have_is_told(monkeypatch, caplog):
+def test_a_limit_that_the_system_does_not_have_is_reported(monkeypatch, caplog):
     class Child:
         pid, returncode = 0, 0
 
@@ -170,7 +170,7 @@ def test_a_limit_that_the_system_does_not_have_is_told(monkeypatch, caplog):
             pass
 
     monkeypatch.setattr("subprocess.Popen", Child)
-    child = LimitedChild(test_a_limit_that_the_system_does_not_have_is_told)
+    child = LimitedChild(test_a_limit_that_the_system_does_not_have_is_reported)
     monkeypatch.setattr(child, "_exchange", lambda *_: '{"ok": ["memory"]}')
     child._start()
     os.close(child._lifeline)
@@ -178,7 +178,7 @@ def test_a_limit_that_the_system_does_not_have_is_told(monkeypatch, caplog):
 
 
 def ended(pid: int) -> bool:
-    """Whether the process is gone; one that nobody has collected counts as gone."""
+    """Whether the process has ended; a zombie counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -187,7 +187,7 @@ def ended(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
 def test_no_child_survives_a_killed_parent(work, tmp_path):
-    """In the middle of a request, too: nobody would wait for its answer."""
+    """Also during a request: no process would read its answer."""
     code = (
         "import sys, work_of_a_child as work\nfrom codex_ml.core import child\nchild.KEPT += ('PYTHONPATH',)\n"
         "child.LimitedChild(work.prepare, seconds=100).ask({'do': 'sleep', 'to': sys.argv[1]})"

@@ -114,7 +114,7 @@ def test_a_record_of_json_lines_that_is_a_marker_is_refused_by_that_name():
 
 
 @pytest.mark.parametrize("header", ["text", "text,id"])
-def test_a_row_of_a_table_that_is_a_marker_is_no_document(header):
+def test_a_row_of_a_table_that_is_a_marker_is_not_a_document(header):
     """In a table of one column a marker would be a text; with a comma in its name it has as many cells as a row."""
     context = Context(Source(kind="csv", path="data/raw/a.csv"), "data/raw/a.csv", 1000)
     id_ = ",1" if "," in header else ""

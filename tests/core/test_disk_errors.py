@@ -303,7 +303,7 @@ def test_a_copy_names_the_file_that_is_written():
     ],
     ids=repr,
 )
-def test_what_is_no_fault_of_the_disk_is_not_taken_for_one(error):
+def test_what_is_not_a_disk_error_is_not_taken_for_one(error):
     assert disk_error(error) is None
     with pytest.raises(type(error)) as raised, writing(Path("x")):
         raise error

@@ -1,4 +1,4 @@
-"""What is left out of a hash is what DVC leaves out, for any `.dvcignore` files and any layout of a folder."""
+"""The library leaves out of a hash what DVC leaves out, for any `.dvcignore` files and any layout of a folder."""
 
 import os
 import re

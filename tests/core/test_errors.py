@@ -112,7 +112,7 @@ def test_data_cannot_drive_a_terminal(text, shown):
     shown.encode("utf-8")
 
 
-def test_the_exit_code_tells_when_stderr_is_full(run_python):
+def test_the_exit_code_reports_a_failure_when_stderr_is_full(run_python):
     code = "from codex_ml.core.errors import *\nwith one_line_errors():\n    raise UserError('x')"
     with Path("/dev/full").open("w") as full:
         done = run_python("-c", code, capture_output=False, stderr=full)

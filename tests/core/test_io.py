@@ -211,12 +211,12 @@ def assert_old_is_kept(folder, done, message):
     assert [(p.name, p.read_bytes()) for p in folder.iterdir()] == [("target", b"old")]
 
 
-def test_a_file_size_limit_is_told_and_the_old_file_stays(tmp_path, run_python):
+def test_a_file_size_limit_is_reported_and_the_old_file_stays(tmp_path, run_python):
     done = run_python("-c", FULL, str(tmp_path), "100000")
     assert_old_is_kept(tmp_path, done, "a file would grow beyond the size limit of this process (ulimit -f)")
 
 
-def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path, run_python):
+def test_a_full_disk_is_reported_and_the_old_file_stays(tmp_path, run_python):
     """On a real 64 KiB disk where user namespaces are on; else its twin, a file system that says ENOSPC at the write."""
     try:
         namespaces = subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode == 0
@@ -261,7 +261,7 @@ def test_an_error_in_the_block_removes_the_temporary_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["plain", "a[1].json", "with space", "ünï*?"])
-def test_what_a_killed_process_left_behind_goes_away(tmp_path, name):
+def test_what_a_killed_process_left_is_deleted(tmp_path, name):
     (tmp_path / f".{name}.tmp-123").write_bytes(b"half")
     (tmp_path / f".{name}.tmp-old").mkdir()
     (tmp_path / f".{name}.tmp-old" / "file").write_bytes(b"half")
@@ -296,7 +296,7 @@ def modes(path):
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002, 0o000])
-def test_files_and_folders_have_the_mode_of_the_umask_whoever_wrote_them(tmp_path, with_umask, mask):
+def test_files_and_folders_have_the_mode_of_the_umask_whichever_library_wrote_them(tmp_path, with_umask, mask):
     with_umask(0o022)
     source = tmp_path / "source"
     source.mkdir(mode=0o700)

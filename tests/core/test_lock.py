@@ -1,4 +1,4 @@
-"""One process at a time, whatever happens to it; the others say for whom they wait."""
+"""One process at a time holds a lock, even if it is killed; the others report for whom they wait."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_second_process_is_refused_where_it_must_not_wait(tmp_path):
         assert (tmp_path / "train").read_text() == holder
 
 
-def test_the_lock_file_of_a_dead_process_holds_nobody_up(tmp_path):
+def test_the_lock_file_of_a_dead_process_blocks_no_one(tmp_path):
     (tmp_path / "train").write_text("process 999999999")
     with only_one(tmp_path / "train", "train"), (tmp_path / "train").open() as handle, pytest.raises(BlockingIOError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -57,7 +57,7 @@ def script(tmp_path, run_python):
 
 
 def alive(pid):
-    """Whether the process runs; a zombie that nobody has collected does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -143,7 +143,7 @@ except UserError as error:
     assert run.stdout == "line 2 is damaged\n", run.stderr
 
 
-def test_a_killed_worker_is_told_with_advice(script):
+def test_a_killed_worker_is_reported_with_advice(script):
     run = script("""
 try:
     list(ordered_map(die, range(50), workers=2))

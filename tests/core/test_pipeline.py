@@ -128,7 +128,7 @@ def test_a_lock_of_another_shape_is_refused(text, message):
 
 
 @pytest.mark.parametrize("damage", [b"schema: '2.0'\nstages: {} # \xff\n", None])
-def test_a_lock_that_is_no_text_is_refused_with_what_mends_it(tmp_path, monkeypatch, damage):
+def test_a_lock_that_is_not_text_is_refused_with_a_remedy(tmp_path, monkeypatch, damage):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").mkdir() if damage is None else (tmp_path / "dvc.lock").write_bytes(damage)
     with pytest.raises(UserError) as error:
@@ -137,7 +137,7 @@ def test_a_lock_that_is_no_text_is_refused_with_what_mends_it(tmp_path, monkeypa
     assert str(error.value).endswith(MEND)
 
 
-def test_a_missing_lock_is_told(tmp_path, monkeypatch):
+def test_a_missing_lock_is_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^dvc\.lock is missing; run `make repro` first$"):
         load_lock()
@@ -187,7 +187,7 @@ def test_imports_are_found_inside_functions_and_through_modules(library):
     assert imports.folders(Path("stages/s.py")) == {"src/codex_ml/core", "src/codex_ml/modeling"}
 
 
-def test_a_script_that_is_no_python_is_told_with_its_line(library):
+def test_a_script_that_is_not_python_is_reported_with_its_line(library):
     (library / "stages/s.py").write_text("a = 1\nb = = 2\n")
     with pytest.raises(UserError, match=r"s\.py:2: not Python: invalid syntax$"):
         ImportGraph(library).modules(Path("stages/s.py"))

@@ -1,4 +1,4 @@
-"""What pydantic finds is told as one line: the problem that explains the others, what is allowed, what was found."""
+"""What pydantic finds becomes one line: the problem that explains the others, what is allowed, what was found."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_off_is_silent(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_plain_lines_tell_count_rate_and_time_left(capsys, clock):
+def test_plain_lines_show_count_rate_and_time_left(capsys, clock):
     with progress("encode", 10_000, "documents", style="plain") as advance:
         clock[0] += 5
         advance(1000)  # too early for a line

@@ -1,4 +1,4 @@
-"""A launcher's variables: only train takes them, and only when they are whole."""
+"""The variables of a launcher: only train accepts them, and only if they are complete."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_stage_that_is_not_parallel_is_refused_among_several(environment, vari
     "variables",
     [{}, {"RANK": "0"}, {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, {"RANK": ""}, {"PMI_SIZE": "1"}],
 )
-def test_one_process_is_no_launch(environment, variables, parallel):
+def test_one_process_is_not_a_launch(environment, variables, parallel):
     """A pod or a job of one: torch must not look for others, and runtime.processes counts."""
     environment(variables)
     settle_launcher("train", parallel=parallel)
@@ -84,7 +84,7 @@ def test_train_refuses_half_a_place(environment, variables, lacks):
 
 @pytest.mark.parametrize("value", ["-1", "one", "1.0", "²", " 1"])
 @pytest.mark.parametrize("key", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
-def test_a_place_that_is_no_number_is_named(environment, key, value):
+def test_a_place_that_is_not_a_number_is_named(environment, key, value):
     environment({key: value})
     with pytest.raises(UserError, match=f"environment variable {key} must be a number"):
         settle_launcher("train", parallel=True)

@@ -96,7 +96,7 @@ def test_a_stage_that_dvc_yaml_does_not_know_ends_with_2(run):
 
 
 @pytest.mark.parametrize("by_dvc", [False, True])
-def test_wrong_params_are_told_and_so_is_what_dvc_has_removed_by_then(run, workspace, monkeypatch, by_dvc):
+def test_wrong_params_are_reported_with_what_dvc_has_removed(run, workspace, monkeypatch, by_dvc):
     monkeypatch.delenv("DVC_STAGE", raising=False)
     if by_dvc:
         monkeypatch.setenv("DVC_STAGE", "fetch")

@@ -17,7 +17,7 @@ def test_json_is_written_with_sorted_keys_and_without_escapes(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"a": float("-inf")}]])
-def test_what_is_no_json_number_is_not_written(tmp_path, value):
+def test_what_is_not_a_json_number_is_not_written(tmp_path, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
         io.write_json(tmp_path / "a.json", value)
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -109,7 +109,7 @@ def test_a_missing_json_file_is_named(tmp_path):
         io.read_json(tmp_path / "a.json")
 
 
-def test_ndjson_is_one_value_a_line_whatever_the_strings_hold(tmp_path):
+def test_ndjson_is_one_value_per_line_whatever_the_strings_hold(tmp_path):
     rows = [{"text": "a\nb\u2028c\u0085"}, [], "ü", 1.5]
     io.write_ndjson(tmp_path / "a.ndjson", iter(rows))
     lines = (tmp_path / "a.ndjson").read_bytes().split(b"\n")

@@ -155,7 +155,7 @@ def test_what_dvc_cannot_hash_is_named_by_check_and_by_the_stage(made, trap, pla
 @pytest.mark.parametrize(
     "trap", sorted(TRAPS.keys() - {"latin-1", "folder in latin-1", "lone surrogate", ".dvcignore"})
 )
-def test_what_dvcignore_lists_is_no_problem(made, trap):
+def test_what_dvcignore_lists_is_not_a_problem(made, trap):
     before = hash_path(Path("data/raw"))
     TRAPS[trap][0](Path("data/raw/a/x"))
     Path(".dvcignore").write_text("/data/raw/a/x*\n")
@@ -233,12 +233,12 @@ def test_a_pointer_that_came_with_the_data_makes_dvc_fetch_nothing(made, place, 
     check()
 
 
-def test_a_pointer_of_dvc_add_is_no_problem_before_git_knows_it(made):
+def test_a_pointer_of_dvc_add_is_not_a_problem_before_git_knows_it(made):
     Path("data/raw/file.dvc").write_text("outs:\n- md5: 0\n  path: file\n")
     check()
 
 
-def test_a_dependency_that_is_no_file_is_named(made):
+def test_a_dependency_that_is_not_a_file_is_named(made):
     Path("data/policy.yaml").unlink(missing_ok=True)
     os.mkfifo("data/policy.yaml")
     with pytest.raises(UserError, match=r"^data/policy.yaml is neither a file nor a folder"):

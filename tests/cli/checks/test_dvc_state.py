@@ -1,4 +1,4 @@
-"""After DVC was killed with SIGKILL: what stops the next DVC is named, and the command that is named mends it."""
+"""After DVC was killed with SIGKILL, `check` names what stops the next DVC and the command that fixes it."""
 
 import contextlib
 import json
@@ -86,7 +86,7 @@ def finishes():
     assert list(leftovers()) == []
 
 
-def test_what_dvc_forgets_by_itself_is_no_problem(repository_of_dvc):
+def test_what_dvc_forgets_by_itself_is_not_a_problem(repository_of_dvc):
     pid = kill_while_the_stage_runs()
     assert pid in dvc_state._holders()
     assert list(leftovers()) == []
@@ -213,7 +213,7 @@ def test_a_stage_that_outlived_its_dvc_is_named_until_it_ends(stage):
 
 
 @pytest.mark.parametrize("text", ["", "x", "999999999", "99999999999999999999", "own", "1", "-1", "cut"])
-def test_the_number_of_no_stage_is_no_problem(tmp_path, monkeypatch, text):
+def test_the_number_of_no_stage_is_not_a_problem(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     Path(".cache/locks").mkdir(parents=True)
     number = os.getpid() if text == "own" else text
@@ -223,7 +223,7 @@ def test_the_number_of_no_stage_is_no_problem(tmp_path, monkeypatch, text):
     assert list(leftovers()) == []
 
 
-def test_a_stage_of_another_machine_is_no_problem(stage):
+def test_a_stage_of_another_machine_is_not_a_problem(stage):
     lock = Path(".cache/locks/train")
     lock.write_text(lock.read_text().replace(f" on {socket.gethostname()} ", " on another.host "))
     assert list(leftovers()) == []

@@ -118,7 +118,7 @@ def write_model(folder, **config):
     return folder
 
 
-def test_a_model_that_looks_whole_is_no_problem(whole):
+def test_a_model_that_looks_whole_is_not_a_problem(whole):
     write_model(Path("models/base/m"))
     params = params_with(model={"path": "models/base/m"})
     assert list(preflight.base_files(params)) == []
@@ -203,7 +203,7 @@ def test_a_local_tokenizer_that_cannot_be_read_is_named(whole, case):
     assert line.startswith("params.yaml: tokenizer.path: models/base/t") and message in line
 
 
-def test_a_file_that_is_no_gguf_and_a_missing_reader_are_named(whole, monkeypatch):
+def test_a_file_that_is_not_gguf_and_a_missing_reader_are_named(whole, monkeypatch):
     Path("models/base/m.gguf").write_bytes(b"PK\x03\x04")
     params = params_with(
         model={"path": "models/base/m.gguf"}, tokenizer={"kind": "local", "path": "models/base/m.gguf"}
@@ -238,7 +238,7 @@ def test_a_benchmark_that_is_not_there_is_named(whole, path):
     assert line.startswith(f"params.yaml: split.benchmarks.0.path {path} matches no file; ")
 
 
-def test_a_benchmark_that_is_there_is_no_problem(whole):
+def test_a_benchmark_that_is_there_is_not_a_problem(whole):
     Path("data/benchmarks/he.jsonl").write_text("{}")
     for path in ("data/benchmarks/he.jsonl", "data/benchmarks/*.jsonl"):
         assert list(preflight.benchmarks(params_with(split={"benchmarks": [{"path": path}]}))) == []
@@ -353,7 +353,7 @@ def test_what_a_stage_has_read_before_is_not_read_again(whole, monkeypatch):
 
 
 @pytest.mark.parametrize(("variable", "known", "lines"), [("/tmp", False, 0), (None, True, 0), (None, False, 1)])
-def test_a_user_without_a_home_is_told_before_dvc_starts(monkeypatch, variable, known, lines):
+def test_a_user_without_a_home_is_reported_before_dvc_starts(monkeypatch, variable, known, lines):
     """`docker run --user 12345` without HOME: DVC 3 ends in a traceback."""
 
     def nobody(uid):

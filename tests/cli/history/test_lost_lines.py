@@ -60,7 +60,7 @@ def test_a_tombstone_that_is_gone_is_found_too(committed):
 
 
 @pytest.mark.parametrize("name", ["all.txt", "forgotten.txt"])
-def test_what_was_damaged_in_the_past_and_mended_since_stops_nobody(committed, name):
+def test_what_was_damaged_in_the_past_and_repaired_since_stops_no_one(committed, name):
     """Only a rewritten history could mend the commit itself."""
     file = FOLDER / name
     whole = file.read_bytes()
@@ -90,7 +90,7 @@ def test_the_same_lines_in_another_form_are_not_lost(committed, form):
     check_workspace()
 
 
-def test_a_ledger_that_starts_anew_with_another_salt_has_lost_nothing(committed):
+def test_a_ledger_that_starts_again_with_another_salt_has_lost_nothing(committed):
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("salt: codex-ml", "salt: another"))
     for file in FOLDER.iterdir():
