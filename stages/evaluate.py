@@ -1,7 +1,7 @@
 """Evaluate: bits per byte, perplexity and token accuracy on the test split, with intervals, compared with zlib.
 
 zlib at level 9 compresses each document alone, as the model reads each document alone. If the tokenizer does not
-reproduce every test document, there is no value in bits per byte, because its tokens are not the whole text.
+reproduce every test document, the stage writes no bits per byte, because the tokens are not the whole text.
 """
 
 import sys

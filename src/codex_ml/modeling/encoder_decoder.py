@@ -16,7 +16,7 @@ If the first targets of a row have no loss, like the prompt of a record, k is th
 first half is not predicted. This is prefix language modelling (Raffel et al. 2020, arXiv:1910.10683, section 3.2.3).
 The row decides where the prefix ends, not chance, so a row means the same in every epoch and in evaluation.
 
-Used by: forward, likelihood, generation, probe.
+Used by: forward, likelihood, generation, extraction, probe.
 """
 
 from __future__ import annotations

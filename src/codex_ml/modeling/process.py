@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # By default glibc returns freed memory to the kernel and faults it in again at each step. Keeping it makes a step a
-# third faster on a CPU (measured on 2 cores with eager attention: 68 % instead of 49 % of the bf16 matmul peak).
+# third faster on a CPU (measured on 2 cores, together with eager attention: 68 % instead of 49 % of the bf16 matmul
+# peak).
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",

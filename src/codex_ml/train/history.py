@@ -1,4 +1,4 @@
-"""The history of a run: the points of its curves, in one file that grows until the run resumes.
+"""The history of a run: the points of its curves, one JSON object per line of a file, in the order of the steps.
 
 A checkpoint holds the length and the SHA-256 of the lines before it, not the lines. So its size and time do not grow
 with the number of steps, and no part of the history stays in memory. A run that resumes repeats the steps after its

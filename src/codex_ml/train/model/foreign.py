@@ -4,7 +4,7 @@ This is an allow-list, because scanners for bad content can be evaded (arXiv:250
 does not declare never reaches transformers, whose configurations can name code to import (CVE-2026-4372,
 CVE-2026-5241).
 
-Used by: local_model.
+Used by: local_model, `codex-ml check`.
 """
 
 from __future__ import annotations

@@ -159,8 +159,8 @@ def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> 
 def save_tokenizer(tokenizer: Path, folder: Path, config: Any, *, seq_len: int) -> None:
     """Copy a tokenizer into the folder of its model, byte for byte, and set two keys of tokenizer_config.json.
 
-    Without model_max_length, `truncation=True` of transformers truncates nothing. padding_side is left for a decoder,
-    because it continues from the last position.
+    The keys are model_max_length, without which `truncation=True` of transformers truncates nothing, and padding_side:
+    "left" for a decoder, because it continues from the last position; "right" for an encoder-decoder.
 
     Args:
         config: the model's configuration.
