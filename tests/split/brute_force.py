@@ -1,4 +1,4 @@
-"""Near-duplicates by comparing every pair, from the published definition alone: what the fast search must agree with.
+"""Near-duplicates by comparing every pair, from the published definition alone. The fast search must agree with it.
 
 A shingle is a run of five lower-cased words. Two texts are near-duplicates when |A and B| / |A or B| of their sets of
 shingles reaches the threshold, which is compared in whole numbers.
@@ -51,7 +51,7 @@ class BruteForce:
         return cls([shingles(text) for text in texts])
 
     def common(self, row: int) -> NDArray[np.int64]:
-        """How many shingles a text shares with each: (n,)."""
+        """(n,) number of shingles that a text shares with each text."""
         lists = [self._holders[self._edges[value] : self._edges[value + 1]] for value in self._rows[row].tolist()]
         return np.bincount(np.concatenate([*lists, np.zeros(0, np.int64)]), minlength=len(self._rows))
 
@@ -75,7 +75,7 @@ def shingles(text: str) -> set[str]:
 
 
 def keepers(order: Sequence[int], pinned: Sequence[bool], near: Sequence[NDArray[np.int64]]) -> dict[int, set[int]]:
-    """Row to the kept rows before it that it resembles: empty for one that is kept, as every pinned one is."""
+    """Row -> similar kept rows before it. The list is empty for a kept row, and so for every pinned row."""
     kept = np.zeros(len(near), dtype=bool)
     result: dict[int, set[int]] = {}
     for row, stays in zip(order, pinned, strict=True):
@@ -89,7 +89,7 @@ def words_of(dice: random.Random, count: int, *, of: int = 20_000) -> list[str]:
 
 
 def edited(dice: random.Random, words: Sequence[str], share: float) -> list[str]:
-    """Words with about this share of them replaced, left out or doubled."""
+    """The words, with about this share of them replaced, left out or doubled."""
     result: list[str] = []
     for word in words:
         if dice.random() >= share:
@@ -102,7 +102,7 @@ def edited(dice: random.Random, words: Sequence[str], share: float) -> list[str]
 
 
 def everything(seed: int, size: int) -> list[str]:
-    """Texts as corpora have them: headers, boiler-plate, families, chains, tiny ones, other scripts, a huge one."""
+    """Texts as in real corpora: headers, boiler-plate, families, chains, tiny texts, other scripts, a huge text."""
     dice = random.Random(seed)
     texts: list[str] = []
 

@@ -41,7 +41,7 @@ NEWER = "\U0001b132\U0001b155"  # letters that Python 3.12 knows and 3.11 does n
 
 
 def plain_words(text: str) -> list[str]:
-    """The words of a text, one character after the other: a letter of an unspaced script with its marks is one."""
+    """The words of a text, character by character. A letter of an unspaced script with its marks is a word."""
     words, whole = [], True  # whole: the last word takes no more letters
     for character in text:
         name = unicodedata.name(character, "")
@@ -171,7 +171,7 @@ def families_and_groups() -> list[Doc]:
 
 
 def line_of(doc: Doc, split: int, salt: str, *, kept: bool = True) -> Lines:
-    """The line of the ledger that knows the document, by default as kept."""
+    """The line of the ledger that lists the document, by default as kept."""
     high, low = int.from_bytes(doc.content[:8], "big"), int.from_bytes(doc.content[8:12], "big")
     numbers = (high, low, position(doc.unit, salt), 0, int(RANKS[split]) + (not kept))
     kinds = (np.uint64, np.uint32, np.uint64, np.uint32, np.uint8)
@@ -193,7 +193,7 @@ class Dealer:
         self.folder, self.runs = folder, 0
 
     def deal(self, docs: Sequence[Doc], params: Split, ledger: Path | None = None) -> Result:
-        """Deal with the ledger of that folder, None for the stateless mode; accept the result in a copy of it."""
+        """Deal with the ledger of that folder (None: stateless mode), and accept the result in a copy of it."""
         self.runs += 1
         known = read_ledger(ledger, salt=params.salt) if ledger else Ledger.empty()
         documents = candidates(docs, params.salt)

@@ -1,4 +1,4 @@
-"""Who goes where depends on what a document is: no order, no addition and no copy moves or leaks one."""
+"""The split of a document depends on the document only: no order, addition or copy moves or leaks one."""
 
 import random
 import re
@@ -95,7 +95,7 @@ def corpus():
 
 @pytest.mark.parametrize("blind", [False, True])
 def test_no_near_pair_of_two_thousand_documents_is_across_the_splits(dealer, corpus, monkeypatch, blind):
-    """Also where the first search finds nothing: the second one stands alone."""
+    """Also if the first search finds nothing, so that only the second one protects the splits."""
     if blind:
         nobody = np.full(len(corpus), -1)
         monkeypatch.setattr(module, "keep_first", lambda *a: Families(nobody, *[nobody[:0]] * 3))
@@ -174,7 +174,7 @@ def test_a_ledger_stays_valid_with_and_without_folds(dealer, corpus, modes):
 
 
 def test_each_stratum_has_its_share(dealer):
-    """Within one document, units being single documents."""
+    """Within one document, because units are single documents."""
     docs = [Doc(f"{i} text of {i} five words", path=str(i), stratum="abcd"[min(3, i % 16 // 5)]) for i in range(500)]
     result = dealer.deal(docs, params({"stratify": "language", "val": 0.1, "test": 0.2}))
     for stratum in "abcd":
@@ -234,7 +234,7 @@ def lines(docs, parts):
 
 
 def test_a_content_whose_group_is_in_another_split_is_quarantined(dealer, ledger):
-    """The ledger knows the content as train and the group, which it got since, as test: it is used for neither."""
+    """The ledger lists the content in train, and its later group in test: the document is used for neither."""
     member, loose = Doc("one member of the group", "g", "m"), Doc("a text without any group", path="l")
     file = ledger(*lines([member, loose], ["test", "train"]))
     result = dealer.deal([*FILLER, member, loose._replace(group="g")], PARAMS, file)

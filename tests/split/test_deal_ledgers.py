@@ -1,4 +1,4 @@
-"""A ledger that a run wrote says the same when it is read again, whatever the documents have in common."""
+"""A ledger that a run wrote gives the same splits when it is read again, whatever the documents have in common."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_a_second_run_gives_the_same_reasons(dealer, corpus):
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_a_copy_of_a_listed_text_does_not_pull_its_group(dealer, part):
-    """Otherwise an empty __init__.py that was once dealt to test would draw every new repository there."""
+    """Else an empty __init__.py that was once dealt to test would pull every new repository into test."""
     texts = [Doc(f"an old text of its own {i} with number {i}", path=f"old{i}") for i in range(60)]
     first = dealer.deal(texts, PARAMS, dealer.empty())
     known = texts[first.parts.index(part)]

@@ -1,4 +1,4 @@
-"""Items of benchmarks are found wherever case, blanks and punctuation differ; what is not checked is named."""
+"""Benchmark items are found regardless of case, white space and punctuation; unchecked texts are listed."""
 
 import gzip
 import json
@@ -270,7 +270,7 @@ def test_items_of_every_script_are_found_with_their_span(folder, item, change):
 
 
 def test_an_item_of_letters_needs_twice_as_many(folder):
-    """Six letters are a name such as 中华人民共和国 in Chinese; every text about it would be a hit."""
+    """Six or seven letters are only a name in Chinese, such as 中华人民共和国; every text about it would be a hit."""
     assert index(folder, CHINESE[:11].replace("，", "")).unchecked == ("b.jsonl: t/0 (prompt, 10 words)",)
     letters = CHINESE.replace("，", "")[:31]
     benchmarks = index(folder, letters)

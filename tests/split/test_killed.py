@@ -1,4 +1,4 @@
-"""kill -9 at any moment of ingest and split: the next run ends with the same bytes, and nothing else is left."""
+"""kill -9 at any moment of ingest and split: the next run gives the same bytes, and leaves no other file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def write_data(raw: Path) -> None:
 
 @dataclass
 class Checkout:
-    """The code with lowered sizes, and every file that is there when nothing disturbs it."""
+    """The code with lowered sizes, and every file of an undisturbed run."""
 
     root: Path
     expected: dict[str, str]
@@ -84,7 +84,7 @@ class Checkout:
         return subprocess.CompletedProcess([stage], process.returncode, out, errors)
 
     def files(self) -> dict[str, str]:
-        """Every file below the checkout with its hash, but for the code, the logs and the numbers of processes."""
+        """Every file below the checkout with its hash, except the code, the logs and process ids."""
         found = (path for path in self.root.rglob("*") if path.is_file())
         names = {path.relative_to(self.root).as_posix(): path for path in found}
         return {name: hash_file(path).sha256 for name, path in names.items() if not name.startswith(LEFT_OUT)}
@@ -134,7 +134,7 @@ def test_the_lowered_sizes_reach_the_paths_of_large_data(checkout):
 )
 @pytest.mark.parametrize("stage", ["ingest", "split"])
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(checkout, stage, kills, seed):
-    """Odd seeds kill the stage, whose workers must end by themselves; even ones kill its workers."""
+    """Odd seeds kill the stage, whose workers must end by themselves. Even seeds kill its workers."""
     dice = random.Random(f"{stage} {seed}")
     who = "stage" if seed % 2 else "worker"
     if stage == "ingest" or seed > 1:  # else the outputs of a run before are there

@@ -1,4 +1,4 @@
-"""The numbers of leakage.json, by hand and by definition."""
+"""The numbers of leakage.json, compared with values worked out by hand and with their definitions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`codex-ml ledger`: what a person sees, and what it leaves in the folder."""
+"""`codex-ml ledger`: its output, and the files that it writes."""
 
 import json
 import shutil

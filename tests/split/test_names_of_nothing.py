@@ -1,4 +1,4 @@
-"""A parameter that names what does not exist is one line with what there is, before anything is written."""
+"""A parameter that names a missing thing gives one line with the present ones, before anything is written."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_if_no_document_passed_the_message_says_what_to_change(corpus, unknown, 
 
 
 def test_a_licence_of_your_own_passes_if_it_is_listed(corpus):
-    """The case that people have: private code, a name of its own for its licence."""
+    """The usual case: private code whose licence has a name of its own."""
     lines = [json.loads(line) for line in Path("data/raw/notes.jsonl").read_text().splitlines()]
     Path("data/raw/notes.jsonl").write_text("".join(json.dumps({**line, "licence": ""}) + "\n" for line in lines))
     ingest({"kind": "jsonl", "path": "data/raw/notes.jsonl", "licence": "LicenseRef-Acme"})

@@ -1,4 +1,4 @@
-"""A text is dropped for the first limit that it breaks, by the reason of that limit."""
+"""A text is dropped for the first limit that it exceeds, with the reason of that limit."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Three rounds of documents through the real stages: the test set is clean by brute force, and nothing old moves."""
+"""Three rounds of documents through the real stages: the test set is clean by brute force, and no old document moves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPLIT = {
 
 
 class Project:
-    """A copy of the code whose commands run as a user's do."""
+    """A copy of the code in which commands run as they do for a user."""
 
     def __init__(self, root: Path, repository: Path, project: Path) -> None:
         self.root = root

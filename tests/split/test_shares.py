@@ -1,4 +1,4 @@
-"""A family of near-duplicates counts once, whatever its size: val and test get their shares of what is kept."""
+"""A family of near-duplicates counts once, whatever its size: val and test get their shares of the kept documents."""
 
 import random
 from collections import Counter
@@ -28,7 +28,7 @@ def families(size, *, exact=False, grouped=False):
 
 
 def bounds(share, count):
-    """Four standard deviations of the binomial distribution around its mean; a right deal is outside in 1 of 16,000."""
+    """Four standard deviations of the binomial around its mean; 1 in 16,000 correct deals is outside."""
     width = 4 * (count * share * (1 - share)) ** 0.5
     return count * share - width, count * share + width
 
@@ -82,7 +82,7 @@ def test_with_folds_test_keeps_its_share_and_is_the_same_in_every_fold(tmp_path,
 
 
 def test_without_a_ledger_a_family_can_move_to_the_split_of_a_new_member(tmp_path):
-    """The stateless mode remembers nothing; docs/data.md says so and names the ledger as the way out."""
+    """The stateless mode has no memory; docs/data.md says so, and names the ledger as the remedy."""
     docs = families(5)
     before = Dealer(tmp_path / "a").deal([d for d in docs if not d.path.endswith("4")], Split(**SHARES, ledger=False))
     after = Dealer(tmp_path / "b").deal(docs, Split(**SHARES, ledger=False))

@@ -1,4 +1,4 @@
-"""The splits and the list of what was dropped are the same for every number of workers, and say what was decided."""
+"""The splits and the list of dropped documents are the same for every number of workers, and follow the verdicts."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""From files to splits, through the stage scripts' own code: what the output depends on, and what it never does."""
+"""From files to splits, through the code of the stage scripts: what changes the output, and what must not."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def texts(part):
 
 
 def where():
-    """Text to split, of everything that was kept."""
+    """Text -> split, for all documents that were kept."""
     return {text: part for part in PARTS for text in texts(part)}
 
 

@@ -88,7 +88,7 @@ def deal(documents: DocumentKeys, sets: ShingleSets, ledger: Ledger, params: Spl
     is_first = copies == np.arange(size)
     listing = _listing(documents, np.flatnonzero(is_first), old, ledger, params)
     held_out, pinned = listing.held_out, listing.pinned
-    # Choose one of each family of near-duplicates. A bound document of a cleaner split evicts its near-duplicates.
+    # Choose one of each family of near-duplicates. A document bound to a cleaner side evicts its near-duplicates.
     with_words = is_first & (sets.sizes > 0)  # a text of fewer than 5 words has no near-duplicates
     index = ShingleIndex(sets, np.flatnonzero(with_words), threshold=params.near_duplicate, crew=crew)
     evicted_by = _evicted_by(index, documents, with_words, listing)
@@ -144,7 +144,7 @@ def _tier(listing: _Listing, old: NDArray[np.int32]) -> NDArray[np.int8]:
 def _evicted_by(
     index: ShingleIndex, documents: DocumentKeys, with_words: Bools, listing: _Listing
 ) -> NDArray[np.int32]:
-    """(n,) int32: for each bound document, a bound near-duplicate in a cleaner split, or -1.
+    """(n,) int32: for each document that the ledger binds to a side, such a near-duplicate in a cleaner split, or -1.
 
     One exists only if histories were united, or the threshold was lowered.
     """

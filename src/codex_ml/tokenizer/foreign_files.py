@@ -35,7 +35,7 @@ def check_source(path: Path) -> None:
 
 
 def refuse_left_out(path: Path) -> None:
-    """Refuse the folder if DVC leaves a file that is read out of the hash.
+    """Refuse the folder if DVC does not hash one of the files that are read from it.
 
     Raises:
         UserError: names the file.

@@ -1,4 +1,4 @@
-"""Of documents in an order, one is kept exactly when it resembles none that is kept before it."""
+"""A document is kept if and only if it is not a near-duplicate of a document that is kept before it."""
 
 import random
 from functools import cache
@@ -100,7 +100,7 @@ def test_the_kept_documents_are_those_of_comparing_all_pairs(tmp_path, monkeypat
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_small_families_of_borderline_pairs_are_decided_the_same_way(tmp_path_factory, data):
-    """Runs of numbers that overlap: every similarity from 0 to 1 is there, and long chains of them."""
+    """Overlapping runs of numbers, with every similarity from 0 to 1, and long chains."""
     runs = data.draw(st.lists(st.tuples(st.integers(0, 40), st.integers(3, 40)), min_size=1, max_size=30))
     texts = [" ".join(f"w{i}" for i in range(start, start + length)) for start, length in runs]
     pinned = data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts)))
@@ -179,7 +179,7 @@ def test_no_documents_need_no_work_and_give_no_error(tmp_path):
 
 
 def evicted(rows, part, similar):
-    """The definition: {row: kept rows before it of another split that it could go for}."""
+    """The definition: {row: kept rows of another split before it, for which it could be dropped}."""
     kept, gone = [], {}
     for row in rows:
         above = {k for k in kept if part[k] != part[row] and (min(row, k), max(row, k)) in similar}

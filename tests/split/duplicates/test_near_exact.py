@@ -126,7 +126,7 @@ def test_only_the_later_document_of_a_pair_across_splits_is_dropped(tmp_path, mo
 
 
 def pair_of(random: np.random.Generator, sizes: tuple[int, int], common: int) -> list[NDArray[np.uint64]]:
-    """Two sets of these sizes that share so many shingles."""
+    """Two sets of these sizes that share this many shingles."""
     values = random.permutation(np.unique(random.integers(0, 2**64, size=sum(sizes) - common, dtype=np.uint64)))
     assert len(values) == sum(sizes) - common
     return [np.sort(values[: sizes[0]]), np.sort(values[sizes[0] - common :])]
@@ -167,7 +167,7 @@ def test_a_pair_of_any_size_is_found_at_the_threshold_and_not_one_shingle_below(
 
 @pytest.mark.parametrize("threshold", [0.7, 0.8])
 def test_a_pair_at_the_threshold_is_found_among_shingles_that_all_documents_share(tmp_path, threshold):
-    """The shared shingles are the commonest of all, which the index takes last, and others hold most of them too."""
+    """The shared shingles are the most frequent, which the index takes last; other documents hold most of them too."""
     share, dice = Fraction(str(threshold)), np.random.default_rng(4)
     header = np.unique(dice.integers(0, 2**64, size=700, dtype=np.uint64))
     sets: list[NDArray[np.uint64]] = []

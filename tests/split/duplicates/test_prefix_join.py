@@ -1,4 +1,4 @@
-"""The search is exact: all pairs from the threshold on, whatever the documents look like and however it is cut up."""
+"""The search finds exactly the pairs at or above the threshold, for all kinds of documents and all task sizes."""
 
 import random
 from contextlib import contextmanager
@@ -84,7 +84,7 @@ def greedy(order, similar):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cut", ["as shipped", "small, by lists", "small, all with all"])
 def test_the_kept_documents_equal_those_of_comparing_all_pairs(tmp_path, monkeypatch, kind, threshold, cut):
-    """Also with all sizes at which the work is cut lowered, and with a table of counts in which all slots are shared."""
+    """Also with lowered task sizes, and with a table of counts in which all slots are shared."""
     dice = random.Random(kind.__name__)
     texts = kind(dice)
     small = cut != "as shipped"
@@ -132,7 +132,7 @@ def ratios():
 
 @pytest.mark.parametrize("crowd", [0, 30])
 def test_a_pair_exactly_at_the_threshold_is_found_and_one_shingle_less_is_not(tmp_path, crowd):
-    """Whether what they share is rare or in a crowd of other documents."""
+    """The shared shingles are rare, or many other documents hold them too."""
     for number, (threshold, shared, left, right) in enumerate(ratios()):
         words = [f"s{i}" for i in range(shared + 4)]
         texts = [
@@ -166,7 +166,7 @@ def test_the_parity_excludes_no_similar_pair_and_most_others(tmp_path):
 
 @pytest.mark.parametrize("cost", [0, 1 << 40])
 def test_workers_change_no_result(tmp_path, monkeypatch, cost):
-    """By lists alone, and all with all after the first round."""
+    """By lists only, and by comparing all pairs after the first round."""
     monkeypatch.setattr(dedup, "PROPOSAL", cost)
     monkeypatch.setattr(dedup, "CANDIDATE", 0)
     for name in ("SHINGLES_PER_TASK", "POSTINGS_PER_TASK", "PAIRS_PER_TASK"):
@@ -218,7 +218,7 @@ def test_progress_counts_the_whole_work(tmp_path):
     (0, 1), ((1 << 18) - 1, 1), (1 << 20, 8), ((1 << 26) - 1, 256), (1 << 28, 512), (1 << 31, 2048),
 ])  # fmt: skip
 def test_the_parts_of_a_join_grow_with_the_index_until_memory_bounds_them(postings, parts):
-    """Each part opens a file of each part of the corpus: with parts of one size that would be quadratic."""
+    """Each part opens one file per part of the corpus; with parts of a fixed size the cost would be quadratic."""
     assert dedup.join_parts(postings) == parts
 
 

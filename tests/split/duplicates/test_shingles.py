@@ -1,4 +1,4 @@
-"""Texts are compared by the runs of five words that they consist of, by hashes that never change."""
+"""Texts are compared by their runs of five words, with hashes that never change."""
 
 import hashlib
 import random
@@ -81,7 +81,7 @@ def test_words_of_every_length_differ_in_every_byte(letter):
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 16, 63, 64, 65, 200])
 @pytest.mark.parametrize("count", [4, 5, 6])
 def test_the_position_of_a_word_does_not_change_its_hash(length, count):
-    """The last word of all texts is read with the bytes behind it; what stands there must not count."""
+    """The last word of all texts is read together with the bytes after it; these must not change the hash."""
     run = " ".join(f"{i}" + "x" * (length - 1) for i in range(count))
     alone = shingles_of([run])[0].tolist()
     assert len(alone) == max(0, count - 4)
@@ -129,7 +129,7 @@ print(hashlib.sha256(b"".join(s.astype("<u8").tobytes() for s in shingles_of(tex
 
 @pytest.mark.parametrize(("texts", "name"), [(SPACED, "spaced"), ([*SPACED, *UNSPACED], "all")])
 def test_hashes_are_frozen(texts, name):
-    """An append to a corpus finds the pairs of before only if these never change."""
+    """Documents that are added later find their near-duplicates only if the hashes never change."""
     values = np.concatenate(shingles_of(texts))
     assert hashlib.sha256(values.astype("<u8").tobytes()).hexdigest() == DIGESTS[name]
 

@@ -1,4 +1,4 @@
-"""Documents compared all with all: the pairs that reach the threshold, and no pair of one label or of unlike sizes."""
+"""Comparing all pairs finds those that reach the threshold, and skips pairs of one label or of unlike sizes."""
 
 from random import Random
 
@@ -16,7 +16,7 @@ from ..dealing import near, stored, text
 
 
 def some_sets(dice):
-    """Sets of 1 to 3,000 shingles, so with parities of all lengths, each beside copies with some shingles replaced."""
+    """Sets of 1 to 3,000 shingles (parities of all lengths), each with copies in which some shingles are replaced."""
     for size in (0, 1, 2, 3, 9, 15, 17, 30, 60, 130, 250, 500, 1000, 2100, 3000):
         first = dice.integers(0, 2**64, size, dtype=np.uint64)
         for share in (0, 0.05, 0.1, 0.17, 0.18, 0.2, 0.3, 0.4):

@@ -1,4 +1,4 @@
-"""Near-copies are found in every script, also where no blank says where a word ends; unrelated texts are not."""
+"""Near-copies are found in every script, also in scripts without spaces between words; unrelated texts are kept."""
 
 import random
 import unicodedata
@@ -41,7 +41,7 @@ def edited(dice, script, text):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_near_copies_of_two_hundred_letters_stay_in_one_split(tmp_path, script):
-    """Forty pairs; in each, one letter was replaced, a letter was added at the end, or a blank in the middle."""
+    """Forty pairs; in each, one letter is replaced, a letter is added at the end, or a space in the middle."""
     dice = random.Random(script)
     docs = [Doc(f"filler {i} of some words that nobody else has {i}", path=f"filler-{i}") for i in range(12)]
     for number in range(40):
@@ -95,7 +95,7 @@ def test_plain_ascii_is_not_touched():
 
 
 def test_words_do_not_depend_on_the_unicode_version_of_python():
-    """A letter that this Python does not know yet is cut as one that it knows, inside the blocks of the table."""
+    """Inside the blocks of the table, a letter that this Python does not know yet is cut like a known one."""
     unknown = [chr(c) for c in range(0x31350, 0x32000, 97) if not unicodedata.name(chr(c), "")]
     assert unknown
     assert len(spans("".join(unknown))) == len(unknown)

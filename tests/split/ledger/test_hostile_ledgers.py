@@ -1,4 +1,4 @@
-"""Whatever stands in the folder of the ledger: its documented meaning, or one clear line; never a traceback or a guess."""
+"""Any contents of the ledger folder: their documented meaning, or one clear line; never a traceback or a guess."""
 
 from __future__ import annotations
 

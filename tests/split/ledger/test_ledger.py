@@ -1,4 +1,4 @@
-"""The ledger comes back as it was written, in whatever order its lines are, and what is wrong in it is named."""
+"""The ledger is read back as it was written, whatever the order of its lines, and a mistake in it is reported."""
 
 import itertools
 import random
@@ -109,7 +109,7 @@ def test_a_union_in_any_order_with_repeated_headers_is_the_same_text(rows, dice)
 
 
 def plain_meaning(rows, forgotten=()):
-    """({content: (unit, place, rank)}, {unit: split}) as docs/data.md says it, one line after the other."""
+    """({content: (unit, place, rank)}, {unit: split}) by the rules of docs/data.md, one line after the other."""
     rows = [row for row in rows if row[:2] not in forgotten]
     text = {row: lines_of(columns([row])).tolist()[0] for row in rows}
     contents: dict[tuple, tuple] = {}
@@ -347,11 +347,11 @@ def shard_names(ledger):
 
 
 class Killed(BaseException):
-    """Not caught by any handler of ours."""
+    """No handler of this project catches it."""
 
 
 def killed_after(steps, work):
-    """Run `work`, stopped before its step number `steps`; whether it came to its end."""
+    """Run `work`, stopped before step number `steps`; return True if it finished."""
     left = iter(range(steps))
 
     def counted(function):

@@ -1,4 +1,4 @@
-"""A ledger of the former form is rewritten without moving a document; what is wrong in it is named by its line."""
+"""A ledger of the former form is converted without moving a document; a mistake in it is reported with its line."""
 
 import gzip
 import json
@@ -74,7 +74,7 @@ def test_an_empty_ledger_stays_empty(tmp_path, header):
 
 
 def test_an_interrupted_conversion_is_completed(tmp_path):
-    """The folder is there already, and the former file too."""
+    """Both the folder and the former file exist."""
     convert_former(former(tmp_path, LINE), tmp_path / "l")
     assert convert_former(former(tmp_path, LINE, LINE | {"content": "1" * 32}), tmp_path / "l").lines == 2
     assert [path.name for path in tmp_path.iterdir()] == ["l"]

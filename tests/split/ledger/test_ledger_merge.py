@@ -1,4 +1,4 @@
-"""Two histories of one ledger, united: the same splits in every order, and what one side held out stays held out."""
+"""Two united histories of one ledger: the same splits in every order, and held-out documents stay held out."""
 
 import random
 import shutil
@@ -50,7 +50,7 @@ class History:
         self.dealer, self.docs, self.ledger = dealer, dict(docs), ledger
 
     def step(self, dice, side):
-        """Add, take out and regroup documents; then split and accept."""
+        """Add, remove and regroup documents; then split and accept."""
         for doc in some_docs(dice, dice.randrange(1, 10), side):
             self.docs[doc.path] = doc
         for path in dice.sample(sorted(self.docs), k=min(len(self.docs), dice.choice([0, 0, 1, 4]))):
@@ -118,7 +118,7 @@ def dealer(tmp_path_factory):
 
 
 def merged_histories(dealer, seed):
-    """(three histories of one base, their documents together without what one of them took out)."""
+    """(three histories of one base, all their documents except those that one of them removed)."""
     dice = random.Random(seed)
     base = History(dealer, {doc.path: doc for doc in FILLER}, dealer.empty())
     for number in range(dice.randrange(2)):

@@ -1,4 +1,4 @@
-"""Two people add data on their branches: whatever they did, and in whatever order it is merged, one answer comes out.
+"""Two people add data on their branches. Whatever they did, every order of merging gives the same answer.
 
 The histories are drawn: documents added, taken out, hidden by a licence and shown again, the same text under two groups,
 near-copies, stratify and folds switched, documents forgotten. What is checked is written from the promises alone.
@@ -46,7 +46,7 @@ def params_of(mode: dict[str, object]) -> Split:
 
 
 def lines_in(folder: Path) -> list[tuple[str, ...]]:
-    """The fields of every line, read by this test's own reading of the format."""
+    """The fields of every line, read by this test's own parser of the format."""
     lines = (folder / "all.txt").read_text(encoding="ascii").splitlines()
     return [tuple(line.split()) for line in lines if not line.startswith("#")]
 
@@ -166,7 +166,7 @@ def refuse_a_leak(result: Result, branches: Sequence[Branch]) -> None:
 
 
 def check_pair(seed: int, folder: Path) -> bool:
-    """One pair (or three) of histories; whether its merge could be split at all."""
+    """Check a pair (or three) of histories; return True if their merge could be split."""
     dice = random.Random(seed)
     dealer = Dealer(folder)
     base = Branch("base", {doc.path: doc for doc in FILLER}, dealer.empty(), mode=dice.choice(MODES))

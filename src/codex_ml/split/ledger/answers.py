@@ -109,7 +109,8 @@ class Ledger:
             unit, place: (m,) of each document.
 
         Returns:
-            (at_place, in_unit): both (m,) bool, whether some line of the content has this place, and this unit.
+            (at_place, in_unit): both (m,) bool, whether the line that counts, or one of the `also` lines, has this
+            place, and this unit.
         """
         listed = np.flatnonzero(rows >= 0)
         at_place, in_unit = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
