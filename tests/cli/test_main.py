@@ -202,7 +202,7 @@ ANYWHERE = {
 
 
 def test_asking_for_the_commands_again_adds_none():
-    """Else the command line would grow with each call in one process, and with it the time to build it."""
+    """A second call in one process gives the same groups, and none twice."""
     names = [[group.name for group in cli.whole_app().registered_groups] for _ in range(2)]
     assert names[0] == names[1]
     assert len(set(names[1])) == len(names[1]) > 0

@@ -48,7 +48,7 @@ def _broken_module(error: Exception) -> str:
     return f"{name}: {type(error).__name__}: {error}; `git diff` shows what was changed in the library"
 
 
-@functools.cache  # it adds to `app`, and a second call in one process would add every group again
+@functools.cache  # a process builds the commands once
 def whole_app() -> typer.Typer:
     """The commands and the groups of commands, each from its own module."""
     from codex_ml.cli import hooks, ledger, pack, policy, tokenizer

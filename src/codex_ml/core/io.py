@@ -74,7 +74,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `path`, whole, when the block ends without an error; replaces an old one."""
+    """Yield an empty folder that becomes `path` when the block ends without an error; it replaces an old folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = _temporary(path)

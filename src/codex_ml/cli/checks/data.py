@@ -64,7 +64,7 @@ def _foreign_pointers(dep: Path, pointers: list[Path]) -> Iterator[str]:
 
 
 def _is_of_dvc_add(pointer: Path) -> bool:
-    """Whether a pointer says no more than the hash of the file, or the folder, beside it."""
+    """Whether a pointer holds only the hash of the file or folder beside it."""
     try:
         document = read_yaml(pointer)
     except (UserError, OSError):

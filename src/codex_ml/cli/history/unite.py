@@ -68,7 +68,7 @@ class MergeResult:
 
 
 def unite(commits: Sequence[str] = ()) -> MergeResult:
-    """Do all of the module's docstring.
+    """Do all that the module's docstring lists, and return what was done and what is left.
 
     Args:
         commits: other commits whose ledger is united, too.
@@ -110,7 +110,7 @@ def _settle_results(sides: Sides, done: MergeResult) -> None:
 
 
 def _uncached_outs(head: Files) -> set[str]:
-    """Outputs that lie in Git, by the dvc.yaml of HEAD: that of the workspace may be in conflict."""
+    """Outputs that Git keeps, according to the dvc.yaml of HEAD: the one in the workspace may be in conflict."""
     text = head.read(str(PIPELINE))
     if text is None:
         return set()
