@@ -105,7 +105,7 @@ def test_wrong_params_are_reported_with_what_dvc_has_removed(run, workspace, mon
     message = "error: params.yaml:1: seed: input should be greater than or equal to 0; found -1"
     assert (code, out.err.count("\n")) == (2, 1)
     assert out.err.startswith(f"{message} (DVC has removed " if by_dvc else f"{message}\n")
-    assert ("`dvc checkout`" in out.err) is by_dvc
+    assert ("`dvc repro` brings" in out.err) is by_dvc
 
 
 def test_a_failed_stage_has_its_exit_code_and_one_line(run):

@@ -56,10 +56,11 @@ def test_bad_parameter_under_dvc_tells_how_to_get_the_outputs_back(pipeline: Wor
     pipeline.edit("params.yaml", "bootstrap: 100", "bootstrap: 1")
     failed = pipeline.dvc("repro", check=False)
     assert failed.returncode != 0
-    assert "`dvc checkout` and `git checkout reports` bring them back" in failed.stderr
-    pipeline.run("git", "checkout", "params.yaml", "reports")
-    pipeline.dvc("checkout")
-    assert "up to date" in pipeline.dvc("status").stdout
+    assert "mend this, and `dvc repro` brings them back" in failed.stderr
+    assert not (pipeline.root / "reports/evaluate/metrics.json").exists()
+    pipeline.edit("params.yaml", "bootstrap: 1", "bootstrap: 100")
+    assert "Stage 'evaluate' is cached - skipping run" in pipeline.dvc("repro").stdout
+    assert pipeline.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_empty_source_and_corrupt_wheel_are_told(pipeline: Workspace) -> None:

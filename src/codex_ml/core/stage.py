@@ -203,8 +203,7 @@ def checked_params(schema: type[Sections]) -> tuple[Sections, Runtime]:
     except UserError as error:
         if "DVC_STAGE" in os.environ:  # DVC removes the outputs before it runs the command
             raise UserError(
-                f"{error} (DVC has removed this stage's outputs; `dvc checkout` and `git checkout reports` bring them "
-                "back)"
+                f"{error} (DVC has removed this stage's outputs; mend this, and `dvc repro` brings them back)"
             ) from None
         raise
 
