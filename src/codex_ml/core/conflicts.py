@@ -93,7 +93,8 @@ def conflicts(files: list[str]) -> Iterator[str]:
     """One message per file of the project that holds conflict markers.
 
     Args:
-        files: paths that Git tracks. Of these, DVC's pointers, data and results are read, besides `ALWAYS_READ`.
+        files: paths that Git tracks. Of these, the .dvc files and all files below data and reports are read;
+            the files of `ALWAYS_READ` are read in any case.
     """
     ours = [name for name in files if name.endswith(POINTERS) or name.startswith(("data/", "reports/"))]
     yield from filter(None, (conflict_in(Path(name)) for name in dict.fromkeys([*ALWAYS_READ, *ours])))

@@ -55,10 +55,10 @@ class Stage(Generic[Sections]):
     record: dict[str, Any]  # reports/<stage>/lineage.json, see codex_ml.core.record
 
     def dep(self, path: str) -> Path:
-        """A declared dependency, or a path inside one.
+        """The path of a dependency that dvc.yaml declares for this stage, or of something inside one.
 
         Raises:
-            UserError: see `require`.
+            UserError: when dvc.yaml does not declare it, or DVC does not hash it.
         """
         self.require(path)
         return Path(path)

@@ -19,7 +19,7 @@ def dump_json(value: Any, *, indent: int | None = 2) -> str:
 
 
 def ndjson_line(value: Any) -> bytes:
-    """`value` as one line of NDJSON; a lone surrogate becomes `\\udXXX`."""
+    """`value` as a line of NDJSON with its newline, in UTF-8; a lone surrogate is an escape such as `\\ud800`."""
     return dump_json(value, indent=None).encode("utf-8", "backslashreplace")
 
 

@@ -99,7 +99,7 @@ class Spills:
         folder.mkdir(parents=True)
 
     def add(self, pieces: Mapping[int, bytes]) -> None:
-        """Append the pieces of `pieces_of` to their files at once; nothing is kept in memory."""
+        """Append pieces, by the number of their spill file, to those files at once. See `pieces_of`."""
         for number, piece in pieces.items():
             file = self._files.get(number)
             if file is None:

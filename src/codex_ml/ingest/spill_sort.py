@@ -27,7 +27,8 @@ ORDER = [(name, "ascending") for name in ("key", *PUBLISHED, "place")]
 def sorted_tables(file: Path) -> Iterator[pa.Table]:
     """The rows of a spill file in `ORDER`, in tables of about `ROW_GROUP_BYTES`.
 
-    The result depends on the file only, so any process can do it. The spill file and all temporary runs are deleted.
+    A large file is cut into sorted runs on disk, which are merged. The result depends on the file only, so any process
+    may compute it. The spill file and the runs are deleted when the last table has been taken.
     """
     if file.stat().st_size <= SPILL_BYTES:
         with _opened(file) as batches:

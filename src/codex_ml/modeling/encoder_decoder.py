@@ -73,6 +73,8 @@ def logits_by_halves(
 ) -> Tensor:
     """Return the logits of the targets of rows that hold one document each.
 
+    Each row becomes up to two sequences of one batch, its halves, as the docstring of this module shows.
+
     Args:
         input_ids, labels, position_ids: (batch, seq) int64, from `codex_ml.modeling.rows.Rows.batch`.
         middle: (batch,) int64, number of targets in the first half of each row; None: as `middle_of` computes it.

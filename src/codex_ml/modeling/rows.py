@@ -137,7 +137,7 @@ class Rows:
         return self.pieces[int(self.first[row]) : int(self.first[row + 1])].astype(np.int64)
 
     def documents(self, row: int) -> NDArray[np.int64]:
-        """Return the numbers of the documents in a row, in order, one per piece: (n,) int64."""
+        """Return (n,) int64: the number of the document of each of the n pieces of a row, in order."""
         return self.document_of(self.row_pieces(row)[:, 0])
 
     def document_of(self, start: NDArray[np.int64]) -> NDArray[np.int64]:

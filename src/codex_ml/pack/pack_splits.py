@@ -75,7 +75,10 @@ class _Packer:
 def pack_splits(
     folder: Path, files: Mapping[str, Path], tokenizer: TextTokenizer, settings: Pack, *, kind: str, style: str
 ) -> PackDetails:
-    """Write data/packed: the files of `codex_ml.modeling.rows`, records.ndjson, and canaries.json if there are any.
+    """Encode the splits and write the files of data/packed to `folder`.
+
+    These are the files of `codex_ml.modeling.rows`; records.ndjson, the list of records that were cut or dropped; and
+    where there are canaries (invented secrets) canaries.json.
 
     Args:
         folder: an empty folder.

@@ -95,7 +95,7 @@ class DocumentFinding:
 
 @dataclass(frozen=True)
 class TextColumn:
-    """A column with few distinct texts: each text once, and (n,) int32, the number of its text per document."""
+    """A column with few distinct texts: the texts, and (n,) int32, for each of n documents the index of its text."""
 
     texts: list[str]
     numbers: NDArray[np.int32]

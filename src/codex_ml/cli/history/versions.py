@@ -124,7 +124,7 @@ class Version:
 
 
 def version_in_folder() -> Version:
-    """The ledger in the folder, kept by Git or by DVC."""
+    """The split ledger as it is in data/split_ledger now, whether Git or DVC tracks that folder."""
     files = sorted(Path(FOLDER).glob("*.txt")) if Path(FOLDER).is_dir() else []
     former = [Path(FORMER)] if Path(FORMER).is_file() else []
     return Version(FOLDER, tuple(Part(file.name, file.as_posix()) for file in [*files, *former] if file.is_file()))

@@ -159,7 +159,7 @@ def refuse_moving_revision(source: Source) -> None:
 
 
 def is_hashed(repository: Path) -> bool:
-    """Whether DVC hashes the refs of a repository."""
+    """Whether DVC hashes the branches and tags of a Git repository, so that it notices when one of them moves."""
     rules, prefix = rules_for(repository)
     if ".git" in repository.parts or (prefix and rules.ignores(prefix.rstrip("/"), is_folder=True)):
         return False
