@@ -116,7 +116,7 @@ def test_every_template_is_kept_and_the_choice_equals_that_of_transformers(their
     ("contents", "told"),
     [
         ({"config": listed(**{"../evil": DEFAULT})}, r"a chat template has the name '\.\./evil'; allowed: up to 64 letters"),
-        ({"config": listed(**{"": DEFAULT})}, "a chat template is named ''"),
+        ({"config": listed(**{"": DEFAULT})}, "a chat template has the name ''"),
         ({"config": [{"name": "default"}]}, r"chat_template must be a text or a list of \{"),
         ({"config": {"default": DEFAULT}}, "chat_template must be a text or a list"),
         ({"config": 7}, "chat_template must be a text or a list"),
