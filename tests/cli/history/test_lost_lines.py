@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -29,8 +30,10 @@ def header() -> str:
 
 
 @pytest.fixture
-def committed(workspace: Path) -> Path:
-    """A workspace whose HEAD has six lines and a tombstone."""
+def committed(workspace: Path, repository: Path) -> Path:
+    """A workspace whose HEAD has six lines and a tombstone, and all of the library: `check` requires it in Git."""
+    Path("src").unlink()
+    shutil.copytree(repository / "src", "src", ignore=shutil.ignore_patterns("__pycache__"))
     FOLDER.joinpath("all.txt").write_text(header() + "".join(LINES))
     FOLDER.joinpath("forgotten.txt").write_text(f"{'B' * 16} she asked\n")
     git("init", "-q")
