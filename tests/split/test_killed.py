@@ -96,8 +96,8 @@ def checkout(tmp_path_factory, repository, project):
     shutil.copytree(project, root, dirs_exist_ok=True)
     for name in ("src", "stages"):
         shutil.copytree(repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(repository / "dvc.yaml", root / "dvc.yaml")
-    shutil.copyfile(repository / "pyproject.toml", root / "pyproject.toml")
+    for name in ("dvc.yaml", ".dvcignore", "pyproject.toml"):  # .dvcignore: byte code is no part of a stage
+        shutil.copyfile(repository / name, root / name)
     lower(root)
     write_data(root / "data/raw")
     (root / "tmp").mkdir()
