@@ -22,8 +22,5 @@ def test_a_folder_that_does_not_say_it_is_refused_with_the_stage_that_makes_it(
 ) -> None:
     if content is not None:
         (tmp_path / "kind.json").write_text(content)
-    with pytest.raises(UserError, match=r"kind\.json"):
+    with pytest.raises(UserError, match=r"kind\.json.*; `dvc repro tokenizer` makes it"):
         read_kind(tmp_path)
-    if content != "":  # what is not JSON is not known to be of a stage
-        with pytest.raises(UserError, match="`dvc repro tokenizer` makes it"):
-            read_kind(tmp_path)

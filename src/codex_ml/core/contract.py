@@ -13,6 +13,7 @@ Used by: the modules `<stage>_files` of the nouns, which writer and readers impo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -48,13 +49,13 @@ class Contract(BaseModel):
             UserError: when the file is missing or damaged, or holds something else; the message names file and key.
         """
         anew = f"`dvc repro {stage or cls.written_by}` makes it anew"
-        return cls._checked(read_json(_existing(file, anew)), str(file), anew)
+        return cls._checked(_json_of(file, anew), str(file), anew)
 
     @classmethod
     def read_array(cls, file: Path) -> list[Self]:
         """Read a file that holds an array of the objects; raises like `read`."""
         anew = f"`dvc repro {cls.written_by}` makes it anew"
-        values = read_json(_existing(file, anew))
+        values = _json_of(file, anew)
         if not isinstance(values, list):
             raise UserError(f"{file}: expected a JSON array, found {type(values).__name__}; {anew}")
         return [cls._checked(value, f"{file}: item {number}", anew) for number, value in enumerate(values, 1)]
@@ -65,7 +66,9 @@ class Contract(BaseModel):
         anew = f"`dvc repro {cls.written_by}` makes it anew"
         with _existing(file, anew).open("rb") as lines:  # bytes, so that only LF ends a line
             for number, line in enumerate(lines, 1):
-                yield cls._checked(parse_json_file(line, str(file), line=number), f"{file}:{number}", anew)
+                with _advising(anew):
+                    value = parse_json_file(line, str(file), line=number)
+                yield cls._checked(value, f"{file}:{number}", anew)
 
     def write(self, file: Path) -> None:
         """Write the object as deterministic JSON, atomically."""
@@ -99,3 +102,18 @@ def _existing(file: Path, anew: str) -> Path:
     if not file.exists():
         raise UserError(f"{file} is missing; {anew.removesuffix(' anew')}")
     return file
+
+
+def _json_of(file: Path, anew: str) -> Any:
+    existing = _existing(file, anew)
+    with _advising(anew):
+        return read_json(existing)
+
+
+@contextmanager
+def _advising(anew: str) -> Iterator[None]:
+    """Add to a message about a damaged file how to get a whole one."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {anew}") from None
