@@ -161,7 +161,7 @@ class Chain:
 
     def lock(self, *, record: bool = True) -> None:
         """Write what `dvc repro` leaves behind: the record of each start and dvc.lock."""
-        from codex_ml.cli.params import load_params
+        from codex_ml.cli.param_rules import load_params
         from codex_ml.core.hashing import hash_path
         from codex_ml.core.io import write_json
         from codex_ml.core.pipeline import load_pipeline

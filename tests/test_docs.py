@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from codex_ml.cli.params import Params, validate_params
+from codex_ml.cli.param_rules import Params, validate_params
 from codex_ml.core.config import Runtime
 from codex_ml.core.sections import known_keys
 from codex_ml.core.yaml import parse_yaml

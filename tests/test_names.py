@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from codex_ml.cli.params import Params
+from codex_ml.cli.param_rules import Params
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.sections import known_keys
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.params import Params, validate_params
+from codex_ml.cli.param_rules import Params, validate_params
 from codex_ml.core.pipeline import load_pipeline, producers_of
 from codex_ml.core.sections import known_keys
 from codex_ml.core.yaml import parse_yaml

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.checks.workspace import check_workspace, problems
-from codex_ml.cli.params import Params, load_params, validate_params
+from codex_ml.cli.param_rules import Params, load_params, validate_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.packages import install_extra
 from codex_ml.core.pipeline import load_pipeline
@@ -211,7 +211,7 @@ HEAVY = ("torch", "transformers", "pyarrow", "accelerate", "tokenizers", "dvcliv
 
 def test_check_imports_nothing_heavy(workspace, run_python):
     code = (
-        "import sys\nfrom codex_ml.cli.checks.workspace import problems\nfrom codex_ml.cli.params import load_params\n"
+        "import sys\nfrom codex_ml.cli.checks.workspace import problems\nfrom codex_ml.cli.param_rules import load_params\n"
         "from codex_ml.core.pipeline import load_pipeline\nimport codex_ml.cli.main\nlist(problems(load_params(), load_pipeline()))\n"
         f"print(sorted(set(sys.modules) & set({(*HEAVY, 'numpy')!r})))"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.history.stage_chain import chain_at, chain_summary
-from codex_ml.cli.params import load_params
+from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import write_json

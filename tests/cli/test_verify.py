@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.checks.hash_chain import verified_links
-from codex_ml.cli.params import load_params
+from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.pipeline import load_pipeline

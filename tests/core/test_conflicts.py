@@ -11,7 +11,7 @@ from codex_ml.cli import hooks
 from codex_ml.cli.checks.hash_chain import verified_links
 from codex_ml.cli.checks.workspace import check_workspace
 from codex_ml.cli.history.stage_chain import TrackedTexts
-from codex_ml.cli.params import load_params
+from codex_ml.cli.param_rules import load_params
 from codex_ml.core.conflicts import MARKERS, conflict_line, conflicts
 from codex_ml.core.dvcignore import patterns_for
 from codex_ml.core.errors import CheckFailed, UserError

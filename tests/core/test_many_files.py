@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.checks.data import data_problems
-from codex_ml.cli.params import Params
+from codex_ml.cli.param_rules import Params
 from codex_ml.core import hashing
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import StageSpec

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import create_model
 
-from codex_ml.cli.params import Params
+from codex_ml.cli.param_rules import Params
 from codex_ml.core import stage as module
 from codex_ml.core.config import Section
 from codex_ml.core.errors import CheckFailed, UserError

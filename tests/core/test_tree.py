@@ -10,7 +10,7 @@ import pytest
 
 from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.checks.workspace import check_workspace
-from codex_ml.cli.params import Params
+from codex_ml.cli.param_rules import Params
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.pipeline import load_pipeline

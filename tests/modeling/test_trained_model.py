@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from codex_ml.cli.params import Model
+from codex_ml.cli.param_rules import Model
 from codex_ml.core.errors import UserError
 from codex_ml.modeling.trained_model import load_model
 from codex_ml.train.model.build import build_model

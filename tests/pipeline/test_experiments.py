@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 from workspace import Workspace
 
-from codex_ml.cli.params import Params
+from codex_ml.cli.param_rules import Params
 from codex_ml.core.sections import known_keys
 
 LATER = ["train", "evaluate", "safety_audit", "report"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.checks.workspace import problems
-from codex_ml.cli.params import load_params
+from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.yaml import read_yaml

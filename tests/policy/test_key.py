@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.main import whole_app
-from codex_ml.cli.params import Params
+from codex_ml.cli.param_rules import Params
 from codex_ml.core.errors import UserError
 from codex_ml.policy.key import PUBLISHED, read_key, warning
 

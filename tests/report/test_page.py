@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from codex_ml.core.errors import UserError, safe_text
 from codex_ml.inference.evaluate_files import DocumentScore, Evaluation, ScoreInterval, SourceScore
-from codex_ml.report import few, plots, sentences
+from codex_ml.report import plots, sentences, short_series
 from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts, load_facts
 from codex_ml.report.page import TEMPLATE, render_page
@@ -337,7 +337,7 @@ def test_a_curve_of_fewer_than_three_points_is_a_table(
         monkeypatch.setattr(plots, draw, lambda *_, **__: pytest.fail("a plot is drawn that the page does not show"))
     points = tuple((5 * n, 0.125 * n) for n in range(1, count + 1))
     made = dataclasses.replace(made, curves={**made.curves, **dict.fromkeys(FEW[name], points)})
-    found = few.tables(made)
+    found = short_series.tables(made)
     assert (name in found) == (count < 3)
     page = Page(render_page(made))
     assert page.elements["img"] == 4 - (count < 3)
@@ -351,14 +351,14 @@ def test_curves_of_which_one_has_three_points_stay_a_plot(facts: MakeFacts) -> N
     """600 steps and two validations: the table would have a hundred rows."""
     made = facts("plain")
     made = dataclasses.replace(made, curves={**made.curves, "val/loss": ((10, 2.5),)})
-    assert "loss" not in few.tables(made)
+    assert "loss" not in short_series.tables(made)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_sources_and_documents_are_tables(facts: MakeFacts, count: int) -> None:
     made = facts("plain")
     made = dataclasses.replace(made, sources=made.sources[:count], documents=made.documents[:count])
-    found = few.tables(made)
+    found = short_series.tables(made)
     assert ("by_source" in found, "by_size" in found) == (count < 3, count < 3)
     if count < 3:
         assert [row[0] for row in found["by_source"].rows] == [source.source for source in made.sources]
@@ -370,5 +370,5 @@ def test_few_sources_and_documents_are_tables(facts: MakeFacts, count: int) -> N
 def test_a_step_without_a_validation_has_a_dash(facts: MakeFacts) -> None:
     made = facts("plain")
     curves = {**made.curves, "train/loss": ((5, 3.0), (10, 2.0)), "val/loss": ((10, 2.5),)}
-    found = few.tables(dataclasses.replace(made, curves=curves))["loss"]
+    found = short_series.tables(dataclasses.replace(made, curves=curves))["loss"]
     assert found.rows == (("5", "3.0000", "–"), ("10", "2.0000", "2.5000"))

@@ -14,6 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from codex_ml.documents.document import canonical
+from codex_ml.split.candidates import DROPPED, PARTS, REASONS, DocumentKeys
 from codex_ml.split.config import Split
 from codex_ml.split.crew import Crew
 from codex_ml.split.deal import deal, new_lines
@@ -24,7 +25,6 @@ from codex_ml.split.ledger.edits import accept_new_lines, write_folder
 from codex_ml.split.ledger.folder import read_ledger, write_new_lines
 from codex_ml.split.ledger.line_format import Columns, Lines, lines_of, salt_mark
 from codex_ml.split.shares import position
-from codex_ml.split.verdicts import DROPPED, PARTS, REASONS, DocumentKeys
 
 WORDS = [f"w{i}" for i in range(400)]
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from codex_ml.core.errors import UserError
 from codex_ml.split import deal as module
+from codex_ml.split.candidates import EVICTED, PARTS
 from codex_ml.split.config import Split
 from codex_ml.split.duplicates.dedup import Families
 from codex_ml.split.shares import position
-from codex_ml.split.verdicts import EVICTED, PARTS
 
 from .dealing import CORPORA, MODES, Dealer, Doc, families_and_groups, ledger_of, line_of, naive_pairs, variant
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from codex_ml.split.candidates import POOL
 from codex_ml.split.config import Split
 from codex_ml.split.shares import position
-from codex_ml.split.verdicts import POOL
 
 from .dealing import Dealer, Doc, families_and_groups, ledger_of, line_of
 

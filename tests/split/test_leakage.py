@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codex_ml.split.candidates import EVICTED, EXACT, KEPT, NEAR, QUARANTINED, Dealt, DocumentKeys
 from codex_ml.split.duplicates.dedup import Families
 from codex_ml.split.leakage import leakage, random_split_leak
-from codex_ml.split.verdicts import EVICTED, EXACT, KEPT, NEAR, QUARANTINED, Dealt, DocumentKeys
 
 
 def families_of(kept_by, pairs):

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from codex_ml.cli.main import whole_app
-from codex_ml.cli.params import load_params
+from codex_ml.cli.param_rules import load_params
 from codex_ml.core.paths import SPLIT_LEDGER
 from codex_ml.split.ledger.folder import NEW, read_ledger
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from codex_ml.cli.checks.workspace import problems
-from codex_ml.cli.params import validate_params
+from codex_ml.cli.param_rules import validate_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.stage import Stage

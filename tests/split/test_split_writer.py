@@ -15,12 +15,12 @@ from codex_ml.documents.document import Document, read_documents
 from codex_ml.ingest import corpus_writer
 from codex_ml.ingest.corpus import measured, pieces_of, spilling
 from codex_ml.ingest.corpus_writer import write_corpus
+from codex_ml.split.candidates import DROPPED, DocumentKeys
 from codex_ml.split.config import Split
 from codex_ml.split.crew import Crew
 from codex_ml.split.screen import ScreenSettings, screen_settings
 from codex_ml.split.split_writer import _Names, write_splits
 from codex_ml.split.splits import CorpusSplit, Pool, column_bytes, corpus_bytes
-from codex_ml.split.verdicts import DROPPED, DocumentKeys
 
 quiet = lambda _: None  # noqa: E731
 TOKEN = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project redacts it

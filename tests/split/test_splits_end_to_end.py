@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from codex_ml.cli.params import validate_params
+from codex_ml.cli.param_rules import validate_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.paths import SPLIT_LEDGER
 from codex_ml.core.pipeline import load_pipeline

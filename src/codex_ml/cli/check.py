@@ -6,7 +6,7 @@ import typer
 
 from codex_ml.cli.options import Debug, warn_of_lines_not_compared
 from codex_ml.core.errors import one_line_errors
-from codex_ml.core.top import go_to_top
+from codex_ml.core.repository_root import go_to_top
 
 
 def check(debug: Debug = False) -> None:

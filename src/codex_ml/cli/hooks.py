@@ -31,7 +31,7 @@ import typer
 from codex_ml.core.conflicts import conflict_in
 from codex_ml.core.errors import CheckFailed, UserError, one_line, one_line_errors, safe_text
 from codex_ml.core.paths import SPLIT_LEDGER
-from codex_ml.core.top import go_to_top
+from codex_ml.core.repository_root import go_to_top
 from codex_ml.core.yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def ledger() -> None:
     from codex_ml.cli.history.git_commands import files_of_commit
     from codex_ml.cli.history.lost_lines import baselines, lost_in, not_compared, version_in_index, versions_between
     from codex_ml.cli.history.versions import PATHS, version_of
-    from codex_ml.cli.params import load_params
+    from codex_ml.cli.param_rules import load_params
 
     with one_line_errors():
         go_to_top()

@@ -11,7 +11,7 @@ import typer
 from codex_ml.cli.options import Debug, Json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.paths import FORGOTTEN, FORMER_LEDGER, SPLIT_LEDGER
-from codex_ml.core.top import go_to_top
+from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
     from codex_ml.split.ledger.answers import Ledger
@@ -119,7 +119,7 @@ def forget(
 
 
 def _ledger() -> Ledger:
-    from codex_ml.cli.params import load_params
+    from codex_ml.cli.param_rules import load_params
     from codex_ml.split.ledger.folder import read_ledger
 
     return read_ledger(SPLIT_LEDGER, salt=load_params().split.salt)
@@ -128,7 +128,7 @@ def _ledger() -> Ledger:
 def _contents(names: list[str], ledger: Ledger) -> list[str]:
     """The contents with these names; without names, the contents that the corpus no longer holds."""
     from codex_ml.cli.named_contents import contents_gone, contents_named
-    from codex_ml.cli.params import load_params
+    from codex_ml.cli.param_rules import load_params
     from codex_ml.core.parallel import workers_for
     from codex_ml.split.screen import screen_settings
 

@@ -8,7 +8,7 @@ import typer
 
 from codex_ml.cli.options import Debug, Json
 from codex_ml.core.errors import CheckFailed, one_line_errors, safe_text
-from codex_ml.core.top import go_to_top
+from codex_ml.core.repository_root import go_to_top
 
 
 def merge(

@@ -10,7 +10,7 @@ import typer
 
 from codex_ml.cli.options import Debug
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
-from codex_ml.core.top import go_to_top
+from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
     from codex_ml.cli.pack_step import Piece, Row
@@ -40,7 +40,7 @@ def show(
     from dataclasses import asdict
 
     from codex_ml.cli.pack_step import describe, numbers_of_step, open_train
-    from codex_ml.cli.params import load_params
+    from codex_ml.cli.param_rules import load_params
     from codex_ml.core.strict_json import dump_json
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 

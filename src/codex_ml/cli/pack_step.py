@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codex_ml.cli.params import Params
+from codex_ml.cli.param_rules import Params
 from codex_ml.core.errors import UserError
 from codex_ml.core.strict_json import parse_json
 from codex_ml.documents.document import opened

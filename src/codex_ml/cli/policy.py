@@ -6,7 +6,7 @@ import typer
 
 from codex_ml.cli.options import Debug
 from codex_ml.core.errors import one_line_errors
-from codex_ml.core.top import go_to_top
+from codex_ml.core.repository_root import go_to_top
 
 app = typer.Typer(no_args_is_help=True, help="The text policy: data/policy.yaml and the key of its placeholders.")
 

@@ -11,7 +11,7 @@ import typer
 
 from codex_ml.cli.options import Debug, Json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
-from codex_ml.core.top import from_top
+from codex_ml.core.repository_root import from_top
 
 FOLDER, VAL = Path("models/tokenizer"), Path("data/splits/val.parquet")
 app = typer.Typer(

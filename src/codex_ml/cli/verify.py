@@ -8,7 +8,7 @@ import typer
 
 from codex_ml.cli.options import Debug, Json, in_columns, relative_to_top, warn_of_lines_not_compared
 from codex_ml.core.errors import one_line_errors
-from codex_ml.core.top import go_to_top
+from codex_ml.core.repository_root import go_to_top
 
 
 def verify(

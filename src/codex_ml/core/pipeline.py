@@ -10,7 +10,7 @@ from typing import Any
 
 from codex_ml.core.conflicts import refuse_conflict
 from codex_ml.core.errors import UserError
-from codex_ml.core.top import find_top
+from codex_ml.core.repository_root import find_top
 from codex_ml.core.yaml import parse_yaml, read_text, read_yaml
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), "params.yaml"

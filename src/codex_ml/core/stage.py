@@ -216,7 +216,7 @@ def _validate_all_params() -> None:
     sees only what the stage itself imports.
     """
     before = set(sys.modules)
-    importlib.import_module("codex_ml.cli.params").load_params()
+    importlib.import_module("codex_ml.cli.param_rules").load_params()
     for name in set(sys.modules) - before:
         if name.split(".")[0] == "codex_ml":
             del sys.modules[name]

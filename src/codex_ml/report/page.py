@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from codex_ml.core.errors import safe_text
-from codex_ml.report import data_tables, few, plots, sentences, tables
+from codex_ml.report import data_tables, plots, sentences, short_series, tables
 from codex_ml.report.facts import Facts
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
@@ -58,7 +58,7 @@ def render_page(facts: Facts) -> str:
         tables=tables,
         sentences=sentences,
         data_tables=data_tables,
-        few=few.tables(facts),
+        few=short_series.tables(facts),
         pictures=_pictures(facts),
         samples=[_cut(text) for text in facts.samples[:SAMPLES]],
     )

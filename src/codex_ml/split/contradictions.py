@@ -15,10 +15,10 @@ from codex_ml.core.io import atomic_file
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import opened
 from codex_ml.documents.split_files import LedgerCounts, NamedContradiction
+from codex_ml.split.candidates import EVICTED, PARTS, REASONS, Dealt, DocumentKeys
 from codex_ml.split.ledger.answers import SPLITS, Ledger, disagree
 from codex_ml.split.screen import ScreenSettings, redacted_name
 from codex_ml.split.splits import Pool
-from codex_ml.split.verdicts import EVICTED, PARTS, REASONS, Dealt, DocumentKeys
 
 CONTENT = "its content is in lines of several splits"
 GROUP = "its group is in lines of a cleaner split"

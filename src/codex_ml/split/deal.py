@@ -9,7 +9,7 @@ The ledger may unite histories that disagree. Then a document that one history h
 near-copies that the ledger lists, the one in the less clean split is evicted (train before val before test). A document
 whose group another history held out is used for neither split.
 
-Used by: stages/split.py. `verdicts.Dealt` shows a worked example.
+Used by: stages/split.py. `candidates.Dealt` shows a worked example.
 """
 
 from __future__ import annotations
@@ -21,14 +21,7 @@ from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.sorted_arrays import begins_of, find
-from codex_ml.split.config import Split
-from codex_ml.split.crew import Crew
-from codex_ml.split.duplicates.dedup import ShingleIndex, crossing, keep_first
-from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets
-from codex_ml.split.ledger.answers import RANKS, Ledger
-from codex_ml.split.ledger.line_format import Columns, Lines, content_keys, lines_of
-from codex_ml.split.shares import by_hash_without_test, deal_new
-from codex_ml.split.verdicts import (
+from codex_ml.split.candidates import (
     DROPPED,
     EVICTED,
     EXACT,
@@ -43,6 +36,13 @@ from codex_ml.split.verdicts import (
     Dealt,
     DocumentKeys,
 )  # fmt: skip
+from codex_ml.split.config import Split
+from codex_ml.split.crew import Crew
+from codex_ml.split.duplicates.dedup import ShingleIndex, crossing, keep_first
+from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets
+from codex_ml.split.ledger.answers import RANKS, Ledger
+from codex_ml.split.ledger.line_format import Columns, Lines, content_keys, lines_of
+from codex_ml.split.shares import by_hash_without_test, deal_new
 
 CLEANEST_FIRST = np.array([2, 1, 0, 3, 4], dtype=np.int8)  # sort key of train, val, test, pool, and of unknown (-1)
 

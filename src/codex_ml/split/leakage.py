@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from codex_ml.core.sorted_arrays import begins_of
 from codex_ml.documents.split_files import Leakage
-from codex_ml.split.verdicts import EVICTED, QUARANTINED, Dealt, DocumentKeys
+from codex_ml.split.candidates import EVICTED, QUARANTINED, Dealt, DocumentKeys
 
 DRAWS = 20  # random splits; with 90 test documents a single one gives 6 or 10 %, depending on the seed
 

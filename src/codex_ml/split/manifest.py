@@ -26,10 +26,10 @@ from codex_ml.documents.split_files import (
     SplitSize,
 )
 from codex_ml.split.benchmarks import read_benchmarks
+from codex_ml.split.candidates import PARTS
 from codex_ml.split.config import Split
 from codex_ml.split.split_writer import Counts
 from codex_ml.split.splits import CorpusSplit, Pool
-from codex_ml.split.verdicts import PARTS
 
 log = logging.getLogger("codex_ml")
 

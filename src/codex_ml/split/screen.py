@@ -119,7 +119,7 @@ class Screened:
         reasons: of the n documents; "" if the document passed.
         sizes: (n,) int64, bytes of content.
         changed: (n,) bool, whether the policy redacts something.
-        hashes: (p, 4) uint64: high, low, place and unit of `verdicts.DocumentKeys`.
+        hashes: (p, 4) uint64: high, low, place and unit of `candidates.DocumentKeys`.
         grouped: (p,) bool, whether the document has a group.
         strata: of the p documents.
         shingles: argument for `ShingleSets.add`.
@@ -269,7 +269,7 @@ def _allow_list(licences: tuple[str, ...]) -> frozenset[str]:
 
 
 def hashes_of(document: Document, salt: str) -> tuple[int, int, int, int]:
-    """(high, low, place, unit) of a redacted document, as in `verdicts.DocumentKeys`."""
+    """(high, low, place, unit) of a redacted document, as in `candidates.DocumentKeys`."""
     content = hashlib.sha256(content_bytes(document)).digest()
     place = hashlib.blake2b(
         "\0".join((document.source, document.path, document.id)).encode("utf-8", "surrogatepass"), digest_size=8

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.sorted_arrays import find
+from codex_ml.split.candidates import TEST, TRAIN, VAL, DocumentKeys, Hashes
 from codex_ml.split.config import Split
 from codex_ml.split.duplicates.shingle_sets import RowNumbers
-from codex_ml.split.verdicts import TEST, TRAIN, VAL, DocumentKeys, Hashes
 
 
 def position(key: bytes, salt: str) -> int:

@@ -23,10 +23,10 @@ from codex_ml.core.parallel import ordered_map
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import PUBLISHED, SCHEMA, documents_of, number_column, opened, table_of
 from codex_ml.documents.parquet_join import EncodedGroup, Joiner, encoded
+from codex_ml.split.candidates import DROPPED, PARTS, DocumentKeys
 from codex_ml.split.crew import Crew
 from codex_ml.split.screen import ScreenSettings, redacted, redacted_name
 from codex_ml.split.splits import CorpusSplit, Pool
-from codex_ml.split.verdicts import DROPPED, PARTS, DocumentKeys
 
 COUNTED = ("licence", "language", "source")
 

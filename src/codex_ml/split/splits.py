@@ -23,11 +23,11 @@ from codex_ml.core.io import atomic_file
 from codex_ml.core.parallel import ordered_map
 from codex_ml.documents.document import opened
 from codex_ml.policy.key import warning
+from codex_ml.split.candidates import DROPPED, KEPT, REASONS, Dealt, DocumentKeys
 from codex_ml.split.config import Split
 from codex_ml.split.crew import Crew
 from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets, slot_bits
 from codex_ml.split.screen import Screened, ScreenSettings, ScreenTask, screen
-from codex_ml.split.verdicts import DROPPED, KEPT, REASONS, Dealt, DocumentKeys
 
 log = logging.getLogger("codex_ml")
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from codex_ml.core.child import AnswerError, LimitedChild
 from codex_ml.core.errors import UserError, one_line
+from codex_ml.tokens.content_marks import MARK, MARKED, MARKS, Said, refuse_marks
 from codex_ml.tokens.layout import CHATML
-from codex_ml.tokens.said import MARK, MARKED, MARKS, Said, refuse_marks
 from codex_ml.tokens.templates import render, renderer
 from codex_ml.tokens.text_tokenizer import TextTokenizer
 

@@ -268,7 +268,7 @@ def test_wherever_the_lock_file_was_cut_the_verdict_is_that_of_dvc(repository_of
 
 def test_check_names_a_lock_file_that_was_cut(workspace):
     from codex_ml.cli.checks.workspace import problems
-    from codex_ml.cli.params import load_params
+    from codex_ml.cli.param_rules import load_params
     from codex_ml.core.pipeline import load_pipeline
 
     Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"fetch": None}}))

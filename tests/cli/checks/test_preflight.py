@@ -10,7 +10,7 @@ import pytest
 
 from codex_ml.cli.checks import preflight
 from codex_ml.cli.checks.workspace import check_workspace, problems
-from codex_ml.cli.params import Params, load_params, validate_params
+from codex_ml.cli.param_rules import Params, load_params, validate_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.yaml import parse_yaml, read_yaml

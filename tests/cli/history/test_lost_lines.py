@@ -12,7 +12,7 @@ from codex_ml.cli.checks.hash_chain import verified_links
 from codex_ml.cli.checks.workspace import check_workspace
 from codex_ml.cli.history.lost_lines import lost_in, version_in_index, versions_between
 from codex_ml.cli.history.unite import unite
-from codex_ml.cli.params import load_params
+from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.split.ledger.line_format import salt_mark
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from codex_ml.cli.params import Params
+from codex_ml.cli.param_rules import Params
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import StageSpec, producers_of
 from codex_ml.core.sections import PARAMS

@@ -11,7 +11,7 @@ from typing import Any
 from codex_ml.cli.history.listing import changed_file
 from codex_ml.cli.history.lost_lines import baselines, lost_in
 from codex_ml.cli.history.versions import version_in_folder
-from codex_ml.cli.params import load_params
+from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import Hashes, hash_path
 from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, load_lock, load_pipeline

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from codex_ml.cli.params import Params
+from codex_ml.cli.param_rules import Params
 from codex_ml.core.config import BASE_FOLDER
 from codex_ml.core.errors import UserError
 from codex_ml.core.globs import expand_glob

@@ -14,7 +14,7 @@ from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.checks.dvc_state import leftovers
 from codex_ml.cli.history.lost_lines import baselines, lost_in
 from codex_ml.cli.history.versions import version_in_folder
-from codex_ml.cli.params import Params, load_params
+from codex_ml.cli.param_rules import Params, load_params
 from codex_ml.core.conflicts import conflicts
 from codex_ml.core.errors import UserError
 from codex_ml.core.globs import expand_glob

@@ -21,7 +21,7 @@ from codex_ml.cli.history.versions import (
     version_in_folder,
     version_of,
 )
-from codex_ml.cli.params import load_params
+from codex_ml.cli.param_rules import load_params
 from codex_ml.core.conflicts import conflict_in, conflict_line, without_markers
 from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.io import write_bytes, write_text

@@ -96,105 +96,115 @@ class Params(Section):
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")
-    def _every_value_counts(self) -> Params:
-        for message in without_effect(self, WITHOUT_EFFECT):
-            raise ValueError(message)
-        for number, source in enumerate(self.ingest.sources):
-            for message in without_effect(source, SOURCE_WITHOUT_EFFECT):
-                raise ValueError(f"ingest.sources.{number}.{message}")
+    def _rules_hold(self) -> Params:
+        for rule in RULES:
+            for message in rule(self):
+                raise ValueError(message)
         return self
 
-    @model_validator(mode="after")
-    def _rows_are_shared(self) -> Params:
-        rows = self.train.micro_batch_size * self.train.accumulation
-        if self.runtime.processes and rows % self.runtime.processes:
-            raise ValueError(
-                f"runtime.processes {self.runtime.processes} cannot share the {self.train.micro_batch_size} x "
-                f"{self.train.accumulation} rows of a step evenly; choose a divisor of micro_batch_size x accumulation"
-            )
-        return self
 
-    @model_validator(mode="after")
-    def _shards_can_be_trained(self) -> Params:
-        if self.runtime.sharding == "none":
-            return self
-        for found, instead in (
-            (self.train.compile == "on" and "train.compile on", "auto or off"),
-            (self.train.precision == "fp16" and "train.precision fp16", "bf16, fp32 or auto"),
-            (self.model.quantization != "none" and f"model.quantization {self.model.quantization}", "none"),
-        ):
-            if found:
-                raise ValueError(f"runtime.sharding full cannot be combined with {found}; use {instead}")
-        return self
+def _every_value_counts(params: Params) -> Iterator[str]:
+    for message in without_effect(params, WITHOUT_EFFECT):
+        yield message
+    for number, source in enumerate(params.ingest.sources):
+        for message in without_effect(source, SOURCE_WITHOUT_EFFECT):
+            yield f"ingest.sources.{number}.{message}"
 
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Params:
-        if self.model.path:  # its own config.json has the number of positions; train and safety_audit compare
-            return self
-        if self.pack.seq_len > self.model.max_positions:
-            raise ValueError(
-                f"pack.seq_len {self.pack.seq_len} is longer than the model's positions; "
-                f"raise model.max_positions ({self.model.max_positions}) or lower pack.seq_len"
-            )
-        if self.pack.dtype == "uint16" and self.tokenizer.vocab_size > UINT16_TOKENS:
-            raise ValueError(
-                f"tokenizer.vocab_size {self.tokenizer.vocab_size} does not fit pack.dtype uint16 "
-                f"(at most {UINT16_TOKENS} tokens); use uint32 or auto"
-            )
-        window = self.safety_audit.prefix_tokens + self.safety_audit.suffix_tokens
-        if window > self.model.max_positions:
-            raise ValueError(
-                f"safety_audit.prefix_tokens + suffix_tokens is {window}, longer than model.max_positions "
-                f"{self.model.max_positions}"
-            )
-        if self.safety_audit.sample_tokens > self.model.max_positions:
-            raise ValueError(
-                f"safety_audit.sample_tokens {self.safety_audit.sample_tokens} is longer than model.max_positions "
-                f"{self.model.max_positions}"
-            )
-        return self
 
-    @model_validator(mode="after")
-    def _windows_of_the_audit_fit_into_rows(self) -> Params:
-        window = self.safety_audit.prefix_tokens + self.safety_audit.suffix_tokens
-        if window > self.pack.seq_len:
-            raise ValueError(
-                f"safety_audit.prefix_tokens + suffix_tokens is {window}, longer than a row (pack.seq_len "
-                f"{self.pack.seq_len}), so no window of the audit fits into one; lower them"
-            )
-        return self
+def _rows_are_shared(params: Params) -> Iterator[str]:
+    rows = params.train.micro_batch_size * params.train.accumulation
+    if params.runtime.processes and rows % params.runtime.processes:
+        yield (
+            f"runtime.processes {params.runtime.processes} cannot share the {params.train.micro_batch_size} x "
+            f"{params.train.accumulation} rows of a step evenly; choose a divisor of micro_batch_size x accumulation"
+        )
 
-    @model_validator(mode="after")
-    def _adapters_keep_the_tokenizer_of_the_model(self) -> Params:
-        if self.model.lora.rank and self.tokenizer.kind != "local":
-            raise ValueError(
-                f"model.lora.rank {self.model.lora.rank} leaves the embedding as it is, but tokenizer.kind "
-                f"{self.tokenizer.kind} makes a new tokenizer; use the model's own (tokenizer.kind: local), or train "
-                "all weights (model.lora.rank: 0)"
-            )
-        return self
 
-    @model_validator(mode="after")
-    def _heads_share_keys_where_they_can(self) -> Params:
-        model = self.model
-        if not model.path and model.architecture in OWN_KEYS and model.kv_heads not in (0, model.heads):
-            raise ValueError(f"model.kv_heads: {model.architecture} cannot share heads of keys and values; use 0")
-        return self
+def _shards_can_be_trained(params: Params) -> Iterator[str]:
+    if params.runtime.sharding == "none":
+        return
+    for found, instead in (
+        (params.train.compile == "on" and "train.compile on", "auto or off"),
+        (params.train.precision == "fp16" and "train.precision fp16", "bf16, fp32 or auto"),
+        (params.model.quantization != "none" and f"model.quantization {params.model.quantization}", "none"),
+    ):
+        if found:
+            yield f"runtime.sharding full cannot be combined with {found}; use {instead}"
 
-    @model_validator(mode="after")
-    def _encoder_decoder_has_its_rows(self) -> Params:
-        if not self.model.is_encoder_decoder:
-            return self
-        if self.pack.layout != "padded":
-            raise ValueError(
-                "pack.layout packed puts several documents into a row, but model.architecture t5 reads one; use padded"
-            )
-        if self.train.compile == "on":
-            raise ValueError(
-                "train.compile on needs batches of one shape, but batches of model.architecture t5 are as long as "
-                "their longest encoder input; use auto or off"
-            )
-        return self
+
+def _sections_agree(params: Params) -> Iterator[str]:
+    if params.model.path:  # its own config.json has the number of positions; train and safety_audit compare
+        return
+    if params.pack.seq_len > params.model.max_positions:
+        yield (
+            f"pack.seq_len {params.pack.seq_len} is longer than the model's positions; "
+            f"raise model.max_positions ({params.model.max_positions}) or lower pack.seq_len"
+        )
+    if params.pack.dtype == "uint16" and params.tokenizer.vocab_size > UINT16_TOKENS:
+        yield (
+            f"tokenizer.vocab_size {params.tokenizer.vocab_size} does not fit pack.dtype uint16 "
+            f"(at most {UINT16_TOKENS} tokens); use uint32 or auto"
+        )
+    window = params.safety_audit.prefix_tokens + params.safety_audit.suffix_tokens
+    if window > params.model.max_positions:
+        yield (
+            f"safety_audit.prefix_tokens + suffix_tokens is {window}, longer than model.max_positions "
+            f"{params.model.max_positions}"
+        )
+    if params.safety_audit.sample_tokens > params.model.max_positions:
+        yield (
+            f"safety_audit.sample_tokens {params.safety_audit.sample_tokens} is longer than model.max_positions "
+            f"{params.model.max_positions}"
+        )
+
+
+def _windows_of_the_audit_fit_into_rows(params: Params) -> Iterator[str]:
+    window = params.safety_audit.prefix_tokens + params.safety_audit.suffix_tokens
+    if window > params.pack.seq_len:
+        yield (
+            f"safety_audit.prefix_tokens + suffix_tokens is {window}, longer than a row (pack.seq_len "
+            f"{params.pack.seq_len}), so no window of the audit fits into one; lower them"
+        )
+
+
+def _adapters_keep_the_tokenizer_of_the_model(params: Params) -> Iterator[str]:
+    if params.model.lora.rank and params.tokenizer.kind != "local":
+        yield (
+            f"model.lora.rank {params.model.lora.rank} leaves the embedding as it is, but tokenizer.kind "
+            f"{params.tokenizer.kind} makes a new tokenizer; use the model's own (tokenizer.kind: local), or train "
+            "all weights (model.lora.rank: 0)"
+        )
+
+
+def _heads_share_keys_where_they_can(params: Params) -> Iterator[str]:
+    model = params.model
+    if not model.path and model.architecture in OWN_KEYS and model.kv_heads not in (0, model.heads):
+        yield f"model.kv_heads: {model.architecture} cannot share heads of keys and values; use 0"
+
+
+def _encoder_decoder_has_its_rows(params: Params) -> Iterator[str]:
+    if not params.model.is_encoder_decoder:
+        return
+    if params.pack.layout != "padded":
+        yield "pack.layout packed puts several documents into a row, but model.architecture t5 reads one; use padded"
+    if params.train.compile == "on":
+        yield (
+            "train.compile on needs batches of one shape, but batches of model.architecture t5 are as long as "
+            "their longest encoder input; use auto or off"
+        )
+
+
+# Each yields one message per mistake; the first message of the first rule that is broken is shown.
+RULES = (
+    _every_value_counts,
+    _rows_are_shared,
+    _shards_can_be_trained,
+    _sections_agree,
+    _windows_of_the_audit_fit_into_rows,
+    _adapters_keep_the_tokenizer_of_the_model,
+    _heads_share_keys_where_they_can,
+    _encoder_decoder_has_its_rows,
+)
 
 
 def load_params(path: Path = PARAMS) -> Params:

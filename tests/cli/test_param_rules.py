@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from codex_ml.cli import main as cli
-from codex_ml.cli.params import Params, json_schema, load_params, validate_params
+from codex_ml.cli.param_rules import Params, json_schema, load_params, validate_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.sections import known_keys, nearest_key
 from codex_ml.core.yaml import parse_yaml
