@@ -42,7 +42,7 @@ def project() -> Path:
 COSTLY = (
     "test_limits.py", "test_dvc_state.py", "test_signals.py", "test_disk_errors.py", "test_preflight.py", "test_tree.py",
     "test_packages.py", "test_shares.py", "test_resume.py", "test_chat_shapes.py", "test_ranks.py",
-    "test_splits_end_to_end.py", "test_names_of_nothing.py", "test_merge.py", "test_ledger_lost.py", "test_load.py",
+    "test_splits_end_to_end.py", "test_names_of_nothing.py", "test_merge.py", "test_lost_lines.py", "test_load.py",
     "test_near_exact.py", "test_prefix_join.py", "test_any_size.py", "test_split_writer.py", "test_ledger_commands.py",
     "test_merge_histories.py", "test_many_files.py", "test_batches.py",
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -60,3 +61,10 @@ def test_the_gate_on_push_is_the_fast_target_and_waits_for_code_only():
     assert words == gate["entry"].replace("sh .ci/hook", ".venv/bin/python").split()
     for marker in ("shipped", "costly", "slow", "gpu", "pipeline"):
         assert f"not {marker}" in gate["entry"]
+
+
+def test_every_file_that_counts_as_costly_exists():
+    """A file that was renamed would run before every push again."""
+    names = re.findall(r'"(test_\w+\.py)"', (ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
+    assert len(names) > 20
+    assert set(names) <= {file.name for file in (ROOT / "tests").rglob("test_*.py")}
