@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]
 SPEC = importlib.util.spec_from_file_location("training_processes", Path(__file__).with_name("test_processes.py"))
 processes = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(processes)
-run, assert_close = processes.run, processes.assert_close
+run, assert_close = processes.run, processes.assert_close  # `run` is a fixture
 HARD = {"clip_norm": 0.1, "ema": 0.9, "eval_rows": 3, "micro_batch_size": 1, "accumulation": 4}
 
 
@@ -36,7 +36,7 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("weights", ["all", "adapters"])
-def test_shares_do_the_steps_of_one_process_and_are_written_whole(tmp_path, weights):
+def test_shares_do_the_steps_of_one_process_and_are_written_whole(run, tmp_path, weights):
     """Clipped, averaged, accumulated; 3 validation rows, so that one process has a pass without any."""
     changes = {"lora": True, "lora_dropout": 0.0} if weights == "adapters" else {}
     run(tmp_path / "one", 1, **HARD, **changes)
@@ -52,31 +52,32 @@ def test_shares_do_the_steps_of_one_process_and_are_written_whole(tmp_path, weig
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_and_without_shares(tmp_path):
+def test_a_run_goes_on_with_and_without_shares(run, tmp_path):
     run(tmp_path / "whole", 1)
-    assert all(run(tmp_path / "from shares", 2, sharding="full", stop=3))
+    run(tmp_path / "from shares", 2, sharding="full", stop=3)
     run(tmp_path / "from shares", 1)
-    assert all(run(tmp_path / "to shares", 1, stop=3))
+    run(tmp_path / "to shares", 1, stop=3)
     run(tmp_path / "to shares", 2, sharding="full")
     for name in ("from shares", "to shares"):
         assert_close(tensors(tmp_path / name), tensors(tmp_path / "whole"))
 
 
-def test_shares_that_were_killed_end_with_the_same_bytes(tmp_path):
+def test_shares_that_were_killed_end_with_the_same_bytes(run, tmp_path):
     run(tmp_path / "whole", 2, sharding="full", dropout=0.3)
-    assert all(run(tmp_path / "cut", 2, sharding="full", dropout=0.3, stop=3))
+    run(tmp_path / "cut", 2, sharding="full", dropout=0.3, stop=3)
     run(tmp_path / "cut", 2, sharding="full", dropout=0.3)
     for file in ("model", "optimizer"):
         whole, cut = (tmp_path / f"{name}/scratch/step-00000004/{file}.safetensors" for name in ("whole", "cut"))
         assert cut.read_bytes() == whole.read_bytes()
 
 
-def test_shares_measure_the_kept_weights_of_another_run_again(tmp_path):
+def test_shares_measure_the_kept_weights_of_another_run_again(run, tmp_path):
     """Like one process: each process must take part, even without a validation row of its own."""
     first = Path("models/base/first")
     run(tmp_path / "first", 1, max_steps=4)
-    first.mkdir(parents=True)
-    export_newest(tmp_path / "first/scratch", first / "last")
+    for name in ("one", "shares"):
+        (tmp_path / name / first).mkdir(parents=True)
+        export_newest(tmp_path / "first/scratch", tmp_path / name / first / "last")
     changes = {"resume_from": str(first), "max_steps": 6, "eval_rows": 1, "keep_best": 9, "lr": 1e-9}
     run(tmp_path / "one", 1, **changes)
     run(tmp_path / "shares", 2, sharding="full", **changes)
