@@ -207,6 +207,16 @@ def without(key):
     return remove
 
 
+def with_value(key, value):
+    """pack.json with another value of a key."""
+
+    def replace(folder):
+        about = json.loads((folder / "pack.json").read_bytes())
+        (folder / "pack.json").write_text(json.dumps({**about, key: value}))
+
+    return replace
+
+
 def holds(file, count):
     return (
         rf"train\.{file} does not hold {count} numbers, as pack\.json says; name a folder that stage pack wrote whole$"
@@ -237,6 +247,10 @@ BELONGS = r"train\.{} does not belong to train\.bin; name a folder that stage pa
         (lambda folder: (folder / "pack.json").unlink(), r"pack\.json is missing; `dvc repro pack` makes it$"),
         (cut("pack.json", 20), r"pack\.json is not valid JSON: "),
         (without("pieces"), r"pack\.json: streams\.train\.pieces: field required; `dvc repro pack` makes it anew$"),
+        (
+            with_value("seq_len", 0),
+            r"pack\.json: seq_len: input should be greater than 0; `dvc repro pack` makes it anew$",
+        ),
         (
             lambda folder: (folder / "pack.json").write_text("[]"),
             r"pack\.json: expected a JSON object, found list; `dvc repro pack` makes it anew$",

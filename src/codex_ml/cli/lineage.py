@@ -13,7 +13,7 @@ from codex_ml.core.repository_root import go_to_top
 
 def lineage(
     path: Annotated[str, typer.Argument(help="A result such as models/model or reports/evaluate/metrics.json.")],
-    rev: Annotated[str | None, typer.Option(help="Git revision: a commit, a tag, an experiment.")] = None,
+    rev: Annotated[str | None, typer.Option(help="Git revision: a commit, a branch or a tag.")] = None,
     whole: Annotated[bool, typer.Option("--all", help="Print every file, the code and the parameters too.")] = False,
     json: Json = False,
     debug: Debug = False,

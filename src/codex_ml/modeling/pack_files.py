@@ -48,7 +48,7 @@ class Packed(Contract):
     written_by = "pack"
 
     dtype: str
-    seq_len: int
+    seq_len: int = Field(gt=0)
     layout: str
     tokenizer_kind: str
     vocab_size: int
