@@ -236,8 +236,8 @@ def test_an_import_that_no_dep_declares_is_found(repository, monkeypatch):
 
 def test_a_library_behind_a_link_is_the_one_of_the_checkout(workspace, repository, tmp_path, run_python):
     (workspace / "src").unlink()
-    shutil.copytree(repository / "src", tmp_path / "other", ignore=shutil.ignore_patterns("__pycache__"))
-    (workspace / "src").symlink_to(tmp_path / "other")
+    shutil.copytree(repository / "src", tmp_path / "elsewhere/src", ignore=shutil.ignore_patterns("__pycache__"))
+    (workspace / "src").symlink_to(tmp_path / "elsewhere/src")
     (workspace / "params.yaml").write_text("fetch: {sample: false}\n")
     done = run_python("stages/fetch.py", cwd=workspace, env={"PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr

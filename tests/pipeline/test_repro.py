@@ -70,7 +70,7 @@ def test_declared_deps_are_the_imports(finished: Finished) -> None:
 
 
 def test_early_cutoff_an_edit_that_changes_no_data_retrains_nothing(pipeline: Workspace) -> None:
-    pipeline.edit("src/codex_ml/ingest/readers/archives.py", '"""Documents in archives', '"""All documents in archives')
+    pipeline.edit("src/codex_ml/ingest/readers/archives.py", "What the readers", "All that the readers")
     assert ran(pipeline.dvc("repro").stdout) == ["ingest", "report"]  # the report tells which code ran
     assert "links hold" in pipeline.cli("verify").stdout
 
