@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from codex_ml.core.errors import UserError, safe_text
 from codex_ml.inference.evaluate_files import DocumentScore, Evaluation, ScoreInterval, SourceScore
-from codex_ml.report import plots, sentences, short_series
+from codex_ml.report import plots, sentences, short_series, tables
 from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts, load_facts
 from codex_ml.report.page import TEMPLATE, render_page
@@ -372,3 +372,15 @@ def test_a_step_without_a_validation_has_a_dash(facts: MakeFacts) -> None:
     curves = {**made.curves, "train/loss": ((5, 3.0), (10, 2.0)), "val/loss": ((10, 2.5),)}
     found = short_series.tables(dataclasses.replace(made, curves=curves))["loss"]
     assert found.rows == (("5", "3.0000", "–"), ("10", "2.0000", "2.5000"))
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("byte_bpe", True), ("local", False)])
+def test_the_recipe_names_a_vocabulary_size_only_if_it_was_trained(facts: MakeFacts, kind: str, shown: bool) -> None:
+    made = facts()
+    for stage, record in made.lineage.items():
+        made.lineage[stage] = record.model_copy(
+            update={"params": {"tokenizer": {"kind": kind, "vocab_size": 4096}} if stage == "tokenizer" else {}}
+        )
+    names = [row[0] for row in tables.recipe(made).rows]
+    assert ("tokenizer.vocab_size" in names) is shown
+    assert "tokenizer.kind" in names

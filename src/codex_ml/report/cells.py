@@ -30,18 +30,22 @@ def escaped_line(text: str) -> str:
 
 
 def table(title: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> Table:
+    """Return a table whose cells are one line each. `columns` maps the head of a column to its kind."""
     cells = tuple(tuple(escaped_line(str(cell)) for cell in row) for row in rows)
     assert all(len(row) == len(columns) for row in cells)
     return Table(title, tuple(columns), tuple(columns.values()), cells)
 
 
 def percent(share: float, digits: int = 1) -> str:
+    """Return a share as a percentage: 0.087 is "8.7 %"."""
     return f"{100 * share:.{digits}f} %"
 
 
 def between(interval: ScoreInterval, digits: int = 3) -> str:
+    """Return the two limits of an interval: "1.712 to 1.768"."""
     return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
 
 
 def percents(interval: ScoreInterval) -> str:
+    """Return the two limits of an interval of shares as percentages."""
     return f"{percent(interval.low, 2)} to {percent(interval.high, 2)}"

@@ -115,6 +115,7 @@ def trained_from(facts: Facts) -> str:
 
 
 def findings_note(facts: Facts) -> str:
+    """Return the line above the list of findings: how many there are, and how many are shown."""
     if not facts.findings:
         return "No secret was found in the training data or in generated text."
     more = len(facts.findings) - MAX_FINDINGS

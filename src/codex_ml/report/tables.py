@@ -15,6 +15,7 @@ SIZES = ("preset", "architecture", "hidden_size", "intermediate_size", "layers",
 
 
 def evaluation(facts: Facts) -> Table:
+    """Return the scores on the test split, with confidence intervals where there are some."""
     found = facts.evaluation
     zlib = ("bits per byte, zlib -9", f"{found.zlib_bits_per_byte:.4f}", "–")
     compared: list[tuple[Any, ...]] = [("bits per byte", "none; the tokenizer loses text", "–"), zlib]
@@ -43,6 +44,7 @@ def _share(share: float) -> str:
 
 
 def splits(facts: Facts) -> Table:
+    """Return documents, megabytes and tokens of each split."""
     parts = (("train", facts.split.train, facts.pack.train), ("val", facts.split.val, facts.pack.val))
     rows = [
         (name, f"{part.documents:,}", f"{part.megabytes:.3f}", f"{stream.tokens:,}")
@@ -53,12 +55,14 @@ def splits(facts: Facts) -> Table:
 
 
 def dropped(facts: Facts) -> Table:
+    """Return the number of documents that ingest and split left out, by reason."""
     rows = [("could not be read as a document", f"{facts.ingest.refused:,}")]
     rows += [(reason, f"{count:,}") for reason, count in sorted(facts.manifest.dropped.items())]
     return table("Left out", {"reason": "text", "documents": "number"}, rows)
 
 
 def licences(facts: Facts) -> Table:
+    """Return the number and the share of training documents under each licence."""
     total = sum(count for _, count in facts.licences)
     rows = [(licence, f"{count:,}", percent(count / total)) for licence, count in facts.licences]
     head = {"licence (SPDX)": "text", "documents": "number", "share": "number"}
@@ -66,6 +70,7 @@ def licences(facts: Facts) -> Table:
 
 
 def tokenizer(facts: Facts) -> Table:
+    """Return the size of the vocabulary and what it does to the validation split."""
     found = facts.tokenizer
     rows = [
         ("vocabulary", f"{found.vocab_size:,} tokens"),
@@ -76,6 +81,7 @@ def tokenizer(facts: Facts) -> Table:
 
 
 def model(facts: Facts) -> Table:
+    """Return the shape and the origin of the model, and on what it was trained."""
     shape, hardware = facts.training.model, facts.training.hardware
     rows = [
         ("parameters", f"{facts.parameters:,}"),
@@ -95,7 +101,7 @@ def recipe(facts: Facts) -> Table:
     """Return the parameters of the stages that decide the model, from their records."""
     rows: dict[str, str] = {}
     without = {f"model.{name}" for name in SIZES} if facts.base else set()
-    if facts.lineage["train"].params.get("tokenizer", {}).get("kind") == "local":
+    if facts.lineage["tokenizer"].params.get("tokenizer", {}).get("kind") == "local":
         without.add("tokenizer.vocab_size")
     for stage in ("split", "tokenizer", "pack", "train"):
         for section, value in facts.lineage[stage].params.items():
@@ -112,12 +118,14 @@ def _flat(name: str, value: Any) -> dict[str, str]:
 
 
 def gates(facts: Facts) -> Table:
+    """Return the status of each gate of the audit, what was found, and what is allowed."""
     rows = [(gate.status, gate.name, gate.found, gate.allowed) for gate in facts.audit.gates]
     head = {"status": "status", "gate": "text", "found": "text", "allowed": "text"}
     return table("Gates", head, rows)
 
 
 def extraction(facts: Facts) -> Table:
+    """Return how much of training text, held-out text and own text the model reproduces."""
     found = facts.audit.extraction
     rows = [
         _extraction_row("training text (members)", found.members),
@@ -150,6 +158,7 @@ def findings(facts: Facts) -> Table:
 
 
 def commands() -> Table:
+    """Return the command that makes each kind of result, and the files that hold it."""
     rows = [
         ("corpus", "dvc repro ingest", "reports/ingest/metrics.json"),
         ("splits, left out, leakage", "dvc repro split", "reports/split, data/splits"),
@@ -165,6 +174,7 @@ def commands() -> Table:
 
 
 def lineage(facts: Facts) -> Table:
+    """Return what each stage read: one row per data input with its size and SHA-256."""
     rows = [
         (record.stage, len(record.deps), len(record.code), path, f"{hashes.size:,}", hashes.sha256)
         for record in facts.lineage.values()

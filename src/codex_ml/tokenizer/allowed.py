@@ -66,6 +66,11 @@ def _check_types(found: Any, part: str, file: Path) -> None:
 
 
 def vocabulary_of(model: Any, file: Path) -> dict[str, Any]:
+    """Return token -> id of the `model` of a tokenizer.json.
+
+    Raises:
+        UserError: when the vocabulary is missing, or of another form, or two tokens share an id.
+    """
     vocabulary = model.get("vocab")
     if isinstance(vocabulary, list):  # Unigram: [text, score], in the order of the ids
         if not all(isinstance(e, list) and len(e) == 2 and isinstance(e[0], str) for e in vocabulary):

@@ -59,6 +59,7 @@ class Order:
 
 
 def order_of(folder: Path) -> Order:
+    """Map the order that `dedup` has written to a folder; see `Order`."""
     return Order(mapped(folder / "rank", np.int32), mapped(folder / "label", np.int8))
 
 
