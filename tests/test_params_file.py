@@ -58,3 +58,37 @@ def test_an_experiment_leaves_every_other_line_as_it_was(project: Path, file: Pa
         "layers:": "2",
         "salt:": "other",
     }
+
+
+LISTS = ("split.licences", "split.benchmarks", "tokenizer.special_tokens", "pack.canaries.repetitions",
+         "model.lora.targets", "runtime.trackers")  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("key", LISTS)
+def test_a_list_that_is_set_and_emptied_again_leaves_a_file_that_dvc_reads(
+    tmp_path: Path, file: Path, key: str
+) -> None:
+    """A comment on the line of a list key would break the file: DVC moves it when it writes the list."""
+    from dvc.utils.serialize import load_yaml, modify_yaml
+
+    *sections, leaf = key.split(".")
+    copy = tmp_path / "params.yaml"
+    copy.write_bytes(file.read_bytes())
+    before = load_yaml(str(copy))
+    for items in (["a", "b"], []):
+        with modify_yaml(str(copy)) as document:
+            inner = document
+            for section in sections:
+                inner = inner[section]
+            inner[leaf] = items
+        after = load_yaml(str(copy))
+        parent = after
+        for section in sections:
+            parent = parent[section]
+        assert parent[leaf] == items
+    expected = before
+    for section in sections:
+        expected = expected[section]
+    expected[leaf] = []
+    assert after == before
