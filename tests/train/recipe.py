@@ -29,6 +29,7 @@ from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.history import History
 from codex_ml.train.model.adapters import add_adapters
 from codex_ml.train.model.build import build_model
+from codex_ml.train.optimizer import OptimizerPlan
 from codex_ml.train.recipe import Recipe, RunFolders
 from codex_ml.train.run import Run
 
@@ -113,6 +114,7 @@ def train(
     gpu: str = "",
     sharding: str = "none",
     scratch: Path | None = None,
+    plan: OptimizerPlan | None = None,
     **changes: Any,
 ) -> Any:
     """Train into `folder`; returns the model as `train_model` leaves it and what it returns.
@@ -139,6 +141,7 @@ def train(
         model,
         Recipe(
             train=settings(**changes),
+            optimizer=plan or OptimizerPlan("adamw", settings(**changes).lr),
             runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding),
             hardware=hardware,
             seed=seed,

@@ -17,6 +17,7 @@ from codex_ml.train import identity
 from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.model.adapters import add_adapters
 from codex_ml.train.model.build import build_model
+from codex_ml.train.optimizer import OptimizerPlan
 from codex_ml.train.recipe import Recipe
 
 from ..pack.byte_tokenizer import ByteTokenizer
@@ -65,7 +66,9 @@ def packed(folder: Path, **changes: Any) -> tuple[Rows, Rows]:
 
 def identity_of(model: Any, streams: tuple[Rows, Rows]) -> identity.Identity:
     hardware = Hardware("cpu", "fp32", compile=False, threads=1, capability="test")
-    return identity.identity_of(model, Recipe(Train(), Runtime(), hardware, 1, *streams, tokenizer=""))
+    return identity.identity_of(
+        model, Recipe(Train(), OptimizerPlan("adamw", 1e-3), Runtime(), hardware, 1, *streams, tokenizer="")
+    )
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from codex_ml.train import loop, validation
 from codex_ml.train import step as step_module
 from codex_ml.train.checkpoint import load_newest
 from codex_ml.train.loss import summed_loss
+from codex_ml.train.optimizer import OptimizerPlan
 from codex_ml.train.recipe import Recipe, RunFolders
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -250,7 +251,16 @@ def test_stream_without_a_row_is_refused(recipe, tmp_path, name):
     with pytest.raises(UserError, match=f"packed {name} stream has no row"):
         loop.train_model(
             recipe.tiny_model(),
-            Recipe(recipe.settings(), Runtime(), recipe.HARDWARE, 1, rows, val_rows, tokenizer=""),
+            Recipe(
+                recipe.settings(),
+                OptimizerPlan("adamw", 0.02),
+                Runtime(),
+                recipe.HARDWARE,
+                1,
+                rows,
+                val_rows,
+                tokenizer="",
+            ),
             RunFolders(tmp_path / "scratch", tmp_path / "curves", tmp_path / "logs", tmp_path / "logs"),
             parameters={},
         )

@@ -11,6 +11,7 @@ import torch
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 from codex_ml.train.checkpoint import export_newest, load_newest
+from codex_ml.train.optimizer import OptimizerPlan
 from codex_ml.train.recipe import Recipe
 from codex_ml.train.run import prepare_run
 
@@ -94,6 +95,15 @@ def test_one_process_has_nobody_to_share_with(recipe, tmp_path):
     with pytest.raises(UserError, match=r"^runtime.sharding full needs several processes: set runtime.processes, or"):
         prepare_run(
             recipe.tiny_model(),
-            Recipe(recipe.settings(), Runtime(sharding="full"), recipe.HARDWARE, 1, rows, rows, tokenizer=""),
+            Recipe(
+                recipe.settings(),
+                OptimizerPlan("adamw", 0.02),
+                Runtime(sharding="full"),
+                recipe.HARDWARE,
+                1,
+                rows,
+                rows,
+                tokenizer="",
+            ),
             scratch=tmp_path,
         )

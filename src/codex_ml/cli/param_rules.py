@@ -39,6 +39,7 @@ WITHOUT_EFFECT = (
     ("model.lora.targets", "model.lora.rank", (0,)),
     ("model.lora.rslora", "model.lora.rank", (0,)),
     ("model.lora.dora", "model.lora.rank", (0,)),
+    ("train.momentum", "train.optimizer", ("adamw",)),
     ("train.decay_steps", "train.schedule", ("cosine", "linear", "constant", "inverse_sqrt")),
     ("train.min_lr_ratio", "train.schedule", ("constant",)),
     ("train.early_stopping.min_delta", "train.early_stopping.patience", (None,)),
@@ -158,6 +159,18 @@ def _sections_agree(params: Params) -> Iterator[str]:
         )
 
 
+def _a_model_on_disk_has_one_rate(params: Params) -> Iterator[str]:
+    if not params.model.path:
+        return
+    if params.train.optimizer == "muon":
+        yield "train.optimizer muon is for a model from scratch, and model.path names a trained one; use auto or adamw"
+    if params.train.embedding_lr is not None:
+        yield (
+            f"train.embedding_lr {params.train.embedding_lr} has no effect with model.path, whose weights all train at "
+            "train.lr; write null"
+        )
+
+
 def _windows_of_the_audit_fit_into_rows(params: Params) -> Iterator[str]:
     window = params.safety_audit.prefix_tokens + params.safety_audit.suffix_tokens
     if window > params.pack.seq_len:
@@ -200,6 +213,7 @@ RULES = (
     _rows_are_shared,
     _shards_can_be_trained,
     _sections_agree,
+    _a_model_on_disk_has_one_rate,
     _windows_of_the_audit_fit_into_rows,
     _adapters_keep_the_tokenizer_of_the_model,
     _heads_share_keys_where_they_can,

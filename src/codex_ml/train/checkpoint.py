@@ -1,7 +1,7 @@
 """Checkpoints: safetensors and JSON only, complete or absent, verified before use.
 
     <folder>/step-00000120/model.safetensors      trained weights: all, or the adapters' only
-                           optimizer.safetensors  AdamW's moments and step counts
+                           optimizer.safetensors  state of the optimizer: momentum, moments, step counts
                            ema.safetensors        averaged weights, with train.ema only
                            best/00000100.safetensors  weights of the best validations so far
                            state.json             step, best, early stopping, scaler, random states, and the length and
@@ -29,6 +29,7 @@ from codex_ml.core.hashing import sha256_of
 from codex_ml.core.io import atomic_folder, read_json, write_json
 from codex_ml.train.history import HISTORY, copy_history, damage_of, read_points
 from codex_ml.train.model.adapters import trainable_parameters
+from codex_ml.train.optimizer import state_names
 from codex_ml.train.sharding import placed_like, whole
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ log = logging.getLogger("codex_ml")
 NAME = re.compile(r"step-(\d{8,})")
 MANIFEST, STATE, BEST = "manifest.json", "state.json", "best"
 NEEDED = {"model.safetensors", "optimizer.safetensors", STATE}
-ADAMW = ("step", "exp_avg", "exp_avg_sq")  # the state that torch.optim.AdamW keeps per parameter
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,8 @@ def load_optimizer(model: nn.Module, optimizer: optim.Optimizer, tensors: dict[s
         UserError: when the state of a parameter is missing, or belongs to none: the optimizer never starts empty.
     """
     named = trainable_parameters(model)
-    if tensors.keys() != {f"{name}/{entry}" for name in named for entry in ADAMW}:
-        raise UserError("the checkpoint's optimizer state does not belong to this model")
+    if tensors.keys() != state_names(model, optimizer):
+        raise UserError("the checkpoint's optimizer state does not belong to this model and optimizer")
     for key, value in tensors.items():
         name, _, entry = key.rpartition("/")
         parameter = named[name]  # the fused AdamW keeps its step count on the parameter's device

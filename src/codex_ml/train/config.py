@@ -132,7 +132,24 @@ class EarlyStopping(Section):
 class Train(Section):
     """`train`: the recipe of the optimisation."""
 
-    lr: float = Field(1e-3, gt=0, lt=10, allow_inf_nan=False, description="Peak learning rate of AdamW")
+    optimizer: Literal["auto", "adamw", "muon"] = Field(
+        "auto", description="Of the matrices; auto: muon for a model from scratch, adamw for model.path"
+    )
+    lr: float = Field(
+        1e-3,
+        gt=0,
+        lt=10,
+        allow_inf_nan=False,
+        description="Peak learning rate: from scratch of matrices, times sqrt(768 / hidden_size); else of all weights",
+    )
+    embedding_lr: float | None = Field(
+        None,
+        gt=0,
+        lt=100,
+        allow_inf_nan=False,
+        description="From scratch: the same of embeddings, output head, norms and biases; null: 8 x lr",
+    )
+    momentum: Share = Field(0.95, description="Of muon")
     schedule: Literal["cosine", "linear", "constant", "wsd", "inverse_sqrt"] = Field(
         "cosine", description="Learning rate after warm-up; wsd: constant, then decay_steps of linear decay"
     )

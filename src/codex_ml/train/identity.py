@@ -33,9 +33,10 @@ Identity = dict[str, dict[str, Any]]
 CHUNK = 1 << 22  # numbers of a stream that are hashed at once
 # Keys of a model's config that do not change what the weights mean: names, versions, ways of computing.
 NOT_THE_MODEL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_attn_implementation")
+OLD = {"train.optimizer": "adamw"}  # what a checkpoint of an earlier version does not say
 LORA = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets",
         "use_rslora": "rslora", "use_dora": "dora"}  # fmt: skip
-NO_SETTINGS = {"resume_from", "eval_rows", "precision"}  # the last two are in the group measured
+NO_SETTINGS = {"resume_from", "optimizer", "eval_rows", "precision"}  # the last three are in the other groups
 
 
 def identity_of(model: nn.Module, recipe: Recipe) -> Identity:
@@ -49,6 +50,7 @@ def identity_of(model: nn.Module, recipe: Recipe) -> Identity:
     return {
         "fixed": {
             "seed": recipe.seed,
+            "train.optimizer": recipe.optimizer.name,
             "train.micro_batch_size x train.accumulation": train.micro_batch_size * train.accumulation,
             "pack.seq_len": rows.seq_len,
             "tokenizer (tokenizer.json)": recipe.tokenizer,
@@ -66,7 +68,7 @@ def identity_of(model: nn.Module, recipe: Recipe) -> Identity:
 
 def differences(before: Identity, now: Identity, group: str) -> dict[str, dict[str, Any]]:
     """Return the parts of a group that differ: name -> {"before": value, "now": value}; None for a missing part."""
-    old, new = before[group], now[group]
+    old, new = {**(OLD if group == "fixed" else {}), **before[group]}, now[group]
     names = [*new, *(name for name in old if name not in new)]
     pairs = {name: {"before": old.get(name), "now": new.get(name)} for name in names}
     return {name: pair for name, pair in pairs.items() if pair["before"] != pair["now"]}

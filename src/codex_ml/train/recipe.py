@@ -14,6 +14,7 @@ from codex_ml.core.record import cpu_threads
 from codex_ml.modeling.hardware import Hardware, choose_hardware
 from codex_ml.modeling.rows import Rows
 from codex_ml.train.config import Model, Train
+from codex_ml.train.optimizer import OptimizerPlan
 
 
 def hardware_for(model: Model, train: Train, runtime: Runtime) -> Hardware:
@@ -38,12 +39,14 @@ class Recipe:
 
     Attributes:
         rows, val_rows: the packed rows of train and of val.
+        optimizer: the optimizer and its peak rates.
         hardware: how every `auto` of `train` and `runtime` was resolved.
         seed: seed of the row order and of dropout.
         tokenizer: SHA-256 of tokenizer.json, which decides what the ids mean.
     """
 
     train: Train
+    optimizer: OptimizerPlan
     runtime: Runtime
     hardware: Hardware
     seed: int

@@ -14,6 +14,7 @@ from codex_ml.train.config import Train
 from codex_ml.train.history import History
 from codex_ml.train.identity import Identity, identity_of
 from codex_ml.train.model.adapters import trainable_parameters
+from codex_ml.train.optimizer import build_optimizer
 from codex_ml.train.recipe import Recipe
 from codex_ml.train.selection import BestWeights, Patience
 from codex_ml.train.sharding import shard
@@ -104,7 +105,7 @@ def prepare_run(model: nn.Module, recipe: Recipe, *, scratch: Path) -> Run:
     if sharded:
         model = _sharded_copy(model, accelerator, device=recipe.hardware.device)
     forward = accelerator.prepare_model(model, device_placement=not sharded, evaluation_mode=sharded)
-    optimizer = _optimizer(model, train)
+    optimizer = build_optimizer(model, train, recipe.optimizer, precision=recipe.hardware.precision)
     if accelerator.process_index:  # the model was built with one seed on all processes; dropout must differ per process
         torch.manual_seed(recipe.seed + accelerator.process_index)
     return Run(
@@ -143,22 +144,6 @@ def _sharded_copy(model: nn.Module, accelerator: Accelerator, *, device: str) ->
     model = copy.deepcopy(model).to(accelerator.device)
     shard(model, device=device, processes=accelerator.num_processes)
     return model
-
-
-def _optimizer(model: nn.Module, train: Train) -> optim.Optimizer:
-    """AdamW over the trained parameters, without weight decay of norms and biases, which have one dimension."""
-    import torch
-
-    trained = trainable_parameters(model).values()
-    matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=train.lr,
-        betas=(train.beta1, train.beta2),
-        eps=1e-8,
-        fused=True,
-    )
 
 
 def rows_of_a_pass(train: Train, processes: int) -> int:

@@ -45,3 +45,40 @@ def placed_like(value: Tensor, like: Tensor) -> Tensor:
     if isinstance(like, DTensor) and not isinstance(value, DTensor):
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return value.to(like.device)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's rows of a sharded tensor; any other tensor unchanged."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(parts: Tensor, *, like: Tensor) -> Tensor:
+    """Gather matrices of which each process has rows.
+
+    Args:
+        parts: (batch, own rows, columns), the rows of this process in each of `batch` matrices.
+        like: one matrix (rows, columns), sharded or not.
+
+    Returns:
+        (batch, rows, columns), equal on all processes. Collective when `like` is sharded.
+    """
+    import torch
+    from torch.distributed.tensor import DTensor, Shard
+
+    if not isinstance(like, DTensor):
+        return parts
+    shape = torch.Size((len(parts), *like.shape))
+    return DTensor.from_local(
+        parts, like.device_mesh, [Shard(1)], run_check=False, shape=shape, stride=(shape[1] * shape[2], shape[2], 1)
+    ).full_tensor()
+
+
+def own_rows(matrices: Tensor, *, like: Tensor) -> Tensor:
+    """Return the rows of whole matrices (batch, rows, columns) that this process holds of `like`."""
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+    if not isinstance(like, DTensor):
+        return matrices
+    return distribute_tensor(matrices, like.device_mesh, [Shard(1)], src_data_rank=None).to_local()

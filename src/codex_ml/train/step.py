@@ -3,13 +3,13 @@
 The calls of one step, in order:
 
     rows_of_step             numbers of the rows of the window, from seed and step alone
-    learning_rate            the rate of this step
+    rates_of                 the learning rates of this step
     Rows.batch               each micro-batch of this process: ids, labels and positions from the packed file
     row_logits               forward pass; no document sees another one
     training_loss            sum of -ln p over the targets of the micro-batch
     accelerator.backward     adds the gradient of the scaled sum; the last micro-batch also averages over the processes
     clip_grad_norm_          limits the norm of the whole gradient
-    optimizer.step           AdamW, unless the loss or the norm is not finite
+    optimizer.step           Muon and AdamW, or AdamW, unless the loss or the norm is not finite
     lerp_                    moves the averaged weights (train.ema)
 """
 
@@ -27,8 +27,8 @@ from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.modeling.rows import IGNORE, rows_of_step
 from codex_ml.train.loss import training_loss
 from codex_ml.train.model.adapters import trainable_parameters
+from codex_ml.train.optimizer import rates_of, set_rates
 from codex_ml.train.run import Run
-from codex_ml.train.schedule import learning_rate
 from codex_ml.train.sharding import whole
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def optimizer_step(run: Run) -> dict[str, float]:
     same step as several.
 
     Returns:
-        the point of the curves: train/loss in nats per target, train/grad_norm before clipping, train/lr. If the update
-        was skipped, train/lr only.
+        the point of the curves: train/loss in nats per target, train/grad_norm before clipping, and the rates
+        (train/lr, train/embedding_lr). If the update was skipped, the rates only.
 
     Raises:
         CheckFailed: when the loss or the gradient is not finite more often than `train.max_skipped_steps` allows; this
@@ -54,17 +54,16 @@ def optimizer_step(run: Run) -> dict[str, float]:
         UserError: when not even one row fits into memory.
     """
     window = rows_of_step(len(run.rows), step=run.step, batch_rows=run.rows_a_step, seed=run.recipe.seed)
-    lr = learning_rate(run.step, run.train)
+    now = rates_of(run.recipe.optimizer, run.step, run.train)
     loss, norm = _gradients(run, window)
     overflow = run.accelerator.scaler is not None and math.isfinite(loss)  # fp16: the scaler skips and lowers its scale
     if not (math.isfinite(loss) and (math.isfinite(norm) or overflow)):
         run.optimizer.zero_grad(set_to_none=True)
         _skip(run, window, loss, norm)
-        return {"train/lr": lr}
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        return now
+    set_rates(run.optimizer, run.step, run.train)
     _update(run)
-    return {"train/loss": loss, "train/grad_norm": norm if math.isfinite(norm) else 0.0, "train/lr": lr}
+    return {"train/loss": loss, "train/grad_norm": norm if math.isfinite(norm) else 0.0, **now}
 
 
 def _gradients(run: Run, window: NDArray[np.int64]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from codex_ml.core.strict_json import dump_json
 log = logging.getLogger("codex_ml")
 
 # The curves. All other values of a point go only to the log of timings.
-CURVES = ("train/loss", "train/grad_norm", "train/lr", "val/loss", "val/bits_per_byte")
+CURVES = ("train/loss", "train/grad_norm", "train/lr", "train/embedding_lr", "val/loss", "val/bits_per_byte")
 BATCH = 1000  # points of the history in memory at once when a run resumes
 
 

@@ -1,0 +1,134 @@
+"""The optimizer of a run: which parameters it updates how, and the rate of each kind.
+
+A model from scratch has three kinds of parameters, because one rate does not fit all (docs/recipe.md):
+
+    matrices     weights of hidden linear layers: Muon or AdamW, at `train.lr`
+    embeddings   of tokens and positions, and the output head: AdamW, at `train.embedding_lr`
+    vectors      norms, biases and everything else: AdamW, at `train.embedding_lr`, without weight decay
+
+The rates of params.yaml are for a hidden size of 768. Another size multiplies them by (hidden size / 768)^-0.5, as in
+nanochat. A model from a file, with or without adapters, trains all its weights with AdamW at `train.lr`, unscaled.
+
+Used by: stages/train.py (through recipe), run, step, checkpoint, describe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.train.config import Model, Train
+from codex_ml.train.model.adapters import trainable_parameters
+from codex_ml.train.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from torch import nn, optim
+
+WIDTH = 768  # hidden size at which the rates of params.yaml hold
+EMBEDDING_RATIO = 8  # of train.embedding_lr to train.lr, where params.yaml names none
+
+
+@dataclass(frozen=True)
+class OptimizerPlan:
+    """The optimizer and its peak rates.
+
+    Attributes:
+        name: "muon" or "adamw".
+        lr: of matrices; of all weights where `embedding_lr` is None.
+        embedding_lr: of embeddings, the output head, norms and biases; None: one rate for all.
+    """
+
+    name: str
+    lr: float
+    embedding_lr: float | None = None
+
+
+def optimizer_plan(model: Model, train: Train) -> OptimizerPlan:
+    """Resolve `train.optimizer` and the rates for a model."""
+    if model.path:
+        return OptimizerPlan("adamw", train.lr)
+    scale = (model.hidden_size / WIDTH) ** -0.5
+    name = "muon" if train.optimizer == "auto" else train.optimizer
+    embedding_lr = EMBEDDING_RATIO * train.lr if train.embedding_lr is None else train.embedding_lr
+    return OptimizerPlan(name, scale * train.lr, scale * embedding_lr)
+
+
+def parameter_kinds(model: nn.Module) -> dict[str, str]:
+    """Return the kind of every trained parameter by name: "matrix", "embedding" or "vector".
+
+    The weight of an embedding, and of the output head, is an embedding. Any other parameter of two dimensions is a
+    matrix if both are above 1. The rest are vectors: norms, biases, [1, n] parameters, filters of convolutions.
+    """
+    from torch import nn
+
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if head is not None:
+        embeddings.add(id(head.weight))
+
+    def kind(parameter: nn.Parameter) -> str:
+        if id(parameter) in embeddings:
+            return "embedding"
+        return "matrix" if parameter.ndim == 2 and min(parameter.shape) > 1 else "vector"
+
+    return {name: kind(parameter) for name, parameter in trainable_parameters(model).items()}
+
+
+def build_optimizer(model: nn.Module, train: Train, plan: OptimizerPlan, *, precision: str) -> optim.Optimizer:
+    """Return the optimizer of a model with one parameter group per kind and rate.
+
+    Each group has `peak`, its rate at the peak of the schedule.
+
+    Args:
+        precision: of the run; Newton-Schulz computes in bfloat16 where the run does.
+    """
+    import torch
+
+    from codex_ml.train.muon import Muon
+
+    groups = _groups(model, train, plan)
+    betas = (train.beta1, train.beta2)
+    if plan.name == "adamw":
+        return torch.optim.AdamW(groups, betas=betas, eps=1e-8, fused=True)
+    return Muon(groups, betas=betas, dtype=torch.bfloat16 if precision == "bf16" else None)
+
+
+def _groups(model: nn.Module, train: Train, plan: OptimizerPlan) -> list[dict[str, Any]]:
+    named = trainable_parameters(model)
+    if plan.embedding_lr is None:
+        kinds = {name: "matrix" if parameter.ndim >= 2 else "vector" for name, parameter in named.items()}
+        peaks = {"matrix": plan.lr, "vector": plan.lr}
+    else:
+        kinds = parameter_kinds(model)
+        peaks = {"matrix": plan.lr, "embedding": plan.embedding_lr, "vector": plan.embedding_lr}
+    groups = []
+    for kind, peak in peaks.items():
+        members = [parameter for name, parameter in named.items() if kinds[name] == kind]
+        decay = 0.0 if kind == "vector" else train.weight_decay
+        momentum = {"momentum": train.momentum} if kind == "matrix" and plan.name == "muon" else {}
+        groups.append({"params": members, "lr": peak, "peak": peak, "weight_decay": decay, **momentum})
+    return [group for group in groups if group["params"]]
+
+
+def set_rates(optimizer: optim.Optimizer, step: int, train: Train) -> None:
+    """Set the rate of each group for a step."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, group["peak"], train)
+
+
+def rates_of(plan: OptimizerPlan, step: int, train: Train) -> dict[str, float]:
+    """Return the rates of a step, as a point of the curves."""
+    point = {"train/lr": learning_rate(step, plan.lr, train)}
+    if plan.embedding_lr is not None:
+        point["train/embedding_lr"] = learning_rate(step, plan.embedding_lr, train)
+    return point
+
+
+def state_names(model: nn.Module, optimizer: optim.Optimizer) -> set[str]:
+    """Return the names of the tensors that the optimizer keeps, "parameter name/key"."""
+    matrices = {id(p) for group in optimizer.param_groups if "momentum" in group for p in group["params"]}
+    return {
+        f"{name}/{key}"
+        for name, parameter in trainable_parameters(model).items()
+        for key in (("momentum_buffer",) if id(parameter) in matrices else ("step", "exp_avg", "exp_avg_sq"))
+    }
