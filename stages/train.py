@@ -1,8 +1,8 @@
 """Train the model of params.yaml on the packed rows, from scratch or from a model on disk; an interrupted run resumes.
 
 Checkpoints are in .cache/train. models/model gets the weights of the best validation, in the Hugging Face layout;
-adapters are merged into it, and are also in its folder adapter. models/checkpoints gets the last step, which another
-run can continue (train.resume_from). Curves are in reports/train, timings in logs/train.
+adapters are merged into it, and are also in its folder adapter. models/checkpoints gets the last step, for
+train.resume_from. Curves are in reports/train, timings in logs/train.
 """
 
 import sys
@@ -46,7 +46,6 @@ def main(stage: Stage[Params]) -> None:
     stage.require(params.train.resume_from or "models/base")
     rows, val_rows = (Rows.open(packed, name) for name in ("train", "val"))  # refuses damaged files before torch loads
     hardware = hardware_for(params.model, params.train, stage.runtime)
-    log.info("train: %s", hardware)
     make_deterministic(hardware, seed=params.seed)
     unpacked = scratch_folder() / "models"
     with among_others(), run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
@@ -54,11 +53,11 @@ def main(stage: Stage[Params]) -> None:
             params.model, params.train, packed, device=hardware.device, seed=params.seed, scratch=unpacked
         )
         described = None if rank() else describe_model(model, params.model)
-        digest = sha256_of(tokenizer / "tokenizer.json")
-        plan = optimizer_plan(params.model, params.train)
+        plan, digest = optimizer_plan(params.model, params.train), sha256_of(tokenizer / "tokenizer.json")
         recipe = Recipe(params.train, plan, stage.runtime, hardware, params.seed, rows, val_rows, tokenizer=digest)
-        logs, trackers = logs_folder() / "train", logs_folder(shared=True) / "train"
-        folders = RunFolders(scratch, curves=Path("reports/train"), logs=logs, trackers=trackers)
+        folders = RunFolders(
+            scratch, Path("reports/train"), logs_folder() / "train", logs_folder(shared=True) / "train"
+        )
         result = train_model(model, recipe, folders, parameters=stage.record["params"])
         if described is None:
             return

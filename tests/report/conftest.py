@@ -156,6 +156,7 @@ def trained() -> dict[str, Any]:
     return {
         "model": {"architecture": "llama", "encoder_decoder": False, **sizes, **origin},
         "tokenizer": "byte-level BPE",
+        "optimizer": {"name": "muon", "lr": 0.0073, "embedding_lr": 0.0588},
         "hardware": {"device": "cpu", "precision": "bf16", "compile": True, "threads": 0},
     }
 

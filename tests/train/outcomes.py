@@ -63,16 +63,16 @@ def run(recipe, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: object
 
 def stop_in_step(recipe, monkeypatch, folder: Path, number: int, **changes: object) -> pytest.ExceptionInfo:
     """Train until SIGTERM comes in the middle of step `number`, counted from 1."""
-    schedule = step_module.learning_rate
+    schedule = step_module.rates_of
 
-    def stop(step, train):
+    def stop(plan, step, train):
         if step == number - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return schedule(step, train)
+        return schedule(plan, step, train)
 
     folder.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(step_module, "learning_rate", stop)
+        patch.setattr(step_module, "rates_of", stop)
         recipe.seed_everything()
         with pytest.raises(loop.Interrupted) as stopped:
             recipe.train(folder, **changes)

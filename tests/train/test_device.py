@@ -104,11 +104,11 @@ def test_each_process_takes_its_own_gpu_before_anything_is_put_there(machine, mo
 
 def test_learning_rate_warms_up_and_ends_where_it_should():
     train = Train(lr=1.0, min_lr_ratio=0.1, warmup_steps=4, max_steps=104)
-    assert [learning_rate(step, train) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert learning_rate(4, train) == pytest.approx(1.0)
-    assert learning_rate(54, train) == pytest.approx(0.55)  # half way: (1 + 0.1) / 2
-    assert learning_rate(104, train) == pytest.approx(0.1)
-    assert learning_rate(0, Train(lr=1.0, warmup_steps=0, max_steps=1)) == 1.0
+    assert [learning_rate(step, train.lr, train) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert learning_rate(4, 1.0, train) == pytest.approx(1.0)
+    assert learning_rate(54, 1.0, train) == pytest.approx(0.55)  # half way: (1 + 0.1) / 2
+    assert learning_rate(104, 1.0, train) == pytest.approx(0.1)
+    assert learning_rate(0, 1.0, Train(lr=1.0, warmup_steps=0, max_steps=1)) == 1.0
 
 
 def test_every_generator_goes_on_where_it_was():

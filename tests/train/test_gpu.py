@@ -82,15 +82,15 @@ def test_a_compiled_run_that_was_stopped_ends_with_the_same_bytes(recipe, monkey
         recipe.train(tmp_path / name, model=model, rows=rows, hardware=hardware, max_steps=8)
         return weights(model)
 
-    whole, schedule = run("whole"), step_module.learning_rate
+    whole, schedule = run("whole"), step_module.rates_of
 
-    def stop(step, train):
+    def stop(plan, step, train):
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return schedule(step, train)
+        return schedule(plan, step, train)
 
     with monkeypatch.context() as patch:
-        patch.setattr(step_module, "learning_rate", stop)
+        patch.setattr(step_module, "rates_of", stop)
         with pytest.raises(loop.Interrupted):
             run("stopped")
     assert_equal(run("stopped"), whole)

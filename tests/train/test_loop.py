@@ -204,15 +204,15 @@ def test_validation_loss_that_is_not_finite_ends_the_run_and_is_no_best(recipe, 
 
 def send(monkeypatch, *signals: int, at: int) -> None:
     """Send the signals to this process while step `at` runs."""
-    schedule = step_module.learning_rate
+    schedule = step_module.rates_of
 
-    def sending(step, train):
+    def sending(plan, step, train):
         if step + 1 == at:
             for number in signals:
                 os.kill(os.getpid(), number)
-        return schedule(step, train)
+        return schedule(plan, step, train)
 
-    monkeypatch.setattr(step_module, "learning_rate", sending)
+    monkeypatch.setattr(step_module, "rates_of", sending)
 
 
 def test_first_sigint_saves_and_the_second_stops_at_once(recipe, monkeypatch, tmp_path):

@@ -13,7 +13,7 @@ from codex_ml.train.schedule import learning_rate
 
 def rates(**settings: object) -> list[float]:
     train = Train(lr=1.0, **settings)
-    return [learning_rate(step, train) for step in range(train.max_steps)]
+    return [learning_rate(step, train.lr, train) for step in range(train.max_steps)]
 
 
 def test_warm_up_rises_in_a_line_and_its_first_step_already_moves():

@@ -51,6 +51,20 @@ class TrainedModel(Contract):
     quantization: str
 
 
+class UsedOptimizer(Contract):
+    """The optimizer and the peak of its learning rates.
+
+    Attributes:
+        name: "muon" or "adamw"; Muon updates the hidden matrices, and AdamW everything else.
+        lr: of the hidden matrices; of all weights where `embedding_lr` is None.
+        embedding_lr: of embeddings, the output head, norms and biases.
+    """
+
+    name: str
+    lr: float
+    embedding_lr: float | None
+
+
 class UsedHardware(Contract):
     """The hardware settings that decide the last bits of the result.
 
@@ -99,6 +113,7 @@ class Training(Contract):
     continued: list[ContinuedRun]
     model: TrainedModel
     tokenizer: str
+    optimizer: UsedOptimizer
     hardware: UsedHardware
 
 

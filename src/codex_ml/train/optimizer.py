@@ -42,6 +42,15 @@ class OptimizerPlan:
     lr: float
     embedding_lr: float | None = None
 
+    def __str__(self) -> str:
+        if self.embedding_lr is None:
+            return f"AdamW, peak rate {self.lr:.3g}"
+        matrices = {"muon": "Muon", "adamw": "AdamW"}[self.name]
+        return (
+            f"{matrices} for hidden matrices, peak rate {self.lr:.3g}; AdamW for embeddings, norms and biases, peak "
+            f"rate {self.embedding_lr:.3g}"
+        )
+
 
 def optimizer_plan(model: Model, train: Train) -> OptimizerPlan:
     """Resolve `train.optimizer` and the rates for a model."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from codex_ml.train.sharding import shard
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor, nn, optim
+
+log = logging.getLogger("codex_ml")
 
 
 @dataclass
@@ -106,6 +109,8 @@ def prepare_run(model: nn.Module, recipe: Recipe, *, scratch: Path) -> Run:
         model = _sharded_copy(model, accelerator, device=recipe.hardware.device)
     forward = accelerator.prepare_model(model, device_placement=not sharded, evaluation_mode=sharded)
     optimizer = build_optimizer(model, train, recipe.optimizer, precision=recipe.hardware.precision)
+    log.info("train: %s", recipe.hardware)
+    log.info("train: %s", recipe.optimizer)
     if accelerator.process_index:  # the model was built with one seed on all processes; dropout must differ per process
         torch.manual_seed(recipe.seed + accelerator.process_index)
     return Run(

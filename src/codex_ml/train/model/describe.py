@@ -5,13 +5,21 @@ Used by: train. The report and the model card show the description.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import read_json
 from codex_ml.modeling.positions import reach
-from codex_ml.modeling.train_files import AdapterShape, BaseModelFiles, TrainedModel, Training, UsedHardware
+from codex_ml.modeling.train_files import (
+    AdapterShape,
+    BaseModelFiles,
+    TrainedModel,
+    Training,
+    UsedHardware,
+    UsedOptimizer,
+)
 from codex_ml.train.config import Model
 from codex_ml.train.model.adapters import is_adapted, trainable_parameters
 from codex_ml.train.recipe import Recipe, TrainingResult
@@ -51,6 +59,7 @@ def describe_run(recipe: Recipe, result: TrainingResult, *, model: TrainedModel,
         **result.details,
         model=model,
         tokenizer=tokenizer_kind(tokenizer),
+        optimizer=UsedOptimizer(**asdict(recipe.optimizer)),
         hardware=UsedHardware(
             device=recipe.hardware.device,
             precision=recipe.hardware.precision,
