@@ -37,8 +37,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.train.loop import train_model
     from codex_ml.train.model.describe import describe_model, describe_run
     from codex_ml.train.model.prepare import save_tokenizer, save_trained, trainable_model
-    from codex_ml.train.optimizer import optimizer_plan
-    from codex_ml.train.recipe import Recipe, RunFolders, hardware_for
+    from codex_ml.train.recipe import Recipe, RunFolders, hardware_for, optimizer_plan
     from codex_ml.train.scratch import run_folder
 
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")

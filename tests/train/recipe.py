@@ -29,8 +29,7 @@ from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.history import History
 from codex_ml.train.model.adapters import add_adapters
 from codex_ml.train.model.build import build_model
-from codex_ml.train.optimizer import OptimizerPlan
-from codex_ml.train.recipe import Recipe, RunFolders
+from codex_ml.train.recipe import OptimizerPlan, Recipe, RunFolders
 from codex_ml.train.run import Run
 
 END, PAD, VOCAB, SEQ_LEN = 0, 1, 64, 8

@@ -17,8 +17,7 @@ from codex_ml.train import identity
 from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.model.adapters import add_adapters
 from codex_ml.train.model.build import build_model
-from codex_ml.train.optimizer import OptimizerPlan
-from codex_ml.train.recipe import Recipe
+from codex_ml.train.recipe import OptimizerPlan, Recipe
 
 from ..pack.byte_tokenizer import ByteTokenizer
 

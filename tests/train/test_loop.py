@@ -19,8 +19,7 @@ from codex_ml.train import loop, validation
 from codex_ml.train import step as step_module
 from codex_ml.train.checkpoint import load_newest
 from codex_ml.train.loss import summed_loss
-from codex_ml.train.optimizer import OptimizerPlan
-from codex_ml.train.recipe import Recipe, RunFolders
+from codex_ml.train.recipe import OptimizerPlan, Recipe, RunFolders
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

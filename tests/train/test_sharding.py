@@ -11,8 +11,7 @@ import torch
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 from codex_ml.train.checkpoint import export_newest, load_newest
-from codex_ml.train.optimizer import OptimizerPlan
-from codex_ml.train.recipe import Recipe
+from codex_ml.train.recipe import OptimizerPlan, Recipe
 from codex_ml.train.run import prepare_run
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]

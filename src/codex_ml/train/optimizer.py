@@ -6,60 +6,23 @@ A model from scratch has three kinds of parameters, because one rate does not fi
     embeddings   of tokens and positions, and the output head: AdamW, at `train.embedding_lr`
     vectors      norms, biases and everything else: AdamW, at `train.embedding_lr`, without weight decay
 
-The rates of params.yaml are for a hidden size of 768. Another size multiplies them by (hidden size / 768)^-0.5, as in
-nanochat. A model from a file, with or without adapters, trains all its weights with AdamW at `train.lr`, unscaled.
+A model from a file, with or without adapters, trains all its weights with AdamW at `train.lr`. `optimizer_plan` (recipe)
+scales the rates of a model from scratch by its width.
 
-Used by: stages/train.py (through recipe), run, step, checkpoint, describe.
+Used by: run, step, checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.train.config import Model, Train
+from codex_ml.train.config import Train
 from codex_ml.train.model.adapters import trainable_parameters
+from codex_ml.train.recipe import OptimizerPlan
 from codex_ml.train.schedule import learning_rate
 
 if TYPE_CHECKING:
     from torch import nn, optim
-
-WIDTH = 768  # hidden size at which the rates of params.yaml hold
-EMBEDDING_RATIO = 8  # of train.embedding_lr to train.lr, where params.yaml names none
-
-
-@dataclass(frozen=True)
-class OptimizerPlan:
-    """The optimizer and its peak rates.
-
-    Attributes:
-        name: "muon" or "adamw".
-        lr: of matrices; of all weights where `embedding_lr` is None.
-        embedding_lr: of embeddings, the output head, norms and biases; None: one rate for all.
-    """
-
-    name: str
-    lr: float
-    embedding_lr: float | None = None
-
-    def __str__(self) -> str:
-        if self.embedding_lr is None:
-            return f"AdamW, peak rate {self.lr:.3g}"
-        matrices = {"muon": "Muon", "adamw": "AdamW"}[self.name]
-        return (
-            f"{matrices} for hidden matrices, peak rate {self.lr:.3g}; AdamW for embeddings, norms and biases, peak "
-            f"rate {self.embedding_lr:.3g}"
-        )
-
-
-def optimizer_plan(model: Model, train: Train) -> OptimizerPlan:
-    """Resolve `train.optimizer` and the rates for a model."""
-    if model.path:
-        return OptimizerPlan("adamw", train.lr)
-    scale = (model.hidden_size / WIDTH) ** -0.5
-    name = "muon" if train.optimizer == "auto" else train.optimizer
-    embedding_lr = EMBEDDING_RATIO * train.lr if train.embedding_lr is None else train.embedding_lr
-    return OptimizerPlan(name, scale * train.lr, scale * embedding_lr)
 
 
 def parameter_kinds(model: nn.Module) -> dict[str, str]:

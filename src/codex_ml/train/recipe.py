@@ -14,7 +14,9 @@ from codex_ml.core.record import cpu_threads
 from codex_ml.modeling.hardware import Hardware, choose_hardware
 from codex_ml.modeling.rows import Rows
 from codex_ml.train.config import Model, Train
-from codex_ml.train.optimizer import OptimizerPlan
+
+WIDTH = 768  # hidden size at which the rates of params.yaml hold
+EMBEDDING_RATIO = 8  # of train.embedding_lr to train.lr, where params.yaml names none
 
 
 def hardware_for(model: Model, train: Train, runtime: Runtime) -> Hardware:
@@ -31,6 +33,40 @@ def hardware_for(model: Model, train: Train, runtime: Runtime) -> Hardware:
         max_steps=train.max_steps,
         compiles=not model.is_encoder_decoder and runtime.sharding == "none",
     )
+
+
+@dataclass(frozen=True)
+class OptimizerPlan:
+    """The optimizer and its peak rates.
+
+    Attributes:
+        name: "muon" or "adamw".
+        lr: of matrices; of all weights where `embedding_lr` is None.
+        embedding_lr: of embeddings, the output head, norms and biases; None: one rate for all.
+    """
+
+    name: str
+    lr: float
+    embedding_lr: float | None = None
+
+    def __str__(self) -> str:
+        if self.embedding_lr is None:
+            return f"AdamW, peak rate {self.lr:.3g}"
+        matrices = {"muon": "Muon", "adamw": "AdamW"}[self.name]
+        return (
+            f"{matrices} for hidden matrices, peak rate {self.lr:.3g}; AdamW for embeddings, norms and biases, peak "
+            f"rate {self.embedding_lr:.3g}"
+        )
+
+
+def optimizer_plan(model: Model, train: Train) -> OptimizerPlan:
+    """Resolve `train.optimizer` and the rates for a model."""
+    if model.path:
+        return OptimizerPlan("adamw", train.lr)
+    scale = (model.hidden_size / WIDTH) ** -0.5
+    name = "muon" if train.optimizer == "auto" else train.optimizer
+    embedding_lr = EMBEDDING_RATIO * train.lr if train.embedding_lr is None else train.embedding_lr
+    return OptimizerPlan(name, scale * train.lr, scale * embedding_lr)
 
 
 @dataclass(frozen=True)
