@@ -6,8 +6,8 @@ A model from scratch has three kinds of parameters, because one rate does not fi
     embeddings   of tokens and positions, and the output head: AdamW, at `train.embedding_lr`
     vectors      norms, biases and everything else: AdamW, at `train.embedding_lr`, without weight decay
 
-A model from a file, with or without adapters, trains all its weights with AdamW at `train.lr`. `optimizer_plan` in recipe
-scales the rates of a model from scratch by its width.
+A model from a file, with or without adapters, trains all its weights with AdamW at `train.lr`. `optimizer_plan` (in
+recipe) scales the rates of a model from scratch by its width.
 
 Used by: run, step, checkpoint.
 """
