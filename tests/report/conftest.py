@@ -29,6 +29,7 @@ HOSTILE = {
     "url": "javascript:alert(1)//https://evil.example/x.js",
     "long": "x" * 5000,
 }
+ONE_RATE = {"name": "adamw", "lr": 0.003, "embedding_lr": None}
 FORMAT = (0x7F, 0x85, 0x61C, 0x200F, 0x2028, 0x202C, 0x202E, 0x2066, 0x2069)
 CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *FORMAT)]
 
@@ -45,6 +46,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         points: int = 30,
         policy_state: str = "enforce",
         lossy: bool = False,
+        two_rates: bool = True,
     ) -> Path:
         root = tmp_path_factory.mktemp("run")
 
@@ -73,7 +75,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         stream["records"] = {"too_long": 0}
         write("reports/pack/details.json", dict.fromkeys(parts, stream))
         write("reports/train/metrics.json", {"step": points, "best_step": points, "best_val_loss": 2.5})
-        for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm"):
+        for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm", *["train/embedding_lr"] * two_rates):
             lines = [f"step\t{name.split('/')[1]}", *(f"{i}\t{2.5 + 1 / i}" for i in range(1, points + 1))]
             write(f"reports/train/plots/metrics/{name}.tsv", "\n".join(lines) + "\n")
         write("reports/evaluate/details.json", evaluation(lossy=lossy))
@@ -104,7 +106,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         write("reports/safety_audit/samples.ndjson", rows([{"text": text}, {"text": "\n" + text}]))
         steps = {"global_step": points, "rows_a_step": 8, "seq_len": 16, "seed": 1, "micro_batch_size": 8}
         steps |= {"stopped_early": False, "skipped_steps": 0, "processes": [1], "continued": []}
-        write("models/model/training.json", {**steps, **trained()})
+        write("models/model/training.json", {**steps, **trained(two_rates=two_rates)})
         (root / "models/model/model.safetensors").write_bytes(weights({"a": [3, 4], "b": [5]}))
         contents = {"documents": 30, "bytes": 500_000, "groups": 0, "sources": {text: 30}}
         contents |= {"licences": {"MIT": 2, text: 1}, "languages": {text: 29, "python": 1}}
@@ -150,13 +152,13 @@ def controls() -> list[str]:
     return CONTROLS
 
 
-def trained() -> dict[str, Any]:
+def trained(*, two_rates: bool = True) -> dict[str, Any]:
     sizes = {"layers": 2, "hidden_size": 8, "heads": 2, "positions": 16}
     origin = {"base": None, "lora": None, "quantization": "none"}
     return {
         "model": {"architecture": "llama", "encoder_decoder": False, **sizes, **origin},
         "tokenizer": "byte-level BPE",
-        "optimizer": {"name": "muon", "lr": 0.0073, "embedding_lr": 0.0588},
+        "optimizer": {"name": "muon", "lr": 0.0073, "embedding_lr": 0.0588} if two_rates else ONE_RATE,
         "hardware": {"device": "cpu", "precision": "bf16", "compile": True, "threads": 0},
     }
 

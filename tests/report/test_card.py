@@ -227,7 +227,7 @@ def test_a_model_that_was_trained_on_is_described_as_it_is_and_not_as_params_wou
     facts: MakeFacts, lora: AdapterShape | None
 ) -> None:
     """Every size is the model's own; the card claims nothing about the training data of its base (peft 938, 975)."""
-    made = facts("plain")
+    made = facts("plain", two_rates=False)
     made.lineage["train"].params["model"] |= {"architecture": "llama", "layers": 4, "hidden_size": 192}
     shape = {"architecture": "gpt2", "layers": 3, "hidden_size": 24, "heads": 3, "positions": 64}
     known = changed(made, **shape, base=BASE, lora=lora, quantization="4bit" if lora else "none")
@@ -242,6 +242,7 @@ def test_a_model_that_was_trained_on_is_described_as_it_is_and_not_as_params_wou
         "LoRA adapters of rank 8 in 14 modules, 12,345 parameters, on weights held in 4bit, merged into the weights; "
     )
     assert f"fine-tuned: {parts if lora else 'all weights, '}{origin}." in text
+    assert f"AdamW trained {'the adapters' if lora else 'all weights'} at a peak learning rate of 0.003.\n" in card
     front = front_matter(card)
     assert front["tags"] == ["codex-ml", "dvc", "fine-tuned", *(["lora"] if lora else [])]
     assert "base_model" not in front  # it would name a model of the Hub
@@ -272,6 +273,11 @@ def test_a_model_from_scratch_says_so_and_what_it_saw(facts: MakeFacts) -> None:
     assert "It has never seen a context longer than 16 tokens." in card
     assert "It was neither tuned to follow instructions nor to refuse" in card
     assert "| precision | bf16 on cpu, compiled |" in card
+    assert (
+        "## Training recipe\n\nMuon trained the hidden matrices at a peak learning rate of 0.0073. AdamW trained the "
+        "embeddings, the output head, the norms and the biases at a peak of 0.0588. These rates are those of "
+        "params.yaml, scaled to the width of 8.\n"
+    ) in card
 
 
 def test_a_model_that_was_trained_on_answers_is_not_said_to_only_continue_text(facts: MakeFacts) -> None:

@@ -169,7 +169,7 @@ def test_pictures_stay_small_with_many_points() -> None:
     sources = [SourceScore(f"a-source-of-some-length/{i}", 2.0 + i / 1000, 2.5, i) for i in range(500)]
     drawn = (
         plots.loss_curve(curve, curve[::10], best_step=19_991),
-        plots.schedule(curve, curve),
+        plots.schedule(curve, curve, curve),
         plots.by_source(sources),
         plots.by_size(documents),
     )
@@ -242,6 +242,7 @@ def test_numbers_of_the_inputs_are_on_the_page(rendered: Render) -> None:
         ("reports/evaluate/by_source.csv", "evaluate"),
         ("reports/safety_audit/samples.ndjson", "safety_audit"),
         ("reports/train/plots/metrics/val/loss.tsv", "train"),
+        ("reports/train/plots/metrics/train/embedding_lr.tsv", "train"),
         ("reports/fetch/lineage.json", "fetch"),
         ("data/splits/findings.ndjson", "split"),
         ("models/model/training.json", "train"),
@@ -322,7 +323,7 @@ def test_bits_per_byte_and_the_reason_for_none_exclude_each_other(facts: MakeFac
 
 FEW = {
     "loss": ("train/loss", "val/loss"),
-    "schedule": ("train/lr", "train/grad_norm"),
+    "schedule": ("train/lr", "train/embedding_lr", "train/grad_norm"),
 }
 
 
@@ -343,8 +344,38 @@ def test_a_curve_of_fewer_than_three_points_is_a_table(
     assert page.elements["img"] == 4 - (count < 3)
     if count < 3:
         form = "{:.4f}" if name == "loss" else "{:.3g}"
-        assert found[name].rows == tuple((f"{step}", form.format(v), form.format(v)) for step, v in points)
+        assert found[name].rows == tuple((f"{step}", *[form.format(v)] * len(FEW[name])) for step, v in points)
         assert found[name].title in page.text
+
+
+@pytest.mark.parametrize("two_rates", [True, False])
+def test_the_training_section_names_the_optimizer_and_draws_its_rates(facts: MakeFacts, two_rates: bool) -> None:
+    html = render_page(facts(two_rates=two_rates))
+    text, (*_, rates) = " ".join(Page(html).text.split()), pictures(html)
+    assert ("Muon trained the hidden matrices at a peak learning rate of 0.0073. AdamW trained" in text) is two_rates
+    assert ("the norms and the biases at a peak of 0.0588." in text) is two_rates
+    assert ("AdamW trained all weights at a peak learning rate of 0.003." in text) is not two_rates
+    assert ("Learning rates, and the gradient's norm before clipping." in text) is two_rates
+    assert ("Learning rate, and the gradient's norm before clipping." in text) is not two_rates
+    alt = f"Two line charts: learning rate{'s' * two_rates} with warm-up and decay, and gradient norm."
+    assert ("img", "alt", alt) in Page(html).attributes
+    assert (">matrices<" in rates, ">embeddings, norms, biases<" in rates) == (two_rates, two_rates)
+
+
+def test_adamw_at_two_rates_is_named_with_both(facts: MakeFacts) -> None:
+    made = facts()
+    used = made.training.optimizer.model_copy(update={"name": "adamw"})
+    changed = dataclasses.replace(made, training=made.training.model_copy(update={"optimizer": used}))
+    assert sentences.optimizer(changed) == sentences.optimizer(made).replace("Muon", "AdamW")
+
+
+@pytest.mark.parametrize("two_rates", [True, False])
+def test_a_table_of_few_rates_has_a_column_for_each(facts: MakeFacts, two_rates: bool) -> None:
+    made = facts(points=2, two_rates=two_rates)
+    found = short_series.tables(made)["schedule"]
+    rates = ("learning rate of matrices", "of embeddings, norms, biases") if two_rates else ("learning rate",)
+    assert found.head == ("global_step", *rates, "gradient norm")
+    assert found.title.startswith("Learning rates, and" if two_rates else "Learning rate, and")
 
 
 def test_curves_of_which_one_has_three_points_stay_a_plot(facts: MakeFacts) -> None:

@@ -61,7 +61,8 @@ def test_gauges_hold_the_last_value_and_what_is_unknown_is_not_there(fake):
 
     endpoint = Endpoint(9400)
     assert fake.values == {}
-    endpoint.log([{"step": 5, "train/loss": 3.25, "train/lr": 0.001}, {"step": 10, "train/loss": 2.5}])
+    rates = {"train/lr": 0.001, "train/embedding_lr": 0.25}
+    endpoint.log([{"step": 5, "train/loss": 3.25, **rates}, {"step": 10, "train/loss": 2.5}])
     endpoint.observe({"tokens_per_second": 900.0, "other": 1})
     gpus = [{"index": 0, "memory_used_mb": 2.0}, {"index": 1, "memory_used_mb": None}]
     endpoint.observe({"cpu_percent": 3.0, "gpus": gpus})
@@ -69,6 +70,7 @@ def test_gauges_hold_the_last_value_and_what_is_unknown_is_not_there(fake):
         "codex_ml_global_step": 10,
         "codex_ml_train_loss_nats": 2.5,
         "codex_ml_learning_rate": 0.001,
+        "codex_ml_embedding_learning_rate": 0.25,
         "codex_ml_tokens_per_second": 900.0,
         "codex_ml_gpu_memory_used_bytes{'gpu': '0'}": 2097152.0,
     }

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from codex_ml.core.strict_json import parse_json
+from codex_ml.train.recipe import OptimizerPlan
 from codex_ml.train.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,6 +88,20 @@ def test_timings_are_in_the_log_and_nowhere_else(recipe, tmp_path):
         assert event["tokens_per_second"] > 0
     samples = [parse_json(line) for line in (tmp_path / "run/system.ndjson").read_text().splitlines()]
     assert samples and all(sample["rss_mb"] > 0 for sample in samples)
+
+
+def test_a_run_with_two_rates_has_a_curve_of_each(recipe, tmp_path):
+    """At every step both rates are the same share of their peaks."""
+    recipe.train(tmp_path, max_steps=4, plan=OptimizerPlan("muon", 0.25, embedding_lr=2.0))
+    curves = []
+    for name in ("lr", "embedding_lr"):
+        with (tmp_path / f"curves/plots/metrics/train/{name}.tsv").open() as handle:
+            rows = list(csv.DictReader(handle, delimiter="\t"))
+        assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+        curves.append([float(row[name]) for row in rows])
+    assert max(curves[0]) == 0.25
+    assert curves[1] == [8 * rate for rate in curves[0]]
+    assert parse_json((tmp_path / "curves/metrics.json").read_bytes())["train"].keys() == {"loss"}
 
 
 def test_the_first_step_which_compiles_is_in_no_rate(recipe, tmp_path):

@@ -5,7 +5,7 @@ Used by: train, which writes them; evaluate, safety_audit and report, which read
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -60,7 +60,7 @@ class UsedOptimizer(Contract):
         embedding_lr: of embeddings, the output head, norms and biases.
     """
 
-    name: str
+    name: Literal["muon", "adamw"]
     lr: float
     embedding_lr: float | None
 

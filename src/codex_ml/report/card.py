@@ -180,6 +180,8 @@ influence. {escape(sentences.counterfactual(facts))}
 def _recipe(facts: Facts) -> str:
     return f"""## Training recipe
 
+{escape(sentences.optimizer(facts))}
+
 {markdown_table(tables.recipe(facts))}
 
 ### Tokenizer

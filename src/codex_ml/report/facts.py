@@ -46,7 +46,7 @@ class Facts:
     train: TrainMetrics
     training: Training
     parameters: int  # numbers in the model's weight files; tied ones count once
-    curves: dict[str, tuple[Point, ...]]  # "train/loss", "val/loss", "train/lr", "train/grad_norm"
+    curves: dict[str, tuple[Point, ...]]  # by name; "train/embedding_lr" is empty where one rate trained all
     evaluation: Evaluation
     sources: tuple[SourceScore, ...]
     documents: tuple[DocumentScore, ...]
@@ -99,6 +99,7 @@ def load_facts(find: Find, *, title: str) -> Facts:
     """
     lineage = {stage: Record.read(find(record_path(stage).as_posix()), stage=stage) for stage in STAGES}
     _refuse_two_models(lineage)
+    training = Training.read(find(f"{MODEL}/training.json"))
     return Facts(
         title=title,
         ingest=IngestDetails.read(find("reports/ingest/details.json")),
@@ -108,9 +109,9 @@ def load_facts(find: Find, *, title: str) -> Facts:
         tokenizer=TokenizerDetails.read(find("reports/tokenizer/details.json")),
         pack=PackDetails.read(find("reports/pack/details.json")),
         train=TrainMetrics.read(find("reports/train/metrics.json")),
-        training=Training.read(find(f"{MODEL}/training.json")),
+        training=training,
         parameters=_parameters(_existing(find, MODEL, "train")),
-        curves={name: _curve(find, name) for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm")},
+        curves=_curves(find, training),
         evaluation=Evaluation.read(find("reports/evaluate/details.json")),
         sources=_sources(_existing(find, "reports/evaluate/by_source.csv", "evaluate")),
         documents=tuple(DocumentScore.read_lines(find("reports/evaluate/documents.ndjson"))),
@@ -146,6 +147,12 @@ def _refuse_two_models(lineage: dict[str, Record]) -> None:
             f"evaluate and safety_audit read different {MODEL}: {hashes}; one page cannot describe two models. "
             "Run `dvc repro` without --single-item"
         )
+
+
+def _curves(find: Find, training: Training) -> dict[str, tuple[Point, ...]]:
+    curves = {name: _curve(find, name) for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm")}
+    has_two_rates = training.optimizer.embedding_lr is not None
+    return {**curves, "train/embedding_lr": _curve(find, "train/embedding_lr") if has_two_rates else ()}
 
 
 def _curve(find: Find, name: str) -> tuple[Point, ...]:

@@ -85,6 +85,7 @@ def _cut(text: str) -> str:
 def _pictures(facts: Facts) -> dict[str, Picture]:
     curves, best = facts.curves, facts.train.best_step
     last = f"at {facts.train.best_val_loss:.3f} nats in step {best}"
+    rates = "Learning rates" if curves["train/embedding_lr"] else "Learning rate"
     has_bits = facts.evaluation.bits is not None
     better = sum((s.bits_per_byte or math.inf) < s.zlib_bits_per_byte for s in facts.sources)
     compared = f"The model needs fewer bits than zlib on {better} of {len(facts.sources)} sources."
@@ -99,9 +100,9 @@ def _pictures(facts: Facts) -> dict[str, Picture]:
             partial(plots.loss_curve, curves["train/loss"], curves["val/loss"], best_step=best),
         ),
         "schedule": Picture(
-            "Learning rate, and the gradient's norm before clipping.",
-            "Two line charts: learning rate with warm-up and decay, and gradient norm.",
-            partial(plots.schedule, curves["train/lr"], curves["train/grad_norm"]),
+            f"{rates}, and the gradient's norm before clipping.",
+            f"Two line charts: {rates.lower()} with warm-up and decay, and gradient norm.",
+            partial(plots.schedule, curves["train/lr"], curves["train/grad_norm"], curves["train/embedding_lr"]),
         ),
         "by_source": Picture(
             f"Bits per byte by source ({many}), with the number of test documents.{only_zlib}",

@@ -68,12 +68,20 @@ def loss_curve(train: Sequence[Point], val: Sequence[Point], *, best_step: int) 
     return _svg(draw, width=5.6, height=3.2)
 
 
-def schedule(lr: Sequence[Point], grad_norm: Sequence[Point]) -> str:
-    """Draw the learning rate, and the gradient's global L2 norm before clipping."""
+def schedule(lr: Sequence[Point], grad_norm: Sequence[Point], embedding_lr: Sequence[Point] = ()) -> str:
+    """Draw the learning rates, and the gradient's global L2 norm before clipping.
+
+    Args:
+        lr: of the hidden matrices; of all weights where `embedding_lr` is empty.
+        embedding_lr: of embeddings, output head, norms and biases.
+    """
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True)
-        upper.plot(*_xy(lr), color=BLUE)
+        upper.plot(*_xy(lr), color=BLUE, label="matrices")
+        if embedding_lr:
+            upper.plot(*_xy(embedding_lr), color=GREY, linestyle="--", label="embeddings, norms, biases")
+            upper.legend()
         lower.plot(*_xy(grad_norm), color=ORANGE)
         _label(upper, "", "learning rate")
         _label(lower, "global_step", "gradient norm")

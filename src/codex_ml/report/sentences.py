@@ -114,6 +114,20 @@ def trained_from(facts: Facts) -> str:
     )
 
 
+def optimizer(facts: Facts) -> str:
+    """Say which optimizer trained which weights, and at which peak learning rates."""
+    used = facts.training.optimizer
+    name = {"muon": "Muon", "adamw": "AdamW"}[used.name]
+    if used.embedding_lr is None:
+        weights = "the adapters" if facts.training.model.lora else "all weights"
+        return f"{name} trained {weights} at a peak learning rate of {used.lr:.3g}."
+    return (
+        f"{name} trained the hidden matrices at a peak learning rate of {used.lr:.3g}. AdamW trained the embeddings, "
+        f"the output head, the norms and the biases at a peak of {used.embedding_lr:.3g}. These rates are those of "
+        f"params.yaml, scaled to the width of {facts.training.model.hidden_size}."
+    )
+
+
 def findings_note(facts: Facts) -> str:
     """Return the line above the list of findings: how many there are, and how many are shown."""
     if not facts.findings:

@@ -17,8 +17,11 @@ def tables(facts: Facts) -> dict[str, Table]:
         columns = {"training": curves["train/loss"], "validation": curves["val/loss"]}
         found["loss"] = _steps("Loss, nats per token", columns, "{:.4f}")
     if _few(curves["train/lr"], curves["train/grad_norm"]):
-        columns = {"learning rate": curves["train/lr"], "gradient norm": curves["train/grad_norm"]}
-        found["schedule"] = _steps("Learning rate, and gradient norm before clipping", columns, "{:.3g}")
+        rates = {"learning rate": curves["train/lr"]}
+        if second := curves["train/embedding_lr"]:
+            rates = {"learning rate of matrices": curves["train/lr"], "of embeddings, norms, biases": second}
+        title = f"Learning rate{'s' * bool(second)}, and gradient norm before clipping"
+        found["schedule"] = _steps(title, {**rates, "gradient norm": curves["train/grad_norm"]}, "{:.3g}")
     scores = {"model": "number", "zlib -9": "number"}
     if _few(facts.sources):
         rows = [

@@ -14,7 +14,8 @@ GAUGES = {
     "step": ("global_step", "Optimizer steps done"),
     "train/loss": ("train_loss_nats", "Mean loss of a target token in the last logged step"),
     "train/grad_norm": ("gradient_norm", "L2 norm of the gradient before clipping"),
-    "train/lr": ("learning_rate", "Learning rate of the last logged step"),
+    "train/lr": ("learning_rate", "Learning rate of the last logged step; of the matrices where a run has two"),
+    "train/embedding_lr": ("embedding_learning_rate", "That of embeddings, output head, norms and biases"),
     "val/loss": ("validation_loss_nats", "Mean loss of a target token at the last validation"),
     "tokens_per_second": ("tokens_per_second", "Tokens trained on, per second"),
 }

@@ -69,7 +69,7 @@ class Tracker(Points):
                 pass
 
             def make_summary(self) -> None:
-                """Write metrics.json without the last learning rate and gradient norm, which are not results."""
+                """Write metrics.json without the last learning rates and gradient norm, which are not results."""
                 whole = self.summary
                 self.summary = {name: _compared(value) for name, value in whole.items()}
                 super().make_summary()
