@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from codex_ml.core.errors import UserError
+from codex_ml.core.yaml import read_yaml
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -16,6 +19,7 @@ from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model, parameter_count
 
 SHAPE = Model(hidden_size=16, intermediate_size=24, layers=2, heads=2, max_positions=32)
+PRESETS = Path(__file__).parents[3] / "models/presets.yaml"
 TEXT = "def add(a, b):\n    return a + b\n"
 
 
@@ -39,6 +43,18 @@ def test_equal_seeds_give_equal_weights_whatever_was_drawn_before(build):
 def test_parameters_are_counted_by_hand(build):
     embedding, attention, feed_forward, norms = 64 * 16, 4 * 16 * 16, 3 * 16 * 24, 2 * 16
     assert parameter_count(build()) == embedding + 2 * (attention + feed_forward + norms) + 16
+
+
+@pytest.mark.shipped
+def test_presets_have_the_number_of_parameters_that_their_comments_state():
+    comment = r"^(\S+): +# ([0-9.]+) M parameters with a vocabulary of ([0-9,]+)$"
+    stated = re.findall(comment, PRESETS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name, _, _ in stated] == ["small", "medium"]
+    for name, millions, vocabulary in stated:
+        with torch.device("meta"):
+            shape, entries = Model(**read_yaml(PRESETS)[name]), int(vocabulary.replace(",", ""))
+            model = build_model(shape, vocab_size=entries, end=0, pad=1, seed=1)
+        assert f"{parameter_count(model) / 1e6:.1f}" == millions, name
 
 
 def test_weights_are_small_float32_normals(build):
