@@ -2,7 +2,7 @@
 
 Linux only: it waits through a pidfd and reads /proc through psutil.
 
-Used by: data.py, load.py, train.py.
+Used by: data.py, load.py, train.py, recipe.py.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ class Run:
     written: float = 0.0
     error: str = ""
     main: float = 0.0
+
+
+def cpu_name() -> str:
+    """Return the name of the processor, as Linux reports it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "CPU")
 
 
 def measure(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Run:

@@ -26,7 +26,7 @@ import typer
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from measuring import measure  # noqa: E402
+from measuring import cpu_name, measure  # noqa: E402
 from train_peers import PEERS, SHAPES, Job, Shape, command, write_packed  # noqa: E402
 
 from codex_ml.core.cores import cores  # noqa: E402
@@ -172,12 +172,6 @@ def describe(name: str, hardware: Any, *, compiled: bool) -> None:
     )
     if hardware.precision == "fp32":
         print("fp32: not comparable with the bf16 figures, which need a CPU with bf16 (AVX-512 BF16, AMX, Arm BF16)")
-
-
-def cpu_name() -> str:
-    """Return the name of the processor, as Linux reports it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "CPU")
 
 
 def tell(shape: Shape, seconds: dict[str, list[float]], *, peak: float, precision: str) -> None:

@@ -1,0 +1,138 @@
+"""benchmarks/recipe.py: its table is valid, a run is recorded once, and its changes reach the optimizer."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+MODULES = ("recipe", "recipe_run", "recipe_settings", "measuring", "train_peers")
+TINY = ["--size", "toy", "--steps", "4", "--workers", "2", "--no-compile", "--precision", "fp32"]
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch, project: Path) -> Iterator[ModuleType]:
+    """benchmarks/recipe.py, which is not a package, with the params.yaml of an invented user."""
+    path = list(sys.path)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module = importlib.import_module("recipe")
+    monkeypatch.setattr(sys.modules["recipe_settings"], "PARAMS", project / "params.yaml")
+    yield module
+    sys.path[:] = path
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def data(recipe: ModuleType, tmp_path: Path) -> Path:
+    """A folder with packed rows of random tokens."""
+    peers = importlib.import_module("train_peers")
+    (tmp_path / "packed").mkdir()
+    peers.write_packed(tmp_path / "packed", peers.SHAPES["tiny"], tokens=2000)
+    return tmp_path
+
+
+def test_every_setting_is_a_valid_recipe_for_every_size(recipe: ModuleType) -> None:
+    settings = recipe.settings()
+    for name, setting in settings.items():
+        for size in recipe.SIZES:
+            job = recipe.Job(name, size, 1, 20, setting.content, threads=1, data="data")
+            rows = job.train.micro_batch_size * job.train.accumulation
+            assert job.train.max_steps * rows == 20 * 8, name
+            assert job.model.hidden_size == recipe.SIZES[size].model["hidden_size"]
+
+
+def test_default_is_that_of_params_yaml_and_every_change_differs_from_it(recipe: ModuleType, project: Path) -> None:
+    from codex_ml.core.yaml import parse_yaml
+    from codex_ml.train.config import Model, Train
+    from codex_ml.train.recipe import optimizer_plan
+
+    train = parse_yaml((project / "params.yaml").read_text("utf-8"), "params.yaml")["train"]
+    settings, shape = recipe.settings(), Model(hidden_size=128)
+    default = recipe.Job("default", "tiny", 1, 20, settings["default"].content, threads=1, data="data")
+    assert optimizer_plan(shape, default.train) == optimizer_plan(shape, Train.model_validate(train))
+    assert [n for n, s in settings.items() if n != "default" and s.content == settings["default"].content] == []
+
+
+def test_one_rate_is_the_rate_of_hidden_size_128_for_all_parameters(recipe: ModuleType) -> None:
+    from codex_ml.train.recipe import optimizer_plan
+
+    job = recipe.Job("one-rate", "tiny", 1, 600, recipe.settings()["one-rate"].content, threads=1, data="data")
+    plan = optimizer_plan(job.model, job.train)
+    assert plan.name == "adamw"
+    assert plan.lr == plan.embedding_lr == pytest.approx(3e-3, rel=1e-5)
+
+
+def test_finished_run_is_one_line_and_is_not_repeated(recipe: ModuleType, data: Path) -> None:
+    record = data / "runs.ndjson"
+    arguments = ["run", "--only", "default", *TINY, "--data", str(data), "--record", str(record)]
+    done = CliRunner().invoke(recipe.app, arguments)
+    assert done.exit_code == 0, done.output
+    (line,) = record.read_text().splitlines()
+    run = json.loads(line)
+    assert (run["setting"], run["size"], run["seed"], run["steps"], run["tokens"]) == (
+        "default",
+        "toy",
+        1,
+        4,
+        4 * 8 * 16,
+    )
+    assert list(run["val"]) == ["1", "2", "3", "4"] and run["seconds"] > 0 and run["precision"] == "fp32"
+    assert str(data) not in line and run["test_bits_per_byte"] is None
+    done = CliRunner().invoke(recipe.app, arguments)
+    assert done.exit_code == 0 and "0 to train" in done.output
+    assert record.read_text().splitlines() == [line]
+
+
+def test_run_that_fails_is_reported_and_not_recorded(recipe: ModuleType, data: Path) -> None:
+    (data / "packed/train.bin").write_bytes(b"")
+    record = data / "runs.ndjson"
+    arguments = ["run", "--only", "default", *TINY, "--data", str(data), "--record", str(record)]
+    done = CliRunner().invoke(recipe.app, arguments)
+    assert done.exit_code == 1 and "default, seed 1: exit status 1" in done.output and "train.bin" in done.output
+    assert not record.exists()
+
+
+@pytest.mark.parametrize("wrong", [["--only", "nothing"], ["--size", "huge"], ["--data", "nowhere"]])
+def test_unknown_setting_size_or_folder_is_refused(recipe: ModuleType, wrong: list[str]) -> None:
+    done = CliRunner().invoke(recipe.app, ["run", *wrong])
+    assert done.exit_code == 2 and wrong[1] in done.output
+
+
+def test_run_of_other_content_size_seed_or_budget_is_another_run(recipe: ModuleType) -> None:
+    settings = recipe.settings()
+    job = recipe.Job("default", "tiny", 1, 600, settings["default"].content, threads=1, data="data")
+    run = {"size": "tiny", "seed": 1, "budget": 600, **job.content, "test_bits_per_byte": None}
+    assert recipe.is_done(job, [run]) and recipe.is_done(replace(job, setting="another name"), [run])
+    others = {"size": "small", "seed": 2, "steps": 300, "content": settings["one-rate"].content, "test": True}
+    for key, value in others.items():
+        assert not recipe.is_done(replace(job, **{key: value}), [run]), key
+
+
+def test_changes_of_groups_reach_the_kind_that_they_name(recipe: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from codex_ml.train import run
+    from codex_ml.train.config import Model, Train
+    from codex_ml.train.model.build import build_model
+    from codex_ml.train.recipe import OptimizerPlan
+
+    monkeypatch.setattr(run, "build_optimizer", run.build_optimizer)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "layers": 1, "heads": 2}
+    model = build_model(Model(**sizes), vocab_size=32, end=0, pad=1, seed=1)
+    plan = OptimizerPlan("muon", 0.5, 2.0)
+
+    def groups() -> list[tuple[int, float, float]]:
+        optimizer = run.build_optimizer(model, Train(), plan, precision="fp32")
+        return [(len(g["params"]), g["peak"], g["weight_decay"]) for g in optimizer.param_groups]
+
+    before = groups()
+    sys.modules["recipe_run"].change_groups({"embedding": {"weight_decay": 0.7}, "vector": {"rate": 0.25}})
+    assert [number for number, _, _ in before] == [7, 1, 3]  # matrices, embedding, norms
+    assert groups() == [before[0], (1, 2.0, 0.7), (3, 0.5, before[2][2])]
