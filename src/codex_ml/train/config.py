@@ -149,7 +149,7 @@ class Train(Section):
         allow_inf_nan=False,
         description="From scratch: the same of embeddings, output head, norms and biases; null: 8 x lr",
     )
-    momentum: Share = Field(0.95, description="Of muon")
+    momentum: Share = Field(0.9, description="Of muon: decay of the averaged gradient")
     schedule: Literal["cosine", "linear", "constant", "wsd", "inverse_sqrt"] = Field(
         "cosine", description="Learning rate after warm-up; wsd: constant, then decay_steps of linear decay"
     )

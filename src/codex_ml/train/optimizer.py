@@ -2,9 +2,9 @@
 
 A model from scratch has three kinds of parameters, because one rate does not fit all (docs/recipe.md):
 
-    matrices     weights of hidden linear layers: Muon or AdamW, at `train.lr`
+    matrices     weights of hidden linear layers: Muon or AdamW, at `train.lr`, with weight decay
     embeddings   of tokens and positions, and the output head: AdamW, at `train.embedding_lr`
-    vectors      norms, biases and everything else: AdamW, at `train.embedding_lr`, without weight decay
+    vectors      norms, biases and everything else: AdamW, at `train.embedding_lr`
 
 A model from a file, with or without adapters, trains all its weights with AdamW at `train.lr`. `optimizer_plan` (in
 recipe) scales the rates of a model from scratch by its width.
@@ -76,7 +76,7 @@ def _groups(model: nn.Module, train: Train, plan: OptimizerPlan) -> list[dict[st
     groups = []
     for kind, peak in peaks.items():
         members = [parameter for name, parameter in named.items() if kinds[name] == kind]
-        decay = 0.0 if kind == "vector" else train.weight_decay
+        decay = train.weight_decay if kind == "matrix" else 0.0
         momentum = {"momentum": train.momentum} if kind == "matrix" and plan.name == "muon" else {}
         groups.append({"params": members, "lr": peak, "peak": peak, "weight_decay": decay, **momentum})
     return [group for group in groups if group["params"]]
