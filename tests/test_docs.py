@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from itertools import pairwise, product
 from pathlib import Path
 from typing import get_args
 
@@ -11,9 +13,11 @@ import pytest
 from codex_ml.cli.param_rules import Params, validate_params
 from codex_ml.core.config import Runtime
 from codex_ml.core.sections import known_keys
-from codex_ml.core.yaml import parse_yaml
+from codex_ml.core.yaml import parse_yaml, read_yaml
 from codex_ml.ingest.config import Kind
 from codex_ml.tokenizer.config import TokenizerKind
+from codex_ml.train.config import Model, Train
+from codex_ml.train.recipe import optimizer_plan
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -48,6 +52,46 @@ def test_yaml_in_docs_is_valid(file, project, monkeypatch):
     assert blocks
     for text in blocks:
         validate_params(parse_yaml(text, file.name))
+
+
+def experiments(text):
+    """The values that each `dvc exp run` of a page sets, one mapping per experiment; "1,2" is a sweep."""
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    for command in re.findall(r"^dvc exp run .*$", blocks, re.MULTILINE):
+        words = shlex.split(command, comments=True)
+        knobs = [word.split("=", 1) for flag, word in pairwise(words) if flag in ("-S", "--set-param")]
+        for values in product(*(value.split(",") for _, value in knobs)):
+            yield dict(zip((key for key, _ in knobs), values, strict=True))
+
+
+@pytest.mark.shipped
+@pytest.mark.parametrize("file", [*DOCS, ROOT / "README.md"], ids=lambda file: file.name)
+def test_params_yaml_allows_what_the_experiments_of_a_page_set(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for values in experiments(file.read_text(encoding="utf-8")):
+        params = read_yaml(ROOT / "params.yaml")
+        for key, value in values.items():
+            *sections, name = key.split(".")
+            inner = params
+            for section in sections:
+                inner = inner[section]
+            assert name in inner, key
+            inner[name] = parse_yaml(f"value: {value}", file.name)["value"]
+        validate_params(params)
+
+
+def test_the_page_on_training_shows_a_sweep_of_both_rates():
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    rates = [(e["train.lr"], e["train.embedding_lr"]) for e in experiments(text) if "model.preset" in e]
+    assert len(set(rates)) == 4
+
+
+@pytest.mark.parametrize("width", [128, 768, 2048])
+def test_the_page_on_training_states_the_factor_of_a_width(width):
+    text = " ".join((ROOT / "docs/training.md").read_text(encoding="utf-8").split())
+    plan = optimizer_plan(Model(hidden_size=width), Train(lr=1.0, embedding_lr=8.0))
+    assert plan.embedding_lr == 8 * plan.lr
+    assert f"by {f'{plan.lr:.2f}'.removesuffix('.00')} at {'width ' * (width == 128)}{width:,}" in text
 
 
 @pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)

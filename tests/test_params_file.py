@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.train.config import Model, Train
+from codex_ml.train.recipe import optimizer_plan
+
 ROOT = Path(__file__).parents[1]
 FILES = [
     pytest.param(ROOT / "tests/project/params.yaml", id="of an invented user"),
@@ -52,10 +55,22 @@ def test_an_experiment_leaves_every_other_line_as_it_was(project: Path, file: Pa
     run("git", "commit", "--quiet", "-m", "all")
     (lr,) = (line for line in before if line.startswith("  lr: 3e-3 "))
     assert changed("train.lr=1e-3") == {lr: lr.replace("lr: 3e-3 ", "lr: 0.001")}
-    assert {old.split()[0]: new.split()[1] for old, new in changed("model.layers=2", "split.salt=other").items()} == {
+    several = changed("model.layers=2", "split.salt=other", "train.embedding_lr=2e-2")  # the first and last are empty
+    assert {old.split()[0]: new.split()[1] for old, new in several.items()} == {
         "layers:": "2",
         "salt:": "other",
+        "embedding_lr:": "0.02",
     }
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_stated_multiple_of_lr_is_the_one_that_is_used(file: Path) -> None:
+    plan = optimizer_plan(Model(), Train(lr=1.0))
+    assert plan.embedding_lr is not None
+    multiple = f"{plan.embedding_lr / plan.lr:g} x lr"
+    (line,) = (line for line in file.read_text(encoding="utf-8").split("\n") if line.startswith("  embedding_lr:"))
+    assert line.endswith(f"empty: {multiple}")
+    assert str(Train.model_fields["embedding_lr"].description).endswith(f"null: {multiple}")
 
 
 LISTS = ("split.licences", "split.benchmarks", "tokenizer.special_tokens", "pack.canaries.repetitions",
