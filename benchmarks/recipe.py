@@ -11,7 +11,6 @@ and a run that is there already is not repeated.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,16 +23,15 @@ import typer
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from recipe_run import Job, command  # noqa: E402
+from recipe_run import RecipeJob, command  # noqa: E402
 from recipe_settings import ROOT, SIZES, recipe_of, settings  # noqa: E402
+from turns import loop_environment  # noqa: E402
 
 from codex_ml.core.cores import cores  # noqa: E402
-from codex_ml.modeling.process import ALLOCATOR  # noqa: E402
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 RECORD = HERE / "recipe.ndjson"
 DATA = ROOT / "data"
-KERNELS = ROOT / ".cache/recipe"  # compiled kernels, by number of threads: a run that finds them starts 40 s sooner
 
 
 def read_runs(record: Path) -> list[dict[str, Any]]:
@@ -44,7 +42,7 @@ def read_runs(record: Path) -> list[dict[str, Any]]:
     return [{**run, "recipe": recipe_of(run["recipe"])} for run in runs]
 
 
-def is_done(job: Job, runs: list[dict[str, Any]]) -> bool:
+def is_done(job: RecipeJob, runs: list[dict[str, Any]]) -> bool:
     """Whether there is a run of the same content, size, seed and budget, and with the test split if that is wanted."""
     wanted = {"size": job.size, "seed": job.seed, "budget": job.steps, **job.content}
     return any(
@@ -53,20 +51,17 @@ def is_done(job: Job, runs: list[dict[str, Any]]) -> bool:
     )
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the caller's environment, with our allocator settings and a folder for compiled kernels."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "TORCHINDUCTOR_"))}
-    own = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    return {**plain, **own, "TORCHINDUCTOR_CACHE_DIR": str(KERNELS / f"kernels-{threads}"), **ALLOCATOR}
+def kernels(threads: int) -> Path:
+    """Return the folder of compiled kernels; a run that finds them starts 40 s sooner."""
+    return ROOT / f".cache/recipe/kernels-{threads}"
 
 
-def train(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str, str]]:
+def train(jobs: list[RecipeJob], workers: int) -> Iterator[tuple[RecipeJob, str, str]]:
     """Train the jobs, `workers` at a time; yield each with its record, or "" and the end of its stderr."""
 
-    def one(job: Job) -> tuple[Job, str, str]:
-        done = subprocess.run(
-            command(job), env=environment(job.threads), check=False, capture_output=True, text=True, cwd=ROOT
-        )
+    def one(job: RecipeJob) -> tuple[RecipeJob, str, str]:
+        own = loop_environment(threads=job.threads, kernels=kernels(job.threads), allocator=True)
+        done = subprocess.run(command(job), env=own, check=False, capture_output=True, text=True, cwd=ROOT)
         if done.returncode:
             return job, "", f"exit status {done.returncode}\n{done.stderr[-1000:].strip()}"
         return job, done.stdout, ""
@@ -108,7 +103,7 @@ def run(
         if not (data / folder).is_dir():
             raise typer.BadParameter(f"{data / folder} is missing; run `dvc repro pack`")
     jobs = [
-        Job(
+        RecipeJob(
             name, size, number, steps or SIZES[size].steps, known[name].content,
             threads=max(1, cores() // workers), data=str(data.resolve()), test=test, precision=precision,
             compile=compile,

@@ -2,7 +2,7 @@
 
     python benchmarks/recipe_run.py JOB
 
-JOB is JSON (`Job`). recipe.py sets the variables of allocator, threads and compiler.
+JOB is JSON (`RecipeJob`). recipe.py sets the variables of allocator, threads and compiler.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DIGITS = 5
 
 
 @dataclass(frozen=True)
-class Job:
+class RecipeJob:
     """A run.
 
     Attributes:
@@ -73,7 +73,7 @@ class Job:
         return Train.model_validate({**recipe, **of_run, "warmup_steps": min(warmup, max(1, steps // 2))})
 
 
-def command(job: Job) -> list[str]:
+def command(job: RecipeJob) -> list[str]:
     """Return the command that starts this file for a job."""
     return [sys.executable, __file__, json.dumps(asdict(job))]
 
@@ -104,7 +104,7 @@ def _trained(model: Any) -> list[tuple[str, Any]]:
     return list(trainable_parameters(model).items())
 
 
-def record_of(job: Job) -> dict[str, Any]:
+def record_of(job: RecipeJob) -> dict[str, Any]:
     """Train, and return the record of the run."""
     import torch
 
@@ -177,7 +177,7 @@ def main() -> None:
     """Run the job of the command line. stdout has the record alone; prints of libraries go to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    print(json.dumps(record_of(Job(**json.loads(sys.argv[1])))), file=answers, flush=True)
+    print(json.dumps(record_of(RecipeJob(**json.loads(sys.argv[1])))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,6 @@ The loops take turns: one trains while the others wait on a pipe. Run it on idle
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -27,65 +24,26 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
 from measuring import cpu_name, measure  # noqa: E402
-from train_peers import PEERS, SHAPES, Job, Shape, command, write_packed  # noqa: E402
+from train_peers import PEERS, Job, command  # noqa: E402
+from train_shapes import SHAPES, Shape, write_packed  # noqa: E402
+from turns import Process, loop_environment  # noqa: E402
 
 from codex_ml.core.cores import cores  # noqa: E402
 from codex_ml.core.errors import UserError  # noqa: E402
-from codex_ml.modeling.process import ALLOCATOR  # noqa: E402
 
 app = typer.Typer(help=__doc__)
 WARM_UP = 2  # steps; the first compiles
 
 # Smallest acceptable ratio of `ours` to each other loop, on 2 cores with bf16; then the share of the matmul peak.
-WANTED = {"bare": 0.97, "trainer": 2.4, "trainer-fast": 1.3, "trainer-ours": 1.0, "nanogpt": 2.4}
+# A step of Muon may take 1.06 times a step of AdamW.
+WANTED = {"ours-adamw": 0.943, "bare": 0.97, "trainer": 2.4, "trainer-fast": 1.3, "trainer-ours": 1.0, "nanogpt": 2.4}
 WANTED_SHARE = 0.62
 
 
-class Process:
-    """The process of one loop, which waits for its turn."""
-
-    def __init__(self, job: Job, folder: Path) -> None:
-        self._errors = (folder / f"{job.peer}.log").open("w+")
-        self._process = subprocess.Popen(
-            command(job), env=environment(job, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._errors, text=True,
-        )  # fmt: skip
-
-    def warm_up(self) -> float:
-        """Wait for the end of the warm-up; return its seconds. All loops warm up at the same time."""
-        return self._answer()
-
-    def steps(self, number: int) -> float:
-        """Train this many steps; return the seconds."""
-        assert self._process.stdin
-        print(number, file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> float:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            sys.exit(f"{self._process.args}: status {self._process.wait()}\n{self._errors.read()[-3000:]}")
-        return float(json.loads(line)["seconds"])
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # closes stdin, so the process ends
-        self._errors.close()
-
-
 def environment(job: Job, folder: Path) -> dict[str, str]:
-    """Return the caller's environment, with the loop's own settings of allocator and compiler."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "TORCHINDUCTOR_"))}
-    own = {
-        "OMP_NUM_THREADS": str(job.threads),
-        "HF_HUB_OFFLINE": "1",
-        "TORCHINDUCTOR_CACHE_DIR": str(folder / f"{job.peer}-kernels"),
-    }
-    return {**plain, **own, **(ALLOCATOR if PEERS[job.peer].allocator else {})}
+    """Return the environment of the process of a loop."""
+    kernels = folder / f"{job.peer}-kernels"
+    return loop_environment(threads=job.threads, kernels=kernels, allocator=PEERS[job.peer].allocator)
 
 
 def matmul_peak(shape: Shape, *, precision: str, threads: int) -> float:
@@ -149,12 +107,13 @@ def speed(
         processes = {}
         for name in names:
             job = Job(name, shape, hardware.precision, compile, threads, WARM_UP)
-            processes[name] = stack.enter_context(Process(job, Path(temporary)))
+            log = Path(temporary) / f"{name}.log"
+            processes[name] = stack.enter_context(Process(command(job), environment(job, Path(temporary)), log))
         for name, process in processes.items():
-            print(f"{name:13s} compiled and warm after {process.warm_up():.0f} s", file=sys.stderr)
+            print(f"{name:13s} compiled and warm after {process.answer()['seconds']:.0f} s", file=sys.stderr)
         for _ in range(rounds):
             for name, process in processes.items():
-                seconds[name].append(process.steps(steps) / steps)
+                seconds[name].append(process.steps(steps)["seconds"] / steps)
             peak = max(peak, matmul_peak(SHAPES[shape], precision=hardware.precision, threads=threads))
     tell(SHAPES[shape], seconds, peak=peak, precision=hardware.precision)
 

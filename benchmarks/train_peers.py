@@ -3,19 +3,14 @@
     python benchmarks/train_peers.py JOB
 
 JOB is JSON (`Job`). The process builds its model, compiles, warms up and writes one line to stdout. Then it reads a
-number of steps from stdin, takes these steps, answers with the seconds, and repeats this until stdin ends. torch's hook
-after each optimizer step paces all loops, so no loop needs a change: a round lasts from one update of the weights to
-another and includes everything that the loop does between them.
+number of steps from stdin, takes these steps, answers with the seconds, and repeats this until stdin ends (turns.py).
 """
 
 from __future__ import annotations
 
 import json
-import math
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,46 +19,13 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-END, PAD = 0, 1
+from train_shapes import SEED, SHAPES, llama, random_rows, write_packed  # noqa: E402
+from turns import take_turns  # noqa: E402
+
 FOREVER = 100_000  # steps; only the end of stdin ends a run
-SEED = 1
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A Llama shape with tied embeddings, and the rows of a step."""
-
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    vocabulary: int
-    seq_len: int = 256
-    rows: int = 16
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights, the tied matrix once: embedding; per layer 7 matrices and 2 norms; last norm."""
-        layer = 4 * self.hidden**2 + 3 * self.hidden * self.ffn + 2 * self.hidden
-        return self.vocabulary * self.hidden + self.layers * layer + self.hidden
-
-    @property
-    def flops_per_token(self) -> int:
-        """6 N + 12 L d T, forward and backward (Kaplan et al., arXiv:2001.08361, 2.1; PaLM, arXiv:2204.02311, B).
-
-        N counts the tied matrix once, as the output projection: the lookup of a row costs nothing.
-        """
-        return 6 * self.parameters + 12 * self.layers * self.hidden * self.seq_len
-
-
-SHAPES = {
-    "7m": Shape(layers=6, hidden=256, ffn=688, heads=4, vocabulary=8192),
-    "small": Shape(layers=4, hidden=192, ffn=512, heads=4, vocabulary=4096),
-    "one-layer": Shape(layers=1, hidden=64, ffn=128, heads=2, vocabulary=512),
-    "tiny": Shape(layers=1, hidden=32, ffn=64, heads=2, vocabulary=64, seq_len=16, rows=2),
-}
 
 
 @dataclass(frozen=True)
@@ -79,95 +41,18 @@ class Job:
     packed: str = ""  # folder of packed rows for `ours`; empty: it writes its own
 
 
-class Pace:
-    """Hook that lets a loop take as many steps as stdin says, and reports how long they took."""
-
-    def __init__(self, warm_up: int, answers: Any) -> None:
-        self._left, self._answers, self._started = warm_up, answers, time.perf_counter()
-
-    def __call__(self, *_: object) -> None:
-        self._left -= 1
-        if self._left:
-            return
-        print(json.dumps({"seconds": time.perf_counter() - self._started}), file=self._answers, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            raise SystemExit
-        self._left, self._started = int(line), time.perf_counter()
-
-
-def documents(shape: Shape, *, tokens: int) -> Iterator[np.ndarray]:
-    """Yield random documents of at least `tokens` tokens together; lengths as in source files, median 300."""
-    rng = np.random.Generator(np.random.PCG64(SEED))
-    supply = rng.integers(2, shape.vocabulary, size=2**20, dtype=np.uint32)  # reused: drawing takes most of the time
-    lengths = np.clip(rng.lognormal(math.log(300), 1.2, size=2**12), 1, 20_000).astype(int).tolist()
-    begin = written = 0
-    while written < tokens:
-        for length in lengths:
-            begin = (begin + 7919) % (len(supply) - length)
-            yield supply[begin : begin + length]
-            written += length + 1
-            if written >= tokens:
-                return
-
-
-def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
-    """Write a folder like data/packed, of random documents, with the streams train and val."""
-    from codex_ml.modeling.pack_files import Packed
-    from codex_ml.modeling.rows import stream_dtype
-    from codex_ml.pack.examples import Example
-    from codex_ml.pack.row_writer import StreamFormat, write_stream
-
-    dtype = stream_dtype(shape.vocabulary)
-    sizes = {"train": tokens, "val": 16 * shape.seq_len}
-    streams = {
-        name: write_stream(
-            folder, name, map(Example, documents(shape, tokens=size)), StreamFormat(END, dtype, shape.seq_len)
-        )
-        for name, size in sizes.items()
-    }
-    Packed(
-        dtype=dtype.str,
-        seq_len=shape.seq_len,
-        layout="packed",
-        tokenizer_kind="byte_bpe",
-        vocab_size=shape.vocabulary,
-        begin=END,
-        end=END,
-        pad=PAD,
-        streams=streams,
-    ).write(folder / "pack.json")
-
-
-def random_rows(shape: Shape) -> np.ndarray:
-    """Return rows of random tokens, int64 (1024, seq_len + 1), for the loops that read no packed documents."""
-    rng = np.random.Generator(np.random.PCG64(SEED))
-    return rng.integers(2, shape.vocabulary, size=(1024, shape.seq_len + 1))
-
-
-def llama(shape: Shape, *, attention: str) -> Any:
-    """Build the model; every loop gets the same weights."""
-    from codex_ml.train.config import Model
-    from codex_ml.train.model.build import build_model
-
-    sizes = {"hidden_size": shape.hidden, "intermediate_size": shape.ffn, "layers": shape.layers, "heads": shape.heads}
-    settings = Model(**sizes, max_positions=shape.seq_len)
-    model = build_model(settings, vocab_size=shape.vocabulary, end=END, pad=PAD, seed=SEED)
-    model.set_attn_implementation(attention)
-    return model
-
-
-def ours(job: Job) -> None:
+def ours(job: Job, *, optimizer: str = "auto") -> None:
     """`train_model` as stages/train.py calls it; no validation or checkpoint is inside a round."""
     from codex_ml.core.config import Runtime
     from codex_ml.modeling.hardware import choose_hardware, make_deterministic
     from codex_ml.modeling.rows import Rows
     from codex_ml.train.config import Train
     from codex_ml.train.loop import train_model
-    from codex_ml.train.recipe import Recipe, RunFolders
+    from codex_ml.train.recipe import Recipe, RunFolders, optimizer_plan
 
     shape = SHAPES[job.shape]
     settings = Train(
+        optimizer=optimizer,
         max_steps=FOREVER,
         micro_batch_size=shape.rows,
         eval_every=FOREVER,
@@ -193,6 +78,7 @@ def ours(job: Job) -> None:
             llama(shape, attention="eager"),
             Recipe(
                 train=settings,
+                optimizer=optimizer_plan(shape.model, settings),
                 runtime=runtime,
                 hardware=hardware,
                 seed=SEED,
@@ -341,7 +227,12 @@ PEERS = {
         ours,
         True,
         "codex_ml.train.loop.train_model: packed documents with document mask, deterministic algorithms, eager "
-        "attention, fused AdamW, clip 1, finite check, curves every 5 steps; our allocator settings",
+        "attention, Muon and fused AdamW, clip 1, finite check, curves every 5 steps; our allocator settings",
+    ),
+    "ours-adamw": Peer(
+        lambda job: ours(job, optimizer="adamw"),
+        True,
+        "ours with train.optimizer adamw: fused AdamW for the matrices too, with the same two rates",
     ),
     "bare": Peer(
         bare,
@@ -368,14 +259,10 @@ PEERS = {
 
 
 def main() -> None:
-    """Run the job of the command line. stdout is for answers; prints of a loop go to stderr."""
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    """Run the job of the command line."""
     job = Job(**json.loads(sys.argv[1]))
-    register_optimizer_step_post_hook(Pace(job.warm_up, answers))
-    PEERS[job.peer].run(job)
+    with take_turns(job.warm_up):
+        PEERS[job.peer].run(job)
 
 
 def command(job: Job) -> list[str]:

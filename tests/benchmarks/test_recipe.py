@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = ("recipe", "recipe_run", "recipe_settings", "measuring", "train_peers")
+MODULES = ("recipe", "recipe_run", "recipe_settings", "measuring", "train_shapes", "turns")
 TINY = ["--size", "toy", "--steps", "4", "--workers", "2", "--no-compile", "--precision", "fp32"]
 
 
@@ -34,9 +34,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch, project: Path) -> Iterator[ModuleTyp
 @pytest.fixture
 def data(recipe: ModuleType, tmp_path: Path) -> Path:
     """A folder with packed rows of random tokens."""
-    peers = importlib.import_module("train_peers")
+    shapes = importlib.import_module("train_shapes")
     (tmp_path / "packed").mkdir()
-    peers.write_packed(tmp_path / "packed", peers.SHAPES["tiny"], tokens=2000)
+    shapes.write_packed(tmp_path / "packed", shapes.SHAPES["tiny"], tokens=2000)
     return tmp_path
 
 
@@ -44,7 +44,7 @@ def test_every_setting_is_a_valid_recipe_for_every_size(recipe: ModuleType) -> N
     settings = recipe.settings()
     for name, setting in settings.items():
         for size in recipe.SIZES:
-            job = recipe.Job(name, size, 1, 20, setting.content, threads=1, data="data")
+            job = recipe.RecipeJob(name, size, 1, 20, setting.content, threads=1, data="data")
             rows = job.train.micro_batch_size * job.train.accumulation
             assert job.train.max_steps * rows == 20 * 8, name
             assert job.model.hidden_size == recipe.SIZES[size].model["hidden_size"]
@@ -57,7 +57,7 @@ def test_default_is_that_of_params_yaml_and_every_change_differs_from_it(recipe:
 
     train = parse_yaml((project / "params.yaml").read_text("utf-8"), "params.yaml")["train"]
     settings, shape = recipe.settings(), Model(hidden_size=128)
-    default = recipe.Job("default", "tiny", 1, 20, settings["default"].content, threads=1, data="data")
+    default = recipe.RecipeJob("default", "tiny", 1, 20, settings["default"].content, threads=1, data="data")
     assert optimizer_plan(shape, default.train) == optimizer_plan(shape, Train.model_validate(train))
     assert [n for n, s in settings.items() if n != "default" and s.content == settings["default"].content] == []
 
@@ -65,7 +65,7 @@ def test_default_is_that_of_params_yaml_and_every_change_differs_from_it(recipe:
 def test_one_rate_is_the_rate_of_hidden_size_128_for_all_parameters(recipe: ModuleType) -> None:
     from codex_ml.train.recipe import optimizer_plan
 
-    job = recipe.Job("one-rate", "tiny", 1, 600, recipe.settings()["one-rate"].content, threads=1, data="data")
+    job = recipe.RecipeJob("one-rate", "tiny", 1, 600, recipe.settings()["one-rate"].content, threads=1, data="data")
     plan = optimizer_plan(job.model, job.train)
     assert plan.name == "adamw"
     assert plan.lr == plan.embedding_lr == pytest.approx(3e-3, rel=1e-5)
@@ -109,7 +109,7 @@ def test_unknown_setting_size_or_folder_is_refused(recipe: ModuleType, wrong: li
 
 def test_run_of_other_content_size_seed_or_budget_is_another_run(recipe: ModuleType) -> None:
     settings = recipe.settings()
-    job = recipe.Job("default", "tiny", 1, 600, settings["default"].content, threads=1, data="data")
+    job = recipe.RecipeJob("default", "tiny", 1, 600, settings["default"].content, threads=1, data="data")
     run = {"size": "tiny", "seed": 1, "budget": 600, **job.content, "test_bits_per_byte": None}
     assert recipe.is_done(job, [run]) and recipe.is_done(replace(job, setting="another name"), [run])
     others = {"size": "small", "seed": 2, "steps": 300, "content": settings["one-rate"].content, "test": True}

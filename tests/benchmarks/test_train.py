@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "train_peers.py"
-LOOPS = ("ours", "bare", "trainer", "trainer-fast", "trainer-ours", "nanogpt")
+LOOPS = ("ours", "ours-adamw", "bare", "trainer", "trainer-fast", "trainer-ours", "nanogpt")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,8 @@ def peers() -> Iterator[ModuleType]:
     spec.loader.exec_module(module)
     yield module
     sys.path[:] = path
-    del sys.modules[spec.name]
+    for name in (spec.name, "turns", "train_shapes"):
+        del sys.modules[name]
 
 
 @pytest.fixture
@@ -50,32 +51,38 @@ def test_main_shape_has_6_84_million_parameters_and_costs_45_8_megaflops_a_token
     assert shape.flops_per_token == 6 * 6_843_648 + 12 * 6 * 256 * 256 == 45_780_480
 
 
-@pytest.mark.parametrize("name", ["7m", "small", "one-layer", "tiny"])
+@pytest.mark.parametrize("name", ["7m", "small", "one-layer", "sample", "tiny"])
 def test_parameters_are_those_of_the_model(peers: ModuleType, name: str) -> None:
     shape = peers.SHAPES[name]
     assert sum(p.numel() for p in peers.llama(shape, attention="eager").parameters()) == shape.parameters
 
 
-def test_round_takes_the_steps_asked_for_and_the_end_of_stdin_ends_it(
-    peers: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("peers")
+def test_round_takes_the_steps_of_adamw_asked_for_and_the_end_of_stdin_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
     now = [10.0]
-    monkeypatch.setattr(peers.time, "perf_counter", lambda: now[0])
+    turns = sys.modules["turns"]
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(sys, "stdin", io.StringIO("2\n"))
     answers = io.StringIO()
-    pace = peers.Pace(1, answers)
+    pace = turns.Pace(1, answers, lambda: {"loss": now[0]})
+    weights = [torch.nn.Parameter(torch.zeros(2, 2))]
+    muon, adamw = torch.optim.Muon(weights), torch.optim.AdamW(weights)
     taken = []
 
     def loop() -> None:
         for step in range(9):
             now[0] += 3
             taken.append(step)
-            pace()
+            pace(muon)
+            pace(adamw)
 
     with pytest.raises(SystemExit):
         loop()
     assert len(taken) == 1 + 2
-    assert [json.loads(line)["seconds"] for line in answers.getvalue().splitlines()] == [3, 6]
+    found = [json.loads(line) for line in answers.getvalue().splitlines()]
+    assert found == [{"seconds": 3, "loss": 13}, {"seconds": 6, "loss": 19}]
 
 
 def test_every_loop_is_tried(peers: ModuleType) -> None:
@@ -92,7 +99,7 @@ def test_loop_takes_a_warm_up_step_and_another(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO("1\n"))
     answers = io.StringIO()
-    hook = register_optimizer_step_post_hook(peers.Pace(1, answers))
+    hook = register_optimizer_step_post_hook(sys.modules["turns"].Pace(1, answers))
     try:
         with pytest.raises(SystemExit):
             peers.PEERS[name].run(peers.Job(name, "tiny", "fp32", False, 1, 1))
