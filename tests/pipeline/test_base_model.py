@@ -14,6 +14,7 @@ import yaml
 from workspace import Finished, Workspace
 
 BASE = "models/base/theirs"
+CURVES = "reports/train/plots/metrics/train"
 MASK = 0o027
 PARAMS = {
     "tokenizer": {"kind": "local", "path": BASE},
@@ -138,6 +139,9 @@ def test_the_card_says_what_was_trained(run: Workspace) -> None:
     assert "(2 layers of width 24 with 2 heads)" in card
     assert "It reads at most 48 tokens of a byte-level BPE with 402 entries." in card
     assert "scratch" not in card
+    assert training["optimizer"] == {"name": "adamw", "lr": 0.003, "embedding_lr": None}
+    assert "AdamW trained the adapters at a peak learning rate of 0.003." in card
+    assert not (run.root / CURVES / "embedding_lr.tsv").exists()
 
 
 def test_the_card_of_a_run_from_scratch_says_so(finished: Finished) -> None:
@@ -150,6 +154,12 @@ def test_the_card_of_a_run_from_scratch_says_so(finished: Finished) -> None:
     assert "| trained | from scratch |" in card
     assert f"| precision | {training['hardware']['precision']} on cpu |" in card
     assert "fine-tuned" not in card
+    width = (768 / 16) ** 0.5
+    assert training["optimizer"]["name"] == "muon"
+    assert training["optimizer"]["lr"] == pytest.approx(0.003 * width)
+    assert f"Muon trained the hidden matrices at a peak learning rate of {0.003 * width:.3g}." in card
+    lines = {name: (root / CURVES / f"{name}.tsv").read_text().splitlines() for name in ("lr", "embedding_lr")}
+    assert len(lines["embedding_lr"]) == len(lines["lr"]) > 2
 
 
 def wrong_modes(root: Path, stages: tuple[str, ...], mask: int) -> tuple[dict[str, str], int]:
