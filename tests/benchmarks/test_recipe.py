@@ -13,6 +13,8 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
+from codex_ml.core.yaml import read_yaml
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 MODULES = ("recipe", "recipe_run", "recipe_settings", "measuring", "train_shapes", "turns")
 TINY = ["--size", "toy", "--steps", "4", "--workers", "2", "--no-compile", "--precision", "fp32"]
@@ -38,6 +40,15 @@ def data(recipe: ModuleType, tmp_path: Path) -> Path:
     (tmp_path / "packed").mkdir()
     shapes.write_packed(tmp_path / "packed", shapes.SHAPES["tiny"], tokens=2000)
     return tmp_path
+
+
+@pytest.mark.shipped
+def test_a_size_is_the_preset_of_its_name(recipe: ModuleType) -> None:
+    presets = read_yaml(BENCHMARKS.parent / "models/presets.yaml")
+    sizes = {name: size.model for name, size in recipe.SIZES.items() if name in presets}
+    assert list(sizes) == ["tiny", "small", "medium"]
+    for name, shape in sizes.items():
+        assert {key: presets[name][key] for key in shape} == shape, name
 
 
 def test_every_setting_is_a_valid_recipe_for_every_size(recipe: ModuleType) -> None:
