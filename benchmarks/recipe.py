@@ -3,9 +3,10 @@
     python benchmarks/recipe.py list
     python benchmarks/recipe.py run --only default --only one-rate --seed 1 --seed 2 --seed 3 --test
     python benchmarks/recipe.py run --size small --steps 300 --workers 2
+    python benchmarks/recipe.py race
 
 Run `dvc repro pack` before. recipe_settings.py has the table. A finished run is one line of benchmarks/recipe.ndjson,
-and a run that is there already is not repeated.
+and a run that is there already is not repeated. benchmarks/recipe_race.ndjson has the last race.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -23,14 +27,18 @@ import typer
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from recipe_run import RecipeJob, command  # noqa: E402
+import recipe_race  # noqa: E402
+from recipe_run import RecipeJob, command, origin  # noqa: E402
 from recipe_settings import ROOT, SIZES, recipe_of, settings  # noqa: E402
-from turns import loop_environment  # noqa: E402
+from turns import Process, loop_environment  # noqa: E402
 
 from codex_ml.core.cores import cores  # noqa: E402
+from codex_ml.core.errors import UserError  # noqa: E402
+from codex_ml.core.io import write_text  # noqa: E402
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 RECORD = HERE / "recipe.ndjson"
+RACE = HERE / "recipe_race.ndjson"
 DATA = ROOT / "data"
 
 
@@ -99,9 +107,7 @@ def run(
         raise typer.BadParameter(
             f"{wrong[0]} is neither a setting ({', '.join(known)}) nor a size ({', '.join(SIZES)})"
         )
-    for folder in ("packed", "splits") if test else ("packed",):
-        if not (data / folder).is_dir():
-            raise typer.BadParameter(f"{data / folder} is missing; run `dvc repro pack`")
+    require(data, *(("packed", "splits") if test else ("packed",)))
     jobs = [
         RecipeJob(
             name, size, number, steps or SIZES[size].steps, known[name].content,
@@ -123,6 +129,108 @@ def run(
         print(told(json.loads(line)), flush=True)
     if failed:
         raise typer.Exit(1)
+
+
+def require(data: Path, *folders: str) -> None:
+    """Refuse a folder of data that lacks one of these."""
+    for folder in folders:
+        if not (data / folder).is_dir():
+            raise typer.BadParameter(f"{data / folder} is missing; run `dvc repro pack`")
+
+
+def chosen_precision(precision: str, threads: int) -> str:
+    """Return what `auto` is on this machine."""
+    from codex_ml.core.config import Runtime
+    from codex_ml.modeling.hardware import choose_hardware
+
+    try:
+        return choose_hardware(Runtime(device="cpu"), threads=threads, precision=precision, compile="off").precision
+    except UserError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def in_turns(jobs: list[RecipeJob], turn: int) -> dict[str, dict[str, Any]]:
+    """Train the racers in turns of `turn` steps of 8 rows; return the curve of each.
+
+    Returns:
+        "steps": of 8 rows; "loss": after them; "clock": seconds of training until then; "start": seconds from the start
+        of the loop to the end of the first step, which compiles, while the others do the same. The clock counts this
+        step as an average one.
+    """
+    curves: dict[str, dict[str, Any]] = {}
+    with TemporaryDirectory() as temporary, ExitStack() as stack:
+        processes = {}
+        for job in jobs:
+            own = loop_environment(
+                threads=job.threads, kernels=Path(temporary) / f"{job.setting}-kernels",
+                allocator=bool(recipe_race.RACERS[job.setting].setting),
+            )  # fmt: skip
+            log = Path(temporary) / f"{job.setting}.log"
+            processes[job.setting] = stack.enter_context(Process(recipe_race.command(job), own, log))
+        for name, process in processes.items():
+            first = process.answer()
+            curves[name] = {"own": [1], "loss": [first["loss"]], "rounds": [], "start": first["seconds"]}
+            print(f"{name:15s} compiled after {first['seconds']:.0f} s", file=sys.stderr)
+        while any(curves[job.setting]["own"][-1] < recipe_race.own_steps(job) for job in jobs):
+            for job in jobs:
+                curve, total = curves[job.setting], recipe_race.own_steps(job)
+                number = min(turn * total // job.steps, total - curve["own"][-1])
+                if number:
+                    answer = processes[job.setting].steps(number)
+                    curve["own"].append(curve["own"][-1] + number)
+                    curve["loss"].append(answer["loss"])
+                    curve["rounds"].append(answer["seconds"])
+            print(f"{job.setting}: step {curve['own'][-1]}, {curve['loss'][-1]:.4f} nats", file=sys.stderr)
+    return {job.setting: as_curve(curves[job.setting], job.steps / recipe_race.own_steps(job)) for job in jobs}
+
+
+def as_curve(found: dict[str, Any], rows: float) -> dict[str, Any]:
+    """Return a curve as `in_turns` does; `rows` is the number of steps of 8 rows in an own step."""
+    average = sum(found["rounds"]) / max(1, found["own"][-1] - 1)
+    clock = [average, *(average + seconds for seconds in accumulate(found["rounds"]))]
+    return {
+        "steps": [own * rows for own in found["own"]],
+        "loss": [round(loss, 5) for loss in found["loss"]],
+        "clock": [round(seconds, 3) for seconds in clock],
+        "start": round(found["start"], 1),
+    }
+
+
+@app.command()
+def race(
+    only: Annotated[list[str] | None, typer.Option(help=f"Racers, of: {', '.join(recipe_race.RACERS)}.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights and rows.")] = 1,
+    size: Annotated[str, typer.Option(help=f"Model, of: {', '.join(SIZES)}.")] = "tiny",
+    steps: Annotated[int, typer.Option(min=0, help="Steps of 8 rows; 0: the usual number of the size.")] = 0,
+    turn: Annotated[int, typer.Option(min=1, help="Steps of 8 rows in a turn; the loss is measured after each.")] = 20,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16, for the loops that use it.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="torch.compile, likewise.")] = True,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = cores(),
+    data: Annotated[Path, typer.Option(help="Folder with packed/.")] = DATA,
+    record: Annotated[Path, typer.Option(help="One JSON object per racer; it is replaced.")] = RACE,
+) -> None:
+    """Train other projects' recipes and ours in turns, on the same rows, and record the loss by seconds."""
+    racers = recipe_race.RACERS
+    if wrong := [*(set(only or ()) - set(racers)), *({size} - set(SIZES))]:
+        raise typer.BadParameter(f"{wrong[0]} is neither a racer ({', '.join(racers)}) nor a size ({', '.join(SIZES)})")
+    require(data, "packed")
+    known, kind = settings(), chosen_precision(precision, threads)
+    jobs = [
+        RecipeJob(
+            name, size, seed, steps or SIZES[size].steps, known[racers[name].setting or "default"].content,
+            threads, str(data.resolve()), precision=kind, compile=compile,
+        )
+        for name in dict.fromkeys(only or racers)
+    ]  # fmt: skip
+    curves = in_turns(jobs, turn)
+    about = {"size": size, "seed": seed, "threads": threads, "precision": kind, "compile": compile, **origin()}
+    lines = [json.dumps({"racer": name, **curve, **about}) for name, curve in curves.items()]
+    write_text(record, "\n".join(lines) + "\n")
+    for line in lines:
+        run = json.loads(line)
+        print(
+            f"{run['racer']:15s} {run['loss'][-1]:.4f} nats, {run['clock'][-1]:.0f} s and {run['start']:.0f} s to start"
+        )
 
 
 def told(run: dict[str, Any]) -> str:

@@ -78,6 +78,13 @@ def command(job: RecipeJob) -> list[str]:
     return [sys.executable, __file__, json.dumps(asdict(job))]
 
 
+def origin() -> dict[str, str]:
+    """Return what a record says about its machine and its day."""
+    import torch
+
+    return {"torch": torch.__version__, "machine": cpu_name(), "date": date.today().isoformat()}
+
+
 def change_groups(changes: dict[str, dict[str, float]]) -> None:
     """Let the optimizers of this process differ from the library's, by kind of parameter (`Setting.groups`)."""
     from codex_ml.train import run
@@ -106,8 +113,6 @@ def _trained(model: Any) -> list[tuple[str, Any]]:
 
 def record_of(job: RecipeJob) -> dict[str, Any]:
     """Train, and return the record of the run."""
-    import torch
-
     from codex_ml.core.config import Runtime
     from codex_ml.core.strict_json import parse_json
     from codex_ml.modeling.hardware import make_deterministic
@@ -147,7 +152,7 @@ def record_of(job: RecipeJob) -> dict[str, Any]:
         "seconds_per_step": round(tokens / median(e["tokens_per_second"] for e in events if "step" in e), DIGITS),
         "seconds": round(seconds, 1),
         "threads": hardware.threads, "precision": hardware.precision, "compile": hardware.compile,
-        "torch": torch.__version__, "machine": cpu_name(), "date": date.today().isoformat(),
+        **origin(),
     }  # fmt: skip
 
 

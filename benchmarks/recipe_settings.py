@@ -77,13 +77,18 @@ def at_width(rate: float, width: int) -> float:
 
 
 def recipe_of(train: dict[str, Any]) -> dict[str, Any]:
-    """Return every key of a recipe, without null or auto; those that `train` lacks have the library's default."""
+    """Return every key of a recipe, without null or auto; one that `train` lacks has the library's default.
+
+    A key that the recipe does not use is 0, so that two recipes are equal where they do the same.
+    """
     known = {key: value for key, value in train.items() if key in Train.model_fields and value is not None}
     whole = Train.model_validate({**known, "max_steps": 10**6}).model_dump(exclude=set(OF_A_RUN))
     if whole["embedding_lr"] is None:
         whole["embedding_lr"] = EMBEDDING_RATIO * whole["lr"]
     if whole["optimizer"] == "auto":
         whole["optimizer"] = "muon"
+    unused = {"momentum": whole["optimizer"] == "adamw", "decay_steps": whole["schedule"] != "wsd"}
+    whole |= {key: 0 for key, is_unused in unused.items() if is_unused}
     return whole
 
 
@@ -97,7 +102,7 @@ ADAMW = {
     "optimizer": "adamw", "schedule": "cosine", "min_lr_ratio": 0.1, "warmup_steps": 50, "weight_decay": 0.1,
     "beta1": 0.9, "beta2": 0.95, "clip_norm": 1.0, "micro_batch_size": 8, "accumulation": 1,
 }  # fmt: skip
-RECIPES = {  # name: title, keys of `train`
+RECIPES = {  # name: title, keys of `train`. Their embeddings decay too.
     "one-rate": ("AdamW, one rate", _one_rate(3e-3)),
     "one-rate-half": ("AdamW, one rate, half", _one_rate(1.5e-3)),
     "one-rate-double": ("AdamW, one rate, double", _one_rate(6e-3)),
@@ -145,9 +150,6 @@ CHANGES = {
     "decay-0": Change("no weight decay", REST, {"weight_decay": 0.0}),
     "decay-0.1": Change("weight decay 0.1", REST, {"weight_decay": 0.1}),
     "decay-0.3": Change("weight decay 0.3", REST, {"weight_decay": 0.3}),
-    "embedding-decay-0": Change(
-        "no weight decay of embeddings", REST, groups={"embedding": {"weight_decay": 0.0}}
-    ),
     "embedding-decay-0.1": Change(
         "weight decay 0.1 of embeddings", REST, groups={"embedding": {"weight_decay": 0.1}}
     ),
@@ -174,7 +176,8 @@ def settings() -> dict[str, Setting]:
     default = recipe_of(parse_yaml(PARAMS.read_text(encoding="utf-8"), PARAMS.name)["train"])
     found = {"default": Setting("the default of `params.yaml`", MAIN, default)}
     for name, (title, train) in RECIPES.items():
-        found[name] = Setting(title, MAIN, recipe_of(train))
+        decay = {"embedding": {"weight_decay": train["weight_decay"]}}
+        found[name] = Setting(title, MAIN, recipe_of(train), groups=decay)
     for name, change in CHANGES.items():
         scaled = {key: float(f"{default[key] * factor:.6g}") for key, factor in change.times.items()}
         recipe = recipe_of({**default, **change.train, **scaled})

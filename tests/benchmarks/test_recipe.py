@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -16,8 +18,8 @@ from typer.testing import CliRunner
 from codex_ml.core.yaml import read_yaml
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = ("recipe", "recipe_run", "recipe_settings", "measuring", "train_shapes", "turns")
-TINY = ["--size", "toy", "--steps", "4", "--workers", "2", "--no-compile", "--precision", "fp32"]
+MODULES = ("recipe", "recipe_race", "recipe_run", "recipe_settings", "measuring", "train_shapes", "turns")
+TINY = ["--size", "toy", "--steps", "4", "--no-compile", "--precision", "fp32"]
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_one_rate_is_the_rate_of_hidden_size_128_for_all_parameters(recipe: Modu
 
 def test_finished_run_is_one_line_and_is_not_repeated(recipe: ModuleType, data: Path) -> None:
     record = data / "runs.ndjson"
-    arguments = ["run", "--only", "default", *TINY, "--data", str(data), "--record", str(record)]
+    arguments = ["run", "--only", "default", *TINY, "--workers", "2", "--data", str(data), "--record", str(record)]
     done = CliRunner().invoke(recipe.app, arguments)
     assert done.exit_code == 0, done.output
     (line,) = record.read_text().splitlines()
@@ -106,7 +108,7 @@ def test_finished_run_is_one_line_and_is_not_repeated(recipe: ModuleType, data: 
 def test_run_that_fails_is_reported_and_not_recorded(recipe: ModuleType, data: Path) -> None:
     (data / "packed/train.bin").write_bytes(b"")
     record = data / "runs.ndjson"
-    arguments = ["run", "--only", "default", *TINY, "--data", str(data), "--record", str(record)]
+    arguments = ["run", "--only", "default", *TINY, "--workers", "2", "--data", str(data), "--record", str(record)]
     done = CliRunner().invoke(recipe.app, arguments)
     assert done.exit_code == 1 and "default, seed 1: exit status 1" in done.output and "train.bin" in done.output
     assert not record.exists()
@@ -147,3 +149,86 @@ def test_changes_of_groups_reach_the_kind_that_they_name(recipe: ModuleType, mon
     sys.modules["recipe_run"].change_groups({"embedding": {"weight_decay": 0.7}, "vector": {"rate": 0.25}})
     assert [number for number, _, _ in before] == [7, 1, 3]  # matrices, embedding, norms
     assert groups() == [before[0], (1, 2.0, 0.7), (3, 0.5, before[2][2])]
+
+
+def test_race_records_the_curve_of_each_racer(recipe: ModuleType, data: Path) -> None:
+    record = data / "race.ndjson"
+    racers = ["--only", "ours", "--only", "nanogpt", "--turn", "2", "--threads", "1"]
+    done = CliRunner().invoke(recipe.app, ["race", *racers, *TINY, "--data", str(data), "--record", str(record)])
+    assert done.exit_code == 0, done.output
+    runs = [json.loads(line) for line in record.read_text().splitlines()]
+    assert [run["racer"] for run in runs] == ["ours", "nanogpt"]
+    for run in runs:
+        assert run["steps"] == [1, 3, 4] and len(run["loss"]) == len(run["clock"]) == 3
+        assert run["clock"] == sorted(run["clock"]) and run["loss"][-1] < run["loss"][0]
+
+
+def test_clock_counts_the_first_step_as_an_average_one(recipe: ModuleType) -> None:
+    found = {"own": [1, 3, 4], "loss": [3.0, 2.0, 1.0], "rounds": [4.0, 5.0], "start": 40.0}
+    curve = recipe.as_curve(found, 0.5)
+    assert curve == {"steps": [0.5, 1.5, 2.0], "loss": [3.0, 2.0, 1.0], "clock": [3.0, 7.0, 12.0], "start": 40.0}
+
+
+@pytest.fixture
+def racing(recipe: ModuleType, data: Path) -> Callable[[str], Any]:
+    """What a loop of the race gets, by the racer's name."""
+    from codex_ml.modeling.rows import Rows
+
+    module = sys.modules["recipe_race"]
+
+    def made(name: str) -> Any:
+        racer, content = module.RACERS[name], recipe.settings()["default"].content
+        job = recipe.RecipeJob(name, "toy", 1, 10, content, 1, str(data), precision="fp32", compile=False)
+        model = module.llama(job, attention=racer.attention, tied=racer.tied)
+        return module.Race(job, model, Rows.open(data / "packed", "train"))
+
+    return made
+
+
+def test_validation_of_the_race_is_that_of_the_present_weights(racing: Callable[[str], Any], data: Path) -> None:
+    import torch
+
+    from codex_ml.modeling.rows import Rows
+
+    race, other = racing("ours"), racing("nanogpt")
+    measure = sys.modules["recipe_race"].validation(race.model, other.model, Rows.open(data / "packed", "val"))
+    before = measure()["loss"]
+    with torch.no_grad():
+        for parameter in race.model.parameters():
+            parameter.zero_()
+    assert before != pytest.approx(math.log(64), abs=1e-4)
+    assert measure()["loss"] == pytest.approx(math.log(64), abs=1e-6)  # equal logits of 64 tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("nanogpt", [[1e-3 * step / 101] * 2 for step in (1, 2)]),
+        ("nanogpt-gpt2", [[6e-4 * step / 2001] * 2 for step in (1, 2)]),
+        ("trainer", [[5e-5 * left / 10] * 2 for left in (10, 9)]),
+        ("nanochat", [[0.2 * (32 / 768) ** -0.5, 0.004 * (32 / 768) ** -0.5]] * 2),
+    ],
+)
+def test_racer_has_the_published_rates(
+    racing: Callable[[str], Any], name: str, rates: list[list[float]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def note(optimizer: Any, *_: object) -> None:
+        if isinstance(optimizer, torch.optim.AdamW):
+            seen.append([group["lr"] for group in optimizer.param_groups])
+        if len(seen) == 2:
+            raise SystemExit
+
+    hook, threads = register_optimizer_step_pre_hook(note), torch.get_num_threads()
+    try:
+        with pytest.raises(SystemExit):
+            sys.modules["recipe_race"].RACERS[name].run(racing(name))
+    finally:
+        hook.remove()
+        torch.set_num_threads(threads)
+    assert seen == [pytest.approx(pair) for pair in rates]
