@@ -64,8 +64,9 @@ SETTINGS = {
     "model": {"path": BASE, "lora": {"rank": 16, "alpha": 32, "targets": ["all-linear"]}},
     "pack": {"seq_len": 256},
     "train": {
-        "lr": 5e-4, "max_steps": 60, "warmup_steps": 6, "micro_batch_size": 4, "accumulation": 4, "weight_decay": 0.0,
-        "eval_every": 20, "eval_rows": 64, "checkpoint_every": 20, "compile": "off",
+        "lr": 5e-4, "max_steps": 60, "schedule": "cosine", "warmup_steps": 6, "min_lr_ratio": 0.1,
+        "micro_batch_size": 4, "accumulation": 4, "weight_decay": 0.0, "beta2": 0.95, "eval_every": 20,
+        "eval_rows": 64, "checkpoint_every": 20, "compile": "off",
     },
 }  # fmt: skip
 
@@ -140,7 +141,7 @@ def run(stage: str) -> str:
 
 def base_model() -> None:
     """Save the base as models/model, so that the evaluate stage measures it like any other model."""
-    from codex_ml.modeling.train_files import Training, UsedHardware
+    from codex_ml.modeling.train_files import Training, UsedHardware, UsedOptimizer
     from codex_ml.train.config import Model
     from codex_ml.train.model.adapters import save_model
     from codex_ml.train.model.describe import describe_model, tokenizer_kind
@@ -154,6 +155,7 @@ def base_model() -> None:
         seed=0, rows_a_step=0, seq_len=SETTINGS["pack"]["seq_len"], global_step=0, stopped_early=False,
         skipped_steps=0, micro_batch_size=0, processes=[], continued=[],
         model=describe_model(base, Model(path=BASE)), tokenizer=tokenizer_kind(tokenizer),
+        optimizer=UsedOptimizer(name="adamw", lr=0.0, embedding_lr=None),
         hardware=UsedHardware(device="cpu", precision="fp32", compile=False, threads=0),
     ).write(folder / "training.json")  # fmt: skip
     for file in Path("models/tokenizer").iterdir():
