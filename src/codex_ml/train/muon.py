@@ -67,12 +67,14 @@ class Muon(optim.Optimizer):
         gradients = [local(matrix.grad) for matrix in matrices if matrix.grad is not None]
         buffers = [local(self._buffer(matrix)) for matrix in matrices]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        direction = torch.stack(torch._foreach_lerp(gradients, buffers, group["momentum"]))
-        whole = newton_schulz(gathered(direction.to(self._dtype or direction.dtype), like=matrices[0]))
-        updates = own_rows(whole, like=matrices[0]).to(direction.dtype)
+        first = gradients[0]
+        direction = torch.empty(len(gradients), *first.shape, dtype=self._dtype or first.dtype, device=first.device)
+        torch._foreach_copy_(direction.unbind(), torch._foreach_lerp(gradients, buffers, group["momentum"]))
+        whole = newton_schulz(gathered(direction, like=matrices[0]))
         own = [local(matrix) for matrix in matrices]
         torch._foreach_mul_(own, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(own, list(updates), alpha=-group["lr"] * 0.2 * max(matrices[0].shape) ** 0.5)
+        scale = group["lr"] * 0.2 * max(matrices[0].shape) ** 0.5
+        torch._foreach_add_(own, own_rows(whole, like=matrices[0]).unbind(), alpha=-scale)
 
     def _buffer(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]
