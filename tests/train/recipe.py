@@ -97,6 +97,14 @@ def settings(**changes: Any) -> Train:
     return Train(**{**small, **often, **changes})
 
 
+def plan_of(train: Train) -> OptimizerPlan:
+    """AdamW with one rate, unless the settings name Muon or a rate of embeddings; sizes do not scale a rate."""
+    if train.optimizer == "muon" or train.embedding_lr:
+        name = "muon" if train.optimizer == "muon" else "adamw"
+        return OptimizerPlan(name, train.lr, train.embedding_lr or 2 * train.lr)
+    return OptimizerPlan("adamw", train.lr)
+
+
 def train(
     folder: Path,
     *,
@@ -113,7 +121,6 @@ def train(
     gpu: str = "",
     sharding: str = "none",
     scratch: Path | None = None,
-    plan: OptimizerPlan | None = None,
     **changes: Any,
 ) -> Any:
     """Train into `folder`; returns the model as `train_model` leaves it and what it returns.
@@ -140,7 +147,7 @@ def train(
         model,
         Recipe(
             train=settings(**changes),
-            optimizer=plan or OptimizerPlan("adamw", settings(**changes).lr),
+            optimizer=plan_of(settings(**changes)),
             runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding),
             hardware=hardware,
             seed=seed,

@@ -5,7 +5,8 @@
     fixed     decides which rows were seen, or what the weights mean. A different value is an error, which names it.
     measured  decides what a validation loss means. With a different value the kept weights are validated again, early
               stopping restarts, and the curves lose the earlier validation losses.
-    settings  the rest of `train`. A different value applies from the next step; training.json lists it.
+    settings  the rest of `train`, and the peak rates that follow from it (optimizer.lr, optimizer.embedding_lr). A
+              different value applies from the next step; training.json lists it.
 
 The identity is read from the model and the rows themselves, not from the parameters that made them. So equal models and
 equal rows are the same, whatever their origin.
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.modeling.rows import Rows
+from codex_ml.train.config import Train
 from codex_ml.train.model.adapters import is_adapted
 from codex_ml.train.recipe import Recipe
 
@@ -33,7 +35,6 @@ Identity = dict[str, dict[str, Any]]
 CHUNK = 1 << 22  # numbers of a stream that are hashed at once
 # Keys of a model's config that do not change what the weights mean: names, versions, ways of computing.
 NOT_THE_MODEL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_attn_implementation")
-OLD = {"train.optimizer": "adamw"}  # what a checkpoint of an earlier version does not say
 LORA = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets",
         "use_rslora": "rslora", "use_dora": "dora"}  # fmt: skip
 NO_SETTINGS = {"resume_from", "optimizer", "eval_rows", "precision"}  # the last three are in the other groups
@@ -62,16 +63,31 @@ def identity_of(model: nn.Module, recipe: Recipe) -> Identity:
             "train.eval_rows": train.eval_rows,
             "train.precision": recipe.hardware.precision,
         },
-        "settings": {**flat, "runtime.device": recipe.hardware.device},
+        "settings": {
+            **flat,
+            "optimizer.lr": recipe.optimizer.lr,
+            "optimizer.embedding_lr": recipe.optimizer.embedding_lr,
+            "runtime.device": recipe.hardware.device,
+        },
     }
 
 
 def differences(before: Identity, now: Identity, group: str) -> dict[str, dict[str, Any]]:
     """Return the parts of a group that differ: name -> {"before": value, "now": value}; None for a missing part."""
-    old, new = {**(OLD if group == "fixed" else {}), **before[group]}, now[group]
+    old, new = {**_unsaid(before)[group], **before[group]}, now[group]
     names = [*new, *(name for name in old if name not in new)]
     pairs = {name: {"before": old.get(name), "now": new.get(name)} for name in names}
     return {name: pair for name, pair in pairs.items() if pair["before"] != pair["now"]}
+
+
+def _unsaid(identity: Identity) -> Identity:
+    """What an identity of an earlier version does not say: AdamW trained all weights at `train.lr`."""
+    settings = {
+        "train.momentum": Train.model_fields["momentum"].default,
+        "optimizer.lr": identity["settings"]["train.lr"],
+        "optimizer.embedding_lr": None,
+    }
+    return {"fixed": {"train.optimizer": "adamw"}, "measured": {}, "settings": settings}
 
 
 def shown(changed: dict[str, dict[str, Any]]) -> str:

@@ -61,8 +61,29 @@ def build_optimizer(model: nn.Module, train: Train, plan: OptimizerPlan, *, prec
     groups = _groups(model, train, plan)
     betas = (train.beta1, train.beta2)
     if plan.name == "adamw":
-        return torch.optim.AdamW(groups, betas=betas, eps=1e-8, fused=True)
-    return Muon(groups, betas=betas, dtype=torch.bfloat16 if precision == "bf16" else None)
+        optimizer: optim.Optimizer = torch.optim.AdamW(groups, betas=betas, eps=1e-8, fused=True)
+    else:
+        optimizer = Muon(groups, betas=betas, dtype=torch.bfloat16 if precision == "bf16" else None)
+    _start(optimizer)
+    return optimizer
+
+
+def _start(optimizer: optim.Optimizer) -> None:
+    """Give each parameter the state from which its first update would start: zeros.
+
+    So a checkpoint holds the state of every parameter, also before the first update or of one without a gradient.
+    """
+    import torch
+
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for key in _state_keys(group):
+                zero = torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter)
+                optimizer.state[parameter][key] = zero
+
+
+def _state_keys(group: dict[str, Any]) -> tuple[str, ...]:
+    return ("momentum_buffer",) if "momentum" in group else ("step", "exp_avg", "exp_avg_sq")
 
 
 def _groups(model: nn.Module, train: Train, plan: OptimizerPlan) -> list[dict[str, Any]]:
@@ -98,9 +119,6 @@ def rates_of(plan: OptimizerPlan, step: int, train: Train) -> dict[str, float]:
 
 def state_names(model: nn.Module, optimizer: optim.Optimizer) -> set[str]:
     """Return the names of the tensors that the optimizer keeps, "parameter name/key"."""
-    matrices = {id(p) for group in optimizer.param_groups if "momentum" in group for p in group["params"]}
-    return {
-        f"{name}/{key}"
-        for name, parameter in trainable_parameters(model).items()
-        for key in (("momentum_buffer",) if id(parameter) in matrices else ("step", "exp_avg", "exp_avg_sq"))
-    }
+    keys = {id(parameter): _state_keys(group) for group in optimizer.param_groups for parameter in group["params"]}
+    named = trainable_parameters(model)
+    return {f"{name}/{key}" for name, parameter in named.items() for key in keys[id(parameter)]}
