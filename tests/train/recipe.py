@@ -82,8 +82,8 @@ def padded(folder: Path, count: int, *, seed: int) -> Rows:
     return Rows.open(folder, "train")
 
 
-def tiny_model(*, layers: int = 1, positions: int = 64, dropout: float = 0.0) -> Any:
-    shape = Model(hidden_size=16, intermediate_size=24, layers=layers, heads=2, max_positions=positions)
+def tiny_model(*, layers: int = 1, positions: int = 64, dropout: float = 0.0, intermediate_size: int = 24) -> Any:
+    shape = Model(hidden_size=16, intermediate_size=intermediate_size, layers=layers, heads=2, max_positions=positions)
     model = build_model(shape, vocab_size=VOCAB, end=END, pad=PAD, seed=1)
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = dropout
@@ -237,8 +237,8 @@ def _run(order: dict[str, Any], rank: dict[str, str]) -> None:
         deadly = {"file": _kill_in_save, "history": _kill_in_history}
         next((deadly[key] for key in deadly if key in kill), _kill_between_steps)(**kill)
     changes = order["changes"]
-    if "dropout" in order:
-        changes["model"] = tiny_model(dropout=order["dropout"]).double()
+    if "model" in order:
+        changes["model"] = tiny_model(**order["model"]).double()
     status = 1
     try:
         train(Path(order["folder"]), **changes)
@@ -250,9 +250,9 @@ def _run(order: dict[str, Any], rank: dict[str, str]) -> None:
 
 
 def _serve() -> None:
-    """A line of JSON in, {"folder", "kill", "changes", "dropout", "ranks"}; the exit status of each process out.
+    """A line of JSON in, {"folder", "kill", "changes", "model", "ranks"}; the exit status of each process out.
 
-    "dropout" asks for a model in double precision; "ranks" lists the environment variables of each process.
+    "model" asks for a tiny model in double precision; "ranks" lists the environment variables of each process.
     """
     import accelerate  # noqa: F401 - loaded here once, not in each child
     import dvclive  # noqa: F401

@@ -17,6 +17,8 @@ from codex_ml.train.config import Train
 from codex_ml.train.run import rows_of_a_pass
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.costly]
+MUON = {"optimizer": "muon", "embedding_lr": 0.05}
+DROPOUT = {"dropout": 0.3}
 SETTINGS = {"micro_batch_size": 2, "accumulation": 2, "max_steps": 4, "checkpoint_every": 2}
 
 
@@ -24,7 +26,7 @@ SETTINGS = {"micro_batch_size": 2, "accumulation": 2, "max_steps": 4, "checkpoin
 def run(train_in_processes) -> Callable[..., None]:
     """Train with this number of processes; each dies after `stop` steps if `stop` is not 0."""
 
-    def run(folder: Path, processes: int, *, stop: int = 0, dropout: float = 0.0, **changes: object) -> None:
+    def run(folder: Path, processes: int, *, stop: int = 0, model: dict | None = None, **changes: object) -> None:
         folder.mkdir(exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -32,7 +34,7 @@ def run(train_in_processes) -> Callable[..., None]:
         common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         ranks = [{**common, "RANK": str(n), "LOCAL_RANK": str(n)} if processes > 1 else {} for n in range(processes)]
         order = {"kill": {"step": stop} if stop else None, "changes": {**SETTINGS, "keep": 9, **changes}}
-        codes = train_in_processes(folder, ranks=ranks, dropout=dropout, **order)
+        codes = train_in_processes(folder, ranks=ranks, model=model or {}, **order)
         assert all(codes) if stop else not any(codes)  # a process that lost its peer may end by that error
 
     return run
@@ -49,12 +51,13 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         torch.testing.assert_close(tensor, other[name], rtol=1e-6, atol=1e-9, msg=name)
 
 
-def test_two_processes_with_unequal_targets_do_the_steps_of_one(recipe, run, tmp_path):
+@pytest.mark.parametrize("changes", [{}, MUON], ids=["AdamW", "Muon"])
+def test_two_processes_with_unequal_targets_do_the_steps_of_one(recipe, run, tmp_path, changes):
     rows = recipe.packed(recipe.LENGTHS, seed=1)
     counts = (rows.batch(np.arange(len(rows)))["labels"] != IGNORE).sum(axis=1)
     assert len(set(counts.tolist())) > 1
-    run(tmp_path / "one", 1)
-    run(tmp_path / "two", 2)
+    run(tmp_path / "one", 1, **changes)
+    run(tmp_path / "two", 2, **changes)
     for step in (2, 4):
         assert_close(weights(tmp_path / "two", step), weights(tmp_path / "one", step))
     one, two = (load_newest(tmp_path / name / "scratch") for name in ("one", "two"))
@@ -73,9 +76,9 @@ def test_all_passes_of_a_process_have_as_many_rows(micro, accumulation, processe
 
 def test_two_killed_processes_end_with_the_bytes_of_two_that_were_not(run, tmp_path):
     """With dropout: each process continues with its own random numbers."""
-    run(tmp_path / "whole", 2, dropout=0.3)
-    run(tmp_path / "cut", 2, dropout=0.3, stop=3)
-    run(tmp_path / "cut", 2, dropout=0.3)
+    run(tmp_path / "whole", 2, model=DROPOUT)
+    run(tmp_path / "cut", 2, model=DROPOUT, stop=3)
+    run(tmp_path / "cut", 2, model=DROPOUT)
     assert weights(tmp_path / "cut", 4).keys() == weights(tmp_path / "whole", 4).keys()
     for file in ("model", "optimizer"):
         whole, cut = (tmp_path / f"{name}/scratch/step-00000004/{file}.safetensors" for name in ("whole", "cut"))
