@@ -11,6 +11,7 @@ from codex_ml.cli.param_rules import Params, json_schema, load_params, validate_
 from codex_ml.core.errors import UserError
 from codex_ml.core.sections import known_keys, nearest_key
 from codex_ml.core.yaml import parse_yaml
+from codex_ml.train.config import Train
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +226,62 @@ def test_adapters_go_with_the_tokenizer_of_their_model_only():
     with pytest.raises(UserError, match=f"^params.yaml: {message}; use the model's own .tokenizer.kind: local"):
         validate_params(adapters)
     validate_params({**adapters, "tokenizer": {"kind": "local", "path": "models/base/m"}})
+
+
+DEFAULT = f"remove it, or write {Train.model_fields['momentum'].default}, its default"
+ONE_RATE = [
+    (
+        "train:\n  optimizer: muon\nmodel:\n  path: models/base/m\n",
+        "2: train.optimizer muon is for a model from scratch, and model.path names a trained one; use auto or adamw",
+    ),
+    (
+        "train:\n  embedding_lr: 0.25\nmodel:\n  path: models/base/m\n",
+        "2: train.embedding_lr 0.25 has no effect with model.path, whose weights all train at train.lr; write null",
+    ),
+    (
+        "train:\n  momentum: 0.5\nmodel:\n  path: models/base/m\n",
+        f"2: train.momentum 0.5 has no effect with model.path, whose weights train with AdamW; {DEFAULT}",
+    ),
+    (
+        "train:\n  optimizer: adamw\n  momentum: 0.5\n",
+        f"3: train.momentum has no effect with train.optimizer adamw; {DEFAULT}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), ONE_RATE)
+def test_settings_of_an_optimizer_that_is_not_used_are_reported(settings, message):
+    with pytest.raises(UserError) as error:
+        validate_params(parse_yaml(settings, "params.yaml"), text=settings)
+    assert str(error.value) == f"params.yaml:{message}"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train": {"optimizer": "adamw", "embedding_lr": 0.25}},
+        {"train": {"optimizer": "muon", "momentum": 0.5}},
+        {"train": {"momentum": 0.5}},
+        {"train": {"optimizer": "adamw"}, "model": {"path": "models/base/m"}},
+    ],
+)
+def test_settings_of_the_optimizer_that_is_used_are_accepted(settings):
+    assert validate_params(settings).train.momentum == settings["train"].get("momentum", Train().momentum)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("optimizer: sgd", "train.optimizer: input should be 'auto', 'adamw' or 'muon'; found 'sgd'"),
+        ("embedding_lr: 0", "train.embedding_lr: input should be greater than 0; found 0"),
+        ("momentum: 1", "train.momentum: input should be less than 1; found 1"),
+    ],
+)
+def test_values_of_the_optimizer_have_bounds(setting, message):
+    settings = f"train:\n  {setting}\n"
+    with pytest.raises(UserError) as error:
+        validate_params(parse_yaml(settings, "params.yaml"), text=settings)
+    assert str(error.value) == f"params.yaml:2: {message}"
 
 
 def test_a_window_of_the_audit_may_fill_a_row(text):

@@ -32,7 +32,7 @@ OTHER_LENGTHS = (7, 1, 12, 3, 1, 20, 2, 9, 4, 1, 15, 7)  # as many tokens and ro
 SETTINGS = {
     "lr": 0.01, "schedule": "cosine", "min_lr_ratio": 0.5, "warmup_steps": 1, "decay_steps": 0.5, "max_steps": 7,
     "micro_batch_size": 1, "accumulation": 2, "weight_decay": 0.2, "beta1": 0.8, "beta2": 0.9, "clip_norm": 0.5,
-    "embedding_lr": 0.2, "momentum": 0.9, "z_loss": 1e-3, "label_smoothing": 0.1, "ema": 0.9, "max_skipped_steps": 1,
+    "embedding_lr": 0.2, "momentum": 0.5, "z_loss": 1e-3, "label_smoothing": 0.1, "ema": 0.9, "max_skipped_steps": 1,
     "early_stopping": {"patience": 50}, "eval_every": 3, "checkpoint_every": 3, "log_every": 2, "keep_best": 1,
     "activation_checkpointing": True, "attention": "sdpa", "compile": "off", "threads": 2,
 }  # fmt: skip

@@ -169,6 +169,12 @@ def _a_model_on_disk_has_one_rate(params: Params) -> Iterator[str]:
             f"train.embedding_lr {params.train.embedding_lr} has no effect with model.path, whose weights all train at "
             "train.lr; write null"
         )
+    momentum, default = _value(params, "train.momentum")
+    if momentum != default:
+        yield (
+            f"train.momentum {momentum} has no effect with model.path, whose weights train with AdamW; remove it, or "
+            f"write {default}, its default"
+        )
 
 
 def _windows_of_the_audit_fit_into_rows(params: Params) -> Iterator[str]:
