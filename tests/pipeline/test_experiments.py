@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -90,7 +92,7 @@ def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, ho
         module = identity.root / "src/codex_ml/train/schedule.py"
         module.write_text("raise SystemExit('the code of the workspace ran')\n", encoding="utf-8")
         identity.dvc("queue", "start", "--jobs", "1")
-        log = _wait_for_queue(identity)
+        (log,) = _wait_for_queue(identity)
         identity.run("git", "checkout", "src")
     else:
         log = identity.dvc("exp", "run", "--temp", "-S", "train.lr=2e-3").stdout
@@ -101,6 +103,24 @@ def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, ho
     (logs,) = (identity.root / "logs/experiments").iterdir()
     assert {file.name for file in logs.iterdir()} == {"train", *(f"{stage}.log" for stage in LATER)}
     assert (logs / "train/events.ndjson").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_of_both_rates_trains_every_pair_and_ends_after_train(identity: Workspace) -> None:
+    """The commands of docs/training.md."""
+    before = identity.lock
+    rates = ("-S", "train.lr=1e-3,3e-3", "-S", "+train.embedding_lr=8e-3,32e-3")
+    identity.dvc("exp", "run", "--queue", "-S", "train.max_steps=15", *rates, "train")
+    identity.dvc("queue", "start")
+    assert [ran(log) for log in _wait_for_queue(identity)] == [["train"]] * 4
+    assert identity.lock == before
+    shown = identity.dvc("exp", "show", "--only-changed", "--sort-by", "best_val_loss", "--csv").stdout
+    table = [row for row in csv.DictReader(io.StringIO(shown)) if row["typ"].startswith("branch")]
+    pairs = {(float(row["train.lr"]), float(row["train.embedding_lr"])) for row in table}
+    assert pairs == {(0.001, 0.008), (0.001, 0.032), (0.003, 0.008), (0.003, 0.032)}
+    losses = [float(row["best_val_loss"]) for row in table]
+    assert losses == sorted(set(losses))
+    assert len(losses) == 4
 
 
 @pytest.mark.slow
@@ -148,13 +168,14 @@ def _until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def _wait_for_queue(workspace: Workspace) -> str:
+def _wait_for_queue(workspace: Workspace) -> list[str]:
+    """Return what each task of the queue printed, when all have succeeded."""
     for _ in range(240):
         status = workspace.dvc("queue", "status").stdout
-        if "Success" in status or "Failed" in status:
-            name = next(line.split()[0] for line in status.splitlines() if "Success" in line or "Failed" in line)
-            log = workspace.dvc("queue", "logs", name).stdout
-            assert "Success" in status, log
-            return log
+        ended = re.findall(r"^(\w+) .*(Success|Failed)", status, re.MULTILINE)
+        if ended and not re.search(r"Queued|Running", status):
+            logs = [workspace.dvc("queue", "logs", name).stdout for name, _ in ended]
+            assert {result for _, result in ended} == {"Success"}, logs
+            return logs
         time.sleep(1)
     raise AssertionError(f"the queue did not end:\n{status}")
