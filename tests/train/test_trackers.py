@@ -54,12 +54,12 @@ def track(tmp_path):
 
 def test_trackers_get_the_history_at_once_and_then_each_point_but_only_its_curves(track):
     sink = Remembering()
-    tracker = track(POINTS[:2], sink)
+    first = {"step": 5, "train/loss": 3.25, "train/lr": 0.001, "train/embedding_lr": 0.25}
+    tracker = track([{**first, "document": "not for trackers"}, POINTS[1]], sink)
     tracker.log(POINTS[2])
     tracker.event(step=10, tokens_per_second=900.0)
     tracker.observe({"gpus": []})
     tracker.finish({}, complete=False)
-    first = {"step": 5, "train/loss": 3.25, "train/lr": 0.001}
     assert sink.got == [
         ("log", [first, POINTS[1]]),
         ("log", [POINTS[2]]),
