@@ -154,8 +154,7 @@ def in_turns(jobs: list[RecipeJob], turn: int) -> dict[str, dict[str, Any]]:
 
     Returns:
         "steps": of 8 rows; "loss": after them; "clock": seconds of training until then; "start": seconds from the start
-        of the loop to the end of the first step, which compiles, while the others do the same. The clock counts this
-        step as an average one.
+        of the loop to the end of the first step, which compiles. The clock counts this step as an average one.
     """
     curves: dict[str, dict[str, Any]] = {}
     with TemporaryDirectory() as temporary, ExitStack() as stack:
@@ -167,10 +166,9 @@ def in_turns(jobs: list[RecipeJob], turn: int) -> dict[str, dict[str, Any]]:
             )  # fmt: skip
             log = Path(temporary) / f"{job.setting}.log"
             processes[job.setting] = stack.enter_context(Process(recipe_race.command(job), own, log))
-        for name, process in processes.items():
-            first = process.answer()
-            curves[name] = {"own": [1], "loss": [first["loss"]], "rounds": [], "start": first["seconds"]}
-            print(f"{name:15s} compiled after {first['seconds']:.0f} s", file=sys.stderr)
+            first = processes[job.setting].answer()
+            curves[job.setting] = {"own": [1], "loss": [first["loss"]], "rounds": [], "start": first["seconds"]}
+            print(f"{job.setting:15s} compiled after {first['seconds']:.0f} s", file=sys.stderr)
         while any(curves[job.setting]["own"][-1] < recipe_race.own_steps(job) for job in jobs):
             for job in jobs:
                 curve, total = curves[job.setting], recipe_race.own_steps(job)
