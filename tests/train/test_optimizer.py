@@ -129,14 +129,14 @@ def settings_by_name(model: Any, optimizer: torch.optim.Optimizer) -> Iterator[t
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_each_kind_has_its_rate_and_only_vectors_do_not_decay(name):
+def test_each_kind_has_its_rate_and_only_matrices_decay(name):
     model, train = build("qwen2", tie_embeddings=False), Train(weight_decay=0.3, momentum=0.7)
     optimizer = build_optimizer(model, train, OptimizerPlan(name, 0.01, 0.05), precision="fp32")
     kinds = parameter_kinds(model)
     for parameter, group in settings_by_name(model, optimizer):
         kind = kinds[parameter]
         assert group["peak"] == group["lr"] == (0.01 if kind == "matrix" else 0.05)
-        assert group["weight_decay"] == (0.0 if kind == "vector" else 0.3)
+        assert group["weight_decay"] == (0.3 if kind == "matrix" else 0.0)
         assert group.get("momentum") == (0.7 if (name, kind) == ("muon", "matrix") else None)
 
 
