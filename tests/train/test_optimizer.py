@@ -155,6 +155,28 @@ def test_a_trained_model_has_one_rate_and_adamw(adapted):
         assert group["weight_decay"] == (0.3 if trained[name].ndim == 2 else 0.0)
 
 
+@pytest.mark.parametrize("plan", [OptimizerPlan("adamw", 0.02), OptimizerPlan("adamw", 0.02, 0.02)])
+def test_adamw_moves_weights_as_torch_does_with_one_rate_and_two_groups(plan):
+    """To the last bit. With a rate for embeddings, these do not decay, so the comparison has no decay."""
+    decay = 0.1 if plan.embedding_lr is None else 0.0
+    ours, theirs = build("qwen2"), build("qwen2")
+    mine = build_optimizer(ours, Train(weight_decay=decay, beta1=0.8, beta2=0.9), plan, precision="bf16")
+    weights = list(theirs.parameters())
+    matrices, vectors = [p for p in weights if p.ndim == 2], [p for p in weights if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    torchs = torch.optim.AdamW(groups, lr=0.02, betas=(0.8, 0.9), eps=1e-8, fused=True)
+    for step in range(3):
+        for seed, pair in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
+            gradient = torch.randn(pair[0].shape, generator=torch.Generator().manual_seed(100 * step + seed))
+            for parameter in pair:
+                parameter.grad = gradient.clone()
+        mine.step()
+        torchs.step()
+    assert all(
+        torch.equal(found, expected) for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True)
+    )
+
+
 @pytest.mark.parametrize(("hidden_size", "factor"), [(768, 1.0), (192, 2.0), (3072, 0.5)])
 def test_rates_from_scratch_are_scaled_by_the_root_of_the_width(hidden_size, factor):
     model = Model(hidden_size=hidden_size, heads=4)

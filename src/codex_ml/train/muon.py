@@ -9,7 +9,8 @@ AdamW updates every other parameter. For a matrix W with gradient G, rate lr, mo
 
 The last factor gives an update about the root mean square that AdamW's has (Liu et al. 2025, arXiv:2502.16982, section
 2.2). `torch.optim.Muon` computes the same for one matrix at a time. Here matrices of equal shape are one batched
-product, which takes a third of the time where matrices are small.
+product. In bfloat16 on one CPU thread, a step took 0.6 of the time of torch's for 4 layers of width 128, and 0.9 for 6
+layers of width 256.
 
 Used by: optimizer.
 """
@@ -24,7 +25,7 @@ from torch import Tensor, optim
 
 from codex_ml.train.sharding import gathered, local, own_rows
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan 2024: the steepest polynomial at 0 that ends near 1
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan 2024: as steep at 0 as a polynomial can be that ends near 1
 STEPS = 5
 BATCH_NUMBERS = 1 << 26  # numbers in one batched product; bounds its memory
 
