@@ -4,9 +4,11 @@
     python benchmarks/recipe.py run --only default --only one-rate --seed 1 --seed 2 --seed 3 --test
     python benchmarks/recipe.py run --size small --steps 300 --workers 2
     python benchmarks/recipe.py race
+    python benchmarks/recipe.py write
 
 Run `dvc repro pack` before. recipe_settings.py has the table. A finished run is one line of benchmarks/recipe.ndjson,
-and a run that is there already is not repeated. benchmarks/recipe_race.ndjson has the last race.
+and a run that is there already is not repeated. benchmarks/recipe_race.ndjson has the last race. `write` makes
+docs/recipe.md of both.
 """
 
 from __future__ import annotations
@@ -229,6 +231,28 @@ def race(
         print(
             f"{run['racer']:15s} {run['loss'][-1]:.4f} nats, {run['clock'][-1]:.0f} s and {run['start']:.0f} s to start"
         )
+
+
+@app.command()
+def write(
+    page: Annotated[Path, typer.Option(help="The page to write.")] = ROOT / "docs/recipe.md",
+    record: Annotated[Path, typer.Option(help="Finished runs.")] = RECORD,
+    race: Annotated[Path, typer.Option(help="The last race.")] = RACE,
+) -> None:
+    """Write the page of the recipe from the records."""
+    try:
+        text = written(record, race)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    write_text(page, text)
+
+
+def written(record: Path, race: Path) -> str:
+    """Return the text of the page."""
+    from recipe_page import Runs, page
+
+    raced = [json.loads(line) for line in race.read_text(encoding="utf-8").splitlines()] if race.is_file() else []
+    return page(Runs(settings(), read_runs(record)), raced)
 
 
 def told(run: dict[str, Any]) -> str:

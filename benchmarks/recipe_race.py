@@ -244,12 +244,12 @@ RACERS = {
     "ours": Racer("the default of `params.yaml`", ours, "default"),
     "ours-one-rate": Racer("our loop, AdamW with one rate", ours, "one-rate"),
     "nanogpt": Racer(
-        "nanoGPT, settings of `train_shakespeare_char.py`: AdamW 1e-3 (0.9, 0.99), warm-up 100, cosine to a tenth over "
-        "the run; float32, compiled",
+        "nanoGPT, settings of its Shakespeare example: AdamW 1e-3 (0.9, 0.99), warm-up 100, cosine to a tenth over the "
+        "run; float32, compiled",
         lambda race: nanogpt(race, lr=1e-3, warmup=100, beta2=0.99, decay_steps=race.job.steps),
     ),
     "nanogpt-gpt2": Racer(
-        "nanoGPT, defaults of `train.py`: AdamW 6e-4 (0.9, 0.95), warm-up 2000; float32, compiled",
+        "nanoGPT, defaults: AdamW 6e-4 (0.9, 0.95), warm-up 2000; float32, compiled",
         lambda race: nanogpt(race, lr=6e-4, warmup=2000, beta2=0.95, decay_steps=600_000),
     ),
     "trainer": Racer("Hugging Face Trainer, defaults: AdamW 5e-5, linear decay; float32, not compiled", trainer),

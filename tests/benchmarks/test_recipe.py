@@ -18,7 +18,16 @@ from typer.testing import CliRunner
 from codex_ml.core.yaml import read_yaml
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = ("recipe", "recipe_race", "recipe_run", "recipe_settings", "measuring", "train_shapes", "turns")
+MODULES = (
+    "recipe",
+    "recipe_race",
+    "recipe_page",
+    "recipe_run",
+    "recipe_settings",
+    "measuring",
+    "train_shapes",
+    "turns",
+)
 TINY = ["--size", "toy", "--steps", "4", "--no-compile", "--precision", "fp32"]
 
 
@@ -232,3 +241,73 @@ def test_racer_has_the_published_rates(
         hook.remove()
         torch.set_num_threads(threads)
     assert seen == [pytest.approx(pair) for pair in rates]
+
+
+def finished(
+    recipe: ModuleType, name: str, seed: int, losses: dict[str, float], bits: float | None = None
+) -> dict[str, Any]:
+    """An invented record of a run of 100 steps."""
+    origin = {"threads": 1, "precision": "fp32", "compile": False, "torch": "9", "machine": "CPU", "date": "2026-01-02"}
+    budget = {"size": "tiny", "seed": seed, "budget": 100, "steps": 100, "parameters": 1_300_000}
+    content = recipe.settings()[name].content
+    return {"setting": name, **budget, **content, "val": losses, "test_bits_per_byte": bits, **origin}
+
+
+def written(recipe: ModuleType, folder: Path, runs: list[dict[str, Any]], race: list[dict[str, Any]]) -> str:
+    for name, lines in (("runs", runs), ("race", race)):
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = ["--record", str(folder / "runs"), "--race", str(folder / "race")]
+    done = CliRunner().invoke(recipe.app, ["write", "--page", str(folder / "page.md"), *records])
+    assert done.exit_code == 0, done.output
+    return (folder / "page.md").read_text()
+
+
+def test_page_has_means_intervals_and_the_steps_to_the_loss_of_one_rate(recipe: ModuleType, tmp_path: Path) -> None:
+    losses = {1: {"50": 5.0, "100": 2.0}, 2: {"50": 4.0, "100": 3.0}, 3: {"50": 3.5, "100": 1.0}}
+    runs = [finished(recipe, "default", seed, found, 1.5) for seed, found in losses.items()]
+    runs.append(finished(recipe, "one-rate", 1, {"50": 6.0, "100": 3.5}))
+    page = written(recipe, tmp_path, runs, [])
+    # t of two degrees of freedom is 4.3027; the deviation of 2, 3, 1 is 1. Steps: 75, 75 and 50, deviation 14.434
+    assert "| the default of `params.yaml` | 3 | 2.000 ± 2.484 | 1.500 ± 0.000 | 67 ± 36 (0.67) |" in page
+    assert "| AdamW, one rate | 1 | 3.500 | – | – |" in page
+    assert "Against other recipes" not in page and "one change" not in page and "Sizes" not in page
+
+
+def test_page_shows_changes_from_the_best_to_the_worst_against_equal_seeds(recipe: ModuleType, tmp_path: Path) -> None:
+    runs = [finished(recipe, "default", seed, {"100": 3.0 + seed}) for seed in (1, 2)]
+    runs += [finished(recipe, name, 2, {"100": loss}) for name, loss in (("lr-half", 5.5), ("lr-double", 4.75))]
+    page = written(recipe, tmp_path, runs, [])
+    rows = [line for line in page.splitlines() if line.startswith("| `train.lr`")]
+    assert rows == ["| `train.lr` doubled | 1 | 4.750 | -0.250 |", "| `train.lr` halved | 1 | 5.500 | 0.500 |"]
+    assert "standard deviation of 0.707 nats" in page
+
+
+def test_page_shows_when_the_default_reaches_the_loss_of_another_recipe(recipe: ModuleType, tmp_path: Path) -> None:
+    runs = [finished(recipe, "default", 1, {"100": 3.0})]
+    about = {key: runs[0][key] for key in ("threads", "precision", "compile", "torch", "machine", "date", "size")}
+    curves = {"ours": [5.0, 3.0, 2.0], "trainer": [6.0, 5.0, 4.0], "nanochat": [5.0, 2.0, 1.0]}
+    clocks = {"ours": [1.0, 11.0, 21.0], "trainer": [1.0, 31.0, 60.0], "nanochat": [1.0, 11.0, 21.0]}
+    race = [
+        {"racer": name, "steps": [1, 51, 101], "loss": loss, "clock": clocks[name], "start": 7.0, **about}
+        for name, loss in curves.items()
+    ]
+    rows = [line for line in written(recipe, tmp_path, runs, race).splitlines() if line.count(" | ") == 6]
+    # 4.0 is half-way between the first two points of ours: 26 steps, 6 s, a tenth of 60 s
+    assert [row.split(" | ", 1)[1] for row in rows[1:]] == [
+        "2.000 | 21.0 | 7 | – | – | – |",
+        "4.000 | 60.0 | 7 | 26 | 6.0 | 0.10 |",
+        "1.000 | 21.0 | 7 | not reached | not reached | not reached |",
+    ]
+
+
+def test_page_without_a_run_of_the_default_is_refused(recipe: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    done = CliRunner().invoke(recipe.app, ["write", "--page", str(page), "--record", str(tmp_path / "none")])
+    assert done.exit_code == 2 and "no run of the setting default" in done.output
+    assert not page.exists()
+
+
+@pytest.mark.shipped
+def test_page_of_the_recipe_is_what_its_records_give(recipe: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["recipe_settings"], "PARAMS", recipe.ROOT / "params.yaml")
+    assert (recipe.ROOT / "docs/recipe.md").read_text(encoding="utf-8") == recipe.written(recipe.RECORD, recipe.RACE)
