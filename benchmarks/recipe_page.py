@@ -59,9 +59,9 @@ halved and doubled rates are both worse than those of the default.
 RACE = """## Against other recipes
 
 The loops took turns, with equal rows, model shape ({parameters}) and validation, for {steps} steps of
-8 rows. The clock counts training alone: it excludes validation and the first step, which compiles. The last three columns
-say when the default reaches the final loss of the other recipe. The aim was at most {wanted} of its seconds. Where a
-project has two rows, the one with the lower loss counts.
+8 rows. The clock counts training alone: it excludes validation and the first step, which compiles. The last three
+columns say when the default reaches the final loss of the other recipe. The aim was at most {wanted} of its seconds.
+Where a project has two rows, the one with the lower loss counts.
 
 {table}
 Raced on {machine}.
