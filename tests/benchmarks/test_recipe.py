@@ -72,6 +72,14 @@ def test_every_setting_is_a_valid_recipe_for_every_size(recipe: ModuleType) -> N
             assert job.model.hidden_size == recipe.SIZES[size].model["hidden_size"]
 
 
+def test_sizes_are_the_presets_of_their_names(recipe: ModuleType, project: Path) -> None:
+    from codex_ml.core.yaml import parse_yaml
+
+    presets = parse_yaml((project / "models/presets.yaml").read_text("utf-8"), "presets.yaml")
+    for name in ("tiny", "small", "medium"):
+        assert {key: presets[name][key] for key in recipe.SIZES[name].model} == recipe.SIZES[name].model
+
+
 def test_default_is_that_of_params_yaml_and_every_change_differs_from_it(recipe: ModuleType, project: Path) -> None:
     from codex_ml.core.yaml import parse_yaml
     from codex_ml.train.config import Model, Train
