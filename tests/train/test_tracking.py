@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from codex_ml.core.strict_json import parse_json
-from codex_ml.train.recipe import OptimizerPlan
 from codex_ml.train.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -92,7 +91,7 @@ def test_timings_are_in_the_log_and_nowhere_else(recipe, tmp_path):
 
 def test_a_run_with_two_rates_has_a_curve_of_each(recipe, tmp_path):
     """At every step both rates are the same share of their peaks."""
-    recipe.train(tmp_path, max_steps=4, plan=OptimizerPlan("muon", 0.25, embedding_lr=2.0))
+    recipe.train(tmp_path, max_steps=4, optimizer="muon", lr=0.25, embedding_lr=2.0)
     curves = []
     for name in ("lr", "embedding_lr"):
         with (tmp_path / f"curves/plots/metrics/train/{name}.tsv").open() as handle:
