@@ -9,7 +9,7 @@ Used by: recipe.py, recipe_run.py, recipe_page.py.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,10 @@ def settings() -> dict[str, Setting]:
     found = {"default": Setting("the default of `params.yaml`", MAIN, default)}
     for name, (title, train) in RECIPES.items():
         found[name] = Setting(title, MAIN, recipe_of(train))
+    for name in ("one-rate", "two-rates"):
+        plain = found[name]
+        decay = {"embedding": {"weight_decay": plain.recipe["weight_decay"]}}
+        found[f"{name}-decay"] = replace(plain, title=f"{plain.title}, embeddings decay too", groups=decay)
     for name, change in CHANGES.items():
         scaled = {key: float(f"{default[key] * factor:.6g}") for key, factor in change.times.items()}
         recipe = recipe_of({**default, **change.train, **scaled})
