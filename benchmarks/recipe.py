@@ -174,14 +174,18 @@ def in_turns(jobs: list[RecipeJob], turn: int) -> dict[str, dict[str, Any]]:
         while any(curves[job.setting]["own"][-1] < recipe_race.own_steps(job) for job in jobs):
             for job in jobs:
                 curve, total = curves[job.setting], recipe_race.own_steps(job)
-                number = min(turn * total // job.steps, total - curve["own"][-1])
-                if number:
+                if number := steps_of_turn(turn, total, job.steps, done=curve["own"][-1]):
                     answer = processes[job.setting].steps(number)
                     curve["own"].append(curve["own"][-1] + number)
                     curve["loss"].append(answer["loss"])
                     curve["rounds"].append(answer["seconds"])
             print(f"{job.setting}: step {curve['own'][-1]}, {curve['loss'][-1]:.4f} nats", file=sys.stderr)
     return {job.setting: as_curve(curves[job.setting], job.steps / recipe_race.own_steps(job)) for job in jobs}
+
+
+def steps_of_turn(turn: int, total: int, budget: int, *, done: int) -> int:
+    """Return the next steps of a racer: its part of `turn` steps of 8 rows, at least one until it has `total`."""
+    return min(max(1, turn * total // budget), total - done)
 
 
 def as_curve(found: dict[str, Any], rows: float) -> dict[str, Any]:

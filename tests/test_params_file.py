@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.cli.param_rules import validate_params
+from codex_ml.core.yaml import read_yaml
 from codex_ml.train.config import Model, Train
 from codex_ml.train.recipe import optimizer_plan
 
@@ -53,8 +55,9 @@ def test_an_experiment_leaves_every_other_line_as_it_was(project: Path, file: Pa
     run("git", "config", "user.email", "test@example.org")
     run("git", "add", ".")
     run("git", "commit", "--quiet", "-m", "all")
-    (lr,) = (line for line in before if line.startswith("  lr: 3e-3 "))
-    assert changed("train.lr=1e-3") == {lr: lr.replace("lr: 3e-3 ", "lr: 0.001")}
+    (lr,) = (line for line in before if line.startswith("  lr: "))
+    comment = lr.index("#")
+    assert changed("train.lr=123e-4") == {lr: "  lr: 0.0123".ljust(comment) + lr[comment:]}
     several = changed("model.layers=2", "split.salt=other", "train.embedding_lr=2e-2")  # the first and last are empty
     assert {old.split()[0]: new.split()[1] for old, new in several.items()} == {
         "layers:": "2",
@@ -71,6 +74,13 @@ def test_the_stated_multiple_of_lr_is_the_one_that_is_used(file: Path) -> None:
     (line,) = (line for line in file.read_text(encoding="utf-8").split("\n") if line.startswith("  embedding_lr:"))
     assert line.endswith(f"empty: {multiple}")
     assert str(Train.model_fields["embedding_lr"].description).endswith(f"null: {multiple}")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_model_on_disk_asks_for_no_other_value_of_train(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    params = read_yaml(file)
+    validate_params({**params, "model": {**params["model"], "path": "models/base/theirs"}})
 
 
 LISTS = ("split.licences", "split.benchmarks", "tokenizer.special_tokens", "pack.canaries.repetitions",

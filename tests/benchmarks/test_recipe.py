@@ -186,6 +186,16 @@ def test_clock_counts_the_first_step_as_an_average_one(recipe: ModuleType) -> No
     assert curve == {"steps": [0.5, 1.5, 2.0], "loss": [3.0, 2.0, 1.0], "clock": [3.0, 7.0, 12.0], "start": 40.0}
 
 
+@pytest.mark.parametrize(("turn", "taken"), [(20, [9, 10, 10]), (1, [1] * 29)])
+def test_a_racer_with_more_rows_per_step_takes_all_its_steps(recipe: ModuleType, turn: int, taken: list[int]) -> None:
+    """30 steps of 16 rows are a budget of 60; the first is the warm-up."""
+    done, turns = 1, []
+    while number := recipe.steps_of_turn(turn, 30, 60, done=done):
+        turns.append(number)
+        done += number
+    assert (done, sorted(turns)) == (30, taken)
+
+
 @pytest.fixture
 def racing(recipe: ModuleType, data: Path) -> Callable[[str], Any]:
     """What a loop of the race gets, by the racer's name."""
