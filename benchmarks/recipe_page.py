@@ -63,6 +63,9 @@ The loops took turns, with equal rows, model shape ({parameters}) and validation
 columns say when the default reaches the final loss of the other recipe. The aim was at most {wanted} of its seconds.
 Where a project has two rows, the one with the lower loss counts.
 
+Validation has the document mask. Our loop trains with this mask, with eager attention and its allocator settings. The
+other loops train without the mask, with SDPA and the system's allocator, as their projects do.
+
 {table}
 Raced on {machine}.
 """

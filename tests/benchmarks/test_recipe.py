@@ -228,24 +228,28 @@ def test_validation_of_the_race_is_that_of_the_present_weights(racing: Callable[
 
 
 @pytest.mark.parametrize(
-    ("name", "rates"),
+    ("name", "rates", "muon"),
     [
-        ("nanogpt", [[1e-3 * step / 101] * 2 for step in (1, 2)]),
-        ("nanogpt-gpt2", [[6e-4 * step / 2001] * 2 for step in (1, 2)]),
-        ("trainer", [[5e-5 * left / 10] * 2 for left in (10, 9)]),
-        ("nanochat", [[0.2 * (32 / 768) ** -0.5, 0.004 * (32 / 768) ** -0.5]] * 2),
+        ("nanogpt", [[1e-3 * step / 101] * 2 for step in (1, 2)], []),
+        ("nanogpt-gpt2", [[6e-4 * step / 2001] * 2 for step in (1, 2)], []),
+        ("trainer", [[5e-5 * left / 10] * 2 for left in (10, 9)], []),
+        ("nanochat", [[0.2 * (32 / 768) ** -0.5, 0.004 * (32 / 768) ** -0.5]] * 2, [(0.02, 0.85), (0.02, 0.85 + 1 / 3000)]),
     ],
-)
+)  # fmt: skip
 def test_racer_has_the_published_rates(
-    racing: Callable[[str], Any], name: str, rates: list[list[float]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    racing: Callable[[str], Any], name: str, rates: list[list[float]], muon: list[tuple[float, float]],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Rates of the groups of AdamW, then rate and momentum of Muon, in the first two steps."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     monkeypatch.chdir(tmp_path)
-    seen = []
+    seen, orthogonal = [], []
 
     def note(optimizer: Any, *_: object) -> None:
+        if isinstance(optimizer, torch.optim.Muon):
+            orthogonal.extend((group["lr"], group["momentum"]) for group in optimizer.param_groups)
         if isinstance(optimizer, torch.optim.AdamW):
             seen.append([group["lr"] for group in optimizer.param_groups])
         if len(seen) == 2:
@@ -259,6 +263,7 @@ def test_racer_has_the_published_rates(
         hook.remove()
         torch.set_num_threads(threads)
     assert seen == [pytest.approx(pair) for pair in rates]
+    assert orthogonal == [pytest.approx(pair) for pair in muon]
 
 
 def finished(
