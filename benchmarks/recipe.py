@@ -53,8 +53,13 @@ def read_runs(record: Path) -> list[dict[str, Any]]:
 
 
 def is_done(job: RecipeJob, runs: list[dict[str, Any]]) -> bool:
-    """Whether there is a run of the same content, size, seed and budget, and with the test split if that is wanted."""
-    wanted = {"size": job.size, "seed": job.seed, "budget": job.steps, **job.content}
+    """Whether there is a run of the same content, size, seed and budget, and with the test split if that is wanted.
+
+    It is compiled or not, as the job is, and has the job's precision unless this is auto.
+    """
+    wanted = {"size": job.size, "seed": job.seed, "budget": job.steps, "compile": job.compile, **job.content}
+    if job.precision != "auto":
+        wanted["precision"] = job.precision
     return any(
         all(run[key] == value for key, value in wanted.items()) and not (job.test and run["test_bits_per_byte"] is None)
         for run in runs

@@ -137,12 +137,15 @@ def test_unknown_setting_size_or_folder_is_refused(recipe: ModuleType, wrong: li
     assert done.exit_code == 2 and wrong[1] in done.output
 
 
-def test_run_of_other_content_size_seed_or_budget_is_another_run(recipe: ModuleType) -> None:
+def test_run_of_other_content_size_seed_budget_or_precision_is_another_run(recipe: ModuleType) -> None:
     settings = recipe.settings()
     job = recipe.RecipeJob("default", "tiny", 1, 600, settings["default"].content, threads=1, data="data")
-    run = {"size": "tiny", "seed": 1, "budget": 600, **job.content, "test_bits_per_byte": None}
+    run = {"size": "tiny", "seed": 1, "budget": 600, "precision": "bf16", "compile": True, **job.content}
+    run["test_bits_per_byte"] = None
+    assert recipe.is_done(replace(job, precision="bf16"), [run])
     assert recipe.is_done(job, [run]) and recipe.is_done(replace(job, setting="another name"), [run])
     others = {"size": "small", "seed": 2, "steps": 300, "content": settings["one-rate"].content, "test": True}
+    others |= {"precision": "fp32", "compile": False}
     for key, value in others.items():
         assert not recipe.is_done(replace(job, **{key: value}), [run]), key
 
