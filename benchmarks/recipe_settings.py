@@ -9,7 +9,7 @@ Used by: recipe.py, recipe_run.py, recipe_page.py.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ ADAMW = {
     "optimizer": "adamw", "schedule": "cosine", "min_lr_ratio": 0.1, "warmup_steps": 50, "weight_decay": 0.1,
     "beta1": 0.9, "beta2": 0.95, "clip_norm": 1.0, "micro_batch_size": 8, "accumulation": 1,
 }  # fmt: skip
-RECIPES = {  # name: title, keys of `train`
+RECIPES = {  # name: title, keys of `train`; their embeddings decay as the matrices do
     "one-rate": ("AdamW, one rate", _one_rate(3e-3)),
     "one-rate-half": ("AdamW, one rate, half", _one_rate(1.5e-3)),
     "one-rate-double": ("AdamW, one rate, double", _one_rate(6e-3)),
@@ -176,11 +176,9 @@ def settings() -> dict[str, Setting]:
     default = recipe_of(parse_yaml(PARAMS.read_text(encoding="utf-8"), PARAMS.name)["train"])
     found = {"default": Setting("the default of `params.yaml`", MAIN, default)}
     for name, (title, train) in RECIPES.items():
-        found[name] = Setting(title, MAIN, recipe_of(train))
-    for name in ("one-rate", "two-rates"):
-        plain = found[name]
-        decay = {"embedding": {"weight_decay": plain.recipe["weight_decay"]}}
-        found[f"{name}-decay"] = replace(plain, title=f"{plain.title}, embeddings decay too", groups=decay)
+        found[name] = Setting(
+            title, MAIN, recipe_of(train), groups={"embedding": {"weight_decay": train["weight_decay"]}}
+        )
     for name, change in CHANGES.items():
         scaled = {key: float(f"{default[key] * factor:.6g}") for key, factor in change.times.items()}
         recipe = recipe_of({**default, **change.train, **scaled})
