@@ -17,7 +17,7 @@ tokenizer: {vocab_size: 330, chat_template: chatml}
 pack: {seq_len: 512, too_long: fail}
 model: {hidden_size: 48, intermediate_size: 96, layers: 2, heads: 2, max_positions: 512}
 train:
-  lr: 1e-2
+  lr: 2e-3
   max_steps: 150
   warmup_steps: 4
   micro_batch_size: 4
@@ -107,7 +107,7 @@ def test_the_saved_folder_chats_in_plain_transformers_and_adapters_find_their_ba
     local = PARAMS.replace("{vocab_size: 330, chat_template: chatml}", "{kind: local, path: models/base/first}")
     local = local.replace(next(line for line in PARAMS.splitlines() if line.startswith("model:")), f"model: {base}")
     (workspace.root / "params.yaml").write_text(
-        local.replace("max_steps: 150", "max_steps: 5").replace("lr: 1e-2", "lr: 1e-6"), encoding="utf-8"
+        local.replace("max_steps: 150", "max_steps: 5").replace("lr: 2e-3", "lr: 1e-6"), encoding="utf-8"
     )
     run(workspace, "tokenizer", "pack", "train")
     count, differing, said, configs, ends, ours = json.loads(printed(workspace, LOADED))
