@@ -1,1 +1,1 @@
-"""Confidence intervals for numbers that were measured on a sample. Used by: evaluate, safety_audit."""
+"""Confidence intervals and paired tests for numbers measured on a sample. Used by: evaluate, safety_audit, cli."""

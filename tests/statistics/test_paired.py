@@ -1,0 +1,124 @@
+"""Paired tests against known values, against scipy, and against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, false_discovery_control, permutation_test
+
+from codex_ml.statistics.bootstrap import interval, paired_interval
+from codex_ml.statistics.paired import EXACT_UNITS, holm, mcnemar, randomisation_test, sign_flip
+
+
+def ratio(sums):
+    return sums[..., 0] / sums[..., 1]
+
+
+def mean(sums):
+    return sums[..., 0]
+
+
+@pytest.mark.parametrize(("b", "c", "p"), [(5, 15, 0.041389), (1, 9, 0.021484), (0, 5, 0.0625), (0, 0, 1.0), (3, 3, 1)])
+def test_mcnemar_gives_the_known_values(b, c, p):
+    assert round(mcnemar(b, c), 6) == round(mcnemar(c, b), 6) == p
+
+
+@pytest.mark.parametrize(("b", "c"), [(-1, 3), (2, -1)])
+def test_mcnemar_refuses_negative_counts(b, c):
+    with pytest.raises(ValueError, match="at least 0"):
+        mcnemar(b, c)
+
+
+def test_sign_flip_of_eight_gains_and_one_loss_is_exact():
+    """2 x (1 + 9) / 2^9: all positive, or one of nine negative, and the mirror images."""
+    assert sign_flip([1] * 8 + [-1]) == 0.0390625
+
+
+def test_sign_flip_of_binary_differences_is_mcnemars_test():
+    differences = [1] * 9 + [-1] + [0] * 30
+    assert sign_flip(differences) == pytest.approx(mcnemar(1, 9), abs=1e-12)
+
+
+def test_the_randomisation_test_agrees_with_scipys_exact_test():
+    random = np.random.default_rng(5)
+    gaps = random.normal(0.4, 1, size=11)
+    independent = permutation_test((gaps,), np.mean, permutation_type="samples", n_resamples=2**11)
+    assert sign_flip(gaps) == pytest.approx(float(independent.pvalue), abs=1e-12)
+
+
+def test_a_ratio_is_tested_by_swapping_whole_units():
+    random = np.random.default_rng(6)
+    size = random.lognormal(4, 1, size=9)
+    a, b = (np.stack([size * random.normal(1, 0.1, size=9), size], axis=1) for _ in range(2))
+
+    def difference(x, y, axis):
+        return y.sum(axis=axis) / size.sum() - x.sum(axis=axis) / size.sum()
+
+    independent = permutation_test(
+        (a[:, 0], b[:, 0]), difference, permutation_type="samples", n_resamples=2**9, vectorized=True
+    )
+    assert randomisation_test(a, b, ratio, seed=1) == pytest.approx(float(independent.pvalue), abs=1e-12)
+
+
+def test_above_the_exact_size_the_drawn_p_value_agrees_with_the_exact_one():
+    random = np.random.default_rng(8)
+    gaps = np.concatenate([random.normal(0.5, 1, size=EXACT_UNITS), [0.0]])
+    bigger = np.concatenate([gaps, [1e-13, -1e-13]])
+    exact, drawn = sign_flip(gaps), sign_flip(bigger, seed=3)
+    assert drawn == pytest.approx(exact, abs=0.01)
+    assert drawn == sign_flip(bigger, seed=3) != sign_flip(bigger, seed=4)
+
+
+def test_a_drawn_p_value_is_never_zero():
+    assert sign_flip(np.ones(200)) == pytest.approx(1 / 10_000)
+
+
+def test_a_model_against_itself_has_no_difference():
+    random = np.random.default_rng(9)
+    sums = random.lognormal(size=(40, 2))
+    found = paired_interval(sums, sums, ratio, resamples=500, confidence=0.95, seed=1)
+    assert (found.low, found.high, randomisation_test(sums, sums, ratio, seed=1)) == (0, 0, 1)
+
+
+def test_three_seeds_of_each_task_are_no_further_evidence():
+    """The unit is the task: repeated samples are added in it, so p is unchanged."""
+    random = np.random.default_rng(10)
+    a, b = random.integers(0, 2, size=(2, 12, 1)).astype(float)
+    assert randomisation_test(3 * a, 3 * b, mean, seed=1) == randomisation_test(a, b, mean, seed=1)
+
+
+def test_no_units_and_shapes_that_differ_are_refused():
+    with pytest.raises(ValueError, match="no units"):
+        randomisation_test(np.empty((0, 1)), np.empty((0, 1)), mean, seed=1)
+    with pytest.raises(ValueError, match="shape"):
+        randomisation_test(np.ones((3, 1)), np.ones((4, 1)), mean, seed=1)
+    with pytest.raises(ValueError, match="not finite"):
+        randomisation_test(np.zeros((3, 2)), np.ones((3, 2)), lambda s: np.full(s.shape[:-1], np.nan), seed=1)
+
+
+def test_holm_gives_the_worked_example_and_keeps_the_order():
+    """Sorted .005 .01 .03 .04 times 4 3 2 1, then the running maximum."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
+
+
+def test_holm_is_at_least_as_strict_as_the_false_discovery_rate():
+    p = np.random.default_rng(2).uniform(size=20)
+    assert (np.array(holm(p)) >= false_discovery_control(p) - 1e-12).all()
+
+
+@pytest.mark.parametrize("p_values", [[0.5, 1.1], [-0.1], [float("nan")]])
+def test_holm_refuses_what_is_no_probability(p_values):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm(p_values)
+
+
+def test_binomtest_is_the_independent_reference_of_mcnemar():
+    assert mcnemar(7, 19) == float(binomtest(7, 26, 0.5).pvalue)
+
+
+def test_an_interval_of_constant_ratios_has_no_width():
+    rows = np.array([[2.0, 1.0], [4.0, 2.0], [6.0, 3.0]] * 5)
+    found = interval(rows, ratio, resamples=300, confidence=0.95, seed=1)
+    assert found.low == found.high == 2.0
