@@ -1,0 +1,1 @@
+"""Run programs that nobody trusts, and judge what they answer. Used by: evaluate."""
