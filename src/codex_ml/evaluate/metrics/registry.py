@@ -1,0 +1,220 @@
+"""Choose metrics by name: the built-in ones, and those of installed packages (entry points `codex_ml.metrics`).
+
+A built-in metric wins over one of a package with the same name. A package's metric that cannot be used is a listed
+failure, and an error where the user named it: a result without it would look complete.
+
+Used by: evaluate.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.errors import UserError, one_line
+from codex_ml.evaluate.metrics.plugin_probe import UnusableMetric, checked_numbers, checked_values, probe
+from codex_ml.evaluate.metrics.protocol import Inputs, Metric, Pair, ScoredDocument
+
+GROUP = "codex_ml.metrics"
+
+
+@dataclass(frozen=True)
+class MetricPlugin:
+    """A metric of an installed package; `version` is the package's."""
+
+    name: str
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True)
+class MetricFailure:
+    """A metric of an installed package that gives no value, and why."""
+
+    name: str
+    distribution: str
+    version: str
+    why: str
+
+
+@dataclass
+class Metrics:
+    """The chosen metrics, and the numbers that they need of each item.
+
+    Attributes:
+        chosen: in the order of the user's list, or built-in ones first.
+        named: the names that the user gave; a failure of one of them is an error.
+        plugins: the metrics among `chosen` that packages provide, by name.
+        failures: metrics of packages that give no value, by name; `measure` adds to it.
+        messages: one line per name of a package's metric that a built-in one has.
+    """
+
+    chosen: tuple[Metric, ...]
+    named: frozenset[str] = frozenset()
+    plugins: dict[str, MetricPlugin] = field(default_factory=dict)
+    failures: dict[str, MetricFailure] = field(default_factory=dict)
+    messages: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> Metric:
+        return next(metric for metric in self.chosen if metric.name == name)
+
+    def of(self, inputs: Inputs) -> tuple[Metric, ...]:
+        """The chosen metrics on one kind of item."""
+        return tuple(metric for metric in self.chosen if metric.inputs == inputs)
+
+    def columns(self, inputs: Inputs) -> tuple[str, ...]:
+        """Names of the numbers that `measure` returns for one kind of item; a shared column is there once."""
+        return tuple(dict.fromkeys(column for metric in self.of(inputs) for column in metric.columns))
+
+    def measure(self, item: ScoredDocument | Pair) -> list[float]:
+        """Return the numbers of one item, in the order of `columns`. NaN stands for those of a failed plug-in.
+
+        Raises:
+            UserError: when a metric fails that the user named.
+        """
+        inputs: Inputs = "pair" if isinstance(item, Pair) else "score"
+        numbers: dict[str, float] = {}
+        for metric in self.of(inputs):
+            if metric.name not in self.plugins:
+                numbers |= zip(metric.columns, map(float, metric.measure(item)), strict=True)
+            elif metric.name not in self.failures:
+                numbers |= self._measure_plugin(metric, item, numbers)
+        return [numbers.get(column, math.nan) for column in self.columns(inputs)]
+
+    def _measure_plugin(self, metric: Metric, item: Any, known: dict[str, float]) -> dict[str, float]:
+        try:
+            own = dict(zip(metric.columns, checked_numbers(metric, item), strict=True))
+            for column, number in own.items():
+                if column in known and number != known[column] and not math.isnan(known[column]):
+                    raise UnusableMetric(f"column {column!r} of another metric holds another number for the same item")
+        except UnusableMetric as error:
+            self._fail(metric, str(error))
+            return {}
+        return {column: number for column, number in own.items() if column not in known}
+
+    def _fail(self, metric: Metric, why: str) -> None:
+        self.failures[metric.name] = _failed(self.plugins[metric.name], why, named=metric.name in self.named)
+
+    def aggregate(self, metric: Metric, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the values (...) of a metric for sums (..., columns) of all columns of its kind of item.
+
+        The value is NaN where there is nothing to divide by, and for a failed plug-in.
+
+        Raises:
+            UserError: when a metric fails that the user named.
+        """
+        columns, sums = self.columns(metric.inputs), np.asarray(sums, dtype=np.float64)
+        own = sums[..., [columns.index(column) for column in metric.columns]]
+        if metric.name not in self.plugins:
+            return metric.aggregate(own)
+        if metric.name not in self.failures:
+            try:
+                return checked_values(metric, own)
+            except UnusableMetric as error:
+                self._fail(metric, str(error))
+        return np.full(sums.shape[:-1], np.nan)
+
+    def aggregate_of(self, metric: Metric) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+        """`aggregate` of one metric as a function of the sums, as `codex_ml.statistics` takes it."""
+        return partial(self.aggregate, metric)
+
+
+def load_metrics(names: Sequence[str] = ()) -> Metrics:
+    """Load the named metrics in their order; without names, every metric that loads.
+
+    Raises:
+        UserError: when a name is unknown or given twice, or when a named metric cannot be used.
+    """
+    built_in, named = _built_in(), frozenset(names)
+    installed: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        installed.setdefault(point.name, []).append(point)
+    _refuse_wrong_names(names, [*built_in, *installed])
+    chosen: dict[str, Metric] = {name: metric for name, metric in built_in.items() if not named or name in named}
+    plugins: dict[str, MetricPlugin] = {}
+    failures: dict[str, MetricFailure] = {}
+    for name, points in installed.items():
+        if name in built_in or (named and name not in named):
+            continue
+        plugin = _plugin(points[0])
+        try:
+            chosen[name] = _load(name, points)
+            plugins[name] = plugin
+        except UnusableMetric as error:
+            failures[name] = _failed(plugin, str(error), named=name in named)
+    shadowed = [
+        f"metric {name!r} of the package {_shown(_plugin(point))} is not used: a built-in metric has this name"
+        for name, points in installed.items()
+        if name in built_in
+        for point in points
+    ]
+    order = [name for name in names if name in chosen] if named else list(chosen)
+    return Metrics(tuple(chosen[name] for name in order), named, plugins, failures, tuple(shadowed))
+
+
+def _built_in() -> dict[str, Metric]:
+    from codex_ml.evaluate.metrics.likelihood_metrics import LIKELIHOOD
+
+    return {metric.name: metric for metric in LIKELIHOOD}
+
+
+def _refuse_wrong_names(names: Sequence[str], known: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(sorted(known))}"
+            raise UserError(f"evaluate.metrics: there is no metric {name!r}; {hint}")
+        if count > 1:
+            raise UserError(f"evaluate.metrics: {name!r} is there {count} times; name each metric once")
+
+
+def _load(name: str, points: Sequence[EntryPoint]) -> Metric:
+    """Import a metric and try it on examples.
+
+    Raises:
+        UnusableMetric: says why it cannot be used.
+    """
+    if len(points) > 1:
+        packages = " and ".join(_shown(_plugin(point)) for point in points)
+        raise UnusableMetric(f"{packages} both provide it; uninstall one")
+    try:
+        found = points[0].load()
+        metric = found() if isinstance(found, type) else found
+    except (Exception, SystemExit) as error:
+        raise UnusableMetric(
+            f"{points[0].value} cannot be imported: {type(error).__name__}: {one_line(error)}"
+        ) from None
+    probe(name, metric)
+    return metric
+
+
+def _plugin(point: EntryPoint) -> MetricPlugin:
+    package = point.dist
+    return MetricPlugin(point.name, package.name if package else "unknown", package.version if package else "unknown")
+
+
+def _shown(plugin: MetricPlugin) -> str:
+    return f"{plugin.distribution} {plugin.version}"
+
+
+def _failed(plugin: MetricPlugin, why: str, *, named: bool) -> MetricFailure:
+    """The failure of a plug-in, to be listed.
+
+    Raises:
+        UserError: instead, when the user named the metric.
+    """
+    if named:
+        raise UserError(
+            f"evaluate.metrics: metric {plugin.name!r} of the package {_shown(plugin)} cannot be used: {why}; "
+            "mend or update the package, or take the name out"
+        )
+    return MetricFailure(plugin.name, plugin.distribution, plugin.version, why)
