@@ -43,17 +43,16 @@ class Successors:
         self.next = torch.zeros(VOCAB, dtype=torch.int64)
         self.next[torch.tensor(text[:-1])] = torch.tensor(text[1:])
 
-    def __call__(self, input_ids, use_cache):
+    def forward(self, input_ids, use_cache, attention_mask=None):
         return SimpleNamespace(logits=torch.nn.functional.one_hot(self.next[input_ids], VOCAB).float())
 
-    def generate(self, inputs, *, max_new_tokens, **options):
-        for _ in range(max_new_tokens):
-            inputs = torch.cat([inputs, self.next[inputs[:, -1:]]], dim=1)
-        return inputs
+    __call__ = forward
 
 
 class Names:
     """A tokenizer that gives each token an incompressible name, except the tokens of a table of zeros."""
+
+    begin, end, pad = END, END, PAD
 
     def __init__(self, zeros=()):
         self.zeros = set(zeros)
@@ -123,15 +122,17 @@ def test_one_wrong_token_of_the_suffix_is_no_extraction_and_the_prefix_does_not_
 
 def test_nothing_to_try_is_nothing_extracted():
     assert extract(Successors([2, 3]), [], prefix=3, trivial=5, batch_size=4) == Extraction(0, 0, 0.0, 5)
-    assert greedy_windows(Successors([2, 3]), [], prefix=3, count=4) == []
+    assert greedy_windows(Successors([2, 3]), Names(), [], prefix=3, count=4) == []
 
 
 def test_a_continuation_that_ends_a_turn_is_no_control_either():
     model = Successors([2, 3, 4, 5, 6])
     tried = asked([2, 3, 4, 5], [3, 4, 5, 6])
-    assert len(greedy_windows(model, tried, prefix=2, count=4)) == 2
+    assert len(greedy_windows(model, Names(), tried, prefix=2, count=4)) == 2
     model.config = SimpleNamespace(eos_token_id=[END, 6], is_encoder_decoder=False)
-    assert [window.tokens.tolist() for window in greedy_windows(model, tried, prefix=2, count=4)] == [[2, 3, 4, 5]]
+    assert [window.tokens.tolist() for window in greedy_windows(model, Names(), tried, prefix=2, count=4)] == [
+        [2, 3, 4, 5]
+    ]
 
 
 def test_windows_are_starts_of_pieces_inside_one_document():
@@ -205,7 +206,7 @@ def test_own_greedy_text_is_extracted_whatever_the_model():
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(10)
     tried = asked(*(range(first, first + 12) for first in range(2, 60)))
-    own = greedy_windows(model, tried, prefix=4, count=20)
+    own = greedy_windows(model, Names(), tried, prefix=4, count=20)
     assert 0 < len(own) <= 20
     assert {len(window.tokens) for window in own} == {12}
     assert {tuple(window.tokens[:4]) for window in own} <= {tuple(window.tokens[:4]) for window in tried[:20]}
@@ -219,7 +220,7 @@ T5 = Model(architecture="t5", hidden_size=32, intermediate_size=48, layers=1, he
 def test_own_greedy_text_of_an_encoder_decoder_is_extracted_and_one_other_token_is_not(prefix):
     model = build_model(T5, vocab_size=VOCAB, end=END, pad=PAD, seed=3).eval()
     tried = asked(*(range(first, first + 12) for first in range(2, 72, 10)))
-    own = greedy_windows(model, tried, prefix=prefix, count=5)
+    own = greedy_windows(model, Names(), tried, prefix=prefix, count=5)
     assert own
     assert {len(window.tokens) for window in own} == {12}
     assert {tuple(window.tokens[:prefix]) for window in own} <= {tuple(window.tokens[:prefix]) for window in tried[:5]}
@@ -282,7 +283,7 @@ def test_greedy_text_that_would_have_ended_is_no_control():
     model = build_model(shape, vocab_size=VOCAB, end=END, pad=PAD, seed=1).eval()
     with torch.no_grad():
         model.model.norm.weight.zero_()
-    own = greedy_windows(model, asked(range(2, 14), range(20, 32)), prefix=4, count=20)
+    own = greedy_windows(model, Names(), asked(range(2, 14), range(20, 32)), prefix=4, count=20)
     found = extract(model, own, prefix=4, batch_size=8)
     assert found.extracted == found.windows
 

@@ -1,38 +1,215 @@
-"""Generate text with a model, the same text for the same seed.
+"""Generate text with a model, the same text for the same seed, whatever the batch and the order of the prompts.
 
-Used by: safety_audit.
+Texts are generated in batches of prompts of similar length. A text that has ended leaves its batch. The logits of a
+text depend on its batch in the last bits only (the order of sums), which matters only where two tokens are equally
+probable to the last bit.
+
+>>> prompts = [Prompt(ids=(0, 17, 4), key="doc", sample=n) for n in range(3)]  # doctest: +SKIP
+>>> [text.text for text in generate(model, tokenizer, prompts, Sampling(64), seed=1, batch_size=8)]  # doctest: +SKIP
+
+Used by: evaluate, safety_audit.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any, Literal
 
+from codex_ml.core.errors import UserError
+from codex_ml.inference.decoding import batch_key, start_decoder
+from codex_ml.inference.sampling import Sampling, next_tokens, uniforms
+from codex_ml.inference.stop_strings import StopStrings
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder
+from codex_ml.modeling.positions import reach
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+    from numpy.typing import NDArray
 
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
+BUFFER = 16  # batches that are sorted by length at once
 
-def continued(model: Any, prefixes: Tensor, **sampling: Any) -> Tensor:
-    """Return the prefixes, each with the model's continuation: (n, prefix + new) int64.
 
-    An encoder-decoder continues as in the first half of a row: the encoder reads the first token, the decoder the
-    others.
+@dataclass(frozen=True)
+class Prompt:
+    """What a text continues.
 
-    Args:
-        prefixes: (n, prefix) int64.
-        sampling: arguments of the model's `generate`.
+    Attributes:
+        ids: at least one token id, the begin token included, as the model saw them in training.
+        key: name of the prompt; it and the number of the sample decide the random numbers.
+        sample: number of the sample, from 0.
+        ends: further ids that end the text, such as the end of a turn of a chat; END always does.
+        read: number of ids that the encoder of an encoder-decoder reads, the decoder begins with the others; None: all.
     """
+
+    ids: Sequence[int] | NDArray[np.integer[Any]]
+    key: str
+    sample: int = 0
+    ends: tuple[int, ...] = ()
+    read: int | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) or (self.read is not None and not 0 < self.read <= len(self.ids)):
+            raise ValueError(f"the prompt {self.key!r} has {len(self.ids)} ids, of which the encoder reads {self.read}")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A text that a model wrote.
+
+    Attributes:
+        text: without the prompt and without what ended it.
+        tokens: all new ids except the END; they include those of the stop string.
+        finished: "end" (END or the end of a turn), "stop" (a stop string) or "length" (`max_tokens`).
+        cut_prompt: whether the prompt lost tokens on its left, because the model cannot see as many at once.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finished: Literal["end", "stop", "length"]
+    cut_prompt: bool
+
+
+def generate(
+    model: Any,
+    tokenizer: TextTokenizer,
+    prompts: Iterable[Prompt],
+    sampling: Sampling,
+    *,
+    seed: int,
+    batch_size: int,
+) -> Iterator[Generation]:
+    """Yield one text per prompt, in order. Memory does not grow with the number of prompts.
+
+    A prompt that leaves no room for `max_tokens` new tokens loses tokens on its left; a begin token stays.
+
+    Raises:
+        UserError: when the model cannot see `max_tokens` tokens and a prompt at once.
+        CheckFailed: when the model's logits are not numbers.
+    """
+    room = _room(model, sampling)
+    remaining = iter(prompts)
+    while buffer := list(islice(remaining, BUFFER * batch_size)):
+        fitted = [_fitted(prompt, tokenizer, room) for prompt in buffer]
+        results: dict[int, Generation] = {}
+
+        def place(at: int, fitted: list[_Fitted] = fitted) -> tuple[int, int, int]:
+            text = fitted[at]
+            return batch_key(model, text.ids, text.read), len(text.ids), at
+
+        for _, group in groupby(sorted(range(len(buffer)), key=place), key=lambda at: place(at)[0]):
+            while batch := list(islice(group, batch_size)):
+                texts = _generate_batch(model, tokenizer, [fitted[at] for at in batch], sampling, seed)
+                results |= zip(batch, texts, strict=True)
+        yield from (results[at] for at in range(len(buffer)))
+
+
+def _room(model: Any, sampling: Sampling) -> int | None:
+    """Return the most tokens of a prompt. The last new token is never read, so it needs no position.
+
+    The encoder and the decoder of an encoder-decoder have positions of their own.
+    """
+    positions = min((limit for limit in (reach(model.config), sampling.context) if limit), default=None)
+    if positions is None:
+        return None
+    if sampling.max_tokens > positions:
+        raise UserError(
+            f"max_tokens {sampling.max_tokens} exceeds the {positions} tokens that the model sees at once; lower it"
+        )
+    return positions if is_encoder_decoder(model) else positions - sampling.max_tokens + 1
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A prompt that the model can see at once."""
+
+    ids: list[int]
+    read: int
+    prompt: Prompt
+
+    @property
+    def cut(self) -> bool:
+        return len(self.ids) < len(self.prompt.ids)
+
+
+def _fitted(prompt: Prompt, tokenizer: TextTokenizer, room: int | None) -> _Fitted:
+    ids = [int(number) for number in prompt.ids]
+    said = 0 if prompt.read is None else len(ids) - prompt.read
+    if room is not None and (excess := len(ids) - room) > 0:
+        begin = ids[:1] if ids[0] == tokenizer.begin and room > 1 else []
+        ids = begin + ids[excess + len(begin) :]
+    return _Fitted(ids, max(len(ids) - said, 1), prompt)
+
+
+class _Text:
+    """A text while it is generated."""
+
+    def __init__(self, fitted: _Fitted, tokenizer: TextTokenizer) -> None:
+        self.fitted, self.tokens, self.shown = fitted, list[int](), list[int]()
+        self.ends, self.pad = {tokenizer.end, *fitted.prompt.ends}, tokenizer.pad
+
+    def add(self, token: int, stops: StopStrings, most: int) -> Generation | None:
+        """Add a token; return the text if it ends here. PAD is no text, also where the model chooses it."""
+        if token in self.ends:
+            return self._ended(stops.tokenizer.decode(self.shown), "end")
+        self.tokens.append(token)
+        if token != self.pad:
+            self.shown.append(token)
+            if (before := stops.cut(self.shown)) is not None:
+                return self._ended(before, "stop")
+        return self._ended(stops.tokenizer.decode(self.shown), "length") if len(self.tokens) == most else None
+
+    def _ended(self, text: str, finished: Literal["end", "stop", "length"]) -> Generation:
+        return Generation(text, tuple(self.tokens), finished, self.fitted.cut)
+
+
+def _generate_batch(
+    model: Any, tokenizer: TextTokenizer, batch: Sequence[_Fitted], sampling: Sampling, seed: int
+) -> list[Generation]:
+    import numpy as np
     import torch
 
-    read = prefixes
-    if is_encoder_decoder(model):
-        read, start = prefixes[:, :1], torch.full_like(prefixes[:, :1], model.config.decoder_start_token_id)
-        sampling["decoder_input_ids"] = torch.cat([start, prefixes[:, 1:]], dim=1)
-    output: Tensor = model.generate(read, attention_mask=torch.ones_like(read), **sampling)
-    return torch.cat([read, output[:, 1:]], dim=1) if is_encoder_decoder(model) else output
+    most, stops = sampling.max_tokens, StopStrings(tokenizer, sampling.stop)
+    texts = [_Text(fitted, tokenizer) for fitted in batch]
+    drawn = [uniforms(seed, fitted.prompt.key, fitted.prompt.sample, most) for fitted in batch]
+    done: dict[int, Generation] = {}
+    alive = list(range(len(batch)))  # places in `batch` of the rows of the decoder
+    with torch.inference_mode():
+        numbers = torch.from_numpy(np.stack(drawn)).to(model.device)
+        decoder = start_decoder(model, [fitted.ids for fitted in batch], [fitted.read for fitted in batch])
+        seen = _seen(model, batch, decoder.logits) if sampling.repetition_penalty != 1 else None
+        for step in range(most):
+            chosen = next_tokens(decoder.logits, sampling, numbers[:, step], seen)
+            for row, token in enumerate(chosen.tolist()):
+                if (ended := texts[alive[row]].add(token, stops, most)) is not None:
+                    done[alive[row]] = ended
+            rows = [row for row, place in enumerate(alive) if place not in done]
+            if not rows:
+                break
+            if len(rows) < len(alive):
+                kept = torch.tensor(rows).to(model.device)
+                decoder.keep(kept)
+                chosen, numbers, seen = chosen[kept], numbers[kept], None if seen is None else seen[kept]
+                alive = [alive[row] for row in rows]
+            if seen is not None:
+                seen.scatter_(1, chosen[:, None], True)
+            decoder.add(chosen)
+    return [done[place] for place in range(len(batch))]
+
+
+def _seen(model: Any, batch: Sequence[_Fitted], logits: Any) -> Any:
+    """Return (texts, vocab) bool, the tokens of each text; in an encoder-decoder those that the decoder reads."""
+    import torch
+
+    pair = is_encoder_decoder(model)
+    seen = torch.zeros(logits.shape, dtype=torch.bool)
+    for row, fitted in enumerate(batch):
+        ids = [model.config.decoder_start_token_id, *fitted.ids[fitted.read :]] if pair else fitted.ids
+        seen[row, ids] = True
+    return seen.to(logits.device)
 
 
 def sample_texts(
@@ -42,27 +219,7 @@ def sample_texts(
 
     Each sample begins as a document does: with the tokenizer's BOS, or with END if it has none.
     """
-    import torch
-
-    end, pad = tokenizer.end, tokenizer.pad
-    torch.manual_seed(seed)
-    texts: list[str] = []
-    while len(texts) < count:
-        size = min(batch_size, count - len(texts))
-        start = torch.full((size, 1), tokenizer.begin, dtype=torch.int64, device=model.device)
-        with torch.inference_mode():
-            output = continued(
-                model,
-                start,
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-                max_new_tokens=tokens,
-                eos_token_id=end,
-                pad_token_id=pad,
-            )
-        for row in output[:, 1:].cpu().tolist():
-            kept = row[: row.index(end)] if end in row else row
-            texts.append(tokenizer.decode([token for token in kept if token != pad]))
-    return texts
+    prompts = (Prompt((tokenizer.begin,), key="", sample=number) for number in range(count))
+    sampling = Sampling(tokens, temperature=1.0)
+    texts = generate(model, tokenizer, prompts, sampling, seed=seed, batch_size=batch_size)
+    return [text.text for text in texts]

@@ -115,7 +115,7 @@ def measure_extraction(
         choose_windows(candidates, tokenizer, prefix=prefix, length=length, count=settings.windows, seed=seed)
         for candidates in (seen, held_out)
     )
-    own = greedy_windows(model, inside, prefix=prefix, count=CONTROL_WINDOWS)
+    own = greedy_windows(model, tokenizer, inside, prefix=prefix, count=CONTROL_WINDOWS)
     return {
         "members": extract(model, inside, prefix=prefix, trivial=trivial_inside, batch_size=BATCH),
         "held_out": extract(model, outside, prefix=prefix, trivial=trivial_outside, batch_size=BATCH),

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.inference.generation import continued
+from codex_ml.inference.generation import Prompt, generate
 from codex_ml.inference.likelihood import Window, score_windows
+from codex_ml.inference.sampling import Sampling
 from codex_ml.modeling.encoder_decoder import middle_of
 from codex_ml.modeling.rows import Rows, rows_of_step
 from codex_ml.modeling.train_files import Training
@@ -149,16 +150,24 @@ def _suffix_matches(
         yield result.is_argmax[prefix - 1 :]
 
 
-def greedy_windows(model: Any, windows: Sequence[Window], *, prefix: int, count: int) -> list[Window]:
-    """Return windows whose suffix is the model's own greedy continuation: a control that must be extracted."""
-    import torch
+def greedy_windows(
+    model: Any, tokenizer: TextTokenizer, windows: Sequence[Window], *, prefix: int, count: int
+) -> list[Window]:
+    """Return windows whose suffix is the model's own greedy continuation: a control that must be extracted.
 
+    A continuation that ends is left out. Its window would be shorter, and with END forbidden it would not be greedy.
+    """
     if not windows:
         return []
-    length = len(windows[0].tokens)
-    inputs = torch.from_numpy(np.stack([window.tokens[:prefix] for window in windows[:count]])).to(model.device)
-    end = model.config.eos_token_id  # a list if turns have their own end
-    with torch.inference_mode():
-        output = continued(model, inputs, do_sample=False, max_new_tokens=length - prefix, eos_token_id=end)
-    # a text that ends is followed by padding, which is not a continuation; with END forbidden it would not be greedy
-    return [Window(row, middle=length - 1) for row in output.cpu().numpy() if not np.isin(row[prefix:], end).any()]
+    length, end = len(windows[0].tokens), model.config.eos_token_id
+    ends = tuple(end) if isinstance(end, list) else (end,)  # a list if turns have their own end
+    prompts = [
+        Prompt(window.tokens[:prefix], key="", sample=number, ends=ends, read=1)
+        for number, window in enumerate(windows[:count])
+    ]
+    texts = generate(model, tokenizer, prompts, Sampling(length - prefix), seed=0, batch_size=count)
+    return [
+        Window(np.concatenate([prompt.ids, text.tokens]), middle=length - 1)
+        for prompt, text in zip(prompts, texts, strict=True)
+        if text.finished == "length"
+    ]

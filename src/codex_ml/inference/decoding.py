@@ -1,0 +1,151 @@
+"""Compute the logits of the next tokens of a batch of texts, one token at a time, with the keys and values cached.
+
+Texts of unequal length are padded on the left, so that their last tokens stand in one column. A mask hides the padding
+and each text has its own positions. Where a model does not take positions, and in the decoder of an encoder-decoder,
+only texts of equal length share a batch, so that nothing is padded; `batch_key` says which texts may.
+
+Used by: generation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.modeling.encoder_decoder import is_encoder_decoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILL = 0  # id of the padding; the mask hides it
+
+
+def _takes(model: Any, name: str) -> bool:
+    return name in inspect.signature(model.forward).parameters
+
+
+def _cache_name(model: Any) -> str | None:
+    """Return the parameter for cached keys and values, which transformers renamed; None for a model without a cache."""
+    return next((name for name in ("cache", "past_key_values") if _takes(model, name)), None)
+
+
+def batch_key(model: Any, ids: Sequence[int], read: int) -> int:
+    """Return a number that is equal for all texts that may share a batch.
+
+    Args:
+        ids, read: of one text, as in `Decoder`.
+    """
+    if is_encoder_decoder(model):
+        return len(ids) - read
+    return 0 if _takes(model, "position_ids") and _cache_name(model) else len(ids)
+
+
+def start_decoder(model: Any, texts: Sequence[Sequence[int]], read: Sequence[int]) -> CausalDecoder | PairDecoder:
+    """Return the decoder of a batch of texts with one `batch_key`.
+
+    Args:
+        texts: the token ids of each text so far, at least one per text.
+        read: number of first tokens of each text that the encoder reads; all of them for a decoder-only model. The
+            other tokens are the first that the decoder wrote.
+    """
+    return PairDecoder(model, texts, read) if is_encoder_decoder(model) else CausalDecoder(model, texts)
+
+
+def _options(model: Any) -> dict[str, Any]:
+    return {"use_cache": True} | ({"logits_to_keep": 1} if _takes(model, "logits_to_keep") else {})
+
+
+class CausalDecoder:
+    """A decoder-only model on a batch of texts.
+
+    Attributes:
+        logits: (texts, vocab) float32, of the next token of each text.
+    """
+
+    def __init__(self, model: Any, texts: Sequence[Sequence[int]]) -> None:
+        import torch
+
+        width = max(map(len, texts))
+        ids = torch.tensor([[FILL] * (width - len(text)) + list(map(int, text)) for text in texts]).to(model.device)
+        lengths = torch.tensor([len(text) for text in texts]).to(model.device)
+        self.model, self.options = model, _options(model)
+        self.mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
+        self.positions = _takes(model, "position_ids")
+        self.cache: Any = None
+        if name := _cache_name(model):
+            from transformers import DynamicCache
+
+            self.cache = DynamicCache(config=model.config)
+            self.options[name] = self.cache
+        self.ids = ids
+        self._forward(ids)
+
+    def _forward(self, ids: Tensor) -> None:
+        given: dict[str, Any] = {"attention_mask": self.mask}
+        if self.cache is None:  # nothing is cached: the model reads the whole texts again
+            self.logits = self.model(input_ids=self.ids, **given, **self.options | {"use_cache": False}).logits
+        else:
+            if self.positions:
+                given["position_ids"] = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            self.logits = self.model(input_ids=ids, **given, **self.options).logits
+        self.logits = self.logits[:, -1].float()
+
+    def add(self, tokens: Tensor) -> None:
+        """Add one token to each text, (texts,) int64, and compute the logits of the next one."""
+        import torch
+
+        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        if self.cache is None:
+            self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
+        self._forward(tokens[:, None])
+
+    def keep(self, texts: Tensor) -> None:
+        """Keep only these texts: (kept,) int64, their places in the batch."""
+        self.mask, self.ids = self.mask[texts], self.ids[texts]
+        if self.cache is not None:
+            self.cache.reorder_cache(texts)
+
+
+class PairDecoder:
+    """An encoder-decoder on a batch of texts: the encoder has read the first tokens of each.
+
+    The encoder's input is padded on the right: absolute positions count from its first token.
+
+    Attributes:
+        logits: (texts, vocab) float32, of the next token of each text.
+    """
+
+    def __init__(self, model: Any, texts: Sequence[Sequence[int]], read: Sequence[int]) -> None:
+        import torch
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        width = max(read)
+        first = [[*map(int, text[:n]), *[FILL] * (width - n)] for text, n in zip(texts, read, strict=True)]
+        said = [list(map(int, text[n:])) for text, n in zip(texts, read, strict=True)]
+        self.model, self.cache = model, EncoderDecoderCache(DynamicCache(), DynamicCache())
+        counts = torch.tensor(read).to(model.device)
+        self.mask = (torch.arange(width, device=model.device) < counts[:, None]).long()
+        encoder = model.get_encoder()
+        self.encoded = encoder(input_ids=torch.tensor(first).to(model.device), attention_mask=self.mask)[0]
+        start = model.config.decoder_start_token_id
+        self._forward(torch.tensor([[start, *row] for row in said]).to(model.device))
+
+    def _forward(self, ids: Tensor) -> None:
+        output = self.model(
+            encoder_outputs=(self.encoded,),
+            attention_mask=self.mask,
+            decoder_input_ids=ids,
+            use_cache=True,
+            **{str(_cache_name(self.model)): self.cache},
+        )
+        self.logits = output.logits[:, -1].float()
+
+    def add(self, tokens: Tensor) -> None:
+        """Add one token to each text, (texts,) int64, and compute the logits of the next one."""
+        self._forward(tokens[:, None])
+
+    def keep(self, texts: Tensor) -> None:
+        """Keep only these texts: (kept,) int64, their places in the batch."""
+        self.mask, self.encoded = self.mask[texts], self.encoded[texts]
+        self.cache.reorder_cache(texts)

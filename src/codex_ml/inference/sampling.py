@@ -1,0 +1,132 @@
+"""Choose the next token from logits: greedy, temperature, top-k, top-p, repetition penalty.
+
+Each rule is the one of transformers (`transformers.generation.logits_process`), applied in the same order. A token is
+drawn by the inverse of the cumulative distribution from one uniform number per token, which depends on the seed, the
+key of the prompt and the number of the sample only. So neither the batch nor the order of the prompts changes a draw.
+The cumulative sums are sums of integers: they are exact in any order, so the draw is deterministic on a GPU too.
+
+Used by: generation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.core.errors import CheckFailed, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCALE = 2.0**40  # the integer weight of probability 1; a vocabulary of 2^22 tokens stays below 2^63
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How text is generated.
+
+    Attributes:
+        max_tokens: the most new tokens of one text.
+        temperature: 0 chooses the most probable token (greedy).
+        top_k: only the k most probable tokens (and those equal to the last of them) are drawn; 0: all.
+        top_p: only the smallest set of most probable tokens that reaches this probability is drawn; 1: all.
+        repetition_penalty: divides positive and multiplies negative logits of tokens that are already in the text
+            (Keskar et al. 2019, arXiv:1909.05858); 1: none.
+        stop: texts that end the text; the text is cut before the first of them.
+        context: the most tokens that the model may see at once; None: as many as it has positions.
+
+    Raises:
+        UserError: for a value outside its range, naming it.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    context: int | None = None
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "max_tokens": (self.max_tokens >= 1, "at least 1"),
+            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or a finite positive number"),
+            "top_k": (self.top_k >= 0, "0 (all tokens) or a positive number"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a finite positive number; 1: none"),
+        }
+        for name, (fits, expected) in allowed.items():
+            if not fits:
+                raise UserError(f"{name} is {getattr(self, name)}; allowed: {expected}")
+        for text in self.stop:
+            if not text or "\ufffd" in text:
+                raise UserError(
+                    f"the stop string {text!r} cannot be used: it must have a character, and none that stands for "
+                    "bytes that are no text (U+FFFD)"
+                )
+
+
+def uniforms(seed: int, key: str, sample: int, count: int) -> NDArray[np.float64]:
+    """Return the uniform numbers in [0, 1) that draw the tokens of one text: (count,) float64, one per token.
+
+    They come from a counter-based generator (Philox, Salmon et al. 2011) whose key is a hash of the arguments. The
+    first n numbers do not depend on `count`.
+    """
+    digest = hashlib.sha256(f"{seed}\0{sample}\0{key}".encode("utf-8", "surrogatepass")).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    return generator.random(count)
+
+
+def next_tokens(logits: Tensor, sampling: Sampling, numbers: Tensor, seen: Tensor | None) -> Tensor:
+    """Return the next token of each text: (texts,) int64.
+
+    Args:
+        logits: (texts, vocab) float32.
+        numbers: (texts,) float64 in [0, 1), from `uniforms`.
+        seen: (texts, vocab) bool, the tokens that are already in each text; None without a repetition penalty.
+
+    Raises:
+        CheckFailed: when the logits are not numbers.
+    """
+    import torch
+
+    if not bool(torch.isfinite(logits.amax(-1)).all()):  # NaN is the maximum of a row that holds one
+        raise CheckFailed("the model's logits are NaN or infinite, so it has no next token; train it again")
+    logits = _penalised(logits, sampling.repetition_penalty, seen)
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    cumulative = weights(logits, sampling).cumsum(-1)
+    target = (numbers * cumulative[:, -1]).long()
+    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+
+
+def _penalised(logits: Tensor, penalty: float, seen: Tensor | None) -> Tensor:
+    if seen is None:
+        return logits
+    return logits.where(~seen, (logits * penalty).where(logits < 0, logits / penalty))
+
+
+def weights(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Return weights that are proportional to the probabilities of the tokens: (texts, vocab) int64.
+
+    A weight is a probability times 2^40, rounded down, and 0 for a token that top-k or top-p excludes.
+    """
+    import torch
+
+    logits = logits / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        least = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    found = (logits.softmax(-1).double() * SCALE).long()
+    if sampling.top_p < 1:
+        ascending, order = found.sort(dim=-1, stable=True)
+        cumulative = ascending.cumsum(-1)
+        excluded = cumulative <= (1 - sampling.top_p) * cumulative[:, -1:].double()
+        excluded[:, -1] = False
+        found = found.masked_fill(excluded.scatter(-1, order, excluded), 0)
+    return found
