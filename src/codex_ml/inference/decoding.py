@@ -123,7 +123,8 @@ class PairDecoder:
         width = max(read)
         first = [[*map(int, text[:n]), *[FILL] * (width - n)] for text, n in zip(texts, read, strict=True)]
         said = [list(map(int, text[n:])) for text, n in zip(texts, read, strict=True)]
-        self.model, self.cache = model, EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.model = model
+        self.cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
         counts = torch.tensor(read).to(model.device)
         self.mask = (torch.arange(width, device=model.device) < counts[:, None]).long()
         encoder = model.get_encoder()
