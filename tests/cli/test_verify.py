@@ -1,5 +1,6 @@
 """The chain of hashes: each change after the run, or during it, is found and named."""
 
+import hashlib
 import json
 import os
 import random
@@ -250,6 +251,31 @@ def test_without_the_sample_no_pins_are_asked_for(chain):
     chain.lock()
     assert ("fetch", "source", "a==1.0") not in links()
     assert ("fetch", "params", "fetch") in links()
+
+
+def test_the_files_of_benchmarks_are_compared_with_their_pins(chain):
+    """Of the wheel of a benchmark only one file is kept, so its own hash is the link."""
+    data = b"a benchmark"
+    file = f"--file=tiny/tiny.jsonl --file-hash=sha256:{hashlib.sha256(data).hexdigest()}"
+    lock = Path("data/sample.lock").read_text()
+    chain.write("data/sample.lock", f"{lock}\nbenchmark c==3.0 --hash=sha256:{'0' * 64} {file}\n".encode())
+    chain.write("params.yaml", b"fetch: {benchmarks: true}\n")
+    chain.write("data/benchmarks/sample/tiny.jsonl", data)
+    chain.lock()
+    assert [link[2] for link in links("data/raw/sample") if link[1] == "source"] == [
+        "a==1.0",
+        "b-c==2.0",
+        "c==3.0: tiny/tiny.jsonl",
+    ]
+    chain.write("data/benchmarks/sample/tiny.jsonl", b"another benchmark")
+    with pytest.raises(CheckFailed, match=r"^fetch: data/benchmarks/sample/tiny\.jsonl has sha256 .* does not pin$"):
+        links()
+    Path("data/benchmarks/sample/tiny.jsonl").unlink()
+    with pytest.raises(
+        CheckFailed,
+        match=r"^fetch: c==3\.0: tiny/tiny\.jsonl is pinned in data/sample\.lock but not in data/benchmarks",
+    ):
+        links()
 
 
 def test_a_record_has_what_was_read_and_nothing_of_time_or_machine(chain):

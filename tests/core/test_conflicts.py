@@ -21,7 +21,7 @@ from codex_ml.core.packages import locked_versions
 from codex_ml.core.pipeline import load_lock, load_pipeline
 from codex_ml.core.record import read_record
 from codex_ml.core.yaml import read_yaml
-from codex_ml.fetch.wheels import read_pins
+from codex_ml.fetch.pins import read_pins
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.csv_tables import plan_table
 from codex_ml.ingest.readers.json_lines import LinesTask

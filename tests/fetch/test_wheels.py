@@ -9,7 +9,8 @@ import pytest
 
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.fetch import wheels as module
-from codex_ml.fetch.wheels import Pin, fetch_wheels, read_pins
+from codex_ml.fetch.pins import Pin, read_pins
+from codex_ml.fetch.wheels import fetch_wheels
 
 
 def make_wheel(folder, name, version, body=b"x = 1\n", tag="py3-none-any"):

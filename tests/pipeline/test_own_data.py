@@ -77,7 +77,7 @@ def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path, cache: str) 
     first.dvc("config", "cache.type", cache)
     for key, value in (("user.name", "Test"), ("user.email", "test@example.org")):
         first.run("git", "config", key, value)
-    first.edit("params.yaml", "fetch: {sample: true}", "fetch: {sample: false}")
+    first.edit("params.yaml", "fetch: {sample: true", "fetch: {sample: false")
     first.edit(
         "params.yaml",
         "ingest: {sources: [{kind: wheels, path: data/raw/sample}], max_document_bytes: 60000}\n",

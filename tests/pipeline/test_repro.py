@@ -155,7 +155,7 @@ def test_own_data_replaces_the_sample(pipeline: Workspace) -> None:
         for i in range(60)
     ]
     (pipeline.root / "data/raw/own.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    pipeline.edit("params.yaml", "fetch: {sample: true}", "fetch: {sample: false}")
+    pipeline.edit("params.yaml", "fetch: {sample: true", "fetch: {sample: false")
     pipeline.edit("params.yaml", "{kind: wheels, path: data/raw/sample}", "{kind: jsonl, path: data/raw/own.jsonl}")
     pipeline.edit("params.yaml", "windows: 20, prefix_tokens: 12", "windows: 20, prefix_tokens: 10")
     pipeline.cli("check")

@@ -14,7 +14,7 @@ from workspace import Workspace, commit, make_workspace
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with own data that `ingest` has read."""
     made = make_workspace(tmp_path_factory.mktemp("untraced"))
-    made.edit("params.yaml", "fetch: {sample: true}", "fetch: {sample: false}")
+    made.edit("params.yaml", "fetch: {sample: true", "fetch: {sample: false")
     made.edit(
         "params.yaml", "{kind: wheels, path: data/raw/sample}", "{kind: files, path: data/raw/code, licence: MIT}"
     )

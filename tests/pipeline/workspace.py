@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -30,13 +32,14 @@ AWKWARD = 'my proj ünï (1) & co\'s "best"'
 
 PARAMS = """\
 seed: 3
-fetch: {sample: true}
+fetch: {sample: true, benchmarks: true}
 ingest: {sources: [{kind: wheels, path: data/raw/sample}], max_document_bytes: 60000}
 split:
   val: 0.15
   test: 0.15
   licences: [MIT, Apache-2.0]
   quality: {drop_generated: false}
+  benchmarks: [{path: data/benchmarks/sample/tiny.jsonl.gz}]
 tokenizer: {vocab_size: 400}
 pack: {seq_len: 64}
 model: {hidden_size: 16, intermediate_size: 32, layers: 1, heads: 2, max_positions: 64}
@@ -63,6 +66,25 @@ CONTENTS = {
     ("beta", "2.0", "MIT OR GPL-3.0-only"): ("http", "urllib", "xml/dom", "unittest", "importlib"),
     ("gamma", "0.1", "GPL-3.0-only"): ("wsgiref",),
 }
+# A benchmark in HumanEval's format, of three tasks.
+TASKS = (
+    {"task_id": "tiny/0", "entry_point": "largest_gap"}
+    | {"prompt": 'def largest_gap(numbers):\n    """Return the largest difference of two neighbours, or 0."""\n'}
+    | {
+        "canonical_solution": "    pairs = zip(numbers, numbers[1:])\n    return max((abs(a - b) for a, b in pairs), default=0)\n"
+    }
+    | {"test": "def check(candidate):\n    assert candidate([1, 4, 2]) == 3\n    assert candidate([]) == 0\n"},
+    {"task_id": "tiny/1", "entry_point": "vowels"}
+    | {"prompt": 'def vowels(text):\n    """Count the letters a, e, i, o and u in a text of lower case."""\n'}
+    | {"canonical_solution": "    return sum(letter in 'aeiou' for letter in text)\n"}
+    | {"test": "def check(candidate):\n    assert candidate('queue') == 4\n"},
+    {"task_id": "tiny/2", "entry_point": "runs"}
+    | {"prompt": 'def runs(items):\n    """Return the lengths of the runs of equal neighbours, in order."""\n'}
+    | {
+        "canonical_solution": "    from itertools import groupby\n    return [len(list(group)) for _, group in groupby(items)]\n"
+    }
+    | {"test": "def check(candidate):\n    assert candidate('aabccc') == [2, 1, 3]\n"},
+)
 
 
 @dataclass
@@ -156,6 +178,7 @@ def make_workspace(parent: Path) -> Workspace:
     (root / "params.yaml").write_text(PARAMS, encoding="utf-8")
     (root / "README.md").write_text("a copy for tests\n", encoding="utf-8")
     pins = [make_wheel(wheels, *key, folders) for key, folders in CONTENTS.items()]
+    pins.append(make_benchmark_wheel(wheels))
     (root / "data/sample.lock").write_text("# made by the tests\n" + "".join(pins), encoding="utf-8")
     workspace = Workspace(root, wheels)
     workspace.run("git", "init", "-q", "-b", "main")
@@ -192,3 +215,25 @@ def make_wheel(folder: Path, name: str, version: str, licence: str, contents: tu
         add(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         add(f"{info}/RECORD", "")
     return f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
+def make_benchmark_wheel(folder: Path) -> str:
+    """Write a wheel that holds TASKS, and a program that nothing may run; returns its line for sample.lock."""
+    wheel, member = folder / "tiny_eval-1.0-py3-none-any.whl", "tiny_eval/data/tiny.jsonl.gz"
+    lines = "".join(json.dumps(task) + "\n" for task in TASKS)
+    data = gzip.compress(lines.encode(), mtime=0)
+    metadata = "Metadata-Version: 2.1\nName: tiny-eval\nVersion: 1.0\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in (
+            ("tiny_eval/__init__.py", b"raise SystemExit('a program of a benchmark ran')\n"),
+            (member, data),
+            ("tiny_eval-1.0.dist-info/METADATA", metadata.encode()),
+            (
+                "tiny_eval-1.0.dist-info/WHEEL",
+                b"Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            ),
+            ("tiny_eval-1.0.dist-info/RECORD", b""),
+        ):
+            archive.writestr(zipfile.ZipInfo(name), content)
+    hashes = [hashlib.sha256(content).hexdigest() for content in (wheel.read_bytes(), data)]
+    return f"benchmark tiny-eval==1.0 --hash=sha256:{hashes[0]} --file={member} --file-hash=sha256:{hashes[1]}\n"

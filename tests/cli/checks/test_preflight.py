@@ -71,7 +71,7 @@ def test_check_finds_a_section_that_is_left_out_and_runtime_may_be(whole):
     assert found().startswith("params.yaml has no report, so DVC would fail after stage report has run; ")
 
 
-@pytest.mark.parametrize("name", [*INPUTS, "data/benchmarks", "models/base"])
+@pytest.mark.parametrize("name", [*INPUTS, "models/base"])
 def test_an_input_that_is_not_there_is_named_with_its_stage(whole, name):
     stages = load_pipeline()
     assert list(preflight.missing_inputs(stages)) == []
@@ -244,6 +244,25 @@ def test_a_benchmark_that_is_there_is_not_a_problem(whole):
         assert list(preflight.benchmarks(params_with(split={"benchmarks": [{"path": path}]}))) == []
 
 
+def test_a_benchmark_that_fetch_brings_may_be_missing_but_must_be_pinned(whole):
+    def lines(path):
+        return list(preflight.benchmarks(params_with(fetch=ON, split={"benchmarks": [{"path": path}]})))
+
+    pin = f"tiny-eval==1.0 --hash=sha256:{'0' * 64} --file=tiny/data/tiny.jsonl.gz --file-hash=sha256:{'0' * 64}"
+    Path("data/sample.lock").write_text(f"benchmark {pin}\n")
+    for path in ("data/benchmarks/sample/tiny.jsonl.gz", "data/benchmarks/sample/*.gz"):
+        assert lines(path) == []
+    assert lines("data/benchmarks/sample/tyni.jsonl.gz") == [
+        "params.yaml: split.benchmarks.0.path data/benchmarks/sample/tyni.jsonl.gz matches none of the files that "
+        "data/sample.lock pins: tiny.jsonl.gz"
+    ]
+    Path("data/sample.lock").write_text(f"{pin}\n")
+    assert lines("data/benchmarks/sample/tiny.jsonl.gz") == []  # one problem gives one line, from `edited_files`
+    [wrong] = preflight.edited_files(params_with(fetch=ON | {"sample": False}), {})
+    assert wrong.startswith("data/sample.lock:1: expected a line ")
+
+
+ON = {"benchmarks": True}
 GLOBS = {
     "data/benchmarks/**": True,  # Path.glob of Python 3.11 takes a final ** for folders only
     "data/benchmarks/**/*.jsonl": True,

@@ -14,6 +14,7 @@ from codex_ml.cli.history.versions import version_in_folder
 from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import Hashes, hash_path
+from codex_ml.core.paths import SAMPLE_BENCHMARKS
 from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, load_lock, load_pipeline
 from codex_ml.core.record import read_record, record_path
 from codex_ml.core.yaml import read_yaml
@@ -146,20 +147,27 @@ def _verify_params(spec: StageSpec, locked: Locked, record: dict[str, Any]) -> N
 
 
 def _verify_sources() -> Iterator[Link]:
-    from codex_ml.fetch.wheels import read_pins
+    from codex_ml.fetch.pins import read_benchmark_pins, read_pins
 
-    if not load_params().fetch.sample:
-        return
-    sample, lock = Path("data/raw/sample"), Path("data/sample.lock")
-    files = {wheel: hash_path(wheel) for wheel in sorted(sample.iterdir())}
+    fetch, lock = load_params().fetch, Path("data/sample.lock")
     with _findings():
-        pins = {pin.sha256: pin for pin in read_pins(lock)}
-    for wheel, found in files.items():
+        pins = {pin.sha256: str(pin) for pin in read_pins(lock)} if fetch.sample else {}
+        benchmarks = {pin.sha256: str(pin) for pin in read_benchmark_pins(lock)} if fetch.benchmarks else {}
+    if fetch.sample:
+        yield from _verify_pinned(Path("data/raw/sample"), pins, lock)
+    if fetch.benchmarks:
+        yield from _verify_pinned(SAMPLE_BENCHMARKS, benchmarks, lock)
+
+
+def _verify_pinned(folder: Path, pins: dict[str, str], lock: Path) -> Iterator[Link]:
+    """Compare the files of a folder with pins: SHA-256 -> what is pinned."""
+    files = {file: hash_path(file) for file in sorted(folder.iterdir())}
+    for file, found in files.items():
         if found.sha256 not in pins:
-            raise CheckFailed(f"fetch: {wheel} has sha256 {found.sha256}, which {lock} does not pin")
-        yield Link("fetch", "source", str(pins[found.sha256]), found.sha256)
-    if missing := sorted(str(p) for sha, p in pins.items() if sha not in {f.sha256 for f in files.values()}):
-        raise CheckFailed(f"fetch: {missing[0]} is pinned in {lock} but not in {sample}")
+            raise CheckFailed(f"fetch: {file} has sha256 {found.sha256}, which {lock} does not pin")
+        yield Link("fetch", "source", pins[found.sha256], found.sha256)
+    if missing := sorted(pin for sha, pin in pins.items() if sha not in {f.sha256 for f in files.values()}):
+        raise CheckFailed(f"fetch: {missing[0]} is pinned in {lock} but not in {folder}")
 
 
 def _differ(locked: str, found: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from codex_ml.core.globs import expand_glob
 from codex_ml.core.hashing import hash_file, hash_path
 from codex_ml.core.io import read_json
 from codex_ml.core.packages import install_extra
-from codex_ml.core.paths import FORMER_LEDGER, SPLIT_LEDGER
+from codex_ml.core.paths import FORMER_LEDGER, SAMPLE_BENCHMARKS, SPLIT_LEDGER
 from codex_ml.core.pipeline import PARAMS, Locked, StageSpec
 
 # Architectures that read sliding_window: always, and with use_sliding_window: true only.
@@ -157,8 +158,20 @@ def benchmarks(params: Params) -> Iterator[str]:
         except ValueError as error:  # ** inside a name
             yield f"{key}: {error}"
             continue
-        if not files:
+        if Path(benchmark.path).is_relative_to(SAMPLE_BENCHMARKS):
+            yield from _fetched(key, benchmark.path)
+        elif not files:
             yield f"{key} matches no file; {how_to_get(Path(benchmark.path))}"
+
+
+def _fetched(key: str, pattern: str) -> Iterator[str]:
+    """A benchmark that `fetch` brings need not be there yet, but data/sample.lock must pin it."""
+    try:
+        names = [pin.filename for pin in _benchmark_pins(Path("data/sample.lock"))]
+    except UserError:  # `edited_files` and `missing_inputs` report it
+        return
+    if not any(fnmatchcase((SAMPLE_BENCHMARKS / name).as_posix(), pattern) for name in names):
+        yield f"{key} matches none of the files that data/sample.lock pins: {', '.join(sorted(names))}"
 
 
 def quantization(params: Params) -> Iterator[str]:
@@ -199,6 +212,8 @@ def edited_files(params: Params, lock: dict[str, Locked]) -> Iterator[str]:
         readers.append(("split", str(SPLIT_LEDGER), lambda path: _ledger(path, params.split.salt)))
     if params.fetch.sample:
         readers.append(("fetch", "data/sample.lock", _pins))
+    if params.fetch.benchmarks:
+        readers.append(("fetch", "data/sample.lock", _benchmark_pins))
     for stage, name, read in readers:
         path = Path(name)
         try:
@@ -240,6 +255,12 @@ def _ledger(path: Path, salt: str) -> Any:
 
 
 def _pins(path: Path) -> Any:
-    from codex_ml.fetch.wheels import read_pins
+    from codex_ml.fetch.pins import read_pins
 
     return read_pins(path)
+
+
+def _benchmark_pins(path: Path) -> Any:
+    from codex_ml.fetch.pins import read_benchmark_pins
+
+    return read_benchmark_pins(path)
