@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from codex_ml.evaluate.metrics.protocol import Metric, Pair, ScoredDocument
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}\Z")
 _EXAMPLES: dict[str, tuple[Any, ...]] = {
     "score": (
         ScoredDocument(12.5, 8, 5, 7, 30, 6, 200.0, 70.0, np.array([[0.0, 0.0, 0.0]] * 9 + [[8.0, 7.5, 5.0]])),
@@ -53,9 +53,11 @@ def _check_attributes(name: str, metric: Any) -> None:
             raise UnusableMetric(f"it has no `{attribute}`")
     problems = {
         f"its name is {metric.name!r}; the entry point says {name!r}": metric.name != name,
-        "its name must match [a-z][a-z0-9_]{0,63}": not _NAME.match(name),
+        "its name must match [a-zA-Z][a-zA-Z0-9_]{0,63}": not _NAME.match(name),
         f"its inputs are {metric.inputs!r}; allowed are 'score' and 'pair'": metric.inputs not in ("score", "pair"),
-        "its columns must be a tuple of different names that match [a-z][a-z0-9_]{0,63}": not _columns(metric.columns),
+        "its columns must be a tuple of different names that match [a-zA-Z][a-zA-Z0-9_]{0,63}": not _columns(
+            metric.columns
+        ),
         "its higher_is_better must be True or False": not isinstance(metric.higher_is_better, bool),
         "its signature must be a text of 1 to 200 characters": not _is_short_text(metric.signature),
     }

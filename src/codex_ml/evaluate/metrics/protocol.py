@@ -8,6 +8,7 @@ Used by: evaluate, packages that add a metric.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -50,11 +51,15 @@ class Pair:
     """One text that the model wrote, and the text that it should have written: an item of metrics on "pair".
 
     Attributes:
-        prompt: what the model was given.
+        prompt: the whole text before the output, even where the model saw only its end: code is parsed with it.
         output: what the model wrote after it.
         reference: the true continuation.
         language: language of the document, such as "python"; "text" or "other" where there is none.
         weight: weight of the item, at least 0, in weighted accuracy.
+
+    Raises:
+        TypeError: when prompt, output or reference is not one text.
+        ValueError: when the weight is negative or not finite.
     """
 
     prompt: str
@@ -63,12 +68,19 @@ class Pair:
     language: str
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name, text in (("prompt", self.prompt), ("output", self.output), ("reference", self.reference)):
+            if not isinstance(text, str):  # such as the list of references that sacrebleu takes
+                raise TypeError(f"{name} must be a text, found {type(text).__name__}")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight must be a finite number of at least 0, found {self.weight}")
+
 
 class Metric(Protocol):
     """A metric, built in or of another package (entry points `codex_ml.metrics`).
 
     Attributes:
-        name: lower-case letters, digits and underscores; the key in reports/evaluate/details.json.
+        name: letters, digits and underscores; the key in reports/evaluate/details.json.
         inputs: the kind of item that `measure` takes: "score" for `ScoredDocument`, "pair" for `Pair`.
         columns: names of the numbers per item. Metrics may share a column; it must hold the same number in each.
         higher_is_better: whether the greater of two values is the better one.

@@ -162,9 +162,14 @@ def load_metrics(names: Sequence[str] = ()) -> Metrics:
 
 
 def _built_in() -> dict[str, Metric]:
+    from codex_ml.evaluate.metrics.bleu_chrf import BLEU_CHRF
     from codex_ml.evaluate.metrics.likelihood_metrics import LIKELIHOOD
+    from codex_ml.evaluate.metrics.overlap import OVERLAP
+    from codex_ml.evaluate.metrics.python_source import PYTHON_SOURCE
+    from codex_ml.evaluate.metrics.repetition import REPETITION
 
-    return {metric.name: metric for metric in LIKELIHOOD}
+    metrics: tuple[Metric, ...] = (*LIKELIHOOD, *OVERLAP, *BLEU_CHRF, *PYTHON_SOURCE, *REPETITION)
+    return {metric.name: metric for metric in metrics}
 
 
 def _refuse_wrong_names(names: Sequence[str], known: Sequence[str]) -> None:
