@@ -8,8 +8,39 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
-from codex_ml.statistics.bootstrap import bootstrap_ratio, clopper_pearson
+from codex_ml.statistics.bootstrap import (
+    SMALLEST_UNITS,
+    VARIED_UNITS,
+    Interval,
+    bootstrap_ratio,
+    clopper_pearson,
+    interval,
+    paired_interval,
+    unit_sums,
+)
+
+SETTINGS = {"resamples": 400, "confidence": 0.95, "seed": 1}
+
+
+def ratio(sums):
+    return sums[..., 0] / sums[..., 1]
+
+
+def difference(sums):
+    return sums[..., 2] / sums[..., 3] - sums[..., 0] / sums[..., 1]
+
+
+def documents(units, seed=0):
+    """Nats and bytes of documents whose sizes are far apart."""
+    random = np.random.default_rng(seed)
+    size = random.lognormal(7, 1, size=units)
+    return np.stack([size * random.lognormal(0, 0.3, size=units), size], axis=1)
+
+
+def trials(ones, units):
+    return np.stack([np.arange(units) < ones, np.ones(units)], axis=1).astype(float)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +91,138 @@ def test_each_limit_of_clopper_pearson_leaves_half_of_the_rest_in_its_tail(succe
     found = clopper_pearson(successes, trials, confidence=confidence)
     assert 1 - at_most(successes - 1, found.low) == pytest.approx((1 - confidence) / 2, abs=1e-9)
     assert at_most(successes, found.high) == pytest.approx((1 - confidence) / 2, abs=1e-9)
+
+
+def test_the_interval_is_what_its_formula_says():
+    """The value +- quantile times jackknife error, with a loop per resample and the linearised error of a ratio."""
+    rows = documents(25)
+    value = rows[:, 0].sum() / rows[:, 1].sum()
+    without = [np.delete(rows, i, axis=0).sum(axis=0) for i in range(25)]
+    left_out = np.array([a / b for a, b in without])
+    error = math.sqrt(24 / 25 * ((left_out - left_out.mean()) ** 2).sum())
+    random, pivots = np.random.Generator(np.random.PCG64(1)), []
+    for draw in random.integers(25, size=(400, 25)):
+        a, b = rows[draw].T
+        theta = a.sum() / b.sum()
+        pivots.append(abs(theta - value) * b.sum() / math.sqrt(((a - theta * b) ** 2).sum()))
+    reach = error * sorted(pivots)[math.ceil(0.95 * 399)]
+    found = interval(rows, ratio, **SETTINGS)
+    assert (found.low, found.high) == pytest.approx((value - reach, value + reach), rel=1e-6)
+
+
+def test_with_many_like_units_it_agrees_with_scipys_bootstrap():
+    random = np.random.default_rng(3)
+    rows = random.normal(10, 1, size=(600, 2)) + random.normal(0, 1, size=(600, 1))
+    independent = bootstrap(
+        tuple(rows.T), lambda a, b, axis: a.sum(axis) / b.sum(axis), paired=True, n_resamples=4_000, rng=random
+    ).confidence_interval
+    found = interval(rows, ratio, resamples=4_000, confidence=0.95, seed=1)
+    width = independent.high - independent.low
+    assert found.low == pytest.approx(independent.low, abs=0.06 * width)
+    assert found.high == pytest.approx(independent.high, abs=0.06 * width)
+
+
+def test_a_paired_interval_is_that_of_the_difference_and_narrower_than_the_unpaired_one():
+    a = documents(60)
+    b = a * np.array([0.98, 1.0])
+    found = paired_interval(a, b, ratio, **SETTINGS)
+    assert found == interval(np.concatenate([a, b], axis=1), difference, **SETTINGS)
+    alone = interval(a, ratio, **SETTINGS)
+    assert found.high < 0
+    assert found.high - found.low < 0.1 * (alone.high - alone.low)
+
+
+def test_chunks_of_resamples_do_not_change_the_interval(monkeypatch):
+    rows = documents(30)
+    whole = interval(rows, ratio, **SETTINGS)
+    monkeypatch.setattr("codex_ml.statistics.bootstrap.CELLS", 30 * 7)
+    chunked = interval(rows, ratio, **SETTINGS)
+    assert (chunked.low, chunked.high) == pytest.approx((whole.low, whole.high), rel=1e-12)
+
+
+def test_the_interval_is_a_function_of_its_seed():
+    first, again, other = (interval(documents(30), ratio, **{**SETTINGS, "seed": seed}) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_below_the_smallest_number_of_units_there_is_no_interval():
+    rows = documents(SMALLEST_UNITS)
+    assert interval(rows, ratio, **SETTINGS) is not None
+    assert interval(rows[1:], ratio, **SETTINGS) is None
+    assert paired_interval(rows[1:], 2 * rows[1:], ratio, **SETTINGS) is None
+    assert interval(np.empty((0, 2)), ratio, **SETTINGS) is None
+
+
+def test_a_value_that_is_not_finite_has_no_interval():
+    assert interval(np.zeros((30, 2)), lambda s: np.full(s.shape[:-1], np.nan), **SETTINGS) is None
+
+
+def test_units_that_are_all_equal_leave_no_width():
+    assert interval(np.tile([3.0, 2.0], (30, 1)), ratio, **SETTINGS) == Interval(1.5, 1.5)
+    assert interval(np.tile([3.0, 4.0], (30, 1)), ratio, **SETTINGS, bounds=(0, math.inf)) == Interval(0.75, 0.75)
+
+
+@pytest.mark.parametrize(("ones", "units"), [(0, 164), (164, 164), (3, 164), (80, 164), (0, 5), (2, 5), (1, 1)])
+def test_trials_have_the_exact_interval_with_any_number_of_units(ones, units):
+    found = interval(trials(ones, units), ratio, **SETTINGS, bounds=(0, 1))
+    exact = clopper_pearson(ones, units)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+def test_a_scale_of_a_hundred_has_the_same_interval_in_percent():
+    found = interval(trials(0, 64), lambda sums: 100 * ratio(sums), **SETTINGS, bounds=(0, 100))
+    assert (found.low, found.high) == pytest.approx((0, 100 * (1 - 0.025 ** (1 / 64))))
+
+
+def test_few_values_that_differ_have_the_interval_of_trials_of_the_same_sum():
+    rows = trials(0, 100)
+    rows[:4, 0] = [0.5, 0.25, 0.75, 0.5]
+    found, exact = interval(rows, ratio, **SETTINGS, bounds=(0, 1)), clopper_pearson(2, 100)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+
+
+def test_without_bounds_too_few_units_that_differ_have_no_interval():
+    a, b = trials(50, 100), trials(50, 100)
+    b[: VARIED_UNITS - 1, 0] = 0
+    assert paired_interval(a, b, ratio, **SETTINGS) is None
+    b[VARIED_UNITS - 1, 0] = 0
+    assert paired_interval(a, b, ratio, **SETTINGS) is not None
+
+
+def test_the_interval_does_not_leave_the_bounds():
+    rows = np.stack([np.r_[np.ones(22), np.linspace(0.0, 0.98, 8) ** 0.1], np.ones(30)], axis=1)
+    assert interval(rows, ratio, **SETTINGS).high > 1
+    assert interval(rows, ratio, **SETTINGS, bounds=(0, 1)).high == 1
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (5, math.inf)])
+def test_a_value_outside_of_its_bounds_is_refused(bounds):
+    with pytest.raises(ValueError, match="outside of its bounds"):
+        interval(np.tile([3.0, 1.0], (30, 1)), ratio, **SETTINGS, bounds=bounds)
+
+
+def test_rows_of_one_unit_are_added_in_the_sorted_order_of_units():
+    found = unit_sums([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0], [8.0, 80.0]], ["b", "a", "b", "c"])
+    assert found.tolist() == [[2.0, 20.0], [5.0, 50.0], [8.0, 80.0]]
+    assert unit_sums(np.empty((0, 3)), np.empty(0)).shape == (0, 3)
+
+
+def test_copies_of_items_inside_their_units_leave_the_interval_as_it_is():
+    """Three seeds for each task say nothing new about tasks."""
+    rows, units = documents(30), np.arange(30)
+    once = interval(unit_sums(rows, units), ratio, **SETTINGS)
+    copied = interval(unit_sums(np.tile(rows, (3, 1)), np.tile(units, 3)), ratio, **SETTINGS)
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high), rel=1e-6)
+
+
+@pytest.mark.parametrize(("columns", "units"), [([1.0, 2.0], [1, 2]), ([[1.0], [2.0]], [1]), ([[1.0]], [[1]])])
+def test_units_that_do_not_match_the_rows_are_refused(columns, units):
+    with pytest.raises(ValueError, match="with units of shape"):
+        unit_sums(columns, units)
+
+
+def test_sums_of_the_wrong_shape_are_refused():
+    with pytest.raises(ValueError, match="must be"):
+        interval([1.0, 2.0], ratio, **SETTINGS)
+    with pytest.raises(ValueError, match="against sums"):
+        paired_interval(documents(20), documents(21), ratio, **SETTINGS)

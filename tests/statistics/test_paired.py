@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest, false_discovery_control, permutation_test
+from scipy.stats import binomtest, false_discovery_control, norm, permutation_test
 
 from codex_ml.statistics.bootstrap import interval, paired_interval
 from codex_ml.statistics.paired import EXACT_UNITS, holm, mcnemar, randomisation_test, sign_flip
@@ -87,6 +89,18 @@ def test_three_seeds_of_each_task_are_no_further_evidence():
     assert randomisation_test(3 * a, 3 * b, mean, seed=1) == randomisation_test(a, b, mean, seed=1)
 
 
+def test_pairing_shows_what_two_separate_intervals_hide():
+    """220 items, 109 right under both models, 12 only under A, 30 only under B: the unpaired z-test gives 0.080."""
+    a = np.repeat([1.0, 1.0, 0.0, 0.0], [109, 12, 30, 69]).reshape(-1, 1)
+    b = np.repeat([1.0, 0.0, 1.0, 0.0], [109, 12, 30, 69]).reshape(-1, 1)
+    error = math.sqrt((a.var() + b.var()) / 220)
+    assert round(2 * norm.sf((b.mean() - a.mean()) / error), 3) == 0.080
+    assert round(mcnemar(12, 30), 3) == 0.008
+    assert randomisation_test(a, b, mean, seed=1) == pytest.approx(mcnemar(12, 30), abs=0.003)
+    found = paired_interval(a, b, lambda sums: sums[..., 0] / 220, resamples=1000, confidence=0.95, seed=1)
+    assert 0 < found.low < 18 / 220 < found.high
+
+
 def test_no_units_and_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match="no units"):
         randomisation_test(np.empty((0, 1)), np.empty((0, 1)), mean, seed=1)
@@ -119,6 +133,6 @@ def test_binomtest_is_the_independent_reference_of_mcnemar():
 
 
 def test_an_interval_of_constant_ratios_has_no_width():
-    rows = np.array([[2.0, 1.0], [4.0, 2.0], [6.0, 3.0]] * 5)
+    rows = np.array([[2.0, 1.0], [4.0, 2.0], [6.0, 3.0]] * 7)
     found = interval(rows, ratio, resamples=300, confidence=0.95, seed=1)
     assert found.low == found.high == 2.0
