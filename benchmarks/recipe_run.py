@@ -159,23 +159,18 @@ def record_of(job: RecipeJob) -> dict[str, Any]:
 def test_bits_per_byte(model: Any, data: Path, seq_len: int, folder: Path) -> float:
     """Score the test split with the saved model, in float32, as stages/evaluate.py does."""
     from codex_ml.documents.document import read_documents
-    from codex_ml.inference.likelihood import bits_per_byte, score_documents
+    from codex_ml.inference.likelihood import Scoring, bits_per_byte, score
+    from codex_ml.modeling.examples import scorables
     from codex_ml.modeling.trained_model import load_model
     from codex_ml.tokens.text_tokenizer import load_tokenizer
     from codex_ml.train.model.adapters import save_model
 
     save_model(model, folder)
     tokenizer, test = load_tokenizer(data.parent / "models/tokenizer"), data / "splits/test.parquet"
-    scores = score_documents(
-        load_model(folder),
-        tokenizer.encode_documents(document.content for document in read_documents(test)),
-        end=tokenizer.end,
-        begin=tokenizer.begin,
-        length=seq_len,
-        batch_size=8,
-    )
+    items = scorables(read_documents(test), tokenizer, loss_on="completions", length=seq_len)
+    scores = score(load_model(folder), items, Scoring(seq_len))
     size = sum(len(document.content.encode()) for document in read_documents(test))
-    return round(bits_per_byte(sum(score.nll for score in scores), size), DIGITS)
+    return round(bits_per_byte(sum(one.nll for one in scores), size), DIGITS)
 
 
 def main() -> None:

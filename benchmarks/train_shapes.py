@@ -85,7 +85,7 @@ def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
     """Write a folder like data/packed, of random documents, with the streams train and val."""
     from codex_ml.modeling.pack_files import Packed
     from codex_ml.modeling.rows import stream_dtype
-    from codex_ml.pack.examples import Example
+    from codex_ml.pack.fitting import Example
     from codex_ml.pack.row_writer import StreamFormat, write_stream
 
     dtype = stream_dtype(shape.vocabulary)
@@ -105,6 +105,7 @@ def write_packed(folder: Path, shape: Shape, *, tokens: int) -> None:
         begin=END,
         end=END,
         pad=PAD,
+        loss_on="completions",
         streams=streams,
     ).write(folder / "pack.json")
 

@@ -30,43 +30,34 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.documents.document import count_documents, read_documents
     from codex_ml.evaluate.summary import by_source, document_score, summary
     from codex_ml.inference.evaluate_files import DocumentScore
-    from codex_ml.inference.likelihood import score_documents
+    from codex_ml.inference.likelihood import Scoring, score
+    from codex_ml.modeling.examples import Scorable, scorables
     from codex_ml.modeling.hardware import inference_device
     from codex_ml.modeling.train_files import Training
     from codex_ml.modeling.trained_model import load_model
-    from codex_ml.tokens.lossless import RoundTrip
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     settings, folder = stage.params.evaluate, stage.dep("models/model")
     training = Training.read(folder / "training.json")
     model = load_model(folder, device=inference_device(stage.runtime, threads=cpu_threads(training.hardware.threads)))
     tokenizer = load_tokenizer(folder)
-    test, trip = stage.dep("data/splits/test.parquet"), RoundTrip("test")
-    scores = score_documents(
-        model,
-        trip.watch(tokenizer, read_documents(test)),
-        end=tokenizer.end,
-        begin=tokenizer.begin,
-        length=training.seq_len,
-        batch_size=settings.batch_size,
-    )
+    test = stage.dep("data/splits/test.parquet")
+    found = scorables(read_documents(test), tokenizer, loss_on=training.loss_on, length=training.seq_len)
+    pairs = [(d, item) for d, item in zip(read_documents(test), found, strict=True) if isinstance(item, Scorable)]
+    scores = score(model, (item for _, item in pairs), Scoring(training.seq_len, batch_size=settings.batch_size))
     scores = stage.track(scores, "evaluate", count_documents(test), "documents")
-    rows = [document_score(document, score) for document, score in zip(read_documents(test), scores, strict=True)]
-    chats = sum(document.messages is not None for document in read_documents(test))
-    found = summary(rows, settings, seed=stage.params.seed, lossy=trip.lossy, chats=chats)
+    rows = [document_score(d, item.text, one) for (d, item), one in zip(pairs, scores, strict=True)]
+    lossy = sum(not item.lossless for _, item in pairs)
+    result = summary(rows, settings, seed=stage.params.seed, lossy=lossy)
     DocumentScore.write_lines(stage.out("reports/evaluate/documents.ndjson"), rows)
-    write_text(stage.out("reports/evaluate/by_source.csv"), by_source(rows, lossy=trip.lossy))
-    stage.write_numbers(found.as_json(), compared=COMPARED)
-    if chats:
-        log.warning(
-            "evaluate: %d chats are scored as lines of `role: content`, not as the chat template writes them", chats
-        )
-    if found.lossy:
-        perplexity = "not finite" if found.perplexity is None else found.perplexity
-        log.warning("evaluate: WARNING: %s", found.lossy.reason)
+    write_text(stage.out("reports/evaluate/by_source.csv"), by_source(rows, lossy=lossy))
+    stage.write_numbers(result.as_json(), compared=COMPARED)
+    if result.lossy:
+        perplexity = "not finite" if result.perplexity is None else result.perplexity
+        log.warning("evaluate: WARNING: %s", result.lossy.reason)
         log.info("evaluate: perplexity %s per token on test, no bits per byte", perplexity)
     else:
-        log.info("evaluate: %s bits per byte on test, zlib %s", found.bits_per_byte, found.zlib_bits_per_byte)
+        log.info("evaluate: %s bits per byte on test, zlib %s", result.bits_per_byte, result.zlib_bits_per_byte)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Params(Section):
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder
     from codex_ml.documents.document import places_of
-    from codex_ml.pack.examples import BadChats
+    from codex_ml.pack.fitting import BadChats
     from codex_ml.pack.pack_splits import pack_splits
     from codex_ml.tokens.layout import read_kind
     from codex_ml.tokens.text_tokenizer import load_tokenizer

@@ -43,10 +43,12 @@ def test_summary_is_the_ratio_of_sums():
         Document("b,\r", "y", "1", "", "MIT", "python", text="ü"),
     ]
     scores = [
-        SimpleNamespace(nll=math.log(2) * 60, tokens=30, correct=10),
-        SimpleNamespace(nll=math.log(2) * 42, tokens=4, correct=4),
+        SimpleNamespace(nll=math.log(2) * 60, tokens=30, top1=10),
+        SimpleNamespace(nll=math.log(2) * 42, tokens=4, top1=4),
     ]
-    rows = [document_score(document, score) for document, score in zip(documents, scores, strict=True)]
+    rows = [
+        document_score(document, document.content, score) for document, score in zip(documents, scores, strict=True)
+    ]
     numbers = summary(rows, Evaluate(), seed=1).as_json()
     assert numbers["bits_per_byte"] == pytest.approx(1.0, abs=1e-4)  # 102 bits over 102 bytes
     assert numbers["token_accuracy"] == pytest.approx(14 / 34, abs=1e-6)

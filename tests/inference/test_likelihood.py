@@ -11,12 +11,8 @@ import torch
 
 from codex_ml.core.errors import UserError
 from codex_ml.inference.generation import sample_texts
-from codex_ml.inference.likelihood import (
-    Window,
-    bits_per_byte,
-    score_documents,
-    score_windows,
-)
+from codex_ml.inference.likelihood import BINS, Scoring, Window, bits_per_byte, bucket, score, score_windows
+from codex_ml.modeling.examples import Scorable
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -56,63 +52,147 @@ def documents():
     return [dice.integers(2, VOCAB, size=n).astype(np.uint32) for n in (5, 8, 1, 20, 17)]
 
 
+def item(ids, scored=None, *, begin=END):
+    """A document of these ids between BOS and END; all of it is scored, or what `scored` says."""
+    tokens = np.array([begin, *ids, END])
+    mask = np.arange(len(tokens)) > 0 if scored is None else np.array([False, *scored])
+    return Scorable(tokens, mask, "", True)
+
+
+def items(**options):
+    return [item(ids, **options) for ids in documents()]
+
+
+def alone(model, tokens):
+    """Log-probabilities of the tokens after the first, in one pass of float64: (n - 1, vocab)."""
+    with torch.no_grad():
+        return model(torch.as_tensor(tokens)[None, :-1]).logits[0].double().log_softmax(-1).numpy()
+
+
 def test_uniform_model_costs_ln_v_per_token_and_the_end_counts():
-    scores = list(score_documents(Uniform(), documents(), end=END, length=8, batch_size=3))
-    assert [score.tokens for score in scores] == [6, 9, 2, 21, 18]
-    for score in scores:
-        assert score.nll == pytest.approx(score.tokens * math.log(VOCAB), rel=1e-6)
+    scores = list(score(Uniform(), items(), Scoring(8, batch_size=3)))
+    assert [one.tokens for one in scores] == [6, 9, 2, 21, 18]
+    for one in scores:
+        assert one.nll == pytest.approx(one.tokens * math.log(VOCAB), rel=1e-6)
 
 
-@pytest.mark.parametrize("begin", [None, END, 7])
+@pytest.mark.parametrize("begin", [END, 7])
 def test_scores_equal_a_forward_pass_a_window_at_a_time(model, begin):
-    scores = score_documents(model, documents(), end=END, begin=begin, length=8, batch_size=4)
-    for ids, score in zip(documents(), scores, strict=True):
-        stream = torch.tensor([END if begin is None else begin, *ids.tolist(), END])
-        nll, correct = 0.0, 0
-        for at in range(0, len(stream) - 1, 8):
-            window = stream[at : at + 9]
-            with torch.no_grad():
-                logprobs = model(window[None, :-1]).logits[0].double().log_softmax(-1)
-            nll -= float(logprobs.gather(-1, window[1:, None]).sum())
-            correct += int((logprobs.argmax(-1) == window[1:]).sum())
-        assert score.nll == pytest.approx(nll, rel=1e-5)
-        assert score.correct == correct
+    for one, found in zip(items(begin=begin), score(model, items(begin=begin), Scoring(8)), strict=True):
+        nll, top1, top5, bins = 0.0, 0, 0, np.zeros((BINS, 3))
+        for at in range(0, len(one.tokens) - 1, 8):
+            window = one.tokens[at : at + 9]
+            for logprobs, target in zip(alone(model, window), window[1:], strict=True):
+                nll -= logprobs[target]
+                rank = int((logprobs > logprobs[target]).sum())
+                top1, top5 = top1 + (rank == 0), top5 + (rank < 5)
+                confidence = math.exp(logprobs.max())
+                bins[math.ceil(confidence * BINS) - 1] += [1, confidence, rank == 0]
+        assert found.nll == pytest.approx(nll, rel=1e-5)
+        assert (found.tokens, found.top1, found.top5) == (len(one.tokens) - 1, top1, top5)
+        assert found.calibration == pytest.approx(bins, rel=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 7])
-def test_batch_size_changes_last_bits_only(model, batch_size):
-    one = list(score_documents(model, documents(), end=END, length=8, batch_size=5))
-    other = list(score_documents(model, documents(), end=END, length=8, batch_size=batch_size))
-    assert [s.nll for s in other] == pytest.approx([s.nll for s in one], rel=1e-5)
+def test_calibration_of_a_model_that_is_sure_and_half_right():
+    """Its first token has a probability of 0.7, so all predictions are in the bin from 0.6 to 0.7."""
+
+    class Sure(Uniform):
+        def __call__(self, input_ids, use_cache):
+            logits = torch.full((*input_ids.shape, VOCAB), math.log(0.3 / (VOCAB - 1)))
+            logits[..., 5] = math.log(0.7)
+            return SimpleNamespace(logits=logits)
+
+    (found,) = score(Sure(), [item([5, 6, 5])], Scoring(8))
+    assert (found.tokens, found.top1, found.top5) == (4, 2, 4)
+    assert found.calibration[6] == pytest.approx([4, 2.8, 2])
+    assert found.calibration.sum() == pytest.approx(8.8)
 
 
-def test_an_encoder_decoder_scores_every_token_once_from_what_was_before_it_in_its_half_and_what_was_read():
+@pytest.mark.parametrize("stride", [1, 3, 5, 8])
+def test_a_stride_scores_each_target_once_with_the_context_it_promises(model, stride):
+    """Against a loop over targets: the k-th after the first window is in the window that begins k // stride + 1 strides on."""
+    for one, found in zip(items(), score(model, items(), Scoring(8, stride)), strict=True):
+        nll = 0.0
+        for target in range(1, len(one.tokens)):
+            begin = 0 if target <= 8 else ((target - 9) // stride + 1) * stride
+            assert target <= 8 or target - begin > 8 - stride
+            nll -= alone(model, one.tokens[begin : target + 1])[-1][one.tokens[target]]
+        assert found.tokens == len(one.tokens) - 1
+        assert found.nll == pytest.approx(nll, rel=1e-5)
+
+
+def test_a_stride_longer_than_a_window_is_refused():
+    with pytest.raises(UserError, match=r"^evaluate\.stride 9 is not within a window of 8 tokens; use 1 to 8, or 0 "):
+        Scoring(8, 9)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "t5"])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_neither_batch_nor_neighbours_nor_order_change_a_score(architecture, batch_size):
+    shape = SHAPE.model_copy(update={"architecture": architecture})
+    model = build_model(shape, vocab_size=VOCAB, end=END, pad=PAD, seed=5).eval()
+    given = items()
+    single = [next(iter(score(model, [one], Scoring(16, 4, batch_size=1)))) for one in given]
+    order = np.random.Generator(np.random.PCG64(2)).permutation(3 * len(given)) % len(given)
+    found = score(model, [given[number] for number in order], Scoring(16, 4, batch_size=batch_size))
+    for number, one in zip(order, found, strict=True):
+        assert one.nll == pytest.approx(single[number].nll, rel=1e-6)
+        assert (one.top1, one.top5) == (single[number].top1, single[number].top5)
+
+
+def test_only_what_counts_is_scored_and_nothing_scored_is_a_score_of_nothing(model):
+    ids, mask = list(range(2, 22)), [False] * 12 + [True] * 9
+    nothing = item([3] * 30, [False] * 31)
+    first, found, last = score(model, [nothing, item(ids, mask), nothing], Scoring(8))
+    stream, nll = [END, *ids, END], 0.0
+    for at in (8, 16):
+        window = np.array(stream[at : at + 9])
+        logprobs = alone(model, window)
+        nll -= sum(logprobs[i][t] for i, t in enumerate(window[1:]) if at + i + 1 > 12)
+    assert found.nll == pytest.approx(nll, rel=1e-5)
+    assert (found.tokens, first.tokens, first.nll, last.tokens) == (9, 0, 0.0, 0)
+
+
+@pytest.mark.parametrize("prompt", [0, 1, 4])
+def test_an_encoder_decoder_scores_every_token_once_from_what_was_before_it_in_its_half_and_what_was_read(prompt):
+    """The first half of a window ends where the first scored target is, or in the middle if that is the first."""
     model = build_model(SHAPE.model_copy(update={"architecture": "t5"}), vocab_size=VOCAB, end=END, pad=PAD, seed=5)
-    scores = score_documents(model.eval(), documents(), end=END, length=8, batch_size=3)
-    for ids, score in zip(documents(), scores, strict=True):
-        stream, nll = [END, *ids.tolist(), END], 0.0
+    asked = [item(ids, np.arange(len(ids) + 1) >= prompt) for ids in documents() if len(ids) >= prompt]
+    for one, found in zip(asked, score(model.eval(), asked, Scoring(8, batch_size=3)), strict=True):
+        stream, nll = one.tokens.tolist(), 0.0
         for begin in range(0, len(stream) - 1, 8):
             window = stream[begin : begin + 9]
-            middle = (len(window) - 1) // 2
+            middle = prompt if prompt and begin == 0 else (len(window) - 1) // 2
             for read, said in ((window[:1], window[1 : middle + 1]), (window[: middle + 1], window[middle + 1 :])):
-                for at, token in enumerate(said):
+                for at, token in enumerate(said if not prompt or begin or read is not window[:1] else ()):
+                    if begin == 0 and len(read) == 1 and prompt:
+                        continue  # the prompt
                     with torch.no_grad():
                         logits = model(
                             input_ids=torch.tensor([read]), decoder_input_ids=torch.tensor([[PAD, *said[:at]]])
                         ).logits
                     nll -= float(logits[0, -1].double().log_softmax(-1)[token])
-        assert score.tokens == len(ids) + 1
-        assert score.nll == pytest.approx(nll, rel=1e-5)
+        assert found.tokens == len(stream) - 1 - prompt
+        assert found.nll == pytest.approx(nll, rel=1e-5)
 
 
-def test_evaluation_scores_a_row_as_training_does():
-    shape = SHAPE.model_copy(update={"architecture": "t5"})
+@pytest.mark.parametrize("architecture", ["llama", "t5"])
+def test_evaluation_scores_a_row_as_training_does(architecture):
+    shape = SHAPE.model_copy(update={"architecture": architecture})
     model = build_model(shape, vocab_size=VOCAB, end=END, pad=PAD, seed=5).eval()
-    (score,) = score_documents(model, [np.arange(2, 17)], end=END, length=16, batch_size=2)
+    (found,) = score(model, [item(range(2, 17))], Scoring(16, batch_size=2))
     stream = torch.tensor([[END, *range(2, 17), END]])
     row = {"input_ids": stream[:, :-1], "labels": stream[:, 1:], "position_ids": torch.arange(16)[None]}
     with torch.no_grad():
-        assert score.nll == pytest.approx(float(summed_loss(model, row)), rel=1e-6)
+        assert found.nll == pytest.approx(float(summed_loss(model, row)), rel=1e-6)
+
+
+def test_widths_of_rows():
+    assert [bucket(n, 200) for n in (1, 16, 17, 25, 33, 48, 49, 97, 129, 193, 200)] == [
+        16, 16, 24, 32, 48, 48, 64, 128, 192, 200, 200
+    ]  # fmt: skip
+    assert all(bucket(n, 5000) < 1.5 * n for n in range(17, 5001))
+    assert bucket(3, 8) == 8
 
 
 def test_bits_per_byte_of_known_losses():
@@ -145,6 +225,7 @@ def test_samples_repeat_with_their_seed_and_end_at_end(tmp_path, architecture):
 
 
 def test_windows_of_unequal_length_keep_their_own_targets():
-    windows = [Window(tokens, middle=1) for tokens in (np.array([2, 3, 4]), np.array([5, 6]), np.arange(2, 11))]
-    found = list(score_windows(Uniform(), windows, length=8, batch_size=2))
-    assert [len(result.logprobs) for result in found] == [2, 1, 8]
+    tokens = (np.array([2, 3, 4]), np.array([5, 6]), np.arange(2, 11))
+    windows = [Window(some, np.ones(len(some) - 1, dtype=bool)) for some in tokens]
+    found = list(score_windows(Uniform(), windows, Scoring(8, batch_size=2)))
+    assert [len(result.nll) for result in found] == [2, 1, 8]

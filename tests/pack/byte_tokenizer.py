@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class ByteTokenizer:
         return out
 
 
-def encode_chat(tokenizer, messages, tools):
+def encode_conversation(tokenizer, messages, tools):
     """`<role:content>` for each message, `<end>` behind what an assistant said; that and its words are trained."""
     if tokenizer.chat_template is None:
         raise UserError("the tokenizer has no chat template")
@@ -48,9 +49,9 @@ def encode_chat(tokenizer, messages, tools):
             ids, trained = ids + encoded, trained + [learnt] * len(encoded)
         if said:
             ids, trained = [*ids, END], [*trained, True]
-    return np.array(ids, dtype=np.uint32), np.array(trained, dtype=bool)
+    return SimpleNamespace(ids=np.array(ids, dtype=np.uint32), trained=np.array(trained, dtype=bool))
 
 
 def turn_ends(tokenizer):
-    """What ends an answer of `encode_chat`."""
+    """What ends an answer of `encode_conversation`."""
     return [END]

@@ -8,7 +8,7 @@ import numpy as np
 
 from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import IGNORE
-from codex_ml.pack.examples import Example
+from codex_ml.pack.fitting import Example
 from codex_ml.pack.row_writer import StreamFormat, write_stream
 
 END, PAD = 0, 1
@@ -27,6 +27,7 @@ def pack(folder: Path, examples, *, seq_len=8, dtype="<u2", name="train", layout
     streams = Packed.read(file).streams if file.is_file() else {}
     begin = END if begin is None else begin
     about = {"dtype": dtype, "seq_len": seq_len, "layout": layout, "vocab_size": 512, "tokenizer_kind": "byte_bpe"}
+    about["loss_on"] = "completions"
     Packed(**about, begin=begin, end=END, pad=PAD, streams={**streams, name: stream}).write(file)
     return stream.as_json()
 

@@ -52,7 +52,8 @@ def test_details_of_a_small_corpus(tmp_path):
     about = json.loads((out / "pack.json").read_bytes())
     del about["streams"]
     assert about == {
-        "dtype": "<u2", "seq_len": 16, "layout": "packed", "tokenizer_kind": "byte_bpe", "vocab_size": 258, "begin": 0, "end": 0, "pad": 1
+        "dtype": "<u2", "seq_len": 16, "layout": "packed", "tokenizer_kind": "byte_bpe", "vocab_size": 258, "begin": 0, "end": 0, "pad": 1,
+        "loss_on": "completions",
     }  # fmt: skip
     assert (out / "records.ndjson").read_bytes() == b""
     assert not (out / "canaries.json").exists()
@@ -186,10 +187,12 @@ def test_pack_json_has_turn_ends_only_if_there_are_chats(tmp_path, monkeypatch):
     import sys
     from types import SimpleNamespace
 
-    def encode_chat(tokenizer, messages, tools):
-        return np.array([5, 6, 9, 7], dtype=np.uint32), np.array([False, True, True, False])
+    def encode_conversation(tokenizer, messages, tools):
+        return SimpleNamespace(
+            ids=np.array([5, 6, 9, 7], dtype=np.uint32), trained=np.array([False, True, True, False])
+        )
 
-    fake = SimpleNamespace(encode_chat=encode_chat, turn_ends=lambda tokenizer: [END, 11])
+    fake = SimpleNamespace(encode_conversation=encode_conversation, turn_ends=lambda tokenizer: [END, 11])
     monkeypatch.setitem(sys.modules, "codex_ml.tokens.chat", fake)
     tokenizer = ByteTokenizer()
     tokenizer.special = {"<end>": END, "<turn>": 9, "<never seen>": 11}

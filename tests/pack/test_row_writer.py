@@ -9,7 +9,7 @@ import pytest
 from codex_ml.core.errors import UserError
 from codex_ml.modeling.rows import Rows
 from codex_ml.pack import row_writer as pack_writer
-from codex_ml.pack.examples import Example
+from codex_ml.pack.fitting import Example
 from codex_ml.pack.row_writer import StreamFormat, write_stream
 
 from .packing import END, example, pack

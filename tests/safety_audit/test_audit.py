@@ -12,7 +12,7 @@ from codex_ml.inference.audit_files import AuditFinding
 from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import Rows, rows_of_step
 from codex_ml.modeling.train_files import Training
-from codex_ml.pack.examples import Example
+from codex_ml.pack.fitting import Example
 from codex_ml.pack.row_writer import StreamFormat, write_stream
 from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
@@ -70,10 +70,9 @@ def streams(tmp_path_factory, tokenizer):
         )
         for name, documents in texts.items()
     }
+    form = {"dtype": "<u2", "seq_len": 32, "layout": "packed", "loss_on": "completions", "tokenizer_kind": "byte_bpe"}
     special = {"begin": tokenizer.end, "end": tokenizer.end, "pad": tokenizer.pad, "vocab_size": tokenizer.vocab_size}
-    Packed(dtype="<u2", seq_len=32, layout="packed", tokenizer_kind="byte_bpe", **special, streams=written).write(
-        folder / "pack.json"
-    )
+    Packed(**form, **special, streams=written).write(folder / "pack.json")
     return Rows.open(folder, "train"), Rows.open(folder, "test")
 
 

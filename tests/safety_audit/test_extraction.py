@@ -92,7 +92,7 @@ def windows(rows, *, length, prefix=2, count=99, tokenizer=None):
 
 def asked(*windows):
     """Windows of these tokens, each the start of a row that is twice as long."""
-    return [Window(np.array(tokens), middle=len(tokens) - 1) for tokens in windows]
+    return [Window(np.array(tokens), np.ones(len(tokens) - 1, dtype=bool), len(tokens) - 1) for tokens in windows]
 
 
 def test_memorised_text_is_extracted_and_other_text_is_not():

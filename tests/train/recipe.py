@@ -22,7 +22,7 @@ from codex_ml.modeling.hardware import Hardware, make_deterministic
 from codex_ml.modeling.pack_files import Packed
 from codex_ml.modeling.rows import Rows
 from codex_ml.pack.config import Pack
-from codex_ml.pack.examples import encode_examples
+from codex_ml.pack.fitting import encode_examples
 from codex_ml.pack.row_writer import StreamFormat, write_stream
 from codex_ml.train import loop
 from codex_ml.train.config import Lora, Model, Train
@@ -77,6 +77,7 @@ def padded(folder: Path, count: int, *, seed: int) -> Rows:
         "layout": pack.layout,
         "vocab_size": VOCAB,
         "tokenizer_kind": "byte_bpe",
+        "loss_on": pack.loss_on,
     }
     Packed(**about, begin=END, end=END, pad=PAD, streams={"train": stream}).write(folder / "pack.json")
     return Rows.open(folder, "train")

@@ -20,9 +20,9 @@ ZLIB_LEVEL = 9
 DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
 
 
-def document_score(document: Document, score: Score) -> DocumentScore:
-    """Return the numerators and denominators of the scores of one document."""
-    data = document.content.encode("utf-8")
+def document_score(document: Document, text: str, score: Score) -> DocumentScore:
+    """Return the numerators and denominators of the scores of one document, of which `text` is scored."""
+    data = text.encode("utf-8")
     return DocumentScore(
         id=document.id,
         source=document.source,
@@ -30,7 +30,7 @@ def document_score(document: Document, score: Score) -> DocumentScore:
         bytes=len(data),
         tokens=score.tokens,
         nll=round(score.nll, 3),
-        correct=score.correct,
+        correct=score.top1,
         zlib_bits=8 * len(zlib.compress(data, ZLIB_LEVEL)),
     )
 

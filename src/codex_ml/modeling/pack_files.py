@@ -5,9 +5,13 @@ Used by: pack, which writes them; train, safety_audit, `codex-ml pack` and repor
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from codex_ml.core.contract import Contract
+
+LossOn = Literal["completions", "all"]
 
 
 class PackedStream(Contract):
@@ -41,6 +45,7 @@ class Packed(Contract):
         seq_len: tokens per row.
         tokenizer_kind: `tokenizer.kind` of params.yaml, with which the tokenizer was made.
         begin, end, pad: ids of the tokens that begin and end a document, and of the padding.
+        loss_on: `pack.loss_on`, the tokens of a record that are trained.
         turn_ends: ids of the tokens that end a turn of a chat; absent where there are none.
         streams: by split.
     """
@@ -55,6 +60,7 @@ class Packed(Contract):
     begin: int
     end: int
     pad: int
+    loss_on: LossOn
     turn_ends: list[int] = Field(default_factory=list)
     streams: dict[str, PackedStream]
 

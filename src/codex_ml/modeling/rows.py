@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import remedy
-from codex_ml.modeling.pack_files import Packed
+from codex_ml.modeling.pack_files import LossOn, Packed
 
 OTHERWISE = "name a folder that stage pack wrote whole"
 
@@ -66,6 +66,7 @@ class Rows:
         first: (rows + 1,) uint64; every row has a piece.
         mask: (n,) uint8, or None where every target is trained.
         canaries: numbers of the documents that are canaries, ascending.
+        loss_on: which tokens of a record are trained, `pack.loss_on`.
     """
 
     tokens: NDArray[Any]
@@ -76,6 +77,7 @@ class Rows:
     first: NDArray[np.uint64]
     mask: NDArray[np.uint8] | None = None
     canaries: tuple[int, ...] = ()
+    loss_on: LossOn = "completions"
 
     @classmethod
     def open(cls, folder: Path, name: str) -> Rows:
@@ -96,7 +98,8 @@ class Rows:
         for file, found, wanted in (("starts", starts[-1], stream.tokens - 1), ("rows", first[-1], stream.pieces)):
             if found != wanted:
                 raise UserError(f"{folder / name}.{file} does not belong to {name}.bin; {remedy(folder, OTHERWISE)}")
-        return cls(tokens, starts, packed.seq_len, packed.pad, table, first, mask, tuple(stream.canaries))
+        numbers = tuple(stream.canaries)
+        return cls(tokens, starts, packed.seq_len, packed.pad, table, first, mask, numbers, packed.loss_on)
 
     def __len__(self) -> int:
         return len(self.first) - 1

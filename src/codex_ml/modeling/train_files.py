@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from codex_ml.core.contract import Contract
+from codex_ml.modeling.pack_files import LossOn
 
 
 class BaseModelFiles(Contract):
@@ -98,6 +99,8 @@ class Training(Contract):
         micro_batch_size: rows per forward pass of one process.
         processes: numbers of processes, in order; more than one if the run resumed with a different number.
         tokenizer: kind of the tokenizer, such as "byte-level BPE".
+        loss_on: `pack.loss_on`, the tokens of a record that were trained; a model that was trained elsewhere is asked
+            for completions.
     """
 
     written_by = "train"
@@ -115,6 +118,7 @@ class Training(Contract):
     tokenizer: str
     optimizer: UsedOptimizer
     hardware: UsedHardware
+    loss_on: LossOn = "completions"
 
 
 class TrainMetrics(Contract):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, opened
 from codex_ml.pack.config import Canaries
-from codex_ml.pack.examples import Example
+from codex_ml.pack.fitting import Example
 
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer

@@ -14,11 +14,12 @@ from codex_ml.core.io import write_json
 from codex_ml.core.progress import track
 from codex_ml.core.strict_json import dump_json
 from codex_ml.documents.document import count_documents, read_documents
+from codex_ml.modeling.examples import texts_of
 from codex_ml.modeling.pack_files import CanaryCounts, PackDetails, Packed, PackedStream, StreamDetails
 from codex_ml.modeling.rows import stream_dtype
 from codex_ml.pack.canaries import CanaryPlan, domain_of, plan_canaries, with_canaries, without_secrets
 from codex_ml.pack.config import Pack
-from codex_ml.pack.examples import Example, Note, encode_examples, texts_of
+from codex_ml.pack.fitting import Example, Note, encode_examples
 from codex_ml.pack.row_writer import StreamFormat, write_stream
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def pack_splits(
         begin=tokenizer.begin,
         end=tokenizer.end,
         pad=tokenizer.pad,
+        loss_on=settings.loss_on,
         streams=streams,
         **_turn_ends(tokenizer, packer.turn_ends),
     ).write(folder / "pack.json")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from codex_ml.core.errors import UserError
 from codex_ml.modeling.pack_files import PackedStream
 from codex_ml.pack.best_fit import best_fit
-from codex_ml.pack.examples import Example
+from codex_ml.pack.fitting import Example
 
 WINDOW = 1 << 16  # pieces that are placed together; 1 MiB, and about 0.1 % of its rows are not full at its end
 BLOCK = 1 << 20

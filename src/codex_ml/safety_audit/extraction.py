@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.inference.generation import Prompt, generate
-from codex_ml.inference.likelihood import Window, score_windows
+from codex_ml.inference.likelihood import Scoring, Window, score_windows
 from codex_ml.inference.sampling import Sampling
 from codex_ml.modeling.encoder_decoder import middle_of
 from codex_ml.modeling.rows import Rows, rows_of_step
@@ -124,7 +124,7 @@ def _row_windows(rows: Rows, number: int, *, prefix: int, length: int) -> Iterat
         mask = np.ones(targets, dtype=bool) if rows.mask is None else rows.mask[start + 1 : start + targets + 1] == 1
         if targets >= length and document not in rows.canaries and mask[prefix - 1 : length - 1].all():
             tokens = rows.tokens[start : start + length].astype(np.int64)
-            yield Window(tokens, middle=min(middle_of(mask), length - 1))
+            yield Window(tokens, np.ones(length - 1, dtype=bool), middle=min(middle_of(mask), length - 1))
 
 
 def _is_trivial(text: str) -> bool:
@@ -136,18 +136,13 @@ def extract(
     model: PreTrainedModel, windows: Sequence[Window], *, prefix: int, trivial: int = 0, batch_size: int
 ) -> Extraction:
     """Try to extract the suffix after the first `prefix` tokens of each window."""
-    matches = list(_suffix_matches(model, windows, prefix, batch_size))
+    length = max((len(window.tokens) for window in windows), default=2) - 1
+    scoring = Scoring(length, batch_size=batch_size)
+    suffixes = (replace(window, scored=np.arange(1, len(window.tokens)) >= prefix) for window in windows)
+    matches = [targets.top1 for targets in score_windows(model, suffixes, scoring)]
     hits = sum(bool(match.all()) for match in matches)
     share = float(np.mean([match.mean() for match in matches])) if matches else 0.0
     return Extraction(len(matches), hits, share, trivial)
-
-
-def _suffix_matches(
-    model: PreTrainedModel, windows: Sequence[Window], prefix: int, batch_size: int
-) -> Iterator[NDArray[np.bool_]]:
-    length = max((len(window.tokens) for window in windows), default=1) - 1
-    for result in score_windows(model, windows, length=length, batch_size=batch_size):
-        yield result.is_argmax[prefix - 1 :]
 
 
 def greedy_windows(
@@ -167,7 +162,7 @@ def greedy_windows(
     ]
     texts = generate(model, tokenizer, prompts, Sampling(length - prefix), seed=0, batch_size=count)
     return [
-        Window(np.concatenate([prompt.ids, text.tokens]), middle=length - 1)
+        Window(np.concatenate([prompt.ids, text.tokens]), np.ones(length - 1, dtype=bool), middle=length - 1)
         for prompt, text in zip(prompts, texts, strict=True)
         if text.finished == "length"
     ]

@@ -4,14 +4,14 @@ A special token that the template writes is control. A special token that a mess
 are always a prefix of the ids of the whole conversation: if a token would cross the end of the prompt, the text is
 cut there and both parts are encoded separately.
 
-Used by: pack.
+Used by: modeling.examples, pack.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -35,6 +35,36 @@ Encode = Callable[[TextTokenizer, str], list[Token]]
 SYSTEM = {"role": "system", "content": "c"}
 
 
+@dataclass(frozen=True)
+class EncodedChat:
+    """One conversation as tokens, with the text that they stand for.
+
+    Attributes:
+        ids: (n,) uint32.
+        trained: (n,) bool, the answers; see `encode_chat`.
+        control: (n,) bool, special tokens that the template writes.
+        text: what the template writes.
+        stops: (n,) int64, offset in `text` after the characters of each token. It begins where the token before it
+            ends. Of the tokens that share a character, the first one has it.
+    """
+
+    ids: NDArray[np.uint32]
+    trained: NDArray[np.bool_]
+    control: NDArray[np.bool_]
+    text: str
+    stops: NDArray[np.int64]
+
+    def runs(self, marked: NDArray[np.bool_]) -> Iterator[tuple[int, int, str]]:
+        """Yield (first, past the last, text) of each run of marked tokens; a control token is in no run.
+
+        Args:
+            marked: (n,) bool.
+        """
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], marked & ~self.control, [False]]))).tolist()
+        for first, last in zip(edges[::2], edges[1::2], strict=True):
+            yield first, last, self.text[int(self.stops[first - 1]) if first else 0 : int(self.stops[last - 1])]
+
+
 def encode_chat(
     tokenizer: TextTokenizer, messages: Messages, tools: Tools = None
 ) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
@@ -54,19 +84,40 @@ def encode_chat(
             answers cannot be located.
         ChatRefused, UserError: see `render_chat`.
     """
+    chat = encode_conversation(tokenizer, messages, tools)
+    return chat.ids, chat.trained
+
+
+def encode_conversation(
+    tokenizer: TextTokenizer, messages: Messages, tools: Tools = None, *, answers: bool = True
+) -> EncodedChat:
+    """Render and encode one conversation, and keep its text.
+
+    Args:
+        answers: False marks every token as trained and does not locate the answers.
+
+    Raises:
+        UnstableTemplate, ChatRefused, UserError: see `encode_chat`; without `answers` no template is unstable.
+    """
     control = _control_pattern(tokenizer)
-    rendering = render_chat(tokenizer, messages, tools, control, prompt=False)
+    rendering = render_chat(tokenizer, messages, tools, control, prompt=False, answers=answers)
     encoded = _encode(tokenizer, rendering, control)
-    trained = np.zeros(len(encoded.ids), dtype=np.bool_)
+    trained = np.full(len(encoded.ids), not answers)
     spans = rendering.answers if rendering.generation is None else rendering.generation
     added = tokenizer.backend.get_added_tokens_decoder().keys()
-    for begin, stop in ((encoded.at[begin], encoded.at[stop]) for begin, stop in spans):
+    for begin, stop in ((encoded.at[begin], encoded.at[stop]) for begin, stop in spans if answers):
         if rendering.generation is None:
             last = next((i for i in range(stop - 1, begin - 1, -1) if encoded.ids[i] in added), stop - 1)
             if not tokenizer.decode(encoded.ids[last + 1 : stop]).strip():
                 stop = last + 1  # the line break after the token that ends a turn belongs to the template
         trained[begin:stop] = True
-    return np.array(encoded.ids, dtype=np.uint32), trained
+    return EncodedChat(
+        ids=np.array(encoded.ids, dtype=np.uint32),
+        trained=trained,
+        control=np.array(encoded.control, dtype=bool),
+        text=rendering.text,
+        stops=np.maximum.accumulate(np.array(encoded.stops, dtype=np.int64)),
+    )
 
 
 def encode_prompt(tokenizer: TextTokenizer, messages: Messages, tools: Tools = None) -> NDArray[np.uint32]:
@@ -86,9 +137,7 @@ def encode_whole(tokenizer: TextTokenizer, messages: Messages, tools: Tools = No
     Raises:
         ChatRefused, UserError: see `render_chat`.
     """
-    control = _control_pattern(tokenizer)
-    rendering = render_chat(tokenizer, messages, tools, control, prompt=False, answers=False)
-    return np.array(_encode(tokenizer, rendering, control).ids, dtype=np.uint32)
+    return encode_conversation(tokenizer, messages, tools, answers=False).ids
 
 
 def turn_ends(tokenizer: TextTokenizer) -> list[int]:
@@ -143,10 +192,14 @@ class _Encoded:
 
     Attributes:
         ids: the token ids.
+        control: whether each is a special token that the template writes.
+        stops: character offset in the text at which each token ends.
         at: character offset in the text -> number of ids before it; holds the borders of the spans and of the pieces.
     """
 
     ids: list[int] = field(default_factory=list)
+    control: list[bool] = field(default_factory=list)
+    stops: list[int] = field(default_factory=list)
     at: dict[int, int] = field(default_factory=lambda: {0: 0})
 
 
@@ -165,6 +218,7 @@ def _encode(tokenizer: TextTokenizer, rendering: Rendering, control: re.Pattern[
         before = len(encoded.ids)
         if number is not None:
             encoded.ids.append(number)
+            encoded.stops.append(stop)
             encoded.at.update(dict.fromkeys(inside, before + 1))
         else:
             begin = encode_after_control if before else encode_begin
@@ -173,7 +227,12 @@ def _encode(tokenizer: TextTokenizer, rendering: Rendering, control: re.Pattern[
             encoded.ids += [token for token, _, _ in tokens]
             ends = [end for _, _, end in tokens]
             encoded.at |= {place: before + bisect_right(ends, place) for place in inside}
+            encoded.stops += ends
+        encoded.control += [number is not None] * (len(encoded.ids) - before)
         encoded.at[stop] = len(encoded.ids)
+        for place in (*inside, stop):  # some tokenizers leave white space out of the offsets of a token
+            if encoded.at[place] > before:
+                encoded.stops[encoded.at[place] - 1] = place
     spelt = any(control.search(text, begin, stop) for begin, stop in rendering.data)
     theirs = [] if spelt else with_control(tokenizer, text)
     if not spelt and theirs != encoded.ids and tokenizer.decode(theirs) != tokenizer.decode(encoded.ids):

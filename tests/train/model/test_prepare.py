@@ -22,7 +22,7 @@ from codex_ml.train.model.vocabulary import embedding_rows
 
 ABOUT = {
     "dtype": "<u2", "seq_len": 32, "layout": "packed", "tokenizer_kind": "byte_bpe", "vocab_size": 64,
-    "begin": 0, "end": 0, "pad": 1, "streams": {},
+    "begin": 0, "end": 0, "pad": 1, "loss_on": "completions", "streams": {},
 }  # fmt: skip
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 2, "max_positions": 64}
 

@@ -66,6 +66,7 @@ def describe_run(recipe: Recipe, result: TrainingResult, *, model: TrainedModel,
             compile=recipe.hardware.compile,
             threads=recipe.train.threads,
         ),
+        loss_on=recipe.rows.loss_on,
     )
 
 

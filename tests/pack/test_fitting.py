@@ -10,8 +10,9 @@ import pytest
 
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document
+from codex_ml.modeling.examples import texts_of
 from codex_ml.pack.config import Pack
-from codex_ml.pack.examples import BadChats, Note, encode_examples, texts_of
+from codex_ml.pack.fitting import BadChats, Note, encode_examples
 
 from .byte_tokenizer import FIRST, ByteTokenizer
 
@@ -175,9 +176,9 @@ def test_messages_and_tools_reach_the_template_as_values(monkeypatch):
 
     def spy(tokenizer, messages, tools):
         seen.append((messages, tools))
-        return np.array([5, 6], dtype=np.uint32), np.array([False, True])
+        return SimpleNamespace(ids=np.array([5, 6], dtype=np.uint32), trained=np.array([False, True]))
 
-    monkeypatch.setitem(sys.modules, "codex_ml.tokens.chat", SimpleNamespace(encode_chat=spy))
+    monkeypatch.setitem(sys.modules, "codex_ml.tokens.chat", SimpleNamespace(encode_conversation=spy))
     encode(document(messages='[{"role": "user", "content": null}]', tools='[{"name": "f"}]'), document(messages="[]"))
     assert seen == [([{"role": "user", "content": None}], [{"name": "f"}]), ([], None)]
 
@@ -207,17 +208,14 @@ def refusing(monkeypatch):
 
     from codex_ml.tokens.rendering import ChatRefused, UnstableTemplate
 
-    def encode_chat(tokenizer, messages, tools):
+    def encode_conversation(tokenizer, messages, tools, *, answers=True):
         said = messages[0]["content"]
-        if said in ("bad", "odd"):
+        if said in ("bad", "odd") and answers:
             raise {"bad": ChatRefused("no such turn"), "odd": UnstableTemplate("not told")}[said]
-        return tokenizer.encode("ab"), np.array([False, True])
+        ids = tokenizer.encode("ab" if answers else said)
+        return SimpleNamespace(ids=ids, trained=np.array([not answers] * (len(ids) - 1) + [True]))
 
-    def encode_whole(tokenizer, messages, tools):
-        return tokenizer.encode(messages[0]["content"])
-
-    chats = SimpleNamespace(encode_chat=encode_chat, encode_whole=encode_whole)
-    monkeypatch.setitem(sys.modules, "codex_ml.tokens.chat", chats)
+    monkeypatch.setitem(sys.modules, "codex_ml.tokens.chat", SimpleNamespace(encode_conversation=encode_conversation))
 
 
 def test_all_chats_that_cannot_be_rendered_are_named_and_nothing_is_packed(refusing):
