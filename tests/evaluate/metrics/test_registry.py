@@ -20,6 +20,7 @@ class Lengths:
     columns = ("written", "items")
     higher_is_better = False
     signature = "characters"
+    bounds = (0.0, float("inf"))
 
     def measure(self, item):
         return [len(item.output), 1]
@@ -140,6 +141,11 @@ BROKEN = [
     pytest.param(('("written", "items")', '("a,b", "items")'), "its columns must be a tuple", id="column with a comma"),
     pytest.param(("= False", "= 'lower'"), "its higher_is_better must be True or False", id="direction in words"),
     pytest.param(('"characters"', '""'), "its signature must be a text of 1 to 200 characters", id="empty signature"),
+    pytest.param(("    bounds = (0.0, float(\"inf\"))\n", ""), "it has no `bounds`", id="bounds missing"),
+    pytest.param(("(0.0, float", "(float"), "its bounds must be two numbers", id="one bound"),
+    pytest.param(("(0.0, float(\"inf\"))", "(0, 'much')"), "its attributes cannot be read: ValueError", id="a bound in words"),
+    pytest.param(("(0.0, float(\"inf\"))", "(1.0, 0.0)"), "its bounds must be two numbers, the lower one first", id="bounds the wrong way"),
+    pytest.param(("(0.0, float(\"inf\"))", "(0.0, 1.0)"), "aggregate returned a value outside of its bounds, 0.0 to 1.0", id="value outside of the bounds"),
     pytest.param(("[len(item.output), 1]", "[len(item.text), 1]"), "measure failed: AttributeError", id="measure raises"),
     pytest.param(("[len(item.output), 1]", "[1]"), "measure returned 1 numbers for 2 columns", id="too few numbers"),
     pytest.param(("[len(item.output), 1]", "[1, 1, 1]"), "measure returned 3 numbers for 2 columns", id="too many numbers"),

@@ -35,6 +35,7 @@ class CorpusBleu:
         *(f"bleu_ngrams_{n}" for n in range(1, _ORDERS + 1)),
     )
     higher_is_better = True
+    bounds = (0.0, 100.0)
 
     @cached_property
     def _bleu(self) -> Any:
@@ -73,6 +74,7 @@ class CorpusChrf:
         f"chrf_{part}_{n}" for n in range(1, _CHAR_ORDERS + 1) for part in ("output", "reference", "matches")
     )
     higher_is_better = True
+    bounds = (0.0, 100.0)
 
     @cached_property
     def signature(self) -> str:

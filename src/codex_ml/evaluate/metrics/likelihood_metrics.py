@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.evaluate.metrics.protocol import ScoredDocument, ratio
+from codex_ml.evaluate.metrics.protocol import SHARE, ScoredDocument, ratio
 
 BINS = 10  # of confidence, for the calibration error
 
@@ -32,6 +32,7 @@ class PerUnit:
     below: str
     scale: float = 1.0
     minus: str = ""
+    bounds: tuple[float, float] = (0.0, math.inf)
     higher_is_better: bool = False
     inputs: Literal["score"] = "score"
 
@@ -49,7 +50,8 @@ class PerUnit:
 
     def aggregate(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         above = sums[..., 0] * self.scale
-        return ratio(above - sums[..., 2] if self.minus else above, sums[..., 1])
+        values = ratio(above - sums[..., 2] if self.minus else above, sums[..., 1])
+        return np.clip(values, *self.bounds)  # a model without loss may have one of -1e-9 by rounding
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Perplexity:
 
     name: str
     below: str
+    bounds: tuple[float, float] = (0.0, math.inf)
     higher_is_better: bool = False
     inputs: Literal["score"] = "score"
 
@@ -85,6 +88,7 @@ class CalibrationError:
     """
 
     name: str = "calibration_error"
+    bounds: tuple[float, float] = SHARE
     higher_is_better: bool = False
     inputs: Literal["score"] = "score"
     signature: str = f"ece|bins:{BINS} equal width|top-1"
@@ -102,19 +106,20 @@ class CalibrationError:
 
 
 _BITS = 1 / math.log(2)  # per nat
+_ANY = (-math.inf, math.inf)
 
 LIKELIHOOD = (
     PerUnit("bits_per_byte", "nll", "bytes", _BITS),
     Perplexity("perplexity", "tokens"),
     Perplexity("word_perplexity", "words"),
     Perplexity("byte_perplexity", "bytes"),
-    PerUnit("token_accuracy", "top1", "tokens", higher_is_better=True),
-    PerUnit("top5_accuracy", "top5", "tokens", higher_is_better=True),
+    PerUnit("token_accuracy", "top1", "tokens", bounds=SHARE, higher_is_better=True),
+    PerUnit("top5_accuracy", "top5", "tokens", bounds=SHARE, higher_is_better=True),
     CalibrationError(),
     PerUnit("zlib_bits_per_byte", "zlib_bits", "bytes"),
     PerUnit("ngram_bits_per_byte", "ngram_bits", "bytes"),
-    PerUnit("bits_per_byte_minus_zlib", "nll", "bytes", _BITS, minus="zlib_bits"),
-    PerUnit("bits_per_byte_minus_ngram", "nll", "bytes", _BITS, minus="ngram_bits"),
+    PerUnit("bits_per_byte_minus_zlib", "nll", "bytes", _BITS, "zlib_bits", _ANY),
+    PerUnit("bits_per_byte_minus_ngram", "nll", "bytes", _BITS, "ngram_bits", _ANY),
 )
 
 

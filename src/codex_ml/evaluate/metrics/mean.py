@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.evaluate.metrics.protocol import Pair, ratio
+from codex_ml.evaluate.metrics.protocol import SHARE, Pair, ratio
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Mean:
     signature: str
     counts_all: bool = True
     higher_is_better: bool = True
+    bounds: tuple[float, float] = SHARE
     inputs: Literal["pair"] = "pair"
 
     @property

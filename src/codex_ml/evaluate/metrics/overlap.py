@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from codex_ml.evaluate.metrics.lexing import CHARACTERS, SIGNATURE, ngrams, words
 from codex_ml.evaluate.metrics.mean import Mean
-from codex_ml.evaluate.metrics.protocol import Pair, ratio
+from codex_ml.evaluate.metrics.protocol import SHARE, Pair, ratio
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -85,6 +85,7 @@ class WeightedAccuracy:
     inputs: Literal["pair"] = "pair"
     columns: tuple[str, ...] = ("weighted_correct", "weight")
     higher_is_better: bool = True
+    bounds: tuple[float, float] = SHARE
     signature: str = "exact:stripped|weight of the record, else 1"
 
     def measure(self, item: Pair) -> Sequence[float]:

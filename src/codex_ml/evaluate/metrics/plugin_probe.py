@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from codex_ml.evaluate.metrics.protocol import Metric, Pair, ScoredDocument
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}\Z")
+_ROUNDING = 1e-9
 _EXAMPLES: dict[str, tuple[Any, ...]] = {
     "score": (
         ScoredDocument(12.5, 8, 5, 7, 30, 6, 200.0, 70.0, np.array([[0.0, 0.0, 0.0]] * 9 + [[8.0, 7.5, 5.0]])),
@@ -48,7 +49,7 @@ def probe(name: str, metric: Any) -> None:
 
 
 def _check_attributes(name: str, metric: Any) -> None:
-    for attribute in ("name", "inputs", "columns", "higher_is_better", "signature", "measure", "aggregate"):
+    for attribute in ("name", "inputs", "columns", "higher_is_better", "signature", "bounds", "measure", "aggregate"):
         if not hasattr(metric, attribute):
             raise UnusableMetric(f"it has no `{attribute}`")
     problems = {
@@ -59,6 +60,7 @@ def _check_attributes(name: str, metric: Any) -> None:
             metric.columns
         ),
         "its higher_is_better must be True or False": not isinstance(metric.higher_is_better, bool),
+        "its bounds must be two numbers, the lower one first": not _bounds(metric.bounds),
         "its signature must be a text of 1 to 200 characters": not _is_short_text(metric.signature),
     }
     if wrong := [problem for problem, there in problems.items() if there]:
@@ -84,10 +86,10 @@ def checked_numbers(metric: Metric, item: Any) -> list[float]:
 
 
 def checked_values(metric: Metric, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what `aggregate` returns for sums (..., columns): (...) values.
+    """Return what `aggregate` returns for sums (..., columns): (...) values, inside the bounds of the metric.
 
     Raises:
-        UnusableMetric: when it raises, or returns another shape.
+        UnusableMetric: when it raises, or returns another shape, or values outside of the bounds.
     """
     try:
         with np.errstate(all="ignore"):
@@ -96,7 +98,10 @@ def checked_values(metric: Metric, sums: NDArray[np.float64]) -> NDArray[np.floa
         raise UnusableMetric(f"aggregate failed: {type(error).__name__}") from None
     if values.shape != sums.shape[:-1]:
         raise UnusableMetric("aggregate must return one value per row: shape (...) for sums of shape (..., columns)")
-    return values
+    low, high = metric.bounds
+    if ((values < low - _ROUNDING) | (values > high + _ROUNDING)).any():
+        raise UnusableMetric(f"aggregate returned a value outside of its bounds, {low} to {high}")
+    return np.clip(values, low, high)
 
 
 def _columns(columns: Any) -> bool:
@@ -105,6 +110,10 @@ def _columns(columns: Any) -> bool:
         and all(isinstance(column, str) and _NAME.match(column) for column in columns)
         and 0 < len(columns) == len(set(columns))
     )
+
+
+def _bounds(bounds: Any) -> bool:
+    return isinstance(bounds, tuple) and len(bounds) == 2 and float(bounds[0]) < float(bounds[1])
 
 
 def _is_short_text(text: Any) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Inputs = Literal["score", "pair"]
+SHARE = (0.0, 1.0)  # bounds of a share
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Metric(Protocol):
         higher_is_better: whether the greater of two values is the better one.
         signature: what decides the value: tokenizer, normalisation, version. Values with different signatures are not
             comparable.
+        bounds: the lowest and the highest possible value; -inf and inf where there is none. Intervals stay inside.
     """
 
     @property
@@ -98,6 +100,8 @@ class Metric(Protocol):
     def higher_is_better(self) -> bool: ...
     @property
     def signature(self) -> str: ...
+    @property
+    def bounds(self) -> tuple[float, float]: ...
 
     def measure(self, item: Any) -> Sequence[float]:
         """Return the finite numbers of one item, one per column."""

@@ -7,6 +7,7 @@ output costs; an output beyond them does not parse.
 from __future__ import annotations
 
 import ast
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -112,6 +113,7 @@ class MeanComplexity:
     inputs: Literal["pair"] = "pair"
     columns: tuple[str, ...] = ("complexity", "functions")
     higher_is_better: bool = False
+    bounds: tuple[float, float] = (1.0, math.inf)
     signature: str = f"mccabe per function of the output|{_LIMITS}"
 
     def measure(self, item: Pair) -> Sequence[float]:

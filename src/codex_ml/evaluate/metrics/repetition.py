@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from codex_ml.evaluate.metrics.lexing import SIGNATURE, ngrams, words
 from codex_ml.evaluate.metrics.mean import Mean
-from codex_ml.evaluate.metrics.protocol import Metric, Pair, ratio
+from codex_ml.evaluate.metrics.protocol import SHARE, Metric, Pair, ratio
 
 BUDGET = 32  # tokens per segment of distinct-n
 REPEATED = 4  # tokens of an n-gram of the repetition rate
@@ -28,6 +28,7 @@ class Distinct:
 
     n: int
     higher_is_better: bool = True
+    bounds: tuple[float, float] = SHARE
     inputs: Literal["pair"] = "pair"
 
     @property
