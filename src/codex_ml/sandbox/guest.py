@@ -1,0 +1,84 @@
+"""What each program does first inside the sandbox: read its task, limit itself for good, answer in JSON lines.
+
+The limits are set here and not before the start, because the kernel counts processes per user namespace: a limit set
+outside would count the user's other processes too.
+
+Runs inside the sandbox: it imports the standard library only. Used by: candidate, tester, together.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import resource
+import sys
+from typing import Any
+
+CODE = "/code"  # the folder of the sandbox that has this package, read-only
+REQUESTS, REPLIES, RESULT = 3, 4, 5  # file descriptors: calls to the solution, its answers, the tester's last word
+OPEN_FILES = 64
+LONGEST_DETAIL = 200  # characters
+ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
+
+
+def start(to: int = RESULT) -> dict[str, Any]:
+    """Read the task from stdin, apply its limits, clear environment and arguments, and report that the sandbox stands.
+
+    Args:
+        to: descriptor that gets the report.
+    """
+    task: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    limits = task["limits"]
+    seconds = math.ceil(limits["cpu_seconds"]) + 1  # the supervisor judges; this ends a program when it cannot
+    for kind, most in {
+        resource.RLIMIT_AS: limits["memory_bytes"],
+        resource.RLIMIT_NPROC: limits["processes"] + 1,  # one more: the first process of the namespace, which reaps
+        resource.RLIMIT_FSIZE: limits["file_bytes"],
+        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }.items():
+        resource.setrlimit(kind, (most, most))
+    os.environ.clear()
+    sys.path.remove(CODE)
+    sys.argv[:] = [""]
+    send(to, {"started": True})
+    return task
+
+
+def run(source: str, name: str, namespace: dict[str, Any]) -> None:
+    """Execute a source text. Its random numbers start from one seed, so that a second run gives the same verdict."""
+    if "random" in source:
+        import random
+
+        random.seed(0)
+    exec(compile(source, name, "exec", dont_inherit=True), namespace)  # noqa: S102 - the purpose of the sandbox
+
+
+def fresh_module(name: str) -> dict[str, Any]:
+    """The namespace of a new module; in sys.modules too, where dataclasses and pickle look it up."""
+    module = type(sys)(name)
+    sys.modules[name] = module
+    return module.__dict__
+
+
+def describe(error: BaseException) -> str:
+    """Name and message of an exception on one line, without addresses and paths of the interpreter."""
+    try:
+        message = " ".join(str(error).split())
+    except BaseException:  # the program's own class
+        message = ""
+    message = ADDRESS.sub("0x...", message.replace(sys.base_prefix, "python"))[:LONGEST_DETAIL]
+    name = type(error).__name__
+    return f"{name}: {message}" if message else name
+
+
+def send(descriptor: int, message: dict[str, Any]) -> None:
+    """Write one JSON line."""
+    left = memoryview(json.dumps(message).encode("ascii") + b"\n")
+    while left:
+        left = left[os.write(descriptor, left) :]

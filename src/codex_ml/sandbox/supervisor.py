@@ -1,0 +1,194 @@
+"""The process between harness and programs: small, without the user's rights, the reaper of all that it starts.
+
+It starts as `python -I -S`, so that no fork copies a loaded model. It gives up root, because the kernel does not limit
+the number of processes of root. One trial at a time, as one JSON line in and one out; the harness has one supervisor
+per worker.
+
+Every process of a trial becomes a child of this one when its parent ends (it is a subreaper). A trial is over when no
+child is left, so no program outlives its trial.
+
+Used by: worker.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import stat
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from codex_ml.sandbox import bubblewrap, kernel, namespaces
+from codex_ml.sandbox.guest import CODE, REPLIES, REQUESTS, RESULT
+from codex_ml.sandbox.inventory import Inventory
+from codex_ml.sandbox.seccomp import filter_program
+from codex_ml.sandbox.watch import Watch
+
+NOBODY = 65534
+FILTER = RESULT + 1  # descriptor of the seccomp filter that bwrap reads and closes
+HIGH = 64  # descriptors from here on do not collide with those that a program gets
+SHELTER = "/tmp"  # noqa: S108 - where root shows the files of the inventory to nobody, in its own mount namespace
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How programs start.
+
+    Attributes:
+        bwrap: path of bubblewrap; None: our own namespaces.
+        libraries: folder of the libraries that come with bwrap; None: the system's.
+        inventory: the files that programs see.
+        filter: the seccomp filter.
+    """
+
+    bwrap: str | None
+    libraries: str | None
+    inventory: Inventory
+    filter: bytes
+
+
+def main() -> None:
+    """Read the settings from the first line of stdin, then answer one trial per line until stdin ends."""
+    settings = json.loads(sys.stdin.buffer.readline())
+    shown = Inventory.from_json(settings["inventory"])
+    setup = Setup(settings["bwrap"], settings["libraries"], shown, filter_program(os.uname().machine))
+    if os.getuid() == 0:
+        setup = _give_up_root(setup)
+    kernel.prctl(kernel.SUBREAPER, 1)
+    _say({"ready": True})
+    while line := sys.stdin.buffer.readline():
+        _say(conduct(setup, json.loads(line)))
+
+
+def conduct(setup: Setup, task: dict[str, Any]) -> dict[str, Any]:
+    """Run the processes of one trial, and return what happened.
+
+    Args:
+        task: `how` (apart, in_child or alone), `limits`, and the source texts that the programs read.
+
+    Returns:
+        `exceeded`: the limit, or None; `word`: the last word of the judging process, or {}; `passed`: whether that was
+        the nonce; `started`: whether the judging process came as far as its task; `code`: its exit code; `output`: what
+        the program printed.
+    """
+    nonce = secrets.token_hex(16)
+    (result_in, result_out), (output_in, output_out) = os.pipe(), os.pipe()
+    given, watch = [result_out, output_out], Watch(task["limits"], result_in, output_in)
+    printed = {1: output_out, 2: output_out}
+    last, exceeded = 0, None
+    try:
+        if task["how"] == "apart":
+            (calls_in, calls_out), (replies_in, replies_out) = os.pipe(), os.pipe()
+            given += [calls_in, calls_out, replies_in, replies_out]
+            told = {"solution": task["solution"], "limits": task["limits"]}
+            _start(setup, "candidate", told, {**printed, REQUESTS: calls_in, REPLIES: replies_out})
+            judge = {REQUESTS: calls_out, REPLIES: replies_in, RESULT: result_out}
+            last = _start(setup, "tester", {**task, "nonce": nonce}, judge)
+        else:
+            module = {"in_child": "together", "alone": "alone"}[task["how"]]
+            last = _start(setup, module, {**task, "nonce": nonce}, {**printed, RESULT: result_out})
+        while given:
+            os.close(given.pop())
+        exceeded = watch.follow(last)
+    finally:
+        late = watch.end(last)
+        for descriptor in [*given, result_in, output_in]:
+            os.close(descriptor)
+    first, word = [*watch.words(), {}, {}][:2]
+    return {
+        "exceeded": exceeded or late,
+        "word": word,
+        "passed": word.get("nonce") == nonce,
+        "started": bool(first.get("started")),
+        "code": watch.exit_code,
+        "output": watch.output.decode("utf-8", "replace"),
+    }
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def _start(setup: Setup, module: str, task: dict[str, Any], files: dict[int, int]) -> int:
+    """Start a program of this package inside the sandbox, and return the id of its outermost process.
+
+    Args:
+        files: descriptor inside -> descriptor here. stdin is a file with the task.
+    """
+    stdin = os.memfd_create("task")
+    with os.fdopen(os.dup(stdin), "wb") as file:
+        file.write(json.dumps(task).encode("ascii"))
+    os.lseek(stdin, 0, os.SEEK_SET)
+    child = os.fork()
+    if child:
+        os.close(stdin)
+        return child
+    try:
+        _become(setup, module, {0: stdin, **files}, task["limits"]["file_bytes"])
+    except BaseException as error:
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(namespaces.FAILED)
+
+
+def _become(setup: Setup, module: str, files: dict[int, int], folder_bytes: int) -> NoReturn:
+    null = os.open(os.devnull, os.O_RDWR)
+    files = {1: null, 2: null, **files}
+    if setup.bwrap:
+        files[FILTER] = bubblewrap.filter_file(setup.filter)
+    high = {inside: fcntl.fcntl(outside, fcntl.F_DUPFD, HIGH) for inside, outside in files.items()}
+    os.closerange(3, HIGH)
+    for inside, descriptor in high.items():
+        os.dup2(descriptor, inside)
+    os.closerange(HIGH, os.sysconf("SC_OPEN_MAX"))
+    code = f"import sys; sys.path.insert(0, {CODE!r}); from codex_ml.sandbox.{module} import main; main()"
+    # -P -s and one variable instead of -I, which ignores variables: a set must have the same order on every run.
+    python = [setup.inventory.python, "-P", "-s", "-S", "-B", "-c", code]
+    environment, shown = {"PYTHONHASHSEED": "0"}, setup.inventory
+    if setup.bwrap:
+        bwrap = ["bwrap", *bubblewrap.command(shown, folder_bytes, FILTER), "--", *python]
+        os.execve(setup.bwrap, bwrap, {"LD_LIBRARY_PATH": setup.libraries or ""})  # noqa: S606
+
+    def start() -> NoReturn:
+        os.execve(python[0], python, environment)  # noqa: S606
+
+    namespaces.become_confined(shown, folder_bytes, setup.filter, start)
+
+
+def _give_up_root(setup: Setup) -> Setup:
+    """Become nobody, for good. Nobody cannot reach files below /root, so the files are first bound to a shelter.
+
+    Returns:
+        the setup with the paths of the shelter.
+    """
+    sources = [path for path, _ in setup.inventory.binds]
+    sources += [setup.bwrap or os.devnull, setup.libraries or os.devnull]
+    kernel.unshare(kernel.NEW_MOUNTS)
+    opened = [os.open(path, os.O_PATH) for path in sources]  # before the shelter hides sources below itself
+    kernel.mount("none", "/", None, kernel.PRIVATE | kernel.RECURSIVE)
+    kernel.mount("tmpfs", SHELTER, "tmpfs", kernel.NO_SUID | kernel.NO_DEV, "mode=0755")
+    sheltered = [f"{SHELTER}/{number}" for number in range(len(opened))]
+    for path, descriptor in zip(sheltered, opened, strict=True):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            Path(path).mkdir()
+        else:
+            Path(path).touch()
+        kernel.mount(f"/proc/self/fd/{descriptor}", path, None, kernel.BIND)
+        os.close(descriptor)
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    os.chdir("/")
+    inside = [place for _, place in setup.inventory.binds]
+    *files, bwrap, libraries = sheltered
+    return replace(
+        setup,
+        bwrap=setup.bwrap and bwrap,
+        libraries=setup.libraries and libraries,
+        inventory=replace(setup.inventory, binds=tuple(zip(files, inside, strict=True))),
+    )

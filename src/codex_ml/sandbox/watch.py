@@ -1,0 +1,164 @@
+"""Watch the processes of one trial: what they use, what they say, and that all of them end.
+
+CPU time and memory are those of the whole tree of processes, read from /proc: a program gains nothing by forking.
+
+Used by: supervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+TICK = 0.02  # seconds between two looks at the tree; a program can exceed its limits by what it uses in one
+LONGEST_WORD = 1 << 16  # bytes of the tester's last word
+PART = 1 << 16
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+PATIENCE = 30.0  # seconds in which killed processes must be gone
+
+
+class Watch:
+    """One trial from its first process to its last.
+
+    Args:
+        limits: the fields of `ProgramLimits`.
+        result: read end of the pipe with the last word of the process that judges.
+        output: read end of the pipe with stdout and stderr of the program.
+    """
+
+    def __init__(self, limits: dict[str, Any], result: int, output: int) -> None:
+        self.limits = limits
+        self.pipes = {result: bytearray(), output: bytearray()}
+        self.result, self.output = self.pipes.values()
+        self.before = _reaped_seconds()
+        self.exit_code: int | None = None
+        for pipe in self.pipes:
+            os.set_blocking(pipe, False)
+
+    def follow(self, last: int) -> str | None:
+        """Wait until a process ends or says its last word.
+
+        Args:
+            last: id of the process whose end is the end of the trial.
+
+        Returns:
+            the limit that was exceeded: time, wall, memory or output; None if none was.
+        """
+        deadline = time.monotonic() + self.limits["wall_seconds"]
+        handle, poll = os.pidfd_open(last), select.poll()
+        for descriptor in [*self.pipes, handle]:
+            poll.register(descriptor, select.POLLIN)
+        poll.register(0, 0)  # reports only that the harness is gone
+        look, exceeded = time.monotonic() + TICK, None
+        try:
+            while exceeded is None and self.result.count(b"\n") < 2:
+                events = dict(poll.poll(TICK * 1000))
+                if 0 in events:
+                    raise EOFError("the harness is gone")
+                for pipe in self.pipes.keys() & events.keys():
+                    if not self._read(pipe):
+                        poll.unregister(pipe)
+                now = time.monotonic()
+                if now >= look:
+                    look, exceeded = now + TICK, self._usage_exceeded()
+                if len(self.output) > self.limits["output_bytes"]:
+                    exceeded = "output"
+                elif now > deadline:
+                    exceeded = exceeded or "wall"
+                elif handle in events and not self.pipes.keys() & events.keys():
+                    break
+        finally:
+            os.close(handle)
+        return exceeded
+
+    def end(self, main: int) -> str | None:
+        """Kill every process of the trial and wait until none is left.
+
+        Returns:
+            "time" if they used more CPU time than allowed, seen only now that all are reaped; else None.
+
+        Raises:
+            TimeoutError: if a process does not go away.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            for child in _children(os.getpid()):
+                os.kill(child, signal.SIGKILL)
+            try:
+                ended, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if ended == main:
+                self.exit_code = os.waitstatus_to_exitcode(status)
+            if not ended:
+                time.sleep(0.0005)
+                if time.monotonic() > deadline:
+                    raise TimeoutError("a process of a trial does not end")
+        return "time" if _reaped_seconds() - self.before > self.limits["cpu_seconds"] else None
+
+    def words(self) -> list[dict[str, Any]]:
+        """The JSON objects of the result pipe; a program judged in one process with its tests may have forged them."""
+        try:
+            found = [json.loads(line) for line in bytes(self.result).splitlines()]
+        except (ValueError, RecursionError):
+            return []
+        return [word for word in found if type(word) is dict]
+
+    def _read(self, pipe: int) -> bool:
+        data = self.pipes[pipe]
+        most = LONGEST_WORD if data is self.result else self.limits["output_bytes"] + 1
+        try:
+            part = os.read(pipe, PART)
+        except BlockingIOError:
+            return True
+        data += part[: most - len(data)]
+        return bool(part)
+
+    def _usage_exceeded(self) -> str | None:
+        seconds, memory = _reaped_seconds() - self.before, 0
+        for process in _tree(os.getpid()):
+            used, resident = _usage(process)
+            seconds, memory = seconds + used, memory + resident
+        if seconds > self.limits["cpu_seconds"]:
+            return "time"
+        return "memory" if memory > self.limits["memory_bytes"] else None
+
+
+def _reaped_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _tree(process: int) -> list[int]:
+    """All descendants of a process."""
+    found, left = [], _children(process)
+    while left:
+        found.append(left.pop())
+        left += _children(found[-1])
+    return found
+
+
+def _children(process: int) -> list[int]:
+    children: list[int] = []
+    try:
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            children += map(int, (thread / "children").read_text().split())
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended
+    return children
+
+
+def _usage(process: int) -> tuple[float, int]:
+    """CPU seconds of a process and of its reaped children, and its resident bytes (man 5 proc_pid_stat)."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0, 0
+    return sum(map(int, fields[11:15])) / TICKS_PER_SECOND, int(fields[21]) * PAGE
