@@ -27,7 +27,7 @@ _VERSION = f"python:{sys.version_info.major}.{sys.version_info.minor}"  # its gr
 _LIMITS = f"prompt:{PROMPT_CHARACTERS}|output:{CHARACTERS}|{_VERSION}"
 
 
-@lru_cache(maxsize=4)  # three metrics parse the same text
+@lru_cache(maxsize=2)  # three metrics parse the same text; a tree takes a hundred times the memory of its text
 def parsed(source: str) -> ast.Module | None:
     """Return the syntax tree of a Python module, or None if it does not parse on this Python."""
     with warnings.catch_warnings():

@@ -64,16 +64,25 @@ class Metrics:
     failures: dict[str, MetricFailure] = field(default_factory=dict)
     messages: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        self._of: dict[str, tuple[Metric, ...]] = {"score": (), "pair": ()}
+        for metric in self.chosen:
+            self._of[metric.inputs] += (metric,)
+        self._columns = {
+            inputs: tuple(dict.fromkeys(column for metric in metrics for column in metric.columns))
+            for inputs, metrics in self._of.items()
+        }
+
     def __getitem__(self, name: str) -> Metric:
         return next(metric for metric in self.chosen if metric.name == name)
 
     def of(self, inputs: Inputs) -> tuple[Metric, ...]:
         """The chosen metrics on one kind of item."""
-        return tuple(metric for metric in self.chosen if metric.inputs == inputs)
+        return self._of[inputs]
 
     def columns(self, inputs: Inputs) -> tuple[str, ...]:
         """Names of the numbers that `measure` returns for one kind of item; a shared column is there once."""
-        return tuple(dict.fromkeys(column for metric in self.of(inputs) for column in metric.columns))
+        return self._columns[inputs]
 
     def measure(self, item: ScoredDocument | Pair) -> list[float]:
         """Return the numbers of one item, in the order of `columns`. NaN stands for those of a failed plug-in.
