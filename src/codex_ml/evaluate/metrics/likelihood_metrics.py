@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.evaluate.metrics.protocol import SHARE, ScoredDocument, ratio
-
-BINS = 10  # of confidence, for the calibration error
+from codex_ml.inference.likelihood import BINS
 
 
 @dataclass(frozen=True)
