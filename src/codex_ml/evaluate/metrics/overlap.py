@@ -104,7 +104,6 @@ OVERLAP = (
     Mean(
         "token_f1", lambda item: f1_of_bags(squad(item.output).split(), squad(item.reference).split()), f"f1|{_SQUAD}"
     ),
-    Mean("code_token_f1", lambda item: f1_of_bags(words(item.output), words(item.reference)), f"f1|{SIGNATURE}"),
     Mean("rouge1", lambda item: rouge_n(item, 1), f"f1 of 1-grams|{SIGNATURE}", counts_all=False),
     Mean("rouge2", lambda item: rouge_n(item, 2), f"f1 of 2-grams|{SIGNATURE}", counts_all=False),
     Mean("rougeL", rouge_l, f"f1 of lcs of the whole text|{SIGNATURE}", counts_all=False),

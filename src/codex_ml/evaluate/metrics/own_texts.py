@@ -1,7 +1,7 @@
 """Score lists of texts of your own from Python, with the metrics that the pipeline uses.
 
->>> text_metrics(["x = 1"], ["x = 2"], names=["exact_match", "code_token_f1"])
-{'exact_match': 0.0, 'code_token_f1': 0.6666666666666666}
+>>> text_metrics(["x = 1"], ["x = 2"], names=["exact_match", "rouge1"])
+{'exact_match': 0.0, 'rouge1': 0.6666666666666666}
 """
 
 from __future__ import annotations
