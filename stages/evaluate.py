@@ -1,7 +1,7 @@
-"""Evaluate: bits per byte, perplexity and token accuracy on the test split, with intervals, compared with zlib.
+"""Evaluate: likelihood of the test split, generated text and executed code, every number with an interval.
 
-zlib at level 9 compresses each document alone, as the model reads each document alone. If the tokenizer does not
-reproduce every test document, the stage writes no bits per byte, because the tokens are not the whole text.
+If the tokenizer does not reproduce every test document, there is no bits per byte, because the tokens are not the whole
+text.
 """
 
 import sys
@@ -14,8 +14,6 @@ from codex_ml.core.stage import Stage, log, run_stage
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.modeling.process import prepare_process
 
-COMPARED = ("bits_per_byte", "lossy", "zlib_bits_per_byte", "perplexity", "token_accuracy", "documents")
-
 
 class Params(Section):
     """What this stage reads of params.yaml."""
@@ -25,39 +23,42 @@ class Params(Section):
 
 
 def main(stage: Stage[Params]) -> None:
-    from codex_ml.core.io import write_text
     from codex_ml.core.record import cpu_threads
-    from codex_ml.documents.document import count_documents, read_documents
-    from codex_ml.evaluate.summary import by_source, document_score, summary
-    from codex_ml.inference.evaluate_files import DocumentScore
-    from codex_ml.inference.likelihood import Scoring, score
-    from codex_ml.modeling.examples import Scorable, scorables
-    from codex_ml.modeling.hardware import inference_device
+    from codex_ml.evaluate.evaluation import evaluate, headlines
+    from codex_ml.evaluate.job import EvaluationData, Subject
+    from codex_ml.modeling.hardware import choose_hardware, inference_device
     from codex_ml.modeling.train_files import Training
     from codex_ml.modeling.trained_model import load_model
+    from codex_ml.policy.cleaner import load_cleaner
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
-    settings, folder = stage.params.evaluate, stage.dep("models/model")
+    folder = stage.dep("models/model")
     training = Training.read(folder / "training.json")
-    model = load_model(folder, device=inference_device(stage.runtime, threads=cpu_threads(training.hardware.threads)))
-    tokenizer = load_tokenizer(folder)
-    test = stage.dep("data/splits/test.parquet")
-    found = scorables(read_documents(test), tokenizer, loss_on=training.loss_on, length=training.seq_len)
-    pairs = [(d, item) for d, item in zip(read_documents(test), found, strict=True) if isinstance(item, Scorable)]
-    scores = score(model, (item for _, item in pairs), Scoring(training.seq_len, batch_size=settings.batch_size))
-    scores = stage.track(scores, "evaluate", count_documents(test), "documents")
-    rows = [document_score(d, item.text, one) for (d, item), one in zip(pairs, scores, strict=True)]
-    lossy = sum(not item.lossless for _, item in pairs)
-    result = summary(rows, settings, seed=stage.params.seed, lossy=lossy)
-    DocumentScore.write_lines(stage.out("reports/evaluate/documents.ndjson"), rows)
-    write_text(stage.out("reports/evaluate/by_source.csv"), by_source(rows, lossy=lossy))
-    stage.write_numbers(result.as_json(), compared=COMPARED)
-    if result.lossy:
-        perplexity = "not finite" if result.perplexity is None else result.perplexity
-        log.warning("evaluate: WARNING: %s", result.lossy.reason)
-        log.info("evaluate: perplexity %s per token on test, no bits per byte", perplexity)
-    else:
-        log.info("evaluate: %s bits per byte on test, zlib %s", result.bits_per_byte, result.zlib_bits_per_byte)
+    threads = cpu_threads(training.hardware.threads)
+    device = inference_device(stage.runtime, threads=threads)
+    hardware = choose_hardware(stage.runtime, threads=threads, precision=stage.params.evaluate.precision, compile="off")
+    subject = Subject(
+        model=load_model(folder, device=device),
+        tokenizer=load_tokenizer(folder),
+        length=training.seq_len,
+        loss_on=training.loss_on,
+        precision="bf16" if hardware.precision == "bf16" else "fp32",
+        digest=stage.record["deps"]["models/model"]["sha256"],
+    )
+    data = EvaluationData(
+        test=stage.dep("data/splits/test.parquet"),
+        train=stage.dep("data/splits/train.parquet"),
+        redact=load_cleaner(*map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key"))),
+    )
+    for name in ("details.json", "metrics.json", "results", "plots"):
+        stage.out(f"reports/evaluate/{name}")
+    found = evaluate(
+        subject, data, stage.params.evaluate, stage.metrics.parent, seed=stage.params.seed, track=stage.track
+    )
+    for note in found.notes:
+        log.warning("evaluate: %s", note)
+    for line in headlines(found):
+        log.info("evaluate: %s", line)
 
 
 if __name__ == "__main__":

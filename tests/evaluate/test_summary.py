@@ -1,97 +1,114 @@
-"""The numbers of a test split are ratios of sums over its documents."""
+"""The numbers of a test split are functions of sums over its documents, and say why one is absent."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from codex_ml.core.errors import safe_text
-from codex_ml.core.stage import chosen
 from codex_ml.core.strict_json import dump_json, parse_json
-from codex_ml.documents.document import Document
-from codex_ml.evaluate.config import Evaluate
-from codex_ml.evaluate.summary import by_source, document_score, summary
-from codex_ml.inference.evaluate_files import DocumentScore
-from codex_ml.inference.likelihood import (
-    perplexity,
-)
+from codex_ml.evaluate.groups import csv_text, length_bucket
+from codex_ml.evaluate.item_tables import read_columns, read_numbers, read_units, write_table
+from codex_ml.evaluate.metrics.registry import load_metrics
+from codex_ml.evaluate.summary import Resampling, metric_value
+
+HOW = Resampling(resamples=200, confidence=0.95, seed=1)
 
 
-def scored(**numbers):
-    """A document of the source "s" with these numbers."""
-    return DocumentScore(id="a", source="s", path="p", **numbers)
+def value_of(name: str, rows: list[list[float]], absent: str | None = None) -> Any:
+    """The metric of this name over units with these columns."""
+    metrics = load_metrics()
+    return metric_value(metrics, metrics[name], np.array(rows, dtype=float), HOW, absent)
 
 
-def test_perplexity_that_overflows_is_absent_and_the_metrics_stay_json():
-    assert perplexity(709.0, 1) == pytest.approx(math.exp(709))
-    assert perplexity(710.0, 1) is None
-    row = scored(bytes=3, tokens=1, nll=800.0, correct=0, zlib_bits=88)
-    numbers = summary([row], Evaluate(), seed=1).as_json()
-    assert "perplexity" not in numbers
-    assert parse_json(dump_json(numbers)) == numbers
+def test_a_value_is_the_ratio_of_sums_and_has_an_interval_around_it() -> None:
+    rows = [[math.log(2) * 60 * k, 100.0 * k] for k in range(1, 21)] + [[math.log(2) * 42, 2.0]]
+    found = value_of("bits_per_byte", rows)
+    assert found.value == pytest.approx((60 * 210 + 42) / (100 * 210 + 2), abs=1e-9)
+    assert found.low < found.value < found.high
+    assert (found.units, found.higher_is_better, found.why) == (21, False, None)
 
 
-def test_summary_is_the_ratio_of_sums():
-    documents = [
-        Document("a", "x", "0", "", "MIT", "python", text="ab" * 50),
-        Document("b,\r", "y", "1", "", "MIT", "python", text="ü"),
+def test_perplexity_that_overflows_is_absent_and_the_result_stays_json() -> None:
+    assert value_of("perplexity", [[709.0, 1.0]]).value == pytest.approx(math.exp(709))
+    found = value_of("perplexity", [[710.0, 1.0]])
+    assert (found.value, found.low, found.why) == (None, None, "not finite: too large for a double")
+    assert parse_json(dump_json(found.as_json())) == found.as_json()
+
+
+def test_one_document_has_a_value_but_no_interval() -> None:
+    found = value_of("bits_per_byte", [[math.log(2) * 6, 4.0]])
+    assert (found.value, found.low, found.high) == (1.5, None, None)
+    assert found.why == "no interval: 1 independent units; at least 20 are needed"
+
+
+def test_documents_of_no_bytes_have_no_bits_per_byte() -> None:
+    assert value_of("bits_per_byte", [[3.0, 0.0]] * 12).why == "nothing to divide by"
+
+
+def test_an_absent_value_says_the_given_reason() -> None:
+    found = value_of("bits_per_byte", [[3.0, 2.0]] * 12, absent="the tokenizer loses text")
+    assert (found.value, found.low, found.why) == (None, None, "the tokenizer loses text")
+
+
+def test_a_table_gives_back_numbers_texts_and_units(tmp_path: Path) -> None:
+    with write_table(tmp_path, "documents", texts=["source"], numbers=["nll", "bytes"]) as table:
+        for item, unit, nll in (("a", "u", 1.5), ("b", "v", math.nan), ("c\n", "u", 2)):
+            table.add({"item": item, "unit": unit, "source": 'say "so"'}, {"nll": nll, "bytes": 3})
+    file = tmp_path / "documents.parquet"
+    np.testing.assert_array_equal(read_numbers(file, ["bytes", "nll"]), [[3, 1.5], [3, math.nan], [3, 2]])
+    assert read_units(file).tolist() == [0, 1, 0]
+    assert (tmp_path / "documents.ndjson").read_text(encoding="utf-8").splitlines()[1:] == [
+        r'{"bytes": 3, "item": "b", "nll": null, "source": "say \"so\"", "unit": "v"}',
+        r'{"bytes": 3, "item": "c\n", "nll": 2, "source": "say \"so\"", "unit": "u"}',
     ]
-    scores = [
-        SimpleNamespace(nll=math.log(2) * 60, tokens=30, top1=10),
-        SimpleNamespace(nll=math.log(2) * 42, tokens=4, top1=4),
-    ]
-    rows = [
-        document_score(document, document.content, score) for document, score in zip(documents, scores, strict=True)
-    ]
-    numbers = summary(rows, Evaluate(), seed=1).as_json()
-    assert numbers["bits_per_byte"] == pytest.approx(1.0, abs=1e-4)  # 102 bits over 102 bytes
-    assert numbers["token_accuracy"] == pytest.approx(14 / 34, abs=1e-6)
-    assert (
-        numbers["interval"]["bits_per_byte"]["low"]
-        <= numbers["bits_per_byte"]
-        <= numbers["interval"]["bits_per_byte"]["high"]
-    )
-    assert by_source(rows).split("\n")[2].startswith('"b,\\r",2')
 
 
-def test_the_table_of_sources_holds_one_row_per_source_whatever_its_name_is():
-    names = ["z", "b\r", "a,b", 'say "so"', "line\nend", "nan", "NA", " x", "ü", "\U0001f600", "z"]
-    row = scored(bytes=100, tokens=2, nll=50 * math.log(2), correct=1, zlib_bits=300)
-    table = by_source([row.model_copy(update={"source": name}) for name in names])
-    assert "\r" not in table
-    read = list(csv.DictReader(io.StringIO(table, newline="")))
-    assert [row["source"] for row in read] == [safe_text(name) for name in sorted(set(names))]
-    assert [row["documents"] for row in read] == ["2" if row["source"] == "z" else "1" for row in read]
-    assert {(row["bits_per_byte"], row["zlib_bits_per_byte"]) for row in read} == {("0.5000", "3.0000")}
+def test_a_table_of_many_row_groups_has_every_row_in_order(tmp_path: Path) -> None:
+    with write_table(tmp_path, "documents", texts=[], numbers=["nll"]) as table:
+        for number in range(10_000):
+            table.add({"item": str(number), "unit": str(number % 7)}, {"nll": number})
+    file = tmp_path / "documents.parquet"
+    np.testing.assert_array_equal(read_numbers(file, ["nll"])[:, 0], np.arange(10_000))
+    assert (read_units(file) == np.arange(10_000) % 7).all()
 
 
-def test_chats_that_are_scored_as_plain_text_are_counted():
-    rows = [scored(bytes=300, tokens=2, nll=3.0, correct=1, zlib_bits=88)]
-    plain, chats = (summary(rows, Evaluate(), seed=1, chats=count).as_json() for count in (0, 1))
-    assert chats == {**plain, "chats": 1}
+def test_a_table_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
+    def fail() -> None:
+        with write_table(tmp_path, "documents", texts=[], numbers=["nll"]) as table:
+            table.add({"item": "a", "unit": "a"}, {"nll": 1.0})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tokenizer_that_loses_text_gets_no_bits_per_byte():
-    rows = [scored(bytes=300, tokens=2, nll=3.0, correct=1, zlib_bits=88)]
-    whole, lossy = (summary(rows, Evaluate(), seed=1, lossy=count).as_json() for count in (0, 1))
-    assert {"bits_per_byte", "lossy"} & whole.keys() == {"bits_per_byte"}
-    assert whole["interval"].keys() == {"bits_per_byte", "token_accuracy", "bits_per_byte_minus_zlib"}
-    assert lossy["lossy"] == {
-        "documents": 1,
-        "reason": "no bits per byte: the tokenizer does not give 1 of 1 test documents back",
-    }
-    assert lossy["interval"].keys() == {"token_accuracy"}
-    compared = runpy.run_path(str(Path(__file__).parents[2] / "stages/evaluate.py"))["COMPARED"]
-    assert chosen(lossy, compared)["lossy"] == lossy["lossy"]  # metrics.json says why a number is missing
-    assert "lossy" not in chosen(whole, compared)
-    kept = whole.keys() - {"bits_per_byte", "interval"}
-    assert {name: lossy[name] for name in kept} == {name: whole[name] for name in kept}
-    assert lossy.keys() == {*kept, "interval", "lossy"}
-    assert by_source(rows).endswith("\ns,0.0144,0.2933,1\n")
-    assert by_source(rows, lossy=1).endswith("\ns,,0.2933,1\n")
+def test_an_empty_table_can_be_read(tmp_path: Path) -> None:
+    with write_table(tmp_path, "documents", texts=["source"], numbers=["nll"]):
+        pass
+    file = tmp_path / "documents.parquet"
+    assert read_numbers(file, ["nll"]).shape == (0, 1)
+    assert read_units(file).shape == (0,)
+    assert read_columns(file, ["source"], lambda batch: np.array(batch.column(0).to_pylist())).shape == (0,)
+
+
+def test_a_csv_holds_each_name_as_text_and_no_formula() -> None:
+    names = ["z", "b\r", "a,b", 'say "so"', "line\nend", "nan", "NA", " x", "ü", "\U0001f600"]
+    formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
+    text = csv_text(pd.DataFrame({"source": names + formulas, "value": [0.5] * 16}))
+    assert "\r" not in text
+    read = [row["source"] for row in csv.DictReader(io.StringIO(text, newline=""))]
+    assert read == [safe_text(name) for name in names] + ["'" + safe_text(name) for name in formulas]
+
+
+def test_documents_are_put_into_buckets_by_bytes() -> None:
+    names = ["0 to 255", "0 to 255", "256 to 1023", "1024 to 4095", "65536 and more"]
+    assert length_bucket(np.array([0, 255, 256, 4095, 10**9])).tolist() == names

@@ -26,7 +26,7 @@ train:
   checkpoint_every: 150
   threads: 1
   compile: "off"
-evaluate: {bootstrap: 100}
+evaluate: {bootstrap: 100, completions: {documents: 8, max_tokens: 16}}
 safety_audit: {windows: 20, prefix_tokens: 12, suffix_tokens: 8, samples: 4, sample_tokens: 16}
 report: {}
 runtime: {device: cpu}

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from codex_ml.report.facts import STAGES, Facts, load_facts
@@ -79,15 +81,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             lines = [f"step\t{name.split('/')[1]}", *(f"{i}\t{2.5 + 1 / i}" for i in range(1, points + 1))]
             write(f"reports/train/plots/metrics/{name}.tsv", "\n".join(lines) + "\n")
         write("reports/evaluate/details.json", evaluation(lossy=lossy))
-        documents = [
-            {
-                **dict.fromkeys(("id", "source", "path"), text),
-                **{"bytes": 100 * i, "tokens": 30 * i, "correct": 9 * i, "nll": 150.0 * i, "zlib_bits": 300 * i},
-            }
-            for i in range(1, 21)
-        ]
-        write("reports/evaluate/documents.ndjson", rows(documents))
-        with (root / "reports/evaluate/by_source.csv").open("w", encoding="utf-8", newline="") as file:
+        for folder in ("plots", "results"):
+            (root / "reports/evaluate" / folder).mkdir()
+        sizes = {"bytes": [100.0 * i for i in range(1, 21)], "nll": [150.0 * i for i in range(1, 21)]}
+        columns = {"item": [text] * 20, **sizes, "zlib_bits": [300.0 * i for i in range(1, 21)]}
+        pq.write_table(pa.table(columns), root / "reports/evaluate/results/documents.parquet")
+        with (root / "reports/evaluate/plots/by_source.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(("source", "bits_per_byte", "zlib_bits_per_byte", "documents"))
             table.writerows([(text, "" if lossy else 2.0, 2.5, 3), ("other", "" if lossy else 2.2, 2.1, 1)])
@@ -164,22 +163,27 @@ def trained(*, two_rates: bool = True) -> dict[str, Any]:
 
 
 def evaluation(*, lossy: bool = False) -> dict[str, Any]:
-    def around(value: float) -> dict[str, float]:
-        return {"low": value - 0.1, "high": value + 0.1}
+    def around(value: float, *, higher: bool = False, signature: str = "s") -> dict[str, Any]:
+        limits = {"low": value - 0.1, "high": value + 0.1}
+        return {"value": value, **limits, "units": 20, "signature": signature, "higher_is_better": higher}
 
-    intervals = {
+    metrics = {
         "bits_per_byte": around(2.125),
-        "token_accuracy": around(0.3125),
+        "perplexity": around(31.5),
+        "token_accuracy": around(0.3125, higher=True),
+        "zlib_bits_per_byte": around(2.5),
         "bits_per_byte_minus_zlib": around(-0.375),
     }
-    bits: dict[str, Any] = {"bits_per_byte": 2.125}
+    counts = {"bytes": 21000, "tokens": 6000, "chats": 0}
+    task: dict[str, Any] = {"task": "documents", "items": 20, "units": 20, "settings": {}, "counts": counts}
     if lossy:
-        bits = {"lossy": {"documents": 7, "reason": "no bits per byte: the tokenizer does not give 7 of 20 back"}}
-        intervals = {"token_accuracy": intervals["token_accuracy"]}
-    return {
-        **bits, "zlib_bits_per_byte": 2.5, "token_accuracy": 0.3125, "perplexity": 31.5,
-        "documents": 20, "bytes": 21000, "tokens": 6000, "interval": intervals,
-    }  # fmt: skip
+        reason = "no bits per byte: the tokenizer does not give 7 of 20 back"
+        task["lossy"] = {"documents": 7, "reason": reason}
+        for name in ("bits_per_byte", "bits_per_byte_minus_zlib"):
+            absent = {"value": None, "why": reason, "units": 20, "signature": "s", "higher_is_better": False}
+            metrics[name] = absent
+    head = {"model": "5" * 64, "data": "6" * 64, "seed": 1, "bootstrap": 1000, "confidence": 0.9}
+    return {**head, "tasks": {"documents": {**task, "metrics": metrics}}}
 
 
 def record(stage: str, text: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 from codex_ml.core.errors import UserError, safe_text
-from codex_ml.inference.evaluate_files import DocumentScore, Evaluation, ScoreInterval, SourceScore
+from codex_ml.inference.evaluate_files import Evaluation, SizeScore, SourceScore
 from codex_ml.report import plots, sentences, short_series, tables
 from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts, load_facts
@@ -162,10 +162,7 @@ def test_page_stays_below_a_megabyte_and_says_what_it_left_out(facts: MakeFacts)
 
 def test_pictures_stay_small_with_many_points() -> None:
     curve = [(step, 2 + 1 / step) for step in range(1, 20_001)]
-    place = {"id": "a", "source": "b", "path": "c"}
-    documents = [
-        DocumentScore(**place, bytes=10 + i, tokens=9, nll=20.0 + i, correct=3, zlib_bits=50 + i) for i in range(5000)
-    ]
+    documents = [SizeScore(10 + i, (20.0 + i) / (10 + i), (50 + i) / (10 + i)) for i in range(5000)]
     sources = [SourceScore(f"a-source-of-some-length/{i}", 2.0 + i / 1000, 2.5, i) for i in range(500)]
     drawn = (
         plots.loss_curve(curve, curve[::10], best_step=19_991),
@@ -213,17 +210,18 @@ def test_comparison_with_zlib_says_no_more_than_its_interval(
     facts: MakeFacts, low: float, high: float, words: str
 ) -> None:
     known = facts()
-    interval = known.evaluation.interval.model_copy(
-        update={"bits_per_byte_minus_zlib": ScoreInterval(low=low, high=high)}
-    )
-    changed = dataclasses.replace(known, evaluation=known.evaluation.model_copy(update={"interval": interval}))
+    numbers = known.evaluation.as_json()
+    numbers["tasks"]["documents"]["metrics"]["bits_per_byte_minus_zlib"] |= {"low": low, "high": high}
+    changed = dataclasses.replace(known, evaluation=Evaluation.model_validate(numbers))
     assert words in sentences.headline(changed)
 
 
 def test_the_page_says_where_chats_are_scored_as_plain_text(facts: MakeFacts) -> None:
     known = facts()
     assert "chats" not in sentences.reading(known)
-    changed = dataclasses.replace(known, evaluation=known.evaluation.model_copy(update={"chats": 3}))
+    numbers = known.evaluation.as_json()
+    numbers["tasks"]["documents"]["counts"]["chats"] = 3
+    changed = dataclasses.replace(known, evaluation=Evaluation.model_validate(numbers))
     assert sentences.reading(changed).startswith(sentences.reading(known))
     assert "3 of the documents are chats. They are scored as lines of role and content" in sentences.reading(changed)
 
@@ -239,7 +237,8 @@ def test_numbers_of_the_inputs_are_on_the_page(rendered: Render) -> None:
 @pytest.mark.parametrize(
     ("path", "stage"),
     [
-        ("reports/evaluate/by_source.csv", "evaluate"),
+        ("reports/evaluate/plots/by_source.csv", "evaluate"),
+        ("reports/evaluate/results/documents.parquet", "evaluate"),
         ("reports/safety_audit/samples.ndjson", "safety_audit"),
         ("reports/train/plots/metrics/val/loss.tsv", "train"),
         ("reports/train/plots/metrics/train/embedding_lr.tsv", "train"),
@@ -258,7 +257,8 @@ def test_missing_input_names_the_stage_that_makes_it(inputs: Callable[..., Path]
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
-        ("reports/evaluate/details.json", "{}", "zlib_bits_per_byte: field required; `dvc repro evaluate`"),
+        ("reports/evaluate/details.json", "{}", "model: field required; `dvc repro evaluate`"),
+        ("reports/evaluate/results/documents.parquet", "{}", "documents.parquet is damaged"),
         ("reports/tokenizer/details.json", '{"vocab_size": "4096"}', "vocab_size: input should be a valid integer"),
         ("reports/split/metrics.json", "[]", "expected a JSON object, found list; `dvc repro split` makes it anew"),
         ("reports/safety_audit/samples.ndjson", '{"text": "a"}\n{"text": NaN}\n', "samples.ndjson:2 is not valid JSON"),
@@ -268,7 +268,7 @@ def test_missing_input_names_the_stage_that_makes_it(inputs: Callable[..., Path]
             "verdict: input should be 'pass', 'fail' or 'invalid'; `dvc repro safety_audit`",
         ),
         ("reports/train/plots/metrics/val/loss.tsv", "step\tother\n1\t2\n", "is not a DVCLive curve"),
-        ("reports/evaluate/by_source.csv", "source\nx\n", "is not what evaluate writes"),
+        ("reports/evaluate/plots/by_source.csv", "source\nx\n", "is not what evaluate writes"),
         ("models/model/model.safetensors", "\x00" * 20, "is not a safetensors file"),
         ("data/splits/findings.ndjson", "{}", "findings.ndjson:1: source: field required"),
     ],
@@ -314,11 +314,14 @@ def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_on_the_page(facts: Mak
 
 @pytest.mark.parametrize("lossy", [True, False])
 def test_bits_per_byte_and_the_reason_for_none_exclude_each_other(facts: MakeFacts, lossy: bool) -> None:
-    found = facts(lossy=lossy).evaluation.model_dump(exclude_none=True)
-    with pytest.raises(ValidationError, match="expected bits_per_byte with both its intervals, or lossy"):
-        Evaluation.model_validate(
-            {**found, "bits_per_byte": 1.0} if lossy else {**found, "lossy": {"documents": 1, "reason": "x"}}
-        )
+    found = facts(lossy=lossy).evaluation.as_json()
+    task = found["tasks"]["documents"]
+    task["lossy"] = {"documents": 1, "reason": "x"}
+    if lossy:
+        assert Evaluation.model_validate(found).bits is None
+        task["metrics"]["bits_per_byte"] |= {"value": 1.0}
+    with pytest.raises(ValidationError, match="expected bits_per_byte or lossy, found both"):
+        Evaluation.model_validate(found)
 
 
 FEW = {

@@ -2,14 +2,129 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
 
-from codex_ml.core.config import Positive, Section
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from codex_ml.core.config import Count, Positive, Section
+
+BENCHMARKS, BASELINES = Path("data/benchmarks"), Path("data/baselines")  # deps of the stage
+BENCHMARK_ENDINGS = (".jsonl", ".jsonl.gz")
+LONGEST_NGRAM = 16  # bytes; the tables of the n-gram model grow with the order
+
+
+def _no_empty_stop(stop: tuple[str, ...]) -> tuple[str, ...]:
+    if "" in stop:
+        raise ValueError("an empty string is part of every text, so nothing would be generated; remove it")
+    return stop
+
+
+def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := _repeated(values):
+        raise ValueError(f"{twice} is listed twice; remove one")
+    return values
+
+
+def _repeated(values: Iterable[str | int]) -> str:
+    """The first value that occurs more than once, "" for none."""
+    return next((str(value) for value, count in Counter(values).items() if count > 1), "")
+
+
+def benchmark_name(path: str) -> str:
+    """The name of a benchmark in results: its file name without the ending.
+
+    >>> benchmark_name("data/benchmarks/sample/HumanEval.jsonl.gz")
+    'HumanEval'
+    """
+    name = Path(path).name
+    return next((name.removesuffix(ending) for ending in reversed(BENCHMARK_ENDINGS) if name.endswith(ending)), name)
+
+
+TopP = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, description="Share of the probability; 1: no limit")]
+Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="0: greedy")]
+
+
+class Completions(Section):
+    """`evaluate.completions`: text that the model writes for held-out documents, compared with theirs."""
+
+    documents: Count = Field(64, description="Test documents that are completed; 0: none")
+    split_at: Literal["line", "token", "function"] = Field(
+        "line", description="Where a document is split into a prompt"
+    )
+    max_tokens: Positive = Field(64, description="Tokens generated per document, at most")
+    temperature: Temperature = 0.0
+    top_k: Count = Field(0, description="Only the k most probable tokens; 0: no limit")
+    top_p: TopP = 1.0
+    repetition_penalty: float = Field(1.0, gt=0, le=100, allow_inf_nan=False, description="1: no penalty")
+    stop: Annotated[tuple[str, ...], AfterValidator(_no_empty_stop), AfterValidator(_each_once)] = Field(
+        (), description="Generation ends before the first of these strings"
+    )
+
+
+class Code(Section):
+    """`evaluate.code`: how the tasks of the benchmarks are solved and run."""
+
+    samples: int = Field(1, gt=0, le=10_000, description="Programs generated per task")
+    k: tuple[Positive, ...] = Field((1,), min_length=1, description="pass@k for each; at most samples")
+    max_tokens: Positive = Field(128, description="Tokens generated per program, at most")
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
+    cpu_seconds: float = Field(5, gt=0, le=3600, allow_inf_nan=False, description="CPU time of one program")
+    memory_mb: int = Field(512, ge=64, le=1_000_000, description="Memory of one program, MB")
+    sandbox: str = Field("auto", description="auto: the strongest that this machine can run")
+
+    @model_validator(mode="after")
+    def _samples_suffice(self) -> Code:
+        if twice := _repeated(self.k):
+            raise ValueError(f"k: {twice} is listed twice; remove one")
+        if max(self.k) > self.samples:
+            raise ValueError(f"k {max(self.k)} needs at least as many samples, found {self.samples}; raise samples")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"temperature 0 gives the same program {self.samples} times; use samples: 1, or a temperature above 0"
+            )
+        return self
 
 
 class Evaluate(Section):
-    """`evaluate`: scores on the test split, and their confidence intervals."""
+    """`evaluate`: scores on the test split, generated text, executed code, and their confidence intervals."""
 
+    batch_size: Positive = Field(8, description="Windows per forward pass; the number affects the last bits")
+    stride: Count = Field(0, description="New tokens per window; 0: disjoint windows")
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    ngram_order: int = Field(6, ge=0, le=LONGEST_NGRAM, description="Bytes of the n-gram baseline; 0: none")
     bootstrap: int = Field(1000, ge=100, le=1_000_000, description="Resamples of documents for the intervals")
     confidence: float = Field(0.95, gt=0.5, lt=1, allow_inf_nan=False)
-    batch_size: Positive = Field(8, description="Windows per forward pass; the number affects the last bits")
+    metrics: Annotated[tuple[str, ...], AfterValidator(_each_once)] = Field((), description="Names; []: all metrics")
+    completions: Completions = Completions()
+    benchmarks: Annotated[tuple[str, ...], AfterValidator(_each_once)] = Field(
+        (), description="Files of programming tasks below data/benchmarks, .jsonl or .jsonl.gz"
+    )
+    code: Code = Code()
+    compare_to: str = Field("", description="A folder of data/baselines: a copy of reports/evaluate of another model")
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _benchmarks_are_declared(cls, benchmarks: tuple[str, ...]) -> tuple[str, ...]:
+        for path in benchmarks:
+            if not _inside(path, BENCHMARKS):
+                raise ValueError(f"{path}: only files below {BENCHMARKS} are a dep of evaluate; move the file there")
+            if not path.endswith(BENCHMARK_ENDINGS):
+                raise ValueError(f"{path}: expected a name that ends in {' or '.join(BENCHMARK_ENDINGS)}")
+        if twice := _repeated(map(benchmark_name, benchmarks)):
+            raise ValueError(f"two files have the name {twice}, and results are named by it; rename one")
+        return benchmarks
+
+    @field_validator("compare_to")
+    @classmethod
+    def _baseline_is_declared(cls, path: str) -> str:
+        if path and not _inside(path, BASELINES):
+            raise ValueError(f"only folders below {BASELINES} are a dep of evaluate; copy the folder there")
+        return path
+
+
+def _inside(path: str, folder: Path) -> bool:
+    return Path(path).is_relative_to(folder) and Path(path) != folder and ".." not in Path(path).parts

@@ -1,100 +1,107 @@
-"""Compute the numbers and tables of reports/evaluate from the scores of documents."""
+"""Values of metrics with their intervals, from the sums of the units of a table. Used by: the tasks of evaluate."""
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
+from numpy.typing import NDArray
 
-from codex_ml.core.errors import safe_text
-from codex_ml.documents.document import Document
-from codex_ml.evaluate.config import Evaluate
-from codex_ml.inference.evaluate_files import DocumentScore, Evaluation
-from codex_ml.inference.likelihood import Score, bits_per_byte, perplexity
-from codex_ml.statistics.bootstrap import bootstrap_ratio
+from codex_ml.evaluate.item_tables import read_numbers, read_units
+from codex_ml.evaluate.job import Job
+from codex_ml.evaluate.metrics.protocol import Inputs, Metric
+from codex_ml.evaluate.metrics.registry import Metrics
+from codex_ml.inference.evaluate_files import MetricValue
+from codex_ml.statistics.bootstrap import SMALLEST_UNITS, interval, unit_sums
 
-ZLIB_LEVEL = 9
-DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
-
-
-def document_score(document: Document, text: str, score: Score) -> DocumentScore:
-    """Return the numerators and denominators of the scores of one document, of which `text` is scored."""
-    data = text.encode("utf-8")
-    return DocumentScore(
-        id=document.id,
-        source=document.source,
-        path=document.path,
-        bytes=len(data),
-        tokens=score.tokens,
-        nll=round(score.nll, 3),
-        correct=score.top1,
-        zlib_bits=8 * len(zlib.compress(data, ZLIB_LEVEL)),
-    )
+DECIMALS = 9  # of a value; the further ones depend on the order of additions
 
 
-def summary(
-    rows: Sequence[DocumentScore], settings: Evaluate, *, seed: int, lossy: int = 0, chats: int = 0
-) -> Evaluation:
-    """Return the metrics of a test split: ratios of sums over documents, with bootstrap intervals.
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made."""
+
+    resamples: int
+    confidence: float
+    seed: int
+
+
+def summarise(
+    job: Job, table: Path, inputs: Inputs, *, absent: Mapping[str, str] | None = None
+) -> dict[str, MetricValue]:
+    """Return the values of all metrics on one kind of item, computed from a table.
+
+    The columns are read metric by metric, so that memory holds those of one metric.
 
     Args:
-        lossy: number of documents that the tokenizer does not reproduce. If it is above 0, bits per byte is absent and
-            `lossy` gives the reason: the tokens leave out text, so they cost too little.
-        chats: number of documents that are chats; they are scored as plain text. Left out if it is 0.
+        table: its Parquet file.
+        absent: metrics that cannot be given, and why.
     """
-    table = _table(rows)
-    bits, size, tokens = bits_per_byte(table["nll"], 1), table["bytes"], table["tokens"]
-
-    def ratio(above: pd.Series, below: pd.Series) -> float:
-        return round(float(above.sum() / below.sum()), DIGITS)
-
-    def interval(above: pd.Series, below: pd.Series) -> dict[str, float]:
-        found = bootstrap_ratio(above, below, resamples=settings.bootstrap, confidence=settings.confidence, seed=seed)
-        return {"low": round(found.low, DIGITS), "high": round(found.high, DIGITS)}
-
-    result: dict[str, Any] = {
-        "token_accuracy": ratio(table["correct"], tokens),
-        "zlib_bits_per_byte": ratio(table["zlib_bits"], size),
-        "documents": len(table),
-        "bytes": int(size.sum()),
-        "tokens": int(tokens.sum()),
-        "interval": {"token_accuracy": interval(table["correct"], tokens)},
-    }
-    if chats:
-        result["chats"] = chats
-    if lossy:
-        reason = f"no bits per byte: the tokenizer does not give {lossy} of {len(rows)} test documents back"
-        result["lossy"] = {"documents": lossy, "reason": reason}
-    else:
-        result["bits_per_byte"] = ratio(bits, size)
-        result["interval"]["bits_per_byte"] = interval(bits, size)
-        result["interval"]["bits_per_byte_minus_zlib"] = interval(bits - table["zlib_bits"], size)
-    # JSON has no infinity: a missing perplexity is not finite
-    if (value := perplexity(float(table["nll"].sum()), int(tokens.sum()))) is not None:
-        result["perplexity"] = round(value, DIGITS)
-    return Evaluation.model_validate(result)
+    units, how = read_units(table), resampling(job)
+    values = {}
+    for metric in job.metrics.of(inputs):
+        sums = unit_sums(read_numbers(table, metric.columns), units)
+        values[metric.name] = metric_value(job.metrics, metric, sums, how, (absent or {}).get(metric.name))
+    return values
 
 
-def _table(rows: Sequence[DocumentScore]) -> pd.DataFrame:
-    return pd.DataFrame([row.as_json() for row in rows])
+def resampling(job: Job) -> Resampling:
+    """How the intervals of a job are made."""
+    return Resampling(job.settings.bootstrap, job.settings.confidence, job.seed)
 
 
-def by_source(rows: Sequence[DocumentScore], *, lossy: int = 0) -> str:
-    """Return a CSV of bits per byte by source, sorted by source: the model's (empty if `lossy`) and zlib's.
+def metric_value(
+    metrics: Metrics, metric: Metric, sums: NDArray[np.float64], how: Resampling, absent: str | None = None
+) -> MetricValue:
+    """Return the value of one metric with its interval.
 
-    Control characters in the name of a source become escapes: pandas does not quote a lone carriage return, and the
-    commit hook for line endings refuses a file that holds one.
+    Args:
+        sums: (units, columns), the columns of this metric.
+        absent: why there is no value.
     """
-    groups = _table(rows).groupby("source")
-    size = groups["bytes"].sum()
-    table = pd.DataFrame(
-        {
-            "bits_per_byte": math.nan if lossy else bits_per_byte(groups["nll"].sum(), size),
-            "zlib_bits_per_byte": groups["zlib_bits"].sum() / size,
-            "documents": groups.size(),
-        }
+    aggregate = aggregate_of(metrics, metric)
+    value = math.nan if absent else float(aggregate(sums.sum(axis=0)))
+    optional: dict[str, Any] = {}
+    why = absent
+    if absent is None and not math.isfinite(value):
+        why = "not finite: too large for a double" if math.isinf(value) else "nothing to divide by"
+    elif absent is None:
+        chosen: Any = {"resamples": how.resamples, "confidence": how.confidence, "seed": how.seed}
+        found = interval(sums, aggregate, **chosen, bounds=metric.bounds)
+        why = None if found else why_no_interval(len(sums))
+        optional = {"low": round(found.low, DECIMALS), "high": round(found.high, DECIMALS)} if found else {}
+    if why:
+        optional["why"] = why
+    return MetricValue(
+        value=round(value, DECIMALS) if math.isfinite(value) else None,
+        units=len(sums),
+        signature=metric.signature,
+        higher_is_better=metric.higher_is_better,
+        **optional,
     )
-    return table.rename(index=safe_text).to_csv(float_format="%.4f", lineterminator="\n")
+
+
+def why_no_interval(units: int) -> str:
+    """Why a value has no interval."""
+    if units < SMALLEST_UNITS:
+        return f"no interval: {units} independent units; at least {SMALLEST_UNITS} are needed"
+    return f"no interval: the value is not finite in resamples of the {units} units"
+
+
+def aggregate_of(metrics: Metrics, metric: Metric) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """The function of a metric from sums (..., its own columns) to values (...)."""
+    if metric.name not in metrics.plugins:
+        return metric.aggregate
+    columns = metrics.columns(metric.inputs)
+    places = [columns.index(name) for name in metric.columns]
+
+    def aggregate(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        every = np.zeros((*sums.shape[:-1], len(columns)))
+        every[..., places] = sums
+        return metrics.aggregate(metric, every)
+
+    return aggregate

@@ -1,119 +1,180 @@
-"""Contracts of the files in which `evaluate` describes the test split.
+"""Contracts of the files in which `evaluate` describes a model.
 
-Used by: evaluate, which writes them, and report.
+Used by: evaluate, which writes them; report, which reads them.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from codex_ml.core.contract import Contract
 
-
-class ScoreInterval(Contract):
-    """Confidence interval of a score."""
-
-    low: float
-    high: float
-
-
-class ScoreIntervals(Contract):
-    """Intervals by score; the two of bits per byte are absent if bits per byte is."""
-
-    token_accuracy: ScoreInterval
-    bits_per_byte: ScoreInterval | None = None
-    bits_per_byte_minus_zlib: ScoreInterval | None = None
+DETAILS = "details.json"  # of a result folder, such as reports/evaluate
+METRICS = "metrics.json"  # the numbers that people compare
+RESULTS = "results"  # its folder of tables: <task>.parquet and <task>.ndjson, groups.csv and groups.parquet
+PLOTS = "plots"  # its folder of small tables for pictures
+DOCUMENTS, COMPLETIONS, CODE = "documents", "completions", "code"
 
 
-class LossyTest(Contract):
-    """Number of test documents that the tokenizer does not reproduce, and why bits per byte is absent."""
+def code_task(benchmark: str) -> str:
+    """The name of the task of one benchmark: code/HumanEval."""
+    return f"{CODE}/{benchmark}"
+
+
+def table_stem(task: str) -> str:
+    """Name, without its ending, of the table that holds the rows of a task; all benchmarks share one."""
+    return task.split("/")[0]
+
+
+class MetricValue(Contract):
+    """One number of a task.
+
+    Attributes:
+        value: None where it cannot be given; `why` says the reason.
+        low, high: its confidence interval; None where there is none, and `why` says the reason.
+        units: number of independent units (documents or groups of documents, tasks) that it was measured on.
+        signature: everything that the number depends on beside the model and the data.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    units: int
+    signature: str
+    higher_is_better: bool
+    why: str | None = None
+
+    @model_validator(mode="after")
+    def _reason_is_given(self) -> MetricValue:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("expected low and high, or neither")
+        if (self.value is None or self.low is None) and not self.why:
+            raise ValueError("expected `why` where value or interval is absent")
+        return self
+
+
+class LossyTexts(Contract):
+    """Number of texts that the tokenizer does not reproduce, and why bits per byte is absent."""
 
     documents: int
     reason: str
 
 
+class TaskResult(Contract):
+    """Everything that one task measured.
+
+    Attributes:
+        items: rows of its table.
+        units: independent units of them.
+        settings: how it was measured, such as the length of the windows.
+        metrics: by name.
+        counts: whole numbers, such as the bytes of all documents.
+        lossy: present if bits per byte is absent because the tokenizer loses text.
+        notes: what was left out or failed, one sentence each.
+    """
+
+    task: str
+    items: int
+    units: int
+    settings: dict[str, Any]
+    metrics: dict[str, MetricValue]
+    counts: dict[str, int] = Field(default_factory=dict)
+    lossy: LossyTexts | None = None
+    notes: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _bits_or_why_not(self) -> TaskResult:
+        bits = self.metrics.get("bits_per_byte")
+        if self.lossy and bits and bits.value is not None:
+            raise ValueError("expected bits_per_byte or lossy, found both")
+        return self
+
+
+class PlugIn(Contract):
+    """A metric that another package provides."""
+
+    name: str
+    distribution: str
+    version: str
+
+
 @dataclass(frozen=True)
 class BitsPerByte:
-    """Bits per byte, its interval, and the interval of its difference to zlib."""
+    """Bits per byte of the model, zlib's, and the difference of both."""
 
-    value: float
-    interval: ScoreInterval
-    minus_zlib: ScoreInterval
+    model: MetricValue
+    zlib: MetricValue
+    difference: MetricValue
 
 
 class Evaluation(Contract):
-    """reports/evaluate/details.json.
+    """<result folder>/details.json.
 
     Attributes:
-        bits_per_byte: absent if the tokenizer loses text; `lossy` then gives the reason.
-        chats: number of documents that are chats.
-        perplexity: per token; absent if it is not a finite double.
+        model: SHA-256 of the model folder or file.
+        data: SHA-256 of the file of test documents.
+        seed: of the intervals and of generated text.
+        tasks: by name: documents, completions, code/<benchmark>.
+        plug_ins: metrics of other packages that were used.
+        notes: such as plug-ins that failed to load.
     """
 
     written_by = "evaluate"
 
-    zlib_bits_per_byte: float
-    bits_per_byte: float | None = None
-    lossy: LossyTest | None = None
-    chats: int = 0
-    token_accuracy: float
-    documents: int
-    bytes: int
-    tokens: int
-    interval: ScoreIntervals
-    perplexity: float | None = None
+    model: str
+    data: str
+    seed: int
+    bootstrap: int
+    confidence: float
+    tasks: dict[str, TaskResult]
+    plug_ins: list[PlugIn] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
 
-    @model_validator(mode="after")
-    def _bits_or_why_not(self) -> Evaluation:
-        parts = (self.bits_per_byte, self.interval.bits_per_byte, self.interval.bits_per_byte_minus_zlib)
-        if [part is None for part in parts] != [self.lossy is not None] * len(parts):
-            raise ValueError("expected bits_per_byte with both its intervals, or lossy")
-        return self
+    @classmethod
+    def of_folder(cls, folder: Path) -> Evaluation:
+        """Read the details of a result folder; raises like `read`."""
+        return cls.read(folder / DETAILS)
+
+    @property
+    def documents(self) -> TaskResult:
+        """The likelihood of the test documents, which every evaluation has."""
+        return self.tasks[DOCUMENTS]
 
     @property
     def bits(self) -> BitsPerByte | None:
-        """Bits per byte; None where the tokenizer loses text."""
-        value, interval, minus = self.bits_per_byte, self.interval.bits_per_byte, self.interval.bits_per_byte_minus_zlib
-        if value is None or interval is None or minus is None:
+        """Bits per byte of the test documents; None where there is none, such as with a tokenizer that loses text."""
+        metrics = self.documents.metrics
+        model, zlib = metrics.get("bits_per_byte"), metrics.get("zlib_bits_per_byte")
+        difference = metrics.get("bits_per_byte_minus_zlib")
+        if model is None or model.value is None or zlib is None or difference is None:
             return None
-        return BitsPerByte(value, interval, minus)
+        return BitsPerByte(model, zlib, difference)
 
-
-class DocumentScore(Contract):
-    """One line of reports/evaluate/documents.ndjson: numerators and denominators of one document.
-
-    Attributes:
-        bytes: of UTF-8.
-        nll: sum of -ln p over `tokens` targets, nats.
-        correct: targets that were the most probable token.
-        zlib_bits: bits of the document compressed alone.
-    """
-
-    written_by = "evaluate"
-
-    id: str
-    source: str
-    path: str
-    bytes: int
-    tokens: int
-    nll: float
-    correct: int
-    zlib_bits: int
-
-    @property
-    def bits_per_byte(self) -> float:
-        """nll / ln 2 / bytes."""
-        return self.nll / math.log(2) / self.bytes
+    @model_validator(mode="after")
+    def _documents_are_scored(self) -> Evaluation:
+        if DOCUMENTS not in self.tasks:
+            raise ValueError(f"expected the task {DOCUMENTS}")
+        return self
 
 
 @dataclass(frozen=True)
 class SourceScore:
-    """One row of reports/evaluate/by_source.csv; without the model's bits per byte if the tokenizer loses text."""
+    """One row of plots/by_source.csv; without the model's bits per byte if the tokenizer loses text."""
 
     source: str
     bits_per_byte: float | None
     zlib_bits_per_byte: float
     documents: int
+
+
+@dataclass(frozen=True)
+class SizeScore:
+    """Bits per byte of one test document beside its size in bytes of UTF-8."""
+
+    bytes: int
+    bits_per_byte: float
+    zlib_bits_per_byte: float

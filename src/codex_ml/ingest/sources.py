@@ -96,7 +96,7 @@ class SpillPieces:
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class ReadTaskResult:
     """The result of a task with n documents.
 
     Attributes:
@@ -120,7 +120,7 @@ class TaskResult:
         return table_of_pieces(self.cut.pieces).take(number_column(np.argsort(order)))
 
 
-def read_task(task: ReadTask, most_bad: int | None = None) -> TaskResult:
+def read_task(task: ReadTask, most_bad: int | None = None) -> ReadTaskResult:
     """Read one task. Runs in a worker.
 
     Args:
@@ -147,12 +147,12 @@ def read_task(task: ReadTask, most_bad: int | None = None) -> TaskResult:
         if most_bad is not None and bad > most_bad:
             break
     table = measured(documents)
-    return TaskResult(
+    return ReadTaskResult(
         SpillPieces.of(table), id_hashes(ids), numbers_of(table, "key"), refused, refused_at, names_seen.here
     )
 
 
-def _without_repeated(result: TaskResult, again: NDArray[np.bool_]) -> tuple[SpillPieces, list[Refused]]:
+def _without_repeated(result: ReadTaskResult, again: NDArray[np.bool_]) -> tuple[SpillPieces, list[Refused]]:
     """Move the documents that `again`, (n,) bool, marks to the refused ones, which stay in the order of the file."""
     table = result.table()
     reason = "this file has the id already, with another text"

@@ -97,12 +97,17 @@ def _front_matter(facts: Facts) -> str:
         "dataset_type": "held-out-documents",
         "dataset_name": "test split",
     }
-    values = {"token_accuracy": ("token accuracy", found.token_accuracy)}
-    if found.bits_per_byte is not None:
-        values = {"bits_per_byte": ("bits per byte", found.bits_per_byte), **values}
+    shown = {name: found.documents.metrics.get(name) for name in ("bits_per_byte", "token_accuracy")}
     results = [
-        EvalResult(**task, dataset_split="test", metric_type=kind, metric_name=name, metric_value=value)
-        for kind, (name, value) in values.items()
+        EvalResult(
+            **task,
+            dataset_split="test",
+            metric_type=name,
+            metric_name=name.replace("_", " "),
+            metric_value=metric.value,
+        )
+        for name, metric in shown.items()
+        if metric is not None and metric.value is not None
     ]
     data = ModelCardData(
         language="code" if facts.is_code else None,

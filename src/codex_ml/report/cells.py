@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codex_ml.core.errors import safe_text
-from codex_ml.inference.evaluate_files import ScoreInterval
+from codex_ml.inference.evaluate_files import MetricValue
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,15 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def between(interval: ScoreInterval, digits: int = 3) -> str:
-    """Return the two limits of an interval: "1.712 to 1.768"."""
-    return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
+def between(found: MetricValue, digits: int = 3) -> str:
+    """Return the two limits of an interval: "1.712 to 1.768"; "–" if there is none."""
+    if found.low is None or found.high is None:
+        return "–"
+    return f"{found.low:.{digits}f} to {found.high:.{digits}f}"
 
 
-def percents(interval: ScoreInterval) -> str:
-    """Return the two limits of an interval of shares as percentages."""
-    return f"{percent(interval.low, 2)} to {percent(interval.high, 2)}"
+def percents(found: MetricValue) -> str:
+    """Return the two limits of an interval of shares as percentages; "–" if there is none."""
+    if found.low is None or found.high is None:
+        return "–"
+    return f"{percent(found.low, 2)} to {percent(found.high, 2)}"

@@ -13,10 +13,11 @@ from pathlib import Path
 from codex_ml.core.errors import UserError
 from codex_ml.core.record import Record, record_path
 from codex_ml.core.strict_json import parse_json
+from codex_ml.documents.document import opened
 from codex_ml.documents.ingest_files import IngestDetails
 from codex_ml.documents.split_files import Manifest, PolicyFinding, SplitMetrics
 from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
-from codex_ml.inference.evaluate_files import DocumentScore, Evaluation, SourceScore
+from codex_ml.inference.evaluate_files import Evaluation, SizeScore, SourceScore
 from codex_ml.modeling.pack_files import PackDetails
 from codex_ml.modeling.train_files import BaseModelFiles, Training, TrainMetrics
 from codex_ml.tokens.tokenizer_files import TokenizerDetails
@@ -49,7 +50,7 @@ class Facts:
     curves: dict[str, tuple[Point, ...]]  # by name; "train/embedding_lr" is empty where one rate trained all
     evaluation: Evaluation
     sources: tuple[SourceScore, ...]
-    documents: tuple[DocumentScore, ...]
+    documents: tuple[SizeScore, ...]
     audit: Audit
     findings: tuple[AuditFinding, ...]
     samples: tuple[str, ...]
@@ -113,8 +114,8 @@ def load_facts(find: Find, *, title: str) -> Facts:
         parameters=_parameters(_existing(find, MODEL, "train")),
         curves=_curves(find, training),
         evaluation=Evaluation.read(find("reports/evaluate/details.json")),
-        sources=_sources(_existing(find, "reports/evaluate/by_source.csv", "evaluate")),
-        documents=tuple(DocumentScore.read_lines(find("reports/evaluate/documents.ndjson"))),
+        sources=_sources(_existing(find, "reports/evaluate/plots/by_source.csv", "evaluate")),
+        documents=_sizes(_existing(find, "reports/evaluate/results/documents.parquet", "evaluate")),
         audit=Audit.read(find("reports/safety_audit/audit.json")),
         findings=tuple(AuditFinding.read_array(find("reports/safety_audit/findings.json"))),
         samples=tuple(s.text for s in GeneratedSample.read_lines(find("reports/safety_audit/samples.ndjson"))),
@@ -180,6 +181,17 @@ def _sources(file: Path) -> tuple[SourceScore, ...]:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file} is not what evaluate writes ({error}); `dvc repro evaluate` makes it") from None
+
+
+def _sizes(file: Path) -> tuple[SizeScore, ...]:
+    """Bits per byte of each document that has bytes."""
+    with opened(file) as table:
+        try:
+            columns = table.read(columns=["bytes", "nll", "zlib_bits"])
+            rows = zip(*(columns.column(name).to_pylist() for name in ("bytes", "nll", "zlib_bits")), strict=True)
+        except KeyError as error:
+            raise UserError(f"{file} is not what evaluate writes ({error}); `dvc repro evaluate` makes it") from None
+    return tuple(SizeScore(int(size), nll / math.log(2) / size, bits / size) for size, nll, bits in rows if size)
 
 
 def _parameters(folder: Path) -> int:

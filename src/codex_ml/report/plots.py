@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from codex_ml.inference.evaluate_files import DocumentScore, SourceScore
+from codex_ml.inference.evaluate_files import SizeScore, SourceScore
 from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Point
 
@@ -117,14 +117,14 @@ def by_source(scores: Sequence[SourceScore]) -> str:
     return _svg(draw, width=5.6, height=1.3 + 0.24 * len(shown))
 
 
-def by_size(documents: Sequence[DocumentScore], *, model: bool = True) -> str:
+def by_size(documents: Sequence[SizeScore], *, model: bool = True) -> str:
     """Draw bits per byte of single test documents against their size; without `model`, zlib's only."""
-    shown = thin_out(sorted(documents, key=lambda d: (d.bytes, d.nll)), MAX_DOCUMENTS)
+    shown = thin_out(sorted(documents, key=lambda d: (d.bytes, d.bits_per_byte)), MAX_DOCUMENTS)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         size = [d.bytes for d in shown]
-        plain = [d.zlib_bits / d.bytes for d in shown]
+        plain = [d.zlib_bits_per_byte for d in shown]
         axes.plot(size, plain, color=ORANGE, linestyle="", marker="D", markersize=4, fillstyle="none", label="zlib -9")
         if model:
             own = [d.bits_per_byte for d in shown]

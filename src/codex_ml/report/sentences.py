@@ -14,16 +14,15 @@ MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.j
 def headline(facts: Facts) -> str:
     """Return the result in one sentence."""
     found, level = facts.evaluation, percent(facts.confidence, 0)
-    if (bits := found.bits) is None:
-        interval = percents(found.interval.token_accuracy)
-        return (
-            f"{percent(found.token_accuracy, 2)} of the tokens of {found.documents:,} {_unseen(facts)} documents "
-            f"predicted ({level} interval {interval}); {against_zlib(facts)}."
-        )
-    return (
-        f"{bits.value:.3f} bits per byte on {found.documents:,} {_unseen(facts)} documents "
-        f"({level} interval {between(bits.interval)}), {against_zlib(facts)}."
-    )
+    documents = f"{found.documents.items:,} {_unseen(facts)} documents"
+    if bits := found.bits:
+        limits = f"{level} interval {between(bits.model)}" if bits.model.low is not None else bits.model.why
+        return f"{bits.model.value:.3f} bits per byte on {documents} ({limits}), {against_zlib(facts)}."
+    accuracy = found.documents.metrics.get("token_accuracy")
+    if accuracy is None or accuracy.value is None:
+        return f"{documents} scored; {against_zlib(facts)}."
+    limits = f"{level} interval {percents(accuracy)}" if accuracy.low is not None else accuracy.why
+    return f"{percent(accuracy.value, 2)} of the tokens of {documents} predicted ({limits}); {against_zlib(facts)}."
 
 
 def _unseen(facts: Facts) -> str:
@@ -36,19 +35,24 @@ def against_zlib(facts: Facts) -> str:
     found = facts.evaluation
     if (bits := found.bits) is None:
         return _why_no_bits(facts)
-    gap = bits.minus_zlib
+    gap = bits.difference
+    if gap.low is None or gap.high is None:
+        return f"zlib's {bits.zlib.value:.3f} (difference {gap.value:+.3f})"
     word = "better than" if gap.high < 0 else "worse than" if gap.low > 0 else "not distinguishable from"
-    return f"{word} zlib's {found.zlib_bits_per_byte:.3f} (difference {gap.low:+.3f} to {gap.high:+.3f})"
+    return f"{word} zlib's {bits.zlib.value:.3f} (difference {gap.low:+.3f} to {gap.high:+.3f})"
 
 
 def _why_no_bits(facts: Facts) -> str:
-    assert facts.evaluation.lossy is not None
-    return facts.evaluation.lossy.reason
+    found = facts.evaluation.documents
+    if found.lossy:
+        return found.lossy.reason
+    bits = found.metrics.get("bits_per_byte")
+    return bits.why if bits and bits.why else "bits per byte is not among the chosen metrics"
 
 
 def reading(facts: Facts) -> str:
     """Explain how to read the numbers of the evaluation."""
-    chats = facts.evaluation.chats
+    chats = facts.evaluation.documents.counts.get("chats", 0)
     form = (
         f" {chats:,} of the documents are chats. They are scored as lines of role and content, not as the chat "
         "template writes them, so these numbers do not measure the answers."

@@ -31,8 +31,8 @@ def tables(facts: Facts) -> dict[str, Table]:
     if _few(facts.documents):
         has_bits = facts.evaluation.bits is not None
         sizes = [
-            (f"{d.bytes:,}", _bits(d.bits_per_byte if has_bits else None), _bits(d.zlib_bits / d.bytes))
-            for d in sorted(facts.documents, key=lambda d: (d.bytes, d.nll))
+            (f"{d.bytes:,}", _bits(d.bits_per_byte if has_bits else None), _bits(d.zlib_bits_per_byte))
+            for d in sorted(facts.documents, key=lambda d: (d.bytes, d.bits_per_byte))
         ]
         found["by_size"] = table("Bits per byte of each test document", {"bytes": "number", **scores}, sizes)
     return found

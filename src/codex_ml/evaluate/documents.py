@@ -1,0 +1,170 @@
+"""The likelihood of the test documents. Used by: evaluate."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.documents.document import Document, count_documents, read_documents
+from codex_ml.evaluate.groups import groups_table, write_groups
+from codex_ml.evaluate.item_tables import content_hash, unit_of, write_table
+from codex_ml.evaluate.job import Job
+from codex_ml.evaluate.metrics.likelihood_metrics import needs_whole_text
+from codex_ml.evaluate.metrics.protocol import ScoredDocument
+from codex_ml.evaluate.plot_files import write_plots
+from codex_ml.evaluate.summary import summarise
+from codex_ml.inference.evaluate_files import DOCUMENTS, LossyTexts, TaskResult
+from codex_ml.inference.likelihood import Score, Scoring, score
+from codex_ml.modeling.examples import Scorable, scorables
+
+ZLIB_LEVEL = 9
+TEXTS = ("source", "path", "language", "licence", "group", "content")
+ALWAYS = ("nll", "tokens", "top1", "bytes", "words", "zlib_bits")  # columns, whatever metrics are chosen
+NOT_MEASURED = {"ngram_bits"}
+
+
+class ScoredTexts:
+    """The documents of a file on their way through the model, in order.
+
+    Attributes:
+        waiting: what is known of each document whose score is still to come.
+        lossy: number of texts that the tokenizer does not reproduce.
+        unscored: number of documents with nothing to score, by reason.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.waiting: deque[tuple[dict[str, str], dict[str, Any]]] = deque()
+        self.lossy = 0
+        self.unscored: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def sequences(self) -> Iterator[Scorable]:
+        """Yield what is scored of each document."""
+        subject, test = self._job.subject, self._job.data.test
+        found = scorables(read_documents(test), subject.tokenizer, loss_on=subject.loss_on, length=subject.length)
+        for document, item in zip(read_documents(test), found, strict=True):
+            if isinstance(item, Scorable):
+                self.lossy += not item.lossless
+                self.waiting.append((document_texts(document), text_numbers(item.text)))
+                yield item
+            else:
+                self.unscored[item.reason] += 1
+                self._first.setdefault(item.reason, f"{document.id} of {document.source}: {item.why}")
+
+    def notes(self) -> list[str]:
+        """What was not scored, one sentence per reason."""
+        return [
+            f"{count} documents have nothing to score ({reason}), such as {self._first[reason]}"
+            for reason, count in sorted(self.unscored.items())
+        ]
+
+    def scored(self) -> Iterator[tuple[dict[str, str], ScoredDocument]]:
+        """Yield the text columns and the numbers of each document that has something to score."""
+        for result in score(self._job.subject.model, self.sequences(), scoring_of(self._job)):
+            texts, numbers = self.waiting.popleft()
+            yield texts, _measured(texts, numbers, result)
+
+
+def documents_task(job: Job) -> dict[str, TaskResult]:
+    """Score every test document, as it was trained; see `codex_ml.modeling.examples`.
+
+    Raises:
+        UserError: when no document has anything to score.
+        CheckFailed: when a likelihood is not a finite number.
+    """
+    texts, counts, columns = ScoredTexts(job), {"bytes": 0, "tokens": 0}, job.metrics.columns("score")
+    scored = job.track(texts.scored(), "evaluate", count_documents(job.data.test), "documents")
+    with write_table(job.results, DOCUMENTS, texts=TEXTS, numbers=dict.fromkeys((*ALWAYS, *columns))) as table:
+        for row, item in scored:
+            numbers = {name: float(getattr(item, name)) for name in ALWAYS}
+            table.add(row, numbers | dict(zip(columns, job.metrics.measure(item), strict=True)))
+            counts["bytes"] += item.bytes
+            counts["tokens"] += item.tokens
+    if not table.rows:
+        raise UserError(f"{job.data.test} holds no document that can be scored; raise split.test, or add documents")
+    absent = {m.name: "not measured" for m in job.metrics.of("score") if NOT_MEASURED & set(m.columns)}
+    optional: dict[str, Any] = {}
+    if texts.lossy:
+        reason = f"no bits per byte: the tokenizer does not give {texts.lossy} of {table.rows} test documents back"
+        optional["lossy"] = LossyTexts(documents=texts.lossy, reason=reason)
+        absent |= {m.name: reason for m in job.metrics.of("score") if needs_whole_text(m.columns)}
+    file = job.results / f"{DOCUMENTS}.parquet"
+    values = summarise(job, file, "score", absent=absent)
+    groups = groups_table(job, file, values)
+    write_groups(job.results, groups)
+    write_plots(job.plots, groups)
+    result = TaskResult(
+        task=DOCUMENTS,
+        items=table.rows,
+        units=next(iter(values.values())).units if values else 0,
+        settings=_settings(job),
+        metrics=values,
+        counts={**counts, **{f"unscored_{reason}": number for reason, number in sorted(texts.unscored.items())}},
+        notes=texts.notes(),
+        **optional,
+    )
+    return {DOCUMENTS: result}
+
+
+def scoring_of(job: Job) -> Scoring:
+    """How the likelihood is computed."""
+    settings = job.settings
+    return Scoring(job.subject.length, settings.stride, settings.batch_size, job.subject.precision)
+
+
+def document_texts(document: Document) -> dict[str, str]:
+    """The text columns that say which document a row is about."""
+    return {
+        "item": document.id,
+        "unit": unit_of(document),
+        "content": content_hash(document.content),
+        **{name: getattr(document, name) for name in TEXTS if name != "content"},
+    }
+
+
+def text_numbers(text: str) -> dict[str, Any]:
+    """The numbers of a scored text that need no model."""
+    data = text.encode("utf-8")
+    return {
+        "bytes": len(data),
+        "words": len(re.split(r"\s+", text)),  # as lm-evaluation-harness counts
+        "zlib_bits": 8 * len(zlib.compress(data, ZLIB_LEVEL)),
+        "ngram_bits": float("nan"),
+    }
+
+
+def _measured(texts: dict[str, str], numbers: dict[str, Any], result: Score) -> ScoredDocument:
+    if not np.isfinite(result.nll):
+        raise CheckFailed(
+            f"the model gives document {texts['item']} ({texts['source']}) a log-likelihood of {-result.nll:g}: its "
+            "weights or activations are not finite; train it with a lower learning rate, or use evaluate.precision fp32"
+        )
+    return ScoredDocument(
+        nll=result.nll,
+        tokens=result.tokens,
+        top1=result.top1,
+        top5=result.top5,
+        calibration=result.calibration,
+        **numbers,
+    )
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    subject, settings = job.subject, job.settings
+    return {
+        "length": subject.length,
+        "stride": settings.stride or subject.length,
+        "batch_size": settings.batch_size,
+        "precision": subject.precision,
+        "loss_on": subject.loss_on,
+        "begin": "END" if subject.tokenizer.bos is None else "BOS",
+        "end": "END is scored, as a token of zero bytes; a chat ends as its template ends it",
+        "zlib_level": ZLIB_LEVEL,
+    }

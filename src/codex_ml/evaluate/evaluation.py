@@ -1,0 +1,95 @@
+"""Evaluate a model: one function per task, then the numbers of all tasks in one result folder.
+
+Used by: stages/evaluate.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from codex_ml.core.hashing import hash_path
+from codex_ml.core.io import atomic_folder, write_json
+from codex_ml.evaluate.config import Evaluate
+from codex_ml.evaluate.documents import documents_task
+from codex_ml.evaluate.job import EvaluationData, Job, Subject, Track
+from codex_ml.evaluate.metrics.registry import load_metrics
+from codex_ml.inference.evaluate_files import (
+    DETAILS,
+    DOCUMENTS,
+    METRICS,
+    PLOTS,
+    RESULTS,
+    Evaluation,
+    PlugIn,
+    TaskResult,
+)
+
+# Each task returns its results by name: {"documents": ...}, {"code/HumanEval": ...}; {} where it is switched off.
+Task = Callable[[Job], dict[str, TaskResult]]
+TASKS: tuple[Task, ...] = (documents_task,)
+
+COMPARED = {
+    DOCUMENTS: ("bits_per_byte", "zlib_bits_per_byte", "perplexity", "token_accuracy"),
+}
+DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
+
+
+def evaluate(
+    subject: Subject, data: EvaluationData, settings: Evaluate, out: Path, *, seed: int, track: Track
+) -> Evaluation:
+    """Run all tasks and write a result folder.
+
+    Args:
+        out: gets details.json, metrics.json, and the folders `results` and `plots`.
+        seed: of the intervals and of generated text.
+        track: see `Job`.
+    """
+    metrics = load_metrics(settings.metrics)
+    with atomic_folder(out / RESULTS) as results, atomic_folder(out / PLOTS) as plots:
+        job = Job(subject, data, settings, metrics, seed, results, plots, track)
+        tasks: dict[str, TaskResult] = {}
+        for task in TASKS:
+            tasks |= task(job)
+    failed = [f"metric {f.name} of {f.distribution} {f.version}: {f.why}" for f in metrics.failures.values()]
+    found = Evaluation(
+        model=subject.digest,
+        data=hash_path(data.test).sha256,
+        seed=seed,
+        bootstrap=settings.bootstrap,
+        confidence=settings.confidence,
+        tasks=tasks,
+        plug_ins=[
+            PlugIn(name=p.name, distribution=p.distribution, version=p.version) for p in metrics.plugins.values()
+        ],
+        notes=[*metrics.messages, *failed],
+    )
+    found.write(out / DETAILS)
+    write_json(out / METRICS, compared_numbers(found))
+    return found
+
+
+def compared_numbers(evaluation: Evaluation) -> dict[str, Any]:
+    """The numbers for metrics.json, which `dvc metrics diff` compares: those of documents at the top level."""
+    documents = evaluation.documents
+    found: dict[str, Any] = _numbers(documents, COMPARED[DOCUMENTS])
+    if documents.lossy:
+        found["lossy"] = documents.lossy.as_json()
+    return {**found, "documents": documents.items}
+
+
+def _numbers(task: TaskResult, names: tuple[str, ...]) -> dict[str, float]:
+    values = {name: task.metrics[name].value for name in names if name in task.metrics}
+    return {name: round(value, DIGITS) for name, value in values.items() if value is not None}
+
+
+def headlines(evaluation: Evaluation) -> Iterator[str]:
+    """What the log says at the end, line by line."""
+    for name, task in evaluation.tasks.items():
+        shown = COMPARED.get(name.split("/")[0], ())
+        numbers = ", ".join(f"{metric} {value}" for metric, value in _numbers(task, shown).items())
+        yield f"{name}: {numbers or 'no numbers'} ({task.items} items)"
+        if task.lossy:
+            yield f"WARNING: {task.lossy.reason}"
+        yield from task.notes
