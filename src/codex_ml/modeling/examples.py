@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Ids = NDArray[np.uint32]
 Bools = NDArray[np.bool_]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
-WHY = {"empty": "the record has no token", "untrained": "the chat has no answer of the model"}
+WHY = {"empty": "the document has no token", "untrained": "the chat has no answer of the model"}
 
 
 class BadChat(UserError):
