@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from codex_ml.core.errors import UserError
+from codex_ml.inference import likelihood
 from codex_ml.inference.generation import sample_texts
 from codex_ml.inference.likelihood import BINS, Scoring, Window, bits_per_byte, bucket, score, score_windows
 from codex_ml.modeling.examples import Scorable
@@ -94,7 +95,7 @@ def test_scores_equal_a_forward_pass_a_window_at_a_time(model, begin):
 
 
 def test_calibration_of_a_model_that_is_sure_and_half_right():
-    """Its first token has a probability of 0.7, so all predictions are in the bin from 0.6 to 0.7."""
+    """Token 5 has a probability of 0.7, so all predictions are in the bin from 0.6 to 0.7; the others tie."""
 
     class Sure(Uniform):
         def __call__(self, input_ids, use_cache):
@@ -103,7 +104,7 @@ def test_calibration_of_a_model_that_is_sure_and_half_right():
             return SimpleNamespace(logits=logits)
 
     (found,) = score(Sure(), [item([5, 6, 5])], Scoring(8))
-    assert (found.tokens, found.top1, found.top5) == (4, 2, 4)
+    assert (found.tokens, found.top1, found.top5) == (4, 2, 3)  # before 6 come 5 and, with equal logits, 0 to 4
     assert found.calibration[6] == pytest.approx([4, 2.8, 2])
     assert found.calibration.sum() == pytest.approx(8.8)
 
@@ -185,6 +186,55 @@ def test_evaluation_scores_a_row_as_training_does(architecture):
     row = {"input_ids": stream[:, :-1], "labels": stream[:, 1:], "position_ids": torch.arange(16)[None]}
     with torch.no_grad():
         assert found.nll == pytest.approx(float(summed_loss(model, row)), rel=1e-6)
+
+
+def test_full_windows_go_through_one_compiled_shape_and_the_others_do_not(model, monkeypatch):
+    """In place of the compiler, a function that notes the shapes; the scores are those of the plain forward pass."""
+    shapes, plain = [], list(score(model, items(), Scoring(8, batch_size=3)))
+
+    def compiled(function, *, dynamic):
+        def run(inputs, labels):
+            shapes.append(tuple(inputs.shape))
+            return function(inputs, labels)
+
+        assert dynamic is False
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    found = list(score(model, items(), Scoring(8, batch_size=3, compile=True)))
+    assert set(shapes) == {(3, 8)}
+    for one, other in zip(plain, found, strict=True):
+        assert other.nll == pytest.approx(one.nll, rel=1e-6)
+        assert (other.tokens, other.top1, other.top5) == (one.tokens, one.top1, one.top5)
+    shapes.clear()
+    wide = list(score(model, items(), Scoring(32, batch_size=2, compile=True)))
+    assert set(shapes) <= {(2, 32)} and [one.tokens for one in wide] == [6, 9, 2, 21, 18]
+
+
+def test_bfloat16_is_autocast_and_results_are_float32(model):
+    """Equal up to the rounding of bfloat16, 8 bits; equal bits would mean that nothing was cast."""
+    exact, low = (list(score(model, items(), Scoring(8, precision=kind))) for kind in ("fp32", "bf16"))
+    assert [one.nll for one in low] == pytest.approx([one.nll for one in exact], rel=2**-7)
+    assert [one.nll for one in low] != [one.nll for one in exact]
+    assert model.dtype == torch.float32
+
+
+def test_a_pass_has_at_most_so_many_logits_and_short_windows_share_it(model, monkeypatch):
+    """64 tokens per pass by the settings; with room for 32 rows of logits, 32 tokens, so 2 rows of 16."""
+    shapes = []
+
+    class Watched(Uniform):
+        config = model.config
+
+        def __call__(self, input_ids, use_cache):
+            shapes.append(tuple(input_ids.shape))
+            return super().__call__(input_ids, use_cache)
+
+    few = [item([3] * 9) for _ in range(8)]
+    list(score(Watched(), few, Scoring(32, batch_size=2)))
+    monkeypatch.setattr(likelihood, "LOGITS", 32 * VOCAB)
+    list(score(Watched(), few, Scoring(32, batch_size=2)))
+    assert shapes == [(4, 16)] * 2 + [(2, 16)] * 4
 
 
 def test_widths_of_rows():

@@ -18,12 +18,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
+from codex_ml.inference.targets import Targets, target_columns, whole_columns
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halves, middle_of
 from codex_ml.modeling.rows import IGNORE
 
@@ -36,12 +37,10 @@ if TYPE_CHECKING:
 
 Numbers = TypeVar("Numbers", float, "pd.Series[float]")
 FILL = 0  # id of the padding after the end of a window; with causal attention it has no influence
-TOP = 5
 BINS = 10  # of equal width, over the confidence from 0 to 1
 SHORTEST = 16  # tokens, the narrowest bucket
-BUFFER = 1 << 17  # tokens of the windows that are sorted together: 1 MiB
+AHEAD = 16  # forward passes whose windows are sorted together
 LOGITS = 1 << 26  # numbers of the logits of one forward pass: 256 MiB in float32
-CHUNK = 1 << 20  # logits that are looked at together: 4 MiB in float32, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Scoring:
         batch_size: windows of full length per forward pass; of shorter windows, as many as have the same number of
             tokens. It affects only the last bits of the results.
         precision: "bf16" multiplies in bfloat16 under autocast, as training does; the results are float32.
-        compile: whether the forward pass is compiled.
+        compile: whether the forward pass of full windows is compiled, and with it the look at the logits.
 
     Raises:
         UserError: when the stride is longer than a window.
@@ -108,22 +107,6 @@ class Window:
     middle: int | None = None
 
 
-@dataclass(frozen=True)
-class Targets:
-    """Result for each scored target of one window, in order.
-
-    Attributes:
-        nll: (n,) float32, -ln p, nats.
-        top1, top5: (n,) bool, whether the target was the most probable token, and one of the five.
-        confidence: (n,) float32, probability of the most probable token.
-    """
-
-    nll: NDArray[np.float32]
-    top1: NDArray[np.bool_]
-    top5: NDArray[np.bool_]
-    confidence: NDArray[np.float32]
-
-
 @dataclass
 class _TargetSums:
     """Sums over the targets of one sequence so far; `left` of its windows are still to come."""
@@ -147,7 +130,7 @@ class _TargetSums:
 
 
 def score(model: PreTrainedModel, items: Iterable[Scorable], scoring: Scoring) -> Iterator[Score]:
-    """Score sequences, in their order. Holds `BUFFER` tokens and one sequence in memory.
+    """Score sequences, in their order. Holds the windows of `AHEAD` forward passes and one sequence in memory.
 
     Args:
         items: see `codex_ml.modeling.examples.scorables`.
@@ -195,42 +178,34 @@ def score_windows(model: PreTrainedModel, windows: Iterable[Window], scoring: Sc
     A decoder-only model predicts a target from the tokens before it. An encoder-decoder predicts a window in two
     halves; see `codex_ml.modeling.encoder_decoder`.
     """
-    for held in _buffers(windows):
+    passes = _Passes(model, scoring)
+    for held in _buffers(windows, AHEAD * passes.tokens):
         found: dict[int, Targets] = {}
-        for width, numbers in _batches([len(window.tokens) - 1 for window in held], model, scoring):
-            batch = [held[number] for number in numbers]
-            found.update(zip(numbers, _forward(model, batch, width, scoring), strict=True))
+        order = sorted(range(len(held)), key=lambda number: -len(held[number].tokens))
+        while len(found) < len(held):
+            longest = held[order[len(found)]]
+            width = bucket(len(longest.tokens) - 1, scoring.length)
+            numbers = order[len(found) : len(found) + passes.rows(width)]
+            found.update(zip(numbers, passes.run([held[number] for number in numbers], width), strict=True))
         yield from (found[number] for number in range(len(held)))
 
 
-def _buffers(windows: Iterable[Window]) -> Iterator[list[Window]]:
+def _buffers(windows: Iterable[Window], tokens: int) -> Iterator[list[Window]]:
     held, size = [], 0
     for window in windows:
         held.append(window)
-        size += len(window.tokens) + 64  # so that very short windows do not fill memory with objects
-        if size >= BUFFER:
+        size += max(len(window.tokens) - 1, SHORTEST)
+        if size >= tokens:
             yield held
             held, size = [], 0
     if held:
         yield held
 
 
-def _batches(lengths: list[int], model: Any, scoring: Scoring) -> Iterator[tuple[int, list[int]]]:
-    """(tokens per row, numbers of the windows in the batch) for windows of these lengths, the longest first."""
-    most = min(scoring.batch_size * scoring.length, max(1, LOGITS // _vocabulary(model)))
-    order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
-    begin = 0
-    while begin < len(order):
-        width = bucket(lengths[order[begin]], scoring.length)
-        batch = order[begin : begin + max(1, most // width)]
-        yield width, batch
-        begin += len(batch)
-
-
 def bucket(length: int, longest: int) -> int:
     """The least of 16, 24, 32, 48, 64, 96, 128, ... that holds `length` targets, at most `longest`.
 
-    Three of two widths in a row are as 2 to 3 or 3 to 4, so a row is at most a third padding.
+    Two widths in a row are as 2 to 3 or 3 to 4, so a row of more than 16 targets is at most a third padding.
     """
     width = SHORTEST
     while width < length:
@@ -238,46 +213,57 @@ def bucket(length: int, longest: int) -> int:
     return min(width, longest)
 
 
-def _vocabulary(model: Any) -> int:
-    return int(getattr(model.config, "vocab_size", 1))
+class _Passes:
+    """Forward passes of a model over batches of windows.
+
+    Attributes:
+        tokens: of one pass: `batch_size` windows of full length, but at most as many as have `LOGITS` logits.
+    """
+
+    def __init__(self, model: PreTrainedModel, scoring: Scoring) -> None:
+        import torch
+
+        self._model, self._scoring = model, scoring
+        vocabulary = int(getattr(model.config, "vocab_size", 1))
+        self.tokens = max(1, min(scoring.batch_size * scoring.length, LOGITS // vocabulary))
+        self._halves = is_encoder_decoder(model)
+        self._full = torch.compile(self._whole, dynamic=False) if scoring.compile and not self._halves else None
+
+    def rows(self, width: int) -> int:
+        """Windows of one pass whose rows have `width` targets."""
+        return max(1, self.tokens // width)
+
+    def run(self, batch: list[Window], width: int) -> Iterator[Targets]:
+        """Score windows in rows of `width` targets."""
+        import torch
+
+        compiled = self._full is not None and width == self._scoring.length
+        arrays = _rows(batch, self.rows(width) if compiled else len(batch), width)
+        device, low = self._model.device, self._scoring.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=low):
+            inputs, labels, positions, middle = (torch.from_numpy(array).to(device) for array in arrays)
+            if compiled and self._full:
+                where = (labels != IGNORE).flatten()
+                columns = [column[where] for column in self._full(inputs, labels)]
+            elif self._halves:
+                logits = logits_by_halves(self._model, inputs, labels, positions, middle=middle)
+                columns = target_columns(logits, labels)
+            else:
+                columns = target_columns(self._model(input_ids=inputs, use_cache=False).logits, labels)
+            judged = [column.cpu().numpy() for column in columns]
+        ends = np.cumsum([0, *(int(window.scored.sum()) for window in batch)])
+        for begin, end in pairwise(ends):
+            yield Targets(*(column[begin:end] for column in judged))
+
+    def _whole(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """Forward pass and columns of all positions, as one graph; where there is no target they mean nothing."""
+        return whole_columns(self._model(input_ids=inputs, use_cache=False).logits, labels)
 
 
-def _forward(model: PreTrainedModel, batch: list[Window], width: int, scoring: Scoring) -> Iterator[Targets]:
-    """Run one batch of windows in rows of `width` targets; (targets of each window)."""
-    import torch
-
-    arrays = _rows(batch, width)
-    inputs, labels, positions, middle = (torch.from_numpy(array).to(model.device) for array in arrays)
-    low = scoring.precision == "bf16"
-    with torch.inference_mode(), torch.autocast(torch.device(model.device).type, torch.bfloat16, enabled=low):
-        if is_encoder_decoder(model):
-            logits = logits_by_halves(model, inputs, labels, positions, middle=middle)
-        else:
-            logits = model(input_ids=inputs, use_cache=False).logits
-        where = (labels != IGNORE).flatten().nonzero().squeeze(-1)
-        logits, wanted = logits.flatten(0, 1), labels.flatten()
-        parts = [_judged(logits[part], wanted[part]) for part in where.split(max(1, CHUNK // logits.shape[-1]))]
-        columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
-    ends = np.cumsum([0, *(int(window.scored.sum()) for window in batch)])
-    for begin, end in pairwise(ends):
-        yield Targets(*(column[begin:end] for column in columns))
-
-
-def _judged(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """The columns of `Targets` for (n, vocab) logits and (n,) int64 targets."""
-    logits = logits.float()
-    peak, best = logits.max(-1)
-    total = logits.logsumexp(-1)
-    own = logits.gather(-1, targets[:, None])
-    above = (logits > own).sum(-1)
-    return total - own.squeeze(-1), best == targets, above < TOP, (peak - total).exp()
-
-
-def _rows(windows: list[Window], width: int) -> tuple[NDArray[np.int64], ...]:
-    """Inputs, labels and positions: int64, as in training; and the middles."""
-    shape = (len(windows), width)
-    inputs, labels, middle = np.full(shape, FILL), np.full(shape, IGNORE), np.zeros(shape[0], dtype=np.int64)
-    positions = np.tile(np.arange(width), (shape[0], 1))
+def _rows(windows: list[Window], rows: int, width: int) -> tuple[NDArray[np.int64], ...]:
+    """Inputs, labels and positions (rows, width) int64, as in training, and the middles (rows,)."""
+    inputs, labels, middle = np.full((rows, width), FILL), np.full((rows, width), IGNORE), np.zeros(rows, np.int64)
+    positions = np.tile(np.arange(width), (rows, 1))
     for row, window in enumerate(windows):
         used = len(window.tokens) - 1
         inputs[row, :used] = window.tokens[:-1]
