@@ -194,3 +194,77 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return Chain(folder)
+
+
+class WrittenResult:
+    """A result folder as `evaluate` leaves it, with one task `documents`; change the attributes, then `write`.
+
+    Attributes:
+        numbers: column -> one number per item, at least nll, bytes, tokens and top1.
+        texts: column -> one text per item.
+        metrics: names of the metrics in details.json; their values are computed from `numbers`.
+        listed: replaces keys of details.json's task, such as settings.
+    """
+
+    def __init__(self, nll: list[float], **numbers: list[float]) -> None:
+        count = len(nll)
+        self.numbers = {
+            "nll": nll,
+            "bytes": [100.0] * count,
+            "tokens": [10.0] * count,
+            "top1": [5.0] * count,
+            **numbers,
+        }
+        names = [f"doc{number}" for number in range(count)]
+        self.texts = {
+            "item": list(names),
+            "unit": [f"unit of {name}" for name in names],
+            "source": ["flask==3.1.2"] * count,
+            "path": [f"{name}.py" for name in names],
+            "content": [f"content of {name}" for name in names],
+        }
+        self.metrics: list[str] = ["bits_per_byte", "perplexity", "token_accuracy"]
+        self.task, self.listed, self.signatures = "documents", {}, {}
+
+    def details(self) -> dict:
+        import numpy as np
+
+        from codex_ml.evaluate.metrics.registry import load_metrics
+
+        values = {}
+        for name in self.metrics:
+            metric = load_metrics((name,)).chosen[0]
+            sums = np.array([np.sum(self.numbers[column]) for column in metric.columns], dtype=np.float64)
+            value = {
+                "value": float(metric.aggregate(sums)),
+                "units": len(set(self.texts["unit"])),
+                "why": "not computed",
+            }
+            about = {"signature": metric.signature, "higher_is_better": metric.higher_is_better}
+            values[name] = {**value, **about, **self.signatures.get(name, {})}
+        task = {
+            "task": self.task,
+            "items": len(self.texts["item"]),
+            "units": len(set(self.texts["unit"])),
+            "settings": {"length": 256},
+            "metrics": values,
+            **self.listed,
+        }
+        about = {"model": "a" * 64, "data": "b" * 64, "seed": 1, "bootstrap": 1000, "confidence": 0.95}
+        return {**about, "tasks": {self.task: task}}
+
+    def write(self, folder: Path) -> Path:
+        import pandas as pd
+
+        (folder / "results").mkdir(parents=True)
+        frame = pd.DataFrame({**self.texts, **{name: map(float, column) for name, column in self.numbers.items()}})
+        table = folder / "results" / self.task.split("/")[0]
+        frame.to_parquet(table.with_suffix(".parquet"))
+        frame.to_json(table.with_suffix(".ndjson"), orient="records", lines=True)
+        (folder / "details.json").write_text(json.dumps(self.details()), encoding="utf-8")
+        return folder
+
+
+@pytest.fixture
+def written_result() -> type[WrittenResult]:
+    return WrittenResult

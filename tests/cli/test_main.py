@@ -190,6 +190,7 @@ def test_a_damaged_library_is_named_by_its_file(tmp_path, repository, run_python
 
 
 ANYWHERE = {
+    "compare",
     "schema",
     "hook config",
     "hook secrets",

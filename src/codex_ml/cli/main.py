@@ -53,6 +53,7 @@ def whole_app() -> typer.Typer:
     """The commands and the groups of commands, each from its own module."""
     from codex_ml.cli import hooks, ledger, pack, policy, tokenizer
     from codex_ml.cli.check import check
+    from codex_ml.cli.compare import compare
     from codex_ml.cli.folds import folds
     from codex_ml.cli.lineage import lineage
     from codex_ml.cli.merge import merge
@@ -67,7 +68,7 @@ def whole_app() -> typer.Typer:
         "check failed, 2 your input is wrong.",
     )
     app.callback(invoke_without_command=True)(_version)
-    for command in (check, verify, lineage, folds, schema, merge):
+    for command in (check, verify, lineage, compare, folds, schema, merge):
         app.command()(command)
     app.add_typer(hooks.app, name="hook", help="The checks that the pre-commit hooks run.")
     app.add_typer(tokenizer.app, name="tokenizer")

@@ -11,6 +11,7 @@ from typing import Any
 
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import atomic_folder, write_json
+from codex_ml.evaluate.baseline import compare_with, open_baseline
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.documents import documents_task
 from codex_ml.evaluate.job import EvaluationData, Job, Subject, Track
@@ -46,7 +47,7 @@ def evaluate(
         seed: of the intervals and of generated text.
         track: see `Job`.
     """
-    metrics = load_metrics(settings.metrics)
+    metrics, baseline = load_metrics(settings.metrics), open_baseline(settings, data.test)
     with atomic_folder(out / RESULTS) as results, atomic_folder(out / PLOTS) as plots:
         job = Job(subject, data, settings, metrics, seed, results, plots, track)
         tasks: dict[str, TaskResult] = {}
@@ -67,6 +68,8 @@ def evaluate(
     )
     found.write(out / DETAILS)
     write_json(out / METRICS, compared_numbers(found))
+    if baseline:
+        compare_with(baseline, out, settings, seed)
     return found
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from codex_ml.core.errors import safe_text
@@ -44,15 +44,7 @@ class Picture:
 def render_page(facts: Facts) -> str:
     """Return the whole page; equal facts give equal text."""
     source = TEMPLATE.read_text(encoding="utf-8")
-    template = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    ).from_string(source)
-    return template.render(
+    return page_template(source).render(
         policy=f"default-src 'none'; style-src '{style_hash(source)}'; img-src data:",
         facts=facts,
         tables=tables,
@@ -64,10 +56,28 @@ def render_page(facts: Facts) -> str:
     )
 
 
+def page_template(source: str) -> Template:
+    """A template that escapes every value, for HTML and for terminals, and refuses a value that is missing."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.from_string(source)
+
+
+def style_of(html: str) -> str:
+    """The text of the only style element."""
+    (style,) = re.findall(r"<style>(.*?)</style>", html, flags=re.DOTALL)
+    return str(style)
+
+
 def style_hash(html: str) -> str:
     """Return the CSP source of the only style element: SHA-256 of the text in it (CSP level 3, section 8.3)."""
-    (style,) = re.findall(r"<style>(.*?)</style>", html, flags=re.DOTALL)
-    return "sha256-" + base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    return "sha256-" + base64.b64encode(hashlib.sha256(style_of(html).encode("utf-8")).digest()).decode("ascii")
 
 
 def _visible(value: Any) -> Any:

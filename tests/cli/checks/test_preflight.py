@@ -231,6 +231,18 @@ def test_a_run_to_go_on_from_must_be_one_and_have_steps_left(whole):
     assert list(preflight.base_files(params)) == []
 
 
+def test_a_baseline_that_is_no_result_is_named_before_any_work(workspace):
+    params = params_with(evaluate={"compare_to": "data/baselines/first"})
+    assert list(preflight.baseline(params_with())) == []
+    assert list(preflight.baseline(params)) == [
+        "params.yaml: evaluate.compare_to data/baselines/first has no details.json, so it is not a result; copy "
+        "reports/evaluate of the other model there, or set it to ''"
+    ]
+    Path("data/baselines/first").mkdir(parents=True)
+    Path("data/baselines/first/details.json").write_text("{}")
+    assert list(preflight.baseline(params)) == []
+
+
 @pytest.mark.parametrize("path", ["data/benchmarks/he.jsonl", "data/benchmarks/*.jsonl.gz", "data/benchmarks/sub"])
 def test_a_benchmark_that_is_not_there_is_named(whole, path):
     Path("data/benchmarks/sub").mkdir()

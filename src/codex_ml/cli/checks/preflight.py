@@ -23,6 +23,7 @@ from codex_ml.core.io import read_json
 from codex_ml.core.packages import install_extra
 from codex_ml.core.paths import FORMER_LEDGER, SAMPLE_BENCHMARKS, SPLIT_LEDGER
 from codex_ml.core.pipeline import PARAMS, Locked, StageSpec
+from codex_ml.inference.evaluate_files import DETAILS
 
 # Architectures that read sliding_window: always, and with use_sliding_window: true only.
 WINDOWED, WINDOWED_ON_REQUEST = ("mistral", "phi3", "starcoder2"), ("qwen2", "qwen3", "smollm3")
@@ -147,6 +148,14 @@ def _gguf(path: Path) -> Iterator[str]:
             yield f"{path} is neither a folder nor a GGUF file"
         elif find_spec("gguf") is None:
             yield f"{path} needs the package gguf; {install_extra('gguf')}"
+
+
+def baseline(params: Params) -> Iterator[str]:
+    """A result that evaluate.compare_to names and that is not one."""
+    path = Path(params.evaluate.compare_to)
+    if params.evaluate.compare_to and not (path / DETAILS).is_file():
+        where = f"{PARAMS}: evaluate.compare_to {path} has no {DETAILS}, so it is not a result"
+        yield f"{where}; copy reports/evaluate of the other model there, or set it to ''"
 
 
 def benchmarks(params: Params) -> Iterator[str]:

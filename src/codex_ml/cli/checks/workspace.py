@@ -64,6 +64,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from preflight.missing_inputs(stages)
     yield from preflight.base_files(params)
     yield from preflight.benchmarks(params)
+    yield from preflight.baseline(params)
     yield from preflight.quantization(params)
     yield from preflight.home()
     yield from preflight.hardware(params)

@@ -55,6 +55,12 @@ def listing_of(md5: str) -> dict[str, str] | None:
 
 def cached(md5: str) -> bytes | None:
     """The bytes of a file, or of DVC's list of a folder, in DVC's cache; None when it has none that is intact."""
+    file = cached_file(md5)
+    return None if file is None else file.read_bytes()
+
+
+def cached_file(md5: str) -> Path | None:
+    """Where DVC's cache has a file, or its list of a folder; None when it has none that is intact."""
     try:
         cache = cache_folder()
     except UserError:  # of DVC's configuration, which DVC itself names
@@ -62,7 +68,7 @@ def cached(md5: str) -> bytes | None:
     file = Path(cache or "") / "files/md5" / md5[:2] / md5[2:]
     if cache is None or not file.is_file() or hash_file(file).md5 != md5.removesuffix(".dir"):
         return None
-    return file.read_bytes()
+    return file
 
 
 def _known_alone(folder: str, lock: dict[str, Locked]) -> dict[str, str]:
