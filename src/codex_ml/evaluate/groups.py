@@ -26,6 +26,7 @@ BY = ("source", "language", "licence", "group")
 LENGTH = "bytes"
 BORDERS = (0, 256, 1024, 4096, 16384, 65536)  # bytes of UTF-8; a document of 256 bytes is in "256 to 1023"
 MAX_VALUES = 1000  # rows per column; those with most documents
+ONLY_WHOLE = ("calibration_error",)  # with few targets in a bin it is too large by chance
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the begin of a formula
 
 
@@ -40,14 +41,14 @@ def groups_table(job: Job, table: Path, given: dict[str, MetricValue]) -> pd.Dat
         columns: by, value, documents, bytes, and for each metric its value, <metric>_low and <metric>_high (NaN where
         there are too few units). Sorted by column, then by number of documents, then by value.
     """
-    metrics = [metric for metric in job.metrics.of("score") if given[metric.name].value is not None]
-    columns = list(dict.fromkeys(name for metric in metrics for name in metric.columns))
-    numbers, units = read_numbers(table, ["bytes", *columns]), read_units(table)
+    metrics = [m for m in job.metrics.of("score") if given[m.name].value is not None and m.name not in ONLY_WHOLE]
+    columns = list(dict.fromkeys(["bytes", *(name for metric in metrics for name in metric.columns)]))
+    numbers, units = read_numbers(table, columns), read_units(table)
     rows = []
     for by, keys in _keys(table, numbers[:, 0]):
         for value, chosen in _largest(keys):
             total = {"documents": len(chosen), "bytes": int(numbers[chosen, 0].sum())}
-            sums = pd.DataFrame(unit_sums(numbers[chosen, 1:], units[chosen]), columns=columns)
+            sums = pd.DataFrame(unit_sums(numbers[chosen], units[chosen]), columns=columns)
             rows.append({"by": by, "value": value, **total, **_row(job, metrics, sums)})
     return pd.DataFrame(rows)
 
