@@ -61,7 +61,7 @@ def _check_attributes(name: str, metric: Any) -> None:
         ),
         "its higher_is_better must be True or False": not isinstance(metric.higher_is_better, bool),
         "its bounds must be two numbers, the lower one first": not _bounds(metric.bounds),
-        "its signature must be a text of 1 to 200 characters": not _is_short_text(metric.signature),
+        "its signature must be a text of 1 to 200 printable characters": not _is_short_line(metric.signature),
     }
     if wrong := [problem for problem, there in problems.items() if there]:
         raise UnusableMetric(wrong[0])
@@ -116,5 +116,5 @@ def _bounds(bounds: Any) -> bool:
     return isinstance(bounds, tuple) and len(bounds) == 2 and float(bounds[0]) < float(bounds[1])
 
 
-def _is_short_text(text: Any) -> bool:
-    return isinstance(text, str) and 0 < len(text) <= 200
+def _is_short_line(text: Any) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= 200 and text.isprintable()

@@ -226,6 +226,7 @@ def _failed(plugin: MetricPlugin, why: str, *, named: bool) -> MetricFailure:
     Raises:
         UserError: instead, when the user named the metric.
     """
+    why = one_line(why)
     if named:
         raise UserError(
             f"evaluate.metrics: metric {plugin.name!r} of the package {_shown(plugin)} cannot be used: {why}; "
