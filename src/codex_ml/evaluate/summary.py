@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,17 +63,17 @@ def metric_value(
         sums: (units, columns), the columns of this metric.
         absent: why there is no value.
     """
-    aggregate = aggregate_of(metrics, metric)
-    value = math.nan if absent else float(aggregate(sums.sum(axis=0)))
+    value = math.nan if absent else metrics.value(metric, sums.sum(axis=0))
     optional: dict[str, Any] = {}
-    why = absent
-    if absent is None and not math.isfinite(value):
-        why = "not finite: too large for a double" if math.isinf(value) else "nothing to divide by"
-    elif absent is None:
+    if math.isfinite(value):
         chosen: Any = {"resamples": how.resamples, "confidence": how.confidence, "seed": how.seed}
-        found = interval(sums, aggregate, **chosen, bounds=metric.bounds)
-        why = None if found else why_no_interval(len(sums))
+        found = interval(sums, metrics.aggregate_of(metric), **chosen, bounds=metric.bounds)
         optional = {"low": round(found.low, DECIMALS), "high": round(found.high, DECIMALS)} if found else {}
+        why = None if found else why_no_interval(len(sums))
+    else:
+        why = absent or ("not finite: too large for a double" if math.isinf(value) else "nothing to divide by")
+    if metric.name in metrics.failures:  # also one that failed while the interval was computed
+        value, optional, why = math.nan, {}, metrics.failures[metric.name].why
     if why:
         optional["why"] = why
     return MetricValue(
@@ -90,18 +90,3 @@ def why_no_interval(units: int) -> str:
     if units < SMALLEST_UNITS:
         return f"no interval: {units} independent units; at least {SMALLEST_UNITS} are needed"
     return f"no interval: the value is not finite in resamples of the {units} units"
-
-
-def aggregate_of(metrics: Metrics, metric: Metric) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """The function of a metric from sums (..., its own columns) to values (...)."""
-    if metric.name not in metrics.plugins:
-        return metric.aggregate
-    columns = metrics.columns(metric.inputs)
-    places = [columns.index(name) for name in metric.columns]
-
-    def aggregate(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        every = np.zeros((*sums.shape[:-1], len(columns)))
-        every[..., places] = sums
-        return metrics.aggregate(metric, every)
-
-    return aggregate

@@ -243,6 +243,13 @@ def test_a_baseline_that_is_no_result_is_named_before_any_work(workspace):
     assert list(preflight.baseline(params)) == []
 
 
+def test_a_metric_that_does_not_exist_is_found_before_any_work():
+    [line] = preflight.metrics(params_with(evaluate={"metrics": ["bleu", "crf"]}))
+    assert line == "params.yaml: evaluate.metrics: there is no metric 'crf'; did you mean chrf?"
+    assert list(preflight.metrics(params_with(evaluate={"metrics": ["bleu", "chrf"]}))) == []
+    assert list(preflight.metrics(params_with(evaluate={"metrics": []}))) == []
+
+
 @pytest.mark.parametrize("path", ["data/benchmarks/he.jsonl", "data/benchmarks/*.jsonl.gz", "data/benchmarks/sub"])
 def test_a_benchmark_that_is_not_there_is_named(whole, path):
     Path("data/benchmarks/sub").mkdir()

@@ -16,6 +16,6 @@ def value_of():
     def value_of(name, *pairs, prompt="", language="text"):
         metrics = load_metrics([name])
         rows = [metrics.measure(Pair(prompt, output, reference, language)) for output, reference in pairs]
-        return float(metrics.aggregate(metrics[name], np.array(rows).sum(0)))
+        return metrics.value(metrics[name], np.array(rows).sum(0))
 
     return value_of

@@ -12,6 +12,7 @@ import sacrebleu
 from codex_ml.evaluate.metrics.lexing import words
 from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.evaluate.metrics.registry import load_metrics
+from codex_ml.statistics.bootstrap import interval
 
 OUTPUTS = ["one two three four five", "a b c d e f", "k l m n"]
 REFERENCES = ["one two three four five", "a b x d e f", "k l m n o"]
@@ -113,3 +114,23 @@ def test_signatures_are_those_of_sacrebleu_and_say_which_tokens():
         f"nrefs:1|case:mixed|eff:no|tok:none|smooth:exp|version:{version}|tokens:words+signs|case:mixed|first:65536"
     )
     assert metrics["chrf"].signature == f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version}|first:65536"
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_equal_pairs_have_an_interval_of_no_width(name):
+    """Intervals take derivatives at the bound of 100; cut values there would give each pair an influence."""
+    outputs = [f"{'word ' * length}end of it" for length in range(1, 31)]
+    metric, rows = rows_of(name, outputs, outputs)
+    found = interval(rows, metric.aggregate, resamples=200, confidence=0.95, seed=1)
+    assert found.low == pytest.approx(100, abs=1e-6) and found.high == pytest.approx(100, abs=1e-6)
+
+
+def test_bleu_without_4gram_matches_has_an_interval_around_it():
+    """A sum of 0 is smoothed; a derivative there must not jump."""
+    outputs = [f"a b c{i} d{i} " * (1 + i % 5) for i in range(40)]
+    references = [f"a b x{i} y{i} " * (1 + i % 4) for i in range(40)]
+    metric, rows = rows_of("bleu", outputs, references)
+    assert rows.sum(0)[4:6].tolist() == [0, 0]  # no run of three or four tokens
+    value = float(metric.aggregate(rows.sum(0)))
+    found = interval(rows, metric.aggregate, resamples=400, confidence=0.95, seed=1)
+    assert value - 8 < found.low < value < found.high < value + 8

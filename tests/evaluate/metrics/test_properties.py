@@ -12,7 +12,6 @@ from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.evaluate.metrics.registry import load_metrics
 
 METRICS = load_metrics()
-COLUMNS = METRICS.columns("pair")
 TEXTS = st.lists(st.sampled_from(["x", "= 1\n", "def f(a):\n", "    return a", "(", "naïve ", "猫", "नी", "\r\n", "\0", "\ud800", " "])).map("".join) | st.text(max_size=60)  # fmt: skip
 PAIRS = st.builds(Pair, TEXTS, TEXTS, TEXTS, st.sampled_from(["python", "text"]), st.floats(0, 9))
 SAME = ("exact_match", "exact_match_stripped", "exact_match_squad", "exact_match_code", "token_f1", "rouge1", "rouge2",
@@ -21,7 +20,7 @@ RUNS = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 
 def values(sums):
-    return {m.name: m.aggregate(sums[..., [COLUMNS.index(c) for c in m.columns]]) for m in METRICS.of("pair")}
+    return {m.name: m.aggregate(sums[..., METRICS.places(m)]) for m in METRICS.of("pair")}
 
 
 @RUNS

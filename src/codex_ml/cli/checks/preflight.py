@@ -183,6 +183,17 @@ def _fetched(key: str, pattern: str) -> Iterator[str]:
         yield f"{key} matches none of the files that data/sample.lock pins: {', '.join(sorted(names))}"
 
 
+def metrics(params: Params) -> Iterator[str]:
+    """What is wrong with the names in evaluate.metrics: unknown, or of a package whose metric does not work."""
+    if params.evaluate.metrics:
+        from codex_ml.evaluate.metrics.registry import load_metrics
+
+        try:
+            load_metrics(params.evaluate.metrics)
+        except UserError as error:
+            yield f"{PARAMS}: {error}"
+
+
 def quantization(params: Params) -> Iterator[str]:
     """The package that params.yaml needs for weights of 8 or 4 bits."""
     kind = params.model.quantization

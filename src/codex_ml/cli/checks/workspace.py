@@ -65,6 +65,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from preflight.base_files(params)
     yield from preflight.benchmarks(params)
     yield from preflight.baseline(params)
+    yield from preflight.metrics(params)
     yield from preflight.quantization(params)
     yield from preflight.home()
     yield from preflight.hardware(params)

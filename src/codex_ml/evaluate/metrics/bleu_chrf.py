@@ -56,13 +56,15 @@ class CorpusBleu:
     def aggregate(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         written, wanted = sums[..., 0], sums[..., 1]
         matches, totals = sums[..., 2 : 2 + _ORDERS], sums[..., 2 + _ORDERS :]
-        # The first order without a match counts 1/2 of a match, the next one 1/4, and so on.
-        smoothed = np.where(matches > 0, matches, 0.5 ** np.cumsum(matches == 0, axis=-1))
+        # The first order without a match counts 1/2 of a match, the next one 1/4, and so on. A sum below 1 counts as 0:
+        # intervals take derivatives, and so ask for sums a little beside whole numbers.
+        none = matches < 1 / 2
+        smoothed = np.where(none, 0.5 ** np.cumsum(none, axis=-1), matches)
         with np.errstate(divide="ignore", invalid="ignore"):
             score = np.exp(np.log(100 * smoothed / totals).mean(-1))
             score = score * np.where(written < wanted, np.exp(1 - wanted / written), 1.0)
-        defined = (matches > 0).any(-1) & (totals > 0).all(-1)
-        return np.where(defined, np.minimum(score, 100.0), 0.0)  # rounding may give 100.00000000000004
+        score = np.where(np.abs(score - 100) < 1e-9, 100.0, score)  # rounding may give 100.00000000000004
+        return np.where(~none.all(-1) & (totals > 1 / 2).all(-1), score, 0.0)
 
 
 class CorpusChrf:
@@ -98,7 +100,7 @@ class CorpusChrf:
 
     def aggregate(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         own, true, matches = np.moveaxis(sums.reshape(*sums.shape[:-1], _CHAR_ORDERS, 3), -1, 0)
-        there = (own > 0) & (true > 0)
+        there = (own > 1 / 2) & (true > 1 / 2)
         orders = np.maximum(there.sum(-1), 1)
         precision = np.divide(matches, own, out=np.zeros_like(own), where=there).sum(-1) / orders
         recall = np.divide(matches, true, out=np.zeros_like(true), where=there).sum(-1) / orders

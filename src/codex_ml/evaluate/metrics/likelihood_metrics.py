@@ -50,7 +50,7 @@ class PerUnit:
     def aggregate(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         above = sums[..., 0] * self.scale
         values = ratio(above - sums[..., 2] if self.minus else above, sums[..., 1])
-        return np.clip(values, *self.bounds)  # a model without loss may have one of -1e-9 by rounding
+        return np.maximum(values, self.bounds[0])  # a model without loss may have one of -1e-9 by rounding
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def text_metrics(
             sums += metrics.measure(Pair("", output, reference, language))
         except TypeError as error:
             raise UserError(f"pair {number}: {error}") from None
-    return {metric.name: float(metrics.aggregate(metric, sums)) for metric in metrics.of("pair")}
+    return {metric.name: metrics.value(metric, sums[metrics.places(metric)]) for metric in metrics.of("pair")}
 
 
 def _shown(texts: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from codex_ml.evaluate.metrics.protocol import Metric, Pair, ScoredDocument
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}\Z")
-_ROUNDING = 1e-9
+ROUNDING = 1e-9  # by which a value may be outside of its bounds
 _EXAMPLES: dict[str, tuple[Any, ...]] = {
     "score": (
         ScoredDocument(12.5, 8, 5, 7, 30, 6, 200.0, 70.0, np.array([[0.0, 0.0, 0.0]] * 9 + [[8.0, 7.5, 5.0]])),
@@ -46,6 +46,9 @@ def probe(name: str, metric: Any) -> None:
     together, alone = checked_values(metric, sums), [checked_values(metric, row) for row in sums]
     if not np.allclose(together, alone, rtol=1e-9, atol=0, equal_nan=True):
         raise UnusableMetric("aggregate gives a row of sums another value alone than among others")
+    low, high = metric.bounds
+    for value in together[(together < low - ROUNDING) | (together > high + ROUNDING)]:
+        raise UnusableMetric(outside(float(value), metric.bounds))
 
 
 def _check_attributes(name: str, metric: Any) -> None:
@@ -85,11 +88,16 @@ def checked_numbers(metric: Metric, item: Any) -> list[float]:
     return numbers
 
 
+def outside(value: float, bounds: tuple[float, float]) -> str:
+    """What is wrong with a value outside of its bounds."""
+    return f"its value {value:.6g} is outside of its bounds, {bounds[0]} to {bounds[1]}"
+
+
 def checked_values(metric: Metric, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what `aggregate` returns for sums (..., columns): (...) values, inside the bounds of the metric.
+    """Return what `aggregate` returns for sums (..., columns): (...) values.
 
     Raises:
-        UnusableMetric: when it raises, or returns another shape, or values outside of the bounds.
+        UnusableMetric: when it raises, or returns another shape.
     """
     try:
         with np.errstate(all="ignore"):
@@ -98,10 +106,7 @@ def checked_values(metric: Metric, sums: NDArray[np.float64]) -> NDArray[np.floa
         raise UnusableMetric(f"aggregate failed: {type(error).__name__}") from None
     if values.shape != sums.shape[:-1]:
         raise UnusableMetric("aggregate must return one value per row: shape (...) for sums of shape (..., columns)")
-    low, high = metric.bounds
-    if ((values < low - _ROUNDING) | (values > high + _ROUNDING)).any():
-        raise UnusableMetric(f"aggregate returned a value outside of its bounds, {low} to {high}")
-    return np.clip(values, low, high)
+    return values
 
 
 def _columns(columns: Any) -> bool:

@@ -21,7 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError, one_line
-from codex_ml.evaluate.metrics.plugin_probe import UnusableMetric, checked_numbers, checked_values, probe
+from codex_ml.evaluate.metrics.plugin_probe import (
+    ROUNDING,
+    UnusableMetric,
+    checked_numbers,
+    checked_values,
+    outside,
+    probe,
+)
 from codex_ml.evaluate.metrics.protocol import Inputs, Metric, Pair, ScoredDocument
 
 GROUP = "codex_ml.metrics"
@@ -84,6 +91,11 @@ class Metrics:
         """Names of the numbers that `measure` returns for one kind of item; a shared column is there once."""
         return self._columns[inputs]
 
+    def places(self, metric: Metric) -> list[int]:
+        """Where the columns of a metric are among `columns`."""
+        columns = self.columns(metric.inputs)
+        return [columns.index(column) for column in metric.columns]
+
     def measure(self, item: ScoredDocument | Pair) -> list[float]:
         """Return the numbers of one item, in the order of `columns`. NaN stands for those of a failed plug-in.
 
@@ -114,23 +126,37 @@ class Metrics:
         self.failures[metric.name] = _failed(self.plugins[metric.name], why, named=metric.name in self.named)
 
     def aggregate(self, metric: Metric, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the values (...) of a metric for sums (..., columns) of all columns of its kind of item.
+        """Return the values (...) of a metric for sums (..., columns) of its columns.
 
         The value is NaN where there is nothing to divide by, and for a failed plug-in.
 
         Raises:
             UserError: when a metric fails that the user named.
+            ValueError: when the sums are not those of the metric's columns.
         """
-        columns, sums = self.columns(metric.inputs), np.asarray(sums, dtype=np.float64)
-        own = sums[..., [columns.index(column) for column in metric.columns]]
+        sums = np.asarray(sums, dtype=np.float64)
+        if sums.shape[-1] != len(metric.columns):
+            raise ValueError(f"{metric.name} has {len(metric.columns)} columns, found sums of shape {sums.shape}")
         if metric.name not in self.plugins:
-            return metric.aggregate(own)
+            return metric.aggregate(sums)
         if metric.name not in self.failures:
             try:
-                return checked_values(metric, own)
+                return checked_values(metric, sums)
             except UnusableMetric as error:
                 self._fail(metric, str(error))
         return np.full(sums.shape[:-1], np.nan)
+
+    def value(self, metric: Metric, sums: NDArray[np.float64]) -> float:
+        """Return the value of a metric for the sums (columns,) of all items, inside its bounds; raises as `aggregate`.
+
+        `aggregate` alone leaves the bounds out: intervals take derivatives, also at a bound.
+        """
+        value = float(self.aggregate(metric, sums))
+        low, high = metric.bounds
+        if metric.name in self.plugins and (value < low - ROUNDING or value > high + ROUNDING):
+            self._fail(metric, outside(value, metric.bounds))
+            return math.nan
+        return value
 
     def aggregate_of(self, metric: Metric) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         """`aggregate` of one metric as a function of the sums, as `codex_ml.statistics` takes it."""
