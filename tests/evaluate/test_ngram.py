@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -94,3 +95,15 @@ def test_the_signature_says_order_smoothing_and_train_text():
 def test_an_order_that_does_not_fit_is_refused(order):
     with pytest.raises(ValueError, match="between 1 and 8"):
         train_ngram(TEXTS, order)
+
+
+def test_memory_is_bounded_by_the_limit():
+    """Two million bytes are offered and a quarter is counted. Random text is the worst case: all n-grams differ."""
+    random = np.random.default_rng(6)
+    texts = (random.integers(97, 117, size=10_000, dtype=np.uint8).tobytes().decode() for _ in range(200))
+    tracemalloc.start()
+    model = train_ngram(texts, 6, limit=500_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert model.train_bytes == 500_000
+    assert peak < 75 * 500_000

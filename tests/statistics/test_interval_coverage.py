@@ -1,0 +1,79 @@
+"""Intervals cover the true value as often as they say: simulations with a known truth.
+
+benchmarks/interval_coverage.py has the populations, and its recorded table has all of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from codex_ml.statistics.bootstrap import SMALLEST_UNITS
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+EXACT = ("score (70 % zero)", "score (80 % one)", "pass@1")  # few units differ, or trials: never below, often above
+FLIPS = "difference of passes"  # at 20 units most samples have too few flips for an interval
+
+
+@pytest.fixture
+def simulation(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """benchmarks/interval_coverage.py, which is not a package."""
+    path = list(sys.path)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    yield importlib.import_module("interval_coverage")
+    sys.path[:] = path
+    sys.modules.pop("interval_coverage", None)
+
+
+def recorded() -> list[dict[str, str]]:
+    with (BENCHMARKS / "interval_coverage.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bits per byte (sizes far apart)", "token accuracy", "score (low)", "BLEU", "difference of bits per byte"],
+)
+def test_an_interval_of_the_fewest_units_covers_93_to_97_percent_where_percentiles_cover_less(simulation, name):
+    population = next(each for each in simulation.POPULATIONS if each.name == name)
+    found = simulation.coverage(population, SMALLEST_UNITS, samples=500, resamples=300)
+    assert found.none == 0
+    assert 93 <= found.covered <= 97
+    assert found.percentile_covered < 93
+
+
+def test_the_exact_interval_of_trials_covers_at_least_95_percent(simulation):
+    population = next(each for each in simulation.POPULATIONS if each.name == "pass@1 (one sample)")
+    assert simulation.coverage(population, SMALLEST_UNITS, samples=300, resamples=100).covered >= 95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("units", [SMALLEST_UNITS, 100])
+def test_every_population_is_covered(simulation, units):
+    for population in simulation.POPULATIONS:
+        found = simulation.coverage(population, units, samples=2_000, resamples=400, seed=7)
+        assert_covered(found.population, found.units, found.covered, found.none)
+
+
+def test_the_recorded_table_has_every_population_covered(simulation):
+    rows = recorded()
+    assert {row["population"] for row in rows} == {population.name for population in simulation.POPULATIONS}
+    assert min(int(row["units"]) for row in rows) == SMALLEST_UNITS
+    for row in rows:
+        assert_covered(row["population"], int(row["units"]), float(row["covered"]), float(row["none"]))
+
+
+def assert_covered(population: str, units: int, covered: float, none: float) -> None:
+    if population.startswith(FLIPS) and units < 100:
+        assert none > 0
+    elif population.startswith(EXACT):
+        assert covered >= 93, (population, units)
+    else:
+        assert none == 0
+        assert 93 <= covered <= 97, (population, units)
