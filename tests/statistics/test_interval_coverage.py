@@ -18,7 +18,7 @@ from codex_ml.statistics.bootstrap import SMALLEST_UNITS
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 EXACT = ("score (70 % zero)", "score (80 % one)", "pass@1")  # few units differ, or trials: never below, often above
-FLIPS = "difference of passes"  # at 20 units most samples have too few flips for an interval
+FLIPS = "difference of passes"  # below 100 units some samples have too few flips for an interval
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def recorded() -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(
     "name",
-    ["bits per byte (sizes far apart)", "token accuracy", "score (low)", "BLEU", "difference of bits per byte"],
+    ["bits per byte (sizes far apart)", "token accuracy", "score (low)", "difference of bits per byte"],
 )
 def test_an_interval_of_the_fewest_units_covers_93_to_97_percent_where_percentiles_cover_less(simulation, name):
     population = next(each for each in simulation.POPULATIONS if each.name == name)
@@ -53,14 +53,6 @@ def test_the_exact_interval_of_trials_covers_at_least_95_percent(simulation):
     assert simulation.coverage(population, SMALLEST_UNITS, samples=300, resamples=100).covered >= 95
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("units", [SMALLEST_UNITS, 100])
-def test_every_population_is_covered(simulation, units):
-    for population in simulation.POPULATIONS:
-        found = simulation.coverage(population, units, samples=2_000, resamples=400, seed=7)
-        assert_covered(found.population, found.units, found.covered, found.none)
-
-
 def test_the_recorded_table_has_every_population_covered(simulation):
     rows = recorded()
     assert {row["population"] for row in rows} == {population.name for population in simulation.POPULATIONS}
@@ -70,8 +62,8 @@ def test_the_recorded_table_has_every_population_covered(simulation):
 
 
 def assert_covered(population: str, units: int, covered: float, none: float) -> None:
-    if population.startswith(FLIPS) and units < 100:
-        assert none > 0
+    if population.startswith(FLIPS) and none > 0:
+        assert units < 100, (population, units)
     elif population.startswith(EXACT):
         assert covered >= 93, (population, units)
     else:
