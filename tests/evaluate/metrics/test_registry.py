@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from codex_ml.core.errors import UserError
+from codex_ml.evaluate.documents import TEXTS
+from codex_ml.evaluate.metrics.plugin_probe import TEXT_COLUMNS
 from codex_ml.evaluate.metrics.protocol import Metric, Pair, ScoredDocument
 from codex_ml.evaluate.metrics.registry import load_metrics
 
@@ -120,6 +122,10 @@ def test_a_built_in_metric_wins_over_an_equal_name_with_a_message(install):
     )
 
 
+def test_columns_of_texts_are_known():
+    assert {"item", "unit", *TEXTS} <= TEXT_COLUMNS
+
+
 def test_two_packages_with_one_name_are_a_failure(install):
     install()
     install(package="near-lengths")
@@ -140,6 +146,7 @@ BROKEN = [
     pytest.param(('("written", "items")', '"written"'), "its columns must be a tuple", id="columns are a string"),
     pytest.param(('("written", "items")', '("items", "items")'), "its columns must be a tuple of different", id="column twice"),
     pytest.param(('("written", "items")', '("a,b", "items")'), "its columns must be a tuple", id="column with a comma"),
+    pytest.param(('("written", "items")', '("source", "items")'), "its columns must not be named as a text of the result tables: content, ", id="column of texts"),
     pytest.param(("= False", "= 'lower'"), "its higher_is_better must be True or False", id="direction in words"),
     pytest.param(('"characters"', '""'), "its signature must be a text of 1 to 200 printable characters", id="empty signature"),
     pytest.param(("\"characters\"", "\"two\\nlines\""), "its signature must be a text of 1 to 200 printable", id="signature of two lines"),
@@ -204,6 +211,17 @@ def test_a_metric_whose_aggregate_fails_later_gives_no_value(install):
     assert metrics.aggregate(metrics["lengths"], row) == 1
     assert np.isnan(metrics.aggregate(metrics["lengths"], np.stack([row, row * 5000]))).tolist() == [True, True]
     assert metrics.failures["lengths"].why == "aggregate failed: AssertionError"
+
+
+def test_who_calls_a_metric_directly_gets_one_line_that_names_it(install):
+    """The comparison of two results does."""
+    install(("return sums[..., 0]", "assert (sums < 1000).all()\n        return sums[..., 0]"))
+    metric = load_metrics()["lengths"]
+    with pytest.raises(UserError) as caught:
+        metric.aggregate(np.array([[5000.0, 1.0]]))
+    assert str(caught.value) == (
+        "metric 'lengths' of the package far-lengths 1.5 cannot be used: aggregate failed: AssertionError"
+    )
 
 
 def test_a_value_outside_of_the_bounds_is_a_failure(install):

@@ -1,17 +1,25 @@
-"""Try a metric of another package on examples before any work, and check each number that it returns."""
+"""A metric of another package: tried on examples before any work, and each number that it returns is checked."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.evaluate.metrics.protocol import Metric, Pair, ScoredDocument
+from codex_ml.core.errors import UserError, one_line
+from codex_ml.evaluate.metrics.protocol import Inputs, Metric, Pair, ScoredDocument
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}\Z")
+# Text columns of the result tables; a number column cannot have the same name.
+TEXT_COLUMNS = frozenset((
+    "item", "unit", "source", "path", "language", "licence", "group", "content",
+    "split_at", "prompt", "output", "reference", "finished", "text", "verdict",
+))  # fmt: skip
 ROUNDING = 1e-9  # by which a value may be outside of its bounds
 _EXAMPLES: dict[str, tuple[Any, ...]] = {
     "score": (
@@ -25,8 +33,62 @@ _EXAMPLES: dict[str, tuple[Any, ...]] = {
 }
 
 
-class UnusableMetric(Exception):
-    """A metric of another package breaks the protocol; the message says how."""
+class UnusableMetric(UserError):
+    """A metric of another package breaks the protocol; `why` says how, the message also which one."""
+
+    def __init__(self, why: str, label: str = "") -> None:
+        self.why = one_line(why)
+        super().__init__(f"{label} cannot be used: {self.why}" if label else self.why)
+
+
+@dataclass(frozen=True)
+class MetricPlugin:
+    """A metric of an installed package, with its results checked; `version` is the package's.
+
+    `measure` and `aggregate` raise `UnusableMetric` whatever the metric does, so that no caller gets its exceptions.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    _metric: Any = None
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"metric {self.name!r} of the package {self.distribution} {self.version}"
+
+    @property
+    def inputs(self) -> Inputs:
+        return self._metric.inputs
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self._metric.columns
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self._metric.higher_is_better
+
+    @property
+    def signature(self) -> str:
+        return self._metric.signature
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self._metric.bounds
+
+    def measure(self, item: Any) -> Sequence[float]:
+        try:
+            return checked_numbers(self._metric, item)
+        except UnusableMetric as error:
+            raise UnusableMetric(error.why, self.label) from None
+
+    def aggregate(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        try:
+            return checked_values(self._metric, sums)
+        except UnusableMetric as error:
+            raise UnusableMetric(error.why, self.label) from None
 
 
 def probe(name: str, metric: Any) -> None:
@@ -61,6 +123,9 @@ def _check_attributes(name: str, metric: Any) -> None:
         f"its inputs are {metric.inputs!r}; allowed are 'score' and 'pair'": metric.inputs not in ("score", "pair"),
         "its columns must be a tuple of different names that match [a-zA-Z][a-zA-Z0-9_]{0,63}": not _columns(
             metric.columns
+        ),
+        f"its columns must not be named as a text of the result tables: {', '.join(sorted(TEXT_COLUMNS))}": bool(
+            TEXT_COLUMNS & set(metric.columns)
         ),
         "its higher_is_better must be True or False": not isinstance(metric.higher_is_better, bool),
         "its bounds must be two numbers, the lower one first": not _bounds(metric.bounds),

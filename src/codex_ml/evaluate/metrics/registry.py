@@ -21,26 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError, one_line
-from codex_ml.evaluate.metrics.plugin_probe import (
-    ROUNDING,
-    UnusableMetric,
-    checked_numbers,
-    checked_values,
-    outside,
-    probe,
-)
+from codex_ml.evaluate.metrics.plugin_probe import ROUNDING, MetricPlugin, UnusableMetric, outside, probe
 from codex_ml.evaluate.metrics.protocol import Inputs, Metric, Pair, ScoredDocument
 
 GROUP = "codex_ml.metrics"
-
-
-@dataclass(frozen=True)
-class MetricPlugin:
-    """A metric of an installed package; `version` is the package's."""
-
-    name: str
-    distribution: str
-    version: str
 
 
 @dataclass(frozen=True)
@@ -113,12 +97,12 @@ class Metrics:
 
     def _measure_plugin(self, metric: Metric, item: Any, known: dict[str, float]) -> dict[str, float]:
         try:
-            own = dict(zip(metric.columns, checked_numbers(metric, item), strict=True))
+            own = dict(zip(metric.columns, metric.measure(item), strict=True))
             for column, number in own.items():
                 if column in known and number != known[column] and not math.isnan(known[column]):
                     raise UnusableMetric(f"column {column!r} of another metric holds another number for the same item")
         except UnusableMetric as error:
-            self._fail(metric, str(error))
+            self._fail(metric, error.why)
             return {}
         return {column: number for column, number in own.items() if column not in known}
 
@@ -141,9 +125,9 @@ class Metrics:
             return metric.aggregate(sums)
         if metric.name not in self.failures:
             try:
-                return checked_values(metric, sums)
+                return metric.aggregate(sums)
             except UnusableMetric as error:
-                self._fail(metric, str(error))
+                self._fail(metric, error.why)
         return np.full(sums.shape[:-1], np.nan)
 
     def value(self, metric: Metric, sums: NDArray[np.float64]) -> float:
@@ -177,21 +161,15 @@ def load_metrics(names: Sequence[str] = ()) -> Metrics:
     chosen: dict[str, Metric] = {name: metric for name, metric in built_in.items() if not named or name in named}
     plugins: dict[str, MetricPlugin] = {}
     failures: dict[str, MetricFailure] = {}
+    shadowed: list[str] = []
     for name, points in installed.items():
-        if name in built_in or (named and name not in named):
-            continue
-        plugin = _plugin(points[0])
-        try:
-            chosen[name] = _load(name, points)
-            plugins[name] = plugin
-        except UnusableMetric as error:
-            failures[name] = _failed(plugin, str(error), named=name in named)
-    shadowed = [
-        f"metric {name!r} of the package {_shown(_plugin(point))} is not used: a built-in metric has this name"
-        for name, points in installed.items()
-        if name in built_in
-        for point in points
-    ]
+        if name in built_in:
+            shadowed += [f"{_plugin(p).label} is not used: a built-in metric has this name" for p in points]
+        elif not named or name in named:
+            try:
+                chosen[name] = plugins[name] = _load(name, points)
+            except UnusableMetric as error:
+                failures[name] = _failed(_plugin(points[0]), error.why, named=name in named)
     order = [name for name in names if name in chosen] if named else list(chosen)
     return Metrics(tuple(chosen[name] for name in order), named, plugins, failures, tuple(shadowed))
 
@@ -217,14 +195,14 @@ def _refuse_wrong_names(names: Sequence[str], known: Sequence[str]) -> None:
             raise UserError(f"evaluate.metrics: {name!r} is there {count} times; name each metric once")
 
 
-def _load(name: str, points: Sequence[EntryPoint]) -> Metric:
+def _load(name: str, points: Sequence[EntryPoint]) -> MetricPlugin:
     """Import a metric and try it on examples.
 
     Raises:
         UnusableMetric: says why it cannot be used.
     """
     if len(points) > 1:
-        packages = " and ".join(_shown(_plugin(point)) for point in points)
+        packages = " and ".join(f"{p.distribution} {p.version}" for p in map(_plugin, points))
         raise UnusableMetric(f"{packages} both provide it; uninstall one")
     try:
         found = points[0].load()
@@ -234,16 +212,13 @@ def _load(name: str, points: Sequence[EntryPoint]) -> Metric:
             f"{points[0].value} cannot be imported: {type(error).__name__}: {one_line(error)}"
         ) from None
     probe(name, metric)
-    return metric
+    return _plugin(points[0], metric)
 
 
-def _plugin(point: EntryPoint) -> MetricPlugin:
+def _plugin(point: EntryPoint, metric: Any = None) -> MetricPlugin:
     package = point.dist
-    return MetricPlugin(point.name, package.name if package else "unknown", package.version if package else "unknown")
-
-
-def _shown(plugin: MetricPlugin) -> str:
-    return f"{plugin.distribution} {plugin.version}"
+    origin = (package.name, package.version) if package else ("unknown", "unknown")
+    return MetricPlugin(point.name, *origin, metric)
 
 
 def _failed(plugin: MetricPlugin, why: str, *, named: bool) -> MetricFailure:
@@ -252,10 +227,7 @@ def _failed(plugin: MetricPlugin, why: str, *, named: bool) -> MetricFailure:
     Raises:
         UserError: instead, when the user named the metric.
     """
-    why = one_line(why)
     if named:
-        raise UserError(
-            f"evaluate.metrics: metric {plugin.name!r} of the package {_shown(plugin)} cannot be used: {why}; "
-            "mend or update the package, or take the name out"
-        )
+        advice = "mend or update the package, or take the name out"
+        raise UserError(f"evaluate.metrics: {plugin.label} cannot be used: {why}; {advice}")
     return MetricFailure(plugin.name, plugin.distribution, plugin.version, why)
