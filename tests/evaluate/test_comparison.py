@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from codex_ml.core.errors import UserError
 from codex_ml.evaluate.comparison import CompareSettings, compare_results
+from codex_ml.evaluate.metrics.registry import MetricPlugin, Metrics, load_metrics
 from codex_ml.evaluate.paired_metric import Inference
 from codex_ml.evaluate.result_folder import ResultFolder
 from codex_ml.inference.comparison_files import ComparedSide, Comparisons
@@ -317,3 +319,65 @@ def test_the_confidence_decides_interval_and_verdict(results):
     _, narrow = compared(results(NLL, slightly), inference=Inference(confidence=0.8))
     assert wide["bits_per_byte"].low < narrow["bits_per_byte"].low
     assert (narrow["bits_per_byte"].verdict, wide["bits_per_byte"].verdict) == ("better", "no evidence")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("item", [["a", "list"]] * 40, "a column of item, content, unit, prompt, reference does not hold texts"),
+        ("nll", ["many"] * 40, "a column of nll, bytes does not hold numbers"),
+    ],
+)
+def test_a_column_of_another_type_is_refused(results, column, values, message):
+    one, two = results(NLL, BETTER)
+    table = two.folder / "results/documents.parquet"
+    frame = pd.read_parquet(table)
+    frame[column] = values
+    frame.to_parquet(table)
+    with pytest.raises(UserError, match=message):
+        compared([one, two])
+
+
+def test_ids_that_are_numbers_are_read_as_texts(results):
+    opened = results(NLL, BETTER)
+    for one in opened:
+        table = one.folder / "results/documents.parquet"
+        pd.read_parquet(table).assign(item=range(40)).to_parquet(table)
+    found, _ = compared(opened)
+    assert found.comparisons[0].changes[0].gains[0].item.isdecimal()
+
+
+class Failing:
+    """A metric of a package that cannot compute its value."""
+
+    name, inputs, columns, higher_is_better, signature = "failing", "score", ("nll",), True, "v1"
+    bounds = (-np.inf, np.inf)
+
+    def aggregate(self, sums):
+        raise RuntimeError("broken")
+
+
+def test_a_plug_in_that_fails_is_not_compared_and_stops_nothing(results, written_result, monkeypatch):
+    written = [written_result(NLL), written_result(BETTER)]
+    for one in written:
+        details = one.details()
+        about = {"value": 1.0, "units": 40, "signature": "v1", "higher_is_better": True, "why": "x"}
+        details["tasks"]["documents"]["metrics"]["failing"] = about
+        one.details = lambda details=details: details
+    metrics = load_metrics()
+    plugins = {"failing": MetricPlugin("failing", "far", "1.0")}
+    broken = Metrics((*metrics.chosen, Failing()), plugins=plugins)
+    monkeypatch.setattr("codex_ml.evaluate.metric_choice.load_metrics", lambda: broken)
+    _, found = compared(results(*written))
+    assert (found["failing"].verdict, found["failing"].p) == ("not compared", None)
+    assert found["failing"].why == "it has no finite value on the items that both results have"
+    assert found["bits_per_byte"].verdict == "better"
+
+
+def test_items_split_at_other_places_are_other_items(results, written_result):
+    written = [written_result(NLL), written_result(BETTER)]
+    for number, one in enumerate(written):
+        one.texts["prompt"] = ["same"] * 40
+        one.texts["reference"] = ["same"] * 39 + [f"reference {number}"]
+    with pytest.raises(UserError, match=r"1 with other content \(doc39\)"):
+        compared(results(*written))

@@ -121,7 +121,7 @@ def _task(
         settings=_differing(tables[0].result.settings, tables[1].result.settings),
     )
     choices = compared_metrics((a, b), task, pairing)
-    found = {c.name: _difference(c.metric, tables, pairing, settings.inference) for c in choices if c.metric}
+    found = {c.name: _difference(c, c.metric, tables, pairing, settings) for c in choices if c.metric}
     rows = [_row(choice, found.get(choice.name), about) for choice in choices]
     ranked = next((name for name in RANKED if name in found), "")
     changes = [
@@ -141,22 +141,26 @@ def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[InputDifference]:
 
 
 def _difference(
-    metric: Metric, tables: tuple[TaskTable, TaskTable], pairing: Pairing, inference: Inference
+    choice: MetricChoice,
+    metric: Metric,
+    tables: tuple[TaskTable, TaskTable],
+    pairing: Pairing,
+    settings: CompareSettings,
 ) -> PairedDifference | None:
     numbers = []
     for table, rows in zip(tables, (pairing.rows_a, pairing.rows_b), strict=True):
         whole = table.numbers(metric.columns)
-        _refuse_another_run(metric, table, whole)
+        _refuse_another_run(choice, table, whole)
         numbers.append(whole[rows])
-    return paired_difference(metric.aggregate, numbers[0], numbers[1], pairing, inference)
+    return paired_difference(choice.aggregate, numbers[0], numbers[1], pairing, settings.inference)
 
 
-def _refuse_another_run(metric: Metric, table: TaskTable, numbers: Numbers) -> None:
+def _refuse_another_run(choice: MetricChoice, table: TaskTable, numbers: Numbers) -> None:
     """Raise UserError where a table does not give the value that details.json has."""
-    listed, value = table.result.metrics[metric.name].value, float(metric.aggregate(numbers.sum(axis=0)))
-    if listed is not None and not math.isclose(value, listed, rel_tol=AGREES, abs_tol=AGREES):
+    listed, value = table.result.metrics[choice.name].value, float(choice.aggregate(numbers.sum(axis=0)))
+    if listed is not None and math.isfinite(value) and not math.isclose(value, listed, rel_tol=AGREES, abs_tol=AGREES):
         raise UserError(
-            f"{table.file} gives {metric.name} {value:.6g}, but {DETAILS} beside its folder says {listed:.6g}: "
+            f"{table.file} gives {choice.name} {value:.6g}, but {DETAILS} beside its folder says {listed:.6g}: "
             f"the files are of two runs; {AGAIN}"
         )
 

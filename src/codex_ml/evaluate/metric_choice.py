@@ -11,6 +11,7 @@ import numpy as np
 from codex_ml.evaluate.metrics.protocol import Metric
 from codex_ml.evaluate.metrics.registry import load_metrics
 from codex_ml.evaluate.paired_items import Pairing
+from codex_ml.evaluate.paired_metric import Aggregate
 from codex_ml.evaluate.result_folder import ResultFolder
 from codex_ml.inference.evaluate_files import MetricValue
 
@@ -25,7 +26,8 @@ class MetricChoice:
     """One metric of a task.
 
     Attributes:
-        metric: how it is computed; None if it is not compared, and `why` then gives the reason.
+        metric: None if it is not compared, and `why` then gives the reason.
+        aggregate: its function of the sums; NaN from a plug-in that fails.
         a, b: the values in the two results; None where a result has none.
         notes: what a reader must know to compare the values.
     """
@@ -33,6 +35,7 @@ class MetricChoice:
     name: str
     higher_is_better: bool
     metric: Metric | None
+    aggregate: Aggregate
     a: float | None
     b: float | None
     why: str
@@ -41,7 +44,8 @@ class MetricChoice:
 
 def compared_metrics(results: Results, task: str, pairing: Pairing) -> list[MetricChoice]:
     """The metrics of a task in the order of the first result, then those of the second alone, without baselines."""
-    known = metrics_of(task)
+    metrics = load_metrics()
+    known = {metric.name: metric for metric in metrics.chosen}
     listed = [result.evaluation.tasks[task].metrics for result in results]
     settings = list(_settings_notes(results, task))
     chosen = []
@@ -58,6 +62,7 @@ def compared_metrics(results: Results, task: str, pairing: Pairing) -> list[Metr
                 name,
                 one.higher_is_better,
                 None if why else metric,
+                metrics.aggregate_of(metric) if metric else np.asarray,
                 values[0].value if values[0] else None,
                 values[1].value if values[1] else None,
                 why,
@@ -65,11 +70,6 @@ def compared_metrics(results: Results, task: str, pairing: Pairing) -> list[Metr
             )
         )
     return chosen
-
-
-def metrics_of(task: str) -> dict[str, Metric]:
-    """Name -> metric, of all metrics that the tables of a task can hold."""
-    return {metric.name: metric for metric in load_metrics(()).chosen}
 
 
 def _settings_notes(results: Results, task: str) -> Iterator[str]:

@@ -91,8 +91,8 @@ class TaskTable:
         """
         _, _, benchmark = self.task.partition("/")
         if benchmark:
-            column = self._read([BENCHMARK]).column(BENCHMARK).to_pandas()
-            rows = np.flatnonzero((column == benchmark).to_numpy())
+            self._refuse_missing([BENCHMARK])
+            rows = np.flatnonzero((self._all_texts([BENCHMARK])[BENCHMARK] == benchmark).to_numpy())
         else:
             rows = np.arange(self._read([]).num_rows)
         if len(rows) != self.result.items:
@@ -104,9 +104,8 @@ class TaskTable:
 
     def keys(self) -> pd.DataFrame:
         """The text columns item, content and unit; two documents split at other places have other contents."""
+        self._refuse_missing(KEYS)
         keys = self.texts((*KEYS, *SPLIT))
-        if missing := [name for name in KEYS if name not in keys]:
-            raise UserError(f"{self.file} has no column {missing[0]}; {AGAIN}")
         for name in SPLIT:
             if name in keys:
                 keys["content"] += " " + keys[name]
@@ -114,9 +113,15 @@ class TaskTable:
 
     def texts(self, names: Sequence[str]) -> pd.DataFrame:
         """Text columns, one row per row of the task; names that the table lacks are left out."""
+        return self._all_texts(names).iloc[self.rows].reset_index(drop=True)
+
+    def _all_texts(self, names: Sequence[str]) -> pd.DataFrame:
         table = self._read([name for name in names if name in self._schema.names])
-        frame = pd.DataFrame({name: table.column(name).to_pandas().fillna("") for name in table.column_names})
-        return frame.iloc[self.rows].reset_index(drop=True)
+        try:
+            texts = {name: table.column(name).cast(pa.large_string()).fill_null("") for name in table.column_names}
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise UserError(f"{self.file}: a column of {', '.join(names)} does not hold texts; {AGAIN}") from None
+        return pd.DataFrame({name: column.to_pandas() for name, column in texts.items()})
 
     def numbers(self, names: Sequence[str]) -> NDArray[np.float64]:
         """Number columns, (n, len(names)).
@@ -124,14 +129,17 @@ class TaskTable:
         Raises:
             UserError: naming a column that is missing or does not hold numbers.
         """
-        if missing := [name for name in names if name not in self._schema.names]:
-            raise UserError(f"{self.file} has no column {missing[0]}; {AGAIN}")
+        self._refuse_missing(names)
         table = self._read(list(names))
         try:
             columns = [table.column(name).cast(pa.float64()).to_numpy()[self.rows] for name in names]
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise UserError(f"{self.file}: a column of {', '.join(names)} does not hold numbers; {AGAIN}") from None
         return np.stack(columns, axis=1)
+
+    def _refuse_missing(self, names: Sequence[str]) -> None:
+        if missing := [name for name in names if name not in self._schema.names]:
+            raise UserError(f"{self.file} has no column {missing[0]}; {AGAIN}")
 
     @cached_property
     def _schema(self) -> pa.Schema:
