@@ -61,7 +61,7 @@ class ScoredTexts:
     def notes(self) -> list[str]:
         """What was not scored, one sentence per reason."""
         return [
-            f"{count} documents have nothing to score ({reason}), such as {self._first[reason]}"
+            f"documents with nothing to score ({reason}): {count}, such as {self._first[reason]}"
             for reason, count in sorted(self.unscored.items())
         ]
 

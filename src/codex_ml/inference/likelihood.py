@@ -120,7 +120,8 @@ class _TargetSums:
         self.left -= 1
         self.nll += math.fsum(targets.nll.tolist())
         self.counts += [len(targets.nll), targets.top1.sum(), targets.top5.sum()]
-        bins = np.clip(np.ceil(targets.confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+        with np.errstate(invalid="ignore"):  # a model may give NaN; the sum of nats then says so
+            bins = np.clip(np.ceil(targets.confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
         weights = (None, targets.confidence.astype(np.float64), targets.top1)
         self.calibration += np.stack([np.bincount(bins, weight, BINS) for weight in weights], axis=1)
 
