@@ -13,7 +13,7 @@ from codex_ml.core.config import Count, Positive, Section
 
 BENCHMARKS, BASELINES = Path("data/benchmarks"), Path("data/baselines")  # deps of the stage
 BENCHMARK_ENDINGS = (".jsonl", ".jsonl.gz")
-LONGEST_NGRAM = 16  # bytes; the tables of the n-gram model grow with the order
+LONGEST_NGRAM = 8  # bytes; `codex_ml.evaluate.ngram` keeps those of an n-gram in one number
 
 
 def _no_empty_stop(stop: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from codex_ml.evaluate.item_tables import content_hash, unit_of, write_table
 from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.likelihood_metrics import needs_whole_text
 from codex_ml.evaluate.metrics.protocol import ScoredDocument
+from codex_ml.evaluate.ngram import NgramModel, train_ngram
 from codex_ml.evaluate.plot_files import write_plots
 from codex_ml.evaluate.summary import summarise
 from codex_ml.inference.evaluate_files import DOCUMENTS, LossyTexts, TaskResult
@@ -25,8 +26,8 @@ from codex_ml.modeling.examples import Scorable, scorables
 
 ZLIB_LEVEL = 9
 TEXTS = ("source", "path", "language", "licence", "group", "content")
+NGRAM = "ngram_bits"
 ALWAYS = ("nll", "tokens", "top1", "bytes", "words", "zlib_bits")  # columns, whatever metrics are chosen
-NOT_MEASURED = {"ngram_bits"}
 
 
 class ScoredTexts:
@@ -38,8 +39,8 @@ class ScoredTexts:
         unscored: number of documents with nothing to score, by reason.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, baseline: NgramModel | None) -> None:
+        self._job, self._baseline = job, baseline
         self.waiting: deque[tuple[dict[str, str], dict[str, Any]]] = deque()
         self.lossy = 0
         self.unscored: Counter[str] = Counter()
@@ -52,7 +53,7 @@ class ScoredTexts:
         for document, item in zip(read_documents(test), found, strict=True):
             if isinstance(item, Scorable):
                 self.lossy += not item.lossless
-                self.waiting.append((document_texts(document), text_numbers(item.text)))
+                self.waiting.append((document_texts(document), text_numbers(item.text, self._baseline)))
                 yield item
             else:
                 self.unscored[item.reason] += 1
@@ -79,7 +80,8 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
         UserError: when no document has anything to score.
         CheckFailed: when a likelihood is not a finite number.
     """
-    texts, counts, columns = ScoredTexts(job), {"bytes": 0, "tokens": 0}, job.metrics.columns("score")
+    baseline = ngram_baseline(job)
+    texts, counts, columns = ScoredTexts(job, baseline), {"bytes": 0, "tokens": 0}, job.metrics.columns("score")
     scored = job.track(texts.scored(), "evaluate", count_documents(job.data.test), "documents")
     with write_table(job.results, DOCUMENTS, texts=TEXTS, numbers=dict.fromkeys((*ALWAYS, *columns))) as table:
         for row, item in scored:
@@ -89,7 +91,8 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
             counts["tokens"] += item.tokens
     if not table.rows:
         raise UserError(f"{job.data.test} holds no document that can be scored; raise split.test, or add documents")
-    absent = {m.name: "not measured" for m in job.metrics.of("score") if NOT_MEASURED & set(m.columns)}
+    of_baseline = [m.name for m in job.metrics.of("score") if NGRAM in m.columns]
+    absent = dict.fromkeys([] if baseline else of_baseline, "there is no n-gram model (evaluate.ngram_order is 0)")
     optional: dict[str, Any] = {}
     if texts.lossy:
         reason = f"no bits per byte: the tokenizer does not give {texts.lossy} of {table.rows} test documents back"
@@ -97,6 +100,9 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
         absent |= {m.name: reason for m in job.metrics.of("score") if needs_whole_text(m.columns)}
     file = job.results / f"{DOCUMENTS}.parquet"
     values = summarise(job, file, "score", absent=absent)
+    if baseline:
+        signed = {name: f"{values[name].signature}|{baseline.signature}" for name in of_baseline}
+        values |= {name: values[name].model_copy(update={"signature": text}) for name, text in signed.items()}
     groups = groups_table(job, file, values)
     write_groups(job.results, groups)
     write_plots(job.plots, groups)
@@ -104,7 +110,7 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
         task=DOCUMENTS,
         items=table.rows,
         units=next(iter(values.values())).units if values else 0,
-        settings=_settings(job),
+        settings=_settings(job, baseline),
         metrics=values,
         counts={**counts, **{f"unscored_{reason}": number for reason, number in sorted(texts.unscored.items())}},
         notes=texts.notes(),
@@ -129,14 +135,21 @@ def document_texts(document: Document) -> dict[str, str]:
     }
 
 
-def text_numbers(text: str) -> dict[str, Any]:
-    """The numbers of a scored text that need no model."""
+def ngram_baseline(job: Job) -> NgramModel | None:
+    """The n-gram model of the train documents; None if the settings or the data have none."""
+    if not job.settings.ngram_order or job.data.train is None:
+        return None
+    return train_ngram((document.content for document in read_documents(job.data.train)), job.settings.ngram_order)
+
+
+def text_numbers(text: str, baseline: NgramModel | None) -> dict[str, Any]:
+    """The numbers of a scored text that the model has no part in. The baselines read this text alone."""
     data = text.encode("utf-8")
     return {
         "bytes": len(data),
         "words": len(re.split(r"\s+", text)),  # as lm-evaluation-harness counts
         "zlib_bits": 8 * len(zlib.compress(data, ZLIB_LEVEL)),
-        "ngram_bits": float("nan"),
+        NGRAM: baseline.bits(text) if baseline else float("nan"),
     }
 
 
@@ -156,7 +169,7 @@ def _measured(texts: dict[str, str], numbers: dict[str, Any], result: Score) -> 
     )
 
 
-def _settings(job: Job) -> dict[str, Any]:
+def _settings(job: Job, baseline: NgramModel | None) -> dict[str, Any]:
     subject, settings = job.subject, job.settings
     return {
         "length": subject.length,
@@ -167,4 +180,5 @@ def _settings(job: Job) -> dict[str, Any]:
         "begin": "END" if subject.tokenizer.bos is None else "BOS",
         "end": "END is scored, as a token of zero bytes; a chat ends as its template ends it",
         "zlib_level": ZLIB_LEVEL,
+        "ngram": baseline.signature if baseline else "none",
     }
