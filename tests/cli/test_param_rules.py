@@ -96,6 +96,13 @@ VALUES = [
     ("train.micro_batch_size", "0", "input should be greater than 0; found 0"),
     ("train.micro_batch_size", "", "input should be a valid integer; found None"),
     ("evaluate.confidence", "1", "input should be less than 1; found 1"),
+    ("evaluate.stride", "-1", "input should be greater than or equal to 0; found -1"),
+    ("evaluate.precision", "fp16", "input should be 'fp32', 'bf16' or 'auto'; found 'fp16'"),
+    ("evaluate.ngram_order", "9", "input should be less than or equal to 8; found 9"),
+    ("evaluate.bootstrap", "99", "input should be greater than or equal to 100; found 99"),
+    ("evaluate.metrics", "bits_per_byte", "input should be a valid list; found 'bits_per_byte'"),
+    ("evaluate.metrics", "[chrf, chrf]", "chrf is listed twice; remove one"),
+    ("evaluate.compare_to", "reports/old", "only folders below data/baselines are a dep of evaluate; copy the folder there"),
     ("safety_audit.enforce", "'true'", "expected true or false, found 'true'"),
     ("report.title", "2024", "expected a string; put quotes around 2024"),
     ("ingest.max_document_bytes", "1.5e-3", "input should be a valid integer, got a number with a fractional part; found 0.0015"),
@@ -193,6 +200,12 @@ TOGETHER = [
         "train.compile",
         "train.compile on needs batches of one shape, but batches of model.architecture t5 are as long as "
         "their longest encoder input; use auto or off",
+    ),
+    (
+        {"evaluate.stride": "257"},
+        "evaluate.stride",
+        "evaluate.stride 257 is longer than a window of the model (pack.seq_len 256); use at most 256, or 0 for "
+        "disjoint windows",
     ),
     (
         {"safety_audit.prefix_tokens": "15", "pack.seq_len": "64"},

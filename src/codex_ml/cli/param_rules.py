@@ -29,6 +29,8 @@ from codex_ml.train.config import SHAPE, Model, Train
 
 UINT16_TOKENS = 2**16
 OWN_KEYS = ("gpt2", "gpt_neox", "t5")  # architectures in which no two heads share keys and values
+COMPLETION_KEYS = ("split_at", "max_tokens", "temperature", "repetition_penalty", "stop")
+CODE_KEYS = ("samples", "k", "max_tokens", "temperature", "cpu_seconds", "memory_mb", "sandbox")
 # (key, other key, values): the key has no effect while the other key has one of these values.
 WITHOUT_EFFECT = (
     ("split.fold", "split.folds", (0,)),
@@ -44,6 +46,11 @@ WITHOUT_EFFECT = (
     ("train.decay_steps", "train.schedule", ("cosine", "linear", "constant", "inverse_sqrt")),
     ("train.min_lr_ratio", "train.schedule", ("constant",)),
     ("train.early_stopping.min_delta", "train.early_stopping.patience", (None,)),
+    *((f"evaluate.completions.{key}", "evaluate.completions.documents", (0,)) for key in COMPLETION_KEYS),
+    ("evaluate.completions.top_k", "evaluate.completions.temperature", (0.0,)),
+    ("evaluate.completions.top_p", "evaluate.completions.temperature", (0.0,)),
+    *((f"evaluate.code.{key}", "evaluate.benchmarks", ((),)) for key in CODE_KEYS),
+    ("evaluate.code.top_p", "evaluate.code.temperature", (0.0,)),
 )
 # The same for the keys of a source.
 SOURCE_WITHOUT_EFFECT = (
@@ -214,8 +221,29 @@ def _encoder_decoder_has_its_rows(params: Params) -> Iterator[str]:
         )
 
 
+def _generated_text_fits(params: Params) -> Iterator[str]:
+    if params.evaluate.stride > params.pack.seq_len:
+        yield (
+            f"evaluate.stride {params.evaluate.stride} is longer than a window of the model (pack.seq_len "
+            f"{params.pack.seq_len}); use at most {params.pack.seq_len}, or 0 for disjoint windows"
+        )
+    completions, code = params.evaluate.completions, params.evaluate.code
+    for key, tokens, asked in (
+        ("evaluate.completions.max_tokens", completions.max_tokens, completions.documents),
+        ("evaluate.code.max_tokens", code.max_tokens, params.evaluate.benchmarks),
+    ):
+        if asked and not params.model.path and tokens >= params.model.max_positions:
+            yield (
+                f"{key} {tokens} leaves no room for a prompt, because the model sees model.max_positions "
+                f"{params.model.max_positions} tokens; lower it"
+            )
+
+
 def _named_benchmarks_are_fetched(params: Params) -> Iterator[str]:
-    named = {"split.benchmarks": [benchmark.path for benchmark in params.split.benchmarks]}
+    named = {
+        "split.benchmarks": [benchmark.path for benchmark in params.split.benchmarks],
+        "evaluate.benchmarks": list(params.evaluate.benchmarks),
+    }
     keys = [key for key, paths in named.items() if any(Path(path).is_relative_to(SAMPLE_BENCHMARKS) for path in paths)]
     if keys and not params.fetch.benchmarks:
         yield (
@@ -235,6 +263,7 @@ RULES = (
     _adapters_keep_the_tokenizer_of_the_model,
     _heads_share_keys_where_they_can,
     _encoder_decoder_has_its_rows,
+    _generated_text_fits,
     _named_benchmarks_are_fetched,
 )
 

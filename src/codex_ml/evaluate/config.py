@@ -111,9 +111,11 @@ class Evaluate(Section):
     def _benchmarks_are_declared(cls, benchmarks: tuple[str, ...]) -> tuple[str, ...]:
         for path in benchmarks:
             if not _inside(path, BENCHMARKS):
-                raise ValueError(f"{path}: only files below {BENCHMARKS} are a dep of evaluate; move the file there")
+                raise ValueError(
+                    f"only files below {BENCHMARKS} are a dep of evaluate, found {path}; move the file there"
+                )
             if not path.endswith(BENCHMARK_ENDINGS):
-                raise ValueError(f"{path}: expected a name that ends in {' or '.join(BENCHMARK_ENDINGS)}")
+                raise ValueError(f"expected a name that ends in {' or '.join(BENCHMARK_ENDINGS)}, found {path}")
         if twice := _repeated(map(benchmark_name, benchmarks)):
             raise ValueError(f"two files have the name {twice}, and results are named by it; rename one")
         return benchmarks

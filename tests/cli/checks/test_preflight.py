@@ -434,3 +434,8 @@ torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
 """
     done = run_python("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_benchmark_to_run_that_is_not_there_is_named(whole):
+    [line] = preflight.benchmarks(params_with(evaluate={"benchmarks": ["data/benchmarks/mine.jsonl"]}))
+    assert line.startswith("params.yaml: evaluate.benchmarks.0 data/benchmarks/mine.jsonl matches no file; ")

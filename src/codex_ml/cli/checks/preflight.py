@@ -159,18 +159,20 @@ def baseline(params: Params) -> Iterator[str]:
 
 
 def benchmarks(params: Params) -> Iterator[str]:
-    """Entries of split.benchmarks that match no file."""
-    for number, benchmark in enumerate(params.split.benchmarks):
-        key = f"{PARAMS}: split.benchmarks.{number}.path {benchmark.path}"
+    """Entries of split.benchmarks and evaluate.benchmarks that match no file."""
+    named = [(f"split.benchmarks.{n}.path", entry.path) for n, entry in enumerate(params.split.benchmarks)]
+    named += [(f"evaluate.benchmarks.{n}", path) for n, path in enumerate(params.evaluate.benchmarks)]
+    for name, pattern in named:
+        key = f"{PARAMS}: {name} {pattern}"
         try:
-            files = [path for path in expand_glob(benchmark.path) if path.is_file()]
+            files = [path for path in expand_glob(pattern) if path.is_file()]
         except ValueError as error:  # ** inside a name
             yield f"{key}: {error}"
             continue
-        if Path(benchmark.path).is_relative_to(SAMPLE_BENCHMARKS):
-            yield from _fetched(key, benchmark.path)
+        if Path(pattern).is_relative_to(SAMPLE_BENCHMARKS):
+            yield from _fetched(key, pattern)
         elif not files:
-            yield f"{key} matches no file; {how_to_get(Path(benchmark.path))}"
+            yield f"{key} matches no file; {how_to_get(Path(pattern))}"
 
 
 def _fetched(key: str, pattern: str) -> Iterator[str]:
