@@ -15,7 +15,6 @@ from codex_ml.statistics.bootstrap import (
     SMALLEST_UNITS,
     VARIED_UNITS,
     Interval,
-    bootstrap_ratio,
     clopper_pearson,
     interval,
     paired_interval,
@@ -60,24 +59,22 @@ def test_impossible_counts_are_refused(successes, trials):
         clopper_pearson(successes, trials)
 
 
-def test_bootstrap_of_a_constant_ratio_has_no_width():
-    found = bootstrap_ratio([2, 4, 6], [1, 2, 3], resamples=300, confidence=0.95, seed=1)
-    assert found.low == found.high == 2.0
-
-
-def test_bootstrap_agrees_with_the_enumeration_of_all_resamples():
-    above, below = np.array([1.0, 5.0, 2.0, 9.0]), np.array([1.0, 2.0, 3.0, 4.0])
-    choices = itertools.product(range(4), repeat=4)
-    ratios = np.array([above[list(c)].sum() / below[list(c)].sum() for c in choices])
-    found = bootstrap_ratio(above, below, resamples=40_000, confidence=0.8, seed=3)
-    assert found.low == pytest.approx(np.quantile(ratios, 0.1), abs=0.03)
-    assert found.high == pytest.approx(np.quantile(ratios, 0.9), abs=0.03)
-
-
-def test_bootstrap_is_a_function_of_its_seed():
-    settings = {"resamples": 300, "confidence": 0.9}
-    draw = [bootstrap_ratio([1, 5, 2], [1, 2, 3], seed=seed, **settings) for seed in (1, 1, 2)]
-    assert draw[0] == draw[1] != draw[2]
+def test_the_interval_agrees_with_the_enumeration_of_all_resamples(monkeypatch):
+    """Four units have 4^4 resamples; their pivots have quantiles that 40,000 draws come close to."""
+    monkeypatch.setattr("codex_ml.statistics.bootstrap.SMALLEST_UNITS", 4)
+    monkeypatch.setattr("codex_ml.statistics.bootstrap.VARIED_UNITS", 1)
+    rows = np.array([[1.0, 1.0], [5.0, 2.0], [2.0, 3.0], [9.0, 4.0]])
+    value, pivots = 17 / 10, []
+    for draw in itertools.product(range(4), repeat=4):
+        a, b = rows[list(draw)].T
+        theta = a.sum() / b.sum()
+        spread = math.sqrt(((a - theta * b) ** 2).sum()) / b.sum()
+        pivots.append(abs(theta - value) / spread if spread > 1e-9 else math.inf)
+    left_out = np.array([(17 - a) / (10 - b) for a, b in rows])
+    error = math.sqrt(3 / 4 * ((left_out - left_out.mean()) ** 2).sum())
+    reach = error * np.quantile(pivots, 0.8, method="higher")
+    found = interval(rows, ratio, resamples=40_000, confidence=0.8, seed=3)
+    assert (found.low, found.high) == pytest.approx((value - reach, value + reach), rel=0.02)
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])

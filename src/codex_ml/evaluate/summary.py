@@ -16,7 +16,7 @@ from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.protocol import Inputs, Metric
 from codex_ml.evaluate.metrics.registry import Metrics
 from codex_ml.inference.evaluate_files import MetricValue
-from codex_ml.statistics.bootstrap import SMALLEST_UNITS, interval, unit_sums
+from codex_ml.statistics.bootstrap import SMALLEST_UNITS, VARIED_UNITS, interval, unit_sums
 
 DECIMALS = 9  # of a value; the further ones depend on the order of additions
 
@@ -89,4 +89,4 @@ def why_no_interval(units: int) -> str:
     """Why a value has no interval."""
     if units < SMALLEST_UNITS:
         return f"no interval: {units} independent units; at least {SMALLEST_UNITS} are needed"
-    return f"no interval: the value is not finite in resamples of the {units} units"
+    return f"no interval: fewer than {VARIED_UNITS} of {units} units differ, or some resamples have no finite value"

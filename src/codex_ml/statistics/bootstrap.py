@@ -31,7 +31,6 @@ VARIED_UNITS = (
     8  # units that must differ from the most common one: with two passes of 164 the bootstrap sees too little
 )
 UNBOUNDED = (-math.inf, math.inf)
-CHUNK = 256  # resamples per draw of `bootstrap_ratio`
 CELLS = 1 << 18  # resamples times units per draw: 2 MB per array, which stays in the cache
 STEP = 1e-4  # of a sum, for its derivative
 TINY = 1e-12  # a standard error below this share of the value is rounding
@@ -235,28 +234,6 @@ def _gradient(sums: Floats, scale: Floats, aggregate: Aggregate) -> Floats:
         moved[:, column] -= 2 * step
         gradient[:, column] = (above - aggregate(moved)) / (2 * step)
     return gradient
-
-
-def bootstrap_ratio(
-    numerators: ArrayLike, denominators: ArrayLike, *, resamples: int, confidence: float, seed: int
-) -> Interval:
-    """Return the percentile-bootstrap interval of sum(numerators) / sum(denominators), resampling documents.
-
-    Efron and Tibshirani 1993, section 13.3. Tokens of one document are not independent, so whole documents are drawn.
-
-    Args:
-        numerators, denominators: (n_documents,), one entry per document.
-    """
-    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
-    random = np.random.Generator(np.random.PCG64(seed))
-    even = np.full(len(above), 1 / len(above))
-    ratios = np.empty(resamples)
-    for start in range(0, resamples, CHUNK):
-        counts = random.multinomial(len(above), even, size=min(CHUNK, resamples - start)).astype(np.float64)
-        ratios[start : start + len(counts)] = (counts @ above) / (counts @ below)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(ratios, [tail, 1 - tail])
-    return Interval(float(low), float(high))
 
 
 def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
