@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from codex_ml.sandbox.judge import run_trials
+from codex_ml.core.errors import CheckFailed
+from codex_ml.sandbox.judge import choose_oracles, run_trials
 from codex_ml.sandbox.ladder import Sandbox
 from codex_ml.sandbox.trial import Oracle, Outcome, ProgramLimits, Trial, Verdict
+from codex_ml.sandbox.watch import tree
+from codex_ml.sandbox.worker import Worker
 
 LIMITS = ProgramLimits(
     cpu_seconds=5, wall_seconds=60, memory_bytes=256 << 20, processes=8, file_bytes=1 << 20, output_bytes=1 << 16
@@ -58,3 +72,139 @@ def test_each_end_of_a_trial_has_its_verdict(sandbox: Sandbox, oracle: Oracle) -
     trials = [Trial(t.setup, t.solution, t.tests, t.entry_points, oracle) for t, *_ in BOTH]
     outcomes = judged(sandbox, *trials)
     assert outcomes == [Outcome(verdict, detail, oracle) for _, verdict, detail in BOTH]
+
+
+def test_outcomes_come_in_the_order_of_the_trials_and_no_more_are_taken_than_needed(sandbox: Sandbox) -> None:
+    taken = []
+
+    def endless() -> Iterator[Trial]:
+        for number in itertools.count():
+            taken.append(number)
+            yield basic(f"def f(): return {number}", f"assert f() == {number - number % 3}")
+
+    outcomes = run_trials(sandbox, endless(), limits=LIMITS, workers=2)
+    found = [next(outcomes).verdict for _ in range(6)]
+    outcomes.close()  # type: ignore[attr-defined]
+    assert found == [Verdict.PASSED, Verdict.WRONG, Verdict.WRONG] * 2
+    assert len(taken) <= 6 + 2 * 4
+
+
+def test_without_trials_there_are_no_outcomes(sandbox: Sandbox) -> None:
+    assert judged(sandbox) == []
+
+
+def test_a_trial_that_ran_out_of_time_runs_once_more_alone(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, seen = [], []
+    ask = Worker.ask
+
+    def counted(self: Worker, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        if "solution" not in message:
+            return ask(self, message, seconds)
+        running.append(message["solution"])
+        seen.append((message["solution"], len(running)))
+        try:
+            return ask(self, message, seconds)
+        finally:
+            running.remove(message["solution"])
+
+    monkeypatch.setattr(Worker, "ask", counted)
+    spin, quick = "def f():\n    while True: pass", "def f(): return 1"
+    trials = [basic(text, "assert f() == 1") for text in (quick, spin, quick, quick)]
+    outcomes = judged(sandbox, *trials, limits=replace(LIMITS, cpu_seconds=0.3))
+    assert [outcome.verdict.value for outcome in outcomes] == ["passed", "time", "passed", "passed"]
+    assert outcomes[1].detail == "more than 0.3 s of CPU time"
+    assert [text for text, _ in seen].count(spin) == 2
+    assert seen[-1] == (spin, 1)
+
+
+def test_a_program_that_waits_ends_by_the_clock_and_one_that_computes_by_its_cpu_time(sandbox: Sandbox) -> None:
+    wait = basic("import time\ndef f(): time.sleep(60)", "f()")
+    tests = basic("def f(): return 1", "while f(): pass")
+    assert [outcome.detail for outcome in judged(sandbox, wait, limits=replace(LIMITS, wall_seconds=0.5))] == [
+        "it did not end within 0.5 s"
+    ]
+    assert [outcome.detail for outcome in judged(sandbox, tests, limits=replace(LIMITS, cpu_seconds=0.3))] == [
+        "more than 0.3 s of CPU time"
+    ]
+
+
+def test_the_reference_says_how_a_task_can_be_judged(sandbox: Sandbox) -> None:
+    pair = "class Pair:\n    def __init__(self, x): self.x = x\n"
+    references = [
+        human("    return x // 2\n"),
+        basic(pair + "def f(p): return p.x", "assert f(Pair(3)) == 3", setup=pair),  # an argument that is not plain
+        basic("def f(x): return map(str, x)", "assert list(f([1])) == ['1']"),  # a value that is not plain
+        basic("def f(x): x.append(1)", "x = []\nf(x)\nassert x == [1]"),  # a result in its argument
+        basic("def f(x): return x", "assert f(1) == 2"),
+    ]
+    assert choose_oracles(sandbox, references, limits=LIMITS, workers=2) == [
+        "apart",
+        "in_child",
+        "in_child",
+        "in_child",
+        None,
+    ]
+
+
+def test_an_argument_that_is_not_plain_is_wrong_apart(sandbox: Sandbox) -> None:
+    (outcome,) = judged(sandbox, basic("def f(x): return 1", "assert f(len) == 1"))
+    assert outcome == Outcome(
+        Verdict.WRONG, "the tests call it with a value of the type builtin_function_or_method", "apart"
+    )
+
+
+def test_a_setup_that_fails_is_named(sandbox: Sandbox) -> None:
+    (outcome,) = judged(sandbox, basic("def f(): return 1", "assert f() == 1", setup="import nothing_like_this"))
+    assert outcome.verdict is Verdict.CRASHED
+    assert outcome.detail == "the setup of the tests failed: ModuleNotFoundError: No module named 'nothing_like_this'"
+
+
+def test_a_second_run_gives_the_same_outcomes(sandbox: Sandbox) -> None:
+    """Hash order and random numbers do not change between runs, addresses and paths are not quoted."""
+    trials = [
+        basic("def f(): return list({str(n) for n in range(50)})", "assert False, f()"),
+        basic("import random\ndef f(): return random.random()", "assert False, f()"),
+        basic("def f(): raise ValueError(object())", "f()"),
+        basic("from math import nothing\ndef f(): pass", "f()"),
+    ]
+    first, second = judged(sandbox, *trials), judged(sandbox, *trials)
+    assert first == second
+    assert first[1].detail == "AssertionError: 0.8444218515250481"  # of random.seed(0)
+    assert first[2].detail == "ValueError: <object object at 0x...>"
+    assert first[3].detail.startswith("ImportError: cannot import name 'nothing' from 'math' (")
+    assert sys.base_prefix not in first[3].detail
+
+
+def test_a_supervisor_that_is_killed_is_an_error_and_no_verdict(sandbox: Sandbox) -> None:
+    with sandbox.start() as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(CheckFailed, match=r"^the sandbox's supervisor ended: it did not answer$"):
+            worker.ask({}, 0)
+
+
+HARNESS = """
+import sys
+from dataclasses import asdict
+from codex_ml.sandbox.ladder import open_sandbox
+from codex_ml.sandbox.trial import ProgramLimits
+worker = open_sandbox(sys.argv[1]).start()
+print(worker.pid, flush=True)
+program = "import os, time\\nos.fork()\\nprint('on', flush=True)\\ntime.sleep(600)"
+worker.ask({"how": "alone", "solution": program, "limits": asdict(ProgramLimits(wall_seconds=600))}, 600)
+"""
+
+
+def test_when_the_harness_is_killed_nothing_of_it_survives(sandbox: Sandbox) -> None:
+    with subprocess.Popen([sys.executable, "-c", HARNESS, sandbox.rung], stdout=subprocess.PIPE) as harness:
+        assert harness.stdout
+        supervisor = int(harness.stdout.readline())
+        while len(family := [supervisor, *tree(supervisor)]) < 5:  # two of the rung, the program, its child
+            time.sleep(0.01)
+        harness.kill()
+    left = family
+    for _ in range(1000):
+        left = [pid for pid in left if Path(f"/proc/{pid}/stat").exists()]
+        if not left:
+            break
+        time.sleep(0.01)
+    assert left == []

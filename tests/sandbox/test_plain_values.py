@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_ml.sandbox.plain_values import DEPTH, NotPlainError, decode, encode, parse
+from codex_ml.sandbox.plain_values import DEPTH, NotPlainError, dumps, loads
 
 KEYS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 LEAVES = KEYS | st.floats() | st.complex_numbers() | st.binary().map(bytearray) | st.frozensets(KEYS)
@@ -24,7 +24,7 @@ VALUES = st.recursive(
 
 
 def through(value: object) -> object:
-    return decode(parse(json.dumps(encode(value), allow_nan=False).encode("ascii")))
+    return loads(dumps(value).encode("ascii") + b"\n")
 
 
 def shape(value: object) -> object:
@@ -46,13 +46,16 @@ def test_each_plain_value_arrives_with_its_types(value: object) -> None:
 
 
 def test_the_forms_are_those_of_the_module_description() -> None:
-    assert encode([None, True, 1, 1.5, "a"]) == [None, True, 1, 1.5, "a"]
-    assert encode((1, {2})) == {"tuple": [1, {"set": [2]}]}
-    assert encode({(1, 2): b"\x00\xff"}) == {"dict": [[{"tuple": [1, 2]}, {"bytes": "00ff"}]]}
-    assert encode([math.inf, -math.inf, math.nan]) == [{"float": "inf"}, {"float": "-inf"}, {"float": "nan"}]
-    assert encode(2**63) == {"int": "0x8000000000000000"}
-    assert encode(-(2**63)) == -9223372036854775808
-    assert encode(1 - 2j) == {"complex": [1.0, -2.0]}
+    forms = {
+        '[null,true,false,1,1.5,"a\\u00e9\\n"]': [None, True, False, 1, 1.5, "a\u00e9\n"],
+        '{"tuple":[1,{"set":[2]}]}': (1, {2}),
+        '{"dict":[[{"tuple":[1,2]},{"bytes":"00ff"}]]}': {(1, 2): b"\x00\xff"},
+        '[{"float":"inf"},{"float":"-inf"},{"float":"nan"}]': [math.inf, -math.inf, math.nan],
+        '[{"int":"0x8000000000000000"},-9223372036854775808]': [2**63, -(2**63)],
+        '[{"complex":[1.0,-2.0]},{"bytearray":"61"},{"frozenset":[]}]': [1 - 2j, bytearray(b"a"), frozenset()],
+    }
+    assert {dumps(value): value for value in forms.values()} == forms
+    assert all(json.loads(form) for form in forms)
 
 
 def test_an_integer_of_ten_thousand_digits_arrives() -> None:
@@ -89,14 +92,14 @@ def test_a_subclass_arrives_as_its_plain_base() -> None:
 )
 def test_any_other_value_is_refused_with_its_type(value: object, name: str) -> None:
     with pytest.raises(NotPlainError, match=f"^a value of the type {name}$"):
-        encode(value)
+        dumps(value)
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:
     value: list[object] = []
     value.append(value)
     with pytest.raises(NotPlainError, match=rf"nested more than {DEPTH} deep"):
-        encode(value)
+        dumps(value)
 
 
 def nested(depth: int) -> str:
@@ -104,23 +107,23 @@ def nested(depth: int) -> str:
 
 
 def test_depth_is_limited_on_arrival_too() -> None:
-    assert decode(parse(nested(DEPTH + 1).encode())) is not None
+    assert loads(nested(DEPTH + 1).encode()) is not None
     with pytest.raises(ValueError, match="nested too deeply"):
-        decode(parse(nested(DEPTH + 2).encode()))
-    with pytest.raises(RecursionError):
-        parse(nested(100_000).encode())
+        loads(nested(DEPTH + 2).encode())
+    with pytest.raises(ValueError, match="RecursionError"):
+        loads(nested(100_000).encode())
 
 
 @pytest.mark.parametrize(
     "line",
-    ["", "{", "nan", "NaN", "Infinity", "[1,]", '{"tuple":[1],"set":[1]}', "{}", '{"class":"A"}', '{"tuple":3}', '{"set":{"a":1}}', '{"dict":[[1]]}', '{"dict":[1]}', '{"dict":{"a":1}}', '{"bytes":"0"}', '{"bytes":[1]}', '{"float":"1e5"}', '{"float":["nan"]}', '{"complex":[1,2]}', '{"complex":[1.0]}', '{"int":"g"}', '{"int":7}', "1" * 5000],
+    ["", "{", "nan", "NaN", "Infinity", "[1,]", '{"tuple":[1],"set":[1]}', "{}", '{"class":"A"}', '{"tuple":3}', '{"set":{"a":1}}', '{"dict":[[1]]}', '{"dict":[1]}', '{"dict":{"a":1}}', '{"bytes":"0"}', '{"bytes":[1]}', '{"float":"1e5"}', '{"float":["nan"]}', '{"complex":[1,2]}', '{"complex":[1.0]}', '{"int":"g"}', '{"int":7}', "1" * 5000, "1 1", "\u00e9", '"a\nb"'],
 )  # fmt: skip
 def test_anything_else_on_the_line_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        decode(parse(line.encode()))
+        loads(line.encode())
 
 
 @pytest.mark.parametrize("line", ['{"set":[[1]]}', '{"dict":[[[1],2]]}', '{"frozenset":[{"dict":[]}]}'])
 def test_a_key_that_cannot_be_hashed_is_refused(line: str) -> None:
-    with pytest.raises(TypeError, match="unhashable"):
-        decode(parse(line.encode()))
+    with pytest.raises(ValueError, match="not a plain value: TypeError"):
+        loads(line.encode())

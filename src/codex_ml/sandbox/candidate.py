@@ -8,12 +8,15 @@ Runs inside the sandbox: it imports the standard library only. Used by: supervis
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any
 
 from codex_ml.sandbox import guest
-from codex_ml.sandbox.plain_values import NotPlainError, decode, encode
+from codex_ml.sandbox.plain_values import NotPlainError, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 def main() -> None:
@@ -21,27 +24,24 @@ def main() -> None:
     task = guest.start(guest.REPLIES)
     with open(guest.REQUESTS, "rb", closefd=False) as requests:
         namespace = guest.fresh_module("solution")
-        guest.send(guest.REPLIES, _attempt(0, lambda: guest.run(task["solution"], "solution", namespace)))
+        _answer(0, lambda: guest.run(task["solution"], "solution", namespace))
         for line in requests:
-            call = json.loads(line)
-            guest.send(guest.REPLIES, _attempt(call["id"], lambda call=call: _call(namespace, call)))
+            call = loads(line)
+            _answer(call["id"], _named(namespace, call))
     os._exit(0)  # no exit handlers, no waiting for threads
 
 
-def _call(namespace: dict[str, Any], call: dict[str, Any]) -> Any:
-    function = namespace[call["name"]]
-    return function(*decode(call["args"]), **{name: decode(value) for name, value in call["kwargs"].items()})
-
-
-def _attempt(number: int, work: Any) -> dict[str, Any]:
+def _answer(number: int, work: Callable[[], Any]) -> None:
     try:
-        return {"id": number, "value": encode(work())}
+        guest.send(guest.REPLIES, {"id": number, "value": work()})
     except NotPlainError as error:
-        return {"id": number, "not_plain": str(error)}
-    except KeyboardInterrupt:
-        raise
+        guest.send(guest.REPLIES, {"id": number, "not_plain": str(error)})
     except BaseException as error:  # SystemExit too: it ends no trial
-        return {"id": number, "raised": _kind(error), "detail": guest.describe(error)}
+        guest.send(guest.REPLIES, {"id": number, "raised": _kind(error), "detail": guest.describe(error)})
+
+
+def _named(namespace: dict[str, Any], call: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: namespace[call["name"]](*call["args"], **call["kwargs"])
 
 
 def _kind(error: BaseException) -> str:

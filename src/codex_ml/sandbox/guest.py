@@ -8,19 +8,22 @@ Runs inside the sandbox: it imports the standard library only. Used by: candidat
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
 import resource
 import sys
-from typing import Any
+
+from codex_ml.sandbox.plain_values import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CODE = "/code"  # the folder of the sandbox that has this package, read-only
 REQUESTS, REPLIES, RESULT = 3, 4, 5  # file descriptors: calls to the solution, its answers, the tester's last word
 OPEN_FILES = 64
+VARIABLES = {"PYTHONHASHSEED", "PWD", "LC_CTYPE"}  # the supervisor's, bwrap's, Python's own (PEP 538)
 LONGEST_DETAIL = 200  # characters
-ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
+ADDRESS = r"\b0x[0-9a-f]{6,}"
 
 
 def start(to: int = RESULT) -> dict[str, Any]:
@@ -28,10 +31,15 @@ def start(to: int = RESULT) -> dict[str, Any]:
 
     Args:
         to: descriptor that gets the report.
+
+    Raises:
+        SystemExit: if the sandbox passes a variable of its parent.
     """
-    task: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    if not os.environ.keys() <= VARIABLES:
+        raise SystemExit("the environment is not empty")
+    task: dict[str, Any] = loads(sys.stdin.buffer.read())
     limits = task["limits"]
-    seconds = math.ceil(limits["cpu_seconds"]) + 1  # the supervisor judges; this ends a program when it cannot
+    seconds = int(limits["cpu_seconds"]) + 2  # the supervisor judges; this ends a program when it cannot
     for kind, most in {
         resource.RLIMIT_AS: limits["memory_bytes"],
         resource.RLIMIT_NPROC: limits["processes"] + 1,  # one more: the first process of the namespace, which reaps
@@ -68,17 +76,23 @@ def fresh_module(name: str) -> dict[str, Any]:
 
 def describe(error: BaseException) -> str:
     """Name and message of an exception on one line, without addresses and paths of the interpreter."""
+    import re  # imported here, because it takes 5 ms and most programs raise nothing
+
     try:
         message = " ".join(str(error).split())
     except BaseException:  # the program's own class
         message = ""
-    message = ADDRESS.sub("0x...", message.replace(sys.base_prefix, "python"))[:LONGEST_DETAIL]
+    message = re.sub(ADDRESS, "0x...", message.replace(sys.base_prefix, "python"))[:LONGEST_DETAIL]
     name = type(error).__name__
     return f"{name}: {message}" if message else name
 
 
 def send(descriptor: int, message: dict[str, Any]) -> None:
-    """Write one JSON line."""
-    left = memoryview(json.dumps(message).encode("ascii") + b"\n")
+    """Write one JSON line.
+
+    Raises:
+        NotPlainError: for a message with a value that is not plain; nothing is written.
+    """
+    left = (dumps(message) + "\n").encode("ascii")
     while left:
         left = left[os.write(descriptor, left) :]

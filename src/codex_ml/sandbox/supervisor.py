@@ -20,11 +20,13 @@ import stat
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
-from codex_ml.sandbox import bubblewrap, kernel, namespaces
+from codex_ml.sandbox import alone, bubblewrap, candidate, kernel, namespaces, tester, together
 from codex_ml.sandbox.guest import CODE, REPLIES, REQUESTS, RESULT
 from codex_ml.sandbox.inventory import Inventory
+from codex_ml.sandbox.plain_values import dumps
 from codex_ml.sandbox.seccomp import filter_program
 from codex_ml.sandbox.watch import Watch
 
@@ -85,11 +87,11 @@ def conduct(setup: Setup, task: dict[str, Any]) -> dict[str, Any]:
             (calls_in, calls_out), (replies_in, replies_out) = os.pipe(), os.pipe()
             given += [calls_in, calls_out, replies_in, replies_out]
             told = {"solution": task["solution"], "limits": task["limits"]}
-            _start(setup, "candidate", told, {**printed, REQUESTS: calls_in, REPLIES: replies_out})
-            judge = {REQUESTS: calls_out, REPLIES: replies_in, RESULT: result_out}
-            last = _start(setup, "tester", {**task, "nonce": nonce}, judge)
+            _start(setup, candidate, told, {**printed, REQUESTS: calls_in, REPLIES: replies_out})
+            judge = {2: output_out, REQUESTS: calls_out, REPLIES: replies_in, RESULT: result_out}
+            last = _start(setup, tester, {**task, "nonce": nonce}, judge)
         else:
-            module = {"in_child": "together", "alone": "alone"}[task["how"]]
+            module = {"in_child": together, "alone": alone}[task["how"]]
             last = _start(setup, module, {**task, "nonce": nonce}, {**printed, RESULT: result_out})
         while given:
             os.close(given.pop())
@@ -114,7 +116,7 @@ def _say(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _start(setup: Setup, module: str, task: dict[str, Any], files: dict[int, int]) -> int:
+def _start(setup: Setup, module: ModuleType, task: dict[str, Any], files: dict[int, int]) -> int:
     """Start a program of this package inside the sandbox, and return the id of its outermost process.
 
     Args:
@@ -122,7 +124,7 @@ def _start(setup: Setup, module: str, task: dict[str, Any], files: dict[int, int
     """
     stdin = os.memfd_create("task")
     with os.fdopen(os.dup(stdin), "wb") as file:
-        file.write(json.dumps(task).encode("ascii"))
+        file.write(dumps(task).encode("ascii"))
     os.lseek(stdin, 0, os.SEEK_SET)
     child = os.fork()
     if child:
@@ -136,7 +138,7 @@ def _start(setup: Setup, module: str, task: dict[str, Any], files: dict[int, int
         os._exit(namespaces.FAILED)
 
 
-def _become(setup: Setup, module: str, files: dict[int, int], folder_bytes: int) -> NoReturn:
+def _become(setup: Setup, module: ModuleType, files: dict[int, int], folder_bytes: int) -> NoReturn:
     null = os.open(os.devnull, os.O_RDWR)
     files = {1: null, 2: null, **files}
     if setup.bwrap:
@@ -146,13 +148,14 @@ def _become(setup: Setup, module: str, files: dict[int, int], folder_bytes: int)
     for inside, descriptor in high.items():
         os.dup2(descriptor, inside)
     os.closerange(HIGH, os.sysconf("SC_OPEN_MAX"))
-    code = f"import sys; sys.path.insert(0, {CODE!r}); from codex_ml.sandbox.{module} import main; main()"
+    code = f"import sys; sys.path.insert(0, {CODE!r}); from {module.__name__} import main; main()"
     # -P -s and one variable instead of -I, which ignores variables: a set must have the same order on every run.
     python = [setup.inventory.python, "-P", "-s", "-S", "-B", "-c", code]
     environment, shown = {"PYTHONHASHSEED": "0"}, setup.inventory
     if setup.bwrap:
         bwrap = ["bwrap", *bubblewrap.command(shown, folder_bytes, FILTER), "--", *python]
-        os.execve(setup.bwrap, bwrap, {"LD_LIBRARY_PATH": setup.libraries or ""})  # noqa: S606
+        libraries = {"LD_LIBRARY_PATH": setup.libraries} if setup.libraries else {}
+        os.execve(setup.bwrap, bwrap, libraries)  # noqa: S606
 
     def start() -> NoReturn:
         os.execve(python[0], python, environment)  # noqa: S606

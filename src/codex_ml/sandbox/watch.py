@@ -7,7 +7,6 @@ Used by: supervisor.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import select
@@ -15,6 +14,8 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
+
+from codex_ml.sandbox.plain_values import loads
 
 TICK = 0.02  # seconds between two looks at the tree; a program can exceed its limits by what it uses in one
 LONGEST_WORD = 1 << 16  # bytes of the tester's last word
@@ -106,8 +107,8 @@ class Watch:
     def words(self) -> list[dict[str, Any]]:
         """The JSON objects of the result pipe; a program judged in one process with its tests may have forged them."""
         try:
-            found = [json.loads(line) for line in bytes(self.result).splitlines()]
-        except (ValueError, RecursionError):
+            found = [loads(line) for line in bytes(self.result).splitlines()]
+        except ValueError:
             return []
         return [word for word in found if type(word) is dict]
 
@@ -123,7 +124,7 @@ class Watch:
 
     def _usage_exceeded(self) -> str | None:
         seconds, memory = _reaped_seconds() - self.before, 0
-        for process in _tree(os.getpid()):
+        for process in tree(os.getpid()):
             used, resident = _usage(process)
             seconds, memory = seconds + used, memory + resident
         if seconds > self.limits["cpu_seconds"]:
@@ -136,7 +137,7 @@ def _reaped_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _tree(process: int) -> list[int]:
+def tree(process: int) -> list[int]:
     """All descendants of a process."""
     found, left = [], _children(process)
     while left:

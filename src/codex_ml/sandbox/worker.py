@@ -25,6 +25,9 @@ class Worker:
 
     Args:
         settings: of the supervisor, see `Sandbox`.
+
+    Attributes:
+        pid: process id of the supervisor.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -38,6 +41,7 @@ class Worker:
             cwd="/",
             start_new_session=True,  # Ctrl-C reaches the harness only, and closing stdin ends the supervisor
         )
+        self.pid = self._process.pid
         try:
             self.ask(settings, 0)
         except BaseException:
