@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -15,48 +13,7 @@ from codex_ml.evaluate.metrics.plugin_probe import TEXT_COLUMNS
 from codex_ml.evaluate.metrics.protocol import Metric, Pair, ScoredDocument
 from codex_ml.evaluate.metrics.registry import load_metrics
 
-LENGTHS = """\
-class Lengths:
-    name = "lengths"
-    inputs = "pair"
-    columns = ("written", "items")
-    higher_is_better = False
-    signature = "characters"
-    bounds = (0.0, float("inf"))
-
-    def measure(self, item):
-        return [len(item.output), 1]
-
-    def aggregate(self, sums):
-        return sums[..., 0] / sums[..., 1]
-"""
 PAIR = Pair("x = ", "1", "2", "python")
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Install a package with the metric `lengths`, as pip leaves it; `change` edits its code, old -> new."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    modules = set()
-
-    def install(*change, name="lengths", package="far-lengths", code=LENGTHS):
-        module = package.replace("-", "_")
-        modules.add(module)
-        info = site / f"{module}-1.5.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.5\n")
-        (info / "entry_points.txt").write_text(f"[codex_ml.metrics]\n{name} = {module}:Lengths\n")
-        for old, new in change:
-            assert old in code
-            code = code.replace(old, new)
-        (site / f"{module}.py").write_text(code)
-        importlib.invalidate_caches()
-
-    yield install
-    for module in modules & sys.modules.keys():
-        del sys.modules[module]
 
 
 def test_without_names_all_built_in_metrics_are_there():
@@ -239,7 +196,7 @@ def test_sums_of_other_columns_are_refused():
 
 
 def test_a_column_with_the_name_of_a_built_in_one_must_hold_its_number(install):
-    code = LENGTHS.replace('"pair"', '"score"').replace("len(item.output), 1", "item.nll, 1")
+    code = install.code.replace('"pair"', '"score"').replace("len(item.output), 1", "item.nll, 1")
     install(code=code.replace('("written", "items")', '("nll", "documents")'))
     metrics = load_metrics()
     item = ScoredDocument(3.0, 2, 0, 0, 8, 1, 0.0, 0.0, np.zeros((10, 3)))
