@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
@@ -114,7 +115,10 @@ class MeanComplexity:
     columns: tuple[str, ...] = ("complexity", "functions")
     higher_is_better: bool = False
     bounds: tuple[float, float] = (1.0, math.inf)
-    signature: str = f"mccabe per function of the output|{_LIMITS}"
+
+    @property
+    def signature(self) -> str:
+        return f"functions of the output|mccabe:{version('mccabe')}|{_LIMITS}"
 
     def measure(self, item: Pair) -> Sequence[float]:
         tree = written_tree(item) if is_python(item) else None
