@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +34,7 @@ class Letters:
     """A tokenizer whose token 2 + i is the i-th letter."""
 
     begin, end, pad = END, END, PAD
+    special = MappingProxyType({"END": END, "PAD": PAD, "BOS": BOS})
 
     def decode(self, ids):
         return "".join(chr(95 + token) for token in ids)
@@ -48,7 +49,7 @@ class Scripted:
     def __init__(self, *texts):
         self.texts, self.asked = texts, []
 
-    def forward(self, input_ids, attention_mask, use_cache):
+    def forward(self, input_ids, use_cache):
         self.asked.append(input_ids.tolist())
         logits = torch.zeros(*input_ids.shape, VOCAB)
         for row, ids in enumerate(input_ids.tolist()):
@@ -207,7 +208,7 @@ def test_prompts_are_cut_on_the_left_where_the_model_sees_no_more(model):
 
 def test_a_model_without_numbers_is_refused():
     class Diverged(Scripted):
-        def forward(self, input_ids, attention_mask, use_cache):
+        def forward(self, input_ids, use_cache):
             return SimpleNamespace(logits=torch.full((*input_ids.shape, VOCAB), torch.nan))
 
         __call__ = forward
@@ -245,7 +246,7 @@ class Fixed(Scripted):
 
     logits = torch.linspace(-2, 2, VOCAB)
 
-    def forward(self, input_ids, attention_mask, use_cache):
+    def forward(self, input_ids, use_cache):
         self.asked.append(input_ids.tolist())
         return SimpleNamespace(logits=self.logits.expand(*input_ids.shape, VOCAB))
 
@@ -268,3 +269,52 @@ def test_samples_begin_as_documents_do_and_come_from_the_whole_distribution():
     assert chisquare(found, expected * (sum(found) / expected.sum())).pvalue > 0.01
     assert texts == sample_texts(model, tokenizer, count=4000, tokens=1, batch_size=64, seed=1)
     assert texts != sample_texts(model, tokenizer, count=4000, tokens=1, batch_size=500, seed=2)
+
+
+def others():
+    from transformers import (
+        BartConfig,
+        BartForConditionalGeneration,
+        BloomConfig,
+        BloomForCausalLM,
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        MambaConfig,
+        MambaForCausalLM,
+    )
+
+    same = {"vocab_size": VOCAB, "eos_token_id": END, "pad_token_id": PAD, "bos_token_id": BOS}
+    yield BloomForCausalLM(BloomConfig(hidden_size=32, n_layer=2, n_head=2, **same))
+    yield MambaForCausalLM(MambaConfig(hidden_size=32, num_hidden_layers=2, state_size=4, **same))
+    yield Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            head_dim=16, sliding_window=4, layer_types=["sliding_attention", "full_attention"], **same,
+        )
+    )  # fmt: skip
+    yield BartForConditionalGeneration(
+        BartConfig(
+            d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+            encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64, decoder_start_token_id=BOS,
+            forced_eos_token_id=None, tie_word_embeddings=False, **same,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_models_without_positions_or_with_other_caches_write_what_transformers_writes(number):
+    """Bloom (positions from the mask), Mamba (a state), Gemma 3 (a sliding window), Bart (positions in the decoder)."""
+    torch.manual_seed(5)
+    model = list(others())[number].eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.mul_(5 if weight.dim() > 1 and not re.search("embed|head|shared", name) else 1)
+    asked = prompts(10)
+    ours = written(model, asked, max_tokens=10, batch_size=4)
+    for prompt, text in zip(asked, ours, strict=True):
+        output = model.generate(
+            torch.tensor([prompt.ids.tolist()]), do_sample=False, max_new_tokens=10, eos_token_id=END, pad_token_id=PAD
+        )[0]
+        theirs = output.tolist()[1 if model.config.is_encoder_decoder else len(prompt.ids) :]
+        assert list(text.tokens) == (theirs[: theirs.index(END)] if END in theirs else theirs)
+    assert len({text.tokens for text in ours}) > 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ class Successors:
         self.next = torch.zeros(VOCAB, dtype=torch.int64)
         self.next[torch.tensor(text[:-1])] = torch.tensor(text[1:])
 
-    def forward(self, input_ids, use_cache, attention_mask=None):
+    def forward(self, input_ids, use_cache):
         return SimpleNamespace(logits=torch.nn.functional.one_hot(self.next[input_ids], VOCAB).float())
 
     __call__ = forward
@@ -53,6 +53,7 @@ class Names:
     """A tokenizer that gives each token an incompressible name, except the tokens of a table of zeros."""
 
     begin, end, pad = END, END, PAD
+    special = MappingProxyType({"END": END, "PAD": PAD})
 
     def __init__(self, zeros=()):
         self.zeros = set(zeros)

@@ -30,15 +30,19 @@ def _cache_name(model: Any) -> str | None:
     return next((name for name in ("cache", "past_key_values") if _takes(model, name)), None)
 
 
+def _can_be_padded(model: Any) -> bool:
+    return _takes(model, "position_ids") and _cache_name(model) is not None
+
+
 def batch_key(model: Any, ids: Sequence[int], read: int) -> int:
     """Return a number that is equal for all texts that may share a batch.
 
     Args:
-        ids, read: of one text, as in `Decoder`.
+        ids, read: of one text, as in `start_decoder`.
     """
     if is_encoder_decoder(model):
         return len(ids) - read
-    return 0 if _takes(model, "position_ids") and _cache_name(model) else len(ids)
+    return 0 if _can_be_padded(model) else len(ids)
 
 
 def start_decoder(model: Any, texts: Sequence[Sequence[int]], read: Sequence[int]) -> CausalDecoder | PairDecoder:
@@ -53,7 +57,8 @@ def start_decoder(model: Any, texts: Sequence[Sequence[int]], read: Sequence[int
 
 
 def _options(model: Any) -> dict[str, Any]:
-    return {"use_cache": True} | ({"logits_to_keep": 1} if _takes(model, "logits_to_keep") else {})
+    last = {"logits_to_keep": 1} if _takes(model, "logits_to_keep") else {}
+    return {"use_cache": _cache_name(model) is not None, **last}
 
 
 class CausalDecoder:
@@ -68,41 +73,40 @@ class CausalDecoder:
 
         width = max(map(len, texts))
         ids = torch.tensor([[FILL] * (width - len(text)) + list(map(int, text)) for text in texts]).to(model.device)
-        lengths = torch.tensor([len(text) for text in texts]).to(model.device)
-        self.model, self.options = model, _options(model)
-        self.mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
-        self.positions = _takes(model, "position_ids")
+        self.model, self.options, self.ids = model, _options(model), ids
+        self.mask: Tensor | None = None
+        if _can_be_padded(model):
+            lengths = torch.tensor([len(text) for text in texts]).to(model.device)
+            self.mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
         self.cache: Any = None
         if name := _cache_name(model):
             from transformers import DynamicCache
 
             self.cache = DynamicCache(config=model.config)
             self.options[name] = self.cache
-        self.ids = ids
         self._forward(ids)
 
     def _forward(self, ids: Tensor) -> None:
-        given: dict[str, Any] = {"attention_mask": self.mask}
-        if self.cache is None:  # nothing is cached: the model reads the whole texts again
-            self.logits = self.model(input_ids=self.ids, **given, **self.options | {"use_cache": False}).logits
-        else:
-            if self.positions:
-                given["position_ids"] = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            self.logits = self.model(input_ids=ids, **given, **self.options).logits
-        self.logits = self.logits[:, -1].float()
+        given: dict[str, Any] = {"input_ids": ids}
+        if self.mask is not None:
+            given["attention_mask"] = self.mask
+            given["position_ids"] = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        self.logits = self.model(**given, **self.options).logits[:, -1].float()
 
     def add(self, tokens: Tensor) -> None:
         """Add one token to each text, (texts,) int64, and compute the logits of the next one."""
         import torch
 
-        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
-        if self.cache is None:
-            self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
-        self._forward(tokens[:, None])
+        if self.mask is not None:
+            self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        new = tokens[:, None]
+        if self.cache is None:  # the model reads the whole texts again
+            new = self.ids = torch.cat([self.ids, new], dim=1)
+        self._forward(new)
 
     def keep(self, texts: Tensor) -> None:
         """Keep only these texts: (kept,) int64, their places in the batch."""
-        self.mask, self.ids = self.mask[texts], self.ids[texts]
+        self.ids, self.mask = self.ids[texts], None if self.mask is None else self.mask[texts]
         if self.cache is not None:
             self.cache.reorder_cache(texts)
 

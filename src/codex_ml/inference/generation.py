@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from codex_ml.core.errors import UserError
 from codex_ml.inference.decoding import batch_key, start_decoder
 from codex_ml.inference.sampling import Sampling, next_tokens, uniforms
-from codex_ml.inference.stop_strings import StopStrings
+from codex_ml.inference.stop_strings import StopStrings, cut_at_stop
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder
 from codex_ml.modeling.positions import reach
+from codex_ml.tokens.borders import decode_after
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,19 +149,23 @@ class _Text:
     """A text while it is generated."""
 
     def __init__(self, fitted: _Fitted, tokenizer: TextTokenizer) -> None:
-        self.fitted, self.tokens, self.shown = fitted, list[int](), list[int]()
-        self.ends, self.pad = {tokenizer.end, *fitted.prompt.ends}, tokenizer.pad
+        self.fitted, self.tokenizer = fitted, tokenizer
+        self.tokens, self.shown = list[int](), list[int]()
+        self.ends = {tokenizer.end, *fitted.prompt.ends}
 
     def add(self, token: int, stops: StopStrings, most: int) -> Generation | None:
         """Add a token; return the text if it ends here. PAD is no text, also where the model chooses it."""
         if token in self.ends:
-            return self._ended(stops.tokenizer.decode(self.shown), "end")
+            return self._ended(self._decoded(), "end")
         self.tokens.append(token)
-        if token != self.pad:
+        if token != self.tokenizer.pad:
             self.shown.append(token)
-            if (before := stops.cut(self.shown)) is not None:
+            if stops.in_tail(self.shown) and (before := cut_at_stop(self._decoded(), stops.stops)) is not None:
                 return self._ended(before, "stop")
-        return self._ended(stops.tokenizer.decode(self.shown), "length") if len(self.tokens) == most else None
+        return self._ended(self._decoded(), "length") if len(self.tokens) == most else None
+
+    def _decoded(self) -> str:
+        return decode_after(self.tokenizer, self.fitted.ids, self.shown)
 
     def _ended(self, text: str, finished: Literal["end", "stop", "length"]) -> Generation:
         return Generation(text, tuple(self.tokens), finished, self.fitted.cut)

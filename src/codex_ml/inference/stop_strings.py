@@ -29,15 +29,13 @@ class StopStrings:
     """Looks for stop strings after each new token.
 
     A token adds at least one byte, so a stop string of n bytes that a new token completes lies in the last n tokens.
-    Only this tail is decoded, so the cost of a token does not grow with the text. The whole text confirms a find.
+    Only this tail is decoded, so the cost of a token does not grow with the text.
     """
 
     def __init__(self, tokenizer: Decodes, stops: Sequence[str]) -> None:
         self.tokenizer, self.stops = tokenizer, stops
         self.tail = max((len(stop.encode("utf-8")) for stop in stops), default=0) + SLACK
 
-    def cut(self, ids: Sequence[int]) -> str | None:
-        """Return the text of `ids` before the first stop string; None if the last token completes none."""
-        if not self.stops or cut_at_stop(self.tokenizer.decode(ids[-self.tail :]), self.stops) is None:
-            return None
-        return cut_at_stop(self.tokenizer.decode(ids), self.stops)
+    def in_tail(self, ids: Sequence[int]) -> bool:
+        """Whether the last tokens hold a stop string; `cut_at_stop` must then confirm it on the whole text."""
+        return bool(self.stops) and cut_at_stop(self.tokenizer.decode(ids[-self.tail :]), self.stops) is not None

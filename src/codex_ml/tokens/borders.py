@@ -1,7 +1,7 @@
 """Ids of a text that continues another text, if no token may cross the border between the two.
 
-`encode` treats a text as the beginning of a document: SentencePiece's rules put a space before it. Used by: pack, for
-completions, and tokens.chat.
+`encode` treats a text as the beginning of a document: SentencePiece's rules put a space before it, and `decode` removes
+it. Used by: pack, for completions, generation and tokens.chat.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from codex_ml.tokens.engine import panics_as_errors
 from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 ANCHORS = ("\n", ".", "a", "\u4e2d")  # short texts to put before; some tokenizers join one or the other to what follows
-
+ANCHOR_TOKENS = 16  # more than a run of bytes, which is decoded as a whole, usually has
 
 Token = tuple[int, int, int]  # id, and the half-open span of the token in characters of the text
 
@@ -87,3 +87,14 @@ def is_changed_by_joining(tokenizer: TextTokenizer) -> bool:
     """Whether joining the ids of two texts, each encoded as a document, decodes to more than the joined texts."""
     once = tokenizer.encode("a").tolist()
     return tokenizer.decode([*once, *once]) != "aa"
+
+
+def decode_after(tokenizer: TextTokenizer, before: Sequence[int], ids: Sequence[int]) -> str:
+    """Text of `ids` where they follow the tokens `before`. After a special token they are a text of their own."""
+    special = set(tokenizer.special.values())
+    anchor = list(before[-ANCHOR_TOKENS:])
+    last = max((place for place, number in enumerate(anchor) if number in special), default=-1)
+    lead, whole = tokenizer.decode(anchor[last + 1 :]), tokenizer.decode([*anchor[last + 1 :], *ids])
+    return (
+        whole[len(lead) :] if lead and whole.startswith(lead) else tokenizer.decode(ids)
+    )  # no: they share a character
