@@ -315,7 +315,35 @@ def test_values_of_the_optimizer_have_bounds(setting, message):
 def test_a_window_of_the_audit_may_fill_a_row(text):
     for name, value in {**BASE, "safety_audit.prefix_tokens": "14", "pack.seq_len": "64"}.items():
         text, _ = with_value(text, name, value)
-    assert validate_params(parse_yaml(text, "params.yaml"), text=text).pack.seq_len == 64
+    settings = parse_yaml(text, "params.yaml")
+    settings["evaluate"]["completions"]["max_tokens"] = 63
+    assert validate_params(settings).pack.seq_len == 64
+
+
+def test_completions_leave_room_for_a_prompt():
+    settings = "pack: {seq_len: 128}\nevaluate:\n  completions:\n    max_tokens: 128\n"
+    with pytest.raises(UserError) as error:
+        validate_params(parse_yaml(settings, "params.yaml"), text=settings)
+    assert str(error.value) == (
+        "params.yaml:4: evaluate.completions.max_tokens 128 leaves no room for a prompt in a row (pack.seq_len 128); "
+        "lower it, or set evaluate.completions.documents to 0"
+    )
+    validate_params({"pack": {"seq_len": 128}, "evaluate": {"completions": {"max_tokens": 127}}})
+    audit = {"prefix_tokens": 10, "suffix_tokens": 10}
+    validate_params({"pack": {"seq_len": 64}, "evaluate": {"completions": {"documents": 0}}, "safety_audit": audit})
+
+
+@pytest.mark.parametrize("setting", ["top_k: 5", "top_p: 0.9"])
+def test_limits_of_a_draw_have_no_effect_on_greedy_text(setting):
+    settings = f"evaluate:\n  completions:\n    {setting}\n"
+    key, default = setting.split(":")[0], {"top_k": "0", "top_p": "1.0"}[setting.split(":")[0]]
+    with pytest.raises(UserError) as error:
+        validate_params(parse_yaml(settings, "params.yaml"), text=settings)
+    assert str(error.value) == (
+        f"params.yaml:3: evaluate.completions.{key} has no effect with evaluate.completions.temperature 0.0; remove it, "
+        f"or write {default}, its default"
+    )
+    validate_params({"evaluate": {"completions": {"temperature": 1, key: 0.5 if key == "top_p" else 5}}})
 
 
 # What a recipe of training can ask for and cannot have; where the key has no line of its own, its section's is told.

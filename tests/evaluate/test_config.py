@@ -39,8 +39,8 @@ WRONG = [
     ({"completions": {"stop": ["#", "#"]}}, "completions.stop: # is listed twice; remove one"),
     (
         {"completions": {"max_tokens": 256}},
-        "completions.max_tokens 256 leaves no room for a prompt, because the model sees model.max_positions 256 tokens; "
-        "lower it",
+        "completions.max_tokens 256 leaves no room for a prompt in a row (pack.seq_len 256); lower it, or set "
+        "evaluate.completions.documents to 0",
     ),
     (
         {"completions": {"documents": 0, "max_tokens": 65}},

@@ -228,15 +228,16 @@ def _generated_text_fits(params: Params) -> Iterator[str]:
             f"{params.pack.seq_len}); use at most {params.pack.seq_len}, or 0 for disjoint windows"
         )
     completions, code = params.evaluate.completions, params.evaluate.code
-    for key, tokens, asked in (
-        ("evaluate.completions.max_tokens", completions.max_tokens, completions.documents),
-        ("evaluate.code.max_tokens", code.max_tokens, params.evaluate.benchmarks),
-    ):
-        if asked and not params.model.path and tokens >= params.model.max_positions:
-            yield (
-                f"{key} {tokens} leaves no room for a prompt, because the model sees model.max_positions "
-                f"{params.model.max_positions} tokens; lower it"
-            )
+    if completions.documents and completions.max_tokens >= params.pack.seq_len:
+        yield (
+            f"evaluate.completions.max_tokens {completions.max_tokens} leaves no room for a prompt in a row "
+            f"(pack.seq_len {params.pack.seq_len}); lower it, or set evaluate.completions.documents to 0"
+        )
+    if params.evaluate.benchmarks and not params.model.path and code.max_tokens >= params.model.max_positions:
+        yield (
+            f"evaluate.code.max_tokens {code.max_tokens} leaves no room for a prompt, because the model sees "
+            f"model.max_positions {params.model.max_positions} tokens; lower it"
+        )
 
 
 def _named_benchmarks_are_fetched(params: Params) -> Iterator[str]:

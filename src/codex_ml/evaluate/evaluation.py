@@ -12,11 +12,13 @@ from typing import Any
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import atomic_folder, write_json
 from codex_ml.evaluate.baseline import compare_with, open_baseline
+from codex_ml.evaluate.completions import completions_task
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.documents import documents_task
 from codex_ml.evaluate.job import EvaluationData, Job, Subject, Track
 from codex_ml.evaluate.metrics.registry import load_metrics
 from codex_ml.inference.evaluate_files import (
+    COMPLETIONS,
     DETAILS,
     DOCUMENTS,
     METRICS,
@@ -25,14 +27,16 @@ from codex_ml.inference.evaluate_files import (
     Evaluation,
     PlugIn,
     TaskResult,
+    table_stem,
 )
 
 # Each task returns its results by name: {"documents": ...}, {"code/HumanEval": ...}; {} where it is switched off.
 Task = Callable[[Job], dict[str, TaskResult]]
-TASKS: tuple[Task, ...] = (documents_task,)
+TASKS: tuple[Task, ...] = (documents_task, completions_task)
 
 COMPARED = {
     DOCUMENTS: ("bits_per_byte", "zlib_bits_per_byte", "perplexity", "token_accuracy"),
+    COMPLETIONS: ("exact_match_stripped", "edit_similarity", "chrf", "parse_rate", "repetition_rate"),
 }
 DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
 
@@ -74,12 +78,17 @@ def evaluate(
 
 
 def compared_numbers(evaluation: Evaluation) -> dict[str, Any]:
-    """The numbers for metrics.json, which `dvc metrics diff` compares: those of documents at the top level."""
+    """The numbers for metrics.json, which `dvc metrics diff` compares: those of documents at the top level.
+
+    Those of each other task that compares any are below its name.
+    """
     documents = evaluation.documents
     found: dict[str, Any] = _numbers(documents, COMPARED[DOCUMENTS])
     if documents.lossy:
         found["lossy"] = documents.lossy.as_json()
-    return {**found, "documents": documents.items}
+    others = {name: task for name, task in evaluation.tasks.items() if name != DOCUMENTS}
+    below = {name: _numbers(task, COMPARED.get(table_stem(name), ())) for name, task in others.items()}
+    return {**found, "documents": documents.items, **{name: numbers for name, numbers in below.items() if numbers}}
 
 
 def _numbers(task: TaskResult, names: tuple[str, ...]) -> dict[str, float]:
@@ -90,7 +99,7 @@ def _numbers(task: TaskResult, names: tuple[str, ...]) -> dict[str, float]:
 def headlines(evaluation: Evaluation) -> Iterator[str]:
     """What the log says at the end, line by line."""
     for name, task in evaluation.tasks.items():
-        shown = COMPARED.get(name.split("/")[0], ())
+        shown = COMPARED.get(table_stem(name), ())
         numbers = ", ".join(f"{metric} {value}" for metric, value in _numbers(task, shown).items())
         yield f"{name}: {numbers or 'no numbers'} ({task.items} items)"
         if task.lossy:

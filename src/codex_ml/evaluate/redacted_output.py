@@ -1,0 +1,23 @@
+"""Redact a text that a model wrote, as the policy sees it after its prompt. Used by: evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+CONTEXT = 500  # characters of the prompt; the rules look at less
+
+
+def redacted_output(redact: Callable[[str], str], prompt: str, output: str) -> str:
+    """Return the output without what the text policy forbids.
+
+    The end of the prompt is read too: after `password = "` more values are secrets than alone. A value that begins in
+    the prompt gives a placeholder at the begin of the output. The result is redacted once more by itself, because a
+    value that touches the prompt is hidden by it.
+
+    Args:
+        redact: replaces what the policy forbids in a text.
+    """
+    before = prompt[-CONTEXT:]
+    both = redact(before + output)
+    same = next((at for at, pair in enumerate(zip(before, both, strict=False)) if pair[0] != pair[1]), len(before))
+    return redact(both[same:])
