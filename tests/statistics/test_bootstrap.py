@@ -155,9 +155,21 @@ def test_a_value_that_is_not_finite_has_no_interval():
     assert interval(np.zeros((30, 2)), lambda s: np.full(s.shape[:-1], np.nan), **SETTINGS) is None
 
 
+def test_one_unit_that_carries_the_whole_value_has_no_interval():
+    """Without it there is nothing to divide by, so nothing is known of the spread."""
+    rows = np.zeros((30, 2))
+    rows[3] = [1.0, 2.0]
+    with np.errstate(invalid="ignore"):
+        assert interval(rows, ratio, **SETTINGS, bounds=(0, 1)) is None
+
+
 def test_units_that_are_all_equal_leave_no_width():
     assert interval(np.tile([3.0, 2.0], (30, 1)), ratio, **SETTINGS) == Interval(1.5, 1.5)
     assert interval(np.tile([3.0, 4.0], (30, 1)), ratio, **SETTINGS, bounds=(0, math.inf)) == Interval(0.75, 0.75)
+    assert interval(np.tile([3.0, 4.0], (30, 1)), ratio, **SETTINGS, bounds=(0, 1)) == Interval(0.75, 0.75)
+    several = np.outer(np.arange(1, 31), [3.0, 4.0])  # units of other sizes and the same value
+    found = interval(several, ratio, **SETTINGS, bounds=(0, 1))
+    assert found.low == pytest.approx(0.75, abs=1e-12) == found.high
 
 
 @pytest.mark.parametrize(("ones", "units"), [(0, 164), (164, 164), (3, 164), (80, 164), (0, 5), (2, 5), (1, 1)])

@@ -27,9 +27,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Aggregate: TypeAlias = Callable[[Floats], Floats]  # sums (..., k) -> values (...), both float64
 
 SMALLEST_UNITS = 20  # from here on the interval covers what it says; with fewer units none is given
-VARIED_UNITS = (
-    8  # units that must differ from the most common one: with two passes of 164 the bootstrap sees too little
-)
+VARIED_UNITS = 8  # units that must differ from the most common one; two passes of 164 are too few for a bootstrap
 UNBOUNDED = (-math.inf, math.inf)
 CELLS = 1 << 18  # resamples times units per draw: 2 MB per array, which stays in the cache
 STEP = 1e-4  # of a sum, for its derivative
@@ -120,7 +118,7 @@ def _is_binomial(rows: Floats, aggregate: Aggregate, value: float, bounds: tuple
         each = aggregate(rows)
     if np.isin(each, bounds).all() and math.isclose(float(each.mean()), value, rel_tol=1e-9, abs_tol=1e-12):
         return True
-    return len(rows) >= SMALLEST_UNITS and _varied(_deviations(rows, aggregate)) < VARIED_UNITS
+    return len(rows) >= SMALLEST_UNITS and 0 < _varied(_deviations(rows, aggregate)) < VARIED_UNITS
 
 
 def paired_interval(
