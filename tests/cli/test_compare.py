@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,10 @@ from codex_ml.core.hashing import hash_path
 NLL = np.random.default_rng(7).lognormal(4, 0.5, size=30).tolist()
 BETTER = [value * 0.9 for value in NLL]
 HOSTILE = '\x1b[31m</td><script>alert(1)</script>\u202e{{ 7*7 }}\n" onload=x'
+
+
+def digest(nll: list[float]) -> str:
+    return hashlib.sha256(repr(nll).encode()).hexdigest()
 
 
 def git(*arguments: str) -> str:
@@ -272,7 +277,7 @@ def test_a_revision_is_compared_with_the_workspace(repository):
     first = repository(NLL, 0.003, "one")
     repository(BETTER, 0.002, "two")
     (comparison,) = json.loads(run("HEAD~1", "workspace", "--json"))["comparisons"]
-    assert comparison["a"] == {"name": "HEAD~1", "kind": "revision", "commit": first, "model": "a" * 64}
+    assert comparison["a"] == {"name": "HEAD~1", "kind": "revision", "commit": first, "model": digest(NLL)}
     assert comparison["b"]["kind"] == "workspace"
     assert comparison["metrics"][0]["verdict"] == "better"
     assert comparison["notes"] == []
@@ -303,7 +308,7 @@ def test_an_experiment_is_found_by_its_name(repository):
     git("update-ref", "refs/exps/exec/EXEC_BASELINE", first)
     git("reset", "-q", "--hard", first)
     (comparison,) = json.loads(run("main", "fast-lr", "--json"))["comparisons"]
-    assert comparison["b"] == {"name": "fast-lr", "kind": "experiment", "commit": commit, "model": "a" * 64}
+    assert comparison["b"] == {"name": "fast-lr", "kind": "experiment", "commit": commit, "model": digest(BETTER)}
     git("update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/fast-lr", first)
     said = run("main", "fast-lr", code=2)
     assert f"fast-lr stands for the experiment {first[:12]} and the experiment {commit[:12]}" in said.replace(
@@ -366,8 +371,9 @@ def test_a_lock_of_two_runs_is_noted_and_only_the_inputs_of_evaluate_are_compare
     git("commit", "-qam", "mixed")
     (comparison,) = json.loads(run("HEAD~1", "HEAD", "--json"))["comparisons"]
     assert comparison["notes"] == [
+        f"both are results of one model (SHA-256 {digest(NLL)[:12]})",
         "of HEAD, only the inputs of evaluate are compared: dvc.lock holds stages of several runs: split ran with other "
-        "deps, outs or cmd than dvc.yaml has. Run `dvc repro`, or name a commit of one run with --rev"
+        "deps, outs or cmd than dvc.yaml has. Run `dvc repro`, or name a commit of one run with --rev",
     ]
     assert comparison["inputs"] == []
 
@@ -434,3 +440,21 @@ def test_an_experiment_that_dvc_has_run_is_compared_with_its_baseline(tmp_path, 
     assert comparison["b"]["commit"] == git("for-each-ref", "--format=%(objectname)", "refs/exps/*/*/lower")
     assert comparison["metrics"][0]["verdict"] == "better"
     assert not Path("reports/evaluate").exists()
+
+
+def test_names_with_line_breaks_make_no_line_of_their_own(folders, written_result):
+    for number, name in enumerate(("one", "two")):
+        one = written_result(NLL if number else BETTER)
+        one.texts["item"] = [f"line\nbits_per_byte better {n}" for n in range(30 - number)] + ["x"] * number
+        one.listed = {"settings": {"a\nb": number}}
+        one.write(folders / name)
+    assert "29 with" not in run("one", "two", code=2)
+    text = run("one", "two", "--common")
+    assert "setting a\\nb: A 0, B 1" in text
+    assert "line\\nbits_per_byte better" in text
+    assert not [line for line in text.splitlines() if line.startswith("bits_per_byte better")]
+
+
+def test_many_results_are_told_apart_in_messages(folders):
+    shutil.copytree("new", "half", ignore=shutil.ignore_patterns("*.parquet"))
+    assert "error: half/results/documents.parquet is missing" in run("old", *["new"] * 10, "half", code=2)

@@ -94,7 +94,7 @@ def test_a_baseline_that_is_not_whole_is_refused_before_the_work(written, tmp_pa
 def test_the_record_of_the_stage_tells_what_differs(written, tmp_path):
     for folder, seed in (("data/baselines/first", 1), ("reports/evaluate", 2)):
         record = {"schema": "codex-ml/lineage/1", "stage": "evaluate", "params": {"seed": seed}, "deps": {}}
-        (written(folder, 1.0) / "lineage.json").write_text(json.dumps(record))
+        (written(folder, seed / 2) / "lineage.json").write_text(json.dumps(record))
     found = compare_with(open_baseline(SETTINGS, tmp_path / "test.parquet"), tmp_path / "reports/evaluate", SETTINGS, 1)
     assert [(d.name, d.a, d.b) for d in found.comparisons[0].inputs] == [("seed", "1", "2")]
     assert found.comparisons[0].notes == []

@@ -8,7 +8,8 @@ import pytest
 
 from codex_ml.core.errors import UserError
 from codex_ml.evaluate.comparison import CompareSettings, compare_results
-from codex_ml.evaluate.metrics.registry import MetricPlugin, Metrics, load_metrics
+from codex_ml.evaluate.metrics.plugin_probe import MetricPlugin
+from codex_ml.evaluate.metrics.registry import Metrics, load_metrics
 from codex_ml.evaluate.paired_metric import Inference
 from codex_ml.evaluate.result_folder import ResultFolder
 from codex_ml.inference.comparison_files import ComparedSide, Comparisons
@@ -324,8 +325,8 @@ def test_the_confidence_decides_interval_and_verdict(results):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("item", [["a", "list"]] * 40, "a column of item, content, unit, prompt, reference does not hold texts"),
-        ("nll", ["many"] * 40, "a column of nll, bytes does not hold numbers"),
+        ("item", [["a", "list"]] * 40, "column item does not hold texts"),
+        ("nll", ["many"] * 40, "a column of nll, bytes is not of numbers"),
     ],
 )
 def test_a_column_of_another_type_is_refused(results, column, values, message):
@@ -365,8 +366,8 @@ def test_a_plug_in_that_fails_is_not_compared_and_stops_nothing(results, written
         details["tasks"]["documents"]["metrics"]["failing"] = about
         one.details = lambda details=details: details
     metrics = load_metrics()
-    plugins = {"failing": MetricPlugin("failing", "far", "1.0")}
-    broken = Metrics((*metrics.chosen, Failing()), plugins=plugins)
+    plugin = MetricPlugin("failing", "far", "1.0", Failing())
+    broken = Metrics((*metrics.chosen, plugin), plugins={"failing": plugin})
     monkeypatch.setattr("codex_ml.evaluate.metric_choice.load_metrics", lambda: broken)
     _, found = compared(results(*written))
     assert (found["failing"].verdict, found["failing"].p) == ("not compared", None)

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 
 from codex_ml.core.errors import UserError
-from codex_ml.evaluate.paired_items import ItemKeys, pair_items
+from codex_ml.evaluate.paired_items import ItemKeys, pair_items, text_keys
 
 
 def keys(name, *rows):
     """Rows of (item, content, unit)."""
-    return ItemKeys(name, pd.DataFrame([row.split() for row in rows], columns=["item", "content", "unit"]))
+    texts = pd.DataFrame([row.split() for row in rows], columns=["item", "content", "unit"])
+    hashed = texts.apply(lambda column: text_keys(column.tolist()))
+    return ItemKeys(name, hashed, lambda chosen: texts["item"].iloc[list(chosen)].tolist())
 
 
 def paired(a, b, common=False):

@@ -43,20 +43,20 @@ def _block(comparison: Comparison) -> Iterator[str]:
     yield from aligned([("A", *_side(comparison.a)), ("B", *_side(comparison.b))])
     for task in comparison.tasks:
         yield ""
-        yield safe_text(f"{task.task}: {size_of(task)}")
+        yield _line(f"{task.task}: {size_of(task)}")
         rows = [metric for metric in comparison.metrics if metric.task == task.task]
         yield from aligned([HEAD, *(metric_cells(row) for row in rows)], right=(1, 2, 3, 4, 5, 6))
         for row in rows:
             if row.why:
-                yield safe_text(f"  {row.metric}: {row.why}")
+                yield _line(f"  {row.metric}: {row.why}")
         for setting in task.settings:
-            yield safe_text(f"  setting {setting.name}: A {setting.a or 'has none'}, B {setting.b or 'has none'}")
+            yield _line(f"  setting {setting.name}: A {setting.a or 'has none'}, B {setting.b or 'has none'}")
         for change in comparison.changes:
             if change.task == task.task:
                 yield from _changes(change)
     yield from _inputs(comparison)
     for note in comparison.notes:
-        yield safe_text(f"note: {note}")
+        yield _line(f"note: {note}")
 
 
 def _side(side: ComparedSide) -> tuple[str, str]:
@@ -91,7 +91,7 @@ def _changes(change: ItemChanges) -> Iterator[str]:
         lost = "from 1 to 0" if change.higher_is_better else "from 0 to 1"
     else:
         gained, lost = "better", "worse"
-    yield safe_text(f"{change.metric} by item: {change.better} {gained}, {change.worse} {lost}")
+    yield _line(f"{change.metric} by item: {change.better} {gained}, {change.worse} {lost}")
     rows = [
         (
             kind,
@@ -130,8 +130,13 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterato
         yield f"  {'  '.join(cells)}".rstrip()
 
 
+def _line(text: str) -> str:
+    """A text on one line, without what could control a terminal."""
+    return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def _cell(text: str) -> str:
-    line = safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
+    line = _line(text)
     return line if len(line) <= LONGEST else f"...{line[3 - LONGEST :]}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from codex_ml.evaluate.comparison import CompareSettings, compare_results
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.groups import csv_text
 from codex_ml.evaluate.item_tables import content_hash
-from codex_ml.evaluate.paired_items import ItemKeys, pair_items
+from codex_ml.evaluate.paired_items import ItemKeys, pair_items, text_keys
 from codex_ml.evaluate.paired_metric import Inference
 from codex_ml.evaluate.result_folder import ResultFolder, result_at
 from codex_ml.inference.comparison_files import COMPARISON, ComparedMetric, Comparisons
@@ -32,14 +33,26 @@ def open_baseline(settings: Evaluate, test: Path) -> ResultFolder | None:
     if not settings.compare_to:
         return None
     baseline = result_at(settings.compare_to, Path(settings.compare_to))
-    rows = [(document.id, content_hash(document.content), "") for document in read_documents(test)]
-    keys = ItemKeys("the test split", pd.DataFrame(rows, columns=["item", "content", "unit"]))
     try:
-        pair_items(DOCUMENTS, ItemKeys(baseline.name, baseline.table(DOCUMENTS).keys()), keys, common=False)
+        pair_items(DOCUMENTS, baseline.table(DOCUMENTS).keys(baseline.name), _keys(test), common=False)
     except UserError as error:
         said = str(error).partition("; `--common`")[0]
         raise UserError(f"evaluate.compare_to: {said}; name a result on this test split, or set it to ''") from None
     return baseline
+
+
+def _keys(test: Path) -> ItemKeys:
+    """What the documents of a test split are paired by, as the table of documents has it."""
+    item = text_keys(document.id for document in read_documents(test))
+    content = text_keys(content_hash(document.content) for document in read_documents(test))
+    table = pd.DataFrame({"item": item, "content": content, "unit": item})
+    return ItemKeys("the test split", table, lambda rows: list(_ids(test, rows)))
+
+
+def _ids(test: Path, rows: Sequence[int]) -> Iterator[str]:
+    for row, document in enumerate(read_documents(test)):
+        if row in rows:
+            yield document.id
 
 
 def compare_with(baseline: ResultFolder, out: Path, settings: Evaluate, seed: int) -> Comparisons:

@@ -17,7 +17,7 @@ from codex_ml.evaluate.input_differences import Flat, differences, input_differe
 from codex_ml.evaluate.item_changes import DECIMALS, item_changes
 from codex_ml.evaluate.metric_choice import MetricChoice, compared_metrics
 from codex_ml.evaluate.metrics.protocol import Metric
-from codex_ml.evaluate.paired_items import ItemKeys, Pairing, pair_items
+from codex_ml.evaluate.paired_items import Pairing, pair_items
 from codex_ml.evaluate.paired_metric import Inference, Numbers, PairedDifference, paired_difference
 from codex_ml.evaluate.result_folder import AGAIN, ResultFolder, TaskTable
 from codex_ml.inference.comparison_files import (
@@ -33,7 +33,7 @@ from codex_ml.statistics.bootstrap import SMALLEST_UNITS
 from codex_ml.statistics.paired import holm
 
 AGREES = 1e-6  # relative difference between a value of details.json and its table that rounding explains
-RANKED = ("bits_per_byte", "perplexity", "pass_at_1", "gold_bits_per_byte", "chrf", "edit_similarity")
+RANKED = ("bits_per_byte", "perplexity", "pass_at_1", "solution_bits_per_byte", "chrf", "edit_similarity")
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,14 @@ def _compared(a: ResultFolder, b: ResultFolder, settings: CompareSettings) -> Co
         metrics=[metric for _, metrics, _ in parts for metric in metrics],
         changes=[change for _, _, changes in parts for change in changes],
         inputs=input_differences(a.records, b.records),
-        notes=[*_alone(a, b), *a.notes, *b.notes],
+        notes=list(dict.fromkeys([*_alike(a, b), *a.notes, *b.notes])),
     )
 
 
-def _alone(a: ResultFolder, b: ResultFolder) -> Iterator[str]:
-    """One note per task that only one of the results has."""
+def _alike(a: ResultFolder, b: ResultFolder) -> Iterator[str]:
+    """A note where both results are of one model, and one per task that only one of them has."""
+    if a.evaluation.model == b.evaluation.model:
+        yield f"both are results of one model (SHA-256 {a.evaluation.model[:12]})"
     for one, other in ((a, b), (b, a)):
         for task in one.evaluation.tasks:
             if task not in other.evaluation.tasks:
@@ -111,7 +113,7 @@ def _task(
     task: str, a: ResultFolder, b: ResultFolder, settings: CompareSettings
 ) -> tuple[ComparedTask, list[ComparedMetric], list[ItemChanges]]:
     tables = a.table(task), b.table(task)
-    pairing = pair_items(task, ItemKeys(a.name, tables[0].keys()), ItemKeys(b.name, tables[1].keys()), settings.common)
+    pairing = pair_items(task, tables[0].keys(a.name), tables[1].keys(b.name), settings.common)
     about = ComparedTask(
         task=task,
         items=len(pairing.rows_a),
@@ -123,7 +125,8 @@ def _task(
     choices = compared_metrics((a, b), task, pairing)
     found = {c.name: _difference(c, c.metric, tables, pairing, settings) for c in choices if c.metric}
     rows = [_row(choice, found.get(choice.name), about) for choice in choices]
-    ranked = next((name for name in RANKED if name in found), "")
+    graded = {name for name, difference in found.items() if difference and not difference.is_binary}
+    ranked = next((name for name in RANKED if name in graded), "")
     changes = [
         item_changes(row, difference, tables, pairing, settings.top)
         for row in rows

@@ -37,16 +37,16 @@ def item_changes(
 def _listed(
     pairs: NDArray[np.intp], found: PairedDifference, tables: tuple[TaskTable, TaskTable], pairing: Pairing
 ) -> list[ChangedItem]:
-    texts, listed = tables[0].texts(LABELS), []
-    for pair in pairs.tolist():
+    texts = tables[0].texts(LABELS, pairing.rows_a[pairs].tolist())
+    listed = []
+    for pair, labels in zip(pairs.tolist(), texts, strict=True):
         row_a, row_b = int(pairing.rows_a[pair]), int(pairing.rows_b[pair])
-        item, source, path = (str(texts[name].iloc[row_a]) if name in texts else "" for name in LABELS)
         a, b = round(float(found.items_a[pair]), DECIMALS), round(float(found.items_b[pair]), DECIMALS)
         listed.append(
             ChangedItem(
-                item=item,
-                source=source,
-                path=path,
+                item=labels["item"],
+                source=labels["source"],
+                path=labels["path"],
                 a=a,
                 b=b,
                 difference=round(b - a, DECIMALS),

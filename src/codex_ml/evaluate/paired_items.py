@@ -1,21 +1,23 @@
 """Pair the items of two results: the same item with the same content, and what stays together in both.
 
+Items are compared by hashes, so that memory holds numbers, not names.
+
 Used by: evaluate.comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import pandas as pd
+import xxhash
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
 
-SHOWN = 3  # items that a message names
+SHOWN, LONGEST = 3, 60  # items that a message names, and characters of each
 KEY = ["item", "content"]
 
 
@@ -42,10 +44,23 @@ class Pairing:
 
 @dataclass(frozen=True)
 class ItemKeys:
-    """The items of one result: `table` has the text columns item, content and unit; `name` is for messages."""
+    """The items of one result, 24 bytes per item.
+
+    Attributes:
+        name: of the result, for messages.
+        table: columns item, content and unit: uint64, equal where the texts are equal (see `text_keys`).
+        texts: rows -> the ids of these items, for messages.
+    """
 
     name: str
     table: pd.DataFrame
+    texts: Callable[[Sequence[int]], list[str]]
+
+
+def text_keys(texts: Iterable[str]) -> NDArray[np.uint64]:
+    """64-bit hashes of texts. Two of a million texts share one with a probability of 3e-8."""
+    hashes = (xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return np.fromiter(hashes, dtype=np.uint64)
 
 
 def pair_items(task: str, a: ItemKeys, b: ItemKeys, common: bool) -> Pairing:
@@ -64,7 +79,7 @@ def pair_items(task: str, a: ItemKeys, b: ItemKeys, common: bool) -> Pairing:
     both = left.merge(right, on=[*KEY, "occurrence"], suffixes=("_a", "_b"), sort=False)
     only_a, only_b = len(left) - len(both), len(right) - len(both)
     if (only_a or only_b) and not (common and len(both)):
-        raise UserError(_unlike(task, (a.name, left), (b.name, right), both))
+        raise UserError(_unlike(task, (a, left), (b, right), both))
     return Pairing(
         both["row_a"].to_numpy(np.int64),
         both["row_b"].to_numpy(np.int64),
@@ -95,26 +110,30 @@ def _joined(a: pd.Series, b: pd.Series) -> NDArray[np.int64]:
     return pd.factorize(component[codes_a])[0].astype(np.int64)
 
 
-def _unlike(task: str, a: tuple[str, pd.DataFrame], b: tuple[str, pd.DataFrame], both: pd.DataFrame) -> str:
-    (name_a, left), (name_b, right) = a, b
-    alone_a = left.loc[~left["row"].isin(both["row_a"]), "item"]
-    alone_b = right.loc[~right["row"].isin(both["row_b"]), "item"]
-    changed = alone_a[alone_a.isin(alone_b)].drop_duplicates()
+def _unlike(task: str, a: tuple[ItemKeys, pd.DataFrame], b: tuple[ItemKeys, pd.DataFrame], both: pd.DataFrame) -> str:
+    (side_a, left), (side_b, right) = a, b
+    alone_a, alone_b = left[~left["row"].isin(both["row_a"])], right[~right["row"].isin(both["row_b"])]
+    is_changed = alone_a["item"].isin(alone_b["item"])
+    changed = alone_a[is_changed].drop_duplicates("item")
     parts = [
-        _counted(alone_a[~alone_a.isin(changed)], f"only in {name_a}"),
-        _counted(alone_b[~alone_b.isin(changed)], f"only in {name_b}"),
-        _counted(changed, "with other content"),
+        _counted(side_a, alone_a[~is_changed], f"only in {side_a.name}"),
+        _counted(side_b, alone_b[~alone_b["item"].isin(changed["item"])], f"only in {side_b.name}"),
+        _counted(side_a, changed, "with other content"),
     ]
-    said = f"{name_a} and {name_b} are results on different items of `{task}`: {'; '.join(filter(None, parts))}"
+    said = (
+        f"{side_a.name} and {side_b.name} are results on different items of `{task}`: {'; '.join(filter(None, parts))}"
+    )
     if not len(both):
         return f"{said}; they share no item, so there is nothing to compare"
     return f"{said}; `--common` compares the {len(both)} that both have"
 
 
-def _counted(items: pd.Series, where: str) -> str:
-    return f"{len(items)} {where} ({_first(items, len(items))})" if len(items) else ""
-
-
-def _first(items: Iterable[str], count: int) -> str:
-    shown = ", ".join(item if len(item) <= 60 else item[:60] + "..." for item in islice(items, SHOWN))
-    return shown + (", ..." if count > SHOWN else "")
+def _counted(side: ItemKeys, items: pd.DataFrame, where: str) -> str:
+    """How many items, where, and the ids of the first ones; "" for none."""
+    if not len(items):
+        return ""
+    names = [
+        name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+        for name in side.texts(items["row"].iloc[:SHOWN].tolist())
+    ]
+    return f"{len(items)} {where} ({', '.join(names)}{', ...' if len(items) > SHOWN else ''})"

@@ -5,7 +5,8 @@ Used by: evaluate.comparison, `codex-ml compare`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,17 +15,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError, one_line, raise_disk_error
 from codex_ml.core.io import read_json
 from codex_ml.core.record import parse_record
+from codex_ml.evaluate.paired_items import ItemKeys, text_keys
 from codex_ml.inference.comparison_files import ComparedSide
 from codex_ml.inference.evaluate_files import DETAILS, RESULTS, Evaluation, TaskResult, table_stem
 
 RECORD = "lineage.json"
 AGAIN = "copy the whole folder again, or make it anew with `dvc repro evaluate`"
-KEYS = ("item", "content", "unit")
+KEYS = ("item", "unit", "content")
+BATCH = 4096  # rows
 SPLIT = ("prompt", "reference")  # hashes of what the model was given and should have written, where a table has them
 BENCHMARK = "benchmark"  # text column of the table that all benchmarks share
 
@@ -92,9 +96,10 @@ class TaskTable:
         _, _, benchmark = self.task.partition("/")
         if benchmark:
             self._refuse_missing([BENCHMARK])
-            rows = np.flatnonzero((self._all_texts([BENCHMARK])[BENCHMARK] == benchmark).to_numpy())
+            names = (self._texts(batch, BENCHMARK) for batch in self._batches([BENCHMARK]))
+            rows = np.flatnonzero([name == benchmark for batch in names for name in batch])
         else:
-            rows = np.arange(self._read([]).num_rows)
+            rows = np.arange(sum(batch.num_rows for batch in self._batches([])))
         if len(rows) != self.result.items:
             raise UserError(
                 f"{self.file} has {len(rows)} rows of {self.task}, but {DETAILS} beside it says {self.result.items}: "
@@ -102,26 +107,43 @@ class TaskTable:
             )
         return rows.astype(np.int64)
 
-    def keys(self) -> pd.DataFrame:
-        """The text columns item, content and unit; two documents split at other places have other contents."""
+    def keys(self, name: str) -> ItemKeys:
+        """What the items are paired by; two documents that were split at other places have other contents.
+
+        Args:
+            name: of the result, for messages.
+        """
         self._refuse_missing(KEYS)
-        keys = self.texts((*KEYS, *SPLIT))
-        for name in SPLIT:
-            if name in keys:
-                keys["content"] += " " + keys[name]
-        return keys
+        split = [column for column in SPLIT if column in self._schema.names]
+        parts = []
+        for batch in self._batches([*KEYS, *split]):
+            item, unit, *contents = (self._texts(batch, column) for column in (*KEYS, *split))
+            content = map("\0".join, zip(*contents, strict=True))
+            parts.append(
+                pd.DataFrame({"item": text_keys(item), "unit": text_keys(unit), "content": text_keys(content)})
+            )
+        table = pd.concat(parts).iloc[self.rows] if parts else pd.DataFrame(columns=list(KEYS), dtype=np.uint64)
+        return ItemKeys(name, table, lambda rows: [row["item"] for row in self.texts(["item"], rows)])
 
-    def texts(self, names: Sequence[str]) -> pd.DataFrame:
-        """Text columns, one row per row of the task; names that the table lacks are left out."""
-        return self._all_texts(names).iloc[self.rows].reset_index(drop=True)
+    def texts(self, names: Sequence[str], rows: Sequence[int]) -> list[dict[str, str]]:
+        """Text columns of some rows of the task, in their order; "" for a column that the table lacks."""
+        present, wanted = [name for name in names if name in self._schema.names], self.rows[list(rows)].tolist()
+        found: dict[int, dict[str, str]] = {}
+        start = 0
+        for batch in self._batches(present):
+            for row in set(wanted) & set(range(start, start + batch.num_rows)):
+                one = batch.slice(row - start, 1)
+                found[row] = dict.fromkeys(names, "") | {name: self._texts(one, name)[0] for name in present}
+            start += batch.num_rows
+        return [found[row] for row in wanted]
 
-    def _all_texts(self, names: Sequence[str]) -> pd.DataFrame:
-        table = self._read([name for name in names if name in self._schema.names])
+    def _texts(self, batch: pa.RecordBatch, name: str) -> list[str]:
+        """A text column of a batch, "" for null."""
         try:
-            texts = {name: table.column(name).cast(pa.large_string()).fill_null("") for name in table.column_names}
+            texts: list[str] = batch.column(name).cast(pa.large_string()).fill_null("").to_pylist()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise UserError(f"{self.file}: a column of {', '.join(names)} does not hold texts; {AGAIN}") from None
-        return pd.DataFrame({name: column.to_pandas() for name, column in texts.items()})
+            raise UserError(f"{self.file}: column {name} does not hold texts; {AGAIN}") from None
+        return texts
 
     def numbers(self, names: Sequence[str]) -> NDArray[np.float64]:
         """Number columns, (n, len(names)).
@@ -130,12 +152,15 @@ class TaskTable:
             UserError: naming a column that is missing or does not hold numbers.
         """
         self._refuse_missing(names)
-        table = self._read(list(names))
-        try:
-            columns = [table.column(name).cast(pa.float64()).to_numpy()[self.rows] for name in names]
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise UserError(f"{self.file}: a column of {', '.join(names)} does not hold numbers; {AGAIN}") from None
-        return np.stack(columns, axis=1)
+        parts = []
+        for batch in self._batches(names):
+            try:
+                parts.append(
+                    np.stack([batch.column(name).cast(pa.float64()).to_numpy(False) for name in names], axis=1)
+                )
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise UserError(f"{self.file}: a column of {', '.join(names)} is not of numbers; {AGAIN}") from None
+        return np.concatenate(parts)[self.rows] if parts else np.zeros((0, len(names)))
 
     def _refuse_missing(self, names: Sequence[str]) -> None:
         if missing := [name for name in names if name not in self._schema.names]:
@@ -143,19 +168,20 @@ class TaskTable:
 
     @cached_property
     def _schema(self) -> pa.Schema:
-        return self._opened(lambda file: file.schema_arrow)
+        with self._opened() as file:
+            return file.schema_arrow
 
-    def _read(self, names: list[str]) -> pa.Table:
-        return self._opened(lambda file: file.read(columns=names))
+    def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        with self._opened() as file:
+            yield from file.iter_batches(BATCH, columns=list(names))
 
-    def _opened(self, use: Any) -> Any:
-        import pyarrow.parquet as pq
-
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
         if not self.file.is_file():
             raise UserError(f"{self.file} is missing, so the result is not whole; {AGAIN}")
         try:
             with pq.ParquetFile(self.file) as file:
-                return use(file)
+                yield file
         except (pa.ArrowException, OSError) as error:
             raise_disk_error(error)
             raise UserError(f"{self.file} is damaged ({one_line(error)}); {AGAIN}") from None

@@ -42,14 +42,14 @@ def named_results(names: Sequence[str], here: Path, top: Path | None) -> Iterato
         UserError: when a name stands for nothing, for two things, or for a result whose files are not here.
     """
     with tempfile.TemporaryDirectory(prefix="codex-ml-compare-") as scratch:
-        folders = [Path(scratch, str(number)) for number in range(len(names))]
+        folders = [Path(scratch, f"{number:04}") for number in range(len(names))]
         try:
             yield [_named(name, here, top, folder) for name, folder in zip(names, folders, strict=True)]
         except UserError as error:
             said = str(error)
             for name, folder in zip(names, folders, strict=True):
                 said = said.replace(str(folder), f"{name}:{REPORTS}")
-            raise UserError(said) from None
+            raise UserError(said.replace("\n", "\\n")) from None  # names and ids are data
 
 
 def _named(name: str, here: Path, top: Path | None, scratch: Path) -> ResultFolder:
