@@ -10,9 +10,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
 from codex_ml.core.config import Section, Seed
-from codex_ml.core.stage import Stage, log, run_stage
+from codex_ml.core.stage import Stage, checked_params, log, run_stage
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.modeling.process import prepare_process
+
+BYTES_PER_TOKEN = 4
 
 
 class Params(Section):
@@ -24,29 +26,35 @@ class Params(Section):
 
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.record import cpu_threads
+    from codex_ml.documents.document import text_bytes
     from codex_ml.evaluate.evaluation import evaluate, headlines
     from codex_ml.evaluate.job import EvaluationData, Subject
-    from codex_ml.modeling.hardware import choose_hardware, inference_device
+    from codex_ml.modeling.hardware import scoring_hardware
     from codex_ml.modeling.train_files import Training
     from codex_ml.modeling.trained_model import load_model
     from codex_ml.policy.cleaner import load_cleaner
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
-    folder = stage.dep("models/model")
+    folder, test = stage.dep("models/model"), stage.dep("data/splits/test.parquet")
     training = Training.read(folder / "training.json")
-    threads = cpu_threads(training.hardware.threads)
-    device = inference_device(stage.runtime, threads=threads)
-    hardware = choose_hardware(stage.runtime, threads=threads, precision=stage.params.evaluate.precision, compile="off")
+    hardware = scoring_hardware(
+        stage.runtime,
+        threads=cpu_threads(training.hardware.threads),
+        precision=stage.params.evaluate.precision,
+        tokens=text_bytes(test) // BYTES_PER_TOKEN,
+        seq_len=training.seq_len,
+    )
     subject = Subject(
-        model=load_model(folder, device=device),
+        model=load_model(folder, device=hardware.device),
         tokenizer=load_tokenizer(folder),
         length=training.seq_len,
         loss_on=training.loss_on,
         precision="bf16" if hardware.precision == "bf16" else "fp32",
         digest=stage.record["deps"]["models/model"]["sha256"],
+        compile=hardware.compile and not training.model.encoder_decoder,
     )
     data = EvaluationData(
-        test=stage.dep("data/splits/test.parquet"),
+        test=test,
         train=stage.dep("data/splits/train.parquet"),
         redact=load_cleaner(*map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key"))),
     )
@@ -61,5 +69,9 @@ def main(stage: Stage[Params]) -> None:
         log.info("evaluate: %s", line)
 
 
+def prepare() -> None:
+    prepare_process(compiles=checked_params(Params)[0].evaluate.precision != "fp32")
+
+
 if __name__ == "__main__":
-    run_stage("evaluate", main, Params, prepare=prepare_process)
+    run_stage("evaluate", main, Params, prepare=prepare)

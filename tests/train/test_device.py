@@ -14,7 +14,13 @@ import torch
 
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
-from codex_ml.modeling.hardware import Hardware, choose_hardware, settle_compiler
+from codex_ml.modeling.hardware import (
+    COMPILE_FROM_TOKENS,
+    Hardware,
+    choose_hardware,
+    scoring_hardware,
+    settle_compiler,
+)
 from codex_ml.modeling.process import compiler_environment
 from codex_ml.train import random_state
 from codex_ml.train.config import Train
@@ -86,6 +92,31 @@ def test_what_the_machine_does_not_have_is_refused(machine, have, train, device,
     machine(**have)
     with pytest.raises(UserError, match=message):
         chosen(Train(**train), Runtime(device=device), threads=1)
+
+
+@pytest.mark.parametrize(
+    ("have", "precision", "tokens", "expected"),
+    [
+        ({"bf16": True}, "fp32", 10**9, ("fp32", False)),
+        ({"bf16": True}, "auto", COMPILE_FROM_TOKENS - 1, ("bf16", False)),
+        ({"bf16": True}, "bf16", COMPILE_FROM_TOKENS, ("bf16", True)),
+        ({"bf16": True}, "auto", COMPILE_FROM_TOKENS, ("bf16", True)),
+        ({"bf16": True, "compiler": False}, "auto", COMPILE_FROM_TOKENS, ("bf16", False)),
+        ({}, "auto", COMPILE_FROM_TOKENS, ("fp32", False)),
+    ],
+)
+def test_evaluation_compiles_bf16_if_its_tokens_pay_for_it_and_fp32_never(machine, have, precision, tokens, expected):
+    machine(**have)
+    threads = torch.get_num_threads()
+    found = scoring_hardware(Runtime(device="cpu"), threads=threads, precision=precision, tokens=tokens, seq_len=16)
+    assert (found.precision, found.compile) == expected
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_evaluation_in_bf16_needs_bf16(machine):
+    machine()
+    with pytest.raises(UserError, match=r"^evaluate\.precision: this cpu has no bf16 in hardware; use fp32 or auto$"):
+        scoring_hardware(Runtime(device="cpu"), threads=1, precision="bf16", tokens=1, seq_len=16)
 
 
 def test_each_process_takes_its_own_gpu_before_anything_is_put_there(machine, monkeypatch):

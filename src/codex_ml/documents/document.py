@@ -284,6 +284,14 @@ def count_documents(path: Path) -> int:
         return int(file.metadata.num_rows)
 
 
+def text_bytes(path: Path) -> int:
+    """Bytes of the texts of a Parquet file before compression, from its footer; see `read_documents`."""
+    with opened(path) as file:
+        groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+        columns = (group.column(number) for group in groups for number in range(group.num_columns))
+        return sum(int(c.total_uncompressed_size) for c in columns if c.path_in_schema in FORMS)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file that a stage wrote; its errors say what to do. Raises as `read_documents`."""

@@ -121,8 +121,8 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
 
 def scoring_of(job: Job) -> Scoring:
     """How the likelihood is computed."""
-    settings = job.settings
-    return Scoring(job.subject.length, settings.stride, settings.batch_size, job.subject.precision)
+    subject, settings = job.subject, job.settings
+    return Scoring(subject.length, settings.stride, settings.batch_size, subject.precision, subject.compile)
 
 
 def document_texts(document: Document) -> dict[str, str]:
@@ -176,6 +176,7 @@ def _settings(job: Job, baseline: NgramModel | None) -> dict[str, Any]:
         "stride": settings.stride or subject.length,
         "batch_size": settings.batch_size,
         "precision": subject.precision,
+        "compile": subject.compile,
         "loss_on": subject.loss_on,
         "begin": "END" if subject.tokenizer.bos is None else "BOS",
         "end": "END is scored, as a token of zero bytes; a chat ends as its template ends it",

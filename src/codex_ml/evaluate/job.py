@@ -31,6 +31,7 @@ class Subject:
         loss_on: what of a record is scored, as it was trained.
         precision: of the products of matrices; "bf16" as training does it.
         digest: SHA-256 of its folder or file.
+        compile: whether the forward pass of full windows is compiled.
     """
 
     model: PreTrainedModel
@@ -39,6 +40,7 @@ class Subject:
     loss_on: LossOn
     precision: Literal["fp32", "bf16"]
     digest: str
+    compile: bool = False
 
 
 @dataclass(frozen=True)

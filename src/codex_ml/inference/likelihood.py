@@ -53,7 +53,8 @@ class Scoring:
         batch_size: windows of full length per forward pass; of shorter windows, as many as have the same number of
             tokens. It affects only the last bits of the results.
         precision: "bf16" multiplies in bfloat16 under autocast, as training does; the results are float32.
-        compile: whether the forward pass of full windows is compiled, and with it the look at the logits.
+        compile: whether the forward pass of full windows is compiled, and with it the look at the logits; not for an
+            encoder-decoder.
 
     Raises:
         UserError: when the stride is longer than a window.
@@ -228,7 +229,8 @@ class _Passes:
         vocabulary = int(getattr(model.config, "vocab_size", 1))
         self.tokens = max(1, min(scoring.batch_size * scoring.length, LOGITS // vocabulary))
         self._halves = is_encoder_decoder(model)
-        self._full = torch.compile(self._whole, dynamic=False) if scoring.compile and not self._halves else None
+        assert not (self._halves and scoring.compile), "the halves of rows have many shapes"
+        self._full = torch.compile(self._whole, dynamic=False) if scoring.compile else None
 
     def rows(self, width: int) -> int:
         """Windows of one pass whose rows have `width` targets."""
