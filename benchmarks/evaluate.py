@@ -107,14 +107,17 @@ def memory(
 
     The model has one layer of width 8, so that its own memory hides nothing.
     """
-    peaks = []
-    for count in (small, large):
-        program = [sys.executable, str(HERE / "evaluate_memory.py"), str(count)]
-        done = subprocess.run(program, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr[-3000:])
-        peaks.append(float(done.stdout.split()[-1]))
-        print(f"{count:7,d} documents: peak {peaks[-1]:.0f} MiB")
+    peaks, program = [], [sys.executable, str(HERE / "evaluate_memory.py")]
+    with TemporaryDirectory() as temporary:
+        environment = loop_environment(threads=1, kernels=Path(temporary), allocator=True)
+        for count in (small, large):
+            test = str(Path(temporary) / "test.parquet")
+            for task in (["write", str(count), test], ["score", test]):
+                done = subprocess.run([*program, *task], env=environment, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    sys.exit(done.stderr[-3000:])
+            peaks.append(float(done.stdout.split()[-1]))
+            print(f"{count:7,d} documents: peak {peaks[-1]:.0f} MiB")
     print(f"grows by {peaks[1] - peaks[0]:.0f} MiB (at most 50 are expected)")
 
 

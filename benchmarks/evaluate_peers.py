@@ -162,6 +162,10 @@ class Peer:
     allocator: bool = False
 
 
+LOADS = {
+    "full": "documents that fill whole windows",
+    "ragged": "documents with the lengths of source files, whose last windows are not full",
+}
 PEERS = {
     "ours": Peer(ours, "score(): bf16 autocast, full windows compiled, eager attention, our allocator settings", True),
     "ours-eager": Peer(ours_eager, "score(): bf16 autocast, no compiler", True),

@@ -104,6 +104,7 @@ def test_a_name_of_any_bytes_can_be_written():
 
 def test_documents_come_back_in_order_over_row_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROW_GROUP_BYTES", 10)
+    monkeypatch.setattr(module, "ROWS_TOGETHER", 2)
     written = [
         document(text, str(i)) for i, text in enumerate(["ä" * 6, "b", "", "\r\n\u2028\0", "c" * 30, "\U0001f600"])
     ]

@@ -237,6 +237,22 @@ def test_a_pass_has_at_most_so_many_logits_and_short_windows_share_it(model, mon
     assert shapes == [(4, 16)] * 2 + [(2, 16)] * 4
 
 
+def test_items_are_read_as_needed():
+    """16 passes of 2 x 8 tokens are read ahead; a document of 5 targets counts as a row of 16."""
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield item([2, 3, 4, 5])
+
+    scores = score(Uniform(), endless(), Scoring(8, batch_size=2))
+    for _ in range(100):
+        next(scores)
+    assert read == 112  # 7 times 16
+
+
 def test_widths_of_rows():
     assert [bucket(n, 200) for n in (1, 16, 17, 25, 33, 48, 49, 97, 129, 193, 200)] == [
         16, 16, 24, 32, 48, 48, 64, 128, 192, 200, 200

@@ -28,6 +28,7 @@ from codex_ml.core.pipeline import remedy
 OTHERWISE = "name a whole file of documents, such as data/splits/val.parquet"
 
 ROW_GROUP_BYTES = 8 << 20  # of text; a reader holds one row group at a time
+ROWS_TOGETHER = 4096  # documents that become Python objects at once, of which a row group of short ones has 100,000
 FORMS = ("text", "prompt", "completion", "messages", "tools")  # the fields that detectors read and redaction changes
 
 
@@ -260,8 +261,9 @@ def read_documents(path: Path) -> Iterator[Document]:
     """
     with opened(path) as file:
         names = [name for name in TEXT_COLUMNS if name in file.schema_arrow.names]
-        for group in range(file.num_row_groups):
-            yield from documents_of(file.read_row_group(group, columns=names))
+        for group in range(file.num_row_groups):  # a batch of several groups would hold them all
+            for batch in file.iter_batches(ROWS_TOGETHER, row_groups=[group], columns=names):
+                yield from documents_of(batch)
 
 
 def places_of(path: Path, names: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -21,6 +21,8 @@ ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "268435456",
+    # Arrow's own allocator keeps 60 MiB of what it read of 100,000 short documents, this one none of it
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 MARK, PRIVATE = "CODEX_ML_PREPARED", "CODEX_ML_PRIVATE"
 PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
