@@ -14,8 +14,6 @@ from codex_ml.core.stage import Stage, checked_params, log, run_stage
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.modeling.process import prepare_process
 
-BYTES_PER_TOKEN = 4
-
 
 class Params(Section):
     """What this stage reads of params.yaml."""
@@ -26,9 +24,9 @@ class Params(Section):
 
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.record import cpu_threads
-    from codex_ml.documents.document import text_bytes
     from codex_ml.evaluate.evaluation import evaluate, headlines
     from codex_ml.evaluate.job import EvaluationData, Subject
+    from codex_ml.modeling.examples import rough_tokens
     from codex_ml.modeling.hardware import scoring_hardware
     from codex_ml.modeling.train_files import Training
     from codex_ml.modeling.trained_model import load_model
@@ -41,7 +39,7 @@ def main(stage: Stage[Params]) -> None:
         stage.runtime,
         threads=cpu_threads(training.hardware.threads),
         precision=stage.params.evaluate.precision,
-        tokens=text_bytes(test) // BYTES_PER_TOKEN,
+        tokens=rough_tokens(test),
         seq_len=training.seq_len,
     )
     subject = Subject(

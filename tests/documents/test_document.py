@@ -18,7 +18,6 @@ from codex_ml.documents.document import (
     map_texts,
     read_documents,
     table_of,
-    text_bytes,
     writable,
     write_documents,
 )
@@ -155,13 +154,3 @@ def test_a_missing_or_damaged_file_is_reported(tmp_path):
         (tmp_path / "d.parquet").write_bytes(data)
         with pytest.raises(UserError, match=r"d\.parquet is damaged \(.*\); name a whole file of documents"):
             list(read_documents(tmp_path / "d.parquet"))
-
-
-def test_the_size_of_the_texts_is_read_from_the_footer(tmp_path):
-    """Parquet adds lengths and statistics to the texts: less than a tenth, where documents are many."""
-    documents = [
-        *map(document, ["\u00e9" * 500] * 200),
-        *[document(None, prompt="p" * 500, completion="c" * 500)] * 100,
-    ]
-    write_documents(tmp_path / "d.parquet", documents)
-    assert 300_000 <= text_bytes(tmp_path / "d.parquet") < 330_000

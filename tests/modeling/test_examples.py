@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from codex_ml.core.errors import UserError
-from codex_ml.documents.document import Document
+from codex_ml.documents.document import Document, write_documents
 from codex_ml.inference.likelihood import Scoring, score, windows_of
-from codex_ml.modeling.examples import Scorable, Unscored, scorables, texts_of
+from codex_ml.modeling.examples import Scorable, Unscored, rough_tokens, scorables, texts_of
 from codex_ml.modeling.rows import IGNORE, Rows, stream_dtype
 from codex_ml.pack.config import Pack
 from codex_ml.pack.fitting import encode_examples
@@ -313,3 +313,10 @@ def test_documents_of_all_forms_keep_their_order_and_a_stream_is_read_as_needed(
     texts = [next(found).text for _ in range(6)]
     assert texts == ["I answer", "left + rightreturn \u4e2d", "me"] * 2
     assert read < 2_000
+
+
+def test_tokens_are_estimated_from_the_footer(tmp_path):
+    """300,000 bytes of text. Parquet adds lengths and statistics: less than a tenth, where documents are many."""
+    documents = [text("\u00e9" * 500)] * 200 + [record("p" * 500, "c" * 500)] * 100
+    write_documents(tmp_path / "d.parquet", documents)
+    assert 75_000 <= rough_tokens(tmp_path / "d.parquet") < 82_500

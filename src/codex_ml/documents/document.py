@@ -26,7 +26,6 @@ from codex_ml.core.errors import UserError, naming, one_line, raise_disk_error
 from codex_ml.core.pipeline import remedy
 
 OTHERWISE = "name a whole file of documents, such as data/splits/val.parquet"
-
 ROW_GROUP_BYTES = 8 << 20  # of text; a reader holds one row group at a time
 ROWS_TOGETHER = 4096  # documents that become Python objects at once, of which a row group of short ones has 100,000
 FORMS = ("text", "prompt", "completion", "messages", "tools")  # the fields that detectors read and redaction changes
@@ -219,8 +218,7 @@ def documents_of(table: pa.Table | pa.RecordBatch) -> Iterator[Document]:
     if names == TEXT_COLUMNS[: len(names)]:  # true for every file we write; takes half the time of keyword arguments
         yield from map(Document, *columns)
         return
-    for row in zip(*columns, strict=True):
-        yield Document(**dict(zip(names, row, strict=True)))
+    yield from (Document(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True))
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> tuple[int, int]:
@@ -284,14 +282,6 @@ def count_documents(path: Path) -> int:
     """Number of documents of a Parquet file, from its footer; see `read_documents`."""
     with opened(path) as file:
         return int(file.metadata.num_rows)
-
-
-def text_bytes(path: Path) -> int:
-    """Bytes of the texts of a Parquet file before compression, from its footer; see `read_documents`."""
-    with opened(path) as file:
-        groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
-        columns = (group.column(number) for group in groups for number in range(group.num_columns))
-        return sum(int(c.total_uncompressed_size) for c in columns if c.path_in_schema in FORMS)
 
 
 @contextmanager

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import tee
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
-from codex_ml.documents.document import Document
+from codex_ml.documents.document import FORMS, Document, opened
 from codex_ml.modeling.pack_files import LossOn
 from codex_ml.tokens.borders import encode_after_text, is_changed_by_joining
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Ids = NDArray[np.uint32]
 Bools = NDArray[np.bool_]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
+BYTES_PER_TOKEN = 4
 WHY = {"empty": "the document has no token", "untrained": "the chat has no answer of the model"}
 
 
@@ -221,6 +223,18 @@ def scorables(
             continue
         reason = found.without_target(loss_on)
         yield Unscored(reason, WHY[reason]) if reason else _scorable(document, found, encoder, length)
+
+
+def rough_tokens(path: Path) -> int:
+    """About how many tokens the texts of a Parquet file have, from their size in its footer.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
+    with opened(path) as file:
+        groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+        columns = (group.column(number) for group in groups for number in range(group.num_columns))
+        return sum(int(c.total_uncompressed_size) for c in columns if c.path_in_schema in FORMS) // BYTES_PER_TOKEN
 
 
 def _bulk_texts(document: Document) -> tuple[str, ...]:
