@@ -134,7 +134,7 @@ EXHAUST = [
     attack("delete its work folder", "import shutil\ndef f():\n    shutil.rmtree('/work', ignore_errors=True)\n    os.chdir('/')\n    return not os.path.exists('/work')", "wrong"),
     attack("leave a pipe with a name in the work folder", "def f():\n    os.mkfifo('pipe')\n    return False", "wrong"),
     attack("leave a daemon behind", "def f():\n    if not os.fork():\n        os.setsid()\n        if not os.fork():\n            signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\n            time.sleep(600)\n        os._exit(0)\n    return False", "wrong"),
-    attack("overflow the stack of C", "sys.setrecursionlimit(10**9)\ndef f(): return f()", "crashed", "memory"),
+    attack("overflow the stack of C", "sys.setrecursionlimit(10**9)\ndef f():\n    value = []\n    for _ in range(200_000): value = [value]\n    return bool(repr(value))", "crashed", says="it ended before it answered"),
     attack("die by a signal", "def f(): os.kill(os.getpid(), 11)", "crashed", says="it ended before it answered"),
 ]  # fmt: skip
 

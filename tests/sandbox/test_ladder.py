@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.evaluate.config import Code
 from codex_ml.sandbox import breakout, ladder
 from codex_ml.sandbox.judge import run_trials
 from codex_ml.sandbox.ladder import RUNGS, Sandbox, check, open_sandbox
@@ -145,6 +147,10 @@ def test_an_unknown_rung_is_refused() -> None:
     with pytest.raises(UserError) as caught:
         open_sandbox("docker")
     assert str(caught.value) == "unknown sandbox 'docker'; allowed: auto, bwrap-system, bwrap-wheel, namespaces"
+
+
+def test_the_parameter_names_the_rungs() -> None:
+    assert get_args(Code.model_fields["sandbox"].annotation) == ("auto", *RUNGS)
 
 
 def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,9 @@ class Code(Section):
     top_p: TopP = 1.0
     cpu_seconds: float = Field(5, gt=0, le=3600, allow_inf_nan=False, description="CPU time of one program")
     memory_mb: int = Field(512, ge=64, le=1_000_000, description="Memory of one program, MB")
-    sandbox: str = Field("auto", description="auto: the strongest that this machine can run")
+    sandbox: Literal["auto", "bwrap-system", "bwrap-wheel", "namespaces"] = Field(
+        "auto", description="auto: the first of these that withstands the probe on this machine"
+    )
 
     @model_validator(mode="after")
     def _samples_suffice(self) -> Code:

@@ -41,7 +41,12 @@ def _answer(number: int, work: Callable[[], Any]) -> None:
 
 
 def _named(namespace: dict[str, Any], call: dict[str, Any]) -> Callable[[], Any]:
-    return lambda: namespace[call["name"]](*call["args"], **call["kwargs"])
+    def run() -> Any:
+        if call["name"] not in namespace:
+            raise NameError(f"name '{call['name']}' is not defined")
+        return namespace[call["name"]](*call["args"], **call["kwargs"])
+
+    return run
 
 
 def _kind(error: BaseException) -> str:

@@ -61,6 +61,7 @@ def main() -> None:
     if os.getuid() == 0:
         setup = _give_up_root(setup)
     kernel.prctl(kernel.SUBREAPER, 1)
+    Path(f"/proc/self/task/{os.getpid()}/children").read_text()  # without it (CONFIG_PROC_CHILDREN) no tree is seen
     _say({"ready": True})
     while line := sys.stdin.buffer.readline():
         _say(conduct(setup, json.loads(line)))
@@ -77,20 +78,21 @@ def conduct(setup: Setup, task: dict[str, Any]) -> dict[str, Any]:
         the nonce; `started`: whether the judging process came as far as its task; `code`: its exit code; `output`: what
         the program printed.
     """
-    nonce = secrets.token_hex(16)
     (result_in, result_out), (output_in, output_out) = os.pipe(), os.pipe()
     given, watch = [result_out, output_out], Watch(task["limits"], result_in, output_in)
     printed = {1: output_out, 2: output_out}
-    last, exceeded = 0, None
+    last, exceeded, nonce = 0, None, ""
     try:
         if task["how"] == "apart":
             (calls_in, calls_out), (replies_in, replies_out) = os.pipe(), os.pipe()
             given += [calls_in, calls_out, replies_in, replies_out]
             told = {"solution": task["solution"], "limits": task["limits"]}
             _start(setup, candidate, told, {**printed, REQUESTS: calls_in, REPLIES: replies_out})
+            nonce = secrets.token_hex(16)  # made after the fork of the solution's sandbox, so no copy of it is there
             judge = {2: output_out, REQUESTS: calls_out, REPLIES: replies_in, RESULT: result_out}
             last = _start(setup, tester, {**task, "nonce": nonce}, judge)
         else:
+            nonce = secrets.token_hex(16)
             module = {"in_child": together, "alone": alone}[task["how"]]
             last = _start(setup, module, {**task, "nonce": nonce}, {**printed, RESULT: result_out})
         while given:
@@ -104,7 +106,7 @@ def conduct(setup: Setup, task: dict[str, Any]) -> dict[str, Any]:
     return {
         "exceeded": exceeded or late,
         "word": word,
-        "passed": word.get("nonce") == nonce,
+        "passed": bool(nonce) and word.get("nonce") == nonce,
         "started": bool(first.get("started")),
         "code": watch.exit_code,
         "output": watch.output.decode("utf-8", "replace"),

@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+SPARE_BYTES = 64 << 20  # for the tests and the sandbox's own processes: one process meets its address space first
 Oracle = Literal["apart", "in_child"]
 
 
 @dataclass(frozen=True)
 class ProgramLimits:
-    """What one program may use. The limits hold for the program together with all processes that it starts.
+    """What one trial may use. A program gains nothing by starting processes.
 
     Attributes:
-        cpu_seconds: CPU time. It decides the verdict `time`, so that a busy machine changes no verdict.
+        cpu_seconds: CPU time of the solution, its tests and all their processes together. It decides the verdict
+            `time`, so that a busy machine changes no verdict.
         wall_seconds: a generous limit on elapsed time, for programs that wait without computing.
-        memory_bytes: resident memory of all processes, and the address space of each.
-        processes: processes and threads at the same time, the main thread among them.
+        memory_bytes: address space of each process; also resident memory of all together, with SPARE_BYTES more.
+        processes: processes and threads of the solution at the same time, the main thread among them.
         file_bytes: size of one file, and of the whole work folder.
         output_bytes: bytes written to stdout and stderr together, and the longest answer of one call.
     """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.sandbox.plain_values import loads
+from codex_ml.sandbox.trial import SPARE_BYTES
 
 TICK = 0.02  # seconds between two looks at the tree; a program can exceed its limits by what it uses in one
 LONGEST_WORD = 1 << 16  # bytes of the tester's last word
@@ -77,7 +78,7 @@ class Watch:
                     break
         finally:
             os.close(handle)
-        return exceeded
+        return exceeded or self._printed_too_much()
 
     def end(self, main: int) -> str | None:
         """Kill every process of the trial and wait until none is left.
@@ -122,6 +123,15 @@ class Watch:
         data += part[: most - len(data)]
         return bool(part)
 
+    def _printed_too_much(self) -> str | None:
+        """Read what is still in the pipe, so that the verdict does not depend on who was faster."""
+        (pipe,) = (pipe for pipe, data in self.pipes.items() if data is self.output)
+        before = -1
+        while before < len(self.output) <= self.limits["output_bytes"]:
+            before = len(self.output)
+            self._read(pipe)
+        return "output" if len(self.output) > self.limits["output_bytes"] else None
+
     def _usage_exceeded(self) -> str | None:
         seconds, memory = _reaped_seconds() - self.before, 0
         for process in tree(os.getpid()):
@@ -129,7 +139,7 @@ class Watch:
             seconds, memory = seconds + used, memory + resident
         if seconds > self.limits["cpu_seconds"]:
             return "time"
-        return "memory" if memory > self.limits["memory_bytes"] else None
+        return "memory" if memory > self.limits["memory_bytes"] + SPARE_BYTES else None
 
 
 def _reaped_seconds() -> float:
