@@ -12,7 +12,7 @@ from scipy.stats import binomtest, false_discovery_control, norm, permutation_te
 
 from codex_ml.evaluate.metrics.bleu_chrf import CorpusBleu
 from codex_ml.evaluate.metrics.protocol import Pair
-from codex_ml.statistics.bootstrap import interval, paired_interval
+from codex_ml.statistics.bootstrap import interval, paired_interval, unit_sums
 from codex_ml.statistics.paired import EXACT_UNITS, holm, mcnemar, randomisation_test, sign_flip
 
 
@@ -87,10 +87,15 @@ def test_a_model_against_itself_has_no_difference():
 
 
 def test_three_seeds_of_each_task_are_no_further_evidence():
-    """The unit is the task: repeated samples are added in it, so p is unchanged."""
-    random = np.random.default_rng(10)
-    a, b = random.integers(0, 2, size=(2, 12, 1)).astype(float)
-    assert randomisation_test(3 * a, 3 * b, mean, seed=1) == randomisation_test(a, b, mean, seed=1)
+    """The unit is the task: samples are added in it, so p is unchanged; as units of their own they would feign evidence."""
+    a, b = np.array([[1, 1]] * 3 + [[0, 1]] * 9), np.array([[0, 1]] * 3 + [[1, 1]] * 9)
+    tasks, seeds = np.arange(12), np.repeat(np.arange(12), 3)
+    once = [unit_sums(side, tasks) for side in (a, b)]
+    tripled = [unit_sums(np.repeat(side, 3, axis=0), seeds) for side in (a, b)]
+    p = randomisation_test(*once, ratio, seed=1)
+    assert p == randomisation_test(*tripled, ratio, seed=1) == pytest.approx(mcnemar(3, 9), abs=1e-12)
+    feigned = [unit_sums(np.repeat(side, 3, axis=0), np.arange(36)) for side in (a, b)]
+    assert randomisation_test(*feigned, ratio, seed=1) < 0.05 < p
 
 
 def test_pairing_shows_what_two_separate_intervals_hide():
