@@ -78,6 +78,18 @@ def test_functions_that_end_in_the_prompt_are_not_the_models(value_of):
     assert math.isnan(value_of("complexity", ("y = 1\n", ""), prompt="def a():\n    pass\n", language="python"))
 
 
+def test_the_reference_shows_what_the_best_output_reaches(value_of):
+    pairs = [
+        ("    return (\n", "    return x\n"),
+        ("    return x\n", "    y = [\n"),
+        ("(", "    if x:\n        pass\n"),
+    ]
+    assert value_of("parse_rate", *pairs, prompt=DEF, language="python") == 1 / 3
+    assert value_of("reference_parse_rate", *pairs, prompt=DEF, language="python") == 2 / 3
+    assert value_of("complexity", *pairs, prompt=DEF, language="python") == 1
+    assert value_of("reference_complexity", *pairs, prompt=DEF, language="python") == 1.5
+
+
 @pytest.mark.parametrize(
     ("output", "reference", "same"),
     [

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from codex_ml.evaluate.metrics.lexing import CHARACTERS
 from codex_ml.evaluate.metrics.mean import Mean
-from codex_ml.evaluate.metrics.protocol import Pair, ratio
+from codex_ml.evaluate.metrics.protocol import Metric, Pair, ratio
 
 PROMPT_CHARACTERS = 1 << 18  # of a prompt; a pair with a longer one does not count
 _VERSION = f"python:{sys.version_info.major}.{sys.version_info.minor}"  # its grammar decides what parses
 _LIMITS = f"prompt:{PROMPT_CHARACTERS}|output:{CHARACTERS}|{_VERSION}"
 
 
-@lru_cache(maxsize=2)  # three metrics parse the same text; a tree takes a hundred times the memory of its text
+@lru_cache(maxsize=4)  # of one pair, five metrics ask for the same trees
 def parsed(source: str) -> ast.Module | None:
     """Return the syntax tree of a Python module, or None if it does not parse on this Python."""
     with warnings.catch_warnings():
@@ -68,6 +68,16 @@ def parses(item: Pair) -> float | None:
     return float(written_tree(item) is not None) if is_python(item) else None
 
 
+def reference_parses(item: Pair) -> float | None:
+    """`parses` of the reference: what the best output reaches, where prompts end inside a statement."""
+    return parses(of_reference(item))
+
+
+def of_reference(item: Pair) -> Pair:
+    """A pair whose output is its reference."""
+    return Pair(item.prompt, item.reference, item.reference, item.language, item.weight)
+
+
 def same_code(item: Pair) -> float:
     """Whether output and reference are the same code.
 
@@ -105,22 +115,34 @@ def _lines(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class MeanComplexity:
-    """Mean McCabe complexity (McCabe 1976) of the functions that an output continues or adds, as flake8 counts it.
+    """Mean McCabe complexity (McCabe 1976) of the functions that a text continues or adds, as flake8 counts it.
 
-    It judges nothing alone: compare it with that of other models. `higher_is_better` is False, as linters have it.
+    It judges nothing alone: compare that of outputs with that of references. `higher_is_better` is False, as linters
+    have it.
+
+    Attributes:
+        of_output: whether the text is the output; else it is the reference.
     """
 
-    name: str = "complexity"
-    inputs: Literal["pair"] = "pair"
-    columns: tuple[str, ...] = ("complexity", "functions")
+    of_output: bool
     higher_is_better: bool = False
+    inputs: Literal["pair"] = "pair"
     bounds: tuple[float, float] = (1.0, math.inf)
 
     @property
+    def name(self) -> str:
+        return "complexity" if self.of_output else "reference_complexity"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("complexity", "functions") if self.of_output else ("reference_complexity", "reference_functions")
+
+    @property
     def signature(self) -> str:
-        return f"functions of the output|mccabe:{version('mccabe')}|{_LIMITS}"
+        return f"functions of the text|mccabe:{version('mccabe')}|{_LIMITS}"
 
     def measure(self, item: Pair) -> Sequence[float]:
+        item = item if self.of_output else of_reference(item)
         tree = written_tree(item) if is_python(item) else None
         if tree is None:
             return [0.0, 0.0]
@@ -156,12 +178,16 @@ def _complexity(function: ast.AST) -> int | None:
     return next(int(graph.complexity()) for graph in visitor.graphs.values())
 
 
-PYTHON_SOURCE = (
+_PARSES = f"prompt+text|unfinished last line left out|{_LIMITS}"
+
+PYTHON_SOURCE: tuple[Metric, ...] = (
     Mean(
         "exact_match_code",
         same_code,
         f"exact:python by ast of prompt+text where both parse, else white space|{_LIMITS}",
     ),
-    Mean("parse_rate", parses, f"prompt+output|unfinished last line left out|{_LIMITS}", counts_all=False),
-    MeanComplexity(),
+    Mean("parse_rate", parses, _PARSES, counts_all=False),
+    Mean("reference_parse_rate", reference_parses, _PARSES, counts_all=False),
+    MeanComplexity(of_output=True),
+    MeanComplexity(of_output=False),
 )
