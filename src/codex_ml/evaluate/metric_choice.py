@@ -15,7 +15,10 @@ from codex_ml.evaluate.paired_metric import Aggregate
 from codex_ml.evaluate.result_folder import ResultFolder
 from codex_ml.inference.evaluate_files import MetricValue
 
-BASELINE = frozenset({"zlib_bits", "ngram_bits", "bytes", "words"})  # metrics of these columns alone know no model
+# Metrics of these columns alone know no model.
+BASELINE = frozenset({"zlib_bits", "ngram_bits", "bytes", "words"}) | frozenset(
+    {"reference_parse_rate", "reference_parse_rate_items", "reference_complexity", "reference_functions"}
+)
 WITHOUT_EFFECT = ("batch_size",)  # settings that change the last bits only
 
 Results: TypeAlias = tuple[ResultFolder, ResultFolder]

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codex_ml.evaluate.metric_choice import BASELINE
 from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.evaluate.metrics.registry import load_metrics
 
@@ -47,3 +48,12 @@ def test_the_reference_itself_is_the_best_output(prompt, text):
 def test_neither_order_nor_neighbours_change_a_number(pairs):
     rows = [METRICS.measure(pair) for pair in pairs]
     assert [METRICS.measure(pair) for pair in reversed(pairs)] == rows[::-1]
+
+
+def test_metrics_that_an_output_cannot_change_are_not_compared():
+    prompt, reference = "def f(x):\n", "    if x:\n        return 1\n" + "    x = 1\n" * 9
+    outputs = ["", reference, "    return 2 * y\n", "a " * 40, "(", "def g():\n    pass\n" * 9]
+    rows = np.array([METRICS.measure(Pair(prompt, output, reference, "python")) for output in outputs])
+    fixed = {m.name for m in METRICS.of("pair") if (rows[:, METRICS.places(m)] == rows[0, METRICS.places(m)]).all()}
+    assert fixed == {m.name for m in METRICS.of("pair") if set(m.columns) <= BASELINE}
+    assert fixed == {"reference_parse_rate", "reference_complexity"}
