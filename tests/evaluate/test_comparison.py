@@ -9,6 +9,7 @@ import pytest
 from codex_ml.core.errors import UserError
 from codex_ml.evaluate.comparison import CompareSettings, compare_results
 from codex_ml.evaluate.metrics.plugin_probe import MetricPlugin
+from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.evaluate.metrics.registry import Metrics, load_metrics
 from codex_ml.evaluate.paired_metric import Inference
 from codex_ml.evaluate.result_folder import ResultFolder
@@ -382,3 +383,20 @@ def test_items_split_at_other_places_are_other_items(results, written_result):
         one.texts["reference"] = ["same"] * 39 + [f"reference {number}"]
     with pytest.raises(UserError, match=r"1 with other content \(doc39\)"):
         compared(results(*written))
+
+
+def test_metrics_of_texts_are_compared_whatever_the_number_of_their_words(results, written_result):
+    """BLEU counts words of the outputs, which differ between any two models."""
+    outputs = [[f"a b c d {'e ' * (number % 5)}f" for number in range(24)], ["a b c d e f g"] * 24]
+    written = []
+    for texts in outputs:
+        rows = [load_metrics(("bleu",)).measure(Pair("", text, "a b c d e f g", "text")) for text in texts]
+        one = written_result([1.0] * 24)
+        one.numbers |= dict(
+            zip(load_metrics(("bleu",)).columns("pair"), map(list, zip(*rows, strict=True)), strict=True)
+        )
+        one.metrics = ["bleu"]
+        written.append(one)
+    _, metrics = compared(results(*written))
+    assert metrics["bleu"].verdict == "better"
+    assert metrics["bleu"].b == pytest.approx(100)

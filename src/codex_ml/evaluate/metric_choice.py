@@ -107,7 +107,9 @@ def _why_not(
 
 def _other_tokens(metric: Metric | None, results: Results, task: str, pairing: Pairing) -> str:
     """Why a metric that counts tokens is not compared; "" if both results count the same tokens on every item."""
-    columns = [name for name in metric.columns if name.endswith("tokens")] if metric else []
+    if metric is None or metric.inputs != "score":  # metrics of texts have words of their own
+        return ""
+    columns = [name for name in metric.columns if name.endswith("tokens")]
     if not columns:
         return ""
     a, b = (result.table(task).numbers(columns).sum(axis=1) for result in results)
