@@ -56,6 +56,8 @@ def main(stage: Stage[Params]) -> None:
         train=stage.dep("data/splits/train.parquet"),
         redact=load_cleaner(*map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key"))),
     )
+    for benchmark in stage.params.evaluate.benchmarks:
+        stage.require(benchmark)
     for name in ("details.json", "metrics.json", "results", "plots"):
         stage.out(f"reports/evaluate/{name}")
     found = evaluate(

@@ -236,6 +236,10 @@ def test_a_benchmark_that_fetch_does_not_bring_is_named_in_one_line(path):
         "split.benchmarks (without other files: []), or set fetch.benchmarks to true"
     )
     validate_params(sections | {"fetch": {"benchmarks": True}})
+    both = sections | {"evaluate": {"benchmarks": ["data/benchmarks/sample/HumanEval.jsonl.gz"]}}
+    with pytest.raises(UserError, match=r"remove its files from split\.benchmarks and evaluate\.benchmarks \(without"):
+        validate_params(both)
+    validate_params(both | {"fetch": {"benchmarks": True}})
     validate_params(sections | {"split": {"benchmarks": [{"path": "data/benchmarks/samples.jsonl"}]}})
 
 

@@ -53,7 +53,11 @@ train:
   eval_rows: 8
   checkpoint_every: 3
   threads: 1
-evaluate: {bootstrap: 100, completions: {documents: 8, max_tokens: 16}}
+evaluate:
+  bootstrap: 100
+  completions: {documents: 8, max_tokens: 16}
+  benchmarks: [data/benchmarks/sample/tiny.jsonl.gz]
+  code: {max_tokens: 16}
 safety_audit: {windows: 20, prefix_tokens: 12, suffix_tokens: 8, samples: 4, sample_tokens: 16}
 report: {}
 runtime: {device: cpu}

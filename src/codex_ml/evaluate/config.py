@@ -67,6 +67,9 @@ class Completions(Section):
 class Code(Section):
     """`evaluate.code`: how the tasks of the benchmarks are solved and run."""
 
+    protocol: Literal["base", "chat"] = Field(
+        "base", description="base: the model continues the code; chat: it answers through its chat template"
+    )
     samples: int = Field(1, gt=0, le=10_000, description="Programs generated per task")
     k: tuple[Positive, ...] = Field((1,), min_length=1, description="pass@k for each; at most samples")
     max_tokens: Positive = Field(128, description="Tokens generated per program, at most")

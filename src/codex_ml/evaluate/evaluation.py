@@ -15,9 +15,11 @@ from codex_ml.evaluate.baseline import compare_with, open_baseline
 from codex_ml.evaluate.completions import completions_task
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.documents import documents_task
+from codex_ml.evaluate.executed_code import code_tasks
 from codex_ml.evaluate.job import EvaluationData, Job, Subject, Track
 from codex_ml.evaluate.metrics.registry import load_metrics
 from codex_ml.inference.evaluate_files import (
+    CODE,
     COMPLETIONS,
     DETAILS,
     DOCUMENTS,
@@ -32,11 +34,12 @@ from codex_ml.inference.evaluate_files import (
 
 # Each task returns its results by name: {"documents": ...}, {"code/HumanEval": ...}; {} where it is switched off.
 Task = Callable[[Job], dict[str, TaskResult]]
-TASKS: tuple[Task, ...] = (documents_task, completions_task)
+TASKS: tuple[Task, ...] = (documents_task, completions_task, code_tasks)
 
 COMPARED = {
     DOCUMENTS: ("bits_per_byte", "zlib_bits_per_byte", "perplexity", "token_accuracy"),
     COMPLETIONS: ("exact_match_stripped", "edit_similarity", "chrf", "parse_rate", "repetition_rate"),
+    CODE: ("pass_at_1", "pass_at_10", "pass_at_100", "solution_bits_per_byte", "program_parse_rate"),
 }
 DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
 

@@ -5,19 +5,15 @@ Used by: split.screen, split.manifest.
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.core.conflicts import refuse_conflict
-from codex_ml.core.errors import UserError, one_line
+from codex_ml.core.errors import UserError
 from codex_ml.core.globs import expand_glob
-from codex_ml.core.strict_json import parse_json
+from codex_ml.core.object_lines import object_lines
 from codex_ml.core.tree import is_left_out
 from codex_ml.split.config import Benchmark
 from codex_ml.split.decontaminate import (
@@ -49,7 +45,7 @@ def read_benchmarks(files: tuple[Benchmark, ...]) -> Benchmarks:
         seen: set[str] = set()
         paths = _paths(benchmark.path)
         for path in paths:
-            for line, record in _records(path):
+            for line, record in object_lines(path, key="split.benchmarks"):
                 missing -= building.add(path, line, record, benchmark.fields)
                 seen |= {name for name, value in record.items() if isinstance(value, str)}
         if missing:
@@ -128,34 +124,6 @@ def _paths(pattern: str) -> list[Path]:
     if not paths:
         raise UserError(f"split.benchmarks: {pattern} matches no file; put the benchmark there or remove the entry")
     return paths
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of each line that is not blank."""
-    line = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for line, raw in enumerate(file, 1):
-                if raw.strip():
-                    yield line, _object(path, line, raw)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}:{line + 1}: damaged gzip file ({error}); fetch it again") from None
-
-
-def _object(path: Path, line: int, raw: bytes) -> dict[str, Any]:
-    try:
-        record = parse_json(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
-    except ValueError as error:
-        refuse_conflict(raw, str(path), first_line=line)
-        reason = one_line(error)
-    else:
-        if isinstance(record, dict):
-            return record
-        reason = f"a JSON {type(record).__name__}"
-    raise UserError(
-        f"{path}:{line}: not a JSON object ({reason}); split.benchmarks takes JSON Lines, one object per line: correct "
-        "the line, or name only such files in path"
-    )
 
 
 def _allow_list() -> set[bytes]:

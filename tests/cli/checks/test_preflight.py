@@ -275,10 +275,25 @@ def test_a_benchmark_that_fetch_brings_may_be_missing_but_must_be_pinned(whole):
         "params.yaml: split.benchmarks.0.path data/benchmarks/sample/tyni.jsonl.gz matches none of the files that "
         "data/sample.lock pins: tiny.jsonl.gz"
     ]
+    named = params_with(fetch=ON, evaluate={"benchmarks": ["data/benchmarks/sample/tyni.jsonl.gz"]})
+    assert list(preflight.benchmarks(named)) == [
+        "params.yaml: evaluate.benchmarks.0 data/benchmarks/sample/tyni.jsonl.gz matches none of the files that "
+        "data/sample.lock pins: tiny.jsonl.gz"
+    ]
+    known = params_with(fetch=ON, evaluate={"benchmarks": ["data/benchmarks/sample/tiny.jsonl.gz"]})
+    assert list(preflight.benchmarks(known)) == []
     Path("data/sample.lock").write_text(f"{pin}\n")
     assert lines("data/benchmarks/sample/tiny.jsonl.gz") == []  # one problem gives one line, from `edited_files`
     [wrong] = preflight.edited_files(params_with(fetch=ON | {"sample": False}), {})
     assert wrong.startswith("data/sample.lock:1: expected a line ")
+
+
+def test_a_file_of_tasks_that_is_not_there_is_named(whole):
+    params = params_with(evaluate={"benchmarks": ["data/benchmarks/own.jsonl"]})
+    [line] = preflight.benchmarks(params)
+    assert line.startswith("params.yaml: evaluate.benchmarks.0 data/benchmarks/own.jsonl matches no file; put it ")
+    Path("data/benchmarks/own.jsonl").write_text("{}")
+    assert list(preflight.benchmarks(params)) == []
 
 
 ON = {"benchmarks": True}

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Inputs = Literal["score", "pair"]
+Inputs = Literal["score", "pair", "task"]  # "task": metrics of executed code, built in only
 SHARE = (0.0, 1.0)  # bounds of a share
 
 
