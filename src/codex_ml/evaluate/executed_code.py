@@ -31,7 +31,7 @@ from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.code_metrics import SOLUTION_BITS, VERDICTS, SolvedTask, code_metrics
 from codex_ml.evaluate.metrics.python_source import parsed
 from codex_ml.evaluate.programs import program_of
-from codex_ml.evaluate.samples import Sample, SampleFile, generated, named, read_samples
+from codex_ml.evaluate.samples import SampleFile, TaskSample, generated, named, read_samples
 from codex_ml.evaluate.solutions import SolutionScore, solution_scores
 from codex_ml.evaluate.summary import metric_value, resampling
 from codex_ml.inference.code_files import SAMPLES, JudgedSample
@@ -140,14 +140,16 @@ class _Benchmark:
             notes=notes,
         )
 
-    def _generated(self, tasks: Sequence[CodeTask]) -> Iterator[Sample]:
+    def _generated(self, tasks: Sequence[CodeTask]) -> Iterator[TaskSample]:
         job = self.job
         batch_size = max(job.settings.batch_size, TOGETHER)
         return generated(job.subject, tasks, self.settings, name=self.name, seed=job.seed, batch_size=batch_size)
 
-    def _judged(self, samples: Iterable[Sample], oracles: dict[str, Oracle]) -> Iterator[tuple[Sample, str, Outcome]]:
+    def _judged(
+        self, samples: Iterable[TaskSample], oracles: dict[str, Oracle]
+    ) -> Iterator[tuple[TaskSample, str, Outcome]]:
         """Run the program of each sample; yields (sample, program, outcome) in order."""
-        waiting: deque[tuple[Sample, str]] = deque()
+        waiting: deque[tuple[TaskSample, str]] = deque()
 
         def trials() -> Iterator[Any]:
             for sample in samples:
@@ -159,7 +161,7 @@ class _Benchmark:
             yield (*waiting.popleft(), outcome)
 
     def _row(
-        self, task: CodeTask, judged: list[tuple[Sample, str, Outcome]], score: SolutionScore, oracle: Oracle
+        self, task: CodeTask, judged: list[tuple[TaskSample, str, Outcome]], score: SolutionScore, oracle: Oracle
     ) -> dict[str, float]:
         """Write the lines of the samples of one task and its row; return the numbers of the row."""
         redact = self.job.data.redact

@@ -25,7 +25,7 @@ SHOWN = 3  # tasks that a message names
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TaskSample:
     """What a model wrote about a task.
 
     Attributes:
@@ -43,7 +43,7 @@ class Sample:
 
 def generated(
     subject: Subject, tasks: Sequence[CodeTask], settings: Code, *, name: str, seed: int, batch_size: int
-) -> Iterator[Sample]:
+) -> Iterator[TaskSample]:
     """Yield `settings.samples` texts per task, task by task. They depend on (seed, benchmark, task, number) only.
 
     Raises:
@@ -59,7 +59,7 @@ def generated(
     prompts = _prompts(subject, tasks, settings.samples, settings.protocol, name)
     texts = generate(subject.model, subject.tokenizer, prompts, sampling, seed=seed, batch_size=batch_size)
     for (task, number), text in zip(wanted, texts, strict=True):
-        yield Sample(task, number, text.text, text.finished, text.cut_prompt)
+        yield TaskSample(task, number, text.text, text.finished, text.cut_prompt)
 
 
 def _prompts(
@@ -97,11 +97,11 @@ class SampleFile:
     completions: dict[str, list[str]]
     without: tuple[str, ...]
 
-    def samples(self, tasks: Sequence[CodeTask]) -> Iterator[Sample]:
+    def samples(self, tasks: Sequence[CodeTask]) -> Iterator[TaskSample]:
         """Yield the samples of these tasks, task by task."""
         for task in tasks:
             for number, completion in enumerate(self.completions.get(task.task_id, ())):
-                yield Sample(task, number, completion, "file", cut_prompt=False)
+                yield TaskSample(task, number, completion, "file", cut_prompt=False)
 
 
 def read_samples(path: Path, tasks: Sequence[CodeTask], k: Sequence[int]) -> SampleFile:
