@@ -26,7 +26,8 @@ from codex_ml.inference.evaluate_files import Evaluation
 from codex_ml.inference.likelihood import BINS, Score
 
 RESULT = {
-    "details.json", "metrics.json", "plots/by_length.csv", "plots/by_source.csv", "results/documents.ndjson",
+    "details.json", "metrics.json", "plots/by_length.csv", "plots/by_source.csv", "plots/calibration.csv",
+    "results/documents.ndjson",
     "results/documents.parquet", "results/groups.csv", "results/groups.parquet",
 }  # fmt: skip
 END, FIRST = 0, 2
@@ -215,6 +216,15 @@ def test_groups_give_the_numbers_of_their_documents(tmp_path: Path) -> None:
     assert one["bits_per_byte_low"] < one["bits_per_byte"] < one["bits_per_byte_high"]
     assert {value for kind, value in by if kind == "bytes"} == {"0 to 255", "256 to 1023", "1024 to 4095"}
     assert "\nsource,'=cmd|x," in (out / "results/groups.csv").read_text(encoding="utf-8")
+
+
+def test_the_picture_of_the_calibration_has_the_bins_with_predictions(tmp_path: Path) -> None:
+    found, out = run(tmp_path, [document(number) for number in range(1, 25)], metrics=("bits_per_byte",))
+    with (out / "plots/calibration.csv").open(encoding="utf-8", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert float(row["confidence"]) == pytest.approx(1 / VOCAB, rel=1e-4)
+    assert float(row["accuracy"]) == pytest.approx(24 / found.documents.counts["tokens"], rel=1e-4)  # the END, id 0
+    assert int(row["tokens"]) == found.documents.counts["tokens"]
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:

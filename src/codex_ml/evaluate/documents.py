@@ -18,7 +18,7 @@ from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.likelihood_metrics import needs_whole_text
 from codex_ml.evaluate.metrics.protocol import ScoredDocument
 from codex_ml.evaluate.ngram import NgramModel, train_ngram
-from codex_ml.evaluate.plot_files import write_plots
+from codex_ml.evaluate.plot_files import CALIBRATION, write_plots
 from codex_ml.evaluate.summary import summarise
 from codex_ml.inference.evaluate_files import DOCUMENTS, LossyTexts, TaskResult
 from codex_ml.inference.likelihood import Score, Scoring, score
@@ -82,10 +82,12 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
     """
     baseline = ngram_baseline(job)
     texts, counts, columns = ScoredTexts(job, baseline), {"bytes": 0, "tokens": 0}, job.metrics.columns("score")
+    always = (*ALWAYS, *CALIBRATION.columns)
     scored = job.track(texts.scored(), "evaluate", count_documents(job.data.test), "documents")
-    with write_table(job.results, DOCUMENTS, texts=TEXTS, numbers=dict.fromkeys((*ALWAYS, *columns))) as table:
+    with write_table(job.results, DOCUMENTS, texts=TEXTS, numbers=dict.fromkeys((*always, *columns))) as table:
         for row, item in scored:
             numbers = {name: float(getattr(item, name)) for name in ALWAYS}
+            numbers |= zip(CALIBRATION.columns, CALIBRATION.measure(item), strict=True)
             table.add(row, numbers | dict(zip(columns, job.metrics.measure(item), strict=True)))
             counts["bytes"] += item.bytes
             counts["tokens"] += item.tokens
@@ -105,7 +107,7 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
         values |= {name: values[name].model_copy(update={"signature": text}) for name, text in signed.items()}
     groups = groups_table(job, file, values)
     write_groups(job.results, groups)
-    write_plots(job.plots, groups)
+    write_plots(job.plots, groups, file)
     result = TaskResult(
         task=DOCUMENTS,
         items=table.rows,

@@ -4,26 +4,55 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from codex_ml.core.io import write_text
-from codex_ml.evaluate.groups import LENGTH, csv_text
+from codex_ml.evaluate.groups import BORDERS, LENGTH, csv_text
+from codex_ml.evaluate.item_tables import read_numbers
+from codex_ml.evaluate.metrics.likelihood_metrics import CalibrationError
 
+CALIBRATION = CalibrationError()
 BITS = ("bits_per_byte", "zlib_bits_per_byte", "ngram_bits_per_byte")
 
 
-def write_plots(folder: Path, groups: pd.DataFrame) -> None:
-    """Write by_source.csv and by_length.csv.
+def write_plots(folder: Path, groups: pd.DataFrame, table: Path) -> None:
+    """Write by_source.csv, by_length.csv and calibration.csv.
 
     Args:
         groups: see `codex_ml.evaluate.groups.groups_table`.
+        table: Parquet file of the documents.
     """
-    for by, name in (("source", "source"), (LENGTH, "length")):
-        write_text(folder / f"by_{name}.csv", csv_text(_bits_by(groups, by, name)))
+    sources, lengths = _bits_by(groups, "source", "source"), _bits_by(groups, LENGTH, "length")
+    write_text(folder / "by_source.csv", csv_text(sources.sort_values("source")))
+    write_text(folder / "by_length.csv", csv_text(lengths.sort_values("length", key=lambda names: names.map(rank))))
+    write_text(folder / "calibration.csv", csv_text(calibration(table)))
+
+
+def rank(bucket: str) -> int:
+    """The place of a bucket of length among the others.
+
+    >>> sorted(["1024 to 4095", "256 to 1023"], key=rank)
+    ['256 to 1023', '1024 to 4095']
+    """
+    return BORDERS.index(int(bucket.split(" ")[0]))
+
+
+def calibration(table: Path) -> pd.DataFrame:
+    """Confidence and accuracy of the predictions in each bin of confidence that has some.
+
+    Returns:
+        columns: confidence (mean), accuracy, tokens (number of predictions).
+    """
+    sums = read_numbers(table, CALIBRATION.columns).sum(axis=0).reshape(-1, 3)
+    tokens, confidence, correct = sums[sums[:, 0] > 0].T
+    return pd.DataFrame(
+        {"confidence": confidence / tokens, "accuracy": correct / tokens, "tokens": tokens.astype(np.int64)}
+    )
 
 
 def _bits_by(groups: pd.DataFrame, by: str, name: str) -> pd.DataFrame:
-    """Bits per byte of the values of one column, sorted by value: empty where the model has none."""
+    """Bits per byte of the values of one column: empty where the model has none."""
     columns = ["value", "documents", "bytes", "bits_per_byte", "bits_per_byte_low", "bits_per_byte_high", *BITS[1:]]
-    part = groups[groups["by"] == by].reindex(columns=columns).sort_values("value")
+    part = groups[groups["by"] == by].reindex(columns=columns)
     return part.rename(columns={"value": name, "bits_per_byte_low": "low", "bits_per_byte_high": "high"})
