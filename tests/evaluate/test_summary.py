@@ -15,9 +15,10 @@ import pytest
 from codex_ml.core.errors import safe_text
 from codex_ml.core.strict_json import dump_json, parse_json
 from codex_ml.evaluate.groups import csv_text, length_bucket
-from codex_ml.evaluate.item_tables import read_columns, read_numbers, read_units, write_table
+from codex_ml.evaluate.item_tables import read_columns, read_numbers, write_table
 from codex_ml.evaluate.metrics.registry import load_metrics
 from codex_ml.evaluate.summary import Resampling, metric_value
+from codex_ml.evaluate.units import pooled_sums, read_pools
 
 HOW = Resampling(resamples=200, confidence=0.95, seed=1)
 
@@ -64,7 +65,7 @@ def test_a_table_gives_back_numbers_texts_and_units(tmp_path: Path) -> None:
             table.add({"item": item, "unit": unit, "source": 'say "so"'}, {"nll": nll, "bytes": 3})
     file = tmp_path / "documents.parquet"
     np.testing.assert_array_equal(read_numbers(file, ["bytes", "nll"]), [[3, 1.5], [3, math.nan], [3, 2]])
-    assert read_units(file).tolist() == [0, 1, 0]
+    assert read_pools(file).pool.tolist() in ([0, 1, 0], [1, 0, 1])
     assert (tmp_path / "documents.ndjson").read_text(encoding="utf-8").splitlines()[1:] == [
         r'{"bytes": 3, "item": "b", "nll": null, "source": "say \"so\"", "unit": "v"}',
         r'{"bytes": 3, "item": "c\n", "nll": 2, "source": "say \"so\"", "unit": "u"}',
@@ -77,7 +78,9 @@ def test_a_table_of_many_row_groups_has_every_row_in_order(tmp_path: Path) -> No
             table.add({"item": str(number), "unit": str(number % 7)}, {"nll": number})
     file = tmp_path / "documents.parquet"
     np.testing.assert_array_equal(read_numbers(file, ["nll"])[:, 0], np.arange(10_000))
-    assert (read_units(file) == np.arange(10_000) % 7).all()
+    units = read_pools(file)
+    assert (units.pools, units.count) == (7, 7)
+    assert len(set(zip(units.pool.tolist(), (np.arange(10_000) % 7).tolist(), strict=True))) == 7
 
 
 def test_a_table_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_an_empty_table_can_be_read(tmp_path: Path) -> None:
         pass
     file = tmp_path / "documents.parquet"
     assert read_numbers(file, ["nll"]).shape == (0, 1)
-    assert read_units(file).shape == (0,)
+    assert read_pools(file).pool.shape == (0,)
     assert read_columns(file, ["source"], lambda batch: np.array(batch.column(0).to_pylist())).shape == (0,)
 
 
@@ -112,3 +115,18 @@ def test_a_csv_holds_each_name_as_text_and_no_formula() -> None:
 def test_documents_are_put_into_buckets_by_bytes() -> None:
     names = ["0 to 255", "0 to 255", "256 to 1023", "1024 to 4095", "65536 and more"]
     assert length_bucket(np.array([0, 255, 256, 4095, 10**9])).tolist() == names
+
+
+def test_more_units_than_pools_are_put_together_and_no_unit_is_split(tmp_path: Path) -> None:
+    with write_table(tmp_path, "documents", texts=[], numbers=["nll"]) as table:
+        for number in range(5000):
+            table.add({"item": str(number), "unit": str(number % 1000)}, {"nll": number})
+    file = tmp_path / "documents.parquet"
+    units = read_pools(file, limit=100)
+    assert (units.pools, units.count) == (100, 1000)
+    assert (units.pool[:1000] == units.pool[1000:2000]).all()
+    sums = pooled_sums(file, ["nll"], units)
+    assert sums.shape == (100, 1)
+    assert sums.sum() == sum(range(5000))
+    assert sums[units.pool[7], 0] == sum(number for number in range(5000) if units.pool[number] == units.pool[7])
+    assert np.bincount(units.pool).min() >= 5  # pools are about equal: 50 rows each

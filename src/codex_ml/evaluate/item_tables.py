@@ -124,15 +124,11 @@ def read_numbers(file: Path, columns: Sequence[str]) -> NDArray[np.float64]:
     return read_columns(file, columns, lambda batch: np.stack([np.asarray(batch.column(name)) for name in columns], 1))
 
 
-def read_units(file: Path) -> NDArray[np.int64]:
-    """The units of a table as numbers: (rows,) int64, equal where the units are equal, in order of appearance."""
-    codes: dict[bytes, int] = {}
-
-    def numbered(batch: pa.RecordBatch | pa.Table) -> NDArray[np.int64]:
-        keys = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in batch.column(UNIT).to_pylist())
-        return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.int64)
-
-    return read_columns(file, [UNIT], numbered)
+def number_batches(file: Path, columns: Sequence[str]) -> Iterator[NDArray[np.float64]]:
+    """Number columns of a table, in parts of at most `ROWS` rows: (rows, columns) float64 each."""
+    with opened(file) as parquet:
+        for batch in parquet.iter_batches(ROWS, columns=list(columns)):
+            yield np.stack([np.asarray(batch.column(name)) for name in columns], 1)
 
 
 def read_columns(file: Path, columns: Sequence[str], convert: Any) -> NDArray[Any]:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from codex_ml.core.io import write_text
-from codex_ml.evaluate.groups import BORDERS, LENGTH, csv_text
-from codex_ml.evaluate.item_tables import read_numbers
+from codex_ml.evaluate.groups import LENGTH, csv_text, rank
+from codex_ml.evaluate.item_tables import number_batches
 from codex_ml.evaluate.metrics.likelihood_metrics import CalibrationError
 
 CALIBRATION = CalibrationError()
@@ -29,22 +29,13 @@ def write_plots(folder: Path, groups: pd.DataFrame, table: Path) -> None:
     write_text(folder / "calibration.csv", csv_text(calibration(table)))
 
 
-def rank(bucket: str) -> int:
-    """The place of a bucket of length among the others.
-
-    >>> sorted(["1024 to 4095", "256 to 1023"], key=rank)
-    ['256 to 1023', '1024 to 4095']
-    """
-    return BORDERS.index(int(bucket.split(" ")[0]))
-
-
 def calibration(table: Path) -> pd.DataFrame:
     """Confidence and accuracy of the predictions in each bin of confidence that has some.
 
     Returns:
         columns: confidence (mean), accuracy, tokens (number of predictions).
     """
-    sums = read_numbers(table, CALIBRATION.columns).sum(axis=0).reshape(-1, 3)
+    sums = sum(numbers.sum(axis=0) for numbers in number_batches(table, CALIBRATION.columns)).reshape(-1, 3)
     tokens, confidence, correct = sums[sums[:, 0] > 0].T
     return pd.DataFrame(
         {"confidence": confidence / tokens, "accuracy": correct / tokens, "tokens": tokens.astype(np.int64)}

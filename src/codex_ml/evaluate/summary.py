@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.evaluate.item_tables import read_numbers, read_units
 from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.protocol import Inputs, Metric
 from codex_ml.evaluate.metrics.registry import Metrics
+from codex_ml.evaluate.units import pooled_sums, read_pools
 from codex_ml.inference.evaluate_files import MetricValue
-from codex_ml.statistics.bootstrap import SMALLEST_UNITS, VARIED_UNITS, interval, unit_sums
+from codex_ml.statistics.bootstrap import SMALLEST_UNITS, VARIED_UNITS, interval
 
 DECIMALS = 9  # of a value; the further ones depend on the order of additions
 
@@ -41,11 +41,12 @@ def summarise(
         table: its Parquet file.
         absent: metrics that cannot be given, and why.
     """
-    units, how = read_units(table), resampling(job)
+    units, how = read_pools(table), resampling(job)
     values = {}
     for metric in job.metrics.of(inputs):
-        sums = unit_sums(read_numbers(table, metric.columns), units)
-        values[metric.name] = metric_value(job.metrics, metric, sums, how, (absent or {}).get(metric.name))
+        sums = pooled_sums(table, metric.columns, units)
+        found = metric_value(job.metrics, metric, sums, how, (absent or {}).get(metric.name))
+        values[metric.name] = found.model_copy(update={"units": units.count})
     return values
 
 
@@ -60,7 +61,7 @@ def metric_value(
     """Return the value of one metric with its interval.
 
     Args:
-        sums: (units, columns), the columns of this metric.
+        sums: (units or pools of units, columns), the columns of this metric.
         absent: why there is no value.
     """
     value = math.nan if absent else metrics.value(metric, sums.sum(axis=0))
