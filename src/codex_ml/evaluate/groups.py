@@ -20,7 +20,7 @@ from codex_ml.evaluate.item_tables import read_columns, read_numbers
 from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.protocol import Metric
 from codex_ml.evaluate.summary import metric_value, resampling
-from codex_ml.evaluate.units import add_rows, read_pools, text_hashes
+from codex_ml.evaluate.units import read_pools, text_hashes
 from codex_ml.inference.evaluate_files import MetricValue
 
 BY = ("source", "language", "licence", "group")
@@ -48,8 +48,7 @@ def groups_table(job: Job, table: Path, given: dict[str, MetricValue]) -> pd.Dat
     rows = []
     for by, value, chosen in _parts(table, numbers[:, 0]):
         pools, places = np.unique(units.pool[chosen], return_inverse=True)
-        sums = np.zeros((len(pools), len(columns)))
-        add_rows(sums, numbers[chosen], places.astype(np.int32))
+        sums = np.stack([np.bincount(places, column[chosen], len(pools)) for column in numbers.T], axis=1)
         total = {"documents": len(chosen), "bytes": int(sums[:, 0].sum())}
         rows.append({"by": by, "value": value, **total, **_row(job, metrics, pd.DataFrame(sums, columns=columns))})
     return pd.DataFrame(rows)

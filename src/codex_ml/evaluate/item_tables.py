@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from codex_ml.core.io import atomic_file
 from codex_ml.core.strict_json import ndjson_line
-from codex_ml.documents.document import Document, number_column, opened, text_column
+from codex_ml.documents.document import Document, count_documents, number_column, opened, text_column
 
 ITEM, UNIT = "item", "unit"
 ROWS = 4096  # per row group, at most
@@ -121,13 +121,17 @@ def write_table(folder: Path, stem: str, *, texts: Sequence[str], numbers: Itera
 
 def read_numbers(file: Path, columns: Sequence[str]) -> NDArray[np.float64]:
     """Number columns of a table: (rows, columns) float64."""
-    return read_columns(file, columns, lambda batch: np.stack([np.asarray(batch.column(name)) for name in columns], 1))
+    numbers, start = np.empty((count_documents(file), len(columns))), 0
+    for part in number_batches(file, columns):
+        numbers[start : start + len(part)] = part
+        start += len(part)
+    return numbers
 
 
 def number_batches(file: Path, columns: Sequence[str]) -> Iterator[NDArray[np.float64]]:
     """Number columns of a table, in parts of at most `ROWS` rows: (rows, columns) float64 each."""
     with opened(file) as parquet:
-        for batch in parquet.iter_batches(ROWS, columns=list(columns)):
+        for batch in parquet.iter_batches(ROWS, columns=list(columns), use_threads=False):
             yield np.stack([np.asarray(batch.column(name)) for name in columns], 1)
 
 
@@ -135,5 +139,8 @@ def read_columns(file: Path, columns: Sequence[str], convert: Any) -> NDArray[An
     """Read columns batch by batch and join what `convert` makes of each batch."""
     with opened(file) as parquet:
         empty = parquet.schema_arrow.empty_table().select(list(columns))  # a file of no rows has no batch
-        parts = [convert(empty), *(convert(batch) for batch in parquet.iter_batches(ROWS, columns=list(columns)))]
+        parts = [
+            convert(empty),
+            *(convert(batch) for batch in parquet.iter_batches(ROWS, columns=list(columns), use_threads=False)),
+        ]
     return np.concatenate(parts)

@@ -57,12 +57,8 @@ def pooled_sums(table: Path, columns: Sequence[str], units: Units) -> NDArray[np
     sums = np.zeros((units.pools, len(columns)))
     start = 0
     for numbers in number_batches(table, columns):
-        add_rows(sums, numbers, units.pool[start : start + len(numbers)])
+        pool = units.pool[start : start + len(numbers)]
+        for column in range(len(columns)):
+            sums[:, column] += np.bincount(pool, numbers[:, column], units.pools)
         start += len(numbers)
     return sums
-
-
-def add_rows(sums: NDArray[np.float64], numbers: NDArray[np.float64], rows: NDArray[np.int32]) -> None:
-    """Add each row of numbers (n, k) to the row of sums (m, k) that `rows` (n,) names, in place."""
-    for column in range(sums.shape[1]):
-        sums[:, column] += np.bincount(rows, weights=numbers[:, column], minlength=len(sums))
