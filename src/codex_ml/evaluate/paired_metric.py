@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from codex_ml.evaluate.paired_items import Pairing
 from codex_ml.statistics.bootstrap import Interval, paired_interval, unit_sums
-from codex_ml.statistics.paired import mcnemar, randomisation_test
+from codex_ml.statistics.paired import mcnemar, paired_proportions, randomisation_test
 
 Numbers = NDArray[np.float64]
 Aggregate = Callable[[Any], Any]  # sums (..., k) -> values (...)
@@ -70,6 +70,7 @@ def paired_difference(
 
     The unit is what `pairing` keeps together. Where each unit is one item and the metric is a mean of 0 and 1, such as
     exact match or pass@1, the p-value is McNemar's exact one: the randomisation test of such a metric in closed form.
+    Its interval is Newcombe's, which needs no smallest number of units.
 
     Args:
         aggregate: sums of the columns (..., k) -> the metric (...).
@@ -82,21 +83,30 @@ def paired_difference(
         return None
     is_binary = _is_binary(items_a, value_a) and _is_binary(items_b, value_b)
     sums_a, sums_b = unit_sums(a, pairing.units), unit_sums(b, pairing.units)
-    interval = paired_interval(
-        sums_a,
-        sums_b,
-        aggregate,
-        resamples=inference.resamples,
-        confidence=inference.confidence,
-        seed=inference.seed,
-    )
-    test: Literal["mcnemar", "randomisation"] = "randomisation"
+    test: Literal["mcnemar", "randomisation"]
+    interval: Interval | None
     if is_binary and len(items_a) == pairing.unit_count:
-        test = "mcnemar"
-        p = mcnemar(int(((items_a == 0) & (items_b == 1)).sum()), int(((items_a == 1) & (items_b == 0)).sum()))
+        test, (interval, p) = "mcnemar", _of_passes(items_a == 1, items_b == 1, inference.confidence)
     else:
-        p = randomisation_test(sums_a, sums_b, aggregate, seed=inference.seed)
+        test, p = "randomisation", randomisation_test(sums_a, sums_b, aggregate, seed=inference.seed)
+        interval = paired_interval(
+            sums_a,
+            sums_b,
+            aggregate,
+            resamples=inference.resamples,
+            confidence=inference.confidence,
+            seed=inference.seed,
+        )
     return PairedDifference(value_a, value_b, items_a, items_b, is_binary, interval, test, p)
+
+
+def _of_passes(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float) -> tuple[Interval, float]:
+    """Return interval and p-value of units that pass or fail; no flip leaves no width."""
+    both, only_a, only_b = (int(each.sum()) for each in (a & b, a & ~b, b & ~a))
+    if only_a == only_b == 0:
+        return Interval(0.0, 0.0), 1.0
+    interval = paired_proportions(both, only_a, only_b, int((~a & ~b).sum()), confidence=confidence)
+    return interval, mcnemar(only_a, only_b)
 
 
 def _values(aggregate: Aggregate, numbers: Numbers) -> Numbers:
