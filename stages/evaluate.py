@@ -26,6 +26,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.record import cpu_threads
     from codex_ml.evaluate.evaluation import evaluate, headlines
     from codex_ml.evaluate.job import EvaluationData, Subject
+    from codex_ml.inference.evaluate_files import PLOT_FILES
     from codex_ml.modeling.examples import rough_tokens
     from codex_ml.modeling.hardware import scoring_hardware
     from codex_ml.modeling.train_files import Training
@@ -58,7 +59,7 @@ def main(stage: Stage[Params]) -> None:
     )
     for benchmark in stage.params.evaluate.benchmarks:
         stage.require(benchmark)
-    for name in ("details.json", "metrics.json", "results", "plots"):
+    for name in ("details.json", "metrics.json", "results", *(f"plots/{plot}" for plot in PLOT_FILES)):
         stage.out(f"reports/evaluate/{name}")
     found = evaluate(
         subject, data, stage.params.evaluate, stage.metrics.parent, seed=stage.params.seed, track=stage.track

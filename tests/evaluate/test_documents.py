@@ -17,19 +17,19 @@ import pytest
 import torch
 
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.pipeline import load_pipeline
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.evaluate import documents as documents_module
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.evaluation import compared_numbers, evaluate, headlines
 from codex_ml.evaluate.job import EvaluationData, Subject
-from codex_ml.inference.evaluate_files import Evaluation
+from codex_ml.inference.evaluate_files import PLOT_FILES, Evaluation
 from codex_ml.inference.likelihood import BINS, Score
 
 RESULT = {
-    "details.json", "metrics.json", "plots/by_length.csv", "plots/by_source.csv", "plots/calibration.csv",
-    "results/documents.ndjson",
-    "results/documents.parquet", "results/groups.csv", "results/groups.parquet",
-}  # fmt: skip
+    *("details.json", "metrics.json", "results/documents.ndjson", "results/documents.parquet", "results/groups.csv"),
+    *("results/groups.parquet", *(f"plots/{name}" for name in PLOT_FILES)),
+}
 END, FIRST = 0, 2
 VOCAB = 256 + FIRST
 
@@ -235,7 +235,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
         _, out = run(tmp_path / name, texts)
         folders.append({f.relative_to(out): f.read_bytes() for f in sorted(out.rglob("*")) if f.is_file()})
     assert folders[0] == folders[1]
-    assert {str(name) for name in folders[0]} >= RESULT
+    assert {str(name) for name in folders[0]} == RESULT
 
 
 def test_only_the_chosen_metrics_are_given_and_the_table_keeps_its_columns(tmp_path: Path) -> None:
@@ -247,3 +247,10 @@ def test_only_the_chosen_metrics_are_given_and_the_table_keeps_its_columns(tmp_p
 def test_an_unknown_metric_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no metric 'bits_per_bite'; did you mean bits_per_byte"):
         run(tmp_path, [document(1)], metrics=("bits_per_bite",))
+
+
+def test_the_pipeline_declares_every_picture_and_the_report_reads_them() -> None:
+    pipeline = load_pipeline(Path(__file__).parents[2] / "dvc.yaml")
+    plots = {f"reports/evaluate/plots/{name}" for name in PLOT_FILES}
+    assert plots < set(pipeline["evaluate"].outs)
+    assert plots < set(pipeline["report"].deps)

@@ -71,6 +71,11 @@ def compare_with(baseline: ResultFolder, out: Path, settings: Evaluate, seed: in
     return found
 
 
+def empty_plot() -> str:
+    """compared.csv of a result that is compared with nothing."""
+    return csv_text(plotted([]))
+
+
 def plotted(metrics: list[ComparedMetric]) -> pd.DataFrame:
     """The metrics that have a difference, one row each; no interval is NaN."""
     rows = [[getattr(metric, name) for name in COLUMNS] for metric in metrics if metric.difference is not None]

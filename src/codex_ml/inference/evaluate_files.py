@@ -17,6 +17,7 @@ DETAILS = "details.json"  # of a result folder, such as reports/evaluate
 METRICS = "metrics.json"  # the numbers that people compare
 RESULTS = "results"  # its folder of tables: <task>.parquet and <task>.ndjson, groups.csv and groups.parquet
 PLOTS = "plots"  # its folder of small tables for pictures
+PLOT_FILES = ("by_source.csv", "by_length.csv", "calibration.csv", "pass_at_k.csv", "compared.csv")
 DOCUMENTS, COMPLETIONS, CODE = "documents", "completions", "code"
 
 
