@@ -17,14 +17,18 @@ import torch
 from codex_ml.core.errors import UserError
 from codex_ml.evaluate import executed_code as module
 from codex_ml.evaluate.benchmark_files import read_tasks
+from codex_ml.evaluate.comparison import CompareSettings, compare_results
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.executed_code import code_tasks
+from codex_ml.evaluate.item_tables import write_table
 from codex_ml.evaluate.job import EvaluationData, Job, Subject
 from codex_ml.evaluate.metrics.code_metrics import SolvedTask, code_metric, pass_metric
 from codex_ml.evaluate.metrics.registry import load_metrics
+from codex_ml.evaluate.result_folder import ResultFolder
 from codex_ml.evaluate.solutions import solution_scores
 from codex_ml.inference.code_files import JudgedSample
-from codex_ml.inference.evaluate_files import TaskResult
+from codex_ml.inference.comparison_files import ComparedSide
+from codex_ml.inference.evaluate_files import Evaluation, TaskResult
 from codex_ml.sandbox.ladder import open_sandbox
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
@@ -79,12 +83,12 @@ def write(path: str, records: Iterable[dict[str, Any]]) -> Path:
     return Path(path)
 
 
-def job_of(subject: Subject, folder: str = "out", **settings: Any) -> Job:
+def job_of(subject: Subject, folder: str = "out", *, samples: Path | None = None, **settings: Any) -> Job:
     out = Path(folder)
     for name in ("results", "plots"):
         (out / name).mkdir(parents=True, exist_ok=True)
     chosen = Evaluate.model_validate({"benchmarks": [BENCHMARK], "bootstrap": 100, **settings})
-    data = EvaluationData(Path("unused"), None, lambda text: text.replace(SECRET, "<SECRET>"))
+    data = EvaluationData(Path("unused"), None, lambda text: text.replace(SECRET, "<SECRET>"), samples)
     return Job(
         subject, data, chosen, load_metrics(()), 1, out / "results", out / "plots", lambda items, *_: iter(items)
     )
@@ -136,8 +140,8 @@ def judged_samples(subject: Subject) -> TaskResult:
         ],
     }
     file = write("samples.jsonl", (completion(n, text.format(n)) for n, four in texts.items() for text in four))
-    job = job_of(subject, code={"samples": 4, "temperature": 1, "k": [1, 3], "cpu_seconds": 0.5, "memory_mb": 128})
-    return code_tasks(job, file)["code/own"]
+    code = {"samples": 4, "temperature": 1, "k": [1, 3], "cpu_seconds": 0.5, "memory_mb": 128}
+    return code_tasks(job_of(subject, samples=file, code=code))["code/own"]
 
 
 def test_pass_at_k_is_the_mean_over_tasks_of_the_unbiased_estimate(judged: TaskResult) -> None:
@@ -184,7 +188,7 @@ def test_no_solved_task_of_thirty_has_the_exact_binomial_interval(here: Path, su
     """Clopper and Pearson: 1 - 0.025^(1/30) = 0.1157 for 0 of 30."""
     write(BENCHMARK, map(record, range(30)))
     file = write("samples.jsonl", (completion(number, "    pass\n") for number in range(30)))
-    value = code_tasks(job_of(subject), file)["code/own"].metrics["pass_at_1"]
+    value = code_tasks(job_of(subject, samples=file))["code/own"].metrics["pass_at_1"]
     assert (value.value, value.low, value.units) == (0, 0, 30)
     assert value.high == pytest.approx(1 - 0.025 ** (1 / 30), abs=1e-6)
 
@@ -193,7 +197,7 @@ def test_a_task_whose_tests_refuse_its_reference_is_left_out_and_listed(here: Pa
     broken = [record(1, canonical_solution="    return 0\n"), record(2, test="def check(candidate):\n    1 / 0\n")]
     write(BENCHMARK, [record(0), *broken])
     file = write("samples.jsonl", (completion(number, "    return x\n") for number in range(3)))
-    found = code_tasks(job_of(subject), file)["code/own"]
+    found = code_tasks(job_of(subject, samples=file))["code/own"]
     assert (found.metrics["pass_at_1"].value, found.items, found.counts["invalid"]) == (1, 1, 2)
     assert found.notes == ["left out, because the tests refuse their own reference solution: own/1, own/2"]
     assert [sample.task for sample in lines()] == ["own/0"]
@@ -216,7 +220,7 @@ def test_tests_of_values_that_are_not_plain_are_judged_in_one_process_and_said(h
     )
     write(BENCHMARK, [made])
     file = write("samples.jsonl", [completion(0, made["canonical_solution"])])
-    found = code_tasks(job_of(subject), file)["code/own"]
+    found = code_tasks(job_of(subject, samples=file))["code/own"]
     assert (found.metrics["pass_at_1"].value, found.counts["in_child"]) == (1, 1)
     assert found.notes[0].startswith("1 tasks are judged in one process with the program, because their tests pass")
 
@@ -276,7 +280,7 @@ def test_solutions_are_scored_after_their_prompt_and_without_the_end(here: Path,
 def test_bits_per_byte_of_the_solutions_is_a_ratio_of_sums(here: Path, subject: Subject) -> None:
     write(BENCHMARK, map(record, range(25)))
     file = write("samples.jsonl", [completion(number, "    pass\n") for number in range(25)])
-    found = code_tasks(job_of(subject), file)["code/own"]
+    found = code_tasks(job_of(subject, samples=file))["code/own"]
     table, value = pd.read_parquet("out/results/code.parquet"), found.metrics["solution_bits_per_byte"]
     expected = table["solution_nll"].sum() / math.log(2) / table["solution_bytes"].sum()
     assert value.value == pytest.approx(expected, abs=1e-8)
@@ -321,7 +325,9 @@ def test_a_file_of_samples_that_cannot_be_used_is_one_line_before_any_work(
     write(BENCHMARK, map(record, range(2)))
     monkeypatch.setattr(module, "open_sandbox", lambda choice: pytest.fail("work began"))
     with pytest.raises(UserError) as error:
-        code_tasks(job_of(subject, code={"k": k, "samples": 2, "temperature": 1.0}), write("samples.jsonl", samples))
+        code_tasks(
+            job_of(subject, samples=write("samples.jsonl", samples), code={"k": k, "samples": 2, "temperature": 1.0})
+        )
     assert str(error.value) == message
     assert list(Path("out/results").iterdir()) == []
 
@@ -331,7 +337,7 @@ def test_samples_of_several_benchmarks_are_refused(here: Path, subject: Subject)
     for name in names:
         write(name, [record(0)])
     with pytest.raises(UserError, match=r"^samples\.jsonl needs one benchmark, and evaluate\.benchmarks names 2; "):
-        code_tasks(job_of(subject, benchmarks=names), Path("samples.jsonl"))
+        code_tasks(job_of(subject, samples=Path("samples.jsonl"), benchmarks=names))
 
 
 def test_two_benchmarks_share_a_table_and_have_their_own_results(here: Path, subject: Subject) -> None:
@@ -342,6 +348,33 @@ def test_two_benchmarks_share_a_table_and_have_their_own_results(here: Path, sub
     assert {task: result.items for task, result in found.items()} == {"code/own": 2, "code/more": 1}
     assert pd.read_parquet("out/results/code.parquet")["benchmark"].tolist() == ["own", "own", "more"]
     assert pd.read_csv("out/plots/pass_at_k.csv")["benchmark"].tolist() == ["own", "more"]
+
+
+def test_two_results_are_compared_by_task_with_mcnemar(here: Path, subject: Subject) -> None:
+    """Five tasks are solved by A alone and fifteen by B alone: p = 0.041389."""
+    write(BENCHMARK, map(record, range(22)))
+    solved = {"a": {*range(5), 20}, "b": {*range(5, 20), 20}}
+    sides = []
+    for name, passing in solved.items():
+        texts = (completion(n, f"    return x + {n if n in passing else -1}\n") for n in range(22))
+        job = job_of(subject, name, samples=write(f"{name}.jsonl", texts))
+        tasks = code_tasks(job)
+        with write_table(job.results, "documents", texts=["content"], numbers=[]) as table:
+            table.add({"item": "d", "unit": "d", "content": "d"}, {})
+        documents = TaskResult(task="documents", items=1, units=1, settings={}, metrics={})
+        numbers: Any = {"seed": 1, "bootstrap": 100, "confidence": 0.95}
+        result = Evaluation(model=name, data="", tasks={"documents": documents, **tasks}, **numbers)
+        result.write(Path(name, "details.json"))
+        sides.append(ResultFolder(ComparedSide(name=name, kind="folder"), Path(name)))
+    [comparison] = compare_results(sides, CompareSettings()).comparisons
+    metrics = {metric.metric: metric for metric in comparison.metrics if metric.task == "code/own"}
+    found = metrics["pass_at_1"]
+    assert (found.a, found.b) == pytest.approx((6 / 22, 16 / 22))
+    assert (found.test, found.units) == ("mcnemar", 22)
+    assert found.p == pytest.approx(0.041389, abs=1e-6)
+    assert metrics["solution_bits_per_byte"].verdict == "equal"
+    [flips] = [items for items in comparison.changes if items.metric == "pass_at_1"]
+    assert (flips.flips, flips.better, flips.worse) == (True, 15, 5)
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, 0.3), (5, 0.91667)])

@@ -47,15 +47,13 @@ TOGETHER = 32  # programs that are generated at once, at least: a token of a sma
 CURVE = "pass_at_k.csv"  # in the folder of plots
 
 
-def code_tasks(job: Job, samples: Path | None = None) -> dict[str, TaskResult]:
-    """Run the programs that the model writes for each benchmark of `evaluate.benchmarks`.
-
-    Args:
-        samples: a file of programs to run instead; see `codex_ml.evaluate.samples.read_samples`.
+def code_tasks(job: Job) -> dict[str, TaskResult]:
+    """Run what the model writes for each benchmark of `evaluate.benchmarks`, or the programs of `job.data.samples`.
 
     Raises:
         UserError: for a file of tasks or samples that cannot be used; without a safe sandbox.
     """
+    samples = job.data.samples
     benchmarks = {benchmark_name(path): read_tasks(Path(path)) for path in job.settings.benchmarks}
     if samples and len(benchmarks) != 1:
         raise UserError(f"{samples} needs one benchmark, and evaluate.benchmarks names {len(benchmarks)}; name its own")

@@ -8,12 +8,13 @@ from typing import TypeAlias
 
 import numpy as np
 
+from codex_ml.evaluate.metrics.code_metrics import code_metric
 from codex_ml.evaluate.metrics.protocol import Metric
 from codex_ml.evaluate.metrics.registry import load_metrics
 from codex_ml.evaluate.paired_items import Pairing
 from codex_ml.evaluate.paired_metric import Aggregate
 from codex_ml.evaluate.result_folder import ResultFolder
-from codex_ml.inference.evaluate_files import MetricValue
+from codex_ml.inference.evaluate_files import CODE, MetricValue, table_stem
 
 # Metrics of these columns alone know no model.
 BASELINE = frozenset({"zlib_bits", "ngram_bits", "bytes", "words"}) | frozenset(
@@ -54,7 +55,7 @@ def compared_metrics(results: Results, task: str, pairing: Pairing) -> list[Metr
     chosen = []
     for name in dict.fromkeys([*listed[0], *listed[1]]):
         values = listed[0].get(name), listed[1].get(name)
-        metric = known.get(name)
+        metric = code_metric(name) if table_stem(task) == CODE else known.get(name)
         if metric and set(metric.columns) <= BASELINE:
             continue
         why = _why_not(name, metric, values, results) or _other_tokens(metric, results, task, pairing)
