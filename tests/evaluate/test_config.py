@@ -36,6 +36,10 @@ WRONG = [
         {"completions": {"stop": [""]}},
         "completions.stop: an empty string is part of every text, so nothing would be generated; remove it",
     ),
+    (
+        {"completions": {"stop": ["a\ufffd"]}},
+        "completions.stop: the character U+FFFD stands for bytes that are no text; remove it",
+    ),
     ({"completions": {"stop": ["#", "#"]}}, "completions.stop: # is listed twice; remove one"),
     (
         {"completions": {"max_tokens": 256}},

@@ -16,9 +16,11 @@ BENCHMARK_ENDINGS = (".jsonl", ".jsonl.gz")
 LONGEST_NGRAM = 8  # bytes; `codex_ml.evaluate.ngram` keeps those of an n-gram in one number
 
 
-def _no_empty_stop(stop: tuple[str, ...]) -> tuple[str, ...]:
+def _stops_are_texts(stop: tuple[str, ...]) -> tuple[str, ...]:
     if "" in stop:
         raise ValueError("an empty string is part of every text, so nothing would be generated; remove it")
+    if any("\ufffd" in text for text in stop):
+        raise ValueError("the character U+FFFD stands for bytes that are no text; remove it")
     return stop
 
 
@@ -59,7 +61,7 @@ class Completions(Section):
     top_k: Count = Field(0, description="Only the k most probable tokens; 0: no limit")
     top_p: TopP = 1.0
     repetition_penalty: float = Field(1.0, gt=0, le=100, allow_inf_nan=False, description="1: no penalty")
-    stop: Annotated[tuple[str, ...], AfterValidator(_no_empty_stop), AfterValidator(_each_once)] = Field(
+    stop: Annotated[tuple[str, ...], AfterValidator(_stops_are_texts), AfterValidator(_each_once)] = Field(
         (), description="Generation ends before the first of these strings"
     )
 

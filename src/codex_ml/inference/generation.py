@@ -93,19 +93,14 @@ def generate(
     """
     room = _room(model, sampling)
     remaining = iter(prompts)
-    while buffer := list(islice(remaining, BUFFER * batch_size)):
-        fitted = [_fitted(prompt, tokenizer, room) for prompt in buffer]
-        results: dict[int, Generation] = {}
-
-        def place(at: int, fitted: list[_Fitted] = fitted) -> tuple[int, int, int]:
-            text = fitted[at]
-            return batch_key(model, text.ids, text.read), len(text.ids), at
-
-        for _, group in groupby(sorted(range(len(buffer)), key=place), key=lambda at: place(at)[0]):
+    while buffer := [_fitted(model, tokenizer, prompt, room) for prompt in islice(remaining, BUFFER * batch_size)]:
+        order = sorted(range(len(buffer)), key=lambda at: (buffer[at].batch_key, len(buffer[at].ids)))
+        done: dict[int, Generation] = {}
+        for _, group in groupby(order, key=lambda at: buffer[at].batch_key):
             while batch := list(islice(group, batch_size)):
-                texts = _generate_batch(model, tokenizer, [fitted[at] for at in batch], sampling, seed)
-                results |= zip(batch, texts, strict=True)
-        yield from (results[at] for at in range(len(buffer)))
+                texts = _generate_batch(model, tokenizer, [buffer[at] for at in batch], sampling, seed)
+                done |= zip(batch, texts, strict=True)
+        yield from (done[at] for at in range(len(buffer)))
 
 
 def _room(model: Any, sampling: Sampling) -> int | None:
@@ -125,24 +120,26 @@ def _room(model: Any, sampling: Sampling) -> int | None:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A prompt that the model can see at once."""
+    """A prompt that the model can see at once; only those with equal `batch_key` may share a batch."""
 
+    prompt: Prompt
     ids: list[int]
     read: int
-    prompt: Prompt
+    batch_key: int
 
     @property
     def cut(self) -> bool:
         return len(self.ids) < len(self.prompt.ids)
 
 
-def _fitted(prompt: Prompt, tokenizer: TextTokenizer, room: int | None) -> _Fitted:
+def _fitted(model: Any, tokenizer: TextTokenizer, prompt: Prompt, room: int | None) -> _Fitted:
     ids = [int(number) for number in prompt.ids]
     said = 0 if prompt.read is None else len(ids) - prompt.read
     if room is not None and (excess := len(ids) - room) > 0:
         begin = ids[:1] if ids[0] == tokenizer.begin and room > 1 else []
         ids = begin + ids[excess + len(begin) :]
-    return _Fitted(ids, max(len(ids) - said, 1), prompt)
+    read = max(len(ids) - said, 1)
+    return _Fitted(prompt, ids, read, batch_key(model, ids, read))
 
 
 class _Text:
