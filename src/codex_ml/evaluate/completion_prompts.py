@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from codex_ml.core.errors import UserError, one_line
 from codex_ml.documents.document import Document
 from codex_ml.evaluate.config import Completions
+from codex_ml.evaluate.documents import document_texts
 from codex_ml.evaluate.function_bodies import function_bodies
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Completion:
     """A prompt and its true continuation.
 
     Attributes:
+        key: name of the document, which decides the random numbers of the text.
+        texts: the columns of a table that say which document it is.
         kind: "token", "line", "function", "record" or "chat": where the document was split.
         ids: (n,) int64, the prompt with its begin token.
         prompt, reference: as texts.
@@ -44,7 +47,8 @@ class Completion:
         cut: reduces what the model wrote to as much text as the reference has, such as whole lines.
     """
 
-    document: Document
+    key: str
+    texts: dict[str, str]
     kind: str
     ids: NDArray[np.int64]
     prompt: str
@@ -97,7 +101,8 @@ class PromptMaker:
 
     def _completion(self, document: Document, kind: str, split: _Split) -> Completion:
         return Completion(
-            document=document,
+            key=key_of(document),
+            texts=document_texts(document),
             kind=kind,
             ids=split.ids,
             prompt=split.prompt,

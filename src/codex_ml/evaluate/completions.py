@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import opened, read_documents
-from codex_ml.evaluate.completion_prompts import Completion, NotCompleted, PromptMaker, document_key, key_of, rank
-from codex_ml.evaluate.item_tables import content_hash, unit_of, write_table
+from codex_ml.evaluate.completion_prompts import Completion, NotCompleted, PromptMaker, document_key, rank
+from codex_ml.evaluate.documents import TEXTS as DOCUMENT_TEXTS
+from codex_ml.evaluate.item_tables import content_hash, write_table
 from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.evaluate.redacted_output import redacted_output
@@ -24,8 +25,8 @@ from codex_ml.inference.generation import Generation, Prompt, generate
 from codex_ml.inference.sampling import Sampling
 
 SPARE = 4  # documents that are tried for each one that is completed
-NAMES = ("source", "path", "language", "licence")
-TEXTS = (*NAMES, "content", "split_at", "prompt", "reference", "finished", "output")
+TEXTS = (*DOCUMENT_TEXTS, "split_at", "prompt", "reference", "finished", "output")
+COUNTED = ("cut_prompts", "cut_references", "finished_end", "finished_length", "finished_stop", "tokens")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def completions_task(job: Job) -> dict[str, TaskResult]:
             f"on {job.subject.length} tokens at once; lower it"
         )
     sample, columns = choose(job), job.metrics.columns("pair")
-    counts = Counter[str]()
+    counts, units = Counter(dict.fromkeys(COUNTED, 0)), set()
     texts = zip(sample.completions, generated(job, sample.completions), strict=True)
     with write_table(job.results, COMPLETIONS, texts=TEXTS, numbers=columns) as table:
         for completion, text in job.track(texts, "complete", len(sample.completions), "documents"):
@@ -65,20 +66,26 @@ def completions_task(job: Job) -> dict[str, TaskResult]:
                 prompt=completion.prompt,
                 output=output,
                 reference=completion.reference,
-                language=completion.document.language,
+                language=completion.texts["language"],
                 weight=completion.weight,
             )
             numbers = dict(zip(columns, job.metrics.measure(pair), strict=True))
             table.add(row_texts(completion, text, redacted_output(job.data.redact, completion.prompt, output)), numbers)
-            counts += Counter({f"finished_{text.finished}": 1, f"split_at_{completion.kind}": 1})
-            counts += Counter(cut_prompts=text.cut_prompt, cut_references=completion.cut_reference)
-            counts["tokens"] += len(text.tokens)
+            units.add(completion.texts["unit"])
+            for name, more in (
+                (f"finished_{text.finished}", 1),
+                (f"split_at_{completion.kind}", 1),
+                ("cut_prompts", text.cut_prompt),
+                ("cut_references", completion.cut_reference),
+                ("tokens", len(text.tokens)),
+            ):
+                counts[name] += more
     values = summarise(job, job.results / f"{COMPLETIONS}.parquet", "pair") if columns and table.rows else {}
     skipped = sorted(sample.skipped.items())
     result = TaskResult(
         task=COMPLETIONS,
         items=table.rows,
-        units=next(iter(values.values())).units if values else 0,
+        units=len(units),
         settings={**settings.model_dump(mode="json"), "length": job.subject.length, "precision": "fp32"},
         metrics=values,
         counts=dict(sorted(counts.items())),
@@ -90,19 +97,19 @@ def completions_task(job: Job) -> dict[str, TaskResult]:
 def choose(job: Job) -> Sample:
     """Choose documents by a hash of their names and the seed, so that neither order nor number of others decides.
 
-    Twice the test split is read: once for the names, once for the chosen documents. Each document that is tried is
-    split at once, so that only prompts wait in memory.
+    The test split is read twice: once for the names, once for the chosen documents. Each document that is tried is
+    split at once, so that prompts wait in memory and no documents.
     """
     count, test = job.settings.completions.documents, job.data.test
     maker = PromptMaker(job.subject.tokenizer, job.settings.completions, job.seed)
     ranks = {row: key for key, row in heapq.nsmallest(SPARE * count, _ranks(job))}
-    tried: list[tuple[str, Completion | NotCompleted]] = []
+    tried: list[tuple[str, Completion | str]] = []
     for row, document in enumerate(read_documents(test)):
         if row in ranks:
             try:
                 tried.append((ranks[row], maker.make(document)))
             except NotCompleted as reason:
-                tried.append((ranks[row], reason))
+                tried.append((ranks[row], str(reason)))
     sample = Sample([], Counter())
     for _, found in sorted(tried, key=lambda item: item[0]):
         if len(sample.completions) == count:
@@ -110,7 +117,7 @@ def choose(job: Job) -> Sample:
         if isinstance(found, Completion):
             sample.completions.append(found)
         else:
-            sample.skipped[str(found)] += 1
+            sample.skipped[found] += 1
     return sample
 
 
@@ -138,7 +145,7 @@ def generated(job: Job, completions: list[Completion]) -> Iterator[Generation]:
     )
     ends = _turn_ends(job) if any(completion.kind == "chat" for completion in completions) else ()
     prompts = (
-        Prompt(completion.ids, key_of(completion.document), ends=ends if completion.kind == "chat" else ())
+        Prompt(completion.ids, completion.key, ends=ends if completion.kind == "chat" else ())
         for completion in completions
     )
     size, subject = job.settings.batch_size, job.subject
@@ -156,12 +163,8 @@ def _turn_ends(job: Job) -> tuple[int, ...]:
 
 def row_texts(completion: Completion, text: Generation, output: str) -> dict[str, str]:
     """The text columns of one row; prompt and reference are stored as hashes, because they are test data."""
-    document = completion.document
     return {
-        "item": document.id,
-        "unit": unit_of(document),
-        **{name: getattr(document, name) for name in NAMES},
-        "content": content_hash(document.content),
+        **completion.texts,
         "split_at": completion.kind,
         "prompt": content_hash(completion.prompt),
         "reference": content_hash(completion.reference),
