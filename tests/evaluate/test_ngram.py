@@ -67,6 +67,15 @@ def test_a_context_is_read_but_not_counted():
     assert model.bits("", context=prompt) == model.bits("") == 0
 
 
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_long_text_costs_the_same_in_pieces(size, monkeypatch):
+    model, text = train_ngram(TEXTS, 5), "def f(x):\n    return café\n"
+    whole = [model.bits(text), model.bits(text, context="# é")]
+    monkeypatch.setattr("codex_ml.evaluate.ngram.SCORED_BYTES", size)
+    assert [model.bits(text), model.bits(text, context="# é")] == pytest.approx(whole, abs=1e-9)
+    assert whole[0] == pytest.approx(sum(Dictionaries(TEXTS, 5).bits(text.encode())))
+
+
 def test_a_model_of_no_text_is_uniform():
     model = train_ngram([], 3)
     assert (model.bits("abc"), model.train_bytes, model.documents) == (24, 0, 0)

@@ -24,6 +24,7 @@ Codes: TypeAlias = NDArray[np.uint64]
 
 HIGHEST_ORDER = 8  # the bytes of an n-gram fill one uint64
 TRAIN_BYTES = 16 << 20  # peak of memory per byte: 24 bytes for source code, 70 for random text (all n-grams differ)
+SCORED_BYTES = 1 << 20  # scored at once, so that a long document needs no more memory than a short one
 BYTES = 256
 
 
@@ -72,7 +73,11 @@ class NgramModel:
     def bits(self, text: str, context: str = "") -> float:
         """Return -log2 p of the UTF-8 bytes of `text`; `context` stands before it and costs nothing."""
         before = context.encode("utf-8")[-self.order :]
-        return float(self.byte_bits(before + text.encode("utf-8"))[len(before) :].sum())
+        data, total = before + text.encode("utf-8"), 0.0
+        for start in range(len(before), len(data), SCORED_BYTES):
+            first = max(0, start - self.order + 1)  # no context reaches further back
+            total += float(self.byte_bits(data[first : start + SCORED_BYTES])[start - first :].sum())
+        return total
 
     def byte_bits(self, data: bytes) -> NDArray[np.float64]:
         """Return -log2 p (n,) of each byte of a document, given the bytes before it."""
