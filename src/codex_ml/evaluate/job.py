@@ -51,7 +51,7 @@ class EvaluationData:
         test: Parquet file of the held-out documents.
         train: Parquet file of the documents that the n-gram baseline learns from; None for no baseline.
         redact: replaces what the text policy forbids in a text that the model wrote, before it is stored.
-        samples: file of programs to run for the one benchmark, instead of generated ones; see `evaluate.samples`.
+        samples: file of programs to run for the one benchmark, instead of generated ones; see evaluate/samples.py.
     """
 
     test: Path
