@@ -158,6 +158,17 @@ def test_another_signature_is_never_compared(results, written_result):
     )
 
 
+def test_what_a_task_adds_to_a_signature_is_compared_if_it_is_equal(results, written_result):
+    one, two = written_result(NLL), written_result(BETTER)
+    one.signatures = {"perplexity": {"signature": "exp(nll/tokens)|order:6"}}
+    two.signatures = {"perplexity": {"signature": "exp(nll/tokens)|order:5"}}
+    _, metrics = compared(results(one, two))
+    assert metrics["perplexity"].why == "the signatures differ: exp(nll/tokens)|order:6 and exp(nll/tokens)|order:5"
+    two.signatures = one.signatures
+    _, metrics = compared(results(one, two))
+    assert metrics["perplexity"].verdict == "better"
+
+
 def test_a_metric_of_one_side_is_listed_without_a_difference(results, written_result):
     one, two = written_result(NLL), written_result(BETTER)
     one.metrics = ["bits_per_byte", "perplexity"]

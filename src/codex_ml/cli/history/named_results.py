@@ -113,7 +113,7 @@ def _revision(side: ComparedSide, scratch: Path) -> ResultFolder:
         raise UserError(f"{LOCK} of {side.name} has no stage {STAGE}, so nothing was evaluated there")
     outs = lock[STAGE].outs
     if str(REPORTS / RESULTS) not in outs:
-        raise UserError(f"{side.name} has no {REPORTS / RESULTS}; evaluate that model with this version, then compare")
+        raise UserError(f"{side.name} has no {REPORTS / RESULTS}; `dvc repro {STAGE}` in a checkout of it makes them")
     wanted = {name: outs.get(str(REPORTS / name), "") for name in (DETAILS, RECORD)}
     listing = listing_of(outs[str(REPORTS / RESULTS)])
     if listing is None:
