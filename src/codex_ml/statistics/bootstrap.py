@@ -6,7 +6,7 @@ near-duplicates, because items of one unit are not independent.
 The interval is value +- q s, where s is the jackknife's standard error and q the quantile of |value* - value| / s* over
 resamples (Hall 1988; Efron and Tibshirani 1993, section 12.5). A resample has its own standard error s*, by the
 infinitesimal jackknife (Davison and Hinkley 1997, section 2.7.2), so q is large where few units carry most of the
-bytes: there the percentile interval covers 80 to 90 % instead of 95 %. Both errors come from the sums alone, because
+bytes: there the percentile interval covers 85 to 90 % instead of 95 %. Both errors come from the sums alone, because
 the influence of a unit is the derivative of the aggregate times the unit's distance from the mean.
 `benchmarks/interval_coverage.py` measures the coverage, and sets the two constants.
 
