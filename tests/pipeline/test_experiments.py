@@ -47,6 +47,15 @@ def test_one_knob_reruns_training_and_what_follows_and_the_way_back_runs_nothing
     assert changed == {"params.yaml": {"train.lr": {"old": 0.003, "new": 0.002, "diff": pytest.approx(-0.001)}}}
     metrics = json.loads(identity.dvc("metrics", "diff", "--json").stdout)
     assert metrics["reports/evaluate/metrics.json"]["bits_per_byte"]["diff"] != 0
+    (found,) = json.loads(identity.cli("compare", "HEAD", "workspace", "--json").stdout)["comparisons"]
+    assert [side["kind"] for side in (found["a"], found["b"])] == ["revision", "workspace"]
+    assert found["notes"] == []
+    changed = {(one["kind"], one["name"]): (one["a"], one["b"]) for one in found["inputs"]}
+    assert changed.pop(("params", "train.lr")) == ("0.003", "0.002")
+    assert changed.keys() == {("data", "models/model")}, "nothing else differs"
+    bits = next(one for one in found["metrics"] if one["metric"] == "bits_per_byte")
+    values = metrics["reports/evaluate/metrics.json"]["bits_per_byte"]
+    assert (bits["a"], bits["b"]) == (pytest.approx(values["old"], abs=1e-6), pytest.approx(values["new"], abs=1e-6))
     shown = identity.dvc("metrics", "diff", "--all").stdout.splitlines()
     assert len(shown) <= 40, "it fits a screen"
     names = [line.split()[1] for line in shown[1:]]
