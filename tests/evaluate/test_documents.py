@@ -98,7 +98,7 @@ def test_a_uniform_model_costs_ln_v_per_token_and_the_end_is_a_token_of_no_bytes
     assert metrics["perplexity"].value == pytest.approx(VOCAB, rel=1e-6)
     assert metrics["word_perplexity"].value == pytest.approx(math.exp(nats / words), rel=1e-5)
     assert metrics["byte_perplexity"].value == pytest.approx(2 ** metrics["bits_per_byte"].value, rel=1e-6)
-    assert found.documents.counts == {"bytes": characters, "tokens": characters + 30}
+    assert found.documents.counts == {"bytes": characters, "tokens": characters + 30, "chats": 0, "records": 0}
     compressed = sum(8 * len(zlib.compress(b"ab\r\n" * number, 9)) for number in range(1, 31))
     assert metrics["zlib_bits_per_byte"].value == pytest.approx(compressed / characters, abs=1e-8)
     assert all(value.low is not None for name, value in metrics.items() if "ngram" not in name)
@@ -109,7 +109,7 @@ def test_a_uniform_model_costs_ln_v_per_token_and_the_end_is_a_token_of_no_bytes
 def test_bits_per_byte_of_known_losses_over_characters_of_one_to_four_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """11.75 nats over 137 bytes are 0.123734794 bits per byte; the same over characters would be 0.15."""
+    """11.75 nats over 137 bytes of UTF-8 (CR LF is two) are 0.123734794 bits per byte."""
     text = "naïve = '\U0001f680'\r\n" + "größe → 1\r\n" * 4 + "x = 'Ωмега 文字化け'  # ok\r\n" + "y"
     text += "z" * (137 - len(text.encode()))
     assert len(text.encode()) == 137 > len(text)
@@ -117,6 +117,10 @@ def test_bits_per_byte_of_known_losses_over_characters_of_one_to_four_bytes(
     monkeypatch.setattr(documents_module, "score", lambda model, items, scoring: zip_scores(items, known))
     found, _ = run(tmp_path, [document(1, text[:60]), document(2, text[60:])])
     assert found.documents.metrics["bits_per_byte"].value == 0.123734794
+    assert found.documents.metrics["byte_perplexity"].value == pytest.approx(2**0.123734794, abs=1e-8)
+    each = [4.5 / len(text[:60].encode()), 7.25 / len(text[60:].encode())]
+    wrong = (11.75 / 137, 11.75 / math.log(2) / len(text), sum(each) / 2 / math.log(2))
+    assert min(abs(number - 0.123734794) for number in wrong) > 1e-3  # nats, per character, mean over documents
 
 
 def zip_scores(items: Any, scores: list[Score]) -> Any:
@@ -150,7 +154,7 @@ def test_metrics_json_has_the_numbers_that_people_compare(tmp_path: Path) -> Non
 def test_records_are_scored_on_their_completion(tmp_path: Path) -> None:
     record = document(1, text=None, prompt="12345", completion="abc")
     found, _ = run(tmp_path, [record])
-    assert found.documents.counts == {"bytes": 3, "tokens": 4}  # the completion and its END
+    assert found.documents.counts == {"bytes": 3, "tokens": 4, "chats": 0, "records": 1}  # the completion and its END
 
 
 def test_documents_with_nothing_to_score_are_counted_and_named(tmp_path: Path) -> None:

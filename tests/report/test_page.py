@@ -216,14 +216,18 @@ def test_comparison_with_zlib_says_no_more_than_its_interval(
     assert words in sentences.headline(changed)
 
 
-def test_the_page_says_where_chats_are_scored_as_plain_text(facts: MakeFacts) -> None:
+@pytest.mark.parametrize(
+    ("loss_on", "what"), [("completions", "what the model is to write in them"), ("all", "all of each")]
+)
+def test_the_page_says_what_of_chats_and_records_is_scored(facts: MakeFacts, loss_on: str, what: str) -> None:
     known = facts()
     assert "chats" not in sentences.reading(known)
     numbers = known.evaluation.as_json()
-    numbers["tasks"]["documents"]["counts"]["chats"] = 3
+    numbers["tasks"]["documents"] |= {"settings": {"loss_on": loss_on}}
+    numbers["tasks"]["documents"]["counts"] |= {"chats": 3, "records": 1200}
     changed = dataclasses.replace(known, evaluation=Evaluation.model_validate(numbers))
-    assert sentences.reading(changed).startswith(sentences.reading(known))
-    assert "3 of the documents are chats. They are scored as lines of role and content" in sentences.reading(changed)
+    told = f" Of the documents, 3 are chats and 1,200 are records with a prompt; {what} is scored."
+    assert sentences.reading(changed) == sentences.reading(known) + told
 
 
 def test_numbers_of_the_inputs_are_on_the_page(rendered: Render) -> None:

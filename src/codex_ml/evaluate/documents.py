@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.errors import CheckFailed, UserError, one_line
 from codex_ml.documents.document import Document, count_documents, read_documents
 from codex_ml.evaluate.groups import groups_table, write_groups
 from codex_ml.evaluate.item_tables import content_hash, unit_of, write_table
@@ -37,6 +37,7 @@ class ScoredTexts:
         waiting: what is known of each document whose score is still to come.
         lossy: number of texts that the tokenizer does not reproduce.
         unscored: number of documents with nothing to score, by reason.
+        forms: number of the scored chats, and of the scored records of a prompt and a completion.
     """
 
     def __init__(self, job: Job, baseline: NgramModel | None) -> None:
@@ -44,6 +45,7 @@ class ScoredTexts:
         self.waiting: deque[tuple[dict[str, str], dict[str, Any]]] = deque()
         self.lossy = 0
         self.unscored: Counter[str] = Counter()
+        self.forms = Counter({"chats": 0, "records": 0})
         self._first: dict[str, str] = {}
 
     def sequences(self) -> Iterator[Scorable]:
@@ -53,11 +55,13 @@ class ScoredTexts:
         for document, item in zip(read_documents(test), found, strict=True):
             if isinstance(item, Scorable):
                 self.lossy += not item.lossless
+                self.forms["chats"] += document.messages is not None
+                self.forms["records"] += document.prompt is not None or document.completion is not None
                 self.waiting.append((document_texts(document), text_numbers(item.text, self._baseline)))
                 yield item
             else:
                 self.unscored[item.reason] += 1
-                self._first.setdefault(item.reason, f"{document.id} of {document.source}: {item.why}")
+                self._first.setdefault(item.reason, one_line(f"{document.id} of {document.source}: {item.why}"))
 
     def notes(self) -> list[str]:
         """What was not scored, one sentence per reason."""
@@ -114,7 +118,11 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
         units=next(iter(values.values())).units if values else 0,
         settings=_settings(job, baseline),
         metrics=values,
-        counts={**counts, **{f"unscored_{reason}": number for reason, number in sorted(texts.unscored.items())}},
+        counts={
+            **counts,
+            **texts.forms,
+            **{f"unscored_{reason}": number for reason, number in sorted(texts.unscored.items())},
+        },
         notes=texts.notes(),
         **optional,
     )

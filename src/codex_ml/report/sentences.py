@@ -52,12 +52,11 @@ def _why_no_bits(facts: Facts) -> str:
 
 def reading(facts: Facts) -> str:
     """Explain how to read the numbers of the evaluation."""
-    chats = facts.evaluation.documents.counts.get("chats", 0)
-    form = (
-        f" {chats:,} of the documents are chats. They are scored as lines of role and content, not as the chat "
-        "template writes them, so these numbers do not measure the answers."
-    )
-    return _reading(facts) + (form if chats else "")
+    found = facts.evaluation.documents
+    forms = {"chats": "chats", "records": "records with a prompt"}
+    some = [f"{found.counts[name]:,} are {words}" for name, words in forms.items() if found.counts.get(name)]
+    what = "all of each" if found.settings.get("loss_on") == "all" else "what the model is to write in them"
+    return _reading(facts) + (f" Of the documents, {' and '.join(some)}; {what} is scored." if some else "")
 
 
 def _reading(facts: Facts) -> str:
@@ -72,7 +71,12 @@ def _reading(facts: Facts) -> str:
 
 def scoring(facts: Facts) -> str:
     """Say from which tokens a token is predicted."""
-    window = f"Each token is scored once, in windows of {facts.training.seq_len:,} tokens"
+    settings = facts.evaluation.documents.settings
+    length = settings.get("length", facts.training.seq_len)
+    stride = settings.get("stride", length)
+    window = f"Each token is scored once, in windows of {length:,} tokens"
+    if stride < length:
+        window += f", each {stride:,} tokens after the one before it"
     if facts.training.model.encoder_decoder:
         return (
             f"{window}. In the first half of a window the decoder sees the tokens before it. In the second half it "
