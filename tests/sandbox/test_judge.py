@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from codex_ml.core.errors import CheckFailed
+from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.sandbox.judge import choose_oracles, run_trials
 from codex_ml.sandbox.ladder import Sandbox
 from codex_ml.sandbox.trial import Oracle, Outcome, ProgramLimits, Trial, Verdict
@@ -208,3 +208,85 @@ def test_when_the_harness_is_killed_nothing_of_it_survives(sandbox: Sandbox) -> 
             break
         time.sleep(0.01)
     assert left == []
+
+
+def test_a_caller_that_wants_no_more_does_not_wait_for_running_trials(sandbox: Sandbox) -> None:
+    sleep = basic("import time\ndef f(): time.sleep(3600)", "f()")
+    outcomes = run_trials(
+        sandbox,
+        [human("    return x // 2\n"), sleep, sleep, sleep, sleep, sleep],
+        limits=replace(LIMITS, wall_seconds=3600),
+        workers=1,
+    )
+    assert next(outcomes).verdict is Verdict.PASSED
+    outcomes.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_of_the_caller_ends_the_running_trials(sandbox: Sandbox) -> None:
+    def trials() -> Iterator[Trial]:
+        yield basic("import time\ndef f(): time.sleep(3600)", "f()")
+        raise UserError("no more tasks")
+
+    with pytest.raises(UserError, match="no more tasks"):
+        list(run_trials(sandbox, trials(), limits=replace(LIMITS, wall_seconds=3600), workers=1))
+
+
+# What programs of benchmarks use of the standard library; each f returns True.
+HONEST = """
+def f():
+    import asyncio
+    async def two(): return 2
+    return asyncio.run(two()) == 2
+
+def f():
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(2) as pool: return list(pool.map(abs, [-1, 2])) == [1, 2]
+
+def f():
+    import tempfile
+    with tempfile.TemporaryFile() as file: return file.write(b"abc") == 3
+
+def f():
+    import sqlite3
+    return sqlite3.connect(":memory:").execute("select 1").fetchone() == (1,)
+
+def f():
+    import hashlib, hmac, zlib
+    return hashlib.md5(b"").hexdigest() == "d41d8cd98f00b204e9800998ecf8427e"
+
+def f():
+    import secrets, uuid
+    return len(uuid.uuid4().hex) == len(secrets.token_hex(16)) == 32
+
+def f():
+    import datetime, decimal, fractions, statistics
+    return decimal.Decimal("0.1") + decimal.Decimal("0.2") == decimal.Decimal("0.3")
+
+def f():
+    import os
+    read, write = os.pipe()
+    if not os.fork():
+        os.write(write, b"child")
+        os._exit(0)
+    os.wait()
+    return os.read(read, 9) == b"child"
+
+def f():
+    import ctypes, lzma, bz2, ssl, unicodedata
+    return unicodedata.name("\u00e9") == "LATIN SMALL LETTER E WITH ACUTE"
+
+def f():
+    with open("note.txt", "w") as file: file.write("\u00e9")
+    return open("note.txt").read() == "\u00e9"
+
+def f():
+    import subprocess, sys
+    return subprocess.run([sys.executable, "-c", "print(42)"], capture_output=True).stdout == b"42\\n"
+"""
+
+
+def test_honest_programs_find_the_standard_library(sandbox: Sandbox) -> None:
+    programs = [f"def f():{body}" for body in HONEST.split("def f():")[1:]]
+    assert len(programs) == 11
+    outcomes = judged(sandbox, *(basic(program, "assert f() is True") for program in programs))
+    assert [(outcome.verdict, outcome.detail) for outcome in outcomes] == [(Verdict.PASSED, "")] * 11

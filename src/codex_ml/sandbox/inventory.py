@@ -14,7 +14,7 @@ from codex_ml.sandbox.guest import CODE
 
 WORK = "/work"  # the work folder inside: a new memory file system per program, which ends with it
 NULL = "/dev/null"
-SYSTEM = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache")
+SYSTEM = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Inventory:
 def take_inventory() -> Inventory:
     """List what this interpreter needs: the base of a virtual environment, not the environment itself."""
     python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
-    base = [
-        Path(prefix, name) for prefix in (sys.base_prefix, sys.base_exec_prefix) for name in ("lib", sys.platlibdir)
-    ]
+    prefixes = [Path(prefix) for prefix in (sys.base_prefix, sys.base_exec_prefix)]
+    prefixes += [prefix.resolve() for prefix in prefixes]
+    base = [prefix / name for prefix in prefixes for name in ("lib", sys.platlibdir)]
     system = [Path(path) for path in SYSTEM]
     links = tuple((str(path.readlink()), str(path)) for path in system if path.is_symlink())
     kept: list[Path] = []

@@ -33,9 +33,10 @@ def run_trials(
         CheckFailed: when the sandbox itself fails; a program cannot cause that.
     """
     with ExitStack() as stack:
+        supervisors = [stack.enter_context(sandbox.start()) for _ in range(workers)]
         idle: SimpleQueue[Worker] = SimpleQueue()
-        for _ in range(workers):
-            idle.put(stack.enter_context(sandbox.start()))
+        for supervisor in supervisors:
+            idle.put(supervisor)
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         pending: deque[tuple[Trial, Future[Outcome]]] = deque()
 
@@ -54,12 +55,18 @@ def run_trials(
                 outcome = run(trial)
             return outcome
 
-        for trial in trials:
-            pending.append((trial, pool.submit(run, trial)))
-            if len(pending) == workers * AHEAD:
+        try:
+            for trial in trials:
+                pending.append((trial, pool.submit(run, trial)))
+                if len(pending) == workers * AHEAD:
+                    yield first()
+            while pending:
                 yield first()
-        while pending:
-            yield first()
+        finally:  # also after an error, an interruption, or a caller that wants no more
+            for _, future in pending:
+                future.cancel()
+            for supervisor in supervisors:
+                supervisor.stop()
 
 
 def choose_oracles(

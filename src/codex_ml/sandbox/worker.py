@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import select
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from select import POLLIN, poll
 from typing import Any
 
 from codex_ml.core.errors import CheckFailed, one_line
@@ -54,9 +55,16 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def stop(self) -> None:
+        """Let the supervisor end what it runs, and itself; from any thread. `ask` then raises."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
     def close(self) -> None:
-        """End the supervisor and everything that it started."""
-        self._process.communicate()  # closes stdin, which ends it, and waits
+        """End the supervisor and everything that it started, and wait for it."""
+        self.stop()
+        self._last_words()
 
     def ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Send one message and wait for the answer.
@@ -67,19 +75,26 @@ class Worker:
         Raises:
             CheckFailed: when the supervisor ended or does not answer.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(message).encode("ascii") + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # its stderr says why
-        if select.select([self._process.stdout], [], [], seconds + PATIENCE)[0] and (
-            line := self._process.stdout.readline()
-        ):
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(BrokenPipeError, ValueError):  # it ended or was stopped; its stderr says why
+            process.stdin.write(json.dumps(message).encode("ascii") + b"\n")
+            process.stdin.flush()
+        answers = poll()
+        answers.register(process.stdout, POLLIN)
+        if answers.poll((seconds + PATIENCE) * 1000) and (line := process.stdout.readline()):
             answer: dict[str, Any] = json.loads(line)
             return answer
-        self._process.kill()
-        _, said = self._process.communicate()
-        last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        raise CheckFailed(f"the sandbox's supervisor ended: {one_line(last or 'it did not answer')}")
+        process.kill()
+        raise CheckFailed(f"the sandbox's supervisor ended: {one_line(self._last_words() or 'it did not answer')}")
+
+    def _last_words(self) -> str:
+        """Wait for its end, and return the last line that it wrote to stderr."""
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._process.stdout.close()
+        said = b"" if self._process.stderr.closed else self._process.stderr.read()
+        self._process.stderr.close()
+        self._process.wait()
+        return said.decode("utf-8", "replace").strip().rpartition("\n")[2]
