@@ -127,7 +127,7 @@ BAD = {
     "a model": (["old", "model"], "model is a model, not a result; `dvc repro evaluate` makes reports/evaluate of models/model"),
     "a model of one file": (["old", "m.gguf"], "m.gguf is a model, not a result; "),
     "other test documents": (["old", "other"], "old and other are results on different items of `documents`: 30 only in"),
-    "no common item": (["old", "other", "--common"], "they share no item, so there is nothing to compare"),
+    "no common item": (["old", "other", "--common"], "they share no item"),
     "a page that is a folder": (["old", "new", "--html", "empty"], "--html empty is a folder; name a file"),
     "a name with escapes": (["old", "\x1b[31mred"], "\\x1b[31mred is neither a folder"),
     "a name like an option of Git": (["--", "old", "--output=x"], "--output=x is neither a folder"),

@@ -106,6 +106,52 @@ def test_what_both_have_is_compared_on_request(results, written_result):
     assert metrics["bits_per_byte"].a == pytest.approx(sum(NLL[:30]) / np.log(2) / 3000)
 
 
+@pytest.fixture
+def with_completions(tmp_path, written_result):
+    """Write a result with the tasks documents and completions; `reference` is what the model should have written."""
+
+    def write(name, nll, reference):
+        one, two = written_result(nll), written_result(nll)
+        two.task, two.texts["reference"] = "completions", [f"{reference} {number}" for number in range(len(nll))]
+        folder, other = one.write(tmp_path / name), two.write(tmp_path / f"completions of {name}")
+        (other / "results/completions.parquet").rename(folder / "results/completions.parquet")
+        details = one.details()
+        details["tasks"] |= two.details()["tasks"]
+        (folder / "details.json").write_text(json.dumps(details))
+        return ResultFolder(ComparedSide(name=name, kind="folder"), folder)
+
+    return write
+
+
+def test_a_task_without_a_shared_item_is_left_out_on_request_and_noted(with_completions):
+    one, two = with_completions("one", NLL, "cut here"), with_completions("two", BETTER, "cut there")
+    with pytest.raises(UserError, match=r"of `completions`: 40 with other content .*; they share no item$"):
+        compared([one, two])
+    found, _ = compared([one, two], common=True)
+    assert [task.task for task in found.comparisons[0].tasks] == ["documents"]
+    (note,) = found.comparisons[0].notes
+    assert note.startswith("one and two are results on different items of `completions`: 40 with other content (doc0, ")
+    assert note.endswith("they share no item, so the task is left out")
+
+
+def test_all_tasks_are_compared(with_completions):
+    found, _ = compared([with_completions("one", NLL, "same"), with_completions("two", BETTER, "same")])
+    assert [task.task for task in found.comparisons[0].tasks] == ["documents", "completions"]
+    assert found.family == 6
+
+
+def test_an_infinite_value_of_one_item_is_no_change(results, written_result):
+    """A token without any probability: the perplexity of its document alone exceeds a double."""
+    first, second = [20.0] * 39 + [9000.0], [19.0] * 39 + [9000.0]
+    written = [written_result(first), written_result(second)]
+    for one in written:
+        one.metrics = ["perplexity"]
+    found, metrics = compared(results(*written))
+    assert metrics["perplexity"].difference < 0
+    (change,) = found.comparisons[0].changes
+    assert (change.better, change.worse) == (39, 0)
+
+
 def test_groups_stay_together(results, written_result):
     one, two = written_result(NLL), written_result(BETTER)
     two.texts["unit"] = ["one repository"] * 35 + two.texts["unit"][35:]

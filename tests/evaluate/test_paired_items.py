@@ -54,9 +54,7 @@ def test_the_same_names_with_other_contents_are_different_documents():
 def test_without_a_shared_item_there_is_nothing_to_compare_even_on_request():
     with pytest.raises(UserError) as error:
         paired(["a 1 x"], ["b 2 y"], common=True)
-    assert str(error.value).endswith(
-        "1 only in old (a); 1 only in new (b); they share no item, so there is nothing to compare"
-    )
+    assert str(error.value).endswith("1 only in old (a); 1 only in new (b); they share no item")
 
 
 def test_only_the_shared_items_are_compared_on_request():

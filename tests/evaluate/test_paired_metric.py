@@ -96,6 +96,16 @@ def test_without_a_finite_value_nothing_is_compared():
     assert paired_difference(mean, np.zeros((3, 2)), np.ones((3, 2)), pairing([0, 1, 2]), Inference()) is None
 
 
+def test_a_value_of_all_that_differs_is_no_equality_even_if_no_item_has_one():
+    def ratio(sums):  # of at least two items
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(sums[..., 1] > 1, sums[..., 0] / sums[..., 1], np.nan)
+
+    found = compared([1, 0, 1], [1, 1, 1], aggregate=ratio)
+    assert np.isnan(found.items_a).all()
+    assert not found.is_equal
+
+
 def test_the_p_value_does_not_depend_on_the_order_of_the_results():
     random = np.random.default_rng(5)
     a, b = random.random(9), random.random(9)

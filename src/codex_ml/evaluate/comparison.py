@@ -17,7 +17,7 @@ from codex_ml.evaluate.input_differences import Flat, differences, input_differe
 from codex_ml.evaluate.item_changes import DECIMALS, item_changes
 from codex_ml.evaluate.metric_choice import MetricChoice, compared_metrics
 from codex_ml.evaluate.metrics.protocol import Metric
-from codex_ml.evaluate.paired_items import Pairing, pair_items
+from codex_ml.evaluate.paired_items import NoSharedItem, Pairing, pair_items
 from codex_ml.evaluate.paired_metric import Inference, Numbers, PairedDifference, paired_difference
 from codex_ml.evaluate.result_folder import AGAIN, ResultFolder, TaskTable
 from codex_ml.inference.comparison_files import (
@@ -54,7 +54,8 @@ def compare_results(results: Sequence[ResultFolder], settings: CompareSettings) 
     """Compare each result with the first one; Holm's correction counts the metrics of all comparisons.
 
     Raises:
-        UserError: when a result is not whole, two share no task, or they were made on different items.
+        UserError: when a result is not whole, two share no task, or they were made on different items. With `common`, a
+            task without a shared item is left out and noted, and only if no other is left this is an error.
     """
     first, *others = results
     comparisons = [_compared(first, other, settings) for other in others]
@@ -87,7 +88,17 @@ def _compared(a: ResultFolder, b: ResultFolder, settings: CompareSettings) -> Co
     if not shared:
         have = " and ".join(f"{side.name} has {', '.join(side.evaluation.tasks)}" for side in (a, b))
         raise UserError(f"{have}: they share no task, so there is nothing to compare")
-    parts = [_task(task, a, b, settings) for task in shared]
+    parts, left_out = [], []
+    for task in shared:
+        try:
+            parts.append(_task(task, a, b, settings))
+        except NoSharedItem as error:
+            if not settings.common:
+                raise
+            left_out.append(str(error))
+    if not parts:
+        raise UserError(f"{left_out[0]}, so there is nothing to compare")
+    notes = [f"{reason}, so the task is left out" for reason in left_out]
     return Comparison(
         a=a.side.model_copy(update={"model": a.evaluation.model}),
         b=b.side.model_copy(update={"model": b.evaluation.model}),
@@ -95,7 +106,7 @@ def _compared(a: ResultFolder, b: ResultFolder, settings: CompareSettings) -> Co
         metrics=[metric for _, metrics, _ in parts for metric in metrics],
         changes=[change for _, _, changes in parts for change in changes],
         inputs=input_differences(a.records, b.records),
-        notes=list(dict.fromkeys([*_alike(a, b), *a.notes, *b.notes])),
+        notes=list(dict.fromkeys([*_alike(a, b), *notes, *a.notes, *b.notes])),
     )
 
 

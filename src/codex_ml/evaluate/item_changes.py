@@ -18,7 +18,8 @@ def item_changes(
     row: ComparedMetric, found: PairedDifference, tables: tuple[TaskTable, TaskTable], pairing: Pairing, top: int
 ) -> ItemChanges:
     """The items that changed most, `top` gains and `top` losses; equal changes in the order of the items."""
-    change = found.items_b - found.items_a
+    with np.errstate(invalid="ignore"):  # infinite in both, such as the perplexity of one impossible token
+        change = found.items_b - found.items_a
     gain = change if row.higher_is_better else -change
     gain = np.where(np.isfinite(gain), gain, 0.0)  # an item without a value in one result did not change
     better, worse = int((gain > 0).sum()), int((gain < 0).sum())

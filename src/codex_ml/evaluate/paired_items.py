@@ -42,6 +42,10 @@ class Pairing:
         return int(self.units.max()) + 1
 
 
+class NoSharedItem(UserError):
+    """Two results of a task have no item in common."""
+
+
 @dataclass(frozen=True)
 class ItemKeys:
     """The items of one result, 24 bytes per item.
@@ -72,14 +76,15 @@ def pair_items(task: str, a: ItemKeys, b: ItemKeys, common: bool) -> Pairing:
         common: leave out items that one result has alone, instead of refusing.
 
     Raises:
-        UserError: when the results were made on different items and `common` is false, or share no item; the message
-            says how many items differ and names the first.
+        UserError: when the results were made on different items and `common` is false; the message says how many
+            items differ and names the first.
+        NoSharedItem: when they share no item.
     """
     left, right = _numbered(a.table), _numbered(b.table)
     both = left.merge(right, on=[*KEY, "occurrence"], suffixes=("_a", "_b"), sort=False)
     only_a, only_b = len(left) - len(both), len(right) - len(both)
     if (only_a or only_b) and not (common and len(both)):
-        raise UserError(_unlike(task, (a, left), (b, right), both))
+        raise (UserError if len(both) else NoSharedItem)(_unlike(task, (a, left), (b, right), both))
     return Pairing(
         both["row_a"].to_numpy(np.int64),
         both["row_b"].to_numpy(np.int64),
@@ -124,7 +129,7 @@ def _unlike(task: str, a: tuple[ItemKeys, pd.DataFrame], b: tuple[ItemKeys, pd.D
         f"{side_a.name} and {side_b.name} are results on different items of `{task}`: {'; '.join(filter(None, parts))}"
     )
     if not len(both):
-        return f"{said}; they share no item, so there is nothing to compare"
+        return f"{said}; they share no item"
     return f"{said}; `--common` compares the {len(both)} that both have"
 
 

@@ -59,8 +59,8 @@ class PairedDifference:
 
     @property
     def is_equal(self) -> bool:
-        """Whether every item has the same value in both."""
-        return bool(np.array_equal(self.items_a, self.items_b, equal_nan=True))
+        """Whether every item, and all together, have the same value in both."""
+        return self.a == self.b and bool(np.array_equal(self.items_a, self.items_b, equal_nan=True))
 
 
 def paired_difference(
