@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.evaluate.completions import completions_task
 from codex_ml.evaluate.config import Evaluate
+from codex_ml.evaluate.evaluation import evaluate
 from codex_ml.evaluate.job import EvaluationData, Job, Subject
 from codex_ml.evaluate.metrics.registry import load_metrics
 from codex_ml.evaluate.redacted_output import redacted_output
@@ -175,26 +177,28 @@ def test_weights_of_records_count_in_weighted_accuracy(run):
     assert result.metrics["exact_match"].value == 0.5
 
 
-def test_a_secret_that_the_model_writes_is_in_no_output(run):
+def content(file):
+    """A file of a result folder as text; Parquet is compressed."""
+    return pd.read_parquet(file).to_csv() if file.suffix == ".parquet" else file.read_text(encoding="utf-8")
+
+
+def test_a_secret_that_the_model_writes_is_in_no_file_of_the_result_folder(tmp_path, loaded):
     """Metrics see the raw text: the copy is an exact match, and the stored text holds a placeholder."""
-    scanner = Scanner(load_policy(POLICY))
-
-    def clean(text):
-        return redact(text, scanner.scan(text), b"key")
-
-    secret = Document(
-        source="s", path="a.py", id="a", group="", licence="MIT", language="python",
-        text=f'def key():\n    return "{SECRET}"\n',
-    )  # fmt: skip
-    result, rows = run([secret], split_at="function", max_tokens=60, clean=clean)
-    assert result.metrics["exact_match"].value == 1.0
+    scanner, tokenizer = Scanner(load_policy(POLICY)), loaded("byte_bpe")
+    text = f'def key():\n    return "{SECRET}"\n'
+    write_documents(tmp_path / "test.parquet", [replace(documents(1)[0], text=text)])
+    subject = Subject(Successor(tokenizer, text), tokenizer, 64, "completions", "fp32", "digest")
+    data = EvaluationData(tmp_path / "test.parquet", None, lambda text: redact(text, scanner.scan(text), b"key"))
+    completions = {"documents": 8, "max_tokens": 60, "split_at": "function"}
+    settings = Evaluate.model_validate({"completions": completions, "ngram_order": 0, "bootstrap": 100})
+    found = evaluate(subject, data, settings, tmp_path / "out", seed=1, track=lambda items, *_: iter(items))
+    assert found.tasks["completions"].metrics["exact_match"].value == 1.0
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert len(files) > 8
+    assert [file.name for file in files if SECRET in content(file)] == []
+    rows = pd.read_parquet(tmp_path / "out/results/completions.parquet")
     assert "<SECRET:github-token" in rows["output"][0]
-    _, folder = run([secret], documents=0)
-    stored = [file for file in folder.parent.rglob("completions.*") if file.is_file()]
-    assert len(stored) == 2
-    for file in stored:
-        assert SECRET.encode() not in file.read_bytes()
-    assert SECRET not in result.model_dump_json()
+    assert rows["finished"][0] == "end"
 
 
 def test_the_prompt_decides_with_the_output_what_is_a_secret():
