@@ -20,6 +20,12 @@ from codex_ml.inference.sampling import Sampling, next_tokens, uniforms, weights
 VOCAB = 50
 
 
+def spread(logits, sampling):
+    """Weights of all tokens: (rows, vocab) int64."""
+    found, ids = weights(logits, sampling)
+    return torch.zeros(logits.shape, dtype=torch.int64).scatter(1, ids, found)
+
+
 def logits(rows=6):
     return torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(2)) * 3
 
@@ -34,7 +40,7 @@ def test_distribution_is_that_of_transformers(temperature, top_k, top_p):
     if top_p < 1:
         scores = TopPLogitsWarper(top_p)(None, scores)
     theirs = scores.double().softmax(-1)
-    found = weights(logits(), Sampling(1, temperature=temperature, top_k=top_k, top_p=top_p)).double()
+    found = spread(logits(), Sampling(1, temperature=temperature, top_k=top_k, top_p=top_p)).double()
     ours = found / found.sum(-1, keepdim=True)
     assert bool((theirs > 0)[ours > 0].all())
     assert bool((ours > 0)[theirs > 2**-39].all())  # below 2^-40 a probability has no weight
@@ -44,7 +50,7 @@ def test_distribution_is_that_of_transformers(temperature, top_k, top_p):
 def test_tokens_that_equal_the_last_of_top_k_are_drawn_too():
     """As in transformers: the bound is a score, not a place."""
     tied = torch.tensor([[3.0, 1.0, 1.0, 0.0]])
-    assert (weights(tied, Sampling(1, temperature=1.0, top_k=2)) > 0).tolist() == [[True, True, True, False]]
+    assert (spread(tied, Sampling(1, temperature=1.0, top_k=2)) > 0).tolist() == [[True, True, True, False]]
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.3, 4.0])
@@ -52,7 +58,7 @@ def test_repetition_penalty_is_that_of_transformers(penalty):
     ids = torch.tensor([[1, 2, 2, 40], [3, 4, 5, 6]])
     seen = torch.zeros(2, VOCAB, dtype=torch.bool).scatter(1, ids, True)
     theirs = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits(2))
-    found = weights(torch.log_softmax(theirs, -1), Sampling(1, temperature=1.0))
+    found = spread(torch.log_softmax(theirs, -1), Sampling(1, temperature=1.0))
     cumulative = found.cumsum(-1)
     numbers = torch.from_numpy(np.random.Generator(np.random.PCG64(1)).random((30, 2)))
     for draw in numbers:
@@ -114,3 +120,25 @@ PINNED = [0.03300106689551208, 0.9777666385683911]
 def test_values_outside_their_range_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         Sampling(**{"max_tokens": 1} | values)
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.99])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 12.0])
+def test_a_limit_looks_at_as_many_tokens_as_it_needs(top_p, scale):
+    """In a vocabulary of 3,000: nearly all of them with a flat distribution, a few with a steep one."""
+    scores = torch.randn(3, 3000, generator=torch.Generator().manual_seed(7)) * scale
+    theirs = TopPLogitsWarper(top_p)(None, scores).double().softmax(-1)
+    found = spread(scores, Sampling(1, temperature=1.0, top_p=top_p)).double()
+    counts = (found > 0).sum(-1)
+    assert (counts - (theirs > 0).sum(-1)).abs().max() <= 1  # float32 sums of thousands of terms differ at the border
+    torch.testing.assert_close(found / found.sum(-1, keepdim=True), theirs, rtol=1e-3, atol=1e-3 / 3000)
+    found, ids = weights(scores, Sampling(1, temperature=1.0, top_p=top_p))
+    assert bool((ids.diff() > 0).all())
+
+
+def test_more_equal_tokens_than_a_limit_are_all_kept():
+    flat = torch.zeros(2, 3000)
+    for sampling in (Sampling(1, temperature=1.0, top_k=5), Sampling(1, temperature=1.0, top_k=5, top_p=0.1)):
+        found = spread(flat, sampling)
+        assert found.shape == (2, 3000)
+        assert found.unique().numel() == 1

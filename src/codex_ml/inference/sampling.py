@@ -23,6 +23,7 @@ from codex_ml.core.errors import CheckFailed, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+HEAD = 256  # the most probable tokens, in which top-p looks first
 SCALE = 2.0**40  # the integer weight of probability 1; a vocabulary of 2^22 tokens stays below 2^63
 
 
@@ -34,7 +35,8 @@ class Sampling:
         max_tokens: the most new tokens of one text.
         temperature: 0 chooses the most probable token (greedy).
         top_k: only the k most probable tokens (and those equal to the last of them) are drawn; 0: all.
-        top_p: only the smallest set of most probable tokens that reaches this probability is drawn; 1: all.
+        top_p: only the smallest set of most probable tokens that reaches this probability (and those equal to the last
+            of them) is drawn; 1: all.
         repetition_penalty: divides positive and multiplies negative logits of tokens that are already in the text
             (Keskar et al. 2019, arXiv:1909.05858); 1: none.
         stop: texts that end the text; the text is cut before the first of them.
@@ -100,9 +102,10 @@ def next_tokens(logits: Tensor, sampling: Sampling, numbers: Tensor, seen: Tenso
     logits = _penalised(logits, sampling.repetition_penalty, seen)
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    cumulative = weights(logits, sampling).cumsum(-1)
+    found, ids = weights(logits, sampling)
+    cumulative = found.cumsum(-1)
     target = (numbers * cumulative[:, -1]).long()
-    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+    return ids.gather(-1, torch.searchsorted(cumulative, target[:, None], right=True))[:, 0]
 
 
 def _penalised(logits: Tensor, penalty: float, seen: Tensor | None) -> Tensor:
@@ -111,22 +114,34 @@ def _penalised(logits: Tensor, penalty: float, seen: Tensor | None) -> Tensor:
     return logits.where(~seen, (logits * penalty).where(logits < 0, logits / penalty))
 
 
-def weights(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Return weights that are proportional to the probabilities of the tokens: (texts, vocab) int64.
+def weights(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Return the tokens that may be drawn, in order of their ids, and weights proportional to their probabilities.
 
-    A weight is a probability times 2^40, rounded down, and 0 for a token that top-k or top-p excludes.
+    A weight is a probability times 2^40, rounded down; it is 0 for a token that top-k or top-p excludes. With a limit
+    the vocabulary is not sorted: the most probable tokens are looked at, and more of them until one is excluded.
+
+    Returns:
+        (weights, ids): (texts, n) int64 each.
     """
     import torch
 
-    logits = logits / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[-1]:
-        least = logits.topk(sampling.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    found = (logits.softmax(-1).double() * SCALE).long()
-    if sampling.top_p < 1:
-        ascending, order = found.sort(dim=-1, stable=True)
-        cumulative = ascending.cumsum(-1)
-        excluded = cumulative <= (1 - sampling.top_p) * cumulative[:, -1:].double()
-        excluded[:, -1] = False
-        found = found.masked_fill(excluded.scatter(-1, order, excluded), 0)
-    return found
+    logits, vocabulary = logits / sampling.temperature, logits.shape[-1]
+    limited = 0 < sampling.top_k < vocabulary
+    if not limited and sampling.top_p == 1:
+        return (logits.softmax(-1) * SCALE).long(), torch.arange(vocabulary, device=logits.device).expand_as(logits)
+    size = sampling.top_k + 1 if limited else HEAD
+    while True:
+        values, ids = logits.topk(min(size, vocabulary))  # in descending order
+        inside = values >= values[:, sampling.top_k - 1, None] if limited else torch.ones_like(values, dtype=torch.bool)
+        whole = not (limited and bool(inside[:, -1].any()))
+        base = values.masked_fill(~inside, -torch.inf) if limited else logits
+        found = ((values - base.logsumexp(-1, keepdim=True)).exp() * SCALE).long().masked_fill(~inside, 0)
+        if sampling.top_p < 1:
+            first = inside & (found.cumsum(-1) - found < sampling.top_p * SCALE)
+            inside &= values >= values.masked_fill(~first, torch.inf).amin(-1, keepdim=True)
+            whole = whole and (limited or not bool(inside[:, -1].any()))
+        if whole or values.shape[-1] == vocabulary:
+            break
+        size *= 4
+    ids, order = ids.sort()
+    return found.masked_fill(~inside, 0).gather(-1, order), ids
