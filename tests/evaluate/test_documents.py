@@ -23,6 +23,7 @@ from codex_ml.evaluate import documents as documents_module
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.evaluation import compared_numbers, evaluate, headlines
 from codex_ml.evaluate.job import EvaluationData, Subject
+from codex_ml.evaluate.ngram import train_ngram
 from codex_ml.inference.evaluate_files import PLOT_FILES, Evaluation
 from codex_ml.inference.likelihood import BINS, Score
 
@@ -79,7 +80,7 @@ def run(tmp_path: Path, documents: list[Document], **changes: Any) -> tuple[Eval
     write_documents(tmp_path / "test.parquet", documents)
     model, tokenizer = changes.pop("model", Uniform()), changes.pop("tokenizer", Bytes())
     subject = Subject(model, tokenizer, 32, "completions", "fp32", "0" * 64)
-    data = EvaluationData(tmp_path / "test.parquet", None, str)
+    data = EvaluationData(tmp_path / "test.parquet", changes.pop("train", None), str)
     settings = Evaluate(bootstrap=100, completions={"documents": 0}, **changes)
     out = tmp_path / "out"
     return evaluate(subject, data, settings, out, seed=1, track=lambda items, *_: iter(items)), out
@@ -258,3 +259,29 @@ def test_the_pipeline_declares_every_picture_and_the_report_reads_them() -> None
     plots = {f"reports/evaluate/plots/{name}" for name in PLOT_FILES}
     assert plots < set(pipeline["evaluate"].outs)
     assert plots < set(pipeline["report"].deps)
+
+
+def test_without_a_metric_of_likelihood_the_documents_are_still_scored(tmp_path: Path) -> None:
+    found, out = run(tmp_path, [document(1), document(2)], metrics=("chrf",))
+    assert (found.documents.metrics, found.documents.units, found.bits) == ({}, 2, None)
+    assert len(rows_of(out)) == 2
+
+
+def test_the_number_of_the_n_gram_model_stands_beside_the_model(tmp_path: Path) -> None:
+    texts = [document(number) for number in range(1, 31)]
+    write_documents(tmp_path / "train.parquet", texts)
+    found, out = run(tmp_path, texts, train=tmp_path / "train.parquet")
+    baseline = train_ngram([text.content for text in texts], 6)
+    bits = sum(baseline.bits(text.content) for text in texts)
+    metrics, size = found.documents.metrics, found.documents.counts["bytes"]
+    assert metrics["ngram_bits_per_byte"].value == pytest.approx(bits / size, abs=1e-8)
+    assert metrics["ngram_bits_per_byte"].signature.endswith(baseline.signature)
+    difference = metrics["bits_per_byte_minus_ngram"]
+    assert difference.value == pytest.approx(metrics["bits_per_byte"].value - bits / size, abs=1e-8)
+    assert difference.low <= difference.value <= difference.high
+    assert rows_of(out)[0]["ngram_bits"] == pytest.approx(baseline.bits(texts[0].content), abs=1e-8)
+
+
+def test_without_an_n_gram_model_its_numbers_are_absent_with_the_reason(tmp_path: Path) -> None:
+    found, _ = run(tmp_path, [document(1)], ngram_order=0)
+    assert found.documents.metrics["ngram_bits_per_byte"].why == "there is no n-gram model (evaluate.ngram_order is 0)"

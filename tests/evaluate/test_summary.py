@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from codex_ml.core.errors import safe_text
+from codex_ml.core.errors import UserError, safe_text
 from codex_ml.core.strict_json import dump_json, parse_json
 from codex_ml.evaluate.groups import csv_text, length_bucket
 from codex_ml.evaluate.item_tables import read_columns, read_numbers, write_table
@@ -130,3 +130,9 @@ def test_more_units_than_pools_are_put_together_and_no_unit_is_split(tmp_path: P
     assert sums.sum() == sum(range(5000))
     assert sums[units.pool[7], 0] == sum(number for number in range(5000) if units.pool[number] == units.pool[7])
     assert np.bincount(units.pool).min() >= 5  # pools are about equal: 50 rows each
+
+
+def test_a_number_with_the_name_of_a_text_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a metric has the column source, which documents\.parquet has for a text"):
+        write_table(tmp_path, "documents", texts=["source"], numbers=["nll", "source"]).__enter__()
+    assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ from codex_ml.evaluate.metrics.protocol import ScoredDocument
 from codex_ml.evaluate.ngram import NgramModel, train_ngram
 from codex_ml.evaluate.plot_files import CALIBRATION, write_plots
 from codex_ml.evaluate.summary import summarise
+from codex_ml.evaluate.units import read_pools
 from codex_ml.inference.evaluate_files import DOCUMENTS, LossyTexts, TaskResult
 from codex_ml.inference.likelihood import Score, Scoring, score
 from codex_ml.modeling.examples import Scorable, scorables
@@ -115,7 +116,7 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
     result = TaskResult(
         task=DOCUMENTS,
         items=table.rows,
-        units=next(iter(values.values())).units if values else 0,
+        units=read_pools(file).count,
         settings=_settings(job, baseline),
         metrics=values,
         counts={

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_file
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import Document, count_documents, number_column, opened, text_column
@@ -103,10 +104,15 @@ def write_table(folder: Path, stem: str, *, texts: Sequence[str], numbers: Itera
         texts: text columns beside `item` and `unit`, which come first.
         numbers: number columns, float64.
 
+    Raises:
+        UserError: when a metric of another package names one of its numbers like a text column.
+
     >>> with write_table(folder, "documents", texts=["source"], numbers=["nll"]) as table:  # doctest: +SKIP
     ...     table.add({"item": "a", "unit": "1f", "source": "flask"}, {"nll": 12.5})
     """
     names, numbers = (ITEM, UNIT, *texts), tuple(numbers)
+    if clash := sorted(set(names) & set(numbers)):
+        raise UserError(f"a metric has the column {clash[0]}, which {stem}.parquet has for a text; rename the column")
     fields = [pa.field(name, pa.large_string()) for name in names]
     schema = pa.schema(fields + [pa.field(name, pa.float64()) for name in numbers])
     with (
