@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.evaluate import executed_code as module
 from codex_ml.evaluate.benchmark_files import read_tasks
 from codex_ml.evaluate.comparison import CompareSettings, compare_results
@@ -25,7 +25,7 @@ from codex_ml.evaluate.job import EvaluationData, Job, Subject
 from codex_ml.evaluate.metrics.code_metrics import SolvedTask, code_metric, pass_metric
 from codex_ml.evaluate.metrics.registry import load_metrics
 from codex_ml.evaluate.result_folder import ResultFolder
-from codex_ml.evaluate.solutions import solution_scores
+from codex_ml.evaluate.solutions import SolutionScore, solution_scores
 from codex_ml.inference.code_files import JudgedSample
 from codex_ml.inference.comparison_files import ComparedSide
 from codex_ml.inference.evaluate_files import Evaluation, TaskResult
@@ -277,6 +277,50 @@ def test_solutions_are_scored_after_their_prompt_and_without_the_end(here: Path,
         assert (found.tokens, found.bytes, found.lossless) == (len(solution), len(task.reference), True)
 
 
+def test_a_tokenizer_that_loses_a_solution_gives_no_bits_per_byte(
+    here: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(BENCHMARK, map(record, range(2)))
+    file = write("samples.jsonl", [completion(number, "    pass\n") for number in range(2)])
+    scores = [SolutionScore(1.0, 1, 1, lossless) for lossless in (True, False)]
+    monkeypatch.setattr(module, "solution_scores", lambda *_: iter(scores))
+    value = code_tasks(job_of(subject, samples=file))["code/own"].metrics["solution_bits_per_byte"]
+    assert (value.value, value.low) == (None, None)
+    assert value.why == "no bits per byte: the tokenizer does not give 1 reference solutions back"
+
+
+def test_a_model_of_no_numbers_is_one_line(here: Path, subject: Subject) -> None:
+    write(BENCHMARK, [record(0)])
+    broken = build_model(SHAPE, vocab_size=subject.tokenizer.vocab_size, end=0, pad=1, seed=1).eval()
+    torch.nn.init.constant_(broken.model.norm.weight, math.nan)
+    with pytest.raises(
+        CheckFailed, match=r"^the model gives the solution of own/0 a likelihood of nan: its weights or"
+    ):
+        code_tasks(job_of(replace(subject, model=broken)))
+
+
+def test_tasks_of_mbpp_run_whole_programs(here: Path, subject: Subject) -> None:
+    """One with plain values, and one whose tests make an object of the setup: judged in one process."""
+    setup = "class Pair:\n    def __init__(self, a, b):\n        self.a, self.b = a, b\n"
+    plain = {"task_id": 1, "text": "Double.", "code": "def double(x):\r\n    return 2 * x\r\n"}
+    objects = {
+        "task_id": 2,
+        "text": "Add.",
+        "code": "def add(pair):\n    return pair.a + pair.b\n",
+        "test_setup_code": setup,
+    }
+    tests = (["assert double(2) == 4"], ["assert add(Pair(1, 2)) == 3"])
+    write(BENCHMARK, ({**task, "test_list": lines} for task, lines in zip((plain, objects), tests, strict=True)))
+    texts = (
+        "def double(x):\n    return x + x\nassert double(1) == 3\n",
+        "def add(pair):\n    return pair.b + pair.a\n",
+    )
+    samples = ({"task_id": number + 1, "completion": text} for number, text in enumerate(texts))
+    found = code_tasks(job_of(subject, samples=write("samples.jsonl", samples)))["code/own"]
+    assert (found.metrics["pass_at_1"].value, found.counts["in_child"], found.settings["format"]) == (1, 1, "MBPP")
+    assert pd.read_parquet("out/results/code.parquet")["oracle"].tolist() == ["apart", "in_child"]
+
+
 def test_bits_per_byte_of_the_solutions_is_a_ratio_of_sums(here: Path, subject: Subject) -> None:
     write(BENCHMARK, map(record, range(25)))
     file = write("samples.jsonl", [completion(number, "    pass\n") for number in range(25)])
@@ -304,6 +348,11 @@ SAMPLES: list[tuple[list[dict[str, Any]], list[int], str]] = [
         [{"task_id": True, "completion": ""}],
         [1],
         "samples.jsonl:1: expected an object with the texts task_id and completion; task_id is of another type",
+    ),
+    (
+        [completion(0, "\ud800")],
+        [1],
+        "samples.jsonl:1: completion holds a lone surrogate, which is no text; remove the sample",
     ),
     (
         [completion(0, ""), completion(0, ""), completion(1, "")],

@@ -13,6 +13,7 @@ from codex_ml.core.record import Record
 from codex_ml.documents.ingest_files import IngestDetails
 from codex_ml.documents.split_files import Leakage, Manifest, PolicyFinding, SplitMetrics
 from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
+from codex_ml.inference.code_files import JudgedSample
 from codex_ml.inference.evaluate_files import Evaluation
 from codex_ml.modeling.pack_files import PackDetails, Packed
 from codex_ml.modeling.train_files import Training, TrainMetrics
@@ -137,6 +138,7 @@ FILES = {
 }
 LINES = {
     "data/splits/findings.ndjson": PolicyFinding,
+    "reports/evaluate/results/code_samples.ndjson": JudgedSample,
     "reports/safety_audit/samples.ndjson": GeneratedSample,
 }
 

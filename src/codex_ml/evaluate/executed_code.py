@@ -44,6 +44,7 @@ from codex_ml.statistics.bootstrap import unit_sums
 TEXTS = ("benchmark", "content", "oracle")
 COUNTS = ("tasks", "programs", *VERDICTS, "parsed", "cut_prompts", "solution_tokens", "solution_nll", "solution_bytes")
 TOGETHER = 32  # programs that are generated at once, at least: a token of a small model costs one pass over its layers
+LONGEST_PROGRAM = 1 << 18  # characters that are parsed; a syntax tree takes hundreds of bytes per character
 CURVE = "pass_at_k.csv"  # in the folder of plots
 
 
@@ -106,9 +107,9 @@ class _Benchmark:
             raise UserError(f"no task of {self.name} is left: the tests of {named(invalid)} refuse their own reference")
         scores = dict(zip((task.task_id for task in asked), solution_scores(self.job, asked), strict=True))
         samples = file.samples(asked) if file else self._generated(asked)
-        total = sum(map(len, file.completions.values())) if file else len(asked) * self.settings.samples
+        each = [len(file.completions[task.task_id]) if file else self.settings.samples for task in asked]
         rows, content, totals = [], [], Counter[str]()
-        judged = self.job.track(self._judged(samples, oracles), f"evaluate {self.name}", total, "programs")
+        judged = self.job.track(self._judged(samples, oracles), f"evaluate {self.name}", sum(each), "programs")
         for task, group in groupby(judged, key=lambda one: one[0].task):
             row = self._row(task, list(group), scores[task.task_id], oracles[task.task_id])
             content.append(task.content)
@@ -165,7 +166,7 @@ class _Benchmark:
         redact = self.job.data.redact
         trees = 0
         for sample, program, outcome in judged:
-            is_python = parsed(program) is not None
+            is_python = len(program) <= LONGEST_PROGRAM and parsed(program) is not None
             trees += is_python
             line = JudgedSample(
                 benchmark=self.name,
@@ -207,7 +208,8 @@ class _Benchmark:
             "memory_mb": code.memory_mb,
             "sandbox": self.sandbox.rung,
             "length": job.subject.length,
-            "stride": job.settings.stride,
+            "stride": job.settings.stride or job.subject.length,
+            "precision": job.subject.precision,
         }
 
     def _notes(self, invalid: Sequence[str], missing: Sequence[str], in_child: int) -> Iterator[str]:

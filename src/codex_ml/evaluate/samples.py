@@ -120,6 +120,8 @@ def read_samples(path: Path, tasks: Sequence[CodeTask], k: Sequence[int]) -> Sam
                     f"{path}:{line}: expected an object with the texts task_id and completion; {name} is "
                     f"{'missing' if name not in fields else 'of another type'}"
                 )
+        if any(0xD800 <= ord(character) < 0xE000 for character in fields["completion"]):
+            raise UserError(f"{path}:{line}: completion holds a lone surrogate, which is no text; remove the sample")
         name = str(fields["task_id"])
         if name not in known:
             raise UserError(f"{path}:{line}: the benchmark has no task {name[:80]!r}; remove the sample")

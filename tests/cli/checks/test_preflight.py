@@ -294,6 +294,8 @@ def test_a_file_of_tasks_that_is_not_there_is_named(whole):
     assert line.startswith("params.yaml: evaluate.benchmarks.0 data/benchmarks/own.jsonl matches no file; put it ")
     Path("data/benchmarks/own.jsonl").write_text("{}")
     assert list(preflight.benchmarks(params)) == []
+    [line] = preflight.benchmarks(params_with(evaluate={"benchmarks": ["data/benchmarks/*.jsonl"]}))
+    assert line.startswith("params.yaml: evaluate.benchmarks.0 data/benchmarks/*.jsonl matches no file; ")
 
 
 ON = {"benchmarks": True}

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from glob import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -159,20 +160,23 @@ def baseline(params: Params) -> Iterator[str]:
 
 
 def benchmarks(params: Params) -> Iterator[str]:
-    """Entries of split.benchmarks and evaluate.benchmarks that match no file."""
-    named = [(f"split.benchmarks.{n}.path", entry.path) for n, entry in enumerate(params.split.benchmarks)]
-    named += [(f"evaluate.benchmarks.{n}", path) for n, path in enumerate(params.evaluate.benchmarks)]
-    for name, pattern in named:
-        key = f"{PARAMS}: {name} {pattern}"
-        try:
-            files = [path for path in expand_glob(pattern) if path.is_file()]
-        except ValueError as error:  # ** inside a name
-            yield f"{key}: {error}"
-            continue
-        if Path(pattern).is_relative_to(SAMPLE_BENCHMARKS):
-            yield from _fetched(key, pattern)
-        elif not files:
-            yield f"{key} matches no file; {how_to_get(Path(pattern))}"
+    """Entries of split.benchmarks that match no file, and of evaluate.benchmarks, which are plain paths."""
+    for number, entry in enumerate(params.split.benchmarks):
+        yield from _benchmark(f"{PARAMS}: split.benchmarks.{number}.path {entry.path}", entry.path, entry.path)
+    for number, path in enumerate(params.evaluate.benchmarks):
+        yield from _benchmark(f"{PARAMS}: evaluate.benchmarks.{number} {path}", path, escape(path))
+
+
+def _benchmark(key: str, path: str, pattern: str) -> Iterator[str]:
+    try:
+        files = [file for file in expand_glob(pattern) if file.is_file()]
+    except ValueError as error:  # ** inside a name
+        yield f"{key}: {error}"
+        return
+    if Path(path).is_relative_to(SAMPLE_BENCHMARKS):
+        yield from _fetched(key, pattern)
+    elif not files:
+        yield f"{key} matches no file; {how_to_get(Path(path))}"
 
 
 def _fetched(key: str, pattern: str) -> Iterator[str]:
