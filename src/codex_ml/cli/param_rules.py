@@ -30,7 +30,7 @@ from codex_ml.train.config import SHAPE, Model, Train
 UINT16_TOKENS = 2**16
 OWN_KEYS = ("gpt2", "gpt_neox", "t5")  # architectures in which no two heads share keys and values
 COMPLETION_KEYS = ("split_at", "max_tokens", "temperature", "repetition_penalty", "stop")
-CODE_KEYS = ("samples", "k", "max_tokens", "temperature", "cpu_seconds", "memory_mb", "sandbox")
+CODE_KEYS = ("protocol", "samples", "k", "max_tokens", "temperature", "top_p", "cpu_seconds", "memory_mb", "sandbox")
 # (key, other key, values): the key has no effect while the other key has one of these values.
 WITHOUT_EFFECT = (
     ("split.fold", "split.folds", (0,)),
