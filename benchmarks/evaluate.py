@@ -5,7 +5,7 @@
     python benchmarks/evaluate.py memory
 
 Each way runs in a process of its own (evaluate_peers.py), so that allocator settings and compiled kernels are separate.
-They take turns: one scores while the others wait on a pipe. Run it on idle cores.
+They take turns: one scores while the others wait on a pipe. Run it on idle cores, or with `--threads 1 --clock cpu`.
 """
 
 from __future__ import annotations
@@ -45,12 +45,16 @@ def speed(
     shape: Annotated[str, typer.Option(help=f"Model, of: {', '.join(SHAPES)}.")] = "7m",
     load: Annotated[str, typer.Option(help=f"Documents, of: {', '.join(LOADS)}.")] = "full",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = cores(),
+    clock: Annotated[
+        str, typer.Option(help="seconds of the wall, or cpu: with one thread, on cores that are busy.")
+    ] = ("seconds"),
 ) -> None:
     """Measure scored targets per second of each way, and the ratios."""
     if context.invoked_subcommand:
         return
     names = list(dict.fromkeys(only or PEERS))
-    for value, allowed in ((load, LOADS), (shape, SHAPES), *((name, PEERS) for name in names)):
+    choices = ((load, LOADS), (shape, SHAPES), (clock, ("seconds", "cpu")), *((name, PEERS) for name in names))
+    for value, allowed in choices:
         if value not in allowed:
             raise typer.BadParameter(f"{value} is none of: {', '.join(allowed)}")
     describe(shape, load, threads)
@@ -68,11 +72,11 @@ def speed(
         for name, process in processes.items():
             answer = process.answer()
             mean = answer["nats"] / answer["targets"]
-            print(f"{name:12s} warm after {answer['seconds']:.0f} s, {mean:.4f} nats per target", file=sys.stderr)
+            print(f"{name:12s} warm after {answer[clock]:.0f} s, {mean:.4f} nats per target", file=sys.stderr)
         for _ in range(rounds):
             for name, process in processes.items():
                 answer = process.steps(1)
-                speeds[name].append(answer["targets"] / answer["seconds"])
+                speeds[name].append(answer["targets"] / answer[clock])
     tell(speeds)
 
 
@@ -90,7 +94,7 @@ def describe(name: str, load: str, threads: int) -> None:
 def tell(speeds: dict[str, list[float]]) -> None:
     """Print the table, and the ratios with their spread over the rounds."""
     for name, found in speeds.items():
-        print(f"{name:12s} {median(found):8.0f} targets/s ({min(found):.0f} to {max(found):.0f})")
+        print(f"{name:12s} {median(found):8.0f} targets per second ({min(found):.0f} to {max(found):.0f})")
         print(f"    {PEERS[name].settings}")
     for name in [name for name in speeds if "ours" in speeds and name in WANTED]:
         ratios = [own / theirs for own, theirs in zip(speeds["ours"], speeds[name], strict=True)]

@@ -8,6 +8,7 @@ JOB is JSON (`RecipeJob`). recipe.py sets the variables of allocator, threads an
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -159,7 +160,7 @@ def record_of(job: RecipeJob) -> dict[str, Any]:
 def test_bits_per_byte(model: Any, data: Path, seq_len: int, folder: Path) -> float:
     """Score the test split with the saved model, in float32, as stages/evaluate.py does."""
     from codex_ml.documents.document import read_documents
-    from codex_ml.inference.likelihood import Scoring, bits_per_byte, score
+    from codex_ml.inference.likelihood import Scoring, score
     from codex_ml.modeling.examples import scorables
     from codex_ml.modeling.trained_model import load_model
     from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -170,7 +171,7 @@ def test_bits_per_byte(model: Any, data: Path, seq_len: int, folder: Path) -> fl
     items = scorables(read_documents(test), tokenizer, loss_on="completions", length=seq_len)
     scores = score(load_model(folder), items, Scoring(seq_len))
     size = sum(len(document.content.encode()) for document in read_documents(test))
-    return round(bits_per_byte(sum(one.nll for one in scores), size), DIGITS)
+    return round(sum(one.nll for one in scores) / math.log(2) / size, DIGITS)
 
 
 def main() -> None:

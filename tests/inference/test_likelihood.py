@@ -12,7 +12,7 @@ import torch
 from codex_ml.core.errors import UserError
 from codex_ml.inference import likelihood
 from codex_ml.inference.generation import sample_texts
-from codex_ml.inference.likelihood import BINS, Scoring, Window, bits_per_byte, bucket, score, score_windows
+from codex_ml.inference.likelihood import BINS, Scoring, Window, bucket, score, score_windows
 from codex_ml.modeling.examples import Scorable
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
@@ -107,6 +107,17 @@ def test_calibration_of_a_model_that_is_sure_and_half_right():
     assert (found.tokens, found.top1, found.top5) == (4, 2, 3)  # before 6 come 5 and, with equal logits, 0 to 4
     assert found.calibration[6] == pytest.approx([4, 2.8, 2])
     assert found.calibration.sum() == pytest.approx(8.8)
+
+
+def test_logits_that_are_not_numbers_give_a_cost_that_is_not_a_number():
+    """Whoever reads the score refuses it by its cost; nothing warns on the way."""
+
+    class Broken(Uniform):
+        def __call__(self, input_ids, use_cache):
+            return SimpleNamespace(logits=torch.full((*input_ids.shape, VOCAB), math.nan))
+
+    (found,) = score(Broken(), [item([5, 6])], Scoring(8))
+    assert math.isnan(found.nll) and found.tokens == 3
 
 
 @pytest.mark.parametrize("stride", [1, 3, 5, 8])
@@ -259,12 +270,6 @@ def test_widths_of_rows():
     ]  # fmt: skip
     assert all(bucket(n, 5000) < 1.5 * n for n in range(17, 5001))
     assert bucket(3, 8) == 8
-
-
-def test_bits_per_byte_of_known_losses():
-    """11.75 nats over 137 bytes, as in case C049, and one bit per byte by definition."""
-    assert bits_per_byte(11.75, 137) == pytest.approx(0.123734794, abs=1e-9)
-    assert bits_per_byte(math.log(2) * 10, 10) == pytest.approx(1.0)
 
 
 def test_equal_seeds_give_equal_weights_and_special_tokens_must_exist(model):

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +29,11 @@ from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halv
 from codex_ml.modeling.rows import IGNORE
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from codex_ml.modeling.examples import Scorable
 
-Numbers = TypeVar("Numbers", float, "pd.Series[float]")
 FILL = 0  # id of the padding after the end of a window; with causal attention it has no influence
 BINS = 10  # of equal width, over the confidence from 0 to 1
 SHORTEST = 16  # tokens, the narrowest bucket
@@ -122,7 +120,7 @@ class _TargetSums:
         self.nll += math.fsum(targets.nll.tolist())
         self.counts += [len(targets.nll), targets.top1.sum(), targets.top5.sum()]
         with np.errstate(invalid="ignore"):  # a model may give NaN; the sum of nats then says so
-            bins = np.clip(np.ceil(targets.confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+            bins = np.ceil(np.nan_to_num(targets.confidence) * BINS).astype(np.int64).clip(1, BINS) - 1
         weights = (None, targets.confidence.astype(np.float64), targets.top1)
         self.calibration += np.stack([np.bincount(bins, weight, BINS) for weight in weights], axis=1)
 
@@ -274,16 +272,3 @@ def _rows(windows: list[Window], rows: int, width: int) -> tuple[NDArray[np.int6
         positions[row, used:] = np.arange(width - used)  # the padding is a segment of its own
         middle[row] = middle_of(window.scored) if window.middle is None else window.middle
     return inputs, labels, positions, middle
-
-
-def bits_per_byte(nll: Numbers, size: Numbers | int) -> Numbers:
-    """Return bits per byte of UTF-8, of one text or a column: nll / ln 2 / bytes (as in lm-evaluation-harness)."""
-    return nll / math.log(2) / size
-
-
-def perplexity(nll: float, tokens: int) -> float | None:
-    """Return exp(nll / tokens), or None if that is not a finite double (a mean above 709 nats)."""
-    try:
-        return math.exp(nll / tokens)
-    except OverflowError:
-        return None
