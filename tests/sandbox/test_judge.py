@@ -231,6 +231,37 @@ def test_an_error_of_the_caller_ends_the_running_trials(sandbox: Sandbox) -> Non
         list(run_trials(sandbox, trials(), limits=replace(LIMITS, wall_seconds=3600), workers=1))
 
 
+RESULT = [
+    b"garbage\n" * 9,
+    b"[" * 70_000 + b"\n",
+    b"x" * 200_000,
+    b'{"dict": [["error", "stop"]]}\n',
+    b'{"dict": [["verdict", "passed"], ["detail", ""]]}\n',
+    b'{"dict": [["verdict", ["wrong"]], ["detail", 7]]}\n',
+    b'{"dict": [["started", true]]}\n' * 3,
+    b'{"dict": [["nonce", ""]]}\n',
+]  # fmt: skip
+
+
+def test_a_program_in_one_process_with_its_tests_cannot_stop_the_harness_by_a_false_word(sandbox: Sandbox) -> None:
+    trials = [basic(f"import os\nos.write(5, {word!r})\nos._exit(0)", "f()", oracle="in_child") for word in RESULT]
+    outcomes = judged(sandbox, *trials)
+    assert {(outcome.verdict, outcome.detail) for outcome in outcomes} == {
+        (Verdict.CRASHED, "it ended before the last test")
+    }
+
+
+def test_the_detail_is_one_line_that_any_file_can_hold(sandbox: Sandbox) -> None:
+    long = basic("def f(): raise type('A\\n' * 300_000, (Exception,), {})('b\\n' * 300_000)", "f()")
+    odd = basic("def f(): raise ValueError('\\ud800 \\x1b[2J \\u202e')", "f()")
+    for oracle in ("apart", "in_child"):
+        first, second = judged(sandbox, replace(long, oracle=oracle), replace(odd, oracle=oracle))
+        assert first.verdict is second.verdict is Verdict.CRASHED
+        assert first.detail.startswith("A A A")
+        assert len(first.detail) <= 300
+        assert second.detail == "ValueError: \\ud800 \\x1b[2J \\u202e"
+
+
 # What programs of benchmarks use of the standard library; each f returns True.
 HONEST = """
 def f():

@@ -83,7 +83,7 @@ def describe(error: BaseException) -> str:
     except BaseException:  # the program's own class
         message = ""
     message = re.sub(ADDRESS, "0x...", message.replace(sys.base_prefix, "python"))[:LONGEST_DETAIL]
-    name = type(error).__name__
+    name = " ".join(type(error).__name__.split())[:LONGEST_DETAIL]
     return f"{name}: {message}" if message else name
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from queue import SimpleQueue
 from typing import Any
 
-from codex_ml.core.errors import CheckFailed, one_line
+from codex_ml.core.errors import CheckFailed, one_line, safe_text
 from codex_ml.sandbox.ladder import Sandbox
 from codex_ml.sandbox.trial import Oracle, Outcome, ProgramLimits, Trial, Verdict
 from codex_ml.sandbox.worker import Worker
@@ -98,7 +98,7 @@ def _task(trial: Trial, limits: ProgramLimits) -> dict[str, Any]:
 
 def _outcome(trial: Trial, answer: dict[str, Any], limits: ProgramLimits) -> Outcome:
     word = answer["word"]
-    if not answer["started"] or "error" in word:
+    if not answer["started"] or (trial.oracle == "apart" and "error" in word):
         raise CheckFailed(f"the sandbox did not start a program: {one_line(answer['output'])}")
     verdict, detail = _judged(word)
     if answer["passed"]:
@@ -118,5 +118,5 @@ def _judged(word: dict[str, Any]) -> tuple[Verdict, str]:
     known = {verdict.value: verdict for verdict in Verdict if verdict is not Verdict.PASSED}
     said, detail = word.get("verdict"), word.get("detail")
     if isinstance(said, str) and said in known and isinstance(detail, str):
-        return known[said], one_line(detail) if detail else ""
+        return known[said], safe_text(one_line(detail)) if detail else ""
     return Verdict.CRASHED, "it ended before the last test"

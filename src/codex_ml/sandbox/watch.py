@@ -106,12 +106,11 @@ class Watch:
         return "time" if _reaped_seconds() - self.before > self.limits["cpu_seconds"] else None
 
     def words(self) -> list[dict[str, Any]]:
-        """The JSON objects of the result pipe; a program judged in one process with its tests may have forged them."""
-        try:
-            found = [loads(line) for line in bytes(self.result).splitlines()]
-        except ValueError:
-            return []
-        return [word for word in found if type(word) is dict]
+        """The messages of the result pipe, one per line; {} for a line that is none.
+
+        The first is written before the program runs. The others may be forged if the program runs in the same process.
+        """
+        return [_message(line) for line in bytes(self.result).splitlines()]
 
     def _read(self, pipe: int) -> bool:
         data = self.pipes[pipe]
@@ -140,6 +139,14 @@ class Watch:
         if seconds > self.limits["cpu_seconds"]:
             return "time"
         return "memory" if memory > self.limits["memory_bytes"] + SPARE_BYTES else None
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    try:
+        message = loads(line)
+    except ValueError:
+        return {}
+    return message if type(message) is dict else {}
 
 
 def _reaped_seconds() -> float:
