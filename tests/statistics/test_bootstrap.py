@@ -199,6 +199,14 @@ def test_without_bounds_too_few_units_that_differ_have_no_interval():
     assert paired_interval(a, b, ratio, **SETTINGS) is not None
 
 
+def test_resamples_without_spread_leave_no_interval():
+    """10 of 64 units carry the value, and 8 of them alike: a resample without the other two has no spread of its own."""
+    sums = np.zeros((64, 2))
+    sums[:10] = [[1, 1], [10, 1], [1, 1], [1, 1], [5, 1], [3, 3], [1, 1], [1, 1], [1, 1], [3, 3]]
+    found = interval(sums, lambda x: x[..., 0] / x[..., 1], resamples=1000, confidence=0.95, seed=1)
+    assert found is None
+
+
 def test_the_interval_does_not_leave_the_bounds():
     rows = np.stack([np.r_[np.ones(22), np.linspace(0.0, 0.98, 8) ** 0.1], np.ones(30)], axis=1)
     assert interval(rows, ratio, **SETTINGS).high > 1

@@ -32,6 +32,7 @@ UNBOUNDED = (-math.inf, math.inf)
 CELLS = 1 << 18  # resamples times units per draw: 2 MB per array, which stays in the cache
 STEP = 1e-4  # of a sum, for its derivative
 TINY = 1e-12  # a standard error below this share of the value is rounding
+FLAT = 1e-6  # a resample's standard error below this share of the sample's is that of central differences
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,8 @@ def _studentised(
     for counts in _resample_counts(len(rows), resamples, seed):
         values, errors = _value_and_error(rows, counts, aggregate)
         with np.errstate(divide="ignore", invalid="ignore"):
-            pivots[done : done + len(counts)] = np.abs(values - value) / errors
+            spread = np.where(errors > FLAT * error, errors, 0.0)
+            pivots[done : done + len(counts)] = np.abs(values - value) / spread
         done += len(counts)
     # A resample without a value or without spread could be anywhere: it counts as infinitely far.
     pivots[np.isnan(pivots)] = math.inf
