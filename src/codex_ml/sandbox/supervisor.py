@@ -18,6 +18,7 @@ import os
 import secrets
 import stat
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -168,29 +169,36 @@ def _become(setup: Setup, module: ModuleType, files: dict[int, int], folder_byte
 def _give_up_root(setup: Setup) -> Setup:
     """Become nobody, for good. Nobody cannot reach files below /root, so the files are first bound to a shelter.
 
+    Root of a container may be without the right to mount. Then programs start only if nobody can reach the files.
+
     Returns:
         the setup with the paths of the shelter.
     """
+    with suppress(PermissionError):
+        kernel.unshare(kernel.NEW_MOUNTS)
+        setup = _sheltered(setup)
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    os.chdir("/")
+    return setup
+
+
+def _sheltered(setup: Setup) -> Setup:
     sources = [path for path, _ in setup.inventory.binds]
     sources += [setup.bwrap or os.devnull, setup.libraries or os.devnull]
-    kernel.unshare(kernel.NEW_MOUNTS)
     opened = [os.open(path, os.O_PATH) for path in sources]  # before the shelter hides sources below itself
     kernel.mount("none", "/", None, kernel.PRIVATE | kernel.RECURSIVE)
     kernel.mount("tmpfs", SHELTER, "tmpfs", kernel.NO_SUID | kernel.NO_DEV, "mode=0755")
-    sheltered = [f"{SHELTER}/{number}" for number in range(len(opened))]
-    for path, descriptor in zip(sheltered, opened, strict=True):
+    *files, bwrap, libraries = [f"{SHELTER}/{number}" for number in range(len(opened))]
+    for path, descriptor in zip([*files, bwrap, libraries], opened, strict=True):
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             Path(path).mkdir()
         else:
             Path(path).touch()
         kernel.mount(f"/proc/self/fd/{descriptor}", path, None, kernel.BIND)
         os.close(descriptor)
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
-    os.chdir("/")
     inside = [place for _, place in setup.inventory.binds]
-    *files, bwrap, libraries = sheltered
     return replace(
         setup,
         bwrap=setup.bwrap and bwrap,
