@@ -72,9 +72,12 @@ def key_of(document: Document) -> str:
     return document_key(document.source, document.path, document.id)
 
 
-def rank(key: str, seed: int) -> str:
-    """A hexadecimal number that depends on the name of a document and the seed only; it orders the sample."""
-    return hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
+def rank(key: str) -> str:
+    """A hexadecimal number that depends on the name of a document only; it orders the sample.
+
+    It does not depend on the seed: models that were trained with different seeds complete the same documents.
+    """
+    return hashlib.sha256(f"completions\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,6 @@ class PromptMaker:
 
     tokenizer: TextTokenizer
     settings: Completions
-    seed: int
 
     def make(self, document: Document) -> Completion:
         """Split one document.
@@ -212,8 +214,8 @@ class PromptMaker:
         return self.tokenizer.decode(ids[: self.settings.max_tokens]), True
 
     def _shuffled(self, document: Document, places: NDArray[np.int64]) -> Iterator[int]:
-        """At most `TRIES` of these places in an order that depends on the document and the seed only."""
-        random = np.random.Generator(np.random.PCG64(int(rank(key_of(document), self.seed)[:16], 16)))
+        """At most `TRIES` of these places in an order that depends on the name of the document only."""
+        random = np.random.Generator(np.random.PCG64(int(rank(key_of(document))[:16], 16)))
         yield from random.permutation(places)[:TRIES].tolist()
 
 

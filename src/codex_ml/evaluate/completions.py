@@ -95,13 +95,13 @@ def completions_task(job: Job) -> dict[str, TaskResult]:
 
 
 def choose(job: Job) -> Sample:
-    """Choose documents by a hash of their names and the seed, so that neither order nor number of others decides.
+    """Choose documents by a hash of their names, so that neither their order nor other documents nor the seed decides.
 
     The test split is read twice: once for the names, once for the chosen documents. Each document that is tried is
     split at once, so that prompts wait in memory and no documents.
     """
     count, test = job.settings.completions.documents, job.data.test
-    maker = PromptMaker(job.subject.tokenizer, job.settings.completions, job.seed)
+    maker = PromptMaker(job.subject.tokenizer, job.settings.completions)
     ranks = {row: key for key, row in heapq.nsmallest(SPARE * count, _ranks(job))}
     tried: list[tuple[str, Completion | str]] = []
     for row, document in enumerate(read_documents(test)):
@@ -127,7 +127,7 @@ def _ranks(job: Job) -> Iterator[tuple[str, int]]:
     with opened(job.data.test) as file:
         for batch in file.iter_batches(columns=names):
             for source, path, id in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-                yield rank(document_key(source, path, id), job.seed), row
+                yield rank(document_key(source, path, id)), row
                 row += 1
 
 

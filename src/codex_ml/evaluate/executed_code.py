@@ -31,6 +31,7 @@ from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.code_metrics import SOLUTION_BITS, VERDICTS, SolvedTask, code_metrics
 from codex_ml.evaluate.metrics.python_source import parsed
 from codex_ml.evaluate.programs import program_of
+from codex_ml.evaluate.redacted_output import redacted_output
 from codex_ml.evaluate.samples import SampleFile, TaskSample, generated, named, read_samples
 from codex_ml.evaluate.solutions import SolutionScore, solution_scores
 from codex_ml.evaluate.summary import metric_value, resampling
@@ -177,7 +178,7 @@ class _Benchmark:
                 parsed=is_python,
                 finished=sample.finished,
                 cut_prompt=sample.cut_prompt,
-                completion=redact(sample.completion),
+                completion=redacted_output(redact, task.prompt, sample.completion),
             )
             self.lines.write(ndjson_line(line.as_json()))
         verdicts = Counter(outcome.verdict.value for _, _, outcome in judged)
