@@ -184,13 +184,30 @@ def test_the_curve_has_a_row_per_benchmark_and_k(judged: TaskResult) -> None:
     assert curve["pass_at_k"].tolist() == [0.3333, 0.5833]
 
 
-def test_no_solved_task_of_thirty_has_the_exact_binomial_interval(here: Path, subject: Subject) -> None:
+@pytest.fixture(scope="module")
+def unsolved(tmp_path_factory: pytest.TempPathFactory, subject: Subject) -> tuple[TaskResult, pd.DataFrame]:
+    """Thirty tasks, none of which is solved: the result and its table."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("unsolved"))
+        Path(BENCHMARK).parent.mkdir(parents=True)
+        write(BENCHMARK, map(record, range(30)))
+        file = write("samples.jsonl", (completion(number, "    pass\n") for number in range(30)))
+        found = code_tasks(job_of(subject, samples=file))["code/own"]
+        return found, pd.read_parquet("out/results/code.parquet")
+
+
+def test_no_solved_task_of_thirty_has_the_exact_binomial_interval(unsolved: tuple[TaskResult, pd.DataFrame]) -> None:
     """Clopper and Pearson: 1 - 0.025^(1/30) = 0.1157 for 0 of 30."""
-    write(BENCHMARK, map(record, range(30)))
-    file = write("samples.jsonl", (completion(number, "    pass\n") for number in range(30)))
-    value = code_tasks(job_of(subject, samples=file))["code/own"].metrics["pass_at_1"]
+    value = unsolved[0].metrics["pass_at_1"]
     assert (value.value, value.low, value.units) == (0, 0, 30)
     assert value.high == pytest.approx(1 - 0.025 ** (1 / 30), abs=1e-6)
+
+
+def test_bits_per_byte_of_the_solutions_is_a_ratio_of_sums(unsolved: tuple[TaskResult, pd.DataFrame]) -> None:
+    value, table = unsolved[0].metrics["solution_bits_per_byte"], unsolved[1]
+    expected = table["solution_nll"].sum() / math.log(2) / table["solution_bytes"].sum()
+    assert value.value == pytest.approx(expected, abs=1e-8)
+    assert value.low < value.value < value.high
 
 
 def test_a_task_whose_tests_refuse_its_reference_is_left_out_and_listed(here: Path, subject: Subject) -> None:
@@ -319,16 +336,6 @@ def test_tasks_of_mbpp_run_whole_programs(here: Path, subject: Subject) -> None:
     found = code_tasks(job_of(subject, samples=write("samples.jsonl", samples)))["code/own"]
     assert (found.metrics["pass_at_1"].value, found.counts["in_child"], found.settings["format"]) == (1, 1, "MBPP")
     assert pd.read_parquet("out/results/code.parquet")["oracle"].tolist() == ["apart", "in_child"]
-
-
-def test_bits_per_byte_of_the_solutions_is_a_ratio_of_sums(here: Path, subject: Subject) -> None:
-    write(BENCHMARK, map(record, range(25)))
-    file = write("samples.jsonl", [completion(number, "    pass\n") for number in range(25)])
-    found = code_tasks(job_of(subject, samples=file))["code/own"]
-    table, value = pd.read_parquet("out/results/code.parquet"), found.metrics["solution_bits_per_byte"]
-    expected = table["solution_nll"].sum() / math.log(2) / table["solution_bytes"].sum()
-    assert value.value == pytest.approx(expected, abs=1e-8)
-    assert value.low < value.value < value.high
 
 
 SAMPLES: list[tuple[list[dict[str, Any]], list[int], str]] = [
