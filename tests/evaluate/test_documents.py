@@ -285,3 +285,15 @@ def test_the_number_of_the_n_gram_model_stands_beside_the_model(tmp_path: Path) 
 def test_without_an_n_gram_model_its_numbers_are_absent_with_the_reason(tmp_path: Path) -> None:
     found, _ = run(tmp_path, [document(1)], ngram_order=0)
     assert found.documents.metrics["ngram_bits_per_byte"].why == "there is no n-gram model (evaluate.ngram_order is 0)"
+
+
+def test_completions_of_no_bytes_have_numbers_per_token_only(tmp_path: Path) -> None:
+    found, out = run(tmp_path, [document(n, text=None, prompt=f"{n}", completion="") for n in range(1, 25)])
+    metrics = found.documents.metrics
+    assert found.documents.counts == {"bytes": 0, "tokens": 24, "chats": 0, "records": 24}
+    assert metrics["perplexity"].value == pytest.approx(VOCAB, rel=1e-6)
+    assert (metrics["bits_per_byte"].value, metrics["bits_per_byte"].why) == (None, "nothing to divide by")
+    assert "bits_per_byte" not in json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    with (out / "plots/by_length.csv").open(encoding="utf-8", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert (row["length"], row["documents"], row["bits_per_byte"]) == ("0 to 255", "24", "")
