@@ -139,7 +139,11 @@ def test_a_tokenizer_that_loses_text_gets_only_numbers_of_tokens(tmp_path: Path)
     assert without == dict.fromkeys(names, reason)
     assert compared_numbers(found)["lossy"] == {"documents": 24, "reason": reason}
     assert "bits_per_byte" not in compared_numbers(found)
-    assert f"WARNING: {reason}" in list(headlines(found))
+    perplexity = compared_numbers(found)["perplexity"]
+    assert list(headlines(found)) == [
+        f"perplexity {perplexity} per token on test, no bits per byte",
+        f"WARNING: {reason}",
+    ]
     with (out / "plots/by_source.csv").open(encoding="utf-8", newline="") as file:
         assert {row["bits_per_byte"] for row in csv.DictReader(file)} == {""}
 
@@ -150,6 +154,8 @@ def test_metrics_json_has_the_numbers_that_people_compare(tmp_path: Path) -> Non
     assert numbers == compared_numbers(found)
     assert numbers.keys() == {"bits_per_byte", "zlib_bits_per_byte", "perplexity", "token_accuracy", "documents"}
     assert numbers["documents"] == 24
+    bits, zlib_bits = numbers["bits_per_byte"], numbers["zlib_bits_per_byte"]
+    assert list(headlines(found)) == [f"{bits} bits per byte on test, zlib {zlib_bits}"]
 
 
 def test_records_are_scored_on_their_completion(tmp_path: Path) -> None:

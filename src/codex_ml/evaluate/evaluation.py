@@ -102,10 +102,21 @@ def _numbers(task: TaskResult, names: tuple[str, ...]) -> dict[str, float]:
 
 def headlines(evaluation: Evaluation) -> Iterator[str]:
     """What the log says at the end, line by line."""
+    numbers = compared_numbers(evaluation)
+    yield _likelihood(numbers)
     for name, task in evaluation.tasks.items():
-        shown = COMPARED.get(table_stem(name), ())
-        numbers = ", ".join(f"{metric} {value}" for metric, value in _numbers(task, shown).items())
-        yield f"{name}: {numbers or 'no numbers'} ({task.items} items)"
         if task.lossy:
             yield f"WARNING: {task.lossy.reason}"
+        if name in numbers and name != DOCUMENTS:
+            shown = ", ".join(f"{metric} {value}" for metric, value in numbers[name].items())
+            yield f"{name}: {shown} ({task.items} items)"
         yield from task.notes
+
+
+def _likelihood(numbers: dict[str, Any]) -> str:
+    if "bits_per_byte" in numbers:
+        zlib = f", zlib {numbers['zlib_bits_per_byte']}" if "zlib_bits_per_byte" in numbers else ""
+        return f"{numbers['bits_per_byte']} bits per byte on test{zlib}"
+    if "perplexity" in numbers:
+        return f"perplexity {numbers['perplexity']} per token on test, no bits per byte"
+    return f"{numbers['documents']} documents scored, no bits per byte"
