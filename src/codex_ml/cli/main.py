@@ -54,6 +54,7 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli import hooks, ledger, pack, policy, tokenizer
     from codex_ml.cli.check import check
     from codex_ml.cli.compare import compare
+    from codex_ml.cli.evaluate import evaluate
     from codex_ml.cli.folds import folds
     from codex_ml.cli.lineage import lineage
     from codex_ml.cli.merge import merge
@@ -68,7 +69,7 @@ def whole_app() -> typer.Typer:
         "check failed, 2 your input is wrong.",
     )
     app.callback(invoke_without_command=True)(_version)
-    for command in (check, verify, lineage, compare, folds, schema, merge):
+    for command in (check, verify, lineage, evaluate, compare, folds, schema, merge):
         app.command()(command)
     app.add_typer(hooks.app, name="hook", help="The checks that the pre-commit hooks run.")
     app.add_typer(tokenizer.app, name="tokenizer")

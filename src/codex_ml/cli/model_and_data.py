@@ -1,0 +1,183 @@
+"""Load any model and any documents for an evaluation outside the pipeline.
+
+A model may be a folder that this pipeline trained, a Hugging Face folder, or a GGUF file; documents may come from any
+kind of source that `ingest` reads. Both may be hostile. Used by: `codex-ml evaluate`, `codex-ml compare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from codex_ml.core.errors import UserError
+from codex_ml.documents.document import PUBLISHED, opened, read_documents
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from codex_ml.core.config import Runtime
+    from codex_ml.evaluate.job import Subject
+    from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+LONGEST = 1024  # tokens per window of a foreign model, unless the user says otherwise
+KINDS = {  # what a file name says without doubt
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".zip": "zip",
+    ".tar": "tar", ".tgz": "tar", ".tbz2": "tar", ".txz": "tar", ".tzst": "tar",
+}  # fmt: skip
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model is evaluated, and how.
+
+    Attributes:
+        path: a folder or a GGUF file.
+        window: tokens per window; None: as it was trained, or the positions of a foreign model up to `LONGEST`.
+        precision: as `evaluate.precision`.
+    """
+
+    path: Path
+    window: int | None
+    precision: Literal["fp32", "bf16", "auto"]
+
+
+def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Path) -> Subject:
+    """Load a model with its tokenizer.
+
+    Args:
+        data: Parquet file of documents, for the trial of a foreign tokenizer.
+        scratch: an existing folder for files that are unpacked.
+
+    Raises:
+        UserError: when model or tokenizer cannot be used together, or the window is longer than the model can see.
+    """
+    from codex_ml.core.hashing import hash_path
+    from codex_ml.core.record import cpu_threads
+    from codex_ml.evaluate.job import Subject
+    from codex_ml.modeling.hardware import choose_hardware, inference_device
+    from codex_ml.modeling.positions import check_length, longest_sequence
+    from codex_ml.modeling.train_files import Training
+
+    path = choice.path
+    if not path.exists():
+        raise UserError(f"{path} does not exist; --model names a folder of a model or a GGUF file")
+    training = Training.read(path / "training.json") if (path / "training.json").is_file() else None
+    threads = cpu_threads(training.hardware.threads if training else 0)
+    device = inference_device(runtime, threads=threads)
+    hardware = choose_hardware(runtime, threads=threads, precision=choice.precision, compile="off")
+    model, tokenizer = _trained(path, device) if training else _foreign(path, device, data, scratch)
+    length = choice.window or (training.seq_len if training else min(LONGEST, longest_sequence(model.config)[0]))
+    check_length(model.config, length, "--window")
+    return Subject(
+        model=model,
+        tokenizer=tokenizer,
+        length=length,
+        loss_on=training.loss_on if training else "completions",
+        precision="bf16" if hardware.precision == "bf16" else "fp32",
+        digest=hash_path(path).sha256,
+    )
+
+
+def _trained(folder: Path, device: str) -> tuple[PreTrainedModel, TextTokenizer]:
+    from codex_ml.modeling.trained_model import load_model
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
+
+    return load_model(folder, device=device), load_tokenizer(folder)
+
+
+def _foreign(path: Path, device: str, data: Path, scratch: Path) -> tuple[PreTrainedModel, TextTokenizer]:
+    from codex_ml.tokenizer.config import Tokenizer
+    from codex_ml.tokenizer.local_tokenizer import import_tokenizer
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
+    from codex_ml.train.model.local_model import load_local
+    from codex_ml.train.model.vocabulary import embedding_rows
+
+    def texts() -> Iterator[str]:
+        return (document.content for document in read_documents(data))
+
+    model: Any = load_local(path, attention="eager", scratch=scratch)
+    folder = scratch / "tokenizer"
+    folder.mkdir()
+    import_tokenizer(path, texts, Tokenizer(kind="local", path="models/base/tokenizer"), folder)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > (rows := embedding_rows(model)):
+        raise UserError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} ids, but the model has {rows} embedding rows; they do "
+            "not belong together"
+        )
+    return model.to(device).eval(), tokenizer
+
+
+def kind_of(path: Path) -> str:
+    """The kind of source that a file name says.
+
+    Raises:
+        UserError: where the name does not say it.
+
+    >>> kind_of(Path("data/held_out.jsonl.gz"))
+    'jsonl'
+    """
+    name = path.name.lower()
+    for ending in PACKED:
+        name = name.removesuffix(ending)
+    kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
+    if kind is None or path.is_dir():
+        raise UserError(f"{path}: the name does not say what it holds; add --kind, such as --kind files")
+    return kind
+
+
+def is_split(path: Path) -> bool:
+    """Whether a file has the form of the pipeline's splits, such as data/splits/test.parquet."""
+    if path.suffix != ".parquet" or not path.is_file():
+        return False
+    with opened(path) as file:
+        return file.schema_arrow.names[: len(PUBLISHED)] == PUBLISHED
+
+
+def documents_file(path: Path, kind: str | None, scratch: Path, runtime: Runtime) -> tuple[Path, str]:
+    """The documents of any source as a Parquet file.
+
+    Args:
+        kind: as in `ingest.sources`; None: from the name of the file.
+        scratch: an existing folder for that file.
+
+    Returns:
+        (Parquet file, what was refused in one sentence, "" for nothing).
+
+    Raises:
+        UserError: when there is no such source, it cannot be read, or it holds no document.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist; --data names a file or a folder of documents")
+    if kind is None and is_split(path):
+        return path, ""
+    return _ingested(path, kind or kind_of(path), scratch, runtime)
+
+
+def _ingested(path: Path, kind: str, scratch: Path, runtime: Runtime) -> tuple[Path, str]:
+    from codex_ml.core.parallel import shared_workers, workers_for
+    from codex_ml.core.progress import progress
+    from codex_ml.ingest.config import Ingest, Source
+    from codex_ml.ingest.corpus import spilling
+    from codex_ml.ingest.corpus_writer import write_corpus
+    from codex_ml.ingest.readers import source_bytes
+    from codex_ml.ingest.sources import Tally, read_sources
+
+    given: Any = {"kind": kind, "path": path.name, "name": path.name[:200], "bad_records": "skip"}
+    source = Source.model_validate(given).model_copy(update={"path": str(path)})  # it may lie outside the repository
+    settings, tally = Ingest().model_copy(update={"sources": (source,)}), Tally()
+    size = source_bytes(source)
+    workers = workers_for(size, runtime.workers)
+    with shared_workers(workers), spilling(scratch / "spills") as spills:
+        with progress("read", size, "bytes", style=runtime.progress) as advance:
+            for _ in read_sources(settings, spills, tally, workers=workers, advance=advance):
+                pass
+        tally.require_documents(settings)
+        with progress("sort", tally.bytes, "bytes", style=runtime.progress) as advance:
+            write_corpus(scratch / "documents.parquet", spills, workers=workers, advance=advance)
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in tally.reasons.most_common(3))
+    refused = f"{tally.refused} of {tally.documents + tally.refused} records were refused: {reasons}"
+    return scratch / "documents.parquet", refused if tally.refused else ""
