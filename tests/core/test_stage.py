@@ -77,7 +77,7 @@ def test_a_stage_gets_its_params_and_leaves_a_record_and_a_log(run, workspace):
     assert out.err.splitlines()[-1].startswith("fetch: done in ")
     assert "a \\x1b line" in (workspace / "logs/fetch.log").read_text()
     assert (workspace / "reports/fetch/lineage.json").is_file()
-    assert hooks == [module._refuse_network, (signal.SIGTERM, module._terminate), "fetch"]
+    assert hooks == [module.refuse_network, (signal.SIGTERM, module._terminate), "fetch"]
     assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "1")
 
 
@@ -87,7 +87,7 @@ def test_only_a_network_stage_goes_without_the_guard(run):
         "fetch", lambda stage: order.append("main"), network=True, prepare=lambda: order.append("prepare")
     )
     assert (code, order) == (0, ["prepare", "main"])
-    assert module._refuse_network not in hooks
+    assert module.refuse_network not in hooks
 
 
 def test_a_stage_that_dvc_yaml_does_not_know_ends_with_2(run):
@@ -160,9 +160,9 @@ def test_only_declared_paths_can_be_read_or_written(workspace):
 def test_no_stage_but_fetch_reaches_another_machine(event, arguments, refused):
     if refused:
         with pytest.raises(CheckFailed, match="only fetch may use the network"):
-            module._refuse_network(event, arguments)
+            module.refuse_network(event, arguments)
     else:
-        module._refuse_network(event, arguments)
+        module.refuse_network(event, arguments)
 
 
 def test_a_termination_unwinds():

@@ -104,7 +104,7 @@ def test_only_fetch_may_open_a_socket(pipeline: Workspace) -> None:
     pipeline.edit("stages/split.py", MAIN, MAIN + call)
     refused = pipeline.run("python", "stages/split.py", check=False)
     assert refused.returncode == 1
-    assert "this stage tried to reach '192.0.2.1'; only fetch may use the network" in refused.stderr
+    assert "this run tried to reach '192.0.2.1'; only fetch may use the network" in refused.stderr
 
 
 @pytest.mark.parametrize("enforce", [False, True])

@@ -169,7 +169,7 @@ def test_what_was_opened_is_closed_when_the_next_cannot_be(monkeypatch, installe
             "runtime.trackers: mlflow cannot write to logs/mlflow (RuntimeError: experiment is deleted); move that folder "
             "away, or leave mlflow out",
         ),
-        (CheckFailed("this stage tried to reach 'elsewhere.example'; only fetch may use the network"), None),
+        (CheckFailed("this run tried to reach 'elsewhere.example'; only fetch may use the network"), None),
     ],
 )
 def test_a_tracker_that_cannot_start_is_told_in_a_line(monkeypatch, installed, error, told):

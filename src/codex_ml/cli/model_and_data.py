@@ -6,13 +6,14 @@ kind of source that `ingest` reads. Both may be hostile. Used by: `codex-ml eval
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from codex_ml.core.errors import UserError
-from codex_ml.documents.document import PUBLISHED, opened, read_documents
+from codex_ml.documents.document import PUBLISHED, opened, read_documents, write_documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 LONGEST = 1024  # tokens per window of a foreign model, unless the user says otherwise
-KINDS = {  # what a file name says without doubt
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".zip": "zip",
-    ".tar": "tar", ".tgz": "tar", ".tbz2": "tar", ".txz": "tar", ".tzst": "tar",
-}  # fmt: skip
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -57,7 +54,8 @@ def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Pat
     from codex_ml.core.hashing import hash_path
     from codex_ml.core.record import cpu_threads
     from codex_ml.evaluate.job import Subject
-    from codex_ml.modeling.hardware import choose_hardware, inference_device
+    from codex_ml.modeling.examples import rough_tokens
+    from codex_ml.modeling.hardware import scoring_hardware
     from codex_ml.modeling.positions import check_length, longest_sequence
     from codex_ml.modeling.train_files import Training
 
@@ -65,10 +63,14 @@ def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Pat
     if not path.exists():
         raise UserError(f"{path} does not exist; --model names a folder of a model or a GGUF file")
     training = Training.read(path / "training.json") if (path / "training.json").is_file() else None
-    threads = cpu_threads(training.hardware.threads if training else 0)
-    device = inference_device(runtime, threads=threads)
-    hardware = choose_hardware(runtime, threads=threads, precision=choice.precision, compile="off")
-    model, tokenizer = _trained(path, device) if training else _foreign(path, device, data, scratch)
+    hardware = scoring_hardware(
+        runtime,
+        threads=cpu_threads(training.hardware.threads if training else 0),
+        precision=choice.precision,
+        tokens=rough_tokens(data),
+        seq_len=choice.window or (training.seq_len if training else LONGEST),
+    )
+    model, tokenizer = (_trained if training else partial(_foreign, data=data, scratch=scratch))(path, hardware.device)
     length = choice.window or (training.seq_len if training else min(LONGEST, longest_sequence(model.config)[0]))
     check_length(model.config, length, "--window")
     return Subject(
@@ -78,6 +80,7 @@ def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Pat
         loss_on=training.loss_on if training else "completions",
         precision="bf16" if hardware.precision == "bf16" else "fp32",
         digest=hash_path(path).sha256,
+        compile=hardware.compile and not model.config.is_encoder_decoder,
     )
 
 
@@ -88,7 +91,7 @@ def _trained(folder: Path, device: str) -> tuple[PreTrainedModel, TextTokenizer]
     return load_model(folder, device=device), load_tokenizer(folder)
 
 
-def _foreign(path: Path, device: str, data: Path, scratch: Path) -> tuple[PreTrainedModel, TextTokenizer]:
+def _foreign(path: Path, device: str, *, data: Path, scratch: Path) -> tuple[PreTrainedModel, TextTokenizer]:
     from codex_ml.tokenizer.config import Tokenizer
     from codex_ml.tokenizer.local_tokenizer import import_tokenizer
     from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -120,10 +123,12 @@ def kind_of(path: Path) -> str:
     >>> kind_of(Path("data/held_out.jsonl.gz"))
     'jsonl'
     """
+    from codex_ml.ingest.readers import ENDINGS
+
     name = path.name.lower()
     for ending in PACKED:
         name = name.removesuffix(ending)
-    kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
+    kind = next((kind for kind, endings in ENDINGS.items() if name.endswith(endings)), None)
     if kind is None or path.is_dir():
         raise UserError(f"{path}: the name does not say what it holds; add --kind, such as --kind files")
     return kind
@@ -137,12 +142,15 @@ def is_split(path: Path) -> bool:
         return file.schema_arrow.names[: len(PUBLISHED)] == PUBLISHED
 
 
-def documents_file(path: Path, kind: str | None, scratch: Path, runtime: Runtime) -> tuple[Path, str]:
+def documents_file(
+    path: Path, kind: str | None, scratch: Path, runtime: Runtime, redact: Callable[[str], str]
+) -> tuple[Path, str]:
     """The documents of any source as a Parquet file.
 
     Args:
         kind: as in `ingest.sources`; None: from the name of the file.
         scratch: an existing folder for that file.
+        redact: the text policy; results name documents by their ids, as redacted as those of a split.
 
     Returns:
         (Parquet file, what was refused in one sentence, "" for nothing).
@@ -151,33 +159,39 @@ def documents_file(path: Path, kind: str | None, scratch: Path, runtime: Runtime
         UserError: when there is no such source, it cannot be read, or it holds no document.
     """
     if not path.exists():
-        raise UserError(f"{path} does not exist; --data names a file or a folder of documents")
-    if kind is None and is_split(path):
+        raise UserError(f"{path} does not exist; name a file or a folder of documents")
+    if is_split(path):
         return path, ""
-    return _ingested(path, kind or kind_of(path), scratch, runtime)
+    read, refused = _ingested(path, kind or kind_of(path), scratch, runtime)
+    made = scratch / "documents.parquet"
+    write_documents(made, (replace(document, id=redact(document.id)) for document in read_documents(read)))
+    return made, refused
 
 
 def _ingested(path: Path, kind: str, scratch: Path, runtime: Runtime) -> tuple[Path, str]:
     from codex_ml.core.parallel import shared_workers, workers_for
     from codex_ml.core.progress import progress
+    from codex_ml.core.sections import validate
     from codex_ml.ingest.config import Ingest, Source
     from codex_ml.ingest.corpus import spilling
     from codex_ml.ingest.corpus_writer import write_corpus
     from codex_ml.ingest.readers import source_bytes
     from codex_ml.ingest.sources import Tally, read_sources
 
-    given: Any = {"kind": kind, "path": path.name, "name": path.name[:200], "bad_records": "skip"}
-    source = Source.model_validate(given).model_copy(update={"path": str(path)})  # it may lie outside the repository
-    settings, tally = Ingest().model_copy(update={"sources": (source,)}), Tally()
+    name = path.resolve().name[:200] or kind  # never a path of this machine
+    given = {"kind": kind, "path": "data", "name": name, "bad_records": "skip"}
+    source = validate(Source, given, name="--kind").model_copy(update={"path": str(path)})  # in any folder
+    settings, tally, made = Ingest().model_copy(update={"sources": (source,)}), Tally(), scratch / "read.parquet"
     size = source_bytes(source)
     workers = workers_for(size, runtime.workers)
     with shared_workers(workers), spilling(scratch / "spills") as spills:
         with progress("read", size, "bytes", style=runtime.progress) as advance:
             for _ in read_sources(settings, spills, tally, workers=workers, advance=advance):
                 pass
-        tally.require_documents(settings)
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in tally.reasons.most_common(3))
+        if not tally.documents:
+            raise UserError(f"{path} holds no document ({reasons or 'no file matches'}); is {kind} its kind?")
         with progress("sort", tally.bytes, "bytes", style=runtime.progress) as advance:
-            write_corpus(scratch / "documents.parquet", spills, workers=workers, advance=advance)
-    reasons = ", ".join(f"{count} x {reason}" for reason, count in tally.reasons.most_common(3))
+            write_corpus(made, spills, workers=workers, advance=advance)
     refused = f"{tally.refused} of {tally.documents + tally.refused} records were refused: {reasons}"
-    return scratch / "documents.parquet", refused if tally.refused else ""
+    return made, refused if tally.refused else ""

@@ -169,7 +169,7 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DVC_STUDIO_OFFLINE="1", MPLBACKEND="Agg")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not network:
-        sys.addaudithook(_refuse_network)
+        sys.addaudithook(refuse_network)
     signal.signal(signal.SIGTERM, _terminate)
     params, runtime = checked_params(schema)
     spec = load_pipeline().get(name)
@@ -241,7 +241,7 @@ def _assert_declared_imports(spec: StageSpec) -> None:
         )
 
 
-def _refuse_network(event: str, args: tuple[Any, ...]) -> None:
+def refuse_network(event: str, args: tuple[Any, ...]) -> None:
     """Audit hook: only `fetch` may open a socket to another machine."""
     if event == "socket.getaddrinfo":
         host = args[0]
@@ -250,7 +250,7 @@ def _refuse_network(event: str, args: tuple[Any, ...]) -> None:
     else:
         return
     if host not in (None, "localhost", "127.0.0.1", "::1", b"localhost"):
-        raise CheckFailed(f"this stage tried to reach {host!r}; only fetch may use the network")
+        raise CheckFailed(f"this run tried to reach {host!r}; only fetch may use the network")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -45,6 +45,12 @@ def benchmark_name(path: str) -> str:
     return next((name.removesuffix(ending) for ending in reversed(BENCHMARK_ENDINGS) if name.endswith(ending)), name)
 
 
+def refuse_equal_names(benchmarks: Iterable[str]) -> None:
+    """Raise ValueError where two files of tasks have one name."""
+    if twice := _repeated(map(benchmark_name, benchmarks)):
+        raise ValueError(f"two files have the name {twice}, and results are named by it; rename one")
+
+
 TopP = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, description="Share of the probability; 1: no limit")]
 Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="0: greedy")]
 
@@ -123,8 +129,7 @@ class Evaluate(Section):
                 )
             if not path.endswith(BENCHMARK_ENDINGS):
                 raise ValueError(f"expected a name that ends in {' or '.join(BENCHMARK_ENDINGS)}, found {path}")
-        if twice := _repeated(map(benchmark_name, benchmarks)):
-            raise ValueError(f"two files have the name {twice}, and results are named by it; rename one")
+        refuse_equal_names(benchmarks)
         return benchmarks
 
     @field_validator("compare_to")

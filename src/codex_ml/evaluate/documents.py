@@ -99,7 +99,7 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
     if not table.rows:
         raise UserError(f"{job.data.test} holds no document that can be scored; raise split.test, or add documents")
     of_baseline = [m.name for m in job.metrics.of("score") if NGRAM in m.columns]
-    absent = dict.fromkeys([] if baseline else of_baseline, "there is no n-gram model (evaluate.ngram_order is 0)")
+    absent = dict.fromkeys([] if baseline else of_baseline, _why_no_baseline(job))
     optional: dict[str, Any] = {}
     if texts.lossy:
         reason = f"no bits per byte: the tokenizer does not give {texts.lossy} of {table.rows} test documents back"
@@ -151,6 +151,11 @@ def ngram_baseline(job: Job) -> NgramModel | None:
     if not job.settings.ngram_order or job.data.train is None:
         return None
     return train_ngram((document.content for document in read_documents(job.data.train)), job.settings.ngram_order)
+
+
+def _why_no_baseline(job: Job) -> str:
+    why = "no train documents were given" if job.settings.ngram_order else "evaluate.ngram_order is 0"
+    return f"there is no n-gram model ({why})"
 
 
 def text_numbers(text: str, baseline: NgramModel | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_file, write_text
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.evaluate.benchmark_files import STOP, CodeTask, read_tasks
-from codex_ml.evaluate.config import Code, benchmark_name
+from codex_ml.evaluate.config import Code, Evaluate, benchmark_name
 from codex_ml.evaluate.item_tables import ItemTable, write_table
 from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.code_metrics import SOLUTION_BITS, VERDICTS, SolvedTask, code_metrics
@@ -55,14 +55,10 @@ def code_tasks(job: Job) -> dict[str, TaskResult]:
     Raises:
         UserError: for a file of tasks or samples that cannot be used; without a safe sandbox.
     """
-    samples = job.data.samples
-    benchmarks = {benchmark_name(path): read_tasks(Path(path)) for path in job.settings.benchmarks}
-    if samples and len(benchmarks) != 1:
-        raise UserError(f"{samples} needs one benchmark, and evaluate.benchmarks names {len(benchmarks)}; name its own")
+    benchmarks, file = open_benchmarks(job.settings, job.data.samples)
     results: dict[str, TaskResult] = {}
     if benchmarks:
         settings = job.settings.code
-        file = read_samples(samples, next(iter(benchmarks.values())), settings.k) if samples else None
         sandbox = open_sandbox(settings.sandbox)
         numbers = dict.fromkeys(
             (*COUNTS, *(column for metric in code_metrics(settings.k) for column in metric.columns))
@@ -74,6 +70,20 @@ def code_tasks(job: Job) -> dict[str, TaskResult]:
                 results[code_task(name)] = _Benchmark(job, name, tasks, sandbox, table, lines).result(file)
     _write_pass_at_k(job, results)
     return results
+
+
+def open_benchmarks(settings: Evaluate, samples: Path | None) -> tuple[dict[str, list[CodeTask]], SampleFile | None]:
+    """Read the files of tasks, by their names, and the file of programs to run instead of generated ones.
+
+    Raises:
+        UserError: for a file that cannot be used, and for programs that are not for exactly one benchmark.
+    """
+    benchmarks = {benchmark_name(path): read_tasks(Path(path)) for path in settings.benchmarks}
+    if samples is None:
+        return benchmarks, None
+    if len(benchmarks) != 1:
+        raise UserError(f"{samples} needs one benchmark, and evaluate.benchmarks names {len(benchmarks)}; name its own")
+    return benchmarks, read_samples(samples, next(iter(benchmarks.values())), settings.code.k)
 
 
 @dataclass(frozen=True)

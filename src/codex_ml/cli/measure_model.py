@@ -1,0 +1,131 @@
+"""Evaluate any model on any documents, with the function that the stage `evaluate` calls.
+
+Used by: `codex-ml evaluate`, `codex-ml compare`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from codex_ml.cli.model_and_data import ModelChoice, documents_file, load_subject
+from codex_ml.cli.param_rules import Params, load_params
+from codex_ml.core.errors import UserError
+from codex_ml.core.io import atomic_folder
+from codex_ml.core.progress import track
+from codex_ml.core.sections import validate
+from codex_ml.core.stage import refuse_network
+from codex_ml.core.yaml import parse_yaml
+from codex_ml.evaluate.config import Evaluate, refuse_equal_names
+from codex_ml.inference.evaluate_files import Evaluation
+
+POLICY = ("data/policy.yaml", "data/detectors.lock", "data/redaction_key")
+OPTIONS = {"benchmarks": "--benchmark"}  # keys that have an option of their own
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is measured.
+
+    Attributes:
+        model: a folder or a GGUF file.
+        data, train: documents to ask the model about, and those that the n-gram baseline learns from, if any.
+        samples: programs to run for the one benchmark; None: the model writes them.
+        kind: of `data` and `train`, as in `ingest.sources`; None: from their names. A split needs no kind.
+        window: tokens; None: as the model was trained.
+    """
+
+    model: Path
+    data: Path
+    train: Path | None = None
+    samples: Path | None = None
+    kind: str | None = None
+    window: int | None = None
+
+
+def evaluate_settings(changes: Sequence[str] | None, benchmarks: Sequence[str] | None, here: Path) -> Evaluate:
+    """The section `evaluate` of params.yaml with changes of single keys.
+
+    Args:
+        changes: `key=value` with dotted keys below evaluate; the value is YAML.
+        benchmarks: files of programming tasks, in any folder, relative to `here`; they replace those of params.yaml.
+
+    Raises:
+        UserError: for a change of another form, an unknown key, or a value that is not allowed; for benchmarks of one
+            name.
+    """
+    values: dict[str, Any] = load_params().evaluate.model_dump(mode="json") | {"benchmarks": [], "compare_to": ""}
+    for change in changes or ():
+        key, equals, value = change.partition("=")
+        key = key.removeprefix("evaluate.")
+        if key in OPTIONS:
+            raise UserError(f"-S {change}: use {OPTIONS[key]} FILE")
+        *folders, leaf = key.split(".")
+        place: Any = values
+        for folder in folders:
+            place = place.get(folder) if isinstance(place, dict) else None
+        if not equals or not isinstance(place, dict) or leaf not in place:
+            raise UserError(f"-S {change}: expected KEY=VALUE with a key of evaluate, such as stride=128")
+        place[leaf] = parse_yaml(value, f"-S {change}") if value else ""
+    settings = validate(Evaluate, values, name="-S")
+    files = tuple(str(here / file) for file in benchmarks or ())
+    try:
+        refuse_equal_names(files)
+    except ValueError as error:
+        raise UserError(f"--benchmark: {error}") from None
+    return settings.model_copy(update={"benchmarks": files})
+
+
+def measure(settings: Evaluate, inputs: Inputs, target: Path) -> tuple[Evaluation, list[str]]:
+    """Evaluate offline and write the result folder, which appears complete.
+
+    Returns:
+        (the result, what to say about its inputs and metrics, one sentence each).
+
+    Raises:
+        UserError: for a model, documents or settings that cannot be used.
+    """
+    go_offline()
+    from codex_ml.evaluate.evaluation import evaluate
+    from codex_ml.evaluate.executed_code import open_benchmarks
+    from codex_ml.evaluate.job import EvaluationData
+    from codex_ml.policy.cleaner import load_cleaner
+
+    params = load_params()
+    redact = load_cleaner(*map(Path, POLICY))
+    open_benchmarks(settings, inputs.samples)  # a mistake in them is told before the documents are scored
+    with TemporaryDirectory(prefix="codex-ml-evaluate-") as temporary:
+        scratch = Path(temporary)
+        documents = partial(_documents, inputs.kind, scratch, params, redact)
+        test, refused = documents(inputs.data, "data")
+        train, refused_train = documents(inputs.train, "train") if inputs.train else (None, "")
+        choice = ModelChoice(inputs.model, inputs.window, settings.precision)
+        subject = load_subject(choice, params.runtime, test, scratch)
+        data = EvaluationData(test=test, train=train, redact=redact, samples=inputs.samples)
+        follow = partial(track, style=params.runtime.progress)
+        with atomic_folder(target) as folder:
+            found = evaluate(subject, data, settings, folder, seed=params.seed, track=follow)
+    return found, [note for note in (refused, refused_train, *found.notes) if note]
+
+
+def _documents(
+    kind: str | None, scratch: Path, params: Params, redact: Any, path: Path, option: str
+) -> tuple[Path, str]:
+    folder = scratch / option
+    folder.mkdir()
+    file, refused = documents_file(path, kind, folder, params.runtime, redact)
+    return file, f"--{option}: {refused}" if refused else ""
+
+
+@functools.cache  # a process cannot take the refusal back
+def go_offline() -> None:
+    """Refuse the network from here on, as stages do."""
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    sys.addaudithook(refuse_network)

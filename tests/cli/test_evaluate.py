@@ -1,0 +1,300 @@
+"""`codex-ml evaluate`: any model on any documents; its numbers, its result folder, and bad inputs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from codex_ml.cli import measure_model
+from codex_ml.cli.main import whole_app
+from codex_ml.cli.measure_model import go_offline
+from codex_ml.cli.model_and_data import kind_of
+from codex_ml.core.errors import UserError
+from codex_ml.core.stage import refuse_network
+from codex_ml.documents.document import Document, write_documents
+from codex_ml.evaluate.result_folder import result_at
+from codex_ml.inference.evaluate_files import PLOT_FILES, Evaluation
+
+WINDOW = 32
+FAST = ("-S", "completions.documents=0", "-S", "bootstrap=100")
+TEXTS = [f"def f{number}(x):\n    return x + {number}\n" for number in range(24)]
+TASK = {
+    "task_id": "t/0",
+    "prompt": "def one():\n",
+    "entry_point": "one",
+    "canonical_solution": "    return 1\n",
+    "test": "def check(candidate):\n    assert candidate() == 1\n",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `trained`, as the stage train writes it, and `foreign`, the same model as others give it.
+
+    All weights of the output are zero, so every token has the same probability.
+    """
+    from codex_ml.modeling.train_files import Training, UsedHardware, UsedOptimizer
+    from codex_ml.tokenizer.config import Tokenizer
+    from codex_ml.tokenizer.training import train_tokenizer
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
+    from codex_ml.train.config import Model
+    from codex_ml.train.model.adapters import save_model
+    from codex_ml.train.model.build import build_model
+    from codex_ml.train.model.describe import describe_model
+
+    root = tmp_path_factory.mktemp("models")
+    foreign, trained = root / "foreign", root / "trained"
+    foreign.mkdir()
+    train_tokenizer(lambda: iter(TEXTS), Tokenizer(kind="byte_bpe", vocab_size=300), foreign)
+    tokenizer = load_tokenizer(foreign)
+    shape = Model(hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=WINDOW)
+    ids = {"vocab_size": tokenizer.vocab_size, "end": tokenizer.end, "pad": tokenizer.pad}
+    model = build_model(shape, **ids, seed=1, attention="eager")
+    model.get_output_embeddings().weight.data.zero_()
+    save_model(model, foreign)
+    shutil.copytree(foreign, trained)
+    Training(
+        seed=0, rows_a_step=0, seq_len=WINDOW, global_step=0, stopped_early=False, skipped_steps=0, micro_batch_size=0,
+        processes=[], continued=[], model=describe_model(model, shape), tokenizer="byte-level BPE",
+        optimizer=UsedOptimizer(name="adamw", lr=0.0, embedding_lr=None),
+        hardware=UsedHardware(device="cpu", precision="fp32", compile=False, threads=1),
+    ).write(trained / "training.json")  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def here(workspace: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder is a copy of the repository with links to the models, documents and a benchmark."""
+    for name in ("trained", "foreign"):
+        shutil.copytree(made / name, workspace / name)
+    write_lines("held.jsonl", [{"text": text, "id": f"d{number}"} for number, text in enumerate(TEXTS)])
+    write_lines("tasks.jsonl", [TASK])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # so that it is set back
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    go_offline.cache_clear()
+    monkeypatch.setattr(sys, "addaudithook", hooks.append)
+    hooks.clear()
+    yield workspace
+    go_offline.cache_clear()
+
+
+hooks: list[Any] = []
+
+
+def write_lines(name: str, rows: list[Any]) -> None:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    """What the command prints: on stdout if it succeeds, else its one line of error."""
+    done = CliRunner().invoke(whole_app(), ["evaluate", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    if code:
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1, "an error is one line"
+    return done.stderr if code else done.stdout
+
+
+def test_a_uniform_model_has_the_perplexity_of_its_vocabulary_in_a_whole_result_folder(here: Path) -> None:
+    text = run("--model", "trained", "--data", "held.jsonl", "--out", "result", *FAST)
+    found = Evaluation.of_folder(Path("result"))
+    vocabulary = json.loads(Path("trained/config.json").read_text())["vocab_size"]
+    values = found.documents.metrics
+    size, tokens = (found.documents.counts[name] for name in ("bytes", "tokens"))
+    assert size == sum(map(len, TEXTS))
+    assert values["perplexity"].value == pytest.approx(vocabulary, rel=1e-5)
+    assert values["bits_per_byte"].value == pytest.approx(tokens * math.log2(vocabulary) / size, rel=1e-5)
+    assert values["bits_per_byte"].low is not None
+    assert values["ngram_bits_per_byte"].why == "there is no n-gram model (no train documents were given)"
+    assert found.documents.settings["length"] == WINDOW
+    assert {file.relative_to("result").as_posix() for file in Path("result").rglob("*") if file.is_file()} == {
+        *("details.json", "metrics.json", *(f"plots/{name}" for name in PLOT_FILES)),
+        *(f"results/{name}" for name in ("documents.parquet", "documents.ndjson", "groups.csv", "groups.parquet")),
+    }
+    assert len(result_at("result", Path("result")).table("documents").rows) == len(TEXTS), "it can be compared"
+    assert text.splitlines()[0] == "documents: 24 items, 24 units"
+    assert hooks == [refuse_network]
+
+
+def test_the_same_weights_from_elsewhere_give_the_same_numbers_and_programs_run_too(here: Path) -> None:
+    write_lines("samples.jsonl", [{"task_id": "t/0", "completion": "    return 1\n"}])
+    options = ("--data", "held.jsonl", "--train", "held.jsonl", "--benchmark", "tasks.jsonl", "--json")
+    short = ("-S", "completions.documents=3", "-S", "completions.max_tokens=4", "-S", "bootstrap=100")
+    same = (*options, *short, "--samples", "samples.jsonl", "--window", WINDOW)
+    trained, foreign = (json.loads(run("--model", name, *same)) for name in ("trained", "foreign"))
+    assert trained["model"] != foreign["model"]
+    assert trained["tasks"] == foreign["tasks"]
+    assert set(trained["tasks"]) == {"documents", "completions", "code/tasks"}
+    assert trained["tasks"]["code/tasks"]["metrics"]["pass_at_1"]["value"] == 1.0
+    assert trained["tasks"]["documents"]["metrics"]["ngram_bits_per_byte"]["value"] < 1.0, "it has seen the documents"
+
+
+def test_refused_records_are_counted_and_ids_are_redacted(here: Path) -> None:
+    secret = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project redacts it
+    write_lines("held.jsonl", [{"text": "x = 1\n", "id": secret}, {"text": ""}, {"text": 5}])
+    done = CliRunner().invoke(
+        whole_app(), ["evaluate", "--model", "trained", "--data", "held.jsonl", "--out", "new", *FAST]
+    )
+    assert done.exit_code == 0, done.output
+    assert "note: --data: 2 of 3 records were refused: " in done.stderr
+    rows = Path("new/results/documents.ndjson").read_text()
+    assert secret not in rows
+    assert json.loads(rows)["item"].startswith("<SECRET:")
+    assert str(here) not in rows
+
+
+def test_a_result_is_replaced_only_if_that_is_asked_for(here: Path) -> None:
+    Path("result").mkdir()
+    Path("result/details.json").write_text("{}")
+    arguments = ("--model", "trained", "--data", "held.jsonl", "--out", "result", *FAST)
+    assert "--out result holds a result; name a new folder, or add --force to replace it" in run(*arguments, code=2)
+    run(*arguments, "--force")
+    assert Evaluation.of_folder(Path("result")).documents.items == len(TEXTS)
+
+
+BAD: list[tuple[str, list[str], str]] = [
+    ("no such model", ["--model", "nowhere"], "nowhere does not exist; "),
+    ("a folder that is no model", ["--model", "data"], "data has neither model.safetensors nor model.safetensors.index.json"),
+    ("a file that is no GGUF", ["--model", "held.jsonl"], "held.jsonl "),
+    ("no such data", ["--data", "nowhere.jsonl"], "nowhere.jsonl does not exist; name a file or a folder of documents"),
+    ("a name without a kind", ["--data", "src"], "src: the name does not say what it holds; add --kind"),
+    ("an unknown kind", ["--kind", "poem"], "--kind: kind"),
+    ("a kind that is for folders", ["--kind", "git"], "held.jsonl is not a folder"),
+    ("no such train documents", ["--train", "gone.jsonl"], "gone.jsonl does not exist"),
+    ("an unknown key", ["-S", "strid=1"], "-S strid=1: expected KEY=VALUE with a key of evaluate"),
+    ("a key without a value", ["-S", "stride"], "-S stride: expected KEY=VALUE"),
+    ("a value of another type", ["-S", "stride=many"], "-S: stride"),
+    ("an empty stop string", ["-S", "completions.stop=['']"], "an empty string is part of every text"),
+    ("a k above the samples", ["-S", "code.k=[10]"], "k 10 needs at least as many samples, found 1"),
+    ("benchmarks as a key", ["-S", "benchmarks=[a]"], "-S benchmarks=[a]: use --benchmark FILE"),
+    ("an unknown metric", ["-S", "metrics=[bleau]"], "bleau"),
+    ("a stride longer than the window", ["-S", "stride=33"], "evaluate.stride 33 is not within a window of 32 tokens"),
+    ("a window of too many positions", ["--window", "33"], "--window 33 is longer than the model's max_position_emb"),
+    ("an output that is a file", ["--out", "held.jsonl"], "--out held.jsonl exists and is no result folder"),
+    ("an output that holds other things", ["--out", "src"], "--out src exists and is no result folder"),
+    ("force without an output", ["--force"], "--force replaces the result in the folder of --out"),
+    ("samples without a benchmark", ["--samples", "held.jsonl"], "held.jsonl needs one benchmark"),
+    ("a benchmark that is missing", ["--benchmark", "gone.jsonl"], "gone.jsonl is not a file"),
+    ("two benchmarks of one name", ["--benchmark", "a/t.jsonl", "--benchmark", "b/t.jsonl"], "two files have the name t"),
+    ("a baseline elsewhere", ["-S", "compare_to=result"], "only folders below data/baselines"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_a_mistake_is_one_line_and_nothing_is_written(here: Path, arguments: list[str], said: str) -> None:
+    before = {"--model": "trained", "--data": "held.jsonl", "--out": "result"}
+    given = before | dict(zip(arguments[::2], arguments[1::2], strict=False)) if arguments[0] in before else before
+    if arguments == ["--force"]:
+        del given["--out"]
+    rest = [] if arguments[0] in before else arguments
+    error = run(*(word for pair in given.items() for word in pair), *FAST, *rest, code=2)
+    assert said in error
+    assert not Path("result").exists()
+    assert not list(here.glob(".result*"))
+
+
+def refused(said: str, *arguments: object) -> None:
+    """Evaluate `held.jsonl` with other arguments and expect this message."""
+    given: dict[object, object] = {"--model": "trained", "--data": "held.jsonl"}
+    given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
+    error = run(*(word for pair in given.items() for word in pair), "--out", "result", *FAST, code=2)
+    assert said in error
+    assert not Path("result").exists()
+
+
+def test_documents_that_hold_nothing_are_refused(here: Path) -> None:
+    Path("held.jsonl").write_bytes(b"")
+    refused("held.jsonl holds no document (1 x holds no record); is jsonl its kind?")
+    write_lines("held.jsonl", [{"text": ""}])
+    refused("held.jsonl holds no document (1 x empty); is jsonl its kind?")
+    write_documents(Path("split.parquet"), [])
+    refused("split.parquet holds no document that can be scored", "--data", "split.parquet")
+    fields = {"source": "s", "path": "", "group": "", "licence": "MIT", "language": "text"}
+    write_documents(Path("split.parquet"), [Document(**fields, id="empty", text="")])
+    refused("split.parquet holds no document that can be scored", "--data", "split.parquet")
+
+
+def test_damaged_documents_are_refused(here: Path) -> None:
+    Path("held.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 1000)[:-20])
+    refused("held.jsonl.gz holds no document", "--data", "held.jsonl.gz")
+    Path("split.parquet").write_bytes(b"PAR1 damaged PAR1")
+    refused("split.parquet is damaged", "--data", "split.parquet")
+
+
+def test_a_damaged_or_incomplete_model_is_refused(here: Path) -> None:
+    weights = Path("trained/model.safetensors").read_bytes()
+    for folder in ("trained", "foreign"):
+        Path(folder, "model.safetensors").write_bytes(weights[:-100])
+        refused(f"{folder}", "--model", folder)
+        Path(folder, "model.safetensors").write_bytes(weights)
+        Path(folder, "tokenizer.json").unlink()
+        refused("tokenizer.json", "--model", folder)
+
+
+def test_gguf_without_its_package_names_the_command_that_installs_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("codex_ml.core.gguf_file.find_spec", lambda name: None)
+    refused("model.gguf needs the package gguf; run `", "--model", "model.gguf")
+
+
+def test_tasks_and_samples_with_mistakes_are_refused_before_the_model_is_loaded(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure_model, "load_subject", None)
+    write_lines("samples.jsonl", [{"task_id": "t/1", "completion": "x"}])
+    both = ("--benchmark", "tasks.jsonl", "--samples", "samples.jsonl")
+    refused("samples.jsonl:1: the benchmark has no task 't/1'", *both)
+    write_lines("samples.jsonl", [{"completion": "x"}])
+    refused("task_id is missing", *both)
+    Path("samples.jsonl").write_bytes(b"")
+    refused("samples.jsonl holds no sample", *both)
+    write_lines("tasks.jsonl", [TASK, TASK])
+    refused("t/0", "--benchmark", "tasks.jsonl")
+
+
+@pytest.mark.parametrize("number", [28, 13], ids=["a full disk", "no permission"])
+def test_an_error_of_the_disk_is_one_line_and_leaves_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "of the disk", "result/details.json")
+
+    monkeypatch.setattr(Evaluation, "write", fail)
+    assert "result/details.json" in run("--model", "trained", "--data", "held.jsonl", "--out", "result", *FAST, code=1)
+    assert not Path("result").exists()
+    assert not list(here.glob(".result*"))
+
+
+def test_outside_of_a_repository_there_is_no_policy_and_so_no_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "run this inside the repository" in run("--model", "m", "--data", "d", code=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.jsonl", "jsonl"), ("a.NDJSON.gz", "jsonl"), ("a.csv.zst", "csv"), ("a.tsv", "tsv"), ("a.parquet", "parquet"),
+        ("a.zip", "zip"), ("a.tar.xz", "tar"), ("a.tgz", "tar"),
+    ],
+)  # fmt: skip
+def test_a_kind_is_guessed_from_a_name_that_says_it(name: str, kind: str) -> None:
+    assert kind_of(Path(name)) == kind
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.whl", "a.json", "a", "a.gz", "jsonl"])
+def test_other_names_need_a_kind(name: str) -> None:
+    with pytest.raises(UserError, match="the name does not say what it holds; add --kind"):
+        kind_of(Path(name))
