@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from codex_ml.core.errors import UserError
 from codex_ml.inference.decoding import batch_key, start_decoder
-from codex_ml.inference.sampling import Sampling, next_tokens, uniforms
+from codex_ml.inference.sampling import Sampling, draw_keys, next_tokens
 from codex_ml.inference.stop_strings import StopStrings, cut_at_stop
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder
 from codex_ml.modeling.positions import reach
@@ -40,7 +40,7 @@ class Prompt:
 
     Attributes:
         ids: at least one token id, the begin token included, as the model saw them in training.
-        key: name of the prompt; it and the number of the sample decide the random numbers.
+        key: name of the prompt; it and the number of the sample decide the random keys.
         sample: number of the sample, from 0.
         ends: further ids that end the text, such as the end of a turn of a chat; END always does.
         read: number of ids that the encoder of an encoder-decoder reads, the decoder begins with the others; None: all.
@@ -89,7 +89,7 @@ def generate(
 
     Raises:
         UserError: when the model cannot see `max_tokens` tokens and a prompt at once.
-        CheckFailed: when the model's logits are not numbers.
+        CheckFailed: when the model's logits are not keys.
     """
     room = _room(model, sampling)
     remaining = iter(prompts)
@@ -176,15 +176,15 @@ def _generate_batch(
 
     most, stops = sampling.max_tokens, StopStrings(tokenizer, sampling.stop)
     texts = [_Text(fitted, tokenizer) for fitted in batch]
-    drawn = [uniforms(seed, fitted.prompt.key, fitted.prompt.sample, most) for fitted in batch]
+    drawn = [draw_keys(seed, fitted.prompt.key, fitted.prompt.sample, most) for fitted in batch]
     done: dict[int, Generation] = {}
     alive = list(range(len(batch)))  # places in `batch` of the rows of the decoder
     with torch.inference_mode():
-        numbers = torch.from_numpy(np.stack(drawn)).to(model.device)
+        keys = torch.from_numpy(np.stack(drawn)).to(model.device)
         decoder = start_decoder(model, [fitted.ids for fitted in batch], [fitted.read for fitted in batch])
         seen = _seen(model, batch, decoder.logits) if sampling.repetition_penalty != 1 else None
         for step in range(most):
-            chosen = next_tokens(decoder.logits, sampling, numbers[:, step], seen)
+            chosen = next_tokens(decoder.logits, sampling, keys[:, step], seen)
             for row, token in enumerate(chosen.tolist()):
                 if (ended := texts[alive[row]].add(token, stops, most)) is not None:
                     done[alive[row]] = ended
@@ -194,7 +194,7 @@ def _generate_batch(
             if len(rows) < len(alive):
                 kept = torch.tensor(rows).to(model.device)
                 decoder.keep(kept)
-                chosen, numbers, seen = chosen[kept], numbers[kept], None if seen is None else seen[kept]
+                chosen, keys, seen = chosen[kept], keys[kept], None if seen is None else seen[kept]
                 alive = [alive[row] for row in rows]
             if seen is not None:
                 seen.scatter_(1, chosen[:, None], True)

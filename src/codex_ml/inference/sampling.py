@@ -1,9 +1,12 @@
 """Choose the next token from logits: greedy, temperature, top-k, top-p, repetition penalty.
 
 Each rule is the one of transformers (`transformers.generation.logits_process`), applied in the same order. A token is
-drawn by the inverse of the cumulative distribution from one uniform number per token, which depends on the seed, the
-key of the prompt and the number of the sample only. So neither the batch nor the order of the prompts changes a draw.
-The cumulative sums are sums of integers: they are exact in any order, so the draw is deterministic on a GPU too.
+drawn by an exponential race: token i gets the time -ln(u_i) / p_i, and the earliest one wins with probability p_i (the
+Gumbel-max trick, without one of its logarithms). The uniform number u_i is a hash of the token's id and of a key, one
+key per token of a text, which depends on the seed, the key of the prompt and the number of the sample only. So neither
+the batch nor the order of the prompts changes a draw. The logits of a text depend on its batch in the last bits; a race
+is changed by that only if two tokens finish together. Along one cumulative distribution, an error of one probability
+moves all borders after it: of 4,096 tokens drawn so, one changed with the batch.
 
 Used by: generation.
 """
@@ -23,6 +26,7 @@ from codex_ml.core.errors import CheckFailed, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 HEAD = 256  # the most probable tokens, in which top-p looks first
 SCALE = 2.0**40  # the integer weight of probability 1; a vocabulary of 2^22 tokens stays below 2^63
 
@@ -73,23 +77,37 @@ class Sampling:
                 )
 
 
-def uniforms(seed: int, key: str, sample: int, count: int) -> NDArray[np.float64]:
-    """Return the uniform numbers in [0, 1) that draw the tokens of one text: (count,) float64, one per token.
+def draw_keys(seed: int, key: str, sample: int, count: int) -> NDArray[np.int64]:
+    """Return the keys that draw the tokens of one text: (count,) int64, one per token.
 
     They come from a counter-based generator (Philox, Salmon et al. 2011) whose key is a hash of the arguments. The
-    first n numbers do not depend on `count`.
+    first n keys do not depend on `count`.
     """
     digest = hashlib.sha256(f"{seed}\0{sample}\0{key}".encode("utf-8", "surrogatepass")).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-    return generator.random(count)
+    return generator.integers(0, 2**63, count)
 
 
-def next_tokens(logits: Tensor, sampling: Sampling, numbers: Tensor, seen: Tensor | None) -> Tensor:
+def uniforms(keys: Tensor, ids: Tensor) -> Tensor:
+    """Return a number in (0, 1) per text and token: (texts, n) float64, the mix of SplitMix64 (Steele et al. 2014).
+
+    Args:
+        keys: (texts,) int64.
+        ids: (texts, n) int64.
+    """
+    mixed = keys[:, None] + ids * GOLDEN  # int64 arithmetic wraps around, as that of uint64
+    mixed = (mixed ^ ((mixed >> 30) & (2**34 - 1))) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    mixed = (mixed ^ ((mixed >> 27) & (2**37 - 1))) * -7723592293110705685  # 0x94D049BB133111EB
+    mixed = mixed ^ ((mixed >> 31) & (2**33 - 1))
+    return ((mixed >> 11) & (2**53 - 1)).double() * 2.0**-53 + 2.0**-54
+
+
+def next_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, seen: Tensor | None) -> Tensor:
     """Return the next token of each text: (texts,) int64.
 
     Args:
         logits: (texts, vocab) float32.
-        numbers: (texts,) float64 in [0, 1), from `uniforms`.
+        keys: (texts,) int64, from `draw_keys`.
         seen: (texts, vocab) bool, the tokens that are already in each text; None without a repetition penalty.
 
     Raises:
@@ -103,9 +121,8 @@ def next_tokens(logits: Tensor, sampling: Sampling, numbers: Tensor, seen: Tenso
     if sampling.temperature == 0:
         return logits.argmax(-1)
     found, ids = weights(logits, sampling)
-    cumulative = found.cumsum(-1)
-    target = (numbers * cumulative[:, -1]).long()
-    return ids.gather(-1, torch.searchsorted(cumulative, target[:, None], right=True))[:, 0]
+    rates = found.double() / -uniforms(keys, ids).log()  # the reciprocal of the time
+    return ids.gather(-1, rates.argmax(-1, keepdim=True))[:, 0]
 
 
 def _penalised(logits: Tensor, penalty: float, seen: Tensor | None) -> Tensor:
