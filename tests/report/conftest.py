@@ -31,6 +31,9 @@ HOSTILE = {
     "url": "javascript:alert(1)//https://evil.example/x.js",
     "long": "x" * 5000,
 }
+BITS = ("bits_per_byte", "low", "high", "zlib_bits_per_byte", "ngram_bits_per_byte", "documents")
+PROGRAM = {"benchmark": "own", "task": "own/0", "verdict": "wrong", "parsed": True, "finished": "stop"}
+PROGRAM |= {"cut_prompt": False}
 ONE_RATE = {"name": "adamw", "lr": 0.003, "embedding_lr": None}
 FORMAT = (0x7F, 0x85, 0x61C, 0x200F, 0x2028, 0x202C, 0x202E, 0x2066, 0x2069)
 CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *FORMAT)]
@@ -49,6 +52,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         policy_state: str = "enforce",
         lossy: bool = False,
         two_rates: bool = True,
+        tasks: bool = False,
+        compared: bool = False,
     ) -> Path:
         root = tmp_path_factory.mktemp("run")
 
@@ -80,17 +85,39 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         for name in ("train/loss", "val/loss", "train/lr", "train/grad_norm", *["train/embedding_lr"] * two_rates):
             lines = [f"step\t{name.split('/')[1]}", *(f"{i}\t{2.5 + 1 / i}" for i in range(1, points + 1))]
             write(f"reports/train/plots/metrics/{name}.tsv", "\n".join(lines) + "\n")
-        write("reports/evaluate/details.json", evaluation(lossy=lossy))
+        write("reports/evaluate/details.json", evaluation(text, lossy=lossy, tasks=tasks))
         for folder in ("plots", "results"):
             (root / "reports/evaluate" / folder).mkdir()
         sizes = {"bytes": [100.0 * i for i in range(1, 21)], "nll": [150.0 * i for i in range(1, 21)]}
         columns = {"item": [text] * 20, **sizes, "zlib_bits": [300.0 * i for i in range(1, 21)]}
         pq.write_table(pa.table(columns), root / "reports/evaluate/results/documents.parquet")
-        with (root / "reports/evaluate/plots/by_source.csv").open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(("source", "bits_per_byte", "zlib_bits_per_byte", "documents"))
-            table.writerows([(text, "" if lossy else 2.0, 2.5, 3), ("other", "" if lossy else 2.2, 2.1, 1)])
-            table.writerow(("third", "" if lossy else 1.9, 2.4, 2))
+
+        def by(name: str, rows: list[tuple[Any, ...]]) -> None:
+            with (root / f"reports/evaluate/plots/by_{name}.csv").open("w", encoding="utf-8", newline="") as file:
+                lines = csv.writer(file)
+                lines.writerow((name, *BITS))
+                lines.writerows((part, *([""] * 3 if lossy else own), *rest) for part, own, *rest in rows)
+
+        by(
+            "source",
+            [
+                (text, (2.0, 1.8, 2.2), 2.5, 2.25, 3),
+                ("other", (2.2, "", ""), 2.1, "", 1),
+                ("third", (1.9, "", ""), 2.4, 2.75, 2),
+            ],
+        )
+        ranges = ("0 to 255", "256 to 1023", "1024 to 4095")
+        by("length", [(name, (2.0, 1.75, 2.25), 2.5, "", 5) for name in ranges])
+        bins = "".join(f"0.{n}5,0.{n}25,{n}000\n" for n in range(1, 10))
+        write("reports/evaluate/plots/calibration.csv", f"confidence,accuracy,tokens\n{bins}")
+        if tasks:
+            outputs = {name: [text] * 5 for name in ("source", "path", "split_at", "finished", "output")}
+            written = pa.table({"item": list("abcde"), **outputs, "edit_similarity": [0.1, 0.2, 0.3, 0.4, 0.5]})
+            pq.write_table(written, root / "reports/evaluate/results/completions.parquet")
+            programs = [{**PROGRAM, "sample": n, **dict.fromkeys(("detail", "completion"), text)} for n in range(6)]
+            write("reports/evaluate/results/code_samples.ndjson", rows(programs))
+        if compared:
+            write("reports/evaluate/results/comparison.json", comparison(text))
         gate: dict[str, Any] = {"name": text, "status": verdict, "found": text, "allowed": text}
         rate = {"rate": 0.05, "low": 0.001, "high": 0.25}
         numbers = {"windows": 20, "extracted": 1, "trivial": 0, "token_share": 0.2, **rate}
@@ -162,20 +189,23 @@ def trained(*, two_rates: bool = True) -> dict[str, Any]:
     }
 
 
-def evaluation(*, lossy: bool = False) -> dict[str, Any]:
-    def around(value: float, *, higher: bool = False, signature: str = "s") -> dict[str, Any]:
-        limits = {"low": value - 0.1, "high": value + 0.1}
-        return {"value": value, **limits, "units": 20, "signature": signature, "higher_is_better": higher}
+def around(value: float, *, higher: bool = False, signature: str = "s", units: int = 20) -> dict[str, Any]:
+    limits = {"low": value - 0.1, "high": value + 0.1}
+    return {"value": value, **limits, "units": units, "signature": signature, "higher_is_better": higher}
 
+
+def evaluation(text: str, *, lossy: bool = False, tasks: bool = False) -> dict[str, Any]:
     metrics = {
-        "bits_per_byte": around(2.125),
+        "bits_per_byte": around(2.125, signature=text),
         "perplexity": around(31.5),
         "token_accuracy": around(0.3125, higher=True),
         "zlib_bits_per_byte": around(2.5),
         "bits_per_byte_minus_zlib": around(-0.375),
+        "calibration_error": around(0.25),
     }
     counts = {"bytes": 21000, "tokens": 6000, "chats": 0}
-    task: dict[str, Any] = {"task": "documents", "items": 20, "units": 20, "settings": {}, "counts": counts}
+    settings = {"length": 16, "stride": 16, "precision": "fp32", "baseline": text}
+    task: dict[str, Any] = {"task": "documents", "items": 20, "units": 20, "settings": settings, "counts": counts}
     if lossy:
         reason = "no bits per byte: the tokenizer does not give 7 of 20 back"
         task["lossy"] = {"documents": 7, "reason": reason}
@@ -183,7 +213,41 @@ def evaluation(*, lossy: bool = False) -> dict[str, Any]:
             absent = {"value": None, "why": reason, "units": 20, "signature": "s", "higher_is_better": False}
             metrics[name] = absent
     head = {"model": "5" * 64, "data": "6" * 64, "seed": 1, "bootstrap": 1000, "confidence": 0.9}
-    return {**head, "tasks": {"documents": {**task, "metrics": metrics}}}
+    found = {"documents": {**task, "metrics": metrics}}
+    return {**head, "tasks": {**found, **(other_tasks(text) if tasks else {})}}
+
+
+def other_tasks(text: str) -> dict[str, Any]:
+    absent = {"value": None, "why": text, "units": 5, "signature": text, "higher_is_better": True}
+    chosen = {"max_tokens": 16, "temperature": 0.0, "stop": [text], "top_k": 0}
+    outputs = {"edit_similarity": around(0.375, higher=True, units=5), "complexity": absent}
+    outputs |= {"exact_match": around(0.125, higher=True, units=5)}
+    completions = {"task": "completions", "items": 5, "units": 5, "settings": chosen, "metrics": outputs}
+    completions |= {"notes": [text], "counts": {"tokens": 80, "cut_prompts": 2}}
+    rates = {f"pass_at_{k}": around(0.2 + k / 100, higher=True, units=6) for k in (1, 2, 10)}
+    rates |= {"solution_bits_per_byte": around(1.625, units=6)}
+    run = {"samples": 10, "temperature": 0.8, "sandbox": "namespaces"}
+    verdicts = {"passed": 12, "wrong": 30, "crashed": 15, "time": 2, "memory": 1, "output": 0}
+    code = {"task": "code/own", "items": 6, "units": 6, "settings": run, "metrics": rates}
+    code |= {"counts": {"programs": 60, "in_child": 2, **verdicts}, "notes": [text]}
+    return {"completions": completions, "code/own": code}
+
+
+def comparison(text: str) -> dict[str, Any]:
+    side = {"name": text, "kind": "folder"}
+    same = {"task": "documents", "units": 20, "test": "randomisation"}
+    metrics = [
+        {**same, "metric": "bits_per_byte", "higher_is_better": False, "verdict": "better", "a": 2.5, "b": 2.125,
+         "difference": -0.375, "low": -0.5, "high": -0.25, "p": 0.001, "p_holm": 0.003},
+        {**same, "metric": "token_accuracy", "higher_is_better": True, "verdict": "worse", "a": 0.5, "b": 0.3125,
+         "difference": -0.1875, "low": -0.25, "high": -0.125, "p": 0.001, "p_holm": 0.003},
+        {**same, "metric": "exact_match", "higher_is_better": True, "verdict": "no evidence", "a": 0.0, "b": 0.125,
+         "difference": 0.125, "p": 0.25, "p_holm": 0.5, "why": text},
+        {**same, "metric": "perplexity", "higher_is_better": False, "verdict": "not compared", "why": text},
+    ]  # fmt: skip
+    task = {"task": "documents", "items": 20, "units": 20}
+    found = {"a": side, "b": side, "tasks": [task], "metrics": metrics, "changes": [], "inputs": []}
+    return {"confidence": 0.9, "resamples": 1000, "seed": 1, "family": 3, "comparisons": [found]}
 
 
 def record(stage: str, text: str) -> dict[str, Any]:

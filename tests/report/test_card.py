@@ -17,9 +17,10 @@ from markdown_it import MarkdownIt
 
 from codex_ml.core.errors import safe_text
 from codex_ml.modeling.train_files import AdapterShape, BaseModelFiles, TrainedModel
-from codex_ml.report.card import KINDS, escape, fenced, render_card
+from codex_ml.report.card import KINDS, render_card
 from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts
+from codex_ml.report.markdown import escape, fenced
 from codex_ml.report.page import render_page
 from codex_ml.train.config import Lora, Model
 from codex_ml.train.model.adapters import add_adapters

@@ -18,14 +18,16 @@ import pytest
 from pydantic import ValidationError
 
 from codex_ml.core.errors import UserError, safe_text
-from codex_ml.inference.evaluate_files import Evaluation, SizeScore, SourceScore
-from codex_ml.report import plots, sentences, short_series, tables
+from codex_ml.inference.evaluate_files import Evaluation
+from codex_ml.report import evaluation_plots, plots, sentences, short_series, tables
 from codex_ml.report.cells import escaped_line
+from codex_ml.report.evaluation_facts import PartScore, SizeScore
 from codex_ml.report.facts import Facts, load_facts
 from codex_ml.report.page import TEMPLATE, render_page
 
 MakeFacts = Callable[..., Facts]
 Render = Callable[[str], str]
+DRAWN = {"loss_curve", "schedule", "by_source", "by_length", "by_size", "calibration", "pass_rates", "differences"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,15 +45,16 @@ def drawn() -> Iterator[dict[tuple[str, str], str]]:
         return picture
 
     with pytest.MonkeyPatch.context() as patch:
-        for draw in (plots.loss_curve, plots.schedule, plots.by_source, plots.by_size):
-            patch.setattr(plots, draw.__name__, once(draw))
+        for module in (plots, evaluation_plots):
+            for name in DRAWN & vars(module).keys():
+                patch.setattr(module, name, once(getattr(module, name)))
         yield known
 
 
 @pytest.fixture(scope="module")
 def rendered(facts: MakeFacts) -> Render:
     """The page of `facts(text)`, made once."""
-    return cache(lambda text: render_page(facts(text)))
+    return cache(lambda text: render_page(facts(text, tasks=True, compared=True)))
 
 
 class Page(HTMLParser):
@@ -119,7 +122,7 @@ def test_hostile_source_names_bring_no_new_kind_of_element_into_a_picture(render
     def kinds(text: str) -> set[str]:
         return {node.tag for svg in pictures(rendered(text)) for node in ET.fromstring(svg).iter()}  # noqa: S314
 
-    assert len(pictures(rendered(hostile))) == 4
+    assert len(pictures(rendered(hostile))) == len(DRAWN)
     assert kinds(hostile) - kinds("plain") <= {"{http://www.w3.org/2000/svg}tspan"}  # matplotlib's, for a run of text
 
 
@@ -163,12 +166,12 @@ def test_page_stays_below_a_megabyte_and_says_what_it_left_out(facts: MakeFacts)
 def test_pictures_stay_small_with_many_points() -> None:
     curve = [(step, 2 + 1 / step) for step in range(1, 20_001)]
     documents = [SizeScore(10 + i, (20.0 + i) / (10 + i), (50 + i) / (10 + i)) for i in range(5000)]
-    sources = [SourceScore(f"a-source-of-some-length/{i}", 2.0 + i / 1000, 2.5, i) for i in range(500)]
+    sources = [PartScore(f"a-source-of-some-length/{i}", i, 2.0 + i / 1000, 2.5, 1.9, 2.1, 2.2) for i in range(500)]
     drawn = (
         plots.loss_curve(curve, curve[::10], best_step=19_991),
         plots.schedule(curve, curve, curve),
-        plots.by_source(sources),
-        plots.by_size(documents),
+        evaluation_plots.by_source(sources),
+        evaluation_plots.by_size(documents),
     )
     assert max(len(svg.encode()) for svg in drawn) < 60_000
 
@@ -312,7 +315,7 @@ def test_a_policy_that_was_off_is_said(facts: MakeFacts) -> None:
 def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_on_the_page(facts: MakeFacts) -> None:
     page = render_page(facts(lossy=True))
     assert page.count("does not give 7 of 20 back") == 2
-    assert page.count("Of zlib only: the tokenizer loses text.") == 2
+    assert page.count("Of zlib only: the tokenizer loses text.") == 3
     assert not re.search(r"[0-9] bits per byte|better than|worse than|Less is better|fewer bits", page)
 
 
@@ -348,7 +351,7 @@ def test_a_curve_of_fewer_than_three_points_is_a_table(
     found = short_series.tables(made)
     assert (name in found) == (count < 3)
     page = Page(render_page(made))
-    assert page.elements["img"] == 4 - (count < 3)
+    assert page.elements["img"] == 6 - (count < 3)
     if count < 3:
         form = "{:.4f}" if name == "loss" else "{:.3g}"
         assert found[name].rows == tuple((f"{step}", *[form.format(v)] * len(FEW[name])) for step, v in points)
@@ -395,14 +398,18 @@ def test_curves_of_which_one_has_three_points_stay_a_plot(facts: MakeFacts) -> N
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_sources_and_documents_are_tables(facts: MakeFacts, count: int) -> None:
     made = facts("plain")
-    made = dataclasses.replace(made, sources=made.sources[:count], documents=made.documents[:count])
+    names = ("sources", "lengths", "documents", "calibration")
+    few = dataclasses.replace(made.results, **{name: getattr(made.results, name)[:count] for name in names})
+    made = dataclasses.replace(made, results=few)
     found = short_series.tables(made)
-    assert ("by_source" in found, "by_size" in found) == (count < 3, count < 3)
+    assert found.keys() == ({"by_source", "by_length", "by_size", "calibration"} if count < 3 else set())
     if count < 3:
-        assert [row[0] for row in found["by_source"].rows] == [source.source for source in made.sources]
-        assert found["by_source"].rows[0] == ("plain", "3", "2.0000", "2.5000")
+        assert [row[0] for row in found["by_source"].rows] == [source.name for source in few.sources]
+        assert found["by_source"].rows[0] == ("plain", "3", "2.0000", "1.8000 to 2.2000", "2.5000", "2.2500")
+        assert found["by_length"].rows[0] == ("0 to 255", "5", "2.0000", "1.7500 to 2.2500", "2.5000", "–")
         assert found["by_size"].rows[0][0] == "100"
-    assert Page(render_page(made)).elements["img"] == (4 if count == 3 else 2)
+        assert found["calibration"].rows[0] == ("0.1500", "0.1250", "1,000")
+    assert Page(render_page(made)).elements["img"] == (6 if count == 3 else 2)
 
 
 def test_a_step_without_a_validation_has_a_dash(facts: MakeFacts) -> None:

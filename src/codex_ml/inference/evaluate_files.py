@@ -160,22 +160,3 @@ class Evaluation(Contract):
         if DOCUMENTS not in self.tasks:
             raise ValueError(f"expected the task {DOCUMENTS}")
         return self
-
-
-@dataclass(frozen=True)
-class SourceScore:
-    """One row of plots/by_source.csv; without the model's bits per byte if the tokenizer loses text."""
-
-    source: str
-    bits_per_byte: float | None
-    zlib_bits_per_byte: float
-    documents: int
-
-
-@dataclass(frozen=True)
-class SizeScore:
-    """Bits per byte of one test document beside its size in bytes of UTF-8."""
-
-    bytes: int
-    bits_per_byte: float
-    zlib_bits_per_byte: float

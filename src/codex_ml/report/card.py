@@ -5,22 +5,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from codex_ml.core.errors import safe_text
+from codex_ml.inference.evaluate_files import CODE, table_stem
 from codex_ml.report import data_tables, sentences, tables
-from codex_ml.report.cells import Table, escaped_line
+from codex_ml.report.card_results import eval_results, evaluation_section
+from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts
+from codex_ml.report.markdown import escape, fenced, markdown_table
 
-# What CommonMark, GFM's extensions (tables, strikethrough, links, mentions) or a maths renderer reads as markup inside
-# a line. All else is text without a backslash: `train.max_steps`, `(1)`, `+0.5`, `C#`.
-MARKUP = re.compile(
-    r"[\\`*\[<|~@$^{}]"
-    r"|(?<![^\W_])_|_(?![^\W_])"  # between letters an underscore is text (CommonMark 0.31.2, section 6.2, rule 2)
-    r"|(?<!\w)#"  # closes a heading, or is the number of an issue
-    r"|&(?=#?\w)|:(?=//)|(?<=www)\."
-)
 SAMPLE_CHARACTERS = 600
 KINDS = {
     "llama": "A decoder-only language model in the shape of Llama",
@@ -58,7 +51,7 @@ def render_card(facts: Facts) -> str:
         _description(facts),
         _training_data(facts),
         _recipe(facts),
-        _evaluation(facts),
+        evaluation_section(facts),
         _safety(facts),
         _limitations(facts),
         USE.replace("AutoModelForCausalLM", "AutoModelForSeq2SeqLM") if facts.training.model.encoder_decoder else USE,
@@ -68,47 +61,9 @@ def render_card(facts: Facts) -> str:
     return str(ModelCard(f"---\n{_front_matter(facts)}\n---\n\n{body}\n"))
 
 
-def escape(text: str) -> str:
-    """Escape text of unknown origin for the middle of a line: Markdown and HTML show it and do not interpret it."""
-    return MARKUP.sub(r"\\\g<0>", escaped_line(text))
-
-
-def markdown_table(content: Table) -> str:
-    """Return a GFM table; a cell can neither end its row nor start another column."""
-    marks = ["---:" if kind == "number" else "---" for kind in content.kinds]
-    rows = (content.head, *content.rows)
-    head, *body = ("| " + " | ".join(escape(cell) for cell in row) + " |" for row in rows)
-    return "\n".join([head, "| " + " | ".join(marks) + " |", *body])
-
-
-def fenced(text: str) -> str:
-    """Return a code block whose fence is longer than any run of backticks in the text."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{safe_text(text)}\n{fence}"
-
-
 def _front_matter(facts: Facts) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import ModelCardData
 
-    found = facts.evaluation
-    task: dict[str, Any] = {
-        "task_type": "text-generation",
-        "dataset_type": "held-out-documents",
-        "dataset_name": "test split",
-    }
-    shown = {name: found.documents.metrics.get(name) for name in ("bits_per_byte", "token_accuracy")}
-    results = [
-        EvalResult(
-            **task,
-            dataset_split="test",
-            metric_type=name,
-            metric_name=name.replace("_", " "),
-            metric_value=metric.value,
-        )
-        for name, metric in shown.items()
-        if metric is not None and metric.value is not None
-    ]
     data = ModelCardData(
         language="code" if facts.is_code else None,
         **_licence(facts),
@@ -116,7 +71,7 @@ def _front_matter(facts: Facts) -> str:
         pipeline_tag="text-generation",
         tags=["codex-ml", "dvc", *_origin(facts)],
         model_name=escaped_line(facts.title),
-        eval_results=results,
+        eval_results=eval_results(facts),
     )
     return data.to_yaml()
 
@@ -194,15 +149,6 @@ def _recipe(facts: Facts) -> str:
 {markdown_table(tables.tokenizer(facts))}"""
 
 
-def _evaluation(facts: Facts) -> str:
-    return f"""## Evaluation
-
-{markdown_table(tables.evaluation(facts))}
-
-{escape(sentences.reading(facts))} Intervals come from resampling documents. zlib
-compresses each document alone, as the model reads it. {sentences.scoring(facts)}"""
-
-
 def _safety(facts: Facts) -> str:
     found = f"\n\n{markdown_table(tables.findings(facts))}" if facts.findings else ""
     return f"""## Safety audit
@@ -232,7 +178,7 @@ code or text that people rely on.
 {_what_it_saw(facts, ratio)}
 - {escape(_compression(facts))}.
 - The test split comes from the same sources as the training data; other code and other languages were not measured.
-- Correctness, security and bias of generated code were not measured.
+- {_not_measured(facts)}
 - The audit looks for known kinds of secrets and for verbatim copies after a true prefix. The model may contain secrets
   and copies that the audit does not find.{shown}"""
 
@@ -254,6 +200,15 @@ def _what_it_saw(facts: Facts, ratio: float) -> str:
             "what its base model was trained on, and which licences, secrets or test documents that data has."
         )
     return f"- {instructions}\n- {seen}"
+
+
+def _not_measured(facts: Facts) -> str:
+    if any(table_stem(task) == CODE for task in facts.evaluation.tasks):
+        return (
+            "Correctness of generated code was measured on the programming tasks above only; its security and bias "
+            "were not measured."
+        )
+    return "Correctness, security and bias of generated code were not measured."
 
 
 def _compression(facts: Facts) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -13,13 +13,14 @@ from pathlib import Path
 from codex_ml.core.errors import UserError
 from codex_ml.core.record import Record, record_path
 from codex_ml.core.strict_json import parse_json
-from codex_ml.documents.document import opened
 from codex_ml.documents.ingest_files import IngestDetails
 from codex_ml.documents.split_files import Manifest, PolicyFinding, SplitMetrics
 from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
-from codex_ml.inference.evaluate_files import Evaluation, SizeScore, SourceScore
+from codex_ml.inference.evaluate_files import Evaluation
 from codex_ml.modeling.pack_files import PackDetails
 from codex_ml.modeling.train_files import BaseModelFiles, Training, TrainMetrics
+from codex_ml.report.evaluation_facts import ResultTables, load_tables
+from codex_ml.report.input_files import Find, existing
 from codex_ml.tokens.tokenizer_files import TokenizerDetails
 
 STAGES = ("fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit")
@@ -30,7 +31,6 @@ HITS_A_RULE = 20  # findings that are shown per rule; the manifest counts all
 MAX_HEADER = 100 << 20  # bytes; the safetensors library refuses longer ones too
 
 Point = tuple[int, float]  # (global_step, value)
-Find = Callable[[str], Path]  # from a path of dvc.yaml to the file: `Stage.dep`
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Facts:
     parameters: int  # numbers in the model's weight files; tied ones count once
     curves: dict[str, tuple[Point, ...]]  # by name; "train/embedding_lr" is empty where one rate trained all
     evaluation: Evaluation
-    sources: tuple[SourceScore, ...]
-    documents: tuple[SizeScore, ...]
+    results: ResultTables
     audit: Audit
     findings: tuple[AuditFinding, ...]
     samples: tuple[str, ...]
@@ -85,7 +84,7 @@ class Facts:
 
     @property
     def confidence(self) -> float:
-        return float(self.lineage["evaluate"].params["evaluate"]["confidence"])
+        return self.evaluation.confidence
 
 
 def load_facts(find: Find, *, title: str) -> Facts:
@@ -101,6 +100,7 @@ def load_facts(find: Find, *, title: str) -> Facts:
     lineage = {stage: Record.read(find(record_path(stage).as_posix()), stage=stage) for stage in STAGES}
     _refuse_two_models(lineage)
     training = Training.read(find(f"{MODEL}/training.json"))
+    evaluation = Evaluation.read(find("reports/evaluate/details.json"))
     return Facts(
         title=title,
         ingest=IngestDetails.read(find("reports/ingest/details.json")),
@@ -111,23 +111,15 @@ def load_facts(find: Find, *, title: str) -> Facts:
         pack=PackDetails.read(find("reports/pack/details.json")),
         train=TrainMetrics.read(find("reports/train/metrics.json")),
         training=training,
-        parameters=_parameters(_existing(find, MODEL, "train")),
+        parameters=_parameters(existing(find, MODEL, "train")),
         curves=_curves(find, training),
-        evaluation=Evaluation.read(find("reports/evaluate/details.json")),
-        sources=_sources(_existing(find, "reports/evaluate/plots/by_source.csv", "evaluate")),
-        documents=_sizes(_existing(find, "reports/evaluate/results/documents.parquet", "evaluate")),
+        evaluation=evaluation,
+        results=load_tables(find, evaluation),
         audit=Audit.read(find("reports/safety_audit/audit.json")),
         findings=tuple(AuditFinding.read_array(find("reports/safety_audit/findings.json"))),
         samples=tuple(s.text for s in GeneratedSample.read_lines(find("reports/safety_audit/samples.ndjson"))),
         lineage=lineage,
     )
-
-
-def _existing(find: Find, path: str, stage: str) -> Path:
-    file = find(path)
-    if not file.exists():
-        raise UserError(f"{path} is missing; `dvc repro {stage}` makes it")
-    return file
 
 
 def _first_of_each_rule(hits: Iterable[PolicyFinding]) -> tuple[PolicyFinding, ...]:
@@ -159,39 +151,12 @@ def _curves(find: Find, training: Training) -> dict[str, tuple[Point, ...]]:
 def _curve(find: Find, name: str) -> tuple[Point, ...]:
     """The points of a DVCLive TSV, without values that are not finite."""
     path = f"{CURVES}/metrics/{name}.tsv"
-    with _existing(find, path, "train").open(encoding="utf-8", newline="") as lines:
+    with existing(find, path, "train").open(encoding="utf-8", newline="") as lines:
         try:
             rows = [(int(row["step"]), float(row[name.split("/")[1]])) for row in csv.DictReader(lines, delimiter="\t")]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not a DVCLive curve ({error}); `dvc repro train` makes it anew") from None
     return tuple((step, value) for step, value in rows if math.isfinite(value))
-
-
-def _sources(file: Path) -> tuple[SourceScore, ...]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        try:
-            return tuple(
-                SourceScore(
-                    source=row["source"],
-                    bits_per_byte=float(row["bits_per_byte"]) if row["bits_per_byte"] else None,
-                    zlib_bits_per_byte=float(row["zlib_bits_per_byte"]),
-                    documents=int(row["documents"]),
-                )
-                for row in csv.DictReader(lines)
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{file} is not what evaluate writes ({error}); `dvc repro evaluate` makes it") from None
-
-
-def _sizes(file: Path) -> tuple[SizeScore, ...]:
-    """Bits per byte of each document that has bytes."""
-    with opened(file) as table:
-        try:
-            columns = table.read(columns=["bytes", "nll", "zlib_bits"])
-            rows = zip(*(columns.column(name).to_pylist() for name in ("bytes", "nll", "zlib_bits")), strict=True)
-        except KeyError as error:
-            raise UserError(f"{file} is not what evaluate writes ({error}); `dvc repro evaluate` makes it") from None
-    return tuple(SizeScore(int(size), nll / math.log(2) / size, bits / size) for size, nll, bits in rows if size)
 
 
 def _parameters(folder: Path) -> int:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,25 +17,22 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from codex_ml.core.errors import safe_text
-from codex_ml.report import data_tables, plots, sentences, short_series, tables
+from codex_ml.report import (
+    data_tables,
+    evaluation_sentences,
+    evaluation_tables,
+    plots,
+    sentences,
+    short_series,
+    tables,
+)
+from codex_ml.report.evaluation_pictures import evaluation_pictures
 from codex_ml.report.facts import Facts
+from codex_ml.report.picture import Picture
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 SAMPLES = 4
 SAMPLE_CHARACTERS = 1200  # characters that are shown of a sample
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture, with a text for people who do not see it. It is drawn only where the page shows it."""
-
-    caption: str
-    alt: str
-    draw: Callable[[], str]
-
-    @property
-    def uri(self) -> str:
-        return "data:image/svg+xml;base64," + base64.b64encode(self.draw().encode("utf-8")).decode("ascii")
 
 
 def render_page(facts: Facts) -> str:
@@ -50,9 +44,12 @@ def render_page(facts: Facts) -> str:
         tables=tables,
         sentences=sentences,
         data_tables=data_tables,
+        scores=evaluation_tables,
+        tasks=evaluation_sentences,
         few=short_series.tables(facts),
         pictures=_pictures(facts),
         samples=[_cut(text) for text in facts.samples[:SAMPLES]],
+        cut=_cut,
     )
 
 
@@ -96,13 +93,6 @@ def _pictures(facts: Facts) -> dict[str, Picture]:
     curves, best = facts.curves, facts.train.best_step
     last = f"at {facts.train.best_val_loss:.3f} nats in step {best}"
     rates = "Learning rates" if curves["train/embedding_lr"] else "Learning rate"
-    has_bits = facts.evaluation.bits is not None
-    better = sum((s.bits_per_byte or math.inf) < s.zlib_bits_per_byte for s in facts.sources)
-    compared = f"The model needs fewer bits than zlib on {better} of {len(facts.sources)} sources."
-    only_zlib = "" if has_bits else " Of zlib only: the tokenizer loses text."
-    many = (
-        f"the {plots.MAX_SOURCES} largest of {len(facts.sources)}" if len(facts.sources) > plots.MAX_SOURCES else "all"
-    )
     return {
         "loss": Picture(
             "Loss against global_step. The star marks the weights that were kept.",
@@ -114,16 +104,5 @@ def _pictures(facts: Facts) -> dict[str, Picture]:
             f"Two line charts: {rates.lower()} with warm-up and decay, and gradient norm.",
             partial(plots.schedule, curves["train/lr"], curves["train/grad_norm"], curves["train/embedding_lr"]),
         ),
-        "by_source": Picture(
-            f"Bits per byte by source ({many}), with the number of test documents.{only_zlib}",
-            f"Dot chart. {compared if has_bits else 'Bits per byte of zlib.'}",
-            partial(plots.by_source, facts.sources),
-        ),
-        "by_size": Picture(
-            "Each test document: bits per byte against size. zlib reads each document alone, as the model does."
-            f"{only_zlib}",
-            f"Scatter chart of bits per byte against document size, for {'the model and for ' if has_bits else ''}"
-            "zlib.",
-            partial(plots.by_size, facts.documents, model=has_bits),
-        ),
+        **evaluation_pictures(facts),
     }

@@ -1,4 +1,6 @@
-"""Draw figures as SVG text: equal inputs give equal bytes, no figure needs colour to be read, each is below 60 kB.
+"""Draw the training as SVG text, and hold what all figures share.
+
+Equal inputs give equal bytes, no figure needs colour to be read, each is below 60 kB.
 
 The colours are Okabe and Ito's (2008), which people with the common kinds of colour blindness can distinguish; markers
 and line styles differ too. `Figure` is used without pyplot, which would need global state and a window system.
@@ -11,7 +13,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from codex_ml.inference.evaluate_files import SizeScore, SourceScore
 from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Point
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
 MAX_POINTS = 400  # per curve: more than the pixels of a phone, about 10 kB
-MAX_SOURCES = 40
-MAX_DOCUMENTS = 150
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "codex-ml",  # ids of clip paths and markers; random without
     "svg.fonttype": "none",  # text stays text: smaller, and the viewer's fonts cover every script
@@ -60,12 +59,12 @@ def loss_curve(train: Sequence[Point], val: Sequence[Point], *, best_step: int) 
         axes.plot(*_xy(val), color=BLUE, label="validation", linestyle="--", marker="o", markersize=4)
         best = [point for point in val if point[0] == best_step]
         if best:
-            label = f"kept: step {best_step}, {best[0][1]:.4f}"
-            axes.plot(*_xy(best), color="black", linestyle="", marker="*", markersize=13, label=label)
-        _label(axes, "global_step", "loss, nats per token")
+            kept = f"kept: step {best_step}, {best[0][1]:.4f}"
+            axes.plot(*_xy(best), color="black", linestyle="", marker="*", markersize=13, label=kept)
+        label(axes, "global_step", "loss, nats per token")
         axes.legend()
 
-    return _svg(draw, width=5.6, height=3.2)
+    return svg(draw, width=5.6, height=3.2)
 
 
 def schedule(lr: Sequence[Point], grad_norm: Sequence[Point], embedding_lr: Sequence[Point] = ()) -> str:
@@ -83,58 +82,11 @@ def schedule(lr: Sequence[Point], grad_norm: Sequence[Point], embedding_lr: Sequ
             upper.plot(*_xy(embedding_lr), color=GREY, linestyle="--", label="embeddings, norms, biases")
             upper.legend()
         lower.plot(*_xy(grad_norm), color=ORANGE)
-        _label(upper, "", "learning rate")
-        _label(lower, "global_step", "gradient norm")
+        label(upper, "", "learning rate")
+        label(lower, "global_step", "gradient norm")
         figure.align_ylabels()
 
-    return _svg(draw, width=5.6, height=3.8)
-
-
-def by_source(scores: Sequence[SourceScore]) -> str:
-    """Draw bits per byte of the model and of zlib by source, for the sources with most documents, the best at the top.
-
-    If the model has no bits per byte, only zlib's are drawn.
-    """
-    largest = sorted(scores, key=lambda s: (-s.documents, s.source))[:MAX_SOURCES]
-    shown = sorted(largest, key=lambda s: (-(s.bits_per_byte or s.zlib_bits_per_byte), s.source))
-    model = [s.bits_per_byte for s in shown if s.bits_per_byte is not None]
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        rows = range(len(shown))
-        plain = [s.zlib_bits_per_byte for s in shown]
-        if model:
-            axes.hlines(rows, model, plain, color="#bbbbbb", linewidth=1)
-        axes.plot(plain, rows, color=ORANGE, linestyle="", marker="D", markersize=5, fillstyle="none", label="zlib -9")
-        if model:
-            axes.plot(model, rows, color=BLUE, linestyle="", marker="o", markersize=6, label="model")
-        axes.set_yticks(rows, [f"{_short(s.source)} ({s.documents})" for s in shown], parse_math=False)
-        axes.set_xlim(left=0)
-        axes.set_ylim(-0.7, len(shown) - 0.3)
-        _label(axes, "bits per byte (less is better)", "")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-
-    return _svg(draw, width=5.6, height=1.3 + 0.24 * len(shown))
-
-
-def by_size(documents: Sequence[SizeScore], *, model: bool = True) -> str:
-    """Draw bits per byte of single test documents against their size; without `model`, zlib's only."""
-    shown = thin_out(sorted(documents, key=lambda d: (d.bytes, d.bits_per_byte)), MAX_DOCUMENTS)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        size = [d.bytes for d in shown]
-        plain = [d.zlib_bits_per_byte for d in shown]
-        axes.plot(size, plain, color=ORANGE, linestyle="", marker="D", markersize=4, fillstyle="none", label="zlib -9")
-        if model:
-            own = [d.bits_per_byte for d in shown]
-            axes.plot(size, own, color=BLUE, linestyle="", marker="o", markersize=4.5, label="model")
-        axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
-        _label(axes, "size of the document, bytes", "bits per byte")
-        axes.legend()
-
-    return _svg(draw, width=5.6, height=3.2)
+    return svg(draw, width=5.6, height=3.8)
 
 
 def _xy(points: Sequence[Point]) -> tuple[list[int], list[float]]:
@@ -142,18 +94,21 @@ def _xy(points: Sequence[Point]) -> tuple[list[int], list[float]]:
     return [step for step, _ in kept], [value for _, value in kept]
 
 
-def _short(source: str) -> str:
+def short(source: str) -> str:
+    """Return a name on one line, of at most 32 characters."""
     name = escaped_line(source)
     return name if len(name) <= 32 else name[:15] + "…" + name[-16:]
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
+def label(axes: Axes, x: str, y: str) -> None:
+    """Name both axes."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.margins(x=0.02)
 
 
-def _svg(draw: Callable[[Figure], None], *, width: float, height: float) -> str:
+def svg(draw: Callable[[Figure], None], *, width: float, height: float) -> str:
+    """Return what `draw` draws into a figure; sizes in inches."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -165,5 +120,5 @@ def _svg(draw: Callable[[Figure], None], *, width: float, height: float) -> str:
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]  # without the XML prologue, which names an external DTD
+    drawn = text.getvalue()
+    return drawn[drawn.index("<svg") :]  # without the XML prologue, which names an external DTD

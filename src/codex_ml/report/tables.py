@@ -5,53 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from codex_ml.inference.audit_files import ExtractionNumbers
-from codex_ml.report.cells import Table, percent, percents, table
+from codex_ml.report.cells import Table, percent, table
 from codex_ml.report.facts import Facts
 from codex_ml.report.sentences import MAX_FINDINGS, trained_from
 
 # Parameters of `model` that a model on disk does not read.
 SIZES = ("preset", "architecture", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_positions",
          "tie_embeddings")  # fmt: skip
-
-LABELS = {
-    "bits_per_byte": "bits per byte",
-    "zlib_bits_per_byte": "bits per byte, zlib -9",
-    "ngram_bits_per_byte": "bits per byte, n-gram model",
-    "bits_per_byte_minus_zlib": "difference to zlib",
-    "bits_per_byte_minus_ngram": "difference to the n-gram model",
-    "perplexity": "perplexity per token",
-    "word_perplexity": "perplexity per word",
-    "byte_perplexity": "perplexity per byte",
-    "top5_accuracy": "top-5 accuracy",
-    "calibration_error": "calibration error",
-}
-
-
-def evaluation(facts: Facts) -> Table:
-    """Return the scores on the test split, with confidence intervals where there are some."""
-    task = facts.evaluation.documents
-    bits = ("bits_per_byte", "zlib_bits_per_byte", "bits_per_byte_minus_zlib", "ngram_bits_per_byte")
-    kinds = {**dict.fromkeys(bits, "{:.4f}"), "token_accuracy": "", "top5_accuracy": ""}
-    rows: list[tuple[Any, ...]] = []
-    for name, found in task.metrics.items():
-        kind = kinds.get(name, "{:,.4g}")
-        if found.value is None:
-            why = "none; the tokenizer loses text" if task.lossy and found.why == task.lossy.reason else "none"
-            rows.append((metric_label(name), why, "–"))
-        elif kind:
-            limits = () if found.low is None else (kind.format(found.low), kind.format(found.high))
-            rows.append((metric_label(name), kind.format(found.value), " to ".join(limits) or "–"))
-        else:
-            rows.append((metric_label(name), percent(found.value, 2), percents(found)))
-    rows += [("documents", f"{task.items:,}", "–")]
-    rows += [(name, f"{task.counts[name]:,}", "–") for name in ("bytes", "tokens") if name in task.counts]
-    head = {"test split": "text", "value": "number", f"{percent(facts.confidence, 0)} interval": "number"}
-    return table("Evaluation", head, rows)
-
-
-def metric_label(name: str) -> str:
-    """Return a metric's name in words."""
-    return LABELS.get(name, name.replace("_", " "))
 
 
 def _share(share: float) -> str:
