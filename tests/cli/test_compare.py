@@ -124,7 +124,7 @@ BAD = {
     "a file": (["old", "file"], "file is a file; name a result folder"),
     "a folder without a result": (["old", "empty"], "empty has no details.json, so it is not a result folder"),
     "half a folder": (["old", "half"], "half/results/documents.parquet is missing, so the result is not whole"),
-    "a model": (["old", "model"], "model is a model, not a result; `dvc repro evaluate` makes reports/evaluate of models/model"),
+    "a model": (["old", "model"], "model is a model, not a result; name documents with --data to evaluate it on them"),
     "a model of one file": (["old", "m.gguf"], "m.gguf is a model, not a result; "),
     "other test documents": (["old", "other"], "old and other are results on different items of `documents`: 30 only in"),
     "no common item": (["old", "other", "--common"], "they share no item"),

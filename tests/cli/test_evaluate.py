@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -298,3 +299,46 @@ def test_a_kind_is_guessed_from_a_name_that_says_it(name: str, kind: str) -> Non
 def test_other_names_need_a_kind(name: str) -> None:
     with pytest.raises(UserError, match="the name does not say what it holds; add --kind"):
         kind_of(Path(name))
+
+
+def compare(*arguments: object, code: int = 0) -> str:
+    """What `codex-ml compare` prints: on stdout if it succeeds, else its one line of error."""
+    done = CliRunner().invoke(whole_app(), ["compare", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done.stderr if code else done.stdout
+
+
+def test_models_are_compared_on_documents_with_each_other_and_with_a_result(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    run("--model", "trained", "--data", "held.jsonl", "--out", "result", *FAST)
+    weights = load_file("trained/model.safetensors")
+    other = {name: value + torch.arange(value.numel()).reshape(value.shape) % 7 / 70 for name, value in weights.items()}
+    save_file(other, "trained/model.safetensors", {"format": "pt"})
+    monkeypatch.chdir("stages")  # paths are those of the user, who is in a folder of the repository
+    (comparison,) = json.loads(
+        compare("../result", "../trained", "--data", "../held.jsonl", *FAST, "--html", "../page.html", "--json")
+    )["comparisons"]
+    assert comparison["b"]["kind"] == "model" and comparison["b"]["name"] == "../trained"
+    assert comparison["a"]["model"] != comparison["b"]["model"]
+    assert comparison["tasks"][0]["items"] == len(TEXTS)
+    (bits,) = [row for row in comparison["metrics"] if row["metric"] == "bits_per_byte"]
+    vocabulary = json.loads((here / "trained/config.json").read_text())["vocab_size"]
+    details = Evaluation.of_folder(here / "result").documents
+    tokens, size = details.counts["tokens"], details.counts["bytes"]
+    assert bits["a"] == pytest.approx(tokens * math.log2(vocabulary) / size, rel=1e-5)
+    assert bits["difference"] == pytest.approx(bits["b"] - bits["a"], abs=1e-5) and bits["difference"] != 0
+    assert "codex-ml-compare-" not in (here / "page.html").read_text()
+
+
+def test_options_for_models_need_documents_and_documents_a_repository(here: Path) -> None:
+    assert compare("trained", "trained", "--window", 8, code=2) == (
+        "error: --window is for models, which are evaluated on --data; name documents\n"
+    )
+    assert "held.jsonl holds no document" in compare("trained", "trained", "--data", "held.jsonl", *FAST, "--kind", "csv", code=2)  # fmt: skip
+    shutil.copytree("trained", "../model")
+    os.chdir("..")
+    assert "run this inside the repository" in compare("model", "model", "--data", "x.jsonl", code=2)

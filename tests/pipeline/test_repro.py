@@ -179,3 +179,16 @@ def test_results_that_are_links_into_the_cache_are_read_as_files(pipeline: Works
         pipeline.dvc("repro", "--force", "--single-item", stage)
     assert pipeline.lock == lock
     assert "up to date" in pipeline.dvc("status").stdout
+
+
+def test_the_command_evaluate_gives_the_result_of_the_stage_byte_by_byte(finished: Finished, tmp_path: Path) -> None:
+    root, out = finished.workspace.root, tmp_path / "result"
+    splits = ("--data", "data/splits/test.parquet", "--train", "data/splits/train.parquet")
+    tasks = ("--benchmark", "data/benchmarks/sample/tiny.jsonl.gz")
+    finished.workspace.cli("evaluate", "--model", "models/model", *splits, *tasks, "--out", str(out))
+    made = {file.relative_to(out).as_posix(): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    stage = root / "reports/evaluate"
+    wanted = {file.relative_to(stage).as_posix(): file.read_bytes() for file in stage.rglob("*") if file.is_file()}
+    del wanted["lineage.json"]
+    assert sorted(made) == sorted(name for name in wanted if not name.endswith(".gitignore"))
+    assert [name for name in made if made[name] != wanted[name]] == []

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window
 from codex_ml.cli.options import Debug, Json
-from codex_ml.core.errors import UserError, one_line_errors
+from codex_ml.core.errors import UserError, one_line_errors, safe_text
+
+if TYPE_CHECKING:
+    from codex_ml.cli.history.named_results import Measure
+    from codex_ml.cli.measure_model import Inputs
+    from codex_ml.evaluate.config import Evaluate
+
+app = typer.Typer()
 
 
+@app.command()
 def compare(
     results: Annotated[
         list[str],
         typer.Argument(
             metavar="A B [C ...]",
-            help="Result folders, Git revisions, experiments of DVC, or `workspace` for reports/evaluate.",
+            help="Result folders, Git revisions, experiments of DVC, `workspace` for reports/evaluate, or models.",
         ),
     ],
     common: Annotated[
@@ -25,18 +35,24 @@ def compare(
     ] = False,
     top: Annotated[int, typer.Option(min=0, help="Number of gains and of losses to list per metric.")] = 5,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the comparison as one offline page.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="Documents on which models are evaluated.")] = None,
+    kind: Kind = None,
+    window: Window = None,
+    changes: Changes = None,
+    benchmark: Benchmarks = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compare evaluation results on the same items: both values, the difference with its interval, and a p-value.
 
     Each result is compared with the first. Documents of one group, and samples of one task, count as one unit. Results
-    on different test documents are refused, unless --common restricts them to the shared ones.
+    on different test documents are refused, unless --common restricts them to the shared ones. With --data, models are
+    evaluated first, with the other options as in `codex-ml evaluate`.
     """
     from codex_ml.cli.comparison_text import comparison_lines
     from codex_ml.cli.history.named_results import named_results
     from codex_ml.core.io import write_text
-    from codex_ml.core.repository_root import find_top
+    from codex_ml.core.repository_root import find_top, go_to_top
     from codex_ml.core.strict_json import dump_json
     from codex_ml.evaluate.comparison import CompareSettings, compare_results
 
@@ -48,10 +64,19 @@ def compare(
         if page is not None and page.is_dir():
             raise UserError(f"--html {html} is a folder; name a file")
         top_folder = find_top(here)
-        if top_folder is not None:
-            os.chdir(top_folder)
+        # outside of a repository there are no revisions, and no policy under which models could be evaluated
+        place = go_to_top() if top_folder or data is not None else Path()
         settings = CompareSettings(common=common, top=top)
-        with named_results(results, here, top_folder) as opened:
+        options = {"--kind": kind, "--window": window, "-S": changes, "--benchmark": benchmark}
+        measure = None
+        if data is not None:
+            from codex_ml.cli.measure_model import Inputs, evaluate_settings
+
+            inputs = partial(Inputs, data=place / data, kind=kind, window=window)
+            measure = _measure(inputs, evaluate_settings(changes, benchmark, place))
+        elif given := [name for name, value in options.items() if value]:
+            raise UserError(f"{given[0]} is for models, which are evaluated on --data; name documents")
+        with named_results(results, here, top_folder, measure) as opened:
             found = compare_results(opened, settings)
             if page is not None:
                 from codex_ml.cli.comparison_page import render_comparison
@@ -62,3 +87,15 @@ def compare(
         else:
             for line in comparison_lines(found):
                 typer.echo(line)
+
+
+def _measure(inputs: Callable[..., Inputs], settings: Evaluate) -> Measure:
+    """What evaluates a model: a function of its path and the folder for the result."""
+    from codex_ml.cli.measure_model import measure
+
+    def of(model: Path, folder: Path) -> None:
+        _, notes = measure(settings, inputs(model=model), folder)
+        for note in notes:
+            typer.echo(safe_text(f"note: {model}: {note}"), err=True)
+
+    return of

@@ -70,7 +70,7 @@ def render_comparison(found: Comparisons, results: Sequence[ResultFolder], folde
 
 def _seen_from(folder: Path, result: ResultFolder) -> str:
     """Relative path of a result folder; "" for a revision, whose files are in DVC's cache."""
-    if result.side.kind in ("revision", "experiment"):
+    if result.side.kind in ("revision", "experiment", "model"):
         return ""
     return f"./{Path(os.path.relpath(result.folder.resolve(), folder.resolve())).as_posix()}"
 

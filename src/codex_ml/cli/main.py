@@ -51,9 +51,8 @@ def _broken_module(error: Exception) -> str:
 @functools.cache  # a process builds the commands once
 def whole_app() -> typer.Typer:
     """The commands and the groups of commands, each from its own module."""
-    from codex_ml.cli import evaluate, hooks, ledger, pack, policy, tokenizer
+    from codex_ml.cli import compare, evaluate, hooks, ledger, pack, policy, tokenizer
     from codex_ml.cli.check import check
-    from codex_ml.cli.compare import compare
     from codex_ml.cli.folds import folds
     from codex_ml.cli.lineage import lineage
     from codex_ml.cli.merge import merge
@@ -68,9 +67,10 @@ def whole_app() -> typer.Typer:
         "check failed, 2 your input is wrong.",
     )
     app.callback(invoke_without_command=True)(_version)
-    for command in (check, verify, lineage, compare, folds, schema, merge):
+    for command in (check, verify, lineage, folds, schema, merge):
         app.command()(command)
-    app.registered_commands += evaluate.app.registered_commands
+    for module in (compare, evaluate):
+        app.registered_commands += module.app.registered_commands
     app.add_typer(hooks.app, name="hook", help="The checks that the pre-commit hooks run.")
     app.add_typer(tokenizer.app, name="tokenizer")
     app.add_typer(pack.app, name="pack")

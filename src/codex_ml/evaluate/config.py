@@ -83,7 +83,7 @@ class Code(Section):
     max_tokens: Positive = Field(128, description="Tokens generated per program, at most")
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
-    cpu_seconds: float = Field(5, gt=0, le=3600, allow_inf_nan=False, description="CPU time of one program")
+    cpu_seconds: float = Field(5.0, gt=0, le=3600, allow_inf_nan=False, description="CPU time of one program")
     memory_mb: int = Field(512, ge=64, le=1_000_000, description="Memory of one program, MB")
     sandbox: Literal["auto", "bwrap-system", "bwrap-wheel", "namespaces"] = Field(
         "auto", description="auto: the first of these that withstands the probe on this machine"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,19 @@ WORKSPACE, STAGE = "workspace", "evaluate"
 REPORTS = Path("reports/evaluate")
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
 MODEL_FILES = ("config.json", "adapter_config.json")
+Measure = Callable[[Path, Path], None]  # (model, folder for its result)
 
 
 @contextmanager
-def named_results(names: Sequence[str], here: Path, top: Path | None) -> Iterator[list[ResultFolder]]:
+def named_results(
+    names: Sequence[str], here: Path, top: Path | None, measure: Measure | None = None
+) -> Iterator[list[ResultFolder]]:
     """Open the results that the names stand for, in their order; messages name files as the user knows them.
 
     Args:
         here: where the user typed the names.
         top: the top folder of the repository, which is the current folder; None outside a repository.
+        measure: evaluates a model that a name stands for; None: a model is refused.
 
     Raises:
         UserError: when a name stands for nothing, for two things, or for a result whose files are not here.
@@ -44,7 +48,7 @@ def named_results(names: Sequence[str], here: Path, top: Path | None) -> Iterato
     with tempfile.TemporaryDirectory(prefix="codex-ml-compare-") as scratch:
         folders = [Path(scratch, f"{number:04}") for number in range(len(names))]
         try:
-            yield [_named(name, here, top, folder) for name, folder in zip(names, folders, strict=True)]
+            yield [_named(name, here, top, folder, measure) for name, folder in zip(names, folders, strict=True)]
         except UserError as error:
             said = str(error)
             for name, folder in zip(names, folders, strict=True):
@@ -52,7 +56,7 @@ def named_results(names: Sequence[str], here: Path, top: Path | None) -> Iterato
             raise UserError(said.replace("\n", "\\n")) from None  # names and ids are data
 
 
-def _named(name: str, here: Path, top: Path | None, scratch: Path) -> ResultFolder:
+def _named(name: str, here: Path, top: Path | None, scratch: Path, measure: Measure | None) -> ResultFolder:
     if not name:
         raise UserError("the name of a result is empty; name a result folder, a Git revision or an experiment")
     if name == WORKSPACE and top:
@@ -69,12 +73,20 @@ def _named(name: str, here: Path, top: Path | None, scratch: Path) -> ResultFold
         return result_at(name, path)
     if revisions:
         return _revision(revisions[0], scratch)
+    if measure and is_model(path):
+        measure(path, scratch)
+        return ResultFolder(ComparedSide(name=name, kind="model"), scratch)
     raise UserError(_stands_for_nothing(name, path, top))
 
 
+def is_model(path: Path) -> bool:
+    """Whether a path looks like a folder of a model, or a GGUF file."""
+    return path.suffix == ".gguf" or any((path / file).is_file() for file in MODEL_FILES)
+
+
 def _stands_for_nothing(name: str, path: Path, top: Path | None) -> str:
-    if path.suffix == ".gguf" or any((path / file).is_file() for file in MODEL_FILES):
-        return f"{name} is a model, not a result; `dvc repro evaluate` makes {REPORTS} of models/model"
+    if is_model(path):
+        return f"{name} is a model, not a result; name documents with --data to evaluate it on them"
     if path.is_dir():
         return f"{name} has no {DETAILS}, so it is not a result folder; name a copy of {REPORTS}"
     if path.exists():
