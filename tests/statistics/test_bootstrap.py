@@ -155,6 +155,18 @@ def test_a_value_that_is_not_finite_has_no_interval():
     assert interval(np.zeros((30, 2)), lambda s: np.full(s.shape[:-1], np.nan), **SETTINGS) is None
 
 
+@pytest.mark.parametrize(("ones", "units"), [(0, 3), (2, 3), (3, 3), (0, 40), (37, 40), (40, 40)])
+def test_units_that_a_metric_does_not_count_are_no_trials(ones, units):
+    """Among 100 documents 3 are Python and none of them parses: that is 0 of 3, not 0 of 100 and not width 0."""
+
+    def rate(sums):
+        return np.divide(*np.moveaxis(sums, -1, 0), out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] != 0)
+
+    counted = trials(ones, units)
+    among = np.concatenate([counted, np.zeros((60, 2))])
+    assert interval(among, rate, **SETTINGS, bounds=(0, 1)) == clopper_pearson(ones, units)
+
+
 def test_one_unit_that_carries_the_whole_value_has_no_interval():
     """Without it there is nothing to divide by, so nothing is known of the spread."""
     rows = np.zeros((30, 2))

@@ -16,7 +16,7 @@ from codex_ml.evaluate.metrics.protocol import Inputs, Metric
 from codex_ml.evaluate.metrics.registry import Metrics
 from codex_ml.evaluate.units import pooled_sums, read_pools
 from codex_ml.inference.evaluate_files import MetricValue
-from codex_ml.statistics.bootstrap import SMALLEST_UNITS, VARIED_UNITS, interval
+from codex_ml.statistics.bootstrap import SMALLEST_UNITS, VARIED_UNITS, counted_units, interval
 
 DECIMALS = 9  # of a value; the further ones depend on the order of additions
 
@@ -68,9 +68,10 @@ def metric_value(
     optional: dict[str, Any] = {}
     if math.isfinite(value):
         chosen: Any = {"resamples": how.resamples, "confidence": how.confidence, "seed": how.seed}
-        found = interval(sums, metrics.aggregate_of(metric), **chosen, bounds=metric.bounds)
+        aggregate = metrics.aggregate_of(metric)
+        found = interval(sums, aggregate, **chosen, bounds=metric.bounds)
         optional = {"low": round(found.low, DECIMALS), "high": round(found.high, DECIMALS)} if found else {}
-        why = None if found else why_no_interval(len(sums))
+        why = None if found else why_no_interval(len(counted_units(sums, aggregate)))
     else:
         why = absent or ("not finite: too large for a double" if math.isinf(value) else "nothing to divide by")
     if metric.name in metrics.failures:  # also one that failed while the interval was computed

@@ -82,10 +82,11 @@ def interval(
 
     With two finite `bounds` the exact binomial interval takes over where a bootstrap cannot know: if each unit is a
     trial (all at one of the bounds, such as passed or failed), or if fewer than `VARIED_UNITS` units differ from the
-    rest, such as 164 tasks that all fail. It is wider than needed for values between the bounds, never narrower.
+    rest, such as 164 tasks that all fail. It is wider than needed for values between the bounds; it counts each unit as
+    one trial, so it is too narrow where a few units have most of the weight.
 
     Args:
-        sums: (u, k), one row per unit, as `unit_sums` returns them.
+        sums: (u, k), one row per unit, as `unit_sums` returns them. Only `counted_units` are the sample.
         bounds: lowest and highest possible value; the interval does not leave them.
 
     Returns:
@@ -98,6 +99,7 @@ def interval(
     rows = np.asarray(sums, dtype=np.float64)
     if rows.ndim != 2:
         raise ValueError(f"sums of shape {rows.shape}; they must be (units, columns)")
+    rows = counted_units(rows, aggregate)
     value = float(aggregate(rows.sum(axis=0))) if len(rows) else math.nan
     if not math.isfinite(value):
         return None
@@ -111,6 +113,18 @@ def interval(
         return Interval(low + share.low * (high - low), low + share.high * (high - low))
     found = _studentised(rows, aggregate, resamples=resamples, confidence=confidence, seed=seed)
     return found and Interval(max(low, found.low), min(high, found.high))
+
+
+def counted_units(rows: Floats, aggregate: Aggregate) -> Floats:
+    """Return the units that a metric counts: (n, k), without those that add nothing and have no value of their own.
+
+    The rate of Python files that parse does not count other files: with 3 Python files among 100 documents there are 3
+    trials, not 100.
+    """
+    if rows.all():
+        return rows
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return rows[rows.any(axis=1) | ~np.isnan(aggregate(rows))]
 
 
 def _is_binomial(rows: Floats, aggregate: Aggregate, value: float, bounds: tuple[float, float]) -> bool:
@@ -158,6 +172,7 @@ def paired_sums(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
 def _studentised(
     rows: Floats, aggregate: Aggregate, *, resamples: int, confidence: float, seed: int
 ) -> Interval | None:
+    rows = counted_units(rows, aggregate)
     if len(rows) < SMALLEST_UNITS:
         return None
     value = float(aggregate(rows.sum(axis=0)))
