@@ -22,6 +22,7 @@ TRACKED = (
     "pyproject.toml",
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
     ".dvcignore",
     ".gitignore",
     "params.schema.json",

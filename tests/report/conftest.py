@@ -52,8 +52,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         policy_state: str = "enforce",
         lossy: bool = False,
         two_rates: bool = True,
-        tasks: bool = False,
-        compared: bool = False,
+        tasks: bool = True,
+        compared: bool = True,
     ) -> Path:
         root = tmp_path_factory.mktemp("run")
 

@@ -82,7 +82,7 @@ def test_a_markdown_parser_gives_the_text_back(place: str, text: str) -> None:
 
 @pytest.mark.parametrize("model", ["scratch", "lora", "t5"])
 def test_usual_text_has_no_backslash(facts: MakeFacts, model: str) -> None:
-    """Except before the star of `reports/*/lineage.json`."""
+    """Except before the star of `reports/*/lineage.json`, and in pass@k, which could be a mention."""
     kinds = {
         "scratch": {},
         "lora": {"base": BASE, "lora": LORA, "quantization": "4bit"},
@@ -90,7 +90,7 @@ def test_usual_text_has_no_backslash(facts: MakeFacts, model: str) -> None:
     }
     text = body(render_card(changed(facts(), **kinds[model])))
     code = text.index("```python"), text.index("## How it was made")
-    assert set(re.findall(r"\\.", text[: code[0]] + text[code[1] :])) == {"\\*"}
+    assert set(re.findall(r"\\.", text[: code[0]] + text[code[1] :])) == {"\\*", "\\@"}
 
 
 def test_table_rows_keep_their_number_of_columns(facts: MakeFacts, hostile: str) -> None:
@@ -117,9 +117,25 @@ def test_fence_is_longer_than_any_in_the_text(run: int) -> None:
 def test_model_index_equals_the_metrics(facts: MakeFacts) -> None:
     known = facts()
     data = ModelCard(render_card(known)).data
-    values = {result.metric_type: result.metric_value for result in data.eval_results or []}
-    assert values == {"bits_per_byte": 2.125, "token_accuracy": 0.3125}
-    assert {(r.dataset_name, r.dataset_split) for r in data.eval_results or []} == {("test split", "test")}
+    values = {
+        (r.dataset_type, r.dataset_name, r.dataset_split, r.metric_type): r.metric_value
+        for r in data.eval_results or []
+    }
+    tasks = ("programming-tasks", "own", None)
+    assert values == {
+        ("held-out-documents", "test split", "test", "bits_per_byte"): 2.125,
+        ("held-out-documents", "test split", "test", "token_accuracy"): 0.3125,
+        ("continued-held-out-documents", "test split", "test", "edit_similarity"): 0.375,
+        (*tasks, "pass_at_1"): pytest.approx(0.21),
+        (*tasks, "pass_at_2"): 0.22,
+        (*tasks, "pass_at_10"): pytest.approx(0.3),
+        (*tasks, "solution_bits_per_byte"): 1.625,
+    }
+    (bits,) = [r for r in data.eval_results or [] if r.metric_type == "bits_per_byte"]
+    assert (bits.metric_name, bits.metric_args) == (
+        "bits per byte",
+        {"confidence": 0.9, "low": 2.025, "high": 2.225, "units": 20, "signature": "plain"},
+    )
     assert (data.language, data.library_name, data.pipeline_tag) == ("code", "transformers", "text-generation")
 
 
@@ -310,7 +326,7 @@ def test_the_language_is_code_only_where_most_documents_are(
 
 def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_in_the_card(facts: MakeFacts) -> None:
     """Its tokens cost 1.09 bits per byte, and zlib 5.60, because they leave text out."""
-    made = facts(lossy=True)
+    made = facts(lossy=True, tasks=False, compared=False)
     card = render_card(made)
     results = ModelCard(card).data.eval_results or []
     assert {result.metric_type: result.metric_value for result in results} == {"token_accuracy": 0.3125}
@@ -318,3 +334,29 @@ def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_in_the_card(facts: Mak
     assert card.count("does not give 7 of 20 back") == 3  # the summary, the evaluation, the limitations
     assert not re.search(r"[0-9] bits per byte|better than|worse than|Less is better", card)
     assert "31.25 % of the tokens of 20 unseen documents predicted" in card
+
+
+def test_the_card_has_a_table_of_each_task_with_why_a_number_is_absent(facts: MakeFacts) -> None:
+    card = render_card(facts())
+    for line in (
+        "| test split | value | 90 % interval | units |",
+        "| token accuracy | 31.25 % | 21.25 % to 41.25 % | 20 |",
+        "| completions | value | 90 % interval | units | what is absent, and why |",
+        "| complexity | – | – | 5 | plain |",
+        "| executed code, own | value | 90 % interval | units |",
+        "| pass\\@10 | 30.00 % | 20.00 % to 40.00 % | 6 |",
+        "| bits per byte of the reference solutions | 1.6250 | 1.5250 to 1.7250 | 6 |",
+        "| wrong | 30 | an assertion does not hold |",
+        "| documents | bits per byte | 2.5 | 2.125 | -0.375 | -0.5 to -0.25 | 0.003 | better |",
+        "| documents | exact match | 0 | 0.125 | +0.125 | – | 0.5 | no evidence: plain |",
+    ):
+        assert f"\n{line}\n" in card
+
+
+@pytest.mark.parametrize("tasks", [True, False])
+def test_the_card_says_of_correctness_what_was_measured(facts: MakeFacts, tasks: bool) -> None:
+    card = render_card(facts(tasks=tasks, compared=False))
+    assert ("Correctness of generated code was measured on the programming tasks above only" in card) is tasks
+    assert ("Correctness, security and bias of generated code were not measured." in card) is not tasks
+    assert ("### Generated text" in card, "### Executed code: own" in card) == (tasks, tasks)
+    assert "Compared with another model" not in card

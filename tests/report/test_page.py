@@ -22,11 +22,13 @@ from codex_ml.inference.evaluate_files import Evaluation
 from codex_ml.report import evaluation_plots, plots, sentences, short_series, tables
 from codex_ml.report.cells import escaped_line
 from codex_ml.report.evaluation_facts import PartScore, SizeScore
+from codex_ml.report.evaluation_pictures import pass_curves
 from codex_ml.report.facts import Facts, load_facts
 from codex_ml.report.page import TEMPLATE, render_page
 
 MakeFacts = Callable[..., Facts]
 Render = Callable[[str], str]
+COLUMNS = ("bits_per_byte", "low", "high", "zlib_bits_per_byte", "ngram_bits_per_byte", "documents")
 DRAWN = {"loss_curve", "schedule", "by_source", "by_length", "by_size", "calibration", "pass_rates", "differences"}
 
 
@@ -54,7 +56,7 @@ def drawn() -> Iterator[dict[tuple[str, str], str]]:
 @pytest.fixture(scope="module")
 def rendered(facts: MakeFacts) -> Render:
     """The page of `facts(text)`, made once."""
-    return cache(lambda text: render_page(facts(text, tasks=True, compared=True)))
+    return cache(lambda text: render_page(facts(text)))
 
 
 class Page(HTMLParser):
@@ -245,7 +247,10 @@ def test_numbers_of_the_inputs_are_on_the_page(rendered: Render) -> None:
     ("path", "stage"),
     [
         ("reports/evaluate/plots/by_source.csv", "evaluate"),
+        ("reports/evaluate/plots/by_length.csv", "evaluate"),
         ("reports/evaluate/results/documents.parquet", "evaluate"),
+        ("reports/evaluate/results/completions.parquet", "evaluate"),
+        ("reports/evaluate/results/code_samples.ndjson", "evaluate"),
         ("reports/safety_audit/samples.ndjson", "safety_audit"),
         ("reports/train/plots/metrics/val/loss.tsv", "train"),
         ("reports/train/plots/metrics/train/embedding_lr.tsv", "train"),
@@ -351,7 +356,7 @@ def test_a_curve_of_fewer_than_three_points_is_a_table(
     found = short_series.tables(made)
     assert (name in found) == (count < 3)
     page = Page(render_page(made))
-    assert page.elements["img"] == 6 - (count < 3)
+    assert page.elements["img"] == len(DRAWN) - (count < 3)
     if count < 3:
         form = "{:.4f}" if name == "loss" else "{:.3g}"
         assert found[name].rows == tuple((f"{step}", *[form.format(v)] * len(FEW[name])) for step, v in points)
@@ -409,7 +414,7 @@ def test_few_sources_and_documents_are_tables(facts: MakeFacts, count: int) -> N
         assert found["by_length"].rows[0] == ("0 to 255", "5", "2.0000", "1.7500 to 2.2500", "2.5000", "–")
         assert found["by_size"].rows[0][0] == "100"
         assert found["calibration"].rows[0] == ("0.1500", "0.1250", "1,000")
-    assert Page(render_page(made)).elements["img"] == (6 if count == 3 else 2)
+    assert Page(render_page(made)).elements["img"] == (len(DRAWN) if count == 3 else len(DRAWN) - 4)
 
 
 def test_a_step_without_a_validation_has_a_dash(facts: MakeFacts) -> None:
@@ -429,3 +434,64 @@ def test_the_recipe_names_a_vocabulary_size_only_if_it_was_trained(facts: MakeFa
     names = [row[0] for row in tables.recipe(made).rows]
     assert ("tokenizer.vocab_size" in names) is shown
     assert "tokenizer.kind" in names
+
+
+def test_every_task_of_the_evaluation_is_on_the_page(rendered: Render) -> None:
+    text = " ".join(Page(rendered("plain")).text.split())
+    for words in (
+        "Generated text The model continued 5 held-out documents, by at most 16 tokens greedily.",
+        "2 prompts were longer than the model can see and lost their begin. Plain.",
+        "edit similarity 0.375 0.275 to 0.475 5",
+        "complexity – – 5 plain",
+        "60 programs for 6 tasks ran in the sandbox namespaces; the model wrote 10 per task at temperature 0.8.",
+        "4 of the tasks are judged by another process than the program's.",
+        "pass@1 21.00 % 11.00 % to 31.00 % 6 pass@2 22.00 %",
+        "passed 12 all assertions hold wrong 30",
+        "The calibration error is 0.2500 (interval 0.1500 to 0.3500).",
+        "A is plain, B is the model of this page; both on the same items.",
+        "p (Holm) is corrected for the 3 tests. B is better or worse where p (Holm) is below 0.1.",
+        "own own/0, sample 0: wrong (plain)",
+        "plain plain, split at plain, ended by plain; edit similarity to its own text 0.100",
+    ):
+        assert words in text
+    assert text.count("edit similarity to its own text") == text.count("own own/0, sample") == 4
+
+
+def test_an_evaluation_of_documents_alone_has_no_empty_sections(facts: MakeFacts) -> None:
+    page = Page(render_page(facts(tasks=False, compared=False)))
+    assert page.elements["img"] == len(DRAWN) - 2
+    assert not re.search("Generated text|Executed code|Compared with|continued|Programs|pass@", page.text)
+
+
+def test_pass_at_k_is_a_line_from_three_k_on(facts: MakeFacts) -> None:
+    numbers = facts().evaluation.as_json()
+    del numbers["tasks"]["code/own"]["metrics"]["pass_at_2"]
+    changed = dataclasses.replace(facts(), evaluation=Evaluation.model_validate(numbers))
+    assert pass_curves(facts()).keys() == {"own"}
+    assert [k for k, *_ in pass_curves(facts())["own"]] == [1, 2, 10]
+    assert pass_curves(changed) == {}
+
+
+def test_differences_are_drawn_where_a_has_a_value_to_divide_by(facts: MakeFacts) -> None:
+    compared = facts().results.compared
+    assert compared
+    drawn = evaluation_plots.drawable(compared.comparisons[0].metrics)
+    assert [metric.metric for metric in drawn] == ["bits_per_byte", "token_accuracy"]
+    assert "2 of 4 metrics have a difference and a value of A that is not 0." in render_page(facts())
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("plots/by_length.csv", f"length,{','.join(COLUMNS)}\nx,nan,,,2.5,,1\n", "nan is not a finite number"),
+        ("plots/calibration.csv", "confidence,accuracy\n0.5,0.5\n", "calibration.csv is not what evaluate writes"),
+        ("results/completions.parquet", "PAR1", "completions.parquet is damaged"),
+        ("results/code_samples.ndjson", "{}\n", "code_samples.ndjson:1: benchmark: field required"),
+        ("results/comparison.json", "{}", "confidence: field required; `dvc repro evaluate`"),
+    ],
+)
+def test_a_table_of_another_shape_is_refused(inputs: Callable[..., Path], path: str, text: str, message: str) -> None:
+    root = inputs()
+    (root / "reports/evaluate" / path).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_facts(lambda name: root / name, title="x")

@@ -68,7 +68,8 @@ def evaluation_section(facts: Facts) -> str:
     if facts.results.compared:
         note = escape(tasks.verdict_note(facts))
         compared = f"\n\n### Compared with another model\n\n{note}\n\n{markdown_table(scores.compared(facts))}"
-    signatures = "\n\n".join(markdown_table(scores.signatures(facts, task)) for task in facts.evaluation.tasks)
+    names = (DOCUMENTS, *tasks.other_tasks(facts))
+    signatures = "\n\n".join(markdown_table(scores.signatures(facts, task)) for task in names)
     return f"""## Evaluation
 
 {markdown_table(scores.metrics(facts, DOCUMENTS))}

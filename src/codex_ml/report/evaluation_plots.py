@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_SOURCES = 40
+MAX_SOURCES = 36
 MAX_DOCUMENTS = 150
 MAX_DIFFERENCES = 40
 
@@ -49,7 +49,9 @@ def _parts(shown: Sequence[PartScore]) -> str:
         plain = [s.zlib_bits_per_byte for s in shown]
         if intervals:
             places, lows, highs = zip(*intervals, strict=True)
-            axes.hlines(places, lows, highs, color=BLUE, linewidth=2.5, label="interval")
+            axes.hlines(places, lows, highs, color=BLUE, linewidth=1.6)
+            both = ([*lows, *highs], [*places, *places])
+            axes.plot(*both, color=BLUE, linestyle="", marker="|", markersize=9, label="its interval")
         axes.plot(plain, rows, color=ORANGE, linestyle="", marker="D", markersize=5, fillstyle="none", label="zlib -9")
         if ngram:
             values, places = zip(*ngram, strict=True)

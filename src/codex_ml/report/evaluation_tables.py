@@ -70,7 +70,7 @@ def _cells(task: TaskResult, name: str, found: MetricValue) -> tuple[str, str, s
     if found.value is None:
         if task.lossy and found.why == task.lossy.reason:
             return "none; the tokenizer loses text", "–", ""
-        return "none", "–", found.why or ""
+        return "–", "–", found.why or ""
     limits = [_number(name, limit) for limit in (found.low, found.high) if limit is not None]
     return _number(name, found.value), " to ".join(limits) or "–", found.why or ""
 
@@ -78,7 +78,9 @@ def _cells(task: TaskResult, name: str, found: MetricValue) -> tuple[str, str, s
 def _number(name: str, value: float) -> str:
     if any(part in name for part in SHARES):
         return percent(value, 2)
-    return f"{value:,.4f}" if "bits_per_byte" in name else f"{value:,.4g}"
+    if "bits_per_byte" in name:
+        return f"{value:,.4f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _ordered(task: TaskResult) -> list[tuple[str, MetricValue]]:
@@ -110,7 +112,7 @@ def _items(task: str) -> str:
 def signatures(facts: Facts, task: str) -> Table:
     """Return everything that each number of a task depends on beside the model and the data."""
     rows = [(metric_label(name), value.signature) for name, value in _ordered(facts.evaluation.tasks[task])]
-    return table("How each number is computed", {"metric": "text", "signature": "code"}, rows)
+    return table("Signatures", {_title(task): "text", "signature": "code"}, rows)
 
 
 def settings(facts: Facts, task: str) -> Table:

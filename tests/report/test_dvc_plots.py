@@ -1,0 +1,86 @@
+"""`dvc plots show` draws what dvc.yaml declares of the evaluation, without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+BITS = "documents,bytes,bits_per_byte,low,high,zlib_bits_per_byte,ngram_bits_per_byte"
+TABLES = {
+    "by_source": f"source,{BITS}\nb==1,30,3000,1.5,1.25,1.75,2.5,2.0\na==1,3,300,1.75,,,2.5,\n",
+    "by_length": f"length,{BITS}\n256 to 1023,30,3000,1.5,1.25,1.75,2.5,2.0\n1024 to 4095,3,300,1.75,,,2.5,\n",
+    "calibration": "confidence,accuracy,tokens\n0.25,0.2,100\n0.75,0.7,50\n",
+    "pass_at_k": "benchmark,k,pass_at_k,low,high,tasks\nHumanEval,1,0.1000,0.0500,0.2000,164\nown,1,0.5,,,4\n",
+    "compared": "task,metric,difference,low,high,p_holm,verdict\ndocuments,bits_per_byte,-0.1,-0.2,-0.05,0.01,better\n",
+}
+DRAWN = {
+    "by_source": ("bits_per_byte", "source"),
+    "by_length": ("bits_per_byte", "length"),
+    "pass_at_k": ("pass_at_k", "benchmark"),
+    "compared": ("difference", "metric"),
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("plots")
+    shutil.copytree(repository / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
+    shutil.copyfile(repository / "dvc.yaml", root / "dvc.yaml")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    folder = root / "reports/evaluate/plots"
+    folder.mkdir(parents=True)
+    for name, text in TABLES.items():
+        (folder / f"{name}.csv").write_text(text, encoding="utf-8")
+    return root
+
+
+def show(workspace: Path, *options: str) -> str:
+    paths = [f"reports/evaluate/plots/{name}.csv" for name in TABLES]
+    command = [sys.executable, "-m", "dvc", "plots", "show", *options, *paths]
+    environment = {**os.environ, **NOWHERE, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, cwd=workspace, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def shown(workspace: Path) -> dict[str, Any]:
+    """The filled-in Vega-Lite description of each picture, by the stem of its table."""
+    said = json.loads(show(workspace, "--json"))
+    assert "errors" not in said
+    return {Path(name).stem: found[0]["content"] for name, found in said["data"].items()}
+
+
+def test_each_table_of_the_evaluation_is_drawn_from_all_its_rows(shown: dict[str, Any]) -> None:
+    assert shown.keys() == TABLES.keys()
+    for name, picture in shown.items():
+        assert "<DVC_" not in json.dumps(picture)
+        assert picture["$schema"].startswith("https://vega.github.io/schema/vega-lite/v5")
+        assert len(picture["data"]["values"]) == TABLES[name].count("\n") - 1
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_picture_has_a_row_per_value_and_a_line_from_low_to_high(shown: dict[str, Any], name: str) -> None:
+    picture, (value, row) = shown[name], DRAWN[name]
+    interval, point, _ = picture["layer"]
+    assert (picture["encoding"]["y"]["field"], picture["encoding"]["y"]["sort"]) == (row, None)
+    assert (interval["mark"]["type"], point["mark"]["type"]) == ("rule", "point")
+    assert (interval["encoding"]["x"]["field"], interval["encoding"]["x2"]["field"]) == ("low", "high")
+    assert point["encoding"]["x"]["field"] == value
+    assert {row, value, "low", "high"} <= picture["data"]["values"][0].keys()
+
+
+def test_a_page_is_written_without_a_network(workspace: Path) -> None:
+    """It loads Vega from a CDN when it is opened; the report draws the same pictures without it."""
+    show(workspace, "--out", "drawn")
+    page = (workspace / "drawn/index.html").read_text(encoding="utf-8")
+    assert page.count("vegaEmbed(") == len(TABLES)
+    assert "b==1" in page
