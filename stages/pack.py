@@ -14,7 +14,7 @@ from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, log, run_stage
 from codex_ml.pack.config import Pack
 
-COMPARED = ("train.tokens", "train.rows", "train.cut_documents", "train.fill")
+COMPARED = ("train.tokens", "train.fill")
 
 # Not a dep: only an error message reads it, to name the line of the user's file.
 CORPUS = Path("data/corpus/documents.parquet")

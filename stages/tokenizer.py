@@ -14,7 +14,7 @@ from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, log, run_stage
 from codex_ml.tokenizer.config import Tokenizer
 
-COMPARED = ("vocab_size", "bytes_per_token", "lossless", "unused_share")
+COMPARED = ("vocab_size", "bytes_per_token", "lossless")
 
 
 class Params(Section):

@@ -313,7 +313,7 @@ def test_audit_of_a_memorising_model_in_numbers():
     assert audit_metrics(audit) == {
         "secrets": {"train": 3, "generated": 1},
         "extraction": {"members": 1.0, "held_out": 0.0},
-        "gates": {"pass": 6, "fail": 2, "invalid": 0},
+        "gates": {"fail": 2, "invalid": 0},
     }
     assert [gate.name for gate in audit.gates if gate.status == "fail"] == [
         "train text is not extracted beyond held-out text",

@@ -38,8 +38,8 @@ TASKS: tuple[Task, ...] = (documents_task, completions_task, code_tasks)
 
 COMPARED = {
     DOCUMENTS: ("bits_per_byte", "zlib_bits_per_byte", "perplexity", "token_accuracy"),
-    COMPLETIONS: ("exact_match_stripped", "edit_similarity", "chrf", "parse_rate", "repetition_rate"),
-    CODE: ("pass_at_1", "pass_at_10", "pass_at_100", "solution_bits_per_byte", "program_parse_rate"),
+    COMPLETIONS: ("exact_match_stripped", "chrf"),
+    CODE: ("pass_at_1", "pass_at_10", "pass_at_100", "solution_bits_per_byte"),
 }
 DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
 
