@@ -229,7 +229,7 @@ def other_tasks(text: str) -> dict[str, Any]:
     run = {"samples": 10, "temperature": 0.8, "sandbox": "namespaces"}
     verdicts = {"passed": 12, "wrong": 30, "crashed": 15, "time": 2, "memory": 1, "output": 0}
     code = {"task": "code/own", "items": 6, "units": 6, "settings": run, "metrics": rates}
-    code |= {"counts": {"programs": 60, "in_child": 2, **verdicts}, "notes": [text]}
+    code |= {"counts": {"programs": 60, "in_child": 2, "cut_prompts": 3, **verdicts}, "notes": [text]}
     return {"completions": completions, "code/own": code}
 
 

@@ -84,3 +84,11 @@ def test_a_page_is_written_without_a_network(workspace: Path) -> None:
     page = (workspace / "drawn/index.html").read_text(encoding="utf-8")
     assert page.count("vegaEmbed(") == len(TABLES)
     assert "b==1" in page
+
+
+def test_a_result_that_is_compared_with_nothing_is_no_error(workspace: Path) -> None:
+    file = workspace / "reports/evaluate/plots/compared.csv"
+    file.write_text(TABLES["compared"].splitlines()[0] + "\n", encoding="utf-8")
+    said = json.loads(show(workspace, "--json"))
+    assert "errors" not in said
+    assert said["data"]["reports/evaluate/plots/compared.csv"] == []

@@ -320,7 +320,7 @@ def test_a_policy_that_was_off_is_said(facts: MakeFacts) -> None:
 def test_a_tokenizer_that_loses_text_has_no_bits_per_byte_on_the_page(facts: MakeFacts) -> None:
     page = render_page(facts(lossy=True))
     assert page.count("does not give 7 of 20 back") == 2
-    assert page.count("Of zlib only: the tokenizer loses text.") == 3
+    assert page.count("Without the model: its tokenizer loses text.") == 3
     assert not re.search(r"[0-9] bits per byte|better than|worse than|Less is better|fewer bits", page)
 
 
@@ -444,7 +444,7 @@ def test_every_task_of_the_evaluation_is_on_the_page(rendered: Render) -> None:
         "edit similarity 0.375 0.275 to 0.475 5",
         "complexity – – 5 plain",
         "60 programs for 6 tasks ran in the sandbox namespaces; the model wrote 10 per task at temperature 0.8.",
-        "4 of the tasks are judged by another process than the program's.",
+        "4 of the tasks are judged by another process than the program's. 3 prompts were longer than",
         "pass@1 21.00 % 11.00 % to 31.00 % 6 pass@2 22.00 %",
         "passed 12 all assertions hold wrong 30",
         "The calibration error is 0.2500 (interval 0.1500 to 0.3500).",
@@ -495,3 +495,39 @@ def test_a_table_of_another_shape_is_refused(inputs: Callable[..., Path], path: 
     (root / "reports/evaluate" / path).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(message)):
         load_facts(lambda name: root / name, title="x")
+
+
+@pytest.mark.parametrize("kept", [["bits_per_byte"], ["token_accuracy"]])
+def test_metrics_that_were_not_chosen_are_not_missed(inputs: Callable[..., Path], kept: list[str]) -> None:
+    """With `evaluate.metrics: [bits_per_byte]` the tables by source and by length have empty columns."""
+    root = inputs()
+    file = root / "reports/evaluate/details.json"
+    details = json.loads(file.read_text())
+    metrics = details["tasks"]["documents"]["metrics"]
+    details["tasks"]["documents"]["metrics"] = {name: metrics[name] for name in kept}
+    file.write_text(json.dumps(details))
+    bits = "1.5" if kept == ["bits_per_byte"] else ""
+    for name in ("source", "length"):
+        rows = "".join(f"{part},{bits},,,,,5\n" for part in ("0 to 255", "256 to 1023", "1024 to 4095"))
+        (root / f"reports/evaluate/plots/by_{name}.csv").write_text(f"{name},{','.join(COLUMNS)}\n{rows}")
+    facts = load_facts(lambda name: root / name, title="x")
+    text = " ".join(Page(render_page(facts)).text.split())
+    if bits:
+        assert "2.125 bits per byte on 20 unseen documents (90 % interval 2.025 to 2.225)." in text
+        assert "Less is better for bits per byte" in text
+        assert Page(render_page(facts)).elements["img"] == len(DRAWN)
+    else:
+        assert "31.25 % of the tokens of 20 unseen documents predicted" in text
+        assert "bits per byte is not among the chosen metrics" in text
+        assert "not the whole text" not in text
+        assert Page(render_page(facts)).elements["img"] == len(DRAWN) - 2
+    assert "loses text" not in text
+    assert "zlib's" not in text
+
+
+def test_a_page_of_the_size_of_the_sample_is_small(facts: MakeFacts) -> None:
+    made = facts("a/path/of/usual/length.py", points=120)
+    sources = tuple(PartScore(f"package-{i}==1.2.{i}", i, 1.5 + i / 50, 2.5, 1.4, 1.6, 2.0) for i in range(25))
+    documents = tuple(SizeScore(100 * i, 1.5 + 1 / i, 2.0 + 2 / i) for i in range(1, 102))
+    results = dataclasses.replace(made.results, sources=sources, documents=documents)
+    assert len(render_page(dataclasses.replace(made, results=results)).encode()) < 300_000

@@ -31,7 +31,7 @@ class PartScore:
     """Bits per byte of a part of the test documents: one row of plots/by_source.csv or plots/by_length.csv.
 
     Attributes:
-        bits_per_byte: None if the tokenizer loses text.
+        bits_per_byte: None if the tokenizer loses text; each is None if that metric was not chosen.
         low, high: its interval; None with too few units.
         ngram_bits_per_byte: None without that baseline.
     """
@@ -39,7 +39,7 @@ class PartScore:
     name: str
     documents: int
     bits_per_byte: float | None
-    zlib_bits_per_byte: float
+    zlib_bits_per_byte: float | None
     low: float | None = None
     high: float | None = None
     ngram_bits_per_byte: float | None = None
@@ -121,8 +121,14 @@ def load_tables(find: Find, evaluation: Evaluation) -> ResultTables:
         calibration=_rows(find, "calibration.csv", _bin),
         completed=_completed(result("completions.parquet")) if COMPLETIONS in stems else (),
         programs=tuple(islice(JudgedSample.read_lines(result(SAMPLES)), SHOWN)) if "code" in stems else (),
-        compared=Comparisons.read(compared) if compared.exists() else None,
+        compared=_one(Comparisons.read(compared), compared) if compared.exists() else None,
     )
+
+
+def _one(compared: Comparisons, file: Path) -> Comparisons:
+    if len(compared.comparisons) != 1:
+        raise _other_form(file, ValueError(f"{len(compared.comparisons)} comparisons instead of one"))
+    return compared
 
 
 def _rows(find: Find, name: str, convert: Callable[[Mapping[str, str]], T]) -> tuple[T, ...]:
@@ -144,7 +150,7 @@ def _part(row: Mapping[str, str], name: str) -> PartScore:
         name=row[name],
         documents=int(row["documents"]),
         bits_per_byte=_optional(row["bits_per_byte"]),
-        zlib_bits_per_byte=_number(row["zlib_bits_per_byte"]),
+        zlib_bits_per_byte=_optional(row["zlib_bits_per_byte"]),
         low=_optional(row["low"]),
         high=_optional(row["high"]),
         ngram_bits_per_byte=_optional(row["ngram_bits_per_byte"]),

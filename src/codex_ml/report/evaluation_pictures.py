@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 from codex_ml.inference.evaluate_files import CODE, table_stem
 from codex_ml.report import evaluation_plots as plots
 from codex_ml.report.cells import between
+from codex_ml.report.evaluation_facts import PartScore
 from codex_ml.report.facts import Facts
 from codex_ml.report.picture import Picture
 from codex_ml.report.short_series import LEAST
@@ -17,8 +17,10 @@ Curve = list[tuple[int, float, float | None, float | None]]  # k, pass@k, low, h
 
 def evaluation_pictures(facts: Facts) -> dict[str, Picture]:
     """Pictures by name; only those that have data."""
-    found = {"by_source": _by_source(facts), "by_size": _by_size(facts)}
-    if facts.results.lengths:
+    found = {"by_size": _by_size(facts)}
+    if _drawable(facts.results.sources):
+        found["by_source"] = _by_source(facts)
+    if _drawable(facts.results.lengths):
         found["by_length"] = _by_length(facts)
     if facts.results.calibration:
         found["calibration"] = _calibration(facts)
@@ -39,18 +41,23 @@ def evaluation_pictures(facts: Facts) -> dict[str, Picture]:
     return found
 
 
-def _model_only(facts: Facts) -> str:
-    return "" if facts.evaluation.bits is not None else " Of zlib only: the tokenizer loses text."
+def _drawable(parts: tuple[PartScore, ...]) -> bool:
+    return any(part.bits_per_byte or part.zlib_bits_per_byte or part.ngram_bits_per_byte for part in parts)
+
+
+def _without_model(facts: Facts) -> str:
+    return " Without the model: its tokenizer loses text." if facts.evaluation.documents.lossy else ""
 
 
 def _by_source(facts: Facts) -> Picture:
     sources = facts.results.sources
-    better = sum((s.bits_per_byte or math.inf) < s.zlib_bits_per_byte for s in sources)
-    compared = f"The model needs fewer bits than zlib on {better} of {len(sources)} sources."
+    both = [(s.bits_per_byte, s.zlib_bits_per_byte) for s in sources if s.bits_per_byte and s.zlib_bits_per_byte]
+    better = sum(model < zlib for model, zlib in both)
+    compared = f" The model needs fewer bits than zlib on {better} of {len(both)} sources." if both else ""
     many = f"the {plots.MAX_SOURCES} largest of {len(sources)}" if len(sources) > plots.MAX_SOURCES else "all"
     return Picture(
-        f"Bits per byte by source ({many}), with the number of test documents.{_model_only(facts)}",
-        f"Dot chart. {compared if facts.evaluation.bits else 'Bits per byte of zlib.'}",
+        f"Bits per byte by source ({many}), with the number of test documents.{_without_model(facts)}",
+        f"Dot chart of bits per byte.{compared}",
         partial(plots.by_source, sources),
     )
 
@@ -58,17 +65,17 @@ def _by_source(facts: Facts) -> Picture:
 def _by_length(facts: Facts) -> Picture:
     lengths = facts.results.lengths
     return Picture(
-        f"Bits per byte by length of the document in bytes, with the number of documents.{_model_only(facts)}",
+        f"Bits per byte by length of the document in bytes, with the number of documents.{_without_model(facts)}",
         f"Dot chart of bits per byte in {len(lengths)} classes of length.",
         partial(plots.by_length, lengths),
     )
 
 
 def _by_size(facts: Facts) -> Picture:
-    has_bits = facts.evaluation.bits is not None
+    has_bits = facts.evaluation.documents.lossy is None
     return Picture(
         "Each test document: bits per byte against size. zlib reads each document alone, as the model does."
-        f"{_model_only(facts)}",
+        f"{_without_model(facts)}",
         f"Scatter chart of bits per byte against document size, for {'the model and for ' if has_bits else ''}zlib.",
         partial(plots.by_size, facts.results.documents, model=has_bits),
     )

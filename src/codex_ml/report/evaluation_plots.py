@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codex_ml.inference.comparison_files import ComparedMetric
 from codex_ml.report.evaluation_facts import ConfidenceBin, PartScore, SizeScore
@@ -25,7 +25,7 @@ def by_source(scores: Sequence[PartScore]) -> str:
     See `_parts` for what is drawn of each.
     """
     largest = sorted(scores, key=lambda s: (-s.documents, s.name))[:MAX_SOURCES]
-    shown = sorted(largest, key=lambda s: (-(s.bits_per_byte or s.zlib_bits_per_byte), s.name))
+    shown = sorted(largest, key=lambda s: (-(s.bits_per_byte or s.zlib_bits_per_byte or 0), s.name))
     return _parts(shown)
 
 
@@ -37,28 +37,29 @@ def by_length(scores: Sequence[PartScore]) -> str:
 def _parts(shown: Sequence[PartScore]) -> str:
     """Draw bits per byte of model, zlib and n-gram model, one line per part, the first at the bottom.
 
-    The model has a bar for its interval where there is one, and is left out if it has no bits per byte.
+    The model has a bar for its interval where there is one. What has no bits per byte is left out.
     """
     rows = range(len(shown))
     model = [(s.bits_per_byte, row) for row, s in zip(rows, shown, strict=True) if s.bits_per_byte is not None]
+    plain = [(s.zlib_bits_per_byte, row) for row, s in zip(rows, shown, strict=True) if s.zlib_bits_per_byte]
     ngram = [(s.ngram_bits_per_byte, row) for row, s in zip(rows, shown, strict=True) if s.ngram_bits_per_byte]
     intervals = [(row, s.low, s.high) for row, s in zip(rows, shown, strict=True) if s.low is not None]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        plain = [s.zlib_bits_per_byte for s in shown]
         if intervals:
             places, lows, highs = zip(*intervals, strict=True)
             axes.hlines(places, lows, highs, color=BLUE, linewidth=1.6)
             both = ([*lows, *highs], [*places, *places])
             axes.plot(*both, color=BLUE, linestyle="", marker="|", markersize=9, label="its interval")
-        axes.plot(plain, rows, color=ORANGE, linestyle="", marker="D", markersize=5, fillstyle="none", label="zlib -9")
-        if ngram:
-            values, places = zip(*ngram, strict=True)
-            axes.plot(values, places, color=GREY, linestyle="", marker="x", markersize=5, label="n-gram model")
-        if model:
-            values, places = zip(*model, strict=True)
-            axes.plot(values, places, color=BLUE, linestyle="", marker="o", markersize=6, label="model")
+        styles: tuple[tuple[str, list[tuple[float, int]], dict[str, Any]], ...] = (
+            ("zlib -9", plain, {"color": ORANGE, "marker": "D", "markersize": 5, "fillstyle": "none"}),
+            ("n-gram model", ngram, {"color": GREY, "marker": "x", "markersize": 5}),
+            ("model", model, {"color": BLUE, "marker": "o", "markersize": 6}),
+        )
+        for name, points, style in styles:
+            if points:
+                axes.plot(*zip(*points, strict=True), linestyle="", label=name, **style)
         axes.set_yticks(rows, [f"{short(s.name)} ({s.documents})" for s in shown], parse_math=False)
         axes.set_xlim(left=0)
         axes.set_ylim(-0.7, len(shown) - 0.3)

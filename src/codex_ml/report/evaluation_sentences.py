@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codex_ml.inference.code_files import JudgedSample
-from codex_ml.inference.evaluate_files import CODE, COMPLETIONS, DOCUMENTS, table_stem
+from codex_ml.inference.evaluate_files import CODE, COMPLETIONS, DOCUMENTS, TaskResult, table_stem
 from codex_ml.report.cells import escaped_line
 from codex_ml.report.evaluation_facts import CompletedDocument
 from codex_ml.report.facts import Facts
@@ -33,16 +33,19 @@ def task_note(facts: Facts, task: str) -> str:
     return " ".join([*said, *(_sentence(note) for note in found.notes)])
 
 
+CUT = {
+    "cut_prompts": "prompts were longer than the model can see and lost their begin",
+    "cut_references": "references were longer than the text that is generated",
+}
+
+
 def _generated(facts: Facts) -> list[str]:
     found = facts.evaluation.tasks[COMPLETIONS]
-    some = {"cut_prompts": "prompts were longer than the model can see and lost their begin",
-            "cut_references": "references were longer than the text that is generated"}  # fmt: skip
-    cut = [f"{found.counts[name]:,} {words}" for name, words in some.items() if found.counts.get(name)]
     return [
         f"The model continued {found.items:,} held-out documents, by at most {found.settings.get('max_tokens')} tokens "
         f"{_sampling(found.settings)}. The metrics compare the text with the document's own; signatures and settings "
         "say how.",
-        *([f"{'; '.join(cut)}."] if cut else []),
+        *_cut(found),
     ]
 
 
@@ -56,7 +59,14 @@ def _executed(facts: Facts, task: str) -> list[str]:
         f"{found.counts.get('programs', 0):,} programs for {found.items:,} tasks ran in the sandbox "
         f"{settings.get('sandbox')}; {wrote}.",
         f"{judged:,} of the tasks are judged by another process than the program's.",
+        *_cut(found),
     ]
+
+
+def _cut(found: TaskResult) -> list[str]:
+    """What the model could not see, or was not compared with."""
+    cut = [f"{found.counts[name]:,} {words}" for name, words in CUT.items() if found.counts.get(name)]
+    return [f"{'; '.join(cut)}."] if cut else []
 
 
 def _sampling(settings: dict[str, object]) -> str:

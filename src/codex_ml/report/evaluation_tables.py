@@ -29,6 +29,9 @@ LABELS = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "token_f1": "token F1",
+    "exact_match_code": "exact match, code-normalised",
+    "exact_match_squad": "exact match, SQuAD-normalised",
+    "exact_match_stripped": "exact match, stripped",
 }
 ORDER = {name: number for number, name in enumerate(LABELS)}
 SHARES = ("accuracy", "exact_match", "parse_rate", "pass_at_")  # parts of names of metrics that are shares
@@ -84,8 +87,12 @@ def _number(name: str, value: float) -> str:
 
 
 def _ordered(task: TaskResult) -> list[tuple[str, MetricValue]]:
-    """Metrics that have a label first, in that order."""
-    return sorted(task.metrics.items(), key=lambda item: (ORDER.get(item[0], len(ORDER)), _natural(item[0])))
+    """pass@k first, then metrics that have a label, in that order."""
+
+    def key(item: tuple[str, MetricValue]) -> tuple[bool, int, tuple[str, int]]:
+        return not item[0].startswith("pass_at_"), ORDER.get(item[0], len(ORDER)), _natural(item[0])
+
+    return sorted(task.metrics.items(), key=key)
 
 
 def _natural(name: str) -> tuple[str, int]:

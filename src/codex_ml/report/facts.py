@@ -83,6 +83,12 @@ class Facts:
         return 2 * sum(count for name, count in languages.items() if name not in NOT_CODE) > sum(languages.values())
 
     @property
+    def has_bits(self) -> bool:
+        """Whether the model has bits per byte: not if its tokenizer loses text, or that metric was not chosen."""
+        bits = self.evaluation.documents.metrics.get("bits_per_byte")
+        return bits is not None and bits.value is not None
+
+    @property
     def confidence(self) -> float:
         return self.evaluation.confidence
 

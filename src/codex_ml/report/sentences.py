@@ -15,9 +15,11 @@ def headline(facts: Facts) -> str:
     """Return the result in one sentence."""
     found, level = facts.evaluation, percent(facts.confidence, 0)
     documents = f"{found.documents.items:,} {_unseen(facts)} documents"
-    if bits := found.bits:
-        limits = f"{level} interval {between(bits.model)}" if bits.model.low is not None else bits.model.why
-        return f"{bits.model.value:.3f} bits per byte on {documents} ({limits}), {against_zlib(facts)}."
+    bits = found.documents.metrics.get("bits_per_byte")
+    if bits and bits.value is not None:
+        limits = f"{level} interval {between(bits)}" if bits.low is not None else bits.why
+        zlib = f", {against_zlib(facts)}" if found.bits else ""
+        return f"{bits.value:.3f} bits per byte on {documents} ({limits}){zlib}."
     accuracy = found.documents.metrics.get("token_accuracy")
     if accuracy is None or accuracy.value is None:
         return f"{documents} scored; {against_zlib(facts)}."
@@ -47,6 +49,8 @@ def _why_no_bits(facts: Facts) -> str:
     if found.lossy:
         return found.lossy.reason
     bits = found.metrics.get("bits_per_byte")
+    if bits and bits.value is not None:
+        return "the comparison with zlib is not among the chosen metrics"
     return bits.why if bits and bits.why else "bits per byte is not among the chosen metrics"
 
 
@@ -60,11 +64,12 @@ def reading(facts: Facts) -> str:
 
 
 def _reading(facts: Facts) -> str:
-    if facts.evaluation.bits is None:
+    if not facts.has_bits:
         why = _why_no_bits(facts)
+        lost = ", so its tokens are not the whole text" if facts.evaluation.documents.lossy else ""
         return (
-            f"{why[:1].upper()}{why[1:]}, so its tokens are not the whole text. Token accuracy and perplexity are of "
-            "its own tokens, and cannot be compared with those of another tokenizer."
+            f"{why[:1].upper()}{why[1:]}{lost}. Token accuracy and perplexity are of the tokenizer's own tokens, and "
+            "cannot be compared with those of another tokenizer."
         )
     return "Less is better for bits per byte, which does not depend on the tokenizer."
 

@@ -34,7 +34,7 @@ def tables(facts: Facts) -> dict[str, Table]:
             "Calibration", dict.fromkeys(("confidence", "accuracy", "predictions"), "number"), bins
         )
     if _few(results.documents):
-        has_bits = facts.evaluation.bits is not None
+        has_bits = facts.evaluation.documents.lossy is None
         sizes = [
             (f"{d.bytes:,}", _bits(d.bits_per_byte if has_bits else None), _bits(d.zlib_bits_per_byte))
             for d in sorted(results.documents, key=lambda d: (d.bytes, d.bits_per_byte))
