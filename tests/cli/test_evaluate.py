@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from codex_ml.cli import measure_model
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
-from codex_ml.cli.model_and_data import kind_of
+from codex_ml.cli.model_and_data import is_split, kind_of
 from codex_ml.core.errors import UserError
 from codex_ml.core.stage import refuse_network
 from codex_ml.documents.document import Document, write_documents
@@ -26,6 +26,7 @@ from codex_ml.evaluate.result_folder import result_at
 from codex_ml.inference.evaluate_files import PLOT_FILES, Evaluation
 
 WINDOW = 32
+OWN = "models/model"
 FAST = ("-S", "completions.documents=0", "-S", "bootstrap=100")
 TEXTS = [f"def f{number}(x):\n    return x + {number}\n" for number in range(24)]
 TASK = {
@@ -75,8 +76,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(workspace: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder is a copy of the repository with links to the models, documents and a benchmark."""
-    for name in ("trained", "foreign"):
-        shutil.copytree(made / name, workspace / name)
+    shutil.copytree(made / "trained", workspace / OWN, dirs_exist_ok=True)
+    shutil.copytree(made / "foreign", workspace / "foreign")
     write_lines("held.jsonl", [{"text": text, "id": f"d{number}"} for number, text in enumerate(TEXTS)])
     write_lines("tasks.jsonl", [TASK])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # so that it is set back
@@ -106,9 +107,9 @@ def run(*arguments: object, code: int = 0) -> str:
 
 
 def test_a_uniform_model_has_the_perplexity_of_its_vocabulary_in_a_whole_result_folder(here: Path) -> None:
-    text = run("--model", "trained", "--data", "held.jsonl", "--out", "result", *FAST)
+    text = run("--model", OWN, "--data", "held.jsonl", "--out", "result", *FAST)
     found = Evaluation.of_folder(Path("result"))
-    vocabulary = json.loads(Path("trained/config.json").read_text())["vocab_size"]
+    vocabulary = json.loads(Path(f"{OWN}/config.json").read_text())["vocab_size"]
     values = found.documents.metrics
     size, tokens = (found.documents.counts[name] for name in ("bytes", "tokens"))
     assert size == sum(map(len, TEXTS))
@@ -131,7 +132,7 @@ def test_the_same_weights_from_elsewhere_give_the_same_numbers_and_programs_run_
     options = ("--data", "held.jsonl", "--train", "held.jsonl", "--benchmark", "tasks.jsonl", "--json")
     short = ("-S", "completions.documents=3", "-S", "completions.max_tokens=4", "-S", "bootstrap=100")
     same = (*options, *short, "--samples", "samples.jsonl", "--window", WINDOW)
-    trained, foreign = (json.loads(run("--model", name, *same)) for name in ("trained", "foreign"))
+    trained, foreign = (json.loads(run("--model", name, *same)) for name in (OWN, "foreign"))
     assert trained["model"] != foreign["model"]
     assert trained["tasks"] == foreign["tasks"]
     assert set(trained["tasks"]) == {"documents", "completions", "code/tasks"}
@@ -142,9 +143,7 @@ def test_the_same_weights_from_elsewhere_give_the_same_numbers_and_programs_run_
 def test_refused_records_are_counted_and_ids_are_redacted(here: Path) -> None:
     secret = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project redacts it
     write_lines("held.jsonl", [{"text": "x = 1\n", "id": secret}, {"text": ""}, {"text": 5}])
-    done = CliRunner().invoke(
-        whole_app(), ["evaluate", "--model", "trained", "--data", "held.jsonl", "--out", "new", *FAST]
-    )
+    done = CliRunner().invoke(whole_app(), ["evaluate", "--model", OWN, "--data", "held.jsonl", "--out", "new", *FAST])
     assert done.exit_code == 0, done.output
     assert "note: --data: 2 of 3 records were refused: " in done.stderr
     rows = Path("new/results/documents.ndjson").read_text()
@@ -156,7 +155,7 @@ def test_refused_records_are_counted_and_ids_are_redacted(here: Path) -> None:
 def test_a_result_is_replaced_only_if_that_is_asked_for(here: Path) -> None:
     Path("result").mkdir()
     Path("result/details.json").write_text("{}")
-    arguments = ("--model", "trained", "--data", "held.jsonl", "--out", "result", *FAST)
+    arguments = ("--model", OWN, "--data", "held.jsonl", "--out", "result", *FAST)
     assert "--out result holds a result; name a new folder, or add --force to replace it" in run(*arguments, code=2)
     run(*arguments, "--force")
     assert Evaluation.of_folder(Path("result")).documents.items == len(TEXTS)
@@ -192,7 +191,7 @@ BAD: list[tuple[str, list[str], str]] = [
 
 @pytest.mark.parametrize(("arguments", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_a_mistake_is_one_line_and_nothing_is_written(here: Path, arguments: list[str], said: str) -> None:
-    before = {"--model": "trained", "--data": "held.jsonl", "--out": "result"}
+    before = {"--model": OWN, "--data": "held.jsonl", "--out": "result"}
     given = before | dict(zip(arguments[::2], arguments[1::2], strict=False)) if arguments[0] in before else before
     if arguments == ["--force"]:
         del given["--out"]
@@ -205,7 +204,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(here: Path, arguments: lis
 
 def refused(said: str, *arguments: object) -> None:
     """Evaluate `held.jsonl` with other arguments and expect this message."""
-    given: dict[object, object] = {"--model": "trained", "--data": "held.jsonl"}
+    given: dict[object, object] = {"--model": OWN, "--data": "held.jsonl"}
     given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
     error = run(*(word for pair in given.items() for word in pair), "--out", "result", *FAST, code=2)
     assert said in error
@@ -232,8 +231,8 @@ def test_damaged_documents_are_refused(here: Path) -> None:
 
 
 def test_a_damaged_or_incomplete_model_is_refused(here: Path) -> None:
-    weights = Path("trained/model.safetensors").read_bytes()
-    for folder in ("trained", "foreign"):
+    weights = Path(f"{OWN}/model.safetensors").read_bytes()
+    for folder in (OWN, "foreign"):
         Path(folder, "model.safetensors").write_bytes(weights[:-100])
         refused(f"{folder}", "--model", folder)
         Path(folder, "model.safetensors").write_bytes(weights)
@@ -272,7 +271,7 @@ def test_an_error_of_the_disk_is_one_line_and_leaves_nothing(
         raise OSError(number, "of the disk", "result/details.json")
 
     monkeypatch.setattr(Evaluation, "write", fail)
-    assert "result/details.json" in run("--model", "trained", "--data", "held.jsonl", "--out", "result", *FAST, code=1)
+    assert "result/details.json" in run("--model", OWN, "--data", "held.jsonl", "--out", "result", *FAST, code=1)
     assert not Path("result").exists()
     assert not list(here.glob(".result*"))
 
@@ -314,19 +313,19 @@ def test_models_are_compared_on_documents_with_each_other_and_with_a_result(
     import torch
     from safetensors.torch import load_file, save_file
 
-    run("--model", "trained", "--data", "held.jsonl", "--out", "result", *FAST)
-    weights = load_file("trained/model.safetensors")
+    run("--model", OWN, "--data", "held.jsonl", "--out", "result", *FAST)
+    weights = load_file(f"{OWN}/model.safetensors")
     other = {name: value + torch.arange(value.numel()).reshape(value.shape) % 7 / 70 for name, value in weights.items()}
-    save_file(other, "trained/model.safetensors", {"format": "pt"})
+    save_file(other, f"{OWN}/model.safetensors", {"format": "pt"})
     monkeypatch.chdir("stages")  # paths are those of the user, who is in a folder of the repository
     (comparison,) = json.loads(
-        compare("../result", "../trained", "--data", "../held.jsonl", *FAST, "--html", "../page.html", "--json")
+        compare("../result", f"../{OWN}", "--data", "../held.jsonl", *FAST, "--html", "../page.html", "--json")
     )["comparisons"]
-    assert comparison["b"]["kind"] == "model" and comparison["b"]["name"] == "../trained"
+    assert comparison["b"]["kind"] == "model" and comparison["b"]["name"] == f"../{OWN}"
     assert comparison["a"]["model"] != comparison["b"]["model"]
     assert comparison["tasks"][0]["items"] == len(TEXTS)
     (bits,) = [row for row in comparison["metrics"] if row["metric"] == "bits_per_byte"]
-    vocabulary = json.loads((here / "trained/config.json").read_text())["vocab_size"]
+    vocabulary = json.loads((here / f"{OWN}/config.json").read_text())["vocab_size"]
     details = Evaluation.of_folder(here / "result").documents
     tokens, size = details.counts["tokens"], details.counts["bytes"]
     assert bits["a"] == pytest.approx(tokens * math.log2(vocabulary) / size, rel=1e-5)
@@ -335,10 +334,34 @@ def test_models_are_compared_on_documents_with_each_other_and_with_a_result(
 
 
 def test_options_for_models_need_documents_and_documents_a_repository(here: Path) -> None:
-    assert compare("trained", "trained", "--window", 8, code=2) == (
+    assert compare(OWN, OWN, "--window", 8, code=2) == (
         "error: --window is for models, which are evaluated on --data; name documents\n"
     )
-    assert "held.jsonl holds no document" in compare("trained", "trained", "--data", "held.jsonl", *FAST, "--kind", "csv", code=2)  # fmt: skip
-    shutil.copytree("trained", "../model")
+    assert "held.jsonl holds no document" in compare(OWN, OWN, "--data", "held.jsonl", *FAST, "--kind", "csv", code=2)  # fmt: skip
+    shutil.copytree(OWN, "../model")
     os.chdir("..")
     assert "run this inside the repository" in compare("model", "model", "--data", "x.jsonl", code=2)
+
+
+def test_only_the_folder_that_train_writes_is_trusted_whatever_files_a_foreign_one_has(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(OWN, "copy")
+    Path("copy/helper.py").write_text("raise SystemExit\n")
+    refused("copy/helper.py: .py files can run code when they are loaded", "--model", "copy")
+    Path("copy/helper.py").unlink()
+    (Path("copy") / "training.json").write_text("[]")
+    refused("copy/training.json", "--model", "copy")
+
+
+def test_only_the_columns_of_a_split_make_a_split(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields = {"source": "s", "path": "", "group": "", "licence": "MIT", "language": "text"}
+    file = tmp_path / "a.parquet"
+    write_documents(file, [Document(**fields, id="a", text="a")])
+    assert is_split(file)
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("place", pa.array(["a.jsonl:1"], pa.large_string())), file)
+    assert not is_split(file), "the corpus of ingest is not redacted"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from codex_ml.evaluate.job import Subject
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
+OWN = Path("models/model")  # written here; every other folder is foreign, whatever lies in it
 LONGEST = 1024  # tokens per window of a foreign model, unless the user says otherwise
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 
@@ -32,7 +32,7 @@ class ModelChoice:
 
     Attributes:
         path: a folder or a GGUF file.
-        window: tokens per window; None: as it was trained, or the positions of a foreign model up to `LONGEST`.
+        window: tokens per window; None: as training.json of the folder says, else its positions up to `LONGEST`.
         precision: as `evaluate.precision`.
     """
 
@@ -58,19 +58,25 @@ def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Pat
     from codex_ml.modeling.hardware import scoring_hardware
     from codex_ml.modeling.positions import check_length, longest_sequence
     from codex_ml.modeling.train_files import Training
+    from codex_ml.modeling.trained_model import load_model
+    from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     path = choice.path
     if not path.exists():
         raise UserError(f"{path} does not exist; --model names a folder of a model or a GGUF file")
+    own = path.resolve() == OWN.resolve()
     training = Training.read(path / "training.json") if (path / "training.json").is_file() else None
     hardware = scoring_hardware(
         runtime,
-        threads=cpu_threads(training.hardware.threads if training else 0),
+        threads=cpu_threads(training.hardware.threads if training and own else 0),
         precision=choice.precision,
         tokens=rough_tokens(data),
         seq_len=choice.window or (training.seq_len if training else LONGEST),
     )
-    model, tokenizer = (_trained if training else partial(_foreign, data=data, scratch=scratch))(path, hardware.device)
+    if own:
+        model, tokenizer = load_model(path, device=hardware.device), load_tokenizer(path)
+    else:
+        model, tokenizer = _foreign(path, hardware.device, data=data, scratch=scratch)
     length = choice.window or (training.seq_len if training else min(LONGEST, longest_sequence(model.config)[0]))
     check_length(model.config, length, "--window")
     return Subject(
@@ -82,13 +88,6 @@ def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Pat
         digest=hash_path(path).sha256,
         compile=hardware.compile and not model.config.is_encoder_decoder,
     )
-
-
-def _trained(folder: Path, device: str) -> tuple[PreTrainedModel, TextTokenizer]:
-    from codex_ml.modeling.trained_model import load_model
-    from codex_ml.tokens.text_tokenizer import load_tokenizer
-
-    return load_model(folder, device=device), load_tokenizer(folder)
 
 
 def _foreign(path: Path, device: str, *, data: Path, scratch: Path) -> tuple[PreTrainedModel, TextTokenizer]:
@@ -139,7 +138,7 @@ def is_split(path: Path) -> bool:
     if path.suffix != ".parquet" or not path.is_file():
         return False
     with opened(path) as file:
-        return file.schema_arrow.names[: len(PUBLISHED)] == PUBLISHED
+        return bool(file.schema_arrow.names == PUBLISHED)
 
 
 def documents_file(
