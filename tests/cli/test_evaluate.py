@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from codex_ml.cli import measure_model
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
-from codex_ml.cli.model_and_data import is_split, kind_of
+from codex_ml.cli.model_and_data import documents_file, is_split, kind_of
 from codex_ml.core.errors import UserError
 from codex_ml.core.stage import refuse_network
-from codex_ml.documents.document import Document, write_documents
+from codex_ml.documents.document import Document, read_documents, write_documents
 from codex_ml.evaluate.result_folder import result_at
 from codex_ml.inference.evaluate_files import PLOT_FILES, Evaluation
 
@@ -365,3 +365,42 @@ def test_only_the_columns_of_a_split_make_a_split(tmp_path: Path) -> None:
     table = pq.read_table(file)
     pq.write_table(table.append_column("place", pa.array(["a.jsonl:1"], pa.large_string())), file)
     assert not is_split(file), "the corpus of ingest is not redacted"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "zip", "files", "git"])
+def test_the_same_document_is_read_from_a_source_of_any_kind(tmp_path: Path, kind: str) -> None:
+    import csv
+    import subprocess
+    import zipfile
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from codex_ml.core.config import Runtime
+
+    text = "def f():\n    return 'ä'\n"
+    file = tmp_path / f"source.{kind}"
+    if kind == "jsonl":
+        file.write_text(json.dumps({"text": text}), encoding="utf-8")
+    elif kind == "csv":
+        with file.open("w", encoding="utf-8", newline="") as handle:
+            csv.writer(handle).writerows([["text"], [text]])
+    elif kind == "parquet":
+        pq.write_table(pa.table({"text": [text]}), file)
+    elif kind == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a.py", text)
+    else:
+        file.mkdir()
+        (file / "a.py").write_text(text, encoding="utf-8")
+    if kind == "git":
+        identity = ("-c", "user.name=T", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false")
+        for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "x"]):
+            subprocess.run(["git", "-C", str(file), *command], check=True)
+    (tmp_path / "scratch").mkdir()
+    made, refused = documents_file(file, kind, tmp_path / "scratch", Runtime(workers=1), str)
+    assert refused == ""
+    (document,) = read_documents(made)
+    assert document.content == text
+    assert document.source.startswith(f"source.{kind}"), "an archive and a commit add their own names"
+    assert str(tmp_path) not in repr(document), "no path of this machine"
