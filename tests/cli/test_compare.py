@@ -119,7 +119,7 @@ def test_a_folder_without_a_record_says_that_its_inputs_are_unknown(folders):
 
 BAD = {
     "one result": (["old"], "only old is named; name two results or more to compare"),
-    "nothing of that name": (["old", "nowhere"], "nowhere is neither a folder and there is no repository here"),
+    "nothing of that name": (["old", "nowhere"], "nowhere is not a folder, and there is no repository here"),
     "an empty name": (["old", ""], "the name of a result is empty"),
     "a file": (["old", "file"], "file is a file; name a result folder"),
     "a folder without a result": (["old", "empty"], "empty has no details.json, so it is not a result folder"),
@@ -129,8 +129,8 @@ BAD = {
     "other test documents": (["old", "other"], "old and other are results on different items of `documents`: 30 only in"),
     "no common item": (["old", "other", "--common"], "they share no item"),
     "a page that is a folder": (["old", "new", "--html", "empty"], "--html empty is a folder; name a file"),
-    "a name with escapes": (["old", "\x1b[31mred"], "\\x1b[31mred is neither a folder"),
-    "a name like an option of Git": (["--", "old", "--output=x"], "--output=x is neither a folder"),
+    "a name with escapes": (["old", "\x1b[31mred"], "\\x1b[31mred is not a folder"),
+    "a name like an option of Git": (["--", "old", "--output=x"], "--output=x is not a folder"),
     "details that are no JSON": (["old", "broken"], "broken/details.json is not valid JSON"),
     "details that are a pipe": (["old", "pipe"], "pipe/details.json is not a regular file"),
 }  # fmt: skip

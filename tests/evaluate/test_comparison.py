@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from codex_ml.core.errors import UserError
@@ -356,6 +357,27 @@ def test_a_missing_column_is_named(results, written_result, column, kind):
     del getattr(other, kind)[column]
     with pytest.raises(UserError, match=f"documents.parquet has no column {column}; "):
         compared(results(NLL, other))
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf"), None])
+def test_a_table_that_lost_numbers_is_refused(results, lost):
+    """Else a value of details.json would stand there without anything that it can be computed from."""
+    one, two = results(NLL, BETTER)
+    file = two.folder / "results/documents.parquet"
+    frame = pd.read_parquet(file)
+    frame.loc[3, "nll"] = lost
+    frame.to_parquet(file)
+    with pytest.raises(UserError, match=r"documents.parquet lacks numbers of bits_per_byte, which details.json gives"):
+        compared([one, two])
+
+
+def test_two_columns_of_one_name_are_refused(results):
+    one, two = results(NLL, BETTER)
+    file = two.folder / "results/documents.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("nll", table["nll"]), file)
+    with pytest.raises(UserError, match=r"documents.parquet has two columns of one name; "):
+        compared([one, two])
 
 
 def test_the_contract_reads_back_what_was_written(results, tmp_path):

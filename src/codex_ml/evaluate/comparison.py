@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from codex_ml.core.errors import UserError
 from codex_ml.core.strict_json import dump_json
 from codex_ml.evaluate.input_differences import Flat, differences, input_differences
@@ -171,7 +173,10 @@ def _difference(
 
 def _refuse_another_run(choice: MetricChoice, table: TaskTable, numbers: Numbers) -> None:
     """Raise UserError where a table does not give the value that details.json has."""
-    listed, value = table.result.metrics[choice.name].value, float(choice.aggregate(numbers.sum(axis=0)))
+    listed = table.result.metrics[choice.name].value
+    if listed is not None and not np.isfinite(numbers).all():
+        raise UserError(f"{table.file} lacks numbers of {choice.name}, which {DETAILS} gives as {listed:.6g}; {AGAIN}")
+    value = float(choice.aggregate(numbers.sum(axis=0)))
     if listed is not None and math.isfinite(value) and not math.isclose(value, listed, rel_tol=AGREES, abs_tol=AGREES):
         raise UserError(
             f"{table.file} gives {choice.name} {value:.6g}, but {DETAILS} beside its folder says {listed:.6g}: "

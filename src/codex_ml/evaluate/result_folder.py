@@ -169,7 +169,10 @@ class TaskTable:
     @cached_property
     def _schema(self) -> pa.Schema:
         with self._opened() as file:
-            return file.schema_arrow
+            schema = file.schema_arrow
+        if len(set(schema.names)) < len(schema.names):
+            raise UserError(f"{self.file} has two columns of one name; {AGAIN}")
+        return schema
 
     def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with self._opened() as file:

@@ -91,8 +91,9 @@ def _stands_for_nothing(name: str, path: Path, top: Path | None) -> str:
         return f"{name} has no {DETAILS}, so it is not a result folder; name a copy of {REPORTS}"
     if path.exists():
         return f"{name} is a file; name a result folder, such as a copy of {REPORTS}"
-    where = "a Git revision or an experiment" if top else "and there is no repository here for Git revisions"
-    return f"{name} is neither a folder {'nor ' if top else ''}{where}; `dvc exp list --all-commits` lists experiments"
+    if not top:
+        return f"{name} is not a folder, and there is no repository here for Git revisions; name a result folder"
+    return f"{name} is not a folder, a Git revision or an experiment; `dvc exp list --all-commits` lists experiments"
 
 
 def _revisions(name: str) -> Iterator[ComparedSide]:
