@@ -25,6 +25,10 @@ WRONG = [
         {"completions": {"temperature": -0.1}},
         "completions.temperature: input should be greater than or equal to 0; found -0.1",
     ),
+    (
+        {"completions": {"temperature": 1e-40}},
+        "completions.temperature: a temperature above 0 must be at least 0.001, found 1e-40; 0 is greedy",
+    ),
     ({"completions": {"top_k": -1}}, "completions.top_k: input should be greater than or equal to 0; found -1"),
     ({"completions": {"top_p": 0}}, "completions.top_p: input should be greater than 0; found 0"),
     ({"completions": {"top_p": 1.5}}, "completions.top_p: input should be less than or equal to 1; found 1.5"),

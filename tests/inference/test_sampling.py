@@ -112,7 +112,8 @@ PINNED = [304381117590440835, 9018305472741189216]
     ("values", "message"),
     [
         ({"max_tokens": 0}, "max_tokens is 0; allowed: at least 1"),
-        ({"temperature": -0.1}, "temperature is -0.1; allowed: 0 \\(greedy\\) or a finite positive number"),
+        ({"temperature": -0.1}, "temperature is -0.1; allowed: 0 \\(greedy\\) or a finite number of at least 0.001"),
+        ({"temperature": 1e-40}, "temperature is 1e-40"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"temperature": math.inf}, "temperature is inf"),
         ({"top_k": -1}, "top_k is -1; allowed: 0"),

@@ -13,6 +13,7 @@ from codex_ml.core.config import Count, Positive, Section
 
 BENCHMARKS, BASELINES = Path("data/benchmarks"), Path("data/baselines")  # deps of the stage
 BENCHMARK_ENDINGS = (".jsonl", ".jsonl.gz")
+COOLEST = 1e-3  # as in `codex_ml.inference.sampling`, which needs more than a check of params.yaml loads
 LONGEST_NGRAM = 8  # bytes; `codex_ml.evaluate.ngram` keeps those of an n-gram in one number
 
 
@@ -22,6 +23,12 @@ def _stops_are_texts(stop: tuple[str, ...]) -> tuple[str, ...]:
     if any("\ufffd" in text for text in stop):
         raise ValueError("the character U+FFFD stands for bytes that are no text; remove it")
     return stop
+
+
+def _greedy_or_warm(temperature: float) -> float:
+    if 0 < temperature < COOLEST:
+        raise ValueError(f"a temperature above 0 must be at least {COOLEST}, found {temperature:g}; 0 is greedy")
+    return temperature
 
 
 def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -52,7 +59,9 @@ def refuse_equal_names(benchmarks: Iterable[str]) -> None:
 
 
 TopP = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, description="Share of the probability; 1: no limit")]
-Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="0: greedy")]
+Temperature = Annotated[
+    float, Field(ge=0, le=100, allow_inf_nan=False, description="0: greedy"), AfterValidator(_greedy_or_warm)
+]
 
 
 class Completions(Section):

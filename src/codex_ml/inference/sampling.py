@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 HEAD = 256  # the most probable tokens, in which top-p looks first
+COOLEST = 1e-3  # the lowest temperature above 0: float32 holds logits divided by it, and by 1e-37 it does not
 SCALE = 2.0**40  # the integer weight of probability 1; a vocabulary of 2^22 tokens stays below 2^63
 
 
@@ -61,7 +62,10 @@ class Sampling:
     def __post_init__(self) -> None:
         allowed = {
             "max_tokens": (self.max_tokens >= 1, "at least 1"),
-            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or a finite positive number"),
+            "temperature": (
+                self.temperature == 0 or COOLEST <= self.temperature < math.inf,
+                f"0 (greedy) or a finite number of at least {COOLEST}",
+            ),
             "top_k": (self.top_k >= 0, "0 (all tokens) or a positive number"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a finite positive number; 1: none"),
