@@ -152,6 +152,20 @@ def test_refused_records_are_counted_and_ids_are_redacted(here: Path) -> None:
     assert str(here) not in rows
 
 
+def test_names_of_folders_and_files_are_redacted(here: Path) -> None:
+    secret = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"
+    Path(secret, secret).mkdir(parents=True)
+    Path(secret, secret, f"{secret}.py").write_text("x = 1\n")
+    arguments = ["evaluate", "--model", OWN, "--data", secret, "--kind", "files", "--out", "new", *FAST]
+    done = CliRunner().invoke(whole_app(), arguments)
+    assert done.exit_code == 0, done.output
+    assert secret not in done.output
+    (row,) = map(json.loads, Path("new/results/documents.ndjson").read_text().splitlines())
+    assert (row["source"][:8], row["path"].count("<SECRET:")) == ("<SECRET:", 2)
+    written = [path for path in Path("new").rglob("*") if path.is_file()]
+    assert [path.name for path in written if secret.encode() in path.read_bytes()] == []
+
+
 def test_a_result_is_replaced_only_if_that_is_asked_for(here: Path) -> None:
     Path("result").mkdir()
     Path("result/details.json").write_text("{}")

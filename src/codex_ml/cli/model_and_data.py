@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from codex_ml.core.config import Runtime
+    from codex_ml.documents.document import Document
     from codex_ml.evaluate.job import Subject
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 OWN = Path("models/model")  # written here; every other folder is foreign, whatever lies in it
 LONGEST = 1024  # tokens per window of a foreign model, unless the user says otherwise
+NAMES = ("source", "path", "id", "group")  # of a document; results list them
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -149,7 +151,7 @@ def documents_file(
     Args:
         kind: as in `ingest.sources`; None: from the name of the file.
         scratch: an existing folder for that file.
-        redact: the text policy; results name documents by their ids, as redacted as those of a split.
+        redact: the text policy, for the names of documents.
 
     Returns:
         (Parquet file, what was refused in one sentence, "" for nothing).
@@ -163,8 +165,13 @@ def documents_file(
         return path, ""
     read, refused = _ingested(path, kind or kind_of(path), scratch, runtime)
     made = scratch / "documents.parquet"
-    write_documents(made, (replace(document, id=redact(document.id)) for document in read_documents(read)))
+    write_documents(made, (_published(document, redact) for document in read_documents(read)))
     return made, refused
+
+
+def _published(document: Document, redact: Callable[[str], str]) -> Document:
+    """The document with the names under which results list it, as they may be published."""
+    return replace(document, **{name: redact(getattr(document, name)) for name in NAMES})
 
 
 def _ingested(path: Path, kind: str, scratch: Path, runtime: Runtime) -> tuple[Path, str]:
