@@ -130,7 +130,7 @@ def test_mistakes_are_told_once(two: Workspace) -> None:
     done = two.run("python", "stages/train.py", check=False)
     assert (done.returncode, done.stderr) == (
         2,
-        "error: params.yaml:26: runtime.processes 3 cannot share the 4 x 2 rows of a step evenly; choose a divisor of "
+        "error: params.yaml:31: runtime.processes 3 cannot share the 4 x 2 rows of a step evenly; choose a divisor of "
         "micro_batch_size x accumulation\n",
     )
 

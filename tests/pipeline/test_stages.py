@@ -49,7 +49,7 @@ def test_bad_parameter_ends_every_stage_with_one_line_and_untouched_outputs(pipe
     pipeline.edit("params.yaml", "  lr: 3e-3", "  lr: -3e-3")
     before = {path: path.stat().st_mtime_ns for path in pipeline.root.glob("models/**/*")}
     for name in ("train", "report"):
-        assert _stage(pipeline, name).startswith("error: params.yaml:13: train.lr: ")
+        assert _stage(pipeline, name).startswith("error: params.yaml:14: train.lr: ")
     assert {path: path.stat().st_mtime_ns for path in pipeline.root.glob("models/**/*")} == before
 
 

@@ -266,3 +266,16 @@ def test_memory_does_not_grow_with_the_resamples_of_many_units():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
+
+
+def test_units_of_different_weight_are_not_trials() -> None:
+    """Sixty records, all wrong, of which one weighs a hundred times: sixty trials would give an interval far too narrow."""
+    weights = np.ones(60)
+    settings = {"resamples": 200, "confidence": 0.95, "seed": 1, "bounds": (0.0, 1.0)}
+    alike = interval(np.stack([0 * weights, weights], 1), lambda sums: sums[..., 0] / sums[..., 1], **settings)
+    assert alike is not None
+    assert alike.high == pytest.approx(1 - 0.025 ** (1 / 60))  # Clopper and Pearson with no success
+    weights[7] = 100
+    for right in (np.zeros(60), np.ones(60), np.arange(60) < 5):
+        rows = np.stack([right * weights, weights], 1)
+        assert interval(rows, lambda sums: sums[..., 0] / sums[..., 1], **settings) is None

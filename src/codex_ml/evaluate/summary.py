@@ -91,4 +91,4 @@ def why_no_interval(units: int) -> str:
     """Why a value has no interval."""
     if units < SMALLEST_UNITS:
         return f"no interval: {units} independent units; at least {SMALLEST_UNITS} are needed"
-    return f"no interval: fewer than {VARIED_UNITS} of {units} units differ, or resamples lack a finite value or spread"
+    return f"no interval: fewer than {VARIED_UNITS} of {units} units differ, or resamples have no value or no spread"

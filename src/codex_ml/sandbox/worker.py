@@ -34,7 +34,7 @@ class Worker:
     def __init__(self, settings: dict[str, Any]) -> None:
         package = str(Path(__file__).resolve().parents[1])
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", START, package],
+            [sys.executable, "-I", "-S", "-B", "-c", START, package],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -82,16 +82,16 @@ def interval(
 
     With two finite `bounds` the exact binomial interval takes over where a bootstrap cannot know: if each unit is a
     trial (all at one of the bounds, such as passed or failed), or if fewer than `VARIED_UNITS` units differ from the
-    rest, such as 164 tasks that all fail. It is wider than needed for values between the bounds; it counts each unit as
-    one trial, so it is too narrow where a few units have most of the weight.
+    rest, such as 164 tasks that all fail; in both cases only if the units count alike. It is wider than needed for
+    values between the bounds.
 
     Args:
         sums: (u, k), one row per unit, as `unit_sums` returns them. Only `counted_units` are the sample.
         bounds: lowest and highest possible value; the interval does not leave them.
 
     Returns:
-        None with fewer than `SMALLEST_UNITS` units (trials: any number will do), with too few units that differ, or
-        where the value is not finite. Width 0 if all units are equal and the value is at no bound.
+        None with fewer than `SMALLEST_UNITS` units (trials: any number will do), with too few units that differ, at a
+        bound without trials, or where the value is not finite. Width 0 if all units are equal and the value is at no bound.
 
     Raises:
         ValueError: if `sums` does not have two dimensions, or the value is outside the bounds.
@@ -111,6 +111,8 @@ def interval(
         ones = (value - low) / (high - low) * len(rows)
         share = _binomial(round(ones, 9), len(rows), confidence)
         return Interval(low + share.low * (high - low), low + share.high * (high - low))
+    if value in bounds:  # no unit differs, and no count of trials says how far away the true value may be
+        return None
     found = _studentised(rows, aggregate, resamples=resamples, confidence=confidence, seed=seed)
     return found and Interval(max(low, found.low), min(high, found.high))
 
@@ -128,11 +130,17 @@ def counted_units(rows: Floats, aggregate: Aggregate) -> Floats:
 
 
 def _is_binomial(rows: Floats, aggregate: Aggregate, value: float, bounds: tuple[float, float]) -> bool:
-    """Return whether the units are trials that count alike, or too few of them differ for a bootstrap."""
+    """Return whether the units are trials that count alike, or too few of them differ for a bootstrap.
+
+    Units count alike if the value is their mean. Where all have one value, any weights give that mean, so the rows must
+    be equal: ten wrong answers of which one counts a hundred times are not ten trials.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         each = aggregate(rows)
-    if np.isin(each, bounds).all() and math.isclose(float(each.mean()), value, rel_tol=1e-9, abs_tol=1e-12):
-        return True
+    if not math.isclose(float(each.mean()), value, rel_tol=1e-9, abs_tol=1e-12):
+        return False
+    if np.isin(each, bounds).all():
+        return bool((rows == rows[0]).all()) or not (each == each[0]).all()
     return len(rows) >= SMALLEST_UNITS and 0 < _varied(_deviations(rows, aggregate)) < VARIED_UNITS
 
 
