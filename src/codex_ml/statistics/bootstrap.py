@@ -91,7 +91,8 @@ def interval(
 
     Returns:
         None with fewer than `SMALLEST_UNITS` units (trials: any number will do), with too few units that differ, at a
-        bound without trials, or where the value is not finite. Width 0 if all units are equal and the value is at no bound.
+        bound without trials, or where the value is not finite. Width 0 if all units are equal and the value is at no
+        bound.
 
     Raises:
         ValueError: if `sums` does not have two dimensions, or the value is outside the bounds.
