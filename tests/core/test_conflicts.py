@@ -17,6 +17,7 @@ from codex_ml.core.dvcignore import patterns_for
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.import_graph import ImportGraph
 from codex_ml.core.io import read_json
+from codex_ml.core.object_lines import object_lines
 from codex_ml.core.packages import locked_versions
 from codex_ml.core.pipeline import load_lock, load_pipeline
 from codex_ml.core.record import read_record
@@ -28,7 +29,6 @@ from codex_ml.ingest.readers.json_lines import LinesTask
 from codex_ml.ingest.readers.tasks import Context
 from codex_ml.policy.detectors_lock import locked_names
 from codex_ml.policy.rules import load_policy
-from codex_ml.split.benchmarks import _records
 from codex_ml.tokenizer.foreign_files import read_foreign_json
 from codex_ml.tokens.text_tokenizer import _load_backend
 
@@ -72,7 +72,9 @@ READERS = {
     "reports/split/metrics.json": lambda: read_json(Path("reports/split/metrics.json")),
     "reports/split/lineage.json": lambda: read_record("split"),
     "reports/train/lineage.json": lambda: TrackedTexts(None).record("train", ""),
-    "data/benchmarks/questions.jsonl": lambda: list(_records(Path("data/benchmarks/questions.jsonl"))),
+    "data/benchmarks/questions.jsonl": lambda: list(
+        object_lines(Path("data/benchmarks/questions.jsonl"), key="split.benchmarks")
+    ),
     "requirements.lock": lambda: locked_versions(),
     ".dvcignore": lambda: patterns_for(PurePosixPath("data")),
     "stages/split.py": lambda: ImportGraph().modules(Path("stages/split.py")),

@@ -169,4 +169,5 @@ def test_no_other_module_makes_one_line_of_an_error(repository):
     found = [
         path.relative_to(repository) for path in sources if re.search(r"join\(.+\.split\(\)\)\[:", path.read_text())
     ]
-    assert found == [Path("src/codex_ml/core/errors.py")]
+    guest = Path("src/codex_ml/sandbox/guest.py")  # runs inside the sandbox, where there is no core
+    assert sorted(found) == [Path("src/codex_ml/core/errors.py"), guest]

@@ -74,6 +74,11 @@ def fresh_module(name: str) -> dict[str, Any]:
     return module.__dict__
 
 
+def in_one_line(text: str, most: int) -> str:
+    """A text on one line, of at most `most` characters. The library's own function is in core, which no guest imports."""
+    return " ".join(text.split())[:most]
+
+
 def describe(error: BaseException) -> str:
     """Name and message of an exception on one line, without addresses and paths of the interpreter."""
     import re  # imported here, because it takes 5 ms and most programs raise nothing
@@ -83,7 +88,7 @@ def describe(error: BaseException) -> str:
     except BaseException:  # the program's own class
         message = ""
     message = re.sub(ADDRESS, "0x...", message.replace(sys.base_prefix, "python"))[:LONGEST_DETAIL]
-    name = " ".join(type(error).__name__.split())[:LONGEST_DETAIL]
+    name = in_one_line(type(error).__name__, LONGEST_DETAIL)
     return f"{name}: {message}" if message else name
 
 

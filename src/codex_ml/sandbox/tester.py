@@ -135,4 +135,4 @@ def _proxy(solution: RemoteSolution, name: str) -> Callable[..., Any]:
 def _line(text: Any) -> str:
     if type(text) is not str:
         raise ValueError("text expected")
-    return " ".join(text.split())[: guest.LONGEST_DETAIL + 60]
+    return guest.in_one_line(text, guest.LONGEST_DETAIL + 60)
