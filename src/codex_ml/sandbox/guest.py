@@ -75,7 +75,7 @@ def fresh_module(name: str) -> dict[str, Any]:
 
 
 def in_one_line(text: str, most: int) -> str:
-    """A text on one line, of at most `most` characters. The library's own function is in core, which no guest imports."""
+    """A text on one line, of at most `most` characters. No guest can import the function of core."""
     return " ".join(text.split())[:most]
 
 
