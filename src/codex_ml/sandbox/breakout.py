@@ -67,7 +67,7 @@ for attempt in attempts:
     except OSError:
         continue
     escaped.append(attempt.__name__)
-with open("/work/note", "w") as file:
+with open("note", "w") as file:  # the program starts in its work folder
     file.write("the work folder can be written")
 leave_a_process_behind()
 print(json.dumps({"tried": len(attempts), "escaped": escaped, "user": os.getuid()}))
