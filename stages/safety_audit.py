@@ -1,7 +1,6 @@
-"""Safety audit: what the model leaks, copies or emits. A control for each number shows that it could have failed.
+"""Safety audit: what the model leaks, copies or emits, whether it may ship, and a control for each measurement.
 
-The stage scans the training data and generated text for secrets. It measures verbatim extraction (greedy, from prefix
-to suffix) of training text and of held-out text. Findings name the place and the kind, never the value.
+Findings name the document, line and licence; generated text is stored redacted.
 """
 
 import sys
@@ -24,55 +23,50 @@ class Params(Section):
 
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.errors import CheckFailed
-    from codex_ml.core.io import write_json
     from codex_ml.core.record import cpu_threads
-    from codex_ml.documents.document import count_documents, read_documents
     from codex_ml.documents.split_files import SplitMetrics
-    from codex_ml.inference.audit_files import AuditFinding, GeneratedSample
-    from codex_ml.inference.generation import sample_texts
+    from codex_ml.inference.audit_files import DETAILS, FINDINGS, PLOT_FILES, SAMPLES
     from codex_ml.modeling.hardware import inference_device
     from codex_ml.modeling.rows import Rows
     from codex_ml.modeling.train_files import Training
     from codex_ml.modeling.trained_model import load_model
-    from codex_ml.safety_audit import audit
-    from codex_ml.safety_audit.extraction import Candidates
-    from codex_ml.safety_audit.gates import decide
-    from codex_ml.safety_audit.planted import can_be_planted, planted_recall
+    from codex_ml.policy.cleaner import load_cleaner
+    from codex_ml.policy.rules import load_policy
+    from codex_ml.policy.scan import Scanner
+    from codex_ml.safety_audit.battery import audit, check_lengths, headlines
+    from codex_ml.safety_audit.job import AuditData, AuditedModel, AuditJob
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
-    settings, seed = stage.params.safety_audit, stage.params.seed
-    folder, packed = stage.dep("models/model"), stage.dep("data/packed")
+    settings, packed = stage.params.safety_audit, stage.dep("data/packed")
+    folder = stage.dep("models/model")
     training = Training.read(folder / "training.json")
     model = load_model(folder, device=inference_device(stage.runtime, threads=cpu_threads(training.hardware.threads)))
-    audit.check_lengths(model.config, settings)
-    tokenizer = load_tokenizer(folder)
-    scanner = audit.scanner_of(stage.dep("data/policy.yaml"), stage.dep("data/detectors.lock"))
-    train = stage.dep("data/splits/train.parquet")
-    documents = stage.track(read_documents(train), "scan train", count_documents(train), "documents")
-    in_train = audit.findings_in_documents(documents, scanner)
-    samples = sample_texts(model, tokenizer, count=settings.samples, tokens=settings.sample_tokens, seed=seed)
-    in_samples = audit.findings_in_samples(samples, scanner)
-    seen = Candidates.seen(Rows.open(packed, "train"), training)
-    held_out = Candidates.all_of(Rows.open(packed, "test"))
-    extraction = audit.measure_extraction(model, tokenizer, seen, held_out, settings=settings, seed=seed)
-    gates = decide(
-        policy=SplitMetrics.read(stage.dep("reports/split/metrics.json")).policy,
-        train_secrets=sum(finding.action != "allow" for finding in in_train),
-        generated_secrets=sum(finding.action != "allow" for finding in in_samples),
-        planted_recall=planted_recall(scanner, seed=seed) if can_be_planted(scanner) else None,
-        extraction=extraction,
+    check_lengths(model.config, settings)
+    policy, lock, key = map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key"))
+    clean, rules = load_cleaner(policy, lock, key), load_policy(policy)
+    data = AuditData(
+        train=stage.dep("data/splits/train.parquet"),
+        held_out=stage.dep("data/splits/test.parquet"),
+        train_rows=Rows.open(packed, "train"),
+        held_out_rows=Rows.open(packed, "test"),
+        packed=packed,
+        split=SplitMetrics.read(stage.dep("reports/split/metrics.json")),
+        evaluation=stage.dep("reports/evaluate/details.json").parent,
     )
-    record = audit.audit_record(in_train, in_samples, extraction, gates)
-    AuditFinding.write_array(stage.out("reports/safety_audit/findings.json"), [*in_train, *in_samples])
-    texts = (GeneratedSample(text=text) for text in samples)
-    GeneratedSample.write_lines(stage.out("reports/safety_audit/samples.ndjson"), texts)
-    record.write(stage.out("reports/safety_audit/audit.json"))
-    write_json(stage.metrics, audit.audit_metrics(record))
-    log.info("safety_audit: %s", record.verdict)
-    for gate in gates:
-        log.info("safety_audit: %-7s %s: %s (allowed: %s)", gate.status, gate.name, gate.found, gate.allowed)
-    if settings.enforce and record.verdict != "pass":
-        raise CheckFailed(f"the safety audit is {record.verdict}; see reports/safety_audit/audit.json")
+    stage.dep("reports/evaluate/results")
+    digest = stage.record["deps"]["models/model"]["sha256"]
+    subject = AuditedModel(model, load_tokenizer(folder), digest, training)
+    for name in (DETAILS, FINDINGS, SAMPLES, *(f"plots/{plot}" for plot in PLOT_FILES)):
+        stage.out(f"reports/safety_audit/{name}")
+    out = stage.metrics.parent
+    job = AuditJob(
+        subject, data, settings, rules, Scanner(rules), clean, stage.params.seed, plots=out / "plots", track=stage.track
+    )
+    found = audit(job, out, accepted={})
+    for line in headlines(found):
+        log.info("safety_audit: %s", line)
+    if settings.on_fail == "stop" and found.verdict != "pass":
+        raise CheckFailed(f"the safety audit is {found.verdict}; see reports/safety_audit/{DETAILS}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from codex_ml.core.errors import UserError
 from codex_ml.core.problems import Problem, dotted, first_problem
 from codex_ml.core.yaml import line_of, parse_yaml
+from codex_ml.policy.gates import GateRule
 from codex_ml.policy.providers import Action, Provider, Severity
 from codex_ml.policy.validators import VALIDATORS
 
@@ -128,6 +129,7 @@ class Policy(_Strict):
     allow: tuple[Text, ...] = Field((), description="Exceptions searched in the value of every rule of kind secret")
     providers: tuple[Provider, ...] = Field((), description="Tokens that begin with a fixed prefix")
     rules: tuple[Rule, ...] = Field(min_length=1)
+    gates: tuple[GateRule, ...] = Field((), description="Limits for the numbers of the safety audit")
 
     @field_validator("allow")
     @classmethod
@@ -140,6 +142,14 @@ class Policy(_Strict):
         """A copy with the rules of these kinds and severities only, for a check that stops people (a Git hook)."""
         kept = tuple(rule for rule in self.rules if rule.kind in kinds and rule.severity in severities)
         return self.model_copy(update={"rules": kept})
+
+
+# Fields of the entries of the lists, what people call an entry, and the key that names it
+ENTRIES: dict[Any, tuple[dict[str, Any], str, str]] = {
+    "rules": (Rule.model_fields, "rule", "id"),
+    "providers": (Provider.model_fields, "rule", "id"),
+    "gates": (GateRule.model_fields, "gate", "number"),
+}
 
 
 def compile_expression(expression: str, flags: int = 0) -> re.Pattern[str]:
@@ -189,8 +199,18 @@ def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
             where = _where(text, name, place)
             raise UserError(f"{where}: rule {rule_id}: the id is taken by the rule of line {first_line}")
         seen[rule_id] = place
+    _refuse_equal_gates(text, name, policy)
     made = tuple(Rule.model_validate(provider.as_rule()) for provider in policy.providers)
     return policy.model_copy(update={"rules": made + policy.rules})
+
+
+def _refuse_equal_gates(text: str, name: str, policy: Policy) -> None:
+    seen = set[tuple[str, str]]()
+    for number, gate in enumerate(policy.gates):
+        if (gate.number, gate.compare) in seen:
+            where = _where(text, name, ("gates", number, "number"))
+            raise UserError(f"{where}: gate {gate.number}: a gate above it compares the {gate.compare} of that number")
+        seen.add((gate.number, gate.compare))
 
 
 def _tuples(value: Any) -> Any:
@@ -208,16 +228,15 @@ def _where(text: str, name: str, place: tuple[str | int, ...]) -> str:
 def _explain(value: Any, problem: Problem) -> str:
     place, rule = problem.place, ""
     fields: dict[str, Any] = Policy.model_fields
-    if len(place) > 1 and place[0] in ("rules", "providers"):
+    if len(place) > 1 and place[0] in ENTRIES:
         number = int(place[1])
-        entry = value[place[0]][number]
-        fields = Rule.model_fields if place[0] == "rules" else Provider.model_fields
-        label = (entry.get("id") if isinstance(entry, dict) else None) or f"number {number + 1}"
-        rule, place = f"rule {str(label)[:40]}: ", place[2:]
+        entry, (fields, what, key) = value[place[0]][number], ENTRIES[str(place[0])]
+        label = (entry.get(key) if isinstance(entry, dict) else None) or f"number {number + 1}"
+        rule, place = f"{what} {str(label)[:40]}: ", place[2:]
     key = dotted(place)
     if problem.kind == "extra_forbidden":
         near = difflib.get_close_matches(key, fields, n=1)
-        return f"{rule}{key} is not a key of {'a rule' if rule else 'the policy'}" + (
+        return f"{rule}{key} is not a key of {'a ' + rule.split()[0] if rule else 'the policy'}" + (
             f"; did you mean {near[0]}?" if near else ""
         )
     if problem.kind == "missing":

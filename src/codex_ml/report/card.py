@@ -157,11 +157,11 @@ def _safety(facts: Facts) -> str:
 
 {markdown_table(tables.gates(facts))}
 
-### Verbatim extraction
+### Numbers
 
-{markdown_table(tables.extraction(facts))}
+{markdown_table(tables.audit_numbers(facts))}
 
-### Secrets
+### Findings
 
 {escape(sentences.findings_note(facts))}{found}"""
 

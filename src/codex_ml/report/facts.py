@@ -122,7 +122,7 @@ def load_facts(find: Find, *, title: str) -> Facts:
         evaluation=evaluation,
         results=load_tables(find, evaluation),
         audit=Audit.read(find("reports/safety_audit/audit.json")),
-        findings=tuple(AuditFinding.read_array(find("reports/safety_audit/findings.json"))),
+        findings=tuple(AuditFinding.read_lines(find("reports/safety_audit/findings.ndjson"))),
         samples=tuple(s.text for s in GeneratedSample.read_lines(find("reports/safety_audit/samples.ndjson"))),
         lineage=lineage,
     )

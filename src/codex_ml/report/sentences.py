@@ -8,7 +8,7 @@ from __future__ import annotations
 from codex_ml.report.cells import between, percent, percents
 from codex_ml.report.facts import Facts
 
-MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.json
+MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.ndjson
 
 
 def headline(facts: Facts) -> str:
@@ -91,14 +91,8 @@ def scoring(facts: Facts) -> str:
 
 
 def audit_result(facts: Facts) -> str:
-    """Return the result of the audit in clear words."""
-    total = len(facts.audit.gates)
-    names = "; ".join(gate.name for gate in facts.audit.gates if gate.status == facts.audit.verdict)
-    return {
-        "pass": f"Safety audit: PASS. All {total} gates hold, the controls included.",
-        "fail": f"Safety audit: FAIL. Do not ship this model. What does not hold: {names}.",
-        "invalid": f"Safety audit: INVALID. A control failed, so nothing is proven, good or bad: {names}.",
-    }[facts.audit.verdict]
+    """Return whether the model may ship, and why."""
+    return f"Safety audit: {facts.audit.sentence}"
 
 
 def counterfactual(facts: Facts) -> str:
@@ -144,7 +138,7 @@ def optimizer(facts: Facts) -> str:
 def findings_note(facts: Facts) -> str:
     """Return the line above the list of findings: how many there are, and how many are shown."""
     if not facts.findings:
-        return "No secret was found in the training data or in generated text."
+        return "The audit has no findings."
     more = len(facts.findings) - MAX_FINDINGS
     rest = f" The first {MAX_FINDINGS} are shown; {more:,} more are in the file." if more > 0 else ""
-    return f"{len(facts.findings):,} findings in reports/safety_audit/findings.json; values are stored nowhere.{rest}"
+    return f"{len(facts.findings):,} findings in findings.ndjson; secret values are stored nowhere.{rest}"

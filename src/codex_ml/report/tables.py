@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from codex_ml.inference.audit_files import ExtractionNumbers
+from codex_ml.inference.audit_files import AuditNumber
 from codex_ml.report.cells import Table, percent, table
 from codex_ml.report.facts import Facts
 from codex_ml.report.sentences import MAX_FINDINGS, trained_from
@@ -94,43 +94,37 @@ def _flat(name: str, value: Any) -> dict[str, str]:
 
 
 def gates(facts: Facts) -> Table:
-    """Return the status of each gate of the audit, what was found, and what is allowed."""
-    rows = [(gate.status, gate.name, gate.found, gate.allowed) for gate in facts.audit.gates]
-    head = {"status": "status", "gate": "text", "found": "text", "allowed": "text"}
+    """Return each gate of the audit: its status, what was compared, the limits, and the control of the number."""
+    rows = [
+        (gate.status, gate.title, "-" if gate.compared is None else f"{gate.compared:.4g}", gate.rule, gate.control)
+        for gate in facts.audit.gates
+    ]
+    head = {"status": "status", "gate": "text", "found": "number", "limits": "text", "control": "text"}
     return table("Gates", head, rows)
 
 
-def extraction(facts: Facts) -> Table:
-    """Return how much of training text, held-out text and own text the model reproduces."""
-    found = facts.audit.extraction
+def audit_numbers(facts: Facts) -> Table:
+    """Return every number of the audit, with its interval."""
     rows = [
-        _extraction_row("training text (members)", found.members),
-        _extraction_row("held-out text", found.held_out),
-        _extraction_row("control: the model's own text", found.control),
+        (f"{name}.{key}", *_number_cells(number))
+        for name, part in facts.audit.parts.items()
+        for key, number in part.numbers.items()
     ]
-    head = {
-        "text": "text",
-        "windows": "number",
-        "extracted": "number",
-        "rate, exact interval": "number",
-        "tokens right": "number",
-        "trivial, left out": "number",
-    }
-    return table("Verbatim extraction", head, rows)
+    head = {"number": "code", "value": "number", "interval": "number", "trials": "number"}
+    return table("Numbers", head, rows)
 
 
-def _extraction_row(name: str, found: ExtractionNumbers) -> tuple[Any, ...]:
-    rate = "no window"
-    if found.rate is not None and found.low is not None and found.high is not None:
-        rate = f"{percent(found.rate)} ({percent(found.low)} to {percent(found.high)})"
-    return name, found.windows, found.extracted, rate, percent(found.token_share), found.trivial
+def _number_cells(number: AuditNumber) -> tuple[Any, ...]:
+    value = number.why if number.value is None else f"{number.value:.4g}"
+    limits = "" if number.low is None else f"{number.low:.4g} to {number.high:.4g}"
+    return value, limits, number.trials
 
 
 def findings(facts: Facts) -> Table:
-    """Return place and kind of each secret, without its value."""
-    rows = [(f.severity, f.rule, f.source, f.path, f.line) for f in facts.findings[:MAX_FINDINGS]]
-    head = {"severity": "status", "rule": "text", "source": "code", "path": "code", "line": "number"}
-    return table("Secrets found", head, rows)
+    """Return place and kind of each finding, without its value."""
+    rows = [(f.severity, f.kind, f.source, f.path, f.line) for f in facts.findings[:MAX_FINDINGS]]
+    head = {"severity": "status", "kind": "text", "source": "code", "path": "code", "line": "number"}
+    return table("Findings", head, rows)
 
 
 def commands() -> Table:

@@ -1,0 +1,112 @@
+"""Run the parts of the audit, decide the gates, and write the audit folder.
+
+Used by: stages/safety_audit.py, `codex-ml audit`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from codex_ml.core.io import atomic_folder, write_json
+from codex_ml.inference.audit_files import (
+    DETAILS,
+    FINDINGS,
+    METRICS,
+    PLOTS,
+    SAMPLES,
+    Audit,
+    AuditFinding,
+    GeneratedSample,
+    Status,
+)
+from codex_ml.modeling.positions import check_length
+from codex_ml.safety_audit.config import SafetyAudit
+from codex_ml.safety_audit.data_side import data_side
+from codex_ml.safety_audit.gates import decide, sentence, verdict
+from codex_ml.safety_audit.generated import generated_text
+from codex_ml.safety_audit.job import AuditJob, PartResult
+from codex_ml.safety_audit.memorisation import memorisation
+
+# Each part measures, or says why it cannot. The order is that of the page.
+PARTS: tuple[Callable[[AuditJob], PartResult], ...] = (data_side, memorisation, generated_text)
+DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
+COMPARED = (
+    "data.secrets",
+    "memorisation.extracted",
+    "memorisation.held_out",
+    "generated.secrets",
+)
+
+
+def audit(job: AuditJob, out: Path, *, accepted: Mapping[str, str]) -> Audit:
+    """Run the battery and write audit.json, metrics.json, findings.ndjson, samples.ndjson and the folder `plots`.
+
+    Args:
+        out: an existing folder.
+        accepted: id of a finding -> the reason for which a reviewer accepted it.
+    """
+    with atomic_folder(out / PLOTS) as plots:
+        results = [part(replace(job, plots=plots)) for part in PARTS]
+    findings = [_reviewed(finding, accepted) for result in results for finding in result.findings]
+    parts = {result.name: result.part for result in results}
+    gates = decide(job.policy.gates, parts, findings, confidence=job.settings.confidence)
+    found = Audit(
+        verdict=verdict(gates),
+        sentence=sentence(gates),
+        model=job.subject.digest,
+        size=job.settings.size,
+        confidence=job.settings.confidence,
+        seed=job.seed,
+        gates=gates,
+        accepted=sum(bool(finding.accepted) for finding in findings),
+        parts=parts,
+    )
+    AuditFinding.write_lines(out / FINDINGS, findings)
+    GeneratedSample.write_lines(out / SAMPLES, (sample for result in results for sample in result.samples))
+    found.write(out / DETAILS)
+    write_json(out / METRICS, compared_numbers(found))
+    return found
+
+
+def _reviewed(finding: AuditFinding, accepted: Mapping[str, str]) -> AuditFinding:
+    return finding.model_copy(update={"accepted": accepted.get(finding.id, "")})
+
+
+def compared_numbers(found: Audit) -> dict[str, Any]:
+    """The few numbers that people compare between experiments, for metrics.json."""
+    statuses = Counter(gate.status for gate in found.gates)
+    numbers: dict[str, Any] = {}
+    for name in COMPARED:
+        part, key = name.split(".")
+        number = found.parts[part].numbers.get(key) if part in found.parts else None
+        if number is not None and number.value is not None:
+            numbers.setdefault(part, {})[key] = round(number.value, DIGITS)
+    return {**numbers, "gates": {status: statuses[status] for status in get_args(Status) if status != "pass"}}
+
+
+def headlines(found: Audit) -> Iterator[str]:
+    """What the log says at the end, line by line."""
+    yield found.sentence
+    for gate in found.gates:
+        compared = "-" if gate.compared is None else f"{gate.compared:.6g}"
+        why = f" ({gate.why})" if gate.why else ""
+        yield f"{gate.status:<7} {gate.title}: {compared}, {gate.rule}{why}"
+    yield from (f"{name}: skipped, {part.why}" for name, part in found.parts.items() if part.why)
+
+
+def check_lengths(config: Any, settings: SafetyAudit) -> None:
+    """Refuse windows or samples that are longer than the model can see at once.
+
+    Args:
+        config: the model's configuration.
+
+    Raises:
+        UserError: naming the key of params.yaml.
+    """
+    windows = "safety_audit.prefix_tokens + safety_audit.suffix_tokens"
+    check_length(config, settings.prefix_tokens + settings.suffix_tokens, windows)
+    check_length(config, settings.sample_tokens, "safety_audit.sample_tokens")
