@@ -103,7 +103,7 @@ VALUES = [
     ("evaluate.metrics", "bits_per_byte", "input should be a valid list; found 'bits_per_byte'"),
     ("evaluate.metrics", "[chrf, chrf]", "chrf is listed twice; remove one"),
     ("evaluate.compare_to", "reports/old", "only folders below data/baselines are a dep of evaluate; copy the folder there"),
-    ("safety_audit.enforce", "'true'", "expected true or false, found 'true'"),
+    ("safety_audit.keep_raw", "'true'", "expected true or false, found 'true'"),
     ("report.title", "2024", "expected a string; put quotes around 2024"),
     ("ingest.max_document_bytes", "1.5e-3", "input should be a valid integer, got a number with a fractional part; found 0.0015"),
 ]  # fmt: skip

@@ -107,21 +107,22 @@ def test_only_fetch_may_open_a_socket(pipeline: Workspace) -> None:
     assert "this run tried to reach '192.0.2.1'; only fetch may use the network" in refused.stderr
 
 
-@pytest.mark.parametrize("enforce", [False, True])
-def test_failed_audit_ends_the_run_only_when_enforced(pipeline: Workspace, enforce: bool) -> None:
-    """A planted secret in the training data fails a gate."""
+@pytest.mark.parametrize("on_fail", ["warn", "stop"])
+def test_failed_audit_ends_the_run_only_on_request(pipeline: Workspace, on_fail: str) -> None:
+    """A secret in the training data fails a gate."""
     plant = (
-        "    import codex_ml.safety_audit.audit as audit\n"
+        "    import codex_ml.safety_audit.data_side as data_side\n"
         "    from codex_ml.inference.audit_files import AuditFinding\n"
-        "    audit.findings_in_documents = lambda documents, scanner: [\n"
-        "        AuditFinding(rule='jwt', action='redact', severity='high', source='s', path='p', line=1, column=1)\n    ]\n"
+        "    place = dict(source='s', path='p', line=1, column=1)\n"
+        "    data_side._findings = lambda job, document: [AuditFinding(\n"
+        "        id='0', number='data.secrets', kind='jwt', severity='high', **place)]\n"
     )
     pipeline.edit("stages/safety_audit.py", MAIN, MAIN + plant)
-    pipeline.edit("params.yaml", "sample_tokens: 16", f"sample_tokens: 16, enforce: {str(enforce).lower()}")
+    pipeline.edit("params.yaml", "sample_tokens: 16", f"sample_tokens: 16, on_fail: {on_fail}")
     done = pipeline.run("python", "stages/safety_audit.py", check=False)
-    assert "safety_audit: fail    no secret or personal data in the training data: 1 (allowed: 0)" in done.stderr
-    assert done.returncode == (1 if enforce else 0)
-    assert ("the safety audit is fail" in done.stderr) is enforce
+    assert "safety_audit: fail    No secret or personal data in the training data" in done.stderr
+    assert done.returncode == (1 if on_fail == "stop" else 0)
+    assert ("the safety audit is fail" in done.stderr) is (on_fail == "stop")
 
 
 FILES = {

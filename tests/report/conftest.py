@@ -118,18 +118,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             write("reports/evaluate/results/code_samples.ndjson", rows(programs))
         if compared:
             write("reports/evaluate/results/comparison.json", comparison(text))
-        gate: dict[str, Any] = {"name": text, "status": verdict, "found": text, "allowed": text}
-        rate = {"rate": 0.05, "low": 0.001, "high": 0.25}
-        numbers = {"windows": 20, "extracted": 1, "trivial": 0, "token_share": 0.2, **rate}
-        extraction = dict.fromkeys(("members", "held_out", "control"), numbers)
-        secrets = {"train": findings, "generated": 0}
-        gates = [gate, {**gate, "status": "pass"}]
-        audit = {"verdict": verdict, "gates": gates, "extraction": extraction, "secrets": secrets}
-        write("reports/safety_audit/audit.json", audit)
-        place = {"source": text, "path": text, "line": 3, "column": 1}
-        found = [{"rule": text, "action": "redact", "severity": text, **place} for _ in range(findings)]
-        write("reports/safety_audit/findings.json", found)
-        write("reports/safety_audit/samples.ndjson", rows([{"text": text}, {"text": "\n" + text}]))
+        write("reports/safety_audit/audit.json", audit(text, verdict))
+        place = {"id": "0123456789ab", "number": "data.secrets", "source": text, "path": text, "line": 3, "column": 1}
+        found = [{"kind": text, "severity": text, **place} for _ in range(findings)]
+        write("reports/safety_audit/findings.ndjson", rows(found))
+        write(
+            "reports/safety_audit/samples.ndjson",
+            rows([{"sample": n, "prompt": "", "text": t} for n, t in enumerate((text, "\n" + text))]),
+        )
         steps = {"global_step": points, "rows_a_step": 8, "seq_len": 16, "seed": 1, "micro_batch_size": 8}
         steps |= {"stopped_early": False, "skipped_steps": 0, "processes": [1], "continued": []}
         write("models/model/training.json", {**steps, **trained(two_rates=two_rates)})
@@ -276,3 +272,26 @@ def weights(shapes: dict[str, list[int]]) -> bytes:
         offset += size
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     return struct.pack("<Q", len(text)) + text + bytes(offset)
+
+
+def audit(text: str, verdict: str) -> dict[str, Any]:
+    """An audit.json whose free texts are `text`."""
+    number = {"value": 0.05, "low": 0.001, "high": 0.25, "trials": 20, "unit": "share"}
+    gate: dict[str, Any] = {
+        "number": "memorisation.excess", "title": text, "status": verdict, "compared": 0.5, "rule": text, "trials": 20,
+        "needed": 0, "control": text, "why": text,
+    }  # fmt: skip
+    control = {"name": text, "passed": True, "found": text, "expected": text, "voids": ["memorisation"]}
+    absent = {"value": None, "trials": 0, "unit": "share", "why": text}
+    part = {"title": text, "numbers": {"excess": number, "absent": absent}, "controls": [control], "notes": [text]}
+    return {
+        "verdict": verdict,
+        "sentence": f"the sentence of a {verdict}",
+        "model": "5" * 64,
+        "size": "small",
+        "confidence": 0.95,
+        "seed": 1,
+        "gates": [gate, {**gate, "status": "pass"}],
+        "accepted": 0,
+        "parts": {"memorisation": part, "canaries": {"status": "skipped", "title": text, "why": text}},
+    }

@@ -183,13 +183,13 @@ def test_thinned_curve_keeps_its_ends() -> None:
     assert plots.thin_out([1, 2, 3], 4) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("path", ["reports/safety_audit/findings.json", "data/splits/findings.ndjson"])
+@pytest.mark.parametrize("path", ["reports/safety_audit/findings.ndjson", "data/splits/findings.ndjson"])
 def test_a_file_that_holds_values_of_secrets_is_refused_without_showing_one(
     inputs: Callable[..., Path], path: str
 ) -> None:
     root, value = inputs(findings=1), "a-secret-value-that-must-not-be-shown"
     text = (root / path).read_text(encoding="utf-8")
-    (root / path).write_text(text.replace('"rule":', f'"value": "{value}", "rule":', 1), encoding="utf-8")
+    (root / path).write_text(text.replace('"source":', f'"value": "{value}", "source":', 1), encoding="utf-8")
     with pytest.raises(UserError, match=r"value: extra inputs are not permitted; `dvc repro") as refused:
         load_facts(lambda name: root / name, title="x")
     assert value not in str(refused.value)
@@ -198,9 +198,9 @@ def test_a_file_that_holds_values_of_secrets_is_refused_without_showing_one(
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        ("pass", "Safety audit: PASS. All 2 gates hold"),
-        ("fail", "Safety audit: FAIL. Do not ship this model. What does not hold: plain."),
-        ("invalid", "Safety audit: INVALID. A control failed, so nothing is proven, good or bad: plain."),
+        ("pass", "Safety audit: the sentence of a pass"),
+        ("fail", "Safety audit: the sentence of a fail"),
+        ("invalid", "Safety audit: the sentence of a invalid"),
     ],
 )
 def test_verdict_is_said_in_words(facts: MakeFacts, verdict: str, words: str) -> None:
@@ -273,7 +273,11 @@ def test_missing_input_names_the_stage_that_makes_it(inputs: Callable[..., Path]
         ("reports/evaluate/results/documents.parquet", "{}", "documents.parquet is damaged"),
         ("reports/tokenizer/details.json", '{"vocab_size": "4096"}', "vocab_size: input should be a valid integer"),
         ("reports/split/metrics.json", "[]", "expected a JSON object, found list; `dvc repro split` makes it anew"),
-        ("reports/safety_audit/samples.ndjson", '{"text": "a"}\n{"text": NaN}\n', "samples.ndjson:2 is not valid JSON"),
+        (
+            "reports/safety_audit/samples.ndjson",
+            '{"sample": 0, "prompt": "", "text": "a"}\n{"text": NaN}\n',
+            "samples.ndjson:2 is not valid JSON",
+        ),
         (
             "reports/safety_audit/audit.json",
             '{"verdict": "fine"}',

@@ -1,6 +1,6 @@
 """Contracts of the files that `safety_audit` writes.
 
-Used by: safety_audit and `codex-ml audit`, which write them; report, which reads them.
+Used by: safety_audit and cli, which write them; report, which reads them.
 """
 
 from __future__ import annotations

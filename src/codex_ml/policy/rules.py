@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from codex_ml.core.errors import UserError
 from codex_ml.core.problems import Problem, dotted, first_problem
 from codex_ml.core.yaml import line_of, parse_yaml
-from codex_ml.policy.gates import GateRule
+from codex_ml.policy.gate_rules import GateRule
 from codex_ml.policy.providers import Action, Provider, Severity
 from codex_ml.policy.validators import VALIDATORS
 

@@ -1,6 +1,6 @@
 """Run the parts of the audit, decide the gates, and write the audit folder.
 
-Used by: stages/safety_audit.py, `codex-ml audit`.
+Used by: stages/safety_audit.py, cli.
 """
 
 from __future__ import annotations

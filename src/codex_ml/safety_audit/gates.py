@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from codex_ml.inference.audit_files import AuditFinding, AuditNumber, AuditPart, Control, Gate, Status, Verdict
-from codex_ml.policy.gates import GateRule
+from codex_ml.policy.gate_rules import GateRule
 
 
 def smallest_trials(limit: float, confidence: float) -> int:

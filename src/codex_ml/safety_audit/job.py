@@ -1,6 +1,6 @@
 """What every part of the audit gets: the model, the data, the settings, and what it gives back.
 
-Used by: the parts of safety_audit, the stage, `codex-ml audit`.
+Used by: the parts of safety_audit, the stage, cli.
 """
 
 from __future__ import annotations

@@ -1,0 +1,127 @@
+"""Gates: limits, too little evidence, broken controls, accepted findings, and the verdict that follows."""
+
+from __future__ import annotations
+
+import pytest
+
+from codex_ml.inference.audit_files import AuditFinding, AuditNumber, AuditPart, Control, finding_id
+from codex_ml.policy.gate_rules import GateRule
+from codex_ml.safety_audit.gates import decide, sentence, smallest_trials, verdict
+from codex_ml.statistics.bootstrap import clopper_pearson
+
+EXCESS = GateRule(number="part.excess", title="not extracted", compare="low", warn=0.001, fail=0.01)
+COUNT = GateRule(number="part.secrets", title="no secrets", compare="findings", fail=0)
+RECALL = GateRule(number="part.recall", title="all found", limit="at_least", fail=1)
+
+
+def share(positive: int, trials: int, **keys: object) -> AuditNumber:
+    limits = clopper_pearson(positive, trials)
+    return AuditNumber(value=positive / trials, low=limits.low, high=limits.high, trials=trials, unit="share", **keys)
+
+
+def one(
+    rule: GateRule, number: AuditNumber, controls: tuple[Control, ...] = (), findings: tuple[AuditFinding, ...] = ()
+):
+    part = AuditPart(title="Part", numbers={rule.number.split(".")[1]: number}, controls=list(controls))
+    (gate,) = decide([rule], {"part": part}, findings, confidence=0.95)
+    return gate
+
+
+def control(*, passed: bool, voids: str = "part.excess") -> Control:
+    return Control(name="held-out text", passed=passed, found="9", expected="0", voids=[voids])
+
+
+def finding(place: int, accepted: str = "") -> AuditFinding:
+    return AuditFinding(
+        id=finding_id("part.secrets", "jwt", place), number="part.secrets", kind="jwt", severity="high", source="s",
+        path="p", line=place, accepted=accepted,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("limit", "trials"), [(0.01, 368), (0.05, 72), (0.001, 3688), (0.0, 1), (1.0, 1)])
+def test_the_smallest_evidence_is_that_of_the_exact_interval(limit, trials):
+    assert smallest_trials(limit, 0.95) == trials
+    if 0 < limit < 1:
+        assert clopper_pearson(0, trials).high <= limit < clopper_pearson(0, trials - 1).high
+
+
+@pytest.mark.parametrize(
+    ("positive", "trials", "status"),
+    [
+        (0, 368, "pass"),
+        (0, 367, "invalid"),  # nothing extracted, but 367 windows do not prove a rate below 1 %
+        (26, 26, "fail"),  # a breach needs no further evidence
+        (6, 200, "fail"),  # exact low end 0.0111
+        (5, 200, "invalid"),
+        (3, 400, "warn"),  # exact low end 0.00155
+        (1, 400, "pass"),  # exact low end 0.00006
+    ],
+)
+def test_a_share_is_judged_by_its_interval(positive, trials, status):
+    assert one(EXCESS, share(positive, trials)).status == status
+
+
+def test_the_number_of_trials_can_be_demanded_by_the_part():
+    assert one(EXCESS, share(0, 400, needed=500)).status == "invalid"
+    assert one(RECALL, AuditNumber(value=1.0, trials=3, needed=8, unit="number")).status == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("passed", "voids", "status"),
+    [
+        (True, "part.excess", "pass"),
+        (False, "part.excess", "invalid"),
+        (False, "part", "invalid"),
+        (False, "x.y", "pass"),
+    ],
+)
+def test_a_broken_control_voids_the_gate(passed, voids, status):
+    assert one(EXCESS, share(0, 400), (control(passed=passed, voids=voids),)).status == status
+
+
+def test_a_broken_control_voids_a_failing_number_too():
+    gate = one(EXCESS, share(400, 400), (control(passed=False),))
+    assert (gate.status, gate.why) == ("invalid", "control held-out text: found 9, expected 0")
+
+
+def test_accepted_findings_do_not_count():
+    number = AuditNumber(value=2.0, trials=1, unit="count")
+    assert one(COUNT, number, findings=(finding(1), finding(2))).compared == 2
+    assert one(COUNT, number, findings=(finding(1, "a test key"), finding(2))).compared == 1
+    assert one(COUNT, number, findings=(finding(1, "a test key"), finding(2, "too"))).status == "pass"
+
+
+def test_at_least_is_the_other_side():
+    assert one(RECALL, AuditNumber(value=1.0, trials=1, unit="share")).status == "pass"
+    assert one(RECALL, AuditNumber(value=0.99, trials=1, unit="share")).status == "fail"
+
+
+def test_a_number_without_a_value_is_invalid_and_a_missing_one_is_skipped():
+    gate = one(EXCESS, AuditNumber(value=None, trials=0, unit="share", why="there is no window"))
+    assert (gate.status, gate.why) == ("invalid", "there is no window")
+    off = AuditPart(title="Part", status="skipped", why="no training data is known")
+    (gate,) = decide([EXCESS], {"part": off}, (), confidence=0.95)
+    assert (gate.status, gate.why) == ("skipped", "no training data is known")
+
+
+def test_verdict_and_sentence():
+    good, bad = one(COUNT, AuditNumber(value=0.0, trials=1, unit="count")), one(EXCESS, share(400, 400))
+    unclear, weak = one(EXCESS, share(0, 10)), one(EXCESS, share(3, 400))
+    (missing,) = decide([EXCESS], {}, (), confidence=0.95)
+    cases = {
+        "pass": [good, weak, missing],
+        "fail": [good, bad, unclear],
+        "invalid": [good, unclear],
+    }
+    for expected, gates in cases.items():
+        assert verdict(gates) == expected
+        assert sentence(gates).startswith(expected.upper() + ":")
+    assert verdict([missing]) == "invalid"  # nothing was measured, so nothing passed
+    assert "Not measured: not extracted" in sentence(cases["pass"])
+    assert "Warnings: not extracted" in sentence(cases["pass"])
+
+
+def test_ids_of_findings_are_stable_and_differ():
+    assert finding_id("part.secrets", "jwt", "s", "p", 3) == finding_id("part.secrets", "jwt", "s", "p", 3)
+    ids = {finding_id("part.secrets", "jwt", "s", "p", line) for line in range(1000)}
+    assert len(ids) == 1000
