@@ -33,8 +33,8 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.policy.cleaner import load_cleaner
     from codex_ml.policy.rules import load_policy
     from codex_ml.policy.scan import Scanner
+    from codex_ml.safety_audit.audit_job import AuditData, AuditedModel, AuditJob
     from codex_ml.safety_audit.battery import audit, check_lengths, headlines
-    from codex_ml.safety_audit.job import AuditData, AuditedModel, AuditJob
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     settings, packed = stage.params.safety_audit, stage.dep("data/packed")

@@ -24,11 +24,11 @@ from codex_ml.inference.audit_files import (
     Status,
 )
 from codex_ml.modeling.positions import check_length
+from codex_ml.safety_audit.audit_job import AuditJob, PartResult
 from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.data_side import data_side
 from codex_ml.safety_audit.gates import decide, sentence, verdict
 from codex_ml.safety_audit.generated import generated_text
-from codex_ml.safety_audit.job import AuditJob, PartResult
 from codex_ml.safety_audit.memorisation import memorisation
 
 # Each part measures, or says why it cannot. The order is that of the page.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from codex_ml.documents.document import FORMS, Document, count_documents, read_documents
 from codex_ml.inference.audit_files import AuditFinding, AuditNumber, AuditPart, Control, finding_id
-from codex_ml.safety_audit.job import AuditJob, PartResult, skipped
+from codex_ml.safety_audit.audit_job import AuditJob, PartResult, skipped
 from codex_ml.safety_audit.planted import can_be_planted, planted_recall
 
 NAME, TITLE = "data", "Training data"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from codex_ml.inference.audit_files import AuditFinding, AuditNumber, AuditPart, GeneratedSample, finding_id
 from codex_ml.inference.generation import sample_texts
-from codex_ml.safety_audit.job import AuditJob, PartResult
+from codex_ml.safety_audit.audit_job import AuditJob, PartResult
 from codex_ml.statistics.bootstrap import clopper_pearson
 
 NAME, TITLE = "generated", "Generated text"

@@ -6,8 +6,8 @@ Used by: safety_audit.battery.
 from __future__ import annotations
 
 from codex_ml.inference.audit_files import AuditNumber, AuditPart, Control
+from codex_ml.safety_audit.audit_job import AuditJob, PartResult, skipped
 from codex_ml.safety_audit.extraction import Candidates, Extraction, choose_windows, extract, greedy_windows
-from codex_ml.safety_audit.job import AuditJob, PartResult, skipped
 from codex_ml.statistics.bootstrap import clopper_pearson
 
 NAME, TITLE = "memorisation", "Memorisation"
