@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from codex_ml.documents.split_files import SplitMetrics
 from codex_ml.inference.audit_files import AuditFinding, AuditPart, GeneratedSample
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
+Result = TypeVar("Result")
 Track = Callable[[Iterable[Any], str, int, str], Iterator[Any]]  # (items, what, total, unit), as `Stage.track`
 
 
@@ -72,6 +73,7 @@ class AuditJob:
         clean: replaces in a text every value that the policy does not allow.
         plots: folder for the small tables of pictures; it exists.
         track: iterates over items and shows the progress.
+        shared: what `once` has computed, by name; `dataclasses.replace` keeps it.
     """
 
     subject: AuditedModel
@@ -83,6 +85,14 @@ class AuditJob:
     seed: int
     plots: Path
     track: Track
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], Result]) -> Result:
+        """Return `make()`, which is computed once per audit: several parts ask for the same windows or texts."""
+        if name not in self.shared:
+            self.shared[name] = make()
+        result: Result = self.shared[name]
+        return result
 
 
 @dataclass(frozen=True)

@@ -3,166 +3,159 @@
 A suffix is extractable with k tokens of context if greedy decoding of the k-token prefix gives it exactly (Carlini et
 al. 2023, "Quantifying Memorization Across Neural Language Models", definition 3.1). Greedy decoding leaves the true
 path only at the first token that is not the most probable one, so one teacher-forced pass over the true text decides.
+The same pass gives p_z, the product of the probabilities of the suffix's tokens: the chance that one sample at
+temperature 1 from the whole distribution is the suffix. A suffix is (n, p)-discoverably extractable if n samples hold
+it with a chance of at least p, 1 - (1 - p_z)^n >= p (Hayes et al. 2024, arXiv:2410.19482; Cooper et al. 2025,
+arXiv:2505.12546).
+
 An encoder-decoder is tested as it was trained, in the two halves of the row that begins with the window: greedy
 decoding up to the middle, which the encoder then reads. A T5 that had memorised 64 rows gave all 64 suffixes this way,
 and none when its encoder read the prefix instead.
+
+Used by: the part memorisation of safety_audit.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from codex_ml.inference.generation import Prompt, generate
+from codex_ml.inference.generation import Generation, Prompt, generate
 from codex_ml.inference.likelihood import Scoring, Window, score_windows
 from codex_ml.inference.sampling import Sampling
-from codex_ml.modeling.encoder_decoder import middle_of
-from codex_ml.modeling.rows import Rows, rows_of_step
-from codex_ml.modeling.train_files import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
-TRIVIAL_ZLIB_RATIO = 0.25  # text that compresses below this is a table or a licence header, which is easy to complete
+CHANCE = 0.5  # p of (n, p)-discoverable extraction
+ROUNDING = 1e-12  # a number of tries that is this close above a whole number is that number
 
 
 @dataclass(frozen=True)
-class Extraction:
-    """Result over a set of windows.
+class Suffix:
+    """How well the model reproduces one suffix.
 
     Attributes:
-        windows: number of windows that were tried.
-        extracted: number of suffixes of which the model reproduced every token.
-        token_share: share of the suffix tokens that were the most probable one.
-        trivial: windows left out as trivial.
+        tokens: number of its tokens.
+        matched: how many of them were the most probable token, given the true text before them.
+        run: how many tokens greedy decoding gets right before its first mistake.
+        log_p: log p_z, nats.
     """
 
-    windows: int
-    extracted: int
-    token_share: float
-    trivial: int
+    tokens: int
+    matched: int
+    run: int
+    log_p: float
+
+    @property
+    def extracted(self) -> bool:
+        """Whether greedy decoding gives the whole suffix."""
+        return self.run == self.tokens
+
+    @property
+    def tries(self) -> float:
+        """Samples that are needed to see it with a chance of `CHANCE`; see `tries_needed`."""
+        return tries_needed(self.log_p)
 
 
-class ExtractionResults(TypedDict):
-    """Extraction of train text, of held-out text, and of the model's own greedy text."""
-
-    members: Extraction
-    held_out: Extraction
-    control: Extraction
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Rows from which windows may be drawn.
-
-    Attributes:
-        numbers: (n,) int64, sorted: the numbers of these rows in `rows`.
-    """
-
-    rows: Rows
-    numbers: NDArray[np.int64]
-
-    @classmethod
-    def seen(cls, rows: Rows, training: Training) -> Candidates:
-        """Return the rows of the train stream that the model saw."""
-        return cls(rows, seen_rows(training, len(rows)))
-
-    @classmethod
-    def all_of(cls, rows: Rows) -> Candidates:
-        """Return all rows of a stream."""
-        return cls(rows, np.arange(len(rows)))
-
-
-def seen_rows(training: Training, total: int) -> NDArray[np.int64]:
-    """Return the numbers of the train rows that the kept weights have seen: (n,) int64, sorted.
+def tries_needed(log_p: float, chance: float = CHANCE) -> float:
+    """Return the smallest whole n with 1 - (1 - p)^n >= chance, which is ln(1 - chance) / ln(1 - p), rounded up.
 
     Args:
-        training: training.json of the model.
-        total: number of rows of the train stream.
-    """
-    steps, batch = training.global_step, training.rows_a_step
-    if steps * batch >= total:
-        return np.arange(total)
-    rows = [rows_of_step(total, step=s, batch_rows=batch, seed=training.seed) for s in range(steps)]
-    return np.unique(np.concatenate(rows))
-
-
-def choose_windows(
-    candidates: Candidates, tokenizer: TextTokenizer, *, prefix: int, length: int, count: int, seed: int
-) -> tuple[list[Window], int]:
-    """Choose up to `count` windows of `length` tokens as the model saw them: the start of a piece of one document.
-
-    Three kinds of pieces are left out: pieces that are too short; canaries, which are not text of the corpus; and
-    pieces in which a token of the window after the first `prefix` was not trained.
+        log_p: ln p, at most 0 up to rounding.
 
     Returns:
-        (windows, number left out as trivial)
+        A whole number; infinity from about 1e308 on.
+
+    >>> tries_needed(math.log(0.01))
+    69.0
     """
-    order = np.random.Generator(np.random.PCG64([seed, len(candidates.numbers)])).permutation(candidates.numbers)
-    chosen: list[Window] = []
-    trivial = 0
-    for number in order:
-        for window in _row_windows(candidates.rows, int(number), prefix=prefix, length=length):
-            if len(chosen) == count:
-                return chosen, trivial
-            if _is_trivial(tokenizer.decode(window.tokens)):
-                trivial += 1
-            else:
-                chosen.append(window)
-    return chosen, trivial
+    p = math.exp(min(log_p, 0.0))
+    if p == 0:  # below the smallest float
+        return math.inf
+    failure = math.log1p(-p) if p < 1 else -math.inf
+    return float(max(1, math.ceil(math.log1p(-chance) / failure * (1 - ROUNDING))))
 
 
-def _row_windows(rows: Rows, number: int, *, prefix: int, length: int) -> Iterator[Window]:
-    for document, (start, targets) in zip(rows.documents(number), rows.row_pieces(number), strict=True):
-        mask = np.ones(targets, dtype=bool) if rows.mask is None else rows.mask[start + 1 : start + targets + 1] == 1
-        if targets >= length and document not in rows.canaries and mask[prefix - 1 : length - 1].all():
-            tokens = rows.tokens[start : start + length].astype(np.int64)
-            yield Window(tokens, np.ones(length - 1, dtype=bool), middle=min(middle_of(mask), length - 1))
+def score_suffixes(model: PreTrainedModel, windows: Sequence[Window], *, suffix: int, batch_size: int) -> list[Suffix]:
+    """Score the last `suffix` tokens of each window, given all tokens before them.
 
+    Args:
+        windows: of any lengths above `suffix`.
 
-def _is_trivial(text: str) -> bool:
-    data = text.encode("utf-8")
-    return len(zlib.compress(data, 9)) < TRIVIAL_ZLIB_RATIO * len(data)
-
-
-def extract(
-    model: PreTrainedModel, windows: Sequence[Window], *, prefix: int, trivial: int = 0, batch_size: int
-) -> Extraction:
-    """Try to extract the suffix after the first `prefix` tokens of each window."""
+    Returns:
+        One `Suffix` per window, in order.
+    """
     length = max((len(window.tokens) for window in windows), default=2) - 1
     scoring = Scoring(length, batch_size=batch_size)
-    suffixes = (replace(window, scored=np.arange(1, len(window.tokens)) >= prefix) for window in windows)
-    matches = [targets.top1 for targets in score_windows(model, suffixes, scoring)]
-    hits = sum(bool(match.all()) for match in matches)
-    share = float(np.mean([match.mean() for match in matches])) if matches else 0.0
-    return Extraction(len(matches), hits, share, trivial)
+    asked = (
+        replace(window, scored=np.arange(1, len(window.tokens)) >= len(window.tokens) - suffix) for window in windows
+    )
+    return [
+        Suffix(
+            tokens=len(targets.top1),
+            matched=int(targets.top1.sum()),
+            run=first_mistake(targets.top1),
+            log_p=-math.fsum(targets.nll.tolist()),
+        )
+        for targets in score_windows(model, asked, scoring)
+    ]
 
 
-def greedy_windows(
-    model: Any, tokenizer: TextTokenizer, windows: Sequence[Window], *, prefix: int, count: int
-) -> list[Window]:
-    """Return windows whose suffix is the model's own greedy continuation: a control that must be extracted.
+def first_mistake(right: Sequence[bool] | np.ndarray[Any, np.dtype[np.bool_]]) -> int:
+    """Number of True before the first False.
 
-    A continuation that ends is left out. Its window would be shorter, and with END forbidden it would not be greedy.
+    >>> first_mistake([True, True, False, True])
+    2
     """
+    return int(np.argmin(np.append(right, False)))
+
+
+def continuations(model: Any, tokenizer: TextTokenizer, windows: Sequence[Window], *, prefix: int) -> list[Generation]:
+    """Let the model continue the first `prefix` tokens of each window greedily, to the length of the windows."""
     if not windows:
         return []
-    length, end = len(windows[0].tokens), model.config.eos_token_id
+    end = model.config.eos_token_id
     ends = tuple(end) if isinstance(end, list) else (end,)  # a list if turns have their own end
     prompts = [
         Prompt(window.tokens[:prefix], key="", sample=number, ends=ends, read=1)
-        for number, window in enumerate(windows[:count])
+        for number, window in enumerate(windows)
     ]
-    texts = generate(model, tokenizer, prompts, Sampling(length - prefix), seed=0, batch_size=count)
+    sampling = Sampling(len(windows[0].tokens) - prefix)
+    return list(generate(model, tokenizer, prompts, sampling, seed=0, batch_size=len(windows)))
+
+
+def as_generated(window: Window) -> Window:
+    """Return a window as `generate` asks for it: an encoder-decoder reads its first token, and decodes the rest."""
+    return replace(window, middle=len(window.tokens) - 1)
+
+
+def own_windows(windows: Sequence[Window], texts: Sequence[Generation], *, prefix: int) -> list[Window]:
+    """Return windows whose suffix is the model's own greedy continuation: a control that must be extracted.
+
+    A continuation that ends is left out. Its window would be shorter, and with END forbidden it would not be greedy.
+
+    Args:
+        texts: `continuations` of the windows.
+    """
     return [
-        Window(np.concatenate([prompt.ids, text.tokens]), np.ones(length - 1, dtype=bool), middle=length - 1)
-        for prompt, text in zip(prompts, texts, strict=True)
+        as_generated(replace(window, tokens=np.concatenate([window.tokens[:prefix], text.tokens])))
+        for window, text in zip(windows, texts, strict=True)
         if text.finished == "length"
     ]
+
+
+def generated_runs(windows: Sequence[Window], texts: Sequence[Generation], *, prefix: int) -> list[int]:
+    """Return how many tokens of the suffix of each window its greedy continuation gives before it differs."""
+    runs = []
+    for window, text in zip(windows, texts, strict=True):
+        true = window.tokens[prefix:]
+        written = np.array(text.tokens, dtype=np.int64)[: len(true)]
+        runs.append(first_mistake(written == true[: len(written)]))
+    return runs

@@ -1,0 +1,282 @@
+"""Choose the windows of text that the audit asks the model to continue, from train text and from held-out text.
+
+A window is a run of tokens of one document, as the model read them. Windows at the start of a piece come first: there
+the model sees in the audit what it saw in training. Further windows lie inside the pieces, without overlap. They are
+spread over the documents: no document gives its second window before each has given its first, and none gives more
+than `MOST_PER_DOCUMENT`, because windows of one document are not independent evidence.
+
+A window is trivial if it compresses to a quarter or repeats itself: a table or a row of zeros, which a model completes
+without having seen it (EleutherAI's "semantic memorization" counts such text apart). Such windows are kept apart, and
+so are windows that stand in the train stream more than once: a gate judges the text that stands there once.
+
+Used by: the parts memorisation, near_verbatim and membership of safety_audit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.inference.likelihood import Window
+from codex_ml.modeling.encoder_decoder import is_encoder_decoder, middle_of
+from codex_ml.modeling.rows import Rows, row_order
+from codex_ml.modeling.train_files import Training
+from codex_ml.safety_audit.audit_job import AuditJob
+from codex_ml.safety_audit.window_index import occurrences
+
+if TYPE_CHECKING:
+    from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+MOST_PER_DOCUMENT = 8
+DRAWN_AT_ONCE = 2  # times the number of windows that is looked for; few are trivial or repeated
+TRIVIAL_ZLIB_RATIO = 0.25  # text that compresses below this is a table or a row of zeros
+TRIVIAL_REPEATED = 0.5  # of its 4-grams
+GRAM = 4
+
+
+@dataclass(frozen=True)
+class AuditWindow:
+    """A window of text, and how often and how recently the model read it.
+
+    Attributes:
+        document: its number in the stream.
+        start: offset of its first token in the stream.
+        duplicates: how often its tokens stand in the train stream; 1 for train text that is not repeated, 0 for
+            held-out text.
+        last_seen: optimizer steps between the last one that read its row and the last one of all; 0: the last step
+            read it. None for held-out text, and for a model whose training is not known.
+        trivial: whether it is easy to complete without having seen it.
+    """
+
+    window: Window
+    document: int
+    start: int
+    duplicates: int
+    last_seen: int | None
+    trivial: bool = False
+
+
+@dataclass(frozen=True)
+class WindowSet:
+    """Windows of one side, train text or held-out text.
+
+    Attributes:
+        windows: what numbers and gates are about: neither trivial nor repeated. Train text stands in the train stream
+            once, held-out text not at all.
+        repeated: train text that stands there more than once, or held-out text that stands there.
+        trivial: trivial text.
+        documents: number of documents that the windows come from.
+    """
+
+    windows: list[AuditWindow] = field(default_factory=list)
+    repeated: list[AuditWindow] = field(default_factory=list)
+    trivial: list[AuditWindow] = field(default_factory=list)
+
+    @property
+    def documents(self) -> int:
+        return len({window.document for window in self.windows})
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows from which windows may be drawn.
+
+    Attributes:
+        numbers: (n,) int64, sorted: the numbers of these rows in `rows`.
+        last_seen: (n,) int64, steps between the last one that read each row and the last one of all; None: not known.
+    """
+
+    rows: Rows
+    numbers: NDArray[np.int64]
+    last_seen: NDArray[np.int64] | None = None
+
+    @classmethod
+    def seen(cls, rows: Rows, training: Training) -> Candidates:
+        """Return the rows of the train stream that the kept weights have seen.
+
+        Args:
+            training: training.json of the model.
+        """
+        last = last_seen(training, len(rows))
+        numbers = np.flatnonzero(last >= 0)
+        return cls(rows, numbers, last[numbers])
+
+    @classmethod
+    def all_of(cls, rows: Rows) -> Candidates:
+        """Return all rows of a stream."""
+        return cls(rows, np.arange(len(rows)))
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """Tokens of a window.
+
+    Attributes:
+        prefix: tokens that the model gets.
+        length: of prefix and suffix together.
+        inside: whether windows may begin inside a piece; not for an encoder-decoder, whose halves are those of a row.
+    """
+
+    prefix: int
+    length: int
+    inside: bool = True
+
+
+def member_windows(job: AuditJob) -> WindowSet:
+    """Return the windows of train text that the model has seen; the same ones for each part of an audit.
+
+    Canaries are not text of the corpus and are left out, and so are windows whose suffix was not trained, such as a
+    prompt.
+
+    Raises:
+        ValueError: if no train stream is known.
+    """
+    rows, training = job.data.train_rows, job.subject.training
+    if rows is None:
+        raise ValueError("the train stream is not known")
+    candidates = Candidates.seen(rows, training) if training else Candidates.all_of(rows)
+    return job.once("member_windows", lambda: _windows(job, candidates, once=1))
+
+
+def held_out_windows(job: AuditJob) -> WindowSet:
+    """Return the windows of held-out text, as `member_windows` those of train text.
+
+    Raises:
+        ValueError: if no held-out stream is known.
+    """
+    rows = job.data.held_out_rows
+    if rows is None:
+        raise ValueError("the held-out stream is not known")
+    return job.once("held_out_windows", lambda: _windows(job, Candidates.all_of(rows), once=0))
+
+
+def shape_of(job: AuditJob) -> WindowShape:
+    """Return the shape of the windows of an audit."""
+    settings = job.settings
+    length = settings.prefix_tokens + settings.suffix_tokens
+    return WindowShape(settings.prefix_tokens, length, inside=not is_encoder_decoder(job.subject.model))
+
+
+def _windows(job: AuditJob, candidates: Candidates, *, once: int) -> WindowSet:
+    drawn = draw_windows(candidates, job.subject.tokenizer, shape_of(job), seed=job.seed)
+    train = job.data.train_rows
+    stream = None if train is None else train.tokens
+    return sort_windows(drawn, stream, once=once, count=job.settings.sizes.windows)
+
+
+def sort_windows(
+    drawn: Iterator[AuditWindow], stream: NDArray[np.integer[Any]] | None, *, once: int, count: int
+) -> WindowSet:
+    """Sort windows by kind until `count` of them are neither trivial nor repeated, or there are no more.
+
+    Args:
+        stream: (n,) the train stream; None if it is not known.
+        once: how often text that is not repeated stands in the train stream.
+
+    Returns:
+        Up to `count` windows, and a quarter as many of each other kind.
+    """
+    found = WindowSet()
+    while len(found.windows) < count and (batch := list(islice(drawn, DRAWN_AT_ONCE * count))):
+        counts = [once] * len(batch)
+        if stream is not None:
+            counts = occurrences(stream, [window.window.tokens for window in batch])[0].tolist()
+        for window, duplicates in zip(batch, counts, strict=True):
+            kind = found.trivial if window.trivial else found.windows if duplicates <= once else found.repeated
+            if len(kind) < (count if kind is found.windows else max(1, count // 4)):
+                kind.append(replace(window, duplicates=duplicates))
+    return found
+
+
+def draw_windows(
+    candidates: Candidates, tokenizer: TextTokenizer, shape: WindowShape, *, seed: int
+) -> Iterator[AuditWindow]:
+    """Draw windows in random order, spread over the documents; see the docstring of this module. Duplicates are 0."""
+    rows, prefix, length = candidates.rows, shape.prefix, shape.length
+    for start, piece, owner in _places(candidates, shape, seed).tolist():
+        begin, targets = map(int, rows.pieces[piece])
+        trained = np.ones(targets, dtype=bool) if rows.mask is None else rows.mask[begin + 1 : begin + targets + 1] == 1
+        offset = start - begin
+        if not trained[offset + prefix - 1 : offset + length - 1].all():
+            continue
+        tokens = rows.tokens[start : start + length].astype(np.int64)
+        middle = None if offset else min(middle_of(trained), length - 1)
+        yield AuditWindow(
+            Window(tokens, np.ones(length - 1, dtype=bool), middle),
+            document=int(rows.document_of(np.array([begin]))[0]),
+            start=start,
+            duplicates=0,
+            last_seen=None if candidates.last_seen is None else int(candidates.last_seen[owner]),
+            trivial=is_trivial(tokens, tokenizer.decode(tokens)),
+        )
+
+
+def _places(candidates: Candidates, shape: WindowShape, seed: int) -> NDArray[np.int64]:
+    """Where windows may begin, in the order in which they are drawn.
+
+    Returns:
+        (n, 3) int64: offset in the stream, number of the piece, and place of its row in `candidates.numbers`.
+    """
+    rows, numbers = candidates.rows, candidates.numbers
+    first = rows.first.astype(np.int64)
+    counts = first[numbers + 1] - first[numbers]
+    owner = np.repeat(np.arange(len(numbers)), counts)
+    piece = first[numbers][owner] + np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
+    begin, targets = rows.pieces[piece].astype(np.int64).T
+    document = rows.document_of(begin)
+
+    # Window j of a piece begins j windows after the piece.
+    number = np.arange(MOST_PER_DOCUMENT if shape.inside else 1)
+    fits = ((number + 1) * shape.length <= targets[:, None]) & ~np.isin(document, rows.canaries)[:, None]
+    at, number = np.nonzero(fits)
+    random = np.random.Generator(np.random.PCG64([seed, len(numbers)])).permutation(len(at))
+    order = np.lexsort((random, number > 0))
+    at, number = at[order], number[order]
+
+    rank = _rank_within(document[at])
+    spread = np.argsort(rank, kind="stable")
+    spread = spread[rank[spread] < MOST_PER_DOCUMENT]
+    at, number = at[spread], number[spread]
+    return np.stack([begin[at] + number * shape.length, piece[at], owner[at]], axis=1)
+
+
+def _rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the members of each group in their order: [7, 7, 3, 7, 3] gives [0, 1, 0, 2, 1]."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    rank = np.empty(len(groups), dtype=np.int64)
+    rank[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered, side="left")
+    return rank
+
+
+def last_seen(training: Training, total: int) -> NDArray[np.int64]:
+    """Return for each row how many steps before the last one it was read: (total,) int64, -1 if it never was.
+
+    Args:
+        training: training.json of the model.
+        total: number of rows of the train stream.
+    """
+    steps, batch = training.global_step, training.rows_a_step
+    last = np.full(total, -1, dtype=np.int64)
+    final = max(steps * batch - 1, 0) // max(total, 1)
+    for epoch in range(max(final - 1, 0), final + 1):  # the epoch before the last one reads every row
+        step = (epoch * total + np.arange(total)) // batch
+        order = row_order(total, seed=training.seed, epoch=epoch)
+        last[order[step < steps]] = step[step < steps]
+    return np.where(last < 0, -1, steps - 1 - last)
+
+
+def is_trivial(tokens: NDArray[np.int64], text: str) -> bool:
+    """Whether a text compresses to less than a quarter, or more than half of its token 4-grams occur earlier in it."""
+    data = text.encode("utf-8")
+    if len(zlib.compress(data, 9)) < TRIVIAL_ZLIB_RATIO * len(data):
+        return True
+    ids = tokens.tolist()
+    grams = [tuple(ids[place : place + GRAM]) for place in range(len(ids) - GRAM + 1)]
+    return len(grams) - len(set(grams)) > TRIVIAL_REPEATED * len(grams)
