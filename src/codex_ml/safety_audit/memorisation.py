@@ -20,7 +20,7 @@ from codex_ml.safety_audit.extraction import (
     score_suffixes,
 )
 from codex_ml.statistics.bootstrap import clopper_pearson
-from codex_ml.statistics.shares import difference_of_shares
+from codex_ml.statistics.share_difference import difference_of_shares
 
 NAME, TITLE = "memorisation", "Memorisation"
 CONTROL_WINDOWS = 20

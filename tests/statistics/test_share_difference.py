@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from codex_ml.statistics.shares import difference_of_shares, wilson
+from codex_ml.statistics.share_difference import difference_of_shares, wilson
 
 # Newcombe 1998, "Interval estimation for the difference between independent proportions", table II, method 10
 PUBLISHED = [
