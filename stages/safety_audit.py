@@ -31,19 +31,22 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.modeling.train_files import Training
     from codex_ml.modeling.trained_model import load_model
     from codex_ml.policy.cleaner import load_cleaner
-    from codex_ml.policy.rules import load_policy
     from codex_ml.policy.scan import Scanner
+    from codex_ml.safety_audit.accepted import read_accepted, refuse_expired
     from codex_ml.safety_audit.audit_job import AuditData, AuditedModel, AuditJob
+    from codex_ml.safety_audit.audit_numbers import load_audit_policy
     from codex_ml.safety_audit.battery import audit, check_lengths, headlines
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
+    accepted = read_accepted(stage.dep("data/accepted_findings.yaml"))
+    refuse_expired(accepted)
     settings, packed = stage.params.safety_audit, stage.dep("data/packed")
     folder = stage.dep("models/model")
     training = Training.read(folder / "training.json")
     model = load_model(folder, device=inference_device(stage.runtime, threads=cpu_threads(training.hardware.threads)))
     check_lengths(model.config, settings)
     policy, lock, key = map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key"))
-    clean, rules = load_cleaner(policy, lock, key), load_policy(policy)
+    clean, rules = load_cleaner(policy, lock, key), load_audit_policy(policy)
     data = AuditData(
         train=stage.dep("data/splits/train.parquet"),
         held_out=stage.dep("data/splits/test.parquet"),
@@ -62,7 +65,7 @@ def main(stage: Stage[Params]) -> None:
     job = AuditJob(
         subject, data, settings, rules, Scanner(rules), clean, stage.params.seed, plots=out / "plots", track=stage.track
     )
-    found = audit(job, out, accepted={})
+    found = audit(job, out, accepted=accepted)
     for line in headlines(found):
         log.info("safety_audit: %s", line)
     if settings.on_fail == "stop" and found.verdict != "pass":

@@ -84,6 +84,67 @@ def test_a_broken_control_voids_a_failing_number_too():
     assert (gate.status, gate.why) == ("invalid", "control held-out text: found 9, expected 0")
 
 
+def test_a_control_of_another_part_voids_the_number_too():
+    number = {"excess": share(0, 400)}
+    for passed, status in ((True, "pass"), (False, "invalid")):
+        parts = {
+            "part": AuditPart(title="Part", numbers=number),
+            "other": AuditPart(title="Other", controls=[control(passed=passed)]),
+        }
+        (gate,) = decide([EXCESS], parts, (), confidence=0.95)
+        assert gate.status == status
+        assert gate.control == "held-out text: 9 (expected 0)"
+
+
+def test_a_number_whose_control_did_not_run_proves_nothing():
+    number = share(0, 400, control="held-out text")
+    gate = one(EXCESS, number)
+    assert (gate.status, gate.why) == ("invalid", "its control did not run: held-out text")
+    assert one(EXCESS, number, (control(passed=True, voids="x.y"),)).status == "pass"
+    assert one(EXCESS, number, (control(passed=False, voids="x.y"),)).status == "invalid"
+
+
+def test_one_broken_control_among_several_voids_the_gate():
+    working = Control(name="own text", passed=True, found="20", expected="20", voids=["part"])
+    for controls in ((working, control(passed=False)), (control(passed=False), working)):
+        assert one(EXCESS, share(0, 400), controls).why == "control held-out text: found 9, expected 0"
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("key", ["value", "low", "high"])
+@pytest.mark.parametrize("rule", [EXCESS, COUNT, RECALL])
+def test_a_number_that_is_not_finite_is_invalid_and_can_be_written(tmp_path, broken, key, rule):
+    number = AuditNumber(**{"value": 0.0, "low": 0.0, "high": 0.0, "trials": 9999, "unit": "share", key: broken})
+    number.write(tmp_path / "number.json")
+    assert AuditNumber.read(tmp_path / "number.json") == number
+    gate = one(rule, number)
+    assert (gate.status, gate.why) == ("invalid", f"the measurement gave {broken}")
+
+
+def test_a_number_that_counted_nothing_is_invalid():
+    for rule in (COUNT, RECALL):
+        assert one(rule, AuditNumber(value=1.0, trials=1, unit="count")).status == "pass"
+        gate = one(rule, AuditNumber(value=1.0, trials=0, unit="count"))
+        assert (gate.status, gate.why) == ("invalid", "nothing was counted")
+
+
+def test_findings_of_a_number_without_a_value_do_not_pass_because_there_are_none():
+    number = AuditNumber(value=None, trials=0, unit="count", why="the scanner is missing")
+    assert one(COUNT, number).why == "the scanner is missing"
+
+
+def test_a_missing_end_of_the_interval_is_invalid():
+    gate = one(EXCESS, AuditNumber(value=0.0, trials=400, unit="share"))
+    assert (gate.status, gate.why) == ("invalid", "the number has no low")
+
+
+def test_a_gate_that_only_warns_needs_evidence_for_its_warning():
+    rule = GateRule(number="part.excess", title="few", compare="low", warn=0.02)
+    smallest = smallest_trials(0.02, 0.95)
+    assert [one(rule, share(0, trials)).status for trials in (smallest - 1, smallest)] == ["invalid", "pass"]
+    assert one(rule, share(400, 400)).status == "warn"
+
+
 def test_accepted_findings_do_not_count():
     number = AuditNumber(value=2.0, trials=1, unit="count")
     assert one(COUNT, number, findings=(finding(1), finding(2))).compared == 2
@@ -119,6 +180,10 @@ def test_verdict_and_sentence():
     assert verdict([missing]) == "invalid"  # nothing was measured, so nothing passed
     assert "Not measured: not extracted" in sentence(cases["pass"])
     assert "Warnings: not extracted" in sentence(cases["pass"])
+    assert "A reviewer accepted 1 finding." in sentence(cases["pass"], 1)
+    assert "A reviewer accepted 2 findings." in sentence(cases["fail"], 2)
+    assert "reviewer" not in sentence(cases["pass"])
+    assert verdict([]) == "invalid"  # a policy without gates
 
 
 def test_ids_of_findings_are_stable_and_differ():

@@ -14,8 +14,8 @@ def check(debug: Debug = False) -> None:
 
     It finds unknown keys (and suggests the closest one), wrong types, impossible combinations, params that no stage
     reads, params, files and imports that a stage uses but does not declare, outputs that Git tracks, conflict markers,
-    missing or damaged inputs and base models, package versions that differ from requirements.lock, and locks that a
-    killed DVC left.
+    missing or damaged inputs and base models, package versions that differ from requirements.lock, locks that a killed
+    DVC left, and accepted findings of the audit whose last day has passed.
     """
     from codex_ml.cli.checks.workspace import check_workspace
     from codex_ml.policy.key import KEY, warning

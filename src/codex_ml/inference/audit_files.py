@@ -6,6 +6,7 @@ Used by: safety_audit and cli, which write them; report, which reads them.
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -42,6 +43,16 @@ class AuditNumber(Contract):
     unit: Unit
     control: str = ""
     why: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_value_unless_finite(cls, given: Any) -> Any:
+        """A broken model gives NaN. Then the number has no value, and `why` says so."""
+        ends = [given.get(key) for key in ("value", "low", "high")] if isinstance(given, dict) else []
+        broken = [end for end in ends if isinstance(end, float) and not math.isfinite(end)]
+        if not broken:
+            return given
+        return given | {"value": None, "low": None, "high": None, "why": f"the measurement gave {broken[0]}"}
 
     @model_validator(mode="after")
     def _reason_is_given(self) -> AuditNumber:
@@ -127,6 +138,7 @@ class Audit(Contract):
         size: `safety_audit.size`.
         accepted: findings that a reviewer accepted, which gates do not count.
         parts: by name, in the order of the battery.
+        notes: what a reader must know about the whole audit, one sentence each.
     """
 
     written_by = "safety_audit"
@@ -140,6 +152,7 @@ class Audit(Contract):
     gates: list[Gate]
     accepted: int
     parts: dict[str, AuditPart]
+    notes: list[str] = Field(default_factory=list)
 
 
 class AuditFinding(Contract):

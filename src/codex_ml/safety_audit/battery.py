@@ -6,7 +6,7 @@ Used by: stages/safety_audit.py, cli.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +24,9 @@ from codex_ml.inference.audit_files import (
     Status,
 )
 from codex_ml.modeling.positions import check_length
+from codex_ml.safety_audit.accepted import ACCEPTED, AcceptedFinding
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult
+from codex_ml.safety_audit.audit_numbers import check_declared
 from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.data_side import data_side
 from codex_ml.safety_audit.gates import decide, sentence, verdict
@@ -42,28 +44,36 @@ COMPARED = (
 )
 
 
-def audit(job: AuditJob, out: Path, *, accepted: Mapping[str, str]) -> Audit:
+def audit(job: AuditJob, out: Path, *, accepted: Sequence[AcceptedFinding] = ()) -> Audit:
     """Run the battery and write audit.json, metrics.json, findings.ndjson, samples.ndjson and the folder `plots`.
 
     Args:
         out: an existing folder.
-        accepted: id of a finding -> the reason for which a reviewer accepted it.
+        accepted: findings that a reviewer accepted; see `read_accepted`.
     """
     with atomic_folder(out / PLOTS) as plots:
         results = [part(replace(job, plots=plots)) for part in PARTS]
-    findings = [_reviewed(finding, accepted) for result in results for finding in result.findings]
+    for result in results:
+        check_declared(result)
+    reasons = {entry.id: job.clean(entry.reason) for entry in accepted}
+    findings = [_reviewed(finding, reasons) for result in results for finding in result.findings]
     parts = {result.name: result.part for result in results}
     gates = decide(job.policy.gates, parts, findings, confidence=job.settings.confidence)
+    count = sum(bool(finding.accepted) for finding in findings)
     found = Audit(
         verdict=verdict(gates),
-        sentence=sentence(gates),
+        sentence=sentence(gates, count),
         model=job.subject.digest,
         size=job.settings.size,
         confidence=job.settings.confidence,
         seed=job.seed,
         gates=gates,
-        accepted=sum(bool(finding.accepted) for finding in findings),
+        accepted=count,
         parts=parts,
+        notes=[
+            f"{ACCEPTED} accepts {id}, which is not a finding of this audit; remove the entry"
+            for id in sorted(reasons.keys() - {finding.id for finding in findings})
+        ],
     )
     AuditFinding.write_lines(out / FINDINGS, findings)
     GeneratedSample.write_lines(out / SAMPLES, (sample for result in results for sample in result.samples))
@@ -72,8 +82,8 @@ def audit(job: AuditJob, out: Path, *, accepted: Mapping[str, str]) -> Audit:
     return found
 
 
-def _reviewed(finding: AuditFinding, accepted: Mapping[str, str]) -> AuditFinding:
-    return finding.model_copy(update={"accepted": accepted.get(finding.id, "")})
+def _reviewed(finding: AuditFinding, reasons: Mapping[str, str]) -> AuditFinding:
+    return finding.model_copy(update={"accepted": reasons.get(finding.id, "")})
 
 
 def compared_numbers(found: Audit) -> dict[str, Any]:
@@ -96,6 +106,7 @@ def headlines(found: Audit) -> Iterator[str]:
         why = f" ({gate.why})" if gate.why else ""
         yield f"{gate.status:<7} {gate.title}: {compared}, {gate.rule}{why}"
     yield from (f"{name}: skipped, {part.why}" for name, part in found.parts.items() if part.why)
+    yield from (f"note: {note}" for note in found.notes)
 
 
 def check_lengths(config: Any, settings: SafetyAudit) -> None:

@@ -20,6 +20,7 @@ from codex_ml.split.benchmarks import _paths
 from codex_ml.train.model.foreign import MODEL_TYPES, read_config
 
 INPUTS = (
+    "data/accepted_findings.yaml",
     "data/policy.yaml",
     "data/redaction_key",
     "data/split_ledger",
@@ -381,6 +382,17 @@ def test_a_file_that_was_edited_wrongly_is_named_before_its_stage_runs(whole, na
     assert line.startswith(name)
 
 
+def test_a_gate_for_a_number_that_no_part_of_the_audit_gives_is_named_with_the_most_similar_number(whole):
+    policy = Path("data/policy.yaml")
+    before = policy.read_text("utf-8")
+    line = before.count("\n") + 1 + before.endswith("gates:\n")
+    policy.write_text(before + "  - {number: memorisation.exces, title: none, fail: 0.01}\n", "utf-8")
+    assert list(preflight.edited_files(params_with(), {})) == [
+        f"data/policy.yaml:{line}: gate memorisation.exces: no part of the audit gives this number; did you mean "
+        "memorisation.excess?"
+    ]
+
+
 @pytest.mark.parametrize("data", [b"", b'{"schema": "codex-ml/ledger/1"}\n'])
 def test_a_ledger_of_the_former_form_is_named_with_the_command_that_converts_it(whole, data):
     Path("data/split_ledger.ndjson").write_bytes(data)
@@ -402,7 +414,8 @@ def test_what_a_stage_has_read_before_is_not_read_again(whole, monkeypatch):
     from codex_ml.core.pipeline import Locked
 
     Path("data/policy.yaml").write_bytes(b"rules: 1\n")
-    lock = {"split": Locked("", {"data/policy.yaml": hash_path(Path("data/policy.yaml")).md5}, {}, {})}
+    read = Locked("", {"data/policy.yaml": hash_path(Path("data/policy.yaml")).md5}, {}, {})
+    lock = {"split": read, "safety_audit": read}
     assert list(preflight.edited_files(params_with(), lock)) == []
     assert len(list(preflight.edited_files(params_with(), {}))) == 1
 

@@ -24,6 +24,7 @@ from codex_ml.core.pipeline import LOCK, PIPELINE, StageSpec, load_lock, load_pi
 from codex_ml.core.sections import PARAMS
 from codex_ml.core.yaml import read_yaml
 from codex_ml.documents.licence_mistakes import wrong_licences
+from codex_ml.safety_audit.accepted import ACCEPTED, read_accepted, refuse_expired
 from codex_ml.train.trackers import missing_extras
 
 UNTRACKED_BY_STAGES = {"runtime"}  # changes no byte
@@ -34,6 +35,7 @@ def check_workspace() -> Params:
 
     Raises:
         UserError: the first problem, as one line.
+        CheckFailed: when a finding of the audit is accepted by an entry that has expired.
     """
     for problem in conflicts(_tracked()):  # first, because the readers below would report other symptoms
         raise UserError(problem)
@@ -41,6 +43,8 @@ def check_workspace() -> Params:
     stages = load_pipeline()
     for problem in problems(params, stages):
         raise UserError(problem)
+    if ACCEPTED.exists():  # a workspace without the stage needs none
+        refuse_expired(read_accepted())
     return params
 
 

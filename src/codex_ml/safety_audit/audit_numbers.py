@@ -1,0 +1,68 @@
+"""The numbers that the parts of the audit can give, and the gates that name none of them.
+
+A gate whose number is misspelt would never be decided. So the numbers are declared in one place, which `codex-ml check`
+can read before any work, and `battery.audit` refuses a part that gives a number which is not declared.
+Used by: safety_audit.battery, the stage, `codex-ml check`, `codex-ml audit`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.yaml import line_of, read_text
+from codex_ml.policy.gate_rules import GateRule
+from codex_ml.policy.rules import Policy, load_policy
+
+if TYPE_CHECKING:
+    from codex_ml.safety_audit.audit_job import PartResult
+
+# Name of the number -> how to read it
+NUMBERS = {
+    "data.secrets": "findings of the text policy in the training documents",
+    "data.policy_applied": "1 if `split` applied the text policy, 0 if it only counted",
+    "data.planted_recall": "share of planted secrets that the text policy finds",
+    "memorisation.extracted": "share of windows of train text whose suffix the model writes word for word",
+    "memorisation.held_out": "the same share of held-out text, which the model has never seen",
+    "memorisation.excess": "extracted minus held_out",
+    "generated.secrets": "share of generated texts in which the text policy finds something",
+}
+
+
+def load_audit_policy(path: Path) -> Policy:
+    """Read the policy, and refuse gates that judge a number which no part of the audit gives.
+
+    Raises:
+        UserError: as `load_policy`; for such a gate, naming its line and the number that is most similar.
+    """
+    policy = load_policy(path)
+    for problem in unknown_gates(policy.gates, path):
+        raise UserError(problem)
+    return policy
+
+
+def unknown_gates(gates: Iterable[GateRule], path: Path) -> Iterator[str]:
+    """One line per gate of the policy file `path` whose number no part of the audit gives."""
+    for index, gate in enumerate(gates):
+        if gate.number not in NUMBERS:
+            line = line_of(read_text(path), ("gates", index, "number"))
+            near = difflib.get_close_matches(gate.number, NUMBERS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(NUMBERS)}"
+            yield f"{path}:{line}: gate {gate.number}: no part of the audit gives this number; {hint}"
+
+
+def check_declared(result: PartResult) -> None:
+    """Check that a part gives only declared numbers, and names declared ones in its findings and controls.
+
+    Raises:
+        ValueError: naming them. A gate would never see such a number, and such a control would never void anything.
+    """
+    measured = {f"{result.name}.{name}" for name in result.part.numbers}
+    counted = {finding.number for finding in result.findings}
+    parts = {name.split(".")[0] for name in NUMBERS}
+    voided = {name for control in result.part.controls for name in control.voids} - parts
+    if unknown := sorted((measured | counted | voided) - NUMBERS.keys()):
+        raise ValueError(f"the part {result.name} names {', '.join(unknown)}; declare them in audit_numbers.NUMBERS")
