@@ -414,8 +414,7 @@ def test_what_a_stage_has_read_before_is_not_read_again(whole, monkeypatch):
     from codex_ml.core.pipeline import Locked
 
     Path("data/policy.yaml").write_bytes(b"rules: 1\n")
-    read = Locked("", {"data/policy.yaml": hash_path(Path("data/policy.yaml")).md5}, {}, {})
-    lock = {"split": read, "safety_audit": read}
+    lock = {"safety_audit": Locked("", {"data/policy.yaml": hash_path(Path("data/policy.yaml")).md5}, {}, {})}
     assert list(preflight.edited_files(params_with(), lock)) == []
     assert len(list(preflight.edited_files(params_with(), {}))) == 1
 

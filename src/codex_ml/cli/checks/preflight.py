@@ -30,7 +30,6 @@ from codex_ml.inference.evaluate_files import DETAILS
 WINDOWED, WINDOWED_ON_REQUEST = ("mistral", "phi3", "starcoder2"), ("qwen2", "qwen3", "smollm3")
 # Devices of a machine with a GPU: the drivers of NVIDIA, of AMD, and of Windows under WSL.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-Reader = tuple[str, str, Callable[[Path], Any]]  # the stage that reads a file, the file, how it is read
 
 
 def missing_sections(stages: dict[str, StageSpec], written: dict[str, Any]) -> Iterator[str]:
@@ -234,20 +233,13 @@ def hardware(params: Params) -> Iterator[str]:
 
 def edited_files(params: Params, lock: dict[str, Locked]) -> Iterator[str]:
     """Problems of the files that some stages parse, if they changed since these stages last read them."""
-    readers: list[Reader] = [
-        ("split", "data/policy.yaml", _policy),
-        ("safety_audit", "data/policy.yaml", _audit_policy),
-    ]
+    readers: list[tuple[str, str, Callable[[Path], Any]]] = [("safety_audit", "data/policy.yaml", _policy)]
     if params.split.ledger:
         readers.append(("split", str(SPLIT_LEDGER), lambda path: _ledger(path, params.split.salt)))
     if params.fetch.sample:
         readers.append(("fetch", "data/sample.lock", _pins))
     if params.fetch.benchmarks:
         readers.append(("fetch", "data/sample.lock", _benchmark_pins))
-    yield from dict.fromkeys(_mistakes(readers, lock))  # two stages read the policy
-
-
-def _mistakes(readers: list[Reader], lock: dict[str, Locked]) -> Iterator[str]:
     for stage, name, read in readers:
         path = Path(name)
         try:
@@ -275,12 +267,6 @@ def other_detectors(lock: dict[str, Locked]) -> Iterator[str]:
 
 
 def _policy(path: Path) -> Any:
-    from codex_ml.policy.rules import load_policy
-
-    return load_policy(path)
-
-
-def _audit_policy(path: Path) -> Any:
     from codex_ml.safety_audit.audit_numbers import load_audit_policy
 
     return load_audit_policy(path)
