@@ -3,7 +3,7 @@
 A gate does not count an accepted finding. Every acceptance ends: after its last day the stage refuses the entry when it
 starts, and `codex-ml check` refuses it without a run, so a committed verdict cannot outlive it. The outputs of the
 stage do not depend on the date: with the same file, the stage gives the same bytes or refuses to run.
-Used by: stages/safety_audit.py, `codex-ml check`, `codex-ml audit`.
+Used by: stages/safety_audit.py, cli.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A gate whose number is misspelt would never be decided. So the numbers are declared in one place, which `codex-ml check`
 can read before any work, and `battery.audit` refuses a part that gives a number which is not declared.
-Used by: safety_audit.battery, the stage, `codex-ml check`, `codex-ml audit`.
+Used by: safety_audit.battery, the stage, cli.
 """
 
 from __future__ import annotations
