@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from codex_ml.cli.param_rules import Params
 from codex_ml.core.errors import UserError
-from codex_ml.core.strict_json import parse_json
 from codex_ml.documents.document import opened
 from codex_ml.modeling.rows import Rows, rows_of_step
-from codex_ml.pack.pack_splits import RECORDS
+from codex_ml.modeling.stream_documents import StreamDocuments
 
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
@@ -124,9 +121,8 @@ def _runs(rows: Rows, begin: int, length: int, tokenizer: TextTokenizer) -> list
 class Origins:
     """Where documents of the train stream come from: a row of the split, or a canary. Dropped rows are skipped."""
 
-    def __init__(self, rows: Rows, split: Path, records: Path) -> None:
-        self._canaries, self._split = rows.canaries, split
-        self._dropped = list(_dropped(records))
+    def __init__(self, rows: Rows, split: Path, packed: Path) -> None:
+        self._documents, self._split = StreamDocuments.open(rows, packed), split
 
     def of(self, document: int) -> tuple[str, str, str]:
         """(source, path, id) of a document of the stream.
@@ -134,13 +130,8 @@ class Origins:
         Raises:
             UserError: when the split has changed since it was packed.
         """
-        before = bisect_left(self._canaries, document)
-        if before < len(self._canaries) and self._canaries[before] == document:
-            return "canary", "", ""
-        number = document - before
-        for dropped in self._dropped:
-            number += dropped <= number
-        return self._read(number)
+        number = self._documents.row_of(document)
+        return ("canary", "", "") if number is None else self._read(number)
 
     def _read(self, number: int) -> tuple[str, str, str]:
         with opened(self._split) as file:
@@ -154,18 +145,7 @@ class Origins:
         raise UserError(f"{self._split} has fewer documents than the packed stream; `dvc repro pack` makes it anew")
 
 
-def _dropped(records: Path) -> Iterator[int]:
-    """Rows of the train split that are not in the stream, in ascending order."""
-    if not records.is_file():
-        raise UserError(f"{records} is missing; `dvc repro pack` makes it")
-    with records.open("rb") as lines:
-        for line in lines:
-            record: dict[str, Any] = parse_json(line)
-            if record["split"] == "train" and record["action"] == "drop":
-                yield record["row"]
-
-
 def open_train() -> tuple[Rows, Origins]:
     """The train stream of this repository, and where its documents come from."""
     rows = Rows.open(PACKED, "train")
-    return rows, Origins(rows, TRAIN, PACKED / RECORDS)
+    return rows, Origins(rows, TRAIN, PACKED)

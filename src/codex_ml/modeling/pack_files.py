@@ -13,6 +13,8 @@ from codex_ml.core.contract import Contract
 
 LossOn = Literal["completions", "all"]
 
+RECORDS = "records.ndjson"  # of data/packed: the records that were cut or dropped
+
 
 class PackedStream(Contract):
     """The token stream of one split; see `codex_ml.modeling.rows`.

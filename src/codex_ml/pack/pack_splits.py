@@ -15,7 +15,7 @@ from codex_ml.core.progress import track
 from codex_ml.core.strict_json import dump_json
 from codex_ml.documents.document import count_documents, read_documents
 from codex_ml.modeling.examples import texts_of
-from codex_ml.modeling.pack_files import CanaryCounts, PackDetails, Packed, PackedStream, StreamDetails
+from codex_ml.modeling.pack_files import RECORDS, CanaryCounts, PackDetails, Packed, PackedStream, StreamDetails
 from codex_ml.modeling.rows import stream_dtype
 from codex_ml.pack.canaries import CanaryPlan, domain_of, plan_canaries, with_canaries, without_secrets
 from codex_ml.pack.config import Pack
@@ -25,7 +25,6 @@ from codex_ml.pack.row_writer import StreamFormat, write_stream
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
-RECORDS = "records.ndjson"
 REASONS = ("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained")
 DROPS = ("too_long", "empty", "untrained", "bad_chat")
 

@@ -1,0 +1,67 @@
+"""Which row of its split each document of the train stream is.
+
+Used by: safety_audit, `codex-ml pack`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.strict_json import parse_json
+from codex_ml.modeling.pack_files import RECORDS
+from codex_ml.modeling.rows import Rows
+
+
+@dataclass(frozen=True)
+class StreamDocuments:
+    """The documents of the train stream: those of the split without the dropped ones, and canaries among them.
+
+    Attributes:
+        canaries: numbers of the documents that are canaries, ascending.
+        dropped: rows of the split that are not in the stream, ascending.
+    """
+
+    canaries: tuple[int, ...] = ()
+    dropped: tuple[int, ...] = ()
+
+    @classmethod
+    def open(cls, rows: Rows, packed: Path) -> StreamDocuments:
+        """Read which rows of the train split stage pack dropped.
+
+        Args:
+            rows: the train stream.
+            packed: the folder that holds it.
+
+        Raises:
+            UserError: when the list of dropped records is missing.
+        """
+        return cls(rows.canaries, tuple(_dropped(packed / RECORDS)))
+
+    def row_of(self, document: int) -> int | None:
+        """Return the row of the split that a document of the stream is; None for a canary.
+
+        >>> [StreamDocuments(canaries=(1,), dropped=(0, 3)).row_of(document) for document in range(4)]
+        [1, None, 2, 4]
+        """
+        before = bisect_left(self.canaries, document)
+        if before < len(self.canaries) and self.canaries[before] == document:
+            return None
+        number = document - before
+        for dropped in self.dropped:
+            number += dropped <= number
+        return number
+
+
+def _dropped(records: Path) -> Iterator[int]:
+    if not records.is_file():
+        raise UserError(f"{records} is missing; `dvc repro pack` makes it")
+    with records.open("rb") as lines:
+        for line in lines:
+            record: dict[str, Any] = parse_json(line)
+            if record["split"] == "train" and record["action"] == "drop":
+                yield record["row"]

@@ -1,0 +1,136 @@
+"""Trace tokens of the train stream back to the document that they come from: its name, line, licence, and a command.
+
+Used by: the parts of safety_audit whose findings name a training document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.documents.document import Document, documents_of, opened
+from codex_ml.modeling.rows import Rows
+from codex_ml.modeling.stream_documents import StreamDocuments
+from codex_ml.safety_audit.audit_job import AuditJob
+
+if TYPE_CHECKING:
+    from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+EVIDENCE = 80  # characters
+UNKNOWN = "unknown"
+BROKEN = "\ufffd"  # what decoding gives for a character whose bytes end after the last token
+
+
+@dataclass(frozen=True)
+class TextPlace:
+    """Where tokens of the train stream come from.
+
+    Attributes:
+        source, path, licence: of the document, as in `Document`; "canary" or "unknown" as the source, and "" for the
+            others, where no document is known.
+        line, column: of the first character, from 1; 0 if the text of the document is not what the tokens spell, such
+            as that of a chat.
+        command: shows the row of the train stream that holds the first token; "" if it is not stage pack's.
+    """
+
+    source: str
+    path: str = ""
+    licence: str = ""
+    line: int = 0
+    column: int = 0
+    command: str = ""
+
+
+def trace(job: AuditJob, positions: Sequence[int]) -> list[TextPlace]:
+    """Find where tokens of the train stream come from. The documents are read in one pass over their file.
+
+    Args:
+        positions: offsets in the train stream.
+
+    Returns:
+        One place per position, in order; its texts are redacted.
+
+    Raises:
+        ValueError: if the train stream is not known.
+    """
+    rows, data = job.data.train_rows, job.data
+    if rows is None:
+        raise ValueError("the train stream is not known")
+    if not positions:
+        return []
+    numbers = rows.document_of(np.array(positions, dtype=np.int64)).tolist()
+    stream = StreamDocuments.open(rows, data.packed) if data.packed else StreamDocuments(rows.canaries)
+    row_of = {number: stream.row_of(number) for number in set(numbers)}
+    texts = {} if data.train is None else read_rows(data.train, {row for row in row_of.values() if row is not None})
+    shown = rows_at(rows, np.array(positions, dtype=np.int64)).tolist()
+    places = []
+    for position, number, row in zip(positions, numbers, shown, strict=True):
+        source_row = row_of[number]
+        document = None if source_row is None else texts.get(source_row)
+        command = f"codex-ml pack show --row {row}" if data.packed else ""
+        if document is None:
+            places.append(TextPlace("canary" if source_row is None else UNKNOWN, command=command))
+            continue
+        line, column = line_of_token(rows, position, document.content, job.subject.tokenizer)
+        source, path, licence = (job.clean(text) for text in (document.source, document.path, document.licence))
+        places.append(TextPlace(source, path, licence, line, column, command))
+    return places
+
+
+def evidence(job: AuditJob, tokens: NDArray[np.int64]) -> str:
+    """Return the beginning of a text, redacted as a whole before it is cut."""
+    begins = (job.subject.tokenizer.begin, job.subject.tokenizer.end)
+    ids = tokens[1:] if len(tokens) and tokens[0] in begins else tokens
+    return job.clean(job.subject.tokenizer.decode(ids))[:EVIDENCE]
+
+
+def line_of_token(rows: Rows, position: int, content: str, tokenizer: TextTokenizer) -> tuple[int, int]:
+    """Return line and column, from 1, of the first character of a token; (0, 0) if `content` is not what it is part of.
+
+    A line ends with LF, as in `codex_ml.policy.scan`.
+
+    Args:
+        position: offset of the token in the stream.
+        content: text of the document that holds it.
+    """
+    start = int(rows.starts[rows.document_of(np.array([position]))[0]]) + 1  # the END before the document
+    ids = rows.tokens[start:position].astype(np.int64)
+    if len(ids) and ids[0] == tokenizer.begin:
+        ids = ids[1:]
+    before = tokenizer.decode(ids) if len(ids) else ""
+    if not content.startswith(before):
+        before = before.rstrip(BROKEN)
+    if not content.startswith(before):
+        return 0, 0
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def rows_at(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of the row whose piece reads the token at each position as an input: (n,) int64."""
+    begins = rows.pieces[:, 0].astype(np.int64)
+    order = np.argsort(begins, kind="stable")
+    piece = order[np.searchsorted(begins[order], positions, side="right").clip(min=1) - 1]
+    return np.searchsorted(rows.first.astype(np.int64), piece, side="right") - 1
+
+
+def read_rows(path: Path, numbers: Collection[int]) -> dict[int, Document]:
+    """Read some documents of a Parquet file: row number -> document. Row groups without one are not read.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
+    wanted, found, begin = np.array(sorted(numbers), dtype=np.int64), dict[int, Document](), 0
+    with opened(path) as file:
+        for group in range(file.num_row_groups):
+            end = begin + file.metadata.row_group(group).num_rows
+            inside = wanted[(wanted >= begin) & (wanted < end)]
+            if len(inside):
+                table = file.read_row_group(group).take(inside - begin)
+                found |= zip(inside.tolist(), documents_of(table), strict=True)
+            begin = end
+    return found

@@ -1,0 +1,123 @@
+"""Where tokens of the train stream come from: document, line, licence, and the command that shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from codex_ml.documents.document import Document, write_documents
+from codex_ml.modeling.rows import Rows
+from codex_ml.modeling.stream_documents import StreamDocuments
+from codex_ml.pack.config import Pack
+from codex_ml.pack.pack_splits import pack_splits
+from codex_ml.safety_audit.trace import EVIDENCE, TextPlace, evidence, line_of_token, read_rows, rows_at, trace
+
+from ..pack.byte_tokenizer import ByteTokenizer
+from .known_answers import packed
+
+CONTENTS = [
+    "first\nsecond\nthird",
+    "windows\r\nline ends\r\n\r\nlast",
+    "\u00e4 b\u00f6se\n\u65e5\u672c\u8a9e\n\U0001f600\ufffd\n",
+    "one old Mac line\rnot another one, and \u2028 is none either\nsecond",
+]
+
+
+def document(number, content, **form):
+    form = form or {"text": content}
+    return Document("web", f"{number}.txt", f"d{number}", "", f"L-{number}", "text", **form)
+
+
+@pytest.fixture
+def job(tmp_path):
+    """The texts above, a record that is dropped before the second one, a record, and a chat, packed in rows of 16."""
+    documents = [document(number, content) for number, content in enumerate(CONTENTS)]
+    documents.insert(1, document(9, "", prompt="", completion=""))
+    documents.append(document(4, "", prompt="ask\n", completion="answer\nmore"))
+    files = {name: tmp_path / f"{name}.parquet" for name in ("train", "val", "test")}
+    for name, file in files.items():
+        write_documents(file, documents if name == "train" else documents[:1])
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    pack_splits(folder, files, ByteTokenizer(), Pack(seq_len=16), kind="byte_bpe", style="off")
+    return SimpleNamespace(
+        data=SimpleNamespace(train=files["train"], train_rows=Rows.open(folder, "train"), packed=folder),
+        subject=SimpleNamespace(tokenizer=ByteTokenizer()),
+        clean=lambda text: text.replace("9.txt", "hidden"),
+    )
+
+
+def test_every_token_has_the_line_and_the_column_of_its_character(job):
+    """The reference reads the bytes of each text: the line is the number of LF bytes before, plus one."""
+    rows = job.data.train_rows
+    contents = [*CONTENTS, "ask\nanswer\nmore"]
+    assert len(rows.starts) == len(contents) + 1
+    for number, content in enumerate(contents):
+        data, begin = content.encode(), int(rows.starts[number]) + 1
+        for place in range(len(data)):
+            before = data[:place].decode("utf-8", "ignore")  # without the character of which this byte is a part
+            line, column = line_of_token(rows, begin + place, content, job.subject.tokenizer)
+            assert line == before.count("\n") + 1
+            if content[len(before)] != "\ufffd":  # its own first bytes decode to the same character
+                assert column == len(before) - before.rfind("\n")
+
+
+def test_a_place_names_document_line_and_licence(job):
+    rows = job.data.train_rows
+    begins = rows.starts.astype(int).tolist()
+    third = begins[1] + 1 + CONTENTS[1].index("last")
+    found = trace(job, [third, begins[0], begins[4] + 5])
+    assert [(place.path, place.line, place.column, place.licence) for place in found] == [
+        ("1.txt", 4, 1, "L-1"),
+        ("0.txt", 1, 1, "L-0"),  # the END before a document belongs to its first line
+        ("4.txt", 2, 1, "L-4"),  # prompt and completion are one text
+    ]
+    assert {place.source for place in found} == {"web"}
+
+
+def test_the_command_names_the_row_that_reads_the_token(job):
+    rows = job.data.train_rows
+    positions = np.arange(len(rows.tokens) - 1)
+    for position, row in zip(positions.tolist(), rows_at(rows, positions).tolist(), strict=True):
+        assert any(begin <= position < begin + count for begin, count in rows.row_pieces(row).tolist())
+    (place,) = trace(job, [40])
+    assert place.command == f"codex-ml pack show --row {rows_at(rows, np.array([40]))[0]}"
+
+
+def test_tokens_that_do_not_spell_the_document_have_no_line(job):
+    assert line_of_token(job.data.train_rows, 12, "another text", job.subject.tokenizer) == (0, 0)
+    assert line_of_token(job.data.train_rows, 0, "another text", job.subject.tokenizer) == (1, 1)
+
+
+def test_canaries_and_texts_of_unknown_files_are_named_as_such(job):
+    rows = packed([5, 6], [7, 8], [9], seq_len=8, canaries=(1,))
+    job.data = SimpleNamespace(train=None, train_rows=rows, packed=None)
+    assert trace(job, [0, 4, 7]) == [TextPlace("unknown"), TextPlace("canary"), TextPlace("unknown")]
+    assert trace(job, []) == []
+    job.data.train_rows = None
+    with pytest.raises(ValueError, match="not known"):
+        trace(job, [0])
+
+
+def test_what_is_shown_is_redacted_before_it_is_cut(job):
+    secret = "x" * (EVIDENCE - 3) + "9.txt and more"
+    ids = job.subject.tokenizer.encode(secret).astype(np.int64)
+    assert evidence(job, ids) == "x" * (EVIDENCE - 3) + "hid"
+    assert evidence(job, np.concatenate([[0], ids[-4:]])) == "more"  # END before a document is not its text
+    job.clean = lambda text: text.replace("web", "<S>")
+    assert trace(job, [0])[0].source == "<S>"
+
+
+def test_dropped_rows_and_canaries_are_skipped():
+    """Stream: row 0, canary, row 2, canary, canary, row 5. Rows 1, 3 and 4 of the split were dropped."""
+    stream = StreamDocuments(canaries=(1, 3, 4), dropped=(1, 3, 4))
+    assert [stream.row_of(document) for document in range(6)] == [0, None, 2, None, None, 5]
+
+
+def test_rows_of_a_file_are_read_by_number(job, tmp_path: Path):
+    found = read_rows(job.data.train, {0, 3, 5})
+    assert {row: document.path for row, document in found.items()} == {0: "0.txt", 3: "2.txt", 5: "4.txt"}
+    assert read_rows(job.data.train, {77}) == {}
