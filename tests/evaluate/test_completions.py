@@ -19,8 +19,8 @@ from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.evaluation import evaluate
 from codex_ml.evaluate.job import EvaluationData, Job, Subject
 from codex_ml.evaluate.metrics.registry import load_metrics
-from codex_ml.evaluate.redacted_output import redacted_output
 from codex_ml.policy.redact import redact
+from codex_ml.policy.redacted_output import redacted_output
 from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
 

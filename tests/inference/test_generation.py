@@ -12,7 +12,7 @@ import torch
 from scipy.stats import chisquare
 
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.inference.generation import Prompt, generate, sample_texts
+from codex_ml.inference.generation import Prompt, generate
 from codex_ml.inference.sampling import Sampling
 from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
@@ -253,13 +253,15 @@ class Fixed(Scripted):
     __call__ = forward
 
 
-def test_samples_begin_as_documents_do_and_come_from_the_whole_distribution():
-    """With the BOS of the tokenizer, whatever the model's own configuration says."""
+def test_samples_at_temperature_1_come_from_the_whole_distribution():
     tokenizer = Letters()
-    tokenizer.begin = BOS
-    model = Fixed()
-    texts = sample_texts(model, tokenizer, count=4000, tokens=1, batch_size=500, seed=1)
-    assert {tuple(ids) for batch in model.asked for ids in batch} == {(BOS,)}
+
+    def sampled(batch_size, seed):
+        asked = (Prompt([BOS], "", sample) for sample in range(4000))
+        texts = generate(Fixed(), tokenizer, asked, Sampling(1, temperature=1.0), seed=seed, batch_size=batch_size)
+        return [text.text for text in texts]
+
+    texts = sampled(500, seed=1)
     counts = Counter(texts)
     counts["END or PAD"] = counts.pop("")
     expected = Fixed.logits.softmax(-1).numpy() * 4000
@@ -267,8 +269,8 @@ def test_samples_begin_as_documents_do_and_come_from_the_whole_distribution():
     found = [counts["END or PAD"], *(counts[tokenizer.decode([token])] for token in range(2, VOCAB))]
     assert sum(found) == 4000
     assert chisquare(found, expected * (sum(found) / expected.sum())).pvalue > 0.01
-    assert texts == sample_texts(model, tokenizer, count=4000, tokens=1, batch_size=64, seed=1)
-    assert texts != sample_texts(model, tokenizer, count=4000, tokens=1, batch_size=500, seed=2)
+    assert texts == sampled(64, seed=1)
+    assert texts != sampled(500, seed=2)
 
 
 def others():

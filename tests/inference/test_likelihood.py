@@ -11,8 +11,9 @@ import torch
 
 from codex_ml.core.errors import UserError
 from codex_ml.inference import likelihood
-from codex_ml.inference.generation import sample_texts
+from codex_ml.inference.generation import Prompt, generate
 from codex_ml.inference.likelihood import BINS, Scoring, Window, bucket, score, score_windows
+from codex_ml.inference.sampling import Sampling
 from codex_ml.modeling.examples import Scorable
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
@@ -289,10 +290,12 @@ def test_samples_repeat_with_their_seed_and_end_at_end(tmp_path, architecture):
     end, pad = tokenizer.end, tokenizer.pad
     shape = SHAPE.model_copy(update={"architecture": architecture})
     small = build_model(shape, vocab_size=tokenizer.vocab_size, end=end, pad=pad, seed=1).eval()
-    draw = [sample_texts(small, tokenizer, count=5, tokens=12, batch_size=2, seed=seed) for seed in (1, 1, 2)]
+    prompts = [Prompt([tokenizer.begin], "", sample) for sample in range(5)]
+    sampling = Sampling(12, temperature=1.0)
+    draw = [list(generate(small, tokenizer, prompts, sampling, seed=seed, batch_size=2)) for seed in (1, 1, 2)]
     assert draw[0] == draw[1] != draw[2]
     assert len(draw[0]) == 5
-    assert not any("<|endoftext|>" in text or "<|pad|>" in text for text in draw[0])
+    assert not any("<|endoftext|>" in text.text or "<|pad|>" in text.text for text in draw[0])
 
 
 def test_windows_of_unequal_length_keep_their_own_targets():

@@ -18,11 +18,11 @@ from codex_ml.evaluate.documents import TEXTS as DOCUMENT_TEXTS
 from codex_ml.evaluate.item_tables import content_hash, write_table
 from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.protocol import Pair
-from codex_ml.evaluate.redacted_output import redacted_output
 from codex_ml.evaluate.summary import summarise
 from codex_ml.inference.evaluate_files import COMPLETIONS, TaskResult
 from codex_ml.inference.generation import Generation, Prompt, generate
 from codex_ml.inference.sampling import Sampling
+from codex_ml.policy.redacted_output import redacted_output
 
 SPARE = 4  # documents that are tried for each one that is completed
 TEXTS = (*DOCUMENT_TEXTS, "split_at", "prompt", "reference", "finished", "output")

@@ -31,12 +31,12 @@ from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.code_metrics import SOLUTION_BITS, VERDICTS, SolvedTask, code_metrics
 from codex_ml.evaluate.metrics.python_source import parsed
 from codex_ml.evaluate.programs import program_of
-from codex_ml.evaluate.redacted_output import redacted_output
 from codex_ml.evaluate.samples import SampleFile, TaskSample, generated, named, read_samples
 from codex_ml.evaluate.solutions import SolutionScore, solution_scores
 from codex_ml.evaluate.summary import metric_value, resampling
 from codex_ml.inference.code_files import SAMPLES, JudgedSample
 from codex_ml.inference.evaluate_files import CODE, TaskResult, code_task
+from codex_ml.policy.redacted_output import redacted_output
 from codex_ml.sandbox.judge import choose_oracles, run_trials
 from codex_ml.sandbox.ladder import Sandbox, open_sandbox
 from codex_ml.sandbox.trial import Oracle, Outcome, ProgramLimits

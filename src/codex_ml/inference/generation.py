@@ -212,16 +212,3 @@ def _seen(model: Any, batch: Sequence[_Fitted], logits: Any) -> Any:
         ids = [model.config.decoder_start_token_id, *fitted.ids[fitted.read :]] if pair else fitted.ids
         seen[row, ids] = True
     return seen.to(logits.device)
-
-
-def sample_texts(
-    model: Any, tokenizer: TextTokenizer, *, count: int, tokens: int, batch_size: int = 32, seed: int
-) -> list[str]:
-    """Sample texts without a prompt, at temperature 1 from the whole distribution, each up to `tokens` tokens or END.
-
-    Each sample begins as a document does: with the tokenizer's BOS, or with END if it has none.
-    """
-    prompts = (Prompt((tokenizer.begin,), key="", sample=number) for number in range(count))
-    sampling = Sampling(tokens, temperature=1.0)
-    texts = generate(model, tokenizer, prompts, sampling, seed=seed, batch_size=batch_size)
-    return [text.text for text in texts]

@@ -1,4 +1,4 @@
-"""Redact a text that a model wrote, as the policy sees it after its prompt. Used by: evaluate."""
+"""Redact a text that a model wrote, as the policy sees it after its prompt. Used by: evaluate, safety_audit."""
 
 from __future__ import annotations
 

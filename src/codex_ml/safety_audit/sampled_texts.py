@@ -1,0 +1,146 @@
+"""The texts that the model writes in an audit: half of them without a prompt, half after prompts of held-out documents.
+
+They are drawn at temperature 1 from the whole distribution, each with random numbers of its own. A prompt is the begin
+of a held-out document as the model reads documents: what comes before the first trained token of a record or a chat,
+and the first tokens of any other document. Prompts of train text are the matter of the part memorisation.
+
+Used by: the parts generated and insecure_code of safety_audit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codex_ml.inference.generation import Prompt, generate
+from codex_ml.inference.sampling import Sampling
+from codex_ml.modeling.rows import Rows
+from codex_ml.policy.redacted_output import redacted_output
+from codex_ml.safety_audit.audit_job import AuditJob
+
+Kind = Literal["unconditional", "document", "record", "human"]
+TOGETHER = 4  # texts per batch for each window per forward pass: a step of generation reads one token per text
+
+
+@dataclass(frozen=True)
+class SampledText:
+    """A text that the model wrote, as it wrote it: stays in memory, because it may hold a secret.
+
+    Attributes:
+        number: from 0.
+        kind: unconditional; after the begin of a held-out text ("document"), or after the prompt of a record or chat;
+            "human": held-out text, to compare with.
+        prompt: the prompt as a text; "" without one.
+        text: without the prompt.
+        ids: the new tokens, without what ended the text.
+        cut: whether the text ended because of its length.
+    """
+
+    number: int
+    kind: Kind
+    prompt: str
+    text: str
+    ids: tuple[int, ...]
+    cut: bool
+
+    @property
+    def empty(self) -> bool:
+        return not self.text.strip()
+
+    def redacted(self, job: AuditJob) -> str:
+        """The text as it may be stored and shown."""
+        return redacted_output(job.clean, self.prompt, self.text)
+
+
+def sampled_texts(job: AuditJob) -> list[SampledText]:
+    """Return the texts of an audit, `safety_audit.samples` of them; the same ones for each part."""
+    return job.once("sampled_texts", lambda: list(_sampled(job)))
+
+
+def _sampled(job: AuditJob) -> Iterator[SampledText]:
+    model, tokenizer, settings = job.subject.model, job.subject.tokenizer, job.settings
+    count, ends = settings.sizes.samples, _ends(model)
+    held_out = job.data.held_out_rows
+    begins = document_begins(held_out, seed=job.seed) if held_out else np.zeros((0, 3), np.int64)
+    prompts: list[tuple[Kind, Prompt]] = []
+    for number in range(count):
+        if number % 2 and held_out and len(begins):
+            document, start, targets = begins[number // 2 % len(begins)].tolist()
+            kind, ids = _prompt_ids(held_out, start, targets, settings.prefix_tokens)
+            again = number // 2 // len(begins)  # a document gives several texts where there are few documents
+            prompts.append((kind, Prompt(ids, key=f"held-out {document}", sample=again, ends=ends)))
+        else:
+            prompts.append(("unconditional", Prompt((tokenizer.begin,), key="", sample=number, ends=ends)))
+    texts = generate(
+        model,
+        tokenizer,
+        (prompt for _, prompt in prompts),
+        Sampling(settings.sample_tokens, temperature=1.0),
+        seed=job.seed,
+        batch_size=TOGETHER * settings.batch_size,
+    )
+    shown = job.track(texts, "generate", count, "texts")
+    for number, ((kind, prompt), written) in enumerate(zip(prompts, shown, strict=True)):
+        begun = int(prompt.ids[0]) in (tokenizer.begin, tokenizer.end)
+        yield SampledText(
+            number,
+            kind,
+            prompt=tokenizer.decode(prompt.ids[int(begun) :]),
+            text=written.text,
+            ids=written.tokens,
+            cut=written.finished == "length",
+        )
+
+
+def human_texts(job: AuditJob) -> list[SampledText]:
+    """Return held-out text of the length of the samples, one per document, at most as many as there are samples.
+
+    A text document gives its first tokens, and a record or chat those after its prompt. So people's text is measured as
+    the model's is.
+    """
+    return job.once("human_texts", lambda: list(_human(job)))
+
+
+def _human(job: AuditJob) -> Iterator[SampledText]:
+    rows, tokenizer, settings = job.data.held_out_rows, job.subject.tokenizer, job.settings
+    if rows is None:
+        return
+    for document, start, targets in document_begins(rows, seed=job.seed)[: settings.sizes.samples].tolist():
+        kind, prompt = _prompt_ids(rows, start, targets, settings.prefix_tokens)
+        begin = start + (len(prompt) if kind == "record" else 1)
+        ids = rows.tokens[begin : start + targets + 1][: settings.sample_tokens].astype(np.int64)
+        ids = ids[ids != tokenizer.end]
+        cut = begin + len(ids) < int(rows.starts[document + 1])
+        yield SampledText(document, "human", "", tokenizer.decode(ids), tuple(ids.tolist()), cut)
+
+
+def document_begins(rows: Rows, *, seed: int) -> NDArray[np.int64]:
+    """Return the first piece of each document of a stream, in random order.
+
+    Returns:
+        (n, 3) int64: number of the document, offset of the piece in the stream, number of its targets. Documents with
+        fewer than two targets, and canaries, are left out.
+    """
+    pieces = rows.pieces[np.argsort(rows.pieces[:, 0], kind="stable")].astype(np.int64)
+    documents, first = np.unique(rows.document_of(pieces[:, 0]), return_index=True)
+    found = np.column_stack([documents, pieces[first]])
+    found = found[(found[:, 2] > 1) & ~np.isin(documents, rows.canaries)]
+    return np.random.Generator(np.random.PCG64([seed, len(found)])).permutation(found)
+
+
+def _prompt_ids(rows: Rows, start: int, targets: int, most: int) -> tuple[Kind, NDArray[np.int64]]:
+    """Return the kind and the ids of the prompt that a piece begins with."""
+    trained = None if rows.mask is None else rows.mask[start + 1 : start + targets + 1] == 1
+    first = 0 if trained is None else int(np.argmax(trained))
+    length = first + 1 if first else 1 + min(most, targets // 2)
+    return "record" if first else "document", rows.tokens[start : start + length].astype(np.int64)
+
+
+def _ends(model: Any) -> tuple[int, ...]:
+    """Return the ids that end a text: END, or a list of it and the ends of turns."""
+    end = model.config.eos_token_id
+    return () if end is None else tuple(end) if isinstance(end, list) else (end,)
