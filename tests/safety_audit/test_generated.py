@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from codex_ml.inference.audit_files import AuditPart
 from codex_ml.policy.rules import load_policy
 from codex_ml.safety_audit import generated_secrets
+from codex_ml.safety_audit.audit_numbers import check_declared
 from codex_ml.safety_audit.gates import decide
 from codex_ml.safety_audit.generated import generated_text
 from codex_ml.safety_audit.generated_secrets import found_values, planted_control
@@ -23,7 +24,9 @@ CLEAN = "x = 1\n"
 
 def result(tmp_path, *texts, train=("y = 2\n",), prompt="", **settings):
     documents = [document(number, text) for number, text in enumerate(train)]
-    return generated_text(audit_job(tmp_path, train=documents, texts=written(*texts, prompt=prompt), **settings))
+    found = generated_text(audit_job(tmp_path, train=documents, texts=written(*texts, prompt=prompt), **settings))
+    check_declared(found)
+    return found
 
 
 def gate(found, number):
@@ -73,7 +76,6 @@ def test_a_secret_that_stands_in_train_is_named_with_its_document(tmp_path):
     train = [CLEAN, f"# nothing\n# by {MAIL}\n", f"# {MAIL}\n"]
     found = result(tmp_path, f"'{KEY}' # {MAIL}\n", train=train)
     assert found.part.numbers["secrets_in_train"].value == 1
-    assert found.part.numbers["secrets_in_train"].trials == 2
     (finding,) = [finding for finding in found.findings if finding.number == "generated.secrets_in_train"]
     assert (finding.kind, finding.source, finding.path, finding.line, finding.licence) == (
         "email", "source-1", "1.py", 2, "MIT",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from codex_ml.documents.document import opened
@@ -30,7 +31,6 @@ from codex_ml.statistics.bootstrap import clopper_pearson
 
 NAME, TITLE = "generated", "Generated text"
 LARGEST_UNSEEN = 0.02  # the share of samples with a secret that samples without one must exclude
-MOST_FINDINGS = 100  # of one number
 GRAM = 4  # tokens
 
 
@@ -38,8 +38,8 @@ def generated_text(job: AuditJob) -> PartResult:
     """Sample texts, scan them, look for what they hold in train, and store them redacted."""
     samples = sampled_texts(job)
     values = [value for sample in samples for value in found_values(job, sample)]
-    numbers = _secret_numbers(job, samples, values)
     controls = [planted_control(job)] if can_be_planted(job.scanner) else []
+    numbers = _shares(job, samples, values, control=controls[0].name if controls else "")
     findings = [secret_finding(value) for value in values]
     notes = []
     places: dict[str, TrainPlace] = {}
@@ -49,15 +49,13 @@ def generated_text(job: AuditJob) -> PartResult:
         places, control = places_in_train(job, {value.value for value in values})
         controls.append(control)
         numbers["secrets_in_train"] = AuditNumber(
-            value=float(len(places)), trials=len({value.value for value in values}), unit="count", control=control.name
+            value=float(len(places)), trials=numbers["secrets"].trials, unit="count", control=control.name
         )
         first = {value.value: value for value in reversed(values) if value.value in places}
-        findings += [in_train_finding(value, places[text]) for text, value in sorted(first.items())]
-    if job.data.train and is_python(job):
-        numbers |= {
-            "parsed": parse_share(samples, job.settings.confidence),
-            "parsed_human": parse_share(human_texts(job), job.settings.confidence),
-        }
+        findings += [in_train_finding(job, value, places[text]) for text, value in sorted(first.items())]
+        if is_python(job.data.train):
+            numbers["parsed"] = parse_share(samples, job.settings.confidence)
+            numbers["parsed_human"] = parse_share(human_texts(job), job.settings.confidence)
     part = AuditPart(
         title=TITLE,
         numbers=numbers,
@@ -77,8 +75,8 @@ def share(positive: int, trials: int, confidence: float, **more: Any) -> AuditNu
     return AuditNumber(value=positive / trials, low=limits.low, high=limits.high, trials=trials, unit="share", **more)
 
 
-def _secret_numbers(
-    job: AuditJob, samples: Sequence[SampledText], values: Sequence[FoundValue]
+def _shares(
+    job: AuditJob, samples: Sequence[SampledText], values: Sequence[FoundValue], *, control: str
 ) -> dict[str, AuditNumber]:
     """Shares of texts with a secret, with a placeholder, and without any text: an empty one is no evidence."""
     confidence = job.settings.confidence
@@ -89,18 +87,17 @@ def _secret_numbers(
             len(written),
             confidence,
             needed=smallest_trials(LARGEST_UNSEEN, confidence),
-            control="planted secrets are found and hidden",
+            control=control,
         ),
         "placeholders": share(sum(bool(placeholders(sample)) for sample in written), len(written), confidence),
         "empty": share(len(samples) - len(written), len(samples), confidence),
     }
 
 
-def is_python(job: AuditJob) -> bool:
-    """Whether more than half of the train documents are Python."""
-    assert job.data.train is not None
+def is_python(documents: Path) -> bool:
+    """Whether more than half of the documents of a split are Python."""
     python = total = 0
-    with opened(job.data.train) as file:
+    with opened(documents) as file:
         for group in range(file.num_row_groups):
             languages = file.read_row_group(group, columns=["language"]).column(0).to_pylist()
             python, total = python + sum(language == "python" for language in languages), total + len(languages)

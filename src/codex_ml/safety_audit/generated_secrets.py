@@ -99,7 +99,7 @@ def secret_finding(value: FoundValue) -> AuditFinding:
     )
 
 
-def in_train_finding(value: FoundValue, place: TrainPlace) -> AuditFinding:
+def in_train_finding(job: AuditJob, value: FoundValue, place: TrainPlace) -> AuditFinding:
     """Return the finding of a value that the model wrote and that stands in a train document."""
     document = place.document
     return AuditFinding(
@@ -109,10 +109,10 @@ def in_train_finding(value: FoundValue, place: TrainPlace) -> AuditFinding:
         number="generated.secrets_in_train",
         kind=value.rule,
         severity=value.severity,
-        source=document.source,
-        path=document.path,
+        source=job.clean(document.source),
+        path=job.clean(document.path),
         line=place.line,
-        licence=document.licence,
+        licence=job.clean(document.licence),
         evidence=f"sample {value.sample}, line {value.line}; in {place.documents} train documents",
     )
 
