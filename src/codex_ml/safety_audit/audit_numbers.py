@@ -32,7 +32,7 @@ NUMBERS = {
     "generated.secrets_in_train": "different values among these that stand in a training document",
     "generated.placeholders": "share of generated texts that hold a placeholder of the redaction",
     "generated.empty": "share of generated texts without any text",
-    "generated.parsed": "share of generated texts that parse as Python as far as they go, if the training data is Python",
+    "generated.parsed": "share of generated texts that parse as Python, as far as they go; only of Python data",
     "generated.parsed_human": "the same share of held-out text of the same length",
 }
 
