@@ -38,6 +38,7 @@ DRAWN_AT_ONCE = 2  # times the number of windows that is looked for; few are tri
 TRIVIAL_ZLIB_RATIO = 0.25  # text that compresses below this is a table or a row of zeros
 TRIVIAL_REPEATED = 0.5  # of its 4-grams
 GRAM = 4
+KINDS = ("windows", "repeated", "trivial")  # of a `WindowSet`
 
 
 @dataclass(frozen=True)

@@ -18,20 +18,25 @@ Used by: the part memorisation of safety_audit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from codex_ml.inference.generation import Generation, Prompt, generate
 from codex_ml.inference.likelihood import Scoring, Window, score_windows
 from codex_ml.inference.sampling import Sampling
+from codex_ml.modeling.rows import Rows
+from codex_ml.safety_audit.audit_job import AuditJob, Track
+from codex_ml.safety_audit.audit_windows import AuditWindow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from codex_ml.tokens.text_tokenizer import TextTokenizer
+
+Group = TypeVar("Group")
 
 CHANCE = 0.5  # p of (n, p)-discoverable extraction
 ROUNDING = 1e-12  # a number of tries that is this close above a whole number is that number
@@ -83,11 +88,19 @@ def tries_needed(log_p: float, chance: float = CHANCE) -> float:
     return float(max(1, math.ceil(math.log1p(-chance) / failure * (1 - ROUNDING))))
 
 
-def score_suffixes(model: PreTrainedModel, windows: Sequence[Window], *, suffix: int, batch_size: int) -> list[Suffix]:
+def score_suffixes(
+    model: PreTrainedModel,
+    windows: Sequence[Window],
+    *,
+    suffix: int,
+    batch_size: int,
+    track: Track = lambda items, *_: iter(items),
+) -> list[Suffix]:
     """Score the last `suffix` tokens of each window, given all tokens before them.
 
     Args:
         windows: of any lengths above `suffix`.
+        track: shows the progress.
 
     Returns:
         One `Suffix` per window, in order.
@@ -104,8 +117,45 @@ def score_suffixes(model: PreTrainedModel, windows: Sequence[Window], *, suffix:
             run=first_mistake(targets.top1),
             log_p=-math.fsum(targets.nll.tolist()),
         )
-        for targets in score_windows(model, asked, scoring)
+        for targets in track(score_windows(model, asked, scoring), "extract", len(windows), "windows")
     ]
+
+
+def score_groups(job: AuditJob, groups: Mapping[Group, Sequence[Window]]) -> dict[Group, list[Suffix]]:
+    """Score the suffixes of all windows in one pass.
+
+    Args:
+        groups: name -> windows.
+
+    Returns:
+        name -> one `Suffix` per window, in order.
+    """
+    found = iter(
+        score_suffixes(
+            job.subject.model,
+            [window for windows in groups.values() for window in windows],
+            suffix=job.settings.suffix_tokens,
+            batch_size=job.settings.batch_size,
+            track=job.track,
+        )
+    )
+    return {name: [next(found) for _ in windows] for name, windows in groups.items()}
+
+
+def with_context(rows: Rows, window: AuditWindow, context: int, *, prefix: int) -> Window | None:
+    """Return a window that ends in the same suffix, with `context` tokens before it in place of `prefix`.
+
+    Args:
+        rows: the stream of the window.
+        context: at least 1. More than `prefix` reaches back in the document, across the start of the piece.
+
+    Returns:
+        None if the document has fewer tokens before the suffix.
+    """
+    start, end = window.start + prefix - context, window.start + len(window.window.tokens)
+    if start < int(rows.starts[window.document]):
+        return None
+    return Window(rows.tokens[start:end].astype(np.int64), np.ones(end - start - 1, dtype=bool))
 
 
 def first_mistake(right: Sequence[bool] | np.ndarray[Any, np.dtype[np.bool_]]) -> int:
