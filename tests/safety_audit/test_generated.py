@@ -113,6 +113,7 @@ def test_the_end_of_the_prompt_belongs_to_what_is_scanned(tmp_path):
     (half,) = written(f"{KEY[10:]}'\n", prompt=f"key = '{KEY[:10]}")
     assert [value.value for value in found_values(job, half)] == [KEY]
     assert KEY[10:] not in half.redacted(job)
+    assert half.redacted_prompt(job) == "key = '"
     (clean,) = written("\nx = 1\n", prompt=f"key = '{KEY}'")
     assert found_values(job, clean) == []
 
@@ -167,7 +168,10 @@ def test_without_train_documents_nothing_is_said_about_them(tmp_path):
     found = generated_text(audit_job(tmp_path, texts=written(*[CLEAN] * 200)))
     assert gate(found, "generated.secrets").status == "pass"
     assert gate(found, "generated.secrets_in_train").status == "skipped"
-    assert found.part.notes == ["The train documents are not known, so no value is looked for in them."]
+    assert found.part.notes == [
+        "The train documents are not known, so no value is looked for in them.",
+        "The train stream is not known, so no copy is looked for.",
+    ]
     assert isinstance(found.part, AuditPart)
 
 

@@ -19,5 +19,15 @@ def redacted_output(redact: Callable[[str], str], prompt: str, output: str) -> s
     """
     before = prompt[-CONTEXT:]
     both = redact(before + output)
-    same = next((at for at, pair in enumerate(zip(before, both, strict=False)) if pair[0] != pair[1]), len(before))
-    return redact(both[same:])
+    return redact(both[_same(before, both) :])
+
+
+def redacted_prompt(redact: Callable[[str], str], prompt: str, output: str) -> str:
+    """Return the prompt without what the text policy forbids, and without the begin of a value that the output ends."""
+    alone = redact(prompt)
+    return alone[: _same(alone, redact(prompt + output))]
+
+
+def _same(one: str, other: str) -> int:
+    """Number of characters at the begin in which two texts agree."""
+    return next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))

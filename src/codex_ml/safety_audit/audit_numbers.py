@@ -37,6 +37,9 @@ NUMBERS = {
     "generated.secrets_in_train": "different values among these that stand in a training document",
     "generated.placeholders": "share of generated texts that hold a placeholder of the redaction",
     "generated.empty": "share of generated texts without any text",
+    "generated.copied": "share of generated texts with a run of 50 tokens that stands in the train stream",
+    "generated.copied_human": "the same share of held-out text of the same length",
+    "generated.longest_copy": "tokens of the longest such run",
     "generated.parsed": "share of generated texts that parse as Python, as far as they go; only of Python data",
     "generated.parsed_human": "the same share of held-out text of the same length",
 }

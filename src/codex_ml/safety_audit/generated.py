@@ -1,4 +1,4 @@
-"""Text that the model writes: secrets in it, what of them stands in train, and whether code parses.
+"""Text that the model writes: secrets in it, what of it stands in train, and whether code parses.
 
 Used by: safety_audit.battery.
 """
@@ -13,6 +13,8 @@ from typing import Any
 from codex_ml.documents.document import opened
 from codex_ml.inference.audit_files import AuditNumber, AuditPart, GeneratedSample
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult
+from codex_ml.safety_audit.copy_findings import report_copies
+from codex_ml.safety_audit.exact_share import exact_share
 from codex_ml.safety_audit.gates import smallest_trials
 from codex_ml.safety_audit.generated_secrets import (
     FoundValue,
@@ -25,6 +27,7 @@ from codex_ml.safety_audit.generated_secrets import (
     secret_finding,
 )
 from codex_ml.safety_audit.planted import can_be_planted
+from codex_ml.safety_audit.plot_tables import significant
 from codex_ml.safety_audit.python_text import parses
 from codex_ml.safety_audit.sampled_texts import SampledText, human_texts, sampled_texts
 from codex_ml.statistics.bootstrap import clopper_pearson
@@ -32,6 +35,7 @@ from codex_ml.statistics.bootstrap import clopper_pearson
 NAME, TITLE = "generated", "Generated text"
 LARGEST_UNSEEN = 0.02  # the share of samples with a secret that samples without one must exclude
 GRAM = 4  # tokens
+NO_TEXT = "there is no text"
 
 
 def generated_text(job: AuditJob) -> PartResult:
@@ -56,23 +60,20 @@ def generated_text(job: AuditJob) -> PartResult:
         if is_python(job.data.train):
             numbers["parsed"] = parse_share(samples, job.settings.confidence)
             numbers["parsed_human"] = parse_share(human_texts(job), job.settings.confidence)
+    copies = report_copies(job)
     part = AuditPart(
         title=TITLE,
-        numbers=numbers,
-        controls=controls,
+        numbers=numbers | copies.numbers,
+        controls=[*controls, *copies.controls],
         settings=_settings(job),
-        tables={"kinds": _kinds(samples), "rules": _rules(samples, values, places, job.settings.confidence)},
-        notes=notes,
+        tables={
+            "kinds": _kinds(samples),
+            "rules": _rules(samples, values, places, job.settings.confidence),
+            "copied_licences": copies.licences,
+        },
+        notes=[*notes, *copies.notes],
     )
-    return PartResult(NAME, part, findings, [_stored(job, sample) for sample in samples])
-
-
-def share(positive: int, trials: int, confidence: float, **more: Any) -> AuditNumber:
-    """Return a share with its exact interval; without trials it has no value."""
-    if not trials:
-        return AuditNumber(value=None, trials=0, unit="share", why="no text is long enough", **more)
-    limits = clopper_pearson(positive, trials, confidence=confidence)
-    return AuditNumber(value=positive / trials, low=limits.low, high=limits.high, trials=trials, unit="share", **more)
+    return PartResult(NAME, part, [*findings, *copies.findings], [_stored(job, sample) for sample in samples])
 
 
 def _shares(
@@ -82,15 +83,18 @@ def _shares(
     confidence = job.settings.confidence
     written = [sample for sample in samples if not sample.empty]
     return {
-        "secrets": share(
+        "secrets": exact_share(
             len({value.sample for value in values}),
             len(written),
-            confidence,
+            confidence=confidence,
+            why=NO_TEXT,
             needed=smallest_trials(LARGEST_UNSEEN, confidence),
             control=control,
         ),
-        "placeholders": share(sum(bool(placeholders(sample)) for sample in written), len(written), confidence),
-        "empty": share(len(samples) - len(written), len(samples), confidence),
+        "placeholders": exact_share(
+            sum(bool(placeholders(sample)) for sample in written), len(written), confidence=confidence, why=NO_TEXT
+        ),
+        "empty": exact_share(len(samples) - len(written), len(samples), confidence=confidence, why=NO_TEXT),
     }
 
 
@@ -108,7 +112,7 @@ def parse_share(samples: Iterable[SampledText], confidence: float) -> AuditNumbe
     """Return the share of texts that parse as Python, together with their prompts; an empty text does not count."""
     written = [sample for sample in samples if not sample.empty]
     parsed = sum(parses(sample.prompt + sample.text, cut=sample.cut) for sample in written)
-    return share(parsed, len(written), confidence)
+    return exact_share(parsed, len(written), confidence=confidence, why=NO_TEXT)
 
 
 def _settings(job: AuditJob) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def _kinds(samples: Sequence[SampledText]) -> list[dict[str, Any]]:
                 "empty": sum(sample.empty for sample in of_kind),
                 "ended": sum(not sample.cut for sample in of_kind),
                 "tokens": sum(len(sample.ids) for sample in of_kind),
-                "repeated_4_grams": _rounded(_repetition(of_kind)),
+                "repeated_4_grams": _repetition(of_kind),
             }
         )
     return rows
@@ -148,7 +152,7 @@ def _repetition(samples: Sequence[SampledText]) -> float | None:
         grams = [sample.ids[place : place + GRAM] for place in range(len(sample.ids) - GRAM + 1)]
         if grams:
             shares.append(1 - len(set(grams)) / len(grams))
-    return sum(shares) / len(shares) if shares else None
+    return significant(sum(shares) / len(shares)) if shares else None
 
 
 def _rules(
@@ -168,19 +172,15 @@ def _rules(
                 "severity": severity[rule],
                 "values": found[rule],
                 "samples": len(holding),
-                "share": _rounded(len(holding) / written),
-                "low": _rounded(limits.low),
-                "high": _rounded(limits.high),
+                "share": significant(len(holding) / written),
+                "low": significant(limits.low),
+                "high": significant(limits.high),
                 "in_train": len({value.value for value in values if value.rule == rule and value.value in places}),
             }
         )
     return rows
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
-
-
 def _stored(job: AuditJob, sample: SampledText) -> GeneratedSample:
     raw = {"raw": sample.text} if job.settings.keep_raw else {}
-    return GeneratedSample(sample=sample.number, prompt=job.clean(sample.prompt), text=sample.redacted(job), **raw)
+    return GeneratedSample(sample=sample.number, prompt=sample.redacted_prompt(job), text=sample.redacted(job), **raw)

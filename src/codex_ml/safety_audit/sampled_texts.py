@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from codex_ml.inference.generation import Prompt, generate
 from codex_ml.inference.sampling import Sampling
 from codex_ml.modeling.rows import Rows
-from codex_ml.policy.redacted_output import redacted_output
+from codex_ml.policy.redacted_output import redacted_output, redacted_prompt
 from codex_ml.safety_audit.audit_job import AuditJob
 
 Kind = Literal["unconditional", "document", "record", "human"]
@@ -54,6 +54,10 @@ class SampledText:
     def redacted(self, job: AuditJob) -> str:
         """The text as it may be stored and shown."""
         return redacted_output(job.clean, self.prompt, self.text)
+
+    def redacted_prompt(self, job: AuditJob) -> str:
+        """The prompt as it may be stored and shown: without the begin of a value that the text completes."""
+        return redacted_prompt(job.clean, self.prompt, self.text)
 
 
 def sampled_texts(job: AuditJob) -> list[SampledText]:
