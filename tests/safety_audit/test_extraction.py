@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from decimal import Decimal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from codex_ml.safety_audit.extraction import continuations, own_windows, score_suffixes
+from codex_ml.safety_audit.extraction import (
+    continuations,
+    generated_runs,
+    own_windows,
+    score_suffixes,
+    tries_needed,
+    with_context,
+)
 from codex_ml.train.config import Model
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.build import build_model
@@ -141,3 +150,49 @@ def test_greedy_text_that_would_have_ended_is_no_control():
     own = own_text(model, asked(range(2, 14), range(20, 32)), prefix=4)
     count, right, _ = extracted(model, own, prefix=4, batch_size=8)
     assert right == count
+
+
+@pytest.mark.parametrize(
+    ("p", "tries"),
+    [(1.0, 1), (0.75, 1), (0.5, 1), (0.4999, 2), (0.3, 2), (0.25, 3), (0.01, 69), (1e-3, 693), (1e-9, 693_147_181)],
+)
+def test_tries_are_the_fewest_with_a_chance_of_one_half(p, tries):
+    """(n, p)-discoverable extraction; p_z = 0.01 needs n = 69 (Cooper et al. 2025)."""
+    assert tries_needed(math.log(p)) == tries
+    failure = 1 - Decimal(str(p))
+    assert 1 - failure**tries >= Decimal("0.5")
+    assert tries == 1 or 1 - failure ** (tries - 1) < Decimal("0.5")
+
+
+def test_tries_at_other_chances_and_at_both_ends():
+    assert tries_needed(math.log(0.01), chance=0.9) == 230  # ln 0.1 / ln 0.99 = 229.1
+    assert tries_needed(0.0) == tries_needed(1e-9) == tries_needed(-1e-20) == 1
+    assert tries_needed(-415.0) == pytest.approx(math.log(2) * math.exp(415), rel=1e-6)
+    assert tries_needed(-1e4) == math.inf
+
+
+def test_a_context_of_another_length_keeps_the_suffix_and_stays_in_the_document():
+    """Document 1 is [END 30 .. 41]; its second piece begins at token 35, so up to six tokens lie before it."""
+    rows = packed([2, 3, 4], [*range(30, 42)], seq_len=6)
+    window = next(w for w in drawn(rows, length=6, prefix=4) if w.window.tokens[0] == 35)
+    contexts = {
+        1: [38, 39, 40],
+        4: [*range(35, 41)],
+        9: [*range(30, 41)],
+        10: [END, *range(30, 41)],
+    }
+    for context, tokens in contexts.items():
+        found = with_context(rows, window, context, prefix=4)
+        assert found.tokens.tolist() == tokens
+        assert len(found.scored) == len(tokens) - 1
+    assert with_context(rows, window, 11, prefix=4) is None
+
+
+def test_generation_and_scores_leave_the_text_at_the_same_token():
+    model = Successors(list(range(2, 50)))
+    tried = asked([2, 3, 4, 5, 6, 7], [2, 3, 4, 5, 7, 8], [2, 3, 9, 5, 6, 7], [9, 3, 4, 5, 6, 8])
+    texts = continuations(model, Names(), tried, prefix=2)
+    assert generated_runs(tried, texts, prefix=2) == [4, 2, 0, 3]
+    assert [suffix.run for suffix in score_suffixes(model, tried, suffix=4, batch_size=4)] == [4, 2, 0, 3]
+    ended = [replace(text, tokens=text.tokens[:2]) for text in texts]  # END came where the text goes on
+    assert generated_runs(tried, ended, prefix=2) == [2, 2, 0, 2]

@@ -110,15 +110,12 @@ def score_suffixes(
     asked = (
         replace(window, scored=np.arange(1, len(window.tokens)) >= len(window.tokens) - suffix) for window in windows
     )
-    return [
-        Suffix(
-            tokens=len(targets.top1),
-            matched=int(targets.top1.sum()),
-            run=first_mistake(targets.top1),
-            log_p=-math.fsum(targets.nll.tolist()),
-        )
-        for targets in track(score_windows(model, asked, scoring), "extract", len(windows), "windows")
-    ]
+    found = []
+    for targets in track(score_windows(model, asked, scoring), "extract", len(windows), "windows"):
+        assert len(targets.top1) == suffix, "padding, or tokens of the prefix, were scored"
+        log_p = -math.fsum(targets.nll.tolist())
+        found.append(Suffix(suffix, int(targets.top1.sum()), first_mistake(targets.top1), log_p))
+    return found
 
 
 def score_groups(job: AuditJob, groups: Mapping[Group, Sequence[Window]]) -> dict[Group, list[Suffix]]:
