@@ -35,7 +35,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.safety_audit.accepted import read_accepted, refuse_expired
     from codex_ml.safety_audit.audit_job import AuditData, AuditedModel, AuditJob
     from codex_ml.safety_audit.audit_numbers import load_audit_policy
-    from codex_ml.safety_audit.battery import audit, check_lengths, headlines
+    from codex_ml.safety_audit.battery import check_lengths, headlines, run_battery
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     accepted = read_accepted(stage.dep("data/accepted_findings.yaml"))
@@ -65,7 +65,7 @@ def main(stage: Stage[Params]) -> None:
     job = AuditJob(
         subject, data, settings, rules, Scanner(rules), clean, stage.params.seed, plots=out / "plots", track=stage.track
     )
-    found = audit(job, out, accepted=accepted)
+    found = run_battery(job, out, accepted=accepted, say=lambda line: log.info("safety_audit: %s", line))
     for line in headlines(found):
         log.info("safety_audit: %s", line)
     if settings.on_fail == "stop" and found.verdict != "pass":

@@ -51,14 +51,16 @@ def evaluate(
     """
     from codex_ml.cli.measure_model import Inputs, evaluate_settings, measure
     from codex_ml.cli.result_target import refuse_target
+    from codex_ml.core.stage import unwinding_on_sigterm
     from codex_ml.core.strict_json import dump_json
+    from codex_ml.inference.evaluate_files import DETAILS
 
-    with one_line_errors(debug=debug):
+    with one_line_errors(debug=debug), unwinding_on_sigterm():
         here = go_to_top()
         settings = evaluate_settings(changes, benchmark, here)
         target = here / out if out is not None else None
         if target is not None:
-            refuse_target(target, force=force)
+            refuse_target(target, force=force, mark=DETAILS)
         elif force:
             raise UserError("--force replaces the result in the folder of --out; name that folder")
         inputs = Inputs(

@@ -17,18 +17,18 @@ from typing import Any
 
 from codex_ml.cli.measure_options import naming_options
 from codex_ml.cli.model_and_data import ModelChoice, documents_file, is_split, load_subject
+from codex_ml.cli.param_changes import Changeable, with_changes
 from codex_ml.cli.param_rules import Params, load_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_folder
 from codex_ml.core.progress import track
 from codex_ml.core.sections import validate
 from codex_ml.core.stage import refuse_network
-from codex_ml.core.yaml import parse_yaml
 from codex_ml.evaluate.config import Evaluate, refuse_equal_names
 from codex_ml.inference.evaluate_files import Evaluation
 
 POLICY = ("data/policy.yaml", "data/detectors.lock", "data/redaction_key")
-OPTIONS = {"benchmarks": "--benchmark"}  # keys that have an option of their own
+OPTIONS = {"benchmarks": "use --benchmark FILE"}  # keys that -S does not change, and what to do instead
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,7 @@ def evaluate_settings(changes: Sequence[str] | None, benchmarks: Sequence[str] |
             name.
     """
     values: dict[str, Any] = load_params().evaluate.model_dump(mode="json") | {"benchmarks": [], "compare_to": ""}
-    for change in changes or ():
-        key, equals, value = change.partition("=")
-        key = key.removeprefix("evaluate.")
-        if key in OPTIONS:
-            raise UserError(f"-S {change}: use {OPTIONS[key]} FILE")
-        *folders, leaf = key.split(".")
-        place: Any = values
-        for folder in folders:
-            place = place.get(folder) if isinstance(place, dict) else None
-        if not equals or not isinstance(place, dict) or leaf not in place:
-            raise UserError(f"-S {change}: expected KEY=VALUE with a key of evaluate, such as stride=128")
-        place[leaf] = parse_yaml(value, f"-S {change}") if value else ""
+    values = with_changes(values, changes, Changeable("evaluate", "stride=128", OPTIONS))
     settings = validate(Evaluate, values, name="-S")
     files = tuple(str(here / file) for file in benchmarks or ())
     try:

@@ -1,7 +1,8 @@
-"""Load any model and any documents for an evaluation outside the pipeline.
+"""Load any model and any documents for an evaluation or an audit outside the pipeline.
 
 A model may be a folder that this pipeline trained, a Hugging Face folder, or a GGUF file; documents may come from any
-kind of source that `ingest` reads. Both may be hostile. Used by: `codex-ml evaluate`, `codex-ml compare`.
+kind of source that `ingest` reads. Both may be hostile. Used by: `codex-ml evaluate`, `codex-ml compare`,
+`codex-ml audit`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from codex_ml.core.config import Runtime
     from codex_ml.documents.document import Document
     from codex_ml.evaluate.job import Subject
+    from codex_ml.modeling.hardware import Hardware
+    from codex_ml.modeling.train_files import Training
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 OWN = Path("models/model")  # written here; every other folder is foreign, whatever lies in it
@@ -43,19 +46,52 @@ class ModelChoice:
     precision: Literal["fp32", "bf16", "auto"]
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model of any origin in memory.
+
+    Attributes:
+        training: training.json of its folder, if there is one; a foreign folder can say anything there.
+        own: whether it is the folder that the stage `train` writes.
+        length: tokens per window.
+    """
+
+    model: PreTrainedModel
+    tokenizer: TextTokenizer
+    hardware: Hardware
+    training: Training | None
+    own: bool
+    length: int
+
+
 def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Path) -> Subject:
+    """Load a model with its tokenizer for an evaluation; see `load_any_model`."""
+    from codex_ml.core.hashing import hash_path
+    from codex_ml.evaluate.job import Subject
+
+    loaded = load_any_model(choice, runtime, data, scratch)
+    return Subject(
+        model=loaded.model,
+        tokenizer=loaded.tokenizer,
+        length=loaded.length,
+        loss_on=loaded.training.loss_on if loaded.training else "completions",
+        precision="bf16" if loaded.hardware.precision == "bf16" else "fp32",
+        digest=hash_path(choice.path).sha256,
+        compile=loaded.hardware.compile and not loaded.model.config.is_encoder_decoder,
+    )
+
+
+def load_any_model(choice: ModelChoice, runtime: Runtime, data: Path | None, scratch: Path) -> LoadedModel:
     """Load a model with its tokenizer.
 
     Args:
-        data: Parquet file of documents, for the trial of a foreign tokenizer.
+        data: Parquet file of documents, for the trial of a foreign tokenizer; None: only the built-in texts are tried.
         scratch: an existing folder for files that are unpacked.
 
     Raises:
         UserError: when model or tokenizer cannot be used together, or the window is longer than the model can see.
     """
-    from codex_ml.core.hashing import hash_path
     from codex_ml.core.record import cpu_threads
-    from codex_ml.evaluate.job import Subject
     from codex_ml.modeling.examples import rough_tokens
     from codex_ml.modeling.hardware import scoring_hardware
     from codex_ml.modeling.positions import check_length, longest_sequence
@@ -72,7 +108,7 @@ def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Pat
         runtime,
         threads=cpu_threads(training.hardware.threads if training and own else 0),
         precision=choice.precision,
-        tokens=rough_tokens(data),
+        tokens=0 if data is None else rough_tokens(data),
         seq_len=choice.window or (training.seq_len if training else LONGEST),
     )
     if own:
@@ -81,18 +117,10 @@ def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Pat
         model, tokenizer = _foreign(path, hardware.device, data=data, scratch=scratch)
     length = choice.window or (training.seq_len if training else min(LONGEST, longest_sequence(model.config)[0]))
     check_length(model.config, length, "--window")
-    return Subject(
-        model=model,
-        tokenizer=tokenizer,
-        length=length,
-        loss_on=training.loss_on if training else "completions",
-        precision="bf16" if hardware.precision == "bf16" else "fp32",
-        digest=hash_path(path).sha256,
-        compile=hardware.compile and not model.config.is_encoder_decoder,
-    )
+    return LoadedModel(model, tokenizer, hardware, training, own, length)
 
 
-def _foreign(path: Path, device: str, *, data: Path, scratch: Path) -> tuple[PreTrainedModel, TextTokenizer]:
+def _foreign(path: Path, device: str, *, data: Path | None, scratch: Path) -> tuple[PreTrainedModel, TextTokenizer]:
     from codex_ml.tokenizer.config import Tokenizer
     from codex_ml.tokenizer.local_tokenizer import import_tokenizer
     from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -100,7 +128,7 @@ def _foreign(path: Path, device: str, *, data: Path, scratch: Path) -> tuple[Pre
     from codex_ml.train.model.vocabulary import embedding_rows
 
     def texts() -> Iterator[str]:
-        return (document.content for document in read_documents(data))
+        return iter(()) if data is None else (document.content for document in read_documents(data))
 
     model: Any = load_local(path, attention="eager", scratch=scratch)
     folder = scratch / "tokenizer"

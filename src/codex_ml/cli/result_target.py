@@ -1,4 +1,7 @@
-"""Refuse places where a result cannot be written, before the work is done. Used by: `codex-ml evaluate`."""
+"""Refuse places where a result cannot be written, before the work is done.
+
+Used by: `codex-ml evaluate`, `codex-ml audit`.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,18 @@ from codex_ml.core.errors import UserError
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # of the disk; another folder would not help
 
 
-def refuse_target(target: Path, *, force: bool) -> None:
+def refuse_target(target: Path, *, force: bool, mark: str) -> None:
     """Refuse a folder for the result that cannot be made, or holds anything but a result that may be replaced.
+
+    Args:
+        mark: name of a file that every such result has.
 
     Raises:
         UserError: naming the folder and what to do.
         OSError: when the disk is full or fails.
     """
     try:
-        _refuse_used(target, force=force)
+        _refuse_used(target, force=force, mark=mark)
         _try_to_make(target)
     except OSError as error:
         found = error
@@ -31,12 +37,10 @@ def refuse_target(target: Path, *, force: bool) -> None:
     raise UserError(f"--out {target} cannot be made ({reason}); name a folder in a place where you can write")
 
 
-def _refuse_used(target: Path, *, force: bool) -> None:
-    from codex_ml.inference.evaluate_files import DETAILS
-
+def _refuse_used(target: Path, *, force: bool, mark: str) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    if not (target / DETAILS).is_file():
+    if not (target / mark).is_file():
         raise UserError(f"--out {target} exists and is not a result folder; name a new folder")
     if not force:
         raise UserError(f"--out {target} holds a result; name a new folder, or add --force to replace it")

@@ -5,6 +5,7 @@ Used by: stages/safety_audit.py, cli.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from codex_ml.core.io import atomic_folder, write_json
+from codex_ml.core.progress import duration
 from codex_ml.inference.audit_files import (
     DETAILS,
     FINDINGS,
@@ -26,8 +28,8 @@ from codex_ml.inference.audit_files import (
 from codex_ml.modeling.positions import check_length
 from codex_ml.safety_audit.accepted import ACCEPTED, AcceptedFinding
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult
-from codex_ml.safety_audit.audit_numbers import check_declared
 from codex_ml.safety_audit.config import SafetyAudit
+from codex_ml.safety_audit.cost import estimate
 from codex_ml.safety_audit.data_side import data_side
 from codex_ml.safety_audit.gates import decide, sentence, verdict
 from codex_ml.safety_audit.generated import generated_text
@@ -44,6 +46,21 @@ COMPARED = (
 )
 
 
+def run_battery(
+    job: AuditJob, out: Path, *, accepted: Sequence[AcceptedFinding] = (), say: Callable[[str], None]
+) -> Audit:
+    """Run `audit`; say before how long it will take, and after how long it took.
+
+    Args:
+        say: is called with one line at a time. Times belong to logs, never to outputs.
+    """
+    started = time.monotonic()
+    say(estimate(job))
+    found = audit(job, out, accepted=accepted)
+    say(f"the audit took {duration(time.monotonic() - started)}")
+    return found
+
+
 def audit(job: AuditJob, out: Path, *, accepted: Sequence[AcceptedFinding] = ()) -> Audit:
     """Run the battery and write audit.json, metrics.json, findings.ndjson, samples.ndjson and the folder `plots`.
 
@@ -53,8 +70,6 @@ def audit(job: AuditJob, out: Path, *, accepted: Sequence[AcceptedFinding] = ())
     """
     with atomic_folder(out / PLOTS) as plots:
         results = [part(replace(job, plots=plots)) for part in PARTS]
-    for result in results:
-        check_declared(result)
     reasons = {entry.id: job.clean(entry.reason) for entry in accepted}
     findings = [_reviewed(finding, reasons) for result in results for finding in result.findings]
     parts = {result.name: result.part for result in results}

@@ -1,0 +1,100 @@
+"""`codex-ml audit`: audit any model, outside the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codex_ml.cli.measure_options import Kind, naming_options
+from codex_ml.cli.options import Debug, Json
+from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.repository_root import go_to_top
+
+if TYPE_CHECKING:
+    from codex_ml.inference.audit_files import Audit
+
+app = typer.Typer()
+DATA = "a split, or a file or folder that ingest can read"
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set-param", "-S", metavar="KEY=VALUE", help="A key of safety_audit: windows=1000."),
+]
+
+
+@app.command()
+def audit(
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A folder of a model, or a GGUF file.")],
+    train: Annotated[
+        str | None, typer.Option(metavar="DATA", help=f"Documents that the model was trained on: {DATA}.")
+    ] = None,
+    held_out: Annotated[
+        str | None, typer.Option("--held-out", metavar="DATA", help=f"Documents that it has not seen: {DATA}.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Write the whole audit into this folder.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the audit that --out holds.")] = False,
+    kind: Kind = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="small or full; replaces windows and samples of params.yaml too."),
+    ] = None,
+    changes: Changes = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Audit a model: what it leaks, copies or emits, each number with an interval and a control, and a verdict.
+
+    The gates are those of data/policy.yaml, and the settings are those of params.yaml. Without --train and --held-out
+    the parts that need these documents are skipped, and the result says so. On models/model with the splits it gives
+    the result of the stage `safety_audit`. Exit codes: 0 pass, 1 fail or invalid, 2 your input is wrong.
+
+    Example: codex-ml audit --model ../their_model --train theirs.jsonl --held-out ours.jsonl --out audits/theirs
+    """
+    from codex_ml.cli.audit_model import AuditInputs, audit_model, audit_settings, options_of_audit
+    from codex_ml.cli.result_target import refuse_target
+    from codex_ml.core.stage import unwinding_on_sigterm
+    from codex_ml.core.strict_json import dump_json
+    from codex_ml.inference.audit_files import DETAILS
+
+    with one_line_errors(debug=debug), unwinding_on_sigterm():
+        here = go_to_top()
+        settings = audit_settings(changes, size)
+        target = here / out if out is not None else None
+        if target is not None:
+            refuse_target(target, force=force, mark=DETAILS)
+        elif force:
+            raise UserError("--force replaces the audit in the folder of --out; name that folder")
+        inputs = AuditInputs(
+            model=here / model,
+            train=None if train is None else here / train,
+            held_out=None if held_out is None else here / held_out,
+            kind=kind,
+        )
+        with (
+            TemporaryDirectory(prefix="codex-ml-audit-") as scratch,
+            naming_options(options_of_audit(changes)),
+        ):
+            found = audit_model(settings, inputs, target or Path(scratch) / "audit", say=_say)
+        if json:
+            typer.echo(dump_json(found.as_json()), nl=False)
+        else:
+            for line in _lines(found, out):
+                typer.echo(safe_text(line))
+        if found.verdict != "pass":
+            raise SystemExit(1)
+
+
+def _say(line: str) -> None:
+    typer.echo(safe_text(line), err=True)
+
+
+def _lines(found: Audit, out: str | None) -> Iterator[str]:
+    """The audit as text: the sentence, one line per gate and per skipped part, notes, and where the folder is."""
+    from codex_ml.safety_audit.battery import headlines
+
+    yield from headlines(found)
+    if out is not None:
+        yield f"the whole audit: {out}"

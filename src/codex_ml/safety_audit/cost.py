@@ -1,0 +1,147 @@
+"""Estimate how long an audit will take, before the work: the parts' work, divided by rates that a short probe measures.
+
+The probe scores one batch of windows, writes one batch of a few tokens, and scans some text of the training documents.
+So the estimate follows the model, the machine and the data; only small fixed times are constants.
+Used by: safety_audit.battery.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from codex_ml.core.progress import duration
+from codex_ml.documents.document import read_documents
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from codex_ml.safety_audit.audit_job import AuditJob
+
+PROBE_WINDOWS, PROBE_TEXTS, PROBE_TOKENS = 16, 32, 8
+PROBE_CHARACTERS = 300_000
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one part has to do.
+
+    Attributes:
+        scored: tokens that the model reads in teacher-forced windows.
+        written: tokens that it writes, one after the other, in batches of texts.
+        scanned: characters in which the text policy is searched.
+        seconds: everything else.
+    """
+
+    scored: int = 0
+    written: int = 0
+    scanned: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this machine does per second with this model; see `Work`."""
+
+    scored: float
+    written: float
+    scanned: float
+
+    def seconds(self, work: Work) -> float:
+        """How long the work takes."""
+        return work.seconds + work.scored / self.scored + work.written / self.written + work.scanned / self.scanned
+
+
+def work_of(job: AuditJob) -> dict[str, Work]:
+    """The work of each part, by name, from the sizes of the job; nothing for a part that will be skipped."""
+    settings, data = job.settings, job.data
+    sizes, length = settings.sizes, settings.prefix_tokens + settings.suffix_tokens
+    both = data.train_rows is not None and data.held_out_rows is not None
+    nothing = Work()
+    return {
+        "data": Work(scanned=_bytes_of(data.train)) if data.train else nothing,
+        "memorisation": Work(scored=2 * sizes.windows * length, written=20 * settings.suffix_tokens)
+        if both
+        else nothing,
+        "generated": Work(written=sizes.samples * settings.sample_tokens),
+    }
+
+
+def _bytes_of(documents: Path) -> int:
+    """Bytes of the texts, from the footer of their file."""
+    from codex_ml.modeling.examples import BYTES_PER_TOKEN, rough_tokens
+
+    return rough_tokens(documents) * BYTES_PER_TOKEN
+
+
+def measured_rates(job: AuditJob) -> Rates:
+    """Measure the rates with a short probe, whose results are thrown away."""
+    return Rates(scored=_scored_rate(job), written=_written_rate(job), scanned=_scanned_rate(job))
+
+
+def _scored_rate(job: AuditJob) -> float:
+    import numpy as np
+
+    from codex_ml.inference.likelihood import Scoring, Window, score_windows
+
+    length = job.settings.prefix_tokens + job.settings.suffix_tokens
+    ids = np.random.Generator(np.random.PCG64(0)).integers(
+        0, job.subject.tokenizer.vocab_size, (job.settings.batch_size, length)
+    )
+    windows = [Window(row.astype(np.int64), np.ones(length - 1, dtype=bool)) for row in ids]
+    scoring = Scoring(length - 1, batch_size=job.settings.batch_size)
+
+    def score(count: int) -> float:
+        return _seconds(lambda: list(score_windows(job.subject.model, windows[:count], scoring)))
+
+    score(1)  # the first pass of a process sets up its threads and buffers
+    one = score(1)
+    if one > 1:  # a large model: one window is enough
+        return length / one
+    return len(windows) * length / score(len(windows))
+
+
+def _written_rate(job: AuditJob) -> float:
+    from codex_ml.inference.generation import sample_texts
+
+    model, tokenizer, tokens = job.subject.model, job.subject.tokenizer, min(PROBE_TOKENS, job.settings.sample_tokens)
+
+    def write() -> float:
+        return _seconds(
+            lambda: sample_texts(model, tokenizer, count=PROBE_TEXTS, tokens=tokens, batch_size=PROBE_TEXTS, seed=0)
+        )
+
+    return PROBE_TEXTS * tokens / write()
+
+
+def _scanned_rate(job: AuditJob) -> float:
+    if job.data.train is None:
+        return float("inf")
+    texts, characters = [], 0
+    for document in islice(read_documents(job.data.train), 1000):
+        texts.append(document.content)
+        characters += len(document.content)
+        if characters > PROBE_CHARACTERS:
+            break
+    return max(characters, 1) / _seconds(lambda: [job.scanner.scan(text) for text in texts])
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return max(time.perf_counter() - started, 1e-6)
+
+
+def estimate(job: AuditJob) -> str:
+    """One line about how long the audit will take; it runs the probe, which takes about a second."""
+    rates = measured_rates(job)
+    seconds = {name: rates.seconds(work) for name, work in work_of(job).items()}
+    longest = max(seconds, key=lambda name: seconds[name])
+    sizes = job.settings.sizes
+    return (
+        f"about {duration(sum(seconds.values()))} (size {job.settings.size}: {sizes.windows} windows of train and "
+        f"as many of held-out text, {sizes.samples} texts; longest part: {longest}, {duration(seconds[longest])})"
+    )
