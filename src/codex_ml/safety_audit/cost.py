@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from codex_ml.safety_audit.audit_job import AuditJob
 
-PROBE_WINDOWS, PROBE_TEXTS, PROBE_TOKENS = 16, 32, 8
+PROBE_TOKENS = 8  # per text
 PROBE_CHARACTERS = 300_000
 
 
@@ -105,16 +105,24 @@ def _scored_rate(job: AuditJob) -> float:
 
 
 def _written_rate(job: AuditJob) -> float:
-    from codex_ml.inference.generation import sample_texts
+    from codex_ml.inference.generation import Prompt, generate
+    from codex_ml.inference.sampling import Sampling
+    from codex_ml.safety_audit.sampled_texts import TOGETHER
 
-    model, tokenizer, tokens = job.subject.model, job.subject.tokenizer, min(PROBE_TOKENS, job.settings.sample_tokens)
+    model, tokenizer = job.subject.model, job.subject.tokenizer
+    count, tokens = TOGETHER * job.settings.batch_size, min(PROBE_TOKENS, job.settings.sample_tokens)
+    count = min(count, job.settings.sizes.samples)
+    prompts = [Prompt((tokenizer.begin,), key="", sample=number) for number in range(count)]
+    sampling = Sampling(tokens, temperature=1.0)
+    texts = list[int]()
 
-    def write() -> float:
-        return _seconds(
-            lambda: sample_texts(model, tokenizer, count=PROBE_TEXTS, tokens=tokens, batch_size=PROBE_TEXTS, seed=0)
+    def write() -> None:
+        texts.extend(
+            len(text.tokens) for text in generate(model, tokenizer, prompts, sampling, seed=0, batch_size=count)
         )
 
-    return PROBE_TEXTS * tokens / write()
+    seconds = _seconds(write)
+    return max(sum(texts), 1) / seconds
 
 
 def _scanned_rate(job: AuditJob) -> float:
