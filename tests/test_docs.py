@@ -15,6 +15,11 @@ from codex_ml.core.config import Runtime
 from codex_ml.core.sections import known_keys
 from codex_ml.core.yaml import parse_yaml, read_yaml
 from codex_ml.ingest.config import Kind
+from codex_ml.policy.rules import load_policy
+from codex_ml.safety_audit.audit_numbers import NUMBERS
+from codex_ml.safety_audit.config import SIZES
+from codex_ml.safety_audit.gates import smallest_trials
+from codex_ml.statistics.bootstrap import clopper_pearson
 from codex_ml.tokenizer.config import TokenizerKind
 from codex_ml.train.config import Model, Train
 from codex_ml.train.recipe import optimizer_plan
@@ -134,3 +139,31 @@ def test_a_file_of_the_library_that_a_page_names_exists(file):
     for path in sorted(set(named) - set(invented)):
         assert (ROOT / path).is_file() or (ROOT / "src/codex_ml" / path).is_file(), path
     assert file.name != "architecture.md" or len(set(named) - set(invented)) > 10
+
+
+def test_the_page_on_the_audit_explains_every_number_and_no_other():
+    text = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([a-z_]+\.[a-z_0-9]+)` \| (.+) \|$", text, re.MULTILINE) == list(NUMBERS.items())
+
+
+@pytest.mark.shipped
+def test_the_page_on_the_audit_gives_a_reason_for_every_gate_and_its_limit():
+    text = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \(`([a-z_]+\.[a-z_0-9]+)`\) \| (.+) \| (.+) \|$", text, re.MULTILINE)
+    gates = load_policy(ROOT / "data/policy.yaml").gates
+    rows = [row for row in rows if row[1] in NUMBERS]
+    assert [row[:3] for row in rows] == [(gate.title, gate.number, gate.text) for gate in gates]
+    assert all(len(reason) > 9 for *_, reason in rows)
+
+
+def test_the_page_on_the_audit_states_the_smallest_numbers_of_trials():
+    text = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d.]+) % \| ([\d,]+) \|$", text, re.MULTILINE)
+    assert len(rows) == 4
+    assert all(smallest_trials(float(limit) / 100, 0.95) == int(trials.replace(",", "")) for limit, trials in rows)
+    sizes = re.findall(r"^\|.*`safety_audit\.(windows|samples)`\) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    for key, *counts in sizes:
+        assert [getattr(SIZES[size], key) for size in ("small", "full")] == [int(c.replace(",", "")) for c in counts]
+    assert [key for key, *_ in sizes] == ["windows", "samples"]
+    assert f"ends at {clopper_pearson(0, 26).high:.0%}".replace("%", " %") in text
+    assert f"none of 200 texts is 0 to {100 * clopper_pearson(0, 200).high:.1f} %" in text

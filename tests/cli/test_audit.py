@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from codex_ml.cli.audit_model import audit_settings
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
 from codex_ml.core.stage import refuse_network
@@ -169,8 +173,6 @@ def test_an_audit_is_replaced_only_if_that_is_asked_for(here: Path) -> None:
 
 
 def test_a_size_replaces_the_numbers_of_params(here: Path) -> None:
-    from codex_ml.cli.audit_model import audit_settings
-
     assert audit_settings(["windows=9"], None).sizes.windows == 9
     assert audit_settings([], "full").sizes.windows == 2000
     assert audit_settings(["safety_audit.samples=7"], "full").sizes.samples == 7
@@ -269,3 +271,24 @@ def test_a_gate_with_a_misspelt_number_is_refused_before_any_work(here: Path) ->
     policy = Path("data/policy.yaml")
     policy.write_text(policy.read_text("utf-8").replace("data.secrets", "data.secret"), "utf-8")
     assert "gate data.secret: no part of the audit gives this number; did you mean" in run(*both(), code=2).stderr
+
+
+def test_the_commands_of_the_page_on_the_audit_run(here: Path, repository: Path) -> None:
+    page = (repository / "docs/audit.md").read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    commands = [
+        shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line.startswith("codex-ml audit")
+    ]
+    assert len(commands) == 3
+    for words in commands:
+        given = dict(pairwise(words))
+        if given["--model"].endswith(".gguf"):  # tests/train/model read such files
+            assert audit_settings([given["-S"]], given["--size"]).sizes.samples == 2000
+            continue
+        shutil.copytree("foreign", given["--model"], dirs_exist_ok=True)
+        for option, file in (("--train", "train.jsonl"), ("--held-out", "held.jsonl")):
+            if option in given:
+                shutil.copy(file, given[option])
+        done = run(*words[1:], *SHORT, code=0 if "--train" in given else 1)
+        assert done.stdout.splitlines()[0].split(":")[0] in ("PASS", "INVALID")
+    assert Audit.read(Path("audits/theirs/audit.json")).verdict == "pass"
