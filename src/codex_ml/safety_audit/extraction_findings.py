@@ -48,9 +48,10 @@ def extraction_findings(job: AuditJob, inside: Side, *, tries: int) -> tuple[lis
 def _finding(
     job: AuditJob, window: AuditWindow, place: TextPlace, *, number: str, kind: str, severity: str
 ) -> AuditFinding:
-    text = job.subject.tokenizer.decode(window.window.tokens)  # two windows may begin in one line
+    text = job.subject.tokenizer.decode(window.window.tokens)
+    at = (place.line, place.column) if place.line else (0, window.start)
     return AuditFinding(
-        id=finding_id(number, kind, place.source, place.path, place.line, text),
+        id=finding_id(number, kind, place.source, place.path, *at, text),
         number=number,
         kind=kind,
         severity=severity,
