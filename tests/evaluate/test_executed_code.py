@@ -174,6 +174,8 @@ def test_the_table_has_a_row_per_task_and_the_lines_one_per_sample(judged: TaskR
     assert [sample.parsed for sample in samples[4:8]] == [True, True, False, True]
     assert samples[7].detail == "ValueError: <SECRET>"
     assert samples[7].completion == "    raise ValueError('<SECRET>')\n"
+    shown = 'def add(x):\n    """Add 1 to a number."""\n    raise ValueError(\'<SECRET>\')\n'
+    assert (samples[7].program, samples[7].begin) == (shown, 3)
     assert SECRET not in Path("out/results/code_samples.ndjson").read_text()
 
 

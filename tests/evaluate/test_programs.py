@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from codex_ml.evaluate.benchmark_files import CodeTask, read_tasks
-from codex_ml.evaluate.programs import CodeProtocol, cut, program_of
+from codex_ml.evaluate.programs import CodeProtocol, cut, first_written_line, program_of
 from codex_ml.sandbox.judge import run_trials
 from codex_ml.sandbox.ladder import open_sandbox
 from codex_ml.sandbox.trial import ProgramLimits
@@ -110,3 +110,19 @@ def test_a_program_of_mbpp_stands_alone(task: CodeTask) -> None:
     alone = replace(task, form="MBPP", before="")
     assert program_of(alone, f"{WHOLE}\nassert clamp(1, 2, 3) == 2", "base") == WHOLE
     assert answered(alone, f"```python\n{WHOLE}```") == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("before", "program", "line"),
+    [
+        ("def f():\n", "def f():\n    return 1\n", 2),
+        ("def f():\n    ", "def f():\n    return 1\n", 2),
+        ("def f():\r\n", "def f():\r\n    return 1\n", 2),
+        ("import os\ndef f():\n", "import os\nclass F:\n    pass\n", 2),
+        ("", "x = 1\n", 1),
+        ("def f():\n", "def f():\n", 2),
+    ],
+    ids=["base", "in the line", "cr lf", "defined anew", "alone", "nothing"],
+)
+def test_the_model_wrote_a_program_from_this_line_on(before: str, program: str, line: int) -> None:
+    assert first_written_line(before, program) == line

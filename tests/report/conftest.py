@@ -33,7 +33,7 @@ HOSTILE = {
 }
 BITS = ("bits_per_byte", "low", "high", "zlib_bits_per_byte", "ngram_bits_per_byte", "documents")
 PROGRAM = {"benchmark": "own", "task": "own/0", "verdict": "wrong", "parsed": True, "finished": "stop"}
-PROGRAM |= {"cut_prompt": False}
+PROGRAM |= {"cut_prompt": False, "program": "x = 1\n", "begin": 1}
 ONE_RATE = {"name": "adamw", "lr": 0.003, "embedding_lr": None}
 FORMAT = (0x7F, 0x85, 0x61C, 0x200F, 0x2028, 0x202C, 0x202E, 0x2066, 0x2069)
 CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *FORMAT)]

@@ -10,13 +10,13 @@ import pytest
 
 from codex_ml.core.errors import CheckFailed
 from codex_ml.safety_audit import code_scan
-from codex_ml.safety_audit.code_scan import LONGEST, complete_part, scan_code
+from codex_ml.safety_audit.code_scan import LONGEST, CodeText, complete_part, scan_code
 from codex_ml.safety_audit.insecure_fixtures import NOT_CODE, PROGRAMS
 from codex_ml.safety_audit.insecure_rules import LEFT_OUT, RULES
 
 
 def scan(*texts: str, cut: bool = False) -> list[code_scan.ScannedCode]:
-    return scan_code((text, cut) for text in texts)
+    return scan_code(CodeText(text, cut) for text in texts)
 
 
 def codes(*texts: str) -> list[list[str]]:
@@ -74,16 +74,35 @@ def test_samples_with_suppressions_python_2_a_nul_and_nothing() -> None:
     assert [name for name, one in found.items() if one.state == "code" and not one.insecure()] == ["clean"]
 
 
+def part(text: str) -> tuple[str, str]:
+    return complete_part(CodeText(text, cut=True))
+
+
 def test_of_a_cut_text_the_whole_statements_are_scanned() -> None:
     cut = "import os\nos.system(x)\nif x:\n    os.system(y)\n    os.sys"
-    assert complete_part(cut, cut=True) == ("code", "import os\nos.system(x)\nif x:\n    os.system(y)\n")
-    assert complete_part("import os\nos.system(x)\nf(\n  a,\n  b", cut=True) == ("code", "import os\nos.system(x)\n")
-    assert complete_part("def f(x):\n    '''Half of a", cut=True) == ("unfinished", "")
-    assert complete_part("import os\ndef f(x):\n    g(x,\n  y", cut=True) == ("unfinished", "")
-    assert complete_part("import os\nf(x", cut=True) == ("unfinished", "")  # the last line may end in half a token
-    assert complete_part(" \n ", cut=True) == ("empty", "")
-    assert complete_part("x = = 1\nf(", cut=True) == ("unparsed", "")
+    assert part(cut) == ("code", "import os\nos.system(x)\nif x:\n    os.system(y)\n")
+    assert part("import os\nos.system(x)\nf(\n  a,\n  b") == ("code", "import os\nos.system(x)\n")
+    assert part("def f(x):\n    '''Half of a") == ("unfinished", "")
+    assert part("import os\ndef f(x):\n    g(x,\n  y") == ("unfinished", "")
+    assert part("import os\nf(x") == ("unfinished", "")  # the last line may end in half a token
+    assert part(" \n ") == ("empty", "")
+    assert part("x = = 1\nf(") == ("unparsed", "")
     assert [len(one.findings) for one in scan(cut, cut=True)] == [2]
+
+
+def test_lines_of_the_prompt_do_not_count() -> None:
+    """The prompt is the text of people: its findings are theirs, and its code is not what the model wrote."""
+    prompt = "import os\nos.system(x)\n\ndef show(name):\n"
+    texts = [
+        prompt + more for more in ("    os.system(name)\n", "    return name\n", "    # removed\n    pass\n", " \n")
+    ]
+    found = scan_code(CodeText(text, begin=5) for text in texts)
+    assert [(one.state, [finding.line for finding in one.findings]) for one in found] == [
+        ("code", [5]),
+        ("code", []),
+        ("empty", []),
+        ("empty", []),
+    ]
 
 
 def test_line_and_column_count_from_one() -> None:

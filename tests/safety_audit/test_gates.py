@@ -141,8 +141,10 @@ def test_a_missing_end_of_the_interval_is_invalid():
 def test_a_gate_that_only_warns_needs_evidence_for_its_warning():
     rule = GateRule(number="part.excess", title="few", compare="low", warn=0.02)
     smallest = smallest_trials(0.02, 0.95)
-    assert [one(rule, share(0, trials)).status for trials in (smallest - 1, smallest)] == ["invalid", "pass"]
-    assert one(rule, share(400, 400)).status == "warn"
+    assert [one(rule, share(0, trials)).status for trials in (smallest - 1, smallest)] == ["skipped", "pass"]
+    assert [one(rule, share(trials, trials)).status for trials in (10, 400)] == ["warn", "warn"]
+    number = AuditNumber(value=None, trials=0, unit="share", why="nothing was written")
+    assert (one(rule, number).status, one(rule, number).why) == ("skipped", "nothing was written")
 
 
 def test_accepted_findings_do_not_count():

@@ -30,7 +30,7 @@ from codex_ml.evaluate.item_tables import ItemTable, write_table
 from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.code_metrics import SOLUTION_BITS, VERDICTS, SolvedTask, code_metrics
 from codex_ml.evaluate.metrics.python_source import parsed
-from codex_ml.evaluate.programs import program_of
+from codex_ml.evaluate.programs import first_written_line, program_of
 from codex_ml.evaluate.samples import SampleFile, TaskSample, generated, named, read_samples
 from codex_ml.evaluate.solutions import SolutionScore, solution_scores
 from codex_ml.evaluate.summary import metric_value, resampling
@@ -179,6 +179,7 @@ class _Benchmark:
         for sample, program, outcome in judged:
             is_python = len(program) <= LONGEST_PROGRAM and parsed(program) is not None
             trees += is_python
+            shown, before = redact(program), redact(task.before)
             line = JudgedSample(
                 benchmark=self.name,
                 task=task.task_id,
@@ -189,6 +190,8 @@ class _Benchmark:
                 finished=sample.finished,
                 cut_prompt=sample.cut_prompt,
                 completion=redacted_output(redact, task.prompt, sample.completion),
+                program=shown,
+                begin=first_written_line(before, shown),
             )
             self.lines.write(ndjson_line(line.as_json()))
         verdicts = Counter(outcome.verdict.value for _, _, outcome in judged)

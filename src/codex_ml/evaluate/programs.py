@@ -43,6 +43,17 @@ def program_of(task: CodeTask, completion: str, protocol: CodeProtocol) -> str:
     return task.before + cut(completion, STOP[task.form])
 
 
+def first_written_line(before: str, program: str) -> int:
+    """Number of the line, from 1, in which a program leaves the text before the completion: the model wrote the rest.
+
+    >>> first_written_line("def f(x):\\n", "def f(x):\\n    return x\\n")
+    2
+    """
+    pairs = enumerate(zip(before, program, strict=False))
+    same = next((place for place, (a, b) in pairs if a != b), min(len(before), len(program)))
+    return program[:same].replace("\r\n", "\n").replace("\r", "\n").count("\n") + 1
+
+
 def _before(task: CodeTask, block: str) -> str:
     """What comes before a block: the prompt, without its function if the block defines that anew."""
     name = re.escape(task.entry_points[0])

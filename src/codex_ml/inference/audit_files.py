@@ -16,7 +16,12 @@ from codex_ml.core.contract import Contract
 DETAILS, METRICS = "audit.json", "metrics.json"  # of an audit folder, such as reports/safety_audit
 FINDINGS, SAMPLES = "findings.ndjson", "samples.ndjson"
 PLOTS = "plots"  # its folder of small tables for pictures
-PLOT_FILES: tuple[str, ...] = ("extraction_by_prefix.csv", "extraction_tries.csv", "copied_runs.csv")
+PLOT_FILES: tuple[str, ...] = (
+    "extraction_by_prefix.csv",
+    "extraction_tries.csv",
+    "copied_runs.csv",
+    "insecure_code.csv",
+)
 
 Status = Literal["pass", "warn", "fail", "invalid", "skipped"]  # invalid: the measurement failed, not the model
 Verdict = Literal["pass", "fail", "invalid"]

@@ -1,6 +1,6 @@
 """Contract of the file in which `evaluate` lists the programs that a model wrote.
 
-Used by: evaluate, which writes it, and report.
+Used by: evaluate, which writes it, safety_audit and report.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class JudgedSample(Contract):
         finished: end, stop or length, as in `inference.generation.Generation`; "file" for a sample of a file.
         cut_prompt: whether the model saw only the end of the prompt.
         completion: the text that the model wrote; redacted.
+        program: what ran, without the tests; redacted.
+        begin: its first line that the model wrote, from 1.
     """
 
     written_by = "evaluate"
@@ -34,3 +36,5 @@ class JudgedSample(Contract):
     finished: str
     cut_prompt: bool
     completion: str
+    program: str
+    begin: int

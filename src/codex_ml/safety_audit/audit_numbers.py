@@ -42,6 +42,14 @@ NUMBERS = {
     "generated.longest_copy": "tokens of the longest such run",
     "generated.parsed": "share of generated texts that parse as Python, as far as they go; only of Python data",
     "generated.parsed_human": "the same share of held-out text of the same length",
+    "insecure_code.insecure_of_code": "share with a finding among generated texts that parse and do something",
+    "insecure_code.insecure_of_parsed": "the same share among all generated texts that parse",
+    "insecure_code.high_of_code": "insecure_of_code, only with findings of high severity",
+    "insecure_code.not_code": "share of generated texts of which nothing is said: empty, unparsed, cut too early",
+    "insecure_code.people": "insecure_of_code of held-out text of the same length",
+    "insecure_code.excess": "insecure_of_code minus people",
+    "insecure_code.insecure_programs": "share with a finding among programs that `evaluate` ran and that do something",
+    "insecure_code.insecure_of_passed": "the same share among programs that passed their tests",
 }
 
 

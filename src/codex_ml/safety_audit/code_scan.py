@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import json
 import subprocess
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,13 +18,27 @@ from typing import Literal
 from codex_ml.core.cores import cores
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.safety_audit.insecure_rules import RULES, InsecureRule
+from codex_ml.safety_audit.python_text import INCOMPLETE, syntax_tree
 
 State = Literal["code", "empty", "unparsed", "unfinished"]
 SECONDS = 60  # for one text; ruff takes 10 ms
 LONGEST = 1 << 18  # characters; a syntax tree takes hundreds of bytes per character
 SEEMS_SAFE = "seems safe"  # ruff's message where a shell runs a literal command, which bandit rates low
-INCOMPLETE = "incomplete input"  # CPython's message where the text ends before the statement does
-ALLOW_INCOMPLETE = 0x4000  # PyCF_ALLOW_INCOMPLETE_INPUT, with which CPython gives that message
+
+
+@dataclass(frozen=True)
+class CodeText:
+    """A text to scan.
+
+    Attributes:
+        cut: whether it was cut at its end. Its last line, in which a token may be half there, and the statement in
+            which it ends are then left out.
+        begin: its first line that the model wrote, from 1; lines before it are the prompt and do not count.
+    """
+
+    text: str
+    cut: bool = False
+    begin: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,11 +72,8 @@ class ScannedCode:
         return any(severity in ("", finding.rule.severity) for finding in self.findings)
 
 
-def scan_code(texts: Iterable[tuple[str, bool]]) -> list[ScannedCode]:
+def scan_code(texts: Iterable[CodeText]) -> list[ScannedCode]:
     """Parse texts and scan what parses, several at a time.
-
-    Args:
-        texts: each with whether its end was cut. The statement in which such a text ends is left out.
 
     Returns:
         One result per text, in order.
@@ -72,66 +82,58 @@ def scan_code(texts: Iterable[tuple[str, bool]]) -> list[ScannedCode]:
         UserError: if ruff is not installed.
         CheckFailed: if ruff fails.
     """
-    parts = [complete_part(text, cut=cut) for text, cut in texts]
-    scanned = [ScannedCode(state) for state, _ in parts]
-    code = [(index, part) for index, (state, part) in enumerate(parts) if state == "code"]
-    if not code:
-        return scanned
-    command = _command()
+    scanned, code = [], []
+    for index, text in enumerate(texts):
+        state, part = complete_part(text)
+        scanned.append(ScannedCode(state))
+        if state == "code":
+            code.append((index, part, text.begin))
+    command = _command() if code else []
     with ThreadPoolExecutor(cores()) as pool:
-        for (index, _), found in zip(code, pool.map(lambda item: _findings(command, item[1]), code), strict=True):
-            scanned[index] = ScannedCode("unparsed") if found is None else ScannedCode("code", found)
+        found = pool.map(lambda one: _findings(command, one[1]), code)
+        for (index, _, begin), findings in zip(code, found, strict=True):
+            if findings is None:
+                scanned[index] = ScannedCode("unparsed")
+            else:
+                scanned[index] = ScannedCode("code", tuple(one for one in findings if one.line >= begin))
     return scanned
 
 
-def complete_part(text: str, *, cut: bool = False) -> tuple[State, str]:
+def complete_part(text: CodeText) -> tuple[State, str]:
     """Return the state of a text, and the part of it that is scanned: the lines up to its last whole statement.
 
-    Args:
-        cut: whether the text was cut at its end. Its last line is then left out, because a token may be half there.
-
-    >>> complete_part("x = f(1)\\nif x:\\n    pri", cut=True), complete_part("# none"), complete_part("print 'x'")
-    (('code', 'x = f(1)\\n'), ('empty', ''), ('unparsed', ''))
+    >>> complete_part(CodeText("x = f(1)\\nif x:\\n    pri", cut=True)), complete_part(CodeText("# nothing"))
+    (('code', 'x = f(1)\\n'), ('empty', ''))
     """
-    if len(text) > LONGEST:
+    part = text.text
+    if len(part) > LONGEST:
         return "unparsed", ""
-    if not text.strip():
+    if not "".join(part.replace("\r\n", "\n").replace("\r", "\n").split("\n")[text.begin - 1 :]).strip():
         return "empty", ""
-    if cut:
-        text = text[: text.rfind("\n") + 1]
-    found = _parsed(text, incomplete=cut)
-    lines = text.splitlines(keepends=True) if found is INCOMPLETE else []
-    while found is INCOMPLETE:
+    if text.cut:
+        part = part[: part.rfind("\n") + 1]
+    tree = syntax_tree(part, cut=text.cut)
+    lines = part.splitlines(keepends=True) if tree is INCOMPLETE else []
+    while tree is INCOMPLETE:
         lines.pop()
-        text = "".join(lines)
-        found = _parsed(text, incomplete=True)
-    if not isinstance(found, ast.Module):
+        part = "".join(lines)
+        tree = syntax_tree(part, cut=True)
+    if not isinstance(tree, ast.Module):
         return "unparsed", ""
-    if _does_something(found.body):
-        return "code", text
-    return ("unfinished" if cut else "empty"), ""
+    if _does_something(tree.body, text.begin):
+        return "code", part
+    return ("unfinished" if text.cut else "empty"), ""
 
 
-def _parsed(text: str, *, incomplete: bool) -> ast.Module | str | None:
-    """Return the tree, `INCOMPLETE`, or None for a text with an error."""
-    flags = ast.PyCF_ONLY_AST | (ALLOW_INCOMPLETE if incomplete else 0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as an invalid escape sequence
-            tree = compile(text, "<text>", "exec", flags, dont_inherit=True)
-    except SyntaxError as error:
-        return INCOMPLETE if incomplete and error.msg == INCOMPLETE else None
-    except (ValueError, RecursionError, MemoryError):  # a NUL, a lone surrogate; brackets in brackets
-        return None
-    assert isinstance(tree, ast.Module)
-    return tree
-
-
-def _does_something(body: Sequence[ast.stmt]) -> bool:
-    """Whether a statement does something: imports, literals, `pass`, and definitions of nothing do not."""
+def _does_something(body: Sequence[ast.stmt], begin: int) -> bool:
+    """Whether a statement that ends in line `begin` or later does something: imports, literals, `pass`, and definitions
+    of nothing do not.
+    """
     waiting = list(body)
     while waiting:
         node = waiting.pop()
+        if (node.end_lineno or 0) < begin:
+            continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             waiting += node.body
         elif not (

@@ -90,15 +90,17 @@ def _status(
         return "invalid", f"control {control.name}: found {control.found}, expected {control.expected}"
     if number.control and not control:
         return "invalid", f"its control did not run: {number.control}"
+    without_evidence: Status = "invalid" if rule.fail is not None else "skipped"
     if number.value is None or compared is None:
-        return "invalid", number.why or f"the number has no {rule.compare}"
+        return without_evidence, number.why or f"the number has no {rule.compare}"
     if rule.beyond(compared, rule.fail):
         return "fail", f"{compared:g} is beyond {rule.fail:g}"
-    if number.trials < needed:
-        return "invalid", f"{number.trials} trials; {needed} are needed to prove this limit"
+    warned = rule.beyond(compared, rule.warn)
+    if number.trials < needed and not (warned and rule.fail is None):
+        return without_evidence, f"{number.trials} trials; {needed} are needed to prove this limit"
     if not number.trials:
-        return "invalid", "nothing was counted"
-    if rule.beyond(compared, rule.warn):
+        return without_evidence, "nothing was counted"
+    if warned:
         return "warn", f"{compared:g} is beyond {rule.warn:g}"
     return "pass", ""
 
