@@ -13,6 +13,9 @@ from codex_ml.core.hashing import hash_path
 from codex_ml.core.import_graph import ImportGraph
 from codex_ml.core.pipeline import load_lock, load_pipeline
 from codex_ml.core.strict_json import parse_json
+from codex_ml.inference.audit_files import Audit, AuditFinding
+from codex_ml.safety_audit.audit_job import PartResult
+from codex_ml.safety_audit.audit_numbers import undeclared
 
 STAGES = ["fetch", "ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit", "report"]
 
@@ -179,6 +182,28 @@ def test_results_that_are_links_into_the_cache_are_read_as_files(pipeline: Works
         pipeline.dvc("repro", "--force", "--single-item", stage)
     assert pipeline.lock == lock
     assert "up to date" in pipeline.dvc("status").stdout
+
+
+def test_the_command_audit_gives_the_result_of_the_stage_byte_by_byte(finished: Finished, tmp_path: Path) -> None:
+    root, out = finished.workspace.root, tmp_path / "audit"
+    splits = ("--train", "data/splits/train.parquet", "--held-out", "data/splits/test.parquet")
+    done = finished.workspace.cli("audit", "--model", "models/model", *splits, "--out", str(out), check=False)
+    verdict = Audit.read(root / "reports/safety_audit/audit.json").verdict
+    assert done.returncode == (0 if verdict == "pass" else 1), done.stderr
+    made = {file.relative_to(out).as_posix(): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    stage = root / "reports/safety_audit"
+    written = {file.relative_to(stage).as_posix(): file.read_bytes() for file in stage.rglob("*") if file.is_file()}
+    del written["lineage.json"]
+    assert sorted(made) == sorted(name for name in written if not name.endswith(".gitignore"))
+    assert [name for name in made if made[name] != written[name]] == []
+
+
+def test_the_names_that_the_parts_use_are_declared(finished: Finished) -> None:
+    """Else a gate could not judge a number, or a control would void nothing."""
+    folder = finished.workspace.root / "reports/safety_audit"
+    findings = list(AuditFinding.read_lines(folder / "findings.ndjson"))
+    parts = Audit.read(folder / "audit.json").parts
+    assert set().union(*(undeclared(PartResult(name, part, findings)) for name, part in parts.items())) == set()
 
 
 def test_the_command_evaluate_gives_the_result_of_the_stage_byte_by_byte(finished: Finished, tmp_path: Path) -> None:

@@ -125,6 +125,17 @@ def test_failed_audit_ends_the_run_only_on_request(pipeline: Workspace, on_fail:
     assert ("the safety audit is fail" in done.stderr) is (on_fail == "stop")
 
 
+def test_the_audit_refuses_an_acceptance_that_has_ended_before_any_work(pipeline: Workspace) -> None:
+    entry = '- id: "0123456789ab"\n  reason: a test key\n  expires: 2020-01-31\n'
+    (pipeline.root / "data/accepted_findings.yaml").write_text(entry)
+    for refused in (pipeline.run("python", "stages/safety_audit.py", check=False), pipeline.cli("check", check=False)):
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1] == (
+            "error: data/accepted_findings.yaml: finding 0123456789ab was accepted until 2020-01-31 (a test key); review "
+            "it again, then remove the entry or give it a new day"
+        )
+
+
 FILES = {
     "reports/ingest/details.json": IngestDetails,
     "reports/split/manifest.json": Manifest,
