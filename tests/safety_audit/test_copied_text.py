@@ -155,11 +155,11 @@ def test_a_copy_is_a_warning_that_a_reviewer_can_accept(tmp_path):
 @pytest.mark.parametrize(
     "broken",
     [
-        lambda stream, texts, at_least: [None] * len(texts),
-        lambda stream, texts, at_least: [
+        lambda stream, texts, at_least, **more: [None] * len(texts),
+        lambda stream, texts, at_least, **more: [
             run and replace(run, length=run.length - 1) for run in longest_runs(stream, texts, at_least=at_least)
         ],
-        lambda stream, texts, at_least: [run and CopiedRun(run.length, run.place, (run.position + 205) % 600) for run in
+        lambda stream, texts, at_least, **more: [run and CopiedRun(run.length, run.place, (run.position + 205) % 600) for run in
                                          longest_runs(stream, texts, at_least=at_least)],
     ],
     ids=["finds nothing", "one token short", "another document"],

@@ -100,6 +100,27 @@ def test_one_token_repeated_is_counted_with_overlaps():
     assert longest_runs(stream, [[7] * 128] * 3, at_least=50) == [CopiedRun(128, 0, 0)] * 3
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 8, 9, 16])
+def test_the_passes_are_enough_for_every_length_of_a_run(length):
+    stream = np.arange(1, 40)
+    for text_length in range(length, 20):
+        text = [*range(5, 5 + length), *range(900, 900 + text_length - length)]
+        for at_least in range(1, length + 1):
+            assert longest_runs(stream, [text], at_least=at_least) == [CopiedRun(length, 0, 4)]
+
+
+def test_the_passes_can_be_followed():
+    seen = []
+
+    def track(passes):
+        for number in passes:
+            seen.append((number, len(passes)))
+            yield number
+
+    longest_runs(np.arange(1, 200), [list(range(1, 129))], at_least=50, track=track)
+    assert seen == [(number, 8) for number in range(8)]  # 1 for 50 tokens, 7 for up to 78 more
+
+
 def test_nothing_is_found_of_nothing():
     stream = np.arange(10, dtype="<u2")
     assert [found.tolist() for found in occurrences(stream, [])] == [[], []]

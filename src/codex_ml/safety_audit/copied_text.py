@@ -74,7 +74,14 @@ def find_copies(job: AuditJob, rows: Rows, *sets: Sequence[SampledText]) -> list
     width, decode = copy_width(job, rows), job.subject.tokenizer.decode
     long = [[sample for sample in samples if len(sample.ids) >= width] for samples in sets]
     texts = [sample.ids for samples in long for sample in samples]
-    runs = iter(longest_runs(rows.tokens, texts, at_least=min(SHORTEST, width)))
+    runs = iter(
+        longest_runs(
+            rows.tokens,
+            texts,
+            at_least=min(SHORTEST, width),
+            track=lambda passes: job.track(passes, "search for copies", len(passes), "passes"),
+        )
+    )
     found = []
     for samples in long:
         theirs = [next(runs) for _ in samples]

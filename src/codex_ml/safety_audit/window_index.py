@@ -20,7 +20,7 @@ Used by: the parts generated and memorisation of safety_audit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeAlias
@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Hashes: TypeAlias = NDArray[np.uint64]
 Places: TypeAlias = NDArray[np.int64]
+Passes: TypeAlias = Callable[[range], Iterable[int]]
 
 CHUNK = 1 << 18  # tokens of the stream that are hashed at once: 2 MiB per array, which stays in the cache
 COMPARED = 1 << 20  # tokens that are compared at once
@@ -71,7 +72,9 @@ def occurrences(stream: NDArray[np.integer], windows: Sequence[ArrayLike]) -> tu
     return _occurrences(stream, np.concatenate([*arrays, np.zeros(0, np.int64)]), offsets, widths)
 
 
-def longest_runs(stream: NDArray[np.integer], texts: Sequence[ArrayLike], *, at_least: int) -> list[CopiedRun | None]:
+def longest_runs(
+    stream: NDArray[np.integer], texts: Sequence[ArrayLike], *, at_least: int, track: Passes = iter
+) -> list[CopiedRun | None]:
     """Find the longest run of tokens of each text that stands in the stream.
 
     If a run of n tokens stands there, so does one of n - 1. So the length is searched by halving, for all texts in the
@@ -80,6 +83,7 @@ def longest_runs(stream: NDArray[np.integer], texts: Sequence[ArrayLike], *, at_
     Args:
         texts: token ids.
         at_least: shorter runs do not count; at least 1.
+        track: iterates over the passes and may show the progress.
 
     Returns:
         per text the run, the earliest of equal length; None if there is no run of `at_least` tokens.
@@ -90,7 +94,10 @@ def longest_runs(stream: NDArray[np.integer], texts: Sequence[ArrayLike], *, at_
     longest: list[CopiedRun | None] = [None] * len(arrays)
     limits = {number: (at_least, len(array)) for number, array in enumerate(arrays) if len(array) >= at_least}
     width = dict.fromkeys(limits, at_least)  # most texts have no run at all, so the shortest one is tried first
-    while limits:
+    widest = max((len(arrays[text]) for text in limits), default=at_least)
+    for _ in track(range(1 + (widest - at_least).bit_length())):
+        if not limits:
+            break
         places = [np.arange(begins[text], begins[text + 1] - width[text] + 1) for text in limits]
         widths = np.repeat(list(width.values()), [len(offsets) for offsets in places])
         _, positions = _occurrences(stream, ids, np.concatenate(places), widths)
