@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from codex_ml.inference.audit_files import AuditPart
 from codex_ml.policy.rules import load_policy
 from codex_ml.safety_audit import generated_secrets
-from codex_ml.safety_audit.audit_numbers import check_declared
+from codex_ml.safety_audit.audit_numbers import undeclared
 from codex_ml.safety_audit.gates import decide
 from codex_ml.safety_audit.generated import generated_text
 from codex_ml.safety_audit.generated_secrets import found_values, planted_control
@@ -25,7 +25,7 @@ CLEAN = "x = 1\n"
 def result(tmp_path, *texts, train=("y = 2\n",), prompt="", **settings):
     documents = [document(number, text) for number, text in enumerate(train)]
     found = generated_text(audit_job(tmp_path, train=documents, texts=written(*texts, prompt=prompt), **settings))
-    check_declared(found)
+    assert not undeclared(found)
     return found
 
 

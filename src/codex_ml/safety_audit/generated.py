@@ -41,7 +41,7 @@ NO_TEXT = "there is no text"
 def generated_text(job: AuditJob) -> PartResult:
     """Sample texts, scan them, look for what they hold in train, and store them redacted."""
     samples = sampled_texts(job)
-    values = [value for sample in samples for value in found_values(job, sample)]
+    values = [value for sample in samples if not sample.empty for value in found_values(job, sample)]
     controls = [planted_control(job)] if can_be_planted(job.scanner) else []
     numbers = _shares(job, samples, values, control=controls[0].name if controls else "")
     findings = [secret_finding(value) for value in values]
