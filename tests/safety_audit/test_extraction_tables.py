@@ -143,7 +143,7 @@ def job(tmp_path):
     rows = Rows.open(packed_folder, "train")
     return SimpleNamespace(
         data=SimpleNamespace(train=files["train"], train_rows=rows, packed=packed_folder),
-        subject=SimpleNamespace(tokenizer=ByteTokenizer()),
+        subject=SimpleNamespace(tokenizer=ByteTokenizer(), training=object()),
         clean=lambda text: text.replace("gamma", "<SECRET>"),
     )
 

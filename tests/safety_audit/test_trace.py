@@ -45,7 +45,7 @@ def job(tmp_path):
     pack_splits(folder, files, ByteTokenizer(), Pack(seq_len=16), kind="byte_bpe", style="off")
     return SimpleNamespace(
         data=SimpleNamespace(train=files["train"], train_rows=Rows.open(folder, "train"), packed=folder),
-        subject=SimpleNamespace(tokenizer=ByteTokenizer()),
+        subject=SimpleNamespace(tokenizer=ByteTokenizer(), training=object()),
         clean=lambda text: text.replace("9.txt", "hidden"),
     )
 
@@ -85,6 +85,8 @@ def test_the_command_names_the_row_that_reads_the_token(job):
         assert any(begin <= position < begin + count for begin, count in rows.row_pieces(row).tolist())
     (place,) = trace(job, [40])
     assert place.command == f"codex-ml pack show --row {rows_at(rows, np.array([40]))[0]}"
+    job.subject.training = None  # the stream of a foreign model is not the one that the command reads
+    assert trace(job, [40])[0].command == ""
 
 
 def test_tokens_that_do_not_spell_the_document_have_no_line(job):
@@ -95,6 +97,7 @@ def test_tokens_that_do_not_spell_the_document_have_no_line(job):
 def test_canaries_and_texts_of_unknown_files_are_named_as_such(job):
     rows = packed([5, 6], [7, 8], [9], seq_len=8, canaries=(1,))
     job.data = SimpleNamespace(train=None, train_rows=rows, packed=None)
+    job.subject.training = None
     assert trace(job, [0, 4, 7]) == [TextPlace("unknown"), TextPlace("canary"), TextPlace("unknown")]
     assert trace(job, []) == []
     job.data.train_rows = None

@@ -58,16 +58,29 @@ class Rates:
 def work_of(job: AuditJob) -> dict[str, Work]:
     """The work of each part, by name, from the sizes of the job; nothing for a part that will be skipped."""
     settings, data = job.settings, job.data
-    sizes, length = settings.sizes, settings.prefix_tokens + settings.suffix_tokens
+    sizes = settings.sizes
     both = data.train_rows is not None and data.held_out_rows is not None
     nothing = Work()
     return {
         "data": Work(scanned=_bytes_of(data.train)) if data.train else nothing,
-        "memorisation": Work(scored=2 * sizes.windows * length, written=20 * settings.suffix_tokens)
-        if both
-        else nothing,
+        "memorisation": _memorisation(job) if both else nothing,
         "generated": Work(written=sizes.samples * settings.sample_tokens),
     }
+
+
+def _memorisation(job: AuditJob) -> Work:
+    """Windows of train and held-out text, a part of them with each other context, and the greedy control twice."""
+    from codex_ml.safety_audit.extraction_tables import asked_for_curve, prefix_lengths
+    from codex_ml.safety_audit.memorisation import CONTROL_WINDOWS
+
+    settings, rows = job.settings, job.data.train_rows
+    length = settings.prefix_tokens + settings.suffix_tokens
+    contexts = [] if rows is None else prefix_lengths(job, rows)
+    curve = sum(context + settings.suffix_tokens for context in contexts)
+    return Work(
+        scored=2 * (settings.sizes.windows * length + asked_for_curve(job) * curve + CONTROL_WINDOWS * length),
+        written=CONTROL_WINDOWS * settings.suffix_tokens,
+    )
 
 
 def _bytes_of(documents: Path) -> int:

@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from codex_ml.inference.audit_files import AuditNumber
 from codex_ml.inference.likelihood import Window
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder
 from codex_ml.modeling.positions import longest_sequence
 from codex_ml.modeling.rows import Rows
 from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.audit_windows import AuditWindow, WindowSet
+from codex_ml.safety_audit.exact_share import exact_share
 from codex_ml.safety_audit.extraction import Suffix, with_context
 from codex_ml.safety_audit.plot_tables import significant, write_plot_table
-from codex_ml.statistics.bootstrap import clopper_pearson
 
 Line = dict[str, Any]
 
@@ -29,6 +28,7 @@ MEASURED = ("windows", "share", "low", "high")
 PREFIXES = (10, 25, 50, 100)  # tokens of context
 TRIES = tuple(10**power for power in range(10))
 REPEATS = ((2, 4), (5, 16), (17, None))  # how often text stands in the train stream: first and last of each class
+NO_WINDOW = "there is no window of this kind of text"
 QUARTERS = ("last", "third", "second", "first")
 
 
@@ -57,23 +57,12 @@ class Side:
         return zip(getattr(self.windows, kind), self.suffixes[kind], strict=True)
 
 
-def share_of(positive: int, trials: int, *, confidence: float, control: str = "") -> AuditNumber:
-    """Return a share of windows with its exact interval (Clopper and Pearson 1934)."""
-    if not trials:
-        why = "there is no window of this kind of text"
-        return AuditNumber(value=None, trials=0, unit="share", control=control, why=why)
-    limits = clopper_pearson(positive, trials, confidence=confidence)
-    return AuditNumber(
-        value=positive / trials, low=limits.low, high=limits.high, trials=trials, unit="share", control=control
-    )
-
-
 def _line(
     head: Line, suffixes: Sequence[Suffix], confidence: float, positive: Callable[[Suffix], bool] | None = None
 ) -> Line:
     """A line of a table: the number of windows, and the share of them that is extracted, or `positive`."""
     count = sum(positive(suffix) if positive else suffix.extracted for suffix in suffixes)
-    number = share_of(count, len(suffixes), confidence=confidence)
+    number = exact_share(count, len(suffixes), confidence=confidence, why=NO_WINDOW)
     limits = {"share": number.value, "low": number.low, "high": number.high}
     rounded = {name: None if value is None else significant(value) for name, value in limits.items()}
     return {**head, "windows": len(suffixes), **rounded}
@@ -124,14 +113,21 @@ def prefix_lengths(job: AuditJob, rows: Rows) -> list[int]:
     return [length for length in PREFIXES if length <= most and length != job.settings.prefix_tokens]
 
 
-def prefix_windows(job: AuditJob, rows: Rows, windows: Sequence[AuditWindow]) -> Iterator[tuple[int, list[Window]]]:
-    """Yield the tokens of context, and windows with this context and the same suffixes.
+def asked_for_curve(job: AuditJob) -> int:
+    """How many windows the curve asks at each context.
 
     The other contexts together cost three times as much as `prefix_tokens`, so a quarter of the windows is asked.
     """
-    quarter = windows[: max(1, job.settings.sizes.windows // 4)]
+    return max(1, job.settings.sizes.windows // 4)
+
+
+def prefix_windows(job: AuditJob, rows: Rows, windows: Sequence[AuditWindow]) -> Iterator[tuple[int, list[Window]]]:
+    """Yield the tokens of context, and the first windows with this context and the same suffixes."""
     for length in prefix_lengths(job, rows):
-        made = (with_context(rows, window, length, prefix=job.settings.prefix_tokens) for window in quarter)
+        made = (
+            with_context(rows, window, length, prefix=job.settings.prefix_tokens)
+            for window in windows[: asked_for_curve(job)]
+        )
         yield length, [window for window in made if window is not None]
 
 

@@ -13,6 +13,7 @@ from codex_ml.inference.audit_files import AuditNumber, AuditPart, Control
 from codex_ml.inference.likelihood import Window
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult, skipped
 from codex_ml.safety_audit.audit_windows import KINDS, WindowSet, held_out_windows, member_windows
+from codex_ml.safety_audit.exact_share import exact_share
 from codex_ml.safety_audit.extraction import (
     CHANCE,
     Suffix,
@@ -25,13 +26,13 @@ from codex_ml.safety_audit.extraction import (
 from codex_ml.safety_audit.extraction_findings import extraction_findings
 from codex_ml.safety_audit.extraction_tables import (
     HELD_OUT,
+    NO_WINDOW,
     TRAIN,
     Side,
     by_kind,
     by_recency,
     prefix_lengths,
     prefix_windows,
-    share_of,
     write_curves,
 )
 from codex_ml.statistics.bootstrap import interval, unit_sums
@@ -94,7 +95,8 @@ def memorisation(job: AuditJob) -> PartResult:
 
 def _numbers(inside: Side, outside: Side, confidence: float, seed: int) -> dict[str, AuditNumber]:
     def share(suffixes: Sequence[Suffix], positive: Callable[[Suffix], bool], control: str = OWN_TEXT) -> AuditNumber:
-        return share_of(sum(map(positive, suffixes)), len(suffixes), confidence=confidence, control=control)
+        positives = sum(map(positive, suffixes))
+        return exact_share(positives, len(suffixes), confidence=confidence, why=NO_WINDOW, control=control)
 
     def extracted(suffix: Suffix) -> bool:
         return suffix.extracted
@@ -186,11 +188,12 @@ def _agreement_control(generated: Sequence[int], scored: Sequence[Suffix]) -> Co
 
 
 def _held_out_control(suffixes: Sequence[Suffix], confidence: float) -> Control:
-    share = share_of(sum(suffix.extracted for suffix in suffixes), len(suffixes), confidence=confidence)
+    extracted = sum(suffix.extracted for suffix in suffixes)
+    share = exact_share(extracted, len(suffixes), confidence=confidence, why=NO_WINDOW)
     return Control(
         name=HELD_OUT_TEXT,
         passed=share.low is not None and share.low <= HELD_OUT_LIMIT,
-        found=f"{sum(suffix.extracted for suffix in suffixes)} of {len(suffixes)}",
+        found=f"{extracted} of {len(suffixes)}",
         expected=f"lower bound at most {HELD_OUT_LIMIT:.0%}",
         voids=[NAME],
     )

@@ -35,7 +35,8 @@ class TextPlace:
             others, where no document is known.
         line, column: of the first character, from 1; 0 if the text of the document is not what the tokens spell, such
             as that of a chat.
-        command: shows the row of the train stream that holds the first token; "" if it is not stage pack's.
+        command: shows the row of the train stream that holds the first token; "" for a foreign model, because the
+            command reads the train stream of this repository.
     """
 
     source: str
@@ -72,7 +73,7 @@ def trace(job: AuditJob, positions: Sequence[int]) -> list[TextPlace]:
     for position, number, row in zip(positions, numbers, shown, strict=True):
         source_row = row_of[number]
         document = None if source_row is None else texts.get(source_row)
-        command = f"codex-ml pack show --row {row}" if data.packed else ""
+        command = f"codex-ml pack show --row {row}" if job.subject.training else ""
         if document is None:
             places.append(TextPlace("canary" if source_row is None else UNKNOWN, command=command))
             continue
