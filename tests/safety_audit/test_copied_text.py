@@ -17,7 +17,7 @@ from codex_ml.safety_audit.gates import decide
 from codex_ml.safety_audit.generated import generated_text
 from codex_ml.safety_audit.window_index import CopiedRun, longest_runs
 
-from .byte_audit import POLICY, audit_job, document, stream, written
+from .byte_audit import POLICY, Quoter, Uniform, audit_job, document, stream, written
 
 
 def noise(seed, length):
@@ -202,6 +202,33 @@ def test_without_train_text_there_is_no_number_but_a_note(tmp_path):
     assert table(tmp_path) == ["length,samples,held_out"]
     tiny = report_copies(audit_job(tmp_path, train=[document(0, "short")], texts=written(COPY)))
     assert tiny.notes == ["No train document is long enough to be copied, so no copy is looked for."]
+
+
+def audited(tmp_path, model, **settings):
+    held_out = stream(noise(70, 150), noise(71, 150))
+    job = audit_job(tmp_path, train=TRAIN, model=model, held_out=held_out, **settings)
+    return generated_text(job)
+
+
+def test_a_model_that_recites_copies_always_and_an_untrained_one_never(tmp_path):
+    """Known answers. The one that recites knows nothing of held-out text, so it writes nothing after those prompts."""
+    recited = audited(tmp_path, Quoter(*(one.content for one in TRAIN)), samples=8)
+    assert (recited.part.numbers["copied"].value, recited.part.numbers["copied"].trials) == (1, 4)
+    assert recited.part.numbers["copied_human"].value == 0
+    assert recited.part.numbers["empty"].value == 0.5
+    assert [(one.source, one.path, one.line) for one in recited.findings] == [("source-0", "0.py", 1)]
+    untrained = audited(tmp_path, Uniform(), samples=8)
+    assert untrained.part.numbers["copied"].value == 0  # of those that did not end before 50 tokens
+    assert untrained.findings == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_two_runs_and_other_batches_give_the_same_result(tmp_path, batch_size):
+    def result(size):
+        found = audited(tmp_path, Uniform(), samples=8, sample_tokens=60, batch_size=size)
+        return found, table(tmp_path)
+
+    assert result(batch_size) == result(16) == result(16)
 
 
 def test_the_planted_control_repeats(tmp_path):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from codex_ml.inference.audit_files import AuditPart
+from codex_ml.modeling.rows import Rows
+from codex_ml.pack.config import Pack
+from codex_ml.pack.pack_splits import pack_splits
 from codex_ml.policy.rules import load_policy
 from codex_ml.safety_audit import generated_secrets
 from codex_ml.safety_audit.audit_numbers import undeclared
@@ -15,7 +20,8 @@ from codex_ml.safety_audit.gates import decide
 from codex_ml.safety_audit.generated import generated_text
 from codex_ml.safety_audit.generated_secrets import found_values, planted_control
 
-from .byte_audit import POLICY, audit_job, document, stream, written
+from ..pack.byte_tokenizer import ByteTokenizer
+from .byte_audit import POLICY, Bytes, audit_job, document, stream, written
 
 KEY = "AKIA" + "Q7ZK4MPRN2XWB3TD"  # a made-up key in the shape of an access key
 MAIL = "jo.doe" + "@" + "mailbox.org"
@@ -85,6 +91,25 @@ def test_a_secret_that_stands_in_train_is_named_with_its_document(tmp_path):
     assert gate(result(tmp_path, f"'{KEY}'\n", train=train), "generated.secrets_in_train").status == "pass"
 
 
+def test_the_finding_names_the_command_that_shows_the_value_in_the_train_stream(tmp_path):
+    """Packed in rows of 16 tokens, after a record that was dropped."""
+    contents = ["first\n", "", "# " + "\u00fc" * 20 + f"\n# by {MAIL} and more\n"]
+    documents = [document(number, text) for number, text in enumerate(contents)]
+    documents[1] = document(1, None, prompt="", completion="")
+    job = audit_job(tmp_path, train=documents, texts=written(f"{MAIL}\n"))
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    files = dict.fromkeys(("train", "val", "test"), tmp_path / "train.parquet")
+    pack_splits(folder, files, ByteTokenizer(), Pack(seq_len=16), kind="byte_bpe", style="off")
+    rows = Rows.open(folder, "train")
+    job = replace(job, data=replace(job.data, train_rows=rows, packed=folder))
+    (finding,) = [one for one in generated_text(job).findings if one.number == "generated.secrets_in_train"]
+    assert (finding.path, finding.line) == ("2.py", 2)
+    number = int(finding.trace.removeprefix("codex-ml pack show --row "))
+    shown = Bytes().decode(np.concatenate([rows.tokens[at : at + n + 1] for at, n in rows.row_pieces(number)]))
+    assert MAIL[:3] in shown
+
+
 def test_a_value_in_a_chat_is_found_although_its_json_escapes_it(tmp_path):
     messages = json.dumps([{"role": "user", "content": f'a "quote"\n{MAIL}'}])
     chat = document(1, None, messages=messages)
@@ -141,14 +166,12 @@ def test_the_policy_of_this_repository_finds_all_that_is_planted(tmp_path, repos
 
 
 def test_a_text_that_is_stored_as_it_is_is_noticed(tmp_path):
-    from dataclasses import replace
-
     job = replace(audit_job(tmp_path, train=[document(0, CLEAN)], texts=written(*[CLEAN] * 200)), clean=str)
     assert gate(generated_text(job), "generated.secrets").status == "invalid"
 
 
 def test_a_search_that_finds_nothing_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(generated_secrets, "_lines_with", lambda search, document: {})
+    monkeypatch.setattr(generated_secrets, "_places_in", lambda search, document: {})
     decided = gate(result(tmp_path, *[CLEAN] * 200), "generated.secrets_in_train")
     assert (decided.status, decided.compared) == ("invalid", 0)
 

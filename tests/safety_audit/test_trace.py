@@ -13,7 +13,16 @@ from codex_ml.modeling.rows import Rows
 from codex_ml.modeling.stream_documents import StreamDocuments
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
-from codex_ml.safety_audit.trace import EVIDENCE, TextPlace, evidence, line_of_token, read_rows, rows_at, trace
+from codex_ml.safety_audit.trace import (
+    EVIDENCE,
+    TextPlace,
+    evidence,
+    line_of_token,
+    read_rows,
+    rows_at,
+    token_at,
+    trace,
+)
 
 from ..pack.byte_tokenizer import ByteTokenizer
 from .known_answers import packed
@@ -63,6 +72,19 @@ def test_every_token_has_the_line_and_the_column_of_its_character(job):
             assert line == before.count("\n") + 1
             if content[len(before)] != "\ufffd":  # its own first bytes decode to the same character
                 assert column == len(before) - before.rfind("\n")
+
+
+def test_the_token_of_every_character_is_found(job):
+    """The reference encodes the text before each character: one token per byte."""
+    rows = job.data.train_rows
+    for number, content in enumerate([*CONTENTS, "ask\nanswer\nmore"]):
+        begin = int(rows.starts[number]) + 1
+        for offset in (at for at, character in enumerate(content) if character != "\ufffd"):
+            found = token_at(rows, number, offset, content, job.subject.tokenizer) - begin
+            before, until = (len(content[:end].encode()) for end in (offset, offset + 1))
+            assert before <= found < until
+    assert token_at(rows, 0, 3, "another text", job.subject.tokenizer) is None
+    assert token_at(rows, 0, 99, CONTENTS[0], job.subject.tokenizer) is None
 
 
 def test_a_place_names_document_line_and_licence(job):
@@ -118,6 +140,7 @@ def test_dropped_rows_and_canaries_are_skipped():
     """Stream: row 0, canary, row 2, canary, canary, row 5. Rows 1, 3 and 4 of the split were dropped."""
     stream = StreamDocuments(canaries=(1, 3, 4), dropped=(1, 3, 4))
     assert [stream.row_of(document) for document in range(6)] == [0, None, 2, None, None, 5]
+    assert [stream.document_of_row(row) for row in range(6)] == [0, None, 2, None, None, 5]
 
 
 def test_rows_of_a_file_are_read_by_number(job, tmp_path: Path):

@@ -56,6 +56,17 @@ class StreamDocuments:
             number += dropped <= number
         return number
 
+    def document_of_row(self, row: int) -> int | None:
+        """Return the document of the stream that a row of the split is; None for a dropped one. Undoes `row_of`.
+
+        >>> [StreamDocuments(canaries=(1,), dropped=(0, 3)).document_of_row(row) for row in range(5)]
+        [None, 0, 2, None, 3]
+        """
+        document = row - bisect_left(self.dropped, row)
+        for canary in self.canaries:
+            document += canary <= document
+        return document if self.row_of(document) == row else None
+
 
 def _dropped(records: Path) -> Iterator[int]:
     if not records.is_file():

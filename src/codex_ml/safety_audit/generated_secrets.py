@@ -10,13 +10,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from codex_ml.documents.document import Document, count_documents, read_documents
 from codex_ml.inference.audit_files import AuditFinding, Control, finding_id
+from codex_ml.modeling.stream_documents import StreamDocuments
 from codex_ml.policy.redact import PLACEHOLDER
 from codex_ml.policy.redacted_output import CONTEXT
 from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.planted import planted, rules_without_instances
 from codex_ml.safety_audit.sampled_texts import SampledText
+from codex_ml.safety_audit.trace import rows_at, token_at
 
 if TYPE_CHECKING:
     from ahocorasick_rs import AhoCorasick
@@ -46,11 +50,15 @@ class TrainPlace:
     """The first place of the train text that holds a value.
 
     Attributes:
-        documents: how many documents hold it.
-        line: from 1, in the form of the document that holds it.
+        row: number of the document in the split.
+        offset: of the value in the content of the document; None if it is in the description of a tool.
+        line: from 1.
+        documents: how many documents hold the value.
     """
 
     document: Document
+    row: int
+    offset: int | None
     line: int
     documents: int = 1
 
@@ -114,7 +122,20 @@ def in_train_finding(job: AuditJob, value: FoundValue, place: TrainPlace) -> Aud
         line=place.line,
         licence=job.clean(document.licence),
         evidence=f"sample {value.sample}, line {value.line}; in {place.documents} train documents",
+        trace=_command(job, place),
     )
+
+
+def _command(job: AuditJob, place: TrainPlace) -> str:
+    """Return the command that shows the row of the train stream with the value; "" if no such row is known."""
+    rows, packed = job.data.train_rows, job.data.packed
+    if rows is None or packed is None or place.offset is None:
+        return ""
+    document = StreamDocuments.open(rows, packed).document_of_row(place.row)
+    if document is None:
+        return ""
+    position = token_at(rows, document, place.offset, place.document.content, job.subject.tokenizer)
+    return "" if position is None else f"codex-ml pack show --row {rows_at(rows, np.array([position]))[0]}"
 
 
 def places_in_train(job: AuditJob, values: Iterable[str]) -> tuple[dict[str, TrainPlace], Control]:
@@ -131,10 +152,11 @@ def places_in_train(job: AuditJob, values: Iterable[str]) -> tuple[dict[str, Tra
     probe = next((_middle(document.content) for document in read_documents(train) if document.content), "")
     search, found = AhoCorasick([*wanted, *([probe] if probe else [])]), dict[int, TrainPlace]()
     documents = job.track(read_documents(train), "search train", count_documents(train), "documents")
-    for document in documents:
-        for number, line in _lines_with(search, document).items():
+    for row, document in enumerate(documents):
+        for number, (offset, line) in _places_in(search, document).items():
             known = found.get(number)
-            found[number] = replace(known, documents=known.documents + 1) if known else TrainPlace(document, line)
+            place = TrainPlace(document, row, offset, line)
+            found[number] = replace(known, documents=known.documents + 1) if known else place
     control = Control(
         name="a piece of train text is found in train",
         passed=len(wanted) in found,
@@ -150,14 +172,14 @@ def _middle(text: str) -> str:
     return text[start : start + PROBE]
 
 
-def _lines_with(search: AhoCorasick, document: Document) -> dict[int, int]:
-    """Number of a value -> the first line of the document that holds it."""
-    lines: dict[int, int] = {}
-    for text in (document.content, document.tools or ""):
+def _places_in(search: AhoCorasick, document: Document) -> dict[int, tuple[int | None, int]]:
+    """Number of a value -> offset and line of its first place in the document; the offset is None for tools."""
+    places: dict[int, tuple[int | None, int]] = {}
+    for text, is_content in ((document.content, True), (document.tools or "", False)):
         for number, start, _ in search.find_matches_as_indexes(text, overlapping=True):
-            if number not in lines:
-                lines[number] = text.count("\n", 0, start) + 1
-    return lines
+            if number not in places:
+                places[number] = start if is_content else None, text.count("\n", 0, start) + 1
+    return places
 
 
 def planted_control(job: AuditJob) -> Control:

@@ -5,6 +5,7 @@ Used by: the parts of safety_audit whose findings name a training document.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,28 @@ def line_of_token(rows: Rows, position: int, content: str, tokenizer: TextTokeni
     if not content.startswith(before):
         return 0, 0
     return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def token_at(rows: Rows, document: int, offset: int, content: str, tokenizer: TextTokenizer) -> int | None:
+    """Return the offset in the stream of the token that holds a character; None if the tokens do not spell `content`.
+
+    Args:
+        document: its number in the stream.
+        offset: of the character in `content`.
+        content: text of the document.
+    """
+    start, stop = int(rows.starts[document]) + 1, int(rows.starts[document + 1])
+    ids = rows.tokens[start:stop].astype(np.int64)
+    begun = int(len(ids) > 0 and ids[0] == tokenizer.begin)
+
+    def spelt(count: int) -> str:
+        return tokenizer.decode(ids[begun : begun + count]).rstrip(BROKEN)
+
+    # The first prefix that goes beyond the character ends with the token that holds it.
+    count = bisect_right(range(len(ids) - begun + 1), offset, key=lambda count: len(spelt(count)))
+    if count > len(ids) - begun or not content.startswith(spelt(count)):
+        return None
+    return start + begun + count - 1
 
 
 def rows_at(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.int64]:
