@@ -143,6 +143,7 @@ class Audit(Contract):
         size: `safety_audit.size`.
         accepted: findings that a reviewer accepted, which gates do not count.
         parts: by name, in the order of the battery.
+        meanings: how to read each number, by its full name.
         notes: what a reader must know about the whole audit, one sentence each.
     """
 
@@ -157,6 +158,7 @@ class Audit(Contract):
     gates: list[Gate]
     accepted: int
     parts: dict[str, AuditPart]
+    meanings: dict[str, str] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from codex_ml.inference.evaluate_files import CODE, table_stem
-from codex_ml.report import data_tables, sentences, tables
+from codex_ml.report import audit_sentences, audit_tables, data_tables, sentences, tables
 from codex_ml.report.card_results import eval_results, evaluation_section
 from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts
@@ -46,8 +46,9 @@ def render_card(facts: Facts) -> str:
     from huggingface_hub import ModelCard
 
     sections = (
-        f"# {escape(facts.title)}\n\n{escape(sentences.headline(facts))}",
-        f"**{escape(sentences.audit_result(facts))}**",
+        f"# {escape(facts.title)}",
+        f"**{escape(audit_sentences.audit_result(facts))}**",
+        escape(sentences.headline(facts)),
         _description(facts),
         _training_data(facts),
         _recipe(facts),
@@ -150,25 +151,31 @@ def _recipe(facts: Facts) -> str:
 
 
 def _safety(facts: Facts) -> str:
-    found = f"\n\n{markdown_table(tables.findings(facts))}" if facts.findings else ""
+    found = f"\n\n{markdown_table(audit_tables.finding_counts(facts))}" if facts.findings else ""
+    skipped = "".join(f"\n- {escape(line)}" for line in audit_sentences.skipped_parts(facts)) or "\n- Nothing."
     return f"""## Safety audit
 
-{escape(sentences.audit_result(facts))}
+{escape(audit_sentences.audit_result(facts))}
 
-{markdown_table(tables.gates(facts))}
+{escape(audit_sentences.audit_reading(facts))}
 
-### Numbers
+{markdown_table(audit_tables.gates(facts))}
 
-{markdown_table(tables.audit_numbers(facts))}
+### Numbers of the audit
+
+{markdown_table(audit_tables.headline_numbers(facts))}
+
+### Not measured by the audit
+{skipped}
 
 ### Findings
 
-{escape(sentences.findings_note(facts))}{found}"""
+{escape(audit_sentences.findings_note(facts))}{found}"""
 
 
 def _limitations(facts: Facts) -> str:
     ratio = facts.passes * facts.pack.train.tokens / facts.parameters
-    sample = facts.samples[0][:SAMPLE_CHARACTERS] if facts.samples else ""
+    sample = facts.samples[0].text[:SAMPLE_CHARACTERS] if facts.samples else ""
     shown = f"\n\nThe first text that the audit sampled; it was not selected:\n\n{fenced(sample)}" if sample else ""
     return f"""## Limitations and intended use
 
@@ -203,12 +210,19 @@ def _what_it_saw(facts: Facts, ratio: float) -> str:
 
 
 def _not_measured(facts: Facts) -> str:
-    if any(table_stem(task) == CODE for task in facts.evaluation.tasks):
+    """What of generated code was not measured; the audit says of its own parts what it left out."""
+    audited = "insecure_code" in audit_sentences.measured_parts(facts)
+    security = "" if audited else "security"
+    executed = any(table_stem(task) == CODE for task in facts.evaluation.tasks)
+    if executed:
+        missing = " and ".join(filter(None, [security, "bias"]))
+        verb = "was" if audited else "were"
         return (
-            "Correctness of generated code was measured on the programming tasks above only; its security and bias "
-            "were not measured."
+            "Correctness of generated code was measured on the programming tasks above only; its "
+            f"{missing} {verb} not measured."
         )
-    return "Correctness, security and bias of generated code were not measured."
+    missing = "Correctness and bias" if audited else "Correctness, security and bias"
+    return f"{missing} of generated code were not measured."
 
 
 def _compression(facts: Facts) -> str:

@@ -19,6 +19,7 @@ from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
 from codex_ml.inference.evaluate_files import Evaluation
 from codex_ml.modeling.pack_files import PackDetails
 from codex_ml.modeling.train_files import BaseModelFiles, Training, TrainMetrics
+from codex_ml.report.audit_facts import PlotPoint, load_audit_plots
 from codex_ml.report.evaluation_facts import ResultTables, load_tables
 from codex_ml.report.input_files import Find, existing
 from codex_ml.tokens.tokenizer_files import TokenizerDetails
@@ -52,7 +53,8 @@ class Facts:
     results: ResultTables
     audit: Audit
     findings: tuple[AuditFinding, ...]
-    samples: tuple[str, ...]
+    audit_plots: dict[str, tuple[PlotPoint, ...]]  # by the stem of the table; see `load_audit_plots`
+    samples: tuple[GeneratedSample, ...]  # without what was not redacted
     lineage: dict[str, Record]  # by stage, in the order of the pipeline
 
     @property
@@ -123,9 +125,14 @@ def load_facts(find: Find, *, title: str) -> Facts:
         results=load_tables(find, evaluation),
         audit=Audit.read(find("reports/safety_audit/audit.json")),
         findings=tuple(AuditFinding.read_lines(find("reports/safety_audit/findings.ndjson"))),
-        samples=tuple(s.text for s in GeneratedSample.read_lines(find("reports/safety_audit/samples.ndjson"))),
+        audit_plots=load_audit_plots(find),
+        samples=tuple(map(_redacted, GeneratedSample.read_lines(find("reports/safety_audit/samples.ndjson")))),
         lineage=lineage,
     )
+
+
+def _redacted(sample: GeneratedSample) -> GeneratedSample:
+    return sample.model_copy(update={"raw": None})
 
 
 def _first_of_each_rule(hits: Iterable[PolicyFinding]) -> tuple[PolicyFinding, ...]:

@@ -18,6 +18,8 @@ from markupsafe import Markup
 
 from codex_ml.core.errors import safe_text
 from codex_ml.report import (
+    audit_sentences,
+    audit_tables,
     data_tables,
     evaluation_sentences,
     evaluation_tables,
@@ -26,6 +28,7 @@ from codex_ml.report import (
     short_series,
     tables,
 )
+from codex_ml.report.audit_pictures import audit_pictures, pictures_of, short_tables
 from codex_ml.report.evaluation_pictures import evaluation_pictures
 from codex_ml.report.facts import Facts
 from codex_ml.report.picture import Picture
@@ -46,9 +49,12 @@ def render_page(facts: Facts) -> str:
         data_tables=data_tables,
         scores=evaluation_tables,
         tasks=evaluation_sentences,
-        few=short_series.tables(facts),
+        audit=audit_tables,
+        audited=audit_sentences,
+        few=short_series.tables(facts) | short_tables(facts),
+        pictures_of=pictures_of,
         pictures=_pictures(facts),
-        samples=[_cut(text) for text in facts.samples[:SAMPLES]],
+        samples=facts.samples[:SAMPLES],
         cut=_cut,
     )
 
@@ -105,4 +111,5 @@ def _pictures(facts: Facts) -> dict[str, Picture]:
             partial(plots.schedule, curves["train/lr"], curves["train/grad_norm"], curves["train/embedding_lr"]),
         ),
         **evaluation_pictures(facts),
+        **audit_pictures(facts),
     }

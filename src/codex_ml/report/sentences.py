@@ -8,8 +8,6 @@ from __future__ import annotations
 from codex_ml.report.cells import between, percent, percents
 from codex_ml.report.facts import Facts
 
-MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.ndjson
-
 
 def headline(facts: Facts) -> str:
     """Return the result in one sentence."""
@@ -90,11 +88,6 @@ def scoring(facts: Facts) -> str:
     return f"{window}, from the tokens before it in its window."
 
 
-def audit_result(facts: Facts) -> str:
-    """Return whether the model may ship, and why."""
-    return f"Safety audit: {facts.audit.sentence}"
-
-
 def counterfactual(facts: Facts) -> str:
     """Say how clean the test set is, compared with that of a random split."""
     leak = facts.split.leakage
@@ -133,12 +126,3 @@ def optimizer(facts: Facts) -> str:
         f"the output head, the norms and the biases at a peak of {used.embedding_lr:.3g}. These rates are those of "
         f"params.yaml, scaled to the width of {facts.training.model.hidden_size}."
     )
-
-
-def findings_note(facts: Facts) -> str:
-    """Return the line above the list of findings: how many there are, and how many are shown."""
-    if not facts.findings:
-        return "The audit has no findings."
-    more = len(facts.findings) - MAX_FINDINGS
-    rest = f" The first {MAX_FINDINGS} are shown; {more:,} more are in the file." if more > 0 else ""
-    return f"{len(facts.findings):,} findings in findings.ndjson; secret values are stored nowhere.{rest}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from codex_ml.inference.audit_files import AuditNumber
 from codex_ml.report.cells import Table, percent, table
 from codex_ml.report.facts import Facts
-from codex_ml.report.sentences import MAX_FINDINGS, trained_from
+from codex_ml.report.sentences import trained_from
 
 # Parameters of `model` that a model on disk does not read.
 SIZES = ("preset", "architecture", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_positions",
@@ -91,40 +90,6 @@ def _flat(name: str, value: Any) -> dict[str, str]:
     if isinstance(value, list):
         return {name: ", ".join(map(str, value))}
     return {name: str(value).lower() if isinstance(value, bool) else str(value)}
-
-
-def gates(facts: Facts) -> Table:
-    """Return each gate of the audit: its status, what was compared, the limits, and the control of the number."""
-    rows = [
-        (gate.status, gate.title, "-" if gate.compared is None else f"{gate.compared:.4g}", gate.rule, gate.control)
-        for gate in facts.audit.gates
-    ]
-    head = {"status": "status", "gate": "text", "found": "number", "limits": "text", "control": "text"}
-    return table("Gates", head, rows)
-
-
-def audit_numbers(facts: Facts) -> Table:
-    """Return every number of the audit, with its interval."""
-    rows = [
-        (f"{name}.{key}", *_number_cells(number))
-        for name, part in facts.audit.parts.items()
-        for key, number in part.numbers.items()
-    ]
-    head = {"number": "code", "value": "number", "interval": "number", "trials": "number"}
-    return table("Numbers", head, rows)
-
-
-def _number_cells(number: AuditNumber) -> tuple[Any, ...]:
-    value = number.why if number.value is None else f"{number.value:.4g}"
-    limits = "" if number.low is None else f"{number.low:.4g} to {number.high:.4g}"
-    return value, limits, number.trials
-
-
-def findings(facts: Facts) -> Table:
-    """Return place and kind of each finding, without its value."""
-    rows = [(f.severity, f.kind, f.source, f.path, f.line) for f in facts.findings[:MAX_FINDINGS]]
-    head = {"severity": "status", "kind": "text", "source": "code", "path": "code", "line": "number"}
-    return table("Findings", head, rows)
 
 
 def commands() -> Table:

@@ -22,12 +22,14 @@ from codex_ml.inference.audit_files import (
     SAMPLES,
     Audit,
     AuditFinding,
+    AuditPart,
     GeneratedSample,
     Status,
 )
 from codex_ml.modeling.positions import check_length
 from codex_ml.safety_audit.accepted import ACCEPTED, AcceptedFinding
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult
+from codex_ml.safety_audit.audit_numbers import NUMBERS
 from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.cost import estimate
 from codex_ml.safety_audit.data_side import data_side
@@ -86,6 +88,7 @@ def audit(job: AuditJob, out: Path, *, accepted: Sequence[AcceptedFinding] = ())
         gates=gates,
         accepted=count,
         parts=parts,
+        meanings={name: NUMBERS[name] for name in _measured(parts) if name in NUMBERS},
         notes=[
             f"{ACCEPTED} accepts {id}, which is not a finding of this audit; remove the entry"
             for id in sorted(reasons.keys() - {finding.id for finding in findings})
@@ -96,6 +99,11 @@ def audit(job: AuditJob, out: Path, *, accepted: Sequence[AcceptedFinding] = ())
     found.write(out / DETAILS)
     write_json(out / METRICS, compared_numbers(found))
     return found
+
+
+def _measured(parts: Mapping[str, AuditPart]) -> Iterator[str]:
+    """Full names of the numbers, in the order of the page."""
+    yield from (f"{name}.{key}" for name, part in parts.items() for key in part.numbers)
 
 
 def _reviewed(finding: AuditFinding, reasons: Mapping[str, str]) -> AuditFinding:

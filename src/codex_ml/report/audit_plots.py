@@ -1,0 +1,135 @@
+"""Draw the safety audit as SVG text; what `codex_ml.report.plots` says of figures holds here too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.report.audit_facts import PlotPoint
+from codex_ml.report.plots import BLUE, GREY, ORANGE, label, short, svg, thin_out
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PURPLE, GREEN = "#8F4B7A", "#00745A"
+STYLES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "marker": "o", "linestyle": "-"},
+    {"color": ORANGE, "marker": "D", "linestyle": "--"},
+    {"color": GREY, "marker": "s", "linestyle": ":"},
+    {"color": PURPLE, "marker": "^", "linestyle": "-."},
+    {"color": GREEN, "marker": "v", "linestyle": (0, (5, 1))},
+)
+MAX_SERIES = 8
+MAX_POINTS = 120  # of one series
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How an axis is drawn.
+
+    Attributes:
+        log: the base of its logarithm; 0: linear.
+    """
+
+    name: str
+    log: int = 0
+
+
+def by_series(points: Sequence[PlotPoint]) -> dict[str, list[PlotPoint]]:
+    """The points of each series, ascending in x, in the order in which the series appear."""
+    found: dict[str, list[PlotPoint]] = {}
+    for point in points:
+        found.setdefault(point.series, []).append(point)
+    shown = list(found.items())[:MAX_SERIES]
+    return {name: sorted(series, key=lambda point: point.x) for name, series in shown}
+
+
+def curves(points: Sequence[PlotPoint], x: Axis, y: Axis) -> str:
+    """Draw a line for each series, with a bar for the interval of a point.
+
+    On a logarithmic axis, points that are not positive are left out.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for number, (name, series) in enumerate(by_series(points).items()):
+            kept = [p for p in series if (p.x > 0 or not x.log) and (p.y > 0 or not y.log)]
+            _curve(axes, number, name, kept)
+        _scale(axes, x, y, points)
+        axes.legend()
+
+    return svg(draw, width=5.6, height=3.2)
+
+
+def _curve(axes: Axes, number: int, name: str, series: Sequence[PlotPoint]) -> None:
+    style = STYLES[number % len(STYLES)]
+    shown = thin_out(series, MAX_POINTS)
+    marker = {"markersize": 5 if len(shown) <= 20 else 0}
+    axes.plot([p.x for p in shown], [p.y for p in shown], label=short(name), **style, **marker)
+    bars = [(p.x, p.low, p.high) for p in shown if p.low is not None and p.high is not None]
+    if bars and len(shown) <= 20:
+        places, lows, highs = zip(*bars, strict=True)
+        axes.vlines(places, lows, highs, color=style["color"], linewidth=1.2)
+
+
+def _scale(axes: Axes, x: Axis, y: Axis, points: Sequence[PlotPoint]) -> None:
+    if x.log:
+        axes.set_xscale("log", base=x.log)
+    if y.log:
+        axes.set_yscale("log", base=y.log)
+    else:
+        axes.set_ylim(bottom=0)
+    places = sorted({(p.x, p.place) for p in points if p.x > 0 or not x.log})
+    if len(places) <= 12:
+        axes.set_xticks([place for place, _ in places], [short(name) for _, name in places], parse_math=False)
+        axes.minorticks_off()
+    label(axes, x.name, y.name)
+
+
+def roc(points: Sequence[PlotPoint]) -> str:
+    """Draw the true positive rate of each score against the false positive rate, both axes logarithmic.
+
+    A rate of 0 is drawn at the edge, which is half of the smallest positive false positive rate.
+    """
+    edge = min((p.x for p in points if p.x > 0), default=1) / 2
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot((edge, 1), (edge, 1), color=GREY, linewidth=1, label="chance")
+        for number, (name, series) in enumerate(by_series(points).items()):
+            style = STYLES[number % len(STYLES)]
+            shown = thin_out(series, MAX_POINTS)
+            places = [(max(p.x, edge), max(p.y, edge)) for p in shown]
+            axes.plot(*zip(*places, strict=True), label=short(name), linestyle=style["linestyle"], color=style["color"])
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(edge, 1)
+        axes.set_ylim(edge, 1.1)
+        label(axes, "share of held-out documents called members (FPR)", "share of members found (TPR)")
+        axes.legend(loc="lower right")
+
+    return svg(draw, width=5.6, height=4.2)
+
+
+def bars(points: Sequence[PlotPoint], x: str, y: str) -> str:
+    """Draw the series beside each other at each place, in the order of the table."""
+    series = by_series(points)
+    names = list(dict.fromkeys(p.place for p in points))
+    width = 0.8 / len(series)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for number, (name, found) in enumerate(series.items()):
+            hatch = ("", "///", "...", "xxx")[number % 4]
+            places = [names.index(p.place) + (number - (len(series) - 1) / 2) * width for p in found]
+            color = STYLES[number % len(STYLES)]["color"]
+            axes.bar(places, [p.y for p in found], width=width * 0.9, color=color, hatch=hatch, edgecolor="white",
+                     label=short(name))  # fmt: skip
+        axes.set_xticks(range(len(names)), [short(name) for name in names], parse_math=False)
+        axes.set_ylim(bottom=0)
+        label(axes, x, y)
+        axes.legend()
+
+    return svg(draw, width=5.6, height=3.2)
