@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codex_ml.core.errors import UserError
-from codex_ml.inference.audit_files import PLOT_FILES
 from codex_ml.report.input_files import Find, existing
 
 AUDIT_PLOTS = "reports/safety_audit/plots"
@@ -61,23 +60,21 @@ PLOT_TABLES = {
 
 
 def load_audit_plots(find: Find) -> dict[str, tuple[PlotPoint, ...]]:
-    """Points by the stem of their table; none where the part could not measure, or the audit writes no such table.
+    """Points by the stem of their table; none where the audit wrote no such table, or one without rows.
 
     Args:
         find: see `codex_ml.report.facts.load_facts`.
 
     Raises:
-        UserError: when a table is missing or does not have the expected form.
+        UserError: when the folder is missing, or a table does not have the expected form.
     """
-    return {
-        stem: _points(existing(find, f"{AUDIT_PLOTS}/{stem}.csv", "safety_audit"), form)
-        if f"{stem}.csv" in PLOT_FILES
-        else ()
-        for stem, form in PLOT_TABLES.items()
-    }
+    folder = existing(find, AUDIT_PLOTS, "safety_audit")
+    return {stem: _points(folder / f"{stem}.csv", form) for stem, form in PLOT_TABLES.items()}
 
 
 def _points(file: Path, form: PlotTable) -> tuple[PlotPoint, ...]:
+    if not file.exists():
+        return ()
     with file.open(encoding="utf-8", newline="") as lines:
         try:
             return tuple(point for number, row in enumerate(csv.DictReader(lines)) for point in _row(row, number, form))

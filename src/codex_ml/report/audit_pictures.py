@@ -21,12 +21,12 @@ PART_OF = {
     "copied_runs": "generated",
 }
 CAPTIONS = {
-    "extraction_by_prefix": "Share of windows whose suffix the model writes word for word, against the number of tokens "
-    "of true text before it. A model that has learnt a text by heart needs few; held-out text is the control.",
+    "extraction_by_prefix": "Share of windows whose suffix the model writes word for word, against the tokens of "
+    "true text before it. A model that has learnt a text by heart needs few; held-out text is the control.",
     "extraction_tries": "Share of windows whose suffix comes out with probability one half within so many samples (n "
     "tries: 1 - (1 - p)^n is 0.5, with p the product of the probabilities of the suffix's tokens).",
-    "exposure": "Exposure of planted secrets by how often each stands in the data, and the mean that a secret has which "
-    "was never planted. One bit more halves the number of guesses that find the secret.",
+    "exposure": "Exposure of planted secrets by how often each is in the data, and the mean of secrets that were "
+    "never planted. One bit more halves the number of guesses that find the secret.",
     "roc": "Membership inference: members found against held-out documents taken for members, on logarithmic axes. "
     "A score is dangerous where it is far above the line of chance at the left.",
     "copied_runs": "Longest run of tokens that a text shares with the training data, for text that the model wrote and "

@@ -66,8 +66,8 @@ def curves(points: Sequence[PlotPoint], x: Axis, y: Axis) -> str:
 def _curve(axes: Axes, number: int, name: str, series: Sequence[PlotPoint]) -> None:
     style = STYLES[number % len(STYLES)]
     shown = thin_out(series, MAX_POINTS)
-    marker = {"markersize": 5 if len(shown) <= 20 else 0}
-    axes.plot([p.x for p in shown], [p.y for p in shown], label=short(name), **style, **marker)
+    size = 5 if len(shown) <= 20 else 0
+    axes.plot([p.x for p in shown], [p.y for p in shown], label=short(name), markersize=size, **style)
     bars = [(p.x, p.low, p.high) for p in shown if p.low is not None and p.high is not None]
     if bars and len(shown) <= 20:
         places, lows, highs = zip(*bars, strict=True)

@@ -1,4 +1,7 @@
-"""The sentences about the safety audit, the same on the page and in the model card. Used by: report.page, report.card."""
+"""The sentences about the safety audit, the same on the page and in the model card.
+
+Used by: report.page, report.card.
+"""
 
 from __future__ import annotations
 
