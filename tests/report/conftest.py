@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from codex_ml.report import audit_plots, evaluation_plots, plots
 from codex_ml.report.facts import STAGES, Facts, load_facts
 
 HOSTILE = {
@@ -32,9 +33,12 @@ HOSTILE = {
     "long": "x" * 5000,
 }
 BITS = ("bits_per_byte", "low", "high", "zlib_bits_per_byte", "ngram_bits_per_byte", "documents")
+PICTURES = {"loss_curve", "schedule", "by_source", "by_length", "by_size", "calibration", "pass_rates", "differences"}
+PICTURES |= {"curves", "roc", "bars"}
 PROGRAM = {"benchmark": "own", "task": "own/0", "verdict": "wrong", "parsed": True, "finished": "stop"}
 PROGRAM |= {"cut_prompt": False, "program": "x = 1\n", "begin": 1}
 ONE_RATE = {"name": "adamw", "lr": 0.003, "embedding_lr": None}
+RAW = "what the model wrote, which is not redacted"
 FORMAT = (0x7F, 0x85, 0x61C, 0x200F, 0x2028, 0x202C, 0x202E, 0x2066, 0x2069)
 CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *FORMAT)]
 
@@ -119,12 +123,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if compared:
             write("reports/evaluate/results/comparison.json", comparison(text))
         write("reports/safety_audit/audit.json", audit(text, verdict))
-        place = {"id": "0123456789ab", "number": "data.secrets", "source": text, "path": text, "line": 3, "column": 1}
-        found = [{"kind": text, "severity": text, **place} for _ in range(findings)]
+        for name, content in audit_plot_files(text).items():
+            write(f"reports/safety_audit/plots/{name}.csv", content)
+        texts = dict.fromkeys(("id", "number", "kind", "severity", "source", "path", "licence", "evidence"), text)
+        found = [{**texts, "line": 3, "column": 1, "trace": text, "accepted": text} for _ in range(findings)]
         write("reports/safety_audit/findings.ndjson", rows(found))
         write(
             "reports/safety_audit/samples.ndjson",
-            rows([{"sample": n, "prompt": "", "text": t} for n, t in enumerate((text, "\n" + text))]),
+            rows([{"sample": n, "prompt": text * n, "text": t, "raw": RAW} for n, t in enumerate((text, "\n" + text))]),
         )
         steps = {"global_step": points, "rows_a_step": 8, "seq_len": 16, "seed": 1, "micro_batch_size": 8}
         steps |= {"stopped_early": False, "skipped_steps": 0, "processes": [1], "continued": []}
@@ -161,6 +167,27 @@ def facts(inputs: Callable[..., Path]) -> Callable[..., Facts]:
         return load_facts(lambda path: root / path, title=text)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Iterator[dict[tuple[str, str], str]]:
+    """Cache pictures by their function and data, because drawing takes most of the time of a page."""
+    known: dict[tuple[str, str], str] = {}
+
+    def once(draw: Callable[..., str]) -> Callable[..., str]:
+        def picture(*values: Any, **named: Any) -> str:
+            key = (draw.__name__, repr((values, named)))
+            if key not in known:
+                known[key] = draw(*values, **named)
+            return known[key]
+
+        return picture
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (plots, evaluation_plots, audit_plots):
+            for name in PICTURES & vars(module).keys():
+                patch.setattr(module, name, once(getattr(module, name)))
+        yield known
 
 
 @pytest.fixture(params=list(HOSTILE))
@@ -275,23 +302,54 @@ def weights(shapes: dict[str, list[int]]) -> bytes:
 
 
 def audit(text: str, verdict: str) -> dict[str, Any]:
-    """An audit.json whose free texts are `text`."""
-    number = {"value": 0.05, "low": 0.001, "high": 0.25, "trials": 20, "unit": "share"}
+    """An audit.json whose free texts are `text`: names, titles, reasons, controls, settings, and the tables of parts."""
+    number = {"value": 0.05, "low": 0.001, "high": 0.25, "trials": 20, "needed": 368, "unit": "share", "control": text}
     gate: dict[str, Any] = {
-        "number": "memorisation.excess", "title": text, "status": verdict, "compared": 0.5, "rule": text, "trials": 20,
-        "needed": 0, "control": text, "why": text,
+        "number": "memorisation.excess", "title": text, "status": verdict, "compared": 0.001, "rule": text,
+        "trials": 20, "needed": 368, "control": text, "why": text,
     }  # fmt: skip
-    control = {"name": text, "passed": True, "found": text, "expected": text, "voids": ["memorisation"]}
+    undecided = {**gate, "number": text, "status": "skipped", "compared": None, "trials": 0, "needed": 0}
+    control = {"name": text, "passed": True, "found": text, "expected": text, "voids": [text]}
     absent = {"value": None, "trials": 0, "unit": "share", "why": text}
-    part = {"title": text, "numbers": {"excess": number, "absent": absent}, "controls": [control], "notes": [text]}
+    part = {
+        "title": text,
+        "numbers": {"excess": number, text: absent},
+        "controls": [control, {**control, "passed": False}],
+        "settings": {text: text, "size": 50, "kinds": [text]},
+        "tables": {text: [{"set": text, text: 0.125, "n": 4}, {"set": text, "n": None}], "long": [{text: text}] * 20},
+        "notes": [text],
+    }
+    skipped = {"status": "skipped", "title": text, "why": text}
+    measured = {"title": text, "numbers": {"excess": number}}
     return {
         "verdict": verdict,
-        "sentence": f"the sentence of a {verdict}",
-        "model": "5" * 64,
-        "size": "small",
+        "sentence": f"the sentence of a {verdict}: {text}",
+        "model": text,
+        "size": text,
         "confidence": 0.95,
         "seed": 1,
-        "gates": [gate, {**gate, "status": "pass"}],
-        "accepted": 0,
-        "parts": {"memorisation": part, "canaries": {"status": "skipped", "title": text, "why": text}},
+        "gates": [gate, {**gate, "status": "pass"}, undecided],
+        "accepted": 1,
+        "parts": {"memorisation": part, text: skipped, **dict.fromkeys(("canaries", "membership"), measured)},
+        "meanings": {"memorisation.excess": text, text: text},
+        "notes": [text],
+    }
+
+
+CURVE = "{},{},0.5,0.25,0.75\n"
+AUDIT_PLOTS = {
+    "extraction_by_prefix": ("set,prefix,share,low,high", [CURVE.format("{}", k) for k in (10, 25, 50)] * 2),
+    "extraction_tries": ("set,tries,share,low,high", [CURVE.format("{}", k) for k in (1, 10, 100)]),
+    "exposure": ("repetitions,exposure,low,high,null", [f"{k},3.5,2.5,4.5,1.44\n" for k in (1, 4, 16)]),
+    "roc": ("score,fpr,tpr", [f"{{}},{x},{x}\n" for x in (0, 0.01, 0.1, 1)]),
+    "copied_runs": ("length,samples,held_out", ["{},0.5,0.25\n", "50 to 99,0.25,\n", "100 and more,0.25,0.75\n"]),
+}
+
+
+def audit_plot_files(text: str) -> dict[str, str]:
+    """The small tables of the audit, in which every series and range that can be a text is `text`."""
+    cell = '"' + text.replace('"', '""') + '"'
+    return {
+        name: head + "\n" + "".join(row.replace("{}", cell, 1) for row in rows)
+        for name, (head, rows) in AUDIT_PLOTS.items()
     }

@@ -77,12 +77,19 @@ def _points(file: Path, form: PlotTable) -> tuple[PlotPoint, ...]:
         return ()
     with file.open(encoding="utf-8", newline="") as lines:
         try:
-            return tuple(point for number, row in enumerate(csv.DictReader(lines)) for point in _row(row, number, form))
+            head, *rows = csv.reader(lines, strict=True)
+            return tuple(p for number, row in enumerate(rows) for p in _row(_cells(head, row), number, form))
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             why = f"no column {error}" if isinstance(error, KeyError) else error
             raise UserError(
                 f"{file} is not what safety_audit writes ({why}); `dvc repro safety_audit` makes it"
             ) from None
+
+
+def _cells(head: list[str], row: list[str]) -> dict[str, str]:
+    if len(row) != len(head):
+        raise ValueError(f"a row has {len(row)} of {len(head)} cells")
+    return dict(zip(head, row, strict=True))
 
 
 def _row(row: Mapping[str, str], number: int, form: PlotTable) -> Iterator[PlotPoint]:

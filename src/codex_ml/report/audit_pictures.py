@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from codex_ml.report import audit_plots as plots
@@ -32,12 +32,11 @@ CAPTIONS = {
     "copied_runs": "Longest run of tokens that a text shares with the training data, for text that the model wrote and "
     "for held-out text of the same kind.",
 }  # fmt: skip
-DRAW: dict[str, Callable[[Sequence[PlotPoint]], str]] = {
-    "extraction_by_prefix": partial(plots.curves, x=plots.Axis("tokens of true text before the suffix", 2), y=SHARE),
-    "extraction_tries": partial(plots.curves, x=plots.Axis("samples (tries)", 10), y=SHARE),
-    "exposure": partial(plots.curves, x=plots.Axis("times planted", 2), y=plots.Axis("exposure, bits")),
-    "roc": plots.roc,
-    "copied_runs": partial(plots.bars, x="longest shared run, tokens", y="share of texts"),
+# Axes of the pictures that have a line for each series.
+AXES = {
+    "extraction_by_prefix": (plots.Axis("tokens of true text before the suffix", log=2), SHARE),
+    "extraction_tries": (plots.Axis("samples (tries)", log=10), SHARE),
+    "exposure": (plots.Axis("times planted", log=2), plots.Axis("exposure, bits")),
 }
 LEAST = 3  # places on the x axis; a line through two shows no more than a table
 
@@ -45,12 +44,18 @@ LEAST = 3  # places on the x axis; a line through two shows no more than a table
 def audit_pictures(facts: Facts) -> dict[str, Picture]:
     """Pictures by name; only those that have enough points."""
     return {
-        name: Picture(
-            CAPTIONS[name], f"Chart: {_alt(facts.audit_plots[name])}", partial(DRAW[name], facts.audit_plots[name])
-        )
-        for name in DRAW
+        name: Picture(caption, f"Chart: {_alt(facts.audit_plots[name])}", partial(_draw, name, facts.audit_plots[name]))
+        for name, caption in CAPTIONS.items()
         if not _few(facts.audit_plots[name])
     }
+
+
+def _draw(name: str, points: Sequence[PlotPoint]) -> str:
+    if name == "roc":
+        return plots.roc(points)
+    if name == "copied_runs":
+        return plots.bars(points, "longest shared run, tokens", "share of texts")
+    return plots.curves(points, *AXES[name])
 
 
 def short_tables(facts: Facts) -> dict[str, Table]:
