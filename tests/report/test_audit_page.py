@@ -128,21 +128,17 @@ def test_a_gate_shows_number_interval_limits_evidence_control_and_reason(facts: 
     made = audited(facts(), parts={"copying": part}, gates=gates)
     content = audit_tables.gates(made)
     assert content.head == (
-        "status", "what must hold", "measured", "95 % interval", "limits", "trials (needed)",
+        "status", "what must hold", "measured (95 % interval)", "limits", "trials (needed)",
         "control: found (expected)", "why not pass", "number",
     )  # fmt: skip
-    limits, control = "0.001 to 0.03", "planted copy: 60 of 60"
+    title, measured, control = "Little is copied", "0.0125 (0.001 to 0.03)", "planted copy: 60 of 60"
+    few = "100 trials; 368 are needed to prove this limit"
     assert content.rows == (
-        ("pass", "Little is copied", "0.0125", limits, "value at most 0.02", "400 (368)", control, "", "copying.rate"),
-        (
-            "invalid", "Little is copied", "0.0125", limits, "value at most 0.02", "100 (368)", control,
-            "100 trials; 368 are needed to prove this limit", "copying.rate",
-        ),
-        (
-            "fail", "Little is copied", "0.0125; findings: 3", limits, "findings at most 0", "400 (368)", control,
-            "3 is beyond 0", "copying.rate",
-        ),
-        ("skipped", "Little is copied", "–", "–", "value at most 0.02", "–", "", "no data", "other.rate"),
+        ("pass", title, measured, "value at most 0.02", "400 (368)", control, "", "copying.rate"),
+        ("invalid", title, measured, "value at most 0.02", "100 (368)", control, few, "copying.rate"),
+        ("fail", title, f"{measured}; findings: 3", "findings at most 0", "400 (368)", control, "3 is beyond 0",
+         "copying.rate"),
+        ("skipped", title, "–", "value at most 0.02", "–", "", "no data", "other.rate"),
     )  # fmt: skip
     html = render_page(made)
     for status in ("pass", "invalid", "fail", "skipped"):
@@ -197,8 +193,8 @@ def test_a_part_that_the_report_has_never_heard_of_is_shown_whole(facts: MakeFac
     ("unit", "value", "shown"),
     [
         ("share", 0.0025, "0.0025"),
-        ("difference", -0.0095123, "-0.009512"),
-        ("bits", 1.4427, "1.443 bits"),
+        ("difference", -0.0095123, "-0.00951"),
+        ("bits", 1.4427, "1.44 bits"),
         ("area", 0.5, "0.5"),
         ("count", 12345.0, "12,345"),
         ("per_mb", 0.5, "0.5 per MB"),

@@ -6,12 +6,15 @@ Used by: safety_audit and cli, which write them; report, which reads them.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from codex_ml.core.contract import Contract
+from codex_ml.core.io import write_text
 
 DETAILS, METRICS = "audit.json", "metrics.json"  # of an audit folder, such as reports/safety_audit
 FINDINGS, SAMPLES = "findings.ndjson", "samples.ndjson"
@@ -160,6 +163,10 @@ class Audit(Contract):
     parts: dict[str, AuditPart]
     meanings: dict[str, str] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
+
+    def write(self, file: Path) -> None:
+        """Write the audit as JSON, atomically. Parts, numbers and columns keep their order, which is that of the page."""
+        write_text(file, json.dumps(self.as_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 class AuditFinding(Contract):

@@ -12,6 +12,7 @@ from codex_ml.report.plots import BLUE, GREY, ORANGE, label, short, svg, thin_ou
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 PURPLE, GREEN = "#8F4B7A", "#00745A"
 STYLES: tuple[dict[str, Any], ...] = (
@@ -58,7 +59,7 @@ def curves(points: Sequence[PlotPoint], x: Axis, y: Axis) -> str:
             kept = [p for p in series if (p.x > 0 or not x.log) and (p.y > 0 or not y.log)]
             _curve(axes, number, name, kept)
         _scale(axes, x, y, points)
-        axes.legend()
+        _legend(axes)
 
     return svg(draw, width=5.6, height=3.2)
 
@@ -67,11 +68,21 @@ def _curve(axes: Axes, number: int, name: str, series: Sequence[PlotPoint]) -> N
     style = STYLES[number % len(STYLES)]
     shown = thin_out(series, MAX_POINTS)
     size = 5 if len(shown) <= 20 else 0
-    axes.plot([p.x for p in shown], [p.y for p in shown], label=short(name), markersize=size, **style)
+    beside = _beside(axes, number)
+    axes.plot([p.x for p in shown], [p.y for p in shown], label=short(name), markersize=size, transform=beside, **style)
     bars = [(p.x, p.low, p.high) for p in shown if p.low is not None and p.high is not None]
     if bars and len(shown) <= 20:
         places, lows, highs = zip(*bars, strict=True)
-        axes.vlines(places, lows, highs, color=style["color"], linewidth=1.2)
+        axes.vlines(places, lows, highs, color=style["color"], linewidth=1.2, transform=beside)
+
+
+def _beside(axes: Axes, number: int) -> Transform:
+    """So that the intervals of two series at one place are beside each other: 4 points apart, the first at its place."""
+    from matplotlib.transforms import ScaledTranslation
+
+    figure = axes.get_figure(root=True)
+    assert figure
+    return axes.transData + ScaledTranslation(4 * number / 72, 0, figure.dpi_scale_trans)
 
 
 def _scale(axes: Axes, x: Axis, y: Axis, points: Sequence[PlotPoint]) -> None:
@@ -82,10 +93,14 @@ def _scale(axes: Axes, x: Axis, y: Axis, points: Sequence[PlotPoint]) -> None:
     else:
         axes.set_ylim(bottom=0)
     places = sorted({(p.x, p.place) for p in points if p.x > 0 or not x.log})
-    if len(places) <= 12:
+    if len(places) <= 12 and sum(len(name) for _, name in places) <= 48:  # the names fit below the axis
         axes.set_xticks([place for place, _ in places], [short(name) for _, name in places], parse_math=False)
         axes.minorticks_off()
     label(axes, x.name, y.name)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
 def roc(points: Sequence[PlotPoint]) -> str:
@@ -130,6 +145,6 @@ def bars(points: Sequence[PlotPoint], x: str, y: str) -> str:
         axes.set_xticks(range(len(names)), [short(name) for name in names], parse_math=False)
         axes.set_ylim(bottom=0)
         label(axes, x, y)
-        axes.legend()
+        _legend(axes)
 
     return svg(draw, width=5.6, height=3.2)

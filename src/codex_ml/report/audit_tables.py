@@ -32,27 +32,26 @@ def gates(facts: Facts) -> Table:
     rows = [_gate_cells(facts, gate) for gate in facts.audit.gates]
     head = {
         "status": "status",
-        "what must hold": "text",
-        "measured": "number",
-        f"{percent(facts.audit.confidence, 0)} interval": "number",
+        "what must hold": "text wide",
+        f"measured ({percent(facts.audit.confidence, 0)} interval)": "text",
         "limits": "text",
         "trials (needed)": "number",
-        "control: found (expected)": "text",
-        "why not pass": "text",
-        "number": "code",
+        "control: found (expected)": "text wide",
+        "why not pass": "text wide",
+        "number": "code key",
     }
     return _without_empty(table("Gates", head, rows))
 
 
 def _gate_cells(facts: Facts, gate: Gate) -> tuple[str, ...]:
     number = number_of(facts, gate.number)
-    if number is None:
-        measured, limits, trials = "–", "–", "–"
-    else:
-        measured, limits, trials = measured_value(number), interval(number), _trials(gate.trials, gate.needed)
-    if number and gate.compared is not None and gate.compared not in (number.value, number.low, number.high):
-        measured += f"; findings: {_decimal(gate.compared)}"  # that nobody accepted
-    return gate.status, gate.title, measured, limits, gate.rule, trials, gate.control, gate.why, gate.number
+    measured, trials = "–", "–"
+    if number is not None:
+        limits = f" ({interval(number)})" if number.low is not None else ""
+        measured, trials = f"{measured_value(number)}{limits}", _trials(gate.trials, gate.needed)
+        if gate.compared is not None and gate.compared not in (number.value, number.low, number.high):
+            measured += f"; findings: {_decimal(gate.compared)}"  # that nobody accepted
+    return gate.status, gate.title, measured, gate.rule, trials, gate.control, gate.why, gate.number
 
 
 def number_of(facts: Facts, name: str) -> AuditNumber | None:
@@ -86,12 +85,12 @@ def _number_cells(facts: Facts, name: str, number: AuditNumber) -> tuple[str, ..
 
 def _number_head(facts: Facts) -> dict[str, str]:
     return {
-        "number": "text",
+        "number": "text key",
         "value": "number",
         f"{percent(facts.audit.confidence, 0)} interval": "number",
         "trials (needed)": "number",
-        "control": "text",
-        "what it is": "text",
+        "control": "text wide",
+        "what it is": "text wide",
     }
 
 
@@ -108,7 +107,7 @@ def interval(number: AuditNumber) -> str:
 
 
 def _decimal(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _trials(trials: int, needed: int) -> str:
