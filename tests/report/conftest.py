@@ -330,7 +330,11 @@ def audit(text: str, verdict: str) -> dict[str, Any]:
         "seed": 1,
         "gates": [gate, {**gate, "status": "pass"}, undecided],
         "accepted": 1,
-        "parts": {"memorisation": part, text: skipped, **dict.fromkeys(("canaries", "membership"), measured)},
+        "parts": {
+            "memorisation": part,
+            f"part {text}": skipped,
+            **dict.fromkeys(("canaries", "membership", "generated"), measured),
+        },
         "meanings": {"memorisation.excess": text, text: text},
         "notes": [text],
     }

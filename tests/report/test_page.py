@@ -351,7 +351,8 @@ def test_a_curve_of_fewer_than_three_points_is_a_table(
 @pytest.mark.parametrize("two_rates", [True, False])
 def test_the_training_section_names_the_optimizer_and_draws_its_rates(facts: MakeFacts, two_rates: bool) -> None:
     html = render_page(facts(two_rates=two_rates))
-    text, (*_, rates) = " ".join(Page(html).text.split()), pictures(html)
+    text = " ".join(Page(html).text.split())
+    (rates,) = [svg for svg in pictures(html) if ">gradient norm<" in svg]
     assert ("Muon trained the hidden matrices at a peak learning rate of 0.0073. AdamW trained" in text) is two_rates
     assert ("the norms and the biases at a peak of 0.0588." in text) is two_rates
     assert ("AdamW trained all weights at a peak learning rate of 0.003." in text) is not two_rates
@@ -515,4 +516,4 @@ def test_a_page_of_the_size_of_the_sample_is_small(facts: MakeFacts) -> None:
     sources = tuple(PartScore(f"package-{i}==1.2.{i}", i, 1.5 + i / 50, 2.5, 1.4, 1.6, 2.0) for i in range(25))
     documents = tuple(SizeScore(100 * i, 1.5 + 1 / i, 2.0 + 2 / i) for i in range(1, 102))
     results = dataclasses.replace(made.results, sources=sources, documents=documents)
-    assert len(render_page(dataclasses.replace(made, results=results)).encode()) < 300_000
+    assert len(render_page(dataclasses.replace(made, results=results)).encode()) < 350_000

@@ -165,7 +165,7 @@ class Audit(Contract):
     notes: list[str] = Field(default_factory=list)
 
     def write(self, file: Path) -> None:
-        """Write the audit as JSON, atomically. Parts, numbers and columns keep their order, which is that of the page."""
+        """Write the audit as JSON, atomically. Parts, numbers and columns keep their order: that of the page."""
         write_text(file, json.dumps(self.as_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 

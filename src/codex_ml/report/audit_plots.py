@@ -77,7 +77,7 @@ def _curve(axes: Axes, number: int, name: str, series: Sequence[PlotPoint]) -> N
 
 
 def _beside(axes: Axes, number: int) -> Transform:
-    """So that the intervals of two series at one place are beside each other: 4 points apart, the first at its place."""
+    """So that the intervals of series at one place are beside each other, 4 points apart; the first is at its place."""
     from matplotlib.transforms import ScaledTranslation
 
     figure = axes.get_figure(root=True)
