@@ -47,7 +47,7 @@ def render_card(facts: Facts) -> str:
 
     sections = (
         f"# {escape(facts.title)}",
-        f"**{escape(audit_sentences.audit_result(facts))}**",
+        f"**{escape(audit_sentences.audit_result(facts).strip())}**",
         escape(sentences.headline(facts)),
         _description(facts),
         _training_data(facts),
