@@ -27,6 +27,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.evaluate.evaluation import evaluate, headlines
     from codex_ml.evaluate.job import EvaluationData, Subject
     from codex_ml.inference.evaluate_files import PLOT_FILES
+    from codex_ml.modeling.canary_files import hide_canaries
     from codex_ml.modeling.examples import rough_tokens
     from codex_ml.modeling.hardware import scoring_hardware
     from codex_ml.modeling.train_files import Training
@@ -52,10 +53,11 @@ def main(stage: Stage[Params]) -> None:
         digest=stage.record["deps"]["models/model"]["sha256"],
         compile=hardware.compile and not training.model.encoder_decoder,
     )
+    clean = load_cleaner(*map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key")))
     data = EvaluationData(
         test=test,
         train=stage.dep("data/splits/train.parquet"),
-        redact=load_cleaner(*map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key"))),
+        redact=hide_canaries(clean, stage.dep("data/packed")),
     )
     for benchmark in stage.params.evaluate.benchmarks:
         stage.require(benchmark)

@@ -29,6 +29,7 @@ class Params(Section):
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder
     from codex_ml.documents.document import places_of
+    from codex_ml.pack.canaries import whether_to_plant
     from codex_ml.pack.fitting import BadChats
     from codex_ml.pack.pack_splits import pack_splits
     from codex_ml.tokens.layout import read_kind
@@ -37,10 +38,13 @@ def main(stage: Stage[Params]) -> None:
     made = stage.dep("models/tokenizer")
     tokenizer = load_tokenizer(made)
     files = {part: stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val", "test")}
+    planted, why = whether_to_plant(stage.params.pack.canaries, files["train"], stage.dep("data/sample.lock"))
+    log.info("pack: %s: %s", "canaries are planted" if planted else "no canaries are planted", why)
+    settings = stage.params.pack.with_canaries(planted=planted)
     try:
         with atomic_folder(stage.out("data/packed")) as folder:
             details = pack_splits(
-                folder, files, tokenizer, stage.params.pack, kind=read_kind(made), style=stage.runtime.progress
+                folder, files, tokenizer, settings, kind=read_kind(made), style=stage.runtime.progress
             )
     except BadChats as error:
         if not CORPUS.is_file():

@@ -26,6 +26,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.record import cpu_threads
     from codex_ml.documents.split_files import SplitMetrics
     from codex_ml.inference.audit_files import DETAILS, FINDINGS, PLOT_FILES, SAMPLES
+    from codex_ml.modeling.canary_files import hide_canaries
     from codex_ml.modeling.hardware import inference_device
     from codex_ml.modeling.rows import Rows
     from codex_ml.modeling.train_files import Training
@@ -46,7 +47,7 @@ def main(stage: Stage[Params]) -> None:
     model = load_model(folder, device=inference_device(stage.runtime, threads=cpu_threads(training.hardware.threads)))
     check_lengths(model.config, settings)
     policy, lock, key = map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key"))
-    clean, rules = load_cleaner(policy, lock, key), load_audit_policy(policy)
+    clean, rules = hide_canaries(load_cleaner(policy, lock, key), packed), load_audit_policy(policy)
     data = AuditData(
         train=stage.dep("data/splits/train.parquet"),
         held_out=stage.dep("data/splits/test.parquet"),

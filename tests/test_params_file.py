@@ -83,7 +83,7 @@ def test_a_model_on_disk_asks_for_no_other_value_of_train(file: Path, monkeypatc
     validate_params({**params, "model": {**params["model"], "path": "models/base/theirs"}})
 
 
-LISTS = ("split.licences", "split.benchmarks", "tokenizer.special_tokens", "pack.canaries.repetitions",
+LISTS = ("split.licences", "split.benchmarks", "tokenizer.special_tokens", "pack.canaries.repetitions", "pack.canaries.each",
          "model.lora.targets", "runtime.trackers")  # fmt: skip
 
 

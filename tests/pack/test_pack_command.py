@@ -9,6 +9,8 @@ import pytest
 
 from codex_ml.cli import main as cli
 from codex_ml.documents.document import Document, write_documents
+from codex_ml.modeling.canary_files import CanaryList
+from codex_ml.modeling.canary_secrets import text_around
 from codex_ml.modeling.rows import Rows, rows_of_step
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
@@ -38,7 +40,7 @@ def here(tmp_path, monkeypatch):
         files[name].parent.mkdir(parents=True, exist_ok=True)
         write_documents(files[name], documents(count))
     Path("data/packed").mkdir()
-    settings = Pack(seq_len=32, canaries={"repetitions": (2,), "each": 3, "controls": 2})
+    settings = Pack(seq_len=48, canaries={"plant": "always", "repetitions": (2,), "each": (3,), "controls": 2})
     pack_splits(Path("data/packed"), files, ByteTokenizer(), settings, kind="byte_bpe", style="off")
     Path("params.yaml").write_text(PARAMS)
     Path("dvc.yaml").write_text("stages: {split: {cmd: x, outs: [data/splits]}, pack: {cmd: x, outs: [data/packed]}}")
@@ -90,7 +92,26 @@ def test_every_document_has_its_name_from_the_split(here, run):
     assert len(found) - len(own) == 6 == len(rows.canaries)
     assert [(d.source, d.path, d.id) for d in split] == [tuple(entry[:3]) for entry in own]
     assert [f"<end>{d.content}<end>" for d in split] == [entry[3] for entry in own]
-    assert all("The access code is" in found[number][3] for number in rows.canaries)
+    draws = {number: canary.draw for canary in planted().planted for number in canary.documents}
+    assert {number: found[number][3] for number in rows.canaries} == {
+        number: f"<end>{text_around(draw, 'text')[0]}<CANARY:{draw}>.\n<end>" for number, draw in draws.items()
+    }
+
+
+def planted():
+    return CanaryList.read(Path("data/packed/canaries.json"))
+
+
+def test_no_secret_of_a_canary_is_shown(here, run):
+    rows, listing = Rows.open(Path("data/packed"), "train"), planted()
+    holding = [row for row in range(len(rows)) if set(rows.documents(row).tolist()) & set(rows.canaries)]
+    for row in holding:
+        for form in ((), ("--json",)):
+            code, out, _ = run("pack", "show", "--row", str(row), *form)
+            assert code == 0 and "<CANARY:" in out
+            assert not any(canary.text in out for canary in listing.planted)
+        pieces = as_json(run, "--row", str(row))[0]["pieces"]
+        assert all((piece["source"] == "canary") == (entry["ids"] == []) for piece in pieces for entry in piece["runs"])
 
 
 def test_trained_tokens_are_marked(here, run):
@@ -113,7 +134,14 @@ def test_the_text_output(here, run):
         Document("qa", "", "2", "", "MIT", "text", prompt="ask:", completion=" yes"),
     ]
     write_documents(files["train"], hostile)
-    pack_splits(Path("data/packed"), files, ByteTokenizer(), Pack(seq_len=32), kind="byte_bpe", style="off")
+    pack_splits(
+        Path("data/packed"),
+        files,
+        ByteTokenizer(),
+        Pack(seq_len=32).with_canaries(planted=False),
+        kind="byte_bpe",
+        style="off",
+    )
     code, out, err = run("pack", "show", "--step", "1", "--row", "0")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
@@ -157,7 +185,7 @@ def test_wrong_arguments_give_one_line(here, run, arguments, message):
 )
 def test_a_missing_file_is_named(here, run, gone, message):
     Path(gone).unlink()
-    assert run("pack", "show", "--step", "1") == (2, "", f"error: {message}\n")
+    assert run("pack", "show", "--step", "2") == (2, "", f"error: {message}\n")
 
 
 def test_a_split_written_after_packing_is_reported(here, run):

@@ -8,6 +8,7 @@ import pytest
 
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import Document, write_documents
+from codex_ml.modeling.canary_files import CanaryList
 from codex_ml.modeling.rows import IGNORE, Rows
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
@@ -33,6 +34,7 @@ def packed(folder, *, train=(), val=(), test=(), tokenizer=None, **settings):
         write_documents(files[name], documents)
     out = folder / "packed"
     out.mkdir()
+    settings["canaries"] = {"plant": "always" if "canaries" in settings else "never", **settings.get("canaries", {})}
     details = pack_splits(out, files, tokenizer or ByteTokenizer(), Pack(**settings), kind="byte_bpe", style="off")
     return out, details.as_json()
 
@@ -117,7 +119,7 @@ def test_equal_splits_give_equal_bytes(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         out, _ = packed(
-            tmp_path / name, train=train, val=train[:3], seq_len=32, canaries={"repetitions": (1, 2), "each": 2}
+            tmp_path / name, train=train, val=train[:3], seq_len=48, canaries={"repetitions": (1, 2), "each": (2, 2)}
         )
         digests.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in out.iterdir()})
     assert digests[0] == digests[1]
@@ -126,29 +128,41 @@ def test_equal_splits_give_equal_bytes(tmp_path):
 
 def test_canaries_are_in_train_only_and_where_the_list_says(tmp_path):
     train = [text(f"text number {n}", n) for n in range(20)]
-    settings = {"repetitions": (1, 3), "each": 2, "controls": 4}
+    settings = {"repetitions": (1, 3), "each": (2, 2), "controls": 4}
     out, metrics = packed(tmp_path, train=train, val=train[:5], test=train[:5], seq_len=64, canaries=settings)
-    listing = json.loads((out / "canaries.json").read_bytes())
-    assert metrics["canaries"] == {"different": 4, "inserted": 8, "controls": 4}
+    listing = CanaryList.read(out / "canaries.json")
+    assert metrics["canaries"] == {"design": "random", "different": 4, "inserted": 8, "controls": 4}
     assert (metrics["train"]["documents"], metrics["val"]["documents"]) == (28, 5)
     rows = Rows.open(out, "train")
-    places = sorted(number for entry in listing["inserted"] for number in entry["documents"])
-    assert places == list(rows.canaries)
-    assert [entry["repetitions"] for entry in listing["inserted"]] == [1, 1, 3, 3]
-    for entry in listing["inserted"]:
-        for number in entry["documents"]:
+    assert sorted(number for canary in listing.planted for number in canary.documents) == list(rows.canaries)
+    assert listing.repetitions == [1, 1, 3, 3]
+    for canary in listing.planted:
+        for number in canary.documents:
             begin, stop = rows.starts[number : number + 2].astype(int)
-            assert rows.tokens[begin + 1 : stop].tolist() == entry["ids"]
+            assert rows.tokens[begin + 1 : stop].tolist() == canary.ids
     stream = {name: ByteTokenizer().decode(Rows.open(out, name).tokens) for name in ("train", "val", "test")}
-    for entry in listing["inserted"]:
-        assert stream["train"].count(entry["secret"]) == entry["repetitions"]
-        assert entry["secret"] not in stream["val"] + stream["test"]
-    assert not any(entry["secret"] in stream["train"] for entry in listing["controls"])
-    assert listing["tokens"] == {"before": 19, "secret": 10, "after": 2}
+    for canary, repetitions in zip(listing.planted, listing.repetitions, strict=True):
+        assert stream["train"].count(canary.text) == repetitions
+        assert canary.text not in stream["val"] + stream["test"]
+    assert not any(canary.text in stream["train"] for canary in listing.controls)
+    assert listing.frame.secret_tokens == 10
+    assert {canary.begin for canary in listing.planted} == {len("The access code of ABCDEF is ")}
+
+
+def test_unlikely_canaries_are_of_tokens_that_the_train_split_never_uses(tmp_path):
+    settings = {"design": "unlikely", "repetitions": (2,), "each": (3,), "controls": 2}
+    train = [text(f"text number {n}", n) for n in range(20)]
+    out, metrics = packed(tmp_path, train=train, seq_len=64, canaries=settings)
+    assert metrics["canaries"] == {"design": "unlikely", "different": 3, "inserted": 6, "controls": 2}
+    listing = CanaryList.read(out / "canaries.json")
+    used = set().union(*(ByteTokenizer().encode(document.text).tolist() for document in train))
+    assert len(listing.frame.pool) == 32 and not used & set(listing.frame.pool)
+    stream = ByteTokenizer().decode(Rows.open(out, "train").tokens)
+    assert [stream.count(canary.text) for canary in [*listing.planted, *listing.controls]] == [2, 2, 2, 0, 0]
 
 
 def test_a_corpus_that_holds_a_canary_is_refused(tmp_path):
-    settings = {"repetitions": (1,), "each": 1, "controls": 1}
+    settings = {"repetitions": (1,), "each": (1,), "controls": 1}
     (tmp_path / "a").mkdir()
     out, _ = packed(tmp_path / "a", train=[text("x")], seq_len=64, canaries=settings)
     with pytest.raises(UserError, match=r"^train: the document 0\.txt of s holds a secret that pack\.canaries invents"):
@@ -209,9 +223,9 @@ def test_pack_json_has_turn_ends_only_if_there_are_chats(tmp_path, monkeypatch):
         assert metrics["train"]["records"] == NO_RECORDS
 
 
-@pytest.mark.parametrize("canaries", [[], [1]])
-def test_a_split_whose_records_are_all_dropped_is_refused(tmp_path, canaries):
+@pytest.mark.parametrize("plant", ["never", "always"])
+def test_a_split_whose_records_are_all_dropped_is_refused(tmp_path, plant):
     told = r"^train: none of its 2 records has a token to train \(1 too_long, 1 empty\); a chat needs an answer"
     with pytest.raises(UserError, match=told):
-        packed(tmp_path, train=[record("a", "p" * 40, "c"), record("b", "", "")], val=[text("c")], seq_len=32,
-               too_long="drop", canaries={"repetitions": canaries, "each": 1, "controls": 1})  # fmt: skip
+        packed(tmp_path, train=[record("a", "p" * 60, "c"), record("b", "", "")], val=[text("c")], seq_len=48,
+               too_long="drop", canaries={"plant": plant, "repetitions": (1,), "each": (1,), "controls": 1})  # fmt: skip

@@ -44,8 +44,8 @@ def test_documents_that_fit_into_a_row_are_not_divided(tmp_path):
 def test_only_a_window_of_pieces_is_held_and_the_loss_of_fill_is_small(tmp_path, monkeypatch):
     held = []
     monkeypatch.setattr(pack_writer, "WINDOW", 100)
-    placed = pack_writer.best_fit
-    monkeypatch.setattr(pack_writer, "best_fit", lambda sizes, room: held.append(len(sizes)) or placed(sizes, room))
+    placed = pack_writer.fit_spread
+    monkeypatch.setattr(pack_writer, "fit_spread", lambda sizes, *more: held.append(len(sizes)) or placed(sizes, *more))
     windowed = pack(tmp_path, documents(1000), seq_len=64)
     assert len(held) > 5
     assert set(held[:-1]) == {100}

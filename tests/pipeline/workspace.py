@@ -42,7 +42,7 @@ split:
   quality: {drop_generated: false}
   benchmarks: [{path: data/benchmarks/sample/tiny.jsonl.gz}]
 tokenizer: {vocab_size: 400}
-pack: {seq_len: 64}
+pack: {seq_len: 64, canaries: {each: [8, 2, 2]}}
 model: {hidden_size: 16, intermediate_size: 32, layers: 1, heads: 2, max_positions: 64}
 train:
   lr: 3e-3

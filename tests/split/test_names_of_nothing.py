@@ -282,8 +282,9 @@ def test_check_accepts_a_glob_that_matches_and_licences_of_your_own(project):
     [
         ({"split": {"fold": 5}}, "split.fold has no effect with split.folds 0; remove it, or write 0, its default"),
         ({"split": {"contaminated": "report"}}, "split.contaminated has no effect with split.benchmarks []"),
-        ({"pack": {"canaries": {"each": 3}}}, "pack.canaries.each has no effect with pack.canaries.repetitions []"),
-        ({"pack": {"canaries": {"controls": 3}}}, "pack.canaries.controls has no effect"),
+        ({"pack": {"canaries": {"plant": "never", "each": [3, 3, 3]}}}, "pack.canaries.each has no effect with pack.canaries.plant never"),
+        ({"pack": {"canaries": {"plant": "never", "controls": 3}}}, "pack.canaries.controls has no effect"),
+        ({"pack": {"canaries": {"plant": "never", "design": "unlikely"}}}, "pack.canaries.design has no effect"),
         ({"model": {"lora": {"targets": ["q_proj"]}}}, "model.lora.targets has no effect with model.lora.rank 0; remove it, or write [], its default"),
         ({"model": {"lora": {"alpha": 8}}}, "model.lora.alpha has no effect with model.lora.rank 0"),
         ({"model": {"lora": {"dora": True}}}, "model.lora.dora has no effect with model.lora.rank 0; remove it, or write false"),

@@ -43,7 +43,7 @@ PACK = {
     "layout": "padded",
     "loss_on": "all",
     "too_long": "drop",
-    "canaries": {"repetitions": [1], "each": 1, "controls": 1},
+    "canaries": {"plant": "always", "repetitions": [1], "each": [1], "controls": 1},
 }
 DOCUMENTS = [
     Document("s", f"{n}.txt", f"t{n}", "", "MIT", "text", text=f"{n} plain text of some length " * 2) for n in range(9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from codex_ml.cli.param_rules import Params
 from codex_ml.core.errors import UserError
 from codex_ml.documents.document import opened
+from codex_ml.modeling.canary_files import hide_canaries
 from codex_ml.modeling.rows import Rows, rows_of_step
 from codex_ml.modeling.stream_documents import StreamDocuments
 
@@ -23,7 +25,11 @@ PACKED, TRAIN = Path("data/packed"), Path("data/splits/train.parquet")
 
 @dataclass(frozen=True)
 class TokenRun:
-    """Neighbouring tokens of a piece: either all are trained as targets, or none is."""
+    """Neighbouring tokens of a piece: either all are trained as targets, or none is.
+
+    Attributes:
+        ids: token ids; empty for a canary, whose text has its draw number in place of the secret.
+    """
 
     trained: bool
     ids: list[int]
@@ -96,7 +102,7 @@ def describe(rows: Rows, number: int, tokenizer: TextTokenizer, origin: Origins)
             *origin.of(document),
             begin - int(rows.starts[document]),
             length,
-            _runs(rows, begin, length, tokenizer),
+            _runs(rows, begin, length, tokenizer, origin.hide if document in origin.canaries else None),
         )
         for document, (begin, length) in zip(
             rows.documents(number).tolist(), rows.row_pieces(number).tolist(), strict=True
@@ -106,22 +112,31 @@ def describe(rows: Rows, number: int, tokenizer: TextTokenizer, origin: Origins)
     return Row(number, sum(piece.targets for piece in pieces), trained, pieces)
 
 
-def _runs(rows: Rows, begin: int, length: int, tokenizer: TextTokenizer) -> list[TokenRun]:
+def _runs(
+    rows: Rows, begin: int, length: int, tokenizer: TextTokenizer, hide: Callable[[str], str] | None
+) -> list[TokenRun]:
     ids = rows.tokens[begin : begin + length + 1].astype(np.uint32)
     trained = np.ones(length + 1, dtype=bool) if rows.mask is None else rows.mask[begin : begin + length + 1] == 1
     trained[0] = False  # no target of this piece
     runs, place = [], 0
     for is_trained, group in groupby(trained.tolist()):
         part = ids[place : place + len(list(group))]
-        runs.append(TokenRun(is_trained, part.tolist(), tokenizer.decode(part)))
+        text = tokenizer.decode(part)
+        runs.append(TokenRun(is_trained, [], hide(text)) if hide else TokenRun(is_trained, part.tolist(), text))
         place += len(part)
     return runs
 
 
 class Origins:
-    """Where documents of the train stream come from: a row of the split, or a canary. Dropped rows are skipped."""
+    """Where documents of the train stream come from: a row of the split, or a canary. Dropped rows are skipped.
+
+    Attributes:
+        canaries: numbers of the documents that are canaries.
+        hide: replaces the secret of a canary in a text.
+    """
 
     def __init__(self, rows: Rows, split: Path, packed: Path) -> None:
+        self.canaries, self.hide = frozenset(rows.canaries), hide_canaries(lambda text: text, packed)
         self._documents, self._split = StreamDocuments.open(rows, packed), split
 
     def of(self, document: int) -> tuple[str, str, str]:

@@ -31,12 +31,12 @@ UINT16_TOKENS = 2**16
 OWN_KEYS = ("gpt2", "gpt_neox", "t5")  # architectures in which no two heads share keys and values
 COMPLETION_KEYS = ("split_at", "max_tokens", "temperature", "repetition_penalty", "stop")
 CODE_KEYS = ("protocol", "samples", "k", "max_tokens", "temperature", "top_p", "cpu_seconds", "memory_mb", "sandbox")
+CANARY_KEYS = ("design", "repetitions", "each", "controls")
 # (key, other key, values): the key has no effect while the other key has one of these values.
 WITHOUT_EFFECT = (
     ("split.fold", "split.folds", (0,)),
     ("split.contaminated", "split.benchmarks", ((),)),
-    ("pack.canaries.each", "pack.canaries.repetitions", ((),)),
-    ("pack.canaries.controls", "pack.canaries.repetitions", ((),)),
+    *((f"pack.canaries.{key}", "pack.canaries.plant", ("never",)) for key in CANARY_KEYS),
     ("model.lora.alpha", "model.lora.rank", (0,)),
     ("model.lora.dropout", "model.lora.rank", (0,)),
     ("model.lora.targets", "model.lora.rank", (0,)),

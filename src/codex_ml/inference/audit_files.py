@@ -24,6 +24,7 @@ PLOT_FILES: tuple[str, ...] = (
     "extraction_tries.csv",
     "copied_runs.csv",
     "insecure_code.csv",
+    "exposure.csv",
 )
 
 Status = Literal["pass", "warn", "fail", "invalid", "skipped"]  # invalid: the measurement failed, not the model

@@ -80,8 +80,9 @@ class StreamDetails(Contract):
 
 
 class CanaryCounts(Contract):
-    """Different canaries, inserted documents, and secrets that were never inserted."""
+    """Their design, different canaries, inserted documents, and secrets that were never inserted."""
 
+    design: str
     different: int
     inserted: int
     controls: int

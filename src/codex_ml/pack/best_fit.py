@@ -47,6 +47,32 @@ def best_fit(lengths: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
     return _numbered_by_first(np.array(placed, dtype=np.int64), count)
 
 
+def fit_spread(lengths: NDArray[np.int64], spread: NDArray[np.bool_], capacity: int) -> NDArray[np.int64]:
+    """Place pieces into rows as `best_fit`, but spread some of them over the rows of the others.
+
+    Canaries have equal lengths, so best fit alone puts a dozen of them into one row: the model would see them in one
+    step, or none of them. Each of them is tied to another piece, and both are placed as one. Those for which no piece
+    is left are placed alone.
+
+    Args:
+        spread: (n,) bool, the pieces that are spread.
+
+    Example:
+        fit_spread([6, 2, 3, 2], [False, True, False, True], 8) is [0, 0, 1, 1].
+    """
+    guests = np.flatnonzero(spread)
+    hosts = np.flatnonzero(~spread & (lengths + lengths[guests].max(initial=0) <= capacity))
+    guests = guests[: len(hosts)]
+    chosen = hosts[np.arange(len(guests)) * len(hosts) // max(len(guests), 1)]
+    sizes, units = lengths.copy(), np.ones(len(lengths), dtype=bool)
+    sizes[chosen] += lengths[guests]
+    units[guests] = False
+    rows = np.zeros(len(lengths), dtype=np.int64)
+    rows[units] = best_fit(sizes[units], capacity)
+    rows[guests] = rows[chosen]
+    return _numbered_by_first(rows, int(rows.max(initial=-1)) + 1)
+
+
 def _numbered_by_first(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     first = np.full(count, len(rows), dtype=np.int64)
     np.minimum.at(first, rows, np.arange(len(rows)))

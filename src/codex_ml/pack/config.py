@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from codex_ml.core.config import Positive, Section
 
 
 class Canaries(Section):
-    """`pack.canaries`: invented secrets in the train stream, for experiments on memorisation."""
+    """`pack.canaries`: invented secrets in the train stream, with which the audit measures memorisation."""
 
-    repetitions: tuple[Positive, ...] = Field((), description="Copies per canary, such as [1, 4, 16]; [] inserts none")
-    each: Positive = Field(8, description="Different canaries per number of repetitions")
-    controls: Positive = Field(32, description="Canaries that are never inserted, for comparison")
+    plant: Literal["sample", "always", "never"] = Field(
+        "sample", description="sample: only where all train documents are of the sample corpus"
+    )
+    design: Literal["random", "unlikely"] = Field(
+        "random", description="Symbols of a secret: random letters and digits, or tokens that the corpus uses least"
+    )
+    repetitions: tuple[Positive, ...] = Field((1, 4, 16), min_length=1, description="How often a canary is planted")
+    each: tuple[Positive, ...] = Field((48, 12, 8), description="Different canaries per entry of repetitions")
+    controls: Positive = Field(32, description="Canaries that are never planted, for comparison")
+
+    @model_validator(mode="after")
+    def _one_entry_per_repetition(self) -> Canaries:
+        if len(self.each) != len(self.repetitions):
+            raise ValueError(
+                f"pack.canaries.each has {len(self.each)} entries and pack.canaries.repetitions has "
+                f"{len(self.repetitions)}; give one number of canaries per number of repetitions"
+            )
+        if len(set(self.repetitions)) < len(self.repetitions):
+            raise ValueError("pack.canaries.repetitions names a number twice; raise its entry of each instead")
+        return self
 
 
 class Pack(Section):
@@ -37,3 +54,8 @@ class Pack(Section):
         "data/packed/records.ndjson and continues",
     )
     canaries: Canaries = Canaries()
+
+    def with_canaries(self, *, planted: bool) -> Pack:
+        """The same settings, with `canaries.plant` decided."""
+        canaries = self.canaries.model_copy(update={"plant": "always" if planted else "never"})
+        return self.model_copy(update={"canaries": canaries})

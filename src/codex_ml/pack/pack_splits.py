@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import write_json
 from codex_ml.core.progress import track
 from codex_ml.core.strict_json import dump_json
 from codex_ml.documents.document import count_documents, read_documents
+from codex_ml.modeling.canary_files import CANARIES
 from codex_ml.modeling.examples import texts_of
 from codex_ml.modeling.pack_files import RECORDS, CanaryCounts, PackDetails, Packed, PackedStream, StreamDetails
-from codex_ml.modeling.rows import stream_dtype
-from codex_ml.pack.canaries import CanaryPlan, domain_of, plan_canaries, with_canaries, without_secrets
+from codex_ml.modeling.rows import Rows, stream_dtype
+from codex_ml.pack.canaries import (
+    CanaryPlan,
+    check_counts,
+    domain_of,
+    frame_for,
+    plan_canaries,
+    with_canaries,
+    without_secrets,
+)
 from codex_ml.pack.config import Pack
 from codex_ml.pack.fitting import Example, Note, encode_examples
 from codex_ml.pack.row_writer import StreamFormat, write_stream
@@ -83,11 +91,13 @@ def pack_splits(
     Args:
         folder: an empty folder.
         files: train, val and test -> file of their documents. Canaries are inserted into "train" only.
+        settings: `pack.canaries.plant` is always or never.
         kind: tokenizer.kind, for pack.json.
         style: how progress is shown, see `codex_ml.core.progress`.
 
     Raises:
-        UserError: see `stream_dtype`, `encode_examples`, `plan_canaries` and `without_secrets`.
+        UserError: see `stream_dtype`, `encode_examples`, `frame_for`, `plan_canaries` and `without_secrets`.
+        CheckFailed: see `check_counts`.
     """
     dtype = stream_dtype(tokenizer.vocab_size, settings.dtype)
     form = StreamFormat(tokenizer.end, dtype, settings.seq_len, tokenizer.begin, settings.layout)
@@ -112,9 +122,14 @@ def pack_splits(
         **_turn_ends(tokenizer, packer.turn_ends),
     ).write(folder / "pack.json")
     if canaries:
-        write_json(folder / "canaries.json", canaries.listing(streams["train"].canaries))
+        listing = canaries.listing(streams["train"].canaries)
+        check_counts(Rows.open(folder, "train").tokens, listing)
+        listing.write(folder / CANARIES)
         details["canaries"] = CanaryCounts(
-            different=len(canaries.inserted), inserted=len(canaries.copies), controls=len(canaries.controls)
+            design=canaries.frame.design,
+            different=len(canaries.inserted),
+            inserted=len(canaries.copies),
+            controls=len(canaries.controls),
         )
     return PackDetails(**details)
 
@@ -153,10 +168,12 @@ def _turn_ends(tokenizer: TextTokenizer, ends: set[int]) -> dict[str, list[int]]
 
 
 def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path) -> CanaryPlan | None:
-    if not settings.canaries.repetitions:
+    assert settings.canaries.plant != "sample", "the caller decides whether canaries are planted"
+    if settings.canaries.plant == "never":
         return None
-    documents, domain = count_documents(file), domain_of(file)
-    return plan_canaries(tokenizer, settings.canaries, domain=domain, documents=documents, seq_len=settings.seq_len)
+    frame = frame_for(settings.canaries, tokenizer, domain_of(file), texts_of(read_documents(file)))
+    documents = count_documents(file)
+    return plan_canaries(tokenizer, settings.canaries, frame, documents=documents, seq_len=settings.seq_len)
 
 
 def _note(records: IO[bytes], name: str, reasons: Counter[str], note: Note) -> None:

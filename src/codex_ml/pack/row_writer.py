@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
 from codex_ml.modeling.pack_files import PackedStream
-from codex_ml.pack.best_fit import best_fit
+from codex_ml.pack.best_fit import fit_spread
 from codex_ml.pack.fitting import Example
 
 WINDOW = 1 << 16  # pieces that are placed together; 1 MiB, and about 0.1 % of its rows are not full at its end
@@ -72,8 +72,9 @@ def write_stream(folder: Path, name: str, examples: Iterable[Example], form: Str
             tokens.write(block.tokens.astype(form.dtype).tobytes())
             mask.add(block.trained)
             ends = position + np.cumsum(block.sizes)
-            table.add(ends - block.sizes + block.own, block.lengths)
-            canaries += [documents + number for number, example in enumerate(batch) if example.canary]
+            canary = np.array([example.canary for example in batch])
+            table.add(ends - block.sizes + block.own, block.lengths, canary)
+            canaries += (documents + np.flatnonzero(canary)).tolist()
             documents, position = documents + len(batch), int(ends[-1])
             targets, used = targets + block.targets, used + int(block.lengths.sum())
             cut += int((block.lengths > form.seq_len).sum())
@@ -171,7 +172,7 @@ class _RowTable:
     rows: int = 0
     pieces: int = 0
     waiting: int = 0
-    _held: list[NDArray[np.int64]] = field(default_factory=list)  # (pieces, 2) start and targets of those that wait
+    _held: list[NDArray[np.int64]] = field(default_factory=list)  # (pieces, 3) start, targets, canary: those that wait
 
     def __enter__(self) -> _RowTable:
         self._pieces: IO[bytes] = (self.folder / f"{self.name}.pieces").open("wb")
@@ -186,8 +187,14 @@ class _RowTable:
                 self._place()
                 self._rows.write(np.array([self.pieces], dtype="<u8").tobytes())
 
-    def add(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
-        """Add documents. starts: (n,) int64, offsets in the stream; lengths: (n,) int64, numbers of targets."""
+    def add(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], canary: NDArray[np.bool_]) -> None:
+        """Add documents.
+
+        Args:
+            starts: (n,) int64, offsets in the stream.
+            lengths: (n,) int64, numbers of targets.
+            canary: (n,) bool.
+        """
         whole, rest = np.divmod(lengths, self.seq_len)
         places = np.cumsum(rest > 0)  # documents with a rest, up to and with each
         begin = 0
@@ -197,7 +204,8 @@ class _RowTable:
             here = slice(begin, stop)
             self._write_whole(starts[here], whole[here])
             left = rest[here] > 0
-            pieces = np.stack([starts[here] + self.seq_len * whole[here], rest[here]], axis=1)[left]
+            columns = [starts[here] + self.seq_len * whole[here], rest[here], canary[here].astype(np.int64)]
+            pieces = np.stack(columns, axis=1)[left]
             self._held.append(pieces)
             self.waiting += len(pieces)
             if self.waiting == WINDOW:
@@ -215,9 +223,10 @@ class _RowTable:
     def _place(self) -> None:
         if not self.waiting:
             return
-        pieces = np.concatenate(self._held)
+        held = np.concatenate(self._held)
         self._held, self.waiting = [], 0
-        rows = best_fit(pieces[:, 1], self.seq_len) if self.layout == "packed" else np.arange(len(pieces))
+        pieces, canary = held[:, :2], held[:, 2] == 1
+        rows = fit_spread(pieces[:, 1], canary, self.seq_len) if self.layout == "packed" else np.arange(len(pieces))
         self._write(pieces[np.argsort(rows, kind="stable")], np.bincount(rows))
 
     def _write(self, pieces: NDArray[np.int64], counts: NDArray[np.int64]) -> None:

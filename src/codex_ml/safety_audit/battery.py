@@ -33,18 +33,26 @@ from codex_ml.safety_audit.audit_numbers import NUMBERS
 from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.cost import estimate
 from codex_ml.safety_audit.data_side import data_side
+from codex_ml.safety_audit.exposure import canaries
 from codex_ml.safety_audit.gates import decide, sentence, verdict
 from codex_ml.safety_audit.generated import generated_text
 from codex_ml.safety_audit.insecure_code import insecure_code
 from codex_ml.safety_audit.memorisation import memorisation
 
 # Each part measures, or says why it cannot. The order is that of the page.
-PARTS: tuple[Callable[[AuditJob], PartResult], ...] = (data_side, memorisation, generated_text, insecure_code)
+PARTS: tuple[Callable[[AuditJob], PartResult], ...] = (
+    data_side,
+    memorisation,
+    canaries,
+    generated_text,
+    insecure_code,
+)
 DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
 COMPARED = (
     "data.secrets",
     "memorisation.extracted",
     "memorisation.held_out",
+    "canaries.exposure_once",
     "generated.secrets",
 )
 
