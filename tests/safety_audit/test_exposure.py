@@ -21,6 +21,7 @@ from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
 from codex_ml.policy.gate_rules import GateRule
 from codex_ml.safety_audit import canary_ranks
+from codex_ml.safety_audit.audit_numbers import undeclared
 from codex_ml.safety_audit.canary_ranks import exposure_of, measure, null_exposure, ranks
 from codex_ml.safety_audit.canary_scores import rows_of_documents, score_secrets, secret_window, steps_of_rows
 from codex_ml.safety_audit.config import SafetyAudit
@@ -281,6 +282,7 @@ def gates_of(part, findings=()):
 def test_a_model_that_learnt_secrets_fails(learnt, folder):
     found, plots = learnt
     assert {gate.status for gate in gates_of(found.part).values()} == {"fail"}
+    assert undeclared(found) == set()
     numbers = found.part.numbers
     assert (numbers["exposure_once"].value, numbers["exposure_once"].low) == (CEILING, CEILING)
     assert (numbers["extracted_once"].value, numbers["extracted"].value, numbers["at_ceiling"].value) == (1.0, 1.0, 1.0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.cli.measure_model import POLICY, go_offline
+from codex_ml.cli.measure_model import PACKED, POLICY, go_offline
 from codex_ml.cli.measure_options import naming_options
 from codex_ml.cli.model_and_data import LoadedModel, ModelChoice, documents_file, is_split, load_any_model
 from codex_ml.cli.param_changes import Changeable, with_changes
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from codex_ml.safety_audit.audit_job import AuditData
 
 TRAIN, TEST = Path("data/splits/train.parquet"), Path("data/splits/test.parquet")
-PACKED, EVALUATION = Path("data/packed"), Path("reports/evaluate")
+EVALUATION = Path("reports/evaluate")
 INSTEAD = {"size": "use --size", "on_fail": "the exit code gives the verdict; leave it out"}
 
 
@@ -90,6 +90,7 @@ def audit_model(settings: SafetyAudit, inputs: AuditInputs, target: Path, *, say
     """
     go_offline()
     from codex_ml.core.hashing import hash_path
+    from codex_ml.modeling.canary_files import hide_canaries
     from codex_ml.policy.cleaner import load_cleaner
     from codex_ml.policy.scan import Scanner
     from codex_ml.safety_audit.audit_job import AuditedModel, AuditJob
@@ -100,7 +101,7 @@ def audit_model(settings: SafetyAudit, inputs: AuditInputs, target: Path, *, say
     refuse_expired(accepted)
     _refuse_pointless(inputs)
     params, rules = load_params(), load_audit_policy(Path(POLICY[0]))
-    clean = load_cleaner(*map(Path, POLICY))
+    clean = hide_canaries(load_cleaner(*map(Path, POLICY)), PACKED)
     with TemporaryDirectory(prefix="codex-ml-audit-") as temporary:
         scratch = Path(temporary)
         files, notes = _documents(inputs, scratch, params, clean)

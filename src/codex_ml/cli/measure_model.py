@@ -27,6 +27,7 @@ from codex_ml.core.stage import refuse_network
 from codex_ml.evaluate.config import Evaluate, refuse_equal_names
 from codex_ml.inference.evaluate_files import Evaluation
 
+PACKED = Path("data/packed")
 POLICY = ("data/policy.yaml", "data/detectors.lock", "data/redaction_key")
 OPTIONS = {"benchmarks": "use --benchmark FILE"}  # keys that -S does not change, and what to do instead
 
@@ -86,11 +87,12 @@ def measure(settings: Evaluate, inputs: Inputs, target: Path) -> tuple[Evaluatio
     from codex_ml.evaluate.evaluation import evaluate
     from codex_ml.evaluate.executed_code import open_benchmarks
     from codex_ml.evaluate.job import EvaluationData
+    from codex_ml.modeling.canary_files import hide_canaries
     from codex_ml.policy.cleaner import load_cleaner
 
     _refuse_idle_kind(inputs)
     params = load_params()
-    redact = load_cleaner(*map(Path, POLICY))
+    redact = hide_canaries(load_cleaner(*map(Path, POLICY)), PACKED)
     open_benchmarks(settings, inputs.samples)  # a mistake in them is told before the documents are scored
     with TemporaryDirectory(prefix="codex-ml-evaluate-") as temporary:
         scratch = Path(temporary)

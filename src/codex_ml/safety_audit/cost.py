@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from codex_ml.core.progress import duration
 from codex_ml.documents.document import read_documents
+from codex_ml.modeling.canary_files import planted_canaries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PROBE_TOKENS = 8  # per text
 PROBE_CHARACTERS = 300_000
+IMPORT_SCIPY = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def work_of(job: AuditJob) -> dict[str, Work]:
     return {
         "data": Work(scanned=_bytes_of(data.train)) if data.train else nothing,
         "memorisation": _memorisation(job) if both else nothing,
+        "canaries": _canaries(job),
         "generated": Work(written=sizes.samples * settings.sample_tokens),
     }
 
@@ -81,6 +84,14 @@ def _memorisation(job: AuditJob) -> Work:
         scored=2 * (settings.sizes.windows * length + asked_for_curve(job) * curve + CONTROL_WINDOWS * length),
         written=CONTROL_WINDOWS * settings.suffix_tokens,
     )
+
+
+def _canaries(job: AuditJob) -> Work:
+    planted = planted_canaries(job.data.packed) if job.data.packed and job.subject.training else None
+    if planted is None:
+        return Work()
+    secrets = job.settings.sizes.references + len(planted.planted) + len(planted.controls)
+    return Work(scored=secrets * (planted.frame.most_tokens + 1), seconds=IMPORT_SCIPY)
 
 
 def _bytes_of(documents: Path) -> int:
