@@ -138,7 +138,7 @@ def test_the_text_output(here, run):
         Path("data/packed"),
         files,
         ByteTokenizer(),
-        Pack(seq_len=32).with_canaries(planted=False),
+        Pack(seq_len=32),
         kind="byte_bpe",
         style="off",
     )

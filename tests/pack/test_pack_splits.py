@@ -34,7 +34,8 @@ def packed(folder, *, train=(), val=(), test=(), tokenizer=None, **settings):
         write_documents(files[name], documents)
     out = folder / "packed"
     out.mkdir()
-    settings["canaries"] = {"plant": "always" if "canaries" in settings else "never", **settings.get("canaries", {})}
+    if "canaries" in settings:
+        settings["canaries"] = {"plant": "always", **settings["canaries"]}
     details = pack_splits(out, files, tokenizer or ByteTokenizer(), Pack(**settings), kind="byte_bpe", style="off")
     return out, details.as_json()
 

@@ -59,7 +59,7 @@ def packed(folder: Path, **changes: Any) -> tuple[Rows, Rows]:
     folder.mkdir()
     for file in files.values():
         write_documents(file, DOCUMENTS)
-    pack_splits(folder, files, ByteTokenizer(), Pack(**{"seq_len": 32, **changes}), kind="byte_bpe", style="off")
+    pack_splits(folder, files, ByteTokenizer(), Pack(**{"seq_len": 48, **changes}), kind="byte_bpe", style="off")
     return Rows.open(folder, "train"), Rows.open(folder, "val")
 
 

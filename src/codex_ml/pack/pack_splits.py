@@ -91,7 +91,7 @@ def pack_splits(
     Args:
         folder: an empty folder.
         files: train, val and test -> file of their documents. Canaries are inserted into "train" only.
-        settings: `pack.canaries.plant` is always or never.
+        settings: canaries are planted if `pack.canaries.plant` is "always"; the caller decides "sample".
         kind: tokenizer.kind, for pack.json.
         style: how progress is shown, see `codex_ml.core.progress`.
 
@@ -168,8 +168,7 @@ def _turn_ends(tokenizer: TextTokenizer, ends: set[int]) -> dict[str, list[int]]
 
 
 def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path) -> CanaryPlan | None:
-    assert settings.canaries.plant != "sample", "the caller decides whether canaries are planted"
-    if settings.canaries.plant == "never":
+    if settings.canaries.plant != "always":
         return None
     frame = frame_for(settings.canaries, tokenizer, domain_of(file), texts_of(read_documents(file)))
     documents = count_documents(file)
