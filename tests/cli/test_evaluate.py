@@ -27,6 +27,7 @@ from codex_ml.inference.evaluate_files import PLOT_FILES, Evaluation
 
 WINDOW = 32
 OWN = "models/model"
+SPLIT = "data/split.parquet"
 FAST = ("-S", "completions.documents=0", "-S", "bootstrap=100")
 TEXTS = [f"def f{number}(x):\n    return x + {number}\n" for number in range(24)]
 TASK = {
@@ -80,6 +81,9 @@ def here(workspace: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     shutil.copytree(made / "foreign", workspace / "foreign")
     write_lines("held.jsonl", [{"text": text, "id": f"d{number}"} for number, text in enumerate(TEXTS)])
     write_lines("tasks.jsonl", [TASK])
+    write_lines("lines.jsonl", [[1]])
+    fields = {"source": "s", "path": "", "group": "", "licence": "MIT", "language": "text"}
+    write_documents(Path(SPLIT), [Document(**fields, id="a", text="x = 1\n")])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # so that it is set back
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
     go_offline.cache_clear()
@@ -182,7 +186,8 @@ BAD: list[tuple[str, list[str], str]] = [
     ("no such data", ["--data", "nowhere.jsonl"], "nowhere.jsonl does not exist; name a file or a folder of documents"),
     ("a name without a kind", ["--data", "src"], "src: the name does not say what it holds; add --kind"),
     ("an unknown kind", ["--kind", "poem"], "--kind: kind"),
-    ("a kind that is for folders", ["--kind", "git"], "held.jsonl is not a folder"),
+    ("a kind that is for folders", ["--kind", "git"], "error: --data: held.jsonl is not a folder"),
+    ("a kind that a split contradicts", ["--data", SPLIT, "--kind", "csv"], f"--kind csv: {SPLIT} is a split, which is a"),
     ("no such train documents", ["--train", "gone.jsonl"], "gone.jsonl does not exist"),
     ("an unknown key", ["-S", "strid=1"], "-S strid=1: expected KEY=VALUE with a key of evaluate"),
     ("a key without a value", ["-S", "stride"], "-S stride: expected KEY=VALUE"),
@@ -190,14 +195,18 @@ BAD: list[tuple[str, list[str], str]] = [
     ("an empty stop string", ["-S", "completions.stop=['']"], "an empty string is part of every text"),
     ("a k above the samples", ["-S", "code.k=[10]"], "k 10 needs at least as many samples, found 1"),
     ("benchmarks as a key", ["-S", "benchmarks=[a]"], "-S benchmarks=[a]: use --benchmark FILE"),
-    ("an unknown metric", ["-S", "metrics=[bleau]"], "bleau"),
-    ("a stride longer than the window", ["-S", "stride=33"], "evaluate.stride 33 is not within a window of 32 tokens"),
+    ("an unknown metric", ["-S", "metrics=[bleau]"], "-S metrics: there is no metric 'bleau'; did you mean bleu"),
+    ("a stride longer than the window", ["-S", "stride=33"], "-S stride 33 is not within a window of 32 tokens"),
     ("a window of too many positions", ["--window", "33"], "--window 33 is longer than the model's max_position_emb"),
-    ("an output that is a file", ["--out", "held.jsonl"], "--out held.jsonl exists and is no result folder"),
-    ("an output that holds other things", ["--out", "src"], "--out src exists and is no result folder"),
+    ("an output that is a file", ["--out", "held.jsonl"], "--out held.jsonl exists and is not a result folder"),
+    ("an output that holds other things", ["--out", "src"], "--out src exists and is not a result folder"),
+    ("an output below a file", ["--out", "held.jsonl/new"], "--out held.jsonl/new cannot be made (Not a directory); name"),
+    ("an output that no file system takes", ["--out", "/proc/new/x"], "--out /proc/new/x cannot be made (No such file or"),
+    ("an output with a name that is too long", ["--out", "x" * 300], "cannot be made (File name too long); name a folder"),
     ("force without an output", ["--force"], "--force replaces the result in the folder of --out"),
-    ("samples without a benchmark", ["--samples", "held.jsonl"], "held.jsonl needs one benchmark"),
-    ("a benchmark that is missing", ["--benchmark", "gone.jsonl"], "gone.jsonl is not a file"),
+    ("samples without a benchmark", ["--samples", "held.jsonl"], "held.jsonl needs one benchmark, and --benchmark names 0"),
+    ("a benchmark that is missing", ["--benchmark", "gone.jsonl"], "gone.jsonl is not a file; --benchmark takes a file in"),
+    ("a benchmark of another format", ["--benchmark", "lines.jsonl"], "lines.jsonl:1: not a JSON object (a JSON list); --ben"),
     ("two benchmarks of one name", ["--benchmark", "a/t.jsonl", "--benchmark", "b/t.jsonl"], "two files have the name t"),
     ("a baseline elsewhere", ["-S", "compare_to=result"], "only folders below data/baselines"),
 ]  # fmt: skip
@@ -216,6 +225,23 @@ def test_a_mistake_is_one_line_and_nothing_is_written(here: Path, arguments: lis
     assert not list(here.glob(".result*"))
 
 
+def test_a_kind_is_for_the_input_that_is_not_a_split_and_may_say_what_a_split_is(here: Path) -> None:
+    run("--model", OWN, "--data", SPLIT, "--kind", "parquet", *FAST)
+    Path("text").mkdir()
+    Path("text/a.py").write_text("x = 2\n")
+    run("--model", OWN, "--data", "text", "--kind", "files", "--train", SPLIT, *FAST)
+    both = ("--model", OWN, "--data", SPLIT, "--train", SPLIT, *FAST)
+    assert f"--kind files: {SPLIT} is a split" in run(*both, "--kind", "files", code=2)
+
+
+def test_a_full_disk_is_not_a_mistake_of_the_user(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "full", "new")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert "the disk is full" in run("--model", OWN, "--data", "held.jsonl", "--out", "new/x", *FAST, code=1)
+
+
 def refused(said: str, *arguments: object) -> None:
     """Evaluate `held.jsonl` with other arguments and expect this message."""
     given: dict[object, object] = {"--model": OWN, "--data": "held.jsonl"}
@@ -227,19 +253,19 @@ def refused(said: str, *arguments: object) -> None:
 
 def test_documents_that_hold_nothing_are_refused(here: Path) -> None:
     Path("held.jsonl").write_bytes(b"")
-    refused("held.jsonl holds no document (1 x holds no record); is jsonl its kind?")
+    refused("held.jsonl has no documents (1 x has no records); is jsonl its kind?")
     write_lines("held.jsonl", [{"text": ""}])
-    refused("held.jsonl holds no document (1 x empty); is jsonl its kind?")
+    refused("held.jsonl has no documents (1 x empty); is jsonl its kind?")
     write_documents(Path("split.parquet"), [])
-    refused("split.parquet holds no document that can be scored", "--data", "split.parquet")
+    refused("split.parquet has no documents that can be scored", "--data", "split.parquet")
     fields = {"source": "s", "path": "", "group": "", "licence": "MIT", "language": "text"}
     write_documents(Path("split.parquet"), [Document(**fields, id="empty", text="")])
-    refused("split.parquet holds no document that can be scored", "--data", "split.parquet")
+    refused("split.parquet has no documents that can be scored", "--data", "split.parquet")
 
 
 def test_damaged_documents_are_refused(here: Path) -> None:
     Path("held.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 1000)[:-20])
-    refused("held.jsonl.gz holds no document", "--data", "held.jsonl.gz")
+    refused("held.jsonl.gz has no documents", "--data", "held.jsonl.gz")
     Path("split.parquet").write_bytes(b"PAR1 damaged PAR1")
     refused("split.parquet is damaged", "--data", "split.parquet")
 
@@ -272,7 +298,7 @@ def test_tasks_and_samples_with_mistakes_are_refused_before_the_model_is_loaded(
     write_lines("samples.jsonl", [{"completion": "x"}])
     refused("task_id is missing", *both)
     Path("samples.jsonl").write_bytes(b"")
-    refused("samples.jsonl holds no sample", *both)
+    refused("samples.jsonl has no samples", *both)
     write_lines("tasks.jsonl", [TASK, TASK])
     refused("t/0", "--benchmark", "tasks.jsonl")
 
@@ -351,7 +377,7 @@ def test_options_for_models_need_documents_and_documents_a_repository(here: Path
     assert compare(OWN, OWN, "--window", 8, code=2) == (
         "error: --window is for models, which are evaluated on --data; name documents\n"
     )
-    assert "held.jsonl holds no document" in compare(OWN, OWN, "--data", "held.jsonl", *FAST, "--kind", "csv", code=2)  # fmt: skip
+    assert "held.jsonl has no documents" in compare(OWN, OWN, "--data", "held.jsonl", *FAST, "--kind", "csv", code=2)  # fmt: skip
     shutil.copytree(OWN, "../model")
     os.chdir("..")
     assert "run this inside the repository" in compare("model", "model", "--data", "x.jsonl", code=2)

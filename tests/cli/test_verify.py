@@ -353,8 +353,9 @@ def test_the_file_of_the_library_that_was_edited_while_the_stage_ran_is_named(li
         "train: src/codex_ml/train/loop.py was edited while the stage ran; it started with "
     )
     library.write("src/codex_ml/train/loop.py", b"# code\n")  # put back: no file differs from the start
-    with pytest.raises(CheckFailed, match=r"^train: src/codex_ml/train was edited while the stage ran; "):
+    with pytest.raises(CheckFailed, match=r"^train: src/codex_ml/train was edited while the stage ran; ") as error:
         links()
+    assert str(error.value).endswith("Run `dvc repro --force --single-item train`"), "--force alone runs all before it"
 
 
 @pytest.mark.parametrize("files", [1, [], {"loop.py": None}, {"loop.py": 1}])

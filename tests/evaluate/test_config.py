@@ -33,16 +33,18 @@ WRONG = [
     ({"completions": {"top_p": 0}}, "completions.top_p: input should be greater than 0; found 0"),
     ({"completions": {"top_p": 1.5}}, "completions.top_p: input should be less than or equal to 1; found 1.5"),
     (
-        {"completions": {"repetition_penalty": 0}},
-        "completions.repetition_penalty: input should be greater than 0; found 0",
+        {"completions": {"repetition_penalty": 1e-40}},
+        "completions.repetition_penalty: expected 0.01 to 100, found 1e-40; it divides logits, and a factor beyond 100 "
+        "would decide alone; 1 means none",
     ),
+    ({"completions": {"repetition_penalty": 101}}, "completions.repetition_penalty: expected 0.01 to 100, found 101; "),
     (
         {"completions": {"stop": [""]}},
         "completions.stop: an empty string is part of every text, so nothing would be generated; remove it",
     ),
     (
         {"completions": {"stop": ["a\ufffd"]}},
-        "completions.stop: the character U+FFFD stands for bytes that are no text; remove it",
+        "completions.stop: the character U+FFFD stands for bytes that are not text; remove it",
     ),
     ({"completions": {"stop": ["#", "#"]}}, "completions.stop: # is listed twice; remove one"),
     (

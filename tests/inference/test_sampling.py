@@ -121,6 +121,7 @@ PINNED = [304381117590440835, 9018305472741189216]
         ({"top_p": 1.01}, "top_p is 1.01"),
         ({"top_p": math.nan}, "top_p is nan"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"repetition_penalty": 1e-40}, "repetition_penalty is 1e-40; allowed: 0.01 to 100"),
         ({"repetition_penalty": math.inf}, "repetition_penalty is inf"),
         ({"stop": ("\n", "")}, "the stop string '' cannot be used"),
         ({"stop": ("a\ufffd",)}, "the stop string 'a\ufffd' cannot be used"),

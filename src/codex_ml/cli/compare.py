@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window
+from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window, naming_options, options_of_keys
 from codex_ml.cli.options import Debug, Json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 
@@ -73,7 +73,7 @@ def compare(
             from codex_ml.cli.measure_model import Inputs, evaluate_settings
 
             inputs = partial(Inputs, data=place / data, kind=kind, window=window)
-            measure = _measure(inputs, evaluate_settings(changes, benchmark, place))
+            measure = _measure(inputs, evaluate_settings(changes, benchmark, place), options_of_keys(changes))
         elif given := [name for name, value in options.items() if value]:
             raise UserError(f"{given[0]} is for models, which are evaluated on --data; name documents")
         with named_results(results, here, top_folder, measure) as opened:
@@ -89,12 +89,13 @@ def compare(
                 typer.echo(line)
 
 
-def _measure(inputs: Callable[..., Inputs], settings: Evaluate) -> Measure:
+def _measure(inputs: Callable[..., Inputs], settings: Evaluate, options: dict[str, str]) -> Measure:
     """What evaluates a model: a function of its path and the folder for the result."""
     from codex_ml.cli.measure_model import measure
 
     def of(model: Path, folder: Path) -> None:
-        _, notes = measure(settings, inputs(model=model), folder)
+        with naming_options(options):
+            _, notes = measure(settings, inputs(model=model), folder)
         for note in notes:
             typer.echo(safe_text(f"note: {model}: {note}"), err=True)
 

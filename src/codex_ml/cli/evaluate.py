@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window
+from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window, naming_options, options_of_keys
 from codex_ml.cli.options import Debug, Json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
@@ -50,6 +50,7 @@ def evaluate(
     Example: codex-ml evaluate --model models/model --data held_out.jsonl -S completions.documents=0
     """
     from codex_ml.cli.measure_model import Inputs, evaluate_settings, measure
+    from codex_ml.cli.result_target import refuse_target
     from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
@@ -57,7 +58,7 @@ def evaluate(
         settings = evaluate_settings(changes, benchmark, here)
         target = here / out if out is not None else None
         if target is not None:
-            _refuse_used(target, force=force)
+            refuse_target(target, force=force)
         elif force:
             raise UserError("--force replaces the result in the folder of --out; name that folder")
         inputs = Inputs(
@@ -68,7 +69,10 @@ def evaluate(
             kind=kind,
             window=window,
         )
-        with TemporaryDirectory(prefix="codex-ml-evaluate-") as scratch:
+        with (
+            TemporaryDirectory(prefix="codex-ml-evaluate-") as scratch,
+            naming_options(options_of_keys(changes)),
+        ):
             found, notes = measure(settings, inputs, target or Path(scratch) / "result")
         for note in notes:
             typer.echo(safe_text(f"note: {note}"), err=True)
@@ -77,18 +81,6 @@ def evaluate(
             return
         for line in table_lines(found):
             typer.echo(safe_text(line))
-
-
-def _refuse_used(target: Path, *, force: bool) -> None:
-    """Refuse a folder for the result that holds anything but a result that may be replaced."""
-    from codex_ml.inference.evaluate_files import DETAILS
-
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not (target / DETAILS).is_file():
-        raise UserError(f"--out {target} exists and is no result folder; name a new folder")
-    if not force:
-        raise UserError(f"--out {target} holds a result; name a new folder, or add --force to replace it")
 
 
 def table_lines(found: Evaluation) -> Iterator[str]:

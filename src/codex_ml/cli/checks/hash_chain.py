@@ -127,7 +127,7 @@ def _verify_inputs(spec: StageSpec, lock: dict[str, Locked], record: dict[str, A
             where = changed_file(path, started["md5"], lock, started.get("files"))
             raise CheckFailed(
                 f"{spec.name}: {where} was edited while the stage ran; it started with {path} {started['md5']}, and "
-                f"{LOCK} recorded {md5} at its end. Run `dvc repro --force {spec.name}`"
+                f"{LOCK} recorded {md5} at its end. Run `dvc repro --force --single-item {spec.name}`"
             )
         found = hashes.of(spec.name, path)
         if found.md5 != md5 or found.sha256 != started["sha256"]:

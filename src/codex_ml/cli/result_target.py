@@ -1,0 +1,55 @@
+"""Refuse places where a result cannot be written, before the work is done. Used by: `codex-ml evaluate`."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from codex_ml.core.errors import UserError
+
+FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # of the disk; another folder would not help
+
+
+def refuse_target(target: Path, *, force: bool) -> None:
+    """Refuse a folder for the result that cannot be made, or holds anything but a result that may be replaced.
+
+    Raises:
+        UserError: naming the folder and what to do.
+        OSError: when the disk is full or fails.
+    """
+    try:
+        _refuse_used(target, force=force)
+        _try_to_make(target)
+    except OSError as error:
+        found = error
+    else:
+        return
+    if found.errno in FAULTS:
+        raise found
+    reason = os.strerror(found.errno or errno.EINVAL)  # raised here, so that the disk is not taken for the cause
+    raise UserError(f"--out {target} cannot be made ({reason}); name a folder in a place where you can write")
+
+
+def _refuse_used(target: Path, *, force: bool) -> None:
+    from codex_ml.inference.evaluate_files import DETAILS
+
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / DETAILS).is_file():
+        raise UserError(f"--out {target} exists and is not a result folder; name a new folder")
+    if not force:
+        raise UserError(f"--out {target} holds a result; name a new folder, or add --force to replace it")
+
+
+def _try_to_make(target: Path) -> None:
+    """Make the folders that are missing, and one beside the target as the result is written; remove them again."""
+    made: list[Path] = []
+    try:
+        for folder in (*reversed(target.parents), target.with_name(f".{target.name}.tmp-{os.getpid()}")):
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
+    finally:
+        for folder in reversed(made):
+            folder.rmdir()
