@@ -230,7 +230,7 @@ def test_what_only_people_can_decide_is_listed_with_what_to_do_and_left_as_it_is
     assert done.left["docs/gone.md"].startswith(
         "the other side removed it, HEAD changed it; `git add docs/gone.md` keeps"
     )
-    assert "holds no markers" in done.left["picture.png"]
+    assert "has no markers" in done.left["picture.png"]
     assert {name: Path(name).read_bytes() for name in before} == before
     assert Path("dvc.lock").read_text() == "ours\n"
     assert Path("reports/train/plots/loss.tsv").read_text() == "1\t2\n"

@@ -86,7 +86,7 @@ def without(record: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 BAD: list[tuple[list[Any], str]] = [
-    ([], " holds no task; evaluate.benchmarks takes files in the format of HumanEval or MBPP"),
+    ([], " has no tasks; evaluate.benchmarks takes files in the format of HumanEval or MBPP"),
     ([HUMAN, HUMAN], ":2: the task 'own/0' is in line 1 too; remove one of them"),
     ([HUMAN, BASIC | {"task_id": "own/0"}], ":2: the field prompt is missing; found challenge_test_list, code, "),
     ([HUMAN, "{"], ":2: not a JSON object ("),
@@ -105,7 +105,7 @@ BAD: list[tuple[list[Any], str]] = [
     ([HUMAN | {"prompt": 3}], ":1: prompt must be a text, found a number"),
     ([HUMAN | {"test": None}], ":1: test must be a text, found null"),
     ([HUMAN | {"canonical_solution": " \n"}], ":1: canonical_solution is empty"),
-    ([HUMAN | {"prompt": "\ud800"}], ":1: prompt holds a lone surrogate, which is no text"),
+    ([HUMAN | {"prompt": "\ud800"}], ":1: prompt holds a lone surrogate, which is not text"),
     ([HUMAN | {"entry_point": "f); evil("}], ":1: entry_point must be the name of a function, found 'f); evil('"),
     ([without(BASIC, "text")], ":1: the field prompt is missing"),
     ([without(BASIC, "code")], ":1: the field code is missing"),

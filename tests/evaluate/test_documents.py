@@ -175,7 +175,10 @@ def test_documents_with_nothing_to_score_are_counted_and_named(tmp_path: Path) -
 
 @pytest.mark.parametrize("documents", [[], [document(7, text=None, prompt="", completion="")]], ids=["none", "empty"])
 def test_a_test_split_without_a_document_to_score_is_refused(tmp_path: Path, documents: list[Document]) -> None:
-    with pytest.raises(UserError, match=r"test\.parquet holds no document that can be scored; raise split\.test"):
+    with pytest.raises(
+        UserError,
+        match=r"test\.parquet has no documents that can be scored; add some, or, of a split, raise split\.test",
+    ):
         run(tmp_path, documents)
     assert list((tmp_path / "out").iterdir()) == []
 

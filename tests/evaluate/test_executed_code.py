@@ -339,7 +339,7 @@ def test_tasks_of_mbpp_run_whole_programs(here: Path, subject: Subject) -> None:
 
 
 SAMPLES: list[tuple[list[dict[str, Any]], list[int], str]] = [
-    ([], [1], "samples.jsonl holds no sample; expected one object with task_id and completion per line"),
+    ([], [1], "samples.jsonl has no samples; expected one object with task_id and completion per line"),
     ([completion(9, "")], [1], "samples.jsonl:1: the benchmark has no task 'own/9'; remove the sample"),
     (
         [completion(0, ""), {"task_id": "own/0"}],
@@ -359,7 +359,7 @@ SAMPLES: list[tuple[list[dict[str, Any]], list[int], str]] = [
     (
         [completion(0, "\ud800")],
         [1],
-        "samples.jsonl:1: completion holds a lone surrogate, which is no text; remove the sample",
+        "samples.jsonl:1: completion holds a lone surrogate, which is not text; remove the sample",
     ),
     (
         [completion(0, ""), completion(0, ""), completion(1, "")],

@@ -156,7 +156,7 @@ def test_an_encoder_decoder_may_begin_with_a_text_that_its_decoder_wrote():
         ((2, 3, 4, 5), "abcd", (2, 3, 4, 5), "length"),
         ((2, 3, END, PAD), "ab", (2, 3), "end"),
         ((END, PAD, PAD, PAD), "", (), "end"),
-        ((2, PAD, 3, END), "ab", (2, PAD, 3), "end"),  # PAD is no text, also where the model chooses it
+        ((2, PAD, 3, END), "ab", (2, PAD, 3), "end"),  # PAD is not text, also where the model chooses it
     ],
 )
 def test_text_ends_at_end_or_at_its_length(tokens, text, kept, finished):

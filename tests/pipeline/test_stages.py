@@ -72,7 +72,7 @@ def test_empty_source_and_corrupt_wheel_are_told(pipeline: Workspace) -> None:
     assert wheel.name in _stage(pipeline, "ingest")
     for file in sample.iterdir():
         file.unlink()
-    assert "data/raw/sample holds no wheel" in _stage(pipeline, "ingest")
+    assert "data/raw/sample has no wheel" in _stage(pipeline, "ingest")
     assert "documents.parquet" in {file.name for file in (pipeline.root / "data/corpus").iterdir()}
 
 

@@ -141,10 +141,10 @@ def test_long_documents_are_trained_on_whole(loaded, kind):
 
 @pytest.mark.parametrize("kind", TRAINED)
 def test_no_text_is_one_clear_line(tmp_path, kind):
-    with pytest.raises(UserError, match=r"the train split holds no (document|text) to train on; add documents"):
+    with pytest.raises(UserError, match=r"the train split has no (documents|text) to train on; add documents"):
         train_tokenizer(lambda: iter(()), Tokenizer(kind=kind), tmp_path)
     if kind.startswith("sentencepiece_b"):
-        with pytest.raises(UserError, match="holds no text"):
+        with pytest.raises(UserError, match="has no text"):
             train_tokenizer(lambda: iter(["", "\0"]), Tokenizer(kind=kind), tmp_path)
 
 

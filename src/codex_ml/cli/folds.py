@@ -106,7 +106,8 @@ def _lines(plan: list[Fold], table: dict[str, Spread]) -> list[str]:
         for columns in (enumerate(zip(row, widths, strict=True)) for row in [head, *rows])
     ]
     note = (
-        "deviation: standard deviation over the folds. Folds share train documents, so it is no interval of the mean."
+        "deviation: standard deviation over the folds. Folds share train documents, so it is not an interval of the "
+        "mean."
     )
     return [*aligned, "", note]
 

@@ -157,7 +157,7 @@ def documents_file(
         (Parquet file, what was refused in one sentence, "" for nothing).
 
     Raises:
-        UserError: when there is no such source, it cannot be read, or it holds no document.
+        UserError: when there is no such source, it cannot be read, or it has no documents.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist; name a file or a folder of documents")
@@ -196,7 +196,7 @@ def _ingested(path: Path, kind: str, scratch: Path, runtime: Runtime) -> tuple[P
                 pass
         reasons = ", ".join(f"{count} x {reason}" for reason, count in tally.reasons.most_common(3))
         if not tally.documents:
-            raise UserError(f"{path} holds no document ({reasons or 'no file matches'}); is {kind} its kind?")
+            raise UserError(f"{path} has no documents ({reasons or 'no file matches'}); is {kind} its kind?")
         with progress("sort", tally.bytes, "bytes", style=runtime.progress) as advance:
             write_corpus(made, spills, workers=workers, advance=advance)
     refused = f"{tally.refused} of {tally.documents + tally.refused} records were refused: {reasons}"

@@ -23,7 +23,7 @@ def export_tokenizer(folder: Path, to: Path) -> list[str]:
         the names of the files written, sorted.
 
     Raises:
-        UserError: when `to` exists or `folder` holds no tokenizer.
+        UserError: when `to` exists or `folder` has no tokenizer.
     """
     if to.exists():
         raise UserError(f"{to} already exists; give a new folder")

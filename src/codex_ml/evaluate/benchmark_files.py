@@ -98,7 +98,7 @@ def read_tasks(path: Path) -> list[CodeTask]:
         lines[task.task_id] = line
         tasks.append(task)
     if not tasks:
-        raise UserError(f"{path} holds no task; {KEY} takes files in the format of HumanEval or MBPP")
+        raise UserError(f"{path} has no tasks; {KEY} takes files in the format of HumanEval or MBPP")
     return tasks
 
 
@@ -116,7 +116,7 @@ class _Record:
         if not value.strip() and not empty:
             raise UserError(f"{self.place}: {name} is empty")
         if any(0xD800 <= ord(character) < 0xE000 for character in value):
-            raise UserError(f"{self.place}: {name} holds a lone surrogate, which is no text")
+            raise UserError(f"{self.place}: {name} holds a lone surrogate, which is not text")
         return value
 
     def texts(self, name: str) -> list[str]:

@@ -92,7 +92,7 @@ class PromptMaker:
 
         Raises:
             NotCompleted: when it has no place to split.
-            UserError: when its weight is no number, or for a chat without a template.
+            UserError: when its weight is not a number, or for a chat without a template.
         """
         if document.messages is not None:
             return self._chat(document)
@@ -119,7 +119,7 @@ class PromptMaker:
         for place in self._shuffled(document, np.arange(1, len(ids))):
             prompt = self.tokenizer.decode(ids[:place])
             reference, cut = self._limited(ids[place:], ids[:place])
-            if not prompt.endswith("\ufffd") and reference:  # half a character is no text
+            if not prompt.endswith("\ufffd") and reference:  # half a character is not text
                 return self._completion(document, "token", _Split(self._begun(ids[:place]), prompt, reference, cut))
         raise NotCompleted("has too few tokens to be split")
 

@@ -97,7 +97,9 @@ def documents_task(job: Job) -> dict[str, TaskResult]:
             counts["bytes"] += item.bytes
             counts["tokens"] += item.tokens
     if not table.rows:
-        raise UserError(f"{job.data.test} holds no document that can be scored; raise split.test, or add documents")
+        raise UserError(
+            f"{job.data.test} has no documents that can be scored; add some, or, of a split, raise split.test"
+        )
     of_baseline = [m.name for m in job.metrics.of("score") if NGRAM in m.columns]
     absent = dict.fromkeys([] if baseline else of_baseline, _why_no_baseline(job))
     optional: dict[str, Any] = {}

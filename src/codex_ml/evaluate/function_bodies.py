@@ -30,7 +30,7 @@ class FunctionBody:
     indent: int
 
     def cut(self, text: str) -> str:
-        """Return a text up to its first line that is no part of a body, without blank lines at its end."""
+        """Return a text up to its first line that is not part of a body, without blank lines at its end."""
         kept: list[str] = []
         for line in text.split("\n"):
             if line.strip() and _indent(line) <= self.indent:

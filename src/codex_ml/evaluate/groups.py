@@ -55,7 +55,7 @@ def groups_table(job: Job, table: Path, given: dict[str, MetricValue]) -> pd.Dat
 
 
 def _parts(table: Path, size: NDArray[np.float64]) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
-    """(column, value, rows of the table) for the values with most documents; an empty value is no value.
+    """(column, value, rows of the table) for the values with most documents; an empty value does not count.
 
     Memory holds a hash of the value of each row, and the texts of the values that are shown.
     """

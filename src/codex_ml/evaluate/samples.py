@@ -121,13 +121,13 @@ def read_samples(path: Path, tasks: Sequence[CodeTask], k: Sequence[int]) -> Sam
                     f"{'missing' if name not in fields else 'of another type'}"
                 )
         if any(0xD800 <= ord(character) < 0xE000 for character in fields["completion"]):
-            raise UserError(f"{path}:{line}: completion holds a lone surrogate, which is no text; remove the sample")
+            raise UserError(f"{path}:{line}: completion holds a lone surrogate, which is not text; remove the sample")
         name = str(fields["task_id"])
         if name not in known:
             raise UserError(f"{path}:{line}: the benchmark has no task {name[:80]!r}; remove the sample")
         found[name].append(fields["completion"])
     if not found:
-        raise UserError(f"{path} holds no sample; expected one object with task_id and completion per line")
+        raise UserError(f"{path} has no samples; expected one object with task_id and completion per line")
     fewest = min(found, key=lambda name: len(found[name]))
     if len(found[fewest]) < max(k):
         raise UserError(

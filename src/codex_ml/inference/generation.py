@@ -151,7 +151,7 @@ class _Text:
         self.ends = {tokenizer.end, *fitted.prompt.ends}
 
     def add(self, token: int, stops: StopStrings, most: int) -> Generation | None:
-        """Add a token; return the text if it ends here. PAD is no text, also where the model chooses it."""
+        """Add a token; return the text if it ends here. PAD is not text, also where the model chooses it."""
         if token in self.ends:
             return self._ended(self._decoded(), "end")
         self.tokens.append(token)

@@ -179,5 +179,5 @@ def _parameters(folder: Path) -> int:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"{file} is not a safetensors file ({error}); `dvc repro train` makes it") from None
     if not total:
-        raise UserError(f"{folder} holds no weights (*.safetensors); `dvc repro train` makes them")
+        raise UserError(f"{folder} has no weights (*.safetensors); `dvc repro train` makes them")
     return total

@@ -23,7 +23,7 @@ ENDS_LOOPS = (StopIteration, StopAsyncIteration)
 
 
 class LostSolutionError(BaseException):
-    """The solution ended, or its answer was no answer. Not an Exception, so that no test goes on by catching it."""
+    """The solution ended, or its answer was not valid. Not an Exception, so that no test goes on by catching it."""
 
 
 class RemoteSolution:

@@ -1,7 +1,7 @@
 """Paired tests: is B better than A on the same units? And Holm's correction for several tests. Used by: evaluate, cli.
 
 The unit is what was drawn: a document, a family of near-duplicates, or a task. Items and samples of one unit are added
-first, because repeated samples are no further evidence.
+first, because repeated samples are not further evidence.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _read_model(data: bytes) -> SentencePieceModel:
         elif number == 3:
             normalizer = dict(_fields(value))
     if not pieces:
-        raise ValueError("it holds no pieces")
+        raise ValueError("it has no pieces")
     if len({text for text, _, _ in pieces}) != len(pieces):
         raise ValueError("it holds a piece twice")
     if (kind := trainer.get(3, 1)) not in (1, 2):

@@ -118,7 +118,7 @@ def _train(sentences: Iterable[str], **options: Any) -> bytes:
     except (RuntimeError, OSError) as error:
         reason = str(error)
         if "sentences_.empty()" in reason:
-            raise UserError("tokenizer: the train split holds no text to train on; add documents with text") from None
+            raise UserError("tokenizer: the train split has no text to train on; add documents with text") from None
         if "required_chars" in reason or "vocab_size" in reason.lower() or "vocabulary size" in reason.lower():
             raise UserError(
                 f"tokenizer.vocab_size {options['vocab_size']} is too small for the characters of this text; "

@@ -46,7 +46,7 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
         import_tokenizer(BASE_FOLDER.parent.parent / settings.path, texts, settings, folder)
         return
     if next(iter(texts()), None) is None:
-        raise UserError("tokenizer: the train split holds no document to train on; add documents")
+        raise UserError("tokenizer: the train split has no documents to train on; add documents")
     special = special_tokens_of(settings.special_tokens, settings.chat_template)
     size = settings.vocab_size - len(special)
     if settings.kind in ("sentencepiece_bpe", "sentencepiece_unigram"):

@@ -193,7 +193,7 @@ def test_headers_of_a_file_count_beside_the_licence_of_the_package():
 
 def test_a_folder_without_a_wheel_is_reported():
     Path("in/a.py").write_text("a = 1")
-    with pytest.raises(UserError, match=r"^ingest\.sources: in holds no wheel \(\*\.whl\)$"):
+    with pytest.raises(UserError, match=r"^ingest\.sources: in has no wheel \(\*\.whl\)$"):
         read("wheels")
 
 
@@ -258,7 +258,7 @@ def test_a_damaged_sdist_is_refused_whole_and_the_others_are_read(name, cut):
 
 
 def test_a_folder_without_an_sdist_is_reported():
-    with pytest.raises(UserError, match=r"^ingest\.sources: in holds no sdist \(\*\.tar\.gz, \*\.zip\)$"):
+    with pytest.raises(UserError, match=r"^ingest\.sources: in has no sdist \(\*\.tar\.gz, \*\.zip\)$"):
         read("sdists")
 
 

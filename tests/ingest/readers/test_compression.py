@@ -84,8 +84,8 @@ def test_a_folder_is_searched_for_compressed_files_too(kind):
 
 @KINDS
 def test_a_compressed_empty_file_has_no_record(kind):
-    assert reasons(read(PACK[kind](b""), kind)[1]) == [(None, "holds no record")]
-    assert reasons(read(b"", kind)[1]) == [(None, "holds no record")]
+    assert reasons(read(PACK[kind](b""), kind)[1]) == [(None, "has no records")]
+    assert reasons(read(b"", kind)[1]) == [(None, "has no records")]
 
 
 @KINDS

@@ -96,7 +96,7 @@ def test_a_missing_folder_is_reported():
 def test_a_folder_without_a_match_is_reported_and_is_not_bad():
     write("in/a.txt", "x")
     documents, (item,) = ingest("files")
-    assert documents == [] and (item.reason, item.bad) == ("holds no file that matches **/*.py", False)
+    assert documents == [] and (item.reason, item.bad) == ("has no file that matches **/*.py", False)
 
 
 @pytest.mark.parametrize(

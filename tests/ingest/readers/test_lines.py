@@ -76,7 +76,7 @@ def test_blank_lines_are_counted_but_are_nothing():
 def test_a_file_without_a_record_is_reported_and_is_not_bad(data):
     documents, (item,) = read_lines(data)
     assert documents == []
-    assert (item.path, item.line, item.reason, item.bad) == ("in.jsonl", None, "holds no record", False)
+    assert (item.path, item.line, item.reason, item.bad) == ("in.jsonl", None, "has no records", False)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ def test_texts_written_as_json_lines_come_back_with_the_same_ids(values, ascii_o
     documents, refused = read_lines(data)
     assert texts(documents) == values
     assert [d.id for d in documents] == [derived_id("in.jsonl", "", value) for value in values]
-    assert [item.reason for item in refused] == ([] if values else ["holds no record"])
+    assert [item.reason for item in refused] == ([] if values else ["has no records"])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -101,7 +101,7 @@ TABLE = [
     ("jsonl", "in.jsonl", b'{"prompt": "b"}', 0, [(1, "prompt and completion go together; completion is missing or null")]),
     ("jsonl", "in.jsonl", b'{"messages": [{"content": "a"}]}', 0, [(1, "messages[0] must be an object with a role")]),
     ("jsonl", "in.jsonl", b'{"text": "a", "group": ["g"]}', 0, [(1, "group must be a text or an integer, found a list")]),
-    ("jsonl", "in.jsonl", b"", 0, [(None, "holds no record")]),
+    ("jsonl", "in.jsonl", b"", 0, [(None, "has no records")]),
     ("jsonl", "in.jsonl", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 0, [(1, "byte 0x89 at offset 0 of the line is not UTF-8"), (2, "not JSON: Expecting value at character 1"), (3, "not JSON: Expecting value at character 1")]),
     # tables
     ("csv", "in.csv", b"text\n\"a\n", 0, [(2, "a quote opened here is never closed")]),
@@ -116,10 +116,10 @@ TABLE = [
     ("csv", "in.csv", b"text;id\na;1\n", 0, [(2, FORMS.format("text;id"))]),
     ("csv", "in.csv", "text\na\n".encode("utf-16"), 0, [(1, "looks like UTF-16 (or binary); expected UTF-8")]),
     ("csv", "in.csv", b"messages\n[1\n", 0, [(2, "messages is not JSON: Expecting ',' delimiter at character 3")]),
-    ("csv", "in.csv", b"text,id\n", 0, [(None, "holds no record")]),
+    ("csv", "in.csv", b"text,id\n", 0, [(None, "has no records")]),
     ("csv", "in.csv", b"text,n\na\0b,1\n", 0, [(2, "NUL characters, not text")]),
     ("tsv", "in.tsv", b"text\tid\na\n", 0, [(2, "1 cell, the header has 2")]),
-    ("tsv", "in.tsv", b"", 0, [(None, "holds no record")]),
+    ("tsv", "in.tsv", b"", 0, [(None, "has no records")]),
     # compressed
     ("jsonl", "in.jsonl.gz", A, 0, [(None, "the name says .gz, the first bytes do not")]),
     ("jsonl", "in.jsonl", gzip.compress(A), 0, [(None, "is compressed; let its name end in .gz")]),
@@ -134,7 +134,7 @@ TABLE = [
     ("parquet", "in.parquet", parquet(text=[b"a"]), 0, [(None, "the column text is binary; expected a text column")]),
     ("parquet", "in.parquet", parquet(text=["a", None, ""]), 1, [(1, "text is null"), (2, "empty")]),
     ("parquet", "in.parquet", parquet(body=["a"]), 0, [(0, FORMS.format("body"))]),
-    ("parquet", "in.parquet", parquet(text=pa.array([], pa.string())), 0, [(None, "holds no row")]),
+    ("parquet", "in.parquet", parquet(text=pa.array([], pa.string())), 0, [(None, "has no rows")]),
     # files
     ("files", "in/a.py", b"x = 'caf\xe9'\n", 0, [(1, "byte 0xE9 at offset 8 is not UTF-8")]),
     ("files", "in/a.py", b"x\n\0", 0, [(2, "NUL bytes, not text")]),
@@ -142,7 +142,7 @@ TABLE = [
     ("files", "in/a.py", b"\xff\xfe\0\xd8", 0, [(1, "begins as UTF-16, but is none at byte 2")]),
     ("files", "in/a.py", b"\n", 0, [(None, "empty")]),
     ("files", "in/a.py", b"x" * 1001, 0, [(None, "longer than 1000 bytes")]),
-    ("files", "in/a.txt", b"x", 0, [(None, "holds no file that matches **/*.py")]),
+    ("files", "in/a.txt", b"x", 0, [(None, "has no file that matches **/*.py")]),
     ("files", "a.ipynb", b'{"nbformat": 4,\n"cells": [', 0, [(1, "not JSON (line 2)")]),
     ("files", "a.ipynb", b'{"nbformat": 2}', 0, [(1, "not a notebook of format 3 or 4 (nbformat)")]),
     ("files", "a.ipynb", b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": 1}]}', 0, [(1, "not a notebook: the source of a cell is neither a text nor a list of texts")]),
@@ -189,14 +189,14 @@ def test_the_reason_of_a_refusal_has_exact_words(kind, name, data, documents, re
     assert all(item.reason.isprintable() and item.path.isprintable() for item in found[1])
 
 
-NOT_BAD = {"empty", "holds no record", "holds no row", "longer than 1000 bytes", "not a regular file"}
+NOT_BAD = {"empty", "has no records", "has no rows", "longer than 1000 bytes", "not a regular file"}
 
 
 @ROWS
 def test_only_what_cannot_be_right_counts_as_bad(kind, name, data, documents, refused):
     write(name, data)
     for item in ingest(kind, "in" if name.startswith("in/") else name)[1]:
-        assert item.bad is (item.reason not in NOT_BAD and not item.reason.startswith("holds no file"))
+        assert item.bad is (item.reason not in NOT_BAD and not item.reason.startswith("has no file"))
 
 
 def test_the_same_row_of_a_truncated_file_is_never_half_a_document():
@@ -218,7 +218,7 @@ def test_no_cut_and_no_flipped_byte_is_an_error(data, kind, name):
             ingest(kind, name)
 
 
-EMPTY_FOLDER = "ingest.sources: in holds no {} file"
+EMPTY_FOLDER = "ingest.sources: in has no {} file"
 PROBLEMS = [
     ("jsonl", "gone", "ingest.sources: gone does not exist; put the data there or remove the source"),
     ("jsonl", "gone/*.jsonl", "ingest.sources: gone/*.jsonl does not exist; put the data there or remove the source"),
@@ -233,8 +233,8 @@ PROBLEMS = [
     ("parquet", "in", EMPTY_FOLDER.format(".parquet")),
     ("zip", "in", EMPTY_FOLDER.format(".zip")),
     ("tar", "in", EMPTY_FOLDER.format(".tar or .tgz")),
-    ("wheels", "in", "ingest.sources: in holds no wheel (*.whl)"),
-    ("sdists", "in", "ingest.sources: in holds no sdist (*.tar.gz, *.zip)"),
+    ("wheels", "in", "ingest.sources: in has no wheel (*.whl)"),
+    ("sdists", "in", "ingest.sources: in has no sdist (*.tar.gz, *.zip)"),
     ("wheels", "file", "ingest.sources: file is not a folder; `kind: wheels` reads a folder"),
     ("datasets", "file", "ingest.sources: file is not a folder; `kind: datasets` reads a folder"),
     ("datasets", "in", "in/state.json is missing"),

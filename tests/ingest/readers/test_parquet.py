@@ -107,7 +107,7 @@ def test_a_text_column_of_numbers_is_refused_once():
 
 def test_a_table_without_rows_is_reported_and_is_not_bad():
     (item,) = write(pa.table({"text": pa.array([], pa.string())}))
-    assert (item.reason, item.bad) == ("holds no row", False)
+    assert (item.reason, item.bad) == ("has no rows", False)
 
 
 def test_a_row_group_that_declares_too_much_is_refused(monkeypatch):
@@ -204,14 +204,14 @@ def test_a_text_that_is_not_utf_8_is_refused_by_its_row():
     texts = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"a\xe9c")])
     items = write(pa.table({"text": texts}))
     assert [item.text if isinstance(item, Document) else (item.line, item.reason) for item in items] == [
-        "a", (1, "text holds no UTF-8, or a time that Python cannot represent"), "c"
+        "a", (1, "text is not UTF-8, or a time that Python cannot represent"), "c"
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("us", "No/Where"), pa.duration("s")], ids=str)
 def test_a_time_beyond_those_of_python_is_refused_by_its_row(kind):
     (item,) = write(pa.table({"text": ["x"], "when": pa.array([2**62]).cast(kind)}))
-    assert (item.line, item.reason) == (0, "when holds no UTF-8, or a time that Python cannot represent")
+    assert (item.line, item.reason) == (0, "when is not UTF-8, or a time that Python cannot represent")
 
 
 def test_an_extension_type_becomes_text():

@@ -81,8 +81,8 @@ def test_a_stray_quote_does_not_make_records_of_what_a_later_cell_holds():
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"", [(None, "holds no record")]),
-        (b"id,text\n", [(None, "holds no record")]),
+        (b"", [(None, "has no records")]),
+        (b"id,text\n", [(None, "has no records")]),
         (b"\xef\xbb\xbfid,text\n1,a\n", [(2, "1", "a")]),
         (b"id,text,id\n1,a,2\n", [(1, "the header has the name 'id' twice")]),
         (b"id,,text\n", [(1, "the header has an empty name")]),
@@ -97,7 +97,7 @@ def test_a_stray_quote_does_not_make_records_of_what_a_later_cell_holds():
         (b'id,text\n1,"caf\xe9\n"\n2,c\n', [(2, "byte 0xE9 at offset 6 of the record is not UTF-8"), (4, "2", "c")]),
         (b"id,text\n\xc3\xa9,\x92\n", [(2, "byte 0x92 at offset 3 of the record is not UTF-8")]),
         (b"id,text,note\n1,a,\0\n", [(2, "NUL characters, not text")]),
-        (b"\xef\xbb\xbf", [(None, "holds no record")]),
+        (b"\xef\xbb\xbf", [(None, "has no records")]),
         (b'id,text\n1,"a\n', [(2, "a quote opened here is never closed")]),
         (b'id,text\n1,""\n', [(2, "empty")]),
         (b'text\n""\n', [(2, "empty")]),

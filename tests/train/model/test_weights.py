@@ -51,7 +51,7 @@ HEADERS = {
     "duplicate": ('{"a": 1, "a": 2}', b"", "the key 'a' stands twice in one object"),
     "not an object": ("[1, 2, 3]", b"", "this is not safetensors: it does not begin with a header"),
     "broken": ('{"a": ', b"", "Expecting value: line 1 column 7 (char 6)"),
-    "no tensor": ({"__metadata__": {}}, b"", "it holds no tensor"),
+    "no tensor": ({"__metadata__": {}}, b"", "it has no tensors"),
     "path": ({"../a": FOUR}, bytes(4), "a tensor is named '../a'; letters, digits and _.- are allowed"),
     "escape": ({"\x1b]52;": FOUR}, bytes(4), r"a tensor is named '\x1b]52;'; letters, digits and _.- are allowed"),
     "extra key": ({"a": {**FOUR, "code": 1}}, bytes(4), "the header's a does not have the keys dtype, shape, data_offsets, and only these"),

@@ -191,7 +191,7 @@ def _advice(path: str, index: dict[int, Files]) -> str:
         line = found.removeprefix(f"{path}:").split(":")[0]
         return f"line {line}: keep what you want of both sides, delete the markers, then `git add {name}`"
     return (
-        f"both sides changed it and it holds no markers; keep that of HEAD (`git checkout --ours {name}`) or take the "
+        f"both sides changed it and it has no markers; keep that of HEAD (`git checkout --ours {name}`) or take the "
         f"other (`--theirs`), then `git add {name}`"
     )
 

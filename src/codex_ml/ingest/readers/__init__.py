@@ -42,7 +42,7 @@ def paths_of(source: Source) -> Iterator[Path]:
         found = True
         yield file
     if not found and path.is_dir():
-        raise UserError(f"ingest.sources: {source.path} holds no {' or '.join(ENDINGS[source.kind][:2])} file")
+        raise UserError(f"ingest.sources: {source.path} has no {' or '.join(ENDINGS[source.kind][:2])} file")
     if not found:
         raise UserError(f"ingest.sources: {source.path} does not exist; put the data there or remove the source")
 

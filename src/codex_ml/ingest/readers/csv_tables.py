@@ -97,7 +97,7 @@ def plan_table(
             found = True
             yield TableTask(context, len(data), first_line, data, limit, header, delimiter)
     if not found:
-        yield context.refused(None, "holds no record", bad=False)
+        yield context.refused(None, "has no records", bad=False)
 
 
 def _end_of_blanks(data: bytes) -> int:

@@ -61,7 +61,7 @@ def plan_dataset(folder_context: Context) -> Iterator[ArrowTask | Refused]:
             rows += part.count
             yield ArrowTask(context, share, part)
     if not rows:
-        yield replace(folder_context, path=str(folder / "state.json")).refused(None, "holds no row", bad=False)
+        yield replace(folder_context, path=str(folder / "state.json")).refused(None, "has no rows", bad=False)
 
 
 def _names(folder: Path) -> list[str]:

@@ -69,7 +69,7 @@ def plan_files(context: Context) -> Iterator[FilesTask | Refused]:
     if batch:
         yield FilesTask(context, held, tuple(batch))
     if not found:
-        reason = Reason("holds no file that matches {}", source.glob)
+        reason = Reason("has no file that matches {}", source.glob)
         yield Refused(source.label, "", None, reason, bad=False, place=context.file)
 
 

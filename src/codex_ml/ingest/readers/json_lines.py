@@ -99,7 +99,7 @@ def plan_lines(blocks: Iterator[tuple[bytes, int]], context: Context, *, limit: 
         found = True
         yield LinesTask(context, taken, number, rest, limit)
     if not found:
-        yield context.refused(None, "holds no record", bad=False)
+        yield context.refused(None, "has no records", bad=False)
 
 
 def _with_whole_start(blocks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:

@@ -96,7 +96,7 @@ def plan_parquet(context: Context) -> Iterator[ParquetTask | Refused]:
     for rows, share in zip(proved, file_shares(size, [rows.part for rows in proved]), strict=True):
         yield ParquetTask(context, share, rows)
     if not proved:
-        yield context.refused(None, "holds no row", bad=False)
+        yield context.refused(None, "has no rows", bad=False)
 
 
 def _proved(file: pq.ParquetFile, size: int) -> Iterator[RowRange]:

@@ -84,7 +84,7 @@ def plan_wheels(context: Context) -> Iterator[WheelTask | Refused]:
     """One task per wheel of a folder, in the order of their names.
 
     Raises:
-        UserError: when the path is not a folder, or holds no wheel.
+        UserError: when the path is not a folder, or has no wheel.
     """
     for file in _packages(context, "wheel", "*.whl"):
         yield WheelTask(replace(context, path=str(file)), file.stat().st_size)
@@ -103,7 +103,7 @@ def _packages(context: Context, kind: str, *globs: str) -> list[Path]:
     found = only_hashed((file for glob in globs for file in folder.glob(glob)), folder)
     files = sorted((file for file in found if file.is_file()), key=os.fsencode)  # a FIFO would block
     if not files:
-        raise UserError(f"ingest.sources: {source.path} holds no {kind} ({', '.join(globs)})")
+        raise UserError(f"ingest.sources: {source.path} has no {kind} ({', '.join(globs)})")
     return files
 
 

@@ -113,7 +113,7 @@ def _documents(batch: pa.RecordBatch, row: int, context: Context) -> Iterator[Do
         if bad is None:
             yield record_document(context, record, row + offset)
         else:
-            reason = Reason("{} holds no UTF-8, or a time that Python cannot represent", bad)
+            reason = Reason("{} is not UTF-8, or a time that Python cannot represent", bad)
             yield context.refused(row + offset, reason)
 
 

@@ -115,7 +115,7 @@ def _is_size(number: Any) -> bool:
 def _cover_exactly(entries: dict[str, TensorEntry], size: int) -> None:
     """Check that the tensors follow each other without a gap, from the header to the end of the file."""
     if not entries:
-        raise ValueError("it holds no tensor")
+        raise ValueError("it has no tensors")
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != position:
