@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from codex_ml.statistics.bootstrap import UNBOUNDED, Aggregate, Interval, interval, paired_interval
-from codex_ml.statistics.paired import paired_proportions
+from codex_ml.statistics.bootstrap import UNBOUNDED, Aggregate, interval, paired_interval
+from codex_ml.statistics.proportions import Interval, paired_proportions
 
 Floats = NDArray[np.float64]
 RECORD = Path(__file__).with_suffix(".csv")
@@ -68,8 +68,7 @@ class Population:
         """Return the interval under test."""
         if self.passes:
             a, b = sums[:, 0] == 1, sums[:, 2] == 1
-            table = (int(each.sum()) for each in (a & b, a & ~b, b & ~a, ~a & ~b))
-            return paired_proportions(*table, confidence=CONFIDENCE)
+            return paired_proportions(int((a & ~b).sum()), int((b & ~a).sum()), len(a), confidence=CONFIDENCE)
         if self.paired:
             a, b = np.split(sums, 2, axis=1)
             return paired_interval(a, b, self.aggregate, resamples=resamples, confidence=CONFIDENCE, seed=seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import tracemalloc
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,12 +13,11 @@ from scipy.stats import bootstrap
 from codex_ml.statistics.bootstrap import (
     SMALLEST_UNITS,
     VARIED_UNITS,
-    Interval,
-    clopper_pearson,
     interval,
     paired_interval,
     unit_sums,
 )
+from codex_ml.statistics.proportions import Interval, clopper_pearson
 
 SETTINGS = {"resamples": 400, "confidence": 0.95, "seed": 1}
 
@@ -43,22 +41,6 @@ def trials(ones, units):
     return np.stack([np.arange(units) < ones, np.ones(units)], axis=1).astype(float)
 
 
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.30850), (5, 10, 0.18709, 0.81291), (10, 10, 0.69150, 1.0), (1, 200, 0.00013, 0.02754)],
-)
-def test_clopper_pearson_gives_the_published_values(successes, trials, low, high):
-    """Tables of exact 95 % limits; at the ends 1 - 0.025^(1/n) by hand."""
-    found = clopper_pearson(successes, trials)
-    assert (round(found.low, 5), round(found.high, 5)) == (low, high)
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(-1, 5), (6, 5), (0, 0)])
-def test_impossible_counts_are_refused(successes, trials):
-    with pytest.raises(ValueError, match="successes of"):
-        clopper_pearson(successes, trials)
-
-
 def test_the_interval_agrees_with_the_enumeration_of_all_resamples(monkeypatch):
     """Four units have 4^4 resamples; their pivots have quantiles that 40,000 draws come close to."""
     monkeypatch.setattr("codex_ml.statistics.bootstrap.SMALLEST_UNITS", 4)
@@ -75,20 +57,6 @@ def test_the_interval_agrees_with_the_enumeration_of_all_resamples(monkeypatch):
     reach = error * np.quantile(pivots, 0.8, method="higher")
     found = interval(rows, ratio, resamples=40_000, confidence=0.8, seed=3)
     assert (found.low, found.high) == pytest.approx((value - reach, value + reach), rel=0.02)
-
-
-@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
-@pytest.mark.parametrize(("successes", "trials"), [(1, 2), (7, 30), (41, 200), (199, 200), (3, 1000)])
-def test_each_limit_of_clopper_pearson_leaves_half_of_the_rest_in_its_tail(successes, trials, confidence):
-    """The definition, with sums of exact fractions: at the lower limit as many successes or more are that rare."""
-
-    def at_most(k: int, p: float) -> float:
-        p = Fraction(p)
-        return float(sum(math.comb(trials, i) * p**i * (1 - p) ** (trials - i) for i in range(k + 1)))
-
-    found = clopper_pearson(successes, trials, confidence=confidence)
-    assert 1 - at_most(successes - 1, found.low) == pytest.approx((1 - confidence) / 2, abs=1e-9)
-    assert at_most(successes, found.high) == pytest.approx((1 - confidence) / 2, abs=1e-9)
 
 
 def test_the_interval_is_what_its_formula_says():

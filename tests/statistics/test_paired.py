@@ -13,7 +13,7 @@ from scipy.stats import binomtest, false_discovery_control, norm, permutation_te
 from codex_ml.evaluate.metrics.bleu_chrf import CorpusBleu
 from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.statistics.bootstrap import interval, paired_interval, unit_sums
-from codex_ml.statistics.paired import EXACT_UNITS, holm, mcnemar, paired_proportions, randomisation_test, sign_flip
+from codex_ml.statistics.paired import EXACT_UNITS, holm, mcnemar, randomisation_test, sign_flip
 
 
 def ratio(sums):
@@ -33,35 +33,6 @@ def test_mcnemar_gives_the_known_values(b, c, p):
 def test_mcnemar_refuses_negative_counts(b, c):
     with pytest.raises(ValueError, match="at least 0"):
         mcnemar(b, c)
-
-
-@pytest.mark.parametrize(
-    ("counts", "low", "high"),
-    [((36, 2, 12, 0), 0.0569, 0.3404), ((36, 0, 14, 0), 0.1528, 0.4167), ((1, 7, 1, 12), -0.5069, -0.0256)],
-)
-def test_the_interval_of_paired_proportions_gives_the_published_values(counts, low, high):
-    """Newcombe 1998, table of method 10, and the airway data of Bentur 2009 in Fagerland, Lydersen and Laake 2017."""
-    found = paired_proportions(*counts)
-    assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-
-
-def test_the_interval_of_paired_proportions_turns_around_with_the_models():
-    found, turned = paired_proportions(50, 3, 9, 102), paired_proportions(50, 9, 3, 102)
-    assert (found.low, found.high) == pytest.approx((-turned.high, -turned.low))
-    narrower = paired_proportions(50, 3, 9, 102, confidence=0.8)
-    assert found.low < narrower.low < 6 / 164 < narrower.high < found.high
-
-
-@pytest.mark.parametrize("counts", [(0, 0, 0, 1), (0, 1, 0, 0), (5, 0, 0, 0), (0, 0, 1, 163), (3, 2, 2, 3)])
-def test_no_table_of_flips_leaves_the_range(counts):
-    found = paired_proportions(*counts)
-    assert -1 <= found.low < found.high <= 1
-
-
-@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (-1, 2, 3, 4)])
-def test_tables_without_units_and_negative_counts_are_refused(counts):
-    with pytest.raises(ValueError, match="at least 0"):
-        paired_proportions(*counts)
 
 
 def test_sign_flip_of_eight_gains_and_one_loss_is_exact():

@@ -90,6 +90,7 @@ def table_lines(found: Evaluation) -> Iterator[str]:
         for metric, value in task.metrics.items():
             number = "-" if value.value is None else f"{value.value:.6g}"
             spread = "" if value.low is None else f"[{value.low:.6g}, {value.high:.6g}]"
+            spread += " exact" if value.method == "exact" else ""
             yield f"  {metric:<28} {number:>12}  {spread:<26} {value.why or ''}".rstrip()
         if task.lossy:
             yield f"  {task.lossy.reason}"

@@ -70,7 +70,9 @@ def metric_value(
         chosen: Any = {"resamples": how.resamples, "confidence": how.confidence, "seed": how.seed}
         aggregate = metrics.aggregate_of(metric)
         found = interval(sums, aggregate, **chosen, bounds=metric.bounds)
-        optional = {"low": round(found.low, DECIMALS), "high": round(found.high, DECIMALS)} if found else {}
+        if found:
+            low, high = round(found.low, DECIMALS), round(found.high, DECIMALS)
+            optional = {"low": low, "high": high, "method": found.method}
         why = None if found else why_no_interval(len(counted_units(sums, aggregate)))
     else:
         why = absent or ("not finite: too large for a double" if math.isinf(value) else "nothing to divide by")

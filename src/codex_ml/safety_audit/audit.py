@@ -32,7 +32,7 @@ from codex_ml.safety_audit.extraction import (
     greedy_windows,
 )
 from codex_ml.safety_audit.gates import verdict
-from codex_ml.statistics.bootstrap import clopper_pearson
+from codex_ml.statistics.proportions import clopper_pearson
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from codex_ml.inference.audit_files import Gate, Status
 from codex_ml.safety_audit.extraction import Extraction, ExtractionResults
-from codex_ml.statistics.bootstrap import clopper_pearson
+from codex_ml.statistics.proportions import clopper_pearson
 
 EXCESS_LIMIT = 0.01  # 1 % is the rate published for a 6 B model on its training set (Carlini et al. 2023)
 CONTROL_AGREEMENT = 0.9  # greedy text is scored again: a tie or the rounding of the cache breaks less than a tenth
