@@ -124,6 +124,9 @@ def test_more_units_than_pools_are_put_together_and_no_unit_is_split(tmp_path: P
     file = tmp_path / "documents.parquet"
     units = read_pools(file, limit=100)
     assert (units.pools, units.count) == (100, 1000)
+    assert (
+        read_pools(file, limit=990).pools == len(set(read_pools(file, limit=990).pool)) < 990
+    )  # an empty one is no unit
     assert (units.pool[:1000] == units.pool[1000:2000]).all()
     sums = pooled_sums(file, ["nll"], units)
     assert sums.shape == (100, 1)

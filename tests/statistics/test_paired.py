@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from scipy.stats import binomtest, false_discovery_control, norm, permutation_te
 from codex_ml.evaluate.metrics.bleu_chrf import CorpusBleu
 from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.statistics.bootstrap import interval, paired_interval, unit_sums
-from codex_ml.statistics.paired import EXACT_UNITS, holm, mcnemar, randomisation_test, sign_flip
+from codex_ml.statistics.paired import (
+    EXACT_UNITS,
+    PERMUTATIONS,
+    _random_moves,
+    holm,
+    mcnemar,
+    randomisation_test,
+    sign_flip,
+)
 
 
 def ratio(sums):
@@ -170,3 +179,45 @@ def test_corpus_bleu_is_tested_as_sacrebleus_approximate_randomisation_does():
     ours = randomisation_test(*sums, metric.aggregate, seed=1)
     assert 0.01 < ours < 0.5
     assert ours == pytest.approx(independent, abs=0.015)
+
+
+def test_the_drawn_sums_are_those_of_random_halves_of_the_units():
+    """Each unit is in half of the sets, independently of the others: the mean and the variance of the sums, by hand."""
+    gaps = np.random.default_rng(4).normal(size=(2_500, 2)) * [1, 1000]
+    moved = _random_moves(gaps, 1)
+    assert moved.shape == (PERMUTATIONS, 2)
+    error = np.sqrt(np.square(gaps).sum(axis=0) / 4)
+    assert (np.abs(moved.mean(axis=0) - gaps.sum(axis=0) / 2) < 4 * error / np.sqrt(PERMUTATIONS)).all()
+    assert moved.std(axis=0) == pytest.approx(error, rel=0.03)
+    one_by_one = _random_moves(np.diag(2.0 ** np.arange(20)), 1)  # powers of two: a sum names its set
+    assert set(np.unique(one_by_one / 2.0 ** np.arange(20))) == {0, 1}
+    assert (one_by_one > 0).mean(axis=0) == pytest.approx(np.full(20, 0.5), abs=0.02)
+    assert np.abs(np.corrcoef((one_by_one > 0).T) - np.eye(20)).max() < 0.05
+
+
+def test_memory_of_the_randomisation_test_does_not_grow_with_the_units():
+    """20,000 and 100,000 units: 10 MB beside the sums and their differences; bits as doubles would take 8 GB."""
+    random = np.random.default_rng(3)
+    for units in (20_000, 100_000):
+        a = random.lognormal(size=(units, 2))
+        b = a * random.lognormal(0, 0.05, size=(units, 1))
+        tracemalloc.start()
+        assert 0 < randomisation_test(a, b, ratio, seed=1) <= 1
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10e6 + 2 * a.nbytes
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", [math.nan, math.inf, 1e308])
+def test_sums_without_an_end_are_refused_without_a_warning(odd):
+    a, b = np.ones((30, 2)), np.ones((30, 2))
+    b[:, 0] = odd
+    with pytest.raises(ValueError, match="not finite"):
+        randomisation_test(a, b, ratio, seed=1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_swaps_that_leave_nothing_to_divide_by_count_as_extreme():
+    a, b = np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([[0.0, 0.0], [3.0, 1.0]])
+    assert randomisation_test(a, b, ratio, seed=1) == 1
