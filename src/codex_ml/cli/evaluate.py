@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window, naming_options, options_of_keys
 from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -69,11 +69,8 @@ def evaluate(
             kind=kind,
             window=window,
         )
-        with (
-            TemporaryDirectory(prefix="codex-ml-evaluate-") as scratch,
-            naming_options(options_of_keys(changes)),
-        ):
-            found, notes = measure(settings, inputs, target or Path(scratch) / "result")
+        with scratch_folder() as scratch, naming_options(options_of_keys(changes)):
+            found, notes = measure(settings, inputs, target or scratch / "result")
         for note in notes:
             typer.echo(safe_text(f"note: {note}"), err=True)
         if json:

@@ -91,7 +91,7 @@ class Watch:
         """
         deadline = time.monotonic() + PATIENCE
         while True:
-            for child in _children(os.getpid()):
+            for child in (children := _children(os.getpid())):
                 os.kill(child, signal.SIGKILL)
             try:
                 ended, status = os.waitpid(-1, os.WNOHANG)
@@ -100,7 +100,7 @@ class Watch:
             if ended == main:
                 self.exit_code = os.waitstatus_to_exitcode(status)
             if not ended:
-                time.sleep(0.0005)
+                _wait_for_one(children)
                 if time.monotonic() > deadline:
                     raise TimeoutError("a process of a trial does not end")
         return "time" if _reaped_seconds() - self.before > self.limits["cpu_seconds"] else None
@@ -141,6 +141,16 @@ class Watch:
         return "memory" if memory > self.limits["memory_bytes"] + SPARE_BYTES else None
 
 
+def _wait_for_one(children: list[int]) -> None:
+    """Return when one of the child processes has ended, or after a tick."""
+    handles, poll = [os.pidfd_open(child) for child in children], select.poll()
+    for handle in handles:
+        poll.register(handle, select.POLLIN)
+    poll.poll(TICK * 1000)
+    for handle in handles:
+        os.close(handle)
+
+
 def _message(line: bytes) -> dict[str, Any]:
     try:
         message = loads(line)
@@ -167,7 +177,8 @@ def _children(process: int) -> list[int]:
     children: list[int] = []
     try:
         for thread in Path(f"/proc/{process}/task").iterdir():
-            children += map(int, (thread / "children").read_text().split())
+            with (thread / "children").open("rb", 0) as file:
+                children += map(int, file.read().split())
     except (FileNotFoundError, ProcessLookupError):
         pass  # it has ended
     return children
@@ -176,7 +187,8 @@ def _children(process: int) -> list[int]:
 def _usage(process: int) -> tuple[float, int]:
     """CPU seconds of a process and of its reaped children, and its resident bytes (man 5 proc_pid_stat)."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        with Path(f"/proc/{process}/stat").open("rb", 0) as file:
+            fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0, 0
     return sum(map(int, fields[11:15])) / TICKS_PER_SECOND, int(fields[21]) * PAGE
