@@ -85,6 +85,7 @@ REACH = [
     attack("make a device", "def f():\n    os.mknod('disk', 0o60666, os.makedev(254, 0))\n    return True", "crashed"),
     attack("signal the harness", "def f():\n    os.kill(HARNESS_PID, 0)\n    return True", "crashed", says="ProcessLookupError|PermissionError"),
     attack("signal everything", "def f():\n    os.kill(-1, 9)\n    return False", "wrong", "crashed"),
+    attack("interrupt process 1", "def f():\n    os.kill(1, 2)\n    time.sleep(0.1)\n    return False", "wrong", "crashed"),
     attack("kill process 1", "def f():\n    os.kill(1, 9)\n    time.sleep(0.1)\n    return False", "wrong", "crashed"),
     attack("type into the terminal", "def f():\n    import fcntl\n    fcntl.ioctl(os.open('/dev/tty', os.O_RDWR), 0x5412, b'x')\n    return True", "crashed"),
     attack("type into stdin", "def f():\n    import fcntl\n    fcntl.ioctl(0, 0x5412, b'x')\n    return True", "crashed", says="PermissionError"),
@@ -108,6 +109,8 @@ FORGE = [
     attack("patch the sender", "from codex_ml.sandbox import guest\nguest.send = lambda to, message: os.write(to, b'{\"nonce\": \"0\", \"verdict\": \"passed\"}\\n')\ndef f(): return 7", "crashed", tests=FORGES, says="its answer is not readable"),
     attack("write a verdict to every file", "for fd in range(1024):\n    try: os.write(fd, b'{\"started\": true}\\n{\"verdict\": \"passed\", \"nonce\": \"\"}\\n')\n    except OSError: pass\ndef f(): return 7", "crashed", tests=FORGES),
     attack("look for the nonce in every file", "def f():\n    found = b''\n    for fd in range(3, 64):\n        try:\n            os.set_blocking(fd, False)\n            found += os.read(fd, 1 << 16)\n        except OSError: pass\n    return b'nonce' in found", "wrong"),
+    attack("find a descriptor of others", "import fcntl\ndef f():\n    found = 0\n    for fd in range(5, 5000):\n        try: found += fcntl.fcntl(fd, fcntl.F_GETFD) >= 0\n        except OSError: pass\n    return found > 0", "wrong"),
+    attack("read what it was started with", "def f():\n    os.lseek(0, 0, 0)\n    read = os.read(0, 1 << 20)\n    return any(word[::-1] in read for word in (b'ecnon', b'eurT si )(f tressa'))", "wrong"),
     attack("end a loop of the tests by StopIteration", "def f(): raise StopIteration", "crashed", tests="assert all(map(lambda _: f() == 42, range(3)))"),
     attack("answer in advance", "for number in range(1, 9):\n    os.write(4, b'{\"id\": %d, \"value\": 7}\\n' % number)\ndef f(): return 7", "wrong", "crashed", tests=FORGES),
     attack("answer with a tag that names a class", "os.write(4, b'{\"id\": 0, \"value\": null}\\n{\"id\": 1, \"value\": {\"class\": \"Any\"}}\\n')\ndef f(): return 7", "crashed", tests=FORGES, says="its answer is not readable"),
@@ -130,6 +133,8 @@ EXHAUST = [
     attack("close its streams, then print", "def f():\n    for fd in (0, 1, 2): os.close(fd)\n    print('x', flush=True)\n    return True", "crashed", says="OSError"),
     attack("write a huge file", "def f():\n    with open('big', 'wb') as file:\n        for _ in range(100): file.write(bytes(1 << 20))\n    return True", "crashed", says="OSError"),
     attack("fill the work folder", "def f():\n    for n in range(100): open(f'part{n}', 'wb').write(bytes(1 << 20))\n    return True", "crashed", says="OSError: .*No space left"),
+    attack("make a million empty files", "def f():\n    libc.prctl(4, 0, 0, 0, 0)\n    for n in range(10 ** 6): os.close(os.open(str(n), os.O_CREAT))\n    return True", "memory", says="more than 10000 files"),
+    attack("make a million links", "def f():\n    open('x', 'w').close()\n    for n in range(10 ** 6): os.link('x', str(n))\n    return True", "memory", says="more than 10000 files"),
     attack("open many files", "def f(): return len([open('/dev/null') for _ in range(2000)]) == 2000", "crashed", says="Too many open files"),
     attack("delete its work folder", "import shutil\ndef f():\n    shutil.rmtree('/work', ignore_errors=True)\n    os.chdir('/')\n    return not os.path.exists('/work')", "wrong"),
     attack("leave a pipe with a name in the work folder", "def f():\n    os.mkfifo('pipe')\n    return False", "wrong"),
@@ -141,6 +146,7 @@ EXHAUST = [
 COMPUTE = [
     attack("compute without end", "def f():\n    while True: pass", "time", says="more than 0.2 s of CPU time"),
     attack("catch every signal and go on", "for n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError): pass\ndef f():\n    while True: pass", "time", says="more than 0.2 s of CPU time"),
+    attack("compute in children that nobody counts", "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\ndef f():\n    for _ in range(40):\n        child = os.fork()\n        if not child:\n            start = time.process_time()\n            while time.process_time() < start + 0.1: pass\n            os._exit(0)\n        while True:\n            try: os.kill(child, 0)\n            except ProcessLookupError: break\n            time.sleep(0.002)\n    return True", "time", says="more than 0.2 s of CPU time"),
     attack("fork without end", "def f():\n    while True:\n        try: os.fork()\n        except OSError: pass", "time", says="more than 0.2 s of CPU time"),
     attack("make the tests compute without end", "def f(): return 10 ** 9", "time", tests="for _ in range(f()): pass", says="more than 0.2 s of CPU time"),
 ]  # fmt: skip

@@ -20,9 +20,9 @@ from typing import NoReturn
 
 from codex_ml.sandbox import kernel
 from codex_ml.sandbox.inventory import NULL, WORK, Inventory
+from codex_ml.sandbox.trial import FILES
 
 STAGE = "/tmp"  # noqa: S108 - a folder that every Linux has; only the new namespace sees the mount on it
-FILES = 10_000  # files in the work folder
 FAILED = 125  # exit code of a process that could not set up the sandbox
 
 
@@ -120,8 +120,8 @@ def _build(layout: Layout, folder_bytes: int) -> None:
     kernel.mount("none", "/", None, kernel.PRIVATE | kernel.RECURSIVE)
     plain = kernel.NO_SUID | kernel.NO_DEV
     kernel.mount("tmpfs", STAGE, "tmpfs", plain, "mode=0755")
-    for folder in ("old", "new"):
-        Path(STAGE, folder).mkdir()
+    for name in ("old", "new"):
+        Path(STAGE, name).mkdir()
     kernel.pivot_root(STAGE, f"{STAGE}/old")
     os.chdir("/")
     kernel.mount("tmpfs", "/new", "tmpfs", plain, "mode=0755")
@@ -134,7 +134,7 @@ def _build(layout: Layout, folder_bytes: int) -> None:
         kernel.restrict_mount(inside, flags, recursive=True)
     for says, path in layout.links:
         path.symlink_to(says)
-    kernel.mount("tmpfs", f"/new{WORK}", "tmpfs", plain, f"mode=0755,size={folder_bytes},nr_inodes={FILES}")
+    kernel.mount("tmpfs", f"/new{WORK}", "tmpfs", plain, f"mode=0755,size={folder_bytes},nr_inodes={2 * FILES}")
     kernel.restrict_mount("/new", kernel.SET_READ_ONLY | plain, recursive=False)
     os.chdir("/new")
     kernel.pivot_root(".", ".")
