@@ -31,6 +31,7 @@ SMALLEST_UNITS = 20  # from here on the interval covers what it says; with fewer
 VARIED_UNITS = 8  # units that must differ from the most common one; two passes of 164 are too few for a bootstrap
 UNBOUNDED = (-math.inf, math.inf)
 CELLS = 1 << 18  # resamples times units per draw: 2 MB per array, which stays in the cache
+LARGEST_EXPONENT = 709.0  # exp of more is no double
 STEP = 1e-4  # of a sum, for its derivative
 ROUNDING = 1e-9  # numbers closer than this share of them are equal: their sums are rounded differently
 TINY = 1e-12  # a standard error below this share of the values is rounding
@@ -112,6 +113,23 @@ def interval(
         return None
     found = _studentised(rows, aggregate, abs(value), resamples=resamples, confidence=confidence, seed=seed)
     return found and Interval(max(low, found.low), min(high, found.high))
+
+
+def exponential_interval(
+    sums: ArrayLike, exponent: Aggregate, *, resamples: int, confidence: float, seed: int
+) -> Interval | None:
+    """Return the interval of exp(exponent(sums.sum(axis=0))), such as a perplexity, as exp of that of the exponent.
+
+    An interval that is symmetric around a perplexity reaches below 0, and of words that cost 20 nats on average, half
+    of them more or less, it covers 90 %; this one covers 94 %. Raises as `interval`.
+
+    Returns:
+        None also where the upper limit is too large for a double.
+    """
+    found = interval(sums, exponent, resamples=resamples, confidence=confidence, seed=seed)
+    if found is None or found.high > LARGEST_EXPONENT:
+        return None
+    return Interval(math.exp(found.low), math.exp(found.high), found.method)
 
 
 def _snapped(values: Floats, bounds: tuple[float, float]) -> Floats:
