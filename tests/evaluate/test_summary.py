@@ -62,6 +62,13 @@ def test_a_perplexity_whose_upper_limit_is_too_large_for_a_double_has_no_interva
     assert found.why.startswith("no interval")
 
 
+def test_a_value_names_the_method_of_its_interval_where_it_has_one() -> None:
+    rows = [[math.log(2) * (60 * k + k % 5), 100.0 * k] for k in range(1, 31)]
+    assert value_of("bits_per_byte", rows).method == value_of("byte_perplexity", rows).method == "bootstrap"
+    assert value_of("exact_match", [[0.0, 1.0]] * 164).method == "exact"
+    assert value_of("bits_per_byte", rows[:3]).method is None
+
+
 def test_one_document_has_a_value_but_no_interval() -> None:
     found = value_of("bits_per_byte", [[math.log(2) * 6, 4.0]])
     assert (found.value, found.low, found.high) == (1.5, None, None)
