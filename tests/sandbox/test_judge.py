@@ -343,3 +343,27 @@ def test_honest_programs_find_the_standard_library(sandbox: Sandbox) -> None:
     assert len(programs) == 12
     outcomes = judged(sandbox, *(basic(program, "assert f() is True") for program in programs))
     assert [(outcome.verdict, outcome.detail) for outcome in outcomes] == [(Verdict.PASSED, "")] * 12
+
+
+def test_programs_start_also_after_the_machine_has_replaced_a_file_that_they_are_shown(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """As `ldconfig` replaces /etc/ld.so.cache when a package is installed during a long evaluation."""
+    tmp_path.chmod(0o755)
+    shown = tmp_path / "cache"
+    shown.write_text("old")
+    shown.chmod(0o644)
+    binds = (*sandbox.inventory.binds, (str(shown), "/etc/replaced"))
+    changed = replace(sandbox, inventory=replace(sandbox.inventory, binds=binds))
+    trial = basic("def f(): return open('/etc/replaced').read()", "assert f() in ('old', 'new')")
+
+    def trials() -> Iterator[Trial]:
+        for _ in range(4):
+            yield trial
+            (tmp_path / "next").write_text("new")
+            (tmp_path / "next").chmod(0o644)
+            (tmp_path / "next").replace(shown)
+
+    assert [outcome.verdict for outcome in run_trials(changed, trials(), limits=LIMITS, workers=1)] == [
+        Verdict.PASSED
+    ] * 4

@@ -192,11 +192,13 @@ def _sheltered(setup: Setup) -> Setup:
     kernel.mount("tmpfs", SHELTER, "tmpfs", kernel.NO_SUID | kernel.NO_DEV, "mode=0755")
     *files, bwrap, libraries = [f"{SHELTER}/{number}" for number in range(len(opened))]
     for path, descriptor in zip([*files, bwrap, libraries], opened, strict=True):
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            Path(path).mkdir()
+        opened_again, status = f"/proc/self/fd/{descriptor}", os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):  # a copy: once the machine replaces a file, its mount cannot be bound again
+            Path(path).write_bytes(Path(opened_again).read_bytes())
+            Path(path).chmod(0o755 if status.st_mode & 0o100 else 0o644)
         else:
-            Path(path).touch()
-        kernel.mount(f"/proc/self/fd/{descriptor}", path, None, kernel.BIND)
+            Path(path).mkdir() if stat.S_ISDIR(status.st_mode) else Path(path).touch()
+            kernel.mount(opened_again, path, None, kernel.BIND)
         os.close(descriptor)
     inside = [place for _, place in setup.inventory.binds]
     return replace(
