@@ -72,6 +72,7 @@ def calls() -> dict[str, Callable[[], Any]]:
         "scipy.stats.bootstrap (percentile), 10,000 units": scipys,
         "paired interval, 10,000 units": lambda: paired_interval(many, other, ratio, **settings),
         "randomisation test, 10,000 units": lambda: randomisation_test(many, other, ratio, seed=1),
+        "randomisation test, 100,000 units": lambda: randomisation_test(most, most * [0.999, 1.0], ratio, seed=1),
         "interval, 100,000 units": lambda: interval(most, ratio, **settings),
     }
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from codex_ml.statistics.bootstrap import UNBOUNDED, Aggregate, Interval, interval, paired_interval
-from codex_ml.statistics.paired import paired_proportions
+from codex_ml.statistics.bootstrap import UNBOUNDED, Aggregate, exponential_interval, interval, paired_interval
+from codex_ml.statistics.proportions import Interval, paired_proportions
 
 Floats = NDArray[np.float64]
 RECORD = Path(__file__).with_suffix(".csv")
@@ -68,11 +68,12 @@ class Population:
         """Return the interval under test."""
         if self.passes:
             a, b = sums[:, 0] == 1, sums[:, 2] == 1
-            table = (int(each.sum()) for each in (a & b, a & ~b, b & ~a, ~a & ~b))
-            return paired_proportions(*table, confidence=CONFIDENCE)
+            return paired_proportions(int((a & ~b).sum()), int((b & ~a).sum()), len(a), confidence=CONFIDENCE)
         if self.paired:
             a, b = np.split(sums, 2, axis=1)
             return paired_interval(a, b, self.aggregate, resamples=resamples, confidence=CONFIDENCE, seed=seed)
+        if self.aggregate is perplexity:
+            return exponential_interval(sums, ratio, resamples=resamples, confidence=CONFIDENCE, seed=seed)
         return interval(sums, self.aggregate, resamples=resamples, confidence=CONFIDENCE, seed=seed, bounds=self.bounds)
 
 
@@ -125,6 +126,12 @@ def documents(spread: float, slope: float = -0.1, noise: float = 0.35) -> Callab
         return np.stack([size * rate, size], axis=1)
 
     return draw
+
+
+def words(random: Generator, n: int) -> Floats:
+    """Return nats and words; a word costs 20 nats, and far more or less in some documents."""
+    size = np.ceil(sizes(random, n, 1.0) / 6)
+    return np.stack([size * 20 * np.exp(random.normal(0, 0.5, size=n)), size], axis=1)
 
 
 def two_models(spread: float, noise: float) -> Callable[[Generator, int], Floats]:
@@ -200,7 +207,8 @@ POPULATIONS = (
     Population("bits per byte", documents(1.0), ratio, (0, np.inf)),
     Population("bits per byte (sizes far apart)", documents(1.5), ratio, (0, np.inf)),
     Population("bits per byte (long ones easier)", documents(1.2, -0.2, 0.5), ratio, (0, np.inf)),
-    Population("perplexity", documents(1.2), perplexity, (0, np.inf)),
+    Population("perplexity", documents(1.2), perplexity),
+    Population("perplexity of words", words, perplexity),
     Population("token accuracy", hits, ratio, (0, 1)),
     Population("score (most at the ends)", scores(0.5, 0.5), ratio, (0, 1)),
     Population("score (low)", scores(0.5, 3), ratio, (0, 1)),

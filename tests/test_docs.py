@@ -19,7 +19,7 @@ from codex_ml.policy.rules import load_policy
 from codex_ml.safety_audit.audit_numbers import NUMBERS
 from codex_ml.safety_audit.config import SIZES
 from codex_ml.safety_audit.gates import smallest_trials
-from codex_ml.statistics.bootstrap import clopper_pearson
+from codex_ml.statistics.proportions import clopper_pearson
 from codex_ml.tokenizer.config import TokenizerKind
 from codex_ml.train.config import Model, Train
 from codex_ml.train.recipe import optimizer_plan

@@ -444,3 +444,45 @@ def test_the_same_document_is_read_from_a_source_of_any_kind(tmp_path: Path, kin
     assert document.content == text
     assert document.source.startswith(f"source.{kind}"), "an archive and a commit add their own names"
     assert str(tmp_path) not in repr(document), "no path of this machine"
+
+
+@pytest.mark.parametrize(("number", "code", "line"), [(15, 143, "terminated"), (2, 130, "interrupted")])
+def test_a_signal_while_programs_run_leaves_no_folder_and_no_process(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, number: int, code: int, line: str
+) -> None:
+    import subprocess
+    import time
+
+    from codex_ml.sandbox.watch import tree
+
+    room = tmp_path_factory.mktemp("room")
+    write_lines("samples.jsonl", [{"task_id": "t/0", "completion": "    import time\n    time.sleep(600)\n"}])
+    command = [sys.executable, "-m", "codex_ml", "evaluate", "--model", OWN, "--data", "held.jsonl", "--out", "result"]
+    command += ["--benchmark", "tasks.jsonl", "--samples", "samples.jsonl", *FAST, "-S", "code.cpu_seconds=600"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(room)}
+    ) as process:
+        while len(family := tree(process.pid)) < 7:  # a supervisor, and the processes of two programs
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+        assert list(room.iterdir())
+        process.send_signal(number)
+        said = process.stderr.read() if process.stderr else ""
+    assert process.returncode == code
+    assert said.splitlines()[-1] == f"error: {line}"
+    assert list(room.iterdir()) == []
+    assert not Path("result").exists()
+    for _ in range(1000):
+        family = [pid for pid in family if runs(pid)]
+        if not family:
+            break
+        time.sleep(0.01)
+    assert family == []
+
+
+def runs(process: int) -> bool:
+    """Whether a process is there and is more than an entry that its parent has not read yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -198,11 +198,15 @@ from codex_ml.core.errors import one_line_errors
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 io.write_bytes(folder / "target", b"old")
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 if limit:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-with one_line_errors():
-    io.write_bytes(folder / "target", b"n" * 300_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+try:
+    with one_line_errors():
+        io.write_bytes(folder / "target", b"n" * 300_000)
+finally:  # coverage writes a file of its own at exit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 """
 
 
@@ -225,7 +229,7 @@ def test_a_full_disk_is_reported_and_the_old_file_stays(tmp_path, run_python):
     print("a tmpfs is full" if namespaces else "no user namespaces: write() is patched")
     message = "the disk is full; free some space and run the same command again"
     if namespaces:
-        check = FULL.replace("with one_line_errors():", CHECKED_AT_EXIT + "with one_line_errors():")
+        check = FULL.replace("try:", CHECKED_AT_EXIT + "try:")
         (tmp_path / "full.py").write_text(check)
         (tmp_path / "disk").mkdir()
         shell = 'mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" "$3" "$1" 0'
@@ -237,7 +241,7 @@ def test_a_full_disk_is_reported_and_the_old_file_stays(tmp_path, run_python):
         told = f"error: {message} ({tmp_path}/disk/target)\n"
         assert (done.returncode, done.stderr, done.stdout) == (1, told, "[('target', b'old')]\n")
     else:
-        patched = FULL.replace("with one_line_errors():", FULL_WRITE + "with one_line_errors():")
+        patched = FULL.replace("try:", FULL_WRITE + "try:")
         assert_old_is_kept(tmp_path, run_python("-c", patched, str(tmp_path), "0"), message)
 
 

@@ -111,3 +111,21 @@ def test_the_p_value_does_not_depend_on_the_order_of_the_results():
     a, b = random.random(9), random.random(9)
     assert compared(a, b).p == compared(b, a).p
     assert compared(a, b).difference == -compared(b, a).difference
+
+
+def test_weights_that_cancel_are_not_taken_for_items_that_count_alike():
+    """Under both models the mean over items is the value, by chance: McNemar's test would ignore the weights."""
+    weights = np.r_[np.ones(20), 100, 100]
+    a, b = np.r_[np.ones(10), np.zeros(10), 1, 0], np.r_[np.zeros(10), np.ones(10), 0, 1]
+    sums = [np.stack([weights * right, weights], axis=1) for right in (a, b)]
+    found = paired_difference(mean, *sums, pairing(range(22)), Inference())
+    assert (found.a, found.b, found.is_binary, found.test) == (0.5, 0.5, False, "randomisation")
+
+
+def test_two_models_without_a_flip_may_differ_elsewhere_but_one_model_does_not_differ_from_itself():
+    columns = np.stack([np.zeros(164), np.ones(164)], axis=1)
+    two = paired_difference(mean, columns, columns, pairing(range(164)), Inference())
+    assert (two.p, two.is_equal, two.interval.method) == (1, True, "score")
+    assert two.interval.high == pytest.approx(0.0229, abs=5e-5)
+    one = paired_difference(mean, columns, columns, pairing(range(164)), Inference(), one_model=True)
+    assert (one.interval.low, one.interval.high) == (0, 0)

@@ -44,6 +44,31 @@ def test_perplexity_that_overflows_is_absent_and_the_result_stays_json() -> None
     assert parse_json(dump_json(found.as_json())) == found.as_json()
 
 
+def test_the_interval_of_a_perplexity_is_that_of_its_nats_on_another_scale() -> None:
+    random = np.random.default_rng(3)
+    size = np.ceil(random.lognormal(5, 1, size=40))
+    rows = np.stack([size * random.lognormal(3, 0.5, size=40), size], axis=1).tolist()
+    bits, perplexity = value_of("bits_per_byte", rows), value_of("byte_perplexity", rows)
+    assert [perplexity.low, perplexity.high] == pytest.approx([2**bits.low, 2**bits.high], rel=1e-6)
+    assert 0 < perplexity.low < perplexity.value < perplexity.high
+
+
+def test_a_perplexity_whose_upper_limit_is_too_large_for_a_double_has_no_interval() -> None:
+    found = value_of("word_perplexity", [[700.0 + 20 * (k % 3 - 1), 1.0] for k in range(30)])
+    assert found.value == pytest.approx(math.exp(700))
+    assert (found.low, found.high) != (None, None)
+    found = value_of("word_perplexity", [[700.0 + 90 * (k % 3 - 1), 1.0] for k in range(30)])
+    assert (found.low, found.high) == (None, None)
+    assert found.why.startswith("no interval")
+
+
+def test_a_value_names_the_method_of_its_interval_where_it_has_one() -> None:
+    rows = [[math.log(2) * (60 * k + k % 5), 100.0 * k] for k in range(1, 31)]
+    assert value_of("bits_per_byte", rows).method == value_of("byte_perplexity", rows).method == "bootstrap"
+    assert value_of("exact_match", [[0.0, 1.0]] * 164).method == "exact"
+    assert value_of("bits_per_byte", rows[:3]).method is None
+
+
 def test_one_document_has_a_value_but_no_interval() -> None:
     found = value_of("bits_per_byte", [[math.log(2) * 6, 4.0]])
     assert (found.value, found.low, found.high) == (1.5, None, None)
@@ -124,6 +149,9 @@ def test_more_units_than_pools_are_put_together_and_no_unit_is_split(tmp_path: P
     file = tmp_path / "documents.parquet"
     units = read_pools(file, limit=100)
     assert (units.pools, units.count) == (100, 1000)
+    assert (
+        read_pools(file, limit=990).pools == len(set(read_pools(file, limit=990).pool)) < 990
+    )  # an empty one is no unit
     assert (units.pool[:1000] == units.pool[1000:2000]).all()
     sums = pooled_sums(file, ["nll"], units)
     assert sums.shape == (100, 1)

@@ -96,7 +96,7 @@ def test_the_saved_folder_chats_in_plain_transformers_and_adapters_find_their_ba
     (workspace.root / "data/raw/chats.jsonl").write_text(chats(), encoding="utf-8")
     (workspace.root / "params.yaml").write_text(PARAMS, encoding="utf-8")
     run(workspace, "fetch", "ingest", "split", "tokenizer", "pack", "train")
-    count, differing, said, configs, ends, ours = json.loads(printed(workspace, LOADED))
+    count, differing, said, configs, ends, ours = json.loads(printed(workspace, LOADED)[-1])
     assert (differing, ours) == ([], False) and count > 25
     assert said == f"{ANSWER}<|im_end|>"  # and no token more: generation ended
     assert configs == [ends, ends]
@@ -110,9 +110,10 @@ def test_the_saved_folder_chats_in_plain_transformers_and_adapters_find_their_ba
         local.replace("max_steps: 150", "max_steps: 5").replace("lr: 2e-3", "lr: 1e-6"), encoding="utf-8"
     )
     run(workspace, "tokenizer", "pack", "train")
-    count, differing, said, configs, ends, ours = json.loads(printed(workspace, LOADED))
+    loaded, adapted = printed(workspace, LOADED + ADAPTED)[-2:]
+    count, differing, said, configs, ends, ours = json.loads(loaded)
     assert (differing, said, configs) == ([], f"{ANSWER}<|im_end|>", [ends, ends])
-    assert json.loads(printed(workspace, ADAPTED)) == ["models/base/first", "PeftModelForCausalLM"]
+    assert json.loads(adapted) == ["models/base/first", "PeftModelForCausalLM"]
 
 
 def run(workspace: Workspace, *stages: str) -> None:
@@ -120,5 +121,5 @@ def run(workspace: Workspace, *stages: str) -> None:
         workspace.run("python", f"stages/{stage}.py")
 
 
-def printed(workspace: Workspace, code: str) -> str:
-    return workspace.run("python", "-c", code).stdout.splitlines()[-1]
+def printed(workspace: Workspace, code: str) -> list[str]:
+    return workspace.run("python", "-c", code).stdout.splitlines()

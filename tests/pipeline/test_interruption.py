@@ -157,6 +157,7 @@ def test_two_trainings_at_once_the_second_is_told_who_runs(pipeline: Workspace) 
     process.communicate()
 
 
+@pytest.mark.slow
 def test_lock_of_a_dead_process_is_free(pipeline: Workspace) -> None:
     process = _start(pipeline, "stages/train.py")
     _wait(lambda: _checkpoints(pipeline), process)

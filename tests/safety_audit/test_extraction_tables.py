@@ -28,7 +28,7 @@ from codex_ml.safety_audit.extraction_tables import (
     prefix_windows,
     write_curves,
 )
-from codex_ml.statistics.bootstrap import clopper_pearson
+from codex_ml.statistics.proportions import clopper_pearson
 
 from ..pack.byte_tokenizer import ByteTokenizer
 from .known_answers import HELD_OUT as HELD_OUT_TEXT

@@ -7,7 +7,7 @@ import pytest
 from codex_ml.inference.audit_files import AuditFinding, AuditNumber, AuditPart, Control, finding_id
 from codex_ml.policy.gate_rules import GateRule
 from codex_ml.safety_audit.gates import decide, sentence, smallest_trials, verdict
-from codex_ml.statistics.bootstrap import clopper_pearson
+from codex_ml.statistics.proportions import clopper_pearson
 
 EXCESS = GateRule(number="part.excess", title="not extracted", compare="low", warn=0.001, fail=0.01)
 COUNT = GateRule(number="part.secrets", title="no secrets", compare="findings", fail=0)

@@ -198,10 +198,28 @@ def test_when_the_harness_is_killed_nothing_of_it_survives(sandbox: Sandbox) -> 
     with subprocess.Popen([sys.executable, "-c", HARNESS, sandbox.rung], stdout=subprocess.PIPE) as harness:
         assert harness.stdout
         supervisor = int(harness.stdout.readline())
-        while len(family := [supervisor, *tree(supervisor)]) < 5:  # two of the rung, the program, its child
+        expected = 4 if sandbox.rung == "namespaces" else 5  # bwrap is two processes; then the program and its child
+        while len(family := [supervisor, *tree(supervisor)]) < expected:
             time.sleep(0.01)
         harness.kill()
-    left = family
+    assert_all_end(family)
+
+
+def test_when_the_supervisor_is_killed_nothing_of_it_survives(sandbox: Sandbox) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HARNESS, sandbox.rung], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as harness:
+        assert harness.stdout
+        supervisor = int(harness.stdout.readline())
+        while len(family := tree(supervisor)) < (3 if sandbox.rung == "namespaces" else 4):
+            time.sleep(0.01)
+        os.kill(supervisor, signal.SIGKILL)
+        assert harness.wait() == 1
+    assert_all_end(family)
+
+
+def assert_all_end(processes: list[int]) -> None:
+    left = processes
     for _ in range(1000):
         left = [pid for pid in left if Path(f"/proc/{pid}/stat").exists()]
         if not left:
@@ -307,6 +325,10 @@ def f():
     return unicodedata.name("\u00e9") == "LATIN SMALL LETTER E WITH ACUTE"
 
 def f():
+    import os
+    return dict(os.environ) == {} and os.getenv("PYTHONHASHSEED") is None
+
+def f():
     with open("note.txt", "w") as file: file.write("\u00e9")
     return open("note.txt").read() == "\u00e9"
 
@@ -318,6 +340,30 @@ def f():
 
 def test_honest_programs_find_the_standard_library(sandbox: Sandbox) -> None:
     programs = [f"def f():{body}" for body in HONEST.split("def f():")[1:]]
-    assert len(programs) == 11
+    assert len(programs) == 12
     outcomes = judged(sandbox, *(basic(program, "assert f() is True") for program in programs))
-    assert [(outcome.verdict, outcome.detail) for outcome in outcomes] == [(Verdict.PASSED, "")] * 11
+    assert [(outcome.verdict, outcome.detail) for outcome in outcomes] == [(Verdict.PASSED, "")] * 12
+
+
+def test_programs_start_also_after_the_machine_has_replaced_a_file_that_they_are_shown(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """As `ldconfig` replaces /etc/ld.so.cache when a package is installed during a long evaluation."""
+    tmp_path.chmod(0o755)
+    shown = tmp_path / "cache"
+    shown.write_text("old")
+    shown.chmod(0o644)
+    binds = (*sandbox.inventory.binds, (str(shown), "/etc/replaced"))
+    changed = replace(sandbox, inventory=replace(sandbox.inventory, binds=binds))
+    trial = basic("def f(): return open('/etc/replaced').read()", "assert f() in ('old', 'new')")
+
+    def trials() -> Iterator[Trial]:
+        for _ in range(4):
+            yield trial
+            (tmp_path / "next").write_text("new")
+            (tmp_path / "next").chmod(0o644)
+            (tmp_path / "next").replace(shown)
+
+    assert [outcome.verdict for outcome in run_trials(changed, trials(), limits=LIMITS, workers=1)] == [
+        Verdict.PASSED
+    ] * 4

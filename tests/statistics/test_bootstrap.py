@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import tracemalloc
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,12 +13,12 @@ from scipy.stats import bootstrap
 from codex_ml.statistics.bootstrap import (
     SMALLEST_UNITS,
     VARIED_UNITS,
-    Interval,
-    clopper_pearson,
+    count_alike,
     interval,
     paired_interval,
     unit_sums,
 )
+from codex_ml.statistics.proportions import Interval, clopper_pearson
 
 SETTINGS = {"resamples": 400, "confidence": 0.95, "seed": 1}
 
@@ -43,22 +42,6 @@ def trials(ones, units):
     return np.stack([np.arange(units) < ones, np.ones(units)], axis=1).astype(float)
 
 
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.30850), (5, 10, 0.18709, 0.81291), (10, 10, 0.69150, 1.0), (1, 200, 0.00013, 0.02754)],
-)
-def test_clopper_pearson_gives_the_published_values(successes, trials, low, high):
-    """Tables of exact 95 % limits; at the ends 1 - 0.025^(1/n) by hand."""
-    found = clopper_pearson(successes, trials)
-    assert (round(found.low, 5), round(found.high, 5)) == (low, high)
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(-1, 5), (6, 5), (0, 0)])
-def test_impossible_counts_are_refused(successes, trials):
-    with pytest.raises(ValueError, match="successes of"):
-        clopper_pearson(successes, trials)
-
-
 def test_the_interval_agrees_with_the_enumeration_of_all_resamples(monkeypatch):
     """Four units have 4^4 resamples; their pivots have quantiles that 40,000 draws come close to."""
     monkeypatch.setattr("codex_ml.statistics.bootstrap.SMALLEST_UNITS", 4)
@@ -75,20 +58,6 @@ def test_the_interval_agrees_with_the_enumeration_of_all_resamples(monkeypatch):
     reach = error * np.quantile(pivots, 0.8, method="higher")
     found = interval(rows, ratio, resamples=40_000, confidence=0.8, seed=3)
     assert (found.low, found.high) == pytest.approx((value - reach, value + reach), rel=0.02)
-
-
-@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
-@pytest.mark.parametrize(("successes", "trials"), [(1, 2), (7, 30), (41, 200), (199, 200), (3, 1000)])
-def test_each_limit_of_clopper_pearson_leaves_half_of_the_rest_in_its_tail(successes, trials, confidence):
-    """The definition, with sums of exact fractions: at the lower limit as many successes or more are that rare."""
-
-    def at_most(k: int, p: float) -> float:
-        p = Fraction(p)
-        return float(sum(math.comb(trials, i) * p**i * (1 - p) ** (trials - i) for i in range(k + 1)))
-
-    found = clopper_pearson(successes, trials, confidence=confidence)
-    assert 1 - at_most(successes - 1, found.low) == pytest.approx((1 - confidence) / 2, abs=1e-9)
-    assert at_most(successes, found.high) == pytest.approx((1 - confidence) / 2, abs=1e-9)
 
 
 def test_the_interval_is_what_its_formula_says():
@@ -279,3 +248,81 @@ def test_units_of_different_weight_are_not_trials() -> None:
     for right in (np.zeros(60), np.ones(60), np.arange(60) < 5):
         rows = np.stack([right * weights, weights], 1)
         assert interval(rows, lambda sums: sums[..., 0] / sums[..., 1], **settings) is None
+
+
+def weighted(weights, right):
+    return np.stack([weights * right, weights], axis=1)
+
+
+def test_weights_whose_mean_is_the_value_by_chance_are_no_trials():
+    """30 of 60 light records are right, and one of two that weigh a hundred times: the value and the mean are one half."""
+    weights, right = np.r_[np.ones(60), 100, 100], np.r_[np.ones(30), np.zeros(30), 1, 0]
+    rows = weighted(weights, right)
+    assert ratio(rows.sum(axis=0)) == ratio(rows).mean() == 0.5
+    assert not count_alike(rows, ratio)
+    found = interval(rows, ratio, **SETTINGS, bounds=(0, 1))
+    trials_of_the_same_share = clopper_pearson(31, 62)
+    assert found is None or found.high - found.low > trials_of_the_same_share.high - trials_of_the_same_share.low
+
+
+@pytest.mark.parametrize("right", [[1, 0, 1, 0], [1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]])
+def test_units_count_alike_where_their_weights_are_equal(right):
+    right = np.array(right, dtype=float)
+    assert count_alike(weighted(np.full(4, 3.0), right), ratio)
+    assert not count_alike(weighted(np.array([1.0, 1, 100, 100]), right), ratio)
+
+
+def test_a_record_without_weight_is_no_trial():
+    def rate(sums):
+        return np.divide(*np.moveaxis(sums, -1, 0), out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] != 0)
+
+    rows = weighted(np.r_[np.ones(9), np.zeros(50)], np.r_[np.ones(2), np.zeros(57)])
+    assert interval(rows, rate, **SETTINGS, bounds=(0, 1)) == clopper_pearson(2, 9)
+
+
+@pytest.mark.parametrize(("scale", "value"), [(100 + 4e-14, 100), (100.0, 100), (1e-14, 0)])
+def test_a_value_that_rounding_keeps_from_its_bound_has_no_interval_without_width(scale, value):
+    """Perfect BLEU is 100 + 4e-14; units of other sizes are no trials, so nothing is known of the spread."""
+    rows = np.outer(np.arange(1, 31), [1.0, 1.0])
+    assert interval(rows, lambda sums: scale * ratio(sums), **SETTINGS, bounds=(0, 100)) is None
+    alike = np.ones((30, 2))
+    found = interval(alike, lambda sums: scale * ratio(sums), **SETTINGS, bounds=(0, 100))
+    exact = clopper_pearson(30 * value // 100, 30)
+    assert (found.low, found.high) == pytest.approx((100 * exact.low, 100 * exact.high))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, 1e300, 1e308])
+@pytest.mark.parametrize("column", [0, 1])
+def test_numbers_without_an_end_have_no_interval_and_raise_no_warning(odd, column):
+    rows = documents(30)
+    rows[3, column] = odd
+    for bounds in ((-math.inf, math.inf), (-math.inf, 5)):
+        found = interval(rows, lambda sums: np.minimum(ratio(sums), 5), **SETTINGS, bounds=bounds)
+        assert found is None or -math.inf < found.low <= found.high < math.inf
+        assert found is None or np.isfinite(odd)
+    paired = paired_interval(documents(30), rows, ratio, **SETTINGS)
+    assert paired is None or -math.inf < paired.low <= paired.high < math.inf
+
+
+@pytest.mark.filterwarnings("error")
+def test_resamples_without_a_value_raise_no_warning():
+    """Most of the units have nothing to divide by; some resamples draw only those."""
+    rows = np.zeros((40, 2))
+    rows[:, 0] = np.arange(40) % 3
+    rows[:2, 1] = 1
+    assert interval(rows, ratio, **SETTINGS) is None
+
+
+def test_two_models_of_one_value_differ_by_nothing_whatever_the_scale_of_their_sums():
+    """Three times the nats of three times the bytes: only rounding differs."""
+    rows = documents(40)
+    found = paired_interval(rows, 3 * rows, ratio, **SETTINGS)
+    assert (found.low, found.high) == pytest.approx((0, 0), abs=1e-15)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_the_interval_scales_with_its_numbers(size):
+    rows = documents(40)
+    once, scaled = (interval(rows * [factor, 1.0], ratio, **SETTINGS, bounds=(0, math.inf)) for factor in (1, size))
+    assert (scaled.low / size, scaled.high / size) == pytest.approx((once.low, once.high), rel=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from scipy.stats import binomtest, false_discovery_control, norm, permutation_te
 from codex_ml.evaluate.metrics.bleu_chrf import CorpusBleu
 from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.statistics.bootstrap import interval, paired_interval, unit_sums
-from codex_ml.statistics.paired import EXACT_UNITS, holm, mcnemar, paired_proportions, randomisation_test, sign_flip
+from codex_ml.statistics.paired import (
+    EXACT_UNITS,
+    PERMUTATIONS,
+    _random_moves,
+    holm,
+    mcnemar,
+    randomisation_test,
+    sign_flip,
+)
 
 
 def ratio(sums):
@@ -33,35 +42,6 @@ def test_mcnemar_gives_the_known_values(b, c, p):
 def test_mcnemar_refuses_negative_counts(b, c):
     with pytest.raises(ValueError, match="at least 0"):
         mcnemar(b, c)
-
-
-@pytest.mark.parametrize(
-    ("counts", "low", "high"),
-    [((36, 2, 12, 0), 0.0569, 0.3404), ((36, 0, 14, 0), 0.1528, 0.4167), ((1, 7, 1, 12), -0.5069, -0.0256)],
-)
-def test_the_interval_of_paired_proportions_gives_the_published_values(counts, low, high):
-    """Newcombe 1998, table of method 10, and the airway data of Bentur 2009 in Fagerland, Lydersen and Laake 2017."""
-    found = paired_proportions(*counts)
-    assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-
-
-def test_the_interval_of_paired_proportions_turns_around_with_the_models():
-    found, turned = paired_proportions(50, 3, 9, 102), paired_proportions(50, 9, 3, 102)
-    assert (found.low, found.high) == pytest.approx((-turned.high, -turned.low))
-    narrower = paired_proportions(50, 3, 9, 102, confidence=0.8)
-    assert found.low < narrower.low < 6 / 164 < narrower.high < found.high
-
-
-@pytest.mark.parametrize("counts", [(0, 0, 0, 1), (0, 1, 0, 0), (5, 0, 0, 0), (0, 0, 1, 163), (3, 2, 2, 3)])
-def test_no_table_of_flips_leaves_the_range(counts):
-    found = paired_proportions(*counts)
-    assert -1 <= found.low < found.high <= 1
-
-
-@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (-1, 2, 3, 4)])
-def test_tables_without_units_and_negative_counts_are_refused(counts):
-    with pytest.raises(ValueError, match="at least 0"):
-        paired_proportions(*counts)
 
 
 def test_sign_flip_of_eight_gains_and_one_loss_is_exact():
@@ -199,3 +179,45 @@ def test_corpus_bleu_is_tested_as_sacrebleus_approximate_randomisation_does():
     ours = randomisation_test(*sums, metric.aggregate, seed=1)
     assert 0.01 < ours < 0.5
     assert ours == pytest.approx(independent, abs=0.015)
+
+
+def test_the_drawn_sums_are_those_of_random_halves_of_the_units():
+    """Each unit is in half of the sets, independently of the others: the mean and the variance of the sums, by hand."""
+    gaps = np.random.default_rng(4).normal(size=(2_500, 2)) * [1, 1000]
+    moved = _random_moves(gaps, 1)
+    assert moved.shape == (PERMUTATIONS, 2)
+    error = np.sqrt(np.square(gaps).sum(axis=0) / 4)
+    assert (np.abs(moved.mean(axis=0) - gaps.sum(axis=0) / 2) < 4 * error / np.sqrt(PERMUTATIONS)).all()
+    assert moved.std(axis=0) == pytest.approx(error, rel=0.03)
+    one_by_one = _random_moves(np.diag(2.0 ** np.arange(20)), 1)  # powers of two: a sum names its set
+    assert set(np.unique(one_by_one / 2.0 ** np.arange(20))) == {0, 1}
+    assert (one_by_one > 0).mean(axis=0) == pytest.approx(np.full(20, 0.5), abs=0.02)
+    assert np.abs(np.corrcoef((one_by_one > 0).T) - np.eye(20)).max() < 0.05
+
+
+def test_memory_of_the_randomisation_test_does_not_grow_with_the_units():
+    """20,000 and 100,000 units: 10 MB beside the sums and their differences; bits as doubles would take 8 GB."""
+    random = np.random.default_rng(3)
+    for units in (20_000, 100_000):
+        a = random.lognormal(size=(units, 2))
+        b = a * random.lognormal(0, 0.05, size=(units, 1))
+        tracemalloc.start()
+        assert 0 < randomisation_test(a, b, ratio, seed=1) <= 1
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10e6 + 2 * a.nbytes
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", [math.nan, math.inf, 1e308])
+def test_sums_without_an_end_are_refused_without_a_warning(odd):
+    a, b = np.ones((30, 2)), np.ones((30, 2))
+    b[:, 0] = odd
+    with pytest.raises(ValueError, match="not finite"):
+        randomisation_test(a, b, ratio, seed=1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_swaps_that_leave_nothing_to_divide_by_count_as_extreme():
+    a, b = np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([[0.0, 0.0], [3.0, 1.0]])
+    assert randomisation_test(a, b, ratio, seed=1) == 1

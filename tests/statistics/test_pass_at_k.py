@@ -39,6 +39,9 @@ def test_tasks_are_computed_at_once():
         (10, 11, 1, "between 0 and"),
         (10, -1, 1, "between 0 and"),
         (10, 2.5, 1, "whole numbers"),
+        (float("nan"), 1, 1, "whole numbers"),
+        (10, float("inf"), 1, "whole numbers"),
+        (1e300, 1, 1, "whole numbers below"),
     ],
 )
 def test_what_has_no_unbiased_estimate_is_refused(n, c, k, message):
@@ -48,3 +51,15 @@ def test_what_has_no_unbiased_estimate_is_refused(n, c, k, message):
 
 def test_many_samples_do_not_overflow():
     assert float(pass_at_k(100_000, 1, 100)) == pytest.approx(100 / 100_000, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 50, 2**52])
+def test_as_many_draws_as_samples_find_every_pass(n):
+    k = min(n, 50)
+    assert [float(pass_at_k(k, c, k)) for c in (0, 1, k)] == [0, 1, 1]
+    assert float(pass_at_k(n, n, 1)) == 1
+    assert float(pass_at_k(n, 1, 1)) == pytest.approx(1 / n, rel=1e-3, abs=1e-16)
+
+
+def test_no_tasks_have_no_values():
+    assert pass_at_k([], [], 3).shape == (0,)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codex_ml.cli.measure_options import Kind, naming_options
 from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -55,11 +54,10 @@ def audit(
     """
     from codex_ml.cli.audit_model import AuditInputs, audit_model, audit_settings, options_of_audit
     from codex_ml.cli.result_target import refuse_target
-    from codex_ml.core.stage import unwinding_on_sigterm
     from codex_ml.core.strict_json import dump_json
     from codex_ml.inference.audit_files import DETAILS
 
-    with one_line_errors(debug=debug), unwinding_on_sigterm():
+    with one_line_errors(debug=debug):
         here = go_to_top()
         settings = audit_settings(changes, size)
         target = here / out if out is not None else None
@@ -73,11 +71,8 @@ def audit(
             held_out=None if held_out is None else here / held_out,
             kind=kind,
         )
-        with (
-            TemporaryDirectory(prefix="codex-ml-audit-") as scratch,
-            naming_options(options_of_audit(changes)),
-        ):
-            found = audit_model(settings, inputs, target or Path(scratch) / "audit", say=_say)
+        with scratch_folder() as scratch, naming_options(options_of_audit(changes)):
+            found = audit_model(settings, inputs, target or scratch / "audit", say=_say)
         if json:
             typer.echo(dump_json(found.as_json()), nl=False)
         else:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.cli.measure_model import PACKED, POLICY, go_offline
@@ -18,6 +17,7 @@ from codex_ml.cli.measure_options import naming_options
 from codex_ml.cli.model_and_data import LoadedModel, ModelChoice, documents_file, is_split, load_any_model
 from codex_ml.cli.param_changes import Changeable, with_changes
 from codex_ml.cli.param_rules import Params, load_params
+from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_folder
 from codex_ml.core.progress import track
@@ -102,8 +102,7 @@ def audit_model(settings: SafetyAudit, inputs: AuditInputs, target: Path, *, say
     _refuse_pointless(inputs)
     params, rules = load_params(), load_audit_policy(Path(POLICY[0]))
     clean = hide_canaries(load_cleaner(*map(Path, POLICY)), PACKED)
-    with TemporaryDirectory(prefix="codex-ml-audit-") as temporary:
-        scratch = Path(temporary)
+    with scratch_folder() as scratch:
         files, notes = _documents(inputs, scratch, params, clean)
         any_file = files.get("train") or files.get("held-out")
         loaded = load_any_model(ModelChoice(inputs.model, None, "fp32"), params.runtime, any_file, scratch)

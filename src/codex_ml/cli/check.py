@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from codex_ml.cli.options import Debug, warn_of_lines_not_compared
-from codex_ml.core.errors import one_line_errors
+from codex_ml.core.errors import one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
 
@@ -15,8 +15,10 @@ def check(debug: Debug = False) -> None:
     It finds unknown keys (and suggests the closest one), wrong types, impossible combinations, params that no stage
     reads, params, files and imports that a stage uses but does not declare, outputs that Git tracks, conflict markers,
     missing or damaged inputs and base models, package versions that differ from requirements.lock, locks that a killed
-    DVC left, and accepted findings of the audit whose last day has passed.
+    DVC left, and accepted findings of the audit whose last day has passed. It warns where the installed metrics of
+    other packages are not those of the last evaluation.
     """
+    from codex_ml.cli.checks.installed_metrics import metrics_warning
     from codex_ml.cli.checks.workspace import check_workspace
     from codex_ml.policy.key import KEY, warning
 
@@ -25,5 +27,7 @@ def check(debug: Debug = False) -> None:
         params = check_workspace()
         if note := warning(KEY, (source.path for source in params.ingest.sources)):
             typer.echo(f"warning: {note}", err=True)
+        if note := metrics_warning(params.evaluate.metrics):
+            typer.echo(safe_text(f"warning: {note}"), err=True)
         warn_of_lines_not_compared()
         typer.echo("check: params.yaml, dvc.yaml and the workspace are in order")

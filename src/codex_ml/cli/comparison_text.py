@@ -72,6 +72,7 @@ def size_of(task: ComparedTask) -> str:
 def metric_cells(row: ComparedMetric) -> tuple[str, ...]:
     """The cells of one metric in the order of `HEAD`."""
     interval = "" if row.low is None or row.high is None else f"{decimal(row.low)} to {decimal(row.high)}"
+    interval += " (score)" if row.method == "score" else ""
     return (
         row.metric,
         decimal(row.a),

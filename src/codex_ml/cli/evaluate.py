@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window, naming_options, options_of_keys
 from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -51,11 +50,10 @@ def evaluate(
     """
     from codex_ml.cli.measure_model import Inputs, evaluate_settings, measure
     from codex_ml.cli.result_target import refuse_target
-    from codex_ml.core.stage import unwinding_on_sigterm
     from codex_ml.core.strict_json import dump_json
     from codex_ml.inference.evaluate_files import DETAILS
 
-    with one_line_errors(debug=debug), unwinding_on_sigterm():
+    with one_line_errors(debug=debug):
         here = go_to_top()
         settings = evaluate_settings(changes, benchmark, here)
         target = here / out if out is not None else None
@@ -71,11 +69,8 @@ def evaluate(
             kind=kind,
             window=window,
         )
-        with (
-            TemporaryDirectory(prefix="codex-ml-evaluate-") as scratch,
-            naming_options(options_of_keys(changes)),
-        ):
-            found, notes = measure(settings, inputs, target or Path(scratch) / "result")
+        with scratch_folder() as scratch, naming_options(options_of_keys(changes)):
+            found, notes = measure(settings, inputs, target or scratch / "result")
         for note in notes:
             typer.echo(safe_text(f"note: {note}"), err=True)
         if json:
@@ -92,6 +87,7 @@ def table_lines(found: Evaluation) -> Iterator[str]:
         for metric, value in task.metrics.items():
             number = "-" if value.value is None else f"{value.value:.6g}"
             spread = "" if value.low is None else f"[{value.low:.6g}, {value.high:.6g}]"
+            spread += " exact" if value.method == "exact" else ""
             yield f"  {metric:<28} {number:>12}  {spread:<26} {value.why or ''}".rstrip()
         if task.lossy:
             yield f"  {task.lossy.reason}"

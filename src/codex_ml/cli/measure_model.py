@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from codex_ml.cli.measure_options import naming_options
 from codex_ml.cli.model_and_data import ModelChoice, documents_file, is_split, load_subject
 from codex_ml.cli.param_changes import Changeable, with_changes
 from codex_ml.cli.param_rules import Params, load_params
+from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_folder
 from codex_ml.core.progress import track
@@ -94,8 +94,7 @@ def measure(settings: Evaluate, inputs: Inputs, target: Path) -> tuple[Evaluatio
     params = load_params()
     redact = hide_canaries(load_cleaner(*map(Path, POLICY)), PACKED)
     open_benchmarks(settings, inputs.samples)  # a mistake in them is told before the documents are scored
-    with TemporaryDirectory(prefix="codex-ml-evaluate-") as temporary:
-        scratch = Path(temporary)
+    with scratch_folder() as scratch:
         documents = partial(_documents, inputs.kind, scratch, params, redact)
         test, refused = documents(inputs.data, "data")
         train, refused_train = documents(inputs.train, "train") if inputs.train else (None, "")

@@ -257,16 +257,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)  # unwinds, so that temporary files are removed
 
 
-@contextmanager
-def unwinding_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block like an exception, so that a command leaves no temporary files."""
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _lock_file(name: str) -> Path:
     Path(".cache").mkdir(mode=0o700, exist_ok=True)
     return Path(".cache/locks") / name

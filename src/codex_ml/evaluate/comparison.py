@@ -136,7 +136,8 @@ def _task(
         settings=_differing(tables[0].result.settings, tables[1].result.settings),
     )
     choices = compared_metrics((a, b), task, pairing)
-    found = {c.name: _difference(c, c.metric, tables, pairing, settings) for c in choices if c.metric}
+    pairs = _Pairs(tables, pairing, settings.inference, one_model=a.evaluation.model == b.evaluation.model)
+    found = {choice.name: pairs.difference(choice, choice.metric) for choice in choices if choice.metric}
     rows = [_row(choice, found.get(choice.name), about) for choice in choices]
     graded = {name for name, difference in found.items() if difference and not difference.is_binary}
     ranked = next((name for name in RANKED if name in graded), "")
@@ -156,19 +157,23 @@ def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[InputDifference]:
     return differences(flat[0], flat[1])
 
 
-def _difference(
-    choice: MetricChoice,
-    metric: Metric,
-    tables: tuple[TaskTable, TaskTable],
-    pairing: Pairing,
-    settings: CompareSettings,
-) -> PairedDifference | None:
-    numbers = []
-    for table, rows in zip(tables, (pairing.rows_a, pairing.rows_b), strict=True):
-        whole = table.numbers(metric.columns)
-        _refuse_another_run(choice, table, whole)
-        numbers.append(whole[rows])
-    return paired_difference(choice.aggregate, numbers[0], numbers[1], pairing, settings.inference)
+@dataclass(frozen=True)
+class _Pairs:
+    """The tables of both results for one task, and which rows are compared how."""
+
+    tables: tuple[TaskTable, TaskTable]
+    pairing: Pairing
+    inference: Inference
+    one_model: bool
+
+    def difference(self, choice: MetricChoice, metric: Metric) -> PairedDifference | None:
+        numbers = []
+        for table, rows in zip(self.tables, (self.pairing.rows_a, self.pairing.rows_b), strict=True):
+            whole = table.numbers(metric.columns)
+            _refuse_another_run(choice, table, whole)
+            numbers.append(whole[rows])
+        a, b = numbers
+        return paired_difference(choice.aggregate, a, b, self.pairing, self.inference, one_model=self.one_model)
 
 
 def _refuse_another_run(choice: MetricChoice, table: TaskTable, numbers: Numbers) -> None:
@@ -209,7 +214,8 @@ def _row(choice: MetricChoice, found: PairedDifference | None, about: ComparedTa
         "verdict": "equal" if found.is_equal else "no evidence",
     }
     if found.interval:
-        update |= {"low": round(found.interval.low, DECIMALS), "high": round(found.interval.high, DECIMALS)}
+        low, high = round(found.interval.low, DECIMALS), round(found.interval.high, DECIMALS)
+        update |= {"low": low, "high": high, "method": found.interval.method}
     else:
         few = f"{about.units} independent units; at least {SMALLEST_UNITS} are needed"
         update["why"] = f"no interval: {few if about.units < SMALLEST_UNITS else 'too few units differ'}"

@@ -17,7 +17,7 @@ from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.documents import documents_task
 from codex_ml.evaluate.executed_code import code_tasks
 from codex_ml.evaluate.job import EvaluationData, Job, Subject, Track
-from codex_ml.evaluate.metrics.registry import load_metrics
+from codex_ml.evaluate.metrics.registry import listed_name, load_metrics
 from codex_ml.inference.evaluate_files import (
     CODE,
     COMPLETIONS,
@@ -61,7 +61,7 @@ def evaluate(
         for task in TASKS:
             tasks |= task(job)
         write_text(plots / COMPARED_PLOT, empty_plot())
-    failed = [f"metric {f.name} of {f.distribution} {f.version}: {f.why}" for f in metrics.failures.values()]
+    failed = [f"{listed_name(failure)}: {failure.why}" for failure in metrics.failures.values()]
     found = Evaluation(
         model=subject.digest,
         data=hash_path(data.test).sha256,

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.evaluate.paired_items import Pairing
-from codex_ml.statistics.bootstrap import Interval, paired_interval, unit_sums
-from codex_ml.statistics.paired import mcnemar, paired_proportions, randomisation_test
+from codex_ml.statistics.bootstrap import count_alike, paired_interval, unit_sums
+from codex_ml.statistics.paired import mcnemar, randomisation_test
+from codex_ml.statistics.proportions import Interval, paired_proportions
 
 Numbers = NDArray[np.float64]
 Aggregate = Callable[[Any], Any]  # sums (..., k) -> values (...)
@@ -64,29 +65,36 @@ class PairedDifference:
 
 
 def paired_difference(
-    aggregate: Aggregate, a: Numbers, b: Numbers, pairing: Pairing, inference: Inference
+    aggregate: Aggregate, a: Numbers, b: Numbers, pairing: Pairing, inference: Inference, *, one_model: bool = False
 ) -> PairedDifference | None:
     """Compare two results of one metric on the same items; None if one of them has no finite value.
 
     The unit is what `pairing` keeps together. Where each unit is one item and the metric is a mean of 0 and 1, such as
     exact match or pass@1, the p-value is McNemar's exact one: the randomisation test of such a metric in closed form.
-    Its interval is Newcombe's, which needs no smallest number of units.
+    Its interval is Tango's, which needs no smallest number of units.
 
     Args:
         aggregate: sums of the columns (..., k) -> the metric (...).
         a, b: (n, k) the numbers of the items, in the order of `pairing`.
+        one_model: whether both results are of one model: then the difference is 0 where no item differs. Two models
+            that pass the same items may still differ on others, so their interval has a width.
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # an item without tokens has no value
         items_a, items_b = _values(aggregate, a), _values(aggregate, b)
         value_a, value_b = float(aggregate(a.sum(axis=0))), float(aggregate(b.sum(axis=0)))
     if not (np.isfinite(value_a) and np.isfinite(value_b)):
         return None
-    is_binary = _is_binary(items_a, value_a) and _is_binary(items_b, value_b)
+    is_binary = all(
+        bool(np.isin(items, (0, 1)).all()) and count_alike(rows, aggregate)
+        for items, rows in ((items_a, a), (items_b, b))
+    )
     sums_a, sums_b = unit_sums(a, pairing.units), unit_sums(b, pairing.units)
     test: Literal["mcnemar", "randomisation"]
     interval: Interval | None
     if is_binary and len(items_a) == pairing.unit_count:
         test, (interval, p) = "mcnemar", _of_passes(items_a == 1, items_b == 1, inference.confidence)
+        if one_model and np.array_equal(items_a, items_b):
+            interval = Interval(0.0, 0.0, "score")
     else:
         test, p = "randomisation", randomisation_test(sums_a, sums_b, aggregate, seed=inference.seed)
         interval = paired_interval(
@@ -101,17 +109,10 @@ def paired_difference(
 
 
 def _of_passes(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float) -> tuple[Interval, float]:
-    """Return interval and p-value of units that pass or fail; no flip leaves no width."""
-    both, only_a, only_b = (int(each.sum()) for each in (a & b, a & ~b, b & ~a))
-    if only_a == only_b == 0:
-        return Interval(0.0, 0.0), 1.0
-    interval = paired_proportions(both, only_a, only_b, int((~a & ~b).sum()), confidence=confidence)
-    return interval, mcnemar(only_a, only_b)
+    """Return interval and p-value of units that pass or fail."""
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return paired_proportions(only_a, only_b, len(a), confidence=confidence), mcnemar(only_a, only_b)
 
 
 def _values(aggregate: Aggregate, numbers: Numbers) -> Numbers:
     return np.asarray(aggregate(numbers), dtype=np.float64)
-
-
-def _is_binary(items: Numbers, value: float) -> bool:
-    return bool(np.isin(items, (0, 1)).all()) and abs(float(items.mean()) - value) < 1e-12

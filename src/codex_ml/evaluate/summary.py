@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.evaluate.job import Job
+from codex_ml.evaluate.metrics.likelihood_metrics import Perplexity
 from codex_ml.evaluate.metrics.protocol import Inputs, Metric
 from codex_ml.evaluate.metrics.registry import Metrics
 from codex_ml.evaluate.units import pooled_sums, read_pools
 from codex_ml.inference.evaluate_files import MetricValue
-from codex_ml.statistics.bootstrap import SMALLEST_UNITS, VARIED_UNITS, counted_units, interval
+from codex_ml.statistics.bootstrap import SMALLEST_UNITS, VARIED_UNITS, counted_units, exponential_interval, interval
 
 DECIMALS = 9  # of a value; the further ones depend on the order of additions
 
@@ -69,8 +70,13 @@ def metric_value(
     if math.isfinite(value):
         chosen: Any = {"resamples": how.resamples, "confidence": how.confidence, "seed": how.seed}
         aggregate = metrics.aggregate_of(metric)
-        found = interval(sums, aggregate, **chosen, bounds=metric.bounds)
-        optional = {"low": round(found.low, DECIMALS), "high": round(found.high, DECIMALS)} if found else {}
+        if isinstance(metric, Perplexity):
+            found = exponential_interval(sums, metric.exponent, **chosen)
+        else:
+            found = interval(sums, aggregate, **chosen, bounds=metric.bounds)
+        if found:
+            low, high = round(found.low, DECIMALS), round(found.high, DECIMALS)
+            optional = {"low": low, "high": high, "method": found.method}
         why = None if found else why_no_interval(len(counted_units(sums, aggregate)))
     else:
         why = absent or ("not finite: too large for a double" if math.isinf(value) else "nothing to divide by")

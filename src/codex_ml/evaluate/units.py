@@ -49,7 +49,8 @@ def read_pools(table: Path, limit: int = POOLS) -> Units:
     different = np.unique(hashes)
     if len(different) <= limit:
         return Units(np.searchsorted(different, hashes).astype(np.int32), len(different), len(different))
-    return Units((hashes % np.uint64(limit)).astype(np.int32), limit, len(different))
+    filled, pool = np.unique(hashes % np.uint64(limit), return_inverse=True)  # an empty pool is no unit
+    return Units(pool.astype(np.int32), len(filled), len(different))
 
 
 def pooled_sums(table: Path, columns: Sequence[str], units: Units) -> NDArray[np.float64]:

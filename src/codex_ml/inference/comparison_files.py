@@ -38,6 +38,7 @@ class ComparedMetric(Contract):
     Attributes:
         a, b: the values of the two results on the items that both have; absent if a result has no value.
         difference: b - a, with its interval; the interval is absent if there are too few units.
+        method: of the interval; "score" is Tango's of two pass rates.
         units: number of units that were resampled and tested.
         p: two-sided, exact or by randomisation; `p_holm` is corrected for the number of metrics (Holm 1979).
         verdict: about b, from `p_holm` and the direction of the metric.
@@ -55,6 +56,7 @@ class ComparedMetric(Contract):
     difference: float | None = None
     low: float | None = None
     high: float | None = None
+    method: Literal["bootstrap", "exact", "score"] | None = None
     test: Literal["mcnemar", "randomisation"] | None = None
     p: float | None = None
     p_holm: float | None = None

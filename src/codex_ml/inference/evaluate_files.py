@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -37,6 +37,7 @@ class MetricValue(Contract):
     Attributes:
         value: None where it cannot be given; `why` says the reason.
         low, high: its confidence interval; None where there is none, and `why` says the reason.
+        method: of the interval: the bootstrap, or the exact binomial one of Clopper and Pearson.
         units: number of independent units (documents or groups of documents, tasks) that it was measured on.
         signature: everything that the number depends on beside the model and the data.
     """
@@ -44,6 +45,7 @@ class MetricValue(Contract):
     value: float | None
     low: float | None = None
     high: float | None = None
+    method: Literal["bootstrap", "exact", "score"] | None = None
     units: int
     signature: str
     higher_is_better: bool

@@ -75,7 +75,8 @@ def _cells(task: TaskResult, name: str, found: MetricValue) -> tuple[str, str, s
             return "none; the tokenizer loses text", "–", ""
         return "–", "–", found.why or ""
     limits = [_number(name, limit) for limit in (found.low, found.high) if limit is not None]
-    return _number(name, found.value), " to ".join(limits) or "–", found.why or ""
+    exact = " (exact)" if found.method == "exact" else ""
+    return _number(name, found.value), " to ".join(limits) + exact or "–", found.why or ""
 
 
 def _number(name: str, value: float) -> str:
@@ -162,6 +163,7 @@ def compared(facts: Facts) -> Table:
 
 def _difference(row: ComparedMetric) -> tuple[str, ...]:
     limits = "–" if row.low is None or row.high is None else f"{row.low:+.4g} to {row.high:+.4g}"
+    limits += " (score)" if row.method == "score" else ""
     values = ("–" if value is None else f"{value:.5g}" for value in (row.a, row.b))
     difference = "–" if row.difference is None else f"{row.difference:+.4g}"
     p = "–" if row.p_holm is None else f"{row.p_holm:.2g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codex_ml.inference.audit_files import AuditNumber
-from codex_ml.statistics.bootstrap import clopper_pearson
+from codex_ml.statistics.proportions import clopper_pearson
 
 
 def exact_share(

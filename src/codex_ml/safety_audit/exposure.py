@@ -22,7 +22,7 @@ from codex_ml.safety_audit.canary_ranks import Measured, MeasuredCanary, measure
 from codex_ml.safety_audit.canary_tables import COLUMNS, PLOT, canary_findings, canary_tables, exposure_rows
 from codex_ml.safety_audit.canary_tail import Tail, fitted_tail
 from codex_ml.safety_audit.plot_tables import significant, write_plot_table
-from codex_ml.statistics.bootstrap import clopper_pearson
+from codex_ml.statistics.proportions import clopper_pearson
 from codex_ml.statistics.student import student_interval
 
 NAME, TITLE = "canaries", "Planted secrets"

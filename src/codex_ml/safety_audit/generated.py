@@ -30,7 +30,7 @@ from codex_ml.safety_audit.planted import can_be_planted
 from codex_ml.safety_audit.plot_tables import significant
 from codex_ml.safety_audit.python_text import parses
 from codex_ml.safety_audit.sampled_texts import SampledText, human_texts, sampled_texts
-from codex_ml.statistics.bootstrap import clopper_pearson
+from codex_ml.statistics.proportions import clopper_pearson
 
 NAME, TITLE = "generated", "Generated text"
 LARGEST_UNSEEN = 0.02  # the share of samples with a secret that samples without one must exclude

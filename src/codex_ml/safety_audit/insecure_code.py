@@ -24,7 +24,7 @@ from codex_ml.safety_audit.insecure_fixtures import NOT_CODE, PROGRAMS
 from codex_ml.safety_audit.insecure_rules import LEFT_OUT, RULES
 from codex_ml.safety_audit.plot_tables import write_plot_table
 from codex_ml.safety_audit.sampled_texts import SampledText, human_texts, sampled_texts
-from codex_ml.statistics.bootstrap import clopper_pearson
+from codex_ml.statistics.proportions import clopper_pearson
 from codex_ml.statistics.share_difference import difference_of_shares
 
 NAME, TITLE = "insecure_code", "Insecure code"

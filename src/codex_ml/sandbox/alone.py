@@ -5,13 +5,17 @@ Runs inside the sandbox: it imports the standard library only. Used by: supervis
 
 from __future__ import annotations
 
-import os
+import posix
 
 from codex_ml.sandbox import guest
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def main() -> None:
+
+def main(task: dict[str, Any]) -> None:
     """Run the program."""
-    task = guest.start()
-    os.close(guest.RESULT)
+    guest.start(task)
+    posix.close(guest.RESULT)
     guest.run(task["solution"], "program", guest.fresh_module("program"))

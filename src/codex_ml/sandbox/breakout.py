@@ -14,7 +14,7 @@ import ctypes, json, os, signal, socket, sys
 def read_a_file(): open(SECRET).read()
 def list_the_folder(): os.listdir(os.path.dirname(SECRET))
 def read_passwords(): open("/etc/passwd").read()
-def write_beside_the_code(): open("/code/codex_ml/sandbox/guest.py", "a")
+def write_to_the_library(): open(os.__file__, "a")
 def write_to_the_root(): open("/written", "w")
 def write_to_the_interpreter(): open(os.path.realpath(sys.executable), "ab")
 def change_the_interpreter(): os.chmod(os.path.realpath(sys.executable), 0o777)

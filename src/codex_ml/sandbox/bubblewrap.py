@@ -6,8 +6,6 @@ none here: the work folder is a new memory file system, and everything else is r
 
 from __future__ import annotations
 
-import os
-
 from codex_ml.sandbox.inventory import NULL, WORK, Inventory
 
 
@@ -27,11 +25,3 @@ def command(inventory: Inventory, folder_bytes: int, filter_descriptor: int) -> 
         arguments += ["--symlink", says, path]
     arguments += ["--dev-bind", NULL, NULL, "--size", str(folder_bytes), "--tmpfs", WORK, "--chdir", WORK]
     return [*arguments, "--remount-ro", "/", "--setenv", "PYTHONHASHSEED", "0", "--seccomp", str(filter_descriptor)]
-
-
-def filter_file(program: bytes) -> int:
-    """Return the descriptor of a memory file with the filter, positioned at its start."""
-    descriptor = os.memfd_create("filter", 0)
-    os.write(descriptor, program)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor

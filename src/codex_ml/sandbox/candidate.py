@@ -8,7 +8,7 @@ Runs inside the sandbox: it imports the standard library only. Used by: supervis
 
 from __future__ import annotations
 
-import os
+import posix
 
 from codex_ml.sandbox import guest
 from codex_ml.sandbox.plain_values import NotPlainError, loads
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def main() -> None:
+def main(task: dict[str, Any]) -> None:
     """Load the solution, then answer calls until the tester closes its pipe."""
-    task = guest.start(guest.REPLIES)
+    guest.start(task, guest.REPLIES)
     with open(guest.REQUESTS, "rb", closefd=False) as requests:
         namespace = guest.fresh_module("solution")
         _answer(0, lambda: guest.run(task["solution"], "solution", namespace))
         for line in requests:
             call = loads(line)
             _answer(call["id"], _named(namespace, call))
-    os._exit(0)  # no exit handlers, no waiting for threads
+    posix._exit(0)  # no exit handlers, no waiting for threads
 
 
 def _answer(number: int, work: Callable[[], Any]) -> None:

@@ -1,33 +1,34 @@
-"""What each program does first inside the sandbox: read its task, limit itself for good, answer in JSON lines.
+"""What each program does first inside the sandbox: limit itself for good, forget its environment, answer in JSON lines.
 
 The limits are set here and not before the start, because the kernel counts processes per user namespace: a limit set
 outside would count the user's other processes too.
 
-Runs inside the sandbox: it imports the standard library only. Used by: candidate, tester, together.
+Runs inside the sandbox: it imports the standard library only, and `posix` in place of `os`, which takes 1 ms.
+
+Used by: candidate, tester, together, alone.
 """
 
 from __future__ import annotations
 
-import os
+import posix
 import resource
 import sys
 
-from codex_ml.sandbox.plain_values import dumps, loads
+from codex_ml.sandbox.plain_values import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-CODE = "/code"  # the folder of the sandbox that has this package, read-only
 REQUESTS, REPLIES, RESULT = 3, 4, 5  # file descriptors: calls to the solution, its answers, the tester's last word
 OPEN_FILES = 64
-VARIABLES = {"PYTHONHASHSEED", "PWD", "LC_CTYPE"}  # the supervisor's, bwrap's, Python's own (PEP 538)
+VARIABLES = {b"PYTHONHASHSEED", b"PWD", b"LC_CTYPE"}  # the supervisor's, bwrap's, Python's own (PEP 538)
 LONGEST_DETAIL = 200  # characters
 ADDRESS = r"\b0x[0-9a-f]{6,}"
 
 
-def start(to: int = RESULT) -> dict[str, Any]:
-    """Read the task from stdin, apply its limits, clear environment and arguments, and report that the sandbox stands.
+def start(task: dict[str, Any], to: int = RESULT) -> None:
+    """Apply the limits of the task, clear environment and arguments, and report that the sandbox stands.
 
     Args:
         to: descriptor that gets the report.
@@ -35,9 +36,8 @@ def start(to: int = RESULT) -> dict[str, Any]:
     Raises:
         SystemExit: if the sandbox passes a variable of its parent.
     """
-    if not os.environ.keys() <= VARIABLES:
+    if not posix.environ.keys() <= VARIABLES:
         raise SystemExit("the environment is not empty")
-    task: dict[str, Any] = loads(sys.stdin.buffer.read())
     limits = task["limits"]
     seconds = int(limits["cpu_seconds"]) + 2  # the supervisor judges; this ends a program when it cannot
     for kind, most in {
@@ -51,11 +51,11 @@ def start(to: int = RESULT) -> dict[str, Any]:
         resource.RLIMIT_MSGQUEUE: 0,
     }.items():
         resource.setrlimit(kind, (most, most))
-    os.environ.clear()
-    sys.path.remove(CODE)
+    for variable in posix.environ:
+        posix.unsetenv(variable)
+    posix.environ.clear()  # `os.environ` is made from it
     sys.argv[:] = [""]
     send(to, {"started": True})
-    return task
 
 
 def run(source: str, name: str, namespace: dict[str, Any]) -> None:
@@ -100,4 +100,4 @@ def send(descriptor: int, message: dict[str, Any]) -> None:
     """
     left = (dumps(message) + "\n").encode("ascii")
     while left:
-        left = left[os.write(descriptor, left) :]
+        left = left[posix.write(descriptor, left) :]

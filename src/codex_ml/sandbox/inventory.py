@@ -1,4 +1,4 @@
-"""What a sandbox shows of this machine, all read-only: the interpreter, its libraries, and the code of this package.
+"""What a sandbox shows of this machine, all read-only: the interpreter and its libraries.
 
 Used by: ladder, supervisor, bubblewrap, namespaces.
 """
@@ -9,8 +9,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from codex_ml.sandbox.guest import CODE
 
 WORK = "/work"  # the work folder inside: a new memory file system per program, which ends with it
 NULL = "/dev/null"
@@ -50,6 +48,4 @@ def take_inventory() -> Inventory:
     for path in sorted({python, *base, *system}):  # a folder comes before what is below it
         if path.exists() and not path.is_symlink() and not any(path.is_relative_to(above) for above in kept):
             kept.append(path)
-    package = Path(__file__).resolve().parent
-    shown = [(str(path), str(path)) for path in kept]
-    return Inventory(str(python), (*shown, (str(package), f"{CODE}/codex_ml/sandbox")), links)
+    return Inventory(str(python), tuple((str(path), str(path)) for path in kept), links)

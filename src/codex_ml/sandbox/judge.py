@@ -12,7 +12,7 @@ from typing import Any
 
 from codex_ml.core.errors import CheckFailed, one_line, safe_text
 from codex_ml.sandbox.ladder import Sandbox
-from codex_ml.sandbox.trial import Oracle, Outcome, ProgramLimits, Trial, Verdict
+from codex_ml.sandbox.trial import FILES, Oracle, Outcome, ProgramLimits, Trial, Verdict
 from codex_ml.sandbox.worker import Worker
 
 AHEAD = 4  # trials per worker that are taken from the iterator before the first of them is yielded
@@ -108,6 +108,7 @@ def _outcome(trial: Trial, answer: dict[str, Any], limits: ProgramLimits) -> Out
             "time": (Verdict.TIME, f"more than {limits.cpu_seconds:g} s of CPU time"),
             "wall": (Verdict.TIME, f"it did not end within {limits.wall_seconds:g} s"),
             "memory": (Verdict.MEMORY, f"more than {limits.memory_bytes} bytes of memory"),
+            "files": (Verdict.MEMORY, f"more than {FILES} files"),
             "output": (Verdict.OUTPUT, f"more than {limits.output_bytes} bytes of output"),
         }[answer["exceeded"]]
     return Outcome(verdict, detail, trial.oracle)

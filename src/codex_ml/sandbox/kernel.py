@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+HOLDING = ctypes.PyDLL(None, use_errno=True)  # keeps the lock of the interpreter during a call
 
 # linux/sched.h: the namespaces that a sandbox has for itself
 NEW_MOUNTS, NEW_USERS = 0x00020000, 0x10000000
@@ -23,6 +25,7 @@ SET_READ_ONLY, SET_NO_SUID, SET_NO_DEV = 1, 2, 4  # of mount_setattr
 AT_RECURSIVE, AT_THIS_FOLDER = 0x8000, -100
 # System calls with one number on all architectures
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT, MOUNT_SETATTR = 444, 445, 446, 442
+CLONE = {"x86_64": 56, "aarch64": 220}
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 # linux/prctl.h
 PARENT_DEATH, DUMPABLE, NO_NEW_PRIVILEGES, SECCOMP, SUBREAPER = 1, 4, 38, 22, 36
@@ -38,6 +41,16 @@ def _checked(result: int, what: str) -> int:
 def unshare(flags: int) -> None:
     """Give this process new namespaces."""
     _checked(LIBC.unshare(flags), "unshare")
+
+
+def fork_into(flags: int) -> int:
+    """Fork once, with the child as the first process of new namespaces; return 0 in the child, its id in the parent.
+
+    os.fork and unshare would need a process between them. This process must have one thread: no handler of the
+    interpreter or of the C library runs in the child.
+    """
+    words = [ctypes.c_ulong(word) for word in (flags | signal.SIGCHLD, 0, 0, 0, 0)]
+    return _checked(int(HOLDING.syscall(ctypes.c_long(CLONE[os.uname().machine]), *words)), "clone")
 
 
 def prctl(option: int, value: int, address: int = 0) -> None:

@@ -12,7 +12,6 @@ Used by: worker.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -22,18 +21,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from codex_ml.sandbox import alone, bubblewrap, candidate, kernel, namespaces, tester, together
-from codex_ml.sandbox.guest import CODE, REPLIES, REQUESTS, RESULT
+from codex_ml.sandbox.guest import REPLIES, REQUESTS, RESULT
+from codex_ml.sandbox.guest_code import LOAD, compiled, memory_file, task_file
 from codex_ml.sandbox.inventory import Inventory
-from codex_ml.sandbox.plain_values import dumps
 from codex_ml.sandbox.seccomp import filter_program
 from codex_ml.sandbox.watch import Watch
 
 NOBODY = 65534
 FILTER = RESULT + 1  # descriptor of the seccomp filter that bwrap reads and closes
-HIGH = 64  # descriptors from here on do not collide with those that a program gets
+HIGH = 16  # descriptors of the supervisor start here, so that none collides with those that a program gets
+EMPTY = HIGH - 1  # /dev/null
 SHELTER = "/tmp"  # noqa: S108 - where root shows the files of the inventory to nobody, in its own mount namespace
 
 
@@ -46,19 +46,24 @@ class Setup:
         libraries: folder of the libraries that come with bwrap; None: the system's.
         inventory: the files that programs see.
         filter: the seccomp filter.
+        guests: what `task_file` takes for each way to run a program.
     """
 
     bwrap: str | None
     libraries: str | None
     inventory: Inventory
     filter: bytes
+    guests: dict[ModuleType, bytes]
 
 
 def main() -> None:
     """Read the settings from the first line of stdin, then answer one trial per line until stdin ends."""
+    while os.open(os.devnull, os.O_RDWR) < EMPTY:
+        pass
     settings = json.loads(sys.stdin.buffer.readline())
     shown = Inventory.from_json(settings["inventory"])
-    setup = Setup(settings["bwrap"], settings["libraries"], shown, filter_program(os.uname().machine))
+    guests = {module: compiled(module) for module in (alone, candidate, tester, together)}
+    setup = Setup(settings["bwrap"], settings["libraries"], shown, filter_program(os.uname().machine), guests)
     if os.getuid() == 0:
         setup = _give_up_root(setup)
     kernel.prctl(kernel.SUBREAPER, 1)
@@ -125,45 +130,40 @@ def _start(setup: Setup, module: ModuleType, task: dict[str, Any], files: dict[i
     Args:
         files: descriptor inside -> descriptor here. stdin is a file with the task.
     """
-    stdin = os.memfd_create("task")
-    with os.fdopen(os.dup(stdin), "wb") as file:
-        file.write(dumps(task).encode("ascii"))
-    os.lseek(stdin, 0, os.SEEK_SET)
-    child = os.fork()
+    files = {0: task_file(setup.guests[module], task), 1: EMPTY, 2: EMPTY, **files}
+    # -P -s and one variable instead of -I, which ignores variables: a set must have the same order on every run.
+    python = [setup.inventory.python, "-P", "-s", "-S", "-B", "-c", LOAD]
+    folder_bytes = task["limits"]["file_bytes"]
+    try:
+        if setup.bwrap is None:
+            return _fork(setup, python, files, folder_bytes)
+        files[FILTER] = memory_file("filter", setup.filter)
+        bwrap = ["bwrap", *bubblewrap.command(setup.inventory, folder_bytes, FILTER), "--", *python]
+        libraries = {"LD_LIBRARY_PATH": setup.libraries} if setup.libraries else {}
+        moves = [(os.POSIX_SPAWN_DUP2, outside, inside) for inside, outside in files.items()]
+        return os.posix_spawn(setup.bwrap, bwrap, libraries, file_actions=moves)  # all others close on exec
+    finally:
+        os.close(files[0])
+        if FILTER in files:
+            os.close(files[FILTER])
+
+
+def _fork(setup: Setup, python: list[str], files: dict[int, int], folder_bytes: int) -> int:
+    """Start the interpreter in namespaces of our own."""
+    layout, user = namespaces.lay_out(setup.inventory), (os.getuid(), os.getgid())
+    child = kernel.fork_into(kernel.NEW_ALL)
     if child:
-        os.close(stdin)
         return child
     try:
-        _become(setup, module, {0: stdin, **files}, task["limits"]["file_bytes"])
+        for inside, outside in files.items():
+            os.dup2(outside, inside)
+        os.closerange(max(files) + 1, os.sysconf("SC_OPEN_MAX"))
+        confinement = namespaces.Confinement(layout, folder_bytes, setup.filter, user)
+        namespaces.become_confined(confinement, lambda: os.execve(python[0], python, {"PYTHONHASHSEED": "0"}))  # noqa: S606
     except BaseException as error:
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(namespaces.FAILED)
-
-
-def _become(setup: Setup, module: ModuleType, files: dict[int, int], folder_bytes: int) -> NoReturn:
-    null = os.open(os.devnull, os.O_RDWR)
-    files = {1: null, 2: null, **files}
-    if setup.bwrap:
-        files[FILTER] = bubblewrap.filter_file(setup.filter)
-    high = {inside: fcntl.fcntl(outside, fcntl.F_DUPFD, HIGH) for inside, outside in files.items()}
-    os.closerange(3, HIGH)
-    for inside, descriptor in high.items():
-        os.dup2(descriptor, inside)
-    os.closerange(HIGH, os.sysconf("SC_OPEN_MAX"))
-    code = f"import sys; sys.path.insert(0, {CODE!r}); from {module.__name__} import main; main()"
-    # -P -s and one variable instead of -I, which ignores variables: a set must have the same order on every run.
-    python = [setup.inventory.python, "-P", "-s", "-S", "-B", "-c", code]
-    environment, shown = {"PYTHONHASHSEED": "0"}, setup.inventory
-    if setup.bwrap:
-        bwrap = ["bwrap", *bubblewrap.command(shown, folder_bytes, FILTER), "--", *python]
-        libraries = {"LD_LIBRARY_PATH": setup.libraries} if setup.libraries else {}
-        os.execve(setup.bwrap, bwrap, libraries)  # noqa: S606
-
-    def start() -> NoReturn:
-        os.execve(python[0], python, environment)  # noqa: S606
-
-    namespaces.become_confined(shown, folder_bytes, setup.filter, start)
 
 
 def _give_up_root(setup: Setup) -> Setup:
@@ -192,11 +192,13 @@ def _sheltered(setup: Setup) -> Setup:
     kernel.mount("tmpfs", SHELTER, "tmpfs", kernel.NO_SUID | kernel.NO_DEV, "mode=0755")
     *files, bwrap, libraries = [f"{SHELTER}/{number}" for number in range(len(opened))]
     for path, descriptor in zip([*files, bwrap, libraries], opened, strict=True):
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            Path(path).mkdir()
+        opened_again, status = f"/proc/self/fd/{descriptor}", os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):  # a copy: once the machine replaces a file, its mount cannot be bound again
+            Path(path).write_bytes(Path(opened_again).read_bytes())
+            Path(path).chmod(0o755 if status.st_mode & 0o100 else 0o644)
         else:
-            Path(path).touch()
-        kernel.mount(f"/proc/self/fd/{descriptor}", path, None, kernel.BIND)
+            Path(path).mkdir() if stat.S_ISDIR(status.st_mode) else Path(path).touch()
+            kernel.mount(opened_again, path, None, kernel.BIND)
         os.close(descriptor)
     inside = [place for _, place in setup.inventory.binds]
     return replace(

@@ -87,9 +87,9 @@ class RemoteSolution:
         return error
 
 
-def main() -> None:
+def main(task: dict[str, Any]) -> None:
     """Run the tests and write one line: the nonce after the last test, or the verdict."""
-    task = guest.start()
+    guest.start(task)
     solution = RemoteSolution(task["limits"]["output_bytes"])
     if not solution.replies.readline(100):  # written before the solution runs
         guest.send(guest.RESULT, {"error": "the sandbox of the solution did not start"})

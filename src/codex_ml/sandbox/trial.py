@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Literal
 
 SPARE_BYTES = 64 << 20  # for the tests and the sandbox's own processes: one process meets its address space first
+FILES = 10_000  # in the work folder of a program
 Oracle = Literal["apart", "in_child"]
 
 
@@ -42,7 +43,9 @@ class Verdict(Enum):
     WRONG = "wrong"  # a test did not hold
     CRASHED = "crashed"  # the solution raised, ended early, or broke the protocol
     TIME = "time"  # CPU seconds or elapsed time ran out
-    MEMORY = "memory"  # the memory limit was reached
+    MEMORY = (
+        "memory"  # the memory limit was reached, or the work folder holds more than FILES files, which take memory too
+    )
     OUTPUT = "output"  # it wrote too much
 
 

@@ -13,10 +13,11 @@ import select
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from codex_ml.sandbox.inventory import WORK
 from codex_ml.sandbox.plain_values import loads
-from codex_ml.sandbox.trial import SPARE_BYTES
+from codex_ml.sandbox.trial import FILES, SPARE_BYTES
 
 TICK = 0.02  # seconds between two looks at the tree; a program can exceed its limits by what it uses in one
 LONGEST_WORD = 1 << 16  # bytes of the tester's last word
@@ -40,6 +41,7 @@ class Watch:
         self.pipes = {result: bytearray(), output: bytearray()}
         self.result, self.output = self.pipes.values()
         self.before = _reaped_seconds()
+        self.seen: dict[tuple[int, int], float] = {}  # (process, when it started) -> its own CPU seconds
         self.exit_code: int | None = None
         for pipe in self.pipes:
             os.set_blocking(pipe, False)
@@ -51,7 +53,7 @@ class Watch:
             last: id of the process whose end is the end of the trial.
 
         Returns:
-            the limit that was exceeded: time, wall, memory or output; None if none was.
+            the limit that was exceeded: time, wall, memory, files or output; None if none was.
         """
         deadline = time.monotonic() + self.limits["wall_seconds"]
         handle, poll = os.pidfd_open(last), select.poll()
@@ -91,7 +93,7 @@ class Watch:
         """
         deadline = time.monotonic() + PATIENCE
         while True:
-            for child in _children(os.getpid()):
+            for child in (children := _children(os.getpid())):
                 os.kill(child, signal.SIGKILL)
             try:
                 ended, status = os.waitpid(-1, os.WNOHANG)
@@ -100,7 +102,7 @@ class Watch:
             if ended == main:
                 self.exit_code = os.waitstatus_to_exitcode(status)
             if not ended:
-                time.sleep(0.0005)
+                _wait_for_one(children)
                 if time.monotonic() > deadline:
                     raise TimeoutError("a process of a trial does not end")
         return "time" if _reaped_seconds() - self.before > self.limits["cpu_seconds"] else None
@@ -132,13 +134,38 @@ class Watch:
         return "output" if len(self.output) > self.limits["output_bytes"] else None
 
     def _usage_exceeded(self) -> str | None:
-        seconds, memory = _reaped_seconds() - self.before, 0
+        seconds, memory, files = _reaped_seconds() - self.before, 0, 0
         for process in tree(os.getpid()):
-            used, resident = _usage(process)
-            seconds, memory = seconds + used, memory + resident
-        if seconds > self.limits["cpu_seconds"]:
+            usage = _usage(process)
+            self.seen[process, usage.born] = usage.own_seconds
+            seconds, memory = seconds + usage.own_seconds + usage.reaped_seconds, memory + usage.resident
+            files = max(files, _files(process, self.limits["file_bytes"]))
+        # The kernel adds the time of a child nowhere if its parent ignores SIGCHLD, so what was seen counts as well.
+        if max(seconds, sum(self.seen.values())) > self.limits["cpu_seconds"]:
             return "time"
+        if files > FILES:
+            return "files"
         return "memory" if memory > self.limits["memory_bytes"] + SPARE_BYTES else None
+
+
+def _wait_for_one(children: list[int]) -> None:
+    """Return when one of the child processes has ended, or after a tick."""
+    handles, poll = [os.pidfd_open(child) for child in children], select.poll()
+    for handle in handles:
+        poll.register(handle, select.POLLIN)
+    poll.poll(TICK * 1000)
+    for handle in handles:
+        os.close(handle)
+
+
+def _files(process: int, folder_bytes: int) -> int:
+    """Files in the work folder of a process. bwrap cannot limit them, and each takes 1 kB of the kernel's memory."""
+    try:
+        folder = os.statvfs(f"/proc/{process}/root{WORK}")
+    except OSError:  # it has ended, or it does not have its own root yet
+        return 0
+    own = folder.f_blocks * folder.f_frsize == -(-folder_bytes // PAGE) * PAGE  # not a folder of this machine
+    return folder.f_files - folder.f_ffree if own else 0
 
 
 def _message(line: bytes) -> dict[str, Any]:
@@ -167,16 +194,28 @@ def _children(process: int) -> list[int]:
     children: list[int] = []
     try:
         for thread in Path(f"/proc/{process}/task").iterdir():
-            children += map(int, (thread / "children").read_text().split())
+            with (thread / "children").open("rb", 0) as file:
+                children += map(int, file.read().split())
     except (FileNotFoundError, ProcessLookupError):
         pass  # it has ended
     return children
 
 
-def _usage(process: int) -> tuple[float, int]:
-    """CPU seconds of a process and of its reaped children, and its resident bytes (man 5 proc_pid_stat)."""
+class _Usage(NamedTuple):
+    """CPU seconds of a process and of its reaped children, resident bytes, clock ticks from boot to its start."""
+
+    own_seconds: float = 0.0
+    reaped_seconds: float = 0.0
+    resident: int = 0
+    born: int = 0
+
+
+def _usage(process: int) -> _Usage:
+    """What a process uses, from /proc (man 5 proc_pid_stat)."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        with Path(f"/proc/{process}/stat").open("rb", 0) as file:
+            fields = [int(field) for field in file.read().rpartition(b")")[2].split()[1:]]
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0, 0
-    return sum(map(int, fields[11:15])) / TICKS_PER_SECOND, int(fields[21]) * PAGE
+        return _Usage()
+    own, reaped = (sum(fields[at : at + 2]) / TICKS_PER_SECOND for at in (10, 12))
+    return _Usage(own, reaped, fields[20] * PAGE, fields[18])

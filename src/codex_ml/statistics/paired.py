@@ -7,18 +7,16 @@ first, because repeated samples are not further evidence.
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Sequence
-from statistics import NormalDist
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from codex_ml.statistics.bootstrap import Aggregate, Floats, Interval, paired_sums
+from codex_ml.statistics.bootstrap import Aggregate, Floats, paired_sums
 
 EXACT_UNITS = 14  # at most 2^14 assignments are enumerated; above, PERMUTATIONS are drawn
 PERMUTATIONS = 9_999
-CELLS = 1 << 20  # assignments times units per draw
+BLOCK = 1024  # units whose random sets are drawn at once: 1.3 MB
 NEARLY = 1e-9  # two differences closer than this share of their terms are equal: their sums are rounded differently
 
 
@@ -37,41 +35,51 @@ def randomisation_test(a: ArrayLike, b: ArrayLike, aggregate: Aggregate, *, seed
     first, second = paired_sums(a, b)
     if len(first) == 0:
         raise ValueError("no units to compare")
-    totals = np.stack([first.sum(axis=0), second.sum(axis=0)])
-    values = aggregate(totals)
+    with np.errstate(all="ignore"):  # sums without a value, or too large for a double, are refused below
+        totals = np.stack([first.sum(axis=0), second.sum(axis=0)])
+        values = aggregate(totals)
     if not np.isfinite(values).all():
         raise ValueError(f"the values to compare are not finite: {values[0]} and {values[1]}")
     observed = abs(float(values[1] - values[0]))
     gaps = (second - first)[np.any(first != second, axis=1)]
     if len(gaps) == 0:
         return 1.0
-    extreme = count = 0
     # Swapping the units of a set moves the sum of their gaps from B to A. All 2^u sets come in pairs of equal size of
     # the difference (a set and its complement), so half of them are enough for the exact test.
     exact = len(gaps) <= EXACT_UNITS
-    for swapped in _all_swaps(len(gaps)) if exact else _random_swaps(len(gaps), seed):
-        moved = swapped @ gaps
+    moved = _all_swaps(len(gaps)) @ gaps if exact else _random_moves(gaps, seed)
+    with np.errstate(all="ignore"):  # a set of swaps that leaves no value counts as extreme
         differences = aggregate(totals[1] - moved) - aggregate(totals[0] + moved)
-        slack = NEARLY * max(observed, float(np.abs(values).max()))
-        extreme += int(np.count_nonzero(~(np.abs(differences) < observed - slack)))
-        count += len(swapped)
-    return extreme / count if exact else (extreme + 1) / (count + 1)
+    slack = NEARLY * max(observed, float(np.abs(values).max()))
+    extreme = int(np.count_nonzero(~(np.abs(differences) < observed - slack)))
+    return extreme / len(moved) if exact else (extreme + 1) / (len(moved) + 1)
 
 
-def _all_swaps(units: int) -> Iterator[Floats]:
-    """Yield the (2^(units - 1), units) sets in which the first unit keeps its labels."""
+def _all_swaps(units: int) -> Floats:
+    """Return the (2^(units - 1), units) sets in which the first unit keeps its labels."""
     rest = np.array(list(itertools.product([0.0, 1.0], repeat=units - 1))).reshape(2 ** (units - 1), units - 1)
-    yield np.concatenate([np.zeros((len(rest), 1)), rest], axis=1)
+    return np.concatenate([np.zeros((len(rest), 1)), rest], axis=1)
 
 
-def _random_swaps(units: int, seed: int) -> Iterator[Floats]:
-    """Yield `PERMUTATIONS` random sets in chunks (r, units)."""
+def _random_moves(gaps: Floats, seed: int) -> Floats:
+    """Return (`PERMUTATIONS`, k) sums of the gaps (u, k) over random sets of units.
+
+    Eight units have 256 subsets. Their sums are in a table, and a random byte picks one: per set, eight units cost one
+    look-up and one addition per column instead of eight multiplications. Units are read block by block, so that memory
+    does not grow with them.
+    """
     random = np.random.Generator(np.random.PCG64(seed))
-    step = max(1, CELLS // units)
-    for start in range(0, PERMUTATIONS, step):
-        size = min(step, PERMUTATIONS - start)
-        bits = np.unpackbits(random.integers(256, size=(size, -(-units // 8)), dtype=np.uint8), axis=1)
-        yield bits[:, :units].astype(np.float64)
+    subsets = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float64)
+    moved = np.zeros((PERMUTATIONS, gaps.shape[1]))
+    picked = np.empty_like(moved)
+    for start in range(0, len(gaps), BLOCK):
+        block = gaps[start : start + BLOCK]
+        padded = np.pad(block, ((0, -len(block) % 8), (0, 0))).reshape(-1, 8, gaps.shape[1])
+        choices = random.integers(256, size=(len(padded), PERMUTATIONS), dtype=np.uint8)
+        for eight, choice in zip(padded, choices, strict=True):
+            np.take(subsets @ eight, choice, axis=0, out=picked, mode="clip")
+            moved += picked
+    return moved
 
 
 def sign_flip(differences: ArrayLike, *, seed: int = 1) -> float:
@@ -102,42 +110,6 @@ def mcnemar(b: int, c: int) -> float:
     if b < 0 or c < 0:
         raise ValueError(f"counts of {b} and {c}; they must be at least 0")
     return float(binomtest(b, b + c).pvalue) if b + c else 1.0
-
-
-def paired_proportions(both: int, only_a: int, only_b: int, neither: int, *, confidence: float = 0.95) -> Interval:
-    """Return the interval of the share that B has right minus the share that A has right, of the same units.
-
-    Newcombe 1998 (Statistics in Medicine 17:2635), method 10: the score intervals of both shares, joined with their
-    correlation. It holds with any number of units and of flips, where a bootstrap sees too few flips.
-
-    >>> round(paired_proportions(36, 2, 12, 0).low, 4)
-    0.0569
-
-    Raises:
-        ValueError: if a count is negative or all are 0.
-    """
-    units = both + only_a + only_b + neither
-    if min(both, only_a, only_b, neither) < 0 or units == 0:
-        raise ValueError(f"counts of {both}, {only_a}, {only_b} and {neither}; they must be at least 0, and not all 0")
-    a, b = (both + only_a) / units, (both + only_b) / units
-    score_a, score_b = (_score_interval(share, units, confidence) for share in (a, b))
-    product = math.sqrt((both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither))
-    excess = float(both * neither - only_a * only_b)
-    if excess > 0:
-        excess = max(excess - units / 2, 0.0)  # the correction for continuity
-    correlation = excess / product if product else 0.0
-    down_a, up_a, down_b, up_b = a - score_a.low, score_a.high - a, b - score_b.low, score_b.high - b
-    below = math.sqrt(max(0.0, down_b**2 - 2 * correlation * down_b * up_a + up_a**2))
-    above = math.sqrt(max(0.0, up_b**2 - 2 * correlation * up_b * down_a + down_a**2))
-    return Interval(b - a - below, b - a + above)
-
-
-def _score_interval(share: float, units: int, confidence: float) -> Interval:
-    """Return Wilson's score interval of one proportion."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    centre = share + z * z / (2 * units)
-    reach = z * math.sqrt(share * (1 - share) / units + z * z / (4 * units * units))
-    return Interval((centre - reach) / (1 + z * z / units), (centre + reach) / (1 + z * z / units))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

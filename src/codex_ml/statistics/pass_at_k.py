@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+LARGEST = 2**53  # from here on, doubles leave whole numbers out
+
 
 def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> NDArray[np.float64] | np.float64:
     """Return the probability that at least one of k samples passes, estimated from c passes among n samples.
@@ -39,6 +41,8 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> NDArray[np.float64] | np.fl
 
 def _whole(values: ArrayLike, name: str) -> NDArray[Any]:
     numbers = np.asarray(values)
-    if not np.all(np.equal(np.mod(numbers, 1), 0)):
-        raise ValueError(f"{name} must be whole numbers")
+    with np.errstate(invalid="ignore"):
+        whole = np.equal(np.mod(numbers, 1), 0) & (np.abs(numbers) < LARGEST)  # False for NaN and inf
+    if not np.all(whole):
+        raise ValueError(f"{name} must be whole numbers below 2^53")
     return numbers.astype(np.int64)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from codex_ml.statistics.bootstrap import Interval
+from codex_ml.statistics.proportions import Interval
 
 
 def wilson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:

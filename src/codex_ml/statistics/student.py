@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from codex_ml.statistics.bootstrap import Interval
+from codex_ml.statistics.proportions import Interval
 
 
 def student_interval(values: Sequence[float], *, confidence: float) -> Interval | None:

@@ -55,7 +55,10 @@ class PerUnit:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp(nats per unit); infinite where the mean exceeds 709 nats, the largest exponent of a double."""
+    """exp(nats per unit); infinite where the mean exceeds 709 nats, the largest exponent of a double.
+
+    Its interval is exp of the interval of nats per unit.
+    """
 
     name: str
     below: str
@@ -74,9 +77,13 @@ class Perplexity:
     def measure(self, item: ScoredDocument) -> Sequence[float]:
         return [float(item.nll), float(getattr(item, self.below))]
 
+    def exponent(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return nats per unit (...) for sums (..., 2)."""
+        return ratio(sums[..., 0], sums[..., 1])
+
     def aggregate(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         with np.errstate(over="ignore"):
-            return np.exp(ratio(sums[..., 0], sums[..., 1]))
+            return np.exp(self.exponent(sums))
 
 
 @dataclass(frozen=True)

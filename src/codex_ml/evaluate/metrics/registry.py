@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from codex_ml.core.errors import UserError, one_line
 from codex_ml.evaluate.metrics.plugin_probe import ROUNDING, MetricPlugin, UnusableMetric, outside, probe
 from codex_ml.evaluate.metrics.protocol import Inputs, Metric, Pair, ScoredDocument
+from codex_ml.inference.evaluate_files import PlugIn
 
 GROUP = "codex_ml.metrics"
 
@@ -153,10 +154,7 @@ def load_metrics(names: Sequence[str] = ()) -> Metrics:
     Raises:
         UserError: when a name is unknown or given twice, or when a named metric cannot be used.
     """
-    built_in, named = _built_in(), frozenset(names)
-    installed: dict[str, list[EntryPoint]] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
-        installed.setdefault(point.name, []).append(point)
+    built_in, installed, named = _built_in(), _installed(), frozenset(names)
     _refuse_wrong_names(names, [*built_in, *installed])
     chosen: dict[str, Metric] = {name: metric for name, metric in built_in.items() if not named or name in named}
     plugins: dict[str, MetricPlugin] = {}
@@ -172,6 +170,30 @@ def load_metrics(names: Sequence[str] = ()) -> Metrics:
                 failures[name] = _failed(_plugin(points[0]), error.why, named=name in named)
     order = [name for name in names if name in chosen] if named else list(chosen)
     return Metrics(tuple(chosen[name] for name in order), named, plugins, failures, tuple(shadowed))
+
+
+def plugins_to_use(names: Sequence[str] = ()) -> list[MetricPlugin]:
+    """The metrics of packages that `load_metrics(names)` would try. None is imported, so they measure nothing."""
+    installed = _installed()
+    built_in = _built_in() if installed else {}
+    return [
+        _plugin(points[0])
+        for name, points in installed.items()
+        if name not in built_in and (not names or name in names)
+    ]
+
+
+def listed_name(metric: MetricPlugin | MetricFailure | PlugIn) -> str:
+    """How the notes of a result name the metric of a package: "metric NAME of PACKAGE VERSION"."""
+    return f"metric {metric.name} of {metric.distribution} {metric.version}"
+
+
+def _installed() -> dict[str, list[EntryPoint]]:
+    """Name -> the entry points of all installed packages that provide it, in an order that does not change."""
+    installed: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        installed.setdefault(point.name, []).append(point)
+    return installed
 
 
 def _built_in() -> dict[str, Metric]:
