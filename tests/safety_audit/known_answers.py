@@ -55,7 +55,8 @@ def packed(*documents, seq_len, **more):
     ]
     tokens = np.concatenate([*parts, [END]]).astype("<u2")
     first = np.arange(len(pieces) + 1, dtype="<u8")
-    return Rows(tokens, starts.astype("<u8"), seq_len, PAD, np.array(pieces, dtype="<u8"), first, **more)
+    table = np.array(pieces, dtype="<u8").reshape(-1, 2)
+    return Rows(tokens, starts.astype("<u8"), seq_len, PAD, table, first, **more)
 
 
 MEMBER, HELD_OUT = list(range(2, 50)), list(range(98, 50, -1))

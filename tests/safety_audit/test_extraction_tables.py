@@ -145,6 +145,7 @@ def job(tmp_path):
         data=SimpleNamespace(train=files["train"], train_rows=rows, packed=packed_folder),
         subject=SimpleNamespace(tokenizer=ByteTokenizer(), training=object()),
         clean=lambda text: text.replace("gamma", "<SECRET>"),
+        scanner=SimpleNamespace(scan=lambda text: ()),
     )
 
 
@@ -173,7 +174,7 @@ def test_each_extracted_window_names_its_document_line_licence_and_command(job):
         ("extracted_in_1000_tries", "extractable", "medium", "b.py", 3, 1, "GPL-3.0-only"),
         ("extracted_repeated", "extracted", "medium", "b.py", 5, 1, "GPL-3.0-only"),
     ]
-    assert findings[0].evidence == "<SECRET> = 3\nde"
+    assert findings[0].evidence == "<SECRET> = 3\ndelta = 4\n"
     assert findings[0].source == "repo"
     assert all(finding.trace.startswith("codex-ml pack show --row ") for finding in findings)
 

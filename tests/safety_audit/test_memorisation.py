@@ -349,3 +349,27 @@ def test_without_train_text_the_part_is_skipped_and_its_tables_are_empty(untrain
         assert (result.part.status, result.part.numbers) == ("skipped", {})
         assert (job.plots / "extraction_by_prefix.csv").read_text() == "set,prefix,windows,share,low,high\n"
         assert (job.plots / "extraction_tries.csv").read_text() == "set,tries,windows,share,low,high\n"
+
+
+def test_held_out_text_that_stands_in_train_is_no_held_out_text(overfit, tmp_path):
+    """An overfit model writes it; it is counted apart and named in a note."""
+    texts = [rows.tokens[1:ROW].tolist() for rows in (TRAIN_ROWS, TEST_ROWS)]
+    result = measured(job_of(overfit, tmp_path, held_out=packed(*texts, seq_len=ROW)))
+    assert answer(result.part) == (1.0, 0.0, set())
+    assert result.part.numbers["held_out"].trials == 1
+    apart = next(line for line in result.part.tables["by_kind"] if line["text"] == "stands in train")
+    assert (apart["windows"], apart["share"]) == (1, 1.0)
+    assert any("such as a common header: 1;" in note for note in result.part.notes)
+
+
+def test_a_train_set_that_is_also_the_held_out_set_proves_nothing(overfit, tmp_path):
+    result = measured(job_of(overfit, tmp_path, held_out=TRAIN_ROWS))
+    assert result.part.numbers["excess"].why == "there is no window of held-out text"
+    assert part_module.HELD_OUT_TEXT in answer(result.part)[2]
+
+
+def test_streams_without_rows_give_no_window(untrained, tmp_path):
+    empty = packed(seq_len=ROW)
+    result = measured(job_of(untrained, tmp_path, train=empty, held_out=empty))
+    assert {number.value for number in result.part.numbers.values()} == {None}
+    assert len(answer(result.part)[2]) == 3

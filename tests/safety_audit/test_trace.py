@@ -13,16 +13,7 @@ from codex_ml.modeling.rows import Rows
 from codex_ml.modeling.stream_documents import StreamDocuments
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
-from codex_ml.safety_audit.trace import (
-    EVIDENCE,
-    TextPlace,
-    evidence,
-    line_of_token,
-    read_rows,
-    rows_at,
-    token_at,
-    trace,
-)
+from codex_ml.safety_audit.trace import EVIDENCE, TextPlace, offset_of_token, read_rows, rows_at, token_at, trace
 
 from ..pack.byte_tokenizer import ByteTokenizer
 from .known_answers import packed
@@ -56,6 +47,7 @@ def job(tmp_path):
         data=SimpleNamespace(train=files["train"], train_rows=Rows.open(folder, "train"), packed=folder),
         subject=SimpleNamespace(tokenizer=ByteTokenizer(), training=object()),
         clean=lambda text: text.replace("9.txt", "hidden"),
+        scanner=SimpleNamespace(scan=lambda text: ()),
     )
 
 
@@ -68,10 +60,12 @@ def test_every_token_has_the_line_and_the_column_of_its_character(job):
         data, begin = content.encode(), int(rows.starts[number]) + 1
         for place in range(len(data)):
             before = data[:place].decode("utf-8", "ignore")  # without the character of which this byte is a part
-            line, column = line_of_token(rows, begin + place, content, job.subject.tokenizer)
-            assert line == before.count("\n") + 1
+            at = offset_of_token(rows, begin + place, content, job.subject.tokenizer)
             if content[len(before)] != "\ufffd":  # its own first bytes decode to the same character
-                assert column == len(before) - before.rfind("\n")
+                assert at == len(before)
+            (found,) = trace(job, [begin + place])
+            assert found.line == before.count("\n") + 1
+            assert found.column == at - before.rfind("\n")
 
 
 def test_the_token_of_every_character_is_found(job):
@@ -112,28 +106,55 @@ def test_the_command_names_the_row_that_reads_the_token(job):
 
 
 def test_tokens_that_do_not_spell_the_document_have_no_line(job):
-    assert line_of_token(job.data.train_rows, 12, "another text", job.subject.tokenizer) == (0, 0)
-    assert line_of_token(job.data.train_rows, 0, "another text", job.subject.tokenizer) == (1, 1)
+    """The file holds other texts than the stream: the tokens themselves are shown."""
+    assert offset_of_token(job.data.train_rows, 12, "another text", job.subject.tokenizer) is None
+    assert offset_of_token(job.data.train_rows, 0, "another text", job.subject.tokenizer) == 0
+    write_documents(job.data.train, [document(number, "another text") for number in range(9)])
+    (place,) = trace(job, [1 + len("first\n")])
+    assert (place.path, place.line, place.column, place.evidence) == ("0.txt", 0, 0, "second\nthird<end>"[:12])
 
 
 def test_canaries_and_texts_of_unknown_files_are_named_as_such(job):
-    rows = packed([5, 6], [7, 8], [9], seq_len=8, canaries=(1,))
+    """No text of a canary is shown."""
+    rows = packed([70, 71], [72, 73], [74], seq_len=8, canaries=(1,))
     job.data = SimpleNamespace(train=None, train_rows=rows, packed=None)
     job.subject.training = None
-    assert trace(job, [0, 4, 7]) == [TextPlace("unknown"), TextPlace("canary"), TextPlace("unknown")]
+    assert trace(job, [0, 4, 7]) == [
+        TextPlace("unknown", evidence="DE"),
+        TextPlace("canary"),
+        TextPlace("unknown", evidence="H"),
+    ]
     assert trace(job, []) == []
     job.data.train_rows = None
     with pytest.raises(ValueError, match="not known"):
         trace(job, [0])
 
 
-def test_what_is_shown_is_redacted_before_it_is_cut(job):
-    secret = "x" * (EVIDENCE - 3) + "9.txt and more"
-    ids = job.subject.tokenizer.encode(secret).astype(np.int64)
-    assert evidence(job, ids) == "x" * (EVIDENCE - 3) + "hid"
-    assert evidence(job, np.concatenate([[0], ids[-4:]])) == "more"  # END before a document is not its text
-    job.clean = lambda text: text.replace("web", "<S>")
-    assert trace(job, [0])[0].source == "<S>"
+def test_what_is_shown_is_redacted_with_the_whole_document_in_view(job):
+    """A window that begins in the middle of a secret does not show the rest of it."""
+    content = CONTENTS[1]
+    secret = content.index("ends")
+
+    def scan(text):
+        if text == content:
+            yield SimpleNamespace(start=secret, end=secret + 8, action="redact", rule="key")
+            yield SimpleNamespace(start=0, end=len(text), action="allow", rule="injection")
+
+    job.scanner.scan = scan
+    begin = int(job.data.train_rows.starts[1]) + 1
+    shown = {at: trace(job, [begin + at])[0].evidence for at in (0, secret + 3, secret + 8)}
+    assert shown == {0: "windows\r\nline <key>" + content[secret + 8 :], secret + 3: "<key>" + content[secret + 8 :],
+                     secret + 8: content[secret + 8 :]}  # fmt: skip
+    job.clean = lambda text: text.replace("web", "<S>").replace("last", "<T>")
+    place = trace(job, [begin + content.index("last")])[0]
+    assert (place.source, place.evidence) == ("<S>", "<T>")
+
+
+def test_a_long_text_is_cut_after_it_is_redacted(job):
+    long = "x" * (EVIDENCE - 3) + "9.txt and more"
+    write_documents(job.data.train, [document(0, long)] * 9)
+    assert trace(job, [0])[0].evidence == "x" * (EVIDENCE - 3) + "hid"
+    assert trace(job, [0])[0].path == "0.txt"
 
 
 def test_dropped_rows_and_canaries_are_skipped():

@@ -9,7 +9,7 @@ from codex_ml.inference.audit_files import AuditFinding, finding_id
 from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.audit_windows import AuditWindow
 from codex_ml.safety_audit.extraction_tables import Side
-from codex_ml.safety_audit.trace import TextPlace, evidence, trace
+from codex_ml.safety_audit.trace import TextPlace, trace
 
 MOST_FINDINGS = 100  # per number
 EXTRACTED, SAMPLED = "extracted", "extractable"
@@ -60,6 +60,6 @@ def _finding(
         line=place.line,
         column=place.column,
         licence=place.licence,
-        evidence=evidence(job, window.window.tokens),
+        evidence=place.evidence,
         trace=place.command,
     )

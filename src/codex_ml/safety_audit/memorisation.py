@@ -88,7 +88,7 @@ def memorisation(job: AuditJob) -> PartResult:
         ],
         settings=_settings(job, members, held_out),
         tables=tables,
-        notes=[*_notes(one_context=not prefix_lengths(job, job.data.train_rows)), *unlisted],
+        notes=[*_notes(held_out, one_context=not prefix_lengths(job, job.data.train_rows)), *unlisted],
     )
     return PartResult(NAME, part, findings)
 
@@ -209,8 +209,13 @@ def _settings(job: AuditJob, members: WindowSet, held_out: WindowSet) -> dict[st
     }
 
 
-def _notes(*, one_context: bool) -> list[str]:
+def _notes(held_out: WindowSet, *, one_context: bool) -> list[str]:
     notes = ["Windows of one document are not independent, so the intervals of shares are somewhat too narrow."]
+    if held_out.repeated:
+        notes.append(
+            "Windows of held-out text that stand in the train stream, such as a common header: "
+            f"{len(held_out.repeated)}; they do not count as held-out text."
+        )
     if one_context:
         notes.append("The curve over contexts has one point: this model, or its rows, allow no other context.")
     return notes

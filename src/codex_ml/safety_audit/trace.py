@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,9 @@ class TextPlace:
     Attributes:
         source, path, licence: of the document, as in `Document`; "canary" or "unknown" as the source, and "" for the
             others, where no document is known.
-        line, column: of the first character, from 1; 0 if the text of the document is not what the tokens spell, such
-            as that of a chat.
+        line, column: of the first character, from 1, where a line ends with LF; 0 if the text of the document is not
+            what the tokens spell, such as that of a chat.
+        evidence: the first characters, redacted; "" for a canary.
         command: shows the row of the train stream that holds the first token; "" for a foreign model, because the
             command reads the train stream of this repository.
     """
@@ -45,6 +46,7 @@ class TextPlace:
     licence: str = ""
     line: int = 0
     column: int = 0
+    evidence: str = ""
     command: str = ""
 
 
@@ -65,36 +67,62 @@ def trace(job: AuditJob, positions: Sequence[int]) -> list[TextPlace]:
         raise ValueError("the train stream is not known")
     if not positions:
         return []
-    numbers = rows.document_of(np.array(positions, dtype=np.int64)).tolist()
+    where = np.array(positions, dtype=np.int64)
+    numbers, shown = rows.document_of(where).tolist(), rows_at(rows, where).tolist()
     stream = StreamDocuments.open(rows, data.packed) if data.packed else StreamDocuments(rows.canaries)
     row_of = {number: stream.row_of(number) for number in set(numbers)}
     texts = {} if data.train is None else read_rows(data.train, {row for row in row_of.values() if row is not None})
-    shown = rows_at(rows, np.array(positions, dtype=np.int64)).tolist()
+    sources = {row: _Source(job, document) for row, document in texts.items()}
     places = []
     for position, number, row in zip(positions, numbers, shown, strict=True):
         source_row = row_of[number]
-        document = None if source_row is None else texts.get(source_row)
         command = f"codex-ml pack show --row {row}" if job.subject.training else ""
-        if document is None:
-            places.append(TextPlace("canary" if source_row is None else UNKNOWN, command=command))
-            continue
-        line, column = line_of_token(rows, position, document.content, job.subject.tokenizer)
-        source, path, licence = (job.clean(text) for text in (document.source, document.path, document.licence))
-        places.append(TextPlace(source, path, licence, line, column, command))
+        if source_row is None:
+            place = TextPlace("canary")
+        elif source_row in sources:
+            place = sources[source_row].place(rows, position)
+        else:
+            place = TextPlace(UNKNOWN, evidence=_decoded(job, rows, position))
+        places.append(replace(place, command=command))
     return places
 
 
-def evidence(job: AuditJob, tokens: NDArray[np.int64]) -> str:
-    """Return the beginning of a text, redacted as a whole before it is cut."""
-    begins = (job.subject.tokenizer.begin, job.subject.tokenizer.end)
-    ids = tokens[1:] if len(tokens) and tokens[0] in begins else tokens
-    return job.clean(job.subject.tokenizer.decode(ids))[:EVIDENCE]
+class _Source:
+    """A training document, and where the text policy finds something in it."""
+
+    def __init__(self, job: AuditJob, document: Document) -> None:
+        self._job, self._content = job, document.content
+        self._name = tuple(job.clean(text) for text in (document.source, document.path, document.licence))
+        self._values = [finding for finding in job.scanner.scan(self._content) if finding.action != "allow"]
+
+    def place(self, rows: Rows, position: int) -> TextPlace:
+        source, path, licence = self._name
+        at = offset_of_token(rows, position, self._content, self._job.subject.tokenizer)
+        if at is None:
+            return TextPlace(source, path, licence, evidence=_decoded(self._job, rows, position))
+        line, column = self._content.count("\n", 0, at) + 1, at - self._content.rfind("\n", 0, at)
+        return TextPlace(source, path, licence, line, column, self._shown(at))
+
+    def _shown(self, at: int) -> str:
+        """The text from a character on. The whole document is scanned: a window may begin in the middle of a secret."""
+        end, parts = at + 2 * EVIDENCE, []  # what crosses the cut is redacted as a whole
+        for finding in self._values:
+            if at < finding.end and finding.start < end:
+                parts += [self._content[at : finding.start], f"<{finding.rule}>"]
+                at = finding.end
+        return self._job.clean("".join([*parts, self._content[at:end]]))[:EVIDENCE]
 
 
-def line_of_token(rows: Rows, position: int, content: str, tokenizer: TextTokenizer) -> tuple[int, int]:
-    """Return line and column, from 1, of the first character of a token; (0, 0) if `content` is not what it is part of.
+def _decoded(job: AuditJob, rows: Rows, position: int) -> str:
+    """The text of the tokens from a position on, redacted as a whole before it is cut."""
+    tokenizer, end = job.subject.tokenizer, int(rows.starts[int(rows.document_of(np.array([position]))[0]) + 1])
+    ids = rows.tokens[position : min(end, position + EVIDENCE)].astype(np.int64)
+    begins = len(ids) and ids[0] in (tokenizer.begin, tokenizer.end)
+    return job.clean(tokenizer.decode(ids[1:] if begins else ids))[:EVIDENCE]
 
-    A line ends with LF, as in `codex_ml.policy.scan`.
+
+def offset_of_token(rows: Rows, position: int, content: str, tokenizer: TextTokenizer) -> int | None:
+    """Return the offset of the first character of a token; None if `content` is not what the tokens before it spell.
 
     Args:
         position: offset of the token in the stream.
@@ -107,9 +135,7 @@ def line_of_token(rows: Rows, position: int, content: str, tokenizer: TextTokeni
     before = tokenizer.decode(ids) if len(ids) else ""
     if not content.startswith(before):
         before = before.rstrip(BROKEN)
-    if not content.startswith(before):
-        return 0, 0
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
+    return len(before) if content.startswith(before) else None
 
 
 def token_at(rows: Rows, document: int, offset: int, content: str, tokenizer: TextTokenizer) -> int | None:
