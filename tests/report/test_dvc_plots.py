@@ -1,4 +1,4 @@
-"""`dvc plots show` draws what dvc.yaml declares of the evaluation, without a network."""
+"""`dvc plots show` draws what dvc.yaml declares of the evaluation and of the audit, without a network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from codex_ml.inference.audit_files import PLOT_FILES
+
 NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 BITS = "documents,bytes,bits_per_byte,low,high,zlib_bits_per_byte,ngram_bits_per_byte"
 TABLES = {
@@ -21,6 +23,16 @@ TABLES = {
     "pass_at_k": "benchmark,k,pass_at_k,low,high,tasks\nHumanEval,1,0.1000,0.0500,0.2000,164\nown,1,0.5,,,4\n",
     "compared": "task,metric,difference,low,high,p_holm,verdict\ndocuments,bits_per_byte,-0.1,-0.2,-0.05,0.01,better\n",
 }
+SET = "set,{},windows,share,low,high\ntrain,10,400,0.5,0.25,0.75\nheld-out,10,400,0.0,0.0,0.01\ntrain,100,400,0.5,,\n"
+AUDIT = {
+    "extraction_by_prefix": SET.format("prefix"),
+    "extraction_tries": SET.format("tries"),
+    "copied_runs": "length,samples,held_out\n10 to 19,0.5,0.25\n50 or more,0.1,0.0\n",
+    "insecure_code": "texts,code,insecure,share,low,high\ngenerated,30,3,0.1,0.05,0.3\nheld-out,30,0,,,\n",
+    "exposure": "repetitions,exposure,low,high,null\n1,1.5,0.5,2.5,1.44\n16,9.97,,,1.44\n",
+}
+CURVES = {"extraction_by_prefix": ("prefix", "share"), "extraction_tries": ("tries", "share")}
+CURVES |= {"exposure": ("repetitions", "exposure")}
 DRAWN = {
     "by_source": ("bits_per_byte", "source"),
     "by_length": ("bits_per_byte", "length"),
@@ -29,21 +41,25 @@ DRAWN = {
 }
 
 
+STAGES = {"evaluate": TABLES, "safety_audit": AUDIT}
+
+
 @pytest.fixture(scope="module")
 def workspace(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("plots")
     shutil.copytree(repository / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
     shutil.copyfile(repository / "dvc.yaml", root / "dvc.yaml")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    folder = root / "reports/evaluate/plots"
-    folder.mkdir(parents=True)
-    for name, text in TABLES.items():
-        (folder / f"{name}.csv").write_text(text, encoding="utf-8")
+    for stage, tables in STAGES.items():
+        folder = root / f"reports/{stage}/plots"
+        folder.mkdir(parents=True)
+        for name, text in tables.items():
+            (folder / f"{name}.csv").write_text(text, encoding="utf-8")
     return root
 
 
 def show(workspace: Path, *options: str) -> str:
-    paths = [f"reports/evaluate/plots/{name}.csv" for name in TABLES]
+    paths = [f"reports/{stage}/plots/{name}.csv" for stage, tables in STAGES.items() for name in tables]
     command = [sys.executable, "-m", "dvc", "plots", "show", *options, *paths]
     environment = {**os.environ, **NOWHERE, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(command, cwd=workspace, env=environment, text=True, capture_output=True, check=False)
@@ -59,12 +75,29 @@ def shown(workspace: Path) -> dict[str, Any]:
     return {Path(name).stem: found[0]["content"] for name, found in said["data"].items()}
 
 
-def test_each_table_of_the_evaluation_is_drawn_from_all_its_rows(shown: dict[str, Any]) -> None:
-    assert shown.keys() == TABLES.keys()
+def test_each_table_is_drawn_from_all_its_rows(shown: dict[str, Any]) -> None:
+    tables = TABLES | AUDIT
+    assert shown.keys() == tables.keys()
+    assert {f"{name}.csv" for name in AUDIT} == set(PLOT_FILES)
     for name, picture in shown.items():
         assert "<DVC_" not in json.dumps(picture)
         assert picture["$schema"].startswith("https://vega.github.io/schema/vega-lite/v5")
-        assert len(picture["data"]["values"]) == TABLES[name].count("\n") - 1
+        assert len(picture["data"]["values"]) == tables[name].count("\n") - 1
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_curve_has_a_line_per_series_its_intervals_and_the_value_without_effect(
+    shown: dict[str, Any], name: str
+) -> None:
+    picture, (place, value) = shown[name], CURVES[name]
+    interval, line, null = picture["layer"]
+    assert (picture["encoding"]["x"]["field"], picture["encoding"]["x"]["scale"]["type"]) == (place, "log")
+    assert picture["encoding"]["detail"]["field"] == line["encoding"]["strokeDash"]["field"] == "series"
+    assert (interval["encoding"]["y"]["field"], interval["encoding"]["y2"]["field"]) == ("low", "high")
+    assert (line["encoding"]["y"]["field"], null["encoding"]["y"]["field"]) == (value, "null")
+    assert picture["encoding"]["x"]["title"] != place  # words, not the name of a column
+    assert line["encoding"]["y"]["title"] != value
+    assert {place, value, "low", "high"} <= picture["data"]["values"][0].keys()
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -82,7 +115,7 @@ def test_a_page_is_written_without_a_network(workspace: Path) -> None:
     """It loads Vega from a CDN when it is opened; the report draws the same pictures without it."""
     show(workspace, "--out", "drawn")
     page = (workspace / "drawn/index.html").read_text(encoding="utf-8")
-    assert page.count("vegaEmbed(") == len(TABLES)
+    assert page.count("vegaEmbed(") == len(TABLES) + len(AUDIT)
     assert "b==1" in page
 
 
