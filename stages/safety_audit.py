@@ -24,7 +24,6 @@ class Params(Section):
 def main(stage: Stage[Params]) -> None:
     from codex_ml.core.errors import CheckFailed
     from codex_ml.core.record import cpu_threads
-    from codex_ml.documents.split_files import SplitMetrics
     from codex_ml.inference.audit_files import DETAILS, FINDINGS, PLOT_FILES, SAMPLES
     from codex_ml.modeling.canary_files import hide_canaries
     from codex_ml.modeling.hardware import inference_device
@@ -37,6 +36,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.safety_audit.audit_job import AuditData, AuditedModel, AuditJob
     from codex_ml.safety_audit.audit_numbers import load_audit_policy
     from codex_ml.safety_audit.battery import check_lengths, headlines, run_battery
+    from codex_ml.safety_audit.split_reports import SplitReports
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     accepted = read_accepted(stage.dep("data/accepted_findings.yaml"))
@@ -54,7 +54,7 @@ def main(stage: Stage[Params]) -> None:
         train_rows=Rows.open(packed, "train"),
         held_out_rows=Rows.open(packed, "test"),
         packed=packed,
-        split=SplitMetrics.read(stage.dep("reports/split/metrics.json")),
+        split=SplitReports.read(stage.dep),
         evaluation=stage.dep("reports/evaluate/details.json").parent,
     )
     stage.dep("reports/evaluate/results")

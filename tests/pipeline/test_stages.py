@@ -111,10 +111,10 @@ def test_only_fetch_may_open_a_socket(pipeline: Workspace) -> None:
 def test_failed_audit_ends_the_run_only_on_request(pipeline: Workspace, on_fail: str) -> None:
     """A secret in the training data fails a gate."""
     plant = (
-        "    import codex_ml.safety_audit.data_side as data_side\n"
+        "    import codex_ml.safety_audit.split_scan as split_scan\n"
         "    from codex_ml.inference.audit_files import AuditFinding\n"
         "    place = dict(source='s', path='p', line=1, column=1)\n"
-        "    data_side._findings = lambda job, document: [AuditFinding(\n"
+        "    split_scan._findings = lambda job, document, number: [AuditFinding(\n"
         "        id='0', number='data.secrets', kind='jwt', severity='high', **place)]\n"
     )
     pipeline.edit("stages/safety_audit.py", MAIN, MAIN + plant)

@@ -74,6 +74,7 @@ LINES = [
     "user@localhost a @ b.com me@example.org you@mail.example",
     "aes128-gcm@openssh.com",
     'version = "1.128.11.10"',
+    '__version__ = "61.128.11.10"',
     "## [61.128.11.10] - 2026-01-02",
     "MongoDB v44.42.21.10",
     "OID 1.3.6.1.4.1.311.21.20",

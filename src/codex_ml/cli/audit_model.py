@@ -171,9 +171,9 @@ def _documents(
 
 def _pipeline_data() -> AuditData:
     """What stages/safety_audit.py reads, for the model of the pipeline and its splits."""
-    from codex_ml.documents.split_files import SplitMetrics
     from codex_ml.modeling.rows import Rows
     from codex_ml.safety_audit.audit_job import AuditData
+    from codex_ml.safety_audit.split_reports import SplitReports
 
     return AuditData(
         train=TRAIN,
@@ -181,7 +181,7 @@ def _pipeline_data() -> AuditData:
         train_rows=Rows.open(PACKED, "train"),
         held_out_rows=Rows.open(PACKED, "test"),
         packed=PACKED,
-        split=SplitMetrics.read(Path("reports/split/metrics.json")),
+        split=SplitReports.read(),
         evaluation=EVALUATION,
     )
 

@@ -183,3 +183,21 @@ class PolicyFinding(Contract):
     line: int
     column: int
     placeholder: str
+
+
+class BenchmarkOverlap(Contract):
+    """One line of data/splits/overlaps.ndjson: a document of the corpus that holds part of a benchmark item.
+
+    Attributes:
+        start, end: the longest span of the document's content that holds it, in characters.
+    """
+
+    written_by = "split"
+
+    source: str
+    path: str
+    id: str
+    benchmark: str
+    item: str
+    start: int
+    end: int

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from codex_ml.documents.split_files import SplitMetrics
 from codex_ml.inference.audit_files import AuditFinding, AuditPart, GeneratedSample
 from codex_ml.modeling.rows import Rows
 from codex_ml.modeling.train_files import Training
 from codex_ml.policy.rules import Policy
 from codex_ml.policy.scan import Scanner
 from codex_ml.safety_audit.config import SafetyAudit
+from codex_ml.safety_audit.split_reports import SplitReports
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +51,7 @@ class AuditData:
         train, held_out: Parquet files of the documents.
         train_rows, held_out_rows: the same documents as the model reads them.
         packed: folder of the packed rows; canaries.json lies in it if canaries were planted.
-        split: reports/split/metrics.json.
+        split: what `split` reports about the documents.
         evaluation: result folder of `evaluate` for the same model.
     """
 
@@ -60,7 +60,7 @@ class AuditData:
     train_rows: Rows | None = None
     held_out_rows: Rows | None = None
     packed: Path | None = None
-    split: SplitMetrics | None = None
+    split: SplitReports | None = None
     evaluation: Path | None = None
 
 

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 NUMBERS = {
     "data.secrets": "findings of the text policy in the training documents",
     "data.policy_applied": "1 if `split` applied the text policy, 0 if it only counted",
+    "data.secrets_held_out": "the same in the held-out documents",
     "data.planted_recall": "share of planted secrets that the text policy finds",
+    "data.false_positives": "findings per million bytes of text that has no secret",
+    "data.unknown_licence": "share of the training documents whose licence is unknown",
+    "data.crossing": "contents, near-duplicate pairs and groups that are in more than one split",
+    "data.benchmark_hits": "training documents that hold a benchmark item",
+    "data.benchmark_overlap": "documents of the corpus that hold a benchmark item; `split` drops them",
     "memorisation.extracted": "share of windows of train text whose suffix the model writes word for word",
     "memorisation.held_out": "the same share of held-out text, which the model has never seen",
     "memorisation.excess": "extracted minus held_out",

@@ -11,6 +11,7 @@ import random
 import re
 import string
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -274,8 +275,11 @@ def can_be_planted(scanner: Scanner) -> bool:
     return len(rules_without_instances(scanner)) < len(scanner.policy.rules)
 
 
-def planted_recall(scanner: Scanner, *, seed: int, instances: int = 20) -> float:
-    """Return the share of planted values that the scanner finds in full, for the rules of its policy with instances.
+def planted_recalls(scanner: Scanner, *, seed: int, instances: int = 20) -> dict[str, tuple[int, int]]:
+    """Plant values of each rule of the scanner's policy that has instances, and scan them.
+
+    Returns:
+        Rule id -> (values that the scanner finds in full, values that were planted).
 
     Raises:
         ValueError: when the policy has no rule with instances, or `instances` is below 1.
@@ -283,10 +287,14 @@ def planted_recall(scanner: Scanner, *, seed: int, instances: int = 20) -> float
     rules = {rule.id for rule in scanner.policy.rules} - set(rules_without_instances(scanner))
     if not rules or instances < 1:
         raise ValueError("nothing can be planted: the policy has no rule of data/policy.yaml, or instances is 0")
-    hits = total = 0
-    for _, text, value in planted(seed, instances, rules=rules, providers=scanner.policy.providers):
+    hits: Counter[str] = Counter()
+    for rule, text, value in planted(seed, instances, rules=rules, providers=scanner.policy.providers):
         start = text.index(value)
-        end = start + len(value)
-        hits += any(finding.start <= start and finding.end >= end for finding in scanner.scan(text))
-        total += 1
-    return hits / total
+        hits[rule] += any(one.start <= start and one.end >= start + len(value) for one in scanner.scan(text))
+    return {rule: (count, instances) for rule, count in hits.items()}
+
+
+def planted_recall(scanner: Scanner, *, seed: int, instances: int = 20) -> float:
+    """Return the share of planted values that the scanner finds in full; see `planted_recalls`."""
+    found = planted_recalls(scanner, seed=seed, instances=instances).values()
+    return sum(hits for hits, _ in found) / sum(total for _, total in found)

@@ -25,7 +25,7 @@ from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import FORMS, Document, canonical, documents_of, map_texts, numbers_of, opened
 from codex_ml.documents.licences import is_allowed
 from codex_ml.documents.signals import SIGNALS, Signals
-from codex_ml.documents.split_files import PolicyFinding
+from codex_ml.documents.split_files import BenchmarkOverlap, PolicyFinding
 from codex_ml.policy.detectors_lock import refuse_other_code
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.key import read_key
@@ -151,7 +151,7 @@ def screen(task: ScreenTask) -> Screened:
     sizes = numbers_of(table, "size").astype(np.int64)
     reasons, changed, passed = [], np.zeros(len(sizes), dtype=bool), []
     findings: list[PolicyFinding] = []
-    overlaps: list[dict[str, Any]] = []
+    overlaps: list[BenchmarkOverlap] = []
     holders = 0
     benchmarks = _benchmarks(params.benchmarks, settings.fingerprint)
     for row, (document, found_signals) in enumerate(zip(documents_of(table), _signals_of(table), strict=True)):
@@ -164,7 +164,7 @@ def screen(task: ScreenTask) -> Screened:
             reason = "blocked by policy" if any(f.action == "block" for f in found) else ""
         if not reason and benchmarks is not None:
             hits = benchmarks.find(document.content)
-            overlaps += [identity | vars(hit) for hit in hits]
+            overlaps += [BenchmarkOverlap(**identity, **vars(hit)) for hit in hits]
             holders += bool(hits)
             reason = "holds a benchmark item" if hits and params.contaminated == "drop" else ""
         reasons.append(reason)
@@ -180,9 +180,9 @@ def screen(task: ScreenTask) -> Screened:
         strata=TextColumn.of([_stratum(document, params.stratify) for document in passed]),
         shingles=block_of(shingles_of([document.content for document in passed]), task.bits),
         findings=b"".join(ndjson_line(finding.as_json()) for finding in findings),
-        overlaps=b"".join(map(ndjson_line, overlaps)),
+        overlaps=b"".join(ndjson_line(overlap.as_json()) for overlap in overlaps),
         kinds=Counter(f"{finding.rule}: {finding.action}" for finding in findings),
-        items={(overlap["benchmark"], overlap["item"]) for overlap in overlaps},
+        items={(overlap.benchmark, overlap.item) for overlap in overlaps},
         holders=holders,
     )
 

@@ -1,0 +1,149 @@
+"""Read the documents of one split once: what the text policy finds in them, and their licences.
+
+Used by: safety_audit.data_side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codex_ml.documents.document import FORMS, Document, count_documents, read_documents
+from codex_ml.documents.split_files import BenchmarkOverlap
+from codex_ml.inference.audit_files import AuditFinding, finding_id
+from codex_ml.safety_audit.audit_job import AuditJob
+
+MOST_LISTED = 1000  # findings per number; one more says how many there are besides
+UNLISTED = "unlisted"
+FIELDS = ("source", "path", "id", "group", *FORMS, "meta")  # of a document; the policy cleans each of them
+
+
+@dataclass
+class SplitScan:
+    """What stands in the documents of one split.
+
+    Attributes:
+        rules: (rule, severity) -> findings.
+        holders: (rule, severity) -> documents with such a finding.
+        licences: licence -> documents.
+        licence_bytes: licence -> bytes of their text.
+        findings: the first `MOST_LISTED` of the text policy.
+        hits: one finding per benchmark item that a document holds, up to `MOST_LISTED`.
+        hit_documents: documents that hold a benchmark item.
+    """
+
+    documents: int = 0
+    rules: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
+    holders: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
+    licences: Counter[str] = dataclasses.field(default_factory=Counter)
+    licence_bytes: Counter[str] = dataclasses.field(default_factory=Counter)
+    findings: list[AuditFinding] = dataclasses.field(default_factory=list)
+    hits: list[AuditFinding] = dataclasses.field(default_factory=list)
+    hit_documents: int = 0
+
+    @property
+    def total(self) -> int:
+        """Number of findings of the text policy, listed or not."""
+        return sum(self.rules.values())
+
+
+def scan_split(job: AuditJob, file: Path, *, number: str, overlaps: Sequence[BenchmarkOverlap] = ()) -> SplitScan:
+    """Scan the documents of a Parquet file. Memory does not grow with their number.
+
+    Args:
+        number: which number of the audit counts the findings.
+        overlaps: benchmark items that documents of the corpus hold.
+    """
+    found = SplitScan()
+    items: dict[tuple[str, str, str], list[BenchmarkOverlap]] = {}
+    for overlap in overlaps:
+        items.setdefault((overlap.source, overlap.path, overlap.id), []).append(overlap)
+    for document in job.track(read_documents(file), f"scan {file.stem}", count_documents(file), "documents"):
+        found.documents += 1
+        found.licences[document.licence] += 1
+        found.licence_bytes[document.licence] += len(document.content.encode("utf-8", "surrogatepass"))
+        kinds = set()
+        for finding in _findings(job, document, number):
+            kinds.add((finding.kind, finding.severity))
+            found.rules[finding.kind, finding.severity] += 1
+            if len(found.findings) < MOST_LISTED:
+                found.findings.append(finding)
+        found.holders.update(kinds)
+        if held := items.get((document.source, document.path, document.id)):
+            found.hit_documents += 1
+            found.hits += [_hit(job, document, overlap) for overlap in held[: MOST_LISTED - len(found.hits)]]
+    if found.total > MOST_LISTED:
+        found.findings.append(_unlisted(number, found.total - MOST_LISTED, file))
+    return found
+
+
+def _findings(job: AuditJob, document: Document, number: str) -> Iterator[AuditFinding]:
+    for field in FIELDS:
+        for finding in job.scanner.scan(getattr(document, field) or ""):
+            if finding.action != "allow":
+                place = (document.source, document.path, document.id, field, finding.line, finding.column)
+                yield AuditFinding(
+                    id=finding_id(number, finding.rule, *place),
+                    number=number,
+                    kind=finding.rule,
+                    severity=finding.severity,
+                    source=job.clean(document.source),
+                    path=job.clean(document.path),
+                    line=finding.line,
+                    column=finding.column,
+                    licence=document.licence,
+                    evidence=f"in `{field}` of document {job.clean(document.id)}",
+                )
+
+
+def _unlisted(number: str, count: int, file: Path) -> AuditFinding:
+    """Stands for the findings that are not listed, so that accepting the listed ones does not pass the gate."""
+    return AuditFinding(
+        id=finding_id(number, UNLISTED, count),
+        number=number,
+        kind=UNLISTED,
+        severity="high",
+        source=file.stem,
+        path="",
+        evidence=f"{count} more findings",
+    )
+
+
+def _hit(job: AuditJob, document: Document, overlap: BenchmarkOverlap) -> AuditFinding:
+    number = "data.benchmark_hits"
+    return AuditFinding(
+        id=finding_id(number, overlap.benchmark, document.source, document.path, document.id, overlap.item),
+        number=number,
+        kind="benchmark item",
+        severity="high",
+        source=job.clean(document.source),
+        path=job.clean(document.path),
+        line=document.content.count("\n", 0, overlap.start) + 1,
+        licence=document.licence,
+        evidence=f"{overlap.benchmark}: {overlap.item}, {overlap.end - overlap.start} characters",
+    )
+
+
+def rule_rows(name: str, scan: SplitScan) -> Iterator[dict[str, Any]]:
+    """One row per rule with findings."""
+    for (rule, severity), count in sorted(scan.rules.items()):
+        head = {"split": name, "rule": rule, "severity": severity}
+        yield head | {"findings": count, "documents": scan.holders[rule, severity]}
+
+
+def licence_rows(scan: SplitScan) -> list[dict[str, Any]]:
+    """One row per licence, the one with the most bytes first."""
+    total = sum(scan.licence_bytes.values())
+    return [
+        {
+            "licence": licence,
+            "documents": scan.licences[licence],
+            "bytes": size,
+            "share": round(size / total, 6) if total else 0.0,
+        }
+        for licence, size in sorted(scan.licence_bytes.items(), key=lambda item: (-item[1], item[0]))
+    ]
