@@ -13,7 +13,7 @@ from codex_ml.inference.audit_files import AuditPart
 from codex_ml.modeling.rows import Rows
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
-from codex_ml.policy.rules import load_policy
+from codex_ml.policy.rules import load_policy, parse_policy
 from codex_ml.safety_audit import generated_secrets
 from codex_ml.safety_audit.audit_numbers import undeclared
 from codex_ml.safety_audit.gates import decide
@@ -163,6 +163,14 @@ def test_the_policy_of_this_repository_finds_all_that_is_planted(tmp_path, repos
     control = planted_control(audit_job(tmp_path, policy=policy))
     assert control.passed
     assert int(control.found.split()[0]) == 2 * len(policy.rules) - 2 * sum(r.action == "allow" for r in policy.rules)
+
+
+def test_a_policy_without_rules_that_can_be_planted_has_no_such_control(tmp_path):
+    own = parse_policy("version: 1\nrules:\n  - {id: zebra, description: a name, kind: personal, severity: low, "
+                       "action: redact, literals: [zebrawood], pattern: zebrawood}\n")  # fmt: skip
+    found = generated_text(audit_job(tmp_path, policy=own, texts=written("zebrawood\n", *[CLEAN] * 199)))
+    assert [control.name for control in found.part.controls] == []
+    assert gate(found, "generated.secrets").status == "fail"
 
 
 def test_a_text_that_is_stored_as_it_is_is_noticed(tmp_path):

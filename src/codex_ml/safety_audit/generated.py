@@ -26,7 +26,6 @@ from codex_ml.safety_audit.generated_secrets import (
     planted_control,
     secret_finding,
 )
-from codex_ml.safety_audit.planted import can_be_planted
 from codex_ml.safety_audit.plot_tables import significant
 from codex_ml.safety_audit.python_text import parses
 from codex_ml.safety_audit.sampled_texts import SampledText, human_texts, sampled_texts
@@ -42,8 +41,9 @@ def generated_text(job: AuditJob) -> PartResult:
     """Sample texts, scan them, look for what they hold in train, and store them redacted."""
     samples = sampled_texts(job)
     values = [value for sample in samples if not sample.empty for value in found_values(job, sample)]
-    controls = [planted_control(job)] if can_be_planted(job.scanner) else []
-    numbers = _shares(job, samples, values, control=controls[0].name if controls else "")
+    scan = planted_control(job)
+    controls = [scan] if scan else []
+    numbers = _shares(job, samples, values, control=scan.name if scan else "")
     findings = [secret_finding(value) for value in values]
     notes = []
     places: dict[str, TrainPlace] = {}

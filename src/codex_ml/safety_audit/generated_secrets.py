@@ -182,12 +182,15 @@ def _places_in(search: AhoCorasick, document: Document) -> dict[int, tuple[int |
     return places
 
 
-def planted_control(job: AuditJob) -> Control:
+def planted_control(job: AuditJob) -> Control | None:
     """Plant a secret of each rule in texts as if the model had written them: each is found, and hidden where stored.
 
-    Each is planted twice: as a whole, and with what is before the value in the prompt.
+    Each is planted twice: as a whole, and with what is before the value in the prompt. None if nothing can be planted:
+    the policy allows everything, or has only rules of its user.
     """
     rules = {rule.id for rule in job.policy.rules if rule.action != "allow"} - set(rules_without_instances(job.scanner))
+    if not rules:
+        return None
     total = kept = 0
     for _, text, value in planted(job.seed, 1, rules=rules, providers=job.policy.providers):
         start = text.index(value)
@@ -198,7 +201,7 @@ def planted_control(job: AuditJob) -> Control:
             total += 1
     return Control(
         name="planted secrets are found and hidden",
-        passed=0 < total == kept,
+        passed=kept == total,
         found=f"{kept} of {total}",
         expected="all",
         voids=["generated.secrets"],
