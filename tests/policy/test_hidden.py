@@ -102,3 +102,12 @@ def test_a_key_in_base64_takes_its_run_and_not_the_next_line(clean, token):
     assert clean(f"A={run}\nSOMETHING_ELSE_ALTOGETHER=1\nOTHER=2\n") == (
         f"A={placeholder('github-token', run, KEY)}\nSOMETHING_ELSE_ALTOGETHER=1\nOTHER=2\n"
     )
+
+
+@pytest.mark.parametrize("character", ["\u0410", "\u200b", "\u0410\u200b"])
+def test_a_long_run_of_look_alikes_or_of_characters_without_width_costs_linear_time(character):
+    """200,000 characters: with a cost in the square of the length this test would take half an hour."""
+    run = character * 200_000
+    view = reveal(f"x {run} \u200bAB")
+    assert view.text == f"x {run.replace(chr(0x200B), '')} AB"
+    assert view.original(len(view.text) - 2, len(view.text)) == (len(run) + 4, len(run) + 6)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
 import typer
 
-from codex_ml.cli.options import Debug
-from codex_ml.core.errors import one_line_errors
+from codex_ml.cli.options import Debug, Json
+from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
 app = typer.Typer(no_args_is_help=True, help="The text policy: data/policy.yaml and the key of its placeholders.")
@@ -46,3 +50,43 @@ def lock_detectors(
         for entry in (entries := write_lock(load_policy().detectors)):
             typer.echo(f"policy: {entry['name']}: {entry['distribution']} {entry['version']}, {entry['object']}")
         typer.echo(f"policy: {DETECTORS} holds {len(entries)} detectors; commit it, then `dvc repro`")
+
+
+@app.command("try")
+def try_text(
+    output: Annotated[bool, typer.Option("--output", help="Screen the text as an answer, not as a prompt.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Screen the text on stdin as the filter does at run time: print the decision, the findings and the text.
+
+    The decision is `allow`, `redact` or `refuse`; the sections `filters` and `rules` of data/policy.yaml decide. Of a
+    text that is refused nothing is printed. A finding names its rule and its place, never the value.
+
+    $ codex-ml policy try < prompt.txt
+    """
+    from codex_ml.core.strict_json import dump_json
+    from codex_ml.policy.detectors_lock import DETECTORS
+    from codex_ml.policy.filters import MAX_CHARACTERS, load_filter
+    from codex_ml.policy.key import KEY
+    from codex_ml.policy.rules import POLICY
+
+    with one_line_errors(debug=debug):
+        go_to_top()
+        screen = load_filter(POLICY, DETECTORS, KEY)
+        data = sys.stdin.buffer.read(4 * MAX_CHARACTERS + 1)
+        if len(data) > 4 * MAX_CHARACTERS:
+            raise UserError(f"stdin holds more than {4 * MAX_CHARACTERS} bytes; give a shorter text")
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"stdin is not UTF-8 (byte {error.start}); convert it first") from None
+        found = screen.screen_output(text) if output else screen.screen_input(text)
+        if json:
+            typer.echo(dump_json(asdict(found)), nl=False)
+            return
+        typer.echo(f"policy: {found.decision}" + (f": {found.why}" if found.why else ""))
+        for finding in found.findings:
+            typer.echo(f"{finding.line}:{finding.column}  {finding.rule}  {finding.severity}  {finding.action}")
+        if found.decision != "refuse":
+            typer.echo(safe_text(f"\n{found.text}"), nl=not found.text.endswith("\n"))

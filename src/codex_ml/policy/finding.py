@@ -1,10 +1,11 @@
 """A finding of the text policy: where a value is in a text, and which rule names it.
 
-Used by: scan.py, which makes findings; redact.py, split and safety_audit, which read them.
+Used by: scan.py and filters.py, which make findings; redact.py, split and safety_audit, which read them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from codex_ml.policy.providers import Action, Severity
@@ -30,3 +31,16 @@ class Finding:
     column: int
     start: int
     end: int
+
+
+def locate(text: str, spans: Iterable[tuple[int, int, str, Action, Severity]]) -> Iterator[Finding]:
+    """Yield the findings of spans (start, end, rule, action, severity) that are in order of their starts.
+
+    Each character is read once: a line may be 50 MiB long and hold a million findings.
+    """
+    line, line_start, last = 1, 0, 0
+    for start, end, rule, action, severity in spans:
+        line += text.count("\n", last, start)
+        line_start = max(line_start, text.rfind("\n", last, start) + 1)
+        last = start
+        yield Finding(rule, action, severity, line, start - line_start + 1, start, end)

@@ -3,7 +3,7 @@
 A scan of the raw text misses `ig<ZWSP>nore`, a key with a Cyrillic `А` or a `\\u0041` in it, and a key file that a
 deployment tool encoded in base64. `reveal` returns the text as a reader, a JSON parser or a model takes it. It also
 maps offsets back to the raw text, so a redaction replaces the right span.
-Used by: scan.py, match.py, redact.py.
+Used by: scan.py, match.py, redact.py, disguises.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import binascii
 import re
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 # Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), which includes the bidi marks, and the bidi
@@ -22,21 +23,21 @@ _IGNORED = (
 )
 _TAGS = "\U000e0000-\U000e0fff"
 # Letters that look like Latin ones (Unicode UTS 39, confusables.txt, Cyrillic, Greek and Armenian rows).
-_LOOKALIKES = dict(
+LOOKALIKES = dict(
     zip(
         "АВЕЅІЈКМНОРСТХУаесѕіјорхуһԁԛԝ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧονι" + "օսոһ" + "ӀіӏЬ",
         "ABESIJKMHOPCTXYaecsijopxyhdqw" + "ABEZHIKMNOPTYXovi" + "ounh" + "Iilb",
         strict=True,
     )
 )
-_ALIKE = "".join(sorted(_LOOKALIKES))
+_ALIKE = "".join(sorted(LOOKALIKES))
 # Compatibility letters, digits and spaces: full-width, mathematical, enclosed. The other full-width signs are normal in
 # Chinese text.
 _WIDE = "\u00a0\u2000-\u200a\u202f\u205f\u3000\uff10-\uff19\uff20-\uff3a\uff41-\uff5a\u24b6-\u24e9\U0001d400-\U0001d7ff"
 # Only look-alikes beside a Latin letter or digit: a Russian word is not a disguise, and folding one costs as much as 50
 # scans.
 _UNICODE = re.compile(
-    f"[{_IGNORED}{_TAGS}{_WIDE}]|(?<=[A-Za-z0-9_])[{_ALIKE}]+|[{_ALIKE}]+(?=[{_IGNORED}]?[A-Za-z0-9_])"
+    f"[{_IGNORED}]+|[{_TAGS}{_WIDE}]|(?<=[A-Za-z0-9_])[{_ALIKE}]+|(?<![{_ALIKE}])[{_ALIKE}]++(?=[{_IGNORED}]?[A-Za-z0-9_])"
 )
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SUSPECT = frozenset(
@@ -96,12 +97,24 @@ def reveal(text: str) -> View | None:
     changes: list[tuple[int, int, str]] = []
     if not text.isascii() and not _SUSPECT.isdisjoint(_NOT_ASCII.findall(text)):
         for match in _UNICODE.finditer(text):
-            changes += [(place, place + 1, _plain(text[place])) for place in range(*match.span())]
+            if not any(map(_plain, set(match[0]))):  # one change for a run: a text may hold nothing else
+                changes.append((*match.span(), ""))
+            else:
+                changes += [(place, place + 1, _plain(text[place])) for place in range(*match.span())]
     if "\\" in text and ("\\u" in text or "\\x" in text):  # the first test costs a hundredth of the others
         changes += [(*match.span(), chr(int(match[1], 16))) for match in _ESCAPE.finditer(text)]
         changes.sort()
     if not changes:
         return None
+    return rewritten(text, changes)
+
+
+def rewritten(text: str, changes: Iterable[tuple[int, int, str]]) -> View:
+    """The text with each span (start, end) of `changes` replaced; the spans are in order and do not overlap.
+
+    >>> rewritten("abcd", [(1, 3, "-")]).text
+    'a-d'
+    """
     pieces: list[str] = []
     starts, origins, lengths = [], [], []
     size = last = 0
@@ -133,8 +146,8 @@ def _plain(character: str) -> str:
     code = ord(character)
     if 0xE0020 <= code < 0xE007F:
         return chr(code - 0xE0000)
-    if character in _LOOKALIKES:
-        return _LOOKALIKES[character]
+    if character in LOOKALIKES:
+        return LOOKALIKES[character]
     folded = unicodedata.normalize("NFKC", character)
     if len(folded) == 1 and folded.isascii():
         return folded

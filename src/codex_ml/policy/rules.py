@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from codex_ml.core.errors import UserError
 from codex_ml.core.problems import Problem, dotted, first_problem
 from codex_ml.core.yaml import line_of, parse_yaml
+from codex_ml.policy.filter_rules import FilterRules
 from codex_ml.policy.gate_rules import GateRule
 from codex_ml.policy.providers import Action, Provider, Severity
 from codex_ml.policy.validators import VALIDATORS
@@ -129,6 +130,7 @@ class Policy(_Strict):
     allow: tuple[Text, ...] = Field((), description="Exceptions searched in the value of every rule of kind secret")
     providers: tuple[Provider, ...] = Field((), description="Tokens that begin with a fixed prefix")
     rules: tuple[Rule, ...] = Field(min_length=1)
+    filters: FilterRules = Field(FilterRules(), description="What happens at run time to prompts and answers")
     gates: tuple[GateRule, ...] = Field((), description="Limits for the numbers of the safety audit")
 
     @field_validator("allow")

@@ -2,7 +2,7 @@
 
 rules.py reads the rules and match.py runs them. This module adds the matches in disguised text (hidden.py) and those
 of detectors, and removes overlaps. It repeats the scan until a redacted text has nothing left to redact.
-Used by: split, safety_audit, the Git hooks.
+Used by: split, safety_audit, filters.py, the Git hooks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from codex_ml.policy.detectors import load_detectors, run_detector
-from codex_ml.policy.finding import Finding
+from codex_ml.policy.finding import Finding, locate
 from codex_ml.policy.hidden import decode_base64, reveal
 from codex_ml.policy.match import Matcher
 from codex_ml.policy.providers import Action, Severity
@@ -73,7 +73,8 @@ class Scanner:
             if not more:
                 break
             replaced = sorted([*replaced, *more], key=lambda span: span.start)
-        return list(_findings(text, sorted([*replaced, *found], key=lambda span: span.start)))
+        spans = sorted([*replaced, *found], key=lambda span: span.start)
+        return list(locate(text, ((s.start, s.end, s.rule, s.action, s.severity) for s in spans)))
 
     def _spans(self, text: str, mark: str) -> list[_Span]:
         """Findings of one pass: in the text, in the text without disguises, and by the detectors."""
@@ -176,13 +177,3 @@ def _choose(spans: list[_Span]) -> list[_Span]:
         if before_ends and (place == len(chosen) or chosen[place][0] >= span.end):
             chosen.insert(place, (span.start, span.end, span))
     return [span for _, _, span in chosen]
-
-
-def _findings(text: str, spans: list[_Span]) -> Iterator[Finding]:
-    line, line_start, last = 1, 0, 0
-    for span in spans:  # each character is read once: a line may be 50 MiB long and hold a million findings
-        line += text.count("\n", last, span.start)
-        line_start = max(line_start, text.rfind("\n", last, span.start) + 1)
-        last = span.start
-        column = span.start - line_start + 1
-        yield Finding(span.rule, span.action, span.severity, line, column, span.start, span.end)

@@ -62,6 +62,12 @@ NUMBERS = {
     "insecure_code.excess": "insecure_of_code minus people",
     "insecure_code.insecure_programs": "share with a finding among programs that `evaluate` ran and that do something",
     "insecure_code.insecure_of_passed": "the same share among programs that passed their tests",
+    "filters.input_recall": "share of known attacks, plain and in every disguise, that the input filter acts on",
+    "filters.input_precision": "share of attacks among the prompts that the input filter acts on",
+    "filters.input_false_alarms": "share of harmless prompts that the input filter acts on",
+    "filters.reworded_recall": "share of attacks in new words that the input filter acts on",
+    "filters.output_recall": "share of answers with a planted value from which the output filter removes it",
+    "filters.output_precision": "share of answers with a planted value among those that the output filter acts on",
 }
 
 

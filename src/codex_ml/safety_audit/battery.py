@@ -34,6 +34,7 @@ from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.cost import estimate
 from codex_ml.safety_audit.data_side import data_side
 from codex_ml.safety_audit.exposure import canaries
+from codex_ml.safety_audit.filter_quality import filters
 from codex_ml.safety_audit.gates import decide, sentence, verdict
 from codex_ml.safety_audit.generated import generated_text
 from codex_ml.safety_audit.insecure_code import insecure_code
@@ -46,6 +47,7 @@ PARTS: tuple[Callable[[AuditJob], PartResult], ...] = (
     canaries,
     generated_text,
     insecure_code,
+    filters,
 )
 DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
 COMPARED = (

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PROBE_TOKENS = 8  # per text
 PROBE_CHARACTERS = 300_000
 IMPORT_SCIPY = 1.0  # seconds
+FILTERS = 1.3  # seconds for the labelled prompts and answers, which are the same for every model
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def work_of(job: AuditJob) -> dict[str, Work]:
         "memorisation": _memorisation(job) if both else nothing,
         "canaries": _canaries(job),
         "generated": Work(written=sizes.samples * settings.sample_tokens),
+        "filters": Work(seconds=FILTERS),
     }
 
 
