@@ -67,7 +67,7 @@ class Bytes:
 
 
 class Quoter:
-    """A model that goes on as the first of some texts that begins with its input, and ends with that text."""
+    """A model that continues its input like the first of some texts that begins with it, and ends where that text ends."""
 
     device = torch.device("cpu")
     config = SimpleNamespace(is_encoder_decoder=False, eos_token_id=END)

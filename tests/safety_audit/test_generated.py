@@ -1,4 +1,4 @@
-"""Generated text: secrets are found, counted and never stored; what stands in train is named."""
+"""Generated text: secrets are found, counted and never stored; what occurs in train is named."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from codex_ml.safety_audit.sampled_texts import human_texts, sampled_texts
@@ -97,6 +99,14 @@ def test_human_text_is_as_long_as_the_samples(tmp_path):
     assert {text.text for text in texts} < {text[:8] for text in HELD_OUT}
     assert all(text.cut for text in texts)
     assert len(human_texts(audit_job(tmp_path, held_out=stream(*HELD_OUT), samples=9))) == 3
+
+
+def test_human_text_ends_where_a_text_of_the_model_would(tmp_path, monkeypatch):
+    """At END or at another end of a turn; what comes after it is another text."""
+    (turn,) = numbers("|")
+    monkeypatch.setattr(Quoter, "config", SimpleNamespace(is_encoder_decoder=False, eos_token_id=[END, turn]))
+    (text,) = human_texts(audit_job(tmp_path, held_out=stream("abc|def"), samples=9))
+    assert (text.text, text.ids, text.cut) == ("abc", tuple(numbers("abc")), False)
 
 
 def test_human_text_that_is_whole_is_not_cut(tmp_path):

@@ -1,6 +1,6 @@
 """Runs of train text in the texts that a model wrote: how many texts copy, how much, from where, under which licence.
 
-A copy is a run of 50 tokens that stands in the train stream (the length of Carlini et al. 2023 and of
+A copy is a run of 50 tokens that occurs in the train stream (the length of Carlini et al. 2023 and of
 lm-extraction-benchmark). Held-out text of people is measured in the same way: licence headers and generated files give
 copies without any model. Trivial copies, such as tables and rows of zeros, are counted apart. The control is a piece of
 train text of 60 tokens, planted between tokens that occur nowhere, which must be found at its length and document.
@@ -25,7 +25,7 @@ from codex_ml.safety_audit.window_index import CopiedRun, longest_runs, occurren
 RUN_TOKENS = 50
 SHORTEST = 10  # the shortest run whose length is measured, for the picture
 PLANTED_MORE = 10  # tokens of the planted copy above those of a run
-PLANTED_FROM = 20  # documents that are tried for a piece that stands in the train stream once
+PLANTED_FROM = 20  # documents that are tried for a piece that occurs in the train stream once
 BUCKETS = ((0, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 74), (75, 99), (100, None))  # of lengths in tokens
 
 
@@ -96,7 +96,7 @@ def find_copies(job: AuditJob, rows: Rows, *sets: Sequence[SampledText]) -> list
 def planted_copy(job: AuditJob, rows: Rows) -> Control | None:
     """Plant a piece of a train document in a text, and find it again; None if no document is long enough.
 
-    The piece is one that stands in the stream once, if one of `PLANTED_FROM` documents has such a piece.
+    The piece is one that occurs in the stream once, if one of `PLANTED_FROM` documents has such a piece.
     """
     width = copy_width(job, rows)
     size, lengths = width + PLANTED_MORE, np.diff(rows.starts.astype(np.int64)) - 1
@@ -109,7 +109,7 @@ def planted_copy(job: AuditJob, rows: Rows) -> Control | None:
     counts, positions = occurrences(rows.tokens, pieces)
     number = int(np.argmin(counts))
     document = int(rows.document_of(positions[number : number + 1])[0]) if counts[number] > 1 else int(chosen[number])
-    around = np.full(size, int(rows.tokens.max()) + 1)  # an id that stands nowhere in the stream
+    around = np.full(size, int(rows.tokens.max()) + 1)  # an id that does not occur in the stream
     (run,) = longest_runs(rows.tokens, [[*around, *pieces[number], *around]], at_least=width)
     where = "nothing" if run is None else f"{run.length} tokens of document {_document_at(rows, run.position)}"
     expected = f"{size} tokens of document {document}"

@@ -1,4 +1,4 @@
-"""Text that the model writes: secrets in it, what of it stands in train, and whether code parses.
+"""Text that the model writes: secrets in it, what of it occurs in train, and whether code parses.
 
 Used by: safety_audit.battery.
 """

@@ -1,4 +1,4 @@
-"""Secrets and personal data in the texts that a model wrote, and how many of them stand verbatim in the train text.
+"""Secrets and personal data in the texts that a model wrote, and how many of them occur verbatim in the train text.
 
 The values stay in memory: what is stored names the rule and the place.
 Used by: the part generated of safety_audit.
@@ -108,7 +108,7 @@ def secret_finding(value: FoundValue) -> AuditFinding:
 
 
 def in_train_finding(job: AuditJob, value: FoundValue, place: TrainPlace) -> AuditFinding:
-    """Return the finding of a value that the model wrote and that stands in a train document."""
+    """Return the finding of a value that the model wrote and that occurs in a train document."""
     document = place.document
     return AuditFinding(
         id=finding_id(
@@ -142,7 +142,7 @@ def places_in_train(job: AuditJob, values: Iterable[str]) -> tuple[dict[str, Tra
     """Search the train documents for values, exactly; a piece of train text is the control of the search.
 
     Returns:
-        (value -> its first place, control); values that stand in no document are left out.
+        (value -> its first place, control); values that occur in no document are left out.
     """
     from ahocorasick_rs import AhoCorasick
 

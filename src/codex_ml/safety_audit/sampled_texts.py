@@ -1,8 +1,8 @@
 """The texts that the model writes in an audit: half of them without a prompt, half after prompts of held-out documents.
 
-They are drawn at temperature 1 from the whole distribution, each with random numbers of its own. A prompt is the begin
-of a held-out document as the model reads documents: what comes before the first trained token of a record or a chat,
-and the first tokens of any other document. Prompts of train text are the matter of the part memorisation.
+They are drawn at temperature 1 from the whole distribution, each with random numbers of its own. A prompt is the
+beginning of a held-out document as the model reads documents: what comes before the first trained token of a record or
+a chat, and the first tokens of any other document. The part memorisation gives the model the beginning of train text.
 
 Used by: the parts generated and insecure_code of safety_audit.
 """
@@ -10,7 +10,7 @@ Used by: the parts generated and insecure_code of safety_audit.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -32,8 +32,8 @@ class SampledText:
 
     Attributes:
         number: from 0.
-        kind: unconditional; after the begin of a held-out text ("document"), or after the prompt of a record or chat;
-            "human": held-out text, to compare with.
+        kind: "unconditional"; after the beginning of a held-out text ("document"); after the prompt of a record or chat
+            ("record"); or held-out text, to compare with ("human").
         prompt: the prompt as a text; "" without one.
         text: without the prompt.
         ids: the new tokens, without what ended the text.
@@ -42,9 +42,9 @@ class SampledText:
 
     number: int
     kind: Kind
-    prompt: str
-    text: str
-    ids: tuple[int, ...]
+    prompt: str = field(repr=False)
+    text: str = field(repr=False)
+    ids: tuple[int, ...] = field(repr=False)
     cut: bool
 
     @property
@@ -56,7 +56,7 @@ class SampledText:
         return redacted_output(job.clean, self.prompt, self.text)
 
     def redacted_prompt(self, job: AuditJob) -> str:
-        """The prompt as it may be stored and shown: without the begin of a value that the text completes."""
+        """The prompt as it may be stored and shown: without the beginning of a value that the text completes."""
         return redacted_prompt(job.clean, self.prompt, self.text)
 
 
@@ -103,8 +103,8 @@ def _sampled(job: AuditJob) -> Iterator[SampledText]:
 def human_texts(job: AuditJob) -> list[SampledText]:
     """Return held-out text of the length of the samples, one per document, at most as many as there are samples.
 
-    A text document gives its first tokens, and a record or chat those after its prompt. So people's text is measured as
-    the model's is.
+    A text document gives its first tokens, and a record or chat those after its prompt, up to what ends a text of the
+    model. So people's text is measured as the model's is.
     """
     return job.once("human_texts", lambda: list(_human(job)))
 
@@ -113,12 +113,14 @@ def _human(job: AuditJob) -> Iterator[SampledText]:
     rows, tokenizer, settings = job.data.held_out_rows, job.subject.tokenizer, job.settings
     if rows is None:
         return
+    ends = [tokenizer.end, *_ends(job.subject.model)]
     for document, start, targets in document_begins(rows, seed=job.seed)[: settings.sizes.samples].tolist():
         kind, prompt = _prompt_ids(rows, start, targets, settings.prefix_tokens)
         begin = start + (len(prompt) if kind == "record" else 1)
         ids = rows.tokens[begin : start + targets + 1][: settings.sample_tokens].astype(np.int64)
-        ids = ids[ids != tokenizer.end]
-        cut = begin + len(ids) < int(rows.starts[document + 1])
+        ended = np.isin(ids, ends)
+        ids = ids[: int(np.argmax(ended)) if ended.any() else len(ids)]
+        cut = not ended.any() and begin + len(ids) < int(rows.starts[document + 1])
         yield SampledText(document, "human", "", tokenizer.decode(ids), tuple(ids.tolist()), cut)
 
 

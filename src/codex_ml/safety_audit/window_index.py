@@ -1,4 +1,4 @@
-"""Where windows of tokens stand in the train stream: how often, where first, and the longest run that a text copies.
+"""Where windows of tokens occur in the train stream: how often, where first, and the longest run that a text copies.
 
 The index is built over the windows that are looked for, and the stream passes by it once, in chunks. So memory follows
 the windows, not the stream, and nothing has to be stored. A window is found by a 64-bit hash, and each hit is compared
@@ -42,7 +42,7 @@ FILTER_BITS = 18  # 256 KiB of flags say of most windows of the stream that none
 
 @dataclass(frozen=True)
 class CopiedRun:
-    """Neighbouring tokens of a text that stand in the stream in the same order.
+    """Neighbouring tokens of a text that occur in the stream in the same order.
 
     Attributes:
         length: in tokens.
@@ -56,7 +56,7 @@ class CopiedRun:
 
 
 def occurrences(stream: NDArray[np.integer], windows: Sequence[ArrayLike]) -> tuple[Places, Places]:
-    """Count how often each window stands in the stream, overlapping ones included.
+    """Count how often each window occurs in the stream, overlapping ones included.
 
     Args:
         stream: (n,) token ids, such as `Rows.tokens`; may be a memory map.
@@ -75,9 +75,9 @@ def occurrences(stream: NDArray[np.integer], windows: Sequence[ArrayLike]) -> tu
 def longest_runs(
     stream: NDArray[np.integer], texts: Sequence[ArrayLike], *, at_least: int, track: Passes = iter
 ) -> list[CopiedRun | None]:
-    """Find the longest run of tokens of each text that stands in the stream.
+    """Find the longest run of tokens of each text that occurs in the stream.
 
-    If a run of n tokens stands there, so does one of n - 1. So the length is searched by halving, for all texts in the
+    If a run of n tokens occurs there, so does one of n - 1. So the length is searched by halving, for all texts in the
     same pass over the stream; one pass per bit of the longest text.
 
     Args:
