@@ -1,7 +1,8 @@
 """Estimate how long an audit will take, before the work: the parts' work, divided by rates that a short probe measures.
 
-The probe scores one batch of windows, writes one batch of a few tokens, and scans some text of the training documents.
-So the estimate follows the model, the machine and the data; only small fixed times are constants.
+The probe scores one batch of windows, writes one batch of a few tokens, scans some text of the training documents, and
+searches a piece of the train stream. So the estimate follows the model, the machine and the data; only small fixed
+times are constants.
 Used by: safety_audit.battery.
 """
 
@@ -26,6 +27,11 @@ PROBE_TOKENS = 8  # per text
 PROBE_CHARACTERS = 300_000
 IMPORT_SCIPY = 1.0  # seconds
 FILTERS = 1.3  # seconds for the labelled prompts and answers, which are the same for every model
+PROBE_STREAM, PROBE_SEARCHED = 1 << 19, 64  # tokens, and windows that are looked for in them
+GROWTH = 0.002  # by which each token before it makes a token of a text slower (measured on the sample: 25 % of 128)
+COPY_WIDTHS = 20  # the longest copy of each text is found by halving, so many widths are tried (measured)
+PLANTED_SECONDS = 0.6  # to make and scan the planted secrets
+SCANNED_CODE_SECONDS = 0.002  # per text: a process of ruff
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,15 @@ class Work:
     Attributes:
         scored: tokens that the model reads in teacher-forced windows.
         written: tokens that it writes, one after the other, in batches of texts.
-        scanned: characters in which the text policy is searched.
+        scanned: characters that the text policy scans.
+        searched: tokens of the train stream that a search reads, once per width of the windows that it looks for.
         seconds: everything else.
     """
 
     scored: int = 0
     written: int = 0
     scanned: int = 0
+    searched: int = 0
     seconds: float = 0.0
 
 
@@ -52,10 +60,12 @@ class Rates:
     scored: float
     written: float
     scanned: float
+    searched: float
 
     def seconds(self, work: Work) -> float:
         """How long the work takes."""
-        return work.seconds + work.scored / self.scored + work.written / self.written + work.scanned / self.scanned
+        model = work.scored / self.scored + work.written / self.written
+        return work.seconds + model + work.scanned / self.scanned + work.searched / self.searched
 
 
 def work_of(job: AuditJob) -> dict[str, Work]:
@@ -63,13 +73,16 @@ def work_of(job: AuditJob) -> dict[str, Work]:
     settings, data = job.settings, job.data
     sizes = settings.sizes
     both = data.train_rows is not None and data.held_out_rows is not None
-    nothing = Work()
+    nothing, stream = Work(), 0 if data.train_rows is None else len(data.train_rows.tokens)
     return {
-        "data": Work(scanned=_bytes_of(data.train)) if data.train else nothing,
+        "data": Work(scanned=_bytes_of(data.train), seconds=PLANTED_SECONDS) if data.train else nothing,
         "memorisation": _memorisation(job) if both else nothing,
         "canaries": _canaries(job),
-        "generated": Work(written=sizes.samples * settings.sample_tokens),
         "filters": Work(seconds=FILTERS),
+        "generated": Work(
+            written=sizes.samples * settings.sample_tokens, searched=COPY_WIDTHS * stream, seconds=PLANTED_SECONDS / 2
+        ),
+        "insecure_code": Work(seconds=2 * SCANNED_CODE_SECONDS * sizes.samples),
     }
 
 
@@ -85,6 +98,7 @@ def _memorisation(job: AuditJob) -> Work:
     return Work(
         scored=2 * (settings.sizes.windows * length + asked_for_curve(job) * curve + CONTROL_WINDOWS * length),
         written=CONTROL_WINDOWS * settings.suffix_tokens,
+        searched=2 * (0 if rows is None else len(rows.tokens)),
     )
 
 
@@ -105,7 +119,9 @@ def _bytes_of(documents: Path) -> int:
 
 def measured_rates(job: AuditJob) -> Rates:
     """Measure the rates with a short probe, whose results are thrown away."""
-    return Rates(scored=_scored_rate(job), written=_written_rate(job), scanned=_scanned_rate(job))
+    return Rates(
+        scored=_scored_rate(job), written=_written_rate(job), scanned=_scanned_rate(job), searched=_searched_rate(job)
+    )
 
 
 def _scored_rate(job: AuditJob) -> float:
@@ -148,7 +164,7 @@ def _written_rate(job: AuditJob) -> float:
         )
 
     seconds = _seconds(write)
-    return max(sum(texts), 1) / seconds
+    return max(sum(texts), 1) / seconds / (1 + GROWTH * job.settings.sample_tokens)
 
 
 def _scanned_rate(job: AuditJob) -> float:
@@ -161,6 +177,17 @@ def _scanned_rate(job: AuditJob) -> float:
         if characters > PROBE_CHARACTERS:
             break
     return max(characters, 1) / _seconds(lambda: [job.scanner.scan(text) for text in texts])
+
+
+def _searched_rate(job: AuditJob) -> float:
+    from codex_ml.safety_audit.window_index import occurrences
+
+    if job.data.train_rows is None:
+        return float("inf")
+    stream = job.data.train_rows.tokens[:PROBE_STREAM]
+    step = max(1, len(stream) // PROBE_SEARCHED)
+    windows = [stream[begin : begin + job.settings.prefix_tokens] for begin in range(0, len(stream), step)]
+    return len(stream) / _seconds(lambda: occurrences(stream, windows))
 
 
 def _seconds(work: Callable[[], object]) -> float:
