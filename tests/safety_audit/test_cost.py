@@ -19,7 +19,12 @@ from codex_ml.safety_audit.cost import Rates, Work, estimate, work_of
 def job(**settings: Any) -> AuditJob:
     parts: dict[str, Any] = {"subject": SimpleNamespace(training=None), "policy": None, "scanner": None, "clean": str}
     return AuditJob(
-        **parts, data=AuditData(), settings=SafetyAudit(**settings), seed=1, plots=Path(), track=lambda items, *_: iter(items)
+        **parts,
+        data=AuditData(),
+        settings=SafetyAudit(**settings),
+        seed=1,
+        plots=Path(),
+        track=lambda items, *_: iter(items),
     )
 
 
