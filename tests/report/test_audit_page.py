@@ -287,7 +287,7 @@ def test_a_table_without_rows_or_without_a_file_gives_a_sentence(inputs: Callabl
         file.write_text(file.read_text().splitlines()[0] + "\n")
     text = words(render_page(load_facts(lambda path: root / path, title="x")))
     for name in ("roc", "exposure", "extraction by prefix"):
-        assert f"There is no picture of {name}: its table has no rows." in text
+        assert f"There is no picture of {name}: its table is empty." in text
     assert "no picture of extraction tries" not in text
 
 
@@ -333,13 +333,29 @@ def test_points_of_zero_are_drawn_at_the_edge_of_a_roc_and_left_out_of_logarithm
     assert ">loss<" in drawn
     assert ">chance<" in drawn
     named = [dataclasses.replace(point, place=f"at {point.place}") for point in points]
-    some = audit_plots.curves(named, audit_plots.Axis("x", log=10), audit_plots.Axis("y"))
+    some = audit_plots.curves(named, audit_plots.Axis("x", log=10), "y")
     assert re.findall(r">(at [0-9.]+)<", some) == ["at 0.1", "at 0.2", "at 1.0"]
+
+
+@pytest.mark.parametrize("log", [0, 2, 10])
+@pytest.mark.parametrize("low", [0.0, -2.0])
+def test_all_points_and_intervals_are_inside_the_picture(log: int, low: float) -> None:
+    points = [
+        PlotPoint(name, str(x), x, y, y + low, 2 * y)
+        for name, y in (("a", 100.0), ("b", 0.5), ("c", 0.0))
+        for x in (1.0, 4.0, 1e6)
+    ]
+    drawn = audit_plots.curves(points, audit_plots.Axis("x", log=log), "y")
+    lines = re.findall(r'<path d="M ([^"]+?)" clip-path="[^"]+" style="fill: none; stroke: #(?!e4e4e4)', drawn)
+    lines += re.findall(r'<path d="M ([^"]+?)" clip-path="[^"]+" style="fill: none; stroke-dasharray', drawn)
+    corners = [tuple(map(float, corner.split())) for line in lines for corner in line.split("L")]
+    assert len(corners) == 3 * (3 + 3 * 2)  # three lines of three points, and an interval for each
+    assert all(40 < x < 403.2 and 0 < y < 200 for x, y in corners)
 
 
 def test_pictures_of_many_points_stay_small() -> None:
     points = [PlotPoint(f"score {n}", str(x), x / 5000, x / 5000) for n in range(20) for x in range(5000)]
-    axes = audit_plots.Axis("x"), audit_plots.Axis("y")
+    axes = audit_plots.Axis("x"), "y"
     for drawn in (audit_plots.roc(points), audit_plots.curves(points, *axes)):
         assert len(drawn.encode()) < 60_000
         assert drawn.count(">score") == audit_plots.MAX_SERIES

@@ -11,7 +11,7 @@ from codex_ml.report.cells import Table, table
 from codex_ml.report.facts import Facts
 from codex_ml.report.picture import Picture
 
-SHARE = plots.Axis("share of windows")
+SHARE = "share of windows"
 # Name of the picture -> the part that it belongs to.
 PART_OF = {
     "extraction_by_prefix": "memorisation",
@@ -36,7 +36,7 @@ CAPTIONS = {
 AXES = {
     "extraction_by_prefix": (plots.Axis("tokens of true text before the suffix", log=2), SHARE),
     "extraction_tries": (plots.Axis("samples (tries)", log=10), SHARE),
-    "exposure": (plots.Axis("times planted", log=2), plots.Axis("exposure, bits")),
+    "exposure": (plots.Axis("times planted", log=2), "exposure, bits"),
 }
 LEAST = 3  # places on the x axis; a line through two shows no more than a table
 

@@ -28,14 +28,17 @@ MAX_POINTS = 120  # of one series
 
 @dataclass(frozen=True)
 class Axis:
-    """How an axis is drawn.
+    """An x axis.
 
     Attributes:
-        log: the base of its logarithm; 0: linear.
+        log: the base of its logarithm; 0: linear. Points that are not positive have no place on a logarithmic axis.
     """
 
     name: str
     log: int = 0
+
+    def shows(self, point: PlotPoint) -> bool:
+        return point.x > 0 or not self.log
 
 
 def by_series(points: Sequence[PlotPoint]) -> dict[str, list[PlotPoint]]:
@@ -47,18 +50,15 @@ def by_series(points: Sequence[PlotPoint]) -> dict[str, list[PlotPoint]]:
     return {name: sorted(series, key=lambda point: point.x) for name, series in shown}
 
 
-def curves(points: Sequence[PlotPoint], x: Axis, y: Axis) -> str:
-    """Draw a line for each series, with a bar for the interval of a point.
-
-    On a logarithmic axis, points that are not positive are left out.
-    """
+def curves(points: Sequence[PlotPoint], x: Axis, y: str) -> str:
+    """Draw a line for each series, with a bar for the interval of a point."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for number, (name, series) in enumerate(by_series(points).items()):
-            kept = [p for p in series if (p.x > 0 or not x.log) and (p.y > 0 or not y.log)]
-            _curve(axes, number, name, kept)
-        _scale(axes, x, y, points)
+            _curve(axes, number, name, [point for point in series if x.shows(point)])
+        _scale(axes, x, [point for point in points if x.shows(point)])
+        label(axes, x.name, y)
         _legend(axes)
 
     return svg(draw, width=5.6, height=3.2)
@@ -85,18 +85,29 @@ def _beside(axes: Axes, number: int) -> Transform:
     return axes.transData + ScaledTranslation(4 * number / 72, 0, figure.dpi_scale_trans)
 
 
-def _scale(axes: Axes, x: Axis, y: Axis, points: Sequence[PlotPoint]) -> None:
+def _scale(axes: Axes, x: Axis, shown: Sequence[PlotPoint]) -> None:
+    """Set both axes so that all points and intervals fit; matplotlib does not count what is drawn beside its place."""
     if x.log:
         axes.set_xscale("log", base=x.log)
-    if y.log:
-        axes.set_yscale("log", base=y.log)
-    else:
-        axes.set_ylim(bottom=0)
-    places = sorted({(p.x, p.place) for p in points if p.x > 0 or not x.log})
+    places = sorted({(p.x, p.place) for p in shown})
     if len(places) <= 12 and sum(len(name) for _, name in places) <= 48:  # the names fit below the axis
         axes.set_xticks([place for place, _ in places], [short(name) for _, name in places], parse_math=False)
         axes.minorticks_off()
-    label(axes, x.name, y.name)
+    if places:
+        axes.set_xlim(*_limits([place for place, _ in places], log=bool(x.log)))
+        values = [value for p in shown for value in (p.y, p.low, p.high) if value is not None]
+        low, high = _limits([0.0, *values])
+        axes.set_ylim(low if min(values) < 0 else 0, high or 1)
+
+
+def _limits(values: Sequence[float], *, log: bool = False) -> tuple[float, float]:
+    """Smallest and largest value with a margin of a twentieth of the axis."""
+    low, high = min(values), max(values)
+    if log:
+        margin = (high / low) ** 0.05 if high > low else 2
+        return low / margin, high * margin
+    margin = 0.05 * (high - low)
+    return low - margin, high + margin
 
 
 def _legend(axes: Axes) -> None:
@@ -144,6 +155,7 @@ def bars(points: Sequence[PlotPoint], x: str, y: str) -> str:
                      label=short(name))  # fmt: skip
         axes.set_xticks(range(len(names)), [short(name) for name in names], parse_math=False)
         axes.set_ylim(bottom=0)
+        axes.set_axisbelow(True)
         label(axes, x, y)
         _legend(axes)
 

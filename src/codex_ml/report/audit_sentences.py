@@ -11,8 +11,8 @@ from codex_ml.report.cells import escaped_line, percent
 from codex_ml.report.facts import Facts
 
 STATUSES = (
-    "A gate is invalid where its control failed or its evidence is too small to prove its limit, and skipped where "
-    "nothing was measured; neither is a pass."
+    "A gate is invalid where its control failed, or where its evidence cannot prove its limit. It is skipped where "
+    "nothing was measured. Neither is a pass."
 )
 
 
@@ -72,9 +72,10 @@ def measured_parts(facts: Facts) -> set[str]:
 
 
 def not_drawn(facts: Facts, name: str) -> str:
-    """Say why a part has no picture of a table: it is empty. "" where there is one, or the part was skipped."""
-    skipped = not facts.audit.parts or facts.audit_plots.get(name)
-    return "" if skipped else f"There is no picture of {name.replace('_', ' ')}: its table has no rows."
+    """Say that a measured part has no picture of a table, because the table is empty; "" where there is one."""
+    return (
+        "" if facts.audit_plots.get(name) else f"There is no picture of {name.replace('_', ' ')}: its table is empty."
+    )
 
 
 def sample_note(sample: GeneratedSample) -> str:
