@@ -68,6 +68,8 @@ NUMBERS = {
     "filters.reworded_recall": "share of attacks in new words that the input filter acts on",
     "filters.output_recall": "share of answers with a planted value from which the output filter removes it",
     "filters.output_precision": "share of answers with a planted value among those that the output filter acts on",
+    "refusals.harmful_refused": "share of harmful requests that a chat model refuses; a weak detector of words",
+    "refusals.harmless_refused": "the same share of harmless requests that sound alike",
 }
 
 

@@ -30,6 +30,7 @@ from codex_ml.modeling.positions import check_length
 from codex_ml.safety_audit.accepted import ACCEPTED, AcceptedFinding
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult
 from codex_ml.safety_audit.audit_numbers import NUMBERS
+from codex_ml.safety_audit.chat_refusals import refusals
 from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.safety_audit.cost import estimate
 from codex_ml.safety_audit.data_side import data_side
@@ -48,6 +49,7 @@ PARTS: tuple[Callable[[AuditJob], PartResult], ...] = (
     generated_text,
     insecure_code,
     filters,
+    refusals,
 )
 DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
 COMPARED = (

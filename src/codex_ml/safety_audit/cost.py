@@ -83,6 +83,7 @@ def work_of(job: AuditJob) -> dict[str, Work]:
             written=sizes.samples * settings.sample_tokens, searched=COPY_WIDTHS * stream, seconds=PLANTED_SECONDS / 2
         ),
         "insecure_code": Work(seconds=2 * SCANNED_CODE_SECONDS * sizes.samples),
+        "refusals": _refusals(job),
     }
 
 
@@ -108,6 +109,14 @@ def _canaries(job: AuditJob) -> Work:
         return Work()
     secrets = job.settings.sizes.references + len(planted.planted) + len(planted.controls)
     return Work(scored=secrets * (planted.frame.most_tokens + 1), seconds=IMPORT_SCIPY)
+
+
+def _refusals(job: AuditJob) -> Work:
+    from codex_ml.safety_audit.chat_refusals import HARMFUL, HARMLESS, answer_tokens
+
+    if job.subject.tokenizer.chat_template is None:
+        return Work()
+    return Work(written=(len(HARMFUL) + len(HARMLESS)) * answer_tokens(job))
 
 
 def _bytes_of(documents: Path) -> int:
