@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from codex_ml.safety_audit.sampled_texts import human_texts, sampled_texts
 
-from .byte_audit import BOS, END, Bytes, Quoter, Uniform, audit_job, stream
+from .byte_audit import BOS, END, PAD, Bytes, Quoter, Uniform, audit_job, stream
 
 HELD_OUT = ["import os\nprint(os.name)\n", "def f(x):\n    return x\n", "class A:\n    pass\n# the end\n"]
 
@@ -50,6 +51,19 @@ def test_a_record_is_continued_after_its_prompt(tmp_path):
         ("record", "question?", "answer", False),
     ]
     assert sorted(text.text for text in human_texts(job)) == ["4", "answer"]
+
+
+def test_padding_that_a_model_writes_is_no_text(tmp_path):
+    """Counted as tokens it would be evidence against copies."""
+
+    class Padder(Quoter):
+        def forward(self, input_ids, use_cache):
+            return SimpleNamespace(logits=torch.nn.functional.one_hot(torch.full_like(input_ids, PAD), 259) * 99.0)
+
+        __call__ = forward
+
+    texts = sampled_texts(audit_job(tmp_path, model=Padder(), samples=2, sample_tokens=60))
+    assert [(text.text, text.ids, text.empty) for text in texts] == [("", (), True)] * 2
 
 
 def test_a_short_document_gives_half_of_itself(tmp_path):

@@ -36,7 +36,7 @@ class SampledText:
             ("record"); or held-out text, to compare with ("human").
         prompt: the prompt as a text; "" without one.
         text: without the prompt.
-        ids: the new tokens, without what ended the text.
+        ids: the new tokens, without padding and without what ended the text.
         cut: whether the text ended because of its length.
     """
 
@@ -95,7 +95,7 @@ def _sampled(job: AuditJob) -> Iterator[SampledText]:
             kind,
             prompt=tokenizer.decode(prompt.ids[int(begun) :]),
             text=written.text,
-            ids=written.tokens,
+            ids=tuple(token for token in written.tokens if token != tokenizer.pad),
             cut=written.finished == "length",
         )
 
