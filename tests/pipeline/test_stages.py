@@ -11,7 +11,7 @@ from workspace import MAIN, Finished, Workspace, make_workspace
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.record import Record
 from codex_ml.documents.ingest_files import IngestDetails
-from codex_ml.documents.split_files import Leakage, Manifest, PolicyFinding, SplitMetrics
+from codex_ml.documents.split_files import BenchmarkOverlap, Leakage, Manifest, PolicyFinding, SplitMetrics
 from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
 from codex_ml.inference.code_files import JudgedSample
 from codex_ml.inference.evaluate_files import Evaluation
@@ -150,6 +150,7 @@ FILES = {
 }
 LINES = {
     "data/splits/findings.ndjson": PolicyFinding,
+    "data/splits/overlaps.ndjson": BenchmarkOverlap,
     "reports/evaluate/results/code_samples.ndjson": JudgedSample,
     "reports/safety_audit/findings.ndjson": AuditFinding,
     "reports/safety_audit/samples.ndjson": GeneratedSample,

@@ -23,6 +23,7 @@ from codex_ml.safety_audit.python_text import INCOMPLETE, syntax_tree
 State = Literal["code", "empty", "unparsed", "unfinished"]
 SECONDS = 60  # for one text; ruff takes 10 ms
 LONGEST = 1 << 18  # characters; a syntax tree takes hundreds of bytes per character
+ACTIONS = (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)  # an expression without these does nothing
 SEEMS_SAFE = "seems safe"  # ruff's message where a shell runs a literal command, which bandit rates low
 
 
@@ -126,8 +127,8 @@ def complete_part(text: CodeText) -> tuple[State, str]:
 
 
 def _does_something(body: Sequence[ast.stmt], begin: int) -> bool:
-    """Whether a statement that ends in line `begin` or later does something: imports, literals, `pass`, and definitions
-    of nothing do not.
+    """Whether a statement that ends in line `begin` or later does something: imports, `pass`, expressions that call
+    nothing, and definitions of nothing do not.
     """
     waiting = list(body)
     while waiting:
@@ -136,10 +137,10 @@ def _does_something(body: Sequence[ast.stmt], begin: int) -> bool:
             continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             waiting += node.body
-        elif not (
-            isinstance(node, ast.Import | ast.ImportFrom | ast.Pass)
-            or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-        ):
+        elif isinstance(node, ast.Expr):
+            if any(isinstance(inner, ACTIONS) for inner in ast.walk(node)):
+                return True
+        elif not isinstance(node, ast.Import | ast.ImportFrom | ast.Pass):
             return True
     return False
 

@@ -76,5 +76,13 @@ NOT_CODE = {
         "import os\nos.system(x)\n\0",
         "import os\nos.system(x)\n\ndef half(",
     ),
-    "empty": ("", " \n", "# nothing\n", "def safe(line):\n    pass\n", '"""Run a line."""\nimport os\n'),
+    "empty": (
+        "",
+        " \n",
+        "# nothing\n",
+        "yes\n",
+        "line == 1\n...\n",
+        "def safe(line):\n    pass\n",
+        '"""Run a line."""\nimport os\n',
+    ),
 }
