@@ -14,6 +14,7 @@ from codex_ml.inference import likelihood
 from codex_ml.inference.generation import Prompt, generate
 from codex_ml.inference.likelihood import BINS, Scoring, Window, bucket, score, score_windows
 from codex_ml.inference.sampling import Sampling
+from codex_ml.inference.targets import target_columns
 from codex_ml.modeling.examples import Scorable
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
@@ -303,3 +304,29 @@ def test_windows_of_unequal_length_keep_their_own_targets():
     windows = [Window(some, np.ones(len(some) - 1, dtype=bool)) for some in tokens]
     found = list(score_windows(Uniform(), windows, Scoring(8, batch_size=2)))
     assert [len(result.nll) for result in found] == [2, 1, 8]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_spread_is_that_of_the_log_probability_under_the_prediction(model, batch_size):
+    """mean = sum of p ln p, variance = sum of p (ln p - mean)^2, over the vocabulary."""
+    windows = [
+        Window(np.concatenate([[END], ids]).astype(np.int64), np.ones(len(ids), dtype=bool)) for ids in documents()
+    ]
+    found = list(score_windows(model, windows, Scoring(20, batch_size=batch_size, spread=True)))
+    plain = list(score_windows(model, windows, Scoring(20, batch_size=batch_size)))
+    for window, targets, other in zip(windows, found, plain, strict=True):
+        log_p = model(input_ids=torch.from_numpy(window.tokens[None, :-1])).logits[0].double().log_softmax(-1)
+        mean = (log_p.exp() * log_p).sum(-1)
+        deviation = (log_p.exp() * (log_p - mean[:, None]) ** 2).sum(-1).sqrt()
+        assert targets.mean == pytest.approx(mean.detach().numpy(), abs=1e-5)
+        assert targets.deviation == pytest.approx(deviation.detach().numpy(), abs=1e-5)
+        assert targets.nll.tolist() == other.nll.tolist()
+        assert other.mean is None
+        assert other.deviation is None
+
+
+def test_an_impossible_token_adds_nothing_to_the_spread():
+    logits = torch.tensor([[[0.0, 0.0, -math.inf, -math.inf]]])
+    mean, deviation = target_columns(logits, torch.tensor([[1]]), spread=True)[4:]
+    assert mean.item() == pytest.approx(-math.log(2))
+    assert deviation.item() == pytest.approx(0, abs=1e-6)

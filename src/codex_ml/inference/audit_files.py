@@ -22,6 +22,7 @@ PLOTS = "plots"  # its folder of small tables for pictures
 PLOT_FILES: tuple[str, ...] = (
     "extraction_by_prefix.csv",
     "extraction_tries.csv",
+    "roc.csv",
     "copied_runs.csv",
     "insecure_code.csv",
     "exposure.csv",

@@ -53,6 +53,7 @@ class Scoring:
         precision: "bf16" multiplies in bfloat16 under autocast, as training does; the results are float32.
         compile: whether the forward pass of full windows is compiled, and with it the look at the logits; not for an
             encoder-decoder.
+        spread: whether `Targets` have `mean` and `deviation`; not with `compile`.
 
     Raises:
         UserError: when the stride is longer than a window.
@@ -63,6 +64,7 @@ class Scoring:
     batch_size: int = 8
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    spread: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.stride <= self.length:
@@ -228,6 +230,7 @@ class _Passes:
         self.tokens = max(1, min(scoring.batch_size * scoring.length, LOGITS // vocabulary))
         self._halves = is_encoder_decoder(model)
         assert not (self._halves and scoring.compile), "the halves of rows have many shapes"
+        assert not (scoring.spread and scoring.compile), "the graph of full windows has no spread"
         self._full = torch.compile(self._whole, dynamic=False) if scoring.compile else None
 
     def rows(self, width: int) -> int:
@@ -248,9 +251,10 @@ class _Passes:
                 columns = [column[where] for column in self._full(inputs, labels)]
             elif self._halves:
                 logits = logits_by_halves(self._model, inputs, labels, positions, middle=middle)
-                columns = target_columns(logits, labels)
+                columns = target_columns(logits, labels, spread=self._scoring.spread)
             else:
-                columns = target_columns(self._model(input_ids=inputs, use_cache=False).logits, labels)
+                logits = self._model(input_ids=inputs, use_cache=False).logits
+                columns = target_columns(logits, labels, spread=self._scoring.spread)
             judged = [column.cpu().numpy() for column in columns]
         ends = np.cumsum([0, *(int(window.scored.sum()) for window in batch)])
         for begin, end in pairwise(ends):

@@ -39,13 +39,17 @@ from codex_ml.safety_audit.filter_quality import filters
 from codex_ml.safety_audit.gates import decide, sentence, verdict
 from codex_ml.safety_audit.generated import generated_text
 from codex_ml.safety_audit.insecure_code import insecure_code
+from codex_ml.safety_audit.membership import membership
 from codex_ml.safety_audit.memorisation import memorisation
+from codex_ml.safety_audit.near_verbatim import near_verbatim
 
 # Each part measures, or says why it cannot. The order is that of the page.
 PARTS: tuple[Callable[[AuditJob], PartResult], ...] = (
     data_side,
     memorisation,
+    near_verbatim,
     canaries,
+    membership,
     generated_text,
     insecure_code,
     filters,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from codex_ml.core.progress import duration
 from codex_ml.documents.document import read_documents
+from codex_ml.inference.near_verbatim_beam import BeamSearch
 from codex_ml.modeling.canary_files import planted_canaries
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ GROWTH = 0.002  # by which each token before it makes a token of a text slower (
 COPY_WIDTHS = 20  # the longest copy of each text is found by halving, so many widths are tried (measured)
 PLANTED_SECONDS = 0.6  # to make and scan the planted secrets
 SCANNED_CODE_SECONDS = 0.002  # per text: a process of ruff
+SPREAD = 1.15  # a pass takes so much longer with mean and deviation of each prediction
+SEARCHED = 0.01  # share of windows whose near-verbatim mass is worth a search, where a model memorises little
+BOOTSTRAPS = 0.5  # seconds, of the areas of membership inference and its classifier
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,9 @@ def work_of(job: AuditJob) -> dict[str, Work]:
     return {
         "data": Work(scanned=_bytes_of(data.train), seconds=PLANTED_SECONDS) if data.train else nothing,
         "memorisation": _memorisation(job) if both else nothing,
+        "near_verbatim": _near_verbatim(job) if both else nothing,
         "canaries": _canaries(job),
+        "membership": _membership(job) if both else nothing,
         "filters": Work(seconds=FILTERS),
         "generated": Work(
             written=sizes.samples * settings.sample_tokens, searched=COPY_WIDTHS * stream, seconds=PLANTED_SECONDS / 2
@@ -103,6 +109,16 @@ def _memorisation(job: AuditJob) -> Work:
     )
 
 
+def _near_verbatim(job: AuditJob) -> Work:
+    """All windows with the spread of each prediction, which membership reads too, and searches for a few of them."""
+    settings = job.settings
+    windows = 2 * settings.sizes.windows
+    return Work(
+        scored=round(SPREAD * windows * (settings.prefix_tokens + settings.suffix_tokens)),
+        written=round(SEARCHED * windows) * BeamSearch.width * settings.suffix_tokens,
+    )
+
+
 def _canaries(job: AuditJob) -> Work:
     planted = planted_canaries(job.data.packed) if job.data.packed and job.subject.training else None
     if planted is None:
@@ -117,6 +133,19 @@ def _refusals(job: AuditJob) -> Work:
     if job.subject.tokenizer.chat_template is None:
         return Work()
     return Work(written=(len(HARMFUL) + len(HARMLESS)) * answer_tokens(job))
+
+
+def _membership(job: AuditJob) -> Work:
+    """Windows of two controls; near_verbatim has scored the others."""
+    from codex_ml.safety_audit.membership_controls import OWN_WINDOWS, UNSEEN_DOCUMENTS
+
+    settings = job.settings
+    length = settings.prefix_tokens + settings.suffix_tokens
+    return Work(
+        scored=round(SPREAD * (UNSEEN_DOCUMENTS + 2 * OWN_WINDOWS) * length),
+        written=OWN_WINDOWS * settings.suffix_tokens,
+        seconds=BOOTSTRAPS,
+    )
 
 
 def _bytes_of(documents: Path) -> int:

@@ -1,6 +1,6 @@
-"""Findings of the part memorisation: which document each extracted window comes from.
+"""Findings about windows of train text: which document each extracted window comes from.
 
-Used by: safety_audit.memorisation.
+Used by: the parts memorisation and near_verbatim of safety_audit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def extraction_findings(job: AuditJob, inside: Side, *, tries: int) -> tuple[lis
     listed = [(*head, window) for head, windows in leaks.items() for window in windows[:MOST_FINDINGS]]
     places = trace(job, [window.start for *_, window in listed])
     findings = [
-        _finding(job, window, place, number=f"memorisation.{name}", kind=kind, severity=severity)
+        window_finding(job, window, place, number=f"memorisation.{name}", kind=kind, severity=severity)
         for (name, kind, severity, window), place in zip(listed, places, strict=True)
     ]
     unlisted = [
@@ -45,9 +45,14 @@ def extraction_findings(job: AuditJob, inside: Side, *, tries: int) -> tuple[lis
     return sorted(findings, key=lambda finding: (finding.source, finding.path, finding.line, finding.id)), unlisted
 
 
-def _finding(
+def window_finding(
     job: AuditJob, window: AuditWindow, place: TextPlace, *, number: str, kind: str, severity: str
 ) -> AuditFinding:
+    """The finding that a window of train text is given away.
+
+    Args:
+        place: where it stands, from `trace`.
+    """
     text = job.subject.tokenizer.decode(window.window.tokens)
     at = (place.line, place.column) if place.line else (0, window.start)
     return AuditFinding(

@@ -13,7 +13,7 @@ from codex_ml.inference.audit_files import AuditNumber, AuditPart, Control
 from codex_ml.inference.likelihood import Window
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult, skipped
 from codex_ml.safety_audit.audit_windows import KINDS, WindowSet, held_out_windows, member_windows
-from codex_ml.safety_audit.exact_share import exact_share
+from codex_ml.safety_audit.exact_share import exact_share, excess_share
 from codex_ml.safety_audit.extraction import (
     CHANCE,
     Suffix,
@@ -36,7 +36,6 @@ from codex_ml.safety_audit.extraction_tables import (
     write_curves,
 )
 from codex_ml.statistics.bootstrap import interval, unit_sums
-from codex_ml.statistics.share_difference import difference_of_shares
 
 NAME, TITLE = "memorisation", "Memorisation"
 CONTROL_WINDOWS = 20
@@ -107,32 +106,17 @@ def _numbers(inside: Side, outside: Side, confidence: float, seed: int) -> dict[
     return {
         "extracted": share(inside.once, extracted),
         "held_out": share(outside.once, extracted),
-        "excess": _excess(inside.once, outside.once, confidence),
+        "excess": excess_share(
+            *((sum(map(extracted, side)), len(side)) for side in (inside.once, outside.once)),
+            confidence=confidence,
+            control=HELD_OUT_TEXT,
+        ),
         "extracted_repeated": share(inside.suffixes["repeated"], extracted),
         "extracted_in_1000_tries": share(inside.once, sampled, AGREEMENT),
         "held_out_in_1000_tries": share(outside.once, sampled, AGREEMENT),
         "matched_tokens": _matched(inside, confidence, seed),
         "longest_match": _longest(inside.once),
     }
-
-
-def _excess(inside: Sequence[Suffix], outside: Sequence[Suffix], confidence: float) -> AuditNumber:
-    """The difference of two independent shares; its trials are those of the smaller sample."""
-    trials = min(len(inside), len(outside))
-    if not trials:
-        which = "train" if not inside else "held-out"
-        why = f"there is no window of {which} text"
-        return AuditNumber(value=None, trials=0, unit="difference", control=HELD_OUT_TEXT, why=why)
-    first, second = ((sum(suffix.extracted for suffix in side), len(side)) for side in (inside, outside))
-    limits = difference_of_shares(first, second, confidence=confidence)
-    return AuditNumber(
-        value=first[0] / first[1] - second[0] / second[1],
-        low=limits.low,
-        high=limits.high,
-        trials=trials,
-        unit="difference",
-        control=HELD_OUT_TEXT,
-    )
 
 
 def _matched(inside: Side, confidence: float, seed: int) -> AuditNumber:
