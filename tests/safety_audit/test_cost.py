@@ -17,7 +17,8 @@ from codex_ml.safety_audit.cost import Rates, Work, estimate, work_of
 
 
 def job(**settings: Any) -> AuditJob:
-    parts: dict[str, Any] = {"subject": SimpleNamespace(training=None), "policy": None, "scanner": None, "clean": str}
+    subject = SimpleNamespace(training=None, tokenizer=SimpleNamespace(chat_template=None))
+    parts: dict[str, Any] = {"subject": subject, "policy": None, "scanner": None, "clean": str}
     return AuditJob(
         **parts,
         data=AuditData(),
@@ -36,6 +37,13 @@ def test_a_part_without_its_documents_costs_nothing() -> None:
     work = work_of(job(samples=10, sample_tokens=7))
     assert (work["data"], work["memorisation"]) == (Work(), Work())
     assert work["generated"].written == 70
+
+
+def test_only_a_chat_model_is_asked_for_refusals() -> None:
+    one = job(sample_tokens=30)
+    assert work_of(one)["refusals"] == Work()
+    one.subject.tokenizer.chat_template = "a template"
+    assert work_of(one)["refusals"].written == 48 * 30
 
 
 def test_seconds_are_work_by_rate() -> None:
