@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PROBE_TOKENS = 8  # per text
 PROBE_CHARACTERS = 300_000
 IMPORT_SCIPY = 1.0  # seconds
-FILTERS = 1.3  # seconds for the labelled prompts and answers, which are the same for every model
+FILTERS = 0.5  # seconds for the labelled prompts and answers, which are the same for every model
 PROBE_STREAM, PROBE_SEARCHED = 1 << 19, 64  # tokens, and windows that are looked for in them
 GROWTH = 0.002  # by which each token before it makes a token of a text slower (measured on the sample: 25 % of 128)
 COPY_WIDTHS = 20  # the longest copy of each text is found by halving, so many widths are tried (measured)

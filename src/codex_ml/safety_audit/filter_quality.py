@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -56,18 +57,19 @@ class LabelledText:
 
 def filters(job: AuditJob) -> PartResult:
     """Score the filter of the policy on labelled prompts and answers."""
-    screened = TextFilter(job.policy, KEY, scanner=job.scanner)
+    text_filter = TextFilter(job.policy, KEY, scanner=job.scanner)
+    screen_input, screen_output = cache(text_filter.screen_input), cache(text_filter.screen_output)
     prompts, answers = labelled_prompts(job), labelled_answers(job)
     if not prompts and not answers:
         return skipped(NAME, TITLE, "the policy has no rule that these texts can test, or its filter allows everything")
     part = AuditPart(
         title=TITLE,
-        numbers=_numbers(job, screened.screen_input, screened.screen_output, prompts, answers),
+        numbers=_numbers(job, screen_input, screen_output, prompts, answers),
         controls=_controls([*prompts, *answers]),
         settings={"input": job.policy.filters.input.model_dump(), "output": job.policy.filters.output.model_dump()},
         tables={
-            "prompts_by_group": _by_group(job, screened.screen_input, prompts),
-            "answers_by_group": _by_group(job, screened.screen_output, answers),
+            "prompts_by_group": _by_group(job, screen_input, prompts),
+            "answers_by_group": _by_group(job, screen_output, answers),
         },
         notes=[
             "The texts and the rules have the same authors, so recall on other people's attacks is lower; the group "
