@@ -54,7 +54,6 @@ def audit(
     """
     from codex_ml.cli.audit_model import AuditInputs, audit_model, audit_settings, options_of_audit
     from codex_ml.cli.result_target import refuse_target
-    from codex_ml.core.strict_json import dump_json
     from codex_ml.inference.audit_files import DETAILS
 
     with one_line_errors(debug=debug):
@@ -74,7 +73,7 @@ def audit(
         with scratch_folder() as scratch, naming_options(options_of_audit(changes)):
             found = audit_model(settings, inputs, target or scratch / "audit", say=_say)
         if json:
-            typer.echo(dump_json(found.as_json()), nl=False)
+            typer.echo(found.as_text(), nl=False)
         else:
             for line in _lines(found, out):
                 typer.echo(safe_text(line))

@@ -167,8 +167,12 @@ class Audit(Contract):
     notes: list[str] = Field(default_factory=list)
 
     def write(self, file: Path) -> None:
-        """Write the audit as JSON, atomically. Parts, numbers and columns keep their order: that of the page."""
-        write_text(file, json.dumps(self.as_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        """Write the audit as JSON, atomically."""
+        write_text(file, self.as_text())
+
+    def as_text(self) -> str:
+        """The audit as JSON. Parts, numbers and columns keep their order: that of the page."""
+        return json.dumps(self.as_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 class AuditFinding(Contract):
