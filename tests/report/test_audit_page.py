@@ -128,17 +128,17 @@ def test_a_gate_shows_number_interval_limits_evidence_control_and_reason(facts: 
     made = audited(facts(), parts={"copying": part}, gates=gates)
     content = audit_tables.gates(made)
     assert content.head == (
-        "status", "what must hold", "measured (95 % interval)", "limits", "trials (needed)",
-        "control: found (expected)", "why not pass", "number",
+        "status", "what must hold", "why not pass", "measured (95 % interval)", "limits", "trials (needed)",
+        "control: found (expected)", "number",
     )  # fmt: skip
     title, measured, control = "Little is copied", "0.0125 (0.001 to 0.03)", "planted copy: 60 of 60"
     few = "100 trials; 368 are needed to prove this limit"
     assert content.rows == (
-        ("pass", title, measured, "value at most 0.02", "400 (368)", control, "", "copying.rate"),
-        ("invalid", title, measured, "value at most 0.02", "100 (368)", control, few, "copying.rate"),
-        ("fail", title, f"{measured}; findings: 3", "findings at most 0", "400 (368)", control, "3 is beyond 0",
+        ("pass", title, "", measured, "value at most 0.02", "400 (368)", control, "copying.rate"),
+        ("invalid", title, few, measured, "value at most 0.02", "100 (368)", control, "copying.rate"),
+        ("fail", title, "3 is beyond 0", f"{measured}; findings: 3", "findings at most 0", "400 (368)", control,
          "copying.rate"),
-        ("skipped", title, "–", "value at most 0.02", "–", "", "no data", "other.rate"),
+        ("skipped", title, "no data", "–", "value at most 0.02", "–", "", "other.rate"),
     )  # fmt: skip
     html = render_page(made)
     for status in ("pass", "invalid", "fail", "skipped"):
@@ -174,7 +174,9 @@ def test_a_part_that_the_report_has_never_heard_of_is_shown_whole(facts: MakeFac
     assert (by_poet.title, by_poet.head) == ("By poet", ("poet", "copied lines", "share", "famous"))
     assert by_poet.kinds == ("text", "number", "number", "text")
     assert by_poet.rows == (("A", "3", "0.125", "yes"), ("B", "–", "–", "–"))
-    assert (long.title, len(long.rows)) == ("Long (the first 100 of 1,000 rows; audit.json has all)", 100)
+    assert (long.title, len(long.rows)) == ("Long (the first 50 of 1,000 rows; audit.json has all)", 50)
+    (some,) = audit_tables.part_tables(part.model_copy(update={"tables": {"some": [{"line": 1}] * 13}}))
+    assert some.title == "Some (13 rows)"
     assert audit_tables.settings(part).rows == (
         ("kinds", "ode, haiku"), ("seed", "–"), ("strict", "yes"), ("width", "50")
     )  # fmt: skip

@@ -30,9 +30,10 @@ AUDIT = {
     "copied_runs": "length,samples,held_out\n10 to 19,0.5,0.25\n50 or more,0.1,0.0\n",
     "insecure_code": "texts,code,insecure,share,low,high\ngenerated,30,3,0.1,0.05,0.3\nheld-out,30,0,,,\n",
     "exposure": "repetitions,exposure,low,high,null\n1,1.5,0.5,2.5,1.44\n16,9.97,,,1.44\n",
+    "roc": "score,fpr,tpr\nloss,0.0,0.0\nloss,0.5,0.5\nloss,1.0,1.0\nzlib,0.5,0.625\n",
 }
 CURVES = {"extraction_by_prefix": ("prefix", "share"), "extraction_tries": ("tries", "share")}
-CURVES |= {"exposure": ("repetitions", "exposure")}
+CURVES |= {"exposure": ("repetitions", "exposure"), "roc": ("fpr", "tpr")}
 DRAWN = {
     "by_source": ("bits_per_byte", "source"),
     "by_length": ("bits_per_byte", "length"),
@@ -97,7 +98,7 @@ def test_a_curve_has_a_line_per_series_its_intervals_and_the_value_without_effec
     assert (line["encoding"]["y"]["field"], null["encoding"]["y"]["field"]) == (value, "null")
     assert picture["encoding"]["x"]["title"] != place  # words, not the name of a column
     assert line["encoding"]["y"]["title"] != value
-    assert {place, value, "low", "high"} <= picture["data"]["values"][0].keys()
+    assert {place, value} <= picture["data"]["values"][0].keys()
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -14,7 +14,7 @@ from codex_ml.report.cells import Table, escaped_line, percent, table
 from codex_ml.report.facts import Facts
 
 MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.ndjson
-MAX_ROWS = 100  # of a table of a part
+MAX_ROWS = 50  # of a table of a part
 SHORT = 12  # rows of a table that is shown without a click
 UNITS = {"bits": " bits", "tokens": " tokens", "per_mb": " per MB"}
 # The numbers that the model card shows, where the audit measured them.
@@ -33,11 +33,11 @@ def gates(facts: Facts) -> Table:
     head = {
         "status": "status",
         "what must hold": "text wide",
+        "why not pass": "text wide",
         f"measured ({percent(facts.audit.confidence, 0)} interval)": "text",
         "limits": "text",
         "trials (needed)": "number",
         "control: found (expected)": "text wide",
-        "why not pass": "text wide",
         "number": "code key",
     }
     return _without_empty(table("Gates", head, rows))
@@ -51,7 +51,7 @@ def _gate_cells(facts: Facts, gate: Gate) -> tuple[str, ...]:
         measured, trials = f"{measured_value(number)}{limits}", _trials(gate.trials, gate.needed)
         if gate.compared is not None and gate.compared not in (number.value, number.low, number.high):
             measured += f"; findings: {_decimal(gate.compared)}"  # that nobody accepted
-    return gate.status, gate.title, measured, gate.rule, trials, gate.control, gate.why, gate.number
+    return gate.status, gate.title, gate.why, measured, gate.rule, trials, gate.control, gate.number
 
 
 def number_of(facts: Facts, name: str) -> AuditNumber | None:
@@ -138,6 +138,8 @@ def _plain_table(name: str, rows: list[dict[str, Any]]) -> Table:
     title = title[:1].upper() + title[1:]
     if len(rows) > MAX_ROWS:
         title += f" (the first {MAX_ROWS} of {len(rows):,} rows; audit.json has all)"
+    elif len(rows) > SHORT:
+        title += f" ({len(rows)} rows)"
     if len(heads) < len(columns):  # two columns that differ in an underscore only
         heads = {escaped_line(column): kinds[column] for column in columns}
     return table(title, heads, shown)
