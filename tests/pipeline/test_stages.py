@@ -15,6 +15,7 @@ from codex_ml.documents.split_files import BenchmarkOverlap, Leakage, Manifest, 
 from codex_ml.inference.audit_files import Audit, AuditFinding, GeneratedSample
 from codex_ml.inference.code_files import JudgedSample
 from codex_ml.inference.evaluate_files import Evaluation
+from codex_ml.modeling.canary_files import CanaryList
 from codex_ml.modeling.pack_files import PackDetails, Packed
 from codex_ml.modeling.train_files import Training, TrainMetrics
 from codex_ml.tokens.tokenizer_files import TokenizerDetails
@@ -142,6 +143,7 @@ FILES = {
     "reports/split/leakage.json": Leakage,
     "reports/split/metrics.json": SplitMetrics,
     "reports/tokenizer/details.json": TokenizerDetails,
+    "data/packed/canaries.json": CanaryList,
     "data/packed/pack.json": Packed,
     "reports/pack/details.json": PackDetails,
     "models/model/training.json": Training,
