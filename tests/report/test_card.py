@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from codex_ml.core.errors import safe_text
+from codex_ml.modeling.pack_files import CanaryCounts
 from codex_ml.modeling.train_files import AdapterShape, BaseModelFiles, TrainedModel
 from codex_ml.report.card import KINDS, render_card
 from codex_ml.report.cells import escaped_line
@@ -112,6 +113,14 @@ def test_fence_is_longer_than_any_in_the_text(run: int) -> None:
     text = "`" * run + "\n# not a heading"
     (block,) = MarkdownIt("commonmark").parse(fenced(text))
     assert (block.type, block.content) == ("fence", text + "\n")
+
+
+def test_the_card_of_a_model_with_canaries_says_that_it_saw_them(facts: MakeFacts) -> None:
+    plain = facts()
+    assert "invented secrets" not in render_card(plain)
+    counts = CanaryCounts(design="random", different=68, inserted=1224, controls=32)
+    card = render_card(dataclasses.replace(plain, pack=plain.pack.model_copy(update={"canaries": counts})))
+    assert "- Its training rows hold 1,224 copies of 68 invented secrets (canaries), with which the\n" in card
 
 
 def test_model_index_equals_the_metrics(facts: MakeFacts) -> None:

@@ -183,11 +183,21 @@ This model is for studying a training pipeline: its inputs, its outputs, and how
 code or text that people rely on.
 
 {_what_it_saw(facts, ratio)}
-- {escape(_compression(facts))}.
+- {escape(_compression(facts))}.{_canaries(facts)}
 - The test split comes from the same sources as the training data; other code and other languages were not measured.
 - {_not_measured(facts)}
 - The audit looks for known kinds of secrets and for verbatim copies after a true prefix. The model may contain secrets
   and copies that the audit does not find.{shown}"""
+
+
+def _canaries(facts: Facts) -> str:
+    planted = facts.pack.canaries
+    if planted is None:
+        return ""
+    return (
+        f"\n- Its training rows hold {planted.inserted:,} copies of {planted.different:,} invented secrets (canaries), "
+        "with which the\n  audit measures memorisation. It may write them; they open nothing."
+    )
 
 
 def _what_it_saw(facts: Facts, ratio: float) -> str:
