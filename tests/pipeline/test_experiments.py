@@ -75,21 +75,19 @@ def test_one_knob_reruns_training_and_what_follows_and_the_way_back_runs_nothing
 @pytest.mark.slow
 def test_an_encoder_decoder_goes_through_the_pipeline(identity: Workspace) -> None:
     """Trained, evaluated on the same documents, and audited, with its control: nothing of it is a special case of DVC."""
-    before = json.loads((identity.root / "reports/evaluate/details.json").read_bytes())
+    scored = "reports/evaluate/details.json"
+    before = json.loads((identity.root / scored).read_bytes())["tasks"]["documents"]
     done = identity.dvc("exp", "run", "-S", "+model.architecture=t5", "-S", "+pack.layout=padded")
     assert ran(done.stdout) == ["pack", *LATER]
     config = json.loads((identity.root / "models/model/config.json").read_bytes())
     assert config["architectures"] == ["T5ForConditionalGeneration"]
-    after = json.loads((identity.root / "reports/evaluate/details.json").read_bytes())
-    assert [after[key] for key in ("documents", "bytes", "tokens")] == [
-        before[key] for key in ("documents", "bytes", "tokens")
-    ]
+    after = json.loads((identity.root / scored).read_bytes())["tasks"]["documents"]
+    assert (after["units"], after["counts"]) == (before["units"], before["counts"])
     losses = (identity.root / "reports/train/plots/metrics/val/loss.tsv").read_text().split()[3::2]
     assert float(losses[-1]) < float(losses[0])
     audit = json.loads((identity.root / "reports/safety_audit/audit.json").read_bytes())
-    assert {control["name"] for control in audit["parts"]["memorisation"]["controls"] if control["passed"]} >= {
-        "the model's own greedy text is extracted"
-    }
+    controls = audit["parts"]["memorisation"]["controls"]
+    assert [control for control in controls if not control["passed"]] == []
     assert "links hold" in identity.cli("verify").stdout
 
 

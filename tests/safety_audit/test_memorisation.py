@@ -158,6 +158,32 @@ def test_a_table_of_successors_is_certain_of_its_text(tmp_path):
     assert tries["held-out", str(10**9)] == "0.0"
 
 
+def test_text_that_greedy_decoding_hides_is_found_by_sampling(tmp_path):
+    """The successor has 45 %, another token 55 %: a suffix of 8 has 0.45^8 = 0.0017, which needs 412 tries."""
+
+    class Hidden(Successors):
+        def forward(self, input_ids, use_cache):
+            likely = super().forward(input_ids, use_cache).logits
+            return SimpleNamespace(logits=torch.log(0.45 * likely + 0.55 * likely.roll(1, -1) + 1e-30))
+
+        __call__ = forward
+
+    train, held_out = packed(MEMBER, seq_len=12), packed(HELD_OUT, seq_len=12)
+    job = job_of(Hidden([END, *MEMBER, END]), tmp_path, train=train, held_out=held_out, prefix_tokens=4)
+    result = measured(job)
+    assert answer(result.part) == (0.0, 0.0, set())
+    numbers = result.part.numbers
+    assert (numbers["excess"].value, numbers["excess_in_1000_tries"].value) == (0.0, 1.0)
+    assert [finding.number for finding in result.findings] == ["memorisation.extracted_in_1000_tries"] * 4
+    shares = {line["tries"]: line["share"] for line in table(job.plots / "extraction_tries.csv")[:10]}
+    assert [shares[tries] for tries in ("1", "100", "1000")] == ["0.0", "0.0", "1.0"]
+    (suffix,) = extraction.score_suffixes(
+        job.subject.model, [Window(np.arange(2, 14), np.ones(11, dtype=bool))], suffix=8, batch_size=1
+    )
+    assert suffix.log_p == pytest.approx(8 * math.log(0.45), rel=1e-6)
+    assert suffix.tries == math.ceil(math.log(0.5) / math.log(1 - 0.45**8))
+
+
 def test_the_probability_of_a_greedy_suffix_is_the_product_of_the_largest_probabilities(overfit):
     windows = [Window(TRAIN_ROWS.tokens[begin : begin + 16].astype(np.int64), np.arange(15) >= 7)
                for begin in TRAIN_ROWS.pieces[:, 0].astype(int)]  # fmt: skip

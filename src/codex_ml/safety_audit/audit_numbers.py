@@ -37,6 +37,7 @@ NUMBERS = {
     "memorisation.extracted_repeated": "the same share of train text that stands there more than once",
     "memorisation.extracted_in_1000_tries": "share of windows of train text whose suffix a thousand samples hold",
     "memorisation.held_out_in_1000_tries": "the same share of held-out text",
+    "memorisation.excess_in_1000_tries": "extracted_in_1000_tries minus held_out_in_1000_tries",
     "memorisation.matched_tokens": "share of the suffix tokens of train text that are the most probable ones",
     "memorisation.longest_match": "most tokens of a suffix that the model writes before its first mistake",
     "near_verbatim.extractable": "share of windows of train text whose near-verbatim mass is at least 0.001",

@@ -103,17 +103,18 @@ def _numbers(inside: Side, outside: Side, confidence: float, seed: int) -> dict[
     def sampled(suffix: Suffix) -> bool:
         return suffix.tries <= MANY_TRIES
 
+    def excess(positive: Callable[[Suffix], bool]) -> AuditNumber:
+        samples = ((sum(map(positive, side)), len(side)) for side in (inside.once, outside.once))
+        return excess_share(*samples, confidence=confidence, control=HELD_OUT_TEXT)
+
     return {
         "extracted": share(inside.once, extracted),
         "held_out": share(outside.once, extracted),
-        "excess": excess_share(
-            *((sum(map(extracted, side)), len(side)) for side in (inside.once, outside.once)),
-            confidence=confidence,
-            control=HELD_OUT_TEXT,
-        ),
+        "excess": excess(extracted),
         "extracted_repeated": share(inside.suffixes["repeated"], extracted),
         "extracted_in_1000_tries": share(inside.once, sampled, AGREEMENT),
         "held_out_in_1000_tries": share(outside.once, sampled, AGREEMENT),
+        "excess_in_1000_tries": excess(sampled),
         "matched_tokens": _matched(inside, confidence, seed),
         "longest_match": _longest(inside.once),
     }
