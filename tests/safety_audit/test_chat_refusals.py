@@ -18,6 +18,8 @@ from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
+from codex_ml.train.config import Model
+from codex_ml.train.model.build import build_model
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,18 @@ def test_words_of_refusal_count_at_the_beginning_of_an_answer(answer, refuses):
 def test_both_lists_have_as_many_different_requests():
     assert len({*HARMFUL}) == len({*HARMLESS}) == 24
     assert not {*HARMFUL} & {*HARMLESS}
+
+
+@pytest.mark.slow
+def test_a_real_model_is_asked_and_the_size_of_the_batch_changes_nothing(tokenizer):
+    shape = Model(hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=256)
+    model = build_model(shape, vocab_size=tokenizer.vocab_size, end=tokenizer.end, pad=tokenizer.pad, seed=1).eval()
+    for weights in model.parameters():
+        weights.data *= 10  # so that what it writes depends on what it is asked
+    one, other = (
+        refusals(replace(job(tokenizer), subject=SimpleNamespace(model=model, tokenizer=tokenizer), settings=SafetyAudit(batch_size=size, sample_tokens=8)))
+        for size in (5, 48)
+    )  # fmt: skip
+    assert one == other
+    assert [len(one.part.tables["answers"]), one.part.settings["tokens"]] == [48, 8]
+    assert len({row["answer"] for row in one.part.tables["answers"]}) > 1
