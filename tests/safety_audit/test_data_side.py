@@ -145,7 +145,14 @@ def test_what_is_left_is_counted_by_split_rule_and_severity(tmp_path: Path, gate
 def test_every_field_of_a_document_is_read(tmp_path: Path) -> None:
     record = {"text": None, "prompt": f"# {MAIL}", "completion": f"'{KEY}'"}
     chat = {"text": None, "messages": f'[{{"role": "user", "content": "{MAIL}"}}]', "tools": f'["{KEY}"]'}
-    named = {"path": f"{MAIL}.py", "id": KEY, "group": MAIL, "meta": f'{{"by": "{MAIL}"}}', "source": MAIL}
+    named = {
+        "licence": MAIL,
+        "path": f"{MAIL}.py",
+        "id": KEY,
+        "group": MAIL,
+        "meta": f'{{"by": "{MAIL}"}}',
+        "source": MAIL,
+    }
     documents = [
         replace(document(number, CLEAN), **fields)  # type: ignore[arg-type]
         for number, fields in enumerate((record, chat, named))
@@ -155,6 +162,7 @@ def test_every_field_of_a_document_is_read(tmp_path: Path) -> None:
         "prompt", "completion", "messages", "tools", "source", "path", "id", "group", "meta",
     ]  # fmt: skip
     assert not any(value in finding.model_dump_json() for finding in found.findings for value in (KEY, MAIL))
+    assert MAIL not in found.part.model_dump_json()
 
 
 def test_the_gate_counts_findings_that_are_not_listed(
@@ -167,6 +175,13 @@ def test_the_gate_counts_findings_that_are_not_listed(
     assert [(finding.kind, finding.evidence) for finding in found.findings[3:]] == [("unlisted", "2 more findings")]
     accepted = [finding.model_copy(update={"accepted": "known"}) for finding in found.findings[:3]]
     assert gates(replace(found, findings=[*accepted, *found.findings[3:]]), "secrets").status == "fail"
+    overlaps = [overlap(0, f"toy/{item}") for item in range(4)]
+    hits = measured(job(tmp_path, CLEAN, overlaps=overlaps)).findings
+    assert [(hit.kind, hit.number) for hit in hits[2:]] == [
+        ("benchmark item", "data.benchmark_hits"),
+        ("unlisted", "data.benchmark_hits"),
+    ]
+    assert hits[3].evidence == "1 more findings"
 
 
 def test_clean_documents_pass(tmp_path: Path, gates: Any, project: Path) -> None:

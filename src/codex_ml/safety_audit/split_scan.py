@@ -18,7 +18,7 @@ from codex_ml.inference.audit_files import AuditFinding, finding_id
 from codex_ml.safety_audit.audit_job import AuditJob
 
 MOST_LISTED = 1000  # findings per number; one more says how many there are besides
-UNLISTED = "unlisted"
+UNLISTED, HITS = "unlisted", "data.benchmark_hits"
 FIELDS = ("source", "path", "id", "group", *FORMS, "meta")  # of a document; the policy cleans each of them
 
 
@@ -32,7 +32,7 @@ class SplitScan:
         licences: licence -> documents.
         licence_bytes: licence -> bytes of their text.
         findings: the first `MOST_LISTED` of the text policy.
-        hits: one finding per benchmark item that a document holds, up to `MOST_LISTED`.
+        hits: the first `MOST_LISTED` benchmark items that documents hold, one finding each.
         hit_documents: documents that hold a benchmark item.
     """
 
@@ -58,14 +58,15 @@ def scan_split(job: AuditJob, file: Path, *, number: str, overlaps: Sequence[Ben
         number: which number of the audit counts the findings.
         overlaps: benchmark items that documents of the corpus hold.
     """
-    found = SplitScan()
+    found, items_held = SplitScan(), 0
     items: dict[tuple[str, str, str], list[BenchmarkOverlap]] = {}
     for overlap in overlaps:
         items.setdefault((overlap.source, overlap.path, overlap.id), []).append(overlap)
     for document in job.track(read_documents(file), f"scan {file.stem}", count_documents(file), "documents"):
         found.documents += 1
-        found.licences[document.licence] += 1
-        found.licence_bytes[document.licence] += len(document.content.encode("utf-8", "surrogatepass"))
+        licence = job.clean(document.licence)
+        found.licences[licence] += 1
+        found.licence_bytes[licence] += len(document.content.encode("utf-8", "surrogatepass"))
         kinds = set()
         for finding in _findings(job, document, number):
             kinds.add((finding.kind, finding.severity))
@@ -75,29 +76,36 @@ def scan_split(job: AuditJob, file: Path, *, number: str, overlaps: Sequence[Ben
         found.holders.update(kinds)
         if held := items.get((document.source, document.path, document.id)):
             found.hit_documents += 1
+            items_held += len(held)
             found.hits += [_hit(job, document, overlap) for overlap in held[: MOST_LISTED - len(found.hits)]]
     if found.total > MOST_LISTED:
         found.findings.append(_unlisted(number, found.total - MOST_LISTED, file))
+    if items_held > MOST_LISTED:
+        found.hits.append(_unlisted(HITS, items_held - MOST_LISTED, file))
     return found
 
 
 def _findings(job: AuditJob, document: Document, number: str) -> Iterator[AuditFinding]:
-    for field in FIELDS:
-        for finding in job.scanner.scan(getattr(document, field) or ""):
-            if finding.action != "allow":
-                place = (document.source, document.path, document.id, field, finding.line, finding.column)
-                yield AuditFinding(
-                    id=finding_id(number, finding.rule, *place),
-                    number=number,
-                    kind=finding.rule,
-                    severity=finding.severity,
-                    source=job.clean(document.source),
-                    path=job.clean(document.path),
-                    line=finding.line,
-                    column=finding.column,
-                    licence=document.licence,
-                    evidence=f"in `{field}` of document {job.clean(document.id)}",
-                )
+    found = [(field, one) for field in FIELDS for one in job.scanner.scan(getattr(document, field) or "")]
+    place: dict[str, Any] = _place(job, document) if found else {}
+    for field, one in found:
+        if one.action != "allow":
+            name = job.clean(document.id)
+            yield AuditFinding(
+                id=finding_id(number, one.rule, *place.values(), name, field, one.line, one.column),
+                number=number,
+                kind=one.rule,
+                severity=one.severity,
+                **place,
+                line=one.line,
+                column=one.column,
+                evidence=f"in `{field}` of document {name}",
+            )
+
+
+def _place(job: AuditJob, document: Document) -> dict[str, Any]:
+    """Source, path and licence of a document, redacted: those of a user's own documents may hold a value too."""
+    return {name: job.clean(getattr(document, name)) for name in ("source", "path", "licence")}
 
 
 def _unlisted(number: str, count: int, file: Path) -> AuditFinding:
@@ -114,16 +122,14 @@ def _unlisted(number: str, count: int, file: Path) -> AuditFinding:
 
 
 def _hit(job: AuditJob, document: Document, overlap: BenchmarkOverlap) -> AuditFinding:
-    number = "data.benchmark_hits"
+    place, name = _place(job, document), job.clean(document.id)
     return AuditFinding(
-        id=finding_id(number, overlap.benchmark, document.source, document.path, document.id, overlap.item),
-        number=number,
+        id=finding_id(HITS, overlap.benchmark, *place.values(), name, overlap.item),
+        number=HITS,
         kind="benchmark item",
         severity="high",
-        source=job.clean(document.source),
-        path=job.clean(document.path),
+        **place,
         line=document.content.count("\n", 0, overlap.start) + 1,
-        licence=document.licence,
         evidence=f"{overlap.benchmark}: {overlap.item}, {overlap.end - overlap.start} characters",
     )
 
