@@ -69,7 +69,10 @@ def membership(job: AuditJob) -> PartResult:
             "tokens": job.settings.prefix_tokens + job.settings.suffix_tokens,
             **({"best_score": best_score(found)} if found else {}),
         },
-        notes=["The number auc is a little too large: it is the largest of several areas."],
+        notes=[
+            "The number auc is a little too large: it is the largest of several areas.",
+            "No score compares the model with a reference model that has not read the text: the audit loads none.",
+        ],
     )
     return PartResult(NAME, part)
 

@@ -89,6 +89,7 @@ def near_verbatim(job: AuditJob) -> PartResult:
         notes=[
             "The masses are lower bounds: the beam leaves out texts that are less likely than those it holds.",
             *([f"{MOST_FINDINGS} of {len(found)} findings are listed."] if len(found) > MOST_FINDINGS else ()),
+            *(() if search.mismatches else ["The suffix is so short that no token may differ: the masses are p_z."]),
         ],
     )
     listed = found[:MOST_FINDINGS]
