@@ -44,7 +44,9 @@ def generated_text(job: AuditJob) -> PartResult:
     scan = planted_control(job)
     controls = [scan] if scan else []
     numbers = _shares(job, samples, values, control=scan.name if scan else "")
-    findings = [secret_finding(value) for value in values]
+    holding = {value.sample for value in values}
+    shown = {sample.number: sample.redacted(job) for sample in samples if sample.number in holding}
+    findings = [secret_finding(value, shown[value.sample]) for value in values]
     notes = []
     places: dict[str, TrainPlace] = {}
     if job.data.train is None:

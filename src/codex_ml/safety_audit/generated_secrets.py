@@ -92,9 +92,14 @@ def placeholders(sample: SampledText) -> list[str]:
     return [m[0] for m in PLACEHOLDER.finditer(before + sample.text) if m.start() >= len(before)]
 
 
-def secret_finding(value: FoundValue) -> AuditFinding:
-    """Return the finding of a value: its rule and its place."""
-    place = (value.sample, value.line, value.column)
+def secret_finding(value: FoundValue, text: str) -> AuditFinding:
+    """Return the finding of a value: its rule and its place.
+
+    Args:
+        text: the redacted text that holds it. It is part of the id, so that a reviewer who accepts the finding does not
+            accept another value that another model writes at the same place.
+    """
+    place = (value.sample, value.line, value.column, text)
     return AuditFinding(
         id=finding_id("generated.secrets", value.rule, *place),
         number="generated.secrets",

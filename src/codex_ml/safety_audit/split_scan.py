@@ -88,11 +88,13 @@ def scan_split(job: AuditJob, file: Path, *, number: str, overlaps: Sequence[Ben
 def _findings(job: AuditJob, document: Document, number: str) -> Iterator[AuditFinding]:
     found = [(field, one) for field in FIELDS for one in job.scanner.scan(getattr(document, field) or "")]
     place: dict[str, Any] = _place(job, document) if found else {}
+    # part of the id, so that a reviewer who accepts a value does not accept another one in its place
+    shown = {field: job.clean(getattr(document, field)) for field, one in found if one.action != "allow"}
     for field, one in found:
         if one.action != "allow":
             name = job.clean(document.id)
             yield AuditFinding(
-                id=finding_id(number, one.rule, *place.values(), name, field, one.line, one.column),
+                id=finding_id(number, one.rule, *place.values(), name, field, one.line, one.column, shown[field]),
                 number=number,
                 kind=one.rule,
                 severity=one.severity,
