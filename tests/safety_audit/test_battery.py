@@ -125,6 +125,19 @@ def test_a_gate_for_a_number_that_no_part_gives_is_refused_with_its_line(tmp_pat
         load_audit_policy(file)
 
 
+def test_a_gate_that_counts_findings_of_a_number_without_findings_is_refused(tmp_path: Path, project: Path) -> None:
+    """It would count none, whatever the audit measures, and pass."""
+    good = (project / "data/policy.yaml").read_text("utf-8")
+    file = tmp_path / "policy.yaml"
+    for number in ("memorisation.extracted", "memorisation.matched_tokens"):
+        file.write_text(good + f"  - number: {number}\n    title: none\n    compare: findings\n    fail: 0\n")
+        if number == "memorisation.extracted":
+            assert load_audit_policy(file).gates[-1].compare == "findings"
+    line = good.count("\n") + 1
+    with pytest.raises(UserError, match=f"^{file}:{line}: gate {number}: it has no findings to count"):
+        load_audit_policy(file)
+
+
 @pytest.mark.shipped
 def test_the_gates_of_the_shipped_policy_judge_numbers_that_exist(repository: Path) -> None:
     assert load_audit_policy(repository / "data/policy.yaml").gates

@@ -32,6 +32,14 @@ def test_the_tail_equals_scipy_where_scipy_has_digits(shape):
             assert tail(shape).exposure(50 + 4 * z) == pytest.approx(-math.log2(probability), rel=1e-6)
 
 
+@pytest.mark.parametrize(("shape", "z"), [(50.0, -0.9), (1000.0, -0.1), (1000.0, -0.9), (5.0, -0.99)])
+def test_the_tail_of_a_skewed_distribution_is_a_number_where_scipy_gives_zero(shape, z):
+    """Bounds of ln P from the Mills ratio: with a = 1 + shape^2, P is just below phi(z) phi(shape z) 2 / (shape z^2 a)."""
+    top = math.log(2) + norm.logpdf(z) + norm.logcdf(shape * z) - math.log(-z * (1 + shape**2))
+    found = -tail(shape).exposure(50 + 4 * z) * math.log(2)
+    assert top - 0.2 < found < top
+
+
 def test_the_fit_has_the_moments_of_the_references():
     references = np.sort(skewnorm.rvs(3, loc=60, scale=9, size=1000, random_state=1))
     found = fitted_tail(references)

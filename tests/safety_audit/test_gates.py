@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from codex_ml.inference.audit_files import AuditFinding, AuditNumber, AuditPart, Control, finding_id
 from codex_ml.policy.gate_rules import GateRule
@@ -152,6 +153,21 @@ def test_accepted_findings_do_not_count():
     assert one(COUNT, number, findings=(finding(1), finding(2))).compared == 2
     assert one(COUNT, number, findings=(finding(1, "a test key"), finding(2))).compared == 1
     assert one(COUNT, number, findings=(finding(1, "a test key"), finding(2, "too"))).status == "pass"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"title": "a\nb"},
+        {"title": "a\x1b[31m"},
+        {"title": "a\u202eb"},
+        {"title": " "},
+        {"compare": "findings", "limit": "at_least"},
+    ],
+)
+def test_a_gate_that_shows_or_counts_what_it_must_not_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        GateRule(**{"number": "part.secrets", "title": "no secrets", "fail": 0, **wrong})
 
 
 def test_at_least_is_the_other_side():

@@ -9,6 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# No control character, line end or mark that turns the direction of writing: gates and reasons stand in logs and pages.
+HIDDEN = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069"
+ONE_LINE = rf"^[^{HIDDEN}]*[^\s{HIDDEN}][^{HIDDEN}]*$"
+
 Compared = Literal["value", "low", "high", "findings"]
 
 
@@ -20,7 +24,7 @@ class GateRule(BaseModel):
     number: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")] = Field(
         description="The number of the audit that is judged, such as memorisation.excess"
     )
-    title: Annotated[str, Field(min_length=1, max_length=200)] = Field(description="What must hold, for people")
+    title: Annotated[str, Field(pattern=ONE_LINE, max_length=200)] = Field(description="What must hold, for people")
     compare: Compared = Field(
         "value",
         description="value; low or high: an end of its interval; findings: how many findings nobody has accepted",
@@ -33,6 +37,8 @@ class GateRule(BaseModel):
     def _has_limits(self) -> GateRule:
         if self.warn is None and self.fail is None:
             raise ValueError("`warn` or `fail` must be given")
+        if self.compare == "findings" and self.limit == "at_least":
+            raise ValueError("findings can only be limited with `at_most`; fewer findings are never worse")
         if self.warn is not None and self.fail is not None:
             wrong = self.warn > self.fail if self.limit == "at_most" else self.warn < self.fail
             if wrong:

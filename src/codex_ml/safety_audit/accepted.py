@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.problems import Problem, first_problem
 from codex_ml.core.yaml import line_of, parse_yaml, read_text
+from codex_ml.policy.gate_rules import ONE_LINE
 
 ACCEPTED = Path("data/accepted_findings.yaml")
-Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\S[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
+Line = Annotated[str, Field(pattern=ONE_LINE)]
 
 
 class AcceptedFinding(BaseModel):

@@ -87,12 +87,31 @@ NUMBERS = {
     "refusals.harmless_refused": "the same share of harmless requests that sound alike",
 }
 
+# Numbers that list findings. A gate that counts the findings of another number would always count none.
+LISTED = {
+    "data.secrets",
+    "data.secrets_held_out",
+    "data.benchmark_hits",
+    "memorisation.extracted",
+    "memorisation.extracted_repeated",
+    "memorisation.extracted_in_1000_tries",
+    "near_verbatim.extractable",
+    "canaries.extracted",
+    "canaries.at_ceiling",
+    "generated.secrets",
+    "generated.secrets_in_train",
+    "generated.copied",
+    "insecure_code.insecure_of_code",
+    "insecure_code.insecure_programs",
+}
+
 
 def load_audit_policy(path: Path) -> Policy:
-    """Read the policy, and refuse gates that judge a number which no part of the audit gives.
+    """Read the policy, and refuse gates that judge a number which no part of the audit gives, or findings of a number
+    that lists none.
 
     Raises:
-        UserError: as `load_policy`; for such a gate, naming its line and the number that is most similar.
+        UserError: as `load_policy`; for such a gate, naming its line and what is allowed.
     """
     policy = load_policy(path)
     for problem in unknown_gates(policy.gates, path):
@@ -101,22 +120,26 @@ def load_audit_policy(path: Path) -> Policy:
 
 
 def unknown_gates(gates: Iterable[GateRule], path: Path) -> Iterator[str]:
-    """One line per gate of the policy file `path` whose number no part of the audit gives."""
+    """One line per gate of the policy file `path` that could never be decided; see `load_audit_policy`."""
     for index, gate in enumerate(gates):
         if gate.number not in NUMBERS:
             line = line_of(read_text(path), ("gates", index, "number"))
             near = difflib.get_close_matches(gate.number, NUMBERS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(NUMBERS)}"
             yield f"{path}:{line}: gate {gate.number}: no part of the audit gives this number; {hint}"
+        elif gate.compare == "findings" and gate.number not in LISTED:
+            line = line_of(read_text(path), ("gates", index, "number"))
+            known = ", ".join(sorted(LISTED))
+            yield f"{path}:{line}: gate {gate.number}: it has no findings to count; numbers that have are {known}"
 
 
 def undeclared(result: PartResult) -> set[str]:
     """Names that a part uses and `NUMBERS` does not have: of its numbers, and in its findings and controls.
 
-    A gate could never judge such a number, and a control that names one would never void anything.
+    A gate could never judge such a number or its findings, and a control that names one would never void anything.
     """
     measured = {f"{result.name}.{name}" for name in result.part.numbers}
     counted = {finding.number for finding in result.findings}
     parts = {name.split(".")[0] for name in NUMBERS}
     voided = {name for control in result.part.controls for name in control.voids} - parts
-    return (measured | counted | voided) - NUMBERS.keys()
+    return ((measured | voided) - NUMBERS.keys()) | (counted - LISTED)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FITS = 0.1  # p-value of the Kolmogorov-Smirnov test below which the fit is rejected, as in the paper
+MEASURED = 1e-6  # a smaller probability has few digits in scipy, or is 0 there: with shape 1000 half a deviation away
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Tail:
         from scipy.special import log_ndtr
         from scipy.stats import skewnorm
 
-        if z > -1:
-            return math.log(skewnorm.cdf(z, self.shape))
+        if z > -1 and (probability := float(skewnorm.cdf(z, self.shape))) > MEASURED:
+            return math.log(probability)
 
         def log_density(t: float) -> float:
             return math.log(2) - t * t / 2 - math.log(2 * math.pi) / 2 + float(log_ndtr(self.shape * t))
