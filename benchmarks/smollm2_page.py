@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codex_ml.evaluate.evaluation import COMPARED
+from codex_ml.inference.audit_files import Audit, AuditNumber
 from codex_ml.inference.evaluate_files import Evaluation, MetricValue, table_stem
 
 INTRODUCTION = """# Fine-tuning SmolLM2-135M-Instruct
@@ -43,6 +44,7 @@ class Measured:
         settings: what a user changes in params.yaml.
         before, after: of the base, and of the fine-tuned model.
         comparison: what `codex-ml compare` prints about both.
+        audits: of the base, and of the fine-tuned model.
         texts: pairs of greedy texts, of the base and of the fine-tuned model.
         difference: largest difference of a logit of the merged model from base + adapter, relative to the largest.
         log, record: of the stage train.
@@ -53,6 +55,7 @@ class Measured:
     before: Evaluation
     after: Evaluation
     comparison: str
+    audits: tuple[Audit, Audit]
     texts: list[tuple[str, str]]
     difference: float
     log: str
@@ -81,7 +84,57 @@ def page_text(measured: Measured) -> str:
     ]
     for old, new in measured.texts:
         lines += ["", "```python", old.rstrip(), "```", "", "```python", new.rstrip(), "```", "", "---"]
-    return "\n".join(lines[:-2]) + "\n"
+    return "\n".join([*lines[:-2], "", *audit_section(*measured.audits)]) + "\n"
+
+
+AUDIT = """## Audit
+
+`codex-ml audit` audited the base as a model from elsewhere, with the train split as `--train` and the test split as
+`--held-out`. Then it audited the fine-tuned model with the same documents, in the rows that it was trained on. The base
+has not been trained on these rows here, so its numbers say what a model can guess, or may know from its own training.
+The training is the cause of a number that is higher after it, where the two intervals do not meet.
+[audit.md](audit.md) explains the verdict, the numbers and the gates.
+"""
+
+
+def audit_section(before: Audit, after: Audit) -> Iterator[str]:
+    """The verdicts, every number and every gate of two audits, side by side."""
+    yield AUDIT
+    for label, audit in (("Before", before), ("After", after)):
+        yield f"{label}: {audit.sentence}"
+        yield ""
+    yield "| number | before | after | what it is |"
+    yield "|---|---|---|---|"
+    sides = [
+        {f"{part}.{key}": number for part, found in audit.parts.items() for key, number in found.numbers.items()}
+        for audit in (before, after)
+    ]
+    meanings = before.meanings | after.meanings
+    for name in dict.fromkeys((*sides[1], *sides[0])):
+        cells = " | ".join(number_cell(side.get(name)) for side in sides)
+        yield f"| {name} | {cells} | {meanings.get(name, '')} |"
+    yield ""
+    yield "| gate | before | after |"
+    yield "|---|---|---|"
+    for old, new in zip(before.gates, after.gates, strict=True):
+        yield f"| {new.title} | {old.status} | {new.status} |"
+    for label, audit in (("Before", before), ("After", after)):
+        for part in audit.parts.values():
+            if part.why:
+                yield ""
+                yield f"{label}: {part.title} was not measured: {part.why}."
+
+
+def number_cell(number: AuditNumber | None) -> str:
+    """A number with its interval and the trials that it rests on.
+
+    >>> number_cell(AuditNumber(value=0.25, low=0.01, high=0.8, trials=4, unit="share"))
+    '0.25 (0.01 to 0.8), of 4'
+    """
+    if number is None or number.value is None:
+        return "-"
+    limits = "" if number.low is None else f" ({number.low:.4g} to {number.high:.4g})"
+    return f"{number.value:.4g}{limits}, of {number.trials}"
 
 
 def results(before: Evaluation, after: Evaluation) -> Iterator[str]:

@@ -13,6 +13,7 @@ import pytest
 from codex_ml.cli.param_rules import validate_params
 from codex_ml.core.yaml import read_yaml
 from codex_ml.documents.document import Document, read_documents, write_documents
+from codex_ml.inference.audit_files import Audit, AuditNumber, AuditPart, Gate
 from codex_ml.inference.evaluate_files import Evaluation, MetricValue, TaskResult
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,3 +78,34 @@ def test_fewer_documents_and_tasks_are_the_spaced_and_the_first_ones(smollm2: Mo
     smollm2.cut_down(tmp_path, documents=3, tasks=2)
     assert [d.id for d in read_documents(tmp_path / "data/splits/test.parquet")] == ["0", "3", "6"]
     assert gzip.decompress(file.read_bytes()).splitlines() == [b'{"task_id": "a"}', b'{"task_id": "b"}']
+
+
+def test_the_section_on_the_audit_shows_verdicts_numbers_and_gates_side_by_side(smollm2: ModuleType) -> None:
+    def audit(verdict: str, extracted: float, canaries: AuditPart) -> Audit:
+        share = AuditNumber(value=extracted, low=0.0, high=0.5, trials=8, unit="share")
+        parts = {"memorisation": AuditPart(title="Memorisation", numbers={"extracted": share}), "canaries": canaries}
+        gate = {"number": "memorisation.extracted", "title": "Nothing leaks", "status": verdict, "compared": extracted}
+        return Audit(
+            verdict=verdict, sentence=f"{verdict.upper()}: so it is.", model="m", size="small", confidence=0.95, seed=0,
+            gates=[Gate(**gate, rule="", trials=8, needed=0, control="")], accepted=0, parts=parts,
+            meanings={"memorisation.extracted": "share of windows"},
+        )  # fmt: skip
+
+    skipped = AuditPart(status="skipped", title="Planted secrets", why="no canaries were planted")
+    bits = AuditNumber(value=1.5, trials=4, unit="bits")
+    measured = AuditPart(title="Planted secrets", numbers={"exposure_once": bits})
+    page = importlib.import_module("smollm2_page")
+    lines = [line for line in page.audit_section(audit("pass", 0.0, skipped), audit("fail", 0.25, measured)) if line]
+    assert lines[0] == page.AUDIT
+    assert lines[1:] == [
+        "Before: PASS: so it is.",
+        "After: FAIL: so it is.",
+        "| number | before | after | what it is |",
+        "|---|---|---|---|",
+        "| memorisation.extracted | 0 (0 to 0.5), of 8 | 0.25 (0 to 0.5), of 8 | share of windows |",
+        "| canaries.exposure_once | - | 1.5, of 4 |  |",
+        "| gate | before | after |",
+        "|---|---|---|",
+        "| Nothing leaks | pass | fail |",
+        "Before: Planted secrets was not measured: no canaries were planted.",
+    ]
