@@ -30,7 +30,7 @@ FRAMES = (
 
 
 def write_corpus(file: Path, policy: Path) -> list[str]:
-    """Write JSON Lines of random words, and plant a value of each rule of the policy.
+    """Write JSON Lines of random words, and plant a value of each rule of the policy that removes what it finds.
 
     Returns:
         The planted values.
@@ -39,10 +39,12 @@ def write_corpus(file: Path, policy: Path) -> list[str]:
     words = [
         "".join(rng.choices("bcdfglmnprst", k=2)) + rng.choice("aeiou") + rng.choice("lnrstm") for _ in range(WORDS)
     ]
-    providers = load_policy(policy).providers
+    rules = load_policy(policy)
+    allowed = {rule.id for rule in rules.rules if rule.action == "allow"}
     made = [
         (text.split("value = ", 1)[1].removesuffix("\n    return 1\n"), value)
-        for _, text, value in planted(SEED, 1, providers=providers)
+        for rule, text, value in planted(SEED, 1, providers=rules.providers)
+        if rule not in allowed
     ]
     lines = [_line(rng, words, f"\n{text}\n") for text, _ in made]
     keys = ["gh" + "p_" + "".join(rng.choices("abcdefghijkmnpqrstuvwxyz23456789", k=36)) for _ in FRAMES]
