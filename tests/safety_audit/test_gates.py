@@ -159,6 +159,7 @@ def test_accepted_findings_do_not_count():
     "wrong",
     [
         {"title": "a\nb"},
+        {"title": "a\n"},
         {"title": "a\x1b[31m"},
         {"title": "a\u202eb"},
         {"title": " "},
