@@ -126,8 +126,8 @@ def test_a_model_of_redacted_text_passes(redacted: Planted) -> None:
     numbers = audit.parts["data"].numbers
     assert (numbers["secrets"].value, numbers["secrets_held_out"].value) == (0, 0)
     assert numbers["planted_recall"].value == 1
-    train = json.loads((redacted.workspace.root / "reports/split/manifest.json").read_bytes())
-    assert sum(train["policy"]["findings"].values()) >= len(redacted.values)
+    manifest = json.loads((redacted.workspace.root / "reports/split/manifest.json").read_bytes())
+    assert len(manifest["policy"]["findings"]) > 100  # kinds of values that were redacted
 
 
 @pytest.mark.slow
