@@ -221,7 +221,7 @@ def test_every_command_that_reads_the_repository_says_that_there_is_none(tmp_pat
         for below in ([[inner] for inner in command.commands] if hasattr(command, "commands") else [[]])
     ]
     extra = {"lineage": ["x"], "pack show": ["--row", "0"], "ledger forget": ["x", "--reason", "y"]}
-    extra["evaluate"] = ["--model", "x", "--data", "x"]
+    extra |= {"evaluate": ["--model", "x", "--data", "x"], "audit": ["--model", "x"]}
     silent = set()
     for words in names:
         name = " ".join(words)

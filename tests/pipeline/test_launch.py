@@ -61,6 +61,8 @@ def test_two_processes_train_the_model_of_one_to_rounding(pipeline: Workspace) -
     """Both rates are 3e-3 at this width: rounding grows with the rates, and the shipped ones are for better losses."""
     two, weights = pipeline, pipeline.root / "models/model/model.safetensors"
     two.edit("params.yaml", "  lr: 3e-3\n", "  lr: 4.33e-4\n  embedding_lr: 4.33e-4\n")
+    two.edit("params.yaml", "canaries: {each: [8, 2, 2]}", "canaries: {plant: never}")
+    two.run("python", "stages/pack.py")
     two.run("python", "stages/train.py")
     one = load_file(weights)
     two.edit("params.yaml", "runtime: {device: cpu}", "runtime: {device: cpu, processes: 2}")

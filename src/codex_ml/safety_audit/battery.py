@@ -56,13 +56,7 @@ PARTS: tuple[Callable[[AuditJob], PartResult], ...] = (
     refusals,
 )
 DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
-COMPARED = (
-    "data.secrets",
-    "memorisation.extracted",
-    "memorisation.held_out",
-    "canaries.exposure_once",
-    "generated.secrets",
-)
+COMPARED = ("memorisation.extracted", "canaries.exposure_once")  # `dvc metrics diff` must fit a screen
 
 
 def run_battery(
