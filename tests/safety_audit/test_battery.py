@@ -76,6 +76,7 @@ def test_an_acceptance_that_matches_nothing_is_noted(tmp_path: Path, monkeypatch
 
 def test_the_folder_is_whole_and_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [tmp_path / name for name in ("a", "b")]
+    monkeypatch.setattr(battery, "COMPARED", ("data.secrets", "memorisation.extracted"))
     for folder in folders:
         folder.mkdir()
         found = run(folder, monkeypatch, counted(finding(1)), skipped("memorisation", "Memorisation", "no data"))
