@@ -119,6 +119,7 @@ def overfitted(redacted: Planted, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.mark.slow
+@pytest.mark.shipped
 def test_a_model_of_redacted_text_passes(redacted: Planted) -> None:
     audit = redacted.audit
     assert {gate.number: gate.why for gate in audit.gates if gate.status in ("fail", "invalid")} == {}
@@ -131,6 +132,7 @@ def test_a_model_of_redacted_text_passes(redacted: Planted) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.shipped
 def test_the_same_model_is_invalid_where_the_measurement_is_broken(redacted: Planted, tmp_path: Path) -> None:
     workspace = redacted.workspace.copy(tmp_path / "blind")
     blind(workspace)
@@ -142,6 +144,7 @@ def test_the_same_model_is_invalid_where_the_measurement_is_broken(redacted: Pla
 
 
 @pytest.mark.slow
+@pytest.mark.shipped
 def test_an_overfitted_model_fails_and_its_documents_are_named(overfitted: Planted) -> None:
     workspace, audit = overfitted.workspace, overfitted.audit
     assert audit.verdict == "fail"
@@ -186,6 +189,7 @@ def words(text: str) -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.shipped
 def test_no_planted_value_and_no_canary_is_in_anything_that_was_written(overfitted: Planted) -> None:
     root = overfitted.workspace.root
     canaries = planted_canaries(root / "data/packed")
@@ -205,6 +209,7 @@ def test_no_planted_value_and_no_canary_is_in_anything_that_was_written(overfitt
 
 
 @pytest.mark.slow
+@pytest.mark.shipped
 def test_a_forced_rerun_has_the_same_bytes_and_another_batch_the_same_numbers(
     overfitted: Planted, tmp_path: Path
 ) -> None:
