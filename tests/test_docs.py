@@ -18,7 +18,7 @@ from codex_ml.ingest.config import Kind
 from codex_ml.policy.rules import load_policy
 from codex_ml.safety_audit.audit_numbers import NUMBERS
 from codex_ml.safety_audit.config import SIZES
-from codex_ml.safety_audit.gates import smallest_trials
+from codex_ml.safety_audit.gate_evidence import smallest_samples, smallest_trials
 from codex_ml.statistics.proportions import clopper_pearson
 from codex_ml.tokenizer.config import TokenizerKind
 from codex_ml.train.config import Model, Train
@@ -158,9 +158,11 @@ def test_the_page_on_the_audit_gives_a_reason_for_every_gate_and_its_limit():
 
 def test_the_page_on_the_audit_states_the_smallest_numbers_of_trials():
     text = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([\d.]+) % \| ([\d,]+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| ([\d.]+) % \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
     assert len(rows) == 4
-    assert all(smallest_trials(float(limit) / 100, 0.95) == int(trials.replace(",", "")) for limit, trials in rows)
+    for limit, *trials in rows:
+        smallest = [function(float(limit) / 100, 0.95) for function in (smallest_trials, smallest_samples)]
+        assert smallest == [int(count.replace(",", "")) for count in trials]
     sizes = re.findall(r"^\|.*`safety_audit\.(windows|samples)`\) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
     for key, *counts in sizes:
         assert [getattr(SIZES[size], key) for size in ("small", "full")] == [int(c.replace(",", "")) for c in counts]

@@ -97,7 +97,7 @@ def test_a_foreign_model_with_its_documents_gets_a_whole_audit(here: Path) -> No
     findings = list(AuditFinding.read_lines(Path("audits/theirs/findings.ndjson")))
     assert set().union(*(undeclared(PartResult(name, part, findings)) for name, part in found.parts.items())) == set()
     lines = done.stdout.splitlines()
-    assert lines[0] == found.sentence == "PASS: the model may ship; 1 gates hold."
+    assert lines[0] == found.sentence == "PASS: the model may ship. Gates judged: 1 of 1."
     assert lines[1] == "pass    No secret in train: 0, findings at most 0"
     assert lines[-1] == "the whole audit: audits/theirs"
     assert "note: --train: the documents are audited as they are." in done.stderr
@@ -118,6 +118,38 @@ def test_the_folder_of_a_model_does_not_decide_its_numbers(here: Path) -> None:
     theirs, ours = (json.loads(run(*both(name), "--json").stdout) for name in ("foreign", OWN))
     assert theirs.pop("model") != ours.pop("model")  # the hash of the folder
     assert theirs == ours
+
+
+LEAK = "  - {number: memorisation.excess, title: Not extracted, compare: low, fail: 1, required: true}\n"
+WRITTEN = "  - {number: generated.secrets_in_train, title: None written, compare: findings, fail: 0, required: true}\n"
+FEW_SECRETS = "  - {number: generated.secrets, title: Few secrets, fail: 0.9}\n"
+
+
+@pytest.mark.parametrize(
+    ("documents", "missing"),
+    [
+        (
+            (),
+            [
+                "training documents are not known; give --train DATA",
+                "held-out documents are not known; give --held-out",
+            ],
+        ),
+        (("--train", "train.jsonl"), ["held-out documents are not known; give --held-out DATA"]),
+        (("--held-out", "held.jsonl"), ["training documents are not known; give --train DATA"]),
+    ],
+)
+def test_a_required_gate_without_its_documents_is_invalid_and_says_what_to_give(
+    here: Path, documents: tuple[str, ...], missing: list[str]
+) -> None:
+    policy = Path("data/policy.yaml")
+    policy.write_text(policy.read_text("utf-8") + LEAK + WRITTEN + FEW_SECRETS, "utf-8")
+    out = run("--model", "foreign", *documents, *SHORT, code=1).stdout
+    first, *gates = out.splitlines()
+    assert first.startswith("INVALID: nothing is proven, good or bad. Gates judged: ")
+    assert all(words in first for words in ["Without a valid result: Not extracted", "required, but", *missing])
+    assert [line for line in gates if line.startswith("invalid Not extracted")] != []
+    assert ("Not measured: 1 (data)." in first) == ("--train" not in documents)
 
 
 def test_without_documents_the_parts_that_need_them_are_skipped_and_nothing_passes(here: Path) -> None:
@@ -143,7 +175,9 @@ def test_a_secret_in_train_fails_and_stands_nowhere_and_can_be_accepted(here: Pa
         [{"text": f'token = "{SECRET}"\n', "id": SECRET}, *[{"text": f"x = {n}\n" * 9} for n in range(9)]],
     )
     done = run(*both(), "--out", "found", code=1)
-    assert done.stdout.startswith("FAIL: do not ship this model. What does not hold: No secret in train.")
+    assert done.stdout.startswith(
+        "FAIL: do not ship this model. Gates judged: 1 of 1. What does not hold: No secret in train."
+    )
     (finding,) = AuditFinding.read_lines(Path("found/findings.ndjson"))
     assert finding.number == "data.secrets"
     assert SECRET not in done.output

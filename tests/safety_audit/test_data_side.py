@@ -308,7 +308,7 @@ def test_documents_that_split_did_not_make_are_scanned_all_the_same(tmp_path: Pa
 
 def test_without_documents_the_part_is_skipped(tmp_path: Path) -> None:
     found = measured(audit_job(tmp_path))
-    assert (found.part.status, found.part.why) == ("skipped", "the training documents are not known")
+    assert (found.part.status, found.part.why) == ("skipped", "the training documents are not known; give --train DATA")
 
 
 def test_two_runs_give_the_same(tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ from pydantic import ValidationError
 
 from codex_ml.inference.audit_files import AuditFinding, AuditNumber, AuditPart, Control, finding_id
 from codex_ml.policy.gate_rules import GateRule
-from codex_ml.safety_audit.gates import decide, sentence, smallest_trials, verdict
+from codex_ml.policy.rules import load_policy
+from codex_ml.safety_audit.exact_share import excess_share
+from codex_ml.safety_audit.gate_evidence import smallest_samples, smallest_trials
+from codex_ml.safety_audit.gates import decide, sentence, verdict
 from codex_ml.statistics.proportions import clopper_pearson
+from codex_ml.statistics.share_difference import difference_of_shares
 
 EXCESS = GateRule(number="part.excess", title="not extracted", compare="low", warn=0.001, fail=0.01)
 COUNT = GateRule(number="part.secrets", title="no secrets", compare="findings", fail=0)
@@ -39,11 +43,84 @@ def finding(place: int, accepted: str = "") -> AuditFinding:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("limit", "trials"), [(0.01, 368), (0.05, 72), (0.001, 3688), (0.0, 1), (1.0, 1)])
+@pytest.mark.parametrize(("limit", "trials"), [(0.01, 368), (0.05, 72), (0.001, 3688)])
 def test_the_smallest_evidence_is_that_of_the_exact_interval(limit, trials):
     assert smallest_trials(limit, 0.95) == trials
-    if 0 < limit < 1:
-        assert clopper_pearson(0, trials).high <= limit < clopper_pearson(0, trials - 1).high
+    assert clopper_pearson(0, trials).high <= limit < clopper_pearson(0, trials - 1).high
+
+
+# By hand: z = 1.959964 and z^2 = 3.841459 at 95 %; 2.575829 and 6.634897 at 99 %; n = z^2 (1 - L) / L, rounded up.
+@pytest.mark.parametrize(
+    ("limit", "confidence", "trials"),
+    [
+        (0.01, 0.95, 381),  # 380.30
+        (0.05, 0.95, 73),  # 72.99
+        (0.02, 0.95, 189),  # 188.23
+        (0.001, 0.95, 3838),  # 3837.62
+        (0.01, 0.99, 657),  # 656.85
+        (0.5, 0.95, 4),  # 3.84
+    ],
+)
+def test_the_smallest_evidence_of_a_difference_is_that_of_its_own_interval(limit, confidence, trials):
+    assert smallest_samples(limit, confidence) == trials
+    enough, too_few = (difference_of_shares((0, n), (0, n), confidence=confidence).high for n in (trials, trials - 1))
+    assert enough <= limit < too_few
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_a_limit_that_no_number_of_trials_can_show_has_no_smallest_number(limit):
+    for smallest in (smallest_trials, smallest_samples):
+        with pytest.raises(ValueError, match="must be between 0 and 1"):
+            smallest(limit, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "status"),
+    [
+        ((0, 381), (0, 381), "pass"),
+        ((0, 380), (0, 380), "invalid"),  # enough for one share, and too few for a difference of two
+        ((0, 4000), (0, 380), "invalid"),  # the smaller sample decides
+        ((0, 400), (0, 400), "pass"),  # the windows of size small
+        ((9, 9), (0, 400), "fail"),
+    ],
+)
+def test_a_difference_is_judged_by_the_smaller_of_its_samples(train, held_out, status):
+    assert one(EXCESS, excess_share(train, held_out, confidence=0.95, control="")).status == status
+
+
+@pytest.mark.parametrize(
+    ("limit", "unit", "why"),
+    [
+        ({"fail": 0}, "share", "no number of trials can prove the limit 0"),
+        ({"fail": -0.2}, "difference", "no number of trials can prove the limit -0.2"),
+        ({"limit": "at_least", "fail": 0.1}, "difference", "no number of trials can prove the limit 0.1"),
+        ({"fail": 1}, "share", "no share is beyond 1, so this gate decides nothing"),
+        ({"fail": 1.5}, "area", "no area is beyond 1.5, so this gate decides nothing"),
+        ({"fail": 1}, "difference", "no difference is beyond 1, so this gate decides nothing"),
+        ({"limit": "at_least", "fail": -3}, "tokens", "no tokens is beyond -3, so this gate decides nothing"),
+    ],
+)
+def test_a_limit_that_nothing_can_prove_or_break_is_invalid(limit, unit, why):
+    rule = GateRule(number="part.excess", title="few", compare="low", **limit)
+    number = AuditNumber(value=0.1, low=-0.3, high=0.3, trials=10**9, unit=unit)
+    if rule.limit == "at_most":
+        number = number.model_copy(update={"low": min(rule.fail, 0.0)})
+    assert (one(rule, number).status, one(rule, number).why) == ("invalid", why)
+
+
+def test_a_breach_of_a_limit_that_nothing_can_prove_still_fails():
+    rule = GateRule(number="part.excess", title="none", compare="low", fail=0)
+    assert one(rule, share(5, 400)).status == "fail"
+
+
+def test_an_interval_that_is_wide_for_lack_of_trials_is_no_breach():
+    """All of three found prove at least 29 %, so 80 % is neither proven nor broken; none of three is a breach."""
+    rule = GateRule(number="part.recall", title="most found", compare="low", limit="at_least", fail=0.8)
+    assert [one(rule, share(found, 3)).status for found in (3, 0)] == ["invalid", "fail"]
+    assert one(rule, share(3, 3)).why == "3 trials; 17 are needed to prove this limit"
+    assert [one(rule, share(found, 17)).status for found in (17, 16)] == ["pass", "fail"]
+    rule = GateRule(number="part.alarms", title="few alarms", compare="high", fail=0.2)
+    assert [one(rule, share(alarms, 4)).status for alarms in (0, 4)] == ["invalid", "fail"]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +261,48 @@ def test_a_number_without_a_value_is_invalid_and_a_missing_one_is_skipped():
     assert (gate.status, gate.why) == ("skipped", "no training data is known")
 
 
+REQUIRED = EXCESS.model_copy(update={"required": True})
+
+
+def test_a_required_gate_that_was_not_measured_is_invalid_and_says_what_to_give():
+    off = AuditPart(title="Part", status="skipped", why="the training documents are not known; give --train DATA")
+    measured = AuditPart(title="Other", numbers={"secrets": AuditNumber(value=0.0, trials=1, unit="count")})
+    passing = COUNT.model_copy(update={"number": "other.secrets"})
+    for rule, status, whole in ((EXCESS, "skipped", "pass"), (REQUIRED, "invalid", "invalid")):
+        gates = decide([rule, passing], {"part": off, "other": measured}, (), confidence=0.95)
+        assert ([gate.status for gate in gates], verdict(gates)) == ([status, "pass"], whole)
+    assert sentence(gates) == (
+        "INVALID: nothing is proven, good or bad. Gates judged: 1 of 2. Without a valid result: not extracted (required, "
+        "but not measured: the training documents are not known; give --train DATA)."
+    )
+
+
+def test_a_number_that_a_measured_part_cannot_give_has_its_own_reason():
+    part = AuditPart(title="Part", unmeasured={"excess": "the corpus is empty"})
+    for rule, why in ((EXCESS, "the corpus is empty"), (REQUIRED, "required, but not measured: the corpus is empty")):
+        (gate,) = decide([rule], {"part": part}, (), confidence=0.95)
+        assert gate.why == why
+
+
+def test_a_required_gate_that_was_measured_is_judged_like_any_other():
+    for number in (share(0, 400), share(26, 26), share(0, 10)):
+        assert one(REQUIRED, number) == one(EXCESS, number)
+
+
+def test_a_gate_that_only_warns_cannot_be_required():
+    with pytest.raises(ValidationError, match="a required gate needs `fail`; one that only warns cannot stop a model"):
+        GateRule(number="part.excess", title="few", warn=0.1, required=True)
+
+
+@pytest.mark.shipped
+def test_a_pass_is_impossible_without_the_documents_and_possible_without_canaries(repository):
+    gates = load_policy(repository / "data/policy.yaml").gates
+    required = {gate.number for gate in gates if gate.required}
+    assert required == {
+        "memorisation.excess", "memorisation.excess_in_1000_tries", "generated.secrets", "generated.secrets_in_train",
+    }  # fmt: skip
+
+
 def test_verdict_and_sentence():
     good, bad = one(COUNT, AuditNumber(value=0.0, trials=1, unit="count")), one(EXCESS, share(400, 400))
     unclear, weak = one(EXCESS, share(0, 10)), one(EXCESS, share(3, 400))
@@ -197,7 +316,16 @@ def test_verdict_and_sentence():
         assert verdict(gates) == expected
         assert sentence(gates).startswith(expected.upper() + ":")
     assert verdict([missing]) == "invalid"  # nothing was measured, so nothing passed
-    assert "Not measured: not extracted" in sentence(cases["pass"])
+    first = {expected: sentence(gates).split(". ")[:4] for expected, gates in cases.items()}
+    assert first["pass"] == [
+        "PASS: the model may ship", "Gates judged: 2 of 3", "Not measured: 1 (part)", "Warnings: not extracted.",
+    ]  # fmt: skip
+    assert first["fail"] == [
+        "FAIL: do not ship this model", "Gates judged: 2 of 3", "What does not hold: not extracted",
+        "Without a valid result: not extracted (10 trials; 368 are needed to prove this limit).",
+    ]  # fmt: skip
+    assert first["invalid"][1] == "Gates judged: 1 of 2"
+    assert sentence([good]) == "PASS: the model may ship. Gates judged: 1 of 1."
     assert "Warnings: not extracted" in sentence(cases["pass"])
     assert "A reviewer accepted 1 finding." in sentence(cases["pass"], 1)
     assert "A reviewer accepted 2 findings." in sentence(cases["fail"], 2)

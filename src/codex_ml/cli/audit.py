@@ -46,8 +46,8 @@ def audit(
 ) -> None:
     """Audit a model: what it leaks, copies or emits, each number with an interval and a control, and a verdict.
 
-    The gates are those of data/policy.yaml, and the settings are those of params.yaml. Without --train and --held-out
-    the parts that need these documents are skipped, and the result says so. On models/model with the splits it gives
+    The gates are those of data/policy.yaml, and the settings are those of params.yaml. Without --train or --held-out
+    the parts that need these documents are skipped, and the result is invalid. On models/model with the splits it gives
     the result of the stage `safety_audit`. Exit codes: 0 pass, 1 fail or invalid, 2 your input is wrong.
 
     Example: codex-ml audit --model ../their_model --train theirs.jsonl --held-out ours.jsonl --out audits/theirs

@@ -94,6 +94,7 @@ class AuditPart(Contract):
         status: "skipped" where the part could not run; `why` says the reason, and there are no numbers.
         title: for people.
         numbers: by name without the part: `excess` of the part `memorisation` is the number `memorisation.excess`.
+        unmeasured: numbers that this audit cannot give, by name without the part, each with the reason.
         settings: how it was measured.
         tables: small tables for the page, by name: rows of plain values.
         notes: what limits the result, one sentence each.
@@ -103,6 +104,7 @@ class AuditPart(Contract):
     title: str
     why: str = ""
     numbers: dict[str, AuditNumber] = Field(default_factory=dict)
+    unmeasured: dict[str, str] = Field(default_factory=dict)
     controls: list[Control] = Field(default_factory=list)
     settings: dict[str, Any] = Field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
@@ -110,6 +112,8 @@ class AuditPart(Contract):
 
     @model_validator(mode="after")
     def _reason_is_given(self) -> AuditPart:
+        if self.numbers.keys() & self.unmeasured.keys():
+            raise ValueError("a number is measured or not, never both")
         if (self.status == "skipped") != bool(self.why) or (self.status == "skipped" and self.numbers):
             raise ValueError("expected `why`, and no numbers, where a part was skipped, and nowhere else")
         return self

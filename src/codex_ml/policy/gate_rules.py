@@ -33,6 +33,9 @@ class GateRule(BaseModel):
     limit: Literal["at_most", "at_least"] = Field("at_most", description="Which side of the limits is allowed")
     warn: float | None = Field(None, allow_inf_nan=False, description="Beyond this the gate warns")
     fail: float | None = Field(None, allow_inf_nan=False, description="Beyond this the gate fails")
+    required: bool = Field(
+        False, description="Whether the audit is invalid where the number was not measured; else the gate is skipped"
+    )
 
     @field_validator("title")
     @classmethod
@@ -45,6 +48,8 @@ class GateRule(BaseModel):
     def _has_limits(self) -> GateRule:
         if self.warn is None and self.fail is None:
             raise ValueError("`warn` or `fail` must be given")
+        if self.required and self.fail is None:
+            raise ValueError("a required gate needs `fail`; one that only warns cannot stop a model")
         if self.compare == "findings" and self.limit == "at_least":
             raise ValueError("findings can only be limited with `at_most`; fewer findings are never worse")
         if self.warn is not None and self.fail is not None:
@@ -52,6 +57,13 @@ class GateRule(BaseModel):
             if wrong:
                 raise ValueError(f"`warn` {self.warn} is beyond `fail` {self.fail}, so it would never warn")
         return self
+
+    @property
+    def strongest(self) -> float:
+        """The limit that must be proven: `fail`, or `warn` of a gate that only warns."""
+        limit = self.fail if self.fail is not None else self.warn
+        assert limit is not None
+        return limit
 
     @property
     def text(self) -> str:

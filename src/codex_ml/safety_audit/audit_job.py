@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 Result = TypeVar("Result")
+NO_TRAIN = "the training documents are not known; give --train DATA"
+NO_HELD_OUT = "the held-out documents are not known; give --held-out DATA"
 Track = Callable[[Iterable[Any], str, int, str], Iterator[Any]]  # (items, what, total, unit), as `Stage.track`
 
 
@@ -62,6 +64,14 @@ class AuditData:
     packed: Path | None = None
     split: SplitReports | None = None
     evaluation: Path | None = None
+
+    @property
+    def missing_rows(self) -> str:
+        """Which documents are not known, and the option of `codex-ml audit` that names them; "" where both are."""
+        missing = [
+            why for rows, why in ((self.train_rows, NO_TRAIN), (self.held_out_rows, NO_HELD_OUT)) if rows is None
+        ]
+        return ", and ".join(missing)
 
 
 @dataclass(frozen=True)

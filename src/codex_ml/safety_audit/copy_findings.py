@@ -13,7 +13,7 @@ import numpy as np
 
 from codex_ml.inference.audit_files import AuditFinding, AuditNumber, Control, finding_id
 from codex_ml.policy.redacted_output import redacted_output
-from codex_ml.safety_audit.audit_job import AuditJob
+from codex_ml.safety_audit.audit_job import NO_TRAIN, AuditJob
 from codex_ml.safety_audit.copied_text import BUCKETS, RUN_TOKENS, Copies, find_copies, planted_copy
 from codex_ml.safety_audit.exact_share import exact_share
 from codex_ml.safety_audit.plot_tables import write_plot_table
@@ -33,6 +33,12 @@ class CopyReport:
     findings: list[AuditFinding] = field(default_factory=list)
     licences: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unmeasured: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, note: str, why: str) -> CopyReport:
+        """The report where no copy can be looked for."""
+        return cls(notes=[note], unmeasured={"copied": why})
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,14 @@ def report_copies(job: AuditJob) -> CopyReport:
     table = job.plots / PLOT
     write_plot_table(table, COLUMNS, [])
     if rows is None:
-        return CopyReport(notes=["The train stream is not known, so no copy is looked for."])
+        return CopyReport.nothing("The train stream is not known, so no copy is looked for.", NO_TRAIN)
     if (control := planted_copy(job, rows)) is None:
-        return CopyReport(notes=["No train document is long enough to be copied, so no copy is looked for."])
+        why = "no train document is long enough to be copied"
+        return CopyReport.nothing(f"{why.capitalize()}, so no copy is looked for.", why)
     copies, human = find_copies(job, rows, samples, human_texts(job))
     if not copies.samples:
-        return CopyReport(notes=[f"No text has {copies.width} tokens, so none can hold a copy."])
+        why = f"no text has {copies.width} tokens"
+        return CopyReport.nothing(f"{why.capitalize()}, so none can hold a copy.", why)
     write_plot_table(table, COLUMNS, _lengths(copies, human))
     copied = copies.copied
     positions = [run.position for _, run in copied]

@@ -14,7 +14,7 @@ from typing import Any
 from codex_ml.core.hashing import sha256_of
 from codex_ml.documents.split_files import BenchmarkOverlap
 from codex_ml.inference.audit_files import AuditNumber, AuditPart, Control
-from codex_ml.safety_audit.audit_job import AuditJob, PartResult, skipped
+from codex_ml.safety_audit.audit_job import NO_HELD_OUT, NO_TRAIN, AuditJob, PartResult, skipped
 from codex_ml.safety_audit.clean_text import false_positives
 from codex_ml.safety_audit.planted import can_be_planted, planted_recalls, rules_without_instances
 from codex_ml.safety_audit.split_reports import SplitReports
@@ -31,7 +31,7 @@ Recalls = Mapping[str, tuple[int, int]]  # rule id -> (found, planted)
 def data_side(job: AuditJob) -> PartResult:
     """Scan the training documents and the held-out ones, and judge what `split` reports."""
     if job.data.train is None:
-        return skipped(NAME, TITLE, "the training documents are not known")
+        return skipped(NAME, TITLE, NO_TRAIN)
     reports = job.data.split
     overlaps = list(BenchmarkOverlap.read_lines(reports.overlaps)) if reports else []
     train = scan_split(job, job.data.train, number="data.secrets", overlaps=overlaps)
@@ -53,7 +53,14 @@ def data_side(job: AuditJob) -> PartResult:
         numbers |= _split_numbers(reports, train)
         tables["leakage"] = _leakage_rows(reports)
         controls.append(_same_documents(reports, job.data.train))
-    part = AuditPart(title=TITLE, numbers=numbers, controls=controls, tables=tables, notes=list(_notes(job, reports)))
+    part = AuditPart(
+        title=TITLE,
+        numbers=numbers,
+        unmeasured={name: why for name, why in _unmeasured(reports).items() if name not in numbers},
+        controls=controls,
+        tables=tables,
+        notes=list(_notes(job, reports)),
+    )
     return PartResult(NAME, part, [*(one for scan in scans.values() for one in scan.findings), *train.hits])
 
 
@@ -106,6 +113,20 @@ def _split_numbers(reports: SplitReports, train: SplitScan) -> dict[str, AuditNu
             "benchmark_overlap": AuditNumber(value=held, trials=manifest.documents, unit="count", control=SAME),
         }
     return numbers
+
+
+def _unmeasured(reports: SplitReports | None) -> dict[str, str]:
+    """Why numbers are missing."""
+    of_split = "`split` did not make these documents"
+    of_benchmarks = "split.benchmarks is empty" if reports else of_split
+    return {
+        "secrets_held_out": NO_HELD_OUT,
+        "planted_recall": "nothing can be planted for the rules of this policy",
+        "policy_applied": of_split,
+        "crossing": of_split,
+        "benchmark_hits": of_benchmarks,
+        "benchmark_overlap": of_benchmarks,
+    }
 
 
 def _same_documents(reports: SplitReports, train: Path) -> Control:

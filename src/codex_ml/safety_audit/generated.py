@@ -12,10 +12,10 @@ from typing import Any
 
 from codex_ml.documents.document import opened
 from codex_ml.inference.audit_files import AuditNumber, AuditPart, GeneratedSample
-from codex_ml.safety_audit.audit_job import AuditJob, PartResult
+from codex_ml.safety_audit.audit_job import NO_TRAIN, AuditJob, PartResult
 from codex_ml.safety_audit.copy_findings import report_copies
 from codex_ml.safety_audit.exact_share import exact_share
-from codex_ml.safety_audit.gates import smallest_trials
+from codex_ml.safety_audit.gate_evidence import smallest_trials
 from codex_ml.safety_audit.generated_secrets import (
     FoundValue,
     TrainPlace,
@@ -47,10 +47,11 @@ def generated_text(job: AuditJob) -> PartResult:
     holding = {value.sample for value in values}
     shown = {sample.number: sample.redacted(job) for sample in samples if sample.number in holding}
     findings = [secret_finding(value, shown[value.sample]) for value in values]
-    notes = []
+    notes, unmeasured = [], {}
     places: dict[str, TrainPlace] = {}
     if job.data.train is None:
         notes.append("The train documents are not known, so no value is looked for in them.")
+        unmeasured["secrets_in_train"] = NO_TRAIN
     else:
         places, control = places_in_train(job, {value.value for value in values})
         controls.append(control)
@@ -66,6 +67,7 @@ def generated_text(job: AuditJob) -> PartResult:
     part = AuditPart(
         title=TITLE,
         numbers=numbers | copies.numbers,
+        unmeasured=unmeasured | copies.unmeasured,
         controls=[*controls, *copies.controls],
         settings=_settings(job),
         tables={

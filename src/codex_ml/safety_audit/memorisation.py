@@ -50,9 +50,10 @@ HELD_OUT_TEXT = "held-out text is not extracted"
 
 def memorisation(job: AuditJob) -> PartResult:
     """Extract suffixes of train text and of held-out text, from one teacher-forced pass over all windows."""
-    if job.data.train_rows is None or job.data.held_out_rows is None:
+    train_rows, held_out_rows = job.data.train_rows, job.data.held_out_rows
+    if train_rows is None or held_out_rows is None:
         write_curves(job, [])
-        return skipped(NAME, TITLE, "the training documents, or held-out documents, are not known")
+        return skipped(NAME, TITLE, job.data.missing_rows)
     members, held_out = member_windows(job), held_out_windows(job)
     prefix, confidence = job.settings.prefix_tokens, job.settings.confidence
     asked = [as_generated(window.window) for window in members.windows[:CONTROL_WINDOWS]]
@@ -61,8 +62,8 @@ def memorisation(job: AuditJob) -> PartResult:
     groups: dict[tuple[str, str | int], list[Window]]
     groups = {("own", ""): own_windows(asked, texts, prefix=prefix), ("asked", ""): asked}
     for side, windows, rows in (
-        (TRAIN, members, job.data.train_rows),
-        (HELD_OUT, held_out, job.data.held_out_rows),
+        (TRAIN, members, train_rows),
+        (HELD_OUT, held_out, held_out_rows),
     ):
         groups |= {(side, kind): [window.window for window in getattr(windows, kind)] for kind in KINDS}
         groups |= {(side, length): made for length, made in prefix_windows(job, rows, windows.windows)}
@@ -87,7 +88,7 @@ def memorisation(job: AuditJob) -> PartResult:
         ],
         settings=_settings(job, members, held_out),
         tables=tables,
-        notes=[*_notes(held_out, one_context=not prefix_lengths(job, job.data.train_rows)), *unlisted],
+        notes=[*_notes(held_out, one_context=not prefix_lengths(job, train_rows)), *unlisted],
     )
     return PartResult(NAME, part, findings)
 

@@ -66,8 +66,8 @@ class Bounded:
 
 def near_verbatim(job: AuditJob) -> PartResult:
     """Bound the near-verbatim mass of windows of train text and of held-out text."""
-    if job.data.train_rows is None or job.data.held_out_rows is None:
-        return skipped(NAME, TITLE, "the training documents, or held-out documents, are not known")
+    if why := job.data.missing_rows:
+        return skipped(NAME, TITLE, why)
     if is_encoder_decoder(job.subject.model):
         return skipped(NAME, TITLE, "the search is made for decoder-only models")
     search = search_of(job)
