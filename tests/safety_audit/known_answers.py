@@ -10,7 +10,8 @@ import torch
 
 from codex_ml.inference.likelihood import Window
 from codex_ml.modeling.rows import Rows
-from codex_ml.safety_audit.audit_windows import Candidates, WindowShape, draw_windows
+from codex_ml.safety_audit.audit_windows import draw_windows
+from codex_ml.safety_audit.window_places import Candidates, WindowShape
 
 END, PAD, VOCAB = 0, 1, 100
 

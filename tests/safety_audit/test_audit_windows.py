@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -10,15 +11,8 @@ import pytest
 
 from codex_ml.modeling.rows import rows_of_step
 from codex_ml.modeling.train_files import Training
-from codex_ml.safety_audit.audit_windows import (
-    MOST_PER_DOCUMENT,
-    Candidates,
-    WindowShape,
-    draw_windows,
-    is_trivial,
-    last_seen,
-    sort_windows,
-)
+from codex_ml.safety_audit.audit_windows import draw_windows, is_trivial, sort_windows
+from codex_ml.safety_audit.window_places import MOST_PER_DOCUMENT, Candidates, WindowShape, last_seen
 
 from .known_answers import END, MEMBER, Names, drawn, packed, windows
 
@@ -96,7 +90,10 @@ def test_rows_that_were_seen_follow_the_order_of_training():
     order = np.random.Generator(np.random.PCG64([5, 0])).permutation(10)
 
     def seen(steps):
-        return Candidates.seen(rows, trained(steps, rows=3, seed=5)).numbers.tolist()
+        training = trained(steps, rows=3, seed=5)
+        sides = [how(rows, training).among(np.arange(10)) for how in (Candidates.seen, Candidates.unseen)]
+        assert (sides[0] != sides[1]).all()
+        return np.flatnonzero(sides[0]).tolist()
 
     assert seen(0) == []
     assert seen(2) == sorted(order[:6].tolist())
@@ -144,6 +141,16 @@ def test_no_more_windows_than_requested_and_all_that_there_are():
     for count in (1, 5, 8, 20):
         found = sort_windows(iter(drawn(rows, length=4)), rows.tokens, once=1, count=count)
         assert len(found.windows) == min(count, MOST_PER_DOCUMENT)
+
+
+def test_where_nearly_all_text_is_repeated_the_search_ends():
+    """Every window stands in the stream twice: the search ends after 62 times the windows that are looked for."""
+    rows = packed(*[[*range(2, 8)]] * 2, seq_len=3)
+    (window, *_) = drawn(rows, length=3)
+    read = []
+    endless = (read.append(number) or window for number in itertools.count())
+    found = sort_windows(endless, rows.tokens, once=1, count=8)
+    assert (len(found.windows), len(found.repeated), len(read)) == (0, 2, 62 * 8)
 
 
 def test_text_is_trivial_if_it_compresses_or_if_most_of_its_4_grams_are_repeated():

@@ -13,7 +13,8 @@ from codex_ml.modeling.rows import Rows
 from codex_ml.modeling.stream_documents import StreamDocuments
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
-from codex_ml.safety_audit.trace import EVIDENCE, TextPlace, offset_of_token, read_rows, rows_at, token_at, trace
+from codex_ml.safety_audit.trace import EVIDENCE, TextPlace, offset_of_token, read_rows, token_at, trace
+from codex_ml.safety_audit.window_places import rows_at
 
 from ..pack.byte_tokenizer import ByteTokenizer
 from .known_answers import packed

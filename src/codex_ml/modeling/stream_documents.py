@@ -5,7 +5,7 @@ Used by: safety_audit, `codex-ml pack`.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +52,8 @@ class StreamDocuments:
         if before < len(self.canaries) and self.canaries[before] == document:
             return None
         number = document - before
-        for dropped in self.dropped:
-            number += dropped <= number
-        return number
+        # Kept rows before the dropped row number i: dropped[i] - i.
+        return number + bisect_right(range(len(self.dropped)), number, key=lambda place: self.dropped[place] - place)
 
     def document_of_row(self, row: int) -> int | None:
         """Return the document of the stream that a row of the split is; None for a dropped one. Undoes `row_of`.

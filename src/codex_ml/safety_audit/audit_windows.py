@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 
 from codex_ml.inference.likelihood import Window
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder, middle_of
-from codex_ml.modeling.rows import Rows, row_order
-from codex_ml.modeling.train_files import Training
 from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.window_index import occurrences
+from codex_ml.safety_audit.window_places import Candidates, WindowShape, drawn_places
 
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
-MOST_PER_DOCUMENT = 8
-DRAWN_AT_ONCE = 2  # times the number of windows that is looked for; few are trivial or repeated
+# In units of the number of windows that is looked for: how many are drawn first, at once, and in all. Few windows are
+# trivial or repeated. Where nearly all are, the audit gives up, because each draw reads the whole train stream.
+DRAWN_FIRST, DRAWN_AT_ONCE, DRAWN_IN_ALL = 2, 16, 62
 TRIVIAL_ZLIB_RATIO = 0.25  # text that compresses below this is a table or a row of zeros
 TRIVIAL_REPEATED = 0.5  # of its 4-grams
 GRAM = 4
@@ -82,51 +82,6 @@ class WindowSet:
     @property
     def documents(self) -> int:
         return len({window.document for window in self.windows})
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Rows from which windows may be drawn.
-
-    Attributes:
-        numbers: (n,) int64, sorted: the numbers of these rows in `rows`.
-        last_seen: (n,) int64, steps between the last one that read each row and the last one of all; None: not known.
-    """
-
-    rows: Rows
-    numbers: NDArray[np.int64]
-    last_seen: NDArray[np.int64] | None = None
-
-    @classmethod
-    def seen(cls, rows: Rows, training: Training) -> Candidates:
-        """Return the rows of the train stream that the kept weights have seen.
-
-        Args:
-            training: training.json of the model.
-        """
-        last = last_seen(training, len(rows))
-        numbers = np.flatnonzero(last >= 0)
-        return cls(rows, numbers, last[numbers])
-
-    @classmethod
-    def all_of(cls, rows: Rows) -> Candidates:
-        """Return all rows of a stream."""
-        return cls(rows, np.arange(len(rows)))
-
-
-@dataclass(frozen=True)
-class WindowShape:
-    """Tokens of a window.
-
-    Attributes:
-        prefix: tokens that the model gets.
-        length: of prefix and suffix together.
-        inside: whether windows may begin inside a piece; not for an encoder-decoder, whose halves are those of a row.
-    """
-
-    prefix: int
-    length: int
-    inside: bool = True
 
 
 def member_windows(job: AuditJob) -> WindowSet:
@@ -183,8 +138,10 @@ def sort_windows(
     Returns:
         Up to `count` windows, and a quarter as many of each other kind.
     """
-    found = WindowSet()
-    while len(found.windows) < count and (batch := list(islice(drawn, DRAWN_AT_ONCE * count))):
+    found, size = WindowSet(), DRAWN_FIRST * count
+    drawn = islice(drawn, DRAWN_IN_ALL * count)
+    while len(found.windows) < count and (batch := list(islice(drawn, size))):
+        size = min(2 * size, DRAWN_AT_ONCE * count)
         counts = [once] * len(batch)
         if stream is not None:
             counts = occurrences(stream, [window.window.tokens for window in batch])[0].tolist()
@@ -200,7 +157,7 @@ def draw_windows(
 ) -> Iterator[AuditWindow]:
     """Draw windows in random order, spread over the documents; see the docstring of this module. Duplicates are 0."""
     rows, prefix, length = candidates.rows, shape.prefix, shape.length
-    for start, piece, owner in _places(candidates, shape, seed).tolist():
+    for start, piece, row in drawn_places(candidates, shape, seed):
         begin, targets = map(int, rows.pieces[piece])
         trained = np.ones(targets, dtype=bool) if rows.mask is None else rows.mask[begin + 1 : begin + targets + 1] == 1
         offset = start - begin
@@ -213,64 +170,9 @@ def draw_windows(
             document=int(rows.document_of(np.array([begin]))[0]),
             start=start,
             duplicates=0,
-            last_seen=None if candidates.last_seen is None else int(candidates.last_seen[owner]),
+            last_seen=candidates.age(row),
             trivial=is_trivial(tokens, tokenizer.decode(tokens)),
         )
-
-
-def _places(candidates: Candidates, shape: WindowShape, seed: int) -> NDArray[np.int64]:
-    """Where windows may begin, in the order in which they are drawn.
-
-    Returns:
-        (n, 3) int64: offset in the stream, number of the piece, and place of its row in `candidates.numbers`.
-    """
-    rows, numbers = candidates.rows, candidates.numbers
-    first = rows.first.astype(np.int64)
-    counts = first[numbers + 1] - first[numbers]
-    owner = np.repeat(np.arange(len(numbers)), counts)
-    piece = first[numbers][owner] + np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
-    begin, targets = rows.pieces[piece].astype(np.int64).T
-    document = rows.document_of(begin)
-
-    # Window j of a piece begins j windows after the piece.
-    number = np.arange(MOST_PER_DOCUMENT if shape.inside else 1)
-    fits = ((number + 1) * shape.length <= targets[:, None]) & ~np.isin(document, rows.canaries)[:, None]
-    at, number = np.nonzero(fits)
-    random = np.random.Generator(np.random.PCG64([seed, len(numbers)])).permutation(len(at))
-    order = np.lexsort((random, number > 0))
-    at, number = at[order], number[order]
-
-    rank = _rank_within(document[at])
-    spread = np.argsort(rank, kind="stable")
-    spread = spread[rank[spread] < MOST_PER_DOCUMENT]
-    at, number = at[spread], number[spread]
-    return np.stack([begin[at] + number * shape.length, piece[at], owner[at]], axis=1)
-
-
-def _rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the members of each group in their order: [7, 7, 3, 7, 3] gives [0, 1, 0, 2, 1]."""
-    order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    rank = np.empty(len(groups), dtype=np.int64)
-    rank[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered, side="left")
-    return rank
-
-
-def last_seen(training: Training, total: int) -> NDArray[np.int64]:
-    """Return for each row how many steps before the last one it was read: (total,) int64, -1 if it never was.
-
-    Args:
-        training: training.json of the model.
-        total: number of rows of the train stream.
-    """
-    steps, batch = training.global_step, training.rows_a_step
-    last = np.full(total, -1, dtype=np.int64)
-    final = max(steps * batch - 1, 0) // max(total, 1)
-    for epoch in range(max(final - 1, 0), final + 1):  # the epoch before the last one reads every row
-        step = (epoch * total + np.arange(total)) // batch
-        order = row_order(total, seed=training.seed, epoch=epoch)
-        last[order[step < steps]] = step[step < steps]
-    return np.where(last < 0, -1, steps - 1 - last)
 
 
 def is_trivial(tokens: NDArray[np.int64], text: str) -> bool:

@@ -20,7 +20,8 @@ from codex_ml.policy.redacted_output import CONTEXT
 from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.planted import planted, rules_without_instances
 from codex_ml.safety_audit.sampled_texts import SampledText
-from codex_ml.safety_audit.trace import rows_at, token_at
+from codex_ml.safety_audit.trace import token_at
+from codex_ml.safety_audit.window_places import rows_at
 
 if TYPE_CHECKING:
     from ahocorasick_rs import AhoCorasick

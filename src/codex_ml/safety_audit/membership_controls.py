@@ -17,17 +17,11 @@ import numpy as np
 
 from codex_ml.inference.audit_files import AuditNumber, Control
 from codex_ml.safety_audit.audit_job import AuditJob
-from codex_ml.safety_audit.audit_windows import (
-    AuditWindow,
-    Candidates,
-    draw_windows,
-    last_seen,
-    shape_of,
-    sort_windows,
-)
+from codex_ml.safety_audit.audit_windows import AuditWindow, draw_windows, shape_of, sort_windows
 from codex_ml.safety_audit.blind_baseline import FOLDS, blind_scores
 from codex_ml.safety_audit.extraction import as_generated, continuations, own_windows
 from codex_ml.safety_audit.membership_scores import Documents, compared_scores, one_per_document, text_of
+from codex_ml.safety_audit.window_places import Candidates
 from codex_ml.safety_audit.window_scores import score_all
 
 if TYPE_CHECKING:
@@ -70,8 +64,7 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
     rows, training = job.data.train_rows, job.subject.training
     if rows is None or training is None:
         return None
-    unread = Candidates(rows, np.flatnonzero(last_seen(training, len(rows)) < 0))
-    drawn = draw_windows(unread, job.subject.tokenizer, shape_of(job), seed=job.seed)
+    drawn = draw_windows(Candidates.unseen(rows, training), job.subject.tokenizer, shape_of(job), seed=job.seed)
     windows = sort_windows(drawn, None, once=1, count=UNSEEN_DOCUMENTS).windows
     targets = list(score_all(job.subject.model, [w.window for w in windows], batch_size=job.settings.batch_size))
     documents = one_per_document(windows, targets, UNSEEN_DOCUMENTS)

@@ -21,6 +21,7 @@ from codex_ml.inference.sampling import Sampling
 from codex_ml.modeling.rows import Rows
 from codex_ml.policy.redacted_output import redacted_output, redacted_prompt
 from codex_ml.safety_audit.audit_job import AuditJob
+from codex_ml.safety_audit.window_places import first_pieces
 
 Kind = Literal["unconditional", "document", "record", "human"]
 TOGETHER = 4  # texts per batch for each window per forward pass: a step of generation reads one token per text
@@ -69,7 +70,7 @@ def _sampled(job: AuditJob) -> Iterator[SampledText]:
     model, tokenizer, settings = job.subject.model, job.subject.tokenizer, job.settings
     count, ends = settings.sizes.samples, _ends(model)
     held_out = job.data.held_out_rows
-    begins = document_begins(held_out, seed=job.seed) if held_out else np.zeros((0, 3), np.int64)
+    begins = first_pieces(held_out, seed=job.seed, most=count) if held_out else np.zeros((0, 3), np.int64)
     prompts: list[tuple[Kind, Prompt]] = []
     for number in range(count):
         if number % 2 and held_out and len(begins):
@@ -114,7 +115,7 @@ def _human(job: AuditJob) -> Iterator[SampledText]:
     if rows is None:
         return
     ends = [tokenizer.end, *_ends(job.subject.model)]
-    for document, start, targets in document_begins(rows, seed=job.seed)[: settings.sizes.samples].tolist():
+    for document, start, targets in first_pieces(rows, seed=job.seed, most=settings.sizes.samples).tolist():
         kind, prompt = _prompt_ids(rows, start, targets, settings.prefix_tokens)
         begin = start + (len(prompt) if kind == "record" else 1)
         ids = rows.tokens[begin : start + targets + 1][: settings.sample_tokens].astype(np.int64)
@@ -122,20 +123,6 @@ def _human(job: AuditJob) -> Iterator[SampledText]:
         ids = ids[: int(np.argmax(ended)) if ended.any() else len(ids)]
         cut = not ended.any() and begin + len(ids) < int(rows.starts[document + 1])
         yield SampledText(document, "human", "", tokenizer.decode(ids), tuple(ids.tolist()), cut)
-
-
-def document_begins(rows: Rows, *, seed: int) -> NDArray[np.int64]:
-    """Return the first piece of each document of a stream, in random order.
-
-    Returns:
-        (n, 3) int64: number of the document, offset of the piece in the stream, number of its targets. Documents with
-        fewer than two targets, and canaries, are left out.
-    """
-    pieces = rows.pieces[np.argsort(rows.pieces[:, 0], kind="stable")].astype(np.int64)
-    documents, first = np.unique(rows.document_of(pieces[:, 0]), return_index=True)
-    found = np.column_stack([documents, pieces[first]])
-    found = found[(found[:, 2] > 1) & ~np.isin(documents, rows.canaries)]
-    return np.random.Generator(np.random.PCG64([seed, len(found)])).permutation(found)
 
 
 def _prompt_ids(rows: Rows, start: int, targets: int, most: int) -> tuple[Kind, NDArray[np.int64]]:

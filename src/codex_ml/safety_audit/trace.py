@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codex_ml.documents.document import Document, documents_of, opened
 from codex_ml.modeling.rows import Rows
 from codex_ml.modeling.stream_documents import StreamDocuments
 from codex_ml.safety_audit.audit_job import AuditJob
+from codex_ml.safety_audit.window_places import rows_at
 
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
@@ -158,14 +158,6 @@ def token_at(rows: Rows, document: int, offset: int, content: str, tokenizer: Te
     if count > len(ids) - begun or not content.startswith(spelt(count)):
         return None
     return start + begun + count - 1
-
-
-def rows_at(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of the row whose piece reads the token at each position as an input: (n,) int64."""
-    begins = rows.pieces[:, 0].astype(np.int64)
-    order = np.argsort(begins, kind="stable")
-    piece = order[np.searchsorted(begins[order], positions, side="right").clip(min=1) - 1]
-    return np.searchsorted(rows.first.astype(np.int64), piece, side="right") - 1
 
 
 def read_rows(path: Path, numbers: Collection[int]) -> dict[int, Document]:
