@@ -29,7 +29,7 @@ from codex_ml.inference.audit_files import Gate
 from codex_ml.policy.rules import Policy, load_policy, parse_policy
 from codex_ml.policy.scan import Scanner
 from codex_ml.safety_audit import data_side as module
-from codex_ml.safety_audit import split_scan
+from codex_ml.safety_audit import finding_list
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult
 from codex_ml.safety_audit.audit_numbers import undeclared
 from codex_ml.safety_audit.clean_text import CLEAN_BYTES, clean_texts, false_positives
@@ -169,10 +169,12 @@ def test_the_gate_counts_findings_that_are_not_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gates: Any
 ) -> None:
     """Whoever accepts all that is listed has not accepted the rest."""
-    monkeypatch.setattr(split_scan, "MOST_LISTED", 3)
+    monkeypatch.setattr(finding_list, "MOST_LISTED", 3)
     found = measured(job(tmp_path, *[f"# {MAIL}\n"] * 5))
     assert found.part.numbers["secrets"].value == 5
-    assert [(finding.kind, finding.evidence) for finding in found.findings[3:]] == [("unlisted", "2 more findings")]
+    assert [(finding.kind, finding.evidence) for finding in found.findings[3:]] == [
+        ("unlisted", "findings of this number that are not listed: 2")
+    ]
     accepted = [finding.model_copy(update={"accepted": "known"}) for finding in found.findings[:3]]
     assert gates(replace(found, findings=[*accepted, *found.findings[3:]]), "secrets").status == "fail"
     overlaps = [overlap(0, f"toy/{item}") for item in range(4)]
@@ -181,7 +183,7 @@ def test_the_gate_counts_findings_that_are_not_listed(
         ("benchmark item", "data.benchmark_hits"),
         ("unlisted", "data.benchmark_hits"),
     ]
-    assert hits[3].evidence == "1 more findings"
+    assert hits[3].evidence == "findings of this number that are not listed: 1"
 
 
 def test_clean_documents_pass(tmp_path: Path, gates: Any, project: Path) -> None:

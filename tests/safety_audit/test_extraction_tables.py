@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,9 +15,10 @@ from codex_ml.inference.likelihood import Window
 from codex_ml.modeling.rows import Rows
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
+from codex_ml.safety_audit import finding_list
 from codex_ml.safety_audit.audit_windows import AuditWindow, WindowSet
 from codex_ml.safety_audit.extraction import Suffix
-from codex_ml.safety_audit.extraction_findings import MOST_FINDINGS, extraction_findings
+from codex_ml.safety_audit.extraction_findings import extraction_findings
 from codex_ml.safety_audit.extraction_tables import (
     HELD_OUT,
     TRAIN,
@@ -166,8 +168,7 @@ def test_each_extracted_window_names_its_document_line_licence_and_command(job):
         [(of_stream(job, "five", duplicates=3), YES)],
         [(of_stream(job, "delta"), YES)],
     )
-    findings, unlisted = extraction_findings(job, inside, tries=1000)
-    assert unlisted == []
+    findings = extraction_findings(job, inside, tries=1000)
     shown = [(f.number.split(".")[1], f.kind, f.severity, f.path, f.line, f.column, f.licence) for f in findings]
     assert shown == [
         ("extracted", "extracted", "high", "a.py", 3, 1, "MIT"),
@@ -184,15 +185,19 @@ def test_the_command_of_a_finding_shows_its_text(job, monkeypatch, tmp_path):
 
     monkeypatch.setattr(pack_step, "PACKED", job.data.packed)
     monkeypatch.setattr(pack_step, "TRAIN", job.data.train)
-    (finding,), _ = extraction_findings(job, side(TRAIN, [(of_stream(job, "three"), YES)]), tries=1000)
+    (finding,) = extraction_findings(job, side(TRAIN, [(of_stream(job, "three"), YES)]), tries=1000)
     rows, origins = pack_step.open_train()
     row = pack_step.describe(rows, int(finding.trace.split()[-1]), ByteTokenizer(), origins)
     assert "three" in json.dumps([run.text for piece in row.pieces for run in piece.runs])
     assert {piece.path for piece in row.pieces} == {"b.py"}
 
 
-def test_only_the_first_findings_are_listed_and_the_rest_is_counted(job):
-    pairs = [(of_stream(job, "alpha"), YES)] * (MOST_FINDINGS + 7)
-    findings, unlisted = extraction_findings(job, side(TRAIN, pairs, pairs[:3]), tries=1000)
-    assert len(findings) == MOST_FINDINGS + 3
-    assert unlisted == ["100 of 107 findings of memorisation.extracted are listed."]
+def test_only_the_first_findings_are_listed_and_one_more_counts_the_rest(job, monkeypatch):
+    monkeypatch.setattr(finding_list, "MOST_LISTED", 4)
+    pairs = [(of_stream(job, "alpha"), YES)] * 11
+    findings = extraction_findings(job, side(TRAIN, pairs, pairs[:3]), tries=1000)
+    assert Counter(finding.number for finding in findings) == {
+        "memorisation.extracted": 4 + 1, "memorisation.extracted_repeated": 3,
+    }  # fmt: skip
+    assert (findings[-1].kind, findings[-1].number) == ("unlisted", "memorisation.extracted")
+    assert findings[-1].evidence == "findings of this number that are not listed: 7"

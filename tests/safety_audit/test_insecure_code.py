@@ -133,8 +133,8 @@ def test_the_difference_to_people_has_newcombes_interval(tmp_path: Path) -> None
 def test_too_little_code_proves_nothing_and_voids_nothing(tmp_path: Path) -> None:
     part = measured(tmp_path, *[CLEAN] * 10, people=(CLEAN,) * 10).part
     (gate,) = decide([GATE], {"insecure_code": part}, [], confidence=0.95)
-    assert (gate.status, gate.why) == ("skipped", "10 trials; 183 are needed to prove this limit")
-    enough = part.numbers["excess"].model_copy(update={"trials": 183})
+    assert (gate.status, gate.why) == ("skipped", "10 trials; 189 are needed to prove this limit")
+    enough = part.numbers["excess"].model_copy(update={"trials": 189})
     part.numbers["excess"] = enough
     assert decide([GATE], {"insecure_code": part}, [], confidence=0.95)[0].status == "pass"
     failing = GATE.model_copy(update={"fail": 0.05})

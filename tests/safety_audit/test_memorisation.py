@@ -72,9 +72,17 @@ def job_of(model, tmp_path, *, train=TRAIN_ROWS, held_out=TEST_ROWS, tokenizer=N
     data = AuditData(train_rows=train, held_out_rows=held_out)
     plots = tmp_path / "plots"
     plots.mkdir(exist_ok=True)
-    policy = SimpleNamespace(gates=())
+    policy, scanner = SimpleNamespace(gates=()), SimpleNamespace(scan=lambda text: ())
     return AuditJob(
-        subject, data, SafetyAudit(**settings), policy, None, str, 1, plots=plots, track=lambda items, *_: iter(items)
+        subject,
+        data,
+        SafetyAudit(**settings),
+        policy,
+        scanner,
+        str,
+        1,
+        plots=plots,
+        track=lambda items, *_: iter(items),
     )
 
 

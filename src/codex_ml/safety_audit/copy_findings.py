@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from codex_ml.inference.audit_files import AuditFinding, AuditNumber, Control, finding_id
-from codex_ml.policy.redacted_output import redacted_output
+from codex_ml.modeling.rows import Rows
 from codex_ml.safety_audit.audit_job import NO_TRAIN, AuditJob
 from codex_ml.safety_audit.copied_text import BUCKETS, RUN_TOKENS, Copies, find_copies, planted_copy
+from codex_ml.safety_audit.evidence import shown_among
 from codex_ml.safety_audit.exact_share import exact_share
+from codex_ml.safety_audit.finding_list import FindingList
 from codex_ml.safety_audit.plot_tables import write_plot_table
 from codex_ml.safety_audit.sampled_texts import SampledText, human_texts, sampled_texts
-from codex_ml.safety_audit.trace import BROKEN, EVIDENCE, TextPlace, trace
+from codex_ml.safety_audit.trace import BROKEN, TextPlace, document_ids, trace
 from codex_ml.safety_audit.window_index import CopiedRun
 
 PLOT, COLUMNS = "copied_runs.csv", ("length", "samples", "held_out")
@@ -55,11 +57,9 @@ class _Copy:
     document: int
 
     @property
-    def id(self) -> str:
-        """The id of its finding: copies of one line of a document have the same; a record of a table has no path."""
-        place = self.place
-        where = place.path or f"document {self.document}"
-        return finding_id("generated.copied", "copied", place.source, where, place.line)
+    def line(self) -> tuple[str, str, int]:
+        """Source, path and line; a record of a table has no path."""
+        return self.place.source, self.place.path or f"document {self.document}", self.place.line
 
 
 def report_copies(job: AuditJob) -> CopyReport:
@@ -84,7 +84,7 @@ def report_copies(job: AuditJob) -> CopyReport:
     return CopyReport(
         _numbers(copies, human, control.name, job.settings.confidence),
         [control],
-        list(_findings(job, found)),
+        FindingList(_findings(job, rows, found)).all(),
         _licences(found),
         list(_notes(copies, len(samples))),
     )
@@ -128,17 +128,20 @@ def _lengths(copies: Copies, human: Copies) -> list[dict[str, Any]]:
     ]
 
 
-def _findings(job: AuditJob, copies: Sequence[_Copy]) -> Iterable[AuditFinding]:
-    """One finding per line of the train text, in the order of the samples; its evidence is the longest copy."""
-    by_id: dict[str, list[_Copy]] = {}
+def _findings(job: AuditJob, rows: Rows, copies: Sequence[_Copy]) -> Iterable[AuditFinding]:
+    """One finding per line of the train text, in the order of the samples; its evidence is the longest copy.
+
+    The text of the document is part of the id, so that a reviewer accepts no other text at the same place.
+    """
+    by_line: dict[tuple[str, str, int], list[_Copy]] = {}
     for copy in copies:
-        by_id.setdefault(copy.id, []).append(copy)
-    for name, same in by_id.items():
+        by_line.setdefault(copy.line, []).append(copy)
+    for line, same in by_line.items():
         longest = max(same, key=lambda copy: copy.run.length)
         place = longest.place
         numbers = ", ".join(str(copy.sample.number) for copy in same[:5]) + (", ..." if len(same) > 5 else "")
         yield AuditFinding(
-            id=name,
+            id=finding_id("generated.copied", "copied", *line, longest.run.length, place.content),
             number="generated.copied",
             kind="copied",
             severity="medium",
@@ -147,17 +150,21 @@ def _findings(job: AuditJob, copies: Sequence[_Copy]) -> Iterable[AuditFinding]:
             line=place.line,
             column=place.column,
             licence=place.licence,
-            evidence=f"{longest.run.length} tokens in sample {numbers}: {_evidence(job, longest)}",
+            evidence=f"{longest.run.length} tokens in sample {numbers}: {_evidence(job, rows, longest)}",
             trace=place.command,
         )
 
 
-def _evidence(job: AuditJob, copy: _Copy) -> str:
-    """The first characters of the copy, redacted after what is before it: it may begin in the middle of a secret."""
-    sample = copy.sample
-    before = job.subject.tokenizer.decode(sample.ids[: copy.run.place]).rstrip(BROKEN)
+def _evidence(job: AuditJob, rows: Rows, copy: _Copy) -> str:
+    """The first characters of the copy, redacted with what is around it in the sample and in the train document."""
+    sample, run, decode = copy.sample, copy.run, job.subject.tokenizer.decode
+    before = decode(sample.ids[: run.place]).rstrip(BROKEN)
     at = len(before) if sample.text.startswith(before) else 0
-    return redacted_output(job.clean, sample.prompt + sample.text[:at], sample.text[at:])[:EVIDENCE]
+    end = at + len(decode(sample.ids[run.place : run.place + run.length]))
+    ids, first = document_ids(job, rows, copy.document)
+    begin = max(0, run.position - first)
+    there = (decode(ids[:begin]), decode(ids[begin + run.length :]))
+    return shown_among(job, sample.text[at:end], [(sample.prompt + sample.text[:at], sample.text[end:]), there])
 
 
 def _licences(copies: Sequence[_Copy]) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def data_side(job: AuditJob) -> PartResult:
         tables=tables,
         notes=list(_notes(job, reports)),
     )
-    return PartResult(NAME, part, [*(one for scan in scans.values() for one in scan.findings), *train.hits])
+    return PartResult(NAME, part, [one for scan in scans.values() for one in scan.findings.all()])
 
 
 def _scan_numbers(scans: Mapping[str, SplitScan], recalls: Recalls) -> dict[str, AuditNumber]:

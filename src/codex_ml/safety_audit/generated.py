@@ -15,6 +15,7 @@ from codex_ml.inference.audit_files import AuditNumber, AuditPart, GeneratedSamp
 from codex_ml.safety_audit.audit_job import NO_TRAIN, AuditJob, PartResult
 from codex_ml.safety_audit.copy_findings import report_copies
 from codex_ml.safety_audit.exact_share import exact_share
+from codex_ml.safety_audit.finding_list import FindingList
 from codex_ml.safety_audit.gate_evidence import smallest_trials
 from codex_ml.safety_audit.generated_secrets import (
     FoundValue,
@@ -59,7 +60,9 @@ def generated_text(job: AuditJob) -> PartResult:
             value=float(len(places)), trials=numbers["secrets"].trials, unit="count", control=control.name
         )
         first = {value.value: value for value in reversed(values) if value.value in places}
-        findings += [in_train_finding(job, value, places[text]) for text, value in sorted(first.items())]
+        findings += [
+            in_train_finding(job, value, places[text], shown[value.sample]) for text, value in sorted(first.items())
+        ]
         if is_python(job.data.train):
             numbers["parsed"] = parse_share(samples, job.settings.confidence)
             numbers["parsed_human"] = parse_share(human_texts(job), job.settings.confidence)
@@ -77,7 +80,8 @@ def generated_text(job: AuditJob) -> PartResult:
         },
         notes=[*notes, *copies.notes],
     )
-    return PartResult(NAME, part, [*findings, *copies.findings], [_stored(job, sample) for sample in samples])
+    listed = [*FindingList(findings).all(), *copies.findings]
+    return PartResult(NAME, part, listed, [_stored(job, sample) for sample in samples])
 
 
 def _shares(

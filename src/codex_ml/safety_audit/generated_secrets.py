@@ -113,13 +113,17 @@ def secret_finding(value: FoundValue, text: str) -> AuditFinding:
     )
 
 
-def in_train_finding(job: AuditJob, value: FoundValue, place: TrainPlace) -> AuditFinding:
-    """Return the finding of a value that the model wrote and that occurs in a train document."""
+def in_train_finding(job: AuditJob, value: FoundValue, place: TrainPlace, text: str) -> AuditFinding:
+    """Return the finding of a value that the model wrote and that occurs in a train document.
+
+    Args:
+        text: as in `secret_finding`. Its placeholder of the value has a key, so the id names the value, and a guess
+            cannot be confirmed with it.
+    """
     document = place.document
+    name = (job.clean(part) for part in (document.source, document.path, document.id))
     return AuditFinding(
-        id=finding_id(
-            "generated.secrets_in_train", value.rule, document.source, document.path, document.id, place.line
-        ),
+        id=finding_id("generated.secrets_in_train", value.rule, *name, place.line, text),
         number="generated.secrets_in_train",
         kind=value.rule,
         severity=value.severity,

@@ -9,9 +9,9 @@ Used by: safety_audit.battery.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from codex_ml.inference.audit_files import AuditFinding, AuditNumber, AuditPart,
 from codex_ml.inference.code_files import SAMPLES, JudgedSample
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult, skipped
 from codex_ml.safety_audit.code_scan import CodeText, ScannedCode, scan_code
+from codex_ml.safety_audit.finding_list import FindingList
 from codex_ml.safety_audit.generated import is_python
 from codex_ml.safety_audit.insecure_fixtures import NOT_CODE, PROGRAMS
 from codex_ml.safety_audit.insecure_rules import LEFT_OUT, RULES
@@ -31,7 +32,6 @@ NAME, TITLE = "insecure_code", "Insecure code"
 PLOT, COLUMNS = "insecure_code.csv", ("texts", "code", "insecure", "share", "low", "high")
 CONTROL = "insecure programs are found, their repaired forms are not"
 PASSED = "passed"  # a verdict of `evaluate`
-MOST_FINDINGS = 100  # per number
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,13 @@ class CodeOrigin:
 
     Attributes:
         name: "generated", "programs", or "people".
+        texts: as they were written.
         places: of each text, for findings: source and path.
         passed: of each text, whether it passed its tests; False where nothing ran it.
     """
 
     name: str
+    texts: Sequence[str]
     scanned: Sequence[ScannedCode]
     places: Sequence[tuple[str, str]]
     passed: Sequence[bool]
@@ -67,7 +69,7 @@ def insecure_code(job: AuditJob) -> PartResult:
     programs = _programs(job.data.evaluation)
     origins = [generated, programs, people]
     numbers = _numbers(origins, job.settings.confidence)
-    findings = [*_findings(generated, "insecure_of_code"), *_findings(programs, "insecure_programs")]
+    found = (_findings(job, generated, "insecure_of_code"), _findings(job, programs, "insecure_programs"))
     write_plot_table(table, COLUMNS, _plot_rows(origins, job.settings.confidence))
     part = AuditPart(
         title=TITLE,
@@ -75,18 +77,19 @@ def insecure_code(job: AuditJob) -> PartResult:
         controls=[_control()],
         settings={"rules": "ruff S", "left_out": LEFT_OUT, "severities": "as bandit 1.9.4"},
         tables={"texts": [_states(origin) for origin in origins], "rules": list(_rules(origins))},
-        notes=list(_notes(origins, findings)),
+        notes=list(_notes(origins)),
     )
-    return PartResult(NAME, part, _most(findings))
+    return PartResult(NAME, part, FindingList(chain(*found)).all())
 
 
 def _scanned(name: str, samples: Sequence[SampledText]) -> CodeOrigin:
     """Scan texts together with their prompts; only what comes after the prompt counts."""
-    texts = (
+    texts = [
         CodeText(sample.prompt + sample.text, cut=sample.cut, begin=_lines(sample.prompt) + 1) for sample in samples
-    )
+    ]
     return CodeOrigin(
         name,
+        [text.text for text in texts],
         scan_code(texts),
         places=[("generated", str(sample.number)) for sample in samples],
         passed=[False] * len(samples),
@@ -104,6 +107,7 @@ def _programs(evaluation: Path | None) -> CodeOrigin:
     samples = list(JudgedSample.read_lines(file)) if file and file.exists() else []
     return CodeOrigin(
         "programs",
+        [sample.program for sample in samples],
         scan_code(CodeText(sample.program, begin=sample.begin) for sample in samples),
         places=[(sample.benchmark, f"{sample.task} sample {sample.sample}") for sample in samples],
         passed=[sample.verdict == PASSED for sample in samples],
@@ -176,12 +180,13 @@ def _control() -> Control:
     )
 
 
-def _findings(origin: CodeOrigin, number: str) -> Iterator[AuditFinding]:
-    for one, (source, path) in zip(origin.scanned, origin.places, strict=True):
+def _findings(job: AuditJob, origin: CodeOrigin, number: str) -> Iterator[AuditFinding]:
+    for text, one, (source, path) in zip(origin.texts, origin.scanned, origin.places, strict=True):
+        shown = job.clean(text) if one.findings else ""  # part of the id, so that no other text is accepted with it
         for found in one.findings:
             rule = found.rule
             yield AuditFinding(
-                id=finding_id(f"{NAME}.{number}", rule.code, source, path, found.line, found.column),
+                id=finding_id(f"{NAME}.{number}", rule.code, source, path, found.line, found.column, shown),
                 number=f"{NAME}.{number}",
                 kind=rule.code,
                 severity=rule.severity,
@@ -191,14 +196,6 @@ def _findings(origin: CodeOrigin, number: str) -> Iterator[AuditFinding]:
                 column=found.column,
                 evidence=f"{rule.title} (CWE-{rule.cwe})",
             )
-
-
-def _most(findings: Iterable[AuditFinding]) -> list[AuditFinding]:
-    """The first `MOST_FINDINGS` of each number."""
-    listed: dict[str, list[AuditFinding]] = {}
-    for finding in findings:
-        listed.setdefault(finding.number, []).append(finding)
-    return [finding for of_number in listed.values() for finding in of_number[:MOST_FINDINGS]]
 
 
 def _states(origin: CodeOrigin) -> dict[str, Any]:
@@ -240,13 +237,10 @@ def _plot_rows(origins: Sequence[CodeOrigin], confidence: float) -> Iterator[dic
             )
 
 
-def _notes(origins: Sequence[CodeOrigin], findings: Sequence[AuditFinding]) -> Iterator[str]:
+def _notes(origins: Sequence[CodeOrigin]) -> Iterator[str]:
     yield (
         "Rules read the text of a program: they miss weaknesses and report places that are none. Compare the shares, "
         "and do not take them for a number of vulnerabilities."
     )
     if not origins[1].scanned:
         yield "`evaluate` ran no programs, so nothing is said about insecure programs that work."
-    for number, count in sorted(Counter(finding.number for finding in findings).items()):
-        if count > MOST_FINDINGS:
-            yield f"{MOST_FINDINGS} of {count} findings of {number} are listed."

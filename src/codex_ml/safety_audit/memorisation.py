@@ -74,7 +74,7 @@ def memorisation(job: AuditJob) -> PartResult:
     )
 
     write_curves(job, [inside, outside])
-    findings, unlisted = extraction_findings(job, inside, tries=MANY_TRIES)
+    findings = extraction_findings(job, inside, tries=MANY_TRIES)
     tables = {"by_kind": by_kind([inside, outside], confidence=confidence)}
     if job.subject.training and job.subject.training.global_step:
         tables["by_recency"] = by_recency(inside, job.subject.training.global_step, confidence=confidence)
@@ -88,7 +88,7 @@ def memorisation(job: AuditJob) -> PartResult:
         ],
         settings=_settings(job, members, held_out),
         tables=tables,
-        notes=[*_notes(held_out, one_context=not prefix_lengths(job, train_rows)), *unlisted],
+        notes=_notes(held_out, one_context=not prefix_lengths(job, train_rows)),
     )
     return PartResult(NAME, part, findings)
 

@@ -31,7 +31,7 @@ from codex_ml.safety_audit.audit_job import AuditJob, PartResult, skipped
 from codex_ml.safety_audit.audit_windows import AuditWindow, held_out_windows, member_windows
 from codex_ml.safety_audit.exact_share import exact_share, excess_share
 from codex_ml.safety_audit.extraction import continuations, own_windows, score_suffixes
-from codex_ml.safety_audit.extraction_findings import MOST_FINDINGS, window_finding
+from codex_ml.safety_audit.extraction_findings import by_place, window_finding
 from codex_ml.safety_audit.trace import trace
 from codex_ml.safety_audit.window_scores import held_out_targets, member_targets
 
@@ -88,17 +88,15 @@ def near_verbatim(job: AuditJob) -> PartResult:
         tables={"by_mass": by_mass(inside, outside)},
         notes=[
             "The masses are lower bounds: the beam leaves out texts that are less likely than those it holds.",
-            *([f"{MOST_FINDINGS} of {len(found)} findings are listed."] if len(found) > MOST_FINDINGS else ()),
             *(() if search.mismatches else ["The suffix is so short that no token may differ: the masses are p_z."]),
         ],
     )
-    listed = found[:MOST_FINDINGS]
-    places = trace(job, [window.start for window in listed])
+    places = trace(job, [window.start for window in found])
     findings = [
-        window_finding(job, window, place, number=f"{NAME}.extractable", kind=NAME, severity="medium")
-        for window, place in zip(listed, places, strict=True)
+        window_finding(window, place, number=f"{NAME}.extractable", kind=NAME, severity="medium")
+        for window, place in zip(found, places, strict=True)
     ]
-    return PartResult(NAME, part, sorted(findings, key=lambda finding: (finding.source, finding.path, finding.line)))
+    return PartResult(NAME, part, by_place(findings))
 
 
 def search_of(job: AuditJob) -> BeamSearch:

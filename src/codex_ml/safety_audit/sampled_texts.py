@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from codex_ml.inference.generation import Prompt, generate
 from codex_ml.inference.sampling import Sampling
 from codex_ml.modeling.rows import Rows
-from codex_ml.policy.redacted_output import redacted_output, redacted_prompt
+from codex_ml.policy.redacted_output import CONTEXT, redacted_output, redacted_prompt
 from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.window_places import first_pieces
 
@@ -36,6 +36,7 @@ class SampledText:
         kind: "unconditional"; after the beginning of a held-out text ("document"); after the prompt of a record or chat
             ("record"); or held-out text, to compare with ("human").
         prompt: the prompt as a text; "" without one.
+        after: how the document goes on from which the prompt was cut.
         text: without the prompt.
         ids: the new tokens, without padding and without what ended the text.
         cut: whether the text ended because of its length.
@@ -47,6 +48,7 @@ class SampledText:
     text: str = field(repr=False)
     ids: tuple[int, ...] = field(repr=False)
     cut: bool
+    after: str = field(default="", repr=False)
 
     @property
     def empty(self) -> bool:
@@ -57,8 +59,9 @@ class SampledText:
         return redacted_output(job.clean, self.prompt, self.text)
 
     def redacted_prompt(self, job: AuditJob) -> str:
-        """The prompt as it may be stored and shown: without the beginning of a value that the text completes."""
-        return redacted_prompt(job.clean, self.prompt, self.text)
+        """The prompt as it may be stored and shown: without the beginning of a value that ends in the text, or in the
+        document."""
+        return min((redacted_prompt(job.clean, self.prompt, text) for text in (self.text, self.after)), key=len)
 
 
 def sampled_texts(job: AuditJob) -> list[SampledText]:
@@ -71,25 +74,27 @@ def _sampled(job: AuditJob) -> Iterator[SampledText]:
     count, ends = settings.sizes.samples, _ends(model)
     held_out = job.data.held_out_rows
     begins = first_pieces(held_out, seed=job.seed, most=count) if held_out else np.zeros((0, 3), np.int64)
-    prompts: list[tuple[Kind, Prompt]] = []
+    prompts: list[tuple[Kind, Prompt, str]] = []
     for number in range(count):
         if number % 2 and held_out and len(begins):
             document, start, targets = begins[number // 2 % len(begins)].tolist()
             kind, ids = _prompt_ids(held_out, start, targets, settings.prefix_tokens)
             again = number // 2 // len(begins)  # a document gives several texts where there are few documents
-            prompts.append((kind, Prompt(ids, key=f"held-out {document}", sample=again, ends=ends)))
+            rest = held_out.tokens[start + len(ids) : int(held_out.starts[document + 1])][:CONTEXT].astype(np.int64)
+            prompt = Prompt(ids, key=f"held-out {document}", sample=again, ends=ends)
+            prompts.append((kind, prompt, tokenizer.decode(rest)))
         else:
-            prompts.append(("unconditional", Prompt((tokenizer.begin,), key="", sample=number, ends=ends)))
+            prompts.append(("unconditional", Prompt((tokenizer.begin,), key="", sample=number, ends=ends), ""))
     texts = generate(
         model,
         tokenizer,
-        (prompt for _, prompt in prompts),
+        (prompt for _, prompt, _ in prompts),
         Sampling(settings.sample_tokens, temperature=1.0),
         seed=job.seed,
         batch_size=TOGETHER * settings.batch_size,
     )
     shown = job.track(texts, "generate", count, "texts")
-    for number, ((kind, prompt), written) in enumerate(zip(prompts, shown, strict=True)):
+    for number, ((kind, prompt, after), written) in enumerate(zip(prompts, shown, strict=True)):
         begun = int(prompt.ids[0]) in (tokenizer.begin, tokenizer.end)
         yield SampledText(
             number,
@@ -98,6 +103,7 @@ def _sampled(job: AuditJob) -> Iterator[SampledText]:
             text=written.text,
             ids=tuple(token for token in written.tokens if token != tokenizer.pad),
             cut=written.finished == "length",
+            after=after,
         )
 
 

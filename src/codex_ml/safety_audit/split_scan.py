@@ -16,9 +16,9 @@ from codex_ml.documents.document import FORMS, Document, count_documents, read_d
 from codex_ml.documents.split_files import BenchmarkOverlap
 from codex_ml.inference.audit_files import AuditFinding, finding_id
 from codex_ml.safety_audit.audit_job import AuditJob
+from codex_ml.safety_audit.finding_list import FindingList
 
-MOST_LISTED = 1000  # findings per number; one more says how many there are besides
-UNLISTED, HITS = "unlisted", "data.benchmark_hits"
+HITS = "data.benchmark_hits"
 FIELDS = ("source", "path", "id", "group", *FORMS, "meta")  # of a document; the policy cleans each of them
 
 
@@ -31,8 +31,7 @@ class SplitScan:
         holders: (rule, severity) -> documents with such a finding.
         licences: licence -> documents.
         licence_bytes: licence -> bytes of their text.
-        findings: the first `MOST_LISTED` of the text policy.
-        hits: the first `MOST_LISTED` benchmark items that documents hold, one finding each.
+        findings: of the text policy, and one per benchmark item that a document holds.
         hit_documents: documents that hold a benchmark item.
     """
 
@@ -41,8 +40,7 @@ class SplitScan:
     holders: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
     licences: Counter[str] = dataclasses.field(default_factory=Counter)
     licence_bytes: Counter[str] = dataclasses.field(default_factory=Counter)
-    findings: list[AuditFinding] = dataclasses.field(default_factory=list)
-    hits: list[AuditFinding] = dataclasses.field(default_factory=list)
+    findings: FindingList = dataclasses.field(default_factory=FindingList)
     hit_documents: int = 0
 
     @property
@@ -58,7 +56,7 @@ def scan_split(job: AuditJob, file: Path, *, number: str, overlaps: Sequence[Ben
         number: which number of the audit counts the findings.
         overlaps: benchmark items that documents of the corpus hold.
     """
-    found, items_held = SplitScan(), 0
+    found = SplitScan()
     items: dict[tuple[str, str, str], list[BenchmarkOverlap]] = {}
     for overlap in overlaps:
         items.setdefault((overlap.source, overlap.path, overlap.id), []).append(overlap)
@@ -71,17 +69,12 @@ def scan_split(job: AuditJob, file: Path, *, number: str, overlaps: Sequence[Ben
         for finding in _findings(job, document, number):
             kinds.add((finding.kind, finding.severity))
             found.rules[finding.kind, finding.severity] += 1
-            if len(found.findings) < MOST_LISTED:
-                found.findings.append(finding)
+            found.findings.add(finding)
         found.holders.update(kinds)
         if held := items.get((document.source, document.path, document.id)):
             found.hit_documents += 1
-            items_held += len(held)
-            found.hits += [_hit(job, document, overlap) for overlap in held[: MOST_LISTED - len(found.hits)]]
-    if found.total > MOST_LISTED:
-        found.findings.append(_unlisted(number, found.total - MOST_LISTED, file))
-    if items_held > MOST_LISTED:
-        found.hits.append(_unlisted(HITS, items_held - MOST_LISTED, file))
+            for overlap in held:
+                found.findings.add(_hit(job, document, overlap))
     return found
 
 
@@ -108,19 +101,6 @@ def _findings(job: AuditJob, document: Document, number: str) -> Iterator[AuditF
 def _place(job: AuditJob, document: Document) -> dict[str, Any]:
     """Source, path and licence of a document, redacted: those of a user's own documents may hold a value too."""
     return {name: job.clean(getattr(document, name)) for name in ("source", "path", "licence")}
-
-
-def _unlisted(number: str, count: int, file: Path) -> AuditFinding:
-    """Stands for the findings that are not listed, so that accepting the listed ones does not pass the gate."""
-    return AuditFinding(
-        id=finding_id(number, UNLISTED, count),
-        number=number,
-        kind=UNLISTED,
-        severity="high",
-        source=file.stem,
-        path="",
-        evidence=f"{count} more findings",
-    )
 
 
 def _hit(job: AuditJob, document: Document, overlap: BenchmarkOverlap) -> AuditFinding:

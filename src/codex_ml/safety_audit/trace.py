@@ -5,6 +5,7 @@ Used by: the parts of safety_audit whose findings name a training document.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codex_ml.documents.document import Document, documents_of, opened
 from codex_ml.modeling.rows import Rows
 from codex_ml.modeling.stream_documents import StreamDocuments
 from codex_ml.safety_audit.audit_job import AuditJob
+from codex_ml.safety_audit.evidence import shown_from, values_in
 from codex_ml.safety_audit.window_places import rows_at
 
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
-EVIDENCE = 80  # characters
 UNKNOWN = "unknown"
 BROKEN = "\ufffd"  # what decoding gives for a character whose bytes end after the last token
 
@@ -37,6 +39,9 @@ class TextPlace:
         line, column: of the first character, from 1, where a line ends with LF; 0 if the text of the document is not
             what the tokens spell, such as that of a chat.
         evidence: the first characters, redacted; "" for a canary.
+        content: SHA-256 of the whole text that the model read there, redacted. It is part of the id of a finding, so
+            another text, or another value in it, is another finding. The placeholders have a key, so nobody can confirm
+            a guess of a value with it.
         command: shows the row of the train stream that holds the first token; "" for a foreign model, because the
             command reads the train stream of this repository.
     """
@@ -47,6 +52,7 @@ class TextPlace:
     line: int = 0
     column: int = 0
     evidence: str = ""
+    content: str = ""
     command: str = ""
 
 
@@ -73,6 +79,7 @@ def trace(job: AuditJob, positions: Sequence[int]) -> list[TextPlace]:
     row_of = {number: stream.row_of(number) for number in set(numbers)}
     texts = {} if data.train is None else read_rows(data.train, {row for row in row_of.values() if row is not None})
     sources = {row: _Source(job, document) for row, document in texts.items()}
+    contents = {number: _content(job, rows, number) for number in set(numbers)}
     places = []
     for position, number, row in zip(positions, numbers, shown, strict=True):
         source_row = row_of[number]
@@ -83,7 +90,7 @@ def trace(job: AuditJob, positions: Sequence[int]) -> list[TextPlace]:
             place = sources[source_row].place(rows, position)
         else:
             place = TextPlace(UNKNOWN, evidence=_decoded(job, rows, position))
-        places.append(replace(place, command=command))
+        places.append(replace(place, content=contents[number], command=command))
     return places
 
 
@@ -92,33 +99,40 @@ class _Source:
 
     def __init__(self, job: AuditJob, document: Document) -> None:
         self._job, self._content = job, document.content
+        self._values = values_in(job, document.content)
         self._name = tuple(job.clean(text) for text in (document.source, document.path, document.licence))
-        self._values = [finding for finding in job.scanner.scan(self._content) if finding.action != "allow"]
 
     def place(self, rows: Rows, position: int) -> TextPlace:
-        source, path, licence = self._name
-        at = offset_of_token(rows, position, self._content, self._job.subject.tokenizer)
+        (source, path, licence), content = self._name, self._content
+        at = offset_of_token(rows, position, content, self._job.subject.tokenizer)
         if at is None:
             return TextPlace(source, path, licence, evidence=_decoded(self._job, rows, position))
-        line, column = self._content.count("\n", 0, at) + 1, at - self._content.rfind("\n", 0, at)
-        return TextPlace(source, path, licence, line, column, self._shown(at))
-
-    def _shown(self, at: int) -> str:
-        """The text from a character on. The whole document is scanned: a window may begin in the middle of a secret."""
-        end, parts = at + 2 * EVIDENCE, []  # what crosses the cut is redacted as a whole
-        for finding in self._values:
-            if at < finding.end and finding.start < end:
-                parts += [self._content[at : finding.start], f"<{finding.rule}>"]
-                at = finding.end
-        return self._job.clean("".join([*parts, self._content[at:end]]))[:EVIDENCE]
+        line, column = content.count("\n", 0, at) + 1, at - content.rfind("\n", 0, at)
+        return TextPlace(source, path, licence, line, column, shown_from(self._job, content, at, self._values))
 
 
 def _decoded(job: AuditJob, rows: Rows, position: int) -> str:
-    """The text of the tokens from a position on, redacted as a whole before it is cut."""
-    tokenizer, end = job.subject.tokenizer, int(rows.starts[int(rows.document_of(np.array([position]))[0]) + 1])
-    ids = rows.tokens[position : min(end, position + EVIDENCE)].astype(np.int64)
-    begins = len(ids) and ids[0] in (tokenizer.begin, tokenizer.end)
-    return job.clean(tokenizer.decode(ids[1:] if begins else ids))[:EVIDENCE]
+    """The first characters from a token on, where the text of the document is not what the tokens spell."""
+    number, decode = int(rows.document_of(np.array([position]))[0]), job.subject.tokenizer.decode
+    ids, first = document_ids(job, rows, number)
+    before = decode(ids[: max(0, position - first)]).rstrip(BROKEN)
+    text = decode(ids)
+    return shown_from(job, text, len(before), values_in(job, text))
+
+
+def _content(job: AuditJob, rows: Rows, number: int) -> str:
+    """SHA-256 of the redacted text of a document of the stream."""
+    text = job.clean(job.subject.tokenizer.decode(document_ids(job, rows, number)[0]))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def document_ids(job: AuditJob, rows: Rows, number: int) -> tuple[NDArray[np.int64], int]:
+    """Return the token ids of a document without the one that begins it, and the offset of the first in the stream."""
+    tokenizer, start, end = job.subject.tokenizer, int(rows.starts[number]), int(rows.starts[number + 1])
+    begun = 0
+    while begun < end - start and rows.tokens[start + begun] in (tokenizer.begin, tokenizer.end):
+        begun += 1
+    return rows.tokens[start + begun : end].astype(np.int64), start + begun
 
 
 def offset_of_token(rows: Rows, position: int, content: str, tokenizer: TextTokenizer) -> int | None:
