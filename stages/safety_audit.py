@@ -36,6 +36,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.safety_audit.audit_job import AuditData, AuditedModel, AuditJob
     from codex_ml.safety_audit.audit_numbers import load_audit_policy
     from codex_ml.safety_audit.battery import check_lengths, headlines, run_battery
+    from codex_ml.safety_audit.reference_model import base_reference
     from codex_ml.safety_audit.split_reports import SplitReports
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
@@ -58,8 +59,10 @@ def main(stage: Stage[Params]) -> None:
         evaluation=stage.dep("reports/evaluate/details.json").parent,
     )
     stage.dep("reports/evaluate/results")
-    digest = stage.record["deps"]["models/model"]["sha256"]
-    subject = AuditedModel(model, load_tokenizer(folder), digest, training)
+    tokenizer = load_tokenizer(folder)
+    stage.dep("models/base")
+    reference = base_reference(training, folder, tokenizer, str(model.device))
+    subject = AuditedModel(model, tokenizer, stage.record["deps"]["models/model"]["sha256"], training, reference)
     for name in (DETAILS, FINDINGS, SAMPLES, *(f"plots/{plot}" for plot in PLOT_FILES)):
         stage.out(f"reports/safety_audit/{name}")
     out = stage.metrics.parent

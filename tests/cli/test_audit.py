@@ -120,6 +120,29 @@ def test_the_folder_of_a_model_does_not_decide_its_numbers(here: Path) -> None:
     assert theirs == ours
 
 
+def test_a_reference_model_reads_the_same_windows(here: Path) -> None:
+    """The model as its own reference knows nothing more than itself."""
+    numbers = json.loads(run(*both(), "--reference", OWN, "--json").stdout)["parts"]["membership"]["numbers"]
+    assert (numbers["auc_reference"]["value"], numbers["auc_reference"]["low"]) == (0.5, 0.5)
+    numbers = json.loads(run(*both(), "--json").stdout)["parts"]["membership"]["numbers"]
+    assert numbers["auc_reference"]["why"] == "no reference model is named; --reference MODEL names one"
+
+
+def test_a_reference_that_cannot_be_compared_is_refused_before_the_work(here: Path) -> None:
+    done = run("--model", "foreign", "--train", "train.jsonl", "--reference", OWN, code=2)
+    assert "--reference is for membership inference, which needs --train and --held-out; name both" in done.stderr
+    assert "--reference nowhere does not exist" in run(*both(), "--reference", "nowhere", code=2).stderr
+    shutil.copytree("foreign", "other")
+    file = Path("other/tokenizer.json")
+    tokenizer = json.loads(file.read_text("utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    file.write_text(json.dumps(tokenizer), "utf-8")
+    done = run(*both(), "--reference", "other", code=2)
+    assert "other reads other tokens than the model: 2 of " in done.stderr
+    assert "name a model with the same tokenizer" in done.stderr
+
+
 LEAK = "  - {number: memorisation.excess, title: Not extracted, compare: low, fail: 1, required: true}\n"
 WRITTEN = "  - {number: generated.secrets_in_train, title: None written, compare: findings, fail: 0, required: true}\n"
 FEW_SECRETS = "  - {number: generated.secrets, title: Few secrets, fail: 0.9}\n"

@@ -189,3 +189,10 @@ def test_every_file_of_all_nine_stages_has_the_mode_of_the_usual_umask(finished:
     wrong, files = wrong_modes(finished.workspace.root, stages, mask)
     assert wrong == {}
     assert files > 50
+
+
+def test_the_audit_compares_the_model_with_its_base(run: Workspace) -> None:
+    audit = json.loads((run.root / "reports/safety_audit/audit.json").read_bytes())
+    number = audit["parts"]["membership"]["numbers"]["auc_reference"]
+    assert "why" not in number
+    assert number["low"] <= number["value"] <= number["high"]

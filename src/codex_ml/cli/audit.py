@@ -33,6 +33,9 @@ def audit(
     held_out: Annotated[
         str | None, typer.Option("--held-out", metavar="DATA", help=f"Documents that it has not seen: {DATA}.")
     ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model with the same tokenizer that has not read --train.")
+    ] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Write the whole audit into this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the audit that --out holds.")] = False,
     kind: Kind = None,
@@ -69,6 +72,7 @@ def audit(
             train=None if train is None else here / train,
             held_out=None if held_out is None else here / held_out,
             kind=kind,
+            reference=None if reference is None else here / reference,
         )
         with scratch_folder() as scratch, naming_options(options_of_audit(changes)):
             found = audit_model(settings, inputs, target or scratch / "audit", say=_say)

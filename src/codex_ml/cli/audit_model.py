@@ -27,7 +27,7 @@ from codex_ml.safety_audit.config import SafetyAudit
 
 if TYPE_CHECKING:
     from codex_ml.inference.audit_files import Audit
-    from codex_ml.safety_audit.audit_job import AuditData
+    from codex_ml.safety_audit.audit_job import AuditData, Reference
 
 TRAIN, TEST = Path("data/splits/train.parquet"), Path("data/splits/test.parquet")
 EVALUATION = Path("reports/evaluate")
@@ -42,12 +42,15 @@ class AuditInputs:
         model: a folder or a GGUF file.
         train, held_out: documents that the model was trained on, and documents that it has not seen; None: not known.
         kind: of both, as in `ingest.sources`; None: from their names. A split needs no kind.
+        reference: a model that has not read the training documents: a folder or a GGUF file; None: the base model of
+            the pipeline's own model, if it has one.
     """
 
     model: Path
     train: Path | None = None
     held_out: Path | None = None
     kind: str | None = None
+    reference: Path | None = None
 
 
 def audit_settings(changes: Sequence[str] | None, size: str | None) -> SafetyAudit:
@@ -96,6 +99,7 @@ def audit_model(settings: SafetyAudit, inputs: AuditInputs, target: Path, *, say
     from codex_ml.safety_audit.audit_job import AuditedModel, AuditJob
     from codex_ml.safety_audit.audit_numbers import load_audit_policy
     from codex_ml.safety_audit.battery import check_lengths, run_battery
+    from codex_ml.safety_audit.reference_model import base_reference
 
     accepted = read_accepted()
     refuse_expired(accepted)
@@ -109,9 +113,13 @@ def audit_model(settings: SafetyAudit, inputs: AuditInputs, target: Path, *, say
         check_lengths(loaded.model.config, settings)
         piped = loaded.own and _is(inputs.train, TRAIN) and _is(inputs.held_out, TEST)
         data = _pipeline_data() if piped else _packed_data(files, loaded, settings, params, scratch)
+        if piped and loaded.training and inputs.reference is None:
+            reference = base_reference(loaded.training, inputs.model, loaded.tokenizer, str(loaded.model.device))
+        else:
+            reference = _reference(inputs.reference, loaded, settings, params, scratch)
         digest = hash_path(inputs.model).sha256
         job = AuditJob(
-            AuditedModel(loaded.model, loaded.tokenizer, digest, loaded.training if piped else None),
+            AuditedModel(loaded.model, loaded.tokenizer, digest, loaded.training if piped else None, reference),
             data,
             settings,
             rules,
@@ -134,13 +142,15 @@ def _is(path: Path | None, other: Path) -> bool:
 def _refuse_pointless(inputs: AuditInputs) -> None:
     """Refuse inputs that do not exist or that contradict each other, before any is read."""
     train, held_out = inputs.train, inputs.held_out
-    named = {"--model": inputs.model, "--train": train, "--held-out": held_out}
+    named = {"--model": inputs.model, "--train": train, "--held-out": held_out, "--reference": inputs.reference}
     for option, path in named.items():
         if path is not None and not path.exists():
             raise UserError(f"{option} {path} does not exist")
     if train is not None and held_out is not None and train.resolve() == held_out.resolve():
         raise UserError(f"--train and --held-out are both {train}; name documents that the model has not seen")
     files = [path for path in (train, held_out) if path is not None]
+    if inputs.reference is not None and len(files) < 2:
+        raise UserError("--reference is for membership inference, which needs --train and --held-out; name both")
     if inputs.kind is not None and not files:
         raise UserError(f"--kind {inputs.kind} is for documents, and neither --train nor --held-out names any")
     if inputs.kind not in (None, "parquet") and all(map(is_split, files)):
@@ -167,6 +177,38 @@ def _documents(
                 "because it would hide what a model that has read them can repeat"
             )
     return files, notes
+
+
+def _reference(
+    path: Path | None, loaded: LoadedModel, settings: SafetyAudit, params: Params, scratch: Path
+) -> Reference:
+    """The model of --reference.
+
+    Raises:
+        UserError: if it cannot be loaded, or reads other tokens than the audited model.
+    """
+    from codex_ml.modeling.positions import check_length
+    from codex_ml.safety_audit.audit_job import Reference
+    from codex_ml.safety_audit.reference_model import other_tokens
+    from codex_ml.train.model.vocabulary import embedding_rows
+
+    if path is None:
+        return Reference(why="no reference model is named; --reference MODEL names one")
+    folder = scratch / "reference"
+    folder.mkdir()
+    other = load_any_model(ModelChoice(path, None, "fp32"), params.runtime, None, folder)
+    different = other_tokens(other.tokenizer.backend.get_vocab(with_added_tokens=True), loaded.tokenizer)
+    rows = embedding_rows(other.model)
+    if not different and rows < loaded.tokenizer.vocab_size:
+        different = f"it has {rows} embedding rows for {loaded.tokenizer.vocab_size} ids"
+    if different:
+        raise UserError(
+            f"--reference {path} reads other tokens than the model: {different}; name a model with the same tokenizer"
+        )
+    if other.model.config.is_encoder_decoder != loaded.model.config.is_encoder_decoder:
+        raise UserError(f"--reference {path}: one of both models is an encoder-decoder; name a model of the same kind")
+    check_length(other.model.config, settings.prefix_tokens + settings.suffix_tokens, f"--reference {path}: a window")
+    return Reference(lambda: other.model)
 
 
 def _pipeline_data() -> AuditData:

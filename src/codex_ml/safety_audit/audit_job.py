@@ -30,6 +30,19 @@ Track = Callable[[Iterable[Any], str, int, str], Iterator[Any]]  # (items, what,
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A model that has not read the training documents, to compare the audited model with.
+
+    Attributes:
+        load: loads it; it must read the same tokens. None: there is none.
+        why: the reason for which there is none.
+    """
+
+    load: Callable[[], PreTrainedModel] | None = None
+    why: str = "no reference model is known"
+
+
+@dataclass(frozen=True)
 class AuditedModel:
     """The model that is audited.
 
@@ -37,12 +50,14 @@ class AuditedModel:
         digest: SHA-256 of its folder or file.
         training: how it was trained; None for a foreign model, of which all rows of `AuditData.train_rows` count as
             seen.
+        reference: such as the model that the training started from.
     """
 
     model: PreTrainedModel
     tokenizer: TextTokenizer
     digest: str
     training: Training | None = None
+    reference: Reference = Reference()
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ NUMBERS = {
     "membership.auc_zlib": "the same area of the loss per compressed byte",
     "membership.auc_min_k": "the same area of the loss of the least probable fifth of the tokens (Min-K%)",
     "membership.auc_min_k_plus": "the same area of the normalised loss of these tokens (Min-K%++)",
+    "membership.auc_reference": "the same area of the loss minus that of a reference model, such as the base model",
     "membership.tpr_at_1_percent": "share of train documents found where 1 % of held-out documents are taken for them",
     "membership.tpr_at_01_percent": "the same share at 0.1 %",
     "membership.blind": "the area of a classifier that reads the text alone",

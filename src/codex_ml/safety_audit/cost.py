@@ -136,13 +136,14 @@ def _refusals(job: AuditJob) -> Work:
 
 
 def _membership(job: AuditJob) -> Work:
-    """Windows of two controls; near_verbatim has scored the others."""
+    """Windows of two controls, and all windows with a reference model; near_verbatim has scored them with the model."""
     from codex_ml.safety_audit.membership_controls import OWN_WINDOWS, UNSEEN_DOCUMENTS
 
     settings = job.settings
     length = settings.prefix_tokens + settings.suffix_tokens
+    compared = 2 * settings.sizes.windows if job.subject.reference.load else 0
     return Work(
-        scored=round(SPREAD * (UNSEEN_DOCUMENTS + 2 * OWN_WINDOWS) * length),
+        scored=round(SPREAD * (UNSEEN_DOCUMENTS + 2 * OWN_WINDOWS + compared) * length),
         written=OWN_WINDOWS * settings.suffix_tokens,
         seconds=BOOTSTRAPS,
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from codex_ml.core.errors import UserError
 from codex_ml.inference.audit_files import AuditNumber, AuditPart
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult, skipped
 from codex_ml.safety_audit.audit_windows import held_out_windows, member_windows
@@ -24,9 +25,15 @@ from codex_ml.safety_audit.membership_controls import (
     unseen_area,
     unseen_control,
 )
-from codex_ml.safety_audit.membership_scores import best_score, compared_scores, one_per_document
+from codex_ml.safety_audit.membership_scores import (
+    REFERENCE,
+    Documents,
+    best_score,
+    compared_scores,
+    one_per_document,
+)
 from codex_ml.safety_audit.plot_tables import write_plot_table
-from codex_ml.safety_audit.window_scores import held_out_targets, member_targets
+from codex_ml.safety_audit.window_scores import held_out_targets, member_targets, reference_targets
 from codex_ml.statistics.roc import SLACK, Scores, documents_needed
 
 NAME, TITLE = "membership", "Membership inference"
@@ -47,7 +54,8 @@ def membership(job: AuditJob) -> PartResult:
     inside = one_per_document(member_windows(job).windows, member_targets(job), most)
     outside = one_per_document(held_out_windows(job).windows, held_out_targets(job), most)
     tokenizer = job.subject.tokenizer
-    found, why = compared_scores(tokenizer, inside, outside)
+    reference, no_reference = reference_documents(job)
+    found, why = compared_scores(tokenizer, inside, outside, reference=reference)
     write_curves(job, found)
     blind = blind_area(tokenizer, inside, outside, confidence=confidence, seed=seed)
     unseen = unseen_area(job, best_score(found), outside) if found else None
@@ -55,6 +63,7 @@ def membership(job: AuditJob) -> PartResult:
         title=TITLE,
         numbers={
             **areas(found, why, trials=min(len(inside), len(outside)), confidence=confidence, seed=seed),
+            **(missing_reference(no_reference) if no_reference else {}),
             **true_positives(found, why, confidence=confidence, seed=seed),
             "blind": blind,
             **({"unseen": unseen} if unseen else {}),
@@ -71,10 +80,36 @@ def membership(job: AuditJob) -> PartResult:
         },
         notes=[
             "The number auc is a little too large: it is the largest of several areas.",
-            "No score compares the model with a reference model that has not read the text: the audit loads none.",
         ],
     )
     return PartResult(NAME, part)
+
+
+def reference_documents(job: AuditJob) -> tuple[tuple[Documents, Documents] | None, str]:
+    """Score the windows of both sides with the reference model.
+
+    All windows are scored, in the batches of the audited model, so a model that is its own reference has differences
+    of exactly 0.
+
+    Returns:
+        ((train, held-out), as `one_per_document` gives them; None if they cannot be scored, and the reason for that)
+    """
+    reference, most = job.subject.reference, job.settings.sizes.documents
+    if reference.load is None:
+        return None, reference.why
+    try:
+        inside, outside = (
+            one_per_document(side.windows, reference_targets(job, side.windows), most)
+            for side in (member_windows(job), held_out_windows(job))
+        )
+    except UserError as error:
+        return None, f"the reference model cannot be used: {job.clean(str(error))}"
+    return (inside, outside), ""
+
+
+def missing_reference(why: str) -> dict[str, AuditNumber]:
+    """The area of the score `reference` where it is not measured."""
+    return {f"auc_{REFERENCE}": AuditNumber(value=None, trials=0, unit="area", control=BLIND, why=why)}
 
 
 def areas(

@@ -20,9 +20,15 @@ from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.audit_windows import AuditWindow, draw_windows, shape_of, sort_windows
 from codex_ml.safety_audit.blind_baseline import FOLDS, blind_scores
 from codex_ml.safety_audit.extraction import as_generated, continuations, own_windows
-from codex_ml.safety_audit.membership_scores import Documents, compared_scores, one_per_document, text_of
+from codex_ml.safety_audit.membership_scores import (
+    REFERENCE,
+    Documents,
+    compared_scores,
+    one_per_document,
+    text_of,
+)
 from codex_ml.safety_audit.window_places import Candidates
-from codex_ml.safety_audit.window_scores import score_all
+from codex_ml.safety_audit.window_scores import reference_targets, score_all
 
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
@@ -68,12 +74,19 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
     windows = sort_windows(drawn, None, once=1, count=UNSEEN_DOCUMENTS).windows
     targets = list(score_all(job.subject.model, [w.window for w in windows], batch_size=job.settings.batch_size))
     documents = one_per_document(windows, targets, UNSEEN_DOCUMENTS)
-    found, _ = compared_scores(job.subject.tokenizer, documents, outside)
+    sides = [[window for window, _ in side] for side in (documents, outside)]
+    reference = _reference(job, *sides) if score == REFERENCE else None
+    found, _ = compared_scores(job.subject.tokenizer, documents, outside, reference=reference)
     if not found:
         return None
     limits = found[score].area_interval(confidence=job.settings.confidence, seed=job.seed)
     trials = min(len(documents), len(outside))
     return AuditNumber(value=found[score].area(), low=limits.low, high=limits.high, trials=trials, unit="area")
+
+
+def _reference(job: AuditJob, *sides: Sequence[AuditWindow]) -> tuple[Documents, Documents]:
+    inside, outside = (list(zip(side, reference_targets(job, side), strict=True)) for side in sides)
+    return inside, outside
 
 
 def unseen_control(unseen: AuditNumber) -> Control:

@@ -5,6 +5,7 @@
     min_k       mean of -ln p over the 20 % least probable tokens (Shi et al. 2024, Min-K% Prob)
     min_k_plus  the same of -(ln p - mean) / deviation, where mean and deviation are those of ln p under the model's
                 prediction of the token (Zhang et al. 2025, Min-K%++)
+    reference   loss minus the loss of a reference model (Carlini et al. 2021); only where there is one
 
 Used by: the part membership of safety_audit.
 """
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 
 FLAT = 1e-3  # a smaller deviation is rounding: the prediction is uniform over some tokens, and ln p is its own mean
 K = 0.2  # share of the tokens that min_k and min_k_plus look at
+REFERENCE = "reference"
 SCORES = ("loss", "zlib", "min_k", "min_k_plus")
 
 Documents = Sequence[tuple[AuditWindow, Targets]]  # one window per document, and what the model says of its tokens
 
 
 def membership_scores(targets: Targets, text: str) -> dict[str, float]:
-    """Score one text, by the names of `SCORES`.
+    """Score one text by the model alone: the names of `SCORES`.
 
     Args:
         targets: of all tokens of the text, at least one, with `mean` and `deviation`.
@@ -47,11 +49,15 @@ def membership_scores(targets: Targets, text: str) -> dict[str, float]:
     deviation = targets.deviation.astype(np.float64)
     surprise = np.divide(nll + targets.mean, deviation, out=np.zeros_like(nll), where=deviation > FLAT)
     return {
-        "loss": float(nll.mean()),
+        "loss": _loss(targets),
         "zlib": float(nll.sum()) / len(zlib.compress(text.encode("utf-8", "surrogatepass"), 9)),
         "min_k": _mean_of_largest(nll),
         "min_k_plus": _mean_of_largest(surprise),
     }
+
+
+def _loss(targets: Targets) -> float:
+    return float(targets.nll.astype(np.float64).mean())
 
 
 def _mean_of_largest(values: NDArray[Any]) -> float:
@@ -77,8 +83,17 @@ def text_of(tokenizer: TextTokenizer, window: AuditWindow) -> str:
     return tokenizer.decode(window.window.tokens[1:])
 
 
-def compared_scores(tokenizer: TextTokenizer, inside: Documents, outside: Documents) -> tuple[dict[str, Scores], str]:
+def compared_scores(
+    tokenizer: TextTokenizer,
+    inside: Documents,
+    outside: Documents,
+    *,
+    reference: tuple[Documents, Documents] | None = None,
+) -> tuple[dict[str, Scores], str]:
     """Score the documents of train and the held-out documents.
+
+    Args:
+        reference: the same windows of both sides, with what the reference model says of their tokens.
 
     Returns:
         (name of the score -> scores of both sides; "", or the reason for which there are none)
@@ -90,6 +105,11 @@ def compared_scores(tokenizer: TextTokenizer, inside: Documents, outside: Docume
         for side in (inside, outside)
     ]
     values = {name: [[scores[name] for scores in side] for side in columns] for name in SCORES}
+    if reference:
+        values[REFERENCE] = [
+            [scores["loss"] - _loss(targets) for scores, (_, targets) in zip(side, known, strict=True)]
+            for side, known in zip(columns, reference, strict=True)
+        ]
     if not all(np.isfinite(side).all() for both in values.values() for side in both):
         return {}, "the model gives no finite score for some text"
     return {name: Scores.of(*both) for name, both in values.items()}, ""

@@ -11,7 +11,7 @@ from typing import Any
 from codex_ml.inference.likelihood import Scoring, Window, score_windows
 from codex_ml.inference.targets import Targets
 from codex_ml.safety_audit.audit_job import AuditJob
-from codex_ml.safety_audit.audit_windows import held_out_windows, member_windows
+from codex_ml.safety_audit.audit_windows import AuditWindow, held_out_windows, member_windows
 
 
 def member_targets(job: AuditJob) -> list[Targets]:
@@ -34,8 +34,21 @@ def held_out_targets(job: AuditJob) -> list[Targets]:
     return job.once("held_out_targets", lambda: _tracked(job, windows, "score held-out windows"))
 
 
-def _tracked(job: AuditJob, windows: Sequence[Window], what: str) -> list[Targets]:
-    targets = score_all(job.subject.model, windows, batch_size=job.settings.batch_size)
+def reference_targets(job: AuditJob, windows: Sequence[AuditWindow]) -> list[Targets]:
+    """Score windows with the reference model, by the pass that scores them with the audited model.
+
+    Raises:
+        UserError: if the reference model cannot be loaded.
+        ValueError: if there is none.
+    """
+    if job.subject.reference.load is None:
+        raise ValueError(job.subject.reference.why)
+    model = job.once("reference_model", job.subject.reference.load)
+    return _tracked(job, [window.window for window in windows], "score windows with the reference", model)
+
+
+def _tracked(job: AuditJob, windows: Sequence[Window], what: str, model: Any = None) -> list[Targets]:
+    targets = score_all(model or job.subject.model, windows, batch_size=job.settings.batch_size)
     return list(job.track(targets, what, len(windows), "windows"))
 
 
