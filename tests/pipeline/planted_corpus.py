@@ -29,8 +29,11 @@ FRAMES = (
 )  # C055; the last one is spelt with a JSON escape
 
 
-def write_corpus(file: Path, policy: Path) -> list[str]:
+def write_corpus(file: Path, policy: Path, *, plain: int) -> list[str]:
     """Write JSON Lines of random words, and plant a value of each rule of the policy that removes what it finds.
+
+    Args:
+        plain: number of texts without a planted value.
 
     Returns:
         The planted values.
@@ -50,7 +53,7 @@ def write_corpus(file: Path, policy: Path) -> list[str]:
     keys = ["gh" + "p_" + "".join(rng.choices("abcdefghijkmnpqrstuvwxyz23456789", k=36)) for _ in FRAMES]
     lines += [_line(rng, words, frame.format(key)) for frame, key in zip(FRAMES, keys, strict=True)]
     lines[-1] = lines[-1].replace("gh" + "p_", "\\u0067hp\\u005f")
-    lines += [_line(rng, words, "\n") for _ in range(60)]
+    lines += [_line(rng, words, "\n") for _ in range(plain)]
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return [value for _, value in made] + keys
 

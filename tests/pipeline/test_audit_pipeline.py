@@ -31,7 +31,7 @@ split:
   quality: {drop_generated: false, min_alphanumeric_share: null}
   benchmarks: [{path: data/benchmarks/sample/tiny.jsonl.gz}]
 tokenizer: {vocab_size: 400}
-pack: {seq_len: 64, canaries: {plant: always, repetitions: [1, 4], each: [8, 4]}}
+pack: {seq_len: 64, canaries: {plant: always, repetitions: [1, 4], each: [8, 4], controls: 96}}
 model: {hidden_size: 96, intermediate_size: 192, layers: 2, heads: 2, max_positions: 64}
 train:
   lr: 1e-3
@@ -48,11 +48,11 @@ evaluate:
   completions: {documents: 8, max_tokens: 16}
   benchmarks: [data/benchmarks/sample/tiny.jsonl.gz]
   code: {max_tokens: 16}
-safety_audit: {windows: 40, prefix_tokens: 12, suffix_tokens: 8, samples: 220, sample_tokens: 16}
+safety_audit: {windows: 120, prefix_tokens: 12, suffix_tokens: 8, samples: 220, sample_tokens: 16}
 report: {}
 runtime: {device: cpu}
 """
-OVERFIT = {"max_steps: 30": "max_steps: 700", "lr: 1e-3": "lr: 1e-2"}
+OVERFIT = {"max_steps: 30": "max_steps: 700", "lr: 1e-3": "lr: 1e-2", "windows: 120": "windows: 40"}
 NARROW, WIDE = "    warn: 0.001\n    fail: 0.01\n", "    warn: 0.05\n    fail: 0.1\n"
 BLIND = ("return self.run == self.tokens", "return self.run > self.tokens")  # no window is ever extracted
 AUDIT = "reports/safety_audit/audit.json"
@@ -102,7 +102,7 @@ def redacted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
         shutil.copyfile(REPOSITORY / "data" / name, workspace.root / "data" / name)
     workspace.edit("data/policy.yaml", NARROW, WIDE)
     (workspace.root / "data/raw").mkdir(exist_ok=True)
-    values = write_corpus(workspace.root / "data/raw/own.jsonl", workspace.root / "data/policy.yaml")
+    values = write_corpus(workspace.root / "data/raw/own.jsonl", workspace.root / "data/policy.yaml", plain=400)
     (workspace.root / "params.yaml").write_text(PARAMS, encoding="utf-8")
     done = workspace.dvc("repro")
     return Planted(workspace, values, done.stdout + done.stderr)
@@ -110,11 +110,14 @@ def redacted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 @pytest.fixture(scope="module")
 def overfitted(redacted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    """A model that has read the same corpus again and again. The gates only warn, so `dvc repro` goes on to the report."""
+    """A model that has read a small part of this corpus again and again. The gates only warn, so `dvc repro` goes on to the report."""
     workspace = redacted.workspace.copy(tmp_path_factory.mktemp("overfitted") / "work")
+    values = write_corpus(workspace.root / "data/raw/own.jsonl", workspace.root / "data/policy.yaml", plain=60)
+    assert values == redacted.values
     for old, new in OVERFIT.items():
         workspace.edit("params.yaml", old, new)
     done = workspace.dvc("repro")
+    workspace.dvc("gc", "--workspace", "--force")  # the cache held the larger corpus
     return Planted(workspace, redacted.values, redacted.printed + done.stdout + done.stderr)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,9 @@ from codex_ml.safety_audit.audit_job import AuditJob, PartResult
 from codex_ml.safety_audit.audit_numbers import undeclared
 from codex_ml.safety_audit.gates import decide
 from codex_ml.safety_audit.membership import POINTS, membership
+from codex_ml.safety_audit.membership import areas as number_of_areas
 from codex_ml.safety_audit.window_scores import score_all
+from codex_ml.statistics.roc import Scores
 from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
 
@@ -31,7 +34,7 @@ from .byte_audit import END, FIRST, PAD, VOCAB, audit_job, document, stream
 GATE = GateRule(number="membership.auc", title="No score tells them apart", compare="low", fail=0.6)
 SCORES = ("auc_loss", "auc_zlib", "auc_min_k", "auc_min_k_plus")
 LETTERS = list("bcdefghijklmnopqrstuvwxyz    ")
-MEMBERS, HELD_OUT = 110, 104
+MEMBERS, HELD_OUT = 110, 105
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -184,10 +187,25 @@ def test_batch_size_changes_nothing_and_two_runs_are_equal(tmp_path: Path) -> No
 
 
 def test_few_documents_are_no_evidence_that_nothing_leaks(tmp_path: Path) -> None:
-    """64 of a side cannot tell an area of 0.6 from one of 0.5; 65 can."""
-    found = [membership(job(tmp_path, untrained(), INSIDE, OUTSIDE[:count])) for count in (64, 65)]
+    """104 of a side cannot tell the largest of four areas from one of 0.5 if it is 0.6; 105 can."""
+    z = NormalDist().inv_cdf(1 - 0.05 / 4 / 2)
+    assert [z * math.sqrt((2 * n + 1) / (12 * n * n)) <= 0.1 for n in (104, 105)] == [False, True]
+    found = [membership(job(tmp_path, untrained(), INSIDE, OUTSIDE[:count])) for count in (104, 105)]
     assert [gate(result).status for result in found] == ["invalid", "pass"]
-    assert gate(found[0]).why == "64 trials; 65 are needed to prove this limit"
+    assert gate(found[0]).why == "104 trials; 105 are needed to prove this limit"
+
+
+def test_the_largest_area_has_the_interval_of_the_largest_of_four() -> None:
+    """Bonferroni: 98.75 % for the largest of four areas, so that one of four useless scores rarely looks useful."""
+    inside = [float(place % 7) for place in range(MEMBERS)]
+    outside = [float(place % 7) for place in range(HELD_OUT)]
+    found = dict.fromkeys(membership_scores.SCORES, Scores.of(inside, outside))
+    numbers = number_of_areas(found, "", trials=HELD_OUT, confidence=0.95, seed=3)
+    wider = Scores.of(inside, outside).area_interval(confidence=0.9875, seed=3)
+    narrower = Scores.of(inside, outside).area_interval(confidence=0.95, seed=3)
+    assert (numbers["auc"].low, numbers["auc"].high) == (wider.low, wider.high)
+    assert {(numbers[name].low, numbers[name].high) for name in SCORES} == {(narrower.low, narrower.high)}
+    assert wider.low < narrower.low < 0.5 < narrower.high < wider.high
 
 
 def test_unknown_data_is_skipped_and_still_writes_the_table(tmp_path: Path) -> None:
@@ -260,10 +278,18 @@ def test_a_score_that_knows_train_text_that_was_never_read_is_invalid(tmp_path: 
     assert found.part.settings["documents"]["train"] == MEMBERS // 2
 
 
-def test_train_text_that_was_never_read_is_a_control_only_where_there_is_some(tmp_path: Path) -> None:
-    found = membership(with_training(job(tmp_path, Recites(INSIDE)), MEMBERS))
+@pytest.mark.parametrize("unread", [0, 1, 19])
+def test_train_text_that_was_never_read_is_a_control_only_where_there_is_enough(tmp_path: Path, unread: int) -> None:
+    """A bootstrap of one document has an interval without width, which would void any result."""
+    found = membership(with_training(job(tmp_path, Recites(INSIDE)), MEMBERS - unread))
     assert "unseen" not in found.part.numbers
     assert failed(found) == []
+
+
+def test_twenty_unread_documents_are_a_control(tmp_path: Path) -> None:
+    found = membership(with_training(job(tmp_path, Recites(INSIDE)), MEMBERS - 20))
+    assert found.part.numbers["unseen"].trials == 20
+    assert failed(found) == [membership_controls.UNSEEN]
 
 
 def test_a_model_that_gives_no_finite_score_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

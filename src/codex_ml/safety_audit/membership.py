@@ -27,6 +27,7 @@ from codex_ml.safety_audit.membership_controls import (
 )
 from codex_ml.safety_audit.membership_scores import (
     REFERENCE,
+    SCORES,
     Documents,
     best_score,
     compared_scores,
@@ -79,7 +80,8 @@ def membership(job: AuditJob) -> PartResult:
             **({"best_score": best_score(found)} if found else {}),
         },
         notes=[
-            "The number auc is a little too large: it is the largest of several areas.",
+            f"The number auc is the largest of {len(found) or len(SCORES)} areas, so its value is a little too large. "
+            "Its interval allows for that.",
         ],
     )
     return PartResult(NAME, part)
@@ -115,23 +117,29 @@ def missing_reference(why: str) -> dict[str, AuditNumber]:
 def areas(
     found: Mapping[str, Scores], why: str, *, trials: int, confidence: float, seed: int
 ) -> dict[str, AuditNumber]:
-    """The area of each score, and as `auc` the largest one."""
-    needed = documents_needed(DISTINCT, confidence)
+    """The area of each score, and as `auc` the largest one.
+
+    The largest of k areas is large by chance k times as often as one of them, so its interval has the confidence
+    1 - (1 - confidence) / k (Bonferroni).
+    """
+    largest = 1 - (1 - confidence) / (len(found) or len(SCORES))
     if not found:
+        needed = documents_needed(DISTINCT, largest)
         return {"auc": AuditNumber(value=None, trials=trials, needed=needed, unit="area", control=BLIND, why=why)}
-    numbers = {}
-    for name, scores in found.items():
-        limits = scores.area_interval(confidence=confidence, seed=seed)
-        numbers[name] = AuditNumber(
-            value=scores.area(),
+
+    def number(name: str, confidence: float) -> AuditNumber:
+        limits = found[name].area_interval(confidence=confidence, seed=seed)
+        return AuditNumber(
+            value=found[name].area(),
             low=limits.low,
             high=limits.high,
             trials=trials,
-            needed=needed,
+            needed=documents_needed(DISTINCT, confidence),
             unit="area",
             control=BLIND,
         )
-    return {"auc": numbers[best_score(found)], **{f"auc_{name}": number for name, number in numbers.items()}}
+
+    return {"auc": number(best_score(found), largest), **{f"auc_{name}": number(name, confidence) for name in found}}
 
 
 def true_positives(found: Mapping[str, Scores], why: str, *, confidence: float, seed: int) -> dict[str, AuditNumber]:

@@ -38,7 +38,7 @@ BLIND = "a classifier that reads the text alone does not tell the sets apart"
 UNSEEN = "train text that the model has not read does not score as a member"
 OWN_TEXT = "the model's own text scores as a member"
 LIMIT = 0.55  # of the low end of an area that should be 0.5
-UNSEEN_DOCUMENTS = 100
+UNSEEN_DOCUMENTS, UNSEEN_LEAST = 100, 20  # a bootstrap of fewer documents has an interval that is too narrow
 OWN_WINDOWS, OWN_AREA = 20, 0.9
 
 
@@ -65,7 +65,7 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
     """The area of a score for train text that the model has not read, against held-out text.
 
     Returns:
-        None if the model has read every row of the train stream, or its training is not known.
+        None if its training is not known, or the model has read all rows or all but a few documents.
     """
     rows, training = job.data.train_rows, job.subject.training
     if rows is None or training is None:
@@ -77,7 +77,7 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
     sides = [[window for window, _ in side] for side in (documents, outside)]
     reference = _reference(job, *sides) if score == REFERENCE else None
     found, _ = compared_scores(job.subject.tokenizer, documents, outside, reference=reference)
-    if not found:
+    if not found or len(documents) < UNSEEN_LEAST:
         return None
     limits = found[score].area_interval(confidence=job.settings.confidence, seed=job.seed)
     trials = min(len(documents), len(outside))
