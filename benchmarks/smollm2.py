@@ -119,6 +119,7 @@ def prepare(folder: Path, source: Path, *, steps: int) -> None:
         "data/splits",
         "data/policy.yaml",
         "data/detectors.lock",
+        "data/sample.lock",
         "data/redaction_key",
         "data/accepted_findings.yaml",
         "data/baselines",
