@@ -40,15 +40,15 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.safety_audit.split_reports import SplitReports
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
-    accepted = read_accepted(stage.dep("data/accepted_findings.yaml"))
-    refuse_expired(accepted)
     settings, packed = stage.params.safety_audit, stage.dep("data/packed")
+    policy, lock, key = map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key"))
+    clean, rules = hide_canaries(load_cleaner(policy, lock, key), packed), load_audit_policy(policy)
+    accepted = read_accepted(stage.dep("data/accepted_findings.yaml"), clean=clean)
+    refuse_expired(accepted, clean=clean)
     folder = stage.dep("models/model")
     training = Training.read(folder / "training.json")
     model = load_model(folder, device=inference_device(stage.runtime, threads=cpu_threads(training.hardware.threads)))
     check_lengths(model.config, settings)
-    policy, lock, key = map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key"))
-    clean, rules = hide_canaries(load_cleaner(policy, lock, key), packed), load_audit_policy(policy)
     data = AuditData(
         train=stage.dep("data/splits/train.parquet"),
         held_out=stage.dep("data/splits/test.parquet"),

@@ -28,7 +28,7 @@ def at(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
 
 def test_an_entry_is_read_with_and_without_a_name(file: Path) -> None:
     file.write_text(GOOD + GOOD.replace("3f0c9a1b2d4e", "012345678901") + "  by: R. Reviewer\n")
-    first, second = read_accepted(file)
+    first, second = read_accepted(file, clean=str)
     assert (first.id, first.reason, first.expires) == (
         "3f0c9a1b2d4e", "a test key of the documentation", date(2027, 1, 31),
     )  # fmt: skip
@@ -38,16 +38,16 @@ def test_an_entry_is_read_with_and_without_a_name(file: Path) -> None:
 @pytest.mark.parametrize("text", ["", "# nothing yet\n"])
 def test_a_file_of_comments_accepts_nothing(file: Path, text: str) -> None:
     file.write_text(text)
-    assert read_accepted(file) == ()
+    assert read_accepted(file, clean=str) == ()
 
 
 @pytest.mark.shipped
 def test_the_file_that_is_shipped_accepts_nothing_and_its_example_is_valid(repository: Path, file: Path) -> None:
     shipped = (repository / ACCEPTED).read_text("utf-8")
-    assert read_accepted(repository / ACCEPTED) == ()
+    assert read_accepted(repository / ACCEPTED, clean=str) == ()
     example = shipped[shipped.index("# - id") :].replace("# ", "")
     file.write_text(example)
-    (entry,) = read_accepted(file)
+    (entry,) = read_accepted(file, clean=str)
     assert entry.by == "R. Reviewer"
 
 
@@ -86,29 +86,104 @@ MISTAKES = [
 def test_a_mistake_is_one_line_with_file_and_line(file: Path, text: str, said: str) -> None:
     file.write_text(text)
     with pytest.raises(UserError) as error:
-        read_accepted(file)
+        read_accepted(file, clean=str)
     assert str(error.value).startswith(said.format(file))
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_and_one_that_is_not_utf8_are_refused(file: Path) -> None:
     with pytest.raises(UserError, match="is missing"):
-        read_accepted(file)
+        read_accepted(file, clean=str)
     file.write_bytes(b"\xff")
     with pytest.raises(UserError, match="is not UTF-8"):
-        read_accepted(file)
+        read_accepted(file, clean=str)
+
+
+SECRET = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"
+NAMED = [
+    ("as a reason that is no text", GOOD.replace("a test key of the documentation", f"[{SECRET}]")),
+    ("as a key", GOOD + f"  {SECRET}: x\n"),
+    ("as a key given twice", GOOD + f"  {SECRET}: x\n" * 2),
+    ("as an alias", GOOD + f"  by: *{SECRET}\n"),
+    ("as a day", GOOD.replace("2027-01-31", SECRET)),
+    ("as an id", GOOD.replace("3f0c9a1b2d4e", SECRET)),
+]
+
+
+@pytest.mark.parametrize("text", [row[1] for row in NAMED], ids=[row[0] for row in NAMED])
+def test_a_message_never_shows_a_secret_of_the_file(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_accepted(file, clean=lambda text: text.replace(SECRET, "<SECRET>"))
+    assert SECRET not in str(error.value)
+    assert str(error.value).startswith(f"{file}:")
+
+
+def test_a_message_shows_no_control_character_of_the_file(file: Path) -> None:
+    file.write_text(GOOD + '  "\\e[31m\u202eby": x\n')
+    with pytest.raises(UserError) as error:
+        read_accepted(file, clean=str)
+    assert str(error.value).isprintable()
+
+
+def test_the_reason_of_an_expired_entry_is_shown_redacted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(GOOD.replace("a test key", f"{SECRET} is a test key"))
+    at(monkeypatch, "2028-01-01")
+    with pytest.raises(CheckFailed, match="<SECRET> is a test key of the documentation") as error:
+        refuse_expired(read_accepted(file, clean=str), file, clean=lambda text: text.replace(SECRET, "<SECRET>"))
+    assert SECRET not in str(error.value)
+
+
+def test_two_thousand_entries_are_read_and_a_million_are_refused_in_one_line(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of entries are looked for only where a message names them: that reads the whole file."""
+    monkeypatch.setattr(accepted, "line_of", lambda *_: pytest.fail("no entry has a mistake"))
+    file.write_text("".join(GOOD.replace("3f0c9a1b2d4e", f"{number:012x}") for number in range(2000)))
+    assert len(read_accepted(file, clean=str)) == 2000
+    file.write_text(GOOD * 10**6)
+    with pytest.raises(UserError) as error:
+        read_accepted(file, clean=str)
+    assert str(error.value).startswith(f"{file} is larger than 256 KiB; for so many findings of one kind")
+
+
+BOMB = "- &a [x]\n" + "".join(
+    f"- &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefg", "bcdefgh", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD.replace("- id", "- &a\n  id") + "- *a\n",
+        "- &a {id: '3f0c9a1b2d4e', reason: x, expires: 2027-01-31}\n" + "- <<: *a\n",
+        BOMB,
+    ],
+)  # fmt: skip
+def test_anchors_repeat_no_entry_and_blow_nothing_up(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_accepted(file, clean=str)
+    assert "\n" not in str(error.value)
+
+
+def test_an_acceptance_of_the_first_digits_of_an_id_is_refused(file: Path) -> None:
+    for short in ("3f0c9a1b2d4", "3f0c", "3f0c9a1b2d4e0", "3f0c9a1b2d4\u0065"[:11]):
+        file.write_text(GOOD.replace("3f0c9a1b2d4e", short))
+        with pytest.raises(UserError, match="expected the id of a finding, 12 digits"):
+            read_accepted(file, clean=str)
 
 
 def test_an_entry_counts_on_its_last_day_and_is_refused_on_the_next(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(GOOD + GOOD.replace("3f0c", "ffff").replace("2027-01-31", "2026-12-31"))
-    entries = read_accepted(file)
+    entries = read_accepted(file, clean=str)
     at(monkeypatch, "2026-12-31")
-    refuse_expired(entries)
+    refuse_expired(entries, clean=str)
     at(monkeypatch, "2027-01-31")
     with pytest.raises(CheckFailed) as error:
-        refuse_expired(entries, file)
+        refuse_expired(entries, file, clean=str)
     (line,) = str(error.value).splitlines()
     assert line == (
         f"{file}: finding ffff9a1b2d4e was accepted until 2026-12-31 (a test key of the documentation); review it again, "
@@ -116,7 +191,7 @@ def test_an_entry_counts_on_its_last_day_and_is_refused_on_the_next(
     )
     at(monkeypatch, "2027-02-01")
     with pytest.raises(CheckFailed) as error:
-        refuse_expired(entries, file)
+        refuse_expired(entries, file, clean=str)
     assert [line.split()[2] for line in str(error.value).splitlines()] == ["3f0c9a1b2d4e", "ffff9a1b2d4e"]
 
 

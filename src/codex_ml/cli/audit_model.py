@@ -101,11 +101,11 @@ def audit_model(settings: SafetyAudit, inputs: AuditInputs, target: Path, *, say
     from codex_ml.safety_audit.battery import check_lengths, run_battery
     from codex_ml.safety_audit.reference_model import base_reference
 
-    accepted = read_accepted()
-    refuse_expired(accepted)
-    _refuse_pointless(inputs)
     params, rules = load_params(), load_audit_policy(Path(POLICY[0]))
     clean = hide_canaries(load_cleaner(*map(Path, POLICY)), PACKED)
+    accepted = read_accepted(clean=clean)
+    refuse_expired(accepted, clean=clean)
+    _refuse_pointless(inputs)
     with scratch_folder() as scratch:
         files, notes = _documents(inputs, scratch, params, clean)
         any_file = files.get("train") or files.get("held-out")

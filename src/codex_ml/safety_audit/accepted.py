@@ -9,19 +9,20 @@ Used by: stages/safety_audit.py, cli.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.errors import CheckFailed, UserError, safe_text
 from codex_ml.core.problems import Problem, first_problem
-from codex_ml.core.yaml import line_of, parse_yaml, read_text
+from codex_ml.core.yaml import MAX_BYTES, line_of, parse_yaml, read_text
 from codex_ml.policy.gate_rules import ONE_LINE
 
 ACCEPTED = Path("data/accepted_findings.yaml")
+Clean = Callable[[str], str]
 Line = Annotated[str, Field(pattern=ONE_LINE)]
 
 
@@ -59,13 +60,28 @@ class AcceptedFinding(BaseModel):
         return value
 
 
-def read_accepted(path: Path = ACCEPTED) -> tuple[AcceptedFinding, ...]:
+def read_accepted(path: Path = ACCEPTED, *, clean: Clean) -> tuple[AcceptedFinding, ...]:
     """Read the file; one that holds nothing but comments accepts nothing.
+
+    Args:
+        clean: replaces what the text policy forbids. A message shows what stands in the file, which may be a secret.
 
     Raises:
         UserError: for the first mistake, as one line: file, line, key, what is allowed.
     """
+    try:
+        return _read(path)
+    except UserError as error:
+        raise UserError(safe_text(clean(str(error)))) from None
+
+
+def _read(path: Path) -> tuple[AcceptedFinding, ...]:
     text = read_text(path)
+    if len(text.encode("utf-8")) > MAX_BYTES:
+        raise UserError(
+            f"{path} is larger than {MAX_BYTES // 1024} KiB; for so many findings of one kind, change the rule or the "
+            "gate in data/policy.yaml"
+        )
     value = parse_yaml(text, str(path))
     if value == {}:  # nothing but comments
         return ()
@@ -76,12 +92,12 @@ def read_accepted(path: Path = ACCEPTED) -> tuple[AcceptedFinding, ...]:
     except ValidationError as error:
         problem = first_problem(error)
         raise UserError(f"{_where(text, path, problem.place)}: {_explain(problem)}{problem.more}") from None
-    lines: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     for number, entry in enumerate(entries):
-        where = _where(text, path, (number, "id"))
-        if entry.id in lines:
-            raise UserError(f"{where}: {entry.id} is accepted by {lines[entry.id]} too; keep one of both")
-        lines[entry.id] = where
+        if entry.id in numbers:
+            first, again = (_where(text, path, (at, "id")) for at in (numbers[entry.id], number))
+            raise UserError(f"{again}: {entry.id} is accepted by {first} too; keep one of both")
+        numbers[entry.id] = number
     return entries
 
 
@@ -104,16 +120,19 @@ def _explain(problem: Problem) -> str:
     return f"{key}: {problem.message}" if key else "expected an entry with the keys id, reason and expires"
 
 
-def refuse_expired(entries: Iterable[AcceptedFinding], path: Path = ACCEPTED) -> None:
+def refuse_expired(entries: Iterable[AcceptedFinding], path: Path = ACCEPTED, *, clean: Clean) -> None:
     """Refuse to accept findings beyond the last day of their entries.
+
+    Args:
+        clean: as in `read_accepted`; a reason may quote a secret.
 
     Raises:
         CheckFailed: with one line per entry that has expired.
     """
     today = today_utc()
     expired = [
-        f"{path}: finding {entry.id} was accepted until {entry.expires} ({entry.reason}); review it again, then remove "
-        "the entry or give it a new day"
+        f"{path}: finding {entry.id} was accepted until {entry.expires} ({clean(entry.reason)}); review it again, then "
+        "remove the entry or give it a new day"
         for entry in entries
         if entry.expires < today
     ]

@@ -44,8 +44,16 @@ def check_workspace() -> Params:
     for problem in problems(params, stages):
         raise UserError(problem)
     if ACCEPTED.exists():  # a workspace without the stage needs none
-        refuse_expired(read_accepted())
+        refuse_expired(read_accepted(clean=_clean), clean=_clean)
     return params
+
+
+def _clean(text: str) -> str:
+    """A text without what the policy forbids. The policy is loaded only where there is something to say."""
+    from codex_ml.cli.measure_model import POLICY
+    from codex_ml.policy.cleaner import load_cleaner
+
+    return load_cleaner(*map(Path, POLICY))(text)
 
 
 def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
