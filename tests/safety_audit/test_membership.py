@@ -251,7 +251,7 @@ def test_held_out_text_that_stands_in_train_is_no_held_out_text(tmp_path: Path) 
     assert gate(found).status == "invalid"
     assert (
         gate(found).why
-        == f"control {membership_controls.BLIND}: found 0 documents of one side are too few for 5 folds, expected low end at most 0.55"
+        == f"control {membership_controls.BLIND}: found 0 independent documents of one side are too few for 5 folds, expected low end at most 0.55"
     )
 
 

@@ -93,3 +93,18 @@ def test_documents_needed_is_the_smallest_number_whose_interval_ends_below_the_l
     needed = documents_needed(difference, confidence)
     reach = [z * math.sqrt((2 * n + 1) / (12 * n * n)) for n in (needed - 1, needed)]
     assert reach[0] > difference >= reach[1]
+
+
+def test_a_bootstrap_of_units_is_that_of_their_values() -> None:
+    """Units of two equal scores: the areas of all resamples are those of one score per unit."""
+    single = Scores.of([1, 4, 6], [2, 3, 5, 7])
+    units = Scores.of(
+        [6, 1, 4, 1, 4, 6], [2, 3, 5, 7, 2, 3, 5, 7], units=(["c", "a", "b", "a", "b", "c"], [0, 1, 2, 3] * 2)
+    )
+    assert units.trials() == single.trials() == (3, 4)
+    assert units.area() == single.area()
+    assert units.area_interval(confidence=0.95, seed=1) == single.area_interval(confidence=0.95, seed=1)
+    alone = Scores.of([1, 4, 6], [2, 3, 5, 7], units=(["x", "z", "y"], [9, 8, 7, 6]))
+    assert alone.area_interval(confidence=0.9, seed=1) == single.area_interval(confidence=0.9, seed=1)
+    with pytest.raises(ValueError, match="units for"):
+        Scores.of([1, 2], [3], units=(["a"], ["b"]))

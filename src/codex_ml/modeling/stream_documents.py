@@ -1,4 +1,4 @@
-"""Which row of its split each document of the train stream is.
+"""Which row of its split each document of a stream is.
 
 Used by: safety_audit, `codex-ml pack`.
 """
@@ -19,7 +19,7 @@ from codex_ml.modeling.rows import Rows
 
 @dataclass(frozen=True)
 class StreamDocuments:
-    """The documents of the train stream: those of the split without the dropped ones, and canaries among them.
+    """The documents of a stream: those of its split without the dropped ones, and canaries among them.
 
     Attributes:
         canaries: numbers of the documents that are canaries, ascending.
@@ -30,17 +30,18 @@ class StreamDocuments:
     dropped: tuple[int, ...] = ()
 
     @classmethod
-    def open(cls, rows: Rows, packed: Path) -> StreamDocuments:
-        """Read which rows of the train split stage pack dropped.
+    def open(cls, rows: Rows, packed: Path, split: str = "train") -> StreamDocuments:
+        """Read which rows of a split stage pack dropped.
 
         Args:
-            rows: the train stream.
+            rows: the stream of the split.
             packed: the folder that holds it.
+            split: "train", "val" or "test".
 
         Raises:
             UserError: when the list of dropped records is missing.
         """
-        return cls(rows.canaries, tuple(_dropped(packed / RECORDS)))
+        return cls(rows.canaries, tuple(_dropped(packed / RECORDS, split)))
 
     def row_of(self, document: int) -> int | None:
         """Return the row of the split that a document of the stream is; None for a canary.
@@ -67,11 +68,11 @@ class StreamDocuments:
         return document if self.row_of(document) == row else None
 
 
-def _dropped(records: Path) -> Iterator[int]:
+def _dropped(records: Path, split: str) -> Iterator[int]:
     if not records.is_file():
         raise UserError(f"{records} is missing; `dvc repro pack` makes it")
     with records.open("rb") as lines:
         for line in lines:
             record: dict[str, Any] = parse_json(line)
-            if record["split"] == "train" and record["action"] == "drop":
+            if record["split"] == split and record["action"] == "drop":
                 yield record["row"]

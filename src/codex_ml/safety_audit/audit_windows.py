@@ -53,6 +53,7 @@ class AuditWindow:
         last_seen: optimizer steps between the last one that read its row and the last one of all; 0: the last step
             read it. None for held-out text, and for a model whose training is not known.
         trivial: whether it is easy to complete without having seen it.
+        group: group of the document in its split; "" for none, and until `with_groups` has read it.
     """
 
     window: Window
@@ -61,6 +62,12 @@ class AuditWindow:
     duplicates: int
     last_seen: int | None
     trivial: bool = False
+    group: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What is drawn as a whole by a bootstrap: its group, or its document if that has none."""
+        return f"group {self.group}" if self.group else f"document {self.document}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ If it can, the two sets differ as texts, and a membership score that tells them 
 
 The classifier is a logistic regression on hashed words and byte pairs, the length of the text, and how well it
 compresses. Both sets have the same weight in its loss. Each text is scored by a classifier that was trained on the
-other folds. Scores of different folds have different zero points, so each is replaced by its rank within the fold.
+other folds, and the texts of one unit, such as a repository, are in one fold: else the style of a repository would
+tell the sets apart. Scores of different folds have different zero points, so each is replaced by its rank in the fold.
 
 Used by: the part membership of safety_audit.
 """
@@ -30,21 +31,30 @@ MOST_TEXTS = 2000  # of each set; 33 MB of features per thousand texts of both
 Floats = NDArray[np.float64]
 
 
-def blind_scores(members: Sequence[str], held_out: Sequence[str], *, seed: int) -> Scores:
+def blind_scores(
+    members: Sequence[str],
+    held_out: Sequence[str],
+    *,
+    units: tuple[Sequence[str], Sequence[str]] | None = None,
+    seed: int,
+) -> Scores:
     """Score texts by how much they look like those of the other folds' members; low scores say "member".
 
     Args:
-        members, held_out: at least `FOLDS` texts each; of more than `MOST_TEXTS` the first ones are read.
+        members, held_out: texts; of more than `MOST_TEXTS` the first ones are read.
+        units: the unit of each text, at least `FOLDS` per set; None: each text is a unit.
 
     Raises:
-        ValueError: with fewer texts.
+        ValueError: with fewer units.
     """
     members, held_out = members[:MOST_TEXTS], held_out[:MOST_TEXTS]
-    if min(len(members), len(held_out)) < FOLDS:
-        raise ValueError(f"{len(members)} and {len(held_out)} texts are too few for {FOLDS} folds")
+    names = units or (list(map(str, range(len(members)))), list(map(str, range(len(held_out)))))
+    names = names[0][:MOST_TEXTS], names[1][:MOST_TEXTS]
+    if min(len(set(side)) for side in names) < FOLDS:
+        raise ValueError(f"{len(members)} and {len(held_out)} texts have too few units for {FOLDS} folds")
     member = np.arange(len(members) + len(held_out)) < len(members)
     features = text_features([*members, *held_out])
-    fold = _folds(member, seed)
+    fold = _folds(names, seed)
     scores = np.empty(len(member))
     for number in range(FOLDS):
         inside, rest = fold == number, fold != number
@@ -53,7 +63,7 @@ def blind_scores(members: Sequence[str], held_out: Sequence[str], *, seed: int) 
         weights = fit_logistic(scaled[rest], member[rest])
         found = -(scaled[inside] @ weights[:-1])
         scores[inside] = _ranks(found) / inside.sum()
-    return Scores.of(scores[member], scores[~member])
+    return Scores.of(scores[member], scores[~member], units=names)
 
 
 def text_features(texts: Sequence[str]) -> Floats:
@@ -95,13 +105,15 @@ def fit_logistic(features: Floats, positive: NDArray[np.bool_]) -> Floats:
     return found
 
 
-def _folds(member: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
-    """The fold of each text, at random and with the same share of members in each: (n,)."""
+def _folds(units: Sequence[Sequence[str]], seed: int) -> NDArray[np.int64]:
+    """The fold of each text, at random, with the same share of the units of each set in each fold: (n,)."""
     random = np.random.Generator(np.random.PCG64(seed))
-    fold = np.empty(len(member), dtype=np.int64)
-    for of in (member, ~member):
-        fold[of] = random.permutation(int(of.sum())) % FOLDS
-    return fold
+    folds = []
+    for names in units:
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        fold = random.permutation(len(numbers)) % FOLDS
+        folds.append(fold[[numbers[name] for name in names]])
+    return np.concatenate(folds)
 
 
 def _ranks(values: Floats) -> Floats:

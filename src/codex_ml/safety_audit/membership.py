@@ -1,8 +1,9 @@
 """Membership inference: whether scores of the model tell train documents from held-out documents.
 
-Each document gives one window, and all windows have the same number of tokens. `membership_controls` says when the
-result is void. An area of 0.5 does not say that nothing leaks: extraction and exposure are measured apart, and never
-merged with this.
+Each document gives one window, and all windows have the same number of tokens. Documents of one group, such as those
+of a repository, are not independent: intervals draw groups, and evidence counts groups. `membership_controls` says when
+the result is void. An area of 0.5 does not say that nothing leaks: extraction and exposure are measured apart, and
+never merged with this.
 
 Used by: safety_audit.battery.
 """
@@ -16,7 +17,8 @@ import numpy as np
 from codex_ml.core.errors import UserError
 from codex_ml.inference.audit_files import AuditNumber, AuditPart
 from codex_ml.safety_audit.audit_job import AuditJob, PartResult, skipped
-from codex_ml.safety_audit.audit_windows import held_out_windows, member_windows
+from codex_ml.safety_audit.audit_windows import AuditWindow, held_out_windows, member_windows
+from codex_ml.safety_audit.document_groups import with_groups
 from codex_ml.safety_audit.membership_controls import (
     BLIND,
     blind_area,
@@ -32,6 +34,7 @@ from codex_ml.safety_audit.membership_scores import (
     best_score,
     compared_scores,
     one_per_document,
+    units_of,
 )
 from codex_ml.safety_audit.plot_tables import write_plot_table
 from codex_ml.safety_audit.window_scores import held_out_targets, member_targets, reference_targets
@@ -52,18 +55,20 @@ def membership(job: AuditJob) -> PartResult:
         write_curves(job, {})
         return skipped(NAME, TITLE, "the training documents, or held-out documents, are not known")
     most, confidence, seed = job.settings.sizes.documents, job.settings.confidence, job.seed
-    inside = one_per_document(member_windows(job).windows, member_targets(job), most)
-    outside = one_per_document(held_out_windows(job).windows, held_out_targets(job), most)
+    members, strangers = sides(job)
+    inside = one_per_document(members, member_targets(job), most)
+    outside = one_per_document(strangers, held_out_targets(job), most)
     tokenizer = job.subject.tokenizer
     reference, no_reference = reference_documents(job)
     found, why = compared_scores(tokenizer, inside, outside, reference=reference)
     write_curves(job, found)
     blind = blind_area(tokenizer, inside, outside, confidence=confidence, seed=seed)
     unseen = unseen_area(job, best_score(found), outside) if found else None
+    units = {name: len(set(units_of(side))) for name, side in zip(SIDES, (inside, outside), strict=True)}
     part = AuditPart(
         title=TITLE,
         numbers={
-            **areas(found, why, trials=min(len(inside), len(outside)), confidence=confidence, seed=seed),
+            **areas(found, why, trials=min(units.values()), confidence=confidence, seed=seed),
             **(missing_reference(no_reference) if no_reference else {}),
             **true_positives(found, why, confidence=confidence, seed=seed),
             "blind": blind,
@@ -76,6 +81,7 @@ def membership(job: AuditJob) -> PartResult:
         ],
         settings={
             "documents": dict(zip(SIDES, (len(inside), len(outside)), strict=True)),
+            "independent units": units,
             "tokens": job.settings.prefix_tokens + job.settings.suffix_tokens,
             **({"best_score": best_score(found)} if found else {}),
         },
@@ -85,6 +91,16 @@ def membership(job: AuditJob) -> PartResult:
         ],
     )
     return PartResult(NAME, part)
+
+
+def sides(job: AuditJob) -> tuple[list[AuditWindow], list[AuditWindow]]:
+    """The windows of train and of held-out text, with the groups of their documents."""
+
+    def read() -> tuple[list[AuditWindow], list[AuditWindow]]:
+        members, strangers = member_windows(job).windows, held_out_windows(job).windows
+        return with_groups(job, members, held_out=False), with_groups(job, strangers, held_out=True)
+
+    return job.once("membership_sides", read)
 
 
 def reference_documents(job: AuditJob) -> tuple[tuple[Documents, Documents] | None, str]:
@@ -100,10 +116,7 @@ def reference_documents(job: AuditJob) -> tuple[tuple[Documents, Documents] | No
     if reference.load is None:
         return None, reference.why
     try:
-        inside, outside = (
-            one_per_document(side.windows, reference_targets(job, side.windows), most)
-            for side in (member_windows(job), held_out_windows(job))
-        )
+        inside, outside = (one_per_document(side, reference_targets(job, side), most) for side in sides(job))
     except UserError as error:
         return None, f"the reference model cannot be used: {job.clean(str(error))}"
     return (inside, outside), ""
@@ -148,7 +161,7 @@ def true_positives(found: Mapping[str, Scores], why: str, *, confidence: float, 
     A share of false positives below one held-out document cannot be seen, so then there is no number.
     """
     scores = found[best_score(found)] if found else None
-    trials = len(scores.negatives) if scores else 0
+    trials = scores.trials()[1] if scores else 0
     numbers = {}
     for name, share in FEW.items():
         needed = round(1 / share)

@@ -19,6 +19,7 @@ from codex_ml.inference.audit_files import AuditNumber, Control
 from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.audit_windows import AuditWindow, draw_windows, shape_of, sort_windows
 from codex_ml.safety_audit.blind_baseline import FOLDS, blind_scores
+from codex_ml.safety_audit.document_groups import with_groups
 from codex_ml.safety_audit.extraction import as_generated, continuations, own_windows
 from codex_ml.safety_audit.membership_scores import (
     REFERENCE,
@@ -26,6 +27,7 @@ from codex_ml.safety_audit.membership_scores import (
     compared_scores,
     one_per_document,
     text_of,
+    units_of,
 )
 from codex_ml.safety_audit.window_places import Candidates
 from codex_ml.safety_audit.window_scores import reference_targets, score_all
@@ -47,11 +49,12 @@ def blind_area(
 ) -> AuditNumber:
     """The area of the classifier that reads the text alone."""
     texts = [[text_of(tokenizer, window) for window, _ in side] for side in (inside, outside)]
-    trials = min(map(len, texts))
+    units = units_of(inside), units_of(outside)
+    trials = min(len(set(names)) for names in units)
     if trials < FOLDS:
-        why = f"{trials} documents of one side are too few for {FOLDS} folds"
+        why = f"{trials} independent documents of one side are too few for {FOLDS} folds"
         return AuditNumber(value=None, trials=trials, unit="area", why=why)
-    scores = blind_scores(*texts, seed=seed)
+    scores = blind_scores(*texts, units=units, seed=seed)
     limits = scores.area_interval(confidence=confidence, seed=seed)
     return AuditNumber(value=scores.area(), low=limits.low, high=limits.high, trials=trials, unit="area")
 
@@ -71,7 +74,7 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
     if rows is None or training is None:
         return None
     drawn = draw_windows(Candidates.unseen(rows, training), job.subject.tokenizer, shape_of(job), seed=job.seed)
-    windows = sort_windows(drawn, None, once=1, count=UNSEEN_DOCUMENTS).windows
+    windows = with_groups(job, sort_windows(drawn, None, once=1, count=UNSEEN_DOCUMENTS).windows, held_out=False)
     targets = list(score_all(job.subject.model, [w.window for w in windows], batch_size=job.settings.batch_size))
     documents = one_per_document(windows, targets, UNSEEN_DOCUMENTS)
     sides = [[window for window, _ in side] for side in (documents, outside)]
@@ -80,7 +83,7 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
     if not found or len(documents) < UNSEEN_LEAST:
         return None
     limits = found[score].area_interval(confidence=job.settings.confidence, seed=job.seed)
-    trials = min(len(documents), len(outside))
+    trials = min(found[score].trials())
     return AuditNumber(value=found[score].area(), low=limits.low, high=limits.high, trials=trials, unit="area")
 
 

@@ -71,7 +71,11 @@ def _mean_of_largest(values: NDArray[Any]) -> float:
 
 
 def one_per_document(windows: Sequence[AuditWindow], targets: Sequence[Targets], most: int) -> Documents:
-    """The first window of each document with its targets, of at most this many documents."""
+    """The first window of each document with its targets, of at most this many documents.
+
+    Args:
+        windows: with the groups of their documents, see `with_groups`.
+    """
     first: dict[int, tuple[AuditWindow, Targets]] = {}
     for window, scored in zip(windows, targets, strict=True):
         first.setdefault(window.document, (window, scored))
@@ -112,7 +116,13 @@ def compared_scores(
         ]
     if not all(np.isfinite(side).all() for both in values.values() for side in both):
         return {}, "the model gives no finite score for some text"
-    return {name: Scores.of(*both) for name, both in values.items()}, ""
+    units = units_of(inside), units_of(outside)
+    return {name: Scores.of(*both, units=units) for name, both in values.items()}, ""
+
+
+def units_of(documents: Documents) -> list[str]:
+    """The unit of each document: its group, or itself."""
+    return [window.unit for window, _ in documents]
 
 
 def best_score(found: Mapping[str, Scores]) -> str:

@@ -2,7 +2,8 @@
 
 A low score says "positive". The area is the chance that a positive scores below a negative, ties one half: the
 statistic of Mann and Whitney divided by the number of pairs. If the score knows nothing, its standard error is
-sqrt((n1 + n2 + 1) / (12 n1 n2)). Intervals are percentiles of a bootstrap that draws both samples.
+sqrt((n1 + n2 + 1) / (12 n1 n2)). Intervals are percentiles of a bootstrap that draws both samples. It draws units, such
+as repositories, where the scores of a unit are not independent.
 
 Used by: safety_audit.
 """
@@ -22,6 +23,7 @@ from codex_ml.statistics.proportions import Interval
 RESAMPLES = 1000
 SLACK = 1e-9  # 0.01 * 100 false positives are one, whatever its last bits
 Floats = NDArray[np.float64]
+Units = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,42 @@ class Scores:
 
     Attributes:
         positives, negatives: (n1,) and (n2,) float64, ascending, at least one of each.
+        units: of both, (n1,) and (n2,) int64, the number of the unit of each score, from 0; None: each is a unit.
     """
 
     positives: Floats
     negatives: Floats
+    units: tuple[Units | None, Units | None] = (None, None)
 
     @classmethod
-    def of(cls, positives: ArrayLike, negatives: ArrayLike) -> Scores:
+    def of(
+        cls, positives: ArrayLike, negatives: ArrayLike, *, units: tuple[ArrayLike, ArrayLike] | None = None
+    ) -> Scores:
         """Sort scores in any order.
 
+        Args:
+            units: the unit of each score, of both samples; any type that numpy sorts.
+
         Raises:
-            ValueError: if a sample is empty, or a score is not a finite number.
+            ValueError: if a sample is empty, a score is not a finite number, or there is not one unit per score.
         """
-        both = [np.sort(np.asarray(sample, dtype=np.float64).ravel()) for sample in (positives, negatives)]
+        both = [np.asarray(sample, dtype=np.float64).ravel() for sample in (positives, negatives)]
         if not all(len(sample) and np.isfinite(sample).all() for sample in both):
             raise ValueError("expected finite scores, at least one per sample")
-        return cls(*both)
+        order = [np.argsort(sample, kind="stable") for sample in both]
+        first, second = (sample[at] for sample, at in zip(both, order, strict=True))
+        if units is None:
+            return cls(first, second)
+        one, two = (_numbered(names, at) for names, at in zip(units, order, strict=True))
+        return cls(first, second, (one, two))
+
+    def trials(self) -> tuple[int, int]:
+        """Number of units of the positives and of the negatives."""
+        one, two = (
+            len(sample) if unit is None else int(unit.max()) + 1
+            for sample, unit in zip((self.positives, self.negatives), self.units, strict=True)
+        )
+        return one, two
 
     def area(self) -> float:
         """The area under the ROC curve.
@@ -103,14 +125,31 @@ class Scores:
 
     def _bootstrap(self, statistic: Callable[[Floats, Floats], Floats], confidence: float, seed: int) -> Interval:
         random = np.random.Generator(np.random.PCG64(seed))
-        sizes = len(self.positives), len(self.negatives)
+        sizes, counts = (len(self.positives), len(self.negatives)), self.trials()
         step = max(1, CELLS // max(sizes))
         values = np.empty(RESAMPLES)
         for start in range(0, RESAMPLES, step):
             part = values[start : start + step]
-            part[:] = statistic(*(_drawn(random, size, len(part)) for size in sizes))
+            drawn = (_drawn(random, count, len(part)) for count in counts)
+            first, second = (
+                times if unit is None else times[:, unit] for times, unit in zip(drawn, self.units, strict=True)
+            )
+            part[:] = statistic(first, second)
         low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
         return Interval(float(low), float(high))
+
+
+def _numbered(names: ArrayLike, order: Units) -> Units | None:
+    """The numbers of units in another order; None if each score is a unit.
+
+    Raises:
+        ValueError: unless there is one name per score.
+    """
+    labels = np.asarray(names)
+    if labels.shape != order.shape:
+        raise ValueError(f"{labels.shape} units for {order.shape} scores")
+    unique, number = np.unique(labels, return_inverse=True)
+    return None if len(unique) == len(labels) else number[order]
 
 
 def _drawn(random: np.random.Generator, size: int, resamples: int) -> Floats:
