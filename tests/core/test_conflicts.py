@@ -20,6 +20,7 @@ from codex_ml.core.io import read_json
 from codex_ml.core.object_lines import object_lines
 from codex_ml.core.packages import locked_versions
 from codex_ml.core.pipeline import load_lock, load_pipeline
+from codex_ml.core.plugin_lock import locked_names
 from codex_ml.core.record import read_record
 from codex_ml.core.yaml import read_yaml
 from codex_ml.fetch.pins import read_pins
@@ -27,7 +28,6 @@ from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers.csv_tables import plan_table
 from codex_ml.ingest.readers.json_lines import LinesTask
 from codex_ml.ingest.readers.tasks import Context
-from codex_ml.policy.detectors_lock import locked_names
 from codex_ml.policy.rules import load_policy
 from codex_ml.tokenizer.foreign_files import read_foreign_json
 from codex_ml.tokens.text_tokenizer import _load_backend
@@ -64,7 +64,7 @@ READERS = {
     "dvc.lock": lambda: load_lock(),
     "data/raw/notes.jsonl.dvc": lambda: read_yaml(Path("data/raw/notes.jsonl.dvc")),
     "data/policy.yaml": lambda: load_policy(Path("data/policy.yaml")),
-    "data/detectors.lock": lambda: locked_names(Path("data/detectors.lock")),
+    "data/detectors.lock": lambda: locked_names("detectors", Path("data/detectors.lock")),
     "data/sample.lock": lambda: read_pins(Path("data/sample.lock")),
     "models/presets.yaml": lambda: load_params(),
     "models/base/tokenizer.json": lambda: read_foreign_json(Path("models/base/tokenizer.json"), 1 << 20),

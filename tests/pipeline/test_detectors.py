@@ -37,7 +37,7 @@ def test_another_detector_makes_split_stale_and_is_named_until_then(pipeline: Wo
     assert missing.returncode != 0
     assert "data/detectors.lock does not have the detector 'word', which data/policy.yaml names" in missing.stderr
 
-    pipeline.cli("policy", "lock-detectors")
+    pipeline.cli("plugins", "lock")
     pipeline.dvc("repro", "split")
     assert findings(pipeline) == {"no-isinstance"}
     assert pipeline.dvc("status", "split").stdout.endswith("up to date.\n")
@@ -51,7 +51,7 @@ def test_another_detector_makes_split_stale_and_is_named_until_then(pipeline: Wo
     assert (by_hand.returncode, told in by_hand.stderr) == (2, True)
     assert findings(pipeline) == {"no-isinstance"}
 
-    pipeline.cli("policy", "lock-detectors")
+    pipeline.cli("plugins", "lock")
     assert "data/detectors.lock" in pipeline.dvc("status", "split").stdout
     pipeline.dvc("repro", "split")
     assert findings(pipeline) == {"no-raise"}

@@ -7,11 +7,12 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from codex_ml.core import plugins
 from codex_ml.core.errors import UserError
-from codex_ml.policy import detectors
 from codex_ml.policy.rules import parse_policy
 from codex_ml.policy.scan import Scanner
 
+GROUP = "codex_ml.detectors"
 POLICY = """version: 1
 detectors: [mine]
 rules:
@@ -31,8 +32,8 @@ def install(monkeypatch, detector, count=1):
                 raise detector
             return detector
 
-    points = [Point("mine", f"package{i}:detector", detectors.GROUP) for i in range(count)]
-    monkeypatch.setattr(detectors, "entry_points", lambda group: points if group == detectors.GROUP else [])
+    points = [Point("mine", f"package{i}:detector", GROUP) for i in range(count)]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == GROUP else [])
 
 
 def test_its_findings_count_like_any_other(monkeypatch):

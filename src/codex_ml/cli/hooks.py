@@ -65,12 +65,12 @@ def _text(file: Path) -> str:
 @cache
 def _scanner(policy: Path) -> Scanner:
     """The rules of the policy that may stop a commit: those for credentials with severity high or critical."""
-    from codex_ml.policy.detectors_lock import refuse_other_code
+    from codex_ml.core.plugin_lock import refuse_other_code
     from codex_ml.policy.rules import load_policy  # here, because the other hooks need none of it
     from codex_ml.policy.scan import Scanner
 
     whole = load_policy(policy)
-    refuse_other_code(whole.detectors, policy.parent / "detectors.lock")
+    refuse_other_code("detectors", whole.detectors, policy.parent / "detectors.lock")
     return Scanner(whole.only(kinds={"secret"}, severities={"high", "critical"}))
 
 

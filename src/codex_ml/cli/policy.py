@@ -34,24 +34,6 @@ def new_key(debug: Debug = False) -> None:
         )
 
 
-@app.command("lock-detectors")
-def lock_detectors(
-    debug: Debug = False,
-) -> None:
-    """Write data/detectors.lock: name, version and hash of the code of each detector that data/policy.yaml names.
-
-    `split` and `safety_audit` depend on that file, and refuse to run if the code of a detector differs from it.
-    """
-    from codex_ml.policy.detectors_lock import DETECTORS, write_lock
-    from codex_ml.policy.rules import load_policy
-
-    with one_line_errors(debug=debug):
-        go_to_top()
-        for entry in (entries := write_lock(load_policy().detectors)):
-            typer.echo(f"policy: {entry['name']}: {entry['distribution']} {entry['version']}, {entry['object']}")
-        typer.echo(f"policy: {DETECTORS} holds {len(entries)} detectors; commit it, then `dvc repro`")
-
-
 @app.command("try")
 def try_text(
     output: Annotated[bool, typer.Option("--output", help="Screen the text as an answer, not as a prompt.")] = False,
@@ -65,15 +47,15 @@ def try_text(
 
     $ codex-ml policy try < prompt.txt
     """
+    from codex_ml.core.plugin_lock import lock_path
     from codex_ml.core.strict_json import dump_json
-    from codex_ml.policy.detectors_lock import DETECTORS
     from codex_ml.policy.filters import MAX_CHARACTERS, load_filter
     from codex_ml.policy.key import KEY
     from codex_ml.policy.rules import POLICY
 
     with one_line_errors(debug=debug):
         go_to_top()
-        screen = load_filter(POLICY, DETECTORS, KEY)
+        screen = load_filter(POLICY, lock_path("detectors"), KEY)
         data = sys.stdin.buffer.read(4 * MAX_CHARACTERS + 1)
         if len(data) > 4 * MAX_CHARACTERS:
             raise UserError(f"stdin holds more than {4 * MAX_CHARACTERS} bytes; give a shorter text")

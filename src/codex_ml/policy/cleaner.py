@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from codex_ml.policy.detectors_lock import refuse_other_code
+from codex_ml.core.plugin_lock import refuse_other_code
 from codex_ml.policy.key import read_key
 from codex_ml.policy.redact import redact
 from codex_ml.policy.rules import load_policy
@@ -26,6 +26,6 @@ def load_cleaner(policy: Path, lock: Path, key: Path) -> Callable[[str], str]:
     'no secret here'
     """
     rules = load_policy(policy)
-    refuse_other_code(rules.detectors, lock)
+    refuse_other_code("detectors", rules.detectors, lock)
     scanner, secret = Scanner(rules), read_key(key)
     return lambda text: redact(text, scanner.scan(text), secret)

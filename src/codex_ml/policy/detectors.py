@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint, entry_points
 
 from codex_ml.core.errors import UserError
+from codex_ml.core.plugins import UnusablePlugin, load
 
-GROUP = "codex_ml.detectors"
 Detector = Callable[[str], Iterable[tuple[str, int, int]]]
 
 _RULE_ID = re.compile(r"[a-z][a-z0-9-]{1,39}\Z")
@@ -22,34 +21,15 @@ def load_detectors(names: Iterable[str]) -> dict[str, Detector]:
     """Import the named detectors: name -> callable.
 
     Raises:
-        UserError: when one is not installed, is installed twice, or cannot be imported.
+        UserError: when one is not installed, is installed twice, cannot be imported, or is not callable.
     """
     return {name: _load(name) for name in names}
 
 
-def installed_detector(name: str) -> EntryPoint:
-    """Find the entry point of a detector, without importing it.
-
-    Raises:
-        UserError: when it is not installed, or when two packages offer it.
-    """
-    installed = entry_points(group=GROUP)
-    found = [point for point in installed if point.name == name]
-    if len(found) != 1:
-        known = ", ".join(sorted(point.name for point in installed)) or "none"
-        problem = "is not installed" if not found else f"is offered by {len(found)} packages"
-        raise UserError(f"data/policy.yaml: detector {name!r} {problem}; installed are: {known}")
-    return found[0]
-
-
 def _load(name: str) -> Detector:
-    point = installed_detector(name)
-    try:
-        detector = point.load()
-    except Exception as error:
-        raise UserError(f"data/policy.yaml: detector {name!r} cannot be imported ({type(error).__name__})") from None
+    detector: Detector = load("detectors", name)
     if not callable(detector):
-        raise UserError(f"data/policy.yaml: detector {name!r} is not callable, but {type(detector).__name__}")
+        raise UnusablePlugin("detectors", name, f"is not callable, but {type(detector).__name__}")
     return detector
 
 

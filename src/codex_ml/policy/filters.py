@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from codex_ml.policy.detectors_lock import refuse_other_code
+from codex_ml.core.plugin_lock import refuse_other_code
 from codex_ml.policy.disguises import Disguises
 from codex_ml.policy.filter_rules import Decision, InputRules, OutputRules
 from codex_ml.policy.finding import Finding, locate
@@ -132,5 +132,5 @@ def load_filter(policy: Path, lock: Path, key: Path) -> TextFilter:
         UserError: when one of them cannot be used, or the code of a detector has changed.
     """
     rules = load_policy(policy)
-    refuse_other_code(rules.detectors, lock)
+    refuse_other_code("detectors", rules.detectors, lock)
     return TextFilter(rules, read_key(key))

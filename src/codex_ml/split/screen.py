@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.hashing import hash_path, sha256_of
+from codex_ml.core.plugin_lock import refuse_other_code
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import FORMS, Document, canonical, documents_of, map_texts, numbers_of, opened
 from codex_ml.documents.licences import is_allowed
 from codex_ml.documents.signals import SIGNALS, Signals
 from codex_ml.documents.split_files import BenchmarkOverlap, PolicyFinding
-from codex_ml.policy.detectors_lock import refuse_other_code
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.key import read_key
 from codex_ml.policy.redact import placeholder, redact
@@ -67,7 +67,7 @@ def screen_settings(params: Split, *, policy: Path, lock: Path, key: Path, bench
     files = hash_path(benchmarks).sha256 if benchmarks.exists() else ""
     if params.policy == "off":
         return ScreenSettings(params, None, b"", files)
-    refuse_other_code(load_policy(policy).detectors, lock)
+    refuse_other_code("detectors", load_policy(policy).detectors, lock)
     return ScreenSettings(params, policy, read_key(key), files + sha256_of(policy))
 
 

@@ -87,7 +87,7 @@ def test_two_packages_with_one_name_are_a_failure(install):
     install()
     install(package="near-lengths")
     assert load_metrics().failures["lengths"].why == (
-        "far-lengths 1.5 and near-lengths 1.5 both provide it; uninstall one"
+        "is offered by 2 packages, far-lengths 1.5 and near-lengths 1.5; uninstall all but one"
     )
 
 
@@ -95,7 +95,7 @@ BROKEN = [
     pytest.param(("class Lengths", "import nowhere\nclass Lengths"), "cannot be imported: ModuleNotFoundError: No module named 'nowhere'", id="import error"),
     pytest.param(("class Lengths", "raise SystemExit(3)\nclass Lengths"), "cannot be imported: SystemExit: 3", id="exit on import"),
     pytest.param(("class Lengths", "class Other"), "cannot be imported: AttributeError", id="no such object"),
-    pytest.param(("class Lengths:", "class Lengths:\n    def __init__(self, size): pass"), "cannot be imported: TypeError", id="needs arguments"),
+    pytest.param(("class Lengths:", "class Lengths:\n    def __init__(self, size): pass"), "cannot be made: TypeError", id="needs arguments"),
     pytest.param(("    signature = \"characters\"\n", ""), "it has no `signature`", id="attribute missing"),
     pytest.param(("def measure", "def value"), "it has no `measure`", id="method missing"),
     pytest.param(('"lengths"', '"length"'), "its name is 'length'; the entry point says 'lengths'", id="another name"),

@@ -16,9 +16,10 @@ from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import Hashes, hash_path
 from codex_ml.core.paths import SAMPLE_BENCHMARKS
 from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, load_lock, load_pipeline
+from codex_ml.core.plugin_lock import lock_path, locked_names, refuse_other_code
+from codex_ml.core.plugins import KINDS
 from codex_ml.core.record import read_record, record_path
 from codex_ml.core.yaml import read_yaml
-from codex_ml.policy.detectors_lock import DETECTORS, locked_names, refuse_other_code
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ def _verify_inputs(spec: StageSpec, lock: dict[str, Locked], record: dict[str, A
         raise CheckFailed(
             f"{spec.name}: {unlike[0]} is in only one of {LOCK} and {record_path(spec.name)}; run `dvc repro`"
         )
-    if str(DETECTORS) in locked:
+    for kind in (kind for kind in KINDS if str(lock_path(kind)) in locked):
         try:
-            refuse_other_code(locked_names())
+            refuse_other_code(kind, locked_names(kind))
         except UserError as error:
             raise CheckFailed(f"{spec.name}: {error}") from None
     for path, md5 in locked.items():

@@ -19,7 +19,7 @@ from codex_ml.cli.param_rules import Params
 from codex_ml.core.config import BASE_FOLDER
 from codex_ml.core.errors import UserError
 from codex_ml.core.globs import expand_glob
-from codex_ml.core.hashing import hash_file, hash_path
+from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import read_json
 from codex_ml.core.packages import install_extra
 from codex_ml.core.paths import FORMER_LEDGER, SAMPLE_BENCHMARKS, SPLIT_LEDGER
@@ -247,23 +247,6 @@ def edited_files(params: Params, lock: dict[str, Locked]) -> Iterator[str]:
                 read(path)
         except UserError as error:
             yield str(error)
-
-
-def other_detectors(lock: dict[str, Locked]) -> Iterator[str]:
-    """Detectors whose installed code differs from that in data/detectors.lock."""
-    from codex_ml.policy.detectors_lock import DETECTORS, locked_names, refuse_other_code
-
-    policy = Path("data/policy.yaml")
-    if not (policy.is_file() and DETECTORS.is_file()):
-        return
-    try:
-        names = locked_names()
-        # `split` has compared the lock with the policy that it read; reading one takes half a second
-        if "split" not in lock or lock["split"].deps.get(str(policy)) != hash_file(policy).md5:
-            names = list(_policy(policy).detectors)
-        refuse_other_code(names)
-    except UserError as error:
-        yield str(error)
 
 
 def _policy(path: Path) -> Any:

@@ -12,6 +12,7 @@ from codex_ml.cli.checks import preflight
 from codex_ml.cli.checks.code import code_problems
 from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.checks.dvc_state import leftovers
+from codex_ml.cli.checks.other_code import other_plugins
 from codex_ml.cli.history.lost_lines import baselines, lost_in
 from codex_ml.cli.history.versions import version_in_folder
 from codex_ml.cli.param_rules import Params, load_params
@@ -83,7 +84,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from preflight.hardware(params)
     yield from preflight.edited_files(params, lock)
     yield from lost_in(version_in_folder(), baselines(), salt=params.split.salt)
-    yield from preflight.other_detectors(lock)
+    yield from other_plugins(params, lock)
     yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))
     yield from unlike_the_lock()
     yield from _git(stages)

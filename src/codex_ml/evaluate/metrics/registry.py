@@ -1,4 +1,4 @@
-"""Choose metrics by name: the built-in ones, and those of installed packages (entry points `codex_ml.metrics`).
+"""Choose metrics by name: the built-in ones, and those of installed packages (entry offers `codex_ml.metrics`).
 
 A built-in metric wins over one of a package with the same name. A package's metric that cannot be used is a listed
 failure, and an error where the user named it: a result without it would look complete.
@@ -14,18 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError, one_line
+from codex_ml.core.plugins import Plugin, UnusablePlugin, installed, only
 from codex_ml.evaluate.metrics.plugin_probe import ROUNDING, MetricPlugin, UnusableMetric, outside, probe
 from codex_ml.evaluate.metrics.protocol import Inputs, Metric, Pair, ScoredDocument
 from codex_ml.inference.evaluate_files import PlugIn
-
-GROUP = "codex_ml.metrics"
 
 
 @dataclass(frozen=True)
@@ -154,32 +152,30 @@ def load_metrics(names: Sequence[str] = ()) -> Metrics:
     Raises:
         UserError: when a name is unknown or given twice, or when a named metric cannot be used.
     """
-    built_in, installed, named = _built_in(), _installed(), frozenset(names)
-    _refuse_wrong_names(names, [*built_in, *installed])
+    built_in, offered, named = _built_in(), _installed(), frozenset(names)
+    _refuse_wrong_names(names, [*built_in, *offered])
     chosen: dict[str, Metric] = {name: metric for name, metric in built_in.items() if not named or name in named}
     plugins: dict[str, MetricPlugin] = {}
     failures: dict[str, MetricFailure] = {}
     shadowed: list[str] = []
-    for name, points in installed.items():
+    for name, offers in offered.items():
         if name in built_in:
-            shadowed += [f"{_plugin(p).label} is not used: a built-in metric has this name" for p in points]
+            shadowed += [f"{_plugin(p).label} is not used: a built-in metric has this name" for p in offers]
         elif not named or name in named:
             try:
-                chosen[name] = plugins[name] = _load(name, points)
+                chosen[name] = plugins[name] = _load(name, offers)
             except UnusableMetric as error:
-                failures[name] = _failed(_plugin(points[0]), error.why, named=name in named)
+                failures[name] = _failed(_plugin(offers[0]), error.why, named=name in named)
     order = [name for name in names if name in chosen] if named else list(chosen)
     return Metrics(tuple(chosen[name] for name in order), named, plugins, failures, tuple(shadowed))
 
 
 def plugins_to_use(names: Sequence[str] = ()) -> list[MetricPlugin]:
     """The metrics of packages that `load_metrics(names)` would try. None is imported, so they measure nothing."""
-    installed = _installed()
-    built_in = _built_in() if installed else {}
+    offered = _installed()
+    built_in = _built_in() if offered else {}
     return [
-        _plugin(points[0])
-        for name, points in installed.items()
-        if name not in built_in and (not names or name in names)
+        _plugin(offers[0]) for name, offers in offered.items() if name not in built_in and (not names or name in names)
     ]
 
 
@@ -188,12 +184,12 @@ def listed_name(metric: MetricPlugin | MetricFailure | PlugIn) -> str:
     return f"metric {metric.name} of {metric.distribution} {metric.version}"
 
 
-def _installed() -> dict[str, list[EntryPoint]]:
-    """Name -> the entry points of all installed packages that provide it, in an order that does not change."""
-    installed: dict[str, list[EntryPoint]] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
-        installed.setdefault(point.name, []).append(point)
-    return installed
+def _installed() -> dict[str, list[Plugin]]:
+    """Name -> the plug-ins of all installed packages that have it, in an order that does not change."""
+    found: dict[str, list[Plugin]] = {}
+    for plugin in installed("metrics"):
+        found.setdefault(plugin.name, []).append(plugin)
+    return found
 
 
 def _built_in() -> dict[str, Metric]:
@@ -217,30 +213,25 @@ def _refuse_wrong_names(names: Sequence[str], known: Sequence[str]) -> None:
             raise UserError(f"evaluate.metrics: {name!r} is there {count} times; name each metric once")
 
 
-def _load(name: str, points: Sequence[EntryPoint]) -> MetricPlugin:
+def _load(name: str, offers: list[Plugin]) -> MetricPlugin:
     """Import a metric and try it on examples.
 
     Raises:
         UnusableMetric: says why it cannot be used.
     """
-    if len(points) > 1:
-        packages = " and ".join(f"{p.distribution} {p.version}" for p in map(_plugin, points))
-        raise UnusableMetric(f"{packages} both provide it; uninstall one")
     try:
-        found = points[0].load()
+        found = only("metrics", name, offers).load()
         metric = found() if isinstance(found, type) else found
+    except UnusablePlugin as error:
+        raise UnusableMetric(error.why) from None
     except (Exception, SystemExit) as error:
-        raise UnusableMetric(
-            f"{points[0].value} cannot be imported: {type(error).__name__}: {one_line(error)}"
-        ) from None
+        raise UnusableMetric(f"cannot be made: {type(error).__name__}: {one_line(error)} ({offers[0].value})") from None
     probe(name, metric)
-    return _plugin(points[0], metric)
+    return _plugin(offers[0], metric)
 
 
-def _plugin(point: EntryPoint, metric: Any = None) -> MetricPlugin:
-    package = point.dist
-    origin = (package.name, package.version) if package else ("unknown", "unknown")
-    return MetricPlugin(point.name, *origin, metric)
+def _plugin(plugin: Plugin, metric: Any = None) -> MetricPlugin:
+    return MetricPlugin(plugin.name, plugin.distribution or "unknown", plugin.version or "unknown", metric)
 
 
 def _failed(plugin: MetricPlugin, why: str, *, named: bool) -> MetricFailure:

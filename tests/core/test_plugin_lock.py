@@ -1,4 +1,4 @@
-"""A detector's code is a dependency: changed code is refused until data/detectors.lock records it."""
+"""The code of a plug-in is a dependency: changed code is refused until its lock records it. Shown with a detector."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from codex_ml.cli.checks.workspace import problems
 from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.pipeline import load_pipeline
+from codex_ml.core.plugin_lock import lock_of, lock_path, locked_names, refuse_other_code, write_lock
 from codex_ml.core.yaml import read_yaml
-from codex_ml.policy.detectors_lock import DETECTORS, lock_of, locked_names, refuse_other_code, write_lock
+
+DETECTORS = lock_path("detectors")
 
 CODE = '''\
 """Finds the name of one person."""
@@ -73,8 +75,8 @@ def plugin(tmp_path, monkeypatch):
 def locked(plugin, tmp_path):
     """The lock of the plugin, and the check against it."""
     path = tmp_path / "detectors.lock"
-    write_lock(["mine"], path)
-    return lambda: refuse_other_code(["mine"], path)
+    write_lock("detectors", ["mine"], path)
+    return lambda: refuse_other_code("detectors", ["mine"], path)
 
 
 def test_the_lock_holds_what_is_installed(plugin, locked, tmp_path):
@@ -84,7 +86,7 @@ def test_the_lock_holds_what_is_installed(plugin, locked, tmp_path):
         "name": "mine", "distribution": "person-finder", "version": "1.0", "object": "person_finder:find",
     }  # fmt: skip
     assert len(entry["sha256"]) == 64
-    assert locked_names(tmp_path / "detectors.lock") == ["mine"]
+    assert locked_names("detectors", tmp_path / "detectors.lock") == ["mine"]
 
 
 CHANGES = {
@@ -106,9 +108,7 @@ def test_a_changed_file_is_named(plugin, locked, change):
         locked()
     message = str(error.value)
     assert message.startswith("detector 'mine': ")
-    assert (
-        " has sha256 " in message and "(person-finder 1.0); run `codex-ml policy lock-detectors` and commit" in message
-    )
+    assert " has sha256 " in message and "(person-finder 1.0); run `codex-ml plugins lock` and commit" in message
     assert "\n" not in message
 
 
@@ -131,14 +131,14 @@ def test_files_of_pip_and_caches_of_python_are_not_hashed(plugin, locked):
 
 
 def test_another_place_has_the_same_hash(plugin, tmp_path, monkeypatch):
-    here = lock_of(["mine"])
+    here = lock_of("detectors", ["mine"])
     monkeypatch.undo()
     other = tmp_path / "another site"
     other.mkdir()
     monkeypatch.syspath_prepend(str(other))
     second = Plugin(other)
     second.install()
-    assert lock_of(["mine"]) == here
+    assert lock_of("detectors", ["mine"]) == here
 
 
 def test_an_editable_install_is_hashed_where_its_code_is(plugin, tmp_path, monkeypatch):
@@ -151,28 +151,28 @@ def test_an_editable_install_is_hashed_where_its_code_is(plugin, tmp_path, monke
     plugin.files = {"__editable__.person_finder.pth": f"{checkout}\n"}
     plugin.install()
     monkeypatch.syspath_prepend(str(checkout))
-    before = lock_of(["mine"])
+    before = lock_of("detectors", ["mine"])
     (checkout / plugin.package / "words.py").write_text("WORDS = ()\n")
-    assert lock_of(["mine"]) != before
+    assert lock_of("detectors", ["mine"]) != before
 
 
 def test_only_the_detectors_own_part_of_a_namespace_package_is_hashed(plugin, tmp_path):
     plugin.files = {"finders/person/__init__.py": CODE, "finders/person/words.py": "WORDS = ()\n"}
     plugin.install(entry="finders.person:find")
-    before = lock_of(["mine"])
+    before = lock_of("detectors", ["mine"])
     (plugin.site / "finders/place").mkdir()
     (plugin.site / "finders/place/__init__.py").write_text("x = 1\n")
-    assert lock_of(["mine"]) == before
+    assert lock_of("detectors", ["mine"]) == before
     (plugin.site / "finders/person/words.py").write_text("WORDS = ('x',)\n")
-    assert lock_of(["mine"]) != before
+    assert lock_of("detectors", ["mine"]) != before
 
 
 def test_a_detector_of_one_file_counts(plugin):
     plugin.files = {"lonely.py": "def find(text): return []\n"}
     plugin.install(entry="lonely:find")
-    before = lock_of(["mine"])
+    before = lock_of("detectors", ["mine"])
     (plugin.site / "lonely.py").write_text("def find(text): return [1]\n")
-    assert lock_of(["mine"]) != before
+    assert lock_of("detectors", ["mine"]) != before
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_detector_of_one_file_counts(plugin):
         (
             ["mine"],
             "detectors: []\n",
-            "does not have the detector 'mine', which data/policy.yaml names; run `codex-ml policy",
+            "does not have the detector 'mine', which data/policy.yaml names; run `codex-ml plugins",
         ),
         ([], None, "data/policy.yaml does not have the detector 'mine', which "),
         (
@@ -199,12 +199,12 @@ def test_a_lock_with_other_detectors_than_the_policy_is_refused(plugin, locked, 
     if lock is not None:
         path.write_text(lock)
     with pytest.raises(UserError) as error:
-        refuse_other_code(names, path)
+        refuse_other_code("detectors", names, path)
     assert message in str(error.value)
 
 
 def test_no_detector_needs_no_lock(tmp_path):
-    refuse_other_code([], tmp_path / "none")
+    refuse_other_code("detectors", [], tmp_path / "none")
 
 
 def test_check_and_verify_name_other_code(plugin, workspace, monkeypatch):
@@ -215,7 +215,7 @@ def test_check_and_verify_name_other_code(plugin, workspace, monkeypatch):
     policy.write_text(policy.read_text().replace("detectors: []", "detectors: [mine]"))
     told = "data/detectors.lock does not have the detector 'mine', which data/policy.yaml names"
     assert any(told in problem for problem in problems(load_params(), load_pipeline()))
-    write_lock(["mine"])
+    write_lock("detectors", ["mine"])
     assert not any("detector" in problem for problem in problems(load_params(), load_pipeline()))
     plugin.install("2.0")
     assert any("has version 1.0, installed is 2.0" in problem for problem in problems(load_params(), load_pipeline()))
@@ -244,11 +244,11 @@ def test_the_hook_refuses_to_look_with_other_code(plugin, workspace):
 
     assert hook().returncode == 2
     done = subprocess.run(
-        [sys.executable, "-m", "codex_ml", "policy", "lock-detectors"],
+        [sys.executable, "-m", "codex_ml", "plugins", "lock"],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert "policy: mine: person-finder 1.0, person_finder:find\n" in done.stdout
+    assert "plugins: detector mine: person-finder 1.0, person_finder:find\n" in done.stdout
     assert hook().returncode == 0
     CHANGES["code"](plugin)
     plugin.install()

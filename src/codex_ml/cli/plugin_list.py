@@ -1,0 +1,56 @@
+"""The plug-ins that installed packages offer, and which of them can be used. Used by: `codex-ml plugins list`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from codex_ml.core.plugin_trial import import_error
+from codex_ml.core.plugins import Plugin, installed
+
+State = Literal["loaded", "failed", "collision"]
+
+
+class ListedPlugin(BaseModel):
+    """A plug-in in the output of `codex-ml plugins list --json`.
+
+    Attributes:
+        object: module and object, as the entry point of the package has them.
+        state: failed: it cannot be imported; collision: another package offers the same name, so neither is used.
+        why: the reason for "failed" and "collision", on one line; else "".
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    object: str
+    state: State
+    why: str
+
+
+class PluginList(BaseModel):
+    """The output of `codex-ml plugins list --json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    plugins: list[ListedPlugin]
+
+
+def listed(kinds: list[str]) -> PluginList:
+    """The installed plug-ins of these kinds. Each is imported in a process of its own, which then ends."""
+    return PluginList(plugins=[_listed(plugin, installed(kind)) for kind in kinds for plugin in installed(kind)])
+
+
+def _listed(plugin: Plugin, offers: list[Plugin]) -> ListedPlugin:
+    others = [other.origin for other in offers if other.name == plugin.name and other != plugin]
+    state: State = "loaded"
+    if others:
+        state, why = "collision", f"{' and '.join(others)} offers the same name; uninstall all but one"
+    elif why := import_error(plugin):
+        state = "failed"
+    values = {"kind": plugin.kind, "name": plugin.name, "distribution": plugin.distribution}
+    return ListedPlugin(**values, version=plugin.version, object=plugin.value, state=state, why=why)

@@ -1,0 +1,171 @@
+"""data/<kind>.lock: the version and hash of the code of each plug-in that params.yaml or data/policy.yaml names.
+
+A plug-in decides bytes: a detector what may be trained on, a tokenizer how text is cut. Its code is in an installed
+package, which DVC does not track. So a lock records its name, version and the hash of its files, and the stages that
+use it depend on the lock. They refuse to run with other code, and they run again when the lock changes.
+Used by: the stages that use plug-ins, the hook for secrets, `codex-ml check`, `codex-ml verify`, `codex-ml plugins`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.hashing import sha256_of
+from codex_ml.core.io import write_text
+from codex_ml.core.plugins import KINDS, Plugin, find
+from codex_ml.core.yaml import read_yaml
+
+COMMAND = "`codex-ml plugins lock`"
+KEYS = ("name", "distribution", "version", "object", "sha256")
+
+
+def lock_path(kind: str) -> Path:
+    """The file of the lock of a kind."""
+    return Path("data") / f"{kind}.lock"
+
+
+def lock_of(kind: str, names: Iterable[str]) -> list[dict[str, str]]:
+    """The entries of the lock for these plug-ins as they are installed, in order of their names.
+
+    Raises:
+        UserError: when one is not installed, or its code cannot be found.
+    """
+    return [_entry(find(kind, name)) for name in sorted(set(names))]
+
+
+def write_lock(kind: str, names: Iterable[str], path: Path | None = None) -> list[dict[str, str]]:
+    """Write the lock of these plug-ins as they are installed; returns its entries.
+
+    Args:
+        path: the lock; None for `lock_path`.
+    """
+    import yaml
+
+    entries = lock_of(kind, names)
+    header = f"# The code of the {kind} that {_named_in(kind)} names; {COMMAND} writes it.\n"
+    write_text(path or lock_path(kind), header + yaml.safe_dump({kind: entries}, sort_keys=False))
+    return entries
+
+
+def refuse_other_code(kind: str, names: Iterable[str], path: Path | None = None) -> None:
+    """Raise unless the installed code of each named plug-in is the code that the lock records.
+
+    Args:
+        names: all plug-ins of this kind that params.yaml or data/policy.yaml names, and nothing that is built in.
+        path: the lock; None for `lock_path`.
+
+    Raises:
+        UserError: names the plug-in, what the lock has, what is installed, and the command that updates the lock.
+    """
+    path, one, where = path or lock_path(kind), KINDS[kind].one, _named_in(kind)
+    installed = {entry["name"]: entry for entry in lock_of(kind, names)}
+    locked = {entry["name"]: entry for entry in _read(kind, path)}
+    advice = f"run {COMMAND} and commit {path}; what uses it then runs again"
+    for name in sorted(installed.keys() ^ locked.keys()):
+        lacks, other = (path, f"{where} names") if name in installed else (where, f"{path} holds")
+        raise UserError(f"{lacks} does not have the {one} {name!r}, which {other}; {advice}")
+    for name, entry in installed.items():
+        for key in KEYS:
+            if entry[key] != locked[name][key]:
+                raise UserError(
+                    f"{one} {name!r}: {path} has {key} {locked[name][key]}, installed is {entry[key]} "
+                    f"({entry['distribution']} {entry['version']}); {advice}"
+                )
+
+
+def locked_names(kind: str, path: Path | None = None) -> list[str]:
+    """The names of the plug-ins in the lock; none without a lock.
+
+    Raises:
+        UserError: when the file is malformed.
+    """
+    return [entry["name"] for entry in _read(kind, path or lock_path(kind))]
+
+
+def _named_in(kind: str) -> str:
+    return KINDS[kind].named_in.partition(":")[0]
+
+
+def _read(kind: str, path: Path) -> list[dict[str, str]]:
+    if not path.exists():  # an older commit may have no lock; a stage that depends on it does not start without it
+        return []
+    value: Any = read_yaml(path)
+    entries = value.get(kind) if isinstance(value, dict) else None
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and entry.keys() == set(KEYS) and all(isinstance(v, str) for v in entry.values())
+        for entry in entries
+    ):
+        raise UserError(f"{path}: expected `{kind}`, a list of mappings with {', '.join(KEYS)}; {COMMAND} writes it")
+    return entries
+
+
+def _entry(plugin: Plugin) -> dict[str, str]:
+    one = KINDS[plugin.kind].one
+    if plugin.point is None or plugin.point.dist is None or not plugin.distribution:
+        raise UserError(f"{one} {plugin.name!r} belongs to no installed package; install it with pip")
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "object": plugin.value,
+        "sha256": _hash(plugin, plugin.point.dist),
+    }
+
+
+def _hash(plugin: Plugin, distribution: Distribution) -> str:
+    """SHA-256 over the names and contents of all files of the package; it does not depend on where they are."""
+    files = dict(_listed(distribution)) | dict(_imported(plugin.value.partition(":")[0].strip()))
+    if not files:
+        one = KINDS[plugin.kind].one
+        raise UserError(f"{one} {plugin.name!r}: no file of {distribution.name} was found; install it with pip")
+    whole = hashlib.sha256()
+    for name in sorted(files):
+        whole.update(f"{name}\0{sha256_of(files[name])}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
+
+
+def _listed(distribution: Distribution) -> Iterator[tuple[str, Path]]:
+    """Files that the installer lists, without those that differ by machine: metadata, scripts, links to a checkout."""
+    for file in distribution.files or ():
+        path = Path(str(distribution.locate_file(file)))
+        top = file.parts[0]
+        if top == ".." or top.endswith((".dist-info", ".egg-info", ".pth")) or top.startswith("__editable__"):
+            continue
+        if _counts(path):
+            yield file.as_posix(), path
+
+
+def _imported(module: str) -> Iterator[tuple[str, Path]]:
+    """Files of the plug-in's top package, or its single file; an editable install does not list them.
+
+    Several distributions can share a namespace package, so the first package below it counts.
+    """
+    parts, end, spec = module.split("."), 0, None
+    while end < len(parts) and (spec is None or spec.origin is None):
+        end += 1
+        try:
+            spec = find_spec(".".join(parts[:end]))
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None:
+            return
+    if spec is None or spec.origin is None:
+        return
+    origin = Path(spec.origin)
+    if not spec.submodule_search_locations:
+        if origin.is_file():
+            yield "/".join((*parts[: end - 1], origin.name)), origin
+        return
+    for file in sorted(origin.parent.rglob("*")):
+        if _counts(file):
+            yield "/".join((*parts[:end], *file.relative_to(origin.parent).parts)), file
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and path.suffix != ".pyc" and "__pycache__" not in path.parts
