@@ -10,9 +10,7 @@ import os
 import signal
 import sys
 
-# Importing torch and transformers makes a million objects. By default the collector reads them again and again meanwhile:
-# 1 s of the 6 s of CPU time that training takes here.
-gc.set_threshold(100_000, 20, 100)
+gc.set_threshold(50_000, 10, 10)  # see tests/guard
 
 what, event, number = os.environ.get("CODEX_TEST_FAULT", "none none 0").split()
 count = 0
