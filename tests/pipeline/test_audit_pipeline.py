@@ -224,7 +224,7 @@ def test_no_planted_value_and_no_canary_is_in_anything_that_was_written(overfitt
 @pytest.mark.slow
 @pytest.mark.shipped
 def test_no_planted_value_is_in_what_failing_stages_print_and_log(overfitted: Planted, tmp_path: Path) -> None:
-    """Each stage that reads raw text or generates some fails after it has read or made it."""
+    """Each meets a full disk where it first writes a result; `ingest` also meets a record that is not closed."""
     workspace = overfitted.workspace.copy(tmp_path / "fails")
     full = Workspace(workspace.root, workspace.wheels, {"CODEX_TEST_FAULT": "ENOSPC os.rename 1"})
     (workspace.root / ".cache").rename(tmp_path / "scratch")  # nothing is resumed
