@@ -187,8 +187,9 @@ class AuditFinding(Contract):
         number: the number of the audit that counts it, such as generated.secrets.
         kind: what was found, such as the id of a rule, or "extracted".
         severity: critical, high, medium or low.
-        source, path, line, column: where: of the training document that it comes from, or source "generated" and the
-            number of the sample as the path. Line and column count from 1; 0 if not known.
+        source, path, line, column: where: of the training document that it comes from. A record of a table has no path
+            and gets "record" and its id. Or source "generated", and the number of the sample as the path. Line and
+            column count from 1; 0 if not known.
         licence: of that document; "" if there is none.
         evidence: a short text, redacted.
         trace: the command that shows the place; "" if there is none.
