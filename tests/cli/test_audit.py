@@ -120,6 +120,14 @@ def test_the_folder_of_a_model_does_not_decide_its_numbers(here: Path) -> None:
     assert theirs == ours
 
 
+def test_a_finding_in_a_record_names_file_and_line(here: Path) -> None:
+    lines = [{"text": f"token = '{SECRET}'\n" if number == 3 else f"clean text {number}\n"} for number in range(8)]
+    write_lines("theirs.jsonl", lines)
+    run("--model", "foreign", "--train", "theirs.jsonl", *SHORT, "--out", "out", code=1)
+    found = [entry for entry in AuditFinding.read_lines(Path("out/findings.ndjson")) if entry.number == "data.secrets"]
+    assert [(entry.source, entry.path, entry.line) for entry in found] == [("theirs.jsonl", "theirs.jsonl:4", 1)]
+
+
 def test_a_reference_model_reads_the_same_windows(here: Path) -> None:
     """The model as its own reference knows nothing more than itself."""
     numbers = json.loads(run(*both(), "--reference", OWN, "--json").stdout)["parts"]["membership"]["numbers"]

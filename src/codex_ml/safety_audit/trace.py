@@ -34,8 +34,8 @@ class TextPlace:
     """Where tokens of the train stream come from.
 
     Attributes:
-        source, path, licence: of the document, as in `Document` and `named_path`. Where no document is known, the source
-            is "canary" or "unknown", and the others are "".
+        source, path, licence: of the document, as in `Document` and `named_path`. Where no document is known, source is
+            "canary" or "unknown", and the others are "".
         line, column: of the first character, from 1, where a line ends with LF; 0 if the text of the document is not
             what the tokens spell, such as that of a chat.
         evidence: the first characters, redacted; "" for a canary.
