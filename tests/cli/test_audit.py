@@ -83,6 +83,18 @@ def both(model: str = "foreign") -> tuple[str, ...]:
     return ("--model", model, "--train", "train.jsonl", "--held-out", "held.jsonl", *SHORT)
 
 
+METHODS = {  # of each kind of number; the bootstrap of a share draws documents
+    ("share", "exact"), ("share", "bootstrap"), ("difference", "newcombe"), ("area", "bootstrap"), ("bits", "student"),
+}  # fmt: skip
+
+
+def methods_of(found: Audit) -> set[tuple[str, str | None]]:
+    """The unit and the method of every interval of an audit."""
+    numbers = [number for part in found.parts.values() for number in part.numbers.values() if number.low is not None]
+    assert len(numbers) > 15
+    return {(number.unit, number.method) for number in numbers}
+
+
 def test_a_foreign_model_with_its_documents_gets_a_whole_audit(here: Path) -> None:
     done = run(*both(), "--out", "audits/theirs")
     found = Audit.read(Path("audits/theirs/audit.json"))
@@ -96,6 +108,7 @@ def test_a_foreign_model_with_its_documents_gets_a_whole_audit(here: Path) -> No
     assert found.parts["memorisation"].status == "measured"
     findings = list(AuditFinding.read_lines(Path("audits/theirs/findings.ndjson")))
     assert set().union(*(undeclared(PartResult(name, part, findings)) for name, part in found.parts.items())) == set()
+    assert methods_of(found) <= METHODS
     lines = done.stdout.splitlines()
     assert lines[0] == found.sentence == "PASS: the model may ship. Gates judged: 1 of 1."
     assert lines[1] == "pass    No secret in train: 0, findings at most 0"
