@@ -61,6 +61,7 @@ def wait_for_checkpoint(workspace: Workspace, process: subprocess.Popen[str], af
     raise AssertionError(process.stderr.read())
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_model_of_one_to_rounding(pipeline: Workspace) -> None:
     """Both rates are 3e-3 at this width: rounding grows with the rates, and the shipped ones are for better losses."""
     two, weights = pipeline, pipeline.root / "models/model/model.safetensors"
