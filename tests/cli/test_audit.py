@@ -83,6 +83,18 @@ def both(model: str = "foreign") -> tuple[str, ...]:
     return ("--model", model, "--train", "train.jsonl", "--held-out", "held.jsonl", *SHORT)
 
 
+METHODS = {  # of each kind of number; the bootstrap of a share draws documents
+    ("share", "exact"), ("share", "bootstrap"), ("difference", "newcombe"), ("area", "bootstrap"), ("bits", "student"),
+}  # fmt: skip
+
+
+def methods_of(found: Audit) -> set[tuple[str, str | None]]:
+    """The unit and the method of every interval of an audit."""
+    numbers = [number for part in found.parts.values() for number in part.numbers.values() if number.low is not None]
+    assert len(numbers) > 15
+    return {(number.unit, number.method) for number in numbers}
+
+
 def test_a_foreign_model_with_its_documents_gets_a_whole_audit(here: Path) -> None:
     done = run(*both(), "--out", "audits/theirs")
     found = Audit.read(Path("audits/theirs/audit.json"))
@@ -96,6 +108,7 @@ def test_a_foreign_model_with_its_documents_gets_a_whole_audit(here: Path) -> No
     assert found.parts["memorisation"].status == "measured"
     findings = list(AuditFinding.read_lines(Path("audits/theirs/findings.ndjson")))
     assert set().union(*(undeclared(PartResult(name, part, findings)) for name, part in found.parts.items())) == set()
+    assert methods_of(found) <= METHODS
     lines = done.stdout.splitlines()
     assert lines[0] == found.sentence == "PASS: the model may ship. Gates judged: 1 of 1."
     assert lines[1] == "pass    No secret in train: 0, findings at most 0"
@@ -118,6 +131,14 @@ def test_the_folder_of_a_model_does_not_decide_its_numbers(here: Path) -> None:
     theirs, ours = (json.loads(run(*both(name), "--json").stdout) for name in ("foreign", OWN))
     assert theirs.pop("model") != ours.pop("model")  # the hash of the folder
     assert theirs == ours
+
+
+def test_a_finding_in_a_record_names_file_and_line(here: Path) -> None:
+    lines = [{"text": f"token = '{SECRET}'\n" if number == 3 else f"clean text {number}\n"} for number in range(8)]
+    write_lines("theirs.jsonl", lines)
+    run("--model", "foreign", "--train", "theirs.jsonl", *SHORT, "--out", "out", code=1)
+    found = [entry for entry in AuditFinding.read_lines(Path("out/findings.ndjson")) if entry.number == "data.secrets"]
+    assert [(entry.source, entry.path, entry.line) for entry in found] == [("theirs.jsonl", "theirs.jsonl:4", 1)]
 
 
 def test_a_reference_model_reads_the_same_windows(here: Path) -> None:

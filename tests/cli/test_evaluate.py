@@ -141,6 +141,11 @@ def test_the_same_weights_from_elsewhere_give_the_same_numbers_and_programs_run_
     assert trained["tasks"] == foreign["tasks"]
     assert set(trained["tasks"]) == {"documents", "completions", "code/tasks"}
     assert trained["tasks"]["code/tasks"]["metrics"]["pass_at_1"]["value"] == 1.0
+    metrics = {name: value for task in trained["tasks"].values() for name, value in task["metrics"].items()}
+    methods = {name: value["method"] for name, value in metrics.items() if value.get("low") is not None}
+    assert set(methods.values()) == {"bootstrap", "exact"}
+    assert methods["pass_at_1"] == "exact"
+    assert all(value.get("method") is None for value in metrics.values() if value.get("low") is None)
     assert trained["tasks"]["documents"]["metrics"]["ngram_bits_per_byte"]["value"] < 1.0, "it has seen the documents"
 
 

@@ -36,6 +36,8 @@ from codex_ml.tokens.text_tokenizer import load_tokenizer
 from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
 
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
+
 BENCHMARK = "data/benchmarks/own.jsonl"
 SHAPE = Model(hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=64)
 SECRET = "to" + "ken-1234"
@@ -51,14 +53,6 @@ def record(number: int, **changes: Any) -> dict[str, Any]:
         "test": f"def check(candidate):\n    assert candidate(2) == {number + 2}\n",
         **changes,
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

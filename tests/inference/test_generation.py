@@ -17,17 +17,11 @@ from codex_ml.inference.sampling import Sampling
 from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
 
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
+
 END, PAD, BOS, VOCAB = 0, 1, 9, 60
 ARCHITECTURES = ("llama", "gpt2", "qwen3", "gpt_neox", "mistral", "t5")
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
 
 
 class Letters:

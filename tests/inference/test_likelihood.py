@@ -23,16 +23,10 @@ from codex_ml.train.config import Model
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.build import build_model, parameter_count
 
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
+
 SHAPE = Model(hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=32)
 END, PAD, VOCAB = 0, 1, 40
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

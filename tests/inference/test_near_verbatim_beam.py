@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,16 +15,10 @@ from codex_ml.inference.near_verbatim_beam import BeamSearch, near_verbatim_mass
 from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
 
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
+
 VOCAB, PREFIX, LENGTH = 4, 2, 4
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 16, 100)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
 
 
 def sharp(seed: int) -> Any:

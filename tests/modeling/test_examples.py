@@ -33,17 +33,11 @@ from codex_ml.train.config import Model
 from codex_ml.train.loss import summed_loss
 from codex_ml.train.model.build import build_model
 
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
+
 CORPUS = "def add(left, right):\n    return left + right\n\nAsk me; I answer. Caf\u00e9 \u4e2d\u6587.\n"
 ROW = 64
 WITH_BOS = "{{ bos_token }}{% for m in messages %}{{ m.role + ':' + m.content + eos_token }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

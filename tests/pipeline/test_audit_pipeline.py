@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from workspace import REPOSITORY, Workspace, make_workspace
 
 from codex_ml.inference.audit_files import Audit, AuditFinding
 from codex_ml.modeling.canary_files import planted_canaries
+from codex_ml.train.trackers import MODULES
 
 PARAMS = """\
 seed: 3
@@ -50,12 +52,15 @@ evaluate:
   code: {max_tokens: 16}
 safety_audit: {windows: 120, prefix_tokens: 12, suffix_tokens: 8, samples: 220, sample_tokens: 16}
 report: {}
-runtime: {device: cpu}
+runtime: {device: cpu, trackers: []}
 """
+# A tracker runs only where its package is installed; its settings are part of no output.
+TRACKERS = sorted(name for name in ("tensorboard", "mlflow", "wandb") if find_spec(MODULES[name]))
 OVERFIT = {"max_steps: 30": "max_steps: 700", "lr: 1e-3": "lr: 1e-2", "windows: 120": "windows: 40"}
 NARROW, WIDE = "    warn: 0.001\n    fail: 0.01\n", "    warn: 0.05\n    fail: 0.1\n"
 BLIND = ("return self.run == self.tokens", "return self.run > self.tokens")  # no window is ever extracted
 AUDIT = "reports/safety_audit/audit.json"
+FAILING = ("ingest", "split", "pack", "train", "evaluate", "safety_audit")
 
 
 @dataclass(frozen=True)
@@ -110,10 +115,14 @@ def redacted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 @pytest.fixture(scope="module")
 def overfitted(redacted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    """A model that has read a small part of this corpus again and again. The gates only warn, so `dvc repro` goes on to the report."""
+    """A model that has read a small part of this corpus again and again, under each tracker that is installed.
+
+    The gates only warn, so `dvc repro` goes on to the report.
+    """
     workspace = redacted.workspace.copy(tmp_path_factory.mktemp("overfitted") / "work")
     values = write_corpus(workspace.root / "data/raw/own.jsonl", workspace.root / "data/policy.yaml", plain=60)
     assert values == redacted.values
+    workspace.edit("params.yaml", "trackers: []", f"trackers: {json.dumps(TRACKERS)}")
     for old, new in OVERFIT.items():
         workspace.edit("params.yaml", old, new)
     done = workspace.dvc("repro")
@@ -199,7 +208,8 @@ def test_no_planted_value_and_no_canary_is_in_anything_that_was_written(overfitt
     assert canaries
     invented = [canary.text for canary in (*canaries.planted, *canaries.controls)]
     assert overfitted.audit.parts["canaries"].numbers["extracted"].value, "this model can write canaries"
-    assert holding(root, [*overfitted.values, *invented]) == {}
+    written = {path.name for path in (root / "logs/train").iterdir()}
+    assert {"events.ndjson", *TRACKERS} <= written
     (root / "logs/commands.txt").write_text(overfitted.printed, encoding="utf-8")
     assert holding(root, [*overfitted.values, *invented]) == {}
 
@@ -209,6 +219,27 @@ def test_no_planted_value_and_no_canary_is_in_anything_that_was_written(overfitt
     assert everywhere["data/packed/canaries.json"] == {*invented}
     assert {name.split("/")[0] for name in everywhere} == {"data", ".dvc"}
     assert all(name.startswith((*RAW, ".dvc/cache/")) for name in everywhere)
+
+
+@pytest.mark.slow
+@pytest.mark.shipped
+def test_no_planted_value_is_in_what_failing_stages_print_and_log(overfitted: Planted, tmp_path: Path) -> None:
+    """Each meets a full disk where it first writes a result; `ingest` also meets a record that is not closed."""
+    workspace = overfitted.workspace.copy(tmp_path / "fails")
+    full = Workspace(workspace.root, workspace.wheels, {"CODEX_TEST_FAULT": "ENOSPC os.rename 1"})
+    (workspace.root / ".cache").rename(tmp_path / "scratch")  # nothing is resumed
+    failed = {name: full.run("python", f"stages/{name}.py", check=False) for name in FAILING}
+    with (workspace.root / "data/raw/own.jsonl").open("a", encoding="utf-8") as file:
+        file.write(f'{{"text": "{overfitted.values[-2]} is not closed}}\n')
+    failed["wrong input"] = workspace.run("python", "stages/ingest.py", check=False)
+    assert all(done.returncode for done in failed.values()), failed
+    assert all("error: " in done.stderr for done in failed.values()), failed
+    printed = "".join(f"{name}\n{done.stdout}{done.stderr}" for name, done in failed.items())
+    (workspace.root / "logs/commands.txt").write_text(printed, encoding="utf-8")
+    canaries = planted_canaries(workspace.root / "data/packed")
+    assert canaries
+    invented = [canary.text for canary in (*canaries.planted, *canaries.controls)]
+    assert holding(workspace.root, [*overfitted.values, *invented]) == {}
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def own(workspace: Workspace) -> dict[str, bytes]:
     return {file.relative_to(workspace.root).as_posix(): file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize("cache", ["copy", "symlink"])
+@pytest.mark.parametrize("cache", ["copy", pytest.param("symlink", marks=pytest.mark.slow)])
 def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path, cache: str) -> None:
     """Added, committed, pushed, cloned, pulled, used in a temporary copy, kept by gc, brought back by checkout.
 

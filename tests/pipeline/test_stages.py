@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from workspace import MAIN, Finished, Workspace, make_workspace
 
 from codex_ml.core.pipeline import load_pipeline
@@ -108,9 +107,12 @@ def test_only_fetch_may_open_a_socket(pipeline: Workspace) -> None:
     assert "this run tried to reach '192.0.2.1'; only fetch may use the network" in refused.stderr
 
 
-@pytest.mark.parametrize("on_fail", ["warn", "stop"])
-def test_failed_audit_ends_the_run_only_on_request(pipeline: Workspace, on_fail: str) -> None:
-    """A secret in the training data fails a gate."""
+def test_failed_audit_ends_the_run_only_on_request(pipeline: Workspace) -> None:
+    """A secret in the training data fails a gate. The run of `pipeline` itself went on: its verdict is no pass either."""
+    params = (pipeline.root / "params.yaml").read_text(encoding="utf-8")
+    assert "on_fail" not in params  # the default, warn
+    assert Audit.read(pipeline.root / "reports/safety_audit/audit.json").verdict != "pass"
+    assert (pipeline.root / "reports/report/index.html").is_file()
     plant = (
         "    import codex_ml.safety_audit.split_scan as split_scan\n"
         "    from codex_ml.inference.audit_files import AuditFinding\n"
@@ -119,11 +121,11 @@ def test_failed_audit_ends_the_run_only_on_request(pipeline: Workspace, on_fail:
         "        id='0', number='data.secrets', kind='jwt', severity='high', **place)]\n"
     )
     pipeline.edit("stages/safety_audit.py", MAIN, MAIN + plant)
-    pipeline.edit("params.yaml", "sample_tokens: 16", f"sample_tokens: 16, on_fail: {on_fail}")
+    pipeline.edit("params.yaml", "sample_tokens: 16", "sample_tokens: 16, on_fail: stop")
     done = pipeline.run("python", "stages/safety_audit.py", check=False)
     assert "safety_audit: fail    No secret or personal data in the training data" in done.stderr
-    assert done.returncode == (1 if on_fail == "stop" else 0)
-    assert ("the safety audit is fail" in done.stderr) is (on_fail == "stop")
+    assert done.returncode == 1
+    assert "the safety audit is fail" in done.stderr
 
 
 def test_the_audit_refuses_an_acceptance_that_has_ended_before_any_work(pipeline: Workspace) -> None:

@@ -27,6 +27,7 @@ TRACKED = (
     ".gitignore",
     "params.schema.json",
 )
+FAULTS = Path(__file__).parent / "faults"  # a sitecustomize for every process of a workspace
 PROJECT = REPOSITORY / "tests/project"  # data and models as an invented user has them
 MAIN = "def main(stage: Stage[Params]) -> None:\n"  # of every stage script
 AWKWARD = 'my proj ünï (1) & co\'s "best"'
@@ -115,8 +116,8 @@ class Workspace:
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(self.wheels),
             "PIP_CONFIG_FILE": os.devnull,
-            "PYTHONDONTWRITEBYTECODE": "1",
             **self.extra,
+            "PYTHONPATH": os.pathsep.join(filter(None, [self.extra.get("PYTHONPATH"), str(FAULTS)])),
         }
 
     def run(self, *command: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:

@@ -32,7 +32,9 @@ from codex_ml.report.page import render_page
 MakeFacts = Callable[..., Facts]
 DRAWN = re.compile(r'src="data:image/svg\+xml;base64,')
 pytestmark = pytest.mark.usefixtures("drawn")
-NUMBER = AuditNumber(value=0.0125, low=0.001, high=0.03, trials=400, needed=368, unit="share", control="planted copy")
+NUMBER = AuditNumber(
+    value=0.0125, low=0.001, high=0.03, method="newcombe", trials=400, needed=368, unit="share", control="planted copy"
+)
 PLANTED = Control(name="planted copy", passed=True, found="60 of 60", expected="60", voids=["copying.rate"])
 
 
@@ -163,8 +165,8 @@ def test_a_part_that_the_report_has_never_heard_of_is_shown_whole(facts: MakeFac
     meanings = {"poems.rate": "share of poems that are copied"}
     made = audited(facts(), parts={"poems": part, "songs": left_out}, meanings=meanings)
     assert audit_tables.numbers(made, "poems").rows == (
-        ("rate", "0.0125", "0.001 to 0.03", "400 (368)", "planted copy", "share of poems that are copied"),
-        ("lines", "–", "–", "0", "", "no poem has lines"),
+        ("rate", "0.0125", "0.001 to 0.03", "Newcombe", "400 (368)", "planted copy", "share of poems that are copied"),
+        ("lines", "–", "–", "", "0", "", "no poem has lines"),
     )
     assert audit_tables.controls(part).rows == (
         ("pass", "planted copy", "60 of 60", "60", "copying.rate"),
@@ -183,7 +185,7 @@ def test_a_part_that_the_report_has_never_heard_of_is_shown_whole(facts: MakeFac
     text = words(render_page(made))
     for said in (
         "Copying of poems number value 95 % interval",
-        "rate 0.0125 0.001 to 0.03 400 (368) planted copy share of poems that are copied",
+        "rate 0.0125 0.001 to 0.03 Newcombe 400 (368) planted copy share of poems that are copied",
         "Only rhymes count Copying of poems: controls",
         "By poet poet copied lines share famous A 3 0.125 yes",
         "Copying of songs Not measured: there are no songs.",
@@ -247,7 +249,7 @@ def test_the_card_counts_findings_and_names_what_was_not_measured(facts: MakeFac
     found = (finding(), finding(), finding(severity="low", accepted="known"))
     card = render_card(dataclasses.replace(made, findings=found))
     for lines in (
-        "| memorisation.extracted | 0.0125 | 0.001 to 0.03 | 400 (368) | planted copy |",
+        "| memorisation.extracted | 0.0125 | 0.001 to 0.03 | Newcombe | 400 (368) | planted copy |",
         "### Not measured by the audit\n\n- Canaries: none were planted\n- No typo: this audit has no such number\n",
         "| data.secrets | high | 2 | 2 |\n| data.secrets | low | 1 | 0 |",
     ):
@@ -260,7 +262,7 @@ def test_the_card_counts_findings_and_names_what_was_not_measured(facts: MakeFac
 @pytest.mark.parametrize("measured", [True, False])
 def test_the_card_says_that_security_was_not_measured_only_where_it_was_not(facts: MakeFacts, measured: bool) -> None:
     part = AuditPart(title="Insecure code", numbers={"excess": NUMBER if measured else NUMBER.model_copy(
-        update={"value": None, "low": None, "high": None, "why": "nothing parses"})})  # fmt: skip
+        update={"value": None, "low": None, "high": None, "method": None, "why": "nothing parses"})})  # fmt: skip
     executed, plain = (
         render_card(audited(facts(tasks=tasks, compared=False), parts={"insecure_code": part}))
         for tasks in (True, False)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from codex_ml.inference.audit_files import PLOT_FILES
 
+LOADS_NOTHING = "DVC failed to load some plots"  # what DVC says if it could not read a table, or its own pipeline
 NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 BITS = "documents,bytes,bits_per_byte,low,high,zlib_bits_per_byte,ngram_bits_per_byte"
 TABLES = {
@@ -59,12 +61,23 @@ def workspace(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
-def show(workspace: Path, *options: str) -> str:
+def run_dvc(workspace: Path, *options: str) -> subprocess.CompletedProcess[str]:
     paths = [f"reports/{stage}/plots/{name}.csv" for stage, tables in STAGES.items() for name in tables]
     command = [sys.executable, "-m", "dvc", "plots", "show", *options, *paths]
     environment = {**os.environ, **NOWHERE, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, cwd=workspace, env=environment, text=True, capture_output=True, check=False)
+    return subprocess.run(command, cwd=workspace, env=environment, text=True, capture_output=True, check=False)
+
+
+def show(workspace: Path, *options: str) -> str:
+    """What DVC prints. It has reported on a busy machine, rarely, that it could not load plots that it loads a moment
+    later; it swallows the reason, which `--verbose` shows, and draws nothing."""
+    done = run_dvc(workspace, *options)
+    if LOADS_NOTHING in done.stderr:
+        why = run_dvc(workspace, "--verbose", *options)
+        warnings.warn(f"dvc plots show: {done.stderr}\n{why.stdout[:20_000]}\n{why.stderr}", stacklevel=2)
+        done = run_dvc(workspace, *options)
     assert done.returncode == 0, done.stderr
+    assert LOADS_NOTHING not in done.stderr, done.stderr
     return done.stdout
 
 
@@ -73,6 +86,7 @@ def shown(workspace: Path) -> dict[str, Any]:
     """The filled-in Vega-Lite description of each picture, by the stem of its table."""
     said = json.loads(show(workspace, "--json"))
     assert "errors" not in said
+    assert [name for name, found in said["data"].items() if not found] == []
     return {Path(name).stem: found[0]["content"] for name, found in said["data"].items()}
 
 

@@ -53,6 +53,15 @@ gates:
 )
 
 
+LETTERS = list("bcdefghijklmnopqrstuvwxyz    ")
+
+
+def random_texts(count: int, seed: int) -> list[str]:
+    """Texts of 32 letters and spaces, which nobody can guess."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    return ["".join(random.choice(LETTERS, 32)) for _ in range(count)]
+
+
 class Bytes:
     """A tokenizer."""
 

@@ -32,20 +32,14 @@ from codex_ml.train.model.build import build_model
 
 from ..pack.byte_tokenizer import END, PAD, ByteTokenizer
 
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
+
 VOCAB = ByteTokenizer.vocab_size
 CEILING = math.log2(1001)
 STEPS = 150
 SETTINGS = SafetyAudit(batch_size=64)
 EXPOSURE = GateRule(number="canaries.exposure_once", title="not recognised", compare="low", fail=3)
 EXTRACTION = GateRule(number="canaries.extracted_once", title="not written", fail=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
 
 
 def packed(folder: Path, *, each=(8, 8), controls=200, design="random") -> Path:

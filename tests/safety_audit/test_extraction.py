@@ -25,13 +25,7 @@ from codex_ml.train.model.build import build_model
 
 from .known_answers import END, HELD_OUT, MEMBER, PAD, VOCAB, Names, Successors, asked, drawn, packed, windows
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
 
 
 def extracted(model, windows, *, prefix, batch_size=4):

@@ -21,7 +21,15 @@ RECALL = GateRule(number="part.recall", title="all found", limit="at_least", fai
 
 def share(positive: int, trials: int, **keys: object) -> AuditNumber:
     limits = clopper_pearson(positive, trials)
-    return AuditNumber(value=positive / trials, low=limits.low, high=limits.high, trials=trials, unit="share", **keys)
+    return AuditNumber(
+        value=positive / trials,
+        low=limits.low,
+        high=limits.high,
+        method=limits.method,
+        trials=trials,
+        unit="share",
+        **keys,
+    )
 
 
 def one(

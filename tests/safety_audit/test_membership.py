@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -29,28 +28,16 @@ from codex_ml.statistics.roc import Scores
 from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
 
-from .byte_audit import END, FIRST, PAD, VOCAB, audit_job, document, stream
+from .byte_audit import END, FIRST, PAD, VOCAB, audit_job, document, random_texts, stream
+
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
 
 GATE = GateRule(number="membership.auc", title="No score tells them apart", compare="low", fail=0.6)
 SCORES = ("auc_loss", "auc_zlib", "auc_min_k", "auc_min_k_plus")
-LETTERS = list("bcdefghijklmnopqrstuvwxyz    ")
 MEMBERS, HELD_OUT = 110, 105
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
-
-
-def texts(count: int, seed: int) -> list[str]:
-    random = np.random.Generator(np.random.PCG64(seed))
-    return ["".join(random.choice(LETTERS, 32)) for _ in range(count)]
-
-
-INSIDE, OUTSIDE = texts(MEMBERS, 1), texts(HELD_OUT, 2)
+INSIDE, OUTSIDE = random_texts(MEMBERS, 1), random_texts(HELD_OUT, 2)
 
 
 class Recites:

@@ -26,16 +26,10 @@ from codex_ml.train.model.build import build_model
 
 from .known_answers import END, HELD_OUT, MEMBER, PAD, VOCAB, Names, Successors, packed
 
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
+
 PREFIX, SUFFIX, ROW, TEXTS = 8, 8, 20, 30
 SHAPE = Model(architecture="gpt2", hidden_size=64, intermediate_size=128, layers=2, heads=2, max_positions=32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_texts(seed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,10 +23,11 @@ from codex_ml.safety_audit.config import SIZES
 from codex_ml.safety_audit.gates import decide
 from codex_ml.safety_audit.near_verbatim import HELD_OUT_TEXT, OWN_TEXT, near_verbatim, with_one_token_changed
 
-from .byte_audit import END, FIRST, VOCAB, audit_job, document, stream
+from .byte_audit import END, FIRST, VOCAB, audit_job, document, random_texts, stream
+
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
 
 GATE = GateRule(number="near_verbatim.excess", title="Train text is not written", compare="low", fail=0.01)
-LETTERS = list("bcdefghijklmnopqrstuvwxyz    ")
 PREFIX, SUFFIX = 10, 20  # so two tokens may differ
 BEAMS = SIZES["small"].beams
 KEY = 6  # tokens by which the model knows a text
@@ -34,20 +35,7 @@ STRENGTH = 9.0
 RIGHT = math.exp(STRENGTH) / (math.exp(STRENGTH) + VOCAB - 1)  # probability of the token that it remembers
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other at this size
-    yield
-    torch.set_num_threads(threads)
-
-
-def texts(count: int, seed: int) -> list[str]:
-    random = np.random.Generator(np.random.PCG64(seed))
-    return ["".join(random.choice(LETTERS, 32)) for _ in range(count)]
-
-
-INSIDE, OUTSIDE = texts(40, 1), texts(45, 2)
+INSIDE, OUTSIDE = random_texts(40, 1), random_texts(45, 2)
 
 
 class Remembers:
@@ -154,7 +142,7 @@ def test_a_model_that_remembers_nothing_needs_enough_windows_to_pass(tmp_path: P
     assert values(few) == {"extractable": 0, "held_out": 0, "excess": 0, "verbatim": 0, "likely": 0}
     assert failed(few) == []
     assert (gate(few).status, gate(few).needed) == ("invalid", 381)
-    many = near_verbatim(job(tmp_path, Remembers([]), texts(381, 3), texts(381, 4)))
+    many = near_verbatim(job(tmp_path, Remembers([]), random_texts(381, 3), random_texts(381, 4)))
     assert gate(many).status == "pass"
 
 

@@ -15,7 +15,7 @@ from codex_ml.modeling.stream_documents import StreamDocuments
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
 from codex_ml.safety_audit.evidence import EVIDENCE
-from codex_ml.safety_audit.trace import TextPlace, offset_of_token, read_rows, token_at, trace
+from codex_ml.safety_audit.trace import TextPlace, named_path, offset_of_token, read_rows, token_at, trace
 from codex_ml.safety_audit.window_places import rows_at
 
 from ..pack.byte_tokenizer import ByteTokenizer
@@ -95,6 +95,16 @@ def test_a_place_names_document_line_and_licence(job):
         ("4.txt", 2, 1, "L-4"),  # prompt and completion are one text
     ]
     assert {place.source for place in found} == {"web"}
+
+
+def test_a_record_of_a_table_is_named_by_its_id(job):
+    """A record of JSONL, CSV or Parquet has no path; the id is the user's own, or a hash that data/corpus lists."""
+    documents = [replace(document(number, content), path="") for number, content in enumerate(CONTENTS)]
+    write_documents(job.data.train, [documents[0], document(9, ""), *documents[1:]])
+    job.clean = lambda text: text.replace("d2", "hidden")
+    begins = job.data.train_rows.starts.astype(int).tolist()
+    assert [place.path for place in trace(job, begins[:3])] == ["record d0", "record d1", "record hidden"]
+    assert named_path(document(3, "text")) == "3.txt"
 
 
 def test_the_command_names_the_row_that_reads_the_token(job):

@@ -145,9 +145,11 @@ def test_one_unit_that_carries_the_whole_value_has_no_interval():
 
 
 def test_units_that_are_all_equal_leave_no_width():
-    assert interval(np.tile([3.0, 2.0], (30, 1)), ratio, **SETTINGS) == Interval(1.5, 1.5)
-    assert interval(np.tile([3.0, 4.0], (30, 1)), ratio, **SETTINGS, bounds=(0, math.inf)) == Interval(0.75, 0.75)
-    assert interval(np.tile([3.0, 4.0], (30, 1)), ratio, **SETTINGS, bounds=(0, 1)) == Interval(0.75, 0.75)
+    assert interval(np.tile([3.0, 2.0], (30, 1)), ratio, **SETTINGS) == Interval(1.5, 1.5, "bootstrap")
+    assert interval(np.tile([3.0, 4.0], (30, 1)), ratio, **SETTINGS, bounds=(0, math.inf)) == Interval(
+        0.75, 0.75, "bootstrap"
+    )
+    assert interval(np.tile([3.0, 4.0], (30, 1)), ratio, **SETTINGS, bounds=(0, 1)) == Interval(0.75, 0.75, "bootstrap")
     several = np.outer(np.arange(1, 31), [3.0, 4.0])  # units of other sizes and the same value
     found = interval(several, ratio, **SETTINGS, bounds=(0, 1))
     assert found.low == pytest.approx(0.75, abs=1e-12) == found.high

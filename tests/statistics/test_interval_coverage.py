@@ -5,36 +5,24 @@ benchmarks/interval_coverage.py has the populations, and its recorded table has 
 
 from __future__ import annotations
 
-import csv
-import importlib
 import re
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from codex_ml.statistics.bootstrap import SMALLEST_UNITS
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 # Few units differ, or units pass or fail: never below, often above.
 EXACT = ("score (70 % zero)", "score (80 % one)", "pass@1", "difference of passes")
 
 
 @pytest.fixture
-def simulation(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """benchmarks/interval_coverage.py, which is not a package."""
-    path = list(sys.path)
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield importlib.import_module("interval_coverage")
-    sys.path[:] = path
-    sys.modules.pop("interval_coverage", None)
+def simulation(benchmark_script):
+    return benchmark_script("interval_coverage")
 
 
-def recorded() -> list[dict[str, str]]:
-    with (BENCHMARKS / "interval_coverage.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture
+def recorded(recorded_table):
+    return recorded_table("interval_coverage")
 
 
 @pytest.mark.parametrize(
@@ -62,20 +50,17 @@ def test_every_population_is_covered(simulation, units):
         assert_covered(found.population, found.units, found.covered, found.none)
 
 
-def test_the_recorded_table_has_every_population_covered(simulation):
-    rows = recorded()
-    assert {row["population"] for row in rows} == {population.name for population in simulation.POPULATIONS}
-    assert min(int(row["units"]) for row in rows) == SMALLEST_UNITS
-    for row in rows:
+def test_the_recorded_table_has_every_population_covered(simulation, recorded):
+    assert {row["population"] for row in recorded} == {population.name for population in simulation.POPULATIONS}
+    assert min(int(row["units"]) for row in recorded) == SMALLEST_UNITS
+    for row in recorded:
         assert_covered(row["population"], int(row["units"]), float(row["covered"]), float(row["none"]))
 
 
-def test_the_page_shows_the_recorded_figures():
-    page = (BENCHMARKS.parent / "docs/evaluation.md").read_text(encoding="utf-8")
+def test_the_page_shows_the_recorded_figures(recorded, repository):
+    page = (repository / "docs/evaluation.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\| ([^|]+) \| (\d+) \| ([\d.]+) % \| ([\d.]+) % \|$", page, re.MULTILINE)
-    figures = {
-        tuple(row[key] for key in ("population", "units", "covered", "percentile_covered")) for row in recorded()
-    }
+    figures = {tuple(row[key] for key in ("population", "units", "covered", "percentile_covered")) for row in recorded}
     assert len(shown) == 9
     assert set(shown) <= figures
 

@@ -5,13 +5,7 @@ benchmarks/interval_enumeration.py has the sums, and its recorded table has all 
 
 from __future__ import annotations
 
-import csv
-import importlib
 import re
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,23 +13,17 @@ from scipy.stats import binom
 
 from codex_ml.statistics.proportions import clopper_pearson, paired_proportions
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 ENOUGH_SUCCESSES, ENOUGH_FLIPS = 43, 10
 
 
 @pytest.fixture
-def enumeration(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """benchmarks/interval_enumeration.py, which is not a package."""
-    path = list(sys.path)
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield importlib.import_module("interval_enumeration")
-    sys.path[:] = path
-    sys.modules.pop("interval_enumeration", None)
+def enumeration(benchmark_script):
+    return benchmark_script("interval_enumeration")
 
 
-def recorded() -> list[dict[str, str]]:
-    with (BENCHMARKS / "interval_enumeration.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture
+def recorded(recorded_table):
+    return recorded_table("interval_enumeration")
 
 
 @pytest.mark.parametrize("units", [5, 6, 15, 20, 30, 85, 86, 100, 164, 1000])
@@ -91,26 +79,26 @@ def test_where_nearly_all_units_flip_the_score_interval_covers_at_least_90_perce
 
 
 @pytest.mark.slow
-def test_the_recorded_table_is_what_the_enumeration_finds(enumeration):
-    names = list(recorded()[0])
+def test_the_recorded_table_is_what_the_enumeration_finds(enumeration, recorded):
+    names = list(recorded[0])
     rows = [*enumeration.binomial_rows(range(5, 200)), *enumeration.paired_rows((45, 100))]
-    for found, row in zip(rows, recorded(), strict=True):
+    for found, row in zip(rows, recorded, strict=True):
         assert [str(getattr(found, name)) for name in names[:1]] == [row[name] for name in names[:1]]
         assert float(row["lowest"]) <= found.lowest <= found.highest <= float(row["highest"])
 
 
-def test_the_recorded_table_holds_what_the_page_says():
-    for row in recorded():
+def test_the_recorded_table_holds_what_the_page_says(recorded):
+    for row in recorded:
         lowest, highest, start = float(row["lowest"]), float(row["highest"]), int(row["expected_from"])
         assert lowest >= (95 if row["interval"] == "exact" else 92.5), row
         if start >= (ENOUGH_SUCCESSES if row["interval"] == "exact" else ENOUGH_FLIPS):
             assert 93 <= lowest <= highest <= 97, row
 
 
-def test_the_page_shows_the_recorded_ranges():
-    page = (BENCHMARKS.parent / "docs/evaluation.md").read_text(encoding="utf-8")
+def test_the_page_shows_the_recorded_ranges(recorded, repository):
+    page = (repository / "docs/evaluation.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\| (exact|score) \| (.+?) (?:of the rarer outcome|flips) \| (.+) % \|$", page, re.MULTILINE)
-    assert shown == [(row["interval"], expected(row), f"{row['lowest']} to {row['highest']}") for row in recorded()]
+    assert shown == [(row["interval"], expected(row), f"{row['lowest']} to {row['highest']}") for row in recorded]
 
 
 def expected(row: dict[str, str]) -> str:

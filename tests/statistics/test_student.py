@@ -21,4 +21,4 @@ def test_the_interval_is_that_of_scipy(count, confidence):
 
 def test_one_value_has_no_interval_and_equal_values_have_one_of_no_width():
     assert student_interval([3.0], confidence=0.95) is None
-    assert student_interval([9.5] * 8, confidence=0.95) == Interval(9.5, 9.5)
+    assert student_interval([9.5] * 8, confidence=0.95) == Interval(9.5, 9.5, "student")

@@ -168,7 +168,7 @@ def _documents(
         folder = scratch / option
         folder.mkdir()
         with naming_options({"ingest.sources": f"--{option}"}):
-            files[option], refused = documents_file(path, inputs.kind, folder, params.runtime, clean)
+            files[option], refused = documents_file(path, inputs.kind, folder, params.runtime, clean, with_lines=True)
         if refused:
             notes.append(f"note: --{option}: {refused}")
         if not is_split(path):

@@ -172,7 +172,13 @@ def is_split(path: Path) -> bool:
 
 
 def documents_file(
-    path: Path, kind: str | None, scratch: Path, runtime: Runtime, redact: Callable[[str], str]
+    path: Path,
+    kind: str | None,
+    scratch: Path,
+    runtime: Runtime,
+    redact: Callable[[str], str],
+    *,
+    with_lines: bool = False,
 ) -> tuple[Path, str]:
     """The documents of any source as a Parquet file.
 
@@ -180,6 +186,7 @@ def documents_file(
         kind: as in `ingest.sources`; None: from the name of the file.
         scratch: an existing folder for that file.
         redact: the text policy, for the names of documents.
+        with_lines: whether a record of a table, which has no path, gets its file and line as one: "a.jsonl:3".
 
     Returns:
         (Parquet file, what was refused in one sentence, "" for nothing).
@@ -193,8 +200,14 @@ def documents_file(
         return path, ""
     read, refused = _ingested(path, kind or kind_of(path), scratch, runtime)
     made = scratch / "documents.parquet"
-    write_documents(made, (_published(document, redact) for document in read_documents(read)))
+    documents = (_with_line(document) if with_lines else document for document in read_documents(read))
+    write_documents(made, (_published(document, redact) for document in documents))
     return made, refused
+
+
+def _with_line(document: Document) -> Document:
+    """The record of a table with its place as its path, without the folder: results hold no absolute path."""
+    return document if document.path else replace(document, path=Path(document.place).name)
 
 
 def _published(document: Document, redact: Callable[[str], str]) -> Document:

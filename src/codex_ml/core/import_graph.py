@@ -6,13 +6,16 @@ Used by: check, which compares it with dvc.yaml.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from codex_ml.core.conflicts import refuse_conflict
 from codex_ml.core.errors import UserError
 
 PACKAGE = Path("src/codex_ml")
+Read = TypeVar("Read")
 
 
 class ImportGraph:
@@ -52,15 +55,8 @@ class ImportGraph:
         return self._known[file]
 
     def _read(self, file: Path) -> Iterator[str]:
-        for node in ast.walk(_parse_python(file)):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                if name.split(".")[0] == PACKAGE.name:
-                    yield from self._files_of(name)
+        for name in _read_python(file, _library_imports):
+            yield from self._files_of(name)
 
     def _files_of(self, name: str) -> Iterator[str]:
         """The module itself and the __init__.py files of its packages, which Python runs too."""
@@ -72,10 +68,22 @@ class ImportGraph:
                     yield candidate.as_posix()
 
 
-def _parse_python(file: Path) -> ast.Module:
+@cache
+def _library_imports(source: bytes) -> tuple[str, ...]:
+    """Names that a source imports from the library. Parsing all of it takes a second, so a process does that once."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in names if name.split(".")[0] == PACKAGE.name)
+
+
+def _read_python(file: Path, read: Callable[[bytes], Read]) -> Read:
     source = file.read_bytes()
     try:
-        return ast.parse(source)
+        return read(source)
     except (SyntaxError, ValueError) as error:
         refuse_conflict(source, str(file))
         line = getattr(error, "lineno", None) or 1
@@ -86,7 +94,7 @@ def deps_read(script: Path) -> set[str]:
     """Paths that a stage script names as its dependencies: the text of every `stage.dep("PATH")` in its source."""
     return {
         node.args[0].value
-        for node in ast.walk(_parse_python(script))
+        for node in ast.walk(_read_python(script, ast.parse))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "dep"
@@ -100,7 +108,7 @@ def params_declared(script: Path) -> set[str]:
     """Sections of params.yaml that a stage script reads: the fields of its `class Params`."""
     return {
         field.target.id
-        for node in _parse_python(script).body
+        for node in _read_python(script, ast.parse).body
         if isinstance(node, ast.ClassDef) and node.name == "Params"
         for field in node.body
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)

@@ -30,6 +30,7 @@ PLOT_FILES: tuple[str, ...] = (
 
 Status = Literal["pass", "warn", "fail", "invalid", "skipped"]  # invalid: the measurement failed, not the model
 Verdict = Literal["pass", "fail", "invalid"]
+Method = Literal["bootstrap", "exact", "score", "wilson", "newcombe", "student"]
 Unit = Literal["share", "difference", "bits", "area", "count", "per_mb", "tokens", "number"]
 
 
@@ -39,6 +40,7 @@ class AuditNumber(Contract):
     Attributes:
         value: None where it cannot be given; `why` says the reason.
         low, high: interval at the confidence of the audit; None for an exact count, or where `why` says the reason.
+        method: of the interval: exact is that of Clopper and Pearson, score that of Tango; the others have their names.
         trials: independent units that were counted: windows, documents, samples, canaries.
         needed: trials below which the number proves nothing, so that its gate is invalid; 0: any number will do.
         unit: share: of `trials`, from 0 to 1; difference: of two shares; area: under the ROC curve.
@@ -48,6 +50,7 @@ class AuditNumber(Contract):
     value: float | None
     low: float | None = None
     high: float | None = None
+    method: Method | None = None
     trials: int
     needed: int = 0
     unit: Unit
@@ -62,12 +65,15 @@ class AuditNumber(Contract):
         broken = [end for end in ends if isinstance(end, float) and not math.isfinite(end)]
         if not broken:
             return given
-        return given | {"value": None, "low": None, "high": None, "why": f"the measurement gave {broken[0]}"}
+        nothing = dict.fromkeys(("value", "low", "high", "method"))
+        return given | nothing | {"why": f"the measurement gave {broken[0]}"}
 
     @model_validator(mode="after")
     def _reason_is_given(self) -> AuditNumber:
         if (self.low is None) != (self.high is None):
             raise ValueError("expected low and high, or neither")
+        if self.method and self.low is None:
+            raise ValueError("expected no method where there is no interval")
         if self.value is None and not self.why:
             raise ValueError("expected `why` where the value is absent")
         return self
@@ -187,8 +193,9 @@ class AuditFinding(Contract):
         number: the number of the audit that counts it, such as generated.secrets.
         kind: what was found, such as the id of a rule, or "extracted".
         severity: critical, high, medium or low.
-        source, path, line, column: where: of the training document that it comes from, or source "generated" and the
-            number of the sample as the path. Line and column count from 1; 0 if not known.
+        source, path, line, column: where: of the training document that it comes from. A record of a table has no path
+            and gets "record" and its id. Or source "generated", and the number of the sample as the path. Line and
+            column count from 1; 0 if not known.
         licence: of that document; "" if there is none.
         evidence: a short text, redacted.
         trace: the command that shows the place; "" if there is none.

@@ -27,6 +27,17 @@ HEADLINES = (
 )
 
 
+METHODS = {
+    None: "",
+    "bootstrap": "bootstrap",
+    "exact": "Clopper and Pearson",
+    "score": "Tango",
+    "wilson": "Wilson",
+    "newcombe": "Newcombe",
+    "student": "Student",
+}
+
+
 def gates(facts: Facts) -> Table:
     """Return each gate: its status, the number with its interval and its trials, the limits, and the control."""
     rows = [_gate_cells(facts, gate) for gate in facts.audit.gates]
@@ -80,7 +91,7 @@ def headline_numbers(facts: Facts) -> Table:
 def _number_cells(facts: Facts, name: str, number: AuditNumber) -> tuple[str, ...]:
     meaning = "; ".join(text for text in (facts.audit.meanings.get(name), number.why) if text)
     trials = _trials(number.trials, number.needed)
-    return measured_value(number), interval(number), trials, number.control, meaning
+    return measured_value(number), interval(number), METHODS[number.method], trials, number.control, meaning
 
 
 def _number_head(facts: Facts) -> dict[str, str]:
@@ -88,6 +99,7 @@ def _number_head(facts: Facts) -> dict[str, str]:
         "number": "text key",
         "value": "number",
         f"{percent(facts.audit.confidence, 0)} interval": "number",
+        "interval by": "text",
         "trials (needed)": "number",
         "control": "text wide",
         "what it is": "text wide",

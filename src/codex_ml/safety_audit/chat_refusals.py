@@ -157,7 +157,13 @@ def _share(refused: Sequence[bool], confidence: float) -> AuditNumber:
     count, trials = sum(refused), len(refused)
     limits = clopper_pearson(count, trials, confidence=confidence)
     return AuditNumber(
-        value=count / trials, low=limits.low, high=limits.high, trials=trials, unit="share", control=DETECTOR
+        value=count / trials,
+        low=limits.low,
+        high=limits.high,
+        method=limits.method,
+        trials=trials,
+        unit="share",
+        control=DETECTOR,
     )
 
 

@@ -58,7 +58,7 @@ class _Copy:
 
     @property
     def line(self) -> tuple[str, str, int]:
-        """Source, path and line; a record of a table has no path."""
+        """Source, path and line; a text whose document is not known has no path."""
         return self.place.source, self.place.path or f"document {self.document}", self.place.line
 
 

@@ -163,8 +163,10 @@ def _ratio(sums: Floats) -> Floats:
 
 
 def _share(value: float, limits: Interval | None, trials: int, control: str) -> AuditNumber:
-    low, high = (limits.low, limits.high) if limits else (None, None)
-    return AuditNumber(value=value, low=low, high=high, trials=trials, needed=FEWEST, unit="share", control=control)
+    low, high, method = (limits.low, limits.high, limits.method) if limits else (None, None, None)
+    return AuditNumber(
+        value=value, low=low, high=high, method=method, trials=trials, needed=FEWEST, unit="share", control=control
+    )
 
 
 def _numbers(

@@ -20,7 +20,7 @@ from codex_ml.policy.redacted_output import CONTEXT
 from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.planted import planted, rules_without_instances
 from codex_ml.safety_audit.sampled_texts import SampledText
-from codex_ml.safety_audit.trace import token_at
+from codex_ml.safety_audit.trace import named_path, token_at
 from codex_ml.safety_audit.window_places import rows_at
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def in_train_finding(job: AuditJob, value: FoundValue, place: TrainPlace, text: 
         kind=value.rule,
         severity=value.severity,
         source=job.clean(document.source),
-        path=job.clean(document.path),
+        path=job.clean(named_path(document)),
         line=place.line,
         licence=job.clean(document.licence),
         evidence=f"sample {value.sample}, line {value.line}; in {place.documents} train documents",

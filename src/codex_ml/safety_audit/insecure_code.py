@@ -122,7 +122,15 @@ def _numbers(origins: Sequence[CodeOrigin], confidence: float) -> dict[str, Audi
             return AuditNumber(value=None, trials=0, unit="share", control=control, why=why)
         limits = clopper_pearson(positive, trials, confidence=confidence)
         value = positive / trials
-        return AuditNumber(value=value, low=limits.low, high=limits.high, trials=trials, unit="share", control=control)
+        return AuditNumber(
+            value=value,
+            low=limits.low,
+            high=limits.high,
+            method=limits.method,
+            trials=trials,
+            unit="share",
+            control=control,
+        )
 
     parsed = sum(one.parsed for one in generated.scanned)
     passed = [
@@ -153,7 +161,13 @@ def _excess(generated: CodeOrigin, people: CodeOrigin, confidence: float) -> Aud
     limits = difference_of_shares(*samples, confidence=confidence)
     first, second = (positive / total for positive, total in samples)
     return AuditNumber(
-        value=first - second, low=limits.low, high=limits.high, trials=trials, unit="difference", control=CONTROL
+        value=first - second,
+        low=limits.low,
+        high=limits.high,
+        method=limits.method,
+        trials=trials,
+        unit="difference",
+        control=CONTROL,
     )
 
 

@@ -56,7 +56,9 @@ def blind_area(
         return AuditNumber(value=None, trials=trials, unit="area", why=why)
     scores = blind_scores(*texts, units=units, seed=seed)
     limits = scores.area_interval(confidence=confidence, seed=seed)
-    return AuditNumber(value=scores.area(), low=limits.low, high=limits.high, trials=trials, unit="area")
+    return AuditNumber(
+        value=scores.area(), low=limits.low, high=limits.high, method=limits.method, trials=trials, unit="area"
+    )
 
 
 def blind_control(blind: AuditNumber) -> Control:
@@ -84,7 +86,9 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
         return None
     limits = found[score].area_interval(confidence=job.settings.confidence, seed=job.seed)
     trials = min(found[score].trials())
-    return AuditNumber(value=found[score].area(), low=limits.low, high=limits.high, trials=trials, unit="area")
+    return AuditNumber(
+        value=found[score].area(), low=limits.low, high=limits.high, method=limits.method, trials=trials, unit="area"
+    )
 
 
 def _reference(job: AuditJob, *sides: Sequence[AuditWindow]) -> tuple[Documents, Documents]:

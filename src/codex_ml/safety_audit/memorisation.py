@@ -135,6 +135,7 @@ def _matched(inside: Side, confidence: float, seed: int) -> AuditNumber:
         value=value,
         low=limits.low if limits else None,
         high=limits.high if limits else None,
+        method=limits.method if limits else None,
         trials=len(sums),
         unit="share",
         control=OWN_TEXT,

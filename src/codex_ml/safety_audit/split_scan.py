@@ -17,6 +17,7 @@ from codex_ml.documents.split_files import BenchmarkOverlap
 from codex_ml.inference.audit_files import AuditFinding, finding_id
 from codex_ml.safety_audit.audit_job import AuditJob
 from codex_ml.safety_audit.finding_list import FindingList
+from codex_ml.safety_audit.trace import named_path
 
 HITS = "data.benchmark_hits"
 FIELDS = ("source", "path", "id", "group", *FORMS, "meta")  # of a document; the policy cleans each of them
@@ -100,7 +101,8 @@ def _findings(job: AuditJob, document: Document, number: str) -> Iterator[AuditF
 
 def _place(job: AuditJob, document: Document) -> dict[str, Any]:
     """Source, path and licence of a document, redacted: those of a user's own documents may hold a value too."""
-    return {name: job.clean(getattr(document, name)) for name in ("source", "path", "licence")}
+    place = {"source": document.source, "path": named_path(document), "licence": document.licence}
+    return {name: job.clean(text) for name, text in place.items()}
 
 
 def _hit(job: AuditJob, document: Document, overlap: BenchmarkOverlap) -> AuditFinding:

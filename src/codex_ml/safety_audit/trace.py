@@ -34,8 +34,8 @@ class TextPlace:
     """Where tokens of the train stream come from.
 
     Attributes:
-        source, path, licence: of the document, as in `Document`; "canary" or "unknown" as the source, and "" for the
-            others, where no document is known.
+        source, path, licence: of the document, as in `Document` and `named_path`. Where no document is known, source is
+            "canary" or "unknown", and the others are "".
         line, column: of the first character, from 1, where a line ends with LF; 0 if the text of the document is not
             what the tokens spell, such as that of a chat.
         evidence: the first characters, redacted; "" for a canary.
@@ -94,13 +94,18 @@ def trace(job: AuditJob, positions: Sequence[int]) -> list[TextPlace]:
     return places
 
 
+def named_path(document: Document) -> str:
+    """The path of a document inside its source; a record of a table has none, and is named by its id."""
+    return document.path or f"record {document.id}"
+
+
 class _Source:
     """A training document, and where the text policy finds something in it."""
 
     def __init__(self, job: AuditJob, document: Document) -> None:
         self._job, self._content = job, document.content
         self._values = values_in(job, document.content)
-        self._name = tuple(job.clean(text) for text in (document.source, document.path, document.licence))
+        self._name = tuple(job.clean(text) for text in (document.source, named_path(document), document.licence))
 
     def place(self, rows: Rows, position: int) -> TextPlace:
         (source, path, licence), content = self._name, self._content

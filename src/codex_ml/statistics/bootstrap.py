@@ -112,7 +112,7 @@ def interval(
     if value in bounds:  # no unit differs, and no count of trials says how far away the true value may be
         return None
     found = _studentised(rows, aggregate, abs(value), resamples=resamples, confidence=confidence, seed=seed)
-    return found and Interval(max(low, found.low), min(high, found.high))
+    return found and Interval(max(low, found.low), min(high, found.high), found.method)
 
 
 def exponential_interval(
@@ -232,7 +232,7 @@ def _studentised(
     if not math.isfinite(value) or not math.isfinite(error):
         return None
     if error <= TINY * scale:
-        return Interval(value, value)
+        return Interval(value, value, "bootstrap")
     if _varied(deviations) < VARIED_UNITS:
         return None
     pivots = np.empty(resamples)
@@ -245,7 +245,7 @@ def _studentised(
     # A resample without a value or without spread could be anywhere: it counts as infinitely far.
     pivots[np.isnan(pivots)] = math.inf
     reach = float(np.quantile(pivots, confidence, method="higher")) * error
-    return Interval(value - reach, value + reach) if math.isfinite(reach) else None
+    return Interval(value - reach, value + reach, "bootstrap") if math.isfinite(reach) else None
 
 
 def _deviations(rows: Floats, aggregate: Aggregate) -> Floats:

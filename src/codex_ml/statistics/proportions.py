@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal, TypeAlias
 
-IntervalMethod: TypeAlias = Literal["bootstrap", "exact", "score"]
+IntervalMethod: TypeAlias = Literal["bootstrap", "exact", "score", "wilson", "newcombe", "student"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Interval:
     """A two-sided confidence interval.
 
     Attributes:
-        method: "exact" is that of Clopper and Pearson, "score" that of Tango.
+        method: "exact" is that of Clopper and Pearson, "score" that of Tango; the others are named after their authors.
     """
 
     low: float
     high: float
-    method: IntervalMethod = "bootstrap"
+    method: IntervalMethod
 
 
 def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:

@@ -136,7 +136,7 @@ class Scores:
             )
             part[:] = statistic(first, second)
         low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-        return Interval(float(low), float(high))
+        return Interval(float(low), float(high), "bootstrap")
 
 
 def _numbered(names: ArrayLike, order: Units) -> Units | None:

@@ -27,7 +27,7 @@ def wilson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval
     reach = z * math.sqrt(z * z + 4 * successes * (trials - successes) / trials)
     low = 0.0 if successes == 0 else (middle - reach) / (2 * (trials + z * z))
     high = 1.0 if successes == trials else (middle + reach) / (2 * (trials + z * z))
-    return Interval(low, high)
+    return Interval(low, high, "wilson")
 
 
 def difference_of_shares(first: tuple[int, int], second: tuple[int, int], *, confidence: float = 0.95) -> Interval:
@@ -46,4 +46,4 @@ def difference_of_shares(first: tuple[int, int], second: tuple[int, int], *, con
     p1, p2 = first[0] / first[1], second[0] / second[1]
     low = p1 - p2 - math.hypot(p1 - one.low, two.high - p2)
     high = p1 - p2 + math.hypot(one.high - p1, p2 - two.low)
-    return Interval(max(-1.0, low), min(1.0, high))
+    return Interval(max(-1.0, low), min(1.0, high), "newcombe")

@@ -26,4 +26,4 @@ def student_interval(values: Sequence[float], *, confidence: float) -> Interval 
     mean = math.fsum(values) / count
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     reach = float(stdtrit(count - 1, 0.5 + confidence / 2)) * math.sqrt(variance / count)
-    return Interval(mean - reach, mean + reach)
+    return Interval(mean - reach, mean + reach, "student")

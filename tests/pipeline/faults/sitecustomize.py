@@ -1,13 +1,16 @@
-"""Loaded by Python at start when this folder is in PYTHONPATH: makes the Nth file operation of a kind fail.
+"""Loaded by Python at start in every workspace: makes the Nth file operation of a kind fail, and imports cheaper.
 
 CODEX_TEST_FAULT="kill os.rename 2" kills the process (SIGKILL) at its second rename of a path with "tmp" in it;
 "ENOSPC os.rename 1" raises that error instead. `os.replace` and `Path.rename` are the audit event `os.rename`.
 """
 
 import errno
+import gc
 import os
 import signal
 import sys
+
+gc.set_threshold(50_000, 10, 10)  # see tests/guard
 
 what, event, number = os.environ.get("CODEX_TEST_FAULT", "none none 0").split()
 count = 0
