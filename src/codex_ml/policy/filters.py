@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from codex_ml.core.plugin_lock import refuse_other_code
 from codex_ml.policy.disguises import Disguises
 from codex_ml.policy.filter_rules import Decision, InputRules, OutputRules
 from codex_ml.policy.finding import Finding, locate
+from codex_ml.policy.horizon import Horizon
 from codex_ml.policy.key import read_key
 from codex_ml.policy.providers import Action, Severity
 from codex_ml.policy.redact import redact
@@ -70,6 +72,19 @@ class TextFilter:
     def screen_output(self, text: str) -> ScreenedText:
         """Screen a text that a model wrote. What it returns holds no value that the policy does not allow."""
         return self._screen(text, self.rules.output)
+
+    def values_in_output(self, text: str) -> list[Finding]:
+        """The values in a text that a model wrote; `action` is what the policy does with each at run time."""
+        return self._decided(self._find_values(text), self.rules.output)
+
+    def redacted(self, text: str, findings: Iterable[Finding]) -> str:
+        """Replace in a text the values that `values_in_output` found."""
+        return redact(text, findings, self._key)
+
+    @cached_property
+    def horizon(self) -> Horizon:
+        """How far the rules for values read."""
+        return Horizon(self._values)
 
     def _screen(self, text: str, rules: InputRules | OutputRules) -> ScreenedText:
         if len(text) > MAX_CHARACTERS:

@@ -135,6 +135,15 @@ def rewritten(text: str, changes: Iterable[tuple[int, int, str]]) -> View:
     return View("".join(pieces), tuple(starts), tuple(origins), tuple(lengths))
 
 
+def may_disguise(character: str) -> bool:
+    """Whether a character is invisible, or looks like an ASCII character, so that `reveal` may change it.
+
+    >>> may_disguise("\u200b"), may_disguise("\u4e2d")
+    (True, False)
+    """
+    return character in _SUSPECT
+
+
 def plain_value(value: str) -> str:
     """A value without disguises, so that a disguised value equals the plain one."""
     view = reveal(value)

@@ -169,6 +169,25 @@ class Matcher:
         hits.finish(text)
         return confirmed(text, hits.matches), hits.base64
 
+    def begins(self, text: str) -> Iterator[tuple[int, int, Compiled | None]]:
+        """Yield (start, end, rule) of each literal or gate at which a rule may match; None for a form of base64."""
+        for start, end, trigger in self._triggered(text):
+            yield start, end, trigger.rule
+        for gate, gated in self._gates.values():
+            for match in gate.finditer(text):
+                yield from ((*match.span(), rule) for rule in gated)
+
+    @property
+    def rules(self) -> list[Compiled]:
+        """All rules, compiled; in the order of the policy."""
+        found = {trigger.rule for triggers in self._triggers for trigger in triggers if trigger.rule}
+        return sorted(found.union(*(gated for _, gated in self._gates.values())), key=lambda rule: rule.order)
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest literal, base64 forms included, in characters."""
+        return self._longest
+
     def _triggered(self, text: str) -> Iterator[tuple[int, int, _Trigger]]:
         """Every occurrence (start, end, trigger) of every literal, in the right case where case matters."""
         if self._automaton is None:

@@ -45,7 +45,7 @@ class Scanner:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._matcher = Matcher(policy)
+        self.matcher = Matcher(policy)
         self._by_id = {rule.id: rule for rule in policy.rules}
         self._detectors = load_detectors(policy.detectors)
 
@@ -78,7 +78,7 @@ class Scanner:
 
     def _spans(self, text: str, mark: str) -> list[_Span]:
         """Findings of one pass: in the text, in the text without disguises, and by the detectors."""
-        plain = _without_escaped_space(text)
+        plain = without_escaped_space(text)
         found = self._confirmed(plain, base64=True)
         if view := reveal(plain):
             for span in self._confirmed(view.text, base64=False):
@@ -91,7 +91,7 @@ class Scanner:
         return _choose([span for span in found if mark not in text[max(0, span.start - 1) : span.end + 1]])
 
     def _confirmed(self, text: str, *, base64: bool) -> list[_Span]:
-        matches, places = self._matcher.matches(text)
+        matches, places = self.matcher.matches(text)
         spans = [
             _Span(start, end, match.rule.id, match.rule.action, match.rule.severity, match.order)
             for start, end, match in matches
@@ -111,7 +111,7 @@ class Scanner:
                 yield _at(min(found, key=lambda span: (RANK[span.action], span.start)), low, high)
 
 
-def _without_escaped_space(text: str) -> str:
+def without_escaped_space(text: str) -> str:
     """The text with `\\n`, `\\r` and `\\t` as white space of the same length; otherwise their letter would join a word.
 
     To cut at backslashes takes a fourth of the time of three replacements. It takes much memory where there are many
@@ -133,7 +133,7 @@ def _unused(text: str) -> str:
     return next((mark for mark in ("\0", *map(chr, range(0xFDD0, 0xFDF0))) if mark not in text), "\ufdd0")
 
 
-def _neutral(length: int, mark: str) -> str:
+def neutral_placeholder(length: int, mark: str) -> str:
     return f"<{mark * (length - 2)}>"
 
 
@@ -147,11 +147,11 @@ def _mask(text: str, spans: list[_Span], mark: str) -> tuple[str, list[tuple[int
     """
 
     def without_old(piece: str) -> str:
-        return PLACEHOLDER.sub(lambda m: _neutral(len(m[0]), mark), piece) if "<SECRET:" in piece else piece
+        return PLACEHOLDER.sub(lambda m: neutral_placeholder(len(m[0]), mark), piece) if "<SECRET:" in piece else piece
 
     pieces, places, last, size = [], [(0, 0)], 0, 0
     for span in spans:
-        pieces += [without_old(text[last : span.start]), _neutral(placeholder_length(span.rule), mark)]
+        pieces += [without_old(text[last : span.start]), neutral_placeholder(placeholder_length(span.rule), mark)]
         size += len(pieces[-2]) + len(pieces[-1])
         last = span.end
         places.append((size, last))

@@ -1,0 +1,138 @@
+"""The filter of answers for a text that is still being written: what has left holds no part of a value.
+
+A filter that looks at each piece of a stream by itself misses a value that two pieces share. This one holds back the
+end of the text until no rule can still reach it (horizon.py), and passes on the rest. So the pieces that leave, joined,
+are the text that `TextFilter.screen_output` gives for the whole answer, however the answer was cut into pieces.
+
+What is held back: in ordinary text at most 170 characters and the current word; after a literal of a rule, such as
+`token`, what the rule can read (mostly 200 to 400 characters, 700 after a mail address, 5,000 after `-----BEGIN`); a
+text without white space, a private key and base64 in lines until they end. At `MAX_CHARACTERS` the filter refuses the
+answer, as for a whole one. An answer leaves as a whole at its end if a detector of another package reads it, or if
+`filters.output.injection` is not `allow`, because a disguised order has no bound.
+
+`finish` screens the whole answer once more. Where that differs from what has left, nothing more leaves.
+Used by: inference, `codex-ml generate`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import replace
+
+from codex_ml.policy.filter_rules import Decision
+from codex_ml.policy.filters import MAX_CHARACTERS, TextFilter
+from codex_ml.policy.finding import Finding
+from codex_ml.policy.hidden import may_disguise
+from codex_ml.policy.reach import FoldedLength
+
+STEP = 32  # characters after which the text is looked at again, or an eighth of what is held back
+NEVER = 1 << 62
+
+
+class StreamFilter:
+    """The filter of one answer.
+
+    Attributes:
+        decision: "allow", "redact" or "refuse". Final after `finish`; "refuse" is final at once: nothing more leaves.
+        findings: what the decision rests on; complete after `finish` or a refusal.
+        why: one sentence for people; "" if the text is allowed.
+
+    >>> stream = StreamFilter(load_filter(POLICY, DETECTORS, KEY))  # doctest: +SKIP
+    >>> shown = [stream.push(piece) for piece in ("a mail to jane.", "roe@acme-lab.org")]  # doctest: +SKIP
+    >>> "".join(shown) + stream.finish()  # doctest: +SKIP
+    'a mail to <SECRET:email:9f86d081>'
+    """
+
+    def __init__(self, screen: TextFilter) -> None:
+        self._screen = screen
+        self._pieces, self._left = list[str](), list[str]()  # the text as it came, and what has left
+        self._window, self._sent = "", 0  # the end of the text, and how much of it has left
+        self._size, self._next = 0, STEP
+        if not screen.horizon.bounded or screen.rules.output.injection != "allow":
+            self._next = NEVER
+        self.decision: Decision = "allow"
+        self.findings: tuple[Finding, ...] = ()
+        self.why = ""
+
+    def push(self, text: str) -> str:
+        """Add text to the answer; return what may leave."""
+        left = len(self._left)
+        while text and self.decision != "refuse":
+            piece, text = text[: self._next - self._size], text[self._next - self._size :]
+            self._pieces.append(piece)
+            self._window += piece
+            self._size += len(piece)
+            if self._size > MAX_CHARACTERS:
+                self._refuse(f"the answer has more than {MAX_CHARACTERS} characters, which the filter does not read")
+            elif self._size == self._next:
+                self._advance()
+        return "".join(self._left[left:])
+
+    def finish(self) -> str:
+        """End the answer; return the rest of it, or "" if it is refused."""
+        if self.decision == "refuse":
+            return ""
+        whole = self._screen.screen_output("".join(self._pieces))
+        gone = "".join(self._left)
+        self.decision, self.findings, self.why = whole.decision, whole.findings, whole.why
+        if whole.decision == "refuse":
+            return ""
+        if not whole.text.startswith(gone):
+            self._refuse("the end of the answer changes what the policy finds in its beginning, which has left")
+            return ""
+        self._next = NEVER
+        return whole.text[len(gone) :]
+
+    def _refuse(self, why: str) -> None:
+        self.decision, self.why = "refuse", why
+        self._window = ""
+
+    def _advance(self) -> None:
+        """Let the part of the text leave that is settled."""
+        text, horizon = self._window, self._screen.horizon
+        found = [finding for finding in self._screen.values_in_output(text) if finding.action != "allow"]
+        if any(finding.start < self._sent < finding.end for finding in found):
+            self._next = NEVER  # `finish` decides
+            return
+        cut = self._border(horizon.settled(text, found), found)
+        ready = [finding for finding in found if self._sent <= finding.start and finding.end <= cut]
+        if any(finding.action == "block" for finding in ready):
+            self._refuse_values()
+            return
+        if cut > self._sent:
+            moved = [replace(f, start=f.start - self._sent, end=f.end - self._sent) for f in ready]
+            self._left.append(self._screen.redacted(text[self._sent : cut], moved))
+            self.decision = "redact" if moved else self.decision
+            kept = self._border(FoldedLength(text[:cut]).back(horizon.context), (), 0)
+            self._window, self._sent = text[kept:], cut - kept
+        self._next = self._size + max(STEP, (len(self._window) - self._sent) // 8)
+
+    def _refuse_values(self) -> None:
+        whole = self._screen.screen_output("".join(self._pieces))
+        if whole.decision == "refuse":
+            self._refuse(whole.why)
+            self.findings = whole.findings
+        else:
+            self._next = NEVER
+
+    def _border(self, place: int, found: list[Finding] | tuple[()], start: int | None = None) -> int:
+        """The last offset up to `place` that is inside no value and no word."""
+        text, first = self._window, self._sent if start is None else start
+        values = [finding for finding in found if finding.start < place]
+        while place > first:
+            while values and values[-1].start >= place:
+                values.pop()
+            if values and values[-1].end > place:
+                place = values[-1].start
+            elif _ends_word(text[place - 1]):
+                break
+            else:
+                place -= 1
+        return max(place, first)
+
+
+def _ends_word(character: str) -> bool:
+    """Whether no value and no run of base64 goes on after it: white space, or a letter of a script without spaces."""
+    if character.isspace():
+        return True
+    return not character.isascii() and not may_disguise(character) and unicodedata.category(character)[0] not in "MC"
