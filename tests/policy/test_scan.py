@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_ml.policy.match import CHUNK
-from codex_ml.policy.scan import ESCAPED_SPACE, Scanner, _without_escaped_space
+from codex_ml.policy.scan import ESCAPED_SPACE, Scanner, without_escaped_space
 from codex_ml.safety_audit.planted import planted
 
 RULE = "description: d, kind: secret, severity: low"
@@ -181,5 +181,5 @@ def test_escaped_white_space_is_white_space_whatever_the_number_of_backslashes(p
     plain = text
     for letter, space in ESCAPED_SPACE.items():
         plain = plain.replace("\\" + letter, space)
-    assert _without_escaped_space(text) == plain
+    assert without_escaped_space(text) == plain
     assert len(plain) == len(text)
