@@ -56,6 +56,7 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli.folds import folds
     from codex_ml.cli.lineage import lineage
     from codex_ml.cli.merge import merge
+    from codex_ml.cli.plan import plan
     from codex_ml.cli.schema import schema
     from codex_ml.cli.verify import verify
 
@@ -67,7 +68,7 @@ def whole_app() -> typer.Typer:
         "check failed, 2 your input is wrong.",
     )
     app.callback(invoke_without_command=True)(_version)
-    for command in (check, verify, lineage, folds, schema, merge):
+    for command in (check, plan, verify, lineage, folds, schema, merge):
         app.command()(command)
     for module in (compare, evaluate, audit):
         app.registered_commands += module.app.registered_commands

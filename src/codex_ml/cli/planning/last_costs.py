@@ -1,0 +1,69 @@
+"""What the last run of each stage took, from the logs and dvc.lock.
+
+Used by: `codex-ml plan`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from codex_ml.cli.planning.plan_schema import PlanCost, StagePlan
+from codex_ml.core.folders import logs_folder
+from codex_ml.core.pipeline import LOCK, Locked
+from codex_ml.core.progress import duration
+from codex_ml.core.yaml import read_yaml
+
+DONE = re.compile(r": done in ([0-9]+(?:\.[0-9]+)?) s$", re.MULTILINE)
+END = 1 << 16  # bytes of a log that are read
+
+
+def last_cost(stage: str, lock: dict[str, Locked]) -> PlanCost:
+    """What the last run of a stage took."""
+    seconds = _seconds(logs_folder() / f"{stage}.log")
+    disk = _sizes().get(stage) if stage in lock else None
+    basis = [f"logs/{stage}.log"] * (seconds is not None) + [str(LOCK)] * (disk is not None)
+    return PlanCost(seconds=seconds, peak_memory_bytes=None, disk_bytes=disk, basis=", ".join(basis))
+
+
+def _seconds(log: Path) -> float | None:
+    """Seconds of the last run that ended; None where the log has none."""
+    if not log.is_file():
+        return None
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - END))
+        found = DONE.findall(file.read().decode("utf-8", "replace"))
+    return float(found[-1]) if found else None
+
+
+def _sizes() -> dict[str, int]:
+    """Bytes of the outputs of each stage in dvc.lock."""
+    stages = read_yaml(LOCK)["stages"]
+    return {name: sum(out.get("size", 0) for out in body.get("outs", [])) for name, body in stages.items()}
+
+
+def cost_in_words(cost: PlanCost) -> str:
+    """A cost for people; "" where nothing is known."""
+    said = []
+    if cost.seconds is not None:
+        said.append(duration(cost.seconds))
+    if cost.peak_memory_bytes is not None:
+        said.append(f"{_size(cost.peak_memory_bytes)} of memory")
+    if cost.disk_bytes is not None:
+        said.append(f"{_size(cost.disk_bytes)} of outputs")
+    return ", ".join(said)
+
+
+def total_in_words(steps: Sequence[StagePlan]) -> str:
+    """The cost of what runs, and of what may run; "" where nothing runs or no run is recorded."""
+    said = []
+    for action, word in (("run", "runs"), ("maybe", "may run")):
+        known = [step.cost.seconds for step in steps if step.action == action and step.cost.seconds is not None]
+        if known:
+            said.append(f"{duration(sum(known))} for what {word}")
+    return f"by the last runs: {', '.join(said)}" if said else ""
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
