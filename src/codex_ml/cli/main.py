@@ -51,7 +51,7 @@ def _broken_module(error: Exception) -> str:
 @functools.cache  # a process builds the commands once
 def whole_app() -> typer.Typer:
     """The commands and the groups of commands, each from its own module."""
-    from codex_ml.cli import audit, compare, evaluate, hooks, ledger, pack, plugin_commands, policy, tokenizer
+    from codex_ml.cli import audit, compare, evaluate, hooks, ledger, pack, plugin_commands, policy, sweep, tokenizer
     from codex_ml.cli.check import check
     from codex_ml.cli.folds import folds
     from codex_ml.cli.lineage import lineage
@@ -70,7 +70,7 @@ def whole_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(_version)
     for command in (check, plan, verify, lineage, folds, schema, merge):
         app.command()(command)
-    for module in (compare, evaluate, audit):
+    for module in (compare, evaluate, audit, sweep):
         app.registered_commands += module.app.registered_commands
     app.add_typer(hooks.app, name="hook", help="The checks that the pre-commit hooks run.")
     app.add_typer(tokenizer.app, name="tokenizer")

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.checks import dvc_state
-from codex_ml.cli.checks.dvc_state import GUARD, LOCK, RWLOCK, leftovers
+from codex_ml.cli.checks.dvc_state import GUARD, LOCK, RWLOCKS, leftovers
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import load_lock
 
+RWLOCK = RWLOCKS[0]
 DVC = [sys.executable, "-m", "dvc"]
 PIPELINE = """\
 stages:
@@ -108,6 +109,13 @@ def test_a_lock_that_names_another_program_by_now_is_named_and_mended(repository
     finally:
         other.kill()
         other.wait()
+
+
+def test_the_list_of_locks_of_experiments_in_copies_is_looked_at_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RWLOCKS[1].parent.mkdir(parents=True)
+    RWLOCKS[1].write_bytes(b"")
+    assert list(leftovers()) == [CUT.replace(".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock")]
 
 
 CUT = ".dvc/tmp/rwlock was cut when DVC was killed, and no DVC runs here; `rm .dvc/tmp/rwlock` fixes it"

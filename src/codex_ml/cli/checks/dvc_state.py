@@ -19,40 +19,42 @@ if TYPE_CHECKING:
     import psutil
 
 TMP = Path(".dvc/tmp")
-LOCK, RWLOCK, GUARD = TMP / "lock", TMP / "rwlock", TMP / "rwlock.lock"
+LOCK, GUARD = TMP / "lock", TMP / "rwlock.lock"
+RWLOCKS = (TMP / "rwlock", TMP / "exps/rwlock")  # of the workspace, and of experiments in temporary copies
 STAGE_LOCKS = Path(".cache/locks")
 
 
 def leftovers() -> Iterator[str]:
     """One line per leftover that stops DVC although no running process holds it, with the command that fixes it."""
-    yield from _read_write_lock()
+    for rwlock in RWLOCKS:
+        yield from _read_write_lock(rwlock)
     yield from _hard_links()
     yield from _orphans()
 
 
-def _read_write_lock() -> Iterator[str]:
-    if not RWLOCK.is_file():
+def _read_write_lock(rwlock: Path) -> Iterator[str]:
+    if not rwlock.is_file():
         return
-    holders = _holders()
+    holders = _holders(rwlock)
     if holders is None:
         if not (running := _running_dvc()):
-            yield f"{RWLOCK} was cut when DVC was killed, and no DVC runs here; `rm {RWLOCK}` fixes it"
+            yield f"{rwlock} was cut when DVC was killed, and no DVC runs here; `rm {rwlock}` fixes it"
         else:  # it may be writing at this moment
-            yield f"{RWLOCK} cannot be read while DVC is running ({_name(running[0])}); wait for it, then check again"
+            yield f"{rwlock} cannot be read while DVC is running ({_name(running[0])}); wait for it, then check again"
         return
     alive = {pid: process for pid in holders if (process := _process(pid))}
     if alive and not any(map(_may_be_dvc, alive.values())):
         pid, process = next(iter(alive.items()))
         yield (
-            f"{RWLOCK} names process {pid} ({holders[pid][:50]}), which was killed: another program has its number "
-            f"({_name(process)}), so DVC would not start; `rm {RWLOCK}` fixes it"
+            f"{rwlock} names process {pid} ({holders[pid][:50]}), which was killed: another program has its number "
+            f"({_name(process)}), so DVC would not start; `rm {rwlock}` fixes it"
         )
 
 
-def _holders() -> dict[int, str] | None:
+def _holders(rwlock: Path) -> dict[int, str] | None:
     """Process number -> command of the DVCs that rwlock names; None when it is not what DVC writes."""
     try:
-        document = json.loads(RWLOCK.read_bytes())
+        document = json.loads(rwlock.read_bytes())
         infos = [
             *document.get("write", {}).values(),
             *(i for infos in document.get("read", {}).values() for i in infos),

@@ -1,0 +1,134 @@
+"""`codex-ml sweep`: try many settings, each as a DVC experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codex_ml.cli.options import Debug, Json
+from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.repository_root import go_to_top
+
+if TYPE_CHECKING:
+    from codex_ml.cli.sweeping.search_space import SweepAxis
+    from codex_ml.cli.sweeping.sweep_journal import SweepSettings
+
+METRIC = "train.best_val_loss:min"
+SWEEPS = Path("logs/sweeps")
+app = typer.Typer()
+
+
+@app.command()
+def sweep(
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KEY=DISTRIBUTION",
+            help="uniform(LOW,HIGH), loguniform(LOW,HIGH), int(LOW,HIGH), choice(A,B,...), or one value.",
+        ),
+    ],
+    method: Annotated[str, typer.Option(help="grid, random, sobol, or tpe (extra `sweep`).")] = "sobol",
+    trials: Annotated[int | None, typer.Option(min=1, max=10_000, help="Number of trials; a grid has its own.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Start no trial after the trials took this long.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(metavar="STAGE.NAME:min|max", help="A number of reports/STAGE/metrics.json.")
+    ] = METRIC,
+    seed: Annotated[int, typer.Option(min=0, help="Of the proposals; the trials keep the seed of params.yaml.")] = 1,
+    stop_early: Annotated[
+        bool, typer.Option("--stop-early", help="Stop a trial whose validation loss is worse than the median.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Begins the name of each experiment.", show_default="by settings")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Try many settings, one after the other, each as a DVC experiment; print the trials from the best to the worst.
+
+    The same settings and seed give the same trials. A sweep that was interrupted or killed goes on when you run the
+    same command again, and runs no trial twice; more --trials continue the list. A trial runs the pipeline up to the
+    stage of the metric. `dvc exp apply NAME` and `dvc repro` take the best one. docs/sweep.md has more.
+
+    Example: codex-ml sweep --set 'train.lr=loguniform(1e-4,1e-2)' --set 'model.layers=choice(2,4)' --trials 16
+    """
+    from codex_ml.cli.cross_validation import clean_head
+    from codex_ml.cli.sweeping.search_space import read_axes
+    from codex_ml.cli.sweeping.study import Budget, Study
+    from codex_ml.cli.sweeping.sweep_journal import Journal, sweep_lock
+    from codex_ml.cli.sweeping.sweep_result import SweepResult, best_of, table_of, write_result
+    from codex_ml.core.strict_json import dump_json
+
+    with one_line_errors(debug=debug):
+        go_to_top()
+        axes = read_axes(settings)
+        size = _budget(method, axes, trials, minutes)
+        known = {"space": settings, "method": method, "metric": metric, "seed": seed, "stop_early": stop_early}
+        plan = _settings(name, head=clean_head(), **known)
+        folder = SWEEPS / plan.name
+        with sweep_lock(folder) as lock:
+            study = Study(plan, axes, Journal(folder, plan), lock=lock)
+            if not study.journal.trials:
+                study.refuse_impossible(size or 1)
+            study.run(Budget(size, None if minutes is None else 60 * minutes))
+            ended = [study.journal.trials[number] for number in sorted(study.journal.trials)]
+            best = best_of(ended, plan.direction)
+            found = SweepResult(
+                settings=plan, trials=ended, best=best.number if best else None, folder=folder.as_posix()
+            )
+            write_result(found, axes, folder)
+        if json:
+            typer.echo(dump_json(found.model_dump(mode="json")), nl=False)
+            return
+        for line in table_of(found, axes):
+            typer.echo(safe_text(line))
+        typer.echo(safe_text(f"\n{len(ended)} trials; {folder}: journal.ndjson, trials.csv, trials.svg"))
+        if best and best.commit:
+            typer.echo(safe_text(f"best: `dvc exp apply {best.experiment}`, then `dvc repro`"))
+
+
+def _budget(method: str, axes: tuple[SweepAxis, ...], trials: int | None, minutes: float | None) -> int | None:
+    """The number of trials; None: until the minutes are over."""
+    from codex_ml.cli.sweeping.proposals import METHODS, grid_size, require_optuna
+
+    if method not in METHODS:
+        raise UserError(f"--method {method}: expected {', '.join(METHODS)}")
+    if method == "tpe":
+        require_optuna()
+    if method == "grid":
+        return min(grid_size(axes), trials or grid_size(axes))
+    if trials is None and minutes is None:
+        raise UserError(f"--method {method} never ends by itself; give --trials, --minutes, or both")
+    return trials
+
+
+def _settings(name: str | None, *, head: str, **known: object) -> SweepSettings:
+    import hashlib
+    import re
+
+    from codex_ml.cli.sweeping.sweep_journal import SweepSettings
+    from codex_ml.core.pipeline import load_pipeline
+    from codex_ml.core.strict_json import dump_json
+
+    metric, _, direction = str(known["metric"]).rpartition(":")
+    stage, _, leaf = metric.partition(".")
+    if direction not in ("min", "max") or not leaf:
+        raise UserError(f"--metric {known['metric']}: expected STAGE.NAME:min or STAGE.NAME:max, such as {METRIC}")
+    stages = load_pipeline()
+    with_metrics = [each for each, spec in stages.items() if f"reports/{each}/metrics.json" in spec.outs]
+    if stage not in with_metrics:
+        raise UserError(
+            f"--metric {metric}: no stage {stage} writes metrics; stages that do: {', '.join(with_metrics)}"
+        )
+    digest = hashlib.sha256(dump_json({**known, "head": head}).encode()).hexdigest()[:6]
+    name = f"sweep-{digest}" if name is None else name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", name):
+        raise UserError(f"--name {name}: expected up to 41 letters, digits, - and _")
+    return SweepSettings.model_validate(
+        {"name": name, "space": known["space"], "method": known["method"], "metric": metric, "direction": direction}
+        | {"seed": known["seed"], "stop_early": known["stop_early"], "head": head}
+    )

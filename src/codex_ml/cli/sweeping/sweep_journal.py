@@ -1,0 +1,159 @@
+"""The journal of a sweep: one JSON object per line, the settings first, then one line per trial that ended.
+
+A line is appended with one write and one fsync, so that a kill leaves whole lines and at most one torn line at the
+end, which the next run cuts off. What the journal holds is never run again.
+
+Used by: `codex-ml sweep`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from codex_ml.core.contract import Contract
+from codex_ml.core.errors import UserError, naming
+from codex_ml.core.io import fsync_folder
+from codex_ml.core.problems import first_problem
+from codex_ml.core.strict_json import ndjson_line, parse_json_file
+
+JOURNAL = "journal.ndjson"
+Line = TypeVar("Line", bound=Contract)
+
+
+class SweepSettings(Contract):
+    """What decides the trials of a sweep; the first line of its journal.
+
+    Attributes:
+        space: the settings `KEY=DISTRIBUTION`, in the order of the axes.
+        metric: dotted name with the stage first, such as train.best_val_loss.
+        head: the commit whose files the trials use.
+    """
+
+    name: str
+    space: list[str]
+    method: Literal["grid", "random", "sobol", "tpe"]
+    metric: str
+    direction: Literal["min", "max"]
+    seed: int
+    stop_early: bool
+    head: str
+
+
+class SweepTrial(Contract):
+    """A trial that ended; a line of the journal.
+
+    Attributes:
+        number: from 0.
+        params: key -> value as text of params.yaml.
+        state: finished; stopped by the median rule; failed: DVC or the stage ended with an error; refused: params.yaml
+            does not allow these values together, so nothing ran.
+        value: the metric; None unless finished.
+        curve: (step, validation loss) up to the end or the stop.
+        experiment: name of the DVC experiment. A trial that was stopped while it ran, or that failed, leaves none.
+        commit: of the experiment, None without one.
+        seconds: it ran for.
+        why: one line about a trial that is not finished; "" for others.
+    """
+
+    number: int
+    params: dict[str, str]
+    state: Literal["finished", "stopped", "failed", "refused"]
+    value: float | None
+    curve: list[tuple[int, float]]
+    experiment: str
+    commit: str | None
+    seconds: float
+    why: str
+
+
+class Journal:
+    """Reads and appends the trials of one sweep."""
+
+    def __init__(self, folder: Path, settings: SweepSettings) -> None:
+        """Open the journal in `folder`, or begin one; only the holder of `sweep_lock` may.
+
+        Raises:
+            UserError: when the folder holds the journal of a sweep with other settings, or something else.
+        """
+        self.file, self.trials = folder / JOURNAL, dict[int, SweepTrial]()
+        lines = _whole_lines(self.file)
+        if not lines:
+            self._append(settings)
+            return
+        found = _read(SweepSettings, lines[0], self.file, 1)
+        trials = [_read(SweepTrial, line, self.file, number) for number, line in enumerate(lines[1:], 2)]
+        if found != settings:
+            differ = [key for key in SweepSettings.model_fields if getattr(found, key) != getattr(settings, key)]
+            key = differ[0]
+            raise UserError(
+                f"{self.file} is of a sweep with another {key}: {getattr(found, key)}, not {getattr(settings, key)}; "
+                "give this sweep another --name"
+            )
+        self.trials = {trial.number: trial for trial in trials}
+
+    def add(self, trial: SweepTrial) -> None:
+        """Append a trial, durably."""
+        self._append(trial)
+        self.trials[trial.number] = trial
+
+    def before(self, number: int) -> list[SweepTrial]:
+        """The trials with a lower number, in order."""
+        return [self.trials[other] for other in sorted(self.trials) if other < number]
+
+    def _append(self, line: Contract) -> None:
+        with naming(self.file):
+            handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(handle, ndjson_line(line.model_dump(mode="json")))
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        fsync_folder(self.file.parent)
+
+
+def _read(kind: type[Line], line: bytes, file: Path, number: int) -> Line:
+    parse_json_file(line, str(file), line=number)  # refuses NaN and keys that are given twice, which pydantic takes
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        raise UserError(
+            f"{file}:{number}: not a line of a sweep's journal: {first_problem(error, show=False).line}; choose "
+            "another --name, or move the file away"
+        ) from None
+
+
+def _whole_lines(file: Path) -> list[bytes]:
+    """The lines of a journal; a torn last line is cut off the file."""
+    if not file.exists():
+        return []
+    with naming(file), file.open("r+b") as handle:
+        data = handle.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            handle.truncate(len(whole))
+            os.fsync(handle.fileno())
+    return whole.splitlines()
+
+
+@contextmanager
+def sweep_lock(folder: Path) -> Iterator[int]:
+    """Yield the descriptor of the lock of a sweep's folder, held by one sweep at a time.
+
+    A trial gets the descriptor, too. So the lock outlives a sweep that was killed until the trial that it left ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            typer.echo(f"sweep: another sweep, or a trial that it left, uses {folder}; waiting until it ends", err=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle.fileno()

@@ -1,0 +1,63 @@
+"""The journal: a kill at any byte costs at most the line that was being written."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from codex_ml.cli.sweeping.sweep_journal import JOURNAL, Journal, SweepSettings, SweepTrial, sweep_lock
+from codex_ml.core.errors import UserError
+
+SETTINGS = SweepSettings(
+    name="s", space=["train.lr=uniform(0,1)"], method="sobol", metric="train.best_val_loss", direction="min", seed=1,
+    stop_early=False, head="0" * 40,
+)  # fmt: skip
+
+
+def trial(number: int) -> SweepTrial:
+    return SweepTrial(
+        number=number, params={"train.lr": f"0.{number}1"}, state="finished", value=1.0 / 3, curve=[(10, 0.1)],
+        experiment=f"s-{number}", commit=None, seconds=0.1, why="",
+    )  # fmt: skip
+
+
+def test_a_journal_cut_at_any_byte_keeps_its_whole_lines(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SETTINGS)
+    for number in range(3):
+        journal.add(trial(number))
+    whole = (tmp_path / JOURNAL).read_bytes()
+    ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in range(0, len(whole) + 1, 7):
+        (tmp_path / JOURNAL).write_bytes(whole[:cut])
+        again = Journal(tmp_path, SETTINGS)
+        kept = max(0, sum(end <= cut for end in ends) - 1)
+        assert again.trials == {number: trial(number) for number in range(kept)}
+        for number in range(kept, 3):
+            again.add(trial(number))
+        assert (tmp_path / JOURNAL).read_bytes() == whole
+
+
+def test_another_sweep_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    Journal(tmp_path, SETTINGS)
+    with pytest.raises(UserError, match="of a sweep with another seed: 1, not 2; give this sweep another --name"):
+        Journal(tmp_path, SETTINGS.model_copy(update={"seed": 2}))
+    with pytest.raises(UserError, match="another head"):
+        Journal(tmp_path, SETTINGS.model_copy(update={"head": "1" * 40}))
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "NaN", '{"a": 1, "a": 2}', "\udcff", '{"number": 0}'])
+def test_a_damaged_journal_is_one_line_for_the_user(tmp_path: Path, line: str) -> None:
+    Journal(tmp_path, SETTINGS).add(trial(0))
+    with (tmp_path / JOURNAL).open("ab") as handle:
+        handle.write(line.encode("utf-8", "surrogateescape") + b"\n")
+    with pytest.raises(UserError, match=r"journal.ndjson:3"):
+        Journal(tmp_path, SETTINGS)
+
+
+def test_one_sweep_holds_the_lock_of_a_folder(tmp_path: Path) -> None:
+    with sweep_lock(tmp_path / "s"), (tmp_path / "s/lock").open("a") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (tmp_path / "s/lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
