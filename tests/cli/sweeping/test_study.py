@@ -13,7 +13,7 @@ from codex_ml.cli.sweeping import study
 from codex_ml.cli.sweeping.search_space import read_axes
 from codex_ml.cli.sweeping.study import Budget, Study
 from codex_ml.cli.sweeping.sweep_journal import Journal, SweepSettings
-from codex_ml.cli.sweeping.trial_experiment import Launch, Metric, Points
+from codex_ml.cli.sweeping.trial_experiment import Launch, Points, SweepMetric
 from codex_ml.core.errors import CheckFailed, UserError
 
 SPACE = ["train.lr=loguniform(1e-4,1e-1)", "train.accumulation=choice(1,2)"]
@@ -51,8 +51,8 @@ class FakeDvc:
         self._may_kill()
         return 0, printed
 
-    def result(self, commit: str, metric: Metric) -> tuple[float | None, Points, str]:
-        assert metric == Metric("train", "best_val_loss")
+    def result(self, commit: str, metric: SweepMetric) -> tuple[float | None, Points, str]:
+        assert metric == SweepMetric("train", "best_val_loss")
         curve = self.curve(self.experiments[commit])
         return curve[-1][1], curve, ""
 

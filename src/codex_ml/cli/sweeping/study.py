@@ -22,8 +22,8 @@ from codex_ml.cli.sweeping.search_space import SweepAxis, value_of
 from codex_ml.cli.sweeping.sweep_journal import Journal, SweepSettings, SweepTrial
 from codex_ml.cli.sweeping.trial_experiment import (
     Launch,
-    Metric,
     Points,
+    SweepMetric,
     experiment_name,
     forget_checkpoints,
     result_of,
@@ -62,7 +62,7 @@ class Study:
     def __init__(self, settings: SweepSettings, axes: tuple[SweepAxis, ...], journal: Journal, *, lock: int) -> None:
         self.settings, self.axes, self.journal, self.lock = settings, axes, journal, lock
         stage, _, name = settings.metric.partition(".")
-        self.metric = Metric(stage, name)
+        self.metric = SweepMetric(stage, name)
 
     def run(self, budget: Budget) -> None:
         """Run the trials that the journal lacks.

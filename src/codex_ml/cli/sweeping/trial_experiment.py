@@ -38,7 +38,7 @@ Points = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
-class Metric:
+class SweepMetric:
     """The number that ranks the trials.
 
     Attributes:
@@ -246,7 +246,7 @@ def read_curve(text: str) -> Points:
     return [(step, loss) for step, loss in points if math.isfinite(loss)]
 
 
-def result_of(commit: str, metric: Metric) -> tuple[float | None, Points, str]:
+def result_of(commit: str, metric: SweepMetric) -> tuple[float | None, Points, str]:
     """The metric in an experiment, its validation curve, and why it has no metric ("" where it has)."""
     files = files_of_commit(commit, metric.file, CURVE)
     curve = read_curve((files.read(CURVE) or b"").decode("utf-8", "replace"))
