@@ -93,7 +93,7 @@ def sweep(
 
 def _budget(method: str, axes: tuple[SweepAxis, ...], trials: int | None, minutes: float | None) -> int | None:
     """The number of trials; None: until the minutes are over."""
-    from codex_ml.cli.sweeping.proposals import METHODS, grid_size, require_optuna
+    from codex_ml.cli.sweeping.trial_proposals import METHODS, grid_size, require_optuna
 
     if method not in METHODS:
         raise UserError(f"--method {method}: expected {', '.join(METHODS)}")

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from codex_ml.cli.sweeping import proposals
+from codex_ml.cli.sweeping import trial_proposals as proposals
 from codex_ml.cli.sweeping.search_space import read_axes
 from codex_ml.cli.sweeping.sweep_journal import SweepTrial
 from codex_ml.core.errors import UserError

@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from codex_ml.cli.history.git_commands import files_of_commit
-from codex_ml.cli.sweeping import proposals
+from codex_ml.cli.sweeping import trial_proposals as proposals
 from codex_ml.cli.sweeping.median_rule import stop_index
 from codex_ml.cli.sweeping.search_space import SweepAxis, value_of
 from codex_ml.cli.sweeping.sweep_journal import Journal, SweepSettings, SweepTrial
