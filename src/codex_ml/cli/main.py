@@ -53,6 +53,7 @@ def whole_app() -> typer.Typer:
     """The commands and the groups of commands, each from its own module."""
     from codex_ml.cli import audit, compare, evaluate, hooks, ledger, pack, plugin_commands, policy, sweep, tokenizer
     from codex_ml.cli.check import check
+    from codex_ml.cli.doctor import doctor
     from codex_ml.cli.folds import folds
     from codex_ml.cli.lineage import lineage
     from codex_ml.cli.merge import merge
@@ -68,7 +69,7 @@ def whole_app() -> typer.Typer:
         "check failed, 2 your input is wrong.",
     )
     app.callback(invoke_without_command=True)(_version)
-    for command in (check, plan, verify, lineage, folds, schema, merge):
+    for command in (check, doctor, plan, verify, lineage, folds, schema, merge):
         app.command()(command)
     for module in (compare, evaluate, audit, sweep):
         app.registered_commands += module.app.registered_commands
