@@ -31,6 +31,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.ingest.sources import Tally, read_sources
 
     settings = stage.params.ingest
+    stage.check_plugins(settings.plugins)
     refuse_wrong_licences((), (source.licence for source in settings.sources))
     for source in settings.sources:
         stage.require(source.path)

@@ -33,6 +33,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.tokens.tokenizer_files import TokenizerDetails
 
     settings = stage.params.tokenizer
+    stage.check_plugins(settings.plugins)
     stage.require(settings.path or "models/base")
     files = {part: stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val", "test")}
     train, val = files["train"], files["val"]

@@ -41,6 +41,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.train.scratch import run_folder
 
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
+    stage.check_plugins(params.model.plugins)
     stage.require(params.model.path or "models/base")
     stage.require(params.train.resume_from or "models/base")
     rows, val_rows = (Rows.open(packed, name) for name in ("train", "val"))  # refuses damaged files before torch loads

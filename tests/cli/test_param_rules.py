@@ -418,14 +418,34 @@ def test_null_means_the_size_of_the_preset_and_a_number_for_itself(tmp_path, mon
     assert validate_params({"model": {"preset": "", **sizes}}).model.heads == 4
 
 
-def test_a_preset_is_a_shape_and_nothing_else(tmp_path, monkeypatch):
+def test_a_preset_has_keys_of_model_and_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
-    (tmp_path / "models/presets.yaml").write_text("small: {layers: 2, path: models/base/x}\n")
+    (tmp_path / "models/presets.yaml").write_text(
+        "small: {layers: 2, dropout: 0.1}\nboth: {layers: 2, path: models/base/x}\n"
+    )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=r"^models/presets.yaml: small: path is not a key of a shape; allowed: architecture"
+        UserError, match=r"^models/presets.yaml: small: dropout is not a key of a preset; allowed: architecture"
     ):
         validate_params({"model": {"preset": "small"}})
+    with pytest.raises(UserError, match=r"^models/presets.yaml: both: layers has no effect with path, because that"):
+        validate_params({"model": {"preset": "both"}})
+
+
+def test_a_preset_names_a_model_on_disk_its_quantization_and_its_adapters(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/presets.yaml").write_text(
+        "tuned: {path: models/base/m, quantization: 8bit, lora: {rank: 4, targets: [q_proj]}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    local = {"tokenizer": {"kind": "local", "path": "models/base/m"}}
+    empty = {"path": None, "quantization": None, "lora": {"rank": None, "alpha": None, "targets": None}}
+    model = validate_params({"model": {"preset": "tuned", **empty}, **local}).model
+    assert (model.path, model.quantization, model.lora.rank, model.lora.alpha) == ("models/base/m", "8bit", 4, 16)
+    model = validate_params({"model": {"preset": "tuned", "lora": {"rank": 2}, "quantization": "4bit"}, **local}).model
+    assert (model.quantization, model.lora.rank, model.lora.targets) == ("4bit", 2, ("q_proj",))
+    with pytest.raises(UserError, match=r"^params.yaml: model.layers has no effect with model.path"):
+        validate_params({"model": {"preset": "tuned", "layers": 2}, **local})
 
 
 SOURCE = "ingest:\n  sources:\n    - kind: files\n      path: data/raw/mine\n"

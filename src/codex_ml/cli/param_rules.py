@@ -7,25 +7,27 @@ last one would refuse. A key in the section of a stage changes bytes; a key that
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, model_validator
 
+from codex_ml.cli.all_but import AllBut
 from codex_ml.core.config import Runtime, Section, Seed
 from codex_ml.core.paths import SAMPLE_BENCHMARKS
 from codex_ml.core.sections import PARAMS, validate
 from codex_ml.core.yaml import parse_yaml, read_text
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.fetch.config import Fetch
-from codex_ml.ingest.config import FOR_FILES, RECORDS, Ingest, Kind
+from codex_ml.ingest.config import FOR_FILES, Ingest
 from codex_ml.pack.config import Pack
 from codex_ml.report.config import Report
 from codex_ml.safety_audit.config import SafetyAudit
 from codex_ml.split.config import Split
 from codex_ml.tokenizer.config import Tokenizer
-from codex_ml.train.config import SHAPE, Model, Train
+from codex_ml.train.config import Lora, Model, Train
+from codex_ml.train.presets import FROM_PRESET
 
 UINT16_TOKENS = 2**16
 OWN_KEYS = ("gpt2", "gpt_neox", "t5")  # architectures in which no two heads share keys and values
@@ -54,18 +56,18 @@ WITHOUT_EFFECT = (
 )
 # The same for the keys of a source.
 SOURCE_WITHOUT_EFFECT = (
-    ("revision", "kind", tuple(kind for kind in get_args(Kind) if kind != "git")),
-    ("gitignore", "kind", tuple(kind for kind in get_args(Kind) if kind != "files")),
-    ("glob", "kind", RECORDS),
-    ("include", "kind", RECORDS),
-    ("exclude", "kind", RECORDS),
-    ("group", "kind", RECORDS),
+    ("revision", "kind", AllBut("git")),
+    ("gitignore", "kind", AllBut("files")),
+    ("glob", "kind", AllBut(*FOR_FILES)),
+    ("include", "kind", AllBut(*FOR_FILES)),
+    ("exclude", "kind", AllBut(*FOR_FILES)),
+    ("group", "kind", AllBut(*FOR_FILES)),
     ("fields", "kind", FOR_FILES),
     ("max_bad_records", "bad_records", ("fail",)),
 )
 
 
-def without_effect(section: BaseModel, table: tuple[tuple[str, str, tuple[Any, ...]], ...]) -> Iterator[str]:
+def without_effect(section: BaseModel, table: tuple[tuple[str, str, Container[Any]], ...]) -> Iterator[str]:
     """One message for each key that has no effect although its value is not the default."""
     for key, other, off in table:
         value, default = _value(section, key)
@@ -290,6 +292,7 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "params.yaml of codex-ml"
     sizes = schema["$defs"]["Model"]["properties"]
-    for key in SHAPE:
-        sizes[key] = {"anyOf": [sizes[key], {"type": "null"}], "description": "null: the preset's, else the default"}
+    for keys, names in ((sizes, FROM_PRESET), (schema["$defs"]["Lora"]["properties"], Lora.model_fields)):
+        for key in names:
+            keys[key] = {"anyOf": [keys[key], {"type": "null"}], "description": "null: the preset's, else the default"}
     return schema

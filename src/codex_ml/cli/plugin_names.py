@@ -14,5 +14,10 @@ def named_plugins(params: Params, detectors: Iterable[str]) -> dict[str, list[st
     Args:
         detectors: `detectors` of data/policy.yaml.
     """
-    named: dict[str, Iterable[str]] = {"detectors": detectors}
+    named: dict[str, Iterable[str]] = {
+        "detectors": detectors,
+        **params.ingest.plugins,
+        **params.tokenizer.plugins,
+        **params.model.plugins,
+    }
     return {kind: sorted(set(named[kind])) for kind in KINDS if KINDS[kind].locked}

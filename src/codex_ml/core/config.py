@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from codex_ml.core.plugins import BuiltInOr
+
+TRACKERS = ("tensorboard", "mlflow", "wandb")  # built in; all write files on this machine
 BASE_FOLDER = Path("models/base")  # foreign models, tokenizers and runs; a dependency of the stages that read it
 
 
@@ -61,7 +64,8 @@ class Runtime(Section):
         "none", description="full: each process holds a part of the weights, gradients and optimizer state (FSDP)"
     )
     keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
-    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
-        (), description="Trackers that also record the curves, all on this machine; each needs the extra of its name"
+    trackers: tuple[Annotated[str, BuiltInOr("trackers", TRACKERS)], ...] = Field(
+        (),
+        description="Trackers that also record the curves, each with the extra of its name; or one of a package",
     )
     prometheus_port: int = Field(0, ge=0, le=65535, description="Port on 127.0.0.1 for metrics while training; 0: none")

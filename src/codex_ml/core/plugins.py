@@ -42,8 +42,13 @@ class Kind:
 
 
 KINDS = {
+    "architectures": Kind("architecture", "params.yaml: model.architecture"),
     "detectors": Kind("detector", "data/policy.yaml: detectors"),
     "metrics": Kind("metric", "params.yaml: evaluate.metrics", locked=False),
+    "presets": Kind("preset", "params.yaml: model.preset"),
+    "readers": Kind("reader", "params.yaml: ingest.sources.kind"),
+    "tokenizers": Kind("tokenizer", "params.yaml: tokenizer.kind"),
+    "trackers": Kind("tracker", "params.yaml: runtime.trackers", locked=False),
 }
 
 
@@ -190,5 +195,4 @@ class BuiltInOr:
             return name
         *first, last = map(repr, (*self.built_in, *others))
         allowed = f"{', '.join(first)} or {last}" if first else last
-        one = KINDS[self.kind].one
-        raise ValueError(f"input should be {allowed}; no installed package has a {one} {name!r}")
+        raise ValueError(f"input should be {allowed}; found {name[:80]!r}")

@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from codex_ml.core.errors import CheckFailed, UserError, one_line_errors
 from codex_ml.core.io import write_json
 from codex_ml.core.lock import only_one
 from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec, load_pipeline
+from codex_ml.core.plugin_lock import lock_path, refuse_other_code
 from codex_ml.core.progress import Advance, Item, progress, track
 from codex_ml.core.ranks import rank, settle_launcher
 from codex_ml.core.record import record_path, start_record
@@ -76,6 +77,15 @@ class Stage(Generic[Sections]):
             )
         if why := why_not_traced(path, self.spec.deps):
             raise UserError(f"{self.spec.name}: {why}")
+
+    def check_plugins(self, named: Mapping[str, Iterable[str]]) -> None:
+        """Check that the plug-ins that the params name (kind -> names) are those that the lock of each kind records.
+
+        Raises:
+            UserError: when one is missing or its code has changed; see `codex_ml.core.plugin_lock`.
+        """
+        for kind, names in named.items():
+            refuse_other_code(kind, names, self.dep(str(lock_path(kind))))
 
     def out(self, path: str) -> Path:
         """A declared output."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from codex_ml.core.config import Positive, Section
+from codex_ml.core.plugins import BuiltInOr
 
-Kind = Literal["jsonl", "csv", "tsv", "parquet", "datasets", "files", "wheels", "sdists", "zip", "tar", "git"]
-RECORDS = ("jsonl", "csv", "tsv", "parquet", "datasets")  # kinds whose records have fields; the others hold files
-FOR_FILES = tuple(kind for kind in get_args(Kind) if kind not in RECORDS)
+RECORDS = ("jsonl", "csv", "tsv", "parquet", "datasets")  # built-in kinds whose records have fields
+FOR_FILES = ("files", "wheels", "sdists", "zip", "tar", "git")  # kinds that hold files; a plug-in reads records
+BUILT_IN = (*RECORDS, *FOR_FILES)
+SourceKind = Annotated[str, BuiltInOr("readers", BUILT_IN)]
 
 
 class Fields(Section):
@@ -31,10 +33,10 @@ class Fields(Section):
 class Source(Section):
     """One source of documents: a file, a folder or a glob, and how to read it."""
 
-    kind: Kind = Field(
+    kind: SourceKind = Field(
         description="jsonl, csv, tsv: files, also .gz .zst .bz2 .xz; parquet; datasets: a folder that Hugging Face "
         "datasets saved; files: a folder of code or text; wheels, sdists: a folder of Python packages; zip; tar; git: "
-        "a local repository at a revision"
+        "a local repository at a revision; or a reader of an installed package"
     )
     path: str = Field(min_length=1, description="File, folder or glob, relative to the repository")
     name: str = Field("", max_length=200, description="Name of the source in its documents; empty: the path")
@@ -75,3 +77,8 @@ class Ingest(Section):
 
     sources: tuple[Source, ...] = Field((Source(kind="wheels", path="data/raw/sample"),), min_length=1)
     max_document_bytes: Positive = Field(1_000_000, description="Longer documents are left out, counted and listed")
+
+    @property
+    def plugins(self) -> dict[str, tuple[str, ...]]:
+        """Kind of plug-ins -> what the section names of it."""
+        return {"readers": tuple(source.kind for source in self.sources if source.kind not in BUILT_IN)}

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from codex_ml.core.config import BasePath, Section
+from codex_ml.core.plugins import BuiltInOr
 
-TokenizerKind = Literal[
-    "byte_bpe", "unigram", "wordpiece", "sentencepiece_bpe", "sentencepiece_unigram", "whitespace", "local"
-]
+BUILT_IN = ("byte_bpe", "unigram", "wordpiece", "sentencepiece_bpe", "sentencepiece_unigram", "whitespace", "local")
 
 
 class Tokenizer(Section):
     """`tokenizer`: how text becomes tokens."""
 
-    kind: TokenizerKind = Field(
+    kind: Annotated[str, BuiltInOr("tokenizers", BUILT_IN)] = Field(
         "byte_bpe",
         description="byte_bpe: byte-level BPE as in GPT-2, lossless on any text; unigram: byte-level Unigram; "
         "wordpiece: as in BERT; sentencepiece_bpe, sentencepiece_unigram: with byte fallback, lossless except for "
         "U+2581, its sign for a space; whitespace: words; "
-        "local: the tokenizer in path",
+        "local: the tokenizer in path; or a tokenizer of an installed package",
     )
     vocab_size: int = Field(
         4096, ge=258, le=2**24, description="Number of tokens, with bytes and special tokens; local has its own"
@@ -44,3 +43,8 @@ class Tokenizer(Section):
         if (self.kind == "local") != bool(self.path):
             raise ValueError("kind local needs a path; the other kinds are trained and must have none")
         return self
+
+    @property
+    def plugins(self) -> dict[str, tuple[str, ...]]:
+        """Kind of plug-ins -> what the section names of it."""
+        return {"tokenizers": () if self.kind in BUILT_IN else (self.kind,)}

@@ -56,6 +56,11 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
         prove_equal(tokenizer, data, (*HARD, *sample_of(held_out or texts, characters=PROOF_CHARACTERS)))
         write_bytes(folder / "tokenizer.model", data)
         unk: str | None = "<unk>"
+    elif settings.plugins["tokenizers"]:
+        from codex_ml.tokenizer.plugin_tokenizer import train_plugin
+
+        tokenizer = train_plugin(settings.kind, texts, size)
+        unk = getattr(tokenizer.model, "unk_token", None)
     else:
         train = {"byte_bpe": _byte_bpe, "unigram": _unigram, "wordpiece": _wordpiece}
         train["whitespace"] = partial(_whitespace, special=special)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from codex_ml.core.config import BasePath, Count, Number, Positive, Section, Share
-from codex_ml.core.errors import UserError
-from codex_ml.core.yaml import parse_yaml
+from codex_ml.core.plugins import BuiltInOr
+from codex_ml.train.presets import is_plugin, with_preset
 
-PRESETS = Path("models/presets.yaml")
-# Keys that a preset may set. For these, null in params.yaml means the preset's value.
-SHAPE = ("architecture", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_positions",
-         "tie_embeddings")  # fmt: skip
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "t5")
 
 
 def _steps_or_share(value: int | float) -> int | float:
@@ -51,8 +46,12 @@ class Lora(Section):
 class Model(Section):
     """`model`: the shape of a model to train from scratch, or the path of a model to train further."""
 
-    preset: str = Field("", description="Name in models/presets.yaml; gives the sizes that are null here")
-    architecture: Literal["llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "t5"] = "llama"
+    preset: str = Field(
+        "", description="Name in models/presets.yaml, or a preset of an installed package; gives what is null here"
+    )
+    architecture: Annotated[str, BuiltInOr("architectures", ARCHITECTURES)] = Field(
+        "llama", description="Built in, or an architecture of an installed package"
+    )
     hidden_size: Positive = 192
     intermediate_size: Positive = 512
     layers: Positive = 4
@@ -88,36 +87,18 @@ class Model(Section):
         return self
 
     @property
+    def plugins(self) -> dict[str, tuple[str, ...]]:
+        """Kind of plug-ins -> what the section names of it."""
+        own = not self.path and self.architecture not in ARCHITECTURES
+        return {
+            "architectures": (self.architecture,) if own else (),
+            "presets": (self.preset,) if is_plugin(self.preset) else (),
+        }
+
+    @property
     def is_encoder_decoder(self) -> bool:
         """Whether the model has an encoder and a decoder; a model on disk (`path`) never has."""
         return self.architecture == "t5" and not self.path
-
-
-def with_preset(model: dict[str, Any]) -> dict[str, Any]:
-    """Return the section `model` of params.yaml with its null sizes filled from `model.preset`.
-
-    Raises:
-        UserError: when models/presets.yaml lacks the preset, or a size is given together with model.path.
-    """
-    if model.get("path") and (sizes := [key for key in SHAPE if model.get(key) is not None]):
-        raise UserError(
-            f"params.yaml: model.{sizes[0]} has no effect with model.path, because that model has its own; write null"
-        )
-    given = {key: item for key, item in model.items() if item is not None or key not in SHAPE}
-    preset = given.get("preset")
-    if not preset or not isinstance(preset, str):
-        return given
-    catalogue = parse_yaml(PRESETS.read_text(encoding="utf-8"), str(PRESETS)) if PRESETS.is_file() else {}
-    if not isinstance(catalogue, dict) or not all(isinstance(shape, dict) for shape in catalogue.values()):
-        raise UserError(f"{PRESETS}: expected a mapping of names to shapes")
-    if preset not in catalogue:
-        near = difflib.get_close_matches(preset, list(catalogue), n=1)
-        known = f"did you mean {near[0]}?" if near else f"it has {', '.join(catalogue) or 'none'}"
-        raise UserError(f"params.yaml: model.preset: {PRESETS} has no {preset}; {known}")
-    shape = catalogue[preset]
-    if other := [key for key in shape if key not in SHAPE]:
-        raise UserError(f"{PRESETS}: {preset}: {other[0]} is not a key of a shape; allowed: {', '.join(SHAPE)}")
-    return {**shape, **given}
 
 
 class EarlyStopping(Section):

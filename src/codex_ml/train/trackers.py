@@ -17,6 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,7 @@ from codex_ml.core.lock import one_at_a_time
 from codex_ml.core.packages import install_extra
 from codex_ml.core.strict_json import dump_json
 from codex_ml.train.endpoint import Endpoint
+from codex_ml.train.plugin_tracker import PluginTracker
 from codex_ml.train.tracking import Sink, curves_of
 
 PROJECT = "codex-ml"
@@ -37,7 +39,7 @@ MLFLOW_VALUE = 6000  # characters of a parameter, MLflow's own limit
 
 def missing_extras(runtime: Runtime) -> Iterator[str]:
     """Yield one line per package that `runtime` needs and that is not installed; import none of them."""
-    asked: list[tuple[str, str]] = [("trackers", name) for name in runtime.trackers]
+    asked: list[tuple[str, str]] = [("trackers", name) for name in runtime.trackers if name in MODULES]
     asked += [("prometheus_port", "prometheus")] if runtime.prometheus_port else []
     for key, name in asked:
         spec = find_spec(MODULES[name])
@@ -58,13 +60,13 @@ def open_trackers(runtime: Runtime, folder: Path, run_name: str, config: dict[st
     """
     for problem in missing_extras(runtime):
         raise UserError(problem)
-    kinds = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": Wandb}
+    kinds: dict[str, Callable[..., Sink]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": Wandb}
     opened: list[Sink] = []
     try:
         if runtime.prometheus_port:
             opened.append(Endpoint(runtime.prometheus_port))
         for name in dict.fromkeys(runtime.trackers):
-            opened.append(_open(kinds[name], folder / name, run_name, config))
+            opened.append(_open(kinds.get(name) or partial(PluginTracker, name), folder / name, run_name, config))
     except BaseException:
         for sink in opened:
             sink.close(complete=False)
@@ -75,7 +77,7 @@ def open_trackers(runtime: Runtime, folder: Path, run_name: str, config: dict[st
 def _open(kind: Callable[..., Sink], folder: Path, run_name: str, config: dict[str, Any]) -> Sink:
     try:
         return kind(folder, run_name, config)
-    except (OSError, CheckFailed):  # these messages say what is wrong
+    except (OSError, CheckFailed, UserError):  # these messages say what is wrong
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -15,7 +15,7 @@ from codex_ml.core.yaml import read_yaml
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
-from codex_ml.train.config import Model
+from codex_ml.train.config import ARCHITECTURES, Model
 from codex_ml.train.model.build import build_model, parameter_count
 
 SHAPE = Model(hidden_size=16, intermediate_size=24, layers=2, heads=2, max_positions=32)
@@ -55,6 +55,16 @@ def test_presets_have_the_number_of_parameters_that_their_comments_state():
             shape, entries = Model(**read_yaml(PRESETS)[name]), int(vocabulary.replace(",", ""))
             model = build_model(shape, vocab_size=entries, end=0, pad=1, seed=1)
         assert f"{parameter_count(model) / 1e6:.1f}" == millions, name
+
+
+@pytest.mark.shipped
+def test_each_architecture_has_a_preset_that_can_be_built():
+    shapes = {name: Model(**values) for name, values in read_yaml(PRESETS).items()}
+    assert {shape.architecture for shape in shapes.values()} == set(ARCHITECTURES)
+    for name, shape in shapes.items():
+        with torch.device("meta"):
+            model = build_model(shape.model_copy(update={"layers": 1}), vocab_size=300, end=0, pad=1, seed=1)
+        assert model.config.model_type == shape.architecture, name
 
 
 def test_weights_are_small_float32_normals(build):

@@ -13,7 +13,7 @@ from codex_ml.core.errors import UserError, naming, reason_of
 from codex_ml.core.globs import expand_glob
 from codex_ml.core.tree import files_of
 from codex_ml.documents.document import Refused
-from codex_ml.ingest.config import Source
+from codex_ml.ingest.config import BUILT_IN, Source
 from codex_ml.ingest.readers.compression import Broken, blocks
 from codex_ml.ingest.readers.tasks import BATCH_BYTES, BATCH_FILES, BatchTask, Context, ReadTask, RefusedTask
 
@@ -42,7 +42,8 @@ def paths_of(source: Source) -> Iterator[Path]:
         found = True
         yield file
     if not found and path.is_dir():
-        raise UserError(f"ingest.sources: {source.path} has no {' or '.join(ENDINGS[source.kind][:2])} file")
+        endings = " or ".join(ENDINGS.get(source.kind, ())[:2])
+        raise UserError(f"ingest.sources: {source.path} has no {endings} file".replace("  ", " "))
     if not found:
         raise UserError(f"ingest.sources: {source.path} does not exist; put the data there or remove the source")
 
@@ -70,8 +71,8 @@ ENDINGS = {
 
 
 def _within(folder: Path, source: Source) -> Iterator[Path]:
-    """The files in a folder whose names have an ending of the source's kind, also compressed."""
-    names = ENDINGS[source.kind]
+    """The files in a folder whose names have an ending of the source's kind, also compressed; for a plug-in all."""
+    names = ENDINGS.get(source.kind, ("",))
     packed = tuple(name + ending for name in names for ending in (".gz", ".bz2", ".xz", ".zst"))
     return (file for file in files_of(folder) if file.name.lower().endswith((*names, *packed)))
 
@@ -149,6 +150,10 @@ def _tasks(context: Context) -> Iterator[ReadTask]:
 def _plan(context: Context) -> Iterator[ReadTask | Refused]:
     """Import only the reader of this kind, and let it plan."""
     kind, path, limit = context.source.kind, Path(context.path), context.record_limit
+    if kind not in BUILT_IN:
+        from codex_ml.ingest.readers.plugin_records import plan_plugin
+
+        return plan_plugin(context)
     if kind == "jsonl":
         from codex_ml.ingest.readers.json_lines import plan_lines
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codex_ml.core.errors import UserError
-from codex_ml.ingest.config import RECORDS, Fields, Source
+from codex_ml.ingest.config import FOR_FILES, Fields, Source
 
 MOST_FIELDS = 1000  # field names that are kept for a message
 
@@ -63,7 +63,7 @@ def refuse_unmatched_names(source: Source, number: int, seen: NamesSeen) -> None
         UserError: names the key, the value, and the names that exist.
     """
     where = f"ingest.sources.{number}"
-    if source.kind in RECORDS:
+    if source.kind not in FOR_FILES:
         present = seen.fields
         for ours, theirs in renamed(source.fields).items():
             if present and theirs not in present:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
 from codex_ml.train.config import Model
+from codex_ml.train.model.plugin_architecture import plugin_sizes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,15 +55,18 @@ def build_model(
     if not max(end, pad) < vocab_size:
         raise UserError(f"the tokenizer's special tokens {end} and {pad} lie outside its {vocab_size} tokens")
     _check_shape(shape)
+    kind, own = shape.architecture, sizes(shape)
+    if shape.plugins["architectures"]:
+        kind, own = plugin_sizes(shape)
     config = AutoConfig.for_model(
-        shape.architecture,
+        kind,
+        **own,
         vocab_size=vocab_size,
         bos_token_id=end,
         eos_token_id=end,
         pad_token_id=pad,
         tie_word_embeddings=shape.tie_embeddings,
         **({"decoder_start_token_id": pad} if shape.architecture == "t5" else {}),
-        **sizes(shape),
     )
     set_dropout(config, shape.dropout)
     factory: Any = T5ForConditionalGeneration if shape.architecture == "t5" else AutoModelForCausalLM
