@@ -51,7 +51,19 @@ def _broken_module(error: Exception) -> str:
 @functools.cache  # a process builds the commands once
 def whole_app() -> typer.Typer:
     """The commands and the groups of commands, each from its own module."""
-    from codex_ml.cli import audit, compare, evaluate, hooks, ledger, pack, plugin_commands, policy, sweep, tokenizer
+    from codex_ml.cli import (
+        audit,
+        compare,
+        evaluate,
+        hooks,
+        ledger,
+        pack,
+        params,
+        plugin_commands,
+        policy,
+        sweep,
+        tokenizer,
+    )
     from codex_ml.cli.check import check
     from codex_ml.cli.doctor import doctor
     from codex_ml.cli.folds import folds
@@ -77,6 +89,7 @@ def whole_app() -> typer.Typer:
     app.add_typer(tokenizer.app, name="tokenizer")
     app.add_typer(pack.app, name="pack")
     app.add_typer(ledger.app, name="ledger")
+    app.add_typer(params.app, name="params")
     app.add_typer(policy.app, name="policy")
     app.add_typer(plugin_commands.app, name="plugins")
     return app

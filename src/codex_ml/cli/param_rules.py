@@ -11,9 +11,10 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from codex_ml.cli.all_but import AllBut
+from codex_ml.cli.param_upgrade import VERSION, of_this_version
 from codex_ml.core.config import Runtime, Section, Seed
 from codex_ml.core.paths import SAMPLE_BENCHMARKS
 from codex_ml.core.sections import PARAMS, validate
@@ -93,6 +94,7 @@ def _written(value: Any) -> str:
 class Params(Section):
     """params.yaml, whole."""
 
+    version: int = Field(VERSION, ge=1, le=VERSION, description="Of the form of this file")
     seed: Seed = 1
     fetch: Fetch = Fetch()
     ingest: Ingest = Ingest()
@@ -283,7 +285,8 @@ def load_params(path: Path = PARAMS) -> Params:
 
 def validate_params(value: Any, *, text: str = "", name: str = str(PARAMS)) -> Params:
     """Validate all parameters, already parsed; see `load_params`."""
-    return validate(Params, value, text=text, name=name)
+    with of_this_version(value, text, name):
+        return validate(Params, value, text=text, name=name)
 
 
 def json_schema() -> dict[str, Any]:

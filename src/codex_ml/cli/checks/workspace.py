@@ -28,7 +28,7 @@ from codex_ml.documents.licence_mistakes import wrong_licences
 from codex_ml.safety_audit.accepted import ACCEPTED, read_accepted, refuse_expired
 from codex_ml.train.trackers import missing_extras
 
-UNTRACKED_BY_STAGES = {"runtime"}  # changes no byte
+UNTRACKED_BY_STAGES = {"version", "runtime"}  # they change no byte
 
 
 def check_workspace() -> Params:
