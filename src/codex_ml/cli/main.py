@@ -61,6 +61,7 @@ def whole_app() -> typer.Typer:
         params,
         plugin_commands,
         policy,
+        serve,
         sweep,
         tokenizer,
     )
@@ -83,7 +84,7 @@ def whole_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(_version)
     for command in (check, doctor, plan, verify, lineage, folds, schema, merge):
         app.command()(command)
-    for module in (compare, evaluate, audit, sweep):
+    for module in (compare, evaluate, audit, serve, sweep):
         app.registered_commands += module.app.registered_commands
     app.add_typer(hooks.app, name="hook", help="The checks that the pre-commit hooks run.")
     app.add_typer(tokenizer.app, name="tokenizer")

@@ -4,7 +4,7 @@ Texts of unequal length are padded on the left, so that their last tokens stand 
 and each text has its own positions. Where a model does not take positions, and in the decoder of an encoder-decoder,
 only texts of equal length share a batch, so that nothing is padded; `batch_key` says which texts may.
 
-Used by: generation.
+Used by: generation, serve.
 """
 
 from __future__ import annotations
@@ -109,6 +109,49 @@ class CausalDecoder:
         self.ids, self.mask = self.ids[texts], None if self.mask is None else self.mask[texts]
         if self.cache is not None:
             self.cache.reorder_cache(texts)
+
+    @property
+    def joinable(self) -> bool:
+        """Whether other texts may join this batch: it is padded, and each layer caches the keys of all tokens."""
+        from transformers.cache_utils import DynamicLayer
+
+        return self.mask is not None and all(type(layer) is DynamicLayer for layer in self.cache.layers)
+
+    def join(self, other: CausalDecoder) -> None:
+        """Add the texts of another batch of the same model after those of this one. Both must be `joinable`.
+
+        The shorter batch gets padding on its left: keys and values of 0, which the mask hides. Keys carry their
+        positions already, so nothing is computed again, and `logits` are those of both batches.
+        """
+        import torch
+
+        assert self.mask is not None
+        assert other.mask is not None
+        width = max(self.mask.shape[1], other.mask.shape[1])
+        longest = max(self.ids.shape[1], other.ids.shape[1])
+        self.ids = torch.cat([_pad_left(self.ids, longest, 1), _pad_left(other.ids, longest, 1)])
+        for ours, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            ours.keys = torch.cat([_pad_left(ours.keys, width, -2), _pad_left(theirs.keys, width, -2)])
+            ours.values = torch.cat([_pad_left(ours.values, width, -2), _pad_left(theirs.values, width, -2)])
+        self.mask = torch.cat([_pad_left(self.mask, width, 1), _pad_left(other.mask, width, 1)])
+        self.logits = torch.cat([self.logits, other.logits])
+
+    def trim(self) -> None:
+        """Remove the columns that are padding in all texts of a `joinable` batch, once its longest text has left."""
+        assert self.mask is not None
+        blank = int(self.mask.argmax(-1).min())
+        if blank:
+            self.mask = self.mask[:, blank:]
+            for layer in self.cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, blank:], layer.values[:, :, blank:]
+
+
+def _pad_left(values: Tensor, width: int, dimension: int) -> Tensor:
+    """Add zeros before the first entries of a dimension, counted from the end if negative, until it has `width`."""
+    import torch
+
+    after = values.dim() - 1 - dimension if dimension >= 0 else -1 - dimension  # dimensions after this one
+    return torch.nn.functional.pad(values, [0, 0] * after + [width - values.shape[dimension], 0])
 
 
 class PairDecoder:

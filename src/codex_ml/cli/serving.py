@@ -1,0 +1,187 @@
+"""Put the endpoint together: token, policy, model or upstream, server.
+
+Used by: `codex-ml serve`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codex_ml.core.errors import UserError, safe_text
+
+if TYPE_CHECKING:
+    from codex_ml.serve.api_counters import Counters
+    from codex_ml.serve.endpoint_app import Backend
+    from codex_ml.serve.limits import ServeLimits
+    from codex_ml.serve.prompt_encoder import Served
+    from codex_ml.serve.screening import Screening
+
+TOKEN = "CODEX_ML_TOKEN"  # noqa: S105 - the name of a variable
+SHORTEST = 16  # characters of a token
+LONGEST = 4096
+GRACE = 30.0  # seconds for what runs at the end; less if requests have less
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of `codex-ml serve`; paths are relative to the top folder."""
+
+    model: Path | None
+    upstream: str | None
+    host: str
+    port: int
+    token_file: Path | None
+    upstream_token_file: Path | None
+    max_batch: int
+    max_queue: int
+    timeout: float
+    max_body: int
+    policy: bool
+
+
+def serve_until_stopped(options: Options, *, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        say: is called with one line at a time.
+
+    Raises:
+        UserError: for a missing extra, a token that is missing or too short, a port that is taken, a model or policy
+            that cannot be used.
+        CheckFailed: when requests had to be cut off at the end.
+    """
+    refuse_missing_extra()
+    from codex_ml.serve.api_counters import Counters
+    from codex_ml.serve.door import Door
+    from codex_ml.serve.endpoint_app import EndpointApp
+    from codex_ml.serve.http_server import is_loopback, open_socket, run_server
+    from codex_ml.serve.limits import ServeLimits
+
+    token = read_token(options.token_file, "--token-file") or environment_token()
+    if not is_loopback(options.host) and token is None:
+        raise UserError(
+            f"other machines can reach --host {options.host}, so clients must show a token; write one of at least "
+            f"{SHORTEST} characters into a file and name it with --token-file, or set {TOKEN}"
+        )
+    counters = Counters()
+    limits = ServeLimits(options.max_batch, options.max_queue, options.timeout, options.max_body)
+    with open_socket(options.host, options.port) as opened:  # before the model is loaded, which takes longer
+        screening = load_screening(counters, policy=options.policy)
+        start, what = _backend(options, screening, limits)
+        _log_to_screen()
+        if screening.screen is None:
+            say("WARNING: --no-policy: prompts and answers are NOT filtered; what the model learnt by heart can leave")
+        app = EndpointApp(start, Door(token, options.host, limits), limits, counters).build()
+        run_server(app, opened, grace=min(GRACE, options.timeout), ready=lambda url: say(f"serving {what} at {url}"))
+        say("stopped")
+
+
+def refuse_missing_extra() -> None:
+    """Refuse to start without the packages of the extra `serve`.
+
+    Raises:
+        UserError: naming the command that installs them.
+    """
+    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"codex-ml serve needs {' and '.join(missing)}; install with: pip install 'codex-ml[serve]'")
+
+
+def read_token(file: Path | None, option: str) -> str | None:
+    """The token in a file, without white space at its ends; None without a file.
+
+    Raises:
+        UserError: when it is not one line of 16 to 4096 visible ASCII characters. The message does not show it.
+    """
+    if file is None:
+        return None
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(LONGEST + 2)
+    except OSError as error:
+        raise UserError(f"{option} {file} cannot be read ({error.strerror})") from None
+    return _checked_token(data, f"{option} {file}")
+
+
+def environment_token() -> str | None:
+    """The token of the environment variable; it is then removed from the environment of this process."""
+    value = os.environ.pop(TOKEN, None)
+    return None if value is None else _checked_token(os.fsencode(value), f"the variable {TOKEN}")
+
+
+def _checked_token(data: bytes, name: str) -> str:
+    token = data.strip()
+    if not SHORTEST <= len(token) <= LONGEST or any(not 33 <= byte < 127 for byte in token):
+        raise UserError(
+            f"{name} must hold one token of {SHORTEST} to {LONGEST} visible ASCII characters; make one with: "
+            'python -c "import secrets; print(secrets.token_urlsafe())"'
+        )
+    return token.decode("ascii")
+
+
+def load_screening(counters: Counters, *, policy: bool) -> Screening:
+    """The text policy of the repository, or none.
+
+    Raises:
+        UserError: when the policy cannot be used.
+    """
+    from codex_ml.core.hashing import hash_file
+    from codex_ml.policy.detectors_lock import DETECTORS
+    from codex_ml.policy.filters import load_filter
+    from codex_ml.policy.key import KEY
+    from codex_ml.policy.rules import POLICY
+    from codex_ml.serve.screening import Screening
+
+    if not policy:
+        return Screening(None, None, counters)
+    return Screening(load_filter(POLICY, DETECTORS, KEY), hash_file(POLICY).sha256, counters)
+
+
+def _backend(options: Options, screening: Screening, limits: ServeLimits) -> tuple[Callable[[], Backend], str]:
+    """What makes the backend once the event loop runs, and its name."""
+    from codex_ml.serve.own_model import LocalModel
+
+    served = load_served(options.model or Path("models/model"))
+    return lambda: LocalModel(served, screening, limits), f"model {served.digest}"
+
+
+def load_served(path: Path) -> Served:
+    """Load a model of any origin, offline.
+
+    Raises:
+        UserError: when it cannot be used.
+    """
+    from codex_ml.cli.measure_model import go_offline
+    from codex_ml.cli.model_and_data import ModelChoice, load_any_model
+    from codex_ml.cli.param_rules import load_params
+    from codex_ml.cli.scratch_folder import scratch_folder
+    from codex_ml.core.hashing import hash_path
+    from codex_ml.serve.prompt_encoder import Served
+    from codex_ml.tokens.chat import turn_ends
+
+    go_offline()
+    with scratch_folder() as scratch:
+        loaded = load_any_model(ModelChoice(path, None, "fp32"), load_params().runtime, None, scratch)
+    own = loaded.model.config.eos_token_id
+    listed = own if isinstance(own, list) else [own] if own is not None else []
+    ends = tuple(sorted({*turn_ends(loaded.tokenizer), *listed}))
+    return Served(loaded.model, loaded.tokenizer, hash_path(path).sha256, ends)
+
+
+class _LogLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return safe_text(super().format(record))
+
+
+def _log_to_screen() -> None:
+    log = logging.getLogger("codex_ml")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogLine("%(asctime)s %(message)s"))
+    log.handlers[:], log.propagate = [handler], False
+    log.setLevel(logging.INFO)
