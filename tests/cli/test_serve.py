@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import sys
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -11,8 +13,20 @@ import pytest
 from typer.testing import CliRunner
 
 from codex_ml.cli.main import whole_app
+from codex_ml.cli.measure_model import go_offline
 from codex_ml.cli.serving import TOKEN, environment_token, refuse_missing_extra
 from codex_ml.core.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch) -> Iterator[None]:
+    """No test leaves this process without a network."""
+    monkeypatch.setattr(sys, "addaudithook", lambda hook: None)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    go_offline.cache_clear()
+    yield
+    go_offline.cache_clear()
 
 
 def refused(*arguments: object, **environment: str) -> str:

@@ -132,7 +132,7 @@ def load_screening(counters: Counters, *, policy: bool) -> Screening:
         UserError: when the policy cannot be used.
     """
     from codex_ml.core.hashing import hash_file
-    from codex_ml.policy.detectors_lock import DETECTORS
+    from codex_ml.core.plugin_lock import lock_path
     from codex_ml.policy.filters import load_filter
     from codex_ml.policy.key import KEY
     from codex_ml.policy.rules import POLICY
@@ -140,7 +140,7 @@ def load_screening(counters: Counters, *, policy: bool) -> Screening:
 
     if not policy:
         return Screening(None, None, counters)
-    return Screening(load_filter(POLICY, DETECTORS, KEY), hash_file(POLICY).sha256, counters)
+    return Screening(load_filter(POLICY, lock_path("detectors"), KEY), hash_file(POLICY).sha256, counters)
 
 
 def _backend(options: Options, screening: Screening, limits: ServeLimits) -> tuple[Callable[[], Backend], str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from codex_ml.policy.filters import ScreenedText, TextFilter
+from codex_ml.policy.streaming import StreamFilter
 from codex_ml.serve.api_counters import Counters
 
 if TYPE_CHECKING:
@@ -53,24 +54,6 @@ class _Open:
         return ""
 
 
-class _Whole:
-    """Holds a text back until its end."""
-
-    def __init__(self, screen: TextFilter) -> None:
-        self._screen, self._parts = screen, list[str]()
-        self.decision: Decision | None = "allow"
-        self.why = ""
-
-    def push(self, text: str) -> str:
-        self._parts.append(text)
-        return ""
-
-    def finish(self) -> str:
-        found = self._screen.screen_output("".join(self._parts))
-        self.decision, self.why = found.decision, found.why
-        return found.text
-
-
 @dataclass(frozen=True)
 class Screening:
     """The filter that an endpoint applies.
@@ -99,7 +82,7 @@ class Screening:
 
     def gate(self) -> TextGate:
         """A filter of one answer that is sent while it is written."""
-        return _Open() if self.screen is None else _Whole(self.screen)
+        return _Open() if self.screen is None else StreamFilter(self.screen)
 
     def _screened(self, text: str, *, answer: bool) -> ScreenedText:
         if self.screen is None:
