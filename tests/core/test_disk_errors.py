@@ -338,7 +338,7 @@ def test_log_on_a_full_disk_ends_and_the_work_goes_on(tiny_disk, run_python):
     lines = done.stderr.splitlines()
     assert done.returncode == 0
     assert len([line for line in lines if line.startswith("line ")]) == 2000
-    assert [line for line in lines if not line.startswith("line ")] == [f"the log logs/pack.log ends here: {FULL}"]
+    assert [line for line in lines if not line.startswith("line ")] == [f"the log logs/pack.ndjson ends here: {FULL}"]
 
 
 def test_child_processes_report_it_too(monkeypatch, tmp_path):

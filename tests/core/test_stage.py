@@ -15,6 +15,7 @@ from codex_ml.cli.param_rules import Params
 from codex_ml.core import stage as module
 from codex_ml.core.config import Section
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.events import read_log
 from codex_ml.core.folders import logs_folder, scratch_folder
 from codex_ml.core.lock import only_one
 from codex_ml.core.pipeline import load_pipeline
@@ -75,7 +76,10 @@ def test_a_stage_gets_its_params_and_leaves_a_record_and_a_log(run, workspace):
     assert vars(seen["params"]).keys() == {"fetch"}
     assert "a \\x1b line" in out.err
     assert out.err.splitlines()[-1].startswith("fetch: done in ")
-    assert "a \\x1b line" in (workspace / "logs/fetch.log").read_text()
+    lines = list(read_log(workspace / "logs/fetch.ndjson"))
+    assert [line.event for line in lines] == ["stage_started", "message", "stage_finished"]
+    assert lines[1].message == "a \\x1b line"
+    assert len({line.run for line in lines}) == 1
     assert (workspace / "reports/fetch/lineage.json").is_file()
     assert hooks == [module.refuse_network, (signal.SIGTERM, module._terminate), "fetch"]
     assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "1")

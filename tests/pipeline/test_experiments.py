@@ -111,7 +111,7 @@ def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, ho
     shown = identity.dvc("exp", "show", "--csv").stdout
     assert "0.002" in shown
     (logs,) = (identity.root / "logs/experiments").iterdir()
-    assert {file.name for file in logs.iterdir()} == {"train", *(f"{stage}.log" for stage in stages)}
+    assert {file.name for file in logs.iterdir()} == {"train", *(f"{stage}.ndjson" for stage in stages)}
     assert (logs / "train/events.ndjson").exists()
 
 
@@ -150,7 +150,8 @@ def test_two_experiments_of_one_recipe_at_once_train_once(identity: Workspace) -
         with subprocess.Popen(command, **options, **pipes) as second:
             try:
                 _until(
-                    lambda: any("waiting until it ends" in log.read_text() for log in logs.glob("*/train.log")), second
+                    lambda: any("waiting until it ends" in log.read_text() for log in logs.glob("*/train.ndjson")),
+                    second,
                 )
             finally:
                 os.kill(trainer, signal.SIGCONT)
@@ -159,7 +160,7 @@ def test_two_experiments_of_one_recipe_at_once_train_once(identity: Workspace) -
     assert ran(outputs[0]) == LATER
     assert ran(outputs[1])[0] == "train"  # it had started; what the first ends before it gets there is restored
     assert sorted([*ran(outputs[1]), *restored(outputs[1])], key=LATER.index) == LATER
-    texts = [log.read_text(encoding="utf-8") for log in logs.glob("*/train.log")]
+    texts = [log.read_text(encoding="utf-8") for log in logs.glob("*/train.ndjson")]
     assert sorted("resumed from the checkpoint of step 600 of 600" in text for text in texts) == [False, True]
     assert {path.suffix for path in scratch.iterdir()} == {".lock", ".queue"}
     names = _experiments(identity)

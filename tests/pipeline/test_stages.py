@@ -35,7 +35,7 @@ def test_scripts_run_one_after_the_other_and_refuse_what_is_missing(tmp_path: Pa
         assert f"{name}: done in" in done.stderr
         for out in load_pipeline(workspace.root / "dvc.yaml")[name].outs:
             assert (workspace.root / out).exists(), out
-    assert (workspace.root / "logs/train.log").exists()
+    assert (workspace.root / "logs/train.ndjson").exists()
 
 
 def _stage(workspace: Workspace, name: str) -> str:

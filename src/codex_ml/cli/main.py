@@ -6,6 +6,7 @@ Those modules import what they need inside the commands, so that `--help` is fas
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -16,7 +17,9 @@ import typer
 from codex_ml import __version__
 from codex_ml.cli.output import Output
 from codex_ml.core.conflicts import conflict_in
-from codex_ml.core.errors import safe_text
+from codex_ml.core.errors import Failure, on_failure, safe_text
+
+COMMAND = re.compile("[a-z][a-z-]*")
 
 
 def main() -> None:
@@ -26,7 +29,8 @@ def main() -> None:
     screen = sys.stdout
     sys.stdout = cast(TextIO, Output(screen))
     try:
-        whole_app()()
+        with on_failure(_record):
+            whole_app()()
     except Exception as error:  # an import failed: a command handles its own errors
         if "--debug" in sys.argv:
             raise
@@ -35,6 +39,20 @@ def main() -> None:
     finally:
         sys.stdout.flush()  # here, because Python's own flush at exit would not set our exit code
         sys.stdout = screen
+
+
+def _record(failure: Failure) -> None:
+    """Add a failure of a command to logs/errors.ndjson."""
+    from codex_ml.core.error_log import record_failure
+
+    record_failure(command_name(sys.argv[1:]), "", failure)
+
+
+def command_name(words: list[str]) -> str:
+    """The command that these words call, such as "codex-ml tokenizer export"; its arguments may hold anything."""
+    groups = {group.name for group in whole_app().registered_groups}
+    named = [word for word in words[: 1 + (words[:1] != [] and words[0] in groups)] if COMMAND.fullmatch(word)]
+    return " ".join(["codex-ml", *named])
 
 
 def _broken_module(error: Exception) -> str:
@@ -69,8 +87,10 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli.doctor import doctor
     from codex_ml.cli.folds import folds
     from codex_ml.cli.lineage import lineage
+    from codex_ml.cli.logs import logs
     from codex_ml.cli.merge import merge
     from codex_ml.cli.plan import plan
+    from codex_ml.cli.runs import runs
     from codex_ml.cli.schema import schema
     from codex_ml.cli.verify import verify
 
@@ -82,7 +102,7 @@ def whole_app() -> typer.Typer:
         "check failed, 2 your input is wrong.",
     )
     app.callback(invoke_without_command=True)(_version)
-    for command in (check, doctor, plan, verify, lineage, folds, schema, merge):
+    for command in (check, doctor, plan, verify, lineage, folds, schema, merge, logs, runs):
         app.command()(command)
     for module in (compare, evaluate, audit, serve, sweep):
         app.registered_commands += module.app.registered_commands

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from codex_ml.core.plugins import BuiltInOr
 
@@ -46,6 +46,25 @@ BasePath = Annotated[str, AfterValidator(_in_base_folder)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of initialisation, data order, sampling and bootstrap")]
 
 
+class EventHook(Section):
+    """A program or a plug-in that gets an event of a run as JSON on its standard input."""
+
+    command: tuple[str, ...] = Field((), description="Program and arguments; no shell reads them")
+    plugin: str = Field("", description="Or a plug-in of the kind `hooks`, called with the event")
+    events: tuple[str, ...] = Field(
+        ("stage_finished", "stage_failed", "gate_failed"), description="Names of events; docs/watch.md lists them"
+    )
+    seconds: float = Field(10.0, gt=0, le=3600, description="Time limit; the stage waits this long at most")
+
+    @model_validator(mode="after")
+    def _calls_one_thing(self) -> EventHook:
+        if bool(self.command) == bool(self.plugin):
+            raise ValueError("a hook needs either `command` or `plugin`")
+        if self.command and not self.command[0]:
+            raise ValueError("the first item of `command` is the program; it is empty")
+        return self
+
+
 class Runtime(Section):
     """`runtime`: settings that do not change a byte of the result; no stage depends on them."""
 
@@ -69,3 +88,9 @@ class Runtime(Section):
         description="Trackers that also record the curves, each with the extra of its name; or one of a package",
     )
     prometheus_port: int = Field(0, ge=0, le=65535, description="Port on 127.0.0.1 for metrics while training; 0: none")
+    monitor_seconds: float = Field(5.0, ge=0.1, le=3600, description="Time between two samples of the system monitor")
+    nvml: bool = Field(True, description="Whether the monitor asks NVIDIA's library about the GPUs")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Of screen and log file")
+    log_bytes: int = Field(10_000_000, ge=10_000, description="Size at which a log goes on in a new file")
+    log_files: Positive = Field(5, description="Older files of each log that stay")
+    on_event: tuple[EventHook, ...] = Field((), description="Programs and plug-ins that are called with events")

@@ -12,9 +12,10 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
@@ -29,6 +30,7 @@ class CheckFailed(Exception):
     """A check, a gate or a run did not pass; the input was well-formed."""
 
     exit_code = 1
+    interrupted = False  # whether a signal ended a run that can go on
 
 
 def safe_text(text: str) -> str:
@@ -213,6 +215,27 @@ def naming(path: os.PathLike[str] | str) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
 
 
+class Failure(NamedTuple):
+    """What `one_line_errors` caught, its line without "error: ", and the exit code."""
+
+    error: BaseException
+    message: str
+    code: int
+
+
+_observers: list[Callable[[Failure], None]] = []
+
+
+@contextmanager
+def on_failure(observer: Callable[[Failure], None]) -> Iterator[None]:
+    """In this block, call `observer` with each failure that `one_line_errors` catches."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
+
+
 @contextmanager
 def one_line_errors(*, debug: bool = False) -> Iterator[None]:
     """Turn an exception into one line on stderr and `SystemExit` with the code of this module's docstring."""
@@ -225,6 +248,9 @@ def one_line_errors(*, debug: bool = False) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         message, code = _line(error, debug)
+        for observer in _observers:
+            with suppress(Exception):  # the failure itself is what must reach the user
+                observer(Failure(error, message, code))
     try:
         print(f"error: {safe_text(message)}", file=sys.stderr, flush=True)
     except OSError:  # stderr is closed; the exit code still reports the failure

@@ -18,7 +18,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,7 +27,9 @@ from typing import Any, Generic, TypeVar
 
 import codex_ml
 from codex_ml.core.config import Runtime, Section
+from codex_ml.core.error_log import recorded_failures
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors
+from codex_ml.core.events import begin_run
 from codex_ml.core.io import write_json
 from codex_ml.core.lock import only_one
 from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec, load_pipeline
@@ -36,6 +37,7 @@ from codex_ml.core.plugin_lock import lock_path, refuse_other_code
 from codex_ml.core.progress import Advance, Item, progress, track
 from codex_ml.core.ranks import rank, settle_launcher
 from codex_ml.core.record import record_path, start_record
+from codex_ml.core.run_events import logged_run
 from codex_ml.core.sections import read_sections
 from codex_ml.core.stage_log import start_log
 from codex_ml.core.tree import why_not_traced
@@ -157,7 +159,8 @@ def run_stage(
 
     @app.command(help=about + "\n\n`dvc repro` runs it. Its settings are in params.yaml, its paths in dvc.yaml.")
     def command(debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error.")) -> None:
-        with one_line_errors(debug=debug):
+        begin_run()
+        with recorded_failures(name), one_line_errors(debug=debug):
             settle_launcher(name, parallel=parallel)
             if prepare:
                 prepare()
@@ -191,14 +194,13 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
             "`codex-ml check` says which one is wrong"
         )
     with nullcontext() if rank() else only_one(_lock_file(name), name):
-        start_log(name)
-        started = time.monotonic()
-        record = start_record(spec, params)
-        if not rank():
-            write_json(record_path(name), record)
-        yield Stage(spec, params, runtime, record)
-        _assert_declared_imports(spec)
-        log.info("%s: done in %.1f s", name, time.monotonic() - started)
+        start_log(name, runtime)
+        with logged_run(name):
+            record = start_record(spec, params)
+            if not rank():
+                write_json(record_path(name), record)
+            yield Stage(spec, params, runtime, record)
+            _assert_declared_imports(spec)
 
 
 def checked_params(schema: type[Sections]) -> tuple[Sections, Runtime]:

@@ -1,15 +1,22 @@
-"""The log of a stage: plain lines on the screen, and the same lines with times in a file."""
+"""The log of a stage: plain lines on the screen, and the same lines as JSON, with time, run and level, in a file.
+
+`codex-ml logs` shows the file. docs/watch.md describes its lines.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
-from contextlib import suppress
 
+from codex_ml.core.config import Runtime
 from codex_ml.core.errors import describe_os_error, safe_text
+from codex_ml.core.event_hooks import HookCaller
+from codex_ml.core.events import LEVELS, is_event, log_line
 from codex_ml.core.folders import logs_folder
+from codex_ml.core.line_file import LineFile
+from codex_ml.core.message_cleaner import clean_message
 from codex_ml.core.ranks import rank
+from codex_ml.core.strict_json import ndjson_line
 
 log = logging.getLogger("codex_ml")
 
@@ -19,34 +26,50 @@ class _Plain(logging.Formatter):
         return safe_text(super().format(record))
 
 
-class _LogFile(logging.FileHandler):
+class _LogFile(logging.Handler):
     """A log that ends at a disk error while the work goes on. By default each further line would print a traceback."""
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-            return
-        log.removeHandler(self)
-        log.warning("the log %s ends here: %s", os.path.relpath(self.baseFilename), describe_os_error(error))
+    def __init__(self, stage: str, runtime: Runtime) -> None:
+        super().__init__()
+        self._stage = stage
+        self._file = LineFile(logs_folder() / f"{stage}.ndjson", limit=runtime.log_bytes, kept=runtime.log_files)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            # stages clean what they quote; a warning or an error may also quote what a library says about the data
+            clean = clean_message if record.levelno >= logging.WARNING else str
+            self._file.append(ndjson_line(log_line(record, self._stage, clean).as_json()))
+        except OSError as error:
+            log.removeHandler(self)
+            path = os.path.relpath(self._file.path)
+            error.filename = None
+            log.warning("the log %s ends here: %s", path, describe_os_error(error))
 
     def close(self) -> None:
-        with suppress(OSError):  # lines that could not be written before cannot be written at the end
-            super().close()
+        self._file.close()
+        super().close()
 
 
-def start_log(name: str) -> None:
-    """Write plain lines to stderr, and the same lines with time stamps to <stage>.log in the logs folder."""
-    if rank():
-        screen = logging.StreamHandler()
-        screen.setFormatter(_Plain(f"process {rank()}: %(message)s"))
-        log.handlers[:], log.propagate = [screen], False
-        log.setLevel(logging.WARNING)
-        return
+def start_log(name: str, runtime: Runtime | None = None) -> None:
+    """Write plain lines to stderr, and the same lines as JSON to <stage>.ndjson in the logs folder.
+
+    Processes of a group other than the first one log warnings and errors only.
+    """
+    runtime = runtime or Runtime()
+    level = max(LEVELS[runtime.log_level], logging.WARNING if rank() else 0)
+    for handler in log.handlers:
+        if isinstance(handler, _LogFile):
+            handler.close()
+    screen = logging.StreamHandler()
+    screen.setFormatter(_Plain(f"process {rank()}: %(message)s" if rank() else "%(message)s"))
+    screen.setLevel(level)
+    screen.addFilter(lambda record: not getattr(record, "quiet", False))
     logs_folder().mkdir(parents=True, exist_ok=True)
-    screen, file = logging.StreamHandler(), _LogFile(logs_folder() / f"{name}.log", encoding="utf-8")
-    screen.setFormatter(_Plain("%(message)s"))
-    file.setFormatter(_Plain("%(asctime)s %(message)s"))
-    log.handlers[:] = [screen, file]
-    log.setLevel(logging.INFO)
+    file = _LogFile(name, runtime)
+    file.addFilter(lambda record: record.levelno >= level or is_event(record))
+    handlers: list[logging.Handler] = [screen, file]
+    if runtime.on_event and not rank():
+        handlers.append(HookCaller(name, runtime.on_event))
+    log.handlers[:] = handlers
+    log.setLevel(logging.WARNING if rank() else min(level, logging.INFO))
     log.propagate = False

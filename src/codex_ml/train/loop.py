@@ -39,6 +39,8 @@ STUCK_SECONDS = 5.0  # a process that was interrupted twice must return to Pytho
 class Interrupted(CheckFailed):
     """A signal asked the run to stop; it saved a checkpoint and can be resumed."""
 
+    interrupted = True
+
 
 def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, parameters: dict[str, Any]) -> TrainingResult:
     """Train to `max_steps`, from the newest checkpoint of the run if there is one; leave the best weights in `model`.

@@ -5,36 +5,23 @@ Used by: `codex-ml plan`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from codex_ml.cli.planning.plan_schema import PlanCost, StagePlan
-from codex_ml.core.folders import logs_folder
+from codex_ml.cli.run_history import runs_of
 from codex_ml.core.pipeline import LOCK, Locked
 from codex_ml.core.progress import duration
 from codex_ml.core.yaml import read_yaml
 
-DONE = re.compile(r": done in ([0-9]+(?:\.[0-9]+)?) s$", re.MULTILINE)
-END = 1 << 16  # bytes of a log that are read
-
 
 def last_cost(stage: str, lock: dict[str, Locked]) -> PlanCost:
     """What the last run of a stage took."""
-    seconds = _seconds(logs_folder() / f"{stage}.log")
+    ended = [run for run in runs_of(stage, experiments=False) if run.result == "done"]
+    seconds, memory = (ended[-1].seconds, ended[-1].peak_memory_mb) if ended else (None, None)
     disk = _sizes().get(stage) if stage in lock else None
-    basis = [f"logs/{stage}.log"] * (seconds is not None) + [str(LOCK)] * (disk is not None)
-    return PlanCost(seconds=seconds, peak_memory_bytes=None, disk_bytes=disk, basis=", ".join(basis))
-
-
-def _seconds(log: Path) -> float | None:
-    """Seconds of the last run that ended; None where the log has none."""
-    if not log.is_file():
-        return None
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - END))
-        found = DONE.findall(file.read().decode("utf-8", "replace"))
-    return float(found[-1]) if found else None
+    basis = [f"logs/{stage}.ndjson"] * bool(ended) + [str(LOCK)] * (disk is not None)
+    peak = None if memory is None else int(memory * 2**20)
+    return PlanCost(seconds=seconds, peak_memory_bytes=peak, disk_bytes=disk, basis=", ".join(basis))
 
 
 def _sizes() -> dict[str, int]:
