@@ -39,7 +39,7 @@ OF_THE_USER = (
 TOP = r"src|stages|data|docs|models|reports|benchmarks|tests|logs|\.cache"
 OF_FILES = (".py", ".md", ".json", ".ndjson", ".yaml", ".csv", ".txt", ".bin", ".parquet", ".mask", ".rows", ".pieces",
             ".starts", ".log", ".lock")  # fmt: skip
-ENTRY_POINTS = {"codex_ml.detectors", "codex_ml.metrics"}
+ENTRY_POINTS = {"codex_ml.detectors", "codex_ml.hooks", "codex_ml.metrics"}
 
 
 @cache

@@ -24,17 +24,17 @@ def past_lines(stage: str | None) -> Iterator[LogLine]:
 
 def follow_lines(stage: str | None) -> Iterator[LogLine]:
     """The lines of all logs, and without end those that stages add, also in new files."""
-    tails = {file: Tail(file) for _, file in log_files(stage)}
+    tails = {file: LogTail(file) for _, file in log_files(stage)}
     yield from heapq.merge(*(tail.all_lines() for tail in tails.values()), key=lambda line: line.time)
     while True:
         for _, file in log_files(stage):
             if file not in tails:
-                tails[file] = Tail(file)
+                tails[file] = LogTail(file)
             yield from tails[file].new_lines()
         time.sleep(POLL_SECONDS)
 
 
-class Tail:
+class LogTail:
     """Reads a log and the lines that are added to it, also when the log goes on in a new file."""
 
     def __init__(self, path: Path) -> None:

@@ -2,7 +2,7 @@
 
     {"time": ..., "run": ..., "where": "train", "step": "train: starting at step 0 of 600", "kind": "UserError", ...}
 
-Used by: core.stage, cli.main, `codex-ml doctor --last-error`.
+Used by: core.stage, cli.main.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from codex_ml.core.contract import Contract
-from codex_ml.core.errors import CheckFailed, Failure, UserError, on_failure, safe_text
+from codex_ml.core.errors import CheckFailed, Failure, on_failure, safe_text
 from codex_ml.core.events import run_id, utc
 from codex_ml.core.folders import logs_folder
 from codex_ml.core.line_file import LineFile, read_lines
@@ -155,7 +155,7 @@ def _place(error: BaseException) -> str:
     library = Path(__file__).resolve().parents[1]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
-        if file.is_relative_to(library):
+        if file.is_relative_to(library) and file != library / "core/errors.py":  # that one only caught it
             return f"{file.relative_to(library).as_posix()}:{frame.lineno}"
     return ""
 
@@ -165,11 +165,9 @@ def _suggestion(where: str, failure: Failure, *, internal: bool) -> str:
         return named[1]
     if internal:
         return f"{where} --debug" if _is_command(where) else f"python stages/{where}.py --debug"
-    if isinstance(failure.error, UserError):
-        return "codex-ml check"
-    if isinstance(failure.error, CheckFailed):
-        return "codex-ml check" if _is_command(where) else f"dvc repro {where}"
-    return "codex-ml doctor"
+    if isinstance(failure.error, CheckFailed) and not _is_command(where):
+        return f"dvc repro {where}"
+    return "codex-ml check"
 
 
 def _is_command(where: str) -> bool:

@@ -44,6 +44,7 @@ class Kind:
 KINDS = {
     "architectures": Kind("architecture", "params.yaml: model.architecture"),
     "detectors": Kind("detector", "data/policy.yaml: detectors"),
+    "hooks": Kind("hook", "params.yaml: runtime.on_event", locked=False),
     "metrics": Kind("metric", "params.yaml: evaluate.metrics", locked=False),
     "presets": Kind("preset", "params.yaml: model.preset"),
     "readers": Kind("reader", "params.yaml: ingest.sources.kind"),
