@@ -22,6 +22,11 @@ def python(code, *arguments, **options):
     return EventHook(command=(sys.executable, "-c", code, *arguments), **options)
 
 
+def plugin(name):
+    """A hook whose plug-in this process does not see."""
+    return EventHook.model_construct(command=(), plugin=name, events=("x",), seconds=30.0)
+
+
 @pytest.fixture
 def logger(workspace, monkeypatch):
     found = logging.getLogger("codex_ml")
@@ -57,7 +62,7 @@ def test_a_command_gets_the_line_of_the_log_and_its_arguments_as_they_are(logger
         (EventHook(command=("no-such-program-anywhere",)), "[Errno 2] No such file or directory"),
         (EventHook(command=("a\0b",)), "embedded null byte"),
         (python("import time; time.sleep(60)", seconds=0.5), "it did not end within 0.5 s"),
-        (EventHook(plugin="nobody"), "hook 'nobody' is not installed"),
+        (plugin("nobody"), "hook 'nobody' is not installed"),
         (python("import os; os.close(0)"), ""),  # reads nothing
     ],
     ids=["fails", "missing", "null", "hangs", "plugin", "deaf"],
@@ -106,13 +111,20 @@ def test_a_plug_in_is_called_in_a_process_of_its_own(workspace, tmp_path, monkey
     from codex_ml.core import event_hooks
 
     monkeypatch.setattr(event_hooks, "_PLUGIN", f"import sys; sys.path.append({str(site)!r})\n" + event_hooks._PLUGIN)
-    assert call_hook(EventHook(plugin="to_file"), b'{"message": "gate failed"}\n') == ""
+    assert call_hook(plugin("to_file"), b'{"message": "gate failed"}\n') == ""
     assert Path("alert").read_text() == "gate failed"
     assert "alerts" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, {"command": ("a",), "plugin": "b"}, {"command": ("",)}, {"command": ("a",), "seconds": 0}]
+    "wrong",
+    [
+        {},
+        {"plugin": "nobody"},
+        {"command": ("a",), "plugin": "b"},
+        {"command": ("",)},
+        {"command": ("a",), "seconds": 0},
+    ],
 )
 def test_a_hook_is_either_a_command_or_a_plug_in_with_a_time(wrong):
     with pytest.raises(ValidationError):

@@ -250,6 +250,14 @@ def test_a_tracker_that_cannot_start_is_one_line(here, make, message):
         open_trackers(Runtime(trackers=["mine"]), here / "logs", "run1", {})
 
 
+def test_its_hook_gets_the_event(package, here):
+    (here / "logs").mkdir()
+    (plugin,) = installed("hooks")
+    assert Runtime(on_event=[{"plugin": "to_file"}]).on_event[0].seconds == 10.0
+    plugin.load()({"event": "gate_failed", "message": "safety_audit: fail"})
+    assert (here / "logs/alerts.txt").read_text() == "gate_failed: safety_audit: fail\n"
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

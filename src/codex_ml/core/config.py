@@ -50,7 +50,7 @@ class EventHook(Section):
     """A program or a plug-in that gets an event of a run as JSON on its standard input."""
 
     command: tuple[str, ...] = Field((), description="Program and arguments; no shell reads them")
-    plugin: str = Field("", description="Or a plug-in of the kind `hooks`, called with the event")
+    plugin: Annotated[str, BuiltInOr("hooks", ("",))] = Field("", description="Or a plug-in, called with the event")
     events: tuple[str, ...] = Field(
         ("stage_finished", "stage_failed", "gate_failed"), description="Names of events; docs/watch.md lists them"
     )
