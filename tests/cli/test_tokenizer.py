@@ -81,22 +81,6 @@ def test_two_tokenizers_are_compared_on_one_text(run, folders, tmp_path):
     assert "the ids of 0 texts differ" in run("compare", both[0], both[0], tmp_path / "text").stdout
 
 
-def test_an_export_is_read_by_other_tools(run, folders, tmp_path):
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import AutoTokenizer
-
-    assert run("export", tmp_path / "new").exit_code == 0
-    ours = load_tokenizer(folders["byte_bpe"])
-    other = ByteLevelBPETokenizer(str(tmp_path / "new/vocab.json"), str(tmp_path / "new/merges.txt"))
-    auto = AutoTokenizer.from_pretrained(tmp_path / "new")
-    for text in TEXTS:
-        assert other.encode(text).ids == auto.encode(text) == ours.encode(text).tolist()
-    again = run("export", tmp_path / "new")
-    assert (again.exit_code, "already exists" in again.stderr) == (2, True)
-    names = json.loads(run("export", tmp_path / "sp", "--json", folder="sentencepiece_bpe").stdout)["files"]
-    assert names == ["merges.txt", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -117,5 +101,5 @@ def test_wrong_use_is_one_line_and_code_2(run, arguments, told):
 
 
 def test_help_teaches(run):
-    for command in ("stats", "encode", "decode", "compare", "export"):
+    for command in ("stats", "encode", "decode", "compare"):
         assert len(run(command, "--help").stdout) > 400

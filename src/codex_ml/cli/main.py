@@ -73,6 +73,7 @@ def whole_app() -> typer.Typer:
         audit,
         compare,
         evaluate,
+        export,
         hooks,
         ledger,
         pack,
@@ -107,6 +108,7 @@ def whole_app() -> typer.Typer:
     for module in (compare, evaluate, audit, serve, sweep):
         app.registered_commands += module.app.registered_commands
     app.add_typer(hooks.app, name="hook", help="The checks that the pre-commit hooks run.")
+    app.add_typer(export.app, name="export")
     app.add_typer(tokenizer.app, name="tokenizer")
     app.add_typer(pack.app, name="pack")
     app.add_typer(ledger.app, name="ledger")

@@ -6,14 +6,13 @@ last one would refuse. A key in the section of a stage changes bytes; a key that
 
 from __future__ import annotations
 
-import json
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from codex_ml.cli.all_but import AllBut
+from codex_ml.cli.keys_without_effect import SOURCE_WITHOUT_EFFECT, WITHOUT_EFFECT, value_and_default, without_effect
 from codex_ml.cli.param_upgrade import VERSION, of_this_version
 from codex_ml.core.config import Runtime, Section, Seed
 from codex_ml.core.paths import SAMPLE_BENCHMARKS
@@ -21,7 +20,7 @@ from codex_ml.core.sections import PARAMS, validate
 from codex_ml.core.yaml import parse_yaml, read_text
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.fetch.config import Fetch
-from codex_ml.ingest.config import FOR_FILES, Ingest
+from codex_ml.ingest.config import Ingest
 from codex_ml.pack.config import Pack
 from codex_ml.report.config import Report
 from codex_ml.safety_audit.config import SafetyAudit
@@ -32,63 +31,6 @@ from codex_ml.train.presets import FROM_PRESET
 
 UINT16_TOKENS = 2**16
 OWN_KEYS = ("gpt2", "gpt_neox", "t5")  # architectures in which no two heads share keys and values
-COMPLETION_KEYS = ("split_at", "max_tokens", "temperature", "repetition_penalty", "stop")
-CODE_KEYS = ("protocol", "samples", "k", "max_tokens", "temperature", "top_p", "cpu_seconds", "memory_mb", "sandbox")
-CANARY_KEYS = ("design", "repetitions", "each", "controls")
-# (key, other key, values): the key has no effect while the other key has one of these values.
-WITHOUT_EFFECT = (
-    ("split.fold", "split.folds", (0,)),
-    ("split.contaminated", "split.benchmarks", ((),)),
-    *((f"pack.canaries.{key}", "pack.canaries.plant", ("never",)) for key in CANARY_KEYS),
-    ("model.lora.alpha", "model.lora.rank", (0,)),
-    ("model.lora.dropout", "model.lora.rank", (0,)),
-    ("model.lora.targets", "model.lora.rank", (0,)),
-    ("model.lora.rslora", "model.lora.rank", (0,)),
-    ("model.lora.dora", "model.lora.rank", (0,)),
-    ("train.momentum", "train.optimizer", ("adamw",)),
-    ("train.decay_steps", "train.schedule", ("cosine", "linear", "constant", "inverse_sqrt")),
-    ("train.min_lr_ratio", "train.schedule", ("constant",)),
-    ("train.early_stopping.min_delta", "train.early_stopping.patience", (None,)),
-    *((f"evaluate.completions.{key}", "evaluate.completions.documents", (0,)) for key in COMPLETION_KEYS),
-    ("evaluate.completions.top_k", "evaluate.completions.temperature", (0.0,)),
-    ("evaluate.completions.top_p", "evaluate.completions.temperature", (0.0,)),
-    *((f"evaluate.code.{key}", "evaluate.benchmarks", ((),)) for key in CODE_KEYS),
-    ("evaluate.code.top_p", "evaluate.code.temperature", (0.0,)),
-)
-# The same for the keys of a source.
-SOURCE_WITHOUT_EFFECT = (
-    ("revision", "kind", AllBut("git")),
-    ("gitignore", "kind", AllBut("files")),
-    ("glob", "kind", AllBut(*FOR_FILES)),
-    ("include", "kind", AllBut(*FOR_FILES)),
-    ("exclude", "kind", AllBut(*FOR_FILES)),
-    ("group", "kind", AllBut(*FOR_FILES)),
-    ("fields", "kind", FOR_FILES),
-    ("max_bad_records", "bad_records", ("fail",)),
-)
-
-
-def without_effect(section: BaseModel, table: tuple[tuple[str, str, Container[Any]], ...]) -> Iterator[str]:
-    """One message for each key that has no effect although its value is not the default."""
-    for key, other, off in table:
-        value, default = _value(section, key)
-        switch, _ = _value(section, other)
-        if switch in off and value != default:
-            written = "its default" if isinstance(default, BaseModel) else f"{_written(default)}, its default"
-            yield f"{key} has no effect with {other} {_written(switch)}; remove it, or write {written}"
-
-
-def _value(section: BaseModel, key: str) -> tuple[Any, Any]:
-    """A value and its default."""
-    *above, leaf = key.split(".")
-    for name in above:
-        section = getattr(section, name)
-    return getattr(section, leaf), type(section).model_fields[leaf].default
-
-
-def _written(value: Any) -> str:
-    """As YAML spells it."""
-    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 class Params(Section):
@@ -181,7 +123,7 @@ def _a_model_on_disk_has_one_rate(params: Params) -> Iterator[str]:
             f"train.embedding_lr {params.train.embedding_lr} has no effect with model.path, whose weights all train at "
             "train.lr; write null"
         )
-    momentum, default = _value(params, "train.momentum")
+    momentum, default = value_and_default(params, "train.momentum")
     if momentum != default:
         yield (
             f"train.momentum {momentum} has no effect with model.path, whose weights train with AdamW; remove it, or "

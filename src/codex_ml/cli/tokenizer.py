@@ -1,4 +1,4 @@
-"""`codex-ml tokenizer`: measure a tokenizer, use it, compare two, export one for other tools."""
+"""`codex-ml tokenizer`: measure a tokenizer, use it, compare two."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codex_ml.core.repository_root import from_top
 FOLDER, VAL = Path("models/tokenizer"), Path("data/splits/val.parquet")
 app = typer.Typer(
     no_args_is_help=True,
-    help="Measure a tokenizer, encode and decode with it, compare two, export one.\n\n"
+    help="Measure a tokenizer, encode and decode with it, compare two.\n\n"
     "A tokenizer is a folder such as models/tokenizer, which `dvc repro tokenizer` makes from the section `tokenizer` "
     "of params.yaml. Text is data: `<|endoftext|>` in a text is encoded as ordinary characters, never as the special "
     "token.",
@@ -150,28 +150,6 @@ def compare(
             if name != "languages":
                 typer.echo(f"{name:<16} {numbers[0][name]:>24} {numbers[1][name]:>24}")
         typer.echo(f"{shared} tokens are in both; the ids of {differ} texts differ")
-
-
-@app.command()
-def export(
-    to: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
-    tokenizer: Folder = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Copy a tokenizer for other tools.
-
-    Writes the Hugging Face layout (`AutoTokenizer.from_pretrained` reads it); SentencePiece kinds keep their
-    tokenizer.model, BPE kinds get vocab.json and merges.txt.
-    """
-    from codex_ml.cli.tokenizer_export import export_tokenizer
-
-    with one_line_errors(debug=debug):
-        names = export_tokenizer(tokenizer or from_top(FOLDER), to)
-        if json:
-            _print_json({"folder": str(to), "files": names})
-        else:
-            typer.echo(safe_text(f"tokenizer: {', '.join(names)} in {to}"))
 
 
 def _load(folder: Path | None) -> Any:

@@ -36,6 +36,10 @@ class Lora(Section):
         False, description="Train magnitudes and directions separately (Liu et al. 2024, arXiv:2402.09353)"
     )
 
+    bias: Literal["none", "all", "lora_only"] = Field(
+        "none", description="Which biases train too: none, all of the model, or those of the targets (lora_only)"
+    )
+
     @model_validator(mode="after")
     def _targets_of_adapters(self) -> Lora:
         if self.rank and not self.targets:

@@ -36,7 +36,7 @@ CHUNK = 1 << 22  # numbers of a stream that are hashed at once
 # Keys of a model's config that do not change what the weights mean: names, versions, ways of computing.
 NOT_THE_MODEL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_attn_implementation")
 LORA = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets",
-        "use_rslora": "rslora", "use_dora": "dora"}  # fmt: skip
+        "use_rslora": "rslora", "use_dora": "dora", "bias": "bias"}  # fmt: skip
 NO_SETTINGS = {"resume_from", "optimizer", "eval_rows", "precision"}  # the last three are in the other groups
 
 

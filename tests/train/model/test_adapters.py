@@ -226,3 +226,34 @@ def test_a_merged_model_with_a_tensor_missing_fails(tiny, adapted, tmp_path, mon
     monkeypatch.setattr(adapters, "save_model", damaged)
     with pytest.raises(CheckFailed, match=r"cannot be read back: .*1 missing tensors, such as model\.norm\.weight"):
         merge_and_verify(adapted(tiny(), "q_proj"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("bias", "ends"),
+    [
+        ("none", set()),
+        ("lora_only", {"c_attn.base_layer.bias"}),
+        ("all", {"c_attn.base_layer.bias", "c_proj.bias", "c_fc.bias", "ln_1.bias", "ln_2.bias", "ln_f.bias"}),
+    ],
+)
+def test_biases_train_as_the_key_says_and_come_back_from_disk(gpt2, adapted, tmp_path, bias, ends):
+    from peft import PeftModel
+
+    model = adapted(gpt2(), "c_attn", bias=bias)
+    trained = {name for name in trainable_parameters(model) if "lora_" not in name}
+    assert {".".join(name.split(".")[-3 if "base_layer" in name else -2 :]) for name in trained} == ends
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        wanted = model(ids).logits
+    save_adapter(model, tmp_path / "adapter")
+    merged = merge_and_verify(model, tmp_path)
+    again = PeftModel.from_pretrained(gpt2(), tmp_path / "adapter").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, wanted, rtol=0, atol=1e-5)
+        torch.testing.assert_close(merged(ids).logits, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_biases_of_a_model_without_any_are_refused(tiny, bias):
+    with pytest.raises(UserError, match=f"model.lora.bias {bias}: .* has no bias that could train; use none"):
+        add_adapters(tiny(), Lora(rank=4, targets=("q_proj",), bias=bias), seed=1)

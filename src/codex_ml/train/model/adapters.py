@@ -34,8 +34,8 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
     train are logged.
 
     Raises:
-        UserError: when a target matches no module (the message names the nearest one), or targets need both settings of
-            peft's `fan_in_fan_out`.
+        UserError: when a target matches no module (the message names the nearest one), targets need both settings of
+            peft's `fan_in_fan_out`, or `lora.bias` names biases that are not there.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -56,13 +56,16 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         fan_in_fan_out=stored_transposed == {True},
-        bias="none",
+        bias=lora.bias,
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
     with warnings.catch_warnings():  # from transformers to peft; users cannot act on it
         warnings.simplefilter("ignore", FutureWarning)
         adapted: PeftModel = get_peft_model(model, config)
+    if lora.bias != "none" and not any(name.endswith(".bias") for name in trainable_parameters(adapted)):
+        where = "the model" if lora.bias == "all" else "what model.lora.targets match"
+        raise UserError(f"model.lora.bias {lora.bias}: {where} has no bias that could train; use none")
     for parameter in trainable_parameters(adapted).values():
         parameter.data = parameter.data.float()
     trained = sum(p.numel() for p in trainable_parameters(adapted).values())

@@ -1,0 +1,243 @@
+"""`codex-ml export`: what it writes is the source, for those who read it; what a format cannot hold is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from codex_ml.cli.main import whole_app
+from codex_ml.tokenizer.config import Tokenizer
+from codex_ml.tokenizer.training import train_tokenizer
+from codex_ml.tokens.text_tokenizer import load_tokenizer
+from codex_ml.train.config import Model
+from codex_ml.train.model.build import build_model
+
+TEXTS = [f"def f{i}(value):\n    return value + {i}\n" for i in range(50)]
+VOCAB = 380
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(whole_app(), ["export", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(lambda: iter(TEXTS), Tokenizer(kind="byte_bpe", vocab_size=VOCAB), folder)
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path, tokenizer: Path) -> Callable[..., Any]:
+    """A model with random weights in the folder `model`, with the tokenizer."""
+
+    def make(architecture: str, **shape: Any) -> Any:
+        own = load_tokenizer(tokenizer)
+        sizes = {"hidden_size": 32, "intermediate_size": 128, "layers": 2, "heads": 4, "max_positions": 64}
+        made = build_model(
+            Model(architecture=architecture, **{**sizes, **shape}),  # type: ignore[arg-type]
+            vocab_size=own.vocab_size, end=own.end, pad=own.pad, seed=1, attention="eager",
+        ).eval()  # fmt: skip
+        with torch.no_grad():
+            for parameter in made.parameters():  # norms and biases too: at their start, a mix-up would not show
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        made.save_pretrained(tmp_path / "model")
+        for file in tokenizer.iterdir():
+            if file.name.startswith("tokenizer"):
+                (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
+        return made
+
+    return make
+
+
+def read_back(file: Path, source: Any) -> Any:
+    """The model that transformers reads from a GGUF file."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    if source.config.model_type == "gpt2":  # transformers reads the context of GPT-2 into a key that it does not use
+        config.n_positions = source.config.n_positions
+    if source.config.model_type == "qwen3":  # and does not read attention.key_length
+        config.head_dim = source.config.head_dim
+    return AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, config=config, local_files_only=True, attn_implementation="eager",
+        dtype=torch.float32,
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [
+        ("llama", {"kv_heads": 2}),
+        ("llama", {"tie_embeddings": False}),
+        ("mistral", {"kv_heads": 1}),
+        ("qwen2", {"kv_heads": 2}),
+        ("qwen3", {"kv_heads": 2}),
+        ("gpt2", {}),
+    ],
+)
+def test_a_gguf_file_gives_the_logits_of_the_source(
+    tmp_path: Path, model: Callable[..., Any], architecture: str, shape: dict[str, Any]
+) -> None:
+    source = model(architecture, **shape)
+    code, out, err = run("gguf", "--model", tmp_path / "model", "--out", tmp_path / "m.gguf", "--json")
+    assert code == 0, err
+    assert json.loads(out)["tokens"] == source.config.vocab_size
+    again = read_back(tmp_path / "m.gguf", source)
+    ids = torch.randint(0, source.config.vocab_size, (2, 40), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted, found = source(ids).logits, again(ids).logits
+    assert float(wanted.std()) > 0.01
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert not list(tmp_path.glob(".m.gguf*"))
+
+
+def test_the_file_has_the_tokens_of_the_source(tmp_path: Path, model: Callable[..., Any], tokenizer: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model("llama")
+    (tmp_path / "model/chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert run("gguf", "--model", tmp_path / "model", "--out", tmp_path / "m.gguf")[0] == 0
+    ours = load_tokenizer(tokenizer)
+    again = AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf", local_files_only=True)
+    for text in [*TEXTS[:5], "a  b\t\n\nünï 漢字 'll 12345 \u0000", "<tag>"]:
+        assert again.encode(text, add_special_tokens=False) == ours.encode(text).tolist()
+    assert (again.eos_token_id, again.pad_token_id) == (ours.end, ours.pad)
+    assert again.chat_template == "{{ messages[0].content }}"
+
+
+def test_half_precision_rounds_matrices_and_keeps_vectors(tmp_path: Path, model: Callable[..., Any]) -> None:
+    import gguf
+
+    source = model("qwen2")
+    assert run("gguf", "--model", tmp_path / "model", "--out", tmp_path / "m.gguf", "--f16")[0] == 0
+    found = {tensor.name: tensor.data for tensor in gguf.GGUFReader(str(tmp_path / "m.gguf")).tensors}
+    own = dict(source.named_parameters())
+    matrix, vector = own["model.layers.1.mlp.up_proj.weight"], own["model.layers.1.self_attn.q_proj.bias"]
+    np.testing.assert_array_equal(found["blk.1.ffn_up.weight"], matrix.detach().numpy().astype(np.float16))
+    np.testing.assert_array_equal(found["blk.1.attn_q.bias"], vector.detach().numpy())
+    assert found["blk.1.attn_q.bias"].dtype == np.float32
+
+
+def test_what_gguf_cannot_hold_is_refused_and_nothing_is_written(
+    tmp_path: Path, model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "m.gguf"
+    to = ("gguf", "--model", tmp_path / "model", "--out", out)
+    model("gpt_neox")
+    code, _, err = run(*to)
+    assert code == 2 and "the architecture gpt_neox has no export to GGUF" in err and err.count("\n") == 1
+    model("llama")
+    file = tmp_path / "model/tokenizer.json"
+    description = json.loads(file.read_text())
+    for key, value in (("normalizer", {"type": "NFC"}), ("pre_tokenizer", {"type": "Whitespace"}), ("model", {})):
+        file.write_text(json.dumps({**description, key: value}))
+        code, _, err = run(*to)
+        assert code == 2 and "GGUF describes a tokenizer by the name of a known one" in err
+    code, said, _ = run(*to, "--no-tokenizer")
+    assert (code, "no tokenizer" in said) == (0, True)
+    before = out.read_bytes()
+    code, _, err = run(*to)
+    assert code == 2 and "already exists" in err and out.read_bytes() == before
+    out.unlink()
+    file.write_text(json.dumps(description))
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    scaled = {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}
+    (tmp_path / "model/config.json").write_text(json.dumps({**config, **scaled}))
+    code, _, err = run(*to)
+    assert code == 2 and "no scaling of rotary" in err and err.count("\n") == 1
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    added = [
+        *description["added_tokens"],
+        {**description["added_tokens"][0], "id": config["vocab_size"], "content": "x"},
+    ]
+    file.write_text(json.dumps({**description, "added_tokens": added}))
+    code, _, err = run(*to)
+    assert code == 2 and "they do not belong together" in err and err.count("\n") == 1
+    (tmp_path / "model/config.json").unlink()
+    assert run(*to)[0] == 2
+    monkeypatch.setattr("codex_ml.cli.gguf_export.find_spec", lambda name: None)
+    code, _, err = run(*to)
+    assert code == 2 and "needs the package gguf" in err
+    assert not list(tmp_path.glob("*m.gguf*"))
+
+
+def test_half_precision_refuses_a_weight_beyond_its_range(tmp_path: Path, model: Callable[..., Any]) -> None:
+    source = model("llama")
+    with torch.no_grad():
+        source.model.layers[0].mlp.up_proj.weight[0, 0] = 1e6
+    source.save_pretrained(tmp_path / "model")
+    code, _, err = run("gguf", "--model", tmp_path / "model", "--out", tmp_path / "m.gguf", "--f16")
+    assert code == 2 and "blk.0.ffn_up.weight holds 1e+06, which float16 cannot; export float32" in err
+    assert not list(tmp_path.glob("*m.gguf*"))
+
+
+def test_a_merged_folder_is_the_model_without_what_belongs_to_the_repository(
+    tmp_path: Path, model: Callable[..., Any], tree: Callable[[Path], dict[str, str]]
+) -> None:
+    model("llama")
+    source, out = tmp_path / "model", tmp_path / "merged"
+    plain = {name: digest for name, digest in tree(source).items() if digest != "folder"}
+    (source / "training.json").write_text("{}")
+    (source / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (source / "adapter" / name).write_text(name)
+    code, said, err = run("merged", "--model", source, "--out", out, "--json")
+    assert code == 0, err
+    assert tree(out) == plain
+    assert json.loads(said) == {"files": sorted(plain), "folder": str(out)}
+    assert run("adapter", "--model", source, "--out", tmp_path / "adapter")[0] == 0
+    assert sorted(tree(tmp_path / "adapter")) == [
+        "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["merged", "adapter", "tokenizer"])
+def test_mistakes_are_one_line(tmp_path: Path, model: Callable[..., Any], kind: str) -> None:
+    option = "--tokenizer" if kind == "tokenizer" else "--model"
+    code, _, err = run(kind, option, tmp_path / "nothing", "--out", tmp_path / "new")
+    assert code == 2 and "nothing" in err and err.count("\n") == 1
+    model("llama")
+    if kind == "adapter":
+        code, _, err = run(kind, "--model", tmp_path / "model", "--out", tmp_path / "new")
+        assert code == 2 and "has no folder adapter: all its weights were trained" in err
+    code, _, err = run(kind, option, tmp_path / "model", "--out", tmp_path)
+    assert code == 2 and err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_link_is_not_followed(tmp_path: Path, model: Callable[..., Any]) -> None:
+    model("llama")
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "model/generation_config.json").unlink()
+    (tmp_path / "model/generation_config.json").symlink_to(tmp_path / "secret")
+    code, _, err = run("merged", "--model", tmp_path / "model", "--out", tmp_path / "new")
+    assert code == 2 and "is a symbolic link" in err and not (tmp_path / "new").exists()
+
+
+def test_an_exported_tokenizer_is_read_by_other_tools(tmp_path: Path, tokenizer: Path) -> None:
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import AutoTokenizer
+
+    to = ("tokenizer", "-t", tokenizer, "--out", tmp_path / "new")
+    assert run(*to)[0] == 0
+    ours = load_tokenizer(tokenizer)
+    other = ByteLevelBPETokenizer(str(tmp_path / "new/vocab.json"), str(tmp_path / "new/merges.txt"))
+    auto = AutoTokenizer.from_pretrained(tmp_path / "new")
+    for text in TEXTS:
+        assert other.encode(text).ids == auto.encode(text) == ours.encode(text).tolist()
+    code, _, err = run(*to)
+    assert (code, "already exists" in err) == (2, True)
+    pieces = tmp_path / "pieces"
+    pieces.mkdir()
+    train_tokenizer(lambda: iter(TEXTS), Tokenizer(kind="sentencepiece_bpe", vocab_size=VOCAB), pieces)
+    names = json.loads(run("tokenizer", "-t", pieces, "--out", tmp_path / "sp", "--json")[1])["files"]
+    assert names == ["merges.txt", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json"]
