@@ -87,6 +87,7 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli.check import check
     from codex_ml.cli.doctor import doctor
     from codex_ml.cli.folds import folds
+    from codex_ml.cli.init import init
     from codex_ml.cli.lineage import lineage
     from codex_ml.cli.logs import logs
     from codex_ml.cli.merge import merge
@@ -103,7 +104,7 @@ def whole_app() -> typer.Typer:
         "check failed, 2 your input is wrong.",
     )
     app.callback(invoke_without_command=True)(_version)
-    for command in (check, doctor, plan, verify, lineage, folds, schema, merge, logs, runs):
+    for command in (init, check, doctor, plan, verify, lineage, folds, schema, merge, logs, runs):
         app.command()(command)
     for module in (compare, evaluate, audit, serve, sweep):
         app.registered_commands += module.app.registered_commands
