@@ -49,16 +49,14 @@ def main(stage: Stage[Params]) -> None:
         tokenizer=load_tokenizer(folder),
         length=training.seq_len,
         loss_on=training.loss_on,
+        template=training.template,
         precision="bf16" if hardware.precision == "bf16" else "fp32",
         digest=stage.record["deps"]["models/model"]["sha256"],
         compile=hardware.compile and not training.model.encoder_decoder,
     )
     clean = load_cleaner(*map(stage.dep, ("data/policy.yaml", "data/detectors.lock", "data/redaction_key")))
-    data = EvaluationData(
-        test=test,
-        train=stage.dep("data/splits/train.parquet"),
-        redact=hide_canaries(clean, stage.dep("data/packed")),
-    )
+    redact = hide_canaries(clean, stage.dep("data/packed"))
+    data = EvaluationData(test=test, train=stage.dep("data/splits/train.parquet"), redact=redact)
     for benchmark in stage.params.evaluate.benchmarks:
         stage.require(benchmark)
     for name in ("details.json", "metrics.json", "results", *(f"plots/{plot}" for plot in PLOT_FILES)):

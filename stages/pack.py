@@ -35,6 +35,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.tokens.layout import read_kind
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
+    stage.check_plugins(stage.params.pack.plugins)
     made = stage.dep("models/tokenizer")
     tokenizer = load_tokenizer(made)
     files = {part: stage.dep(f"data/splits/{part}.parquet") for part in ("train", "val", "test")}

@@ -48,6 +48,7 @@ KINDS = {
     "metrics": Kind("metric", "params.yaml: evaluate.metrics", locked=False),
     "presets": Kind("preset", "params.yaml: model.preset"),
     "readers": Kind("reader", "params.yaml: ingest.sources.kind"),
+    "templates": Kind("template", "params.yaml: pack.template"),
     "tokenizers": Kind("tokenizer", "params.yaml: tokenizer.kind"),
     "trackers": Kind("tracker", "params.yaml: runtime.trackers", locked=False),
 }

@@ -22,6 +22,7 @@ from codex_ml.evaluate.summary import summarise
 from codex_ml.inference.evaluate_files import COMPLETIONS, TaskResult
 from codex_ml.inference.generation import Generation, Prompt, generate
 from codex_ml.inference.sampling import Sampling
+from codex_ml.modeling.prompt_template import templated
 from codex_ml.policy.redacted_output import redacted_output
 
 SPARE = 4  # documents that are tried for each one that is completed
@@ -104,7 +105,7 @@ def choose(job: Job) -> Sample:
     maker = PromptMaker(job.subject.tokenizer, job.settings.completions)
     ranks = {row: key for key, row in heapq.nsmallest(SPARE * count, _ranks(job))}
     tried: list[tuple[str, Completion | str]] = []
-    for row, document in enumerate(read_documents(test)):
+    for row, document in enumerate(templated(read_documents(test), job.subject.template)):
         if row in ranks:
             try:
                 tried.append((ranks[row], maker.make(document)))

@@ -24,6 +24,8 @@ from codex_ml.evaluate.units import read_pools
 from codex_ml.inference.evaluate_files import DOCUMENTS, LossyTexts, TaskResult
 from codex_ml.inference.likelihood import Score, Scoring, score
 from codex_ml.modeling.examples import Scorable, scorables
+from codex_ml.modeling.pack_files import PLAIN
+from codex_ml.modeling.prompt_template import templated
 
 ZLIB_LEVEL = 9
 TEXTS = ("source", "path", "language", "licence", "group", "content")
@@ -52,7 +54,8 @@ class ScoredTexts:
     def sequences(self) -> Iterator[Scorable]:
         """Yield what is scored of each document."""
         subject, test = self._job.subject, self._job.data.test
-        found = scorables(read_documents(test), subject.tokenizer, loss_on=subject.loss_on, length=subject.length)
+        documents = templated(read_documents(test), subject.template)
+        found = scorables(documents, subject.tokenizer, loss_on=subject.loss_on, length=subject.length)
         for document, item in zip(read_documents(test), found, strict=True):
             if isinstance(item, Scorable):
                 self.lossy += not item.lossless
@@ -196,6 +199,7 @@ def _settings(job: Job, baseline: NgramModel | None) -> dict[str, Any]:
         "precision": subject.precision,
         "compile": subject.compile,
         "loss_on": subject.loss_on,
+        **({} if subject.template == PLAIN else {"template": subject.template.name}),
         "begin": "END" if subject.tokenizer.bos is None else "BOS",
         "end": "END is scored, as a token of zero bytes; a chat ends as its template ends it",
         "zlib_level": ZLIB_LEVEL,

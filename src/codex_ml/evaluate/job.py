@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.metrics.registry import Metrics
-from codex_ml.modeling.pack_files import LossOn
+from codex_ml.modeling.pack_files import PLAIN, LossOn, PromptTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,6 +32,7 @@ class Subject:
         precision: of the products of matrices; "bf16" as training does it.
         digest: SHA-256 of its folder or file.
         compile: whether the forward pass of full windows is compiled.
+        template: how records with a prompt become text, as it was trained.
     """
 
     model: PreTrainedModel
@@ -41,6 +42,7 @@ class Subject:
     precision: Literal["fp32", "bf16"]
     digest: str
     compile: bool = False
+    template: PromptTemplate = PLAIN
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Fields(Section):
     text: str = "text"
     prompt: str = "prompt"
     completion: str = "completion"
+    input: str = Field("", description="Field that is added to the prompt, such as input; empty: none")
     messages: str = "messages"
     tools: str = "tools"
     id: str = "id"

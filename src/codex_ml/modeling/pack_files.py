@@ -16,6 +16,26 @@ LossOn = Literal["completions", "all"]
 RECORDS = "records.ndjson"  # of data/packed: the records that were cut or dropped
 
 
+class PromptTemplate(Contract):
+    """How a record with a prompt and a completion becomes text; see `codex_ml.modeling.prompt_template`.
+
+    Attributes:
+        prompt: text before the completion; `{instruction}` stands for the prompt of the record.
+        prompt_with_input: the same for a record with an input, `{input}`; "": `prompt` for all records, whose
+            `{instruction}` is then the whole prompt.
+        chat: whether the record becomes a question and an answer, which the tokenizer's chat template writes.
+    """
+
+    name: str
+    prompt: str = "{instruction}"
+    prompt_with_input: str = ""
+    chat: bool = False
+
+
+TEMPLATES = ("plain", "alpaca", "chat")  # built in
+PLAIN = PromptTemplate(name="plain")
+
+
 class PackedStream(Contract):
     """The token stream of one split; see `codex_ml.modeling.rows`.
 
@@ -49,6 +69,7 @@ class Packed(Contract):
         begin, end, pad: ids of the tokens that begin and end a document, and of the padding.
         loss_on: `pack.loss_on`, the tokens of a record that are trained.
         turn_ends: ids of the tokens that end a turn of a chat; absent where there are none.
+        template: how records with a prompt became text; absent where they are as they are.
         streams: by split.
     """
 
@@ -64,6 +85,7 @@ class Packed(Contract):
     pad: int
     loss_on: LossOn
     turn_ends: list[int] = Field(default_factory=list)
+    template: PromptTemplate = PLAIN
     streams: dict[str, PackedStream]
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import remedy
-from codex_ml.modeling.pack_files import LossOn, Packed
+from codex_ml.modeling.pack_files import PLAIN, LossOn, Packed, PromptTemplate
 
 OTHERWISE = "name a folder that stage pack wrote whole"
 
@@ -67,6 +67,7 @@ class Rows:
         mask: (n,) uint8, or None where every target is trained.
         canaries: numbers of the documents that are canaries, ascending.
         loss_on: which tokens of a record are trained, `pack.loss_on`.
+        template: how records with a prompt became text.
     """
 
     tokens: NDArray[Any]
@@ -78,6 +79,7 @@ class Rows:
     mask: NDArray[np.uint8] | None = None
     canaries: tuple[int, ...] = ()
     loss_on: LossOn = "completions"
+    template: PromptTemplate = PLAIN
 
     @classmethod
     def open(cls, folder: Path, name: str) -> Rows:
@@ -99,7 +101,9 @@ class Rows:
             if found != wanted:
                 raise UserError(f"{folder / name}.{file} does not belong to {name}.bin; {remedy(folder, OTHERWISE)}")
         numbers = tuple(stream.canaries)
-        return cls(tokens, starts, packed.seq_len, packed.pad, table, first, mask, numbers, packed.loss_on)
+        return cls(
+            tokens, starts, packed.seq_len, packed.pad, table, first, mask, numbers, packed.loss_on, packed.template
+        )
 
     def __len__(self) -> int:
         return len(self.first) - 1

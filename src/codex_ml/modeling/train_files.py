@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from codex_ml.core.contract import Contract
-from codex_ml.modeling.pack_files import LossOn
+from codex_ml.modeling.pack_files import PLAIN, LossOn, PromptTemplate
 
 
 class BaseModelFiles(Contract):
@@ -101,6 +101,7 @@ class Training(Contract):
         tokenizer: kind of the tokenizer, such as "byte-level BPE".
         loss_on: `pack.loss_on`, the tokens of a record that were trained; a model that was trained elsewhere is asked
             for completions.
+        template: how records with a prompt became text; absent where they are as they are.
     """
 
     written_by = "train"
@@ -119,6 +120,7 @@ class Training(Contract):
     optimizer: UsedOptimizer
     hardware: UsedHardware
     loss_on: LossOn = "completions"
+    template: PromptTemplate = PLAIN
 
 
 class TrainMetrics(Contract):

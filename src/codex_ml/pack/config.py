@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from codex_ml.core.config import Positive, Section
+from codex_ml.core.plugins import BuiltInOr
+from codex_ml.modeling.pack_files import TEMPLATES
 
 
 class Canaries(Section):
@@ -45,6 +47,11 @@ class Pack(Section):
     loss_on: Literal["completions", "all"] = Field(
         "completions", description="Tokens with a loss in records with a prompt or messages; plain text: all tokens"
     )
+    template: Annotated[str, BuiltInOr("templates", TEMPLATES)] = Field(
+        "plain",
+        description="How a record with a prompt becomes text; plain: as it is; alpaca; chat: through the tokenizer's "
+        "chat template; or a template of an installed package",
+    )
     too_long: Literal["cut", "drop", "fail"] = Field(
         "cut", description="Records longer than a row; cut: the prompt on its left, then the completion on its right"
     )
@@ -54,6 +61,11 @@ class Pack(Section):
         "data/packed/records.ndjson and continues",
     )
     canaries: Canaries = Canaries()
+
+    @property
+    def plugins(self) -> dict[str, tuple[str, ...]]:
+        """Kind of plug-ins -> what the section names of it."""
+        return {"templates": () if self.template in TEMPLATES else (self.template,)}
 
     def with_canaries(self, *, planted: bool) -> Pack:
         """The same settings, with `canaries.plant` decided."""

@@ -12,10 +12,20 @@ from typing import IO, TYPE_CHECKING, Any
 from codex_ml.core.errors import UserError
 from codex_ml.core.progress import track
 from codex_ml.core.strict_json import dump_json
-from codex_ml.documents.document import count_documents, read_documents
+from codex_ml.documents.document import Document, count_documents, read_documents
 from codex_ml.modeling.canary_files import CANARIES
 from codex_ml.modeling.examples import texts_of
-from codex_ml.modeling.pack_files import RECORDS, CanaryCounts, PackDetails, Packed, PackedStream, StreamDetails
+from codex_ml.modeling.pack_files import (
+    PLAIN,
+    RECORDS,
+    CanaryCounts,
+    PackDetails,
+    Packed,
+    PackedStream,
+    PromptTemplate,
+    StreamDetails,
+)
+from codex_ml.modeling.prompt_template import template_named, templated
 from codex_ml.modeling.rows import Rows, stream_dtype
 from codex_ml.pack.canaries import (
     CanaryPlan,
@@ -42,6 +52,7 @@ class _Packer:
     """Packs one split after the other into `folder`, with the same settings.
 
     Attributes:
+        template: how records with a prompt become text.
         records: open file that lists the records that are cut or dropped.
         turn_ends: ids of the special tokens that end a trained answer of a chat; grows with each split.
     """
@@ -52,16 +63,21 @@ class _Packer:
     form: StreamFormat
     style: str
     records: IO[bytes]
+    template: PromptTemplate
     turn_ends: set[int] = field(default_factory=set)
+
+    def read(self, file: Path) -> Iterator[Document]:
+        """The documents of a split, in the form of the template."""
+        return templated(read_documents(file), self.template)
 
     def pack(self, name: str, file: Path, canaries: CanaryPlan | None) -> tuple[PackedStream, StreamDetails]:
         """Encode the documents of the split `name`, and write its stream."""
         tokenizer, reasons, count = self.tokenizer, Counter[str](), count_documents(file)
-        documents = track(read_documents(file), f"pack {name}", count, "documents", style=self.style)
+        documents = track(self.read(file), f"pack {name}", count, "documents", style=self.style)
         if canaries:
             documents = without_secrets(documents, canaries)
         note = partial(_note, self.records, name, reasons)
-        encoded = tokenizer.encode_documents(texts_of(read_documents(file)))
+        encoded = tokenizer.encode_documents(texts_of(self.read(file)))
         examples = encode_examples(documents, encoded, tokenizer, self.settings, name=name, note=note)
         examples = _seen_ends(examples, tokenizer, self.turn_ends)
         if canaries:
@@ -103,11 +119,13 @@ def pack_splits(
     form = StreamFormat(tokenizer.end, dtype, settings.seq_len, tokenizer.begin, settings.layout)
     streams: dict[str, PackedStream] = {}
     details: dict[str, Any] = {}
-    canaries = _planned(tokenizer, settings, files["train"])
+    template = template_named(settings.template)
+    canaries = _planned(tokenizer, settings, files["train"], template)
     with (folder / RECORDS).open("wb") as records:
-        packer = _Packer(folder, tokenizer, settings, form, style, records)
+        packer = _Packer(folder, tokenizer, settings, form, style, records, template)
         for name, file in files.items():
             streams[name], details[name] = packer.pack(name, file, canaries if name == "train" else None)
+    rare: dict[str, Any] = {} if template == PLAIN else {"template": template}
     Packed(
         dtype=dtype.str,
         seq_len=settings.seq_len,
@@ -119,6 +137,7 @@ def pack_splits(
         pad=tokenizer.pad,
         loss_on=settings.loss_on,
         streams=streams,
+        **rare,
         **_turn_ends(tokenizer, packer.turn_ends),
     ).write(folder / "pack.json")
     if canaries:
@@ -155,7 +174,7 @@ def _seen_ends(examples: Iterable[Example], tokenizer: TextTokenizer, ends: set[
         yield example
 
 
-def _turn_ends(tokenizer: TextTokenizer, ends: set[int]) -> dict[str, list[int]]:
+def _turn_ends(tokenizer: TextTokenizer, ends: set[int]) -> dict[str, Any]:
     """The entry `turn_ends` of pack.json: special tokens that end a turn, from the records and from the template.
 
     Empty if there are none besides the tokenizer's END.
@@ -167,10 +186,11 @@ def _turn_ends(tokenizer: TextTokenizer, ends: set[int]) -> dict[str, list[int]]
     return {"turn_ends": sorted(ends - {tokenizer.end})} if ends - {tokenizer.end} else {}
 
 
-def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path) -> CanaryPlan | None:
+def _planned(tokenizer: TextTokenizer, settings: Pack, file: Path, template: PromptTemplate) -> CanaryPlan | None:
     if settings.canaries.plant != "always":
         return None
-    frame = frame_for(settings.canaries, tokenizer, domain_of(file), texts_of(read_documents(file)))
+    texts = texts_of(templated(read_documents(file), template))
+    frame = frame_for(settings.canaries, tokenizer, domain_of(file), texts)
     documents = count_documents(file)
     return plan_canaries(tokenizer, settings.canaries, frame, documents=documents, seq_len=settings.seq_len)
 

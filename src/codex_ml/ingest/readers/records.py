@@ -10,6 +10,7 @@ from typing import Any
 
 from codex_ml.core.errors import Reason, reason_of
 from codex_ml.documents.document import Document, Refused, derived_id, map_texts
+from codex_ml.documents.instructions import INPUT
 from codex_ml.documents.licences import UNKNOWN, stricter
 from codex_ml.ingest.config import Fields
 from codex_ml.ingest.readers import names_seen
@@ -52,6 +53,9 @@ def _document(record: Mapping[str, Any], context: Context, line: int) -> Documen
     source, names = context.source, context.source.fields
     text = _text(record, names.text)
     prompt, completion = _text(record, names.prompt), _text(record, names.completion)
+    given = _text(record, names.input) if names.input else None
+    if prompt is not None and given:
+        prompt = f"{prompt}{INPUT}{given}"
     messages = _json(record, names.messages, _check_messages)
     tools = _json(record, names.tools, _check_tools) if messages is not None else None
     used = _form(record, names, text, prompt, completion, messages)
@@ -99,7 +103,7 @@ def _form(
     if messages is not None:
         return names.messages, names.tools
     if prompt is not None and completion is not None:
-        return names.prompt, names.completion
+        return (names.prompt, names.completion, *([names.input] if names.input else []))
     if found:
         missing = names.prompt if prompt is None else names.completion
         raise BadRecord(f"prompt and completion go together; {missing} is missing or null")

@@ -11,6 +11,7 @@ from typing import Any
 
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import read_json
+from codex_ml.modeling.pack_files import PLAIN
 from codex_ml.modeling.positions import reach
 from codex_ml.modeling.train_files import (
     AdapterShape,
@@ -51,6 +52,7 @@ def describe_run(recipe: Recipe, result: TrainingResult, *, model: TrainedModel,
     Args:
         tokenizer: folder of the tokenizer.
     """
+    rare: dict[str, Any] = {} if recipe.rows.template == PLAIN else {"template": recipe.rows.template}
     return Training(
         seed=recipe.seed,
         rows_a_step=recipe.train.micro_batch_size * recipe.train.accumulation,
@@ -67,6 +69,7 @@ def describe_run(recipe: Recipe, result: TrainingResult, *, model: TrainedModel,
             threads=recipe.train.threads,
         ),
         loss_on=recipe.rows.loss_on,
+        **rare,
     )
 
 
