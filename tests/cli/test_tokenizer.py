@@ -101,5 +101,82 @@ def test_wrong_use_is_one_line_and_code_2(run, arguments, told):
 
 
 def test_help_teaches(run):
-    for command in ("stats", "encode", "decode", "compare"):
+    for command in ("stats", "encode", "decode", "compare", "special", "validate"):
         assert len(run(command, "--help").stdout) > 400
+
+
+def test_each_line_of_ids_is_one_text(run):
+    texts = ["a b", "def f():\n\treturn 'x'", "", "ünï"]
+    lines = "".join(run("encode", text).stdout.strip() + "\n" for text in texts)
+    found = run("decode", "--lines", input=lines).stdout.splitlines()
+    assert [json.loads(line) for line in found] == texts
+    assert all(line.isascii() for line in found)
+    refused = run("decode", "1", "--lines")
+    assert (refused.exit_code, "give no ids as arguments" in refused.stderr) == (2, True)
+
+
+def test_special_ids_have_their_roles(run, folders):
+    own = load_tokenizer(folders["byte_bpe"])
+    found = json.loads(run("special", "--json").stdout)["special"]
+    assert found == [
+        {"id": own.end, "token": "<|endoftext|>", "roles": ["end", "begin"]},
+        {"id": own.pad, "token": "<|pad|>", "roles": ["pad"]},
+    ]
+    assert run("special").stdout.split()[:2] == [str(own.end), "<|endoftext|>"]
+
+
+def checks(result):
+    return {check["name"]: check["passed"] for check in json.loads(result.stdout)["checks"]}
+
+
+@pytest.mark.parametrize(("kind", "model"), [("byte_bpe", None), ("sentencepiece_bpe", True)])
+def test_a_whole_tokenizer_is_valid(run, tmp_path, kind, model):
+    (tmp_path / "text").write_text("".join(TEXTS))
+    found = run("validate", tmp_path / "text", "--json", folder=kind)
+    assert found.exit_code == 0
+    assert checks(found) == {
+        "lossless": True, "ids in range": True, "bulk encoding": True, "config.json": None, "tokenizer.model": model,
+    }  # fmt: skip
+    assert "1 documents decode to their own text" in run("validate", tmp_path / "text", folder=kind).stdout
+
+
+def test_a_model_with_other_special_ids_or_too_few_rows_is_not_valid(folders, tmp_path):
+    own = load_tokenizer(folders["byte_bpe"])
+    (tmp_path / "text").write_text("".join(TEXTS))
+    for file in folders["byte_bpe"].glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    right = {
+        "vocab_size": own.vocab_size,
+        "eos_token_id": [9, own.end],
+        "bos_token_id": own.end,
+        "pad_token_id": own.pad,
+    }
+    for change, failed in (
+        ({}, []),
+        ({"vocab_size": own.vocab_size + 50}, []),
+        ({"pad_token_id": 3}, ["config.json"]),
+        ({"eos_token_id": None}, ["config.json"]),
+        ({"vocab_size": 20}, ["ids in range", "config.json"]),
+        ({"vocab_size": "many"}, ["config.json"]),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**right, **change}))
+        found = CliRunner().invoke(app, ["validate", str(tmp_path / "text"), "-t", str(tmp_path), "--json"])
+        assert [name for name, passed in checks(found).items() if passed is False] == failed
+        assert found.exit_code == (1 if failed else 0)
+
+
+def test_a_tokenizer_that_loses_text_or_whose_files_disagree_is_not_valid(folders, tmp_path):
+    (tmp_path / "words").mkdir()
+    train_tokenizer(lambda: iter(TEXTS), Tokenizer(kind="whitespace", vocab_size=380), tmp_path / "words")
+    (tmp_path / "text").write_text("sk_secret_value  two spaces")
+    found = CliRunner().invoke(app, ["validate", str(tmp_path / "text"), "-t", str(tmp_path / "words"), "--json"])
+    assert (found.exit_code, checks(found)["lossless"]) == (1, False)
+    assert "secret" not in found.stdout + found.stderr
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for file in folders["byte_bpe"].glob("tokenizer*"):
+        (mixed / file.name).write_bytes(file.read_bytes())
+    (mixed / "tokenizer.model").write_bytes((folders["sentencepiece_bpe"] / "tokenizer.model").read_bytes())
+    found = CliRunner().invoke(app, ["validate", str(tmp_path / "text"), "-t", str(mixed), "--json"])
+    assert (found.exit_code, checks(found)["tokenizer.model"]) == (1, False)
+    assert "secret" not in found.stdout + found.stderr

@@ -70,7 +70,7 @@ def stop_in_step(recipe, monkeypatch, folder: Path, number: int, **changes: obje
             os.kill(os.getpid(), signal.SIGTERM)
         return schedule(plan, step, train)
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     with monkeypatch.context() as patch:
         patch.setattr(step_module, "rates_of", stop)
         recipe.seed_everything()

@@ -121,6 +121,7 @@ def train(
     hardware: Hardware = HARDWARE,
     gpu: str = "",
     sharding: str = "none",
+    resume: bool = True,
     scratch: Path | None = None,
     **changes: Any,
 ) -> Any:
@@ -149,7 +150,7 @@ def train(
         Recipe(
             train=settings(**changes),
             optimizer=plan_of(settings(**changes)),
-            runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding),
+            runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding, resume=resume),
             hardware=hardware,
             seed=seed,
             rows=rows,

@@ -91,3 +91,14 @@ def test_two_runs_of_one_recipe_are_equal_and_another_seed_is_not(recipe, monkey
     assert_equal(run(recipe, monkeypatch, tmp_path / "two"), one)
     other = run(recipe, monkeypatch, tmp_path / "other", lr=0.021)
     assert other.files["step-00000010/model.safetensors"] != one.files["step-00000010/model.safetensors"]
+
+
+def test_runtime_resume_false_starts_at_the_first_step_and_says_what_it_ignores(recipe, monkeypatch, tmp_path, caplog):
+    whole = run(recipe, monkeypatch, tmp_path / "whole")
+    stop_in_step(recipe, monkeypatch, tmp_path / "anew", 7)
+    with caplog.at_level("WARNING", logger="codex_ml"):
+        stop_in_step(recipe, monkeypatch, tmp_path / "anew", 3, resume=False)
+    assert "runtime.resume is false: the checkpoint of step 7 is ignored and removed" in caplog.text
+    resumed = run(recipe, monkeypatch, tmp_path / "anew")  # the checkpoint of step 3 is the newest, not that of step 7
+    assert list(resumed.steps) == list(range(3, 10))
+    assert_equal(resumed, whole)

@@ -1,4 +1,4 @@
-"""`codex-ml tokenizer`: measure a tokenizer, use it, compare two."""
+"""`codex-ml tokenizer`: measure a tokenizer, check it, use it, compare two."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from codex_ml.cli.options import Debug, Json
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import from_top
 
 FOLDER, VAL = Path("models/tokenizer"), Path("data/splits/val.parquet")
 app = typer.Typer(
     no_args_is_help=True,
-    help="Measure a tokenizer, encode and decode with it, compare two.\n\n"
+    help="Measure and check a tokenizer, encode and decode with it, compare two.\n\n"
     "A tokenizer is a folder such as models/tokenizer, which `dvc repro tokenizer` makes from the section `tokenizer` "
     "of params.yaml. Text is data: `<|endoftext|>` in a text is encoded as ordinary characters, never as the special "
     "token.",
@@ -101,6 +101,9 @@ def encode(
 def decode(
     ids: Annotated[list[str] | None, typer.Argument(help="Token ids; without any, they are read from stdin.")] = None,
     tokenizer: Folder = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Each line of stdin is one text; print each as a JSON string on a line.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -109,14 +112,67 @@ def decode(
     Example: codex-ml tokenizer encode 'a b' | codex-ml tokenizer decode
     """
     with one_line_errors(debug=debug):
+        if lines and ids:
+            raise UserError("--lines reads the ids from standard input; give no ids as arguments")
         loaded = _load(tokenizer)
-        words = ids or sys.stdin.read().replace(",", " ").split()
+        if lines:
+            for line in sys.stdin:
+                _print_json(loaded.decode([_number(word, loaded.vocab_size) for word in _words(line)]))
+            return
+        words = ids or _words(sys.stdin.read())
         numbers = [_number(word, loaded.vocab_size) for word in words]
         found = loaded.decode(numbers)
         if json:
             _print_json({"text": found})
         else:
             sys.stdout.write(found if not sys.stdout.isatty() else safe_text(found))
+
+
+@app.command()
+def special(tokenizer: Folder = None, json: Json = False, debug: Debug = False) -> None:
+    """List the special tokens with their ids and roles: end, begin, pad, unknown, added.
+
+    Text never becomes one of them: `<|endoftext|>` in a document is encoded as ordinary characters.
+    """
+    with one_line_errors(debug=debug):
+        from codex_ml.cli.tokenizer_validation import special_tokens
+
+        found = special_tokens(_load(tokenizer))
+        if json:
+            _print_json({"special": [token.as_json() for token in found]})
+            return
+        for token in found:
+            typer.echo(safe_text(f"{token.id:>8}  {token.token:<24} {', '.join(token.roles)}"))
+
+
+@app.command()
+def validate(
+    file: Sample = None,
+    tokenizer: Folder = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check that no text is lost, that all ids are in range, and that the files of the folder agree; else exit with 1.
+
+    The files: tokenizer.model gives the ids of tokenizer.json, and the config.json of a model (-t models/model) has its
+    special ids and enough embedding rows.
+
+    Example: codex-ml tokenizer validate data/splits/train.parquet
+    """
+    with one_line_errors(debug=debug):
+        from codex_ml.cli.tokenizer_validation import validate_tokenizer
+
+        folder = tokenizer or from_top(FOLDER)
+        found = validate_tokenizer(folder, _load(folder), _named(file))
+        failed = [check.name for check in found if check.passed is False]
+        if json:
+            _print_json({"checks": [check.as_json() for check in found], "passed": not failed})
+        else:
+            for check in found:
+                word = {True: "passed", False: "FAILED", None: "not checked"}[check.passed]
+                typer.echo(safe_text(f"{check.name:<16} {word:<12} {check.detail}"))
+        if failed:
+            raise CheckFailed(f"{folder}: {', '.join(failed)} failed")
 
 
 @app.command()
@@ -166,6 +222,20 @@ def _documents(file: Path | None) -> Any:
 
         return ((document.language, document.content) for document in read_documents(file))
     return iter([("text", _text(None, file))])
+
+
+def _named(file: Path | None) -> Any:
+    """The documents of a split, or one text file as a document."""
+    from codex_ml.documents.document import Document, read_documents
+
+    file = file or from_top(VAL)
+    if file.suffix == ".parquet":
+        return read_documents(file)
+    return iter([Document("", file.name, file.name, "", "", "text", text=_text(None, file))])
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
 
 
 def _text(text: str | None, file: Path | None) -> str:

@@ -83,6 +83,7 @@ class Runtime(Section):
         "none", description="full: each process holds a part of the weights, gradients and optimizer state (FSDP)"
     )
     keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
+    resume: bool = Field(True, description="false: an interrupted training starts at its first step again")
     trackers: tuple[Annotated[str, BuiltInOr("trackers", TRACKERS)], ...] = Field(
         (),
         description="Trackers that also record the curves, each with the extra of its name; or one of a package",

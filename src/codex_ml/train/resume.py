@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,16 @@ log = logging.getLogger("codex_ml")
 def resume(run: Run) -> None:
     """Continue from the newest checkpoint in the scratch folder, or from the run that `train.resume_from` names.
 
+    With runtime.resume false, the checkpoints in the scratch folder are removed first.
+
     Sets `run.history` to the points up to that step. If it sets `run.outdated`, the caller must validate the kept
     weights again before the next step.
 
     Raises:
         UserError: when the run that `train.resume_from` names cannot be continued with these parameters and data.
     """
+    if not run.recipe.runtime.resume:
+        _forget(run)
     found = checkpoint.load_newest(run.scratch)
     if found is not None:
         _restore(run, found)
@@ -49,6 +54,19 @@ def resume(run: Run) -> None:
         run.history = History(run.scratch / HISTORY)
         for point in points:
             run.history.append(point)
+
+
+def _forget(run: Run) -> None:
+    """Remove what an interrupted run of the same recipe left, and say so. Collective: every process must call it.
+
+    Ignoring it would not do: its checkpoints have higher steps, so the next interruption would resume from them.
+    """
+    if run.writes and (step := checkpoint.newest_step(run.scratch)):
+        log.warning("train: runtime.resume is false: the checkpoint of step %d is ignored and removed", step)
+    if run.writes:
+        for left in run.scratch.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    run.accelerator.wait_for_everyone()
 
 
 def _other_run(run: Run) -> checkpoint.Checkpoint:
