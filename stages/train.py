@@ -58,7 +58,7 @@ def main(stage: Stage[Params]) -> None:
         folders = RunFolders(
             scratch, Path("reports/train"), logs_folder() / "train", logs_folder(shared=True) / "train"
         )
-        result = train_model(model, recipe, folders, parameters=stage.record["params"])
+        result = train_model(model, recipe, folders, record=stage.record)
         if described is None:
             return
         with atomic_folder(stage.out("models/checkpoints")) as folder:

@@ -6,14 +6,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from codex_ml.cli.history.stage_chain import chain_at, chain_summary
+from codex_ml.cli.main import whole_app
 from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.events import run_id
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import write_json
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.record import record_path, start_record
+from codex_ml.core.side_note import GitState, SideNote, forget_side_note, note_resolved, write_side_note
 
 
 def git(*arguments):
@@ -216,3 +220,21 @@ def test_what_is_not_a_regular_file_is_named_and_never_waited_for(chain, name, m
     make(name)
     with pytest.raises(UserError, match=f"{name} is not a regular file"):
         list(chain_at("models/model"))
+
+
+def test_a_stage_that_ran_here_shows_run_commit_and_machine(chain):
+    git("init", "-q")
+    git("add", "dvc.yaml", "dvc.lock", "params.yaml", "reports")
+    git("commit", "-qm", "one")
+    write_side_note("train", GitState())
+    note_resolved(device="cuda", precision="bf16")
+    forget_side_note()
+    steps = chain_at("models/model")
+    (line,) = [line for line in chain_summary("models/model", steps, None) if " run " in line]
+    assert line.startswith(f"{'':13} run {run_id()} at commit {git('rev-parse', 'HEAD')[:12]}, CPython ")
+    assert line.endswith(", cuda, bf16")
+    assert not [line for line in chain_summary("models/model", steps, "HEAD") if " run " in line]
+    done = CliRunner().invoke(whole_app(), ["lineage", "models/model", "--json"])
+    environments = {step["stage"]: step["environment"] for step in json.loads(done.stdout)}
+    assert SideNote.model_validate(environments["train"]).run == run_id()
+    assert (environments["split"], environments["fetch"]) == (None, None)

@@ -35,6 +35,7 @@ from codex_ml.train.run import Run
 END, PAD, VOCAB, SEQ_LEN = 0, 1, 64, 8
 # 95 tokens with END between them: 12 rows of 8, the last one with 6 targets; some documents have a single token
 LENGTHS = (7, 1, 12, 3, 1, 20, 2, 9, 4, 1, 14, 8)
+ENVIRONMENT = {"python": "3.11.7", "machine": "x86_64", "threads": 1, "packages": {"torch": "2.13.0"}}
 HARDWARE = Hardware("cpu", "fp32", compile=False, threads=1, capability="test")
 
 
@@ -158,7 +159,7 @@ def train(
             tokenizer=tokenizer,
         ),
         RunFolders(scratch or folder / "scratch", curves=folder / "curves", logs=folder, trackers=folder),
-        parameters={},
+        record={"params": {}, "environment": ENVIRONMENT},
     )
     return model, outcome.best
 

@@ -261,7 +261,7 @@ def test_stream_without_a_row_is_refused(recipe, tmp_path, name):
                 tokenizer="",
             ),
             RunFolders(tmp_path / "scratch", tmp_path / "curves", tmp_path / "logs", tmp_path / "logs"),
-            parameters={},
+            record={"params": {}, "environment": recipe.ENVIRONMENT},
         )
     assert not any(tmp_path.iterdir())
 

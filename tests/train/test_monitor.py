@@ -187,6 +187,14 @@ def sample_with(monkeypatch):
     return sample
 
 
+def test_without_nvml_the_driver_is_not_asked(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # an import of it would fail
+    samples = machine_samples(nvml=False)
+    value = next(samples)
+    samples.close()
+    assert set(value) == {"cpu_percent", "rss_mb", "memory_used_percent", "disk_free_gb"}
+
+
 def test_gpus_are_told_with_what_they_say(sample_with):
     memory = {"memory_used_mb": 3072.0, "memory_total_mb": 81920.0}
     assert sample_with(Nvml()) == {

@@ -304,3 +304,16 @@ def test_a_checkpoint_that_does_not_say_what_it_was_trained_on_is_refused(recipe
     (old / "manifest.json").write_text(json.dumps({**manifest, "state.json": sha256_of(old / "state.json")}))
     with pytest.raises(UserError, match="was written by an earlier version and does not say what it was trained on"):
         go_on(recipe, Path("old"))
+
+
+def test_a_checkpoint_names_its_versions_and_others_are_a_warning(recipe, first, monkeypatch, caplog):
+    assert load_checkpoint(first() / "last").state["environment"] == recipe.ENVIRONMENT
+    packages = {**recipe.ENVIRONMENT["packages"], "torch": "2.14.0", "accelerate": "1.0"}
+    monkeypatch.setattr(recipe, "ENVIRONMENT", {**recipe.ENVIRONMENT, "packages": packages})
+    with caplog.at_level("INFO"):
+        state = go_on(recipe, first())
+    message = "accelerate absent (here 1.0), torch 2.13.0 (here 2.14.0)"
+    assert f"train: the checkpoint was written with {message}: from here on not the same bits" in caplog.text
+    assert state["environment"]["packages"] == packages
+    saved = [record for record in caplog.records if getattr(record, "event", "") == "checkpoint"]
+    assert saved[-1].fields == {"step": 8}

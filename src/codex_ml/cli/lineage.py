@@ -22,16 +22,21 @@ def lineage(
 
     It shows the hash of the result, the commit, and what each stage wrote and read. It exits with 1 when dvc.lock holds
     stages of several runs, and names the first two that do not belong together. With --json each stage has the record
-    of its start, or null where neither Git nor DVC's cache holds it; `dvc fetch --all-commits` fetches it.
+    of its start, or null where neither Git nor DVC's cache holds it; `dvc fetch --all-commits` fetches it. In the
+    workspace it also shows run, commit and machine of each stage that ran here (docs/watch.md).
     """
     from codex_ml.cli.history.stage_chain import chain_at, chain_summary
+    from codex_ml.core.side_note import read_side_note
     from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         place = relative_to_top(path, go_to_top())
         steps = chain_at(place, rev)
         if json:
-            typer.echo(dump_json([step.as_json() for step in steps]), nl=False)
+            notes = [read_side_note(step.spec.name) if rev is None else None for step in steps]
+            environments = [{"environment": note and note.as_json()} for note in notes]
+            chain = [{**step.as_json(), **found} for step, found in zip(steps, environments, strict=True)]
+            typer.echo(dump_json(chain), nl=False)
             return
         for line in chain_summary(place, steps, rev):
             typer.echo(safe_text(line))

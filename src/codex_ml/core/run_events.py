@@ -19,6 +19,7 @@ from typing import Any
 
 from codex_ml.core.errors import one_line
 from codex_ml.core.events import FAILED, FINISHED, INTERRUPTED, STARTED, event
+from codex_ml.core.side_note import forget_side_note
 
 log = logging.getLogger("codex_ml")
 MAXRSS = 1 << 20 if sys.platform == "darwin" else 1 << 10  # units of ru_maxrss per MiB: bytes on macOS, else KiB
@@ -38,6 +39,8 @@ def logged_run(stage: str) -> Iterator[None]:
         # the line on the screen follows, from one_line_errors
         log.log(level, "%s: %s", stage, why, extra=event(name, quiet=True, kind=type(error).__name__, **_cost(started)))
         raise
+    finally:
+        forget_side_note()
     cost = _cost(started)
     log.info("%s: done in %.1f s", stage, cost["seconds"], extra=event(FINISHED, **cost))
 

@@ -39,6 +39,7 @@ from codex_ml.core.ranks import rank, settle_launcher
 from codex_ml.core.record import record_path, start_record
 from codex_ml.core.run_events import logged_run
 from codex_ml.core.sections import read_sections
+from codex_ml.core.side_note import GitState, write_side_note
 from codex_ml.core.stage_log import start_log
 from codex_ml.core.tree import why_not_traced
 
@@ -196,9 +197,11 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
     with nullcontext() if rank() else only_one(_lock_file(name), name):
         start_log(name, runtime)
         with logged_run(name):
+            git = None if rank() else GitState()
             record = start_record(spec, params)
-            if not rank():
+            if git:
                 write_json(record_path(name), record)
+                write_side_note(name, git)
             yield Stage(spec, params, runtime, record)
             _assert_declared_imports(spec)
 

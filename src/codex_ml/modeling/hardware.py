@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
+from codex_ml.core.side_note import note_resolved
 
 # Number of steps from which compiling (about 45 s on 2 cores) pays off. Measured with 2.6 M parameters: it saves 5 % of
 # a step in float32 on AVX2, and more than half in bf16 on AVX-512.
@@ -103,6 +104,7 @@ def _has_bf16(device: str) -> bool:
 
 def make_deterministic(hardware: Hardware, *, seed: int) -> None:
     """Make equal inputs give equal bits, also under torch.compile, with cold caches and after a resume."""
+    note_resolved(**vars(hardware))
     import random
 
     import numpy as np

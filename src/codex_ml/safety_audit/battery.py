@@ -5,6 +5,7 @@ Used by: stages/safety_audit.py, cli.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from codex_ml.core.events import event
 from codex_ml.core.io import atomic_folder, write_json
 from codex_ml.core.progress import duration
 from codex_ml.inference.audit_files import (
@@ -55,6 +57,8 @@ PARTS: tuple[Callable[[AuditJob], PartResult], ...] = (
     filters,
     refusals,
 )
+
+log = logging.getLogger("codex_ml")
 DIGITS = 6  # metrics are compared across commits; further digits depend on the rounding of the hardware
 COMPARED = ("memorisation.extracted", "canaries.exposure_once")  # `dvc metrics diff` must fit a screen
 
@@ -107,6 +111,10 @@ def audit(job: AuditJob, out: Path, *, accepted: Sequence[AcceptedFinding] = ())
     AuditFinding.write_lines(out / FINDINGS, findings)
     GeneratedSample.write_lines(out / SAMPLES, (sample for result in results for sample in result.samples))
     found.write(out / DETAILS)
+    if found.verdict != "pass":
+        failed = [gate.number for gate in found.gates if gate.status != "pass"]
+        fields = event("gate_failed", quiet=True, verdict=found.verdict, gates=failed)
+        log.info("safety_audit: %s: %s", found.verdict, found.sentence, extra=fields)
     write_json(out / METRICS, compared_numbers(found))
     return found
 

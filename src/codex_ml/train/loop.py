@@ -12,13 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.progress import duration, progress
+from codex_ml.core.side_note import note_resolved
 from codex_ml.train import checkpoint
-from codex_ml.train.monitor import monitor
+from codex_ml.train.monitor import machine_samples, monitor
 from codex_ml.train.recipe import Recipe, RunFolders, TrainingResult
 from codex_ml.train.resume import resume, save
 from codex_ml.train.run import Run, prepare_run
@@ -42,12 +44,12 @@ class Interrupted(CheckFailed):
     interrupted = True
 
 
-def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, parameters: dict[str, Any]) -> TrainingResult:
+def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, record: dict[str, Any]) -> TrainingResult:
     """Train to `max_steps`, from the newest checkpoint of the run if there is one; leave the best weights in `model`.
 
     Args:
         model: what `make_trainable` returned.
-        parameters: the stage's parameters by section, as in its record; the trackers show them.
+        record: the stage's record: the trackers show its parameters, and the checkpoints carry its environment.
 
     Raises:
         UserError: when there is nothing to train on, or memory is too small for a single row.
@@ -59,11 +61,13 @@ def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, parame
             raise UserError(f"the packed {name} stream has no row; add documents or lower pack.seq_len")
     with waiting():
         run = prepare_run(model, recipe, scratch=folders.scratch)
+        run.environment = record["environment"]
         resume(run)
         if run.outdated:
             measure_again(run)
     name = folders.scratch.name
-    extra = open_trackers(recipe.runtime, folders.trackers, name, parameters) if run.writes else ()
+    note_resolved(recipe=name, attention=getattr(model.config, "_attn_implementation", None))
+    extra = open_trackers(recipe.runtime, folders.trackers, name, record["params"]) if run.writes else ()
     if recipe.hardware.compile and not run.finished:
         log.info("train: torch.compile builds kernels in the first step, which may take minutes; the rates exclude it")
     with _tracking(run, folders, extra) as tracker, _stop_requested() as stop:
@@ -94,7 +98,10 @@ def _tracking(run: Run, folders: RunFolders, extra: Sequence[Sink]) -> Iterator[
         return
     tracker = Tracker(folders.curves, folders.logs / "events.ndjson", run.history.points(), extra=extra)
     try:
-        with monitor(folders.logs / "system.ndjson", observe=tracker.observe):
+        runtime = run.recipe.runtime
+        source = partial(machine_samples, nvml=runtime.nvml)
+        file = folders.logs / "system.ndjson"
+        with monitor(file, seconds=runtime.monitor_seconds, observe=tracker.observe, source=source):
             yield tracker
     finally:
         best = run.best.entries[0] if run.best.entries else {}

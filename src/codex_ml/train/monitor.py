@@ -10,10 +10,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from codex_ml.core.events import run_id
 from codex_ml.core.strict_json import dump_json
 
 log = logging.getLogger("codex_ml")
@@ -65,15 +66,18 @@ def _watch(
                 last = stop.wait(seconds)
                 sample = next(samples)
                 with file.open("a", encoding="utf-8") as handle:
-                    handle.write(dump_json({"time": round(time.time(), 3), **sample}, indent=None))
+                    handle.write(dump_json({"time": round(time.time(), 3), "run": run_id(), **sample}, indent=None))
                 if observe:
                     observe(sample)
     except Exception as error:  # losing the monitor costs less than losing a run of days
         log.warning("train: the monitor ended, the run goes on (%s: %s)", type(error).__name__, error)
 
 
-def machine_samples() -> Generator[Sample, None, None]:
+def machine_samples(*, nvml: bool = True) -> Generator[Sample, None, None]:
     """Yield samples without end.
+
+    Args:
+        nvml: whether to ask NVIDIA's library; without it no sample has `gpus`.
 
     A sample has `cpu_percent` (all cores, 0 to 100, since the previous sample), `rss_mb` (of this process, MiB),
     `memory_used_percent`, `disk_free_gb` (GiB, of the current folder) and `gpus`: a list of {index,
@@ -83,7 +87,7 @@ def machine_samples() -> Generator[Sample, None, None]:
     import psutil
 
     process = psutil.Process()
-    with _nvml() as gpus:
+    with _nvml() if nvml else nullcontext(dict) as gpus:
         while True:
             memory = psutil.virtual_memory()
             yield {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
+from codex_ml.core.events import event
 from codex_ml.train import checkpoint, random_state
 from codex_ml.train.history import HISTORY, History
 from codex_ml.train.identity import differences, shown
@@ -110,6 +111,8 @@ def _continue(run: Run, found: checkpoint.Checkpoint) -> Iterator[dict[str, Any]
     log.info("train: resumed from the checkpoint of %s, now to %d steps", where, run.train.max_steps)
     if settings:
         log.info("train: from here on %s", shown(settings))
+    if other := _other_versions(found.state.get("environment"), run.environment):
+        log.warning("train: the checkpoint was written with %s: from here on not the same bits", other)
     if not measured:
         return found.points()
     log.warning(
@@ -117,6 +120,15 @@ def _continue(run: Run, found: checkpoint.Checkpoint) -> Iterator[dict[str, Any]
         "validation losses up to here", shown(measured),
     )  # fmt: skip
     return (point for point in found.points() if "val/loss" not in point)
+
+
+def _other_versions(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
+    """What differs between two environments, at most three; "" where nothing does or the checkpoint does not say."""
+    flat = [{**found.get("packages", {}), **{k: found[k] for k in ("python", "machine") if k in found}}
+            for found in (before or now, now)]  # fmt: skip
+    names = sorted(name for name in flat[0].keys() | flat[1].keys() if flat[0].get(name) != flat[1].get(name))
+    parts = [f"{name} {flat[0].get(name) or 'absent'} (here {flat[1].get(name) or 'absent'})" for name in names]
+    return ", ".join(parts[:3]) + (f", and {len(parts) - 3} more" if len(parts) > 3 else "")
 
 
 def _restore(run: Run, found: checkpoint.Checkpoint) -> None:
@@ -158,6 +170,7 @@ def save(run: Run) -> None:
         scaler, keep = run.accelerator.scaler, run.recipe.runtime.keep_checkpoints
         state = {
             "identity": run.identity,
+            "environment": run.environment,
             "continued": run.continued,
             "max_steps": run.train.max_steps,
             "best": run.best.entries,
@@ -177,6 +190,9 @@ def save(run: Run) -> None:
             run.scratch, step=run.step, tensors=tensors, best=run.best.files(), state=state, keep=keep
         )
         run.best.drop_others()
+        log.info(
+            "train: saved the checkpoint of step %d", run.step, extra=event("checkpoint", quiet=True, step=run.step)
+        )
     run.accelerator.wait_for_everyone()
 
 

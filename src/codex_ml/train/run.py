@@ -44,6 +44,7 @@ class Run:
         outdated: whether the kept weights must be validated again, because this run validates differently.
         sharded: whether each process holds a shard of the model; then gathering it is collective.
         history: the points of the curves so far; None on a process that does not write.
+        environment: of the stage's record: Python, machine, threads, versions of the packages that decide bytes.
     """
 
     accelerator: Accelerator
@@ -65,6 +66,7 @@ class Run:
     continued: list[dict[str, Any]] = field(default_factory=list)
     outdated: bool = False
     history: History | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def train(self) -> Train:

@@ -16,6 +16,7 @@ from codex_ml.cli.history.listing import cached, listing_of
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, parse_lock, parse_pipeline
 from codex_ml.core.record import parse_record, record_path
+from codex_ml.core.side_note import SideNote, read_side_note
 from codex_ml.core.strict_json import parse_json_file
 from codex_ml.core.yaml import parse_yaml
 
@@ -161,6 +162,17 @@ def chain_summary(path: str, steps: list[ChainStep], revision: str | None) -> It
         ]
         more = f" and {len(inputs) - INPUTS} more" if len(inputs) > INPUTS else ""
         yield f"{'':<13} from {', '.join(inputs[:INPUTS])}{more}"
+        if revision is None and (note := read_side_note(step.spec.name)):
+            yield f"{'':<13} {_circumstances(note)}"
+
+
+def _circumstances(note: SideNote) -> str:
+    """Run, commit and machine of a stage's last run."""
+    commit = f"at commit {note.commit[:SHOWN]}" if note.commit else "without Git"
+    changed = " with changes" if note.dirty else ""
+    resolved = [str(note.resolved[key]) for key in ("device", "precision") if key in note.resolved]
+    machine = ", ".join([*note.gpus, note.cpu, *resolved])
+    return f"run {note.run} {commit}{changed}, {note.python}, {machine}"
 
 
 def _digest_of(path: str, step: ChainStep) -> str:

@@ -1,0 +1,186 @@
+"""The side note of a stage's last run: what differs between machines and times, beside the record of its inputs.
+
+logs/environment/<stage>.json holds the run id, the commit, every installed distribution, CPU, GPUs and driver, and how
+the run resolved its hardware. It names the record (reports/<stage>/lineage.json) by its SHA-256. Nothing depends on it:
+it is neither output nor dependency.
+
+Used by: core.stage (writes it), modeling.hardware, train (add to it), `codex-ml lineage` (reads it).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from codex_ml.core.contract import Contract
+from codex_ml.core.cores import cores
+from codex_ml.core.errors import UserError, one_line
+from codex_ml.core.events import run_id
+from codex_ml.core.folders import logs_folder
+from codex_ml.core.hashing import sha256_of
+from codex_ml.core.packages import installed_versions
+from codex_ml.core.record import record_path
+
+log = logging.getLogger("codex_ml")
+NOTE_SCHEMA: Final = "codex-ml/environment/1"
+GIT_SECONDS = 10.0
+NVIDIA = Path("/proc/driver/nvidia")  # of the kernel module; to read it needs no library
+
+
+class SideNote(Contract):
+    """logs/environment/<stage>.json.
+
+    Attributes:
+        record: SHA-256 of the record that the run wrote.
+        commit, dirty: of the checkout when the run began, and whether tracked files differed; None without Git.
+        packages: every distribution that Python would import, with its version.
+        driver: the first line that NVIDIA's driver says about itself; "" without one.
+        resolved: how the run resolved `auto`: device, precision, compile, attention, and the recipe of a training.
+    """
+
+    format: Literal["codex-ml/environment/1"] = Field(alias="schema")
+    run: str
+    stage: str
+    record: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    system: str
+    cpu: str
+    cores: int
+    gpus: list[str]
+    driver: str
+    packages: dict[str, str]
+    resolved: dict[str, Any]
+
+
+_current: list[tuple[Path, SideNote]] = []  # of the run in this process
+
+
+def side_note_path(stage: str) -> Path:
+    """Path of the side note of a stage's last run."""
+    return logs_folder() / "environment" / f"{stage}.json"
+
+
+def read_side_note(stage: str) -> SideNote | None:
+    """The side note that belongs to the record in the workspace; None where there is none.
+
+    A note of another run of the stage does not count, for example where DVC restored the outputs from its cache.
+    """
+    try:
+        note = SideNote.read(side_note_path(stage), stage=stage)
+        return note if note.record == sha256_of(record_path(stage)) else None
+    except (UserError, OSError):
+        return None
+
+
+class GitState:
+    """Asks Git for commit and changes in a process of its own, while the stage hashes its dependencies."""
+
+    def __init__(self) -> None:
+        self._process = None
+        command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # DVC may use the index at the same time
+        with suppress(OSError):
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            )
+
+    def read(self) -> tuple[str | None, bool | None]:
+        """(commit, whether tracked files differ from it); None without Git or without a commit."""
+        if self._process is None:
+            return None, None
+        try:
+            printed = self._process.communicate(timeout=GIT_SECONDS)[0].decode("utf-8", "replace")
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            return None, None
+        commit = re.search(r"^# branch\.oid ([0-9a-f]{40,64})$", printed, re.MULTILINE)
+        if commit is None:
+            return None, None
+        return commit[1], any(line and not line.startswith("#") for line in printed.splitlines())
+
+
+def write_side_note(stage: str, git: GitState) -> None:
+    """Write the side note of the run that begins; a disk error is logged and changes nothing."""
+    commit, dirty = git.read()
+    note = SideNote(
+        format=NOTE_SCHEMA,
+        run=run_id(),
+        stage=stage,
+        record=sha256_of(record_path(stage)),
+        commit=commit,
+        dirty=dirty,
+        python=f"{platform.python_implementation()} {sys.version.split()[0]}",
+        system=platform.platform(),
+        cpu=_cpu(),
+        cores=cores(),
+        gpus=_gpus(),
+        driver=_first_line(NVIDIA / "version"),
+        packages=dict(sorted(installed_versions().items())),
+        resolved={},
+    )
+    _current[:] = [(side_note_path(stage), note)]
+    _write()
+
+
+def note_resolved(**values: Any) -> None:
+    """Add to the side note of the run in this process how it resolved something; without a run, do nothing.
+
+    Args:
+        values: JSON values.
+    """
+    if _current:
+        path, note = _current[0]
+        resolved = {**note.resolved, **values}
+        if resolved != note.resolved:
+            _current[0] = (path, note.model_copy(update={"resolved": resolved}))
+            _write()
+
+
+def forget_side_note() -> None:
+    """End the run of this process."""
+    _current.clear()
+
+
+def _write() -> None:
+    path, note = _current[0]
+    try:
+        note.write(path)
+    except OSError as error:
+        log.warning(
+            "%s: the side note %s could not be written (%s)", note.stage, os.path.relpath(path), one_line(error)
+        )
+
+
+def _cpu() -> str:
+    text = ""
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")[:10_000]
+    named = re.search(r"^(?:model name|Model)\s*: (.+)$", text, re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    found = []
+    with suppress(OSError):
+        for file in sorted((NVIDIA / "gpus").glob("*/information")):
+            named = re.search(r"^Model:\s*(.+)$", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+            found.append(named[1].strip() if named else "unknown")
+    return found
+
+
+def _first_line(file: Path) -> str:
+    with suppress(OSError):
+        return next(iter(file.read_text(encoding="utf-8", errors="replace").splitlines()), "")
+    return ""
