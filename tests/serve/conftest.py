@@ -190,3 +190,15 @@ def serving(screen: TextFilter) -> Callable[..., Any]:
         return running(make, ServeLimits(**limits), token=token)
 
     return serve
+
+
+@pytest.fixture
+def run_endpoint() -> Callable[..., Any]:
+    """`running`, for any backend."""
+    return running
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with open_socket("127.0.0.1", 0) as opened:
+        return int(opened.getsockname()[1])

@@ -8,12 +8,13 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codex_ml.core.errors import UserError, safe_text
+from codex_ml.core.errors import CheckFailed, UserError, safe_text
 
 if TYPE_CHECKING:
     from codex_ml.serve.api_counters import Counters
@@ -145,6 +146,15 @@ def load_screening(counters: Counters, *, policy: bool) -> Screening:
 
 def _backend(options: Options, screening: Screening, limits: ServeLimits) -> tuple[Callable[[], Backend], str]:
     """What makes the backend once the event loop runs, and its name."""
+    if options.upstream is not None:
+        from codex_ml.serve.upstream import UpstreamModel
+        from codex_ml.serve.upstream_client import upstream_address
+
+        address = upstream_address(options.upstream, read_token(options.upstream_token_file, "--upstream-token-file"))
+        allow_only(address.ip)
+        return lambda: UpstreamModel(address, screening, limits), f"a filter of http://{address.host}"
+    if options.upstream_token_file is not None:
+        raise UserError("--upstream-token-file is for --upstream; name that endpoint too")
     from codex_ml.serve.own_model import LocalModel
 
     served = load_served(options.model or Path("models/model"))
@@ -172,6 +182,17 @@ def load_served(path: Path) -> Served:
     listed = own if isinstance(own, list) else [own] if own is not None else []
     ends = tuple(sorted({*turn_ends(loaded.tokenizer), *listed}))
     return Served(loaded.model, loaded.tokenizer, hash_path(path).sha256, ends)
+
+
+def allow_only(ip: str) -> None:
+    """Let this process reach one address and no other."""
+
+    def refuse_others(event: str, arguments: tuple[object, ...]) -> None:
+        place = arguments[1] if event == "socket.connect" else None
+        if isinstance(place, tuple) and place[0] != ip:
+            raise CheckFailed(f"this server tried to reach {place[0]}; it may reach --upstream only")
+
+    sys.addaudithook(refuse_others)
 
 
 class _LogLine(logging.Formatter):

@@ -6,6 +6,7 @@ Used by: serve.
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 REASONS = {"end": "stop", "stop": "stop", "length": "length"}
 FILTERED = "content_filter"
+DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ class AnswerOrigin:
     """What an answer can be traced to; the field `codex_ml` of each answer.
 
     Attributes:
-        model: SHA-256 of the folder of the model.
+        model: SHA-256 of the folder of the model; None: another endpoint answers.
         policy: SHA-256 of the file of the policy; None: no policy was applied.
         seed: of the random numbers.
     """
 
-    model: str
+    model: str | None
     policy: str | None
     seed: int | None
 
@@ -82,11 +84,8 @@ class AnswerOrigin:
 
     def headers(self) -> dict[str, str]:
         """The same as headers of HTTP."""
-        return {
-            "x-codex-ml-model": self.model,
-            "x-codex-ml-policy": self.policy or "none",
-            "x-codex-ml-seed": str(self.seed),
-        }
+        known = {"model": self.model, "policy": self.policy or "none", "seed": self.seed}
+        return {f"x-codex-ml-{name}": str(value) for name, value in known.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Writer:
 
     chat: bool
     model: str
-    tokenizer: TextTokenizer
+    tokenizer: TextTokenizer | None = None  # for scores
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -153,9 +152,32 @@ class Writer:
         return {"token": spelt, "logprob": logprob, "bytes": None if "\ufffd" in spelt else list(spelt.encode("utf-8"))}
 
     def _spelt(self, token: int) -> str:
+        assert self.tokenizer is not None
         return self.tokenizer.decode([token])
 
 
 def usage(prompt: int, new: int) -> dict[str, int]:
     """The field `usage`: numbers of tokens."""
     return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
+
+
+def event(value: dict[str, Any]) -> bytes:
+    """An event of a stream: one line of JSON in ASCII."""
+    return f"data: {json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(',', ':'))}\n\n".encode("ascii")
+
+
+def refused_answer(
+    writer: Writer, choices: Sequence[Choice], origin: AnswerOrigin, *, stream: bool, counted: bool
+) -> WholeAnswer | StreamAnswer:
+    """The answer to a prompt that was refused, with `refusal` of the choices as the reason."""
+    traced, headers = origin.as_json("refuse", choices[0].refusal), origin.headers()
+    if not stream:
+        return WholeAnswer(writer.whole(choices, usage(0, 0), traced), headers)
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        yield event(writer.chunk(choices, codex_ml=traced))
+        if counted:
+            yield event(writer.chunk((), usage=usage(0, 0)))
+        yield DONE
+
+    return StreamAnswer(events(), headers, asyncio.Event())

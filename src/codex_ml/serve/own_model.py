@@ -8,13 +8,24 @@ Used by: endpoint_app.
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.serve.api_answers import FILTERED, REASONS, AnswerOrigin, Choice, StreamAnswer, WholeAnswer, Writer, usage
+from codex_ml.serve.api_answers import (
+    DONE,
+    FILTERED,
+    REASONS,
+    AnswerOrigin,
+    Choice,
+    StreamAnswer,
+    WholeAnswer,
+    Writer,
+    event,
+    refused_answer,
+    usage,
+)
 from codex_ml.serve.api_errors import ApiError, failed, too_many, too_slow
 from codex_ml.serve.api_requests import AskedText, ChatRequest, CompletionRequest, parse_request
 from codex_ml.serve.arrivals import Arrivals
@@ -27,8 +38,6 @@ from codex_ml.serve.streamed_choice import StreamedChoice
 if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
     from codex_ml.serve.limits import ServeLimits
-
-DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class LocalModel:
             job = await asyncio.to_thread(self._prepare, ChatRequest if chat else CompletionRequest, data)
         headers = job.origin.headers()
         if job.decision == "refuse":
-            return self._refused(job, headers)
+            return self._refused(job)
         arrivals = Arrivals(self._limits.max_unread * len(job.wanted))
         try:
             arrivals.follow(self.engine.submit(job.wanted, arrivals.add))
@@ -136,20 +145,12 @@ class LocalModel:
             f"the prompt: {why}" if why else "",
         )
 
-    def _refused(self, job: _Job, headers: dict[str, str]) -> WholeAnswer | StreamAnswer:
+    def _refused(self, job: _Job) -> WholeAnswer | StreamAnswer:
         request = job.request
         prompts = len(request.prompts) if isinstance(request, CompletionRequest) else 1
         choices = [Choice(index, "", FILTERED, job.why) for index in range(prompts * request.n)]
-        if not request.stream:
-            return WholeAnswer(job.writer.whole(choices, usage(0, 0), job.traced(None)), headers)
-
-        async def events() -> AsyncGenerator[bytes, None]:
-            yield _event(job.writer.chunk(choices, codex_ml=job.traced(None)))
-            if request.stream_options.include_usage:
-                yield _event(job.writer.chunk((), usage=usage(0, 0)))
-            yield DONE
-
-        return StreamAnswer(events(), headers, asyncio.Event())
+        counted = request.stream_options.include_usage
+        return refused_answer(job.writer, choices, job.origin, stream=request.stream, counted=counted)
 
     async def _whole(self, job: _Job, arrivals: Arrivals) -> dict[str, Any]:
         ended: dict[int, Progress] = {}
@@ -183,7 +184,7 @@ class LocalModel:
         writer, counted = job.writer, job.request.stream_options.include_usage
         none: dict[str, Any] = {"usage": None} if counted else {}
         try:
-            yield _event(writer.opening(len(answers), codex_ml=job.traced(None), **none))
+            yield event(writer.opening(len(answers), codex_ml=job.traced(None), **none))
             while not all(one.finished for one in answers):
                 events = []
                 async with asyncio.timeout_at(deadline):
@@ -195,7 +196,7 @@ class LocalModel:
                     new = None if one.finished else one.add(progress)
                     if new is not None:
                         traced = {"codex_ml": job.traced(one.decision, one.why)} if one.finished else {}
-                        events.append(_event(writer.chunk([new], **traced, **none)))
+                        events.append(event(writer.chunk([new], **traced, **none)))
                         if one.finished:
                             self._screening.counters.decided("answer", one.decision or "none")
                     if one.finished:
@@ -203,11 +204,11 @@ class LocalModel:
                 if events:
                     yield b"".join(events)
             if counted:
-                yield _event(writer.chunk((), usage=usage(job.prompt_tokens, sum(one.tokens for one in answers))))
+                yield event(writer.chunk((), usage=usage(job.prompt_tokens, sum(one.tokens for one in answers))))
         except ApiError as error:
-            yield _event(error.body())
+            yield event(error.body())
         except TimeoutError:
-            yield _event(too_slow(self._limits.timeout).body())
+            yield event(too_slow(self._limits.timeout).body())
         finally:
             arrivals.cancel()
         yield DONE
@@ -216,7 +217,3 @@ class LocalModel:
 def _report_all(reports: Reports) -> None:
     for row, progress in reports:
         row.report(progress)
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(',', ':'))}\n\n".encode("ascii")

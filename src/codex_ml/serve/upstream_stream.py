@@ -1,0 +1,194 @@
+"""A stream of another endpoint through the filter: text fields piece by piece, arguments of tools as a whole.
+
+A chunk is written anew from the fields that are known here; what another field of it holds does not pass.
+
+Used by: upstream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.policy.filters import MAX_CHARACTERS
+from codex_ml.serve.api_answers import FILTERED
+from codex_ml.serve.screening import Screening, TextGate, worse
+from codex_ml.serve.upstream_text import TextWalk
+
+if TYPE_CHECKING:
+    from codex_ml.policy.filter_rules import Decision
+
+TEXTS = ("content", "reasoning", "reasoning_content", "refusal")  # of a delta
+NAMES = ("id", "object", "created", "model", "system_fingerprint")  # of a chunk
+MOST_CHOICES = 128
+KINDS = {True: "chat.completion.chunk", False: "text_completion"}
+
+
+@dataclass
+class _Tool:
+    """A call of a tool, kept until its arguments are complete."""
+
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+    def as_json(self, index: int) -> dict[str, Any]:
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"index": index, "id": self.id, "type": "function", "function": function}
+
+
+@dataclass
+class _Answer:
+    """One choice: a gate for each of its text fields, and its calls of tools."""
+
+    gates: dict[str, TextGate] = field(default_factory=dict)
+    tools: dict[int, _Tool] = field(default_factory=dict)
+    kept: int = 0  # characters of the tools
+    done: bool = False
+
+
+class FilteredChunks:
+    """Filters the chunks of one stream.
+
+    Attributes:
+        decision: the strictest so far, None without a policy.
+        ended: whether every choice of the stream has ended.
+    """
+
+    def __init__(self, screening: Screening, *, chat: bool) -> None:
+        self._screening, self._chat = screening, chat
+        self._answers: dict[int, _Answer] = {}
+        self.decision: Decision | None = "allow" if screening.screen else None
+        self.why = ""
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._answers) and all(answer.done for answer in self._answers.values())
+
+    def add(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
+        """The chunk that may leave; None if nothing may.
+
+        Raises:
+            ValueError: for a chunk that is not one of OpenAI's format.
+        """
+        listed = chunk.get("choices", [])
+        if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+            raise ValueError("choices is not a list of objects")
+        choices = [left for one in listed if (left := self._choice(one)) is not None]
+        usage = chunk.get("usage")
+        if not choices and not isinstance(usage, dict):
+            return None
+        head = {name: self._short(chunk[name]) for name in NAMES if name in chunk}
+        counted = (
+            {key: value for key, value in usage.items() if isinstance(value, int)} if isinstance(usage, dict) else None
+        )
+        return {**head, "choices": choices, **({"usage": counted} if counted is not None else {})}
+
+    def finish(self) -> dict[str, Any] | None:
+        """What is left of choices that did not end, at the end of a stream; None for nothing."""
+        left = [self._choice({"index": index, "finish_reason": "length"}) for index in list(self._answers)]
+        choices = [one for one in left if one is not None]
+        return {"object": KINDS[self._chat], "choices": choices} if choices else None
+
+    def _choice(self, given: dict[str, Any]) -> dict[str, Any] | None:
+        index = given.get("index", 0)
+        if not isinstance(index, int) or not 0 <= index < MOST_CHOICES:
+            raise ValueError("a choice has no index")
+        answer = self._answers.setdefault(index, _Answer())
+        if answer.done:
+            return None
+        finish = given.get("finish_reason")
+        delta = given.get("delta", {}) if self._chat else {"text": given.get("text", "")}
+        if not isinstance(delta, dict):
+            raise ValueError("delta is not an object")
+        left: dict[str, Any] = {}
+        if delta.get("role") == "assistant":
+            left["role"] = "assistant"
+        for name in TEXTS if self._chat else ("text",):
+            if text := self._text(answer, name, delta.get(name), last=finish is not None):
+                left[name] = text
+        self._keep(answer, delta.get("tool_calls") or [])
+        if finish is not None and answer.tools:
+            left["tool_calls"] = self._tools(answer)
+        refused = self.decision == "refuse" and self._refused(answer)
+        if refused:
+            left, finish = ({"refusal": self.why} if self._chat else {}), FILTERED
+        answer.done = finish is not None
+        if not left and finish is None:
+            return None
+        said = {"delta": left} if self._chat else {"text": left.get("text", "")}
+        return {"index": index, **said, "finish_reason": None if finish is None else self._short(finish)}
+
+    def _text(self, answer: _Answer, name: str, text: Any, *, last: bool) -> str:
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"{name} is not a text")
+        gate = answer.gates.get(name)
+        if gate is None:
+            if not text:
+                return ""
+            gate = answer.gates[name] = self._screening.gate()
+        left = gate.push(text or "")
+        if last and gate.decision != "refuse":
+            left += gate.finish()
+        self._note(gate.decision, gate.why)
+        return left
+
+    def _keep(self, answer: _Answer, calls: Any) -> None:
+        if not isinstance(calls, list):
+            raise ValueError("tool_calls is not a list")
+        for call in calls:
+            function = call.get("function") or {} if isinstance(call, dict) else None
+            index = call.get("index", 0) if isinstance(call, dict) else None
+            if not isinstance(function, dict) or not isinstance(index, int):
+                raise ValueError("a call of a tool is not an object with an index")
+            tool = answer.tools.setdefault(index, _Tool())
+            tool.id += _string(call.get("id"))
+            tool.name += _string(function.get("name"))
+            tool.arguments += _string(function.get("arguments"))
+            answer.kept += len(str(call))
+        if answer.kept > MAX_CHARACTERS or len(answer.tools) > MOST_CHOICES:
+            raise ValueError("the calls of tools are too long")
+
+    def _tools(self, answer: _Answer) -> list[dict[str, Any]]:
+        calls = [tool.as_json(index) for index, tool in sorted(answer.tools.items())]
+        if self._screening.screen is None:
+            return calls
+        walk = TextWalk(self._screening.screen.screen_output)
+        cleaned: list[dict[str, Any]] = walk.cleaned(calls)
+        self._note(*walk.decision)
+        answer.gates["tool_calls"] = _Decided(*walk.decision)
+        return cleaned
+
+    def _refused(self, answer: _Answer) -> bool:
+        return any(gate.decision == "refuse" for gate in answer.gates.values())
+
+    def _note(self, decision: Decision | None, why: str) -> None:
+        if worse(decision, self.decision) != self.decision:
+            self.decision, self.why = decision, why
+
+    def _short(self, value: Any) -> Any:
+        """A name or number of the protocol; a text that the policy would not let pass becomes empty."""
+        if isinstance(value, str) and self._screening.screen is not None:
+            found = self._screening.screen.screen_output(value[:256])
+            return found.text
+        return value if isinstance(value, str | int | None) else None
+
+
+@dataclass
+class _Decided:
+    """A gate that has decided already."""
+
+    decision: Decision | None
+    why: str
+
+    def push(self, text: str) -> str:
+        return text
+
+    def finish(self) -> str:
+        return ""
+
+
+def _string(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("a field of a tool is not a text")
+    return value or ""
