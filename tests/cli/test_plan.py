@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -293,3 +294,17 @@ def test_while_dvc_works_the_plan_is_refused(ran: Path) -> None:
 def test_the_schema_of_the_json_is_complete(ran: Path) -> None:
     schema = ReproPlan.model_json_schema()
     assert set(json.loads(page("--json")[1])) == set(schema["properties"])
+
+
+def test_a_probe_without_packed_rows_says_what_makes_them(ran: Path) -> None:
+    edit("params.yaml", "1e-3", "2e-3")
+    shutil.rmtree("data/splits")
+    code, text = page("--probe")
+    assert (code, text) == (
+        2,
+        "error: --probe trains on data/splits/one, which is missing; run `dvc repro pack` first\n",
+    )
+
+
+def test_a_probe_is_not_made_where_train_stays(ran: Path) -> None:
+    assert planned("--probe").probe is None

@@ -34,6 +34,9 @@ def plan(
     stages: Annotated[
         list[str] | None, typer.Argument(help="Stages; the stages that they need are planned too. Without: all.")
     ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Train a few real steps in a scratch copy, and estimate the time of train.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -48,6 +51,8 @@ def plan(
     with one_line_errors(debug=debug):
         go_to_top()
         found = _planned(stages or [])
+        if probe:
+            found = _probed(found)
         if json:
             typer.echo(found.model_dump_json(indent=2, ensure_ascii=True))
         else:
@@ -76,6 +81,15 @@ def _planned(targets: list[str]) -> ReproPlan:
         steps = [_step(fate, lock) for fate in simulate(repo, targets)]
     actions = {step.action for step in steps}
     return ReproPlan(stages=steps, exit_code=1 if "fail" in actions else 3 if actions - {"stay"} else 0)
+
+
+def _probed(found: ReproPlan) -> ReproPlan:
+    """The plan with what a probe measured, where train runs or may run."""
+    if not any(step.stage == "train" and step.action in ("run", "maybe") for step in found.stages):
+        return found
+    from codex_ml.cli.planning.train_probe import probe_training
+
+    return found.model_copy(update={"probe": probe_training()})
 
 
 def _step(fate: Fate, lock: dict[str, Locked]) -> StagePlan:
@@ -122,7 +136,7 @@ def _quiet_dvc() -> Iterator[Repo]:
 
 
 def _page(found: ReproPlan) -> Iterator[str]:
-    from codex_ml.cli.planning.last_costs import cost_in_words, total_in_words
+    from codex_ml.cli.planning.last_costs import cost_in_words, probe_in_words, total_in_words
 
     for step in found.stages:
         yield f"{step.stage:<13} {WORDS[step.action][0]:<9} {_comment(step)}".rstrip()
@@ -132,6 +146,8 @@ def _page(found: ReproPlan) -> Iterator[str]:
     yield "plan: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     if total := total_in_words(found.stages):
         yield total
+    if found.probe:
+        yield probe_in_words(found.probe)
 
 
 def _comment(step: StagePlan) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from codex_ml.cli.planning.plan_schema import PlanCost, StagePlan
+from codex_ml.cli.planning.plan_schema import PlanCost, ProbeResult, StagePlan
 from codex_ml.cli.run_history import runs_of
 from codex_ml.core.pipeline import LOCK, Locked
 from codex_ml.core.progress import duration
@@ -50,6 +50,15 @@ def total_in_words(steps: Sequence[StagePlan]) -> str:
         if known:
             said.append(f"{duration(sum(known))} for what {word}")
     return f"by the last runs: {', '.join(said)}" if said else ""
+
+
+def probe_in_words(probe: ProbeResult) -> str:
+    """What a probe of train measured, for people."""
+    pace = (
+        f"{probe.steps} steps of train, {probe.seconds_per_step:.3g} s each after {probe.start_seconds:.0f} s of start"
+    )
+    memory = f"{_size(probe.peak_memory_bytes)} of memory at most"
+    return f"probe: {pace}, {memory}; all steps take about {duration(probe.estimated_seconds)}, without validation"
 
 
 def _size(count: int) -> str:

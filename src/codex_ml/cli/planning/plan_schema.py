@@ -87,9 +87,9 @@ class ProbeResult(Contract):
     """What some real training steps on a scratch copy measured.
 
     Attributes:
-        steps: optimizer steps that ran; the first one, which builds kernels, is not timed.
+        steps: optimizer steps that ran; the first two, which build kernels, are not timed.
         seconds_per_step: median of the timed steps.
-        start_seconds: from the start of the process to the end of the first step.
+        start_seconds: from the start of the process until the timed steps.
         peak_memory_bytes: of the training process and those that it started.
         estimated_seconds: of all of train.max_steps, without validations and checkpoints.
     """
