@@ -6,21 +6,20 @@ import re
 import shlex
 from itertools import pairwise, product
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from codex_ml.cli.param_rules import Params, validate_params
-from codex_ml.core.config import Runtime
+from codex_ml.core.config import TRACKERS
 from codex_ml.core.sections import known_keys
 from codex_ml.core.yaml import parse_yaml, read_yaml
-from codex_ml.ingest.config import Kind
+from codex_ml.ingest.config import BUILT_IN as SOURCE_KINDS
 from codex_ml.policy.rules import load_policy
 from codex_ml.safety_audit.audit_numbers import NUMBERS
 from codex_ml.safety_audit.config import SIZES
 from codex_ml.safety_audit.gate_evidence import smallest_samples, smallest_trials
 from codex_ml.statistics.proportions import clopper_pearson
-from codex_ml.tokenizer.config import TokenizerKind
+from codex_ml.tokenizer.config import BUILT_IN as TOKENIZER_KINDS
 from codex_ml.train.config import Model, Train
 from codex_ml.train.recipe import optimizer_plan
 
@@ -36,7 +35,7 @@ def test_no_page_states_a_time_that_was_not_measured(file):
 
 def test_every_kind_of_source_is_explained_and_no_other():
     rows = re.findall(r"^\| (`[a-z`, ]+`) \|", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(name.strip("` ") for row in rows for name in row.split(",")) == sorted(get_args(Kind))
+    assert sorted(name.strip("` ") for row in rows for name in row.split(",")) == sorted(SOURCE_KINDS)
 
 
 def test_every_tracker_and_gauge_is_explained_and_no_other():
@@ -44,7 +43,7 @@ def test_every_tracker_and_gauge_is_explained_and_no_other():
 
     text = (ROOT / "docs/tracking.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z]+)` \| `logs/train/([a-z]+)/`", text, re.MULTILINE)
-    trackers = get_args(get_args(Runtime.model_fields["trackers"].annotation)[0])
+    trackers = TRACKERS
     assert rows == [(name, name) for name in trackers]
     gauges = {f"codex_ml_{name}" for name, _ in GAUGES.values()} | {"codex_ml_gpu_memory_used_bytes"}
     assert set(re.findall(r"`(codex_ml_[a-z_]+)`", text)) == gauges
@@ -114,7 +113,7 @@ def test_keys_and_files_that_docs_name_exist(file):
 def test_every_kind_of_tokenizer_is_explained_and_no_other():
     text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \|", text, re.MULTILINE)
-    assert sorted(re.findall(r"`([a-z_]+)`", " ".join(rows))) == sorted(get_args(TokenizerKind))
+    assert sorted(re.findall(r"`([a-z_]+)`", " ".join(rows))) == sorted(TOKENIZER_KINDS)
 
 
 def test_the_picture_of_the_house_shows_every_package_and_no_other():

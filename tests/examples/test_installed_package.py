@@ -1,0 +1,120 @@
+"""The template package as a wheel in an environment of its own: real commands and stages use each kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from codex_ml.core.plugins import KINDS
+
+ROOT = Path(__file__).parents[2]
+PARAMS = """\
+seed: 3
+fetch: {sample: false, benchmarks: false}
+ingest: {sources: [{kind: blocks, path: data/raw/mine, licence: MIT}, {kind: jsonl, path: data/raw/records.jsonl}]}
+split: {val: 0.1, test: 0.15, licences: [MIT], ledger: false}
+tokenizer: {kind: bytes, vocab_size: 300}
+pack: {seq_len: 64, template: question, canaries: {plant: never}}
+model: {preset: nano, architecture: olmo2, layers: 1}
+train: {max_steps: 4, micro_batch_size: 4, eval_every: 2, eval_rows: 8, checkpoint_every: 2, threads: 1, compile: "off", warmup_steps: 1}
+evaluate: {bootstrap: 100, metrics: [perplexity, first_line], completions: {documents: 4, max_tokens: 8}}
+safety_audit: {windows: 20, prefix_tokens: 12, suffix_tokens: 8, samples: 4, sample_tokens: 16}
+report: {}
+runtime: {device: cpu, trackers: [lines]}
+"""
+BROKEN = '[project]\nname = "broken"\nversion = "0.1"\n[project.entry-points."codex_ml.metrics"]\nbad = "broken:Bad"\n'
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment that sees the packages of this one, with the wheels of the template and of a broken package."""
+    folder = tmp_path_factory.mktemp("wheels")
+    source, broken = folder / "source", folder / "broken"
+    shutil.copytree(ROOT / "examples/plugin", source)
+    build = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+    (broken / "src/broken").mkdir(parents=True)
+    (broken / "pyproject.toml").write_text(build + BROKEN)
+    (broken / "src/broken/__init__.py").write_text("raise ImportError('no such\\nlibrary')\n")
+    environment = folder / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (inside,) = (environment / "lib").glob("python*/site-packages")
+    (inside / "others.pth").write_text("\n".join(path for path in site.getsitepackages() if path) + "\n")
+    for package in (source, broken):
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "dist"]
+        subprocess.run(command, cwd=package, check=True, capture_output=True)
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        environment / "bin/python",
+        "install",
+        "--no-deps",
+        "--no-index",
+    ]
+    subprocess.run([*install, *(folder / "dist").glob("*.whl")], check=True, capture_output=True)
+    return environment / "bin/python"
+
+
+@pytest.fixture
+def run(python: Path, workspace: Path):
+    """run(words): the output of a command of the new environment in a workspace."""
+    shutil.copytree(ROOT / "stages", workspace / "stages", dirs_exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV"))}
+
+    def run(*words: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            [python, *words], env={**environment, "PYTHONPATH": "src"}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stderr if fails else done.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_every_kind_of_the_wheel_works_in_the_real_stages(run, workspace):
+    found = json.loads(run("-m", "codex_ml", "plugins", "list", "--json"))["plugins"]
+    states = {(plugin["kind"], plugin["name"]): (plugin["state"], plugin["why"]) for plugin in found}
+    assert states.pop(("metrics", "bad")) == ("failed", "ImportError: no such library")
+    assert {kind for kind, _ in states} == set(KINDS) and set(states.values()) == {("loaded", "")}
+
+    folder = workspace / "data/raw/mine"
+    folder.mkdir(parents=True)
+    texts = [f"note {number} says alpha{number} beta{number} gamma{number} delta{number}\n" for number in range(60)]
+    (folder / "a.txt").write_text("---\n".join([*texts, "ticket ABC-1234 is about w x y z\n"]))
+    records = [{"prompt": f"say p{n} q{n} r{n}", "completion": f"s{n} t{n} u{n}", "licence": "MIT"} for n in range(60)]
+    (workspace / "data/raw/records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (workspace / "params.yaml").write_text(PARAMS)
+    policy = workspace / "data/policy.yaml"
+    policy.write_text(policy.read_text().replace("detectors: []", "detectors: [tickets]"))
+    run("stages/fetch.py")
+    assert "data/readers.lock does not have the reader 'blocks'" in run("stages/ingest.py", fails=True)
+    assert "holds 1 readers" in run("-m", "codex_ml", "plugins", "lock")
+    for stage in ("ingest", "split", "tokenizer", "pack", "train", "evaluate"):
+        run(f"stages/{stage}.py")
+
+    assert json.loads((workspace / "reports/ingest/details.json").read_text())["documents"] == 121
+    assert '"rule": "ticket"' in (workspace / "data/splits/findings.ndjson").read_text()
+    assert json.loads((workspace / "models/tokenizer/kind.json").read_text()) == {"kind": "bytes"}
+    packed = json.loads((workspace / "data/packed/pack.json").read_text())
+    assert packed["template"]["prompt"] == "Question: {instruction}\nAnswer: "
+    training = json.loads((workspace / "models/model/training.json").read_text())
+    assert training["template"] == packed["template"]
+    shape = training["model"]
+    assert (shape["architecture"], shape["hidden_size"], shape["layers"]) == ("olmo2", 32, 1)
+    assert list((workspace / "logs/train/lines").glob("*.ndjson"))
+    details = json.loads((workspace / "reports/evaluate/details.json").read_text())
+    assert [(p["name"], p["distribution"]) for p in details["plug_ins"]] == [("first_line", "codex-ml-example")]
+    deps = json.loads((workspace / "reports/pack/lineage.json").read_text())["deps"]
+    assert "data/templates.lock" in deps
+    locked = yaml.safe_load((workspace / "data/templates.lock").read_text())["templates"]
+    assert [(entry["name"], entry["version"]) for entry in locked] == [("question", "1.0")]
