@@ -14,13 +14,14 @@ from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 from codex_ml.core.plugin_lock import refuse_other_code, write_lock
 from codex_ml.core.plugins import KINDS, installed, registered
-from codex_ml.documents.document import documents_of
+from codex_ml.documents.document import Document, documents_of
 from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.evaluate.metrics.registry import load_metrics
 from codex_ml.ingest.config import Source
 from codex_ml.ingest.readers import plan_source
 from codex_ml.ingest.sources import read_task
 from codex_ml.modeling.pack_files import Packed
+from codex_ml.modeling.prompt_template import template_named, templated
 from codex_ml.policy.rules import parse_policy
 from codex_ml.policy.scan import Scanner
 from codex_ml.tokenizer.config import Tokenizer
@@ -226,6 +227,12 @@ def test_its_metric_is_measured(package):
     rows = np.array([metrics.measure(Pair("", out, "a\nb", "text")) for out in ("a \nc", "b")])
     assert metrics.value(metrics["first_line"], rows.sum(0)) == 0.5
     assert metrics.plugins["first_line"].distribution == "codex-ml-example"
+
+
+def test_its_template_asks_a_question(package):
+    document = Document("s", "", "r", "", "MIT", "text", prompt="Add.\n\n### Input:\n1", completion="2")
+    (found,) = templated([document], template_named("question"))
+    assert (found.prompt, found.completion) == ("Question: Add.\nGiven: 1\nAnswer: ", "2")
 
 
 def test_its_tracker_gets_parameters_and_curves(package, here):

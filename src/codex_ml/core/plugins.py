@@ -32,8 +32,8 @@ class Kind:
         one: what messages call one of them.
         named_in: the keys that name one.
         locked: whether its code is a dependency of stages, recorded in data/<kind>.lock. The code of a metric is not:
-            `evaluate` records the package and version of each, and `codex-ml check` compares them. A tracker changes no
-            byte.
+            `evaluate` records the package and version of each, and `codex-ml check` compares them. A tracker or a hook
+            changes no byte.
     """
 
     one: str
