@@ -21,7 +21,9 @@ from codex_ml.safety_audit.membership import membership
 
 from ..pack.byte_tokenizer import ByteTokenizer
 from .byte_audit import audit_job, document, stream
-from .test_membership import HELD_OUT, INSIDE, MEMBERS, OUTSIDE, Recites, gate, one_thread  # noqa: F401
+from .test_membership import HELD_OUT, INSIDE, MEMBERS, OUTSIDE, Recites, gate
+
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
 
 
 def audited(folder: Path, *, groups: bool) -> Any:
