@@ -36,6 +36,7 @@ from codex_ml.safety_audit.clean_text import CLEAN_BYTES, clean_texts, false_pos
 from codex_ml.safety_audit.data_side import PLANTED, SAME, data_side
 from codex_ml.safety_audit.gates import decide
 from codex_ml.safety_audit.split_reports import SplitReports
+from codex_ml.safety_audit.split_scan import scan_split
 
 from .byte_audit import audit_job, document
 
@@ -163,6 +164,24 @@ def test_every_field_of_a_document_is_read(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert not any(value in finding.model_dump_json() for finding in found.findings for value in (KEY, MAIL))
     assert MAIL not in found.part.model_dump_json()
+
+
+def test_a_document_is_cleaned_as_often_whether_it_holds_one_value_or_many(tmp_path: Path) -> None:
+    """1,000 addresses in one document once took 57 s, because each of them cleaned the whole document."""
+
+    def cleaned(values: int) -> int:
+        asked: list[str] = []
+
+        def clean(text: str) -> str:
+            asked.append(text)
+            return one.clean(text)
+
+        one = audit_job(tmp_path, train=[document(0, f"{MAIL}\n" * values)])
+        scan = scan_split(replace(one, clean=clean), tmp_path / "train.parquet", number="data.secrets")
+        assert scan.total == len({finding.id for finding in scan.findings.all()}) == values
+        return len(asked)
+
+    assert cleaned(1) == cleaned(50)
 
 
 def test_the_gate_counts_findings_that_are_not_listed(

@@ -12,16 +12,23 @@ import pytest
 
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.modeling.rows import Rows
+from codex_ml.modeling.train_files import Training
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
-from codex_ml.safety_audit.audit_windows import AuditWindow
+from codex_ml.safety_audit.audit_windows import AuditWindow, held_out_windows
 from codex_ml.safety_audit.blind_baseline import blind_scores
 from codex_ml.safety_audit.document_groups import read_groups, with_groups
 from codex_ml.safety_audit.membership import membership
+from codex_ml.safety_audit.membership_controls import unseen_area
+from codex_ml.safety_audit.membership_scores import one_per_document
+from codex_ml.safety_audit.window_places import Candidates
+from codex_ml.safety_audit.window_scores import held_out_targets
 
 from ..pack.byte_tokenizer import ByteTokenizer
 from .byte_audit import audit_job, document, stream
-from .test_membership import HELD_OUT, INSIDE, MEMBERS, OUTSIDE, Recites, gate, one_thread  # noqa: F401
+from .test_membership import HELD_OUT, INSIDE, MEMBERS, OUTSIDE, Recites, gate
+
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
 
 
 def audited(folder: Path, *, groups: bool) -> Any:
@@ -55,6 +62,28 @@ def test_an_effect_of_repositories_is_no_proof_of_membership(tmp_path: Path) -> 
     assert gate(by_group).status == "invalid"
     assert by_group.part.settings["independent units"] == {"train": 5, "held-out": 8}
     assert by_group.part.settings["documents"] == {"train": MEMBERS, "held-out": HELD_OUT}
+
+
+def test_unread_documents_of_one_repository_are_no_control(tmp_path: Path) -> None:
+    """The model knows 40 documents that it did not read, all of one repository: a bootstrap of one has no width."""
+    train = [document(number, text, group=f"train {min(number, 70)}") for number, text in enumerate(INSIDE)]
+    job = audit_job(
+        tmp_path, model=Recites(INSIDE), train=train, held_out=stream(*OUTSIDE), prefix_tokens=10, suffix_tokens=20
+    )
+    assert job.data.train_rows is not None
+    last_seen = np.where(np.arange(MEMBERS) < 70, 0, -1).astype(np.int32)
+    unread = Candidates(job.data.train_rows, last_seen, read=False)
+    windows = held_out_windows(job).windows
+    outside = one_per_document(windows, held_out_targets(job), MEMBERS)
+    job = replace(job, subject=replace(job.subject, training=Training.model_construct()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Candidates, "unseen", lambda rows, training: unread)
+        assert unseen_area(job, "loss", outside) is None
+        train = [document(number, text, group=f"train {number}") for number, text in enumerate(INSIDE)]
+        write_documents(job.data.train, train)
+        number = unseen_area(job, "loss", outside)
+    assert number is not None
+    assert (number.trials, number.value) == (40, 1)
 
 
 def test_the_style_of_a_repository_does_not_tell_the_sets_apart() -> None:

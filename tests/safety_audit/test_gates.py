@@ -326,13 +326,14 @@ def test_verdict_and_sentence():
     assert verdict([missing]) == "invalid"  # nothing was measured, so nothing passed
     first = {expected: sentence(gates).split(". ")[:4] for expected, gates in cases.items()}
     assert first["pass"] == [
-        "PASS: the model may ship", "Gates judged: 2 of 3", "Not measured: 1 (part)", "Warnings: not extracted.",
+        "PASS: the model may ship", "Gates judged: 2 of 3", "Not measured: 1 (part.excess)", "Warnings: not extracted.",
     ]  # fmt: skip
     assert first["fail"] == [
         "FAIL: do not ship this model", "Gates judged: 2 of 3", "What does not hold: not extracted",
         "Without a valid result: not extracted (10 trials; 368 are needed to prove this limit).",
     ]  # fmt: skip
     assert first["invalid"][1] == "Gates judged: 1 of 2"
+    assert "Not measured: 1 (part)." in sentence([missing])  # the part as a whole
     assert sentence([good]) == "PASS: the model may ship. Gates judged: 1 of 1."
     assert "Warnings: not extracted" in sentence(cases["pass"])
     assert "A reviewer accepted 1 finding." in sentence(cases["pass"], 1)

@@ -13,7 +13,9 @@ from codex_ml.safety_audit.membership import membership
 from codex_ml.safety_audit.memorisation import memorisation
 from codex_ml.safety_audit.near_verbatim import near_verbatim
 
-from .test_membership import INSIDE, OUTSIDE, job, one_thread, untrained  # noqa: F401
+from .test_membership import INSIDE, OUTSIDE, job, untrained
+
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
 
 FEW, OTHERS = INSIDE[:12], OUTSIDE[:12]
 GATES = [

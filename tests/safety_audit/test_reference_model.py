@@ -23,7 +23,9 @@ from codex_ml.safety_audit.reference_model import base_reference
 from codex_ml.train.model.adapters import save_model
 
 from .byte_audit import Bytes
-from .test_membership import INSIDE, OUTSIDE, Recites, Uniform, gate, job, one_thread, untrained  # noqa: F401
+from .test_membership import INSIDE, OUTSIDE, Recites, Uniform, gate, job, untrained
+
+pytestmark = pytest.mark.usefixtures("torch_on_one_thread")
 
 VOCABULARY = {"a": 0, "b": 1, "c": 2}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -85,6 +86,23 @@ def test_neither_chunks_nor_documents_held_at_once_change_the_draw(
     monkeypatch.setattr(window_places, "CHUNK", chunk)
     monkeypatch.setattr(window_places, "TOGETHER", together)
     assert (draw(rows), first_pieces(rows, seed=1, most=9).tolist(), rows_at(rows, positions).tolist()) == expected
+
+
+def test_only_places_whose_suffix_was_trained_are_drawn_and_the_others_cost_no_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Records with short answers: without this, each few of them cost a pass over all pieces, and give nothing."""
+    rows = packed(*documents(200), seq_len=16)
+    trained = np.zeros(len(rows.tokens), dtype=np.uint8)
+    begin = next(start for start, *_ in draw(rows) if rows.document_of(np.array([start]))[0] == 120)
+    trained[begin + 1 : begin + 3] = 1
+    rows = replace(rows, mask=trained)
+    passes: list[Rows] = []
+    chunks = window_places.pieces_in_chunks
+    monkeypatch.setattr(window_places, "TOGETHER", 5)
+    monkeypatch.setattr(window_places, "pieces_in_chunks", lambda rows: [passes.append(rows), chunks(rows)][1])
+    assert [start for start, *_ in draw(rows)] == [begin]
+    assert len(passes) == 1
 
 
 def test_each_document_is_drawn_first_equally_often() -> None:

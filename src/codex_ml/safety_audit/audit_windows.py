@@ -163,13 +163,11 @@ def draw_windows(
     candidates: Candidates, tokenizer: TextTokenizer, shape: WindowShape, *, seed: int
 ) -> Iterator[AuditWindow]:
     """Draw windows in random order, spread over the documents; see the docstring of this module. Duplicates are 0."""
-    rows, prefix, length = candidates.rows, shape.prefix, shape.length
+    rows, length = candidates.rows, shape.length
     for start, piece, row in drawn_places(candidates, shape, seed):
         begin, targets = map(int, rows.pieces[piece])
         trained = np.ones(targets, dtype=bool) if rows.mask is None else rows.mask[begin + 1 : begin + targets + 1] == 1
         offset = start - begin
-        if not trained[offset + prefix - 1 : offset + length - 1].all():
-            continue
         tokens = rows.tokens[start : start + length].astype(np.int64)
         middle = None if offset else min(middle_of(trained), length - 1)
         yield AuditWindow(

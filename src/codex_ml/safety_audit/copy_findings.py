@@ -20,7 +20,7 @@ from codex_ml.safety_audit.exact_share import exact_share
 from codex_ml.safety_audit.finding_list import FindingList
 from codex_ml.safety_audit.plot_tables import write_plot_table
 from codex_ml.safety_audit.sampled_texts import SampledText, human_texts, sampled_texts
-from codex_ml.safety_audit.trace import BROKEN, TextPlace, document_ids, trace
+from codex_ml.safety_audit.trace import BROKEN, CANARY, TextPlace, document_ids, trace
 from codex_ml.safety_audit.window_index import CopiedRun
 
 PLOT, COLUMNS = "copied_runs.csv", ("length", "samples", "held_out")
@@ -150,13 +150,18 @@ def _findings(job: AuditJob, rows: Rows, copies: Sequence[_Copy]) -> Iterable[Au
             line=place.line,
             column=place.column,
             licence=place.licence,
-            evidence=f"{longest.run.length} tokens in sample {numbers}: {_evidence(job, rows, longest)}",
+            evidence=f"{longest.run.length} tokens in sample {numbers}{_evidence(job, rows, longest)}",
             trace=place.command,
         )
 
 
 def _evidence(job: AuditJob, rows: Rows, copy: _Copy) -> str:
-    """The first characters of the copy, redacted with what is around it in the sample and in the train document."""
+    """The first characters of the copy, redacted with what is around it in the sample and in the train document.
+
+    "" for a canary: the copy may be a part of its secret, which no rule of the policy knows.
+    """
+    if copy.place.source == CANARY:
+        return ""
     sample, run, decode = copy.sample, copy.run, job.subject.tokenizer.decode
     before = decode(sample.ids[: run.place]).rstrip(BROKEN)
     at = len(before) if sample.text.startswith(before) else 0
@@ -164,7 +169,8 @@ def _evidence(job: AuditJob, rows: Rows, copy: _Copy) -> str:
     ids, first = document_ids(job, rows, copy.document)
     begin = max(0, run.position - first)
     there = (decode(ids[:begin]), decode(ids[begin + run.length :]))
-    return shown_among(job, sample.text[at:end], [(sample.prompt + sample.text[:at], sample.text[end:]), there])
+    shown = shown_among(job, sample.text[at:end], [(sample.prompt + sample.text[:at], sample.text[end:]), there])
+    return f": {shown}"
 
 
 def _licences(copies: Sequence[_Copy]) -> list[dict[str, Any]]:

@@ -145,12 +145,15 @@ def sentence(gates: Sequence[Gate], accepted: int = 0) -> str:
 
 
 def _coverage(gates: Sequence[Gate]) -> str:
-    """How many gates were judged, how many were not measured, and the parts of these.
+    """How many gates were judged, how many were not measured, and which.
 
-    A pass says no more than what was measured, so this stands in its first line.
+    A pass says no more than what was measured, so this stands in its first line. A part is named as a whole only where
+    all its gates were skipped: "memorisation" would say that nothing of it was measured.
     """
     judged = sum(gate.status in ("pass", "warn", "fail") for gate in gates)
-    skipped = [gate.number.partition(".")[0] for gate in gates if gate.status == "skipped"]
+    others = {gate.number.partition(".")[0] for gate in gates if gate.status != "skipped"}
+    numbers = [gate.number for gate in gates if gate.status == "skipped"]
+    skipped = [number if (part := number.partition(".")[0]) in others else part for number in numbers]
     unmeasured = f" Not measured: {len(skipped)} ({', '.join(dict.fromkeys(skipped))})." if skipped else ""
     return f"Gates judged: {judged} of {len(gates)}.{unmeasured}"
 

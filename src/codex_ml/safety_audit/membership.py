@@ -167,7 +167,8 @@ def true_positives(found: Mapping[str, Scores], why: str, *, confidence: float, 
     for name, share in FEW.items():
         needed = round(1 / share)
         if scores is None or trials < needed:
-            reason = why or f"{trials} held-out documents; {needed} are needed to see one false positive in {needed}"
+            few = f"{trials} independent held-out documents; {needed} are needed to see one false positive in {needed}"
+            reason = why or few
             numbers[name] = AuditNumber(
                 value=None, trials=trials, needed=needed, unit="share", control=BLIND, why=reason
             )

@@ -40,7 +40,7 @@ BLIND = "a classifier that reads the text alone does not tell the sets apart"
 UNSEEN = "train text that the model has not read does not score as a member"
 OWN_TEXT = "the model's own text scores as a member"
 LIMIT = 0.55  # of the low end of an area that should be 0.5
-UNSEEN_DOCUMENTS, UNSEEN_LEAST = 100, 20  # a bootstrap of fewer documents has an interval that is too narrow
+UNSEEN_DOCUMENTS, UNSEEN_LEAST = 100, 20  # a bootstrap of fewer units has an interval that is too narrow
 OWN_WINDOWS, OWN_AREA = 20, 0.9
 
 
@@ -70,7 +70,8 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
     """The area of a score for train text that the model has not read, against held-out text.
 
     Returns:
-        None if its training is not known, or the model has read all rows or all but a few documents.
+        None if its training is not known, or one side has fewer than `UNSEEN_LEAST` independent documents: the model
+        has read all rows, or all but a few.
     """
     rows, training = job.data.train_rows, job.subject.training
     if rows is None or training is None:
@@ -82,10 +83,9 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
     sides = [[window for window, _ in side] for side in (documents, outside)]
     reference = _reference(job, *sides) if score == REFERENCE else None
     found, _ = compared_scores(job.subject.tokenizer, documents, outside, reference=reference)
-    if not found or len(documents) < UNSEEN_LEAST:
+    if not found or (trials := min(found[score].trials())) < UNSEEN_LEAST:
         return None
     limits = found[score].area_interval(confidence=job.settings.confidence, seed=job.seed)
-    trials = min(found[score].trials())
     return AuditNumber(
         value=found[score].area(), low=limits.low, high=limits.high, method=limits.method, trials=trials, unit="area"
     )

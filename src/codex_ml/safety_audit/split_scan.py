@@ -6,6 +6,7 @@ Used by: safety_audit.data_side.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from codex_ml.documents.document import FORMS, Document, count_documents, read_d
 from codex_ml.documents.split_files import BenchmarkOverlap
 from codex_ml.inference.audit_files import AuditFinding, finding_id
 from codex_ml.safety_audit.audit_job import AuditJob
+from codex_ml.safety_audit.evidence import values_in
 from codex_ml.safety_audit.finding_list import FindingList
 from codex_ml.safety_audit.trace import named_path
 
@@ -80,15 +82,18 @@ def scan_split(job: AuditJob, file: Path, *, number: str, overlaps: Sequence[Ben
 
 
 def _findings(job: AuditJob, document: Document, number: str) -> Iterator[AuditFinding]:
-    found = [(field, one) for field in FIELDS for one in job.scanner.scan(getattr(document, field) or "")]
-    place: dict[str, Any] = _place(job, document) if found else {}
-    # part of the id, so that a reviewer who accepts a value does not accept another one in its place
-    shown = {field: job.clean(getattr(document, field)) for field, one in found if one.action != "allow"}
-    for field, one in found:
-        if one.action != "allow":
-            name = job.clean(document.id)
+    place: dict[str, Any] = {}
+    for field in FIELDS:
+        text = getattr(document, field) or ""
+        if not (values := values_in(job, text)):
+            continue
+        place, name = place or _place(job, document), job.clean(document.id)
+        # Part of the id, so that a reviewer who accepts a value does not accept another one in its place. Once per
+        # field: a list of addresses has a finding per line.
+        content = hashlib.sha256(job.clean(text).encode("utf-8", "surrogatepass")).hexdigest()
+        for one in values:
             yield AuditFinding(
-                id=finding_id(number, one.rule, *place.values(), name, field, one.line, one.column, shown[field]),
+                id=finding_id(number, one.rule, *place.values(), name, field, one.line, one.column, content),
                 number=number,
                 kind=one.rule,
                 severity=one.severity,

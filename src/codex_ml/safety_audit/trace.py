@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from codex_ml.safety_audit.window_places import rows_at
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
-UNKNOWN = "unknown"
+CANARY, UNKNOWN = "canary", "unknown"  # sources where no document is known
 BROKEN = "\ufffd"  # what decoding gives for a character whose bytes end after the last token
 
 
@@ -57,7 +57,7 @@ class TextPlace:
 
 
 def trace(job: AuditJob, positions: Sequence[int]) -> list[TextPlace]:
-    """Find where tokens of the train stream come from. The documents are read in one pass over their file.
+    """Find where tokens of the train stream come from. The documents are read one by one, in a pass over their file.
 
     Args:
         positions: offsets in the train stream.
@@ -77,19 +77,22 @@ def trace(job: AuditJob, positions: Sequence[int]) -> list[TextPlace]:
     numbers, shown = rows.document_of(where).tolist(), rows_at(rows, where).tolist()
     stream = StreamDocuments.open(rows, data.packed) if data.packed else StreamDocuments(rows.canaries)
     row_of = {number: stream.row_of(number) for number in set(numbers)}
-    texts = {} if data.train is None else read_rows(data.train, {row for row in row_of.values() if row is not None})
-    sources = {row: _Source(job, document) for row, document in texts.items()}
+    in_row: dict[int, list[int]] = {}  # row of the split -> positions in it
+    for position, number in zip(positions, numbers, strict=True):
+        if (row := row_of[number]) is not None:
+            in_row.setdefault(row, []).append(position)
+    found: dict[int, TextPlace] = {}
+    for row, document in [] if data.train is None else read_rows(data.train, in_row):
+        source = _Source(job, document)
+        found |= {position: source.place(rows, position) for position in in_row[row]}
     contents = {number: _content(job, rows, number) for number in set(numbers)}
     places = []
     for position, number, row in zip(positions, numbers, shown, strict=True):
-        source_row = row_of[number]
         command = f"codex-ml pack show --row {row}" if job.subject.training else ""
-        if source_row is None:
-            place = TextPlace("canary")
-        elif source_row in sources:
-            place = sources[source_row].place(rows, position)
+        if row_of[number] is None:
+            place = TextPlace(CANARY)
         else:
-            place = TextPlace(UNKNOWN, evidence=_decoded(job, rows, position))
+            place = found.get(position) or TextPlace(UNKNOWN, evidence=_decoded(job, rows, position))
         places.append(replace(place, content=contents[number], command=command))
     return places
 
@@ -179,19 +182,18 @@ def token_at(rows: Rows, document: int, offset: int, content: str, tokenizer: Te
     return start + begun + count - 1
 
 
-def read_rows(path: Path, numbers: Collection[int]) -> dict[int, Document]:
-    """Read some documents of a Parquet file: row number -> document. Row groups without one are not read.
+def read_rows(path: Path, numbers: Collection[int]) -> Iterator[tuple[int, Document]]:
+    """Read some documents of a Parquet file: row number and document. Row groups without one are not read.
 
     Raises:
         UserError: when the file is missing or damaged.
     """
-    wanted, found, begin = np.array(sorted(numbers), dtype=np.int64), dict[int, Document](), 0
+    wanted, begin = np.array(sorted(numbers), dtype=np.int64), 0
     with opened(path) as file:
         for group in range(file.num_row_groups):
             end = begin + file.metadata.row_group(group).num_rows
             inside = wanted[(wanted >= begin) & (wanted < end)]
             if len(inside):
                 table = file.read_row_group(group).take(inside - begin)
-                found |= zip(inside.tolist(), documents_of(table), strict=True)
+                yield from zip(inside.tolist(), documents_of(table), strict=True)
             begin = end
-    return found

@@ -2,7 +2,7 @@
 
 The draw goes in rounds. In round j each document gives its j-th place, and the documents come in the same random order
 in every round. The places of a document are in random order too, but starts of pieces come first. A document gives at
-most `MOST_PER_DOCUMENT` places.
+most `MOST_PER_DOCUMENT` places. A place whose suffix was not trained, such as a prompt, is left out.
 
 The random order is that of a mixed number (`mixed`), so it needs no permutation in memory: the pieces are read in
 chunks, and only the next `TOGETHER` documents are held. The only thing that grows with the stream is `last_seen`: four
@@ -158,7 +158,8 @@ def _next_documents(candidates: Candidates, shape: WindowShape, seed: int, after
         wanted = np.ones(len(table), dtype=bool) if after is None else key > np.uint64(after)
         if most is not None:
             wanted &= key <= most
-        held = _sorted(np.concatenate([held, _expanded(table[wanted], shape)]), seed)
+        places = _trained(_expanded(table[wanted], shape), candidates.rows, shape)
+        held = _sorted(np.concatenate([held, places]), seed)
         held = held[_rank_of(held[:, DOCUMENT]) < MOST_PER_DOCUMENT]
         begins = np.flatnonzero(np.diff(held[:, DOCUMENT], prepend=-1))
         if len(begins) >= TOGETHER:
@@ -194,6 +195,19 @@ def _expanded(table: Table, shape: WindowShape) -> Table:
     places = table[at]
     places[:, OFFSET] += number * shape.length
     places[:, INSIDE] = number > 0
+    return places
+
+
+def _trained(places: Table, rows: Rows, shape: WindowShape) -> Table:
+    """The places whose whole suffix was trained.
+
+    A document without such a place must not come into the draw: each `TOGETHER` documents cost a pass over the pieces,
+    and of records with short answers none may have one.
+    """
+    if rows.mask is None:
+        return places
+    for ahead in range(shape.prefix, shape.length):
+        places = places[rows.mask[places[:, OFFSET] + ahead] == 1]
     return places
 
 

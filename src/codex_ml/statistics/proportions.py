@@ -23,7 +23,8 @@ class Interval:
     """A two-sided confidence interval.
 
     Attributes:
-        method: "exact" is that of Clopper and Pearson, "score" that of Tango; the others are named after their authors.
+        method: "exact" is that of Clopper and Pearson, "score" that of Tango, "bootstrap" draws units; the others have
+            the names of their authors.
     """
 
     low: float
