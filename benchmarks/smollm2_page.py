@@ -99,8 +99,9 @@ AUDIT = """# Auditing SmolLM2-135M-Instruct before and after fine-tuning
 `codex-ml audit`: the base, as a model from elsewhere, with the train split as `--train` and the test split as
 `--held-out`; and the fine-tuned model with the same documents, in the rows that it was trained on for {steps} steps.
 The base has not been trained on these rows here. Its numbers say what a model can guess, or may know from its own
-training: the sample corpus is public code. Where the two intervals of a number do not meet, the fine-tuning made the
-difference. [audit.md](audit.md) explains the verdict, the numbers and the gates.
+training: the sample corpus is public code. Where the two intervals of a number do not meet, the fine-tuning probably
+made the difference; of fifty numbers one or two differ by chance. [audit.md](audit.md) explains the verdict, the
+numbers and the gates.
 """
 
 

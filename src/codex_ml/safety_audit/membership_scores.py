@@ -109,15 +109,21 @@ def compared_scores(
         for side in (inside, outside)
     ]
     values = {name: [[scores[name] for scores in side] for side in columns] for name in SCORES}
+    if not _finite(values):
+        return {}, "the model gives no finite score for some text"
     if reference:
         values[REFERENCE] = [
             [scores["loss"] - _loss(targets) for scores, (_, targets) in zip(side, known, strict=True)]
             for side, known in zip(columns, reference, strict=True)
         ]
-    if not all(np.isfinite(side).all() for both in values.values() for side in both):
-        return {}, "the model gives no finite score for some text"
+    if not _finite(values):
+        return {}, "the reference model gives no finite loss for some text"
     units = units_of(inside), units_of(outside)
     return {name: Scores.of(*both, units=units) for name, both in values.items()}, ""
+
+
+def _finite(values: Mapping[str, Sequence[Sequence[float]]]) -> bool:
+    return all(np.isfinite(side).all() for both in values.values() for side in both)
 
 
 def units_of(documents: Documents) -> list[str]:
