@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from codex_ml.policy import filters
 from codex_ml.policy.filters import TextFilter
 from codex_ml.policy.redact import placeholder
+from codex_ml.policy.redacted_output import redacted_output
 from codex_ml.policy.rules import parse_policy
-from codex_ml.policy.streaming import STEP, StreamFilter
+from codex_ml.policy.streaming import STEP, AnswerFilter, StreamFilter
 from codex_ml.safety_audit.planted import planted
 
 KEY = b"a key of the tests"
@@ -251,3 +252,35 @@ def test_any_mixture_leaves_as_the_whole_text_is_filtered(parts, seed):
     left, stream = streamed(screen, cut(text, places))
     whole = screen.screen_output(text)
     assert ("".join(left), stream.decision) == (whole.text, whole.decision)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("say it: ", f"{TOKEN} and more"),
+        ("name   =  ", "secretname, " + "word " * 90),  # a value only after its prompt
+        ("name = secr", "etname, " + "word " * 90),  # begins in the prompt
+        ("x tok-abc", "defghij " + "word " * 90),
+        ("word " * 300, "word " * 90),
+        (f"a {TOKEN} ", "more"),
+        ("", f"name = secretname {TOKEN}"),
+        ("a", ""),
+    ],
+)
+def test_an_answer_is_read_after_its_prompt(prompt, answer):
+    screen = small()
+    stream = AnswerFilter(screen, prompt)
+    left = "".join(map(stream.push, answer)) + stream.finish()
+
+    def redact(text):
+        return screen.screen_output(text).text
+
+    assert left == redacted_output(redact, redact(prompt), answer)
+    assert stream.decision == ("allow" if left == answer else "redact")
+    assert sum(stream.rules.values()) == left.count("<SECRET:")
+
+
+def test_an_answer_that_is_refused_after_its_prompt_stops():
+    stream = AnswerFilter(small("filters:\n  output:\n    personal: refuse\n"), "name = ")
+    assert stream.push("secretname, " + "word " * 300) == "" == stream.finish()
+    assert (stream.decision, stream.rules) == ("refuse", {"named": 1})

@@ -10,10 +10,14 @@ class Output:
     """Standard output whose reader, such as `head`, may stop early.
 
     Later output is then dropped, and the command goes on, so that its exit code is that of its work.
+
+    Attributes:
+        is_read: whether the reader was there at the last write; a command whose only work is output may then end.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.is_read = True
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
@@ -32,6 +36,7 @@ class Output:
             self._drop()
 
     def _drop(self) -> None:
+        self.is_read = False
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
         os.close(null)

@@ -7,7 +7,7 @@ probable to the last bit.
 >>> prompts = [Prompt(ids=(0, 17, 4), key="doc", sample=n) for n in range(3)]  # doctest: +SKIP
 >>> [text.text for text in generate(model, tokenizer, prompts, Sampling(64), seed=1, batch_size=8)]  # doctest: +SKIP
 
-Used by: evaluate, safety_audit.
+Used by: evaluate, safety_audit, text_stream.py.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ def generate(
         UserError: when the model cannot see `max_tokens` tokens and a prompt at once.
         CheckFailed: when the model's logits are not keys.
     """
-    room = _room(model, sampling)
+    room = prompt_room(model, sampling)
     remaining = iter(prompts)
-    while buffer := [_fitted(model, tokenizer, prompt, room) for prompt in islice(remaining, BUFFER * batch_size)]:
+    while buffer := [fit_prompt(model, tokenizer, prompt, room) for prompt in islice(remaining, BUFFER * batch_size)]:
         order = sorted(range(len(buffer)), key=lambda at: (buffer[at].batch_key, len(buffer[at].ids)))
         done: dict[int, Generation] = {}
         for _, group in groupby(order, key=lambda at: buffer[at].batch_key):
@@ -103,10 +103,13 @@ def generate(
         yield from (done[at] for at in range(len(buffer)))
 
 
-def _room(model: Any, sampling: Sampling) -> int | None:
-    """Return the most tokens of a prompt. The last new token is never read, so it needs no position.
+def prompt_room(model: Any, sampling: Sampling) -> int | None:
+    """Return the most tokens of a prompt; None without a limit. The last new token is never read: it needs no position.
 
     The encoder and the decoder of an encoder-decoder have positions of their own.
+
+    Raises:
+        UserError: when the model cannot see `max_tokens` tokens.
     """
     positions = min((limit for limit in (reach(model.config), sampling.context) if limit), default=None)
     if positions is None:
@@ -119,7 +122,7 @@ def _room(model: Any, sampling: Sampling) -> int | None:
 
 
 @dataclass(frozen=True)
-class _Fitted:
+class FittedPrompt:
     """A prompt that the model can see at once; only those with equal `batch_key` may share a batch."""
 
     prompt: Prompt
@@ -132,20 +135,25 @@ class _Fitted:
         return len(self.ids) < len(self.prompt.ids)
 
 
-def _fitted(model: Any, tokenizer: TextTokenizer, prompt: Prompt, room: int | None) -> _Fitted:
+def fit_prompt(model: Any, tokenizer: TextTokenizer, prompt: Prompt, room: int | None) -> FittedPrompt:
+    """Return a prompt without the tokens on its left for which there is no room; a begin token stays."""
     ids = [int(number) for number in prompt.ids]
     said = 0 if prompt.read is None else len(ids) - prompt.read
     if room is not None and (excess := len(ids) - room) > 0:
         begin = ids[:1] if ids[0] == tokenizer.begin and room > 1 else []
         ids = begin + ids[excess + len(begin) :]
     read = max(len(ids) - said, 1)
-    return _Fitted(prompt, ids, read, batch_key(model, ids, read))
+    return FittedPrompt(prompt, ids, read, batch_key(model, ids, read))
 
 
-class _Text:
-    """A text while it is generated."""
+class TextInProgress:
+    """A text while it is generated.
 
-    def __init__(self, fitted: _Fitted, tokenizer: TextTokenizer) -> None:
+    Attributes:
+        shown: the new tokens that are text.
+    """
+
+    def __init__(self, fitted: FittedPrompt, tokenizer: TextTokenizer) -> None:
         self.fitted, self.tokenizer = fitted, tokenizer
         self.tokens, self.shown = list[int](), list[int]()
         self.ends = {tokenizer.end, *fitted.prompt.ends}
@@ -169,20 +177,20 @@ class _Text:
 
 
 def _generate_batch(
-    model: Any, tokenizer: TextTokenizer, batch: Sequence[_Fitted], sampling: Sampling, seed: int
+    model: Any, tokenizer: TextTokenizer, batch: Sequence[FittedPrompt], sampling: Sampling, seed: int
 ) -> list[Generation]:
     import numpy as np
     import torch
 
     most, stops = sampling.max_tokens, StopStrings(tokenizer, sampling.stop)
-    texts = [_Text(fitted, tokenizer) for fitted in batch]
+    texts = [TextInProgress(fitted, tokenizer) for fitted in batch]
     drawn = [draw_keys(seed, fitted.prompt.key, fitted.prompt.sample, most) for fitted in batch]
     done: dict[int, Generation] = {}
     alive = list(range(len(batch)))  # places in `batch` of the rows of the decoder
     with torch.inference_mode():
         keys = torch.from_numpy(np.stack(drawn)).to(model.device)
         decoder = start_decoder(model, [fitted.ids for fitted in batch], [fitted.read for fitted in batch])
-        seen = _seen(model, batch, decoder.logits) if sampling.repetition_penalty != 1 else None
+        seen = seen_tokens(model, batch, decoder.logits) if sampling.repetition_penalty != 1 else None
         for step in range(most):
             chosen = next_tokens(decoder.logits, sampling, keys[:, step], seen)
             for row, token in enumerate(chosen.tolist()):
@@ -202,7 +210,7 @@ def _generate_batch(
     return [done[place] for place in range(len(batch))]
 
 
-def _seen(model: Any, batch: Sequence[_Fitted], logits: Any) -> Any:
+def seen_tokens(model: Any, batch: Sequence[FittedPrompt], logits: Any) -> Any:
     """Return (texts, vocab) bool, the tokens of each text; in an encoder-decoder those that the decoder reads."""
     import torch
 

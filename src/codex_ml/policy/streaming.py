@@ -17,6 +17,7 @@ Used by: inference, `codex-ml generate`.
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from dataclasses import replace
 
 from codex_ml.policy.filter_rules import Decision
@@ -24,6 +25,7 @@ from codex_ml.policy.filters import MAX_CHARACTERS, TextFilter
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.hidden import may_disguise
 from codex_ml.policy.reach import FoldedLength
+from codex_ml.policy.redacted_output import CONTEXT
 
 STEP = 32  # characters after which the text is looked at again, or an eighth of what is held back
 NEVER = 1 << 62
@@ -129,6 +131,63 @@ class StreamFilter:
             else:
                 place -= 1
         return max(place, first)
+
+
+class AnswerFilter:
+    """The filter of one answer, read after its prompt: after `password = "` more values are secrets than alone.
+
+    The answer passes two filters. The first one reads the end of the prompt too, and gives a placeholder at the
+    beginning of the answer for a value that begins in the prompt. The second one reads the answer alone, because a
+    value that touches the prompt is hidden by it. So the text is that of `redacted_output`.
+
+    Args:
+        prompt: what the model has read, as `TextFilter.screen_input` returned it.
+
+    Attributes:
+        decision, why: as of `StreamFilter`.
+    """
+
+    def __init__(self, screen: TextFilter, prompt: str = "") -> None:
+        self._before = screen.screen_output(prompt[-CONTEXT:]).text
+        self._after, self._alone = StreamFilter(screen), StreamFilter(screen)
+        self._passed = 0  # characters of the prompt that have come out of the first filter
+        self._first = self._after.push(self._before)
+
+    @property
+    def decision(self) -> Decision:
+        """The stronger decision of both filters."""
+        return max((self._after.decision, self._alone.decision), key=("allow", "redact", "refuse").index)
+
+    @property
+    def why(self) -> str:
+        return self._after.why or self._alone.why
+
+    @property
+    def rules(self) -> dict[str, int]:
+        """How many values of each rule were replaced or refused in the answer; complete after `finish`."""
+        after = [f for f in self._after.findings if f.end > len(self._before) and f.action != "allow"]
+        return dict(Counter(finding.rule for finding in [*after, *self._alone.findings] if finding.action != "allow"))
+
+    def push(self, text: str) -> str:
+        """Add text to the answer; return what may leave."""
+        return self._alone.push(self._answer(self._after.push(text)))
+
+    def finish(self) -> str:
+        """End the answer; return the rest of it, or "" if it is refused."""
+        rest = self._alone.push(self._answer(self._after.finish()))
+        if self._after.decision == "refuse":
+            return ""
+        return rest + self._alone.finish()
+
+    def _answer(self, text: str) -> str:
+        """The text without the characters of the prompt at its beginning."""
+        text, self._first = self._first + text, ""
+        rest = self._before[self._passed :]
+        same = next(
+            (at for at, (a, b) in enumerate(zip(text, rest, strict=False)) if a != b), min(len(text), len(rest))
+        )
+        self._passed = len(self._before) if same < min(len(text), len(rest)) else self._passed + same
+        return text[same:]
 
 
 def _ends_word(character: str) -> bool:

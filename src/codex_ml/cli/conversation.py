@@ -1,0 +1,62 @@
+"""A conversation in the terminal: one message per line, one answer per message. Used by: generate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from codex_ml.cli.prompt_text import MOST_BYTES, as_text
+from codex_ml.cli.text_session import TextSession
+from codex_ml.core.errors import CheckFailed, UserError
+
+SIGN = "> "  # before a message that is typed
+
+
+def converse(
+    session: TextSession, first: str, *, seed: int, show: Callable[[str], bool], say: Callable[[str], None]
+) -> None:
+    """Answer the first message, if there is one, and then each line of standard input, until it ends.
+
+    The model reads the whole conversation each time. A message or an answer that the policy refuses leaves it.
+
+    Raises:
+        UserError: without a chat template, or when the conversation is longer than the model sees at once.
+        CheckFailed: at the end, when the policy refused something.
+    """
+    if session.loaded.tokenizer.chat_template is None:
+        raise UserError("--chat needs a chat template, and the tokenizer of this model has none; leave --chat out")
+    talk, refused = list[dict[str, Any]](), 0
+    for message in _messages(first):
+        try:
+            text, _ = session.screened(message)
+        except CheckFailed as error:
+            refused += 1
+            say(str(error))
+            continue
+        asked = session.answered([*talk, {"role": "user", "content": text}])
+        try:
+            answer = session.write(asked, f"{text}\n", seed=seed + len(talk), show=show)
+        finally:
+            show("\n")  # also after Ctrl-C, so that the error has a line of its own
+        say(session.speed.words)
+        if answer.decision == "refuse":
+            refused += 1
+            continue
+        talk += [{"role": "user", "content": text}, {"role": "assistant", "content": answer.text}]
+    if refused:
+        raise CheckFailed(f"the policy refused {refused} messages or answers of the conversation")
+
+
+def _messages(first: str) -> Iterator[str]:
+    if first:
+        yield first
+    typed = sys.stdin.isatty()
+    while True:
+        if typed:
+            print(SIGN, end="", file=sys.stderr, flush=True)
+        line = sys.stdin.buffer.readline(MOST_BYTES)
+        if not line:
+            return
+        if (text := as_text(line, "a message")).strip():
+            yield text.rstrip("\r\n")
