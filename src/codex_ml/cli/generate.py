@@ -24,7 +24,10 @@ OFF = "WARNING: the text policy is off (--no-policy): neither the prompt nor wha
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("max_tokens", "temperature", "top_p", "top_k")}
 OPTIONS["model.path"] = "--model"
 
+app = typer.Typer()
 
+
+@app.command()
 def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="The text to continue, or with --chat the first message.")

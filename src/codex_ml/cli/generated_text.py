@@ -9,18 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 Said = Literal["allow", "redact", "refuse", "not screened"]
 
 
-class _Strict(BaseModel):
+class _GeneratedPart(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ScreenedPrompt(_Strict):
+class ScreenedPrompt(_GeneratedPart):
     """What the policy decided about the prompt."""
 
     decision: Said
     tokens: int = Field(description="Tokens that the model read, with the begin token or the chat template")
 
 
-class GeneratedAnswer(_Strict):
+class GeneratedAnswer(_GeneratedPart):
     """One text that the model wrote."""
 
     sample: int = Field(description="Number of the sample, from 0")
@@ -33,7 +33,7 @@ class GeneratedAnswer(_Strict):
     rules: dict[str, int] = Field(description="How many values of each rule of the policy were replaced or refused")
 
 
-class GeneratedSampling(_Strict):
+class GeneratedSampling(_GeneratedPart):
     """How the tokens were drawn."""
 
     temperature: float
@@ -43,7 +43,7 @@ class GeneratedSampling(_Strict):
     stop: list[str]
 
 
-class GenerateReport(_Strict):
+class GenerateReport(_GeneratedPart):
     """The whole of `codex-ml generate --json`."""
 
     model: str = Field(description="The folder or file as it was named")
