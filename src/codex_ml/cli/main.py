@@ -87,7 +87,6 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli.check import check
     from codex_ml.cli.doctor import doctor
     from codex_ml.cli.folds import folds
-    from codex_ml.cli.generate import generate
     from codex_ml.cli.init import init
     from codex_ml.cli.lineage import lineage
     from codex_ml.cli.logs import logs
@@ -109,7 +108,7 @@ def whole_app() -> typer.Typer:
         app.command()(command)
     for module in (compare, evaluate, audit, serve, sweep):
         app.registered_commands += module.app.registered_commands
-    app.command()(generate)
+    app.registered_commands += generate.app.registered_commands
     app.add_typer(hooks.app, name="hook", help="The checks that the pre-commit hooks run.")
     app.add_typer(export.app, name="export")
     app.add_typer(tokenizer.app, name="tokenizer")
