@@ -74,6 +74,7 @@ def whole_app() -> typer.Typer:
         compare,
         evaluate,
         export,
+        generate,
         hooks,
         ledger,
         pack,
