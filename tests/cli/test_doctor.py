@@ -255,3 +255,30 @@ def test_outside_a_repository_it_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     assert done.exit_code == 2
     assert "run this inside the repository" in done.output
     assert json.dumps(done.output).count("Traceback") == 0
+
+
+def test_the_last_error_is_shown_with_its_cause_and_the_command_that_helps(folder: Path) -> None:
+    Path("src/codex_ml").mkdir(parents=True)
+    Path("dvc.yaml").write_text("stages: {}\n")
+    nothing = CliRunner().invoke(whole_app(), ["doctor", "--last-error"])
+    assert (nothing.exit_code, nothing.output) == (0, "doctor: no failure is recorded in logs/errors.ndjson\n")
+    assert CliRunner().invoke(whole_app(), ["doctor", "--last-error", "--json"]).output == '{"error": null}\n'
+    line = {
+        "time": "2026-01-31T12:00:00.123Z", "run": "20260131-120000-abcdef", "where": "train", "step": "train: starting",
+        "kind": "CheckFailed", "message": "the loss is not \x1b[1mfinite", "exit_code": 1,
+        "context": {"causes": ["ValueError: nan", "OSError: gone"], "place": "train/step.py:9"},
+        "suggestion": "dvc repro train", "traceback": "",
+    }  # fmt: skip
+    Path("logs").mkdir()
+    Path("logs/errors.ndjson").write_text("not json\n" + json.dumps(line) + "\n{")
+    done = CliRunner().invoke(whole_app(), ["doctor", "--last-error"])
+    assert done.output.splitlines() == [
+        "2026-01-31T12:00:00.123Z  train  CheckFailed, exit code 1, run 20260131-120000-abcdef",
+        "error: the loss is not \\x1b[1mfinite",
+        "step: train: starting",
+        "causes: ValueError: nan; OSError: gone",
+        "place: train/step.py:9",
+        "->  dvc repro train",
+    ]
+    shown = json.loads(CliRunner().invoke(whole_app(), ["doctor", "--last-error", "--json"]).output)
+    assert shown == {"error": line}

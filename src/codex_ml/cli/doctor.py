@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,13 @@ from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
     from codex_ml.cli.diagnosis.doctor_finding import Diagnosis
+    from codex_ml.core.error_log import ErrorLine
 
 
 def doctor(
+    last_error: Annotated[
+        bool, typer.Option("--last-error", help="Show the last failure of a stage or command instead.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -25,10 +29,13 @@ def doctor(
     cache, locks, scratch folders, optional extras and the sandbox. It changes nothing. Exit code 1 if something is bad;
     a warning costs speed or a protection only.
 
-    Example: codex-ml doctor
+    Examples: codex-ml doctor; after a failure, codex-ml doctor --last-error
     """
     with one_line_errors(debug=debug):
         go_to_top()
+        if last_error:
+            _show_last_error(json=json)
+            return
         found = _diagnosis()
         if json:
             typer.echo(found.model_dump_json(indent=2, ensure_ascii=True))
@@ -36,6 +43,32 @@ def doctor(
             for line in _lines(found):
                 typer.echo(safe_text(line))
     raise typer.Exit(found.exit_code)
+
+
+def _show_last_error(*, json: bool) -> None:
+    """Print the newest line of logs/errors.ndjson; with `json`, as {"error": LINE}, null where there is none."""
+    from codex_ml.core.error_log import last_error
+
+    found = last_error()
+    if json:
+        import json as standard
+
+        typer.echo(standard.dumps({"error": found.as_json() if found else None}, sort_keys=True, ensure_ascii=True))
+        return
+    for line in _lines_of_error(found) if found else ["doctor: no failure is recorded in logs/errors.ndjson"]:
+        typer.echo(safe_text(line))
+
+
+def _lines_of_error(found: ErrorLine) -> Iterator[str]:
+    yield f"{found.time}  {found.where}  {found.kind}, exit code {found.exit_code}, run {found.run}"
+    yield f"error: {found.message}"
+    if found.step:
+        yield f"step: {found.step}"
+    for name, value in sorted(found.context.items()):
+        yield f"{name}: {'; '.join(value) if isinstance(value, list) else value}"
+    if found.traceback:
+        yield found.traceback.rstrip()
+    yield f"->  {found.suggestion}"
 
 
 def _diagnosis() -> Diagnosis:
