@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.core import side_note
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.events import run_id
 from codex_ml.core.packages import install_extra
+from codex_ml.core.side_note import SideNote, run_tags
 from codex_ml.core.strict_json import parse_json
 from codex_ml.train import trackers
 from codex_ml.train.tracking import Sink, Tracker
@@ -392,3 +395,32 @@ def test_tensorboard_draws_over_the_global_step_in_a_folder_that_starts_anew(ten
         *(flat, {"val/loss": 0.0}, "start", "flush"),
         *(("train/loss", 2.5, 10), ("train/lr", 0.0005, 10), ("val/loss", 2.75, 10), "flush", "close"),
     ]
+
+
+TAGS = {"run": "20260131-120000-0a1b2c", "experiment": "sour-tea", "seed": "7", "commit": "c" * 40 + "+changes"}
+
+
+def test_each_library_gets_the_tags_as_it_groups_runs(mlflow, wandb, tensorboard, installed, tmp_path, monkeypatch):
+    tags, texts = [], []
+    mlflow.set_tag = lambda run, name, value: tags.append((run, name, value))
+    writer = sys.modules["torch.utils.tensorboard"].SummaryWriter
+    monkeypatch.setattr(writer, "add_text", lambda self, name, value: texts.append((name, value)), raising=False)
+    installed.update(dict.fromkeys(("tensorboard", "mlflow", "wandb"), types.SimpleNamespace(origin="there")))
+    runtime = Runtime(trackers=("tensorboard", "mlflow", "wandb"))
+    trackers.open_trackers(runtime, tmp_path, RUN, CONFIG, tags=TAGS)
+    assert tags == [("a", f"codex_ml.{name}", value) for name, value in TAGS.items()]
+    assert texts == [(f"tags/{name}", value) for name, value in TAGS.items()]
+    options = wandb.made[0].options
+    assert options["group"] == "sour-tea"
+    assert options["tags"] == [
+        "run:20260131-120000-0a1b2c", "experiment:sour-tea", "seed:7", f"commit:{'c' * 40}+changes"
+    ]  # fmt: skip
+
+
+def test_tags_name_run_experiment_seed_and_commit(monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "sour-tea")
+    assert run_tags(7) == {"run": run_id(), "experiment": "sour-tea", "seed": "7", "commit": "none"}
+    note = SideNote.model_construct(commit="c" * 40, dirty=True)
+    monkeypatch.setattr(side_note, "_current", [(None, note)])
+    monkeypatch.delenv("DVC_EXP_NAME")
+    assert (run_tags(1)["experiment"], run_tags(1)["commit"]) == ("workspace", f"{'c' * 40}+changes")

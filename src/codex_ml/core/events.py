@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,7 +72,7 @@ def begin_run() -> str:
     """Give this process and its children a new run id; a process of a group takes the id that it inherits."""
     inherited = os.environ.get(RUN, "")
     if "RANK" not in os.environ or not RUN_ID.fullmatch(inherited):
-        os.environ[RUN] = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+        os.environ[RUN] = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
     return os.environ[RUN]
 
 

@@ -148,6 +148,14 @@ def note_resolved(**values: Any) -> None:
             _write()
 
 
+def run_tags(seed: int) -> dict[str, str]:
+    """What other tools find a run by: run id, experiment ("workspace" outside one), seed and commit, as texts."""
+    note = _current[0][1] if _current else None
+    commit = (note.commit or "none") + ("+changes" if note.dirty else "") if note else "none"
+    experiment = os.environ.get("DVC_EXP_NAME") or "workspace"
+    return {"run": run_id(), "experiment": experiment, "seed": str(seed), "commit": commit}
+
+
 def forget_side_note() -> None:
     """End the run of this process."""
     _current.clear()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.progress import duration, progress
-from codex_ml.core.side_note import note_resolved
+from codex_ml.core.side_note import note_resolved, run_tags
 from codex_ml.train import checkpoint
 from codex_ml.train.monitor import machine_samples, monitor
 from codex_ml.train.recipe import Recipe, RunFolders, TrainingResult
@@ -67,7 +67,11 @@ def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, record
             measure_again(run)
     name = folders.scratch.name
     note_resolved(recipe=name, attention=getattr(model.config, "_attn_implementation", None))
-    extra = open_trackers(recipe.runtime, folders.trackers, name, record["params"]) if run.writes else ()
+    extra = (
+        open_trackers(recipe.runtime, folders.trackers, name, record["params"], tags=run_tags(recipe.seed))
+        if run.writes
+        else ()
+    )
     if recipe.hardware.compile and not run.finished:
         log.info("train: torch.compile builds kernels in the first step, which may take minutes; the rates exclude it")
     with _tracking(run, folders, extra) as tracker, _stop_requested() as stop:

@@ -3,8 +3,8 @@
 The libraries are used directly. accelerate's classes start MLflow and W&B with global functions that record the user,
 the command line, the Git remote and the environment. They write TensorBoard's parameters as a second run named by the
 time, and they cannot continue a run. Here each tracker gets the parameters of the stage, as in
-reports/train/lineage.json, and the points; nothing else. Environment variables such as WANDB_MODE and
-MLFLOW_TRACKING_URI are ignored.
+reports/train/lineage.json, the points, and tags (run id, experiment, seed, commit); nothing else. Environment
+variables such as WANDB_MODE and MLFLOW_TRACKING_URI are ignored.
 
 The name of a run is the fingerprint of its recipe. Opening a tracker deletes its points of that run, because the steps
 after the last checkpoint are repeated. `Tracker` then gives it the history of the checkpoint. So each step appears
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +34,8 @@ from codex_ml.train.tracking import Sink, curves_of
 PROJECT = "codex-ml"
 MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb", "prometheus": "prometheus_client"}
 MLFLOW_BATCH = 1000  # metrics per call, MLflow's own limit
+NO_TAGS: Mapping[str, str] = {}
+WANDB_TAG = 64  # characters of a tag, W&B's own limit
 MLFLOW_VALUE = 6000  # characters of a parameter, MLflow's own limit
 
 
@@ -47,20 +49,24 @@ def missing_extras(runtime: Runtime) -> Iterator[str]:
             yield f"runtime.{key}: {name} is not installed; {install_extra(name)}"
 
 
-def open_trackers(runtime: Runtime, folder: Path, run_name: str, config: dict[str, Any]) -> tuple[Sink, ...]:
+def open_trackers(
+    runtime: Runtime, folder: Path, run_name: str, config: dict[str, Any], *, tags: Mapping[str, str] = NO_TAGS
+) -> tuple[Sink, ...]:
     """Open the trackers that `runtime` names; in a run of several processes, only the first one calls this.
 
     Args:
         folder: logs of the stage; each tracker writes below it.
         run_name: fingerprint of the recipe: letters, digits and -.
         config: parameters by section, as a JSON value; the trackers show them.
+        tags: what the trackers of this module group and find runs by, such as run id, experiment, seed and commit.
 
     Raises:
         UserError: when a package is not installed, a tracker cannot write to its folder, or the port is taken.
     """
     for problem in missing_extras(runtime):
         raise UserError(problem)
-    kinds: dict[str, Callable[..., Sink]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": Wandb}
+    own: dict[str, Callable[..., Sink]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": Wandb}
+    kinds = {name: partial(kind, tags=tags) for name, kind in own.items()} if tags else own
     opened: list[Sink] = []
     try:
         if runtime.prometheus_port:
@@ -92,7 +98,9 @@ class TensorBoard(Sink):
 
     name = "tensorboard"
 
-    def __init__(self, folder: Path, run_name: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, run_name: str, config: dict[str, Any], *, tags: Mapping[str, str] = NO_TAGS
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
@@ -101,6 +109,8 @@ class TensorBoard(Sink):
         self._writer = cast(Any, SummaryWriter(str(folder / run_name)))  # typed as if it never opened its file
         for summary in hparams(_flat(config), {"val/loss": 0.0}):  # only the names of the second are used
             self._writer.file_writer.add_summary(summary)
+        for name, value in tags.items():
+            self._writer.add_text(f"tags/{name}", value)
         self._writer.flush()
 
     def log(self, points: Sequence[dict[str, Any]]) -> None:
@@ -123,7 +133,9 @@ class MLflow(Sink):
 
     name = "mlflow"
 
-    def __init__(self, folder: Path, run_name: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, run_name: str, config: dict[str, Any], *, tags: Mapping[str, str] = NO_TAGS
+    ) -> None:
         _own_environment("MLFLOW_", MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ALLOW_FILE_STORE="true")
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
@@ -141,12 +153,18 @@ class MLflow(Sink):
                 folder / experiment_id / self._run / "metrics"
             ).iterdir():  # the store needs the folder itself
                 shutil.rmtree(curves)
+            self._tag(tags)
             return
         self._run = self._client.create_run(experiment_id, run_name=run_name).info.run_id
+        self._tag(tags)
         self._client.log_dict(self._run, config, "params.json")  # complete; the table below cuts long values
         flat = [Param(name, str(value)[:MLFLOW_VALUE]) for name, value in _flat(config).items()]
         for start in range(0, len(flat), 100):
             self._client.log_batch(self._run, params=flat[start : start + 100])
+
+    def _tag(self, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self._client.set_tag(self._run, f"codex_ml.{name}", value)
 
     def log(self, points: Sequence[dict[str, Any]]) -> None:
         from mlflow.entities import Metric
@@ -165,7 +183,9 @@ class Wandb(Sink):
 
     name = "wandb"
 
-    def __init__(self, folder: Path, run_name: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, run_name: str, config: dict[str, Any], *, tags: Mapping[str, str] = NO_TAGS
+    ) -> None:
         own = {f"WANDB_{kind}_DIR": str(folder.absolute() / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
         _own_environment("WANDB_", WANDB_MODE="offline", WANDB_ERROR_REPORTING="false", **own)
         import wandb
@@ -189,7 +209,9 @@ class Wandb(Sink):
             x_save_requirements=False,
         )
         self._teardown = wandb.teardown
-        self._run = wandb.init(project=PROJECT, id=run_name, name=run_name, config=config, settings=settings)
+        words = [f"{name}:{value}"[:WANDB_TAG] for name, value in tags.items()]
+        grouped = {"group": tags["experiment"], "tags": words} if tags else {}
+        self._run = wandb.init(project=PROJECT, id=run_name, name=run_name, config=config, settings=settings, **grouped)
 
     def log(self, points: Sequence[dict[str, Any]]) -> None:
         for point in points:
