@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from codex_ml.cli.main import whole_app
+from codex_ml.cli.model_export import ExportedFile, ExportedFolder
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -90,7 +91,7 @@ def test_a_gguf_file_gives_the_logits_of_the_source(
     source = model(architecture, **shape)
     code, out, err = run("gguf", "--model", tmp_path / "model", "--out", tmp_path / "m.gguf", "--json")
     assert code == 0, err
-    assert json.loads(out)["tokens"] == source.config.vocab_size
+    assert ExportedFile.model_validate_json(out).tokens == source.config.vocab_size
     again = read_back(tmp_path / "m.gguf", source)
     ids = torch.randint(0, source.config.vocab_size, (2, 40), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -193,7 +194,7 @@ def test_a_merged_folder_is_the_model_without_what_belongs_to_the_repository(
     code, said, err = run("merged", "--model", source, "--out", out, "--json")
     assert code == 0, err
     assert tree(out) == plain
-    assert json.loads(said) == {"files": sorted(plain), "folder": str(out)}
+    assert ExportedFolder.model_validate_json(said) == ExportedFolder(folder=str(out), files=sorted(plain))
     assert run("adapter", "--model", source, "--out", tmp_path / "adapter")[0] == 0
     assert sorted(tree(tmp_path / "adapter")) == [
         "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from typer.testing import CliRunner
 
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.param_rules import load_params, validate_params
-from codex_ml.cli.param_upgrade import RenamedKey, upgraded
+from codex_ml.cli.param_upgrade import ParamUpgrade, RenamedKey, upgraded
 from codex_ml.core.errors import UserError
 from codex_ml.core.yaml import parse_yaml
 
@@ -65,7 +64,8 @@ def test_the_rewrite_keeps_every_other_character(workspace: Path) -> None:
     assert before.count("seed: 1 ") == 1
     assert Path("params.yaml").read_text() == expected
     assert load_params().safety_audit.on_fail == "stop"
-    assert run("--json") == (0, json.dumps({"changes": [], "version": 1, "written": False}, indent=2) + "\n", "")
+    code, out, _ = run("--json")
+    assert code == 0 and ParamUpgrade.model_validate_json(out) == ParamUpgrade(version=1, changes=[], written=False)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from codex_ml.cli.tokenizer import app
+from codex_ml.cli.tokenizer_validation import SpecialTokens, TokenizerValidation
 from codex_ml.documents.document import Document, write_documents
 from codex_ml.tokenizer.config import Tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
@@ -117,8 +118,9 @@ def test_each_line_of_ids_is_one_text(run):
 
 def test_special_ids_have_their_roles(run, folders):
     own = load_tokenizer(folders["byte_bpe"])
-    found = json.loads(run("special", "--json").stdout)["special"]
-    assert found == [
+    printed = run("special", "--json").stdout
+    assert len(SpecialTokens.model_validate_json(printed).special) == 2
+    assert json.loads(printed)["special"] == [
         {"id": own.end, "token": "<|endoftext|>", "roles": ["end", "begin"]},
         {"id": own.pad, "token": "<|pad|>", "roles": ["pad"]},
     ]
@@ -126,7 +128,9 @@ def test_special_ids_have_their_roles(run, folders):
 
 
 def checks(result):
-    return {check["name"]: check["passed"] for check in json.loads(result.stdout)["checks"]}
+    found = TokenizerValidation.model_validate_json(result.stdout)
+    assert found.passed == (result.exit_code == 0)
+    return {check.name: check.passed for check in found.checks}
 
 
 @pytest.mark.parametrize(("kind", "model"), [("byte_bpe", None), ("sentencepiece_bpe", True)])

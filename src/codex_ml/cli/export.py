@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codex_ml.cli.options import Debug, Json
 from codex_ml.core.errors import one_line_errors, safe_text
 from codex_ml.core.repository_root import from_top
+
+if TYPE_CHECKING:
+    from codex_ml.core.contract import Contract
 
 MODEL, TOKENIZER = Path("models/model"), Path("models/tokenizer")
 app = typer.Typer(
@@ -44,8 +47,8 @@ def gguf(
 
     with one_line_errors(debug=debug), scratch_folder() as scratch:
         made = write_gguf(model or from_top(MODEL), out, half=half, tokenizer=tokenizer, scratch=scratch)
-        tokens = f"{made['tokens']} tokens" if tokenizer else "no tokenizer"
-        _say({"file": str(out), **made}, f"{out}: {made['architecture']}, {made['tensors']} tensors, {tokens}", json)
+        tokens = f"{made.tokens} tokens" if tokenizer else "no tokenizer"
+        _say(made, f"{out}: {made.architecture}, {made.tensors} tensors, {tokens}", json)
 
 
 @app.command()
@@ -97,10 +100,10 @@ def tokenizer(
 
 
 def _say_folder(out: Path, files: list[str], json: bool) -> None:
-    _say({"folder": str(out), "files": files}, f"{out}: {', '.join(files)}", json)
+    from codex_ml.cli.model_export import ExportedFolder
+
+    _say(ExportedFolder(folder=str(out), files=files), f"{out}: {', '.join(files)}", json)
 
 
-def _say(value: dict[str, Any], line: str, json: bool) -> None:
-    from codex_ml.core.strict_json import dump_json
-
-    typer.echo(dump_json(value, indent=None).rstrip("\n") if json else safe_text(line))
+def _say(made: Contract, line: str, json: bool) -> None:
+    typer.echo(made.model_dump_json(indent=2, ensure_ascii=True) if json else safe_text(line))

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codex_ml.cli.model_export import ExportedFile
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_file, read_json
 from codex_ml.core.packages import install_extra
@@ -29,15 +30,12 @@ LARGEST_HALF = 65_504.0  # of float16
 NORMAL, CONTROL = 1, 3  # kinds of tokens
 
 
-def write_gguf(source: Path, target: Path, *, half: bool, tokenizer: bool, scratch: Path) -> dict[str, Any]:
+def write_gguf(source: Path, target: Path, *, half: bool, tokenizer: bool, scratch: Path) -> ExportedFile:
     """Write `source`, a folder of a model in the Hugging Face layout, to the file `target`.
 
     Args:
         half: matrices in float16 instead of float32; vectors stay in float32, as llama.cpp expects.
         tokenizer: whether the tokenizer of the folder is included.
-
-    Returns:
-        {"architecture", "tensors", "tokens"}; `tokens` is 0 without a tokenizer.
 
     Raises:
         UserError: for an architecture, a setting or a tokenizer that GGUF or the package cannot hold.
@@ -73,7 +71,8 @@ def write_gguf(source: Path, target: Path, *, half: bool, tokenizer: bool, scrat
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-    return {"architecture": architecture, "tensors": count, "tokens": len(pieces["tokens"]) if pieces else 0}
+    tokens = len(pieces["tokens"]) if pieces else 0
+    return ExportedFile(file=str(target), architecture=architecture, tensors=count, tokens=tokens)
 
 
 def _refuse(config: Any, source: Path) -> None:

@@ -9,9 +9,32 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from codex_ml.core.contract import Contract
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_folder
 from codex_ml.core.pipeline import remedy
+
+
+class ExportedFolder(Contract):
+    """What `codex-ml export merged|adapter|tokenizer --json` prints: the new folder and the names in it, sorted."""
+
+    folder: str
+    files: list[str]
+
+
+class ExportedFile(Contract):
+    """What `codex-ml export gguf --json` prints.
+
+    Attributes:
+        architecture: the name that GGUF has for it.
+        tensors, tokens: their numbers; no tokens without a tokenizer.
+    """
+
+    file: str
+    architecture: str
+    tensors: int
+    tokens: int
+
 
 WEIGHTS = ("config.json", "generation_config.json", "model.safetensors")
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import yaml
 from yaml.cyaml import CBaseLoader
 
+from codex_ml.core.contract import Contract
 from codex_ml.core.errors import UserError
 
 VERSION = 1  # of the form of params.yaml; a file without `version` has the form of version 1
@@ -32,6 +33,14 @@ class RenamedKey:
     key: str
     leaf: str
     values: Mapping[str, str] = field(default_factory=dict)
+
+
+class ParamUpgrade(Contract):
+    """What `codex-ml params upgrade --json` prints: the version of this checkout, one line per change."""
+
+    version: int
+    changes: list[str]
+    written: bool
 
 
 # In the order of the versions. A key that is not in the file is skipped.

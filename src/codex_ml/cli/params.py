@@ -32,10 +32,9 @@ def upgrade(
     Example: codex-ml params upgrade --check
     """
     from codex_ml.cli.param_rules import load_params
-    from codex_ml.cli.param_upgrade import VERSION, refuse_newer, upgraded
+    from codex_ml.cli.param_upgrade import VERSION, ParamUpgrade, refuse_newer, upgraded
     from codex_ml.core.io import write_text
     from codex_ml.core.sections import PARAMS
-    from codex_ml.core.strict_json import dump_json
     from codex_ml.core.yaml import parse_yaml, read_text
 
     with one_line_errors(debug=debug):
@@ -47,7 +46,8 @@ def upgrade(
         if said and not check:
             write_text(PARAMS, new)
         if json:
-            typer.echo(dump_json({"version": VERSION, "changes": said, "written": bool(said) and not check}), nl=False)
+            done = ParamUpgrade(version=VERSION, changes=said, written=bool(said) and not check)
+            typer.echo(done.model_dump_json(indent=2, ensure_ascii=True))
         else:
             for line in said or [f"{PARAMS} has the form of version {VERSION}; nothing to do"]:
                 typer.echo(safe_text(line))

@@ -61,7 +61,6 @@ def sweep(
     from codex_ml.cli.sweeping.study import Budget, Study
     from codex_ml.cli.sweeping.sweep_journal import Journal, sweep_lock
     from codex_ml.cli.sweeping.sweep_result import SweepResult, best_of, table_of, write_result
-    from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         go_to_top()
@@ -82,7 +81,7 @@ def sweep(
             )
             write_result(found, axes, folder)
         if json:
-            typer.echo(dump_json(found.model_dump(mode="json")), nl=False)
+            typer.echo(found.model_dump_json(indent=2, ensure_ascii=True))
             return
         for line in table_of(found, axes):
             typer.echo(safe_text(line))

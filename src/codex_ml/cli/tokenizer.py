@@ -135,11 +135,11 @@ def special(tokenizer: Folder = None, json: Json = False, debug: Debug = False) 
     Text never becomes one of them: `<|endoftext|>` in a document is encoded as ordinary characters.
     """
     with one_line_errors(debug=debug):
-        from codex_ml.cli.tokenizer_validation import special_tokens
+        from codex_ml.cli.tokenizer_validation import SpecialTokens, special_tokens
 
         found = special_tokens(_load(tokenizer))
         if json:
-            _print_json({"special": [token.as_json() for token in found]})
+            typer.echo(SpecialTokens(special=found).model_dump_json(ensure_ascii=True))
             return
         for token in found:
             typer.echo(safe_text(f"{token.id:>8}  {token.token:<24} {', '.join(token.roles)}"))
@@ -160,13 +160,13 @@ def validate(
     Example: codex-ml tokenizer validate data/splits/train.parquet
     """
     with one_line_errors(debug=debug):
-        from codex_ml.cli.tokenizer_validation import validate_tokenizer
+        from codex_ml.cli.tokenizer_validation import TokenizerValidation, validate_tokenizer
 
         folder = tokenizer or from_top(FOLDER)
         found = validate_tokenizer(folder, _load(folder), _named(file))
         failed = [check.name for check in found if check.passed is False]
         if json:
-            _print_json({"checks": [check.as_json() for check in found], "passed": not failed})
+            typer.echo(TokenizerValidation(checks=found, passed=not failed).model_dump_json(ensure_ascii=True))
         else:
             for check in found:
                 word = {True: "passed", False: "FAILED", None: "not checked"}[check.passed]

@@ -42,6 +42,19 @@ class TokenizerCheck(Contract):
     detail: str
 
 
+class SpecialTokens(Contract):
+    """What `codex-ml tokenizer special --json` prints."""
+
+    special: list[SpecialToken]
+
+
+class TokenizerValidation(Contract):
+    """What `codex-ml tokenizer validate --json` prints; `passed` says whether no check failed."""
+
+    checks: list[TokenizerCheck]
+    passed: bool
+
+
 def special_tokens(tokenizer: TextTokenizer) -> list[SpecialToken]:
     """The special tokens by id, with their roles."""
     held = {"end": tokenizer.end, "begin": tokenizer.begin, "pad": tokenizer.pad, "unknown": tokenizer.unk}

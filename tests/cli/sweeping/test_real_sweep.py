@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import random
 import signal
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -43,7 +44,11 @@ def test_a_sweep_killed_at_random_and_resumed_gives_the_same_list(tmp_path: Path
         if draw.random() < 0.5:
             process.kill()  # DVC goes on alone, and the next sweep waits for it
         else:
-            os.killpg(process.pid, signal.SIGKILL)  # DVC dies too
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            for each in family:  # DVC and its stage die too
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
         process.communicate()
     resumed = killed.sweep(*options)
     assert resumed.returncode == 0, resumed.stderr

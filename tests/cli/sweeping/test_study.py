@@ -172,6 +172,7 @@ def _trials(folder: Path) -> dict[int, study.SweepTrial]:
     [
         "ERROR: Unable to acquire lock",
         "error: the disk is full; free some space (No space left on device)\nERROR: failed to run: x",
+        "error: SIGTERM: saved the checkpoint of step 3\nERROR: failed to run: x",
         "",
     ],
 )

@@ -35,6 +35,7 @@ from codex_ml.core.yaml import parse_yaml, read_text
 PARAMS = "params.yaml"
 FAILURES = 3  # in a row without any success: then something is wrong that the next trial cannot mend
 STAGE_FAILED = "failed to run: "  # what DVC prints when a stage ends with an error; other errors are not the trial's
+INTERRUPTED = ("error: SIGINT", "error: SIGTERM", "error: interrupted")  # what a stage says that was told to end
 LOOKED_AHEAD = 64  # trials whose values are checked before any work
 
 
@@ -113,7 +114,7 @@ class Study:
             seconds = round(time.monotonic() - began, 1)
             values = {"value": None, "curve": [], "commit": None, "seconds": seconds, "why": why, **more}
             return SweepTrial.model_validate(
-                {"number": number, "params": params, "state": state, "experiment": name, **values}
+                {"number": number, "params": dict(sorted(params.items())), "state": state, "experiment": name, **values}
             )
 
         if why := refusal(params):
@@ -133,8 +134,9 @@ class Study:
                 forget_checkpoints(name)
             return ended("stopped", _why_stopped(curve[index]), curve=curve[: index + 1], commit=commit)
         if commit is None:
-            why = f"dvc ended with {code}: {last_error(printed)} (all of it: {log})"
-            if STAGE_FAILED not in printed or disk_error_in(why):
+            said = last_error(printed)
+            why = f"dvc ended with {code}: {said} (all of it: {log})"
+            if STAGE_FAILED not in printed or said.startswith(INTERRUPTED) or disk_error_in(said):
                 raise CheckFailed(f"trial {number} did not run, and is not recorded; run the command again. {why}")
             return ended("failed", why)
         return ended("failed" if missing else "finished", missing, value=value, curve=curve, commit=commit)

@@ -111,13 +111,12 @@ def run_experiment(launch: Launch, target: str, stop_at: Callable[[Points], int 
         start = log.tell()
         process = subprocess.Popen(
             command(launch, target), env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            pass_fds=(launch.lock,),
+            pass_fds=(launch.lock,), process_group=0,
         )  # fmt: skip
         try:
             _wait(process, launch, stop_at, began)
         except BaseException:
-            _interrupt(process)
-            process.wait()
+            _end(process)
             raise
     if process.returncode in INTERRUPTIONS:
         raise CheckFailed(
@@ -155,6 +154,17 @@ def _wait(
             _interrupt(process)
             process.wait()
             return
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let the stage save its checkpoint and end; each further Ctrl-C sends it one more signal, and the second ends it.
+
+    The terminal sends Ctrl-C to the sweep alone, because DVC has its own process group.
+    """
+    while process.poll() is None:
+        with suppress(KeyboardInterrupt):
+            _interrupt(process)
+            process.wait()
 
 
 def _interrupt(process: subprocess.Popen[bytes]) -> None:
