@@ -12,6 +12,7 @@ from codex_ml.cli.checks import preflight
 from codex_ml.cli.checks.code import code_problems
 from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.checks.dvc_state import leftovers
+from codex_ml.cli.checks.named_machinery import named_machinery
 from codex_ml.cli.checks.other_code import other_plugins
 from codex_ml.cli.history.lost_lines import baselines, lost_in
 from codex_ml.cli.history.versions import version_in_folder
@@ -82,6 +83,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from preflight.quantization(params)
     yield from preflight.home()
     yield from preflight.hardware(params)
+    yield from named_machinery(params)
     yield from preflight.edited_files(params, lock)
     yield from lost_in(version_in_folder(), baselines(), salt=params.split.salt)
     yield from other_plugins(params, lock)
