@@ -10,7 +10,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
-
 from codex_ml.core.config import Section
 from codex_ml.core.stage import Stage, run_stage
 from codex_ml.split.config import Split
@@ -26,6 +25,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.core.io import atomic_folder, write_json
     from codex_ml.core.parallel import shared_workers, workers_for
     from codex_ml.documents.licence_mistakes import refuse_wrong_licences
+    from codex_ml.split.augment import augment_train
     from codex_ml.split.contradictions import write_contradictions
     from codex_ml.split.crew import Crew
     from codex_ml.split.deal import deal, new_lines
@@ -39,6 +39,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.split.splits import column_bytes, corpus_split, screen_corpus, shingle_sets, warn_of_policy
 
     options = stage.params.split
+    stage.check_plugins(options.plugins)
     refuse_wrong_licences(options.licences, ())
     for benchmark in options.benchmarks:
         stage.require(benchmark.path)
@@ -61,6 +62,7 @@ def main(stage: Stage[Params]) -> None:
         # 3. Write the splits, redacted, and the lines that `codex-ml ledger accept` adds to the ledger.
         result = corpus_split(pool, dealt)
         counts = write_splits(folder, corpus, result, pool, settings, crew)
+        augment_train(folder, counts["train"], settings)
         lines = new_lines(pool.candidates, dealt, ledger, options)
         write_new_lines(folder / "new_ledger.txt", lines, salt=options.salt, mark=ledger.mark)
         # 4. Describe the splits, and count what crosses them.

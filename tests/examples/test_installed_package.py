@@ -20,7 +20,7 @@ PARAMS = """\
 seed: 3
 fetch: {sample: false, benchmarks: false}
 ingest: {sources: [{kind: blocks, path: data/raw/mine, licence: MIT}, {kind: jsonl, path: data/raw/records.jsonl}]}
-split: {val: 0.1, test: 0.15, licences: [MIT], ledger: false}
+split: {val: 0.1, test: 0.15, licences: [MIT], ledger: false, augment: [shout]}
 tokenizer: {kind: bytes, vocab_size: 300}
 pack: {seq_len: 64, template: question, canaries: {plant: never}}
 model: {preset: nano, architecture: olmo2, layers: 1}
@@ -104,6 +104,7 @@ def test_every_kind_of_the_wheel_works_in_the_real_stages(run, workspace):
 
     assert json.loads((workspace / "reports/ingest/details.json").read_text())["documents"] == 121
     assert '"rule": "ticket"' in (workspace / "data/splits/findings.ndjson").read_text()
+    assert json.loads((workspace / "data/splits/augmented.json").read_text()) == {"shout": {"copies": 0}}  # no Python
     assert json.loads((workspace / "models/tokenizer/kind.json").read_text()) == {"kind": "bytes"}
     packed = json.loads((workspace / "data/packed/pack.json").read_text())
     assert packed["template"]["prompt"] == "Question: {instruction}\nAnswer: "

@@ -13,7 +13,7 @@ from codex_ml.cli.plugin_list import listed
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 from codex_ml.core.plugin_lock import refuse_other_code, write_lock
-from codex_ml.core.plugins import KINDS, installed, registered
+from codex_ml.core.plugins import KINDS, installed, load, registered
 from codex_ml.documents.document import Document, documents_of
 from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.evaluate.metrics.registry import load_metrics
@@ -227,6 +227,12 @@ def test_its_metric_is_measured(package):
     rows = np.array([metrics.measure(Pair("", out, "a\nb", "text")) for out in ("a \nc", "b")])
     assert metrics.value(metrics["first_line"], rows.sum(0)) == 0.5
     assert metrics.plugins["first_line"].distribution == "codex-ml-example"
+
+
+def test_its_augmenter_changes_comments_of_python(package):
+    augment = load("augmenters", "shout")
+    assert augment("# one\nx = 1  # two\n", "python", "s") == "# ONE\nx = 1  # two\n"
+    assert augment("# one", "text", "s") is None
 
 
 def test_its_template_asks_a_question(package):

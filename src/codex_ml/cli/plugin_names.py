@@ -17,6 +17,7 @@ def named_plugins(params: Params, detectors: Iterable[str]) -> dict[str, list[st
     named: dict[str, Iterable[str]] = {
         "detectors": detectors,
         **params.ingest.plugins,
+        **params.split.plugins,
         **params.pack.plugins,
         **params.tokenizer.plugins,
         **params.model.plugins,

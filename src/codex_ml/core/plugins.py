@@ -43,6 +43,7 @@ class Kind:
 
 KINDS = {
     "architectures": Kind("architecture", "params.yaml: model.architecture"),
+    "augmenters": Kind("augmenter", "params.yaml: split.augment"),
     "detectors": Kind("detector", "data/policy.yaml: detectors"),
     "hooks": Kind("hook", "params.yaml: runtime.on_event", locked=False),
     "metrics": Kind("metric", "params.yaml: evaluate.metrics", locked=False),

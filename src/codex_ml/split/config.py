@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from codex_ml.core.config import Count, Number, Section, Share
+from codex_ml.core.plugins import BuiltInOr
 from codex_ml.documents.licences import PERMISSIVE
 
 
@@ -46,6 +47,9 @@ class Quality(Limits):
     @classmethod
     def _beside_the_defaults(cls, languages: dict[str, Limits]) -> dict[str, Limits]:
         return LANGUAGES | {name.lower(): limits for name, limits in languages.items()}
+
+
+AUGMENTERS = ("rename_identifiers",)  # built in
 
 
 class Benchmark(Section):
@@ -90,8 +94,16 @@ class Split(Section):
     unknown_licence: Literal["drop", "keep"] = Field("drop", description="What happens to documents without a licence")
     quality: Quality = Quality()
     policy: Literal["enforce", "off"] = Field("enforce", description="data/policy.yaml; off is shown in all reports")
+    augment: tuple[Annotated[str, BuiltInOr("augmenters", AUGMENTERS)], ...] = Field(
+        (), description="Augmenters that add changed copies to train: rename_identifiers, or one of a package"
+    )
     benchmarks: tuple[Benchmark, ...] = ()
     contaminated: Literal["report", "drop"] = Field("drop", description="What happens to documents that hold items")
+
+    @property
+    def plugins(self) -> dict[str, tuple[str, ...]]:
+        """Kind of plug-ins -> what the section names of it."""
+        return {"augmenters": tuple(name for name in self.augment if name not in AUGMENTERS)}
 
     @model_validator(mode="after")
     def _train_is_left(self) -> Split:
