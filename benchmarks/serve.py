@@ -3,7 +3,8 @@
     python benchmarks/serve.py                             # models/model, 3 rounds
     python benchmarks/serve.py --model ../other --tokens 128
 
-One server runs as a user starts it. Each round measures, one after the other:
+One server runs as a user starts it, with one thread: two wait for each other at the size of the sample's model. Each
+round measures, one after the other:
 
     one at a time   one client, which sends the next request when it has the answer
     together        as many clients as --max-batch
@@ -100,18 +101,8 @@ def main(
 @contextmanager
 def server(model: str, max_batch: int) -> Iterator[tuple[int, psutil.Process]]:
     """Run the command until the block ends: (its port, its process)."""
-    command = [
-        sys.executable,
-        "-m",
-        "codex_ml",
-        "serve",
-        "--model",
-        model,
-        "--port",
-        "0",
-        "--max-batch",
-        str(max_batch),
-    ]
+    options = ["--model", model, "--port", "0", "--max-batch", str(max_batch), "--threads", "1"]
+    command = [sys.executable, "-m", "codex_ml", "serve", *options]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")

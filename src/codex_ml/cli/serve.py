@@ -32,6 +32,9 @@ def serve(
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Texts that are written at once.")] = 32,
     max_queue: Annotated[int, typer.Option(min=0, max=65536, help="Further texts that wait.")] = 256,
+    threads: Annotated[
+        int, typer.Option(min=0, max=1024, help="CPU threads of the model; 0: as in training, or all cores.")
+    ] = 0,
     timeout: Annotated[float, typer.Option(min=1, max=86400, help="Seconds for one request.")] = 120,
     max_body: Annotated[int, typer.Option(min=1024, max=1 << 30, help="Bytes of one request.")] = 1 << 20,
     policy: Annotated[
@@ -63,6 +66,7 @@ def serve(
             upstream_token_file=None if upstream_token_file is None else here / upstream_token_file,
             max_batch=max_batch,
             max_queue=max_queue,
+            threads=threads,
             timeout=timeout,
             max_body=max_body,
             policy=policy,

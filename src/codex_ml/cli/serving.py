@@ -41,6 +41,7 @@ class Options:
     upstream_token_file: Path | None
     max_batch: int
     max_queue: int
+    threads: int
     timeout: float
     max_body: int
     policy: bool
@@ -157,12 +158,15 @@ def _backend(options: Options, screening: Screening, limits: ServeLimits) -> tup
         raise UserError("--upstream-token-file is for --upstream; name that endpoint too")
     from codex_ml.serve.own_model import LocalModel
 
-    served = load_served(options.model or Path("models/model"))
+    served = load_served(options.model or Path("models/model"), threads=options.threads)
     return lambda: LocalModel(served, screening, limits), f"model {served.digest}"
 
 
-def load_served(path: Path) -> Served:
+def load_served(path: Path, *, threads: int) -> Served:
     """Load a model of any origin, offline.
+
+    Args:
+        threads: of torch, on a CPU; 0: as in training, or all cores.
 
     Raises:
         UserError: when it cannot be used.
@@ -178,6 +182,10 @@ def load_served(path: Path) -> Served:
     go_offline()
     with scratch_folder() as scratch:
         loaded = load_any_model(ModelChoice(path, None, "fp32"), load_params().runtime, None, scratch)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
     own = loaded.model.config.eos_token_id
     listed = own if isinstance(own, list) else [own] if own is not None else []
     ends = tuple(sorted({*turn_ends(loaded.tokenizer), *listed}))
