@@ -128,7 +128,8 @@ async def load(port: int, *, clients: int, requests: int, tokens: int) -> Load:
         for number in numbers:
             begun = time.perf_counter()
             try:
-                found.tokens += await ask(port, number, tokens)
+                new = await ask(port, number, tokens)
+                found.tokens += new  # not in one line: it would read the sum before it waits
                 found.latencies.append(time.perf_counter() - begun)
             except (OSError, ValueError, KeyError, IndexError):
                 found.errors += 1

@@ -78,6 +78,7 @@ class BatchEngine:
         """
         rows = [self._row(one, number, report) for number, one in enumerate(wanted)]
         with self._changed:
+            self._waiting = deque(row for row in self._waiting if not row.cancelled)  # whose clients have left
             free = self.max_batch - len(self._rows)
             if self._closed or len(self._waiting) + len(rows) > self.max_waiting + max(free, 0):
                 raise QueueFull
@@ -113,7 +114,7 @@ class BatchEngine:
                     self._admit()
                     if self._rows:
                         self._step()
-                except Exception as error:  # one bad batch must not end the endpoint
+                except BaseException as error:  # a panic of a Rust library is not an Exception
                     self._fail(self._rows, error)
                     self._rows, self._decoder = [], None
                 self.counts.running = len(self._rows)
@@ -239,7 +240,7 @@ class BatchEngine:
         self._reports.append((row, Progress(new, len(text.tokens), tuple(row.scores), finished)))
         row.sent, row.scores = max(final, row.sent), []
 
-    def _fail(self, rows: Sequence[EngineRow], error: Exception) -> None:
+    def _fail(self, rows: Sequence[EngineRow], error: BaseException) -> None:
         said = str(error) if isinstance(error, CheckFailed) else type(error).__name__  # a message may quote a text
         log.error("serve: the model failed on %d texts: %s", len(rows), said)
         self._reports += [(row, Progress("", row.step, finished="error")) for row in rows]

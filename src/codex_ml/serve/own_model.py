@@ -197,8 +197,8 @@ class LocalModel:
                     if new is not None:
                         traced = {"codex_ml": job.traced(one.decision, one.why)} if one.finished else {}
                         events.append(event(writer.chunk([new], **traced, **none)))
-                        if one.finished:
-                            self._screening.counters.decided("answer", one.decision or "none")
+                        if one.finished and one.decision is not None:
+                            self._screening.counters.decided("answer", one.decision)
                     if one.finished:
                         arrivals.cancel_one(number)
                 if events:

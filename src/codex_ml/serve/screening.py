@@ -70,15 +70,19 @@ class Screening:
     def prompt(self, texts: Iterable[str]) -> tuple[list[str], Decision | None, str]:
         """What the model may read of the texts of a request: (texts, the strictest decision, why)."""
         screened = [self._screened(text, answer=False) for text in texts]
+        if self.screen is None:
+            return [one.text for one in screened], None, ""
         decision, why = strictest(screened)
         self.counters.decided("prompt", decision)
-        return [one.text for one in screened], decision if self.screen else None, why
+        return [one.text for one in screened], decision, why
 
     def answer(self, text: str) -> tuple[str, Decision | None, str]:
         """What may leave of a whole answer: (text, decision, why)."""
+        if self.screen is None:
+            return text, None, ""
         found = self._screened(text, answer=True)
         self.counters.decided("answer", found.decision)
-        return found.text, found.decision if self.screen else None, found.why
+        return found.text, found.decision, found.why
 
     def gate(self) -> TextGate:
         """A filter of one answer that is sent while it is written."""

@@ -79,7 +79,10 @@ class UpstreamModel:
             stream, n = request.get("stream") is True, request.get("n", 1)
             origin = AnswerOrigin(None, self._screening.digest, None)
             if decision == "refuse":
-                choices = [Choice(i, "", FILTERED, f"the prompt: {why}") for i in range(n if n in range(1, 129) else 1)]
+                choices = [
+                    Choice(i, "", FILTERED, f"the prompt: {why}")
+                    for i in range(n if isinstance(n, int) and 0 < n <= 128 else 1)
+                ]
                 return refused_answer(Writer(chat, "upstream"), choices, origin, stream=stream, counted=False)
             sent = json.dumps(request, ensure_ascii=True, allow_nan=False).encode("ascii")
             try:
@@ -152,7 +155,8 @@ class UpstreamModel:
             origin = AnswerOrigin(None, self._screening.digest, None)
             traced = origin.as_json(chunks.decision, f"the answer: {chunks.why}" if chunks.why else "")
             yield event(Writer(chat, "upstream").chunk((), codex_ml=traced))
-            self._screening.counters.decided("answer", chunks.decision or "none")
+            if chunks.decision is not None:
+                self._screening.counters.decided("answer", chunks.decision)
         except UpstreamError as error:
             yield event(_unreachable(error).body())
         except TimeoutError:
