@@ -91,7 +91,7 @@ def test_what_a_hook_started_ends_with_its_time(tmp_path):
 
 
 def test_a_failed_hook_is_logged_once_and_calls_no_hook(logger, capsys):
-    hook = EventHook(command=("no-such-program-anywhere",), events=("stage_failed", "hook_failed"))
+    hook = EventHook(command=("no-such-program-anywhere",), events=("stage_failed",))
     start_log("pack", Runtime(on_event=(hook,)))
     logger.error("pack: broke", extra=event("stage_failed"))
     lines = list(read_log(Path("logs/pack.ndjson")))
@@ -123,6 +123,7 @@ def test_a_plug_in_is_called_in_a_process_of_its_own(workspace, tmp_path, monkey
         {"plugin": "nobody"},
         {"command": ("a",), "plugin": "b"},
         {"command": ("",)},
+        {"command": ("a",), "events": ("stage_fail",)},
         {"command": ("a",), "seconds": 0},
     ],
 )

@@ -46,12 +46,15 @@ BasePath = Annotated[str, AfterValidator(_in_base_folder)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of initialisation, data order, sampling and bootstrap")]
 
 
+HookEvent = Literal["stage_started", "stage_finished", "stage_failed", "stage_interrupted", "checkpoint", "gate_failed"]
+
+
 class EventHook(Section):
     """A program or a plug-in that gets an event of a run as JSON on its standard input."""
 
     command: tuple[str, ...] = Field((), description="Program and arguments; no shell reads them")
     plugin: Annotated[str, BuiltInOr("hooks", ("",))] = Field("", description="Or a plug-in, called with the event")
-    events: tuple[str, ...] = Field(
+    events: tuple[HookEvent, ...] = Field(
         ("stage_finished", "stage_failed", "gate_failed"), description="Names of events; docs/watch.md lists them"
     )
     seconds: float = Field(10.0, gt=0, le=3600, description="Time limit; the stage waits this long at most")
