@@ -123,16 +123,21 @@ def _quiet_dvc() -> Iterator[Repo]:
     from dvc.repo import Repo
     from dvc.rwlock import rwlock
 
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    log = logging.getLogger("dvc")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         with Repo() as repo, repo.lock:
             paths = [item.fs_path for stage in repo.index.stages for item in (*stage.deps, *stage.outs)]
-            with rwlock(repo.tmp_dir, repo.fs, "codex-ml plan", read=paths, write=[], hardlink=False):
+            linked = repo.config["core"].get("hardlink_lock", False)
+            with rwlock(repo.tmp_dir, repo.fs, "codex-ml plan", read=paths, write=[], hardlink=linked):
                 yield repo
     except LockError as error:
         raise CheckFailed(f"DVC is working in this folder; plan again when it has ended ({one_line(error)})") from None
     except DvcException as error:
         raise CheckFailed(f"`dvc repro` would not start: {one_line(error)}") from None
+    finally:
+        log.setLevel(level)
 
 
 def _page(found: ReproPlan) -> Iterator[str]:

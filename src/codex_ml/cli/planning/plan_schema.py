@@ -1,6 +1,6 @@
 """The JSON object that `codex-ml plan --json` prints.
 
-Used by: `codex-ml plan`, `codex-ml schema`.
+Used by: `codex-ml plan`.
 """
 
 from __future__ import annotations
