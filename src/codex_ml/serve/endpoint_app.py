@@ -129,7 +129,7 @@ class EndpointApp:
     async def respond(self, scope: Scope, receive: Receive, send: Send, *, chat: bool) -> None:
         """Answer one request for text; an error becomes an answer, and a line in the log without its text."""
         begun, status = time.monotonic(), GONE
-        request, answer = Request(scope, receive), _Answer(send)
+        request, answer = Request(scope, receive), _BegunAnswer(send)
         try:
             status = await self.handle(request, answer, chat=chat)
         except ApiError as error:
@@ -147,7 +147,7 @@ class EndpointApp:
             log.info("serve: %s %d in %.2f s", scope["path"], status, seconds)
 
 
-class _Answer:
+class _BegunAnswer:
     """`send` of ASGI that knows whether an answer has begun; an error can then not be sent any more."""
 
     def __init__(self, send: Send) -> None:

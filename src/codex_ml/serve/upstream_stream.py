@@ -38,7 +38,7 @@ class _Tool:
 
 
 @dataclass
-class _Answer:
+class _StreamedAnswer:
     """One choice: a gate for each of its text fields, and its calls of tools."""
 
     gates: dict[str, TextGate] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class FilteredChunks:
 
     def __init__(self, screening: Screening, *, chat: bool) -> None:
         self._screening, self._chat = screening, chat
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, _StreamedAnswer] = {}
         self.decision: Decision | None = "allow" if screening.screen else None
         self.why = ""
 
@@ -94,7 +94,7 @@ class FilteredChunks:
         index = given.get("index", 0)
         if not isinstance(index, int) or not 0 <= index < MOST_CHOICES:
             raise ValueError("a choice has no index")
-        answer = self._answers.setdefault(index, _Answer())
+        answer = self._answers.setdefault(index, _StreamedAnswer())
         if answer.done:
             return None
         finish = given.get("finish_reason")
@@ -119,7 +119,7 @@ class FilteredChunks:
         said = {"delta": left} if self._chat else {"text": left.get("text", "")}
         return {"index": index, **said, "finish_reason": None if finish is None else self._short(finish)}
 
-    def _text(self, answer: _Answer, name: str, text: Any, *, last: bool) -> str:
+    def _text(self, answer: _StreamedAnswer, name: str, text: Any, *, last: bool) -> str:
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{name} is not a text")
         gate = answer.gates.get(name)
@@ -133,7 +133,7 @@ class FilteredChunks:
         self._note(gate.decision, gate.why)
         return left
 
-    def _keep(self, answer: _Answer, calls: Any) -> None:
+    def _keep(self, answer: _StreamedAnswer, calls: Any) -> None:
         if not isinstance(calls, list):
             raise ValueError("tool_calls is not a list")
         for call in calls:
@@ -149,7 +149,7 @@ class FilteredChunks:
         if answer.kept > MAX_CHARACTERS or len(answer.tools) > MOST_CHOICES:
             raise ValueError("the calls of tools are too long")
 
-    def _tools(self, answer: _Answer) -> list[dict[str, Any]]:
+    def _tools(self, answer: _StreamedAnswer) -> list[dict[str, Any]]:
         calls = [tool.as_json(index) for index, tool in sorted(answer.tools.items())]
         if self._screening.screen is None:
             return calls
@@ -159,7 +159,7 @@ class FilteredChunks:
         answer.gates["tool_calls"] = _Decided(*walk.decision)
         return cleaned
 
-    def _refused(self, answer: _Answer) -> bool:
+    def _refused(self, answer: _StreamedAnswer) -> bool:
         return any(gate.decision == "refuse" for gate in answer.gates.values())
 
     def _note(self, decision: Decision | None, why: str) -> None:
