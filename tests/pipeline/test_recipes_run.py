@@ -66,7 +66,8 @@ def settle(workspace: Workspace, recipe: str, **changes: dict[str, Any]) -> None
     file = workspace.root / "params.yaml"
     params = yaml.safe_load(file.read_text(encoding="utf-8"))
     for section, values in (*SMALL.items(), *changes.items()):
-        params[section] = {**params[section], **values}
+        if params[section]:  # a recipe that trains nothing leaves sections empty
+            params[section] = {**params[section], **values}
     file.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
