@@ -13,6 +13,7 @@ import pytest
 
 from codex_ml.cli.param_rules import Params
 from codex_ml.core.pipeline import load_pipeline
+from codex_ml.core.plugins import KINDS
 from codex_ml.core.sections import known_keys
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +40,7 @@ OF_THE_USER = (
 TOP = r"src|stages|data|docs|models|reports|benchmarks|tests|logs|\.cache"
 OF_FILES = (".py", ".md", ".json", ".ndjson", ".yaml", ".csv", ".txt", ".bin", ".parquet", ".mask", ".rows", ".pieces",
             ".starts", ".log", ".lock")  # fmt: skip
-ENTRY_POINTS = {"codex_ml.detectors", "codex_ml.hooks", "codex_ml.metrics"}
+ENTRY_POINTS = {f"codex_ml.{kind}" for kind in KINDS}
 
 
 @cache
