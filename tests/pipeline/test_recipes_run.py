@@ -132,4 +132,4 @@ def test_evaluate_and_audit(trained: Workspace, tmp_path: Path) -> None:
     done = workspace.cli("audit", "--model", "models/base/mine", *named, check=False)
     assert done.returncode in (0, 1), done.stderr  # the verdict of a toy model on toy documents decides nothing here
     assert "error" not in done.stderr
-    assert json.loads((workspace.root / "audited/details.json").read_text())["verdict"] in ("pass", "fail", "invalid")
+    assert json.loads((workspace.root / "audited/audit.json").read_text())["verdict"] in ("pass", "fail", "invalid")
