@@ -73,6 +73,14 @@ def test_no_secret_is_in_message_cause_step_or_traceback(workspace):
     assert ErrorLine.model_validate(parse_json(text)) == line
 
 
+def test_a_suggested_command_holds_no_secret(workspace):
+    line = fail("fetch", UserError(f"cannot read it; run `git clone https://u:{TOKEN}@example.org/x`"))
+    assert TOKEN not in (workspace / "logs/errors.ndjson").read_text()
+    assert line.suggestion == "codex-ml check"
+    line = fail("fetch", UserError("cannot read it; run `git status -s`"))
+    assert line.suggestion == "git status -s"
+
+
 def test_outside_a_repository_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert fail("codex-ml check", UserError("no")) is None

@@ -106,14 +106,14 @@ def error_line(where: str, step: str, failure: Failure) -> ErrorLine:
         where=where,
         step=_shown(step),
         kind=type(error).__name__,
-        message=_shown(failure.message),
+        message=(message := _shown(failure.message)),
         exit_code=failure.code,
         context={
             **({"causes": [_shown(cause)[:1000] for cause in causes]} if causes else {}),
             **({"place": place} if (place := _place(error)) else {}),
             **({"rank": rank()} if rank() else {}),
         },
-        suggestion=_suggestion(where, failure, internal=internal),
+        suggestion=_suggestion(where, message, failure.error, internal=internal),
         traceback=_shown(trace),
     )
 
@@ -160,12 +160,17 @@ def _place(error: BaseException) -> str:
     return ""
 
 
-def _suggestion(where: str, failure: Failure, *, internal: bool) -> str:
-    if named := COMMAND.search(failure.message):
+def _suggestion(where: str, message: str, error: BaseException, *, internal: bool) -> str:
+    """The command that a message names, if the policy removed nothing from it; else the one that shows more.
+
+    Args:
+        message: cleaned.
+    """
+    if (named := COMMAND.search(message)) and "<SECRET:" not in named[1]:
         return named[1]
     if internal:
         return f"{where} --debug" if _is_command(where) else f"python stages/{where}.py --debug"
-    if isinstance(failure.error, CheckFailed) and not _is_command(where):
+    if isinstance(error, CheckFailed) and not _is_command(where):
         return f"dvc repro {where}"
     return "codex-ml check"
 
