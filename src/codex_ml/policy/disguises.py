@@ -30,7 +30,7 @@ ROUNDS = 3  # levels of encodings inside each other
 LONGEST_WORD = 24
 LETTERS = 2000  # spaced letters that are joined at once
 
-_HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?[0-9a-fA-F]{2}(?:[ ,:]{0,2}(?:0x)?[0-9a-fA-F]{2}){11,}+(?![0-9A-Za-z])")
+_HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?[0-9a-fA-F]{2}(?:[ ,:]{0,2}(?:0x)?[0-9a-fA-F]{2}){11,}+")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}+={0,2}")
 _NO_DIGIT = re.compile("0x|[ ,:]")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8});")
