@@ -76,7 +76,7 @@ def test_why_a_hook_failed_is_one_line(workspace, monkeypatch, hook, why):
 def test_what_a_hook_started_ends_with_its_time(tmp_path):
     code = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); " \
         "open(sys.argv[1], 'w').write(str(p.pid)); p.wait()"  # fmt: skip
-    assert "did not end" in call_hook(python(code, str(tmp_path / "pid"), seconds=3), b"{}\n")
+    assert "did not end" in call_hook(python(code, str(tmp_path / "pid"), seconds=15), b"{}\n")
     pid = int((tmp_path / "pid").read_text())
     for _ in range(100):  # until init has collected it
         try:
@@ -88,6 +88,13 @@ def test_what_a_hook_started_ends_with_its_time(tmp_path):
             return
         time.sleep(0.05)
     pytest.fail("the child of the hook still runs")
+
+
+def test_a_hook_that_leaves_a_process_behind_does_not_hold_the_stage(tmp_path):
+    """The process has its own session and keeps the output open; only what waits for the end of a file would notice."""
+    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], " \
+        "start_new_session=True)"  # fmt: skip
+    assert call_hook(python(code, seconds=20), b"{}\n") == ""
 
 
 def test_a_failed_hook_is_logged_once_and_calls_no_hook(logger, capsys):

@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,31 +58,28 @@ class HookCaller(logging.Handler):
 def call_hook(hook: EventHook, line: bytes) -> str:
     """Run a hook with a line of the log on its standard input; return why it failed, or ""."""
     environment = {**{name: os.environ[name] for name in KEPT if name in os.environ}, "HOME": str(Path.cwd())}
-    try:
-        process = subprocess.Popen(
-            _command(hook),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,  # so that its own children end with it
-        )
-    except (OSError, ValueError) as error:
-        return one_line(error)
-    timer = threading.Timer(hook.seconds, _end, (process,))
-    timer.start()
-    try:
-        _, errors = process.communicate(line)
-    except BaseException:
-        _end(process)
-        process.wait()
-        raise
-    finally:
-        late = not timer.is_alive()
-        timer.cancel()
-    if late:
-        return f"it did not end within {hook.seconds:g} s"
-    last = errors[-2000:].decode("utf-8", "replace").strip().splitlines()[-1:]
+    with tempfile.TemporaryFile() as errors:  # and not a pipe, which a child that left the group could hold open
+        try:
+            process = subprocess.Popen(
+                _command(hook),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=environment,
+                start_new_session=True,  # so that its own children end with it
+            )
+        except (OSError, ValueError) as error:
+            return one_line(error)
+        try:
+            process.communicate(line, timeout=hook.seconds)
+        except BaseException as error:
+            _end(process)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                return f"it did not end within {hook.seconds:g} s"
+            raise
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - 2000))
+        last = errors.read(2000).decode("utf-8", "replace").strip().splitlines()[-1:]
     said = "".join(f": {one_line(text)}" for text in last)
     return f"exit code {process.returncode}{said}" if process.returncode else ""
 

@@ -64,7 +64,7 @@ def _lay_out(copy: Path, spec: StageSpec, params: Params) -> None:
     train, runtime = (changed.get(name) or {} for name in ("train", "runtime"))
     steps = min(STEPS, params.train.max_steps)
     once = {"max_steps": steps, "eval_every": steps, "checkpoint_every": steps, "log_every": 1, "warmup_steps": 0}
-    alone = {"trackers": [], "prometheus_port": 0, "progress": "off"}
+    alone = {"trackers": [], "on_event": [], "prometheus_port": 0, "progress": "off"}
     changed["train"] = {**train, **once, "resume_from": "", "compile": _said(COMPILES)}
     changed["runtime"] = {**runtime, **alone}
     write_json(copy / PARAMS, changed)
