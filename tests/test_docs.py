@@ -50,11 +50,14 @@ def test_every_tracker_and_gauge_is_explained_and_no_other():
     assert set(re.findall(r"`(codex_ml_[a-z_]+)`", text)) == gauges
 
 
+WITHOUT_YAML = {"smollm2_audit.md"}  # pages that set no parameter
+
+
 @pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
 def test_yaml_in_docs_is_valid(file, project, monkeypatch):
     monkeypatch.chdir(project)
     blocks = re.findall(r"```yaml\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks
+    assert bool(blocks) == (file.name not in WITHOUT_YAML)
     for text in blocks:
         validate_params(parse_yaml(text, file.name))
 
@@ -105,7 +108,7 @@ def test_keys_and_files_that_docs_name_exist(file):
     keys = set(known_keys(Params))
     sections = {key.split(".")[0] for key in keys}
     named = {name for name in re.findall(r"`([a-z_]+\.[a-z_]+)[:`]", text) if name.split(".")[0] in sections}
-    assert named
+    assert named or file.name in WITHOUT_YAML
     assert all(name in keys or any(key.startswith(name + ".") for key in keys) for name in named)
     for path in re.findall(r"`((?:data|docs)/[a-z_]+(?:\.[a-z]+)?)`", text):
         assert (ROOT / path).exists() or path in ("data/raw", "data/splits", "data/corpus", "data/packed"), path
