@@ -1,6 +1,6 @@
 """The safety audit through `dvc repro`: it fails a model that memorised, and says so when it could not have noticed.
 
-A gate at 1 % needs 368 windows of train text and as many of held-out text. The corpus of these tests has fewer, so the
+A gate at 1 % needs 381 windows of train text and as many of held-out text. The corpus of these tests has fewer, so the
 policy of the workspace has a wider gate for extraction, as a user with little data would write it.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -174,11 +175,8 @@ def test_an_overfitted_model_fails_and_its_documents_are_named(overfitted: Plant
     raw = (workspace.root / "data/raw/own.jsonl").read_text(encoding="utf-8").split("\n")
     texts = [words(json.loads(record)["text"]) for record in raw if record]
     for finding in findings:
-        assert (finding.source, finding.path, finding.licence) == (
-            "data/raw/own.jsonl",
-            "",
-            "MIT",
-        )  # a record has no path
+        assert (finding.source, finding.licence) == ("data/raw/own.jsonl", "MIT")
+        assert re.fullmatch(r"record [0-9a-f]{16}", finding.path)
         assert finding.line > 0
         assert len(words(finding.evidence)) > 3
         assert any(words(finding.evidence) <= text for text in texts)

@@ -108,7 +108,7 @@ def test_only_fetch_may_open_a_socket(pipeline: Workspace) -> None:
 
 
 def test_failed_audit_ends_the_run_only_on_request(pipeline: Workspace) -> None:
-    """A secret in the training data fails a gate. The run of `pipeline` itself went on: its verdict is no pass either."""
+    """A secret in the training data fails a gate. The run of `pipeline` itself went on, and its verdict is not a pass."""
     params = (pipeline.root / "params.yaml").read_text(encoding="utf-8")
     assert "on_fail" not in params  # the default, warn
     assert Audit.read(pipeline.root / "reports/safety_audit/audit.json").verdict != "pass"
