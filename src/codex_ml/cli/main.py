@@ -102,7 +102,7 @@ def whole_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         help="Train, evaluate and safety-audit language models in a pipeline whose every byte can be traced.\n\n"
         "`dvc repro` runs the pipeline; these commands check it and show what is in it. Exit codes: 0 success, 1 a "
-        "check failed, 2 your input is wrong.",
+        "check failed, 2 your input is wrong; of `plan` also 3: `dvc repro` has something to do.",
     )
     app.callback(invoke_without_command=True)(_version)
     for command in (init, check, doctor, plan, verify, lineage, folds, schema, merge, logs, runs):

@@ -71,6 +71,7 @@ def sweep(
         folder = SWEEPS / plan.name
         with sweep_lock(folder) as lock:
             study = Study(plan, axes, Journal(folder, plan), lock=lock)
+            study.refuse_edited()
             if not study.journal.trials:
                 study.refuse_impossible(size or 1)
             study.run(Budget(size, None if minutes is None else 60 * minutes))

@@ -118,6 +118,44 @@ def test_a_changed_file_or_a_changed_setting_is_refused(project: Path, fake: Non
     assert code == 2 and "1 tracked files differ from the commit" in err
 
 
+EDITS = {
+    "another value": ("sobol", '"train.lr": "1e-3"', '"train.lr": "4e-3"'),
+    "a value outside": ("tpe", '"train.lr": "1e-3"', '"train.lr": "7"'),
+    "a value that is no number": ("tpe", '"model.dropout": "0', '"model.dropout": "x'),
+    "another key": ("tpe", '"train.lr"', '"train.warmup_steps"'),
+    "a trial that the grid lacks": ("grid", '"number": 0', '"number": 30'),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_trial_is_refused(project: Path, fake: None, name: str) -> None:
+    method, old, new = EDITS[name]
+    options = [
+        "--set",
+        "train.lr=choice(1e-3,4e-3)",
+        "--set",
+        "train.accumulation=1",
+        "--method",
+        method,
+        "--name",
+        "s",
+    ]
+    options += [] if method == "grid" else ["--set", "model.dropout=uniform(0,0.1)"]
+    assert sweep(*options, "--trials", "2")[0] == 0
+    file = Path("logs/sweeps/s/journal.ndjson")
+    lines = file.read_text().splitlines(keepends=True)
+    edited = next(number for number, line in enumerate(lines) if number and old in line)
+    lines[edited] = lines[edited].replace(old, new)
+    file.write_text("".join(lines))
+    code, out, err = sweep(*options, "--trials", "2")
+    assert (code, out) == (2, "")
+    assert "has values that this sweep does not propose; delete its line to run the trial again" in err
+    assert err.count("\n") == 1
+    lines.pop(edited)
+    file.write_text("".join(lines))
+    assert sweep(*options, "--trials", "2")[0] == 0
+
+
 def test_a_name_says_what_the_trial_tries_and_git_allows_it() -> None:
     params = {"train.lr": "0.000312345", "model.lora.targets": "[q_proj, 'v..x']", "train.schedule": "wsd"}
     name = experiment_name("s", 12, params, list(params))

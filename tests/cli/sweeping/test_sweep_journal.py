@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,40 @@ def test_a_damaged_journal_is_one_line_for_the_user(tmp_path: Path, line: str) -
         handle.write(line.encode("utf-8", "surrogateescape") + b"\n")
     with pytest.raises(UserError, match=r"journal.ndjson:3"):
         Journal(tmp_path, SETTINGS)
+
+
+DAMAGES = {
+    "value of a trial that failed": (lambda t: t | {"state": "failed"}, "a finished trial has a value"),
+    "no value": (lambda t: t | {"value": None}, "a finished trial has a value"),
+    "number below 0": (lambda t: t | {"number": -1}, "greater than or equal to 0"),
+    "number that is there twice": (lambda t: t | {"number": 0}, "trial 0 is there twice; delete one of the lines"),
+    "another state": (lambda t: t | {"state": "good"}, "finished"),
+    "a key more": (lambda t: t | {"note": ""}, "note"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_an_edited_journal_is_one_line_for_the_user_and_stays(tmp_path: Path, name: str) -> None:
+    change, message = DAMAGES[name]
+    Journal(tmp_path, SETTINGS).add(trial(0))
+    file = tmp_path / JOURNAL
+    edited = file.read_text() + json.dumps(change(trial(1).model_dump(mode="json"))) + '\n{"torn": '
+    file.write_text(edited)
+    with pytest.raises(UserError, match=r"journal.ndjson:3: ") as raised:
+        Journal(tmp_path, SETTINGS)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert file.read_text() == edited
+
+
+def test_a_journal_of_another_sweep_stays_as_it_is(tmp_path: Path) -> None:
+    Journal(tmp_path, SETTINGS).add(trial(0))
+    file = tmp_path / JOURNAL
+    torn = file.read_bytes()[:-9]
+    file.write_bytes(torn)
+    with pytest.raises(UserError, match=r"a sweep with another space: \['train.lr=uniform\(0,1\)'\], not \['a.b=1'\]"):
+        Journal(tmp_path, SETTINGS.model_copy(update={"space": ["a.b=1"]}))
+    assert file.read_bytes() == torn
 
 
 def test_one_sweep_holds_the_lock_of_a_folder(tmp_path: Path) -> None:

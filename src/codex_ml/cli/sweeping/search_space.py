@@ -78,6 +78,15 @@ class SweepAxis:
             return self.rounded(math.exp(logarithm))
         return self.rounded(self.low + share * (self.high - self.low))
 
+    def holds(self, text: str) -> bool:
+        """Whether a text is a value of the axis."""
+        if self.kind == "choice":
+            return text in self.options
+        try:
+            return self.low <= (int(text) if self.kind == "int" else float(text)) <= self.high
+        except (ValueError, OverflowError):
+            return False
+
     def rounded(self, number: float) -> str:
         """A number of `uniform` or `loguniform` with DIGITS significant digits, inside the axis."""
         return repr(min(max(float(f"{number:.{DIGITS}g}"), self.low), self.high))

@@ -30,6 +30,7 @@ from codex_ml.cli.sweeping.trial_experiment import (
     run_experiment,
 )
 from codex_ml.core.errors import CheckFailed, UserError, disk_error_in, one_line, safe_text
+from codex_ml.core.message_cleaner import clean_message
 from codex_ml.core.yaml import parse_yaml, read_text
 
 PARAMS = "params.yaml"
@@ -93,6 +94,25 @@ class Study:
         before = self.journal.before(number)
         return proposals.tpe(axes, number, seed=seed, before=before, direction=self.settings.direction)
 
+    def refuse_edited(self) -> None:
+        """Refuse a journal with trials that this sweep does not propose.
+
+        A proposal of tpe depends on the trials before it, of which the user may delete failed ones. So its values must
+        lie in the space only.
+
+        Raises:
+            UserError: with the first such trial.
+        """
+        size = proposals.grid_size(self.axes) if self.settings.method == "grid" else proposals.MOST_TRIALS
+        for number, trial in self.journal.trials.items():
+            inside = number < size and trial.params.keys() == {axis.key for axis in self.axes}
+            inside = inside and all(axis.holds(trial.params[axis.key]) for axis in self.axes)
+            if not inside or (self.settings.method != "tpe" and trial.params != self.propose(number)):
+                raise UserError(
+                    f"{self.journal.file}: trial {number} has values that this sweep does not propose; delete its line "
+                    "to run the trial again, or give the sweep another --name"
+                )
+
     def refuse_impossible(self, trials: int) -> None:
         """Refuse a sweep none of whose trials params.yaml allows, before any work.
 
@@ -112,7 +132,8 @@ class Study:
 
         def ended(state: str, why: str = "", **more: Any) -> SweepTrial:
             seconds = round(time.monotonic() - began, 1)
-            values = {"value": None, "curve": [], "commit": None, "seconds": seconds, "why": why, **more}
+            shown = clean_message(why) if why else ""
+            values = {"value": None, "curve": [], "commit": None, "seconds": seconds, "why": shown, **more}
             return SweepTrial.model_validate(
                 {"number": number, "params": dict(sorted(params.items())), "state": state, "experiment": name, **values}
             )
@@ -124,7 +145,8 @@ class Study:
         stop_at, seen = self._stopper(number)
         code, printed, commit = 0, "", self._left_complete(launch)
         if commit is None:
-            typer.echo(safe_text(f"sweep: trial {number}: experiment {name}, log {log}"), err=True)
+            said = f"sweep: trial {number}: experiment {name}; `codex-ml logs --follow` shows its stages"
+            typer.echo(safe_text(said), err=True)
             code, printed = run_experiment(launch, self.metric.stage, stop_at)
             commit = launch.commit()
         value, curve, missing = result_of(commit, self.metric) if commit else (None, seen, "")

@@ -13,10 +13,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import typer
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from codex_ml.core.contract import Contract
 from codex_ml.core.errors import UserError, naming
@@ -63,7 +63,7 @@ class SweepTrial(Contract):
         why: one line about a trial that is not finished; "" for others.
     """
 
-    number: int
+    number: int = Field(ge=0)
     params: dict[str, str]
     state: Literal["finished", "stopped", "failed", "refused"]
     value: float | None
@@ -73,6 +73,12 @@ class SweepTrial(Contract):
     seconds: float
     why: str
 
+    @model_validator(mode="after")
+    def _has_value_where_finished(self) -> Self:
+        if (self.value is not None) != (self.state == "finished"):
+            raise ValueError("a finished trial has a value, and no other has one")
+        return self
+
 
 class Journal:
     """Reads and appends the trials of one sweep."""
@@ -81,15 +87,16 @@ class Journal:
         """Open the journal in `folder`, or begin one; only the holder of `sweep_lock` may.
 
         Raises:
-            UserError: when the folder holds the journal of a sweep with other settings, or something else.
+            UserError: when the folder holds the journal of a sweep with other settings, or something else; nothing of
+                it changes then.
         """
         self.file, self.trials = folder / JOURNAL, dict[int, SweepTrial]()
         lines = _whole_lines(self.file)
         if not lines:
+            self._cut_torn_line()
             self._append(settings)
             return
         found = _read(SweepSettings, lines[0], self.file, 1)
-        trials = [_read(SweepTrial, line, self.file, number) for number, line in enumerate(lines[1:], 2)]
         if found != settings:
             differ = [key for key in SweepSettings.model_fields if getattr(found, key) != getattr(settings, key)]
             key = differ[0]
@@ -97,7 +104,12 @@ class Journal:
                 f"{self.file} is of a sweep with another {key}: {getattr(found, key)}, not {getattr(settings, key)}; "
                 "give this sweep another --name"
             )
-        self.trials = {trial.number: trial for trial in trials}
+        for number, line in enumerate(lines[1:], 2):
+            trial = _read(SweepTrial, line, self.file, number)
+            if trial.number in self.trials:
+                raise UserError(f"{self.file}:{number}: trial {trial.number} is there twice; delete one of the lines")
+            self.trials[trial.number] = trial
+        self._cut_torn_line()
 
     def add(self, trial: SweepTrial) -> None:
         """Append a trial, durably."""
@@ -107,6 +119,16 @@ class Journal:
     def before(self, number: int) -> list[SweepTrial]:
         """The trials with a lower number, in order."""
         return [self.trials[other] for other in sorted(self.trials) if other < number]
+
+    def _cut_torn_line(self) -> None:
+        if not self.file.exists():
+            return
+        with naming(self.file), self.file.open("r+b") as handle:
+            data = handle.read()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                handle.truncate(whole)
+                os.fsync(handle.fileno())
 
     def _append(self, line: Contract) -> None:
         with naming(self.file):
@@ -131,16 +153,11 @@ def _read(kind: type[Line], line: bytes, file: Path, number: int) -> Line:
 
 
 def _whole_lines(file: Path) -> list[bytes]:
-    """The lines of a journal; a torn last line is cut off the file."""
+    """The lines of a journal that have their newline."""
     if not file.exists():
         return []
-    with naming(file), file.open("r+b") as handle:
-        data = handle.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            handle.truncate(len(whole))
-            os.fsync(handle.fileno())
-    return whole.splitlines()
+    data = file.read_bytes()
+    return data[: data.rfind(b"\n") + 1].splitlines()
 
 
 @contextmanager

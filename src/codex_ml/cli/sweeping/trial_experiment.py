@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.cli.history.git_commands import files_of_commit, git_text
+from codex_ml.cli.sweeping.trial_output import keep_output, unnamed_file
 from codex_ml.core.errors import CheckFailed
 from codex_ml.core.folders import scratch_folder
 from codex_ml.core.strict_json import parse_json
@@ -30,7 +31,6 @@ CURVE = "reports/train/plots/metrics/val/loss.tsv"
 COPIES = Path(".dvc/tmp/exps/standalone")  # where `dvc exp run --temp` makes its copies
 RWLOCKS = (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
 POLL_SECONDS = 0.5
-MOST_PRINTED = 1 << 20  # bytes of a log that are read for the reason of a failure
 SHELLS = ("sh", "bash", "dash", "zsh", "fish")
 INTERRUPTIONS = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 
@@ -62,7 +62,7 @@ class Launch:
         name: of the experiment.
         params: key -> value as text of params.yaml.
         head: the commit it starts from.
-        log: file for what DVC and the stages print.
+        log: file for what DVC and the stages print, written when the trial ends.
         lock: descriptor of the sweep's lock, which DVC inherits.
     """
 
@@ -98,6 +98,8 @@ def _short(text: str) -> str:
 def run_experiment(launch: Launch, target: str, stop_at: Callable[[Points], int | None] | None) -> tuple[int, str]:
     """Run `dvc exp run --temp` up to the stage `target`; return DVC's exit code, and what it and the stages printed.
 
+    The text is cleaned by the policy; see trial_output.
+
     Args:
         stop_at: given the validation curve so far, returns an index to stop the stage, or None; None to watch nothing.
 
@@ -107,10 +109,9 @@ def run_experiment(launch: Launch, target: str, stop_at: Callable[[Points], int 
     forget_copies(launch.name)  # of a killed run; DVC leaves them
     mend_locks()
     began = time.time()
-    with launch.log.open("ab") as log:
-        start = log.tell()
+    with unnamed_file() as output:
         process = subprocess.Popen(
-            command(launch, target), env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            command(launch, target), env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             pass_fds=(launch.lock,), process_group=0,
         )  # fmt: skip
         try:
@@ -118,14 +119,14 @@ def run_experiment(launch: Launch, target: str, stop_at: Callable[[Points], int 
         except BaseException:
             _end(process)
             raise
+        finally:
+            printed = keep_output(output, launch.log)
     if process.returncode in INTERRUPTIONS:
         raise CheckFailed(
             f"the trial {launch.name} was interrupted (dvc ended with {process.returncode}); run the command again to "
             "go on"
         )
-    with launch.log.open("rb") as log:
-        log.seek(max(start, log.seek(0, os.SEEK_END) - MOST_PRINTED))
-        return process.returncode, log.read().decode("utf-8", "replace")
+    return process.returncode, printed
 
 
 def command(launch: Launch, target: str) -> list[str]:
