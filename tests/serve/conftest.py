@@ -41,6 +41,13 @@ rules:
     action: redact
     literals: [zebrawood]
     pattern: zebrawood
+  - id: quoted
+    description: A code in quotes
+    kind: secret
+    severity: high
+    action: redact
+    literals: [code]
+    pattern: 'code is "(?P<value>[A-Za-z0-9]{6,20}+)"'
   - id: order
     description: An order to a model
     kind: injection
@@ -87,7 +94,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Served:
 class Parrot:
     """A model without a cache that writes one text after every prompt, then END. Slow if `wait` is set.
 
-    It finds the end of a prompt as the last token with the id `mark`, which the text must not hold.
+    It finds the end of a prompt as the last token with the id `mark`, which the text must not hold; `ahead` tokens of
+    the prompt follow it.
     """
 
     device = torch.device("cpu")
@@ -97,25 +105,27 @@ class Parrot:
         self.ids, self.mark, self.vocabulary = ids, mark, vocabulary
         self.wait: Callable[[], None] = lambda: None
         self.value = 99.0
+        self.ahead = 0
 
     def forward(self, input_ids: Any, use_cache: bool) -> Any:
         self.wait()
         logits = torch.zeros(*input_ids.shape, self.vocabulary)
         for row, ids in enumerate(input_ids.tolist()):
             last = max(place for place, number in enumerate(ids) if number == self.mark)
-            logits[row, -1, self.ids[min(len(ids) - 1 - last, len(self.ids) - 1)]] = self.value
+            written = len(ids) - 1 - last - self.ahead
+            logits[row, -1, self.ids[min(written, len(self.ids) - 1)]] = self.value
         return SimpleNamespace(logits=logits)
 
     __call__ = forward
 
 
 @pytest.fixture
-def parrot(tiny: Served) -> Callable[[str], Served]:
-    """A served model that answers every prompt, which must end with "?", with one text."""
+def parrot(tiny: Served) -> Callable[..., Served]:
+    """A served model that answers every prompt, which must end with the character `end`, with one text."""
 
-    def make(text: str) -> Served:
+    def make(text: str, end: str = "?") -> Served:
         tokenizer = tiny.tokenizer
-        [mark] = tokenizer.encode("?").tolist()
+        [mark] = tokenizer.encode(end).tolist()
         ids = [*tokenizer.encode(text).tolist(), tokenizer.end]
         assert mark not in ids
         return Served(Parrot(ids, mark, tokenizer.vocab_size), tokenizer, DIGEST)

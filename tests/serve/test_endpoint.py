@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import openai
 import pytest
+
+from codex_ml.serve import http_server
+from codex_ml.tokens.chat import encode_prompt
 
 SECRET = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" + "kLmNoPqRsTuVwXyZ"
 DIGEST = "5" * 64
@@ -144,8 +148,11 @@ def test_two_hundred_clients_get_their_answers(serving, tiny) -> None:
         )
         assert len(texts) == 200
         assert running.backend.engine.counts.running == 0
+        # A request is counted when its answer has left, so the last client may be earlier than the count.
+        done = 'codex_ml_serve_requests_total{path="/v1/completions",status="200"} 200\n'
+        assert until(lambda: done in running.counters.as_text({}))
         metrics = client.get("../metrics", cast_to=str)
-    assert 'codex_ml_serve_requests_total{path="/v1/completions",status="200"} 200' in metrics
+    assert done in metrics
     assert "codex_ml_serve_new_tokens_total 1" in metrics
 
 
@@ -188,6 +195,76 @@ def test_nothing_that_the_policy_redacts_leaves_whole_or_streamed_nor_in_scores(
         token for event in events for one in event["choices"] if one["logprobs"] for token in one["logprobs"]["tokens"]
     )
     assert lead.startswith(spelt)
+
+
+# The end of each prompt and the answer are one value; the answer alone is none.
+AFTER = [
+    ("my key is ghp_a1B2c3Q", "e5F6g7H8i9J0kLmNoPdRsTuVwXyZ0123456789 ok", "github-token"),
+    ('the code is "Q', 'k3vB9dLm2" ok', "quoted"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "answer", "rule"), AFTER)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_read_after_its_prompt(serving, parrot, prompt, answer, rule, stream) -> None:
+    """Of two prompts with two answers each, the second one begins a value."""
+    with serving(parrot(answer, "Q")) as running:
+        asked = {"prompt": ["the letter Q", prompt], "n": 2, "max_tokens": 99, "logprobs": 2, "stream": stream}
+        raw = running.client.post("/completions", body=asked, cast_to=str)
+    events = (
+        [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: {")]
+        if stream
+        else [json.loads(raw)]
+    )
+    texts, scored = dict.fromkeys(range(4), ""), dict.fromkeys(range(4), 0)
+    for choice in (choice for one in events for choice in one["choices"]):
+        texts[choice["index"]] += choice["text"]
+        scored[choice["index"]] += len((choice["logprobs"] or {"tokens": ()})["tokens"])
+    assert texts[0] == texts[1] == answer
+    assert scored[0] == scored[1] > len(answer) // 3
+    assert re.fullmatch(rf'<SECRET:{rule}:[0-9a-f]{{8}}>"? ok', texts[2])
+    assert texts[3] == texts[2]
+    assert scored[2] == scored[3] == 0, "the tokens would spell the value"
+    traced = [one["codex_ml"] for one in events if "codex_ml" in one]
+    assert {**TRACED, "seed": traced[0]["seed"], "decision": "redact", "why": f"the answer: redacted: {rule}"} in traced
+
+
+@pytest.mark.parametrize(("prompt", "answer", "rule"), AFTER)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_of_a_chat_is_read_after_the_last_message(serving, parrot, prompt, answer, rule, stream) -> None:
+    served = parrot(answer, "Q")
+    said = [{"role": "system", "content": "be"}, {"role": "user", "content": prompt}]
+    ids = encode_prompt(served.tokenizer, said).tolist()
+    served.model.ahead = ids[::-1].index(served.model.mark)
+    said[1]["content"] = [{"type": "text", "text": prompt[:9]}, {"type": "text", "text": prompt[9:]}]
+    with serving(served) as running:
+        asked = {"messages": said, "n": 2, "max_tokens": 99, "logprobs": True, "stream": stream}
+        raw = running.client.post("/chat/completions", body=asked, cast_to=str)
+    events = (
+        [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: {")]
+        if stream
+        else [json.loads(raw)]
+    )
+    texts = ["", ""]
+    for choice in (choice for one in events for choice in one["choices"]):
+        texts[choice["index"]] += choice["delta" if stream else "message"].get("content") or ""
+        assert not (choice["logprobs"] or {}).get("content")
+    assert re.fullmatch(rf'<SECRET:{rule}:[0-9a-f]{{8}}>"? ok', texts[0])
+    assert texts[1] == texts[0]
+
+
+def test_an_answer_whose_prompt_makes_it_forbidden_is_refused(serving, parrot) -> None:
+    with serving(parrot("ebrawood is its name", "z")) as running:
+        asked = {"model": DIGEST, "prompt": "we call it z", "max_tokens": 99, "logprobs": 0}
+        whole = running.client.completions.create(**asked)
+        chunks = list(running.client.completions.create(**asked, stream=True))
+    assert (whole.choices[0].text, whole.choices[0].finish_reason) == ("", "content_filter")
+    assert whole.choices[0].logprobs is None
+    assert whole.model_extra["codex_ml"]["why"] == "the answer: the text holds code-name"
+    choices = [one for chunk in chunks for one in chunk.choices]
+    assert "".join(one.text for one in choices) == ""
+    assert [one.finish_reason for one in choices if one.finish_reason] == ["content_filter"]
+    assert not any(one.logprobs and one.logprobs.tokens for one in choices)
 
 
 def test_an_answer_that_the_policy_refuses_ends_as_filtered(serving, parrot) -> None:
@@ -384,6 +461,91 @@ def test_a_reader_that_is_too_slow_is_dropped_and_the_engine_goes_on(serving, pa
             fine = running.client.completions.create(model=DIGEST, prompt="?", max_tokens=3)
             assert fine.choices[0].text
         assert until(lambda: not running.server.server_state.tasks)
+
+
+def test_a_slow_reader_does_not_hold_others(serving, parrot) -> None:
+    """It reads nothing while 30 others get their answers; its own answer waits for it."""
+    served = parrot("word " * 700)
+    with serving(served, policy=False, max_batch=4, max_unread=10_000) as running, ThreadPoolExecutor(6) as threads:
+        ask = json.dumps({"prompt": "?", "max_tokens": 4000, "stream": True, "temperature": 0}).encode()
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", int(running.url.rpartition(":")[2])))
+            head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            slow.sendall(head.encode() + f"Content-Length: {len(ask)}\r\nConnection: close\r\n\r\n".encode() + ask)
+            assert until(lambda: running.backend.engine.counts.running == 1)
+            short = b'{"prompt": "?", "max_tokens": 5}'
+            assert {one[0] for one in threads.map(lambda _: post(running.url, short), range(30))} == {200}
+            slow.settimeout(30)
+            stream = b"".join(iter(lambda: slow.recv(1 << 16), b""))
+    events = [json.loads(line[6:]) for line in stream.split(b"\n") if line.startswith(b"data: {")]
+    assert "".join(one["text"] for event in events for one in event["choices"]) == "word " * 700
+
+
+def test_the_head_of_each_request_must_come_in_time(serving, tiny, monkeypatch) -> None:
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.3)
+    ask = b'{"prompt": "a", "max_tokens": 60}'
+    head = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(ask)}\r\n\r\n"
+    whole = b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + ask
+    with serving(tiny) as running:
+        port = int(running.url.rpartition(":")[2])
+
+        def answers(first: bytes, second: bytes) -> int:
+            """Send the second part when the first one is answered; count the answers until the connection ends."""
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as client, suppress(ConnectionResetError):
+                client.sendall(first)
+                received = b""
+                while piece := client.recv(1 << 16):
+                    received += piece
+                    if second and received.endswith(b'{"status":"ok"}'):
+                        client.sendall(second)
+                        second = b""
+            return received.count(b"HTTP/1.1 200")
+
+        assert answers(b"POST /v1", b"") == 0
+        assert answers(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", b"POST /v1/comp") == 1
+        assert answers(2 * whole, b"") == 2, "requests that came together"
+
+
+def test_a_client_that_still_reads_the_last_answer_is_not_cut_off() -> None:
+    cut, waits = [], []
+    connection = SimpleNamespace(
+        cycle="answered",
+        transport=SimpleNamespace(get_write_buffer_size=lambda: 500, abort=lambda: cut.append(1)),
+        _expect_request=lambda: waits.append(1),
+    )
+    http_server._Connection._cut_idle(connection, "answered", 501)
+    assert (cut, waits) == ([], [1])
+    http_server._Connection._cut_idle(connection, "answered", 500)
+    assert cut == [1], "it has read nothing since"
+    http_server._Connection._cut_idle(connection, "an earlier one", 500)
+    assert (cut, waits) == ([1], [1])
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_of_100_megabytes_is_refused_while_it_comes(serving, tiny, announced) -> None:
+    size = 100 << 20
+    length = f"Content-Length: {size}" if announced else "Transfer-Encoding: chunked"
+    piece = b"a" * (1 << 20)
+    with serving(tiny) as running:
+        with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2])), timeout=60) as client:
+            client.sendall(
+                f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n".encode()
+            )
+
+            def send() -> None:
+                with suppress(OSError):
+                    for _ in range(100):
+                        client.sendall(piece if announced else b"100000\r\n" + piece + b"\r\n")
+
+            sending = threading.Thread(target=send)
+            sending.start()
+            answer = client.recv(1 << 16)
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+            sending.join()
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert running.client.completions.create(model=DIGEST, prompt="a", max_tokens=1).choices
 
 
 def test_the_end_waits_for_what_runs(serving, parrot) -> None:

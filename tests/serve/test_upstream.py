@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,8 +16,8 @@ import pytest
 from codex_ml.core.errors import UserError
 from codex_ml.serve.limits import ServeLimits
 from codex_ml.serve.screening import Screening
-from codex_ml.serve.upstream import UpstreamModel
-from codex_ml.serve.upstream_client import upstream_address
+from codex_ml.serve.upstream import UpstreamModel, _data_of_events
+from codex_ml.serve.upstream_client import UpstreamAnswer, upstream_address
 
 SECRET = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" + "kLmNoPqRsTuVwXyZ"
 PLACEHOLDER = r"<SECRET:github-token:[0-9a-f]{8}>"
@@ -28,6 +29,7 @@ class Other:
 
     def __init__(self) -> None:
         self.answer: Any = {}
+        self.kind = "application/json"  # of an answer in bytes
         self.status = 200
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -43,7 +45,7 @@ class Other:
                 data = "".join([*events, "data: [DONE]\n\n"]).encode() if stream else other.answer
                 data = data if isinstance(data, bytes) else json.dumps(data).encode()
                 self.send_response(other.status)
-                self.send_header("Content-Type", "text/event-stream" if stream else "application/json")
+                self.send_header("Content-Type", "text/event-stream" if stream else other.kind)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -92,7 +94,7 @@ def chunk(index: int = 0, finish: str | None = None, **delta: Any) -> dict[str, 
 
 def streamed(running: Any, **more: Any) -> tuple[str, list[Any]]:
     """The raw stream, and its chunks as the official client reads them."""
-    asked = {"model": "m", "messages": SAID, "stream": True, **more}
+    asked: dict[str, Any] = {"model": "m", "messages": SAID, "stream": True, **more}
     with running.client.chat.completions.with_streaming_response.create(**asked) as response:
         raw = "".join(response.iter_text())
     return raw, list(running.client.chat.completions.create(**asked))
@@ -123,6 +125,95 @@ def test_a_request_goes_on_without_its_secrets_and_its_answer_comes_back_without
     assert re.fullmatch(f"use {PLACEHOLDER} now", found["choices"][0]["message"]["content"])
     assert found["choices"][0]["logprobs"] is None
     assert found["codex_ml"]["decision"] == "redact"
+
+
+def test_a_stream_passes_counts_of_tokens_and_names_and_no_other_keys_or_long_names(filtering, other) -> None:
+    """A name that is cut within a secret would show its beginning."""
+    long = "n" * 250 + " " + SECRET
+    usage = {"prompt_tokens": 3, "total_tokens": 5, SECRET: 1, "more": {SECRET: 2}, "completion_tokens": "2"}
+    other.answer = [
+        {**chunk(content="hi", finish=SECRET), "id": long, "model": f"a {SECRET}", "system_fingerprint": "fp"},
+        {"id": "c", "choices": [], "usage": usage},
+    ]
+    with filtering() as running:
+        raw, chunks = streamed(running)
+    assert leaked(raw) == []
+    assert (chunks[0].id, chunks[0].system_fingerprint) == ("", "fp")
+    assert re.fullmatch(f"a {PLACEHOLDER}", chunks[0].model)
+    [counted] = [one for one in chunks if one.usage]
+    assert counted.usage.model_dump(exclude_unset=True) == {"prompt_tokens": 3, "total_tokens": 5}
+
+
+def test_the_decision_about_a_prompt_is_in_the_end_of_the_stream_too(filtering, other) -> None:
+    other.answer = [chunk(content="hi"), chunk(finish="stop")]
+    with filtering() as running:
+        _, chunks = streamed(running, messages=[{"role": "user", "content": SECRET}])
+    assert chunks[-1].model_extra["codex_ml"] == {
+        "model": None, "policy": "6" * 64, "seed": None, "decision": "redact",
+        "why": "the prompt: redacted: github-token (line 1)",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "event", [b"data:\n" * 250_000, b"data: " + b"1" * 1_100_000, b"data: 1\n" * 150_000, b"x" * 1_100_000]
+)
+def test_an_event_without_end_is_cut_off(filtering, other, event) -> None:
+    other.answer, other.kind = event, "text/event-stream"
+    with filtering() as running, pytest.raises(openai.APIError, match="has more than 1048576 bytes"):
+        streamed(running)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_events_are_the_same_however_their_bytes_are_cut(size) -> None:
+    sent = b"data: a\r\n\r\n: a comment\nevent: x\ndata:b\ndata: c\n\n\n\ndata:\n\ndata: \xc3\xa4\n\ndata: unfinished"
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for at in range(0, len(sent), size):
+            yield sent[at : at + size]
+
+    async def read() -> list[bytes]:
+        return [data async for data in _data_of_events(UpstreamAnswer(200, "text/event-stream", pieces()))]
+
+    assert asyncio.run(read()) == [b"a", b"b\nc", b"", b"\xc3\xa4"]
+
+
+KEY, REST = "ghp_a1B2c3D4", "e5F6g7H8i9J0kLmNoPqRsTuVwXyZ0123456789"
+QUOTED = 'the code is "'  # alone neither is a value of the rule `quoted`
+VALUE = 'Xk3vB9qLm2"'
+AFTER = [(f"my key is {KEY}", f"{REST} ok", "github-token"), (f"say {QUOTED}", f"{VALUE} ok", "quoted")]
+
+
+@pytest.mark.parametrize(("prompt", "answer", "rule"), AFTER)
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_is_read_after_its_prompt(filtering, other, prompt, answer, rule, chat, stream) -> None:
+    """The third of four answers, which are two per prompt, ends the value that its prompt begins."""
+    content = [{"type": "text", "text": prompt[:5]}, {"type": "text", "text": prompt[5:]}]
+    asked = {"messages": [*SAID, {"role": "user", "content": content}]} if chat else {"prompt": ["a", prompt]}
+    said = [{"index": index, "text": text} for index, text in enumerate(["b", "c", answer, "d"])]
+    if chat:
+        said = [{"index": one["index"], "delta" if stream else "message": {"content": one["text"]}} for one in said]
+    ended = [{**one, "finish_reason": "stop", "logprobs": None if stream else {"content": [answer]}} for one in said]
+    other.answer = [{"choices": [one]} for one in ended] if stream else {"choices": ended}
+    with filtering() as running:
+        path = "/chat/completions" if chat else "/completions"
+        body = {**asked, "model": "m", "n": 2, "stream": stream}
+        raw = running.client.post(path, body=body, cast_to=str)
+    assert answer[:10] not in raw
+    found = (
+        [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: {")]
+        if stream
+        else [json.loads(raw)]
+    )
+    texts = dict.fromkeys(range(4), "")
+    for choice in (choice for one in found for choice in one.get("choices", [])):
+        texts[choice["index"]] += (
+            choice.get("text") or (choice.get("delta") or choice.get("message") or {}).get("content") or ""
+        )
+    assert re.fullmatch(rf"<SECRET:{rule}:[0-9a-f]{{8}}>\W? ok", texts.pop(2))
+    assert texts == {0: "b", 1: "c", 3: "d"}
+    assert found[-1]["codex_ml"]["decision"] == "redact"
+    assert found[-1]["codex_ml"]["why"] == f"the answer: redacted: {rule}"
 
 
 def test_a_refused_prompt_does_not_reach_the_other_endpoint(filtering, other) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("codex_ml")
-HEAD_SECONDS = 20.0  # for the head of the first request of a connection
+HEAD_SECONDS = 20.0  # for the head of each request of a connection, from the end of the answer before it
 MOST_CONNECTIONS = 2048
 LOOPBACK = "127.0.0.1"
 
@@ -66,7 +66,7 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._late = self.loop.call_later(HEAD_SECONDS, self._cut_idle)
+        self._expect_request()
         _transports[transport.get_extra_info("peername")[:2]] = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,9 +74,24 @@ class _Connection(H11Protocol):
         _transports.pop(self.transport.get_extra_info("peername")[:2], None)
         super().connection_lost(exc)
 
-    def _cut_idle(self) -> None:
-        if getattr(self, "cycle", None) is None:  # no request yet
-            self.transport.abort()
+    def on_response_complete(self) -> None:
+        self._late.cancel()
+        answered = self.cycle
+        super().on_response_complete()
+        if self.cycle is answered:  # else the next request was here already
+            self._expect_request()
+
+    def _expect_request(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._late = self.loop.call_later(HEAD_SECONDS, self._cut_idle, self.cycle, unread)
+
+    def _cut_idle(self, answered: Any, unread: int) -> None:
+        """End the connection if no request has come, except to a client that is still reading the last answer."""
+        if self.cycle is answered:
+            if 0 < self.transport.get_write_buffer_size() < unread:
+                self._expect_request()
+            else:
+                self.transport.abort()
 
 
 _transports: dict[tuple[str, int], asyncio.Transport] = {}

@@ -32,7 +32,7 @@ from codex_ml.serve.arrivals import Arrivals
 from codex_ml.serve.batch_engine import BatchEngine, QueueFull
 from codex_ml.serve.engine_rows import Progress, Reports, Wanted
 from codex_ml.serve.prompt_encoder import PromptEncoder, Served
-from codex_ml.serve.screening import Screening, worse
+from codex_ml.serve.screening import Decided, Screening, stricter
 from codex_ml.serve.streamed_choice import StreamedChoice
 
 if TYPE_CHECKING:
@@ -49,16 +49,22 @@ class _Job:
     prompt_tokens: int
     origin: AnswerOrigin
     writer: Writer
+    ends: list[str]  # what the policy reads before the answers: each prompt, or the last message of a chat
     decision: Decision | None
     why: str
+
+    def before(self, number: int) -> str:
+        """The text that an answer follows."""
+        return self.ends[number // self.request.n]
 
     @property
     def scored(self) -> bool:
         return any(one.top is not None for one in self.wanted)
 
     def traced(self, decision: Decision | None, why: str = "") -> dict[str, Any]:
-        """The field `codex_ml` with the stricter decision of prompt and answers."""
-        return self.origin.as_json(worse(self.decision, decision), self.why or why)
+        """The field `codex_ml` with the stricter decision of the prompt and an answer."""
+        told = f"the answer: {why}" if why else ""
+        return self.origin.as_json(*stricter((self.decision, self.why), (decision, told)))
 
 
 class LocalModel:
@@ -141,6 +147,7 @@ class LocalModel:
             sum(len(one.ids) for one in wanted[:: request.n]),
             AnswerOrigin(self._served.digest, self._screening.digest, seed),
             Writer(isinstance(request, ChatRequest), self._served.digest, self._served.tokenizer),
+            texts[-1:] if isinstance(request, ChatRequest) else texts,
             decision,
             f"the prompt: {why}" if why else "",
         )
@@ -163,27 +170,35 @@ class LocalModel:
         finally:
             arrivals.cancel()
         screen = self._screening.answer
-        screened = await asyncio.to_thread(lambda: [screen(ended[number].text) for number in range(len(ended))])
-        choices, decision, why = [], job.decision, ""
+        numbered = range(len(ended))
+        screened = await asyncio.to_thread(lambda: [screen(ended[one].text, job.before(one)) for one in numbered])
+        choices: list[Choice] = []
+        worst: Decided = (job.decision, "")
         for number, (text, decided, reason) in enumerate(screened):
             progress = ended[number]
             refused = decided == "refuse"
+            if decided is not None:
+                self._screening.counters.decided("answer", decided)
             shown = job.scored and decided in (None, "allow")  # the tokens of a redacted text spell what it holds
             scores = (
                 [one for one in progress.scores if one.start < len(text) or one.end == one.start] if shown else None
             )
             finish = FILTERED if refused else REASONS[str(progress.finished)]
             choices.append(Choice(number, text, finish, reason if refused else "", scores))
-            decision, why = worse(decision, decided), why or (f"the answer: {reason}" if reason else "")
+            worst = stricter(worst, (decided, reason))
         numbers = usage(job.prompt_tokens, sum(one.tokens for one in ended.values()))
-        return job.writer.whole(choices, numbers, job.traced(decision, why))
+        return job.writer.whole(choices, numbers, job.traced(*worst))
+
+    def _choices(self, job: _Job) -> list[StreamedChoice]:
+        gates = (self._screening.gate(job.before(number)) for number in range(len(job.wanted)))
+        return [StreamedChoice(number, gate, scored=job.scored) for number, gate in enumerate(gates)]
 
     async def _stream(self, job: _Job, arrivals: Arrivals, deadline: float) -> AsyncGenerator[bytes, None]:
         """Events until all answers have ended; the reader closes this generator to cancel them."""
-        answers = [StreamedChoice(n, self._screening.gate(), scored=job.scored) for n in range(len(job.wanted))]
         writer, counted = job.writer, job.request.stream_options.include_usage
         none: dict[str, Any] = {"usage": None} if counted else {}
         try:
+            answers = await asyncio.to_thread(self._choices, job)
             yield event(writer.opening(len(answers), codex_ml=job.traced(None), **none))
             while not all(one.finished for one in answers):
                 events = []
@@ -193,7 +208,7 @@ class LocalModel:
                     one = answers[number]
                     if progress.finished == "error":
                         raise failed()
-                    new = None if one.finished else one.add(progress)
+                    new = None if one.finished else await one.add(progress)
                     if new is not None:
                         traced = {"codex_ml": job.traced(one.decision, one.why)} if one.finished else {}
                         events.append(event(writer.chunk([new], **traced, **none)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from codex_ml.inference.stop_strings import StopStrings, cut_at_stop
+from codex_ml.inference.stop_strings import cut_at_stop
 from codex_ml.tokens.borders import decode_after
 
 if TYPE_CHECKING:
@@ -34,6 +34,27 @@ class Ending:
     most: int
 
 
+class BegunStop:
+    """Where the longest beginning of one stop string begins that a growing text ends with.
+
+    What begins at a place now began there at each step before. So the place only moves on, and a text costs one
+    comparison per step and one per place, of at most the length of the stop string.
+    """
+
+    def __init__(self, stop: str) -> None:
+        self._stop, self._place = stop, 0
+
+    def place(self, text: str) -> int:
+        """The place in `text`, which begins with the text of the call before; its length for none."""
+        while (found := text.find(self._stop[0], self._place)) >= 0:
+            if len(text) - found < len(self._stop) and self._stop.startswith(text[found:]):
+                self._place = found
+                return found
+            self._place = found + 1
+        self._place = len(text)
+        return self._place
+
+
 class RowText:
     """Text of the tokens that a model wrote after a prompt.
 
@@ -45,7 +66,7 @@ class RowText:
 
     def __init__(self, tokenizer: TextTokenizer, prompt: list[int], ending: Ending) -> None:
         self._tokenizer, self._prompt, self._ending = tokenizer, prompt, ending
-        self._stops = StopStrings(tokenizer, ending.stops)
+        self._begun = [BegunStop(stop) for stop in ending.stops]
         self._shown: list[int] = []
         self._fixed, self._fixed_tokens = "", 0  # text that further tokens cannot change, and the number of its tokens
         self.tokens: list[int] = []
@@ -59,11 +80,9 @@ class RowText:
         self.tokens.append(token)
         if token != self._tokenizer.pad:
             self._shown.append(token)
+            read = len(self.text)
             self._read()
-            if (
-                self._stops.in_tail(self._shown)
-                and (before := cut_at_stop(self._whole(), self._ending.stops)) is not None
-            ):
+            if self._stopped(read) and (before := cut_at_stop(self._whole(), self._ending.stops)) is not None:
                 return self._end(before, "stop")
         if len(self.tokens) >= self._ending.most:
             self._end(None, "length")
@@ -73,8 +92,11 @@ class RowText:
         """Number of first characters of `text` that will not be cut: no stop string can have begun in them."""
         if self.finished:
             return len(self.text)
-        held = (n for stop in self._ending.stops for n in range(1, len(stop)) if self.text.endswith(stop[:n]))
-        return len(self.text) - max(held, default=0)
+        return min((begun.place(self.text) for begun in self._begun), default=len(self.text))
+
+    def _stopped(self, read: int) -> bool:
+        """Whether a stop string ends after the first `read` characters."""
+        return any(self.text.find(stop, max(0, read - len(stop) + 1)) >= 0 for stop in self._ending.stops)
 
     def _read(self) -> None:
         before = [*self._prompt[-WINDOW:], *self._shown[: self._fixed_tokens]][-WINDOW:]

@@ -1,21 +1,26 @@
 """The text policy of the endpoint: prompts before the model reads them, answers before they leave.
 
+An answer is read after its prompt: a value that begins in the prompt, or that only its prompt makes a secret, does not
+leave either.
+
 Used by: own_model, upstream.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from codex_ml.policy.filters import ScreenedText, TextFilter
-from codex_ml.policy.streaming import StreamFilter
+from codex_ml.policy.streaming import AnswerFilter
 from codex_ml.serve.api_counters import Counters
 
 if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
 
+LINE = re.compile(r" \(line \d+\)")
 RANK: dict[Decision | None, int] = {None: 0, "allow": 1, "redact": 2, "refuse": 3}
 
 
@@ -39,6 +44,14 @@ class TextGate(Protocol):
     def why(self) -> str:
         """One sentence; "" for a text that is allowed."""
         ...
+
+
+class _AnswerGate(AnswerFilter):
+    """The filter of an answer; its reason names no lines, because they would count from inside the prompt."""
+
+    @property
+    def why(self) -> str:
+        return LINE.sub("", super().why)
 
 
 class _Open:
@@ -69,29 +82,30 @@ class Screening:
 
     def prompt(self, texts: Iterable[str]) -> tuple[list[str], Decision | None, str]:
         """What the model may read of the texts of a request: (texts, the strictest decision, why)."""
-        screened = [self._screened(text, answer=False) for text in texts]
         if self.screen is None:
-            return [one.text for one in screened], None, ""
+            return list(texts), None, ""
+        screened = list(map(self.screen.screen_input, texts))
         decision, why = strictest(screened)
         self.counters.decided("prompt", decision)
         return [one.text for one in screened], decision, why
 
-    def answer(self, text: str) -> tuple[str, Decision | None, str]:
-        """What may leave of a whole answer: (text, decision, why)."""
-        if self.screen is None:
-            return text, None, ""
-        found = self._screened(text, answer=True)
-        self.counters.decided("answer", found.decision)
-        return found.text, found.decision, found.why
+    def answer(self, text: str, before: str) -> tuple[str, Decision | None, str]:
+        """What may leave of a whole answer: (text, decision, why).
 
-    def gate(self) -> TextGate:
-        """A filter of one answer that is sent while it is written."""
-        return _Open() if self.screen is None else StreamFilter(self.screen)
+        Args:
+            before: the screened text that the answer follows.
+        """
+        gate = self.gate(before)
+        left = gate.push(text) + gate.finish()
+        return "" if gate.decision == "refuse" else left, gate.decision, gate.why
 
-    def _screened(self, text: str, *, answer: bool) -> ScreenedText:
-        if self.screen is None:
-            return ScreenedText("allow", text)
-        return self.screen.screen_output(text) if answer else self.screen.screen_input(text)
+    def gate(self, before: str) -> TextGate:
+        """A filter of one answer that is sent while it is written.
+
+        Args:
+            before: the screened text that the answer follows.
+        """
+        return _Open() if self.screen is None else _AnswerGate(self.screen, before)
 
 
 def strictest(screened: Iterable[ScreenedText]) -> tuple[Decision, str]:
@@ -100,6 +114,9 @@ def strictest(screened: Iterable[ScreenedText]) -> tuple[Decision, str]:
     return worst.decision, worst.why
 
 
-def worse(one: Decision | None, other: Decision | None) -> Decision | None:
-    """The stricter of two decisions; None if there is no policy."""
-    return max(one, other, key=lambda decision: RANK[decision])
+Decided = tuple["Decision | None", str]  # a decision, and why
+
+
+def stricter(one: Decided, other: Decided) -> Decided:
+    """The stricter of two decisions with its reason, the first of equal ones; None if there is no policy."""
+    return max(one, other, key=lambda decided: RANK[decided[0]])

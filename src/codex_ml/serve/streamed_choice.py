@@ -5,6 +5,7 @@ Used by: own_model.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from codex_ml.serve.api_answers import FILTERED, REASONS, Choice
@@ -13,6 +14,8 @@ from codex_ml.serve.screening import TextGate
 
 if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
+
+QUICK = 4096  # characters that the filter reads within a millisecond or two; more are read beside the event loop
 
 
 class StreamedChoice:
@@ -39,8 +42,14 @@ class StreamedChoice:
     def why(self) -> str:
         return self._gate.why
 
-    def add(self, progress: Progress) -> Choice | None:
+    async def add(self, progress: Progress) -> Choice | None:
         """What leaves after this report; None for nothing. The report must not be one of a failure."""
+        held = len(self._raw) - self._left + len(progress.text)
+        if held > QUICK or (progress.finished and len(self._raw) > QUICK):  # the end is read as a whole
+            return await asyncio.to_thread(self._add, progress)
+        return self._add(progress)
+
+    def _add(self, progress: Progress) -> Choice | None:
         self.tokens = progress.tokens
         self._raw += progress.text
         self._scores += progress.scores

@@ -9,10 +9,11 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.strict_json import parse_json
-from codex_ml.policy.filters import ScreenedText, TextFilter
+from codex_ml.policy.filters import ScreenedText
 from codex_ml.serve.api_answers import (
     DONE,
     FILTERED,
@@ -26,9 +27,10 @@ from codex_ml.serve.api_answers import (
 )
 from codex_ml.serve.api_errors import ApiError, too_slow
 from codex_ml.serve.api_requests import parse_object
-from codex_ml.serve.screening import Screening, worse
+from codex_ml.serve.prompt_ends import PromptEnds
+from codex_ml.serve.screening import Screening, stricter
 from codex_ml.serve.upstream_client import UpstreamAddress, UpstreamAnswer, UpstreamError, asked
-from codex_ml.serve.upstream_stream import FilteredChunks
+from codex_ml.serve.upstream_stream import TEXTS, FilteredChunks
 from codex_ml.serve.upstream_text import TextWalk
 
 if TYPE_CHECKING:
@@ -38,6 +40,25 @@ if TYPE_CHECKING:
 MOST_ANSWER = 16 << 20  # bytes of an answer that is not streamed
 MOST_EVENT = 1 << 20  # bytes of one event of a stream
 PATHS = {True: "/v1/chat/completions", False: "/v1/completions"}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request as it goes on, and what the policy decided about it."""
+
+    chat: bool
+    request: dict[str, Any]
+    decision: Decision | None
+    why: str
+
+    @property
+    def ends(self) -> PromptEnds:
+        return PromptEnds(self.request, chat=self.chat)
+
+    def traced(self, origin: AnswerOrigin, decision: Decision | None, why: str) -> dict[str, Any]:
+        """The field `codex_ml` with the stricter decision of request and answer."""
+        asked = self.decision, f"the prompt: {self.why}" if self.why else ""
+        return origin.as_json(*stricter(asked, (decision, f"the answer: {why}" if why else "")))
 
 
 class UpstreamModel:
@@ -59,7 +80,7 @@ class UpstreamModel:
         """The list of the other endpoint."""
         try:
             async with asyncio.timeout(self._limits.timeout), asked(self._address, "GET", "/v1/models", b"") as answer:
-                body, _, _ = await self._body(answer)
+                body, _, _ = await self._body(answer, None)
                 return body
         except UpstreamError as error:
             raise _unreachable(error) from None
@@ -75,44 +96,49 @@ class UpstreamModel:
             TimeoutError: when the deadline has passed.
         """
         async with asyncio.timeout_at(deadline):
-            request, decision, why = await asyncio.to_thread(self._request, data)
-            stream, n = request.get("stream") is True, request.get("n", 1)
+            one = await asyncio.to_thread(self._request, data, chat=chat)
             origin = AnswerOrigin(None, self._screening.digest, None)
-            if decision == "refuse":
+            if one.decision == "refuse":
+                stream, n = one.request.get("stream") is True, one.request.get("n")
                 choices = [
-                    Choice(i, "", FILTERED, f"the prompt: {why}")
+                    Choice(i, "", FILTERED, f"the prompt: {one.why}")
                     for i in range(n if isinstance(n, int) and 0 < n <= 128 else 1)
                 ]
                 return refused_answer(Writer(chat, "upstream"), choices, origin, stream=stream, counted=False)
-            sent = json.dumps(request, ensure_ascii=True, allow_nan=False).encode("ascii")
+            sent = json.dumps(one.request, ensure_ascii=True, allow_nan=False).encode("ascii")
             try:
                 async with AsyncExitStack() as stack:
                     answer = await stack.enter_async_context(asked(self._address, "POST", PATHS[chat], sent))
                     if answer.status == 200 and answer.kind == "text/event-stream":
-                        events = self._events(answer, stack.pop_all(), chat=chat, deadline=deadline)
+                        events = self._events(answer, stack.pop_all(), one, deadline)
                         return StreamAnswer(events, origin.headers(), asyncio.Event())
-                    body, decided, reason = await self._body(answer)
-                    why = f"the answer: {reason}" if reason else why and f"the prompt: {why}"
+                    body, decided, why = await self._body(answer, one)
             except UpstreamError as error:
                 raise _unreachable(error) from None
         if decided == "refuse":
-            choices = [Choice(0, "", FILTERED, why)]
+            choices = [Choice(0, "", FILTERED, f"the answer: {why}")]
             return refused_answer(Writer(chat, "upstream"), choices, origin, stream=False, counted=False)
-        return WholeAnswer({**body, "codex_ml": origin.as_json(worse(decision, decided), why)}, origin.headers())
+        return WholeAnswer({**body, "codex_ml": one.traced(origin, decided, why)}, origin.headers())
 
-    def _request(self, data: bytes) -> tuple[dict[str, Any], Decision | None, str]:
+    def _request(self, data: bytes, *, chat: bool) -> _Asked:
         request = parse_object(data)
         if self._screening.screen is None:
-            return request, None, ""
+            return _Asked(chat, request, None, "")
         if request.get("stream") and (request.get("logprobs") or request.get("top_logprobs")):
             message = "logprobs of a stream would spell what the filter holds back; ask without stream"
             raise ApiError(400, message, "logprobs", "unsupported")
-        cleaned, decision, why = _walked(self._screening.screen, request, answer=False)
+        walk = TextWalk(self._screening.screen.screen_input)
+        cleaned = _walked(walk, request)
+        decision, why = walk.decision
         self._screening.counters.decided("prompt", decision)
-        return cleaned, decision, why
+        return _Asked(chat, cleaned, decision, why)
 
-    async def _body(self, answer: UpstreamAnswer) -> tuple[dict[str, Any], Decision | None, str]:
-        """The body of an answer that is not streamed, as it may leave; (body, decision, why)."""
+    async def _body(self, answer: UpstreamAnswer, one: _Asked | None) -> tuple[dict[str, Any], Decision | None, str]:
+        """The body of an answer that is not streamed, as it may leave; (body, decision, why).
+
+        Args:
+            one: the request for text that it answers; None for another one.
+        """
         data = await answer.body(MOST_ANSWER)
         try:
             body = parse_json(data)
@@ -120,10 +146,8 @@ class UpstreamModel:
             body = None
         if not isinstance(body, dict):
             raise UpstreamError(f"its answer with status {answer.status} is not a JSON object")
-        screen = self._screening.screen
-        cleaned, decision, why = body, None, ""
-        if screen is not None:
-            cleaned, decision, why = await asyncio.to_thread(_walked, screen, body, answer=True)
+        cleaned, decision, why = await asyncio.to_thread(self._answered, body, one)
+        if decision is not None:
             self._screening.counters.decided("answer", decision)
         if answer.status != 200:
             error = cleaned.get("error") if decision != "refuse" else None
@@ -136,10 +160,33 @@ class UpstreamModel:
                     choice["logprobs"] = None  # they spell the text as it was
         return cleaned, decision, why
 
+    def _answered(self, body: dict[str, Any], one: _Asked | None) -> tuple[dict[str, Any], Decision | None, str]:
+        if self._screening.screen is None:
+            return body, None, ""
+        walk = TextWalk(self._screening.screen.screen_output)
+        if one is not None:
+            self._read_after_prompts(walk, body.get("choices"), one)
+        cleaned = _walked(walk, body)
+        return cleaned, *walk.decision
+
+    def _read_after_prompts(self, walk: TextWalk, choices: Any, one: _Asked) -> None:
+        """Filter the texts of the answers in their place, each as it follows its prompt."""
+        ends = one.ends
+        for place, choice in enumerate(choices if isinstance(choices, list) else ()):
+            said = choice.get("message") if one.chat and isinstance(choice, dict) else choice
+            if not isinstance(said, dict):
+                continue
+            index = choice.get("index")
+            before = ends.before(index if isinstance(index, int) and index >= 0 else place)
+            for name in (name for name in (*TEXTS, "text") if isinstance(said.get(name), str)):
+                said[name], decision, why = self._screening.answer(said[name], before)
+                if decision is not None:
+                    walk.note(ScreenedText(decision, "", why=why))
+
     async def _events(
-        self, answer: UpstreamAnswer, stack: AsyncExitStack, *, chat: bool, deadline: float
+        self, answer: UpstreamAnswer, stack: AsyncExitStack, one: _Asked, deadline: float
     ) -> AsyncGenerator[bytes, None]:
-        chunks = FilteredChunks(self._screening, chat=chat)
+        chunks = FilteredChunks(self._screening, one.ends, chat=one.chat)
         try:
             async with stack:
                 reader = _data_of_events(answer)
@@ -148,13 +195,12 @@ class UpstreamModel:
                         data = await anext(reader, None)
                     if data is None or data == b"[DONE]":
                         break
-                    if (left := self._chunk(chunks, data)) is not None:
+                    if (left := await asyncio.to_thread(_chunk, chunks, data)) is not None:
                         yield event(left)
-                if (rest := chunks.finish()) is not None:
+                if (rest := await asyncio.to_thread(chunks.finish)) is not None:
                     yield event(rest)
-            origin = AnswerOrigin(None, self._screening.digest, None)
-            traced = origin.as_json(chunks.decision, f"the answer: {chunks.why}" if chunks.why else "")
-            yield event(Writer(chat, "upstream").chunk((), codex_ml=traced))
+            traced = one.traced(AnswerOrigin(None, self._screening.digest, None), chunks.decision, chunks.why)
+            yield event(Writer(one.chat, "upstream").chunk((), codex_ml=traced))
             if chunks.decision is not None:
                 self._screening.counters.decided("answer", chunks.decision)
         except UpstreamError as error:
@@ -163,44 +209,52 @@ class UpstreamModel:
             yield event(too_slow(self._limits.timeout).body())
         yield DONE
 
-    def _chunk(self, chunks: FilteredChunks, data: bytes) -> dict[str, Any] | None:
-        try:
-            value = parse_json(data)
-            if not isinstance(value, dict) or "error" in value:
-                raise ValueError("an error")
-            return chunks.add(value)
-        except (ValueError, RecursionError):
-            raise UpstreamError("an event of its stream is an error, or not a chunk in OpenAI's format") from None
+
+def _chunk(chunks: FilteredChunks, data: bytes) -> dict[str, Any] | None:
+    try:
+        value = parse_json(data)
+        if not isinstance(value, dict) or "error" in value:
+            raise ValueError("an error")
+        return chunks.add(value)
+    except (ValueError, RecursionError):
+        raise UpstreamError("an event of its stream is an error, or not a chunk in OpenAI's format") from None
 
 
-def _walked(screen: TextFilter, value: dict[str, Any], *, answer: bool) -> tuple[dict[str, Any], Decision, str]:
-    walk = TextWalk(screen.screen_output if answer else screen.screen_input)
+def _walked(walk: TextWalk, value: dict[str, Any]) -> dict[str, Any]:
     try:
         cleaned: dict[str, Any] = walk.cleaned(value)
     except RecursionError:
         walk.note(ScreenedText("refuse", "", why="JSON inside JSON is nested too deeply"))
         cleaned = {}
-    return cleaned, *walk.decision
+    return cleaned
 
 
 async def _data_of_events(answer: UpstreamAnswer) -> AsyncGenerator[bytes, None]:
-    """The data of each server-sent event.
+    """The data of each server-sent event. The cost is linear in the bytes, however they were cut and whatever they are.
 
     Raises:
-        UpstreamError: for an event of more than 1 MiB.
+        UpstreamError: for an event, or one line of it, of more than 1 MiB.
     """
-    waiting, lines = b"", list[bytes]()
+    line, lines, size = bytearray(), list[bytes](), 0
     async for piece in answer.pieces:
-        waiting += piece
-        *complete, waiting = waiting.replace(b"\r\n", b"\n").split(b"\n")
-        for line in complete:
-            if line.startswith(b"data:"):
-                lines.append(line[5:].removeprefix(b" "))
-            elif not line and lines:
+        *ends, rest = piece.split(b"\n")
+        for end in ends:
+            whole = bytes(line + end).removesuffix(b"\r")
+            line.clear()
+            if whole.startswith(b"data:"):
+                lines.append(whole[5:].removeprefix(b" "))
+                size += len(whole)
+            elif not whole and lines:
                 yield b"\n".join(lines)
-                lines = []
-        if len(waiting) + sum(map(len, lines)) > MOST_EVENT:
-            raise UpstreamError(f"an event of its stream has more than {MOST_EVENT} bytes")
+                lines, size = [], 0
+            _refuse_size(size)
+        line += rest
+        _refuse_size(size + len(line))
+
+
+def _refuse_size(size: int) -> None:
+    if size > MOST_EVENT:
+        raise UpstreamError(f"an event of its stream has more than {MOST_EVENT} bytes")
 
 
 def _unreachable(error: UpstreamError) -> ApiError:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.policy.filters import MAX_CHARACTERS
 from codex_ml.serve.api_answers import FILTERED
-from codex_ml.serve.screening import Screening, TextGate, worse
+from codex_ml.serve.prompt_ends import PromptEnds
+from codex_ml.serve.screening import Screening, TextGate, stricter
 from codex_ml.serve.upstream_text import TextWalk
 
 if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
 
 TEXTS = ("content", "reasoning", "reasoning_content", "refusal")  # of a delta
+COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")  # of the field usage
+LONGEST_NAME = 256
 NAMES = ("id", "object", "created", "model", "system_fingerprint")  # of a chunk
 MOST_CHOICES = 128
 KINDS = {True: "chat.completion.chunk", False: "text_completion"}
@@ -41,6 +44,7 @@ class _Tool:
 class _StreamedAnswer:
     """One choice: a gate for each of its text fields, and its calls of tools."""
 
+    before: str  # what it follows
     gates: dict[str, TextGate] = field(default_factory=dict)
     tools: dict[int, _Tool] = field(default_factory=dict)
     kept: int = 0  # characters of the tools
@@ -50,20 +54,24 @@ class _StreamedAnswer:
 class FilteredChunks:
     """Filters the chunks of one stream.
 
+    Args:
+        ends: what its answers follow.
+
     Attributes:
         decision: the strictest so far, None without a policy.
-        ended: whether every choice of the stream has ended.
+        ended: whether nothing more may leave, because the policy ended the last answer.
     """
 
-    def __init__(self, screening: Screening, *, chat: bool) -> None:
-        self._screening, self._chat = screening, chat
+    def __init__(self, screening: Screening, ends: PromptEnds, *, chat: bool) -> None:
+        self._screening, self._ends, self._chat = screening, ends, chat
         self._answers: dict[int, _StreamedAnswer] = {}
         self.decision: Decision | None = "allow" if screening.screen else None
         self.why = ""
 
     @property
     def ended(self) -> bool:
-        return bool(self._answers) and all(answer.done for answer in self._answers.values())
+        done = sum(answer.done for answer in self._answers.values())
+        return done >= self._ends.answers and any(map(self._refused, self._answers.values()))
 
     def add(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
         """The chunk that may leave; None if nothing may.
@@ -79,10 +87,9 @@ class FilteredChunks:
         if not choices and not isinstance(usage, dict):
             return None
         head = {name: self._short(chunk[name]) for name in NAMES if name in chunk}
-        counted = (
-            {key: value for key, value in usage.items() if isinstance(value, int)} if isinstance(usage, dict) else None
-        )
-        return {**head, "choices": choices, **({"usage": counted} if counted is not None else {})}
+        if isinstance(usage, dict):
+            head["usage"] = {key: usage[key] for key in COUNTS if isinstance(usage.get(key), int)}
+        return {**head, "choices": choices}
 
     def finish(self) -> dict[str, Any] | None:
         """What is left of choices that did not end, at the end of a stream; None for nothing."""
@@ -94,7 +101,9 @@ class FilteredChunks:
         index = given.get("index", 0)
         if not isinstance(index, int) or not 0 <= index < MOST_CHOICES:
             raise ValueError("a choice has no index")
-        answer = self._answers.setdefault(index, _StreamedAnswer())
+        answer = self._answers.get(index)
+        if answer is None:
+            answer = self._answers[index] = _StreamedAnswer(self._ends.before(index))
         if answer.done:
             return None
         finish = given.get("finish_reason")
@@ -126,7 +135,7 @@ class FilteredChunks:
         if gate is None:
             if not text:
                 return ""
-            gate = answer.gates[name] = self._screening.gate()
+            gate = answer.gates[name] = self._screening.gate(answer.before)
         left = gate.push(text or "")
         if last and gate.decision != "refuse":
             left += gate.finish()
@@ -163,14 +172,14 @@ class FilteredChunks:
         return any(gate.decision == "refuse" for gate in answer.gates.values())
 
     def _note(self, decision: Decision | None, why: str) -> None:
-        if worse(decision, self.decision) != self.decision:
-            self.decision, self.why = decision, why
+        self.decision, self.why = stricter((self.decision, self.why), (decision, why))
 
     def _short(self, value: Any) -> Any:
-        """A name or number of the protocol; a text that the policy would not let pass becomes empty."""
+        """A name or number of the protocol, as the policy lets it pass; one that is too long becomes empty."""
+        if isinstance(value, str) and len(value) > LONGEST_NAME:
+            return ""
         if isinstance(value, str) and self._screening.screen is not None:
-            found = self._screening.screen.screen_output(value[:256])
-            return found.text
+            return self._screening.screen.screen_output(value).text
         return value if isinstance(value, str | int | None) else None
 
 
