@@ -43,7 +43,7 @@ def main(stage: Stage[Params]) -> None:
         return (document.content for document in documents)
 
     with atomic_folder(stage.out("models/tokenizer")) as folder:
-        train_tokenizer(
+        growth = train_tokenizer(
             texts,
             settings,
             folder,
@@ -56,10 +56,12 @@ def main(stage: Stage[Params]) -> None:
         ids = trip.watch(tokenizer, read_documents(file))
         for _ in stage.track(ids, f"decode {trip.split}", count_documents(file), "documents"):
             pass
-    numbers |= lossless.numbers(trips)
+    numbers |= lossless.numbers(trips) | ({"growth": growth.as_json()} if growth else {})
     write_json(stage.out("reports/tokenizer/lost.json"), lossless.rows(trips))
     stage.write_numbers(TokenizerDetails.model_validate(numbers).as_json(), compared=COMPARED)
-    log.info("tokenizer: %s", {name: value for name, value in numbers.items() if name not in ("languages", "lost")})
+    log.info(
+        "tokenizer: %s", {name: value for name, value in numbers.items() if name not in ("languages", "lost", "growth")}
+    )
     if lost := lossless.loss_summary(trips):
         log.warning("tokenizer: WARNING: %s; evaluate gives no bits per byte if test loses text", lost)
 

@@ -82,9 +82,24 @@ def _shards_can_be_trained(params: Params) -> Iterator[str]:
         (params.train.compile == "on" and "train.compile on", "auto or off"),
         (params.train.precision == "fp16" and "train.precision fp16", "bf16, fp32 or auto"),
         (params.model.quantization != "none" and f"model.quantization {params.model.quantization}", "none"),
+        (_trains_rows(params) and "tokenizer.add_pieces under model.lora", "0, or all weights (model.lora.rank: 0)"),
     ):
         if found:
             yield f"runtime.sharding full cannot be combined with {found}; use {instead}"
+
+
+def _trains_rows(params: Params) -> bool:
+    """Whether adapters train rows of the embedding too."""
+    return bool(params.tokenizer.add_pieces and params.model.lora.rank)
+
+
+def _rows_of_new_pieces_are_whole(params: Params) -> Iterator[str]:
+    if params.model.quantization != "none" and _trains_rows(params):
+        yield (
+            f"model.quantization {params.model.quantization} cannot be combined with tokenizer.add_pieces "
+            f"{params.tokenizer.add_pieces}: the adapter is merged into the original weights, which have no rows for "
+            "the new pieces; use none, or add no pieces"
+        )
 
 
 def _sections_agree(params: Params) -> Iterator[str]:
@@ -204,6 +219,7 @@ RULES = (
     _every_value_counts,
     _rows_are_shared,
     _shards_can_be_trained,
+    _rows_of_new_pieces_are_whole,
     _sections_agree,
     _a_model_on_disk_has_one_rate,
     _windows_of_the_audit_fit_into_rows,

@@ -69,6 +69,8 @@ class Packed(Contract):
         begin, end, pad: ids of the tokens that begin and end a document, and of the padding.
         loss_on: `pack.loss_on`, the tokens of a record that are trained.
         turn_ends: ids of the tokens that end a turn of a chat; absent where there are none.
+        added_pieces: of each piece that tokenizer.add_pieces added, the old ids; these pieces have the last ids of the
+            vocabulary. Absent where there are none.
         template: how records with a prompt became text; absent where they are as they are.
         streams: by split.
     """
@@ -86,6 +88,7 @@ class Packed(Contract):
     loss_on: LossOn
     turn_ends: list[int] = Field(default_factory=list)
     template: PromptTemplate = PLAIN
+    added_pieces: list[list[int]] = Field(default_factory=list)
     streams: dict[str, PackedStream]
 
 

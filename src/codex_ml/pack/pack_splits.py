@@ -126,6 +126,7 @@ def pack_splits(
         for name, file in files.items():
             streams[name], details[name] = packer.pack(name, file, canaries if name == "train" else None)
     rare: dict[str, Any] = {} if template == PLAIN else {"template": template}
+    rare |= {"added_pieces": list(map(list, tokenizer.added_pieces))} if tokenizer.added_pieces else {}
     Packed(
         dtype=dtype.str,
         seq_len=settings.seq_len,

@@ -86,8 +86,12 @@ def vocabulary_of(folder: Path) -> dict[str, int]:
 def other_tokens(reference: Mapping[str, int], tokenizer: TextTokenizer) -> str:
     """Say how the tokens of a reference model differ from those of the audited model; "" if they do not.
 
-    The audited model may have further tokens, such as a padding token, which its tokenizer got later.
+    The audited model may have further special tokens, such as a padding token, which its tokenizer got later: text
+    never becomes them. With further pieces it reads the same text as other tokens.
     """
     own: dict[str, int] = tokenizer.backend.get_vocab(with_added_tokens=True)
     count = sum(own.get(token) != number for token, number in reference.items())
-    return f"{count} of {len(reference)} tokens have another id, or none" if count else ""
+    if count:
+        return f"{count} of {len(reference)} tokens have another id, or none"
+    more = len(own.keys() - reference.keys() - tokenizer.special.keys())
+    return f"the audited model reads {more} further pieces" if more else ""

@@ -26,6 +26,12 @@ class Tokenizer(Section):
         4096, ge=258, le=2**24, description="Number of tokens, with bytes and special tokens; local has its own"
     )
     path: BasePath = Field("", description="local: folder, SentencePiece model or GGUF file below models/base")
+    add_pieces: int = Field(
+        0,
+        ge=0,
+        le=2**20,
+        description="local: pieces learnt from train that a byte-level BPE gets after its own; old ids stay",
+    )
     special_tokens: tuple[str, ...] = Field((), description="More special tokens; text never becomes one of them")
     chat_template: Literal["none", "chatml"] = Field(
         "none", description="How chat messages become tokens; a local tokenizer keeps its own"
@@ -42,6 +48,10 @@ class Tokenizer(Section):
     def _path_belongs_to_local(self) -> Tokenizer:
         if (self.kind == "local") != bool(self.path):
             raise ValueError("kind local needs a path; the other kinds are trained and must have none")
+        if self.add_pieces and self.kind != "local":
+            raise ValueError(
+                f"add_pieces {self.add_pieces} is for kind local; kind {self.kind} is trained: raise vocab_size instead"
+            )
         return self
 
     @property

@@ -23,6 +23,7 @@ from typing import Any
 from codex_ml.core.child import LimitedChild
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_bytes, write_json
+from codex_ml.tokenizer.added_pieces import add_pieces, backend_of, growth_of, require_expandable
 from codex_ml.tokenizer.allowed import checked_description, vocabulary_of
 from codex_ml.tokenizer.config import Tokenizer as Settings
 from codex_ml.tokenizer.foreign_files import (
@@ -41,12 +42,14 @@ from codex_ml.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, SentencePiec
 from codex_ml.tokenizer.sentencepiece_model import HARD
 from codex_ml.tokenizer.trials import sentencepiece_trial, tokenizer_trial
 from codex_ml.tokens.layout import (
+    ADDED,
     CHATML,
     CHATML_TOKENS,
     PAD,
     write_config,
     write_templates,
 )
+from codex_ml.tokens.tokenizer_files import VocabularyGrowth
 
 log = logging.getLogger("codex_ml")
 
@@ -55,7 +58,9 @@ SAMPLE_CHARACTERS = 200_000
 PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中"), "ab " * 2000 + "\0", "aA0 .\n" * 1000 + "\x7f"]
 
 
-def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
+def import_tokenizer(
+    path: Path, texts: Texts, settings: Settings, folder: Path, *, held_out: Texts | None = None
+) -> VocabularyGrowth | None:
     """Write the tokenizer folder for the foreign tokenizer at `path`.
 
     The pad token is the tokenizer's own, else its unknown token, else its end token. Padding is recognised by its
@@ -64,8 +69,13 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
 
     Args:
         path: folder with tokenizer.json or one .model file, a .model file, or a .gguf file.
-        texts: the first ones are encoded in the child process; for SentencePiece the ids are compared with it.
+        texts: the first ones are encoded in the child process; for SentencePiece the ids are compared with it. With
+            settings.add_pieces all are read, three times.
         folder: an empty folder.
+        held_out: the val split, on which added pieces are measured; `texts` if None.
+
+    Returns:
+        the gain of the added pieces; None without settings.add_pieces.
 
     Raises:
         UserError: says what is wrong with which file, and what is allowed.
@@ -73,13 +83,12 @@ def import_tokenizer(path: Path, texts: Texts, settings: Settings, folder: Path)
     if path.suffix == ".gguf" and path.is_file():
         with tempfile.TemporaryDirectory(prefix="codex-ml-gguf-") as unpacked:
             unpack_tokenizer(path, Path(unpacked) / "tokenizer")
-            _import(Path(unpacked) / "tokenizer", texts, settings, folder)
-        return
+            return _import(Path(unpacked) / "tokenizer", texts, settings, folder, held_out or texts)
     refuse_left_out(path)
-    _import(path, texts, settings, folder)
+    return _import(path, texts, settings, folder, held_out or texts)
 
 
-def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
+def _import(path: Path, texts: Texts, settings: Settings, folder: Path, held_out: Texts) -> VocabularyGrowth | None:
     """See `import_tokenizer`. Does not check DVC's hashes: an unpacked GGUF file is in a temporary folder."""
     source, model_file = find_files(path)
     probe = [*PROBES, *sample_of(texts, characters=SAMPLE_CHARACTERS)]
@@ -105,12 +114,21 @@ def _import(path: Path, texts: Texts, settings: Settings, folder: Path) -> None:
     if "bos" in named and adds_bos(configs[0], processor, sentencepiece=model is not None):
         description["post_processor"] = bos_processor(named["bos"], _ids(description)[named["bos"]])
     _try(description, probe, source)
+    growth = None
+    if settings.add_pieces:
+        require_expandable(description, source)
+        smaller, (description, added) = description, add_pieces(description, texts, settings.add_pieces)
+        _try(description, probe, source)
+        added.write(folder / ADDED)
+        splits = {"train": texts, "val": held_out}
+        growth = growth_of(backend_of(smaller), backend_of(description), splits, len(added.old_ids))
     write_json(folder / "tokenizer.json", description)
     write_templates(folder, templates)
     pad = named.get("pad") or _other(named.get("unk"), named["eos"]) or named["eos"]
     if "pad" not in named:
         log.info("tokenizer: %s names no pad token; %s pads the rows and has no loss", path, pad)
     write_config(folder, end=named["eos"], pad=pad, bos=named.get("bos"), unk=named.get("unk"), extra={})
+    return growth
 
 
 def _other(token: str | None, than: str) -> str | None:

@@ -20,6 +20,7 @@ from codex_ml.core.io import write_bytes
 from codex_ml.tokenizer.config import Tokenizer as Settings
 from codex_ml.tokenizer.sample import Texts, sample_of
 from codex_ml.tokens.layout import UNK, save_trained_tokenizer, special_tokens_of, write_kind
+from codex_ml.tokens.tokenizer_files import VocabularyGrowth
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,13 +29,20 @@ log = logging.getLogger("codex_ml")
 PROOF_CHARACTERS = 400_000
 
 
-def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out: Texts | None = None) -> None:
+def train_tokenizer(
+    texts: Texts, settings: Settings, folder: Path, *, held_out: Texts | None = None
+) -> VocabularyGrowth | None:
     """Write a tokenizer folder for `settings` (see codex_ml.tokens.layout).
 
     Args:
-        texts: each call starts a new pass over the documents of train. Kind local reads only the first few, as a trial.
+        texts: each call starts a new pass over the documents of train. Kind local reads only the first few, as a trial,
+            unless it adds pieces.
         folder: an empty folder.
-        held_out: texts for the proof of the SentencePiece kinds; `texts` if None.
+        held_out: texts for the proof of the SentencePiece kinds, and on which added pieces are measured; `texts` if
+            None.
+
+    Returns:
+        the gain of settings.add_pieces; None without it.
 
     Raises:
         UserError: when there is no text, the vocabulary is too small, or a special token is already an ordinary token.
@@ -43,8 +51,7 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
     if settings.kind == "local":
         from codex_ml.tokenizer.local_tokenizer import import_tokenizer
 
-        import_tokenizer(BASE_FOLDER.parent.parent / settings.path, texts, settings, folder)
-        return
+        return import_tokenizer(BASE_FOLDER.parent.parent / settings.path, texts, settings, folder, held_out=held_out)
     if next(iter(texts()), None) is None:
         raise UserError("tokenizer: the train split has no documents to train on; add documents")
     special = special_tokens_of(settings.special_tokens, settings.chat_template)
@@ -67,6 +74,7 @@ def train_tokenizer(texts: Texts, settings: Settings, folder: Path, *, held_out:
         tokenizer = train[settings.kind](texts, size)
         unk = UNK if settings.kind in ("wordpiece", "whitespace") else None
     save_trained_tokenizer(tokenizer, folder, special_tokens=special, unk=unk, chat_template=settings.chat_template)
+    return None
 
 
 def require_size(size: int, least: int, kind: str) -> None:

@@ -6,6 +6,7 @@
     additional_chat_templates/NAME.jinja   more chat templates by name, such as tool_use for records with tools
     tokenizer.model         the SentencePiece kinds only, for tools that read that format
     kind.json               tokenizer.kind; no other file of the folder holds it
+    added_pieces.json       only with tokenizer.add_pieces: of which old tokens each new one consists
 
 Special tokens get ids after the model's own vocabulary: if the vocabulary held them, the model could produce them from
 text that spells them (Unigram and word-level models do).
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 END, PAD, UNK = "<|endoftext|>", "<|pad|>", "[UNK]"
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
-KIND = "kind.json"
+KIND, ADDED = "kind.json", "added_pieces.json"
 FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")  # without the templates
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"  # as transformers names them
 # Messages as in OpenAI's ChatML; tools and calls as in Hermes and Qwen 2.5. Without `{% generation %}`, which other
@@ -134,6 +135,29 @@ def read_kind(folder: Path) -> str:
         UserError: when it is missing or damaged.
     """
     return TokenizerKind.read(folder / KIND).kind
+
+
+class AddedPieces(Contract):
+    """added_pieces.json of a tokenizer folder: what tokenizer.add_pieces added.
+
+    Attributes:
+        first: id of the first new piece. The pieces have the last ids of the vocabulary.
+        old_ids: per new piece, the ids of the old tokens whose texts are its text.
+    """
+
+    written_by = "tokenizer"
+
+    first: int
+    old_ids: list[list[int]]
+
+
+def read_added_pieces(folder: Path) -> list[list[int]]:
+    """The old ids of each new piece, which have the last ids of the vocabulary; [] without new pieces.
+
+    Raises:
+        UserError: when the file is damaged.
+    """
+    return AddedPieces.read(folder / ADDED).old_ids if (folder / ADDED).is_file() else []
 
 
 def save_trained_tokenizer(

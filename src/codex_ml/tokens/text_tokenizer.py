@@ -17,7 +17,7 @@ from codex_ml.core.conflicts import refuse_conflict
 from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.io import read_json
 from codex_ml.core.pipeline import remedy
-from codex_ml.tokens.layout import read_templates
+from codex_ml.tokens.layout import read_added_pieces, read_templates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,6 +39,7 @@ class TextTokenizer:
         special: text -> id of all special tokens.
         backend: the `tokenizers` object. It does not recognise special tokens in text.
         named_templates: name -> Jinja source of the other chat templates.
+        added_pieces: old ids of each piece that tokenizer.add_pieces added; these pieces have the last ids.
     """
 
     end: int
@@ -50,6 +51,7 @@ class TextTokenizer:
     special: dict[str, int]
     backend: Tokenizer = field(repr=False)
     named_templates: Mapping[str, str] = field(default_factory=dict, repr=False)
+    added_pieces: Sequence[Sequence[int]] = field(default=(), repr=False)
 
     @property
     def begin(self) -> int:
@@ -106,6 +108,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
         special=special,
         backend=backend,
         named_templates=templates,
+        added_pieces=read_added_pieces(folder),
     )
 
 

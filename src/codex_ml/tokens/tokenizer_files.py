@@ -26,6 +26,21 @@ class LostText(Contract):
     characters: float
 
 
+class TokensPerByte(Contract):
+    """Tokens per UTF-8 byte of a split, before pieces were added to a vocabulary and after."""
+
+    before: float
+    after: float
+
+
+class VocabularyGrowth(Contract):
+    """What tokenizer.add_pieces did: the number of new pieces, and the tokens per byte of train and val."""
+
+    pieces: int
+    train: TokensPerByte
+    val: TokensPerByte
+
+
 class TokenizerDetails(Contract):
     """reports/tokenizer/details.json.
 
@@ -33,6 +48,7 @@ class TokenizerDetails(Contract):
         lossless: share of the documents of all splits that decode to their own text.
         unused_share: share of the vocabulary, without special tokens, that no validation text uses.
         languages: the same measures per language of the document.
+        growth: absent without tokenizer.add_pieces.
     """
 
     written_by = "tokenizer"
@@ -45,3 +61,4 @@ class TokenizerDetails(Contract):
     lossless: float
     lost: LostText
     languages: dict[str, TextMeasures]
+    growth: VocabularyGrowth | None = None

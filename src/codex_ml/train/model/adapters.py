@@ -26,16 +26,19 @@ ADAPTER = "adapter"  # its folder beside the merged model
 TOLERANCE = 1e-5  # share of the largest logit, float32: merging changes only the order of additions
 
 
-def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
+def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int, added: Sequence[int] = ()) -> PeftModel:
     """Freeze the model and add an adapter to every matched module (LoRA, Hu et al. 2021, arXiv:2106.09685).
 
     An adapter of rank r has r x (in + out) parameters. Its second matrix starts at zero, so the output of the model
     does not change. The seed decides its first matrix. The matches of each target and the share of parameters that
     train are logged.
 
+    Args:
+        added: ids of added pieces. Their rows of the embedding, and of an output head of its own, train too.
+
     Raises:
         UserError: when a target matches no module (the message names the nearest one), targets need both settings of
-            peft's `fan_in_fan_out`, or `lora.bias` names biases that are not there.
+            peft's `fan_in_fan_out`, `lora.bias` names biases that are not there, or the rows of `added` cannot train.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -47,6 +50,7 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
             "model.lora.targets match the Conv1D layers of GPT-2, whose weights are stored transposed, and other "
             "layers too; name targets of one kind, such as c_attn and c_proj"
         )
+    rows = rows_to_train(model, modules, added) if added else None
     untie_targets(model, modules)
     config = LoraConfig(
         r=lora.rank,
@@ -57,6 +61,7 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
         use_dora=lora.dora,
         fan_in_fan_out=stored_transposed == {True},
         bias=lora.bias,
+        trainable_token_indices=rows,
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
@@ -113,6 +118,31 @@ def untie_targets(model: PreTrainedModel, modules: dict[str, nn.Module]) -> None
     model.config.tie_word_embeddings = False
     model.all_tied_weights_keys = {}
     log.info("model: untied the output head from the embedding, because an adapter changes one of them")
+
+
+def rows_to_train(model: PreTrainedModel, targets: dict[str, nn.Module], added: Sequence[int]) -> dict[str, list[int]]:
+    """Return full name of a module -> rows that train whole: the embedding, and an output head of its own.
+
+    peft trains a tied output head with the embedding.
+
+    Raises:
+        UserError: when one of them also gets an adapter, or the head has a bias, which peft 0.21 leaves out in
+            TrainableTokensLayer.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {id(module): name for name, module in model.named_modules()}
+    if twice := next((name for name, module in targets.items() if module in (embedding, head)), None):
+        raise UserError(
+            f"model.lora.targets: {twice} cannot get an adapter, because tokenizer.add_pieces trains rows of it; "
+            "remove it from the targets, or add no pieces"
+        )
+    if getattr(head, "bias", None) is not None:
+        raise UserError(
+            f"model.lora: tokenizer.add_pieces trains rows of the output head, but that of {model.config.model_type} "
+            "has a bias, which peft would leave out; train all weights (model.lora.rank: 0), or add no pieces"
+        )
+    tied = head.weight is embedding.weight
+    return {names[id(module)]: list(added) for module in ([embedding] if tied else [embedding, head])}
 
 
 def _is_adaptable(module: nn.Module) -> bool:

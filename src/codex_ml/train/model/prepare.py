@@ -17,7 +17,7 @@ from codex_ml.train.model.adapters import ADAPTER, add_adapters, is_adapted, mer
 from codex_ml.train.model.build import build_model, parameter_count
 from codex_ml.train.model.local_model import load_local
 from codex_ml.train.model.probe import check_isolation
-from codex_ml.train.model.vocabulary import fit_vocabulary
+from codex_ml.train.model.vocabulary import add_rows, fit_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,21 +71,27 @@ def trainable_model(model: Model, train: Train, folder: Path, *, device: str, se
         new_tokenizer=packed.tokenizer_kind != "local",
         scratch=scratch,
     )
-    return make_trainable(prepared, model, train, seed=seed)
+    added = range(packed.vocab_size - len(packed.added_pieces), packed.vocab_size)
+    return make_trainable(prepared, model, train, seed=seed, added=added)
 
 
-def make_trainable(prepared: PreTrainedModel, model: Model, train: Train, *, seed: int) -> Any:
+def make_trainable(
+    prepared: PreTrainedModel, model: Model, train: Train, *, seed: int, added: Sequence[int] = ()
+) -> Any:
     """Switch on activation checkpointing and add adapters to a prepared model, as params.yaml says.
+
+    Args:
+        added: ids of the pieces that tokenizer.add_pieces added; with adapters their rows train too.
 
     Returns:
         the model; with adapters a `PeftModel`, of which only the adapters' parameters are trained.
 
     Raises:
-        UserError: when a LoRA target matches no module.
+        UserError: see `add_adapters`.
     """
     if train.activation_checkpointing:  # before the adapters: peft then lets gradients enter the frozen model
         prepared.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return add_adapters(prepared, model.lora, seed=seed) if model.lora.rank else prepared
+    return add_adapters(prepared, model.lora, seed=seed, added=added) if model.lora.rank else prepared
 
 
 def _built(model: Model, packed: Packed, *, attention: str, seed: int) -> PreTrainedModel:
@@ -111,6 +117,11 @@ def _loaded(
             "model.lora: adapters leave the embedding as it is, but the tokenizer is new; use the model's own "
             "(tokenizer.kind: local), or train all weights (model.lora.rank: 0)"
         )
+    if packed.added_pieces and model.quantization != "none":
+        raise UserError(
+            f"model.quantization {model.quantization} cannot be combined with tokenizer.add_pieces: the adapter is "
+            "merged into the original weights, which have no rows for the new pieces; use none, or add no pieces"
+        )
     ready = load_local(
         Path(model.path),
         attention=attention,
@@ -118,7 +129,8 @@ def _loaded(
         dropout=model.dropout,
         quantization=model.quantization,
     )
-    fit_vocabulary(ready, packed.vocab_size, resize=new_tokenizer, seed=seed)
+    fit_vocabulary(ready, packed.vocab_size - len(packed.added_pieces), resize=new_tokenizer, seed=seed)
+    add_rows(ready, packed.vocab_size, packed.added_pieces, seed=seed)
     _take_tokens(ready, begin=packed.begin, end=packed.end, pad=packed.pad)
     ready.name_or_path = model.path  # peft writes it to adapter_config.json, where AutoPeftModel looks for the base
     return ready

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
@@ -44,3 +45,31 @@ def fit_vocabulary(model: PreTrainedModel, vocab_size: int, *, resize: bool = Fa
             f"the tokenizer has {vocab_size} tokens, but the model's embedding has {rows} rows; use the model's own "
             "tokenizer (tokenizer.kind: local) or one of at most as many tokens"
         )
+
+
+def add_rows(model: PreTrainedModel, vocab_size: int, pieces: Sequence[Sequence[int]], *, seed: int) -> None:
+    """Start the rows of pieces that tokenizer.add_pieces added: each is the mean of the rows of its old pieces.
+
+    That is the start with which the larger vocabulary changes the least (Gee et al. 2022, "Fast Vocabulary Transfer",
+    section 3.2). It applies to the embedding, and to the rows and the bias of an output head of its own.
+
+    Args:
+        model: has a row for every old id, see `fit_vocabulary`; gets rows for the new ones, if it has no spare rows.
+        vocab_size: ids of the tokenizer, the new ones included. The pieces have the last ids.
+        pieces: old ids per new piece; nothing happens without pieces.
+        seed: of the draws of transformers, which the means replace.
+    """
+    import torch
+
+    if not pieces:
+        return
+    if vocab_size > embedding_rows(model):
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(vocab_size, mean_resizing=False)
+    head = model.get_output_embeddings()
+    found: Any = (model.get_input_embeddings().weight, getattr(head, "weight", None), getattr(head, "bias", None))
+    with torch.no_grad():
+        for tensor in {id(tensor): tensor for tensor in found if tensor is not None}.values():
+            for number, old in enumerate(pieces, vocab_size - len(pieces)):
+                tensor[number] = tensor[list(old)].mean(0)
+    log.info("model: %d added pieces start with the mean of the rows of their old pieces", len(pieces))
