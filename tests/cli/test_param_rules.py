@@ -260,6 +260,30 @@ def test_adapters_go_with_the_tokenizer_of_their_model_only():
     validate_params({**adapters, "tokenizer": {"kind": "local", "path": "models/base/m"}})
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"model": {"quantization": "4bit"}},
+            "model.quantization 4bit cannot be combined with tokenizer.add_pieces 8: ",
+        ),
+        (
+            {"runtime": {"sharding": "full"}},
+            "runtime.sharding full cannot be combined with tokenizer.add_pieces under model.lora; use 0, or all weights",
+        ),
+    ],
+)
+def test_adapters_that_train_rows_of_added_pieces_are_whole(more, message):
+    def params(pieces):
+        model = {"path": "models/base/m", "lora": {"rank": 4, "targets": ["q_proj"]}, **more.get("model", {})}
+        tokenizer = {"kind": "local", "path": "models/base/m", "add_pieces": pieces}
+        return {**more, "model": model, "tokenizer": tokenizer}
+
+    validate_params(params(0))
+    with pytest.raises(UserError, match=f"^params.yaml: {message}"):
+        validate_params(params(8))
+
+
 DEFAULT = f"remove it, or write {Train.model_fields['momentum'].default}, its default"
 ONE_RATE = [
     (
@@ -375,6 +399,8 @@ BAD_SETTINGS = [
     ('model:\n  path: models/base\n', '2: model.path: the pipeline depends only on files below models/base; put it there'),
     ('model:\n  architecture: bloom\n', "2: model.architecture: input should be 'llama', 'qwen2', 'qwen3', 'mistral', 'gpt2', 'gpt_neox' or 't5'; found 'bloom'"),
     ('tokenizer:\n  kind: local\n', '1: tokenizer: kind local needs a path; the other kinds are trained and must have none'),
+    ('tokenizer:\n  add_pieces: 8\n', '1: tokenizer: add_pieces 8 is for kind local; kind byte_bpe is trained: raise vocab_size instead'),
+    ('tokenizer:\n  kind: local\n  path: models/base/t\n  add_pieces: -1\n', '4: tokenizer.add_pieces: input should be greater than or equal to 0; found -1'),
     ('tokenizer:\n  path: models/base/t\n', '1: tokenizer: kind local needs a path; the other kinds are trained and must have none'),
     ('tokenizer:\n  special_tokens: [a, a]\n', '2: tokenizer.special_tokens: special tokens must be distinct texts, not empty'),
     ("tokenizer:\n  special_tokens: ['']\n", '2: tokenizer.special_tokens: special tokens must be distinct texts, not empty'),

@@ -15,6 +15,7 @@ END, PAD, FIRST = 0, 1, 2
 class ByteTokenizer:
     begin, end, pad, bos = END, END, PAD, None
     vocab_size = FIRST + 256
+    added_pieces: tuple[list[int], ...] = ()
     special = {"<end>": END, "<pad>": PAD}  # noqa: RUF012
 
     def __init__(self, chat_template: str | None = None) -> None:

@@ -43,6 +43,13 @@ def packed(folder, *, train=(), val=(), test=(), tokenizer=None, **settings):
 NO_RECORDS = dict.fromkeys(("cut_prompt", "cut_completion", "cut_both", "too_long", "empty", "untrained"), 0)
 
 
+def test_pack_json_has_the_old_ids_of_added_pieces(tmp_path):
+    tokenizer = ByteTokenizer()
+    tokenizer.added_pieces = [[5, 6], [7, 8, 9]]
+    out, _ = packed(tmp_path, train=[text("a")], tokenizer=tokenizer, seq_len=16)
+    assert json.loads((out / "pack.json").read_bytes())["added_pieces"] == [[5, 6], [7, 8, 9]]
+
+
 def test_details_of_a_small_corpus(tmp_path):
     out, metrics = packed(tmp_path, train=[text("a" * 20), text("b" * 10)], val=[text("c" * 5)], seq_len=16)
     assert metrics == {

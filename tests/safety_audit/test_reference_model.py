@@ -91,7 +91,8 @@ def test_the_estimate_counts_the_windows_that_a_reference_reads(
 
 
 def tokenizer(vocabulary: dict[str, int]) -> Any:
-    return SimpleNamespace(backend=Tokenizer(WordLevel(vocabulary, unk_token="a")))
+    special = {token: number for token, number in vocabulary.items() if token.startswith("[")}
+    return SimpleNamespace(backend=Tokenizer(WordLevel(vocabulary, unk_token="a")), special=special)
 
 
 @pytest.fixture
@@ -126,6 +127,9 @@ def test_a_base_model_that_cannot_be_compared_gives_the_reason(base: Path) -> No
     assert (other.load, other.why) == (
         None, "the base model models/base/theirs reads other tokens: 2 of 3 tokens have another id, or none",
     )  # fmt: skip
+    assert found(base, {**VOCABULARY, "ab": 3, "abc": 4, "[PAD]": 5}).why == (
+        "the base model models/base/theirs reads other tokens: the audited model reads 2 further pieces"
+    )
     assert found(base, digest="0" * 64).why == "models/base/theirs does not hold the files that training started from"
     assert "trained from scratch" in found(None).why
     assert "is not a folder" in found(base / "model.safetensors").why

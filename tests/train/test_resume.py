@@ -5,6 +5,12 @@ from __future__ import annotations
 import signal
 
 import pytest
+import torch
+
+from codex_ml.train.config import Lora, Model
+from codex_ml.train.model.adapters import add_adapters
+from codex_ml.train.model.build import build_model
+from codex_ml.train.model.vocabulary import add_rows
 
 from .outcomes import assert_equal, run, stop_in_step
 
@@ -71,6 +77,26 @@ def test_a_history_damaged_after_a_checkpoint_costs_only_the_later_ones(recipe, 
     assert_equal(again, whole)
     assert list(again.steps) == [8, 9]
     assert "step-00000010 is damaged (history.ndjson does not match its SHA-256)" in caplog.text
+
+
+def test_rows_of_added_pieces_under_lora_resume_too(recipe, monkeypatch, tmp_path):
+    """The last three ids of the rows are added pieces; a checkpoint holds their rows beside the adapters."""
+
+    def model():
+        shape = Model(hidden_size=16, intermediate_size=24, layers=1, heads=2, max_positions=64)
+        base = build_model(shape, vocab_size=recipe.VOCAB - 3, end=recipe.END, pad=recipe.PAD, seed=1)
+        add_rows(base, recipe.VOCAB, [[2, 3], [4, 5], [6]], seed=1)
+        added = range(recipe.VOCAB - 3, recipe.VOCAB)
+        return add_adapters(base, Lora(rank=2, dropout=0.2, targets=("q_proj",)), seed=2, added=added)
+
+    whole = run(recipe, monkeypatch, tmp_path / "whole", model=model())
+    stop_in_step(recipe, monkeypatch, tmp_path / "resumed", 5, model=model())
+    resumed = run(recipe, monkeypatch, tmp_path / "resumed", model=model())
+    assert list(resumed.steps) == list(range(5, 10))
+    assert_equal(resumed, whole)
+    [rows] = [tensor for name, tensor in whole.checkpoint.weights.items() if "trainable_tokens_delta" in name]
+    assert rows.shape == (3, 16)
+    assert not torch.equal(rows, model().get_input_embeddings().weight[-3:])
 
 
 def test_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, monkeypatch, tmp_path, caplog):

@@ -52,6 +52,12 @@ def tokenizer(facts: Facts) -> Table:
         ("bytes per token, validation", f"{found.bytes_per_token:.4f}"),
         ("documents that decode to their own text", _share(found.lossless)),
     ]
+    if found.growth:
+        rows.append(("pieces of train added to its vocabulary", f"{found.growth.pieces:,}"))
+        for split, rate in (("train", found.growth.train), ("validation", found.growth.val)):
+            rows.append(
+                (f"tokens per byte, {split}, without them and with them", f"{rate.before:.4f} → {rate.after:.4f}")
+            )
     return table("Tokenizer", {"measure": "text", "value": "number"}, rows)
 
 

@@ -3,7 +3,7 @@
 Old tokens keep their ids, and their merges keep their ranks; the new merges follow them. A text in which no new piece
 occurs keeps its ids. Only byte-level BPE can grow like this: pieces of Unigram and of SentencePiece have scores, which
 new pieces would change, and WordPiece has no merges.
-Used by: tokenizer.local_tokenizer.
+Used by: tokenizer.local_tokenizer, `codex-ml check`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.strict_json import dump_json
+from codex_ml.tokenizer.allowed import checked_description, vocabulary_of
+from codex_ml.tokenizer.foreign_files import SIZES, find_files, read_foreign_json
 from codex_ml.tokenizer.pair_merges import LEAST, learn_merges
 from codex_ml.tokenizer.sample import Texts
 from codex_ml.tokens.engine import byte_letters, encode_all, panics_as_errors
@@ -46,10 +48,26 @@ def require_expandable(description: dict[str, Any], file: Path) -> None:
     elif found == "BPE":
         affixes = [key for key in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
         levels = [_has_byte_level(description.get(part)) for part in ("pre_tokenizer", "decoder")]
-        if not affixes and all(levels) and byte_letters().keys() <= model["vocab"].keys():
+        if not affixes and all(levels) and byte_letters().keys() <= vocabulary_of(model, file).keys():
             return
         found = f"BPE with {affixes[0]}" if affixes else "BPE without a token for each byte"
-    raise UserError(
+    raise _refusal(file, found)
+
+
+def check_expandable(path: Path) -> None:
+    """The same for a folder or a .model file whose tokenizer is not loaded; for `codex-ml check`.
+
+    Raises:
+        UserError: see `require_expandable`.
+    """
+    file, model_file = find_files(path)
+    if model_file:
+        raise _refusal(file, "a SentencePiece model")
+    require_expandable(checked_description(read_foreign_json(file, SIZES["tokenizer.json"]), file), file)
+
+
+def _refusal(file: Path, found: str) -> UserError:
+    return UserError(
         f"tokenizer.add_pieces: {file} is {found}; only byte-level BPE, as in GPT-2, Llama 3 and Qwen, can grow; "
         "set it to 0, or name another tokenizer"
     )

@@ -99,6 +99,8 @@ def _import(path: Path, texts: Texts, settings: Settings, folder: Path, held_out
     else:
         raw = read_foreign_json(source, SIZES["tokenizer.json"])
         description, model, processor = checked_description(raw, source), None, raw.get("post_processor")
+    if settings.add_pieces:
+        require_expandable(description, source)
     special = {token["id"]: token["content"] for token in description["added_tokens"] if token.get("special")}
     # files beside a single .model file may belong to another tokenizer
     configs = [read_foreign_config(path, name) if path.is_dir() else {} for name in CONFIGS]
@@ -116,7 +118,6 @@ def _import(path: Path, texts: Texts, settings: Settings, folder: Path, held_out
     _try(description, probe, source)
     growth = None
     if settings.add_pieces:
-        require_expandable(description, source)
         smaller, (description, added) = description, add_pieces(description, texts, settings.add_pieces)
         _try(description, probe, source)
         added.write(folder / ADDED)

@@ -195,6 +195,23 @@ TOKENIZERS = {
 }  # fmt: skip
 
 
+def test_a_tokenizer_that_cannot_get_pieces_is_named(whole):
+    """Known from the files: the stage would refuse it after the splits are made."""
+    folder = Path("models/base/t")
+    folder.mkdir()
+    local = {"kind": "local", "path": "models/base/t"}
+    (folder / "tokenizer.json").write_text('{"model": {"type": "Unigram", "vocab": [["a", 0.0]]}}')
+    assert list(preflight.base_files(params_with(tokenizer=local))) == []
+    [line] = preflight.base_files(params_with(tokenizer={**local, "add_pieces": 4}))
+    assert line == (
+        "params.yaml: tokenizer.path: tokenizer.add_pieces: models/base/t/tokenizer.json is Unigram; only byte-level "
+        "BPE, as in GPT-2, Llama 3 and Qwen, can grow; set it to 0, or name another tokenizer"
+    )
+    (folder / "tokenizer.json").rename(folder / "their.model")
+    [line] = preflight.base_files(params_with(tokenizer={**local, "add_pieces": 4}))
+    assert "models/base/t/their.model is a SentencePiece model; only byte-level BPE" in line
+
+
 @pytest.mark.parametrize("case", TOKENIZERS)
 def test_a_local_tokenizer_that_cannot_be_read_is_named(whole, case):
     damage, message = TOKENIZERS[case]

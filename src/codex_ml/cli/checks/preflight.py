@@ -96,10 +96,14 @@ def _told(where: str, problems: Callable[[Path, Params], Iterator[str]], path: P
         yield f"{where}{error}"
 
 
-def _tokenizer(path: Path, _: Params) -> Iterator[str]:
+def _tokenizer(path: Path, params: Params) -> Iterator[str]:
     from codex_ml.tokenizer.foreign_files import check_source
 
     check_source(path)
+    if params.tokenizer.add_pieces and path.suffix != ".gguf":
+        from codex_ml.tokenizer.added_pieces import check_expandable
+
+        check_expandable(path)
     yield from _gguf(path)
 
 

@@ -50,8 +50,8 @@ def fit_vocabulary(model: PreTrainedModel, vocab_size: int, *, resize: bool = Fa
 def add_rows(model: PreTrainedModel, vocab_size: int, pieces: Sequence[Sequence[int]], *, seed: int) -> None:
     """Start the rows of pieces that tokenizer.add_pieces added: each is the mean of the rows of its old pieces.
 
-    That is the start with which the larger vocabulary changes the least (Gee et al. 2022, "Fast Vocabulary Transfer",
-    section 3.2). It applies to the embedding, and to the rows and the bias of an output head of its own.
+    It is the start of Fast Vocabulary Transfer (Gee et al. 2022, arXiv:2402.09977). It applies to the embedding, and to
+    the rows and the bias of an output head of its own.
 
     Args:
         model: has a row for every old id, see `fit_vocabulary`; gets rows for the new ones, if it has no spare rows.
