@@ -85,7 +85,7 @@ class _PairTable:
 
     def merge(self, pair: Pair, number: int) -> None:
         """Replace the pair by `number` in all words, from left to right."""
-        changed = set()
+        changed: set[Pair] = set()
         for place in self._places.pop(pair):
             word = self._words[place]
             for before in pairwise(word):
