@@ -24,7 +24,7 @@ def python(code, *arguments, **options):
 
 def plugin(name):
     """A hook whose plug-in this process does not see."""
-    return EventHook.model_construct(command=(), plugin=name, events=("x",), seconds=30.0)
+    return EventHook.model_construct(command=(), plugin=name, events=("x",), seconds=60.0)
 
 
 @pytest.fixture

@@ -130,6 +130,15 @@ def test_files_of_pip_and_caches_of_python_are_not_hashed(plugin, locked):
     locked()
 
 
+@pytest.mark.parametrize("name", ["more.pyc", "words.pyc", "__pycache__/more.pyc", "__pycache__/more.py"])
+def test_compiled_code_that_python_imports_without_a_source_counts(plugin, locked, name):
+    file = plugin.site / plugin.package / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"x")
+    with pytest.raises(UserError, match=" has sha256 "):
+        locked()
+
+
 def test_another_place_has_the_same_hash(plugin, tmp_path, monkeypatch):
     here = lock_of("detectors", ["mine"])
     monkeypatch.undo()

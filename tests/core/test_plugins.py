@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from codex_ml.core.child import FIXED, KEPT
 from codex_ml.core.errors import UserError
 from codex_ml.core.plugin_trial import import_error
 from codex_ml.core.plugins import KINDS, BuiltInOr, UnusablePlugin, find, installed, load, registered
@@ -130,13 +132,75 @@ def test_a_key_takes_what_is_built_in_and_what_is_installed(install):
         ("print('loaded')\ncount = len", ""),
         ("raise KeyboardInterrupt", "KeyboardInterrupt:"),
         ("import os\nos._exit(7)", "its import ends Python with exit code 7"),
+        ("import os\nos.write(3, b'no JSON')\nos._exit(0)", "its import ends Python with exit code 0"),
         ("raise ValueError('a\\nb')", "ValueError: a b"),
+        ("class Odd(Exception):\n    def __str__(self): raise Odd\nraise Odd", "Odd"),
+        ("count = 3", "must be a callable, found int"),
     ],
 )
 def test_a_trial_imports_one_in_a_process_of_its_own(install, code, why):
-    install("far_words", code, "metrics.words = far_words:count")
-    assert import_error(find("metrics", "words")) == why
+    install("far_words", code, "readers.words = far_words:count")
+    assert import_error(find("readers", "words")) == why
     assert "far_words" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "why"),
+    [
+        ("templates", "count = {}", ""),
+        ("templates", "count = dict", "must be a mapping, found type"),
+        ("presets", "count = {}", ""),
+        ("presets", "count = dict", ""),
+        ("metrics", "class count:\n    measure = aggregate = len", ""),
+        ("metrics", "import numpy\ncount = len", "must be an object or a class with the methods measure and aggregate, found "
+         "builtin_function_or_method"),
+    ],
+)  # fmt: skip
+def test_a_trial_names_an_object_that_its_kind_cannot_use(install, kind, code, why):
+    install("far_words", code, f"{kind}.words = far_words:count")
+    assert import_error(find(kind, "words")) == why
+
+
+def test_a_trial_sees_no_secret_and_no_file_of_the_working_folder(install, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    (tmp_path / "json.py").write_text("raise SystemExit('the json of the working folder')\n")
+    monkeypatch.chdir(tmp_path)
+    code = (
+        f"import os, pathlib\npathlib.Path({str(tmp_path / 'seen')!r}).write_text(repr(dict(os.environ)))\ncount = len"
+    )
+    install("far_words", code, "readers.words = far_words:count")
+    assert import_error(find("readers", "words")) == ""
+    seen = eval((tmp_path / "seen").read_text())  # noqa: S307 - written by the line above
+    assert seen["HOME"] == str(tmp_path)
+    assert set(seen) <= {*KEPT, *FIXED, "HOME"} | {name for name in seen if name.startswith(("LC_", "__CF"))}
+
+
+def test_a_trial_ends_with_all_that_it_started(install, tmp_path):
+    """The child of a plug-in holds its output open and would stay; its process gets SIGKILL with the trial."""
+    code = (
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=3, pass_fds=[3])\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\n"
+    )
+    install("far_words", code + "count = len", "readers.words = far_words:count", "readers.slow = slow_words:count")
+    install("slow_words", code + "time.sleep(600)", version="2.0")
+    for name, seconds, why in (("words", 60, ""), ("slow", 5, "its import takes longer than 5 s")):
+        assert import_error(find("readers", name), seconds) == why
+        pid = int((tmp_path / "pid").read_text())
+        for _ in range(600):
+            if _ended(pid):
+                break
+            time.sleep(0.1)
+        assert _ended(pid), name
+        (tmp_path / "pid").unlink()
+
+
+def _ended(pid: int) -> bool:
+    """Whether a process has ended; one that its parent has not asked for yet is a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def test_each_kind_names_the_file_and_the_key_that_name_its_plug_ins():

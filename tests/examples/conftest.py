@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.core.plugin_lock import write_lock
+from codex_ml.core.plugins import KINDS, installed
+
 PACKAGE = Path(__file__).parents[2] / "examples/plugin"
 MODULE = "codex_ml_example"
 
@@ -33,3 +36,19 @@ def package(tmp_path, monkeypatch):
     yield site
     for name in [name for name in sys.modules if name.split(".")[0] == MODULE]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def locked(package, here):
+    """The current folder, with the lock of each kind of plug-in of the package."""
+    for kind in (kind for kind in KINDS if KINDS[kind].locked):
+        write_lock(kind, [plugin.name for plugin in installed(kind)])
+    return here

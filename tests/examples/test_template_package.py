@@ -12,8 +12,8 @@ from codex_ml.cli.param_rules import validate_params
 from codex_ml.cli.plugin_list import listed
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
-from codex_ml.core.plugin_lock import refuse_other_code, write_lock
-from codex_ml.core.plugins import KINDS, installed, load, registered
+from codex_ml.core.plugin_lock import load_locked, refuse_other_code, write_lock
+from codex_ml.core.plugins import KINDS, installed, registered
 from codex_ml.documents.document import Document, documents_of
 from codex_ml.evaluate.metrics.protocol import Pair
 from codex_ml.evaluate.metrics.registry import load_metrics
@@ -41,15 +41,7 @@ def read(kind: str, path: str = "in", **settings: object):
     return documents, [item for result in results for item in result.refused]
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "here"
-
-
-def test_it_has_each_kind_once_and_all_can_be_imported(package):
+def test_it_has_each_kind_once_and_all_can_be_imported(package, here):
     found = listed(list(KINDS)).plugins
     assert [(plugin.kind, plugin.state) for plugin in found] == [(kind, "loaded") for kind in sorted(KINDS)]
     assert {(plugin.distribution, plugin.version) for plugin in found} == {("codex-ml-example", "1.0")}
@@ -65,7 +57,7 @@ def test_its_code_can_be_locked_and_a_change_is_refused(package, here):
         refuse_other_code("readers", ["blocks"], here / "readers")
 
 
-def test_its_reader_gives_documents_with_their_places(package, here):
+def test_its_reader_gives_documents_with_their_places(locked):
     Path("in").mkdir()
     Path("in/a.txt").write_text("one\ntwo\n---\nthree\n---\n")
     documents, refused = read("blocks", licence="MIT")
@@ -127,13 +119,13 @@ def test_its_detector_finds_values(package):
     assert [(f.rule, f.start, f.end) for f in scanner.scan("see ABC-1234.")] == [("ticket", 4, 12)]
 
 
-def test_its_tokenizer_gives_every_text_back_byte_by_byte(package, here):
+def test_its_tokenizer_gives_every_text_back_byte_by_byte(locked):
     settings = Tokenizer(kind="bytes", vocab_size=300)
-    train_tokenizer(lambda: iter(TEXTS), settings, here)
-    tokenizer = load_tokenizer(here)
+    train_tokenizer(lambda: iter(TEXTS), settings, locked)
+    tokenizer = load_tokenizer(locked)
     assert [tokenizer.decode(ids) for ids in tokenizer.encode_documents(iter(TEXTS))] == list(TEXTS)
     assert [len(ids) for ids in tokenizer.encode_documents(iter(TEXTS))] == [len(t.encode()) for t in TEXTS]
-    assert json.loads((here / "kind.json").read_text()) == {"kind": "bytes"}
+    assert json.loads((locked / "kind.json").read_text()) == {"kind": "bytes"}
 
 
 @pytest.mark.parametrize(
@@ -150,9 +142,9 @@ def test_a_tokenizer_that_fails_is_one_line(here, train, message):
         train_tokenizer(lambda: iter(TEXTS), Tokenizer(kind="mine", vocab_size=300), here)
 
 
-def test_a_tokenizer_with_too_many_tokens_is_refused(package, here):
+def test_a_tokenizer_with_too_many_tokens_is_refused(locked):
     with pytest.raises(UserError, match=r"returned 256 tokens for a vocabulary of 255$"):
-        train_tokenizer(lambda: iter(TEXTS), Tokenizer(kind="bytes", vocab_size=258, special_tokens=["<x>"]), here)
+        train_tokenizer(lambda: iter(TEXTS), Tokenizer(kind="bytes", vocab_size=258, special_tokens=["<x>"]), locked)
 
 
 PACKED = {
@@ -168,8 +160,8 @@ def prepared(architecture: str, folder: Path):
     return prepare_model(model, Packed(**PACKED), scratch=folder, **options)
 
 
-def test_its_architecture_is_built_and_proven_to_keep_documents_apart(package, here):
-    config = prepared("olmo2", here).config
+def test_its_architecture_is_built_and_proven_to_keep_documents_apart(locked):
+    config = prepared("olmo2", locked).config
     found = (config.model_type, config.hidden_size, config.num_hidden_layers, config.max_position_embeddings)
     assert found == ("olmo2", 32, 2, 64)
     assert (config.vocab_size, config.eos_token_id, config.tie_word_embeddings) == (64, 0, True)
@@ -202,7 +194,7 @@ def test_an_architecture_that_raises_is_one_line(here):
         prepared("mine", here)
 
 
-def test_its_preset_gives_the_sizes_and_params_win(package, here):
+def test_its_preset_gives_the_sizes_and_params_win(locked):
     model = validate_params({"model": {"preset": "nano", "layers": 3, "heads": None}}).model
     assert (model.hidden_size, model.layers, model.heads, model.plugins["presets"]) == (32, 3, 2, ("nano",))
     with pytest.raises(UserError, match=r"models/presets.yaml has no nanno; did you mean nano\?"):
@@ -229,13 +221,13 @@ def test_its_metric_is_measured(package):
     assert metrics.plugins["first_line"].distribution == "codex-ml-example"
 
 
-def test_its_augmenter_changes_comments_of_python(package):
-    augment = load("augmenters", "shout")
+def test_its_augmenter_changes_comments_of_python(locked):
+    augment = load_locked("augmenters", "shout")
     assert augment("# one\nx = 1  # two\n", "python", "s") == "# ONE\nx = 1  # two\n"
     assert augment("# one", "text", "s") is None
 
 
-def test_its_template_asks_a_question(package):
+def test_its_template_asks_a_question(locked):
     document = Document("s", "", "r", "", "MIT", "text", prompt="Add.\n\n### Input:\n1", completion="2")
     (found,) = templated([document], template_named("question"))
     assert (found.prompt, found.completion) == ("Question: Add.\nGiven: 1\nAnswer: ", "2")

@@ -98,6 +98,36 @@ def test_a_copy_near_a_held_out_document_is_left_out(splits):
     assert counts.documents == 6
 
 
+@pytest.mark.parametrize(
+    ("threshold", "own", "reason"),
+    [(0.55, 45, "held_out"), (0.55, 46, "copies"), (0.56, 11, "held_out"), (0.56, 12, "copies"), (1, 0, "held_out")],
+)
+def test_the_threshold_itself_counts_as_near(splits, threshold, own, reason):
+    """0.55 x 100 is above 55 in binary, so rounding must not keep a copy with 55 of its 100 shingles in val."""
+    shared = {0.55: 59, 0.56: 18, 1: 40}[threshold]  # words; the last four begin no shingle in val
+    words = [f"v{number}" for number in range(shared)]
+    write_documents(splits / "val.parquet", [document("val", " ".join(words))])
+    text = " ".join([*words, *(f"own{number}" for number in range(own))])
+    total = len(shingles_of([text])[0])
+    assert total == shared - 4 + own
+    with registered("augmenters", "mine", lambda *_: text):
+        augment(splits, "mine", near_duplicate=threshold)
+    assert json.loads((splits / "augmented.json").read_text())["mine"] == {"copies": 0, reason: 3}
+
+
+def test_a_copy_of_a_held_out_document_without_a_shingle_is_left_out(splits):
+    write_documents(splits / "val.parquet", [document("val", "four words of val\n")])
+    with (
+        registered("augmenters", "same", lambda *_: "four words of val"),
+        registered("augmenters", "other", lambda *_: "four words of train"),
+    ):
+        augment(splits, "same", "other")
+    assert json.loads((splits / "augmented.json").read_text()) == {
+        "same": {"copies": 0, "held_out": 3},
+        "other": {"copies": 3},
+    }
+
+
 def test_a_copy_that_holds_a_benchmark_item_is_left_out(splits, monkeypatch):
     monkeypatch.chdir(splits)
     item = " ".join(f"item{number}" for number in range(60))
@@ -121,6 +151,7 @@ def test_the_seed_is_of_the_document_and_the_salt(splits):
         (lambda *_: 1 / 0, "augmenter 'mine' failed: ZeroDivisionError"),
         (lambda *_: b"x", "augmenter 'mine' must return a text or None, found bytes"),
         (3, "augmenter 'mine' failed: TypeError"),
+        (lambda *_: "\ud800", "augmenter 'mine' returned half of a surrogate pair"),
     ],
 )
 def test_an_augmenter_that_fails_is_one_line_and_train_stays(splits, found, message):

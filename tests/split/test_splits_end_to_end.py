@@ -24,6 +24,7 @@ from codex_ml.cli.param_rules import validate_params
 from codex_ml.core.errors import UserError
 from codex_ml.core.paths import SPLIT_LEDGER
 from codex_ml.core.pipeline import load_pipeline
+from codex_ml.core.plugins import registered
 from codex_ml.core.stage import Stage
 from codex_ml.split.ledger.edits import accept_new_lines as accept_lines
 from codex_ml.split.ledger.folder import NEW
@@ -419,3 +420,36 @@ def test_near_copies_without_spaces_do_not_cross_the_splits(workspace, letters):
     splits([[record(text) for text in whole], [record(text + dice.choice(letters)) for text in whole]])
     assert len(where()) == 40
     assert {text[:200] for text in where()} == set(whole)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_of_an_augmented_copy_reaches_val_or_test(workspace, seed, monkeypatch):
+    """Augmenters that know the whole corpus return other documents, as they are or changed a little."""
+    records = corpus(seed, 60, prefix="code")
+    known = [record["text"] for record in records]
+
+    def another(text, language, key):
+        return random.Random(key).choice(known)
+
+    def nearly_another(text, language, key):
+        dice = random.Random(key)
+        words = dice.choice(known).split()
+        words[dice.randrange(len(words))] = "changed"
+        return " ".join([*words, *(f"own{number}" for number in range(dice.randrange(20)))])
+
+    before = splits([records])
+    monkeypatch.setattr(Stage, "check_plugins", lambda *_: None)  # no lock records what a test registers
+    with registered("augmenters", "another", another), registered("augmenters", "nearly", nearly_another):
+        after = splits([records], augment=["another", "nearly"])
+    same = ("val.parquet", "test.parquet", "dropped.ndjson", "new_ledger.txt", "contradictions.ndjson")
+    assert [before[name] == after[name] for name in same] == [True] * len(same)
+    counts = json.loads(Path("data/splits/augmented.json").read_text())
+    assert min(counts["another"]["copies"], counts["another"]["held_out"], counts["nearly"]["held_out"]) > 0
+    assert not Path("data/splits/held_out").exists()
+    train, held_out = texts("train"), [*texts("val"), *texts("test")]
+    assert not set(train) & set(held_out)
+    for text in held_out:
+        theirs = shingles(text)
+        for other in train:
+            own = shingles(other)
+            assert 10 * len(own & theirs) < 7 * len(own | theirs) or not own | theirs

@@ -57,13 +57,15 @@ def lock_plugins(debug: Debug = False) -> None:
     """
     from codex_ml.cli.param_rules import load_params
     from codex_ml.cli.plugin_names import named_plugins
-    from codex_ml.core.plugin_lock import lock_of, lock_path, write_lock
+    from codex_ml.core.plugin_lock import any_code, lock_of, lock_path, write_lock
     from codex_ml.core.plugins import KINDS
     from codex_ml.policy.rules import load_policy
 
     with one_line_errors(debug=debug):
         go_to_top()
-        named = named_plugins(load_params(), load_policy().detectors)
+        with any_code():  # a preset decides which architecture is named
+            params = load_params()
+        named = named_plugins(params, load_policy().detectors)
         for kind, names in named.items():  # before the first is written
             lock_of(kind, names)
         for kind, names in named.items():

@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from codex_ml.cli.plugin_names import built_in_names
 from codex_ml.core.plugin_trial import import_error
-from codex_ml.core.plugins import Plugin, installed
+from codex_ml.core.plugins import KINDS, Plugin, installed
 
-State = Literal["loaded", "failed", "collision"]
+State = Literal["loaded", "failed", "collision", "shadowed"]
 
 
 class ListedPlugin(BaseModel):
@@ -17,8 +18,9 @@ class ListedPlugin(BaseModel):
 
     Attributes:
         object: module and object, as the entry point of the package has them.
-        state: failed: it cannot be imported; collision: another package offers the same name, so neither is used.
-        why: the reason for "failed" and "collision", on one line; else "".
+        state: failed: it cannot be imported, or is not what its kind needs; collision: another package offers the same
+            name, so neither is used; shadowed: something built in has the name, and is used instead.
+        why: the reason for any state but "loaded", on one line; else "".
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -41,14 +43,17 @@ class PluginList(BaseModel):
 
 
 def listed(kinds: list[str]) -> PluginList:
-    """The installed plug-ins of these kinds. Each is imported in a process of its own, which then ends."""
-    return PluginList(plugins=[_listed(plugin, installed(kind)) for kind in kinds for plugin in installed(kind)])
+    """The installed plug-ins of these kinds. Each that can be named is imported in a process of its own."""
+    found = {kind: installed(kind) for kind in kinds}
+    return PluginList(plugins=[_listed(plugin, offers) for offers in found.values() for plugin in offers])
 
 
 def _listed(plugin: Plugin, offers: list[Plugin]) -> ListedPlugin:
     others = [other.origin for other in offers if other.name == plugin.name and other != plugin]
     state: State = "loaded"
-    if others:
+    if plugin.name in built_in_names(plugin.kind):
+        state, why = "shadowed", f"the built-in {KINDS[plugin.kind].one} of this name is used instead"
+    elif others:
         state, why = "collision", f"{' and '.join(others)} offers the same name; uninstall all but one"
     elif why := import_error(plugin):
         state = "failed"

@@ -3,6 +3,9 @@
 A plug-in decides bytes: a detector what may be trained on, a tokenizer how text is cut. Its code is in an installed
 package, which DVC does not track. So a lock records its name, version and the hash of its files, and the stages that
 use it depend on the lock. They refuse to run with other code, and they run again when the lock changes.
+
+No code of a package runs that its lock does not record: `load_locked` compares both before it imports a plug-in. A
+detector is the exception, because its lock is beside the policy that names it; see policy.detectors.
 Used by: the stages that use plug-ins, the hook for secrets, `codex-ml check`, `codex-ml verify`, `codex-ml plugins`.
 """
 
@@ -10,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import Distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +28,7 @@ from codex_ml.core.yaml import read_yaml
 
 COMMAND = "`codex-ml plugins lock`"
 KEYS = ("name", "distribution", "version", "object", "sha256")
+_any_code: ContextVar[bool] = ContextVar("any_code", default=False)
 
 
 def lock_path(kind: str) -> Path:
@@ -63,20 +69,57 @@ def refuse_other_code(kind: str, names: Iterable[str], path: Path | None = None)
     Raises:
         UserError: names the plug-in, what the lock has, what is installed, and the command that updates the lock.
     """
-    path, one, where = path or lock_path(kind), KINDS[kind].one, _named_in(kind)
+    path = path or lock_path(kind)
     installed = {entry["name"]: entry for entry in lock_of(kind, names)}
     locked = {entry["name"]: entry for entry in _read(kind, path)}
-    advice = f"run {COMMAND} and commit {path}; what uses it then runs again"
-    for name in sorted(installed.keys() ^ locked.keys()):
-        lacks, other = (path, f"{where} names") if name in installed else (where, f"{path} holds")
-        raise UserError(f"{lacks} does not have the {one} {name!r}, which {other}; {advice}")
+    if more := sorted(locked.keys() - installed.keys()):
+        lacks = f"{_named_in(kind)} does not have the {KINDS[kind].one} {more[0]!r}, which {path} holds"
+        raise UserError(f"{lacks}; {_advice(path)}")
     for name, entry in installed.items():
-        for key in KEYS:
-            if entry[key] != locked[name][key]:
-                raise UserError(
-                    f"{one} {name!r}: {path} has {key} {locked[name][key]}, installed is {entry[key]} "
-                    f"({entry['distribution']} {entry['version']}); {advice}"
-                )
+        _refuse_unlike(kind, entry, locked.get(name), path)
+
+
+def load_locked(kind: str, name: str) -> Any:
+    """Import the plug-in with a name and return its object, if its code is the one that data/<kind>.lock records.
+
+    What a test registers has no package, so no lock records it.
+
+    Raises:
+        UserError: as `refuse_other_code`, and then nothing was imported; or when it cannot be found or imported.
+
+    >>> load_locked("tokenizers", "characters")  # doctest: +SKIP
+    """
+    plugin, path = find(kind, name), lock_path(kind)
+    if plugin.point is not None and not _any_code.get():
+        locked = {entry["name"]: entry for entry in _read(kind, path)}
+        _refuse_unlike(kind, _entry(plugin), locked.get(name), path)
+    return plugin.load()
+
+
+@contextmanager
+def any_code() -> Iterator[None]:
+    """Let `load_locked` import what is installed. Used by: `codex-ml plugins lock`, by which a user accepts it."""
+    token = _any_code.set(True)
+    try:
+        yield
+    finally:
+        _any_code.reset(token)
+
+
+def _refuse_unlike(kind: str, installed: dict[str, str], locked: dict[str, str] | None, path: Path) -> None:
+    one, name = KINDS[kind].one, installed["name"]
+    if locked is None:
+        raise UserError(f"{path} does not have the {one} {name!r}, which {_named_in(kind)} names; {_advice(path)}")
+    for key in KEYS:
+        if installed[key] != locked[key]:
+            raise UserError(
+                f"{one} {name!r}: {path} has {key} {locked[key]}, installed is {installed[key]} "
+                f"({installed['distribution']} {installed['version']}); {_advice(path)}"
+            )
+
+
+def _advice(path: Path) -> str:
+    return f"run {COMMAND} and commit {path}; what uses it then runs again"
 
 
 def locked_names(kind: str, path: Path | None = None) -> list[str]:
@@ -168,4 +211,8 @@ def _imported(module: str) -> Iterator[tuple[str, Path]]:
 
 
 def _counts(path: Path) -> bool:
-    return path.is_file() and path.suffix != ".pyc" and "__pycache__" not in path.parts
+    """Whether a file is part of the code. Python's caches are not: __pycache__/NAME.cpython-311.pyc.
+
+    Any other .pyc is, because Python imports it where its source is missing.
+    """
+    return path.is_file() and not (path.parent.name == "__pycache__" and path.suffix == ".pyc" and "." in path.stem)

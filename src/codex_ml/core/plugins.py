@@ -12,7 +12,7 @@ Used by: policy.detectors, evaluate.metrics, the config of the stages, `codex-ml
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -22,6 +22,11 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from codex_ml.core.errors import UserError, one_line
+
+# What an object can be, and how messages call that.
+CALLABLE = {"callable": "a callable"}
+MAPPING = {"mapping": "a mapping"}
+METRIC = {"metric": "an object or a class with the methods measure and aggregate"}
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,13 @@ class Kind:
         locked: whether its code is a dependency of stages, recorded in data/<kind>.lock. The code of a metric is not:
             `evaluate` records the package and version of each, and `codex-ml check` compares them. A tracker or a hook
             changes no byte.
+        shapes: what an object of this kind can be.
     """
 
     one: str
     named_in: str
     locked: bool = True
+    shapes: Mapping[str, str] = field(default_factory=lambda: CALLABLE)
 
 
 KINDS = {
@@ -46,10 +53,10 @@ KINDS = {
     "augmenters": Kind("augmenter", "params.yaml: split.augment"),
     "detectors": Kind("detector", "data/policy.yaml: detectors"),
     "hooks": Kind("hook", "params.yaml: runtime.on_event", locked=False),
-    "metrics": Kind("metric", "params.yaml: evaluate.metrics", locked=False),
-    "presets": Kind("preset", "params.yaml: model.preset"),
+    "metrics": Kind("metric", "params.yaml: evaluate.metrics", locked=False, shapes=METRIC),
+    "presets": Kind("preset", "params.yaml: model.preset", shapes=MAPPING | CALLABLE),
     "readers": Kind("reader", "params.yaml: ingest.sources.kind"),
-    "templates": Kind("template", "params.yaml: pack.template"),
+    "templates": Kind("template", "params.yaml: pack.template", shapes=MAPPING),
     "tokenizers": Kind("tokenizer", "params.yaml: tokenizer.kind"),
     "trackers": Kind("tracker", "params.yaml: runtime.trackers", locked=False),
 }
@@ -146,12 +153,14 @@ def find(kind: str, name: str) -> Plugin:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import the plug-in with a name and return its object.
+    """Import the plug-in with a name and return its object, whatever its code is.
+
+    For kinds without a lock; `codex_ml.core.plugin_lock.load_locked` loads the others.
 
     Raises:
         UnusablePlugin: when it is not installed, is offered twice, or cannot be imported.
 
-    >>> load("tokenizers", "characters")  # doctest: +SKIP
+    >>> load("trackers", "lines")  # doctest: +SKIP
     """
     return find(kind, name).load()
 

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from codex_ml.core.plugins import UnusablePlugin, load
+from codex_ml.core.plugin_lock import load_locked
+from codex_ml.core.plugins import UnusablePlugin
 from codex_ml.documents.document import Document
 from codex_ml.documents.instructions import INPUT
 from codex_ml.modeling.pack_files import PLAIN, PromptTemplate
@@ -65,7 +66,7 @@ def template_named(name: str) -> PromptTemplate:
     built_in = {template.name: template for template in (PLAIN, ALPACA, CHAT)}
     if name in built_in:
         return built_in[name]
-    found = load("templates", name)
+    found = load_locked("templates", name)
     allowed = {"prompt", "prompt_with_input"}
     if not isinstance(found, Mapping) or not {"prompt"} <= found.keys() <= allowed:
         raise UnusablePlugin("templates", name, "must be a mapping with prompt and, if wanted, prompt_with_input")

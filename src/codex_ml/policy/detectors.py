@@ -20,6 +20,9 @@ _RULE_ID = re.compile(r"[a-z][a-z0-9-]{1,39}\Z")
 def load_detectors(names: Iterable[str]) -> dict[str, Detector]:
     """Import the named detectors: name -> callable.
 
+    Args:
+        names: detectors whose code the caller has compared with the lock beside the policy (`refuse_other_code`).
+
     Raises:
         UserError: when one is not installed, is installed twice, cannot be imported, or is not callable.
     """

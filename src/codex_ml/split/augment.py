@@ -5,6 +5,7 @@ group of its original. It is left out where it would undo what the split promise
 if it holds a benchmark item, or if it comes near a held-out document. The last is decided without a search. Let C be
 the shingles of the copy, H those of all of val and test, and t `split.near_duplicate`. A near-duplicate d of the copy
 in val or test has |C and d| / |C or d| >= t, so |C and H| >= |C and d| >= t |C|. With |C and H| < t |C| there is none.
+A text of fewer than five words has no shingle; of it the whole text is compared.
 Used by: stages/split.py.
 """
 
@@ -13,21 +14,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import xxhash
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_json
-from codex_ml.core.plugins import UnusablePlugin, load
-from codex_ml.core.sorted_arrays import begins_of
-from codex_ml.documents.document import Document, read_documents, write_documents
+from codex_ml.core.plugin_lock import load_locked
+from codex_ml.core.plugins import UnusablePlugin
+from codex_ml.documents.document import Document, canonical, read_documents, write_documents
 from codex_ml.split.benchmarks import read_benchmarks
-from codex_ml.split.duplicates.shingles import shingles_of
+from codex_ml.split.duplicates.prefixes import SLACK
+from codex_ml.split.duplicates.shingles import Shingles, shingles_of
+from codex_ml.split.held_out_shingles import HeldOutShingles
 from codex_ml.split.rename_identifiers import rename_identifiers
 from codex_ml.split.screen import ScreenSettings, redacted
 from codex_ml.split.split_writer import COUNTED, Counts
@@ -52,10 +56,12 @@ def augment_train(folder: Path, counts: Counts, settings: ScreenSettings) -> Non
     names = settings.params.augment
     if not names:
         return
-    augmenters = {name: BUILT_IN.get(name) or load("augmenters", name) for name in names}
-    copier = _Copier(augmenters, settings, _held_out(folder), counts)
+    augmenters = {name: BUILT_IN.get(name) or load_locked("augmenters", name) for name in names}
+    held_out = HeldOutShingles.write(folder / "held_out", _held_out(folder))
+    copier = _Copier(augmenters, settings, held_out, counts)
     write_documents(folder / "augmented.parquet", copier.with_copies(read_documents(folder / "train.parquet")))
     os.replace(folder / "augmented.parquet", folder / "train.parquet")  # noqa: PTH105 - both names are in a new folder
+    shutil.rmtree(folder / "held_out")
     result = {name: dict(sorted(copier.found[name].items())) for name in names}
     write_json(folder / "augmented.json", result)
     log.info("split: augmented train: %s", result)
@@ -63,7 +69,7 @@ def augment_train(folder: Path, counts: Counts, settings: ScreenSettings) -> Non
 
 class _Copier:
     def __init__(
-        self, augmenters: dict[str, Augmenter], settings: ScreenSettings, held_out: NDArray[np.uint64], counts: Counts
+        self, augmenters: dict[str, Augmenter], settings: ScreenSettings, held_out: HeldOutShingles, counts: Counts
     ) -> None:
         self.augmenters, self.settings, self.held_out, self.counts = augmenters, settings, held_out, counts
         self.found: dict[str, Counter[str]] = {name: Counter({"copies": 0}) for name in augmenters}
@@ -84,7 +90,7 @@ class _Copier:
     def _copies(self, document: Document) -> Iterator[Document]:
         for name, augment in self.augmenters.items():
             text = _called(name, augment, document, self.settings.params.salt)
-            if text is None or text == document.text:
+            if not text or text == document.text:
                 continue
             meta = {**(json.loads(document.meta) if document.meta else {}), "augmented": name}
             copy = replace(document, id=f"{document.id}+{name}", text=text, meta=json.dumps(meta, ensure_ascii=False))
@@ -100,9 +106,9 @@ class _Copier:
             return "policy"
         if self._benchmarks is not None and self._benchmarks.find(copy.text):
             return "benchmark"
-        (own,) = shingles_of([copy.text])
-        near = int(np.isin(own, self.held_out, assume_unique=True).sum())
-        return "held_out" if near and near >= self.settings.params.near_duplicate * len(own) else ""
+        own = _marks(copy)
+        near = self.held_out.count(own)
+        return "held_out" if near and near >= self.settings.params.near_duplicate * len(own) - SLACK else ""
 
 
 def _called(name: str, augment: Augmenter, document: Document, salt: str) -> str | None:
@@ -116,16 +122,25 @@ def _called(name: str, augment: Augmenter, document: Document, salt: str) -> str
         raise UnusablePlugin("augmenters", name, f"failed: {type(error).__name__}") from None
     if found is not None and not isinstance(found, str):
         raise UnusablePlugin("augmenters", name, f"must return a text or None, found {type(found).__name__}")
+    try:
+        (found or "").encode("utf-8")
+    except UnicodeEncodeError:
+        raise UnusablePlugin("augmenters", name, "returned half of a surrogate pair, which UTF-8 cannot hold") from None
     return found
 
 
-def _held_out(folder: Path) -> NDArray[np.uint64]:
-    """The distinct shingles of all documents of val and test, sorted: (n,) uint64, 8 bytes per word of these splits."""
-    parts = [np.zeros(0, dtype=np.uint64)]
+def _held_out(folder: Path) -> Iterator[Shingles]:
+    """The marks of each document of val and test."""
     for split in ("val", "test"):
-        parts += [shingles_of([document.content])[0] for document in read_documents(folder / f"{split}.parquet")]
-    values = np.sort(np.concatenate(parts))
-    return values[begins_of(values)] if len(values) else values
+        yield from map(_marks, read_documents(folder / f"{split}.parquet"))
+
+
+def _marks(document: Document) -> Shingles:
+    """The shingles of a document; for one of fewer than five words, which has none, the hash of its text."""
+    (shingles,) = shingles_of([document.content])
+    if len(shingles):
+        return shingles
+    return np.array([xxhash.xxh3_64_intdigest(canonical(document.content).encode("utf-8"))], dtype=np.uint64)
 
 
 def _counted(copy: Document) -> Counts:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.plugins import UnusablePlugin, load
+from codex_ml.core.plugin_lock import load_locked
+from codex_ml.core.plugins import UnusablePlugin
 from codex_ml.tokenizer.sample import Texts
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def train_plugin(name: str, texts: Texts, size: int) -> Tokenizer:
     """
     from tokenizers import Tokenizer
 
-    train = load("tokenizers", name)
+    train = load_locked("tokenizers", name)
     try:
         made = train(texts, size)
         tokenizer = Tokenizer.from_str(made) if isinstance(made, str) else made

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import UserError, one_line
-from codex_ml.core.plugins import UnusablePlugin, installed, load
+from codex_ml.core.plugin_lock import load_locked
+from codex_ml.core.plugins import UnusablePlugin, installed
 from codex_ml.core.yaml import parse_yaml
 
 PRESETS = Path("models/presets.yaml")
@@ -46,10 +47,11 @@ def with_preset(model: dict[str, Any]) -> dict[str, Any]:
 
 def is_plugin(name: str) -> bool:
     """Whether a preset comes from another package."""
-    return bool(name) and name not in _catalogue()
+    return bool(name) and name not in catalogue()
 
 
-def _catalogue() -> dict[str, Any]:
+def catalogue() -> dict[str, Any]:
+    """The presets of models/presets.yaml by name."""
     found = parse_yaml(PRESETS.read_text(encoding="utf-8"), str(PRESETS)) if PRESETS.is_file() else {}
     if not isinstance(found, dict) or not all(isinstance(values, dict) for values in found.values()):
         raise UserError(f"{PRESETS}: expected a mapping of names to keys of `model`")
@@ -58,16 +60,16 @@ def _catalogue() -> dict[str, Any]:
 
 def _named(name: str) -> dict[str, Any]:
     """The values of a preset."""
-    catalogue = _catalogue()
-    if name in catalogue:
-        return _checked(catalogue[name], f"{PRESETS}: {name}")
+    ours = catalogue()
+    if name in ours:
+        return _checked(ours[name], f"{PRESETS}: {name}")
     offered = [plugin.name for plugin in installed("presets")]
     if name not in offered:
-        known = [*catalogue, *offered]
+        known = [*ours, *offered]
         near = difflib.get_close_matches(name, known, n=1)
         advice = f"did you mean {near[0]}?" if near else f"it has {', '.join(known) or 'none'}"
         raise UserError(f"params.yaml: model.preset: {PRESETS} has no {name}; {advice}")
-    found = load("presets", name)
+    found = load_locked("presets", name)
     try:
         values = found() if callable(found) else found
     except Exception as error:

@@ -152,7 +152,7 @@ def load_metrics(names: Sequence[str] = ()) -> Metrics:
     Raises:
         UserError: when a name is unknown or given twice, or when a named metric cannot be used.
     """
-    built_in, offered, named = _built_in(), _installed(), frozenset(names)
+    built_in, offered, named = built_in_metrics(), _installed(), frozenset(names)
     _refuse_wrong_names(names, [*built_in, *offered])
     chosen: dict[str, Metric] = {name: metric for name, metric in built_in.items() if not named or name in named}
     plugins: dict[str, MetricPlugin] = {}
@@ -173,7 +173,7 @@ def load_metrics(names: Sequence[str] = ()) -> Metrics:
 def plugins_to_use(names: Sequence[str] = ()) -> list[MetricPlugin]:
     """The metrics of packages that `load_metrics(names)` would try. None is imported, so they measure nothing."""
     offered = _installed()
-    built_in = _built_in() if offered else {}
+    built_in = built_in_metrics() if offered else {}
     return [
         _plugin(offers[0]) for name, offers in offered.items() if name not in built_in and (not names or name in names)
     ]
@@ -192,7 +192,8 @@ def _installed() -> dict[str, list[Plugin]]:
     return found
 
 
-def _built_in() -> dict[str, Metric]:
+def built_in_metrics() -> dict[str, Metric]:
+    """The metrics of codex-ml itself, by name."""
     from codex_ml.evaluate.metrics.bleu_chrf import BLEU_CHRF
     from codex_ml.evaluate.metrics.likelihood_metrics import LIKELIHOOD
     from codex_ml.evaluate.metrics.overlap import OVERLAP

@@ -7,6 +7,7 @@ Used by: ingest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from codex_ml.core.errors import UserError, naming, reason_of
@@ -17,6 +18,7 @@ from codex_ml.ingest.config import BUILT_IN, Source
 from codex_ml.ingest.readers.compression import Broken, blocks
 from codex_ml.ingest.readers.tasks import BATCH_BYTES, BATCH_FILES, BatchTask, Context, ReadTask, RefusedTask
 
+Planner = Callable[[Context], Iterator[ReadTask | Refused]]
 FOLDERS = ("wheels", "sdists", "git", "datasets")
 
 
@@ -90,12 +92,13 @@ def plan_source(source: Source, *, max_bytes: int) -> Iterator[ReadTask]:
         UserError: when the source is missing, or has an error that `bad_records` cannot skip.
     """
     paths: Iterable[Path] = paths_of(source)
+    plan = _planner(source.kind)
     if source.kind == "files" and not Path(source.path).exists():
         next(iter(paths))  # raises when nothing matches
         label = source.label
         source, folder = _files_by_glob(source)
         source, paths = source.model_copy(update={"name": label}), [folder]
-    yield from _in_batches(_tasks(Context(source, str(path), max_bytes)) for path in paths)
+    yield from _in_batches(_tasks(plan, Context(source, str(path), max_bytes)) for path in paths)
 
 
 def _in_batches(files: Iterable[Iterator[ReadTask]]) -> Iterator[ReadTask]:
@@ -124,7 +127,7 @@ def _in_batches(files: Iterable[Iterator[ReadTask]]) -> Iterator[ReadTask]:
         yield BatchTask.of(batch)
 
 
-def _tasks(context: Context) -> Iterator[ReadTask]:
+def _tasks(plan: Planner, context: Context) -> Iterator[ReadTask]:
     """The tasks of one file or folder; refusals become tasks too, so that the order stays."""
     path = Path(context.path)
     if not path.is_file() and not path.is_dir():
@@ -133,7 +136,7 @@ def _tasks(context: Context) -> Iterator[ReadTask]:
     refused: list[Refused] = []
     try:
         with naming(path):
-            for item in _plan(context):
+            for item in plan(context):
                 if isinstance(item, Refused):
                     refused.append(item)
                 if refused and (not isinstance(item, Refused) or len(refused) == BATCH_FILES):
@@ -147,13 +150,18 @@ def _tasks(context: Context) -> Iterator[ReadTask]:
         yield RefusedTask(context, 0, tuple(refused))
 
 
+def _planner(kind: str) -> Planner:
+    """What plans the files of a source; a plug-in is looked for and imported once, not per file."""
+    if kind in BUILT_IN:
+        return _plan
+    from codex_ml.ingest.readers.plugin_records import load_reader, plan_plugin
+
+    return partial(plan_plugin, load_reader(kind))
+
+
 def _plan(context: Context) -> Iterator[ReadTask | Refused]:
     """Import only the reader of this kind, and let it plan."""
     kind, path, limit = context.source.kind, Path(context.path), context.record_limit
-    if kind not in BUILT_IN:
-        from codex_ml.ingest.readers.plugin_records import plan_plugin
-
-        return plan_plugin(context)
     if kind == "jsonl":
         from codex_ml.ingest.readers.json_lines import plan_lines
 
@@ -181,7 +189,7 @@ def _plan(context: Context) -> Iterator[ReadTask | Refused]:
         return plan_git(context)
     from codex_ml.ingest.readers import python_packages, tars, zips
 
-    planners: dict[str, Callable[[Context], Iterator[ReadTask | Refused]]] = {
+    planners: dict[str, Planner] = {
         "wheels": python_packages.plan_wheels,
         "sdists": python_packages.plan_sdists,
         "zip": zips.plan_zip,

@@ -8,28 +8,39 @@ Used by: ingest.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.plugins import UnusablePlugin, load
+from codex_ml.core.plugin_lock import load_locked
+from codex_ml.core.plugins import UnusablePlugin
 from codex_ml.documents.document import Refused
 from codex_ml.ingest.readers.json_lines import LinesTask
 from codex_ml.ingest.readers.tasks import BATCH_BYTES, Context
 
+Reader = Callable[[Path], Iterable[Any]]
 
-def plan_plugin(context: Context) -> Iterator[LinesTask | Refused]:
+
+def load_reader(name: str) -> Reader:
+    """Import a reader.
+
+    Raises:
+        UserError: when it cannot be found or imported, its code is not the locked one, or it is not callable.
+    """
+    reader: Reader = load_locked("readers", name)
+    if not callable(reader):
+        raise UnusablePlugin("readers", name, f"is not callable, but {type(reader).__name__}")
+    return reader
+
+
+def plan_plugin(reader: Reader, context: Context) -> Iterator[LinesTask | Refused]:
     """Cut the records of a file into tasks; the number of a record, from 1, is its line.
 
     Raises:
-        UserError: when the reader cannot be imported, raises, or yields something that is not JSON. The message leaves
-            out its own error text, because that may quote a document.
+        UserError: when the reader raises, or yields something that is not JSON. The message leaves out its own error
+            text, because that may quote a document.
     """
-    name = context.source.kind
-    reader = load("readers", name)
-    if not callable(reader):
-        raise UnusablePlugin("readers", name, f"is not callable, but {type(reader).__name__}")
     lines: list[bytes] = []
     held, first, taken = 0, 1, 0
     size = Path(context.path).stat().st_size
@@ -43,7 +54,7 @@ def plan_plugin(context: Context) -> Iterator[LinesTask | Refused]:
     yield LinesTask(context, size - taken, first, b"\n".join(lines), context.record_limit)
 
 
-def _lines(reader: Any, context: Context) -> Iterator[bytes]:
+def _lines(reader: Reader, context: Context) -> Iterator[bytes]:
     """The records as lines of JSON."""
     try:
         for record in reader(Path(context.path)):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from codex_ml.core.errors import UserError, one_line
-from codex_ml.core.plugins import UnusablePlugin, load
+from codex_ml.core.plugin_lock import load_locked
+from codex_ml.core.plugins import UnusablePlugin
 from codex_ml.train.config import Model
 from codex_ml.train.model.foreign import UNSAFE
 from codex_ml.train.presets import SHAPE
@@ -32,7 +33,7 @@ def plugin_sizes(shape: Model) -> tuple[str, dict[str, Any]]:
 
     name = shape.architecture
     given = {key: getattr(shape, key) for key in SHAPE if key not in ("architecture", "tie_embeddings")}
-    settings = load("architectures", name)
+    settings = load_locked("architectures", name)
     try:
         found = dict(settings(**given))
     except UserError:
