@@ -40,10 +40,13 @@ PARAMS = {
 }
 # What a command needs to get past its own arguments.
 ARGUMENTS = {
-    "audit": ["--model", "x"], "evaluate": ["--model", "x", "--data", "x"], "export gguf": ["x.gguf"],
-    "export merged": ["x"], "export adapter": ["x"], "generate": ["hello"], "init": ["sft", "--out", "other.yaml"],
-    "ledger forget": ["x", "--reason", "y"], "lineage": ["models/model"], "pack show": ["--row", "0"],
-    "sweep": ["--set", "train.lr=choice(1,2)"],
+    "audit": ["--model", "x"], "compare": ["reports", "reports"], "evaluate": ["--model", "x", "--data", "x"],
+    "generate": ["hello"], "init": ["sft", "--out", "other.yaml"], "ledger forget": ["x", "--reason", "y"],
+    "lineage": ["models/model"], "pack show": ["--row", "0"], "sweep": ["--set", "train.lr=choice(1,2)", "--trials", "1"],
+    "tokenizer compare": ["models/tokenizer", "models/tokenizer"],
+} | {f"export {form}": ["--out", "x"] for form in ("gguf", "merged", "adapter", "tokenizer")} | {
+    f"hook {check}": ["params.yaml"]
+    for check in ("secrets", "large-files", "env-files", "yaml", "line-endings", "conflicts")
 }  # fmt: skip
 
 
@@ -103,6 +106,7 @@ def test_only_plugins_list_and_plugins_lock_import_what_no_lock_records(seen):
         assert [entry["name"] for entry in yaml.safe_load(lock_path(kind).read_text())[kind]] == ["spy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["ingest", "split", "tokenizer", "pack", "train", "evaluate", "safety_audit"])
 def test_no_stage_imports_it(seen, stage):
     done = subprocess.run([sys.executable, f"stages/{stage}.py"], capture_output=True, text=True, check=False)
