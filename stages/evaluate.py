@@ -66,8 +66,7 @@ def main(stage: Stage[Params]) -> None:
     )
     for note in found.notes:
         log.warning("evaluate: %s", note)
-    for line in headlines(found):
-        log.info("evaluate: %s", line)
+    stage.announce(headlines(found))
 
 
 def prepare() -> None:

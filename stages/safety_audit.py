@@ -70,8 +70,7 @@ def main(stage: Stage[Params]) -> None:
         subject, data, settings, rules, Scanner(rules), clean, stage.params.seed, plots=out / "plots", track=stage.track
     )
     found = run_battery(job, out, accepted=accepted, say=lambda line: log.info("safety_audit: %s", line))
-    for line in headlines(found):
-        log.info("safety_audit: %s", line)
+    stage.announce(headlines(found))
     if settings.on_fail == "stop" and found.verdict != "pass":
         raise CheckFailed(f"the safety audit is {found.verdict}; see reports/safety_audit/{DETAILS}")
 

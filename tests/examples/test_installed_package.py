@@ -80,6 +80,15 @@ def run(python: Path, workspace: Path):
     return run
 
 
+def run_of(workspace: Path, stage: str) -> str:
+    """The run id of a stage's only run: every line of its log and its side note have it."""
+    lines = [json.loads(line) for line in (workspace / f"logs/{stage}.ndjson").read_text().splitlines()]
+    note = json.loads((workspace / f"logs/environment/{stage}.json").read_text())
+    assert {line["run"] for line in lines} == {note["run"]}
+    assert lines[-1]["event"] == "stage_finished"
+    return note["run"]
+
+
 @pytest.mark.slow
 def test_every_kind_of_the_wheel_works_in_the_real_stages(run, workspace):
     found = json.loads(run("-m", "codex_ml", "plugins", "list", "--json"))["plugins"]
@@ -112,7 +121,13 @@ def test_every_kind_of_the_wheel_works_in_the_real_stages(run, workspace):
     assert training["template"] == packed["template"]
     shape = training["model"]
     assert (shape["architecture"], shape["hidden_size"], shape["layers"]) == ("olmo2", 32, 1)
-    assert list((workspace / "logs/train/lines").glob("*.ndjson"))
+    (tracked,) = (workspace / "logs/train/lines").glob("*.ndjson")
+    tags = json.loads(tracked.read_text().splitlines()[1])["tags"]
+    assert tags == {"run": run_of(workspace, "train"), "experiment": "workspace", "seed": "3", "commit": "none"}
+    sent = json.loads(tracked.with_suffix(".evaluation.json").read_text())
+    bits = json.loads((workspace / "reports/evaluate/metrics.json").read_text())["perplexity"]
+    assert (sent["kind"], sent["step"], sent["evaluation/perplexity"]) == ("evaluation", training["global_step"], bits)
+    assert (sent["run"], sent["evaluation/run"]) == (tags["run"], run_of(workspace, "evaluate"))
     details = json.loads((workspace / "reports/evaluate/details.json").read_text())
     assert [(p["name"], p["distribution"]) for p in details["plug_ins"]] == [("first_line", "codex-ml-example")]
     deps = json.loads((workspace / "reports/pack/lineage.json").read_text())["deps"]

@@ -234,12 +234,14 @@ def test_its_template_asks_a_question(locked):
 
 
 def test_its_tracker_gets_parameters_and_curves(package, here):
-    (sink,) = open_trackers(Runtime(trackers=["lines"]), here / "logs", "run1", {"seed": 1})
+    (sink,) = open_trackers(Runtime(trackers=["lines"]), here / "logs", "run1", {"seed": 1}, tags={"run": "r"})
     sink.log([{"step": 5, "train/loss": 2.5}])
     sink.observe({"gpus": []})
     sink.close(complete=True)
     lines = [json.loads(line) for line in (here / "logs/lines/run1.ndjson").read_text().splitlines()]
-    assert lines == [{"config": {"seed": 1}}, {"step": 5, "train/loss": 2.5}, {"complete": True}]
+    assert lines == [
+        {"config": {"seed": 1}}, {"tags": {"run": "r"}}, {"step": 5, "train/loss": 2.5}, {"complete": True}
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,24 @@ assert not Path("logs/events.ndjson").exists()  # no tracker failed
 """
 
 
+# Sends the results of an evaluation in its own process, as `codex-ml track` does.
+RESULTS = f"""
+import os, sys
+from pathlib import Path
+def refuse(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in ("127.0.0.1", "::1"):
+        os._exit(77)
+sys.addaudithook(refuse)
+from codex_ml.train.result_trackers import StageResults, add_results
+results = StageResults(
+    kind="evaluation", step=15, numbers={{"evaluation/code/tiny/pass_at_1": float(sys.argv[2])}},
+    texts={{"model": "models/model@sha256:5a", "artifacts": "data/packed@sha256:6b", "run": "r2", "commit": "c"}},
+    tags={{"run": "r1", "experiment": "sour-tea", "seed": "1", "commit": "c"}}, config={CONFIG},
+)
+assert add_results(sys.argv[1], Path("logs"), {RUN!r}, results)
+"""
+
+
 @pytest.fixture
 def train(tmp_path, run_python):
     home, folder = tmp_path / "home", tmp_path / "a check'out"
@@ -63,10 +81,12 @@ def train(tmp_path, run_python):
     url = "https://user:p4ss-in-url@git.example/repo"  # pragma: allowlist secret
     subprocess.run(["git", "remote", "add", "origin", url], cwd=folder, check=True)
 
-    def train(name, *, history=0, upto=4):
+    def train(name, *, history=0, upto=4, result=None):
+        """Train; or, with `result`, send that number."""
         nowhere = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), "http://127.0.0.1:9")
         done = run_python(
-            *("-c", CODE, name, str(history), str(upto), "--token=t0ken-of-the-line"),
+            *(("-c", CODE, name, str(history), str(upto)) if result is None else ("-c", RESULTS, name, str(result))),
+            "--token=t0ken-of-the-line",
             cwd=folder,
             env={
                 **SECRETS,
@@ -112,11 +132,11 @@ def mlflow_runs(folder, monkeypatch):
     return client, client.search_runs([experiment.experiment_id])
 
 
-def wandb_records(folder):
+def wandb_records(folder, name=RUN):
     """Read the log of W&B by its file format, LevelDB's: after 7 bytes, records cut into blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
 
-    (file,) = folder.glob(f"offline-run-*-{RUN}/run-{RUN}.wandb")
+    (file,) = folder.glob(f"offline-run-*-{name}/run-{name}.wandb")
     data, at, whole = file.read_bytes(), 7, b""
     assert data[:4] == b":W&B"
     while at < len(data):
@@ -131,9 +151,9 @@ def wandb_records(folder):
             whole = b""
 
 
-def wandb_curves(folder):
+def wandb_curves(folder, name=RUN):
     curves = {}
-    for record in wandb_records(folder):
+    for record in wandb_records(folder, name):
         for item in record.history.item:
             name = item.key or "/".join(item.nested_key)
             if not name.startswith("_"):
@@ -190,3 +210,50 @@ def test_wandb_leaves_no_process(train):
     train("wandb")
     new = [p for p in psutil.process_iter() if p.pid not in before and "wandb" in p.name()]
     assert psutil.wait_procs(new, timeout=30)[1] == []
+
+
+def test_tensorboard_reads_the_results_of_the_last_evaluation_and_a_training_keeps_them(train):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    for action in ({}, {"result": 0.5}, {"result": 0.25}, {}):
+        folder = train("tensorboard", **action)
+    found = EventMultiplexer().AddRunsFromDirectory(str(folder))
+    found.Reload()
+    group = f"{RUN}/evaluation"
+    assert set(found.Runs()) == {RUN, group}
+    assert [(e.step, e.value) for e in found.Scalars(group, "evaluation/code/tiny/pass_at_1")] == [(15, 0.25)]
+    texts = {name: found.Tensors(group, name)[0].tensor_proto.string_val[0] for name in found.Runs()[group]["tensors"]}
+    assert texts["tags/evaluation/model/text_summary"] == b"models/model@sha256:5a"
+    assert texts["tags/experiment/text_summary"] == b"sour-tea"
+    assert [event.step for event in found.Scalars(RUN, "train/loss")] == [5, 10, 15]
+    assert_clean(folder)
+
+
+def test_mlflow_reads_the_results_of_the_last_evaluation_in_the_run_of_the_training(train, monkeypatch):
+    pytest.importorskip("mlflow")
+    for action in ({}, {"result": 0.5}, {"result": 0.25}, {}):
+        folder = train("mlflow", **action)
+    client, (run,) = mlflow_runs(folder, monkeypatch)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", RUN)
+    name = "evaluation/code/tiny/pass_at_1"
+    assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)] == [(15, 0.25)]
+    assert (run.data.metrics[name], run.data.metrics["train/loss"]) == (0.25, 2.0)
+    tags = {key.removeprefix("codex_ml.evaluation."): value for key, value in run.data.tags.items()}
+    assert tags["model"] == "models/model@sha256:5a"
+    assert tags["artifacts"] == "data/packed@sha256:6b"
+    assert_clean(folder)
+
+
+def test_wandb_reads_the_results_of_the_last_evaluation_in_a_run_of_the_same_group(train):
+    pytest.importorskip("wandb")
+    for action in ({}, {"result": 0.5}, {"result": 0.25}):
+        folder = train("wandb", **action)
+    name = f"{RUN}-evaluation"
+    assert wandb_curves(folder, name) == {"evaluation/code/tiny/pass_at_1": [(15, 0.25)]}
+    (run,) = [record.run for record in wandb_records(folder, name) if record.HasField("run")]
+    assert (run.run_id, run.run_group, run.job_type, run.host) == (name, "sour-tea", "evaluation", "")
+    config = {item.key or "/".join(item.nested_key): item.value_json for item in run.config.update}
+    assert config["model"] == '"models/model@sha256:5a"'
+    assert wandb_curves(folder) == CURVES
+    assert_clean(folder)

@@ -20,6 +20,7 @@ from codex_ml.core.packages import install_extra
 from codex_ml.core.side_note import SideNote, run_tags
 from codex_ml.core.strict_json import parse_json
 from codex_ml.train import trackers
+from codex_ml.train.result_trackers import StageResults, add_results
 from codex_ml.train.tracking import Sink, Tracker
 
 RUN = "0123456789abcdef"
@@ -207,8 +208,8 @@ class FakeMLflow:
         return types.SimpleNamespace(info=types.SimpleNamespace(run_id=run_id))
 
     def search_runs(self, experiments, query, max_results):
-        assert (experiments, query) == (["7"], f"tags.mlflow.runName = '{RUN}'")
-        return [self._info(run_id) for run_id in self.runs]
+        assert experiments == ["7"]
+        return [self._info(i) for i, run in self.runs.items() if query == f"tags.mlflow.runName = '{run['name']}'"]
 
     def create_run(self, experiment, run_name):
         self.runs["a"] = {"name": run_name, "params": {}, "status": "RUNNING"}
@@ -384,8 +385,9 @@ def tensorboard(monkeypatch):
 def test_tensorboard_draws_over_the_global_step_in_a_folder_that_starts_anew(tensorboard, tmp_path):
     (tmp_path / "tensorboard" / RUN).mkdir(parents=True)
     (tmp_path / "tensorboard" / RUN / "events.out.tfevents.1").write_text("of the killed run")
+    (tmp_path / "tensorboard" / RUN / "audit").mkdir()
     sink = trackers.TensorBoard(tmp_path / "tensorboard", RUN, CONFIG)
-    assert not (tmp_path / "tensorboard" / RUN).exists()
+    assert [left.name for left in (tmp_path / "tensorboard" / RUN).iterdir()] == ["audit"]
     sink.log(POINTS[1:])
     sink.close(complete=True)
     (writer,) = tensorboard
@@ -420,7 +422,73 @@ def test_each_library_gets_the_tags_as_it_groups_runs(mlflow, wandb, tensorboard
 def test_tags_name_run_experiment_seed_and_commit(monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "sour-tea")
     assert run_tags(7) == {"run": run_id(), "experiment": "sour-tea", "seed": "7", "commit": "none"}
-    note = SideNote.model_construct(commit="c" * 40, dirty=True)
+    note = SideNote.model_construct(run=run_id(), commit="c" * 40, dirty=True)
     monkeypatch.setattr(side_note, "_current", [(None, note)])
     monkeypatch.delenv("DVC_EXP_NAME")
     assert (run_tags(1)["experiment"], run_tags(1)["commit"]) == ("workspace", f"{'c' * 40}+changes")
+
+
+RESULTS = StageResults(
+    kind="evaluation",
+    step=600,
+    numbers={"evaluation/bits_per_byte": 1.5},
+    texts={"model": "models/model@sha256:5a", "run": "r2"},
+    tags={"run": "r1", "experiment": "sour-tea", "seed": "7", "commit": "none"},
+    config=CONFIG,
+)
+
+
+def test_tensorboard_gets_results_in_a_folder_of_the_run(tensorboard, tmp_path, monkeypatch):
+    texts = []
+    writer = sys.modules["torch.utils.tensorboard"].SummaryWriter
+    monkeypatch.setattr(writer, "add_text", lambda self, name, value: texts.append((name, value)), raising=False)
+    group = tmp_path / "tensorboard" / RUN / "evaluation"
+    group.mkdir(parents=True)
+    (group / "events.out.tfevents.1").write_text("of the evaluation before")
+    assert add_results("tensorboard", tmp_path, RUN, RESULTS)
+    assert not group.exists()
+    (made,) = tensorboard
+    assert (made.folder, made.got) == (str(group), [("evaluation/bits_per_byte", 1.5, 600), "close"])
+    assert dict(texts) == {
+        **{f"tags/{name}": value for name, value in RESULTS.tags.items()},
+        "tags/evaluation/model": "models/model@sha256:5a",
+        "tags/evaluation/run": "r2",
+    }
+
+
+def test_mlflow_gets_results_in_the_run_of_the_training_once_and_a_training_keeps_them(mlflow, tmp_path):
+    tags = {}
+    mlflow.set_tag = lambda run, name, value: tags.__setitem__(name, value)
+    trackers.MLflow(tmp_path / "mlflow", RUN, CONFIG).close(complete=True)
+    for _ in range(2):
+        assert add_results("mlflow", tmp_path, RUN, RESULTS)
+    metric = tmp_path / "mlflow/7/a/metrics/evaluation/bits_per_byte"
+    assert metric.read_text() == "600 1.5\n"
+    assert tags == {"codex_ml.evaluation.model": "models/model@sha256:5a", "codex_ml.evaluation.run": "r2"}
+    assert list(mlflow.runs) == ["a"]
+    again = trackers.MLflow(tmp_path / "mlflow", RUN, CONFIG)
+    again.log(POINTS[1:2])
+    trackers.MLflow(tmp_path / "mlflow", RUN, CONFIG)
+    assert metric.exists() and not (tmp_path / "mlflow/7/a/metrics/train").exists()
+
+
+def test_mlflow_gets_results_of_a_model_that_it_has_no_run_of(mlflow, tmp_path):
+    tags = {}
+    mlflow.set_tag = lambda run, name, value: tags.__setitem__(name, value)
+    (tmp_path / "mlflow").mkdir()
+    assert add_results("mlflow", tmp_path, "model-5a", RESULTS)
+    assert (mlflow.runs["a"]["name"], mlflow.runs["a"]["status"]) == ("model-5a", "FINISHED")
+    assert mlflow.runs["a"]["params.json"] == CONFIG
+    assert tags["codex_ml.experiment"] == "sour-tea"
+
+
+def test_wandb_gets_results_in_a_run_of_its_own_in_the_group(wandb, tmp_path):
+    assert add_results("wandb", tmp_path, RUN, RESULTS)
+    run, torn_down = wandb.made
+    assert torn_down == "torn down"
+    assert run.got == [(600, {"evaluation/bits_per_byte": 1.5}), 0]
+    run.options.pop("settings")
+    assert run.options == {
+        "project": "codex-ml", "id": f"{RUN}-evaluation", "name": f"{RUN}-evaluation", "job_type": "evaluation",
+        "group": "sour-tea", "tags": ["run:r1", "experiment:sour-tea", "seed:7", "commit:none"], "config": RESULTS.texts,
+    }  # fmt: skip

@@ -95,6 +95,7 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli.plan import plan
     from codex_ml.cli.runs import runs
     from codex_ml.cli.schema import schema
+    from codex_ml.cli.track import track
     from codex_ml.cli.verify import verify
 
     app = typer.Typer(
@@ -105,7 +106,7 @@ def whole_app() -> typer.Typer:
         "check failed, 2 your input is wrong; of `plan` also 3: `dvc repro` has something to do.",
     )
     app.callback(invoke_without_command=True)(_version)
-    for command in (init, check, doctor, plan, verify, lineage, folds, schema, merge, logs, runs):
+    for command in (init, check, doctor, plan, verify, lineage, folds, schema, merge, logs, runs, track):
         app.command()(command)
     for module in (compare, evaluate, audit, serve, sweep):
         app.registered_commands += module.app.registered_commands

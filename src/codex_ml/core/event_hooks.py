@@ -10,19 +10,13 @@ Used by: core.stage_log.
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
 import sys
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
-from codex_ml.core.child import KEPT
 from codex_ml.core.config import EventHook
-from codex_ml.core.errors import one_line
 from codex_ml.core.events import is_event, log_line
 from codex_ml.core.message_cleaner import clean_message
+from codex_ml.core.short_child import run_briefly
 from codex_ml.core.strict_json import ndjson_line
 
 log = logging.getLogger("codex_ml")
@@ -57,31 +51,7 @@ class HookCaller(logging.Handler):
 
 def call_hook(hook: EventHook, line: bytes) -> str:
     """Run a hook with a line of the log on its standard input; return why it failed, or ""."""
-    environment = {**{name: os.environ[name] for name in KEPT if name in os.environ}, "HOME": str(Path.cwd())}
-    with tempfile.TemporaryFile() as errors:  # and not a pipe, which a child that left the group could hold open
-        try:
-            process = subprocess.Popen(
-                _command(hook),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env=environment,
-                start_new_session=True,  # so that its own children end with it
-            )
-        except (OSError, ValueError) as error:
-            return one_line(error)
-        try:
-            process.communicate(line, timeout=hook.seconds)
-        except BaseException as error:
-            _end(process)
-            process.wait()
-            if isinstance(error, subprocess.TimeoutExpired):
-                return f"it did not end within {hook.seconds:g} s"
-            raise
-        errors.seek(max(0, errors.seek(0, os.SEEK_END) - 2000))
-        last = errors.read(2000).decode("utf-8", "replace").strip().splitlines()[-1:]
-    said = "".join(f": {one_line(text)}" for text in last)
-    return f"exit code {process.returncode}{said}" if process.returncode else ""
+    return run_briefly(_command(hook), line, seconds=hook.seconds, variables={})
 
 
 def _command(hook: EventHook) -> list[str]:
@@ -90,8 +60,3 @@ def _command(hook: EventHook) -> list[str]:
     if hook.command:
         return list(hook.command)
     return [sys.executable, "-P", "-s", "-c", _PLUGIN, str(Path(codex_ml.__file__).resolve().parents[1]), hook.plugin]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

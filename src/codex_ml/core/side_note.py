@@ -149,11 +149,20 @@ def note_resolved(**values: Any) -> None:
 
 
 def run_tags(seed: int) -> dict[str, str]:
+    """What other tools find the run of this process by; see `tags_of`."""
+    return tags_of(_current[0][1] if _current else None, seed=seed)
+
+
+def tags_of(note: SideNote | None, *, seed: int) -> dict[str, str]:
     """What other tools find a run by: run id, experiment ("workspace" outside one), seed and commit, as texts."""
-    note = _current[0][1] if _current else None
-    commit = (note.commit or "none") + ("+changes" if note.dirty else "") if note else "none"
     experiment = os.environ.get("DVC_EXP_NAME") or "workspace"
-    return {"run": run_id(), "experiment": experiment, "seed": str(seed), "commit": commit}
+    run = note.run if note else run_id()
+    return {"run": run, "experiment": experiment, "seed": str(seed), "commit": commit_of(note)}
+
+
+def commit_of(note: SideNote | None) -> str:
+    """The commit of a run, with "+changes" where tracked files differed from it; "none" where it is not known."""
+    return (note.commit or "none") + ("+changes" if note.dirty else "") if note else "none"
 
 
 def forget_side_note() -> None:

@@ -37,6 +37,7 @@ from codex_ml.core.plugin_lock import lock_path, refuse_other_code
 from codex_ml.core.progress import Advance, Item, progress, track
 from codex_ml.core.ranks import rank, settle_launcher
 from codex_ml.core.record import record_path, start_record
+from codex_ml.core.result_sender import send_results
 from codex_ml.core.run_events import logged_run
 from codex_ml.core.sections import read_sections
 from codex_ml.core.side_note import GitState, write_side_note
@@ -115,6 +116,12 @@ class Stage(Generic[Sections]):
         """
         write_json(self.out(f"reports/{self.spec.name}/details.json"), numbers)
         write_json(self.metrics, chosen(numbers, compared))
+
+    def announce(self, headlines: Iterable[str]) -> None:
+        """Log one line per headline, and give metrics.json to the trackers; one that fails changes nothing."""
+        for line in headlines:
+            log.info("%s: %s", self.spec.name, line)
+        send_results(self.spec.name, self.runtime.trackers)
 
 
 def chosen(numbers: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Used by: train.trackers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from codex_ml.train.tracking import Sink
 class PluginTracker(Sink):
     """Gives the points of the curves to a tracker of a package, and no times or system metrics."""
 
-    def __init__(self, name: str, folder: Path, run_name: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, folder: Path, run_name: str, config: dict[str, Any], *, tags: Mapping[str, str]
+    ) -> None:
         self.name = name
         make = load("trackers", name)
         if not callable(make):
@@ -27,6 +29,8 @@ class PluginTracker(Sink):
         self._tracker = make(folder, run_name, config)
         if lacks := [method for method in ("log", "close") if not callable(getattr(self._tracker, method, None))]:
             raise UnusablePlugin("trackers", name, f"gives an object without the method {lacks[0]}")
+        if callable(tag := getattr(self._tracker, "tag", None)):
+            tag(dict(tags))
 
     def log(self, points: Sequence[dict[str, Any]]) -> None:
         self._tracker.log([dict(point) for point in points])

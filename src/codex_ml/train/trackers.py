@@ -37,6 +37,7 @@ MLFLOW_BATCH = 1000  # metrics per call, MLflow's own limit
 NO_TAGS: Mapping[str, str] = {}
 WANDB_TAG = 64  # characters of a tag, W&B's own limit
 MLFLOW_VALUE = 6000  # characters of a parameter, MLflow's own limit
+RESULT_KINDS = ("evaluation", "audit")  # what other stages add to a run; see train.result_trackers
 
 
 def missing_extras(runtime: Runtime) -> Iterator[str]:
@@ -58,7 +59,7 @@ def open_trackers(
         folder: logs of the stage; each tracker writes below it.
         run_name: fingerprint of the recipe: letters, digits and -.
         config: parameters by section, as a JSON value; the trackers show them.
-        tags: what the trackers of this module group and find runs by, such as run id, experiment, seed and commit.
+        tags: what the trackers group and find runs by, such as run id, experiment, seed and commit.
 
     Raises:
         UserError: when a package is not installed, a tracker cannot write to its folder, or the port is taken.
@@ -72,7 +73,9 @@ def open_trackers(
         if runtime.prometheus_port:
             opened.append(Endpoint(runtime.prometheus_port))
         for name in dict.fromkeys(runtime.trackers):
-            opened.append(_open(kinds.get(name) or partial(PluginTracker, name), folder / name, run_name, config))
+            opened.append(
+                _open(kinds.get(name) or partial(PluginTracker, name, tags=tags), folder / name, run_name, config)
+            )
     except BaseException:
         for sink in opened:
             sink.close(complete=False)
@@ -104,8 +107,9 @@ class TensorBoard(Sink):
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        if (folder / run_name).exists():
-            shutil.rmtree(folder / run_name)
+        for old in (folder / run_name).glob("*"):
+            if old.is_file():  # its folders hold what other stages measured
+                old.unlink()
         self._writer = cast(Any, SummaryWriter(str(folder / run_name)))  # typed as if it never opened its file
         for summary in hparams(_flat(config), {"val/loss": 0.0}):  # only the names of the second are used
             self._writer.file_writer.add_summary(summary)
@@ -136,35 +140,13 @@ class MLflow(Sink):
     def __init__(
         self, folder: Path, run_name: str, config: dict[str, Any], *, tags: Mapping[str, str] = NO_TAGS
     ) -> None:
-        _own_environment("MLFLOW_", MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ALLOW_FILE_STORE="true")
-        from mlflow.entities import Param
-        from mlflow.tracking import MlflowClient
-
-        self._client = MlflowClient(tracking_uri=str(folder.absolute()))
-        # without the lock, two runs that start at once could create two experiments of one name in a new store
-        with one_at_a_time(folder.with_suffix(".lock"), "train", "opens the same MLflow store"):
-            experiment = self._client.get_experiment_by_name(PROJECT)
-            experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
-        found = self._client.search_runs([experiment_id], f"tags.mlflow.runName = '{run_name}'", max_results=1)
-        if found:
-            self._run = found[0].info.run_id
+        self._client, self._run, metrics, new = mlflow_run(folder, run_name, config)
+        if not new:
             self._client.update_run(self._run, status="RUNNING")
-            for curves in (
-                folder / experiment_id / self._run / "metrics"
-            ).iterdir():  # the store needs the folder itself
-                shutil.rmtree(curves)
-            self._tag(tags)
-            return
-        self._run = self._client.create_run(experiment_id, run_name=run_name).info.run_id
-        self._tag(tags)
-        self._client.log_dict(self._run, config, "params.json")  # complete; the table below cuts long values
-        flat = [Param(name, str(value)[:MLFLOW_VALUE]) for name, value in _flat(config).items()]
-        for start in range(0, len(flat), 100):
-            self._client.log_batch(self._run, params=flat[start : start + 100])
-
-    def _tag(self, tags: Mapping[str, str]) -> None:
-        for name, value in tags.items():
-            self._client.set_tag(self._run, f"codex_ml.{name}", value)
+            for curves in metrics.iterdir():  # the store needs the folder itself
+                if curves.name not in RESULT_KINDS:
+                    shutil.rmtree(curves)
+        tag_mlflow(self._client, self._run, tags)
 
     def log(self, points: Sequence[dict[str, Any]]) -> None:
         from mlflow.entities import Metric
@@ -178,6 +160,37 @@ class MLflow(Sink):
         self._client.set_terminated(self._run, "FINISHED" if complete else "KILLED")
 
 
+def mlflow_run(folder: Path, run_name: str, config: dict[str, Any]) -> tuple[Any, str, Path, bool]:
+    """The run with a name in the file store `folder`, which is created where it lacks.
+
+    Returns:
+        (client, id of the run, folder of its metrics, whether it is new)
+    """
+    _own_environment("MLFLOW_", MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ALLOW_FILE_STORE="true")
+    from mlflow.entities import Param
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=str(folder.absolute()))
+    # without the lock, two runs that start at once could create two experiments of one name in a new store
+    with one_at_a_time(folder.with_suffix(".lock"), "train", "opens the same MLflow store"):
+        experiment = client.get_experiment_by_name(PROJECT)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(PROJECT)
+    found = client.search_runs([experiment_id], f"tags.mlflow.runName = '{run_name}'", max_results=1)
+    run = found[0].info.run_id if found else client.create_run(experiment_id, run_name=run_name).info.run_id
+    if not found:
+        client.log_dict(run, config, "params.json")  # complete; the table below cuts long values
+        flat = [Param(name, str(value)[:MLFLOW_VALUE]) for name, value in _flat(config).items()]
+        for start in range(0, len(flat), 100):
+            client.log_batch(run, params=flat[start : start + 100])
+    return client, run, folder / experiment_id / run / "metrics", not found
+
+
+def tag_mlflow(client: Any, run: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run of MLflow; `codex_ml.` precedes their names."""
+    for name, value in tags.items():
+        client.set_tag(run, f"codex_ml.{name}", value[:MLFLOW_VALUE])
+
+
 class Wandb(Sink):
     """An offline run in `folder`; `wandb sync` can send it to a server."""
 
@@ -186,32 +199,8 @@ class Wandb(Sink):
     def __init__(
         self, folder: Path, run_name: str, config: dict[str, Any], *, tags: Mapping[str, str] = NO_TAGS
     ) -> None:
-        own = {f"WANDB_{kind}_DIR": str(folder.absolute() / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
-        _own_environment("WANDB_", WANDB_MODE="offline", WANDB_ERROR_REPORTING="false", **own)
-        import wandb
-
-        for old in folder.glob(f"offline-run-*-{run_name}"):
-            shutil.rmtree(old)
-        settings = wandb.Settings(
-            mode="offline",
-            root_dir=str(folder.parent.absolute()),  # W&B adds its own name
-            console="off",
-            silent=True,
-            disable_code=True,
-            disable_git=True,
-            save_code=False,
-            host="",
-            username="",
-            email="",
-            x_disable_machine_info=True,
-            x_disable_meta=True,
-            x_disable_stats=True,  # also asks a metadata service of the cloud for labels
-            x_save_requirements=False,
-        )
-        self._teardown = wandb.teardown
-        words = [f"{name}:{value}"[:WANDB_TAG] for name, value in tags.items()]
-        grouped = {"group": tags["experiment"], "tags": words} if tags else {}
-        self._run = wandb.init(project=PROJECT, id=run_name, name=run_name, config=config, settings=settings, **grouped)
+        options = {"project": PROJECT, "config": config, **(group_of(tags) if tags else {})}
+        self._run, self._end = start_wandb(folder, run_name, options)
 
     def log(self, points: Sequence[dict[str, Any]]) -> None:
         for point in points:
@@ -219,7 +208,46 @@ class Wandb(Sink):
 
     def close(self, *, complete: bool) -> None:
         self._run.finish(exit_code=0 if complete else 1)
-        self._teardown()  # ends its process
+        self._end()
+
+
+def start_wandb(folder: Path, run_name: str, options: dict[str, Any]) -> tuple[Any, Callable[[], None]]:
+    """Start an offline run of W&B in `folder`, in place of an older one of that name.
+
+    Args:
+        options: of `wandb.init`.
+
+    Returns:
+        the run, and a function that ends W&B's process.
+    """
+    own = {f"WANDB_{kind}_DIR": str(folder.absolute() / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+    _own_environment("WANDB_", WANDB_MODE="offline", WANDB_ERROR_REPORTING="false", **own)
+    import wandb
+
+    for old in folder.glob(f"offline-run-*-{run_name}"):
+        shutil.rmtree(old)
+    settings = wandb.Settings(
+        mode="offline",
+        root_dir=str(folder.parent.absolute()),  # W&B adds its own name
+        console="off",
+        silent=True,
+        disable_code=True,
+        disable_git=True,
+        save_code=False,
+        host="",
+        username="",
+        email="",
+        x_disable_machine_info=True,
+        x_disable_meta=True,
+        x_disable_stats=True,  # also asks a metadata service of the cloud for labels
+        x_save_requirements=False,
+    )
+    return wandb.init(id=run_name, name=run_name, settings=settings, **options), wandb.teardown
+
+
+def group_of(tags: Mapping[str, str]) -> dict[str, Any]:
+    """The options of `wandb.init` that group and tag a run: the group is the experiment."""
+    return {"group": tags["experiment"], "tags": [f"{name}:{value}"[:WANDB_TAG] for name, value in tags.items()]}
 
 
 def _own_environment(prefix: str, **settings: str) -> None:

@@ -27,6 +27,10 @@ class Lines:
         self._file.write(json.dumps(value, sort_keys=True) + "\n")
         self._file.flush()
 
+    def tag(self, tags: dict[str, str]) -> None:
+        """Record the texts that runs are found by: run id, experiment, seed, commit. This method may be left out."""
+        self._write({"tags": tags})
+
     def log(self, points: Sequence[dict[str, Any]]) -> None:
         """Record points such as {"step": 10, "train/loss": 2.5}."""
         for point in points:
@@ -36,3 +40,9 @@ class Lines:
         """End the run; `complete` says whether it reached its last step."""
         self._write({"complete": complete})
         self._file.close()
+
+    @staticmethod
+    def add_results(folder: Path, run_name: str, results: dict[str, Any]) -> None:
+        """Write what evaluation or audit measured after the run; `results["kind"]` says which. May be left out."""
+        text = json.dumps(results, sort_keys=True) + "\n"
+        (folder / f"{run_name}.{results['kind']}.json").write_text(text, encoding="utf-8")
