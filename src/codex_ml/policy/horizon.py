@@ -8,13 +8,15 @@ its disguises, and with its values replaced, as the scanner does. Used by: filte
 from __future__ import annotations
 
 import re
+import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from codex_ml.policy.finding import Finding
-from codex_ml.policy.hidden import BASE64, View, reveal, rewritten
-from codex_ml.policy.match import NEAR, Compiled
-from codex_ml.policy.reach import FoldedLength, Reach, reach_of
+from codex_ml.policy.hidden import BASE64, View, may_disguise, reveal, rewritten
+from codex_ml.policy.match import CONTEXT, NEAR, Compiled
+from codex_ml.policy.reach import RUN, FoldedLength, Reach, reach_of
 from codex_ml.policy.redact import PLACEHOLDER, placeholder_length
 from codex_ml.policy.scan import Scanner, neutral_placeholder, without_escaped_space
 
@@ -46,19 +48,21 @@ class Horizon:
 
     Attributes:
         margin: folded length of the end of a text in which a rule may be about to begin.
-        context: folded length of settled text that a rule may still need to see before a value, such as a name.
+        context: folded length of settled text that a rule may still need to see before a value, such as a name, the
+            line for an exception, or what a lookbehind reads.
         bounded: whether every rule has a bound. A detector of another package has none.
     """
 
     def __init__(self, scanner: Scanner) -> None:
-        self._matcher = scanner.matcher
+        self._scanner, self._matcher = scanner, scanner.matcher
         self._extents = {rule.order: _extent(rule) for rule in self._matcher.rules}
         extents = self._extents.values()
         begins = [extent.before + extent.gate for extent in extents]
         before = max((extent.before for extent in extents), default=0)
         self.margin = max([*begins, before + self._matcher.longest, LONGEST_MARK]) + NEAR + ESCAPE
         inner = (self._extents[rule.order].whole for rule in self._matcher.rules if rule.group)
-        self.context = max(inner, default=0) + self.margin
+        behind = max((extent.reach.behind for extent in extents), default=0)
+        self.context = max(inner, default=0) + self.margin + CONTEXT + behind
         self.bounded = not scanner.policy.detectors and all(map(_is_bounded, self._matcher.rules))
 
     def settled(self, text: str, findings: Sequence[Finding]) -> int:
@@ -74,6 +78,60 @@ class Horizon:
         if spans:
             masked = _masked(plain, sorted(spans))
             place = min(place, _origin(masked, self._undisguised(masked.text), len(text)))
+        if findings and findings[-1].end > place:  # it may still go, and a value that lost to it comes back
+            values = self._scanner.candidates(text)
+            while crossed := [start for start, end in values if start < place < end]:
+                place = min(crossed)
+        return place
+
+    def start_of_scan(self, text: str, place: int) -> int:
+        """The last offset up to `place` from which a scan finds after it what a scan of the whole text finds there.
+
+        Matches of a rule with `before` do not overlap: where two could, the first one counts, and so on along a row of
+        digits. So the scan must not begin inside such a row.
+        """
+        plain = without_escaped_space(text)
+        place = self._aligned(plain, place)
+        while view := reveal(plain):
+            inside = bisect_left(range(len(view.text)), place, key=lambda index: view.original(index, index + 1)[0])
+            before = _origin(view, self._aligned(view.text, inside), place)
+            if before >= place:
+                break
+            place = self._aligned(plain, before)
+        return place
+
+    def _aligned(self, text: str, place: int) -> int:
+        """The last offset up to `place` that is in no word and in no possible match of a rule with `before`."""
+        length, starts = FoldedLength(text), dict[int, tuple[Compiled, list[int]]]()
+        for start, _, rule in self._matcher.begins(text):
+            if rule and rule.rule.before:
+                starts.setdefault(rule.order, (rule, []))[1].append(start)
+        while place := end_of_word(text, place):
+            crossed = [self._crossed(text, place, length, *windowed) for windowed in starts.values()]
+            if min(crossed, default=place) == place:
+                break
+            place = min(crossed)
+        return place
+
+    def _crossed(self, text: str, place: int, length: FoldedLength, rule: Compiled, starts: list[int]) -> int:
+        """Where a match begins that a scan from `place` on would see in part, or later than a scan of the whole does.
+
+        Args:
+            starts: where the rule, one with `before`, has a literal or gate.
+
+        Returns:
+            the offset, or `place` if there is none.
+        """
+        before, width = rule.rule.before, self._extents[rule.order].reach.width
+        number = bisect_left(starts, place)
+        low = (starts[number] if number < len(starts) else len(text)) - before  # here the scan from `place` on begins
+        near = number and starts[number - 1] + before + rule.rule.after + width + self._matcher.longest > place
+        if not near and low >= place:
+            return place
+        for border in (place, low) if near and low > place else (place,):
+            for start in range(length.back(length(border) + width + RUN), border):
+                if (match := rule.pattern.match(text, start)) and match.end() > border:
+                    return min(start, place) if border == place else min(start, starts[number - 1] - before, place - 1)
         return place
 
     def _undisguised(self, text: str) -> int:
@@ -135,6 +193,20 @@ def _masked(text: str, spans: Iterable[tuple[int, int, int]]) -> View:
             kept.append((start, end, neutral_placeholder(length, "\0")))
             last = end
     return rewritten(text, kept)
+
+
+def end_of_word(text: str, place: int, first: int = 0) -> int:
+    """The last offset from `first` up to `place` at which no word goes on; `first` if there is none."""
+    while place > first and not _ends_word(text[place - 1]):
+        place -= 1
+    return max(place, first)
+
+
+def _ends_word(character: str) -> bool:
+    """Whether no value and no run of base64 goes on after it: white space, or a letter of a script without spaces."""
+    if character.isspace():
+        return True
+    return not character.isascii() and not may_disguise(character) and unicodedata.category(character)[0] not in "MC"
 
 
 def _origin(view: View, place: int, size: int) -> int:

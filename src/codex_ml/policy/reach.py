@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import accumulate
 from typing import Any
@@ -35,17 +35,24 @@ class Reach:
             limit counts once.
         loops: whether a group that may hold white space repeats without limit.
         spaces: the character classes that hold white space and repeat without limit, as nodes of the parse tree.
+        behind: most characters that a lookbehind reads.
     """
 
     width: int = 0
     loops: bool = False
     spaces: tuple[Any, ...] = ()
+    behind: int = 0
 
     def __add__(self, other: Reach) -> Reach:
-        return Reach(self.width + other.width, self.loops or other.loops, self.spaces + other.spaces)
+        return replace(self | other, width=self.width + other.width)
 
     def __or__(self, other: Reach) -> Reach:
-        return Reach(max(self.width, other.width), self.loops or other.loops, self.spaces + other.spaces)
+        return Reach(
+            max(self.width, other.width),
+            self.loops or other.loops,
+            self.spaces + other.spaces,
+            max(self.behind, other.behind),
+        )
 
     def holds(self, characters: set[str]) -> bool:
         """Whether all these characters belong to the classes `spaces`."""
@@ -85,7 +92,7 @@ def _node(operation: str, value: Any, groups: dict[int, Reach]) -> Reach:
         return _sequence(value, groups)
     if operation in ("ASSERT", "ASSERT_NOT"):
         direction, body = value
-        return _sequence(body, groups) if direction > 0 else Reach()
+        return _sequence(body, groups) if direction > 0 else Reach(behind=body.getwidth()[1])
     if operation == "GROUPREF":
         return groups[value]
     if operation == "GROUPREF_EXISTS":
@@ -102,12 +109,12 @@ def _repeated(most: int, body: Any, groups: dict[int, Reach]) -> Reach:
     consumed = min(body.getwidth()[1], RUN)
     inside_run = not any(_matches(leaf, white) for leaf in leaves for white in _WHITE)
     if inside_run:  # what it consumes lies in one run; only its last lookahead reads more
-        return Reach(min(most * consumed, RUN) + once.width - min(consumed, once.width), once.loops, once.spaces)
+        return replace(once, width=min(most * consumed, RUN) + once.width - min(consumed, once.width))
     if most != import_module("re._constants").MAXREPEAT:
-        return Reach(once.width * most, once.loops, once.spaces)
+        return replace(once, width=once.width * most)
     if body.getwidth()[1] == 1:
-        return Reach(once.width, once.loops, once.spaces + tuple(leaves))
-    return Reach(once.width, True, once.spaces)
+        return replace(once, spaces=once.spaces + tuple(leaves))
+    return replace(once, loops=True)
 
 
 def _leaves(nodes: Any) -> Iterator[Any]:

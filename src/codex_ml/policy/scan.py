@@ -63,21 +63,32 @@ class Scanner:
         Raises:
             UserError: when a detector fails.
         """
+        kept: list[_Span] = []
+        for _, chosen in self._passes(text):
+            kept = [span for span in kept if span.action != "allow"] + chosen
+        spans = sorted(kept, key=lambda span: span.start)
+        return list(locate(text, ((s.start, s.end, s.rule, s.action, s.severity) for s in spans)))
+
+    def candidates(self, text: str) -> list[tuple[int, int]]:
+        """Spans (start, end) of all values that the scan sees, also of those that lose to one that overlaps them."""
+        return [(span.start, span.end) for found, _ in self._passes(text) for span in found]
+
+    def _passes(self, text: str) -> Iterator[tuple[list[_Span], list[_Span]]]:
+        """Yield (what a pass finds, what is left of it without overlaps); the passes before it are replaced."""
         mark = _unused(text)
         replaced: list[_Span] = []
         while True:
             masked, places = _mask(text, replaced, mark)
-            spans = self._spans(masked, mark)
-            found = [_moved(span, places) for span in spans]
-            more = [span for span in found if span.action != "allow"]
+            found = [_moved(span, places) for span in self._spans(masked, mark)]
+            chosen = _choose(found)
+            yield found, chosen
+            more = [span for span in chosen if span.action != "allow"]
             if not more:
-                break
+                return
             replaced = sorted([*replaced, *more], key=lambda span: span.start)
-        spans = sorted([*replaced, *found], key=lambda span: span.start)
-        return list(locate(text, ((s.start, s.end, s.rule, s.action, s.severity) for s in spans)))
 
     def _spans(self, text: str, mark: str) -> list[_Span]:
-        """Findings of one pass: in the text, in the text without disguises, and by the detectors."""
+        """What one pass finds: in the text, in the text without disguises, and by the detectors; it may overlap."""
         plain = without_escaped_space(text)
         found = self._confirmed(plain, base64=True)
         if view := reveal(plain):
@@ -88,7 +99,7 @@ class Scanner:
                 known = self._by_id.get(rule)
                 action, severity = (known.action, known.severity) if known else ("redact", "high")
                 found.append(_Span(start, end, rule, action, severity, len(self.policy.rules)))
-        return _choose([span for span in found if mark not in text[max(0, span.start - 1) : span.end + 1]])
+        return [span for span in found if mark not in text[max(0, span.start - 1) : span.end + 1]]
 
     def _confirmed(self, text: str, *, base64: bool) -> list[_Span]:
         matches, places = self.matcher.matches(text)
@@ -130,7 +141,10 @@ def without_escaped_space(text: str) -> str:
 
 def _unused(text: str) -> str:
     """A character that no rule names and that the text does not hold; it fills placeholders during the scan."""
-    return next((mark for mark in ("\0", *map(chr, range(0xFDD0, 0xFDF0))) if mark not in text), "\ufdd0")
+    if mark := next((mark for mark in ("\0", *map(chr, range(0xFDD0, 0xFDF0))) if mark not in text), None):
+        return mark
+    used = set(text)  # no text that the filter reads holds all private characters
+    return next((mark for mark in map(chr, range(0xF0000, 0x110000)) if mark not in used), "\ufdd0")
 
 
 def neutral_placeholder(length: int, mark: str) -> str:

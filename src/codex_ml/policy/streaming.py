@@ -6,7 +6,8 @@ are the text that `TextFilter.screen_output` gives for the whole answer, however
 
 What is held back: in ordinary text at most 170 characters and the current word; after a literal of a rule, such as
 `token`, what the rule can read (mostly 170 to 350 characters, 760 after a mail address, 5,000 after `-----BEGIN`); a
-text without white space, a private key and base64 in lines until they end. At `MAX_CHARACTERS` the filter refuses the
+text without white space, a private key and base64 in lines until they end; of a row of numbers or of words of thousands
+of characters a sixteenth more. At `MAX_CHARACTERS` the filter refuses the
 answer, as for a whole one. An answer leaves as a whole at its end if a detector of another package reads it, or if
 `filters.output.injection` is not `allow`, because a disguised order has no bound.
 
@@ -16,18 +17,17 @@ Used by: inference, `codex-ml generate`.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from dataclasses import replace
 
 from codex_ml.policy.filter_rules import Decision
 from codex_ml.policy.filters import MAX_CHARACTERS, TextFilter
 from codex_ml.policy.finding import Finding
-from codex_ml.policy.hidden import may_disguise
+from codex_ml.policy.horizon import end_of_word
 from codex_ml.policy.reach import FoldedLength
 from codex_ml.policy.redacted_output import CONTEXT
 
-STEP = 32  # characters after which the text is looked at again, or an eighth of what is held back
+STEP = 32  # characters after which the text is looked at again, or a part of what is held back or kept
 NEVER = 1 << 62
 
 
@@ -50,6 +50,7 @@ class StreamFilter:
         self._pieces, self._left = list[str](), list[str]()  # the text as it came, and what has left
         self._window, self._sent = "", 0  # the end of the text, and how much of it has left
         self._size, self._next = 0, STEP
+        self._full = screen.horizon.context  # characters that have left before some are forgotten
         if not screen.horizon.bounded or screen.rules.output.injection != "allow":
             self._next = NEVER
         self.decision: Decision = "allow"
@@ -105,9 +106,19 @@ class StreamFilter:
             moved = [replace(f, start=f.start - self._sent, end=f.end - self._sent) for f in ready]
             self._left.append(self._screen.redacted(text[self._sent : cut], moved))
             self.decision = "redact" if moved else self.decision
-            kept = self._border(FoldedLength(text[:cut]).back(horizon.context), (), 0)
-            self._window, self._sent = text[kept:], cut - kept
-        self._next = self._size + max(STEP, (len(self._window) - self._sent) // 8)
+            self._sent = cut
+            self._forget()
+        held, more = len(self._window) - self._sent, len(self._window) - 2 * horizon.context
+        self._next = self._size + max(STEP, held // 8, more // 16)
+
+    def _forget(self) -> None:
+        """Drop text that the rules need no more. It is tried only when a quarter more has come: it may be in vain."""
+        if self._sent < self._full:
+            return
+        horizon = self._screen.horizon
+        kept = horizon.start_of_scan(self._window, FoldedLength(self._window[: self._sent]).back(horizon.context))
+        self._window, self._sent = self._window[kept:], self._sent - kept
+        self._full = self._sent * 5 // 4
 
     def _refuse_values(self) -> None:
         whole = self._screen.screen_output("".join(self._pieces))
@@ -117,20 +128,16 @@ class StreamFilter:
         else:
             self._next = NEVER
 
-    def _border(self, place: int, found: list[Finding] | tuple[()], start: int | None = None) -> int:
+    def _border(self, place: int, found: list[Finding]) -> int:
         """The last offset up to `place` that is inside no value and no word."""
-        text, first = self._window, self._sent if start is None else start
-        values = [finding for finding in found if finding.start < place]
-        while place > first:
-            while values and values[-1].start >= place:
+        values = [(finding.start, finding.end) for finding in found if finding.start < place]
+        while True:
+            place = end_of_word(self._window, place, self._sent)
+            while values and values[-1][0] >= place:
                 values.pop()
-            if values and values[-1].end > place:
-                place = values[-1].start
-            elif _ends_word(text[place - 1]):
-                break
-            else:
-                place -= 1
-        return max(place, first)
+            if not values or values[-1][1] <= place:
+                return place
+            place = values[-1][0]
 
 
 class AnswerFilter:
@@ -188,10 +195,3 @@ class AnswerFilter:
         )
         self._passed = len(self._before) if same < min(len(text), len(rest)) else self._passed + same
         return text[same:]
-
-
-def _ends_word(character: str) -> bool:
-    """Whether no value and no run of base64 goes on after it: white space, or a letter of a script without spaces."""
-    if character.isspace():
-        return True
-    return not character.isascii() and not may_disguise(character) and unicodedata.category(character)[0] not in "MC"
