@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +24,10 @@ os.environ["CODEX_TEST_CHECKOUT"] = str(REPOSITORY)
 sys.path.insert(0, str(REPOSITORY / "tests/guard"))
 sys.modules.pop("sitecustomize", None)  # the one of the system
 import sitecustomize  # noqa: E402
+
+# A shell ignores Ctrl-C for what it runs in the background, and every process that a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("codex-ml", deadline=None)  # how long an example takes says more of the machine than of us
 settings.load_profile("codex-ml")

@@ -19,7 +19,8 @@ READ = "import os, pathlib, sys; pathlib.Path('seen').write_text(sys.stdin.read(
 
 
 def python(code, *arguments, **options):
-    return EventHook(command=(sys.executable, "-c", code, *arguments), **options)
+    """A hook; on a busy machine Python takes seconds to start."""
+    return EventHook(command=(sys.executable, "-c", code, *arguments), **{"seconds": 60.0, **options})
 
 
 def plugin(name):
@@ -92,9 +93,9 @@ def test_what_a_hook_started_ends_with_its_time(tmp_path):
 
 def test_a_hook_that_leaves_a_process_behind_does_not_hold_the_stage(tmp_path):
     """The process has its own session and keeps the output open; only what waits for the end of a file would notice."""
-    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], " \
+    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)'], " \
         "start_new_session=True)"  # fmt: skip
-    assert call_hook(python(code, seconds=20), b"{}\n") == ""
+    assert call_hook(python(code, seconds=60), b"{}\n") == ""
 
 
 def test_a_failed_hook_is_logged_once_and_calls_no_hook(logger, capsys):
