@@ -214,5 +214,5 @@ def test_gpus_are_told_with_what_they_say(sample_with):
     ],
     ids=["no library", "no driver", "lost"],
 )
-def test_no_gpu_and_a_sick_one_are_different(sample_with, library, told):
+def test_no_gpu_and_a_sick_one_are_different(workspace, sample_with, library, told):
     assert sample_with(library) == told

@@ -80,7 +80,7 @@ def test_a_run_without_history_tells_trackers_nothing(track):
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
-def test_a_tracker_that_fails_is_told_and_left_out_and_the_others_go_on(track, tmp_path, caplog, fails_at):
+def test_a_tracker_that_fails_is_told_and_left_out_and_the_others_go_on(track, workspace, tmp_path, caplog, fails_at):
     sick, well = Remembering("sick", fails_at=fails_at), Remembering()
     tracker = track(POINTS[:1], sick, well)
     tracker.log(POINTS[1])

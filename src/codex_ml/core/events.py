@@ -105,7 +105,7 @@ def log_line(record: logging.LogRecord, stage: str, clean: Callable[[str], str])
     level: Level = "debug"
     for name, number in LEVELS.items():
         level = name if record.levelno >= number else level
-    fields = {name: _cleaned(value, clean) for name, value in getattr(record, "fields", {}).items()}
+    fields = {name: cleaned(value, clean) for name, value in getattr(record, "fields", {}).items()}
     return LogLine(
         time=utc(record.created),
         run=run_id(),
@@ -117,13 +117,14 @@ def log_line(record: logging.LogRecord, stage: str, clean: Callable[[str], str])
     )
 
 
-def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+def cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+    """A JSON value with every text in it, also names, cleaned and escaped; what is no JSON value becomes a text."""
     if isinstance(value, str):
         return safe_text(clean(value))
     if isinstance(value, dict):
-        return {str(name): _cleaned(inner, clean) for name, inner in value.items()}
+        return {safe_text(clean(str(name))): cleaned(inner, clean) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_cleaned(inner, clean) for inner in value]
+        return [cleaned(inner, clean) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no such number
     return value if value is None or isinstance(value, bool | int | float) else safe_text(clean(str(value)))

@@ -36,9 +36,7 @@ class _LogFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            # stages clean what they quote; a warning or an error may also quote what a library says about the data
-            clean = clean_message if record.levelno >= logging.WARNING else str
-            self._file.append(ndjson_line(log_line(record, self._stage, clean).as_json()))
+            self._file.append(ndjson_line(log_line(record, self._stage, clean_message).as_json()))
         except OSError as error:
             log.removeHandler(self)
             path = os.path.relpath(self._file.path)

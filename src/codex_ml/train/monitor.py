@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.events import run_id
+from codex_ml.core.message_cleaner import clean_message
 from codex_ml.core.strict_json import dump_json
 
 log = logging.getLogger("codex_ml")
@@ -110,7 +111,7 @@ def _nvml() -> Iterator[Callable[[], Sample]]:
         yield lambda: {"gpus": []}
         return
     except pynvml.NVMLError as error:
-        message = str(error)
+        message = clean_message(str(error))
         yield lambda: {"gpu_error": message}
         return
     try:
@@ -125,7 +126,7 @@ def _gpus() -> Sample:
     try:
         return {"gpus": [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]}
     except pynvml.NVMLError as error:
-        return {"gpu_error": str(error)}
+        return {"gpu_error": clean_message(str(error))}
 
 
 def _gpu(index: int) -> Sample:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import naming
-from codex_ml.core.events import run_id
+from codex_ml.core.events import cleaned, run_id
+from codex_ml.core.message_cleaner import clean_message
 from codex_ml.core.strict_json import dump_json
 
 log = logging.getLogger("codex_ml")
@@ -100,7 +101,9 @@ class Tracker(Points):
         """Append a line to the log of timings."""
         self._events.parent.mkdir(parents=True, exist_ok=True)
         with naming(self._events), self._events.open("a", encoding="utf-8") as handle:
-            handle.write(dump_json({"time": round(time.time(), 3), "run": run_id(), **values}, indent=None))
+            texts = {name: cleaned(value, clean_message) for name, value in values.items()}
+            line = {"time": round(time.time(), 3), "run": run_id(), **texts}
+            handle.write(dump_json(line, indent=None))
         self.observe(values)
 
     def observe(self, values: dict[str, Any]) -> None:
