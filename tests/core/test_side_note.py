@@ -1,14 +1,19 @@
 """The side note of a run holds what differs between machines, and belongs to one record only."""
 
+import hashlib
 import json
+import platform
+import re
 import subprocess
-from importlib.metadata import version
+import sys
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
 
 from codex_ml.core import side_note
 from codex_ml.core.events import run_id
+from codex_ml.core.packages import normal
 from codex_ml.core.record import record_path
 from codex_ml.core.side_note import (
     GitState,
@@ -72,6 +77,37 @@ def test_the_note_holds_every_distribution_and_what_the_run_resolved(here, monke
         name: version(name) for name in ("numpy", "pytest", "pydantic")
     }
     assert json.loads(side_note_path("pack").read_text())["schema"] == "codex-ml/environment/1"
+
+
+def test_it_names_the_whole_environment_and_each_value_is_that_of_its_source(here, monkeypatch):
+    git("init", "-q")
+    Path("tracked").write_text("1")
+    git("add", "tracked")
+    git("commit", "-qm", "one")
+    Path("tracked").write_text("2")
+    monkeypatch.setattr(side_note, "NVIDIA", here / "no driver")
+    write_side_note("pack", GitState())
+    note = json.loads(side_note_path("pack").read_text())
+    processors = subprocess.run(["nproc"], capture_output=True, check=True, encoding="utf-8", env={}).stdout
+    named = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    everything = {normal(name) for found in distributions() if (name := found.metadata["Name"])}
+    assert {name: value for name, value in note.items() if name != "packages"} == {
+        "schema": "codex-ml/environment/1",
+        "run": run_id(),
+        "stage": "pack",
+        "record": hashlib.sha256(b"{}\n").hexdigest(),
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": True,
+        "python": f"{sys.implementation.name.replace('cpython', 'CPython')} {'.'.join(map(str, sys.version_info[:3]))}",
+        "system": platform.platform(),
+        "cpu": named[1].strip() if named else note["cpu"],
+        "cores": note["cores"],
+        "gpus": [],
+        "driver": "",
+        "resolved": {},
+    }
+    assert 1 <= note["cores"] <= int(processors)  # a quota of the container can lower it
+    assert {normal(name) for name in note["packages"]} == everything
 
 
 def test_a_note_of_another_run_or_a_damaged_one_is_not_shown(here):

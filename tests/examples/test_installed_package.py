@@ -128,6 +128,12 @@ def test_every_kind_of_the_wheel_works_in_the_real_stages(run, workspace):
     bits = json.loads((workspace / "reports/evaluate/metrics.json").read_text())["perplexity"]
     assert (sent["kind"], sent["step"], sent["evaluation/perplexity"]) == ("evaluation", training["global_step"], bits)
     assert (sent["run"], sent["evaluation/run"]) == (tags["run"], run_of(workspace, "evaluate"))
+    resolved = json.loads((workspace / "logs/environment/train.json").read_text())["resolved"]
+    assert resolved.pop("capability")
+    assert resolved == {
+        **{"device": "cpu", "precision": resolved["precision"], "compile": False, "threads": 1, "attention": "eager"},
+        "recipe": tracked.stem,
+    }
     details = json.loads((workspace / "reports/evaluate/details.json").read_text())
     assert [(p["name"], p["distribution"]) for p in details["plug_ins"]] == [("first_line", "codex-ml-example")]
     deps = json.loads((workspace / "reports/pack/lineage.json").read_text())["deps"]
