@@ -334,6 +334,25 @@ def test_each_wrong_field_is_named_in_the_format_of_openai(serving, tiny) -> Non
         assert post(running.url, json.dumps(neutral).encode())[0] == 200
 
 
+WHAT = [
+    ({"prompt": []}, "prompt: Input should be a valid string, or: List should have at least 1 item"),
+    ({"prompt": ["a", 1]}, "prompt.1: Input should be a valid string"),
+    (
+        {"prompt": "a", "stop": ["1", "2", "3", "4", "5"]},
+        "stop: Input should be a valid string, or: List should have at",
+    ),
+    ({"prompt": "a", "stop": ["b", ""]}, "stop.1: String should have at least 1 character"),
+]
+
+
+def test_a_field_that_may_have_two_forms_is_named_as_the_client_spelt_it(serving, tiny) -> None:
+    with serving(tiny) as running:
+        for body, message in WHAT:
+            status, answer, _ = post(running.url, json.dumps(body).encode())
+            assert status == 400
+            assert answer["error"]["message"].startswith(message)
+
+
 BOMBS = [
     b"[" * 100_000,
     b'{"prompt":' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
@@ -364,7 +383,18 @@ def test_what_is_not_json_or_comes_from_another_host_name_is_refused(serving, ti
         assert post(running.url, ask, content_type="text/plain")[0] == 415
         assert post(running.url, ask, content_encoding="gzip")[0] == 415
         assert post(running.url, ask, host="evil.example")[0] == 403
-        assert post(running.url, ask, host="localhost:1")[0] == 200
+        for name in ("localhost:1@evil.example", "[::1]x.example", "localhost:x", "[localhost]", ""):
+            assert post(running.url, ask, host=name)[0] == 403
+        assert post(running.url, ask, host="localhost:1")[0] == post(running.url, ask, host="[::1]:1")[0] == 200
+        status, answer, head = post(running.url, ask, transfer_encoding="chunked")
+        assert (status, answer["error"]["code"]) == (400, "two_lengths")
+        two = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 43\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2])), timeout=30) as connection:
+            connection.sendall(two + b"0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        assert received.count(b"HTTP/1.1 ") == 1, "what follows may be the body that a proxy saw"
+        status, answer, head = post(running.url, ask, "/v1/completions/", host="evil.example")
+        assert status == 404, "no redirect, which would repeat the name"
         status, answer, head = post(running.url, ask, "/v1/embeddings")
         assert (status, answer["error"]["code"]) == (404, "not_found")
         assert "access-control" not in head.lower()

@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from codex_ml.core.errors import UserError
+from codex_ml.serve import upstream_text
 from codex_ml.serve.limits import ServeLimits
 from codex_ml.serve.screening import Screening
 from codex_ml.serve.upstream import UpstreamModel, _data_of_events
@@ -322,6 +323,34 @@ def test_the_error_of_the_other_endpoint_comes_through_with_its_status(filtering
     with filtering() as running, pytest.raises(openai.UnprocessableEntityError, match="no such field <SECRET") as error:
         running.client.chat.completions.create(model="m", messages=SAID)
     assert leaked(str(error.value)) == []
+
+
+def test_half_a_character_passes_as_an_escape(filtering, other) -> None:
+    """An error in UTF-8 would end the answer without a word."""
+    other.answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "a\ud800"}}]}
+    asked = {"model": "m", "messages": SAID}
+    with filtering() as running:
+        raw = running.client.post("/chat/completions", body=asked, cast_to=str)
+        other.status, other.answer = 400, {"error": {"message": "b\ud800"}}
+        with pytest.raises(openai.BadRequestError, match="refused the request: b"):
+            running.client.post("/chat/completions", body=asked, cast_to=str)
+    assert json.loads(raw)["choices"][0]["message"]["content"] == "a\ud800"
+
+
+def test_a_value_of_too_many_texts_is_refused_and_repeated_ones_count_once(filtering, other, monkeypatch) -> None:
+    monkeypatch.setattr(upstream_text, "MOST_TEXTS", 50)
+    other.answer = {"choices": [{"index": 0, "message": {"content": "hi"}, "logprobs": {"tokens": ["a", "b"] * 500}}]}
+    with filtering() as running:
+        whole = running.client.chat.completions.create(model="m", messages=SAID, metadata={"a": "b"})
+        assert whole.choices[0].message.content == "hi"
+        other.answer["choices"][0]["logprobs"] = {"tokens": [f"t{number}" for number in range(51)]}
+        refused = running.client.chat.completions.create(model="m", messages=SAID)
+        sent = len(other.asked)
+        many = [{"role": "user", "content": f"a{number}"} for number in range(51)]
+        unsent = running.client.chat.completions.create(model="m", messages=many)
+    assert refused.choices[0].finish_reason == unsent.choices[0].finish_reason == "content_filter"
+    assert "different texts in one JSON value" in unsent.choices[0].message.refusal
+    assert len(other.asked) == sent
 
 
 def test_an_endpoint_that_is_not_there_is_reported(filtering, other, unused_port) -> None:

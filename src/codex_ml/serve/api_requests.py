@@ -7,6 +7,7 @@ Used by: own_model.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +29,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "store": (False,),
     "tools": ([],),
 }
+FORM = re.compile(r"str|constrained-str|list\[.*\]")  # how pydantic names the forms that a field may have
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -135,11 +137,19 @@ def parse_request(kind: type[Body], data: bytes) -> Body:
     try:
         request = kind.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = _short(".".join(str(part) for part in first["loc"]))
-        raise ApiError(400, f"{where}: {_short(first['msg'])}", where, "invalid_value") from None
+        where, what = map(_short, _first_wrong(error))
+        raise ApiError(400, f"{where}: {what}", where, "invalid_value") from None
     _refuse_surrogates(given)
     return request
+
+
+def _first_wrong(error: ValidationError) -> tuple[str, str]:
+    """(place, what is wrong there) of the first wrong field, for each form that it may have."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    places = [tuple(part for part in one["loc"] if not FORM.fullmatch(str(part))) for one in found]
+    deepest = max((place for place in places if place[:1] == places[0][:1]), key=len)
+    said = dict.fromkeys(one["msg"] for one, place in zip(found, places, strict=True) if place == deepest)
+    return ".".join(map(str, deepest)), ", or: ".join(said)
 
 
 def _refuse_surrogates(given: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ Used by: endpoint_app.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 GRACE = 5.0  # seconds after the deadline in which a client may read the error that ends its stream
 ABORT = "codex_ml.abort"  # key of `scope["extensions"]`: a function that closes the connection at once
+
+
+class AsciiResponse(JSONResponse):
+    """JSON in ASCII: another endpoint can send half a character, which UTF-8 cannot hold."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class Delivery:
@@ -67,7 +75,7 @@ class Delivery:
         answer = await answering
         if isinstance(answer, WholeAnswer):
             self._complete = True
-            await JSONResponse(answer.body, headers=answer.headers)(self._scope, self._receive, self._send)
+            await AsciiResponse(answer.body, headers=answer.headers)(self._scope, self._receive, self._send)
             return ""
         writing = asyncio.create_task(self._write(answer))
         dropped = asyncio.create_task(answer.dropped.wait())

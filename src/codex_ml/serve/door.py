@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from codex_ml.serve.limits import ServeLimits
 
+HOST = re.compile(r"(\[[0-9a-f:.%]+\]|[^:\[\]@]+)(?::[0-9]{1,5})?")  # name or address, and port
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 LINGER = 2.0  # seconds for which the rest of a refused body is read, so that its sender reads the error
 
@@ -41,11 +43,15 @@ class Door:
         """Refuse who may not ask.
 
         Raises:
-            ApiError: 401 without the token, 403 for another host name.
+            ApiError: 400 for a body with two lengths, 401 without the token, 403 for another host name.
         """
+        if "content-length" in request.headers and "transfer-encoding" in request.headers:
+            # RFC 9112 section 6.1: a proxy before this server may believe the other one
+            message = "give one of the headers Content-Length and Transfer-Encoding"
+            raise ApiError(400, message, code="two_lengths", headers={"connection": "close"})
         if self._token is None:
-            name = request.headers.get("host", "").lower()
-            if (name[: name.rfind("]") + 1] or name.partition(":")[0]) not in self._hosts:
+            name = HOST.fullmatch(request.headers.get("host", "").lower())
+            if name is None or name[1] not in self._hosts:
                 raise ApiError(403, "the header Host does not name this machine", code="wrong_host")
             return
         kind, _, token = request.headers.get("authorization", "").partition(" ")

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from codex_ml.serve.api_answers import StreamAnswer, WholeAnswer
 from codex_ml.serve.api_errors import ApiError, failed, too_slow
-from codex_ml.serve.delivery import Delivery
+from codex_ml.serve.delivery import AsciiResponse, Delivery
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -79,7 +79,9 @@ class EndpointApp:
             Route("/v1/chat/completions", TextEndpoint(self, chat=True), methods=["POST"]),
         ]
         handlers: dict[Any, Any] = {HTTPException: _not_here, ApiError: _refused}
-        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._living)
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._living)
+        app.router.redirect_slashes = False  # a redirect would repeat the header Host of whoever asks
+        return app
 
     @property
     def backend(self) -> Backend:
@@ -96,7 +98,7 @@ class EndpointApp:
 
     async def _health(self, request: Request) -> Response:
         healthy = self.backend.healthy
-        return JSONResponse({"status": "ok" if healthy else "failed"}, 200 if healthy else 503)
+        return AsciiResponse({"status": "ok" if healthy else "failed"}, 200 if healthy else 503)
 
     async def _metrics(self, request: Request) -> Response:
         self._door.check(request)
@@ -105,7 +107,7 @@ class EndpointApp:
 
     async def _models(self, request: Request) -> Response:
         self._door.check(request)
-        return JSONResponse(await self.backend.models())
+        return AsciiResponse(await self.backend.models())
 
     async def handle(self, request: Request, send: Send, *, chat: bool) -> int:
         """Answer one request for text; return the status.
@@ -174,7 +176,7 @@ class TextEndpoint:
 
 def _refused(request: Request, error: Any) -> Response:
     headers = error.headers if request.method == "GET" else {**error.headers, "connection": "close"}
-    return JSONResponse(error.body(), error.status, headers=headers)
+    return AsciiResponse(error.body(), error.status, headers=headers)
 
 
 def _not_here(request: Request, error: Any) -> Response:

@@ -31,7 +31,7 @@ from codex_ml.serve.prompt_ends import PromptEnds
 from codex_ml.serve.screening import Screening, stricter
 from codex_ml.serve.upstream_client import UpstreamAddress, UpstreamAnswer, UpstreamError, asked
 from codex_ml.serve.upstream_stream import TEXTS, FilteredChunks
-from codex_ml.serve.upstream_text import TextWalk
+from codex_ml.serve.upstream_text import MOST_TEXTS, TextWalk, TooManyTexts
 
 if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
@@ -225,6 +225,9 @@ def _walked(walk: TextWalk, value: dict[str, Any]) -> dict[str, Any]:
         cleaned: dict[str, Any] = walk.cleaned(value)
     except RecursionError:
         walk.note(ScreenedText("refuse", "", why="JSON inside JSON is nested too deeply"))
+        cleaned = {}
+    except TooManyTexts:
+        walk.note(ScreenedText("refuse", "", why=f"more than {MOST_TEXTS} different texts in one JSON value"))
         cleaned = {}
     return cleaned
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
 
 Screen = Callable[[str], ScreenedText]
+MOST_TEXTS = 20_000  # different texts, at 0.1 ms each; an answer with logprobs repeats its keys and tokens
+SHORT = 64  # characters of a text that is remembered as allowed
+
+
+class TooManyTexts(Exception):
+    """A value holds more texts than one request may cost."""
 
 
 class TextWalk:
@@ -27,6 +33,8 @@ class TextWalk:
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
         self._screened: list[ScreenedText] = []
+        self._allowed = set[str]()
+        self._count = 0
 
     @property
     def decision(self) -> tuple[Decision, str]:
@@ -38,7 +46,11 @@ class TextWalk:
         self._screened.append(screened)
 
     def cleaned(self, value: Any) -> Any:
-        """The value with every string, and every key, as it may be passed on."""
+        """The value with every string, and every key, as it may be passed on.
+
+        Raises:
+            TooManyTexts: for more than `MOST_TEXTS`, of which equal short ones that are allowed count once.
+        """
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, list):
@@ -48,9 +60,16 @@ class TextWalk:
         return value
 
     def _text(self, text: str) -> str:
+        if text in self._allowed:
+            return text
+        self._count += 1
+        if self._count > MOST_TEXTS:
+            raise TooManyTexts
         found = self._screen(text)
         if found.decision != "allow":
             self._screened.append(found)
+        elif len(text) <= SHORT and text[:1] not in ("{", "["):
+            self._allowed.add(text)
         left = found.text
         return self._json(left) if left[:1] in ("{", "[") and "\\" in left else left
 
