@@ -16,7 +16,7 @@ from typing import Any
 import openai
 import pytest
 
-from codex_ml.serve import http_server
+from codex_ml.serve import door, http_server
 from codex_ml.tokens.chat import encode_prompt
 
 SECRET = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" + "kLmNoPqRsTuVwXyZ"
@@ -408,6 +408,14 @@ def test_an_oversized_body_is_refused_before_it_is_read(serving, tiny) -> None:
         status, answer, _ = post(running.url, b'{"prompt": "' + b"a" * 1_000_000 + b'"}')
         assert (status, answer["error"]["code"]) == (413, "body_too_large")
         assert post(running.url, b"", content_length=str(100 << 20))[0] == 413
+
+
+def test_a_body_that_does_not_come_frees_its_place(serving, tiny, monkeypatch) -> None:
+    monkeypatch.setattr(door, "BODY_SECONDS", 0.2)
+    with serving(tiny, max_batch=1, max_queue=0) as running:
+        status, answer, _ = post(running.url, b'{"prompt": "a', content_length="1000")
+        assert (status, answer["error"]["code"]) == (408, "body_timeout")
+        assert post(running.url, b'{"prompt": "a", "max_tokens": 1}')[0] == 200
 
 
 def test_a_token_is_asked_for_everywhere_but_at_health(serving, tiny) -> None:

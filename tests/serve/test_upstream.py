@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,7 +16,7 @@ import openai
 import pytest
 
 from codex_ml.core.errors import UserError
-from codex_ml.serve import upstream_text
+from codex_ml.serve import http_server, upstream_text
 from codex_ml.serve.limits import ServeLimits
 from codex_ml.serve.screening import Screening
 from codex_ml.serve.upstream import UpstreamModel, _data_of_events
@@ -365,6 +367,18 @@ def test_the_models_of_the_other_endpoint_are_listed(filtering, other) -> None:
     other.answer = {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "x"}]}
     with filtering() as running:
         assert [model.id for model in running.client.models.list()] == ["m"]
+
+
+def test_a_client_that_asks_on_and_reads_nothing_is_cut_off(filtering, other, monkeypatch) -> None:
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.3)
+    other.answer = {"data": ["x" * 500_000]}
+    with filtering() as running, socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2]))) as client:
+        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n" * 60)
+        end = time.monotonic() + 30
+        while not (ended := not running.server.server_state.connections) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert ended
+    assert len(other.asked) < 60
 
 
 @pytest.mark.parametrize(

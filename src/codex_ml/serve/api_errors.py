@@ -38,6 +38,12 @@ def too_large(limit: int) -> ApiError:
     return ApiError(413, f"the body is larger than the limit of {limit} bytes (--max-body)", code="body_too_large")
 
 
+def late_body() -> ApiError:
+    """408: a body that does not come."""
+    message = "the body was not complete in time; send it at once"
+    return ApiError(408, message, code="body_timeout", headers={"x-should-retry": "false"})
+
+
 def too_many() -> ApiError:
     """429: the queue is full."""
     message = "too many requests are waiting (--max-queue); try again"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from codex_ml.serve.api_errors import ApiError, too_large, too_many, too_slow
+from codex_ml.serve.api_errors import ApiError, late_body, too_large, too_many
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HOST = re.compile(r"(\[[0-9a-f:.%]+\]|[^:\[\]@]+)(?::[0-9]{1,5})?")  # name or address, and port
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
+BODY_SECONDS = 30.0  # for a body, which holds a place while it comes
 LINGER = 2.0  # seconds for which the rest of a refused body is read, so that its sender reads the error
 
 
@@ -92,7 +93,7 @@ class Door:
             await self._linger(request)
             raise too_large(most)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + BODY_SECONDS)):
                 async for piece in request.stream():
                     size += len(piece)
                     if size > most:
@@ -100,7 +101,7 @@ class Door:
                         raise too_large(most)
                     pieces.append(piece)
         except TimeoutError:
-            raise too_slow(self._limits.timeout) from None
+            raise late_body() from None
         return b"".join(pieces)
 
     async def _linger(self, request: Request) -> None:

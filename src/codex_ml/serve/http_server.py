@@ -62,7 +62,12 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 class _Connection(H11Protocol):
-    """A connection that the application can cut, and that ends if no request comes."""
+    """A connection that the application can cut, and that ends if no request comes or no answer is read.
+
+    The answer to a POST has the deadline of its request; here only the others are cut.
+    """
+
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -71,8 +76,31 @@ class _Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._late.cancel()
+        self._stop_watching()
         _transports.pop(self.transport.get_extra_info("peername")[:2], None)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch_reader(self) -> None:
+        self._unread = self.loop.call_later(HEAD_SECONDS, self._cut_unread)
+
+    def _stop_watching(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def _cut_unread(self) -> None:
+        """End the connection of a client that asks on and on, and reads no answer."""
+        if self.scope["method"] != "POST" and not self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            self._watch_reader()
 
     def on_response_complete(self) -> None:
         self._late.cancel()
