@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codex_ml.cli.completion import audit_keys, one_of
 from codex_ml.cli.measure_options import Kind, naming_options
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
@@ -20,7 +21,9 @@ app = typer.Typer()
 DATA = "a split, or a file or folder that ingest can read"
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set-param", "-S", metavar="KEY=VALUE", help="A key of safety_audit: windows=1000."),
+    typer.Option(
+        "--set-param", "-S", metavar="KEY=VALUE", help="A key of safety_audit: windows=1000.", autocompletion=audit_keys
+    ),
 ]
 
 
@@ -41,7 +44,11 @@ def audit(
     kind: Kind = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="small or full; replaces windows and samples of params.yaml too."),
+        typer.Option(
+            metavar="SIZE",
+            help="small or full; replaces windows and samples of params.yaml too.",
+            autocompletion=one_of("small", "full"),
+        ),
     ] = None,
     changes: Changes = None,
     json: Json = False,
@@ -77,7 +84,7 @@ def audit(
         with scratch_folder() as scratch, naming_options(options_of_audit(changes)):
             found = audit_model(settings, inputs, target or scratch / "audit", say=_say)
         if json:
-            typer.echo(found.as_text(), nl=False)
+            print_json(found.as_json())
         else:
             for line in _lines(found, out):
                 typer.echo(safe_text(line))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window, naming_options, options_of_keys
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def compare(
     from codex_ml.cli.history.named_results import named_results
     from codex_ml.core.io import write_text
     from codex_ml.core.repository_root import find_top, go_to_top
-    from codex_ml.core.strict_json import dump_json
     from codex_ml.evaluate.comparison import CompareSettings, compare_results
 
     with one_line_errors(debug=debug):
@@ -83,7 +82,7 @@ def compare(
 
                 write_text(page, render_comparison(found, opened, page.parent))
         if json:
-            typer.echo(dump_json(found.as_json()), nl=False)
+            print_json(found.as_json())
         else:
             for line in comparison_lines(found):
                 typer.echo(line)

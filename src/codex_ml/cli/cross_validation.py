@@ -160,6 +160,19 @@ class Spread:
     high: float
 
 
+@dataclass(frozen=True)
+class FoldsResult:
+    """What `codex-ml folds --json` prints.
+
+    Attributes:
+        experiments: name of the experiment of each fold.
+        metrics: each over the folds.
+    """
+
+    experiments: list[str]
+    metrics: dict[str, Spread]
+
+
 def spread(folds: list[dict[str, float]]) -> dict[str, Spread]:
     """Mean and spread of each metric over folds.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -38,7 +38,7 @@ def doctor(
             return
         found = _diagnosis()
         if json:
-            typer.echo(found.model_dump_json(indent=2, ensure_ascii=True))
+            print_json(found.model_dump(mode="json"))
         else:
             for line in _lines(found):
                 typer.echo(safe_text(line))
@@ -46,14 +46,13 @@ def doctor(
 
 
 def _show_last_error(*, json: bool) -> None:
-    """Print the newest line of logs/errors.ndjson; with `json`, as {"error": LINE}, null where there is none."""
+    """Print the newest line of logs/errors.ndjson."""
+    from codex_ml.cli.diagnosis.doctor_finding import LastError
     from codex_ml.core.error_log import last_error
 
     found = last_error()
     if json:
-        import json as standard
-
-        typer.echo(standard.dumps({"error": found.as_json() if found else None}, sort_keys=True, ensure_ascii=True))
+        print_json(LastError(error=found).as_json(), indent=None)
         return
     for line in _lines_of_error(found) if found else ["doctor: no failure is recorded in logs/errors.ndjson"]:
         typer.echo(safe_text(line))

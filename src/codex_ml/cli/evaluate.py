@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window, naming_options, options_of_keys
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
@@ -50,7 +50,6 @@ def evaluate(
     """
     from codex_ml.cli.measure_model import Inputs, evaluate_settings, measure
     from codex_ml.cli.result_target import refuse_target
-    from codex_ml.core.strict_json import dump_json
     from codex_ml.inference.evaluate_files import DETAILS
 
     with one_line_errors(debug=debug):
@@ -74,7 +73,7 @@ def evaluate(
         for note in notes:
             typer.echo(safe_text(f"note: {note}"), err=True)
         if json:
-            typer.echo(dump_json(found.as_json()), nl=False)
+            print_json(found.as_json())
             return
         for line in table_lines(found):
             typer.echo(safe_text(line))

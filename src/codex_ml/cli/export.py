@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import one_line_errors, safe_text
 from codex_ml.core.repository_root import from_top
 
@@ -106,4 +106,7 @@ def _say_folder(out: Path, files: list[str], json: bool) -> None:
 
 
 def _say(made: Contract, line: str, json: bool) -> None:
-    typer.echo(made.model_dump_json(indent=2, ensure_ascii=True) if json else safe_text(line))
+    if json:
+        print_json(made.model_dump(mode="json"))
+    else:
+        typer.echo(safe_text(line))

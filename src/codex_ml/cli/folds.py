@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.completion import param_settings
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -20,7 +21,10 @@ MOST = 1000  # split.folds allows no more
 def folds(
     count: Annotated[int | None, typer.Argument(help="Number of folds; without it, `split.folds`.")] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set-param", "-S", help="Another parameter, such as train.lr=1e-3.")
+        list[str] | None,
+        typer.Option(
+            "--set-param", "-S", help="Another parameter, such as train.lr=1e-3.", autocompletion=param_settings
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -34,8 +38,17 @@ def folds(
 
     Example: codex-ml folds 5 -S train.max_steps=300
     """
-    from codex_ml.cli.cross_validation import Fold, clean_head, finished, metrics_of, run_fold, spread
-    from codex_ml.core.strict_json import dump_json
+    from dataclasses import asdict
+
+    from codex_ml.cli.cross_validation import (
+        Fold,
+        FoldsResult,
+        clean_head,
+        finished,
+        metrics_of,
+        run_fold,
+        spread,
+    )
 
     with one_line_errors(debug=debug):
         go_to_top()
@@ -57,7 +70,7 @@ def folds(
         results = [metrics_of(commit) for commit in done.values() if commit]
         table = spread(results)
         if json:
-            typer.echo(dump_json(_as_json(plan, table)), nl=False)
+            print_json(asdict(FoldsResult([fold.name for fold in plan], table)))
             return
         for line in _lines(plan, table):
             typer.echo(safe_text(line))
@@ -85,15 +98,6 @@ def _checked(changes: list[str]) -> tuple[str, ...]:
         if key.startswith("runtime."):
             raise UserError(f"-S {change}: a key of runtime changes no result; set it in params.yaml and commit that")
     return tuple(sorted(changes))
-
-
-def _as_json(plan: list[Fold], table: dict[str, Spread]) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return {
-        "experiments": [fold.name for fold in plan],
-        "metrics": {name: asdict(values) for name, values in table.items()},
-    }
 
 
 def _lines(plan: list[Fold], table: dict[str, Spread]) -> list[str]:

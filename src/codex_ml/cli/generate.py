@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.measure_options import naming_options
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
@@ -88,7 +88,7 @@ def generate(
             asked = session.continued(text)
             if json:
                 report = _report(session, (model, here / model), (asked, text, decision), seed=seed, n=n)
-                typer.echo(report.model_dump_json(indent=2, ensure_ascii=True))
+                print_json(report.model_dump(mode="json"))
                 answers = report.answers
             else:
                 answers = _printed(session, asked, text, seed=seed, n=n, stream=stream)

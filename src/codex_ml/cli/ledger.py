@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.paths import FORGOTTEN, FORMER_LEDGER, SPLIT_LEDGER
 from codex_ml.core.repository_root import go_to_top
@@ -52,13 +52,15 @@ def convert(debug: Debug = False) -> None:
 @app.command()
 def show(json: Json = False, debug: Debug = False) -> None:
     """Print the counts of the ledger: lines, contents per split, units, forgotten contents, and contradictions."""
-    from codex_ml.core.strict_json import dump_json
+    from dataclasses import asdict
+
+    from codex_ml.cli.ledger_counts import ledger_counts
 
     with one_line_errors(debug=debug):
         go_to_top()
-        counts = _counts(_ledger())
+        counts = asdict(ledger_counts(_ledger()))
         if json:
-            typer.echo(dump_json(counts), nl=False)
+            print_json(counts)
             return
         for name, value in counts.items():
             shown = ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else value
@@ -82,7 +84,9 @@ def forget(
     If a forgotten document is still in the corpus, `split` treats it as a new one each time. The file holds the start
     of the SHA-256 of a text: a person who has the text can see that it was here.
     """
-    from codex_ml.core.strict_json import dump_json
+    from dataclasses import asdict
+
+    from codex_ml.cli.ledger_counts import ForgottenContents, content_counts
     from codex_ml.split.ledger.edits import next_steps
     from codex_ml.split.ledger.forgotten import add_tombstones, checked_reason
 
@@ -98,19 +102,14 @@ def forget(
         found = _answers(contents, ledger)
         if not dry_run:
             add_tombstones(SPLIT_LEDGER, contents, reason)
-        result = {
-            "forgotten": found,
-            "before": _counts(ledger)["contents"],
-            "after": _counts(ledger, without=contents)["contents"],
-            "dry_run": dry_run,
-        }
+        before, after = content_counts(ledger), content_counts(ledger, without=contents)
         if json:
-            typer.echo(dump_json(result), nl=False)
+            print_json(asdict(ForgottenContents(found, before, after, dry_run)))
             return
         for content, answer in found.items():
             typer.echo(f"{content}  {answer}")
-        for word in ("before", "after"):
-            typer.echo(f"{word + ':':<8}" + ", ".join(f"{name} {count}" for name, count in result[word].items()))
+        for word, counts in (("before:", before), ("after:", after)):
+            typer.echo(f"{word:<8}" + ", ".join(f"{name} {count}" for name, count in vars(counts).items()))
         if dry_run:
             typer.echo("ledger: nothing was changed (--dry-run)")
         else:
@@ -164,29 +163,6 @@ def _answers(contents: list[str], ledger: Ledger) -> dict[str, str]:
         else:
             found[text] = "not listed"
     return found
-
-
-def _counts(ledger: Ledger, without: list[str] | None = None) -> dict[str, Any]:
-    import numpy as np
-
-    from codex_ml.split.ledger.answers import SPLITS, disagree
-    from codex_ml.split.ledger.forgotten import contents_of
-    from codex_ml.split.ledger.line_format import content_keys
-
-    counts = np.ones(len(ledger), dtype=bool)
-    if without:
-        counts = ~np.isin(content_keys(ledger.high, ledger.low), contents_of(without))
-    kept = {name: int((counts & ledger.kept & (ledger.split == i)).sum()) for i, name in enumerate(SPLITS)}
-    return {
-        "lines": ledger.size,
-        "contents": kept | {"duplicates": int((counts & ~ledger.kept).sum())},
-        "units": len(ledger.units),
-        "forgotten": len(ledger.forgotten),
-        "contradictory": {
-            "contents": int(disagree(ledger.answers).sum()),
-            "units": int(disagree(ledger.unit_answers).sum()),
-        },
-    }
 
 
 def _report(written: LedgerChange, *more: str) -> None:

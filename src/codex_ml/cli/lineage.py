@@ -6,13 +6,19 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json, in_columns, relative_to_top
+from codex_ml.cli.completion import result_paths
+from codex_ml.cli.options import Debug, Json, in_columns, print_json, relative_to_top
 from codex_ml.core.errors import one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
 
 def lineage(
-    path: Annotated[str, typer.Argument(help="A result such as models/model or reports/evaluate/metrics.json.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A result such as models/model or reports/evaluate/metrics.json.", autocompletion=result_paths
+        ),
+    ],
     rev: Annotated[str | None, typer.Option(help="Git revision: a commit, a branch or a tag.")] = None,
     whole: Annotated[bool, typer.Option("--all", help="Print every file, the code and the parameters too.")] = False,
     json: Json = False,
@@ -25,18 +31,17 @@ def lineage(
     of its start, or null where neither Git nor DVC's cache holds it; `dvc fetch --all-commits` fetches it. In the
     workspace it also shows run, commit and machine of each stage that ran here (docs/watch.md).
     """
+    from json import dumps
+
     from codex_ml.cli.history.stage_chain import chain_at, chain_summary
     from codex_ml.core.side_note import read_side_note
-    from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         place = relative_to_top(path, go_to_top())
         steps = chain_at(place, rev)
         if json:
             notes = [read_side_note(step.spec.name) if rev is None else None for step in steps]
-            environments = [{"environment": note and note.as_json()} for note in notes]
-            chain = [{**step.as_json(), **found} for step, found in zip(steps, environments, strict=True)]
-            typer.echo(dump_json(chain), nl=False)
+            print_json([step.as_json(note) for step, note in zip(steps, notes, strict=True)])
             return
         for line in chain_summary(place, steps, rev):
             typer.echo(safe_text(line))
@@ -45,4 +50,5 @@ def lineage(
             for role, files in (("out", step.locked.outs), ("dep", step.locked.deps)):
                 for name, md5 in files.items():
                     typer.echo(in_columns("", role, name, md5))
-            typer.echo(in_columns("", "params", dump_json(step.locked.params, indent=None).strip(), ""))
+            params = dumps(step.locked.params, sort_keys=True, ensure_ascii=False)
+            typer.echo(in_columns("", "params", params, ""))

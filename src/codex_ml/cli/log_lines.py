@@ -76,7 +76,7 @@ class LogTail:
 def shown(line: LogLine, *, json: bool) -> str:
     """A line for people, or as JSON in ASCII."""
     if json:
-        return json_library.dumps(line.as_json(), sort_keys=True)
+        return json_library.dumps(line.as_json(), sort_keys=True, allow_nan=False)
     level = "" if line.level == "info" else f"{line.level}: "
     rank = f"process {line.fields['rank']}: " if "rank" in line.fields else ""
     named = "" if line.event == "message" else f"  [{line.event}]"

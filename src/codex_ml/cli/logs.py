@@ -6,15 +6,28 @@ from typing import Annotated
 
 import typer
 
+from codex_ml.cli.completion import one_of, run_ids, stage_names
 from codex_ml.cli.options import Debug
 from codex_ml.core.errors import one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 
 def logs(
-    stage: Annotated[str | None, typer.Option("--stage", help="Only lines of this stage.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="Only lines of this run, or `last` for the newest.")] = None,
-    level: Annotated[str, typer.Option("--level", help="Lowest level: debug, info, warning or error.")] = "info",
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Only lines of this stage.", autocompletion=stage_names)
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="Only lines of this run, or `last` for the newest.", autocompletion=run_ids),
+    ] = None,
+    level: Annotated[
+        str,
+        typer.Option(
+            "--level",
+            help="Lowest level: debug, info, warning or error.",
+            autocompletion=one_of("debug", "info", "warning", "error"),
+        ),
+    ] = "info",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON, one object per line.")] = False,
     debug: Debug = False,

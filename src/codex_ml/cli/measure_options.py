@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from codex_ml.cli.completion import evaluate_keys
 from codex_ml.core.errors import UserError
 
 Kind = Annotated[
@@ -19,7 +20,10 @@ Window = Annotated[
     int | None, typer.Option(min=2, metavar="TOKENS", help="Tokens per window; else as the model was trained.")
 ]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set-param", "-S", metavar="KEY=VALUE", help="A key of evaluate: stride=128.")
+    list[str] | None,
+    typer.Option(
+        "--set-param", "-S", metavar="KEY=VALUE", help="A key of evaluate: stride=128.", autocompletion=evaluate_keys
+    ),
 ]
 Benchmarks = Annotated[
     list[str] | None, typer.Option(metavar="FILE", help="Programming tasks, in HumanEval's or MBPP's format.")

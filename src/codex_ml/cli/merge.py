@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import CheckFailed, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -27,13 +27,12 @@ def merge(
     from dataclasses import asdict
 
     from codex_ml.cli.history.unite import merge_report, unite
-    from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         go_to_top()
         done = unite(commits or [])
         if json:
-            typer.echo(dump_json(asdict(done)), nl=False)
+            print_json(asdict(done))
         else:
             for line in merge_report(done):
                 typer.echo(safe_text(line))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,15 @@ from codex_ml.core.errors import UserError, safe_text
 
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print a value as JSON with sorted keys, in ASCII: so no terminal obeys what is in it, and every encoding fits.
+
+    Args:
+        indent: None for one line.
+    """
+    typer.echo(json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=True))
 
 
 def relative_to_top(path: str, here: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug
+from codex_ml.cli.options import Debug, print_json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -41,7 +41,6 @@ def show(
 
     from codex_ml.cli.pack_step import describe, numbers_of_step, open_train
     from codex_ml.cli.param_rules import load_params
-    from codex_ml.core.strict_json import dump_json
     from codex_ml.tokens.text_tokenizer import load_tokenizer
 
     with one_line_errors(debug=debug):
@@ -59,7 +58,7 @@ def show(
         for number in numbers:
             found = describe(rows, number, tokenizer, origins)
             if json:
-                typer.echo(dump_json(asdict(found), indent=None), nl=False)
+                print_json(asdict(found), indent=None)
                 continue
             for line in _lines(found, rows.seq_len):
                 typer.echo(safe_text(line))

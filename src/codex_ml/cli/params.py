@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import CheckFailed, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -47,7 +47,7 @@ def upgrade(
             write_text(PARAMS, new)
         if json:
             done = ParamUpgrade(version=VERSION, changes=said, written=bool(said) and not check)
-            typer.echo(done.model_dump_json(indent=2, ensure_ascii=True))
+            print_json(done.model_dump(mode="json"))
         else:
             for line in said or [f"{PARAMS} has the form of version {VERSION}; nothing to do"]:
                 typer.echo(safe_text(line))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.completion import stage_names
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import CheckFailed, UserError, one_line, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -32,7 +33,10 @@ SHOWN = 4  # reasons of a stage on the screen
 
 def plan(
     stages: Annotated[
-        list[str] | None, typer.Argument(help="Stages; the stages that they need are planned too. Without: all.")
+        list[str] | None,
+        typer.Argument(
+            help="Stages; the stages that they need are planned too. Without: all.", autocompletion=stage_names
+        ),
     ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Train a few real steps in a scratch copy, and estimate the time of train.")
@@ -54,7 +58,7 @@ def plan(
         if probe:
             found = _probed(found)
         if json:
-            typer.echo(found.model_dump_json(indent=2, ensure_ascii=True))
+            print_json(found.model_dump(mode="json"))
         else:
             for line in _page(found):
                 typer.echo(safe_text(line))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_library
 from typing import Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.completion import plugin_kinds
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -16,7 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="Plug-ins: what other installed pac
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str, typer.Option("--kind", help="Only plug-ins of this kind, such as metrics.")] = "",
+    kind: Annotated[
+        str, typer.Option("--kind", help="Only plug-ins of this kind, such as metrics.", autocompletion=plugin_kinds)
+    ] = "",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -35,7 +37,7 @@ def list_plugins(
             raise UserError(f"--kind: there is no kind {kind!r} of plug-ins; there are: {', '.join(KINDS)}")
         found = listed([kind] if kind else list(KINDS))
         if json:
-            typer.echo(json_library.dumps(found.model_dump(mode="json"), indent=2, sort_keys=True))
+            print_json(found.model_dump(mode="json"))
             return
         for plugin in found.plugins:
             origin = f"{plugin.distribution} {plugin.version}"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -48,7 +48,6 @@ def try_text(
     $ codex-ml policy try < prompt.txt
     """
     from codex_ml.core.plugin_lock import lock_path
-    from codex_ml.core.strict_json import dump_json
     from codex_ml.policy.filters import MAX_CHARACTERS, load_filter
     from codex_ml.policy.key import KEY
     from codex_ml.policy.rules import POLICY
@@ -65,7 +64,7 @@ def try_text(
             raise UserError(f"stdin is not UTF-8 (byte {error.start}); convert it first") from None
         found = screen.screen_output(text) if output else screen.screen_input(text)
         if json:
-            typer.echo(dump_json(asdict(found)), nl=False)
+            print_json(asdict(found))
             return
         typer.echo(f"policy: {found.decision}" + (f": {found.why}" if found.why else ""))
         for finding in found.findings:

@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.completion import stage_names
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
 
 def runs(
-    stage: Annotated[str | None, typer.Option("--stage", help="Only runs of this stage.")] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Only runs of this stage.", autocompletion=stage_names)
+    ] = None,
     last: Annotated[int, typer.Option("--last", min=1, help="How many runs, the newest ones.")] = 20,
     json: Json = False,
     debug: Debug = False,
@@ -30,9 +33,7 @@ def runs(
         go_to_top()
         found = runs_of(checked_stage(stage))[-last:]
         if json:
-            from json import dumps
-
-            typer.echo(dumps(RunList(runs=found).as_json(), indent=2, sort_keys=True))
+            print_json(RunList(runs=found).as_json())
             return
         if not found:
             typer.echo("runs: the logs hold no run; `dvc repro` runs the stages")

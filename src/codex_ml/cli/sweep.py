@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.completion import DEFAULT_METRIC, metrics_to_rank, one_of, param_settings
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from codex_ml.cli.sweeping.search_space import SweepAxis
     from codex_ml.cli.sweeping.sweep_journal import SweepSettings
 
-METRIC = "train.best_val_loss:min"
+METRIC = f"{DEFAULT_METRIC}:min"
 SWEEPS = Path("logs/sweeps")
 app = typer.Typer()
 
@@ -28,15 +29,24 @@ def sweep(
             "--set",
             metavar="KEY=DISTRIBUTION",
             help="uniform(LOW,HIGH), loguniform(LOW,HIGH), int(LOW,HIGH), choice(A,B,...), or one value.",
+            autocompletion=param_settings,
         ),
     ],
-    method: Annotated[str, typer.Option(help="grid, random, sobol, or tpe (extra `sweep`).")] = "sobol",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="grid, random, sobol, or tpe (extra `sweep`).", autocompletion=one_of("grid", "random", "sobol", "tpe")
+        ),
+    ] = "sobol",
     trials: Annotated[int | None, typer.Option(min=1, max=10_000, help="Number of trials; a grid has its own.")] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Start no trial after the trials took this long.")
     ] = None,
     metric: Annotated[
-        str, typer.Option(metavar="STAGE.NAME:min|max", help="A number of reports/STAGE/metrics.json.")
+        str,
+        typer.Option(
+            metavar="STAGE.NAME:min|max", help="A number of reports/STAGE/metrics.json.", autocompletion=metrics_to_rank
+        ),
     ] = METRIC,
     seed: Annotated[int, typer.Option(min=0, help="Of the proposals; the trials keep the seed of params.yaml.")] = 1,
     stop_early: Annotated[
@@ -82,7 +92,7 @@ def sweep(
             )
             write_result(found, axes, folder)
         if json:
-            typer.echo(found.model_dump_json(indent=2, ensure_ascii=True))
+            print_json(found.model_dump(mode="json"))
             return
         for line in table_of(found, axes):
             typer.echo(safe_text(line))

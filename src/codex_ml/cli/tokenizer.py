@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json as json_text
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import from_top
+
+if TYPE_CHECKING:
+    from codex_ml.core.contract import Contract
 
 FOLDER, VAL = Path("models/tokenizer"), Path("data/splits/val.parquet")
 app = typer.Typer(
@@ -49,9 +51,11 @@ def stats(
     from codex_ml.tokenizer.measure import tokenizer_metrics
 
     with one_line_errors(debug=debug):
+        from codex_ml.cli.tokenizer_output import TokenizerStats
+
         numbers = tokenizer_metrics(_load(tokenizer), _documents(file))
         if json:
-            _print_json(numbers)
+            _print(TokenizerStats.model_validate(numbers))
             return
         languages = numbers.pop("languages")
         for name, value in numbers.items():
@@ -90,9 +94,11 @@ def encode(
         tokens = len(ids)
         ids += [loaded.pad] * ((pad_to or 0) - tokens)
         if json:
+            from codex_ml.cli.tokenizer_output import EncodedText
+
             pieces = [loaded.backend.id_to_token(number) for number in ids]
             mask = [1] * tokens + [0] * (len(ids) - tokens)
-            _print_json({"ids": ids, "attention_mask": mask, "tokens": pieces, "cut": whole - tokens})
+            _print(EncodedText(ids=ids, attention_mask=mask, tokens=pieces, cut=whole - tokens))
         else:
             typer.echo(" ".join(map(str, ids)))
 
@@ -117,13 +123,14 @@ def decode(
         loaded = _load(tokenizer)
         if lines:
             for line in sys.stdin:
-                _print_json(loaded.decode([_number(word, loaded.vocab_size) for word in _words(line)]))
+                text = loaded.decode([_number(word, loaded.vocab_size) for word in _words(line)])
+                print_json({"text": text} if json else text, indent=None)
             return
         words = ids or _words(sys.stdin.read())
         numbers = [_number(word, loaded.vocab_size) for word in words]
         found = loaded.decode(numbers)
         if json:
-            _print_json({"text": found})
+            print_json({"text": found}, indent=None)
         else:
             sys.stdout.write(found if not sys.stdout.isatty() else safe_text(found))
 
@@ -139,7 +146,7 @@ def special(tokenizer: Folder = None, json: Json = False, debug: Debug = False) 
 
         found = special_tokens(_load(tokenizer))
         if json:
-            typer.echo(SpecialTokens(special=found).model_dump_json(ensure_ascii=True))
+            _print(SpecialTokens(special=found))
             return
         for token in found:
             typer.echo(safe_text(f"{token.id:>8}  {token.token:<24} {', '.join(token.roles)}"))
@@ -166,7 +173,7 @@ def validate(
         found = validate_tokenizer(folder, _load(folder), _named(file))
         failed = [check.name for check in found if check.passed is False]
         if json:
-            typer.echo(TokenizerValidation(checks=found, passed=not failed).model_dump_json(ensure_ascii=True))
+            _print(TokenizerValidation(checks=found, passed=not failed))
         else:
             for check in found:
                 word = {True: "passed", False: "FAILED", None: "not checked"}[check.passed]
@@ -197,9 +204,11 @@ def compare(
         streams = [loaded.encode_documents(text for _, text in _documents(file)) for loaded in both]
         differ = sum(not np.array_equal(a, b) for a, b in zip(*streams, strict=True))
         shared = len(both[0].backend.get_vocab().keys() & both[1].backend.get_vocab().keys())
-        result = {"first": numbers[0], "second": numbers[1], "shared_tokens": shared, "texts_that_differ": differ}
         if json:
-            _print_json(result)
+            from codex_ml.cli.tokenizer_output import TokenizerComparison
+
+            result = {"first": numbers[0], "second": numbers[1], "shared_tokens": shared, "texts_that_differ": differ}
+            _print(TokenizerComparison.model_validate(result))
             return
         typer.echo(safe_text(f"{'':<16} {first!s:>24} {second!s:>24}"))
         for name in numbers[0]:
@@ -261,5 +270,5 @@ def _number(word: str, vocab_size: int) -> int:
     return int(word)
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json_text.dumps(value, ensure_ascii=True))
+def _print(found: Contract) -> None:
+    print_json(found.as_json(), indent=None)

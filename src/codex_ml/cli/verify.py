@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json, in_columns, relative_to_top, warn_of_lines_not_compared
+from codex_ml.cli.completion import result_paths
+from codex_ml.cli.options import Debug, Json, in_columns, print_json, relative_to_top, warn_of_lines_not_compared
 from codex_ml.core.errors import one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 
 def verify(
     path: Annotated[
-        str | None, typer.Argument(help="A result such as models/model; all results when left out.")
+        str | None,
+        typer.Argument(help="A result such as models/model; all results when left out.", autocompletion=result_paths),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -23,7 +25,6 @@ def verify(
     It prints the chain, and exits with 1 at the first hash that differs, which it names.
     """
     from codex_ml.cli.checks.hash_chain import verified_links
-    from codex_ml.core.strict_json import dump_json
 
     with one_line_errors(debug=debug):
         here = go_to_top()
@@ -31,10 +32,9 @@ def verify(
         count = 0
         for link in verified_links(None if path is None else relative_to_top(path, here)):
             count += 1
-            typer.echo(
-                dump_json(vars(link), indent=None)[:-1]
-                if json
-                else in_columns(link.stage, link.role, link.path, link.md5)
-            )
+            if json:
+                print_json(vars(link), indent=None)
+            else:
+                typer.echo(in_columns(link.stage, link.role, link.path, link.md5))
         if not json:
             typer.echo(f"verify: {count} links hold")

@@ -1,4 +1,4 @@
-"""One line of `codex-ml doctor`, and the JSON object that `codex-ml doctor --json` prints.
+"""One line of `codex-ml doctor`, and the JSON objects that it prints with --json.
 
 Used by: `codex-ml doctor`.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from codex_ml.core.contract import Contract
+from codex_ml.core.error_log import ErrorLine
 from codex_ml.core.errors import one_line
 
 Status = Literal["ok", "warn", "bad"]
@@ -35,6 +36,12 @@ class Diagnosis(Contract):
 
     findings: list[DoctorFinding]
     exit_code: Literal[0, 1]
+
+
+class LastError(Contract):
+    """What `codex-ml doctor --last-error --json` prints; null where no failure is recorded."""
+
+    error: ErrorLine | None
 
 
 def ok(name: str, text: str, mend: str = "") -> DoctorFinding:

@@ -13,6 +13,7 @@ from typing import Any
 
 from codex_ml.cli.history.git_commands import git_text, run_git
 from codex_ml.cli.history.listing import cached, listing_of
+from codex_ml.core.contract import Contract
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, parse_lock, parse_pipeline
 from codex_ml.core.record import parse_record, record_path
@@ -24,6 +25,25 @@ SHOWN = 12  # hexadecimal digits of a hash on the screen: 48 bits
 INPUTS = 4  # of a stage on the screen
 
 
+class LineageStep(Contract):
+    """A stage in what `codex-ml lineage --json` prints.
+
+    Attributes:
+        outs, deps: path -> MD5, as in dvc.lock.
+        params: the sections of params.yaml that the stage read.
+        record: of its start; null where neither Git nor DVC's cache holds it.
+        environment: of its last run; null for another revision than the workspace, and where it did not run here.
+    """
+
+    stage: str
+    desc: str
+    outs: dict[str, str]
+    deps: dict[str, str]
+    params: dict[str, Any]
+    record: dict[str, Any] | None
+    environment: SideNote | None
+
+
 @dataclass(frozen=True)
 class ChainStep:
     """One stage of a chain: what dvc.lock and the record of its start hold."""
@@ -32,11 +52,17 @@ class ChainStep:
     locked: Locked
     record: dict[str, Any] | None  # None: neither Git nor DVC's cache has it
 
-    def as_json(self) -> dict[str, Any]:
-        """The step for `--json`: stage, desc, outs, deps, params, record."""
-        spec, locked = self.spec, self.locked
-        about = {"stage": spec.name, "desc": spec.desc, "outs": locked.outs, "deps": locked.deps}
-        return {**about, "params": locked.params, "record": self.record}
+    def as_json(self, note: SideNote | None = None) -> dict[str, Any]:
+        """The step for `--json`; see `LineageStep`."""
+        return LineageStep(
+            stage=self.spec.name,
+            desc=self.spec.desc,
+            outs=self.locked.outs,
+            deps=self.locked.deps,
+            params=self.locked.params,
+            record=self.record,
+            environment=note,
+        ).as_json()
 
 
 def chain_at(path: str, revision: str | None = None) -> list[ChainStep]:
