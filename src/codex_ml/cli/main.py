@@ -88,6 +88,7 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli.check import check
     from codex_ml.cli.doctor import doctor
     from codex_ml.cli.folds import folds
+    from codex_ml.cli.help_text import help_of
     from codex_ml.cli.init import init
     from codex_ml.cli.lineage import lineage
     from codex_ml.cli.logs import logs
@@ -119,6 +120,9 @@ def whole_app() -> typer.Typer:
     app.add_typer(params.app, name="params")
     app.add_typer(policy.app, name="policy")
     app.add_typer(plugin_commands.app, name="plugins")
+    groups = [group.typer_instance for group in app.registered_groups]
+    for command in (command for group in (app, *groups) if group for command in group.registered_commands):
+        command.help = help_of(command.callback) if command.callback else None
     return app
 
 
