@@ -96,7 +96,9 @@ def test_the_list_of_commands_needs_no_pydantic(run_python):
     assert done.stderr == "False False\n"
 
 
-@pytest.mark.parametrize(("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_the_help_begins_with_a_sentence_and_breaks_no_line_itself(name, command):
     first, *paragraphs = command.help.split("\n\n")
     assert first.endswith(".") and len(first) <= 130, "the list of commands shows it"

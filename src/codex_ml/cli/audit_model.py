@@ -145,7 +145,7 @@ def _refuse_pointless(inputs: AuditInputs) -> None:
     named = {"--model": inputs.model, "--train": train, "--held-out": held_out, "--reference": inputs.reference}
     for option, path in named.items():
         if path is not None and not path.exists():
-            raise UserError(f"{option} {path} does not exist")
+            raise UserError(f"{option} {path} does not exist; name a file or a folder that does")
     if train is not None and held_out is not None and train.resolve() == held_out.resolve():
         raise UserError(f"--train and --held-out are both {train}; name documents that the model has not seen")
     files = [path for path in (train, held_out) if path is not None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import one_line_errors, safe_text
+from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import from_top
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def gguf(
     from codex_ml.cli.scratch_folder import scratch_folder
 
     with one_line_errors(debug=debug), scratch_folder() as scratch:
+        _refuse_places(model, out)
         made = write_gguf(model or from_top(MODEL), out, half=half, tokenizer=tokenizer, scratch=scratch)
         tokens = f"{made.tokens} tokens" if tokenizer else "no tokenizer"
         _say(made, f"{out}: {made.architecture}, {made.tensors} tensors, {tokens}", json)
@@ -63,6 +64,7 @@ def merged(out: NewFolder, model: Model = None, json: Json = False, debug: Debug
     from codex_ml.cli.model_export import export_merged
 
     with one_line_errors(debug=debug):
+        _refuse_places(model, out)
         _say_folder(out, export_merged(model or from_top(MODEL), out), json)
 
 
@@ -77,6 +79,7 @@ def adapter(out: NewFolder, model: Model = None, json: Json = False, debug: Debu
     from codex_ml.cli.model_export import export_adapter
 
     with one_line_errors(debug=debug):
+        _refuse_places(model, out)
         _say_folder(out, export_adapter(model or from_top(MODEL), out), json)
 
 
@@ -96,7 +99,17 @@ def tokenizer(
     from codex_ml.cli.tokenizer_export import export_tokenizer
 
     with one_line_errors(debug=debug):
+        _refuse_places(source, out)
         _say_folder(out, export_tokenizer(source or from_top(TOKENIZER), out), json)
+
+
+def _refuse_places(source: Path | None, out: Path) -> None:
+    """Refuse a source that was named and is not a folder, and a target in the folder of DVC or Git."""
+    from codex_ml.cli.result_target import refuse_tool_folder
+
+    refuse_tool_folder(out)
+    if source is not None and not source.is_dir():
+        raise UserError(f"{source} is not a folder; name the folder of a model or a tokenizer")
 
 
 def _say_folder(out: Path, files: list[str], json: bool) -> None:

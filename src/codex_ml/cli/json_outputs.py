@@ -43,7 +43,7 @@ OUTPUTS = {
     "folds": JsonOutput("cli.cross_validation", "FoldsResult"),
     "generate": JsonOutput("cli.generated_text", "GenerateReport"),
     "ledger forget": JsonOutput("cli.ledger_counts", "ForgottenContents"),
-    "ledger show": JsonOutput("cli.ledger_counts", "LedgerCounts"),
+    "ledger show": JsonOutput("cli.ledger_counts", "SplitLedgerCounts"),
     "lineage": JsonOutput("cli.history.stage_chain", "LineageStep", "array"),
     "logs": JsonOutput("core.events", "LogLine", "lines"),
     "merge": JsonOutput("cli.history.unite", "MergeResult"),

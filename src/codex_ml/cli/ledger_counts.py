@@ -34,7 +34,7 @@ class ContradictionCounts:
 
 
 @dataclass(frozen=True)
-class LedgerCounts:
+class SplitLedgerCounts:
     """What `codex-ml ledger show --json` prints.
 
     Attributes:
@@ -66,11 +66,11 @@ class ForgottenContents:
     dry_run: bool
 
 
-def ledger_counts(ledger: Ledger) -> LedgerCounts:
+def ledger_counts(ledger: Ledger) -> SplitLedgerCounts:
     """Count a ledger."""
     from codex_ml.split.ledger.answers import disagree
 
-    return LedgerCounts(
+    return SplitLedgerCounts(
         lines=ledger.size,
         contents=content_counts(ledger),
         units=len(ledger.units),

@@ -1,6 +1,6 @@
 """Refuse places where a result cannot be written, before the work is done.
 
-Used by: `codex-ml evaluate`, `codex-ml audit`.
+Used by: `codex-ml evaluate`, `codex-ml audit`, `codex-ml export`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from codex_ml.core.errors import UserError
 
+TOOLS = {".dvc": "DVC", ".git": "Git"}  # folder -> whose it is
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # of the disk; another folder would not help
 
 
@@ -24,6 +25,7 @@ def refuse_target(target: Path, *, force: bool, mark: str) -> None:
         UserError: naming the folder and what to do.
         OSError: when the disk is full or fails.
     """
+    refuse_tool_folder(target)
     try:
         _refuse_used(target, force=force, mark=mark)
         _try_to_make(target)
@@ -35,6 +37,17 @@ def refuse_target(target: Path, *, force: bool, mark: str) -> None:
         raise found
     reason = os.strerror(found.errno or errno.EINVAL)  # raised here, so that the disk is not taken for the cause
     raise UserError(f"--out {target} cannot be made ({reason}); name a folder in a place where you can write")
+
+
+def refuse_tool_folder(target: Path) -> None:
+    """Refuse a place in the folder of DVC or Git, such as DVC's cache: they remove what they do not know.
+
+    Raises:
+        UserError: naming the place and whose it is.
+    """
+    for name in target.resolve().parts:
+        if name in TOOLS:
+            raise UserError(f"--out {target} is in {name}, the folder of {TOOLS[name]}; name a folder outside of it")
 
 
 def _refuse_used(target: Path, *, force: bool, mark: str) -> None:

@@ -129,7 +129,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `git checkout {path}` brings back the committed one") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
 def line_of(text: str, keys: tuple[str | int, ...]) -> int | None:
