@@ -98,10 +98,21 @@ def _length(value: Any, wrong: bool, at: str) -> Iterator[str]:
         yield f"{at}: {len(value)} items"
 
 
+def _number(value: Any, wrong: bool, at: str) -> Iterator[str]:
+    if wrong:
+        yield f"{at}: {value} is out of range"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 CHECKS: dict[str, Any] = {
     "type": _type, "properties": _properties, "required": _required, "items": _items, "anyOf": _any_of, "$ref": _ref,
     "enum": _one_of_values, "pattern": _pattern,
     "const": lambda value, wanted, defs, at: _one_of_values(value, [wanted], defs, at),
     "minItems": lambda value, wanted, defs, at: _length(value, isinstance(value, list) and len(value) < wanted, at),
+    "minimum": lambda value, wanted, defs, at: _number(value, _is_number(value) and value < wanted, at),
+    "maximum": lambda value, wanted, defs, at: _number(value, _is_number(value) and value > wanted, at),
     "maxItems": lambda value, wanted, defs, at: _length(value, isinstance(value, list) and len(value) > wanted, at),
 }  # fmt: skip

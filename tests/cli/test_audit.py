@@ -20,6 +20,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from codex_ml.cli.audit_model import audit_settings
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
 from codex_ml.core.stage import refuse_network
@@ -28,6 +29,7 @@ from codex_ml.safety_audit import battery
 from codex_ml.safety_audit.audit_job import PartResult
 from codex_ml.safety_audit.audit_numbers import undeclared
 
+from ..json_schema_checker import problems
 from .test_evaluate import made, write_lines  # noqa: F401
 
 OWN = "models/model"
@@ -121,7 +123,9 @@ def test_a_foreign_model_with_its_documents_gets_a_whole_audit(here: Path) -> No
 
 def test_json_is_the_file_and_the_same_bytes_come_twice(here: Path) -> None:
     first, again = (run(*both(), "--json", "--out", folder).stdout for folder in ("a", "b"))
-    assert first == again == Path("a/audit.json").read_text("utf-8")
+    assert first == again
+    assert json.loads(first) == json.loads(Path("a/audit.json").read_bytes())
+    assert problems(json.loads(first), output_schema("audit")) == []
     for name in ("metrics.json", "findings.ndjson", "samples.ndjson"):
         assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
 

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.core.hashing import hash_path
+
+from ..json_schema_checker import problems
 
 NLL = np.random.default_rng(7).lognormal(4, 0.5, size=30).tolist()
 BETTER = [value * 0.9 for value in NLL]
@@ -73,6 +76,7 @@ def test_two_folders_are_compared_as_a_table(folders):
 
 def test_each_of_several_results_is_compared_with_the_first(folders):
     found = json.loads(run("old", "new", "old", "--json"))
+    assert problems(found, output_schema("compare")) == []
     pairs = [(c["a"]["name"], c["b"]["name"]) for c in found["comparisons"]]
     assert pairs == [("old", "new"), ("old", "old")]
     assert found["family"] == 6

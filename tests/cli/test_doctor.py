@@ -20,7 +20,10 @@ from codex_ml.cli.diagnosis import kept_files as kept
 from codex_ml.cli.diagnosis import machine_state as machine
 from codex_ml.cli.diagnosis.doctor_finding import Diagnosis, DoctorFinding, examined, ok
 from codex_ml.cli.diagnosis.optional_extras import GIVES, extras, requirements
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
+
+from ..json_schema_checker import problems
 
 
 def told(findings) -> list[tuple[str, str, str]]:
@@ -57,6 +60,7 @@ def test_the_command_prints_findings_and_changes_nothing(folder: Path, repositor
     before = files()
     done = CliRunner().invoke(whole_app(), ["doctor", "--json"])
     found = Diagnosis.model_validate_json(done.stdout)
+    assert problems(json.loads(done.stdout), output_schema("doctor")) == []
     assert done.stdout.isascii()
     assert done.exit_code == found.exit_code == any(finding.status == "bad" for finding in found.findings)
     names = {finding.name for finding in found.findings}

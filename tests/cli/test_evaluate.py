@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from codex_ml.cli import measure_model
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
 from codex_ml.cli.model_and_data import documents_file, is_split, kind_of
@@ -24,6 +25,8 @@ from codex_ml.core.stage import refuse_network
 from codex_ml.documents.document import Document, read_documents, write_documents
 from codex_ml.evaluate.result_folder import result_at
 from codex_ml.inference.evaluate_files import PLOT_FILES, Evaluation
+
+from ..json_schema_checker import problems
 
 WINDOW = 32
 OWN = "models/model"
@@ -137,6 +140,7 @@ def test_the_same_weights_from_elsewhere_give_the_same_numbers_and_programs_run_
     short = ("-S", "completions.documents=3", "-S", "completions.max_tokens=4", "-S", "bootstrap=100")
     same = (*options, *short, "--samples", "samples.jsonl", "--window", WINDOW)
     trained, foreign = (json.loads(run("--model", name, *same)) for name in (OWN, "foreign"))
+    assert problems(trained, output_schema("evaluate")) == []
     assert trained["model"] != foreign["model"]
     assert trained["tasks"] == foreign["tasks"]
     assert set(trained["tasks"]) == {"documents", "completions", "code/tasks"}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.model_export import ExportedFile, ExportedFolder
 from codex_ml.tokenizer.config import Tokenizer
@@ -19,6 +20,8 @@ from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
 from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
+
+from ..json_schema_checker import problems
 
 TEXTS = [f"def f{i}(value):\n    return value + {i}\n" for i in range(50)]
 VOCAB = 380
@@ -92,6 +95,7 @@ def test_a_gguf_file_gives_the_logits_of_the_source(
     code, out, err = run("gguf", "--model", tmp_path / "model", "--out", tmp_path / "m.gguf", "--json")
     assert code == 0, err
     assert ExportedFile.model_validate_json(out).tokens == source.config.vocab_size
+    assert problems(json.loads(out), output_schema("export gguf")) == []
     again = read_back(tmp_path / "m.gguf", source)
     ids = torch.randint(0, source.config.vocab_size, (2, 40), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

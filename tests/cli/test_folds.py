@@ -11,8 +11,11 @@ from typer.testing import CliRunner
 
 from codex_ml.cli import cross_validation
 from codex_ml.cli.cross_validation import Fold, clean_head, finished, metrics_of, spread
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.core.errors import CheckFailed, UserError
+
+from ..json_schema_checker import problems
 
 PARAMS = "split: {{folds: {folds}, fold: {fold}}}\n"
 
@@ -84,6 +87,7 @@ def test_a_finished_fold_is_not_run_again(repository: Path, monkeypatch: pytest.
     code, out, err = run("2", "--json")
     assert code == 0, err
     said = json.loads(out)
+    assert problems(said, output_schema("folds")) == []
     assert said["experiments"] == ["folds-2-0", "folds-2-1"]
     assert list(said["metrics"]) == ["evaluate.bits_per_byte", "train.val.loss"]  # not steps, texts or booleans
     assert said["metrics"]["train.val.loss"]["mean"] == 4.5

@@ -19,12 +19,15 @@ from typer.testing import CliRunner
 
 from codex_ml.cli import generate as command
 from codex_ml.cli.generated_text import GenerateReport
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
 from codex_ml.cli.output import Output
 from codex_ml.inference import generation, text_stream
 from codex_ml.policy.key import read_key
 from codex_ml.policy.redact import placeholder
+
+from ..json_schema_checker import problems
 
 POSITIONS = 256
 OWN = "models/model"
@@ -141,6 +144,7 @@ def test_the_same_seed_gives_the_same_text_from_each_source_of_the_prompt(here: 
 def test_several_texts_are_those_of_their_numbers(here: Path) -> None:
     done = run("def", "--n", 3, "--max-tokens", 8, "--json")
     found = GenerateReport.model_validate_json(done.stdout)
+    assert problems(json.loads(done.stdout), output_schema("generate")) == []
     assert done.stdout.isascii()
     assert [answer.sample for answer in found.answers] == [0, 1, 2]
     assert len({answer.text for answer in found.answers}) == 3

@@ -12,8 +12,11 @@ import pytest
 from dvc.repo import Repo
 from typer.testing import CliRunner
 
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.planning.plan_schema import ReproPlan
+
+from ..json_schema_checker import problems
 
 PIPELINE = """\
 stages:
@@ -66,6 +69,7 @@ def planned(*arguments: str) -> ReproPlan:
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     found = ReproPlan.model_validate_json(done.stdout or done.stderr)
     assert done.exit_code == found.exit_code
+    assert problems(json.loads(done.stdout), output_schema("plan")) == []
     assert done.stdout.isascii()
     return found
 

@@ -13,12 +13,12 @@ from codex_ml.cli.json_outputs import OUTPUTS, output_schema
 
 from ..json_schema_checker import problems
 
-TEST = "data/splits/test.parquet"
+VAL, TEST = "data/splits/val.parquet", "data/splits/test.parquet"
 SHORT = ("windows=4", "samples=2", "prefix_tokens=6", "suffix_tokens=6", "sample_tokens=8")
 # Command -> (words after it, standard input, exit codes). "{out}" is a new path, "{adapter}" a model with an adapter.
 WORDS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "audit": (
-        f"--model models/model --train {TEST} --held-out {TEST} " + " ".join(f"-S {key}" for key in SHORT),
+        f"--model models/model --train {VAL} --held-out {TEST} " + " ".join(f"-S {key}" for key in SHORT),
         "",
         (0, 1),
     ),
@@ -31,7 +31,7 @@ WORDS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "export merged": ("--out {out}", "", (0,)),
     "export tokenizer": ("--out {out}", "", (0,)),
     "generate": ("--n 2 --max-tokens 4", "def add(a, b):", (0,)),
-    "ledger forget": ("AAAAAAAAAAAAAAAA --reason asked --dry-run", "", (0,)),
+    "ledger forget": ("--gone --reason asked --dry-run", "", (0,)),
     "ledger show": ("", "", (0,)),
     "lineage": ("models/model", "", (0,)),
     "logs": ("--stage train", "", (0,)),
@@ -89,7 +89,20 @@ def _check(workspace: Workspace, name: str, tmp_path: Path) -> None:
     assert [problem for value in found for problem in problems(value, output_schema(name))] == []
 
 
-@pytest.mark.parametrize("name", WORDS)
+COSTLY = (
+    "audit",
+    "compare",
+    "doctor",
+    "evaluate",
+    "export gguf",
+    "generate",
+    "plan",
+)  # seconds; they import torch or DVC
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name for name in WORDS]
+)
 def test_what_is_printed_fits_the_schema(finished: Finished, name: str, tmp_path: Path) -> None:
     _check(finished.workspace, name, tmp_path)
 

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.sweeping import study, sweep_result
 from codex_ml.cli.sweeping.search_space import read_axes
 from codex_ml.cli.sweeping.sweep_journal import SweepTrial
 from codex_ml.cli.sweeping.sweep_result import SweepResult, best_of
 from codex_ml.cli.sweeping.trial_experiment import Launch, command, experiment_name, mend_locks, read_curve
+
+from ...json_schema_checker import problems
 
 LR = ("--set", "train.lr=choice(1e-3,2e-3,4e-3)")
 
@@ -78,6 +81,7 @@ def test_the_json_is_one_object_of_its_schema(project: Path, fake: None) -> None
     code, out, err = sweep(*LR, "--method", "grid", "--json")
     assert code == 0, err
     found = SweepResult.model_validate_json(out)
+    assert problems(json.loads(out), output_schema("sweep")) == []
     assert json.loads(out) == found.model_dump(mode="json")
     assert (found.best, found.settings.direction, [t.state for t in found.trials]) == (
         0, "min", ["finished", "failed", "finished"],
