@@ -72,6 +72,8 @@ MISUSES = [
     (NOTHING, "logs --run ../../x", "found '../../x'; `codex-ml runs` lists them"),
     (NOTHING, "logs --level loud", "--level: expected debug, info, warning, error; found 'loud'"),
     (NOTHING, "runs --stage ../x", "--stage: dvc.yaml has no stage '../x'; it has fetch, "),
+    (NOTHING, "track --stage train", "--stage: expected evaluate or safety_audit; found 'train'"),
+    (NOTHING, "track", "runtime.trackers names no tracker; docs/tracking.md lists them"),
     # sweep and folds
     (NOTHING, "sweep --set train.lr=choice() --trials 2", "a value is empty; write null or '' for it"),
     (NOTHING, "sweep --set train.lr=uniform(2,1) --trials 2", "LOW must be below HIGH, and both finite"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.tracked_results import SentList, results_of
 from codex_ml.core.hashing import sha256_of
@@ -17,6 +18,8 @@ from codex_ml.core.plugins import registered
 from codex_ml.core.record import record_path
 from codex_ml.core.side_note import SideNote
 from codex_ml.inference.audit_files import Audit
+
+from ..json_schema_checker import problems
 
 RUN = "20260131-120000-0a1b2c"
 RECIPE = "0123456789abcdef"
@@ -112,6 +115,7 @@ def test_a_tracker_gets_numbers_digests_runs_commit_and_verdict_under_the_name_o
         with_trackers("shelf")
         done = run("--json")
     assert done.exit_code == 0, done.stderr
+    assert problems(json.loads(done.stdout), output_schema("track")) == []
     assert SentList.model_validate_json(done.stdout).model_dump() == {
         "run": RECIPE,
         "sent": [

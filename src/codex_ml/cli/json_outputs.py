@@ -60,6 +60,7 @@ OUTPUTS = {
     "tokenizer special": JsonOutput("cli.tokenizer_validation", "SpecialTokens"),
     "tokenizer stats": JsonOutput("cli.tokenizer_output", "TokenizerStats"),
     "tokenizer validate": JsonOutput("cli.tokenizer_validation", "TokenizerValidation"),
+    "track": JsonOutput("cli.tracked_results", "SentList"),
     "verify": JsonOutput("cli.checks.hash_chain", "Link", "lines"),
 }
 

@@ -7,14 +7,20 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.options import Debug, Json
+from codex_ml.cli.completion import one_of
+from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
 
 def track(
     stage: Annotated[
-        str | None, typer.Option("--stage", help="Only this stage: evaluate or safety_audit. Default: both.")
+        str | None,
+        typer.Option(
+            "--stage",
+            help="Only this stage: evaluate or safety_audit. Default: both.",
+            autocompletion=one_of("evaluate", "safety_audit"),
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -43,7 +49,7 @@ def track(
         sys.addaudithook(refuse_network)
         found = send([stage] if stage else list(KINDS), runtime.trackers)
         if json:
-            typer.echo(found.model_dump_json(indent=2, ensure_ascii=True))
+            print_json(found.model_dump(mode="json"))
         for sent in () if json else found.sent:
             took = f"{sent.numbers} numbers in the run {found.run}" if sent.numbers else "it takes no results"
             what = sent.failed or took
