@@ -121,8 +121,8 @@ def whole_app() -> typer.Typer:
     app.add_typer(policy.app, name="policy")
     app.add_typer(plugin_commands.app, name="plugins")
     groups = [group.typer_instance for group in app.registered_groups]
-    for command in (command for group in (app, *groups) if group for command in group.registered_commands):
-        command.help = help_of(command.callback) if command.callback else None
+    for each in (each for group in (app, *groups) if group for each in group.registered_commands):
+        each.help = help_of(each.callback) if each.callback else None
     return app
 
 
