@@ -66,7 +66,7 @@ def test_the_message_for_a_key_that_dvc_tracks_says_dvc_pull(tmp_path: Path):
 def test_check_warns_once_and_passes(workspace, repository, capfd):
     (workspace / "data/raw/notes.jsonl").write_text("{}\n")
     (workspace / "data/redaction_key").write_bytes((repository / "tests/project/data/redaction_key").read_bytes())
-    sections = {key: {} for key in Params.model_fields} | {
+    sections = {key: {} for key in Params.model_fields if key != "version"} | {
         "seed": 1,
         "fetch": {"sample": False},
         "ingest": {"sources": [{"kind": "jsonl", "path": "data/raw/notes.jsonl"}]},

@@ -43,6 +43,7 @@ PACK = {
     "layout": "padded",
     "loss_on": "all",
     "too_long": "drop",
+    "template": "alpaca",
     "canaries": {"plant": "always", "repetitions": [1], "each": [1], "controls": 1},
 }
 DOCUMENTS = [
@@ -117,3 +118,12 @@ def test_a_message_is_short():
     assert identity.shown(long) == (
         ", ".join(f"{n} is SHA-256 {'a' * 12} and was {'x' * 57}..." for n in range(3)) + ", and 6 more"
     )
+
+
+def test_an_adapter_of_an_earlier_version_trained_no_bias(streams):
+    """Its identity does not name the key."""
+    adapted = [add_adapters(build(architecture="qwen2"), Lora(**ADAPTER, bias=bias), seed=1) for bias in ("none", "lora_only")]
+    before, other = (identity_of(model, streams) for model in adapted)
+    earlier = {**before, "fixed": {key: value for key, value in before["fixed"].items() if key != "model.lora.bias"}}
+    assert identity.differences(earlier, before, "fixed") == {}
+    assert identity.differences(earlier, other, "fixed")["model.lora.bias"] == {"before": "none", "now": "lora_only"}

@@ -228,7 +228,8 @@ ADAPTERS = {
 
 
 def test_every_key_of_lora_has_a_case():
-    assert {key for case in ADAPTERS.values() for key in case} == {*Lora.model_fields, "base"}
+    elsewhere = {"bias"}  # the layers of this model have none: test_identity.py
+    assert {key for case in ADAPTERS.values() for key in case} | elsewhere == {*Lora.model_fields, "base"}
 
 
 @pytest.mark.parametrize("message", ADAPTERS)

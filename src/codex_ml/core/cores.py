@@ -4,7 +4,7 @@ A container with `--cpus=2` on a machine with 64 cores may run on all of them, f
 64 threads would use that up in 3 ms and then wait for the rest of the 100 ms.
 
 Sources: Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max) and Documentation/scheduler/sched-bwc.rst
-(cpu.cfs_quota_us). Used by: parallel, record, hashing, tokens.engine.
+(cpu.cfs_quota_us). Used by: parallel, record, hashing, tokens.engine; `codex-ml doctor`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ def cores() -> int:
 
     A quota of 1.5 cores counts as 2: one thread would leave a third of it unused.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine_cores()
     return max(1, min([allowed, *(math.ceil(quota) for quota in quotas(GROUPS, OWN_GROUPS))]))
+
+
+def machine_cores() -> int:
+    """Cores of the machine, whatever this process may use; 1 where the system does not say."""
+    return os.cpu_count() or 1
 
 
 def quotas(groups: Path, own: Path) -> Iterator[float]:

@@ -81,13 +81,16 @@ def differences(before: Identity, now: Identity, group: str) -> dict[str, dict[s
 
 
 def _unsaid(identity: Identity) -> Identity:
-    """What an identity of an earlier version does not say: AdamW trained all weights at `train.lr`."""
+    """What an identity of an earlier version does not say: AdamW trained all weights at `train.lr`, adapters no bias."""
     settings = {
         "train.momentum": Train.model_fields["momentum"].default,
         "optimizer.lr": identity["settings"]["train.lr"],
         "optimizer.embedding_lr": None,
     }
-    return {"fixed": {"train.optimizer": "adamw"}, "measured": {}, "settings": settings}
+    fixed = {"train.optimizer": "adamw"}
+    if "model.lora.rank" in identity["fixed"]:
+        fixed["model.lora.bias"] = "none"
+    return {"fixed": fixed, "measured": {}, "settings": settings}
 
 
 def shown(changed: dict[str, dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from codex_ml.cli.checks.preflight import GPU_DEVICES
 from codex_ml.cli.diagnosis.doctor_finding import DoctorFinding, bad, ok, warn
-from codex_ml.core.cores import GROUPS, OWN_GROUPS, cores
+from codex_ml.core.cores import GROUPS, OWN_GROUPS, cores, machine_cores
 from codex_ml.core.errors import CheckFailed, UserError, one_line
 from codex_ml.core.tree import cache_folder
 
@@ -107,7 +107,7 @@ def compiler() -> Iterator[DoctorFinding]:
 
 def processor() -> Iterator[DoctorFinding]:
     """Cores of the machine, and those that this process may use."""
-    machine, usable = os.cpu_count() or 1, cores()
+    machine, usable = machine_cores(), cores()
     text = f"{usable} of {machine}"
     if usable < machine:
         text += "; a control group or an affinity mask limits them"
