@@ -115,7 +115,7 @@ def ours(race: Race) -> None:
         folder = Path(temporary)
         recipe = Recipe(train, plan, runtime, hardware, job.seed, race.rows, race.rows, tokenizer="")
         folders = RunFolders(folder / "run", folder / "curves", folder / "logs", folder / "logs")
-        train_model(race.model, recipe, folders, parameters={})
+        train_model(race.model, recipe, folders, record={"params": {}, "environment": {}})
 
 
 def nanogpt(race: Race, *, lr: float, warmup: int, beta2: float, decay_steps: int) -> None:

@@ -136,7 +136,7 @@ def record_of(job: RecipeJob) -> dict[str, Any]:
         started = time.monotonic()
         train_model(
             model, recipe, RunFolders(folder / "run", folder / "curves", folder / "logs", folder / "logs"),
-            parameters={},
+            record={"params": {}, "environment": {}},
         )  # fmt: skip
         seconds = time.monotonic() - started
         history = [parse_json(line) for line in (folder / "run" / HISTORY).read_bytes().splitlines()]

@@ -87,7 +87,7 @@ def ours(job: Job, *, optimizer: str = "auto") -> None:
                 tokenizer="",
             ),
             RunFolders(folder / "scratch", folder / "curves", folder / "logs", folder / "logs"),
-            parameters={},
+            record={"params": {}, "environment": {}},
         )
 
 

@@ -20,6 +20,14 @@ def _in_a_project(project, monkeypatch):
     monkeypatch.chdir(project)
 
 
+@pytest.fixture(scope="session")
+def tree(tree):
+    """All but logs/errors.ndjson, to which every refusal adds a line."""
+    return lambda folder: {
+        name: digest for name, digest in tree(folder).items() if name not in ("logs", "logs/errors.ndjson")
+    }
+
+
 @pytest.fixture(scope="module")
 def text(project):
     """params.yaml with every section as a block, one key a line."""

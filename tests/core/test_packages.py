@@ -229,7 +229,7 @@ def test_every_extra_in_a_message_is_one_of_the_project(repository, project):
         for call in re.findall(r"install_extra\(([^)]*)\)", file.read_text(encoding="utf-8"))
     ]
     literal = {call.strip("'\"") for call in calls if call[:1] in "'\""}
-    assert literal == {"gguf", "quantization"}
+    assert literal == {"gguf", "quantization", "serve", "sweep"}
     from codex_ml.train.trackers import MODULES
 
     assert literal | MODULES.keys() <= project["optional-dependencies"].keys()

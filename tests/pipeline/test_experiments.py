@@ -111,7 +111,7 @@ def test_experiment_in_a_copy_uses_the_code_of_its_start(identity: Workspace, ho
     shown = identity.dvc("exp", "show", "--csv").stdout
     assert "0.002" in shown
     (logs,) = (identity.root / "logs/experiments").iterdir()
-    assert {file.name for file in logs.iterdir()} == {"train", *(f"{stage}.ndjson" for stage in stages)}
+    assert {file.name for file in logs.iterdir()} == {"train", "environment", *(f"{stage}.ndjson" for stage in stages)}
     assert (logs / "train/events.ndjson").exists()
 
 

@@ -122,7 +122,9 @@ def test_a_message_is_short():
 
 def test_an_adapter_of_an_earlier_version_trained_no_bias(streams):
     """Its identity does not name the key."""
-    adapted = [add_adapters(build(architecture="qwen2"), Lora(**ADAPTER, bias=bias), seed=1) for bias in ("none", "lora_only")]
+    adapted = [
+        add_adapters(build(architecture="qwen2"), Lora(**ADAPTER, bias=bias), seed=1) for bias in ("none", "lora_only")
+    ]
     before, other = (identity_of(model, streams) for model in adapted)
     earlier = {**before, "fixed": {key: value for key, value in before["fixed"].items() if key != "model.lora.bias"}}
     assert identity.differences(earlier, before, "fixed") == {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codex_ml.core.errors import CheckFailed, UserError, safe_text
+from codex_ml.core.packages import install_extra
 
 if TYPE_CHECKING:
     from codex_ml.serve.api_counters import Counters
@@ -92,7 +93,7 @@ def refuse_missing_extra() -> None:
     """
     missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"codex-ml serve needs {' and '.join(missing)}; install with: pip install 'codex-ml[serve]'")
+        raise UserError(f"codex-ml serve needs {' and '.join(missing)}; {install_extra('serve')}")
 
 
 def read_token(file: Path | None, option: str) -> str | None:

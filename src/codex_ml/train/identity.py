@@ -81,7 +81,7 @@ def differences(before: Identity, now: Identity, group: str) -> dict[str, dict[s
 
 
 def _unsaid(identity: Identity) -> Identity:
-    """What an identity of an earlier version does not say: AdamW trained all weights at `train.lr`, adapters no bias."""
+    """What an identity of an earlier version does not say: AdamW had one rate for all weights, adapters no bias."""
     settings = {
         "train.momentum": Train.model_fields["momentum"].default,
         "optimizer.lr": identity["settings"]["train.lr"],

@@ -89,7 +89,7 @@ def finishes():
 
 def test_what_dvc_forgets_by_itself_is_not_a_problem(repository_of_dvc):
     pid = kill_while_the_stage_runs()
-    assert pid in dvc_state._holders()
+    assert pid in dvc_state._holders(RWLOCK)
     assert list(leftovers()) == []
     finishes()
 

@@ -265,7 +265,7 @@ def checkout(tmp_path_factory, repository):
 
 
 @pytest.fixture
-def stage(checkout):
+def stage(checkout, project):
     """Runs stages/ingest.py on sources, as DVC does."""
 
     def run(*sources):
@@ -280,6 +280,7 @@ def stage(checkout):
     for name in ("data", "reports"):
         shutil.rmtree(checkout / name, ignore_errors=True)
     (checkout / "data/raw").mkdir(parents=True)
+    shutil.copyfile(project / "data/readers.lock", checkout / "data/readers.lock")
     run.root = checkout
     return run
 
@@ -289,14 +290,14 @@ SOURCE = {"kind": "jsonl", "path": "data/raw/rows.jsonl"}
 
 
 def left(root):
-    """What lies in data/ and reports/, besides the source and the record of the start."""
+    """What lies in data/ and reports/, besides the source, the lock of readers and the record of the start."""
     files = (
         file.relative_to(root).as_posix()
         for name in ("data", "reports")
         for file in (root / name).rglob("*")
         if file.is_file()
     )
-    return sorted(set(files) - {"data/raw/rows.jsonl", "reports/ingest/lineage.json"})
+    return sorted(set(files) - {"data/raw/rows.jsonl", "data/readers.lock", "reports/ingest/lineage.json"})
 
 
 def errors(done):

@@ -1,7 +1,7 @@
 """Loaded by Python at start in every workspace: makes the Nth file operation of a kind fail, and imports cheaper.
 
-CODEX_TEST_FAULT="kill os.rename 2" kills the process (SIGKILL) at its second rename of a path with "tmp" in it;
-"ENOSPC os.rename 1" raises that error instead. `os.replace` and `Path.rename` are the audit event `os.rename`.
+CODEX_TEST_FAULT="kill os.rename 2" kills the process (SIGKILL) at its second rename of a path with ".tmp-" in it
+outside logs/, whose files no stage depends on; "ENOSPC os.rename 1" raises that error instead. `os.replace` and `Path.rename` are the audit event `os.rename`.
 """
 
 import errno
@@ -18,7 +18,10 @@ count = 0
 
 def hook(name: str, args: tuple[object, ...]) -> None:
     global count
-    if name == event and ".tmp-" in os.fsdecode(args[0]):  # type: ignore[arg-type]
+    if name != event:
+        return
+    path = os.fsdecode(args[0])  # type: ignore[arg-type]
+    if ".tmp-" in path and "logs/" not in path:
         count += 1
         if count == int(number):
             if what == "kill":

@@ -4,7 +4,7 @@ A moment is an audit event (a file opened, renamed or deleted, a folder made, a 
 from the first that names a temporary path. Both variables are about one process: the stage's own, or a worker.
 
     CODEX_TEST_KILL="stage 120"   SIGKILL at the 120th moment
-    CODEX_TEST_COUNT="stage PATH" write how many moments there were
+    CODEX_TEST_COUNT="stage PATH" append how many moments there were; each worker has a line
 """
 
 import atexit
@@ -30,9 +30,9 @@ def hook(name: str, args: tuple[object, ...]) -> None:
 
 
 def write() -> None:
-    number = moments
-    with open(counts, "w", encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be imported in every process
-        file.write(str(number))
+    number = moments  # the lines below would count too
+    with open(counts, "a", encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be imported in every process
+        file.write(f"{number}\n")
 
 
 if here and here in (what, counted):
