@@ -313,7 +313,7 @@ def test_a_bad_record_ends_the_run_with_file_and_line_and_leaves_nothing(stage):
         "in ingest.sources"
     ]
     assert "Traceback" not in done.stderr and left(stage.root) == []
-    assert sorted(path.name for path in (stage.root / "data").iterdir()) == ["raw"]
+    assert sorted(path.name for path in (stage.root / "data").iterdir()) == ["raw", "readers.lock"]
 
 
 def test_skipped_records_are_listed_with_file_line_and_reason(stage):
