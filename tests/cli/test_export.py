@@ -16,10 +16,12 @@ from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.model_export import ExportedFile, ExportedFolder
 from codex_ml.tokenizer.config import Tokenizer
+from codex_ml.tokenizer.local_tokenizer import import_tokenizer
 from codex_ml.tokenizer.training import train_tokenizer
 from codex_ml.tokens.text_tokenizer import load_tokenizer
 from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
+from codex_ml.train.model.vocabulary import add_rows
 
 from ..json_schema_checker import problems
 
@@ -117,6 +119,31 @@ def test_the_file_has_the_tokens_of_the_source(tmp_path: Path, model: Callable[.
         assert again.encode(text, add_special_tokens=False) == ours.encode(text).tolist()
     assert (again.eos_token_id, again.pad_token_id) == (ours.end, ours.pad)
     assert again.chat_template == "{{ messages[0].content }}"
+
+
+def test_the_file_has_the_pieces_that_were_added_to_the_vocabulary(
+    tmp_path: Path, model: Callable[..., Any], tokenizer: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    words = ["the gardener waters the garden"] * 3
+    grown = tmp_path / "grown"
+    grown.mkdir()
+    import_tokenizer(
+        tokenizer, lambda: iter(words), Tokenizer(kind="local", path="models/base/t", add_pieces=12), grown
+    )
+    ours, source = load_tokenizer(grown), model("llama")
+    add_rows(source, ours.vocab_size, ours.added_pieces, seed=1)
+    source.save_pretrained(tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model" / name).write_bytes((grown / name).read_bytes())
+    code, _, err = run("gguf", "--model", tmp_path / "model", "--out", tmp_path / "m.gguf")
+    assert code == 0, err
+    again = AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf", local_files_only=True)
+    ids = ours.encode(words[0]).tolist()
+    assert sum(number >= ours.vocab_size - 12 for number in ids) >= 3
+    assert again.encode(words[0], add_special_tokens=False) == ids
+    assert (again.eos_token_id, again.pad_token_id) == (ours.end, ours.pad)
 
 
 def test_half_precision_rounds_matrices_and_keeps_vectors(tmp_path: Path, model: Callable[..., Any]) -> None:

@@ -25,6 +25,7 @@ from codex_ml.report.evaluation_facts import PartScore, SizeScore
 from codex_ml.report.evaluation_pictures import pass_curves
 from codex_ml.report.facts import Facts, load_facts
 from codex_ml.report.page import TEMPLATE, render_page
+from codex_ml.tokens.tokenizer_files import VocabularyGrowth
 
 pytestmark = pytest.mark.usefixtures("drawn")
 MakeFacts = Callable[..., Facts]
@@ -509,6 +510,20 @@ def test_metrics_that_were_not_chosen_are_not_missed(inputs: Callable[..., Path]
         assert Page(render_page(facts)).elements["img"] == IMAGES - 2
     assert "loses text" not in text
     assert "zlib's" not in text
+
+
+def test_the_gain_of_added_pieces_is_on_the_page_only_where_there_are_some(facts: MakeFacts) -> None:
+    made = facts()
+    assert "pieces of train" not in render_page(made)
+    rates = {"train": {"before": 0.31, "after": 0.24}, "val": {"before": 0.32, "after": 0.25}}
+    growth = VocabularyGrowth.model_validate({"pieces": 2000, **rates})
+    made = dataclasses.replace(made, tokenizer=made.tokenizer.model_copy(update={"growth": growth}))
+    assert list(tables.tokenizer(made).rows[-3:]) == [
+        ("pieces of train added to its vocabulary", "2,000"),
+        ("tokens per byte, train, without them and with them", "0.3100 → 0.2400"),
+        ("tokens per byte, validation, without them and with them", "0.3200 → 0.2500"),
+    ]
+    assert "pieces of train added to its vocabulary" in Page(render_page(made)).text
 
 
 def test_a_page_of_the_size_of_the_sample_is_small(facts: MakeFacts) -> None:

@@ -231,11 +231,34 @@ def test_models_of_sentencepiece_are_refused_as_model_and_as_json(grow, trained,
         grow(tmp_path / "model", 4, CORPUS)
 
 
-def test_bpe_with_ends_of_words_or_without_all_bytes_is_refused(grow, tmp_path):
+def test_a_vocabulary_without_the_bytes_that_utf_8_never_has_grows_too(grow, tmp_path):
+    """As in SmolLM2: no UTF-8 text has the bytes 192, 193 and 245 to 255."""
+    base = write_tiny(tmp_path / "theirs")
+    description = json.loads((base / "tokenizer.json").read_bytes())
+    for letter, byte in byte_letters().items():
+        if byte in (192, 193, *range(245, 256)):
+            del description["model"]["vocab"][letter]
+    description["model"]["vocab"]["</s>"] = 258
+    (base / "tokenizer.json").write_text(json.dumps(description))
+    assert grow(base, 4)[0].encode("low lowest newest").tolist() == [259, 260, 262, 32, 110, 101, 119, 262]
+
+
+def test_the_file_has_the_ids_that_the_library_gives_to_added_tokens(grow, tmp_path):
+    """The library numbers added tokens after the vocabulary, here from 258, whatever id the file says."""
+    base = write_tiny(tmp_path / "theirs")
+    description = json.loads((base / "tokenizer.json").read_bytes())
+    description["added_tokens"][0]["id"] = 400
+    (base / "tokenizer.json").write_text(json.dumps(description))
+    tokenizer, out, _ = grow(base, 4)
+    assert [token["id"] for token in json.loads((out / "tokenizer.json").read_bytes())["added_tokens"]] == [258]
+    assert (tokenizer.end, tokenizer.encode("low").tolist(), tokenizer.vocab_size) == (258, [259], 263)
+
+
+def test_bpe_with_ends_of_words_or_of_characters_is_refused(grow, tmp_path):
     with pytest.raises(UserError, match="is BPE with end_of_word_suffix; only byte-level BPE"):
         grow(write_tiny(tmp_path / "ends", end_of_word_suffix="</w>"), 4)
     words = write_tiny(tmp_path / "words", cut=pre_tokenizers.WhitespaceSplit())
-    with pytest.raises(UserError, match="is BPE without a token for each byte; only byte-level BPE"):
+    with pytest.raises(UserError, match="is BPE of characters; only byte-level BPE"):
         grow(words, 4)
 
 

@@ -77,6 +77,17 @@ def test_a_tokenizer_without_an_end_or_pad_token_is_refused(tmp_path, config, to
         load_tokenizer(tmp_path)
 
 
+def test_added_pieces_are_read_and_a_damaged_list_of_them_is_refused(tmp_path):
+    write(tmp_path, tokens=4, added=0)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "t1", "pad_token": "t1"}))
+    assert load_tokenizer(tmp_path).added_pieces == []
+    (tmp_path / "added_pieces.json").write_text('{"first": 3, "old_ids": [[0, 1]]}')
+    assert load_tokenizer(tmp_path).added_pieces == [[0, 1]]
+    (tmp_path / "added_pieces.json").write_text('{"first": 3, "old_ids": [["0"]]}')
+    with pytest.raises(UserError, match=r"added_pieces\.json: old_ids\.0\.0: .*`dvc repro tokenizer` makes it anew"):
+        load_tokenizer(tmp_path)
+
+
 def test_a_keyboard_interrupt_during_loading_is_raised_again(trained, monkeypatch):
     import tokenizers
 

@@ -18,11 +18,11 @@ import numpy as np
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.strict_json import dump_json
-from codex_ml.tokenizer.allowed import checked_description, vocabulary_of
+from codex_ml.tokenizer.allowed import checked_description
 from codex_ml.tokenizer.foreign_files import SIZES, find_files, read_foreign_json
 from codex_ml.tokenizer.pair_merges import LEAST, learn_merges
 from codex_ml.tokenizer.sample import Texts
-from codex_ml.tokens.engine import byte_letters, encode_all, panics_as_errors
+from codex_ml.tokens.engine import encode_all, panics_as_errors
 from codex_ml.tokens.layout import AddedPieces
 from codex_ml.tokens.tokenizer_files import TokensPerByte, VocabularyGrowth
 
@@ -48,9 +48,9 @@ def require_expandable(description: dict[str, Any], file: Path) -> None:
     elif found == "BPE":
         affixes = [key for key in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
         levels = [_has_byte_level(description.get(part)) for part in ("pre_tokenizer", "decoder")]
-        if not affixes and all(levels) and byte_letters().keys() <= vocabulary_of(model, file).keys():
+        if not affixes and all(levels):
             return
-        found = f"BPE with {affixes[0]}" if affixes else "BPE without a token for each byte"
+        found = f"BPE with {affixes[0]}" if affixes else "BPE of characters"
     raise _refusal(file, found)
 
 
@@ -91,7 +91,7 @@ def add_pieces(description: dict[str, Any], texts: Texts, most: int) -> tuple[di
         UserError: when no two pieces of a word follow each other often enough.
     """
     model, backend = description["model"], backend_of(description)
-    old = backend.get_vocab(with_added_tokens=True)
+    old = backend.get_vocab(with_added_tokens=True)  # the ids that the library gives, whatever the file says
     words = count_words(backend, texts())
     spelling = {number: text for text, number in old.items()}
     merges = learn_merges(words, spelling, most)
@@ -115,7 +115,9 @@ def add_pieces(description: dict[str, Any], texts: Texts, most: int) -> tuple[di
         "vocab": {**old, **{spelling[number]: number for number in parts}},
         "merges": [*model["merges"], *(map(" ".join, rules) if as_text else rules)],
     }
-    return {**description, "model": larger}, AddedPieces(first=first, old_ids=list(parts.values()))
+    added = [{**token, "id": old[token["content"]]} for token in description["added_tokens"]]
+    larger_description = {**description, "model": larger, "added_tokens": added}
+    return larger_description, AddedPieces(first=first, old_ids=list(parts.values()))
 
 
 def backend_of(description: dict[str, Any]) -> Tokenizer:
