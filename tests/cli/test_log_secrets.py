@@ -22,6 +22,7 @@ from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.events import RUN, begin_run, event
 from codex_ml.core.run_events import logged_run
 from codex_ml.core.stage_log import start_log
+from codex_ml.train.timings import Timings
 from codex_ml.train.tracking import Sink, Tracker
 
 SECRETS = {
@@ -134,7 +135,7 @@ def test_timings_hold_none_that_a_tracker_said(workspace):
         def close(self, *, complete):
             pass
 
-    tracker = Tracker(workspace / "curves", workspace / "logs/train/events.ndjson", [], extra=(Sick(),))
+    tracker = Tracker(workspace / "curves", Timings(workspace / "logs/train/events.ndjson"), [], extra=(Sick(),))
     tracker.log({"step": 1, "train/loss": 2.0})
     (line,) = map(json.loads, Path("logs/train/events.ndjson").read_text().splitlines())
     assert line["tracker"] == "sick"

@@ -127,6 +127,7 @@ def test_without_logs_both_say_so_or_print_nothing(workspace):
         (("runs", "--stage", "../x"), "--stage: dvc.yaml has no stage '../x'; it has fetch, "),
         (("logs", "--level", "loud"), "--level: expected debug, info, warning, error; found 'loud'"),
         (("logs", "--run", "7"), "--run: expected an id such as 20260131-120000-0a1b2c, or its beginning"),
+        (("logs", "--run", "../../x"), "--run: expected an id such as "),
         (("logs", "--run", ".*"), "--run: expected an id such as "),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from codex_ml.core.strict_json import parse_json
 from codex_ml.train.monitor import machine_samples, monitor
+from codex_ml.train.timings import Timings
 
 
 def lines(file):
@@ -28,7 +29,7 @@ def counting():
 
 
 def test_the_shortest_run_has_a_sample(tmp_path):
-    with monitor(tmp_path / "logs/train/system.ndjson", seconds=3600):
+    with monitor(Timings(tmp_path / "logs/train/system.ndjson"), seconds=3600):
         pass
     (sample,) = lines(tmp_path / "logs/train/system.ndjson")
     assert sample["time"] > 0
@@ -47,9 +48,9 @@ def test_samples_are_appended_and_shown(tmp_path):
         if len(shown) == 3:
             three.set()
 
-    with monitor(tmp_path / "s.ndjson", seconds=0.001, observe=observe, source=counting):
+    with monitor(Timings(tmp_path / "s.ndjson"), seconds=0.001, observe=observe, source=counting):
         assert three.wait(30)
-    with monitor(tmp_path / "s.ndjson", seconds=3600, source=counting):
+    with monitor(Timings(tmp_path / "s.ndjson"), seconds=3600, source=counting):
         pass
     numbers = [sample["number"] for sample in lines(tmp_path / "s.ndjson")]
     assert numbers == [*range(1, len(shown) + 1), 1]
@@ -67,7 +68,7 @@ def test_no_thread_is_left_and_the_source_is_closed(tmp_path, ending):
             closed.append(threading.current_thread().name)
 
     try:
-        with monitor(tmp_path / "s.ndjson", source=source):
+        with monitor(Timings(tmp_path / "s.ndjson"), source=source):
             assert len(watchers()) == 1
             if ending:
                 raise ending
@@ -85,7 +86,7 @@ def test_a_hanging_sample_does_not_hold_the_run_and_is_told(tmp_path, caplog):
         release.wait()
         yield {}
 
-    with monitor(tmp_path / "s.ndjson", source=stuck, patience=0.05):
+    with monitor(Timings(tmp_path / "s.ndjson"), source=stuck, patience=0.05):
         pass
     assert caplog.messages == ["train: the monitor has waited for a sample for more than 0.05 s; going on without it"]
     (thread,) = watchers()
@@ -99,10 +100,11 @@ HANGING = """
 import time
 from pathlib import Path
 from codex_ml.train.monitor import monitor
+from codex_ml.train.timings import Timings
 def stuck():
     time.sleep(3600)
     yield {}
-with monitor(Path("s.ndjson"), source=stuck, patience=0.05):
+with monitor(Timings(Path("s.ndjson")), source=stuck, patience=0.05):
     print("trained")
 """
 
@@ -117,7 +119,7 @@ def test_a_failing_sample_ends_the_monitor_and_not_the_run(tmp_path, caplog):
         yield {}
         raise OSError("no such sensor")
 
-    with monitor(tmp_path / "s.ndjson", source=failing):
+    with monitor(Timings(tmp_path / "s.ndjson"), source=failing):
         pass
     assert caplog.messages == ["train: the monitor ended, the run goes on (OSError: no such sensor)"]
     assert watchers() == []

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from codex_ml.core.config import Runtime
+from codex_ml.train.timings import Timings
 from codex_ml.train.trackers import open_trackers
 from codex_ml.train.tracking import Tracker
 
@@ -39,12 +40,13 @@ def refuse(event, arguments):
         os._exit(77)
 sys.addaudithook(refuse)
 from codex_ml.core.config import Runtime
+from codex_ml.train.timings import Timings
 from codex_ml.train.trackers import open_trackers
 from codex_ml.train.tracking import Tracker
 name, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 points = {POINTS}
 sinks = open_trackers(Runtime(trackers=(name,)), Path("logs"), {RUN!r}, {CONFIG})
-tracker = Tracker(Path("curves"), Path("logs/events.ndjson"), points[:first], extra=sinks)
+tracker = Tracker(Path("curves"), Timings(Path("logs/events.ndjson")), points[:first], extra=sinks)
 for point in points[first:last]:
     tracker.log(point)
 if last < len(points):
@@ -165,9 +167,9 @@ def test_tensorboard_reads_each_step_once_after_a_kill(tmp_path):
     pytest.importorskip("tensorboard")
     runtime = Runtime(trackers=("tensorboard",))
     killed = open_trackers(runtime, tmp_path / "logs", RUN, CONFIG)
-    Tracker(tmp_path / "curves", tmp_path / "events", POINTS[:3], extra=killed)
+    Tracker(tmp_path / "curves", Timings(tmp_path / "events"), POINTS[:3], extra=killed)
     resumed = open_trackers(runtime, tmp_path / "logs", RUN, CONFIG)
-    tracker = Tracker(tmp_path / "curves", tmp_path / "events", POINTS[:1], extra=resumed)
+    tracker = Tracker(tmp_path / "curves", Timings(tmp_path / "events"), POINTS[:1], extra=resumed)
     for point in POINTS[1:]:
         tracker.log(point)
     killed[0].close(complete=False)

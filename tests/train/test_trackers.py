@@ -21,6 +21,7 @@ from codex_ml.core.side_note import SideNote, run_tags
 from codex_ml.core.strict_json import parse_json
 from codex_ml.train import trackers
 from codex_ml.train.result_trackers import StageResults, add_results
+from codex_ml.train.timings import Timings
 from codex_ml.train.tracking import Sink, Tracker
 
 RUN = "0123456789abcdef"
@@ -53,7 +54,9 @@ class Remembering(Sink):
 
 @pytest.fixture
 def track(tmp_path):
-    return lambda history, *extra: Tracker(tmp_path / "curves", tmp_path / "events.ndjson", history, extra=extra)
+    return lambda history, *extra: Tracker(
+        tmp_path / "curves", Timings(tmp_path / "events.ndjson"), history, extra=extra
+    )
 
 
 def test_trackers_get_the_history_at_once_and_then_each_point_but_only_its_curves(track):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from codex_ml.core.strict_json import parse_json
+from codex_ml.train.timings import Timings
 from codex_ml.train.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,7 +27,7 @@ def written(folder):
 
 
 def track(folder, points, history=()):
-    tracker = Tracker(folder, folder.parent / "events.ndjson", history)
+    tracker = Tracker(folder, Timings(folder.parent / "events.ndjson"), history)
     for point in points:
         tracker.log(point)
     tracker.finish({"best_step": 10})

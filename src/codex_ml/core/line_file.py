@@ -6,7 +6,7 @@
 Each line is written by one call under a lock of the kernel (flock), which a killed process gives back. A process that
 waited for the lock of a file that was rotated meanwhile opens the new file.
 
-Used by: core.stage_log, core.error_log, train (timings, system metrics), `codex-ml logs`, `codex-ml runs`.
+Used by: core.stage_log, core.error_log, train.timings, `codex-ml logs`, `codex-ml runs`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class LineFile:
         while True:
             if self._descriptor < 0:
                 flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-                self._descriptor = os.open(self.path, flags, 0o666)
+                if self.path.is_symlink():  # it can lead to any file of the user
+                    raise OSError(errno.EINVAL, "this is a symbolic link", str(self.path))
+                self._descriptor = os.open(self.path, flags | os.O_NOFOLLOW, 0o666)
                 if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                     self.close()
                     raise OSError(errno.EINVAL, "this is not a regular file", str(self.path))

@@ -4,7 +4,7 @@ The first message loads the rules, which takes 0.16 s; then a message takes 20 m
 the policy because of its log: like the schemas of other stages, the modules are removed from `sys.modules` again, and
 `_assert_declared_imports` of core.stage sees only what the stage itself imports.
 
-Used by: core.stage_log, core.error_log, core.event_hooks, train (timings and system metrics).
+Used by: core.stage_log, core.error_log, core.event_hooks, train.timings.
 """
 
 from __future__ import annotations

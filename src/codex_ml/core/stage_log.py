@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 from codex_ml.core.config import Runtime
-from codex_ml.core.errors import describe_os_error, safe_text
+from codex_ml.core.errors import UserError, describe_os_error, safe_text
 from codex_ml.core.event_hooks import HookCaller
 from codex_ml.core.events import LEVELS, is_event, log_line
 from codex_ml.core.folders import logs_folder
@@ -52,6 +53,9 @@ def start_log(name: str, runtime: Runtime | None = None) -> None:
     """Write plain lines to stderr, and the same lines as JSON to <stage>.ndjson in the logs folder.
 
     Processes of a group other than the first one log warnings and errors only.
+
+    Raises:
+        UserError: when the logs folder is a file.
     """
     runtime = runtime or Runtime()
     level = max(LEVELS[runtime.log_level], logging.WARNING if rank() else 0)
@@ -62,7 +66,7 @@ def start_log(name: str, runtime: Runtime | None = None) -> None:
     screen.setFormatter(_Plain(f"process {rank()}: %(message)s" if rank() else "%(message)s"))
     screen.setLevel(level)
     screen.addFilter(lambda record: not getattr(record, "quiet", False))
-    logs_folder().mkdir(parents=True, exist_ok=True)
+    _make_folder(logs_folder())
     file = _LogFile(name, runtime)
     file.addFilter(lambda record: record.levelno >= level or is_event(record))
     handlers: list[logging.Handler] = [screen, file]
@@ -71,3 +75,12 @@ def start_log(name: str, runtime: Runtime | None = None) -> None:
     log.handlers[:] = handlers
     log.setLevel(logging.WARNING if rank() else min(level, logging.INFO))
     log.propagate = False
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"{os.path.relpath(folder)} is a file, and a stage writes its log into a folder of that name; move it away"
+        ) from None

@@ -27,6 +27,7 @@ from codex_ml.train.run import Run, prepare_run
 from codex_ml.train.step import optimizer_step
 from codex_ml.train.stop_signals import end_now, waiting, watch_signals
 from codex_ml.train.throughput import Throughput
+from codex_ml.train.timings import Timings
 from codex_ml.train.trackers import open_trackers
 from codex_ml.train.tracking import Points, Sink, Tracker
 from codex_ml.train.validation import measure_again, validate
@@ -100,12 +101,12 @@ def _tracking(run: Run, folders: RunFolders, extra: Sequence[Sink]) -> Iterator[
     if run.history is None:
         yield Points()
         return
-    tracker = Tracker(folders.curves, folders.logs / "events.ndjson", run.history.points(), extra=extra)
+    runtime = run.recipe.runtime
+    events, system = (Timings(folders.logs / f"{name}.ndjson", runtime) for name in ("events", "system"))
+    tracker = Tracker(folders.curves, events, run.history.points(), extra=extra)
     try:
-        runtime = run.recipe.runtime
         source = partial(machine_samples, nvml=runtime.nvml)
-        file = folders.logs / "system.ndjson"
-        with monitor(file, seconds=runtime.monitor_seconds, observe=tracker.observe, source=source):
+        with monitor(system, seconds=runtime.monitor_seconds, observe=tracker.observe, source=source):
             yield tracker
     finally:
         best = run.best.entries[0] if run.best.entries else {}

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
-from codex_ml.core.events import run_id
-from codex_ml.core.message_cleaner import clean_message
-from codex_ml.core.strict_json import dump_json
+from codex_ml.train.timings import Timings
 
 log = logging.getLogger("codex_ml")
 Sample = dict[str, Any]
@@ -24,14 +20,14 @@ Sample = dict[str, Any]
 
 @contextmanager
 def monitor(
-    file: Path,
+    lines: Timings,
     *,
     seconds: float = 5.0,
     observe: Callable[[Sample], None] | None = None,
     source: Callable[[], Generator[Sample, None, None]] | None = None,
     patience: float = 2.0,
 ) -> Iterator[None]:
-    """Append a sample to `file` (NDJSON with `time`, Unix seconds) every `seconds`, and one at the end.
+    """Append a sample to `lines` every `seconds`, and one at the end.
 
     Args:
         observe: called with each sample, in the thread.
@@ -39,7 +35,7 @@ def monitor(
         patience: seconds to wait at the end for the last sample.
     """
     stop = threading.Event()
-    arguments = (file, stop, seconds, observe, source or machine_samples)
+    arguments = (lines, stop, seconds, observe, source or machine_samples)
     thread = threading.Thread(target=_watch, args=arguments, name="codex-ml-monitor", daemon=True)
     thread.start()
     try:
@@ -52,22 +48,20 @@ def monitor(
 
 
 def _watch(
-    file: Path,
+    lines: Timings,
     stop: threading.Event,
     seconds: float,
     observe: Callable[[Sample], None] | None,
     source: Callable[[], Generator[Sample, None, None]],
 ) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         with closing(source()) as samples:
             next(samples)  # cpu_percent covers the time since the previous sample, so the first one is dropped
             last = False
             while not last:
                 last = stop.wait(seconds)
                 sample = next(samples)
-                with file.open("a", encoding="utf-8") as handle:
-                    handle.write(dump_json({"time": round(time.time(), 3), "run": run_id(), **sample}, indent=None))
+                lines.append(sample)
                 if observe:
                     observe(sample)
     except Exception as error:  # losing the monitor costs less than losing a run of days
@@ -111,7 +105,7 @@ def _nvml() -> Iterator[Callable[[], Sample]]:
         yield lambda: {"gpus": []}
         return
     except pynvml.NVMLError as error:
-        message = clean_message(str(error))
+        message = str(error)
         yield lambda: {"gpu_error": message}
         return
     try:
@@ -126,7 +120,7 @@ def _gpus() -> Sample:
     try:
         return {"gpus": [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]}
     except pynvml.NVMLError as error:
-        return {"gpu_error": clean_message(str(error))}
+        return {"gpu_error": str(error)}
 
 
 def _gpu(index: int) -> Sample:

@@ -7,7 +7,6 @@ JSON). `logs/train/` gets what differs between equal runs: times, tokens per sec
 from __future__ import annotations
 
 import logging
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -15,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import naming
-from codex_ml.core.events import cleaned, run_id
-from codex_ml.core.message_cleaner import clean_message
-from codex_ml.core.strict_json import dump_json
+from codex_ml.train.timings import Timings
 
 log = logging.getLogger("codex_ml")
 
@@ -60,7 +57,7 @@ class Tracker(Points):
     """
 
     def __init__(
-        self, folder: Path, events: Path, history: Iterable[dict[str, Any]], *, extra: Sequence[Sink] = ()
+        self, folder: Path, events: Timings, history: Iterable[dict[str, Any]], *, extra: Sequence[Sink] = ()
     ) -> None:
         from dvclive import Live
 
@@ -99,11 +96,7 @@ class Tracker(Points):
 
     def event(self, **values: Any) -> None:
         """Append a line to the log of timings."""
-        self._events.parent.mkdir(parents=True, exist_ok=True)
-        with naming(self._events), self._events.open("a", encoding="utf-8") as handle:
-            texts = {name: cleaned(value, clean_message) for name, value in values.items()}
-            line = {"time": round(time.time(), 3), "run": run_id(), **texts}
-            handle.write(dump_json(line, indent=None))
+        self._events.append(values)
         self.observe(values)
 
     def observe(self, values: dict[str, Any]) -> None:
@@ -123,6 +116,7 @@ class Tracker(Points):
                 self._live.end()
         finally:
             self._tell(lambda sink: sink.close(complete=complete))
+            self._events.close()
 
     def _tell(self, act: Callable[[Sink], None]) -> None:
         for sink in self._extra:

@@ -465,10 +465,11 @@ for name in ("HOME", "USER", "LOGNAME", "USERNAME", "LNAME"):
     os.environ.pop(name, None)
 from pathlib import Path
 from codex_ml.report.plots import loss_curve
+from codex_ml.train.timings import Timings
 from codex_ml.train.tracking import Tracker
 from codex_ml.train.model.build import build_model
 from codex_ml.train.config import Model
-tracker = Tracker(Path("curves"), Path("events.ndjson"), [])
+tracker = Tracker(Path("curves"), Timings(Path("events.ndjson")), [])
 tracker.log({"step": 1, "train/loss": 2.0})
 tracker.finish({})
 assert "<svg" in loss_curve([(1, 2.0)], [], best_step=1)
