@@ -141,6 +141,41 @@ def test_the_same_seed_gives_the_same_text_from_each_source_of_the_prompt(here: 
     assert run(TEXTS[3], "--max-tokens", 12, "--seed", 6).stdout != texts[0]
 
 
+def test_an_adapter_writes_what_the_merged_model_writes(here: Path) -> None:
+    import torch
+
+    from codex_ml.core.hashing import hash_path
+    from codex_ml.train.config import Lora
+    from codex_ml.train.model.adapters import add_adapters, merge_and_verify, save_adapter, trainable_parameters
+    from codex_ml.train.model.local_model import load_local
+
+    shutil.copytree(OWN, "base")
+    model = load_local(Path("base"), attention="eager", scratch=Path("scratch"))
+    model.name_or_path = "base"
+    adapted = add_adapters(model, Lora(rank=2, targets=("all-linear",)), seed=1)
+    torch.manual_seed(4)
+    for parameter in trainable_parameters(adapted).values():
+        parameter.data.normal_(std=0.5)
+    for name in ("merged", "lora"):
+        Path(name).mkdir()
+    save_adapter(adapted, Path("lora"))
+    merge_and_verify(adapted, Path("merged"))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(f"base/{file}", "merged")
+    options = ("def", "--max-tokens", 20, "--seed", 3, "--n", 2, "--json")
+    texts = [
+        GenerateReport.model_validate_json(run(*options, "--model", *model).stdout)
+        for model in (("merged",), ("lora",), ("lora", "--base", "base"), ("base",))
+    ]
+    assert texts[0].answers == texts[1].answers == texts[2].answers != texts[3].answers
+    assert [text.base_sha256 for text in texts] == [None, *[hash_path(Path("base")).sha256] * 2, None]
+    assert texts[1].model_sha256 == hash_path(Path("lora")).sha256
+    Path("base").rename("moved")
+    assert error("def", "--model", "lora") == (
+        "error: the base model base of the adapter lora does not exist; name its folder with --base\n"
+    )
+
+
 def test_several_texts_are_those_of_their_numbers(here: Path) -> None:
     done = run("def", "--n", 3, "--max-tokens", 8, "--json")
     found = GenerateReport.model_validate_json(done.stdout)
@@ -272,7 +307,9 @@ def test_without_max_tokens_the_text_is_as_long_as_the_model_sees(here: Path, wr
     [
         (("a", "--model", "nowhere"), "nowhere does not exist; --model names a folder of a model or a GGUF file"),
         (("a", "--model", "data"), "data"),
-        (("a", "--model", "adapter"), "adapter holds an adapter (adapter_config.json); --model names the model that it was trained on"),
+        (("a", "--model", "adapter"), "adapter_config.json does not name its base model; name it with --base"),
+        (("a", "--model", "adapter", "--base", "nowhere"), "adapter does not exist; name its folder with --base"),
+        (("a", "--base", "chat"), "has no adapter_config.json; leave --base out"),
         (("a " * 200, "--max-tokens", 8), "tokens and --max-tokens 8; the model sees 256 at once; shorten it or lower --max-tokens"),
         (("a", "--max-tokens", 999), "--max-tokens 999 exceeds the 256 tokens that the model sees at once; lower it"),
         (("a", "--max-tokens", 0), "--max-tokens 0: at least 1 token must be written"),

@@ -16,6 +16,7 @@ from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
     from codex_ml.cli.generated_text import GeneratedAnswer, GenerateReport, Said
+    from codex_ml.cli.model_and_data import ModelChoice
     from codex_ml.cli.text_session import TextSession
     from codex_ml.inference.generation import Prompt
 
@@ -32,7 +33,12 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="The text to continue, or with --chat the first message.")
     ] = None,
-    model: Annotated[str, typer.Option(metavar="MODEL", help="A folder of a model, or a GGUF file.")] = "models/model",
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="A folder of a model or an adapter, or a GGUF file.")
+    ] = "models/model",
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Of an adapter: its base model; default: the one it names.")
+    ] = None,
     file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the prompt from a file.")] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Talk through the chat template: one line of standard input per message.")
@@ -65,7 +71,7 @@ def generate(
     Example: codex-ml generate "def add(a, b):" --max-tokens 40 --seed 7
     """
     with one_line_errors(debug=debug):
-        from codex_ml.cli.text_session import open_session
+        from codex_ml.cli.text_session import model_choice, open_session
         from codex_ml.inference.sampling import Sampling
 
         here = go_to_top()
@@ -78,7 +84,8 @@ def generate(
         if no_policy:
             _say(OFF)
         with scratch_folder() as scratch, naming_options(OPTIONS):
-            session = open_session(here / model, sampling, max_tokens, scratch, policy=not no_policy, say=_say)
+            choice = model_choice(here / model, None if base is None else here / base)
+            session = open_session(choice, sampling, max_tokens, scratch, policy=not no_policy, say=_say)
             if chat:
                 from codex_ml.cli.conversation import converse
 
@@ -87,7 +94,7 @@ def generate(
             text, decision = session.screened(text)
             asked = session.continued(text)
             if json:
-                report = _report(session, (model, here / model), (asked, text, decision), seed=seed, n=n)
+                report = _report(session, (model, choice), (asked, text, decision), seed=seed, n=n)
                 print_json(report.model_dump(mode="json"))
                 answers = report.answers
             else:
@@ -147,7 +154,7 @@ def _printed(
 
 
 def _report(
-    session: TextSession, model: tuple[str, Path], asked: tuple[Prompt, str, Said], *, seed: int, n: int
+    session: TextSession, model: tuple[str, ModelChoice], asked: tuple[Prompt, str, Said], *, seed: int, n: int
 ) -> GenerateReport:
     from codex_ml.cli.generated_text import GeneratedSampling, GenerateReport, ScreenedPrompt
     from codex_ml.core.hashing import hash_path
@@ -158,7 +165,8 @@ def _report(
     used = session.sampling
     return GenerateReport(
         model=model[0],
-        model_sha256=hash_path(model[1]).sha256,
+        model_sha256=hash_path(model[1].path).sha256,
+        base_sha256=None if model[1].base is None else hash_path(model[1].base).sha256,
         policy_sha256=None if decision == "not screened" else hash_path(POLICY).sha256,
         seed=seed,
         sampling=GeneratedSampling(

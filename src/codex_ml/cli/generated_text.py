@@ -48,6 +48,9 @@ class GenerateReport(_GeneratedPart):
 
     model: str = Field(description="The folder or file as it was named")
     model_sha256: str
+    base_sha256: str | None = Field(
+        description="Digest of the model that the adapter belongs to; null for a whole model"
+    )
     policy_sha256: str | None = Field(description="Digest of data/policy.yaml; null with --no-policy")
     seed: int
     sampling: GeneratedSampling

@@ -39,11 +39,13 @@ class ModelChoice:
         path: a folder or a GGUF file.
         window: tokens per window; None: as training.json of the folder says, else its positions up to `LONGEST`.
         precision: as `evaluate.precision`.
+        base: the model that the adapter in `path` belongs to; None: `path` is a whole model.
     """
 
     path: Path
     window: int | None
     precision: Literal["fp32", "bf16", "auto"]
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -116,23 +118,32 @@ def load_any_model(choice: ModelChoice, runtime: Runtime, data: Path | None, scr
     if own:
         model, tokenizer = load_model(path, device=hardware.device), load_tokenizer(path)
     else:
-        model, tokenizer = _foreign(path, hardware.device, data=data, scratch=scratch)
+        model, tokenizer = _foreign(choice, hardware.device, data=data, scratch=scratch)
     length = choice.window or (training.seq_len if training else min(LONGEST, longest_sequence(model.config)[0]))
     check_length(model.config, length, "--window")
     return LoadedModel(model, tokenizer, hardware, training, own, length)
 
 
-def _foreign(path: Path, device: str, *, data: Path | None, scratch: Path) -> tuple[PreTrainedModel, TextTokenizer]:
+def _foreign(
+    choice: ModelChoice, device: str, *, data: Path | None, scratch: Path
+) -> tuple[PreTrainedModel, TextTokenizer]:
     from codex_ml.tokenizer.config import Tokenizer
     from codex_ml.tokenizer.local_tokenizer import import_tokenizer
     from codex_ml.tokens.text_tokenizer import load_tokenizer
+    from codex_ml.train.model.local_adapter import load_adapted
     from codex_ml.train.model.local_model import load_local
     from codex_ml.train.model.vocabulary import embedding_rows
 
     def texts() -> Iterator[str]:
         return iter(()) if data is None else (document.content for document in read_documents(data))
 
-    model: Any = load_local(path, attention="eager", scratch=scratch)
+    path = choice.path
+    model: Any
+    if choice.base is None:
+        model = load_local(path, attention="eager", scratch=scratch)
+    else:
+        model = load_adapted(path, choice.base, attention="eager", scratch=scratch)
+        path = path if (path / "tokenizer.json").is_file() else choice.base  # an adapter may bring its tokenizer
     folder = scratch / "tokenizer"
     folder.mkdir()
     import_tokenizer(path, texts, Tokenizer(kind="local", path="models/base/tokenizer"), folder)

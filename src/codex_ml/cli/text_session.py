@@ -15,7 +15,7 @@ from codex_ml.cli.generated_text import GeneratedAnswer, Said
 from codex_ml.core.errors import CheckFailed, UserError
 
 if TYPE_CHECKING:
-    from codex_ml.cli.model_and_data import LoadedModel
+    from codex_ml.cli.model_and_data import LoadedModel, ModelChoice
     from codex_ml.inference.generation import Generation, Prompt
     from codex_ml.inference.sampling import Sampling
     from codex_ml.policy.filters import TextFilter
@@ -197,8 +197,33 @@ class TextSession:
         )
 
 
+def model_choice(path: Path, base: Path | None) -> ModelChoice:
+    """The model in `path`, or the adapter in it with its base model: `base`, else the one that it names.
+
+    Raises:
+        UserError: when an adapter has no base model here, or a whole model is given one.
+    """
+    from codex_ml.cli.model_and_data import ModelChoice
+    from codex_ml.train.model.local_adapter import CONFIG, base_of
+
+    if not (path / CONFIG).is_file():
+        if base is not None:
+            raise UserError(f"--base names the model of an adapter, but {path} has no {CONFIG}; leave --base out")
+        return ModelChoice(path, None, "fp32")
+    named = Path(base_of(path)) if base is None else base
+    if not named.exists():
+        raise UserError(f"the base model {named} of the adapter {path} does not exist; name its folder with --base")
+    return ModelChoice(path, None, "fp32", named)
+
+
 def open_session(
-    path: Path, sampling: Sampling, most: int | None, scratch: Path, *, policy: bool, say: Callable[[str], None]
+    choice: ModelChoice,
+    sampling: Sampling,
+    most: int | None,
+    scratch: Path,
+    *,
+    policy: bool,
+    say: Callable[[str], None],
 ) -> TextSession:
     """Load the policy, then a model of any origin, and refuse the network.
 
@@ -208,11 +233,11 @@ def open_session(
     from codex_ml.cli.measure_model import POLICY, go_offline
 
     go_offline()
-    from codex_ml.cli.model_and_data import ModelChoice, load_any_model
+    from codex_ml.cli.model_and_data import load_any_model
     from codex_ml.cli.param_rules import load_params
     from codex_ml.policy.filters import load_filter
 
     params = load_params()
     screen = load_filter(*map(Path, POLICY)) if policy else None
-    loaded = load_any_model(ModelChoice(path, None, "fp32"), params.runtime, None, scratch)
+    loaded = load_any_model(choice, params.runtime, None, scratch)
     return TextSession(loaded, screen, sampling, most, say=say)

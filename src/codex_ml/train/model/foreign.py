@@ -50,12 +50,13 @@ ADDS_NOTHING = {"model_type", "architectures", "dtype", "torch_dtype", "transfor
 LARGEST = 2**31  # limit of any number in a configuration
 
 
-def check_folder(folder: Path, *, unpacked: bool = False) -> None:
+def check_folder(folder: Path, *, unpacked: bool = False, adapter: bool = False) -> None:
     """Refuse a folder with links or with files that can hold code, at any depth.
 
     Args:
         unpacked: whether we made the folder from a GGUF file. Then the record has the hash of that file, and the folder
             is in scratch, which DVC ignores.
+        adapter: whether an adapter is expected; else a folder with one is refused.
 
     Raises:
         UserError: naming the first such file.
@@ -76,7 +77,7 @@ def check_folder(folder: Path, *, unpacked: bool = False) -> None:
             )
         if not (path.is_file() or path.is_dir()):
             raise UserError(f"{path} is neither a file nor a folder")
-    if (folder / "adapter_config.json").exists():
+    if not adapter and (folder / "adapter_config.json").exists():
         raise UserError(
             f"{folder} holds an adapter (adapter_config.json); model.path names the model that it was trained on"
         )
