@@ -35,23 +35,28 @@ def reasons(fate: Fate, lock: dict[str, Locked]) -> Iterator[PlanReason]:
         yield PlanReason(kind="never_ran", name=fate.name, text="dvc.lock has no run of it")
         return
     for path in fate.missing:
-        yield _missing(path)
+        yield _missing(path, fate)
     if fate.other_command:
         yield PlanReason(kind="command", name=fate.name, text="its cmd in dvc.yaml changed")
     if locked is not None:
         yield from _of_params(fate, locked)
-        for path in fate.deps:
-            if path != PARAMS and path not in fate.missing:
+        for path, said in fate.deps.items():
+            if not (path == PARAMS and isinstance(said, dict)) and path not in fate.missing:
                 yield _of_dep(path, fate.name, lock)
     for path, said in fate.outs.items():
         if path not in fate.missing:
             yield PlanReason(kind="out", name=path, text=f"output {path} {OUT_SAYS.get(said, said)}")
     for path, writer in fate.waits.items():
+        if path in fate.outs:  # it may be in the cache again then
+            continue
         yield PlanReason(kind="upstream", name=path, text=f"{writer} may write another {path}")
 
 
-def _missing(path: str) -> PlanReason:
+def _missing(path: str, fate: Fate) -> PlanReason:
     pointer = Path(f"{path}.dvc")
+    if path in fate.outs and not pointer.is_file():
+        how = f"`dvc checkout {fate.name}` restores it, `dvc unfreeze {fate.name}` lets it run"
+        return PlanReason(kind="missing", name=path, text=f"{path} is missing, and {fate.name} is frozen; {how}")
     how = (
         f"`dvc pull {pointer}` fetches it" if pointer.is_file() else f"`git checkout {path}` brings a tracked one back"
     )
@@ -60,10 +65,11 @@ def _missing(path: str) -> PlanReason:
 
 def _of_params(fate: Fate, locked: Locked) -> Iterator[PlanReason]:
     """One reason per key whose value differs from the recorded one."""
-    if PARAMS not in fate.deps:
+    sections = fate.deps.get(PARAMS)
+    if not isinstance(sections, dict):  # a text where the whole file is a dependency
         return
     now = read_yaml(Path(PARAMS))
-    for section in fate.deps[PARAMS]:
+    for section in sections:
         for key, old, new in differences(section, locked.params.get(section, NOTHING), now.get(section, NOTHING)):
             text = f"{key} {_shown(old)} -> {_shown(new)}"
             old, new = (None if value is NOTHING else value for value in (old, new))

@@ -83,12 +83,14 @@ class _Walk:
     Attributes:
         known: path -> MD5 of each output that differs from the workspace in a known way.
         unknown: path of an output -> the stage that will or may write it.
+        rewritten: recorded MD5 of such an output -> that stage, which puts it into the cache if it writes it again.
     """
 
     def __init__(self, repo: Repo) -> None:
         self.repo = repo
         self.known: dict[str, str] = {}
         self.unknown: dict[str, str] = {}
+        self.rewritten: dict[str, str] = {}
 
     def visit(self, stage: Stage) -> Fate:
         """Decide about one stage and remember what it leaves."""
@@ -97,6 +99,7 @@ class _Walk:
             path = self._path(out)
             if fate.action in ("run", "maybe", "fail"):
                 self.unknown[path] = fate.name
+                self.rewritten[out.hash_info.value or ""] = fate.name
             elif fate.action == "restore":
                 self.known[path] = fate.restored[path]
         return fate
@@ -107,6 +110,7 @@ class _Walk:
             return _unrun(stage, outs)
         now = {self._path(dep): self._said(dep) for dep in stage.deps}
         waits = {path: writer for path in now if (writer := self._writer(path))}
+        twins = {self._path(out): writer for out in stage.outs if (writer := self._writer_of_twin(out, outs))}
         future = {path: self._future(path) for path in now if path not in waits}
         deps = {}
         for dep in stage.deps:
@@ -118,7 +122,8 @@ class _Walk:
                 deps[path] = now[path]
         other_command = stage.changed_stage()
         missing = tuple(path for path, said in deps.items() if said == "deleted")
-        changed = bool(deps or outs or other_command or stage.always_changed)
+        changed = bool(deps or outs.keys() - twins or other_command or stage.always_changed)
+        waits |= twins
         told = (stage.addressing, any(now.values()) or bool(outs) or other_command or stage.always_changed)
         if missing:
             return Fate(told[0], "fail", told[1], deps, outs, waits, other_command, missing=missing)
@@ -138,6 +143,11 @@ class _Walk:
     def _writer(self, path: str) -> str:
         """The stage whose run decides about a path; "" where none does."""
         return next((stage for out, stage in self.unknown.items() if _overlap(path, out)), "")
+
+    def _writer_of_twin(self, out: Output, said: dict[str, str]) -> str:
+        """The stage that may put an output back into the cache, because it may write the same bytes; "" for none."""
+        lost = said.get(self._path(out)) == "not in cache"
+        return self.rewritten.get(out.hash_info.value or "", "") if lost else ""
 
     def _future(self, path: str) -> str | None:
         """The MD5 that a path has after the stages visited so far; None where it stays as it is in the workspace."""
@@ -167,7 +177,8 @@ class _Walk:
 
         cache = self.repo.stage_cache
         local = all(item.protocol == "local" and item.def_path for item in (*stage.deps, *stage.outs))
-        if not (local and stage.deps and stage.outs) or any(out.persist or not out.is_in_repo for out in stage.outs):
+        inside = all(out.is_in_repo and not out.persist for out in stage.outs)
+        if stage.always_changed or not (local and inside and stage.deps and stage.outs):
             return {}
         if unchanged and all(out.hash_info for out in stage.outs):
             entry: Any = to_single_stage_lockfile(stage)
@@ -184,8 +195,9 @@ class _Walk:
 def _unrun(stage: Stage, outs: dict[str, str]) -> Fate:
     """The fate of what runs no command: data that `dvc add` tracks, and stages that `dvc freeze` froze."""
     gone = tuple(path for path, said in outs.items() if said == "deleted")
-    action: Action = "fail" if gone else "record" if outs else "stay"
-    return Fate(stage.addressing, action, bool(outs), {}, outs, {}, missing=gone)
+    changed = bool(outs) or stage.changed_stage()
+    action: Action = "fail" if gone else "record" if changed else "stay"
+    return Fate(stage.addressing, action, changed, {}, outs, {}, stage.changed_stage(), missing=gone)
 
 
 def _set_hash(dep: Output, md5: str | None) -> None:
