@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ import pytest
 import yaml
 from dvc.exceptions import DvcException
 
-sys.path.insert(0, str(Path(__file__).parent))
-import test_plan
-from test_plan import actions, dry, edit, planned, repro, texts
+from . import test_plan
+from .test_plan import actions, dry, edit, planned, repro, texts
 
 project, ran = test_plan.project, test_plan.ran  # fixtures
 
