@@ -411,7 +411,7 @@ def test_an_oversized_body_is_refused_before_it_is_read(serving, tiny) -> None:
 
 
 def test_a_body_that_does_not_come_frees_its_place(serving, tiny, monkeypatch) -> None:
-    monkeypatch.setattr(door, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(door, "BODY_SECONDS", 0.5)
     with serving(tiny, max_batch=1, max_queue=0) as running:
         status, answer, _ = post(running.url, b'{"prompt": "a', content_length="1000")
         assert (status, answer["error"]["code"]) == (408, "body_timeout")
@@ -521,7 +521,7 @@ def test_a_slow_reader_does_not_hold_others(serving, parrot) -> None:
 
 
 def test_the_head_of_each_request_must_come_in_time(serving, tiny, monkeypatch) -> None:
-    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 1)
     ask = b'{"prompt": "a", "max_tokens": 60}'
     head = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(ask)}\r\n\r\n"
     whole = b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + ask
