@@ -269,6 +269,9 @@ def test_a_model_that_was_trained_on_is_described_as_it_is_and_not_as_params_wou
     )
     assert f"fine-tuned: {parts if lora else 'all weights, '}{origin}." in text
     assert f"AdamW trained {'the adapters' if lora else 'all weights'} at a peak learning rate of 0.003.\n" in card
+    if lora:
+        grown = changed(known, lora=lora.model_copy(update={"added_pieces": 2000}))
+        assert "rank 8 in 14 modules and the rows of 2,000 added pieces, 12,345 parameters" in render_card(grown)
     front = front_matter(card)
     assert front["tags"] == ["codex-ml", "dvc", "fine-tuned", *(["lora"] if lora else [])]
     assert "base_model" not in front  # it would name a model of the Hub

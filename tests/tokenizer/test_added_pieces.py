@@ -192,7 +192,7 @@ def test_the_order_of_the_documents_changes_no_byte(grow, tmp_path):
     assert files[0] == files[1]
 
 
-def test_memory_is_bounded_by_forgetting_words_that_occurred_once(monkeypatch, tmp_path):
+def test_memory_is_bounded_by_forgetting_the_rarer_half_of_the_words(monkeypatch, tmp_path):
     monkeypatch.setattr(added_pieces, "WORDS", 2)
     base = json.loads((write_tiny(tmp_path / "theirs") / "tokenizer.json").read_bytes())
     counts = added_pieces.count_words(added_pieces.backend_of(base), ["low", "low", "new", "won", "low", "wen"])

@@ -11,6 +11,8 @@ import torch
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 from codex_ml.train.checkpoint import export_newest, load_newest
+from codex_ml.train.config import Lora
+from codex_ml.train.model.adapters import add_adapters
 from codex_ml.train.recipe import OptimizerPlan, Recipe
 from codex_ml.train.run import prepare_run
 
@@ -101,20 +103,23 @@ def test_shares_measure_the_kept_weights_of_another_run_again(run, tmp_path):
     assert [continued["best_measured_again"] for continued in shares["continued"]] == [True]
 
 
-def test_one_process_has_nobody_to_share_with(recipe, tmp_path):
+def sharded(recipe, model, folder):
     rows = recipe.packed(recipe.LENGTHS, seed=1)
+    plan, runtime = OptimizerPlan("adamw", 0.02), Runtime(sharding="full")
+    return prepare_run(
+        model, Recipe(recipe.settings(), plan, runtime, recipe.HARDWARE, 1, rows, rows, tokenizer=""), scratch=folder
+    )
+
+
+def test_one_process_has_nobody_to_share_with(recipe, tmp_path):
     with pytest.raises(UserError, match=r"^runtime.sharding full needs several processes: set runtime.processes, or"):
-        prepare_run(
-            recipe.tiny_model(),
-            Recipe(
-                recipe.settings(),
-                OptimizerPlan("adamw", 0.02),
-                Runtime(sharding="full"),
-                recipe.HARDWARE,
-                1,
-                rows,
-                rows,
-                tokenizer="",
-            ),
-            scratch=tmp_path,
-        )
+        sharded(recipe, recipe.tiny_model(), tmp_path)
+
+
+def test_rows_of_added_pieces_under_lora_are_not_shared(recipe, tmp_path):
+    lora = Lora(rank=2, targets=("q_proj",))
+    model = add_adapters(recipe.tiny_model(), lora, seed=1, added=[recipe.VOCAB - 1])
+    with pytest.raises(
+        UserError, match=r"^runtime.sharding full cannot be combined with tokenizer.add_pieces under model"
+    ):
+        sharded(recipe, model, tmp_path)

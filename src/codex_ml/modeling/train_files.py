@@ -21,12 +21,17 @@ class BaseModelFiles(Contract):
 
 
 class AdapterShape(Contract):
-    """LoRA: adapters of rank `rank` on `modules` modules, with `trained` parameters in all."""
+    """LoRA: adapters of rank `rank` on `modules` modules, with `trained` parameters in all.
+
+    Attributes:
+        added_pieces: added pieces whose rows of the embedding train too; absent where there are none.
+    """
 
     rank: int
     alpha: float
     modules: int
     trained: int
+    added_pieces: int = 0
 
 
 class TrainedModel(Contract):

@@ -108,9 +108,10 @@ def trained_from(facts: Facts) -> str:
     if (lora := shape.lora) is None:
         return f"all weights, {start}"
     held = "" if shape.quantization == "none" else f", on weights held in {shape.quantization}"
+    rows = f" and the rows of {lora.added_pieces:,} added pieces" if lora.added_pieces else ""
     return (
-        f"LoRA adapters of rank {lora.rank} in {lora.modules} modules, {lora.trained:,} parameters{held}, merged into "
-        f"the weights; {start}"
+        f"LoRA adapters of rank {lora.rank} in {lora.modules} modules{rows}, {lora.trained:,} parameters{held}, merged "
+        f"into the weights; {start}"
     )
 
 

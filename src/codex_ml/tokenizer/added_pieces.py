@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("codex_ml")
 LONGEST = 64  # pieces; a longer word is a table or encoded data, whose pieces occur nowhere else
-WORDS = 2_000_000  # different words in memory, about 0.5 GB; then the words that occurred once are forgotten
+WORDS = 500_000  # different words in memory, about 0.7 GB while they are merged; then the rarer half is forgotten
 DIGITS = 6
 
 
@@ -132,7 +132,8 @@ def backend_of(description: dict[str, Any]) -> Tokenizer:
 def count_words(backend: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int, ...]]:
     """How often each word of 2 to `LONGEST` pieces occurs, cut by the tokenizer itself: its ids -> number.
 
-    Memory is bounded: at `WORDS` different words those that occurred once are forgotten.
+    Memory is bounded: at more than `WORDS` different words those are forgotten that occurred no more often than the
+    median. What is forgotten depends on the order of the texts, which is fixed.
     """
     counts: Counter[bytes] = Counter()
     for text in texts:
@@ -145,7 +146,8 @@ def count_words(backend: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int, 
         for start, length in zip(edges[:-1][several].tolist(), lengths[several].tolist(), strict=True):
             counts[ids[start : start + length].tobytes()] += 1
         if len(counts) > WORDS:
-            counts = Counter({word: count for word, count in counts.items() if count > 1})
+            median = sorted(counts.values())[len(counts) // 2]
+            counts = Counter({word: count for word, count in counts.items() if count > median})
     return Counter({tuple(np.frombuffer(word, dtype=np.uint32).tolist()): count for word, count in counts.items()})
 
 

@@ -14,7 +14,7 @@ from codex_ml.modeling.rows import Rows
 from codex_ml.train.config import Train
 from codex_ml.train.history import History
 from codex_ml.train.identity import Identity, identity_of
-from codex_ml.train.model.adapters import trainable_parameters
+from codex_ml.train.model.adapters import is_adapted, rows_that_train, trainable_parameters
 from codex_ml.train.optimizer import build_optimizer
 from codex_ml.train.recipe import Recipe
 from codex_ml.train.selection import BestWeights, Patience
@@ -144,6 +144,11 @@ def _accelerator(hardware: Hardware) -> Accelerator:
 
 def _sharded_copy(model: nn.Module, accelerator: Accelerator, *, device: str) -> nn.Module:
     """Shard a copy: sharding changes the classes of a model's modules, and the given model is saved later."""
+    if is_adapted(model) and rows_that_train(model):
+        raise UserError(
+            "runtime.sharding full cannot be combined with tokenizer.add_pieces under model.lora, because peft trains "
+            "rows of the embedding only where each process holds it whole; use none, or train all weights"
+        )
     if accelerator.num_processes == 1:
         raise UserError(
             "runtime.sharding full needs several processes: set runtime.processes, or start the stage with torchrun"

@@ -15,6 +15,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.modeling.pack_files import Packed
 from codex_ml.train.config import Lora, Model, Train
 from codex_ml.train.model.adapters import add_adapters, save_adapter, trainable_parameters
+from codex_ml.train.model.describe import describe_model
 from codex_ml.train.model.prepare import make_trainable, prepare_model, save_trained
 from codex_ml.train.model.vocabulary import add_rows, embedding_rows
 
@@ -84,7 +85,8 @@ def prepare(tmp_path, monkeypatch):
         ready = prepare_model(
             settings, packed, attention="eager", seed=1, new_tokenizer=False, scratch=tmp_path / "scratch"
         )
-        return settings, make_trainable(ready, settings, Train(), seed=1, added=NEW)
+        added = NEW if packed.added_pieces else ()
+        return settings, make_trainable(ready, settings, Train(), seed=1, added=added)
 
     return prepare
 
@@ -147,6 +149,15 @@ def test_the_adapter_holds_the_rows_and_peft_loads_it_on_a_base_with_as_many(pre
     with torch.no_grad():
         found = PeftModel.from_pretrained(base, tmp_path / "one").eval()(input_ids=ids).logits
         torch.testing.assert_close(found, model.eval()(input_ids=ids).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_description_of_the_model_counts_the_pieces_whose_rows_train(prepare, tiny):
+    for about, more in (({}, {"added_pieces": 3}), ({"added_pieces": [], "vocab_size": VOCAB}, {})):
+        settings, model = prepare(tiny(), Lora(rank=2, alpha=4, targets=("q_proj",)), **about)
+        found = describe_model(model, settings).as_json()["lora"]
+        adapters = 2 * 2 * (32 + 32)  # layers x rank x (in + out)
+        rows = 3 * 32 if more else 0
+        assert found == {"rank": 2, "alpha": 4.0, "modules": 2, "trained": adapters + rows, **more}
 
 
 def test_without_added_pieces_an_adapter_trains_no_row(tiny):

@@ -179,6 +179,12 @@ def is_adapted(model: nn.Module) -> bool:
     return hasattr(model, "peft_config")
 
 
+def rows_that_train(adapted: Any) -> list[int]:
+    """Rows of the embedding that train beside the adapters: those of added pieces."""
+    rows: dict[str, list[int]] = adapted.peft_config["default"].trainable_token_indices or {}
+    return next(iter(rows.values()), [])
+
+
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write adapter_model.safetensors and adapter_config.json, which `PeftModel.from_pretrained` reads.
 

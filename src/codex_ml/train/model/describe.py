@@ -22,7 +22,7 @@ from codex_ml.modeling.train_files import (
     UsedOptimizer,
 )
 from codex_ml.train.config import Model
-from codex_ml.train.model.adapters import is_adapted, trainable_parameters
+from codex_ml.train.model.adapters import is_adapted, rows_that_train, trainable_parameters
 from codex_ml.train.recipe import Recipe, TrainingResult
 
 
@@ -82,6 +82,7 @@ def _lora(adapted: Any) -> AdapterShape:
         alpha=float(settings.lora_alpha),
         modules=sum(isinstance(module, LoraLayer) for module in adapted.modules()),
         trained=sum(parameter.numel() for parameter in trainable_parameters(adapted).values()),
+        **({"added_pieces": len(rows)} if (rows := rows_that_train(adapted)) else {}),
     )
 
 
