@@ -49,10 +49,11 @@ class Shelf:
 
     got: list[tuple[Path, str, dict]]
 
-    def __init__(self, fails: Exception | None = None) -> None:
+    def __init__(self, fails: BaseException | None = None) -> None:
         self.got, self.fails = [], fails
 
     def add_results(self, folder: Path, run_name: str, results: dict) -> None:
+        print("said by the library")
         if self.fails:
             raise self.fails
         self.got.append((folder, run_name, results))
@@ -151,15 +152,22 @@ def test_one_stage_is_shown_for_people_and_a_tracker_without_results_is_no_failu
     ])  # fmt: skip
 
 
-def test_a_tracker_that_fails_does_not_keep_the_others_from_their_metrics(measured):
-    first, last = Shelf(RuntimeError("no\nspace \x1b[2J")), Shelf()
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        (RuntimeError("no\nspace \x1b[2J"), "RuntimeError: no space \\x1b[2J"),
+        (SystemExit("bye"), "SystemExit: bye"),
+    ],
+    ids=["error", "exit"],
+)
+def test_a_tracker_that_fails_does_not_keep_the_others_from_their_metrics(measured, failure, why):
+    first, last = Shelf(failure), Shelf()
     with registered("trackers", "first", first), registered("trackers", "last", last):
         with_trackers("first", "last")
         done = run("--stage", "evaluate")
     assert len(last.got) == 1
     assert done.exit_code == 1
-    why = "not all metrics were sent; evaluate to first: RuntimeError: no space \\x1b[2J"
-    assert done.stderr == f"error: {why}\n"
+    assert done.stderr.splitlines()[-1] == f"error: not all metrics were sent; evaluate to first: {why}"
 
 
 def test_the_note_of_another_training_names_no_run(measured):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +71,9 @@ def send(stages: list[str], trackers: tuple[str, ...]) -> SentList:
 
 def _sent(stage: str, tracker: str, folder: Path, run_name: str, results: StageResults) -> SentResults:
     try:
-        numbers = len(results.numbers) if add_results(tracker, folder, run_name, results) else 0
-    except Exception as error:  # any library and any plug-in
+        with redirect_stdout(sys.stderr):  # what a library prints is not what the command prints
+            numbers = len(results.numbers) if add_results(tracker, folder, run_name, results) else 0
+    except (Exception, SystemExit) as error:  # any library and any plug-in
         return SentResults(stage=stage, tracker=tracker, numbers=0, failed=f"{type(error).__name__}: {one_line(error)}")
     return SentResults(stage=stage, tracker=tracker, numbers=numbers, failed="")
 
