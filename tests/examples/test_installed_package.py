@@ -28,26 +28,37 @@ train: {max_steps: 4, micro_batch_size: 4, eval_every: 2, eval_rows: 8, checkpoi
 evaluate: {bootstrap: 100, metrics: [perplexity, first_line], completions: {documents: 4, max_tokens: 8}}
 safety_audit: {windows: 20, prefix_tokens: 12, suffix_tokens: 8, samples: 4, sample_tokens: 16}
 report: {}
-runtime: {device: cpu, trackers: [lines]}
+runtime: {device: cpu, trackers: [lines], on_event: [{plugin: to_file, events: [stage_finished], seconds: 60}]}
 """
-BROKEN = '[project]\nname = "broken"\nversion = "0.1"\n[project.entry-points."codex_ml.metrics"]\nbad = "broken:Bad"\n'
+BUILD = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+# Name -> code and entry points of a package that is of no use. "twin" is a name of both, and "chrf" is built in.
+BROKEN = {
+    "broken": ("raise ImportError('no such\\nlibrary')\n", {"metrics": ("bad", "twin")}),
+    "odd": ("bad = odd = twin = chrf = 'text'\n", {"metrics": ("twin", "chrf"), "readers": ("odd",)}),
+}
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment that sees the packages of this one, with the wheels of the template and of a broken package."""
+    """A new environment that sees the packages of this one, with the wheels of the template and of BROKEN."""
     folder = tmp_path_factory.mktemp("wheels")
-    source, broken = folder / "source", folder / "broken"
-    shutil.copytree(ROOT / "examples/plugin", source)
-    build = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
-    (broken / "src/broken").mkdir(parents=True)
-    (broken / "pyproject.toml").write_text(build + BROKEN)
-    (broken / "src/broken/__init__.py").write_text("raise ImportError('no such\\nlibrary')\n")
+    sources = [folder / "source"]
+    shutil.copytree(ROOT / "examples/plugin", sources[0])
+    for name, (code, kinds) in BROKEN.items():
+        sources.append(folder / name)
+        module = folder / name / "src" / name / "__init__.py"
+        module.parent.mkdir(parents=True)
+        module.write_text(code)
+        points = "".join(
+            f'[project.entry-points."codex_ml.{kind}"]\n' + "".join(f'{point} = "{name}:{point}"\n' for point in names)
+            for kind, names in kinds.items()
+        )
+        (folder / name / "pyproject.toml").write_text(f'{BUILD}[project]\nname = "{name}"\nversion = "0.1"\n{points}')
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (inside,) = (environment / "lib").glob("python*/site-packages")
     (inside / "others.pth").write_text("\n".join(path for path in site.getsitepackages() if path) + "\n")
-    for package in (source, broken):
+    for package in sources:
         command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "dist"]
         subprocess.run(command, cwd=package, check=True, capture_output=True)
     install = [
@@ -93,7 +104,14 @@ def run_of(workspace: Path, stage: str) -> str:
 def test_every_kind_of_the_wheel_works_in_the_real_stages(run, workspace):
     found = json.loads(run("-m", "codex_ml", "plugins", "list", "--json"))["plugins"]
     states = {(plugin["kind"], plugin["name"]): (plugin["state"], plugin["why"]) for plugin in found}
+    twins = [(p["state"], p["why"]) for p in found if p["name"] == "twin"]
+    assert twins == [
+        ("collision", f"{other} 0.1 offers the same name; uninstall all but one") for other in ("odd", "broken")
+    ]
+    del states["metrics", "twin"]
     assert states.pop(("metrics", "bad")) == ("failed", "ImportError: no such library")
+    assert states.pop(("metrics", "chrf")) == ("shadowed", "the built-in metric of this name is used instead")
+    assert states.pop(("readers", "odd")) == ("failed", "must be a callable, found str")
     assert {kind for kind, _ in states} == set(KINDS) and set(states.values()) == {("loaded", "")}
 
     folder = workspace / "data/raw/mine"
@@ -105,9 +123,14 @@ def test_every_kind_of_the_wheel_works_in_the_real_stages(run, workspace):
     (workspace / "params.yaml").write_text(PARAMS)
     policy = workspace / "data/policy.yaml"
     policy.write_text(policy.read_text().replace("detectors: []", "detectors: [tickets]"))
-    run("stages/fetch.py")
-    assert "data/readers.lock does not have the reader 'blocks'" in run("stages/ingest.py", fails=True)
+    assert "data/presets.lock does not have the preset 'nano'" in run("stages/fetch.py", fails=True)
     assert "holds 1 readers" in run("-m", "codex_ml", "plugins", "lock")
+    run("stages/fetch.py")
+    readers = workspace / "data/readers.lock"
+    locked = readers.read_bytes()
+    readers.write_text("readers: []\n")
+    assert "data/readers.lock does not have the reader 'blocks'" in run("stages/ingest.py", fails=True)
+    readers.write_bytes(locked)
     for stage in ("ingest", "split", "tokenizer", "pack", "train", "evaluate"):
         run(f"stages/{stage}.py")
 
@@ -134,9 +157,11 @@ def test_every_kind_of_the_wheel_works_in_the_real_stages(run, workspace):
         **{"device": "cpu", "precision": resolved["precision"], "compile": False, "threads": 1, "attention": "eager"},
         "recipe": tracked.stem,
     }
+    alerts = (workspace / "logs/alerts.txt").read_text().splitlines()
+    assert [line.split(": ")[:2] for line in alerts[-2:]] == [["stage_finished", s] for s in ("train", "evaluate")]
     details = json.loads((workspace / "reports/evaluate/details.json").read_text())
     assert [(p["name"], p["distribution"]) for p in details["plug_ins"]] == [("first_line", "codex-ml-example")]
     deps = json.loads((workspace / "reports/pack/lineage.json").read_text())["deps"]
     assert "data/templates.lock" in deps
-    locked = yaml.safe_load((workspace / "data/templates.lock").read_text())["templates"]
-    assert [(entry["name"], entry["version"]) for entry in locked] == [("question", "1.0")]
+    entries = yaml.safe_load((workspace / "data/templates.lock").read_text())["templates"]
+    assert [(entry["name"], entry["version"]) for entry in entries] == [("question", "1.0")]
