@@ -13,14 +13,14 @@ from .test_json_schemas import commands
 
 HEAVY = {
     "torch", "transformers", "pandas", "numpy", "dvc", "scipy", "tokenizers", "starlette", "uvicorn", "optuna", "pyarrow",
-    "accelerate", "peft", "safetensors", "matplotlib", "jinja2", "gguf", "git", "asyncio",
+    "accelerate", "peft", "safetensors", "matplotlib", "jinja2", "gguf", "git", "yaml",
 }  # fmt: skip
 # What the commands share. Neither core.contract nor core.config: pydantic builds a validator per class.
 LIGHT = {
     "",
     ".__main__",
     ".core",
-    *(f".core.{name}" for name in ("conflicts", "errors", "paths", "repository_root", "yaml")),
+    *(f".core.{name}" for name in ("conflicts", "errors", "paths", "repository_root")),
 }
 
 # Each command in a process of its own, which begins where the modules of Typer are loaded.

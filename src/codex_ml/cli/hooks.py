@@ -32,7 +32,6 @@ from codex_ml.core.conflicts import conflict_in
 from codex_ml.core.errors import CheckFailed, UserError, one_line, one_line_errors, safe_text
 from codex_ml.core.paths import SPLIT_LEDGER
 from codex_ml.core.repository_root import go_to_top
-from codex_ml.core.yaml import read_yaml
 
 if TYPE_CHECKING:
     from codex_ml.policy.scan import Scanner
@@ -117,6 +116,8 @@ def find_env_file(file: Path) -> Iterator[str]:
 
 def find_bad_yaml(file: Path) -> Iterator[str]:
     """Find YAML that DVC cannot read: syntax errors, tabs, keys given twice."""
+    from codex_ml.core.yaml import read_yaml
+
     try:
         read_yaml(file)
     except UserError as error:
@@ -238,6 +239,8 @@ def config_for_monorepo() -> None:
     Git has one set of hooks per repository, and pre-commit reads one file, .pre-commit-config.yaml of the top folder.
     """
     import yaml
+
+    from codex_ml.core.yaml import read_yaml
 
     with one_line_errors():
         folder, config = _project_folder(), read_yaml(CONFIG)
