@@ -501,8 +501,9 @@ def test_a_reader_that_is_too_slow_is_dropped_and_the_engine_goes_on(serving, pa
         assert until(lambda: not running.server.server_state.tasks)
 
 
-def test_a_slow_reader_does_not_hold_others(serving, parrot) -> None:
+def test_a_slow_reader_does_not_hold_others(serving, parrot, monkeypatch) -> None:
     """It reads nothing while 30 others get their answers; its own answer waits for it."""
+    monkeypatch.setattr(http_server, "READ_SECONDS", 600)
     served = parrot("word " * 700)
     with serving(served, policy=False, max_batch=4, max_unread=10_000) as running, ThreadPoolExecutor(6) as threads:
         ask = json.dumps({"prompt": "?", "max_tokens": 4000, "stream": True, "temperature": 0}).encode()
@@ -558,6 +559,11 @@ def test_a_client_that_still_reads_the_last_answer_is_not_cut_off() -> None:
     assert cut == [1], "it has read nothing since"
     http_server._Connection._cut_idle(connection, "an earlier one", 500)
     assert (cut, waits) == ([1], [1])
+    connection._watch_reader = connection._expect_request
+    http_server._Connection._cut_unread(connection, 501)
+    assert (cut, waits) == ([1], [1, 1])
+    http_server._Connection._cut_unread(connection, 500)
+    assert (cut, waits) == ([1, 1], [1, 1])
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -317,6 +317,7 @@ def test_scores_of_a_stream_are_refused(filtering, other) -> None:
         (b'{"a": NaN}', "is not a JSON object"),
         (b"[" * 1000, "is not a JSON object"),
         (b'["a"]', "is not a JSON object"),
+        (b'{"choices": [' + b"{}," * 128 + b"{}]}", "has more than 128 choices"),
     ],
 )
 def test_an_endpoint_that_does_not_answer_with_json_is_reported(filtering, other, answer, why) -> None:
@@ -392,7 +393,7 @@ def test_the_models_of_the_other_endpoint_are_listed(filtering, other) -> None:
 
 
 def test_a_client_that_asks_on_and_reads_nothing_is_cut_off(filtering, other, monkeypatch) -> None:
-    monkeypatch.setattr(http_server, "HEAD_SECONDS", 1)
+    monkeypatch.setattr(http_server, "READ_SECONDS", 1)
     other.answer = {"data": [1] * 250_000}
     with filtering() as running, socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2]))) as client:
         client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)

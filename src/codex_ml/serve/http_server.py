@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("codex_ml")
 HEAD_SECONDS = 20.0  # for the head of each request of a connection, from the end of the answer before it
+READ_SECONDS = 20.0  # in which a client with much unread must read something
 MOST_CONNECTIONS = 2048
 LOOPBACK = "127.0.0.1"
 
@@ -62,10 +63,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 class _Connection(H11Protocol):
-    """A connection that the application can cut, and that ends if no request comes or no answer is read.
-
-    The answer to a POST has the deadline of its request; here only the others are cut.
-    """
+    """A connection that the application can cut, and that ends if no request comes or no answer is read."""
 
     _unread: asyncio.TimerHandle | None = None
 
@@ -89,18 +87,19 @@ class _Connection(H11Protocol):
         super().resume_writing()
 
     def _watch_reader(self) -> None:
-        self._unread = self.loop.call_later(HEAD_SECONDS, self._cut_unread)
+        unread = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(READ_SECONDS, self._cut_unread, unread)
 
     def _stop_watching(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
 
-    def _cut_unread(self) -> None:
-        """End the connection of a client that asks on and on, and reads no answer."""
-        if self.scope["method"] != "POST" and not self.cycle.response_complete:
-            self.transport.abort()
-        else:
+    def _cut_unread(self, unread: int) -> None:
+        """End the connection of a client that has read nothing; nothing is added while so much is unread."""
+        if self.transport.get_write_buffer_size() < unread:
             self._watch_reader()
+        else:
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         self._late.cancel()

@@ -28,7 +28,6 @@ class PromptEnds:
         else:
             prompt = request.get("prompt")
             self._texts = list(map(_text, prompt)) if isinstance(prompt, list) else [_text(prompt)]
-
         self.answers = self._per_prompt * len(self._texts)
 
     def before(self, index: int) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from codex_ml.policy.filters import ScreenedText, TextFilter
+from codex_ml.policy.redacted_output import CONTEXT
 from codex_ml.policy.streaming import AnswerFilter
 from codex_ml.serve.api_counters import Counters
 
@@ -47,7 +48,15 @@ class TextGate(Protocol):
 
 
 class _AnswerGate(AnswerFilter):
-    """The filter of an answer; its reason names no lines, because they would count from inside the prompt."""
+    """The filter of an answer; its reason names no lines, because they would count from inside the prompt.
+
+    A value that prompts may hold and answers may not is replaced before the answer is read. Else it would refuse the
+    end of the prompt, and the answer would be read alone.
+    """
+
+    def __init__(self, screen: TextFilter, before: str) -> None:
+        end = before[-CONTEXT:]
+        super().__init__(screen, screen.redacted(end, screen.values_in_output(end)))
 
     @property
     def why(self) -> str:

@@ -15,7 +15,7 @@ from codex_ml.serve.screening import TextGate
 if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
 
-QUICK = 4096  # characters that the filter reads within a millisecond or two; more are read beside the event loop
+QUICK = 4096  # characters, which the filter reads in milliseconds; more are read beside the event loop
 
 
 class StreamedChoice:

@@ -30,7 +30,7 @@ from codex_ml.serve.api_requests import parse_object
 from codex_ml.serve.prompt_ends import PromptEnds
 from codex_ml.serve.screening import Screening, stricter
 from codex_ml.serve.upstream_client import UpstreamAddress, UpstreamAnswer, UpstreamError, asked
-from codex_ml.serve.upstream_stream import TEXTS, FilteredChunks
+from codex_ml.serve.upstream_stream import MOST_CHOICES, TEXTS, FilteredChunks
 from codex_ml.serve.upstream_text import MOST_TEXTS, TextWalk, TooManyTexts
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class UpstreamModel:
                 stream, n = one.request.get("stream") is True, one.request.get("n")
                 choices = [
                     Choice(i, "", FILTERED, f"the prompt: {one.why}")
-                    for i in range(n if isinstance(n, int) and 0 < n <= 128 else 1)
+                    for i in range(n if isinstance(n, int) and 0 < n <= MOST_CHOICES else 1)
                 ]
                 return refused_answer(Writer(chat, "upstream"), choices, origin, stream=stream, counted=False)
             sent = json.dumps(one.request, ensure_ascii=True, allow_nan=False).encode("ascii")
@@ -165,7 +165,10 @@ class UpstreamModel:
             return body, None, ""
         walk = TextWalk(self._screening.screen.screen_output)
         if one is not None:
-            self._read_after_prompts(walk, body.get("choices"), one)
+            choices = body.get("choices")
+            if isinstance(choices, list) and len(choices) > MOST_CHOICES:
+                raise UpstreamError(f"its answer has more than {MOST_CHOICES} choices")
+            self._read_after_prompts(walk, choices, one)
         cleaned = _walked(walk, body)
         return cleaned, *walk.decision
 
