@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from codex_ml.cli.json_outputs import output_schema
@@ -220,8 +221,8 @@ def test_a_merged_folder_is_the_model_without_what_belongs_to_the_repository(
     plain = {name: digest for name, digest in tree(source).items() if digest != "folder"}
     (source / "training.json").write_text("{}")
     (source / "adapter").mkdir()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (source / "adapter" / name).write_text(name)
+    (source / "adapter/adapter_config.json").write_text("{}")
+    save_file({"base_model.model.x.lora_A.weight": torch.ones(2, 2)}, source / "adapter/adapter_model.safetensors")
     code, said, err = run("merged", "--model", source, "--out", out, "--json")
     assert code == 0, err
     assert tree(out) == plain
@@ -253,6 +254,46 @@ def test_a_link_is_not_followed(tmp_path: Path, model: Callable[..., Any]) -> No
     (tmp_path / "model/generation_config.json").symlink_to(tmp_path / "secret")
     code, _, err = run("merged", "--model", tmp_path / "model", "--out", tmp_path / "new")
     assert code == 2 and "is a symbolic link" in err and not (tmp_path / "new").exists()
+
+
+def test_the_folder_of_the_adapter_may_not_be_a_link(tmp_path: Path, model: Callable[..., Any]) -> None:
+    model("llama")
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "elsewhere" / name).write_text("{}")
+    (tmp_path / "model/adapter").symlink_to(tmp_path / "elsewhere")
+    code, _, err = run("adapter", "--model", tmp_path / "model", "--out", tmp_path / "new")
+    assert code == 2 and "model/adapter is a symbolic link" in err and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["merged", "adapter"])
+def test_weights_that_are_a_pickle_are_not_handed_on(tmp_path: Path, model: Callable[..., Any], kind: str) -> None:
+    model("llama")
+    (tmp_path / "model/adapter").mkdir()
+    (tmp_path / "model/adapter/adapter_config.json").write_text("{}")
+    for folder, name in (("model/adapter", "adapter_model"), ("model", "model")):
+        (tmp_path / folder / f"{name}.safetensors").write_bytes(b"\x80\x04" + b"x" * 90)
+    code, _, err = run(kind, "--model", tmp_path / "model", "--out", tmp_path / "new")
+    assert code == 2 and "this is a pickle, not safetensors" in err and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["gguf", "merged", "tokenizer"])
+def test_a_target_that_cannot_be_made_is_refused_before_any_work(
+    tmp_path: Path, model: Callable[..., Any], tree: Callable[[Path], dict[str, str]], kind: str
+) -> None:
+    model("llama")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    before = tree(tmp_path)
+    for target, said in (
+        ("dangling", "already exists; give a new name"),
+        ("file/inside", "file is not a folder, so"),
+        ("model/copy", "which an export leaves as it is; give a name outside"),
+    ):
+        option = "--tokenizer" if kind == "tokenizer" else "--model"
+        code, _, err = run(kind, option, tmp_path / "model", "--out", tmp_path / target)
+        assert code == 2 and said in err and err.count("\n") == 1
+    assert tree(tmp_path) == before
 
 
 def test_an_exported_tokenizer_is_read_by_other_tools(tmp_path: Path, tokenizer: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -190,6 +191,15 @@ def test_several_texts_are_those_of_their_numbers(here: Path) -> None:
     assert all(f"--- {number} of 3\n" in printed.stderr for number in (1, 2, 3))
 
 
+def test_the_texts_do_not_depend_on_the_batch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for size in (1, 2, 16):
+        monkeypatch.setattr("codex_ml.cli.text_session.BATCH", size)
+        done = run("def", "--n", 3, "--max-tokens", 8, "--json")
+        found.append(GenerateReport.model_validate_json(done.stdout).answers)
+    assert found[0] == found[1] == found[2]
+
+
 def test_the_json_says_what_was_asked_and_how_fast_it_was(here: Path) -> None:
     from codex_ml.core.hashing import hash_path
 
@@ -367,6 +377,69 @@ def test_the_model_stops_when_nobody_reads_any_more(here: Path, written: Any, mo
     assert not command._show("text")
     assert not output.is_read
     os.close(spare)
+
+
+def test_a_message_that_is_too_long_is_not_cut_in_two(
+    here: Path, written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codex_ml.cli.conversation.MOST_BYTES", 10)
+    written("yes", folder="chat")
+    done = run("--chat", "--model", "chat", "--max-tokens", 5, stdin="123456789\n1234567890\n", code=2)
+    assert done.stdout == "yes\n"
+    assert done.stderr.splitlines()[-1] == "error: a message holds more than 10 bytes; it must be shorter"
+
+
+class Terminal:
+    """A real process of the command in a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.read = b""
+        self.pid, self._fd = pty.fork()
+        if not self.pid:
+            os.environ["PYTHONPATH"] = "src"
+            os.execv(sys.executable, [sys.executable, "-m", "codex_ml", "generate", *arguments])  # noqa: S606
+
+    def after(self, expected: str, keys: bytes) -> None:
+        """Type keys when the text is on the terminal, after what was there at the keys before."""
+        while expected.encode() not in self.read:
+            self.read += os.read(self._fd, 1 << 16)
+        self.read = self.read.partition(expected.encode())[2]
+        os.write(self._fd, keys)
+
+    def ended(self) -> tuple[int, str]:
+        """The exit code, and the rest of the text."""
+        try:
+            while data := os.read(self._fd, 1 << 16):
+                self.read += data
+        except OSError:  # Linux: the other end is closed
+            pass
+        os.close(self._fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), self.read.decode()
+
+
+@pytest.mark.slow
+def test_a_conversation_in_a_terminal(here: Path) -> None:
+    options = ("--chat", "--model", "chat", "--max-tokens", "4")
+    terminal = Terminal(*options)
+    terminal.after("> ", b"hi\n")
+    terminal.after("tokens/s", b"")
+    terminal.after("> ", ATTACK.encode() + b"\n")
+    terminal.after("the policy refuses the prompt: the text holds order", b"")
+    terminal.after("> ", b"x" * 5000 + b"\n")
+    terminal.after("a terminal cuts a line after 4095 bytes, so this one is not sent", b"")
+    terminal.after("> ", b"so?\n")
+    terminal.after("tokens/s", b"")
+    terminal.after("> ", b"\x04")  # Ctrl-D
+    code, rest = terminal.ended()
+    assert code == 1
+    assert rest.split("\n")[-2].rstrip() == "error: the policy refused 1 messages or answers of the conversation"
+    waiting = Terminal(*options)
+    waiting.after("> ", b"hi\n")
+    waiting.after("tokens/s", b"")
+    waiting.after("> ", b"\x03")  # Ctrl-C
+    code, rest = waiting.ended()
+    assert code == 130
+    assert rest.split("\n")[-2].rstrip() == "error: interrupted"
 
 
 @pytest.mark.slow

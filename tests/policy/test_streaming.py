@@ -284,3 +284,22 @@ def test_an_answer_that_is_refused_after_its_prompt_stops():
     stream = AnswerFilter(small("filters:\n  output:\n    personal: refuse\n"), "name = ")
     assert stream.push("secretname, " + "word " * 300) == "" == stream.finish()
     assert (stream.decision, stream.rules) == ("refuse", {"named": 1})
+
+
+def test_the_second_half_of_a_value_leaves_after_no_prompt_that_ends_in_its_first_half(policy, screen):
+    def redact(text):
+        return screen.screen_output(text).text
+
+    rests = 0
+    for rule, text, value in instances(policy, 1):
+        half = text.index(value) + len(value) // 2
+        prompt, answer = screen.screen_input(text[:half]), text[half:]
+        if prompt.decision == "refuse":
+            continue
+        stream = AnswerFilter(screen, prompt.text)
+        left = "".join(map(stream.push, answer)) + stream.finish()
+        assert left == redacted_output(redact, prompt.text, answer), rule
+        if prompt.decision == "allow" and value not in redact(text):
+            rests += 1
+            assert value[len(value) // 2 :] not in left, rule
+    assert rests > 100

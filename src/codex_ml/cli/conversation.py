@@ -11,6 +11,7 @@ from codex_ml.cli.text_session import TextSession
 from codex_ml.core.errors import CheckFailed, UserError
 
 SIGN = "> "  # before a message that is typed
+TYPED = 4095  # bytes of a line of a terminal; Linux drops what follows them without a word (N_TTY_BUF_SIZE)
 
 
 def converse(
@@ -27,7 +28,7 @@ def converse(
     if session.loaded.tokenizer.chat_template is None:
         raise UserError("--chat needs a chat template, and the tokenizer of this model has none; leave --chat out")
     talk, refused = list[dict[str, Any]](), 0
-    for message in _messages(first):
+    for message in _messages(first, say):
         try:
             text, _ = session.screened(message)
         except CheckFailed as error:
@@ -48,15 +49,24 @@ def converse(
         raise CheckFailed(f"the policy refused {refused} messages or answers of the conversation")
 
 
-def _messages(first: str) -> Iterator[str]:
+def _messages(first: str, say: Callable[[str], None]) -> Iterator[str]:
     if first:
         yield first
     typed = sys.stdin.isatty()
     while True:
         if typed:
             print(SIGN, end="", file=sys.stderr, flush=True)
-        line = sys.stdin.buffer.readline(MOST_BYTES)
+        try:
+            line = sys.stdin.buffer.readline(MOST_BYTES + 1)
+        except KeyboardInterrupt:
+            say("")  # the error gets a line of its own, after ^C
+            raise
         if not line:
             return
+        if len(line) > MOST_BYTES:
+            raise UserError(f"a message holds more than {MOST_BYTES} bytes; it must be shorter")
+        if typed and len(line.rstrip(b"\n")) >= TYPED:
+            say(f"a terminal cuts a line after {TYPED} bytes, so this one is not sent; pass a long text by a pipe")
+            continue
         if (text := as_text(line, "a message")).strip():
             yield text.rstrip("\r\n")

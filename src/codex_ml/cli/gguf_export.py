@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.cli.model_export import ExportedFile
+from codex_ml.cli.model_export import ExportedFile, refuse_export_target
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_file, read_json
 from codex_ml.core.packages import install_extra
@@ -42,8 +42,7 @@ def write_gguf(source: Path, target: Path, *, half: bool, tokenizer: bool, scrat
     """
     if find_spec("gguf") is None:
         raise UserError(f"a GGUF file needs the package gguf; {install_extra('gguf')}")
-    if target.exists():
-        raise UserError(f"{target} already exists; give a new name")
+    refuse_export_target(target, source)
     pieces = _tokenizer_of(source) if tokenizer else None  # refuses before the weights are read
     import gguf
 

@@ -5,6 +5,7 @@ Used by: `codex-ml export merged`, `codex-ml export adapter`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from codex_ml.core.contract import Contract
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_folder
 from codex_ml.core.pipeline import remedy
+from codex_ml.core.tree import stands_for
+from codex_ml.train.model.weights import check_weights
 
 
 class ExportedFolder(Contract):
@@ -65,16 +68,33 @@ def export_adapter(model: Path, out: Path) -> list[str]:
     return _copy(model, {name: model / "adapter" / name for name in ADAPTER}, out, needed=ADAPTER)
 
 
+def refuse_export_target(out: Path, source: Path) -> None:
+    """Refuse a target that exists, that lies in the folder that is exported, or that can have no folder around it.
+
+    Raises:
+        UserError: naming what is in the way.
+    """
+    if os.path.lexists(out):
+        raise UserError(f"{out} already exists; give a new name")
+    if source.resolve() in out.resolve().parents:
+        raise UserError(f"{out} lies in {source}, which an export leaves as it is; give a name outside")
+    above = next(place for place in out.absolute().parents if os.path.lexists(place))
+    if not above.is_dir():
+        raise UserError(f"{above} is not a folder, so {out} cannot be in it; give another name")
+
+
 def _copy(model: Path, files: dict[str, Path], out: Path, *, needed: tuple[str, ...]) -> list[str]:
-    if out.exists():
-        raise UserError(f"{out} already exists; give a new folder")
+    refuse_export_target(out, model)
     for name in needed:
         if not files[name].is_file():
             raise UserError(f"{files[name]} is missing; {remedy(model, 'name the folder of a model')}")
     files = {**files, **{name: model / name for name in (*TOKENIZER, *_templates(model))}}
     kept = {name: file for name, file in files.items() if file.is_file()}
-    if link := next((file for file in kept.values() if file.is_symlink()), None):
-        raise UserError(f"{link} is a symbolic link; copy the file it points to, for example with cp -L")
+    for file in kept.values():
+        if link := next((place for place in (file, file.parent) if stands_for(place).is_symlink()), None):
+            raise UserError(f"{link} is a symbolic link; copy what it points to, for example with cp -rL")
+        if file.suffix == ".safetensors":
+            check_weights(file)
     with atomic_folder(out) as new:
         for name, file in kept.items():
             (new / name).parent.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from codex_ml.core.errors import UserError
+from codex_ml.cli.model_export import refuse_export_target
 from codex_ml.core.io import atomic_folder, write_json, write_text
 from codex_ml.tokens.layout import FILES, read_templates, write_templates
 from codex_ml.tokens.text_tokenizer import load_tokenizer
@@ -25,8 +25,7 @@ def export_tokenizer(folder: Path, to: Path) -> list[str]:
     Raises:
         UserError: when `to` exists or `folder` has no tokenizer.
     """
-    if to.exists():
-        raise UserError(f"{to} already exists; give a new folder")
+    refuse_export_target(to, folder)
     description = json.loads(load_tokenizer(folder).backend.to_str())
     with atomic_folder(to) as new:
         for name in FILES:
