@@ -12,6 +12,7 @@ import torch
 
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.events import RUN, run_id
 from codex_ml.core.strict_json import parse_json
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.modeling.rows import IGNORE, Rows
@@ -275,3 +276,19 @@ def test_a_model_trained_in_bf16_computes_in_float32_afterwards(recipe, tmp_path
     ids = torch.arange(2, 10)[None]
     with torch.no_grad():
         assert torch.equal(model.eval()(input_ids=ids).logits, fresh.eval()(input_ids=ids).logits)
+
+
+def test_the_folder_of_the_checkpoints_names_each_run_that_wrote_them(recipe, monkeypatch, tmp_path):
+    for commit in ("a" * 40, "b" * 40):
+        monkeypatch.setenv(RUN, f"20260131-120000-{commit[:6]}")
+        tags = {"run": run_id(), "experiment": "workspace", "seed": "3", "commit": commit}
+        monkeypatch.setattr(loop, "run_tags", lambda seed, tags=tags: {**tags, "seed": str(seed)})
+        model = recipe.tiny_model()
+        break_loss(monkeypatch, model, "nan", at=3)
+        with pytest.raises(CheckFailed):
+            recipe.train(tmp_path, model=model, max_steps=10)
+    lines = [parse_json(line) for line in (tmp_path / "scratch/runs.ndjson").read_bytes().splitlines()]
+    assert lines == [
+        {"run": f"20260131-120000-{'a' * 6}", "experiment": "workspace", "seed": "3", "commit": "a" * 40},
+        {"run": f"20260131-120000-{'b' * 6}", "experiment": "workspace", "seed": "3", "commit": "b" * 40},
+    ]

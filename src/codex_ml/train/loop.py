@@ -24,6 +24,7 @@ from codex_ml.train.monitor import machine_samples, monitor
 from codex_ml.train.recipe import Recipe, RunFolders, TrainingResult
 from codex_ml.train.resume import resume, save
 from codex_ml.train.run import Run, prepare_run
+from codex_ml.train.scratch import note_run
 from codex_ml.train.step import optimizer_step
 from codex_ml.train.stop_signals import end_now, waiting, watch_signals
 from codex_ml.train.throughput import Throughput
@@ -68,11 +69,11 @@ def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, record
             measure_again(run)
     name = folders.scratch.name
     note_resolved(recipe=name, attention=getattr(model.config, "_attn_implementation", None))
-    extra = (
-        open_trackers(recipe.runtime, folders.trackers, name, record["params"], tags=run_tags(recipe.seed))
-        if run.writes
-        else ()
-    )
+    extra: tuple[Sink, ...] = ()
+    if run.writes:
+        tags = run_tags(recipe.seed)
+        note_run(folders.scratch, tags)
+        extra = open_trackers(recipe.runtime, folders.trackers, name, record["params"], tags=tags)
     if recipe.hardware.compile and not run.finished:
         log.info("train: torch.compile builds kernels in the first step, which may take minutes; the rates exclude it")
     with _tracking(run, folders, extra) as tracker, _stop_requested() as stop:

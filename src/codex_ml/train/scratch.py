@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import CheckFailed
+from codex_ml.core.line_file import LineFile
 from codex_ml.core.lock import ProcessLock
 from codex_ml.core.ranks import rank
-from codex_ml.core.strict_json import dump_json
+from codex_ml.core.strict_json import dump_json, ndjson_line
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.train.checkpoint import newest_step
 from codex_ml.train.stop_signals import waiting
+
+RUNS = "runs.ndjson"  # in the folder of a run's checkpoints
 
 
 def fingerprint(record: dict[str, Any], hardware: Hardware) -> str:
@@ -93,3 +96,15 @@ def run_folder(parent: Path, record: dict[str, Any], hardware: Hardware) -> Iter
 def _state(folder: Path) -> str:
     step = newest_step(folder)
     return f"its last checkpoint is that of step {step}" if step else "it has no checkpoint yet"
+
+
+def note_run(folder: Path, tags: Mapping[str, str]) -> None:
+    """Add a line about the run that begins to the folder of its checkpoints: a checkpoint may be of several runs.
+
+    Args:
+        tags: run id, experiment, seed and commit; see `codex_ml.core.side_note.run_tags`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = LineFile(folder / RUNS, limit=1_000_000, kept=1)
+    file.append(ndjson_line(dict(tags)))
+    file.close()
