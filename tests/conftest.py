@@ -51,7 +51,7 @@ COSTLY = (
     "test_splits_end_to_end.py", "test_names_of_nothing.py", "test_merge.py", "test_lost_lines.py", "test_load.py",
     "test_near_exact.py", "test_prefix_join.py", "test_any_size.py", "test_split_writer.py", "test_ledger_commands.py",
     "test_merge_histories.py", "test_many_files.py", "test_batches.py", "test_recipe.py", "test_hostile.py",
-    "test_evaluate.py", "test_audit.py", "test_generate.py",
+    "test_evaluate.py", "test_audit.py", "test_generate.py", "test_unlocked_plugins.py",
 )  # fmt: skip
 
 
