@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
 from codex_ml.cli.serving import TOKEN, environment_token, refuse_missing_extra
 from codex_ml.core.errors import UserError
+from codex_ml.core.packages import install_extra
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +41,7 @@ def refused(*arguments: object, **environment: str) -> str:
 
 def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'codex-ml\[serve\]'"):
+    with pytest.raises(UserError, match=re.escape(f"needs starlette and uvicorn; {install_extra('serve')}")):
         refuse_missing_extra()
 
 
