@@ -109,3 +109,11 @@ def test_the_help_begins_with_a_sentence_and_breaks_no_line_itself(name, command
 
 def test_the_example_in_the_docstring_of_help_of():
     assert doctest.testmod(help_text).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_the_help_shows_how_the_command_is_called(name, command):
+    """The hooks are called by pre-commit, not by people."""
+    assert name.startswith("hook ") or f"codex-ml {name}" in command.help.partition("\n\n")[2]

@@ -114,9 +114,11 @@ def test_logs_of_a_stage_a_run_or_a_level(logs):
     assert LogLine.model_validate_json(printed) == LINES["logs/train.ndjson"][2]
 
 
-def test_without_logs_both_say_so_or_print_nothing(workspace):
+def test_without_logs_both_say_so(workspace):
     assert run("runs").stdout == "runs: the logs hold no run; `dvc repro` runs the stages\n"
-    assert (run("logs").stdout, run("logs").exit_code) == ("", 0)
+    done = run("logs")
+    assert (done.stdout, done.exit_code) == ("", 0)
+    assert done.stderr == "logs: no line of this stage, run and level; `codex-ml runs` lists the runs\n"
     assert RunList.model_validate_json(run("runs", "--json").stdout).runs == []
 
 

@@ -51,7 +51,7 @@ WORDS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "verify": ("models/model", "", (0,)),
 }
 SLOW = {  # experiments of DVC, one stage long
-    "folds": ("2 -S train.max_steps=3 -S evaluate.bootstrap=100", "", (0,)),
+    "folds": ("2 -S train.max_steps=6", "", (0,)),
     "sweep": (
         "--set tokenizer.vocab_size=choice(390,400) --method grid --metric tokenizer.bytes_per_token:max",
         "",

@@ -17,6 +17,8 @@ def check(debug: Debug = False) -> None:
     missing or damaged inputs and base models, package versions that differ from requirements.lock, locks that a killed
     DVC left, and accepted findings of the audit whose last day has passed. It warns where the installed metrics of
     other packages are not those of the last evaluation.
+
+    Example: codex-ml check && dvc repro
     """
     from codex_ml.cli.checks.installed_metrics import metrics_warning
     from codex_ml.cli.checks.workspace import check_workspace

@@ -48,6 +48,8 @@ def compare(
     Each result is compared with the first. Documents of one group, and samples of one task, count as one unit. Results
     on different test documents are refused, unless --common restricts them to the shared ones. With --data, models are
     evaluated first, with the other options as in `codex-ml evaluate`.
+
+    Example: codex-ml compare HEAD workspace --html comparison.html
     """
     from codex_ml.cli.comparison_text import comparison_lines
     from codex_ml.cli.history.named_results import named_results

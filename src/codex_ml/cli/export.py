@@ -95,6 +95,8 @@ def tokenizer(
     """Write the tokenizer in the Hugging Face layout (`AutoTokenizer.from_pretrained` reads it).
 
     SentencePiece kinds keep their tokenizer.model, BPE kinds get vocab.json and merges.txt.
+
+    Example: codex-ml export tokenizer --out /srv/tokenizers/mine
     """
     from codex_ml.cli.tokenizer_export import export_tokenizer
 

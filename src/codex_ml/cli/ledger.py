@@ -27,6 +27,8 @@ def accept(debug: Debug = False) -> None:
 
     After that its documents keep their split, whatever documents you add. A ledger below 100,000 lines is one file,
     which Git keeps and merges; DVC keeps a larger ledger as a folder. The command prints what to run next.
+
+    Example: codex-ml ledger accept && git add data/split_ledger
     """
     from codex_ml.split.ledger.edits import accept_new_lines
     from codex_ml.split.ledger.folder import NEW
@@ -41,6 +43,8 @@ def convert(debug: Debug = False) -> None:
     """Convert a ledger in the old format, data/split_ledger.ndjson, to the folder data/split_ledger.
 
     All documents keep their split. The old file is removed when the folder is complete.
+
+    Example: codex-ml ledger convert
     """
     from codex_ml.split.ledger.edits import convert_former
 
@@ -51,7 +55,10 @@ def convert(debug: Debug = False) -> None:
 
 @app.command()
 def show(json: Json = False, debug: Debug = False) -> None:
-    """Print the counts of the ledger: lines, contents per split, units, forgotten contents, and contradictions."""
+    """Print the counts of the ledger: lines, contents per split, units, forgotten contents, and contradictions.
+
+    Example: codex-ml ledger show --json
+    """
     from dataclasses import asdict
 
     from codex_ml.cli.ledger_counts import ledger_counts
@@ -83,6 +90,8 @@ def forget(
     The lines stay, and data/split_ledger/forgotten.txt names their contents, so that a merge does not bring them back.
     If a forgotten document is still in the corpus, `split` treats it as a new one each time. The file holds the start
     of the SHA-256 of a text: a person who has the text can see that it was here.
+
+    Example: codex-ml ledger forget notes/jane.txt --reason 'the author asked for it' --dry-run
     """
     from dataclasses import asdict
 

@@ -30,6 +30,8 @@ def lineage(
     stages of several runs, and names the first two that do not belong together. With --json each stage has the record
     of its start, or null where neither Git nor DVC's cache holds it; `dvc fetch --all-commits` fetches it. In the
     workspace it also shows run, commit and machine of each stage that ran here (docs/watch.md).
+
+    Example: codex-ml lineage models/model --rev v1.0
     """
     from json import dumps
 

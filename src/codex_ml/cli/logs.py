@@ -48,6 +48,10 @@ def logs(
         if run == "last":
             run = next((found.run for found in reversed(runs_of(stage))), None)
         wanted = checked_run(run)
+        count = 0
         for line in follow_lines(stage) if follow else past_lines(stage):
             if LEVELS[line.level] >= lowest and (wanted is None or line.run.startswith(wanted)):
                 typer.echo(shown(line, json=json))
+                count += 1
+        if not count:
+            typer.echo("logs: no line of this stage, run and level; `codex-ml runs` lists the runs", err=True)

@@ -23,6 +23,8 @@ def merge(
     The split ledger gets the lines of all sides. Conflicting results are reset to those of HEAD, and a rerun updates
     them. Conflicts that only you can resolve are listed: parameters, code, pointers to data. It exits with 1 while any
     are left. A second run changes nothing. docs/teams.md shows a whole merge.
+
+    Example: git merge theirs; codex-ml merge && dvc repro
     """
     from dataclasses import asdict
 

@@ -36,6 +36,8 @@ def show(
     Each piece of a document starts with a line that names the document. Below it, `trained` marks the tokens that the
     model learns to predict, and `context` those that it only reads. The rows of a step depend on
     train.micro_batch_size, train.accumulation and seed in params.yaml.
+
+    Example: codex-ml pack show --step 100
     """
     from dataclasses import asdict
 

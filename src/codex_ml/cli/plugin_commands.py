@@ -45,7 +45,7 @@ def list_plugins(
             line = f"{plugin.kind:<13} {plugin.name:<20} {origin:<24} {plugin.object}  {state}"
             typer.echo(safe_text(" ".join(line.split("\n"))))
         if not found.plugins:
-            typer.echo(f"plugins: no package offers {kind or 'any'}; docs/extend.md describes how to make one")
+            typer.echo(f"plugins: no package offers {kind or 'a plug-in'}; docs/extend.md describes how to make one")
 
 
 @app.command("lock")

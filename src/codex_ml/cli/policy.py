@@ -21,6 +21,8 @@ def new_key(debug: Debug = False) -> None:
 
     The key that comes with the repository is public: anyone who guesses a redacted value can confirm the guess with it.
     Make a private key before you read your own data. All placeholders change with the key.
+
+    Example: codex-ml policy new-key
     """
     from codex_ml.policy.key import KEY, make_private_key
 

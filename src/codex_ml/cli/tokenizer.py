@@ -47,6 +47,8 @@ def stats(
     bytes_per_token: a higher number means fewer tokens. tokens_per_word: a word is a run of letters, digits and _.
     unk_share: share of tokens that are the unknown token. unused_share: share of the vocabulary that this text does not
     use. lossless: share of the texts that decoding restores exactly. A split is also measured per language.
+
+    Example: codex-ml tokenizer stats README.md
     """
     from codex_ml.tokenizer.measure import tokenizer_metrics
 
@@ -140,6 +142,8 @@ def special(tokenizer: Folder = None, json: Json = False, debug: Debug = False) 
     """List the special tokens with their ids and roles: end, begin, pad, unknown, added.
 
     Text never becomes one of them: `<|endoftext|>` in a document is encoded as ordinary characters.
+
+    Example: codex-ml tokenizer special -t ../their_model
     """
     with one_line_errors(debug=debug):
         from codex_ml.cli.tokenizer_validation import SpecialTokens, special_tokens
@@ -193,6 +197,8 @@ def compare(
     """Measure two tokenizers on one text, side by side, and say whether they give the same ids.
 
     Two tokenizers with the same vocabulary but different rules have equal sizes and different ids.
+
+    Example: codex-ml tokenizer compare models/tokenizer ../their_model README.md
     """
     import numpy as np
 

@@ -23,6 +23,8 @@ def verify(
     """Recompute every hash from a result back to data/sample.lock; compare it with dvc.lock and the stages' records.
 
     It prints the chain, and exits with 1 at the first hash that differs, which it names.
+
+    Example: codex-ml verify models/model
     """
     from codex_ml.cli.checks.hash_chain import verified_links
 
