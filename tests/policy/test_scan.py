@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import pickle
 import random
 from itertools import pairwise
@@ -183,3 +184,15 @@ def test_escaped_white_space_is_white_space_whatever_the_number_of_backslashes(p
         plain = plain.replace("\\" + letter, space)
     assert without_escaped_space(text) == plain
     assert len(plain) == len(text)
+
+
+def test_a_token_in_folded_base64_is_found_whatever_the_lines_before_it_spell(scanner, token):
+    """A line before it may spell the base64 of `ghp_` by chance, at another alignment; the line ends do not count."""
+    rng = random.Random(2)
+    data = rng.randbytes(600) + b" " + token("gh" + "p_", 36).encode() + b" " + rng.randbytes(300)
+    encoded = base64.b64encode(data).decode()
+    form = base64.b64encode(b"gh" + b"p_x").decode()[:5]
+    for place in range(80):
+        run = encoded[:place] + form + encoded[place + len(form) :]
+        text = "\n".join(run[at : at + 76] for at in range(0, len(run), 76))
+        assert [finding.rule for finding in scanner.scan(text) if finding.action != "allow"] == ["github-token"], place

@@ -102,7 +102,7 @@ def left(screen: TextFilter, text: str) -> Iterator[tuple[int, str]]:
     yield len(text), gone
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, pytest.param(400, marks=pytest.mark.slow)])
 def test_what_leaves_begins_the_filtered_text_wherever_it_ends_under_rules_drawn_at_random(count: int) -> None:
     """Also where the text ends at once: then it is another text, and nothing of a value in it has left."""
     early = 0

@@ -58,7 +58,7 @@ _REST = re.compile(
     rf"(?=={{0,2}}[ \t]{{0,9}}(?:[\"'\r\n\\]|\Z))){{0,20000}}"
     rf"(?:\s{{1,20}}[{BASE64}]{{2,60}}={{1,2}}(?=[\"'\s\\]|\Z))?={{0,2}}"
 )
-_SPACE = re.compile(r"\\{1,4}[rn]|\s")
+FOLD = re.compile(r"\\{1,4}[rn]|\s")
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def decode_base64(text: str, start: int, first: int) -> tuple[int, int, str] | N
     aligned = low - (low - left) // 4 * 4
     rest = _REST.match(text, start)
     end = rest.end() if rest else start
-    body = _SPACE.sub("", text[aligned:end]).rstrip("=")
+    body = FOLD.sub("", text[aligned:end]).rstrip("=")
     body = body[: len(body) - (len(body) % 4 == 1)]
     if len(body) < 8:
         return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from codex_ml.policy.detectors import load_detectors, run_detector
 from codex_ml.policy.finding import Finding, locate
-from codex_ml.policy.hidden import decode_base64, reveal
+from codex_ml.policy.hidden import FOLD, decode_base64, reveal
 from codex_ml.policy.match import Matcher
 from codex_ml.policy.providers import Action, Severity
 from codex_ml.policy.redact import PLACEHOLDER, placeholder_length
@@ -111,12 +111,15 @@ class Scanner:
 
     def _in_base64(self, text: str, places: list[tuple[int, int]]) -> Iterator[_Span]:
         """Credentials and injections in one level of base64. The span is the whole run: a part would not decode."""
-        done: dict[int, int] = {}  # alignment (offset modulo 4) -> offset up to which runs have been decoded
-        for start, first in places:
-            if start < done.get((start - first) % 4, 0) or not (decoded := decode_base64(text, start, first)):
+        done: dict[int, int] = {}  # alignment -> offset up to which runs have been decoded
+        spaces = last = 0  # line ends do not count in the alignment of a run that is folded into lines
+        for start, first in sorted(places):
+            spaces += sum(map(len, FOLD.findall(text, last, start)))
+            last, alignment = start, (start - first - spaces) % 4
+            if start < done.get(alignment, 0) or not (decoded := decode_base64(text, start, first)):
                 continue
             low, high, inner = decoded
-            done[(start - first) % 4] = high
+            done[alignment] = high
             found = [s for s in self._confirmed(inner, base64=False) if self.policy.rules[s.order].kind != "personal"]
             if found:
                 yield _at(min(found, key=lambda span: (RANK[span.action], span.start)), low, high)
