@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from dvc.repo import Repo
 from typer.testing import CliRunner
 
@@ -219,8 +220,23 @@ CHANGES = (
     lambda roll: Path("params.yaml").write_text(PARAMS.replace("seed: 1", f"seed: {roll}")),
     lambda roll: edit_any("data/splits/one", roll), lambda roll: edit_any("models/model", roll),
     lambda roll: edit_any("metrics.json", roll), lambda roll: Path("page").unlink(missing_ok=True),
-    lambda roll: Path("data/note").write_text(str(roll)),
+    lambda roll: Path("data/note").write_text(str(roll)), lambda roll: lose_object(roll), lambda roll: forget_stage(roll),
+    lambda roll: Path("dvc.yaml").write_text(PIPELINE.replace("cat models", "true; " * (roll % 2) + "cat models")),
 )  # fmt: skip
+
+
+def lose_object(roll: int) -> None:
+    """Delete an object of DVC's cache; the output in the workspace stays."""
+    objects = sorted(file for file in Path(".dvc/cache/files/md5").rglob("*") if file.is_file())
+    objects[roll * len(objects) // 4].chmod(0o644)
+    objects[roll * len(objects) // 4].unlink()
+
+
+def forget_stage(roll: int) -> None:
+    """Remove the run of a stage from dvc.lock, as a merge can."""
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    lock["stages"].pop(("split", "train", "report", "")[roll], None)
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
 
 
 def edit_any(name: str, roll: int) -> None:

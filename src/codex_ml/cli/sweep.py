@@ -96,7 +96,8 @@ def sweep(
             return
         for line in table_of(found, axes):
             typer.echo(safe_text(line))
-        typer.echo(safe_text(f"\n{len(ended)} trials; {folder}: journal.ndjson, trials.csv, trials.svg"))
+        count = "1 trial" if len(ended) == 1 else f"{len(ended)} trials"
+        typer.echo(safe_text(f"\n{count}; {folder}: journal.ndjson, trials.csv, trials.svg"))
         if best and best.commit:
             typer.echo(safe_text(f"best: `dvc exp apply {best.experiment}`, then `dvc repro`"))
 

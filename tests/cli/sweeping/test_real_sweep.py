@@ -93,6 +93,20 @@ def test_an_interrupted_sweep_ends_its_trial_and_records_nothing(toy: ToyProject
     assert [trial["state"] for trial in json.loads(done.stdout)["trials"]] == ["finished", "finished"]
 
 
+def test_no_file_and_no_stream_has_a_secret_that_a_failing_stage_prints(toy: ToyProject) -> None:
+    token = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of the project's policy redacts it
+    rates = ("--set", "train.lr=choice(7e-2,1e-2)", "--method", "grid", "--name", "s")
+    done = toy.sweep(*rates, "--json", TOY_SAYS=f": login with {token} refused")
+    assert done.returncode == 0, done.stderr
+    trial = json.loads(done.stdout)["trials"][0]
+    assert trial["state"] == "failed"
+    assert "error: the loss is not finite: login with <SECRET:github-token:" in trial["why"]
+    files = [file for file in toy.root.parent.rglob("*") if file.is_file()]
+    texts = [done.stdout, done.stderr, *(file.read_bytes().decode("latin-1") for file in files)]
+    assert not [text for text in texts if token[4:16] in text]
+    assert toy.root / "logs/sweeps/s/000.log" in files
+
+
 def test_an_experiment_of_that_name_with_other_parameters_is_refused(toy: ToyProject) -> None:
     options = ("--set", "train.lr=choice(1e-2,2e-2)", "--method", "grid", "--name", "s")
     toy.run(sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", "s-000-lr-0.01", "-S", "train.lr=3e-2")

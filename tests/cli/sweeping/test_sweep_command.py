@@ -67,7 +67,11 @@ def test_the_table_begins_with_the_best_trial(project: Path, fake: None) -> None
         ["0", "1", "1e-3"],
         ["1", "failed", "2e-3"],
     ]
-    assert "dvc exp apply s-002-lr-0.004" in out
+    assert out.splitlines()[4:] == [
+        "",
+        "3 trials; logs/sweeps/s: journal.ndjson, trials.csv, trials.svg",
+        "best: `dvc exp apply s-002-lr-0.004`, then `dvc repro`",
+    ]
     assert "dvc ended with 1: error: out of \\x1b[31mluck" in err
     with Path("logs/sweeps/s/trials.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -75,6 +79,10 @@ def test_the_table_begins_with_the_best_trial(project: Path, fake: None) -> None
         ("0", "1e-3", "1.0"), ("1", "2e-3", ""), ("2", "4e-3", "4.0"),
     ]  # fmt: skip
     assert Path("logs/sweeps/s/trials.svg").read_text().startswith("<svg")
+
+
+def test_one_trial_is_not_called_trials(project: Path, fake: None) -> None:
+    assert "\n1 trial; logs/sweeps/s: " in sweep(*LR, "--method", "grid", "--trials", "1", "--name", "s")[1]
 
 
 def test_the_json_is_one_object_of_its_schema(project: Path, fake: None) -> None:

@@ -31,7 +31,7 @@ stages:
       - reports/train/plots:
           cache: false
 """
-# The loss falls towards (lr - 0.01)^2 x 1e4 + layers. A trial whose lr is above 0.05 fails. It waits for `release` where
+# The loss falls towards (lr - 0.01)^2 x 1e4 + layers. A trial whose lr is above 0.05 fails, and says TOY_SAYS. It waits for `release` where
 # the test asks for it, so that the test decides when the trial goes on. SIGINT ends it.
 STAGE = """\
 import json, os, pathlib, sys, time, yaml
@@ -43,7 +43,7 @@ curve.parent.mkdir(parents=True, exist_ok=True)
 with open(os.environ["TOY_LOG"], "a") as log:
     log.write(f"{os.environ['DVC_EXP_NAME']}\\n")
 if lr > 0.05:
-    sys.exit("error: the loss is not finite")
+    sys.exit(f"error: the loss is not finite{os.environ.get('TOY_SAYS', '')}")
 with open(curve, "w") as file:
     file.write("step\\tloss\\n")
     for step in (10, 20, 30):
