@@ -33,6 +33,8 @@ class Other:
     def __init__(self) -> None:
         self.answer: Any = {}
         self.kind = "application/json"  # of an answer in bytes
+        self.missing = 0  # bytes that are announced, and come when `end` is set
+        self.end = threading.Event()
         self.status = 200
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -49,9 +51,11 @@ class Other:
                 data = data if isinstance(data, bytes) else json.dumps(data).encode()
                 self.send_response(other.status)
                 self.send_header("Content-Type", "text/event-stream" if stream else other.kind)
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(len(data) + other.missing))
                 self.end_headers()
                 self.wfile.write(data)
+                if other.missing:
+                    other.end.wait(30)
 
             do_GET = do_POST
 
@@ -75,15 +79,15 @@ def other() -> Iterator[Other]:
 
 @pytest.fixture
 def filtering(screen, other: Other, run_endpoint) -> Callable[..., Any]:
-    """`with filtering(url=..., token=...) as running`."""
+    """`with filtering(url=..., token=..., timeout=...) as running`."""
 
-    def serve(url: str | None = None, token: str | None = None) -> Any:
+    def serve(url: str | None = None, token: str | None = None, timeout: float = 20) -> Any:
         address = upstream_address(url or other.url, token)
 
         def make(counters: Any) -> Callable[[], UpstreamModel]:
-            return lambda: UpstreamModel(address, Screening(screen, "6" * 64, counters), ServeLimits(timeout=20))
+            return lambda: UpstreamModel(address, Screening(screen, "6" * 64, counters), ServeLimits(timeout=timeout))
 
-        return run_endpoint(make, ServeLimits(timeout=20))
+        return run_endpoint(make, ServeLimits(timeout=timeout))
 
     return serve
 
@@ -133,7 +137,7 @@ def test_a_request_goes_on_without_its_secrets_and_its_answer_comes_back_without
 def test_a_stream_passes_counts_of_tokens_and_names_and_no_other_keys_or_long_names(filtering, other) -> None:
     """A name that is cut within a secret would show its beginning."""
     long = "n" * 250 + " " + SECRET
-    usage = {"prompt_tokens": 3, "total_tokens": 5, SECRET: 1, "more": {SECRET: 2}, "completion_tokens": "2"}
+    usage = {"prompt_tokens": 3, "total_tokens": 5, SECRET: 1, "more": {SECRET: 2}, "completion_tokens": 10**16}
     other.answer = [
         {**chunk(content="hi", finish=SECRET), "id": long, "model": f"a {SECRET}", "system_fingerprint": "fp"},
         {"id": "c", "choices": [], "usage": usage},
@@ -217,6 +221,30 @@ def test_an_answer_is_read_after_its_prompt(filtering, other, prompt, answer, ru
     assert texts == {0: "b", 1: "c", 3: "d"}
     assert found[-1]["codex_ml"]["decision"] == "redact"
     assert found[-1]["codex_ml"]["why"] == f"the answer: redacted: {rule}"
+
+
+def test_the_parts_of_an_answer_are_read_after_the_prompt_too(filtering, other) -> None:
+    prompt, rest, rule = AFTER[0]
+    parts = [{"type": "text", "text": rest}, {"type": "text", "text": "more"}]
+    other.answer = {"choices": [{"index": 0, "message": {"content": parts}}]}
+    with filtering() as running:
+        body = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
+        found = json.loads(running.client.post("/chat/completions", body=body, cast_to=str))
+    first, second = found["choices"][0]["message"]["content"]
+    assert re.fullmatch(rf"<SECRET:{rule}:[0-9a-f]{{8}}> ok", first["text"])
+    assert second["text"] == "more"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_comes_too_slowly_is_told_from_one_that_breaks_off(filtering, other, stream) -> None:
+    other.answer, other.missing = b'data: {"choices": []}\n\n', 10
+    other.kind = "text/event-stream" if stream else "application/json"
+    with filtering(timeout=0.5) as running:
+        with pytest.raises(openai.APIError, match=r"not complete after 0\.5 seconds"):
+            list(running.client.chat.completions.create(model="m", messages=SAID, stream=stream))
+        other.end.set()
+    with filtering() as running, pytest.raises(openai.APIError, match="is not HTTP, or broke off"):
+        list(running.client.chat.completions.create(model="m", messages=SAID, stream=stream))
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -334,6 +362,8 @@ def test_an_endpoint_that_does_not_answer_with_json_is_reported(filtering, other
         {"choices": [{"delta": 3}]},
         {"choices": "a"},
         {"choices": [{"delta": {"content": 5}}]},
+        {"choices": [{"index": True, "delta": {"content": "a"}}]},
+        {"choices": [{"delta": {"tool_calls": [{"index": 10**30}]}}]},
     ],
 )
 def test_a_stream_that_is_none_ends_with_an_error_that_quotes_nothing(filtering, other, event) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -176,13 +176,10 @@ class UpstreamModel:
         """Filter the texts of the answers in their place, each as it follows its prompt."""
         ends = one.ends
         for place, choice in enumerate(choices if isinstance(choices, list) else ()):
-            said = choice.get("message") if one.chat and isinstance(choice, dict) else choice
-            if not isinstance(said, dict):
-                continue
-            index = choice.get("index")
+            index = choice.get("index") if isinstance(choice, dict) else None
             before = ends.before(index if isinstance(index, int) and index >= 0 else place)
-            for name in (name for name in (*TEXTS, "text") if isinstance(said.get(name), str)):
-                said[name], decision, why = self._screening.answer(said[name], before)
+            for holder, name in _texts_of(choice):
+                holder[name], decision, why = self._screening.answer(holder[name], before)
                 if decision is not None:
                     walk.note(ScreenedText(decision, "", why=why))
 
@@ -221,6 +218,19 @@ def _chunk(chunks: FilteredChunks, data: bytes) -> dict[str, Any] | None:
         return chunks.add(value)
     except (ValueError, RecursionError):
         raise UpstreamError("an event of its stream is an error, or not a chunk in OpenAI's format") from None
+
+
+def _texts_of(choice: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """(object, key) of each text of an answer: its own, those of its message, and those of the parts of both."""
+    holders: list[Any] = [choice, choice.get("message")] if isinstance(choice, dict) else []
+    for said in (one for one in holders if isinstance(one, dict)):
+        for name in (*TEXTS, "text"):
+            value = said.get(name)
+            if isinstance(value, str):
+                yield said, name
+            for part in value if isinstance(value, list) else ():
+                if isinstance(part, dict) and isinstance(part.get("text"), str):
+                    yield part, "text"
 
 
 def _walked(walk: TextWalk, value: dict[str, Any]) -> dict[str, Any]:

@@ -127,8 +127,6 @@ async def asked(address: UpstreamAddress, method: str, path: str, body: bytes) -
             raise UpstreamError("it compresses its answer although it was asked not to")
         kind = named.get("content-type", "").partition(";")[0].strip().lower()
         yield UpstreamAnswer(head.status_code, kind, _pieces(connection, reader))
-    except (OSError, h11.RemoteProtocolError):
-        raise UpstreamError("its answer is not HTTP, or broke off") from None
     finally:
         writer.close()
         with suppress(OSError):
@@ -136,13 +134,16 @@ async def asked(address: UpstreamAddress, method: str, path: str, body: bytes) -
 
 
 async def _next(connection: h11.Connection, reader: asyncio.StreamReader) -> Any:
-    while True:
-        event = connection.next_event()
-        if isinstance(event, h11.InformationalResponse):
-            continue
-        if event is not h11.NEED_DATA:
-            return event
-        connection.receive_data(await reader.read(PIECE))
+    try:
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.InformationalResponse):
+                continue
+            if event is not h11.NEED_DATA:
+                return event
+            connection.receive_data(await reader.read(PIECE))
+    except (OSError, h11.RemoteProtocolError):
+        raise UpstreamError("its answer is not HTTP, or broke off") from None
 
 
 async def _pieces(connection: h11.Connection, reader: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:

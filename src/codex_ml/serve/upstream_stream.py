@@ -8,7 +8,7 @@ Used by: upstream.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from codex_ml.policy.filters import MAX_CHARACTERS
 from codex_ml.serve.api_answers import FILTERED
@@ -24,6 +24,7 @@ COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")  # of the field 
 LONGEST_NAME = 256
 NAMES = ("id", "object", "created", "model", "system_fingerprint")  # of a chunk
 MOST_CHOICES = 128
+MOST_NUMBER = 1 << 53  # a number of the protocol; one of any length could spell a value
 KINDS = {True: "chat.completion.chunk", False: "text_completion"}
 
 
@@ -88,7 +89,7 @@ class FilteredChunks:
             return None
         head = {name: self._short(chunk[name]) for name in NAMES if name in chunk}
         if isinstance(usage, dict):
-            head["usage"] = {key: usage[key] for key in COUNTS if isinstance(usage.get(key), int)}
+            head["usage"] = {key: usage[key] for key in COUNTS if _is_number(usage.get(key), MOST_NUMBER)}
         return {**head, "choices": choices}
 
     def finish(self) -> dict[str, Any] | None:
@@ -99,7 +100,7 @@ class FilteredChunks:
 
     def _choice(self, given: dict[str, Any]) -> dict[str, Any] | None:
         index = given.get("index", 0)
-        if not isinstance(index, int) or not 0 <= index < MOST_CHOICES:
+        if not _is_number(index, MOST_CHOICES):
             raise ValueError("a choice has no index")
         answer = self._answers.get(index)
         if answer is None:
@@ -148,7 +149,7 @@ class FilteredChunks:
         for call in calls:
             function = call.get("function") or {} if isinstance(call, dict) else None
             index = call.get("index", 0) if isinstance(call, dict) else None
-            if not isinstance(function, dict) or not isinstance(index, int):
+            if not isinstance(function, dict) or not _is_number(index, MOST_CHOICES):
                 raise ValueError("a call of a tool is not an object with an index")
             tool = answer.tools.setdefault(index, _Tool())
             tool.id += _string(call.get("id"))
@@ -180,7 +181,7 @@ class FilteredChunks:
             return ""
         if isinstance(value, str) and self._screening.screen is not None:
             return self._screening.screen.screen_output(value).text
-        return value if isinstance(value, str | int | None) else None
+        return value if isinstance(value, str) or _is_number(value, MOST_NUMBER) else None
 
 
 @dataclass
@@ -195,6 +196,11 @@ class _Decided:
 
     def finish(self) -> str:
         return ""
+
+
+def _is_number(value: Any, most: int) -> TypeGuard[int]:
+    """Whether it is one of 0, 1, ... below `most`."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < most
 
 
 def _string(value: Any) -> str:
