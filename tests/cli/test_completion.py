@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -105,8 +106,11 @@ def test_names_are_found_from_a_subfolder_and_none_outside(here, complete, monke
 def test_a_file_that_cannot_be_read_gives_no_names_and_no_message(here, complete):
     Path("dvc.yaml").write_bytes(b"\xff: [")
     Path("params.schema.json").unlink()
+    os.mkfifo("params.schema.json")
+    os.mkfifo("logs/pack.ndjson")
     for line in ("codex-ml plan ", "codex-ml verify ", "codex-ml sweep --set "):
         assert complete(line) == []
+    assert complete("codex-ml logs --run ") == ["last", RUN]
 
 
 HEAVY = ("torch", "transformers", "pandas", "numpy", "scipy", "dvc", "tokenizers", "pyarrow", "codex_ml.core.contract")

@@ -15,6 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from codex_ml.cli.main import whole_app
+from codex_ml.cli.result_target import refuse_tool_folder
+from codex_ml.core.errors import UserError
 
 
 def _edit(name: str, old: str, new: str) -> Callable[[], None]:
@@ -181,3 +183,12 @@ def test_every_group_of_commands_has_a_misuse():
 
     tried = {words.split()[0] for _, words, _ in MISUSES} | {words.split()[0] for words, _ in WRONG_USE}
     assert {name.split()[0] for name, _ in commands()} - tried == set()
+
+
+def test_a_result_may_be_written_where_dvc_runs_an_experiment(workspace, monkeypatch):
+    place = workspace / ".dvc/tmp/exps/tmp1"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    refuse_tool_folder(Path("reports/mine"))
+    with pytest.raises(UserError, match=r"is in \.dvc, the folder of DVC"):
+        refuse_tool_folder(workspace / ".dvc/cache/mine")

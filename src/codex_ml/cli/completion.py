@@ -108,7 +108,12 @@ def _metrics(top: Path) -> Iterator[str]:
     yield DEFAULT_METRIC
     for stage in _stages(top):
         with suppress(OSError, ValueError):
-            yield from _numbers(json.loads((top / f"reports/{stage}/metrics.json").read_bytes()), stage)
+            yield from _numbers(_read(top / f"reports/{stage}/metrics.json"), stage)
+
+
+def _read(file: Path) -> Any:
+    """A JSON file; {} where there is none, or a pipe, which would not end."""
+    return json.loads(file.read_bytes()) if file.is_file() else {}
 
 
 def _numbers(value: Any, name: str) -> Iterator[str]:
@@ -122,7 +127,7 @@ def _numbers(value: Any, name: str) -> Iterator[str]:
 def _runs(top: Path) -> Iterator[str]:
     """From the last lines of each log: a log can be large."""
     found = set()
-    for file in (top / "logs").glob("*.ndjson"):
+    for file in filter(Path.is_file, (top / "logs").glob("*.ndjson")):
         with file.open("rb") as handle:
             handle.seek(max(file.stat().st_size - (1 << 16), 0))
             for line in handle.read().splitlines():
@@ -133,7 +138,7 @@ def _runs(top: Path) -> Iterator[str]:
 
 
 def _settings(top: Path, incomplete: str, section: str) -> Iterator[str]:
-    schema = json.loads((top / "params.schema.json").read_bytes())
+    schema = _read(top / "params.schema.json")
     for key, part in _leaves(schema, schema, ""):
         if key.startswith(section):
             key = key.removeprefix(section)
@@ -144,7 +149,7 @@ def _settings(top: Path, incomplete: str, section: str) -> Iterator[str]:
 def _leaves(part: dict[str, Any], schema: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(dotted key, its schema) of every key that holds a value."""
     part = _resolved(part, schema)
-    if "properties" not in part:
+    if name and "properties" not in part:
         yield name, part
     for key, inner in part.get("properties", {}).items():
         yield from _leaves(inner, schema, f"{name}.{key}" if name else key)

@@ -45,7 +45,8 @@ def refuse_tool_folder(target: Path) -> None:
     Raises:
         UserError: naming the place and whose it is.
     """
-    for name in target.resolve().parts:
+    place, here = target.resolve(), Path.cwd()  # an experiment of DVC itself runs in .dvc/tmp
+    for name in (place.relative_to(here) if place.is_relative_to(here) else place).parts:
         if name in TOOLS:
             raise UserError(f"--out {target} is in {name}, the folder of {TOOLS[name]}; name a folder outside of it")
 
