@@ -106,7 +106,7 @@ MISUSES = [
     (NOTHING, "serve --token-file nowhere", "--token-file nowhere cannot be read (No such file or directory)"),
     # export and tokenizer
     (NOTHING, "export gguf --out x.gguf --model nowhere", "nowhere is not a folder; name the folder of a model"),
-    (NOTHING, "export merged --out data", "data already exists; give a new folder"),
+    (NOTHING, "export merged --out data", "data already exists; give a new name"),
     (NOTHING, "export merged --out new --model nowhere", "nowhere is not a folder; name the folder of a model"),
     (NOTHING, "export gguf --out .dvc/cache/x.gguf", "is in .dvc, the folder of DVC; name a folder outside of it"),
     (NOTHING, "export tokenizer --out .git/new", "is in .git, the folder of Git; name a folder outside of it"),
