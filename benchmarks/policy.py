@@ -31,7 +31,8 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from codex_ml.policy.rules import load_policy  # noqa: E402
+from codex_ml.policy.filters import TextFilter  # noqa: E402
+from codex_ml.policy.rules import Rule, load_policy  # noqa: E402
 from codex_ml.policy.scan import Scanner  # noqa: E402
 from codex_ml.safety_audit.planted import planted  # noqa: E402
 
@@ -148,6 +149,35 @@ def false_hits(scanner: Scanner, name: str, texts: Iterable[str]) -> None:
     print(f"{name}: {size / 1e6:.1f} MB, secrets {per_megabyte:.3f} per MB {secrets}; others {others}")
 
 
+def growth(screen: TextFilter, rules: Iterable[Rule], *, size: int = 64_000) -> None:
+    """Print how the time of a scan and of the input filter grows where a text is four times as long.
+
+    The texts are hostile: a literal of each rule, and then one character or pair of characters many times. 4 is linear
+    and 16 is quadratic. A text of which the longer form takes less than 0.1 s is not measured.
+    """
+    worst = []
+    units = ("a", "1", "Zq9x", " ", "\n", "a ", "-", "\\", "'\"", "=", "&a", "a@", "<", "41 ", "\u200b", "&#", "dG9r")
+    starts = {rule.literals[0] if rule.literals else "12345678" for rule in rules} | {""}
+    for start in sorted(starts):
+        for unit in (*units, f"{start} "):
+            for name, read in (("scan", screen.values_in_output), ("input", screen.screen_input)):
+                if name == "input" and start:
+                    continue
+                seconds = []
+                for count in (4 * size, size):
+                    text = start + (unit * (count // len(unit)))
+                    begin = time.process_time()
+                    read(text)
+                    seconds.append(time.process_time() - begin)
+                    if seconds[0] < 0.1:
+                        break
+                else:
+                    worst.append((seconds[0] / seconds[1], name, start, unit, seconds[0]))
+    print(f"growth from {size} to {4 * size} characters, {len(worst)} hostile texts; the largest ratios:")
+    for ratio, name, start, unit, longer in sorted(worst, reverse=True)[:5]:
+        print(f"  {ratio:.1f} {name} of {start!r} and {unit!r} repeated, {longer:.2f} s")
+
+
 def main(
     sample: Annotated[Path, typer.Option(help="Folder of wheels")] = ROOT / "data/raw/sample",
     policy: Annotated[Path, typer.Option(help="Policy file")] = ROOT / "data/policy.yaml",
@@ -156,9 +186,10 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Number of scans; the fastest counts")] = 3,
     seed: int = 0,
     instances: Annotated[int, typer.Option(min=1, help="Planted secrets per rule")] = 30,
+    hostile: Annotated[bool, typer.Option(help="Also measure how the time grows on hostile texts")] = True,
     precision: Annotated[bool, typer.Option(help="Also count false hits in public code, 400 MB")] = True,
 ) -> None:
-    """Print MB/s on one core, peak memory, findings, recall and false hits."""
+    """Print MB/s on one core, peak memory, findings, recall, growth on hostile texts, and false hits."""
     scanner = Scanner(load_policy(policy))
     peer = Peer(peer_python) if peer_python else None
     if peer:
@@ -189,6 +220,8 @@ def main(
         print(f"detect-secrets {size / theirs[0] / 1e6:.2f} MB/s, {reported} lines reported")
         print(f"ratio {theirs[0] / min(ours):.0f} (slowest of our rounds: {theirs[0] / max(ours):.0f})")
     recall(scanner, peer, seed=seed, instances=instances)
+    if hostile:
+        growth(TextFilter(scanner.policy, b"a key", scanner=scanner), scanner.policy.rules)
     if precision:
         false_hits(scanner, "standard library", text_files(Path(sysconfig.get_path("stdlib"))))
         false_hits(scanner, "site-packages", text_files(Path(sysconfig.get_path("purelib"))))
