@@ -202,6 +202,15 @@ def test_data_of_dvc_add_is_hashed_again_when_changed_and_fails_when_missing(ran
     assert actions(planned())["data/raw/big.dvc"] == "fail"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "of `plan` also 3: `dvc repro` has something to do."), (["plan"], "0 nothing to do, 3 something to do, 1 a")],
+)
+def test_the_help_names_the_exit_code_that_only_plan_has(words: list[str], said: str) -> None:
+    shown = CliRunner().invoke(whole_app(), [*words, "--help"], terminal_width=200).stdout
+    assert said in " ".join(shown.replace("│", " ").split())
+
+
 def test_planning_changes_no_file(ran: Path) -> None:
     edit("params.yaml", "1e-3", "2e-3")
 

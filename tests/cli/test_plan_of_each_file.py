@@ -200,6 +200,29 @@ def test_every_key(part: int) -> None:
     assert [found for key in keys[part::4] if (found := disagreement_about(key))] == []
 
 
+def test_a_file_that_git_does_not_know_and_a_file_less() -> None:
+    folder = Path("src/codex_ml/pack")
+    new, gone, aside = folder / "loose.py", folder / "best_fit.py", Path("aside")
+    assert gone.is_file()
+
+    def stages_of_both() -> set[str]:
+        told, named = {stage for stage, fate in fates().items() if fate.in_dry_run}, dry()
+        assert told == named
+        return told
+
+    for file, expected in ((new, {"pack"}), (folder / "__pycache__/loose.pyc", set[str]())):
+        write(file, "")
+        try:
+            assert stages_of_both() == expected
+        finally:
+            file.unlink()
+    gone.rename(aside)
+    try:
+        assert stages_of_both() == {"pack"}
+    finally:
+        aside.rename(gone)
+
+
 def test_another_command_of_a_stage() -> None:
     file = Path("dvc.yaml")
     before = file.read_text()
