@@ -15,6 +15,8 @@ from ..json_schema_checker import problems
 
 VAL, TEST = "data/splits/val.parquet", "data/splits/test.parquet"
 SHORT = ("windows=4", "samples=2", "prefix_tokens=6", "suffix_tokens=6", "sample_tokens=8")
+HEADER = b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 4  # safetensors of one number
 # Command -> (words after it, standard input, exit codes). "{out}" is a new path, "{adapter}" a model with an adapter.
 WORDS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "audit": (
@@ -68,8 +70,8 @@ def test_every_command_with_json_runs_here() -> None:
 def printed(workspace: Workspace, name: str, tmp_path: Path) -> str:
     """The standard output of a command with --json."""
     (tmp_path / "lora/adapter").mkdir(parents=True)
-    for file in ("adapter_config.json", "adapter_model.safetensors"):
-        (tmp_path / "lora/adapter" / file).write_bytes(b"{}")
+    (tmp_path / "lora/adapter/adapter_config.json").write_bytes(b"{}")
+    (tmp_path / "lora/adapter/adapter_model.safetensors").write_bytes(WEIGHTS)
     words, given, codes = (WORDS | SLOW)[name]
     words = words.format(out=tmp_path / "new", adapter=tmp_path / "lora")
     main = "import sys; sys.path.insert(0, 'src'); from codex_ml.cli.main import main; main()"
