@@ -7,6 +7,7 @@ import difflib
 import inspect
 import statistics
 import textwrap
+from hashlib import blake2b
 
 import pytest
 
@@ -106,3 +107,42 @@ def test_real_modules_keep_their_tree(module):
     assert changed != text
     before, after = ([type(node).__name__ for node in ast.walk(ast.parse(source))] for source in (text, changed))
     assert before == after
+
+
+def expected(text: str) -> str:
+    """`text` with the new name of its one variable `zz`."""
+    name = f"v_{blake2b(b's' + bytes(1) + b'zz', digest_size=4).hexdigest()}"
+    return text.replace("zz", name)
+
+
+def test_deep_trees_are_renamed():
+    branches = "".join(f"    elif q == {number}: pass\n" for number in range(250))
+    text = f"def f(q):\n    zz = 1\n    if q: pass\n{branches}"
+    with pytest.raises(RecursionError):
+        ast.dump(ast.parse(text))
+    assert rename_identifiers(text, "python", "s") == expected(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["def f(q):\n    zz = 1\n    return q" + ".a(zz)" * 300, "(" * 500, "-" * 100_000 + "1"]
+)
+def test_text_that_is_too_deep_for_python_has_no_copy_and_raises_nothing(text):
+    assert rename_identifiers(text, "python", "s") in (None, expected(text))
+
+
+def test_a_number_with_more_digits_than_python_prints_is_kept():
+    text = f"def f():\n    zz = 0x{'f' * 5000}\n    return zz\n"
+    with pytest.raises(ValueError, match="Exceeds the limit"):
+        ast.dump(ast.parse(text))
+    assert rename_identifiers(text, "python", "s") == expected(text)
+
+
+def test_a_name_of_the_text_that_equals_a_new_name_prevents_the_copy():
+    text = "def f():\n    zz = 1\n    return zz\n"
+    assert rename_identifiers(text, "python", "s") == expected(text)
+    assert rename_identifiers(f"{text}# x{expected('zz')}9\n", "python", "s") is None
+
+
+def test_every_place_of_a_long_line_is_renamed():
+    text = "def f():\n    " + "; ".join(["zz = 'ü'"] * 10_000) + "\n    return zz\n"
+    assert rename_identifiers(text, "python", "s") == expected(text)

@@ -14,8 +14,11 @@ import re
 import warnings
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import accumulate
+from typing import Any
 
 LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")  # as Python's parser counts lines
+NEW = re.compile("v_[0-9a-f]{8}")  # the form of a new name; two places of it cannot overlap
 BY_NAME = {"locals", "vars", "eval", "exec", "globals", "dir"}  # a program with these may use the name itself
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
@@ -30,7 +33,7 @@ def rename_identifiers(text: str, language: str, seed: str) -> str | None:
         return None
     names = _local_names(tree)
     new = {name: f"v_{blake2b(f'{seed}{chr(0)}{name}'.encode(), digest_size=4).hexdigest()}" for name in names}
-    if not new or len(set(new.values())) < len(new) or any(name in text for name in new.values()):
+    if not new or len(set(new.values())) < len(new) or not set(NEW.findall(text)).isdisjoint(new.values()):
         return None
     changed = _replaced(text, tree, new)
     if changed is None or (again := _parsed(changed)) is None:
@@ -39,7 +42,7 @@ def rename_identifiers(text: str, language: str, seed: str) -> str | None:
     for node in ast.walk(again):
         if isinstance(node, ast.Name):
             node.id = undo.get(node.id, node.id)
-    return changed if ast.dump(again) == ast.dump(tree) else None
+    return changed if _same(again, tree) else None
 
 
 def _parsed(text: str) -> ast.Module | None:
@@ -94,18 +97,36 @@ def _other_names(node: ast.AST) -> set[str]:
 
 def _replaced(text: str, tree: ast.Module, new: dict[str, str]) -> str | None:
     """The text with new names at the places of the tree; None where a place does not hold its name."""
-    lines = LINE.findall(text.encode("utf-8"))
-    places = sorted(
-        {
-            (node.lineno, node.col_offset, node.id)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name) and node.id in new
-        },
-        reverse=True,
-    )
-    for number, column, name in places:
-        line, end = lines[number - 1], column + len(name.encode())
-        if line[column:end] != name.encode():  # an identifier that Python normalises (NFKC)
+    data = text.encode("utf-8")
+    starts = list(accumulate(map(len, LINE.findall(data)), initial=0))
+    places = {
+        (starts[node.lineno - 1] + node.col_offset, node.id)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id in new
+    }
+    pieces, done = list[bytes](), 0  # the bytes before `done` are in `pieces`
+    for start, name in sorted(places):
+        old = name.encode()
+        if data[start : start + len(old)] != old:  # an identifier that Python normalises (NFKC)
             return None
-        lines[number - 1] = line[:column] + new[name].encode() + line[end:]
-    return b"".join(lines).decode("utf-8")
+        pieces += [data[done:start], new[name].encode()]
+        done = start + len(old)
+    return b"".join([*pieces, data[done:]]).decode("utf-8")
+
+
+def _same(one: ast.AST, other: ast.AST) -> bool:
+    """Whether two trees are equal, their places aside. `ast.dump` would recurse: 230 branches `elif` are too deep."""
+    stack: list[tuple[Any, Any]] = [(one, other)]
+    while stack:
+        left, right = stack.pop()
+        if type(left) is not type(right):
+            return False
+        if isinstance(left, ast.AST):
+            stack += [(getattr(left, field, None), getattr(right, field, None)) for field in left._fields]
+        elif isinstance(left, list):
+            if len(left) != len(right):
+                return False
+            stack += zip(left, right, strict=True)
+        elif left != right:
+            return False
+    return True
