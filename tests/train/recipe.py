@@ -124,6 +124,7 @@ def train(
     sharding: str = "none",
     resume: bool = True,
     scratch: Path | None = None,
+    trackers: Sequence[str] = (),
     **changes: Any,
 ) -> Any:
     """Train into `folder`; returns the model as `train_model` leaves it and what it returns.
@@ -151,7 +152,7 @@ def train(
         Recipe(
             train=settings(**changes),
             optimizer=plan_of(settings(**changes)),
-            runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding, resume=resume),
+            runtime=Runtime(progress="off", keep_checkpoints=keep, sharding=sharding, resume=resume, trackers=trackers),
             hardware=hardware,
             seed=seed,
             rows=rows,

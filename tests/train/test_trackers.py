@@ -6,17 +6,21 @@ Against small fakes, so that something runs everywhere; the libraries themselves
 from __future__ import annotations
 
 import importlib.machinery
+import random
 import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from codex_ml.core import side_note
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.events import run_id
 from codex_ml.core.packages import install_extra
+from codex_ml.core.plugins import registered
 from codex_ml.core.side_note import SideNote, run_tags
 from codex_ml.core.strict_json import parse_json
 from codex_ml.train import trackers
@@ -107,6 +111,48 @@ def test_trackers_do_not_change_the_curves(track, tmp_path):
         tracker.finish({"best_step": 10})
         written.append(files())
     assert written[0] == written[1] != {}
+
+
+class Drawing:
+    """A tracker of a package that draws from every generator, or from none."""
+
+    def __init__(self, *, draws):
+        self.draws, self.calls = draws, []
+
+    def __call__(self, folder, run_name, config):
+        self._take("open")
+        return self
+
+    def tag(self, tags):
+        self._take("tag")
+
+    def log(self, points):
+        self._take("log")
+
+    def close(self, *, complete):
+        self._take("close")
+
+    def _take(self, call):
+        self.calls.append(call)
+        if self.draws:
+            torch.rand(3), random.random(), np.random.rand(3)  # noqa: NPY002
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_tracker_that_draws_random_numbers_changes_no_weight_and_no_curve(recipe, tmp_path):
+    """The model has dropout."""
+    results, calls = [], []
+    for name, draws in (("still", False), ("draws", True)):
+        recipe.seed_everything()
+        tracker = Drawing(draws=draws)
+        with registered("trackers", "mine", tracker):
+            model, best = recipe.train(tmp_path / name, trackers=("mine",))
+        weights = [parameter.detach().numpy().tobytes() for parameter in model.parameters()]
+        results.append((weights, best, torch.rand(2).tolist(), random.random(), np.random.rand(2).tolist()))  # noqa: NPY002
+        calls.append(tracker.calls)
+    assert results[0] == results[1]
+    assert calls[0] == calls[1]
+    assert (calls[1][:3], calls[1][-1]) == (["open", "tag", "log"], "close")
 
 
 @pytest.fixture

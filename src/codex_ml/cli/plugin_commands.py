@@ -53,7 +53,8 @@ def lock_plugins(debug: Debug = False) -> None:
     """Write data/<kind>.lock: version and hash of the code of each plug-in that params.yaml or data/policy.yaml names.
 
     The stages that use a plug-in depend on its lock, and refuse to run if the installed code differs from it. Metrics,
-    trackers and hooks have no lock: `evaluate` records package and version of each metric; the others change no byte.
+    trackers and hooks have no lock: `evaluate` records package and version of each metric, and docs/extend.md says what
+    keeps the others from changing a result.
 
     $ codex-ml plugins lock && git add data/*.lock
     """

@@ -37,8 +37,8 @@ class Kind:
         one: what messages call one of them.
         named_in: the keys that name one.
         locked: whether its code is a dependency of stages, recorded in data/<kind>.lock. The code of a metric is not:
-            `evaluate` records the package and version of each, and `codex-ml check` compares them. A tracker or a hook
-            changes no byte.
+            `evaluate` records the package and version of each, and `codex-ml check` compares them. A hook runs in a
+            process of its own. A tracker runs in that of the training, which restores its random state after each call.
         shapes: what an object of this kind can be.
     """
 

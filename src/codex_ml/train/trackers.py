@@ -27,6 +27,7 @@ from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.lock import one_at_a_time
 from codex_ml.core.packages import install_extra
 from codex_ml.core.strict_json import dump_json
+from codex_ml.train import random_state
 from codex_ml.train.endpoint import Endpoint
 from codex_ml.train.plugin_tracker import PluginTracker
 from codex_ml.train.tracking import Sink, curves_of
@@ -55,6 +56,8 @@ def open_trackers(
 ) -> tuple[Sink, ...]:
     """Open the trackers that `runtime` names; in a run of several processes, only the first one calls this.
 
+    The random numbers that they draw do not change those of the training.
+
     Args:
         folder: logs of the stage; each tracker writes below it.
         run_name: fingerprint of the recipe: letters, digits and -.
@@ -73,9 +76,9 @@ def open_trackers(
         if runtime.prometheus_port:
             opened.append(Endpoint(runtime.prometheus_port))
         for name in dict.fromkeys(runtime.trackers):
-            opened.append(
-                _open(kinds.get(name) or partial(PluginTracker, name, tags=tags), folder / name, run_name, config)
-            )
+            kind = kinds.get(name) or partial(PluginTracker, name, tags=tags)
+            with random_state.unchanged():
+                opened.append(_open(kind, folder / name, run_name, config))
     except BaseException:
         for sink in opened:
             sink.close(complete=False)

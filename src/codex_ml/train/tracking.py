@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import naming
+from codex_ml.train import random_state
 from codex_ml.train.timings import Timings
 
 log = logging.getLogger("codex_ml")
@@ -53,7 +54,8 @@ class Points:
 class Tracker(Points):
     """Writes the points of the curves as they come; first it writes the points of `history` again.
 
-    A tracker of `extra` that fails gets no more points; a warning and a line in the log of timings say so.
+    A tracker of `extra` that fails gets no more points; a warning and a line in the log of timings say so. The random
+    numbers that it draws while it gets points or closes do not change those of the training.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Tracker(Points):
                 for name, value in curves_of(point):
                     self._live.log_metric(name, value)
             self._live.make_summary()
-        self._tell(lambda sink: sink.log(curves))
+        self._tell_undisturbed(lambda sink: sink.log(curves))
 
     def event(self, **values: Any) -> None:
         """Append a line to the log of timings."""
@@ -115,8 +117,14 @@ class Tracker(Points):
                 self._live.make_summary()
                 self._live.end()
         finally:
-            self._tell(lambda sink: sink.close(complete=complete))
+            self._tell_undisturbed(lambda sink: sink.close(complete=complete))
             self._events.close()
+
+    def _tell_undisturbed(self, act: Callable[[Sink], None]) -> None:
+        """In the thread of the training only: `observe`, which others call, would set its generators back."""
+        if self._extra:
+            with random_state.unchanged():
+                self._tell(act)
 
     def _tell(self, act: Callable[[Sink], None]) -> None:
         for sink in self._extra:
