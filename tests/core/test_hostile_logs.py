@@ -195,3 +195,11 @@ def test_timings_go_on_in_new_files_and_hold_time_and_run(workspace):
     assert sorted(file.name for file in Path("logs/train").iterdir()) == ["system.ndjson", "system.ndjson.1"]
     last = json.loads(Path("logs/train/system.ndjson").read_bytes().splitlines()[-1])
     assert (last["number"], last["bad"], set(last)) == (399, None, {"number", "bad", "time", "run"})
+
+
+def test_a_wrong_call_of_the_log_ends_nothing(logger, capsys):
+    start_log("pack")
+    logger.info("%d lines", "many")
+    logger.info("and on")
+    assert "Logging error" in capsys.readouterr().err  # what Python says of such a call
+    assert [json.loads(line)["message"] for line in Path("logs/pack.ndjson").read_text().splitlines()] == ["and on"]

@@ -190,7 +190,8 @@ def load_served(path: Path, *, threads: int) -> Served:
     own = loaded.model.config.eos_token_id
     listed = own if isinstance(own, list) else [own] if own is not None else []
     ends = tuple(sorted({*turn_ends(loaded.tokenizer), *listed}))
-    return Served(loaded.model, loaded.tokenizer, hash_path(path).sha256, ends)
+    context = loaded.length if loaded.training else None  # the model has seen no later position in training
+    return Served(loaded.model, loaded.tokenizer, hash_path(path).sha256, ends, context)
 
 
 def allow_only(ip: str) -> None:

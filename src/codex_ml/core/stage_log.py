@@ -43,6 +43,8 @@ class _LogFile(logging.Handler):
             path = os.path.relpath(self._file.path)
             error.filename = None
             log.warning("the log %s ends here: %s", path, describe_os_error(error))
+        except (TypeError, ValueError):  # a wrong call of a library: no log may end a stage
+            self.handleError(record)
 
     def close(self) -> None:
         self._file.close()

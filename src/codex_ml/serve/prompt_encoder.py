@@ -32,12 +32,14 @@ class Served:
     Attributes:
         digest: SHA-256 of its folder, its name for clients.
         turn_ends: ids that end an answer of a chat, in addition to END.
+        context: positions that the model saw in training; None where only its config limits them.
     """
 
     model: Any
     tokenizer: TextTokenizer
     digest: str
     turn_ends: Sequence[int] = ()
+    context: int | None = None
 
 
 class PromptEncoder:
@@ -46,7 +48,8 @@ class PromptEncoder:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._lock = threading.Lock()  # to encode a chat switches the handling of special tokens for a moment
-        self._room = reach(served.model.config) or UNBOUNDED
+        limits = (reach(served.model.config), served.context)
+        self._room = min((limit for limit in limits if limit), default=UNBOUNDED)
         self._pair = is_encoder_decoder(served.model)
 
     def check_model(self, name: str | None) -> None:
