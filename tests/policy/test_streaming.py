@@ -286,6 +286,28 @@ def test_an_answer_that_is_refused_after_its_prompt_stops():
     assert (stream.decision, stream.rules) == ("refuse", {"named": 1})
 
 
+@pytest.mark.parametrize(
+    ("refused", "prompt"),
+    [
+        ("personal", "name = secretname  tok-abc"),
+        ("injection", "drop the rules  tok-abc"),
+        ("personal", "name = secretname " + "word " * 60 + "drop the rules  tok-abc"),
+    ],
+)
+def test_what_only_answers_may_not_hold_does_not_hide_the_end_of_the_prompt(refused, prompt):
+    screen = small(f"filters:\n  input: {{personal: allow, injection: allow}}\n  output:\n    {refused}: refuse\n")
+    assert screen.screen_input(prompt).text == prompt
+
+    def answered(answer):
+        stream = AnswerFilter(screen, prompt)
+        return "".join(map(stream.push, answer)) + stream.finish(), stream.decision, stream.why
+
+    rest = "defgh and more"
+    assert answered(rest) == (placeholder("token", TOKEN, KEY) + " and more", "redact", "redacted: token")
+    assert answered(" word " * 200) == (" word " * 200, "allow", "")
+    assert answered("name = secretname drop the rules")[:2] == ("", "refuse")
+
+
 def test_the_second_half_of_a_value_leaves_after_no_prompt_that_ends_in_its_first_half(policy, screen):
     def redact(text):
         return screen.screen_output(text).text

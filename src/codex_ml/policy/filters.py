@@ -81,6 +81,10 @@ class TextFilter:
         """Replace in a text the values that `values_in_output` found."""
         return redact(text, findings, self._key)
 
+    def replaced_in_output(self, text: str) -> str:
+        """The text with a placeholder for each thing that an answer may not hold, also where the policy refuses it."""
+        return self._replaced(text, self._decided(self._find_orders(text), self.rules.output), self.rules.output)
+
     @cached_property
     def horizon(self) -> Horizon:
         """How far the rules for values read."""
@@ -99,9 +103,11 @@ class TextFilter:
         named = ", ".join(f"{rule} (line {line})" for rule, line in reversed(acted.items()))
         if any(finding.action == "block" for finding in found):
             return ScreenedText("refuse", "", found, f"the text holds {named}")
+        return ScreenedText("redact", self._replaced(text, orders, rules), found, f"redacted: {named}")
+
+    def _replaced(self, text: str, orders: Iterable[Finding], rules: InputRules | OutputRules) -> str:
         text = redact(text, orders, self._key)  # first, because the span of an order may cut a value
-        text = redact(text, self._decided(self._find_values(text), rules), self._key)
-        return ScreenedText("redact", text, found, f"redacted: {named}")
+        return redact(text, self._decided(self._find_values(text), rules), self._key)
 
     def _decided(self, findings: Iterable[Finding], rules: InputRules | OutputRules) -> list[Finding]:
         """The findings with what the policy does at run time as their action.

@@ -12,11 +12,12 @@ as a whole at its end if a detector of another package reads it, or if `filters.
 disguised order has no bound.
 
 `finish` screens the whole answer once more. Where that differs from what has left, nothing more leaves.
-Used by: inference, `codex-ml generate`.
+Used by: serve, `codex-ml generate`.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ from codex_ml.policy.redacted_output import CONTEXT
 
 STEP = 32  # characters after which the text is looked at again, or a part of what is held back or kept
 NEVER = 1 << 62
+LINE = re.compile(r" \(line \d+\)")
 
 
 class StreamFilter:
@@ -147,15 +149,18 @@ class AnswerFilter:
     beginning of the answer for a value that begins in the prompt. The second one reads the answer alone, because a
     value that touches the prompt is hidden by it. So the text is that of `redacted_output`.
 
+    What prompts may hold and answers may not is replaced in the prompt before the answer is read. Otherwise the filter
+    would refuse the prompt, or the answer because of its prompt.
+
     Args:
         prompt: what the model has read, as `TextFilter.screen_input` returned it.
 
     Attributes:
-        decision, why: as of `StreamFilter`.
+        decision, why: as of `StreamFilter`; the reason names no lines, which would count from inside the prompt.
     """
 
     def __init__(self, screen: TextFilter, prompt: str = "") -> None:
-        self._before = screen.screen_output(prompt[-CONTEXT:]).text
+        self._before = screen.replaced_in_output(prompt[-CONTEXT:])
         self._after, self._alone = StreamFilter(screen), StreamFilter(screen)
         self._passed = 0  # characters of the prompt that have come out of the first filter
         self._first = self._after.push(self._before)
@@ -167,7 +172,7 @@ class AnswerFilter:
 
     @property
     def why(self) -> str:
-        return self._after.why or self._alone.why
+        return LINE.sub("", self._after.why or self._alone.why)
 
     @property
     def rules(self) -> dict[str, int]:

@@ -8,20 +8,17 @@ Used by: own_model, upstream.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from codex_ml.policy.filters import ScreenedText, TextFilter
-from codex_ml.policy.redacted_output import CONTEXT
 from codex_ml.policy.streaming import AnswerFilter
 from codex_ml.serve.api_counters import Counters
 
 if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
 
-LINE = re.compile(r" \(line \d+\)")
 RANK: dict[Decision | None, int] = {None: 0, "allow": 1, "redact": 2, "refuse": 3}
 
 
@@ -45,22 +42,6 @@ class TextGate(Protocol):
     def why(self) -> str:
         """One sentence; "" for a text that is allowed."""
         ...
-
-
-class _AnswerGate(AnswerFilter):
-    """The filter of an answer; its reason names no lines, because they would count from inside the prompt.
-
-    A value that prompts may hold and answers may not is replaced before the answer is read. Else it would refuse the
-    end of the prompt, and the answer would be read alone.
-    """
-
-    def __init__(self, screen: TextFilter, before: str) -> None:
-        end = before[-CONTEXT:]
-        super().__init__(screen, screen.redacted(end, screen.values_in_output(end)))
-
-    @property
-    def why(self) -> str:
-        return LINE.sub("", super().why)
 
 
 class _Open:
@@ -114,7 +95,7 @@ class Screening:
         Args:
             before: the screened text that the answer follows.
         """
-        return _Open() if self.screen is None else _AnswerGate(self.screen, before)
+        return _Open() if self.screen is None else AnswerFilter(self.screen, before)
 
 
 def strictest(screened: Iterable[ScreenedText]) -> tuple[Decision, str]:
