@@ -437,8 +437,66 @@ def test_a_client_that_asks_on_and_reads_nothing_is_cut_off(filtering, other, mo
 
 @pytest.mark.parametrize(
     "url",
-    ["https://127.0.0.1", "127.0.0.1:80", "http://", "ftp://a", "http://a:b@c", "http://127.0.0.1:99999", "http://a?b"],
-)
+    [
+        "https://127.0.0.1", "127.0.0.1:80", "http://", "ftp://a", "http://127.0.0.1:99999", "http://a?b",
+        "http://a:b@127.0.0.1", "http://:hunter2@127.0.0.1", "http://@127.0.0.1",
+    ],
+)  # fmt: skip
 def test_an_address_that_is_not_plain_http_is_refused(url) -> None:
-    with pytest.raises(UserError, match="--upstream must be http://HOST:PORT"):
+    with pytest.raises(UserError, match="--upstream must be http://HOST:PORT") as error:
         upstream_address(url, None)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["/a b", "/\u00e9", "/a\tb", "\u00e9:80"])
+def test_an_address_that_http_cannot_carry_is_refused_at_the_start(path) -> None:
+    with pytest.raises(UserError, match="which HTTP cannot carry; write it as %XX"):
+        upstream_address(f"http://127.0.0.1{path}", None)
+
+
+def test_a_path_in_ascii_is_asked_as_it_is(filtering, other) -> None:
+    other.answer = {"object": "list", "data": []}
+    with filtering(f"{other.url}/a%20b/v1") as running:
+        assert list(running.client.models.list()) == []
+
+
+@pytest.mark.parametrize(
+    "request_fields",
+    [
+        {"prompt": [[11, 12, 13]]}, {"prompt": [11, 12]}, {"prompt": ["a", 1]}, {"prompt": {"a": 1}}, {"prompt": 1},
+        {"prompt": "a", "prompt_token_ids": [1]}, {"prompt": "a", "prompt_embeds": "AAAA"}, {"input_ids": [1]},
+    ],
+)  # fmt: skip
+def test_a_prompt_that_the_filter_cannot_read_does_not_go_on(filtering, other, request_fields) -> None:
+    with filtering() as running, pytest.raises(openai.BadRequestError) as error:
+        running.client.post("/completions", body=request_fields, cast_to=object)
+    assert re.search("the filter cannot read|that the filter", str(error.value))
+    assert other.asked == []
+
+
+PARTS = [{"type": "text", "text": f"key {SECRET[:9]}"}, {"type": "image"}, {"type": "text", "text": SECRET[9:]}]
+
+
+def test_a_value_over_the_parts_of_a_message_does_not_go_on(filtering, other) -> None:
+    other.answer = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": []}
+    plain = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    said = [{"role": "user", "content": PARTS}, {"role": "user", "content": plain}]
+    with filtering() as running:
+        raw = running.client.chat.completions.with_raw_response.create(model="m", messages=said)
+    [first, image], kept = (message["content"] for message in other.asked[0]["messages"])
+    assert re.fullmatch(f"key {PLACEHOLDER}", first["text"])
+    assert (image, kept) == ({"type": "image"}, plain)
+    assert json.loads(raw.text)["codex_ml"]["decision"] == "redact"
+
+
+def test_a_value_over_the_parts_of_an_answer_does_not_leave(filtering, other) -> None:
+    other.answer = {
+        "id": "x", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": PARTS}, "finish_reason": "stop"}],
+    }  # fmt: skip
+    with filtering() as running:
+        raw = running.client.chat.completions.with_raw_response.create(model="m", messages=SAID)
+    found = json.loads(raw.text)
+    [first, image] = found["choices"][0]["message"]["content"]
+    assert re.fullmatch(f"key {PLACEHOLDER}", first["text"])
+    assert (image, found["codex_ml"]["decision"], leaked(raw.text)) == ({"type": "image"}, "redact", [])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,17 @@ from codex_ml.serve.api_requests import parse_object
 from codex_ml.serve.prompt_ends import PromptEnds
 from codex_ml.serve.screening import Screening, stricter
 from codex_ml.serve.upstream_client import UpstreamAddress, UpstreamAnswer, UpstreamError, asked
-from codex_ml.serve.upstream_stream import MOST_CHOICES, TEXTS, FilteredChunks
-from codex_ml.serve.upstream_text import MOST_TEXTS, TextWalk, TooManyTexts
+from codex_ml.serve.upstream_stream import MOST_CHOICES, FilteredChunks
+from codex_ml.serve.upstream_text import (
+    MOST_TEXTS,
+    TEXTS,
+    TextWalk,
+    TooManyTexts,
+    joined_parts,
+    part_text,
+    refuse_unread,
+    with_text,
+)
 
 if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
@@ -127,6 +136,7 @@ class UpstreamModel:
         if request.get("stream") and (request.get("logprobs") or request.get("top_logprobs")):
             message = "logprobs of a stream would spell what the filter holds back; ask without stream"
             raise ApiError(400, message, "logprobs", "unsupported")
+        refuse_unread(request)
         walk = TextWalk(self._screening.screen.screen_input)
         cleaned = _walked(walk, request)
         decision, why = walk.decision
@@ -178,10 +188,26 @@ class UpstreamModel:
         for place, choice in enumerate(choices if isinstance(choices, list) else ()):
             index = choice.get("index") if isinstance(choice, dict) else None
             before = ends.before(index if isinstance(index, int) and index >= 0 else place)
-            for holder, name in _texts_of(choice):
-                holder[name], decision, why = self._screening.answer(holder[name], before)
-                if decision is not None:
-                    walk.note(ScreenedText(decision, "", why=why))
+            for holder in (choice, choice.get("message")) if isinstance(choice, dict) else ():
+                if isinstance(holder, dict):
+                    self._read_texts(walk, holder, before)
+
+    def _read_texts(self, walk: TextWalk, holder: dict[str, Any], before: str) -> None:
+        """Filter the texts of one object in their place: strings, and lists of parts, which are also read joined."""
+
+        def screen(text: str) -> str:
+            left, decision, why = self._screening.answer(text, before)
+            if decision is not None:
+                walk.note(ScreenedText(decision, "", why=why))
+            return left
+
+        for name in (*TEXTS, "text"):
+            value = holder.get(name)
+            if isinstance(value, str):
+                holder[name] = screen(value)
+            elif isinstance(value, list):
+                alone = [part if (text := part_text(part)) is None else with_text(part, screen(text)) for part in value]
+                holder[name] = joined_parts(alone, screen)
 
     async def _events(
         self, answer: UpstreamAnswer, stack: AsyncExitStack, one: _Asked, deadline: float
@@ -218,19 +244,6 @@ def _chunk(chunks: FilteredChunks, data: bytes) -> dict[str, Any] | None:
         return chunks.add(value)
     except (ValueError, RecursionError):
         raise UpstreamError("an event of its stream is an error, or not a chunk in OpenAI's format") from None
-
-
-def _texts_of(choice: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """(object, key) of each text of an answer: its own, those of its message, and those of the parts of both."""
-    holders: list[Any] = [choice, choice.get("message")] if isinstance(choice, dict) else []
-    for said in (one for one in holders if isinstance(one, dict)):
-        for name in (*TEXTS, "text"):
-            value = said.get(name)
-            if isinstance(value, str):
-                yield said, name
-            for part in value if isinstance(value, list) else ():
-                if isinstance(part, dict) and isinstance(part.get("text"), str):
-                    yield part, "text"
 
 
 def _walked(walk: TextWalk, value: dict[str, Any]) -> dict[str, Any]:

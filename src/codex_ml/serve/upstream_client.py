@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from codex_ml.core.errors import UserError
 
 PIECE = 1 << 16  # bytes that are read at once
 CONNECT_SECONDS = 10.0
+PRINTABLE = re.compile("[!-~]*")  # characters of a URL in HTTP
 
 
 class UpstreamError(Exception):
@@ -48,14 +50,20 @@ def upstream_address(url: str, token: str | None) -> UpstreamAddress:
     """The address in `--upstream`.
 
     Raises:
-        UserError: for what is not http://HOST[:PORT][/PATH], or a host that has no address.
+        UserError: for what is not http://HOST[:PORT][/PATH], or a host that has no address. It never quotes the URL,
+            which may hold a password.
     """
+    if not PRINTABLE.fullmatch(url):
+        raise UserError(
+            "--upstream holds a space or a character that is not ASCII, which HTTP cannot carry; write it as %XX, such "
+            "as %20 for a space"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port or 80
     except ValueError:
         parts, port = urlsplit(""), 0
-    if parts.scheme != "http" or not parts.hostname or parts.username or parts.query or parts.fragment:
+    if parts.scheme != "http" or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
         raise UserError("--upstream must be http://HOST:PORT, such as http://127.0.0.1:8080; https is not supported")
     try:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)

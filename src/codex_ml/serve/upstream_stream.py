@@ -14,12 +14,11 @@ from codex_ml.policy.filters import MAX_CHARACTERS
 from codex_ml.serve.api_answers import FILTERED
 from codex_ml.serve.prompt_ends import PromptEnds
 from codex_ml.serve.screening import Screening, TextGate, stricter
-from codex_ml.serve.upstream_text import TextWalk
+from codex_ml.serve.upstream_text import TEXTS, TextWalk
 
 if TYPE_CHECKING:
     from codex_ml.policy.filter_rules import Decision
 
-TEXTS = ("content", "reasoning", "reasoning_content", "refusal")  # of a delta
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")  # of the field usage
 LONGEST_NAME = 256
 NAMES = ("id", "object", "created", "model", "system_fingerprint")  # of a chunk

@@ -1,6 +1,7 @@
 """The texts in a request or an answer of another endpoint: every string of a JSON value passes the filter.
 
-A string that holds JSON, such as the arguments of a tool, is also read as JSON: an escape could hide a value.
+A string that holds JSON, such as the arguments of a tool, is also read as JSON: an escape could hide a value. The parts
+of one message are read alone and joined, because a model reads them joined.
 
 Used by: upstream, upstream_stream.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.strict_json import parse_json
 from codex_ml.policy.filters import ScreenedText
+from codex_ml.serve.api_errors import ApiError
 from codex_ml.serve.screening import strictest
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 Screen = Callable[[str], ScreenedText]
 MOST_TEXTS = 20_000  # different texts, at 0.1 ms each; an answer with logprobs repeats its keys and tokens
+TEXTS = ("content", "reasoning", "reasoning_content", "refusal")  # of a message, or of a delta of a stream
+UNREAD = ("prompt_token_ids", "prompt_embeds", "input_ids")  # prompts of other servers than OpenAI's
 SHORT = 64  # characters of a text that is remembered as allowed
 
 
@@ -56,8 +60,12 @@ class TextWalk:
         if isinstance(value, list):
             return [self.cleaned(one) for one in value]
         if isinstance(value, dict):
-            return {self._text(key): self.cleaned(one) for key, one in value.items()}
+            return {self._text(key): self._field(key, one) for key, one in value.items()}
         return value
+
+    def _field(self, key: str, value: Any) -> Any:
+        left = self.cleaned(value)
+        return joined_parts(left, self._text) if key in TEXTS and isinstance(left, list) else left
 
     def _text(self, text: str) -> str:
         if text in self._allowed:
@@ -82,3 +90,48 @@ class TextWalk:
         before = len(self._screened)
         cleaned = self.cleaned(inner)
         return text if len(self._screened) == before else json.dumps(cleaned, ensure_ascii=False)
+
+
+def part_text(part: Any) -> str | None:
+    """The text of one part of a message; None for a part without one, such as an image."""
+    text = part.get("text") if isinstance(part, dict) else part
+    return text if isinstance(text, str) else None
+
+
+def with_text(part: Any, text: str) -> Any:
+    """A part that has a text, with another one."""
+    return {**part, "text": text} if isinstance(part, dict) else text
+
+
+def joined_parts(parts: list[Any], screen: Callable[[str], str]) -> list[Any]:
+    """The parts of one message as they may be passed on.
+
+    They stay as they are if `screen` leaves their joined text as it is. Otherwise the first text part holds what is
+    left of all, and the others are dropped: a value can begin in one and end in another.
+
+    >>> joined_parts(["use tok-", {"type": "image"}, "abcd"], lambda text: text.replace("tok-abcd", "<SECRET>"))
+    ['use <SECRET>', {'type': 'image'}]
+    """
+    texts = [text for part in parts if (text := part_text(part)) is not None]
+    whole = "".join(texts)
+    if len(texts) < 2 or (left := screen(whole)) == whole:
+        return parts
+    first = next(place for place, part in enumerate(parts) if part_text(part) is not None)
+    others = [part for part in parts[first + 1 :] if part_text(part) is None]
+    return [*parts[:first], with_text(parts[first], left), *others]
+
+
+def refuse_unread(request: dict[str, Any]) -> None:
+    """Refuse a prompt in a form that the filter cannot read.
+
+    Raises:
+        ApiError: 400.
+    """
+    prompt = request.get("prompt")
+    texts = prompt if isinstance(prompt, list) else [prompt]
+    if prompt is not None and not all(isinstance(text, str) for text in texts):
+        message = "prompt must be a text or a list of texts: the filter cannot read token ids"
+        raise ApiError(400, message, "prompt", "unsupported")
+    for name in UNREAD:
+        if request.get(name) is not None:
+            raise ApiError(400, f"{name} is a prompt that the filter cannot read; send it as text", name, "unsupported")
