@@ -78,6 +78,7 @@ MISUSES = [
     (NOTHING, "track", "runtime.trackers names no tracker; docs/tracking.md lists them"),
     # sweep and folds
     (NOTHING, "sweep --set train.lr=choice() --trials 2", "a value is empty; write null or '' for it"),
+    (NOTHING, "sweep --set train.lr=choice(2020-01-01,1) --trials 2", "2020-01-01 is a date, which DVC cannot set"),
     (NOTHING, "sweep --set train.lr=uniform(2,1) --trials 2", "LOW must be below HIGH, and both finite"),
     (NOTHING, "sweep --set train.lr=uniform(nan,1) --trials 2", "LOW must be below HIGH, and both finite"),
     (NOTHING, "sweep --set train.lr=uniform(1,2)", "give --trials, --minutes, or both"),

@@ -65,18 +65,21 @@ class Fold:
         return f"refs/exps/{head[:2]}/{head[2:]}/{self.name}"
 
 
-def clean_head() -> str:
+def clean_head(*, runs: str = "folds") -> str:
     """The current commit, on which the experiments are run.
 
+    Args:
+        runs: what the experiments are, for the message.
+
     Raises:
-        UserError: where there is none, or tracked files differ from it: a fold that is run later would use other files.
+        UserError: where there is none, or tracked files differ from it: a run that starts later would use other files.
     """
     head = git_text("rev-parse", "--verify", "--quiet", "HEAD")
     if not head:
         raise UserError("there is no commit yet, and experiments need one; commit the project first")
     if changed := git_text("diff", "--name-only", "--relative", "HEAD", "--", ".").splitlines():
         raise UserError(
-            f"{len(changed)} tracked files differ from the commit, such as {changed[0]}; commit them: all folds "
+            f"{len(changed)} tracked files differ from the commit, such as {changed[0]}; commit them: all {runs} "
             "must run on the same files"
         )
     return head

@@ -71,13 +71,14 @@ def sweep(
     from codex_ml.cli.sweeping.study import Budget, Study
     from codex_ml.cli.sweeping.sweep_journal import Journal, sweep_lock
     from codex_ml.cli.sweeping.sweep_result import SweepResult, best_of, table_of, write_result
+    from codex_ml.cli.sweeping.sweep_signals import ended_by_signals
 
-    with one_line_errors(debug=debug):
+    with one_line_errors(debug=debug), ended_by_signals():
         go_to_top()
         axes = read_axes(settings)
         size = _budget(method, axes, trials, minutes)
         known = {"space": settings, "method": method, "metric": metric, "seed": seed, "stop_early": stop_early}
-        plan = _settings(name, head=clean_head(), **known)
+        plan = _settings(name, head=clean_head(runs="trials"), **known)
         folder = SWEEPS / plan.name
         with sweep_lock(folder) as lock:
             study = Study(plan, axes, Journal(folder, plan), lock=lock)

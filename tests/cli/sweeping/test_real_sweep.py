@@ -79,14 +79,26 @@ def test_a_bad_trial_is_stopped_while_it_runs(toy: ToyProject) -> None:
     assert not list((toy.root / ".dvc/tmp/exps/standalone").glob("tmp*")), "DVC removed its copy"
 
 
-def test_an_interrupted_sweep_ends_its_trial_and_records_nothing(toy: ToyProject) -> None:
+@pytest.mark.parametrize(
+    ("number", "last"),
+    [
+        (signal.SIGINT, "error: interrupted"),
+        (signal.SIGTERM, "error: SIGTERM: the sweep ended; run the same command again to go on"),
+        (signal.SIGHUP, "error: SIGHUP: the sweep ended; run the same command again to go on"),
+    ],
+)
+def test_an_interrupted_sweep_ends_its_trial_and_records_nothing(
+    toy: ToyProject, number: signal.Signals, last: str
+) -> None:
     process = toy.start("--set", "train.lr=choice(4e-2,1e-2)", "--method", "grid", "--name", "s", TOY_SLOW="0.03")
     while not toy.ran:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)  # to the sweep alone; a terminal sends it to all
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)  # to the sweep alone; a terminal sends Ctrl-C to all
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "error: interrupted"
+    assert process.returncode == 128 + number
+    assert said.splitlines()[-1] == last
+    assert len(family) >= 2 and not [each for each in family if each.is_running()], "DVC and the stage ended"
     assert toy.log.with_name("toy.log.stopped").exists()
     assert len((toy.root / "logs/sweeps/s/journal.ndjson").read_text().splitlines()) == 1
     done = toy.sweep("--set", "train.lr=choice(4e-2,1e-2)", "--method", "grid", "--name", "s", "--json")

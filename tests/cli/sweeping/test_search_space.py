@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from codex_ml.cli.sweeping.search_space import SweepAxis, read_axes, read_axis, value_of
+from codex_ml.cli.sweeping.search_space import SweepAxis, read_axes, read_axis
+from codex_ml.cli.sweeping.trial_values import value_of
 from codex_ml.core.errors import UserError
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +92,55 @@ def test_a_journal_of_another_sweep_stays_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a sweep with another space: \['train.lr=uniform\(0,1\)'\], not \['a.b=1'\]"):
         Journal(tmp_path, SETTINGS.model_copy(update={"space": ["a.b=1"]}))
     assert file.read_bytes() == torn
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from codex_ml.cli.sweeping.sweep_journal import Journal, SweepSettings, SweepTrial
+from codex_ml.core.errors import one_line_errors
+
+folder, room = Path(sys.argv[1]), int(sys.argv[2])
+settings, trial = SweepSettings.model_validate_json(sys.argv[3]), SweepTrial.model_validate_json(sys.argv[4])
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+file = folder / "journal.ndjson"
+resource.setrlimit(resource.RLIMIT_FSIZE, ((file.stat().st_size if file.exists() else 0) + room, hard))
+try:
+    with one_line_errors():
+        Journal(folder, settings).add(trial)
+finally:  # coverage writes a file of its own at exit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+"""
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_full_disk_costs_the_line_that_was_being_written_and_no_other(tmp_path: Path, begun: bool) -> None:
+    """The limit of the file's size stands for the disk: room for 40 bytes, so the kernel writes 40 of the line."""
+    if begun:
+        Journal(tmp_path, SETTINGS).add(trial(0))
+    before = Path(tmp_path / JOURNAL).read_bytes() if begun else b""
+    given = [json.dumps(each.model_dump(mode="json")) for each in (SETTINGS, trial(1))]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path), "40", *given], capture_output=True, encoding="utf-8"
+    )
+    said = f"a file would grow beyond the size limit of this process (ulimit -f) ({tmp_path / JOURNAL})"
+    assert (done.returncode, done.stderr) == (1, f"error: {said}\n")
+    assert (tmp_path / JOURNAL).read_bytes() == before
+    again = Journal(tmp_path, SETTINGS)
+    again.add(trial(1))
+    assert again.trials == Journal(tmp_path, SETTINGS).trials == {n: trial(n) for n in ((0, 1) if begun else (1,))}
+
+
+def test_a_line_that_the_disk_cannot_keep_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, SETTINGS)
+    before = (tmp_path / JOURNAL).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left") as raised:
+            journal.add(trial(0))
+    assert raised.value.filename == str(tmp_path / JOURNAL)
+    assert (tmp_path / JOURNAL).read_bytes() == before
+    assert journal.trials == {}
 
 
 def test_one_sweep_holds_the_lock_of_a_folder(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
 
+from codex_ml.cli.sweeping.trial_values import check_value
 from codex_ml.core.errors import UserError
 from codex_ml.core.yaml import parse_yaml
 
@@ -116,6 +116,8 @@ def read_axis(setting: str) -> SweepAxis:
     Raises:
         UserError: for anything else.
     """
+    if not setting.isprintable():
+        raise UserError(f"--set {setting!r}: a setting is one line without control characters; YAML has \\n in quotes")
     key, equals, text = setting.partition("=")
     text = text.strip()
     if not equals or not KEY.fullmatch(key) or not text:
@@ -178,17 +180,11 @@ def _at_commas(text: str) -> list[str]:
 
 
 def _checked(option: str, setting: str) -> str:
-    """A value as the user wrote it, if it is one value of YAML."""
+    """A value as the user wrote it, if it is one value of YAML that DVC can set."""
     if not option:
         raise UserError(f"--set {setting}: a value is empty; write null or '' for it")
-    parse_yaml(f"value: {option}", f"--set {setting}")
+    try:
+        check_value(parse_yaml(f"value: {option}", f"--set {setting}")["value"])
+    except ValueError as error:
+        raise UserError(f"--set {setting}: {error}") from None
     return option
-
-
-def value_of(text: str) -> Any:
-    """The value that params.yaml has for a text of a trial.
-
-    >>> value_of("3e-4"), value_of("[a, b]"), value_of("linear")
-    (0.0003, ['a', 'b'], 'linear')
-    """
-    return parse_yaml(f"value: {text}", "a value of the sweep")["value"]

@@ -18,7 +18,7 @@ import typer
 from codex_ml.cli.history.git_commands import files_of_commit
 from codex_ml.cli.sweeping import trial_proposals as proposals
 from codex_ml.cli.sweeping.median_rule import stop_index
-from codex_ml.cli.sweeping.search_space import SweepAxis, value_of
+from codex_ml.cli.sweeping.search_space import SweepAxis
 from codex_ml.cli.sweeping.sweep_journal import Journal, SweepSettings, SweepTrial
 from codex_ml.cli.sweeping.trial_experiment import (
     Launch,
@@ -29,6 +29,7 @@ from codex_ml.cli.sweeping.trial_experiment import (
     result_of,
     run_experiment,
 )
+from codex_ml.cli.sweeping.trial_values import leaves
 from codex_ml.core.errors import CheckFailed, UserError, disk_error_in, one_line, safe_text
 from codex_ml.core.message_cleaner import clean_message
 from codex_ml.core.yaml import parse_yaml, read_text
@@ -182,8 +183,8 @@ class Study:
             return None
         data = files_of_commit(commit, PARAMS).read(PARAMS) or b""
         params = parse_yaml(data.decode("utf-8"), PARAMS)
-        for key, text in launch.params.items():
-            if _at(params, key) != value_of(text):
+        for key, value in leaves(launch.params).items():
+            if _at(params, key) != value:
                 raise UserError(
                     f"an experiment {launch.name} with another {key} exists already; `dvc exp remove {launch.name}` "
                     "makes room for the trial, or give the sweep another --name"
@@ -214,13 +215,13 @@ def refusal(params: dict[str, str]) -> str:
     from codex_ml.cli.param_rules import validate_params
 
     whole = copy.deepcopy(parse_yaml(read_text(Path(PARAMS)), PARAMS))
-    for key, text in params.items():
+    for key, value in leaves(params).items():
         *above, leaf = key.split(".")
         place = whole
         for part in above:
             inner = place.get(part)
             place[part] = place = inner if isinstance(inner, dict) else {}
-        place[leaf] = value_of(text)
+        place[leaf] = value
     try:
         validate_params(whole)
     except UserError as error:

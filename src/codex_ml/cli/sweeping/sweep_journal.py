@@ -1,7 +1,7 @@
 """The journal of a sweep: one JSON object per line, the settings first, then one line per trial that ended.
 
-A line is appended with one write and one fsync, so that a kill leaves whole lines and at most one torn line at the
-end, which the next run cuts off. What the journal holds is never run again.
+A line that a full disk cuts is taken back. So a kill leaves whole lines and at most one torn line at the end, which the
+next run cuts off. What the journal holds is never run again.
 
 Used by: `codex-ml sweep`.
 """
@@ -112,7 +112,11 @@ class Journal:
         self._cut_torn_line()
 
     def add(self, trial: SweepTrial) -> None:
-        """Append a trial, durably."""
+        """Append a trial, durably.
+
+        Raises:
+            OSError: when the disk is full or fails; the journal is as before then.
+        """
         self._append(trial)
         self.trials[trial.number] = trial
 
@@ -131,13 +135,16 @@ class Journal:
                 os.fsync(handle.fileno())
 
     def _append(self, line: Contract) -> None:
-        with naming(self.file):
-            handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        with naming(self.file), self.file.open("ab", buffering=0) as handle:
+            end = handle.seek(0, os.SEEK_END)
             try:
-                os.write(handle, ndjson_line(line.model_dump(mode="json")))
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+                left = ndjson_line(line.model_dump(mode="json"))
+                while left:  # a disk with room for a part of the line takes the part, and refuses the next write
+                    left = left[handle.write(left) :]
+                os.fsync(handle.fileno())
+            except BaseException:
+                handle.truncate(end)
+                raise
         fsync_folder(self.file.parent)
 
 

@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.cli.history.git_commands import files_of_commit, git_text
+from codex_ml.cli.sweeping.sweep_signals import SweepTerminated
 from codex_ml.cli.sweeping.trial_output import keep_output, unnamed_file
+from codex_ml.cli.sweeping.trial_values import overrides
 from codex_ml.core.errors import CheckFailed
 from codex_ml.core.folders import scratch_folder
 from codex_ml.core.strict_json import parse_json
@@ -32,7 +34,8 @@ COPIES = Path(".dvc/tmp/exps/standalone")  # where `dvc exp run --temp` makes it
 RWLOCKS = (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
 POLL_SECONDS = 0.5
 SHELLS = ("sh", "bash", "dash", "zsh", "fish")
-INTERRUPTIONS = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTIONS = (*(-number for number in STOPS), *(128 + number for number in STOPS))
 
 Points = list[tuple[int, float]]
 
@@ -131,7 +134,7 @@ def run_experiment(launch: Launch, target: str, stop_at: Callable[[Points], int 
 
 def command(launch: Launch, target: str) -> list[str]:
     """The command of an experiment; `++` sets a key that params.yaml has as well as one that it lacks."""
-    settings = [word for key, text in launch.params.items() for word in ("-S", f"++{key}={text}")]
+    settings = [word for override in overrides(launch.params) for word in ("-S", f"++{override}")]
     return [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", launch.name, *settings, target]
 
 
@@ -160,19 +163,32 @@ def _wait(
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Let the stage save its checkpoint and end; each further Ctrl-C sends it one more signal, and the second ends it.
 
-    The terminal sends Ctrl-C to the sweep alone, because DVC has its own process group.
+    The terminal sends Ctrl-C to the sweep alone, because DVC has its own process group. A further SIGTERM or SIGHUP
+    sends nothing: a terminal that closes and its shell both signal the sweep. DVC ignores SIGINT from just before it
+    starts a stage, so a stage that starts late gets the signal too.
     """
+    more, told = True, False
     while process.poll() is None:
-        with suppress(KeyboardInterrupt):
-            _interrupt(process)
-            process.wait()
+        try:
+            if more or not told:
+                told = _interrupt(process, stage_only=not more)
+                more = False
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_SECONDS)
+        except SweepTerminated:
+            pass
+        except KeyboardInterrupt:
+            more = True
 
 
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
+def _interrupt(process: subprocess.Popen[bytes], *, stage_only: bool = False) -> bool:
     """Send SIGINT to the stage alone: it saves what it has and ends, and DVC cleans up after it.
 
     Only the topmost process of the stage gets it. It tells its own processes, and a second SIGINT would end them at
-    once. Before a stage runs, DVC itself gets it.
+    once. Before a stage runs, DVC itself gets it, unless `stage_only`.
+
+    Returns:
+        whether a stage got it.
     """
     import psutil
 
@@ -183,9 +199,11 @@ def _interrupt(process: subprocess.Popen[bytes]) -> None:
             with suppress(psutil.Error):
                 if any(word.startswith("stages/") for word in child.cmdline()) and child.name() not in SHELLS:
                     child.send_signal(signal.SIGINT)
-                    return
+                    return True
                 todo += child.children()
-    process.send_signal(signal.SIGINT)
+    if not stage_only:
+        process.send_signal(signal.SIGINT)
+    return False
 
 
 def _copies(name: str) -> Iterator[tuple[Path, Path]]:
