@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import py_compile
 import subprocess
 import sys
+from importlib.util import cache_from_source
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 import pytest
 
@@ -15,6 +18,7 @@ from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.plugin_lock import lock_of, lock_path, locked_names, refuse_other_code, write_lock
+from codex_ml.core.plugins import find
 from codex_ml.core.yaml import read_yaml
 
 DETECTORS = lock_path("detectors")
@@ -150,19 +154,115 @@ def test_another_place_has_the_same_hash(plugin, tmp_path, monkeypatch):
     assert lock_of("detectors", ["mine"]) == here
 
 
-def test_an_editable_install_is_hashed_where_its_code_is(plugin, tmp_path, monkeypatch):
-    """Its RECORD lists a .pth file and no code."""
+@pytest.fixture
+def checkout(plugin, tmp_path, monkeypatch):
+    """The folder of sys.path in which an editable install of the plugin has its code; its RECORD lists no code."""
     checkout = tmp_path / "checkout/src"
-    checkout.parent.mkdir()
-    (plugin.site / plugin.package).rename(tmp_path / "moved")
-    checkout.mkdir()
-    (tmp_path / "moved").rename(checkout / plugin.package)
+    checkout.mkdir(parents=True)
+    (plugin.site / plugin.package).rename(checkout / plugin.package)
     plugin.files = {"__editable__.person_finder.pth": f"{checkout}\n"}
     plugin.install()
     monkeypatch.syspath_prepend(str(checkout))
+    return checkout
+
+
+def test_an_editable_install_is_hashed_where_its_code_is(plugin, checkout):
     before = lock_of("detectors", ["mine"])
     (checkout / plugin.package / "words.py").write_text("WORDS = ()\n")
     assert lock_of("detectors", ["mine"]) != before
+
+
+def written(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["helper.py", "helper.pyc", "helper.abi3.so", "other/__init__.py", "other/weights.bin", "space/deep/part.py",
+     "linked/more.py", "person_finder/linked/more.py"],
+)  # fmt: skip
+def test_all_that_an_editable_install_can_import_counts(checkout, tmp_path, file):
+    written(checkout / "other/__init__.py", "")
+    (tmp_path / "elsewhere").mkdir()
+    (checkout / "linked").symlink_to(tmp_path / "elsewhere")
+    (checkout / "person_finder/linked").symlink_to(tmp_path / "elsewhere")
+    written(checkout / file, "x = 1\n")
+    before = lock_of("detectors", ["mine"])
+    written(checkout / file, "x = 2\n")
+    assert lock_of("detectors", ["mine"]) != before
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", "no-name/part.py", "space/data.bin", "env/lib/part.py", "__pycache__/x.cpython-311.pyc"]
+)
+def test_what_an_editable_install_cannot_import_does_not_count(checkout, file):
+    written(checkout / "env/pyvenv.cfg", "")
+    (checkout / "circle").symlink_to(checkout)
+    (checkout / "person_finder/circle").symlink_to(checkout / "person_finder")
+    before = lock_of("detectors", ["mine"])
+    written(checkout / file, "x = 1\n")
+    assert lock_of("detectors", ["mine"]) == before
+
+
+def test_an_editable_install_with_src_has_the_hash_of_the_installed_package(plugin, tmp_path, request):
+    (plugin.site / plugin.package / "__pycache__").mkdir(exist_ok=True)
+    before = lock_of("detectors", ["mine"])
+    request.getfixturevalue("checkout")
+    assert lock_of("detectors", ["mine"]) == before
+
+
+def test_a_checkout_with_too_many_files_is_refused(checkout, monkeypatch):
+    monkeypatch.setattr("codex_ml.core.plugin_files.MOST_FILES", 3)
+    for number in range(4):
+        written(checkout / f"{number}.txt", "")
+    with pytest.raises(UserError, match=r"person-finder is installed from .*src, which holds more than 3 files"):
+        lock_of("detectors", ["mine"])
+
+
+def test_two_modules_of_an_installed_package_count(plugin):
+    plugin.files |= {"helper.py": "x = 1\n"}
+    plugin.install()
+    before = lock_of("detectors", ["mine"])
+    written(plugin.site / "helper.py", "x = 2\n")
+    written(plugin.site / "of_another_package.py", "x = 1\n")
+    changed = lock_of("detectors", ["mine"])
+    assert changed != before
+    written(plugin.site / "of_another_package.py", "x = 2\n")
+    assert lock_of("detectors", ["mine"]) == changed
+
+
+def poisoned(source: Path, mode: PycInvalidationMode) -> None:
+    """Put byte code of another program beside a source, which Python takes for that of the source."""
+    other = source.with_suffix(".txt")
+    other.write_text(source.read_text().replace("Jane Roe", "no match"))
+    stat = source.stat()
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    py_compile.compile(str(other), cfile=cache_from_source(str(source)), invalidation_mode=mode, doraise=True)
+    other.unlink()
+
+
+@pytest.mark.parametrize("mode", [PycInvalidationMode.UNCHECKED_HASH, PycInvalidationMode.TIMESTAMP])
+@pytest.mark.parametrize("way", ["installed", "editable"])
+def test_byte_code_that_is_not_of_the_recorded_source_does_not_run(plugin, tmp_path, request, mode, way):
+    folder = plugin.site if way == "installed" else request.getfixturevalue("checkout")
+    write_lock("detectors", ["mine"], tmp_path / "detectors.lock")
+    poisoned(folder / plugin.package / "words.py", mode)
+    refuse_other_code("detectors", ["mine"], tmp_path / "detectors.lock")
+    command = [sys.executable, "-c", f"import {plugin.package}.words as words; print(words.WORDS)"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    assert subprocess.check_output(command, env=environment, text=True) == "('no match',)\n"  # Python itself runs it
+    detector = find("detectors", "mine").load()
+    assert detector("Jane Roe, no match") == [("person", 0, 8)]
+
+
+def test_a_module_that_the_plugin_imports_later_is_compiled_from_its_source_too(plugin):
+    plugin.files[f"{plugin.package}/__init__.py"] = "def find(text):\n    from .words import WORDS\n    return WORDS\n"
+    plugin.install()
+    detector = find("detectors", "mine").load()
+    poisoned(plugin.site / plugin.package / "words.py", PycInvalidationMode.UNCHECKED_HASH)
+    assert detector("") == ("Jane Roe",)
+    assert not (plugin.site / plugin.package / "__pycache__/__init__.cpython-311.pyc").exists()
 
 
 def test_only_the_detectors_own_part_of_a_namespace_package_is_hashed(plugin, tmp_path):

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import Distribution
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import sha256_of
 from codex_ml.core.io import write_text
+from codex_ml.core.plugin_files import files_of
 from codex_ml.core.plugins import KINDS, Plugin, find
 from codex_ml.core.yaml import read_yaml
 
@@ -162,8 +162,8 @@ def _entry(plugin: Plugin) -> dict[str, str]:
 
 
 def _hash(plugin: Plugin, distribution: Distribution) -> str:
-    """SHA-256 over the names and contents of all files of the package; it does not depend on where they are."""
-    files = dict(_listed(distribution)) | dict(_imported(plugin.value.partition(":")[0].strip()))
+    """SHA-256 over the names and contents of all files of its code; it does not depend on where they are."""
+    files = files_of(distribution, plugin.value)
     if not files:
         one = KINDS[plugin.kind].one
         raise UserError(f"{one} {plugin.name!r}: no file of {distribution.name} was found; install it with pip")
@@ -171,48 +171,3 @@ def _hash(plugin: Plugin, distribution: Distribution) -> str:
     for name in sorted(files):
         whole.update(f"{name}\0{sha256_of(files[name])}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
-
-
-def _listed(distribution: Distribution) -> Iterator[tuple[str, Path]]:
-    """Files that the installer lists, without those that differ by machine: metadata, scripts, links to a checkout."""
-    for file in distribution.files or ():
-        path = Path(str(distribution.locate_file(file)))
-        top = file.parts[0]
-        if top == ".." or top.endswith((".dist-info", ".egg-info", ".pth")) or top.startswith("__editable__"):
-            continue
-        if _counts(path):
-            yield file.as_posix(), path
-
-
-def _imported(module: str) -> Iterator[tuple[str, Path]]:
-    """Files of the plug-in's top package, or its single file; an editable install does not list them.
-
-    Several distributions can share a namespace package, so the first package below it counts.
-    """
-    parts, end, spec = module.split("."), 0, None
-    while end < len(parts) and (spec is None or spec.origin is None):
-        end += 1
-        try:
-            spec = find_spec(".".join(parts[:end]))
-        except (ImportError, ValueError):
-            spec = None
-        if spec is None:
-            return
-    if spec is None or spec.origin is None:
-        return
-    origin = Path(spec.origin)
-    if not spec.submodule_search_locations:
-        if origin.is_file():
-            yield "/".join((*parts[: end - 1], origin.name)), origin
-        return
-    for file in sorted(origin.parent.rglob("*")):
-        if _counts(file):
-            yield "/".join((*parts[:end], *file.relative_to(origin.parent).parts)), file
-
-
-def _counts(path: Path) -> bool:
-    """Whether a file is part of the code. Python's caches are not: __pycache__/NAME.cpython-311.pyc.
-
-    Any other .pyc is, because Python imports it where its source is missing.
-    """
-    return path.is_file() and not (path.parent.name == "__pycache__" and path.suffix == ".pyc" and "." in path.stem)

@@ -22,6 +22,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from codex_ml.core.errors import UserError, one_line
+from codex_ml.core.plugin_files import files_of, read_sources_only
 
 # What an object can be, and how messages call that.
 CALLABLE = {"callable": "a callable"}
@@ -96,11 +97,15 @@ class Plugin:
     def load(self) -> Any:
         """Import it and return its object. What it prints while it is imported goes to stderr.
 
+        Its modules are compiled from their sources, which a lock records; byte code beside them is not used.
+
         Raises:
             UnusablePlugin: with the error on one line, whatever its code raises.
         """
         if self.point is None:
             return self.found
+        if self.point.dist is not None:
+            read_sources_only(files_of(self.point.dist, self.value))
         try:
             with redirect_stdout(sys.stderr):
                 return self.point.load()
