@@ -79,6 +79,15 @@ def test_the_rewrite_keeps_every_other_character(workspace: Path) -> None:
         ("a:\n  b:\n    c: off      # ünï\n", "version: 2\na:\n  b:\n    d: off      # ünï\n"),
         ("ü: 'é'\na: {b: {ö: 1, c: on}}", "version: 2\nü: 'é'\na: {b: {ö: 1, d: auto}}"),
         ("a:\n  b:\n    c:\n    - 1\n", "version: 2\na:\n  b:\n    d:\n    - 1\n"),
+        ("{train: {rate: 1}}\n", "{version: 2, train: {lr: 1}}\n"),
+        ("--- {seed_of_all: 3}  # x\n", "--- {version: 2, seed: 3}  # x\n"),
+        ("{\n  seed_of_all: 3,\n  b: 1\n}\n", "{\n  version: 2, seed: 3,\n  b: 1\n}\n"),
+        ("\ufeffseed_of_all: 3\nb: 1\n", "\ufeffversion: 2\nseed: 3\nb: 1\n"),
+        ("\ufeff{b: 1, seed_of_all: 3}\n", "\ufeff{version: 2, b: 1, seed: 3}\n"),
+        ("\ufeff# top\nseed_of_all: 3\n", "\ufeff# top\nversion: 2\nseed: 3\n"),
+        ("  b: 1\n  seed_of_all: 3\n", "  version: 2\n  b: 1\n  seed: 3\n"),
+        ("---\r\nseed_of_all: 3\r\n", "---\r\nversion: 2\r\nseed: 3\r\n"),
+        ("{version: 1, seed_of_all: 3}", "{version: 2, seed: 3}"),
         ("train:\n  lr: 1\nother: {rate: 1}\n", "train:\n  lr: 1\nother: {rate: 1}\n"),
         ("train: 3\na: null\n", "train: 3\na: null\n"),
         ("", ""),
@@ -87,6 +96,36 @@ def test_the_rewrite_keeps_every_other_character(workspace: Path) -> None:
 def test_a_change_replaces_a_key_or_a_value_in_any_style(before: str, after: str) -> None:
     assert upgraded(before, "params.yaml", INVENTED, 2)[0] == after
     assert upgraded(after, "params.yaml", INVENTED, 2) == (after, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "new"),
+    [("true", "stop"), ("True", "stop"), ("TRUE", "stop"), ("false", "warn"), ("False", "warn"), ("FALSE", "warn")],
+)
+def test_each_spelling_of_a_yaml_boolean_is_known(value: str, new: str) -> None:
+    after = f"version: 1\nsafety_audit: {{on_fail: {new}}}\n"
+    said = [f"safety_audit.enforce: {value} is now safety_audit.on_fail: {new}"]
+    assert upgraded(f"safety_audit: {{enforce: {value}}}\n", "params.yaml") == (after, said)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "safety_audit:\n  enforce:\n    !!bool\n    true\n",
+        "? safety_audit\n: {enforce: true}\n",
+        "x: &x {enforce: true}\nsafety_audit: *x\n",
+        "x: &x {enforce: true}\nsafety_audit:\n  <<: *x\n  &y enforce: true\nz: *y\n",
+    ],
+)
+def test_what_cannot_be_rewritten_is_left_and_said(workspace: Path, text: str) -> None:
+    Path("params.yaml").write_text(text)
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: params.yaml is written in a way that is not rewritten; change it by hand: "
+        "safety_audit.enforce: true is now safety_audit.on_fail: stop\n"
+    )
+    assert Path("params.yaml").read_text() == text
 
 
 def test_both_names_of_a_key_are_refused() -> None:

@@ -40,6 +40,7 @@ def init(
     $ codex-ml init lora --force && codex-ml check
     """
     from codex_ml.cli.param_rules import validate_params
+    from codex_ml.cli.result_target import refuse_tool_folder
     from codex_ml.core.io import write_text
     from codex_ml.core.yaml import parse_yaml, read_text
 
@@ -48,6 +49,7 @@ def init(
         if recipe not in RECIPES:
             raise UserError(f"there is no recipe {recipe!r}; there are: {', '.join(RECIPES)}")
         target = here / out
+        refuse_tool_folder(target)
         if target.is_dir() or not target.parent.is_dir():
             raise UserError(f"--out {out}: expected the name of a file in a folder that exists")
         if target.exists() and not force:

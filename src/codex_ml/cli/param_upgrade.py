@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 from yaml.cyaml import CBaseLoader
 
 from codex_ml.core.contract import Contract
 from codex_ml.core.errors import UserError
+from codex_ml.core.yaml import parse_yaml
 
 VERSION = 1  # of the form of params.yaml; a file without `version` has the form of version 1
 
@@ -44,6 +47,7 @@ class ParamUpgrade(Contract):
 
 
 # In the order of the versions. A key that is not in the file is skipped.
+SPELLINGS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}  # of YAML 1.2
 CHANGES = (RenamedKey("safety_audit.enforce", "on_fail", {"false": "warn", "true": "stop"}),)
 
 
@@ -103,12 +107,14 @@ def upgraded(
         name: of the file, for messages.
 
     Raises:
-        UserError: when a file has both the former and the new name of a key.
+        UserError: when a file has both the former and the new name of a key, or is written in a way that is not
+            rewritten, such as a value on a line of its own.
 
     >>> print(*upgraded("safety_audit: {enforce: true}  # strict", "params.yaml"), sep=" | ")
     version: 1
     safety_audit: {on_fail: stop}  # strict | ['safety_audit.enforce: true is now safety_audit.on_fail: stop']
     """
+    mark = "\ufeff" if text.startswith("\ufeff") else ""  # the parser does not count it in columns
     document = yaml.compose(text, Loader=CBaseLoader)
     replacements: list[Replacement] = []
     said: list[str] = []
@@ -118,10 +124,38 @@ def upgraded(
             said.append(line)
     if not said:
         return text, []
-    lines = text.split("\n")
+    lines = text.removeprefix(mark).split("\n")
+    replacements.insert(0, _of_version(lines, document, version))
     for number in {each.line for each in replacements}:
         lines[number] = _with(lines[number], [each for each in replacements if each.line == number])
-    return "\n".join(_with_version(lines, document, version)), said
+    new = mark + "\n".join(lines)
+    if not _says(new, _expected(text, changes, version)):
+        raise UserError(f"{name} is written in a way that is not rewritten; change it by hand: {'; '.join(said)}")
+    return new, said
+
+
+def _says(text: str, values: Any) -> bool:
+    try:
+        return bool(parse_yaml(text, "") == values)
+    except UserError:
+        return False
+
+
+def _expected(text: str, changes: Sequence[RenamedKey], version: int) -> Any:
+    """The values of the rewritten file."""
+    values = deepcopy(parse_yaml(text, ""))  # an alias and its anchor are one object; the copy keeps that
+    for change in changes:
+        *above, former = change.key.split(".")
+        section = values
+        for part in above:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and former in section:
+            value = section.pop(former)
+            known = str(value).lower() if isinstance(value, bool) else str(value)
+            section[change.leaf] = (
+                parse_yaml(f"x: {change.values[known]}", "")["x"] if known in change.values else value
+            )
+    return {**values, "version": version}
 
 
 def _entry(node: yaml.Node | None, key: str) -> tuple[yaml.Node, yaml.Node] | None:
@@ -146,7 +180,7 @@ def _replaced(document: yaml.Node | None, change: RenamedKey, name: str) -> Iter
     if not isinstance(value, yaml.ScalarNode):
         yield replacements, f"{change.key} is now {where}"
         return
-    new = change.values.get(value.value)
+    new = change.values.get(SPELLINGS.get(value.value, value.value))
     if value.start_mark.line == value.end_mark.line:
         replacements.append(_replacement(value, new))
     yield replacements, f"{change.key}: {value.value} is now {where}: {value.value if new is None else new}"
@@ -170,11 +204,15 @@ def _with(line: str, replacements: Sequence[Replacement]) -> str:
     return new + rest
 
 
-def _with_version(lines: list[str], document: yaml.Node | None, version: int) -> list[str]:
+def _of_version(lines: list[str], document: yaml.Node | None, version: int) -> Replacement:
+    """What writes the version: over the one there is, else before the first key."""
     entry = _entry(document, "version")
     if entry:
-        each = _replacement(entry[1], str(version))
-        return [*lines[: each.line], _with(lines[each.line], [each]), *lines[each.line + 1 :]]
+        return _replacement(entry[1], str(version))
     assert isinstance(document, yaml.MappingNode)  # it had a key that was replaced
-    first = document.value[0][0].start_mark.line
-    return [*lines[:first], f"version: {version}", *lines[first:]]
+    mark = document.value[0][0].start_mark
+    line, column = mark.line, mark.column
+    if document.flow_style:
+        return Replacement(line, column, column, f"version: {version}, ")
+    end = "\r\n" if lines[line].endswith("\r") else "\n"
+    return Replacement(line, column, column, f"version: {version}{end}{' ' * column}")

@@ -1,6 +1,6 @@
 """Refuse places where a result cannot be written, before the work is done.
 
-Used by: `codex-ml evaluate`, `codex-ml audit`, `codex-ml export`.
+Used by: `codex-ml evaluate`, `codex-ml audit`, `codex-ml export`, `codex-ml init`.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Counters:
             buckets, seconds = list(self._buckets), self._seconds
         for name, (kind, text, value) in gauges.items():
             yield from _head(name, kind, text)
-            yield f"{PREFIX}{name} {value:g}"
+            yield f"{PREFIX}{name} {_number(value)}"
         yield from _head("requests_total", "counter", "Answered requests by path and status")
         for (path, status), count in sorted(requests.items()):
             yield f'{PREFIX}requests_total{{path="{path}",status="{status}"}} {count}'
@@ -73,6 +73,11 @@ class Counters:
             yield f'{PREFIX}request_seconds_bucket{{le="{bound}"}} {total}'
         yield f"{PREFIX}request_seconds_sum {seconds:.6f}"
         yield f"{PREFIX}request_seconds_count {total}"
+
+
+def _number(value: float) -> str:
+    """All digits: a rate over a counter that is rounded to six digits is wrong beyond a million."""
+    return str(int(value)) if float(value).is_integer() else repr(value)
 
 
 def _head(name: str, kind: str, text: str) -> tuple[str, str]:

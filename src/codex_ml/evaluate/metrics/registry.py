@@ -1,4 +1,4 @@
-"""Choose metrics by name: the built-in ones, and those of installed packages (entry offers `codex_ml.metrics`).
+"""Choose metrics by name: the built-in ones, and those of installed packages (entry points `codex_ml.metrics`).
 
 A built-in metric wins over one of a package with the same name. A package's metric that cannot be used is a listed
 failure, and an error where the user named it: a result without it would look complete.
