@@ -214,6 +214,23 @@ def test_the_json_says_what_was_asked_and_how_fast_it_was(here: Path) -> None:
     assert found["seconds_to_first_token"] > 0 and found["tokens_per_second"] > 0
 
 
+@pytest.mark.parametrize("file", [f"{OWN}/config.json", "data/policy.yaml"])
+def test_a_model_or_policy_that_is_replaced_meanwhile_is_not_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    next_tokens = text_stream.next_tokens
+
+    def replacing(*arguments: Any) -> Any:
+        Path("copy").write_bytes(Path(file).read_bytes())
+        Path("copy").replace(file)
+        return next_tokens(*arguments)
+
+    monkeypatch.setattr(text_stream, "next_tokens", replacing)
+    said = error("def", "--max-tokens", 2, "--json")
+    assert said.endswith(f"{file.removesuffix('/config.json')} changed while it was in use; run the command again\n")
+    assert run("def", "--max-tokens", 2).stdout
+
+
 def test_a_value_in_a_prompt_or_an_answer_is_replaced_and_people_are_told(here: Path, written: Any) -> None:
     text = f"write to {MAIL} now, " + "and more words of the text " * 2
     for option in ("--stream", "--no-stream"):

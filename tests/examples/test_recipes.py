@@ -52,6 +52,14 @@ def test_a_file_that_exists_stays_without_force(workspace):
     [
         (["loras"], "there is no recipe 'loras'; there are: pretrain, continue, sft, lora, evaluate, audit"),
         (["lora", "--out", "no/such/file"], "--out no/such/file: expected the name of a file in a folder that exists"),
+        (
+            ["lora", "--force", "--out", ".dvc/config"],
+            "--out .dvc/config is in .dvc, the folder of DVC; name a folder outside of it",
+        ),
+        (
+            ["lora", "--force", "--out", "data/../.git/config"],
+            "--out data/../.git/config is in .git, the folder of Git; name a folder outside of it",
+        ),
         (["lora", "--out", "data"], "--out data: expected the name of a file in a folder that exists"),
     ],
 )

@@ -18,6 +18,7 @@ from codex_ml.cli.model_and_data import LoadedModel, ModelChoice, documents_file
 from codex_ml.cli.param_changes import Changeable, with_changes
 from codex_ml.cli.param_rules import Params, load_params
 from codex_ml.cli.scratch_folder import scratch_folder
+from codex_ml.cli.unchanged_files import UnchangedFiles
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_folder
 from codex_ml.core.progress import track
@@ -92,7 +93,6 @@ def audit_model(settings: SafetyAudit, inputs: AuditInputs, target: Path, *, say
         CheckFailed: when the acceptance of a finding has expired.
     """
     go_offline()
-    from codex_ml.core.hashing import hash_path
     from codex_ml.modeling.canary_files import hide_canaries
     from codex_ml.policy.cleaner import load_cleaner
     from codex_ml.policy.scan import Scanner
@@ -109,6 +109,7 @@ def audit_model(settings: SafetyAudit, inputs: AuditInputs, target: Path, *, say
     with scratch_folder() as scratch:
         files, notes = _documents(inputs, scratch, params, clean)
         any_file = files.get("train") or files.get("held-out")
+        model_files = UnchangedFiles(inputs.model)
         loaded = load_any_model(ModelChoice(inputs.model, None, "fp32"), params.runtime, any_file, scratch)
         check_lengths(loaded.model.config, settings)
         piped = loaded.own and _is(inputs.train, TRAIN) and _is(inputs.held_out, TEST)
@@ -117,7 +118,7 @@ def audit_model(settings: SafetyAudit, inputs: AuditInputs, target: Path, *, say
             reference = base_reference(loaded.training, inputs.model, loaded.tokenizer, str(loaded.model.device))
         else:
             reference = _reference(inputs.reference, loaded, settings, params, scratch)
-        digest = hash_path(inputs.model).sha256
+        digest = model_files.digest()
         job = AuditJob(
             AuditedModel(loaded.model, loaded.tokenizer, digest, loaded.training if piped else None, reference),
             data,

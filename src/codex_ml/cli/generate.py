@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from codex_ml.cli.generated_text import GeneratedAnswer, GenerateReport, Said
     from codex_ml.cli.model_and_data import ModelChoice
     from codex_ml.cli.text_session import TextSession
+    from codex_ml.cli.unchanged_files import UnchangedFiles
     from codex_ml.inference.generation import Prompt
 
 OFF = "WARNING: the text policy is off (--no-policy): neither the prompt nor what the model writes is screened"
@@ -85,6 +86,7 @@ def generate(
             _say(OFF)
         with scratch_folder() as scratch, naming_options(OPTIONS):
             choice = model_choice(here / model, None if base is None else here / base)
+            used = _used(choice)
             session = open_session(choice, sampling, max_tokens, scratch, policy=not no_policy, say=_say)
             if chat:
                 from codex_ml.cli.conversation import converse
@@ -94,7 +96,7 @@ def generate(
             text, decision = session.screened(text)
             asked = session.continued(text)
             if json:
-                report = _report(session, (model, choice), (asked, text, decision), seed=seed, n=n)
+                report = _report(session, (model, used), (asked, text, decision), seed=seed, n=n)
                 print_json(report.model_dump(mode="json"))
                 answers = report.answers
             else:
@@ -153,21 +155,33 @@ def _printed(
     return answers
 
 
-def _report(
-    session: TextSession, model: tuple[str, ModelChoice], asked: tuple[Prompt, str, Said], *, seed: int, n: int
-) -> GenerateReport:
-    from codex_ml.cli.generated_text import GeneratedSampling, GenerateReport, ScreenedPrompt
-    from codex_ml.core.hashing import hash_path
+def _used(choice: ModelChoice) -> dict[str, UnchangedFiles]:
+    """What decides the text, before it is loaded."""
+    from codex_ml.cli.unchanged_files import UnchangedFiles
     from codex_ml.policy.rules import POLICY
 
-    prompt, text, decision = asked
+    paths = {"model": choice.path, "base": choice.base, "policy": POLICY}
+    return {name: UnchangedFiles(path) for name, path in paths.items() if path is not None}
+
+
+def _report(
+    session: TextSession,
+    model: tuple[str, dict[str, UnchangedFiles]],
+    asked: tuple[Prompt, str, Said],
+    *,
+    seed: int,
+    n: int,
+) -> GenerateReport:
+    from codex_ml.cli.generated_text import GeneratedSampling, GenerateReport, ScreenedPrompt
+
+    (prompt, text, decision), (named, files) = asked, model
     answers = list(session.write_all(prompt, text, seed=seed, count=n))
     used = session.sampling
     return GenerateReport(
-        model=model[0],
-        model_sha256=hash_path(model[1].path).sha256,
-        base_sha256=None if model[1].base is None else hash_path(model[1].base).sha256,
-        policy_sha256=None if decision == "not screened" else hash_path(POLICY).sha256,
+        model=named,
+        model_sha256=files["model"].digest(),
+        base_sha256=files["base"].digest() if "base" in files else None,
+        policy_sha256=None if decision == "not screened" else files["policy"].digest(),
         seed=seed,
         sampling=GeneratedSampling(
             temperature=used.temperature,

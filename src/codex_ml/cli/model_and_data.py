@@ -68,10 +68,11 @@ class LoadedModel:
 
 def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Path) -> Subject:
     """Load a model with its tokenizer for an evaluation; see `load_any_model`."""
-    from codex_ml.core.hashing import hash_path
+    from codex_ml.cli.unchanged_files import UnchangedFiles
     from codex_ml.evaluate.job import Subject
     from codex_ml.modeling.pack_files import PLAIN
 
+    files = UnchangedFiles(choice.path)
     loaded = load_any_model(choice, runtime, data, scratch)
     return Subject(
         model=loaded.model,
@@ -80,7 +81,7 @@ def load_subject(choice: ModelChoice, runtime: Runtime, data: Path, scratch: Pat
         loss_on=loaded.training.loss_on if loaded.training else "completions",
         template=loaded.training.template if loaded.training else PLAIN,
         precision="bf16" if loaded.hardware.precision == "bf16" else "fp32",
-        digest=hash_path(choice.path).sha256,
+        digest=files.digest(),
         compile=loaded.hardware.compile and not loaded.model.config.is_encoder_decoder,
     )
 

@@ -134,7 +134,7 @@ def load_screening(counters: Counters, *, policy: bool) -> Screening:
     Raises:
         UserError: when the policy cannot be used.
     """
-    from codex_ml.core.hashing import hash_file
+    from codex_ml.cli.unchanged_files import UnchangedFiles
     from codex_ml.core.plugin_lock import lock_path
     from codex_ml.policy.filters import load_filter
     from codex_ml.policy.key import KEY
@@ -143,7 +143,8 @@ def load_screening(counters: Counters, *, policy: bool) -> Screening:
 
     if not policy:
         return Screening(None, None, counters)
-    return Screening(load_filter(POLICY, lock_path("detectors"), KEY), hash_file(POLICY).sha256, counters)
+    rules = UnchangedFiles(POLICY)
+    return Screening(load_filter(POLICY, lock_path("detectors"), KEY), rules.digest(), counters)
 
 
 def _backend(options: Options, screening: Screening, limits: ServeLimits) -> tuple[Callable[[], Backend], str]:
@@ -176,11 +177,12 @@ def load_served(path: Path, *, threads: int) -> Served:
     from codex_ml.cli.model_and_data import ModelChoice, load_any_model
     from codex_ml.cli.param_rules import load_params
     from codex_ml.cli.scratch_folder import scratch_folder
-    from codex_ml.core.hashing import hash_path
+    from codex_ml.cli.unchanged_files import UnchangedFiles
     from codex_ml.serve.prompt_encoder import Served
     from codex_ml.tokens.chat import turn_ends
 
     go_offline()
+    files = UnchangedFiles(path)
     with scratch_folder() as scratch:
         loaded = load_any_model(ModelChoice(path, None, "fp32"), load_params().runtime, None, scratch)
     if threads:
@@ -191,7 +193,7 @@ def load_served(path: Path, *, threads: int) -> Served:
     listed = own if isinstance(own, list) else [own] if own is not None else []
     ends = tuple(sorted({*turn_ends(loaded.tokenizer), *listed}))
     context = loaded.length if loaded.training else None  # the model has seen no later position in training
-    return Served(loaded.model, loaded.tokenizer, hash_path(path).sha256, ends, context)
+    return Served(loaded.model, loaded.tokenizer, files.digest(), ends, context)
 
 
 def allow_only(ip: str) -> None:
