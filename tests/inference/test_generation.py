@@ -29,6 +29,7 @@ class Letters:
 
     begin, end, pad = END, END, PAD
     special = MappingProxyType({"END": END, "PAD": PAD, "BOS": BOS})
+    backend = SimpleNamespace(token_to_id=lambda name: None)  # no byte tokens
 
     def decode(self, ids):
         return "".join(chr(95 + token) for token in ids)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
 from codex_ml.core.errors import CheckFailed, UserError
-from codex_ml.inference.generation import Prompt, fit_prompt, generate
+from codex_ml.inference.generation import Prompt, ended_text, fit_prompt, generate, start_text
+from codex_ml.inference.growing_text import REST, Ending, GrowingText
 from codex_ml.inference.sampling import Sampling
-from codex_ml.inference.text_stream import REST, GrowingText, TextStream
+from codex_ml.inference.text_stream import TextStream
+from codex_ml.tokens.borders import decode_after
 from codex_ml.tokens.text_tokenizer import TextTokenizer
 from codex_ml.train.config import Model
 from codex_ml.train.model.build import build_model
@@ -55,15 +60,15 @@ def bytes_of_sentencepiece():
 def grown(tokenizer, tokens, **sampling):
     """The pieces that each token gives, and the whole text."""
     model = SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False), forward=lambda input_ids: None)
-    growing = GrowingText(
-        fit_prompt(model, tokenizer, Prompt([BOS], "a"), None), tokenizer, Sampling(**{"max_tokens": 999} | sampling)
-    )
+    fitted = fit_prompt(model, tokenizer, Prompt([BOS], "a"), None)
+    growing = start_text(fitted, tokenizer, Sampling(**{"max_tokens": 999} | sampling))
     pieces = []
     for token in tokens:
-        pieces.append(growing.add(token))
-        if growing.generation is not None:
+        growing.add(token)
+        pieces.append(growing.take())
+        if growing.finished is not None:
             break
-    return pieces, growing.generation
+    return pieces, ended_text(fitted, growing)
 
 
 def of(*words):
@@ -145,6 +150,48 @@ def test_a_run_of_bytes_that_ends_in_half_a_character_takes_back_nothing():
     assert "".join(pieces) == whole.text == " a" + "\ufffd" * 4
 
 
+def bytes_as(text):
+    return [3 + byte for byte in text.encode()]
+
+
+SPELT = {"gpt2": bytes_of_gpt2(), "sentencepiece": bytes_of_sentencepiece()}
+FEW = st.sampled_from([BOS, PAD, 259, 260, *bytes_as("a\n\u00e9\u4e2d\U0001f600"), 3 + 0xFF, 3 + 0xC3])
+MORE = [259, 260] * REST
+
+
+@settings(max_examples=300, deadline=None)
+@example("sentencepiece", [BOS], [*bytes_as("\u4e2d"), 3 + 0xFF], [])
+@example("sentencepiece", [BOS], [*bytes_as("\U0001f600" * 3 + "\n")], ["\n"])
+@example("sentencepiece", [BOS, *bytes_as("\u4e2d")[:2]], [*bytes_as("\u4e2d")[2:], 259], [])
+@example("sentencepiece", [BOS], [*MORE, 259, BOS, 259], ["a a"])
+@given(
+    st.sampled_from(sorted(SPELT)),
+    st.lists(FEW, max_size=20).map(lambda ids: [BOS, *ids]),
+    st.lists(st.lists(FEW, max_size=12) | st.just(MORE), max_size=6).map(lambda lists: [*chain(*lists)]),
+    st.lists(st.sampled_from(["\n", "a a", "\u4e2d", "\u00e9a", "\U0001f600\n", "bb"]), max_size=2),
+)
+def test_any_tokens_end_and_are_shown_as_their_whole_text_says(kind, prompt, ids, stops):
+    tokenizer = SPELT[kind]
+    if kind == "gpt2":  # which has no further tokens
+        prompt, ids = ([3 + ord("b") if number > 258 else number for number in part] for part in (prompt, ids))
+    growing, shown, begun = GrowingText(tokenizer, prompt, Ending(frozenset({END}), tuple(stops), 10**6)), "", []
+    for count, token in enumerate([*ids, END]):
+        text = decode_after(
+            tokenizer, prompt, [number for number in [*ids, END][: count + 1] if number not in (END, PAD)]
+        )
+        growing.add(token)
+        assert (growing.finished == "stop") == (token != END and any(stop in text for stop in stops))
+        shown += growing.take()
+        begun.append(shown)
+        if growing.finished:
+            break
+    wanted = min((text.split(stop)[0] for stop in stops), key=len, default=text)
+    assert shown == growing.text == wanted
+    assert all(shown.startswith(piece) for piece in begun)
+    if not ids[len(growing.tokens) :] and not stops and ids[-1:] == [260] and kind == "sentencepiece":
+        assert begun[-2] == shown, "nothing is held back after a token that is no byte"
+
+
 def test_a_long_text_is_given_as_it_is_decoded_as_a_whole():
     tokens = [token for number in range(5 * REST) for token in of(" x", WORDS[number % 5], WORDS[number % 11])]
     pieces, whole = grown(letters(), [*tokens, END])
@@ -157,7 +204,7 @@ def test_the_cost_of_a_token_does_not_grow_with_the_text(monkeypatch):
     plain = TextTokenizer.decode
     monkeypatch.setattr(TextTokenizer, "decode", lambda self, ids: decoded.append(len(ids)) or plain(self, ids))
     grown(letters(), of("a", " x") * 400)
-    assert max(decoded) < 2 * REST
+    assert max(decoded) <= 3 * REST
 
 
 def test_a_tokenizer_that_changes_its_mind_is_told():

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from codex_ml.policy.streaming import AnswerFilter
 
 MOST_TOKENS = 256  # of an answer, unless --max-tokens says otherwise or the model sees fewer at once
-KEY = "generate"  # of every prompt, so that a text depends on the seed, the sample and the prompt only
 BATCH = 16
 
 
@@ -95,19 +94,19 @@ class TextSession:
 
     def continued(self, text: str) -> Prompt:
         """The prompt of which the model writes the continuation."""
-        from codex_ml.inference.generation import Prompt
+        from codex_ml.inference.generation import REQUEST_KEY, Prompt
 
         tokenizer = self.loaded.tokenizer
-        return self._fitting(Prompt([tokenizer.begin, *tokenizer.encode(text).tolist()], KEY), "the prompt")
+        return self._fitting(Prompt([tokenizer.begin, *tokenizer.encode(text).tolist()], REQUEST_KEY), "the prompt")
 
     def answered(self, messages: Sequence[dict[str, Any]]) -> Prompt:
         """The prompt for the next answer of a conversation, as the chat template writes it."""
-        from codex_ml.inference.generation import Prompt
+        from codex_ml.inference.generation import REQUEST_KEY, Prompt
         from codex_ml.tokens.chat import encode_prompt, turn_ends
 
         tokenizer = self.loaded.tokenizer
         ids = encode_prompt(tokenizer, messages).tolist()
-        return self._fitting(Prompt(ids, KEY, ends=tuple(turn_ends(tokenizer))), "the conversation")
+        return self._fitting(Prompt(ids, REQUEST_KEY, ends=tuple(turn_ends(tokenizer))), "the conversation")
 
     def _fitting(self, prompt: Prompt, what: str) -> Prompt:
         """The prompt, if the model can see it with the answer; without --max-tokens a shorter answer may do.

@@ -15,15 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
 from codex_ml.inference.decoding import batch_key, start_decoder
+from codex_ml.inference.growing_text import Ending, Finished, GrowingText
 from codex_ml.inference.sampling import Sampling, draw_keys, next_tokens
-from codex_ml.inference.stop_strings import StopStrings, cut_at_stop
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder
 from codex_ml.modeling.positions import reach
-from codex_ml.tokens.borders import decode_after
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 BUFFER = 16  # batches that are sorted by length at once
+REQUEST_KEY = "generate"  # of the prompt of a person or a client: its text depends on the seed and its number only
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Generation:
 
     text: str
     tokens: tuple[int, ...]
-    finished: Literal["end", "stop", "length"]
+    finished: Finished
     cut_prompt: bool
 
 
@@ -146,34 +146,17 @@ def fit_prompt(model: Any, tokenizer: TextTokenizer, prompt: Prompt, room: int |
     return FittedPrompt(prompt, ids, read, batch_key(model, ids, read))
 
 
-class TextInProgress:
-    """A text while it is generated.
+def start_text(fitted: FittedPrompt, tokenizer: TextTokenizer, sampling: Sampling) -> GrowingText:
+    """The text that a model will write after a prompt."""
+    ending = Ending(frozenset({tokenizer.end, *fitted.prompt.ends}), tuple(sampling.stop), sampling.max_tokens)
+    return GrowingText(tokenizer, fitted.ids, ending)
 
-    Attributes:
-        shown: the new tokens that are text.
-    """
 
-    def __init__(self, fitted: FittedPrompt, tokenizer: TextTokenizer) -> None:
-        self.fitted, self.tokenizer = fitted, tokenizer
-        self.tokens, self.shown = list[int](), list[int]()
-        self.ends = {tokenizer.end, *fitted.prompt.ends}
-
-    def add(self, token: int, stops: StopStrings, most: int) -> Generation | None:
-        """Add a token; return the text if it ends here. PAD is not text, also where the model chooses it."""
-        if token in self.ends:
-            return self._ended(self._decoded(), "end")
-        self.tokens.append(token)
-        if token != self.tokenizer.pad:
-            self.shown.append(token)
-            if stops.in_tail(self.shown) and (before := cut_at_stop(self._decoded(), stops.stops)) is not None:
-                return self._ended(before, "stop")
-        return self._ended(self._decoded(), "length") if len(self.tokens) == most else None
-
-    def _decoded(self) -> str:
-        return decode_after(self.tokenizer, self.fitted.ids, self.shown)
-
-    def _ended(self, text: str, finished: Literal["end", "stop", "length"]) -> Generation:
-        return Generation(text, tuple(self.tokens), finished, self.fitted.cut)
+def ended_text(fitted: FittedPrompt, text: GrowingText) -> Generation | None:
+    """The text after a prompt if it has ended."""
+    if text.finished is None:
+        return None
+    return Generation(text.text, tuple(text.tokens), text.finished, fitted.cut)
 
 
 def _generate_batch(
@@ -182,8 +165,8 @@ def _generate_batch(
     import numpy as np
     import torch
 
-    most, stops = sampling.max_tokens, StopStrings(tokenizer, sampling.stop)
-    texts = [TextInProgress(fitted, tokenizer) for fitted in batch]
+    most = sampling.max_tokens
+    texts = [start_text(fitted, tokenizer, sampling) for fitted in batch]
     drawn = [draw_keys(seed, fitted.prompt.key, fitted.prompt.sample, most) for fitted in batch]
     done: dict[int, Generation] = {}
     alive = list(range(len(batch)))  # places in `batch` of the rows of the decoder
@@ -194,8 +177,10 @@ def _generate_batch(
         for step in range(most):
             chosen = next_tokens(decoder.logits, sampling, keys[:, step], seen)
             for row, token in enumerate(chosen.tolist()):
-                if (ended := texts[alive[row]].add(token, stops, most)) is not None:
-                    done[alive[row]] = ended
+                place = alive[row]
+                texts[place].add(token)
+                if (ended := ended_text(batch[place], texts[place])) is not None:
+                    done[place] = ended
             rows = [row for row, place in enumerate(alive) if place not in done]
             if not rows:
                 break

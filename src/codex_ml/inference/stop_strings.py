@@ -1,22 +1,11 @@
-"""Find the text that ends a generated text, across the borders of tokens and inside characters of several bytes.
+"""Where a stop string cuts a text, and where one may have begun.
 
-Used by: generation.
+Used by: growing_text.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
-
-SLACK = 8  # tokens: the first tokens of a tail can decode to another text, such as half a character
-
-
-class Decodes(Protocol):
-    """What turns token ids into text, such as a `TextTokenizer`."""
-
-    def decode(self, ids: Sequence[int], /) -> str:
-        """Text of ids."""
-        ...
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str | None:
@@ -25,17 +14,22 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> str | None:
     return text[: min(found)] if found else None
 
 
-class StopStrings:
-    """Looks for stop strings after each new token.
+class BegunStop:
+    """Where the longest beginning of one stop string begins that a growing text ends with.
 
-    A token adds at least one byte, so a stop string of n bytes that a new token completes lies in the last n tokens.
-    Only this tail is decoded, so the cost of a token does not grow with the text.
+    What begins at a place now began there at each step before. So the place only moves on, and a text costs one
+    comparison per step and one per place, of at most the length of the stop string.
     """
 
-    def __init__(self, tokenizer: Decodes, stops: Sequence[str]) -> None:
-        self.tokenizer, self.stops = tokenizer, stops
-        self.tail = max((len(stop.encode("utf-8")) for stop in stops), default=0) + SLACK
+    def __init__(self, stop: str) -> None:
+        self._stop, self._place = stop, 0
 
-    def in_tail(self, ids: Sequence[int]) -> bool:
-        """Whether the last tokens hold a stop string; `cut_at_stop` must then confirm it on the whole text."""
-        return bool(self.stops) and cut_at_stop(self.tokenizer.decode(ids[-self.tail :]), self.stops) is not None
+    def place(self, text: str) -> int:
+        """The place in `text`, which begins with the text of the call before; its length for none."""
+        while (found := text.find(self._stop[0], self._place)) >= 0:
+            if len(text) - found < len(self._stop) and self._stop.startswith(text[found:]):
+                self._place = found
+                return found
+            self._place = found + 1
+        self._place = len(text)
+        return self._place

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import CheckFailed
 from codex_ml.inference.decoding import CausalDecoder, PairDecoder, batch_key, start_decoder
+from codex_ml.inference.growing_text import Ending, GrowingText
 from codex_ml.inference.sampling import Sampling, draw_keys, next_tokens
 from codex_ml.serve.engine_rows import EngineCounts, EngineRow, Progress, Reports, TokenScore, Wanted
-from codex_ml.serve.row_text import Ending, RowText
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +90,7 @@ class BatchEngine:
     def _row(self, wanted: Wanted, number: int, report: Callable[[int, Progress], None]) -> EngineRow:
         ending = Ending(wanted.ends, wanted.sampling.stop, wanted.sampling.max_tokens)
         keys = draw_keys(wanted.seed, wanted.key, wanted.sample, wanted.sampling.max_tokens)
-        text = RowText(self.tokenizer, list(wanted.ids), ending)
+        text = GrowingText(self.tokenizer, list(wanted.ids), ending)
         draws = replace(wanted.sampling, max_tokens=1, stop=())
         return EngineRow(wanted, draws, text, keys, lambda progress: report(number, progress))
 
@@ -235,10 +235,14 @@ class BatchEngine:
                 row.scores.append(replace(last, end=max(len(text.text), last.start)))
         if not (finished or streamed):
             return
-        final = text.final()
-        new = text.text[row.sent : final] if streamed else text.text
+        try:
+            new = text.take() if streamed else text.text
+        except CheckFailed as error:  # of this text alone; the others go on
+            self._fail([row], error)
+            row.cancel()
+            return
         self._reports.append((row, Progress(new, len(text.tokens), tuple(row.scores), finished)))
-        row.sent, row.scores = max(final, row.sent), []
+        row.scores = []
 
     def _fail(self, rows: Sequence[EngineRow], error: BaseException) -> None:
         said = str(error) if isinstance(error, CheckFailed) else type(error).__name__  # a message may quote a text

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from codex_ml.inference.growing_text import Finished, GrowingText
 from codex_ml.inference.sampling import Sampling
-from codex_ml.serve.row_text import Finished, RowText
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,16 +80,14 @@ class EngineRow:
         draws: what decides how a token is drawn; rows with equal values are drawn together.
         keys: (max_tokens,) int64, the random key of each token.
         step: number of tokens so far, END included.
-        sent: characters that were reported.
     """
 
     wanted: Wanted
     draws: Sampling
-    text: RowText
+    text: GrowingText
     keys: NDArray[np.int64]
     report: Callable[[Progress], None]
     step: int = 0
-    sent: int = 0
     scores: list[TokenScore] = field(default_factory=list)
     cancelled: bool = False
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
+from codex_ml.inference.generation import REQUEST_KEY
 from codex_ml.inference.sampling import Sampling
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder
 from codex_ml.modeling.positions import reach
@@ -21,7 +22,6 @@ from codex_ml.serve.engine_rows import Wanted
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
-KEY = ""  # of the prompt, for the random keys
 UNBOUNDED = 1 << 15  # tokens of a prompt with its answer, where the model has relative positions
 
 
@@ -82,7 +82,7 @@ class PromptEncoder:
             sampling = _sampling(request, self._new_tokens(request, len(ids)))
             for _ in range(request.n):
                 sample = len(made)
-                made.append(Wanted(ids, sampling, KEY, sample, seed, ends, _top(request), request.stream))
+                made.append(Wanted(ids, sampling, REQUEST_KEY, sample, seed, ends, _top(request), request.stream))
         return made
 
     def _text(self, text: str) -> list[int]:
