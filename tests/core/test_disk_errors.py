@@ -161,6 +161,7 @@ def tiny_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"a file system of 64 KiB cannot be mounted here: {done.stderr.strip()}")
     yield folder
+    gc.collect()  # closes what a library left open when its write failed; an open file keeps the disk busy
     subprocess.run(["umount", str(folder)], check=True)
 
 
