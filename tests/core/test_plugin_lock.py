@@ -18,7 +18,7 @@ from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.plugin_lock import lock_of, lock_path, locked_names, refuse_other_code, write_lock
-from codex_ml.core.plugins import find
+from codex_ml.core.plugins import UnusablePlugin, find
 from codex_ml.core.yaml import read_yaml
 
 DETECTORS = lock_path("detectors")
@@ -218,6 +218,10 @@ def test_a_checkout_with_too_many_files_is_refused(checkout, monkeypatch):
         written(checkout / f"{number}.txt", "")
     with pytest.raises(UserError, match=r"person-finder is installed from .*src, which holds more than 3 files"):
         lock_of("detectors", ["mine"])
+    with pytest.raises(
+        UnusablePlugin, match="detector 'mine' cannot be imported: UserError: person-finder is installed"
+    ):
+        find("detectors", "mine").load()
 
 
 def test_two_modules_of_an_installed_package_count(plugin):

@@ -104,9 +104,9 @@ class Plugin:
         """
         if self.point is None:
             return self.found
-        if self.point.dist is not None:
-            read_sources_only(files_of(self.point.dist, self.value))
         try:
+            if self.point.dist is not None:
+                read_sources_only(files_of(self.point.dist, self.value))
             with redirect_stdout(sys.stderr):
                 return self.point.load()
         except (Exception, SystemExit) as error:
