@@ -7,7 +7,7 @@ import os
 import py_compile
 import subprocess
 import sys
-from importlib.util import cache_from_source
+from importlib.util import cache_from_source, spec_from_file_location
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -205,6 +205,46 @@ def test_what_an_editable_install_cannot_import_does_not_count(checkout, file):
     assert lock_of("detectors", ["mine"]) == before
 
 
+def test_each_folder_that_an_editable_install_links_counts(plugin, checkout, tmp_path):
+    second = tmp_path / "second"
+    written(second / "helper.py", "x = 1\n")
+    written(second / "person_finder/__init__.py", "x = 1\n")  # hidden by the first folder
+    plugin.files = {"__editable__.person_finder.pth": f"# folders\n{checkout}\nimport os\n{second}\nno/such\n"}
+    plugin.install()
+    hashes = [lock_of("detectors", ["mine"])[0]["sha256"]]
+    for file in ("helper.py", "person_finder/__init__.py"):
+        written(second / file, "x = 2\n")
+        hashes.append(lock_of("detectors", ["mine"])[0]["sha256"])
+    assert len(set(hashes)) == 3
+
+
+def test_a_package_that_setuptools_maps_to_another_folder_counts(plugin, checkout, tmp_path, monkeypatch):
+    folder = tmp_path / "lib/named_otherwise"
+    written(folder / "__init__.py", "x = 1\n")
+
+    class Mapping:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            place = folder / "__init__.py"
+            return (
+                spec_from_file_location(name, place, submodule_search_locations=[str(folder)])
+                if name == "mapped"
+                else None
+            )
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Mapping])
+    info = next(plugin.site.glob("*.dist-info"))
+    written(info / "top_level.txt", "person_finder\nmapped\nsys\nno_such\n")
+    before = lock_of("detectors", ["mine"])
+    poisoned(folder / "__init__.py", PycInvalidationMode.UNCHECKED_HASH, "x = 2\n")
+    assert lock_of("detectors", ["mine"]) == before
+    find("detectors", "mine").load()
+    assert importlib.import_module("mapped").x == 1
+    del sys.modules["mapped"]
+    written(folder / "__init__.py", "x = 2\n")
+    assert lock_of("detectors", ["mine"]) != before
+
+
 def test_an_editable_install_with_src_has_the_hash_of_the_installed_package(plugin, tmp_path, request):
     (plugin.site / plugin.package / "__pycache__").mkdir(exist_ok=True)
     before = lock_of("detectors", ["mine"])
@@ -236,10 +276,10 @@ def test_two_modules_of_an_installed_package_count(plugin):
     assert lock_of("detectors", ["mine"]) == changed
 
 
-def poisoned(source: Path, mode: PycInvalidationMode) -> None:
+def poisoned(source: Path, mode: PycInvalidationMode, text: str = "") -> None:
     """Put byte code of another program beside a source, which Python takes for that of the source."""
     other = source.with_suffix(".txt")
-    other.write_text(source.read_text().replace("Jane Roe", "no match"))
+    other.write_text(text or source.read_text().replace("Jane Roe", "no match"))
     stat = source.stat()
     os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     py_compile.compile(str(other), cfile=cache_from_source(str(source)), invalidation_mode=mode, doraise=True)

@@ -11,8 +11,9 @@ Used by: core.plugins, core.plugin_lock.
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, SourceFileLoader
 from importlib.metadata import Distribution
 from importlib.util import find_spec
@@ -37,25 +38,44 @@ def files_of(distribution: Distribution, value: str) -> dict[str, Path]:
         UserError: when it is installed from a checkout with too many files.
     """
     parts = value.partition(":")[0].strip().split(".")
-    listed = dict(_listed(distribution))
+    files = listed = dict(_listed(distribution))
     spec, depth = _first_with_code(parts)
-    if spec is None or spec.origin is None:
-        return listed
-    origin = Path(spec.origin)
-    is_package = bool(spec.submodule_search_locations)
-    above = origin.parent if is_package else origin
-    name = "/".join((*parts[: depth - 1], parts[depth - 1] if is_package else origin.name))
-    files = listed | (dict(_below(above, name)) if is_package else {name: origin} if origin.is_file() else {})
-    root = above.parents[depth - 1]
-    if _is_shared(root, distribution, listed):
-        return files
-    for number, (own, path) in enumerate(_importable(root, "")):
-        if number == MOST_FILES:
-            most = f"holds more than {MOST_FILES} files and folders that Python could import"
-            raise UserError(f"{distribution.name} is installed from {root}, which {most}; put its code into src/")
-        if own:
-            files[own] = path
+    roots = list(_linked(distribution))
+    if spec is not None and spec.origin is not None:
+        origin = Path(spec.origin)
+        is_package = bool(spec.submodule_search_locations)
+        above = origin.parent if is_package else origin
+        name = "/".join((*parts[: depth - 1], parts[depth - 1] if is_package else origin.name))
+        files = listed | (dict(_below(above, name)) if is_package else {name: origin} if origin.is_file() else {})
+        roots.insert(0, above.parents[depth - 1])
+    checkouts = {root.resolve(): root for root in roots if not _is_shared(root, distribution, listed)}
+    for number, root in enumerate(checkouts.values()):
+        for own, path in _at_most(MOST_FILES, root, distribution):
+            taken = own in files and not files[own].samefile(path)
+            files[f"{own} of folder {number}" if taken else own] = path
     return files
+
+
+def _at_most(count: int, root: Path, distribution: Distribution) -> Iterator[tuple[str, Path]]:
+    for number, (name, path) in enumerate(_importable(root, "")):
+        if number == count:
+            most = f"holds more than {count} files and folders that Python could import"
+            raise UserError(f"{distribution.name} is installed from {root}, which {most}; put its code into src/")
+        if name:
+            yield name, path
+
+
+def _linked(distribution: Distribution) -> Iterator[Path]:
+    """The folders of checkouts from which an editable install lets Python import, by a .pth file or by a finder."""
+    for file in distribution.files or ():
+        path = Path(str(distribution.locate_file(file)))
+        if path.suffix == ".pth" and path.is_file():
+            folders = (Path(line) for line in path.read_text("utf-8", "replace").splitlines() if line[:6] != "import")
+            yield from (folder for folder in folders if folder.is_absolute() and folder.is_dir())
+    for name in _top_level(distribution):
+        spec, _ = _first_with_code([name])
+        if spec is not None and spec.has_location and spec.origin:
+            yield Path(spec.origin).parents[1 if spec.submodule_search_locations else 0]
 
 
 def _is_shared(root: Path, distribution: Distribution, listed: dict[str, Path]) -> bool:
@@ -131,13 +151,15 @@ def _counts(path: Path) -> bool:
     return path.is_file() and not (path.parent.name == "__pycache__" and path.suffix == ".pyc" and "." in path.stem)
 
 
-def read_sources_only(files: Iterable[str]) -> None:
-    """Let this process never use byte code from `__pycache__` for the top-level modules and packages of these files.
+def _top_level(distribution: Distribution) -> list[str]:
+    """Names of the modules and packages as setuptools lists them; their folders can have other names."""
+    return (distribution.read_text("top_level.txt") or "").split()
 
-    Args:
-        files: names as those of `files_of`.
-    """
-    _SOURCES.modules |= {name.partition("/")[0].partition(".")[0] for name in files}
+
+def read_sources_only(distribution: Distribution, value: str) -> None:
+    """Let this process never use byte code from `__pycache__` for the modules of a plug-in; arguments as `files_of`."""
+    names = [value.strip(), *_top_level(distribution), *(name.split("/")[0] for name in files_of(distribution, value))]
+    _SOURCES.modules |= {re.split("[.:]", name)[0] for name in names}
     if _SOURCES not in sys.meta_path:
         sys.meta_path.insert(0, _SOURCES)
 

@@ -22,7 +22,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from codex_ml.core.errors import UserError, one_line
-from codex_ml.core.plugin_files import files_of, read_sources_only
+from codex_ml.core.plugin_files import read_sources_only
 
 # What an object can be, and how messages call that.
 CALLABLE = {"callable": "a callable"}
@@ -106,7 +106,7 @@ class Plugin:
             return self.found
         try:
             if self.point.dist is not None:
-                read_sources_only(files_of(self.point.dist, self.value))
+                read_sources_only(self.point.dist, self.value)
             with redirect_stdout(sys.stderr):
                 return self.point.load()
         except (Exception, SystemExit) as error:
