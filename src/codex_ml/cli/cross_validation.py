@@ -65,24 +65,43 @@ class Fold:
         return f"refs/exps/{head[:2]}/{head[2:]}/{self.name}"
 
 
-def clean_head(*, runs: str = "folds") -> str:
-    """The current commit, on which the experiments are run.
+def clean_head() -> str:
+    """The current commit, on which the folds are run.
+
+    Raises:
+        UserError: where there is none, or tracked files differ from it.
+    """
+    head = head_commit()
+    refuse_changes(runs="folds")
+    return head
+
+
+def head_commit() -> str:
+    """The current commit.
+
+    Raises:
+        UserError: where there is none.
+    """
+    head = git_text("rev-parse", "--verify", "--quiet", "HEAD")
+    if not head:
+        raise UserError("there is no commit yet, and experiments need one; commit the project first")
+    return head
+
+
+def refuse_changes(*, runs: str) -> None:
+    """Refuse tracked files that differ from the commit: a run that starts later would use other files.
 
     Args:
         runs: what the experiments are, for the message.
 
     Raises:
-        UserError: where there is none, or tracked files differ from it: a run that starts later would use other files.
+        UserError: with one of the files.
     """
-    head = git_text("rev-parse", "--verify", "--quiet", "HEAD")
-    if not head:
-        raise UserError("there is no commit yet, and experiments need one; commit the project first")
     if changed := git_text("diff", "--name-only", "--relative", "HEAD", "--", ".").splitlines():
         raise UserError(
             f"{len(changed)} tracked files differ from the commit, such as {changed[0]}; commit them: all {runs} "
             "must run on the same files"
         )
-    return head
 
 
 def finished(fold: Fold, head: str) -> str | None:

@@ -66,7 +66,8 @@ def sweep(
 
     Example: codex-ml sweep --set 'train.lr=loguniform(1e-4,1e-2)' --set 'model.layers=choice(2,4)' --trials 16
     """
-    from codex_ml.cli.cross_validation import clean_head
+    from codex_ml.cli.cross_validation import head_commit, refuse_changes
+    from codex_ml.cli.sweeping.killed_trial import put_back
     from codex_ml.cli.sweeping.search_space import read_axes
     from codex_ml.cli.sweeping.study import Budget, Study
     from codex_ml.cli.sweeping.sweep_journal import Journal, sweep_lock
@@ -78,9 +79,11 @@ def sweep(
         axes = read_axes(settings)
         size = _budget(method, axes, trials, minutes)
         known = {"space": settings, "method": method, "metric": metric, "seed": seed, "stop_early": stop_early}
-        plan = _settings(name, head=clean_head(runs="trials"), **known)
+        plan = _settings(name, head=head_commit(), **known)
         folder = SWEEPS / plan.name
         with sweep_lock(folder) as lock:
+            put_back(folder)
+            refuse_changes(runs="trials")  # once no trial runs: DVC changes params.yaml while it sets one up
             study = Study(plan, axes, Journal(folder, plan), lock=lock)
             study.refuse_edited()
             if not study.journal.trials:

@@ -79,6 +79,27 @@ def test_a_bad_trial_is_stopped_while_it_runs(toy: ToyProject) -> None:
     assert not list((toy.root / ".dvc/tmp/exps/standalone").glob("tmp*")), "DVC removed its copy"
 
 
+def test_a_dvc_killed_while_it_sets_up_a_trial_leaves_nothing_after_the_next_run(toy: ToyProject) -> None:
+    options = ("--set", "train.lr=choice(1e-2,2e-2)", "--method", "grid", "--name", "s", "--json")
+    params = toy.root / "params.yaml"
+    committed = params.read_text()
+    process = toy.start(*options)
+    while params.read_text() in (committed, ""):  # DVC writes the values of the trial, and later puts the file back
+        assert process.poll() is None
+    family = psutil.Process(process.pid).children(recursive=True)
+    for each in [process, *family]:
+        each.kill()
+    process.communicate()
+    assert params.read_text() != committed
+    done = toy.sweep(*options)
+    assert done.returncode == 0, done.stderr
+    assert "sweep: put back params.yaml, into which a killed trial wrote its values" in done.stderr
+    assert [trial["state"] for trial in json.loads(done.stdout)["trials"]] == ["finished", "finished"]
+    assert params.read_text() == committed
+    assert not toy.run("git", "status", "--porcelain")
+    assert toy.run("git", "symbolic-ref", "HEAD").strip() == "refs/heads/main"
+
+
 @pytest.mark.parametrize(
     ("number", "last"),
     [

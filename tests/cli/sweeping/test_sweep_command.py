@@ -6,6 +6,8 @@ import csv
 import fcntl
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 
 from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
-from codex_ml.cli.sweeping import study, sweep_result
+from codex_ml.cli.sweeping import study, sweep_journal, sweep_result
 from codex_ml.cli.sweeping.search_space import read_axes
 from codex_ml.cli.sweeping.sweep_journal import SweepTrial
 from codex_ml.cli.sweeping.sweep_result import SweepResult, best_of
@@ -130,6 +132,22 @@ def test_a_changed_file_or_a_changed_setting_is_refused(project: Path, fake: Non
     assert (
         code == 2 and "1 tracked files differ from the commit" in err and "all trials must run on the same files" in err
     )
+
+
+def test_the_files_are_looked_at_once_no_trial_runs(project: Path, fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC writes the values of a trial into params.yaml while it sets it up, and puts the file back."""
+    whole = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(whole + "# of a trial that a killed sweep left\n")
+
+    @contextmanager
+    def lock(folder: Path) -> Iterator[int]:
+        folder.mkdir(parents=True)
+        Path("params.yaml").write_text(whole)
+        yield 0
+
+    monkeypatch.setattr(sweep_journal, "sweep_lock", lock)
+    code, _, err = sweep(*LR, "--method", "grid")
+    assert code == 0, err
 
 
 EDITS = {

@@ -118,6 +118,20 @@ pathlib.Path("signals").write_text("x" * len(times))
     assert signals_of_trial() == 1, "DVC got the first SIGINT alone, and the stage the second"
 
 
+@pytest.mark.parametrize(("ending", "undone"), [("os.kill(os.getpid(), 9)", True), ("os._exit(1)", False)])
+def test_the_workspace_is_put_back_where_dvc_was_killed(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, ending: str, undone: bool
+) -> None:
+    done: list[Path] = []
+    monkeypatch.setattr(trial_experiment, "put_back", done.append)
+    monkeypatch.setattr(
+        trial_experiment, "command", lambda launch, target: [sys.executable, "-c", f"import os; {ending}"]
+    )
+    assert run_experiment(launch, "train", None)[0] == (-9 if undone else 1)
+    assert done == ([Path()] if undone else [])
+    assert Path("running.json").exists() == undone, "a DVC that ended by itself put everything back"
+
+
 def test_ctrl_c_stays_an_interruption() -> None:
     with pytest.raises(KeyboardInterrupt) as raised, ended_by_signals():
         raise KeyboardInterrupt

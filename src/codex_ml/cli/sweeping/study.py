@@ -5,7 +5,6 @@ Used by: `codex-ml sweep`.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import typer
 
 from codex_ml.cli.history.git_commands import files_of_commit
 from codex_ml.cli.sweeping import trial_proposals as proposals
+from codex_ml.cli.sweeping.killed_trial import with_values
 from codex_ml.cli.sweeping.median_rule import stop_index
 from codex_ml.cli.sweeping.search_space import SweepAxis
 from codex_ml.cli.sweeping.sweep_journal import Journal, SweepSettings, SweepTrial
@@ -32,7 +32,7 @@ from codex_ml.cli.sweeping.trial_experiment import (
 from codex_ml.cli.sweeping.trial_values import leaves
 from codex_ml.core.errors import CheckFailed, UserError, disk_error_in, one_line, safe_text
 from codex_ml.core.message_cleaner import clean_message
-from codex_ml.core.yaml import parse_yaml, read_text
+from codex_ml.core.yaml import parse_yaml, read_yaml
 
 PARAMS = "params.yaml"
 FAILURES = 3  # in a row without any success: then something is wrong that the next trial cannot mend
@@ -214,16 +214,8 @@ def refusal(params: dict[str, str]) -> str:
     """Why params.yaml does not allow these values together; "" where it does."""
     from codex_ml.cli.param_rules import validate_params
 
-    whole = copy.deepcopy(parse_yaml(read_text(Path(PARAMS)), PARAMS))
-    for key, value in leaves(params).items():
-        *above, leaf = key.split(".")
-        place = whole
-        for part in above:
-            inner = place.get(part)
-            place[part] = place = inner if isinstance(inner, dict) else {}
-        place[leaf] = value
     try:
-        validate_params(whole)
+        validate_params(with_values(read_yaml(Path(PARAMS)), params))
     except UserError as error:
         return one_line(error)
     return ""

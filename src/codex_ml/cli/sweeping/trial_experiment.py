@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.cli.history.git_commands import files_of_commit, git_text
+from codex_ml.cli.sweeping.killed_trial import forget_trial, note_trial, put_back
 from codex_ml.cli.sweeping.sweep_signals import SweepTerminated
 from codex_ml.cli.sweeping.trial_output import keep_output, unnamed_file
 from codex_ml.cli.sweeping.trial_values import overrides
@@ -111,6 +112,7 @@ def run_experiment(launch: Launch, target: str, stop_at: Callable[[Points], int 
     """
     forget_copies(launch.name)  # of a killed run; DVC leaves them
     mend_locks()
+    note_trial(launch.log.parent, launch.params)
     began = time.time()
     with unnamed_file() as output:
         process = subprocess.Popen(
@@ -124,6 +126,8 @@ def run_experiment(launch: Launch, target: str, stop_at: Callable[[Points], int 
             raise
         finally:
             printed = keep_output(output, launch.log)
+            killed = (process.returncode or 0) < 0
+            (put_back if killed else forget_trial)(launch.log.parent)
     if process.returncode in INTERRUPTIONS:
         raise CheckFailed(
             f"the trial {launch.name} was interrupted (dvc ended with {process.returncode}); run the command again to "
