@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from dvc.utils.hydra import apply_overrides
 
 from codex_ml.cli.sweeping.killed_trial import NOTE, PACKED, note_trial, put_back
 from codex_ml.cli.sweeping.trial_values import overrides
+from codex_ml.core.errors import UserError
 
 COMMITTED = "# the rate\ntrain:\n  lr: 3e-3  # peak\n  ema: 0.0\n"
 TRIAL = {"train.lr": "0x2", "train.stop": "{after: 08}"}
@@ -62,6 +66,28 @@ def test_an_edit_of_the_user_stays(folder: Path, text: str) -> None:
     Path("params.yaml").write_bytes(data)
     put_back(folder)
     assert Path("params.yaml").read_bytes() == data
+
+
+def test_a_lock_that_dvc_left_is_removed_unless_git_runs_or_it_is_older(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = Path(".git/index.lock")
+    lock.touch()
+    os.utime(lock, (1, 1))
+    put_back(folder)
+    assert lock.exists(), "it was there before the trial"
+    lock.touch()
+    note_trial(folder, TRIAL)
+    os.utime(folder / NOTE, (1, 1))
+    found = SimpleNamespace(pid=7, info={"name": "git", "cwd": str(Path.cwd())})
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil, "process_iter", lambda attributes: [found])
+        with pytest.raises(UserError, match=r"index.lock exists, and Git \(process 7\) runs; run the command again"):
+            put_back(folder)
+        assert lock.exists() and (folder / NOTE).exists()
+        found.info["cwd"] = "/elsewhere"
+        put_back(folder)
+    assert not lock.exists()
 
 
 def test_an_applied_trial_stays(folder: Path) -> None:

@@ -90,6 +90,7 @@ def test_a_dvc_killed_while_it_sets_up_a_trial_leaves_nothing_after_the_next_run
     for each in [process, *family]:
         each.kill()
     process.communicate()
+    psutil.wait_procs(family, timeout=60)  # DVC's lock counts a process until its parent has read its exit code
     assert params.read_text() != committed
     done = toy.sweep(*options)
     assert done.returncode == 0, done.stderr

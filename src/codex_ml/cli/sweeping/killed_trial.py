@@ -54,6 +54,7 @@ def put_back(folder: Path) -> None:
         trial = RunningTrial.model_validate_json((folder / NOTE).read_bytes())
     except (FileNotFoundError, ValidationError):
         return
+    _remove_stale_lock((folder / NOTE).stat().st_mtime)
     head = git_text("rev-parse", "HEAD")
     branch = trial.branch.startswith("refs/heads/") and git_text("rev-parse", "--verify", "--quiet", trial.branch)
     if branch == head and not git_text("symbolic-ref", "--quiet", "HEAD"):
@@ -69,6 +70,19 @@ def put_back(folder: Path) -> None:
 def forget_trial(folder: Path) -> None:
     """Remove the note, because DVC ended by itself and has put everything back."""
     (folder / NOTE).unlink(missing_ok=True)
+
+
+def _remove_stale_lock(since: float) -> None:
+    """Remove the lock of Git's index that a killed DVC left since a time, unless a Git runs in the repository."""
+    import psutil
+
+    lock, top = Path(git_text("rev-parse", "--git-path", "index.lock")), Path(git_text("rev-parse", "--show-toplevel"))
+    if not lock.is_file() or lock.stat().st_mtime < since:
+        return
+    for process in psutil.process_iter(["name", "cwd"]):  # of other users and ended ones: None
+        if process.info["name"] == "git" and Path(process.info["cwd"] or "/").is_relative_to(top):
+            raise UserError(f"{lock} exists, and Git (process {process.pid}) runs; run the command again when it ended")
+    lock.unlink()
 
 
 def _is_of_trial(head: str, trial: RunningTrial) -> bool:
