@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from codex_ml.cli.gguf_export import FIXED
 from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.model_export import ExportedFile, ExportedFolder
@@ -147,6 +148,78 @@ def test_the_file_has_the_pieces_that_were_added_to_the_vocabulary(
     assert (again.eos_token_id, again.pad_token_id) == (ours.end, ours.pad)
 
 
+def test_rows_without_a_token_and_added_tokens_have_their_kinds(tmp_path: Path, model: Callable[..., Any]) -> None:
+    import gguf
+
+    source, file = model("llama"), tmp_path / "model/tokenizer.json"
+    count = source.config.vocab_size
+    source.resize_token_embeddings(count + 5, mean_resizing=False)
+    source.save_pretrained(tmp_path / "model")
+    description = json.loads(file.read_text())
+    word = {**description["added_tokens"][0], "id": count + 1, "content": "<word>", "special": False}
+    description["added_tokens"].append(word)
+    file.write_text(json.dumps(description))
+    code, out, err = run("gguf", "--model", tmp_path / "model", "--out", tmp_path / "m.gguf", "--json")
+    assert code == 0, err
+    fields = gguf.GGUFReader(str(tmp_path / "m.gguf")).fields
+    tokens, kinds = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type"))
+    assert tokens[count:] == [f"[PAD{count}]", "<word>", *(f"[PAD{count + number}]" for number in (2, 3, 4))]
+    assert kinds[count:] == [5, 4, 5, 5, 5]
+    special = {entry["id"] for entry in description["added_tokens"] if entry["special"]}
+    assert [number for number in range(count) if kinds[number] != 1] == sorted(special)
+    assert {kinds[number] for number in special} == {3}
+    assert len(tokens) == len(kinds) == fields["llama.vocab_size"].contents() == json.loads(out)["tokens"] == count + 5
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "value"),
+    [
+        ("llama", "hidden_act", "gelu"),
+        ("mistral", "hidden_act", "relu"),
+        ("qwen2", "hidden_act", "gelu"),
+        ("qwen3", "hidden_act", "gelu"),
+        ("qwen3", "attention_bias", True),
+        ("gpt2", "activation_function", "relu"),
+        ("gpt2", "scale_attn_by_inverse_layer_idx", True),
+        ("gpt2", "scale_attn_weights", False),
+    ],
+)
+def test_a_computation_that_gguf_cannot_say_is_refused(
+    tmp_path: Path, model: Callable[..., Any], architecture: str, name: str, value: Any
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    config = model(architecture).config
+    setattr(config, name, value)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    code, _, err = run("gguf", "--model", tmp_path / "model", "--out", tmp_path / "m.gguf")
+    assert code == 2 and f"config.json: {name} is {value}, which GGUF cannot say for {architecture}" in err
+    assert err.count("\n") == 1 and not list(tmp_path.glob("*m.gguf*"))
+
+
+WRITTEN = {
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "bos_token_id", "eos_token_id",
+    "pad_token_id", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "layer_norm_epsilon",
+}  # fmt: skip
+BY_TENSORS = {"tie_word_embeddings", "attention_bias", "mlp_bias"}  # GGUF has them if the model has
+WINDOWS = {"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"}  # refused if one is in use
+WITHOUT_EFFECT = {
+    "initializer_range", "use_cache", "pretraining_tp", "attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop",
+    "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
+    "reorder_and_upcast_attn",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(FIXED))
+def test_each_setting_of_a_config_is_written_checked_or_without_effect(kind: str) -> None:
+    """A version of transformers with a further setting fails here."""
+    from transformers import AutoConfig, PretrainedConfig
+
+    own = set(AutoConfig.for_model(kind).to_dict()) - set(PretrainedConfig().to_dict())
+    assert own - WRITTEN - BY_TENSORS - WINDOWS - WITHOUT_EFFECT == set(FIXED[kind]) - BY_TENSORS
+
+
 def test_half_precision_rounds_matrices_and_keeps_vectors(tmp_path: Path, model: Callable[..., Any]) -> None:
     import gguf
 
@@ -163,6 +236,8 @@ def test_half_precision_rounds_matrices_and_keeps_vectors(tmp_path: Path, model:
 def test_what_gguf_cannot_hold_is_refused_and_nothing_is_written(
     tmp_path: Path, model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import gguf
+
     out = tmp_path / "m.gguf"
     to = ("gguf", "--model", tmp_path / "model", "--out", out)
     model("gpt_neox")
@@ -177,6 +252,12 @@ def test_what_gguf_cannot_hold_is_refused_and_nothing_is_written(
         assert code == 2 and "GGUF describes a tokenizer by the name of a known one" in err
     code, said, _ = run(*to, "--no-tokenizer")
     assert (code, "no tokenizer" in said) == (0, True)
+    fields = gguf.GGUFReader(str(out)).fields
+    assert fields["tokenizer.ggml.model"].contents() == "none"
+    assert [name for name in fields if name.startswith("tokenizer")] == ["tokenizer.ggml.model"]
+    assert (
+        fields["llama.vocab_size"].contents() == json.loads((tmp_path / "model/config.json").read_text())["vocab_size"]
+    )
     before = out.read_bytes()
     code, _, err = run(*to)
     assert code == 2 and "already exists" in err and out.read_bytes() == before

@@ -27,7 +27,22 @@ if TYPE_CHECKING:
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gpt2": "gpt2"}
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")  # Conv1D of GPT-2
 LARGEST_HALF = 65_504.0  # of float16
-NORMAL, CONTROL = 1, 3  # kinds of tokens
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # kinds of tokens
+# What the programs that read GGUF compute, for settings that it does not hold. All others of these configs are written,
+# are checked in `_refuse`, or change no logits.
+SILU, TANH_GELU = ("silu", "swish"), ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
+    "llama": {"hidden_act": SILU},
+    "mistral": {"hidden_act": SILU},
+    "qwen2": {"hidden_act": SILU},
+    "qwen3": {"hidden_act": SILU, "attention_bias": (False,)},
+    "gpt2": {
+        "activation_function": TANH_GELU,
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+    },
+}
 
 
 def write_gguf(source: Path, target: Path, *, half: bool, tokenizer: bool, scratch: Path) -> ExportedFile:
@@ -50,11 +65,8 @@ def write_gguf(source: Path, target: Path, *, half: bool, tokenizer: bool, scrat
 
     model = load_local(source, attention="eager", scratch=scratch)
     _refuse(model.config, source)
-    if pieces and len(pieces["tokens"]) > model.config.vocab_size:
-        raise UserError(
-            f"{source}: the tokenizer has {len(pieces['tokens'])} ids, but the model has {model.config.vocab_size} "
-            "embedding rows; they do not belong together"
-        )
+    if pieces:
+        _pad(pieces, model.config.vocab_size, source)
     architecture = ARCHITECTURES[model.config.model_type]
     count = 0
     with atomic_file(target) as handle:
@@ -62,7 +74,9 @@ def write_gguf(source: Path, target: Path, *, half: bool, tokenizer: bool, scrat
         writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if half else gguf.LlamaFileType.ALL_F32)
         _add_shape(writer, model.config)
         if pieces:
-            _add_tokenizer(writer, pieces, model.config, source)
+            _add_tokenizer(writer, pieces, model.config)
+        else:
+            writer.add_tokenizer_model("none")  # llama.cpp then takes the number of tokens from the vocab_size
         for name, tensor in _tensors(model, architecture):
             writer.add_tensor(name, _stored(tensor, name, half=half))
             count += 1
@@ -81,6 +95,12 @@ def _refuse(config: Any, source: Path) -> None:
             f"{source}: the architecture {kind} has no export to GGUF here; {', '.join(ARCHITECTURES)} have one. "
             "`codex-ml export merged` writes a Hugging Face folder of any"
         )
+    for name, allowed in FIXED[kind].items():
+        if (value := getattr(config, name)) not in allowed:
+            raise UserError(
+                f"{source}/config.json: {name} is {value}, which GGUF cannot say for {kind}; the programs that read it "
+                f"compute with {' or '.join(map(str, allowed))}"
+            )
     if (rope := getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") != "default":
         raise UserError(f"{source}: the export knows no scaling of rotary embeddings, and this is {rope['rope_type']}")
     window = getattr(config, "sliding_window", None)
@@ -170,17 +190,33 @@ def _tokenizer_of(source: Path) -> dict[str, Any]:
             "(tokenizer.kind byte_bpe); --no-tokenizer exports the weights alone"
         )
     by_id = {number: token for token, number in model["vocab"].items()}
-    added = {entry["id"]: entry for entry in description.get("added_tokens") or []}
-    by_id |= {number: entry["content"] for number, entry in added.items()}
-    if sorted(by_id) != list(range(len(by_id))):
-        raise UserError(f"{file}: the ids of the tokens have gaps, which GGUF cannot hold")
+    kinds = dict.fromkeys(by_id, NORMAL)
+    for entry in description.get("added_tokens") or []:
+        by_id[entry["id"]] = entry["content"]
+        kinds[entry["id"]] = CONTROL if entry.get("special") else USER_DEFINED
     template = source / "chat_template.jinja"
     return {
-        "tokens": [by_id[number] for number in range(len(by_id))],
-        "kinds": [CONTROL if number in added else NORMAL for number in range(len(by_id))],
+        "tokens": by_id,
+        "kinds": kinds,
         "merges": [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]],
         "template": template.read_text(encoding="utf-8") if template.is_file() else None,
     }
+
+
+def _pad(pieces: dict[str, Any], rows: int, source: Path) -> None:
+    """Give each embedding row without a token an unused one, as llama.cpp's converter does: it counts the tokens.
+
+    Raises:
+        UserError: when the tokenizer has more ids than the model has rows.
+    """
+    tokens, kinds = pieces["tokens"], pieces["kinds"]
+    if (ids := max(tokens, default=-1) + 1) > rows:
+        raise UserError(
+            f"{source}: the tokenizer has {ids} ids, but the model has {rows} embedding rows; "
+            "they do not belong together"
+        )
+    pieces["tokens"] = [tokens.get(number, f"[PAD{number}]") for number in range(rows)]
+    pieces["kinds"] = [kinds.get(number, UNUSED) for number in range(rows)]
 
 
 def _is_gpt2_like(description: dict[str, Any], model: dict[str, Any]) -> bool:
@@ -194,7 +230,7 @@ def _is_gpt2_like(description: dict[str, Any], model: dict[str, Any]) -> bool:
     )
 
 
-def _add_tokenizer(writer: GGUFWriter, pieces: dict[str, Any], config: Any, source: Path) -> None:
+def _add_tokenizer(writer: GGUFWriter, pieces: dict[str, Any], config: Any) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(pieces["tokens"])
