@@ -47,8 +47,7 @@ class Ending:
 class GrowingText:
     """Text of the tokens that a model wrote after a prompt.
 
-    A step decodes at most about 50 tokens, however long the text is, and the current run of byte tokens if there are
-    stop strings.
+    A step decodes at most about 50 tokens, however long the text is.
 
     Args:
         prompt: ids that the text follows.
@@ -62,7 +61,7 @@ class GrowingText:
         self._tokenizer, self._prompt, self._ending = tokenizer, prompt, ending
         self._begun = [BegunStop(stop) for stop in ending.stops]
         self._shown, self._read = list[int](), 0  # the tokens that are text, and how many of them `_text` has seen
-        self._run = 0  # how many of these were byte tokens at the end
+        self._run = bytearray()  # of the byte tokens at the end of these
         self._settled, self._lead, self._base = "", "", 0  # see `_settle`
         self._text, self._taken = "", ""
         self.tokens: list[int] = []
@@ -86,9 +85,12 @@ class GrowingText:
         """The characters that no further token changes, also those that a stop string may still cut; at the end all."""
         if self.finished is None and self._read < len(self._shown):
             for token in self._shown[self._read :]:
-                self._run = self._run + 1 if token in self._bytes else 0
+                if token in self._bytes:
+                    self._run.append(self._bytes[token])
+                else:
+                    self._run.clear()
             self._read = len(self._shown)
-            last = self._read - self._run
+            last = self._read - len(self._run)
             found = self._decoded(last)
             self._text = found.rstrip(HALF)
             if self._text == found and last - self._base >= REST:
@@ -112,18 +114,28 @@ class GrowingText:
         return new
 
     @cached_property
-    def _bytes(self) -> frozenset[int]:
-        """Ids of the tokens of single bytes. SentencePiece decodes a run of them as a whole: its last one decides."""
-        names = (self._tokenizer.backend.token_to_id(f"<0x{number:02X}>") for number in range(256))
-        return frozenset(number for number in names if number is not None)
+    def _bytes(self) -> dict[int, int]:
+        """Id of each byte token -> its byte. SentencePiece decodes a run of them as a whole: its last one decides."""
+        named = {self._tokenizer.backend.token_to_id(f"<0x{number:02X}>"): number for number in range(256)}
+        named.pop(None, None)
+        spelt = any(self._tokenizer.decode([token]) == f"<0x{number:02X}>" for token, number in [*named.items()][:1])
+        return {} if spelt else named
 
     def _before_stop(self) -> str | None:
         """The text before the first stop string, if the text with the newest token holds one."""
         stops, certain = self._ending.stops, len(self._text)  # no stop string ends in these characters
         text = self.text
-        now = self._decoded(len(self._shown)) if self._run else text
-        found = any(now.find(stop, max(0, certain - len(stop) + 1)) >= 0 for stop in stops)
+        if self._run:
+            found = any(map(self._ends_run, stops))
+        else:
+            found = any(text.find(stop, max(0, certain - len(stop) + 1)) >= 0 for stop in stops)
         return cut_at_stop(self._whole(), stops) if found else None
+
+    def _ends_run(self, stop: str) -> bool:
+        """Whether the text would end with a stop string if the run of byte tokens were characters."""
+        wanted = stop.encode("utf-8", "surrogatepass")
+        before = self._text[-len(stop) :].encode("utf-8", "surrogatepass") if len(self._run) < len(wanted) else b""
+        return (before + self._run[-len(wanted) :]).endswith(wanted)
 
     def _decoded(self, last: int) -> str:
         """Text of the first `last` tokens, which are not fewer than those that are settled."""
