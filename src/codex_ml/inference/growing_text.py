@@ -116,10 +116,14 @@ class GrowingText:
     @cached_property
     def _bytes(self) -> dict[int, int]:
         """Id of each byte token -> its byte. SentencePiece decodes a run of them as a whole: its last one decides."""
-        named = {self._tokenizer.backend.token_to_id(f"<0x{number:02X}>"): number for number in range(256)}
-        named.pop(None, None)
-        spelt = any(self._tokenizer.decode([token]) == f"<0x{number:02X}>" for token, number in [*named.items()][:1])
-        return {} if spelt else named
+        names = [f"<0x{number:02X}>" for number in range(256)]
+        found = {token: byte for byte, name in enumerate(names) if (token := self._token(name)) is not None}
+        spelt = any(self._tokenizer.decode([token]) == names[byte] for token, byte in [*found.items()][:1])
+        return {} if spelt else found
+
+    def _token(self, name: str) -> int | None:
+        number: int | None = self._tokenizer.backend.token_to_id(name)
+        return number
 
     def _before_stop(self) -> str | None:
         """The text before the first stop string, if the text with the newest token holds one."""

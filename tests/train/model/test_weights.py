@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import zipfile
 
@@ -150,6 +151,20 @@ def test_a_file_that_is_a_zip_archive_too_is_refused(raw_safetensors, tmp_path):
     with pytest.raises(UserError) as error:
         check_weights(file)
     assert str(error.value) == f"{file}: it is also a zip archive, if it is read from its end; this file is not used"
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0480, 0x4B50, 0x010580])
+def test_a_header_whose_length_looks_like_another_format_is_read(raw_safetensors, tmp_path, length):
+    header = json.dumps({"a": FOUR}).ljust(length)
+    (tmp_path / "w.safetensors").write_bytes(raw_safetensors(header, bytes(4)))
+    assert check_weights(tmp_path / "w.safetensors") == {"a": TensorEntry("F32", (1,), 0, 4)}
+
+
+def test_a_header_that_could_be_a_pickle_too_is_refused(raw_safetensors, tmp_path):
+    header = json.dumps({"a": FOUR}).ljust(0x470280)  # G, the opcode of a number of 8 bytes
+    (tmp_path / "w.safetensors").write_bytes(raw_safetensors(header, bytes(4)))
+    with pytest.raises(UserError, match="this is a pickle, not safetensors"):
+        check_weights(tmp_path / "w.safetensors")
 
 
 def test_weights_that_happen_to_hold_the_mark_of_a_zip_are_no_zip(raw_safetensors, tmp_path):

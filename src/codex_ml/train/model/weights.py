@@ -40,6 +40,7 @@ MAGIC = {
     b"\x93NUMPY": "a NumPy file",
     b"version https://git-lfs": "a Git LFS pointer: the weights were never fetched",
 }
+FIRST_OPCODE = 0x28  # of a pickle; no unpickler goes beyond a smaller third byte
 ZIP_END, ZIP_ENTRY = b"PK\x05\x06", b"PK\x01\x02"
 
 
@@ -71,10 +72,14 @@ def check_weights(file: Path) -> dict[str, TensorEntry]:
 
 def _check(handle: IO[bytes], *, size: int) -> dict[str, TensorEntry]:
     start = handle.read(32)
-    for magic, kind in MAGIC.items():
-        if start.startswith(magic):
-            raise ValueError(f"this is {kind}, not safetensors")
-    if size < 10 or start[8:9] != b"{":
+    header_like = size >= 10 and start[8:9] == b"{"
+    if not (
+        header_like and start[2] < FIRST_OPCODE
+    ):  # else the first bytes are a length that looks like a magic number
+        for magic, kind in MAGIC.items():
+            if start.startswith(magic):
+                raise ValueError(f"this is {kind}, not safetensors")
+    if not header_like:
         raise ValueError("this is not safetensors: it does not begin with a header")
     (length,) = struct.unpack("<Q", start[:8])
     if length > MAX_HEADER:
