@@ -237,6 +237,17 @@ def test_what_is_kept_has_size_age_and_the_command_that_removes_it(folder: Path,
     assert told(kept.kept_files()) == [("warn", text, "rm -r .cache/train")]
 
 
+def test_the_folder_of_compiled_kernels_of_a_killed_training_is_named(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(kept.tempfile, "gettempdir", lambda: str(folder))
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    for name, number in (("killed", ended.stdout), ("at work", str(os.getpid())), ("odd", "no number")):
+        (folder / f"codex-ml-{name}").mkdir()
+        (folder / f"codex-ml-{name}/process").write_text(number)
+    [(state, text, mend)] = told(kept.kept_files())
+    assert (state, mend) == ("ok", f"rm -r {folder}/codex-ml-killed")
+    assert text.endswith("without it: nothing; a killed command left it")
+
+
 def test_every_extra_says_what_it_gives(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.plugin_list import PluginList
+from codex_ml.core.plugins import KINDS
 
 
 def run(*arguments):
@@ -23,6 +24,7 @@ PACKAGES = {
     "bad": ("raise ValueError('no\\n\\x1b[31mway')", "metrics.broken"),
     "twin": (METRIC, "metrics.lines"),
     "odd": ("count = 'text'", "metrics.odd", "readers.odd", "templates.odd", "presets.odd"),
+    "later": ("count = len", "rewards.length"),
     "ours": ("raise SystemExit", "metrics.chrf", "readers.jsonl", "presets.small", "architectures.llama"),
 }
 
@@ -31,7 +33,7 @@ PACKAGES = {
 def site(tmp_path, monkeypatch):
     """Packages: `good` works, `bad` raises and hides a terminal sequence in its error, `twin` has a name of good.
 
-    `odd` offers things of wrong types, and `ours` a name that is built in.
+    `odd` offers things of wrong types, `ours` a name that is built in, and `later` something of an unknown kind.
     """
     site = tmp_path / "site"
     site.mkdir()
@@ -71,6 +73,7 @@ def test_each_is_listed_with_its_package_and_its_error_or_collision(workspace, s
         ("presets", "small", "ours", "1.0", "ours:count", "shadowed", "the built-in preset of this name is used instead"),
         ("readers", "jsonl", "ours", "1.0", "ours:count", "shadowed", "the built-in reader of this name is used instead"),
         ("readers", "odd", "odd", "1.0", "odd:count", "failed", "must be a callable, found str"),
+        ("rewards", "length", "later", "1.0", "later:count", "failed", f"there is no kind 'rewards' of plug-ins; there are: {', '.join(KINDS)}"),
         ("templates", "odd", "odd", "1.0", "odd:count", "failed", "must be a mapping, found str"),
     ]  # fmt: skip
     text = run("list", "--kind", "metrics").stdout

@@ -284,6 +284,7 @@ def test_a_whole_conversation_can_be_encoded_if_its_answers_cannot_be_located(ch
     with pytest.raises(UnstableTemplate):
         encode_chat(tokenizer, TALK * 2)
     assert chatml.decode(encode_whole(tokenizer, TALK * 2)) == "value?defvalue?[last]def"
+    assert chatml.decode(encode_prompt(tokenizer, [*TALK, TALK[0]])) == "value?def[last]value?"
 
 
 def test_an_answer_of_weight_0_is_an_input_but_not_trained(chatml):

@@ -35,7 +35,7 @@ def list_plugins(
     with one_line_errors(debug=debug):
         if kind and kind not in KINDS:
             raise UserError(f"--kind: there is no kind {kind!r} of plug-ins; there are: {', '.join(KINDS)}")
-        found = listed([kind] if kind else list(KINDS))
+        found = listed(kind)
         if json:
             print_json(found.model_dump(mode="json"))
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -10,6 +11,7 @@ from codex_ml.cli.plugin_names import built_in_names
 from codex_ml.core.plugin_trial import import_error
 from codex_ml.core.plugins import KINDS, Plugin, installed
 
+PREFIX = "codex_ml."
 State = Literal["loaded", "failed", "collision", "shadowed"]
 
 
@@ -18,8 +20,8 @@ class ListedPlugin(BaseModel):
 
     Attributes:
         object: module and object, as the entry point of the package has them.
-        state: failed: it cannot be imported, or is not what its kind needs; collision: another package offers the same
-            name, so neither is used; shadowed: something built in has the name, and is used instead.
+        state: failed: it cannot be imported, is not what its kind needs, or its kind does not exist; collision: another
+            package offers the same name, so neither is used; shadowed: something built in has it, and is used instead.
         why: the reason for any state but "loaded", on one line; else "".
     """
 
@@ -42,16 +44,26 @@ class PluginList(BaseModel):
     plugins: list[ListedPlugin]
 
 
-def listed(kinds: list[str]) -> PluginList:
-    """The installed plug-ins of these kinds. Each that can be named is imported in a process of its own."""
+def listed(kind: str) -> PluginList:
+    """The installed plug-ins of a kind, or all for "". Each that can be named is imported in a process of its own.
+
+    An entry point `codex_ml.<kind>` with a kind that there is not, such as a misspelt one, is listed as failed.
+    """
+    kinds = [kind] if kind else sorted({*KINDS, *_kinds_offered()})
     found = {kind: installed(kind) for kind in kinds}
     return PluginList(plugins=[_listed(plugin, offers) for offers in found.values() for plugin in offers])
+
+
+def _kinds_offered() -> list[str]:
+    return [group.removeprefix(PREFIX) for group in entry_points().groups if group.startswith(PREFIX)]
 
 
 def _listed(plugin: Plugin, offers: list[Plugin]) -> ListedPlugin:
     others = [other.origin for other in offers if other.name == plugin.name and other != plugin]
     state: State = "loaded"
-    if plugin.name in built_in_names(plugin.kind):
+    if plugin.kind not in KINDS:
+        state, why = "failed", f"there is no kind {plugin.kind!r} of plug-ins; there are: {', '.join(KINDS)}"
+    elif plugin.name in built_in_names(plugin.kind):
         state, why = "shadowed", f"the built-in {KINDS[plugin.kind].one} of this name is used instead"
     elif others:
         state, why = "collision", f"{' and '.join(others)} offers the same name; uninstall all but one"

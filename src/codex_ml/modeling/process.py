@@ -25,6 +25,7 @@ ALLOCATOR = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 MARK, PRIVATE = "CODEX_ML_PREPARED", "CODEX_ML_PRIVATE"
+PROCESS = "process"  # a file of the private folder: the number of the process, whose kill leaves the folder
 PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
 
 
@@ -54,6 +55,7 @@ def compiler_environment() -> dict[str, str]:
     breaks it. A symbolic link in a private folder gives the same packages a plain path.
     """
     private = Path(tempfile.mkdtemp(prefix="codex-ml-"))
+    (private / PROCESS).write_text(str(os.getpid()), encoding="ascii")
     settings = {"TORCHINDUCTOR_CACHE_DIR": str(private / "inductor"), PRIVATE: str(private)}
     spec = find_spec("torch")
     packages = Path(spec.origin).parents[1] if spec and spec.origin else None

@@ -27,7 +27,7 @@ from codex_ml.tokens.borders import (
     encode_begin,
     with_control,
 )
-from codex_ml.tokens.rendering import ChatRefused, Rendering, Span, Tools, render_chat
+from codex_ml.tokens.rendering import ChatRefused, Rendering, Span, Tools, UnstableTemplate, render_chat
 from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 Messages = Sequence[dict[str, Any]]
@@ -121,13 +121,19 @@ def encode_conversation(
 
 
 def encode_prompt(tokenizer: TextTokenizer, messages: Messages, tools: Tools = None) -> NDArray[np.uint32]:
-    """Ids of the prompt for the next answer: (n,) uint32, a prefix of the ids of `encode_chat` with that answer.
+    """Ids of the prompt for the next answer: (n,) uint32.
+
+    They are a prefix of the ids of `encode_chat` with that answer, where it can locate the answers. A template that
+    writes the last answer differently than earlier ones, as Qwen3's does, is rendered as a whole.
 
     Raises:
-        ChatRefused, UserError: see `encode_chat`.
+        ChatRefused, UserError: see `encode_whole`.
     """
     control = _control_pattern(tokenizer)
-    rendering = render_chat(tokenizer, messages, tools, control, prompt=True)
+    try:
+        rendering = render_chat(tokenizer, messages, tools, control, prompt=True)
+    except UnstableTemplate:
+        rendering = render_chat(tokenizer, messages, tools, control, prompt=True, answers=False)
     return np.array(_encode(tokenizer, rendering, control).ids, dtype=np.uint32)
 
 

@@ -11,12 +11,14 @@ import shlex
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from codex_ml.cli.diagnosis.doctor_finding import DoctorFinding, ok, warn
 from codex_ml.cli.scratch_folder import OWNER, PREFIX
 from codex_ml.core.progress import duration
 from codex_ml.core.tree import cache_folder
+from codex_ml.modeling.process import PROCESS
 
 SCRATCH = Path(os.environ.get("CODEX_ML_SCRATCH") or ".cache")  # `core.folders.scratch_folder` would make it
 MUCH, OLD = 5e9, 30 * 24 * 3600  # bytes, seconds
@@ -49,7 +51,13 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _abandoned() -> Iterator[Path]:
-    """Temporary folders of commands (see `cli.scratch_folder`) whose process has ended."""
+    """Temporary folders of commands (see `cli.scratch_folder`) and of compilers whose process has ended."""
+    import psutil
+
+    for file in sorted(Path(tempfile.gettempdir()).glob(f"codex-ml-*/{PROCESS}")):
+        with suppress(OSError, ValueError):  # removed meanwhile, or not a number
+            if file.stat().st_uid == os.getuid() and not psutil.pid_exists(int(file.read_text(encoding="ascii"))):
+                yield file.parent
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
         try:
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
