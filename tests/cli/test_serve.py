@@ -81,6 +81,12 @@ def test_a_missing_model_and_two_sources_are_refused(workspace: Path) -> None:
     assert "give one of them" in refused("--model", "a", "--upstream", "http://127.0.0.1:1")
 
 
+def test_a_file_that_is_no_model_is_refused_in_the_words_of_the_command_line(workspace: Path) -> None:
+    Path("notes.md").write_text("# notes\n", encoding="utf-8")
+    said = refused("--model", "notes.md", "--port", 0)
+    assert said.endswith("notes.md is neither a folder nor a GGUF file; --model names one of these\n")
+
+
 def test_a_policy_that_cannot_be_used_stops_the_start(workspace: Path) -> None:
     Path("data/policy.yaml").write_text("rules: 1\n", encoding="utf-8")
     assert "data/policy.yaml" in refused("--port", 0)

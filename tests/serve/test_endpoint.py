@@ -334,6 +334,16 @@ def test_each_wrong_field_is_named_in_the_format_of_openai(serving, tiny) -> Non
         assert post(running.url, json.dumps(neutral).encode())[0] == 200
 
 
+def test_the_label_of_a_user_changes_nothing_and_does_not_come_back(serving, tiny) -> None:
+    asked = {"prompt": "a", "max_tokens": 4, "seed": 3}
+    with serving(tiny) as running:
+        _, plain, _ = post(running.url, json.dumps(asked).encode())
+        status, labelled, _ = post(running.url, json.dumps({**asked, "user": "jane-7"}).encode())
+        assert post(running.url, json.dumps({**asked, "user": 7}).encode())[1]["error"]["param"] == "user"
+    assert (status, labelled["choices"]) == (200, plain["choices"])
+    assert "jane-7" not in json.dumps(labelled)
+
+
 WHAT = [
     ({"prompt": []}, "prompt: Input should be a valid string, or: List should have at least 1 item"),
     ({"prompt": ["a", 1]}, "prompt.1: Input should be a valid string"),

@@ -151,6 +151,54 @@ def test_a_stream_passes_counts_of_tokens_and_names_and_no_other_keys_or_long_na
     assert counted.usage.model_dump(exclude_unset=True) == {"prompt_tokens": 3, "total_tokens": 5}
 
 
+def test_the_last_chunks_have_the_names_of_those_before_them(filtering, other) -> None:
+    """The second chunk leaves nothing, and `finish` writes the one before the last."""
+    names = {"id": "c-7", "object": "chat.completion.chunk", "created": 7, "model": f"a {SECRET}"}
+    other.answer = [{**chunk(content=one), **names} for one in ("hi there, ", "tok")]
+    with filtering() as running:
+        _, chunks = streamed(running)
+    assert {(one.id, one.object, one.created) for one in chunks} == {("c-7", "chat.completion.chunk", 7)}
+    assert all(re.fullmatch(f"a {PLACEHOLDER}", one.model) for one in chunks)
+    assert "".join(choice.delta.content or "" for one in chunks for choice in one.choices) == "hi there, tok"
+    assert chunks[-1].model_extra["codex_ml"]["decision"] == "allow"
+
+
+def sent_without_done(chunks: list[dict[str, Any]]) -> bytes:
+    return b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "n"),
+    [
+        ([], 1),
+        ([chunk(content=f"my {SECRET[:9]}"), chunk(content=SECRET[9:])], 1),
+        ([chunk(content="a", finish="stop"), chunk(1, content="b")], 2),
+        ([chunk(content="a", finish="stop")], 2),
+    ],
+)
+def test_a_stream_that_ends_before_its_answers_ends_with_an_error(filtering, other, chunks, n) -> None:
+    other.answer, other.kind = sent_without_done(chunks), "text/event-stream"
+    with filtering() as running:
+        body = {"model": "m", "messages": SAID, "stream": True, "n": n}
+        raw = running.client.post("/chat/completions", body=body, cast_to=str)
+    *before, error, done, _ = raw.split("\n\n")
+    assert done == "data: [DONE]"
+    message = "the other endpoint failed: its stream broke off before the end of its answer"
+    assert json.loads(error[6:])["error"]["message"] == message
+    assert "length" not in "".join(before)
+    assert leaked(raw) == []
+
+
+def test_a_stream_whose_answers_have_ended_needs_no_mark_of_the_end(filtering, other) -> None:
+    ended = [chunk(content="a", finish="stop"), chunk(1, content="b", finish="length")]
+    other.answer, other.kind = sent_without_done(ended), "text/event-stream"
+    with filtering() as running:
+        _, chunks = streamed(running, n=2)
+    reasons = [one.finish_reason for part in chunks for one in part.choices if one.finish_reason]
+    assert reasons == ["stop", "length"]
+    assert chunks[-1].model_extra["codex_ml"]["decision"] == "allow"
+
+
 def test_the_decision_about_a_prompt_is_in_the_end_of_the_stream_too(filtering, other) -> None:
     other.answer = [chunk(content="hi"), chunk(finish="stop")]
     with filtering() as running:
@@ -445,6 +493,30 @@ def test_a_client_that_asks_on_and_reads_nothing_is_cut_off(filtering, other, mo
 def test_an_address_that_is_not_plain_http_is_refused(url) -> None:
     with pytest.raises(UserError, match="--upstream must be http://HOST:PORT") as error:
         upstream_address(url, None)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("https://h", "https is not supported"),
+        ("https://u:hunter2@h", "https is not supported, and it holds a user or password before @; give a token with"),
+        ("localhost:80", "it does not begin with http://"),
+        (
+            "http://u:hunter2@h:80/x?hunter2",
+            "it holds a user or password before @; give a token with --upstream-token-file, and it holds a query",
+        ),
+        ("http://:80", "it names no host"),
+        ("http://[hunter2", "its host is not one"),
+        ("http://h:0", "its port is not a number from 1 to 65535"),
+        ("http://h:hunter2", "its port is not a number from 1 to 65535"),
+        ("http://h/x#hunter2", "it holds a fragment after #"),
+    ],
+)
+def test_an_address_that_is_refused_says_what_is_wrong_and_quotes_nothing(url, wrong) -> None:
+    with pytest.raises(UserError) as error:
+        upstream_address(url, None)
+    assert str(error.value).partition("; ")[2].startswith(wrong)
     assert "hunter2" not in str(error.value)
 
 

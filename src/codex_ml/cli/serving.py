@@ -174,6 +174,7 @@ def load_served(path: Path, *, threads: int) -> Served:
         UserError: when it cannot be used.
     """
     from codex_ml.cli.measure_model import go_offline
+    from codex_ml.cli.measure_options import naming_options
     from codex_ml.cli.model_and_data import ModelChoice, load_any_model
     from codex_ml.cli.param_rules import load_params
     from codex_ml.cli.scratch_folder import scratch_folder
@@ -183,7 +184,7 @@ def load_served(path: Path, *, threads: int) -> Served:
 
     go_offline()
     files = UnchangedFiles(path)
-    with scratch_folder() as scratch:
+    with scratch_folder() as scratch, naming_options({"model.path": "--model"}):
         loaded = load_any_model(ModelChoice(path, None, "fp32"), load_params().runtime, None, scratch)
     if threads:
         import torch

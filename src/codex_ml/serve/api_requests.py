@@ -57,6 +57,7 @@ class AskedText(_Body):
     max_tokens: int | None = Field(None, ge=1, description="Largest number of new tokens")
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+    user: str | None = Field(None, description="A label that clients send; it changes nothing and is not kept")
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -219,6 +219,8 @@ class UpstreamModel:
                 while not chunks.ended:
                     async with asyncio.timeout_at(deadline):
                         data = await anext(reader, None)
+                    if data is None and not chunks.complete:
+                        raise UpstreamError("its stream broke off before the end of its answer")
                     if data is None or data == b"[DONE]":
                         break
                     if (left := await asyncio.to_thread(_chunk, chunks, data)) is not None:
@@ -226,7 +228,8 @@ class UpstreamModel:
                 if (rest := await asyncio.to_thread(chunks.finish)) is not None:
                     yield event(rest)
             traced = one.traced(AnswerOrigin(None, self._screening.digest, None), chunks.decision, chunks.why)
-            yield event(Writer(one.chat, "upstream").chunk((), codex_ml=traced))
+            head = await asyncio.to_thread(chunks.head)
+            yield event({**Writer(one.chat, "upstream").chunk((), codex_ml=traced), **head})
             if chunks.decision is not None:
                 self._screening.counters.decided("answer", chunks.decision)
         except UpstreamError as error:

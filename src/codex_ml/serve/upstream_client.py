@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import h11
 
@@ -50,21 +50,17 @@ def upstream_address(url: str, token: str | None) -> UpstreamAddress:
     """The address in `--upstream`.
 
     Raises:
-        UserError: for what is not http://HOST[:PORT][/PATH], or a host that has no address. It never quotes the URL,
-            which may hold a password.
+        UserError: for what is not http://HOST[:PORT][/PATH], naming what is wrong, or a host that has no address. It
+            never quotes the URL, which may hold a password.
     """
     if not PRINTABLE.fullmatch(url):
         raise UserError(
             "--upstream holds a space or a character that is not ASCII, which HTTP cannot carry; write it as %XX, such "
             "as %20 for a space"
         )
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 80
-    except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme != "http" or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
-        raise UserError("--upstream must be http://HOST:PORT, such as http://127.0.0.1:8080; https is not supported")
+    parts, port, wrong = _parsed(url)
+    if wrong:
+        raise UserError(f"--upstream must be http://HOST:PORT, such as http://127.0.0.1:8080; {', and '.join(wrong)}")
     try:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -72,6 +68,29 @@ def upstream_address(url: str, token: str | None) -> UpstreamAddress:
     ip = str(found[0][4][0])
     ipaddress.ip_address(ip.partition("%")[0])
     return UpstreamAddress(ip, port, parts.netloc, parts.path.rstrip("/").removesuffix("/v1"), token)
+
+
+def _parsed(url: str) -> tuple[SplitResult, int, list[str]]:
+    """(parts, port, what is wrong) of a URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that hold no IPv6 address
+        return urlsplit(""), 0, ["its host is not one"]
+    try:
+        port = 80 if parts.port is None else parts.port
+    except ValueError:
+        port = 0
+    https = parts.scheme == "https"
+    checks = {
+        "https is not supported": https,
+        "it does not begin with http://": parts.scheme != "http" and not https,
+        "it holds a user or password before @; give a token with --upstream-token-file": "@" in parts.netloc,
+        "it names no host": not parts.hostname,
+        "its port is not a number from 1 to 65535": port == 0,
+        "it holds a query after ?, which is not supported": bool(parts.query),
+        "it holds a fragment after #, which is not supported": bool(parts.fragment),
+    }
+    return parts, port, [what for what, found in checks.items() if found]
 
 
 @dataclass

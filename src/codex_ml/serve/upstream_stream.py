@@ -65,13 +65,22 @@ class FilteredChunks:
     def __init__(self, screening: Screening, ends: PromptEnds, *, chat: bool) -> None:
         self._screening, self._ends, self._chat = screening, ends, chat
         self._answers: dict[int, _StreamedAnswer] = {}
+        self._names: dict[str, Any] = {}
         self.decision: Decision | None = "allow" if screening.screen else None
         self.why = ""
 
     @property
+    def complete(self) -> bool:
+        """Whether each answer that was asked for has ended."""
+        return sum(answer.done for answer in self._answers.values()) >= self._ends.answers
+
+    @property
     def ended(self) -> bool:
-        done = sum(answer.done for answer in self._answers.values())
-        return done >= self._ends.answers and any(map(self._refused, self._answers.values()))
+        return self.complete and any(map(self._refused, self._answers.values()))
+
+    def head(self) -> dict[str, Any]:
+        """The names of the chunks so far, such as `id` and `model`, as they may leave."""
+        return {name: self._short(value) for name, value in self._names.items()}
 
     def add(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
         """The chunk that may leave; None if nothing may.
@@ -82,11 +91,12 @@ class FilteredChunks:
         listed = chunk.get("choices", [])
         if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
             raise ValueError("choices is not a list of objects")
+        self._names |= {name: chunk[name] for name in NAMES if name in chunk}
         choices = [left for one in listed if (left := self._choice(one)) is not None]
         usage = chunk.get("usage")
         if not choices and not isinstance(usage, dict):
             return None
-        head = {name: self._short(chunk[name]) for name in NAMES if name in chunk}
+        head = self.head()
         if isinstance(usage, dict):
             head["usage"] = {key: usage[key] for key in COUNTS if _is_number(usage.get(key), MOST_NUMBER)}
         return {**head, "choices": choices}
@@ -95,7 +105,7 @@ class FilteredChunks:
         """What is left of choices that did not end, at the end of a stream; None for nothing."""
         left = [self._choice({"index": index, "finish_reason": "length"}) for index in list(self._answers)]
         choices = [one for one in left if one is not None]
-        return {"object": KINDS[self._chat], "choices": choices} if choices else None
+        return {"object": KINDS[self._chat], **self.head(), "choices": choices} if choices else None
 
     def _choice(self, given: dict[str, Any]) -> dict[str, Any] | None:
         index = given.get("index", 0)
