@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.planning.plan_schema import ReproPlan
+from codex_ml.core.error_log import COMMAND
 
 from ..json_schema_checker import problems
 
@@ -139,6 +141,15 @@ def test_a_parameter_is_named_with_both_values_and_what_follows_may_run(ran: Pat
     assert (reason.old, reason.new) == (1e-3, 2e-3)
     assert found.stages[2].waits_for == ["train"]
     assert repro() == ({"train"}, set())  # the model did not change
+
+
+def test_a_value_that_is_emptied_or_a_key_that_is_removed_is_said_so(ran: Path) -> None:
+    edit("params.yaml", "  schedule: linear\n", "  embedding_lr: 0.5\n")
+    repro()
+    edit("params.yaml", "  embedding_lr: 0.5\n", "  embedding_lr:\n  ema: 0.5\n")
+    why = planned().stages[1].why
+    assert [reason.text for reason in why] == ["train.ema (absent) -> 0.5", "train.embedding_lr 0.5 -> (not set)"]
+    assert [(reason.old, reason.new) for reason in why] == [(None, 0.5), (0.5, None)]
 
 
 def test_a_run_of_the_run_cache_is_restored_and_names_its_commit(ran: Path) -> None:
@@ -317,7 +328,19 @@ def test_while_dvc_works_the_plan_is_refused(ran: Path) -> None:
     with Repo() as repo, repo.lock:
         code, text = page()
     assert code == 1
-    assert text.startswith("error: DVC is working in this folder; plan again when it has ended (")
+    assert text.startswith(
+        "error: DVC is working in this folder; plan again when it has ended, or see with `codex-ml doctor` what works here ("
+    )
+
+
+def test_a_process_that_holds_several_outputs_is_named_once_and_the_last_error_suggests_doctor(ran: Path) -> None:
+    holder = {"pid": os.getpid(), "cmd": "dvc repro"}
+    outputs = [str(Path("data/splits/one").resolve()), str(Path("data/splits/two").resolve())]
+    Path(".dvc/tmp/rwlock").write_text(json.dumps({"write": dict.fromkeys(outputs, holder), "read": {}}))
+    code, text = page()
+    assert (code, text.count("DVC is working"), text.count(f"(PID {os.getpid()}): dvc repro")) == (1, 1, 1)
+    named = COMMAND.search(text)  # what `doctor --last-error` suggests
+    assert named and named[1] == "codex-ml doctor"
 
 
 def test_the_schema_of_the_json_is_complete(ran: Path) -> None:

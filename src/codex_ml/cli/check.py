@@ -15,8 +15,9 @@ def check(debug: Debug = False) -> None:
     It finds unknown keys (and suggests the closest one), wrong types, impossible combinations, params that no stage
     reads, params, files and imports that a stage uses but does not declare, outputs that Git tracks, conflict markers,
     missing or damaged inputs and base models, package versions that differ from requirements.lock, locks that a killed
-    DVC left, and accepted findings of the audit whose last day has passed. It warns where the installed metrics of
-    other packages are not those of the last evaluation.
+    DVC left, hooks whose program is not there or whose plug-in cannot be imported, and accepted findings of the audit
+    whose last day has passed. It warns where the installed metrics of other packages are not those of the last
+    evaluation.
 
     Example: codex-ml check && dvc repro
     """

@@ -137,7 +137,11 @@ def _quiet_dvc() -> Iterator[Repo]:
             with rwlock(repo.tmp_dir, repo.fs, "codex-ml plan", read=paths, write=[], hardlink=linked):
                 yield repo
     except LockError as error:
-        raise CheckFailed(f"DVC is working in this folder; plan again when it has ended ({one_line(error)})") from None
+        held = one_line("\n".join(dict.fromkeys(str(error).splitlines())))  # DVC names a process once per output
+        raise CheckFailed(
+            "DVC is working in this folder; plan again when it has ended, or see with `codex-ml doctor` what works "
+            f"here ({held})"
+        ) from None
     except DvcException as error:
         raise CheckFailed(f"`dvc repro` would not start: {one_line(error)}") from None
     finally:

@@ -125,6 +125,7 @@ def _settings(name: str | None, *, head: str, **known: object) -> SweepSettings:
     import hashlib
     import re
 
+    from codex_ml.cli.sweeping.metric_number import refuse_unknown_number
     from codex_ml.cli.sweeping.sweep_journal import SweepSettings
     from codex_ml.core.pipeline import load_pipeline
     from codex_ml.core.strict_json import dump_json
@@ -139,6 +140,7 @@ def _settings(name: str | None, *, head: str, **known: object) -> SweepSettings:
         raise UserError(
             f"--metric {metric}: no stage {stage} writes metrics; stages that do: {', '.join(with_metrics)}"
         )
+    refuse_unknown_number(stage, leaf)
     digest = hashlib.sha256(dump_json({**known, "head": head}).encode()).hexdigest()[:6]
     name = f"sweep-{digest}" if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", name):

@@ -122,6 +122,64 @@ def test_a_mistake_is_one_line_before_any_work(project: Path, arguments: list[st
     assert err.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("best_loss", "did you mean best_val_loss?"),
+        ("val", "did you mean val.loss?"),
+        ("note", "it has: best_val_loss, val.loss."),
+        ("a.b", "it has: best_val_loss, val.loss."),
+    ],
+)
+def test_a_number_that_the_last_run_lacks_is_refused_before_any_trial(project: Path, name: str, hint: str) -> None:
+    Path("reports/train").mkdir(parents=True, exist_ok=True)
+    written = {"best_val_loss": 2.5, "val": {"loss": 3}, "note": "x", "good": True, "a.b": 1}
+    Path("reports/train/metrics.json").write_text(json.dumps(written))
+    code, out, err = sweep(*LR, "--trials", "1", "--metric", f"train.{name}:min", "--name", "s")
+    assert (code, out, err) == (
+        2,
+        "",
+        f"error: --metric train.{name}: reports/train/metrics.json of the last run has no number {name}; {hint} If only "
+        "other settings write it, run `dvc repro train` with them first, and commit\n",
+    )
+    assert not Path("logs/sweeps/s").exists()
+
+
+@pytest.mark.parametrize("metric", ["train.val.loss", "evaluate.mine"])
+def test_a_number_of_the_last_run_and_any_number_of_a_stage_that_never_ran_rank_trials(
+    project: Path, fake: None, metric: str
+) -> None:
+    Path("reports/train").mkdir(parents=True, exist_ok=True)
+    Path("reports/train/metrics.json").write_text('{"val": {"loss": 3}}')
+    assert not Path("reports/evaluate/metrics.json").exists()
+    for words in (["add", "-A"], ["commit", "-q", "--allow-empty", "-m", "run"]):
+        subprocess.run(["git", "-c", "user.name=T", "-c", "user.email=t@example.org", *words], check=True)
+    assert sweep(*LR, "--method", "grid", "--metric", f"{metric}:min")[0] == 0
+
+
+def test_the_time_of_a_trial_that_a_killed_sweep_left_complete_is_empty(
+    project: Path, fake: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = Launch.commit  # the fake's: there is an experiment once the log exists
+
+    def left(self: study.Study, launch: Launch) -> str | None:
+        if launch.params["train.lr"] == "1e-3":
+            launch.log.touch()
+        return commit(launch)
+
+    monkeypatch.setattr(study.Study, "_left_complete", left)
+    code, out, err = sweep(*LR, "--method", "grid", "--name", "s")
+    assert code == 0, err
+    with Path("logs/sweeps/s/trials.csv").open() as file:
+        assert [bool(row["seconds"]) for row in csv.DictReader(file)] == [False, True, True]
+    cells = [line.split() for line in out.splitlines()[1:3]]
+    assert cells[0] == ["0", "1", "1e-3", "s-000-lr-0.001"]
+    assert (len(cells[1]), cells[1][-1]) == (5, "s-002-lr-0.004")
+    shown = json.loads(sweep(*LR, "--method", "grid", "--name", "s", "--json")[1])
+    assert shown["trials"][0]["seconds"] is None
+    assert problems(shown, output_schema("sweep")) == []
+
+
 def test_a_changed_file_or_a_changed_setting_is_refused(project: Path, fake: None) -> None:
     assert sweep(*LR, "--trials", "2", "--name", "s")[0] == 0
     code, _, err = sweep(*LR, "--trials", "2", "--name", "s", "--seed", "2")

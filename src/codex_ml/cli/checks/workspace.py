@@ -12,6 +12,7 @@ from codex_ml.cli.checks import preflight
 from codex_ml.cli.checks.code import code_problems
 from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.checks.dvc_state import leftovers
+from codex_ml.cli.checks.event_hooks_start import hooks_without_start
 from codex_ml.cli.checks.named_machinery import named_machinery
 from codex_ml.cli.checks.other_code import other_plugins
 from codex_ml.cli.history.lost_lines import baselines, lost_in
@@ -88,6 +89,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from lost_in(version_in_folder(), baselines(), salt=params.split.salt)
     yield from other_plugins(params, lock)
     yield from (f"{PARAMS}: {problem}" for problem in missing_extras(params.runtime))
+    yield from (f"{PARAMS}: {problem}" for problem in hooks_without_start(params.runtime.on_event))
     yield from unlike_the_lock()
     yield from _git(stages)
 

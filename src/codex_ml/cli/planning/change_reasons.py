@@ -90,7 +90,7 @@ def differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _shown(value: Any) -> str:
-    text = "(not set)" if value is NOTHING else "(empty)" if value is None else str(value).replace("\n", " ")
+    text = "(absent)" if value is NOTHING else "(not set)" if value is None else str(value).replace("\n", " ")
     return text if len(text) <= VALUE else f"{text[:VALUE]}..."
 
 

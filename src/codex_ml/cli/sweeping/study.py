@@ -55,7 +55,7 @@ class Budget:
 
     def left(self, journal: Journal, number: int) -> bool:
         """Whether trial `number` may start."""
-        spent = math.fsum(trial.seconds for trial in journal.trials.values())
+        spent = math.fsum(trial.seconds or 0.0 for trial in journal.trials.values())
         return (self.trials is None or number < self.trials) and (self.seconds is None or spent < self.seconds)
 
 
@@ -127,12 +127,12 @@ class Study:
 
     def _ended(self, number: int) -> SweepTrial:
         """Run trial `number`, or take over the experiment that a killed sweep left complete."""
-        params, began = self.propose(number), time.monotonic()
+        params, began, adopted = self.propose(number), time.monotonic(), False
         varied = [axis.key for axis in self.axes if axis.varies]
         name = experiment_name(self.settings.name, number, params, varied)
 
         def ended(state: str, why: str = "", **more: Any) -> SweepTrial:
-            seconds = round(time.monotonic() - began, 1)
+            seconds = None if adopted else round(time.monotonic() - began, 1)
             shown = clean_message(why) if why else ""
             values = {"value": None, "curve": [], "commit": None, "seconds": seconds, "why": shown, **more}
             return SweepTrial.model_validate(
@@ -145,6 +145,7 @@ class Study:
         launch = Launch(name, params, self.settings.head, log, self.lock)
         stop_at, seen = self._stopper(number)
         code, printed, commit = 0, "", self._left_complete(launch)
+        adopted = commit is not None
         if commit is None:
             said = f"sweep: trial {number}: experiment {name}; `codex-ml logs --follow` shows its stages"
             typer.echo(safe_text(said), err=True)

@@ -59,7 +59,7 @@ class SweepTrial(Contract):
         curve: (step, validation loss) up to the end or the stop.
         experiment: name of the DVC experiment. A trial that was stopped while it ran, or that failed, leaves none.
         commit: of the experiment, None without one.
-        seconds: it ran for.
+        seconds: it ran for; None where it ended after its sweep was killed, so that no one saw for how long.
         why: one line about a trial that is not finished; "" for others.
     """
 
@@ -70,7 +70,7 @@ class SweepTrial(Contract):
     curve: list[tuple[int, float]]
     experiment: str
     commit: str | None
-    seconds: float
+    seconds: float | None
     why: str
 
     @model_validator(mode="after")

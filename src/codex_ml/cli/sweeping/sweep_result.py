@@ -70,9 +70,8 @@ def table_of(result: SweepResult, axes: Sequence[SweepAxis]) -> list[str]:
     rows = [["trial", result.settings.metric, *varied, "seconds", "experiment"]]
     for trial in ordered:
         value = f"{trial.value:.6g}" if trial.state == "finished" else trial.state
-        rows.append(
-            [str(trial.number), value, *(trial.params[key] for key in varied), f"{trial.seconds:.0f}", trial.experiment]
-        )
+        seconds = "" if trial.seconds is None else f"{trial.seconds:.0f}"
+        rows.append([str(trial.number), value, *(trial.params[key] for key in varied), seconds, trial.experiment])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

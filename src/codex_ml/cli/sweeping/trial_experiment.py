@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from codex_ml.cli.history.git_commands import files_of_commit, git_text
 from codex_ml.cli.sweeping.killed_trial import forget_trial, note_trial, put_back
+from codex_ml.cli.sweeping.metric_number import number_at
 from codex_ml.cli.sweeping.sweep_signals import SweepTerminated
 from codex_ml.cli.sweeping.trial_output import keep_output, unnamed_file
 from codex_ml.cli.sweeping.trial_values import overrides
@@ -286,9 +286,5 @@ def result_of(commit: str, metric: SweepMetric) -> tuple[float | None, Points, s
     data = files.read(metric.file)
     if data is None:
         return None, curve, f"the experiment has no {metric.file}"
-    value: Any = parse_json(data)
-    for part in metric.name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None, curve, f"{metric.file} has no number {metric.name}"
-    return float(value), curve, ""
+    value = number_at(parse_json(data), metric.name)
+    return value, curve, f"{metric.file} has no number {metric.name}" if value is None else ""
