@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -126,6 +127,7 @@ class Numbers:
 
     begin, end, pad = END, END, PAD
     special: dict[str, int] = {}  # noqa: RUF012
+    backend = SimpleNamespace(token_to_id=lambda name: None)  # no byte tokens
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids."""

@@ -1,4 +1,4 @@
-"""Try to import a plug-in, in a Python process of its own. Used by: `codex-ml plugins list`.
+"""Try to import a plug-in, in a Python process of its own. Used by: `codex-ml plugins list`, `codex-ml check`.
 
 The code of a plug-in that no lock records runs here only. Its process sees an allow-list of environment variables, as
 the children of core.child do, has a session of its own and a time limit, and ends with everything that it started.

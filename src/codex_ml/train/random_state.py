@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 
 def capture() -> dict[str, Any]:
     """Return the states of the global RNGs of Python, NumPy and torch (CPU, and the GPU of this process)."""
+    import numpy as np
     import torch
 
     version, internal, gauss = random.getstate()
@@ -30,6 +29,7 @@ def capture() -> dict[str, Any]:
 
 def restore(state: dict[str, Any]) -> None:
     """Restore the states that `capture` returned."""
+    import numpy as np
     import torch
 
     version, internal, gauss = state["python"]
@@ -45,6 +45,7 @@ def restore(state: dict[str, Any]) -> None:
 @contextmanager
 def unchanged() -> Iterator[None]:
     """Restore the states after this block, whatever it drew; about 0.1 ms. Other threads must not draw meanwhile."""
+    import numpy as np
     import torch
 
     python, numpy, cpu = random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state()  # noqa: NPY002
