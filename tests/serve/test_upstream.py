@@ -487,7 +487,7 @@ def test_a_client_that_asks_on_and_reads_nothing_is_cut_off(filtering, other, mo
     "url",
     [
         "https://127.0.0.1", "127.0.0.1:80", "http://", "ftp://a", "http://127.0.0.1:99999", "http://a?b",
-        "http://a:b@127.0.0.1", "http://:hunter2@127.0.0.1", "http://@127.0.0.1",
+        "http://a:b@127.0.0.1", "http://:hunter2@127.0.0.1", "http://@127.0.0.1",  # pragma: allowlist secret
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_plain_http_is_refused(url) -> None:
@@ -500,10 +500,13 @@ def test_an_address_that_is_not_plain_http_is_refused(url) -> None:
     ("url", "wrong"),
     [
         ("https://h", "https is not supported"),
-        ("https://u:hunter2@h", "https is not supported, and it holds a user or password before @; give a token with"),
+        (
+            "https://u:hunter2@h",  # pragma: allowlist secret
+            "https is not supported, and it holds a user or password before @; give a token with",
+        ),
         ("localhost:80", "it does not begin with http://"),
         (
-            "http://u:hunter2@h:80/x?hunter2",
+            "http://u:hunter2@h:80/x?hunter2",  # pragma: allowlist secret
             "it holds a user or password before @; give a token with --upstream-token-file, and it holds a query",
         ),
         ("http://:80", "it names no host"),
