@@ -130,24 +130,14 @@ def _as_text(content: Any) -> str:
     return ""
 
 
-def map_texts(
-    value: Any, change: Callable[[str], str], change_named: Callable[[str, str], str] | None = None, name: str = ""
-) -> Any:
-    """A copy of a JSON value with `change` applied to every text in it, keys included.
-
-    Args:
-        change_named: called with (name, text) in place of `change` for a text that has a name. The name is its key. The
-            name of the value in {"name": "password", "value": ...} is "password".
-        name: name of `value` itself.
-    """
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of a JSON value with `change` applied to every text in it, keys included."""
     if isinstance(value, str):
-        return change_named(name, value) if change_named and name else change(value)
+        return change(value)
     if isinstance(value, list):
-        return [map_texts(item, change, change_named, name) for item in value]
+        return [map_texts(item, change) for item in value]
     if isinstance(value, dict):
-        beside = next((value[key] for key in ("name", "key") if isinstance(value.get(key), str)), "value")
-        names = {key: beside if key == "value" else key for key in value}
-        return {change(key): map_texts(item, change, change_named, names[key]) for key, item in value.items()}
+        return {change(key): map_texts(item, change) for key, item in value.items()}
     return value
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +22,13 @@ from numpy.typing import NDArray
 from codex_ml.core.hashing import hash_path, sha256_of
 from codex_ml.core.plugin_lock import refuse_other_code
 from codex_ml.core.strict_json import ndjson_line
-from codex_ml.documents.document import FORMS, Document, canonical, documents_of, map_texts, numbers_of, opened
+from codex_ml.documents.document import FORMS, Document, canonical, documents_of, numbers_of, opened
 from codex_ml.documents.licences import is_allowed
 from codex_ml.documents.signals import SIGNALS, Signals
 from codex_ml.documents.split_files import BenchmarkOverlap, PolicyFinding
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.key import read_key
+from codex_ml.policy.nested import NestedCleaner
 from codex_ml.policy.redact import placeholder, redact
 from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
@@ -39,13 +39,6 @@ from codex_ml.split.duplicates.shingle_sets import Block, block_of
 from codex_ml.split.duplicates.shingles import shingles_of
 from codex_ml.split.quality import drop_reason
 from codex_ml.split.shares import position
-
-# If the name of a field matches this pattern, its text is also scanned together with the name: `"name": "text"`.
-TELLING_NAME = re.compile(
-    "pass|pwd|secret|token|key|cred|auth|phone|telefon|mobil|fax|ssn|social|nhs|insee|bsn|pesel|aadha|cpf|dni|nie|nif",
-    re.IGNORECASE,
-)
-NAMED_CHARACTERS = 1000  # limit for such a text, and for its name
 
 
 @dataclass(frozen=True)
@@ -190,27 +183,13 @@ def screen(task: ScreenTask) -> Screened:
 def redacted(document: Document, settings: ScreenSettings) -> tuple[Document, list[DocumentFinding]]:
     """The document as it may be published, and the findings of the policy in it.
 
-    Texts inside messages, tools and meta are scanned one by one, as JSON values. A short text whose field name suggests
-    a secret, such as {"password": ...}, is also scanned together with the name.
+    Messages, tools and meta are cleaned as JSON values: texts, numbers and keys, each together with its name.
     """
     if settings.policy is None:
         return document, []
-    scanner = _scanner(settings.policy, settings.fingerprint)
+    scanner, nested = _scanner(settings.policy, settings.fingerprint)
     findings: list[DocumentFinding] = []
     changes: dict[str, str] = {}
-
-    def clean(text: str) -> str:
-        return replaced(text, scanner.scan(text))
-
-    def clean_named(name: str, text: str) -> str:
-        found = scanner.scan(text)
-        if found or len(text) > NAMED_CHARACTERS or not TELLING_NAME.search(name):
-            return replaced(text, found)
-        head = json.dumps(name[-NAMED_CHARACTERS:], ensure_ascii=False) + ': "'
-        behind = [f for f in scanner.scan(f'{head}{text}"') if len(head) <= f.start and f.end <= len(head) + len(text)]
-        shift = len(head)  # to the text itself; no rule finds a named value across a quote or a line end
-        moved = [replace(f, column=f.column - shift, start=f.start - shift, end=f.end - shift) for f in behind]
-        return replaced(text, [f for f in moved if f.line == 1])
 
     def replaced(text: str, found: list[Finding]) -> str:
         for f in found:
@@ -224,11 +203,9 @@ def redacted(document: Document, settings: ScreenSettings) -> tuple[Document, li
             continue
         before = len(findings)
         if name in ("messages", "tools", "meta"):
-            new = json.dumps(
-                map_texts(json.loads(value), clean, clean_named), ensure_ascii=False, separators=(",", ":")
-            )
+            new = json.dumps(nested.clean(json.loads(value), replaced), ensure_ascii=False, separators=(",", ":"))
         else:
-            new = clean(value)
+            new = replaced(value, scanner.scan(value))
         if len(findings) > before and new != value:
             changes[name] = new
     return (replace(document, **changes) if changes else document), findings
@@ -238,12 +215,13 @@ def redacted_name(name: str, settings: ScreenSettings) -> str:
     """A document id as it may be published."""
     if settings.policy is None:
         return name
-    return redact(name, _scanner(settings.policy, settings.fingerprint).scan(name), settings.key)
+    return redact(name, _scanner(settings.policy, settings.fingerprint)[0].scan(name), settings.key)
 
 
 @lru_cache(maxsize=2)
-def _scanner(policy: Path, fingerprint: str) -> Scanner:
-    return Scanner(load_policy(policy))
+def _scanner(policy: Path, fingerprint: str) -> tuple[Scanner, NestedCleaner]:
+    scanner = Scanner(load_policy(policy))
+    return scanner, NestedCleaner(scanner)
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,101 @@
+"""Clean a JSON value: its texts, its numbers and its keys, each text together with the name that it has there.
+
+In `password = "..."` a rule sees name and value in one text. In a record they are apart: `{"password": ...}`, a pair
+`["Authorization", ...]`, an entry `{"name": "DB_PASSWORD", "value": ...}`, an option `["--password", ...]`. Here a text
+is scanned once alone and once as the same text after its name, so a rule finds it in all of these.
+Used by: split, which cleans metadata, messages and tools.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from codex_ml.policy.finding import Finding
+from codex_ml.policy.scan import Scanner
+
+NAMED_CHARACTERS = 1000  # limit for a text that is scanned with its name
+NAME_CHARACTERS = 200  # of a name that rules see
+SMALLEST = 100_000  # a number with fewer digits identifies nobody and is no password
+# Keys of an entry that names something, and keys under which it has the value: `{"name": "password", "value": ...}`.
+NAMING = ("name", "key", "field", "header", "variable", "option", "param", "attribute")
+NAMED = frozenset({"value", "val", "content", "data", "default", "text", "body", "$", "#text", "_", "stringvalue"})
+
+Replace = Callable[[str, list[Finding]], str]
+
+
+class NestedCleaner:
+    """Cleans JSON values by the rules of a scanner.
+
+    >>> from codex_ml.policy.redact import redact
+    >>> from codex_ml.policy.rules import load_policy
+    >>> cleaner = NestedCleaner(Scanner(load_policy()))
+    >>> cleaner.clean({"port": 8080, "hosts": ["a", "b"]}, lambda text, found: redact(text, found, b"a key"))
+    {'port': 8080, 'hosts': ['a', 'b']}
+    """
+
+    def __init__(self, scanner: Scanner) -> None:
+        self._scanner = scanner
+        self._tells = lru_cache(maxsize=4096)(self._is_telling)
+
+    def clean(self, value: Any, replaced: Replace, name: str = "") -> Any:
+        """A copy of a JSON value without what the policy forbids. A number that it forbids becomes a text.
+
+        Args:
+            replaced: gets a text and its findings, in order, at least one; returns the text without the values.
+            name: name that the value itself has; "" for none.
+        """
+        if isinstance(value, str):
+            return self._text(value, replaced, name)
+        if isinstance(value, dict):
+            return self._entries(value, replaced, name)
+        if isinstance(value, list):
+            names = [name, *(item if self._is_name(item) else name for item in value[:-1])]
+            return [self.clean(item, replaced, one) for item, one in zip(value, names, strict=False)]
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= SMALLEST:
+            whole = int(value) if isinstance(value, float) and value.is_integer() else value
+            text = json.dumps(whole)
+            cleaned = self._text(text, replaced, name)
+            return value if cleaned == text else cleaned
+        return value
+
+    def _entries(self, value: dict[str, Any], replaced: Replace, name: str) -> dict[str, Any]:
+        beside = (item for key, item in value.items() if key.lower() in NAMING)
+        named = next(filter(self._is_name, beside), name)
+        cleaned = {}
+        for key, item in value.items():
+            own = key[-NAME_CHARACTERS:]
+            inner = named if key.lower() in NAMED else own if self._tells(own) else ""
+            cleaned[self._text(key, replaced)] = self.clean(item, replaced, inner)
+        return cleaned
+
+    def _text(self, text: str, replaced: Replace, name: str = "") -> str:
+        found = self._scanner.scan(text)
+        if name and len(text) <= NAMED_CHARACTERS:
+            taken = [(f.start, f.end) for f in found]
+            more = [f for f in self._after(name, text) if all(f.end <= start or end <= f.start for start, end in taken)]
+            found = sorted([*found, *more], key=lambda finding: finding.start)
+        return replaced(text, found) if found else text
+
+    def _after(self, name: str, text: str) -> list[Finding]:
+        """Findings in the first line of a text that stands after its name; places as in the text alone."""
+        head, tail = _frame(name)
+        size, found = len(head), self._scanner.scan(f"{head}{text}{tail}")
+        moved = [replace(f, column=f.column - size, start=f.start - size, end=f.end - size) for f in found]
+        return [f for f in moved if f.start >= 0 and f.end <= len(text) and f.line == 1]
+
+    def _is_name(self, item: Any) -> bool:
+        """Whether a text beside another one may be its name."""
+        return isinstance(item, str) and len(item) <= NAME_CHARACTERS and self._tells(item)
+
+    def _is_telling(self, name: str) -> bool:
+        """Whether a rule may match after this name: a literal or gate of a rule is in it, as it stands in a text."""
+        return next(self._scanner.matcher.begins(_frame(name)[0]), None) is not None
+
+
+def _frame(name: str) -> tuple[str, str]:
+    """What stands before and after a named text where both are in one text: `"name": "text"`, `--name text`."""
+    return (f" {name} ", "") if name.startswith("-") else (json.dumps(name, ensure_ascii=False) + ': "', '"')
