@@ -11,6 +11,7 @@ import typer
 
 from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window, naming_options, options_of_keys
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.core.bounds import MOST_ITEMS
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def compare(
     common: Annotated[
         bool, typer.Option("--common", help="Compare the items that both results have, where the items differ.")
     ] = False,
-    top: Annotated[int, typer.Option(min=0, help="Number of gains and of losses to list per metric.")] = 5,
+    top: Annotated[
+        int, typer.Option(min=0, max=MOST_ITEMS, help="Number of gains and of losses to list per metric.")
+    ] = 5,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the comparison as one offline page.")] = None,
     data: Annotated[str | None, typer.Option(metavar="DATA", help="Documents on which models are evaluated.")] = None,
     kind: Kind = None,

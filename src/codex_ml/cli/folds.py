@@ -9,17 +9,18 @@ import typer
 
 from codex_ml.cli.completion import param_settings
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.core.bounds import MOST_FOLDS
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
     from codex_ml.cli.cross_validation import Fold, Spread
 
-MOST = 1000  # split.folds allows no more
-
 
 def folds(
-    count: Annotated[int | None, typer.Argument(help="Number of folds; without it, `split.folds`.")] = None,
+    count: Annotated[
+        int | None, typer.Argument(max=MOST_FOLDS, help="Number of folds; without it, `split.folds`.")
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,8 +83,8 @@ def _count(given: int | None) -> int:
     total = load_params().split.folds if given is None else given
     if given is None and total == 0:
         raise UserError("split.folds is 0: say how many folds, such as `codex-ml folds 5`, or set split.folds")
-    if not 2 <= total <= MOST:
-        raise UserError(f"{total} folds: expected 2 to {MOST}")
+    if total < 2:
+        raise UserError(f"{total} folds: expected 2 to {MOST_FOLDS}")
     return total
 
 

@@ -11,6 +11,7 @@ import typer
 from codex_ml.cli.measure_options import naming_options
 from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.cli.scratch_folder import scratch_folder
+from codex_ml.core.bounds import MOST_TOKENS
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -51,9 +52,10 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same text.")] = 0,
     temperature: Annotated[float, typer.Option(help="0: always the most probable token.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Draw from the most probable tokens that reach this share.")] = 0.95,
-    top_k: Annotated[int, typer.Option(help="Draw from the k most probable tokens; 0: all.")] = 0,
+    top_k: Annotated[int, typer.Option(max=MOST_TOKENS, help="Draw from the k most probable tokens; 0: all.")] = 0,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens of a text; default 256, or as many as the model sees.")
+        int | None,
+        typer.Option(max=MOST_TOKENS, help="Most tokens of a text; default 256, or as many as the model sees."),
     ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="End the text before TEXT; repeatable.")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.completion import evaluate_keys
+from codex_ml.core.bounds import MOST_TOKENS
 from codex_ml.core.errors import UserError
 
 Kind = Annotated[
@@ -17,7 +18,8 @@ Kind = Annotated[
     typer.Option(metavar="KIND", help="Kind of the documents, as in ingest.sources; else from the name of the file."),
 ]
 Window = Annotated[
-    int | None, typer.Option(min=2, metavar="TOKENS", help="Tokens per window; else as the model was trained.")
+    int | None,
+    typer.Option(min=2, max=MOST_TOKENS, metavar="TOKENS", help="Tokens per window; else as the model was trained."),
 ]
 Changes = Annotated[
     list[str] | None,

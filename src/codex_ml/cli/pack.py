@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.options import Debug, print_json
+from codex_ml.core.bounds import MOST_RECORDS, MOST_STEPS
 from codex_ml.core.errors import UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -26,8 +27,11 @@ def _group() -> None:
 
 @app.command()
 def show(
-    step: Annotated[int | None, typer.Option(help="Optimizer step, from 1 as in the curves.")] = None,
-    row: Annotated[int | None, typer.Option(help="Row of the train stream, from 0; without --step, any row.")] = None,
+    step: Annotated[int | None, typer.Option(max=MOST_STEPS, help="Optimizer step, from 1 as in the curves.")] = None,
+    row: Annotated[
+        int | None,
+        typer.Option(max=MOST_RECORDS, help="Row of the train stream, from 0; without --step, any row."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, one row per line.")] = False,
     debug: Debug = False,
 ) -> None:

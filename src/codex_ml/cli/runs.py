@@ -8,6 +8,7 @@ import typer
 
 from codex_ml.cli.completion import stage_names
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.core.bounds import MOST_ITEMS
 from codex_ml.core.errors import one_line_errors, safe_text
 from codex_ml.core.repository_root import go_to_top
 
@@ -16,7 +17,7 @@ def runs(
     stage: Annotated[
         str | None, typer.Option("--stage", help="Only runs of this stage.", autocompletion=stage_names)
     ] = None,
-    last: Annotated[int, typer.Option("--last", min=1, help="How many runs, the newest ones.")] = 20,
+    last: Annotated[int, typer.Option("--last", min=1, max=MOST_ITEMS, help="How many runs, the newest ones.")] = 20,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

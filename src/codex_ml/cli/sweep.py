@@ -40,7 +40,7 @@ def sweep(
     ] = "sobol",
     trials: Annotated[int | None, typer.Option(min=1, max=10_000, help="Number of trials; a grid has its own.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Start no trial after the trials took this long.")
+        float | None, typer.Option(min=0.01, max=60 * 24 * 366, help="Start no trial after the trials took this long.")
     ] = None,
     metric: Annotated[
         str,
@@ -48,7 +48,9 @@ def sweep(
             metavar="STAGE.NAME:min|max", help="A number of reports/STAGE/metrics.json.", autocompletion=metrics_to_rank
         ),
     ] = METRIC,
-    seed: Annotated[int, typer.Option(min=0, help="Of the proposals; the trials keep the seed of params.yaml.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of the proposals; the trials keep the seed of params.yaml.")
+    ] = 1,
     stop_early: Annotated[
         bool, typer.Option("--stop-early", help="Stop a trial whose validation loss is worse than the median.")
     ] = False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.core.bounds import MOST_TOKENS
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import from_top
 
@@ -71,8 +72,10 @@ def encode(
     text: Annotated[str | None, typer.Argument(help="The text; or use --file.")] = None,
     file: Text = None,
     tokenizer: Folder = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Cut after this many tokens.")] = None,
-    pad_to: Annotated[int | None, typer.Option(min=1, help="Fill up to this many tokens with the pad token.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, max=MOST_TOKENS, help="Cut after this many tokens.")] = None,
+    pad_to: Annotated[
+        int | None, typer.Option(min=1, max=MOST_TOKENS, help="Fill up to this many tokens with the pad token.")
+    ] = None,
     add_end: Annotated[
         bool, typer.Option("--add-end", help="Add the end token after the text, before padding.")
     ] = False,

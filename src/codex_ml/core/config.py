@@ -7,6 +7,14 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from codex_ml.core.bounds import (
+    LONGEST_BYTES,
+    MOST_ITEMS,
+    MOST_KEPT,
+    MOST_ROWS,
+    MOST_STEPS,
+    MOST_TOKENS,
+)
 from codex_ml.core.plugins import BuiltInOr
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")  # built in; all write files on this machine
@@ -38,8 +46,12 @@ def _in_base_folder(path: str) -> str:
     return path
 
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+Steps = Annotated[int, Field(gt=0, le=MOST_STEPS)]
+BatchRows = Annotated[int, Field(gt=0, le=MOST_ROWS)]
+TokenCount = Annotated[int, Field(gt=0, le=MOST_TOKENS)]
+ItemCount = Annotated[int, Field(ge=0, le=MOST_ITEMS)]
+Kept = Annotated[int, Field(gt=0, le=MOST_KEPT)]
+Characters = Annotated[int, Field(ge=0, le=LONGEST_BYTES)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 BasePath = Annotated[str, AfterValidator(_in_base_folder)]
@@ -85,7 +97,7 @@ class Runtime(Section):
     sharding: Literal["none", "full"] = Field(
         "none", description="full: each process holds a part of the weights, gradients and optimizer state (FSDP)"
     )
-    keep_checkpoints: Positive = Field(2, description="Complete checkpoints kept while training")
+    keep_checkpoints: Kept = Field(2, description="Complete checkpoints kept while training")
     resume: bool = Field(True, description="false: an interrupted training starts at its first step again")
     trackers: tuple[Annotated[str, BuiltInOr("trackers", TRACKERS)], ...] = Field(
         (),
@@ -95,6 +107,10 @@ class Runtime(Section):
     monitor_seconds: float = Field(5.0, ge=0.1, le=3600, description="Time between two samples of the system monitor")
     nvml: bool = Field(True, description="Whether the monitor asks NVIDIA's library about the GPUs")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Of screen and log file")
-    log_bytes: int = Field(10_000_000, ge=10_000, description="Size at which a log goes on in a new file")
-    log_files: Positive = Field(5, description="Older files of each log that stay")
-    on_event: tuple[EventHook, ...] = Field((), description="Programs and plug-ins that are called with events")
+    log_bytes: int = Field(
+        10_000_000, ge=10_000, le=LONGEST_BYTES, description="Size at which a log goes on in a new file"
+    )
+    log_files: Kept = Field(5, description="Older files of each log that stay")
+    on_event: tuple[EventHook, ...] = Field(
+        (), max_length=100, description="Programs and plug-ins that are called with events"
+    )

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from codex_ml.core.config import Count, Positive, Section
+from codex_ml.core.bounds import MOST_SAMPLES, MOST_TOKENS
+from codex_ml.core.config import BatchRows, ItemCount, Section, TokenCount
 
 BENCHMARKS, BASELINES = Path("data/benchmarks"), Path("data/baselines")  # deps of the stage
 BENCHMARK_ENDINGS = (".jsonl", ".jsonl.gz")
@@ -78,13 +79,13 @@ Temperature = Annotated[
 class Completions(Section):
     """`evaluate.completions`: text that the model writes for held-out documents, compared with theirs."""
 
-    documents: Count = Field(64, description="Test documents that are completed; 0: none")
+    documents: ItemCount = Field(64, description="Test documents that are completed; 0: none")
     split_at: Literal["line", "token", "function"] = Field(
         "line", description="Where a document is split into a prompt"
     )
-    max_tokens: Positive = Field(64, description="Tokens generated per document, at most")
+    max_tokens: TokenCount = Field(64, description="Tokens generated per document, at most")
     temperature: Temperature = 0.0
-    top_k: Count = Field(0, description="Only the k most probable tokens; 0: no limit")
+    top_k: int = Field(0, ge=0, le=MOST_TOKENS, description="Only the k most probable tokens; 0: no limit")
     top_p: TopP = 1.0
     repetition_penalty: Annotated[float, AfterValidator(_within_penalties)] = Field(
         1.0,
@@ -93,7 +94,7 @@ class Completions(Section):
         json_schema_extra={"minimum": PENALTIES[0], "maximum": PENALTIES[1]},
     )
     stop: Annotated[tuple[str, ...], AfterValidator(_stops_are_texts), AfterValidator(_each_once)] = Field(
-        (), description="Generation ends before the first of these strings"
+        (), max_length=100, description="Generation ends before the first of these strings"
     )
 
 
@@ -103,9 +104,11 @@ class Code(Section):
     protocol: Literal["base", "chat"] = Field(
         "base", description="base: the model continues the code; chat: it answers through its chat template"
     )
-    samples: int = Field(1, gt=0, le=10_000, description="Programs generated per task")
-    k: tuple[Positive, ...] = Field((1,), min_length=1, description="pass@k for each; at most samples")
-    max_tokens: Positive = Field(128, description="Tokens generated per program, at most")
+    samples: int = Field(1, gt=0, le=MOST_SAMPLES, description="Programs generated per task")
+    k: tuple[Annotated[int, Field(gt=0, le=MOST_SAMPLES)], ...] = Field(
+        (1,), min_length=1, max_length=100, description="pass@k for each; at most samples"
+    )
+    max_tokens: TokenCount = Field(128, description="Tokens generated per program, at most")
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
     cpu_seconds: float = Field(5.0, gt=0, le=3600, allow_inf_nan=False, description="CPU time of one program")
@@ -130,8 +133,8 @@ class Code(Section):
 class Evaluate(Section):
     """`evaluate`: scores on the test split, generated text, executed code, and their confidence intervals."""
 
-    batch_size: Positive = Field(8, description="Windows per forward pass; the number affects the last bits")
-    stride: Count = Field(0, description="New tokens per window; 0: disjoint windows")
+    batch_size: BatchRows = Field(8, description="Windows per forward pass; the number affects the last bits")
+    stride: int = Field(0, ge=0, le=MOST_TOKENS, description="New tokens per window; 0: disjoint windows")
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     ngram_order: int = Field(6, ge=0, le=LONGEST_NGRAM, description="Bytes of the n-gram baseline; 0: none")
     bootstrap: int = Field(1000, ge=100, le=1_000_000, description="Resamples of documents for the intervals")

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from codex_ml.core.config import Positive, Section
+from codex_ml.core.bounds import LONGEST_BYTES, MOST_RECORDS
+from codex_ml.core.config import Section
 from codex_ml.core.plugins import BuiltInOr
 
 RECORDS = ("jsonl", "csv", "tsv", "parquet", "datasets")  # built-in kinds whose records have fields
@@ -58,7 +59,9 @@ class Source(Section):
     bad_records: Literal["fail", "skip"] = Field(
         "fail", description="fail: stop at the first bad record; skip: list it in refused.ndjson and continue"
     )
-    max_bad_records: Positive = Field(1000, description="skip: stop when there are more bad records than this")
+    max_bad_records: int = Field(
+        1000, ge=1, le=MOST_RECORDS, description="skip: stop when there are more bad records than this"
+    )
 
     @field_validator("path")
     @classmethod
@@ -77,7 +80,9 @@ class Ingest(Section):
     """`ingest`: which documents, from where, under which licence."""
 
     sources: tuple[Source, ...] = Field((Source(kind="wheels", path="data/raw/sample"),), min_length=1)
-    max_document_bytes: Positive = Field(1_000_000, description="Longer documents are left out, counted and listed")
+    max_document_bytes: int = Field(
+        1_000_000, ge=1, le=LONGEST_BYTES, description="Longer documents are left out, counted and listed"
+    )
 
     @property
     def plugins(self) -> dict[str, tuple[str, ...]]:

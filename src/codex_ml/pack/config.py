@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from codex_ml.core.config import Positive, Section
+from codex_ml.core.bounds import MOST_CANARIES, MOST_PLANTED, MOST_TOKENS
+from codex_ml.core.config import Section
 from codex_ml.core.plugins import BuiltInOr
 from codex_ml.modeling.pack_files import TEMPLATES
+
+CanaryCount = Annotated[int, Field(gt=0, le=MOST_CANARIES)]
 
 
 class Canaries(Section):
@@ -20,9 +23,11 @@ class Canaries(Section):
     design: Literal["random", "unlikely"] = Field(
         "random", description="Symbols of a secret: random letters and digits, or tokens that the corpus uses least"
     )
-    repetitions: tuple[Positive, ...] = Field((1, 4, 16), min_length=1, description="How often a canary is planted")
-    each: tuple[Positive, ...] = Field((48, 12, 8), description="Different canaries per entry of repetitions")
-    controls: Positive = Field(32, description="Canaries that are never planted, for comparison")
+    repetitions: tuple[CanaryCount, ...] = Field(
+        (1, 4, 16), min_length=1, max_length=100, description="How often a canary is planted"
+    )
+    each: tuple[CanaryCount, ...] = Field((48, 12, 8), description="Different canaries per entry of repetitions")
+    controls: CanaryCount = Field(32, description="Canaries that are never planted, for comparison")
 
     @model_validator(mode="after")
     def _one_entry_per_repetition(self) -> Canaries:
@@ -33,13 +38,19 @@ class Canaries(Section):
             )
         if len(set(self.repetitions)) < len(self.repetitions):
             raise ValueError("pack.canaries.repetitions names a number twice; raise its entry of each instead")
+        planted = sum(times * each for times, each in zip(self.repetitions, self.each, strict=True))
+        if planted > MOST_PLANTED:
+            raise ValueError(
+                f"pack.canaries plants {planted} copies (repetitions x each), at most {MOST_PLANTED} are allowed; "
+                "lower repetitions or each"
+            )
         return self
 
 
 class Pack(Section):
     """`pack`: the exact token stream that step N sees."""
 
-    seq_len: int = Field(256, ge=8, description="Tokens per row")
+    seq_len: int = Field(256, ge=8, le=MOST_TOKENS, description="Tokens per row")
     dtype: Literal["auto", "uint16", "uint32"] = Field("auto", description="auto: uint16 up to 65,536 tokens")
     layout: Literal["packed", "padded"] = Field(
         "packed", description="packed: many documents per row, masked from each other; padded: one per row"

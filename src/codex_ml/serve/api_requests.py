@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from codex_ml.core.bounds import MOST_TOKENS
 from codex_ml.core.errors import safe_text
 from codex_ml.core.strict_json import parse_json
 from codex_ml.serve.api_errors import ApiError
@@ -54,7 +55,7 @@ class AskedText(_Body):
     top_p: float = Field(1.0, gt=0, le=1)
     n: int = Field(1, ge=1, le=MOST_CHOICES, description="Answers per prompt")
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] = Field([], description="Texts that end an answer")
-    max_tokens: int | None = Field(None, ge=1, description="Largest number of new tokens")
+    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS, description="Largest number of new tokens")
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     user: str | None = Field(None, description="A label that clients send; it changes nothing and is not kept")
@@ -97,7 +98,7 @@ class ChatRequest(AskedText):
     """Body of /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
-    max_completion_tokens: int | None = Field(None, ge=1, description="The same as max_tokens")
+    max_completion_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS, description="The same as max_tokens")
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20, description="Most probable tokens that are listed per token")
 

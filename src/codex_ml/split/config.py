@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from codex_ml.core.config import Count, Number, Section, Share
+from codex_ml.core.bounds import MOST_FOLDS
+from codex_ml.core.config import Characters, Number, Section, Share
 from codex_ml.core.plugins import BuiltInOr
 from codex_ml.documents.licences import PERMISSIVE
 
@@ -15,7 +16,9 @@ from codex_ml.documents.licences import PERMISSIVE
 class Limits(Section):
     """Limits on `documents.signals.Signals`. null switches a limit off. A text exactly at a limit is kept."""
 
-    max_line_length: Count | None = Field(1000, description="Characters in the longest line; minified and data files")
+    max_line_length: Characters | None = Field(
+        1000, description="Characters in the longest line; minified and data files"
+    )
     max_mean_line_length: Number | None = Field(100, description="Characters in the average line")
     min_alphanumeric_share: Share | None = Field(0.25, description="Share of letters and digits of any script")
     min_alphabetic_share: Share | None = Field(None, description="Share of letters of any script")
@@ -25,8 +28,8 @@ class Limits(Section):
     min_compression_ratio: Number | None = Field(0.05, description="LZ4 size / size; repetitive text has a low ratio")
     max_blob_share: Share | None = Field(0.5, description="Share of long runs of base64 or hexadecimal digits")
     min_html_text_share: Share | None = Field(0.2, description="Share of visible text in an HTML file")
-    min_lines: Count | None = Field(None, description="Lines per document, at least")
-    max_lines: Count | None = Field(None, description="Lines per document, at most")
+    min_lines: Characters | None = Field(None, description="Lines per document, at least")
+    max_lines: Characters | None = Field(None, description="Lines per document, at most")
     drop_generated: bool = Field(True, description="Drop files whose first 10 lines say that a program wrote them")
     drop_xml: bool = Field(True, description="Drop files that begin with an XML header, whatever their name is")
 
@@ -82,8 +85,8 @@ class Split(Section):
     )
     salt: str = Field("codex-ml", min_length=1, description="Key of the split; another key deals all documents again")
     ledger: bool = Field(True, description="Documents in data/split_ledger keep their split; false: by hash only")
-    folds: int = Field(0, ge=0, le=1000, description="Folds of cross-validation; 0: val has the share split.val")
-    fold: int = Field(0, ge=0, description="The fold that is val")
+    folds: int = Field(0, ge=0, le=MOST_FOLDS, description="Folds of cross-validation; 0: val has the share split.val")
+    fold: int = Field(0, ge=0, lt=MOST_FOLDS, description="The fold that is val")
     stratify: str = Field(
         "", description="Field whose values each get these shares: language, licence, source, group or a field of meta"
     )
@@ -95,7 +98,9 @@ class Split(Section):
     quality: Quality = Quality()
     policy: Literal["enforce", "off"] = Field("enforce", description="data/policy.yaml; off is shown in all reports")
     augment: tuple[Annotated[str, BuiltInOr("augmenters", AUGMENTERS)], ...] = Field(
-        (), description="Augmenters that add changed copies to train: rename_identifiers, or one of a package"
+        (),
+        max_length=100,
+        description="Augmenters that add changed copies to train: rename_identifiers, or one of a package",
     )
     benchmarks: tuple[Benchmark, ...] = ()
     contaminated: Literal["report", "drop"] = Field("drop", description="What happens to documents that hold items")

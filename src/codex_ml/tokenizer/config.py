@@ -32,7 +32,9 @@ class Tokenizer(Section):
         le=2**20,
         description="local: pieces learnt from train that a byte-level BPE gets after its own; old ids stay",
     )
-    special_tokens: tuple[str, ...] = Field((), description="More special tokens; text never becomes one of them")
+    special_tokens: tuple[str, ...] = Field(
+        (), max_length=10_000, description="More special tokens; text never becomes one of them"
+    )
     chat_template: Literal["none", "chatml"] = Field(
         "none", description="How chat messages become tokens; a local tokenizer keeps its own"
     )

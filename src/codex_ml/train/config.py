@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from codex_ml.core.config import BasePath, Count, Number, Positive, Section, Share
+from codex_ml.core.bounds import (
+    MOST_HEADS,
+    MOST_LAYERS,
+    MOST_RECORDS,
+    MOST_STEP_ROWS,
+    MOST_STEPS,
+    MOST_THREADS,
+    WIDEST,
+    WIDEST_INNER,
+)
+from codex_ml.core.config import BasePath, BatchRows, Kept, Number, Section, Share, Steps, TokenCount
 from codex_ml.core.plugins import BuiltInOr
 from codex_ml.train.presets import is_plugin, with_preset
 
@@ -16,16 +26,22 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "t5")
 def _steps_or_share(value: int | float) -> int | float:
     if value < 0 or (isinstance(value, float) and not value < 1):
         raise ValueError(f"expected a whole number of steps, or a share of max_steps below 1; found {value}")
+    if value > MOST_STEPS:
+        raise ValueError(f"expected at most {MOST_STEPS} steps; found {value}")
     return value
 
 
-Steps = Annotated[int | float, AfterValidator(_steps_or_share)]
+StepsOrShare = Annotated[
+    int | float,
+    AfterValidator(_steps_or_share),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": MOST_STEPS}),
+]
 
 
 class Lora(Section):
     """`model.lora`: low-rank adapters instead of all weights (Hu et al. 2021, arXiv:2106.09685)."""
 
-    rank: Count = Field(0, description="Rank of each adapter; 0 trains all weights")
+    rank: int = Field(0, ge=0, le=WIDEST, description="Rank of each adapter; 0 trains all weights")
     alpha: float = Field(16, gt=0, allow_inf_nan=False, description="Scale: alpha / rank")
     dropout: Share = 0.0
     targets: tuple[str, ...] = Field(
@@ -56,12 +72,14 @@ class Model(Section):
     architecture: Annotated[str, BuiltInOr("architectures", ARCHITECTURES)] = Field(
         "llama", description="Built in, or an architecture of an installed package"
     )
-    hidden_size: Positive = 192
-    intermediate_size: Positive = 512
-    layers: Positive = 4
-    heads: Positive = 4
-    kv_heads: Count = Field(0, description="Heads of keys and values, shared by groups of queries; 0: as many as heads")
-    max_positions: Positive = Field(256, description="Longest sequence in tokens; at least pack.seq_len")
+    hidden_size: int = Field(192, gt=0, le=WIDEST)
+    intermediate_size: int = Field(512, gt=0, le=WIDEST_INNER)
+    layers: int = Field(4, gt=0, le=MOST_LAYERS)
+    heads: int = Field(4, gt=0, le=MOST_HEADS)
+    kv_heads: int = Field(
+        0, ge=0, le=MOST_HEADS, description="Heads of keys and values, shared by groups of queries; 0: as many as heads"
+    )
+    max_positions: TokenCount = Field(256, description="Longest sequence in tokens; at least pack.seq_len")
     tie_embeddings: bool = Field(True, description="Share one matrix between input embedding and output head")
     dropout: Share = 0.0
     path: BasePath = Field("", description="Folder or GGUF file of a causal model below models/base; it sets the sizes")
@@ -108,8 +126,11 @@ class Model(Section):
 class EarlyStopping(Section):
     """`train.early_stopping`: end a run whose validation loss does not improve (loss < best - min_delta)."""
 
-    patience: Count | None = Field(
-        None, description="Validations in a row without improvement that end the run; 0 means 1; null: never end it"
+    patience: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_STEPS,
+        description="Validations in a row without improvement that end the run; 0 means 1; null: never end it",
     )
     min_delta: Number = Field(0.0, description="Nats by which the loss must fall, at least, to be an improvement")
 
@@ -141,11 +162,11 @@ class Train(Section):
     min_lr_ratio: float = Field(
         0.1, ge=0, le=1, allow_inf_nan=False, description="Last learning rate of the decay, as a share of lr"
     )
-    warmup_steps: Steps = Field(50, description="Steps of linear warm-up; below 1 a share of max_steps")
-    decay_steps: Steps = Field(0.2, description="wsd: steps of decay at the end; below 1 a share of max_steps")
-    max_steps: int = Field(600, ge=1, description="Optimizer steps")
-    micro_batch_size: Positive = Field(16, description="Rows per forward pass")
-    accumulation: Positive = Field(1, description="Forward passes per optimizer step")
+    warmup_steps: StepsOrShare = Field(50, description="Steps of linear warm-up; below 1 a share of max_steps")
+    decay_steps: StepsOrShare = Field(0.2, description="wsd: steps of decay at the end; below 1 a share of max_steps")
+    max_steps: Steps = Field(600, description="Optimizer steps")
+    micro_batch_size: BatchRows = Field(16, description="Rows per forward pass")
+    accumulation: int = Field(1, gt=0, le=MOST_STEP_ROWS, description="Forward passes per optimizer step")
     weight_decay: float = Field(0.1, ge=0, lt=1, allow_inf_nan=False)
     beta1: Share = 0.9
     beta2: Share = 0.95
@@ -153,17 +174,18 @@ class Train(Section):
     z_loss: Number = Field(0.0, description="Weight of log(Z)^2 per target (PaLM, arXiv:2204.02311, 5: 1e-4)")
     label_smoothing: Share = Field(0.0, description="Share of the target spread over all tokens")
     ema: Share = Field(0.0, description="Decay of averaged weights; these are then validated and kept; 0: no averaging")
-    max_skipped_steps: Count = Field(
-        0, description="Updates that may be skipped because the loss or gradient is not finite; one more ends the run"
+    max_skipped_steps: int = Field(
+        0,
+        ge=0,
+        le=MOST_STEPS,
+        description="Updates that may be skipped because the loss or gradient is not finite; one more ends the run",
     )
     early_stopping: EarlyStopping = EarlyStopping()
-    eval_every: Positive = Field(100, description="Steps between validations")
-    eval_rows: Positive = Field(256, description="Validation rows, the same ones each time")
-    checkpoint_every: Positive = Field(50, description="Steps between checkpoints; a crash loses at most as many")
-    log_every: Positive = Field(10, description="Steps between points of the curves")
-    keep_best: Positive = Field(
-        1, description="How many of the best validations keep their weights in models/checkpoints"
-    )
+    eval_every: Steps = Field(100, description="Steps between validations")
+    eval_rows: int = Field(256, gt=0, le=MOST_RECORDS, description="Validation rows, the same ones each time")
+    checkpoint_every: Steps = Field(50, description="Steps between checkpoints; a crash loses at most as many")
+    log_every: Steps = Field(10, description="Steps between points of the curves")
+    keep_best: Kept = Field(1, description="How many of the best validations keep their weights in models/checkpoints")
     resume_from: BasePath = Field(
         "", description="Copy of models/checkpoints below models/base; training continues from its last step"
     )
@@ -178,7 +200,10 @@ class Train(Section):
         "auto", description="auto: use torch.compile if the run is long enough to pay for compiling"
     )
     threads: int = Field(
-        0, ge=0, description="CPU threads; 0: all cores within the quota; the number affects the last bits"
+        0,
+        ge=0,
+        le=MOST_THREADS,
+        description="CPU threads; 0: all cores within the quota; the number affects the last bits",
     )
 
     @model_validator(mode="after")
@@ -190,6 +215,15 @@ class Train(Section):
             and self.steps_of(self.warmup_steps) + self.steps_of(self.decay_steps) > self.max_steps
         ):
             raise ValueError(f"warmup_steps and decay_steps together are longer than max_steps {self.max_steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_of_a_step_are_bounded(self) -> Train:
+        if (rows := self.micro_batch_size * self.accumulation) > MOST_STEP_ROWS:
+            raise ValueError(
+                f"micro_batch_size x accumulation is {rows} rows per step, at most {MOST_STEP_ROWS} are allowed; lower "
+                "one of them"
+            )
         return self
 
     def steps_of(self, steps: int | float) -> int:
