@@ -54,7 +54,7 @@ from codex_ml.core.errors import (
             "error: the disk failed (input/output error); check it (dmesg), then run the same command again (f)\n",
         ),
         (OSError("only a text"), 1, "error: OSError\n"),
-        (MemoryError(), 1, "error: out of memory; lower train.micro_batch_size or pack.seq_len\n"),
+        (MemoryError(), 1, "error: out of memory; end other programs, or ask for less\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (
             ZeroDivisionError("by zero"),

@@ -53,14 +53,21 @@ def test_one_skip_more_than_allowed_ends_the_run(recipe, monkeypatch, tmp_path):
     assert load_newest(tmp_path / "scratch").state["step"] == 3
 
 
-def run_out_of_memory(monkeypatch, rows: int) -> list[int]:
+FORMS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    MemoryError(),
+]
+
+
+def run_out_of_memory(monkeypatch, rows: int, error: BaseException = FORMS[0]) -> list[int]:
     """Forward passes of more than `rows` rows run out of memory."""
     sizes: list[int] = []
 
     def hungry(forward, batch, train):
         sizes.append(len(batch["labels"]))
         if sizes[-1] > rows:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return training_loss(forward, batch, train)
 
     monkeypatch.setattr(step_module, "training_loss", hungry)
@@ -81,8 +88,9 @@ def test_out_of_memory_halves_the_rows_and_keeps_the_step(recipe, monkeypatch, t
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
 
 
-def test_memory_for_no_single_row_is_told(recipe, monkeypatch, tmp_path):
-    run_out_of_memory(monkeypatch, 0)
+@pytest.mark.parametrize("error", FORMS, ids=lambda error: type(error).__name__)
+def test_memory_for_no_single_row_is_told(recipe, monkeypatch, tmp_path, error):
+    run_out_of_memory(monkeypatch, 0, error)
     with pytest.raises(UserError, match=r"^out of memory with 1 rows per forward pass; lower train.micro_batch_size"):
         recipe.train(tmp_path, max_steps=2)
 

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import UserError, disk_error_in, one_line
+from codex_ml.core.out_of_memory import is_out_of_memory
 
 log = logging.getLogger("codex_ml")
 Answer = Callable[[dict[str, Any]], Any]
@@ -275,6 +276,6 @@ def _answered(answer: Answer, line: str) -> dict[str, Any]:
 
 
 def _told(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "it needs more memory than its limit"
     return f"{type(error).__name__}: {one_line(error)}"

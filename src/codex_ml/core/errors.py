@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from codex_ml.core.out_of_memory import is_out_of_memory, memory_advice
+
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
 
@@ -237,8 +239,12 @@ def on_failure(observer: Callable[[Failure], None]) -> Iterator[None]:
 
 
 @contextmanager
-def one_line_errors(*, debug: bool = False) -> Iterator[None]:
-    """Turn an exception into one line on stderr and `SystemExit` with the code of this module's docstring."""
+def one_line_errors(*, debug: bool = False, stage: str = "") -> Iterator[None]:
+    """Turn an exception into one line on stderr and `SystemExit` with the code of this module's docstring.
+
+    Args:
+        stage: the stage that runs in this block; a line about memory names its parameters.
+    """
     try:
         yield
         return
@@ -247,7 +253,7 @@ def one_line_errors(*, debug: bool = False) -> Iterator[None]:
     except BaseException as error:  # a panic of a Rust library is not an Exception
         if debug:
             traceback.print_exc()
-        message, code = _line(error, debug)
+        message, code = _line(error, debug, stage)
         for observer in _observers:
             with suppress(Exception):  # the failure itself is what must reach the user
                 observer(Failure(error, message, code))
@@ -258,12 +264,12 @@ def one_line_errors(*, debug: bool = False) -> Iterator[None]:
     raise SystemExit(code)
 
 
-def _line(error: BaseException, debug: bool) -> tuple[str, int]:
+def _line(error: BaseException, debug: bool, stage: str) -> tuple[str, int]:
     """The message and the exit code of a failure."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
-    if isinstance(error, MemoryError):
-        return "out of memory; lower train.micro_batch_size or pack.seq_len", 1
+    if is_out_of_memory(error):
+        return memory_advice(stage), 1
     disk = disk_error(error)
     if isinstance(error, UserError | CheckFailed) and not (disk and disk.filename):
         return str(error), error.exit_code

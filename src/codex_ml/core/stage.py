@@ -168,7 +168,7 @@ def run_stage(
     @app.command(help=about + "\n\n`dvc repro` runs it. Its settings are in params.yaml, its paths in dvc.yaml.")
     def command(debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error.")) -> None:
         begin_run()
-        with recorded_failures(name), one_line_errors(debug=debug):
+        with recorded_failures(name), one_line_errors(debug=debug, stage=name):
             settle_launcher(name, parallel=parallel)
             if prepare:
                 prepare()

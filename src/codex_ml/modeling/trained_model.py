@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError, one_line
+from codex_ml.core.out_of_memory import is_out_of_memory
 from codex_ml.core.pipeline import remedy
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def load_model(folder: Path, *, device: str = "cpu", attention: str = "eager") -
         classes: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model_class = classes._model_mapping[type(config)]
     except Exception as error:  # the libraries raise a dozen types for a damaged file
+        if is_out_of_memory(error):
+            raise
         raise _unusable(folder, error) from None
     model: Any = load_fitting(model_class, folder, folder, config=config, attn_implementation=attention)
     return model.to(device)
@@ -73,6 +76,8 @@ def load_fitting(model_class: Any, source: Path | None, folder: Path, **options:
                 **options,
             )
     except Exception as error:  # transformers raises a dozen types for weights that do not fit
+        if is_out_of_memory(error):
+            raise
         raise _unusable(folder, error) from None
     for kind in ("missing", "unexpected", "mismatched"):
         if names := sorted(map(str, report[f"{kind}_keys"])):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path
+from codex_ml.core.out_of_memory import is_out_of_memory
 from codex_ml.modeling.train_files import Training
 from codex_ml.safety_audit.audit_job import Reference
 
@@ -77,7 +78,7 @@ def vocabulary_of(folder: Path) -> dict[str, int]:
     try:
         vocabulary: dict[str, int] = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
     except BaseException as error:  # the Rust library raises PanicException, which is not an Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if isinstance(error, KeyboardInterrupt | SystemExit) or is_out_of_memory(error):
             raise
         raise UserError(f"{file} cannot be read as a tokenizer") from None
     return vocabulary

@@ -116,7 +116,7 @@ def _called(name: str, augment: Augmenter, document: Document, salt: str) -> str
     seed = "\0".join((salt, document.source, document.path, document.id))
     try:
         found = augment(document.text, document.language, seed)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # its text may quote the document
         raise UnusablePlugin("augmenters", name, f"failed: {type(error).__name__}") from None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from codex_ml.core.conflicts import refuse_conflict
 from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.io import read_json
+from codex_ml.core.out_of_memory import is_out_of_memory
 from codex_ml.core.pipeline import remedy
 from codex_ml.tokens.layout import read_added_pieces, read_templates
 
@@ -118,7 +119,7 @@ def _load_backend(file: Path) -> Tokenizer:
     try:
         backend = Tokenizer.from_file(str(file))
     except BaseException as error:  # the Rust library raises PanicException, which is not an Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if isinstance(error, KeyboardInterrupt | SystemExit) or is_out_of_memory(error):
             raise
         refuse_conflict(file.read_bytes(), str(file))
         raise UserError(f"{file} cannot be read as a tokenizer: {one_line(error)}") from None

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 from codex_ml.core.child import end_with_parent
 from codex_ml.core.errors import UserError
+from codex_ml.core.out_of_memory import LOWER, ended_without_memory
 
 LAUNCHED = "CODEX_ML_LAUNCHED"
 PEER_LOST = 75  # exit code of a process that ends because another one did
@@ -144,6 +145,8 @@ def _tell(rank: int, code: int, errors: Path) -> None:
     if code < 0:
         name = signal.Signals(-code).name
         line = f"error: process {rank} was ended by {name}; run the same command to go on from the last checkpoint"
+        if ended_without_memory(code):
+            line += f"; if memory ran out, lower {LOWER['train']}"
     elif code == PEER_LOST:
         line = f"error: process {rank} lost the others; run the same command to go on from the last checkpoint"
     else:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import CheckFailed, UserError
+from codex_ml.core.out_of_memory import is_out_of_memory
 from codex_ml.modeling.rows import IGNORE, rows_of_step
 from codex_ml.train.loss import training_loss
 from codex_ml.train.model.adapters import trainable_parameters
@@ -75,9 +76,11 @@ def _gradients(run: Run, window: NDArray[np.int64]) -> tuple[float, float]:
         try:
             total = _accumulate(run, own)
             break
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             run.optimizer.zero_grad(set_to_none=True)
-            _halve(run)
+        _halve(run)  # here, after the frames of the failed pass, and their tensors, are gone
     scaler = run.accelerator.scaler
     if scaler is not None:
         scaler.unscale_(run.optimizer)

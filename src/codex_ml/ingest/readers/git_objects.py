@@ -64,7 +64,7 @@ def read_object(store: Objects, name: bytes) -> tuple[int, bytes]:
         raise
     except KeyError:
         raise Damaged("object {} is missing (a shallow, partial or damaged clone)", name.decode()) from None
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # dulwich raises a dozen types for damage, also AssertionError and struct.error
         raise Damaged("object {} is damaged ({})", name.decode(), type(error).__name__) from None
@@ -94,9 +94,7 @@ def object_size(store: Objects, name: bytes) -> int | None:
         with naming(file), file.open("rb") as loose:
             head = zlib.decompressobj().decompress(loose.read(128), 64)
         return int(head.partition(b"\0")[0].partition(b" ")[2])
-    except Damaged:
-        raise
-    except OSError:
+    except (Damaged, OSError, MemoryError):
         raise
     except Exception as error:  # as in read_object
         raise Damaged("object {} is damaged ({})", name.decode(), type(error).__name__) from None

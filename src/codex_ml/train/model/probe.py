@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from codex_ml.core.errors import CheckFailed, UserError, one_line
+from codex_ml.core.out_of_memory import is_out_of_memory
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halves, split_rows
 from codex_ml.modeling.forward import packed_logits
 from codex_ml.modeling.rows import IGNORE
@@ -36,6 +37,8 @@ def check_isolation(model: PreTrainedModel) -> float:
         with torch.no_grad():
             wanted, found, leaking = (_halves if is_encoder_decoder(model) else _packed)(model)
     except Exception as error:  # an architecture without these arguments can raise anything
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{name} cannot be trained on packed rows: it does not accept a document mask with positions "
             f"({type(error).__name__}: {one_line(error)}); use another architecture"
