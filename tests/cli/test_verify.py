@@ -14,6 +14,7 @@ from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.record import cpu_threads, record_path, start_record
+from codex_ml.core.syntax_tree import syntax_digest
 
 
 def links(path=None):
@@ -282,7 +283,9 @@ def test_a_record_has_what_was_read_and_nothing_of_time_or_machine(chain):
     record = start_record(load_pipeline()["split"], load_params())
     assert record == json.loads(record_path("split").read_bytes())
     assert list(record["deps"]) == ["data/raw", "src/codex_ml/core/io.py", "stages/split.py"]
-    assert record["deps"]["src/codex_ml/core/io.py"] == vars(hash_path(Path("src/codex_ml/core/io.py")))
+    io = Path("src/codex_ml/core/io.py")
+    syntax = {"io.py": syntax_digest(io.read_bytes())}
+    assert record["deps"][io.as_posix()] == {**vars(hash_path(io)), "syntax": syntax}
     assert (record["stage"], record["params"]["seed"], record["command"]) == ("split", 7, "python stages/split.py")
     assert record["params"]["split"]["val"] == 0.1
     assert record["params"].keys() == {"seed", "split"}
@@ -320,7 +323,8 @@ def test_a_record_lists_the_files_of_a_folder_of_code_and_of_no_folder_of_data(l
     deps = json.loads(record_path("train").read_bytes())["deps"]
     code = Path("src/codex_ml/train")
     files = {name: hash_path(code / name).md5 for name in ("loop.py", "model/build.py")}
-    assert deps["src/codex_ml/train"] == {**vars(hash_path(code)), "files": files}
+    syntax = dict.fromkeys(files, syntax_digest(b""))  # the files hold comments only
+    assert deps["src/codex_ml/train"] == {**vars(hash_path(code)), "files": files, "syntax": syntax}
     assert "files" not in deps["stages/train.py"]
     assert "files" not in json.loads(record_path("split").read_bytes())["deps"]["data/raw"]
     assert len(links("models/model")) == len([*TRAIN, *SPLIT, *FETCH]) + 1

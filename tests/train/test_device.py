@@ -155,16 +155,28 @@ HARDWARE = Hardware("cpu", "fp32", False, 2, "AVX2")
 
 
 def test_fingerprint_names_the_recipe():
-    record = {"params": {"lr": 1.0}, "deps": {"a": "1"}}
-    same = fingerprint({"deps": {"a": "1"}, "params": {"lr": 1.0}}, HARDWARE)
+    record = {"params": {"lr": 1.0}, "deps": {"a": {"md5": "1"}}}
+    same = fingerprint({"deps": {"a": {"md5": "1"}}, "params": {"lr": 1.0}}, HARDWARE)
     assert fingerprint(record, HARDWARE) == same
     others = [
         fingerprint({**record, "params": {"lr": 2.0}}, HARDWARE),
-        fingerprint({**record, "deps": {"a": "2"}}, HARDWARE),
+        fingerprint({**record, "deps": {"a": {"md5": "2"}}}, HARDWARE),
         fingerprint(record, Hardware("cpu", "fp32", False, 1, "AVX2")),
         fingerprint(record, Hardware("cpu", "bf16", False, 2, "AVX2")),
     ]
     assert len({same, *others}) == 5
+
+
+def test_comment_in_the_code_leaves_the_fingerprint():
+    """An interrupted training continues after such an edit."""
+
+    def named(md5: str, syntax: str) -> str:
+        files = {"step.py": md5, "table.yaml": "3"}
+        code = {"md5": f"{md5}.dir", "sha256": md5, "files": files, "syntax": {"step.py": syntax}}
+        script = {"md5": md5, "sha256": md5, "syntax": {"train.py": syntax}}
+        return fingerprint({"params": {}, "deps": {"src/train": code, "stages/train.py": script}}, HARDWARE)
+
+    assert named("1", "a") == named("2", "a") != named("1", "b")
 
 
 def test_compiler_gets_a_plain_path_to_torch(monkeypatch, tmp_path):

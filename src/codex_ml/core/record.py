@@ -6,6 +6,7 @@ version that did not run. The record holds the hashes at the start; `codex-ml ve
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,18 +21,27 @@ from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import read_json
 from codex_ml.core.packages import deciding_packages, installed_versions, normal
 from codex_ml.core.pipeline import StageSpec, remedy
+from codex_ml.core.syntax_tree import ENDING, syntax_digest
 
 SCHEMA: Final = "codex-ml/lineage/1"
 CODE = ("stages/", "src/")  # scripts, and folders of the library
 
 
 class RecordedHashes(Contract):
-    """Digests of a dependency; `size` in bytes, `files` of a folder of code: name -> MD5."""
+    """Digests of a dependency.
+
+    Attributes:
+        size: in bytes.
+        files: of a folder of code: name -> MD5.
+        syntax: of code: name of a Python file -> its digest without comments, docstrings and layout. The name is in
+            `files`, or that of the script.
+    """
 
     md5: str
     sha256: str
     size: int
     files: dict[str, str] = Field(default_factory=dict)
+    syntax: dict[str, str] = Field(default_factory=dict)
 
 
 class Environment(Contract):
@@ -91,9 +101,10 @@ def parse_record(record: Any, name: str) -> dict[str, Any]:
     for path, dep in deps.items():
         if not isinstance(dep, dict) or not all(isinstance(dep.get(kind), str) for kind in ("md5", "sha256")):
             raise UserError(f"{name}: deps: {path}: expected its md5 and sha256")
-        files = dep.get("files", {})
-        if not isinstance(files, dict) or not all(isinstance(md5, str) for md5 in files.values()):
-            raise UserError(f"{name}: deps: {path}: expected `files` to map names to md5")
+        for kind in ("files", "syntax"):
+            digests = dep.get(kind, {})
+            if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
+                raise UserError(f"{name}: deps: {path}: expected `{kind}` to map names to digests")
     return record
 
 
@@ -124,7 +135,7 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
         stage=spec.name,
         command=spec.cmd,
         params={name: dumped[name] for name in spec.params},
-        deps={dep: _hashed(dep, list_files=dep in spec.code) for dep in sorted(spec.deps)},
+        deps={dep: _hashed(dep, is_code=dep in spec.code) for dep in sorted(spec.deps)},
         environment=Environment(
             python=platform.python_version(),
             machine=platform.machine(),
@@ -134,12 +145,43 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
     ).as_json()
 
 
-def _hashed(dep: str, *, list_files: bool) -> RecordedHashes:
-    """The hashes of a dependency, and for a folder of code the MD5 of each file: `verify` then names the changed one.
+def _hashed(dep: str, *, is_code: bool) -> RecordedHashes:
+    """The hashes of a dependency, and for code those of each file: `verify` then names the changed one.
 
     A folder of data has no list: it can hold 200,000 files, and DVC's cache has the list of what a stage wrote.
     """
     files: dict[str, str] = {}
-    hashes = hash_path(Path(dep), listing=files if list_files else None)
+    hashes = hash_path(Path(dep), listing=files if is_code else None)
     listed: dict[str, Any] = {"files": files} if files else {}
+    if is_code:
+        listed["syntax"] = _syntax(Path(dep), files or {Path(dep).name: hashes.md5})
     return RecordedHashes(md5=hashes.md5, sha256=hashes.sha256, size=hashes.size, **listed)
+
+
+def _syntax(dep: Path, files: dict[str, str]) -> dict[str, str]:
+    """Name -> digest of the syntax tree of each Python file of a dependency; a file that is no program has none.
+
+    Raises:
+        UserError: when a file changes meanwhile.
+    """
+    found = {}
+    for name, md5 in files.items():
+        if not name.endswith(ENDING):
+            continue
+        file = dep / name if dep.is_dir() else dep
+        source = file.read_bytes()
+        if hashlib.md5(source, usedforsecurity=False).hexdigest() != md5:
+            raise UserError(f"{file} was edited while the stage started; run `dvc repro` again")
+        if digest := syntax_digest(source):
+            found[name] = digest
+    return found
+
+
+def deciding(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what decides no result: of Python files, only the digests of the syntax trees remain."""
+    deps = {}
+    for path, dep in record["deps"].items():
+        known = dep.get("syntax", {})
+        files = dep.get("files") or dict.fromkeys(known, dep["md5"])
+        deps[path] = {name: known.get(name, md5) for name, md5 in files.items()} if known else dep
+    return {**record, "deps": deps}

@@ -14,6 +14,7 @@ from codex_ml.core.errors import CheckFailed
 from codex_ml.core.line_file import LineFile
 from codex_ml.core.lock import ProcessLock
 from codex_ml.core.ranks import rank
+from codex_ml.core.record import deciding
 from codex_ml.core.strict_json import dump_json, ndjson_line
 from codex_ml.modeling.hardware import Hardware
 from codex_ml.train.checkpoint import newest_step
@@ -23,8 +24,11 @@ RUNS = "runs.ndjson"  # in the folder of a run's checkpoints
 
 
 def fingerprint(record: dict[str, Any], hardware: Hardware) -> str:
-    """Return 16 hex digits of a hash of the parameters, inputs, code, package versions and hardware of a run."""
-    recipe = dump_json({"record": record, "hardware": vars(hardware)})
+    """Return 16 hex digits of a hash of the parameters, inputs, code, package versions and hardware of a run.
+
+    A comment in the code changes none of them, so an interrupted training goes on after such an edit.
+    """
+    recipe = dump_json({"record": deciding(record), "hardware": vars(hardware)})
     return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
@@ -38,7 +42,7 @@ def _agreed(name: str, record: dict[str, Any], hardware: Hardware) -> str:
         return name
     from accelerate import PartialState
 
-    own = {**record["deps"], **record["environment"]["packages"]}
+    own = {**deciding(record)["deps"], **record["environment"]["packages"]}
     with waiting():
         PartialState(cpu=hardware.device == "cpu")
     agreed, first = _of_the_first([name, own])
