@@ -7,30 +7,22 @@
 
 FROM python:3.11-slim-bookworm AS builder
 
-ARG TORCH="torch==2.13.0"
+ARG TORCH=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /workspace
 
-# The same steps as in `make setup`; see the Makefile for the reasons. They come before the sources, so that an edit of
-# the sources does not install torch again.
-COPY requirements.lock ./
-RUN awk '/^[a-z]/ { keep = /^setuptools==/ } keep' requirements.lock > /tmp/build.lock \
-  && awk '/^[a-z]/ { sub(/ *\\$/, ""); print }' requirements.lock > /opt/venv/constraints.txt \
-  && pip install --require-hashes --no-deps -r /tmp/build.lock
-# TORCH is unquoted, because it may hold options of pip. torch gets its own layer: it is the largest and changes least.
-# hadolint ignore=SC2086,DL3059
-RUN pip install --constraint /opt/venv/constraints.txt $TORCH \
-  && python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> /opt/venv/constraints.txt
-# hadolint ignore=DL3059
-RUN pip install --require-hashes --no-deps --no-build-isolation -r requirements.lock
+# Before the sources, so that an edit of the sources does not install torch again.
+COPY requirements.lock torch.lock ./
+COPY .ci/install .ci/
+RUN TORCH="$TORCH" sh .ci/install /opt/venv
 
 # Editable, so that the library is that of the mounted checkout, never an old copy in the image.
 COPY LICENSE README.md pyproject.toml ./
 COPY src ./src
-RUN pip install --no-deps --no-build-isolation --editable .
+RUN pip install --no-deps --no-build-isolation --editable . && python -m codex_ml packages
 
 
 FROM python:3.11-slim-bookworm

@@ -9,7 +9,6 @@ TORCH := $(shell cat .venv/.torch 2>/dev/null)
 endif
 # Pass these through the environment, so that the shell does not interpret quotes in a value.
 export GIVEN_TORCH := $(TORCH)
-export USED_TORCH := $(or $(TORCH),torch==2.13.0)
 export GIVEN_PYTHON := $(PYTHON)
 export USED_PYTHON := $(or $(PYTHON),python3)
 
@@ -18,8 +17,8 @@ SHELL := /bin/sh
 export PYTHONUTF8 := 1
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --no-input
-# .venv is built again if one of these changes: its path (scripts hold absolute paths), torch, or the lock.
-PACKAGES = printf '%s\n' "$$(pwd -P)" "$$USED_TORCH" "$$(cksum < requirements.lock)"
+# .venv is built again if one of these changes: its path (scripts hold absolute paths), TORCH, the locks.
+PACKAGES = printf '%s\n' "$$(pwd -P)" "$$GIVEN_TORCH" "$$(cat requirements.lock torch.lock .ci/install | cksum)"
 VERSION = -c 'import sys; print(*sys.version_info[:2], sep=".")'
 
 .PHONY: help setup packages library check repro verify report test coverage test-fast test-shipped test-slow test-gpu lint format hooks lock build \
@@ -28,7 +27,7 @@ VERSION = -c 'import sys; print(*sys.version_info[:2], sep=".")'
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@printf '\n'; printf '  %s\n' "PYTHON=$$USED_PYTHON    the Python 3.11, 3.12 or 3.13 that makes .venv" \
-	  "TORCH=\"$$USED_TORCH\"    torch as pip installs it, with options of pip; for a GPU build:" \
+	  'TORCH="..."    another torch than that of torch.lock, as pip installs it, with options of pip:' \
 	  '    TORCH="torch==2.13.0 --index-url URL"    kept until you give another TORCH=' \
 	  'ARGS="..."    more arguments for `dvc repro` or `pytest`'
 
@@ -53,15 +52,8 @@ packages:
 	@rm -f .venv/.packages .venv/.library
 	"$$USED_PYTHON" -m venv --clear .venv
 	@[ -z "$$GIVEN_TORCH" ] || printf '%s\n' "$$GIVEN_TORCH" > .venv/.torch
-# One package has no wheel. pip would build it with a setuptools of its own choice, so the locked one is installed first.
-	@awk '/^[a-z]/ { keep = /^setuptools==/ } keep' requirements.lock > .venv/build.lock
-	@awk '/^[a-z]/ { sub(/ *\\$$/, ""); print }' requirements.lock > .venv/constraints.txt
-	$(PIP) install --quiet --require-hashes --no-deps -r .venv/build.lock
-# torch is not in the lock: which build is right depends on the machine.
-	$(PIP) install --constraint .venv/constraints.txt $(USED_TORCH)
-# Users install extras with these constraints later; the constraints must hold torch too.
-	@.venv/bin/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> .venv/constraints.txt
-	$(PIP) install --quiet --require-hashes --no-deps --no-build-isolation -r requirements.lock
+	TORCH="$$GIVEN_TORCH" sh .ci/install .venv
+	@PYTHONPATH=src $(RUN) codex_ml packages
 	@$(PACKAGES) > .venv/.packages
 
 library:
@@ -126,15 +118,22 @@ hooks: setup ## Install Git hooks that check every commit, merge and push
 	$(RUN) pre_commit install --hook-type pre-commit --hook-type pre-merge-commit --hook-type pre-push
 
 # A release must be COOLDOWN old, so that others can find a malicious one first. Versions stay; ARGS=--upgrade raises them.
-# The lock leaves out torch and its GPU packages. nvidia-ml-py stays: it reads the memory use of a GPU.
-lock: setup ## Write requirements.lock again (ARGS=--upgrade for newer versions)
+# torch and its GPU packages are in torch.lock. nvidia-ml-py is not one of them: it reads the memory use of a GPU.
+OF_TORCH := ^(torch|triton|cuda-[^=]*|nvidia-[^=]*)==
+lock: setup ## Write requirements.lock and torch.lock again (ARGS=--upgrade for newer versions)
 	@mkdir -p .cache && cp requirements.lock .cache/requirements.lock
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --exclude-newer "$(COOLDOWN)" \
 	  --extra dev --generate-hashes --no-header --output-file .cache/requirements.lock $(ARGS) pyproject.toml
 	@{ echo '# Written by `make lock` from pyproject.toml, for Python 3.11 to 3.13 on Linux and macOS; all but torch.'; \
-	  awk '/^[a-z]/ { keep = /^nvidia-ml-py==/ || !/^(torch|triton|cuda-[^=]*|nvidia-[^=]*)==/ } keep' \
+	  awk '/^[a-z]/ { keep = /^nvidia-ml-py==/ || !/$(OF_TORCH)/ } keep' \
 	  .cache/requirements.lock; } > .cache/filtered.lock
 	@mv .cache/filtered.lock requirements.lock
+	@awk '/^torch==[^+ ]* / { print $$1 }' torch.lock | $(RUN) uv pip compile --quiet --universal --python-version 3.11 \
+	  --fork-strategy fewest --exclude-newer "$(COOLDOWN)" --generate-hashes --no-header --constraint requirements.lock \
+	  --output-file .cache/torch.lock -
+	@{ sed -n '/^#/p; /^torch==.*+/,/[^\\]$$/p' torch.lock; awk '/^[a-z]/ { keep = /$(OF_TORCH)/ && !/^nvidia-ml-py==/ } keep' \
+	  .cache/torch.lock; } > .cache/filtered.lock
+	@mv .cache/filtered.lock torch.lock
 
 build: setup ## Build the wheel of the library into dist/
 	$(RUN) hatchling build -t wheel

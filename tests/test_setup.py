@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,3 +89,27 @@ def test_a_folder_that_dvc_cannot_write_down_is_named(project: Path, tmp_path: P
     odd = project.rename(tmp_path / "ünï")
     assert make_library(odd).stderr.startswith(f"note: {odd} is not plain ASCII, so DVC keeps its index where other ")
     assert not (odd / ".dvc/config.local").exists()
+
+
+def test_an_image_is_installed_as_a_checkout_is(tmp_path: Path) -> None:
+    """The same script, and then the same proof; every file that a step copies may enter the image."""
+    docker, make = ((ROOT / name).read_text(encoding="utf-8") for name in ("Dockerfile", "Makefile"))
+    assert 'RUN TORCH="$TORCH" sh .ci/install /opt/venv\n' in docker
+    assert '\tTORCH="$$GIVEN_TORCH" sh .ci/install .venv\n' in make
+    for text in (docker, make):
+        assert text.index("sh .ci/install") < text.index("codex_ml packages")
+    copied = [word for line in docker.splitlines() if line.startswith("COPY ") and "--from" not in line
+              for word in line.split()[1:-1]]  # fmt: skip
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied == ["requirements.lock", "torch.lock", ".ci/install", "LICENSE", "README.md", "pyproject.toml", "src"]
+    assert {f"!{name}" for name in copied} <= set(allowed)
+
+
+def test_both_locks_have_hashes_of_everything_and_share_no_package() -> None:
+    names = {}
+    for lock in ("requirements.lock", "torch.lock"):
+        entries = re.split(r"^(?=[a-z])", (ROOT / lock).read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        assert all(re.search(r"^    --hash=sha256:[0-9a-f]{64}", each, re.MULTILINE) for each in entries)
+        names[lock] = {each.partition("==")[0] for each in entries}
+    assert not names["requirements.lock"] & names["torch.lock"]
+    assert {"torch", "triton"} < names["torch.lock"]

@@ -19,6 +19,7 @@ FILES = (
     ".ci/hook",
     "dvc.yaml",
     "requirements.lock",
+    "torch.lock",
     "pyproject.toml",
     "src/codex_ml/__init__.py",
 )

@@ -137,7 +137,7 @@ def test_a_row_of_a_table_that_is_a_marker_is_not_a_document(header):
     [
         "params.yaml", "dvc.yaml", "dvc.lock", *INPUTS, "data/raw/notes.jsonl.dvc", "models/base/big.dvc", "own.dvc",
         "data/raw/.gitignore", "data/benchmarks/questions.jsonl", "reports/split/metrics.json", ".dvc/config",
-        ".dvcignore", "requirements.lock", ".gitattributes",
+        ".dvcignore", "requirements.lock", "torch.lock", ".gitattributes",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("style", ["merge", "diff3", "only the end"])

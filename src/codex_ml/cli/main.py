@@ -92,6 +92,7 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli.folds import folds
     from codex_ml.cli.help_text import help_of
     from codex_ml.cli.init import init
+    from codex_ml.cli.installed_packages import packages
     from codex_ml.cli.lineage import lineage
     from codex_ml.cli.logs import logs
     from codex_ml.cli.merge import merge
@@ -102,7 +103,7 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli.verify import verify
 
     app = _empty_app()
-    for command in (init, check, doctor, plan, verify, lineage, folds, schema, merge, logs, runs, track):
+    for command in (init, check, doctor, packages, plan, verify, lineage, folds, schema, merge, logs, runs, track):
         app.command()(command)
     for module in (compare, evaluate, audit, serve, sweep):
         app.registered_commands += module.app.registered_commands

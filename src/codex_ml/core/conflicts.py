@@ -101,8 +101,8 @@ def conflicts(files: list[str]) -> Iterator[str]:
 
 
 ALWAYS_READ = (
-    "params.yaml", "dvc.yaml", "dvc.lock", "models/presets.yaml", "requirements.lock", ".dvc/config", ".dvcignore",
-    ".gitignore", ".gitattributes",
+    "params.yaml", "dvc.yaml", "dvc.lock", "models/presets.yaml", "requirements.lock", "torch.lock", ".dvc/config",
+    ".dvcignore", ".gitignore", ".gitattributes",
 )  # fmt: skip
 
 

@@ -60,7 +60,12 @@ def installed_versions() -> dict[str, str]:
     importlib.metadata would open a file for each, which takes a hundred times as long. Two versions in one folder, as
     a broken upgrade leaves them, are joined by " and ".
     """
-    found: dict[str, str] = {}
+    return versions_of(metadata_folders())
+
+
+def metadata_folders() -> dict[str, list[str]]:
+    """Normalised name -> the .dist-info folders of every distribution that Python would import, mostly one each."""
+    found: dict[str, list[str]] = {}
     for folder in dict.fromkeys(sys.path):
         try:
             names = sorted(os.listdir(folder or "."))  # noqa: PTH208 - a Path for each of thousands takes longer
@@ -69,38 +74,57 @@ def installed_versions() -> dict[str, str]:
         here: dict[str, list[str]] = {}
         for name in names:
             if name.endswith(".dist-info") and "-" in name and not name.startswith("~"):  # ~: pip failed to remove it
-                distribution, _, version = name.removesuffix(".dist-info").partition("-")
-                here.setdefault(normal(distribution), []).append(version)
-        found = {name: " and ".join(versions) for name, versions in here.items()} | found
+                here.setdefault(normal(name.partition("-")[0]), []).append(f"{folder or '.'}/{name}")
+        found = here | found
     return found
 
 
+def versions_of(distributions: dict[str, list[str]]) -> dict[str, str]:
+    """Name -> version, or versions, of what `metadata_folders` gives."""
+    return {name: " and ".join(map(version_of, folders)) for name, folders in distributions.items()}
+
+
+def version_of(metadata_folder: str) -> str:
+    """The version in the name of a .dist-info folder."""
+    return metadata_folder.rpartition("/")[2].removesuffix(".dist-info").partition("-")[2]
+
+
 def locked_versions() -> dict[str, set[str]]:
-    """Normalised name -> versions in requirements.lock, which lacks torch: of torch, the version that was set up."""
+    """Normalised name -> versions in requirements.lock; of torch and what its build needs, what was set up."""
+    locked = _versions_in(REQUIREMENTS)
+    return _versions_in(_constraints()) | locked
+
+
+def _versions_in(file: Path) -> dict[str, set[str]]:
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    refuse_conflict(text, str(file))  # both sides' versions would count
     locked: dict[str, set[str]] = {}
-    for file, kept in ((REQUIREMENTS, None), (_constraints(), "torch")):
-        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-        refuse_conflict(text, str(file))  # both sides' versions would count
-        for name, version in LOCKED.findall(text):
-            if kept in (None, normal(name)):
-                locked.setdefault(normal(name), set()).add(version)
+    for name, version in LOCKED.findall(text):
+        locked.setdefault(normal(name), set()).add(version)
     return locked
 
 
 def unlike_the_lock() -> Iterator[str]:
-    """One message per package that decides bytes and whose installed version is not the locked one."""
+    """One message per package whose installed version is not the locked one, or that decides bytes and is missing."""
     installed, locked = installed_versions(), locked_versions()
-    for name in map(normal, deciding_packages()):
-        version, expected = installed.get(name), locked.get(name)
-        if expected is None or version in expected:
+    deciding = set(map(normal, deciding_packages()))
+    for name, expected in sorted(locked.items()):
+        version = installed.get(name)
+        if version in expected or (version is None and name not in deciding):
             continue
-        where = "this environment was set up with" if name == "torch" else f"{REQUIREMENTS} has"
         found = f"{name} {version} is installed" if version else f"{name} is not installed"
-        yield f"{found}, but {where} {' or '.join(sorted(expected))}, and it decides bytes; {_mend(name)}"
+        why = ", and it decides bytes" if name in deciding else ""
+        yield f"{found}, but {expected_in(name)} {' or '.join(sorted(expected))}{why}; {mend(name)}"
 
 
-def _mend(name: str) -> str:
-    if name == "torch":
+def expected_in(name: str) -> str:
+    """What expects a version of a package, as the begin of a clause."""
+    return f"{REQUIREMENTS} has" if name in _versions_in(REQUIREMENTS) else "this environment was set up with"
+
+
+def mend(name: str) -> str:
+    """The command that brings the locked version of a package back, as the end of a message."""
+    if name not in _versions_in(REQUIREMENTS):
         return "`make packages` builds .venv again, with the same TORCH"
     options = "--require-hashes --no-deps --no-build-isolation"
     return f"`{_python()} -m pip install {options} -r {REQUIREMENTS}` brings the locked version back"

@@ -18,8 +18,9 @@ from codex_ml.core.contract import Contract
 from codex_ml.core.cores import cores
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path
+from codex_ml.core.installed_files import package_digest
 from codex_ml.core.io import read_json
-from codex_ml.core.packages import deciding_packages, installed_versions, normal
+from codex_ml.core.packages import deciding_packages, metadata_folders, normal, versions_of
 from codex_ml.core.pipeline import StageSpec, remedy
 from codex_ml.core.syntax_tree import ENDING, syntax_digest
 
@@ -45,12 +46,13 @@ class RecordedHashes(Contract):
 
 
 class Environment(Contract):
-    """What ran the stage; a package that is not installed has no version."""
+    """What ran the stage; a package that is not installed has no version, and no digest of its files."""
 
     python: str
     machine: str
     threads: int
     packages: dict[str, str | None]
+    package_files: dict[str, str] = Field(default_factory=dict)
 
 
 class Record(Contract):
@@ -129,7 +131,8 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
     if missing:
         what = "put it there, or bring it back with `git checkout` or `dvc pull`"
         raise UserError(f"{spec.name}: {', '.join(missing)} is missing; {remedy(Path(missing[0]), what)}")
-    dumped, installed = params.model_dump(mode="json"), installed_versions()
+    dumped, installed = params.model_dump(mode="json"), metadata_folders()
+    versions, deciding = versions_of(installed), deciding_packages()
     return Record(
         format=SCHEMA,
         stage=spec.name,
@@ -140,7 +143,10 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
             python=platform.python_version(),
             machine=platform.machine(),
             threads=cpu_threads(dumped["train"]["threads"] if "train" in spec.params else 0),
-            packages={name: installed.get(normal(name)) for name in deciding_packages()},
+            packages={name: versions.get(normal(name)) for name in deciding},
+            package_files={
+                name: package_digest(found[0]) for name in deciding if (found := installed.get(normal(name)))
+            },
         ),
     ).as_json()
 

@@ -72,5 +72,7 @@ def _environment(value: Any) -> Iterator[tuple[str, str]]:
     for name, inner in value.items():
         if name == "packages" and isinstance(inner, dict):
             yield from ((str(package), str(version)) for package, version in inner.items() if version)
+        elif name == "package_files" and isinstance(inner, dict):
+            yield from ((f"files of {package}", str(digest)) for package, digest in inner.items())
         else:
             yield str(name), str(inner)

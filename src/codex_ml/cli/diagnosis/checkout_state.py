@@ -30,12 +30,13 @@ WRITTEN = ("data", "models", "reports", ".dvc/tmp")  # where stages and DVC writ
 
 
 def packages() -> Iterator[DoctorFinding]:
-    """Installed versions against requirements.lock, of the packages that decide bytes."""
+    """Installed versions against requirements.lock; `codex-ml packages` compares files too, which takes seconds."""
     unlike = list(unlike_the_lock())
     for problem in unlike:
         yield bad("packages", problem, _command(problem, "make setup"))
     if not unlike:
-        yield ok("packages", "those that decide bytes have the versions of requirements.lock")
+        text = "they have the versions of requirements.lock; whether their files are as installed says"
+        yield ok("packages", text, "codex-ml packages")
 
 
 def git() -> Iterator[DoctorFinding]:
