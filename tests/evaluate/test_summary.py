@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from codex_ml.core.errors import UserError, safe_text
+from codex_ml.core.errors import UserError
 from codex_ml.core.strict_json import dump_json, parse_json
-from codex_ml.evaluate.groups import csv_text, length_bucket
+from codex_ml.evaluate.groups import length_bucket
 from codex_ml.evaluate.item_tables import read_columns, read_numbers, write_table
 from codex_ml.evaluate.metrics.registry import load_metrics
 from codex_ml.evaluate.summary import Resampling, metric_value
@@ -126,15 +123,6 @@ def test_an_empty_table_can_be_read(tmp_path: Path) -> None:
     assert read_numbers(file, ["nll"]).shape == (0, 1)
     assert read_pools(file).pool.shape == (0,)
     assert read_columns(file, ["source"], lambda batch: np.array(batch.column(0).to_pylist())).shape == (0,)
-
-
-def test_a_csv_holds_each_name_as_text_and_no_formula() -> None:
-    names = ["z", "b\r", "a,b", 'say "so"', "line\nend", "nan", "NA", " x", "ü", "\U0001f600"]
-    formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
-    text = csv_text(pd.DataFrame({"source": names + formulas, "value": [0.5] * 16}))
-    assert "\r" not in text
-    read = [row["source"] for row in csv.DictReader(io.StringIO(text, newline=""))]
-    assert read == [safe_text(name) for name in names] + ["'" + safe_text(name) for name in formulas]
 
 
 def test_documents_are_put_into_buckets_by_bytes() -> None:

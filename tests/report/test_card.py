@@ -15,11 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from codex_ml.core.errors import safe_text
+from codex_ml.core.errors import safe_line, safe_text
 from codex_ml.modeling.pack_files import CanaryCounts
 from codex_ml.modeling.train_files import AdapterShape, BaseModelFiles, TrainedModel
 from codex_ml.report.card import KINDS, render_card
-from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts
 from codex_ml.report.markdown import escape, fenced
 from codex_ml.report.page import render_page
@@ -77,7 +76,7 @@ def test_a_markdown_parser_gives_the_text_back(place: str, text: str) -> None:
     parts = inline.children or []
     assert {part.type for part in parts} <= {"text"}
     seen = "".join(part.content for part in parts)
-    expected = escaped_line(text)
+    expected = safe_line(text)
     assert seen == f"Found: {expected}." if place == "sentence" else seen.strip() == expected.strip()
 
 

@@ -7,18 +7,29 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from codex_ml.core.csv_file import csv_text
 from codex_ml.inference.audit_files import PLOT_FILES
 
 LOADS_NOTHING = "DVC failed to load some plots"  # what DVC says if it could not read a table, or its own pipeline
 NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 BITS = "documents,bytes,bits_per_byte,low,high,zlib_bits_per_byte,ngram_bits_per_byte"
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)>",
+    "<!--<script>",
+    "</ScRiPt ><svg/onload=alert(1)>",
+    "a\u2028;alert(1)",
+]
+HOSTILE += ["<DVC_METRIC_DATA>", "{plot_divs}{scripts}", '"};alert(1)//', "&lt;/script&gt;<b>", "</style></title>"]
+NUMBERS = [30, 3000, 1.5, 1.25, 1.75, 2.5, 2.0]
 TABLES = {
-    "by_source": f"source,{BITS}\nb==1,30,3000,1.5,1.25,1.75,2.5,2.0\na==1,3,300,1.75,,,2.5,\n",
+    "by_source": csv_text(["source", *BITS.split(",")], [["b==1", *NUMBERS], *([name, *NUMBERS] for name in HOSTILE)]),
     "by_length": f"length,{BITS}\n256 to 1023,30,3000,1.5,1.25,1.75,2.5,2.0\n1024 to 4095,3,300,1.75,,,2.5,\n",
     "calibration": "confidence,accuracy,tokens\n0.25,0.2,100\n0.75,0.7,50\n",
     "pass_at_k": "benchmark,k,pass_at_k,low,high,tasks\nHumanEval,1,0.1000,0.0500,0.2000,164\nown,1,0.5,,,4\n",
@@ -126,6 +137,22 @@ def test_a_page_is_written_without_a_network(workspace: Path) -> None:
     page = (workspace / "drawn/index.html").read_text(encoding="utf-8")
     assert page.count("vegaEmbed(") == len(TABLES) + len(AUDIT)
     assert "b==1" in page
+    own, control = tags_of(page), tags_of(page.replace(r"\u2039", "<").replace(r"\u203a", ">"))
+    assert own.keys() == {"html", "head", "title", "style", "body", "div", "script"}
+    assert own["script"] - len(TABLES) - len(AUDIT) == 3  # Vega, Vega-Lite and Vega-Embed
+    assert control["img"] == 1  # with the plain brackets, the same page runs what was planted
+
+
+def tags_of(page: str) -> Counter[str]:
+    """How often a page has each element, as an HTML parser reads it."""
+    found: Counter[str] = Counter()
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found[tag] += 1
+
+    Reader(convert_charrefs=False).feed(page)
+    return found
 
 
 def test_a_result_that_is_compared_with_nothing_is_no_error(workspace: Path) -> None:

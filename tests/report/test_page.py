@@ -17,10 +17,9 @@ import matplotlib as mpl
 import pytest
 from pydantic import ValidationError
 
-from codex_ml.core.errors import UserError, safe_text
+from codex_ml.core.errors import UserError, safe_line, safe_text
 from codex_ml.inference.evaluate_files import Evaluation
 from codex_ml.report import evaluation_plots, plots, sentences, short_series, tables
-from codex_ml.report.cells import escaped_line
 from codex_ml.report.evaluation_facts import PartScore, SizeScore
 from codex_ml.report.evaluation_pictures import pass_curves
 from codex_ml.report.facts import Facts, load_facts
@@ -97,7 +96,7 @@ def test_hostile_text_is_shown_as_it_is_with_controls_as_escapes(
     html = rendered(hostile)
     page = Page(html)
     assert safe_text(hostile)[:1000] in page.text  # in a sample, line ends kept
-    assert escaped_line(hostile) in page.text  # in a cell
+    assert safe_line(hostile) in page.text  # in a cell
     assert not [c for c in controls if c in html]
     assert not [c for c in controls for svg in pictures(html) if c in svg]
 

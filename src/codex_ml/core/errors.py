@@ -42,6 +42,11 @@ def safe_text(text: str) -> str:
     )
 
 
+def safe_line(text: str) -> str:
+    """Return `safe_text` of a text, in which line ends and tabs are escapes too."""
+    return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def one_line(said: BaseException | str) -> str:
     """A message of a library or program on one line of at most 300 characters; without a message, the error's type."""
     silent = "no message" if isinstance(said, str) else type(said).__name__

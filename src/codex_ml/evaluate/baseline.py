@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from codex_ml.core.csv_file import write_csv
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import write_text
 from codex_ml.documents.document import read_documents
 from codex_ml.evaluate.comparison import CompareSettings, compare_results
 from codex_ml.evaluate.config import Evaluate
-from codex_ml.evaluate.groups import csv_text
 from codex_ml.evaluate.item_tables import content_hash
 from codex_ml.evaluate.paired_items import ItemKeys, pair_items, text_keys
 from codex_ml.evaluate.paired_metric import Inference
@@ -67,18 +66,15 @@ def compare_with(baseline: ResultFolder, out: Path, settings: Evaluate, seed: in
     found = compare_results([baseline, result_at("this model", out)], CompareSettings(inference))
     found.write(out / RESULTS / COMPARISON)
     (comparison,) = found.comparisons
-    write_text(out / PLOTS / COMPARED_PLOT, csv_text(plotted(comparison.metrics)))
+    write_compared(out / PLOTS, comparison.metrics)
     return found
 
 
-def empty_plot() -> str:
-    """compared.csv of a result that is compared with nothing."""
-    return csv_text(plotted([]))
+def write_compared(plots: Path, metrics: Sequence[ComparedMetric]) -> None:
+    """Write compared.csv: the metrics that have a difference, one row each; no interval is an empty cell.
 
-
-def plotted(metrics: list[ComparedMetric]) -> pd.DataFrame:
-    """The metrics that have a difference, one row each; no interval is NaN."""
+    Args:
+        metrics: none for a result that is compared with nothing.
+    """
     rows = [[getattr(metric, name) for name in COLUMNS] for metric in metrics if metric.difference is not None]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = ["difference", "low", "high", "p_holm"]
-    return frame.astype(dict.fromkeys(numbers, float))
+    write_csv(plots / COMPARED_PLOT, COLUMNS, rows, number="{:.6g}".format)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.hashing import hash_path
-from codex_ml.core.io import atomic_folder, write_json, write_text
-from codex_ml.evaluate.baseline import COMPARED_PLOT, compare_with, empty_plot, open_baseline
+from codex_ml.core.io import atomic_folder, write_json
+from codex_ml.evaluate.baseline import compare_with, open_baseline, write_compared
 from codex_ml.evaluate.completions import completions_task
 from codex_ml.evaluate.config import Evaluate
 from codex_ml.evaluate.documents import documents_task
@@ -60,7 +60,7 @@ def evaluate(
         tasks: dict[str, TaskResult] = {}
         for task in TASKS:
             tasks |= task(job)
-        write_text(plots / COMPARED_PLOT, empty_plot())
+        write_compared(plots, [])
     failed = [f"{listed_name(failure)}: {failure.why}" for failure in metrics.failures.values()]
     found = Evaluation(
         model=subject.digest,

@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 
 from codex_ml.core.cores import cores
+from codex_ml.core.csv_file import write_csv
 from codex_ml.core.errors import UserError
-from codex_ml.core.io import atomic_file, write_text
+from codex_ml.core.io import atomic_file
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.evaluate.benchmark_files import STOP, CodeTask, read_tasks
 from codex_ml.evaluate.config import Code, Evaluate, benchmark_name
@@ -251,5 +252,4 @@ def _write_pass_at_k(job: Job, results: dict[str, TaskResult]) -> None:
             low, high = (math.nan if bound is None else bound for bound in (value.low, value.high))
             rows.append((task.partition("/")[2], k, value.value, low, high, value.units))
     columns = ["benchmark", "k", "pass_at_k", "low", "high", "tasks"]
-    table = pd.DataFrame(rows, columns=columns)
-    write_text(job.plots / CURVE, table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    write_csv(job.plots / CURVE, columns, rows, number="{:.4f}".format)

@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from codex_ml.core.errors import safe_text
-from codex_ml.core.io import atomic_file, write_text
+from codex_ml.core.csv_file import write_csv
+from codex_ml.core.io import atomic_file
 from codex_ml.evaluate.item_tables import read_columns, read_numbers
 from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.protocol import Metric
@@ -28,7 +28,6 @@ LENGTH = "bytes"
 BORDERS = (0, 256, 1024, 4096, 16384, 65536)  # bytes of UTF-8; a document of 256 bytes is in "256 to 1023"
 MAX_VALUES = 100  # rows per column: those with most documents, so that the time is bounded
 ONLY_WHOLE = ("calibration_error",)  # with few targets in a bin it is too large by chance
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the begin of a formula
 
 
 def groups_table(job: Job, table: Path, given: dict[str, MetricValue]) -> pd.DataFrame:
@@ -116,26 +115,13 @@ def _row(job: Job, metrics: list[Metric], sums: pd.DataFrame) -> dict[str, float
     return found
 
 
-def csv_text(frame: pd.DataFrame) -> str:
-    """A table as CSV that no spreadsheet takes for formulas: a text that begins like one gets an apostrophe.
-
-    Control characters become escapes: pandas does not quote a lone carriage return, and the commit hook for line
-    endings refuses a file that holds one.
-    """
-    safe = frame.copy()
-    for name in safe.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in safe.dtypes]]:
-        safe[name] = [safe_cell(value) for value in safe[name]]
-    return str(safe.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-
-
-def safe_cell(text: str) -> str:
-    """A text that is safe in a cell of a spreadsheet."""
-    shown = safe_text(text)
-    return f"'{shown}" if text.startswith(FORMULA) else shown
+def write_table_csv(file: Path, frame: pd.DataFrame) -> None:
+    """Write a table as CSV with six significant digits; see `codex_ml.core.csv_file`."""
+    write_csv(file, list(frame.columns), frame.itertuples(index=False, name=None), number="{:.6g}".format)
 
 
 def write_groups(folder: Path, frame: pd.DataFrame) -> None:
     """Write groups.csv and groups.parquet; the Parquet file has the values as they are."""
-    write_text(folder / "groups.csv", csv_text(frame))
+    write_table_csv(folder / "groups.csv", frame)
     with atomic_file(folder / "groups.parquet") as file:
         frame.to_parquet(file, index=False, compression="zstd")

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from codex_ml.core.io import write_text
-from codex_ml.evaluate.groups import LENGTH, csv_text, rank
+from codex_ml.evaluate.groups import LENGTH, rank, write_table_csv
 from codex_ml.evaluate.item_tables import number_batches
 from codex_ml.evaluate.metrics.likelihood_metrics import CalibrationError
 
@@ -24,9 +23,9 @@ def write_plots(folder: Path, groups: pd.DataFrame, table: Path) -> None:
         table: Parquet file of the documents.
     """
     sources, lengths = _bits_by(groups, "source", "source"), _bits_by(groups, LENGTH, "length")
-    write_text(folder / "by_source.csv", csv_text(sources.sort_values("source")))
-    write_text(folder / "by_length.csv", csv_text(lengths.sort_values("length", key=lambda names: names.map(rank))))
-    write_text(folder / "calibration.csv", csv_text(calibration(table)))
+    write_table_csv(folder / "by_source.csv", sources.sort_values("source"))
+    write_table_csv(folder / "by_length.csv", lengths.sort_values("length", key=lambda names: names.map(rank)))
+    write_table_csv(folder / "calibration.csv", calibration(table))
 
 
 def calibration(table: Path) -> pd.DataFrame:

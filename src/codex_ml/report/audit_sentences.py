@@ -5,9 +5,10 @@ Used by: report.page, report.card.
 
 from __future__ import annotations
 
+from codex_ml.core.errors import safe_line
 from codex_ml.inference.audit_files import GeneratedSample
 from codex_ml.report.audit_tables import MAX_FINDINGS
-from codex_ml.report.cells import escaped_line, percent
+from codex_ml.report.cells import percent
 from codex_ml.report.facts import Facts
 
 STATUSES = (
@@ -80,5 +81,5 @@ def not_drawn(facts: Facts, name: str) -> str:
 
 def sample_note(sample: GeneratedSample) -> str:
     """Say what a sampled text continues."""
-    after = f", after the prompt {escaped_line(sample.prompt)}" if sample.prompt else ", without a prompt"
+    after = f", after the prompt {safe_line(sample.prompt)}" if sample.prompt else ", without a prompt"
     return f"Text {sample.sample}{after}"

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from codex_ml.core.errors import safe_line
 from codex_ml.inference.audit_files import AuditFinding, AuditNumber, AuditPart, Gate
-from codex_ml.report.cells import Table, escaped_line, percent, table
+from codex_ml.report.cells import Table, percent, table
 from codex_ml.report.facts import Facts
 
 MAX_FINDINGS = 200  # rows shown; the rest is counted, and all are in findings.ndjson
@@ -153,7 +154,7 @@ def _plain_table(name: str, rows: list[dict[str, Any]]) -> Table:
     elif len(rows) > SHORT:
         title += f" ({len(rows)} rows)"
     if len(heads) < len(columns):  # two columns that differ in an underscore only
-        heads = {escaped_line(column): kinds[column] for column in columns}
+        heads = {safe_line(column): kinds[column] for column in columns}
     return table(title, heads, shown)
 
 
@@ -162,7 +163,7 @@ def _is_numeric(cells: Iterable[Any]) -> bool:
 
 
 def _words(name: str) -> str:
-    return escaped_line(name.replace("_", " "))
+    return safe_line(name.replace("_", " "))
 
 
 def _plain(cell: Any) -> str:

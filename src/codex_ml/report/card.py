@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from codex_ml.core.errors import safe_line
 from codex_ml.inference.evaluate_files import CODE, table_stem
 from codex_ml.report import audit_sentences, audit_tables, data_tables, sentences, tables
 from codex_ml.report.card_results import eval_results, evaluation_section
-from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts
 from codex_ml.report.markdown import escape, fenced, markdown_table
 
@@ -71,7 +71,7 @@ def _front_matter(facts: Facts) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["codex-ml", "dvc", *_origin(facts)],
-        model_name=escaped_line(facts.title),
+        model_name=safe_line(facts.title),
         eval_results=eval_results(facts),
     )
     return data.to_yaml()

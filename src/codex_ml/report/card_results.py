@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from codex_ml.core.errors import safe_line
 from codex_ml.inference.evaluate_files import CODE, COMPLETIONS, DOCUMENTS, MetricValue, table_stem
 from codex_ml.report import evaluation_sentences as tasks
 from codex_ml.report import evaluation_tables as scores
 from codex_ml.report import sentences
-from codex_ml.report.cells import escaped_line
 from codex_ml.report.facts import Facts
 from codex_ml.report.markdown import escape, markdown_table
 
@@ -51,14 +51,14 @@ def eval_results(facts: Facts) -> list[EvalResult]:
 
 def _dataset(task: str) -> dict[str, Any]:
     if table_stem(task) == CODE:
-        return {"dataset_type": "programming-tasks", "dataset_name": escaped_line(task.partition("/")[2])}
+        return {"dataset_type": "programming-tasks", "dataset_name": safe_line(task.partition("/")[2])}
     kind = "held-out-documents" if task == DOCUMENTS else "continued-held-out-documents"
     return {"dataset_type": kind, "dataset_name": "test split", "dataset_split": "test"}
 
 
 def _arguments(facts: Facts, metric: MetricValue) -> dict[str, Any]:
     limits = {} if metric.low is None else {"confidence": facts.confidence, "low": metric.low, "high": metric.high}
-    return {**limits, "units": metric.units, "signature": escaped_line(metric.signature)}
+    return {**limits, "units": metric.units, "signature": safe_line(metric.signature)}
 
 
 def evaluation_section(facts: Facts) -> str:

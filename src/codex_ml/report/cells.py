@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from codex_ml.core.errors import safe_text
+from codex_ml.core.errors import safe_line
 from codex_ml.inference.evaluate_files import MetricValue
 
 
@@ -24,14 +24,9 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def escaped_line(text: str) -> str:
-    """Return `safe_text` of a text, in which line ends and tabs are escapes too."""
-    return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
 def table(title: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> Table:
     """Return a table whose cells are one line each. `columns` maps the head of a column to its kind."""
-    cells = tuple(tuple(escaped_line(str(cell)) for cell in row) for row in rows)
+    cells = tuple(tuple(safe_line(str(cell)) for cell in row) for row in rows)
     assert all(len(row) == len(columns) for row in cells)
     return Table(title, tuple(columns), tuple(columns.values()), cells)
 

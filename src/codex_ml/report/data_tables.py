@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from codex_ml.report.cells import Table, escaped_line, table
+from codex_ml.core.errors import safe_line
+from codex_ml.report.cells import Table, table
 from codex_ml.report.facts import HITS_A_RULE, Facts
 
 DONE = {"redact": "redacted", "block": "document dropped", "allow": "reported only"}
@@ -24,7 +25,7 @@ def policy_note(facts: Facts) -> str:
     """Return whether the text policy was applied before training; if it was off, the text begins with that."""
     policy, marks = facts.manifest.policy, facts.manifest.benchmarks
     checked = (
-        f" {marks.items_found:,} items of {', '.join(map(escaped_line, marks.files))} were found in "
+        f" {marks.items_found:,} items of {', '.join(map(safe_line, marks.files))} were found in "
         f"{marks.documents:,} documents; {len(marks.too_short_to_check):,} texts of them are too short to be "
         "checked."
         if marks.files

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from codex_ml.core.errors import safe_line
 from codex_ml.inference.code_files import JudgedSample
 from codex_ml.inference.evaluate_files import CODE, COMPLETIONS, DOCUMENTS, TaskResult, table_stem
-from codex_ml.report.cells import escaped_line
 from codex_ml.report.evaluation_facts import CompletedDocument
 from codex_ml.report.facts import Facts
 
@@ -81,13 +81,13 @@ def _sentence(note: str) -> str:
 def completed_note(text: CompletedDocument) -> str:
     """Say which document was continued, where, and how near the text came to the document's own."""
     near = "" if text.edit_similarity is None else f"; edit similarity to its own text {text.edit_similarity:.3f}"
-    return escaped_line(f"{text.source} {text.path}, split at {text.split_at}, ended by {text.finished}{near}")
+    return safe_line(f"{text.source} {text.path}, split at {text.split_at}, ended by {text.finished}{near}")
 
 
 def program_note(program: JudgedSample) -> str:
     """Say what became of a program."""
     why = f" ({program.detail})" if program.detail else ""
-    return escaped_line(f"{program.benchmark} {program.task}, sample {program.sample}: {program.verdict}{why}")
+    return safe_line(f"{program.benchmark} {program.task}, sample {program.sample}: {program.verdict}{why}")
 
 
 def verdict_note(facts: Facts) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from codex_ml.core.errors import safe_text
-from codex_ml.report.cells import Table, escaped_line
+from codex_ml.core.errors import safe_line, safe_text
+from codex_ml.report.cells import Table
 
 # What CommonMark, GFM's extensions (tables, strikethrough, links, mentions) or a maths renderer reads as markup inside
 # a line. All else is text without a backslash: `train.max_steps`, `(1)`, `+0.5`, `C#`.
@@ -19,7 +19,7 @@ MARKUP = re.compile(
 
 def escape(text: str) -> str:
     """Escape text of unknown origin for the middle of a line: Markdown and HTML show it and do not interpret it."""
-    return MARKUP.sub(r"\\\g<0>", escaped_line(text))
+    return MARKUP.sub(r"\\\g<0>", safe_line(text))
 
 
 def markdown_table(content: Table) -> str:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from codex_ml.report.cells import escaped_line
+from codex_ml.core.errors import safe_line
 from codex_ml.report.facts import Point
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _xy(points: Sequence[Point]) -> tuple[list[int], list[float]]:
 
 def short(source: str) -> str:
     """Return a name on one line, of at most 32 characters."""
-    name = escaped_line(source)
+    name = safe_line(source)
     return name if len(name) <= 32 else name[:15] + "…" + name[-16:]
 
 

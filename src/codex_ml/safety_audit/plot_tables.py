@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from codex_ml.core.io import write_text
+from codex_ml.core.csv_file import write_csv
 
 SIGNIFICANT = 6  # digits; further ones depend on the batch and the rounding of the hardware
 
@@ -24,10 +22,5 @@ def significant(value: float) -> float:
 
 def write_plot_table(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a CSV file with these columns; without rows its header alone. None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        cells = (row[column] for column in columns)
-        writer.writerow([significant(cell) if isinstance(cell, float) else cell for cell in cells])
-    write_text(file, text.getvalue())
+    cells = ([row[column] for column in columns] for row in rows)
+    write_csv(file, columns, cells, number=lambda value: repr(significant(value)))

@@ -5,8 +5,6 @@ Used by: `codex-ml sweep`.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 from codex_ml.cli.sweeping.search_space import SweepAxis
 from codex_ml.cli.sweeping.sweep_journal import SweepSettings, SweepTrial
 from codex_ml.core.contract import Contract
+from codex_ml.core.csv_file import write_csv
 from codex_ml.core.io import write_text
 
 if TYPE_CHECKING:
@@ -48,14 +47,12 @@ def best_of(trials: Sequence[SweepTrial], direction: str) -> SweepTrial | None:
 
 def write_result(result: SweepResult, axes: Sequence[SweepAxis], folder: Path) -> None:
     """Write trials.csv and trials.svg."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["trial", "state", result.settings.metric, *(axis.key for axis in axes), "experiment", "seconds"])
+    columns = ["trial", "state", result.settings.metric, *(axis.key for axis in axes), "experiment", "seconds"]
+    rows = []
     for trial in result.trials:
         values = [trial.params.get(axis.key, "") for axis in axes]
-        number = "" if trial.value is None else repr(trial.value)
-        table.writerow([trial.number, trial.state, number, *values, trial.experiment, trial.seconds])
-    write_text(folder / TABLE, text.getvalue())
+        rows.append([trial.number, trial.state, trial.value, *values, trial.experiment, trial.seconds])
+    write_csv(folder / TABLE, columns, rows)
     write_text(folder / PICTURE, picture(result, [axis for axis in axes if axis.varies]))
 
 
