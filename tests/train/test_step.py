@@ -15,6 +15,7 @@ from codex_ml.train import loop
 from codex_ml.train import step as step_module
 from codex_ml.train.checkpoint import load_newest
 from codex_ml.train.loss import summed_loss, training_loss
+from codex_ml.train.step import newest_share
 
 from .outcomes import assert_equal, run
 
@@ -96,14 +97,35 @@ def test_memory_for_no_single_row_is_told(recipe, monkeypatch, tmp_path, error):
 
 
 def test_averaged_weights_follow_their_formula_and_are_what_is_kept(recipe, monkeypatch, tmp_path):
-    """ema = 0.5 ema + 0.5 weights after every step, from the weights at the start."""
-    start = {name: p.detach().clone() for name, p in recipe.tiny_model().named_parameters()}
+    """Weights after step i of t count decay^(t - i), all divided by the sum of these; those at the start count 0."""
     model, _ = recipe.train(
-        tmp_path, model=recipe.tiny_model(), max_steps=2, ema=0.5, eval_every=2, checkpoint_every=1, keep=5
+        tmp_path, model=recipe.tiny_model(), max_steps=4, ema=0.75, eval_every=4, checkpoint_every=1, keep=5
     )
-    one, two = (load_file(tmp_path / f"scratch/step-{step:08d}/model.safetensors") for step in (1, 2))
+    shares = np.array([0.75**3, 0.75**2, 0.75, 1.0])
+    steps = [load_file(tmp_path / f"scratch/step-{step:08d}/model.safetensors") for step in (1, 2, 3, 4)]
     for name, kept in model.named_parameters():
-        torch.testing.assert_close(kept, 0.25 * start[name] + 0.25 * one[name] + 0.5 * two[name])
+        stacked = np.stack([step[name].numpy().astype(np.float64) for step in steps])
+        expected = np.tensordot(shares / shares.sum(), stacked, axes=1)
+        np.testing.assert_allclose(kept.detach().numpy(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_average_of_constant_weights_is_these_weights(recipe, tmp_path):
+    """A rate of 1e-30 changes only what is 0, to 1e-30."""
+    recipe.train(tmp_path, max_steps=3, ema=0.999, lr=1e-30, weight_decay=0.0)
+    own, average = (load_file(tmp_path / f"scratch/step-00000003/{name}.safetensors") for name in ("model", "ema"))
+    for name, weights in own.items():
+        torch.testing.assert_close(average[name], weights, rtol=0, atol=1e-29)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.999, 0.999999])
+def test_the_shares_of_an_average_add_up_to_adams(decay):
+    """Against Adam's own first moment: torch computes it from a gradient that is the number to average."""
+    numbers = [3.0, -1.0, 0.5, 2.0, 7.0]
+    moment, average = 0.0, 123.0
+    for count, number in enumerate(numbers, 1):
+        moment = decay * moment + (1 - decay) * number
+        average += newest_share(decay, count) * (number - average)
+        assert average == pytest.approx(moment / (1 - decay**count), rel=1e-9)
 
 
 def batch_of(recipe):

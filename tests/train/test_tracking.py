@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from codex_ml.core.strict_json import parse_json
+from codex_ml.modeling.rows import IGNORE, rows_of_step
+from codex_ml.train import throughput
 from codex_ml.train.timings import Timings
 from codex_ml.train.tracking import Tracker
 
@@ -108,6 +111,26 @@ def test_the_first_step_which_compiles_is_in_no_rate(recipe, tmp_path):
     recipe.train(tmp_path, log_every=1, max_steps=3)
     events = [parse_json(line) for line in (tmp_path / "events.ndjson").read_text().splitlines()]
     assert [(event["step"], "tokens_per_second" in event) for event in events] == [(1, False), (2, True), (3, True)]
+
+
+def test_a_rate_counts_the_trained_tokens_and_no_filler(recipe, monkeypatch, tmp_path, caplog):
+    """Padded rows hold one record each, whose prompt is only read."""
+    now = iter(range(1000))
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
+    monkeypatch.setattr(throughput, "matmul_peak", lambda *_: 1e9)
+    caplog.set_level("INFO")
+    recipe.train(tmp_path, layout="padded", log_every=1, max_steps=3, micro_batch_size=2)
+    rows = recipe.padded(tmp_path / "again", 12, seed=12)
+    targets = []
+    for step in range(3):
+        labels = rows.batch(rows_of_step(12, step=step, batch_rows=2, seed=3))["labels"]
+        targets.append(int((labels != IGNORE).sum()))
+    events = [parse_json(line) for line in (tmp_path / "events.ndjson").read_text().splitlines()]
+    assert [event["tokens_per_second"] for event in events[1:]] == [float(count) for count in targets[1:]]
+    assert [event["untrained"] for event in events[1:]] == [round(1 - n / (2 * recipe.SEQ_LEN), 4) for n in targets[1:]]
+    assert (
+        f"train: {sum(targets)} trained tokens ({sum(targets) / (6 * recipe.SEQ_LEN):.1%} of the places" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(("compiled", "told"), [(False, 0), (True, 1)])

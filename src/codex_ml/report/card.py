@@ -174,7 +174,7 @@ def _safety(facts: Facts) -> str:
 
 
 def _limitations(facts: Facts) -> str:
-    ratio = facts.passes * facts.pack.train.tokens / facts.parameters
+    ratio = facts.passes * facts.pack.train.targets / facts.parameters
     sample = facts.samples[0].text[:SAMPLE_CHARACTERS] if facts.samples else ""
     shown = f"\n\nThe first text that the audit sampled; it was not selected:\n\n{fenced(sample)}" if sample else ""
     return f"""## Limitations and intended use
@@ -208,13 +208,13 @@ def _what_it_saw(facts: Facts, ratio: float) -> str:
     size, length = f"It has {facts.parameters / 1e6:,.2f} million parameters", f"{facts.training.seq_len:,} tokens"
     if facts.base is None:
         seen = (
-            f"{size} and saw {ratio:,.1f} tokens for each; about 20 are usual for a\n  model that uses its size well "
-            f"(Hoffmann et al. 2022).\n- It has never seen a context longer than {length}."
+            f"{size} and was trained on {ratio:,.1f} tokens for each; about 20 are usual for a\n  model that uses its "
+            f"size well (Hoffmann et al. 2022).\n- It has never seen a context longer than {length}."
         )
     else:
         seen = (
-            f"{size}; this run showed it {ratio:,.1f} tokens for each, in rows of {length}.\n- It is not known here "
-            "what its base model was trained on, and which licences, secrets or test documents that data has."
+            f"{size}; this run trained it on {ratio:,.1f} tokens for each, in rows of {length}.\n- It is not known "
+            "here what its base model was trained on, and which licences, secrets or test documents that data has."
         )
     return f"- {instructions}\n- {seen}"
 

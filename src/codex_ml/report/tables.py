@@ -72,7 +72,7 @@ def model(facts: Facts) -> Table:
         ("steps", f"{facts.train.step:,}"),
         ("step of the weights kept", f"{facts.training.global_step:,}"),
         ("their validation loss, nats per token", f"{facts.train.best_val_loss:.4f}"),
-        ("tokens seen until then, about", f"{round(facts.passes * facts.pack.train.tokens):,}"),
+        ("tokens trained until then, about", f"{round(facts.passes * facts.pack.train.targets):,}"),
         ("passes over the training rows", f"{facts.passes:.2f}"),
     ]
     return table("Model", {"model": "text", "value": "number"}, rows)

@@ -117,8 +117,7 @@ def _tracking(run: Run, folders: RunFolders, extra: Sequence[Sink]) -> Iterator[
 
 def _steps(run: Run, tracker: Points, stop: Callable[[], int]) -> None:
     train, saved_at = run.train, run.step
-    started, tokens = time.monotonic(), run.rows_a_step * run.rows.seq_len
-    throughput, first = Throughput(run), run.step + 1
+    started, throughput, first = time.monotonic(), Throughput(run), run.step + 1
     style = run.recipe.runtime.progress if run.writes else "off"
 
     def note(point: dict[str, Any]) -> None:
@@ -157,7 +156,9 @@ def _steps(run: Run, tracker: Points, stop: Callable[[], int]) -> None:
         log.info(
             "train: stopped early at step %d: %d validations without an improvement", run.step, run.patience.waited
         )
-    log.info("train: %d tokens per step, %s", tokens, duration(time.monotonic() - started))
+    places = (run.step - first + 1) * run.rows_a_step * run.rows.seq_len
+    used = f"{run.trained_tokens / places:.1%} of the places in its rows" if places else "no step was left"
+    log.info("train: %d trained tokens (%s), %s", run.trained_tokens, used, duration(time.monotonic() - started))
 
 
 def stop_signal(run: Run, stop: Callable[[], int]) -> int:

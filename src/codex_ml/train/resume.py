@@ -139,6 +139,8 @@ def _restore(run: Run, found: checkpoint.Checkpoint) -> None:
     if run.ema is not None:
         for name, average in run.ema.items():
             average.copy_(placed_like((found.ema or found.weights)[name], average))
+        # earlier versions averaged from the first step on and did not count; a run without an average starts one
+        run.averaged = state.get("averaged", state["step"] - state["skipped"]) if found.ema else 0
     if run.writes:
         run.best.restore(state["best"], found.folder / checkpoint.BEST)
     run.best.entries = [dict(entry) for entry in state["best"][: run.best.keep]]
@@ -180,6 +182,7 @@ def save(run: Run) -> None:
             },
             "stopped_early": run.stopped_early,
             "skipped": run.skipped,
+            **({"averaged": run.averaged} if run.ema is not None else {}),
             "micro_batch_size": run.micro_batch_size,
             "processes": run.processes,
             "scaler": scaler.state_dict() if scaler is not None else {},

@@ -37,7 +37,9 @@ class Run:
         micro_batch_size: rows per forward pass of one process; halved when memory runs out.
         step: optimizer steps done.
         skipped: updates skipped because the loss or the gradient was not finite.
+        trained_tokens: targets in the steps that this process did, over all processes; not those before a resume.
         ema: averaged weights by name, on the model's device; None without averaging.
+        averaged: updates in `ema`.
         processes: numbers of processes, in order; a resume with a different number appends it.
         identity: compared with the identity of a run that continues this one.
         continued: {"step", "changed", "best_measured_again"} for each run that this one continues.
@@ -58,8 +60,10 @@ class Run:
     patience: Patience
     identity: Identity
     ema: dict[str, Tensor] | None = None
+    averaged: int = 0
     step: int = 0
     skipped: int = 0
+    trained_tokens: int = 0
     stopped_early: bool = False
     processes: list[int] = field(default_factory=list)
     sharded: bool = False

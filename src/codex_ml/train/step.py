@@ -74,7 +74,7 @@ def _gradients(run: Run, window: NDArray[np.int64]) -> tuple[float, float]:
     own = window[run.accelerator.process_index :: run.accelerator.num_processes]
     while True:
         try:
-            total = _accumulate(run, own)
+            total, targets = _accumulate(run, own)
             break
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -85,11 +85,15 @@ def _gradients(run: Run, window: NDArray[np.int64]) -> tuple[float, float]:
     if scaler is not None:
         scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(trainable_parameters(run.model).values(), run.train.clip_norm)
+    run.trained_tokens += targets
     return float(run.accelerator.reduce(total, "sum")), float(whole(norm))
 
 
-def _accumulate(run: Run, own: NDArray[np.int64]) -> Tensor:
-    """Add up the gradients of this process's rows; return its part of the mean loss, a float32 scalar.
+def _accumulate(run: Run, own: NDArray[np.int64]) -> tuple[Tensor, int]:
+    """Add up the gradients of this process's rows.
+
+    Returns:
+        (its part of the mean loss, a float32 scalar; the targets of the whole window)
 
     With P processes and n targets in the whole window:
 
@@ -115,7 +119,7 @@ def _accumulate(run: Run, own: NDArray[np.int64]) -> Tensor:
             loss = training_loss(run.forward, tensors, run.train) / targets
             run.accelerator.backward(loss * processes)
         total += loss.detach()
-    return total
+    return total, int(targets)
 
 
 def _halve(run: Run) -> None:
@@ -153,5 +157,24 @@ def _update(run: Run) -> None:
         scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
     if run.ema is not None:
+        run.averaged += 1
+        share = newest_share(run.train.ema, run.averaged)
         for name, parameter in trainable_parameters(run.model).items():
-            run.ema[name].lerp_(parameter.detach(), 1 - run.train.ema)
+            run.ema[name].lerp_(parameter.detach(), share)
+
+
+def newest_share(decay: float, updates: int) -> float:
+    """Share of the newest weights in the average of the weights after each of the first `updates` updates.
+
+    The average of Adam's moments, with its correction of the bias (Kingma and Ba 2015, section 3), as a recursion:
+
+        m_t = decay m_(t-1) + (1 - decay) w_t,  m_0 = 0
+        a_t = m_t / (1 - decay^t) = a_(t-1) + share_t (w_t - a_(t-1)),  share_t = (1 - decay) / (1 - decay^t)
+
+    share_1 is 1, so the weights at the start count for nothing. Without the correction their share after 600 steps at
+    0.999 is 0.999^600 = 55 %.
+
+    >>> newest_share(0.5, 1), newest_share(0.5, 2)
+    (1.0, 0.6666666666666666)
+    """
+    return (1 - decay) / (1 - decay**updates)

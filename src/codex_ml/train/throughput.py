@@ -50,29 +50,35 @@ def _wait(device: torch.device) -> None:
 
 
 class Throughput:
-    """Tokens per second, operations per second and MFU (their share of the measured peak) since the last call."""
+    """Trained tokens per second, operations per second and MFU (their share of the measured peak) since the last call.
+
+    A trained token is a target of the loss. The model computes on the other places of a row too: on filler at its end,
+    and on prompts that are read only. These count for the operations, and `untrained` is their share.
+    """
 
     def __init__(self, run: Run) -> None:
         precision = {"no": "fp32"}.get(run.accelerator.mixed_precision, run.accelerator.mixed_precision)
-        self._tokens = run.rows_a_step * run.rows.seq_len
+        self._run, self._places = run, run.rows_a_step * run.rows.seq_len
         self._flops = flops_per_token(run.model, run.rows.seq_len)
         self._peak = matmul_peak(run.accelerator.device, precision) * run.accelerator.num_processes
-        self._step, self._time = run.step, time.monotonic()
+        self.restart(run.step)
 
     def restart(self, step: int) -> None:
         """Start counting at this step, so that earlier work, such as compiling, is in no rate."""
-        self._step, self._time = step, time.monotonic()
+        self._step, self._time, self._trained = step, time.monotonic(), self._run.trained_tokens
 
     def since_last(self, step: int) -> dict[str, float]:
         """Return the speeds since the last call, for the log of timings; empty if no step was done since then."""
         if step == self._step:
             return {}
         now = time.monotonic()
-        rate = (step - self._step) * self._tokens / max(1e-9, now - self._time)
-        self._step, self._time = step, now
-        flops = rate * self._flops
+        places, trained = (step - self._step) * self._places, self._run.trained_tokens - self._trained
+        seconds = max(1e-9, now - self._time)
+        self._step, self._time, self._trained = step, now, self._run.trained_tokens
+        flops = places / seconds * self._flops
         return {
-            "tokens_per_second": round(rate, 1),
+            "tokens_per_second": round(trained / seconds, 1),
+            "untrained": round(1 - trained / places, 4),
             "tflops": round(flops / 1e12, 4),
             "mfu": round(flops / self._peak, 4),
         }
