@@ -28,7 +28,7 @@ from codex_ml.serve.screening import Screening
 TEXTS = [f"def f{number}(x):\n    return x + {number}  # größer\n" for number in range(24)]
 DIGEST = "5" * 64
 # Tokens are redacted everywhere. A code name is redacted in a prompt, and an answer with one is refused.
-POLICY = """
+POLICY = r"""
 version: 1
 detectors: []
 providers:
@@ -48,6 +48,20 @@ rules:
     action: redact
     literals: [code]
     pattern: 'code is "(?P<value>[A-Za-z0-9]{6,20}+)"'
+  - id: account
+    description: The number of an account
+    kind: secret
+    severity: high
+    action: redact
+    literals: ["4012"]
+    pattern: '(?<!\d)4012\d{12}(?!\d)'
+  - id: passphrase
+    description: A value with this name
+    kind: secret
+    severity: high
+    action: redact
+    literals: [passphrase]
+    pattern: 'passphrase": "(?P<value>[A-Za-z0-9]{6,20}+)"'
   - id: order
     description: An order to a model
     kind: injection

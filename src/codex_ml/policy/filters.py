@@ -85,6 +85,11 @@ class TextFilter:
         """The text with a placeholder for each thing that an answer may not hold, also where the policy refuses it."""
         return self._replaced(text, self._decided(self._find_orders(text), self.rules.output), self.rules.output)
 
+    @property
+    def values(self) -> Scanner:
+        """The rules for values."""
+        return self._values
+
     @cached_property
     def horizon(self) -> Horizon:
         """How far the rules for values read."""

@@ -3,7 +3,7 @@
 In `password = "..."` a rule sees name and value in one text. In a record they are apart: `{"password": ...}`, a pair
 `["Authorization", ...]`, an entry `{"name": "DB_PASSWORD", "value": ...}`, an option `["--password", ...]`. Here a text
 is scanned once alone and once as the same text after its name, so a rule finds it in all of these.
-Used by: split, which cleans metadata, messages and tools.
+Used by: split, which cleans metadata, messages and tools; serve, which cleans what goes to another endpoint and back.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class NestedCleaner:
 
     def _after(self, name: str, text: str) -> list[Finding]:
         """Findings in the first line of a text that stands after its name; places as in the text alone."""
-        head, tail = _frame(name)
+        head, tail = frame(name)
         size, found = len(head), self._scanner.scan(f"{head}{text}{tail}")
         moved = [replace(f, column=f.column - size, start=f.start - size, end=f.end - size) for f in found]
         return [f for f in moved if f.start >= 0 and f.end <= len(text) and f.line == 1]
@@ -93,9 +93,9 @@ class NestedCleaner:
 
     def _is_telling(self, name: str) -> bool:
         """Whether a rule may match after this name: a literal or gate of a rule is in it, as it stands in a text."""
-        return next(self._scanner.matcher.begins(_frame(name)[0]), None) is not None
+        return next(self._scanner.matcher.begins(frame(name)[0]), None) is not None
 
 
-def _frame(name: str) -> tuple[str, str]:
+def frame(name: str) -> tuple[str, str]:
     """What stands before and after a named text where both are in one text: `"name": "text"`, `--name text`."""
     return (f" {name} ", "") if name.startswith("-") else (json.dumps(name, ensure_ascii=False) + ': "', '"')

@@ -137,7 +137,7 @@ class UpstreamModel:
             message = "logprobs of a stream would spell what the filter holds back; ask without stream"
             raise ApiError(400, message, "logprobs", "unsupported")
         refuse_unread(request)
-        walk = TextWalk(self._screening.screen.screen_input)
+        walk = TextWalk(self._screening.screen.screen_input, self._screening.screen.values)
         cleaned = _walked(walk, request)
         decision, why = walk.decision
         self._screening.counters.decided("prompt", decision)
@@ -173,7 +173,7 @@ class UpstreamModel:
     def _answered(self, body: dict[str, Any], one: _Asked | None) -> tuple[dict[str, Any], Decision | None, str]:
         if self._screening.screen is None:
             return body, None, ""
-        walk = TextWalk(self._screening.screen.screen_output)
+        walk = TextWalk(self._screening.screen.screen_output, self._screening.screen.values)
         if one is not None:
             choices = body.get("choices")
             if isinstance(choices, list) and len(choices) > MOST_CHOICES:
@@ -193,7 +193,10 @@ class UpstreamModel:
                     self._read_texts(walk, holder, before)
 
     def _read_texts(self, walk: TextWalk, holder: dict[str, Any], before: str) -> None:
-        """Filter the texts of one object in their place: strings, and lists of parts, which are also read joined."""
+        """Filter the texts of one object in their place: strings, and lists of parts, which are also read joined.
+
+        Each is read after the one before it: a value can begin in the reasoning and end in the content.
+        """
 
         def screen(text: str) -> str:
             left, decision, why = self._screening.answer(text, before)
@@ -205,9 +208,11 @@ class UpstreamModel:
             value = holder.get(name)
             if isinstance(value, str):
                 holder[name] = screen(value)
+                before += holder[name]
             elif isinstance(value, list):
                 alone = [part if (text := part_text(part)) is None else with_text(part, screen(text)) for part in value]
                 holder[name] = joined_parts(alone, screen)
+                before += "".join(part_text(part) or "" for part in holder[name])
 
     async def _events(
         self, answer: UpstreamAnswer, stack: AsyncExitStack, one: _Asked, deadline: float

@@ -23,6 +23,7 @@ COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")  # of the field 
 LONGEST_NAME = 256
 NAMES = ("id", "object", "created", "model", "system_fingerprint")  # of a chunk
 MOST_CHOICES = 128
+BEFORE = 2000  # characters of earlier fields that a new one is read after; more than a filter reads
 MOST_NUMBER = 1 << 53  # a number of the protocol; one of any length could spell a value
 KINDS = {True: "chat.completion.chunk", False: "text_completion"}
 
@@ -44,7 +45,7 @@ class _Tool:
 class _StreamedAnswer:
     """One choice: a gate for each of its text fields, and its calls of tools."""
 
-    before: str  # what it follows
+    before: str  # the end of what its next text field follows: of the prompt, and of the fields before that one
     gates: dict[str, TextGate] = field(default_factory=dict)
     tools: dict[int, _Tool] = field(default_factory=dict)
     kept: int = 0  # characters of the tools
@@ -146,6 +147,7 @@ class FilteredChunks:
             if not text:
                 return ""
             gate = answer.gates[name] = self._screening.gate(answer.before)
+        answer.before = (answer.before + (text or ""))[-BEFORE:]
         left = gate.push(text or "")
         if last and gate.decision != "refuse":
             left += gate.finish()
@@ -172,7 +174,7 @@ class FilteredChunks:
         calls = [tool.as_json(index) for index, tool in sorted(answer.tools.items())]
         if self._screening.screen is None:
             return calls
-        walk = TextWalk(self._screening.screen.screen_output)
+        walk = TextWalk(self._screening.screen.screen_output, self._screening.screen.values)
         cleaned: list[dict[str, Any]] = walk.cleaned(calls)
         self._note(*walk.decision)
         answer.gates["tool_calls"] = _Decided(*walk.decision)

@@ -1,4 +1,4 @@
-"""The texts in a request or an answer of another endpoint: every string of a JSON value passes the filter.
+"""The texts in a request or an answer of another endpoint: every string and number of a JSON value passes the filter.
 
 A string that holds JSON, such as the arguments of a tool, is also read as JSON: an escape could hide a value. The parts
 of one message are read alone and joined, because a model reads them joined.
@@ -12,8 +12,12 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from codex_ml.core.errors import safe_line
 from codex_ml.core.strict_json import parse_json
 from codex_ml.policy.filters import ScreenedText
+from codex_ml.policy.finding import Finding
+from codex_ml.policy.nested import NAMED_CHARACTERS, NestedCleaner, Replace, frame
+from codex_ml.policy.scan import Scanner
 from codex_ml.serve.api_errors import ApiError
 from codex_ml.serve.screening import strictest
 
@@ -22,7 +26,9 @@ if TYPE_CHECKING:
 
 Screen = Callable[[str], ScreenedText]
 MOST_TEXTS = 20_000  # different texts, at 0.1 ms each; an answer with logprobs repeats its keys and tokens
-TEXTS = ("content", "reasoning", "reasoning_content", "refusal")  # of a message, or of a delta of a stream
+# Of a message, or of a delta of a stream, in the order in which a model writes them.
+TEXTS = ("reasoning", "reasoning_content", "content", "refusal")
+PARTS = ("text", "input_text", "output_text", "refusal")  # kinds of a part of a message that the filter can read
 UNREAD = ("prompt_token_ids", "prompt_embeds", "input_ids")  # prompts of other servers than OpenAI's
 SHORT = 64  # characters of a text that is remembered as allowed
 
@@ -31,10 +37,15 @@ class TooManyTexts(Exception):
     """A value holds more texts than one request may cost."""
 
 
-class TextWalk:
-    """Screens all strings of a value and remembers the decisions."""
+class TextWalk(NestedCleaner):
+    """Screens all strings, keys and long numbers of a value, with their names, and remembers the decisions.
 
-    def __init__(self, screen: Screen) -> None:
+    Args:
+        values: rules by which a name is recognised as one that may make its value a secret.
+    """
+
+    def __init__(self, screen: Screen, values: Scanner) -> None:
+        super().__init__(values)
         self._screen = screen
         self._screened: list[ScreenedText] = []
         self._allowed = set[str]()
@@ -50,24 +61,32 @@ class TextWalk:
         self._screened.append(screened)
 
     def cleaned(self, value: Any) -> Any:
-        """The value with every string, and every key, as it may be passed on.
+        """The value as it may be passed on. A number that may not be passed on becomes a text.
 
         Raises:
             TooManyTexts: for more than `MOST_TEXTS`, of which equal short ones that are allowed count once.
         """
-        if isinstance(value, str):
-            return self._text(value)
-        if isinstance(value, list):
-            return [self.cleaned(one) for one in value]
-        if isinstance(value, dict):
-            return {self._text(key): self._field(key, one) for key, one in value.items()}
-        return value
+        return self.clean(value, _unused)
 
-    def _field(self, key: str, value: Any) -> Any:
-        left = self.cleaned(value)
-        return joined_parts(left, self._text) if key in TEXTS and isinstance(left, list) else left
+    def _entries(self, value: dict[str, Any], replaced: Replace, name: str) -> dict[str, Any]:
+        cleaned = super()._entries(value, replaced, name)
+        lists = {key: one for key, one in cleaned.items() if key in TEXTS and isinstance(one, list)}
+        return cleaned | {key: joined_parts(parts, self._alone) for key, parts in lists.items()}
 
-    def _text(self, text: str) -> str:
+    def _text(self, text: str, replaced: Replace, name: str = "") -> str:
+        left = self._alone(text)
+        if not name or not 0 < len(left) <= NAMED_CHARACTERS:
+            return left
+        head, tail = frame(name)
+        both = self._screened_text(f"{head}{left}{tail}")
+        inside = both.startswith(head) and both.endswith(tail) and len(both) >= len(head) + len(tail)
+        return both[len(head) : len(both) - len(tail)] if inside else both
+
+    def _alone(self, text: str) -> str:
+        left = self._screened_text(text)
+        return self._json(left) if left[:1] in ("{", "[") and "\\" in left else left
+
+    def _screened_text(self, text: str) -> str:
         if text in self._allowed:
             return text
         self._count += 1
@@ -78,8 +97,7 @@ class TextWalk:
             self._screened.append(found)
         elif len(text) <= SHORT and text[:1] not in ("{", "["):
             self._allowed.add(text)
-        left = found.text
-        return self._json(left) if left[:1] in ("{", "[") and "\\" in left else left
+        return found.text
 
     def _json(self, text: str) -> str:
         """A string that may hold JSON; it stays as it is unless a string inside is not allowed."""
@@ -90,6 +108,11 @@ class TextWalk:
         before = len(self._screened)
         cleaned = self.cleaned(inner)
         return text if len(self._screened) == before else json.dumps(cleaned, ensure_ascii=False)
+
+
+def _unused(text: str, found: list[Finding]) -> str:
+    """The decisions of the filter take the place of this function."""
+    raise NotImplementedError
 
 
 def part_text(part: Any) -> str | None:
@@ -135,3 +158,26 @@ def refuse_unread(request: dict[str, Any]) -> None:
     for name in UNREAD:
         if request.get(name) is not None:
             raise ApiError(400, f"{name} is a prompt that the filter cannot read; send it as text", name, "unsupported")
+    if (kinds := request.get("modalities")) not in (None, ["text"]):
+        message = f"modalities {_named(kinds)}: the filter cannot read such an answer; ask for text"
+        raise ApiError(400, message, "modalities", "unsupported")
+    messages = request.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if unread := _unread(part):
+                raise ApiError(400, f"messages: the filter cannot read {unread}; send text", "messages", "unsupported")
+
+
+def _unread(part: Any) -> str:
+    """What of a part of a message the filter cannot read, such as an image; "" for a text."""
+    if not isinstance(part, dict):
+        return ""
+    kind = part.get("type")
+    if kind not in (None, *PARTS):
+        return f"a part of type {_named(kind)}"
+    return "" if any(isinstance(part.get(name), str) for name in ("text", "refusal")) else "a part without a text"
+
+
+def _named(value: Any) -> str:
+    return safe_line(json.dumps(value))[:60]
