@@ -250,7 +250,17 @@ def test_a_sentencepiece_file_keeps_its_own_control_pieces(take, tmp_path):
     assert (out / "tokenizer.model").read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x04cbuiltins\neval\n", b"\x0a\xff\xff\xff\x7f"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x04cbuiltins\neval\n",
+        b"\x0a\xff\xff\xff\x7f",
+        b"\x0a\x06\x08\x80\xbc\xc1\x96\x0b",  # a piece whose text is the number 3,000,000,000
+        b"\x10\x05",  # a number where the trainer's settings are expected
+        b"\x0a\x07\x0a\x01a\x1a\x02\x01\x02",  # a piece whose type is text
+    ],
+)
 def test_a_file_that_is_not_a_model_is_refused(take, tmp_path, content):
     (tmp_path / "their.model").write_bytes(content)
     with pytest.raises(UserError, match=r"their\.model cannot be used as a SentencePiece model"):

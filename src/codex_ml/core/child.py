@@ -32,7 +32,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from codex_ml.core.errors import UserError, disk_error_in, one_line
+from codex_ml.core.errors import CheckFailed, UserError, disk_error_in, one_line
 from codex_ml.core.out_of_memory import is_out_of_memory
 
 log = logging.getLogger("codex_ml")
@@ -278,4 +278,6 @@ def _answered(answer: Answer, line: str) -> dict[str, Any]:
 def _told(error: BaseException) -> str:
     if is_out_of_memory(error):
         return "it needs more memory than its limit"
+    if isinstance(error, UserError | CheckFailed):
+        return str(error)
     return f"{type(error).__name__}: {one_line(error)}"

@@ -38,7 +38,6 @@ from codex_ml.tokenizer.foreign_files import (
 from codex_ml.tokenizer.gguf_tokenizer import unpack_tokenizer
 from codex_ml.tokenizer.roles import adds_bos, bos_processor, named_tokens
 from codex_ml.tokenizer.sample import Texts, sample_of
-from codex_ml.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, SentencePieceModel, read_model
 from codex_ml.tokenizer.sentencepiece_model import HARD
 from codex_ml.tokenizer.trials import sentencepiece_trial, tokenizer_trial
 from codex_ml.tokens.layout import (
@@ -93,27 +92,27 @@ def _import(path: Path, texts: Texts, settings: Settings, folder: Path, held_out
     source, model_file = find_files(path)
     probe = [*PROBES, *sample_of(texts, characters=SAMPLE_CHARACTERS)]
     if model_file:
-        description, model, data = _from_sentencepiece(model_file, probe)
+        description, pieces, data = _from_sentencepiece(model_file, probe)
         write_bytes(folder / "tokenizer.model", data)
         processor = None
     else:
         raw = read_foreign_json(source, SIZES["tokenizer.json"])
-        description, model, processor = checked_description(raw, source), None, raw.get("post_processor")
+        description, pieces, processor = checked_description(raw, source), None, raw.get("post_processor")
     if settings.add_pieces:
         require_expandable(description, source)
     special = {token["id"]: token["content"] for token in description["added_tokens"] if token.get("special")}
     # files beside a single .model file may belong to another tokenizer
     configs = [read_foreign_config(path, name) if path.is_dir() else {} for name in CONFIGS]
     named = named_tokens(configs[:2], configs[2], processor, special)
-    if model:
-        _name_pieces(model, named)
+    if pieces:
+        _name_pieces(pieces, named)
     templates = read_chat_templates(path) if path.is_dir() else {}
     extra = list(settings.special_tokens)
     if not templates and settings.chat_template == "chatml":
         templates, extra = {"default": CHATML}, [*CHATML_TOKENS, *extra]
     _add_tokens(description, extra)
     _mark_special(description, named, path)
-    if "bos" in named and adds_bos(configs[0], processor, sentencepiece=model is not None):
+    if "bos" in named and adds_bos(configs[0], processor, sentencepiece=pieces is not None):
         description["post_processor"] = bos_processor(named["bos"], _ids(description)[named["bos"]])
     _try(description, probe, source)
     growth = None
@@ -182,31 +181,33 @@ def _mark_special(description: dict[str, Any], named: dict[str, str], path: Path
     description["added_tokens"].sort(key=lambda token: token["id"])
 
 
-def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], SentencePieceModel, bytes]:
+def _from_sentencepiece(file: Path, probe: list[str]) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """tokenizer.json of a .model file, the names of its pieces (see `try_sentencepiece`), and its bytes."""
     data = read_bytes(file, SIZES["model"])
-    model = read_model(data, file)
     with (
         tempfile.TemporaryDirectory() as scratch,
         LimitedChild(sentencepiece_trial, seconds=30, once=True, folder=Path(scratch)) as child,
     ):
         made = Path(scratch) / "tokenizer.json"
+        copy = Path(scratch) / "theirs.model"  # what is tried is what is kept
+        write_bytes(copy, data)
         try:
-            child.ask({"file": str(file.resolve()), "name": str(file), "texts": probe, "to": str(made)})
+            pieces = child.ask({"file": str(copy), "name": str(file), "texts": probe, "to": str(made)})
         except UserError as error:
-            raise UserError(f"{file} cannot be used: {error}") from None
+            told = str(error)
+            raise UserError(told if told.startswith(str(file)) else f"{file} cannot be used: {told}") from None
         description = checked_description(read_foreign_json(made, SIZES["tokenizer.json"]), file)
-    return description, model, data
+    return description, pieces, data
 
 
-def _name_pieces(model: SentencePieceModel, named: dict[str, str]) -> None:
+def _name_pieces(pieces: dict[str, Any], named: dict[str, str]) -> None:
     """Find roles by the usual names of control pieces, if no configuration names them."""
-    control = {text for text, _, kind in model.pieces if kind == CONTROL}
     usual = {"eos": ("</s>", "<eos>", "<|endoftext|>"), "bos": ("<s>", "<bos>"), "pad": ("<pad>", PAD)}
     for role, names in usual.items():
-        found = next((name for name in names if name in control), None)
+        found = next((name for name in names if name in pieces["control"]), None)
         if found:
             named.setdefault(role, found)
-    named.setdefault("unk", next(text for text, _, kind in model.pieces if kind == UNKNOWN))
+    named.setdefault("unk", pieces["unknown"])
 
 
 def _try(description: dict[str, Any], probe: Iterable[str], file: Path) -> None:

@@ -1,7 +1,8 @@
 """Read a SentencePiece .model file: a protocol buffer (sentencepiece_model.proto), of which a few fields are needed.
 
 This module parses them itself, so that neither protobuf nor sentencepiece reads a foreign file that is not yet checked.
-Used by: tokenizer.sentencepiece_model, tokenizer.local_tokenizer.
+Foreign files are read in a limited child process only (tokenizer.trials).
+Used by: tokenizer.sentencepiece_model, tokenizer.trials.
 """
 
 from __future__ import annotations
@@ -60,33 +61,53 @@ def _read_model(data: bytes) -> SentencePieceModel:
     normalizer: dict[int, Any] = {}
     for number, value in _fields(data):
         if number == 1:
-            piece = dict(_fields(value))
-            text = bytes(piece.get(1, b"")).decode("utf-8")
-            (score,) = struct.unpack("<f", piece[2]) if 2 in piece else (0.0,)
+            piece = _message(value)
+            (score,) = struct.unpack("<f", _data(piece, 2, bytes(4)))
             if score != score or abs(score) == float("inf"):
                 raise ValueError(f"piece {len(pieces)} has the score {score}")
-            pieces.append((text, score, int(piece.get(3, NORMAL))))
+            pieces.append((_data(piece, 1).decode("utf-8"), score, _number(piece, 3, NORMAL)))
         elif number == 2:
-            trainer = dict(_fields(value))
+            trainer = _message(value)
         elif number == 3:
-            normalizer = dict(_fields(value))
+            normalizer = _message(value)
     if not pieces:
         raise ValueError("it has no pieces")
     if len({text for text, _, _ in pieces}) != len(pieces):
         raise ValueError("it holds a piece twice")
-    if (kind := trainer.get(3, 1)) not in (1, 2):
+    if (kind := _number(trainer, 3, 1)) not in (1, 2):
         raise ValueError(f"its model type is {kind}; allowed: unigram (1) and bpe (2)")
-    if trainer.get(24, 0):
+    if _number(trainer, 24, 0):
         raise ValueError("it treats white space as a suffix")
     return SentencePieceModel(
         pieces=tuple(pieces),
         unigram=kind == 1,
-        byte_fallback=bool(trainer.get(35, 0)),
-        charsmap=bytes(normalizer.get(2, b"")),
-        dummy_prefix=bool(normalizer.get(3, 1)),
-        squeeze=bool(normalizer.get(4, 1)),
-        escape=bool(normalizer.get(5, 1)),
+        byte_fallback=bool(_number(trainer, 35, 0)),
+        charsmap=_data(normalizer, 2),
+        dummy_prefix=bool(_number(normalizer, 3, 1)),
+        squeeze=bool(_number(normalizer, 4, 1)),
+        escape=bool(_number(normalizer, 5, 1)),
     )
+
+
+def _message(value: Any) -> dict[int, Any]:
+    """The fields of a message inside a message; of a repeated one the last."""
+    if not isinstance(value, bytes):
+        raise ValueError("it has a number where a message is expected")
+    return dict(_fields(value))
+
+
+def _data(message: dict[int, Any], number: int, default: bytes = b"") -> bytes:
+    value = message.get(number, default)
+    if not isinstance(value, bytes):
+        raise ValueError(f"its field {number} is a number; expected bytes")
+    return value
+
+
+def _number(message: dict[int, Any], number: int, default: int) -> int:
+    value = message.get(number, default)
+    if not isinstance(value, int):
+        raise ValueError(f"its field {number} is not a whole number")
+    return value
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:

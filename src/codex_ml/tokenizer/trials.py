@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from codex_ml.tokenizer.sentencepiece_file import read_model
+from codex_ml.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, read_model
 from codex_ml.tokenizer.sentencepiece_model import prove_equal, to_tokenizer
 
 
@@ -21,7 +21,7 @@ def tokenizer_trial() -> Callable[[dict[str, Any]], list[list[int]]]:
     return try_tokenizer
 
 
-def sentencepiece_trial() -> Callable[[dict[str, Any]], None]:
+def sentencepiece_trial() -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Import what `try_sentencepiece` needs, and return `try_sentencepiece`."""
     import sentencepiece  # noqa: F401
     import tokenizers  # noqa: F401
@@ -41,9 +41,18 @@ def try_tokenizer(request: dict[str, Any]) -> list[list[int]]:
     return ids
 
 
-def try_sentencepiece(request: dict[str, Any]) -> None:
-    """Convert the .model `file` to the tokenizer.json `to`, and prove on `texts` that both give the same ids."""
+def try_sentencepiece(request: dict[str, Any]) -> dict[str, Any]:
+    """Convert the .model `file` to the tokenizer.json `to`, and prove on `texts` that both give the same ids.
+
+    Returns:
+        control: the texts of the control pieces. unknown: the text of the unknown piece.
+    """
     data = Path(request["file"]).read_bytes()
-    tokenizer = to_tokenizer(read_model(data, Path(request["name"])))
+    model = read_model(data, Path(request["name"]))
+    tokenizer = to_tokenizer(model)
     prove_equal(tokenizer, data, request["texts"])
     tokenizer.save(request["to"])
+    return {
+        "control": [text for text, _, kind in model.pieces if kind == CONTROL],
+        "unknown": next(text for text, _, kind in model.pieces if kind == UNKNOWN),
+    }
