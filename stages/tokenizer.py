@@ -50,12 +50,12 @@ def main(stage: Stage[Params]) -> None:
             held_out=lambda: (document.content for document in read_documents(val)),
         )
     tokenizer = load_tokenizer(Path("models/tokenizer"))
-    numbers = tokenizer_metrics(tokenizer, ((document.language, document.content) for document in read_documents(val)))
     trips = [lossless.RoundTrip(part) for part in files]
     for trip, file in zip(trips, files.values(), strict=True):
         ids = trip.watch(tokenizer, read_documents(file))
         for _ in stage.track(ids, f"decode {trip.split}", count_documents(file), "documents"):
             pass
+    numbers = tokenizer_metrics(tokenizer, ((document.language, document.content) for document in read_documents(val)))
     numbers |= lossless.numbers(trips) | ({"growth": growth.as_json()} if growth else {})
     write_json(stage.out("reports/tokenizer/lost.json"), lossless.rows(trips))
     stage.write_numbers(TokenizerDetails.model_validate(numbers).as_json(), compared=COMPARED)

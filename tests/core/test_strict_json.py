@@ -121,3 +121,31 @@ def test_ndjson_is_utf_8_even_for_a_lone_surrogate(tmp_path):
     """RFC 8259 section 8.1: JSON text is UTF-8, and other tools must be able to read our reports."""
     io.write_ndjson(tmp_path / "a.ndjson", [{"path": "name \udcff"}])
     (tmp_path / "a.ndjson").read_bytes().decode("utf-8")
+
+
+def test_the_number_of_values_is_limited_and_the_marks_in_strings_do_not_count(monkeypatch):
+    monkeypatch.setattr(strict_json, "VALUES", 10)
+    assert strict_json.parse_json("[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]") == list(range(10))
+    assert strict_json.parse_json(r'{"a": "[[[[[[[[[[,,,,,,,,,,\",,,,,,,,,,"}') == {
+        "a": "[" * 10 + "," * 10 + '"' + "," * 10
+    }
+    for text in (
+        "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]",
+        "[" + "[]," * 9 + "[]]",
+        '{"a": ["]", 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]}',
+    ):
+        with pytest.raises(ValueError, match="^it holds more than"):
+            strict_json.parse_json(text)
+
+
+def test_counting_reads_a_string_that_does_not_end_once(monkeypatch):
+    monkeypatch.setattr(strict_json, "VALUES", 10)
+    with pytest.raises(json.JSONDecodeError, match="Unterminated string"):
+        strict_json.parse_json('"' + '\\",' * 500_000)
+
+
+def test_a_file_larger_than_its_limit_is_not_read(tmp_path):
+    (tmp_path / "config.json").write_text("[" + "0," * 10 + "0]")
+    with pytest.raises(UserError, match=r"config\.json has 23 bytes; at most 22 are read$"):
+        io.read_json(tmp_path / "config.json", most=22)
+    assert io.read_json(tmp_path / "config.json", most=23) == [0] * 11

@@ -19,6 +19,8 @@ from typing import IO, Any
 from codex_ml.core.errors import UserError, writing
 from codex_ml.core.strict_json import dump_json, ndjson_line, parse_json_file
 
+LARGEST_JSON = 256 << 20  # bytes; a tokenizer.json with line breaks and a large vocabulary has 50 million
+
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
@@ -143,15 +145,17 @@ def write_ndjson(path: Path, rows: Iterable[Any]) -> None:
         handle.writelines(map(ndjson_line, rows))
 
 
-def read_json(path: Path) -> Any:
-    """Read a strict JSON file.
+def read_json(path: Path, *, most: int = LARGEST_JSON) -> Any:
+    """Read a strict JSON file of at most `most` bytes.
 
     Raises:
-        UserError: when the file is missing or is not strict JSON; the message names the file.
+        UserError: when the file is missing, is larger, or is not strict JSON; the message names the file.
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a regular file")
     try:
+        if (size := path.stat().st_size) > most:
+            raise UserError(f"{path} has {size:,} bytes; at most {most:,} are read")
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None

@@ -1,8 +1,12 @@
-"""JSON by RFC 8259: written with sorted keys; NaN, duplicate keys and deep nesting are refused on reading."""
+"""JSON by RFC 8259: written with sorted keys; NaN, duplicate keys, deep nesting and too many values are refused.
+
+A value takes up to 150 bytes of memory, so the number of values is what limits memory: 100 MB of `[]` took 2.4 GB.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -11,6 +15,9 @@ from codex_ml.core.errors import Reason, UserError
 
 NESTED = 200  # levels of arrays and objects that a JSON text may have (RFC 8259 section 9 allows such a limit)
 TOO_DEEP = f"nested too deeply, more than {NESTED} levels"
+VALUES = 4_000_000  # values of a JSON text; the vocabularies with the most pieces have a million, with their merges
+TOO_MANY = f"it holds more than {VALUES:,} values"
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # a text that does not end is read once, too
 
 
 def dump_json(value: Any, *, indent: int | None = 2) -> str:
@@ -27,12 +34,15 @@ def parse_json(text: str | bytes) -> Any:
     """Parse strict JSON.
 
     Raises:
-        ValueError: for NaN, Infinity, a number that overflows, duplicate keys, or any other departure from RFC 8259.
+        ValueError: for NaN, Infinity, a number that overflows, duplicate keys, or any other departure from RFC 8259;
+            for more than NESTED levels or VALUES values.
     """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("unexpected byte order mark", text, 0)
+    if len(text) > VALUES and _counted(text) > VALUES:
+        raise ValueError(Reason(TOO_MANY))
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -42,6 +52,12 @@ def parse_json(text: str | bytes) -> Any:
     if text.count("[") + text.count("{") > NESTED and _is_too_deep(value):
         raise ValueError(Reason(TOO_DEEP))
     return value
+
+
+def _counted(text: str) -> int:
+    """An upper bound of the number of values, by their brackets, braces and commas; those in strings do not count."""
+    count = sum(map(text.count, "[{,"))
+    return count if count <= VALUES else sum(map(_STRING.sub("", text).count, "[{,"))
 
 
 def _is_too_deep(value: Any) -> bool:

@@ -22,6 +22,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.documents.document import FORMS, Document, opened
 from codex_ml.modeling.pack_files import LossOn
 from codex_ml.tokens.borders import encode_after_text, is_changed_by_joining
+from codex_ml.tokens.confined_tokenizer import naming_document
 
 if TYPE_CHECKING:
     from codex_ml.tokens.chat import EncodedChat
@@ -215,9 +216,10 @@ def scorables(
     ahead, behind = tee(documents)
     encoded = tokenizer.encode_documents(text for document in ahead for text in _bulk_texts(document))
     for document in behind:
-        parts = [next(encoded) for _ in _bulk_texts(document)]
         try:
-            found = encoder.encode(document, parts)
+            with naming_document("evaluate", document):
+                parts = [next(encoded) for _ in _bulk_texts(document)]
+                found = encoder.encode(document, parts)
         except BadChat as error:
             yield Unscored("bad_chat", str(error))
             continue

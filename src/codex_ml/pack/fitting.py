@@ -28,6 +28,7 @@ from codex_ml.modeling.examples import (
     texts_of,
 )
 from codex_ml.pack.config import Pack
+from codex_ml.tokens.confined_tokenizer import naming_document
 
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
@@ -100,9 +101,10 @@ def encode_examples(
     encoder = DocumentEncoder(tokenizer, settings.loss_on, name)
     bad: list[BadRecord] = []
     for row, document in enumerate(documents):
-        parts = [next(encoded) for _ in texts_of([document])]
         try:
-            example, reason, tokens = _fitted(document, encoder.encode(document, parts), settings, name)
+            with naming_document(name, document):
+                parts = [next(encoded) for _ in texts_of([document])]
+                example, reason, tokens = _fitted(document, encoder.encode(document, parts), settings, name)
         except BadChat as error:
             bad.append((document.source, document.id, str(error)))
             if settings.bad_chats == "fail" and len(bad) == MOST_BAD:

@@ -22,6 +22,7 @@ from codex_ml.tokenizer.allowed import checked_description
 from codex_ml.tokenizer.foreign_files import SIZES, find_files, read_foreign_json
 from codex_ml.tokenizer.pair_merges import LEAST, learn_merges
 from codex_ml.tokenizer.sample import Texts
+from codex_ml.tokens.confined_tokenizer import confined
 from codex_ml.tokens.engine import encode_all, panics_as_errors
 from codex_ml.tokens.layout import AddedPieces
 from codex_ml.tokens.tokenizer_files import TokensPerByte, VocabularyGrowth
@@ -126,7 +127,7 @@ def backend_of(description: dict[str, Any]) -> Tokenizer:
 
     backend = Tokenizer.from_str(dump_json(description, indent=None))
     backend.encode_special_tokens = True
-    return backend
+    return confined(backend)
 
 
 def count_words(backend: Tokenizer, texts: Iterable[str]) -> Counter[tuple[int, ...]]:

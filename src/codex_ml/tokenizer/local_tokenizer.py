@@ -54,7 +54,7 @@ log = logging.getLogger("codex_ml")
 
 CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
 SAMPLE_CHARACTERS = 200_000
-PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中"), "ab " * 2000 + "\0", "aA0 .\n" * 1000 + "\x7f"]
+PROBES = [*HARD, *(c * 4000 + "!" for c in "a Zé0_.-\n\t'\"中\u2581"), "ab " * 2000 + "\0", "aA0 .\n" * 1000 + "\x7f"]
 
 
 def import_tokenizer(

@@ -156,8 +156,10 @@ def turn_ends(tokenizer: TextTokenizer) -> list[int]:
     for turns in (talk, [SYSTEM, *talk], talk[:2], [SYSTEM, *talk[:2]]):
         try:
             ids, trained = encode_chat(tokenizer, turns)
-        except UserError:  # the template does not accept this conversation; packing collects the ends from the records
+        except ChatRefused:  # it does not accept this conversation; packing collects the ends from the records
             continue
+        except UserError:  # it exceeds a limit, which takes seconds each time
+            return []
         return sorted({int(number) for number in ids[trained & ~np.append(trained[1:], False)]} & added)
     return []
 

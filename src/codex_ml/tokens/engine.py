@@ -24,14 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.cores import cores
-from codex_ml.core.errors import UserError, one_line
+from codex_ml.core.errors import one_line
+from codex_ml.tokens.confined_tokenizer import HALF, ConfinedTokenizer, TextRefused
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 log = logging.getLogger("codex_ml")
 Ids = NDArray[np.uint32]
-Engine = Callable[[list[str]], list[Ids]]
+Engine = Callable[[list[str]], Iterable[Ids]]
 
 BATCH_CHARACTERS = 1 << 20
 WORTH_IT = 1 << 17  # characters; for fewer, the proof takes longer than the encoding
@@ -57,11 +58,14 @@ def encode_all(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
     """
     batches = _batches(texts)
     first = next(batches, [])
-    engine = choose_engine(tokenizer, first) if sum(map(len, first)) >= WORTH_IT else tokenizers_engine(tokenizer)
+    confined = isinstance(tokenizer, ConfinedTokenizer)
+    large = sum(map(len, first)) >= WORTH_IT and not confined
+    engine = choose_engine(tokenizer, first) if large else tokenizers_engine(tokenizer)
+    if confined and first:
+        log.info("tokens: encoded one by one in a process with limits, because the tokenizer's rules are not known")
     for batch in chain([first], batches):
         with panics_as_errors():
-            found = engine(batch)
-        yield from found
+            yield from engine(batch)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -96,8 +100,8 @@ def choose_engine(tokenizer: Tokenizer, sample: list[str]) -> Engine:
             with panics_as_errors():
                 if (engine := make(tokenizer)) is None:
                     continue
-                expected = judge(proof) if expected is None else expected
-                found = engine(proof)
+                expected = list(judge(proof)) if expected is None else expected
+                found = list(engine(proof))
         except Exception as error:  # skip this engine; if the reference fails too, encoding with it raises
             log.info("tokens: %s cannot be used for this vocabulary (%s)", name, one_line(error))
             continue
@@ -111,21 +115,26 @@ def choose_engine(tokenizer: Tokenizer, sample: list[str]) -> Engine:
 
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """Raise a panic of the Rust library as a UserError: its PanicException is not an Exception."""
+    """Raise as TextRefused: a panic of the Rust library, which is not an Exception; its TypeError for a lone surrogate.
+
+    The library takes only text that UTF-8 can hold.
+    """
     try:
         yield
     except BaseException as error:
+        if isinstance(error, TypeError) and "must be" in str(error) and "Text" in str(error):
+            raise TextRefused(HALF) from None
         if type(error).__name__ != "PanicException":
             raise
-        raise UserError(f"the tokenizer's rules cannot be applied to a text: {one_line(error)}") from None
+        raise TextRefused(f"the tokenizer's rules cannot be applied to a text: {one_line(error)}") from None
 
 
 def tokenizers_engine(tokenizer: Tokenizer) -> Engine:
     """The reference: `encode_batch_fast`, which computes no offsets."""
 
-    def encode(texts: list[str]) -> list[Ids]:
+    def encode(texts: list[str]) -> Iterator[Ids]:
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+        return (np.array(encoding.ids, dtype=np.uint32) for encoding in encodings)
 
     return encode
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from codex_ml.tokens.confined_tokenizer import naming_document
+
 if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
@@ -80,8 +82,11 @@ class RoundTrip:
         """
         ahead, behind = tee(documents)
         ids_of = tokenizer.encode_documents(document.content for document in ahead)
-        for document, ids in zip(behind, ids_of, strict=True):
-            self._add(document, tokenizer.decode(ids))
+        for document in behind:
+            with naming_document(self.split, document):
+                ids = next(ids_of)
+                decoded = tokenizer.decode(ids)
+            self._add(document, decoded)
             yield ids
 
     def _add(self, document: NamedText, decoded: str) -> None:

@@ -18,6 +18,7 @@ from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.io import read_json
 from codex_ml.core.out_of_memory import is_out_of_memory
 from codex_ml.core.pipeline import remedy
+from codex_ml.tokens.confined_tokenizer import confined
 from codex_ml.tokens.layout import read_added_pieces, read_templates
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class TextTokenizer:
         vocab_size: largest id + 1, added tokens included: the number of rows that an embedding needs.
         chat_template: Jinja source, byte for byte; None if there is none.
         special: text -> id of all special tokens.
-        backend: the `tokenizers` object. It does not recognise special tokens in text.
+        backend: the `tokenizers` object, or one that uses it in a limited child (tokens.confined_tokenizer). It does
+            not recognise special tokens in text.
         named_templates: name -> Jinja source of the other chat templates.
         added_pieces: old ids of each piece that tokenizer.add_pieces added; these pieces have the last ids.
     """
@@ -126,7 +128,7 @@ def _load_backend(file: Path) -> Tokenizer:
     if backend.get_vocab_size(with_added_tokens=True) == 0:
         raise UserError(f"{file} cannot be read as a tokenizer: its vocabulary is empty")
     backend.encode_special_tokens = True
-    return backend
+    return confined(backend)
 
 
 def _role_id(backend: Tokenizer, config: Any, role: str, folder: Path) -> int | None:

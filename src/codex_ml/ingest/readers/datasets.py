@@ -20,6 +20,8 @@ from codex_ml.ingest.readers.compression import DAMAGE, Broken, refuse_pointer, 
 from codex_ml.ingest.readers.table_rows import RowSpan, damaged, documents, file_shares, parts_of, wrong_columns
 from codex_ml.ingest.readers.tasks import Context, ReadTask
 
+STATE_BYTES = 4 << 20  # of state.json and dataset_dict.json; state.json names each Arrow file
+
 
 @dataclass(frozen=True)
 class ArrowTask(ReadTask):
@@ -66,11 +68,11 @@ def plan_dataset(folder_context: Context) -> Iterator[ArrowTask | Refused]:
 
 def _names(folder: Path) -> list[str]:
     if (folder / "dataset_dict.json").is_file():
-        found = read_json(folder / "dataset_dict.json")
+        found = read_json(folder / "dataset_dict.json", most=STATE_BYTES)
         splits = found.get("splits") if isinstance(found, dict) else None
         present = ", ".join(map(str, splits)) if isinstance(splits, list) else "none"
         raise UserError(f"ingest.sources: {folder} holds the splits {present}; name one: {folder}/train")
-    state: Any = read_json(folder / "state.json")
+    state: Any = read_json(folder / "state.json", most=STATE_BYTES)
     try:
         names = [str(entry["filename"]) for entry in state["_data_files"]]
     except (KeyError, TypeError):

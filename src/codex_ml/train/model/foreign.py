@@ -47,6 +47,7 @@ UNSAFE = re.compile(r"auto_map|attn_implementation|experts_implementation|remote
 COMMON = {"bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"}
 OLD_NAMES = {"rope_theta", "rope_scaling", "rotary_pct", "rotary_emb_base", "partial_rotary_factor"}
 ADDS_NOTHING = {"model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+CONFIG_BYTES, INDEX_BYTES = 1 << 20, 16 << 20  # of a configuration, and of the index of a million tensors
 LARGEST = 2**31  # limit of any number in a configuration
 
 
@@ -95,7 +96,7 @@ def weight_files(folder: Path) -> dict[Path, dict[str, TensorEntry]]:
         return {folder / SINGLE: check_weights(folder / SINGLE)}
     if (folder / SINGLE).exists():
         raise UserError(f"{folder} has both {SINGLE} and {INDEX}; remove the one that is not the model")
-    index = read_json(folder / INDEX)
+    index = read_json(folder / INDEX, most=INDEX_BYTES)
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
         raise UserError(f"{folder / INDEX} has no weight_map")
@@ -124,7 +125,7 @@ def checked_config(folder: Path) -> dict[str, Any]:
         UserError: when it is missing or is not JSON, or the model is of another architecture or quantized.
     """
     file = folder / "config.json"
-    raw = read_json(file)
+    raw = read_json(file, most=CONFIG_BYTES)
     kind = str(raw.get("model_type", "")) if isinstance(raw, dict) else ""
     if kind in LEAKING:
         raise UserError(f"{file}: {kind} leaks between the documents of a row: {LEAKING[kind]}; use another model")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import read_json
 from codex_ml.train.model.adapters import untie_targets
-from codex_ml.train.model.foreign import check_folder
+from codex_ml.train.model.foreign import CONFIG_BYTES, check_folder
 from codex_ml.train.model.local_model import load_local
 from codex_ml.train.model.weights import check_weights, read_tensors
 
@@ -81,7 +81,7 @@ def load_adapted(folder: Path, base: Path, *, attention: str, scratch: Path) -> 
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, most=CONFIG_BYTES)
     if not isinstance(config, dict):
         raise UserError(f"{folder / CONFIG} is not an object of JSON")
     return config
