@@ -134,7 +134,7 @@ def test_the_number_of_values_is_limited_and_the_marks_in_strings_do_not_count(m
         "[" + "[]," * 9 + "[]]",
         '{"a": ["]", 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]}',
     ):
-        with pytest.raises(ValueError, match="^it holds more than"):
+        with pytest.raises(ValueError, match="it holds more than"):
             strict_json.parse_json(text)
 
 

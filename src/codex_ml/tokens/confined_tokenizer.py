@@ -56,7 +56,7 @@ def naming_document(split: str, document: NamedDocument) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class ChildEncoding:
     """The parts of an `Encoding` of tokenizers that this project reads."""
 
     ids: list[int]
@@ -82,17 +82,17 @@ class ConfinedTokenizer:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
-    def encode(self, text: str, *, add_special_tokens: bool = False) -> Encoded:
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> ChildEncoding:
         """Ids, offsets in characters, and numbers of the words of a text."""
         assert not add_special_tokens
         ids, offsets, words = self._ask({"text": text, "places": True})
-        return Encoded(ids, [(begin, end) for begin, end in offsets], words)
+        return ChildEncoding(ids, [(begin, end) for begin, end in offsets], words)
 
-    def encode_batch_fast(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> Iterator[Encoded]:
+    def encode_batch_fast(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> Iterator[ChildEncoding]:
         """Ids of each text, one at a time, so that an error belongs to the text that is due."""
         assert not add_special_tokens
         for text in texts:
-            yield Encoded(self._ask({"text": text})[0], [], [])
+            yield ChildEncoding(self._ask({"text": text})[0], [], [])
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """The text of ids."""
