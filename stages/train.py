@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this checkout's library, whatever is installed
 
 from codex_ml.core.config import Section, Seed
-from codex_ml.core.folders import logs_folder, scratch_folder
+from codex_ml.core.folders import scratch_folder
 from codex_ml.core.ranks import rank
 from codex_ml.core.record import cpu_threads
 from codex_ml.core.stage import Stage, checked_params, log, run_stage
@@ -39,6 +39,7 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.train.model.prepare import save_tokenizer, save_trained, trainable_model
     from codex_ml.train.recipe import Recipe, RunFolders, hardware_for, optimizer_plan
     from codex_ml.train.scratch import run_folder
+    from codex_ml.train.training_memory import fit_here
 
     params, packed, tokenizer = stage.params, stage.dep("data/packed"), stage.dep("models/tokenizer")
     stage.check_plugins(params.model.plugins)
@@ -47,6 +48,7 @@ def main(stage: Stage[Params]) -> None:
     rows, val_rows = (Rows.open(packed, name) for name in ("train", "val"))  # refuses damaged files before torch loads
     hardware = hardware_for(params.model, params.train, stage.runtime)
     make_deterministic(hardware, seed=params.seed)
+    stage.warn(fit_here(params.model, params.train, stage.runtime, packed, device=hardware.device))
     unpacked = scratch_folder() / "models"
     with among_others(), run_folder(scratch_folder() / "train", stage.record, hardware) as scratch:
         model = trainable_model(
@@ -55,10 +57,7 @@ def main(stage: Stage[Params]) -> None:
         described = None if rank() else describe_model(model, params.model)
         plan, digest = optimizer_plan(params.model, params.train), sha256_of(tokenizer / "tokenizer.json")
         recipe = Recipe(params.train, plan, stage.runtime, hardware, params.seed, rows, val_rows, tokenizer=digest)
-        folders = RunFolders(
-            scratch, Path("reports/train"), logs_folder() / "train", logs_folder(shared=True) / "train"
-        )
-        result = train_model(model, recipe, folders, record=stage.record)
+        result = train_model(model, recipe, RunFolders.of_stage(scratch), record=stage.record)
         if described is None:
             return
         with atomic_folder(stage.out("models/checkpoints")) as folder:

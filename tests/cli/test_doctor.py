@@ -131,18 +131,6 @@ def test_fewer_threads_than_cores_are_a_warning(monkeypatch: pytest.MonkeyPatch)
     assert told(machine.processor()) == [("ok", limited, "")]
 
 
-def test_the_limits_of_all_enclosing_control_groups_count(tmp_path: Path) -> None:
-    inner = tmp_path / "groups/a/b"
-    inner.mkdir(parents=True)
-    for place, limit in ((inner, "max"), (inner.parent, "3000000000"), (tmp_path / "groups", "9000000000")):
-        (place / "memory.max").write_text(f"{limit}\n")
-        (place / "memory.current").write_text("1000000000\n")
-    own = tmp_path / "own"
-    own.write_text("0::/a/b\n")
-    assert machine.memory_limits(tmp_path / "groups", own) == [(3 * 10**9, 10**9), (9 * 10**9, 10**9)]
-    assert machine.memory_limits(tmp_path / "none", tmp_path / "none") == []
-
-
 @pytest.mark.parametrize(("free", "status"), [(100, "bad"), (2 * 10**9, "warn"), (10**11, "ok")])
 def test_little_disk_is_a_warning_and_none_is_bad(monkeypatch: pytest.MonkeyPatch, free: int, status: str) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**12, 10**12 - free, free))

@@ -15,13 +15,15 @@ def check(debug: Debug = False) -> None:
     It finds unknown keys (and suggests the closest one), wrong types, impossible combinations, params that no stage
     reads, params, files and imports that a stage uses but does not declare, outputs that Git tracks, conflict markers,
     missing or damaged inputs and base models, package versions that differ from requirements.lock, locks that a killed
-    DVC left, hooks whose program is not there or whose plug-in cannot be imported, and accepted findings of the audit
-    whose last day has passed. It warns where the installed metrics of other packages are not those of the last
+    DVC left, hooks whose program is not there or whose plug-in cannot be imported, models that cannot fit into the
+    memory of this machine, and accepted findings of the audit whose last day has passed. It warns where a stage may
+    need more memory than there is, and where the installed metrics of other packages are not those of the last
     evaluation.
 
     Example: codex-ml check && dvc repro
     """
     from codex_ml.cli.checks.installed_metrics import metrics_warning
+    from codex_ml.cli.checks.memory_fit import memory_warnings
     from codex_ml.cli.checks.workspace import check_workspace
     from codex_ml.policy.key import KEY, warning
 
@@ -31,6 +33,8 @@ def check(debug: Debug = False) -> None:
         if note := warning(KEY, (source.path for source in params.ingest.sources)):
             typer.echo(f"warning: {note}", err=True)
         if note := metrics_warning(params.evaluate.metrics):
+            typer.echo(safe_text(f"warning: {note}"), err=True)
+        for note in memory_warnings(params):
             typer.echo(safe_text(f"warning: {note}"), err=True)
         warn_of_lines_not_compared()
         typer.echo("check: params.yaml, dvc.yaml and the workspace are in order")

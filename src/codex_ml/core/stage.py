@@ -117,6 +117,11 @@ class Stage(Generic[Sections]):
         write_json(self.out(f"reports/{self.spec.name}/details.json"), numbers)
         write_json(self.metrics, chosen(numbers, compared))
 
+    def warn(self, warning: str) -> None:
+        """Log a warning of this stage; "" is none."""
+        if warning:
+            log.warning("%s: %s", self.spec.name, warning)
+
     def announce(self, headlines: Iterable[str]) -> None:
         """Log one line per headline, and give metrics.json to the trackers; one that fails changes nothing."""
         for line in headlines:

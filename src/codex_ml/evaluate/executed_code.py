@@ -27,6 +27,7 @@ from codex_ml.core.io import atomic_file
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.evaluate.benchmark_files import STOP, CodeTask, read_tasks
 from codex_ml.evaluate.config import Code, Evaluate, benchmark_name
+from codex_ml.evaluate.evaluation_memory import PROGRAMS
 from codex_ml.evaluate.item_tables import ItemTable, write_table
 from codex_ml.evaluate.job import Job
 from codex_ml.evaluate.metrics.code_metrics import SOLUTION_BITS, VERDICTS, SolvedTask, code_metrics
@@ -45,7 +46,6 @@ from codex_ml.statistics.bootstrap import unit_sums
 
 TEXTS = ("benchmark", "content", "oracle")
 COUNTS = ("tasks", "programs", *VERDICTS, "parsed", "cut_prompts", "solution_tokens", "solution_nll", "solution_bytes")
-TOGETHER = 32  # programs that are generated at once, at least: a token of a small model costs one pass over its layers
 LONGEST_PROGRAM = 1 << 18  # characters that are parsed; a syntax tree takes hundreds of bytes per character
 CURVE = "pass_at_k.csv"  # in the folder of plots
 
@@ -153,7 +153,7 @@ class _Benchmark:
 
     def _generated(self, tasks: Sequence[CodeTask]) -> Iterator[TaskSample]:
         job = self.job
-        batch_size = max(job.settings.batch_size, TOGETHER)
+        batch_size = max(job.settings.batch_size, PROGRAMS)
         return generated(job.subject, tasks, self.settings, name=self.name, seed=job.seed, batch_size=batch_size)
 
     def _judged(

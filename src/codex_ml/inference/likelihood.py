@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
+from codex_ml.inference.scoring_memory import LOGITS
 from codex_ml.inference.targets import Targets, target_columns, whole_columns
 from codex_ml.modeling.encoder_decoder import is_encoder_decoder, logits_by_halves, middle_of
 from codex_ml.modeling.rows import IGNORE
@@ -38,7 +39,6 @@ FILL = 0  # id of the padding after the end of a window; with causal attention i
 BINS = 10  # of equal width, over the confidence from 0 to 1
 SHORTEST = 16  # tokens, the narrowest bucket
 AHEAD = 16  # forward passes whose windows are sorted together
-LOGITS = 1 << 26  # numbers of the logits of one forward pass: 256 MiB in float32
 
 
 @dataclass(frozen=True)

@@ -166,3 +166,14 @@ def scoring_hardware(runtime: Runtime, *, threads: int, precision: str, tokens: 
     make_deterministic(hardware, seed=0)
     settle_compiler(hardware, seq_len=seq_len)
     return hardware
+
+
+def device_memory(device: str) -> int:
+    """Bytes that a run may use on its device: those of the GPU, or of this machine."""
+    if device == "cpu":
+        from codex_ml.core.machine_memory import machine_memory
+
+        return machine_memory()
+    import torch
+
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)

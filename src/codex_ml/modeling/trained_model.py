@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.out_of_memory import is_out_of_memory
 from codex_ml.core.pipeline import remedy
+from codex_ml.modeling.hardware import device_memory
+from codex_ml.modeling.memory_need import refuse_large_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,10 +35,12 @@ def load_model(folder: Path, *, device: str = "cpu", attention: str = "eager") -
 
     >>> model = load_model(Path("models/model"))  # doctest: +SKIP
     """
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"{folder}/model.safetensors is missing; {remedy(folder, 'name the folder of a model')}")
+    refuse_large_model(folder, device_memory(torch.device(device).type))
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         classes: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

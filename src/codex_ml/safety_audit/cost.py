@@ -188,7 +188,7 @@ def _scored_rate(job: AuditJob) -> float:
 def _written_rate(job: AuditJob) -> float:
     from codex_ml.inference.generation import Prompt, generate
     from codex_ml.inference.sampling import Sampling
-    from codex_ml.safety_audit.sampled_texts import TOGETHER
+    from codex_ml.safety_audit.audit_memory import TOGETHER
 
     model, tokenizer = job.subject.model, job.subject.tokenizer
     count, tokens = TOGETHER * job.settings.batch_size, min(PROBE_TOKENS, job.settings.sample_tokens)

@@ -21,10 +21,10 @@ from codex_ml.inference.sampling import Sampling
 from codex_ml.modeling.rows import Rows
 from codex_ml.policy.redacted_output import CONTEXT, redacted_output, redacted_prompt
 from codex_ml.safety_audit.audit_job import AuditJob
+from codex_ml.safety_audit.audit_memory import TOGETHER
 from codex_ml.safety_audit.window_places import first_pieces
 
 Kind = Literal["unconditional", "document", "record", "human"]
-TOGETHER = 4  # texts per batch for each window per forward pass: a step of generation reads one token per text
 
 
 @dataclass(frozen=True)

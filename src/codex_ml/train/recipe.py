@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.config import Runtime
+from codex_ml.core.folders import logs_folder
 from codex_ml.core.record import cpu_threads
 from codex_ml.modeling.hardware import Hardware, choose_hardware
 from codex_ml.modeling.rows import Rows
@@ -106,6 +107,11 @@ class RunFolders:
     curves: Path
     logs: Path
     trackers: Path
+
+    @classmethod
+    def of_stage(cls, scratch: Path) -> RunFolders:
+        """The folders of the stage `train`."""
+        return cls(scratch, Path("reports/train"), logs_folder() / "train", logs_folder(shared=True) / "train")
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from codex_ml.core.events import event
 from codex_ml.train import checkpoint, random_state
 from codex_ml.train.history import HISTORY, History
 from codex_ml.train.identity import differences, shown
-from codex_ml.train.run import Run, largest_pass
+from codex_ml.train.run import Run
 from codex_ml.train.sharding import placed_like
+from codex_ml.train.training_memory import largest_pass
 
 if TYPE_CHECKING:
     from torch import Tensor

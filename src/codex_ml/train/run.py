@@ -19,6 +19,7 @@ from codex_ml.train.optimizer import build_optimizer
 from codex_ml.train.recipe import Recipe
 from codex_ml.train.selection import BestWeights, Patience
 from codex_ml.train.sharding import shard
+from codex_ml.train.training_memory import largest_pass
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -175,8 +176,3 @@ def rows_of_a_pass(train: Train, processes: int) -> int:
             f"{processes} processes; make micro_batch_size x accumulation a multiple of {processes}"
         )
     return largest_pass(own, train.micro_batch_size)
-
-
-def largest_pass(own: int, limit: int) -> int:
-    """Return the largest divisor of `own`, the rows of a process, that is at most `limit`: rows per forward pass."""
-    return max(size for size in range(1, min(limit, own) + 1) if own % size == 0)

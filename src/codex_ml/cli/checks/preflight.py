@@ -21,6 +21,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.core.globs import expand_glob
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import read_json
+from codex_ml.core.machine_memory import GPU_DEVICES
 from codex_ml.core.packages import install_extra
 from codex_ml.core.paths import FORMER_LEDGER, SAMPLE_BENCHMARKS, SPLIT_LEDGER
 from codex_ml.core.pipeline import PARAMS, Locked, StageSpec
@@ -28,8 +29,6 @@ from codex_ml.inference.evaluate_files import DETAILS
 
 # Architectures that read sliding_window: always, and with use_sliding_window: true only.
 WINDOWED, WINDOWED_ON_REQUEST = ("mistral", "phi3", "starcoder2"), ("qwen2", "qwen3", "smollm3")
-# Devices of a machine with a GPU: the drivers of NVIDIA, of AMD, and of Windows under WSL.
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 def missing_sections(stages: dict[str, StageSpec], written: dict[str, Any]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from codex_ml.cli.checks.code import code_problems
 from codex_ml.cli.checks.data import data_problems
 from codex_ml.cli.checks.dvc_state import leftovers
 from codex_ml.cli.checks.event_hooks_start import hooks_without_start
+from codex_ml.cli.checks.memory_fit import too_large
 from codex_ml.cli.checks.named_machinery import named_machinery
 from codex_ml.cli.checks.other_code import other_plugins
 from codex_ml.cli.history.lost_lines import baselines, lost_in
@@ -84,6 +85,7 @@ def problems(params: Params, stages: dict[str, StageSpec]) -> Iterator[str]:
     yield from preflight.quantization(params)
     yield from preflight.home()
     yield from preflight.hardware(params)
+    yield from too_large(params)
     yield from named_machinery(params)
     yield from preflight.edited_files(params, lock)
     yield from lost_in(version_in_folder(), baselines(), salt=params.split.salt)

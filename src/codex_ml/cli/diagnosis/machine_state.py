@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from codex_ml.cli.checks.preflight import GPU_DEVICES
 from codex_ml.cli.diagnosis.doctor_finding import DoctorFinding, bad, ok, warn
 from codex_ml.core.cores import GROUPS, OWN_GROUPS, cores, machine_cores
 from codex_ml.core.errors import CheckFailed, UserError, one_line
+from codex_ml.core.machine_memory import GPU_DEVICES, memory_limits
 from codex_ml.core.tree import cache_folder
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that pyproject.toml allows
@@ -131,27 +131,6 @@ def memory() -> Iterator[DoctorFinding]:
         yield warn("memory", f"{text}; less than {LITTLE_MEMORY / GB:.0f} GB", "ps aux --sort -rss | head")
     else:
         yield ok("memory", text)
-
-
-def memory_limits(groups: Path, own: Path) -> list[tuple[int, int]]:
-    """(limit, used) in bytes of the control groups of this process that limit memory (version 2 of Linux's groups)."""
-    found = []
-    lines = own.read_text(encoding="ascii", errors="replace").splitlines() if own.is_file() else []
-    place = next((line.split("::", 1)[1].lstrip("/") for line in lines if line.startswith("0::")), None)
-    if place is None or ".." in Path(place).parts:
-        place = ""
-    for folder in (groups / place, *(groups / parent for parent in Path(place).parents)):
-        limit, used = (_number(folder / name) for name in ("memory.max", "memory.current"))
-        if limit is not None and used is not None:
-            found.append((limit, used))
-    return found
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # "max", or no such group
-        return None
 
 
 def disk() -> Iterator[DoctorFinding]:
