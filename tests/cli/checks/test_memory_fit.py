@@ -55,7 +55,7 @@ def test_what_may_not_fit_is_a_warning_and_not_refused() -> None:
 def test_a_vocabulary_may_end_early_so_its_size_is_only_in_the_estimate() -> None:
     params = params_with(tokenizer={"vocab_size": 2**24}, pack={"dtype": "uint32"})
     assert list(too_large(params)) == []
-    (line,) = memory_warnings(params)
+    line = next(memory_warnings(params))
     assert line.startswith("params.yaml: with a vocabulary of 16,777,216 tokens, train needs at least ")
 
 
