@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.sandbox.seccomp import ARCHITECTURES, CLONE, CLONE3, IOCTL, REFUSED, filter_program
+from codex_ml.sandbox.seccomp import ARCHITECTURES, CLONE, CLONE3, IOCTL, REFUSED, SIGACTION, filter_program
 
 ALLOW, KILL = "allow", "kill"
 HEADERS = {
@@ -66,6 +66,15 @@ def test_ioctl_passes_unless_it_types_into_a_terminal(machine: str) -> None:
     assert [answer(machine, ioctl, 0, second) for second in (size, type_in)] == [ALLOW, errno.EPERM]
 
 
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_the_action_of_sigchld_can_be_read_and_not_set(machine: str) -> None:
+    sigaction, child, interrupt = SIGACTION[ARCHITECTURES[machine][0]], 17, 2
+    assert answer(machine, sigaction, child, 0) == ALLOW
+    assert answer(machine, sigaction, child, 0x1000) == errno.EPERM
+    assert answer(machine, sigaction, child, 0x7FFF00000000) == errno.EPERM
+    assert answer(machine, sigaction, interrupt, 0x7FFF00000000) == ALLOW
+
+
 def test_calls_of_another_architecture_end_the_program() -> None:
     assert answer("x86_64", 0, architecture=0x40000003) == KILL  # i386
     assert answer("aarch64", 0, architecture=ARCHITECTURES["x86_64"][1]) == KILL
@@ -78,7 +87,7 @@ def test_the_numbers_are_those_of_the_kernel(machine: str) -> None:
         pytest.skip(f"this machine has no {HEADERS[machine]}")
     known = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", HEADERS[machine].read_text()))
     column = ARCHITECTURES[machine][0]
-    listed = {**REFUSED, "clone": CLONE, "clone3": CLONE3, "ioctl": IOCTL}
+    listed = {**REFUSED, "clone": CLONE, "clone3": CLONE3, "ioctl": IOCTL, "rt_sigaction": SIGACTION}
     missing = {name for name in listed if name not in known}
     assert missing <= {"memfd_secret"}, "newer than the header"
     assert {name: numbers[column] for name, numbers in listed.items() if name in known} == {

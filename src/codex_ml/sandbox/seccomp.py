@@ -34,9 +34,11 @@ REFUSED = {
 }  # fmt: skip
 CLONE3 = (435, 435)
 CLONE = (56, 220)  # refused with the flag of any namespace
+SIGACTION = (13, 134)  # refused for SIGCHLD with a new action: the kernel adds the time of an ignored child to nobody
 IOCTL = (16, 29)  # refused with TIOCSTI, which types into the terminal
 NAMESPACES = 0x7E020000  # CLONE_NEW* of linux/sched.h that clone takes
 TIOCSTI = 0x5412
+SIGCHLD = 17
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the numbers, linux/audit.h
 X32 = 0x40000000  # calls of the x32 interface have this bit
@@ -72,6 +74,10 @@ def filter_program(machine: str) -> bytes:
     for numbers in REFUSED.values():
         steps += [_step(JUMP_EQUAL, numbers[column], miss=1), refuse]
     steps += [_step(JUMP_EQUAL, CLONE[column], miss=4), _step(LOAD, AT_FIRST), _step(JUMP_BITS, NAMESPACES, miss=1)]
+    steps += [refuse, _step(RETURN, ALLOW)]
+    steps += [_step(JUMP_EQUAL, SIGACTION[column], miss=8), _step(LOAD, AT_FIRST), _step(JUMP_EQUAL, SIGCHLD, miss=5)]
+    steps += [_step(LOAD, AT_SECOND), _step(JUMP_EQUAL, 0, miss=2)]  # the address of the new action, in two halves
+    steps += [_step(LOAD, AT_SECOND + 4), _step(JUMP_EQUAL, 0, hit=1)]
     steps += [refuse, _step(RETURN, ALLOW)]
     steps += [_step(JUMP_EQUAL, IOCTL[column], miss=3), _step(LOAD, AT_SECOND), _step(JUMP_EQUAL, TIOCSTI, miss=1)]
     steps += [refuse, _step(RETURN, ALLOW)]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import stat
 import sys
 from contextlib import suppress
@@ -60,6 +61,7 @@ def main() -> None:
     """Read the settings from the first line of stdin, then answer one trial per line until stdin ends."""
     while os.open(os.devnull, os.O_RDWR) < EMPTY:
         pass
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # programs inherit it, and no clock counts the children of an ignorer
     settings = json.loads(sys.stdin.buffer.readline())
     shown = Inventory.from_json(settings["inventory"])
     guests = {module: compiled(module) for module in (alone, candidate, tester, together)}

@@ -140,7 +140,8 @@ class Watch:
             self.seen[process, usage.born] = usage.own_seconds
             seconds, memory = seconds + usage.own_seconds + usage.reaped_seconds, memory + usage.resident
             files = max(files, _files(process, self.limits["file_bytes"]))
-        # The kernel adds the time of a child nowhere if its parent ignores SIGCHLD, so what was seen counts as well.
+        # The filter keeps a program from ignoring SIGCHLD, after which no clock counts its children. What
+        # was seen counts as well.
         if max(seconds, sum(self.seen.values())) > self.limits["cpu_seconds"]:
             return "time"
         if files > FILES:
