@@ -1,5 +1,6 @@
 """What every stage script shares: only declared inputs, own library, no network, one run at a time."""
 
+import hashlib
 import logging
 import os
 import shutil
@@ -193,10 +194,40 @@ def test_logs_of_an_experiment_in_a_copy_stay_in_the_repository(tmp_path, monkey
     monkeypatch.setenv("DVC_EXP_NAME", "plain-name")
     assert logs_folder() == logs_folder(shared=True) == Path("logs")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "original"))
+    monkeypatch.setattr(
+        "codex_ml.core.folders.clean_message", lambda text: text.replace("hunter2", "<SECRET:a:12345678>")
+    )
     assert logs_folder() == Path("../original/logs/experiments/plain-name")
     assert logs_folder(shared=True) == Path("../original/logs")
     monkeypatch.delenv("DVC_EXP_NAME")
     assert logs_folder() == Path("../original/logs/experiments/copy")
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("with-hunter2", "with-_SECRET_a_12345678_"),
+        ("../../outside", "_.._outside"),
+        ("/abs", "_abs"),
+        ("..", ""),
+        ("a\x1b[2J\n\u202e", "a__2J__"),
+        ("ü" + "x" * 300, "_" + "x" * 99),
+    ],
+)
+def test_the_name_of_an_experiment_is_one_folder_without_secrets(tmp_path, monkeypatch, name, plain):
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "original"))
+    monkeypatch.setattr(
+        "codex_ml.core.folders.clean_message", lambda text: text.replace("hunter2", "<SECRET:a:12345678>")
+    )
+    found = set()
+    for one in (name, f"{name}2"):
+        monkeypatch.setenv("DVC_EXP_NAME", one)
+        found.add(logs_folder())
+    assert len(found) == 2  # names that become alike have folders of their own
+    assert {folder.parent for folder in found} == {Path("../original/logs/experiments")}
+    assert Path(f"../original/logs/experiments/{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}") in found
 
 
 def test_the_scratch_folder_is_private_and_where_it_belongs(tmp_path, monkeypatch):

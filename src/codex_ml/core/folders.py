@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
+
+from codex_ml.core.message_cleaner import clean_message
+
+UNUSUAL = re.compile(r"[^A-Za-z0-9._-]")
+LONGEST = 100  # characters of the name of a folder
 
 
 def scratch_folder() -> Path:
@@ -24,7 +31,8 @@ def logs_folder(*, shared: bool = False) -> Path:
     """`logs` of the repository, which is not an output of the pipeline.
 
     DVC deletes the temporary copy of an experiment. So an experiment writes to `logs/experiments/<its name>` of the
-    original repository, where experiments that run at the same time get separate files.
+    original repository, where experiments that run at the same time get separate files. A name that is not that of a
+    folder, or that the policy does not allow, becomes another one.
 
     Args:
         shared: return the folder that all runs share, for trackers, which keep runs apart themselves.
@@ -32,7 +40,13 @@ def logs_folder(*, shared: bool = False) -> Path:
     logs = _origin() / "logs"
     if shared or logs.absolute() == Path("logs").absolute():
         return logs
-    return logs / "experiments" / (os.environ.get("DVC_EXP_NAME") or Path.cwd().name)
+    return logs / "experiments" / _as_folder(os.environ.get("DVC_EXP_NAME") or Path.cwd().name)
+
+
+def _as_folder(name: str) -> str:
+    """The name of an experiment as that of one folder: without secrets, path separators and unusual characters."""
+    plain = UNUSUAL.sub("_", clean_message(name)).lstrip(".")[:LONGEST]
+    return plain if plain == name else f"{plain}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 def _origin() -> Path:

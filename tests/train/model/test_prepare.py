@@ -286,8 +286,10 @@ def test_the_saved_tokenizer_cuts_texts_to_what_the_model_can_see(tmp_path, name
     """huggingface/transformers 16186: without model_max_length, truncation=True leaves 900 tokens for 64 positions."""
     sizes = {"d_model": 16} if name == "t5" else {"max_position_embeddings": 48}
     config = AutoConfig.for_model(name, vocab_size=64, bos_token_id=0, eos_token_id=0, pad_token_id=1, **sizes)
-    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/adapter").mkdir(parents=True)
     save_tokenizer(tokenizer_at(tmp_path / "made"), tmp_path / "saved", config, seq_len=32)
+    for file in tmp_path.glob("saved/*.json"):  # AutoPeftModel looks for them beside the adapter
+        assert (tmp_path / "saved/adapter" / file.name).read_bytes() == file.read_bytes()
     made, saved = (tmp_path / folder for folder in ("made", "saved"))
     assert (saved / "tokenizer.json").read_bytes() == (made / "tokenizer.json").read_bytes()
     before, after = (json.loads((f / "tokenizer_config.json").read_bytes()) for f in (made, saved))

@@ -171,6 +171,9 @@ def save_trained(trained: Any, folder: Path, model: Model, *, scratch: Path) -> 
 def save_tokenizer(tokenizer: Path, folder: Path, config: Any, *, seq_len: int) -> None:
     """Copy a tokenizer into the folder of its model, byte for byte, and set two keys of tokenizer_config.json.
 
+    The folder of an adapter gets it too: `AutoPeftModel` enlarges the embedding of the base model by the tokenizer that
+    it finds there, and asks a hub for one where it finds none.
+
     The keys are model_max_length, without which `truncation=True` of transformers truncates nothing, and padding_side:
     "left" for a decoder, because it continues from the last position; "right" for an encoder-decoder.
 
@@ -178,17 +181,18 @@ def save_tokenizer(tokenizer: Path, folder: Path, config: Any, *, seq_len: int) 
         config: the model's configuration.
         seq_len: tokens per row; the longest text that a model with relative positions has seen.
     """
-    for name in TOKENIZER:
-        if (file := tokenizer / name).is_file():
-            shutil.copyfile(file, folder / name)
-    if (tokenizer / TEMPLATES).is_dir():
-        shutil.copytree(tokenizer / TEMPLATES, folder / TEMPLATES, copy_function=shutil.copyfile)
     name = "tokenizer_config.json"
     decided = {
         "model_max_length": reach(config) or seq_len,
         "padding_side": "right" if config.is_encoder_decoder else "left",
     }
-    write_json(folder / name, {**read_json(tokenizer / name), **decided})
+    for target in (folder, *([folder / ADAPTER] if (folder / ADAPTER).is_dir() else [])):
+        for part in TOKENIZER:
+            if (file := tokenizer / part).is_file():
+                shutil.copyfile(file, target / part)
+        if (tokenizer / TEMPLATES).is_dir():
+            shutil.copytree(tokenizer / TEMPLATES, target / TEMPLATES, copy_function=shutil.copyfile)
+        write_json(target / name, {**read_json(tokenizer / name), **decided})
 
 
 def _end_generation(model: PreTrainedModel, ends: Sequence[int]) -> None:
