@@ -1,6 +1,7 @@
 """The side note of a run holds what differs between machines, and belongs to one record only."""
 
 import hashlib
+import importlib
 import json
 import platform
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.core import side_note
+from codex_ml.core.config import Runtime
 from codex_ml.core.events import run_id
 from codex_ml.core.packages import normal
 from codex_ml.core.record import record_path
@@ -79,6 +81,29 @@ def test_the_note_holds_every_distribution_and_what_the_run_resolved(here, monke
     assert json.loads(side_note_path("pack").read_text())["schema"] == "codex-ml/environment/1"
 
 
+def test_the_code_of_hooks_and_trackers_of_other_packages_is_recorded(here, monkeypatch, tmp_path):
+    info = tmp_path / "site/far-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: far\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[codex_ml.trackers]\nlines = far:make\n[codex_ml.hooks]\nalert = far:call\n"
+    )
+    (tmp_path / "site/far.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    importlib.invalidate_caches()
+    runtime = Runtime(trackers=("tensorboard", "lines"), on_event=({"plugin": "alert"}, {"command": ("true",)}))
+    whole = hashlib.sha256(
+        f"far.py\0{hashlib.sha256(b'raise SystemExit' + bytes([10])).hexdigest()}\n".encode()
+    ).hexdigest()
+    expected = [("hooks", "alert", whole), ("trackers", "lines", whole)]
+    for stage, called in (("train", expected), ("pack", expected[:1])):
+        record_path(stage).parent.mkdir(parents=True, exist_ok=True)
+        record_path(stage).write_text("{}\n")
+        write_side_note(stage, GitState(), runtime)
+        note = json.loads(side_note_path(stage).read_text())
+        assert [(one["kind"], one["name"], one["sha256"]) for one in note["plugins"]] == called
+
+
 def test_it_names_the_whole_environment_and_each_value_is_that_of_its_source(here, monkeypatch):
     git("init", "-q")
     Path("tracked").write_text("1")
@@ -105,6 +130,7 @@ def test_it_names_the_whole_environment_and_each_value_is_that_of_its_source(her
         "gpus": [],
         "driver": "",
         "resolved": {},
+        "plugins": [],
     }
     assert 1 <= note["cores"] <= int(processors)  # a quota of the container can lower it
     assert {normal(name) for name in note["packages"]} == everything

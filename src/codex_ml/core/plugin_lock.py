@@ -106,6 +106,18 @@ def any_code() -> Iterator[None]:
         _any_code.reset(token)
 
 
+def code_digest(kind: str, name: str) -> str:
+    """SHA-256 of the installed code of a plug-in of a kind without a lock, for the record of what ran it.
+
+    Returns:
+        hexadecimal; "" where it belongs to no package, or its code cannot be found.
+    """
+    try:
+        return _entry(find(kind, name))["sha256"]
+    except UserError:
+        return ""
+
+
 def _refuse_unlike(kind: str, installed: dict[str, str], locked: dict[str, str] | None, path: Path) -> None:
     one, name = KINDS[kind].one, installed["name"]
     if locked is None:

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from codex_ml.core.config import TRACKERS, Runtime
 from codex_ml.core.contract import Contract
 from codex_ml.core.cores import cores
 from codex_ml.core.errors import UserError, one_line
@@ -28,12 +29,26 @@ from codex_ml.core.events import run_id
 from codex_ml.core.folders import logs_folder
 from codex_ml.core.hashing import sha256_of
 from codex_ml.core.packages import installed_versions
+from codex_ml.core.plugin_lock import code_digest
 from codex_ml.core.record import record_path
 
 log = logging.getLogger("codex_ml")
 NOTE_SCHEMA: Final = "codex-ml/environment/1"
 GIT_SECONDS = 10.0
 NVIDIA = Path("/proc/driver/nvidia")  # of the kernel module; to read it needs no library
+
+
+class PluginCode(Contract):
+    """Code of another package that the run calls and that decides no byte of its outputs: a hook or a tracker.
+
+    Attributes:
+        kind: of `core.plugins.KINDS`.
+        sha256: of its code when the run began; "" where it was not found.
+    """
+
+    kind: str
+    name: str
+    sha256: str
 
 
 class SideNote(Contract):
@@ -44,6 +59,7 @@ class SideNote(Contract):
         commit, dirty: of the checkout when the run began, and whether tracked files differed; None without Git.
         packages: every distribution that Python would import, with its version.
         driver: the first line that NVIDIA's driver says about itself; "" without one.
+        plugins: hooks and trackers of other packages, which have no lock.
         resolved: how the run resolved `auto`: device, precision, compile, attention, and the recipe of a training.
     """
 
@@ -61,6 +77,7 @@ class SideNote(Contract):
     driver: str
     packages: dict[str, str]
     resolved: dict[str, Any]
+    plugins: list[PluginCode] = Field(default_factory=list)
 
 
 _current: list[tuple[Path, SideNote]] = []  # of the run in this process
@@ -111,8 +128,12 @@ class GitState:
         return commit[1], any(line and not line.startswith("#") for line in printed.splitlines())
 
 
-def write_side_note(stage: str, git: GitState) -> None:
-    """Write the side note of the run that begins; a disk error is logged and changes nothing."""
+def write_side_note(stage: str, git: GitState, runtime: Runtime | None = None) -> None:
+    """Write the side note of the run that begins; a disk error is logged and changes nothing.
+
+    Args:
+        runtime: names the hooks and trackers that the run calls.
+    """
     commit, dirty = git.read()
     note = SideNote(
         format=NOTE_SCHEMA,
@@ -129,9 +150,16 @@ def write_side_note(stage: str, git: GitState) -> None:
         driver=_first_line(NVIDIA / "version"),
         packages=dict(sorted(installed_versions().items())),
         resolved={},
+        plugins=_plugins(stage, runtime or Runtime()),
     )
     _current[:] = [(side_note_path(stage), note)]
     _write()
+
+
+def _plugins(stage: str, runtime: Runtime) -> list[PluginCode]:
+    called = [("hooks", hook.plugin) for hook in runtime.on_event if hook.plugin]
+    called += [("trackers", name) for name in runtime.trackers if stage == "train" and name not in TRACKERS]
+    return [PluginCode(kind=kind, name=name, sha256=code_digest(kind, name)) for kind, name in sorted(set(called))]
 
 
 def note_resolved(**values: Any) -> None:

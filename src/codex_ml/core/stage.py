@@ -213,7 +213,7 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
             record = start_record(spec, params)
             if git:
                 write_json(record_path(name), record)
-                write_side_note(name, git)
+                write_side_note(name, git, runtime)
             yield Stage(spec, params, runtime, record)
             _assert_declared_imports(spec)
 

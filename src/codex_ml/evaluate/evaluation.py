@@ -11,6 +11,7 @@ from typing import Any
 
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import atomic_folder, write_json
+from codex_ml.core.plugin_lock import code_digest
 from codex_ml.evaluate.baseline import compare_with, open_baseline, write_compared
 from codex_ml.evaluate.completions import completions_task
 from codex_ml.evaluate.config import Evaluate
@@ -70,7 +71,8 @@ def evaluate(
         confidence=settings.confidence,
         tasks=tasks,
         plug_ins=[
-            PlugIn(name=p.name, distribution=p.distribution, version=p.version) for p in metrics.plugins.values()
+            PlugIn(name=p.name, distribution=p.distribution, version=p.version, sha256=code_digest("metrics", p.name))
+            for p in metrics.plugins.values()
         ],
         notes=[*metrics.messages, *failed],
     )

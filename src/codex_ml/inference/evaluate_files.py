@@ -98,11 +98,16 @@ class TaskResult(Contract):
 
 
 class PlugIn(Contract):
-    """A metric that another package provides."""
+    """A metric that another package provides.
+
+    Attributes:
+        sha256: of its code; "" where it was not found, and in results of earlier versions.
+    """
 
     name: str
     distribution: str
     version: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from codex_ml.cli.checks import installed_metrics
 from codex_ml.cli.checks.installed_metrics import metrics_warning
 from codex_ml.cli.main import whole_app
 from codex_ml.core.hashing import hash_file
+from codex_ml.core.plugin_lock import code_digest
 from codex_ml.inference.evaluate_files import Evaluation, PlugIn, TaskResult
 
 RESULT = Path("reports/evaluate/details.json")
@@ -62,6 +63,18 @@ def test_nothing_is_said_where_the_metrics_are_those_of_the_last_evaluation(site
     install(site)
     evaluated(WORDS)
     assert metrics_warning([]) == metrics_warning(["words"]) == metrics_warning(["chrf"]) == ""
+    assert "far_words" not in sys.modules
+
+
+def test_a_metric_with_other_code_and_the_same_version_is_named(site: Path) -> None:
+    install(site)
+    evaluated(WORDS.model_copy(update={"sha256": code_digest("metrics", "words")}))
+    assert len(code_digest("metrics", "words")) == 64
+    assert metrics_warning([]) == ""
+    (site / "far_words.py").write_text("raise SystemExit  # changed\n")
+    said = f"{RESULT}: the code of metric words of far-words 1.5 is another one; {COMMAND}"
+    assert metrics_warning([]) == metrics_warning(["words"]) == said
+    assert metrics_warning(["chrf"]) == ""
     assert "far_words" not in sys.modules
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_file
 from codex_ml.core.pipeline import LOCK, load_lock
-from codex_ml.inference.evaluate_files import DETAILS, Evaluation
+from codex_ml.core.plugin_lock import code_digest
+from codex_ml.inference.evaluate_files import DETAILS, Evaluation, PlugIn
 
 RESULT = Path("reports/evaluate") / DETAILS
 
@@ -20,7 +21,7 @@ RESULT = Path("reports/evaluate") / DETAILS
 def metrics_warning(names: Sequence[str]) -> str:
     """Which metrics differ from those of the last evaluation and what to do, on one line; "" if none differs.
 
-    Metrics are compared by name, package and version; none is imported.
+    Metrics are compared by name, package, version and code; none is imported.
 
     Args:
         names: `evaluate.metrics`.
@@ -36,11 +37,19 @@ def metrics_warning(names: Sequence[str]) -> str:
     said = [
         *(f"{metric} is installed and was not used" for metric in sorted(wanted - used - failed)),
         *(f"{metric} was used and is not installed" for metric in sorted(used - installed)),
+        *(f"the code of {listed_name(one)} is another one" for one in found.plug_ins if _changed(one, wanted)),
     ]
     if not said:
         return ""
     command = "dvc repro --force --single-item evaluate"
     return f"{RESULT}: {', '.join(said)}; DVC does not see packages, so run `{command}`"
+
+
+def _changed(used: PlugIn, wanted: set[str]) -> bool:
+    """Whether a metric that is still used has other code than in the last evaluation."""
+    from codex_ml.evaluate.metrics.registry import listed_name
+
+    return listed_name(used) in wanted and used.sha256 not in ("", code_digest("metrics", used.name))
 
 
 def _last_evaluation() -> Evaluation | None:
