@@ -10,8 +10,9 @@ import typer
 from codex_ml.cli.completion import audit_keys, one_of
 from codex_ml.cli.measure_options import Kind, naming_options
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.cli.output import say
 from codex_ml.cli.scratch_folder import scratch_folder
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
@@ -87,13 +88,13 @@ def audit(
             print_json(found.as_json())
         else:
             for line in _lines(found, out):
-                typer.echo(safe_text(line))
+                say(line)
         if found.verdict != "pass":
             raise SystemExit(1)
 
 
 def _say(line: str) -> None:
-    typer.echo(safe_text(line), err=True)
+    say(line, err=True)
 
 
 def _lines(found: Audit, out: str | None) -> Iterator[str]:

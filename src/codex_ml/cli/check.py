@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from codex_ml.cli.options import Debug, warn_of_lines_not_compared
-from codex_ml.core.errors import one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 
@@ -31,10 +30,10 @@ def check(debug: Debug = False) -> None:
         go_to_top()
         params = check_workspace()
         if note := warning(KEY, (source.path for source in params.ingest.sources)):
-            typer.echo(f"warning: {note}", err=True)
+            say(f"warning: {note}", err=True)
         if note := metrics_warning(params.evaluate.metrics):
-            typer.echo(safe_text(f"warning: {note}"), err=True)
+            say(f"warning: {note}", err=True)
         for note in memory_warnings(params):
-            typer.echo(safe_text(f"warning: {note}"), err=True)
+            say(f"warning: {note}", err=True)
         warn_of_lines_not_compared()
-        typer.echo("check: params.yaml, dvc.yaml and the workspace are in order")
+        say("check: params.yaml, dvc.yaml and the workspace are in order")

@@ -11,8 +11,9 @@ import typer
 
 from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window, naming_options, options_of_keys
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.cli.output import say
 from codex_ml.core.bounds import MOST_ITEMS
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.errors import UserError, one_line_errors
 
 if TYPE_CHECKING:
     from codex_ml.cli.history.named_results import Measure
@@ -90,7 +91,7 @@ def compare(
             print_json(found.as_json())
         else:
             for line in comparison_lines(found):
-                typer.echo(line)
+                say(line)
 
 
 def _measure(inputs: Callable[..., Inputs], settings: Evaluate, options: dict[str, str]) -> Measure:
@@ -101,6 +102,6 @@ def _measure(inputs: Callable[..., Inputs], settings: Evaluate, options: dict[st
         with naming_options(options):
             _, notes = measure(settings, inputs(model=model), folder)
         for note in notes:
-            typer.echo(safe_text(f"note: {model}: {note}"), err=True)
+            say(f"note: {model}: {note}", err=True)
 
     return of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from codex_ml.core.errors import safe_text
+from codex_ml.core.errors import safe_line
 from codex_ml.inference.comparison_files import (
     ComparedMetric,
     ComparedSide,
@@ -43,20 +43,20 @@ def _block(comparison: Comparison) -> Iterator[str]:
     yield from aligned([("A", *_side(comparison.a)), ("B", *_side(comparison.b))])
     for task in comparison.tasks:
         yield ""
-        yield _line(f"{task.task}: {size_of(task)}")
+        yield safe_line(f"{task.task}: {size_of(task)}")
         rows = [metric for metric in comparison.metrics if metric.task == task.task]
         yield from aligned([HEAD, *(metric_cells(row) for row in rows)], right=(1, 2, 3, 4, 5, 6))
         for row in rows:
             if row.why:
-                yield _line(f"  {row.metric}: {row.why}")
+                yield safe_line(f"  {row.metric}: {row.why}")
         for setting in task.settings:
-            yield _line(f"  setting {setting.name}: A {setting.a or 'has none'}, B {setting.b or 'has none'}")
+            yield safe_line(f"  setting {setting.name}: A {setting.a or 'has none'}, B {setting.b or 'has none'}")
         for change in comparison.changes:
             if change.task == task.task:
                 yield from _changes(change)
     yield from _inputs(comparison)
     for note in comparison.notes:
-        yield _line(f"note: {note}")
+        yield safe_line(f"note: {note}")
 
 
 def _side(side: ComparedSide) -> tuple[str, str]:
@@ -92,7 +92,7 @@ def _changes(change: ItemChanges) -> Iterator[str]:
         lost = "from 1 to 0" if change.higher_is_better else "from 0 to 1"
     else:
         gained, lost = "better", "worse"
-    yield _line(f"{change.metric} by item: {change.better} {gained}, {change.worse} {lost}")
+    yield safe_line(f"{change.metric} by item: {change.better} {gained}, {change.worse} {lost}")
     rows = [
         (
             kind,
@@ -131,13 +131,8 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterato
         yield f"  {'  '.join(cells)}".rstrip()
 
 
-def _line(text: str) -> str:
-    """A text on one line, without what could control a terminal."""
-    return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
 def _cell(text: str) -> str:
-    line = _line(text)
+    line = safe_line(text)
     return line if len(line) <= LONGEST else f"...{line[3 - LONGEST :]}"
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def doctor(
             print_json(found.model_dump(mode="json"))
         else:
             for line in _lines(found):
-                typer.echo(safe_text(line))
+                say(line)
     raise typer.Exit(found.exit_code)
 
 
@@ -55,7 +56,7 @@ def _show_last_error(*, json: bool) -> None:
         print_json(LastError(error=found).as_json(), indent=None)
         return
     for line in _lines_of_error(found) if found else ["doctor: no failure is recorded in logs/errors.ndjson"]:
-        typer.echo(safe_text(line))
+        say(line)
 
 
 def _lines_of_error(found: ErrorLine) -> Iterator[str]:

@@ -9,8 +9,9 @@ import typer
 
 from codex_ml.cli.measure_options import Benchmarks, Changes, Kind, Window, naming_options, options_of_keys
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.cli.output import say
 from codex_ml.cli.scratch_folder import scratch_folder
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
@@ -71,12 +72,12 @@ def evaluate(
         with scratch_folder() as scratch, naming_options(options_of_keys(changes)):
             found, notes = measure(settings, inputs, target or scratch / "result")
         for note in notes:
-            typer.echo(safe_text(f"note: {note}"), err=True)
+            say(f"note: {note}", err=True)
         if json:
             print_json(found.as_json())
             return
         for line in table_lines(found):
-            typer.echo(safe_text(line))
+            say(line)
 
 
 def table_lines(found: Evaluation) -> Iterator[str]:

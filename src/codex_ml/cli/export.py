@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import from_top
 
 if TYPE_CHECKING:
@@ -124,4 +125,4 @@ def _say(made: Contract, line: str, json: bool) -> None:
     if json:
         print_json(made.model_dump(mode="json"))
     else:
-        typer.echo(safe_text(line))
+        say(line)

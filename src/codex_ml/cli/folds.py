@@ -9,8 +9,9 @@ import typer
 
 from codex_ml.cli.completion import param_settings
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.cli.output import say
 from codex_ml.core.bounds import MOST_FOLDS
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ def folds(
         started, ran = time.monotonic(), 0
         for fold in plan:
             if done[fold]:
-                typer.echo(f"fold {fold.number} of {total}: done before, experiment {fold.name}", err=True)
+                say(f"fold {fold.number} of {total}: done before, experiment {fold.name}", err=True)
                 continue
             left = sum(commit is None for commit in done.values())
             rest = f", about {(time.monotonic() - started) / ran * left / 60:.0f} min left" if ran else ""
-            typer.echo(f"fold {fold.number} of {total}: experiment {fold.name}{rest}", err=True)
+            say(f"fold {fold.number} of {total}: experiment {fold.name}{rest}", err=True)
             done[fold] = run_fold(fold, head, to_stderr=json)
             ran += 1
         results = [metrics_of(commit) for commit in done.values() if commit]
@@ -74,7 +75,7 @@ def folds(
             print_json(asdict(FoldsResult([fold.name for fold in plan], table)))
             return
         for line in _lines(plan, table):
-            typer.echo(safe_text(line))
+            say(line)
 
 
 def _count(given: int | None) -> int:

@@ -10,9 +10,10 @@ import typer
 
 from codex_ml.cli.measure_options import naming_options
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.cli.output import say, say_text
 from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.bounds import MOST_TOKENS
-from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
+from codex_ml.core.errors import CheckFailed, UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _printed(
         try:
             answers = [session.write(asked, text, seed=seed, show=_show)]
         finally:
-            typer.echo()  # also after Ctrl-C, so that the error has a line of its own
+            say()  # also after Ctrl-C, so that the error has a line of its own
     else:
         answers = []
         for answer in session.write_all(asked, text, seed=seed, count=n):
@@ -152,7 +153,7 @@ def _printed(
             if n > 1:
                 _say(f"--- {answer.sample + 1} of {n}")
             if answer.decision != "refuse":
-                typer.echo(safe_text(answer.text))
+                say_text(answer.text)
     _say(session.speed.words)
     return answers
 
@@ -207,10 +208,10 @@ def _refuse_refused(answers: list[GeneratedAnswer]) -> None:
 
 def _show(text: str) -> bool:
     """Write text of the model at once; returns whether standard output is still read."""
-    typer.echo(safe_text(text), nl=False)
+    say_text(text, nl=False)
     sys.stdout.flush()
     return bool(getattr(sys.stdout, "is_read", True))
 
 
 def _say(line: str) -> None:
-    typer.echo(safe_text(line), err=True)
+    say(line, err=True)

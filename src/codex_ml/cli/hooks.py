@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from codex_ml.cli.output import say
 from codex_ml.core.conflicts import conflict_in
-from codex_ml.core.errors import CheckFailed, UserError, one_line, one_line_errors, safe_text
+from codex_ml.core.errors import CheckFailed, UserError, one_line, one_line_errors
 from codex_ml.core.paths import SPLIT_LEDGER
 from codex_ml.core.repository_root import go_to_top
 
@@ -146,7 +147,7 @@ def stages_to_run(dry_run: str) -> list[str]:
 def _report(findings: Iterable[str]) -> None:
     found = False
     for finding in findings:
-        print(safe_text(finding).replace("\n", "\\n"), file=sys.stderr)  # a name can hold a newline
+        say(finding, err=True)
         found = True
     if found:
         raise typer.Exit(1)

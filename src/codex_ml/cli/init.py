@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.options import Debug
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"  # beside src in the checkout that runs
@@ -57,8 +58,8 @@ def init(
         text = read_text(EXAMPLES / f"{recipe}.yaml")
         validate_params(parse_yaml(text, f"{recipe}.yaml"), text=text, name=f"examples/{recipe}.yaml")
         write_text(target, text)
-        typer.echo(safe_text(f"init: {out}: {RECIPES[recipe]}; its first lines say what to do next:"))
+        say(f"init: {out}: {RECIPES[recipe]}; its first lines say what to do next:")
         for line in text.splitlines():
             if not line.startswith("#"):
                 break
-            typer.echo(f"  {line.removeprefix('#').strip()}")
+            say(f"  {line.removeprefix('#').strip()}")

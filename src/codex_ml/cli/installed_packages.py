@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import typer
-
 from codex_ml.cli.options import Debug
-from codex_ml.core.errors import CheckFailed, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import CheckFailed, one_line_errors
 from codex_ml.core.repository_root import find_top
 
 MOST_LINES = 20
@@ -37,10 +36,10 @@ def packages(debug: Debug = False) -> None:
         count, changed = unlike_their_records(installed)
         problems += changed
         for what in later:
-            typer.echo(safe_text(f"{what} is in no lock; an extra or a plug-in brought it"))
+            say(f"{what} is in no lock; an extra or a plug-in brought it")
         for problem in problems[:MOST_LINES]:
-            typer.echo(safe_text(problem))
+            say(problem)
         if problems:
             what = f"{len(problems)} difference(s) between the installed packages and the locks"
             raise CheckFailed(f"{what}; `make packages` builds .venv again")
-        typer.echo(f"packages: {len(installed)} packages, {count:,} files, all as they were locked")
+        say(f"packages: {len(installed)} packages, {count:,} files, all as they were locked")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.paths import FORGOTTEN, FORMER_LEDGER, SPLIT_LEDGER
 from codex_ml.core.repository_root import go_to_top
 
@@ -71,7 +72,7 @@ def show(json: Json = False, debug: Debug = False) -> None:
             return
         for name, value in counts.items():
             shown = ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else value
-            typer.echo(f"{name:<14} {shown}")
+            say(f"{name:<14} {shown}")
 
 
 @app.command()
@@ -116,13 +117,13 @@ def forget(
             print_json(asdict(ForgottenContents(found, before, after, dry_run)))
             return
         for content, answer in found.items():
-            typer.echo(f"{content}  {answer}")
+            say(f"{content}  {answer}")
         for word, counts in (("before:", before), ("after:", after)):
-            typer.echo(f"{word:<8}" + ", ".join(f"{name} {count}" for name, count in vars(counts).items()))
+            say(f"{word:<8}" + ", ".join(f"{name} {count}" for name, count in vars(counts).items()))
         if dry_run:
-            typer.echo("ledger: nothing was changed (--dry-run)")
+            say("ledger: nothing was changed (--dry-run)")
         else:
-            typer.echo(safe_text(f"ledger: {len(found)} contents are named in {SPLIT_LEDGER / FORGOTTEN}: {reason}"))
+            say(f"ledger: {len(found)} contents are named in {SPLIT_LEDGER / FORGOTTEN}: {reason}")
             _next(next_steps(SPLIT_LEDGER))
 
 
@@ -175,10 +176,10 @@ def _answers(contents: list[str], ledger: Ledger) -> dict[str, str]:
 
 
 def _report(written: LedgerChange, *more: str) -> None:
-    typer.echo(f"ledger: {written.added} new lines; {SPLIT_LEDGER} holds {written.lines}")
+    say(f"ledger: {written.added} new lines; {SPLIT_LEDGER} holds {written.lines}")
     _next([*written.next_steps, *more])
 
 
 def _next(steps: list[str]) -> None:
     for number, step in enumerate(steps):
-        typer.echo(f"{'next:' if not number else '     '} {step}")
+        say(f"{'next:' if not number else '     '} {step}")

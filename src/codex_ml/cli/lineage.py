@@ -8,7 +8,8 @@ import typer
 
 from codex_ml.cli.completion import result_paths
 from codex_ml.cli.options import Debug, Json, in_columns, print_json, relative_to_top
-from codex_ml.core.errors import one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 
@@ -46,11 +47,12 @@ def lineage(
             print_json([step.as_json(note) for step, note in zip(steps, notes, strict=True)])
             return
         for line in chain_summary(place, steps, rev):
-            typer.echo(safe_text(line))
+            say(line)
         for step in steps if whole else ():
-            typer.echo(safe_text(f"\n{step.spec.name}: {step.spec.desc}"))
+            say()
+            say(f"{step.spec.name}: {step.spec.desc}")
             for role, files in (("out", step.locked.outs), ("dep", step.locked.deps)):
                 for name, md5 in files.items():
-                    typer.echo(in_columns("", role, name, md5))
+                    say(in_columns("", role, name, md5))
             params = dumps(step.locked.params, sort_keys=True, ensure_ascii=False)
-            typer.echo(in_columns("", "params", params, ""))
+            say(in_columns("", "params", params, ""))

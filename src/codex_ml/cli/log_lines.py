@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import json as json_library
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from codex_ml.cli.run_history import log_files
-from codex_ml.core.errors import naming, safe_text
+from codex_ml.core.errors import naming
 from codex_ml.core.events import LogLine, parsed_line, read_log
 from codex_ml.core.line_file import LONGEST_LINE, older_files
 
@@ -73,12 +72,9 @@ class LogTail:
             yield from filter(None, map(parsed_line, lines))
 
 
-def shown(line: LogLine, *, json: bool) -> str:
-    """A line for people, or as JSON in ASCII."""
-    if json:
-        return json_library.dumps(line.as_json(), sort_keys=True, allow_nan=False)
+def shown(line: LogLine) -> str:
+    """A line for people."""
     level = "" if line.level == "info" else f"{line.level}: "
     rank = f"process {line.fields['rank']}: " if "rank" in line.fields else ""
     named = "" if line.event == "message" else f"  [{line.event}]"
-    text = " ".join(f"{line.time[:19].replace('T', ' ')}  {level}{rank}{line.message}{named}".splitlines())
-    return safe_text(text)
+    return " ".join(f"{line.time[:19].replace('T', ' ')}  {level}{rank}{line.message}{named}".splitlines())

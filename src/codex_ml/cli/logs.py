@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.completion import one_of, run_ids, stage_names
-from codex_ml.cli.options import Debug
+from codex_ml.cli.options import Debug, print_json
+from codex_ml.cli.output import say
 from codex_ml.core.errors import one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
@@ -51,7 +52,10 @@ def logs(
         count = 0
         for line in follow_lines(stage) if follow else past_lines(stage):
             if LEVELS[line.level] >= lowest and (wanted is None or line.run.startswith(wanted)):
-                typer.echo(shown(line, json=json))
+                if json:
+                    print_json(line.as_json(), indent=None)
+                else:
+                    say(shown(line))
                 count += 1
         if not count:
-            typer.echo("logs: no line of this stage, run and level; `codex-ml runs` lists the runs", err=True)
+            say("logs: no line of this stage, run and level; `codex-ml runs` lists the runs", err=True)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import CheckFailed, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import CheckFailed, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 
@@ -37,7 +38,7 @@ def merge(
             print_json(asdict(done))
         else:
             for line in merge_report(done):
-                typer.echo(safe_text(line))
+                say(line)
         if done.left:
             raise CheckFailed(
                 f"{len(done.left)} file{' is' if len(done.left) == 1 else 's are'} left for you to resolve"

@@ -9,19 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from codex_ml.core.errors import UserError, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import UserError, safe_line
 
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
-    """Print a value as JSON with sorted keys, in ASCII: so no terminal obeys what is in it, and every encoding fits.
+    """Print a value as JSON with sorted keys, in printable ASCII: no terminal obeys it, and every encoding has it.
 
     Args:
         indent: None for one line.
     """
-    typer.echo(json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=True))
+    text = json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=True)
+    typer.echo(text.replace("\x7f", "\\u007f"))  # json escapes all other control characters
 
 
 def relative_to_top(path: str, here: Path) -> str:
@@ -38,7 +40,7 @@ def relative_to_top(path: str, here: Path) -> str:
 
 def in_columns(stage: str, role: str, path: str, digest: str) -> str:
     """One line about a file of a chain."""
-    return safe_text(f"{stage:<13} {role:<7} {path}  {digest}".rstrip())
+    return safe_line(f"{stage:<13} {role:<7} {path}  {digest}".rstrip())
 
 
 def warn_of_lines_not_compared() -> None:
@@ -47,4 +49,4 @@ def warn_of_lines_not_compared() -> None:
     from codex_ml.cli.history.versions import version_in_folder
 
     for note in not_compared(version_in_folder(), baselines()):
-        typer.echo(safe_text(f"warning: {note}"), err=True)
+        say(f"warning: {note}", err=True)

@@ -1,9 +1,31 @@
-"""Standard output whose reader may stop early."""
+"""What commands print for people, and standard output whose reader may stop early.
+
+Names and messages are data: a file name can hold an escape sequence that clears the screen, and a newline that forges
+a line. All commands print through `say`, `say_text` and `options.print_json`.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import TextIO
+
+import typer
+
+from codex_ml.core.errors import safe_text, safe_words
+
+
+def say(line: str = "", *, err: bool = False) -> None:
+    """Print one line; what could control a terminal, or begin another line, is an escape.
+
+    Args:
+        err: print to standard error.
+    """
+    typer.echo(safe_words(line), err=err)
+
+
+def say_text(text: str, *, nl: bool = True) -> None:
+    """Print a text of any number of lines; what could control a terminal is an escape."""
+    typer.echo(safe_text(text), nl=nl)
 
 
 class Output:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.options import Debug, print_json
+from codex_ml.cli.output import say
 from codex_ml.core.bounds import MOST_RECORDS, MOST_STEPS
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def show(
                 print_json(asdict(found), indent=None)
                 continue
             for line in _lines(found, rows.seq_len):
-                typer.echo(safe_text(line))
+                say(line)
 
 
 def _lines(row: Row, seq_len: int) -> Iterator[str]:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import CheckFailed, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import CheckFailed, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 app = typer.Typer(no_args_is_help=True, help="Bring params.yaml to the form that this checkout reads.")
@@ -50,7 +51,7 @@ def upgrade(
             print_json(done.model_dump(mode="json"))
         else:
             for line in said or [f"{PARAMS} has the form of version {VERSION}; nothing to do"]:
-                typer.echo(safe_text(line))
+                say(line)
         if said and check:
             raise CheckFailed(f"{PARAMS} needs {len(said)} change(s); `codex-ml params upgrade` makes them")
         load_params()  # names what is left for the user

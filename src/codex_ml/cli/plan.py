@@ -10,7 +10,8 @@ import typer
 
 from codex_ml.cli.completion import stage_names
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import CheckFailed, UserError, one_line, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import CheckFailed, UserError, one_line, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def plan(
             print_json(found.model_dump(mode="json"))
         else:
             for line in _page(found):
-                typer.echo(safe_text(line))
+                say(line)
     raise typer.Exit(found.exit_code)
 
 

@@ -8,7 +8,8 @@ import typer
 
 from codex_ml.cli.completion import plugin_kinds
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 app = typer.Typer(no_args_is_help=True, help="Plug-ins: what other installed packages offer, and their locks.")
@@ -43,9 +44,9 @@ def list_plugins(
             origin = f"{plugin.distribution} {plugin.version}"
             state = f"{plugin.state}: {plugin.why}" if plugin.why else plugin.state
             line = f"{plugin.kind:<13} {plugin.name:<20} {origin:<24} {plugin.object}  {state}"
-            typer.echo(safe_text(" ".join(line.split("\n"))))
+            say(" ".join(line.split("\n")))
         if not found.plugins:
-            typer.echo(f"plugins: no package offers {kind or 'a plug-in'}; docs/extend.md describes how to make one")
+            say(f"plugins: no package offers {kind or 'a plug-in'}; docs/extend.md describes how to make one")
 
 
 @app.command("lock")
@@ -74,6 +75,6 @@ def lock_plugins(debug: Debug = False) -> None:
         for kind, names in named.items():
             for entry in (entries := write_lock(kind, names)):
                 origin = f"{entry['distribution']} {entry['version']}, {entry['object']}"
-                typer.echo(safe_text(f"plugins: {KINDS[kind].one} {entry['name']}: {origin}"))
-            typer.echo(f"plugins: {lock_path(kind)} holds {len(entries)} {kind}")
-        typer.echo("plugins: commit the locks, then `dvc repro`")
+                say(f"plugins: {KINDS[kind].one} {entry['name']}: {origin}")
+            say(f"plugins: {lock_path(kind)} holds {len(entries)} {kind}")
+        say("plugins: commit the locks, then `dvc repro`")

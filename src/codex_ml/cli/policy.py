@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.cli.output import say, say_text
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 app = typer.Typer(no_args_is_help=True, help="The text policy: data/policy.yaml and the key of its placeholders.")
@@ -29,7 +30,7 @@ def new_key(debug: Debug = False) -> None:
     with one_line_errors(debug=debug):
         go_to_top()
         make_private_key()
-        typer.echo(
+        say_text(
             f"policy: {KEY} is private now; Git ignores it and DVC tracks it. Next:\n"
             f"  git add {KEY}.dvc data/.gitignore && git commit -m 'Use a private redaction key'\n"
             "  dvc push    # where you have a remote: gives the key to those who may read the raw data"
@@ -68,8 +69,9 @@ def try_text(
         if json:
             print_json(asdict(found))
             return
-        typer.echo(f"policy: {found.decision}" + (f": {found.why}" if found.why else ""))
+        say(f"policy: {found.decision}" + (f": {found.why}" if found.why else ""))
         for finding in found.findings:
-            typer.echo(f"{finding.line}:{finding.column}  {finding.rule}  {finding.severity}  {finding.action}")
+            say(f"{finding.line}:{finding.column}  {finding.rule}  {finding.severity}  {finding.action}")
         if found.decision != "refuse":
-            typer.echo(safe_text(f"\n{found.text}"), nl=not found.text.endswith("\n"))
+            say()
+            say_text(found.text, nl=not found.text.endswith("\n"))

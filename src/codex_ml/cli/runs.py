@@ -8,8 +8,9 @@ import typer
 
 from codex_ml.cli.completion import stage_names
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.cli.output import say
 from codex_ml.core.bounds import MOST_ITEMS
-from codex_ml.core.errors import one_line_errors, safe_text
+from codex_ml.core.errors import one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 
@@ -37,14 +38,14 @@ def runs(
             print_json(RunList(runs=found).as_json())
             return
         if not found:
-            typer.echo("runs: the logs hold no run; `dvc repro` runs the stages")
+            say("runs: the logs hold no run; `dvc repro` runs the stages")
         for run in found:
             time = run.started[:19].replace("T", " ")
             seconds = "" if run.seconds is None else _seconds(run.seconds)
             memory = "" if run.peak_memory_mb is None else f"{run.peak_memory_mb:,.0f} MiB"
             line = f"{run.run}  {time}  {run.stage:<12} {run.result:<11} {seconds:>14} {memory:>12}"
             notes = [note for note in (run.experiment, run.message) if note]
-            typer.echo(safe_text(one_row(f"{line}  {'; '.join(notes)}")))
+            say(one_row(f"{line}  {'; '.join(notes)}"))
 
 
 def _seconds(seconds: float) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.options import Debug
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 app = typer.Typer()
@@ -75,4 +76,4 @@ def serve(
 
 
 def _say(line: str) -> None:
-    typer.echo(safe_text(line), err=True)
+    say(line, err=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codex_ml.core.errors import CheckFailed, UserError, safe_text
+from codex_ml.core.errors import CheckFailed, UserError, safe_text, safe_words
 from codex_ml.core.packages import install_extra
 
 if TYPE_CHECKING:
@@ -210,7 +210,8 @@ def allow_only(ip: str) -> None:
 
 class _LogLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return safe_text(super().format(record))
+        shown = super().format(record)
+        return safe_text(shown) if record.exc_info else safe_words(shown)
 
 
 def _log_to_screen() -> None:

@@ -9,7 +9,8 @@ import typer
 
 from codex_ml.cli.completion import DEFAULT_METRIC, metrics_to_rank, one_of, param_settings
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import UserError, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
@@ -101,11 +102,12 @@ def sweep(
             print_json(found.model_dump(mode="json"))
             return
         for line in table_of(found, axes):
-            typer.echo(safe_text(line))
+            say(line)
         count = "1 trial" if len(ended) == 1 else f"{len(ended)} trials"
-        typer.echo(safe_text(f"\n{count}; {folder}: journal.ndjson, trials.csv, trials.svg"))
+        say()
+        say(f"{count}; {folder}: journal.ndjson, trials.csv, trials.svg")
         if best and best.commit:
-            typer.echo(safe_text(f"best: `dvc exp apply {best.experiment}`, then `dvc repro`"))
+            say(f"best: `dvc exp apply {best.experiment}`, then `dvc repro`")
 
 
 def _budget(method: str, axes: tuple[SweepAxis, ...], trials: int | None, minutes: float | None) -> int | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codex_ml.cli.options import Debug, Json, print_json
+from codex_ml.cli.output import say
 from codex_ml.core.bounds import MOST_TOKENS
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
 from codex_ml.core.repository_root import from_top
@@ -62,9 +63,9 @@ def stats(
             return
         languages = numbers.pop("languages")
         for name, value in numbers.items():
-            typer.echo(f"{name:<16} {value}")
+            say(f"{name:<16} {value}")
         for language, found in languages.items():
-            typer.echo(safe_text(f"  {language}: {', '.join(f'{name} {value}' for name, value in found.items())}"))
+            say(f"  {language}: {', '.join(f'{name} {value}' for name, value in found.items())}")
 
 
 @app.command()
@@ -105,7 +106,7 @@ def encode(
             mask = [1] * tokens + [0] * (len(ids) - tokens)
             _print(EncodedText(ids=ids, attention_mask=mask, tokens=pieces, cut=whole - tokens))
         else:
-            typer.echo(" ".join(map(str, ids)))
+            say(" ".join(map(str, ids)))
 
 
 @app.command()
@@ -156,7 +157,7 @@ def special(tokenizer: Folder = None, json: Json = False, debug: Debug = False) 
             _print(SpecialTokens(special=found))
             return
         for token in found:
-            typer.echo(safe_text(f"{token.id:>8}  {token.token:<24} {', '.join(token.roles)}"))
+            say(f"{token.id:>8}  {token.token:<24} {', '.join(token.roles)}")
 
 
 @app.command()
@@ -184,7 +185,7 @@ def validate(
         else:
             for check in found:
                 word = {True: "passed", False: "FAILED", None: "not checked"}[check.passed]
-                typer.echo(safe_text(f"{check.name:<16} {word:<12} {check.detail}"))
+                say(f"{check.name:<16} {word:<12} {check.detail}")
         if failed:
             raise CheckFailed(f"{folder}: {', '.join(failed)} failed")
 
@@ -219,11 +220,11 @@ def compare(
             result = {"first": numbers[0], "second": numbers[1], "shared_tokens": shared, "texts_that_differ": differ}
             _print(TokenizerComparison.model_validate(result))
             return
-        typer.echo(safe_text(f"{'':<16} {first!s:>24} {second!s:>24}"))
+        say(f"{'':<16} {first!s:>24} {second!s:>24}")
         for name in numbers[0]:
             if name != "languages":
-                typer.echo(f"{name:<16} {numbers[0][name]:>24} {numbers[1][name]:>24}")
-        typer.echo(f"{shared} tokens are in both; the ids of {differ} texts differ")
+                say(f"{name:<16} {numbers[0][name]:>24} {numbers[1][name]:>24}")
+        say(f"{shared} tokens are in both; the ids of {differ} texts differ")
 
 
 def _load(folder: Path | None) -> Any:

@@ -9,7 +9,8 @@ import typer
 
 from codex_ml.cli.completion import one_of
 from codex_ml.cli.options import Debug, Json, print_json
-from codex_ml.core.errors import CheckFailed, UserError, one_line_errors, safe_text
+from codex_ml.cli.output import say
+from codex_ml.core.errors import CheckFailed, UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 
@@ -53,7 +54,7 @@ def track(
         for sent in () if json else found.sent:
             took = f"{sent.numbers} numbers in the run {found.run}" if sent.numbers else "it takes no results"
             what = sent.failed or took
-            typer.echo(safe_text(f"{sent.stage}  {sent.tracker}: {what}"))
+            say(f"{sent.stage}  {sent.tracker}: {what}")
         failed = [f"{sent.stage} to {sent.tracker}: {sent.failed}" for sent in found.sent if sent.failed]
         if failed:
             raise CheckFailed(f"not all metrics were sent; {'; '.join(failed)}")

@@ -8,6 +8,7 @@ import typer
 
 from codex_ml.cli.completion import result_paths
 from codex_ml.cli.options import Debug, Json, in_columns, print_json, relative_to_top, warn_of_lines_not_compared
+from codex_ml.cli.output import say
 from codex_ml.core.errors import one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
@@ -37,6 +38,6 @@ def verify(
             if json:
                 print_json(vars(link), indent=None)
             else:
-                typer.echo(in_columns(link.stage, link.role, link.path, link.md5))
+                say(in_columns(link.stage, link.role, link.path, link.md5))
         if not json:
-            typer.echo(f"verify: {count} links hold")
+            say(f"verify: {count} links hold")

@@ -42,9 +42,14 @@ def safe_text(text: str) -> str:
     )
 
 
+def safe_words(text: str) -> str:
+    """Return `safe_text` of a text, in which line ends are escapes too: it cannot begin another line."""
+    return safe_text(text).replace("\n", "\\n")
+
+
 def safe_line(text: str) -> str:
-    """Return `safe_text` of a text, in which line ends and tabs are escapes too."""
-    return safe_text(text).replace("\n", "\\n").replace("\t", "\\t")
+    """Return `safe_words` of a text, in which tabs are escapes too."""
+    return safe_words(text).replace("\t", "\\t")
 
 
 def one_line(said: BaseException | str) -> str:
@@ -263,7 +268,7 @@ def one_line_errors(*, debug: bool = False, stage: str = "") -> Iterator[None]:
             with suppress(Exception):  # the failure itself is what must reach the user
                 observer(Failure(error, message, code))
     try:
-        print(f"error: {safe_text(message)}", file=sys.stderr, flush=True)
+        print(f"error: {safe_words(message)}", file=sys.stderr, flush=True)
     except OSError:  # stderr is closed; the exit code still reports the failure
         os._exit(code)
     raise SystemExit(code)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from codex_ml.core.errors import safe_words
+
 PLAIN_SECONDS = 10.0
 Advance = Callable[[int], None]
 Item = TypeVar("Item")
@@ -52,10 +54,10 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     rate = TextColumn("{task.fields[rate]}")
     with Progress(*columns, TaskProgressColumn(), rate, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total, completed=done, rate="")
+        task = bar.add_task(safe_words(what), total=total, completed=done, rate="")
 
         def advance(count: int) -> None:
             speed = bar.tasks[task].speed
@@ -83,7 +85,7 @@ class _Lines:
             left = f"{duration((self.total - self.done) / rate)} left" if rate else "?"
             speed = f"{rate:.1f}" if rate >= 1 or not rate else f"{rate:.2g}"
             line = f"{self.what}: {self.done:,}/{self.total:,} {self.unit}, {speed}/s, {left}"
-            print(line, file=sys.stderr, flush=True)
+            print(safe_words(line), file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[Item], what: str, total: int, unit: str, *, style: str = "auto") -> Iterator[Item]:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from codex_ml.core.config import Runtime
-from codex_ml.core.errors import UserError, describe_os_error, safe_text
+from codex_ml.core.errors import UserError, describe_os_error, safe_text, safe_words
 from codex_ml.core.event_hooks import HookCaller
 from codex_ml.core.events import LEVELS, is_event, log_line
 from codex_ml.core.folders import logs_folder
@@ -24,7 +24,8 @@ log = logging.getLogger("codex_ml")
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return safe_text(super().format(record))
+        shown = super().format(record)
+        return safe_text(shown) if record.exc_info else safe_words(shown)
 
 
 class _LogFile(logging.Handler):

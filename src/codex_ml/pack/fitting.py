@@ -118,9 +118,9 @@ def encode_examples(
     if bad and settings.bad_chats == "fail":
         raise BadChats(name, bad)
     if bad:
-        lines = "\n  ".join(_lines(bad, EMPTY))
+        lines = "; ".join(_lines(bad, EMPTY))
         log.warning(
-            "pack: %s: %d chats are dropped because pack.bad_chats is drop; the first are:\n  %s", name, len(bad), lines
+            "pack: %s: %d chats are dropped because pack.bad_chats is drop; the first are: %s", name, len(bad), lines
         )
 
 

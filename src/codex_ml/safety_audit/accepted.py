@@ -127,7 +127,7 @@ def refuse_expired(entries: Iterable[AcceptedFinding], path: Path = ACCEPTED, *,
         clean: as in `read_accepted`; a reason may quote a secret.
 
     Raises:
-        CheckFailed: with one line per entry that has expired.
+        CheckFailed: naming each entry that has expired.
     """
     today = today_utc()
     expired = [
@@ -137,7 +137,7 @@ def refuse_expired(entries: Iterable[AcceptedFinding], path: Path = ACCEPTED, *,
         if entry.expires < today
     ]
     if expired:
-        raise CheckFailed("\n".join(expired))
+        raise CheckFailed("; ".join(expired))
 
 
 def today_utc() -> date:

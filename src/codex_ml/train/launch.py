@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from codex_ml.core.child import end_with_parent
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, safe_text
 from codex_ml.core.out_of_memory import LOWER, ended_without_memory
 
 LAUNCHED = "CODEX_ML_LAUNCHED"
@@ -151,7 +151,7 @@ def _tell(rank: int, code: int, errors: Path) -> None:
         line = f"error: process {rank} lost the others; run the same command to go on from the last checkpoint"
     else:
         line = f"process {rank}: {errors.read_text(encoding='utf-8', errors='replace').strip()}"
-    print(line, file=sys.stderr, flush=True)
+    print(safe_text(line), file=sys.stderr, flush=True)
 
 
 @contextmanager

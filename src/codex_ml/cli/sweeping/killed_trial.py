@@ -12,10 +12,10 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import typer
 from pydantic import ValidationError
 
 from codex_ml.cli.history.git_commands import change_index, files_of_commit, git_text
+from codex_ml.cli.output import say
 from codex_ml.cli.sweeping.trial_values import leaves
 from codex_ml.core.contract import Contract
 from codex_ml.core.errors import UserError
@@ -63,7 +63,7 @@ def put_back(folder: Path) -> None:
         change_index("rm", "--cached", "--quiet", "--force", "--", PACKED)
     if _is_of_trial(head, trial):
         change_index("checkout", "HEAD", "--", PARAMS)
-        typer.echo(f"sweep: put back {PARAMS}, into which a killed trial wrote its values", err=True)
+        say(f"sweep: put back {PARAMS}, into which a killed trial wrote its values", err=True)
     forget_trial(folder)
 
 

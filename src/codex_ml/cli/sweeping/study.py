@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from codex_ml.cli.history.git_commands import files_of_commit
+from codex_ml.cli.output import say
 from codex_ml.cli.sweeping import trial_proposals as proposals
 from codex_ml.cli.sweeping.killed_trial import with_values
 from codex_ml.cli.sweeping.median_rule import stop_index
@@ -30,7 +29,7 @@ from codex_ml.cli.sweeping.trial_experiment import (
     run_experiment,
 )
 from codex_ml.cli.sweeping.trial_values import leaves
-from codex_ml.core.errors import CheckFailed, UserError, disk_error_in, one_line, safe_text
+from codex_ml.core.errors import CheckFailed, UserError, disk_error_in, one_line
 from codex_ml.core.message_cleaner import clean_message
 from codex_ml.core.yaml import parse_yaml, read_yaml
 
@@ -79,7 +78,7 @@ class Study:
             if trial is None:
                 trial = self._ended(number)
                 self.journal.add(trial)
-                typer.echo(safe_text(f"sweep: {line_of(trial)}"), err=True)
+                say(f"sweep: {line_of(trial)}", err=True)
             self._stop_where_all_fail()
             number += 1
 
@@ -148,7 +147,7 @@ class Study:
         adopted = commit is not None
         if commit is None:
             said = f"sweep: trial {number}: experiment {name}; `codex-ml logs --follow` shows its stages"
-            typer.echo(safe_text(said), err=True)
+            say(said, err=True)
             code, printed = run_experiment(launch, self.metric.stage, stop_at)
             commit = launch.commit()
         value, curve, missing = result_of(commit, self.metric) if commit else (None, seen, "")

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-import typer
 from pydantic import Field, ValidationError, model_validator
 
+from codex_ml.cli.output import say
 from codex_ml.core.contract import Contract
 from codex_ml.core.errors import UserError, naming
 from codex_ml.core.io import fsync_folder
@@ -178,6 +178,6 @@ def sweep_lock(folder: Path) -> Iterator[int]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            typer.echo(f"sweep: another sweep, or a trial that it left, uses {folder}; waiting until it ends", err=True)
+            say(f"sweep: another sweep, or a trial that it left, uses {folder}; waiting until it ends", err=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield handle.fileno()
