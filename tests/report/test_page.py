@@ -24,6 +24,7 @@ from codex_ml.report.evaluation_facts import PartScore, SizeScore
 from codex_ml.report.evaluation_pictures import pass_curves
 from codex_ml.report.facts import Facts, load_facts
 from codex_ml.report.page import TEMPLATE, render_page
+from codex_ml.report.plots import label, svg
 from codex_ml.tokens.tokenizer_files import VocabularyGrowth
 
 pytestmark = pytest.mark.usefixtures("drawn")
@@ -531,3 +532,10 @@ def test_a_page_of_the_size_of_the_sample_is_small(facts: MakeFacts) -> None:
     documents = tuple(SizeScore(100 * i, 1.5 + 1 / i, 2.0 + 2 / i) for i in range(1, 102))
     results = dataclasses.replace(made.results, sources=sources, documents=documents)
     assert len(render_page(dataclasses.replace(made, results=results)).encode()) < 350_000
+
+
+def test_the_name_of_an_axis_is_a_text_and_no_formula() -> None:
+    """`codex-ml sweep` names an axis by the metric that a stage or a plug-in writes."""
+    drawn = svg(lambda figure: label(figure.add_subplot(), "$\\frac{1}{0}$", "a\x1b[2J<b>\n"), width=3, height=2)
+    assert "$\\frac{1}{0}$</text>" in drawn
+    assert "a\\x1b[2J&lt;b&gt;\\n</text>" in drawn

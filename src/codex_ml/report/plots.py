@@ -103,8 +103,8 @@ def short(source: str) -> str:
 
 def label(axes: Axes, x: str, y: str) -> None:
     """Name both axes."""
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set_xlabel(safe_line(x), parse_math=False)
+    axes.set_ylabel(safe_line(y), parse_math=False)
     axes.margins(x=0.02)
 
 
