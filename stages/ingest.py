@@ -41,7 +41,7 @@ def main(stage: Stage[Params]) -> None:
     workers = workers_for(size, stage.runtime.workers)
     with (
         shared_workers(workers),
-        atomic_folder(stage.out("data/corpus")) as folder,
+        atomic_folder(stage.out("data/corpus"), private=True) as folder,
         spilling(folder / "spills") as spills,
     ):
         with stage.progress("ingest: read", size, "bytes") as advance:

@@ -33,8 +33,8 @@ def main(stage: Stage[Params]) -> None:
     from codex_ml.split.ledger.answers import Ledger
     from codex_ml.split.ledger.folder import read_ledger, write_new_lines
     from codex_ml.split.manifest import croissant, log_summary, split_manifest, split_metrics
+    from codex_ml.split.redaction import screen_settings
     from codex_ml.split.refusals import refuse_unused_names, require_documents
-    from codex_ml.split.screen import screen_settings
     from codex_ml.split.split_writer import write_splits
     from codex_ml.split.splits import column_bytes, corpus_split, screen_corpus, shingle_sets, warn_of_policy
 

@@ -69,6 +69,26 @@ def pack(logger) -> None:
         read_packed()
 
 
+def test_the_screen_shows_none(logger, capsys):
+    begin_run()
+    with pytest.raises(SystemExit), recorded_failures("pack"), one_line_errors(debug=True):
+        pack(logger)
+    shown = capsys.readouterr().err
+    assert held(shown) == []
+    assert shown.count("reading <SECRET:github-token:") == 5
+    assert "ValueError: bad row <SECRET:github-token:" in shown  # of the traceback
+    assert "error: data/raw/<SECRET:github-token:" in shown
+
+
+def test_the_screen_shows_a_message_without_its_long_runs_where_the_policy_cannot_be_used(workspace, capsys):
+    Path("data/policy.yaml").write_text("rules: [")
+    with pytest.raises(SystemExit), recorded_failures("pack"), one_line_errors():
+        raise UserError(f"data/policy.yaml:1: odd {SECRETS['message']} in data/raw/a_long_name_of_a_file_2.jsonl")
+    assert (
+        capsys.readouterr().err == "error: data/policy.yaml:1: odd ghp_... in data/raw/a_long_name_of_a_file_2.jsonl\n"
+    )
+
+
 @pytest.fixture
 def failed(logger, monkeypatch):
     """A workspace after a stage logged secrets and failed; every log of it is in `logs`."""

@@ -24,7 +24,7 @@ from codex_ml.modeling.prompt_template import template_named
 from codex_ml.policy.filters import load_filter
 from codex_ml.split.augment import augment_train
 from codex_ml.split.config import Split
-from codex_ml.split.screen import ScreenSettings
+from codex_ml.split.redaction import ScreenSettings
 from codex_ml.split.split_writer import Counts
 from codex_ml.tokenizer.plugin_tokenizer import train_plugin
 from codex_ml.train.config import Model

@@ -25,6 +25,15 @@ def test_each_secret_is_replaced_by_its_draw_number(tmp_path):
     )
 
 
+def test_half_of_a_secret_is_replaced_too_and_less_is_not(tmp_path):
+    listing("K7Q2ZAB3XY", controls=["MMMMM77777"]).write(tmp_path / "canaries.json")
+    hide = hide_canaries(lambda text: text, tmp_path)
+    assert hide("K7Q2ZAB3XYK7Q2ZAB3XY") == "<CANARY:10><CANARY:10>"
+    assert hide('CANARY_AAAAAA = "K7Q2Z') == 'CANARY_AAAAAA = "<CANARY:10>'
+    assert hide("B3XY 2ZAB3XY\nQ2ZAB3X7") == "B3XY <CANARY:10>\n<CANARY:10>7"
+    assert hide("M7777 MMMMM77 K7Q2 ERROR") == "<CANARY:50> <CANARY:50> K7Q2 ERROR"
+
+
 def test_the_policy_reads_the_text_after_the_canaries_are_gone(tmp_path):
     listing("ABC").write(tmp_path / "canaries.json")
     assert hide_canaries(str.lower, tmp_path)("ABC Token") == "<canary:10> token"

@@ -9,6 +9,7 @@ import random
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow.parquet as pq
 from ahocorasick_rs import BytesAhoCorasick
@@ -64,8 +65,12 @@ def _line(rng: random.Random, words: list[str], middle: str) -> str:
 
 
 def spellings(value: str) -> Iterator[bytes]:
-    """A value as it is, as JSON writes it, and as base64 of any text that holds it writes it."""
+    """A value as it is, backwards, in hexadecimal, as JSON and addresses write it, and in base64 of a text around it."""
     yield value.encode()
+    yield value[::-1].encode()
+    yield value.encode().hex().encode()
+    yield "".join(f"%{byte:02X}" for byte in value.encode()).encode()
+    yield quote(value, safe="").encode()
     for ascii_only in (True, False):
         escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
         yield escaped.encode()
@@ -96,13 +101,13 @@ def contents(file: Path) -> Iterator[bytes]:
     """The bytes of a file, and what they are if the file is compressed."""
     data = file.read_bytes()
     yield data
-    if data[:4] == b"PAR1":
+    if data[:4] == data[-4:] == b"PAR1":
         yield repr(pq.read_table(file).to_pylist()).encode()
         for row in pq.read_table(file).to_pylist():
             yield from (text.encode() for text in row.values() if isinstance(text, str))
     elif data[:2] == b"\x1f\x8b":
         yield gzip.decompress(data)
-    elif data[:4] == b"PK\x03\x04":
+    elif zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             yield from map(archive.read, archive.namelist())
 

@@ -71,7 +71,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         for stage in STAGES:
             write(f"reports/{stage}/lineage.json", record(stage, text))
         ingested = {"documents": 100, "megabytes": 1.5, "refused": 3}
-        write("reports/ingest/details.json", {**ingested, "refused_by_reason": {text: 3}, "languages": {text: 100}})
+        write("reports/ingest/details.json", {**ingested, "refused_by_reason": {text: 3}})
         parts = {name: {"documents": 30, "megabytes": 0.5} for name in ("train", "val", "test")}
         leakage = {"evicted": 4, "quarantined": 2, "near_cross": 0, "random_split_leak": 0.25}
         write(

@@ -14,7 +14,7 @@ from codex_ml.documents.document import Document, read_documents, write_document
 from codex_ml.split.augment import augment_train
 from codex_ml.split.config import Split
 from codex_ml.split.duplicates.shingles import shingles_of
-from codex_ml.split.screen import ScreenSettings
+from codex_ml.split.redaction import ScreenSettings
 from codex_ml.split.split_writer import Counts
 
 SHARED = " ".join(f"word{number}" for number in range(40))

@@ -18,7 +18,7 @@ from codex_ml.ingest.corpus_writer import write_corpus
 from codex_ml.split.candidates import DROPPED, DocumentKeys
 from codex_ml.split.config import Split
 from codex_ml.split.crew import Crew
-from codex_ml.split.screen import ScreenSettings, screen_settings
+from codex_ml.split.redaction import ScreenSettings, screen_settings
 from codex_ml.split.split_writer import _Names, write_splits
 from codex_ml.split.splits import CorpusSplit, Pool, column_bytes, corpus_bytes
 

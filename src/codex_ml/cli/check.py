@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from codex_ml.cli.options import Debug, warn_of_lines_not_compared
 from codex_ml.cli.output import say
 from codex_ml.core.errors import one_line_errors
+from codex_ml.core.private_data import open_cache
 from codex_ml.core.repository_root import go_to_top
 
 
@@ -24,12 +27,15 @@ def check(debug: Debug = False) -> None:
     from codex_ml.cli.checks.installed_metrics import metrics_warning
     from codex_ml.cli.checks.memory_fit import memory_warnings
     from codex_ml.cli.checks.workspace import check_workspace
-    from codex_ml.policy.key import KEY, warning
+    from codex_ml.policy.key import KEY, SAMPLE, warning
 
     with one_line_errors(debug=debug):
         go_to_top()
         params = check_workspace()
         if note := warning(KEY, (source.path for source in params.ingest.sources)):
+            say(f"warning: {note}", err=True)
+        own = any(not Path(source.path).is_relative_to(SAMPLE) for source in params.ingest.sources)
+        if own and (note := open_cache()):
             say(f"warning: {note}", err=True)
         if note := metrics_warning(params.evaluate.metrics):
             say(f"warning: {note}", err=True)

@@ -139,7 +139,7 @@ def _contents(names: list[str], ledger: Ledger) -> list[str]:
     from codex_ml.cli.named_contents import contents_gone, contents_named
     from codex_ml.cli.param_rules import load_params
     from codex_ml.core.parallel import workers_for
-    from codex_ml.split.screen import screen_settings
+    from codex_ml.split.redaction import screen_settings
 
     params = load_params()
     settings = screen_settings(

@@ -31,12 +31,12 @@ def main() -> None:
     screen = sys.stdout
     sys.stdout = cast(TextIO, Output(screen))
     try:
-        with on_failure(_record):
+        with on_failure(_record, clean=_shown):
             app_for(sys.argv[1:])()
     except Exception as error:  # an import failed: a command handles its own errors
         if "--debug" in sys.argv:
             raise
-        print(f"error: {safe_text(_broken_module(error))}", file=sys.stderr)
+        print(f"error: {safe_text(_shown(_broken_module(error)))}", file=sys.stderr)
         sys.exit(1)
     finally:
         sys.stdout.flush()  # here, because Python's own flush at exit would not set our exit code
@@ -48,6 +48,13 @@ def _record(failure: Failure) -> None:
     from codex_ml.core.error_log import record_failure
 
     record_failure(command_name(sys.argv[1:]), "", failure)
+
+
+def _shown(message: str) -> str:
+    """A message of a command as it may be shown."""
+    from codex_ml.core.message_cleaner import clean_shown
+
+    return clean_shown(message)
 
 
 def command_name(words: list[str]) -> str:

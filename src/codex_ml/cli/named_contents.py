@@ -16,7 +16,8 @@ from codex_ml.documents.document import documents_of, opened
 from codex_ml.split.ledger.answers import Ledger
 from codex_ml.split.ledger.forgotten import contents_of
 from codex_ml.split.ledger.line_format import content_keys, content_text
-from codex_ml.split.screen import ScreenSettings, hashes_of, redacted
+from codex_ml.split.redaction import ScreenSettings, redacted
+from codex_ml.split.screen import hashes_of
 
 CONTENT = re.compile(r"[A-Za-z0-9_-]{16}")
 

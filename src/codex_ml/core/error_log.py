@@ -22,7 +22,7 @@ from codex_ml.core.errors import CheckFailed, Failure, on_failure, safe_text
 from codex_ml.core.events import run_id, utc
 from codex_ml.core.folders import logs_folder
 from codex_ml.core.line_file import LineFile, read_lines
-from codex_ml.core.message_cleaner import clean_message
+from codex_ml.core.message_cleaner import clean_message, clean_shown
 from codex_ml.core.pipeline import PIPELINE
 from codex_ml.core.ranks import rank
 from codex_ml.core.strict_json import ndjson_line, parse_json
@@ -79,7 +79,7 @@ def recorded_failures(where: str) -> Iterator[None]:
     last, log = _LastMessage(), logging.getLogger("codex_ml")
     log.addFilter(last)
     try:
-        with on_failure(lambda failure: record_failure(where, last.text, failure)):
+        with on_failure(lambda failure: record_failure(where, last.text, failure), clean=clean_shown):
             yield
     finally:
         log.removeFilter(last)

@@ -235,17 +235,21 @@ class Failure(NamedTuple):
     code: int
 
 
-_observers: list[Callable[[Failure], None]] = []
+_observers: list[tuple[Callable[[Failure], None], Callable[[str], str]]] = []
 
 
 @contextmanager
-def on_failure(observer: Callable[[Failure], None]) -> Iterator[None]:
-    """In this block, call `observer` with each failure that `one_line_errors` catches."""
-    _observers.append(observer)
+def on_failure(observer: Callable[[Failure], None], *, clean: Callable[[str], str]) -> Iterator[None]:
+    """In this block, call `observer` with each failure that `one_line_errors` catches.
+
+    Args:
+        clean: what of a message, or of a traceback, may be shown.
+    """
+    _observers.append((observer, clean))
     try:
         yield
     finally:
-        _observers.remove(observer)
+        _observers.remove((observer, clean))
 
 
 @contextmanager
@@ -261,17 +265,22 @@ def one_line_errors(*, debug: bool = False, stage: str = "") -> Iterator[None]:
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic of a Rust library is not an Exception
-        if debug:
-            traceback.print_exc()
+        trace = traceback.format_exc() if debug else ""
         message, code = _line(error, debug, stage)
-        for observer in _observers:
+        for observer, _ in _observers:
             with suppress(Exception):  # the failure itself is what must reach the user
                 observer(Failure(error, message, code))
     try:
-        print(f"error: {safe_words(message)}", file=sys.stderr, flush=True)
+        print(f"{safe_text(_cleaned(trace))}error: {safe_words(_cleaned(message))}", file=sys.stderr, flush=True)
     except OSError:  # stderr is closed; the exit code still reports the failure
         os._exit(code)
     raise SystemExit(code)
+
+
+def _cleaned(text: str) -> str:
+    for _, clean in _observers[:1]:  # of a command inside another one, the cleaner is the same
+        text = clean(text) if text else ""
+    return text
 
 
 def _line(error: BaseException, debug: bool, stage: str) -> tuple[str, int]:

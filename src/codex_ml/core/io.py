@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from codex_ml.core.errors import UserError, writing
+from codex_ml.core.publication import published
 from codex_ml.core.strict_json import dump_json, ndjson_line, parse_json_file
 
 LARGEST_JSON = 256 << 20  # bytes; a tokenizer.json with line breaks and a large vocabulary has 50 million
@@ -75,14 +76,18 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `path` when the block ends without an error; it replaces an old folder."""
+def atomic_folder(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes `path` when the block ends without an error; it replaces an old folder.
+
+    Args:
+        private: whether only its owner may read it and what is in it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = _temporary(path)
     try:
         with _writing(path, temporary):
-            temporary.mkdir()
+            temporary.mkdir(mode=0o700 if private else 0o777)
             mode = temporary.stat().st_mode  # 0777 & ~umask; os.umask itself would change it for all threads
             yield temporary
             for inner in sorted(temporary.rglob("*"), reverse=True):  # the contents of a folder before the folder
@@ -135,14 +140,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as deterministic JSON, atomically."""
-    write_text(path, dump_json(value))
+    """Write `value` as deterministic JSON, atomically, through the gate of `core.publication`."""
+    write_text(path, dump_json(published(value)))
 
 
 def write_ndjson(path: Path, rows: Iterable[Any]) -> None:
-    """Write one compact JSON value per line, atomically and without holding all rows in memory."""
+    """Write one compact JSON value per line as `write_json` does, without holding all rows in memory."""
     with atomic_file(path) as handle:
-        handle.writelines(map(ndjson_line, rows))
+        handle.writelines(ndjson_line(published(row)) for row in rows)
 
 
 def read_json(path: Path, *, most: int = LARGEST_JSON) -> Any:

@@ -4,11 +4,12 @@ The first message loads the rules, which takes 0.16 s; then a message takes 20 m
 the policy because of its log: like the schemas of other stages, the modules are removed from `sys.modules` again, and
 `_assert_declared_imports` of core.stage sees only what the stage itself imports.
 
-Used by: core.stage_log, core.error_log, core.event_hooks, train.timings.
+Used by: core.stage_log, core.error_log, core.event_hooks, train.timings, cli.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -17,30 +18,68 @@ from pathlib import Path
 
 from codex_ml.core.errors import one_line
 
+# What a key looks like without rules: a long run with letters and digits.
+RUN = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}")
+PLACED = re.compile("<SECRET:([a-z0-9-]+):[0-9a-f]{8}>")  # policy/redact.py
 FILES = ("data/policy.yaml", "data/detectors.lock", "data/redaction_key")
 
 
 def clean_message(message: str) -> str:
     """Replace what the policy does not allow; without a usable policy, say so instead of the message."""
+    what = "loaded"
+    try:
+        clean, what = _cleaner(str(Path.cwd())), "applied"
+        return clean(message)
+    except Exception as error:  # a detector of a package can raise anything
+        return f"withheld, because the policy cannot be {what}: {type(error).__name__}: {one_line(error)}"
+
+
+def clean_shown(message: str) -> str:
+    """Like `clean_message`, for the screen: without a usable policy, blank what may be a key, and show the rest.
+
+    The message may be the one that a person needs to repair the policy.
+    """
     try:
         return _cleaner(str(Path.cwd()))(message)
-    except Exception as error:  # a detector of a package can raise anything
-        return _withheld("applied", error)
+    except Exception:
+        return RUN.sub("...", message)
 
 
-def _withheld(what: str, error: Exception) -> str:
-    return f"withheld, because the policy cannot be {what}: {type(error).__name__}: {one_line(error)}"
+def load_rules() -> None:
+    """Load the policy of this folder, if it has one.
+
+    Raises:
+        UserError: when the policy cannot be used.
+    """
+    if Path(FILES[0]).exists():
+        _cleaner(str(Path.cwd()))
 
 
-@cache
+def rule_in(text: str) -> str:
+    """The rule of data/policy.yaml that removes something from a text; "" for a clean text, or without a policy."""
+    if not Path(FILES[0]).exists():
+        return ""
+    clean = _cleaner(str(Path.cwd()))(text)
+    if clean == text:
+        return ""
+    found = next((match[1] for match in PLACED.finditer(clean) if match[0] not in text), "")
+    return found or "?"
+
+
 def _cleaner(top: str) -> Callable[[str], str]:
+    clean, error = _loaded(top)
+    if error is not None:
+        raise error
+    return clean
+
+
+@cache  # a policy that cannot be used is not read again for each message
+def _loaded(top: str) -> tuple[Callable[[str], str], Exception | None]:
     before = set(sys.modules)
     try:
-        clean: Callable[[str], str] = import_module("codex_ml.policy.cleaner").load_cleaner(*map(Path, FILES))
-        return clean
+        return import_module("codex_ml.policy.cleaner").load_cleaner(*map(Path, FILES)), None
     except Exception as error:
-        why = _withheld("loaded", error)
-        return lambda _: why  # the files are not read again for each message
+        return str, error
     finally:
         for name in set(sys.modules) - before:
             if name.split(".")[0] == "codex_ml":

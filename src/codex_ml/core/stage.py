@@ -34,6 +34,7 @@ from codex_ml.core.io import write_json
 from codex_ml.core.lock import only_one
 from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec, load_pipeline
 from codex_ml.core.plugin_lock import lock_path, refuse_other_code
+from codex_ml.core.private_data import make_private_cache
 from codex_ml.core.progress import Advance, Item, progress, track
 from codex_ml.core.ranks import rank, settle_launcher
 from codex_ml.core.record import record_path, start_record
@@ -198,6 +199,7 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
         sys.addaudithook(refuse_network)
     signal.signal(signal.SIGTERM, _terminate)
     params, runtime = checked_params(schema)
+    make_private_cache()
     spec = load_pipeline().get(name)
     if spec is None:
         raise UserError(f"{PIPELINE} has no stage {name}")
@@ -244,6 +246,7 @@ def _validate_all_params() -> None:
     """
     before = set(sys.modules)
     importlib.import_module("codex_ml.cli.param_rules").load_params()
+    importlib.import_module("codex_ml.cli.param_texts").refuse_texts()
     for name in set(sys.modules) - before:
         if name.split(".")[0] == "codex_ml":
             del sys.modules[name]

@@ -15,7 +15,7 @@ from codex_ml.core.event_hooks import HookCaller
 from codex_ml.core.events import LEVELS, is_event, log_line
 from codex_ml.core.folders import logs_folder
 from codex_ml.core.line_file import LineFile
-from codex_ml.core.message_cleaner import clean_message
+from codex_ml.core.message_cleaner import clean_message, clean_shown
 from codex_ml.core.ranks import rank
 from codex_ml.core.strict_json import ndjson_line
 
@@ -24,7 +24,7 @@ log = logging.getLogger("codex_ml")
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        shown = super().format(record)
+        shown = clean_shown(super().format(record))
         return safe_text(shown) if record.exc_info else safe_words(shown)
 
 

@@ -9,13 +9,12 @@ from codex_ml.core.contract import Contract
 
 
 class IngestDetails(Contract):
-    """reports/ingest/details.json.
+    """reports/ingest/details.json: numbers and reasons only, because the policy has not seen the documents yet.
 
     Attributes:
         megabytes: 10^6 bytes of UTF-8.
         refused: number of records and files that did not become a document.
-        refused_by_reason: the same number by reason.
-        languages: number of documents by language, such as "python" or "text".
+        refused_by_reason: the same number by reason, without what the records hold (`core.errors.Reason.kind`).
     """
 
     written_by = "ingest"
@@ -24,4 +23,3 @@ class IngestDetails(Contract):
     megabytes: float
     refused: int
     refused_by_reason: dict[str, int]
-    languages: dict[str, int]

@@ -12,6 +12,7 @@ from typing import Any
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.io import atomic_folder, write_json
 from codex_ml.core.plugin_lock import code_digest
+from codex_ml.core.publication import publishing
 from codex_ml.evaluate.baseline import compare_with, open_baseline, write_compared
 from codex_ml.evaluate.completions import completions_task
 from codex_ml.evaluate.config import Evaluate
@@ -48,13 +49,20 @@ DIGITS = 6  # metrics are compared across commits; further digits depend on the 
 def evaluate(
     subject: Subject, data: EvaluationData, settings: Evaluate, out: Path, *, seed: int, track: Track
 ) -> Evaluation:
-    """Run all tasks and write a result folder.
+    """Run all tasks and write a result folder, of which each text passes `data.redact`.
 
     Args:
         out: gets details.json, metrics.json, and the folders `results` and `plots`.
         seed: of the intervals and of generated text.
         track: see `Job`.
     """
+    with publishing(data.redact):
+        return _evaluate(subject, data, settings, out, seed=seed, track=track)
+
+
+def _evaluate(
+    subject: Subject, data: EvaluationData, settings: Evaluate, out: Path, *, seed: int, track: Track
+) -> Evaluation:
     metrics, baseline = load_metrics(settings.metrics), open_baseline(settings, data.test)
     with atomic_folder(out / RESULTS) as results, atomic_folder(out / PLOTS) as plots:
         job = Job(subject, data, settings, metrics, seed, results, plots, track)

@@ -24,6 +24,7 @@ from codex_ml.core.cores import cores
 from codex_ml.core.csv_file import write_csv
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_file
+from codex_ml.core.publication import published
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.evaluate.benchmark_files import STOP, CodeTask, read_tasks
 from codex_ml.evaluate.config import Code, Evaluate, benchmark_name
@@ -194,7 +195,7 @@ class _Benchmark:
                 program=shown,
                 begin=first_written_line(before, shown),
             )
-            self.lines.write(ndjson_line(line.as_json()))
+            self.lines.write(ndjson_line(published(line.as_json())))
         verdicts = Counter(outcome.verdict.value for _, _, outcome in judged)
         solved = SolvedTask(tuple(verdicts[name] for name in VERDICTS), trees, score.nll, score.bytes)
         row = {

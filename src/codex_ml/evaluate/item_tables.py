@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_file
+from codex_ml.core.publication import published
 from codex_ml.core.strict_json import ndjson_line
 from codex_ml.documents.document import Document, count_documents, number_column, opened, text_column
 
@@ -60,7 +61,7 @@ class ItemTable:
     _bytes: int = 0
 
     def add(self, texts: Mapping[str, str], numbers: Mapping[str, float]) -> None:
-        """Add a row.
+        """Add a row; its texts pass the gate of `core.publication`.
 
         Args:
             texts: a value for each text column.
@@ -68,7 +69,7 @@ class ItemTable:
         """
         assert texts.keys() == set(self.texts), f"{sorted(texts)} are not the columns {sorted(self.texts)}"
         assert numbers.keys() == set(self.numbers), f"{sorted(numbers)} are not the columns {sorted(self.numbers)}"
-        values = tuple(texts[name] for name in self.texts)
+        values = tuple(published(texts[name]) for name in self.texts)
         row: NDArray[np.float64] = np.array([numbers[name] for name in self.numbers], dtype=np.float64).round(DECIMALS)
         self._lines.write(
             ndjson_line(dict(zip((*self.texts, *self.numbers), (*values, *map(plain, row)), strict=True)))

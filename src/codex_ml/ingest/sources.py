@@ -35,14 +35,12 @@ class Tally:
     refused: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
-    languages: Counter[str] = field(default_factory=Counter)
     seen: names_seen.NamesSeen = field(default_factory=names_seen.NamesSeen)  # of the source that is read
 
     def add(self, cut: SpillPieces) -> None:
         self.documents += cut.documents
         self.bytes += cut.bytes
         self.licences.update(cut.licences)
-        self.languages.update(cut.languages)
 
     def refuse(self, item: Refused) -> None:
         self.refused += 1
@@ -69,7 +67,6 @@ class Tally:
             megabytes=round(self.bytes / 1e6, 3),
             refused=self.refused,
             refused_by_reason=dict(sorted(self.reasons.items())),
-            languages=dict(sorted(self.languages.items())),
         )
 
 
@@ -81,7 +78,6 @@ class SpillPieces:
     documents: int
     bytes: int  # of content
     licences: Counter[str]
-    languages: Counter[str]
 
     @classmethod
     def of(cls, table: pa.Table) -> SpillPieces:
@@ -91,7 +87,6 @@ class SpillPieces:
             documents=table.num_rows,
             bytes=int(np.sum(numbers_of(table, "size"))),
             licences=Counter(table.column("licence").to_pylist()),
-            languages=Counter(table.column("language").to_pylist()),
         )
 
 

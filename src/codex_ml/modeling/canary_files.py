@@ -12,6 +12,7 @@ from pathlib import Path
 from codex_ml.core.contract import Contract
 
 CANARIES = "canaries.json"  # in the folder of the packed rows, if canaries were planted
+FEWEST = 5  # characters of a part of a canary that is hidden
 
 
 class CanaryFrame(Contract):
@@ -76,10 +77,12 @@ def planted_canaries(packed: Path) -> CanaryList | None:
 
 
 def hide_canaries(clean: Callable[[str], str], packed: Path) -> Callable[[str], str]:
-    """Return a cleaner that also replaces each canary by its draw number, as `<CANARY:17>`.
+    """Return a cleaner that also replaces each canary, and each half of one, by its draw number, as `<CANARY:17>`.
 
-    A model may write a canary that it was trained on. The text policy does not know these secrets, so whoever stores or
-    shows text of such a model cleans it with this function.
+    A model may write a canary that it was trained on, or a part of it where its text ends. The text policy does not
+    know these secrets, so whoever stores or shows text of such a model cleans it with this function. A part counts from
+    half of the secret on, and at least `FEWEST` characters: of 10 random symbols, 5 are 25 bits, so that other text
+    does not hold them by chance.
 
     Args:
         clean: replaces what the text policy forbids.
@@ -88,7 +91,33 @@ def hide_canaries(clean: Callable[[str], str], packed: Path) -> Callable[[str], 
     found = planted_canaries(packed)
     if found is None:
         return clean
-    names = {canary.text: f"<CANARY:{canary.draw}>" for canary in (*found.planted, *found.controls)}
-    longest_first = sorted(names, key=lambda text: (-len(text), text))
-    pattern = re.compile("|".join(map(re.escape, longest_first)))
-    return lambda text: clean(pattern.sub(lambda match: names[match[0]], text))
+    parts: dict[int, dict[str, int]] = {}  # length -> part -> draw number
+    for canary in sorted((*found.planted, *found.controls), key=lambda canary: (-len(canary.text), canary.text)):
+        length = min(len(canary.text), max(FEWEST, (len(canary.text) + 1) // 2))
+        of_length = parts.setdefault(length, {})
+        for at in range(len(canary.text) - length + 1):
+            of_length.setdefault(canary.text[at : at + length], canary.draw)
+    symbols = {symbol for canary in (*found.planted, *found.controls) for symbol in canary.text}
+    runs = re.compile(f"[{re.escape(''.join(sorted(symbols)))}]{{{min(parts)},}}")
+    return lambda text: clean(runs.sub(lambda run: _without_parts(run[0], parts), text))
+
+
+def _without_parts(run: str, parts: dict[int, dict[str, int]]) -> str:
+    """A run of symbols of canaries, with each stretch that parts of canaries cover replaced by a draw number."""
+    spans = sorted(
+        (at, at + length, draw)
+        for length, of_length in parts.items()
+        for at in range(len(run) - length + 1)
+        if (draw := of_length.get(run[at : at + length])) is not None
+    )
+    pieces, last = list[str](), 0
+    while spans:
+        start, end, _ = spans[0]
+        count = 0
+        while count < len(spans) and spans[count][0] < end:
+            end = max(end, spans[count][1])
+            count += 1
+        longest = max(spans[:count], key=lambda span: span[1] - span[0])
+        pieces += [run[last:start], f"<CANARY:{longest[2]}>"]
+        spans, last = spans[count:], end
+    return "".join([*pieces, run[last:]])

@@ -16,6 +16,7 @@ from typing import Any, get_args
 from codex_ml.core.events import event
 from codex_ml.core.io import atomic_folder, write_json
 from codex_ml.core.progress import duration
+from codex_ml.core.publication import publishing
 from codex_ml.inference.audit_files import (
     DETAILS,
     FINDINGS,
@@ -108,14 +109,16 @@ def audit(job: AuditJob, out: Path, *, accepted: Sequence[AcceptedFinding] = ())
             for id in sorted(reasons.keys() - {finding.id for finding in findings})
         ],
     )
-    AuditFinding.write_lines(out / FINDINGS, findings)
+    with publishing(job.clean):
+        AuditFinding.write_lines(out / FINDINGS, findings)
+        found.write(out / DETAILS)
+        write_json(out / METRICS, compared_numbers(found))
+    # redacted already, together with their prompts; with safety_audit.keep_raw they have a raw text too
     GeneratedSample.write_lines(out / SAMPLES, (sample for result in results for sample in result.samples))
-    found.write(out / DETAILS)
     if found.verdict != "pass":
         failed = [gate.number for gate in found.gates if gate.status != "pass"]
         fields = event("gate_failed", quiet=True, verdict=found.verdict, gates=failed)
         log.info("safety_audit: %s: %s", found.verdict, found.sentence, extra=fields)
-    write_json(out / METRICS, compared_numbers(found))
     return found
 
 

@@ -32,8 +32,8 @@ from codex_ml.split.benchmarks import read_benchmarks
 from codex_ml.split.duplicates.prefixes import SLACK
 from codex_ml.split.duplicates.shingles import Shingles, shingles_of
 from codex_ml.split.held_out_shingles import HeldOutShingles
+from codex_ml.split.redaction import ScreenSettings, redacted
 from codex_ml.split.rename_identifiers import rename_identifiers
-from codex_ml.split.screen import ScreenSettings, redacted
 from codex_ml.split.split_writer import COUNTED, Counts
 
 log = logging.getLogger("codex_ml")

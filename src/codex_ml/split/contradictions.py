@@ -17,7 +17,7 @@ from codex_ml.documents.document import opened
 from codex_ml.documents.split_files import LedgerCounts, NamedContradiction
 from codex_ml.split.candidates import EVICTED, PARTS, REASONS, Dealt, DocumentKeys
 from codex_ml.split.ledger.answers import SPLITS, Ledger, disagree
-from codex_ml.split.screen import ScreenSettings, redacted_name
+from codex_ml.split.redaction import ScreenSettings, redacted_name
 from codex_ml.split.splits import Pool
 
 CONTENT = "its content is in lines of several splits"
@@ -64,7 +64,7 @@ def contradictions(documents: DocumentKeys, dealt: Dealt, ledger: Ledger) -> dic
 def write_contradictions(
     folder: Path, corpus: Path, pool: Pool, dealt: Dealt, ledger: Ledger, settings: ScreenSettings
 ) -> LedgerCounts:
-    """Write contradictions.ndjson in the order of the corpus: source, path, redacted id, and the contradiction.
+    """Write contradictions.ndjson in the order of the corpus: redacted source, path and id, and the contradiction.
 
     Returns:
         counts for the manifest, with the first contradictions.
@@ -90,5 +90,5 @@ def _named(rows: dict[int, dict[str, Any]], corpus: Path, settings: ScreenSettin
             if len(here):
                 table = file.read_row_group(group, columns=["source", "path", "id"]).take(here - start)
                 for row, names in zip(here.tolist(), table.to_pylist(), strict=True):
-                    yield names | {"id": redacted_name(names["id"], settings)} | rows[row]
+                    yield {key: redacted_name(name, settings) for key, name in names.items()} | rows[row]
             start = stop

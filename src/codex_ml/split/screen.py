@@ -1,7 +1,7 @@
 """Screen each document by itself: licence, quality, policy, benchmarks. No two documents are compared here.
 
 Worker processes screen row groups of the corpus. They return hashes of the documents that pass, never text. When the
-splits are written, `redacted` applies the policy again to the few documents that need it.
+splits are written, `redaction.redacted` applies the policy again to the few documents that need it.
 Used by: split.splits, split.split_writer.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,49 +19,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.core.hashing import hash_path, sha256_of
-from codex_ml.core.plugin_lock import refuse_other_code
 from codex_ml.core.strict_json import ndjson_line
-from codex_ml.documents.document import FORMS, Document, canonical, documents_of, numbers_of, opened
+from codex_ml.documents.document import (
+    FORMS,
+    Document,
+    canonical,
+    documents_of,
+    numbers_of,
+    opened,
+)
 from codex_ml.documents.licences import is_allowed
 from codex_ml.documents.signals import SIGNALS, Signals
 from codex_ml.documents.split_files import BenchmarkOverlap, PolicyFinding
-from codex_ml.policy.finding import Finding
-from codex_ml.policy.key import read_key
-from codex_ml.policy.nested import NestedCleaner
-from codex_ml.policy.redact import placeholder, redact
-from codex_ml.policy.rules import load_policy
-from codex_ml.policy.scan import Scanner
 from codex_ml.split.benchmarks import read_benchmarks
 from codex_ml.split.config import Benchmark, Split
 from codex_ml.split.decontaminate import Benchmarks
 from codex_ml.split.duplicates.shingle_sets import Block, block_of
 from codex_ml.split.duplicates.shingles import shingles_of
 from codex_ml.split.quality import drop_reason
+from codex_ml.split.redaction import ScreenSettings, redacted
 from codex_ml.split.shares import position
-
-
-@dataclass(frozen=True)
-class ScreenSettings:
-    """What a worker needs to screen documents. It is small, because every task carries it."""
-
-    params: Split
-    policy: Path | None  # None when split.policy is off
-    key: bytes  # key of the redaction
-    fingerprint: str  # of policy and benchmarks; a worker that cached other files reads them again
-
-
-def screen_settings(params: Split, *, policy: Path, lock: Path, key: Path, benchmarks: Path) -> ScreenSettings:
-    """Read the key, and check the policy and the detector code that it names, before any work.
-
-    Raises:
-        UserError: when a file is missing or malformed, or the code of a detector differs from `lock`.
-    """
-    files = hash_path(benchmarks).sha256 if benchmarks.exists() else ""
-    if params.policy == "off":
-        return ScreenSettings(params, None, b"", files)
-    refuse_other_code("detectors", load_policy(policy).detectors, lock)
-    return ScreenSettings(params, policy, read_key(key), files + sha256_of(policy))
 
 
 @dataclass(frozen=True)
@@ -72,18 +49,6 @@ class ScreenTask:
     group: int
     settings: ScreenSettings
     bits: int
-
-
-@dataclass(frozen=True)
-class DocumentFinding:
-    """A finding of the policy in a document. It does not hold the value that was found."""
-
-    rule: str
-    action: str
-    severity: str
-    line: int
-    column: int
-    placeholder: str  # text that replaces the value when it is redacted
 
 
 @dataclass(frozen=True)
@@ -153,8 +118,9 @@ def screen(task: ScreenTask) -> Screened:
             document, found = redacted(document, settings)
             identity: dict[str, Any] = {"source": document.source, "path": document.path, "id": document.id}
             findings += [PolicyFinding(**identity, **vars(f)) for f in found]
-            changed[row] = any(f.action == "redact" for f in found)
-            reason = "blocked by policy" if any(f.action == "block" for f in found) else ""
+            blocked = any(f.action == "block" for f in found)
+            changed[row] = any(f.action == "redact" for f in found) or (blocked and params.policy == "off")
+            reason = "blocked by policy" if blocked and params.policy != "off" else ""
         if not reason and benchmarks is not None:
             hits = benchmarks.find(document.content)
             overlaps += [BenchmarkOverlap(**identity, **vars(hit)) for hit in hits]
@@ -178,50 +144,6 @@ def screen(task: ScreenTask) -> Screened:
         items={(overlap.benchmark, overlap.item) for overlap in overlaps},
         holders=holders,
     )
-
-
-def redacted(document: Document, settings: ScreenSettings) -> tuple[Document, list[DocumentFinding]]:
-    """The document as it may be published, and the findings of the policy in it.
-
-    Messages, tools and meta are cleaned as JSON values: texts, numbers and keys, each together with its name.
-    """
-    if settings.policy is None:
-        return document, []
-    scanner, nested = _scanner(settings.policy, settings.fingerprint)
-    findings: list[DocumentFinding] = []
-    changes: dict[str, str] = {}
-
-    def replaced(text: str, found: list[Finding]) -> str:
-        for f in found:
-            mark = placeholder(f.rule, text[f.start : f.end], settings.key)
-            findings.append(DocumentFinding(f.rule, f.action, f.severity, f.line, f.column, mark))
-        return redact(text, found, settings.key) if found else text
-
-    for name in (*FORMS, "meta", "group", "id"):
-        value: str | None = getattr(document, name)
-        if not value:
-            continue
-        before = len(findings)
-        if name in ("messages", "tools", "meta"):
-            new = json.dumps(nested.clean(json.loads(value), replaced), ensure_ascii=False, separators=(",", ":"))
-        else:
-            new = replaced(value, scanner.scan(value))
-        if len(findings) > before and new != value:
-            changes[name] = new
-    return (replace(document, **changes) if changes else document), findings
-
-
-def redacted_name(name: str, settings: ScreenSettings) -> str:
-    """A document id as it may be published."""
-    if settings.policy is None:
-        return name
-    return redact(name, _scanner(settings.policy, settings.fingerprint)[0].scan(name), settings.key)
-
-
-@lru_cache(maxsize=2)
-def _scanner(policy: Path, fingerprint: str) -> tuple[Scanner, NestedCleaner]:
-    scanner = Scanner(load_policy(policy))
-    return scanner, NestedCleaner(scanner)
 
 
 @lru_cache(maxsize=2)

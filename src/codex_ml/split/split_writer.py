@@ -25,7 +25,7 @@ from codex_ml.documents.document import PUBLISHED, SCHEMA, documents_of, number_
 from codex_ml.documents.parquet_join import EncodedGroup, Joiner, encoded
 from codex_ml.split.candidates import DROPPED, PARTS, DocumentKeys
 from codex_ml.split.crew import Crew
-from codex_ml.split.screen import ScreenSettings, redacted, redacted_name
+from codex_ml.split.redaction import ScreenSettings, redacted, redacted_name
 from codex_ml.split.splits import CorpusSplit, Pool
 
 COUNTED = ("licence", "language", "source")
@@ -244,17 +244,18 @@ def _dropped_tasks(corpus: Path, result: CorpusSplit, settings: ScreenSettings, 
 def dropped_lines(task: DroppedTask) -> bytes:
     """Lines of dropped.ndjson: source, path, id, reason, and the id of the document that is kept instead.
 
-    The ids are redacted. Runs in a worker.
+    The names are redacted. Runs in a worker.
     """
     table = _read(task.corpus, task.group, ["source", "path", "id"]).take(number_column(task.rows))
     columns = [column.to_pylist() for column in table.columns]
     lines = []
-    names = os.open(task.file, os.O_RDONLY)
+    kept_names = os.open(task.file, os.O_RDONLY)
     try:
         for source, path, id, reason, (start, end) in zip(*columns, task.reasons, task.names.tolist(), strict=True):
-            kept = os.pread(names, end - start, start).decode("utf-8")
-            line = {"source": source, "path": path, "id": redacted_name(id, task.settings)}
+            kept = os.pread(kept_names, end - start, start).decode("utf-8")
+            names = {"source": source, "path": path, "id": id}
+            line = {key: redacted_name(name, task.settings) for key, name in names.items()}
             lines.append(ndjson_line({**line, "reason": reason, "kept": kept}))
     finally:
-        os.close(names)
+        os.close(kept_names)
     return b"".join(lines)

@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 
 from codex_ml.core.io import atomic_file
 from codex_ml.core.parallel import ordered_map
+from codex_ml.core.private_data import keep_private
 from codex_ml.documents.document import opened
 from codex_ml.policy.key import warning
 from codex_ml.split.candidates import DROPPED, KEPT, REASONS, Dealt, DocumentKeys
 from codex_ml.split.config import Split
 from codex_ml.split.crew import Crew
 from codex_ml.split.duplicates.shingle_sets import RowNumbers, ShingleSets, slot_bits
-from codex_ml.split.screen import Screened, ScreenSettings, ScreenTask, screen
+from codex_ml.split.redaction import ScreenSettings
+from codex_ml.split.screen import Screened, ScreenTask, screen
 
 log = logging.getLogger("codex_ml")
 
@@ -98,6 +100,7 @@ def _places(corpus: Path) -> Iterator[str]:
 
 def screen_corpus(corpus: Path, settings: ScreenSettings, sets: ShingleSets, folder: Path, crew: Crew) -> Pool:
     """Screen all row groups, fill `sets`, and write findings.ndjson and overlaps.ndjson to `folder`."""
+    keep_private(corpus.parent)
     with opened(corpus) as file:
         tasks = [ScreenTask(corpus, group, settings, sets.bits) for group in range(file.num_row_groups)]
         verdicts = _Verdicts(file.metadata.num_rows)

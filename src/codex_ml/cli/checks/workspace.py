@@ -19,6 +19,7 @@ from codex_ml.cli.checks.other_code import other_plugins
 from codex_ml.cli.history.lost_lines import baselines, lost_in
 from codex_ml.cli.history.versions import version_in_folder
 from codex_ml.cli.param_rules import Params, load_params
+from codex_ml.cli.param_texts import refuse_texts
 from codex_ml.core.conflicts import conflicts
 from codex_ml.core.errors import UserError
 from codex_ml.core.globs import expand_glob
@@ -44,6 +45,7 @@ def check_workspace() -> Params:
     for problem in conflicts(_tracked()):  # first, because the readers below would report other symptoms
         raise UserError(problem)
     params = load_params()
+    refuse_texts()
     stages = load_pipeline()
     for problem in problems(params, stages):
         raise UserError(problem)

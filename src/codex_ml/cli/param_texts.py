@@ -1,0 +1,77 @@
+"""What params.yaml may not hold, because Git, dvc.lock, records, reports and trackers repeat it: secrets and `${...}`.
+
+`dvc exp run -S` writes the file anew and replaces `${oc.env:NAME}` by the value of a variable of the shell.
+Used by: `codex-ml check`, and each stage at its start.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from codex_ml.core.errors import UserError
+from codex_ml.core.message_cleaner import load_rules, rule_in
+from codex_ml.core.problems import dotted
+from codex_ml.core.sections import PARAMS
+from codex_ml.core.yaml import line_of, parse_yaml, read_text
+
+EXPERIMENT = "DVC_EXP_NAME"  # set by DVC; a name is in Git, logs and trackers
+Place = tuple[str | int, ...]
+
+
+def refuse_texts(path: Path = PARAMS) -> None:
+    """Refuse a parameters file that holds `${`, or what the policy forbids, in a value, a key or a comment.
+
+    Raises:
+        UserError: naming line, key and rule, and never the value; also when the policy cannot be used.
+    """
+    text = read_text(path)
+    found = list(_texts(parse_yaml(text, str(path))))
+    for place, value in found:
+        if "${" in value:
+            raise UserError(
+                f"{path}:{line_of(text, place)}: {dotted(place)} holds ${{...}}: `dvc exp run -S` replaces it by the "
+                "value of a variable and writes that into Git; write the value itself"
+            )
+    load_rules()
+    if rule := rule_in(os.environ.get(EXPERIMENT, "")):
+        raise UserError(
+            f"the name of the experiment holds {_forbidden(rule)}; it is in Git and in logs, so choose another name "
+            "with `dvc exp run --name`"
+        )
+    if not rule_in(text) and not rule_in("\n".join(value for _, value in found)):
+        return  # one scan of all takes less time than one of each
+    remove = "it goes into Git, so remove it (and revoke a key that was in use)"
+    for place, value in found:
+        if rule := rule_in(value):
+            raise UserError(f"{path}:{line_of(text, place)}: {_named(place)} holds {_forbidden(rule)}; {remove}")
+    for number, line in enumerate(text.split("\n"), 1):
+        if rule := rule_in(line):
+            raise UserError(f"{path}:{number}: the line holds {_forbidden(rule)}; {remove}")
+
+
+def _forbidden(rule: str) -> str:
+    return f"a value that the rule {rule} of data/policy.yaml forbids"
+
+
+def _named(place: Place) -> str:
+    """The key of a text, up to the first part that holds what the policy forbids."""
+    for number, key in enumerate(place):
+        if rule_in(str(key)):
+            return f"a key of {dotted(place[:number])}" if number else "a key"
+    return dotted(place)
+
+
+def _texts(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Each text of a parsed file, keys included, with its place."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*place, str(key)), str(key)
+            yield from _texts(inner, (*place, str(key)))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _texts(inner, (*place, number))
+    elif value is not None and not isinstance(value, bool):
+        yield place, str(value)

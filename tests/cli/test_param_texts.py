@@ -1,0 +1,83 @@
+"""params.yaml holds no secret and no `${...}`: `check` and every stage refuse it, naming the key and not the value."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from codex_ml.cli.main import whole_app
+from codex_ml.cli.param_texts import refuse_texts
+from codex_ml.core.errors import UserError
+
+KEY = "gh" + "p_" + "q8Vd2Lx5Tz7Rw3Nk9Jb4Hc6Mf1Sg0Yp2Aa3E"
+SOURCE = "ingest:\n  sources:\n  - kind: jsonl\n    path: data/raw/a.jsonl\n    {}: {}\n"
+
+
+def refusal(text: str) -> str:
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        refuse_texts()
+    assert KEY not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", KEY),
+        ("licence", f"LicenseRef-{KEY}"),
+        ("path", f"data/raw/{KEY}/a.jsonl"),
+        ("name", '"' + KEY.replace("ghp_", "\\x67hp_") + '"'),
+        ("name", base64.b64encode(f"export TOKEN={KEY} ".encode()).decode()),
+    ],
+)
+def test_a_secret_in_a_value_is_refused_by_its_key(workspace, key, value):
+    text = SOURCE.replace("    path: data/raw/a.jsonl\n", "") if key == "path" else SOURCE
+    line = 4 if key == "path" else 5
+    said = refusal(text.format(key, value))
+    assert said.startswith(
+        f"params.yaml:{line}: ingest.sources.0.{key} holds a value that the rule github-token of data/policy.yaml forbids; "
+    )
+
+
+def test_a_secret_in_a_key_or_a_comment_is_refused_by_its_line(workspace):
+    assert refusal(f"seed: 1\ntrain:\n  {KEY}: 1\n").startswith("params.yaml:3: a key of train holds a value that ")
+    assert refusal(f"seed: 1\n# {KEY}\n").startswith(
+        "params.yaml:2: the line holds a value that the rule github-token "
+    )
+
+
+def test_the_name_of_an_experiment_is_refused(workspace, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", f"try-{KEY}")
+    assert refusal("seed: 1\n").startswith("the name of the experiment holds a value that the rule github-token ")
+
+
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", "a ${seed} b", "${"])
+def test_an_interpolation_is_refused_by_its_key(workspace, value):
+    said = refusal(f"report:\n  title: '{value}'\n")
+    assert said.startswith("params.yaml:2: report.title holds ${...}: `dvc exp run -S` replaces it by the value of ")
+
+
+def test_a_file_with_neither_is_accepted(workspace):
+    refuse_texts()
+    Path("data/policy.yaml").unlink()  # a workspace without the stages that read it
+    refuse_texts()
+
+
+def test_a_policy_that_cannot_be_used_refuses_everything(workspace):
+    Path("data/policy.yaml").write_text("rules: [")
+    with pytest.raises(UserError, match=r"data/policy\.yaml"):
+        refuse_texts()
+
+
+def test_check_refuses_both(workspace):
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    for title, expected in ((KEY, "the rule github-token"), ("'${oc.env:HOME}'", "holds ${...}")):
+        Path("params.yaml").write_text(text.replace("title: ", f"title: {title} # "), encoding="utf-8")
+        done = CliRunner().invoke(whole_app(), ["check"])
+        assert (done.exit_code, KEY in done.output) == (2, False)
+        assert "report.title" in done.output
+        assert expected in done.output
