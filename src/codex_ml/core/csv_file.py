@@ -20,6 +20,7 @@ from typing import Any
 
 from codex_ml.core.errors import safe_line
 from codex_ml.core.io import write_text
+from codex_ml.core.publication import published
 
 # Where a cell may begin: at its start, and after `;`, which separates cells where the comma is the decimal mark.
 FORMULA = re.compile(r"(^|;)(\s*)(?=[=+\-@\t\r\n＝＋－＠])")
@@ -29,7 +30,7 @@ ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, number: Callable[[float], str] = repr) -> str:
-    """A table as CSV (RFC 4180, with "\\n" between lines).
+    """A table as CSV (RFC 4180, with "\\n" between lines); its texts pass the gate of `core.publication`.
 
     Args:
         rows: values in the order of the columns. None and NaN are empty cells.
@@ -42,8 +43,8 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, number: C
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(map(safe_cell, columns))
-    table.writerows([_cell(value, number) for value in row] for row in rows)
+    table.writerow(safe_cell(published(name)) for name in columns)
+    table.writerows([_cell(published(value), number) for value in row] for row in rows)
     return text.getvalue()
 
 

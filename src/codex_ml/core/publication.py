@@ -2,7 +2,7 @@
 
 A stage that may write what the policy has not seen (text of a model, names in benchmarks) opens the gate once. So a new
 field is cleaned without a line of code of its own.
-Used by: core.io and evaluate, which write through it; evaluate and safety_audit, which open it.
+Used by: core.io, core.csv_file and evaluate, which write through it; evaluate and safety_audit, which open it.
 """
 
 from __future__ import annotations
