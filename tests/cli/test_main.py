@@ -49,11 +49,17 @@ def test_verify_prints_the_chain(chain, run):
     assert "fetch         source  a==1.0  " in out
 
 
-def test_verify_prints_json_a_line_for_machines(chain, run):
-    code, out, _ = run("verify", "--json")
-    rows = [json.loads(line) for line in out.splitlines()]
-    assert (code, len(rows)) == (0, 18)
-    assert all(row.keys() == {"stage", "role", "path", "md5"} for row in rows)
+def test_verify_prints_one_json_object_whether_or_not_the_chain_holds(chain, run):
+    code, out, err = run("verify", "--json")
+    found = json.loads(out)
+    assert (code, err, found["holds"], found["problem"], len(found["links"])) == (0, "", True, None, 18)
+    assert all(row.keys() == {"stage", "role", "path", "md5"} for row in found["links"])
+    chain.write("data/splits/train.bin", b"other")
+    code, out, err = run("verify", "--json")
+    broken = json.loads(out)
+    assert (code, broken["holds"], broken["links"]) == (1, False, found["links"][:2])
+    assert err == f"error: {broken['problem']}\n"
+    assert broken["problem"].startswith("train: input data/splits/train.bin was changed after the run; ")
 
 
 def test_verify_ends_with_1_at_the_first_broken_link(chain, run):

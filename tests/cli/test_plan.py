@@ -329,7 +329,7 @@ def test_while_dvc_works_the_plan_is_refused(ran: Path) -> None:
         code, text = page()
     assert code == 1
     assert text.startswith(
-        "error: DVC is working in this folder; plan again when it has ended, or see with `codex-ml doctor` what works here ("
+        "error: DVC is working in this folder; run this again when it has ended, or see with `codex-ml doctor` what works here ("
     )
 
 

@@ -95,7 +95,7 @@ def change(name, data):
 
 
 def edited_while_running(chain):
-    chain.write("src/codex_ml/core/io.py", b"# edited\n")
+    chain.write("src/codex_ml/core/io.py", b"edited = True\n")
     chain.lock(record=False)
 
 
@@ -172,7 +172,8 @@ TAMPERED = {
     ),
     "an edit while the stage ran": (
         edited_while_running,
-        "split: src/codex_ml/core/io.py was edited while the stage ran; it started with ",
+        "split: src/codex_ml/core/io.py was changed in more than comments, docstrings or layout: it was edited while the "
+        "stage ran, or later and recorded by `dvc commit`. The stage started with src/codex_ml/core/io.py ",
     ),
     "a dep in the lock only": (
         lambda chain: chain.edit_lock(lock_with_one_dep_more),
@@ -349,17 +350,52 @@ def test_the_file_of_the_library_that_changed_after_the_run_is_named(library, ca
 
 
 def test_the_file_of_the_library_that_was_edited_while_the_stage_ran_is_named(library):
-    library.write("src/codex_ml/train/loop.py", b"# edited\n")
+    library.write("src/codex_ml/train/loop.py", b"edited = True\n")
     library.lock(record=False)
     with pytest.raises(CheckFailed) as error:
         links()
     assert str(error.value).startswith(
-        "train: src/codex_ml/train/loop.py was edited while the stage ran; it started with "
+        "train: src/codex_ml/train/loop.py was changed in more than comments, docstrings or layout: it was edited while "
     )
+    assert str(error.value).endswith("run `dvc repro --force --single-item train`"), "--force alone runs all before it"
     library.write("src/codex_ml/train/loop.py", b"# code\n")  # put back: no file differs from the start
-    with pytest.raises(CheckFailed, match=r"^train: src/codex_ml/train was edited while the stage ran; ") as error:
+    with pytest.raises(CheckFailed, match=r"^train: src/codex_ml/train was changed: it was edited while the ") as error:
         links()
-    assert str(error.value).endswith("Run `dvc repro --force --single-item train`"), "--force alone runs all before it"
+    assert str(error.value).endswith("`codex-ml accept-code` records that")
+
+
+def test_a_comment_that_was_edited_after_the_start_is_accepted_and_listed(library):
+    library.write("src/codex_ml/train/loop.py", b"# another\n")
+    with pytest.raises(CheckFailed, match=r"only comments, docstrings or layout differ, and `codex-ml accept-code`"):
+        links()
+    library.lock(record=False)  # as accept-code or `dvc commit` leave it
+    found = [link for link in verified_links("models/model") if link.role == "accepted"]
+    assert [(link.stage, link.path, link.md5) for link in found] == [
+        ("train", "src/codex_ml/train/loop.py", syntax_digest(b""))
+    ]
+    library.write("stages/train.py", b"x = 1\n")
+    with pytest.raises(CheckFailed, match=r"^train: code stages/train\.py was changed after the run; dvc\.lock has "):
+        links()
+
+
+def test_no_docstring_is_accepted_where_code_of_the_stage_reads_docstrings(library):
+    library.write("src/codex_ml/train/model/build.py", b"help = loop.__doc__\n")
+    library.lock()
+    library.write("src/codex_ml/train/loop.py", b"'Another.'\n")
+    library.lock(record=False)
+    with pytest.raises(CheckFailed, match=r"loop\.py was changed, and src/codex_ml/train/model/build\.py reads docst"):
+        links()
+
+
+def test_without_a_digest_of_the_syntax_no_edit_of_code_is_accepted(library):
+    record = json.loads(record_path("train").read_bytes())
+    del record["deps"]["src/codex_ml/train"]["syntax"]  # as records before had it
+    library.write("src/codex_ml/train/loop.py", b"# another\n")
+    library.lock(record=False)
+    library.write(RECORD, json.dumps(record).encode())
+    renewed_hash(library, RECORD)
+    with pytest.raises(CheckFailed, match=r"loop\.py was changed, and the record has no digest of its syntax tree; "):
+        links()
 
 
 @pytest.mark.parametrize("files", [1, [], {"loop.py": None}, {"loop.py": 1}])

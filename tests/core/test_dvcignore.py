@@ -173,3 +173,24 @@ def test_folders_outside_the_repository_have_no_rules(here, monkeypatch):
     monkeypatch.chdir(here / "data/other")
     assert [entry.name for entry in scan(here / "data/raw")] == ["a"]
     assert [entry.name for entry in scan(Path("../raw"))] == ["a"]
+
+
+def test_what_no_loader_of_a_base_model_reads_is_in_no_hash(tmp_path, monkeypatch):
+    """With the rules of this repository, and for DVC too. A file of the same name elsewhere is data."""
+    shutil.copy(Path(__file__).parents[2] / ".dvcignore", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    unread = ("README.md", ".gitignore", "mine/README.md", "mine/.gitattributes", "mine/.cache/huggingface/x.metadata")
+    read = ("mine/LICENSE", "mine/chat_template.jinja", "mine/config.json", "mine/tokenizer.model", "mine.gguf")
+    for name in unread + read:
+        for folder in ("models/base", "data/raw"):
+            file = Path(folder, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(name)
+    assert sorted(entry.name for entry in scan(Path("models/base"))) == sorted(read)
+    assert len(list(scan(Path("data/raw")))) == len(unread + read)
+    names, digest = dvc_says(str(tmp_path), "models/base")
+    assert sorted(names) == sorted(read)
+    assert hash_path(Path("models/base")).md5 == digest
+    for name in read:
+        Path("models/base", name).unlink()
+    assert dvc_says(str(tmp_path), "models/base") == (set(), hash_path(Path("models/base")).md5)

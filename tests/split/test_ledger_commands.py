@@ -43,6 +43,14 @@ def test_accept_reports_its_changes_and_the_next_commands(accepted):
     assert run("accept")[::2] == (2, f"error: {NEW} is missing; `dvc repro split` makes it\n")
 
 
+def test_accept_and_show_count_documents_and_not_the_headers(workspace, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("codex_ml.cli.ledger.go_to_top", lambda: Path.cwd())
+    splits([corpus(3, 20)])
+    rows = [line for line in NEW.read_text().splitlines() if not line.startswith("#")]
+    assert run("accept")[1].startswith(f"ledger: {len(rows)} new lines; data/split_ledger holds {len(rows)}\n")
+    assert json.loads(run("show", "--json")[1])["lines"] == len(rows)
+
+
 def test_a_split_after_accept_adds_no_line_and_moves_nothing(accepted):
     before = where()
     splits([corpus(3, 60)])

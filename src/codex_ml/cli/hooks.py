@@ -230,7 +230,10 @@ def pipeline() -> None:
     with one_line_errors():
         go_to_top()
         if stages := stages_to_run(_dry_run()):
-            raise CheckFailed(f"dvc.lock: not up to date: {', '.join(stages)}; run `make repro` and commit dvc.lock")
+            raise CheckFailed(
+                f"dvc.lock: not up to date: {', '.join(stages)}; run `make repro`, or "
+                "`codex-ml accept-code` after an edit of comments only, and commit dvc.lock"
+            )
 
 
 @app.command("config")

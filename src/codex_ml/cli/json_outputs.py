@@ -61,7 +61,7 @@ OUTPUTS = {
     "tokenizer stats": JsonOutput("cli.tokenizer_output", "TokenizerStats"),
     "tokenizer validate": JsonOutput("cli.tokenizer_validation", "TokenizerValidation"),
     "track": JsonOutput("cli.tracked_results", "SentList"),
-    "verify": JsonOutput("cli.checks.hash_chain", "Link", "lines"),
+    "verify": JsonOutput("cli.checks.hash_chain", "Verification"),
 }
 
 

@@ -20,12 +20,12 @@ def lineage(
             help="A result such as models/model or reports/evaluate/metrics.json.", autocompletion=result_paths
         ),
     ],
-    rev: Annotated[str | None, typer.Option(help="Git revision: a commit, a branch or a tag.")] = None,
+    rev: Annotated[str | None, typer.Option(help="A commit, branch, tag or experiment of DVC.")] = None,
     whole: Annotated[bool, typer.Option("--all", help="Print every file, the code and the parameters too.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print what a result was made from, stage by stage, at any Git revision.
+    """Print what a result was made from, stage by stage, at any Git revision or in an experiment.
 
     It shows the hash of the result, the commit, and what each stage wrote and read. It exits with 1 when dvc.lock holds
     stages of several runs, and names the first two that do not belong together. With --json each stage has the record

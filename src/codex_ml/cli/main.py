@@ -94,6 +94,7 @@ def whole_app() -> typer.Typer:
         sweep,
         tokenizer,
     )
+    from codex_ml.cli.accept_code import accept_code
     from codex_ml.cli.check import check
     from codex_ml.cli.doctor import doctor
     from codex_ml.cli.folds import folds
@@ -110,7 +111,22 @@ def whole_app() -> typer.Typer:
     from codex_ml.cli.verify import verify
 
     app = _empty_app()
-    for command in (init, check, doctor, packages, plan, verify, lineage, folds, schema, merge, logs, runs, track):
+    for command in (
+        init,
+        check,
+        doctor,
+        packages,
+        plan,
+        accept_code,
+        verify,
+        lineage,
+        folds,
+        schema,
+        merge,
+        logs,
+        runs,
+        track,
+    ):
         app.command()(command)
     for module in (compare, evaluate, audit, serve, sweep):
         app.registered_commands += module.app.registered_commands

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,12 +10,10 @@ import typer
 from codex_ml.cli.completion import stage_names
 from codex_ml.cli.options import Debug, Json, print_json
 from codex_ml.cli.output import say
-from codex_ml.core.errors import CheckFailed, UserError, one_line, one_line_errors
+from codex_ml.core.errors import UserError, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 if TYPE_CHECKING:
-    from dvc.repo import Repo
-
     from codex_ml.cli.planning.plan_schema import ReproPlan, StagePlan
     from codex_ml.cli.planning.repro_simulation import Fate
     from codex_ml.core.pipeline import Locked
@@ -75,6 +72,7 @@ def _planned(targets: list[str]) -> ReproPlan:
     """
     from codex_ml.cli.param_rules import load_params
     from codex_ml.cli.planning.plan_schema import ReproPlan
+    from codex_ml.cli.planning.quiet_dvc import quiet_dvc
     from codex_ml.cli.planning.repro_simulation import simulate
     from codex_ml.core.pipeline import LOCK, load_lock, load_pipeline
 
@@ -82,7 +80,7 @@ def _planned(targets: list[str]) -> ReproPlan:
     known, lock = load_pipeline(), load_lock() if LOCK.exists() else {}
     if unknown := [name for name in targets if name not in known]:
         raise UserError(f"dvc.yaml has no stage {unknown[0]}; its stages: {', '.join(known)}")
-    with _quiet_dvc() as repo:
+    with quiet_dvc("codex-ml plan") as repo:
         steps = [_step(fate, lock) for fate in simulate(repo, targets)]
     actions = {step.action for step in steps}
     return ReproPlan(stages=steps, exit_code=1 if "fail" in actions else 3 if actions - {"stay"} else 0)
@@ -114,41 +112,6 @@ def _step(fate: Fate, lock: dict[str, Locked]) -> StagePlan:
     )
 
 
-@contextmanager
-def _quiet_dvc() -> Iterator[Repo]:
-    """DVC's view of this repository, locked as by `dvc status`; what DVC would log is not printed.
-
-    Raises:
-        CheckFailed: when DVC works here, or refuses the repository.
-    """
-    import logging
-
-    from dvc.exceptions import DvcException
-    from dvc.lock import LockError
-    from dvc.repo import Repo
-    from dvc.rwlock import rwlock
-
-    log = logging.getLogger("dvc")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        with Repo() as repo, repo.lock:
-            paths = [item.fs_path for stage in repo.index.stages for item in (*stage.deps, *stage.outs)]
-            linked = repo.config["core"].get("hardlink_lock", False)
-            with rwlock(repo.tmp_dir, repo.fs, "codex-ml plan", read=paths, write=[], hardlink=linked):
-                yield repo
-    except LockError as error:
-        held = one_line("\n".join(dict.fromkeys(str(error).splitlines())))  # DVC names a process once per output
-        raise CheckFailed(
-            "DVC is working in this folder; plan again when it has ended, or see with `codex-ml doctor` what works "
-            f"here ({held})"
-        ) from None
-    except DvcException as error:
-        raise CheckFailed(f"`dvc repro` would not start: {one_line(error)}") from None
-    finally:
-        log.setLevel(level)
-
-
 def _page(found: ReproPlan) -> Iterator[str]:
     from codex_ml.cli.planning.last_costs import cost_in_words, probe_in_words, total_in_words
 
@@ -158,6 +121,8 @@ def _page(found: ReproPlan) -> Iterator[str]:
             yield f"{'':<13} {'':<9} last run: {words}"
     counts = {words[1]: sum(step.action == action for step in found.stages) for action, words in WORDS.items()}
     yield "plan: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    if found.only_comments:
+        yield "only comments, docstrings or layout changed: `codex-ml accept-code` records that, and no stage runs"
     if total := total_in_words(found.stages):
         yield total
     if found.probe:

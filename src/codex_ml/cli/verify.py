@@ -9,7 +9,7 @@ import typer
 from codex_ml.cli.completion import result_paths
 from codex_ml.cli.options import Debug, Json, in_columns, print_json, relative_to_top, warn_of_lines_not_compared
 from codex_ml.cli.output import say
-from codex_ml.core.errors import one_line_errors
+from codex_ml.core.errors import CheckFailed, one_line_errors
 from codex_ml.core.repository_root import go_to_top
 
 
@@ -23,21 +23,30 @@ def verify(
 ) -> None:
     """Recompute every hash from a result back to data/sample.lock; compare it with dvc.lock and the stages' records.
 
-    It prints the chain, and exits with 1 at the first hash that differs, which it names.
+    It prints the chain, and exits with 1 at the first hash that differs, which it names. A line `accepted` names a file
+    of code that is not the one that ran, because of an edit of comments, docstrings or layout.
 
     Example: codex-ml verify models/model
     """
-    from codex_ml.cli.checks.hash_chain import verified_links
+    from dataclasses import asdict
+
+    from codex_ml.cli.checks.hash_chain import verification, verified_links
 
     with one_line_errors(debug=debug):
         here = go_to_top()
         warn_of_lines_not_compared()
-        count = 0
-        for link in verified_links(None if path is None else relative_to_top(path, here)):
+        place = None if path is None else relative_to_top(path, here)
+        if json:
+            whole = verification(place)
+            print_json(asdict(whole), indent=None)
+            if whole.problem:
+                raise CheckFailed(whole.problem)
+            return
+        count, accepted = 0, set[str]()
+        for link in verified_links(place):
             count += 1
-            if json:
-                print_json(vars(link), indent=None)
-            else:
-                say(in_columns(link.stage, link.role, link.path, link.md5))
-        if not json:
-            say(f"verify: {count} links hold")
+            accepted |= {link.path} if link.role == "accepted" else set()
+            say(in_columns(link.stage, link.role, link.path, link.md5))
+        say(f"verify: {count} links hold")
+        if accepted:
+            say(f"verify: files of code that ran with other comments, docstrings or layout: {len(accepted)}")

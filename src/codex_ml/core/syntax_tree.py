@@ -9,13 +9,14 @@ of Python: it has the fields of a node in alphabetical order, leaves out empty o
 
 A docstring counts for nothing, because no stage reads one; `text_readers` finds code for which that is not so.
 
-Used by: core.record.
+Used by: core.record, `codex-ml accept-code`, `plan`, `verify` and `lineage`.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -25,7 +26,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # The prefix u of a string, comments about types, and what the place of a node decides.
 WITHOUT_EFFECT = frozenset({"kind", "type_comment", "type_ignores", "ctx"})
 # Names by which a program reads its docstrings or its own text.
-READERS = frozenset({"__doc__", "getdoc", "getcomments", "getsource", "getsourcelines", "findsource", "linecache"})
+READERS = re.compile("__doc__|getdoc|getcomments|getsource|getsourcelines|findsource|linecache")
 
 
 def syntax_digest(source: bytes) -> str:
@@ -94,8 +95,9 @@ def without_docstring(body: Any) -> Any:
 
 def text_readers(source: bytes) -> int:
     """Number of places where a program reads a docstring or its own text, which then can change a result."""
-    found = 0
-    for node in ast.walk(ast.parse(source)):
-        names = {getattr(node, field, None) for field in ("id", "attr", "name", "module", "value")}
-        found += any(isinstance(name, str) and name in READERS for name in names)
-    return found
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):  # what cannot run reads nothing
+        return 0
+    names = ({getattr(node, field, None) for field in ("id", "attr", "name", "module", "value")} for node in nodes)
+    return sum(any(isinstance(name, str) and READERS.fullmatch(name) for name in found) for found in names)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from codex_ml.cli.history.code_edits import ONLY, EditedCode, edited_code
+from codex_ml.cli.history.first_difference import explained
 from codex_ml.cli.history.listing import changed_file
 from codex_ml.cli.history.lost_lines import baselines, lost_in
 from codex_ml.cli.history.versions import version_in_folder
@@ -27,9 +29,38 @@ class Link:
     """One hash of the chain that was recomputed and agreed."""
 
     stage: str
-    role: str  # "output", "input", "code", "params" or "source"
-    path: str
-    md5: str
+    role: str  # "output", "input", "code", "params", "source", or "accepted" (see `path`)
+    path: str  # of an accepted edit: the file in which only comments, docstrings or layout differ from the one that ran
+    md5: str  # of an accepted edit: the SHA-256 of the syntax tree; of a source: the SHA-256
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `codex-ml verify --json` prints, also where a hash differs.
+
+    Attributes:
+        holds: whether the whole chain holds.
+        links: those that hold, from the result backwards, up to the first that does not.
+        problem: the message about that one; null where all hold.
+    """
+
+    holds: bool
+    links: list[Link]
+    problem: str | None = None
+
+
+def verification(path: str | None = None) -> Verification:
+    """All links of `path` that hold, and the first that does not; see `verified_links`.
+
+    Raises:
+        UserError: when the pipeline has not run, or `path` is not a result.
+    """
+    links: list[Link] = []
+    try:
+        links.extend(verified_links(path))
+    except CheckFailed as error:
+        return Verification(holds=False, links=links, problem=str(error))
+    return Verification(holds=True, links=links)
 
 
 def verified_links(path: str | None = None) -> Iterator[Link]:
@@ -123,18 +154,52 @@ def _verify_inputs(spec: StageSpec, lock: dict[str, Locked], record: dict[str, A
             raise CheckFailed(f"{spec.name}: {error}") from None
     for path, md5 in locked.items():
         role = "code" if path in spec.code else "input"
-        started = record["deps"][path]
-        if started["md5"] != md5:
-            where = changed_file(path, started["md5"], lock, started.get("files"))
-            raise CheckFailed(
-                f"{spec.name}: {where} was edited while the stage ran; it started with {path} {started['md5']}, and "
-                f"{LOCK} recorded {md5} at its end. Run `dvc repro --force --single-item {spec.name}`"
-            )
-        found = hashes.of(spec.name, path)
-        if found.md5 != md5 or found.sha256 != started["sha256"]:
-            where = changed_file(path, md5, lock, started.get("files"))
-            raise CheckFailed(f"{spec.name}: {role} {where} was changed after the run; {_differ(md5, found.md5)}")
+        started, found = record["deps"][path], hashes.of(spec.name, path)
+        if (found.md5, found.sha256) != (md5, started["sha256"]):
+            with _findings():
+                code = edited_code(record).get(path)
+            yield from _accepted(_Difference(spec.name, path, md5, started, found, code), lock)
         yield Link(spec.name, role, path, found.md5)
+
+
+class _Difference(NamedTuple):
+    """A dependency that is not the same in the record of the start, in dvc.lock, and in the workspace."""
+
+    stage: str
+    path: str
+    locked: str  # MD5
+    started: dict[str, Any]
+    found: Hashes
+    code: EditedCode | None  # None for data
+
+
+def _accepted(it: _Difference, lock: dict[str, Locked]) -> Iterator[Link]:
+    """The links for the edits of code that dvc.lock records and that are proven to change nothing.
+
+    Raises:
+        CheckFailed: for every other difference.
+    """
+    start, proven = it.started["md5"], it.code is not None and it.code.is_accepted
+    advice = f"; only {ONLY} differ, and `codex-ml accept-code` records that" if proven else ""
+    if it.found.md5 == it.locked != start:
+        if it.code and proven:
+            yield from (Link(it.stage, "accepted", edit.path, edit.syntax) for edit in it.code.edits)
+            return
+        problems = [explained(edit) for edit in it.code.edits if edit.problem] if it.code else []
+        named = problems[0] if problems else f"{changed_file(it.path, start, lock)} was changed"
+    elif it.found.md5 == start != it.locked:  # put back
+        named = f"{it.path} was changed"
+    else:
+        role = "code" if it.code else "input"
+        named = changed_file(it.path, start, lock, it.started.get("files"))
+        raise CheckFailed(
+            f"{it.stage}: {role} {named} was changed after the run; {_differ(it.locked, it.found.md5)}{advice}"
+        )
+    raise CheckFailed(
+        f"{it.stage}: {named}: it was edited while the stage ran, or later and recorded by `dvc commit`. The stage "
+        f"started with {it.path} {start}, and {LOCK} has {it.locked}"
+        + (advice or f"; run `dvc repro --force --single-item {it.stage}`")
+    )
 
 
 def _verify_params(spec: StageSpec, locked: Locked, record: dict[str, Any]) -> None:

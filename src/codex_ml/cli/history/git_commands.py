@@ -1,7 +1,7 @@
 """Read Git: the files of a commit or of the index, and the operation in progress, such as a merge.
 
 All paths are relative to the current folder. That is the top folder of the project, which may be a folder of a larger
-repository. Used by: merge, the check for lost lines of the ledger, lineage.
+repository. Used by: merge, the check for lost lines of the ledger, lineage, compare, verify, accept-code.
 """
 
 from __future__ import annotations

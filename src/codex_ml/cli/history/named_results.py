@@ -6,15 +6,15 @@ The files of a revision are read from Git and from DVC's cache, without a checko
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from codex_ml.cli.history.git_commands import files_of_commit, git_text
+from codex_ml.cli.history.git_commands import files_of_commit
 from codex_ml.cli.history.listing import cached_file, listing_of
+from codex_ml.cli.history.revisions import commits_named
 from codex_ml.cli.history.stage_chain import chain_at
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.io import read_json, write_bytes
@@ -26,7 +26,6 @@ from codex_ml.inference.evaluate_files import DETAILS, RESULTS
 
 WORKSPACE, STAGE = "workspace", "evaluate"
 REPORTS = Path("reports/evaluate")
-EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
 MODEL_FILES = ("config.json", "adapter_config.json")
 Measure = Callable[[Path, Path], None]  # (model, folder for its result)
 
@@ -97,18 +96,7 @@ def _stands_for_nothing(name: str, path: Path, top: Path | None) -> str:
 
 
 def _revisions(name: str) -> Iterator[ComparedSide]:
-    """The commit that Git knows by this name, and the experiments of DVC with it."""
-    if not name.startswith("-") and (commit := _commit(name)):
-        yield ComparedSide(name=name, kind="revision", commit=commit)
-    for line in git_text("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
-        commit, _, reference = line.partition(" ")
-        found = EXPERIMENT.fullmatch(reference)
-        if found and found[1] == name:
-            yield ComparedSide(name=name, kind="experiment", commit=commit)
-
-
-def _commit(name: str) -> str:
-    return git_text("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").split("\n")[-1]
+    return (ComparedSide(name=name, kind=named.kind, commit=named.commit) for named in commits_named(name))
 
 
 def _revision(side: ComparedSide, scratch: Path) -> ResultFolder:

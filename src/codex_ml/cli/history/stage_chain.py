@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codex_ml.cli.history.code_edits import is_same_program
 from codex_ml.cli.history.git_commands import git_text, run_git
 from codex_ml.cli.history.listing import cached, listing_of
+from codex_ml.cli.history.revisions import commit_named
 from codex_ml.core.contract import Contract
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.pipeline import LOCK, PARAMS, PIPELINE, Locked, StageSpec, chain_of, parse_lock, parse_pipeline
@@ -72,7 +74,7 @@ def chain_at(path: str, revision: str | None = None) -> list[ChainStep]:
         UserError: for an unknown path or revision, a stage that has not run, or a file that cannot be read.
         CheckFailed: when the chain is of several runs.
     """
-    texts = TrackedTexts(revision)
+    texts = TrackedTexts(revision, None if revision is None else commit_named(revision))
     stages = parse_pipeline(parse_yaml(texts.read(PIPELINE), str(PIPELINE)), str(PIPELINE))
     lock = parse_lock(texts.read(LOCK))
     steps = []
@@ -81,7 +83,7 @@ def chain_at(path: str, revision: str | None = None) -> list[ChainStep]:
             raise UserError(f"{LOCK} does not know stage {spec.name}; run `dvc repro`")
         locked = lock[spec.name]
         steps.append(ChainStep(spec, locked, texts.record(spec.name, locked.outs.get(str(record_path(spec.name)), ""))))
-    for mixture in _mixtures(steps):
+    for mixture in _mixtures(steps, texts.commit):
         raise CheckFailed(
             f"{LOCK} holds stages of several runs: {mixture}. Run `dvc repro`, or name a commit of one run with --rev"
         )
@@ -90,9 +92,10 @@ def chain_at(path: str, revision: str | None = None) -> list[ChainStep]:
 
 @dataclass(frozen=True)
 class TrackedTexts:
-    """The tracked files of a Git revision, or of the workspace."""
+    """The tracked files of a commit, or of the workspace; `revision` is how the user called the commit."""
 
-    revision: str | None
+    revision: str | None = None
+    commit: str | None = None
 
     def read(self, name: Path) -> str:
         """A file's text.
@@ -100,10 +103,10 @@ class TrackedTexts:
         Raises:
             UserError: when it is missing, is not a regular file (reading a pipe would wait forever), or is not UTF-8.
         """
-        if self.revision is None and name.exists() and not name.is_file():
+        if self.commit is None and name.exists() and not name.is_file():
             raise UserError(f"{name} is not a regular file; put the file of that name there")
         try:
-            return (self._show(name) if self.revision is not None else name.read_bytes()).decode("utf-8")
+            return (self._show(name) if self.commit is not None else name.read_bytes()).decode("utf-8")
         except FileNotFoundError:
             raise UserError(f"{name} is missing; run `make repro` first") from None
         except UnicodeDecodeError as error:
@@ -112,25 +115,22 @@ class TrackedTexts:
     def record(self, stage: str, md5: str) -> dict[str, Any] | None:
         """The record of a stage, from where its bytes are: the workspace or Git, else DVC's cache, by its hash."""
         file = record_path(stage)
-        present = self._has(file) if self.revision is not None else file.is_file()
+        present = self._has(file) if self.commit is not None else file.is_file()
         data = self.read(file) if present else cached(md5)
         return None if data is None else parse_record(parse_json_file(data, str(file)), str(file))
 
     def _has(self, name: Path) -> bool:
-        return run_git("cat-file", "-e", f"{self.revision}:./{name.as_posix()}").returncode == 0
+        return run_git("cat-file", "-e", f"{self.commit}:./{name.as_posix()}").returncode == 0
 
     def _show(self, name: Path) -> bytes:
-        assert self.revision is not None
-        if self.revision.startswith("-") or not self.revision:
-            raise UserError(f"{self.revision!r} is not a Git revision")
-        done = run_git("show", f"{self.revision}:./{name.as_posix()}")
+        done = run_git("show", f"{self.commit}:./{name.as_posix()}")
         if done.returncode:
             reason = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise UserError(f"{name} at {self.revision}: {reason[-1] if reason else 'not found'}")
         return done.stdout
 
 
-def _mixtures(steps: list[ChainStep]) -> Iterator[str]:
+def _mixtures(steps: list[ChainStep], commit: str | None) -> Iterator[str]:
     """One message for each sign that two stages of the chain do not belong to one run."""
     written = {path: (step, md5) for step in steps for path, md5 in step.locked.outs.items()}
     read: dict[str, tuple[ChainStep, str]] = {}
@@ -152,7 +152,7 @@ def _mixtures(steps: list[ChainStep]) -> Iterator[str]:
             other, known = sections.setdefault(section, (step, value))
             if known != value:
                 yield f"{name} ran with another {section} in {PARAMS} than {other.spec.name}"
-        yield from _record_of_another_run(step)
+        yield from _record_of_another_run(step, commit)
 
 
 def _writer_of(path: str, written: dict[str, tuple[ChainStep, str]]) -> tuple[ChainStep | None, str]:
@@ -165,10 +165,10 @@ def _writer_of(path: str, written: dict[str, tuple[ChainStep, str]]) -> tuple[Ch
     return None, ""
 
 
-def _record_of_another_run(step: ChainStep) -> Iterator[str]:
-    started = {} if step.record is None else {path: dep["md5"] for path, dep in step.record["deps"].items()}
-    for path in sorted(started):
-        if step.locked.deps.get(path) != started[path]:
+def _record_of_another_run(step: ChainStep, commit: str | None) -> Iterator[str]:
+    for path, started in sorted(step.record["deps"].items() if step.record else ()):
+        md5 = step.locked.deps.get(path, "")
+        if md5 != started["md5"] and not is_same_program(path, md5, started, commit):
             yield f"{record_path(step.spec.name)} belongs to a start with another {path} than {LOCK} has"
 
 
@@ -213,7 +213,7 @@ def _digest_of(path: str, step: ChainStep) -> str:
 
 def _commit(revision: str | None) -> str:
     """Which commit the chain is of, and whether it is committed at all."""
-    commit = git_text("rev-parse", "--verify", "--quiet", f"{revision or 'HEAD'}^{{commit}}")
+    commit = commit_named(revision) if revision else git_text("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     if not commit:
         return f"none: {LOCK} is not in Git"
     changed = "" if revision else git_text("status", "--porcelain", "--", str(LOCK), str(PIPELINE), PARAMS)

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from codex_ml.cli.history.code_edits import ONLY, edited_code, record_of_run
 from codex_ml.cli.history.listing import changed_file, listing_of
-from codex_ml.cli.history.stage_chain import TrackedTexts
 from codex_ml.cli.planning.plan_schema import PlanReason
 from codex_ml.cli.planning.repro_simulation import Fate
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.pipeline import PARAMS, Locked
-from codex_ml.core.record import CODE, record_path
+from codex_ml.core.record import CODE
 from codex_ml.core.yaml import read_yaml
 
 SHOWN = 3  # files of one folder
@@ -95,22 +95,43 @@ def _shown(value: Any) -> str:
 
 
 def _of_dep(path: str, stage: str, lock: dict[str, Locked]) -> PlanReason:
-    is_code = path.startswith(CODE)
     md5 = lock[stage].deps.get(path)
     if md5 is None:
-        text = f"{path} is a new dependency"
-    else:
-        names = _changed_inside(path, md5, stage, lock)
-        more = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
-        text = f"{', '.join(names[:SHOWN])}{more} changed"
-    return PlanReason(kind="code" if is_code else "data", name=path, text=text)
+        return PlanReason(
+            kind="code" if path.startswith(CODE) else "data", name=path, text=f"{path} is a new dependency"
+        )
+    if path.startswith(CODE):
+        return _of_code(path, md5, stage, lock)
+    return PlanReason(kind="data", name=path, text=f"{_some(_changed_inside(path, md5, lock))} changed")
 
 
-def _changed_inside(path: str, md5: str, stage: str, lock: dict[str, Locked]) -> list[str]:
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else "")
+
+
+def _of_code(path: str, md5: str, stage: str, lock: dict[str, Locked]) -> PlanReason:
+    """The reason for changed code: what differs from the files that ran, according to the record of the run."""
+    try:
+        record = record_of_run(stage, lock[stage])
+    except UserError:  # damaged: `verify` says so
+        record = None
+    code = edited_code(record).get(path) if record else None
+    if code is None:
+        return PlanReason(kind="code", name=path, text=f"{changed_file(path, md5, lock)} changed")
+    if code.is_accepted:
+        names = _some([edit.path for edit in code.edits])
+        text = f"{names} changed, only in {ONLY}" if names else f"{path} is again the code that ran"
+        return PlanReason(kind="comment", name=path, text=text)
+    marks = {"was added": " (added)", "was removed": " (missing)"}
+    names = _some([f"{edit.path}{marks.get(edit.problem, '')}" for edit in code.edits if edit.problem])
+    return PlanReason(kind="code", name=path, text=f"{names} changed")
+
+
+def _changed_inside(path: str, md5: str, lock: dict[str, Locked]) -> list[str]:
     """The files of a dependency that changed since it had the hash `md5`; the dependency itself where none is known."""
     if not Path(path).is_dir():
         return [path]
-    old = _recorded_files(path, md5, stage, lock) if path.startswith(CODE) else listing_of(md5)
+    old = listing_of(md5)
     if old is None:
         return [changed_file(path, md5, lock)]
     now: dict[str, str] = {}
@@ -120,14 +141,3 @@ def _changed_inside(path: str, md5: str, stage: str, lock: dict[str, Locked]) ->
     }
     changed = [f"{path}/{name}{marks[name]}" for name in sorted(marks) if old.get(name) != now.get(name)]
     return changed or [path]
-
-
-def _recorded_files(path: str, md5: str, stage: str, lock: dict[str, Locked]) -> dict[str, str] | None:
-    """Name -> MD5 of the files of a folder of code in the record of the stage's last run; None without that record."""
-    try:
-        record = TrackedTexts(None).record(stage, lock[stage].outs.get(str(record_path(stage)), ""))
-    except UserError:  # damaged: `verify` says so
-        return None
-    dep = record["deps"].get(path) if record else None
-    files: dict[str, str] | None = dep.get("files") if dep and dep["md5"] == md5 else None
-    return files

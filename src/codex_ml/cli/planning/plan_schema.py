@@ -16,14 +16,15 @@ class PlanReason(Contract):
     """One reason why a stage does not stay as it is.
 
     Attributes:
-        kind: what changed; "upstream" for a dep whose new contents are known only when another stage has run.
+        kind: what changed; "comment" for code in which only comments, docstrings or layout changed; "upstream" for a
+            dep whose new contents are known only when another stage has run.
         name: a dotted key of params.yaml, or a path.
         text: the whole reason for people, on one line.
         old: the recorded value of a parameter; null where there was none.
         new: the value of the parameter in params.yaml; null where there is none.
     """
 
-    kind: Literal["param", "code", "data", "out", "command", "never_ran", "upstream", "missing"]
+    kind: Literal["param", "code", "comment", "data", "out", "command", "never_ran", "upstream", "missing"]
     name: str
     text: str
     old: Any = None
@@ -81,6 +82,12 @@ class ReproPlan(Contract):
     stages: list[StagePlan]
     exit_code: Literal[0, 1, 3]
     probe: ProbeResult | None = None
+
+    @property
+    def only_comments(self) -> bool:
+        """Whether all that is to do is because of comments, docstrings or layout, so that no stage needs to run."""
+        kinds = {reason.kind for step in self.stages for reason in step.why}
+        return "comment" in kinds and not kinds - {"comment", "upstream", "never_ran"}
 
 
 class ProbeResult(Contract):
