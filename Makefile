@@ -15,7 +15,7 @@ export USED_PYTHON := $(or $(PYTHON),python3)
 SHELL := /bin/sh
 # In a C locale Python and DVC cannot encode the name of a folder such as "ünï".
 export PYTHONUTF8 := 1
-RUN := .venv/bin/python -m
+RUN := .venv/bin/python -P -m
 PIP := $(RUN) pip --disable-pip-version-check --no-input
 # .venv is built again if one of these changes: its path (scripts hold absolute paths), TORCH, the locks.
 PACKAGES = printf '%s\n' "$$(pwd -P)" "$$GIVEN_TORCH" "$$(cat requirements.lock torch.lock .ci/install | cksum)"

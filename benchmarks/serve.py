@@ -102,7 +102,7 @@ def main(
 def server(model: str, max_batch: int) -> Iterator[tuple[int, psutil.Process]]:
     """Run the command until the block ends: (its port, its process)."""
     options = ["--model", model, "--port", "0", "--max-batch", str(max_batch), "--threads", "1"]
-    command = [sys.executable, "-m", "codex_ml", "serve", *options]
+    command = [sys.executable, "-P", "-m", "codex_ml", "serve", *options]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")

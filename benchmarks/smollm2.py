@@ -207,7 +207,7 @@ def compared(a: str, b: str) -> str:
 
 def command_line(*arguments: str, codes: Container[int] = (0,)) -> str:
     """Run `codex-ml` and return what it prints; leave with its exit code if that is not one of `codes`."""
-    command = [sys.executable, "-m", "codex_ml", *arguments]
+    command = [sys.executable, "-P", "-m", "codex_ml", *arguments]
     environment = {**os.environ, "PYTHONPATH": "src"}
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode not in codes:

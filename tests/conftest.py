@@ -163,7 +163,7 @@ class Chain:
         for name, (deps, params, outs) in self.STAGES.items():
             outs = [*outs, f"reports/{name}/lineage.json"]
             stages[name] = {
-                "cmd": f"python stages/{name}.py",
+                "cmd": f"python -P stages/{name}.py",
                 "desc": f"The {name}",
                 "deps": deps,
                 "params": params,

@@ -58,7 +58,7 @@ def test_the_gate_on_push_is_the_fast_target_and_waits_for_code_only():
     command = ["make", "-n", "-o", "setup", "test-fast"]
     done = subprocess.run(command, env=fresh, cwd=ROOT, capture_output=True, text=True, check=True)
     words = done.stdout.replace("\\\n", " ").split()
-    assert words == gate["entry"].replace("sh .ci/hook", ".venv/bin/python").split()
+    assert words == gate["entry"].replace("sh .ci/hook", ".venv/bin/python -P").split()
     for marker in ("shipped", "costly", "slow", "gpu", "pipeline"):
         assert f"not {marker}" in gate["entry"]
 

@@ -5,8 +5,8 @@ from importlib.machinery import PathFinder
 
 __version__ = "0.1.0"
 
-# DVC starts a stage as `python stages/...`, which is another Python where the environment is not active. Each stage and
-# command imports this package first, so that Python says one line instead of the traceback of a missing module.
+# DVC starts a stage as `python -P stages/...`, which is another Python where the environment is not active. Each stage
+# and command imports this package first, so that Python says one line instead of the traceback of a missing module.
 if sys.version_info < (3, 11) or PathFinder.find_spec("pydantic") is None:
     lack = "is older than 3.11" if sys.version_info < (3, 11) else "has no pydantic"
     advice = "type `make repro`, or `. .venv/bin/activate` first"

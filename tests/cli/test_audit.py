@@ -23,7 +23,7 @@ from codex_ml.cli.audit_model import audit_settings
 from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
-from codex_ml.core.stage import refuse_network
+from codex_ml.core.network_guard import refuse_network
 from codex_ml.inference.audit_files import PLOT_FILES, Audit, AuditFinding
 from codex_ml.safety_audit import battery
 from codex_ml.safety_audit.audit_job import PartResult

@@ -33,12 +33,12 @@ def plus(item):
     return lambda items: (*items, item)
 
 
-CMD = "dvc.yaml: the cmd of train must be exactly `python stages/train.py`; found"
+CMD = "dvc.yaml: the cmd of train must be exactly `python -P stages/train.py`; found"
 STAGES = {
     "a parameter in a command": (
         "train",
-        {"cmd": lambda _: "python stages/train.py --lr ${train.lr}"},
-        f"{CMD} `python stages/train.py --lr ${{train.lr}}`",
+        {"cmd": lambda _: "python -P stages/train.py --lr ${train.lr}"},
+        f"{CMD} `python -P stages/train.py --lr ${{train.lr}}`",
     ),
     "another script": ("train", {"cmd": lambda _: "python other.py"}, f"{CMD} `python other.py`"),
     "an undeclared param": (
@@ -202,7 +202,7 @@ def test_this_repository_is_in_order(workspace):
 
 def test_no_command_of_this_repository_hands_a_parameter_to_the_shell(repository):
     for spec in load_pipeline(repository / "dvc.yaml").values():
-        assert spec.cmd == f"python stages/{spec.name}.py"
+        assert spec.cmd == f"python -P stages/{spec.name}.py"
         assert "${" not in spec.cmd
 
 

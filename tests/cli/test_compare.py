@@ -243,7 +243,7 @@ def repository(tmp_path, monkeypatch, written_result, chain):
     document = json.loads(Path("dvc.yaml").read_bytes())
     outs = ["reports/evaluate/details.json", "reports/evaluate/results", "reports/evaluate/lineage.json"]
     document["stages"]["evaluate"] = {
-        "cmd": "python stages/evaluate.py", "desc": "e", "params": ["seed"], "deps": ["models/model"], "outs": outs,
+        "cmd": "python -P stages/evaluate.py", "desc": "e", "params": ["seed"], "deps": ["models/model"], "outs": outs,
     }  # fmt: skip
     chain.write("dvc.yaml", json.dumps(document).encode())
     chain.write(".gitignore", b"/.dvc/cache\n/reports\n/data\n/models\n")

@@ -21,7 +21,7 @@ from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
 from codex_ml.cli.model_and_data import documents_file, is_split, kind_of
 from codex_ml.core.errors import UserError
-from codex_ml.core.stage import refuse_network
+from codex_ml.core.network_guard import refuse_network
 from codex_ml.documents.document import Document, read_documents, write_documents
 from codex_ml.evaluate.result_folder import result_at
 from codex_ml.inference.evaluate_files import PLOT_FILES, Evaluation

@@ -109,7 +109,7 @@ def test_a_file_that_is_not_there_is_wrong_use(tmp_path):
 
 def test_stages_of_a_dry_run_are_read_from_its_text():
     text = (
-        "Stage 'fetch' didn't change, skipping\nRunning stage 'train':\n> python stages/train.py\n\n"
+        "Stage 'fetch' didn't change, skipping\nRunning stage 'train':\n> python -P stages/train.py\n\n"
         "Stage 'evaluate' is cached - skipping run, checking out outputs\nRunning stage 'report':\n"
     )
     assert stages_to_run(text) == ["train", "evaluate", "report"]

@@ -376,11 +376,11 @@ def test_make_hooks_in_a_monorepo_says_how_the_hooks_are_set(monorepo):
     config = "../../.pre-commit-config.yaml"
     assert done.stdout.decode().splitlines()[0] == (
         f"error: this folder is inside a larger Git repository, whose hooks are in {config}; write that file with "
-        f"`.venv/bin/python -m codex_ml hook config > {config}` (if it exists, add the hooks that are printed)"
+        f"`.venv/bin/python -P -m codex_ml hook config > {config}` (if it exists, add the hooks that are printed)"
     )
     assert (
         monorepo.run(
-            "sh", "-c", f".venv/bin/python -m codex_ml hook config > {config}", cwd=monorepo.project
+            "sh", "-c", f".venv/bin/python -P -m codex_ml hook config > {config}", cwd=monorepo.project
         ).returncode
         == 0
     )

@@ -256,7 +256,7 @@ def test_a_result_that_one_side_removed_is_that_of_head(project):
 
 def test_an_output_in_git_outside_of_reports_is_a_result_too(project):
     Path("dvc.yaml").write_text(
-        "stages: {own: {cmd: python stages/own.py, outs: [{tables/own.csv: {cache: false}}]}}\n"
+        "stages: {own: {cmd: python -P stages/own.py, outs: [{tables/own.csv: {cache: false}}]}}\n"
     )
     Path("tables").mkdir()
     Path("tables/own.csv").write_text("0\n")

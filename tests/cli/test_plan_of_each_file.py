@@ -226,7 +226,7 @@ def test_a_file_that_git_does_not_know_and_a_file_less() -> None:
 def test_another_command_of_a_stage() -> None:
     file = Path("dvc.yaml")
     before = file.read_text()
-    file.write_text(before.replace("python stages/pack.py", "python  stages/pack.py"))
+    file.write_text(before.replace("python -P stages/pack.py", "python  -P stages/pack.py"))
     try:
         planned, named = fates(), dry()
     finally:

@@ -287,7 +287,7 @@ def test_a_record_has_what_was_read_and_nothing_of_time_or_machine(chain):
     io = Path("src/codex_ml/core/io.py")
     syntax = {"io.py": syntax_digest(io.read_bytes())}
     assert record["deps"][io.as_posix()] == {**vars(hash_path(io)), "syntax": syntax}
-    assert (record["stage"], record["params"]["seed"], record["command"]) == ("split", 7, "python stages/split.py")
+    assert (record["stage"], record["params"]["seed"], record["command"]) == ("split", 7, "python -P stages/split.py")
     assert record["params"]["split"]["val"] == 0.1
     assert record["params"].keys() == {"seed", "split"}
     assert record["environment"]["packages"]["dvc"]

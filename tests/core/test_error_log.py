@@ -31,7 +31,7 @@ def fail(where, error, *, said=""):
         ("pack", UserError("params.yaml: `pack.seq_len` is too small"), 2, "codex-ml check"),
         ("train", CheckFailed("the loss is not finite"), 1, "dvc repro train"),
         ("codex-ml verify", CheckFailed("one file differs"), 1, "codex-ml check"),
-        ("train", ZeroDivisionError("by zero"), 1, "python stages/train.py --debug"),
+        ("train", ZeroDivisionError("by zero"), 1, "python -P stages/train.py --debug"),
         ("codex-ml tokenizer export", KeyError("x"), 1, "codex-ml tokenizer export --debug"),
         ("train", OSError(28, "No space left on device", "models/model"), 1, "codex-ml check"),
     ],

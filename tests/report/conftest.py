@@ -279,7 +279,7 @@ def record(stage: str, text: str) -> dict[str, Any]:
     return {
         "schema": "codex-ml/lineage/1",
         "stage": stage,
-        "command": f"python stages/{stage}.py",
+        "command": f"python -P stages/{stage}.py",
         "params": {"split": {"salt": text}, "model": model, "evaluate": {"confidence": 0.9}},
         "deps": {
             "models/model": {"md5": "m", "sha256": "5" * 64, "size": 1000},

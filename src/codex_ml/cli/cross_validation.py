@@ -58,7 +58,7 @@ class Fold:
             *self.changes,
         )  # ++: also where params.yaml lacks it
         options = [word for setting in settings for word in ("-S", setting)]
-        return [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", self.name, *options]
+        return [sys.executable, "-P", "-m", "dvc", "exp", "run", "--temp", "--name", self.name, *options]
 
     def reference(self, head: str) -> str:
         """The Git reference that DVC gives the experiment on the commit `head`."""
@@ -130,7 +130,7 @@ def run_fold(fold: Fold, head: str, *, to_stderr: bool) -> str:
     Raises:
         CheckFailed: when DVC fails. Finished stages stay in DVC's run cache, so the next run goes on from there.
     """
-    binaries = str(Path(sys.executable).parent)  # DVC runs `python stages/...`: the Python of this environment
+    binaries = str(Path(sys.executable).parent)  # DVC runs `python -P stages/...`: the Python of this environment
     environment = {**os.environ, "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]), "PYTHONUTF8": "1"}
     done = subprocess.run(fold.command, env=environment, stdout=sys.stderr if to_stderr else None, check=False)
     if done.returncode:

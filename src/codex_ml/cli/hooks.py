@@ -280,7 +280,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _dry_run() -> str:
     # Git gives hooks the repository in GIT_ variables; in a worktree, they would lead DVC to another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    dvc = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
+    dvc = [sys.executable, "-P", "-m", "dvc", "repro", "--dry", "--allow-missing"]
     run = subprocess.run(dvc, capture_output=True, text=True, encoding="utf-8", errors="replace", env=environment)
     if run.returncode:
         raise UserError(f"`dvc repro --dry` failed: {one_line(run.stderr)}")

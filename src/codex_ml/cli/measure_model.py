@@ -21,9 +21,9 @@ from codex_ml.cli.param_rules import Params, load_params
 from codex_ml.cli.scratch_folder import scratch_folder
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import atomic_folder
+from codex_ml.core.network_guard import refuse_network
 from codex_ml.core.progress import track
 from codex_ml.core.sections import validate
-from codex_ml.core.stage import refuse_network
 from codex_ml.evaluate.config import Evaluate, refuse_equal_names
 from codex_ml.inference.evaluate_files import Evaluation
 

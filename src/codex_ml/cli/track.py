@@ -35,7 +35,7 @@ def track(
     """
     from codex_ml.cli.param_rules import load_params
     from codex_ml.cli.tracked_results import KINDS, send
-    from codex_ml.core.stage import refuse_network
+    from codex_ml.core.network_guard import refuse_network
     from codex_ml.train.trackers import missing_extras
 
     with one_line_errors(debug=debug):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -24,13 +25,16 @@ def verify(
     """Recompute every hash from a result back to data/sample.lock; compare it with dvc.lock and the stages' records.
 
     It prints the chain, and exits with 1 at the first hash that differs, which it names. A line `accepted` names a file
-    of code that is not the one that ran, because of an edit of comments, docstrings or layout.
+    of code that is not the one that ran, because of an edit of comments, docstrings or layout. It
+    also names code that no chain can hold: a file that Python could import in place of a module, or that runs at its
+    start.
 
     Example: codex-ml verify models/model
     """
     from dataclasses import asdict
 
     from codex_ml.cli.checks.hash_chain import verification, verified_links
+    from codex_ml.cli.checks.outside_code import start_code_notes
 
     with one_line_errors(debug=debug):
         here = go_to_top()
@@ -38,15 +42,23 @@ def verify(
         place = None if path is None else relative_to_top(path, here)
         if json:
             whole = verification(place)
+            _warn(start_code_notes(dict.fromkeys(link.stage for link in whole.links)))
             print_json(asdict(whole), indent=None)
             if whole.problem:
                 raise CheckFailed(whole.problem)
             return
-        count, accepted = 0, set[str]()
+        count, accepted, stages = 0, set[str](), dict[str, None]()
         for link in verified_links(place):
             count += 1
+            stages[link.stage] = None
             accepted |= {link.path} if link.role == "accepted" else set()
             say(in_columns(link.stage, link.role, link.path, link.md5))
+        _warn(start_code_notes(stages))
         say(f"verify: {count} links hold")
         if accepted:
             say(f"verify: files of code that ran with other comments, docstrings or layout: {len(accepted)}")
+
+
+def _warn(notes: Iterator[str]) -> None:
+    for note in notes:
+        say(f"warning: {note}", err=True)

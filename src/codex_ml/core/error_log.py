@@ -169,7 +169,7 @@ def _suggestion(where: str, message: str, error: BaseException, *, internal: boo
     if (named := COMMAND.search(message)) and "<SECRET:" not in named[1]:
         return named[1]
     if internal:
-        return f"{where} --debug" if _is_command(where) else f"python stages/{where}.py --debug"
+        return f"{where} --debug" if _is_command(where) else f"python -P stages/{where}.py --debug"
     if isinstance(error, CheckFailed) and not _is_command(where):
         return f"dvc repro {where}"
     return "codex-ml check"

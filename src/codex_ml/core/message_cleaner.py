@@ -2,7 +2,7 @@
 
 The first message loads the rules, which takes 0.16 s; then a message takes 20 microseconds. A stage does not depend on
 the policy because of its log: like the schemas of other stages, the modules are removed from `sys.modules` again, and
-`_assert_declared_imports` of core.stage sees only what the stage itself imports.
+`refuse_unrecorded` of core.loaded_code sees only what the stage itself imports.
 
 Used by: core.stage_log, core.error_log, core.event_hooks, train.timings, cli.
 """

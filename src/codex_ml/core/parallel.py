@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from codex_ml.core.child import end_with_parent
 from codex_ml.core.cores import cores
 from codex_ml.core.errors import CheckFailed, naming
+from codex_ml.core.loaded_code import WatchedStage, refuse_new, watched
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -75,7 +76,7 @@ def shared_workers(workers: int) -> Iterator[None]:
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of pyarrow
     # the first task starts a process
-    pool = ProcessPoolExecutor(workers or 1, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers or 1, mp_context=context, initializer=_start_worker, initargs=(watched(),))
     _shared = pool
     try:
         yield
@@ -107,7 +108,9 @@ def _mapped(
 
 
 def _work(function: Callable[[Any], Any], task: str, folder: str) -> str:
-    return _written(function(_read(task)), folder)
+    result = function(_read(task))
+    refuse_new()
+    return _written(result, folder)
 
 
 def _written(value: Any, folder: str) -> str:
@@ -125,7 +128,9 @@ def _read(name: str) -> Any:
     return value
 
 
-def _start_worker() -> None:
+def _start_worker(watch: WatchedStage | None) -> None:
+    if watch is not None:
+        watch.begin()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
     parent = multiprocessing.parent_process()
     assert parent is not None

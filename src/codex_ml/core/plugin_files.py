@@ -22,6 +22,7 @@ from types import CodeType
 from typing import Any
 
 from codex_ml.core.errors import UserError
+from codex_ml.core.loaded_code import allow_code
 
 MOST_FILES = 20_000  # of a checkout; each stage hashes them
 SUFFIXES = (".py", ".pyc", *EXTENSION_SUFFIXES)  # of what can be imported
@@ -158,7 +159,9 @@ def _top_level(distribution: Distribution) -> list[str]:
 
 def read_sources_only(distribution: Distribution, value: str) -> None:
     """Let this process never use byte code from `__pycache__` for the modules of a plug-in; arguments as `files_of`."""
-    names = [value.strip(), *_top_level(distribution), *(name.split("/")[0] for name in files_of(distribution, value))]
+    files = files_of(distribution, value)
+    allow_code(files.values())
+    names = [value.strip(), *_top_level(distribution), *(name.split("/")[0] for name in files)]
     _SOURCES.modules |= {re.split("[.:]", name)[0] for name in names}
     if _SOURCES not in sys.meta_path:
         sys.meta_path.insert(0, _SOURCES)

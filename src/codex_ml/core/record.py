@@ -20,9 +20,11 @@ from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.core.installed_files import package_digest
 from codex_ml.core.io import read_json
+from codex_ml.core.loaded_code import start_code
 from codex_ml.core.packages import deciding_packages, metadata_folders, normal, versions_of
 from codex_ml.core.pipeline import StageSpec, remedy
 from codex_ml.core.syntax_tree import ENDING, syntax_digest
+from codex_ml.core.variables import recorded_variables
 
 SCHEMA: Final = "codex-ml/lineage/1"
 CODE = ("stages/", "src/")  # scripts, and folders of the library
@@ -46,13 +48,21 @@ class RecordedHashes(Contract):
 
 
 class Environment(Contract):
-    """What ran the stage; a package that is not installed has no version, and no digest of its files."""
+    """What ran the stage; a package that is not installed has no version, and no digest of its files.
+
+    Attributes:
+        start_code: SHA-256 of code that runs before the stage and that no package brings, by the name of its file; see
+            `core.loaded_code`. Absent if there is none.
+        variables: environment variables that may decide bytes; see `core.variables`. Absent if none is set.
+    """
 
     python: str
     machine: str
     threads: int
     packages: dict[str, str | None]
     package_files: dict[str, str] = Field(default_factory=dict)
+    start_code: dict[str, str] = Field(default_factory=dict)
+    variables: dict[str, str] = Field(default_factory=dict)
 
 
 class Record(Contract):
@@ -133,6 +143,7 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
         raise UserError(f"{spec.name}: {', '.join(missing)} is missing; {remedy(Path(missing[0]), what)}")
     dumped, installed = params.model_dump(mode="json"), metadata_folders()
     versions, deciding = versions_of(installed), deciding_packages()
+    outside = {"start_code": start_code(), "variables": recorded_variables()}
     return Record(
         format=SCHEMA,
         stage=spec.name,
@@ -147,6 +158,7 @@ def start_record(spec: StageSpec, params: Section) -> dict[str, Any]:
             package_files={
                 name: package_digest(found[0]) for name in deciding if (found := installed.get(normal(name)))
             },
+            **{name: found for name, found in outside.items() if found},
         ),
     ).as_json()
 

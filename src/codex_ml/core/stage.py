@@ -31,8 +31,11 @@ from codex_ml.core.error_log import recorded_failures
 from codex_ml.core.errors import CheckFailed, UserError, one_line_errors
 from codex_ml.core.events import begin_run
 from codex_ml.core.io import write_json
+from codex_ml.core.loaded_code import refuse_unrecorded, watch
 from codex_ml.core.lock import only_one
-from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec, load_pipeline
+from codex_ml.core.network_guard import refuse_network
+from codex_ml.core.pipeline import PIPELINE, StageSpec, load_pipeline
+from codex_ml.core.planted_files import planted_files
 from codex_ml.core.plugin_lock import lock_path, refuse_other_code
 from codex_ml.core.private_data import make_private_cache
 from codex_ml.core.progress import Advance, Item, progress, track
@@ -44,6 +47,7 @@ from codex_ml.core.sections import read_sections
 from codex_ml.core.side_note import GitState, write_side_note
 from codex_ml.core.stage_log import start_log
 from codex_ml.core.tree import why_not_traced
+from codex_ml.core.variables import FIXED
 
 log = logging.getLogger("codex_ml")
 
@@ -193,16 +197,21 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     _assert_own_library()
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DVC_STUDIO_OFFLINE="1", MPLBACKEND="Agg")
+    os.environ.update(FIXED)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not network:
         sys.addaudithook(refuse_network)
     signal.signal(signal.SIGTERM, _terminate)
     params, runtime = checked_params(schema)
     make_private_cache()
-    spec = load_pipeline().get(name)
+    stages = load_pipeline()
+    spec = stages.get(name)
     if spec is None:
         raise UserError(f"{PIPELINE} has no stage {name}")
+    for problem in planted_files(stages):
+        raise UserError(problem)
+    refuse_unrecorded(spec, packages=False)
+    watch(spec, guard=None if network else refuse_network)
     if unlike := sorted(set(spec.params) ^ set(schema.model_fields)):
         raise UserError(
             f"{PIPELINE}: stage {name} and {spec.script} declare different params: {', '.join(unlike)}; "
@@ -217,7 +226,7 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
                 write_json(record_path(name), record)
                 write_side_note(name, git, runtime)
             yield Stage(spec, params, runtime, record)
-            _assert_declared_imports(spec)
+            refuse_unrecorded(spec)
 
 
 def checked_params(schema: type[Sections]) -> tuple[Sections, Runtime]:
@@ -241,7 +250,7 @@ def _validate_all_params() -> None:
     """Refuse what a later stage would refuse after hours of work: mistakes in its section, sections that disagree.
 
     The schemas of other stages can only refuse here. So they are not dependencies of this stage, and a change of one
-    does not make this stage stale. Their modules are removed from `sys.modules`, so that `_assert_declared_imports`
+    does not make this stage stale. Their modules are removed from `sys.modules`, so that `refuse_unrecorded`
     sees only what the stage itself imports.
     """
     before = set(sys.modules)
@@ -259,28 +268,6 @@ def _assert_own_library() -> None:
         raise UserError(f"no {PIPELINE} in {here}; run stages from the repository's top folder")
     if not library.is_relative_to((here / "src").resolve()):
         raise CheckFailed(f"the library in use is {library}, not the one of this checkout ({here / 'src'})")
-
-
-def _assert_declared_imports(spec: StageSpec) -> None:
-    source = Path(codex_ml.__file__).parents[1]  # src of this checkout, which may be a link
-    files = {Path(m.__file__) for n, m in sys.modules.items() if n.split(".")[0] == "codex_ml" and m.__file__}
-    places = sorted(f"src/{file.relative_to(source).as_posix()}" for file in files)
-    if undeclared := [place for place in places if not spec.reads(place) and place not in ROOTS]:
-        raise CheckFailed(
-            f"{spec.name} imported {', '.join(undeclared)}: add its folder to the stage's deps in {PIPELINE}"
-        )
-
-
-def refuse_network(event: str, args: tuple[Any, ...]) -> None:
-    """Audit hook: only `fetch` may open a socket to another machine."""
-    if event == "socket.getaddrinfo":
-        host = args[0]
-    elif event == "socket.connect" and isinstance(args[1], tuple):
-        host = args[1][0]
-    else:
-        return
-    if host not in (None, "localhost", "127.0.0.1", "::1", b"localhost"):
-        raise CheckFailed(f"this run tried to reach {host!r}; only fetch may use the network")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

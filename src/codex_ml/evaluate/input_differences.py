@@ -74,5 +74,7 @@ def _environment(value: Any) -> Iterator[tuple[str, str]]:
             yield from ((str(package), str(version)) for package, version in inner.items() if version)
         elif name == "package_files" and isinstance(inner, dict):
             yield from ((f"files of {package}", str(digest)) for package, digest in inner.items())
+        elif isinstance(inner, dict):  # start_code and variables
+            yield from ((str(key), str(found)) for key, found in inner.items())
         else:
             yield str(name), str(inner)

@@ -96,8 +96,8 @@ def _download(pins: list[Pin], folder: Path) -> None:
     while rest:  # one call of pip cannot download two releases of one name
         batch = list({pin.name: pin for pin in reversed(rest)}.values())
         rest = [pin for pin in rest if pin not in batch]
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"]
-        command += ["--disable-pip-version-check", "--dest", str(folder), *map(str, batch)]
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += ["--no-input", "--disable-pip-version-check", "--dest", str(folder), *map(str, batch)]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
         )

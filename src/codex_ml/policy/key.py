@@ -70,7 +70,7 @@ def make_private_key() -> None:
     _run("git", "rm", "--quiet", "--cached", "--ignore-unmatch", "--", KEY.as_posix())
     try:
         _write_private(secrets.token_hex(32).encode() + b"\n")
-        _run(sys.executable, "-m", "dvc", "add", "--quiet", KEY.as_posix())
+        _run(sys.executable, "-P", "-m", "dvc", "add", "--quiet", KEY.as_posix())
         if not KEY.is_symlink() and KEY.stat().st_nlink == 1:  # a copy that DVC made; a link belongs to the cache
             KEY.chmod(0o600)
     except BaseException:

@@ -133,7 +133,10 @@ def lineage(facts: Facts) -> Table:
 
 
 def packages(facts: Facts) -> Table:
-    """Return the versions in the records of all stages; two versions in a row mean two different environments."""
+    """Return the versions in the records of all stages; two versions in a row mean two different environments.
+
+    Code that runs at Python's start, and environment variables that may decide bytes, have rows too.
+    """
     environments = [record.environment for record in facts.lineage.values()]
     found: dict[str, set[str]] = {
         "python": {e.python for e in environments},
@@ -143,5 +146,7 @@ def packages(facts: Facts) -> Table:
     for environment in environments:
         for name, version in environment.packages.items():
             found.setdefault(name, set()).add(version or "not installed")
+        for name, value in {**environment.start_code, **environment.variables}.items():
+            found.setdefault(name, set()).add(value)
     rows = [(name, " and ".join(sorted(versions))) for name, versions in found.items()]
     return table("Environment", {"package": "text", "version": "code"}, rows)

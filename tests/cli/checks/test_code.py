@@ -9,9 +9,9 @@ from codex_ml.cli.checks.code import code_problems
 from codex_ml.core.pipeline import StageSpec
 
 STAGE = StageSpec(
-    "ingest", "python stages/ingest.py", "", ("data/raw", "stages/ingest.py", "src/lib"), (), (), frozenset()
+    "ingest", "python -P stages/ingest.py", "", ("data/raw", "stages/ingest.py", "src/lib"), (), (), frozenset()
 )
-SECOND = StageSpec("split", "python stages/split.py", "", ("stages/split.py", "src/lib"), (), (), frozenset())
+SECOND = StageSpec("split", "python -P stages/split.py", "", ("stages/split.py", "src/lib"), (), (), frozenset())
 
 
 def git(*arguments):

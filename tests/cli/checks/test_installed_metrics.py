@@ -29,7 +29,7 @@ def evaluated(*plug_ins: PlugIn, notes: tuple[str, ...] = ()) -> None:
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     Evaluation(**numbers, plug_ins=list(plug_ins), notes=list(notes)).write(RESULT)
     Path("dvc.lock").write_text(
-        "schema: '2.0'\nstages:\n  evaluate:\n    cmd: python stages/evaluate.py\n    outs:\n"
+        "schema: '2.0'\nstages:\n  evaluate:\n    cmd: python -P stages/evaluate.py\n    outs:\n"
         f"    - path: {RESULT}\n      hash: md5\n      md5: {hash_file(RESULT).md5}\n"
     )
 

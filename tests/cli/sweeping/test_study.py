@@ -38,7 +38,7 @@ class FakeDvc:
 
     def run(self, launch: Launch, target: str, stop_at: Callable[[Points], int | None] | None) -> tuple[int, str]:
         assert target == "train"
-        printed = "train: it begins\nerror: the loss is not finite\nERROR: failed to run: python stages/train.py, exited with 1\n"
+        printed = "train: it begins\nerror: the loss is not finite\nERROR: failed to run: python -P stages/train.py, exited with 1\n"
         self.started.append(launch.name)
         self._may_kill()
         if float(launch.params["train.lr"]) > 0.05:

@@ -32,7 +32,7 @@ import sys
 print("begin", flush=True)
 print(sys.argv[1], file=sys.stderr)
 print("error: cannot log in with " + sys.argv[2], file=sys.stderr)
-sys.exit("ERROR: failed to run: python stages/train.py, exited with 1")
+sys.exit("ERROR: failed to run: python -P stages/train.py, exited with 1")
 """
 
 

@@ -15,7 +15,7 @@ DVC_YAML = """\
 stages:
   train:
     desc: A toy
-    cmd: python stages/train.py
+    cmd: python -P stages/train.py
     deps:
       - stages/train.py
     params:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from codex_ml.cli.checks.outside_code import refuse_other_start_code, refuse_planted
 from codex_ml.cli.history.code_edits import ONLY, EditedCode, edited_code
 from codex_ml.cli.history.first_difference import explained
 from codex_ml.cli.history.listing import changed_file
@@ -75,6 +76,7 @@ def verified_links(path: str | None = None) -> Iterator[Link]:
     with _findings():
         stages, lock = load_pipeline(), load_lock()
     hashes = _Hashes()
+    refuse_planted(stages)
     _refuse_lost_lines()
     for spec in chain_of(path, stages) if path else reversed(list(stages.values())):
         if spec.name not in lock:
@@ -133,6 +135,7 @@ def _verify_stage(spec: StageSpec, lock: dict[str, Locked], hashes: _Hashes) -> 
         yield Link(spec.name, "output", out, found)
     with _findings():
         record = read_record(spec.name)
+    refuse_other_start_code(spec.name, record)
     yield from _verify_inputs(spec, lock, record, hashes)
     with _findings():
         _verify_params(spec, locked, record)

@@ -26,6 +26,7 @@ from codex_ml.core.globs import expand_glob
 from codex_ml.core.import_graph import ImportGraph, deps_read, params_declared
 from codex_ml.core.packages import unlike_the_lock
 from codex_ml.core.pipeline import LOCK, PIPELINE, StageSpec, load_lock, load_pipeline
+from codex_ml.core.planted_files import planted_files
 from codex_ml.core.sections import PARAMS
 from codex_ml.core.yaml import read_yaml
 from codex_ml.documents.licence_mistakes import wrong_licences
@@ -47,6 +48,8 @@ def check_workspace() -> Params:
     params = load_params()
     refuse_texts()
     stages = load_pipeline()
+    for problem in planted_files(stages):
+        raise UserError(problem)
     for problem in problems(params, stages):
         raise UserError(problem)
     if ACCEPTED.exists():  # a workspace without the stage needs none
@@ -109,9 +112,9 @@ def _tracked() -> list[str]:
 
 def _commands(stages: dict[str, StageSpec]) -> Iterator[str]:
     for spec in stages.values():
-        if spec.cmd != f"python {spec.script}":
+        if spec.cmd != f"python -P {spec.script}":
             # DVC pastes ${...} into a shell command: a parameter from a pull request would be code
-            yield f"{PIPELINE}: the cmd of {spec.name} must be exactly `python {spec.script}`; found `{spec.cmd}`"
+            yield f"{PIPELINE}: the cmd of {spec.name} must be exactly `python -P {spec.script}`; found `{spec.cmd}`"
         elif not Path(spec.script).is_file():
             yield f"{PIPELINE}: stage {spec.name} has no script {spec.script}"
 

@@ -46,7 +46,7 @@ def python() -> Iterator[DoctorFinding]:
 
 def torch() -> Iterator[DoctorFinding]:
     """The build of torch, and the instructions of the CPU that it uses."""
-    done = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", TORCH], capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         why = one_line((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
         yield bad("torch", f"cannot be imported: {why}", "make packages")

@@ -227,7 +227,7 @@ def _add_to_dvc(sides: Sides) -> str:
         data = next((d for stage in (OURS, THEIRS, 0) if (d := sides.index[stage].read(POINTER))), None)
         if data is not None:  # any version: `dvc add` replaces the hash and keeps the rest
             write_bytes(pointer, data)
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", FOLDER]
+    command = [sys.executable, "-P", "-m", "dvc", "add", "--quiet", FOLDER]
     run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if not run.returncode:
         return ""

@@ -71,7 +71,9 @@ def _lay_out(copy: Path, spec: StageSpec, params: Params) -> None:
 
 
 def _said(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, env=_environment(), check=False
+    )
     if done.returncode:
         raise CheckFailed(f"--probe: {_last_line(done.stderr)}")
     return done.stdout.split()[-1]
@@ -91,7 +93,7 @@ def _measured(copy: Path, max_steps: int) -> ProbeResult:
     started = time.time()
     with (copy / "said").open("w+", encoding="utf-8", errors="replace") as said:
         process = subprocess.Popen(
-            [sys.executable, "stages/train.py"],
+            [sys.executable, "-P", "stages/train.py"],
             cwd=copy, env=_environment(CODEX_ML_SCRATCH=str(copy / ".cache")), stdout=said, stderr=said,
         )  # fmt: skip
         try:

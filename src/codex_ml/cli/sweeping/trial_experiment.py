@@ -139,11 +139,11 @@ def run_experiment(launch: Launch, target: str, stop_at: Callable[[Points], int 
 def command(launch: Launch, target: str) -> list[str]:
     """The command of an experiment; `++` sets a key that params.yaml has as well as one that it lacks."""
     settings = [word for override in overrides(launch.params) for word in ("-S", f"++{override}")]
-    return [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", launch.name, *settings, target]
+    return [sys.executable, "-P", "-m", "dvc", "exp", "run", "--temp", "--name", launch.name, *settings, target]
 
 
 def _environment() -> dict[str, str]:
-    binaries = str(Path(sys.executable).parent)  # DVC runs `python stages/...`: the Python of this environment
+    binaries = str(Path(sys.executable).parent)  # DVC runs `python -P stages/...`: the Python of this environment
     return {**os.environ, "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]), "PYTHONUTF8": "1"}
 
 

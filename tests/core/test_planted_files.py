@@ -1,0 +1,84 @@
+"""A file that Python could import in place of a module is refused, naming it; what nobody imports by mistake is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codex_ml.core.pipeline import load_pipeline
+from codex_ml.core.planted_files import planted_files
+
+
+@pytest.fixture
+def checkout(workspace, repository):
+    """`src` is a folder of this workspace, whose library is a link."""
+    (workspace / "src").unlink()
+    (workspace / "src").mkdir()
+    (workspace / "src/codex_ml").symlink_to(repository / "src/codex_ml")
+    return workspace
+
+
+def found(checkout):
+    return list(planted_files(load_pipeline()))
+
+
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [
+        ("stages/random.py", "random"),
+        ("stages/torch.py", "torch"),
+        ("stages/helper.cpython-311-x86_64-linux-gnu.so", "helper"),
+        ("stages/old.pyc", "old"),
+        ("stages/lib/x.py", "lib"),
+        ("src/xxhash.py", "xxhash"),
+        ("src/own/__init__.py", "own"),
+        ("src/sitecustomize.py", "sitecustomize"),
+    ],
+)
+def test_code_that_no_stage_declares_is_named(checkout, path, module):
+    (checkout / path).parent.mkdir(exist_ok=True)
+    (checkout / path).touch()
+    named = "/".join(Path(path).parts[:2])
+    why = f"{named}: Python could import it as {module}, and no stage declares it; remove it, or add it to deps in dvc.yaml"
+    assert found(checkout) == [why]
+
+
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [
+        ("random.py", "random"),
+        ("sitecustomize.py", "sitecustomize"),
+        ("usercustomize.py", "usercustomize"),
+        ("codex_ml.py", "codex_ml"),
+        ("torch/__init__.py", "torch"),
+        ("xxhash.abi3.so", "xxhash"),
+        ("json.pyc", "json"),
+    ],
+)
+def test_a_namesake_in_the_top_folder_is_named(checkout, path, module):
+    (checkout / path).parent.mkdir(exist_ok=True)
+    (checkout / path).touch()
+    named = Path(path).parts[0]
+    assert found(checkout) == [f"{named}: Python could import it in place of the module {module}; rename or remove it"]
+
+
+def test_what_is_in_nobodys_way_is_not_refused(checkout):
+    for name in (
+        "plot_mine.py", "setup.cfg", "random.txt", "my-random.py", "torch/readme.md", "stages/notes.md",
+        "stages/__pycache__/train.cpython-311.pyc", "src/codex_ml.egg-info/PKG-INFO", ".hidden.py",
+    ):  # fmt: skip
+        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).touch()
+    assert found(checkout) == []
+
+
+def test_a_package_of_the_user_in_src_is_allowed_if_a_stage_depends_on_it(checkout):
+    (checkout / "src/mine/inner").mkdir(parents=True)
+    pipeline = (
+        Path("dvc.yaml")
+        .read_text()
+        .replace("      - stages/ingest.py\n", "      - stages/ingest.py\n      - src/mine/inner\n")
+    )
+    Path("dvc.yaml").write_text(pipeline)
+    assert found(checkout) == []
