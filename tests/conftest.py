@@ -189,7 +189,9 @@ class Chain:
         locked = {}
         for name, spec in load_pipeline().items():
             if record:
-                write_json(record_path(name), start_record(spec, load_params()))
+                started = start_record(spec, load_params())
+                started["environment"].pop("start_code", None)  # of the tests
+                write_json(record_path(name), started)
             raw = read_yaml(Path("params.yaml"))
             hashed = {
                 kind: [{"path": p, "md5": hash_path(Path(p)).md5} for p in getattr(spec, kind)]

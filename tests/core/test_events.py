@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.core import run_events
+from codex_ml.core import events, run_events
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.events import RUN, LogLine, begin_run, event, log_line, read_log, run_id, utc
@@ -25,7 +25,7 @@ def log(workspace, monkeypatch):
     logger = logging.getLogger("codex_ml")
     for name, value in (("handlers", []), ("propagate", True), ("level", logger.level)):
         monkeypatch.setattr(logger, name, value)
-    monkeypatch.setenv(RUN, "")
+    monkeypatch.setattr(events, "_begun", {})
 
     def start(**runtime):
         begin_run()
@@ -90,7 +90,9 @@ def test_without_a_policy_a_warning_is_withheld(log, workspace):
 
 def test_other_processes_of_a_group_log_warnings_with_their_rank(log, monkeypatch, capsys):
     run = begin_run()
+    monkeypatch.setattr(sys, "_xoptions", {RUN: run})
     monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     logger = log()
     logger.info("not this")
     logger.warning("this")
@@ -100,12 +102,15 @@ def test_other_processes_of_a_group_log_warnings_with_their_rank(log, monkeypatc
 
 
 def test_a_run_gets_a_new_id_and_hands_it_to_its_processes(monkeypatch):
-    monkeypatch.setenv(RUN, "20260131-120000-0a1b2c")
-    assert begin_run() != "20260131-120000-0a1b2c"  # what a shell has is no run of ours
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv(RUN, "20260131-120000-0a1b2c")
+    monkeypatch.setenv("CODEX_ML_RUN", "20260131-120000-0a1b2c")
+    monkeypatch.setattr(events, "_begun", {})
+    new = run_id()
+    assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", new)
+    assert new != "20260131-120000-0a1b2c"  # what a shell has is no run of ours
+    assert new == run_id() != begin_run()
+    monkeypatch.setattr(sys, "_xoptions", {RUN: "20260131-120000-0a1b2c"})
     assert begin_run() == run_id() == "20260131-120000-0a1b2c"
-    monkeypatch.setenv(RUN, "../../etc")
+    monkeypatch.setattr(sys, "_xoptions", {RUN: "../../etc"})
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", begin_run())
 
 

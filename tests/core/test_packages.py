@@ -182,10 +182,11 @@ def test_advice_for_an_extra_is_a_command_of_the_shell_that_keeps_the_lock(site,
     assert install_extra("x") == f"run `{command}`"
     assert shlex.split(command)[-1] == ".[x]"
     odd = tmp_path / "it's (1)"
-    odd.mkdir()
-    monkeypatch.setenv("DVC_ROOT", str(odd))  # a stage in the temporary copy of an experiment
+    copy = odd / ".dvc/tmp/exps/standalone/tmp1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)  # a stage in the temporary copy of an experiment
     words = shlex.split(install_extra("x").removeprefix("run `").removesuffix("`"))
-    assert words[-1] == f"{odd}[x]"
+    assert words[-1] == "../../../../..[x]"
 
 
 def test_pip_takes_the_advice(repository, monkeypatch):

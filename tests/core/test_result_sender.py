@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -35,14 +34,14 @@ def test_without_a_tracker_no_process_is_started(called):
 def test_the_child_knows_where_the_logs_are_and_which_run_it_is(called, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("DVC_EXP_NAME", "sour-tea")
-    monkeypatch.setenv(RUN, "20260131-120000-0a1b2c")
+    monkeypatch.setattr(result_sender, "run_id", lambda: "20260131-120000-0a1b2c")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.delenv("CODEX_ML_SCRATCH", raising=False)
     send_results("evaluate", ("mlflow", "wandb"))
     ((command, options),) = called
     assert command[-3:] == ["track", "--stage", "evaluate"]
-    assert options["variables"] == {"DVC_EXP_NAME": "sour-tea", RUN: "20260131-120000-0a1b2c"}
+    assert f"{RUN}=20260131-120000-0a1b2c" in command
+    assert options["variables"] == {"DVC_EXP_NAME": "sour-tea"}
     assert caplog.messages == ["evaluate: its metrics are in the trackers too (mlflow, wandb)"]
 
 
@@ -56,7 +55,6 @@ def test_a_failure_is_a_warning_and_nothing_else(called, caplog):
 
 def test_the_real_command_says_why_in_that_line(workspace, caplog):
     """The workspace has no reports, so the command refuses."""
-    os.environ.pop("DVC_ROOT", None)
     send_results("evaluate", ("mlflow",))
     (message,) = caplog.messages
     assert message.startswith(

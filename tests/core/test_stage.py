@@ -1,6 +1,5 @@
 """What every stage script shares: only declared inputs, own library, no network, one run at a time."""
 
-import hashlib
 import logging
 import os
 import shutil
@@ -16,7 +15,6 @@ from codex_ml.core import stage as module
 from codex_ml.core.config import Section
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.events import read_log
-from codex_ml.core.folders import logs_folder, scratch_folder
 from codex_ml.core.lock import only_one
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.stage import chosen, run_stage
@@ -162,68 +160,6 @@ def test_the_lock_of_a_stage_lies_in_a_private_folder(tmp_path, monkeypatch):
     with only_one(module._lock_file("train"), "train"):
         assert Path(".cache").stat().st_mode & 0o777 == 0o700
         assert Path(".cache/locks/train").read_text().startswith(f"process {os.getpid()} on ")
-
-
-def test_logs_of_an_experiment_in_a_copy_stay_in_the_repository(tmp_path, monkeypatch):
-    """DVC deletes the copy; its experiments run at the same time and have files of their own, but share the trackers."""
-    (tmp_path / "copy").mkdir()
-    monkeypatch.chdir(tmp_path / "copy")
-    for name in ("DVC_ROOT", "DVC_EXP_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    assert logs_folder() == logs_folder(shared=True) == Path("logs")
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "copy"))  # dvc repro, dvc exp run in the workspace
-    monkeypatch.setenv("DVC_EXP_NAME", "plain-name")
-    assert logs_folder() == logs_folder(shared=True) == Path("logs")
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "original"))
-    monkeypatch.setattr(
-        "codex_ml.core.folders.clean_message", lambda text: text.replace("hunter2", "<SECRET:a:12345678>")
-    )
-    assert logs_folder() == Path("../original/logs/experiments/plain-name")
-    assert logs_folder(shared=True) == Path("../original/logs")
-    monkeypatch.delenv("DVC_EXP_NAME")
-    assert logs_folder() == Path("../original/logs/experiments/copy")
-
-
-@pytest.mark.parametrize(
-    ("name", "plain"),
-    [
-        ("with-hunter2", "with-_SECRET_a_12345678_"),
-        ("../../outside", "_.._outside"),
-        ("/abs", "_abs"),
-        ("..", ""),
-        ("a\x1b[2J\n\u202e", "a__2J__"),
-        ("ü" + "x" * 300, "_" + "x" * 99),
-    ],
-)
-def test_the_name_of_an_experiment_is_one_folder_without_secrets(tmp_path, monkeypatch, name, plain):
-    (tmp_path / "copy").mkdir()
-    monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "original"))
-    monkeypatch.setattr(
-        "codex_ml.core.folders.clean_message", lambda text: text.replace("hunter2", "<SECRET:a:12345678>")
-    )
-    found = set()
-    for one in (name, f"{name}2"):
-        monkeypatch.setenv("DVC_EXP_NAME", one)
-        found.add(logs_folder())
-    assert len(found) == 2  # names that become alike have folders of their own
-    assert {folder.parent for folder in found} == {Path("../original/logs/experiments")}
-    assert Path(f"../original/logs/experiments/{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}") in found
-
-
-def test_the_scratch_folder_is_private_and_where_it_belongs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.delenv("CODEX_ML_SCRATCH", raising=False)
-    assert scratch_folder() == Path(".cache")
-    assert Path(".cache").stat().st_mode & 0o777 == 0o700
-    Path(".cache").chmod(0o755)
-    scratch_folder()
-    assert Path(".cache").stat().st_mode & 0o777 == 0o700
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "original"))
-    assert scratch_folder() == Path("original/.cache")
-    monkeypatch.setenv("CODEX_ML_SCRATCH", str(tmp_path / "else"))
-    assert scratch_folder() == tmp_path / "else"
 
 
 def test_a_library_from_elsewhere_is_refused(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from codex_ml.modeling.hardware import (
     scoring_hardware,
     settle_compiler,
 )
-from codex_ml.modeling.process import compiler_environment
+from codex_ml.modeling.process import prepare_compiler, remove_private
 from codex_ml.train import random_state
 from codex_ml.train.config import Train
 from codex_ml.train.schedule import learning_rate
@@ -126,6 +127,9 @@ def test_each_process_takes_its_own_gpu_before_anything_is_put_there(machine, mo
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
     chosen(Train(), Runtime(), threads=1)
+    assert taken == []  # what a shell has places nothing
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    chosen(Train(), Runtime(), threads=1)
     chosen(Train(), Runtime(device="cpu"), threads=1)
     assert taken == [1]
     monkeypatch.setenv("LOCAL_RANK", "2")
@@ -184,36 +188,44 @@ def test_compiler_gets_a_plain_path_to_torch(monkeypatch, tmp_path):
     (packages / "torch").mkdir(parents=True)
     (packages / "torch/__init__.py").touch()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/theirs")
     monkeypatch.setattr(
         "codex_ml.modeling.process.find_spec",
         lambda name: type("S", (), {"origin": str(packages / "torch/__init__.py")}),
     )
-    settings = compiler_environment()
-    site = Path(settings["PYTHONPATH"].split(":")[0])
+    private = prepare_compiler()
+    (site,) = map(Path, sys.path)
     assert site.resolve() == packages
     assert " " not in str(site)
-    assert Path(settings["CODEX_ML_PRIVATE"]).stat().st_mode & 0o077 == 0
+    assert private.stat().st_mode & 0o077 == 0
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == f"{private}/inductor"
     monkeypatch.setattr(
         "codex_ml.modeling.process.find_spec", lambda name: type("S", (), {"origin": "/usr/lib/p/torch/__init__.py"})
     )
-    assert "PYTHONPATH" not in compiler_environment()
+    prepare_compiler()
+    assert sys.path == [str(site)]
+    remove_private()
+    assert [path.name for path in tmp_path.iterdir()] == ["my venv's ünï"]
 
 
-def test_process_is_replaced_once_and_keeps_its_arguments(tmp_path):
-    script = tmp_path / "script.py"
+def test_process_is_replaced_once_and_keeps_its_arguments_and_options(tmp_path):
+    """What a shell has in CODEX_ML_PRIVATE and CODEX_ML_PREPARED, the names of an older version, steers nothing."""
+    script, theirs = tmp_path / "script.py", tmp_path / "theirs"
     script.write_text(
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
         "from codex_ml.modeling.process import prepare_process\n"
         "print('life', flush=True); prepare_process(compiles=True)\n"
-        "print(sys.argv[2:], os.environ.get('MALLOC_TOP_PAD_'), os.path.isdir(os.environ['CODEX_ML_PRIVATE']))\n"
+        "print(sys.argv[2:], os.environ.get('MALLOC_TOP_PAD_'), sys.flags.safe_path, sys._xoptions)\n"
+        "print(os.path.isdir(os.path.dirname(os.environ['TORCHINDUCTOR_CACHE_DIR'])))\n"
     )
-    command = [sys.executable, str(script), str(Path(__file__).parents[2] / "src"), "a b", "--c"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={"TMPDIR": str(tmp_path), "PATH": ""}
-    )
+    theirs.mkdir()
+    command = [sys.executable, "-P", "-X", "own=1", str(script), str(Path(__file__).parents[2] / "src"), "a b", "--c"]
+    shell = {"TMPDIR": str(tmp_path), "PATH": "", "CODEX_ML_PRIVATE": str(theirs), "CODEX_ML_PREPARED": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=shell)
     pad = "268435456" if sys.platform == "linux" else None
-    assert done.stdout.splitlines() == ["life", "life", f"['a b', '--c'] {pad} True"]
-    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]  # the private folder went with the process
+    assert done.stdout.splitlines() == ["life", "life", f"['a b', '--c'] {pad} True {{'own': '1'}}", "True"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["script.py", "theirs"]  # ours went with the process
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_what_accelerate_launch_sets_beside_the_ranks_is_not_obeyed(monkeypatch)
 
 @pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
 def test_another_way_to_train_is_refused(monkeypatch, name):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "accelerate launch sets it")
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
     with pytest.raises(UserError, match=f"ACCELERATE_USE_{name} is true"):
         launch(1, threads=1)

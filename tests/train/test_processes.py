@@ -32,6 +32,7 @@ def run(train_in_processes) -> Callable[..., None]:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        common["TORCHELASTIC_RUN_ID"] = "test"
         ranks = [{**common, "RANK": str(n), "LOCAL_RANK": str(n)} if processes > 1 else {} for n in range(processes)]
         order = {"kill": {"step": stop} if stop else None, "changes": {**SETTINGS, "keep": 9, **changes}}
         codes = train_in_processes(folder, ranks=ranks, model=model or {}, **order)

@@ -130,7 +130,7 @@ def ranks(start: Callable[..., Process], name: str) -> list[Process]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
     return [start(name, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
 
 

@@ -88,6 +88,7 @@ def test_end_of_a_run_leaves_its_folder_to_who_waits(tmp_path):
 )
 def test_a_process_that_reads_or_has_something_else_is_refused(tmp_path, monkeypatch, change, named):
     first = [fingerprint(RECORD, HARDWARE), {**RECORD["deps"], **RECORD["environment"]["packages"]}]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(accelerate, "PartialState", lambda cpu: None)

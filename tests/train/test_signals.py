@@ -63,6 +63,7 @@ def ranks(code: str, *arguments: str, started: tuple[int, ...]) -> Iterator[list
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    common["TORCHELASTIC_RUN_ID"] = "test"
     source = {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     processes = [
         subprocess.Popen(

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ LEVELS: dict[Level, int] = {
 }  # fmt: skip
 MESSAGE = "message"  # the event of a line without a name of its own
 STARTED, FINISHED, FAILED, INTERRUPTED = "stage_started", "stage_finished", "stage_failed", "stage_interrupted"
-RUN = "CODEX_ML_RUN"  # environment variable that gives the run id to the other processes of a run
+RUN = "codex_ml_run"  # python -X codex_ml_run=ID gives the run id to the other processes of a run
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 
 
@@ -68,17 +69,22 @@ def event(name: str, *, quiet: bool = False, **fields: Any) -> dict[str, Any]:
     return {"event": name, "quiet": quiet, "fields": fields}
 
 
+_begun: dict[str, str] = {}  # the id of this process, once it has one
+
+
 def begin_run() -> str:
-    """Give this process and its children a new run id; a process of a group takes the id that it inherits."""
-    inherited = os.environ.get(RUN, "")
-    if "RANK" not in os.environ or not RUN_ID.fullmatch(inherited):
-        os.environ[RUN] = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
-    return os.environ[RUN]
+    """Give this process a new run id; a process of a group takes the id that the first one gave it."""
+    given = sys._xoptions.get(RUN)
+    if isinstance(given, str) and RUN_ID.fullmatch(given):
+        _begun["run"] = given
+    else:
+        _begun["run"] = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
+    return _begun["run"]
 
 
 def run_id() -> str:
     """The id of this run: when it began (UTC), and six random digits. Ids in alphabetical order are in that of time."""
-    return found if RUN_ID.fullmatch(found := os.environ.get(RUN, "")) else begin_run()
+    return _begun.get("run") or begin_run()
 
 
 def utc(seconds: float) -> str:

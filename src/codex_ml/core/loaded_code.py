@@ -116,18 +116,28 @@ def refuse_unrecorded(spec: StageSpec, *, packages: bool = True) -> None:
 
 def unrecorded(spec: StageSpec, *, packages: bool = True) -> Iterator[LoadedModule]:
     """The modules of this process that no record holds, in the order of their files; arguments: `refuse_unrecorded`."""
-    library, here = f"{Path(codex_ml.__file__).parents[1]}/", f"{Path.cwd()}/"
-    sites = tuple(f"{folder}/" for folder in _site_folders())
     files = sorted((path, name) for name, path in _module_files() if name not in AT_START)
     for path, name in files:
-        if path.startswith(sites):
-            if packages and not _is_listed(path) and not _is_allowed(path):
-                yield LoadedModule(name, path, inside=False)
-        elif not path.startswith(_standard_library()):
-            own = path.startswith((library, here))  # src may be a link
-            place = f"src/{path.removeprefix(library)}" if path.startswith(library) else path.removeprefix(here)
-            if not (own and (spec.reads(place) or place in ROOTS)) and not _is_allowed(path):
-                yield LoadedModule(name, place, inside=own)
+        if not (_is_recorded(path, spec, packages) or _is_recorded(os.path.realpath(path), spec, packages)):
+            place = _in_the_checkout(path)
+            yield LoadedModule(name, place or path, inside=place is not None)
+
+
+def _is_recorded(path: str, spec: StageSpec, packages: bool) -> bool:
+    if path.startswith(tuple(f"{folder}/" for folder in _site_folders())):
+        return not packages or _is_listed(path) or _is_allowed(path)
+    if path.startswith(_standard_library()) or _is_allowed(path):
+        return True
+    place = _in_the_checkout(path)
+    return place is not None and (spec.reads(place) or place in ROOTS)
+
+
+def _in_the_checkout(path: str) -> str | None:
+    """A path relative to the checkout, whose src may be a link; None for a path that is not in it."""
+    library, here = f"{Path(codex_ml.__file__).parents[1]}/", f"{Path.cwd()}/"
+    if path.startswith(library):
+        return f"src/{path.removeprefix(library)}"
+    return path.removeprefix(here) if path.startswith(here) else None
 
 
 def _module_files() -> Iterator[tuple[str, str]]:
@@ -142,8 +152,7 @@ def _module_files() -> Iterator[tuple[str, str]]:
 
 
 def _is_allowed(path: str) -> bool:
-    real = os.path.realpath(path)
-    return any(real == other or real.startswith(f"{other}/") for other in _others)
+    return any(path == other or path.startswith(f"{other}/") for other in _others)
 
 
 @cache

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from codex_ml.core.conflicts import refuse_conflict
 from codex_ml.core.errors import UserError
+from codex_ml.core.folders import origin
 from codex_ml.core.yaml import read_text
 
 PROJECT = Path("pyproject.toml")
@@ -133,7 +134,7 @@ def mend(name: str) -> str:
 def install_extra(name: str) -> str:
     """The command that installs an extra of pyproject.toml, as the end of a message."""
     constraints = f"-c {_shown(_constraints())} " if _constraints().is_file() else ""
-    checkout = Path(os.environ.get("DVC_ROOT") or ".")  # not the temporary copy that an experiment of DVC runs in
+    checkout = origin()  # not the temporary copy that an experiment of DVC runs in
     target = f"{'.' if checkout.resolve() == Path.cwd() else checkout}[{name}]"
     return f"run `{_python()} -m pip install --no-build-isolation {constraints}-e {shlex.quote(target)}`"
 

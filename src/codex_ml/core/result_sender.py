@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from codex_ml.core.events import RUN
+from codex_ml.core.events import RUN, run_id
 from codex_ml.core.short_child import run_briefly
 
 log = logging.getLogger("codex_ml")
 SECONDS = 300.0  # W&B alone may take 30 s on a busy machine
-PLACES = ("DVC_ROOT", "DVC_EXP_NAME", "CODEX_ML_SCRATCH", RUN)  # say where the logs are, and which run it is
+PLACES = ("DVC_EXP_NAME", "CODEX_ML_SCRATCH")  # say where the logs are
 _TRACK = """import sys
 sys.path.insert(0, sys.argv.pop(1))
 from codex_ml.cli.main import main
@@ -37,7 +37,7 @@ def send_results(stage: str, trackers: Sequence[str]) -> None:
     import codex_ml
 
     library = str(Path(codex_ml.__file__).resolve().parents[1])
-    command = [sys.executable, "-P", "-s", "-c", _TRACK, library, "track", "--stage", stage]
+    command = [sys.executable, "-P", "-s", "-X", f"{RUN}={run_id()}", "-c", _TRACK, library, "track", "--stage", stage]
     variables = {name: os.environ[name] for name in PLACES if name in os.environ}
     if why := run_briefly(command, b"", seconds=SECONDS, variables=variables):
         log.warning("%s: the trackers did not get all metrics (%s); `codex-ml track` sends them again", stage, why)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
+from codex_ml.core.ranks import local_rank, local_world_size
 from codex_ml.core.side_note import note_resolved
 
 # Number of steps from which compiling (about 45 s on 2 cores) pays off. Measured with 2.6 M parameters: it saves 5 % of
@@ -56,8 +57,8 @@ def choose_hardware(
     if runtime.device == "cuda" and not cuda:
         raise UserError("runtime.device: cuda was asked for, but torch finds no GPU; use auto or cpu")
     device = "cuda" if cuda and runtime.device != "cpu" else "cpu"
-    if device == "cuda" and "LOCAL_RANK" in os.environ:
-        _take_own_gpu(int(os.environ["LOCAL_RANK"]))
+    if device == "cuda" and (place := local_rank()) is not None:
+        _take_own_gpu(place)
     has_bf16 = _has_bf16(device)
     if precision == "bf16" and not has_bf16:
         raise UserError(f"train.precision: this {device} has no bf16 in hardware; use fp32 or auto")
@@ -76,15 +77,13 @@ def choose_hardware(
     return Hardware(device, precision, compiled, threads, capability)
 
 
-def _take_own_gpu(local_rank: int) -> None:
+def _take_own_gpu(place: int) -> None:
     """Make the GPU of this process the current one, before anything is placed on one; else all use the first."""
     import torch
 
-    if local_rank >= (gpus := torch.cuda.device_count()):
-        raise UserError(
-            f"process {local_rank} of this machine has no GPU: torch finds {gpus}; start one process per GPU"
-        )
-    torch.cuda.set_device(local_rank)
+    if place >= (gpus := torch.cuda.device_count()):
+        raise UserError(f"process {place} of this machine has no GPU: torch finds {gpus}; start one process per GPU")
+    torch.cuda.set_device(place)
 
 
 def _has_compiler(device: str) -> bool:
@@ -112,7 +111,7 @@ def make_deterministic(hardware: Hardware, *, seed: int) -> None:
 
     # without a workspace of fixed size cuBLAS may give other bits, and torch refuses to call it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(max(1, hardware.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(max(1, hardware.threads // local_world_size()))
     torch.use_deterministic_algorithms(True)
     # by default this mode also fills every new tensor, 8 % of a step here, to make reads of it repeatable; torch's own
     # operators do not read what they did not write

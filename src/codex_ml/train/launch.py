@@ -1,8 +1,9 @@
 """Start several processes of a stage on one machine, each with a rank, as torchrun does.
 
 This is not torchrun, because DVC and users watch the stage's own process. That process forwards signals, and it exits
-with the code and the message of the first failure. When it dies, even by kill -9, all processes end. If RANK is set (by
-torchrun, accelerate launch, or SLURM through either), the processes exist already, and this module starts none.
+with the code and the message of the first failure. When it dies, even by kill -9, all processes end. If a launcher
+started this process (torchrun, accelerate launch, or SLURM through either), the others exist already, and this module
+starts none.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from tempfile import TemporaryDirectory
 
 from codex_ml.core.child import end_with_parent
 from codex_ml.core.errors import UserError, safe_text
+from codex_ml.core.events import RUN, run_id
 from codex_ml.core.out_of_memory import LOWER, ended_without_memory
+from codex_ml.core.ranks import LIFELINE, is_launched, lifeline, world_size
 
-LAUNCHED = "CODEX_ML_LAUNCHED"
 PEER_LOST = 75  # exit code of a process that ends because another one did
 GRACE = 30.0  # seconds that the others have to end by themselves
 # Error texts of gloo, NCCL and torch's store when the other end of a connection is gone. Only the text shows it: gloo
@@ -51,9 +53,9 @@ def launch(processes: int, *, threads: int) -> None:
         SystemExit: in the process that launched the others.
     """
     _drop_settings()
-    if "RANK" in os.environ:
-        if os.environ.pop(LAUNCHED, None):
-            end_with_parent(0)
+    if (pipe := lifeline()) is not None:
+        end_with_parent(pipe)
+    if is_launched() and "RANK" in os.environ:
         return
     if processes != 1:
         processes = _resolve(processes)
@@ -61,11 +63,20 @@ def launch(processes: int, *, threads: int) -> None:
         return
     with TemporaryDirectory() as folder, ExitStack() as stack:
         started = []
+        held, own = os.pipe()  # only this process has the other end, so it ends with this process
+        for end in (held, own):
+            stack.callback(os.close, end)
+        given = ["-P", "-X", f"{LIFELINE}={held}", "-X", f"{RUN}={run_id()}"]
         for rank, environment in enumerate(_environments(processes, threads)):
             stderr = None if rank == 0 else stack.enter_context((Path(folder) / str(rank)).open("wb"))
             started.append(
                 subprocess.Popen(
-                    [sys.executable, *sys.argv], env=environment, stdin=subprocess.PIPE, stderr=stderr, process_group=0
+                    [sys.executable, *given, *sys.argv],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stderr=stderr,
+                    process_group=0,
+                    pass_fds=[held],
                 )
             )
         first = _wait(started)
@@ -79,7 +90,7 @@ def _drop_settings() -> None:
     """Remove the settings of `accelerate launch`: accelerate would obey them, and the record would not show them."""
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
         wanted = os.environ.pop(name).lower() == "true"
-        if wanted and name.startswith("ACCELERATE_USE_") and name != "ACCELERATE_USE_CPU":
+        if is_launched() and wanted and name.startswith("ACCELERATE_USE_") and name != "ACCELERATE_USE_CPU":
             raise UserError(
                 f"{name} is true: params.yaml decides how to train, not accelerate's configuration; use torchrun, or a "
                 "configuration with distributed_type MULTI_GPU"
@@ -103,7 +114,7 @@ def _environments(processes: int, threads: int) -> Iterator[dict[str, str]]:
     size, share = str(processes), str(max(1, threads // processes))
     common = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for rank in map(str, range(processes)):
-        own = {"RANK": rank, "LOCAL_RANK": rank, LAUNCHED: "1", "OMP_NUM_THREADS": share}
+        own = {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": share}
         yield {**os.environ, **common, **own}
 
 
@@ -160,6 +171,6 @@ def among_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and LOST.search(str(error)):
+        if world_size() > 1 and LOST.search(str(error)):
             raise SystemExit(PEER_LOST) from None
         raise

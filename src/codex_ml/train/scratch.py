@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
@@ -13,7 +12,7 @@ from typing import Any
 from codex_ml.core.errors import CheckFailed
 from codex_ml.core.line_file import LineFile
 from codex_ml.core.lock import ProcessLock
-from codex_ml.core.ranks import rank
+from codex_ml.core.ranks import rank, world_size
 from codex_ml.core.record import deciding
 from codex_ml.core.strict_json import dump_json, ndjson_line
 from codex_ml.modeling.hardware import Hardware
@@ -55,7 +54,7 @@ def _agreed(name: str, record: dict[str, Any], hardware: Hardware) -> str:
 
 
 def _several() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return world_size() > 1
 
 
 def _of_the_first(values: list[Any]) -> list[Any]:

@@ -7,14 +7,14 @@ writes each signal's number to the wakeup descriptor at once (signal.set_wakeup_
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from codex_ml.modeling.process import PRIVATE
+from codex_ml.core.ranks import world_size
+from codex_ml.modeling.process import remove_private
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -49,14 +49,13 @@ def watch_signals(act: Callable[[int], None]) -> Iterator[None]:
 @contextmanager
 def waiting() -> Iterator[None]:
     """Let a signal end this process in a block in which it waits for other processes: there is nothing to save."""
-    with watch_signals(end_now) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else nullcontext():
+    with watch_signals(end_now) if world_size() > 1 else nullcontext():
         yield
 
 
 def end_now(number: int) -> None:
     """End this process from a thread, while its main thread waits for a process that may never answer."""
-    if private := os.environ.get(PRIVATE):
-        shutil.rmtree(private, ignore_errors=True)
+    remove_private()
     line = f"error: {signal.Signals(number).name} while waiting for the other processes; run the same command again\n"
     sys.stderr.write(line)
     sys.stderr.flush()

@@ -17,7 +17,7 @@ from codex_ml.core.record import read_record, record_path
 
 
 def refuse_planted(stages: dict[str, StageSpec]) -> None:
-    """Refuse a file that Python could import in place of a module: the next run would fail, and a run by hand may use it.
+    """Refuse a file that Python could import in place of a module: the next run would fail, or use it.
 
     Raises:
         CheckFailed: names the first one.
@@ -57,5 +57,6 @@ def start_code_notes(stages: Iterable[str]) -> Iterator[str]:
 
 
 def _start_code(record: dict[str, Any]) -> dict[str, str]:
-    found = record.get("environment", {}).get("start_code", {})
+    environment = record.get("environment")
+    found = environment.get("start_code") if isinstance(environment, dict) else None
     return found if isinstance(found, dict) else {}

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from codex_ml.cli.checks.dvc_state import leftovers
 from codex_ml.cli.diagnosis.doctor_finding import DoctorFinding, bad, ok, warn
-from codex_ml.cli.diagnosis.kept_files import SCRATCH
 from codex_ml.cli.history.git_commands import git_text, run_git
 from codex_ml.core.errors import one_line
-from codex_ml.core.folders import logs_folder
+from codex_ml.core.folders import logs_folder, scratch_place
 from codex_ml.core.lock import last_holder
 from codex_ml.core.packages import unlike_the_lock
 from codex_ml.core.tree import cache_folder
@@ -138,7 +137,7 @@ def locks() -> Iterator[DoctorFinding]:
     for problem in leftovers():
         found += 1
         yield bad("locks", problem, _command(problem, "codex-ml check"))
-    for file in sorted({*SCRATCH.glob("locks/*"), *SCRATCH.glob("*/*.lock")}):
+    for file in sorted({*scratch_place().glob("locks/*"), *scratch_place().glob("*/*.lock")}):
         if file.suffix != ".queue" and _is_held(file):
             found += 1
             number = last_holder(file)

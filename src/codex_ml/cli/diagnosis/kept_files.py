@@ -16,11 +16,11 @@ from pathlib import Path
 
 from codex_ml.cli.diagnosis.doctor_finding import DoctorFinding, ok, warn
 from codex_ml.cli.scratch_folder import OWNER, PREFIX
+from codex_ml.core.folders import scratch_place
 from codex_ml.core.progress import duration
 from codex_ml.core.tree import cache_folder
 from codex_ml.modeling.process import PROCESS
 
-SCRATCH = Path(os.environ.get("CODEX_ML_SCRATCH") or ".cache")  # `core.folders.scratch_folder` would make it
 MUCH, OLD = 5e9, 30 * 24 * 3600  # bytes, seconds
 # What a removal costs.
 COSTS = {
@@ -33,7 +33,7 @@ COSTS = {
 
 def kept_files() -> Iterator[DoctorFinding]:
     """One finding per folder of .cache, one per folder that a killed experiment or command left, one of DVC's cache."""
-    folders = {path: COSTS.get(path.name, "what made it makes it again") for path in _folders(SCRATCH)}
+    folders = {path: COSTS.get(path.name, "what made it makes it again") for path in _folders(scratch_place())}
     copies = [path for parent in _folders(Path(".dvc/tmp/exps")) for path in _folders(parent)]
     folders |= {path: "it is the copy of a killed experiment" for path in copies if (path / "dvc.yaml").is_file()}
     folders |= dict.fromkeys(_abandoned(), "nothing; a killed command left it")

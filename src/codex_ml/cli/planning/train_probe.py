@@ -31,6 +31,8 @@ LINKED = ("src", "stages", "dvc.yaml", "pyproject.toml", ".dvcignore")
 EVENTS = Path("logs/train/events.ndjson")
 # Whether `train.compile: auto` compiles depends on train.max_steps, so the real number must decide.
 COMPILES = """
+import sys
+sys.path.insert(0, sys.argv[1])
 from codex_ml.cli.param_rules import load_params
 from codex_ml.train.recipe import hardware_for
 params = load_params()
@@ -71,22 +73,16 @@ def _lay_out(copy: Path, spec: StageSpec, params: Params) -> None:
 
 
 def _said(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, env=_environment(), check=False
-    )
+    command = [sys.executable, "-P", "-c", code, str(Path("src").resolve())]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
     if done.returncode:
         raise CheckFailed(f"--probe: {_last_line(done.stderr)}")
     return done.stdout.split()[-1]
 
 
 def _environment(**more: str) -> dict[str, str]:
-    """The environment without what DVC sets, and with this library first."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
-    return {
-        **kept,
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(Path("src").resolve()), kept.get("PYTHONPATH")))),
-        **more,
-    }
+    """The environment without what DVC sets."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("DVC_")}, **more}
 
 
 def _measured(copy: Path, max_steps: int) -> ProbeResult:
