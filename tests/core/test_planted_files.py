@@ -63,6 +63,11 @@ def test_a_namesake_in_the_top_folder_is_named(checkout, path, module):
     assert found(checkout) == [f"{named}: Python could import it in place of the module {module}; rename or remove it"]
 
 
+def test_another_home_of_python_is_refused(checkout, monkeypatch):
+    monkeypatch.setenv("PYTHONHOME", "/elsewhere")
+    assert found(checkout) == ["PYTHONHOME is set, so Python's own modules may come from another place; unset it"]
+
+
 def test_what_is_in_nobodys_way_is_not_refused(checkout):
     for name in (
         "plot_mine.py", "setup.cfg", "random.txt", "my-random.py", "torch/readme.md", "stages/notes.md",

@@ -102,12 +102,14 @@ def refuse_unrecorded(spec: StageSpec, *, packages: bool = True) -> None:
         packages: whether to look for the modules of installed packages in their lists, which takes 50 ms.
 
     Raises:
-        CheckFailed: names the first module that no record holds, and its file.
+        CheckFailed: names modules that no record holds, and their files.
     """
-    for found in unrecorded(spec, packages=packages):
-        if found.inside:
-            advice = f"add its folder to the stage's deps in {PIPELINE}, or remove the file"
-        elif found.path.startswith(tuple(f"{folder}/" for folder in _site_folders())):
+    found_all = list(unrecorded(spec, packages=packages))
+    if inside := [f"{found.name} from {found.path}" for found in found_all if found.inside]:
+        advice = f"add its folder to the stage's deps in {PIPELINE}, or remove the file"
+        raise CheckFailed(f"{spec.name} imported {', '.join(inside)}: {advice}")
+    for found in found_all:
+        if found.path.startswith(tuple(f"{folder}/" for folder in _site_folders())):
             advice = "no installed package lists it; `make packages` builds .venv again without it"
         else:
             advice = "it is in no record; remove the file, or unset PYTHONPATH"

@@ -24,6 +24,8 @@ SUFFIXES = (".py", ".pyc", *EXTENSION_SUFFIXES)
 
 def planted_files(stages: Mapping[str, StageSpec]) -> Iterator[str]:
     """One message per file that could be imported in place of another module, or beside the code that is recorded."""
+    if os.environ.get("PYTHONHOME"):
+        yield "PYTHONHOME is set, so Python's own modules may come from another place; unset it"
     for folder in ("src", "stages"):
         for name, path in _importable(Path(folder)):
             if path.as_posix() != "src/codex_ml" and not any(_touches(spec, path) for spec in stages.values()):
