@@ -22,7 +22,7 @@ RUN TORCH="$TORCH" sh .ci/install /opt/venv
 # Editable, so that the library is that of the mounted checkout, never an old copy in the image.
 COPY LICENSE README.md pyproject.toml ./
 COPY src ./src
-RUN pip install --no-deps --no-build-isolation --editable . && python -m codex_ml packages
+RUN pip install --no-deps --no-build-isolation --editable . && python -P -m codex_ml packages
 
 
 FROM python:3.11-slim-bookworm

@@ -49,7 +49,13 @@ def test_every_tracker_and_gauge_is_explained_and_no_other():
     assert set(re.findall(r"`(codex_ml_[a-z_]+)`", text)) == gauges
 
 
-WITHOUT_YAML = {"commands.md", "environment.md", "plan.md", "setup.md", "smollm2_audit.md"}  # pages that set no parameter
+WITHOUT_YAML = {
+    "commands.md",
+    "environment.md",
+    "plan.md",
+    "setup.md",
+    "smollm2_audit.md",
+}  # pages that set no parameter
 
 
 @pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)

@@ -17,6 +17,7 @@ COPY = ".dvc/tmp/exps/standalone/tmpabc"
 def shell(monkeypatch):
     for name in ("DVC_ROOT", "DVC_EXP_NAME", "CODEX_ML_SCRATCH"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("codex_ml.core.folders.clean_message", lambda text: text)  # the policy needs a workspace
 
 
 def mode(folder: Path) -> int:
