@@ -43,6 +43,15 @@ def test_code_is_listed_by_file_and_a_script_by_itself():
     ]
 
 
+def test_comment_in_the_code_is_no_difference():
+    def code(md5, syntax):
+        folder = {"md5": md5, "sha256": md5, "files": {"io.py": md5}, "syntax": {"io.py": syntax}}
+        return {"train": record(deps={"src/core": folder, "stages/train.py": {**folder, "files": {}}})}
+
+    assert listed(code("1", "a"), code("2", "a")) == []
+    assert [name for _, name, *_ in listed(code("1", "a"), code("2", "b"))] == ["src/core/io.py", "stages/train.py"]
+
+
 def test_the_environment_is_listed_by_package_and_a_missing_one_is_none():
     a = {"train": record(threads=2, packages={"torch": "2.1", "gguf": None, "numpy": "2.4"})}
     b = {"train": record(threads=4, packages={"torch": "2.2", "gguf": "0.19", "numpy": "2.4"})}

@@ -20,13 +20,26 @@ Records = Mapping[str, Mapping[str, Any]]  # stage -> its record
 def input_differences(a: Records, b: Records) -> list[InputDifference]:
     """The inputs that differ, params first, then data, code and environment, each by name.
 
-    A stage whose record one side lacks is left out: an input that was not recorded is not a difference.
+    A stage whose record one side lacks is left out: an input that was not recorded is not a difference. Nor is a Python
+    file in which only comments, docstrings or layout differ.
 
     Args:
         a, b: stage -> its record, as `core.record.parse_record` returns it.
     """
     shared = sorted(a.keys() & b.keys())
-    return differences(_flat(a, shared), _flat(b, shared))
+    same = _programs(a, shared) & _programs(b, shared)
+    names = {name for name, _ in same}
+    return [found for found in differences(_flat(a, shared), _flat(b, shared)) if found.name not in names]
+
+
+def _programs(records: Records, stages: list[str]) -> set[tuple[str, str]]:
+    """(path, digest of the syntax tree) of each Python file of the code of the stages."""
+    return {
+        (f"{path}/{name}" if dep.get("files") else path, digest)
+        for stage in stages
+        for path, dep in records[stage]["deps"].items()
+        for name, digest in dep.get("syntax", {}).items()
+    }
 
 
 def differences(a: Flat, b: Flat) -> list[InputDifference]:

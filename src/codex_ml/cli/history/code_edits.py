@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from codex_ml.cli.history.git_commands import files_of_commit
+from codex_ml.cli.history.git_commands import files_of_commit, git_text
 from codex_ml.cli.history.listing import cached
 from codex_ml.core.hashing import hash_file, hash_path
 from codex_ml.core.pipeline import Locked
@@ -146,7 +146,9 @@ def is_same_program(path: str, md5: str, recorded: Mapping[str, Any], commit: st
     if not path.startswith(CODE):
         return False
     here = [code_here(path)] if commit is None and Path(path).exists() else []
-    known = next((now for now in here if now.md5 == md5), None) or code_of_commit(commit or "HEAD", path)
+    known = next((now for now in here if now.md5 == md5), None) or code_of_commit(
+        commit or git_text("rev-parse", "HEAD"), path
+    )
     return known.md5 == md5 and not any(edit.problem for edit in known.edits_since(recorded))
 
 
