@@ -23,7 +23,10 @@ from codex_ml.cli.audit_model import audit_settings
 from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
 from codex_ml.cli.measure_model import go_offline
+from codex_ml.cli.model_and_data import documents_file, shown_below
+from codex_ml.core.config import Runtime
 from codex_ml.core.network_guard import refuse_network
+from codex_ml.documents.document import read_documents
 from codex_ml.inference.audit_files import PLOT_FILES, Audit, AuditFinding
 from codex_ml.safety_audit import battery
 from codex_ml.safety_audit.audit_job import PartResult
@@ -143,6 +146,34 @@ def test_a_finding_in_a_record_names_file_and_line(here: Path) -> None:
     run("--model", "foreign", "--train", "theirs.jsonl", *SHORT, "--out", "out", code=1)
     found = [entry for entry in AuditFinding.read_lines(Path("out/findings.ndjson")) if entry.number == "data.secrets"]
     assert [(entry.source, entry.path, entry.line) for entry in found] == [("theirs.jsonl", "theirs.jsonl:4", 1)]
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "kind", "names"),
+    [
+        ("a/x.jsonl", "b/y.jsonl", None, ["x.jsonl:1"]),
+        ("a/x.jsonl", "b/x.jsonl", None, ["a/x.jsonl:1"]),
+        ("a/x.jsonl", None, None, ["x.jsonl:1"]),
+        ("both", None, "jsonl", ["a/x.jsonl:1", "b/x.jsonl:1"]),
+        ("both/a", "other/a", "jsonl", ["both/a/x.jsonl:1"]),
+    ],
+)
+def test_records_of_files_with_one_name_are_told_apart(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    train: str,
+    held_out: str | None,
+    kind: str | None,
+    names: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scratch").mkdir()
+    for name in ("a/x.jsonl", "b/x.jsonl", "b/y.jsonl", "both/a/x.jsonl", "both/b/x.jsonl", "other/a/x.jsonl"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(name, [{"text": f"of {name}"}])
+    below = shown_below(Path(train), held_out and Path(held_out))
+    file, _ = documents_file(Path(train), kind, Path("scratch"), Runtime(workers=1), str, below=below)
+    assert sorted(document.path for document in read_documents(file)) == names
 
 
 def test_a_reference_model_reads_the_same_windows(here: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.cli.measure_model import PACKED, POLICY, go_offline
 from codex_ml.cli.measure_options import naming_options
-from codex_ml.cli.model_and_data import LoadedModel, ModelChoice, documents_file, is_split, load_any_model
+from codex_ml.cli.model_and_data import LoadedModel, ModelChoice, documents_file, is_split, load_any_model, shown_below
 from codex_ml.cli.param_changes import Changeable, with_changes
 from codex_ml.cli.param_rules import Params, load_params
 from codex_ml.cli.scratch_folder import scratch_folder
@@ -163,13 +163,15 @@ def _documents(
 ) -> tuple[dict[str, Path], list[str]]:
     """The documents as Parquet files, by the option that names them, and what to say about them."""
     files, notes = {}, []
-    for option, path in (("train", inputs.train), ("held-out", inputs.held_out)):
+    train, held_out = inputs.train, inputs.held_out
+    for option, path, other in (("train", train, held_out), ("held-out", held_out, train)):
         if path is None:
             continue
         folder = scratch / option
         folder.mkdir()
         with naming_options({"ingest.sources": f"--{option}"}):
-            files[option], refused = documents_file(path, inputs.kind, folder, params.runtime, clean, with_lines=True)
+            below = shown_below(path, other)
+            files[option], refused = documents_file(path, inputs.kind, folder, params.runtime, clean, below=below)
         if refused:
             notes.append(f"note: --{option}: {refused}")
         if not is_split(path):

@@ -192,7 +192,7 @@ def documents_file(
     runtime: Runtime,
     redact: Callable[[str], str],
     *,
-    with_lines: bool = False,
+    below: Path | None = None,
 ) -> tuple[Path, str]:
     """The documents of any source as a Parquet file.
 
@@ -200,7 +200,8 @@ def documents_file(
         kind: as in `ingest.sources`; None: from the name of the file.
         scratch: an existing folder for that file.
         redact: the text policy, for the names of documents.
-        with_lines: whether a record of a table, which has no path, gets its file and line as one: "a.jsonl:3".
+        below: where given, a record of a table, which has no path, gets its file below this folder and its line as one:
+            "a.jsonl:3".
 
     Returns:
         (Parquet file, what was refused in one sentence, "" for nothing).
@@ -214,14 +215,27 @@ def documents_file(
         return path, ""
     read, refused = _ingested(path, kind or kind_of(path), scratch, runtime)
     made = scratch / "documents.parquet"
-    documents = (_with_line(document) if with_lines else document for document in read_documents(read))
+    documents = (_with_line(document, below) if below else document for document in read_documents(read))
     write_documents(made, (_published(document, redact) for document in documents))
     return made, refused
 
 
-def _with_line(document: Document) -> Document:
-    """The record of a table with its place as its path, without the folder: results hold no absolute path."""
-    return document if document.path else replace(document, path=Path(document.place).name)
+def _with_line(document: Document, below: Path) -> Document:
+    """The record of a table with its place below a folder as its path: results hold no absolute path."""
+    place = Path(document.place).absolute()
+    return document if document.path else replace(document, path=place.relative_to(below).as_posix())
+
+
+def shown_below(path: Path, other: Path | None) -> Path:
+    """The folder below which names of documents of `path` are not those of documents of `other`.
+
+    >>> shown_below(Path("/data/a/x.jsonl"), Path("/data/b/x.jsonl"))
+    PosixPath('/data')
+    """
+    path = path.absolute()
+    own, others = path.parts[::-1], () if other is None else other.absolute().parts[::-1]
+    same = next((number for number, part in enumerate(own) if number >= len(others) or part != others[number]), 0)
+    return path.parents[same] if same or not path.is_dir() else path
 
 
 def _published(document: Document, redact: Callable[[str], str]) -> Document:
