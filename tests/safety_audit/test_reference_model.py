@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -15,11 +16,13 @@ from tokenizers.models import WordLevel
 from codex_ml.core.errors import UserError
 from codex_ml.core.hashing import hash_path
 from codex_ml.modeling.train_files import BaseModelFiles, TrainedModel, Training
+from codex_ml.safety_audit import membership as membership_module
 from codex_ml.safety_audit.audit_job import PartResult, Reference
 from codex_ml.safety_audit.audit_numbers import undeclared
 from codex_ml.safety_audit.cost import work_of
 from codex_ml.safety_audit.membership import membership
 from codex_ml.safety_audit.reference_model import base_reference
+from codex_ml.safety_audit.window_scores import reference_targets
 from codex_ml.train.model.adapters import save_model
 
 from .byte_audit import Bytes
@@ -77,6 +80,24 @@ def test_without_a_reference_its_score_is_not_measured_and_says_why(tmp_path: Pa
         assert (number.value, number.why) == (None, why)
         assert undeclared(found) == set()
         assert gate(found).status == "pass"
+
+
+@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
+def test_a_reference_without_a_finite_loss_voids_its_own_score_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float
+) -> None:
+    def spoilt(asked: Any, windows: Any) -> list[Any]:
+        first, *others = reference_targets(asked, windows)
+        return [replace(first, nll=np.full_like(first.nll, loss)), *others]
+
+    model = Recites(INSIDE[:40])
+    alone = membership(job(tmp_path, model)).part.numbers
+    monkeypatch.setattr(membership_module, "reference_targets", spoilt)
+    numbers = compared(tmp_path, model, Uniform()).part.numbers
+    reference = numbers.pop("auc_reference")
+    assert (reference.value, reference.why) == (None, "the reference model gives no finite loss for some text")
+    alone.pop("auc_reference")
+    assert numbers == alone
 
 
 def test_the_estimate_counts_the_windows_that_a_reference_reads(

@@ -14,6 +14,7 @@ from codex_ml.modeling.rows import Rows
 from codex_ml.modeling.stream_documents import StreamDocuments
 from codex_ml.pack.config import Pack
 from codex_ml.pack.pack_splits import pack_splits
+from codex_ml.safety_audit.decoded_document import DecodedDocument
 from codex_ml.safety_audit.evidence import EVIDENCE
 from codex_ml.safety_audit.trace import TextPlace, named_path, offset_of_token, read_rows, token_at, trace
 from codex_ml.safety_audit.window_places import rows_at
@@ -63,7 +64,7 @@ def test_every_token_has_the_line_and_the_column_of_its_character(job):
         data, begin = content.encode(), int(rows.starts[number]) + 1
         for place in range(len(data)):
             before = data[:place].decode("utf-8", "ignore")  # without the character of which this byte is a part
-            at = offset_of_token(rows, begin + place, content, job.subject.tokenizer)
+            at = offset_of_token(DecodedDocument(job, rows, number), begin + place, content)
             if content[len(before)] != "\ufffd":  # its own first bytes decode to the same character
                 assert at == len(before)
             (found,) = trace(job, [begin + place])
@@ -120,8 +121,8 @@ def test_the_command_names_the_row_that_reads_the_token(job):
 
 def test_tokens_that_do_not_spell_the_document_have_no_line(job):
     """The file holds other texts than the stream: the tokens themselves are shown."""
-    assert offset_of_token(job.data.train_rows, 12, "another text", job.subject.tokenizer) is None
-    assert offset_of_token(job.data.train_rows, 0, "another text", job.subject.tokenizer) == 0
+    assert offset_of_token(DecodedDocument(job, job.data.train_rows, 0), 12, "another text") is None
+    assert offset_of_token(DecodedDocument(job, job.data.train_rows, 0), 0, "another text") == 0
     write_documents(job.data.train, [document(number, "another text") for number in range(9)])
     (place,) = trace(job, [1 + len("first\n")])
     assert (place.path, place.line, place.column, place.evidence) == ("0.txt", 0, 0, "second\nthird<end>"[:12])

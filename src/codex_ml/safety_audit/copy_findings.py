@@ -15,12 +15,13 @@ from codex_ml.inference.audit_files import AuditFinding, AuditNumber, Control, f
 from codex_ml.modeling.rows import Rows
 from codex_ml.safety_audit.audit_job import NO_TRAIN, AuditJob
 from codex_ml.safety_audit.copied_text import BUCKETS, RUN_TOKENS, Copies, find_copies, planted_copy
-from codex_ml.safety_audit.evidence import shown_among
+from codex_ml.safety_audit.decoded_document import BROKEN, DecodedDocument, DecodedDocuments
+from codex_ml.safety_audit.evidence import shown_without, values_in
 from codex_ml.safety_audit.exact_share import exact_share
 from codex_ml.safety_audit.finding_list import FindingList
 from codex_ml.safety_audit.plot_tables import write_plot_table
 from codex_ml.safety_audit.sampled_texts import SampledText, human_texts, sampled_texts
-from codex_ml.safety_audit.trace import BROKEN, CANARY, TextPlace, document_ids, trace
+from codex_ml.safety_audit.trace import CANARY, TextPlace, trace
 from codex_ml.safety_audit.window_index import CopiedRun
 
 PLOT, COLUMNS = "copied_runs.csv", ("length", "samples", "held_out")
@@ -136,8 +137,12 @@ def _findings(job: AuditJob, rows: Rows, copies: Sequence[_Copy]) -> Iterable[Au
     by_line: dict[tuple[str, str, int], list[_Copy]] = {}
     for copy in copies:
         by_line.setdefault(copy.line, []).append(copy)
+    longest_of = {line: max(same, key=lambda copy: copy.run.length) for line, same in by_line.items()}
+    decoded, evidence = DecodedDocuments(job, rows), dict[tuple[str, str, int], str]()
+    for line, longest in sorted(longest_of.items(), key=lambda found: (found[1].document, found[1].run.position)):
+        evidence[line] = _evidence(job, decoded.of(longest.document), longest)
     for line, same in by_line.items():
-        longest = max(same, key=lambda copy: copy.run.length)
+        longest = longest_of[line]
         place = longest.place
         numbers = ", ".join(str(copy.sample.number) for copy in same[:5]) + (", ..." if len(same) > 5 else "")
         yield AuditFinding(
@@ -150,12 +155,12 @@ def _findings(job: AuditJob, rows: Rows, copies: Sequence[_Copy]) -> Iterable[Au
             line=place.line,
             column=place.column,
             licence=place.licence,
-            evidence=f"{longest.run.length} tokens in sample {numbers}{_evidence(job, rows, longest)}",
+            evidence=f"{longest.run.length} tokens in sample {numbers}{evidence[line]}",
             trace=place.command,
         )
 
 
-def _evidence(job: AuditJob, rows: Rows, copy: _Copy) -> str:
+def _evidence(job: AuditJob, document: DecodedDocument, copy: _Copy) -> str:
     """The first characters of the copy, redacted with what is around it in the sample and in the train document.
 
     "" for a canary: the copy may be a part of its secret, which no rule of the policy knows.
@@ -166,11 +171,11 @@ def _evidence(job: AuditJob, rows: Rows, copy: _Copy) -> str:
     before = decode(sample.ids[: run.place]).rstrip(BROKEN)
     at = len(before) if sample.text.startswith(before) else 0
     end = at + len(decode(sample.ids[run.place : run.place + run.length]))
-    ids, first = document_ids(job, rows, copy.document)
-    begin = max(0, run.position - first)
-    there = (decode(ids[:begin]), decode(ids[begin + run.length :]))
-    shown = shown_among(job, sample.text[at:end], [(sample.prompt + sample.text[:at], sample.text[end:]), there])
-    return f": {shown}"
+    begun = sample.prompt + sample.text[:at]
+    here = [(v.start - len(begun), v.end - len(begun), v.rule) for v in values_in(job, sample.prompt + sample.text)]
+    begin = document.offset(run.position)
+    there = [(value.start - begin, value.end - begin, value.rule) for value in document.values]
+    return f": {shown_without(job, sample.text[at:end], [*here, *there])}"
 
 
 def _licences(copies: Sequence[_Copy]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ Used by: the parts of safety_audit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from codex_ml.policy.finding import Finding
 from codex_ml.safety_audit.audit_job import AuditJob
@@ -29,17 +29,12 @@ def shown_from(job: AuditJob, text: str, at: int, values: Iterable[Finding]) -> 
     return _shown(job, text, (at, end), [(value.start, value.end, value.rule) for value in values])
 
 
-def shown_among(job: AuditJob, text: str, surroundings: Sequence[tuple[str, str]]) -> str:
-    """Return the first characters of a text, without what is a part of a value in any of its surroundings.
+def shown_without(job: AuditJob, text: str, values: Iterable[tuple[int, int, str]]) -> str:
+    """Return the first characters of a text, without what is a part of a value around it.
 
     Args:
-        surroundings: what comes before the text and after it, for each document that holds it.
+        values: (start, end, rule) of the values in the texts that hold this one, as offsets from its begin.
     """
-    values = [
-        (value.start - len(before), value.end - len(before), value.rule)
-        for before, after in surroundings
-        for value in values_in(job, before + text + after)
-    ]
     return _shown(job, text, (0, len(text)), sorted(values))
 
 

@@ -119,6 +119,8 @@ def reference_documents(job: AuditJob) -> tuple[tuple[Documents, Documents] | No
         inside, outside = (one_per_document(side, reference_targets(job, side), most) for side in sides(job))
     except UserError as error:
         return None, f"the reference model cannot be used: {job.clean(str(error))}"
+    if not all(np.isfinite(targets.nll).all() for side in (inside, outside) for _, targets in side):
+        return None, "the reference model gives no finite loss for some text"
     return (inside, outside), ""
 
 

@@ -83,7 +83,7 @@ def unseen_area(job: AuditJob, score: str, outside: Documents) -> AuditNumber | 
     sides = [[window for window, _ in side] for side in (documents, outside)]
     reference = _reference(job, *sides) if score == REFERENCE else None
     found, _ = compared_scores(job.subject.tokenizer, documents, outside, reference=reference)
-    if not found or (trials := min(found[score].trials())) < UNSEEN_LEAST:
+    if score not in found or (trials := min(found[score].trials())) < UNSEEN_LEAST:
         return None
     limits = found[score].area_interval(confidence=job.settings.confidence, seed=job.seed)
     return AuditNumber(

@@ -97,7 +97,8 @@ def compared_scores(
     """Score the documents of train and the held-out documents.
 
     Args:
-        reference: the same windows of both sides, with what the reference model says of their tokens.
+        reference: the same windows of both sides, with what the reference model says of their tokens. Where a loss is
+            not finite, only the score of the reference is left out.
 
     Returns:
         (name of the score -> scores of both sides; "", or the reason for which there are none)
@@ -112,12 +113,11 @@ def compared_scores(
     if not _finite(values):
         return {}, "the model gives no finite score for some text"
     if reference:
-        values[REFERENCE] = [
+        differences = [
             [scores["loss"] - _loss(targets) for scores, (_, targets) in zip(side, known, strict=True)]
             for side, known in zip(columns, reference, strict=True)
         ]
-    if not _finite(values):
-        return {}, "the reference model gives no finite loss for some text"
+        values |= {REFERENCE: differences} if _finite({REFERENCE: differences}) else {}
     units = units_of(inside), units_of(outside)
     return {name: Scores.of(*both, units=units) for name, both in values.items()}, ""
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codex_ml.documents.document import Document, documents_of, opened
 from codex_ml.modeling.rows import Rows
 from codex_ml.modeling.stream_documents import StreamDocuments
 from codex_ml.safety_audit.audit_job import AuditJob
+from codex_ml.safety_audit.decoded_document import BROKEN, DecodedDocument, DecodedDocuments
 from codex_ml.safety_audit.evidence import shown_from, values_in
 from codex_ml.safety_audit.window_places import rows_at
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from codex_ml.tokens.text_tokenizer import TextTokenizer
 
 CANARY, UNKNOWN = "canary", "unknown"  # sources where no document is known
-BROKEN = "\ufffd"  # what decoding gives for a character whose bytes end after the last token
 
 
 @dataclass(frozen=True)
@@ -82,17 +81,21 @@ def trace(job: AuditJob, positions: Sequence[int]) -> list[TextPlace]:
         if (row := row_of[number]) is not None:
             in_row.setdefault(row, []).append(position)
     found: dict[int, TextPlace] = {}
+    decoded, number_of = DecodedDocuments(job, rows), dict(zip(positions, numbers, strict=True))
     for row, document in [] if data.train is None else read_rows(data.train, in_row):
         source = _Source(job, document)
-        found |= {position: source.place(rows, position) for position in in_row[row]}
-    contents = {number: _content(job, rows, number) for number in set(numbers)}
+        for position in sorted(set(in_row[row])):
+            found[position] = source.place(decoded.of(number_of[position]), position)
+    contents = {number: _content(job, decoded.of(number)) for number in sorted(set(numbers))}
+    unknown = {
+        position: TextPlace(UNKNOWN, evidence=_shown(job, decoded.of(number), position))
+        for position, number in sorted(number_of.items())
+        if row_of[number] is not None and position not in found
+    }
     places = []
     for position, number, row in zip(positions, numbers, shown, strict=True):
         command = f"codex-ml pack show --row {row}" if job.subject.training else ""
-        if row_of[number] is None:
-            place = TextPlace(CANARY)
-        else:
-            place = found.get(position) or TextPlace(UNKNOWN, evidence=_decoded(job, rows, position))
+        place = TextPlace(CANARY) if row_of[number] is None else found.get(position) or unknown[position]
         places.append(replace(place, content=contents[number], command=command))
     return places
 
@@ -110,54 +113,34 @@ class _Source:
         self._values = values_in(job, document.content)
         self._name = tuple(job.clean(text) for text in (document.source, named_path(document), document.licence))
 
-    def place(self, rows: Rows, position: int) -> TextPlace:
+    def place(self, decoded: DecodedDocument, position: int) -> TextPlace:
         (source, path, licence), content = self._name, self._content
-        at = offset_of_token(rows, position, content, self._job.subject.tokenizer)
+        at = offset_of_token(decoded, position, content)
         if at is None:
-            return TextPlace(source, path, licence, evidence=_decoded(self._job, rows, position))
+            return TextPlace(source, path, licence, evidence=_shown(self._job, decoded, position))
         line, column = content.count("\n", 0, at) + 1, at - content.rfind("\n", 0, at)
         return TextPlace(source, path, licence, line, column, shown_from(self._job, content, at, self._values))
 
 
-def _decoded(job: AuditJob, rows: Rows, position: int) -> str:
+def _shown(job: AuditJob, document: DecodedDocument, position: int) -> str:
     """The first characters from a token on, where the text of the document is not what the tokens spell."""
-    number, decode = int(rows.document_of(np.array([position]))[0]), job.subject.tokenizer.decode
-    ids, first = document_ids(job, rows, number)
-    before = decode(ids[: max(0, position - first)]).rstrip(BROKEN)
-    text = decode(ids)
-    return shown_from(job, text, len(before), values_in(job, text))
+    return shown_from(job, document.text, document.offset(position), document.values)
 
 
-def _content(job: AuditJob, rows: Rows, number: int) -> str:
+def _content(job: AuditJob, document: DecodedDocument) -> str:
     """SHA-256 of the redacted text of a document of the stream."""
-    text = job.clean(job.subject.tokenizer.decode(document_ids(job, rows, number)[0]))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(job.clean(document.text).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def document_ids(job: AuditJob, rows: Rows, number: int) -> tuple[NDArray[np.int64], int]:
-    """Return the token ids of a document without the one that begins it, and the offset of the first in the stream."""
-    tokenizer, start, end = job.subject.tokenizer, int(rows.starts[number]), int(rows.starts[number + 1])
-    begun = 0
-    while begun < end - start and rows.tokens[start + begun] in (tokenizer.begin, tokenizer.end):
-        begun += 1
-    return rows.tokens[start + begun : end].astype(np.int64), start + begun
-
-
-def offset_of_token(rows: Rows, position: int, content: str, tokenizer: TextTokenizer) -> int | None:
+def offset_of_token(document: DecodedDocument, position: int, content: str) -> int | None:
     """Return the offset of the first character of a token; None if `content` is not what the tokens before it spell.
 
     Args:
         position: offset of the token in the stream.
         content: text of the document that holds it.
     """
-    start = int(rows.starts[rows.document_of(np.array([position]))[0]]) + 1  # the END before the document
-    ids = rows.tokens[start:position].astype(np.int64)
-    if len(ids) and ids[0] == tokenizer.begin:
-        ids = ids[1:]
-    before = tokenizer.decode(ids) if len(ids) else ""
-    if not content.startswith(before):
-        before = before.rstrip(BROKEN)
-    return len(before) if content.startswith(before) else None
+    at = document.offset(position)
+    return at if content.startswith(document.text[:at]) else None
 
 
 def token_at(rows: Rows, document: int, offset: int, content: str, tokenizer: TextTokenizer) -> int | None:
