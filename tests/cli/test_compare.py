@@ -133,11 +133,18 @@ BAD = {
     "other test documents": (["old", "other"], "old and other are results on different items of `documents`: 30 only in"),
     "no common item": (["old", "other", "--common"], "they share no item"),
     "a page that is a folder": (["old", "new", "--html", "empty"], "--html empty is a folder; name a file"),
+    "a page in the place of a pipe": (["old", "new", "--html", "pipe/details.json"], "pipe/details.json is not a regular file"),
     "a name with escapes": (["old", "\x1b[31mred"], "\\x1b[31mred is not a folder"),
     "a name like an option of Git": (["--", "old", "--output=x"], "--output=x is not a folder"),
     "details that are no JSON": (["old", "broken"], "broken/details.json is not valid JSON"),
     "details that are a pipe": (["old", "pipe"], "pipe/details.json is not a regular file"),
 }  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+@pytest.mark.parametrize("place", ["/proc/page.html", "/proc/self/fd/page.html", "/dev/full/page.html"])
+def test_a_page_where_no_file_can_be_is_one_line(folders, place):
+    assert place.removesuffix("/page.html") in run("old", "new", "--html", place, code=1)
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.core import io
+from codex_ml.core.errors import UserError
 
 OLD, NEW = b"old contents", b"new contents, longer than before"
 
@@ -142,6 +143,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from codex_ml.core import io
+from codex_ml.core.errors import UserError
 
 def write(path, data):
     with io.atomic_folder(path) as folder:
@@ -194,6 +196,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from codex_ml.core import io
+from codex_ml.core.errors import UserError
 from codex_ml.core.errors import one_line_errors
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
@@ -272,6 +275,18 @@ def test_what_a_killed_process_left_is_deleted(tmp_path, name):
     (tmp_path / ".other.tmp-123").write_bytes(b"not ours")
     io.write_bytes(tmp_path / name, NEW)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".other.tmp-123", name])
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, make):
+    """As root, a rename would replace /dev/null."""
+    make(tmp_path / "name")
+    with pytest.raises(
+        UserError, match=r"name is not a regular file, so no file is put in its place; name another one$"
+    ):
+        io.write_text(tmp_path / "name", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    assert not (tmp_path / "name").is_file()
 
 
 def test_folders_above_are_made(tmp_path):

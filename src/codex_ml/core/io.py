@@ -56,7 +56,13 @@ def _writing(path: Path, temporary: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that appears under `path`, complete, when the block ends without an error."""
+    """Open a binary file that appears under `path`, complete, when the block ends without an error.
+
+    Raises:
+        UserError: when a device, a pipe or a folder has this name; a rename would put a file in its place.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file, so no file is put in its place; name another one")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = _temporary(path)

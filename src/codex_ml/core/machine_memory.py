@@ -1,7 +1,7 @@
 """How much memory this process may use: that of the machine, and no more than its control groups allow.
 
 Sources: Linux, Documentation/admin-guide/cgroup-v2.rst (memory.max) and cgroup-v1/memory.rst (limit_in_bytes).
-Used by: modeling.memory_need; `codex-ml check` and `codex-ml doctor`.
+Used by: parallel, modeling.memory_need, train.launch; `codex-ml check` and `codex-ml doctor`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from codex_ml.core.cores import GROUPS, OWN_GROUPS
+from codex_ml.core.errors import UserError
 
+GIB = 1 << 30
 # Devices of a machine with a GPU: the drivers of NVIDIA, of AMD, and of Windows under WSL.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
@@ -20,6 +22,20 @@ def machine_memory() -> int:
 
     limits = [limit for limit, _ in memory_limits(GROUPS, OWN_GROUPS)]
     return int(min([psutil.virtual_memory().total, *limits]) + psutil.swap_memory().total)
+
+
+def refuse_too_many(key: str, number: int, least: int) -> None:
+    """Raise UserError where so many processes cannot fit into memory.
+
+    Args:
+        key: the parameter that asks for them.
+        least: bytes that each of them has for itself.
+    """
+    if number * least > (memory := machine_memory()):
+        raise UserError(
+            f"{key} {number} needs at least {number * least / GIB:,.1f} GiB of memory, {least >> 20} MiB for each "
+            f"process, and this machine has {memory / GIB:,.1f} GiB; use at most {max(1, memory // least)}"
+        )
 
 
 def gpu_memory() -> int | None:

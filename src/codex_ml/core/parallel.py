@@ -19,11 +19,13 @@ from codex_ml.core.child import end_with_parent
 from codex_ml.core.cores import cores
 from codex_ml.core.errors import CheckFailed, naming
 from codex_ml.core.loaded_code import WatchedStage, refuse_new, watched
+from codex_ml.core.machine_memory import refuse_too_many
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 SMALL = 8 << 20  # bytes that one core processes in the 0.5 s that a worker takes to start
+WORKER_BYTES = 24 << 20  # that a worker has for itself once it has imported its libraries (measured)
 AHEAD = 2  # tasks per worker that are read in advance; more would only take memory
 
 
@@ -32,7 +34,12 @@ def workers_for(size: int, wanted: int) -> int:
 
     Args:
         wanted: runtime.workers; 0: one per core.
+
+    Raises:
+        UserError: when so many cannot fit into memory.
     """
+    if wanted > cores():
+        refuse_too_many("runtime.workers", wanted, WORKER_BYTES)
     return 0 if size < SMALL or (wanted or cores()) == 1 else wanted or cores()
 
 

@@ -23,8 +23,10 @@ from tempfile import TemporaryDirectory
 from codex_ml.core.child import end_with_parent
 from codex_ml.core.errors import UserError, safe_text
 from codex_ml.core.events import RUN, run_id
+from codex_ml.core.machine_memory import refuse_too_many
 from codex_ml.core.out_of_memory import LOWER, ended_without_memory
 from codex_ml.core.ranks import LIFELINE, is_launched, lifeline, world_size
+from codex_ml.modeling.memory_need import BASE
 
 PEER_LOST = 75  # exit code of a process that ends because another one did
 GRACE = 30.0  # seconds that the others have to end by themselves
@@ -48,8 +50,8 @@ def launch(processes: int, *, threads: int) -> None:
         threads: CPU threads that the processes share.
 
     Raises:
-        UserError: when a machine with GPUs has fewer GPUs than processes, or when accelerate's configuration asks for
-            a way of training that the loop does not support.
+        UserError: when a machine with GPUs has fewer GPUs than processes, when the processes cannot fit into memory, or
+            when accelerate's configuration asks for a way of training that the loop does not support.
         SystemExit: in the process that launched the others.
     """
     _drop_settings()
@@ -103,7 +105,9 @@ def _resolve(processes: int) -> int:
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
         raise UserError(f"runtime.processes: {processes} exceeds the {gpus} GPUs that torch finds; 0 takes them all")
-    return processes or max(1, gpus)
+    processes = processes or max(1, gpus)
+    refuse_too_many("runtime.processes", processes, BASE[0])
+    return processes
 
 
 def _environments(processes: int, threads: int) -> Iterator[dict[str, str]]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from codex_ml.cli.param_rules import Params
 from codex_ml.core.errors import UserError
-from codex_ml.core.machine_memory import GPU_DEVICES, gpu_memory, machine_memory
+from codex_ml.core.machine_memory import GPU_DEVICES, gpu_memory, machine_memory, refuse_too_many
+from codex_ml.core.parallel import WORKER_BYTES
 from codex_ml.core.sections import PARAMS
 from codex_ml.evaluate.evaluation_memory import fit_evaluation
 from codex_ml.modeling.memory_need import ModelShape
@@ -24,7 +25,11 @@ FEWEST = 258  # tokens of a trained vocabulary, which ends early where the corpu
 
 
 def too_large(params: Params) -> Iterator[str]:
-    """Stages whose lower bound exceeds the memory."""
+    """Workers, and stages, whose lower bound exceeds the memory."""
+    try:
+        refuse_too_many("runtime.workers", params.runtime.workers, WORKER_BYTES)
+    except UserError as error:
+        yield f"{PARAMS}: {error}"
     for fit in _stages(params, least=True):
         try:
             fit()
