@@ -110,3 +110,8 @@ def test_skewed_lengths_leave_one_percent_of_padding_instead_of_a_fifth():
     needed = lengths.sum() / 256
     assert needed / (best_fit(lengths, 256).max() + 1) > 0.99
     assert needed / first_come(lengths.tolist(), 256) < 0.82
+
+
+def test_the_length_of_a_row_costs_nothing() -> None:
+    """A list per token of a row would not fit into any memory."""
+    assert best_fit(np.array([3, 2, 2**40 - 1, 6]), 2**40).tolist() == [0, 0, 1, 0]

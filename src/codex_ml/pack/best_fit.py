@@ -2,11 +2,14 @@
 
 Ding et al. 2024, "Fewer Truncations Improve Language Modeling", arXiv:2404.10830, section 3: a document longer than a
 row is cut into full rows and a remainder. Every piece shorter than a row goes, longest first, into the open row with
-the least room that is enough. The search uses one bit per amount of room, so a piece costs a microsecond.
+the least room that is enough. The open rows are sorted by their room, so time and memory follow the pieces and
+not the length of a row.
 Used by: pack.row_writer.
 """
 
 from __future__ import annotations
+
+from bisect import bisect_left, insort
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,24 +28,25 @@ def best_fit(lengths: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
     Example:
         best_fit([3, 2, 5, 6], 8) is [0, 1, 0, 1]: 6 + 2 fill one row, 5 + 3 the other.
     """
-    rows_with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    open_rooms = 0  # bit r is set if some row has room for exactly r more tokens
+    rows_with_room: dict[int, list[int]] = {}
+    open_rooms: list[int] = []  # ascending: the amounts of room that some rows have
     count = 0
     placed = [0] * len(lengths)
     sizes = lengths.tolist()
     for piece in np.argsort(-lengths, kind="stable").tolist():
         size = sizes[piece]
-        fitting = open_rooms >> size
-        if fitting:
-            room = size + (fitting & -fitting).bit_length() - 1
+        place = bisect_left(open_rooms, size)
+        if place < len(open_rooms):
+            room = open_rooms[place]
             row = rows_with_room[room].pop()
             if not rows_with_room[room]:
-                open_rooms ^= 1 << room
+                del open_rooms[place], rows_with_room[room]
         else:
             room, row, count = capacity, count, count + 1
         if rest := room - size:
-            rows_with_room[rest].append(row)
-            open_rooms |= 1 << rest
+            if rest not in rows_with_room:
+                insort(open_rooms, rest)
+            rows_with_room.setdefault(rest, []).append(row)
         placed[piece] = row
     return _numbered_by_first(np.array(placed, dtype=np.int64), count)
 
