@@ -142,6 +142,7 @@ def _records(key: Keys, raw: Path) -> None:
     ]
     named = [record for record in records if "text" in record and "id" not in record] * COPIES
     records += [{**record, "text": key.text()} for record in named]  # so that some are in each split
+    records.append({"text": TASKS[0]["prompt"] + TASKS[0]["canonical_solution"], "licence": "MIT"})
     lines = [json.dumps(record) for record in records]
     lines += [
         f'{{"text": "x", "{(one := key("key that stands twice"))}": 1, "{one}": 2}}',
@@ -252,6 +253,7 @@ def _benchmark(key: Keys, folder: Path) -> None:
     tasks[0]["task_id"] = f"tiny/{key('task')}"
     tasks[1]["prompt"] = tasks[1]["prompt"].replace("Count", f"With {key('prompt of a benchmark')} count")
     tasks[1]["canonical_solution"] += f"    # {key('solution of a benchmark')}\n"
+    tasks[2]["task_id"] = f"tiny/{key('task too short to be looked for')}"
     tasks[2]["test"] += f"    # {key('test of a benchmark')}\n"
     tasks[2]["canonical_solution"] = f"    raise ValueError('{key('reference solution that raises')}')\n"
     folder.mkdir(parents=True, exist_ok=True)

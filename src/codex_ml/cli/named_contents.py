@@ -13,6 +13,7 @@ import numpy as np
 from codex_ml.core.errors import UserError, safe_text
 from codex_ml.core.parallel import ordered_map
 from codex_ml.documents.document import documents_of, opened
+from codex_ml.policy.redact import PLACEHOLDER
 from codex_ml.split.ledger.answers import Ledger
 from codex_ml.split.ledger.forgotten import contents_of
 from codex_ml.split.ledger.line_format import content_keys, content_text
@@ -33,10 +34,14 @@ class NameTask:
 
 
 def name_contents(task: NameTask) -> list[tuple[str, str, int, int]]:
-    """(id, path, high, low) of each document to look for; high and low hash its redacted text. Runs in a worker."""
+    """(id, path, high, low) of each document to look for; high and low hash its redacted text. Runs in a worker.
+
+    Where a name to look for is redacted, all documents are listed, also under their redacted names.
+    """
+    hidden = task.names is not None and any(map(PLACEHOLDER.search, task.names))
     with opened(task.corpus) as file:
         table = file.read_row_group(task.group)
-    if task.names is not None:
+    if task.names is not None and not hidden:
         columns = (table.column(name).to_pylist() for name in ("id", "path"))
         found = [row for row, pair in enumerate(zip(*columns, strict=True)) if not task.names.isdisjoint(pair)]
         table = table.take(np.array(found, dtype=np.int64))
@@ -44,7 +49,8 @@ def name_contents(task: NameTask) -> list[tuple[str, str, int, int]]:
     for document in documents_of(table):
         clean = redacted(document, task.settings)[0]
         high, low, _, _ = hashes_of(clean, "")
-        result.append((document.id, document.path, high, low >> 32))
+        for named in {document, clean} if hidden else (document,):
+            result.append((named.id, named.path, high, low >> 32))
     return result
 
 
@@ -74,8 +80,9 @@ def contents_named(
     unknown = set(rest)
     if rest:
         for name, path, high, low in _named(corpus, settings, frozenset(rest), workers):
-            contents.add(content_text(high, low))
-            unknown -= {name, path}
+            if not rest.isdisjoint((name, path)):
+                contents.add(content_text(high, low))
+                unknown -= {name, path}
     if unknown:
         raise UserError(
             f"{safe_text(min(unknown))} is neither the id nor the path of a document in {corpus}, nor a content of the "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.message_cleaner import load_rules, rule_in
+from codex_ml.core.message_cleaner import POLICY, load_cleaner, rule_in
 from codex_ml.core.problems import dotted
 from codex_ml.core.sections import PARAMS
 from codex_ml.core.yaml import line_of, parse_yaml, read_text
@@ -35,7 +35,8 @@ def refuse_texts(path: Path = PARAMS) -> None:
                 f"{path}:{line_of(text, place)}: {dotted(place)} holds ${{...}}: `dvc exp run -S` replaces it by the "
                 "value of a variable and writes that into Git; write the value itself"
             )
-    load_rules()
+    if Path(POLICY).exists():  # a workspace without the stages that read it has none
+        load_cleaner()
     if rule := rule_in(os.environ.get(EXPERIMENT, "")):
         raise UserError(
             f"the name of the experiment holds {_forbidden(rule)}; it is in Git and in logs, so choose another name "

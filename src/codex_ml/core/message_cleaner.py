@@ -21,7 +21,8 @@ from codex_ml.core.errors import one_line
 # What a key looks like without rules: a long run with letters and digits.
 RUN = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}")
 PLACED = re.compile("<SECRET:([a-z0-9-]+):[0-9a-f]{8}>")  # policy/redact.py
-FILES = ("data/policy.yaml", "data/detectors.lock", "data/redaction_key")
+POLICY = "data/policy.yaml"
+FILES = (POLICY, "data/detectors.lock", "data/redaction_key")
 
 
 def clean_message(message: str) -> str:
@@ -45,21 +46,20 @@ def clean_shown(message: str) -> str:
         return RUN.sub("...", message)
 
 
-def load_rules() -> None:
-    """Load the policy of this folder, if it has one.
+def load_cleaner() -> Callable[[str], str]:
+    """The cleaner of a folder that has a policy.
 
     Raises:
         UserError: when the policy cannot be used.
     """
-    if Path(FILES[0]).exists():
-        _cleaner(str(Path.cwd()))
+    return _cleaner(str(Path.cwd()))
 
 
 def rule_in(text: str) -> str:
     """The rule of data/policy.yaml that removes something from a text; "" for a clean text, or without a policy."""
-    if not Path(FILES[0]).exists():
+    if not Path(POLICY).exists():
         return ""
-    clean = _cleaner(str(Path.cwd()))(text)
+    clean = load_cleaner()(text)
     if clean == text:
         return ""
     found = next((match[1] for match in PLACED.finditer(clean) if match[0] not in text), "")

@@ -33,12 +33,14 @@ from codex_ml.core.events import begin_run
 from codex_ml.core.io import write_json
 from codex_ml.core.loaded_code import refuse_unrecorded, watch
 from codex_ml.core.lock import only_one
+from codex_ml.core.message_cleaner import POLICY, load_cleaner
 from codex_ml.core.network_guard import refuse_network
 from codex_ml.core.pipeline import PIPELINE, StageSpec, load_pipeline
 from codex_ml.core.planted_files import planted_files
 from codex_ml.core.plugin_lock import lock_path, refuse_other_code
 from codex_ml.core.private_data import make_private_cache
 from codex_ml.core.progress import Advance, Item, progress, track
+from codex_ml.core.publication import publishing
 from codex_ml.core.ranks import rank, settle_launcher
 from codex_ml.core.record import record_path, start_record
 from codex_ml.core.result_sender import send_results
@@ -225,7 +227,8 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
             if git:
                 write_json(record_path(name), record)
                 write_side_note(name, git, runtime)
-            yield Stage(spec, params, runtime, record)
+            with publishing(load_cleaner()) if spec.reads(POLICY) else nullcontext():
+                yield Stage(spec, params, runtime, record)
             refuse_unrecorded(spec)
 
 

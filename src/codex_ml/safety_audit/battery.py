@@ -113,8 +113,8 @@ def audit(job: AuditJob, out: Path, *, accepted: Sequence[AcceptedFinding] = ())
         AuditFinding.write_lines(out / FINDINGS, findings)
         found.write(out / DETAILS)
         write_json(out / METRICS, compared_numbers(found))
-    # redacted already, together with their prompts; with safety_audit.keep_raw they have a raw text too
-    GeneratedSample.write_lines(out / SAMPLES, (sample for result in results for sample in result.samples))
+    with publishing(str):  # redacted already, with their prompts; safety_audit.keep_raw asks for the raw text beside it
+        GeneratedSample.write_lines(out / SAMPLES, (sample for result in results for sample in result.samples))
     if found.verdict != "pass":
         failed = [gate.number for gate in found.gates if gate.status != "pass"]
         fields = event("gate_failed", quiet=True, verdict=found.verdict, gates=failed)

@@ -37,7 +37,7 @@ from codex_ml.split.decontaminate import Benchmarks
 from codex_ml.split.duplicates.shingle_sets import Block, block_of
 from codex_ml.split.duplicates.shingles import shingles_of
 from codex_ml.split.quality import drop_reason
-from codex_ml.split.redaction import ScreenSettings, redacted
+from codex_ml.split.redaction import ScreenSettings, redacted, redacted_name
 from codex_ml.split.shares import position
 
 
@@ -123,7 +123,8 @@ def screen(task: ScreenTask) -> Screened:
             reason = "blocked by policy" if blocked and params.policy != "off" else ""
         if not reason and benchmarks is not None:
             hits = benchmarks.find(document.content)
-            overlaps += [BenchmarkOverlap(**identity, **vars(hit)) for hit in hits]
+            shown = (vars(hit) | {"item": redacted_name(hit.item, settings)} for hit in hits)
+            overlaps += [BenchmarkOverlap(**identity, **hit) for hit in shown]
             holders += bool(hits)
             reason = "holds a benchmark item" if hits and params.contaminated == "drop" else ""
         reasons.append(reason)
