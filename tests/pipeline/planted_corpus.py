@@ -114,6 +114,8 @@ def contents(file: Path) -> Iterator[bytes]:
 
 def _cached(root: Path, outs: Iterable[str]) -> Iterator[Path]:
     """The objects of DVC's cache that are these outputs."""
+    if not (root / "dvc.lock").exists():  # the stages ran without DVC
+        return
     hashes = {out: digest for locked in load_lock(root / "dvc.lock").values() for out, digest in locked.outs.items()}
     for out in outs:
         for name, digest in hashes.items():
