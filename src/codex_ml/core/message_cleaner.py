@@ -19,7 +19,7 @@ from pathlib import Path
 from codex_ml.core.errors import one_line
 
 # What a key looks like without rules: a long run with letters and digits.
-RUN = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}")
+RUN = re.compile(r"(?<![A-Za-z0-9])(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}")
 PLACED = re.compile("<SECRET:([a-z0-9-]+):[0-9a-f]{8}>")  # policy/redact.py
 POLICY = "data/policy.yaml"
 FILES = (POLICY, "data/detectors.lock", "data/redaction_key")
