@@ -17,6 +17,9 @@ from codex_ml.core.packages import install_extra
 from codex_ml.modeling.positions import longest_sequence
 from codex_ml.train.model.foreign import MODEL_TYPES, check_folder, clean_config, read_config
 from codex_ml.train.model.local_model import load_local, quantized
+from codex_ml.train.model.weights import TensorEntry
+
+from .architectures import SIZES, make
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ def test_evil_settings_reach_nothing(folder, load, edit, tmp_path):
 def test_what_is_left_out_is_said(folder, edit, caplog):
     edit(_name_or_path="evil", auto_map={"AutoModel": "evil.Model"}, custom="x")
     with caplog.at_level(logging.INFO, "codex_ml"):
-        read_config(folder, tensors=20)
+        read_config(folder, [TensorEntry("F32", (2, 500), 0, 4000)] * 20)
     left_out = f"model: left out of {folder / 'config.json'}: _name_or_path, auto_map, custom"
     assert [record.getMessage() for record in caplog.records] == [left_out]
 
@@ -183,7 +186,7 @@ CONFIGS = {
     "opt": ({"model_type": "opt"}, "opt leaks between the documents of a row: it counts positions along the whole row, from the padding mask; use another model"),
     "quantized": ({"quantization_config": {"quant_method": "gptq"}}, "the weights are quantized (quantization_config); use the model in bf16 or fp32"),
     "huge": ({"hidden_size": 2**40}, "1099511627776 is too large for a model's configuration; at most 2147483648 is allowed"),
-    "layers": ({"num_hidden_layers": 1_000_000}, "1000000 layers, but the weights have 20 tensors"),
+    "layers": ({"num_hidden_layers": 1_000_000}, "num_hidden_layers is 1,000,000, but the weights do not fit: its number of tensors is 20"),
     "text": ({"hidden_size": "many"}, "llama does not accept these settings: "),
     "heads": ({"num_attention_heads": 0}, "llama does not accept these settings: "),
 }  # fmt: skip
@@ -345,3 +348,75 @@ def test_longest_sequence_is_the_window_where_one_is_narrower(tiny):
     assert longest_sequence(MistralConfig(sliding_window=None)) == (4096 * 32, "max_position_embeddings")
     assert longest_sequence(Qwen2Config(sliding_window=16)) == (32768, "max_position_embeddings")
     assert longest_sequence(Qwen2Config(sliding_window=16, use_sliding_window=True)) == (16, "sliding_window")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"hidden_size": 2**20}, "hidden_size is 1,048,576, but the weights do not fit: the longest side of its tensors is 64"),
+        ({"intermediate_size": 2**31}, "intermediate_size is 2,147,483,648, but the weights do not fit"),
+        ({"head_dim": 65}, "head_dim is 65, but the weights do not fit"),
+        ({"vocab_size": 64, "num_hidden_layers": 20}, "describes a model of 177,440 parameters, but the weights hold 19,616 numbers"),
+    ],
+)  # fmt: skip
+def test_a_configuration_of_a_larger_model_than_the_weights_is_refused(folder, edit, load, change, told):
+    edit(**change)
+    with pytest.raises(UserError) as error:
+        load(folder)
+    assert str(error.value).startswith(f"{folder / 'config.json'}") and told in str(error.value)
+
+
+def test_a_mask_that_grows_with_the_square_of_the_positions_is_refused_before_it_is_made(load, tmp_path):
+    """Beside 325 kB of weights it took 5 GB. The weights are written here without building the model."""
+    import transformers
+
+    sizes = {"n_embd": 2, "n_head": 1, "n_layer": 1, "n_inner": 2, "n_positions": 40_000, "vocab_size": 8}
+    config = transformers.AutoConfig.for_model("gpt_bigcode", **sizes)
+    with torch.device("meta"):
+        built = transformers.AutoModelForCausalLM.from_config(config)
+    (tmp_path / "base").mkdir()
+    save_file({n: torch.zeros(p.shape) for n, p in built.named_parameters()}, tmp_path / "base/model.safetensors")
+    (tmp_path / "base/config.json").write_text(json.dumps({"model_type": "gpt_bigcode", **sizes}))
+    told = (
+        r"base/config\.json: gpt_bigcode makes masks and tables of 1,525 MiB for 40,000 positions; 256 MiB are allowed"
+    )
+    with pytest.raises(UserError, match=told):
+        load(tmp_path / "base")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 900 + "]" * 900, "is not valid JSON: nested too deeply, more than 200 levels"),
+        ('{"model_type": "llama", "a": ' + "[" * 900 + "]" * 900 + "}", "nested too deeply"),
+        ("[" + "[]," * 400_000 + "[]]", "has 1,200,004 bytes; at most 1,048,576 are read"),
+    ],
+)
+def test_a_deep_or_large_configuration_is_one_line(folder, load, text, told):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError, match=told):
+        load(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_weights_of_whole_numbers_are_refused_by_name(folder, load, dtype):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(dtype)
+    save_file(tensors, folder / "model.safetensors")
+    name = {torch.int64: "I64", torch.bool: "BOOL"}[dtype]
+    with pytest.raises(
+        UserError, match=rf"model\.safetensors: model\.norm\.weight is of dtype {name}; weights must be floating-point"
+    ):
+        load(folder)
+
+
+def test_a_stored_attention_mask_is_read_over_and_changes_nothing(load, tmp_path):
+    """Older files of GPT-2 hold it as BOOL or U8. Here it allows nothing, and the logits stay."""
+    model = make("gpt2", **SIZES["gpt2"])
+    model.save_pretrained(tmp_path / "base")
+    tensors = load_file(tmp_path / "base/model.safetensors")
+    tensors |= {f"transformer.h.{n}.attn.bias": torch.zeros(1, 1, 64, 64, dtype=torch.bool) for n in range(2)}
+    save_file(tensors, tmp_path / "base/model.safetensors")
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path / "base")(ids).logits, model(ids).logits)

@@ -26,13 +26,17 @@ def archive(content=b"x"):
 
 
 def test_header_of_a_good_file_is_read(tmp_path):
-    tensors = {"b.w": torch.ones(2, 3), "a": torch.zeros(4, dtype=torch.bfloat16), "n": torch.tensor([1, 2])}
+    tensors = {
+        "b.w": torch.ones(2, 3),
+        "a": torch.zeros(4, dtype=torch.bfloat16),
+        "h.0.attn.bias": torch.ones(1, 1, 2, 2, dtype=torch.bool),
+    }
     save_file(tensors, tmp_path / "w.safetensors", metadata={"format": "pt"})
     entries = check_weights(tmp_path / "w.safetensors")
     assert {name: (entry.dtype, entry.shape) for name, entry in entries.items()} == {
         "b.w": ("F32", (2, 3)),
         "a": ("BF16", (4,)),
-        "n": ("I64", (2,)),
+        "h.0.attn.bias": ("BOOL", (1, 1, 2, 2)),
     }
     read = dict(read_tensors(tmp_path / "w.safetensors", entries))
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
@@ -58,6 +62,8 @@ HEADERS = {
     "extra key": ({"a": {**FOUR, "code": 1}}, bytes(4), "the header's a does not have the keys dtype, shape, data_offsets, and only these"),
     "dtype": ({"a": {**FOUR, "dtype": "F8_E4M3"}}, bytes(4), "a is of dtype 'F8_E4M3'; F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL are read"),
     "dtype list": ({"a": {**FOUR, "dtype": ["F32"]}}, bytes(4), "a is of dtype \"['F32']\"; F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL are read"),
+    "whole numbers": ({"a": {**FOUR, "dtype": "I32"}}, bytes(4), "a is of dtype I32; weights must be floating-point numbers (F64, F32, F16, BF16)"),
+    "booleans": ({"attn.bias": {"dtype": "BOOL", "shape": [4], "data_offsets": [0, 4]}}, bytes(4), "attn.bias is of dtype BOOL; weights must be floating-point numbers (F64, F32, F16, BF16)"),
     "negative": ({"a": {**FOUR, "shape": [-1]}}, bytes(4), "the shape of a is not a list of at most 8 sizes"),
     "bool size": ({"a": {**FOUR, "shape": [True]}}, bytes(4), "the shape of a is not a list of at most 8 sizes"),
     "rank": ({"a": {**FOUR, "shape": [1] * 9}}, bytes(4), "the shape of a is not a list of at most 8 sizes"),
@@ -144,7 +150,7 @@ def test_what_has_no_header_is_refused(tmp_path, content):
 def test_a_file_that_is_a_zip_archive_too_is_refused(raw_safetensors, tmp_path):
     """The tensors cover every byte, so only a reader that starts at the end, like zip readers, finds it."""
     hidden = archive(pickle.dumps(Canary()))
-    header = {"a": {"dtype": "U8", "shape": [len(hidden)], "data_offsets": [0, len(hidden)]}}
+    header = {"attn.bias": {"dtype": "U8", "shape": [1, 1, 1, len(hidden)], "data_offsets": [0, len(hidden)]}}
     file = tmp_path / "w.safetensors"
     file.write_bytes(raw_safetensors(header, hidden))
     assert zipfile.is_zipfile(file)
@@ -169,9 +175,9 @@ def test_a_header_that_could_be_a_pickle_too_is_refused(raw_safetensors, tmp_pat
 
 def test_weights_that_happen_to_hold_the_mark_of_a_zip_are_no_zip(raw_safetensors, tmp_path):
     data = b"PK\x05\x06" + bytes(range(1, 253))
-    header = {"a": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}
+    header = {"attn.bias": {"dtype": "U8", "shape": [1, 1, 1, len(data)], "data_offsets": [0, len(data)]}}
     (tmp_path / "w.safetensors").write_bytes(raw_safetensors(header, data))
-    assert check_weights(tmp_path / "w.safetensors") == {"a": TensorEntry("U8", (256,), 0, 256)}
+    assert check_weights(tmp_path / "w.safetensors") == {"attn.bias": TensorEntry("U8", (1, 1, 1, 256), 0, 256)}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

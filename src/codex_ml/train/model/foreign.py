@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.io import read_json
 from codex_ml.core.tree import is_left_out, stands_for
+from codex_ml.train.model.foreign_size import check_settings
 from codex_ml.train.model.weights import TensorEntry, check_weights
 
 if TYPE_CHECKING:
@@ -136,14 +138,15 @@ def checked_config(folder: Path) -> dict[str, Any]:
     return dict(raw)
 
 
-def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
+def read_config(folder: Path, entries: Collection[TensorEntry]) -> PretrainedConfig:
     """Build the configuration of a foreign model from allowed keys only; log the names of the others.
 
     Args:
-        tensors: number of tensors of the weights; no model has more layers than tensors.
+        entries: the tensors of the weights.
 
     Raises:
-        UserError: when the architecture is not one of `MODEL_TYPES`, or its configuration class refuses a value.
+        UserError: when the architecture is not one of `MODEL_TYPES`, its configuration class refuses a value, or the
+            weights are too small for it.
     """
     from transformers import AutoConfig
 
@@ -151,12 +154,13 @@ def read_config(folder: Path, *, tensors: int) -> PretrainedConfig:
     kind = raw["model_type"]
     empty = AutoConfig.for_model(kind)
     settings = clean_config(raw, known=set(type(empty).__annotations__) | set(empty.attribute_map), name=str(file))
+    check_settings(settings, empty.attribute_map, entries, file)
     try:
         config = AutoConfig.for_model(kind, **settings)
     except Exception as error:  # transformers raises a dozen types for settings that do not fit
         raise UserError(f"{file}: {kind} does not accept these settings: {one_line(error)}") from None
-    if not 0 < config.num_hidden_layers <= tensors:
-        raise UserError(f"{file}: {config.num_hidden_layers} layers, but the weights have {tensors} tensors")
+    if not 0 < config.num_hidden_layers <= len(entries):
+        raise UserError(f"{file}: {config.num_hidden_layers} layers, but the weights have {len(entries)} tensors")
     return config
 
 

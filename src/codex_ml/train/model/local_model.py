@@ -13,6 +13,7 @@ from codex_ml.core.tree import stands_for
 from codex_ml.modeling.trained_model import load_fitting
 from codex_ml.train.model.build import set_dropout
 from codex_ml.train.model.foreign import check_folder, read_config, weight_files
+from codex_ml.train.model.foreign_size import check_need
 from codex_ml.train.model.gguf_weights import unpack_weights
 from codex_ml.train.model.weights import read_tensors
 
@@ -54,7 +55,9 @@ def _load_folder(folder: Path, *, attention: str, dropout: float, quantization: 
     from transformers import AutoModelForCausalLM
 
     files = weight_files(folder)
-    config = read_config(folder, tensors=sum(map(len, files.values())))
+    held = [entry for entries in files.values() for entry in entries.values()]
+    config = read_config(folder, held)
+    check_need(config, held, folder / "config.json")
     set_dropout(config, dropout)
     options = quantized(quantization)
     tensors = {name: tensor for file, entries in files.items() for name, tensor in read_tensors(file, entries)}

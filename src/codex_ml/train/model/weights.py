@@ -23,8 +23,13 @@ from codex_ml.core.strict_json import parse_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Bytes per number. Float formats below 16 bits mean nothing without a scale from elsewhere, so they are not read.
+# Bytes per number. Float formats below 16 bits mean nothing without a scale from elsewhere, so they are not read. Of
+# the other numbers only attention masks are accepted: transformers ignores these, but would make weights of others.
 DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+NOT_FLOAT = {"I64", "I32", "I16", "I8", "U8", "BOOL"}
+MASK = re.compile(
+    r"(?:\A|\.)(?:attn\.bias|attention\.bias|attn\.causal_mask)\Z"
+)  # older GPT-2, GPT-NeoX and CodeGen store it
 MAX_HEADER = 10 << 20  # bytes; enough for 100,000 tensors
 MAX_METADATA = 64 << 10  # bytes
 MAX_RANK = 8
@@ -110,6 +115,8 @@ def _entry(name: str, value: Any) -> TensorEntry:
             raise ValueError(f"the {key} of {name} is not a list of at most {most} sizes")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype]:
         raise ValueError(f"the offsets {offsets} of {name} do not fit its shape {shape} of {dtype}")
+    if dtype in NOT_FLOAT and not (MASK.search(name) and len(shape) == 4):
+        raise ValueError(f"{name} is of dtype {dtype}; weights must be floating-point numbers (F64, F32, F16, BF16)")
     return TensorEntry(dtype, tuple(shape), offsets[0], offsets[1])
 
 
