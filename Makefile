@@ -21,7 +21,7 @@ PIP := $(RUN) pip --disable-pip-version-check --no-input
 PACKAGES = printf '%s\n' "$$(pwd -P)" "$$GIVEN_TORCH" "$$(cat requirements.lock torch.lock .ci/install | cksum)"
 VERSION = -c 'import sys; print(*sys.version_info[:2], sep=".")'
 
-.PHONY: help setup packages library check repro verify report test coverage test-fast test-shipped test-slow test-gpu lint format hooks lock build \
+.PHONY: help setup packages library check repro verify report test coverage test-fast test-shipped test-slow fuzz test-gpu lint format hooks lock build \
   clean distclean
 
 help: ## Show this list
@@ -96,6 +96,9 @@ test-shipped: setup ## Compare README, params.yaml, policy and the committed run
 
 test-slow: setup ## Run the slow tests
 	$(RUN) pytest -m slow --durations=10 $(ARGS)
+
+fuzz: setup ## Read mutated files for MINUTES=5 (SEED=N repeats a run); faults go to .cache/fuzz
+	.venv/bin/python tests/fuzz --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 test-gpu: setup ## Run the tests that need a CUDA GPU (first: make setup TORCH=...)
 	$(RUN) pytest -m gpu --durations=10 $(ARGS)

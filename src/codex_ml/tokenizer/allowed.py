@@ -52,9 +52,9 @@ def checked_description(value: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _check_types(found: Any, part: str, file: Path) -> None:
-    if not isinstance(found, dict) or found.get("type") not in TYPES[part]:
-        kind = found.get("type") if isinstance(found, dict) else type(found).__name__
-        raise UserError(f"{file}: {part} {kind!r} is not allowed; allowed: {', '.join(sorted(TYPES[part]))}")
+    kind = found.get("type") if isinstance(found, dict) else type(found).__name__
+    if not isinstance(found, dict) or not isinstance(kind, str) or kind not in TYPES[part]:
+        raise UserError(f"{file}: {part} {str(kind)[:40]!r} is not allowed; allowed: {', '.join(sorted(TYPES[part]))}")
     for key, inner in found.items():
         if key in NESTED:
             for step in inner if isinstance(inner, list) else [inner]:

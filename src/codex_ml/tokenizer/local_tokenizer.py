@@ -216,7 +216,7 @@ def _try(description: dict[str, Any], probe: Iterable[str], file: Path) -> None:
     Raises:
         UserError: with the child's error; when text can become a special token.
     """
-    special = {token["content"]: token["id"] for token in description["added_tokens"] if token["special"]}
+    special = {token["content"]: token["id"] for token in description["added_tokens"] if token.get("special")}
     texts = [*probe, *special]
     with (
         tempfile.TemporaryDirectory() as scratch,

@@ -252,3 +252,21 @@ def test_a_second_archive_after_the_first_is_never_lost_silently(kind, behind, r
     reasons = [r.reason.partition(";")[0] for r in bad]
     assert (reasons == ["a second archive follows the end of the first"]) is refused, reasons
     assert bool(documents) is not refused
+
+
+@pytest.mark.parametrize("kind", ["zip", "wheels"])
+def test_a_member_of_a_zip_without_a_name_matches_no_glob_and_the_others_are_read(kind, tmp_path, monkeypatch):
+    """`is_dir()` of zipfile looks at the last letter of the name. The name moves into the extra field here."""
+    monkeypatch.chdir(tmp_path)
+    file = Path("in.zip" if kind == "zip" else "in/p-1-py3-none-any.whl")
+    file.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("p-1.dist-info/METADATA", "a.py", "b.py"):
+            archive.writestr(name, "Name: p\n" if name.endswith("METADATA") else "a = 1\n")
+    data = file.read_bytes()
+    header = data.rindex(b"PK\1\2")
+    file.write_bytes(
+        data[: header + 28] + b"\0\0\4\0" + data[header + 32 : header + 46] + bytes(4) + data[header + 50 :]
+    )
+    documents, refused = ingest(kind, "in.zip" if kind == "zip" else "in", bad_records="skip")
+    assert ([document.path for document in documents], refused) == (["a.py"], [])

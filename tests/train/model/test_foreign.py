@@ -398,6 +398,14 @@ def test_a_deep_or_large_configuration_is_one_line(folder, load, text, told):
         load(folder)
 
 
+@pytest.mark.parametrize("change", [{"num_attention_heads": -2}, {"vocab_size": -33}, {"hidden_size": 0}])
+def test_settings_that_no_model_can_have_are_one_line(folder, edit, load, change):
+    edit(**change)
+    with pytest.raises(UserError) as error:
+        load(folder)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
 def test_weights_of_whole_numbers_are_refused_by_name(folder, load, dtype):
     tensors = load_file(folder / "model.safetensors")

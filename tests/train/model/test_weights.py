@@ -77,6 +77,7 @@ HEADERS = {
     "appended": ({"a": FOUR}, bytes(5), "its tensors take 4 bytes, and 5 follow the header"),
     "metadata": ({"a": FOUR, "__metadata__": {"m": "x" * 70_000}}, bytes(4), "its metadata is not a mapping of at most 65,536 bytes"),
     "metadata list": ({"a": FOUR, "__metadata__": [1]}, bytes(4), "its metadata is not a mapping of at most 65,536 bytes"),
+    "metadata of numbers": ({"a": FOUR, "__metadata__": {"m": 1}}, bytes(4), "its metadata holds a value that is not a text"),
     "not a number": ('{"a": NaN}', b"", "NaN is not JSON (RFC 8259 section 6)"),
     "nested": ('{"a":' * 100_000, b"", "nested too deeply, more than 200 levels"),
 }  # fmt: skip

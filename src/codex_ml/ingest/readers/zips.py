@@ -128,8 +128,9 @@ def _records(raw: IO[bytes]) -> int:
 
 def members_of(archive: zipfile.ZipFile) -> list[Member]:
     """All members except folders, sorted by plain name; members of one name keep the order of the archive."""
-    # orig_filename, because zipfile cuts info.filename at a NUL
-    members = ((archives.plain(info.orig_filename), info) for info in archive.infolist() if not info.is_dir())
+    # orig_filename, because zipfile cuts info.filename at a NUL; is_dir() of an empty name raises IndexError
+    files = (info for info in archive.infolist() if not info.filename.endswith("/"))
+    members = ((archives.plain(info.orig_filename), info) for info in files)
     return sorted(members, key=lambda member: member[0])
 
 

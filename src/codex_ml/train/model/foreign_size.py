@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, one_line
 from codex_ml.train.model.weights import TensorEntry
 
 if TYPE_CHECKING:
@@ -63,14 +63,18 @@ def check_need(config: PretrainedConfig, entries: Iterable[TensorEntry], file: P
         file: config.json, for messages.
 
     Raises:
-        UserError: when the parameters or the buffers (masks, tables of positions) are much larger than the weights.
+        UserError: when the architecture cannot have these settings, or the parameters or the buffers (masks, tables of
+            positions) are much larger than the weights.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     held = sum(prod(entry.shape) for entry in entries)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # transformers and torch raise a dozen types for settings that do not fit
+        raise UserError(f"{file}: {config.model_type} cannot be built with these settings: {one_line(error)}") from None
     parameters = sum(tensor.numel() for tensor in {id(p): p for p in model.parameters()}.values())
     if parameters > 2 * held:  # twice: a file may hold one matrix for embedding and head, which count as two here
         raise UserError(

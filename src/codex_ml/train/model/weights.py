@@ -93,8 +93,11 @@ def _check(handle: IO[bytes], *, size: int) -> dict[str, TensorEntry]:
         raise ValueError(f"its header claims {length:,} bytes of a file of {size:,}")
     handle.seek(8)
     header = parse_json(handle.read(length).decode("utf-8"))
-    if len(str(metadata := header.pop("__metadata__", {}))) > MAX_METADATA or not isinstance(metadata, dict):
+    metadata = header.pop("__metadata__", {})
+    if len(str(metadata)) > MAX_METADATA or not isinstance(metadata, dict):
         raise ValueError(f"its metadata is not a mapping of at most {MAX_METADATA:,} bytes")
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata holds a value that is not a text")
     entries = {name: _entry(name, value) for name, value in header.items()}
     _cover_exactly(entries, size - 8 - length)
     if _ends_as_zip(handle, size):
