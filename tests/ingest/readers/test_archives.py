@@ -165,6 +165,16 @@ def test_a_wheel_that_was_cut_short_is_reported(cut):
         read("wheels")
 
 
+def test_the_line_about_a_damaged_wheel_is_short_even_if_its_names_are_long():
+    file = zipped([("x" * 4000 + ".py", "a = 1\n")])
+    data = file.read_bytes()
+    at = data.index(b"xxxx")
+    file.write_bytes(data[:at] + b"y" + data[at + 1 :])  # the name in the header of the member, not in the directory
+    with pytest.raises(UserError, match="is not a whole wheel .File name in directory") as error:
+        read("wheels")
+    assert len(str(error.value)) < 450
+
+
 def test_a_wheel_without_a_licence_has_the_licence_of_its_source():
     zipped([("a.py", "a = 1")], metadata=None)
     assert read("wheels", licence="ISC")[0].licence == "ISC"

@@ -119,6 +119,15 @@ def numpy_file():
     return buffer.getvalue()
 
 
+def test_a_header_that_only_the_library_refuses_is_one_line(raw_safetensors, tmp_path):
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(raw_safetensors('{"__metadata__": {"m": "\\ud800"}, "a": ' + json.dumps(FOUR) + "}", bytes(4)))
+    with pytest.raises(
+        UserError, match=r"w\.safetensors: Error while deserializing header: .*; this file is not used$"
+    ):
+        list(read_tensors(file, check_weights(file)))
+
+
 OTHERS = {
     "pickle 2": (pickle.dumps(Canary(), 2), "a pickle"),
     "pickle 5": (pickle.dumps(Canary(), 5), "a pickle"),

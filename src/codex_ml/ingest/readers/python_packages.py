@@ -11,7 +11,7 @@ from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
 
-from codex_ml.core.errors import UserError, raise_disk_error
+from codex_ml.core.errors import UserError, one_line, raise_disk_error
 from codex_ml.core.tree import only_hashed
 from codex_ml.documents.document import Document, Refused, writable
 from codex_ml.ingest.readers.archives import METADATA_LIMIT, Unsafe, is_wanted, plain, refused_whole, under
@@ -52,7 +52,9 @@ class WheelTask(ReadTask):
             yield refused_whole(origin, error)
         except DAMAGE as error:
             raise_disk_error(error)
-            raise UserError(f"{self.file} is not a whole wheel ({error}); replace it by a whole one") from None
+            raise UserError(
+                f"{self.file} is not a whole wheel ({one_line(error)}); replace it by a whole one"
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from codex_ml.core.errors import UserError
+from codex_ml.core.errors import UserError, one_line
 from codex_ml.core.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -159,12 +159,16 @@ def read_tensors(file: Path, entries: dict[str, TensorEntry]) -> Iterator[tuple[
     """Yield the tensors of a checked file as copies: `safe_open` returns views, which change when the file does.
 
     Raises:
-        UserError: for NaN or infinity in a tensor.
+        UserError: for NaN or infinity in a tensor, or a header that the library does not accept.
     """
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(file, "pt") as handle:
+    try:
+        opened = safe_open(file, "pt")
+    except SafetensorError as error:  # such as half a character in the metadata, which our parser of JSON accepts
+        raise UserError(f"{file}: {one_line(error)}; this file is not used") from None
+    with opened as handle:
         for name in entries:
             tensor = handle.get_tensor(name)
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
