@@ -1,4 +1,4 @@
-"""Disguised text: zero-width characters, look-alike letters, escapes, and one level of base64.
+"""Disguised text: zero-width characters, look-alike letters, escapes, strings in parts, and one level of base64.
 
 A scan of the raw text misses `ig<ZWSP>nore`, a key with a Cyrillic `А` or a `\\u0041` in it, and a key file that a
 deployment tool encoded in base64. `reveal` returns the text as a reader, a JSON parser or a model takes it. It also
@@ -47,6 +47,16 @@ _SUSPECT = frozenset(
 )
 # Escapes of printable ASCII in JSON, JavaScript, Python, C. `\\n` and similar ones stay, because they end a value.
 _ESCAPE = re.compile(r"\\(?:u00|x|u\{)([2-7][0-9a-fA-F])(?:(?<=\{..)\})?")
+
+# What joins the parts of a string in code: an operator or the end of a line between quotes, a backslash at the end of a
+# line. A part of words has a space beside its quote, so messages in several parts are not joined here.
+JOINER = 48  # characters of the longest joiner, with what it looks at
+_SOLID = "[A-Za-z0-9+/=_!#$%@^~-]"
+_JOINED = re.compile(
+    rf"""(["'`])(?=[ \t+.&~|\\\r\n])(?<={_SOLID}{{2}}.)[ \t]{{0,2}}(?:(?:[+&~]|\.{{1,2}}|\|\|)[ \t]{{0,2}})?"""
+    rf"""(?:\\?\r?\n[ \t]{{0,32}})?(?:[+.&~][ \t]?)?[bBrRuUfF@]?\1(?={_SOLID}{{2}})"""
+)
+_CONTINUED = re.compile(rf"\\(?<={_SOLID}{{3}}\\)\r?\n[ \t]{{0,32}}(?={_SOLID}{{2}})")
 
 BASE64 = "A-Za-z0-9+/"
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -104,6 +114,11 @@ def reveal(text: str) -> View | None:
     if "\\" in text and ("\\u" in text or "\\x" in text):  # the first test costs a hundredth of the others
         changes += [(*match.span(), chr(int(match[1], 16))) for match in _ESCAPE.finditer(text)]
         changes.sort()
+    joins = [(*match.span(), "") for match in _JOINED.finditer(text)]
+    if "\\\n" in text or "\\\r\n" in text:
+        joins += [(*match.span(), "") for match in _CONTINUED.finditer(text)]
+    if joins:
+        changes = sorted([*changes, *joins])
     if not changes:
         return None
     return rewritten(text, changes)

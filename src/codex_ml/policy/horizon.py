@@ -14,14 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from codex_ml.policy.finding import Finding
-from codex_ml.policy.hidden import BASE64, View, may_disguise, reveal, rewritten
+from codex_ml.policy.hidden import BASE64, JOINER, View, may_disguise, reveal, rewritten
 from codex_ml.policy.match import CONTEXT, NEAR, Compiled
 from codex_ml.policy.reach import RUN, FoldedLength, Reach, reach_of
 from codex_ml.policy.redact import PLACEHOLDER, placeholder_length
 from codex_ml.policy.scan import Scanner, neutral_placeholder, without_escaped_space
 
 LONGEST_MARK = 58  # characters of the longest placeholder
-ESCAPE = 8  # characters of the longest escape of one character
 # A run of base64 in progress, which may be folded into lines, and what may follow its last whole line.
 _FOLDED = re.compile(rf"[{BASE64}]*+(?:(?:\\{{1,4}}[rn]|\s){{1,20}}+[{BASE64}]{{16,}}+)*+")
 _AFTER_FOLD = 200
@@ -59,7 +58,7 @@ class Horizon:
         extents = self._extents.values()
         begins = [extent.before + extent.gate for extent in extents]
         before = max((extent.before for extent in extents), default=0)
-        self.margin = max([*begins, before + self._matcher.longest, LONGEST_MARK]) + NEAR + ESCAPE
+        self.margin = max([*begins, before + self._matcher.longest, LONGEST_MARK]) + NEAR + JOINER
         inner = (self._extents[rule.order].whole for rule in self._matcher.rules if rule.group)
         behind = max((extent.reach.behind for extent in extents), default=0)
         self.context = max(inner, default=0) + self.margin + CONTEXT + behind

@@ -94,7 +94,7 @@ class _Hits:
     def add(self, text: str, rule: Compiled, start: int, end: int) -> None:
         """Try a rule at a hit. Windows that overlap become one, so that no text is searched twice."""
         if not rule.rule.before:
-            if match := rule.pattern.match(text, start):
+            if match := rule.pattern.match(text, end if rule.rule.names else start):
                 self._keep(rule, match)
             return
         low, high = max(0, start - rule.rule.before), min(len(text), end + rule.rule.after)

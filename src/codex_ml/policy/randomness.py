@@ -11,6 +11,10 @@ from itertools import pairwise
 
 from codex_ml.policy.constants import COMMON_PAIRS, SHORT_WORDS
 
+_LETTERS = re.compile("[A-Za-z]{3,}")
+_CAPITALS = re.compile("[A-Z]+")
+_CAMEL = re.compile("[a-z][A-Z][a-z]")
+_PART = re.compile("[A-Z]{0,5}[a-z]+|[A-Z]+")
 LOOKED = 100  # characters that a check reads; more do not help, and a hostile line can hold very many values
 
 
@@ -40,7 +44,7 @@ def is_readable(value: str) -> bool:
     """
     share, pairs = _common_pairs(value)
     turns = sum(a.isdigit() != b.isdigit() for a, b in pairwise(value) if a.isalnum() and b.isalnum())
-    if pairs < 6 or not re.search(r"[A-Za-z0-9][._/:-]+[A-Za-z0-9]", value):
+    if pairs < 6 or not re.search(r"[A-Za-z0-9][._/:-]+[A-Za-z0-9]", value) or _torn(value) > 1:
         return False
     return (share >= 0.5 and turns * 6 <= len(value)) or (share >= 0.35 and turns * 12 <= len(value))
 
@@ -49,6 +53,31 @@ def _common_pairs(value: str) -> tuple[float, int]:
     """(share of common pairs among neighbouring letters, number of pairs); words have 0.8, random letters 0.25."""
     pairs = [value[i : i + 2].lower() for i in range(len(value) - 1) if value[i : i + 2].isalpha()]
     return sum(pair in COMMON_PAIRS for pair in pairs) / max(1, len(pairs)), len(pairs)
+
+
+def _torn(value: str) -> int:
+    """Number of parts of one or two letters in words of mixed case, as in `xKqPt`; camelCase has hardly any.
+
+    Two capitals at the end of a word do not count: they are an abbreviation.
+
+    >>> _torn("getUserById"), _torn("aKqPtRw")
+    (0, 4)
+    """
+    words = (_PART.findall(word) for word in _LETTERS.findall(value))
+    return sum(
+        len(part) < 3 and part not in SHORT_WORDS and not part[1:].isupper()
+        for parts in words
+        if len(parts) > 1
+        for part in parts
+    )
+
+
+def _has_many_capitals(value: str) -> bool:
+    """Whether about half of the letters of a value with a digit are capitals; in camelCase it is a quarter."""
+    capitals, small = (sum(map(kind, value)) for kind in (str.isupper, str.islower))
+    letters = capitals + small
+    half = 0.42 * letters <= capitals <= 0.8 * letters
+    return half and letters < len(value) >= 14 and value.isalnum() and len(_CAPITALS.findall(value)) > 3
 
 
 def _turns(value: str) -> float:
@@ -75,9 +104,14 @@ def is_generated(value: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_generated(value: str) -> bool:
-    if is_readable(value):
-        return False
     share, pairs = _common_pairs(value)
+    torn = _torn(value)
+    few = 3 * sum(map(str.isupper, value)) <= sum(map(str.isalpha, value))
+    camel = few and _CAMEL.search(value) and share >= 0.55 and pairs >= 8 and _turns(value) < 0.45 and torn < 3
+    if is_readable(value) or camel:
+        return False
+    if torn > 1 or _has_many_capitals(value):
+        return True
     if len(value) >= 10 and (_turns(value) >= 0.5 or (share < 0.4 and pairs >= 6)):
         return True
     parts = re.findall(r"[A-Z]{0,5}[a-z]+|[A-Z]+|\d+", value)

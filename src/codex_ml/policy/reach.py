@@ -56,7 +56,7 @@ class Reach:
 
     def holds(self, characters: set[str]) -> bool:
         """Whether all these characters belong to the classes `spaces`."""
-        return all(any(_matches(node, c) for node in self.spaces) for c in characters)
+        return all(any(leaf_matches(node, c) for node in self.spaces) for c in characters)
 
 
 def reach_of(expression: str) -> Reach:
@@ -107,7 +107,7 @@ def _repeated(most: int, body: Any, groups: dict[int, Reach]) -> Reach:
     once = _sequence(body, groups)
     leaves = list(_leaves(body))
     consumed = min(body.getwidth()[1], RUN)
-    inside_run = not any(_matches(leaf, white) for leaf in leaves for white in _WHITE)
+    inside_run = not any(leaf_matches(leaf, white) for leaf in leaves for white in _WHITE)
     if inside_run:  # what it consumes lies in one run; only its last lookahead reads more
         return replace(once, width=min(most * consumed, RUN) + once.width - min(consumed, once.width))
     if most != import_module("re._constants").MAXREPEAT:
@@ -136,7 +136,7 @@ def _leaves(nodes: Any) -> Iterator[Any]:
             yield "ANY", None
 
 
-def _matches(node: Any, character: str) -> bool:
+def leaf_matches(node: Any, character: str) -> bool:
     """Whether a node can match a character, in any case."""
     operation, value = str(node[0]), node[1]
     if operation == "ANY":

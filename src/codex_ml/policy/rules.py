@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from codex_ml.core.errors import UserError
 from codex_ml.core.problems import Problem, dotted, first_problem
 from codex_ml.core.yaml import line_of, parse_yaml
+from codex_ml.policy.backtracking import explodes
 from codex_ml.policy.filter_rules import FilterRules
 from codex_ml.policy.gate_rules import GateRule
+from codex_ml.policy.names import name_literals
 from codex_ml.policy.providers import Action, Provider, Severity
 from codex_ml.policy.validators import VALIDATORS
 
@@ -51,6 +53,7 @@ class Rule(_Strict):
     )
     severity: Severity = Field(description="critical: any reader can use it; high: a secret or a person's number")
     action: Action = Field(description="redact: replace the value; block: drop the document; allow: report only")
+    names: tuple[Text, ...] = Field((), description="Lists of `names`: the pattern begins directly after such a name")
     literals: tuple[Text, ...] = Field((), description="The rule is tried where one of these texts occurs")
     ignore_case: bool = Field(False, description="Match literals and pattern in any case")
     gate: Text | None = Field(
@@ -94,7 +97,7 @@ class Rule(_Strict):
     @classmethod
     def _compiles(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         for expression in (value,) if isinstance(value, str) else value or ():
-            compile_expression(expression)
+            _compile_bounded(expression)
         return value
 
     @field_validator("pattern", "gate", "run")
@@ -113,9 +116,16 @@ class Rule(_Strict):
 
     @model_validator(mode="after")
     def _has_a_gate(self) -> Rule:
-        if not self.literals and not self.gate:
-            raise ValueError("`literals` or `gate` must say where the pattern is tried; give one of them")
+        if not self.literals and not self.gate and not self.names:
+            raise ValueError("`names`, `literals` or `gate` must say where the pattern is tried; give one of them")
+        if self.names and (self.literals or self.before):
+            raise ValueError("a rule with `names` has no `literals` and no `before`, because it begins at a name")
         return self
+
+    def after_names(self, lists: dict[str, tuple[str, ...]]) -> Rule:
+        """The rule with the names of its lists as literals."""
+        words = [word for name in self.names for word in lists[name]]
+        return self.model_copy(update={"literals": name_literals(words)}) if words else self
 
 
 class Policy(_Strict):
@@ -128,6 +138,7 @@ class Policy(_Strict):
     version: Literal[1] = 1
     detectors: tuple[Text, ...] = Field((), description="Names of installed `codex_ml.detectors` entry points to run")
     allow: tuple[Text, ...] = Field((), description="Exceptions searched in the value of every rule of kind secret")
+    names: dict[str, tuple[Text, ...]] = Field({}, description="Lists of names after which a value is a secret")
     providers: tuple[Provider, ...] = Field((), description="Tokens that begin with a fixed prefix")
     rules: tuple[Rule, ...] = Field(min_length=1)
     filters: FilterRules = Field(FilterRules(), description="What happens at run time to prompts and answers")
@@ -137,8 +148,17 @@ class Policy(_Strict):
     @classmethod
     def _compiles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for expression in value:
-            compile_expression(expression)
+            _compile_bounded(expression)
         return value
+
+    @model_validator(mode="after")
+    def _lists_exist(self) -> Policy:
+        for rule in self.rules:
+            for name in rule.names:
+                if name not in self.names:
+                    known = ", ".join(sorted(self.names)) or "none"
+                    raise ValueError(f"rule {rule.id}: `names` has no list {name!r}; there is {known}")
+        return self
 
     def only(self, *, kinds: Collection[Kind], severities: Collection[Severity]) -> Policy:
         """A copy with the rules of these kinds and severities only, for a check that stops people (a Git hook)."""
@@ -164,6 +184,16 @@ def compile_expression(expression: str, flags: int = 0) -> re.Pattern[str]:
         return re.compile(expression, flags)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"the regular expression is wrong: {error}") from None
+
+
+def _compile_bounded(expression: str) -> None:
+    """Compile a regular expression whose time cannot explode; raises as `compile_expression`."""
+    compile_expression(expression)
+    if explodes(expression):
+        raise ValueError(
+            "the time of the regular expression can explode: a group that repeats can read one text in several ways, "
+            "as in (a+)+; make the repetition possessive, (a+)++, or end each round with a character of its own, (a+,)+"
+        )
 
 
 def load_policy(path: Path = POLICY) -> Policy:
@@ -203,7 +233,8 @@ def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
         seen[rule_id] = place
     _refuse_equal_gates(text, name, policy)
     made = tuple(Rule.model_validate(provider.as_rule()) for provider in policy.providers)
-    return policy.model_copy(update={"rules": made + policy.rules})
+    own = tuple(rule.after_names(policy.names) for rule in policy.rules)
+    return policy.model_copy(update={"rules": made + own})
 
 
 def _refuse_equal_gates(text: str, name: str, policy: Policy) -> None:

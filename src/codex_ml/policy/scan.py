@@ -151,6 +151,11 @@ def _unused(text: str) -> str:
 
 
 def neutral_placeholder(length: int, mark: str) -> str:
+    """A placeholder without letters or digits that a rule could match: `mark` fills it to the length of the real one.
+
+    >>> neutral_placeholder(6, "*")
+    '<****>'
+    """
     return f"<{mark * (length - 2)}>"
 
 

@@ -4,8 +4,8 @@ A filter that looks at each piece of a stream by itself misses a value that two 
 end of the text until no rule can still reach it (horizon.py), and passes on the rest. So the pieces that leave, joined,
 are the text that `TextFilter.screen_output` gives for the whole answer, however the answer was cut into pieces.
 
-What is held back: in ordinary text at most 170 characters and the current word; after a literal of a rule, such as
-`token`, what the rule can read (mostly 170 to 350 characters, 760 after a mail address, 5,000 after `-----BEGIN`); a
+What is held back: in ordinary text at most 210 characters and the current word; after a literal of a rule, such as
+`token`, what the rule can read (mostly 210 to 480 characters, 760 after a mail address, 5,000 after `-----BEGIN`); a
 text without white space, a private key and base64 in lines until they end; of a row of numbers or of words of thousands
 of characters a sixteenth more. At `MAX_CHARACTERS` the filter refuses the answer, as for a whole one. An answer leaves
 as a whole at its end if a detector of another package reads it, or if `filters.output.injection` is not `allow`: a
