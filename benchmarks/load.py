@@ -313,14 +313,14 @@ def checkpoint_costs(root: Path, one: Run) -> str:
     the checkpoint, and the cost of a checkpoint is the difference to a line without one.
     """
     events = [json.loads(line) for line in (root / "logs/train/events.ndjson").read_text().splitlines()]
-    rates = {event["step"]: event["tokens_per_second"] for event in events if event.get("tokens_per_second")}
-    seconds = {step: 5 * 4 * 32 / rate for step, rate in rates.items()}
+    rated = [event for event in events if event.get("tokens_per_second")]  # of trained tokens, not of all places
+    seconds = {e["step"]: 5 * 4 * 32 * (1 - e["untrained"]) / e["tokens_per_second"] for e in rated}
     after = [step for step in seconds if step > 100 and step % 100 == 5][-CHECKPOINTS_TIMED:]
     if not after:
         return ""
     plain = median(value for step, value in seconds.items() if step >= after[0] and step % 100 != 5)
     checkpoint = median(seconds[step] for step in after) - plain
-    steps = max(rates)
+    steps = max(seconds)
     return (
         f"{1000 * plain / 5:.1f} ms per step, {1000 * checkpoint:.0f} ms per checkpoint at the end, "
         f"{1000 * one.written / (steps / 100):.0f} kB written per checkpoint"

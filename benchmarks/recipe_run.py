@@ -150,11 +150,16 @@ def record_of(job: RecipeJob) -> dict[str, Any]:
         "steps": train.max_steps, "tokens": tokens * train.max_steps,
         "val": {point["step"]: round(point["val/loss"], DIGITS) for point in history if "val/loss" in point},
         "test_bits_per_byte": bits,
-        "seconds_per_step": round(tokens / median(e["tokens_per_second"] for e in events if "step" in e), DIGITS),
+        "seconds_per_step": round(median(seconds_per_step(e, tokens) for e in events if "step" in e), DIGITS),
         "seconds": round(seconds, 1),
         "threads": hardware.threads, "precision": hardware.precision, "compile": hardware.compile,
         **origin(),
     }  # fmt: skip
+
+
+def seconds_per_step(event: dict[str, Any], places: int) -> float:
+    """Seconds of a step with this many places in its rows; the rate in the log counts trained tokens only."""
+    return places * (1 - float(event["untrained"])) / float(event["tokens_per_second"])
 
 
 def test_bits_per_byte(model: Any, data: Path, seq_len: int, folder: Path) -> float:

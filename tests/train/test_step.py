@@ -109,6 +109,14 @@ def test_averaged_weights_follow_their_formula_and_are_what_is_kept(recipe, monk
         np.testing.assert_allclose(kept.detach().numpy(), expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(("ema", "warned"), [(0.0, 0), (0.5, 0), (0.75, 1), (0.999, 1)])
+def test_an_average_over_more_than_half_of_the_run_is_a_warning(recipe, monkeypatch, caplog, tmp_path, ema, warned):
+    monkeypatch.setattr(loop, "_steps", lambda *_: None)
+    recipe.train(tmp_path, max_steps=4, ema=ema)
+    assert sum("averages over about" in record.getMessage() for record in caplog.records) == warned
+    assert ("train.ema 0.999 averages over about 1000 steps, and this run has 4" in caplog.text) == (ema == 0.999)
+
+
 def test_the_average_of_constant_weights_is_these_weights(recipe, tmp_path):
     """A rate of 1e-30 changes only what is 0, to 1e-30."""
     recipe.train(tmp_path, max_steps=3, ema=0.999, lr=1e-30, weight_decay=0.0)

@@ -24,7 +24,7 @@ from codex_ml.core.publication import published
 
 # Where a cell may begin: at its start, and after `;`, which separates cells where the comma is the decimal mark.
 FORMULA = re.compile(r"(^|;)(\s*)(?=[=+\-@\t\r\n＝＋－＠])")
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 MARKUP = str.maketrans({"<": "‹", ">": "›"})
 ENTITY = re.compile(r"&(?=#?\w+;)")
 

@@ -118,6 +118,11 @@ def prepare_run(model: nn.Module, recipe: Recipe, *, scratch: Path) -> Run:
     optimizer = build_optimizer(model, train, recipe.optimizer, precision=recipe.hardware.precision)
     log.info("train: %s", recipe.hardware)
     log.info("train: %s", recipe.optimizer)
+    if train.ema and train.max_steps * (1 - train.ema) < 2:
+        log.warning(
+            "train: train.ema %g averages over about %.0f steps, and this run has %d; a lower one follows its weights "
+            "more closely", train.ema, 1 / (1 - train.ema), train.max_steps,
+        )  # fmt: skip
     if accelerator.process_index:  # the model was built with one seed on all processes; dropout must differ per process
         torch.manual_seed(recipe.seed + accelerator.process_index)
     return Run(
