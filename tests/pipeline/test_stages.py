@@ -53,6 +53,18 @@ def test_bad_parameter_ends_every_stage_with_one_line_and_untouched_outputs(pipe
     assert {path: path.stat().st_mtime_ns for path in pipeline.root.glob("models/**/*")} == before
 
 
+def test_a_model_that_cannot_fit_is_refused_before_any_work(pipeline: Workspace) -> None:
+    """By `check`, and by the stage itself, which `dvc repro` runs without `check`."""
+    pipeline.edit(
+        "params.yaml", "hidden_size: 16, intermediate_size: 32, layers: 1,", "hidden_size: 65536, layers: 1024,"
+    )
+    before = {path: path.stat().st_mtime_ns for path in pipeline.root.glob("models/**/*")}
+    line = r"train needs at least [\d,]+\.\d GiB of memory \(.*\), and this machine has [\d,]+\.\d GiB; "
+    assert re.match(f"error: params.yaml: {line}", pipeline.cli("check", check=False).stderr.splitlines()[-1])
+    assert re.match(f"error: {line}", _stage(pipeline, "train"))
+    assert {path: path.stat().st_mtime_ns for path in pipeline.root.glob("models/**/*")} == before
+
+
 def test_bad_parameter_under_dvc_tells_how_to_get_the_outputs_back(pipeline: Workspace) -> None:
     pipeline.edit("params.yaml", "bootstrap: 100", "bootstrap: 1")
     failed = pipeline.dvc("repro", check=False)
