@@ -52,6 +52,7 @@ COSTLY = (
     "test_near_exact.py", "test_prefix_join.py", "test_any_size.py", "test_split_writer.py", "test_ledger_commands.py",
     "test_merge_histories.py", "test_many_files.py", "test_batches.py", "test_recipe.py", "test_hostile.py",
     "test_evaluate.py", "test_audit.py", "test_generate.py", "test_unlocked_plugins.py",
+    "test_fuzz.py",
 )  # fmt: skip
 
 

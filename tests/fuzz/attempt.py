@@ -134,6 +134,9 @@ def _peak() -> int:
 
 
 def _status(name: str) -> int:
+    """A number of bytes that Linux gives of this process; 0 on other systems."""
+    if not Path("/proc/self/status").exists():
+        return 0
     with Path("/proc/self/status").open() as lines:
         return next((int(line.split()[1]) << 10 for line in lines if line.startswith(name + ":")), 0)
 
@@ -154,7 +157,8 @@ def main() -> None:
     attempt(kind, kind.valid, 0, folder, tally)  # imports what is needed
     if not tally.accepted:
         sys.exit(f"{name}: the input without a change is not accepted: {tally.faults}")
-    resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + 3 * MEMORY,) * 2)
+    if size := _status("VmSize"):
+        resource.setrlimit(resource.RLIMIT_AS, (size + 3 * MEMORY,) * 2)
     print("ready", file=out, flush=True)
     with progress.open("wb", buffering=0) as where:
         for line in sys.stdin:
