@@ -20,7 +20,10 @@ LIGHT = {
     "",
     ".__main__",
     ".core",
-    *(f".core.{name}" for name in ("conflicts", "errors", "paths", "repository_root")),
+    *(
+        f".core.{name}"
+        for name in ("bounds", "conflicts", "errors", "out_of_memory", "paths", "private_data", "repository_root")
+    ),
 }
 
 # Each command in a process of its own, which begins where the modules of Typer are loaded.
