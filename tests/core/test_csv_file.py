@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import codex_ml
 from codex_ml.core.csv_file import csv_text, safe_cell, write_csv
 
 # What Excel, LibreOffice and Google Sheets evaluate (OWASP, "CSV Injection"), in the middle of a line too.
@@ -72,3 +75,13 @@ def test_numbers_stay_numbers() -> None:
 def test_a_file_without_rows_has_its_columns(tmp_path) -> None:
     write_csv(tmp_path / "a.csv", ["a", "b"], [])
     assert (tmp_path / "a.csv").read_bytes() == b"a,b\n"
+
+
+def test_all_csv_files_have_one_writer() -> None:
+    """DVCLive writes the curves, whose names and values are ours."""
+    source = Path(codex_ml.__file__).parent
+    writes = re.compile(r"\.to_csv\(|csv\.(writer|DictWriter)\(")
+    found = [
+        file.relative_to(source).as_posix() for file in source.rglob("*.py") if writes.search(file.read_text("utf-8"))
+    ]
+    assert found == ["core/csv_file.py"]
