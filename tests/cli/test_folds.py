@@ -30,6 +30,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     git("init", "--quiet")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / ".gitignore").write_text("/logs/\n")
     (tmp_path / "src/codex_ml").mkdir(parents=True)
     commit(0, 0, 1.0)
     return tmp_path
@@ -78,6 +79,9 @@ def test_other_parameters_give_another_experiment() -> None:
     assert Fold(1, 5, ("train.lr=1e-3",)).command[-6:] == [
         "-S", "++split.folds=5", "-S", "++split.fold=1", "-S", "train.lr=1e-3",
     ]  # fmt: skip
+    assert Fold(1, 5, ("train.lr=1e-3", "++model.layers=2")).params == {
+        "split.folds": "5", "split.fold": "1", "train.lr": "1e-3", "model.layers": "2",
+    }  # fmt: skip
 
 
 def test_a_finished_fold_is_not_run_again(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

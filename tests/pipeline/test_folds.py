@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 from workspace import Workspace
 
@@ -34,7 +34,8 @@ def test_a_killed_cross_validation_goes_on_and_gives_a_table(pipeline: Workspace
     for line in process.stderr:
         said.append(line)
         if line.startswith("fold 1 of 2: experiment"):
-            os.killpg(process.pid, signal.SIGKILL)
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
             break
     process.stderr.close()
     assert process.wait() == -signal.SIGKILL, "".join(said)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.cli.history.git_commands import files_of_commit, git_text
+from codex_ml.cli.sweeping.experiment_run import DvcRun, run_dvc
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.strict_json import parse_json
 from codex_ml.core.yaml import parse_yaml
 
 PARAMS = "params.yaml"
+FOLDER = Path("logs/folds")  # lock, and a note of the fold that runs
 METRICS = ("reports/train/metrics.json", "reports/evaluate/metrics.json")
 LEFT_OUT = frozenset({"step", "best_step"})  # where a run stopped, not how good it is
 
@@ -59,6 +59,13 @@ class Fold:
         )  # ++: also where params.yaml lacks it
         options = [word for setting in settings for word in ("-S", setting)]
         return [sys.executable, "-P", "-m", "dvc", "exp", "run", "--temp", "--name", self.name, *options]
+
+    @property
+    def params(self) -> dict[str, str]:
+        """Key -> value as text of params.yaml, which DVC sets."""
+        changed = (change.partition("=") for change in self.changes)
+        own = {"split.folds": str(self.folds), "split.fold": str(self.number)}
+        return own | {key.strip("+"): value for key, _, value in changed}
 
     def reference(self, head: str) -> str:
         """The Git reference that DVC gives the experiment on the commit `head`."""
@@ -124,18 +131,21 @@ def finished(fold: Fold, head: str) -> str | None:
     return commit
 
 
-def run_fold(fold: Fold, head: str, *, to_stderr: bool) -> str:
+def run_fold(fold: Fold, head: str, lock: int, *, to_stderr: bool) -> str:
     """Run the experiment of a fold; return its commit.
+
+    Args:
+        lock: descriptor of the lock of `FOLDER`.
 
     Raises:
         CheckFailed: when DVC fails. Finished stages stay in DVC's run cache, so the next run goes on from there.
     """
-    binaries = str(Path(sys.executable).parent)  # DVC runs `python -P stages/...`: the Python of this environment
-    environment = {**os.environ, "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]), "PYTHONUTF8": "1"}
-    done = subprocess.run(fold.command, env=environment, stdout=sys.stderr if to_stderr else None, check=False)
-    if done.returncode:
+    code = run_dvc(
+        DvcRun(fold.command, fold.name, fold.params, FOLDER, lock), (sys.stderr if to_stderr else None, None)
+    )
+    if code:
         raise CheckFailed(
-            f"fold {fold.number} of {fold.folds} failed: dvc ended with {done.returncode}, see its output above; "
+            f"fold {fold.number} of {fold.folds} failed: dvc ended with {code}, see its output above; "
             "run the command again to go on"
         )
     commit = finished(fold, head)

@@ -43,6 +43,7 @@ def folds(
     from dataclasses import asdict
 
     from codex_ml.cli.cross_validation import (
+        FOLDER,
         Fold,
         FoldsResult,
         clean_head,
@@ -51,24 +52,29 @@ def folds(
         run_fold,
         spread,
     )
+    from codex_ml.cli.sweeping.ending_signals import ended_by_signals
+    from codex_ml.cli.sweeping.experiment_run import command_lock
+    from codex_ml.cli.sweeping.killed_trial import put_back
 
-    with one_line_errors(debug=debug):
+    with one_line_errors(debug=debug), ended_by_signals("the cross-validation"):
         go_to_top()
         total = _count(count)
         given = _checked(changes or [])
-        head = clean_head()
-        plan = [Fold(number, total, given) for number in range(total)]
-        done = {fold: finished(fold, head) for fold in plan}
-        started, ran = time.monotonic(), 0
-        for fold in plan:
-            if done[fold]:
-                say(f"fold {fold.number} of {total}: done before, experiment {fold.name}", err=True)
-                continue
-            left = sum(commit is None for commit in done.values())
-            rest = f", about {(time.monotonic() - started) / ran * left / 60:.0f} min left" if ran else ""
-            say(f"fold {fold.number} of {total}: experiment {fold.name}{rest}", err=True)
-            done[fold] = run_fold(fold, head, to_stderr=json)
-            ran += 1
+        with command_lock(FOLDER) as lock:
+            put_back(FOLDER)
+            head = clean_head()  # once no fold runs: DVC changes params.yaml while it sets one up
+            plan = [Fold(number, total, given) for number in range(total)]
+            done = {fold: finished(fold, head) for fold in plan}
+            started, ran = time.monotonic(), 0
+            for fold in plan:
+                if done[fold]:
+                    say(f"fold {fold.number} of {total}: done before, experiment {fold.name}", err=True)
+                    continue
+                left = sum(commit is None for commit in done.values())
+                rest = f", about {(time.monotonic() - started) / ran * left / 60:.0f} min left" if ran else ""
+                say(f"fold {fold.number} of {total}: experiment {fold.name}{rest}", err=True)
+                done[fold] = run_fold(fold, head, lock, to_stderr=json)
+                ran += 1
         results = [metrics_of(commit) for commit in done.values() if commit]
         table = spread(results)
         if json:

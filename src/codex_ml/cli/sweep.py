@@ -70,21 +70,22 @@ def sweep(
     Example: codex-ml sweep --set 'train.lr=loguniform(1e-4,1e-2)' --set 'model.layers=choice(2,4)' --trials 16
     """
     from codex_ml.cli.cross_validation import head_commit, refuse_changes
+    from codex_ml.cli.sweeping.ending_signals import ended_by_signals
+    from codex_ml.cli.sweeping.experiment_run import command_lock
     from codex_ml.cli.sweeping.killed_trial import put_back
     from codex_ml.cli.sweeping.search_space import read_axes
     from codex_ml.cli.sweeping.study import Budget, Study
-    from codex_ml.cli.sweeping.sweep_journal import Journal, sweep_lock
+    from codex_ml.cli.sweeping.sweep_journal import Journal
     from codex_ml.cli.sweeping.sweep_result import SweepResult, best_of, table_of, write_result
-    from codex_ml.cli.sweeping.sweep_signals import ended_by_signals
 
-    with one_line_errors(debug=debug), ended_by_signals():
+    with one_line_errors(debug=debug), ended_by_signals("the sweep"):
         go_to_top()
         axes = read_axes(settings)
         size = _budget(method, axes, trials, minutes)
         known = {"space": settings, "method": method, "metric": metric, "seed": seed, "stop_early": stop_early}
         plan = _settings(name, head=head_commit(), **known)
         folder = SWEEPS / plan.name
-        with sweep_lock(folder) as lock:
+        with command_lock(folder) as lock:
             put_back(folder)
             refuse_changes(runs="trials")  # once no trial runs: DVC changes params.yaml while it sets one up
             study = Study(plan, axes, Journal(folder, plan), lock=lock)

@@ -55,7 +55,7 @@ def test_each_step_of_dvc_is_undone(folder: Path, done: int, capsys: pytest.Capt
         step()
     put_back(folder)
     assert state() == before
-    said = "sweep: put back params.yaml, into which a killed trial wrote its values\n"
+    said = "put back params.yaml, into which a killed experiment wrote its values\n"
     assert capsys.readouterr().err == (said if done >= 2 else "")
     assert not (folder / NOTE).exists()
 

@@ -94,7 +94,7 @@ def test_a_dvc_killed_while_it_sets_up_a_trial_leaves_nothing_after_the_next_run
     assert params.read_text() != committed
     done = toy.sweep(*options)
     assert done.returncode == 0, done.stderr
-    assert "sweep: put back params.yaml, into which a killed trial wrote its values" in done.stderr
+    assert "put back params.yaml, into which a killed experiment wrote its values" in done.stderr
     assert [trial["state"] for trial in json.loads(done.stdout)["trials"]] == ["finished", "finished"]
     assert params.read_text() == committed
     assert not toy.run("git", "status", "--porcelain")

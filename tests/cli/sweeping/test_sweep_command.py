@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 
 from codex_ml.cli.json_outputs import output_schema
 from codex_ml.cli.main import whole_app
-from codex_ml.cli.sweeping import study, sweep_journal, sweep_result
+from codex_ml.cli.sweeping import experiment_run, study, sweep_result
+from codex_ml.cli.sweeping.experiment_run import mend_locks
 from codex_ml.cli.sweeping.search_space import read_axes
 from codex_ml.cli.sweeping.sweep_journal import SweepTrial
 from codex_ml.cli.sweeping.sweep_result import SweepResult, best_of
-from codex_ml.cli.sweeping.trial_experiment import Launch, command, experiment_name, mend_locks, read_curve
+from codex_ml.cli.sweeping.trial_experiment import Launch, command, experiment_name, read_curve
 
 from ...json_schema_checker import problems
 
@@ -203,7 +204,7 @@ def test_the_files_are_looked_at_once_no_trial_runs(project: Path, fake: None, m
         Path("params.yaml").write_text(whole)
         yield 0
 
-    monkeypatch.setattr(sweep_journal, "sweep_lock", lock)
+    monkeypatch.setattr(experiment_run, "command_lock", lock)
     code, _, err = sweep(*LR, "--method", "grid")
     assert code == 0, err
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.sweeping.sweep_journal import JOURNAL, Journal, SweepSettings, SweepTrial, sweep_lock
+from codex_ml.cli.sweeping.experiment_run import command_lock
+from codex_ml.cli.sweeping.sweep_journal import JOURNAL, Journal, SweepSettings, SweepTrial
 from codex_ml.core.errors import UserError
 
 SETTINGS = SweepSettings(
@@ -144,7 +145,7 @@ def test_a_line_that_the_disk_cannot_keep_is_taken_back(tmp_path: Path, monkeypa
 
 
 def test_one_sweep_holds_the_lock_of_a_folder(tmp_path: Path) -> None:
-    with sweep_lock(tmp_path / "s"), (tmp_path / "s/lock").open("a") as other, pytest.raises(BlockingIOError):
+    with command_lock(tmp_path / "s"), (tmp_path / "s/lock").open("a") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with (tmp_path / "s/lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

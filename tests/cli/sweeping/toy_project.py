@@ -92,9 +92,9 @@ class ToyProject:
             command, cwd=self.root, env=self.environment, check=True, capture_output=True, encoding="utf-8"
         ).stdout
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, command: str = "sweep", **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", MAIN, "sweep", *arguments],
+            [sys.executable, "-c", MAIN, command, *arguments],
             cwd=self.root,
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,

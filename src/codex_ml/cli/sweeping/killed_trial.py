@@ -3,7 +3,7 @@
 For about a second, `dvc exp run --temp` detaches HEAD, writes the values of the trial into params.yaml, and adds a file
 of its own to the index. It puts that back itself, unless it is killed.
 
-Used by: `codex-ml sweep`.
+Used by: `codex-ml sweep`, `codex-ml folds`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_json
 from codex_ml.core.yaml import parse_yaml, read_yaml
 
-NOTE = "running.json"  # in the folder of the sweep while DVC runs
+NOTE = "running.json"  # in the folder of the command while DVC runs
 PARAMS = "params.yaml"
 PACKED = ".dvc/tmp/repro.dat"  # what DVC adds to the index
 
@@ -40,12 +40,12 @@ class RunningTrial(Contract):
 
 
 def note_trial(folder: Path, params: dict[str, str]) -> None:
-    """Note in the sweep's folder that DVC will set these values."""
+    """Note in the command's folder that DVC will set these values."""
     write_json(folder / NOTE, {"branch": git_text("symbolic-ref", "--quiet", "HEAD"), "params": params})
 
 
 def put_back(folder: Path) -> None:
-    """Put back what a killed DVC changed, if the folder has a note of its trial; no DVC of the sweep may run.
+    """Put back what a killed DVC changed, if the folder has a note of its trial; no DVC of the command may run.
 
     Only what DVC wrote is undone: params.yaml must have exactly the values of the commit and the trial, and no other
     tracked file may differ, as after `dvc exp apply`.
@@ -63,7 +63,7 @@ def put_back(folder: Path) -> None:
         change_index("rm", "--cached", "--quiet", "--force", "--", PACKED)
     if _is_of_trial(head, trial):
         change_index("checkout", "HEAD", "--", PARAMS)
-        say(f"sweep: put back {PARAMS}, into which a killed trial wrote its values", err=True)
+        say(f"put back {PARAMS}, into which a killed experiment wrote its values", err=True)
     forget_trial(folder)
 
 

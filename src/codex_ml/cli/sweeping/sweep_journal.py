@@ -8,16 +8,12 @@ Used by: `codex-ml sweep`.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from codex_ml.cli.output import say
 from codex_ml.core.contract import Contract
 from codex_ml.core.errors import UserError, naming
 from codex_ml.core.io import fsync_folder
@@ -84,7 +80,7 @@ class Journal:
     """Reads and appends the trials of one sweep."""
 
     def __init__(self, folder: Path, settings: SweepSettings) -> None:
-        """Open the journal in `folder`, or begin one; only the holder of `sweep_lock` may.
+        """Open the journal in `folder`, or begin one; only the holder of `command_lock` may.
 
         Raises:
             UserError: when the folder holds the journal of a sweep with other settings, or something else; nothing of
@@ -165,19 +161,3 @@ def _whole_lines(file: Path) -> list[bytes]:
         return []
     data = file.read_bytes()
     return data[: data.rfind(b"\n") + 1].splitlines()
-
-
-@contextmanager
-def sweep_lock(folder: Path) -> Iterator[int]:
-    """Yield the descriptor of the lock of a sweep's folder, held by one sweep at a time.
-
-    A trial gets the descriptor, too. So the lock outlives a sweep that was killed until the trial that it left ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"sweep: another sweep, or a trial that it left, uses {folder}; waiting until it ends", err=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield handle.fileno()

@@ -5,38 +5,26 @@ Used by: `codex-ml sweep`.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from codex_ml.cli.history.git_commands import files_of_commit, git_text
-from codex_ml.cli.sweeping.killed_trial import forget_trial, note_trial, put_back
+from codex_ml.cli.sweeping.experiment_run import POLL_SECONDS, DvcRun, interrupt, run_dvc, running_copy
 from codex_ml.cli.sweeping.metric_number import number_at
-from codex_ml.cli.sweeping.sweep_signals import SweepTerminated
 from codex_ml.cli.sweeping.trial_output import keep_output, unnamed_file
 from codex_ml.cli.sweeping.trial_values import overrides
-from codex_ml.core.errors import CheckFailed
 from codex_ml.core.folders import scratch_folder
 from codex_ml.core.strict_json import parse_json
 
 CURVE = "reports/train/plots/metrics/val/loss.tsv"
-COPIES = Path(".dvc/tmp/exps/standalone")  # where `dvc exp run --temp` makes its copies
-RWLOCKS = (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
-POLL_SECONDS = 0.5
-SHELLS = ("sh", "bash", "dash", "zsh", "fish")
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-INTERRUPTIONS = (*(-number for number in STOPS), *(128 + number for number in STOPS))
 
 Points = list[tuple[int, float]]
 
@@ -110,41 +98,20 @@ def run_experiment(launch: Launch, target: str, stop_at: Callable[[Points], int 
     Raises:
         CheckFailed: when a signal ended DVC or the stage; the trial is not over then.
     """
-    forget_copies(launch.name)  # of a killed run; DVC leaves them
-    mend_locks()
-    note_trial(launch.log.parent, launch.params)
     began = time.time()
+    run = DvcRun(command(launch, target), launch.name, launch.params, launch.log.parent, launch.lock)
     with unnamed_file() as output:
-        process = subprocess.Popen(
-            command(launch, target), env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            pass_fds=(launch.lock,), process_group=0,
-        )  # fmt: skip
         try:
-            _wait(process, launch, stop_at, began)
-        except BaseException:
-            _end(process)
-            raise
+            code = run_dvc(run, (output, output), lambda process: _wait(process, launch, stop_at, began))
         finally:
             printed = keep_output(output, launch.log)
-            killed = (process.returncode or 0) < 0
-            (put_back if killed else forget_trial)(launch.log.parent)
-    if process.returncode in INTERRUPTIONS:
-        raise CheckFailed(
-            f"the trial {launch.name} was interrupted (dvc ended with {process.returncode}); run the command again to "
-            "go on"
-        )
-    return process.returncode, printed
+    return code, printed
 
 
 def command(launch: Launch, target: str) -> list[str]:
     """The command of an experiment; `++` sets a key that params.yaml has as well as one that it lacks."""
     settings = [word for override in overrides(launch.params) for word in ("-S", f"++{override}")]
     return [sys.executable, "-P", "-m", "dvc", "exp", "run", "--temp", "--name", launch.name, *settings, target]
-
-
-def _environment() -> dict[str, str]:
-    binaries = str(Path(sys.executable).parent)  # DVC runs `python -P stages/...`: the Python of this environment
-    return {**os.environ, "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]), "PYTHONUTF8": "1"}
 
 
 def _wait(
@@ -159,94 +126,9 @@ def _wait(
             return
         copy = running_copy(launch.name, began)
         if copy and stop_at(read_curve_file(copy / CURVE)) is not None:
-            _interrupt(process)
+            interrupt(process)
             process.wait()
             return
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let the stage save its checkpoint and end; each further Ctrl-C sends it one more signal, and the second ends it.
-
-    The terminal sends Ctrl-C to the sweep alone, because DVC has its own process group. A further SIGTERM or SIGHUP
-    sends nothing: a terminal that closes and its shell both signal the sweep. DVC ignores SIGINT from just before it
-    starts a stage, so a stage that starts late gets the signal too.
-    """
-    more, told = True, False
-    while process.poll() is None:
-        try:
-            if more or not told:
-                told = _interrupt(process, stage_only=not more)
-                more = False
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(POLL_SECONDS)
-        except SweepTerminated:
-            pass
-        except KeyboardInterrupt:
-            more = True
-
-
-def _interrupt(process: subprocess.Popen[bytes], *, stage_only: bool = False) -> bool:
-    """Send SIGINT to the stage alone: it saves what it has and ends, and DVC cleans up after it.
-
-    Only the topmost process of the stage gets it. It tells its own processes, and a second SIGINT would end them at
-    once. Before a stage runs, DVC itself gets it, unless `stage_only`.
-
-    Returns:
-        whether a stage got it.
-    """
-    import psutil
-
-    with suppress(psutil.NoSuchProcess):
-        todo = psutil.Process(process.pid).children()
-        while todo:
-            child = todo.pop(0)
-            with suppress(psutil.Error):
-                if any(word.startswith("stages/") for word in child.cmdline()) and child.name() not in SHELLS:
-                    child.send_signal(signal.SIGINT)
-                    return True
-                todo += child.children()
-    if not stage_only:
-        process.send_signal(signal.SIGINT)
-    return False
-
-
-def _copies(name: str) -> Iterator[tuple[Path, Path]]:
-    """The files in which DVC describes the temporary copies of an experiment, and the copies, newest first."""
-    files = sorted(COPIES.glob("run/*/*.run"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files:
-        with suppress(OSError, ValueError):
-            described = json.loads(file.read_bytes())
-            copy = Path(described["root_dir"])
-            if described.get("name") == name and copy.parent.resolve() == COPIES.resolve():
-                yield file, copy
-
-
-def running_copy(name: str, began: float) -> Path | None:
-    """The temporary copy in which DVC runs the experiment `name` since `began` (seconds since 1970), or None."""
-    return next((copy for file, copy in _copies(name) if copy.is_dir() and file.stat().st_mtime >= began - 1), None)
-
-
-def forget_copies(name: str) -> None:
-    """Remove the temporary copies that a killed run of the experiment left."""
-    for file, copy in list(_copies(name)):
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.rmtree(file.parent, ignore_errors=True)
-
-
-def mend_locks() -> None:
-    """Remove a list of locks that was cut when DVC was killed while it wrote it; every later DVC would refuse it.
-
-    The guard beside it, which DVC holds while it writes the list, is taken first.
-    """
-    for file in RWLOCKS:
-        if not file.is_file():
-            continue
-        with file.with_name("rwlock.lock").open("a") as guard, suppress(BlockingIOError):
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
-                json.loads(file.read_bytes())
-            except ValueError:
-                file.unlink(missing_ok=True)
 
 
 def forget_checkpoints(name: str) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.sweeping import trial_experiment
-from codex_ml.cli.sweeping.sweep_signals import SweepEnded, SweepTerminated, ended_by_signals
+from codex_ml.cli.sweeping import experiment_run, trial_experiment
+from codex_ml.cli.sweeping.ending_signals import EndedBySignal, Terminated, ended_by_signals
 from codex_ml.cli.sweeping.trial_experiment import Launch, run_experiment
 
 # It says `ready`, notes each SIGINT in `signals`, and ends once it has one and `end` exists.
@@ -70,7 +70,7 @@ def test_a_signal_ends_the_trial_once_and_the_sweep_after_it(launch: Launch, num
             time.sleep(0.1)  # long enough for a second signal to the trial, which must not come
 
     thread = in_thread(send)
-    with pytest.raises(SweepEnded) as raised, ended_by_signals():
+    with pytest.raises(EndedBySignal) as raised, ended_by_signals("the sweep"):
         run_experiment(launch, "train", None)
     thread.join()
     assert signals_of_trial() == 1
@@ -89,7 +89,7 @@ def test_each_further_ctrl_c_reaches_the_trial(launch: Launch) -> None:
         wait_for(lambda: signals_of_trial() == 3)
 
     thread = in_thread(send)
-    with pytest.raises(SweepEnded), ended_by_signals():
+    with pytest.raises(EndedBySignal), ended_by_signals("the sweep"):
         run_experiment(launch, "train", None)
     thread.join()
     assert signals_of_trial() == 3
@@ -111,7 +111,7 @@ pathlib.Path("signals").write_text("x" * len(times))
     Path("stages/train.py").write_text("import time\nwhile True:\n    time.sleep(1)\n")
     monkeypatch.setattr(trial_experiment, "command", lambda launch, target: [sys.executable, "-c", late])
     thread = in_thread(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SweepEnded), ended_by_signals():
+    with pytest.raises(EndedBySignal), ended_by_signals("the sweep"):
         run_experiment(launch, "train", None)
     thread.join()
     assert Path("code").read_text() in (str(-signal.SIGINT), "1"), "a signal ended the stage"
@@ -123,7 +123,7 @@ def test_the_workspace_is_put_back_where_dvc_was_killed(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, ending: str, undone: bool
 ) -> None:
     done: list[Path] = []
-    monkeypatch.setattr(trial_experiment, "put_back", done.append)
+    monkeypatch.setattr(experiment_run, "put_back", done.append)
     monkeypatch.setattr(
         trial_experiment, "command", lambda launch, target: [sys.executable, "-c", f"import os; {ending}"]
     )
@@ -133,15 +133,15 @@ def test_the_workspace_is_put_back_where_dvc_was_killed(
 
 
 def test_ctrl_c_stays_an_interruption() -> None:
-    with pytest.raises(KeyboardInterrupt) as raised, ended_by_signals():
+    with pytest.raises(KeyboardInterrupt) as raised, ended_by_signals("the sweep"):
         raise KeyboardInterrupt
-    assert not isinstance(raised.value, SweepTerminated)
+    assert not isinstance(raised.value, Terminated)
 
 
 def test_a_signal_that_is_ignored_stays_ignored_as_under_nohup() -> None:
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with ended_by_signals():
+        with ended_by_signals("the sweep"):
             os.kill(os.getpid(), signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
