@@ -48,6 +48,14 @@ def test_a_quota_of_version_1_does_the_same(machine, mount, quota, expected):
     assert machine(V1.format("/jobs/one"), files) == expected
 
 
+@pytest.mark.parametrize("text", ["", "max", "max max", "0 100000", "100000 0", "-1 100000", "150000", "x y", "1e5 1e5",
+                                  "\x00\xff", "9" * 30 + " 1"])  # fmt: skip
+def test_a_text_that_is_no_quota_limits_nothing(machine, text):
+    assert machine(V2.format("/") + "no group\n", {"cpu.max": text}) == 64
+    files = {"cpu/cpu.cfs_quota_us": text.partition(" ")[0], "cpu/cpu.cfs_period_us": text.partition(" ")[2]}
+    assert machine(V1.format("/"), files) == 64
+
+
 def test_the_smallest_quota_of_the_groups_around_counts(machine):
     files = {"cpu.max": "max 100000", "a/cpu.max": "300000 100000", "a/b/cpu.max": "800000 100000"}
     assert machine(V2.format("/a/b"), files) == 3

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 GROUPS = Path("/sys/fs/cgroup")  # where systemd and containers mount them
 OWN_GROUPS = Path("/proc/self/cgroup")
+NUMBER = re.compile("[1-9][0-9]{0,17}")
 
 
 def cores() -> int:
@@ -41,6 +43,8 @@ def quotas(groups: Path, own: Path) -> Iterator[float]:
             hierarchy; version 2 has one, without a list of controllers.
     """
     for line in _text(own).splitlines():
+        if line.count(":") < 2:
+            continue
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -59,16 +63,18 @@ def _with_parents(mount: Path, path: str) -> Iterator[Path]:
 
 def _quota_v2(folder: Path) -> Iterator[float]:
     """The quota in cpu.max: `150000 100000`, microseconds per period, or `max 100000` for no quota."""
-    quota, period = (_text(folder / "cpu.max").split() or ["max", ""])[:2]
-    if quota != "max":
-        yield int(quota) / int(period)
+    yield from _share(*(_text(folder / "cpu.max").split() + ["", ""])[:2])
 
 
 def _quota_v1(folder: Path) -> Iterator[float]:
     """The quota in cpu.cfs_quota_us: microseconds per period, or -1 for no quota."""
-    quota = int(_text(folder / "cpu.cfs_quota_us") or -1)
-    if quota > 0:
-        yield quota / int(_text(folder / "cpu.cfs_period_us"))
+    yield from _share(_text(folder / "cpu.cfs_quota_us").strip(), _text(folder / "cpu.cfs_period_us").strip())
+
+
+def _share(quota: str, period: str) -> Iterator[float]:
+    """Quota / period; none unless both are numbers above 0, because other kernels write other texts there."""
+    if NUMBER.fullmatch(quota) and NUMBER.fullmatch(period):
+        yield int(quota) / int(period)
 
 
 def _text(file: Path) -> str:
