@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from codex_ml.cli.main import whole_app
 
 @pytest.fixture
 def site(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with one package, and nothing else that this Python would import; the lock has that package."""
+    """A folder with one package, which counts as all that is installed; the lock has that package."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(repository / "pyproject.toml", "pyproject.toml")
     Path("requirements.lock").write_text("leaf==1.0 \\\n    --hash=sha256:00\n")
@@ -26,8 +25,11 @@ def site(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (info.parent / "leaf.py").touch()
     monkeypatch.setattr("codex_ml.core.packages.deciding_packages", list)
     monkeypatch.setattr("sys.prefix", str(tmp_path))
-    real = [path for path in sys.path if not path.endswith("site-packages")]
-    monkeypatch.setattr("sys.path", [*real, str(info.parent)])
+
+    def installed() -> dict[str, list[str]]:
+        return {each.name.partition("-")[0]: [str(each)] for each in info.parent.glob("*.dist-info")}
+
+    monkeypatch.setattr("codex_ml.core.packages.metadata_folders", installed)
     return info.parent
 
 

@@ -76,6 +76,21 @@ def test_every_failure_is_one_line_and_an_exit_code(error, code, line, capsys):
         assert captured.err == line
 
 
+def test_a_module_that_python_cannot_read_is_named_with_its_line(tmp_path, monkeypatch, capsys):
+    """Such as the config of another stage, which a stage imports to validate all of params.yaml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "module_cut_in_halves.py").write_text("x = 1\ny = (\n")
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        __import__("module_cut_in_halves")
+    assert stop.value.code == 1
+    place = "module_cut_in_halves.py:2"
+    assert (
+        capsys.readouterr().err
+        == f"error: {place}: SyntaxError: '(' was never closed; `git diff` shows what was changed\n"
+    )
+
+
 def test_success_prints_nothing_and_goes_on(capsys):
     with one_line_errors():
         pass

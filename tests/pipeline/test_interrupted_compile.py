@@ -29,11 +29,14 @@ def test_ctrl_c_while_kernels_are_built_is_one_line(finished: Finished, tmp_path
             [sys.executable, "stages/train.py"], cwd=workspace.root, env=workspace.environment, stdout=stderr,
             stderr=stderr, start_new_session=True,
         )  # fmt: skip
-    while not compiles(psutil.Process(process.pid)):
-        assert process.poll() is None, (tmp_path / "stderr").read_text()
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # to all, as a terminal does
-    code = process.wait(timeout=60)
+    try:
+        while not compiles(psutil.Process(process.pid)):
+            assert process.poll() is None, (tmp_path / "stderr").read_text()
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # to all, as a terminal does
+        code = process.wait(timeout=60)
+    finally:
+        process.kill()
     said = (tmp_path / "stderr").read_text().splitlines()
     assert said[-1] == "error: interrupted"
     assert sum("error" in line or "Traceback" in line for line in said) == 1, said[:40]

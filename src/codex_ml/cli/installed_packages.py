@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from codex_ml.cli.options import Debug
 from codex_ml.cli.output import say
 from codex_ml.core.errors import CheckFailed, one_line_errors
-from codex_ml.core.repository_root import find_top
+from codex_ml.core.repository_root import go_to_top
 
 MOST_LINES = 20
 
@@ -25,10 +22,11 @@ def packages(debug: Debug = False) -> None:
     from codex_ml.cli.diagnosis.optional_extras import requirements
     from codex_ml.core.installed_files import unlike_their_records
     from codex_ml.core.installed_set import beyond_the_lock, missing_packages
-    from codex_ml.core.packages import metadata_folders, unlike_the_lock
+    from codex_ml.core.packages import REQUIREMENTS, metadata_folders, unlike_the_lock
 
     with one_line_errors(debug=debug):
-        os.chdir(find_top(Path.cwd()) or ".")  # an image holds the locks, and no pipeline
+        if not REQUIREMENTS.is_file():  # an image holds the locks, and no pipeline
+            go_to_top()
         installed = metadata_folders()
         problems = list(dict.fromkeys((*unlike_the_lock(), *missing_packages(installed))))
         later, unknown = beyond_the_lock(installed, (name for names in requirements().values() for name in names))

@@ -63,7 +63,7 @@ def _with_parents(mount: Path, path: str) -> Iterator[Path]:
 
 def _quota_v2(folder: Path) -> Iterator[float]:
     """The quota in cpu.max: `150000 100000`, microseconds per period, or `max 100000` for no quota."""
-    yield from _share(*(_text(folder / "cpu.max").split() + ["", ""])[:2])
+    yield from _share(*[*_text(folder / "cpu.max").split(), "", ""][:2])
 
 
 def _quota_v1(folder: Path) -> Iterator[float]:

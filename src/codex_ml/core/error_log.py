@@ -21,6 +21,7 @@ from codex_ml.core.contract import Contract
 from codex_ml.core.errors import CheckFailed, Failure, on_failure, safe_text
 from codex_ml.core.events import run_id, utc
 from codex_ml.core.folders import logs_folder
+from codex_ml.core.interruption import is_interruption
 from codex_ml.core.line_file import LineFile, read_lines
 from codex_ml.core.message_cleaner import clean_message, clean_shown
 from codex_ml.core.pipeline import PIPELINE
@@ -124,7 +125,7 @@ def record_failure(where: str, step: str, failure: Failure) -> None:
     Args:
         where, step: see `ErrorLine`.
     """
-    if isinstance(failure.error, KeyboardInterrupt) or not Path(PIPELINE).is_file():
+    if is_interruption(failure.error) or not Path(PIPELINE).is_file():
         return
     folder = logs_folder()
     with suppress(OSError):  # the screen has the message already, or gets it next

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from codex_ml.core.interruption import is_interruption
 from codex_ml.core.out_of_memory import is_out_of_memory, memory_advice
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
@@ -285,7 +286,7 @@ def _cleaned(text: str) -> str:
 
 def _line(error: BaseException, debug: bool, stage: str) -> tuple[str, int]:
     """The message and the exit code of a failure."""
-    if isinstance(error, KeyboardInterrupt):
+    if is_interruption(error):
         return "interrupted", INTERRUPTED
     if is_out_of_memory(error):
         return memory_advice(stage), 1
@@ -294,5 +295,8 @@ def _line(error: BaseException, debug: bool, stage: str) -> tuple[str, int]:
         return str(error), error.exit_code
     if disk or isinstance(error, OSError):
         return describe_os_error(disk or error), 1  # type: ignore[arg-type]
+    if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):  # in a module that was imported late
+        place = f"{os.path.relpath(str(error.filename))}:{error.lineno}"
+        return f"{place}: {type(error).__name__}: {error.msg}; `git diff` shows what was changed", 1
     message = f"internal error, please report it: {type(error).__name__}: {error}"
     return message + ("" if debug else " (run again with --debug for the traceback)"), 1

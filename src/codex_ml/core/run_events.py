@@ -19,6 +19,7 @@ from typing import Any
 
 from codex_ml.core.errors import one_line
 from codex_ml.core.events import FAILED, FINISHED, INTERRUPTED, STARTED, event
+from codex_ml.core.interruption import is_interruption
 from codex_ml.core.side_note import forget_side_note
 
 log = logging.getLogger("codex_ml")
@@ -47,7 +48,7 @@ def logged_run(stage: str) -> Iterator[None]:
 
 def _ended(error: BaseException) -> tuple[str, str]:
     """The event of a failure, and its reason."""
-    if isinstance(error, KeyboardInterrupt):
+    if is_interruption(error):
         return INTERRUPTED, "interrupted"
     if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
         return INTERRUPTED, f"ended by {signal.Signals(error.code - 128).name}"

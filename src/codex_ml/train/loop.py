@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.progress import duration, progress
@@ -76,7 +76,7 @@ def train_model(model: nn.Module, recipe: Recipe, folders: RunFolders, *, record
         extra = open_trackers(recipe.runtime, folders.trackers, name, record["params"], tags=tags)
     if recipe.hardware.compile and not run.finished:
         log.info("train: torch.compile builds kernels in the first step, which may take minutes; the rates exclude it")
-    with _tracking(run, folders, extra) as tracker, _stop_requested() as stop:
+    with _tracking(run, folders, extra) as tracker, _stop_requested(run) as stop:
         _steps(run, tracker, stop)
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # otherwise it keeps computing in bf16
     if run.best.entries:
@@ -175,14 +175,17 @@ def stop_signal(run: Run, stop: Callable[[], int]) -> int:
 
 
 @contextmanager
-def _stop_requested() -> Iterator[Callable[[], int]]:
+def _stop_requested(run: Run) -> Iterator[Callable[[], int]]:
     """SIGTERM and SIGINT ask the loop to stop after the step; a second SIGINT stops at once.
 
     A second SIGTERM does not: SLURM and systemd signal each process of a job, and the launcher forwards its own signal
     too. A process that waits in C++ for a lost process never runs its Python handler, so a thread ends it
     STUCK_SECONDS after the second SIGINT.
+
+    While the first step builds kernels, there is nothing to save, and a signal stops at once. Ctrl-C ends the C++
+    compiler too: torch then takes the CPU for one without vector instructions, or reports that the compiler failed.
     """
-    received, over = 0, threading.Event()
+    received, over, first, compiles = 0, threading.Event(), run.step, run.recipe.hardware.compile
     seen: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -190,6 +193,8 @@ def _stop_requested() -> Iterator[Callable[[], int]]:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received = received or number
+        if compiles and run.step == first:
+            _stop_now(number)
 
     def end_if_stuck(number: int) -> None:
         seen.append(number)
@@ -203,6 +208,17 @@ def _stop_requested() -> Iterator[Callable[[], int]]:
                 yield lambda: received
             finally:
                 over.set()
+    except (UserError, CheckFailed):
+        raise
+    except Exception:
+        if received and compiles:  # of kernels for validation, for example
+            _stop_now(received)
+        raise
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _stop_now(number: int) -> NoReturn:
+    """Raise what a signal raises outside the loop."""
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
