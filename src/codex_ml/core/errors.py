@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from codex_ml.core.internal_error import internal_error
 from codex_ml.core.interruption import is_interruption
 from codex_ml.core.out_of_memory import is_out_of_memory, memory_advice
 
@@ -295,8 +296,4 @@ def _line(error: BaseException, debug: bool, stage: str) -> tuple[str, int]:
         return str(error), error.exit_code
     if disk or isinstance(error, OSError):
         return describe_os_error(disk or error), 1  # type: ignore[arg-type]
-    if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):  # in a module that was imported late
-        place = f"{os.path.relpath(str(error.filename))}:{error.lineno}"
-        return f"{place}: {type(error).__name__}: {error.msg}; `git diff` shows what was changed", 1
-    message = f"internal error, please report it: {type(error).__name__}: {error}"
-    return message + ("" if debug else " (run again with --debug for the traceback)"), 1
+    return internal_error(error, debug), 1
