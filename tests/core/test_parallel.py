@@ -36,6 +36,17 @@ def fail(number):
 def reverse(data):
     return data[::-1]
 
+def connect(number):
+    import socket
+    socket.socket().connect(("192.0.2.1", number))
+
+def load(number):
+    pathlib.Path("elsewhere").mkdir(exist_ok=True)
+    pathlib.Path("elsewhere/planted.py").write_text("")
+    sys.path.append("elsewhere")
+    import planted
+    return number
+
 def die(number):
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -54,6 +65,30 @@ def script(tmp_path, run_python):
         return run_python("main.py", cwd=tmp_path)
 
     return run
+
+
+def test_the_workers_of_a_stage_have_its_guard_and_load_recorded_code_only(script):
+    done = script("""
+from codex_ml.core import loaded_code
+from codex_ml.core.network_guard import refuse_network
+from codex_ml.core.pipeline import StageSpec
+spec = StageSpec("ingest", "", "", ("main.py", "work.py", "src"), (), (), frozenset())
+loaded_code.watch(spec, guard=refuse_network)
+print(list(ordered_map(square, [3], workers=1)))
+for work in (connect, load):
+    try:
+        print(list(ordered_map(work, [1], workers=1)))
+    except CheckFailed as error:
+        print(error)
+loaded_code.allow_code([pathlib.Path("elsewhere")])
+print(list(ordered_map(load, [1], workers=1)))
+""")
+    assert done.stdout.splitlines() == [
+        "[(3, 9)]",
+        "this run tried to reach '192.0.2.1'; only fetch may use the network",
+        "ingest imported planted from elsewhere/planted.py: add its folder to the stage's deps in dvc.yaml, or remove the file",
+        "[(1, 1)]",
+    ], done.stderr
 
 
 def alive(pid):

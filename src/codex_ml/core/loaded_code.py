@@ -19,7 +19,7 @@ import re
 import site
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,22 @@ Guard = Callable[[str, tuple[Any, ...]], None]  # an audit hook
 
 @dataclass(frozen=True)
 class WatchedStage:
-    """What the worker processes of a stage must check too; it can be pickled."""
+    """What the worker processes of a stage must check too; it can be pickled.
+
+    Attributes:
+        guard: the audit hook of the network; None for a stage that may use it.
+        others: what `allow_code` was told.
+    """
 
     spec: StageSpec
     guard: Guard | None
+    others: frozenset[str] = frozenset()
 
     def begin(self) -> None:
         """In a worker process: start to check; see `watch`."""
         if self.guard is not None:
             sys.addaudithook(self.guard)
+        _others.update(self.others)
         watch(self.spec, guard=self.guard)
 
 
@@ -65,8 +72,8 @@ def watch(spec: StageSpec, *, guard: Guard | None) -> None:
 
 
 def watched() -> WatchedStage | None:
-    """What `watch` was told."""
-    return _watch
+    """What the workers of this process must check; None outside of a stage."""
+    return replace(_watch, others=frozenset(_others)) if _watch else None
 
 
 def refuse_new() -> None:
