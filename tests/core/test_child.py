@@ -38,6 +38,8 @@ def tried(request):
         "connect": lambda: socket.create_connection(("127.0.0.1", 9)),
         "bind": lambda: socket.socket().bind(("127.0.0.1", 0)),
         "lookup": lambda: socket.getaddrinfo("localhost", 1),
+        "other lookup": lambda: socket.gethostbyname("localhost"),
+        "datagram": lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b"", ("127.0.0.1", 9)),
         "program": lambda: subprocess.run(["true"]),
         "shell": lambda: os.system("true"),
         "spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
