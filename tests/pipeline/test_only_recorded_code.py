@@ -13,24 +13,20 @@ pytestmark = pytest.mark.pipeline
 CODE = "raise SystemExit('planted code ran')\n"
 
 
-@pytest.mark.parametrize(
-    ("path", "module"),
-    [
-        ("stages/random.py", "random"),
-        ("stages/torch.py", "torch"),
-        ("src/xxhash.py", "xxhash"),
-        ("random.py", "random"),
-    ],
-)
-def test_a_planted_file_stops_the_stage_check_and_verify(pipeline: Workspace, path: str, module: str) -> None:
-    (pipeline.root / path).write_text(CODE if path != "src/xxhash.py" else "PLANTED = 1\n")
-    failed = pipeline.run("python", "-P", "stages/pack.py", check=False)
-    verified = pipeline.cli("verify", check=False)
-    checked = pipeline.cli("check", check=False)
-    assert [done.returncode for done in (failed, verified, checked)] == [2, 1, 2]
-    for done in (failed, verified, checked):
-        assert done.stderr.splitlines()[-1].startswith(f"error: {path}: Python could import it ")
-        assert f" {module}" in done.stderr
+def test_a_planted_file_stops_the_stage_check_and_verify(pipeline: Workspace) -> None:
+    for path in ("stages/random.py", "stages/torch.py", "src/xxhash.py", "random.py"):
+        file = pipeline.root / path
+        file.write_text("PLANTED = 1\n" if path == "src/xxhash.py" else CODE)
+        found = [pipeline.run("python", "-P", "stages/pack.py", check=False)]
+        if path == "random.py":
+            found += [pipeline.cli("check", check=False), pipeline.cli("verify", check=False)]
+            assert [done.returncode for done in found[1:]] == [2, 1]
+        assert found[0].returncode == 2
+        for done in found:
+            why = f"error: {path}: Python could import it "
+            assert done.stderr.splitlines()[-1].startswith(why), done.stderr
+            assert f" {file.stem}" in done.stderr
+        file.unlink()
 
 
 def test_a_module_by_pythonpath_stops_the_stage(pipeline: Workspace, tmp_path: Path) -> None:

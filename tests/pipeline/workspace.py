@@ -137,12 +137,12 @@ class Workspace:
 
     def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run DVC."""
-        return self.run("python", "-m", "dvc", *arguments, check=check)
+        return self.run("python", "-P", "-m", "dvc", *arguments, check=check)
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `codex-ml` from the workspace's own library."""
         code = "import sys; sys.path.insert(0, 'src'); from codex_ml.cli.main import main; main()"
-        return self.run("python", "-c", code, *arguments, check=check)
+        return self.run("python", "-P", "-c", code, *arguments, check=check)
 
     @property
     def lock(self) -> bytes:
