@@ -1,4 +1,4 @@
-"""Speed, memory, recall and false hits of the text policy; detect-secrets takes turns with it in the same run.
+"""Speed, memory, recall per rule and per form, and false hits of the text policy; detect-secrets takes turns with it.
 
     python benchmarks/policy.py                                     # our policy alone, on the whole sample
     python benchmarks/policy.py --peer-python ../peer/bin/python    # both, on 2 MB (detect-secrets needs 10 s for it)
@@ -9,6 +9,9 @@ batch by batch, each in one process. Times are CPU seconds of the scan alone, wi
 False hits are findings of the rules for secrets in public code: the standard library, this environment and the sample.
 A few are real secrets (a token that a package publishes); all are counted. Findings of personal data are counted
 separately, because authors write their addresses there.
+
+The rows of policy_forms.py join names and values as files do. A row counts for us if no five characters of its value
+stay, and for detect-secrets if it reports a line. Values are random: of 16 characters 0.7 % look like words.
 """
 
 from __future__ import annotations
@@ -27,11 +30,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from policy_forms import Row, rows
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from codex_ml.policy.filters import TextFilter  # noqa: E402
+from codex_ml.policy.redact import PLACEHOLDER, redact  # noqa: E402
 from codex_ml.policy.rules import Rule, load_policy  # noqa: E402
 from codex_ml.policy.scan import Scanner  # noqa: E402
 from codex_ml.safety_audit.planted import planted  # noqa: E402
@@ -113,7 +118,8 @@ def recall(scanner: Scanner, peer: Peer | None, *, seed: int, instances: int) ->
     kinds = {rule.id for rule in scanner.policy.rules if rule.kind == "secret"}
     cases = list(planted(seed, instances, rules=kinds, providers=scanner.policy.providers))
     ours = [any(text[f.start : f.end] == value for f in scanner.scan(text)) for _, text, value in cases]
-    print(f"recall on {len(cases)} planted secrets of {len(kinds)} kinds: ours {sum(ours) / len(cases):.3f}")
+    print(f"recall on {len(cases)} planted secrets of {len(kinds)} rules: ours {sum(ours) / len(cases):.3f}")
+    print_lowest("rules", [rule for rule, _, _ in cases], ours)
     if peer:
         _, lines = peer.scan([text for _, text, _ in cases])
         theirs = []
@@ -122,6 +128,37 @@ def recall(scanner: Scanner, peer: Peer | None, *, seed: int, instances: int) ->
             first = text.count("\n", 0, start) + 1
             theirs.append(any(first <= line <= first + value.count("\n") for line in reported))
         print(f"  detect-secrets {sum(theirs) / len(cases):.3f} (reports a line of the value)")
+        print_lowest("rules", [rule for rule, _, _ in cases], theirs)
+
+
+def recall_of_forms(scanner: Scanner, peer: Peer | None, *, seed: int) -> None:
+    """Print the share of rows of policy_forms.py whose value goes; detect-secrets gets each fifth name of a form."""
+    cases = list(rows(seed, every=5 if peer else 1))
+    ours = [goes(row, redact(row.text, scanner.scan(row.text), b"a key")) for row in cases]
+    forms = [row.form for row in cases]
+    print(f"recall on {len(cases)} rows of {len(set(forms))} forms: ours {sum(ours) / len(cases):.4f}")
+    print_lowest("forms", forms, ours)
+    if peer:
+        theirs = []
+        for start in range(0, len(cases), 500):
+            _, lines = peer.scan([row.text for row in cases[start : start + 500]])
+            theirs += [bool(reported) for reported in lines]
+        print(f"  detect-secrets {sum(theirs) / len(cases):.4f} (reports any line)")
+        print_lowest("forms", forms, theirs)
+
+
+def goes(row: Row, cleaned: str) -> bool:
+    """Whether no five characters of the value are left."""
+    left = PLACEHOLDER.sub("", cleaned)
+    return not any(part[at : at + 5] in left for part in row.parts for at in range(len(part) - 4))
+
+
+def print_lowest(what: str, names: list[str], found: list[bool]) -> None:
+    """Print how many names have a recall of 1, and the ten with the lowest."""
+    hits, total = Counter(name for name, one in zip(names, found, strict=True) if one), Counter(names)
+    shares = sorted((hits[name] / total[name], name) for name in total)
+    lowest = ", ".join(f"{name} {share:.2f}" for share, name in shares[:10] if share < 1)
+    print(f"  {sum(share == 1 for share, _ in shares)} of {len(shares)} {what} in full; the lowest: {lowest or 'none'}")
 
 
 def text_files(root: Path) -> Iterator[str]:
@@ -220,6 +257,7 @@ def main(
         print(f"detect-secrets {size / theirs[0] / 1e6:.2f} MB/s, {reported} lines reported")
         print(f"ratio {theirs[0] / min(ours):.0f} (slowest of our rounds: {theirs[0] / max(ours):.0f})")
     recall(scanner, peer, seed=seed, instances=instances)
+    recall_of_forms(scanner, peer, seed=seed)
     if hostile:
         growth(TextFilter(scanner.policy, b"a key", scanner=scanner), scanner.policy.rules)
     if precision:
