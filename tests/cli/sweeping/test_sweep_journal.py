@@ -149,3 +149,16 @@ def test_one_sweep_holds_the_lock_of_a_folder(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with (tmp_path / "s/lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_folder_in_which_dvc_cannot_run_an_experiment_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc exp run --temp` writes the path of its cache as ASCII, after it has changed params.yaml."""
+    odd = tmp_path / "ünï"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    message = r"ünï is not plain ASCII, and DVC cannot run an experiment in a temporary copy there; move the checkout"
+    with pytest.raises(UserError, match=message), command_lock(Path("s")):
+        pass
+    assert not Path("s").exists()

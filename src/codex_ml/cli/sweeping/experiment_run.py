@@ -24,7 +24,7 @@ from typing import IO, Any
 from codex_ml.cli.output import say
 from codex_ml.cli.sweeping.ending_signals import Terminated
 from codex_ml.cli.sweeping.killed_trial import forget_trial, note_trial, put_back
-from codex_ml.core.errors import CheckFailed
+from codex_ml.core.errors import CheckFailed, UserError
 
 COPIES = Path(".dvc/tmp/exps/standalone")  # where `dvc exp run --temp` makes its copies
 RWLOCKS = (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
@@ -58,7 +58,13 @@ def command_lock(folder: Path) -> Iterator[int]:
     """Yield the descriptor of the lock of a command's folder, held by one command at a time.
 
     DVC gets the descriptor, too. So the lock outlives a command that was killed until the experiment that it left ends.
+
+    Raises:
+        UserError: in a folder in which DVC cannot run one.
     """
+    if not str(Path.cwd()).isascii():  # DVC writes the path of its cache into the configuration of the copy, as ASCII
+        what = f"{Path.cwd()} is not plain ASCII, and DVC cannot run an experiment in a temporary copy there"
+        raise UserError(f"{what}; move the checkout to a folder with an ASCII name")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as handle:
         try:
