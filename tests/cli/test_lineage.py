@@ -191,10 +191,10 @@ def test_lineage_of_a_stage_without_record_says_so(chain):
 @pytest.mark.parametrize(
     ("revision", "message"),
     [
-        ("--output=x", "'--output=x' is not a Git revision or an experiment; "),
-        ("", "'' is not a Git revision or an experiment; "),
-        ("nowhere", "'nowhere' is not a Git revision or an experiment; "),
-        ("a[1]", "'a[1]' is not a Git revision or an experiment; "),
+        ("--output=x", "'--output=x' is not a Git revision or an experiment of this clone; "),
+        ("", "'' is not a Git revision or an experiment of this clone; "),
+        ("nowhere", "'nowhere' is not a Git revision or an experiment of this clone; "),
+        ("a[1]", "'a[1]' is not a Git revision or an experiment of this clone; "),
     ],
 )
 def test_an_unknown_revision_is_reported_and_never_read_as_an_option(chain, revision, message):

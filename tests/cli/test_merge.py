@@ -380,7 +380,7 @@ def test_lines_that_a_revert_took_are_noticed_and_brought_back(project):
 
 def test_a_name_that_is_not_a_commit_is_refused_before_anything_is_done(project):
     for name in ("nobody", "--all", "HEAD:data"):
-        with pytest.raises(UserError, match=f"^{name} is not a commit of this clone"):
+        with pytest.raises(UserError, match=f"^'{name}' is not a Git revision or an experiment of this clone"):
             unite([name])
 
 

@@ -136,4 +136,4 @@ def test_experiment_is_found_by_its_name(edited: Workspace) -> None:
     assert shown.splitlines()[1] in {f"commit  {commit}" for commit in listed}
     unknown = run("lineage", "models/model", "--rev", "a[1]", code=2)
     assert unknown.stdout == ""
-    assert unknown.stderr.startswith("error: 'a[1]' is not a Git revision or an experiment; ")
+    assert unknown.stderr.startswith("error: 'a[1]' is not a Git revision or an experiment of this clone; ")

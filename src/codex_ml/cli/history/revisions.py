@@ -1,6 +1,6 @@
 """Find the commit that a name stands for: a Git revision or an experiment of DVC.
 
-Git knows an experiment only by the whole name of its ref, refs/exps/1a/b2.../NAME. Used by: lineage, compare.
+Git knows an experiment only by the whole name of its ref, refs/exps/1a/b2.../NAME. Used by: lineage, compare, merge.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def commit_named(name: str) -> str:
     found = list(commits_named(name))
     if not found:
         raise UserError(
-            f"{name!r} is not a Git revision or an experiment; `git log --all --oneline` lists commits, and "
-            "`dvc exp list --all-commits` experiments"
+            f"{name!r} is not a Git revision or an experiment of this clone; `git log --all --oneline` lists commits, "
+            "`dvc exp list --all-commits` experiments, and `git fetch` gets more"
         )
     if len({named.commit for named in found}) > 1:
         places = " and ".join(f"the {named.kind} {named.commit[:12]}" for named in found)

@@ -30,6 +30,7 @@ from codex_ml.cli.history.git_commands import (
     unmerged,
 )
 from codex_ml.cli.history.ledger_merge import unite_ledger
+from codex_ml.cli.history.revisions import commit_named
 from codex_ml.core.conflicts import conflict_in, conflict_line, without_markers
 from codex_ml.core.errors import UserError
 from codex_ml.core.io import write_bytes
@@ -78,9 +79,7 @@ def unite(commits: Sequence[str] = ()) -> MergeResult:
     """
     if not git_text("rev-parse", "--verify", "--quiet", "HEAD"):
         raise UserError("this folder is not in a Git repository with a commit, so there is nothing to merge")
-    for commit in commits:
-        if not git_text("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"):
-            raise UserError(f"{commit} is not a commit of this clone; `git log` lists them, `git fetch` gets more")
+    commits = [commit_named(name) for name in commits]
     sides = taking_part()
     done = MergeResult(sides.now.name)
     _settle_results(sides, done)
