@@ -1,7 +1,8 @@
 """Record edits of comments, docstrings and layout in dvc.lock without a run, and prove that there are no others.
 
 dvc.lock gets the hashes of the edited code. The records of the stages stay as they are: they name the files that ran.
-The only step that changes anything replaces dvc.lock as a whole, so a kill leaves the old file or the new one.
+The last step replaces dvc.lock as a whole, so a kill leaves the old file or the new one. Before it, DVC's run cache
+gets an entry per stage, which without the new dvc.lock changes nothing.
 
 Used by: `codex-ml accept-code`.
 """
@@ -75,7 +76,7 @@ def _refusal(stage: str, reason: PlanReason, lock: dict[str, Locked]) -> str:
 
 
 def _with_new_hashes(repo: Repo, proven: dict[str, dict[str, str]]) -> str:
-    """The text of dvc.lock with the present hashes of code, as DVC would write it.
+    """The text of dvc.lock with the present hashes of code, as DVC would write it; the run cache gets an entry, too.
 
     Args:
         proven: stage -> dependency -> MD5 of the code that the proof was about.
@@ -101,5 +102,6 @@ def _with_new_hashes(repo: Repo, proven: dict[str, dict[str, str]]) -> str:
                 entry.update(now[path])
                 if entry["md5"] != paths[path]:
                     raise CheckFailed(f"{path} was edited meanwhile; run `codex-ml accept-code` again")
+        repo.stage_cache.save(stage)  # as after a run, so that DVC can restore the outputs for this code
     text: str = dumps_yaml(document)
     return text
