@@ -114,6 +114,18 @@ def test_no_key_leaves_the_stages_that_read_raw_data(planted: Run) -> None:
     assert all("<SECRET:github-token:" in text for text in shown)
 
 
+def test_a_stage_refuses_a_key_in_params_before_its_outputs_go(planted: Run) -> None:
+    file = planted.workspace.root / "params.yaml"
+    text = file.read_text(encoding="utf-8")
+    for title, said in ((planted.keys("title of the report"), "the rule github-token"), ("'${oc.env:HOME}'", "${...}")):
+        file.write_text(text.replace("report: {}", f"report: {{title: {title}}}"), encoding="utf-8")
+        assert planted.run("python", "stages/fetch.py") == 2
+        error = planted.printed[-1].splitlines()[-1]
+        assert error.startswith("error: params.yaml:") and "report.title holds" in error and said in error
+    file.write_text(text, encoding="utf-8")
+    assert planted.leaks() == {}
+
+
 @pytest.mark.slow
 def test_no_key_is_in_what_the_nine_stages_write_print_and_log(first: Run) -> None:
     assert first.leaks() == {}
