@@ -36,7 +36,7 @@ from ..json_schema_checker import problems
 from .test_evaluate import made, write_lines  # noqa: F401
 
 OWN = "models/model"
-SECRET = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project redacts it
+SECRET = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project redacts it pragma: allowlist secret
 SHORT = (
     "-S",
     "windows=8",

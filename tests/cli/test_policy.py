@@ -12,7 +12,7 @@ import pytest
 from codex_ml.cli import main as cli
 from codex_ml.policy.filters import MAX_CHARACTERS
 
-VALUE = "gh" + "p_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+VALUE = "gh" + "p_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"  # pragma: allowlist secret
 ORDER = """
   - {id: order, description: x, kind: injection, severity: low, action: allow, literals: [drop the rules], pattern: drop the rules}
 """

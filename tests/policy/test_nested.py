@@ -10,8 +10,8 @@ from codex_ml.policy.nested import NestedCleaner
 from codex_ml.policy.redact import PLACEHOLDER, redact
 
 KEY = b"a key of the tests"
-VALUE, PASSWORD = "k7aB3xYz9Q" + "w2Er5Tt6Gh8P", "Tiger#" + "1985"
-TOKEN = "gh" + "p_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+VALUE, PASSWORD = "k7aB3xYz9Q" + "w2Er5Tt6Gh8P", "Tiger#" + "1985"  # pragma: allowlist secret
+TOKEN = "gh" + "p_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"  # pragma: allowlist secret
 CARD = int("4012888" + "888881881")
 PASS, WORD = "pass" + "word", "to" + "ken"
 

@@ -100,7 +100,7 @@ def test_a_missing_file_and_one_that_is_not_utf8_are_refused(file: Path) -> None
         read_accepted(file, clean=str)
 
 
-SECRET = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"
+SECRET = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # pragma: allowlist secret
 NAMED = [
     ("as a reason that is not text", GOOD.replace("a test key of the documentation", f"[{SECRET}]")),
     ("as a key", GOOD + f"  {SECRET}: x\n"),

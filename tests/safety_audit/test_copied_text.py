@@ -132,7 +132,7 @@ def test_a_finding_keeps_its_id_in_another_run(tmp_path):
 
 
 def test_the_evidence_of_a_copy_that_begins_in_a_secret_shows_nothing_of_it(tmp_path):
-    key = "AKIA" + "Q7ZK4MPRN2XWB3TD"
+    key = "AKIA" + "Q7ZK4MPRN2XWB3TD"  # pragma: allowlist secret
     train = [*TRAIN, document(3, f"x{key[9:]}'\n{noise(3, 70)}\n")]
     job = audit_job(tmp_path, train=train, texts=written(f"key = '{key}'\n{noise(3, 70)}\n"))
     (finding,) = report_copies(job).findings

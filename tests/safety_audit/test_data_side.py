@@ -40,7 +40,7 @@ from codex_ml.safety_audit.split_scan import scan_split
 
 from .byte_audit import audit_job, document
 
-KEY = "AKIA" + "Q7ZK4MPRN2XWB3TD"  # a made-up key in the shape of an access key
+KEY = "AKIA" + "Q7ZK4MPRN2XWB3TD"  # a made-up key in the shape of an access key pragma: allowlist secret
 MAIL = "jo.doe" + "@" + "mailbox.org"
 CLEAN = "x = 1\n"
 

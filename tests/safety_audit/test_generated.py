@@ -23,7 +23,7 @@ from codex_ml.safety_audit.generated_secrets import found_values, planted_contro
 from ..pack.byte_tokenizer import ByteTokenizer
 from .byte_audit import POLICY, Bytes, audit_job, document, stream, written
 
-KEY = "AKIA" + "Q7ZK4MPRN2XWB3TD"  # a made-up key in the shape of an access key
+KEY = "AKIA" + "Q7ZK4MPRN2XWB3TD"  # a made-up key in the shape of an access key pragma: allowlist secret
 MAIL = "jo.doe" + "@" + "mailbox.org"
 CLEAN = "x = 1\n"
 

@@ -19,7 +19,7 @@ import pytest
 from codex_ml.serve import door, http_server
 from codex_ml.tokens.chat import encode_prompt
 
-SECRET = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" + "kLmNoPqRsTuVwXyZ"
+SECRET = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" + "kLmNoPqRsTuVwXyZ"  # pragma: allowlist secret
 DIGEST = "5" * 64
 TRACED = {"model": DIGEST, "policy": "6" * 64}
 

@@ -11,7 +11,7 @@ from codex_ml.documents.document import FORMS, PUBLISHED, Document
 from codex_ml.split.config import Split
 from codex_ml.split.redaction import redacted, redacted_name, screen_settings
 
-KEY = "gh" + "p_" + "q8Vd2Lx5Tz7Rw3Nk9Jb4Hc6Mf1Sg0Yp2Aa3E"
+KEY = "gh" + "p_" + "q8Vd2Lx5Tz7Rw3Nk9Jb4Hc6Mf1Sg0Yp2Aa3E"  # pragma: allowlist secret
 CLEAN = Document("s", "p", "i", "g", "MIT", "python", text="x", meta="{}")
 
 

@@ -128,7 +128,7 @@ def test_an_interrupted_sweep_ends_its_trial_and_records_nothing(
 
 
 def test_no_file_and_no_stream_has_a_secret_that_a_failing_stage_prints(toy: ToyProject) -> None:
-    token = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of the project's policy redacts it
+    token = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # pragma: allowlist secret
     rates = ("--set", "train.lr=choice(7e-2,1e-2)", "--method", "grid", "--name", "s")
     done = toy.sweep(*rates, "--json", TOY_SAYS=f": login with {token} refused")
     assert done.returncode == 0, done.stderr

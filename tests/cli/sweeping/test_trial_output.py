@@ -15,7 +15,7 @@ from codex_ml.cli.main import whole_app
 from codex_ml.cli.sweeping import study, trial_experiment, trial_output
 from codex_ml.cli.sweeping.trial_output import cleaned, keep_output, unnamed_file
 
-TOKEN = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project redacts it
+TOKEN = "ghp_" + "A1b2C3d4E5f6G7h8I9" * 2 + "kL"  # a rule of tests/project redacts it pragma: allowlist secret
 BODY = [base64.b64encode(random.Random(line).randbytes(48)).decode() for line in range(20)]
 KEY = "\n".join(["-----BEGIN " + "RSA PRIVATE KEY-----", *BODY, "-----END " + "RSA PRIVATE KEY-----"])
 RULE = """\
