@@ -78,7 +78,7 @@ def find_secrets(file: Path) -> Iterator[str]:
     """Find credentials by the same rules that keep them out of the training text."""
     text = _text(file)
     lines = text.split("\n")
-    for finding in _scanner(POLICY if POLICY.exists() else OUR_POLICY).scan(text):
+    for finding in _scanner((POLICY if POLICY.exists() else OUR_POLICY).resolve()).scan(text):
         if ALLOWED not in lines[finding.line - 1]:
             yield (
                 f"{file}:{finding.line}:{finding.column}: looks like a secret ({finding.rule}); remove and revoke it, "
