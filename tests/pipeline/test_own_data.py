@@ -106,6 +106,7 @@ def test_own_data_goes_through_every_command_of_dvc(tmp_path: Path, cache: str) 
     first.run("git", "clone", "-q", str(tmp_path / "hub.git"), str(second.root))
     (second.root / ".dvc/tmp").mkdir()
     second.dvc("pull", *pointers)
+    del data["models/base/tiny/.gitignore"]  # no loader reads it, so it is in no hash and no remote
     assert own(second) == data
     second.dvc("repro", "ingest")
     assert json.loads((second.root / "reports/ingest/details.json").read_bytes())["documents"] == 22

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -280,7 +281,8 @@ def test_a_model_trained_in_bf16_computes_in_float32_afterwards(recipe, tmp_path
 
 def test_the_folder_of_the_checkpoints_names_each_run_that_wrote_them(recipe, monkeypatch, tmp_path):
     for commit in ("a" * 40, "b" * 40):
-        monkeypatch.setenv(RUN, f"20260131-120000-{commit[:6]}")
+        monkeypatch.setattr("codex_ml.core.events._begun", {})  # as in a new process
+        monkeypatch.setitem(sys._xoptions, RUN, f"20260131-120000-{commit[:6]}")
         tags = {"run": run_id(), "experiment": "workspace", "seed": "3", "commit": commit}
         monkeypatch.setattr(loop, "run_tags", lambda seed, tags=tags: {**tags, "seed": str(seed)})
         model = recipe.tiny_model()
