@@ -55,7 +55,7 @@ def project(tmp_path: Path) -> Path:
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     python = folder / ".venv/bin/python"
-    python.write_text(f'#!/bin/sh\n[ "$2" = pip ] || exec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\n[ "$3" = pip ] || exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     return folder
 
