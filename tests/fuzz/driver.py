@@ -233,6 +233,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"seed {seed}: {len(given.kinds)} kinds, {given.minutes:g} minutes", flush=True)
     workers = run(given.kinds, seed, seconds=60 * given.minutes, mutations=given.mutations, jobs=given.jobs)
     print(table(workers))
+    if unread := [worker.name for worker in workers if not worker.tally.done]:
+        print(f"the time was too short for: {', '.join(unread)}; give more minutes, or name them with --kinds")
     faults = sum(len(worker.tally.faults) for worker in workers)
     if faults:
         print(f"error: {faults} faults; the inputs are in {STORE.relative_to(ROOT)}", file=sys.stderr)

@@ -24,6 +24,13 @@ RECORDS = [
     ({"value": VALUE, "name": "API_KEY"}, {"value": "{}", "name": "API_KEY"}),
     ({"Key": "api_key", "Value": VALUE}, {"Key": "api_key", "Value": "{}"}),
     ({"db_" + PASS: {"type": "string", "default": VALUE}}, {"db_" + PASS: {"type": "string", "default": "{}"}}),
+    ({PASS: f" \n {PASSWORD} "}, {PASS: " \n {} "}),
+    ({"id": "token-3", "name": "DB_PASSWORD", "v": PASSWORD}, {"id": "token-3", "name": "DB_PASSWORD", "v": "{}"}),
+    (
+        {"ParameterKey": "DbPassword", "ParameterValue": PASSWORD},
+        {"ParameterKey": "DbPassword", "ParameterValue": "{}"},
+    ),
+    ({"label": PASS, "value": PASSWORD}, {"label": PASS, "value": "{}"}),
     ({"headers": [["Authorization", "Bearer " + VALUE]]}, {"headers": [["Authorization", "Bearer {}"]]}),
     ({"headers": {"X-Api-Key": VALUE}}, {"headers": {"X-Api-Key": "{}"}}),
     ({"command": ["deploy", f"--{WORD}", VALUE, "now"]}, {"command": ["deploy", f"--{WORD}", "{}", "now"]}),
@@ -73,3 +80,7 @@ def test_findings_have_their_places_in_the_text_alone(scanner):
     NestedCleaner(scanner).clean({PASS: VALUE}, lambda text, found: places.append((text, found)) or text)
     [(text, [finding])] = places
     assert (text, finding.start, finding.end, finding.line, finding.column) == (VALUE, 0, len(VALUE), 1, 1)
+    places.clear()
+    NestedCleaner(scanner).clean({PASS: f"\n {VALUE}"}, lambda text, found: places.append((text, found)) or text)
+    [(text, [finding])] = places
+    assert (text[finding.start : finding.end], finding.line, finding.column) == (VALUE, 2, 2)

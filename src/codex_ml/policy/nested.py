@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from codex_ml.policy.finding import Finding
+from codex_ml.policy.finding import Finding, locate
 from codex_ml.policy.scan import Scanner
 
 NAMED_CHARACTERS = 1000  # limit for a text that is scanned with its name
 NAME_CHARACTERS = 200  # of a name that rules see
 SMALLEST = 100_000  # a number with fewer digits identifies nobody and is no password
-# Keys of an entry that names something, and keys under which it has the value: `{"name": "password", "value": ...}`.
-NAMING = ("name", "key", "field", "header", "variable", "option", "param", "attribute")
-NAMED = frozenset({"value", "val", "content", "data", "default", "text", "body", "$", "#text", "_", "stringvalue"})
+# Keys of an entry that names something, the clearest first, and keys under which it has the value:
+# `{"name": "password", "value": ...}`.
+NAMING = (
+    *("name", "key", "field", "header", "variable", "option", "param", "parameterkey"),
+    *("attribute", "label", "id", "k"),
+)
+VALUES = ("value", "val", "v", "content", "data", "default", "text", "body", "stringvalue", "parametervalue")
+NAMED = frozenset({*VALUES, "$", "#text", "_"})
 
 Replace = Callable[[str, list[Finding]], str]
 
@@ -63,8 +67,8 @@ class NestedCleaner:
         return value
 
     def _entries(self, value: dict[str, Any], replaced: Replace, name: str) -> dict[str, Any]:
-        beside = (item for key, item in value.items() if key.lower() in NAMING)
-        named = next(filter(self._is_name, beside), name)
+        beside = {key.lower(): item for key, item in value.items()}
+        named = next((beside[key] for key in NAMING if self._is_name(beside.get(key))), name)
         cleaned = {}
         for key, item in value.items():
             own = key[-NAME_CHARACTERS:]
@@ -82,10 +86,12 @@ class NestedCleaner:
 
     def _after(self, name: str, text: str) -> list[Finding]:
         """Findings in the first line of a text that stands after its name; places as in the text alone."""
-        head, tail = frame(name)
-        size, found = len(head), self._scanner.scan(f"{head}{text}{tail}")
-        moved = [replace(f, column=f.column - size, start=f.start - size, end=f.end - size) for f in found]
-        return [f for f in moved if f.start >= 0 and f.end <= len(text) and f.line == 1]
+        (head, tail), value = frame(name), text.strip()
+        low, high = len(head), len(head) + len(value)
+        shift = low - text.find(value)
+        found = [f for f in self._scanner.scan(f"{head}{value}{tail}") if low <= f.start and f.end <= high]
+        spans = ((f.start - shift, f.end - shift, f.rule, f.action, f.severity) for f in found if f.line == 1)
+        return list(locate(text, spans))
 
     def _is_name(self, item: Any) -> bool:
         """Whether a text beside another one may be its name."""
