@@ -59,9 +59,19 @@ def test_keys_that_arrow_fills_in_are_left_out():
 def test_metadata_is_json():
     day = datetime.date(2020, 2, 29)
     (item,) = write(
-        pa.table({"text": ["x"], "n": [2**60], "d": [day], "f": [float("nan")], "b": [b"\x01"], "l": [[1, 2]]})
+        pa.table(
+            {
+                "text": ["x"],
+                "n": [2**60],
+                "d": [day],
+                "f": [float("nan")],
+                "b": [b"\xe9 a"],
+                "u": [b"\xc3\xa9"],
+                "l": [[1, 2]],
+            }
+        )
     )
-    assert json.loads(item.meta) == {"n": 2**60, "d": "2020-02-29", "f": None, "b": "01", "l": [1, 2]}
+    assert json.loads(item.meta) == {"n": 2**60, "d": "2020-02-29", "f": None, "b": "é a", "u": "é", "l": [1, 2]}
 
 
 def test_a_null_text_is_refused_by_its_row():

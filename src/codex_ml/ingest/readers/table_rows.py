@@ -143,7 +143,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None  # pandas writes NaN for a missing number
     if isinstance(value, bytes):
-        return value.hex()
+        return _text(value)
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, datetime.timedelta | decimal.Decimal):
@@ -151,6 +151,14 @@ def _plain(value: Any) -> Any:
     if value is None or value is UNREADABLE or isinstance(value, bool | int | float):
         return value
     return str(value)  # a value of an extension type, such as a UUID
+
+
+def _text(data: bytes) -> str:
+    """Bytes as a text in which the policy finds a secret, which it would not in hexadecimal digits."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def wrong_columns(schema: pa.Schema, context: Context) -> str:
