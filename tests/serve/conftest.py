@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 import torch
+import uvicorn.server
 
 from codex_ml.policy.filters import TextFilter
 from codex_ml.policy.rules import parse_policy
@@ -81,6 +82,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)  # two threads wait for each other at this size
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_end() -> Iterator[None]:
+    """uvicorn sleeps 0.1 s at a time until it sees that it must end; most tests here would wait for that only."""
+
+    def sleep(seconds: float) -> Any:
+        return asyncio.sleep(min(seconds, 0.005))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn.server, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+        yield
 
 
 @pytest.fixture(scope="session")

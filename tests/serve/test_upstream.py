@@ -69,7 +69,7 @@ class Other:
 @pytest.fixture
 def other() -> Iterator[Other]:
     found = Other()
-    thread = threading.Thread(target=found.server.serve_forever)
+    thread = threading.Thread(target=found.server.serve_forever, args=(0.01,))  # looks that often for the end
     thread.start()
     yield found
     found.server.shutdown()
