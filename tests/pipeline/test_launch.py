@@ -104,6 +104,7 @@ def test_a_killed_rank_ends_the_run_and_the_next_goes_on_until_sigterm_reaches_a
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_before_the_others_know_it_ends_the_run(two: Workspace) -> None:
     """Rank 0 waits for it at the rendezvous, and nobody closes a connection there."""
     two.edit("src/codex_ml/train/launch.py", "GRACE = 30.0", "GRACE = 1.0")
