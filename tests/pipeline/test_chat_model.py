@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import pytest
 from workspace import Workspace, make_workspace
 
 PARAMS = """\
@@ -89,18 +90,29 @@ def chats() -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-def test_the_saved_folder_chats_in_plain_transformers_and_adapters_find_their_base(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path)
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace after a training from scratch on the chats."""
+    workspace = make_workspace(tmp_path_factory.mktemp("chats"))
     workspace.extra["HF_HUB_OFFLINE"] = "1"
     (workspace.root / "data/raw").mkdir()
     (workspace.root / "data/raw/chats.jsonl").write_text(chats(), encoding="utf-8")
     (workspace.root / "params.yaml").write_text(PARAMS, encoding="utf-8")
     run(workspace, "fetch", "ingest", "split", "tokenizer", "pack", "train")
-    count, differing, said, configs, ends, ours = json.loads(printed(workspace, LOADED)[-1])
+    return workspace
+
+
+def test_the_saved_folder_chats_in_plain_transformers(taught: Workspace) -> None:
+    count, differing, said, configs, ends, ours = json.loads(printed(taught, LOADED)[-1])
     assert (differing, ours) == ([], False) and count > 25
     assert said == f"{ANSWER}<|im_end|>"  # and no token more: generation ended
     assert configs == [ends, ends]
 
+
+@pytest.mark.slow
+def test_an_adapter_on_it_chats_and_finds_its_base(taught: Workspace, tmp_path: Path) -> None:
+    """The same of adapters and of local tokenizers alone: tests/train/model, tests/tokenizer, tests/tokens."""
+    workspace = taught.copy(tmp_path / "adapted")
     (workspace.root / "models/base").mkdir(exist_ok=True)
     (workspace.root / "models/model").rename(workspace.root / "models/base/first")
     base = "{path: models/base/first, lora: {rank: 2, alpha: 4, targets: [q_proj]}}"
@@ -111,7 +123,7 @@ def test_the_saved_folder_chats_in_plain_transformers_and_adapters_find_their_ba
     )
     run(workspace, "tokenizer", "pack", "train")
     loaded, adapted = printed(workspace, LOADED + ADAPTED)[-2:]
-    count, differing, said, configs, ends, ours = json.loads(loaded)
+    _, differing, said, configs, ends, _ = json.loads(loaded)
     assert (differing, said, configs) == ([], f"{ANSWER}<|im_end|>", [ends, ends])
     assert json.loads(adapted) == ["models/base/first", "PeftModelForCausalLM"]
 
