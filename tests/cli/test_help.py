@@ -16,14 +16,15 @@ HEAVY = {
     "accelerate", "peft", "safetensors", "matplotlib", "jinja2", "gguf", "git", "yaml",
 }  # fmt: skip
 # What the commands share. Neither core.contract nor core.config: pydantic builds a validator per class.
+LIGHT_OF_CORE = (
+    "bounds", "conflicts", "errors", "internal_error", "interruption", "out_of_memory", "paths", "private_data",
+    "repository_root",
+)  # fmt: skip
 LIGHT = {
     "",
     ".__main__",
     ".core",
-    *(
-        f".core.{name}"
-        for name in ("bounds", "conflicts", "errors", "out_of_memory", "paths", "private_data", "repository_root")
-    ),
+    *(f".core.{name}" for name in LIGHT_OF_CORE),
 }
 
 # Each command in a process of its own, which begins where the modules of Typer are loaded.

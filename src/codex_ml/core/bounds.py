@@ -1,8 +1,8 @@
 """The upper bounds of whole numbers in params.yaml and in the options of commands.
 
 Each bound is above what is known to make sense, so that a slip of the keyboard is refused before any work, and so that
-no number leaves the integers of a library. Whether a smaller number fits this machine is for `modeling.memory_need` to say.
-Lists and texts need none of their own: params.yaml has at most 256 KiB and 50,000 values (`core.yaml`). Those that
+no number leaves the integers of a library. Whether a smaller number fits this machine is for `modeling.memory_need` to
+say. Lists and texts need none of their own: params.yaml has at most 256 KiB and 50,000 values (`core.yaml`). Those that
 multiply a cost have one at their field.
 
 Used by: the sections of params.yaml, the options of commands.

@@ -256,8 +256,8 @@ def test_a_name_says_what_the_trial_tries_and_git_allows_it() -> None:
 
 def test_dvc_gets_each_parameter_and_the_stage_of_the_metric() -> None:
     words = command(Launch("n", {"train.lr": "1e-3", "model.layers": "2"}, "0" * 40, Path("l"), 0), "train")
-    assert words[2:] == [
-        "dvc", "exp", "run", "--temp", "--name", "n", "-S", "++train.lr=0.001", "-S", "++model.layers=2", "train",
+    assert words[1:] == [
+        "-P", "-m", "dvc", "exp", "run", "--temp", "--name", "n", "-S", "++train.lr=0.001", "-S", "++model.layers=2", "train",
     ]  # fmt: skip
 
 
