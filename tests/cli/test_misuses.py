@@ -125,6 +125,7 @@ MISUSES = [
     (NOTHING, "compare a", "only a is named; name two results or more to compare"),
     (NOTHING, "compare a b", "a is not a folder, a Git revision or an experiment; `dvc exp list --all-commits`"),
     # what the pipeline wrote
+    (_edit("params.yaml", "version: 1", "version: 1\nbatch_size: 4"), "accept-code", "did you mean train.micro_batch_size?"),
     (NOTHING, "verify", "dvc.lock is missing; run `make repro` first"),
     (NOTHING, "lineage ../x", "../x lies outside this repository"),
     (NOTHING, "pack show", "give --step N, --row R, or both: they choose what is shown"),
@@ -137,6 +138,7 @@ MISUSES = [
 WRONG_USE = [  # Typer's own: Usage, where the help is, and what is wrong in a frame
     ("frobnicate", "No such command 'frobnicate'."),
     ("doctor --nosuch", "No such option: --nosuch"),
+    ("packages nothing", "Got unexpected extra argument(s) (nothing)"),
     ("runs --last 0", "Invalid value for '--last': Input should be greater than or equal to 1"),
     ("generate a --seed=-1", "Invalid value for '--seed': Input should be greater than or equal to 0"),
     ("generate a --n 0", "Invalid value for '--n': Input should be greater than or equal to 1"),
