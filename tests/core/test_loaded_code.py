@@ -139,3 +139,27 @@ def test_a_pth_file_is_recorded_if_it_runs_code_and_no_package_lists_it(tmp_path
         "usercustomize.py": hashlib.sha256(b"pass\n").hexdigest(),
     }
     assert [path.name for path in loaded_code.installed_start_code()] == ["planted.pth", "usercustomize.py"]
+
+
+@pytest.mark.parametrize("rule", ["/src/mine/extra.py", "/src/mine"])
+def test_a_module_that_dvc_leaves_out_of_the_hash_of_its_dependency_is_named(spec, load, tmp_path, monkeypatch, rule):
+    monkeypatch.chdir(tmp_path)
+    Path(".dvcignore").write_text(f"{rule}\n")
+    load("extra", tmp_path / "src/mine/extra.py")
+    mine = replace(spec, deps=(*LIBRARY, "src/mine"))
+    with pytest.raises(CheckFailed, match=r"^split imported extra from src/mine/extra.py: src/mine\S* is in no hash"):
+        refuse_unrecorded(mine)
+
+
+def test_a_module_in_a_linked_folder_of_a_dependency_is_named(spec, load, tmp_path, monkeypatch):
+    """DVC does not look into such a folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("src/mine").mkdir(parents=True)
+    Path("other").mkdir()
+    Path("src/mine/linked").symlink_to("../../other")
+    load("extra", tmp_path / "src/mine/linked/extra.py")
+    mine = replace(spec, deps=(*LIBRARY, "src/mine"))
+    with pytest.raises(
+        CheckFailed, match=r"^split imported extra from src/mine/linked/extra.py: src/mine/linked is a link"
+    ):
+        refuse_unrecorded(mine)

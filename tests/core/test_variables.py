@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from codex_ml.core.child import KEPT
@@ -61,12 +64,14 @@ def test_no_folder_and_no_state_of_ours_travels_in_a_variable():
 def test_the_record_has_what_may_decide_bytes_and_no_path():
     shell = {
         "MKL_CBWR": "AVX2", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "LD_LIBRARY_PATH": "/home/me/lib", "HOME": "/home/me",
-        "TORCHINDUCTOR_CACHE_DIR": "/tmp/x", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "OMP_NUM_THREADS": "4", "RANK": "1",
+        "OMP_THREAD_LIMIT": "1", "LD_AUDIT": "libx.so", "TORCHINDUCTOR_CACHE_DIR": "/tmp/x", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "OMP_NUM_THREADS": "4", "RANK": "1",
     }  # fmt: skip
     assert recorded_variables(shell) == {
+        "LD_AUDIT": "libx.so",
         # printf %s /home/me/lib | sha256sum
         "LD_LIBRARY_PATH": "sha256:0cd3b4689f40d8791008ca750cd44f195383a6a6dabb3715f128b39c9147877c",
         "MKL_CBWR": "AVX2",
+        "OMP_THREAD_LIMIT": "1",
         "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
     }
     assert all(name.startswith(RECORDED) for name in NOT_RECORDED)
@@ -76,3 +81,18 @@ def test_a_library_that_the_linker_loads_first_is_found_by_its_path(tmp_path):
     (tmp_path / "libfast.so").touch()
     found = preloaded({"LD_PRELOAD": f"{tmp_path}/libfast.so:libabsent.so {tmp_path}/gone.so"})
     assert found == [tmp_path / "libfast.so"]
+
+
+def test_a_prompt_after_a_failure_hides_no_failure():
+    """At a terminal, Python with PYTHONINSPECT exits with 0 once the prompt after the failure is closed."""
+    ours, theirs = os.openpty()
+    code = "import codex_ml.core.variables as v; v.refuse_prompt(); raise SystemExit(1)"
+    environment = {**os.environ, "PYTHONINSPECT": "1"}
+    os.write(ours, b"\x04")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment
+    )
+    os.close(ours)
+    os.close(theirs)
+    why = b"error: PYTHONINSPECT is set, so Python would hide that a stage failed; unset it\n"
+    assert (done.returncode, done.stderr) == (2, why)

@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import codex_ml
+from codex_ml.core.dvcignore import FILE as IGNORE_FILE
 from codex_ml.core.errors import CheckFailed
 from codex_ml.core.hashing import sha256_of
 from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec
+from codex_ml.core.tree import rules_for, why_not_traced
 from codex_ml.core.variables import preloaded
 
 AT_START = ("sitecustomize", "usercustomize")  # Python imports them before any program
@@ -113,7 +115,8 @@ def refuse_unrecorded(spec: StageSpec, *, packages: bool = True) -> None:
     """
     found_all = list(unrecorded(spec, packages=packages))
     if inside := [f"{found.name} from {found.path}" for found in found_all if found.inside]:
-        advice = f"add its folder to the stage's deps in {PIPELINE}, or remove the file"
+        left_out = next((why for found in found_all if found.inside and (why := _left_out(found.path, spec))), "")
+        advice = left_out or f"add its folder to the stage's deps in {PIPELINE}, or remove the file"
         raise CheckFailed(f"{spec.name} imported {', '.join(inside)}: {advice}")
     for found in found_all:
         if found.path.startswith(tuple(f"{folder}/" for folder in _site_folders())):
@@ -138,7 +141,25 @@ def _is_recorded(path: str, spec: StageSpec, packages: bool) -> bool:
     if path.startswith(_standard_library()) or _is_allowed(path):
         return True
     place = _in_the_checkout(path)
-    return place is not None and (spec.reads(place) or place in ROOTS)
+    return place is not None and (place in ROOTS or (spec.reads(place) and not _left_out(place, spec)))
+
+
+def _left_out(place: str, spec: StageSpec) -> str:
+    """Why a file of a dependency is not in its hash; "" if it is, or if it is in no dependency."""
+    if not spec.reads(place):
+        return ""
+    folder, _, name = place.rpartition("/")
+    ignores, why = _rules(folder, spec.deps)
+    if spec.reads(folder) and why:
+        return why
+    return f"{place} is in no hash, because of {IGNORE_FILE}; remove the file, or that rule" if ignores(name) else ""
+
+
+@cache
+def _rules(folder: str, deps: tuple[str, ...]) -> tuple[Callable[[str], bool], str]:
+    """(whether DVC leaves a file of a folder out, why it leaves out the folder)."""
+    rules, prefix = rules_for(Path(folder))
+    return lambda name: rules.matches(prefix + name, is_folder=False), why_not_traced(folder, deps)
 
 
 def _in_the_checkout(path: str) -> str | None:

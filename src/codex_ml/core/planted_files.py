@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+from codex_ml.core.byte_code import other_byte_code
 from codex_ml.core.loaded_code import AT_START
 from codex_ml.core.pipeline import PIPELINE, StageSpec
 
@@ -35,6 +36,7 @@ def planted_files(stages: Mapping[str, StageSpec]) -> Iterator[str]:
     for name, path in _importable(Path()):
         if name in names and (path.is_file() or (path / "__init__.py").exists()):
             yield f"{path}: Python could import it in place of the module {name}; rename or remove it"
+    yield from other_byte_code()
 
 
 def _touches(spec: StageSpec, path: Path) -> bool:

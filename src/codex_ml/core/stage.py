@@ -49,7 +49,7 @@ from codex_ml.core.sections import read_sections
 from codex_ml.core.side_note import GitState, write_side_note
 from codex_ml.core.stage_log import start_log
 from codex_ml.core.tree import why_not_traced
-from codex_ml.core.variables import FIXED
+from codex_ml.core.variables import FIXED, refuse_prompt
 
 log = logging.getLogger("codex_ml")
 
@@ -179,6 +179,7 @@ def run_stage(
 
     @app.command(help=about + "\n\n`dvc repro` runs it. Its settings are in params.yaml, its paths in dvc.yaml.")
     def command(debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error.")) -> None:
+        refuse_prompt()
         begin_run()
         with recorded_failures(name), one_line_errors(debug=debug, stage=name):
             settle_launcher(name, parallel=parallel)

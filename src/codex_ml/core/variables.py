@@ -1,4 +1,4 @@
-"""The environment variables that could change the bytes of a result, beside params.yaml. docs/training.md lists all.
+"""The environment variables that could change the bytes of a result, beside params.yaml. docs/environment.md lists all.
 
 Stages set or remove some of them. The others are in the record of each stage, if they are set.
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,11 +18,12 @@ FIXED = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DVC_STUDIO_OFFLINE": "1", "MPLBACKEND": "Agg",
     "PYTHONSAFEPATH": "1",
 }  # fmt: skip
-# Beginnings of the names of the variables that the record holds: they choose kernels, precision, libraries, assertions.
+# Beginnings of the names of the variables that the record holds: they choose kernels, precision, libraries, a compiler,
+# assertions, or how many threads OpenMP gives to torch, which splits a sum by their number (measured: the last digit).
 RECORDED = (
-    "ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "GLIBC_TUNABLES", "KMP_", "LD_LIBRARY_PATH", "LD_PRELOAD", "MKL_", "NPY_",
-    "NVIDIA_TF32_OVERRIDE", "ONEDNN_", "OPENBLAS_", "PYTHONOPTIMIZE", "PYTORCH_", "TORCHDYNAMO_", "TORCHINDUCTOR_",
-    "TORCH_", "TRITON_",
+    "ATEN_", "CUBLAS_", "CUDNN_", "CXX", "DNNL_", "DYLD_", "GLIBC_TUNABLES", "KMP_", "LD_AUDIT", "LD_LIBRARY_PATH",
+    "LD_PRELOAD", "MKL_", "NPY_", "NVIDIA_TF32_OVERRIDE", "OMP_DYNAMIC", "OMP_THREAD_LIMIT", "ONEDNN_", "OPENBLAS_",
+    "PYTHONINTMAXSTRDIGITS", "PYTHONOPTIMIZE", "PYTORCH_", "TORCHDYNAMO_", "TORCHINDUCTOR_", "TORCH_", "TRITON_",
 )  # fmt: skip
 # Of these, the ones that we or torchrun set, and the ones that say where files lie or what is logged.
 NOT_RECORDED = ("TORCHINDUCTOR_CACHE_DIR", "TORCH_HOME", "TORCH_LOGS", "TORCH_NCCL_", "TORCH_SHOW_")
@@ -38,6 +40,20 @@ def recorded_variables(environment: Mapping[str, str] = os.environ) -> dict[str,
 
 def _without_paths(value: str) -> str:
     return f"sha256:{hashlib.sha256(os.fsencode(value)).hexdigest()}" if "/" in value else value
+
+
+def refuse_prompt() -> None:
+    """End this process if PYTHONINSPECT is set: Python opens a prompt after a failure, and then exits with 0.
+
+    DVC would take a failed stage for a good one.
+    """
+    if sys.flags.inspect:
+        print(
+            "error: PYTHONINSPECT is set, so Python would hide that a stage failed; unset it",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
 
 
 def preloaded(environment: Mapping[str, str] = os.environ) -> list[Path]:
