@@ -109,11 +109,12 @@ def test_the_message_names_module_file_and_remedy(spec, load, tmp_path, monkeypa
 
 def test_code_that_runs_at_the_start_has_its_hash_in_the_record(run_python, tmp_path):
     """sitecustomize by PYTHONPATH, and a library of the linker: recorded by content, whatever folder they are in."""
-    (tmp_path / "sitecustomize.py").write_text("STARTED = 1\n")
+    code = "import sys\ndel sys.modules[__name__]  # it hides\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
     program = "from codex_ml.core.loaded_code import start_code\nprint(start_code())"
     path = os.pathsep.join([str(tmp_path), str(Path(loaded_code.__file__).parents[2])])
     done = run_python("-P", "-c", program, env={"PYTHONPATH": path})
-    digest = hashlib.sha256(b"STARTED = 1\n").hexdigest()
+    digest = hashlib.sha256(code.encode()).hexdigest()
     assert done.stdout == f"{{'sitecustomize.py': '{digest}'}}\n"
     plain = run_python("-P", "-c", program, env={"PYTHONPATH": str(Path(loaded_code.__file__).parents[2])})
     assert plain.stdout == "{}\n"
@@ -129,6 +130,7 @@ def test_a_pth_file_is_recorded_if_it_runs_code_and_no_package_lists_it(tmp_path
     (site / "usercustomize.py").write_text("pass\n")
     monkeypatch.setattr(loaded_code, "_site_folders", lambda: (str(site),))
     monkeypatch.setattr(loaded_code, "_module_files", lambda: iter(()))
+    monkeypatch.setattr(loaded_code, "_found_at_start", lambda: iter(()))
     monkeypatch.delenv("LD_PRELOAD", raising=False)
     library = tmp_path / "libfast.so"
     library.write_bytes(b"not really one")

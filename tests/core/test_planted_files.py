@@ -68,6 +68,20 @@ def test_another_home_of_python_is_refused(checkout, monkeypatch):
     assert found(checkout) == ["PYTHONHOME is set, so Python's own modules may come from another place; unset it"]
 
 
+def test_a_namesake_in_a_folder_of_pythonpath_is_named(checkout, tmp_path, monkeypatch):
+    """Not only once a module comes from there: that may be after hours, or hidden by the module itself."""
+    theirs = tmp_path / "theirs"
+    (theirs / "yaml").mkdir(parents=True)
+    (theirs / "torch").mkdir()
+    for name in ("xxhash.py", "yaml/__init__.py", "torch/notes.md", "mine.py", "sitecustomize.py"):
+        (theirs / name).touch()
+    monkeypatch.setenv("PYTHONPATH", f"{checkout}/src::{theirs}")
+    assert found(checkout) == [
+        f"{theirs}/{name}: Python would import it in place of the module {module}; unset PYTHONPATH"
+        for name, module in (("xxhash.py", "xxhash"), ("yaml", "yaml"))
+    ]
+
+
 def test_what_is_in_nobodys_way_is_not_refused(checkout):
     for name in (
         "plot_mine.py", "setup.cfg", "random.txt", "my-random.py", "torch/readme.md", "stages/notes.md",

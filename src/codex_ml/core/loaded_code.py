@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ def installed_start_code() -> list[Path]:
 
 def _start_files() -> list[Path]:
     """Files that run at Python's start, in the order of their names; see `start_code`."""
-    loaded = {Path(path) for name, path in _module_files() if name in AT_START}
+    loaded = {Path(path) for name, path in _module_files() if name in AT_START} | set(_found_at_start())
     found = {path for path in loaded if not str(path).startswith(_standard_library()) or _is_installed(path)}
     for folder in filter(os.path.isdir, _site_folders()):
         names = os.listdir(folder)  # noqa: PTH208 - a Path for each of hundreds takes longer
@@ -248,6 +249,14 @@ def _start_files() -> list[Path]:
         found |= {Path(folder, f"{name}.py") for name in AT_START if f"{name}.py" in names}
     found.update(preloaded())
     return sorted((path for path in found if not (_is_installed(path) and _is_in_a_record(path))), key=lambda p: p.name)
+
+
+def _found_at_start() -> Iterator[Path]:
+    """Where Python finds the modules of its start: they can remove themselves from the modules of this process."""
+    folders = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *sys.path]
+    for name in AT_START if site.ENABLE_USER_SITE else AT_START[:1]:
+        if (spec := PathFinder.find_spec(name, folders)) and spec.origin and spec.has_location:
+            yield Path(os.path.abspath(spec.origin))  # noqa: PTH100 - names only
 
 
 def _is_installed(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Files where Python could find them in place of a module of ours or of its own: in src, in stages, in the top folder.
+"""Files where Python could find them in place of another module: in src, stages, the top folder, and by PYTHONPATH.
 
 `python -P` does not look into stages or the top folder, and a stage whose modules come from there fails
 (core.loaded_code). A Python without -P does look there. So such a file is refused before any work, whether it would be
@@ -36,7 +36,17 @@ def planted_files(stages: Mapping[str, StageSpec]) -> Iterator[str]:
     for name, path in _importable(Path()):
         if name in names and (path.is_file() or (path / "__init__.py").exists()):
             yield f"{path}: Python could import it in place of the module {name}; rename or remove it"
+    for folder in _of_the_shell():
+        for name, path in _importable(folder):
+            if name in names - {*AT_START} and (path.is_file() or (path / "__init__.py").exists()):
+                yield f"{path}: Python would import it in place of the module {name}; unset PYTHONPATH"
     yield from other_byte_code()
+
+
+def _of_the_shell() -> Iterator[Path]:
+    """The folders that PYTHONPATH names, which come before those of the installed packages; src may be one."""
+    folders = (Path(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry)
+    yield from (folder for folder in folders if os.path.realpath(folder) != os.path.realpath("src"))
 
 
 def _touches(spec: StageSpec, path: Path) -> bool:
