@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import codex_ml
 from codex_ml.core.pipeline import load_pipeline
 from codex_ml.core.planted_files import planted_files
 
@@ -80,6 +81,21 @@ def test_a_namesake_in_a_folder_of_pythonpath_is_named(checkout, tmp_path, monke
         f"{theirs}/{name}: Python would import it in place of the module {module}; unset PYTHONPATH"
         for name, module in (("xxhash.py", "xxhash"), ("yaml", "yaml"))
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_named"),
+    [("0.1.0", "2.0rc1", False), ("# DVC", "# it", False), ("sys.exit(2)", "sys.exit(3)", True)],
+)
+def test_code_in_the_package_itself_is_named_because_no_stage_depends_on_it(checkout, monkeypatch, old, new, is_named):
+    file = checkout / "copy.py"
+    text = Path(codex_ml.__file__).read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    monkeypatch.setattr(codex_ml, "__file__", str(file))
+    assert [problem.split()[0] for problem in found(checkout) if "copy" not in problem] == [
+        "src/codex_ml/__init__.py"
+    ] * is_named
 
 
 def test_what_is_in_nobodys_way_is_not_refused(checkout):

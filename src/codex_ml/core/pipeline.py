@@ -17,7 +17,7 @@ PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), "params.yaml"
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # .dir: of a folder
 # DVC's run cache has each run, so a lost lock costs no computation.
 MEND_LOCK = f"bring back the committed one with `git checkout {LOCK}`, or delete it; then run `dvc repro`"
-ROOTS = ("src/codex_ml/__init__.py",)  # has the version and the check of Python: nothing that decides bytes
+ROOTS = ("src/codex_ml/__init__.py",)  # the version and the check of Python; see core.planted_files
 
 
 @dataclass(frozen=True)

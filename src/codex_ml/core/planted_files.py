@@ -10,16 +10,22 @@ Used by: core.stage, `codex-ml check`, `codex-ml verify`.
 from __future__ import annotations
 
 import os
+import re
 import site
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+import codex_ml
 from codex_ml.core.byte_code import other_byte_code
 from codex_ml.core.loaded_code import AT_START
-from codex_ml.core.pipeline import PIPELINE, StageSpec
+from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec
+from codex_ml.core.syntax_tree import syntax_digest
 
+# Of the file that each stage imports first and that no stage depends on, so that a new version makes none stale.
+VERSION = re.compile(rb'^__version__ = "[^"\n\\]*"$', re.MULTILINE)
+ROOT_SYNTAX = "9dac16b180f6122958ab9797f5f0eb228e1c8f9c9385c563da21c23ed364cf9e"
 SUFFIXES = (".py", ".pyc", *EXTENSION_SUFFIXES)
 
 
@@ -36,11 +42,14 @@ def planted_files(stages: Mapping[str, StageSpec]) -> Iterator[str]:
     for name, path in _importable(Path()):
         if name in names and (path.is_file() or (path / "__init__.py").exists()):
             yield f"{path}: Python could import it in place of the module {name}; rename or remove it"
-    for folder in _of_the_shell():
-        for name, path in _importable(folder):
+    for theirs in _of_the_shell():
+        for name, path in _importable(theirs):
             if name in names - {*AT_START} and (path.is_file() or (path / "__init__.py").exists()):
                 yield f"{path}: Python would import it in place of the module {name}; unset PYTHONPATH"
     yield from other_byte_code()
+    root = Path(codex_ml.__file__)
+    if syntax_digest(VERSION.sub(b"", root.read_bytes())) != ROOT_SYNTAX:
+        yield f"{ROOTS[0]} is in no record, so it may hold the version only; move other code into a module of a stage"
 
 
 def _of_the_shell() -> Iterator[Path]:
