@@ -47,7 +47,7 @@ def fake_pip(index, monkeypatch):
     def run(command, **options):
         destination = command[command.index("--dest") + 1]
         wanted = command[command.index("--dest") + 2 :]
-        assert command[:4] == [sys.executable, "-m", "pip", "download"]
+        assert command[:5] == [sys.executable, "-P", "-m", "pip", "download"]
         assert {"--no-deps", "--only-binary=:all:"} <= set(command)
         assert len({w.split("==")[0] for w in wanted}) == len(wanted), "pip refuses two releases of one name"
         calls.append(wanted)
