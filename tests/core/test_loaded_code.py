@@ -20,11 +20,15 @@ LIBRARY = tuple(f"src/codex_ml/{path.name}" for path in (Path(__file__).parents[
 
 
 @pytest.fixture
-def spec(repository, monkeypatch):
-    """A stage that depends on the whole library."""
+def spec(repository, monkeypatch, tmp_path_factory):
+    """A stage that depends on the whole library; modules that other tests wrote and imported are out of the way."""
     monkeypatch.chdir(repository)
     monkeypatch.setattr(loaded_code, "_others", set())
-    return replace(load_pipeline()["split"], deps=LIBRARY)
+    made = replace(load_pipeline()["split"], deps=LIBRARY)
+    for found in unrecorded(made):
+        if Path(found.path).is_relative_to(tmp_path_factory.getbasetemp()):
+            monkeypatch.delitem(sys.modules, found.name)
+    return made
 
 
 @pytest.fixture

@@ -63,8 +63,13 @@ def _text(file: Path) -> str:
 
 
 @cache
-def _scanner(policy: Path) -> Scanner:
-    """The rules of the policy that may stop a commit: those for credentials with severity high or critical."""
+def _scanner(policy: Path, top: Path) -> Scanner:
+    """The rules of the policy that may stop a commit: those for credentials with severity high or critical.
+
+    Args:
+        policy: as messages name it.
+        top: the current folder, where a relative `policy` lies; each has a scanner of its own.
+    """
     from codex_ml.core.plugin_lock import refuse_other_code
     from codex_ml.policy.rules import load_policy  # here, because the other hooks need none of it
     from codex_ml.policy.scan import Scanner
@@ -78,7 +83,7 @@ def find_secrets(file: Path) -> Iterator[str]:
     """Find credentials by the same rules that keep them out of the training text."""
     text = _text(file)
     lines = text.split("\n")
-    for finding in _scanner((POLICY if POLICY.exists() else OUR_POLICY).resolve()).scan(text):
+    for finding in _scanner(POLICY if POLICY.exists() else OUR_POLICY, Path.cwd()).scan(text):
         if ALLOWED not in lines[finding.line - 1]:
             yield (
                 f"{file}:{finding.line}:{finding.column}: looks like a secret ({finding.rule}); remove and revoke it, "
