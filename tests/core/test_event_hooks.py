@@ -77,7 +77,7 @@ def test_why_a_hook_failed_is_one_line(workspace, monkeypatch, hook, why):
 def test_what_a_hook_started_ends_with_its_time(tmp_path):
     code = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); " \
         "open(sys.argv[1], 'w').write(str(p.pid)); p.wait()"  # fmt: skip
-    assert "did not end" in call_hook(python(code, str(tmp_path / "pid"), seconds=15), b"{}\n")
+    assert "did not end" in call_hook(python(code, str(tmp_path / "pid"), seconds=5), b"{}\n")
     pid = int((tmp_path / "pid").read_text())
     for _ in range(100):  # until init has collected it
         try:
