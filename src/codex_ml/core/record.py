@@ -197,9 +197,9 @@ def _syntax(dep: Path, files: dict[str, str]) -> dict[str, str]:
 
 def deciding(record: dict[str, Any]) -> dict[str, Any]:
     """A record without what decides no result: of Python files, only the digests of the syntax trees remain."""
-    deps = {}
-    for path, dep in record["deps"].items():
-        known = dep.get("syntax", {})
-        files = dep.get("files") or dict.fromkeys(known, dep["md5"])
-        deps[path] = {name: known.get(name, md5) for name, md5 in files.items()} if known else dep
+    deps = dict(record["deps"])
+    for path, dep in deps.items():
+        if known := dep.get("syntax"):
+            files = dep.get("files") or dict.fromkeys(known, dep["md5"])
+            deps[path] = {name: known.get(name, md5) for name, md5 in files.items()}
     return {**record, "deps": deps}
