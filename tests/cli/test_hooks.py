@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 import subprocess
@@ -105,6 +106,19 @@ def test_what_is_in_order_passes(project, tmp_path, monkeypatch, name, file, dat
 
 def test_a_file_that_is_not_there_is_wrong_use(tmp_path):
     assert hook("secrets", tmp_path / "none")[0] == 2
+
+
+@pytest.mark.parametrize("name", ["secrets", "line-endings", "conflicts"])
+def test_a_file_that_cannot_be_read_is_one_line_about_the_disk(name, tmp_path, monkeypatch):
+    def fail(self):
+        raise OSError(errno.EIO, "Input/output error", str(self))
+
+    file = tmp_path / "a.yaml"
+    file.touch()
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    code, told = hook(name, file)
+    assert (code, told.count("\n")) == (1, 1)
+    assert told.startswith("error: the disk failed (input/output error)") and str(file) in told
 
 
 def test_stages_of_a_dry_run_are_read_from_its_text():

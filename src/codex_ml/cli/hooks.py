@@ -19,7 +19,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import islice
@@ -149,6 +149,12 @@ def stages_to_run(dry_run: str) -> list[str]:
     return list(dict.fromkeys(running or cached for running, cached in _WOULD_RUN.findall(dry_run)))
 
 
+def _check(find: Callable[[Path], Iterable[str]], files: Iterable[Path]) -> None:
+    with one_line_errors():  # a file may be unreadable, and the policy may be wrong
+        findings = [finding for file in files for finding in find(file)]
+    _report(findings)
+
+
 def _report(findings: Iterable[str]) -> None:
     found = False
     for finding in findings:
@@ -161,39 +167,37 @@ def _report(findings: Iterable[str]) -> None:
 @app.command()
 def secrets(files: Files) -> None:
     """Refuse files that hold credentials."""
-    with one_line_errors():  # the policy may be wrong
-        findings = [finding for file in files for finding in find_secrets(file)]
-    _report(findings)
+    _check(find_secrets, files)
 
 
 @app.command()
 def large_files(files: Files) -> None:
     """Refuse files over 512 KiB."""
-    _report(finding for file in files for finding in find_large_file(file))
+    _check(find_large_file, files)
 
 
 @app.command()
 def env_files(files: Files) -> None:
     """Refuse .env files, private keys and similar files."""
-    _report(finding for file in files for finding in find_env_file(file))
+    _check(find_env_file, files)
 
 
 @app.command("yaml")
 def yaml_files(files: Files) -> None:
     """Refuse files that are not valid YAML 1.2."""
-    _report(finding for file in files for finding in find_bad_yaml(file))
+    _check(find_bad_yaml, files)
 
 
 @app.command()
 def line_endings(files: Files) -> None:
     """Refuse files with carriage returns."""
-    _report(finding for file in files for finding in find_carriage_return(file))
+    _check(find_carriage_return, files)
 
 
 @app.command("conflicts")
 def conflict_markers(files: Files) -> None:
     """Refuse files with the conflict markers of a merge."""
-    _report(finding for file in files for finding in find_conflict(file))
+    _check(find_conflict, files)
 
 
 @app.command()
