@@ -4,8 +4,8 @@
 the findings depend on the speed of the machine, so such an expression is refused when the policy is read.
 
 In a group that repeats more than four times, the next character must decide whether a repetition goes on, and which
-alternative is taken; or the group must hold a character that occurs nowhere else in it, which is its border. So
-`(a+,)+` is fine, but `(a+,?)+` is not. A possessive repetition (`++`) gives no characters back, so it repeats anything.
+alternative is taken. So `(a+,)+` is fine, but `(a+,?)+` and `(,a?a?)+` are not. A possessive repetition (`++`) gives no
+characters back, so it repeats anything.
 Used by: rules.py.
 """
 
@@ -35,26 +35,10 @@ def explodes(expression: str) -> bool:
 
 def _explodes(nodes: list[Any]) -> bool:
     return any(
-        (name in _REPEATS and value[1] > FEW and _is_ambiguous_group(list(value[2])))
+        (name in _REPEATS and value[1] > FEW and _ambiguous(list(value[2]), _first(list(value[2]))[0]))
         or any(map(_explodes, _bodies(name, value)))
         for name, value in _named(nodes)
     )
-
-
-def _is_ambiguous_group(nodes: list[Any]) -> bool:
-    parts = [_characters([node]) for node in nodes]
-    for place, part in enumerate(parts):
-        others = _NOTHING.union(*parts[:place], *parts[place + 1 :])
-        fixed = "REPEAT" not in _operations([nodes[place]])
-        if fixed and part and not part & others and not _first([nodes[place]])[1]:
-            return False  # a border
-    return _ambiguous(nodes, _first(nodes)[0])
-
-
-def _operations(nodes: list[Any]) -> str:
-    """The names of all operations in a sequence."""
-    inner = (_operations(body) for name, value in _named(nodes) for body in _bodies(name, value))
-    return " ".join([*(name for name, _ in _named(nodes)), *inner])
 
 
 def _characters(nodes: list[Any]) -> frozenset[str]:
@@ -94,7 +78,8 @@ def _ambiguous(nodes: list[Any], after: frozenset[str]) -> bool:
         if name in _REPEATS:
             least, most, body = value
             begin = _first(list(body))[0]
-            if (least != most and begin & follow) or _ambiguous(list(body), begin | follow if most > 1 else follow):
+            open_end = least != most and begin & follow and not _ends(list(body), nodes[place + 1 :], after)
+            if open_end or _ambiguous(list(body), begin | follow if most > 1 else follow):
                 return True
         elif name == "BRANCH":
             begins = [_first(list(body)) for body in value[1]]
@@ -106,6 +91,23 @@ def _ambiguous(nodes: list[Any], after: frozenset[str]) -> bool:
         elif name == "SUBPATTERN" and _ambiguous(list(value[3]), follow):
             return True
     return False
+
+
+def _ends(body: list[Any], nodes: list[Any], after: frozenset[str]) -> bool:
+    """Whether only one length of a repeated class fits: as in `[a-z-]*[a-z],`, the last of its characters are fixed."""
+    held = _characters(body)
+    for place, node in enumerate(nodes):
+        if not _is_leaf(node) or not _characters([node]) <= held:
+            rest, optional = _first(nodes[place:])
+            break
+    else:
+        place, rest, optional = len(nodes), _NOTHING, True
+    return place > 0 and len(body) == 1 and _is_leaf(body[0]) and not held & (rest | after if optional else rest)
+
+
+def _is_leaf(node: Any) -> bool:
+    """Whether a node is one character."""
+    return str(node[0]) in ("LITERAL", "NOT_LITERAL", "IN", "ANY")
 
 
 def _first(nodes: list[Any]) -> tuple[frozenset[str], bool]:
