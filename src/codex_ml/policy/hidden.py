@@ -52,10 +52,14 @@ _ESCAPE = re.compile(r"\\(?:u00|x|u\{)([2-7][0-9a-fA-F])(?:(?<=\{..)\})?")
 # line. A part of words has a space beside its quote, so messages in several parts are not joined here.
 JOINER = 48  # characters of the longest joiner, with what it looks at
 _SOLID = "[A-Za-z0-9+/=_!#$%@^~-]"
-_JOINED = re.compile(
-    rf"""(["'`])(?=[ \t+.&~|\\\r\n])(?<={_SOLID}{{2}}.)[ \t]{{0,2}}(?:(?:[+&~]|\.{{1,2}}|\|\|)[ \t]{{0,2}})?"""
-    rf"""(?:\\?\r?\n[ \t]{{0,32}})?(?:[+.&~][ \t]?)?[bBrRuUfF@]?\1(?={_SOLID}{{2}})"""
-)
+# One expression per quote: `re` finds the first character of an expression five times as fast as one of a class.
+_JOINED = {
+    quote: re.compile(
+        rf"""{quote}(?=[ \t+.&~|\\\r\n])(?<={_SOLID}{{2}}.)[ \t]{{0,2}}(?:(?:[+&~]|\.{{1,2}}|\|\|)[ \t]{{0,2}})?"""
+        rf"""(?:\\?\r?\n[ \t]{{0,32}})?(?:[+.&~][ \t]?)?[bBrRuUfF@]?{quote}(?={_SOLID}{{2}})"""
+    )
+    for quote in "\"'`"
+}
 _CONTINUED = re.compile(rf"\\(?<={_SOLID}{{3}}\\)\r?\n[ \t]{{0,32}}(?={_SOLID}{{2}})")
 
 BASE64 = "A-Za-z0-9+/"
@@ -111,11 +115,11 @@ def reveal(text: str) -> View | None:
                 changes.append((*match.span(), ""))
             else:
                 changes += [(place, place + 1, _plain(text[place])) for place in range(*match.span())]
-    if "\\" in text and ("\\u" in text or "\\x" in text):  # the first test costs a hundredth of the others
-        changes += [(*match.span(), chr(int(match[1], 16))) for match in _ESCAPE.finditer(text)]
-        changes.sort()
-    joins = [(*match.span(), "") for match in _JOINED.finditer(text)]
-    if "\\\n" in text or "\\\r\n" in text:
+    joins = [(*match.span(), "") for quote in _JOINED if quote in text for match in _JOINED[quote].finditer(text)]
+    if "\\" in text:  # this test costs a hundredth of the others
+        if "\\u" in text or "\\x" in text:
+            changes += [(*match.span(), chr(int(match[1], 16))) for match in _ESCAPE.finditer(text)]
+            changes.sort()
         joins += [(*match.span(), "") for match in _CONTINUED.finditer(text)]
     if joins:
         changes = sorted([*changes, *joins])

@@ -22,7 +22,8 @@ SHORT = 300  # characters of a value that checks read; the policy's general exce
 CONTEXT = 100  # characters of the line before a value that `allow_before` sees
 NEAR = 8  # characters; no expression of the policy looks further ahead
 
-EIGHT_DIGITS = "[0-9][0-9][0-9][0-9][ -]?[0-9]{4}"  # the gate of card and bank numbers; twice as fast as `[0-9]{4}`
+EIGHT_DIGITS = "[0-9][0-9][0-9][0-9][ -]?[0-9]{4}"  # the gate of card and bank numbers
+_EIGHT_ZEROS = re.compile(b"0000[ -]?0000")
 _TO_ZERO = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
 
 WHOLE = frozenset({"jwt", "pem"})  # validators that decode the value and so need all of it
@@ -159,13 +160,10 @@ class Matcher:
                 hits.base64.append((start, trigger.first))
             elif rule.gate is None or rule.gate.match(text, start):
                 hits.add(text, rule, start, end)
-        digits = _has_eight_digits(text)
         for gate, gated in self._gates.values():
-            if gate.pattern == EIGHT_DIGITS and not digits:
-                continue
-            for match in gate.finditer(text):
+            for start, end in _gate_spans(gate, text):
                 for rule in gated:
-                    hits.add(text, rule, *match.span())
+                    hits.add(text, rule, start, end)
         hits.finish(text)
         return confirmed(text, hits.matches), hits.base64
 
@@ -174,8 +172,8 @@ class Matcher:
         for start, end, trigger in self._triggered(text):
             yield start, end, trigger.rule
         for gate, gated in self._gates.values():
-            for match in gate.finditer(text):
-                yield from ((*match.span(), rule) for rule in gated)
+            for start, end in _gate_spans(gate, text):
+                yield from ((start, end, rule) for rule in gated)
 
     @property
     def rules(self) -> list[Compiled]:
@@ -274,10 +272,12 @@ def _forms(rule: Rule, literal: str) -> Iterator[tuple[str, int]]:
             yield from base64_forms(spelt).items()
 
 
-def _has_eight_digits(text: str) -> bool:
-    """Whether `EIGHT_DIGITS` matches. Takes 0.03 s for 25 MB; the expression takes 0.2 s, a fifth of the whole scan."""
-    shape = text.encode("utf-8", "surrogatepass").translate(_TO_ZERO)
-    return b"00000000" in shape or b"0000 0000" in shape or b"0000-0000" in shape
+def _gate_spans(gate: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+    """Every place (start, end) of a gate. A search for zeros in place of digits takes a fifth of the time."""
+    if gate.pattern == EIGHT_DIGITS:
+        shape = text.encode("ascii", "replace").translate(_TO_ZERO)  # one byte per character
+        return (match.span() for match in _EIGHT_ZEROS.finditer(shape))
+    return (match.span() for match in gate.finditer(text))
 
 
 def _lower(text: str) -> str:

@@ -13,10 +13,11 @@ JOINERS = ("", " ", "_", "-", ".")
 
 
 def name_literals(names: Iterable[str]) -> tuple[str, ...]:
-    """The texts in which the names occur.
+    """The texts in which the names occur, without those that end with another one: both end at the same place.
 
     >>> name_literals(["pwd", "api key"])
     ('pwd', 'apikey', 'api key', 'api_key', 'api-key', 'api.key')
     """
     spelt = (joiner.join(name.split(" ")) for name in names for joiner in (JOINERS if " " in name else ("",)))
-    return tuple(dict.fromkeys(spelt))
+    literals = dict.fromkeys(spelt)
+    return tuple(one for one in literals if not any(one != other and one.endswith(other) for other in literals))
