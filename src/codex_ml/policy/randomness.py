@@ -11,6 +11,13 @@ from itertools import pairwise
 
 from codex_ml.policy.constants import COMMON_PAIRS, SHORT_WORDS
 
+_NUMBERED = re.compile(r"[A-Za-z_.-]+\d{0,3}|[A-Za-z_-]+\d{4}")
+_YEAR = re.compile(r"(?!(?:Pass|Test|User|Admin|Secret))[A-Z][a-z]{3,}[._-]?\d{4}")
+_SIGN = re.compile(r"[!#$%&@^~]")  # signs that passwords have and names do not
+_SIGN_INSIDE = re.compile(r"[A-Za-z][!#%&^~][A-Za-z]")
+_DIGIT_INSIDE = re.compile(r"[A-Za-z]{2,}\d[A-Za-z]{2,}")
+_LONG_WITH_DIGIT = re.compile(r"(?=.{13})[A-Za-z]?[a-z]+\d[a-z]+")  # names such as symbol2label are shorter
+_CHOSEN = re.compile(f"{_DIGIT_INSIDE.pattern}|{_YEAR.pattern}")
 _LETTERS = re.compile("[A-Za-z]{3,}")
 _CAPITALS = re.compile("[A-Z]+")
 _CAMEL = re.compile("[a-z][A-Z][a-z]")
@@ -19,20 +26,40 @@ LOOKED = 100  # characters that a check reads; more do not help, and a hostile l
 
 
 def is_password(value: str) -> bool:
-    """Whether a value may be a password: it is generated, or it mixes letters with digits.
+    """Whether a value after the name of a password may be one: it is generated, or a person chose it.
 
-    It needs two digits, or one digit and one other sign. One word followed by a number is not a password.
+    A person mixes letters with two digits, with a digit and a sign, with a digit between letters, or with a sign that
+    names do not have. One word followed by a number is not a password.
+
+    >>> [is_password(value) for value in ("Tiger#1985", "hunter2hunter", "correct!horse", "version-2", "option7")]
+    [True, True, True, False, False]
     """
     value = value[:LOOKED]
-    count = sum(c.isdigit() for c in value)
-    others = sum(not c.isalnum() for c in value)
     if is_generated(value) or (len(value) >= 8 and _turns(value) >= 0.5 and not is_readable(value)):
         return True
-    return (
-        (count >= 2 or (count == 1 and others >= 1))
-        and any(c.isalpha() for c in value)
-        and not re.fullmatch(r"[A-Za-z_.-]+\d{0,4}", value)
-    )
+    return _is_mixed(value) or bool(_SIGN_INSIDE.search(value)) or bool(_CHOSEN.fullmatch(value))
+
+
+def is_secret(value: str) -> bool:
+    """Whether a value after the name of a secret may be one: it is generated, or a person chose it.
+
+    A person mixes letters with digits and a sign, or puts a digit inside a long word.
+
+    >>> [is_secret(value) for value in ("Tiger#1985", "k7XbQ2mN9pLw", "hunter2hunter", "layer1.weight")]
+    [True, True, True, False]
+    """
+    value = value[:LOOKED]
+    if len(value) >= (12 if value.isalnum() else 16) and is_generated(value):
+        return True
+    mixed = _is_mixed(value) and bool(_SIGN.search(value)) and not is_readable(value)
+    return mixed or bool(_LONG_WITH_DIGIT.fullmatch(value))
+
+
+def _is_mixed(value: str) -> bool:
+    """Whether a value mixes letters with two digits, or with a digit and a sign, and is no word with a number."""
+    count = sum(c.isdigit() for c in value)
+    enough = count >= 2 or (count == 1 and not value.isalnum())
+    return enough and any(c.isalpha() for c in value) and not _NUMBERED.fullmatch(value)
 
 
 def is_readable(value: str) -> bool:

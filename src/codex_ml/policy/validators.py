@@ -24,7 +24,7 @@ from codex_ml.policy.constants import (
     RESOLVERS,
     TOP_LEVEL,
 )
-from codex_ml.policy.randomness import is_generated, is_password, is_token
+from codex_ml.policy.randomness import is_generated, is_password, is_secret, is_token
 
 
 def entropy(value: str) -> float:
@@ -220,6 +220,7 @@ VALIDATORS: dict[str, Callable[[str], bool]] = {
     "phone": is_phone,
     "phone-national": is_national_phone,
     "public-ip": is_public_ip,
+    "secret": is_secret,
     "token": is_token,
     "us-ssn": is_us_ssn,
 }
