@@ -155,9 +155,7 @@ INSTANCES: dict[str, Instance] = {
     "airtable-token": _framed("{}", lambda rng: "pa" + "t" + _text(rng, ALNUM, 14) + "." + _text(rng, HEX, 64)),
     "vendor-secret": _framed("data" + "dog api key {}", _mixed(HEX, 32)),
     "url-token": _framed("https://{}@git.internal/acme.git", _mixed(ALNUM, 24)),
-    "docker-auth": _framed(
-        '{"au' + 'th": "{}"}', lambda rng: base64.b64encode(b"acme:" + _text(rng, ALNUM, 16).encode()).decode()
-    ),
+    "docker-auth": _framed('{"au' + 'th": "{}"}', lambda rng: base64.b64encode(b"acme:" + rng.randbytes(12)).decode()),
     "call-auth": _framed("requests.get(url, au" + "th=('acme', '{}'))", _mixed(ALNUM, 14)),
     "bare-secret": _framed("\nexport APP_TO" + "KEN={}\n", _mixed(ALNUM, 28)),
     "bare-password": _framed("\nDB_PASS" + "WORD={}\n", lambda rng: "P4nther-" + _text(rng, DIGITS, 4)),
