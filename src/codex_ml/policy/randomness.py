@@ -18,6 +18,7 @@ _SIGN_INSIDE = re.compile(r"[A-Za-z][!#%&^~][A-Za-z]")
 _DIGIT_INSIDE = re.compile(r"[A-Za-z]{2,}\d[A-Za-z]{2,}")
 _LONG_WITH_DIGIT = re.compile(r"(?=.{13})[A-Za-z]?[a-z]+\d[a-z]+")  # names such as symbol2label are shorter
 _CHOSEN = re.compile(f"{_DIGIT_INSIDE.pattern}|{_YEAR.pattern}")
+_SIGNED = re.compile(r"[A-Za-z0-9][._/:-]+[A-Za-z0-9]")
 _LETTERS = re.compile("[A-Za-z]{3,}")
 _CAPITALS = re.compile("[A-Z]+")
 _CAMEL = re.compile("[a-z][A-Z][a-z]")
@@ -69,10 +70,12 @@ def is_readable(value: str) -> bool:
     letter pairs are common, and once per twelve if 35 % are. Of random URL-safe base64 texts of 32 characters, 3 in
     1,000 count as readable.
     """
-    share, pairs = _common_pairs(value)
-    turns = sum(a.isdigit() != b.isdigit() for a, b in pairwise(value) if a.isalnum() and b.isalnum())
-    if pairs < 6 or not re.search(r"[A-Za-z0-9][._/:-]+[A-Za-z0-9]", value) or _torn(value) > 1:
+    if not _SIGNED.search(value):
         return False
+    share, pairs = _common_pairs(value)
+    if pairs < 6 or share < 0.35 or _torn(value) > 1:
+        return False
+    turns = sum(a.isdigit() != b.isdigit() for a, b in pairwise(value) if a.isalnum() and b.isalnum())
     return (share >= 0.5 and turns * 6 <= len(value)) or (share >= 0.35 and turns * 12 <= len(value))
 
 
@@ -131,11 +134,13 @@ def is_generated(value: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_generated(value: str) -> bool:
+    if is_readable(value):
+        return False
     share, pairs = _common_pairs(value)
     torn = _torn(value)
     few = 3 * sum(map(str.isupper, value)) <= sum(map(str.isalpha, value))
     camel = few and _CAMEL.search(value) and share >= 0.55 and pairs >= 8 and _turns(value) < 0.45 and torn < 3
-    if is_readable(value) or camel:
+    if camel:
         return False
     if torn > 1 or _has_many_capitals(value):
         return True
