@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from codex_ml.core.errors import Reason
 from codex_ml.documents.document import Document, Refused
 from codex_ml.ingest.readers.compression import BOMB_BYTES, DAMAGE, refuse_bomb, refuse_pointer, unchanged
+from codex_ml.ingest.readers.parquet_footer import footer_kills
 from codex_ml.ingest.readers.parquet_pages import pages
 from codex_ml.ingest.readers.records import INDEX
 from codex_ml.ingest.readers.table_rows import (
@@ -82,6 +83,9 @@ def plan_parquet(context: Context) -> Iterator[ParquetTask | Refused]:
     size = path.stat().st_size
     with path.open("rb") as raw:
         refuse_pointer(raw)
+    if killing := footer_kills(path):
+        yield context.refused(None, killing)
+        return
     proved: list[RowRange] = []
     try:
         with pq.ParquetFile(path) as file:
