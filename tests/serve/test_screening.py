@@ -26,8 +26,8 @@ def screening() -> Screening:
     [
         ("id = AKIA", "QW3RTYU4IOPA5DFG rest", "<SECRET:aws-access-key:TAG> rest", "aws-access-key"),
         ("# settings\nid = AKIAQW", "3RTYU4IOPA5DFG rest", "<SECRET:aws-access-key:TAG> rest", "aws-access-key"),
-        ('password = "', 'kV7#mQ2x" rest', '<SECRET:assigned-password:TAG>" rest', "assigned-password"),
-        ("word " * 200 + 'password = "kV7', '#mQ2x" rest', '<SECRET:assigned-password:TAG>" rest', "assigned-password"),
+        ('password = "', 'kV7#mQ2x" rest', '<SECRET:assigned-secret:TAG>" rest', "assigned-secret"),
+        ("word " * 200 + 'password = "kV7', '#mQ2x" rest', '<SECRET:assigned-secret:TAG>" rest', "assigned-secret"),
     ],
 )
 def test_the_end_of_a_prompt_and_an_answer_are_read_together(screening, before, answer, left, rule) -> None:

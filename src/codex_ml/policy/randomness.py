@@ -52,6 +52,8 @@ def is_secret(value: str) -> bool:
     value = value[:LOOKED]
     if len(value) >= (12 if value.isalnum() else 16) and is_generated(value):
         return True
+    if len(value) >= 16 and value.isalnum() and _is_mixed(value + ".") and _common_pairs(value)[0] < 0.7:
+        return True
     mixed = _is_mixed(value) and bool(_SIGN.search(value)) and not is_readable(value)
     return mixed or bool(_LONG_WITH_DIGIT.fullmatch(value))
 
