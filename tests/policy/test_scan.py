@@ -41,6 +41,13 @@ def test_lines_end_at_lf_only_and_columns_count_characters(scanner, token, befor
     assert (finding.start, finding.end) == (len(before), len(before) + len(value))
 
 
+@pytest.mark.parametrize("before", ["", "é €\U0001f469 ", "İİİ ", "\ud800 "])
+def test_the_digits_of_a_card_are_found_after_characters_of_several_bytes(scanner, before):
+    value = "-".join(["5105", "1051", "0510", "5100"])
+    (finding,) = scanner.scan(f"{before}card {value}\n")
+    assert (finding.rule, finding.start, finding.end) == ("card-number", len(before) + 5, len(before) + 24)
+
+
 def test_a_finding_never_holds_the_value(scanner):
     for rule, text, value in planted(4, 2):
         for finding in scanner.scan(text):

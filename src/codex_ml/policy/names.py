@@ -17,6 +17,8 @@ def name_literals(names: Iterable[str]) -> tuple[str, ...]:
 
     >>> name_literals(["pwd", "api key"])
     ('pwd', 'apikey', 'api key', 'api_key', 'api-key', 'api.key')
+    >>> name_literals(["_key", "api key"])
+    ('_key', 'apikey', 'api key', 'api-key', 'api.key')
     """
     spelt = (joiner.join(name.split(" ")) for name in names for joiner in (JOINERS if " " in name else ("",)))
     literals = dict.fromkeys(spelt)
