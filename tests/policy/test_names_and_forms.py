@@ -99,6 +99,14 @@ def test_what_stands_for_a_password_stays(clean):
     assert [text for text in texts if clean(text) != text] == []
 
 
+def test_a_torn_placeholder_that_a_model_imitates_is_no_name(clean):
+    value = "Xk9vQ2mL" + "r8TzW4bN"
+    for text in (f"<<SECRET:{value}', ['-Le'", f"<SECRET: {value} ", f'<SECRET:"{value}"'):
+        assert clean(text) == text
+        assert value not in clean(text[text.index("S") :])  # the same without the bracket is one
+    assert value not in clean(f"<secret>{value}</secret>")
+
+
 def test_the_table_has_names_of_both_lists_and_forms_by_the_hundred(forms, policy):
     assert len(forms.FORMS) > 250 and len(forms.FIXED) > 150
     assert len(forms.PASSWORDS) + len(forms.SECRETS) == 43
