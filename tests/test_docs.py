@@ -14,7 +14,10 @@ from codex_ml.core.config import TRACKERS
 from codex_ml.core.sections import known_keys
 from codex_ml.core.yaml import parse_yaml, read_yaml
 from codex_ml.ingest.config import BUILT_IN as SOURCE_KINDS
-from codex_ml.policy.rules import load_policy
+from codex_ml.policy.nested import NestedCleaner
+from codex_ml.policy.redact import redact
+from codex_ml.policy.rules import load_policy, parse_policy
+from codex_ml.policy.scan import Scanner
 from codex_ml.safety_audit.audit_numbers import NUMBERS
 from codex_ml.safety_audit.config import SIZES
 from codex_ml.safety_audit.gate_evidence import smallest_samples, smallest_trials
@@ -25,6 +28,27 @@ from codex_ml.train.recipe import optimizer_plan
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+def links(file):
+    """(page, heading) of each link from a page to a page; the heading is "" if the link names none."""
+    for page, _, heading in (
+        link.partition("#") for link in re.findall(r"\]\(([^)\s:]+)\)", file.read_text(encoding="utf-8"))
+    ):
+        yield (file.parent / page).resolve() if page else file, heading
+
+
+@pytest.mark.shipped
+@pytest.mark.parametrize("file", [*DOCS, ROOT / "README.md"], ids=lambda file: file.name)
+def test_links_lead_to_pages_and_headings_that_exist(file):
+    for page, heading in links(file):
+        titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not heading or heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.shipped
+def test_the_front_page_leads_to_every_page():
+    assert {page for page, _ in links(ROOT / "README.md")} >= set(DOCS)
 
 
 @pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
@@ -177,3 +201,43 @@ def test_the_page_on_the_audit_states_the_smallest_numbers_of_trials():
     assert [key for key, *_ in sizes] == ["windows", "samples"]
     assert f"ends at {clopper_pearson(0, 26).high:.0%}".replace("%", " %") in text
     assert f"none of 200 texts is 0 to {100 * clopper_pearson(0, 200).high:.1f} %" in text
+
+
+VALUES = [
+    "u8Kq2vXw" + "91LmZr4TbN6s",
+    "pR3xV7nQ" + "52HdYc8WkJ4g",
+    "zT6bM1fS" + "94GjLu7EvA2q",
+    "wD5hC9yN" + "38PkRx6UaB1m",
+]
+
+
+@pytest.mark.shipped
+def test_the_page_on_data_states_how_far_a_name_reaches():
+    scanner = Scanner(load_policy(ROOT / "data/policy.yaml"))
+    a, b, c, d = VALUES
+
+    def kept(text):
+        found = {text[finding.start : finding.end] for finding in scanner.scan(text)}
+        return [value for value in VALUES if value in text and value not in found]
+
+    assert kept(f"user,password\njo,{a}\njim,{b}\nann,{c}\nsue,{d}\n") == [c, d]
+    assert (
+        kept("".join(f"{value}\n" for value in ["id,a,b,c,d,password", *(f"1,n,n,n,n,{v}" for v in VALUES)])) == VALUES
+    )
+    assert kept(f'token = ["{a}", "{b}", "{c}"]\n') == [c]
+    assert kept(f'token:\n  - "{a}"\n  - "{b}"\n') == [b]
+    assert kept(f"token:\n  - {a}\n  - {b}\n") == [a, b]
+    assert scanner.scan("password = epzffedrppdf\n") == []
+    cleaner = NestedCleaner(scanner)
+    rows = [{"user": "jo", "password": value} for value in VALUES] + [{"tokens": VALUES}]
+    cleaned = cleaner.clean(rows, lambda text, found: redact(text, found, b"a key of the test"))
+    assert str(cleaned).count("<SECRET:") == 8 and not any(value in str(cleaned) for value in VALUES)
+
+
+@pytest.mark.shipped
+def test_the_page_on_data_adds_a_name_to_the_policy():
+    page, policy = (ROOT / "docs/data.md").read_text(encoding="utf-8"), (ROOT / "data/policy.yaml").read_text("utf-8")
+    line = re.search(r"^echo '(.+)' \| codex-ml policy try$", page, re.MULTILINE).group(1)
+    added = policy.replace("\n  secret:\n    [", "\n  secret:\n    [geheimnis, ")
+    assert Scanner(parse_policy(policy)).scan(line) == []
+    assert [finding.rule for finding in Scanner(parse_policy(added)).scan(line)] == ["assigned-secret"]

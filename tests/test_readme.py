@@ -67,7 +67,7 @@ def test_commands_exist() -> None:
 
     commands = {(c.name or c.callback.__name__) for c in app.registered_commands if c.callback}
     commands |= {group.name for group in app.registered_groups}
-    named = set(re.findall(r"codex-ml ([a-z]+)", readme())) - {"docker"}
+    named = set(re.findall(r"codex-ml ([a-z][a-z-]*)", readme())) - {"docker"}
     assert named <= commands | {"-"}, named - commands
 
 
