@@ -65,7 +65,7 @@ def test_commands_exist() -> None:
 
     app = whole_app()
 
-    commands = {(c.name or c.callback.__name__) for c in app.registered_commands if c.callback}
+    commands = {(c.name or c.callback.__name__.replace("_", "-")) for c in app.registered_commands if c.callback}
     commands |= {group.name for group in app.registered_groups}
     named = set(re.findall(r"codex-ml ([a-z][a-z-]*)", readme())) - {"docker"}
     assert named <= commands | {"-"}, named - commands
