@@ -157,6 +157,7 @@ def test_a_full_output_ends_with_1(run_python):
     assert done.stderr == "error: the disk is full; free some space and run the same command again\n"
 
 
+INSTALLED = {"PYTHONPATH": str(Path(__file__).parents[1] / "guard")}  # verify refuses another library on PYTHONPATH
 HEAD = """
 import os, subprocess, sys
 child = subprocess.Popen([sys.executable, "-m", "codex_ml", *sys.argv[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -174,12 +175,12 @@ print(child.stderr.read().decode(), child.wait())
     ],
 )  # fmt: skip
 def test_output_that_head_cuts_is_not_an_error(chain, run_python, arguments):
-    assert run_python("-c", HEAD, *arguments).stdout == " 0\n"
+    assert run_python("-c", HEAD, *arguments, env=INSTALLED).stdout == " 0\n"
 
 
 def test_output_that_head_cuts_hides_no_failure(chain, run_python):
     chain.write("stages/fetch.py", b"# changed\n")  # the last link of many
-    done = run_python("-c", HEAD, "verify").stdout
+    done = run_python("-c", HEAD, "verify", env=INSTALLED).stdout
     assert done.startswith("error: fetch: code stages/fetch.py was changed after the run") and done.endswith(" 1\n")
 
 

@@ -27,6 +27,7 @@ OTHERS = {
     "core/child.py": 3,  # messages to the parent process
     "core/errors.py": 1,  # an error, through safe_words
     "core/progress.py": 1,  # through safe_words
+    "core/variables.py": 1,  # a constant
     "sandbox/supervisor.py": 1,  # a message to the parent process
     "train/launch.py": 1,  # through safe_text
     "train/stop_signals.py": 1,  # a constant

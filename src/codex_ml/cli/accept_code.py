@@ -12,9 +12,9 @@ def accept_code(debug: Debug = False) -> None:
     """Record edits of comments, docstrings and layout in dvc.lock, so that no stage runs because of them.
 
     It proves first that nothing else changed since the stages ran: the record of a stage has a digest of the syntax of
-    each Python file of its code. It refuses any other change of code, data, parameters or outputs, naming the file and
-    where Git has the old one the line, and then changes nothing. The records stay as they are and name the files that
-    ran; `codex-ml verify` compares the present files with them, and lists each accepted edit.
+    each Python file of its code. It refuses any other change of code, data, parameters or outputs, naming the file
+    (and the line, if Git has the old file); then it changes nothing. The records stay as they are and name the files
+    that ran; `codex-ml verify` compares the present files with them, and lists each accepted edit.
 
     Example: edit a comment in src/codex_ml/core/io.py, then `codex-ml accept-code && git add dvc.lock src`
     """

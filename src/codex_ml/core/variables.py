@@ -28,13 +28,19 @@ RECORDED = (
 # Of these, the ones that we or torchrun set, and the ones that say where files lie or what is logged.
 NOT_RECORDED = ("TORCHINDUCTOR_CACHE_DIR", "TORCH_HOME", "TORCH_LOGS", "TORCH_NCCL_", "TORCH_SHOW_")
 
+OURS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # a stage sets it where the shell does not, so it makes no difference
+
 
 def recorded_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables that may decide bytes, in the order of their names.
 
     A value with a path is replaced by its SHA-256, because a record names no folder of a machine.
     """
-    names = sorted(name for name in environment if name.startswith(RECORDED) and not name.startswith(NOT_RECORDED))
+    names = sorted(
+        name
+        for name, value in environment.items()
+        if name.startswith(RECORDED) and not name.startswith(NOT_RECORDED) and OURS.get(name) != value
+    )
     return {name: _without_paths(environment[name]) for name in names}
 
 

@@ -13,6 +13,7 @@ from codex_ml.core.config import Runtime
 from codex_ml.core.errors import UserError
 from codex_ml.core.ranks import local_rank, local_world_size
 from codex_ml.core.side_note import note_resolved
+from codex_ml.core.variables import OURS
 
 # Number of steps from which compiling (about 45 s on 2 cores) pays off. Measured with 2.6 M parameters: it saves 5 % of
 # a step in float32 on AVX2, and more than half in bf16 on AVX-512.
@@ -110,7 +111,8 @@ def make_deterministic(hardware: Hardware, *, seed: int) -> None:
     import torch
 
     # without a workspace of fixed size cuBLAS may give other bits, and torch refuses to call it
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    for name, value in OURS.items():
+        os.environ.setdefault(name, value)
     torch.set_num_threads(max(1, hardware.threads // local_world_size()))
     torch.use_deterministic_algorithms(True)
     # by default this mode also fills every new tensor, 8 % of a step here, to make reads of it repeatable; torch's own
