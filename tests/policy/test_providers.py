@@ -89,6 +89,7 @@ FIXED = {
     "aws-secret-after-id",
     "private-key",
     "jwt",
+    "dsn-password",  # read backwards from @tcp(, at most 64 characters: a stream would hold back all text for more
 }
 
 
