@@ -209,12 +209,19 @@ def test_a_part_that_is_not_allowed_is_refused_and_named(take, theirs, change, t
         take(theirs.edit(change))
 
 
-def test_an_added_token_without_special_is_taken_or_one_line(take, theirs):
-    """Releases of tokenizers differ: some read it as false, others refuse the file."""
-    try:
-        take(theirs.edit(lambda v: v["added_tokens"][0].pop("special")))
-    except UserError as error:
-        assert "cannot be used: " in str(error) and "\n" not in str(error)
+def test_an_added_token_without_special_needs_a_role(take, theirs):
+    """The role of the end token makes it special; tokenizers itself refuses the file of any other ("missing field")."""
+
+    def plain(value):
+        ids = [*value["model"]["vocab"].values(), *(token["id"] for token in value["added_tokens"])]
+        value["added_tokens"].append({**value["added_tokens"][0], "id": max(ids) + 1, "content": "<plain>"})
+        del value["added_tokens"][-1]["special"]
+
+    _, folder = take(theirs.edit(lambda value: value["added_tokens"][0].pop("special")))
+    assert json.loads((folder / "tokenizer.json").read_bytes())["added_tokens"][0]["special"] is True
+    theirs.edit(lambda value: value["added_tokens"][0].update(special=True))
+    with pytest.raises(UserError, match=r"cannot be used: .*missing field `special`"):
+        take(theirs.edit(plain))
 
 
 def test_file_sizes_are_limited(take, theirs, monkeypatch):
