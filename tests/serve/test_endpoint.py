@@ -494,9 +494,12 @@ def test_a_client_that_goes_away_frees_its_place(serving, parrot, stream) -> Non
         assert until(lambda: 'dropped_total{reason="gone"} 1' in running.counters.as_text({}))
 
 
-def test_a_reader_that_is_too_slow_is_dropped_and_the_engine_goes_on(serving, parrot) -> None:
+def test_a_reader_that_is_too_slow_is_dropped_and_the_engine_goes_on(serving, parrot, monkeypatch) -> None:
+    monkeypatch.setattr(http_server, "READ_SECONDS", 600)
     served = parrot("word " * 3000)
     with serving(served, policy=False, max_unread=20) as running:
+        [listening] = running.server.servers[0].sockets  # connections inherit the size; Linux may take in megabytes
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         ask = json.dumps({"prompt": "?", "max_tokens": 4000, "stream": True, "temperature": 0}).encode()
         port = int(running.url.rpartition(":")[2])
         slow = socket.socket()

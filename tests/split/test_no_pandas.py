@@ -32,5 +32,8 @@ def test_ingest_and_split_import_no_pandas(
     lines = (json.dumps({"id": str(n), "text": text}) for n, text in enumerate(texts))
     (workspace / "data/raw/own.jsonl").write_text("\n".join(lines))
     for stage in ("ingest", "split"):
-        done = run_python("-c", CODE, f"stages/{stage}.py", cwd=workspace)
+        # The workspace has a library of its own, so PYTHONPATH names no other one.
+        done = run_python(
+            "-c", CODE, f"stages/{stage}.py", cwd=workspace, env={"PYTHONPATH": str(repository / "tests/guard")}
+        )
         assert done.returncode == 0, done.stderr
