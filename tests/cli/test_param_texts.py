@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,38 @@ def test_a_secret_in_a_key_or_a_comment_is_refused_by_its_line(workspace):
     assert refusal(f"seed: 1\n# {KEY}\n").startswith(
         "params.yaml:2: the line holds a value that the rule github-token "
     )
+
+
+@pytest.fixture
+def own_policy(workspace, repository):
+    """The repository's own policy, because the one of the tests knows neither addresses nor names."""
+    shutil.copy(repository / "data/policy.yaml", "data/policy.yaml")
+
+
+@pytest.mark.shipped
+def test_personal_data_and_keys_of_data_are_accepted(own_policy):
+    lines = [
+        "# ask jane.roe" + "@acme-lab.org",
+        "# the tracker is 81.2.69" + ".142",
+        "author: jane.roe" + "@acme-lab.org",
+        "uri: http://81.2.69" + ".142:5000",
+        "# cache_key: md5",
+        "cache_key: md5",
+        "md5_key:\n  cache_key: md5:" + "0d41d8cd98f00b204e98",
+        "# cache_key: " + "d41d8cd98f00b204e9800998ecf8427e",
+    ]
+    for line in lines:
+        Path("params.yaml").write_text(f"seed: 1\n{line}\n", encoding="utf-8")
+        refuse_texts()
+
+
+@pytest.mark.shipped
+def test_a_secret_beside_personal_data_or_in_several_lines_is_refused(own_policy):
+    said = refusal(f"# jane.roe@acme-lab.org {KEY}\n")
+    assert said.startswith("params.yaml:1: the line holds a value that the rule github-token ")
+    body = "".join(f"#   {KEY[4 + line :] + KEY[4 : 4 + line]}\n" for line in range(4))
+    said = refusal(f"seed: 1\n# -----BEGIN {'PRIVATE'} KEY-----\n{body}# -----END {'PRIVATE'} KEY-----\nreport: {{}}\n")
+    assert said.startswith("params.yaml:4: the lines up to this one hold a value that the rule private-key of ")
 
 
 def test_the_name_of_an_experiment_is_refused(workspace, monkeypatch):

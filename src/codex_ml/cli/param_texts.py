@@ -1,6 +1,7 @@
 """What params.yaml may not hold, because Git, dvc.lock, records, reports and trackers repeat it: secrets and `${...}`.
 
-`dvc exp run -S` writes the file anew and replaces `${oc.env:NAME}` by the value of a variable of the shell.
+`dvc exp run -S` writes the file anew and replaces `${oc.env:NAME}` by the value of a variable of the shell. Personal
+data, such as the address of an author or of a tracker's machine, is allowed: only rules of kind `secret` count.
 Used by: `codex-ml check`, and each stage at its start.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.core.errors import UserError
-from codex_ml.core.message_cleaner import POLICY, load_cleaner, rule_in
+from codex_ml.core.message_cleaner import POLICY, load_cleaner, secret_in
 from codex_ml.core.problems import dotted
 from codex_ml.core.sections import PARAMS
 from codex_ml.core.yaml import line_of, parse_yaml, read_text
@@ -22,7 +23,7 @@ Place = tuple[str | int, ...]
 
 
 def refuse_texts(path: Path = PARAMS) -> None:
-    """Refuse a parameters file that holds `${`, or what the policy forbids, in a value, a key or a comment.
+    """Refuse a parameters file that holds `${`, or a secret by the rules of the policy, in a value, a key or a comment.
 
     Raises:
         UserError: naming line, key and rule, and never the value; also when the policy cannot be used.
@@ -37,20 +38,24 @@ def refuse_texts(path: Path = PARAMS) -> None:
             )
     if Path(POLICY).exists():  # a workspace without the stages that read it has none
         load_cleaner()
-    if rule := rule_in(os.environ.get(EXPERIMENT, "")):
+    if rule := secret_in(os.environ.get(EXPERIMENT, "")):
         raise UserError(
             f"the name of the experiment holds {_forbidden(rule)}; it is in Git and in logs, so choose another name "
             "with `dvc exp run --name`"
         )
-    if not rule_in(text) and not rule_in("\n".join(value for _, value in found)):
+    if not secret_in(text) and not secret_in("\n".join(value for _, value in found)):
         return  # one scan of all takes less time than one of each
     remove = "it goes into Git, so remove it (and revoke a key that was in use)"
     for place, value in found:
-        if rule := rule_in(value):
+        if rule := secret_in(value):
             raise UserError(f"{path}:{line_of(text, place)}: {_named(place)} holds {_forbidden(rule)}; {remove}")
-    for number, line in enumerate(text.split("\n"), 1):
-        if rule := rule_in(line):
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if rule := secret_in(line):
             raise UserError(f"{path}:{number}: the line holds {_forbidden(rule)}; {remove}")
+    for number in range(1, len(lines) + 1):  # what several lines hold, such as a private key in a comment
+        if rule := secret_in("\n".join(lines[:number])):
+            raise UserError(f"{path}:{number}: the lines up to this one hold {_forbidden(rule)}; {remove}")
 
 
 def _forbidden(rule: str) -> str:
@@ -58,9 +63,9 @@ def _forbidden(rule: str) -> str:
 
 
 def _named(place: Place) -> str:
-    """The key of a text, up to the first part that holds what the policy forbids."""
+    """The key of a text, up to the first part that holds a secret."""
     for number, key in enumerate(place):
-        if rule_in(str(key)):
+        if secret_in(str(key)):
             return f"a key of {dotted(place[:number])}" if number else "a key"
     return dotted(place)
 

@@ -55,29 +55,29 @@ def load_cleaner() -> Callable[[str], str]:
     return _cleaner(str(Path.cwd()))
 
 
-def rule_in(text: str) -> str:
-    """The rule of data/policy.yaml that removes something from a text; "" for a clean text, or without a policy."""
-    if not Path(POLICY).exists():
+def secret_in(text: str) -> str:
+    """The rule of kind `secret` that removes something from a text; "" for a text without one, or without a policy."""
+    if not Path(POLICY).exists() or load_cleaner()(text) == text:
         return ""
-    clean = load_cleaner()(text)
+    clean = _cleaner(str(Path.cwd()), secrets=True)(text)  # a secret inside of personal data is one, too
     if clean == text:
         return ""
     found = next((match[1] for match in PLACED.finditer(clean) if match[0] not in text), "")
     return found or "?"
 
 
-def _cleaner(top: str) -> Callable[[str], str]:
-    clean, error = _loaded(top)
+def _cleaner(top: str, *, secrets: bool = False) -> Callable[[str], str]:
+    clean, error = _loaded(top, secrets)
     if error is not None:
         raise error
     return clean
 
 
 @cache  # a policy that cannot be used is not read again for each message
-def _loaded(top: str) -> tuple[Callable[[str], str], Exception | None]:
+def _loaded(top: str, secrets: bool) -> tuple[Callable[[str], str], Exception | None]:
     before = set(sys.modules)
     try:
-        return import_module("codex_ml.policy.cleaner").load_cleaner(*map(Path, FILES)), None
+        return import_module("codex_ml.policy.cleaner").load_cleaner(*map(Path, FILES), secrets=secrets), None
     except Exception as error:
         return str, error
     finally:

@@ -12,11 +12,12 @@ from codex_ml.policy.rules import load_policy
 from codex_ml.policy.scan import Scanner
 
 
-def load_cleaner(policy: Path, lock: Path, key: Path) -> Callable[[str], str]:
+def load_cleaner(policy: Path, lock: Path, key: Path, *, secrets: bool = False) -> Callable[[str], str]:
     """Return a function that replaces in a text every value that the policy does not allow.
 
     Args:
         policy, lock, key: files of the rules, of their detectors, and of the secret of the placeholders.
+        secrets: use the rules of kind `secret` only, and the detectors.
 
     Raises:
         UserError: when one of them cannot be used, or the code of a detector has changed.
@@ -27,5 +28,5 @@ def load_cleaner(policy: Path, lock: Path, key: Path) -> Callable[[str], str]:
     """
     rules = load_policy(policy)
     refuse_other_code("detectors", rules.detectors, lock)
-    scanner, secret = Scanner(rules), read_key(key)
+    scanner, secret = Scanner(rules.only(kinds={"secret"}) if secrets else rules), read_key(key)
     return lambda text: redact(text, scanner.scan(text), secret)

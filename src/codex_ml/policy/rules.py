@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -160,8 +160,8 @@ class Policy(_Strict):
                     raise ValueError(f"rule {rule.id}: `names` has no list {name!r}; there is {known}")
         return self
 
-    def only(self, *, kinds: Collection[Kind], severities: Collection[Severity]) -> Policy:
-        """A copy with the rules of these kinds and severities only, for a check that stops people (a Git hook)."""
+    def only(self, *, kinds: Collection[Kind], severities: Collection[Severity] = get_args(Severity)) -> Policy:
+        """A copy with the rules of these kinds and severities only, for a check that stops people."""
         kept = tuple(rule for rule in self.rules if rule.kind in kinds and rule.severity in severities)
         return self.model_copy(update={"rules": kept})
 
