@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from codex_ml.core.errors import UserError
 from codex_ml.core.problems import Problem, dotted, first_problem
 from codex_ml.core.yaml import line_of, parse_yaml
-from codex_ml.policy.backtracking import explodes
+from codex_ml.policy.backtracking import explodes, is_slow, rereads
 from codex_ml.policy.filter_rules import FilterRules
 from codex_ml.policy.gate_rules import GateRule
 from codex_ml.policy.names import name_literals
@@ -30,6 +30,7 @@ MAX_WINDOW = 1000  # characters; a wider window would make frequent literals slo
 
 Kind = Literal["secret", "personal", "injection"]
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
+Name = Annotated[str, Field(pattern=r"\S", max_length=200)]
 
 
 class _Strict(BaseModel):
@@ -118,8 +119,20 @@ class Rule(_Strict):
     def _has_a_gate(self) -> Rule:
         if not self.literals and not self.gate and not self.names:
             raise ValueError("`names`, `literals` or `gate` must say where the pattern is tried; give one of them")
-        if self.names and (self.literals or self.before):
-            raise ValueError("a rule with `names` has no `literals` and no `before`, because it begins at a name")
+        if self.names and (self.literals or self.gate or self.before):
+            raise ValueError(
+                "a rule with `names` has no `literals`, `gate` or `before`, because it begins after a name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reads_a_line_once(self) -> Rule:
+        for key, expression in (("pattern", self.pattern), ("gate", self.gate or "")):
+            if rereads(expression, () if self.before else self.literals):
+                raise ValueError(
+                    f"`{key}` can read the rest of a line again from each of many places, as key.*end does; give the "
+                    "repetition a limit, key.{0,200}end, or let `run` continue the value"
+                )
         return self
 
     def after_names(self, lists: dict[str, tuple[str, ...]]) -> Rule:
@@ -138,7 +151,9 @@ class Policy(_Strict):
     version: Literal[1] = 1
     detectors: tuple[Text, ...] = Field((), description="Names of installed `codex_ml.detectors` entry points to run")
     allow: tuple[Text, ...] = Field((), description="Exceptions searched in the value of every rule of kind secret")
-    names: dict[str, tuple[Text, ...]] = Field({}, description="Lists of names after which a value is a secret")
+    names: dict[str, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
+        {}, description="Lists of names after which a value is a secret"
+    )
     providers: tuple[Provider, ...] = Field((), description="Tokens that begin with a fixed prefix")
     rules: tuple[Rule, ...] = Field(min_length=1)
     filters: FilterRules = Field(FilterRules(), description="What happens at run time to prompts and answers")
@@ -193,6 +208,11 @@ def _compile_bounded(expression: str) -> None:
         raise ValueError(
             "the time of the regular expression can explode: a group that repeats can read one text in several ways, "
             "as in (a+)+; make the repetition possessive, (a+)++, or end each round with a character of its own, (a+,)+"
+        )
+    if is_slow(expression):
+        raise ValueError(
+            "the regular expression can take too many steps: several repetitions can share one text, as in x.*y.*z; "
+            "limit them, x.{0,80}y.{0,80}z, or make them possessive where nothing is given back, [^;]*+;"
         )
 
 
