@@ -163,7 +163,8 @@ def test_the_producer_of_a_path(repository, path, stage):
 @pytest.fixture
 def library(tmp_path, monkeypatch):
     files = {
-        "stages/s.py": "from codex_ml.modeling import rows as pack\ndef f():\n    import codex_ml.core.io as x, os\n",
+        "stages/s.py": "from codex_ml.modeling import rows as pack\nmatch x:\n  case 1:\n    try:\n      pass\n"
+        "    except E:\n      with y:\n        import codex_ml.core.io as x, os\n",
         "src/codex_ml/__init__.py": "",
         "src/codex_ml/core/io.py": "from codex_ml.core.errors import E\nfrom . import nothing\nfrom numpy import codex_ml\n",
         "src/codex_ml/core/errors.py": "import codex_ml.core.io\n",

@@ -15,6 +15,7 @@ from codex_ml.core.conflicts import refuse_conflict
 from codex_ml.core.errors import UserError
 
 PACKAGE = Path("src/codex_ml")
+INNER = ("body", "orelse", "finalbody", "handlers", "cases")  # fields of a statement that hold statements
 Read = TypeVar("Read")
 
 
@@ -28,6 +29,7 @@ class ImportGraph:
     def __init__(self, root: Path = Path()) -> None:
         self._root = root
         self._known: dict[str, set[str]] = {}
+        self._files: dict[str, list[str]] = {}
 
     def modules(self, script: Path) -> set[str]:
         """Files of the library that `script` imports, directly or not, also inside functions.
@@ -58,26 +60,35 @@ class ImportGraph:
         for name in _read_python(file, _library_imports):
             yield from self._files_of(name)
 
-    def _files_of(self, name: str) -> Iterator[str]:
+    def _files_of(self, name: str) -> list[str]:
         """The module itself and the __init__.py files of its packages, which Python runs too."""
-        parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            base = Path("src", *parts[:end])
-            for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-                if (self._root / candidate).is_file():
-                    yield candidate.as_posix()
+        if name not in self._files:
+            package, base = name.rpartition(".")[0], f"src/{name.replace('.', '/')}"
+            own = [file for file in (f"{base}.py", f"{base}/__init__.py") if (self._root / file).is_file()]
+            self._files[name] = [*(self._files_of(package) if package else ()), *own]
+        return self._files[name]
 
 
 @cache
 def _library_imports(source: bytes) -> tuple[str, ...]:
-    """Names that a source imports from the library. Parsing all of it takes a second, so a process does that once."""
+    """Names that a source imports from the library. All of it takes half a second, so a process does that once."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return tuple(name for name in names if name.split(".")[0] == PACKAGE.name)
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
+    """The statements of a program, also inside others; an import is one, and `ast.walk` takes as long as the parser."""
+    left = list(tree.body)
+    while left:
+        node = left.pop()
+        yield node
+        for field in INNER:
+            left += getattr(node, field, ())
 
 
 def _read_python(file: Path, read: Callable[[bytes], Read]) -> Read:

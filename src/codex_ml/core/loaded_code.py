@@ -151,7 +151,7 @@ def _left_out(place: str, spec: StageSpec) -> str:
         return ""
     folder, _, name = place.rpartition("/")
     ignores, why = _rules(folder, spec.deps)
-    if spec.reads(folder) and why:
+    if why and spec.reads(folder):
         return why
     return f"{place} is in no hash, because of {IGNORE_FILE}; remove the file, or that rule" if ignores(name) else ""
 

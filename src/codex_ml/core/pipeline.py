@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,19 @@ class StageSpec:
 
     def reads(self, path: str) -> bool:
         """Whether a path is a dependency, or lies in one."""
-        return any(Path(path).is_relative_to(dep) for dep in self.deps)
+        here = Path(path)
+        return here in self._deps or not self._deps.isdisjoint(here.parents)
 
-    @property
+    @cached_property
+    def _deps(self) -> frozenset[Path]:
+        return frozenset(map(Path, self.deps))
+
+    @cached_property
     def code(self) -> tuple[str, ...]:
         """The deps that are code: the script and folders of the library."""
         return tuple(dep for dep in self.deps if Path(dep).parts[0] in ("src", "stages"))
 
-    @property
+    @cached_property
     def data(self) -> tuple[str, ...]:
         return tuple(dep for dep in self.deps if dep not in self.code)
 

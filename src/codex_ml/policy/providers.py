@@ -27,7 +27,7 @@ class Provider(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,39}$")] = Field(description="Unique name of the rule")
-    docs: Annotated[str, Field(pattern=r"^https://[\w./#?=%@~-]{6,200}$")] = Field(
+    docs: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9_./#?=%@~-]{6,200}$")] = Field(
         description="The vendor's page about these tokens"
     )
     shapes: tuple[Annotated[str, Field(min_length=4, max_length=300)], ...] = Field(

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Collection
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -231,6 +232,7 @@ def load_policy(path: Path = POLICY) -> Policy:
     return parse_policy(text, name=str(path))
 
 
+@lru_cache(maxsize=1)  # `codex-ml check` asks for the same one three times
 def parse_policy(text: str, *, name: str = str(POLICY)) -> Policy:
     """Parse and validate the text of a policy; raises as `load_policy`."""
     value = parse_yaml(text, name)

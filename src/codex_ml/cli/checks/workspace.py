@@ -177,8 +177,8 @@ def _glob(key: str, pattern: str) -> Iterator[str]:
 def _git(stages: dict[str, StageSpec]) -> Iterator[str]:
     """Outputs that Git tracks too: they make DVC fail after the stage has run, hours later."""
     outs = [out for spec in stages.values() for out in spec.outs if out not in spec.uncached]
-    tracked = [Path(name) for name in _tracked()]
-    if both := [out for out in outs if any(name.is_relative_to(out) for name in tracked)]:
+    tracked = {folder for name in _tracked() for folder in (name, *map(str, Path(name).parents))}
+    if both := [out for out in outs if str(Path(out)) in tracked]:
         yield (
             f"Git tracks {both[0]}, which is an output in DVC's cache, so DVC would fail after the stage has run; run "
             f"`git rm -r --cached {shlex.join(both)}`"
