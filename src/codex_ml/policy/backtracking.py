@@ -27,9 +27,10 @@ MOST_STEPS_OF_A_LINE = 10**11  # the square of LINE is 10^12
 # Characters by which classes are compared: two classes that share any are taken to share one of these. The literals and
 # the ends of the ranges of the expression are added: of two ranges that overlap, one begins inside the other one.
 _PROBES = frozenset((*map(chr, range(9, 14)), *map(chr, range(32, 127)), "\u00e9", "\u0416", "\u4e2d", "\u2028"))
+_LEAF = ("LITERAL", "NOT_LITERAL", "IN", "ANY")
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT")
 _NOTHING: frozenset[str] = frozenset()
-_LEAVES = dict[tuple[str, str, frozenset[str]], frozenset[str]]()
+_LEAVES = dict[tuple[str, str], frozenset[str]]()
 
 
 def explodes(expression: str) -> bool:
@@ -90,8 +91,8 @@ class _Choices:
 
     def __init__(self, nodes: list[Any]) -> None:
         self.nodes = nodes
-        more = _PROBES.union(_ends_of_ranges(nodes))
-        self._probes = _PROBES if more == _PROBES else more
+        self._own = frozenset(_ends_of_ranges(nodes)) - _PROBES  # probes of this expression
+        self._probes = _PROBES | self._own
 
     def steps(self, nodes: list[Any], after: frozenset[str], line: int = LINE) -> tuple[int, int]:
         """(steps, ways): a bound of the steps of a sequence, and of the ways to match it that must all be tried.
@@ -101,6 +102,9 @@ class _Choices:
         """
         steps, ways = 0, 1
         for place, (name, value) in enumerate(_named(nodes)):
+            if name in _LEAF:  # one step and one way, whatever follows
+                steps += ways
+                continue
             rest, optional = self._first(nodes[place + 1 :])
             follow = rest | after if optional else rest
             if name in _REPEATS:
@@ -170,10 +174,14 @@ class _Choices:
 
     def explodes(self, nodes: list[Any]) -> bool:
         return any(
-            (name in _REPEATS and value[1] > FEW and self._ambiguous(list(value[2]), self._first(list(value[2]))[0]))
+            (name in _REPEATS and value[1] > FEW and self._round_is_ambiguous(list(value[2])))
             or any(map(self.explodes, _bodies(name, value)))
             for name, value in _named(nodes)
         )
+
+    def _round_is_ambiguous(self, body: list[Any]) -> bool:
+        """Whether the next character leaves a choice in a repeated group; a row of single characters has none."""
+        return not all(map(_is_leaf, body)) and self._ambiguous(body, self._first(body)[0])
 
     def _characters(self, nodes: list[Any]) -> frozenset[str]:
         """The characters that a sequence can hold, of `self._probes`."""
@@ -187,6 +195,8 @@ class _Choices:
     def _ambiguous(self, nodes: list[Any], after: frozenset[str]) -> bool:
         """Whether the next character leaves a choice inside a sequence that `after` may follow."""
         for place, (name, value) in enumerate(_named(nodes)):
+            if name in _LEAF:
+                continue
             rest, optional = self._first(nodes[place + 1 :])
             follow = rest | after if optional else rest
             if name in _REPEATS:
@@ -219,10 +229,10 @@ class _Choices:
 
     def _of_leaf(self, name: str, value: Any) -> frozenset[str]:
         """The characters that a node of one character can match."""
-        key = (name, str(value), self._probes)
+        key = (name, str(value))
         if key not in _LEAVES:
-            _LEAVES[key] = frozenset(c for c in self._probes if leaf_matches((name, value), c))
-        return _LEAVES[key]
+            _LEAVES[key] = frozenset(c for c in _PROBES if leaf_matches((name, value), c))
+        return _LEAVES[key].union(c for c in self._own if leaf_matches((name, value), c)) if self._own else _LEAVES[key]
 
     def _first(self, nodes: list[Any]) -> tuple[frozenset[str], bool]:
         """Characters with which a sequence may begin, of `self._probes`; whether it may be empty."""
@@ -267,7 +277,7 @@ def _bodies(name: str, value: Any) -> list[list[Any]]:
 
 def _is_leaf(node: Any) -> bool:
     """Whether a node is one character."""
-    return str(node[0]) in ("LITERAL", "NOT_LITERAL", "IN", "ANY")
+    return str(node[0]) in _LEAF
 
 
 def _ends_of_ranges(nodes: list[Any]) -> Iterator[str]:

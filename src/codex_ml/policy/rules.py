@@ -202,6 +202,7 @@ def compile_expression(expression: str, flags: int = 0) -> re.Pattern[str]:
         raise ValueError(f"the regular expression is wrong: {error}") from None
 
 
+@lru_cache(maxsize=512)  # a third of the expressions of a policy occur twice
 def _compile_bounded(expression: str) -> None:
     """Compile a regular expression whose time cannot explode; raises as `compile_expression`."""
     compile_expression(expression)
