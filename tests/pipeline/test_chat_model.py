@@ -102,6 +102,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow
 def test_the_saved_folder_chats_in_plain_transformers(taught: Workspace) -> None:
     count, differing, said, configs, ends, ours = json.loads(printed(taught, LOADED)[-1])
     assert (differing, ours) == ([], False) and count > 25

@@ -39,7 +39,10 @@ def run_stage(workspace: Workspace, stage: str, **extra: str) -> subprocess.Comp
     return faulty.run("python", f"stages/{stage}.py", check=False)
 
 
-@pytest.mark.parametrize("stage", NAMES)
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("evaluate", "safety_audit") else name for name in NAMES],
+)
 def test_killed_stage_ends_with_the_same_bytes(pipeline: Workspace, stage: str) -> None:
     """kill -9 at a rename chosen by a seed; then undisturbed, by the script alone."""
     expected = outputs(pipeline, stage)
@@ -104,11 +107,12 @@ def _start(workspace: Workspace, *command: str) -> subprocess.Popen[str]:
     )
 
 
-def test_training_killed_twice_resumes_and_ends_with_the_same_bytes(pipeline: Workspace) -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_training_killed_resumes_and_ends_with_the_same_bytes(pipeline: Workspace, times: int) -> None:
     lock = pipeline.lock
     dice = random.Random(7)
     reached = 0
-    for _ in range(2):
+    for _ in range(times):
         process = _start(pipeline, "-m", "dvc", "repro", "--force", "--single-item", "train")
         reached += dice.randint(1, 4)
         wanted = f"step-{3 * reached:08d}"
@@ -140,10 +144,17 @@ def test_a_recipe_that_ran_before_is_restored_after_a_kill_and_not_trained_again
     assert "links hold" in pipeline.cli("verify").stdout
 
 
-def test_asked_to_stop_training_saves_says_so_and_resumes(pipeline: Workspace) -> None:
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGTERM,), pytest.param((signal.SIGTERM, signal.SIGINT), marks=pytest.mark.slow)],
+    ids=["once", "twice"],
+)
+def test_asked_to_stop_training_saves_says_so_and_resumes(
+    pipeline: Workspace, signals: tuple[signal.Signals, ...]
+) -> None:
     expected = outputs(pipeline, "train")
     reached: list[str] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals:
         process = _start(pipeline, "stages/train.py")
         _wait(lambda reached=reached: _checkpoints(pipeline)[-1:] > reached, process)
         os.kill(process.pid, number)

@@ -80,8 +80,7 @@ def test_two_processes_train_the_model_of_one_to_rounding(pipeline: Workspace) -
     assert done.stderr.count("train: kept the weights of step") == 1  # one of them speaks
 
 
-def test_a_killed_rank_ends_the_run_and_the_next_goes_on_until_sigterm_reaches_all(two: Workspace) -> None:
-    """At SIGTERM all save after the same step."""
+def test_a_killed_rank_ends_the_run(two: Workspace) -> None:
     run = start(two)
     ranks = children(run)
     wait_for_checkpoint(two, run)
@@ -93,6 +92,16 @@ def test_a_killed_rank_ends_the_run_and_the_next_goes_on_until_sigterm_reaches_a
         "out, lower train.micro_batch_size "
     )
     assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_after_a_killed_rank_the_next_run_goes_on_until_sigterm_reaches_all(two: Workspace) -> None:
+    """At SIGTERM all save after the same step."""
+    run = start(two)
+    ranks = children(run)
+    wait_for_checkpoint(two, run)
+    os.kill(ranks[1], signal.SIGKILL)
+    run.communicate(timeout=120)
     last = checkpoints(two)[-1]
     run = start(two)
     wait_for_checkpoint(two, run, last)
@@ -115,6 +124,7 @@ def test_a_rank_that_dies_before_the_others_know_it_ends_the_run(two: Workspace)
     assert errors.splitlines()[-1].startswith("error: process 1 was ended by SIGKILL")
 
 
+@pytest.mark.slow
 def test_death_of_the_launcher_ends_all(two: Workspace) -> None:
     run = start(two)
     ranks = children(run)
@@ -125,7 +135,8 @@ def test_death_of_the_launcher_ends_all(two: Workspace) -> None:
         time.sleep(0.01)
 
 
-def test_mistakes_are_told_once(two: Workspace) -> None:
+@pytest.mark.slow
+def test_a_mistake_that_the_ranks_find_is_told_once(two: Workspace) -> None:
     two.edit("params.yaml", "  threads: 1", "  threads: 1\n  resume_from: models/base/nothing")
     done = two.run("python", "stages/train.py", check=False)
     assert done.returncode == 2
@@ -133,15 +144,19 @@ def test_mistakes_are_told_once(two: Workspace) -> None:
         "error: train.resume_from: models/base/nothing/last is not a complete checkpoint "
         "(models/base/nothing/last/manifest.json is missing); name a copy of models/checkpoints"
     ]
+
+
+def test_a_number_of_processes_that_cannot_share_a_step_is_refused(two: Workspace) -> None:
     two.edit("params.yaml", "processes: 2", "processes: 3")
     done = two.run("python", "stages/train.py", check=False)
     assert (done.returncode, done.stderr) == (
         2,
-        "error: params.yaml:31: runtime.processes 3 cannot share the 4 x 2 rows of a step evenly; choose a divisor of "
+        "error: params.yaml:30: runtime.processes 3 cannot share the 4 x 2 rows of a step evenly; choose a divisor of "
         "micro_batch_size x accumulation\n",
     )
 
 
+@pytest.mark.slow
 def test_torchrun_from_outside_and_dvc_as_docs_say(pipeline: Workspace, repository: Path) -> None:
     lines = (repository / "docs/distributed.md").read_text(encoding="utf-8").splitlines()
     torchrun = next(line for line in lines if line.startswith("torchrun --standalone"))

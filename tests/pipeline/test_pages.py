@@ -66,6 +66,7 @@ def clone(tmp_path: Path) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow
 def test_the_first_hour_with_private_data(clone: Workspace, tmp_path: Path, repository: Path) -> None:
     page = repository / "docs/own_data.md"
     dice = random.Random(1)

@@ -48,7 +48,7 @@ def build_model(
         UserError: when `end` or `pad` is outside the vocabulary, or the architecture does not support the shape.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, T5ForConditionalGeneration
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # ours is the only one
@@ -69,8 +69,15 @@ def build_model(
         **({"decoder_start_token_id": pad} if shape.architecture == "t5" else {}),
     )
     set_dropout(config, shape.dropout)
-    factory: Any = T5ForConditionalGeneration if shape.architecture == "t5" else AutoModelForCausalLM
-    build = factory._from_config if shape.architecture == "t5" else factory.from_config
+    build: Any  # each import reads the modules of its models, which takes half a second
+    if shape.architecture == "t5":
+        from transformers import T5ForConditionalGeneration
+
+        build = T5ForConditionalGeneration._from_config
+    else:
+        from transformers import AutoModelForCausalLM
+
+        build = AutoModelForCausalLM.from_config
     torch.manual_seed(seed)
     model: PreTrainedModel = build(config, attn_implementation=attention, dtype=torch.float32)
     return model
