@@ -3,6 +3,8 @@
 import sys
 from importlib.machinery import PathFinder
 
+from codex_ml.core.start_failure import show_failure
+
 __version__ = "0.1.0"
 
 # DVC starts a stage as `python -P stages/...`, which is another Python where the environment is not active. Each stage
@@ -12,3 +14,5 @@ if sys.version_info < (3, 11) or PathFinder.find_spec("pydantic") is None:
     advice = "type `make repro`, or `. .venv/bin/activate` first"
     print(f"error: this Python ({sys.executable}) {lack}; {advice}", file=sys.stderr)
     sys.exit(2)
+if sys.excepthook is sys.__excepthook__:  # a debugger or a notebook may have its own
+    sys.excepthook = show_failure

@@ -183,6 +183,21 @@ def test_a_folder_that_cannot_be_written_is_bad(folder: Path, monkeypatch: pytes
     assert told(checkout.write_access()) == [("bad", "models: Permission denied", "chown -R $(id -u) models")]
 
 
+@pytest.mark.parametrize(
+    ("name", "mend"), [("plain", "make setup"), ("é 1", 'export DVC_SITE_CACHE_DIR="$PWD/.dvc/tmp/site"')]
+)
+def test_an_index_of_dvc_that_others_may_write_is_a_warning(folder: Path, monkeypatch, name: str, mend: str) -> None:
+    (folder / name).mkdir()
+    monkeypatch.chdir(folder / name)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(folder / "site"))
+    Repo.init(".", no_scm=True).close()
+    assert [found.name for found in checkout.links()] == ["DVC cache"]
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR")
+    found = next(iter(checkout.links()))
+    assert (found.status, found.name, found.mend) == ("warn", "DVC index", mend)
+    assert ("is not plain ASCII" in found.text) == (name != "plain")
+
+
 @pytest.mark.parametrize(("asked", "status"), [("hardlink", "ok"), ("symlink,copy", "ok"), ("reflink,copy", "ok")])
 def test_links_of_the_cache_are_really_made(folder: Path, monkeypatch, tmp_path: Path, asked: str, status: str) -> None:
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))

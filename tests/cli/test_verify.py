@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.cli.checks.hash_chain import verified_links
+from codex_ml.cli.history.stage_chain import chain_at, chain_summary
 from codex_ml.cli.param_rules import load_params
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import hash_path
@@ -374,6 +375,9 @@ def test_a_comment_that_was_edited_after_the_start_is_accepted_and_listed(librar
     assert [(link.stage, link.path, link.md5) for link in found] == [
         ("train", "src/codex_ml/train/loop.py", syntax_digest(b""))
     ]
+    *_, last = chain_summary("models/model", chain_at("models/model"), None)
+    said = "only comments, docstrings or layout differ from the file that ran in train"
+    assert last == f"accepted      src/codex_ml/train/loop.py: {said}"
     library.write("stages/train.py", b"x = 1\n")
     with pytest.raises(CheckFailed, match=r"^train: code stages/train\.py was changed after the run; dvc\.lock has "):
         links()

@@ -83,11 +83,11 @@ def test_a_module_that_python_cannot_read_is_named_with_its_line(tmp_path, monke
     (tmp_path / "module_cut_in_halves.py").write_text("x = 1\ny = (\n")
     with pytest.raises(SystemExit) as stop, one_line_errors():
         __import__("module_cut_in_halves")
-    assert stop.value.code == 1
-    place = "module_cut_in_halves.py:2"
+    assert stop.value.code == 2
+    name = "module_cut_in_halves.py"
     assert (
         capsys.readouterr().err
-        == f"error: {place}: SyntaxError: '(' was never closed; `git diff` shows what was changed\n"
+        == f"error: {name}:2: not Python: '(' was never closed; `git diff {name}` shows what was changed\n"
     )
 
 

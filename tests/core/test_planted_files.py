@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import codex_ml
+from codex_ml.core.errors import UserError
 from codex_ml.core.pipeline import load_pipeline
-from codex_ml.core.planted_files import planted_files
+from codex_ml.core.planted_files import planted_files, refuse_planted_files
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_namesake_in_the_top_folder_is_named(checkout, path, module):
 
 def test_another_home_of_python_is_refused(checkout, monkeypatch):
     monkeypatch.setenv("PYTHONHOME", "/elsewhere")
-    assert found(checkout) == ["PYTHONHOME is set, so Python's own modules may come from another place; unset it"]
+    assert found(checkout) == ["PYTHONHOME: it is set, so Python's own modules may come from another place; unset it"]
 
 
 def test_a_namesake_in_a_folder_of_pythonpath_is_named(checkout, tmp_path, monkeypatch):
@@ -93,9 +94,21 @@ def test_code_in_the_package_itself_is_named_because_no_stage_depends_on_it(chec
     assert old in text
     file.write_text(text.replace(old, new))
     monkeypatch.setattr(codex_ml, "__file__", str(file))
-    assert [problem.split()[0] for problem in found(checkout) if "copy" not in problem] == [
+    assert [problem.split(":")[0] for problem in found(checkout) if "copy" not in problem] == [
         "src/codex_ml/__init__.py"
     ] * is_named
+
+
+def test_all_of_several_files_are_named_on_one_line(checkout):
+    for name in ("stages/torch.py", "stages/yaml.py", "json.py"):
+        (checkout / name).touch()
+    with pytest.raises(UserError) as error:
+        refuse_planted_files(load_pipeline())
+    assert str(error.value) == f"{found(checkout)[0]} (and 2 more: stages/yaml.py, json.py)"
+    for name in ("ast.py", "bz2.py", "csv.py"):
+        (checkout / name).touch()
+    with pytest.raises(UserError, match=r"\(and 5 more: stages/yaml\.py, ast\.py, bz2\.py, csv\.py, \.\.\.\)$"):
+        refuse_planted_files(load_pipeline())
 
 
 def test_what_is_in_nobodys_way_is_not_refused(checkout):

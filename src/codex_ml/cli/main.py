@@ -18,8 +18,8 @@ from typer.models import CommandInfo
 
 from codex_ml import __version__
 from codex_ml.cli.output import Output
-from codex_ml.core.conflicts import conflict_in
 from codex_ml.core.errors import Failure, on_failure, safe_text
+from codex_ml.core.start_failure import start_failure
 
 COMMAND = re.compile("[a-z][a-z-]*")
 
@@ -36,8 +36,9 @@ def main() -> None:
     except Exception as error:  # an import failed: a command handles its own errors
         if "--debug" in sys.argv:
             raise
-        print(f"error: {safe_text(_shown(_broken_module(error)))}", file=sys.stderr)
-        sys.exit(1)
+        known = start_failure(error)
+        print(f"error: {safe_text(_shown(known or _broken_module(error)))}", file=sys.stderr)
+        sys.exit(2 if known else 1)
     finally:
         sys.stdout.flush()  # here, because Python's own flush at exit would not set our exit code
         sys.stdout = screen
@@ -70,8 +71,6 @@ def _broken_module(error: Exception) -> str:
     frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     place = getattr(error, "filename", None) or next((f for f in reversed(frames) if f.is_relative_to(package)), "")
     name = f"src/codex_ml/{Path(place).relative_to(package)}" if Path(place).is_relative_to(package) else place
-    if isinstance(error, SyntaxError) and place and (conflict := conflict_in(Path(place), str(name))):
-        return conflict
     return f"{name}: {type(error).__name__}: {error}; `git diff` shows what was changed in the library"
 
 

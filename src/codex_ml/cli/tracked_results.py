@@ -128,7 +128,7 @@ def _note_of_training() -> SideNote | None:
     for folder in dict.fromkeys((logs_folder(), shared, *sorted((shared / "experiments").glob("*")))):
         try:
             note = SideNote.read(folder / "environment/train.json", stage="train")
-        except (UserError, OSError):
+        except (UserError, OSError):  # no training in this folder, or one of another version
             continue
         if note.record == record:
             return note

@@ -29,11 +29,11 @@ import codex_ml
 from codex_ml.core.dvcignore import FILE as IGNORE_FILE
 from codex_ml.core.errors import CheckFailed
 from codex_ml.core.hashing import sha256_of
+from codex_ml.core.namesakes import AT_START
 from codex_ml.core.pipeline import PIPELINE, ROOTS, StageSpec
 from codex_ml.core.tree import rules_for, why_not_traced
 from codex_ml.core.variables import preloaded
 
-AT_START = ("sitecustomize", "usercustomize")  # Python imports them before any program
 MODULE = re.compile(rb'^(?:"([^"\n]+\.(?:py|pyc|so))"|([^\n,"]+\.(?:py|pyc|so))),', re.MULTILINE)  # of a RECORD
 _others: set[str] = set()  # files and folders from which modules may come too
 Guard = Callable[[str, tuple[Any, ...]], None]  # an audit hook

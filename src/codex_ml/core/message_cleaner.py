@@ -42,7 +42,7 @@ def clean_shown(message: str) -> str:
     """
     try:
         return _cleaner(str(Path.cwd()))(message)
-    except Exception:
+    except Exception:  # a detector of a package can raise anything
         return RUN.sub("...", message)
 
 

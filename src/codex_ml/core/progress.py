@@ -28,7 +28,8 @@ def progress(
         style: "auto", "plain" or "off" (params.yaml, runtime.progress).
         done: units that were done before, by an interrupted run.
         first_apart: whether the first unit is slower than the others, for example because it compiles; rate and time
-            left then count from its end. A bar never counts the first unit.
+            left then count from its end. A first unit that takes ten seconds is taken for such a one. A bar never
+            counts the first unit.
 
     Yields:
         a function to call with the number of units that were just done.
@@ -69,23 +70,29 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 class _Lines:
     def __init__(self, what: str, total: int, unit: str, done: int, *, first_apart: bool) -> None:
         self.what, self.total, self.unit, self.done, self.first_apart = what, total, unit, done, first_apart
+        self.is_first = True
         # the rate covers the last few lines, so that it follows a slow-down
         self.marks = deque([(time.monotonic(), done)], maxlen=6)
 
     def advance(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
-        if self.first_apart:
-            self.first_apart, self.marks[0] = False, (now, self.done)
-            return
-        if now - self.marks[-1][0] >= PLAIN_SECONDS:
+        is_first, self.is_first = self.is_first, False
+        is_late = now - self.marks[-1][0] >= PLAIN_SECONDS
+        if is_first and (self.first_apart or is_late):  # it may have loaded or compiled what the others use
+            self.marks[0] = (now, self.done)
+            if not self.first_apart:
+                print(safe_words(self._count()), file=sys.stderr, flush=True)
+        elif is_late:
             start, done = self.marks[0]
             self.marks.append((now, self.done))
             rate = (self.done - done) / (now - start)
             left = f"{duration((self.total - self.done) / rate)} left" if rate else "?"
             speed = f"{rate:.1f}" if rate >= 1 or not rate else f"{rate:.2g}"
-            line = f"{self.what}: {self.done:,}/{self.total:,} {self.unit}, {speed}/s, {left}"
-            print(safe_words(line), file=sys.stderr, flush=True)
+            print(safe_words(f"{self._count()}, {speed}/s, {left}"), file=sys.stderr, flush=True)
+
+    def _count(self) -> str:
+        return f"{self.what}: {self.done:,}/{self.total:,} {self.unit}"
 
 
 def track(items: Iterable[Item], what: str, total: int, unit: str, *, style: str = "auto") -> Iterator[Item]:

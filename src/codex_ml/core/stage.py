@@ -36,7 +36,7 @@ from codex_ml.core.lock import only_one
 from codex_ml.core.message_cleaner import POLICY, load_cleaner
 from codex_ml.core.network_guard import refuse_network
 from codex_ml.core.pipeline import PIPELINE, StageSpec, load_pipeline
-from codex_ml.core.planted_files import planted_files
+from codex_ml.core.planted_files import refuse_planted_files
 from codex_ml.core.plugin_lock import lock_path, refuse_other_code
 from codex_ml.core.private_data import make_private_cache
 from codex_ml.core.progress import Advance, Item, progress, track
@@ -211,8 +211,7 @@ def _set_up(name: str, schema: type[Sections], *, network: bool) -> Iterator[Sta
     spec = stages.get(name)
     if spec is None:
         raise UserError(f"{PIPELINE} has no stage {name}")
-    for problem in planted_files(stages):
-        raise UserError(problem)
+    refuse_planted_files(stages)
     refuse_unrecorded(spec, packages=False)
     watch(spec, guard=None if network else refuse_network)
     if unlike := sorted(set(spec.params) ^ set(schema.model_fields)):

@@ -97,7 +97,7 @@ def _process(pid: int) -> psutil.Process | None:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return None
-    except PermissionError:
+    except PermissionError:  # it is another user's, and psutil tells more
         pass
     import psutil  # here, because usually there is no such process
 

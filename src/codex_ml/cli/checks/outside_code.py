@@ -11,6 +11,7 @@ from typing import Any
 from codex_ml.core.errors import CheckFailed, UserError
 from codex_ml.core.hashing import sha256_of
 from codex_ml.core.loaded_code import installed_start_code
+from codex_ml.core.namesakes import all_in_one
 from codex_ml.core.pipeline import StageSpec
 from codex_ml.core.planted_files import planted_files
 from codex_ml.core.record import read_record, record_path
@@ -20,10 +21,10 @@ def refuse_planted(stages: dict[str, StageSpec]) -> None:
     """Refuse a file that Python could import in place of a module: the next run would fail, or use it.
 
     Raises:
-        CheckFailed: names the first one.
+        CheckFailed: names them on one line.
     """
-    for problem in planted_files(stages):
-        raise CheckFailed(problem)
+    if found := list(planted_files(stages)):
+        raise CheckFailed(all_in_one(found))
 
 
 def refuse_other_start_code(stage: str, record: dict[str, Any]) -> None:

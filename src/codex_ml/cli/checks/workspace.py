@@ -26,7 +26,7 @@ from codex_ml.core.globs import expand_glob
 from codex_ml.core.import_graph import ImportGraph, deps_read, params_declared
 from codex_ml.core.packages import unlike_the_lock
 from codex_ml.core.pipeline import LOCK, PIPELINE, StageSpec, load_lock, load_pipeline
-from codex_ml.core.planted_files import planted_files
+from codex_ml.core.planted_files import refuse_planted_files
 from codex_ml.core.sections import PARAMS
 from codex_ml.core.yaml import read_yaml
 from codex_ml.documents.licence_mistakes import wrong_licences
@@ -48,8 +48,7 @@ def check_workspace() -> Params:
     params = load_params()
     refuse_texts()
     stages = load_pipeline()
-    for problem in planted_files(stages):
-        raise UserError(problem)
+    refuse_planted_files(stages)
     for problem in problems(params, stages):
         raise UserError(problem)
     if ACCEPTED.exists():  # a workspace without the stage needs none

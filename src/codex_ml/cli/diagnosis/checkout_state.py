@@ -120,6 +120,10 @@ def links() -> Iterator[DoctorFinding]:
         asked = cache.cache_types or ["reflink", "copy"]
         place = next(path for path in (Path(cache.path), *Path(cache.path).parents) if path.is_dir())
         works = test_links(kinds, cache.fs, str(place), repo.fs, repo.root_dir)
+        index = os.environ.get("DVC_SITE_CACHE_DIR") or repo.config["core"].get("site_cache_dir")
+    if not index:
+        text = "DVC keeps its index, which is pickles, in a folder where other users may write"
+        yield warn("DVC index", *_private_index(text, str(Path.cwd().resolve())))
     used = next((kind for kind in asked if kind in (*works, "copy")), None)
     text = f"cache.type is {', '.join(asked)}; links that work here: {', '.join(works) or 'none'}"
     if used is None:
@@ -129,6 +133,14 @@ def links() -> Iterator[DoctorFinding]:
         yield ok("DVC cache", text, f"dvc config --local cache.type {works[0]},copy")
     else:
         yield ok("DVC cache", f"{text}; DVC uses {used}")
+
+
+def _private_index(text: str, top: str) -> tuple[str, str]:
+    """What to say about an index of DVC that is not private, and the command that makes it so."""
+    if top.isascii() and top.isprintable() and "%" not in top:  # as in the Makefile
+        return text, "make setup"
+    why = "; its configuration cannot hold the path of this folder, which is not plain ASCII, so type before dvc"
+    return text + why, 'export DVC_SITE_CACHE_DIR="$PWD/.dvc/tmp/site"'
 
 
 def locks() -> Iterator[DoctorFinding]:

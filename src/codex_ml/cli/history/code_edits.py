@@ -134,7 +134,13 @@ def code_of_commit(commit: str, path: str) -> CodeVersion:
 
 
 def is_same_program(path: str, md5: str, recorded: Mapping[str, Any], commit: str | None) -> bool:
-    """Whether the code that dvc.lock has differs only in comments, docstrings and layout from that of a record.
+    """Whether the code that dvc.lock has differs only in comments, docstrings and layout from that of a record."""
+    edits = edits_in_lock(path, md5, recorded, commit)
+    return edits is not None and not any(edit.problem for edit in edits)
+
+
+def edits_in_lock(path: str, md5: str, recorded: Mapping[str, Any], commit: str | None) -> list[CodeEdit] | None:
+    """The files in which the code that dvc.lock has differs from that of a record; None where that code is not known.
 
     Args:
         path: a dependency of the stage.
@@ -144,12 +150,12 @@ def is_same_program(path: str, md5: str, recorded: Mapping[str, Any], commit: st
             the code of dvc.lock.
     """
     if not path.startswith(CODE):
-        return False
+        return None
     here = [code_here(path)] if commit is None and Path(path).exists() else []
     known = next((now for now in here if now.md5 == md5), None) or code_of_commit(
         commit or git_text("rev-parse", "HEAD"), path
     )
-    return known.md5 == md5 and not any(edit.problem for edit in known.edits_since(recorded))
+    return known.edits_since(recorded) if known.md5 == md5 else None
 
 
 def record_of_run(stage: str, locked: Locked) -> dict[str, Any] | None:

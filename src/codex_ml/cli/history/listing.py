@@ -88,7 +88,7 @@ def _added_alone(folder: Path) -> dict[str, str]:
     for pointer in sorted(folder.rglob("*.dvc")):
         try:
             document = read_yaml(pointer)
-        except (UserError, OSError):
+        except (UserError, OSError):  # then the message names the folder only
             continue
         for out in (document.get("outs") if isinstance(document, dict) else None) or ():
             if isinstance(out, dict) and all(isinstance(out.get(key), str) for key in ("path", "md5")):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codex_ml.cli.history.code_edits import is_same_program
+from codex_ml.cli.history.code_edits import ONLY, edits_in_lock, is_same_program
 from codex_ml.cli.history.git_commands import git_text, run_git
 from codex_ml.cli.history.listing import cached, listing_of
 from codex_ml.cli.history.revisions import commit_named
@@ -190,6 +190,20 @@ def chain_summary(path: str, steps: list[ChainStep], revision: str | None) -> It
         yield f"{'':<13} from {', '.join(inputs[:INPUTS])}{more}"
         if revision is None and (note := read_side_note(step.spec.name)):
             yield f"{'':<13} {_circumstances(note)}"
+    for file, stages in _accepted(steps, commit_named(revision) if revision else None).items():
+        yield f"{'accepted':<13} {file}: only {ONLY} differ from the file that ran in {', '.join(stages)}"
+
+
+def _accepted(steps: list[ChainStep], commit: str | None) -> dict[str, list[str]]:
+    """Edited file -> the stages for which dvc.lock names it, and the record the file that ran."""
+    found: dict[str, list[str]] = {}
+    for step in steps:
+        for path, started in sorted(step.record["deps"].items() if step.record else ()):
+            md5 = step.locked.deps.get(path, "")
+            edits = edits_in_lock(path, md5, started, commit) if md5 != started["md5"] else None
+            for edit in edits or ():
+                found.setdefault(edit.path, []).append(step.spec.name)
+    return found
 
 
 def _circumstances(note: SideNote) -> str:

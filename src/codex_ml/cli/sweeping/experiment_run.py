@@ -130,7 +130,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 more = False
             with suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_SECONDS)
-        except Terminated:
+        except Terminated:  # it sends nothing, as said above
             pass
         except KeyboardInterrupt:
             more = True

@@ -93,7 +93,7 @@ def same_code(item: Pair) -> float:
             try:
                 first = _first_line(item.prompt)
                 return float(_dump_from(trees[0], first) == _dump_from(trees[1], first))
-            except RecursionError:
+            except RecursionError:  # nested too deeply for `ast.dump`, so it is compared by lines
                 pass
     return float(_lines(item.output) == _lines(item.reference))
 

@@ -85,7 +85,7 @@ def object_size(store: Objects, name: bytes) -> int | None:
         for pack in store.packs:
             try:
                 offset = pack.index.object_offset(ObjectID(name))
-            except KeyError:
+            except KeyError:  # another pack may have it
                 continue
             return _packed_head(Path(os.fsdecode(pack.data.path)), offset).result
         file = _loose_file(store, name)
@@ -105,7 +105,7 @@ def _refuse_costly(store: Objects, name: bytes) -> None:
     for pack in store.packs:
         try:
             offset = pack.index.object_offset(ObjectID(name))
-        except KeyError:
+        except KeyError:  # another pack may have it
             continue
         total = 0
         path = Path(os.fsdecode(pack.data.path))
