@@ -25,7 +25,8 @@ from typing import Any
 
 from codex_ml.core.errors import CheckFailed, UserError
 
-from .kinds import Kind, kind_named
+from .kind import Kind
+from .kinds import kind_named
 
 MEMORY = 1 << 30  # bytes that reading one input may add; pages of Parquet may decode to half of it
 SECONDS = 60  # per input; a template may use 2 s of CPU time for each of its prefixes

@@ -12,7 +12,9 @@ from codex_ml.core.errors import UserError
 from . import attempt as attempts
 from . import driver
 from .attempt import Tally, attempt, data_of
-from .kinds import KINDS, Kind, SameProcess, kind_named
+from .kind import Kind
+from .kinds import KINDS, kind_named
+from .tokenizer_kinds import SameProcess
 
 SEED = 18
 ENOUGH = {"template": 12, "config": 12, "tokenizer": 12, "sentencepiece": 12}
