@@ -72,6 +72,7 @@ def test_runs_names_results_costs_and_reasons_in_the_order_of_time(logs):
     assert shown[0].split() == [OLD, "2026-01-31", "11:00:00", "pack", "done", "2", "min", "30", "s", "400", "MiB"]
     assert shown[1].endswith("train: the loss is not finite")
     assert shown[2].endswith("sour-tea; pack: ended by SIGTERM")
+    assert "killed" in shown[3] and "lack of memory (dmesg): lower train.micro_batch_size" in shown[3]
     assert len(shown) == 4
     assert run("runs", "--stage", "pack", "--last", "1").stdout.count("\n") == 1
 

@@ -12,6 +12,7 @@ from codex_ml.core.error_log import ERRORS
 from codex_ml.core.events import FAILED, FINISHED, INTERRUPTED, STARTED, LogLine, read_log
 from codex_ml.core.folders import logs_folder
 from codex_ml.core.lock import last_holder
+from codex_ml.core.out_of_memory import LOWER
 
 Result = Literal["done", "failed", "interrupted", "running", "killed"]
 RESULTS: dict[str, Result] = {FINISHED: "done", FAILED: "failed", INTERRUPTED: "interrupted"}
@@ -26,7 +27,7 @@ class RunSummary(Contract):
         result: "killed" for a run that has no end in the log and whose process is gone.
         seconds: wall time; None until a run ends, and for a killed run.
         peak_memory_mb: MiB of the process and of its largest child, whichever is larger.
-        message: why it failed or was interrupted; "" of any other.
+        message: why it failed or was interrupted; of a killed run what to lower if memory ran out; "" of any other.
         experiment: the experiment of DVC that it was part of, "" outside one.
     """
 
@@ -92,9 +93,15 @@ def _summary(experiment: str, started: LogLine, ended: LogLine | None, result: R
         seconds=numbers.get("seconds"),
         cpu_seconds=numbers.get("cpu_seconds"),
         peak_memory_mb=max(peak) if peak else None,
-        message=ended.message if ended and result != "done" else "",
+        message=_killed(started.stage) if result == "killed" else ended.message if ended and result != "done" else "",
         experiment=experiment,
     )
+
+
+def _killed(stage: str) -> str:
+    """A killed run logs nothing, so what ended it is not known; mostly it is the kernel, for memory."""
+    advice = f": lower {LOWER[stage]}" if stage in LOWER else ": end other programs"
+    return f"it has no end in the log; if the kernel ended it for lack of memory (dmesg){advice}"
 
 
 def _lives(started: LogLine) -> bool:
