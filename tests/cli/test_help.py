@@ -17,8 +17,8 @@ HEAVY = {
 }  # fmt: skip
 # What the commands share. Neither core.contract nor core.config: pydantic builds a validator per class.
 LIGHT_OF_CORE = (
-    "bounds", "conflicts", "errors", "internal_error", "interruption", "out_of_memory", "paths", "private_data",
-    "repository_root",
+    "bounds", "conflicts", "errors", "internal_error", "interruption", "namesakes", "out_of_memory", "paths",
+    "private_data", "repository_root", "start_failure",
 )  # fmt: skip
 LIGHT = {
     "",

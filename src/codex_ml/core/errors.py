@@ -20,7 +20,6 @@ from typing import NamedTuple
 from codex_ml.core.internal_error import internal_error
 from codex_ml.core.interruption import is_interruption
 from codex_ml.core.out_of_memory import is_out_of_memory, memory_advice
-from codex_ml.core.start_failure import start_failure
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
@@ -297,6 +296,4 @@ def _line(error: BaseException, debug: bool, stage: str) -> tuple[str, int]:
         return str(error), error.exit_code
     if disk or isinstance(error, OSError):
         return describe_os_error(disk or error), 1  # type: ignore[arg-type]
-    if known := start_failure(error):
-        return known, UserError.exit_code
-    return internal_error(error, debug), 1
+    return internal_error(error, debug)
