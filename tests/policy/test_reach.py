@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codex_ml.policy.reach import RUN, FoldedLength, reach_of
+from codex_ml.policy.reach import RUN, FoldedLength, reach_of, stays_in_run
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,13 @@ def test_the_width_is_that_of_the_longest_match(expression, width):
     assert reach_of(expression).width == width
     assert not reach_of(expression).loops
     assert not reach_of(expression).spaces
+
+
+@pytest.mark.parametrize(
+    ("expression", "stays"), [(r"(?<=\s)[\w.-]{1,32}:[^\s@]+@tcp\(", True), (r"a[^b]c", False), (r"(?=a b)a", True)]
+)
+def test_a_match_without_white_space_stays_in_one_run(expression, stays):
+    assert stays_in_run(expression) == stays
 
 
 def test_a_class_with_white_space_and_a_group_of_lines_have_no_bound():

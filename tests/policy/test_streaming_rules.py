@@ -59,7 +59,7 @@ def random_rule(rng: random.Random, number: int) -> dict[str, Any]:
     rule = {"id": f"rule-{number}", "description": "a rule", "kind": "secret", "severity": "high", "action": "redact"}
     rule |= {"edge": rng.choice(("", "ab", "A-Za-z0-9_"))}
     form, literal, gate = rng.random(), rng.choice(LITERALS), rng.choice(("ka[ab]", "[ab] ?[ab]k", r"q:\s?", "k.k"))
-    around = {"before": rng.choice((3, 10, 40)), "after": rng.choice((1, 5, 30))}
+    around = {"before": rng.choice((3, 10, 40, 200)), "after": rng.choice((1, 5, 30))}
     if form < 0.5:
         rule |= {"literals": [literal], "pattern": literal + expression(rng, 3) + value}
     elif form < 0.8:

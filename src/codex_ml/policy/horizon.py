@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.hidden import BASE64, JOINER, View, may_disguise, reveal, rewritten
 from codex_ml.policy.match import CONTEXT, NEAR, Compiled
-from codex_ml.policy.reach import RUN, FoldedLength, Reach, reach_of
+from codex_ml.policy.reach import RUN, FoldedLength, Reach, reach_of, stays_in_run
 from codex_ml.policy.redact import PLACEHOLDER, placeholder_length
 from codex_ml.policy.scan import Scanner, neutral_placeholder, without_escaped_space
 
@@ -32,11 +32,13 @@ class _Extent:
 
     Attributes:
         before: characters before it at which a value may begin.
+        early: their folded length.
         gate: folded length after which the gate is decided.
         whole: folded length after which the rule is decided; for a rule with loops, from the end of its match on.
     """
 
     before: int
+    early: int
     gate: int
     whole: int
     reach: Reach
@@ -56,8 +58,8 @@ class Horizon:
         self._scanner, self._matcher = scanner, scanner.matcher
         self._extents = {rule.order: _extent(rule) for rule in self._matcher.rules}
         extents = self._extents.values()
-        begins = [extent.before + extent.gate for extent in extents]
-        before = max((extent.before for extent in extents), default=0)
+        begins = [extent.early + extent.gate for extent in extents]
+        before = max((extent.early for extent in extents), default=0)
         self.margin = max([*begins, before + self._matcher.longest, LONGEST_MARK]) + NEAR + JOINER
         inner = (self._extents[rule.order].whole for rule in self._matcher.rules if rule.group)
         behind = max((extent.reach.behind for extent in extents), default=0)
@@ -175,7 +177,8 @@ def _extent(rule: Compiled) -> _Extent:
     after = max((reach_of(expression).width for expression in own.allow_after), default=0)
     window = own.before + own.after if own.before else 0
     whole = literal + gate + window + reach.width + after + NEAR
-    return _Extent(own.before, gate, whole, reach)
+    early = min(own.before, RUN) if stays_in_run(own.pattern) else own.before
+    return _Extent(own.before, early, gate, whole, reach)
 
 
 def _is_bounded(rule: Compiled) -> bool:

@@ -68,6 +68,15 @@ def reach_of(expression: str) -> Reach:
     return _sequence(import_module("re._parser").parse(expression), {})
 
 
+def stays_in_run(expression: str) -> bool:
+    """Whether no match holds white space, so that at most `RUN` of its characters count."""
+    return _stays(import_module("re._parser").parse(expression))
+
+
+def _stays(nodes: Any) -> bool:
+    return not any(leaf_matches(leaf, white) for leaf in _leaves(nodes) for white in _WHITE)
+
+
 def _sequence(nodes: Any, groups: dict[int, Reach]) -> Reach:
     total = Reach()
     for operation, value in nodes:
@@ -105,15 +114,13 @@ def _node(operation: str, value: Any, groups: dict[int, Reach]) -> Reach:
 def _repeated(most: int, body: Any, groups: dict[int, Reach]) -> Reach:
     """The reach of up to `most` repetitions; `most` may mean that there is no limit."""
     once = _sequence(body, groups)
-    leaves = list(_leaves(body))
     consumed = min(body.getwidth()[1], RUN)
-    inside_run = not any(leaf_matches(leaf, white) for leaf in leaves for white in _WHITE)
-    if inside_run:  # what it consumes lies in one run; only its last lookahead reads more
+    if _stays(body):  # what it consumes lies in one run; only its last lookahead reads more
         return replace(once, width=min(most * consumed, RUN) + once.width - min(consumed, once.width))
     if most != import_module("re._constants").MAXREPEAT:
         return replace(once, width=once.width * most)
     if body.getwidth()[1] == 1:
-        return replace(once, spaces=once.spaces + tuple(leaves))
+        return replace(once, spaces=once.spaces + tuple(_leaves(body)))
     return replace(once, loops=True)
 
 
